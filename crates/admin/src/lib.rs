@@ -1,0 +1,1 @@
+//! The admin socket: queue, plugins, health, metrics

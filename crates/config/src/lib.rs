@@ -1,0 +1,1 @@
+//! The configuration file: raw, then lowered, every mistake at once

@@ -1,0 +1,1 @@
+//! The resolver: one trait, one implementation, one cache

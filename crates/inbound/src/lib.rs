@@ -1,0 +1,1 @@
+//! From the accepted socket to the durable message

@@ -1,0 +1,1 @@
+//! From the durable message to the next hop

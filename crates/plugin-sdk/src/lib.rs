@@ -1,0 +1,1 @@
+//! Write Pintle plugins in Rust

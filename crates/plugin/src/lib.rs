@@ -1,0 +1,1 @@
+//! The plugin host: WASI components in warm pools, within limits, in generations

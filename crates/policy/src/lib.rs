@@ -1,0 +1,1 @@
+//! Stages, verdicts, and how the verdicts of many judges combine

@@ -1,0 +1,1 @@
+//! What is due, for which next hop, and when again

@@ -1,0 +1,1 @@
+//! Both SMTP protocol machines, without I/O

@@ -1,0 +1,1 @@
+//! Durable messages: a body log and SQLite envelopes with one committer

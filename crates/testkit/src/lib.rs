@@ -1,0 +1,1 @@
+//! Test doubles: zone server, certificate authority, sink, transcripts

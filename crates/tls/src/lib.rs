@@ -1,0 +1,1 @@
+//! TLS set-up: server and client configurations, certificates that reload
