@@ -1,1 +1,24 @@
-//! The words of mail: address, envelope, reply, header block, trace fields, reports, ids
+//! The words of mail: addresses, envelopes, replies, header blocks, trace fields and ids.
+//!
+//! Everything above this crate speaks in these types. It promises that what was received can be written back exactly as
+//! it came, and that nothing here does I/O, reads a clock or waits. What the words mean for a session, a queue or a
+//! plugin is the affair of those who use them.
+
+pub mod address;
+pub mod body;
+pub mod envelope;
+pub mod header;
+pub mod id;
+pub mod next_hop;
+pub mod reply;
+pub mod time;
+pub mod trace;
+
+pub use address::{Address, AddressError, Charset, ReversePath};
+pub use body::{Body, BodyError, BodyFuture, Bytes};
+pub use envelope::{BodyType, Envelope, MailParams, Notify, Param, RcptParams, Recipient, Return};
+pub use header::{Field, HeaderBlock, HeaderEdit, HeaderError, Position};
+pub use id::{QueueId, SessionId};
+pub use next_hop::{NextHop, TlsPolicy};
+pub use reply::{EnhancedCode, Reply, Severity};
+pub use time::UnixTime;

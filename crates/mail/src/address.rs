@@ -1,0 +1,483 @@
+//! Mailbox addresses (RFC 5321 section 4.1.2, RFC 6531 section 3.3), kept exactly as received.
+//!
+//! An [`Address`] remembers the very text that the client sent, quotes and all, since a relay must hand on the local
+//! part untouched (RFC 5321 section 2.3.11); the meaning (unquoted local part, A-label domain, address literal) is worked
+//! out when asked for. What an address is good for (ours, relayed, refused) is decided elsewhere.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest local part, in octets (RFC 5321 section 4.5.3.1.1).
+pub const MAX_LOCAL: usize = 64;
+/// The longest domain, in octets (RFC 5321 section 4.5.3.1.2).
+pub const MAX_DOMAIN: usize = 255;
+/// The longest path with its angle brackets, in octets (RFC 5321 section 4.5.3.1.3).
+pub const MAX_PATH: usize = 256;
+
+/// A mailbox: `local@domain`, or the bare `postmaster` of RFC 5321 section 4.1.1.3.
+///
+/// Two addresses are equal when their texts are; use [`Address::key`] to compare what they mean.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    text: Box<str>,
+    /// Where the `@` stands that parts local part and domain; the text's length when there is no domain.
+    at: usize,
+}
+
+/// Which characters an address may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charset {
+    /// US-ASCII alone (RFC 5321).
+    Ascii,
+    /// UTF-8 as well, once the client has said SMTPUTF8 (RFC 6531).
+    Utf8,
+}
+
+/// Why a text is no mailbox. The peer owns every one of these faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressError {
+    /// The path lacks its `<` or its `>`.
+    Brackets,
+    /// The local part is empty or holds what must be quoted.
+    Local,
+    /// The domain is missing, empty or malformed.
+    Domain,
+    /// The address literal is not `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
+    Literal,
+    /// The local part, the domain or the path exceeds its limit.
+    TooLong,
+    /// There are characters outside US-ASCII, and SMTPUTF8 was not asked for.
+    NotAscii,
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Brackets => "the address must stand in angle brackets",
+            Self::Local => "the local part of the address is malformed",
+            Self::Domain => "the domain of the address is malformed",
+            Self::Literal => "the address literal is malformed",
+            Self::TooLong => "the address is too long",
+            Self::NotAscii => "the address holds non-ASCII characters, which need SMTPUTF8",
+        })
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+impl Address {
+    /// Reads `local@domain` without brackets. The bare word `postmaster`, in any case, is taken as well.
+    ///
+    /// # Errors
+    /// Says which part of the text breaks the grammar.
+    pub fn parse(text: &str, charset: Charset) -> Result<Self, AddressError> {
+        // RFC 5321 section 4.5.1: <postmaster> without a domain must be taken, in any case.
+        if text.eq_ignore_ascii_case("postmaster") {
+            return Ok(Self {
+                text: text.into(),
+                at: text.len(),
+            });
+        }
+        if charset == Charset::Ascii && !text.is_ascii() {
+            return Err(AddressError::NotAscii);
+        }
+        let at = local_end(text)?;
+        let domain = text[at..].strip_prefix('@').ok_or(AddressError::Domain)?;
+        check_domain(domain)?;
+        // RFC 5321 section 4.5.3.1: the limits of local part and domain.
+        if at > MAX_LOCAL || domain.len() > MAX_DOMAIN || text.len() + 2 > MAX_PATH {
+            return Err(AddressError::TooLong);
+        }
+        Ok(Self {
+            text: text.into(),
+            at,
+        })
+    }
+
+    /// The text as received, without angle brackets.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The local part as received, quotes and backslashes included.
+    #[must_use]
+    pub fn local_as_received(&self) -> &str {
+        &self.text[..self.at]
+    }
+
+    /// The local part that is meant: without the quotes and backslashes of a quoted string.
+    #[must_use]
+    pub fn local(&self) -> Cow<'_, str> {
+        let raw = self.local_as_received();
+        match raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            Some(inner) if inner.contains('\\') => Cow::Owned(unescape(inner)),
+            Some(inner) => Cow::Borrowed(inner),
+            None => Cow::Borrowed(raw),
+        }
+    }
+
+    /// The domain as received, possibly an address literal with its brackets; empty for the bare `postmaster`.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        self.text.get(self.at + 1..).unwrap_or("")
+    }
+
+    /// The domain in A-labels and lower case, as DNS and routing tables want it.
+    ///
+    /// A domain that has no valid A-label form comes back lower-cased; DNS will not find it.
+    #[must_use]
+    pub fn domain_ascii(&self) -> String {
+        domain_to_ascii(self.domain())
+    }
+
+    /// The IP address, when the domain is an address literal.
+    #[must_use]
+    pub fn literal(&self) -> Option<IpAddr> {
+        parse_literal(self.domain())
+    }
+
+    /// Whether this is the `postmaster` that needs no domain.
+    #[must_use]
+    pub fn is_bare_postmaster(&self) -> bool {
+        self.at == self.text.len()
+    }
+
+    /// Whether the address can travel without SMTPUTF8.
+    #[must_use]
+    pub fn is_ascii(&self) -> bool {
+        self.text.is_ascii()
+    }
+
+    /// What two spellings of one mailbox share: the meant local part, in its own case, and the A-label domain.
+    #[must_use]
+    pub fn key(&self) -> (String, String) {
+        (self.local().into_owned(), self.domain_ascii())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>", self.text)
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text, Charset::Utf8).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where bounces go: an address, or nowhere (RFC 5321 section 4.5.5).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum ReversePath {
+    /// `<>`: nothing may ever be sent back.
+    Null,
+    /// `<local@domain>`.
+    Address(Address),
+}
+
+impl ReversePath {
+    /// The address, unless the path is null.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Null => None,
+            Self::Address(address) => Some(address),
+        }
+    }
+
+    /// Whether this is `<>`.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The text between the angle brackets; empty for the null path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.address().map_or("", Address::as_str)
+    }
+
+    /// Reads the text between the brackets; the empty text is the null path.
+    ///
+    /// # Errors
+    /// As [`Address::parse`]; a reverse-path without a domain is refused.
+    pub fn parse(text: &str, charset: Charset) -> Result<Self, AddressError> {
+        if text.is_empty() {
+            return Ok(Self::Null);
+        }
+        let address = Address::parse(text, charset)?;
+        if address.is_bare_postmaster() {
+            Err(AddressError::Domain)
+        } else {
+            Ok(Self::Address(address))
+        }
+    }
+}
+
+impl fmt::Display for ReversePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for ReversePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>", self.as_str())
+    }
+}
+
+impl Serialize for ReversePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ReversePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text, Charset::Utf8).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Splits `<path>` off the front of a command's argument: gives the mailbox text between the brackets, with a source
+/// route taken away (RFC 5321 appendix C: accepted and ignored), and what follows the `>`.
+///
+/// # Errors
+/// [`AddressError::Brackets`] when a bracket is missing; the mailbox itself is not judged.
+pub fn split_path(argument: &str) -> Result<(&str, &str), AddressError> {
+    let inner = argument.strip_prefix('<').ok_or(AddressError::Brackets)?;
+    let end = closing_bracket(inner).ok_or(AddressError::Brackets)?;
+    let (path, rest) = (&inner[..end], &inner[end + 1..]);
+    Ok((without_source_route(path)?, rest))
+}
+
+/// The IP address that an address literal names: `[192.0.2.1]`, `[IPv6:2001:db8::1]` (RFC 5321 section 4.1.3).
+#[must_use]
+pub fn parse_literal(domain: &str) -> Option<IpAddr> {
+    let inner = domain.strip_prefix('[')?.strip_suffix(']')?;
+    match inner.get(..5) {
+        Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => inner[5..].parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        _ => inner.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+/// A domain in A-labels and lower case; a literal only lower-cased.
+#[must_use]
+pub fn domain_to_ascii(domain: &str) -> String {
+    if domain.is_ascii() {
+        return domain.to_ascii_lowercase();
+    }
+    idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_lowercase())
+}
+
+/// Whether the text is a domain or an address literal as EHLO and addresses want it.
+///
+/// # Errors
+/// Says whether the domain or the literal is malformed.
+pub fn check_domain(domain: &str) -> Result<(), AddressError> {
+    if domain.starts_with('[') {
+        return parse_literal(domain).map(|_| ()).ok_or(AddressError::Literal);
+    }
+    // Underscores are outside the grammar of RFC 5321 section 4.1.2 but common in internal host names; refusing them
+    // refuses real mail, and no next hop is harmed by them.
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_') || is_utf8_text(c))
+    };
+    if domain.split('.').all(label) {
+        Ok(())
+    } else {
+        Err(AddressError::Domain)
+    }
+}
+
+/// The offset of the `>` that ends the path: one inside a quoted string is text.
+fn closing_bracket(inner: &str) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in inner.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'>' if !quoted => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn without_source_route(path: &str) -> Result<&str, AddressError> {
+    if !path.starts_with('@') {
+        return Ok(path);
+    }
+    let (route, mailbox) = path.split_once(':').ok_or(AddressError::Local)?;
+    for hop in route.split(',') {
+        check_domain(hop.strip_prefix('@').ok_or(AddressError::Domain)?)?;
+    }
+    Ok(mailbox)
+}
+
+fn local_end(text: &str) -> Result<usize, AddressError> {
+    if text.starts_with('"') {
+        quoted_end(text)
+    } else {
+        dot_string_end(text)
+    }
+}
+
+fn dot_string_end(text: &str) -> Result<usize, AddressError> {
+    let end = text.find('@').ok_or(AddressError::Domain)?;
+    let atom = |atom: &str| !atom.is_empty() && atom.chars().all(is_atext);
+    if text[..end].split('.').all(atom) {
+        Ok(end)
+    } else {
+        Err(AddressError::Local)
+    }
+}
+
+fn quoted_end(text: &str) -> Result<usize, AddressError> {
+    let mut chars = text.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Ok(at + 1),
+            '\\' => match chars.next() {
+                Some((_, ' '..='~')) => {}
+                _ => return Err(AddressError::Local),
+            },
+            ' '..='~' => {}
+            c if is_utf8_text(c) => {}
+            _ => return Err(AddressError::Local),
+        }
+    }
+    Err(AddressError::Local)
+}
+
+/// RFC 5322 section 3.2.3, widened by RFC 6531 section 3.3.
+fn is_atext(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_utf8_text(c)
+}
+
+fn is_utf8_text(c: char) -> bool {
+    !c.is_ascii() && !c.is_control()
+}
+
+fn unescape(inner: &str) -> String {
+    let mut text = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        text.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ascii(text: &str) -> Result<Address, AddressError> {
+        Address::parse(text, Charset::Ascii)
+    }
+
+    #[test]
+    fn parts_are_kept_as_received() {
+        let address = ascii(r#""a\"b@c d"@Example.ORG"#).unwrap();
+        assert_eq!(address.as_str(), r#""a\"b@c d"@Example.ORG"#);
+        assert_eq!(address.local(), r#"a"b@c d"#);
+        assert_eq!(address.domain(), "Example.ORG");
+        assert_eq!(address.domain_ascii(), "example.org");
+    }
+
+    #[test]
+    fn postmaster_needs_no_domain() {
+        let address = ascii("PostMaster").unwrap();
+        assert!(address.is_bare_postmaster());
+        assert_eq!(address.domain(), "");
+        assert_eq!(address.as_str(), "PostMaster");
+        assert_eq!(ascii("someone"), Err(AddressError::Domain));
+    }
+
+    #[test]
+    fn literals_are_read() {
+        assert_eq!(
+            ascii("a@[192.0.2.1]").unwrap().literal(),
+            Some("192.0.2.1".parse().unwrap())
+        );
+        assert_eq!(
+            ascii("a@[IPv6:2001:db8::1]").unwrap().literal(),
+            Some("2001:db8::1".parse().unwrap())
+        );
+        assert_eq!(ascii("a@[2001:db8::1]"), Err(AddressError::Literal));
+        assert_eq!(ascii("a@[1.2.3]"), Err(AddressError::Literal));
+    }
+
+    #[test]
+    fn malformed_addresses_name_their_part() {
+        for (text, error) in [
+            ("@example.org", AddressError::Local),
+            ("a..b@example.org", AddressError::Local),
+            (".a@example.org", AddressError::Local),
+            ("a b@example.org", AddressError::Local),
+            ("\"a@example.org", AddressError::Local),
+            ("a@", AddressError::Domain),
+            ("a@-b.org", AddressError::Domain),
+            ("a@b..org", AddressError::Domain),
+            ("a@b@c.org", AddressError::Domain),
+            ("ä@example.org", AddressError::NotAscii),
+        ] {
+            assert_eq!(ascii(text), Err(error), "{text}");
+        }
+        assert_eq!(
+            ascii(&format!("{}@example.org", "a".repeat(65))),
+            Err(AddressError::TooLong)
+        );
+    }
+
+    #[test]
+    fn utf8_is_taken_when_asked_for() {
+        let address = Address::parse("grüße@bücher.example", Charset::Utf8).unwrap();
+        assert!(!address.is_ascii());
+        assert_eq!(address.domain_ascii(), "xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn paths_end_at_the_unquoted_bracket() {
+        assert_eq!(split_path("<a@b.c> SIZE=1"), Ok(("a@b.c", " SIZE=1")));
+        assert_eq!(split_path(r#"<"a>b"@c.d>"#), Ok((r#""a>b"@c.d"#, "")));
+        assert_eq!(split_path("<>"), Ok(("", "")));
+        assert_eq!(split_path("<@x.y,@z.w:a@b.c>"), Ok(("a@b.c", "")));
+        assert_eq!(split_path("a@b.c"), Err(AddressError::Brackets));
+        assert_eq!(split_path("<a@b.c"), Err(AddressError::Brackets));
+    }
+
+    #[test]
+    fn the_null_path_is_its_own_thing() {
+        assert_eq!(ReversePath::parse("", Charset::Ascii), Ok(ReversePath::Null));
+        assert_eq!(
+            ReversePath::parse("postmaster", Charset::Ascii),
+            Err(AddressError::Domain)
+        );
+    }
+}

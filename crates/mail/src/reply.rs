@@ -1,0 +1,221 @@
+//! SMTP replies: a code, an enhanced status code and a text (RFC 5321 section 4.2, RFC 3463).
+//!
+//! A [`Reply`] is the same whether we send it or a next hop sent it to us. Making one checks nothing but the ranges;
+//! writing one to the wire makes it safe: control characters and 8-bit bytes never reach a client.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::{BufMut, BytesMut};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest text that goes onto one line, so that the line keeps within 512 octets (RFC 5321 section 4.5.3.1.5).
+const MAX_TEXT: usize = 490;
+
+/// A reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// 200 to 599.
+    pub code: u16,
+    /// What went into or came out of the text's front; none for replies that never bear one (RFC 2034 section 4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enhanced: Option<EnhancedCode>,
+    /// One line, or several separated by `\n`.
+    pub text: Cow<'static, str>,
+}
+
+/// What a reply means for what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// 2xx: done.
+    Positive,
+    /// 3xx: go on.
+    Intermediate,
+    /// 4xx: not now.
+    Transient,
+    /// 5xx, and anything that is no reply code: never in this form.
+    Permanent,
+}
+
+impl Reply {
+    /// A reply with an enhanced status code.
+    #[must_use]
+    pub fn new(code: u16, enhanced: EnhancedCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            enhanced: Some(enhanced),
+            text: text.into(),
+        }
+    }
+
+    /// A reply without one: the greeting, the replies to EHLO and HELO, 354 and 334 (RFC 2034 section 4).
+    #[must_use]
+    pub fn plain(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            enhanced: None,
+            text: text.into(),
+        }
+    }
+
+    /// What the code's first digit says.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        match self.code / 100 {
+            2 => Severity::Positive,
+            3 => Severity::Intermediate,
+            4 => Severity::Transient,
+            _ => Severity::Permanent,
+        }
+    }
+
+    /// Whether the code is 2xx.
+    #[must_use]
+    pub fn is_positive(&self) -> bool {
+        self.severity() == Severity::Positive
+    }
+
+    /// Appends the reply as it stands on the wire: every line with code, separator, enhanced code and CRLF.
+    pub fn write_to(&self, out: &mut BytesMut) {
+        let mut lines = self.text.split('\n').flat_map(wire_lines).peekable();
+        while let Some(line) = lines.next() {
+            let separator = if lines.peek().is_some() { b'-' } else { b' ' };
+            out.put_slice(self.code.to_string().as_bytes());
+            out.put_u8(separator);
+            if let Some(enhanced) = self.enhanced {
+                out.put_slice(enhanced.to_string().as_bytes());
+                out.put_u8(b' ');
+            }
+            out.put_slice(line.as_bytes());
+            out.put_slice(b"\r\n");
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if let Some(enhanced) = self.enhanced {
+            write!(f, " {enhanced}")?;
+        }
+        write!(f, " {}", self.text.replace('\n', " / "))
+    }
+}
+
+/// A line's text made safe for the wire, cut where it would be too long.
+fn wire_lines(text: &str) -> Vec<String> {
+    // RFC 5321 section 4.2: the text of a reply is printable US-ASCII, HT and SP.
+    let safe = |c: char| {
+        if c == '\t' || (' '..='~').contains(&c) {
+            c
+        } else {
+            '?'
+        }
+    };
+    let text: Vec<char> = text.trim_end_matches('\r').chars().map(safe).collect();
+    if text.is_empty() {
+        return vec![String::new()];
+    }
+    text.chunks(MAX_TEXT)
+        .map(|chunk| chunk.iter().collect())
+        .collect()
+}
+
+/// An enhanced status code (RFC 3463): class, subject, detail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EnhancedCode(pub u8, pub u16, pub u16);
+
+impl fmt::Display for EnhancedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// The text is no enhanced status code: class 2, 4 or 5, and two numbers of at most three digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EnhancedCodeError;
+
+impl fmt::Display for EnhancedCodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an enhanced status code looks like 5.7.1, with class 2, 4 or 5")
+    }
+}
+
+impl std::error::Error for EnhancedCodeError {}
+
+impl FromStr for EnhancedCode {
+    type Err = EnhancedCodeError;
+
+    fn from_str(text: &str) -> Result<Self, EnhancedCodeError> {
+        let mut parts = text.split('.').map(number);
+        match (
+            parts.next().flatten(),
+            parts.next().flatten(),
+            parts.next().flatten(),
+            parts.next(),
+        ) {
+            (Some(class @ (2 | 4 | 5)), Some(subject), Some(detail), None) => Ok(Self(
+                u8::try_from(class).map_err(|_| EnhancedCodeError)?,
+                subject,
+                detail,
+            )),
+            _ => Err(EnhancedCodeError),
+        }
+    }
+}
+
+fn number(text: &str) -> Option<u16> {
+    let digits = (1..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+impl Serialize for EnhancedCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EnhancedCode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(reply: &Reply) -> String {
+        let mut out = BytesMut::new();
+        reply.write_to(&mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn lines_bear_code_and_enhanced_code() {
+        let reply = Reply::new(550, EnhancedCode(5, 7, 1), "no\nreally");
+        assert_eq!(wire(&reply), "550-5.7.1 no\r\n550 5.7.1 really\r\n");
+        assert_eq!(wire(&Reply::plain(354, "go")), "354 go\r\n");
+        assert_eq!(wire(&Reply::plain(334, "")), "334 \r\n");
+    }
+
+    #[test]
+    fn nothing_unsafe_reaches_the_wire() {
+        let reply = Reply::plain(550, "a\r\nb\u{7}c ä".to_owned());
+        assert_eq!(wire(&reply), "550-a\r\n550 b?c ?\r\n");
+        let long = wire(&Reply::plain(250, "x".repeat(1200)));
+        assert!(long.lines().count() == 3 && long.lines().all(|line| line.len() <= 510));
+    }
+
+    #[test]
+    fn enhanced_codes_are_read_strictly() {
+        assert_eq!("5.7.1".parse(), Ok(EnhancedCode(5, 7, 1)));
+        assert_eq!("2.0.0".parse(), Ok(EnhancedCode(2, 0, 0)));
+        for bad in ["3.0.0", "5.7", "5.7.1.1", "5.7.x", "5..1", "5.7.1000", ""] {
+            assert_eq!(bad.parse::<EnhancedCode>(), Err(EnhancedCodeError), "{bad}");
+        }
+    }
+}

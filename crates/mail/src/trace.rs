@@ -1,0 +1,116 @@
+//! Trace fields: the Received field that we write (RFC 5321 section 4.4) and the hops that others have left.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use crate::header::folded;
+use crate::{Address, HeaderBlock, QueueId, UnixTime};
+
+/// What one Received field says.
+#[derive(Debug, Clone)]
+pub struct Received<'a> {
+    /// The EHLO or HELO argument as the client gave it; safe characters alone are shown.
+    pub hello: &'a str,
+    /// The client's forward-confirmed name, where it is known.
+    pub client_name: Option<&'a str>,
+    /// The client's address.
+    pub client: IpAddr,
+    /// Our name.
+    pub by: &'a str,
+    /// `ESMTP`, `ESMTPSA` and their like (RFC 3848, RFC 6531 section 4.3).
+    pub with: &'a str,
+    /// The TLS version and cipher, where there is TLS.
+    pub tls: Option<(&'a str, &'a str)>,
+    /// The queue id.
+    pub id: QueueId,
+    /// The one recipient; none where there are several, which must not learn of each other (RFC 5321 section 7.2).
+    pub recipient: Option<&'a Address>,
+    /// When the message came.
+    pub at: UnixTime,
+}
+
+impl Received<'_> {
+    /// The whole field, folded, with its CRLF.
+    #[must_use]
+    pub fn to_field(&self) -> Vec<u8> {
+        let client = match self.client {
+            IpAddr::V4(ip) => format!("[{ip}]"),
+            IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+        };
+        let name = self
+            .client_name
+            .map(|name| format!("{} ", harmless(name)))
+            .unwrap_or_default();
+        let mut value = format!(
+            "from {} ({name}{client}) by {} with {}",
+            harmless(self.hello),
+            self.by,
+            self.with
+        );
+        if let Some((version, cipher)) = self.tls {
+            let _ = write!(value, " ({} {})", harmless(version), harmless(cipher));
+        }
+        let _ = write!(value, " id {}", self.id);
+        if let Some(recipient) = self.recipient.filter(|recipient| recipient.as_str().len() < 250) {
+            let _ = write!(value, " for <{}>", harmless_address(recipient.as_str()));
+        }
+        let _ = write!(value, "; {}", self.at.rfc5322());
+        folded("Received", &value)
+    }
+}
+
+/// How many hops a message has made: its Received fields (RFC 5321 section 6.3).
+#[must_use]
+pub fn hops(header: &HeaderBlock) -> usize {
+    header.named("Received").count()
+}
+
+/// Text from a client that cannot leave its place in a trace field: no spaces, brackets, comments or control characters.
+fn harmless(text: &str) -> String {
+    let safe = |c: char| match c {
+        '!'..='~' if !matches!(c, '(' | ')' | '<' | '>' | '\\' | '"' | ';' | ',') => c,
+        c if !c.is_ascii() && !c.is_control() => c,
+        _ => '?',
+    };
+    if text.is_empty() {
+        "unknown".to_owned()
+    } else {
+        text.chars().map(safe).take(255).collect()
+    }
+}
+
+/// An address was parsed before, so only a quoted local part's spaces could fold badly; they stay as they are.
+fn harmless_address(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Charset;
+    use bytes::Bytes;
+
+    #[test]
+    fn the_field_says_who_how_and_when() {
+        let recipient = Address::parse("b@example.org", Charset::Ascii).unwrap();
+        let received = Received {
+            hello: "mx (evil)\r\n",
+            client_name: Some("mail.example.net"),
+            client: "2001:db8::1".parse().unwrap(),
+            by: "gate.example.org",
+            with: "ESMTPS",
+            tls: Some(("TLSv1.3", "TLS13_AES_256_GCM_SHA384")),
+            id: QueueId::new(UnixTime::from_millis(0), 0),
+            recipient: Some(&recipient),
+            at: UnixTime::from_millis(1_795_317_028_000),
+        };
+        let block = HeaderBlock::parse(Bytes::from(received.to_field()));
+        assert_eq!(hops(&block), 1);
+        assert_eq!(
+            block.get(0).unwrap().value(),
+            "from mx??evil??? (mail.example.net [IPv6:2001:db8::1]) by gate.example.org with ESMTPS \
+             (TLSv1.3 TLS13_AES_256_GCM_SHA384) id 00000000000000000000000000 for <b@example.org>; \
+             Sun, 22 Nov 2026 03:10:28 +0000"
+        );
+    }
+}
