@@ -1,0 +1,174 @@
+//! One resource record as mail needs it, and the kinds that can be asked for.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// The kinds of record that Pintle and its plugins ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RecordKind {
+    /// An IPv4 address.
+    A,
+    /// An IPv6 address.
+    Aaaa,
+    /// A mail exchanger.
+    Mx,
+    /// Text.
+    Txt,
+    /// The name of an address.
+    Ptr,
+    /// A name server.
+    Ns,
+    /// The alias itself, not what it leads to.
+    Cname,
+    /// A service's host and port (RFC 2782).
+    Srv,
+    /// A certificate pinned by DANE (RFC 6698).
+    Tlsa,
+}
+
+impl fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::Aaaa => "AAAA",
+            Self::Mx => "MX",
+            Self::Txt => "TXT",
+            Self::Ptr => "PTR",
+            Self::Ns => "NS",
+            Self::Cname => "CNAME",
+            Self::Srv => "SRV",
+            Self::Tlsa => "TLSA",
+        })
+    }
+}
+
+/// The content of a record. Names are A-labels without the last dot; the root alone is ".".
+///
+/// Its `Display` is the presentation form that the plugin contract promises: "10 mail.example" for MX, the
+/// joined strings for TXT (bytes that are not UTF-8 show as U+FFFD).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Record {
+    /// An IPv4 address.
+    A(Ipv4Addr),
+    /// An IPv6 address.
+    Aaaa(Ipv6Addr),
+    /// A mail exchanger; the lowest preference comes first (RFC 5321 section 5.1).
+    Mx {
+        /// Lower is preferred.
+        preference: u16,
+        /// The host, or "." for a domain that takes no mail (RFC 7505).
+        exchange: String,
+    },
+    /// The strings of one TXT record, joined without a space (RFC 7208 section 3.3, RFC 6376 section 3.6.2.2).
+    Txt(Vec<u8>),
+    /// The name of an address.
+    Ptr(String),
+    /// A name server.
+    Ns(String),
+    /// The target of an alias.
+    Cname(String),
+    /// A service (RFC 2782).
+    Srv {
+        /// Lower is preferred.
+        priority: u16,
+        /// Share among records of one priority.
+        weight: u16,
+        /// Where it listens.
+        port: u16,
+        /// The host, or "." where the service is not offered.
+        target: String,
+    },
+    /// A DANE association (RFC 6698 section 2.1).
+    Tlsa {
+        /// Certificate usage, 0 to 3 and 255.
+        usage: u8,
+        /// The whole certificate (0) or its public key (1).
+        selector: u8,
+        /// Exact (0), SHA-256 (1) or SHA-512 (2).
+        matching: u8,
+        /// The certificate association data.
+        data: Vec<u8>,
+    },
+}
+
+impl Record {
+    /// The kind that this record answers.
+    pub fn kind(&self) -> RecordKind {
+        match self {
+            Self::A(_) => RecordKind::A,
+            Self::Aaaa(_) => RecordKind::Aaaa,
+            Self::Mx { .. } => RecordKind::Mx,
+            Self::Txt(_) => RecordKind::Txt,
+            Self::Ptr(_) => RecordKind::Ptr,
+            Self::Ns(_) => RecordKind::Ns,
+            Self::Cname(_) => RecordKind::Cname,
+            Self::Srv { .. } => RecordKind::Srv,
+            Self::Tlsa { .. } => RecordKind::Tlsa,
+        }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::A(address) => address.fmt(f),
+            Self::Aaaa(address) => address.fmt(f),
+            Self::Mx { preference, exchange } => write!(f, "{preference} {exchange}"),
+            Self::Txt(text) => f.write_str(&String::from_utf8_lossy(text)),
+            Self::Ptr(name) | Self::Ns(name) | Self::Cname(name) => f.write_str(name),
+            Self::Srv {
+                priority,
+                weight,
+                port,
+                target,
+            } => write!(f, "{priority} {weight} {port} {target}"),
+            Self::Tlsa {
+                usage,
+                selector,
+                matching,
+                data,
+            } => {
+                write!(f, "{usage} {selector} {matching} ")?;
+                data.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presentation_forms_follow_the_plugin_contract() {
+        let tlsa = Record::Tlsa {
+            usage: 3,
+            selector: 1,
+            matching: 1,
+            data: vec![0x0a, 0xff],
+        };
+        let srv = Record::Srv {
+            priority: 0,
+            weight: 5,
+            port: 587,
+            target: "mail.example".into(),
+        };
+        let forms = [
+            (
+                Record::Mx {
+                    preference: 10,
+                    exchange: "mail.example".into(),
+                },
+                "10 mail.example",
+            ),
+            (Record::Txt(b"v=spf1 -all".to_vec()), "v=spf1 -all"),
+            (Record::Txt(vec![b'a', 0xff]), "a\u{fffd}"),
+            (Record::Aaaa("2001:db8::1".parse().unwrap()), "2001:db8::1"),
+            (srv, "0 5 587 mail.example"),
+            (tlsa, "3 1 1 0aff"),
+        ];
+        for (record, form) in forms {
+            assert_eq!(record.to_string(), form);
+        }
+    }
+}

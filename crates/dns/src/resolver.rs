@@ -1,0 +1,116 @@
+//! The trait that all of Pintle asks, its answer, and its failures with their owners.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
+
+use crate::{Record, RecordKind};
+
+/// Something that answers DNS questions: the real resolver, or a map in a test.
+///
+/// The trait has one method on purpose. What mail wants to know stands on top of it as free functions, so
+/// that a test double has one thing to imitate and cannot get the rules of RFC 5321 wrong.
+pub trait Resolver: Send + Sync + 'static {
+    /// All records of one kind at `name`, aliases (CNAME) already followed.
+    ///
+    /// `name` is taken as fully qualified, with or without its last dot; U-labels are converted. An answer
+    /// has at least one record: a name without any of this kind is [`DnsError::NoData`].
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>>;
+}
+
+impl<R: Resolver + ?Sized> Resolver for Arc<R> {
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+        (**self).lookup(name, kind)
+    }
+}
+
+/// Asks all questions at once; the answers come in the order of the questions.
+///
+/// The caller bounds how many it asks: each one is a query on the wire unless the cache knows it.
+pub async fn lookup_many(
+    resolver: &dyn Resolver,
+    questions: &[(String, RecordKind)],
+) -> Vec<Result<Answer, DnsError>> {
+    join_all(questions.iter().map(|(name, kind)| resolver.lookup(name, *kind))).await
+}
+
+/// What a name had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The records of the kind that was asked for, in the order of the server; never empty.
+    pub records: Vec<Record>,
+    /// How long the answer may be kept: the shortest of its records' times to live.
+    pub ttl: Duration,
+    /// Validated by DNSSEC, by ourselves, along the whole chain of names.
+    pub secure: bool,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DnsError {
+    /// The name does not exist, for any kind of record (RFC 2308 section 2.1).
+    NxDomain,
+    /// The name exists, or something below it does, but it has no record of this kind (RFC 2308 section 2.2).
+    NoData,
+    /// The server could not find out: usually the domain's own servers fail or give unusable answers.
+    ServFail,
+    /// The answer contradicts DNSSEC. Only a resolver that validates reports it.
+    Bogus,
+    /// Nobody answered in time.
+    Timeout,
+    /// The server refuses to answer us.
+    Refused,
+    /// No server could be reached at all.
+    Unreachable,
+    /// The question is not a domain name: a label over 63 bytes, a name over 255, an empty label.
+    InvalidName,
+}
+
+impl DnsError {
+    /// Whether the same question may be answered later. A permanent failure is an answer by itself.
+    pub fn is_temporary(self) -> bool {
+        match self {
+            Self::NxDomain | Self::NoData | Self::InvalidName => false,
+            Self::ServFail | Self::Bogus | Self::Timeout | Self::Refused | Self::Unreachable => true,
+        }
+    }
+
+    /// Who can put it right.
+    pub fn owner(self) -> Owner {
+        match self {
+            Self::NxDomain | Self::NoData | Self::ServFail | Self::Bogus | Self::Timeout => Owner::Domain,
+            Self::Refused | Self::Unreachable => Owner::Operator,
+            Self::InvalidName => Owner::Asker,
+        }
+    }
+}
+
+impl fmt::Display for DnsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NxDomain => "the name does not exist",
+            Self::NoData => "the name has no such record",
+            Self::ServFail => "the name servers failed to answer",
+            Self::Bogus => "the answer fails its DNSSEC check",
+            Self::Timeout => "no answer in time",
+            Self::Refused => "the name server refuses to answer us",
+            Self::Unreachable => "no name server can be reached",
+            Self::InvalidName => "not a valid domain name",
+        })
+    }
+}
+
+impl std::error::Error for DnsError {}
+
+/// Who has to act on a [`DnsError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// Whoever runs the domain that was asked for.
+    Domain,
+    /// Our operator: the configured name servers do not serve us.
+    Operator,
+    /// Whoever supplied the name.
+    Asker,
+}
