@@ -1,1 +1,19 @@
-//! Stages, verdicts, and how the verdicts of many judges combine
+//! Stages, verdicts, and how the verdicts of many judges combine.
+//!
+//! A [`Judge`] is asked at a stage of a message's life and gives a [`Ruling`]: a verdict and edits. A [`Chain`] asks its
+//! judges in order and makes one [`Decision`] of what they say. Nothing here knows who the judges are (built-in or
+//! WebAssembly), which SMTP state the session is in, or where a body lies.
+
+pub mod chain;
+pub mod edit;
+pub mod judge;
+pub mod pieced;
+pub mod verdict;
+pub mod view;
+
+pub use chain::{Chain, Decision, Step};
+pub use edit::{Edit, EditError};
+pub use judge::{AuthRuling, Call, Credentials, Fault, FaultKind, Judge, Outcome, Ruling};
+pub use pieced::Piece;
+pub use verdict::{AuthVerdict, Hook, Hooks, Stage, Verdict};
+pub use view::{AuthResult, Delivery, Message, Notes, Score, Session, TlsFacts, Transaction, View};

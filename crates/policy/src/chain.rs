@@ -1,0 +1,295 @@
+//! Many judges, one decision.
+//!
+//! Judges are asked in their order. Each sees the view as the edits of those before it have left it. The first refusal
+//! ends the stage. The first acceptance (accept, discard, quarantine) skips the rest, but for those that are mandatory,
+//! whose refusal still counts: an allow-list may spare a sender the scoring, never the virus scan.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{
+    AuthRuling, AuthVerdict, Call, Credentials, Fault, FaultKind, Hook, Judge, Outcome, Ruling, Verdict, View,
+};
+
+/// Judges in the order in which they are asked.
+#[derive(Clone, Default)]
+pub struct Chain {
+    judges: Vec<Arc<dyn Judge>>,
+}
+
+/// What came of a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// What is to happen; [`Verdict::Next`] when nobody had an opinion.
+    pub verdict: Verdict,
+    /// Who decided it.
+    pub by: Option<Arc<str>>,
+    /// How long to wait before the reply.
+    pub delay: Duration,
+    /// What each judge said that was asked, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One judge's part in a decision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Who.
+    pub judge: Arc<str>,
+    /// The name of the verdict.
+    pub verdict: &'static str,
+    /// What went wrong inside.
+    pub fault: Option<Fault>,
+}
+
+impl Chain {
+    /// A chain of these judges.
+    #[must_use]
+    pub fn new(judges: Vec<Arc<dyn Judge>>) -> Self {
+        Self { judges }
+    }
+
+    /// Whether any judge wants this hook: where none does, a caller can spare itself the view.
+    #[must_use]
+    pub fn wants(&self, hook: Hook) -> bool {
+        self.judges.iter().any(|judge| judge.hooks().has(hook))
+    }
+
+    /// Asks the judges at a stage and leaves their edits in the view.
+    pub async fn judge(&self, call: &Call, view: &mut View) -> Decision {
+        let mut decision = Decision::none();
+        for judge in self.wanting(call.stage().hook()) {
+            if decision.by.is_some() && !judge.mandatory() {
+                continue;
+            }
+            let ruling = judge.judge(call.clone(), view.clone()).await;
+            decision.take(judge.name(), ruling, view);
+            if decision.verdict.refuses() {
+                break;
+            }
+        }
+        decision
+    }
+
+    /// Asks the judges about credentials; the first that has an opinion decides.
+    pub async fn authenticate(&self, credentials: &Arc<Credentials>, view: &mut View) -> AuthRuling {
+        for judge in self.wanting(Hook::Auth) {
+            let mut ruling = judge.authenticate(Arc::clone(credentials), view.clone()).await;
+            if let Err(error) = view.apply(judge.name(), std::mem::take(&mut ruling.edits)) {
+                ruling.verdict = AuthVerdict::Unavailable(None);
+                ruling.fault = Some(bad_answer(&error));
+            }
+            if ruling.verdict != AuthVerdict::Next {
+                return ruling;
+            }
+        }
+        AuthVerdict::Next.into()
+    }
+
+    /// Tells the judges how an attempt went; their edits are left in the view.
+    pub async fn delivery_result(&self, outcomes: &Arc<[Outcome]>, view: &mut View) -> Vec<Step> {
+        let mut decision = Decision::none();
+        for judge in self.wanting(Hook::DeliveryResult) {
+            let ruling = judge.delivery_result(Arc::clone(outcomes), view.clone()).await;
+            decision.take(
+                judge.name(),
+                Ruling {
+                    verdict: Verdict::Next,
+                    ..ruling
+                },
+                view,
+            );
+        }
+        decision.steps
+    }
+
+    /// Tells the judges that the session has ended.
+    pub async fn disconnect(&self, view: &View) {
+        for judge in self.wanting(Hook::Disconnect) {
+            judge.disconnect(view.clone()).await;
+        }
+    }
+
+    fn wanting(&self, hook: Hook) -> impl Iterator<Item = &Arc<dyn Judge>> {
+        self.judges.iter().filter(move |judge| judge.hooks().has(hook))
+    }
+}
+
+impl Decision {
+    /// Nobody had an opinion.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            verdict: Verdict::Next,
+            by: None,
+            delay: Duration::ZERO,
+            steps: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, judge: &Arc<str>, ruling: Ruling, view: &mut View) {
+        let Ruling {
+            mut verdict,
+            edits,
+            mut fault,
+        } = ruling;
+        match view.apply(judge, edits) {
+            Ok(delay) => self.delay += delay,
+            Err(error) => {
+                // Edits and verdict stand or fall together (law 5), and what falls must not be taken for consent.
+                verdict = Verdict::Defer(None);
+                fault = Some(bad_answer(&error));
+            }
+        }
+        self.steps.push(Step {
+            judge: Arc::clone(judge),
+            verdict: verdict.name(),
+            fault,
+        });
+        let decides = verdict.refuses() || (self.by.is_none() && verdict != Verdict::Next);
+        if decides {
+            self.verdict = verdict;
+            self.by = Some(Arc::clone(judge));
+        }
+    }
+}
+
+fn bad_answer(error: &impl ToString) -> Fault {
+    Fault {
+        kind: FaultKind::BadAnswer,
+        text: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use pintle_mail::{SessionId, UnixTime};
+
+    use super::*;
+    use crate::{Edit, Hooks, Session};
+
+    struct Fixed {
+        name: Arc<str>,
+        mandatory: bool,
+        ruling: Ruling,
+        seen: Mutex<Vec<View>>,
+    }
+
+    impl Judge for Fixed {
+        fn name(&self) -> &Arc<str> {
+            &self.name
+        }
+
+        fn hooks(&self) -> Hooks {
+            Hooks::NONE.with(Hook::Connect)
+        }
+
+        fn mandatory(&self) -> bool {
+            self.mandatory
+        }
+
+        fn judge(&self, _: Call, view: View) -> BoxFuture<'_, Ruling> {
+            self.seen.lock().unwrap().push(view);
+            Box::pin(std::future::ready(self.ruling.clone()))
+        }
+    }
+
+    fn fixed(name: &str, verdict: Verdict, edits: Vec<Edit>) -> Fixed {
+        let ruling = Ruling {
+            verdict,
+            edits,
+            fault: None,
+        };
+        Fixed {
+            name: name.into(),
+            mandatory: false,
+            ruling,
+            seen: Mutex::default(),
+        }
+    }
+
+    fn view() -> View {
+        View::of(Session {
+            id: SessionId::new(UnixTime::from_millis(0), 1),
+            listener: "mx".into(),
+            client: ([192, 0, 2, 1], 1).into(),
+            local: ([192, 0, 2, 2], 25).into(),
+            started: UnixTime::from_millis(0),
+            hello: None,
+            esmtp: false,
+            tls: None,
+            identity: None,
+            trusted: false,
+            extensions: Vec::new(),
+            notes: crate::Notes::default(),
+            facts: std::collections::BTreeMap::new(),
+        })
+    }
+
+    fn run(judges: &[Arc<Fixed>], view: &mut View) -> Decision {
+        let chain = Chain::new(
+            judges
+                .iter()
+                .map(|judge| Arc::clone(judge) as Arc<dyn Judge>)
+                .collect(),
+        );
+        chain.judge(&Call::Connect, view).now_or_never().unwrap()
+    }
+
+    fn fact(key: &str) -> Edit {
+        Edit::SessionFact(key.into(), "yes".into())
+    }
+
+    #[test]
+    fn a_refusal_ends_the_stage() {
+        let judges = [
+            Arc::new(fixed("a", Verdict::Next, vec![fact("a")])),
+            Arc::new(fixed("b", Verdict::Reject(None), vec![])),
+            Arc::new(fixed("c", Verdict::Accept, vec![])),
+        ];
+        let decision = run(&judges, &mut view());
+        assert_eq!(decision.verdict, Verdict::Reject(None));
+        assert_eq!(decision.by.as_deref(), Some("b"));
+        assert!(
+            judges[1].seen.lock().unwrap()[0].session.facts.contains_key("a"),
+            "edits reach the next judge"
+        );
+        assert!(judges[2].seen.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn acceptance_skips_all_but_the_mandatory() {
+        let mut last = fixed("c", Verdict::Defer(None), vec![]);
+        last.mandatory = true;
+        let judges = [
+            Arc::new(fixed("a", Verdict::Accept, vec![])),
+            Arc::new(fixed("b", Verdict::Reject(None), vec![])),
+            Arc::new(last),
+        ];
+        let decision = run(&judges, &mut view());
+        assert_eq!(decision.verdict, Verdict::Defer(None));
+        assert!(judges[1].seen.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn edits_fall_together_and_the_verdict_with_them() {
+        let edits = vec![fact("kept?"), Edit::GrantRelay(7)];
+        let judges = [Arc::new(fixed("a", Verdict::Accept, edits))];
+        let mut view = view();
+        let decision = run(&judges, &mut view);
+        assert_eq!(decision.verdict, Verdict::Defer(None));
+        assert_eq!(
+            decision.steps[0].fault.as_ref().unwrap().kind,
+            FaultKind::BadAnswer
+        );
+        assert!(view.session.facts.is_empty());
+    }
+
+    #[test]
+    fn nobody_asked_means_next() {
+        assert_eq!(run(&[], &mut view()), Decision::none());
+    }
+}

@@ -1,0 +1,235 @@
+//! The changes that a judge asks for, and how they are made: all of one ruling, or none.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use pintle_mail::{
+    Address, HeaderEdit, HeaderError, NextHop, Param, RcptParams, Recipient, ReversePath, TlsPolicy,
+};
+
+use crate::pieced::Pieced;
+use crate::{AuthResult, Delivery, Message, Piece, Score, Session, Transaction, View};
+
+/// One change. Whether the judge may make it was checked before it got here.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Edit {
+    /// A note of the judge on the session; none takes it away.
+    SessionNote(String, Option<Vec<u8>>),
+    /// A fact on the session.
+    SessionFact(String, String),
+    /// Offer an ESMTP keyword, in place of one of the same name.
+    Offer(Param),
+    /// Do not offer the ESMTP keyword of this name.
+    Withhold(String),
+    /// Wait before the reply of this stage.
+    Delay(Duration),
+    /// A note of the judge on the transaction; none takes it away.
+    Note(String, Option<Vec<u8>>),
+    /// A fact on the transaction.
+    Fact(String, String),
+    /// Points for or against the message, by rule.
+    Score(String, f64),
+    /// A result for the Authentication-Results field.
+    AuthResult(AuthResult),
+    /// A new recipient under an id that is not in use.
+    AddRecipient(u32, Address),
+    /// Without this recipient.
+    RemoveRecipient(u32),
+    /// Another address for this recipient.
+    RewriteRecipient(u32, Address),
+    /// Another reverse-path.
+    RewriteSender(ReversePath),
+    /// This recipient's mail may leave for a domain that is not ours.
+    GrantRelay(u32),
+    /// Changes of the header block, whose indices number the fields as the judge saw them.
+    Headers(Vec<HeaderEdit>),
+    /// A new body.
+    Body(Vec<Piece>),
+    /// Another next hop for this delivery.
+    NextHop(NextHop),
+    /// Another TLS policy for this delivery.
+    Tls(TlsPolicy),
+    /// Bind this source address.
+    Source(IpAddr),
+    /// Use the configured credentials of this name.
+    Credentials(String),
+    /// When to try again if this attempt defers.
+    RetryAfter(Duration),
+    /// Do not report this recipient's failure.
+    NoBounce(u32),
+}
+
+/// Why edits cannot be made. The judge that asked for them owns the fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EditError {
+    /// The part of the view that it would change does not exist at this stage.
+    Unavailable(&'static str),
+    /// There is no recipient of this id, or there is one already.
+    Recipient(u32),
+    /// The header block cannot be edited so.
+    Header(HeaderError),
+}
+
+impl fmt::Display for EditError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable(part) => write!(f, "there is no {part} at this stage"),
+            Self::Recipient(id) => write!(f, "recipient {id} does not exist, or exists already"),
+            Self::Header(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for EditError {}
+
+impl View {
+    /// Makes all edits of one ruling, or none; gives the delay that they ask for.
+    ///
+    /// # Errors
+    /// The first edit that cannot be made; the view is as it was.
+    pub fn apply(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<Duration, EditError> {
+        let mut draft = self.clone();
+        let mut delay = Duration::ZERO;
+        for edit in edits {
+            match edit {
+                Edit::Delay(more) => delay += more,
+                edit => draft.make(judge, edit)?,
+            }
+        }
+        *self = draft;
+        Ok(delay)
+    }
+
+    fn make(&mut self, judge: &Arc<str>, edit: Edit) -> Result<(), EditError> {
+        match edit {
+            Edit::SessionNote(..) | Edit::SessionFact(..) | Edit::Offer(_) | Edit::Withhold(_) => {
+                edit_session(Arc::make_mut(&mut self.session), judge, edit);
+                Ok(())
+            }
+            Edit::Headers(_) | Edit::Body(_) => edit_message(part(&mut self.message, "message")?, edit),
+            Edit::NextHop(_)
+            | Edit::Tls(_)
+            | Edit::Source(_)
+            | Edit::Credentials(_)
+            | Edit::RetryAfter(_)
+            | Edit::NoBounce(_) => {
+                edit_delivery(part(&mut self.delivery, "delivery")?, edit);
+                Ok(())
+            }
+            edit => edit_transaction(part(&mut self.transaction, "transaction")?, judge, edit),
+        }
+    }
+}
+
+fn part<'a, T: Clone>(part: &'a mut Option<Arc<T>>, name: &'static str) -> Result<&'a mut T, EditError> {
+    part.as_mut()
+        .map(Arc::make_mut)
+        .ok_or(EditError::Unavailable(name))
+}
+
+fn edit_session(session: &mut Session, judge: &Arc<str>, edit: Edit) {
+    match edit {
+        Edit::SessionNote(key, value) => session.notes.set(judge, key, value),
+        Edit::SessionFact(key, value) => {
+            session.facts.insert(key, value);
+        }
+        Edit::Offer(param) => {
+            session
+                .extensions
+                .retain(|offered| !offered.name.eq_ignore_ascii_case(&param.name));
+            session.extensions.push(param);
+        }
+        Edit::Withhold(name) => session
+            .extensions
+            .retain(|offered| !offered.name.eq_ignore_ascii_case(&name)),
+        _ => {}
+    }
+}
+
+fn edit_transaction(transaction: &mut Transaction, judge: &Arc<str>, edit: Edit) -> Result<(), EditError> {
+    match edit {
+        Edit::Note(key, value) => transaction.notes.set(judge, key, value),
+        Edit::Fact(key, value) => {
+            transaction.facts.insert(key, value);
+        }
+        Edit::Score(rule, points) => transaction.scores.push(Score {
+            judge: judge.to_string(),
+            rule,
+            points,
+        }),
+        Edit::AuthResult(result) => transaction.auth_results.push(result),
+        Edit::RewriteSender(path) => transaction.envelope.sender = path,
+        edit => edit_recipients(&mut transaction.envelope.recipients, edit)?,
+    }
+    Ok(())
+}
+
+fn edit_recipients(recipients: &mut Vec<Recipient>, edit: Edit) -> Result<(), EditError> {
+    match edit {
+        Edit::AddRecipient(id, address) => {
+            if recipients.iter().any(|recipient| recipient.id == id) {
+                return Err(EditError::Recipient(id));
+            }
+            let params = RcptParams::default();
+            recipients.push(Recipient {
+                id,
+                address,
+                params,
+                original: None,
+                relay: false,
+            });
+        }
+        Edit::RemoveRecipient(id) => {
+            find(recipients, id)?;
+            recipients.retain(|recipient| recipient.id != id);
+        }
+        Edit::RewriteRecipient(id, address) => {
+            let recipient = find(recipients, id)?;
+            let before = std::mem::replace(&mut recipient.address, address);
+            recipient.original.get_or_insert(before);
+            // Leave to relay was given for the address that stood here before.
+            recipient.relay = false;
+        }
+        Edit::GrantRelay(id) => find(recipients, id)?.relay = true,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn find(recipients: &mut [Recipient], id: u32) -> Result<&mut Recipient, EditError> {
+    recipients
+        .iter_mut()
+        .find(|recipient| recipient.id == id)
+        .ok_or(EditError::Recipient(id))
+}
+
+fn edit_message(message: &mut Message, edit: Edit) -> Result<(), EditError> {
+    match edit {
+        Edit::Headers(edits) => message.header = message.header.edited(&edits).map_err(EditError::Header)?,
+        Edit::Body(pieces) => {
+            let base = message.body.take().ok_or(EditError::Unavailable("body"))?;
+            message.has_8bit |= pieces
+                .iter()
+                .any(|piece| matches!(piece, Piece::Bytes(b) if !b.is_ascii()));
+            message.body = Some(Arc::new(Pieced::new(base, pieces)));
+            message.body_edited = true;
+        }
+        _ => {}
+    }
+    message.shared = Arc::new(OnceLock::new());
+    Ok(())
+}
+
+fn edit_delivery(delivery: &mut Delivery, edit: Edit) {
+    match edit {
+        Edit::NextHop(hop) => delivery.next_hop = hop,
+        Edit::Tls(policy) => delivery.tls = policy,
+        Edit::Source(address) => delivery.source = Some(address),
+        Edit::Credentials(name) => delivery.credentials = Some(name),
+        Edit::RetryAfter(wait) => delivery.retry_after = Some(wait),
+        Edit::NoBounce(id) => delivery.no_bounce.push(id),
+        _ => {}
+    }
+}
