@@ -1,0 +1,207 @@
+//! Certificates with their keys: reading them, and choosing one for a client.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ParsedCertificate};
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, SignatureScheme};
+use rustls_pki_types::pem::{Error as PemError, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+
+use crate::TlsError;
+
+/// Where a certificate chain and its key come from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// PEM files, read again when they change.
+    Files {
+        /// The server's own certificate first, then its intermediates.
+        chain: PathBuf,
+        /// The key, unencrypted: PKCS#8, PKCS#1 or SEC1. May be the same file.
+        key: PathBuf,
+    },
+    /// PEM text, such as a certificate made on the spot.
+    Pem {
+        /// As in a chain file.
+        chain: String,
+        /// As in a key file.
+        key: String,
+    },
+}
+
+/// A key never appears in a log, so this is written by hand.
+impl fmt::Debug for CertificateSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Files { chain, key } => f
+                .debug_struct("Files")
+                .field("chain", chain)
+                .field("key", key)
+                .finish(),
+            Self::Pem { .. } => f.debug_struct("Pem").finish_non_exhaustive(),
+        }
+    }
+}
+
+impl CertificateSource {
+    pub(crate) fn load(&self, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
+        let (chain_place, key_place) = self.places();
+        let (chain_text, key_text) = match self {
+            Self::Files { chain, key } => (read(chain)?, read(key)?),
+            Self::Pem { chain, key } => (chain.clone().into_bytes(), key.clone().into_bytes()),
+        };
+        let chain = certificates(&chain_text, &chain_place)?;
+        let key = private_key(&key_text, &key_place)?;
+        let pair = CertifiedKey::from_der(chain, key, provider).map_err(|cause| match cause {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Mismatch {
+                chain: chain_place,
+                key: key_place,
+            },
+            cause => TlsError::Unusable {
+                chain: chain_place,
+                key: key_place,
+                cause,
+            },
+        })?;
+        Ok(Arc::new(pair))
+    }
+
+    /// What tells a file from its successor without reading it.
+    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+        match self {
+            Self::Files { chain, key } => vec![Stamp::of(chain), Stamp::of(key)],
+            Self::Pem { .. } => vec![],
+        }
+    }
+
+    fn places(&self) -> (String, String) {
+        match self {
+            Self::Files { chain, key } => (chain.display().to_string(), key.display().to_string()),
+            Self::Pem { .. } => ("the given certificate text".into(), "the given key text".into()),
+        }
+    }
+}
+
+/// Modification time, length and identity of a file; all absent while it cannot be looked at. Time alone
+/// is too coarse on some file systems, and a renamed file may carry an old one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    modified: Option<SystemTime>,
+    length: Option<u64>,
+    identity: Option<u64>,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Self {
+        let metadata = std::fs::metadata(path).ok();
+        Self {
+            modified: metadata.as_ref().and_then(|m| m.modified().ok()),
+            length: metadata.as_ref().map(std::fs::Metadata::len),
+            identity: metadata.as_ref().and_then(inode),
+        }
+    }
+}
+
+#[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "other systems have none")]
+fn inode(metadata: &std::fs::Metadata) -> Option<u64> {
+    Some(std::os::unix::fs::MetadataExt::ino(metadata))
+}
+
+#[cfg(not(unix))]
+fn inode(_metadata: &std::fs::Metadata) -> Option<u64> {
+    None
+}
+
+/// All certificates of a server; never empty.
+#[derive(Debug)]
+pub(crate) struct CertificateSet {
+    default: Arc<CertifiedKey>,
+    others: Vec<Arc<CertifiedKey>>,
+}
+
+impl CertificateSet {
+    pub(crate) fn load(sources: &[CertificateSource], provider: &CryptoProvider) -> Result<Self, TlsError> {
+        let pairs: Result<Vec<_>, _> = sources.iter().map(|source| source.load(provider)).collect();
+        let mut pairs = pairs?.into_iter();
+        let default = pairs.next().ok_or(TlsError::NoPairs)?;
+        Ok(Self {
+            default,
+            others: pairs.collect(),
+        })
+    }
+
+    /// The best for this client: a certificate with the name it asks for and a kind of key it can check,
+    /// else one it can check, else the default (and then the handshake fails with a proper alert).
+    pub(crate) fn choose(&self, hello: &ClientHello<'_>) -> Arc<CertifiedKey> {
+        let schemes = hello.signature_schemes();
+        let named = hello.server_name().and_then(|name| {
+            let fits = |pair: &&Arc<CertifiedKey>| covers(pair, name) && can_check(pair, schemes);
+            self.all().find(fits)
+        });
+        let best = named.or_else(|| self.all().find(|pair| can_check(pair, schemes)));
+        Arc::clone(best.unwrap_or(&self.default))
+    }
+
+    /// Whether any of the certificates is valid for `host`.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        self.all().any(|pair| covers(pair, host))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<CertifiedKey>> {
+        std::iter::once(&self.default).chain(&self.others)
+    }
+}
+
+fn can_check(pair: &CertifiedKey, schemes: &[SignatureScheme]) -> bool {
+    pair.key.choose_scheme(schemes).is_some()
+}
+
+/// Parses the certificate anew each time: it takes about a microsecond, and a parsed one borrows from its
+/// bytes and cannot be kept beside them.
+fn covers(pair: &CertifiedKey, host: &str) -> bool {
+    let Ok(name) = ServerName::try_from(host) else {
+        return false;
+    };
+    let Ok(own) = pair.end_entity_cert() else {
+        return false;
+    };
+    ParsedCertificate::try_from(own).is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|cause| TlsError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// Every certificate in `text`; at least one.
+pub(crate) fn certificates(text: &[u8], place: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let chain = chain.map_err(|cause| not_pem(place, &cause))?;
+    if chain.is_empty() {
+        Err(TlsError::NoCertificate { place: place.into() })
+    } else {
+        Ok(chain)
+    }
+}
+
+fn private_key(text: &[u8], place: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|cause| match cause {
+        PemError::NoItemsFound => TlsError::NoKey { place: place.into() },
+        cause => not_pem(place, &cause),
+    })
+}
+
+fn not_pem(place: &str, cause: &PemError) -> TlsError {
+    TlsError::NotPem {
+        place: place.into(),
+        cause: cause.to_string(),
+    }
+}

@@ -1,0 +1,210 @@
+//! The server side: one configuration for the life of the process, certificates that change beneath it.
+//!
+//! Certificates are swapped inside the certificate resolver and not by a new configuration, so session
+//! tickets stay valid across a reload and handshakes in progress are not disturbed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::certificates::{CertificateSet, CertificateSource, Stamp};
+use crate::{HandshakeError, TlsError, TlsFacts, provider};
+
+/// Accepts TLS for one listener or for several that share certificates.
+#[derive(Debug)]
+pub struct ServerTls {
+    sources: Vec<CertificateSource>,
+    provider: Arc<CryptoProvider>,
+    current: Arc<Current>,
+    config: Arc<rustls::ServerConfig>,
+    /// The files as they were when they were last read, well or badly.
+    stamps: Mutex<Vec<Stamp>>,
+}
+
+/// What the operator decides about the server side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Certificates with their keys. A client gets the first that has the name it asks for and a kind of
+    /// key it can check; the first of all is the default.
+    pub certificates: Vec<CertificateSource>,
+    /// What to do about the client's certificate.
+    pub client_certificates: ClientCertificates,
+}
+
+/// What to do about a client's certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientCertificates {
+    /// Do not ask for one.
+    #[default]
+    Ignore,
+    /// Ask, check that the client holds the key, and report the fingerprint. Never refuse: many servers
+    /// offer whatever certificate they have, and mail without one is as welcome as before.
+    Record,
+}
+
+/// What [`ServerTls::reload_if_changed`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// No file has changed since it was last read.
+    Unchanged,
+    /// New handshakes use the new certificates.
+    Reloaded,
+}
+
+impl ServerTls {
+    /// Reads the certificates; an error names the file and the cause.
+    pub fn load(config: &ServerConfig) -> Result<Self, TlsError> {
+        let provider = provider();
+        let stamps = stamps(&config.certificates);
+        let set = CertificateSet::load(&config.certificates, &provider)?;
+        let current = Arc::new(Current(ArcSwap::from_pointee(set)));
+        let tls = rustls_config(&provider, config.client_certificates, Arc::clone(&current))?;
+        Ok(Self {
+            sources: config.certificates.clone(),
+            provider,
+            current,
+            config: Arc::new(tls),
+            stamps: Mutex::new(stamps),
+        })
+    }
+
+    /// Shakes hands. The caller sets the time limit (by dropping the future) and, for STARTTLS, has thrown
+    /// away whatever it had read beyond the command (RFC 3207 section 4.2).
+    pub async fn accept<S>(&self, stream: S) -> Result<(TlsStream<S>, TlsFacts), HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = self.acceptor().accept(stream).await?;
+        let facts = TlsFacts::of_server(&stream);
+        Ok((stream, facts))
+    }
+
+    /// For callers that drive the handshake themselves; cheap, and valid across reloads.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.config))
+    }
+
+    /// Whether some certificate is valid for `host`. Exchange demands it of its smart host's name.
+    pub fn covers(&self, host: &str) -> bool {
+        self.current.0.load().covers(host)
+    }
+
+    /// Reads all certificates again. On an error everything stays as it was.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        // Taken before reading: a file that changes meanwhile is then read once more, not missed.
+        let stamps = stamps(&self.sources);
+        self.reload_as(stamps)
+    }
+
+    /// Reads all certificates again if a file has changed since it was last read; else it costs one look
+    /// at each file. A failed state of the files is reported once, not at every poll; renewing chain and
+    /// key one after the other therefore heals itself with the second.
+    pub fn reload_if_changed(&self) -> Result<Reload, TlsError> {
+        let stamps = stamps(&self.sources);
+        if *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) == stamps {
+            return Ok(Reload::Unchanged);
+        }
+        self.reload_as(stamps).map(|()| Reload::Reloaded)
+    }
+
+    fn reload_as(&self, stamps: Vec<Stamp>) -> Result<(), TlsError> {
+        *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
+        let set = CertificateSet::load(&self.sources, &self.provider)?;
+        self.current.0.store(Arc::new(set));
+        Ok(())
+    }
+}
+
+fn stamps(sources: &[CertificateSource]) -> Vec<Stamp> {
+    sources.iter().flat_map(CertificateSource::stamps).collect()
+}
+
+/// The provider's suites are all ECDHE with an AEAD (RFC 9325 section 4.2), among them those of TLS 1.2 by
+/// which Exchange comes, since Windows has no TLS 1.3 for SMTP.
+fn rustls_config(
+    provider: &Arc<CryptoProvider>,
+    client_certificates: ClientCertificates,
+    current: Arc<Current>,
+) -> Result<rustls::ServerConfig, TlsError> {
+    let verifier: Arc<dyn ClientCertVerifier> = match client_certificates {
+        ClientCertificates::Ignore => Arc::new(NoClientAuth),
+        ClientCertificates::Record => Arc::new(RecordOnly(provider.signature_verification_algorithms)),
+    };
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(TlsError::Provider)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(current);
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Provider)?;
+    // Sending hosts come back one connection at a time: a second ticket is never used.
+    config.send_tls13_tickets = 1;
+    Ok(config)
+}
+
+/// The certificates of the moment.
+#[derive(Debug)]
+struct Current(ArcSwap<CertificateSet>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().choose(&hello))
+    }
+}
+
+/// Takes any certificate but checks the signature made with it: the fingerprint that is reported would be
+/// worth nothing if it could be claimed without the key.
+#[derive(Debug)]
+struct RecordOnly(WebPkiSupportedAlgorithms);
+
+impl ClientCertVerifier for RecordOnly {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
