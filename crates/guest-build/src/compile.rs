@@ -1,0 +1,136 @@
+//! Building one guest and putting its component where everybody looks for it.
+//!
+//! Cargo decides what is stale. All guests share one target folder beside the host's, never the host's own: cargo
+//! holds that one's lock while it runs the build script that calls this.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::{Guest, Missing, Toolchain, WASM_TARGET, guests, plugins_dir, target_dir};
+
+/// Why there is no component.
+#[derive(Debug)]
+pub enum Fault {
+    /// No folder holds a guest of this name.
+    UnknownGuest {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// This manifest has no package name.
+    Nameless(PathBuf),
+    /// No toolchain on this machine can build guests.
+    NoToolchain(Missing),
+    /// The guest does not compile.
+    DoesNotBuild {
+        /// Its name.
+        guest: String,
+        /// What cargo said.
+        output: String,
+    },
+    /// A file could not be read or written, or cargo could not be run.
+    Io {
+        /// The file, or the program.
+        path: PathBuf,
+        /// The system's reason.
+        cause: io::Error,
+    },
+}
+
+/// Builds `guest` with `toolchain` and returns the path of its component.
+///
+/// # Errors
+///
+/// It does not compile, or a file operation fails.
+pub fn build(guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf, Fault> {
+    let target = target_dir().join("guests");
+    let mut cargo = toolchain.cargo();
+    cargo.args(["build", "--release", "--quiet", "--target", WASM_TARGET]);
+    cargo.args(toolchain.build_arguments());
+    cargo.arg("--manifest-path").arg(guest.folder.join("Cargo.toml"));
+    cargo.arg("--target-dir").arg(&target);
+    cargo.current_dir(&guest.folder).stdin(Stdio::null());
+    let output = cargo
+        .output()
+        .map_err(|cause| Fault::io(Path::new(cargo.get_program()), cause))?;
+    if !output.status.success() {
+        let output = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(Fault::DoesNotBuild {
+            guest: guest.name.clone(),
+            output,
+        });
+    }
+    let file = format!("{}.wasm", guest.name.replace('-', "_"));
+    publish(&target.join(WASM_TARGET).join("release").join(file), &guest.name)
+}
+
+/// Builds every guest; `watch` is told of each one before its turn.
+///
+/// # Errors
+///
+/// As [`build`], for the first guest that fails.
+pub fn build_all(toolchain: &Toolchain, mut watch: impl FnMut(&Guest)) -> Result<Vec<PathBuf>, Fault> {
+    let all = guests()?;
+    all.iter()
+        .map(|guest| {
+            watch(guest);
+            build(guest, toolchain)
+        })
+        .collect()
+}
+
+/// Copies a component into the plugins folder, unless the same bytes are there: an unchanged file keeps its time, and
+/// what depends on it is not built again. The copy appears whole, since tests may be reading the old one.
+fn publish(component: &Path, name: &str) -> Result<PathBuf, Fault> {
+    let bytes = std::fs::read(component).map_err(|cause| Fault::io(component, cause))?;
+    let folder = plugins_dir();
+    std::fs::create_dir_all(&folder).map_err(|cause| Fault::io(&folder, cause))?;
+    let path = folder.join(format!("{name}.wasm"));
+    if std::fs::read(&path).is_ok_and(|present| present == bytes) {
+        return Ok(path);
+    }
+    let draft = folder.join(format!(".{name}.{}", std::process::id()));
+    std::fs::write(&draft, bytes).map_err(|cause| Fault::io(&draft, cause))?;
+    std::fs::rename(&draft, &path).map_err(|cause| Fault::io(&path, cause))?;
+    Ok(path)
+}
+
+impl Fault {
+    pub(crate) fn io(path: &Path, cause: io::Error) -> Self {
+        Self::Io {
+            path: path.to_path_buf(),
+            cause,
+        }
+    }
+}
+
+impl From<Missing> for Fault {
+    fn from(missing: Missing) -> Self {
+        Self::NoToolchain(missing)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownGuest { name, known } => {
+                write!(f, "no guest is called `{name}`; there are: {}", known.join(", "))
+            }
+            Self::Nameless(manifest) => {
+                write!(
+                    f,
+                    "{}: no `name = \"…\"` in its [package] table",
+                    manifest.display()
+                )
+            }
+            Self::NoToolchain(missing) => missing.fmt(f),
+            Self::DoesNotBuild { guest, output } => write!(f, "guest `{guest}` does not build:\n{output}"),
+            Self::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}

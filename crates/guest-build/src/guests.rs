@@ -1,0 +1,166 @@
+//! Which guests there are and where their components go.
+//!
+//! A guest is a folder with a Cargo.toml directly under one of [`ROOTS`]; its name is its package's name. Folders in
+//! other languages lie beside them and are passed over.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::Fault;
+
+/// Stock plugins, plugins to learn from, and plugins that misbehave for tests.
+const ROOTS: [&str; 3] = ["plugins", "examples/plugins", "tests/guests"];
+
+/// What every guest is made of besides its own folder: a change here makes every component stale.
+const SHARED: [&str; 4] = [
+    "crates/plugin-sdk/src",
+    "crates/plugin-sdk/wit",
+    "crates/plugin-sdk/Cargo.toml",
+    "plugins/Cargo.toml",
+];
+
+/// A plugin of this repository.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Guest {
+    /// The package's name, which is the component's as well.
+    pub name: String,
+    /// The folder of its Cargo.toml.
+    pub folder: PathBuf,
+}
+
+/// All guests, by name.
+///
+/// # Errors
+///
+/// A folder or manifest cannot be read.
+pub fn guests() -> Result<Vec<Guest>, Fault> {
+    let mut found = Vec::new();
+    for root in ROOTS {
+        let root = repository().join(root);
+        if root.is_dir() {
+            collect(&root, &mut found)?;
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The guest of this name.
+pub(crate) fn find(name: &str) -> Result<Guest, Fault> {
+    let mut all = guests()?;
+    let Some(at) = all.iter().position(|guest| guest.name == name) else {
+        let known = all.into_iter().map(|guest| guest.name).collect();
+        return Err(Fault::UnknownGuest {
+            name: name.to_owned(),
+            known,
+        });
+    };
+    Ok(all.swap_remove(at))
+}
+
+/// The files and folders a guest is built from; a build script prints them after `cargo:rerun-if-changed=`.
+#[must_use]
+pub fn sources(guest: &Guest) -> Vec<PathBuf> {
+    let shared = SHARED.iter().map(|path| repository().join(path));
+    let own = ["src", "Cargo.toml"]
+        .into_iter()
+        .map(|path| guest.folder.join(path));
+    own.chain(shared).filter(|path| path.exists()).collect()
+}
+
+/// The repository's root.
+#[must_use]
+pub fn repository() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}
+
+/// Where components are put: `plugins` in the target folder.
+#[must_use]
+pub fn plugins_dir() -> PathBuf {
+    target_dir().join("plugins")
+}
+
+/// The target folder of the build that runs now.
+///
+/// A build script is not told, and `CARGO_TARGET_DIR` misses `--target-dir` and configuration files. But whatever
+/// runs this code (build script, test or xtask) was put into the target folder by cargo, which marks its root with a
+/// CACHEDIR.TAG.
+#[must_use]
+pub fn target_dir() -> PathBuf {
+    let marked = |folder: &&Path| folder.join("CACHEDIR.TAG").is_file();
+    let executable = std::env::current_exe().unwrap_or_default();
+    if let Some(folder) = executable.ancestors().find(marked) {
+        return folder.to_path_buf();
+    }
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
+}
+
+fn collect(root: &Path, found: &mut Vec<Guest>) -> Result<(), Fault> {
+    for entry in fs::read_dir(root).map_err(|cause| Fault::io(root, cause))? {
+        let folder = entry.map_err(|cause| Fault::io(root, cause))?.path();
+        let manifest = folder.join("Cargo.toml");
+        if !manifest.is_file() {
+            continue;
+        }
+        let text = fs::read_to_string(&manifest).map_err(|cause| Fault::io(&manifest, cause))?;
+        let name = package_name(&text).ok_or(Fault::Nameless(manifest))?;
+        found.push(Guest { name, folder });
+    }
+    Ok(())
+}
+
+/// The `name` of the `[package]` table. Our own manifests are plain enough to be read by the line, which spares the
+/// binary's build script a TOML parser.
+fn package_name(manifest: &str) -> Option<String> {
+    let package = manifest
+        .lines()
+        .skip_while(|line| line.trim() != "[package]")
+        .skip(1);
+    package
+        .take_while(|line| !line.starts_with('['))
+        .find_map(|line| {
+            let (key, value) = line.split_once('=')?;
+            (key.trim() == "name").then(|| value.trim().trim_matches('"').to_owned())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_the_package_is_found_and_no_other() {
+        let manifest =
+            "[lib]\nname = \"wrong\"\n[package]\nversion = \"1\"\nname = \"right\"\n[dependencies]\n";
+        assert_eq!(package_name(manifest).as_deref(), Some("right"));
+        assert_eq!(
+            package_name("[package]\nversion = \"1\"\n[bin]\nname = \"wrong\"\n"),
+            None
+        );
+    }
+
+    #[test]
+    fn the_example_is_among_the_guests() {
+        let example = find("example").unwrap();
+        assert!(example.folder.ends_with("examples/plugins/rust"));
+        assert!(
+            sources(&example)
+                .iter()
+                .any(|path| path.ends_with("crates/plugin-sdk/src"))
+        );
+    }
+
+    #[test]
+    fn an_unknown_guest_is_answered_with_those_there_are() {
+        let Err(Fault::UnknownGuest { known, .. }) = find("no-such-guest") else {
+            panic!("found")
+        };
+        assert!(known.contains(&"example".to_owned()));
+    }
+
+    #[test]
+    fn the_target_folder_is_the_one_this_test_lies_in() {
+        assert!(std::env::current_exe().unwrap().starts_with(target_dir()));
+    }
+}

@@ -1,0 +1,85 @@
+//! Reading the configuration that the host passes, and saying where it is wrong.
+
+use serde::de::DeserializeOwned;
+use serde_path_to_error::{Path, Segment};
+
+use crate::bindings::services::exports::pintle::plugin::plugin::ConfigError;
+
+/// Reads `json`; text without content counts as an empty table, so that a plugin all of whose fields have defaults
+/// needs no configuration.
+pub(crate) fn read<P: DeserializeOwned>(json: &str) -> Result<P, ConfigError> {
+    let json = if matches!(json.trim(), "" | "null") {
+        "{}"
+    } else {
+        json
+    };
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let config = serde_path_to_error::deserialize(&mut reader).map_err(|error| ConfigError {
+        at: pointer(error.path()),
+        text: error.inner().to_string(),
+    })?;
+    reader.end().map_err(|error| ConfigError {
+        at: String::new(),
+        text: error.to_string(),
+    })?;
+    Ok(config)
+}
+
+/// RFC 6901 section 3: `~` and `/` in a key are written `~0` and `~1`.
+fn pointer(path: &Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } => {
+                pointer.push('/');
+                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+            }
+            // The variant of an enum that stands for a plain string has no place of its own in the JSON text.
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[derive(serde::Deserialize, Debug, Default, PartialEq)]
+    #[serde(deny_unknown_fields, default)]
+    struct Sample {
+        zones: Vec<Zone>,
+        limits: BTreeMap<String, u32>,
+    }
+
+    #[derive(serde::Deserialize, Debug, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Zone {
+        name: String,
+    }
+
+    fn place(json: &str) -> String {
+        read::<Sample>(json).unwrap_err().at
+    }
+
+    #[test]
+    fn a_mistake_is_reported_with_its_json_pointer() {
+        assert_eq!(
+            place(r#"{"zones": [{"name": "a"}, {"name": 7}]}"#),
+            "/zones/1/name"
+        );
+        assert_eq!(place(r#"{"zones": [{"naem": "a"}]}"#), "/zones/0/naem");
+        assert_eq!(place(r#"{"limits": {"a/b~c": "x"}}"#), "/limits/a~1b~0c");
+        assert_eq!(place("7"), "");
+        assert_eq!(place("{} trailing"), "");
+    }
+
+    #[test]
+    fn no_configuration_is_an_empty_table() {
+        for json in ["", "null", " {} "] {
+            assert_eq!(read::<Sample>(json), Ok(Sample::default()));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The macro that turns a plugin type into a component's exports.
+//!
+//! Each hook's arm implements that hook's generated trait for a private type and calls the export macro generated
+//! from that hook's world, which carries the description of this one export into the component.
+
+/// Exports a plugin: its type, a colon, and the hooks it has.
+///
+/// ```
+/// # use pintle_plugin_sdk::prelude::*;
+/// # #[derive(serde::Deserialize)]
+/// # struct Noop {}
+/// # impl Plugin for Noop {
+/// #     const ID: &'static str = "acme.noop";
+/// # }
+/// # impl Noop {
+/// #     fn on_rcpt(&self, _: &Recipient) -> Verdict { Verdict::Next }
+/// #     fn on_message(&self) -> Verdict { Verdict::Next }
+/// # }
+/// pintle_plugin_sdk::export!(Noop: on_rcpt, on_message);
+/// ```
+///
+/// A name that is no hook does not compile:
+///
+/// ```compile_fail
+/// # use pintle_plugin_sdk::prelude::*;
+/// # #[derive(serde::Deserialize)]
+/// # struct Noop {}
+/// # impl Plugin for Noop {
+/// #     const ID: &'static str = "acme.noop";
+/// # }
+/// # impl Noop {
+/// #     fn on_data(&self) -> Verdict { Verdict::Next }
+/// # }
+/// pintle_plugin_sdk::export!(Noop: on_data);
+/// ```
+///
+/// Stands once in a crate. The version and summary of the manifest come from the crate's Cargo.toml.
+#[macro_export]
+macro_rules! export {
+    ($plugin:ident : $($hook:ident),+ $(,)?) => {
+        const _: () = {
+            ::std::thread_local! {
+                static SLOT: $crate::plugin::Slot<$plugin> = const { $crate::plugin::Slot::new() };
+            }
+
+            struct Exports;
+
+            impl $crate::bindings::services::exports::pintle::plugin::plugin::Guest for Exports {
+                fn describe() -> $crate::bindings::services::exports::pintle::plugin::plugin::Manifest {
+                    $crate::plugin::Slot::<$plugin>::manifest(
+                        env!("CARGO_PKG_VERSION"),
+                        env!("CARGO_PKG_DESCRIPTION"),
+                    )
+                }
+
+                fn configure(config: ::std::string::String) -> ::std::result::Result<(), ::std::vec::Vec<$crate::ConfigError>> {
+                    SLOT.with(|slot| slot.configure(&config))
+                }
+            }
+
+            $crate::bindings::services::export!(Exports with_types_in $crate::bindings::services);
+            $( $crate::__export_hook!($plugin $hook $hook); )+
+        };
+    };
+}
+
+/// One hook: its name to match on, and once more as the author wrote it, so that errors point there.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_hook {
+    ($plugin:ident on_connect $hook:ident) => {
+        impl $crate::bindings::on_connect::exports::pintle::plugin::on_connect::Guest for Exports {
+            fn handle() -> $crate::Verdict {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(), "on_connect")
+            }
+        }
+        $crate::bindings::on_connect::export!(Exports with_types_in $crate::bindings::on_connect);
+    };
+    ($plugin:ident on_hello $hook:ident) => {
+        impl $crate::bindings::on_hello::exports::pintle::plugin::on_hello::Guest for Exports {
+            fn handle(name: ::std::string::String) -> $crate::Verdict {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(&name), "on_hello")
+            }
+        }
+        $crate::bindings::on_hello::export!(Exports with_types_in $crate::bindings::on_hello);
+    };
+    ($plugin:ident on_auth $hook:ident) => {
+        impl $crate::bindings::on_auth::exports::pintle::plugin::on_auth::Guest for Exports {
+            fn handle(mechanism: ::std::string::String, credentials: $crate::Credentials) -> $crate::AuthVerdict {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(&mechanism, &credentials), "on_auth")
+            }
+        }
+        $crate::bindings::on_auth::export!(Exports with_types_in $crate::bindings::on_auth);
+    };
+    ($plugin:ident on_mail $hook:ident) => {
+        impl $crate::bindings::on_mail::exports::pintle::plugin::on_mail::Guest for Exports {
+            fn handle() -> $crate::Verdict {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(), "on_mail")
+            }
+        }
+        $crate::bindings::on_mail::export!(Exports with_types_in $crate::bindings::on_mail);
+    };
+    ($plugin:ident on_rcpt $hook:ident) => {
+        impl $crate::bindings::on_rcpt::exports::pintle::plugin::on_rcpt::Guest for Exports {
+            fn handle(rcpt: $crate::Recipient) -> $crate::Verdict {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(&rcpt), "on_rcpt")
+            }
+        }
+        $crate::bindings::on_rcpt::export!(Exports with_types_in $crate::bindings::on_rcpt);
+    };
+    ($plugin:ident on_headers $hook:ident) => {
+        impl $crate::bindings::on_headers::exports::pintle::plugin::on_headers::Guest for Exports {
+            fn handle() -> $crate::Verdict {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(), "on_headers")
+            }
+        }
+        $crate::bindings::on_headers::export!(Exports with_types_in $crate::bindings::on_headers);
+    };
+    ($plugin:ident on_message $hook:ident) => {
+        impl $crate::bindings::on_message::exports::pintle::plugin::on_message::Guest for Exports {
+            fn handle() -> $crate::Verdict {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(), "on_message")
+            }
+        }
+        $crate::bindings::on_message::export!(Exports with_types_in $crate::bindings::on_message);
+    };
+    ($plugin:ident on_deliver $hook:ident) => {
+        impl $crate::bindings::on_deliver::exports::pintle::plugin::on_deliver::Guest for Exports {
+            fn handle() -> $crate::Verdict {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(), "on_deliver")
+            }
+        }
+        $crate::bindings::on_deliver::export!(Exports with_types_in $crate::bindings::on_deliver);
+    };
+    ($plugin:ident on_delivery_result $hook:ident) => {
+        impl $crate::bindings::on_delivery_result::exports::pintle::plugin::on_delivery_result::Guest for Exports {
+            fn handle(outcomes: ::std::vec::Vec<$crate::Outcome>) {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(&outcomes), "on_delivery_result")
+            }
+        }
+        $crate::bindings::on_delivery_result::export!(Exports with_types_in $crate::bindings::on_delivery_result);
+    };
+    ($plugin:ident on_disconnect $hook:ident) => {
+        impl $crate::bindings::on_disconnect::exports::pintle::plugin::on_disconnect::Guest for Exports {
+            fn handle() {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(), "on_disconnect")
+            }
+        }
+        $crate::bindings::on_disconnect::export!(Exports with_types_in $crate::bindings::on_disconnect);
+    };
+    ($plugin:ident on_timer $hook:ident) => {
+        impl $crate::bindings::on_timer::exports::pintle::plugin::on_timer::Guest for Exports {
+            fn handle() {
+                let plugin = SLOT.with($crate::plugin::Slot::plugin);
+                $crate::Settle::settle(plugin.$hook(), "on_timer")
+            }
+        }
+        $crate::bindings::on_timer::export!(Exports with_types_in $crate::bindings::on_timer);
+    };
+    ($plugin:ident $name:ident $hook:ident) => {
+        compile_error!(concat!(
+            "`",
+            stringify!($hook),
+            "` is no hook; there are on_connect, on_hello, on_auth, on_mail, on_rcpt, on_headers, on_message, ",
+            "on_deliver, on_delivery_result, on_disconnect and on_timer"
+        ));
+    };
+}

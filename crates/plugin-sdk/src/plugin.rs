@@ -1,0 +1,191 @@
+//! What a plugin is to its author, and how one instance keeps its configured self between calls.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+use serde::de::DeserializeOwned;
+
+use crate::bindings::services::exports::pintle::plugin::plugin::{ConfigError, Manifest};
+use crate::{AuthVerdict, Verdict, config};
+
+/// A plugin: a type that is read from the operator's configuration.
+///
+/// The operator's table becomes JSON and then this type, by serde. Fields with `#[serde(default)]` may be left out;
+/// `#[serde(deny_unknown_fields)]` catches misspelt keys and is worth having. A plugin without configuration is a
+/// struct with braces and no fields.
+///
+/// The version and summary that the operator sees are those of the crate's Cargo.toml.
+pub trait Plugin: DeserializeOwned + 'static {
+    /// `vendor.name`: the key of grants, notes, stored values and metrics in all versions of the plugin.
+    const ID: &'static str;
+
+    /// A JSON Schema (2020-12) of the configuration, for the operator's tools.
+    const CONFIG_SCHEMA: Option<&'static str> = None;
+
+    /// Grants that it would like, to be shown to the operator, who decides.
+    const WANTS: &'static [&'static str] = &[];
+
+    /// Checks what types cannot say, and computes what hooks need; fields with `#[serde(skip)]` can hold it. Runs on
+    /// every new instance before any hook. Services that may wait (dns, http, kv) are not to be called here.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake found, each with the JSON Pointer of its place: see [`mistake`].
+    fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+        Ok(())
+    }
+}
+
+/// A mistake in the configuration: `at` is a JSON Pointer (RFC 6901) such as `/zones/0`, or "" for the whole.
+#[must_use]
+pub fn mistake(at: impl Into<String>, text: impl Into<String>) -> ConfigError {
+    ConfigError {
+        at: at.into(),
+        text: text.into(),
+    }
+}
+
+/// How the value that a hook returns becomes what the host is told.
+///
+/// A plain value is taken as it is. An `Err` is a fault of the plugin: it is logged, the call ends in a trap, its
+/// edits are dropped, and the failure policy that the operator chose for this plugin decides about the mail. A plugin
+/// that would rather go on should match on the error and return a verdict.
+pub trait Settle<T> {
+    /// The value for the host; `hook` names the place in the log.
+    fn settle(self, hook: &str) -> T;
+}
+
+impl Settle<Verdict> for Verdict {
+    fn settle(self, _hook: &str) -> Self {
+        self
+    }
+}
+
+impl Settle<AuthVerdict> for AuthVerdict {
+    fn settle(self, _hook: &str) -> Self {
+        self
+    }
+}
+
+impl Settle<()> for () {
+    fn settle(self, _hook: &str) {}
+}
+
+impl<T, E: fmt::Display> Settle<T> for Result<T, E> {
+    fn settle(self, hook: &str) -> T {
+        self.unwrap_or_else(|fault| {
+            crate::error!("{hook} failed: {fault}");
+            panic!("{hook} failed: {fault}")
+        })
+    }
+}
+
+/// The one plugin value of an instance. For [`export!`](crate::export) alone.
+#[doc(hidden)]
+pub struct Slot<P>(RefCell<Option<Rc<P>>>);
+
+impl<P: Plugin> Slot<P> {
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    /// What `describe` answers for a crate of this version and summary.
+    #[must_use]
+    pub fn manifest(version: &str, summary: &str) -> Manifest {
+        Manifest {
+            id: P::ID.to_owned(),
+            version: version.to_owned(),
+            summary: summary.to_owned(),
+            config_schema: P::CONFIG_SCHEMA.map(str::to_owned),
+            wants: P::WANTS.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// The configuration is not this plugin's.
+    pub fn configure(&self, json: &str) -> Result<(), Vec<ConfigError>> {
+        let mut plugin: P = config::read(json).map_err(|mistake| vec![mistake])?;
+        plugin.check()?;
+        self.0.replace(Some(Rc::new(plugin)));
+        Ok(())
+    }
+
+    /// # Panics
+    ///
+    /// Before the first successful `configure`, which the contract rules out.
+    pub fn plugin(&self) -> Rc<P> {
+        let Some(plugin) = self.0.borrow().clone() else {
+            panic!("a hook was called before configure")
+        };
+        plugin
+    }
+}
+
+impl<P: Plugin> Default for Slot<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        zones: Vec<String>,
+        #[serde(skip)]
+        count: usize,
+    }
+
+    impl Plugin for Sample {
+        const ID: &'static str = "test.sample";
+        const WANTS: &'static [&'static str] = &["dns"];
+
+        fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+            self.count = self.zones.len();
+            let empty = self.zones.iter().enumerate().filter(|(_, zone)| zone.is_empty());
+            let mistakes: Vec<_> = empty
+                .map(|(at, _)| mistake(format!("/zones/{at}"), "empty"))
+                .collect();
+            if mistakes.is_empty() {
+                Ok(())
+            } else {
+                Err(mistakes)
+            }
+        }
+    }
+
+    #[test]
+    fn a_configured_plugin_is_there_for_hooks_with_what_check_computed() {
+        let slot = Slot::<Sample>::new();
+        slot.configure(r#"{"zones": ["a", "b"]}"#).unwrap();
+        assert_eq!(slot.plugin().count, 2);
+    }
+
+    #[test]
+    fn all_mistakes_of_check_are_reported_and_the_plugin_before_stays() {
+        let slot = Slot::<Sample>::new();
+        slot.configure(r#"{"zones": ["a"]}"#).unwrap();
+        let mistakes = slot.configure(r#"{"zones": ["", "b", ""]}"#).unwrap_err();
+        assert_eq!(
+            mistakes.iter().map(|m| m.at.as_str()).collect::<Vec<_>>(),
+            ["/zones/0", "/zones/2"]
+        );
+        assert_eq!(slot.plugin().zones, ["a"]);
+    }
+
+    #[test]
+    fn the_manifest_tells_what_the_plugin_declares() {
+        let manifest = Slot::<Sample>::manifest("1.2.3", "A sample");
+        assert_eq!(
+            (manifest.id.as_str(), manifest.version.as_str()),
+            ("test.sample", "1.2.3")
+        );
+        assert_eq!(manifest.wants, ["dns"]);
+    }
+}

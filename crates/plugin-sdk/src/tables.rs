@@ -1,0 +1,2 @@
+//! x
+pub use crate::bindings::services::pintle::plugin::tables::*;

@@ -1,0 +1,29 @@
+//! The mail transaction of this call: the envelope, and what was found out about it.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::HostError;
+pub use crate::bindings::services::pintle::plugin::transaction::{
+    Snapshot, add_auth_result, add_recipient, add_score, fact, grant_relay, info, note, recipients,
+    remove_recipient, rewrite_recipient, rewrite_sender, score, set_fact, set_note,
+};
+use crate::notes;
+
+/// This plugin's note under `key` as a value, `None` where there is none.
+///
+/// # Errors
+///
+/// The note holds something else.
+pub fn note_as<T: DeserializeOwned>(key: &str) -> Result<Option<T>, HostError> {
+    notes::read(key, note(key))
+}
+
+/// Keeps a value under `key` with the message: it is there in `on_deliver` too, on any node.
+///
+/// # Errors
+///
+/// The value cannot be written as JSON, there is no transaction, or the host's limit on notes is reached.
+pub fn set_note_as<T: Serialize>(key: &str, value: &T) -> Result<(), HostError> {
+    set_note(key, Some(&notes::write(key, value)?))
+}

@@ -1,0 +1,193 @@
+//! The first plugin to read: it follows one message through Pintle, from the connection to the delivery.
+//!
+//! It refuses senders and recipients that the operator lists, adds a header field to each message, and says at every
+//! stage what it sees there. README.md shows its configuration and the grant it needs.
+
+use pintle_plugin_sdk::prelude::*;
+
+/// What the operator may configure. The plugin is its configuration.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Example {
+    /// Addresses ("ann@example.com") or whole domains ("example.com"), as senders and as recipients.
+    refuse: Vec<String>,
+    /// The header field to add.
+    header: String,
+}
+
+impl Default for Example {
+    fn default() -> Self {
+        Self {
+            refuse: Vec::new(),
+            header: "X-Pintle-Example".to_owned(),
+        }
+    }
+}
+
+impl Plugin for Example {
+    const ID: &'static str = "pintle.example";
+    const WANTS: &'static [&'static str] = &["edit-headers"];
+    const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+
+    fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+        // RFC 5322 section 2.2: printable ASCII without the colon.
+        let is_name =
+            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+        if is_name(&self.header) {
+            Ok(())
+        } else {
+            Err(vec![mistake("/header", "not a header field name")])
+        }
+    }
+}
+
+impl Example {
+    fn on_connect(&self) -> Verdict {
+        let session = session::info();
+        info!(
+            "a client connects from {} to listener \"{}\"",
+            session.client, session.listener
+        );
+        Verdict::Next
+    }
+
+    fn on_hello(&self, name: &str) -> Verdict {
+        let how = if session::info().tls {
+            "over TLS"
+        } else {
+            "in the clear"
+        };
+        info!("it says hello as {name}, {how}");
+        Verdict::Next
+    }
+
+    fn on_mail(&self) -> Result<Verdict, HostError> {
+        let sender = transaction::info()?.sender;
+        if self.refuses(&sender) {
+            return refusal(&format!("mail from {sender} is not wanted here"));
+        }
+        info!("it has mail from {sender}");
+        Ok(Verdict::Next)
+    }
+
+    fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
+        if self.refuses(&rcpt.address) {
+            return refusal(&format!("{} takes no mail", rcpt.address));
+        }
+        info!("it is for {}", rcpt.address);
+        Ok(Verdict::Next)
+    }
+
+    fn on_headers(&self) -> Result<Verdict, HostError> {
+        match message::header("Subject")? {
+            Some(subject) => info!("its subject is \"{subject}\""),
+            None => info!("it has no subject"),
+        }
+        Ok(Verdict::Next)
+    }
+
+    fn on_message(&self) -> Result<Verdict, HostError> {
+        let size = message::info()?;
+        let count = transaction::info()?.recipient_count;
+        message::add_header(&self.header, &format!("seen on the way to {count} recipient(s)"))?;
+        info!(
+            "{} header fields and {} bytes of body: I add {}",
+            size.header_count, size.body_size, self.header
+        );
+        Ok(Verdict::Next)
+    }
+
+    fn on_deliver(&self) -> Result<Verdict, HostError> {
+        let delivery = delivery::info()?;
+        info!(
+            "attempt {} to deliver to {} recipient(s)",
+            delivery.attempt,
+            delivery.recipients.len()
+        );
+        Ok(Verdict::Next)
+    }
+
+    fn on_delivery_result(&self, outcomes: &[Outcome]) {
+        for outcome in outcomes {
+            let what = match (outcome.delivered, outcome.retry) {
+                (true, _) => "delivered",
+                (false, true) => "not delivered yet, to be tried again",
+                (false, false) => "failed for good",
+            };
+            let said = outcome
+                .reply
+                .as_ref()
+                .map_or_else(|| "nothing".to_owned(), ToString::to_string);
+            info!(
+                "recipient {}: {what}; the next hop said: {said}",
+                outcome.recipient
+            );
+        }
+    }
+
+    fn on_disconnect(&self) -> Result<(), HostError> {
+        let refused = session::note_as::<u32>("refused")?.unwrap_or(0);
+        info!("the client is gone; I refused {refused} of its addresses");
+        Ok(())
+    }
+
+    /// Whether the operator listed this address or its domain. Bounces have neither.
+    fn refuses(&self, address: &Address) -> bool {
+        let whole = address.to_string();
+        let listed = |entry: &String| entry.eq_ignore_ascii_case(&whole) || *entry == address.domain;
+        !address.is_null() && self.refuse.iter().any(listed)
+    }
+}
+
+/// Counts the refusal in a note of the session, for `on_disconnect`: a global would not do, since the host may call
+/// another instance next time.
+fn refusal(why: &str) -> Result<Verdict, HostError> {
+    let refused = session::note_as::<u32>("refused")?.unwrap_or(0);
+    session::set_note_as("refused", &(refused + 1))?;
+    info!("no: {why}");
+    Ok(reject("5.7.1", why))
+}
+
+pintle_plugin_sdk::export!(
+    Example: on_connect, on_hello, on_mail, on_rcpt, on_headers, on_message, on_deliver, on_delivery_result,
+    on_disconnect
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(local: &str, domain: &str) -> Address {
+        Address {
+            local: local.to_owned(),
+            domain: domain.to_owned(),
+            domain_ascii: domain.to_owned(),
+        }
+    }
+
+    #[test]
+    fn addresses_and_domains_are_refused_and_bounces_are_not() {
+        let refuse = vec![
+            "ann@example.com".to_owned(),
+            "example.net".to_owned(),
+            String::new(),
+        ];
+        let plugin = Example {
+            refuse,
+            ..Example::default()
+        };
+        assert!(plugin.refuses(&address("Ann", "example.com")));
+        assert!(plugin.refuses(&address("anybody", "example.net")));
+        assert!(!plugin.refuses(&address("bob", "example.com")));
+        assert!(!plugin.refuses(&address("", "")));
+    }
+
+    #[test]
+    fn a_header_name_that_cannot_be_one_is_a_mistake() {
+        let mut plugin = Example {
+            header: "X Y".to_owned(),
+            ..Example::default()
+        };
+        assert_eq!(plugin.check().unwrap_err()[0].at, "/header");
+    }
+}
