@@ -1,1 +1,3 @@
 //! Both SMTP protocol machines, without I/O
+
+pub mod client;
