@@ -1,0 +1,213 @@
+//! A body on its way in: bounded memory first, then a file of its own in the spool folder.
+//!
+//! A draft promises nothing about the disk. It spills when it outgrows its share or when all drafts together outgrow
+//! theirs; either way [`finish`](Draft::finish) gives a [`Content`] that reads the same.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::SpoolError;
+use crate::content::{BLOCK, Charge, Content, OwnFile};
+use crate::fault::{CrashPoint, Faults};
+
+/// What is gathered before it is written to a spilled draft's file; whole blocks, so that checksums fall into place.
+const WRITE: usize = 4 * BLOCK;
+
+/// How much memory drafts may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DraftLimits {
+    /// The largest body that stays in memory, in octets; anything larger gets a file of its own.
+    pub in_memory: usize,
+    /// What all drafts and uncommitted bodies may hold together, in octets; beyond it they spill early.
+    pub budget: usize,
+}
+
+impl Default for DraftLimits {
+    fn default() -> Self {
+        Self {
+            in_memory: 1024 * 1024,
+            budget: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// A body being received. Dropping it leaves nothing behind.
+pub struct Draft {
+    desk: Arc<Desk>,
+    state: State,
+}
+
+enum State {
+    Memory {
+        bytes: BytesMut,
+        charge: Charge,
+    },
+    Spilled(Spill),
+    /// A write failed, or its future was dropped half way: what the file holds is unknown.
+    Spoilt,
+}
+
+struct Spill {
+    own: Arc<OwnFile>,
+    written: u64,
+    buffer: BytesMut,
+    checksums: Vec<u32>,
+}
+
+impl Draft {
+    pub(crate) fn new(desk: Arc<Desk>) -> Self {
+        let charge = Charge::new(desk.used.clone());
+        let bytes = BytesMut::new();
+        Self {
+            desk,
+            state: State::Memory { bytes, charge },
+        }
+    }
+
+    /// Takes the next piece of the body. It waits only while a large body is written to its file.
+    ///
+    /// # Errors
+    /// The file could not be made or written: [`SpoolError::Full`] or [`SpoolError::Store`]. The draft is then of no use.
+    pub async fn append(&mut self, chunk: Bytes) -> Result<(), SpoolError> {
+        if let State::Memory { bytes, charge } = &mut self.state {
+            let fits = bytes.len() + chunk.len() <= self.desk.limits.in_memory;
+            let stays =
+                self.desk.folder.is_none() || fits && charge.grow(chunk.len(), self.desk.limits.budget);
+            if stays {
+                bytes.extend_from_slice(&chunk);
+                return Ok(());
+            }
+            self.spill().await?;
+        }
+        self.append_to_file(&chunk).await
+    }
+
+    /// How many octets have come in.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match &self.state {
+            State::Memory { bytes, .. } => bytes.len() as u64,
+            State::Spilled(spill) => spill.written + spill.buffer.len() as u64,
+            State::Spoilt => 0,
+        }
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub async fn finish(mut self) -> Result<Content, SpoolError> {
+        if let State::Spilled(spill) = &mut self.state {
+            let rest = spill.buffer.split().freeze();
+            self.write(rest).await?;
+        }
+        match self.state {
+            State::Memory { bytes, charge } => Ok(Content::in_memory(bytes.freeze(), charge)),
+            State::Spilled(spill) => Ok(Content::in_file(spill.own, spill.written, spill.checksums)),
+            State::Spoilt => Err(SpoolError::Store("an earlier write of this body failed".into())),
+        }
+    }
+
+    async fn spill(&mut self) -> Result<(), SpoolError> {
+        let State::Memory { bytes, charge } = std::mem::replace(&mut self.state, State::Spoilt) else {
+            return Ok(());
+        };
+        let desk = self.desk.clone();
+        let own = blocking(move || desk.new_file()).await?;
+        self.state = State::Spilled(Spill {
+            own: Arc::new(own),
+            written: 0,
+            buffer: BytesMut::with_capacity(WRITE),
+            checksums: Vec::new(),
+        });
+        let result = self.append_to_file(&bytes).await;
+        drop(charge);
+        result
+    }
+
+    async fn append_to_file(&mut self, mut chunk: &[u8]) -> Result<(), SpoolError> {
+        while let State::Spilled(spill) = &mut self.state {
+            let room = WRITE - spill.buffer.len();
+            let (now, later) = chunk.split_at(room.min(chunk.len()));
+            spill.buffer.extend_from_slice(now);
+            chunk = later;
+            if spill.buffer.len() < WRITE {
+                return Ok(());
+            }
+            let full = std::mem::replace(&mut spill.buffer, BytesMut::with_capacity(WRITE)).freeze();
+            self.write(full).await?;
+        }
+        Err(SpoolError::Store("an earlier write of this body failed".into()))
+    }
+
+    /// Writes the next octets of the file. The state is out of place meanwhile, so that a future dropped here leaves a
+    /// spoilt draft and never a body with a hole.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), SpoolError> {
+        let State::Spilled(mut spill) = std::mem::replace(&mut self.state, State::Spoilt) else {
+            return Ok(());
+        };
+        spill.checksums.extend(bytes.chunks(BLOCK).map(crc32fast::hash));
+        let (own, at, faults) = (spill.own.clone(), spill.written, self.desk.faults.clone());
+        spill.written += bytes.len() as u64;
+        blocking(move || {
+            faults.wrote(&own.path, at);
+            own.file.write_all_at(&bytes, at)?;
+            faults.check(CrashPoint::DraftSpilled)
+        })
+        .await?;
+        self.state = State::Spilled(spill);
+        Ok(())
+    }
+}
+
+/// What the drafts of one engine share: limits, the memory in use, and where they spill to.
+pub(crate) struct Desk {
+    /// None where nothing can spill.
+    folder: Option<PathBuf>,
+    limits: DraftLimits,
+    used: Arc<AtomicUsize>,
+    next_file: AtomicU64,
+    faults: Faults,
+}
+
+impl Desk {
+    pub(crate) fn new(folder: Option<PathBuf>, limits: DraftLimits, next_file: u64, faults: Faults) -> Self {
+        Self {
+            folder,
+            limits,
+            used: Arc::default(),
+            next_file: AtomicU64::new(next_file),
+            faults,
+        }
+    }
+
+    fn new_file(&self) -> io::Result<OwnFile> {
+        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
+        let folder = self
+            .folder
+            .as_ref()
+            .ok_or_else(|| io::Error::other("no folder to spill to"))?;
+        let path = folder.join(format!("{number:016x}.body"));
+        let file: File = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        Ok(OwnFile::new(file, path))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, SpoolError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| SpoolError::from_io(&error)),
+        Err(_) => Err(SpoolError::Closed),
+    }
+}

@@ -1,0 +1,139 @@
+//! What can go wrong, and who must act.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pintle_mail::{EnhancedCode, QueueId, Reply};
+
+/// A spool could not do what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpoolError {
+    /// The disk is full, or so nearly that the reserve would be touched. The operator must make room.
+    Full,
+    /// A sync failed. What the disk holds is unknown, so nothing is accepted until a restart has read it again.
+    Broken(Arc<str>),
+    /// There is no such message, or no longer.
+    Unknown(QueueId),
+    /// The message has no recipient of this number.
+    UnknownRecipient(QueueId, u32),
+    /// There is a message with this id already. The caller is at fault.
+    Duplicate(QueueId),
+    /// What lies on disk is not what was written. The message has been set aside.
+    Damaged(QueueId, Arc<str>),
+    /// The store refused one operation; nothing of it was done.
+    Store(Arc<str>),
+    /// The spool has been closed.
+    Closed,
+}
+
+impl SpoolError {
+    /// The error for a failed write or read; a full disk is a matter of its own, for it passes.
+    pub(crate) fn from_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Store(error.to_string().into()),
+        }
+    }
+
+    /// What a client is told who wanted to leave a message here.
+    #[must_use]
+    pub fn reply(&self) -> Reply {
+        match self {
+            // RFC 5321 section 4.2.2: 452, insufficient system storage. RFC 3463 section 3.4: X.3.1, system full.
+            Self::Full => Reply::new(
+                452,
+                EnhancedCode(4, 3, 1),
+                "No room for more mail now; try again later",
+            ),
+            _ => Reply::new(
+                451,
+                EnhancedCode(4, 3, 0),
+                "The mail cannot be stored now; try again later",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for SpoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the spool's disk is full: make room, or lower the reserve"),
+            Self::Broken(why) => write!(
+                f,
+                "the spool has stopped accepting: {why}; check the disk, then restart"
+            ),
+            Self::Unknown(id) => write!(f, "no message {id} in the spool"),
+            Self::UnknownRecipient(id, recipient) => write!(f, "message {id} has no recipient {recipient}"),
+            Self::Duplicate(id) => write!(f, "there is a message {id} already"),
+            Self::Damaged(id, what) => write!(f, "message {id} is damaged on disk and was set aside: {what}"),
+            Self::Store(what) => write!(f, "the spool's store refused: {what}"),
+            Self::Closed => f.write_str("the spool is closed"),
+        }
+    }
+}
+
+impl std::error::Error for SpoolError {}
+
+/// A spool folder could not be opened. The operator must act.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another process works in this folder.
+    Locked(PathBuf),
+    /// The folder was written by a newer version of us, with this schema number.
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The highest schema that we read.
+        known: i64,
+    },
+    /// A file or folder could not be opened, read or made.
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database could not be opened or read.
+    Database {
+        /// Which.
+        path: PathBuf,
+        /// Why, in its own words.
+        what: String,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked(path) => write!(
+                f,
+                "the spool {} is in use by another process: stop it, or choose another folder",
+                path.display()
+            ),
+            Self::Newer { path, found, known } => write!(
+                f,
+                "{} has schema {found}, and this version reads up to {known}: run the newer version",
+                path.display()
+            ),
+            Self::Io { path, source } => write!(f, "cannot use {}: {source}", path.display()),
+            Self::Database { path, what } => write!(
+                f,
+                "cannot read {}: {what}; restore it from a copy, or move the folder aside",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Short views of many messages: what a queue needs to schedule them, and what an operator wants to see.
+
+use pintle_mail::{Address, NextHop, QueueId, ReversePath, UnixTime};
+
+use crate::{Entry, Hold, Pending, RecipientState, Status};
+
+/// A message with recipients still pending: all that a scheduler wants to know, without the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The message.
+    pub id: QueueId,
+    /// When it was taken.
+    pub received: UnixTime,
+    /// Header block and body, in octets.
+    pub size: u64,
+    /// Why it must not be delivered for now.
+    pub hold: Option<Hold>,
+    /// Those recipients that are not done.
+    pub recipients: Vec<WaitingRecipient>,
+}
+
+/// One pending recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingRecipient {
+    /// [`Recipient::id`](pintle_mail::Recipient::id).
+    pub id: u32,
+    /// In A-labels and lower case; empty for a bare `postmaster`.
+    pub domain: String,
+    /// Delivery attempts made.
+    pub attempts: u32,
+    /// Not before this time.
+    pub next_attempt: UnixTime,
+    /// The sender has been told of the delay.
+    pub warned: bool,
+    /// The operator's choice of next hop.
+    pub route: Option<NextHop>,
+}
+
+impl Waiting {
+    /// The view of a message whose recipients stand as `states` says, in the envelope's order.
+    #[must_use]
+    pub fn new(id: QueueId, entry: &Entry, size: u64, states: &[RecipientState]) -> Self {
+        let pairs = entry.envelope.recipients.iter().zip(states);
+        let recipients = pairs.filter_map(|(recipient, state)| {
+            let pending = state.status.pending()?;
+            Some(WaitingRecipient::new(&recipient.address, state, pending))
+        });
+        Self {
+            id,
+            received: entry.received,
+            size,
+            hold: entry.hold.clone(),
+            recipients: recipients.collect(),
+        }
+    }
+}
+
+impl WaitingRecipient {
+    fn new(address: &Address, state: &RecipientState, pending: &Pending) -> Self {
+        Self {
+            id: state.id,
+            domain: address.domain_ascii(),
+            attempts: pending.attempts,
+            next_attempt: pending.next_attempt,
+            warned: pending.warned,
+            route: state.route.clone(),
+        }
+    }
+}
+
+/// Which messages to list. An absent condition lets everything through.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// The reverse-path contains this, in any case.
+    pub sender: Option<String>,
+    /// The address of a recipient, pending or done, contains this, in any case.
+    pub recipient: Option<String>,
+    /// Only held messages, or only those not held.
+    pub held: Option<bool>,
+    /// Taken before this time.
+    pub received_before: Option<UnixTime>,
+}
+
+impl Filter {
+    /// Whether a message passes.
+    #[must_use]
+    pub fn admits(&self, summary: &Summary) -> bool {
+        let recipient = |part: &String| {
+            let mut recipients = summary.recipients.iter();
+            recipients.any(|(address, _)| contains(address.as_str(), part))
+        };
+        self.sender
+            .as_ref()
+            .is_none_or(|part| contains(summary.sender.as_str(), part))
+            && self.recipient.as_ref().is_none_or(recipient)
+            && self.held.is_none_or(|held| held == summary.hold.is_some())
+            && self.received_before.is_none_or(|limit| summary.received < limit)
+    }
+}
+
+fn contains(text: &str, part: &str) -> bool {
+    text.to_lowercase().contains(&part.to_lowercase())
+}
+
+/// Where in the list, and how much of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Only ids greater than this one.
+    pub after: Option<QueueId>,
+    /// At most this many messages.
+    pub limit: usize,
+}
+
+/// A page of the list, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The messages.
+    pub messages: Vec<Summary>,
+    /// Where the next page begins; none at the end.
+    pub next: Option<QueueId>,
+}
+
+/// One message in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The message.
+    pub id: QueueId,
+    /// When it was taken.
+    pub received: UnixTime,
+    /// Header block and body, in octets.
+    pub size: u64,
+    /// Who it comes from.
+    pub sender: ReversePath,
+    /// Why it is not being delivered.
+    pub hold: Option<Hold>,
+    /// Who gets it, and how each stands.
+    pub recipients: Vec<(Address, Status)>,
+}
+
+impl Summary {
+    /// The summary of a message whose recipients stand as `states` says, in the envelope's order.
+    #[must_use]
+    pub fn new(id: QueueId, entry: &Entry, size: u64, states: &[RecipientState]) -> Self {
+        let pairs = entry.envelope.recipients.iter().zip(states);
+        Self {
+            id,
+            received: entry.received,
+            size,
+            sender: entry.envelope.sender.clone(),
+            hold: entry.hold.clone(),
+            recipients: pairs
+                .map(|(recipient, state)| (recipient.address.clone(), state.status.clone()))
+                .collect(),
+        }
+    }
+}
+
+/// Numbers for health checks and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Messages in the spool, held ones included.
+    pub messages: u64,
+    /// Of these, how many are held.
+    pub held: u64,
+    /// Octets of all header blocks and bodies.
+    pub bytes: u64,
+    /// Messages set aside because what lies on disk is damaged.
+    pub damaged: u64,
+}

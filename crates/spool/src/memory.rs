@@ -1,0 +1,297 @@
+//! A spool without a disk: the same promises but one, that anything outlives the process. For tests.
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pintle_mail::{Body, NextHop, QueueId};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::draft::Desk;
+use crate::fault::Faults;
+use crate::{
+    Content, Draft, DraftLimits, Entry, Filter, Health, Hold, Listing, NewMessage, Page, Receipt,
+    RecipientState, Settled, Settlement, Spool, SpoolError, SpoolFuture, Status, Stored, Summary, Totals,
+    Waiting,
+};
+
+/// The engine that keeps everything in memory.
+pub struct Memory {
+    desk: Arc<Desk>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    messages: BTreeMap<QueueId, Kept>,
+    health: Option<Health>,
+    closed: bool,
+    arrivals: Option<UnboundedSender<Waiting>>,
+}
+
+struct Kept {
+    entry: Entry,
+    head: Bytes,
+    content: Content,
+    recipients: Vec<RecipientState>,
+}
+
+impl Memory {
+    /// An empty spool.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            desk: Arc::new(Desk::new(None, DraftLimits::default(), 0, Faults::default())),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Makes the spool say, from now on, that it is full or broken; drafts and commits fail accordingly.
+    pub fn set_health(&self, health: Health) {
+        self.state.lock().health = Some(health);
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(SpoolError::Closed);
+        }
+        act(&mut state)
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn now<'a, T: Send + 'a>(result: Result<T, SpoolError>) -> SpoolFuture<'a, T> {
+    Box::pin(ready(result))
+}
+
+impl Spool for Memory {
+    fn begin(&self) -> Result<Draft, SpoolError> {
+        self.with(|state| state.accepting())?;
+        Ok(Draft::new(self.desk.clone()))
+    }
+
+    fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
+        let receipts = self.with(|state| state.commit(vec![message]));
+        now(receipts.map(|mut receipts| receipts.remove(0)))
+    }
+
+    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
+        now(self.with(|state| state.commit(messages)))
+    }
+
+    fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
+        now(self.with(|state| state.settle(settlement)))
+    }
+
+    fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored> {
+        now(self.with(|state| Ok(state.kept(id)?.stored(id))))
+    }
+
+    fn claim(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<Waiting>> {
+        now(self.with(|state| {
+            let messages = state.after(after).map(|(id, kept)| kept.waiting(*id));
+            Ok(messages.take(limit).collect())
+        }))
+    }
+
+    fn arrivals(&self) -> Option<UnboundedReceiver<Waiting>> {
+        let mut state = self.state.lock();
+        if state.arrivals.is_some() || state.closed {
+            return None;
+        }
+        let (sender, receiver) = unbounded_channel();
+        state.arrivals = Some(sender);
+        Some(receiver)
+    }
+
+    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, ()> {
+        now(self.with(|state| {
+            state.kept(id)?.entry.hold = Some(hold);
+            Ok(())
+        }))
+    }
+
+    fn release(&self, id: QueueId) -> SpoolFuture<'_, ()> {
+        now(self.with(|state| {
+            let kept = state.kept(id)?;
+            if kept.entry.hold.take().is_some() {
+                let waiting = kept.waiting(id);
+                state.announce(waiting);
+            }
+            Ok(())
+        }))
+    }
+
+    fn reroute(&self, id: QueueId, recipients: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
+        now(self.with(|state| {
+            let kept = state.kept(id)?;
+            kept.check(id, &recipients)?;
+            let all = recipients.is_empty();
+            let chosen = kept
+                .recipients
+                .iter_mut()
+                .filter(|state| all || recipients.contains(&state.id));
+            chosen.for_each(|state| state.route.clone_from(&next_hop));
+            Ok(())
+        }))
+    }
+
+    fn list(&self, filter: Filter, page: Page) -> SpoolFuture<'_, Listing> {
+        now(self.with(|state| {
+            let summaries = state.after(page.after).map(|(id, kept)| kept.summary(*id));
+            let mut admitted = summaries.filter(|summary| filter.admits(summary)).peekable();
+            let messages: Vec<Summary> = admitted.by_ref().take(page.limit).collect();
+            let next = admitted.peek().and(messages.last()).map(|last| last.id);
+            Ok(Listing { messages, next })
+        }))
+    }
+
+    fn totals(&self) -> SpoolFuture<'_, Totals> {
+        now(self.with(|state| {
+            let held = state.messages.values().filter(|kept| kept.entry.hold.is_some());
+            Ok(Totals {
+                messages: state.messages.len() as u64,
+                held: held.count() as u64,
+                bytes: state.messages.values().map(Kept::size).sum(),
+                damaged: 0,
+            })
+        }))
+    }
+
+    fn health(&self) -> Health {
+        self.state.lock().health.clone().unwrap_or(Health::Accepting)
+    }
+
+    fn close(&self) -> SpoolFuture<'_, ()> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.arrivals = None;
+        now(Ok(()))
+    }
+}
+
+impl State {
+    fn accepting(&self) -> Result<(), SpoolError> {
+        match &self.health {
+            Some(Health::Full) => Err(SpoolError::Full),
+            Some(Health::Broken(why)) => Err(SpoolError::Broken(why.clone())),
+            Some(Health::Accepting) | None => Ok(()),
+        }
+    }
+
+    fn kept(&mut self, id: QueueId) -> Result<&mut Kept, SpoolError> {
+        self.messages.get_mut(&id).ok_or(SpoolError::Unknown(id))
+    }
+
+    fn after(&self, after: Option<QueueId>) -> impl Iterator<Item = (&QueueId, &Kept)> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.messages.range((start, Bound::Unbounded))
+    }
+
+    fn announce(&self, waiting: Waiting) {
+        if let Some(arrivals) = &self.arrivals {
+            // A queue that has gone away hears of the message when it claims again.
+            let _ = arrivals.send(waiting);
+        }
+    }
+
+    fn commit(&mut self, messages: Vec<NewMessage>) -> Result<Vec<Receipt>, SpoolError> {
+        self.accepting()?;
+        for (at, message) in messages.iter().enumerate() {
+            let twice = messages[..at].iter().any(|earlier| earlier.id == message.id);
+            if twice || self.messages.contains_key(&message.id) {
+                return Err(SpoolError::Duplicate(message.id));
+            }
+        }
+        Ok(messages.into_iter().map(|message| self.insert(message)).collect())
+    }
+
+    fn insert(&mut self, message: NewMessage) -> Receipt {
+        let id = message.id;
+        let kept = Kept::new(message);
+        self.announce(kept.waiting(id));
+        self.messages.insert(id, kept);
+        Receipt::mint(id)
+    }
+
+    fn settle(&mut self, settlement: Settlement) -> Result<Settled, SpoolError> {
+        let id = settlement.id;
+        let numbers: Vec<u32> = settlement.changes.iter().map(|change| change.recipient).collect();
+        self.kept(id)?.check(id, &numbers)?;
+        let children = self.commit(settlement.children)?;
+        let kept = self.kept(id)?;
+        for change in settlement.changes {
+            let state = kept
+                .recipients
+                .iter_mut()
+                .find(|state| state.id == change.recipient);
+            if let Some(state) = state.filter(|state| state.status.pending().is_some()) {
+                state.status = change.status;
+            }
+        }
+        let removed = kept
+            .recipients
+            .iter()
+            .all(|state| state.status.pending().is_none());
+        if removed {
+            self.messages.remove(&id);
+        }
+        Ok(Settled { removed, children })
+    }
+}
+
+impl Kept {
+    fn new(message: NewMessage) -> Self {
+        let received = message.entry.received;
+        let recipients = message.entry.envelope.recipients.iter();
+        let recipients = recipients.map(|recipient| RecipientState {
+            id: recipient.id,
+            status: Status::fresh(received),
+            route: None,
+        });
+        Self {
+            recipients: recipients.collect(),
+            entry: message.entry,
+            head: message.head,
+            content: message.content,
+        }
+    }
+
+    fn check(&self, id: QueueId, numbers: &[u32]) -> Result<(), SpoolError> {
+        let stranger = numbers
+            .iter()
+            .find(|number| self.recipients.iter().all(|state| state.id != **number));
+        stranger.map_or(Ok(()), |number| Err(SpoolError::UnknownRecipient(id, *number)))
+    }
+
+    fn size(&self) -> u64 {
+        self.head.len() as u64 + self.content.size()
+    }
+
+    fn waiting(&self, id: QueueId) -> Waiting {
+        Waiting::new(id, &self.entry, self.size(), &self.recipients)
+    }
+
+    fn summary(&self, id: QueueId) -> Summary {
+        Summary::new(id, &self.entry, self.size(), &self.recipients)
+    }
+
+    fn stored(&self, id: QueueId) -> Stored {
+        Stored {
+            id,
+            entry: self.entry.clone(),
+            head: self.head.clone(),
+            body: Arc::new(self.content.clone()),
+            recipients: self.recipients.clone(),
+        }
+    }
+}
