@@ -1,1 +1,1 @@
-//! Scenarios on the real binary
+//! What the scenarios share: starting the real binary, and talking to it.

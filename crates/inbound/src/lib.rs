@@ -1,1 +1,24 @@
-//! From the accepted socket to the durable message
+//! From the accepted socket to the durable message.
+//!
+//! Read one line of calls to follow a message: [`listener`] accepts a socket and takes a permit, [`connection`] moves
+//! bytes between the socket and the SMTP machine, [`stages`] puts the machine's questions to the policy chain and to the
+//! core's own laws, [`receive`] turns an accepted message into a commit. It never sees the queue: the spool tells the
+//! relay side what has arrived.
+
+pub mod config;
+mod connection;
+mod ids;
+mod listener;
+pub mod permits;
+mod receive;
+pub mod relay;
+mod stages;
+mod stream;
+pub mod users;
+
+pub use config::{AuthOffer, Config, ListenerConfig, TlsMode};
+pub use listener::{Inbound, Parts, StartError};
+pub use permits::SessionLimits;
+pub use relay::Domains;
+pub use stages::{Observer, Scene};
+pub use users::{Secret, Users};

@@ -1,0 +1,28 @@
+//! Fresh ids: the clock and the dice that `pintle-mail` does not have.
+
+use std::time::SystemTime;
+
+use pintle_mail::{QueueId, SessionId, UnixTime};
+
+/// The time of day.
+pub(crate) fn now() -> UnixTime {
+    SystemTime::now().into()
+}
+
+pub(crate) fn session_id() -> SessionId {
+    SessionId::new(now(), random())
+}
+
+pub(crate) fn queue_id() -> QueueId {
+    QueueId::new(now(), random())
+}
+
+/// Ids need to be unique, and no secret hangs on them: where the kernel's dice fail, the clock and an address serve.
+fn random() -> u128 {
+    let mut bytes = [0_u8; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        return nanos.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+    }
+    u128::from_ne_bytes(bytes)
+}

@@ -1,0 +1,137 @@
+//! Law 7, closed by default: which recipients may pass, and who may send mail elsewhere.
+//!
+//! The core decides this itself, after the plugins of the stage, from what they granted. So no plugin that is missing,
+//! broken or slow can open the relay.
+
+use pintle_mail::{EnhancedCode, Recipient, Reply};
+use pintle_policy::Session;
+
+/// The domains whose mail we take from anybody.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Domains {
+    exact: std::collections::HashSet<String>,
+    /// Parents of which every subdomain is ours, without the leading dot.
+    parents: std::collections::HashSet<String>,
+}
+
+impl Domains {
+    /// Reads `example.org` (the domain alone) and `.example.org` (every domain below it), in A-labels.
+    pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut domains = Self::default();
+        for pattern in patterns {
+            let pattern = pintle_mail::address::domain_to_ascii(pattern);
+            match pattern.strip_prefix('.') {
+                Some(parent) => domains.parents.insert(parent.to_owned()),
+                None => domains.exact.insert(pattern),
+            };
+        }
+        domains
+    }
+
+    /// Whether mail for this domain (A-labels, lower case) is for us.
+    #[must_use]
+    pub fn contains(&self, domain: &str) -> bool {
+        if self.exact.contains(domain) {
+            return true;
+        }
+        let mut rest = domain;
+        while let Some((_, parent)) = rest.split_once('.') {
+            if self.parents.contains(parent) {
+                return true;
+            }
+            rest = parent;
+        }
+        false
+    }
+}
+
+/// Judges one recipient once the plugins have had their say.
+///
+/// # Errors
+/// The refusal.
+pub fn check(session: &Session, recipient: &Recipient, domains: &Domains) -> Result<(), Reply> {
+    // RFC 5321 section 4.5.1: <postmaster> is always for us.
+    let known = session.identity.is_some() || session.trusted || recipient.relay;
+    if known || recipient.address.is_bare_postmaster() {
+        return Ok(());
+    }
+    if !domains.contains(&recipient.address.domain_ascii()) {
+        return Err(Reply::new(
+            550,
+            EnhancedCode(5, 7, 1),
+            format!("Relaying denied: mail for {} needs authentication", recipient.address.domain()),
+        ));
+    }
+    if routes_onward(&recipient.address.local()) {
+        return Err(Reply::new(
+            550,
+            EnhancedCode(5, 7, 1),
+            "Relaying denied: the local part names another host (%, ! or @)",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a next hop might read another address out of this local part: `user%host`, `host!user`, `user@host`.
+/// A stranger who gets such a form past us relays through the server behind us.
+fn routes_onward(local: &str) -> bool {
+    local.contains(['%', '!', '@'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pintle_mail::{Address, Charset, RcptParams, SessionId, UnixTime};
+    use pintle_policy::Notes;
+
+    fn session(identity: Option<&str>, trusted: bool) -> Session {
+        Session {
+            id: SessionId::new(UnixTime::from_millis(0), 1),
+            listener: "mx".into(),
+            client: ([192, 0, 2, 1], 1).into(),
+            local: ([192, 0, 2, 2], 25).into(),
+            started: UnixTime::from_millis(0),
+            hello: None,
+            esmtp: true,
+            tls: None,
+            identity: identity.map(str::to_owned),
+            trusted,
+            extensions: Vec::new(),
+            notes: Notes::default(),
+            facts: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn passes(address: &str, session: &Session, relay: bool) -> bool {
+        let address = Address::parse(address, Charset::Ascii).unwrap();
+        let recipient = Recipient { id: 0, address, params: RcptParams::default(), original: None, relay };
+        check(session, &recipient, &Domains::new(["example.org", ".sub.example.org"])).is_ok()
+    }
+
+    #[test]
+    fn strangers_reach_our_domains_alone() {
+        let stranger = session(None, false);
+        for ours in ["a@example.org", "a@EXAMPLE.org", "a@x.sub.example.org", "a@y.x.sub.example.org", "postmaster"] {
+            assert!(passes(ours, &stranger, false), "{ours}");
+        }
+        for other in [
+            "a@example.net",
+            "a@sub.example.org",
+            "a@x.example.org",
+            "a@notexample.org",
+            "a%example.net@example.org",
+            "example.net!a@example.org",
+            "\"a@example.net\"@example.org",
+            "a@[192.0.2.9]",
+        ] {
+            assert!(!passes(other, &stranger, false), "{other}");
+        }
+    }
+
+    #[test]
+    fn relaying_needs_an_identity_a_trusted_network_or_a_grant() {
+        assert!(passes("a@example.net", &session(Some("bob"), false), false));
+        assert!(passes("a@example.net", &session(None, true), false));
+        assert!(passes("a@example.net", &session(None, false), true));
+    }
+}
