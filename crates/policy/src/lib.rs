@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod edit;
+pub mod frozen;
 pub mod judge;
 pub mod pieced;
 pub mod verdict;
@@ -13,6 +14,7 @@ pub mod view;
 
 pub use chain::{Chain, Decision, Step};
 pub use edit::{Edit, EditError};
+pub use frozen::Frozen;
 pub use judge::{AuthRuling, Call, Credentials, Fault, FaultKind, Judge, Outcome, Ruling};
 pub use pieced::Piece;
 pub use verdict::{AuthVerdict, Hook, Hooks, Stage, Verdict};

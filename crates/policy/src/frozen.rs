@@ -1,0 +1,69 @@
+//! What was known when a message was accepted, kept with it for the hooks of its deliveries.
+//!
+//! The spool stores these octets without reading them. The envelope is not among them, since the spool keeps it itself
+//! and a delivery may see it changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pintle_mail::{Bytes, Envelope, QueueId};
+use serde::{Deserialize, Serialize};
+
+use crate::{AuthResult, Notes, Score, Session, Transaction, View};
+
+/// A session and what was found out about a transaction.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Frozen {
+    session: Session,
+    #[serde(default)]
+    notes: Notes,
+    #[serde(default)]
+    facts: BTreeMap<String, String>,
+    #[serde(default)]
+    scores: Vec<Score>,
+    #[serde(default)]
+    auth_results: Vec<AuthResult>,
+}
+
+impl Frozen {
+    /// What this session and transaction leave behind.
+    #[must_use]
+    pub fn of(session: &Session, transaction: &Transaction) -> Self {
+        Self {
+            session: session.clone(),
+            notes: transaction.notes.clone(),
+            facts: transaction.facts.clone(),
+            scores: transaction.scores.clone(),
+            auth_results: transaction.auth_results.clone(),
+        }
+    }
+
+    /// The octets to store.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        // Strings, numbers and maps with string keys: there is nothing in it that JSON could not hold.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    /// Reads what [`Frozen::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// The octets are not ours.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The view that it was, over the envelope of now; without message and delivery.
+    #[must_use]
+    pub fn thaw(self, id: QueueId, envelope: Envelope) -> View {
+        let mut transaction = Transaction::new(id, envelope);
+        transaction.notes = self.notes;
+        transaction.facts = self.facts;
+        transaction.scores = self.scores;
+        transaction.auth_results = self.auth_results;
+        View {
+            transaction: Some(Arc::new(transaction)),
+            ..View::of(self.session)
+        }
+    }
+}
