@@ -1,1 +1,36 @@
-//! Test doubles: zone server, certificate authority, sink, transcripts
+//! The other side of every test: name servers, certificate authorities, mail servers and clients that do
+//! what a test tells them, on loopback and on ports that the system chooses.
+//!
+//! Nothing here shares protocol code with the gateway, for it is the judge: the [`Sink`] reads SMTP on its
+//! own and writes down each thing that a client did wrong. Everything waits by notification and under one
+//! limit, [`PATIENCE`]; when that passes, or a peer does something else than was expected, it panics and
+//! says what it was waiting for. Only tests depend on this crate.
+
+mod ca;
+mod client;
+mod resolver;
+mod sink;
+mod wire;
+mod zone;
+mod zone_server;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use ca::{Leaf, LeafFiles, TestCa};
+pub use client::{Client, Reply};
+pub use resolver::StaticResolver;
+pub use sink::{Act, Command, Log, Path, Script, Sink, Step, Transaction};
+pub use tempfile::TempDir;
+pub use zone_server::{Asked, Fault, ZoneServer};
+
+/// How long anything here waits before it declares the test failed: long enough for a starved machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for `future`, and panics with `what` when [`PATIENCE`] is over.
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+    }
+}

@@ -1,0 +1,213 @@
+//! An SMTP client that sends what it is told, line by line, right or wrong.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::wire::{Stream, Wire};
+use crate::within;
+
+/// One session. Every method waits at most [`crate::PATIENCE`] and panics, with the dialogue so far, when
+/// something else happens than it says.
+pub struct Client {
+    wire: Wire,
+    dialogue: String,
+}
+
+/// A reply, all its lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The code of the last line; every line has the same.
+    pub code: u16,
+    /// The texts after code and separator.
+    pub lines: Vec<String>,
+}
+
+impl Reply {
+    /// The lines, joined by "\n".
+    pub fn text(&self) -> String {
+        self.lines.join("\n")
+    }
+
+    /// Whether the reply to EHLO offers `keyword`.
+    pub fn offers(&self, keyword: &str) -> bool {
+        let first = |line: &String| {
+            line.split(' ')
+                .next()
+                .is_some_and(|word| word.eq_ignore_ascii_case(keyword))
+        };
+        self.lines.iter().skip(1).any(first)
+    }
+}
+
+impl Client {
+    /// Connects and reads nothing yet.
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self::over(connect(address).await)
+    }
+
+    /// Connects with implicit TLS.
+    pub async fn connect_tls(address: SocketAddr, config: Arc<ClientConfig>, name: &str) -> Self {
+        let stream = connect(address).await;
+        Self::over(handshake(stream, config, name).await)
+    }
+
+    /// Any connected stream.
+    fn over(stream: impl Stream + 'static) -> Self {
+        Self {
+            wire: Wire::new(stream),
+            dialogue: String::new(),
+        }
+    }
+
+    /// Sends a line; CRLF is added.
+    pub async fn send(&mut self, line: &str) {
+        self.send_raw(format!("{line}\r\n").as_bytes()).await;
+    }
+
+    /// Sends bytes as they are.
+    pub async fn send_raw(&mut self, bytes: &[u8]) {
+        self.dialogue
+            .push_str(&format!("C: {}\n", String::from_utf8_lossy(bytes).trim_end()));
+        let sent = within("the peer to take our bytes", self.wire.write(bytes)).await;
+        sent.unwrap_or_else(|error| panic!("cannot send: {error}\n{}", self.dialogue));
+    }
+
+    /// The next reply.
+    pub async fn reply(&mut self) -> Reply {
+        match self.try_reply().await {
+            Some(reply) => reply,
+            None => panic!("the peer closed the session\n{}", self.dialogue),
+        }
+    }
+
+    /// The next reply; none when the peer closes the session instead.
+    pub async fn try_reply(&mut self) -> Option<Reply> {
+        let mut lines = Vec::new();
+        loop {
+            let line = within("a reply", self.wire.line()).await.unwrap_or_default();
+            if line.is_empty() {
+                return None;
+            }
+            let line = String::from_utf8_lossy(&line).into_owned();
+            self.dialogue.push_str(&format!("S: {}\n", line.trim_end()));
+            let (code, last, text) = self.parse(&line);
+            lines.push(text);
+            if last {
+                return Some(Reply { code, lines });
+            }
+        }
+    }
+
+    /// The next reply, which must have this code.
+    pub async fn expect(&mut self, code: u16) -> Reply {
+        let reply = self.reply().await;
+        assert_eq!(reply.code, code, "an unexpected reply\n{}", self.dialogue);
+        reply
+    }
+
+    /// Sends a line and expects a code.
+    pub async fn ask(&mut self, line: &str, code: u16) -> Reply {
+        self.send(line).await;
+        self.expect(code).await
+    }
+
+    /// Waits until the peer closes the session, without another reply.
+    pub async fn expect_closed(&mut self) {
+        if let Some(reply) = self.try_reply().await {
+            panic!(
+                "expected the end of the session, not {reply:?}\n{}",
+                self.dialogue
+            );
+        }
+    }
+
+    /// Reads the greeting and says EHLO; the reply to it.
+    pub async fn hello(&mut self, name: &str) -> Reply {
+        self.expect(220).await;
+        self.ask(&format!("EHLO {name}"), 250).await
+    }
+
+    /// STARTTLS and the handshake; EHLO is to be said again.
+    pub async fn starttls(mut self, config: Arc<ClientConfig>, name: &str) -> Self {
+        self.ask("STARTTLS", 220).await;
+        let (stream, early) = self.wire.into_parts();
+        assert!(
+            early.is_empty(),
+            "bytes after the reply to STARTTLS, before the handshake"
+        );
+        let mut client = Self::over(handshake(stream, config, name).await);
+        client.dialogue = self.dialogue + "(TLS)\n";
+        client
+    }
+
+    /// A whole transaction in which every step succeeds; the final reply. `message` has CRLF line ends and
+    /// is dot-stuffed here.
+    pub async fn deliver(&mut self, sender: &str, recipients: &[&str], message: &[u8]) -> Reply {
+        self.envelope(sender, recipients).await;
+        self.send_data(message).await;
+        self.expect(250).await
+    }
+
+    /// MAIL, RCPT and DATA, each of which succeeds.
+    pub async fn envelope(&mut self, sender: &str, recipients: &[&str]) {
+        self.ask(&format!("MAIL FROM:<{sender}>"), 250).await;
+        for recipient in recipients {
+            self.ask(&format!("RCPT TO:<{recipient}>"), 250).await;
+        }
+        self.ask("DATA", 354).await;
+    }
+
+    /// The content after a 354, dot-stuffed, and the end of it (RFC 5321 section 4.5.2).
+    pub async fn send_data(&mut self, message: &[u8]) {
+        let mut stuffed = Vec::with_capacity(message.len() + 5);
+        for line in message.split_inclusive(|&byte| byte == b'\n') {
+            if line.starts_with(b".") {
+                stuffed.push(b'.');
+            }
+            stuffed.extend_from_slice(line);
+        }
+        if !stuffed.is_empty() && !stuffed.ends_with(b"\r\n") {
+            stuffed.extend_from_slice(b"\r\n");
+        }
+        stuffed.extend_from_slice(b".\r\n");
+        self.send_raw(&stuffed).await;
+    }
+
+    fn parse(&self, line: &str) -> (u16, bool, String) {
+        let Some(line) = line.strip_suffix("\r\n") else {
+            panic!(
+                "a reply line that does not end in CRLF: {line:?}\n{}",
+                self.dialogue
+            );
+        };
+        let code = line.get(..3).and_then(|digits| digits.parse().ok());
+        match (code, line.as_bytes().get(3)) {
+            (Some(code), None) => (code, true, String::new()),
+            (Some(code), Some(b' ')) => (code, true, line[4..].to_owned()),
+            (Some(code), Some(b'-')) => (code, false, line[4..].to_owned()),
+            _ => panic!("not a reply line: {line:?}\n{}", self.dialogue),
+        }
+    }
+}
+
+async fn connect(address: SocketAddr) -> TcpStream {
+    let stream = within("a connection", TcpStream::connect(address)).await;
+    stream.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"))
+}
+
+async fn handshake(
+    stream: impl Stream + 'static,
+    config: Arc<ClientConfig>,
+    name: &str,
+) -> tokio_rustls::client::TlsStream<impl Stream + 'static> {
+    let name = ServerName::try_from(name.to_owned()).expect("a server name");
+    let connecting = TlsConnector::from(config).connect(name, stream);
+    within("a TLS handshake", connecting)
+        .await
+        .unwrap_or_else(|error| panic!("no TLS: {error}"))
+}

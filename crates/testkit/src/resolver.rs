@@ -1,0 +1,150 @@
+//! A resolver that answers from a map: for tests of what is done with answers, not of how they are got.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use pintle_dns::{Answer, DnsError, Record, RecordKind, Resolver};
+
+/// Answers what it was told, `NxDomain` for names it has never heard of, `NoData` for other kinds of known
+/// names. Clones share everything, so a test can keep one and change it while the other is in use.
+#[derive(Clone, Debug, Default)]
+pub struct StaticResolver {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    records: HashMap<String, Vec<Record>>,
+    faults: HashMap<(String, RecordKind), DnsError>,
+    asked: Vec<(String, RecordKind)>,
+}
+
+impl StaticResolver {
+    /// Knows no name.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a record; a CNAME is followed, as a real resolver would.
+    #[must_use]
+    pub fn with(self, name: &str, record: Record) -> Self {
+        self.add(name, record);
+        self
+    }
+
+    /// Adds an MX record.
+    #[must_use]
+    pub fn with_mx(self, name: &str, preference: u16, exchange: &str) -> Self {
+        self.with(
+            name,
+            Record::Mx {
+                preference,
+                exchange: exchange.to_owned(),
+            },
+        )
+    }
+
+    /// Adds an A or AAAA record.
+    ///
+    /// # Panics
+    /// When `address` is none.
+    #[must_use]
+    pub fn with_address(self, name: &str, address: &str) -> Self {
+        let record = match address.parse().expect("an IP address") {
+            std::net::IpAddr::V4(v4) => Record::A(v4),
+            std::net::IpAddr::V6(v6) => Record::Aaaa(v6),
+        };
+        self.with(name, record)
+    }
+
+    /// Lets every question of this name and kind fail; the name then counts as known.
+    #[must_use]
+    pub fn with_fault(self, name: &str, kind: RecordKind, fault: DnsError) -> Self {
+        self.fail(name, kind, fault);
+        self
+    }
+
+    /// As [`StaticResolver::with`], on a resolver in use.
+    pub fn add(&self, name: &str, record: Record) {
+        self.state().records.entry(key(name)).or_default().push(record);
+    }
+
+    /// As [`StaticResolver::with_fault`], on a resolver in use.
+    pub fn fail(&self, name: &str, kind: RecordKind, fault: DnsError) {
+        self.state().faults.insert((key(name), kind), fault);
+    }
+
+    /// Takes a fault back.
+    pub fn heal(&self, name: &str, kind: RecordKind) {
+        self.state().faults.remove(&(key(name), kind));
+    }
+
+    /// Every question so far, in order.
+    pub fn asked(&self) -> Vec<(String, RecordKind)> {
+        self.state().asked.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resolver for StaticResolver {
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+        let mut state = self.state();
+        state.asked.push((key(name), kind));
+        let result = state.answer(&key(name), kind);
+        futures_util::future::ready(result).boxed()
+    }
+}
+
+impl State {
+    fn answer(&self, name: &str, kind: RecordKind) -> Result<Answer, DnsError> {
+        let mut owner = name.to_owned();
+        for _ in 0..8 {
+            if let Some(fault) = self.faults.get(&(owner.clone(), kind)) {
+                return Err(*fault);
+            }
+            match self.step(&owner, kind)? {
+                Step::Found(records) => {
+                    return Ok(Answer {
+                        records,
+                        ttl: Duration::from_secs(300),
+                        secure: false,
+                    });
+                }
+                Step::Alias(target) => owner = target,
+            }
+        }
+        Err(DnsError::ServFail)
+    }
+
+    fn step(&self, owner: &str, kind: RecordKind) -> Result<Step, DnsError> {
+        let records = self.records.get(owner).ok_or(DnsError::NxDomain)?;
+        let found: Vec<Record> = records
+            .iter()
+            .filter(|record| record.kind() == kind)
+            .cloned()
+            .collect();
+        if !found.is_empty() {
+            return Ok(Step::Found(found));
+        }
+        let alias = records.iter().find_map(|record| match record {
+            Record::Cname(target) => Some(Step::Alias(key(target))),
+            _ => None,
+        });
+        alias.ok_or(DnsError::NoData)
+    }
+}
+
+enum Step {
+    Found(Vec<Record>),
+    Alias(String),
+}
+
+fn key(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}

@@ -1,0 +1,71 @@
+//! A connection read by lines or by length, over plain TCP or TLS.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+pub(crate) struct Wire {
+    stream: Box<dyn Stream>,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    pub(crate) fn new(stream: impl Stream + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The next line with its end; at the end of the stream, what is left, which may be nothing.
+    pub(crate) async fn line(&mut self) -> io::Result<Vec<u8>> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.buffer[searched..].iter().position(|&byte| byte == b'\n') {
+                return Ok(self.take(searched + at + 1));
+            }
+            searched = self.buffer.len();
+            if !self.fill().await? {
+                return Ok(std::mem::take(&mut self.buffer));
+            }
+        }
+    }
+
+    /// Exactly `length` bytes.
+    pub(crate) async fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        while self.buffer.len() < length {
+            if !self.fill().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(self.take(length))
+    }
+
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// Bytes that have arrived and not been asked for yet.
+    pub(crate) fn ahead(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The stream itself, for a handshake, with what was read too early.
+    pub(crate) fn into_parts(self) -> (Box<dyn Stream>, Vec<u8>) {
+        (self.stream, self.buffer)
+    }
+
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        let rest = self.buffer.split_off(length);
+        std::mem::replace(&mut self.buffer, rest)
+    }
+
+    /// False at the end of the stream.
+    async fn fill(&mut self) -> io::Result<bool> {
+        Ok(self.stream.read_buf(&mut self.buffer).await? > 0)
+    }
+}

@@ -1,0 +1,129 @@
+//! Zones out of plain text, and the answer that an authoritative server would find in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::serialize::txt::Parser;
+
+/// Records by name and type, over as many domains as the text has.
+#[derive(Debug)]
+pub(crate) struct Zone {
+    records: BTreeMap<(Name, RecordType), Vec<Record>>,
+    /// Every name that exists, those above a record included (RFC 8020).
+    names: BTreeSet<Name>,
+}
+
+/// What is at a name.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Found {
+    /// The records, led by the aliases on the way.
+    Records(Vec<Record>),
+    /// The name, without this type. Aliases on the way, if any.
+    NoData(Vec<Record>),
+    /// Nothing. Aliases on the way, if any.
+    NxDomain(Vec<Record>),
+}
+
+impl Zone {
+    /// Reads master-file lines; names are complete with or without their last dot, lines may be indented.
+    ///
+    /// # Panics
+    /// When a line is not understood.
+    pub(crate) fn parse(text: &str) -> Self {
+        let lines: String = text.lines().map(|line| format!("{}\n", line.trim())).collect();
+        let parser = Parser::new(format!("$TTL 300\n{lines}"), None, Some(Name::root()));
+        let (_, sets) = parser
+            .parse()
+            .unwrap_or_else(|error| panic!("the test's zone is wrong: {error}\n{lines}"));
+        let mut zone = Self {
+            records: BTreeMap::new(),
+            names: BTreeSet::new(),
+        };
+        for set in sets.into_values() {
+            for record in set.records_without_rrsigs() {
+                zone.add(record.clone());
+            }
+        }
+        zone
+    }
+
+    pub(crate) fn add(&mut self, record: Record) {
+        let owner = record.name.to_lowercase();
+        let mut name = owner.clone();
+        while !name.is_root() {
+            self.names.insert(name.clone());
+            name = name.base_name();
+        }
+        self.records
+            .entry((owner, record.record_type()))
+            .or_default()
+            .push(record);
+    }
+
+    /// Looks up `name`, following aliases as far as they stay in these zones.
+    pub(crate) fn find(&self, name: &Name, kind: RecordType) -> Found {
+        let mut owner = name.to_lowercase();
+        let mut path: Vec<Record> = Vec::new();
+        for _ in 0..8 {
+            if let Some(records) = self.records.get(&(owner.clone(), kind)) {
+                path.extend(records.iter().cloned());
+                return Found::Records(path);
+            }
+            match self.alias(&owner) {
+                Some((record, target)) => {
+                    path.push(record);
+                    owner = target;
+                }
+                None if self.names.contains(&owner) => return Found::NoData(path),
+                None => return Found::NxDomain(path),
+            }
+        }
+        Found::Records(path)
+    }
+
+    fn alias(&self, owner: &Name) -> Option<(Record, Name)> {
+        let record = self.records.get(&(owner.clone(), RecordType::CNAME))?.first()?;
+        match &record.data {
+            RData::CNAME(target) => Some((record.clone(), target.0.to_lowercase())),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        let mut name = Name::from_ascii(text).unwrap();
+        name.set_fqdn(true);
+        name
+    }
+
+    #[test]
+    fn a_name_above_a_record_exists_and_others_do_not() {
+        let zone = Zone::parse("mail.deep.example. A 192.0.2.1");
+        assert!(
+            matches!(zone.find(&name("MAIL.deep.example"), RecordType::A), Found::Records(r) if r.len() == 1)
+        );
+        assert_eq!(
+            zone.find(&name("mail.deep.example"), RecordType::MX),
+            Found::NoData(vec![])
+        );
+        assert_eq!(
+            zone.find(&name("deep.example"), RecordType::A),
+            Found::NoData(vec![])
+        );
+        assert_eq!(
+            zone.find(&name("other.example"), RecordType::A),
+            Found::NxDomain(vec![])
+        );
+    }
+
+    #[test]
+    fn aliases_lead_the_answer() {
+        let zone = Zone::parse("a.example. CNAME b.example.\nb.example. A 192.0.2.1");
+        assert!(matches!(zone.find(&name("a.example"), RecordType::A), Found::Records(r) if r.len() == 2));
+        assert!(matches!(zone.find(&name("a.example"), RecordType::MX), Found::NoData(r) if r.len() == 1));
+    }
+}
