@@ -1,1 +1,21 @@
-//! What is due, for which next hop, and when again
+//! The scheduler: which job is due, for which next hop, how many at once, when again, and what has grown too old.
+//!
+//! It promises: no job is forgotten until the host says that it is settled; no attempt begins before its time or above
+//! a limit; next hops take turns, so that neither a slow one nor a huge one starves the others; a next hop in trouble is
+//! asked by one probe at a time; and a job older than the maximum age comes out as expired in whatever state it is.
+//! It knows no clock, no dice, no store and no network: the host brings the time and the dice, and makes every change
+//! durable before it tells the queue. What is here can be rebuilt from the spool by inserting it again.
+
+mod alarm;
+mod config;
+mod hop;
+mod job;
+mod operate;
+mod queue;
+mod view;
+
+pub use config::{Config, RetryPolicy};
+pub use job::{Again, Aged, Attempt, Due, HopSign, Job, JobId, Next, Report};
+pub use operate::Selector;
+pub use queue::Queue;
+pub use view::{HopView, JobPhase, JobView, Snapshot};

@@ -1,0 +1,373 @@
+//! The queue itself: jobs in, attempts out in turn, reports back.
+//!
+//! Every job stands in one map; those that wait stand also in their hop's order of due times, and every job that is not
+//! in the host's hands stands in the order of alarms (see `alarm`). Hops with something due stand in a round, the
+//! others sleep in the order of their next due time. So each step costs the logarithm of what is queued.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use pintle_mail::{NextHop, QueueId, UnixTime};
+
+use crate::config::Config;
+use crate::hop::{Hop, HopId, Place, Trouble};
+use crate::job::{Again, Attempt, Due, HopSign, Job, JobId, Next, Report};
+
+/// What is due, for which next hop, and when again.
+#[derive(Debug)]
+pub struct Queue {
+    pub(crate) config: Config,
+    pub(crate) jobs: BTreeMap<JobId, Entry>,
+    /// Free slots are kept for the next new hop.
+    pub(crate) hops: Vec<Option<Hop>>,
+    free: Vec<HopId>,
+    pub(crate) by_name: HashMap<NextHop, HopId>,
+    sleepers: BTreeSet<(UnixTime, HopId)>,
+    round: VecDeque<HopId>,
+    pub(crate) alarms: BTreeSet<(UnixTime, JobId)>,
+    pub(crate) trying: usize,
+    next_id: u64,
+}
+
+/// A job as the queue keeps it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) message: QueueId,
+    pub(crate) hop: HopId,
+    pub(crate) recipients: Box<[u32]>,
+    pub(crate) accepted: UnixTime,
+    pub(crate) due: UnixTime,
+    /// Where it stands in the order of alarms, while it stands there.
+    pub(crate) alarm: UnixTime,
+    pub(crate) attempts: u32,
+    pub(crate) warned: bool,
+    pub(crate) phase: Phase,
+}
+
+/// In whose hands a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Ours: in its hop's order of due times.
+    Waiting,
+    /// Ours, until an operator releases it.
+    Held,
+    /// The host's, as an attempt.
+    Trying(Wish),
+    /// The host's, to be settled as expired.
+    Expiring(Wish),
+}
+
+/// What an operator wished for a job while it was in the host's hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    GoOn,
+    Hold,
+    Remove,
+    /// Try again without waiting.
+    Retry,
+}
+
+impl Queue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            jobs: BTreeMap::new(),
+            hops: Vec::new(),
+            free: Vec::new(),
+            by_name: HashMap::new(),
+            sleepers: BTreeSet::new(),
+            round: VecDeque::new(),
+            alarms: BTreeSet::new(),
+            trying: 0,
+            next_id: 0,
+        }
+    }
+
+    /// Takes a job. Several jobs of one message for one next hop are allowed and live apart.
+    pub fn insert(&mut self, job: Job) -> JobId {
+        let id = JobId(self.next_id);
+        self.next_id += 1;
+        let hop = self.hop_named(&job.next_hop);
+        self.hop_mut(hop, |hop| {
+            hop.jobs += 1;
+            hop.held += usize::from(job.held);
+        });
+        let entry = Entry {
+            message: job.message,
+            hop,
+            recipients: job.recipients,
+            accepted: job.accepted,
+            due: job.due,
+            alarm: job.accepted,
+            attempts: job.attempts,
+            warned: job.warned,
+            phase: if job.held { Phase::Held } else { Phase::Waiting },
+        };
+        if entry.phase == Phase::Waiting {
+            self.hop_mut(hop, |hop| hop.waiting.insert((entry.due, id)));
+        }
+        self.jobs.insert(id, entry);
+        self.arm(id, UnixTime::default());
+        self.seat(hop);
+        id
+    }
+
+    /// The next thing to do now, if any; call it until it gives none. What has grown old comes before attempts.
+    pub fn poll_due(&mut self, now: UnixTime) -> Option<Due> {
+        if let Some(due) = self.poll_alarm(now) {
+            return Some(due);
+        }
+        if self.trying >= self.config.total {
+            return None;
+        }
+        self.wake(now);
+        while let Some(hop) = self.round.pop_front() {
+            let attempt = self.begin_next(hop, now);
+            self.seat_after_turn(hop, now);
+            if let Some(attempt) = attempt {
+                return Some(Due::Attempt(attempt));
+            }
+        }
+        None
+    }
+
+    /// Another due job for a next hop to which a session is open; ask after having recorded the last one. None when the
+    /// free places are needed by other next hops (an open session is cheap to use, but it must not jump the round), or
+    /// when [`Self::poll_due`] has an aged job to hand out first.
+    pub fn next_for(&mut self, next_hop: &NextHop, now: UnixTime) -> Option<Attempt> {
+        let hop = *self.by_name.get(next_hop)?;
+        let aged = self.alarms.first().is_some_and(|(at, _)| *at <= now);
+        self.wake(now);
+        let ready = self.hop(hop)?.place == Place::Ready;
+        let others = self.round.len() - usize::from(ready);
+        if aged || self.config.total.saturating_sub(self.trying) <= others {
+            return None;
+        }
+        let attempt = self.begin_next(hop, now)?;
+        self.seat(hop);
+        Some(attempt)
+    }
+
+    /// Takes an attempt (or an expiry) back from the host. `dice` is any random number; it spreads the next attempts.
+    ///
+    /// Make durable first what the report says, then record it.
+    pub fn record(&mut self, id: JobId, report: Report, dice: u64, now: UnixTime) -> Next {
+        let Some(entry) = self.jobs.get(&id) else {
+            return Next::Unknown;
+        };
+        let hop = entry.hop;
+        let wish = match entry.phase {
+            Phase::Trying(wish) => {
+                self.trying -= 1;
+                self.hop_mut(hop, |hop| hop.trying -= 1);
+                self.judge_hop(hop, report.hop, dice, now);
+                wish
+            }
+            Phase::Expiring(wish) => wish,
+            Phase::Waiting | Phase::Held => return Next::Unknown,
+        };
+        let next = self.put_back(id, report, wish, dice, now);
+        self.seat(hop);
+        next
+    }
+
+    /// When [`Self::poll_due`] should be called next, unless something else happens before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<UnixTime> {
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        let attempt = match self.round.front() {
+            _ if self.trying >= self.config.total => None,
+            // Something is due already; any time that has passed says so.
+            Some(_) => Some(UnixTime::default()),
+            None => self.sleepers.first().map(|(at, _)| *at),
+        };
+        alarm.into_iter().chain(attempt).min()
+    }
+
+    /// How many jobs there are, in any phase.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Puts a job that the host gave back where it belongs.
+    fn put_back(&mut self, id: JobId, report: Report, wish: Wish, dice: u64, now: UnixTime) -> Next {
+        if report.remaining.is_empty() || wish == Wish::Remove {
+            let done = report.remaining.is_empty();
+            self.forget(id);
+            return if done { Next::Settled } else { Next::Removed };
+        }
+        let expiring = self
+            .jobs
+            .get(&id)
+            .is_some_and(|entry| matches!(entry.phase, Phase::Expiring(_)));
+        let next = self.reschedule(id, report, wish, dice, now);
+        let due = self.jobs.get(&id).map(|entry| entry.due).filter(|_| expiring);
+        // An expiry that could not be carried out is asked for again, but not in a tight circle.
+        self.arm(id, due.unwrap_or_default());
+        next
+    }
+
+    fn reschedule(&mut self, id: JobId, report: Report, wish: Wish, dice: u64, now: UnixTime) -> Next {
+        let retry = &self.config.retry;
+        let Some(entry) = self.jobs.get_mut(&id) else {
+            return Next::Unknown;
+        };
+        entry.recipients = report.remaining;
+        entry.attempts += u32::from(report.again != Again::AtOnce);
+        let expiring = matches!(entry.phase, Phase::Expiring(_));
+        entry.due = match report.again {
+            _ if wish == Wish::Retry => now,
+            Again::AtOnce if !expiring => now,
+            Again::AtOnce | Again::BackOff => now.plus(retry.wait(entry.attempts, dice)),
+            Again::After(wait) => now.plus(wait),
+        };
+        let (due, hop) = (entry.due, entry.hop);
+        if wish == Wish::Hold {
+            entry.phase = Phase::Held;
+            self.hop_mut(hop, |hop| hop.held += 1);
+            return Next::Held;
+        }
+        let expired = !expiring && entry.accepted.plus(retry.max_age) <= now;
+        entry.phase = Phase::Waiting;
+        self.hop_mut(hop, |hop| hop.waiting.insert((due, id)));
+        if expired {
+            Next::Expiring
+        } else {
+            Next::Again(self.not_before(hop, due))
+        }
+    }
+
+    fn not_before(&self, hop: HopId, due: UnixTime) -> UnixTime {
+        let trouble = self.hop(hop).and_then(|hop| hop.trouble);
+        trouble.map_or(due, |trouble| trouble.until.max(due))
+    }
+
+    fn judge_hop(&mut self, id: HopId, sign: HopSign, dice: u64, now: UnixTime) {
+        let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        hop.trouble = match (sign, hop.trouble) {
+            (HopSign::Working, _) => None,
+            (HopSign::Silent, trouble) => trouble,
+            // Attempts that were under way when the first one failed tell nothing new.
+            (HopSign::Trouble, Some(trouble)) if now < trouble.until => Some(trouble),
+            (HopSign::Trouble, trouble) => {
+                let failures = trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
+                let until = now.plus(self.config.retry.hop_wait(failures, dice));
+                Some(Trouble { failures, until })
+            }
+        };
+    }
+
+    /// Begins the first due job of a hop that may be tried.
+    fn begin_next(&mut self, hop: HopId, now: UnixTime) -> Option<Attempt> {
+        let ready = self.hop(hop)?.wakes().is_some_and(|at| at <= now);
+        if !ready {
+            return None;
+        }
+        let (_, id) = self.hop_mut(hop, |hop| hop.waiting.pop_first())??;
+        self.disarm(id);
+        self.trying += 1;
+        let next_hop = self.hop_mut(hop, |hop| {
+            hop.trying += 1;
+            hop.name.clone()
+        })?;
+        let entry = self.jobs.get_mut(&id)?;
+        entry.phase = Phase::Trying(Wish::GoOn);
+        Some(Attempt {
+            id,
+            message: entry.message,
+            next_hop,
+            recipients: entry.recipients.clone(),
+            attempts: entry.attempts,
+        })
+    }
+
+    /// Moves the sleepers whose time has come into the round.
+    fn wake(&mut self, now: UnixTime) {
+        while let Some(&(at, hop)) = self.sleepers.first() {
+            if at > now {
+                return;
+            }
+            self.sleepers.pop_first();
+            self.round.push_back(hop);
+            self.hop_mut(hop, |hop| hop.place = Place::Ready);
+        }
+    }
+
+    /// After its turn a hop goes to the round's end when more is due, or to sleep.
+    fn seat_after_turn(&mut self, id: HopId, now: UnixTime) {
+        let more = self.hop(id).and_then(Hop::wakes).is_some_and(|at| at <= now);
+        if more {
+            self.round.push_back(id);
+        } else {
+            self.hop_mut(id, |hop| hop.place = Place::Idle);
+            self.seat(id);
+        }
+    }
+
+    /// Lets a hop sleep until its next due time, and forgets it when it has no jobs left.
+    pub(crate) fn seat(&mut self, id: HopId) {
+        let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if hop.place == Place::Ready {
+            return;
+        }
+        if let Place::Asleep(at) = hop.place {
+            self.sleepers.remove(&(at, id));
+        }
+        hop.place = hop.wakes().map_or(Place::Idle, Place::Asleep);
+        if let Place::Asleep(at) = hop.place {
+            self.sleepers.insert((at, id));
+        }
+        if hop.jobs == 0 {
+            self.by_name.remove(&hop.name);
+            self.hops[id.0 as usize] = None;
+            self.free.push(id);
+        }
+    }
+
+    /// Drops a job that stands in no order of due times any more.
+    pub(crate) fn forget(&mut self, id: JobId) {
+        self.disarm(id);
+        if let Some(entry) = self.jobs.remove(&id) {
+            self.hop_mut(entry.hop, |hop| hop.jobs -= 1);
+        }
+    }
+
+    pub(crate) fn hop(&self, id: HopId) -> Option<&Hop> {
+        self.hops.get(id.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn hop_mut<R>(&mut self, id: HopId, change: impl FnOnce(&mut Hop) -> R) -> Option<R> {
+        self.hops.get_mut(id.0 as usize)?.as_mut().map(change)
+    }
+
+    fn hop_named(&mut self, name: &NextHop) -> HopId {
+        if let Some(id) = self.by_name.get(name) {
+            return *id;
+        }
+        let hop = Some(Hop::new(name.clone(), self.config.limit_of(name)));
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.hops[id.0 as usize] = hop;
+                id
+            }
+            None => {
+                self.hops.push(hop);
+                HopId(u32::try_from(self.hops.len() - 1).unwrap_or(u32::MAX))
+            }
+        };
+        self.by_name.insert(name.clone(), id);
+        id
+    }
+}

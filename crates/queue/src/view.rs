@@ -1,0 +1,145 @@
+//! What can be seen of the queue, for operators and metrics.
+
+use pintle_mail::{NextHop, QueueId, UnixTime};
+
+use crate::hop::Hop;
+use crate::job::JobId;
+use crate::operate::Selector;
+use crate::queue::{Entry, Phase, Queue};
+
+/// The queue in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// All jobs.
+    pub jobs: usize,
+    /// Attempts under way.
+    pub trying: usize,
+    /// Jobs held.
+    pub held: usize,
+    /// By next hop, the one with the most jobs first.
+    pub hops: Vec<HopView>,
+}
+
+/// One next hop in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HopView {
+    /// Which.
+    pub next_hop: NextHop,
+    /// All its jobs.
+    pub jobs: usize,
+    /// Attempts under way.
+    pub trying: usize,
+    /// Jobs held.
+    pub held: usize,
+    /// Failures of the next hop as a whole since it last worked.
+    pub failures: u32,
+    /// Put off until then, when in trouble.
+    pub put_off: Option<UnixTime>,
+    /// When its next attempt may begin; none when nothing waits or the limit is reached.
+    pub next: Option<UnixTime>,
+}
+
+/// One job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobView<'a> {
+    /// Which.
+    pub id: JobId,
+    /// Of which message.
+    pub message: QueueId,
+    /// Where it goes.
+    pub next_hop: &'a NextHop,
+    /// Those not settled yet.
+    pub recipients: &'a [u32],
+    /// When it was accepted.
+    pub accepted: UnixTime,
+    /// Deferrals so far.
+    pub attempts: u32,
+    /// What it does now.
+    pub phase: JobPhase,
+}
+
+/// What a job does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobPhase {
+    /// Waits, at least until then.
+    Waiting(UnixTime),
+    /// Held by an operator or a plugin.
+    Held,
+    /// Is being tried.
+    Trying,
+    /// Is being bounced for its age.
+    Expiring,
+}
+
+impl Queue {
+    /// The queue in numbers. Costs a walk over the next hops, not over the jobs.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let mut hops: Vec<HopView> = self
+            .hops
+            .iter()
+            .flatten()
+            .filter(|hop| hop.jobs > 0)
+            .map(HopView::of)
+            .collect();
+        hops.sort_by(|a, b| b.jobs.cmp(&a.jobs).then_with(|| a.next_hop.cmp(&b.next_hop)));
+        Snapshot {
+            jobs: self.jobs.len(),
+            trying: self.trying,
+            held: hops.iter().map(|hop| hop.held).sum(),
+            hops,
+        }
+    }
+
+    /// Jobs, in the order in which they came.
+    pub fn list<'a>(&'a self, which: &'a Selector) -> impl Iterator<Item = JobView<'a>> {
+        self.jobs
+            .iter()
+            .filter(|(id, entry)| self.matches(which, **id, entry))
+            .filter_map(|(id, entry)| self.view(*id, entry))
+    }
+
+    pub(crate) fn matches(&self, which: &Selector, id: JobId, entry: &Entry) -> bool {
+        match which {
+            Selector::Everything => true,
+            Selector::Message(message) => entry.message == *message,
+            Selector::NextHop(next_hop) => self.by_name.get(next_hop) == Some(&entry.hop),
+            Selector::Job(job) => *job == id,
+        }
+    }
+
+    fn view<'a>(&'a self, id: JobId, entry: &'a Entry) -> Option<JobView<'a>> {
+        let hop = self.hop(entry.hop)?;
+        Some(JobView {
+            id,
+            message: entry.message,
+            next_hop: &hop.name,
+            recipients: &entry.recipients,
+            accepted: entry.accepted,
+            attempts: entry.attempts,
+            phase: match entry.phase {
+                Phase::Waiting => JobPhase::Waiting(
+                    hop.trouble
+                        .map_or(entry.due, |trouble| trouble.until.max(entry.due)),
+                ),
+                Phase::Held => JobPhase::Held,
+                Phase::Trying(_) => JobPhase::Trying,
+                Phase::Expiring(_) => JobPhase::Expiring,
+            },
+        })
+    }
+}
+
+impl HopView {
+    fn of(hop: &Hop) -> Self {
+        Self {
+            next_hop: hop.name.clone(),
+            jobs: hop.jobs,
+            trying: hop.trying,
+            held: hop.held,
+            failures: hop.trouble.map_or(0, |trouble| trouble.failures),
+            put_off: hop.trouble.map(|trouble| trouble.until),
+            next: hop.wakes(),
+        }
+    }
+}
