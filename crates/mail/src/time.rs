@@ -50,6 +50,13 @@ impl UnixTime {
         self.zoned("%Y-%m-%dT%H:%M:%S%.3fZ")
     }
 
+    /// The time that an RFC 3339 text names, in any zone; what is finer than a millisecond is cut off.
+    #[must_use]
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let timestamp: jiff::Timestamp = text.parse().ok()?;
+        Some(Self(timestamp.as_millisecond()))
+    }
+
     fn zoned(self, format: &str) -> String {
         let timestamp = jiff::Timestamp::from_millisecond(self.0).unwrap_or_default();
         timestamp.strftime(format).to_string()
@@ -80,6 +87,8 @@ mod tests {
         let time = UnixTime::from_millis(1_795_317_028_123);
         assert_eq!(time.rfc5322(), "Sun, 22 Nov 2026 03:10:28 +0000");
         assert_eq!(time.rfc3339(), "2026-11-22T03:10:28.123Z");
+        assert_eq!(UnixTime::parse_rfc3339(&time.rfc3339()), Some(time));
+        assert_eq!(UnixTime::parse_rfc3339("yesterday"), None);
     }
 
     #[test]

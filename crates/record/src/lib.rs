@@ -1,1 +1,137 @@
-//! The vocabulary of the event log
+//! The vocabulary of the event log: what happened to mail, one [`Record`] an event.
+//!
+//! **The serialised form is a public contract.** A record is one JSON object. `event` names its kind, `time` is RFC 3339 in
+//! UTC to the millisecond, ids are 26 characters, durations are whole milliseconds in members that end in `-ms`, sizes are
+//! octets, and a member that has nothing to say is left out. Members and kinds may be added in any release; none changes
+//! its meaning or goes away without a new major version. Readers skip what they do not know.
+//!
+//! Nothing here writes anything: who keeps records implements [`Sink`], who makes them is handed one.
+
+mod inbound;
+mod outbound;
+mod plugin;
+mod stamp;
+
+use pintle_mail::{QueueId, UnixTime};
+use serde::{Deserialize, Serialize};
+
+pub use inbound::{Client, Discard, Reception, Rejection, Tls};
+pub use outbound::{
+    Bounce, Deferral, Delivery, Expiration, Hold, Job, Peer, Release, Report, ReportKind, Unreported,
+};
+pub use plugin::{PluginFault, PluginVerdict};
+
+/// One event in the life of mail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Record {
+    /// A message was committed; its client has been or will be told 250.
+    Reception(Reception),
+    /// A client was told no.
+    Rejection(Rejection),
+    /// A message or a recipient was accepted and dropped, because a rule or an operator said so.
+    Discard(Discard),
+    /// A plugin had an opinion.
+    PluginVerdict(PluginVerdict),
+    /// A plugin failed; what the client saw is the operator's choice for such a case.
+    PluginFault(PluginFault),
+    /// A next hop took the message for one recipient.
+    Delivery(Delivery),
+    /// An attempt for one recipient failed for now.
+    Deferral(Deferral),
+    /// A recipient failed for good.
+    Bounce(Bounce),
+    /// A recipient's time ran out.
+    Expiration(Expiration),
+    /// A message is kept from delivery.
+    Hold(Hold),
+    /// A held message may go again.
+    Release(Release),
+    /// A delivery status notification was committed.
+    Report(Report),
+}
+
+impl Record {
+    /// When it happened.
+    #[must_use]
+    pub fn time(&self) -> UnixTime {
+        match self {
+            Self::Reception(record) => record.time,
+            Self::Rejection(record) => record.time,
+            Self::Discard(record) => record.time,
+            Self::PluginVerdict(record) => record.time,
+            Self::PluginFault(record) => record.time,
+            Self::Delivery(record) => record.job.time,
+            Self::Deferral(record) => record.job.time,
+            Self::Bounce(record) => record.job.time,
+            Self::Expiration(record) => record.job.time,
+            Self::Hold(record) => record.time,
+            Self::Release(record) => record.time,
+            Self::Report(record) => record.time,
+        }
+    }
+
+    /// The message that it happened to, where there was one.
+    #[must_use]
+    pub fn id(&self) -> Option<QueueId> {
+        match self {
+            Self::Reception(record) => Some(record.id),
+            Self::Rejection(record) => record.id,
+            Self::Discard(record) => Some(record.id),
+            Self::PluginVerdict(record) => record.id,
+            Self::PluginFault(record) => record.id,
+            Self::Delivery(record) => Some(record.job.id),
+            Self::Deferral(record) => Some(record.job.id),
+            Self::Bounce(record) => Some(record.job.id),
+            Self::Expiration(record) => Some(record.job.id),
+            Self::Hold(record) => Some(record.id),
+            Self::Release(record) => Some(record.id),
+            Self::Report(record) => Some(record.id),
+        }
+    }
+
+    /// The `event` member: `delivery`, `plugin-fault`, …
+    #[must_use]
+    pub fn event(&self) -> &'static str {
+        match self {
+            Self::Reception(_) => "reception",
+            Self::Rejection(_) => "rejection",
+            Self::Discard(_) => "discard",
+            Self::PluginVerdict(_) => "plugin-verdict",
+            Self::PluginFault(_) => "plugin-fault",
+            Self::Delivery(_) => "delivery",
+            Self::Deferral(_) => "deferral",
+            Self::Bounce(_) => "bounce",
+            Self::Expiration(_) => "expiration",
+            Self::Hold(_) => "hold",
+            Self::Release(_) => "release",
+            Self::Report(_) => "report",
+        }
+    }
+}
+
+/// Where records go. Called on the mail path, so it must not wait: it queues what it cannot write at once.
+pub trait Sink: Send + Sync + 'static {
+    /// Takes one record.
+    fn record(&self, record: Record);
+
+    /// Whether anybody reads records; where nobody does, their making can be spared.
+    fn wanted(&self) -> bool {
+        true
+    }
+}
+
+/// Keeps nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoRecords;
+
+impl Sink for NoRecords {
+    fn record(&self, record: Record) {
+        drop(record);
+    }
+
+    fn wanted(&self) -> bool {
+        false
+    }
+}
