@@ -1,1 +1,20 @@
-//! The plugin host: WASI components in warm pools, within limits, in generations
+//! The plugin host: runs WASI components at the stages of a message's life, and survives whatever they do.
+//!
+//! [`Plugins`] loads what the configuration names and hands out judges (`pintle_policy::Judge`), one a plugin, in the
+//! order of the configuration. Everything a guest can do is bounded: time, memory, and the size of what it asks for. A
+//! guest that loops, traps, eats memory or answers nonsense costs one call the verdict that the operator chose for such
+//! a fault, and costs one instance; no other call notices. A changed component file is compiled, checked and configured
+//! beside the serving one and takes over only when all of that went well.
+//!
+//! No other crate knows the engine behind it, and none of its types shows here. What a verdict means for the session,
+//! which judges are asked when, and what the configuration file looks like is left to others.
+
+pub mod config;
+pub mod error;
+pub mod plugins;
+pub mod status;
+
+pub use config::{Config, FailurePolicies, FailurePolicy, Grant, Grants, Limits, PluginConfig, Source};
+pub use error::{ConfigMistake, LoadError, OpenError, Problem, ReloadError};
+pub use plugins::{Plugin, Plugins, check};
+pub use status::{Manifest, Report, Status};

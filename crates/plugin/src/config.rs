@@ -1,0 +1,276 @@
+//! What the host needs to know before it starts: plain values, lowered from the operator's file by somebody else.
+//!
+//! All defaults of the plugin host stand in this file, in the `Default` implementations, and nowhere else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pintle_policy::Hook;
+use serde::{Deserialize, Serialize};
+
+/// The whole plugin host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The plugins, in the order in which they are asked.
+    pub plugins: Vec<PluginConfig>,
+    /// Where compiled code is kept between runs. The folder is made with mode 0700, and refused when it is open to
+    /// others, since what lies in it is run. None compiles at every start.
+    pub cache: Option<PathBuf>,
+    /// Component files are watched, and a changed one is loaded by itself.
+    pub watch: bool,
+    /// How long a changed file must rest before it is read.
+    pub settle: Duration,
+    /// The most octets that all of one plugin's stored values (`kv`) may take.
+    pub kv_octets: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            plugins: Vec::new(),
+            cache: None,
+            watch: true,
+            settle: Duration::from_millis(250),
+            kv_octets: 64 << 20,
+        }
+    }
+}
+
+/// One plugin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginConfig {
+    /// The operator's name for it: unique, and the key of its notes, scores, stored values and metrics. Two plugins may
+    /// be the same component under two names, and share nothing.
+    pub name: String,
+    /// Where the component comes from.
+    pub component: Source,
+    /// What `configure` gets, as JSON.
+    pub settings: serde_json::Value,
+    /// What it may do; nothing unless named.
+    pub grants: Grants,
+    /// It is asked even after another judge has accepted.
+    pub mandatory: bool,
+    /// When it cannot be loaded, the start is refused. Otherwise it answers by its failure policy until a reload
+    /// succeeds.
+    pub required: bool,
+    /// What its faults mean for the mail.
+    pub failure: FailurePolicies,
+    /// What it may use.
+    pub limits: Limits,
+    /// How often `on-timer` is called, when it has one.
+    pub timer: Duration,
+}
+
+impl PluginConfig {
+    /// A plugin with the defaults: no settings, no grants, start refused without it, faults defer.
+    #[must_use]
+    pub fn new(name: impl Into<String>, component: Source) -> Self {
+        Self {
+            name: name.into(),
+            component,
+            settings: serde_json::Value::Object(serde_json::Map::new()),
+            grants: Grants::default(),
+            mandatory: false,
+            required: true,
+            failure: FailurePolicies::default(),
+            limits: Limits::default(),
+            timer: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Where a component comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file, read now and again whenever it changes.
+    File(PathBuf),
+    /// A component that is part of the program; the name (`stock:footer`) is for messages.
+    Bytes {
+        /// What to call it.
+        name: String,
+        /// The component.
+        bytes: Bytes,
+    },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Bytes { name, .. } => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What one plugin may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest that one call may take, waiting for DNS and its like included.
+    pub wall: Duration,
+    /// The longest that one call may compute.
+    pub cpu: Duration,
+    /// The longest that making an instance may take, `configure` included.
+    pub start: Duration,
+    /// The most octets of linear memory of one instance.
+    pub memory: usize,
+    /// The most calls at once.
+    pub max_instances: usize,
+    /// So many instances are kept ready even when nothing calls.
+    pub min_idle: usize,
+    /// The longest that a call waits for an instance.
+    pub wait: Duration,
+    /// An instance is replaced after so many calls, against leaks in guests; none keeps it for good.
+    pub recycle_after: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            wall: Duration::from_secs(10),
+            cpu: Duration::from_secs(1),
+            start: Duration::from_secs(30),
+            memory: 64 << 20,
+            max_instances: 16,
+            min_idle: 1,
+            wait: Duration::from_secs(2),
+            recycle_after: Some(100_000),
+        }
+    }
+}
+
+/// What a plugin's fault means for the mail at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailurePolicy {
+    /// Refuse for now: no mail passes without the plugin's opinion, and none is lost.
+    #[default]
+    Defer,
+    /// Accept at this stage. It never authenticates anybody and never lets mail be relayed.
+    Accept,
+    /// Refuse for good.
+    Reject,
+    /// As if the plugin had no opinion.
+    Skip,
+}
+
+/// The failure policies of one plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FailurePolicies {
+    /// Where no other is set.
+    pub default: FailurePolicy,
+    /// By hook.
+    pub hooks: BTreeMap<Hook, FailurePolicy>,
+}
+
+impl FailurePolicies {
+    /// What a fault in this hook means.
+    #[must_use]
+    pub fn at(&self, hook: Hook) -> FailurePolicy {
+        self.hooks.get(&hook).copied().unwrap_or(self.default)
+    }
+}
+
+impl From<FailurePolicy> for FailurePolicies {
+    fn from(default: FailurePolicy) -> Self {
+        Self {
+            default,
+            hooks: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a plugin may do.
+pub type Grants = BTreeSet<Grant>;
+
+macro_rules! grants {
+    ($($(#[$doc:meta])* $grant:ident = $name:literal),+ $(,)?) => {
+        /// A permission that the operator gives a plugin, by its name in the contract.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Grant {
+            $($(#[$doc])* $grant),+
+        }
+
+        impl Grant {
+            /// All grants.
+            pub const ALL: &'static [Self] = &[$(Self::$grant),+];
+
+            /// The name in the configuration and in messages.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$grant => $name),+ }
+            }
+        }
+    };
+}
+
+grants! {
+    /// Add, replace and remove header fields.
+    EditHeaders = "edit-headers",
+    /// Write a new body.
+    EditBody = "edit-body",
+    /// Add, remove and rewrite recipients and the sender.
+    EditEnvelope = "edit-envelope",
+    /// Let a recipient's mail leave for a domain that is not ours.
+    Relay = "relay",
+    /// Choose next hop, TLS policy, source address and credentials of a delivery.
+    Route = "route",
+    /// Ask DNS.
+    Dns = "dns",
+    /// Call HTTP services; not served by this release.
+    Http = "http",
+    /// Keep state in the host.
+    Kv = "kv",
+    /// Look up the operator's tables; not served by this release.
+    Tables = "tables",
+    /// See the results of SPF, DKIM, DMARC and ARC; not served by this release.
+    SenderAuth = "sender-auth",
+    /// Sign with configured keys; not served by this release.
+    Sign = "sign",
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// There is no grant of this name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownGrant(pub String);
+
+impl fmt::Display for UnknownGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known: Vec<_> = Grant::ALL.iter().map(|grant| grant.name()).collect();
+        write!(
+            f,
+            "there is no grant {:?}; there are {}",
+            self.0,
+            known.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for UnknownGrant {}
+
+impl FromStr for Grant {
+    type Err = UnknownGrant;
+
+    fn from_str(name: &str) -> Result<Self, UnknownGrant> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|grant| grant.name() == name)
+            .ok_or_else(|| UnknownGrant(name.to_owned()))
+    }
+}

@@ -1,0 +1,208 @@
+//! Why a plugin is not loaded. Every text names the place, the cause and the remedy, since it is all that the operator
+//! gets to see.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pintle_policy::Fault;
+use serde::Serialize;
+
+use crate::Grant;
+
+/// Why one component does not serve. The operator or the plugin's author owns it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadError {
+    /// The file cannot be read.
+    Unreadable(PathBuf, String),
+    /// It is no WebAssembly component, or one that the engine refuses.
+    NotAComponent(String),
+    /// It lacks the export that every plugin has.
+    NoPluginExport,
+    /// It exports no `on-*` interface: it would never be called.
+    NoHook,
+    /// It exports an interface of ours that this release does not know, or knows in another form.
+    Export(String),
+    /// It imports something that is not part of the contract.
+    UnknownImport(String),
+    /// It was built against a version of the contract that this release does not offer.
+    Version {
+        /// The interface as the component names it.
+        interface: String,
+        /// The version of the contract here.
+        offered: &'static str,
+    },
+    /// It imports an interface that this release does not serve yet.
+    NotServed(String),
+    /// It imports an interface without the grant.
+    MissingGrant {
+        /// The interface as the component names it.
+        interface: String,
+        /// What would have to be granted.
+        grant: Grant,
+    },
+    /// It needs more of something than any plugin gets.
+    TooBig {
+        /// Of what.
+        what: &'static str,
+        /// How much it needs.
+        needs: u64,
+        /// How much there is.
+        limit: u64,
+    },
+    /// It went wrong while it was started, described or configured.
+    Start(Fault),
+    /// It refuses its configuration.
+    Config(Vec<ConfigMistake>),
+    /// The engine could not be started: our fault, or the machine's.
+    Engine(String),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, why) => write!(f, "cannot read {}: {why}", path.display()),
+            Self::NotAComponent(why) => {
+                write!(f, "not a WASI 0.2 component that can be run here: {why}")
+            }
+            Self::NoPluginExport => f.write_str(
+                "the component does not export `pintle:plugin/plugin`, which every plugin has: build it against a \
+                 world that includes `pintle:plugin/base`",
+            ),
+            Self::NoHook => f.write_str(
+                "the component exports no hook (`pintle:plugin/on-connect` and its like): it would never be called",
+            ),
+            Self::Export(what) => f.write_str(what),
+            Self::UnknownImport(name) => write!(
+                f,
+                "the component imports `{name}`, which is neither part of the plugin contract nor of WASI 0.2"
+            ),
+            Self::Version { interface, offered } => write!(
+                f,
+                "the component uses `{interface}`, but this release offers version {offered} of the contract: build \
+                 it against wit/ of this release"
+            ),
+            Self::NotServed(interface) => write!(
+                f,
+                "the component imports `{interface}`, which this release does not serve yet: build it without"
+            ),
+            Self::MissingGrant { interface, grant } => write!(
+                f,
+                "the component imports `{interface}`, which needs the grant `{grant}`: add \"{grant}\" to the \
+                 plugin's `grants` if it may have it"
+            ),
+            Self::TooBig { what, needs, limit } => {
+                write!(f, "the component needs {needs} {what}, and a plugin gets at most {limit}")
+            }
+            Self::Start(fault) => write!(f, "the plugin cannot be started: {} ({})", fault.text, fault.kind.name()),
+            Self::Config(mistakes) => {
+                f.write_str("the plugin refuses its configuration: ")?;
+                write_list(f, mistakes)
+            }
+            Self::Engine(why) => write!(f, "the plugin engine cannot be started: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// A mistake that a plugin found in its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConfigMistake {
+    /// A JSON Pointer (RFC 6901) into the plugin's settings; "" for the whole.
+    pub at: String,
+    /// In the plugin's words.
+    pub text: String,
+}
+
+impl fmt::Display for ConfigMistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.at.is_empty() {
+            f.write_str(&self.text)
+        } else {
+            write!(f, "{}: {}", self.at, self.text)
+        }
+    }
+}
+
+/// What is wrong with one plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Its name in the configuration.
+    pub plugin: Arc<str>,
+    /// What it is.
+    pub error: LoadError,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "plugin {:?}: {}", self.plugin, self.error)
+    }
+}
+
+/// Why the host does not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenError {
+    /// The engine could not be started.
+    Engine(String),
+    /// The folder for compiled code cannot be used.
+    Cache(PathBuf, String),
+    /// Two plugins have this name.
+    TwiceNamed(String),
+    /// Required plugins cannot be loaded: all of them are listed.
+    Plugins(Vec<Problem>),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(why) => write!(f, "the plugin engine cannot be started: {why}"),
+            Self::Cache(path, why) => {
+                write!(
+                    f,
+                    "the folder {} for compiled plugins cannot be used: {why}",
+                    path.display()
+                )
+            }
+            Self::TwiceNamed(name) => {
+                write!(f, "two plugins are called {name:?}: give each a name of its own")
+            }
+            Self::Plugins(problems) => write_list(f, problems),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Why a plugin was not reloaded. What served before serves on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReloadError {
+    /// No plugin has this name.
+    NoSuchPlugin(String),
+    /// The new version does not load.
+    Load(LoadError),
+    /// The host is shutting down.
+    Closing,
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchPlugin(name) => write!(f, "there is no plugin {name:?}"),
+            Self::Load(error) => error.fmt(f),
+            Self::Closing => f.write_str("the gateway is shutting down"),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+fn write_list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result {
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            f.write_str("; ")?;
+        }
+        item.fmt(f)?;
+    }
+    Ok(())
+}
