@@ -1,0 +1,48 @@
+//! What the admin socket needs of the running gateway; the binary implements it.
+
+use futures_util::future::BoxFuture;
+use pintle_mail::QueueId;
+
+use crate::wire::{
+    Affected, CapturedPage, Filter, Health, Page, PluginState, Query, QueueAction, QueueEntry, QueuePage,
+    Refusal, Reloaded, Version,
+};
+
+/// What a command comes to, some time later.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
+
+/// The running gateway, as its operator sees it.
+///
+/// Calls come from many connections at once. Each is dropped after half a minute, so an answer that takes longer has to
+/// be prepared by a task of the implementation's own.
+pub trait Operator: Send + Sync + 'static {
+    /// Which program this is, and since when it runs.
+    fn version(&self) -> Version;
+
+    /// How its parts are.
+    fn health(&self) -> BoxFuture<'_, Health>;
+
+    /// The counters in Prometheus's text format.
+    fn metrics(&self) -> String;
+
+    /// A page of the messages in the spool that pass a filter, oldest first.
+    fn queue(&self, query: Query) -> Answer<'_, QueuePage>;
+
+    /// All about one message.
+    fn message(&self, id: QueueId) -> Answer<'_, QueueEntry>;
+
+    /// Acts on every message that passes the filter, which has at least one condition or says `all`.
+    fn act(&self, action: QueueAction, filter: Filter) -> Answer<'_, Affected>;
+
+    /// The plugins and the generations they are in.
+    fn plugins(&self) -> Answer<'_, Vec<PluginState>>;
+
+    /// Loads the plugin of this name again, or all of them; what fails leaves the old generation serving.
+    fn reload_plugins(&self, name: Option<String>) -> Answer<'_, Vec<PluginState>>;
+
+    /// Reads configuration and certificates again, as SIGHUP does.
+    fn reload(&self) -> Answer<'_, Reloaded>;
+
+    /// What the sandbox has captured, newest last.
+    fn captured(&self, page: Page) -> Answer<'_, CapturedPage>;
+}

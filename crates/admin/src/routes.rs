@@ -1,0 +1,207 @@
+//! Which path does what. Paths under `/v1` are for the command line; health and metrics are for machines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use pintle_mail::QueueId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Operator;
+use crate::wire::{Affected, Filter, Health, MAX_LIMIT, Page, Query, QueueAction, Refusal};
+
+/// The largest request: a filter with a thousand ids.
+const MAX_BODY: usize = 64 * 1024;
+/// How long a request may take, its body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Gateway = State<Arc<dyn Operator>>;
+
+/// Everything, for the socket that only its owner can open.
+pub(crate) fn all(operator: Arc<dyn Operator>) -> Router {
+    let commands = Router::new()
+        .route("/v1/version", get(version))
+        .route("/v1/queue", get(queue))
+        // One pattern, since the router wants one name for this place: an id to read, an action to do.
+        .route("/v1/queue/{what}", get(message).post(act))
+        .route("/v1/plugins", get(plugins))
+        .route("/v1/plugins/reload", post(reload_plugins))
+        .route("/v1/reload", post(reload))
+        .route("/v1/messages", get(captured));
+    finish(commands.merge(machine_routes()), operator)
+}
+
+/// What strangers may see.
+pub(crate) fn public(operator: Arc<dyn Operator>) -> Router {
+    finish(machine_routes(), operator)
+}
+
+/// What a request to reload plugins says.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReloadPlugins {
+    /// One of them, or all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+}
+
+fn machine_routes() -> Router<Arc<dyn Operator>> {
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+fn finish(router: Router<Arc<dyn Operator>>, operator: Arc<dyn Operator>) -> Router {
+    router
+        .fallback(no_such_path)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(bounded))
+        .with_state(operator)
+}
+
+async fn bounded(request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+    answer.unwrap_or_else(|_| {
+        let text = format!("no answer within {REQUEST_TIMEOUT:?}; it may still be carried out");
+        Refusal::Unavailable(text).into_response()
+    })
+}
+
+async fn no_such_path() -> Refusal {
+    Refusal::NotFound("there is no such path on this socket".into())
+}
+
+/// Alive: the process answers. Probes that restart should ask this one.
+async fn health(State(operator): Gateway) -> Json<Health> {
+    Json(operator.health().await)
+}
+
+/// Ready: it takes mail. Probes that direct traffic should ask this one.
+async fn ready(State(operator): Gateway) -> (StatusCode, Json<Health>) {
+    let health = operator.health().await;
+    let status = if health.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(health))
+}
+
+async fn metrics(State(operator): Gateway) -> impl IntoResponse {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], operator.metrics())
+}
+
+async fn version(State(operator): Gateway) -> impl IntoResponse {
+    Json(operator.version())
+}
+
+async fn queue(State(operator): Gateway, RawQuery(text): RawQuery) -> Result<impl IntoResponse, Refusal> {
+    let query = read_query(text.as_deref().unwrap_or_default())?;
+    Ok(Json(operator.queue(query).await?))
+}
+
+async fn message(
+    State(operator): Gateway,
+    id: Result<Path<QueueId>, PathRejection>,
+) -> Result<impl IntoResponse, Refusal> {
+    Ok(Json(operator.message(id?.0).await?))
+}
+
+async fn act(
+    State(operator): Gateway,
+    action: Result<Path<QueueAction>, PathRejection>,
+    filter: Result<Json<Filter>, JsonRejection>,
+) -> Result<Json<Affected>, Refusal> {
+    let (action, filter) = (action?.0, filter?.0);
+    if !filter.is_specific() {
+        return Err(Refusal::Invalid(format!(
+            "{} needs to know which messages: give ids or a filter, or say that all are meant",
+            action.name()
+        )));
+    }
+    Ok(Json(operator.act(action, filter).await?))
+}
+
+async fn plugins(State(operator): Gateway) -> Result<impl IntoResponse, Refusal> {
+    Ok(Json(operator.plugins().await?))
+}
+
+async fn reload_plugins(
+    State(operator): Gateway,
+    which: Result<Json<ReloadPlugins>, JsonRejection>,
+) -> Result<impl IntoResponse, Refusal> {
+    Ok(Json(operator.reload_plugins(which?.0.name).await?))
+}
+
+async fn reload(State(operator): Gateway) -> Result<impl IntoResponse, Refusal> {
+    Ok(Json(operator.reload().await?))
+}
+
+async fn captured(State(operator): Gateway, RawQuery(text): RawQuery) -> Result<impl IntoResponse, Refusal> {
+    let query = read_query(text.as_deref().unwrap_or_default())?;
+    if query.filter != Filter::default() {
+        return Err(Refusal::Invalid(
+            "captured messages can be paged, not filtered".into(),
+        ));
+    }
+    Ok(Json(operator.captured(query.page).await?))
+}
+
+/// A page and a filter stand side by side in one query string. `serde(flatten)` would join them in one type, but it reads
+/// every value of a query string as text and then refuses it as a number or a flag; so the pairs are dealt out first.
+fn read_query(text: &str) -> Result<Query, Refusal> {
+    let invalid = |error| Refusal::Invalid(format!("the query is malformed: {error}"));
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).map_err(invalid)?;
+    let (page, filter) = pairs
+        .into_iter()
+        .partition(|(name, _)| matches!(name.as_str(), "after" | "limit"));
+    let (page, filter): (Page, Filter) = (from_pairs(page)?, from_pairs(filter)?);
+    if (1..=MAX_LIMIT).contains(&page.limit) {
+        Ok(Query { filter, page })
+    } else {
+        Err(Refusal::Invalid(format!(
+            "limit must be 1 to {MAX_LIMIT}, not {}",
+            page.limit
+        )))
+    }
+}
+
+fn from_pairs<T: DeserializeOwned>(pairs: Vec<(String, String)>) -> Result<T, Refusal> {
+    let text = serde_urlencoded::to_string(pairs).map_err(|error| Refusal::Invalid(error.to_string()))?;
+    serde_urlencoded::from_str(&text)
+        .map_err(|error| Refusal::Invalid(format!("the query is malformed: {error}")))
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::Invalid(rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(rejection: PathRejection) -> Self {
+        Self::Invalid(rejection.body_text())
+    }
+}

@@ -1,0 +1,136 @@
+//! Listening: accepts connections, bounds their number and their time, and ends them when told.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::socket::{BindError, Socket};
+use crate::{Config, Operator, routes};
+
+/// More connections than this wait in the kernel. An operator, a probe and a scraper need three.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a client may take to send its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What an accept that failed (no more descriptors) waits for before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How long requests in progress may go on after the end was announced.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The admin socket, and the TCP port for health and metrics where there is one; both are open once this exists.
+pub struct Server {
+    socket: Socket,
+    tcp: Option<TcpListener>,
+    operator: Arc<dyn Operator>,
+}
+
+impl Server {
+    /// Opens what the configuration names.
+    ///
+    /// # Errors
+    /// When a living gateway has the socket, or the system refuses.
+    pub async fn bind(config: &Config, operator: Arc<dyn Operator>) -> Result<Self, BindError> {
+        let tcp = match config.http {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|cause| BindError::Tcp { address, cause })?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            socket: Socket::claim(&config.socket)?,
+            tcp,
+            operator,
+        })
+    }
+
+    /// Where health and metrics are served over TCP, with the port that the system chose.
+    #[must_use]
+    pub fn http_address(&self) -> Option<std::net::SocketAddr> {
+        self.tcp.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Serves until `shutdown` is done, then lets requests in progress end, for five seconds at most. Nothing of it is
+    /// left when this returns.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
+        let (stop, stopped) = watch::channel(());
+        let all = routes::all(Arc::clone(&self.operator));
+        let public = routes::public(self.operator);
+        let local = accept(
+            || async { Ok(self.socket.listener.accept().await?.0) },
+            all,
+            stopped.clone(),
+        );
+        let tcp = async {
+            match &self.tcp {
+                Some(listener) => accept(|| async { Ok(listener.accept().await?.0) }, public, stopped).await,
+                None => drop(stopped),
+            }
+        };
+        let mut serving = pin!(async { tokio::join!(local, tcp) });
+        tokio::select! {
+            _ = &mut serving => return,
+            () = shutdown => drop(stop),
+        }
+        if tokio::time::timeout(DRAIN, serving).await.is_err() {
+            tracing::warn!("admin requests were still running after {DRAIN:?} and have been cut off");
+        }
+    }
+}
+
+/// Accepts until the other half of `stopped` is gone, then waits for the connections.
+async fn accept<S, F>(mut next: impl FnMut() -> F, router: Router, mut stopped: watch::Receiver<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = io::Result<S>>,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = next(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok(stream) => {
+                    connections.spawn(converse(stream, router.clone(), stopped.clone()));
+                }
+                Err(cause) => {
+                    tracing::warn!(%cause, "cannot accept an admin connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn converse<S>(stream: S, router: Router, mut stopped: watch::Receiver<()>) -> Result<(), Infallible>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(cause) = ended {
+        tracing::debug!(%cause, "an admin connection broke");
+    }
+    Ok(())
+}
