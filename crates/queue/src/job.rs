@@ -174,7 +174,7 @@ pub enum Again {
 pub enum Next {
     /// The job is done and gone.
     Settled,
-    /// It will be tried again, not before this time.
+    /// It will be tried again, not before this time unless its next hop recovers or an operator hastens it.
     Again(UnixTime),
     /// It was held in the meantime.
     Held,

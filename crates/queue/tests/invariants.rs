@@ -1,0 +1,350 @@
+//! Whatever happens in whatever order: no job is lost, no limit is passed, nothing starts before its time, and every job
+//! ends. A plain model keeps book beside the queue.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use pintle_mail::{NextHop, QueueId, UnixTime};
+use pintle_queue::{Again, Config, Due, HopSign, Job, JobId, Next, Queue, Report, RetryPolicy, Selector};
+use proptest::prelude::*;
+
+const HOPS: u8 = 4;
+const PER_HOP: usize = 3;
+const TOTAL: usize = 7;
+const MAX_AGE: Duration = Duration::from_secs(3_600);
+
+#[derive(Debug, Clone)]
+enum Act {
+    Insert {
+        hop: u8,
+        held: bool,
+    },
+    Poll,
+    Reuse {
+        hop: u8,
+    },
+    Record {
+        pick: usize,
+        sign: HopSign,
+        again: Again,
+        left: bool,
+        dice: u64,
+    },
+    Operate {
+        pick: u8,
+        hop: u8,
+    },
+    Pass {
+        seconds: u64,
+    },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let sign = prop_oneof![
+        3 => Just(HopSign::Working),
+        1 => Just(HopSign::Silent),
+        2 => Just(HopSign::Trouble),
+    ];
+    let again = prop_oneof![
+        4 => Just(Again::BackOff),
+        1 => Just(Again::AtOnce),
+        1 => (0..300_u64).prop_map(|s| Again::After(Duration::from_secs(s))),
+    ];
+    prop_oneof![
+        4 => (0..HOPS, prop::bool::weighted(0.1)).prop_map(|(hop, held)| Act::Insert { hop, held }),
+        6 => Just(Act::Poll),
+        1 => (0..HOPS).prop_map(|hop| Act::Reuse { hop }),
+        5 => (any::<usize>(), sign, again, any::<bool>(), any::<u64>())
+            .prop_map(|(pick, sign, again, left, dice)| Act::Record { pick, sign, again, left, dice }),
+        1 => (0..4_u8, 0..HOPS).prop_map(|(pick, hop)| Act::Operate { pick, hop }),
+        3 => (0..400_u64).prop_map(|seconds| Act::Pass { seconds }),
+    ]
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    hop: u8,
+    accepted: UnixTime,
+    not_before: UnixTime,
+    /// An operator hastened it while it was being tried.
+    hastened: bool,
+}
+
+struct Model {
+    queue: Queue,
+    now: UnixTime,
+    serial: u128,
+    alive: BTreeMap<JobId, Known>,
+    trying: Vec<JobId>,
+    expiring: Vec<JobId>,
+    /// Hops in trouble, and until when nothing may be tried.
+    trouble: HashMap<u8, UnixTime>,
+}
+
+fn hop(n: u8) -> NextHop {
+    NextHop::Mx(format!("{n}.example"))
+}
+
+impl Model {
+    fn new() -> Self {
+        let retry = RetryPolicy {
+            max_age: MAX_AGE,
+            warn_after: Some(Duration::from_secs(900)),
+            ..RetryPolicy::default()
+        };
+        Self {
+            queue: Queue::new(Config {
+                per_hop: PER_HOP,
+                total: TOTAL,
+                overrides: HashMap::new(),
+                retry,
+            }),
+            now: UnixTime::from_millis(1_000_000_000_000),
+            serial: 0,
+            alive: BTreeMap::new(),
+            trying: Vec::new(),
+            expiring: Vec::new(),
+            trouble: HashMap::new(),
+        }
+    }
+
+    fn apply(&mut self, act: &Act) {
+        match *act {
+            Act::Insert { hop, held } => self.insert(hop, held),
+            Act::Poll => self.poll(),
+            Act::Reuse { hop: n } => {
+                if let Some(attempt) = self.queue.next_for(&hop(n), self.now) {
+                    assert_eq!(attempt.next_hop, hop(n));
+                    self.begin(attempt.id);
+                }
+            }
+            Act::Record {
+                pick,
+                sign,
+                again,
+                left,
+                dice,
+            } => self.record(pick, sign, again, left, dice),
+            Act::Operate { pick, hop: n } => self.operate(pick, n),
+            Act::Pass { seconds } => self.now = self.now.plus(Duration::from_secs(seconds)),
+        }
+        assert_eq!(self.queue.len(), self.alive.len(), "a job was lost or came back");
+        assert_eq!(self.queue.snapshot().trying, self.trying.len());
+    }
+
+    fn insert(&mut self, n: u8, held: bool) {
+        self.serial += 1;
+        let id = QueueId::new(self.now, self.serial);
+        let job = Job {
+            held,
+            ..Job::new(id, hop(n), vec![1], self.now)
+        };
+        let known = Known {
+            hop: n,
+            accepted: self.now,
+            not_before: self.now,
+            hastened: false,
+        };
+        self.alive.insert(self.queue.insert(job), known);
+    }
+
+    fn poll(&mut self) {
+        let promised = self.queue.poll_timeout();
+        match self.queue.poll_due(self.now) {
+            None => assert!(
+                self.queue.poll_timeout().is_none_or(|at| at > self.now),
+                "would spin"
+            ),
+            Some(due) => {
+                assert!(
+                    promised.is_some_and(|at| at <= self.now),
+                    "would have been slept through"
+                );
+                match due {
+                    Due::Attempt(attempt) => self.begin(attempt.id),
+                    Due::Warn(aged) => assert!(self.alive.contains_key(&aged.id)),
+                    Due::Expire(aged) => {
+                        assert!(self.alive[&aged.id].accepted.plus(MAX_AGE) <= self.now);
+                        assert!(!self.trying.contains(&aged.id));
+                        self.expiring.push(aged.id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, id: JobId) {
+        let known = self.alive[&id];
+        assert!(known.not_before <= self.now, "before its time");
+        assert!(
+            !self.trying.contains(&id) && !self.expiring.contains(&id),
+            "twice in the host's hands"
+        );
+        let same_hop = self
+            .trying
+            .iter()
+            .filter(|id| self.alive[id].hop == known.hop)
+            .count();
+        assert!(same_hop < PER_HOP && self.trying.len() < TOTAL, "over a limit");
+        if let Some(until) = self.trouble.get(&known.hop) {
+            assert!(*until <= self.now && same_hop == 0, "more than a probe");
+        }
+        self.trying.push(id);
+    }
+
+    fn record(&mut self, pick: usize, sign: HopSign, again: Again, left: bool, dice: u64) {
+        let hands = self.trying.len() + self.expiring.len();
+        if hands == 0 {
+            return;
+        }
+        let pick = pick % hands;
+        let tried = pick < self.trying.len();
+        let id = if tried {
+            self.trying.swap_remove(pick)
+        } else {
+            self.expiring.swap_remove(pick - self.trying.len())
+        };
+        let remaining: Box<[u32]> = if left { Box::new([1]) } else { Box::default() };
+        let next = self.queue.record(
+            id,
+            Report {
+                remaining,
+                hop: sign,
+                again,
+            },
+            dice,
+            self.now,
+        );
+        let n = self.alive[&id].hop;
+        match next {
+            Next::Settled | Next::Removed => drop(self.alive.remove(&id)),
+            Next::Again(at) => {
+                // The answer may name the time until which the whole hop is put off; the job's own wait is shorter.
+                let own = self.now.plus(match again {
+                    Again::After(wait) => wait,
+                    Again::AtOnce => Duration::ZERO,
+                    Again::BackOff => Duration::from_secs(60),
+                });
+                self.alive.entry(id).and_modify(|known| {
+                    known.not_before = if known.hastened { self.now } else { own.min(at) };
+                    known.hastened = false;
+                });
+            }
+            Next::Held | Next::Expiring => {}
+            Next::Unknown => panic!("the queue forgot {id:?}"),
+        }
+        assert!(left || next == Next::Settled);
+        if tried {
+            self.note_sign(n, sign);
+        }
+        self.forget_empty(n);
+    }
+
+    fn note_sign(&mut self, n: u8, sign: HopSign) {
+        let view = self
+            .queue
+            .snapshot()
+            .hops
+            .into_iter()
+            .find(|view| view.next_hop == hop(n));
+        match sign {
+            HopSign::Working => drop(self.trouble.remove(&n)),
+            HopSign::Silent => {}
+            HopSign::Trouble => {
+                if let Some(until) = view.as_ref().and_then(|view| view.put_off) {
+                    assert!(until > self.now);
+                    self.trouble.insert(n, until);
+                }
+            }
+        }
+    }
+
+    fn operate(&mut self, pick: u8, n: u8) {
+        let which = Selector::NextHop(hop(n));
+        let mine: Vec<JobId> = self
+            .alive
+            .iter()
+            .filter(|(_, known)| known.hop == n)
+            .map(|(id, _)| *id)
+            .collect();
+        let touched = match pick {
+            0 => self.queue.hold(&which),
+            1 => self.queue.release(&which, self.now),
+            2 => self.queue.retry_now(&which, self.now),
+            _ => self.queue.remove(&which),
+        };
+        assert_eq!(touched, mine.len());
+        for id in mine {
+            let in_hand = self.trying.contains(&id) || self.expiring.contains(&id);
+            if pick == 3 && !in_hand {
+                self.alive.remove(&id);
+            } else if let Some(known) = self.alive.get_mut(&id) {
+                known.not_before = known.not_before.min(self.now);
+                known.hastened |= in_hand && pick == 2;
+            }
+        }
+        if pick == 2 {
+            self.trouble
+                .entry(n)
+                .and_modify(|until| *until = (*until).min(self.now));
+        }
+        self.forget_empty(n);
+    }
+
+    /// A next hop without jobs is forgotten, and its trouble with it.
+    fn forget_empty(&mut self, n: u8) {
+        if !self.alive.values().any(|known| known.hop == n) {
+            self.trouble.remove(&n);
+        }
+    }
+
+    /// With a host that always defers, every job that is left must come out as expired.
+    fn drain(mut self) {
+        for _ in 0..100_000 {
+            if self.alive.is_empty() {
+                return;
+            }
+            while !self.expiring.is_empty() {
+                let last = self.trying.len() + self.expiring.len() - 1;
+                self.record(last, HopSign::Silent, Again::BackOff, false, 0);
+            }
+            while !self.trying.is_empty() {
+                self.record(0, HopSign::Working, Again::BackOff, true, 0);
+            }
+            if let Some(at) = self.queue.poll_timeout() {
+                self.now = self.now.max(at);
+            }
+            self.poll();
+        }
+        panic!("{} jobs never ended", self.alive.len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_books_agree(acts in prop::collection::vec(act(), 1..300)) {
+        let mut model = Model::new();
+        for act in acts {
+            model.apply(&act);
+        }
+        model.drain();
+    }
+}
+
+/// A hundred thousand jobs for a thousand next hops go in, are tried and go out; quadratic behaviour anywhere would make
+/// this test last minutes.
+#[test]
+fn a_hundred_thousand_jobs_are_no_burden() {
+    let now = UnixTime::from_millis(1_000_000_000_000);
+    let mut queue = Queue::new(Config::default());
+    for n in 0..100_000_u32 {
+        let next_hop = NextHop::Mx(format!("{}.example", n % 1_000));
+        queue.insert(Job::new(QueueId::new(now, u128::from(n)), next_hop, vec![n], now));
+    }
+    let mut settled = 0;
+    while let Some(Due::Attempt(attempt)) = queue.poll_due(now) {
+        settled += u32::from(queue.record(attempt.id, Report::settled(), 0, now) == Next::Settled);
+    }
+    assert_eq!(settled, 100_000);
+    assert!(queue.is_empty());
+}

@@ -1,0 +1,367 @@
+//! The queue's stories, told with a clock that stands until it is moved.
+
+use std::time::Duration;
+
+use pintle_mail::{NextHop, QueueId, UnixTime};
+use pintle_queue::{
+    Again, Aged, Attempt, Config, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Report, RetryPolicy,
+    Selector,
+};
+
+const START: UnixTime = UnixTime::from_millis(1_800_000_000_000);
+
+fn at(seconds: u64) -> UnixTime {
+    START.plus(Duration::from_secs(seconds))
+}
+
+fn hop(name: &str) -> NextHop {
+    NextHop::Mx(name.to_owned())
+}
+
+fn message(n: u128) -> QueueId {
+    QueueId::new(START, n)
+}
+
+fn job(n: u128, name: &str) -> Job {
+    Job::new(message(n), hop(name), vec![0, 1], START)
+}
+
+fn config() -> Config {
+    Config {
+        retry: RetryPolicy {
+            jitter: 0,
+            ..RetryPolicy::default()
+        },
+        ..Config::default()
+    }
+}
+
+fn attempt(queue: &mut Queue, now: UnixTime) -> Attempt {
+    match queue.poll_due(now) {
+        Some(Due::Attempt(attempt)) => attempt,
+        other => panic!("expected an attempt, got {other:?}"),
+    }
+}
+
+fn attempts(queue: &mut Queue, now: UnixTime) -> Vec<Attempt> {
+    std::iter::from_fn(|| queue.poll_due(now))
+        .map(|due| match due {
+            Due::Attempt(attempt) => attempt,
+            other => panic!("expected an attempt, got {other:?}"),
+        })
+        .collect()
+}
+
+fn expiry(queue: &mut Queue, now: UnixTime) -> Aged {
+    match queue.poll_due(now) {
+        Some(Due::Expire(aged)) => aged,
+        other => panic!("expected an expiry, got {other:?}"),
+    }
+}
+
+fn defer(queue: &mut Queue, id: JobId, now: UnixTime) -> Next {
+    queue.record(id, Report::deferred(vec![1]), 0, now)
+}
+
+fn fail_hop(queue: &mut Queue, id: JobId, now: UnixTime) -> Next {
+    queue.record(id, Report::hop_failed(vec![0, 1]), 0, now)
+}
+
+#[test]
+fn a_job_is_tried_at_once_and_gone_when_settled() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(job(1, "a.example"));
+    assert!(queue.poll_timeout().is_some_and(|time| time <= START));
+    let attempt = attempt(&mut queue, START);
+    assert_eq!(
+        (attempt.id, attempt.message, &*attempt.recipients),
+        (id, message(1), &[0, 1][..])
+    );
+    assert_eq!(queue.poll_due(START), None);
+    assert_eq!(queue.record(id, Report::settled(), 0, at(1)), Next::Settled);
+    assert!(queue.is_empty() && queue.snapshot().hops.is_empty());
+    assert_eq!(queue.poll_timeout(), None);
+    assert_eq!(queue.record(id, Report::settled(), 0, at(1)), Next::Unknown);
+}
+
+#[test]
+fn a_deferred_job_waits_longer_each_time_and_keeps_only_what_remains() {
+    let mut queue = Queue::new(config());
+    queue.insert(job(1, "a.example"));
+    let mut now = START;
+    for (tries, minutes) in [1, 5, 15, 30].into_iter().enumerate() {
+        let attempt = attempt(&mut queue, now);
+        assert_eq!(attempt.attempts as usize, tries);
+        let again = now.plus(Duration::from_secs(60 * minutes));
+        assert_eq!(defer(&mut queue, attempt.id, now), Next::Again(again));
+        assert_eq!(queue.poll_timeout(), Some(again));
+        assert_eq!(queue.poll_due(UnixTime::from_millis(again.millis() - 1)), None);
+        now = again;
+    }
+    assert_eq!(*attempt(&mut queue, now).recipients, [1]);
+}
+
+#[test]
+fn an_overflow_goes_again_at_once_and_does_not_count() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(job(1, "a.example"));
+    attempt(&mut queue, START);
+    let report = Report {
+        again: Again::AtOnce,
+        ..Report::deferred(vec![1])
+    };
+    assert_eq!(queue.record(id, report, 0, at(2)), Next::Again(at(2)));
+    assert_eq!(attempt(&mut queue, at(2)).attempts, 0);
+}
+
+#[test]
+fn next_hops_take_turns_whatever_their_size() {
+    let mut queue = Queue::new(Config { total: 9, ..config() });
+    for n in 0..1_000 {
+        queue.insert(job(n, "huge.example"));
+    }
+    queue.insert(job(2_001, "small.example"));
+    queue.insert(job(2_002, "other.example"));
+    let order: Vec<String> = attempts(&mut queue, START)
+        .iter()
+        .map(|a| a.next_hop.to_string())
+        .collect();
+    assert_eq!(order.len(), 9);
+    for name in ["mx:small.example", "mx:other.example"] {
+        assert!(order.iter().position(|hop| hop == name).unwrap() < 3, "{order:?}");
+    }
+}
+
+#[test]
+fn limits_hold_per_hop_and_in_total_and_an_override_counts() {
+    let mut queue = Queue::new(Config {
+        total: 25,
+        overrides: [(hop("narrow.example"), 2)].into(),
+        ..config()
+    });
+    for n in 0..40 {
+        queue.insert(job(n, "wide.example"));
+        queue.insert(job(n, "narrow.example"));
+        queue.insert(job(n, "third.example"));
+    }
+    let under_way = attempts(&mut queue, START);
+    let count = |name| under_way.iter().filter(|a| a.next_hop == hop(name)).count();
+    assert_eq!(count("narrow.example"), 2);
+    assert!(count("wide.example") <= 15 && count("third.example") <= 15);
+    assert_eq!(under_way.len(), 25);
+    assert_eq!(queue.poll_due(START), None);
+}
+
+#[test]
+fn an_open_session_takes_the_next_job_but_never_jumps_the_round() {
+    let mut queue = Queue::new(Config { total: 2, ..config() });
+    for n in 0..5 {
+        queue.insert(job(n, "a.example"));
+    }
+    let under_way = attempts(&mut queue, START);
+    queue.record(under_way[0].id, Report::settled(), 0, at(1));
+    let reused = queue.next_for(&hop("a.example"), at(1)).unwrap();
+    queue.insert(job(9, "b.example"));
+    queue.record(reused.id, Report::settled(), 0, at(2));
+    let turn = queue.next_for(&hop("a.example"), at(2)).unwrap();
+    queue.record(turn.id, Report::settled(), 0, at(3));
+    assert_eq!(
+        queue.next_for(&hop("a.example"), at(3)),
+        None,
+        "it is the turn of b"
+    );
+    assert_eq!(attempt(&mut queue, at(3)).next_hop, hop("b.example"));
+    assert_eq!(queue.next_for(&hop("nobody.example"), at(2)), None);
+}
+
+#[test]
+fn a_next_hop_in_trouble_gets_one_probe_at_a_time() {
+    let mut queue = Queue::new(config());
+    for n in 0..30 {
+        queue.insert(job(n, "down.example"));
+    }
+    queue.insert(job(99, "up.example"));
+    let under_way = attempts(&mut queue, START);
+    assert_eq!(under_way.len(), 16);
+    for attempt in under_way.iter().filter(|a| a.next_hop == hop("down.example")) {
+        assert_eq!(
+            fail_hop(&mut queue, attempt.id, at(1)),
+            Next::Again(at(61)),
+            "fifteen failures are one"
+        );
+    }
+    assert_eq!(queue.poll_due(at(60)), None);
+    let probe = attempt(&mut queue, at(61));
+    assert_eq!(queue.poll_due(at(61)), None, "a second probe");
+    assert_eq!(fail_hop(&mut queue, probe.id, at(62)), Next::Again(at(62 + 120)));
+    let probe = attempt(&mut queue, at(182));
+    assert_eq!(queue.snapshot().hops[0].failures, 2);
+    queue.record(probe.id, Report::settled(), 0, at(183));
+    assert_eq!(attempts(&mut queue, at(183)).len(), 15, "a success lifts it");
+}
+
+#[test]
+fn the_probe_is_not_always_the_same_job() {
+    let mut queue = Queue::new(config());
+    for n in 0..3 {
+        queue.insert(job(n, "down.example"));
+    }
+    let first = attempt(&mut queue, START);
+    fail_hop(&mut queue, first.id, START);
+    let second = attempt(&mut queue, at(60));
+    assert_ne!(first.id, second.id);
+}
+
+#[test]
+fn silence_about_the_hop_leaves_it_as_it_was() {
+    let mut queue = Queue::new(config());
+    for n in 0..3 {
+        queue.insert(job(n, "a.example"));
+    }
+    let first = attempt(&mut queue, START);
+    fail_hop(&mut queue, first.id, START);
+    let probe = attempt(&mut queue, at(60));
+    let report = Report {
+        hop: HopSign::Silent,
+        again: Again::After(Duration::from_secs(7)),
+        ..Report::deferred(vec![0])
+    };
+    assert_eq!(queue.record(probe.id, report, 0, at(61)), Next::Again(at(68)));
+    assert_eq!(queue.snapshot().hops[0].failures, 1);
+}
+
+#[test]
+fn the_sender_is_warned_once() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(Job {
+        due: at(9 * 3600),
+        ..job(1, "a.example")
+    });
+    assert_eq!(queue.poll_timeout(), Some(at(4 * 3600)));
+    assert_eq!(queue.poll_due(at(4 * 3600 - 1)), None);
+    match queue.poll_due(at(4 * 3600)) {
+        Some(Due::Warn(aged)) => assert_eq!((aged.id, &*aged.recipients), (id, &[0, 1][..])),
+        other => panic!("expected a warning, got {other:?}"),
+    }
+    assert_eq!(queue.poll_due(at(4 * 3600)), None);
+    assert_eq!(attempt(&mut queue, at(9 * 3600)).id, id);
+}
+
+const FIVE_DAYS: u64 = 5 * 24 * 3600;
+
+fn warned(n: u128, name: &str) -> Job {
+    Job {
+        warned: true,
+        ..job(n, name)
+    }
+}
+
+#[test]
+fn age_ends_a_job_in_every_phase() {
+    let mut queue = Queue::new(config());
+    let held = queue.insert(Job {
+        held: true,
+        ..warned(1, "a.example")
+    });
+    let waiting = queue.insert(Job {
+        due: at(FIVE_DAYS + 99),
+        ..warned(2, "b.example")
+    });
+    let trying = queue.insert(warned(3, "c.example"));
+    assert_eq!(attempt(&mut queue, at(1)).id, trying);
+    assert_eq!(queue.poll_due(at(FIVE_DAYS - 1)), None);
+    let now = at(FIVE_DAYS);
+    assert_eq!(expiry(&mut queue, now).id, held);
+    assert_eq!(expiry(&mut queue, now).id, waiting);
+    assert_eq!(queue.poll_due(now), None, "an attempt under way is let finish");
+    assert_eq!(defer(&mut queue, trying, now), Next::Expiring);
+    assert_eq!(queue.next_for(&hop("c.example"), now), None);
+    assert_eq!(expiry(&mut queue, now).id, trying);
+    for id in [held, waiting, trying] {
+        assert_eq!(queue.record(id, Report::settled(), 0, now), Next::Settled);
+    }
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn a_put_off_hop_does_not_keep_a_job_from_expiring() {
+    let mut queue = Queue::new(config());
+    queue.insert(warned(1, "a.example"));
+    let attempt = attempt(&mut queue, at(FIVE_DAYS - 30));
+    fail_hop(&mut queue, attempt.id, at(FIVE_DAYS - 30));
+    assert_eq!(expiry(&mut queue, at(FIVE_DAYS)).id, attempt.id);
+}
+
+#[test]
+fn an_expiry_that_could_not_be_settled_comes_again_later() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(warned(1, "a.example"));
+    let now = at(FIVE_DAYS);
+    expiry(&mut queue, now);
+    assert_eq!(
+        defer(&mut queue, id, now),
+        Next::Again(now.plus(Duration::from_secs(60)))
+    );
+    assert_eq!(queue.poll_due(now), None);
+    assert_eq!(expiry(&mut queue, at(FIVE_DAYS + 60)).id, id);
+}
+
+#[test]
+fn held_jobs_wait_for_their_release() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(job(1, "a.example"));
+    queue.insert(job(2, "b.example"));
+    assert_eq!(queue.hold(&Selector::NextHop(hop("a.example"))), 1);
+    assert_eq!(attempts(&mut queue, at(1)).len(), 1);
+    assert_eq!(queue.snapshot().held, 1);
+    assert_eq!(queue.release(&Selector::Message(message(1)), at(2)), 1);
+    assert_eq!(attempt(&mut queue, at(2)).id, id);
+}
+
+#[test]
+fn wishes_for_a_job_under_way_are_kept() {
+    let mut queue = Queue::new(config());
+    let ids: Vec<JobId> = (0..3).map(|n| queue.insert(job(n, "a.example"))).collect();
+    attempts(&mut queue, START);
+    queue.hold(&Selector::Job(ids[0]));
+    queue.remove(&Selector::Job(ids[1]));
+    queue.retry_now(&Selector::Job(ids[2]), at(1));
+    assert_eq!(defer(&mut queue, ids[0], at(2)), Next::Held);
+    assert_eq!(defer(&mut queue, ids[1], at(2)), Next::Removed);
+    assert_eq!(defer(&mut queue, ids[2], at(2)), Next::Again(at(2)));
+    assert_eq!(queue.len(), 2);
+    let phases: Vec<JobPhase> = queue.list(&Selector::Everything).map(|view| view.phase).collect();
+    assert_eq!(phases, [JobPhase::Held, JobPhase::Waiting(at(2))]);
+}
+
+#[test]
+fn retry_now_lifts_what_puts_off_the_hop() {
+    let mut queue = Queue::new(config());
+    queue.insert(job(1, "a.example"));
+    let first = attempt(&mut queue, START);
+    fail_hop(&mut queue, first.id, START);
+    assert_eq!(queue.poll_due(at(1)), None);
+    assert_eq!(queue.retry_now(&Selector::Everything, at(1)), 1);
+    assert_eq!(attempt(&mut queue, at(1)).id, first.id);
+}
+
+#[test]
+fn a_new_configuration_moves_limits_and_ages() {
+    let mut queue = Queue::new(config());
+    for n in 0..20 {
+        queue.insert(warned(n, "a.example"));
+    }
+    assert_eq!(attempts(&mut queue, START).len(), 15);
+    queue.configure(Config {
+        per_hop: 18,
+        retry: RetryPolicy {
+            max_age: Duration::from_secs(10),
+            ..config().retry
+        },
+        ..config()
+    });
+    assert_eq!(attempts(&mut queue, START).len(), 3);
+    expiry(&mut queue, at(10));
+    expiry(&mut queue, at(10));
+    assert_eq!(queue.poll_due(at(10)), None);
+}
