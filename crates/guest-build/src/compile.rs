@@ -31,6 +31,8 @@ pub enum Fault {
         /// What cargo said.
         output: String,
     },
+    /// Components are embedded by build scripts only: there is no OUT_DIR.
+    NoBuildScript,
     /// A file could not be read or written, or cargo could not be run.
     Io {
         /// The file, or the program.
@@ -128,6 +130,9 @@ impl fmt::Display for Fault {
             }
             Self::NoToolchain(missing) => missing.fmt(f),
             Self::DoesNotBuild { guest, output } => write!(f, "guest `{guest}` does not build:\n{output}"),
+            Self::NoBuildScript => {
+                f.write_str("OUT_DIR is not set: only a build script can embed components")
+            }
             Self::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
         }
     }

@@ -14,12 +14,14 @@
 //! toolchain says so. It needs nothing but std, since a build script waits for it.
 
 mod compile;
+mod embed;
 mod guests;
 mod toolchain;
 
 pub use compile::{Fault, build, build_all};
+pub use embed::embed;
 pub use guests::{Guest, guests, plugins_dir, repository, sources, target_dir};
-pub use toolchain::{Debian, Missing, Toolchain, WASM_TARGET};
+pub use toolchain::{Debian, Lack, Missing, Toolchain, WASM_TARGET};
 
 use std::path::PathBuf;
 

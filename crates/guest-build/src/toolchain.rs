@@ -11,6 +11,9 @@ use std::process::Command;
 /// The target of every guest: its output is a component already.
 pub const WASM_TARGET: &str = "wasm32-wasip2";
 
+/// What the workspace asks of a compiler, less the leading "1.".
+const MINIMUM_MINOR: u32 = 95;
+
 const LINKERS: [&str; 2] = ["rust-lld", "wasm-component-ld"];
 
 /// What builds guests on this machine.
@@ -29,11 +32,24 @@ pub struct Debian {
     pub linkers: PathBuf,
 }
 
-/// Neither kind is complete; says what each one lacks.
+/// Neither kind is complete; says what each one lacks, in the order of looking.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    /// What was looked for in vain, in the order of looking.
-    pub lacks: Vec<String>,
+pub struct Missing(pub Vec<Lack>);
+
+/// A piece of a toolchain that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The target's standard library in the active toolchain.
+    Target,
+    /// A file of one of Debian's packages, or a recent enough one.
+    Package {
+        /// Where it would be.
+        path: &'static str,
+        /// The package that brings it.
+        package: &'static str,
+    },
+    /// `rust-lld` and `wasm-component-ld`, for Debian's way.
+    Linkers,
 }
 
 impl Toolchain {
@@ -44,15 +60,13 @@ impl Toolchain {
     /// None is complete.
     pub fn find() -> Result<Self, Missing> {
         let sysroot = active_sysroot();
-        let Err(no_target) = installed(sysroot.as_deref()) else {
+        if sysroot.as_deref().is_some_and(has_target) {
             return Ok(Self::Active);
-        };
-        match Debian::find(Path::new("/"), &sysroots(sysroot)) {
-            Ok(debian) => Ok(Self::Debian(debian)),
-            Err(lacks) => Err(Missing {
-                lacks: [vec![no_target], lacks].concat(),
-            }),
         }
+        let found = Debian::find(Path::new("/"), &sysroots(sysroot), minor_version);
+        found
+            .map(Self::Debian)
+            .map_err(|lacks| Missing([vec![Lack::Target], lacks].concat()))
     }
 
     /// A cargo command of this toolchain, rid of whatever an outer cargo has put into the environment for itself.
@@ -76,22 +90,34 @@ impl Toolchain {
     }
 }
 
+/// The files that tell whether Debian's packages are there.
+const PACKAGES: [(&str, &str); 4] = [
+    (DEBIAN_RUSTC, "rustc-web"),
+    (DEBIAN_CARGO, "cargo-web"),
+    ("/usr/lib/rustlib/src/rust/library/std/Cargo.toml", "rust-web-src"),
+    ("/usr/lib/wasm32-wasi/libc.a", "wasi-libc"),
+];
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+
 impl Debian {
-    fn find(root: &Path, sysroots: &[PathBuf]) -> Result<Self, Vec<String>> {
-        const PIECES: [(&str, &str); 4] = [
-            ("usr/bin/rustc", "rustc-web"),
-            ("usr/bin/cargo", "cargo-web"),
-            ("usr/lib/rustlib/src/rust/library/std/Cargo.toml", "rust-web-src"),
-            ("usr/lib/wasm32-wasi/libc.a", "wasi-libc"),
-        ];
-        let mut lacks: Vec<String> = PIECES
-            .iter()
-            .filter(|(path, _)| !root.join(path).exists())
-            .map(|(path, package)| format!("/{path} (Debian package {package})"))
+    /// `version` gives a compiler's minor version: Debian's plain `rustc` lies at the same path and is years older.
+    fn find(
+        root: &Path,
+        sysroots: &[PathBuf],
+        version: impl Fn(&Path) -> Option<u32>,
+    ) -> Result<Self, Vec<Lack>> {
+        let there = |path: &str| {
+            let path = root.join(path.trim_start_matches('/'));
+            path.exists() && (!path.ends_with("bin/rustc") || version(&path) >= Some(MINIMUM_MINOR))
+        };
+        let missing = PACKAGES.iter().filter(|(path, _)| !there(path));
+        let mut lacks: Vec<_> = missing
+            .map(|&(path, package)| Lack::Package { path, package })
             .collect();
         let linkers = sysroots.iter().find_map(|sysroot| linkers_of(sysroot));
         if linkers.is_none() {
-            lacks.push(format!("{} in a rustup toolchain", LINKERS.join(" and ")));
+            lacks.push(Lack::Linkers);
         }
         match linkers {
             Some(linkers) if lacks.is_empty() => Ok(Self { linkers }),
@@ -102,12 +128,12 @@ impl Debian {
     fn cargo(&self) -> Command {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::iter::once(self.linkers.clone()).chain(std::env::split_paths(&path));
-        let mut command = clean(Command::new("/usr/bin/cargo"));
+        let mut command = clean(Command::new(DEBIAN_CARGO));
         if let Ok(path) = std::env::join_paths(folders) {
             command.env("PATH", path);
         }
         // Building the standard library is an unstable flag of cargo, and this is the stable compiler's leave to use it.
-        command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
+        command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
         command.env("RUSTFLAGS", "-L/usr/lib/wasm32-wasi");
         command
     }
@@ -119,7 +145,7 @@ impl fmt::Display for Missing {
             f,
             "nothing on this machine builds {WASM_TARGET} components; what is lacking:"
         )?;
-        for lack in &self.lacks {
+        for lack in &self.0 {
             writeln!(f, "  - {lack}")?;
         }
         write!(f, "`cargo xtask setup` installs a toolchain, or says how to")
@@ -127,6 +153,16 @@ impl fmt::Display for Missing {
 }
 
 impl std::error::Error for Missing {}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target => write!(f, "the target {WASM_TARGET} in the active toolchain"),
+            Self::Package { path, package } => write!(f, "{path}, from Debian's package {package}"),
+            Self::Linkers => write!(f, "{} in a rustup toolchain", LINKERS.join(" and ")),
+        }
+    }
+}
 
 /// Flags meant for the host's compiler, and the wrapper that clippy puts around it, would break a guest's build; a
 /// target folder of the outer build is locked while its build scripts run.
@@ -151,20 +187,20 @@ fn clean(mut command: Command) -> Command {
     command
 }
 
-/// Err says what is lacking.
-fn installed(sysroot: Option<&Path>) -> Result<(), String> {
-    let Some(sysroot) = sysroot else {
-        return Err("rustc on the PATH".to_owned());
-    };
+fn has_target(sysroot: &Path) -> bool {
     let library = sysroot.join("lib/rustlib").join(WASM_TARGET).join("lib");
-    let has_std = std::fs::read_dir(&library).is_ok_and(|entries| {
+    std::fs::read_dir(&library).is_ok_and(|entries| {
         entries
             .flatten()
             .any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-"))
-    });
-    has_std
-        .then_some(())
-        .ok_or_else(|| format!("the target {WASM_TARGET} in the active toolchain"))
+    })
+}
+
+/// 96 of "rustc 1.96.0 (…)".
+fn minor_version(rustc: &Path) -> Option<u32> {
+    let output = Command::new(rustc).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.split_whitespace().nth(1)?.split('.').nth(1)?.parse().ok()
 }
 
 fn active_sysroot() -> Option<PathBuf> {
@@ -213,51 +249,66 @@ mod tests {
         folder
     }
 
+    fn packages(lacks: &[Lack]) -> Vec<&str> {
+        let package = |lack: &Lack| match lack {
+            Lack::Package { package, .. } => Some(*package),
+            Lack::Target | Lack::Linkers => None,
+        };
+        lacks.iter().filter_map(package).collect()
+    }
+
     #[test]
     fn a_toolchain_has_the_target_when_its_standard_library_is_there() {
         let root = scratch("target");
-        assert!(installed(Some(&root)).unwrap_err().contains(WASM_TARGET));
+        assert!(!has_target(&root));
         touch(&root, "lib/rustlib/wasm32-wasip2/lib/libstd-0123.rlib");
-        assert_eq!(installed(Some(&root)), Ok(()));
+        assert!(has_target(&root));
     }
 
     #[test]
     fn debian_is_complete_with_four_packages_and_borrowed_linkers() {
         let root = scratch("debian");
-        let lacks = Debian::find(&root, &[]).unwrap_err();
-        assert_eq!(lacks.len(), 5, "{lacks:?}");
-        for path in [
-            "bin/rustc",
-            "bin/cargo",
-            "lib/rustlib/src/rust/library/std/Cargo.toml",
-        ] {
-            touch(&root, &format!("usr/{path}"));
+        let recent = |_: &Path| Some(96);
+        let lacks = Debian::find(&root, &[], recent).unwrap_err();
+        assert_eq!(
+            packages(&lacks),
+            ["rustc-web", "cargo-web", "rust-web-src", "wasi-libc"]
+        );
+        for (path, _) in PACKAGES {
+            touch(&root, path.trim_start_matches('/'));
         }
-        let lacks = Debian::find(&root, &[]).unwrap_err();
+        assert_eq!(Debian::find(&root, &[], recent), Err(vec![Lack::Linkers]));
+        let sysroot = root.join("sysroot");
+        touch(&sysroot, "lib/rustlib/host/bin/rust-lld");
         assert!(
-            lacks[0].contains("wasi-libc") && lacks[1].contains("rust-lld"),
-            "{lacks:?}"
+            Debian::find(&root, std::slice::from_ref(&sysroot), recent).is_err(),
+            "one linker of two"
         );
-        touch(&root, "usr/lib/wasm32-wasi/libc.a");
-        touch(&root, "sysroot/lib/rustlib/host/bin/rust-lld");
-        assert!(
-            Debian::find(&root, &[root.join("sysroot")]).is_err(),
-            "one linker of two is not enough"
-        );
-        touch(&root, "sysroot/lib/rustlib/host/bin/wasm-component-ld");
-        let debian = Debian::find(&root, &[root.join("sysroot")]).unwrap();
-        assert_eq!(debian.linkers, root.join("sysroot/lib/rustlib/host/bin"));
+        touch(&sysroot, "lib/rustlib/host/bin/wasm-component-ld");
+        let debian = Debian::find(&root, std::slice::from_ref(&sysroot), recent).unwrap();
+        assert_eq!(debian.linkers, sysroot.join("lib/rustlib/host/bin"));
+        let lacks = Debian::find(&root, &[sysroot], |_| Some(63)).unwrap_err();
+        assert_eq!(packages(&lacks), ["rustc-web"], "Debian's plain rustc is too old");
     }
 
     #[test]
     fn what_is_lacking_is_listed_with_the_remedy() {
-        let text = Missing {
-            lacks: vec!["a".to_owned(), "b".to_owned()],
-        }
-        .to_string();
+        let text = Missing(vec![Lack::Target, Lack::Linkers]).to_string();
         assert!(
-            text.contains("  - a\n  - b\n") && text.contains("cargo xtask setup"),
+            text.contains("  - the target") && text.contains("  - rust-lld and"),
             "{text}"
         );
+        assert!(text.ends_with("or says how to"), "{text}");
+    }
+
+    #[test]
+    fn the_version_of_a_compiler_is_read() {
+        assert!(minor_version(Path::new("rustc")) >= Some(MINIMUM_MINOR));
+        assert_eq!(minor_version(Path::new("/nonexistent/rustc")), None);
+    }
+
+    #[test]
+    fn the_minimum_is_the_workspaces() {
+        assert_eq!(env!("CARGO_PKG_RUST_VERSION"), format!("1.{MINIMUM_MINOR}"));
     }
 }

@@ -1,0 +1,21 @@
+//! `cargo xtask plugins`: builds all guests of the repository.
+
+use std::path::PathBuf;
+
+use pintle_guest_build::build_all;
+
+use crate::run::{Fault, step};
+use crate::setup;
+
+/// The components, built where they were stale.
+pub(crate) fn plugins() -> Result<Vec<PathBuf>, Fault> {
+    let toolchain = setup::setup()?;
+    step("Building plugins");
+    let components = build_all(&toolchain, |guest| println!("    {}", guest.name))?;
+    println!(
+        "    {} in {}",
+        components.len(),
+        pintle_guest_build::plugins_dir().display()
+    );
+    Ok(components)
+}

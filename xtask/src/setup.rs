@@ -1,0 +1,143 @@
+//! `cargo xtask setup`: makes sure that plugins can be built here.
+//!
+//! Where a toolchain is complete it does nothing. Otherwise it tries rustup, then Debian's packages, and where neither
+//! helps it ends with what to do by hand. It changes nothing else on the machine.
+
+use std::time::Duration;
+
+use pintle_guest_build::{Lack, Missing, Toolchain, WASM_TARGET};
+
+use crate::run::{Fault, command, run, run_at_most, step, succeeds};
+
+/// A download of some 30 MB, where there is a network at all.
+const RUSTUP_LIMIT: Duration = Duration::from_mins(3);
+
+/// A toolchain that builds plugins, installed first where that is needed and possible.
+pub(crate) fn setup() -> Result<Toolchain, Fault> {
+    let Err(missing) = Toolchain::find() else {
+        return found();
+    };
+    step(format!("No toolchain for plugins yet. {missing}"));
+    if has("rustup") && add_target().is_ok() && Toolchain::find().is_ok() {
+        return found();
+    }
+    if install_packages(&missing) && Toolchain::find().is_ok() {
+        return found();
+    }
+    let left = Toolchain::find().err().unwrap_or(missing);
+    Err(Fault::NoToolchain(instruction(&left)))
+}
+
+fn found() -> Result<Toolchain, Fault> {
+    let toolchain = Toolchain::find().map_err(|missing| Fault::NoToolchain(instruction(&missing)))?;
+    let by = match &toolchain {
+        Toolchain::Active => "the active toolchain",
+        Toolchain::Debian(_) => "Debian's rustc-web, the standard library included",
+    };
+    step(format!("Plugins are built by {by}, for {WASM_TARGET}"));
+    Ok(toolchain)
+}
+
+fn add_target() -> Result<(), Fault> {
+    step("Asking rustup for the target");
+    let outcome = run_at_most(
+        &mut command("rustup", &["target", "add", WASM_TARGET]),
+        RUSTUP_LIMIT,
+    );
+    if let Err(fault) = &outcome {
+        println!("    no: {fault}");
+    }
+    outcome
+}
+
+/// False where apt-get cannot or need not help.
+fn install_packages(missing: &Missing) -> bool {
+    let packages = packages(missing);
+    if packages.is_empty() || missing.0.contains(&Lack::Linkers) || !has("apt-get") {
+        return false;
+    }
+    let Some(privilege) = privilege() else {
+        println!("    apt-get needs root, and sudo asks for a password");
+        return false;
+    };
+    step("Installing Debian's Rust for WebAssembly, which brings the standard library as source");
+    let install = ["install", "--yes", "--no-install-recommends"];
+    let steps = [vec!["update", "--quiet"], [&install[..], &packages].concat()];
+    steps.into_iter().all(|arguments| {
+        let words = [privilege, &["apt-get"], &arguments].concat();
+        let mut apt = command(words[0], &words[1..]);
+        run(apt.env("DEBIAN_FRONTEND", "noninteractive"))
+            .inspect_err(|fault| println!("    no: {fault}"))
+            .is_ok()
+    })
+}
+
+fn packages(missing: &Missing) -> Vec<&'static str> {
+    let package = |lack: &Lack| match lack {
+        Lack::Package { package, .. } => Some(*package),
+        Lack::Target | Lack::Linkers => None,
+    };
+    missing.0.iter().filter_map(package).collect()
+}
+
+/// The words before a command that make it run as root, or `None` where that takes a password.
+fn privilege() -> Option<&'static [&'static str]> {
+    let id = std::process::Command::new("id").arg("-u").output().ok()?;
+    if id.stdout.trim_ascii() == b"0" {
+        return Some(&[]);
+    }
+    succeeds(&mut command("sudo", &["-n", "true"])).then_some(&["sudo", "-n"])
+}
+
+fn has(program: &str) -> bool {
+    succeeds(&mut command(program, &["--version"]))
+}
+
+fn instruction(missing: &Missing) -> String {
+    let mut text = format!("{missing}\n\nOne of these makes it complete:\n");
+    text.push_str(&format!(
+        "  - with rustup (https://rustup.rs) and a network: rustup target add {WASM_TARGET}\n"
+    ));
+    let packages = packages(missing);
+    if !packages.is_empty() {
+        let packages = packages.join(" ");
+        text.push_str(&format!(
+            "  - on Debian, as root, beside a rustup toolchain: apt-get install {packages}\n"
+        ));
+    }
+    text.push_str("and then run the same command again.");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing() -> Missing {
+        let package = Lack::Package {
+            path: "/usr/lib/wasm32-wasi/libc.a",
+            package: "wasi-libc",
+        };
+        Missing(vec![Lack::Target, package])
+    }
+
+    #[test]
+    fn the_instruction_names_what_is_lacking_and_each_remedy() {
+        let text = instruction(&missing());
+        for part in [
+            "/usr/lib/wasm32-wasi/libc.a",
+            "rustup target add wasm32-wasip2",
+            "apt-get install wasi-libc",
+        ] {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+    }
+
+    #[test]
+    fn packages_are_not_installed_when_they_would_not_be_enough() {
+        let mut missing = missing();
+        missing.0.push(Lack::Linkers);
+        assert!(!install_packages(&missing));
+        assert!(!install_packages(&Missing(vec![Lack::Target])));
+    }
+}

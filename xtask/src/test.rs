@@ -1,0 +1,64 @@
+//! `cargo xtask test`: every test there is, from a bare machine.
+
+use std::time::Instant;
+
+use pintle_guest_build::{FRESH_COMPONENTS, Guest, guests, plugins_dir, target_dir};
+
+use crate::plugins;
+use crate::run::{Fault, cargo, run, step, succeeds};
+
+/// Sets up, builds the plugins and runs all tests; `arguments` go to the runner of the workspace's tests.
+pub(crate) fn test(arguments: &[String]) -> Result<(), Fault> {
+    let start = Instant::now();
+    let components = plugins::plugins()?;
+    step("Building the binary and the tests");
+    // Scenarios run the binary; built together with the tests, both share one set of dependencies.
+    run(&mut cargo(&[
+        "build",
+        "--quiet",
+        "--workspace",
+        "--lib",
+        "--bins",
+        "--tests",
+    ]))?;
+    step("Running the tests of the workspace");
+    run(runner().args(arguments).env(FRESH_COMPONENTS, plugins_dir()))?;
+    step("Running the examples in the documentation");
+    run(cargo(&["test", "--quiet", "--doc", "--workspace"]).env(FRESH_COMPONENTS, plugins_dir()))?;
+    step("Running the plugins' own tests");
+    for guest in guests()? {
+        test_guest(&guest)?;
+    }
+    let seconds = start.elapsed().as_secs();
+    println!(
+        "\nxtask: all tests passed, {} plugin(s) built, {seconds} s",
+        components.len()
+    );
+    Ok(())
+}
+
+/// nextest where it is installed, since it runs tests of all crates at once.
+fn runner() -> std::process::Command {
+    if succeeds(&mut cargo(&["nextest", "--version"])) {
+        cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])
+    } else {
+        cargo(&[
+            "test",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--no-fail-fast",
+        ])
+    }
+}
+
+/// A plugin's pure functions are tested on the machine that builds it.
+fn test_guest(guest: &Guest) -> Result<(), Fault> {
+    let mut cargo = cargo(&["test", "--quiet", "--manifest-path"]);
+    cargo
+        .arg(guest.folder.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target_dir().join("guests"));
+    run(&mut cargo)
+}

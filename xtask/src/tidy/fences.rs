@@ -1,0 +1,287 @@
+//! Who must not know whom: the table of docs/architecture.md as data, compared with what the manifests say.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::source::Source;
+use super::{Rule, Violation};
+use crate::run::{Fault, cargo, output};
+
+/// What a package of ours may depend on among our packages, without the prefix `pintle-`. A package that is not here
+/// has no place in the house yet. Everybody's tests may use `testkit` and `guest-build`, and those are not for others.
+#[rustfmt::skip]
+const FENCES: &[(&str, &[&str])] = &[
+    ("mail",        &[]),
+    ("record",      &["mail"]),
+    ("smtp",        &["mail"]),
+    ("queue",       &["mail"]),
+    ("policy",      &["mail"]),
+    ("spool",       &["mail"]),
+    ("dns",         &["mail"]),
+    ("tls",         &["mail", "dns"]),
+    ("sender-auth", &["mail", "dns"]),
+    ("plugin",      &["mail", "policy", "dns", "sender-auth"]),
+    ("inbound",     &["mail", "record", "smtp", "policy", "spool", "dns", "tls", "sender-auth"]),
+    ("outbound",    &["mail", "record", "smtp", "policy", "queue", "spool", "dns", "tls"]),
+    ("admin",       &["record", "mail"]),
+    ("config",      &["mail", "record", "smtp", "queue", "policy", "spool", "dns", "tls", "sender-auth", "plugin",
+                      "inbound", "outbound", "admin"]),
+    ("pintle",      &["mail", "record", "smtp", "queue", "policy", "spool", "dns", "tls", "sender-auth", "plugin",
+                      "inbound", "outbound", "admin", "config", "guest-build"]),
+    ("plugin-sdk",  &[]),
+    ("guest-build", &[]),
+    ("xtask",       &["guest-build"]),
+    ("testkit",     &["mail", "record", "smtp", "queue", "policy", "spool", "dns", "tls", "sender-auth"]),
+    ("e2e",         &["mail", "testkit", "guest-build"]),
+];
+
+/// Outside crates that only some of ours may name; a trailing `*` stands for any rest.
+const FENCED_OUTSIDE: &[(&str, &[&str])] = &[
+    ("wasmtime*", &["plugin"]),
+    ("hickory-*", &["dns", "testkit"]),
+    ("rusqlite", &["spool"]),
+    ("mail-auth", &["sender-auth"]),
+    (
+        "rustls*",
+        &["tls", "inbound", "outbound", "testkit", "pintle", "e2e"],
+    ),
+    (
+        "tokio-rustls",
+        &["tls", "inbound", "outbound", "testkit", "pintle", "e2e"],
+    ),
+    ("clap", &["pintle", "xtask"]),
+    ("toml", &["config"]),
+];
+
+/// Crates without I/O, clock and runtime.
+const PURE: &[&str] = &["mail", "record", "smtp", "queue", "policy"];
+
+/// Outside crates that bring what pure ones must not know.
+const IMPURE: &[&str] = &[
+    "tokio*", "axum", "hyper*", "socket2", "notify*", "tracing*", "metrics*", "rustix",
+];
+
+/// Calls that a pure crate must not make, for whom time and bytes are parameters.
+const IMPURE_CALLS: &[&str] = &[
+    "Instant::now",
+    "SystemTime::now",
+    "Timestamp::now",
+    "Zoned::now",
+    "std::net::Tcp",
+    "std::fs::",
+];
+
+/// What `cargo metadata` says, as far as it matters here.
+#[derive(Debug, Deserialize)]
+pub(super) struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Package {
+    name: String,
+    manifest_path: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    name: String,
+    /// "dev", "build", or none for a normal one.
+    kind: Option<String>,
+}
+
+pub(super) fn metadata() -> Result<Metadata, Fault> {
+    let arguments = ["metadata", "--format-version", "1", "--no-deps"];
+    let json = output(&mut cargo(&arguments))?;
+    serde_json::from_slice(&json).map_err(|cause| Fault::Unexpected {
+        command: format!("cargo {}", arguments.join(" ")),
+        cause,
+    })
+}
+
+/// Dependencies that cross a fence.
+pub(super) fn violations(metadata: &Metadata) -> Vec<Violation> {
+    let fences: BTreeMap<_, _> = FENCES.iter().copied().collect();
+    let ours: Vec<_> = metadata
+        .packages
+        .iter()
+        .map(|package| short(&package.name))
+        .collect();
+    let crossing = |package: &Package| -> Vec<String> {
+        let Some(allowed) = fences.get(short(&package.name)) else {
+            return vec!["is not in the table of fences (FENCES in xtask): give it a place".to_owned()];
+        };
+        let judge = |dependency: &Dependency| judge(short(&package.name), dependency, allowed, &ours);
+        package.dependencies.iter().filter_map(judge).collect()
+    };
+    let all = metadata.packages.iter().flat_map(|package| {
+        crossing(package).into_iter().map(|text| Violation {
+            path: manifest(package),
+            line: 0,
+            rule: Rule::Fence,
+            text,
+        })
+    });
+    all.collect()
+}
+
+/// What is wrong with one dependency of the package of this name.
+fn judge(name: &str, dependency: &Dependency, allowed: &[&str], ours: &[&str]) -> Option<String> {
+    let on = short(&dependency.name);
+    if ours.contains(&on) {
+        let for_tests = dependency.kind.as_deref() == Some("dev") && ["testkit", "guest-build"].contains(&on);
+        return (!for_tests && !allowed.contains(&on)).then(|| format!("`{name}` must not know `{on}`"));
+    }
+    let fenced = FENCED_OUTSIDE
+        .iter()
+        .find(|(pattern, _)| matches(pattern, &dependency.name));
+    if let Some((_, few)) = fenced.filter(|(_, few)| !few.contains(&name)) {
+        return Some(format!(
+            "`{name}` must not know `{}`, which is for {}",
+            dependency.name,
+            few.join(", ")
+        ));
+    }
+    let impure = dependency.kind.as_deref() != Some("dev")
+        && PURE.contains(&name)
+        && IMPURE.iter().any(|pattern| matches(pattern, &dependency.name));
+    impure.then(|| {
+        format!(
+            "`{name}` is without I/O, clock and runtime, so it must not know `{}`",
+            dependency.name
+        )
+    })
+}
+
+/// Calls in a pure crate to what it must not know.
+pub(super) fn knowledge(source: &Source) -> Vec<Violation> {
+    let is_pure = PURE
+        .iter()
+        .any(|name| source.path.starts_with(&format!("crates/{name}/src/")));
+    if !is_pure || source.is_test() {
+        return Vec::new();
+    }
+    let broken = source.code().filter_map(|(line, code)| {
+        let call = IMPURE_CALLS.iter().find(|call| code.contains(**call))?;
+        let text = format!("`{call}` in a crate without I/O and clock: take it as a parameter");
+        Some(Violation {
+            path: source.path.clone(),
+            line,
+            rule: Rule::Knowledge,
+            text,
+        })
+    });
+    broken.collect()
+}
+
+fn short(name: &str) -> &str {
+    name.strip_prefix("pintle-").unwrap_or(name)
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    pattern
+        .strip_suffix('*')
+        .map_or(pattern == name, |start| name.starts_with(start))
+}
+
+fn manifest(package: &Package) -> String {
+    let root = format!("{}/", pintle_guest_build::repository().display());
+    package.manifest_path.trim_start_matches(&root).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dependency(name: &str, kind: Option<&str>) -> Dependency {
+        Dependency {
+            name: name.to_owned(),
+            kind: kind.map(str::to_owned),
+        }
+    }
+
+    fn metadata_of(name: &str, dependencies: Vec<Dependency>) -> Metadata {
+        let package = |name: &str, dependencies| Package {
+            name: name.to_owned(),
+            manifest_path: format!("crates/{name}/Cargo.toml"),
+            dependencies,
+        };
+        let others = ["pintle-mail", "pintle-spool", "pintle-testkit"].map(|name| package(name, Vec::new()));
+        let mut packages = others
+            .into_iter()
+            .filter(|other| other.name != name)
+            .collect::<Vec<_>>();
+        packages.push(package(name, dependencies));
+        Metadata { packages }
+    }
+
+    fn texts(name: &str, on: &str, kind: Option<&str>) -> Vec<String> {
+        let found = violations(&metadata_of(name, vec![dependency(on, kind)]));
+        found.into_iter().map(|violation| violation.text).collect()
+    }
+
+    #[test]
+    fn a_crate_depends_only_on_what_its_row_allows() {
+        assert_eq!(texts("pintle-smtp", "pintle-mail", None), Vec::<String>::new());
+        assert_eq!(
+            texts("pintle-smtp", "pintle-spool", None),
+            ["`smtp` must not know `spool`"]
+        );
+        assert_eq!(
+            texts("pintle-smtp", "pintle-spool", Some("dev")),
+            ["`smtp` must not know `spool`"]
+        );
+    }
+
+    #[test]
+    fn the_testkit_is_for_tests() {
+        assert_eq!(
+            texts("pintle-smtp", "pintle-testkit", Some("dev")),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            texts("pintle-smtp", "pintle-testkit", None),
+            ["`smtp` must not know `testkit`"]
+        );
+    }
+
+    #[test]
+    fn outside_crates_are_fenced_too() {
+        assert_eq!(
+            texts("pintle-plugin", "wasmtime-wasi", None),
+            Vec::<String>::new()
+        );
+        assert_eq!(texts("pintle-inbound", "wasmtime-wasi", None).len(), 1);
+        assert_eq!(texts("pintle-smtp", "tokio", None).len(), 1);
+        assert_eq!(texts("pintle-smtp", "tokio", Some("dev")), Vec::<String>::new());
+        assert_eq!(texts("pintle-spool", "tokio", None), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_package_without_a_row_is_reported() {
+        assert!(texts("pintle-unheard-of", "serde", None)[0].contains("give it a place"));
+    }
+
+    #[test]
+    fn a_clock_in_a_pure_crate_is_found() {
+        let text = "//! x\nlet now = Instant::now();\n#[cfg(test)]\nlet now = Instant::now();\n".to_owned();
+        let path = "crates/queue/src/lib.rs".to_owned();
+        let found = knowledge(&Source {
+            path,
+            text: text.clone(),
+        });
+        assert_eq!(
+            found.iter().map(|violation| violation.line).collect::<Vec<_>>(),
+            [2]
+        );
+        assert_eq!(
+            knowledge(&Source {
+                path: "crates/spool/src/lib.rs".to_owned(),
+                text
+            }),
+            []
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! `cargo xtask tidy`: the house rules that no compiler checks, all violations at once, each with its place.
+//!
+//! Fences come from [`fences::FENCES`], the only copy of the table in docs/architecture.md that a machine reads. A
+//! violation that has to stay is listed in [`exceptions::EXCEPTIONS`] with its reason; one that is listed and no longer
+//! there is a violation too, so the list can only be as long as it must.
+
+mod exceptions;
+mod fences;
+mod numbers;
+mod source;
+mod texts;
+
+use std::fmt;
+
+use crate::run::{Fault, step};
+use source::Source;
+
+/// A rule broken at a place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Violation {
+    /// A path in the repository.
+    path: String,
+    /// From 1; 0 for the whole file.
+    line: usize,
+    rule: Rule,
+    text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rule {
+    /// Who may depend on whom.
+    Fence,
+    /// What a crate must not call, such as a clock.
+    Knowledge,
+    FunctionLength,
+    FileLength,
+    FirstLine,
+    Unsafe,
+    MachinePath,
+    Copy,
+    Exception,
+}
+
+/// Reports every violation, or none.
+pub(crate) fn tidy() -> Result<(), Fault> {
+    step("Tidying");
+    let sources = source::tracked()?;
+    let mut found = fences::violations(&fences::metadata()?);
+    found.extend(texts::copies()?);
+    let rust: Vec<&Source> = sources.iter().filter(|source| source.is_rust()).collect();
+    for source in &rust {
+        found.extend(numbers::violations(source));
+        found.extend(texts::first_line(source));
+        found.extend(texts::unsafe_outside(source));
+        found.extend(fences::knowledge(source));
+    }
+    found.extend(numbers::spread_violations(&rust));
+    found.extend(sources.iter().flat_map(texts::machine_paths));
+    let mut left = exceptions::apply(found);
+    left.sort();
+    println!(
+        "    {} files; functions: {}",
+        sources.len(),
+        numbers::Spread::of(&rust)
+    );
+    let lines: Vec<_> = left.iter().map(ToString::to_string).collect();
+    if lines.is_empty() {
+        Ok(())
+    } else {
+        Err(Fault::Untidy(lines))
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, line, text, .. } = self;
+        if *line == 0 {
+            write!(f, "  {path}: {text}")
+        } else {
+            write!(f, "  {path}:{line}: {text}")
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The text files of the repository, and which of their lines are code.
+
+use std::fs;
+
+use crate::run::{Fault, command, output};
+
+/// A text file that git tracks, or would track.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// From the repository's root, with forward slashes.
+    pub(super) path: String,
+    pub(super) text: String,
+}
+
+/// All text files, new ones included; what is not UTF-8 is no text.
+pub(super) fn tracked() -> Result<Vec<Source>, Fault> {
+    let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let listed = output(&mut command("git", &list))?;
+    let paths = listed.split(|&byte| byte == 0).filter(|path| !path.is_empty());
+    let read = |path: &[u8]| {
+        let path = String::from_utf8(path.to_vec()).ok()?;
+        let text = fs::read_to_string(pintle_guest_build::repository().join(&path)).ok()?;
+        Some(Source { path, text })
+    };
+    Ok(paths.filter_map(read).collect())
+}
+
+impl Source {
+    pub(super) fn is_rust(&self) -> bool {
+        self.path.ends_with(".rs")
+    }
+
+    /// Files of tests alone, where length is data more than code and clocks may be read.
+    pub(super) fn is_test(&self) -> bool {
+        self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("tests.rs")
+    }
+
+    /// Lines that the program is made of, with their numbers from 1: neither comments nor what follows the
+    /// `#[cfg(test)]` in the margin that opens a file's tests, which stand last.
+    pub(super) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.text.lines().enumerate().map(|(at, line)| (at + 1, line));
+        let product = lines.take_while(|(_, line)| *line != "#[cfg(test)]");
+        product.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_neither_comment_nor_test() {
+        let text = "//! Text.\nfn a() {}\n    // why\nfn b() {}\n#[cfg(test)]\nmod tests {}\n".to_owned();
+        let source = Source {
+            path: "crates/x/src/lib.rs".to_owned(),
+            text,
+        };
+        assert_eq!(
+            source.code().collect::<Vec<_>>(),
+            [(2, "fn a() {}"), (4, "fn b() {}")]
+        );
+    }
+
+    #[test]
+    fn this_file_is_among_the_sources() {
+        let sources = tracked().unwrap();
+        assert!(
+            sources
+                .iter()
+                .any(|source| source.path == "xtask/src/tidy/source.rs" && source.is_rust())
+        );
+    }
+}
