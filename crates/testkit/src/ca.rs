@@ -45,10 +45,10 @@ impl TestCa {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Test authority");
         let key = KeyPair::generate().expect("a key");
+        // Every authority has a name of its own: a certificate of another is then "of an unknown issuer".
+        let name = format!("Test authority {:x?}", &key.public_key_raw()[1..9]);
+        params.distinguished_name.push(DnType::CommonName, name);
         Self {
             issuer: CertifiedIssuer::self_signed(params, key).expect("an authority"),
         }

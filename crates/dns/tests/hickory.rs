@@ -1,0 +1,363 @@
+//! The real resolver against a name server that also fails on purpose.
+
+use std::time::Duration;
+
+use pintle_dns::{
+    Answer, Config, DnsError, Exchanger, HickoryResolver, MailRoute, Record, RecordKind, Resolver,
+    ReverseNames, Servers, addresses, lookup_many, mail_exchangers, query_lists, reverse_names,
+};
+use pintle_testkit::{Fault, ZoneServer};
+
+const ZONE: &str = r#"
+    example.            MX    20 second.example.
+    example.            MX    10 First.example.
+    example.            TXT   "v=spf1 " "-all"
+    example.            NS    ns.example.
+    first.example.      A     192.0.2.1
+    first.example.      A     192.0.2.2
+    first.example.      AAAA  2001:db8::1
+    second.example.     A     192.0.2.3
+    null.example.       MX    0 .
+    plain.example.      A     192.0.2.4
+    www.example.        CNAME alias.example.
+    alias.example.      CNAME first.example.
+    mailalias.example.  CNAME example.
+    dangling.example.   CNAME nowhere.example.
+    round.example.      CNAME and.round.example.
+    and.round.example.  CNAME round.example.
+    _25._tcp.first.example.        TLSA  3 1 1 0a0b0c
+    _submission._tcp.example.      SRV   0 5 587 first.example.
+    1.2.0.192.in-addr.arpa.        PTR   first.example.
+    1.2.0.192.in-addr.arpa.        PTR   liar.example.
+    3.2.0.192.in-addr.arpa.        PTR   plain.example.
+    liar.example.                  A     192.0.2.99
+    1.2.0.192.list.example.        A     127.0.0.2
+"#;
+
+async fn start() -> (ZoneServer, HickoryResolver) {
+    let server = ZoneServer::start(ZONE).await;
+    let resolver = resolver(&server);
+    (server, resolver)
+}
+
+/// Short limits, for the tests in which nobody answers; loopback answers within them by far.
+fn resolver(server: &ZoneServer) -> HickoryResolver {
+    let config = Config {
+        timeout: Duration::from_secs(2),
+        attempts: 1,
+        ..server.config()
+    };
+    HickoryResolver::new(&config).expect("a resolver")
+}
+
+async fn texts(resolver: &HickoryResolver, name: &str, kind: RecordKind) -> Result<Vec<String>, DnsError> {
+    let answer = resolver.lookup(name, kind).await?;
+    Ok(answer.records.iter().map(ToString::to_string).collect())
+}
+
+#[tokio::test]
+async fn every_kind_comes_in_its_presentation_form() {
+    let (_server, resolver) = start().await;
+    let cases = [
+        ("second.example", RecordKind::A, "192.0.2.3"),
+        ("first.example", RecordKind::Aaaa, "2001:db8::1"),
+        ("null.example.", RecordKind::Mx, "0 ."),
+        ("example", RecordKind::Txt, "v=spf1 -all"),
+        ("example", RecordKind::Ns, "ns.example"),
+        ("www.example", RecordKind::Cname, "alias.example"),
+        ("3.2.0.192.in-addr.arpa", RecordKind::Ptr, "plain.example"),
+        (
+            "_submission._tcp.example",
+            RecordKind::Srv,
+            "0 5 587 first.example",
+        ),
+        ("_25._tcp.first.example", RecordKind::Tlsa, "3 1 1 0a0b0c"),
+    ];
+    for (name, kind, text) in cases {
+        assert_eq!(
+            texts(&resolver, name, kind).await,
+            Ok(vec![text.to_owned()]),
+            "{name} {kind}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn aliases_are_followed_to_their_end() {
+    let (_server, resolver) = start().await;
+    assert_eq!(
+        texts(&resolver, "www.example", RecordKind::Aaaa).await,
+        Ok(vec!["2001:db8::1".into()])
+    );
+    let through = mail_exchangers(&resolver, "mailalias.example", 1).await;
+    assert_eq!(through, mail_exchangers(&resolver, "example", 1).await);
+    assert_eq!(
+        texts(&resolver, "dangling.example", RecordKind::A).await,
+        Err(DnsError::NxDomain)
+    );
+    let circle = texts(&resolver, "round.example", RecordKind::A).await;
+    assert!(circle.is_err(), "{circle:?}");
+}
+
+#[tokio::test]
+async fn failures_are_told_apart() {
+    let (server, resolver) = start().await;
+    let faults = [
+        (Fault::ServFail, DnsError::ServFail),
+        (Fault::Refused, DnsError::Refused),
+        (Fault::NxDomain, DnsError::NxDomain),
+        (Fault::NoData, DnsError::NoData),
+        (Fault::Silent, DnsError::Timeout),
+    ];
+    for (i, (fault, error)) in faults.into_iter().enumerate() {
+        let name = format!("fault{i}.example");
+        server.fail(&name, fault);
+        assert_eq!(
+            resolver.lookup(&name, RecordKind::A).await,
+            Err(error),
+            "{fault:?}"
+        );
+    }
+    assert_eq!(
+        resolver.lookup("missing.example", RecordKind::A).await,
+        Err(DnsError::NxDomain)
+    );
+    assert_eq!(
+        resolver.lookup("plain.example", RecordKind::Mx).await,
+        Err(DnsError::NoData)
+    );
+    assert_eq!(
+        resolver.lookup("a..example", RecordKind::A).await,
+        Err(DnsError::InvalidName)
+    );
+}
+
+#[tokio::test]
+async fn garbage_is_a_temporary_failure() {
+    let (server, resolver) = start().await;
+    server.fail("plain.example", Fault::Garbage);
+    let error = resolver
+        .lookup("plain.example", RecordKind::A)
+        .await
+        .expect_err("no answer");
+    assert!(error.is_temporary(), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_listening_is_temporary() {
+    let server = ZoneServer::start(ZONE).await;
+    let resolver = resolver(&server);
+    drop(server);
+    let error = resolver
+        .lookup("plain.example", RecordKind::A)
+        .await
+        .expect_err("no answer");
+    assert!(error.is_temporary(), "{error}");
+}
+
+#[tokio::test]
+async fn a_lookup_ends_within_its_deadline() {
+    let server = ZoneServer::start(ZONE).await;
+    server.fail("plain.example", Fault::Silent);
+    let patient = Config {
+        timeout: Duration::from_secs(3_600),
+        attempts: 5,
+        deadline: Duration::from_millis(50),
+        ..server.config()
+    };
+    let resolver = HickoryResolver::new(&patient).expect("a resolver");
+    assert_eq!(
+        resolver.lookup("plain.example", RecordKind::A).await,
+        Err(DnsError::Timeout)
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_fit_comes_over_tcp() {
+    let (server, resolver) = start().await;
+    let many: String = (0..250)
+        .map(|i| format!("big.example. A 192.0.2.{i}\n"))
+        .collect();
+    server.serve(&format!("{many}cut.example. A 192.0.2.9"));
+    assert_eq!(
+        texts(&resolver, "big.example", RecordKind::A)
+            .await
+            .map(|list| list.len()),
+        Ok(250)
+    );
+    server.fail("cut.example", Fault::Truncated);
+    assert_eq!(
+        texts(&resolver, "cut.example", RecordKind::A).await,
+        Ok(vec!["192.0.2.9".into()])
+    );
+    assert!(
+        server
+            .asked()
+            .iter()
+            .any(|asked| asked.name == "cut.example" && asked.tcp)
+    );
+}
+
+#[tokio::test]
+async fn answers_and_denials_are_kept_and_failures_are_not() {
+    let (server, resolver) = start().await;
+    for _ in 0..3 {
+        let answer = resolver
+            .lookup("plain.example", RecordKind::A)
+            .await
+            .expect("an address");
+        assert!((1..=300).contains(&answer.ttl.as_secs()), "{:?}", answer.ttl);
+        assert_eq!(
+            resolver.lookup("missing.example", RecordKind::A).await,
+            Err(DnsError::NxDomain)
+        );
+        assert_eq!(
+            resolver.lookup("plain.example", RecordKind::Txt).await,
+            Err(DnsError::NoData)
+        );
+    }
+    assert_eq!(server.count("plain.example", RecordKind::A), 1);
+    assert_eq!(server.count("missing.example", RecordKind::A), 1);
+    assert_eq!(server.count("plain.example", RecordKind::Txt), 1);
+
+    server.fail("second.example", Fault::ServFail);
+    assert_eq!(
+        resolver.lookup("second.example", RecordKind::A).await,
+        Err(DnsError::ServFail)
+    );
+    server.heal("second.example");
+    assert!(resolver.lookup("second.example", RecordKind::A).await.is_ok());
+}
+
+#[tokio::test]
+async fn no_search_list_completes_a_name() {
+    let (server, resolver) = start().await;
+    assert_eq!(
+        resolver.lookup("first", RecordKind::A).await,
+        Err(DnsError::NxDomain)
+    );
+    assert!(
+        server.asked().iter().all(|asked| asked.name == "first"),
+        "{:?}",
+        server.asked()
+    );
+}
+
+#[tokio::test]
+async fn mail_goes_to_the_exchangers_or_to_the_domain_or_nowhere() {
+    let (server, resolver) = start().await;
+    let mx = |preference, host: &str| Exchanger {
+        preference,
+        host: host.into(),
+        implicit: false,
+    };
+    let both = MailRoute::Exchangers(vec![mx(10, "first.example"), mx(20, "second.example")]);
+    assert_eq!(mail_exchangers(&resolver, "example", 4).await, Ok(both));
+    assert_eq!(
+        mail_exchangers(&resolver, "null.example", 4).await,
+        Ok(MailRoute::NullMx)
+    );
+    let implicit = Exchanger {
+        preference: 0,
+        host: "plain.example".into(),
+        implicit: true,
+    };
+    assert_eq!(
+        mail_exchangers(&resolver, "plain.example.", 4).await,
+        Ok(MailRoute::Exchangers(vec![implicit]))
+    );
+    assert_eq!(
+        mail_exchangers(&resolver, "missing.example", 4).await,
+        Err(DnsError::NxDomain)
+    );
+    // A server in trouble must never be taken for a domain without MX records.
+    server.fail_kind("second.example", RecordKind::Mx, Fault::ServFail);
+    assert_eq!(
+        mail_exchangers(&resolver, "second.example", 4).await,
+        Err(DnsError::ServFail)
+    );
+}
+
+#[tokio::test]
+async fn addresses_take_turns_and_one_family_is_enough() {
+    let (server, resolver) = start().await;
+    let all = addresses(&resolver, "first.example").await.expect("addresses");
+    assert_eq!(all[0].to_string(), "2001:db8::1");
+    let mut v4: Vec<String> = all[1..].iter().map(ToString::to_string).collect();
+    v4.sort();
+    assert_eq!(v4, ["192.0.2.1", "192.0.2.2"]);
+
+    server.fail_kind("second.example", RecordKind::Aaaa, Fault::ServFail);
+    assert_eq!(
+        addresses(&resolver, "second.example").await,
+        Ok(vec!["192.0.2.3".parse().expect("an address")])
+    );
+    server.fail_kind("ns.example", RecordKind::Aaaa, Fault::ServFail);
+    server.fail_kind("ns.example", RecordKind::A, Fault::NoData);
+    assert_eq!(addresses(&resolver, "ns.example").await, Err(DnsError::ServFail));
+    assert_eq!(addresses(&resolver, "example").await, Err(DnsError::NoData));
+    assert_eq!(
+        addresses(&resolver, "missing.example").await,
+        Err(DnsError::NxDomain)
+    );
+    assert_eq!(
+        addresses(&resolver, "::1").await,
+        Ok(vec!["::1".parse().expect("an address")])
+    );
+}
+
+#[tokio::test]
+async fn only_names_that_lead_back_are_believed() {
+    let (server, resolver) = start().await;
+    let ask = async |address: &str, limit| {
+        reverse_names(&resolver, address.parse().expect("an address"), limit).await
+    };
+    let confirmed = ReverseNames::Confirmed(vec!["first.example".into()]);
+    assert_eq!(ask("192.0.2.1", 10).await, Ok(confirmed.clone()));
+    assert_eq!(ask("::ffff:192.0.2.1", 10).await, Ok(confirmed));
+    assert_eq!(ask("192.0.2.3", 10).await, Ok(ReverseNames::Unconfirmed));
+    assert_eq!(ask("192.0.2.1", 0).await, Ok(ReverseNames::Unconfirmed));
+    assert_eq!(ask("192.0.2.77", 10).await, Ok(ReverseNames::Unnamed));
+    server.fail("88.2.0.192.in-addr.arpa", Fault::ServFail);
+    assert_eq!(ask("192.0.2.88", 10).await, Err(DnsError::ServFail));
+}
+
+#[tokio::test]
+async fn many_questions_are_answered_in_their_order() {
+    let (_server, resolver) = start().await;
+    let questions = [
+        ("missing.example", RecordKind::A),
+        ("plain.example", RecordKind::A),
+    ];
+    let questions = questions.map(|(name, kind)| (name.to_owned(), kind));
+    let answers = lookup_many(&resolver, &questions).await;
+    let plain = Record::A("192.0.2.4".parse().expect("an address"));
+    assert_eq!(answers[0], Err(DnsError::NxDomain));
+    assert!(matches!(&answers[1], Ok(Answer { records, secure: false, .. }) if *records == [plain]));
+
+    let zones = ["list.example".to_owned(), "other.example".to_owned()];
+    let lists = query_lists(&resolver, "192.0.2.1".parse().expect("an address"), &zones).await;
+    assert_eq!(
+        lists[0].as_ref().map(|answer| answer.records[0].to_string()),
+        Ok("127.0.0.2".into())
+    );
+    assert_eq!(lists[1], Err(DnsError::NxDomain));
+}
+
+#[tokio::test]
+async fn a_second_server_helps_when_the_first_is_silent() {
+    let silent = ZoneServer::start(ZONE).await;
+    silent.fail("plain.example", Fault::Silent);
+    let (server, _) = start().await;
+    let servers = Servers::List(vec![silent.address(), server.address()]);
+    let config = Config {
+        servers,
+        timeout: Duration::from_secs(2),
+        ..silent.config()
+    };
+    let resolver = HickoryResolver::new(&config).expect("a resolver");
+    assert_eq!(
+        texts(&resolver, "plain.example", RecordKind::A).await,
+        Ok(vec!["192.0.2.4".into()])
+    );
+}
