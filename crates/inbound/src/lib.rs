@@ -16,9 +16,8 @@ mod stages;
 mod stream;
 pub mod users;
 
-pub use config::{AuthOffer, Config, ListenerConfig, TlsMode};
+pub use config::{AuthOffer, Config, ListenerConfig, Rules, TlsMode};
 pub use listener::{Inbound, Parts, StartError};
 pub use permits::SessionLimits;
 pub use relay::Domains;
-pub use stages::{Observer, Scene};
 pub use users::{Secret, Users};

@@ -14,6 +14,12 @@ pub(crate) enum Stream {
     Plain(TcpStream),
     /// After a handshake. Boxed, since most idle sessions are plain and should stay small.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Between the two, while a handshake has the socket, and after one that failed.
+    Closed,
+}
+
+fn closed<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
 impl AsyncRead for Stream {
@@ -21,6 +27,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Closed => closed(),
         }
     }
 }
@@ -30,6 +37,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Closed => closed(),
         }
     }
 
@@ -37,6 +45,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Closed => closed(),
         }
     }
 
@@ -44,6 +53,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Closed => closed(),
         }
     }
 }

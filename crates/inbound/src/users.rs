@@ -42,9 +42,16 @@ impl Users {
 
     /// Judges a name and password. A hash is computed on a thread of its own, since it takes milliseconds on purpose.
     pub async fn judge(&self, credentials: &Credentials) -> AuthVerdict {
-        let acts_for_itself =
-            credentials.authorization_id.as_deref().is_none_or(|id| id.is_empty() || id == credentials.username);
-        let Some(secret) = self.0.get(&credentials.username).filter(|_| acts_for_itself).cloned() else {
+        let acts_for_itself = credentials
+            .authorization_id
+            .as_deref()
+            .is_none_or(|id| id.is_empty() || id == credentials.username);
+        let Some(secret) = self
+            .0
+            .get(&credentials.username)
+            .filter(|_| acts_for_itself)
+            .cloned()
+        else {
             return AuthVerdict::Denied(None);
         };
         let password = credentials.password.clone();
@@ -61,7 +68,9 @@ impl Secret {
         match self {
             Self::Plain(secret) => secret.as_bytes().ct_eq(password.as_bytes()).into(),
             Self::Argon2(hash) => PasswordHash::new(hash).is_ok_and(|hash| {
-                argon2::Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
+                argon2::Argon2::default()
+                    .verify_password(password.as_bytes(), &hash)
+                    .is_ok()
             }),
         }
     }
@@ -85,7 +94,10 @@ mod tests {
         // The hash is the one of "sesame" with the salt "saltsaltsalt" and the smallest costs.
         use argon2::password_hash::{PasswordHasher, SaltString};
         let salt = SaltString::encode_b64(b"saltsaltsalt").unwrap();
-        let hash = argon2::Argon2::default().hash_password(b"sesame", &salt).unwrap().to_string();
+        let hash = argon2::Argon2::default()
+            .hash_password(b"sesame", &salt)
+            .unwrap()
+            .to_string();
         let users = Users::new(HashMap::from([
             ("plain".to_owned(), Secret::Plain("open".to_owned())),
             ("hashed".to_owned(), Secret::Argon2(hash)),
@@ -100,7 +112,11 @@ mod tests {
             (credentials("nobody", "", None), false),
         ] {
             let verdict = users.judge(&given).await;
-            assert_eq!(matches!(verdict, AuthVerdict::Granted(name) if name == given.username), granted, "{given:?}");
+            assert_eq!(
+                matches!(verdict, AuthVerdict::Granted(name) if name == given.username),
+                granted,
+                "{given:?}"
+            );
         }
     }
 }

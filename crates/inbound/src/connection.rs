@@ -1,0 +1,323 @@
+//! One connection: bytes between the socket and the SMTP machine, and the machine's events to the stages.
+//!
+//! The loop is always the same: work on events, send what is to be sent, wait for bytes, the deadline or the end. An idle
+//! session owns no buffer: reads go into one that belongs to the thread, and the machine keeps only what it needs.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use pintle_smtp::server::{Answer, Closed, Event, Fault, Level, Session, Start};
+use pintle_spool::Receipt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Sleep;
+
+use crate::config::{ListenerConfig, TlsMode};
+use crate::listener::Shared;
+use crate::stages::Stages;
+use crate::stream::Stream;
+
+/// The largest read.
+const READ: usize = 64 * 1024;
+/// How long a client may leave our replies unread.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
+}
+
+/// How the gateway is doing, for every session to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// As usual.
+    Running,
+    /// Finish the transaction, then go.
+    Draining,
+    /// Go.
+    Aborting,
+}
+
+/// Serves one client to the end.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    listener: Arc<ListenerConfig>,
+    stream: TcpStream,
+    client: SocketAddr,
+    phase: watch::Receiver<Phase>,
+) {
+    // Replies are small and each is waited for: Nagle's algorithm would hold every second one back.
+    let _ = stream.set_nodelay(true);
+    let Ok(local) = stream.local_addr() else { return };
+    let stages = Stages::new(Arc::clone(&shared), Arc::clone(&listener), client, local);
+    let mut connection = match Connection::open(shared, listener, stream, stages, phase).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::info!(%client, %error, "TLS handshake failed");
+            return;
+        }
+    };
+    tracing::debug!(session = %connection.stages.id(), %client, "session begins");
+    let end = connection.run().await;
+    if let Err(error) = end {
+        tracing::debug!(session = %connection.stages.id(), %error, "connection lost");
+    }
+    connection.stages.end().await;
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    listener: Arc<ListenerConfig>,
+    stream: Stream,
+    session: Session<Receipt>,
+    stages: Stages,
+    phase: watch::Receiver<Phase>,
+    timer: Timer,
+}
+
+/// What a wait ended with.
+enum Woken {
+    Read(usize),
+    Timer,
+    Phase(Phase),
+}
+
+impl Connection {
+    async fn open(
+        shared: Arc<Shared>,
+        listener: Arc<ListenerConfig>,
+        stream: TcpStream,
+        mut stages: Stages,
+        phase: watch::Receiver<Phase>,
+    ) -> io::Result<Self> {
+        let implicit = listener.tls == TlsMode::Implicit;
+        let stream = if implicit {
+            handshake(&shared, &listener, stream, &mut stages).await?
+        } else {
+            Stream::Plain(stream)
+        };
+        let start = Start {
+            session_id: Some(stages.id().to_string()),
+            tls: implicit,
+        };
+        let session = Session::new(Arc::clone(&listener.smtp), start, Instant::now());
+        Ok(Self {
+            shared,
+            listener,
+            stream,
+            session,
+            stages,
+            phase,
+            timer: Timer::default(),
+        })
+    }
+
+    async fn run(&mut self) -> io::Result<()> {
+        loop {
+            let over = self.work().await?;
+            self.flush().await?;
+            if let Some(closed) = over {
+                tracing::debug!(session = %self.stages.id(), ?closed, "session ends");
+                return self.close().await;
+            }
+            match self.wait().await? {
+                Woken::Read(0) => self.session.peer_closed(Instant::now()),
+                Woken::Read(_) => {}
+                Woken::Timer => self.session.handle_timeout(Instant::now()),
+                Woken::Phase(Phase::Running) => {}
+                Woken::Phase(Phase::Draining) => self.session.shutdown(Instant::now()),
+                Woken::Phase(Phase::Aborting) => self.session.abort(Instant::now()),
+            }
+        }
+    }
+
+    /// Works on all events; gives how the session ended, once it has.
+    async fn work(&mut self) -> io::Result<Option<Closed>> {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Ask(question) => {
+                    let stages = &mut self.stages;
+                    let answer = answer(&mut self.session, &mut self.stream, stages.answer(question)).await?;
+                    self.session.answer(answer, Instant::now());
+                }
+                Event::Body(chunk) => self.stages.body(chunk).await,
+                Event::StartTls => self.start_tls().await?,
+                Event::Reset => self.stages.reset(),
+                Event::Fault(fault) => self.report(&fault),
+                Event::Closed(closed) => return Ok(Some(closed)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        flush(&mut self.session, &mut self.stream).await
+    }
+
+    async fn wait(&mut self) -> io::Result<Woken> {
+        let Self {
+            session,
+            stream,
+            phase,
+            timer,
+            ..
+        } = self;
+        timer.arm(session.poll_timeout());
+        tokio::select! {
+            biased;
+            read = read(session, stream) => read.map(Woken::Read),
+            () = timer.fired() => Ok(Woken::Timer),
+            changed = phase.changed() => {
+                // A sender that is gone means that the gateway is going.
+                let phase = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Aborting };
+                Ok(Woken::Phase(phase))
+            }
+        }
+    }
+
+    async fn start_tls(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        let plain = match std::mem::replace(&mut self.stream, Stream::Closed) {
+            Stream::Plain(plain) => plain,
+            // The machine offers STARTTLS on plain sessions alone.
+            Stream::Tls(_) | Stream::Closed => {
+                return Err(io::Error::other("STARTTLS on a session with TLS"));
+            }
+        };
+        match handshake(&self.shared, &self.listener, plain, &mut self.stages).await {
+            Ok(stream) => {
+                self.stream = stream;
+                self.session.tls_started(Instant::now());
+                Ok(())
+            }
+            Err(error) => {
+                self.session.tls_failed(Instant::now());
+                tracing::info!(session = %self.stages.id(), %error, "TLS handshake failed");
+                Err(error)
+            }
+        }
+    }
+
+    fn report(&self, fault: &Fault) {
+        let session = self.stages.id();
+        metrics::counter!("pintle_session_faults_total", "fault" => fault.counter()).increment(1);
+        match fault.level() {
+            Level::Debug => tracing::debug!(%session, ?fault, "fault"),
+            Level::Info => tracing::info!(%session, ?fault, "fault"),
+            Level::Warn => tracing::warn!(%session, ?fault, "fault"),
+            Level::Error => tracing::error!(%session, ?fault, "fault"),
+        }
+    }
+
+    /// Sends the end of the stream too, so that the last reply is not lost to a reset.
+    async fn close(&mut self) -> io::Result<()> {
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.stream.shutdown()).await;
+        Ok(())
+    }
+}
+
+/// Waits for the host's answer; replies that are ready go out first if it takes more than a moment.
+async fn answer(
+    session: &mut Session<Receipt>,
+    stream: &mut Stream,
+    decision: impl Future<Output = Answer<Receipt>>,
+) -> io::Result<Answer<Receipt>> {
+    let mut decision = pin!(decision);
+    let at_once = poll_fn(|cx| match decision.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => Poll::Ready(None),
+    });
+    if let Some(answer) = at_once.await {
+        return Ok(answer);
+    }
+    flush(session, stream).await?;
+    Ok(decision.await)
+}
+
+async fn flush(session: &mut Session<Receipt>, stream: &mut Stream) -> io::Result<()> {
+    while let Some(bytes) = session.poll_transmit() {
+        let write = async {
+            stream.write_all(&bytes).await?;
+            stream.flush().await
+        };
+        tokio::time::timeout(WRITE_TIMEOUT, write).await??;
+    }
+    Ok(())
+}
+
+/// Reads into the thread's buffer and feeds the machine; gives how many octets came. While the machine wants none it
+/// does not end.
+async fn read(session: &mut Session<Receipt>, stream: &mut Stream) -> io::Result<usize> {
+    poll_fn(|cx| {
+        if !session.wants_read() {
+            return Poll::Pending;
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) => {
+                    if !buffer.filled().is_empty() {
+                        session.receive(buffer.filled(), Instant::now());
+                    }
+                    Poll::Ready(Ok(buffer.filled().len()))
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+    })
+    .await
+}
+
+async fn handshake(
+    shared: &Shared,
+    listener: &ListenerConfig,
+    stream: TcpStream,
+    stages: &mut Stages,
+) -> io::Result<Stream> {
+    let tls = shared
+        .tls
+        .as_ref()
+        .ok_or_else(|| io::Error::other("no certificate"))?;
+    let accept = tokio::time::timeout(listener.handshake_timeout, tls.accept(stream));
+    let (stream, facts) = accept.await?.map_err(io::Error::other)?;
+    stages.encrypted(facts);
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
+/// A deadline that mostly moves away: the timer is set anew only when it has fired or must fire earlier, since setting
+/// one takes a lock that all sessions share.
+#[derive(Default)]
+struct Timer {
+    deadline: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    fn arm(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+        let Some(deadline) = deadline else { return };
+        match &mut self.sleep {
+            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline.into()))),
+            Some(sleep) if sleep.deadline().into_std() > deadline => sleep.as_mut().reset(deadline.into()),
+            Some(_) => {}
+        }
+    }
+
+    async fn fired(&mut self) {
+        let (Some(deadline), Some(sleep)) = (self.deadline, &mut self.sleep) else {
+            return std::future::pending().await;
+        };
+        sleep.as_mut().await;
+        while sleep.deadline().into_std() < deadline {
+            sleep.as_mut().reset(deadline.into());
+            sleep.as_mut().await;
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Listening: sockets, permits, the tasks that own sessions, and the drain at the end.
+//!
+//! One task per address accepts; it owns the sessions it has begun and ends only when they have (law 8). A drain first
+//! stops accepting and tells every session to finish its transaction, then, when the time of grace is over, to stop.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use pintle_policy::Chain;
+use pintle_spool::Spool;
+use pintle_tls::ServerTls;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::config::{Config, ListenerConfig, Rules, TlsMode};
+use crate::connection::{self, Phase};
+use crate::permits::{Crowded, Permits};
+
+/// How many connections the kernel queues for us while we are busy.
+const BACKLOG: i32 = 1_024;
+/// How long to leave a listener alone that cannot accept, for want of file descriptors most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The receiving side, running.
+pub struct Inbound {
+    shared: Arc<Shared>,
+    addresses: Vec<(String, SocketAddr)>,
+    phase: watch::Sender<Phase>,
+    acceptors: Vec<JoinHandle<()>>,
+}
+
+/// What the receiving side works with.
+pub struct Parts {
+    /// Where messages become durable.
+    pub spool: Arc<dyn Spool>,
+    /// Who is asked; a reload puts another chain here.
+    pub chain: Arc<ArcSwap<Chain>>,
+    /// Certificates, where some listener offers TLS.
+    pub tls: Option<Arc<ServerTls>>,
+}
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub(crate) hostname: String,
+    pub(crate) rules: ArcSwap<Rules>,
+    pub(crate) spool: Arc<dyn Spool>,
+    pub(crate) chain: Arc<ArcSwap<Chain>>,
+    pub(crate) tls: Option<Arc<ServerTls>>,
+}
+
+/// A listener cannot be started. The operator must act.
+#[derive(Debug)]
+pub enum StartError {
+    /// The address cannot be bound.
+    Bind {
+        /// The listener's name.
+        listener: String,
+        /// Its address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The listener wants TLS, and there is no certificate.
+    NoCertificate {
+        /// The listener's name.
+        listener: String,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind {
+                listener,
+                address,
+                source,
+            } => {
+                write!(f, "listener {listener} cannot listen on {address}: {source}")?;
+                match source.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        f.write_str("; ports below 1024 need the capability CAP_NET_BIND_SERVICE")
+                    }
+                    io::ErrorKind::AddrInUse => f.write_str("; another server has it"),
+                    _ => Ok(()),
+                }
+            }
+            Self::NoCertificate { listener } => {
+                write!(
+                    f,
+                    "listener {listener} offers TLS, but no certificate is configured"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Inbound {
+    /// Binds every address and begins to accept.
+    ///
+    /// # Errors
+    /// The first listener that cannot be started; none is left running then.
+    pub fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        let Parts { spool, chain, tls } = parts;
+        let rules = ArcSwap::from_pointee(config.rules);
+        let shared = Arc::new(Shared {
+            hostname: config.hostname,
+            rules,
+            spool,
+            chain,
+            tls,
+        });
+        let mut bound = Vec::new();
+        for listener in config.listeners {
+            if listener.tls != TlsMode::None && shared.tls.is_none() {
+                return Err(StartError::NoCertificate {
+                    listener: listener.name,
+                });
+            }
+            let listener = Arc::new(listener);
+            for address in &listener.addresses {
+                bound.push((Arc::clone(&listener), bind(&listener.name, *address)?));
+            }
+        }
+        let (phase, watching) = watch::channel(Phase::Running);
+        let mut inbound = Self {
+            shared,
+            addresses: Vec::new(),
+            phase,
+            acceptors: Vec::new(),
+        };
+        for (listener, socket) in bound {
+            inbound.accept_on(listener, socket, watching.clone());
+        }
+        Ok(inbound)
+    }
+
+    /// The listeners' names and the addresses they really have.
+    #[must_use]
+    pub fn addresses(&self) -> &[(String, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Replaces the rules for every decision from now on.
+    pub fn replace_rules(&self, rules: Rules) {
+        self.shared.rules.store(Arc::new(rules));
+    }
+
+    /// Stops accepting, lets open transactions finish within `grace`, and waits for the last session to end.
+    pub async fn drain(self, grace: Duration) {
+        let _ = self.phase.send(Phase::Draining);
+        let mut acceptors = self.acceptors;
+        let all = async {
+            for acceptor in &mut acceptors {
+                let _ = acceptor.await;
+            }
+        };
+        if tokio::time::timeout(grace, all).await.is_ok() {
+            return;
+        }
+        let _ = self.phase.send(Phase::Aborting);
+        for acceptor in acceptors.iter_mut().filter(|acceptor| !acceptor.is_finished()) {
+            let _ = acceptor.await;
+        }
+    }
+
+    fn accept_on(
+        &mut self,
+        listener: Arc<ListenerConfig>,
+        socket: TcpListener,
+        phase: watch::Receiver<Phase>,
+    ) {
+        if let Ok(address) = socket.local_addr() {
+            tracing::info!(listener = listener.name, %address, "listening");
+            self.addresses.push((listener.name.clone(), address));
+        }
+        let acceptor = Acceptor {
+            shared: Arc::clone(&self.shared),
+            listener,
+            permits: Permits::default(),
+            phase,
+        };
+        self.acceptors.push(tokio::spawn(acceptor.run(socket)));
+    }
+}
+
+/// Accepts on one address and owns the sessions that came of it.
+struct Acceptor {
+    shared: Arc<Shared>,
+    listener: Arc<ListenerConfig>,
+    permits: Permits,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Acceptor {
+    async fn run(mut self, socket: TcpListener) {
+        let mut sessions = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, client)) => self.begin(stream, client, &mut sessions),
+                    Err(error) => {
+                        tracing::warn!(listener = self.listener.name, %error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = sessions.join_next() => {}
+                _ = self.phase.changed() => break,
+            }
+        }
+        drop(socket);
+        while sessions.join_next().await.is_some() {}
+    }
+
+    fn begin(&self, stream: TcpStream, client: SocketAddr, sessions: &mut JoinSet<()>) {
+        let trusted = self.listener.trusts(client.ip());
+        match self.permits.take(client.ip(), trusted, self.listener.limits) {
+            Ok(permit) => {
+                metrics::counter!("pintle_sessions_total", "listener" => self.listener.name.clone())
+                    .increment(1);
+                let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(&self.listener));
+                let serve = connection::serve(shared, listener, stream, client, self.phase.clone());
+                sessions.spawn(async move {
+                    serve.await;
+                    drop(permit);
+                });
+            }
+            Err(crowded) => self.turn_away(&stream, client.ip(), crowded),
+        }
+    }
+
+    /// 421 with one write that does not wait: a flood must not cost more than that.
+    fn turn_away(&self, stream: &TcpStream, client: IpAddr, crowded: Crowded) {
+        let why: &[u8] = match crowded {
+            Crowded::Total => b"421 4.3.2 Too many sessions now; try again later\r\n",
+            Crowded::Address => b"421 4.7.0 Too many sessions from your address; close some first\r\n",
+        };
+        tracing::info!(listener = self.listener.name, %client, ?crowded, "turned away");
+        metrics::counter!("pintle_sessions_refused_total", "listener" => self.listener.name.clone())
+            .increment(1);
+        let _ = stream.try_write(why);
+    }
+}
+
+fn bind(listener: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let make = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            // Each family gets an address of its own in the configuration, so that neither depends on a kernel setting.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    make().map_err(|source| StartError::Bind {
+        listener: listener.to_owned(),
+        address,
+        source,
+    })
+}

@@ -1,0 +1,218 @@
+//! From the header to the commit point: the draft that a body flows into, and the message that is made of it.
+
+use std::sync::Arc;
+
+use pintle_mail::trace::{self, Received};
+use pintle_mail::{Body, BodyError, Bytes, HeaderBlock, QueueId};
+use pintle_policy::{Frozen, Session, Transaction, View};
+use pintle_spool::{Content, Draft, Entry, Hold, NewMessage, Receipt, Spool, SpoolError};
+
+use crate::ids;
+
+/// How much of an edited body is copied at a time, in octets.
+const COPY: usize = 256 * 1024;
+
+/// A message on its way in.
+pub(crate) struct Intake {
+    draft: Option<Draft>,
+    content: Option<Content>,
+    separated: bool,
+    trouble: Option<SpoolError>,
+}
+
+impl Intake {
+    /// Opens a draft.
+    pub(crate) fn begin(spool: &dyn Spool, separated: bool) -> Result<Self, SpoolError> {
+        Ok(Self {
+            draft: Some(spool.begin()?),
+            content: None,
+            separated,
+            trouble: None,
+        })
+    }
+
+    /// Takes the next piece of the body. Trouble is remembered and told at the end, since nothing can be said before.
+    pub(crate) async fn append(&mut self, chunk: Bytes) {
+        if let Some(draft) = &mut self.draft
+            && let Err(error) = draft.append(chunk).await
+        {
+            self.trouble = Some(error);
+            self.draft = None;
+        }
+    }
+
+    /// Ends the body and gives it for reading.
+    pub(crate) async fn finish(&mut self) -> Result<Arc<dyn Body>, SpoolError> {
+        let draft = self
+            .draft
+            .take()
+            .ok_or_else(|| self.trouble.take().unwrap_or(SpoolError::Closed))?;
+        let content = draft.finish().await?;
+        self.content = Some(content.clone());
+        Ok(Arc::new(content))
+    }
+
+    /// Makes the message durable. What the plugins left in the view is what is committed.
+    pub(crate) async fn commit(
+        self,
+        accepted: Accepted<'_>,
+        spool: &dyn Spool,
+    ) -> Result<Receipt, SpoolError> {
+        let Accepted {
+            view,
+            transaction,
+            header,
+            hold,
+            ..
+        } = &accepted;
+        let content = match (&view.message, self.content) {
+            (Some(message), _) if message.body_edited => copy(message.body.as_deref(), spool).await?,
+            (_, Some(content)) => content,
+            (_, None) => return Err(SpoolError::Closed),
+        };
+        let body_empty = content.size() == 0;
+        let has_8bit =
+            view.message.as_ref().is_some_and(|message| message.has_8bit) || !header.as_bytes().is_ascii();
+        let entry = Entry {
+            envelope: transaction.envelope.clone(),
+            received: ids::now(),
+            parent: None,
+            hold: hold.clone(),
+            has_8bit,
+            needs_smtputf8: transaction.envelope.params.smtputf8 && needs_smtputf8(transaction, header),
+            context: Frozen::of(&view.session, transaction).to_bytes(),
+        };
+        let head = accepted.head(self.separated || !body_empty);
+        spool
+            .commit(NewMessage {
+                id: transaction.id,
+                head,
+                content,
+                entry,
+            })
+            .await
+    }
+}
+
+/// A message that nobody objects to.
+pub(crate) struct Accepted<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) transaction: &'a Transaction,
+    pub(crate) header: &'a HeaderBlock,
+    pub(crate) hostname: &'a str,
+    pub(crate) hold: Option<Hold>,
+}
+
+impl Accepted<'_> {
+    /// Our Received field, the header block as edited, and the empty line.
+    fn head(&self, separator: bool) -> Bytes {
+        let mut head = self.received();
+        head.reserve(self.header.as_bytes().len() + 4);
+        head.extend_from_slice(self.header.as_bytes());
+        if !head.ends_with(b"\n") {
+            head.extend_from_slice(b"\r\n");
+        }
+        // A body whose first line follows the header without an empty line would be read as a broken header once ours
+        // stands above it.
+        if separator {
+            head.extend_from_slice(b"\r\n");
+        }
+        head.into()
+    }
+
+    fn received(&self) -> Vec<u8> {
+        let session = &self.view.session;
+        let recipients = &self.transaction.envelope.recipients;
+        let received = Received {
+            hello: session.hello.as_deref().unwrap_or(""),
+            client_name: session.facts.get("iprev.name").map(String::as_str),
+            client: session.client.ip().to_canonical(),
+            by: self.hostname,
+            with: protocol(session, self.transaction.envelope.params.smtputf8),
+            tls: session
+                .tls
+                .as_ref()
+                .map(|tls| (tls.version.as_str(), tls.cipher.as_str())),
+            id: self.transaction.id,
+            // RFC 5321 section 7.2: recipients must not learn of each other.
+            recipient: if let [only] = recipients.as_slice() {
+                Some(&only.address)
+            } else {
+                None
+            },
+            at: ids::now(),
+        };
+        received.to_field()
+    }
+}
+
+/// The protocol's name in a trace field (RFC 3848; RFC 6531 section 4.3).
+fn protocol(session: &Session, smtputf8: bool) -> &'static str {
+    match (
+        session.esmtp,
+        smtputf8,
+        session.tls.is_some(),
+        session.identity.is_some(),
+    ) {
+        (false, ..) => "SMTP",
+        (true, false, false, false) => "ESMTP",
+        (true, false, true, false) => "ESMTPS",
+        (true, false, false, true) => "ESMTPA",
+        (true, false, true, true) => "ESMTPSA",
+        (true, true, false, false) => "UTF8SMTP",
+        (true, true, true, false) => "UTF8SMTPS",
+        (true, true, false, true) => "UTF8SMTPA",
+        (true, true, true, true) => "UTF8SMTPSA",
+    }
+}
+
+/// Whether the message needs SMTPUTF8 at the next hop, beyond the client's having asked for it (RFC 6531 section 3.6).
+fn needs_smtputf8(transaction: &Transaction, header: &HeaderBlock) -> bool {
+    let envelope = &transaction.envelope;
+    !envelope.sender.as_str().is_ascii()
+        || envelope
+            .recipients
+            .iter()
+            .any(|recipient| !recipient.address.is_ascii())
+        || !header.as_bytes().is_ascii()
+}
+
+/// Whether this message has been through too many hands (RFC 5321 section 6.3).
+pub(crate) fn loops(header: &HeaderBlock, max_hops: usize) -> bool {
+    trace::hops(header) >= max_hops
+}
+
+async fn copy(body: Option<&dyn Body>, spool: &dyn Spool) -> Result<Content, SpoolError> {
+    let mut draft = spool.begin()?;
+    if let Some(body) = body {
+        let mut offset = 0;
+        loop {
+            let piece = body
+                .read(offset, COPY)
+                .await
+                .map_err(|BodyError(why)| SpoolError::Store(why))?;
+            if piece.is_empty() {
+                break;
+            }
+            offset += piece.len() as u64;
+            draft.append(piece).await?;
+        }
+    }
+    draft.finish().await
+}
+
+/// What a log line says about a message that was taken.
+pub(crate) fn log_accepted(accepted: &Accepted<'_>, id: QueueId, size: u64) {
+    let session = &accepted.view.session;
+    tracing::info!(
+        queue_id = %id,
+        session = %session.id,
+        listener = session.listener,
+        client = %session.client.ip(),
+        identity = session.identity,
+        from = %accepted.transaction.envelope.sender,
+        recipients = accepted.transaction.envelope.recipients.len(),
+        size,
+        "accepted"
+    );
+}

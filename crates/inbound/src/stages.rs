@@ -1,0 +1,487 @@
+//! The machine's questions, put to the policy chain and to the core's own laws, and the answers.
+//!
+//! Here a session's view is kept: what plugins see, and what they leave. A question is answered from the chain's
+//! decision, then from what the core insists on whatever plugins say: relaying is closed to strangers (law 7), a looping
+//! message is refused, and only a durable commit is a yes to a message (law 1).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pintle_mail::{Bytes, EnhancedCode, Envelope, HeaderBlock, Param, Recipient, Reply, SessionId};
+use pintle_policy::{
+    AuthVerdict, Call, Credentials, Decision, Hook, Message, Notes, Session, TlsFacts, Transaction, Verdict,
+    View,
+};
+use pintle_smtp::server::{self, Headers, Hello, HelloVerb, Offers, Question, Sender};
+use pintle_spool::{Health, Hold, Receipt, SpoolError};
+
+use crate::config::{ListenerConfig, Rules};
+use crate::listener::Shared;
+use crate::receive::{self, Accepted, Intake};
+use crate::{ids, relay};
+
+type Answer = server::Answer<Receipt>;
+
+/// The longest that plugins can delay a reply: clients wait five minutes (RFC 5321 section 4.5.3.2).
+const MAX_DELAY: Duration = Duration::from_secs(120);
+
+/// One session's decisions.
+pub(crate) struct Stages {
+    shared: Arc<Shared>,
+    listener: Arc<ListenerConfig>,
+    view: View,
+    /// The message that is coming in.
+    intake: Option<Intake>,
+    /// The quarantine that an earlier stage chose for the message.
+    quarantine: Option<String>,
+    /// Some recipient was discarded, so that a transaction without recipients is still answered with yes.
+    discarded: bool,
+}
+
+impl Stages {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        listener: Arc<ListenerConfig>,
+        client: SocketAddr,
+        local: SocketAddr,
+    ) -> Self {
+        let session = Session {
+            id: ids::session_id(),
+            listener: listener.name.clone(),
+            client,
+            local,
+            started: ids::now(),
+            hello: None,
+            esmtp: false,
+            tls: None,
+            identity: None,
+            trusted: listener.trusts(client.ip()),
+            extensions: Vec::new(),
+            notes: Notes::default(),
+            facts: BTreeMap::new(),
+        };
+        Self {
+            shared,
+            listener,
+            view: View::of(session),
+            intake: None,
+            quarantine: None,
+            discarded: false,
+        }
+    }
+
+    pub(crate) fn id(&self) -> SessionId {
+        self.view.session.id
+    }
+
+    /// The session is encrypted from now on; what was said before does not count (RFC 3207 section 4.2).
+    pub(crate) fn encrypted(&mut self, facts: pintle_tls::TlsFacts) {
+        let session = Arc::make_mut(&mut self.view.session);
+        session.hello = None;
+        session.identity = None;
+        session.tls = Some(TlsFacts {
+            version: facts.version,
+            cipher: facts.cipher,
+            server_name: facts.server_name,
+            client_certificate_sha256: facts.client_certificate_sha256,
+            client_certificate_subject: None,
+            client_certificate_verified: facts.client_certificate_verified,
+        });
+    }
+
+    /// The transaction is over without a decision on a message.
+    pub(crate) fn reset(&mut self) {
+        self.view.transaction = None;
+        self.view.message = None;
+        self.intake = None;
+        self.quarantine = None;
+        self.discarded = false;
+    }
+
+    pub(crate) async fn body(&mut self, chunk: Bytes) {
+        if let Some(intake) = &mut self.intake {
+            intake.append(chunk).await;
+        }
+    }
+
+    /// The session has ended.
+    pub(crate) async fn end(&mut self) {
+        self.reset();
+        let chain = self.shared.chain.load_full();
+        if chain.wants(Hook::Disconnect) {
+            chain.disconnect(&self.view).await;
+        }
+    }
+
+    pub(crate) async fn answer(&mut self, question: Question) -> Answer {
+        match question {
+            Question::Connect => self.connect().await,
+            Question::Hello(hello) => self.hello(hello).await,
+            Question::Auth(credentials) => self.auth(credentials).await,
+            Question::Sender(sender) => self.sender(sender).await,
+            Question::Recipient(recipient) => self.recipient(recipient).await,
+            Question::Headers(headers) => self.headers(headers).await,
+            Question::Message(message) => {
+                let answer = self.message(message).await;
+                self.reset();
+                answer
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Answer {
+        let decision = self.judge(Call::Connect).await;
+        refusal(&decision).unwrap_or(Answer::Accept(None))
+    }
+
+    async fn hello(&mut self, hello: Hello) -> Answer {
+        let session = Arc::make_mut(&mut self.view.session);
+        session.hello = Some(hello.name.clone());
+        session.esmtp = hello.verb == HelloVerb::Ehlo;
+        if !self.shared.chain.load().wants(Hook::Hello) {
+            return Answer::Accept(None);
+        }
+        let before = hello.offers.params();
+        Arc::make_mut(&mut self.view.session)
+            .extensions
+            .clone_from(&before);
+        let decision = self.judge(Call::Hello(hello.name)).await;
+        let after = std::mem::take(&mut Arc::make_mut(&mut self.view.session).extensions);
+        refusal(&decision).unwrap_or_else(|| {
+            if before == after {
+                Answer::Accept(None)
+            } else {
+                Answer::Offer(edited(hello.offers, &before, &after))
+            }
+        })
+    }
+
+    async fn auth(&mut self, given: server::Credentials) -> Answer {
+        let credentials = Arc::new(Credentials {
+            mechanism: given.mechanism.name().to_owned(),
+            authorization_id: given.authorization_id,
+            username: given.username,
+            password: given.password.expose().to_owned(),
+        });
+        let chain = self.shared.chain.load_full();
+        let mut verdict = chain.authenticate(&credentials, &mut self.view).await.verdict;
+        if verdict == AuthVerdict::Next {
+            let users = self.shared.rules.load().users.clone();
+            verdict = users.judge(&credentials).await;
+        }
+        let session = self.id();
+        tracing::info!(%session, username = credentials.username, verdict = verdict.name(), "authentication");
+        metrics::counter!("pintle_authentications_total", "verdict" => verdict.name()).increment(1);
+        match verdict {
+            AuthVerdict::Granted(identity) => {
+                Arc::make_mut(&mut self.view.session).identity = Some(identity.clone());
+                Answer::Granted { identity }
+            }
+            AuthVerdict::Denied(reply) => Answer::Denied(reply),
+            AuthVerdict::Unavailable(reply) => Answer::Unavailable(reply),
+            AuthVerdict::Next => Answer::Denied(None),
+        }
+    }
+
+    async fn sender(&mut self, sender: Sender) -> Answer {
+        self.reset();
+        // A client is turned away before it sends what could not be kept.
+        match self.shared.spool.health() {
+            Health::Accepting => {}
+            Health::Full => return Answer::Refuse(SpoolError::Full.reply()),
+            Health::Broken(why) => return Answer::Refuse(SpoolError::Broken(why).reply()),
+        }
+        let envelope = Envelope {
+            sender: sender.path,
+            params: sender.params,
+            recipients: Vec::new(),
+        };
+        self.view.transaction = Some(Arc::new(Transaction::new(ids::queue_id(), envelope)));
+        let decision = self.judge(Call::Mail).await;
+        let refused = refusal(&decision);
+        match decision.verdict {
+            Verdict::Quarantine(name) => self.quarantine = Some(name),
+            Verdict::Discard => self.discarded = true,
+            _ => {}
+        }
+        if refused.is_some() {
+            self.view.transaction = None;
+        }
+        refused.unwrap_or(Answer::Accept(None))
+    }
+
+    async fn recipient(&mut self, mut recipient: Recipient) -> Answer {
+        let id = recipient.id;
+        let rules = self.shared.rules.load_full();
+        if recipient.address.is_bare_postmaster()
+            && let Some(postmaster) = &rules.postmaster
+        {
+            recipient.original = Some(std::mem::replace(&mut recipient.address, postmaster.clone()));
+        }
+        self.with_recipients(|recipients| recipients.push(recipient));
+        let decision = self.judge(Call::Recipient(id)).await;
+        let answer = refusal(&decision).or_else(|| self.may_pass(id, &rules));
+        match (answer, decision.verdict) {
+            (Some(refusal), _) => {
+                self.with_recipients(|recipients| recipients.retain(|recipient| recipient.id != id));
+                self.log_refusal("rcpt", &refusal);
+                refusal
+            }
+            (None, Verdict::Discard) => {
+                self.discarded = true;
+                self.with_recipients(|recipients| recipients.retain(|recipient| recipient.id != id));
+                Answer::Accept(None)
+            }
+            (None, verdict) => {
+                if let Verdict::Quarantine(name) = verdict {
+                    self.quarantine = Some(name);
+                }
+                Answer::Accept(None)
+            }
+        }
+    }
+
+    /// Law 7 for the recipient of this id, as the plugins have left it.
+    fn may_pass(&self, id: u32, rules: &Rules) -> Option<Answer> {
+        let recipient = self.view.transaction.as_deref()?.recipient(id)?;
+        relay::check(&self.view.session, recipient, &rules.domains)
+            .err()
+            .map(Answer::Refuse)
+    }
+
+    async fn headers(&mut self, headers: Headers) -> Answer {
+        let block = HeaderBlock::parse(headers.header);
+        if receive::loops(&block, self.shared.rules.load().max_hops) {
+            let reply = Reply::new(
+                554,
+                EnhancedCode(5, 4, 6),
+                "Too many hops: this message seems to loop",
+            );
+            return self.refused("headers", Answer::Refuse(reply));
+        }
+        let mut message = Message::new(block, None);
+        message.has_8bit = !message.header.as_bytes().is_ascii();
+        self.view.message = Some(Arc::new(message));
+        let decision = self.judge(Call::Headers).await;
+        if let Some(refusal) = refusal(&decision) {
+            return self.refused("headers", refusal);
+        }
+        match decision.verdict {
+            Verdict::Quarantine(name) => self.quarantine = Some(name),
+            Verdict::Discard => self.discard_all(),
+            _ => {}
+        }
+        match Intake::begin(self.shared.spool.as_ref(), headers.separated) {
+            Ok(intake) => {
+                self.intake = Some(intake);
+                Answer::Accept(None)
+            }
+            Err(error) => self.refused("headers", self.spool_trouble(&error)),
+        }
+    }
+
+    async fn message(&mut self, counted: server::Message) -> Answer {
+        let Some(mut intake) = self.intake.take() else {
+            return Answer::Refuse(local_error());
+        };
+        let body = match intake.finish().await {
+            Ok(body) => body,
+            Err(error) => return self.spool_trouble(&error),
+        };
+        if let Some(message) = &mut self.view.message {
+            let message = Arc::make_mut(message);
+            message.has_8bit = counted.has_8bit;
+            message.body = Some(body);
+        }
+        let mut decision = self.judge(Call::Message).await;
+        self.weigh_score(&mut decision);
+        if let Some(refusal) = refusal(&decision) {
+            return self.refused("message", refusal);
+        }
+        match decision.verdict {
+            Verdict::Discard => self.discard_all(),
+            Verdict::Quarantine(name) => self.quarantine = Some(name),
+            _ => {}
+        }
+        self.take(intake, counted).await
+    }
+
+    /// The operator's thresholds act where no judge has decided otherwise.
+    fn weigh_score(&self, decision: &mut Decision) {
+        let score = self
+            .view
+            .transaction
+            .as_ref()
+            .map_or(0.0, |transaction| transaction.score());
+        let rules = self.shared.rules.load();
+        if decision.verdict != Verdict::Next {
+            return;
+        }
+        if rules.reject_score.is_some_and(|limit| score >= limit) {
+            let text = format!("Refused: the message scored {score:.1}");
+            decision.verdict = Verdict::Reject(Some(Reply::new(550, EnhancedCode(5, 7, 1), text)));
+        } else if rules.quarantine_score.is_some_and(|limit| score >= limit) {
+            decision.verdict = Verdict::Quarantine("score".to_owned());
+        }
+    }
+
+    /// Nobody objects: commits the message, or drops it where nobody is left to get it.
+    async fn take(&mut self, intake: Intake, counted: server::Message) -> Answer {
+        let (Some(transaction), Some(message)) = (self.view.transaction.clone(), self.view.message.clone())
+        else {
+            return Answer::Refuse(local_error());
+        };
+        if transaction.envelope.recipients.is_empty() {
+            tracing::info!(queue_id = %transaction.id, session = %self.id(), "discarded");
+            metrics::counter!("pintle_messages_discarded_total").increment(1);
+            return Answer::Discard(None);
+        }
+        if let Some(refusal) = self.check_all(&transaction) {
+            return self.refused("message", refusal);
+        }
+        let accepted = Accepted {
+            view: &self.view,
+            transaction: &transaction,
+            header: &message.header,
+            hostname: &self.shared.hostname,
+            hold: self.quarantine.take().map(Hold::Quarantine),
+        };
+        receive::log_accepted(&accepted, transaction.id, counted.header_size + counted.body_size);
+        match intake.commit(accepted, self.shared.spool.as_ref()).await {
+            Ok(receipt) => {
+                metrics::counter!("pintle_messages_accepted_total", "listener" => self.listener.name.clone())
+                    .increment(1);
+                Answer::Accepted { receipt, reply: None }
+            }
+            Err(error) => self.spool_trouble(&error),
+        }
+    }
+
+    /// Law 7 once more: plugins with a grant for the envelope may have written recipients that no RCPT was asked about.
+    fn check_all(&self, transaction: &Transaction) -> Option<Answer> {
+        let rules = self.shared.rules.load();
+        let check = |recipient| relay::check(&self.view.session, recipient, &rules.domains);
+        transaction
+            .envelope
+            .recipients
+            .iter()
+            .find_map(|recipient| check(recipient).err())
+            .map(Answer::Refuse)
+    }
+
+    async fn judge(&mut self, call: Call) -> Decision {
+        let chain = self.shared.chain.load_full();
+        let stage = call.stage();
+        if !chain.wants(stage.hook()) {
+            return Decision::none();
+        }
+        let decision = chain.judge(&call, &mut self.view).await;
+        for step in &decision.steps {
+            let queue_id = self
+                .view
+                .transaction
+                .as_ref()
+                .map(|transaction| tracing::field::display(transaction.id));
+            let fault = step.fault.as_ref().map(|fault| fault.text.as_str());
+            tracing::debug!(
+                target: "pintle::hook", session = %self.id(), queue_id, hook = %stage.hook(), judge = %step.judge,
+                verdict = step.verdict, fault, "judged"
+            );
+        }
+        if decision.delay > Duration::ZERO {
+            tokio::time::sleep(decision.delay.min(MAX_DELAY)).await;
+        }
+        decision
+    }
+
+    fn with_recipients(&mut self, change: impl FnOnce(&mut Vec<Recipient>)) {
+        if let Some(transaction) = &mut self.view.transaction {
+            change(&mut Arc::make_mut(transaction).envelope.recipients);
+        }
+    }
+
+    fn discard_all(&mut self) {
+        self.discarded = true;
+        self.with_recipients(Vec::clear);
+    }
+
+    fn refused(&self, stage: &'static str, answer: Answer) -> Answer {
+        self.log_refusal(stage, &answer);
+        answer
+    }
+
+    fn log_refusal(&self, stage: &'static str, answer: &Answer) {
+        let (Answer::Refuse(reply) | Answer::Close(reply)) = answer else {
+            return;
+        };
+        metrics::counter!("pintle_refusals_total", "stage" => stage).increment(1);
+        let from = self
+            .view
+            .transaction
+            .as_ref()
+            .map(|t| tracing::field::display(t.envelope.sender.clone()));
+        tracing::info!(
+            session = %self.id(), client = %self.view.session.client.ip(), stage, from, reply = %reply, "refused"
+        );
+    }
+
+    fn spool_trouble(&self, error: &SpoolError) -> Answer {
+        tracing::error!(session = %self.id(), %error, "a message could not be stored");
+        Answer::Refuse(error.reply())
+    }
+}
+
+/// The refusal that a decision amounts to, if it is one. Words that no judge chose stand here.
+fn refusal(decision: &Decision) -> Option<Answer> {
+    match &decision.verdict {
+        Verdict::Reject(reply) => {
+            let usual = || Reply::new(550, EnhancedCode(5, 7, 1), "Refused by policy");
+            Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
+        }
+        Verdict::Defer(reply) => {
+            let usual = || {
+                Reply::new(
+                    451,
+                    EnhancedCode(4, 7, 1),
+                    "Cannot be decided now; try again later",
+                )
+            };
+            Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
+        }
+        Verdict::Close(reply) => {
+            let usual = || Reply::new(421, EnhancedCode(4, 7, 0), "Closing the session by policy");
+            Some(Answer::Close(reply.clone().unwrap_or_else(usual)))
+        }
+        Verdict::Next | Verdict::Accept | Verdict::Discard | Verdict::Quarantine(_) => None,
+    }
+}
+
+fn local_error() -> Reply {
+    Reply::new(
+        451,
+        EnhancedCode(4, 3, 0),
+        "Local error in processing; try again later",
+    )
+}
+
+/// The offers as plugins have left them. A keyword that the machine cannot serve is left out, with a line in the log.
+fn edited(mut offers: Offers, before: &[Param], after: &[Param]) -> Offers {
+    for param in before
+        .iter()
+        .filter(|param| !after.iter().any(|kept| kept.name == param.name))
+    {
+        offers.withhold(&param.name);
+    }
+    for param in after.iter().filter(|param| !before.contains(param)) {
+        if let Err(error) = offers.offer(&param.name, param.value.as_deref()) {
+            tracing::warn!(
+                keyword = param.name,
+                ?error,
+                "a plugin offers what cannot be offered"
+            );
+        }
+    }
+    offers
+}
