@@ -361,3 +361,50 @@ async fn a_second_server_helps_when_the_first_is_silent() {
         Ok(vec!["192.0.2.4".into()])
     );
 }
+
+#[tokio::test]
+async fn a_burst_of_questions_is_answered_and_equal_ones_are_asked_once() {
+    let (server, resolver) = start().await;
+    let hosts: String = (0..300)
+        .map(|i| format!("h{i}.example. A 192.0.2.{}\n", i % 250))
+        .collect();
+    server.serve(&hosts);
+    let distinct: Vec<_> = (0..300)
+        .map(|i| (format!("h{i}.example"), RecordKind::A))
+        .collect();
+    let answers = lookup_many(&resolver, &distinct).await;
+    let failed: Vec<_> = answers.iter().filter(|answer| answer.is_err()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+
+    let equal = vec![("missing.example".to_owned(), RecordKind::A); 50];
+    let answers = lookup_many(&resolver, &equal).await;
+    assert!(
+        answers.iter().all(|answer| *answer == Err(DnsError::NxDomain)),
+        "{answers:?}"
+    );
+    assert_eq!(server.count("missing.example", RecordKind::A), 1);
+}
+
+#[tokio::test]
+async fn the_operator_may_shorten_what_is_kept() {
+    let server = ZoneServer::start(ZONE).await;
+    let short = Config {
+        max_ttl: Duration::ZERO,
+        max_negative_ttl: Duration::ZERO,
+        ..server.config()
+    };
+    let resolver = HickoryResolver::new(&short).expect("a resolver");
+    for _ in 0..2 {
+        let kept = resolver
+            .lookup("plain.example", RecordKind::A)
+            .await
+            .expect("an address");
+        assert_eq!(kept.records.len(), 1);
+        assert_eq!(
+            resolver.lookup("missing.example", RecordKind::A).await,
+            Err(DnsError::NxDomain)
+        );
+    }
+    assert_eq!(server.count("plain.example", RecordKind::A), 2);
+    assert_eq!(server.count("missing.example", RecordKind::A), 2);
+}
