@@ -72,7 +72,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_connect::exports::pintle::plugin::on_connect::Guest for Exports {
             fn handle() -> $crate::Verdict {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(), "on_connect")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_connect")
             }
         }
         $crate::bindings::on_connect::export!(Exports with_types_in $crate::bindings::on_connect);
@@ -81,7 +81,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_hello::exports::pintle::plugin::on_hello::Guest for Exports {
             fn handle(name: ::std::string::String) -> $crate::Verdict {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(&name), "on_hello")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin, &name), "on_hello")
             }
         }
         $crate::bindings::on_hello::export!(Exports with_types_in $crate::bindings::on_hello);
@@ -90,7 +90,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_auth::exports::pintle::plugin::on_auth::Guest for Exports {
             fn handle(mechanism: ::std::string::String, credentials: $crate::Credentials) -> $crate::AuthVerdict {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(&mechanism, &credentials), "on_auth")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin, &mechanism, &credentials), "on_auth")
             }
         }
         $crate::bindings::on_auth::export!(Exports with_types_in $crate::bindings::on_auth);
@@ -99,7 +99,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_mail::exports::pintle::plugin::on_mail::Guest for Exports {
             fn handle() -> $crate::Verdict {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(), "on_mail")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_mail")
             }
         }
         $crate::bindings::on_mail::export!(Exports with_types_in $crate::bindings::on_mail);
@@ -108,7 +108,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_rcpt::exports::pintle::plugin::on_rcpt::Guest for Exports {
             fn handle(rcpt: $crate::Recipient) -> $crate::Verdict {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(&rcpt), "on_rcpt")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin, &rcpt), "on_rcpt")
             }
         }
         $crate::bindings::on_rcpt::export!(Exports with_types_in $crate::bindings::on_rcpt);
@@ -117,7 +117,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_headers::exports::pintle::plugin::on_headers::Guest for Exports {
             fn handle() -> $crate::Verdict {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(), "on_headers")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_headers")
             }
         }
         $crate::bindings::on_headers::export!(Exports with_types_in $crate::bindings::on_headers);
@@ -126,7 +126,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_message::exports::pintle::plugin::on_message::Guest for Exports {
             fn handle() -> $crate::Verdict {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(), "on_message")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_message")
             }
         }
         $crate::bindings::on_message::export!(Exports with_types_in $crate::bindings::on_message);
@@ -135,7 +135,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_deliver::exports::pintle::plugin::on_deliver::Guest for Exports {
             fn handle() -> $crate::Verdict {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(), "on_deliver")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_deliver")
             }
         }
         $crate::bindings::on_deliver::export!(Exports with_types_in $crate::bindings::on_deliver);
@@ -144,7 +144,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_delivery_result::exports::pintle::plugin::on_delivery_result::Guest for Exports {
             fn handle(outcomes: ::std::vec::Vec<$crate::Outcome>) {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(&outcomes), "on_delivery_result")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin, &outcomes), "on_delivery_result")
             }
         }
         $crate::bindings::on_delivery_result::export!(Exports with_types_in $crate::bindings::on_delivery_result);
@@ -153,7 +153,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_disconnect::exports::pintle::plugin::on_disconnect::Guest for Exports {
             fn handle() {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(), "on_disconnect")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_disconnect")
             }
         }
         $crate::bindings::on_disconnect::export!(Exports with_types_in $crate::bindings::on_disconnect);
@@ -162,7 +162,7 @@ macro_rules! __export_hook {
         impl $crate::bindings::on_timer::exports::pintle::plugin::on_timer::Guest for Exports {
             fn handle() {
                 let plugin = SLOT.with($crate::plugin::Slot::plugin);
-                $crate::Settle::settle(plugin.$hook(), "on_timer")
+                $crate::Settle::settle(<$plugin>::$hook(&plugin), "on_timer")
             }
         }
         $crate::bindings::on_timer::export!(Exports with_types_in $crate::bindings::on_timer);

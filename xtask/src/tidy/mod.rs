@@ -37,6 +37,7 @@ enum Rule {
     FirstLine,
     Unsafe,
     MachinePath,
+    MergeMark,
     Copy,
     Exception,
 }
@@ -56,6 +57,7 @@ pub(crate) fn tidy() -> Result<(), Fault> {
     }
     found.extend(numbers::spread_violations(&rust));
     found.extend(sources.iter().flat_map(texts::machine_paths));
+    found.extend(sources.iter().flat_map(texts::merge_marks));
     let mut left = exceptions::apply(found);
     left.sort();
     println!(

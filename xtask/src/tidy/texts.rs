@@ -38,6 +38,23 @@ pub(super) fn unsafe_outside(source: &Source) -> Vec<Violation> {
         .collect()
 }
 
+/// What git leaves where two changes met and nobody looked.
+pub(super) fn merge_marks(source: &Source) -> Vec<Violation> {
+    let mark = |line: &str| {
+        ["<", ">"]
+            .iter()
+            .any(|sign| line.starts_with(&format!("{} ", sign.repeat(7))))
+    };
+    let lines = source.text.lines().enumerate().filter(|(_, line)| mark(line));
+    let violation = |(at, _)| Violation {
+        path: source.path.clone(),
+        line: at + 1,
+        rule: Rule::MergeMark,
+        text: "is the mark of a merge that was not finished".to_owned(),
+    };
+    lines.map(violation).collect()
+}
+
 /// Paths that exist on one machine only.
 pub(super) fn machine_paths(source: &Source) -> Vec<Violation> {
     // In pieces, so that this file does not name what it looks for.
@@ -148,6 +165,13 @@ mod tests {
         ] {
             assert_eq!(machine_paths(&source("a.md", &fine)), [], "{fine}");
         }
+    }
+
+    #[test]
+    fn marks_of_a_merge_are_found() {
+        let text = format!("a\n{} HEAD\nb\n", "<".repeat(7));
+        assert_eq!(merge_marks(&source("a.toml", &text))[0].line, 2);
+        assert_eq!(merge_marks(&source("a.md", "a > b\n=======\n")), []);
     }
 
     #[test]
