@@ -17,7 +17,8 @@ pub struct TlsFacts {
     /// The name that the client asked for (SNI), lower case.
     pub server_name: Option<String>,
     /// SHA-256 of the client's certificate in DER, 64 lower-case hexadecimal digits. The client has proved
-    /// that it holds the key; nothing is said about who issued the certificate.
+    /// that it holds the key; nothing is said about who issued the certificate. The subject is left out on
+    /// purpose: anybody can write any name into a certificate that nobody verifies.
     pub client_certificate_sha256: Option<String>,
     /// Whether the client's certificate was verified against roots. Always false as long as certificates
     /// are only recorded.
