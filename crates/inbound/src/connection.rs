@@ -55,7 +55,7 @@ pub(crate) async fn serve(
     // Replies are small and each is waited for: Nagle's algorithm would hold every second one back.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
-    let stages = Stages::new(Arc::clone(&shared), Arc::clone(&listener), client, local);
+    let stages = Stages::new(Arc::clone(&shared), &listener, client, local);
     let mut connection = match Connection::open(shared, listener, stream, stages, phase).await {
         Ok(connection) => connection,
         Err(error) => {

@@ -11,6 +11,7 @@ mod ids;
 mod listener;
 pub mod permits;
 mod receive;
+mod records;
 pub mod relay;
 mod stages;
 mod stream;

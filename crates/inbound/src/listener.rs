@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pintle_policy::Chain;
+use pintle_record::Sink;
 use pintle_spool::Spool;
 use pintle_tls::ServerTls;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -41,6 +42,8 @@ pub struct Parts {
     pub spool: Arc<dyn Spool>,
     /// Who is asked; a reload puts another chain here.
     pub chain: Arc<ArcSwap<Chain>>,
+    /// Who keeps the event log.
+    pub records: Arc<dyn Sink>,
     /// Certificates, where some listener offers TLS.
     pub tls: Option<Arc<ServerTls>>,
 }
@@ -51,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) rules: ArcSwap<Rules>,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) chain: Arc<ArcSwap<Chain>>,
+    pub(crate) records: Arc<dyn Sink>,
     pub(crate) tls: Option<Arc<ServerTls>>,
 }
 
@@ -108,13 +112,19 @@ impl Inbound {
     /// # Errors
     /// The first listener that cannot be started; none is left running then.
     pub fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
-        let Parts { spool, chain, tls } = parts;
+        let Parts {
+            spool,
+            chain,
+            records,
+            tls,
+        } = parts;
         let rules = ArcSwap::from_pointee(config.rules);
         let shared = Arc::new(Shared {
             hostname: config.hostname,
             rules,
             spool,
             chain,
+            records,
             tls,
         });
         let mut bound = Vec::new();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pintle_mail::trace::{self, Received};
-use pintle_mail::{Body, BodyError, Bytes, HeaderBlock, QueueId};
+use pintle_mail::{Body, BodyError, Bytes, HeaderBlock};
 use pintle_policy::{Frozen, Session, Transaction, View};
 use pintle_spool::{Content, Draft, Entry, Hold, NewMessage, Receipt, Spool, SpoolError};
 
@@ -199,20 +199,4 @@ async fn copy(body: Option<&dyn Body>, spool: &dyn Spool) -> Result<Content, Spo
         }
     }
     draft.finish().await
-}
-
-/// What a log line says about a message that was taken.
-pub(crate) fn log_accepted(accepted: &Accepted<'_>, id: QueueId, size: u64) {
-    let session = &accepted.view.session;
-    tracing::info!(
-        queue_id = %id,
-        session = %session.id,
-        listener = session.listener,
-        client = %session.client.ip(),
-        identity = session.identity,
-        from = %accepted.transaction.envelope.sender,
-        recipients = accepted.transaction.envelope.recipients.len(),
-        size,
-        "accepted"
-    );
 }

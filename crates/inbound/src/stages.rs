@@ -20,7 +20,7 @@ use pintle_spool::{Health, Hold, Receipt, SpoolError};
 use crate::config::{ListenerConfig, Rules};
 use crate::listener::Shared;
 use crate::receive::{self, Accepted, Intake};
-use crate::{ids, relay};
+use crate::{ids, records, relay};
 
 type Answer = server::Answer<Receipt>;
 
@@ -30,20 +30,16 @@ const MAX_DELAY: Duration = Duration::from_secs(120);
 /// One session's decisions.
 pub(crate) struct Stages {
     shared: Arc<Shared>,
-    listener: Arc<ListenerConfig>,
     view: View,
     /// The message that is coming in.
     intake: Option<Intake>,
-    /// The quarantine that an earlier stage chose for the message.
-    quarantine: Option<String>,
-    /// Some recipient was discarded, so that a transaction without recipients is still answered with yes.
-    discarded: bool,
+    fate: Fate,
 }
 
 impl Stages {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        listener: Arc<ListenerConfig>,
+        listener: &ListenerConfig,
         client: SocketAddr,
         local: SocketAddr,
     ) -> Self {
@@ -64,11 +60,9 @@ impl Stages {
         };
         Self {
             shared,
-            listener,
             view: View::of(session),
             intake: None,
-            quarantine: None,
-            discarded: false,
+            fate: Fate::default(),
         }
     }
 
@@ -96,8 +90,7 @@ impl Stages {
         self.view.transaction = None;
         self.view.message = None;
         self.intake = None;
-        self.quarantine = None;
-        self.discarded = false;
+        self.fate = Fate::default();
     }
 
     pub(crate) async fn body(&mut self, chunk: Bytes) {
@@ -133,7 +126,8 @@ impl Stages {
 
     async fn connect(&mut self) -> Answer {
         let decision = self.judge(Call::Connect).await;
-        refusal(&decision).unwrap_or(Answer::Accept(None))
+        self.refused(Hook::Connect, &decision)
+            .unwrap_or(Answer::Accept(None))
     }
 
     async fn hello(&mut self, hello: Hello) -> Answer {
@@ -149,7 +143,7 @@ impl Stages {
             .clone_from(&before);
         let decision = self.judge(Call::Hello(hello.name)).await;
         let after = std::mem::take(&mut Arc::make_mut(&mut self.view.session).extensions);
-        refusal(&decision).unwrap_or_else(|| {
+        self.refused(Hook::Hello, &decision).unwrap_or_else(|| {
             if before == after {
                 Answer::Accept(None)
             } else {
@@ -190,8 +184,8 @@ impl Stages {
         // A client is turned away before it sends what could not be kept.
         match self.shared.spool.health() {
             Health::Accepting => {}
-            Health::Full => return Answer::Refuse(SpoolError::Full.reply()),
-            Health::Broken(why) => return Answer::Refuse(SpoolError::Broken(why).reply()),
+            Health::Full => return self.no(Hook::Mail, SpoolError::Full.reply()),
+            Health::Broken(why) => return self.no(Hook::Mail, SpoolError::Broken(why).reply()),
         }
         let envelope = Envelope {
             sender: sender.path,
@@ -200,16 +194,12 @@ impl Stages {
         };
         self.view.transaction = Some(Arc::new(Transaction::new(ids::queue_id(), envelope)));
         let decision = self.judge(Call::Mail).await;
-        let refused = refusal(&decision);
-        match decision.verdict {
-            Verdict::Quarantine(name) => self.quarantine = Some(name),
-            Verdict::Discard => self.discarded = true,
-            _ => {}
-        }
-        if refused.is_some() {
+        if let Some(refusal) = self.refused(Hook::Mail, &decision) {
             self.view.transaction = None;
+            return refusal;
         }
-        refused.unwrap_or(Answer::Accept(None))
+        self.fate.take(decision);
+        Answer::Accept(None)
     }
 
     async fn recipient(&mut self, mut recipient: Recipient) -> Answer {
@@ -222,25 +212,18 @@ impl Stages {
         }
         self.with_recipients(|recipients| recipients.push(recipient));
         let decision = self.judge(Call::Recipient(id)).await;
-        let answer = refusal(&decision).or_else(|| self.may_pass(id, &rules));
-        match (answer, decision.verdict) {
-            (Some(refusal), _) => {
-                self.with_recipients(|recipients| recipients.retain(|recipient| recipient.id != id));
-                self.log_refusal("rcpt", &refusal);
-                refusal
-            }
-            (None, Verdict::Discard) => {
-                self.discarded = true;
-                self.with_recipients(|recipients| recipients.retain(|recipient| recipient.id != id));
-                Answer::Accept(None)
-            }
-            (None, verdict) => {
-                if let Verdict::Quarantine(name) = verdict {
-                    self.quarantine = Some(name);
-                }
-                Answer::Accept(None)
-            }
+        let refusal = refusal(&decision.verdict).or_else(|| self.may_pass(id, &rules));
+        if let Some(refusal) = refusal {
+            let recipient = self.without_recipient(id);
+            self.record_refusal(Hook::Rcpt, recipient.as_ref(), &refusal, decision.by.as_deref());
+            return refusal;
         }
+        if decision.verdict == Verdict::Discard {
+            self.discard(Hook::Rcpt, Some(id), decision.by.as_deref());
+        } else {
+            self.fate.take(decision);
+        }
+        Answer::Accept(None)
     }
 
     /// Law 7 for the recipient of this id, as the plugins have left it.
@@ -259,36 +242,35 @@ impl Stages {
                 EnhancedCode(5, 4, 6),
                 "Too many hops: this message seems to loop",
             );
-            return self.refused("headers", Answer::Refuse(reply));
+            return self.no(Hook::Headers, reply);
         }
         let mut message = Message::new(block, None);
         message.has_8bit = !message.header.as_bytes().is_ascii();
         self.view.message = Some(Arc::new(message));
         let decision = self.judge(Call::Headers).await;
-        if let Some(refusal) = refusal(&decision) {
-            return self.refused("headers", refusal);
+        if let Some(refusal) = self.refused(Hook::Headers, &decision) {
+            return refusal;
         }
-        match decision.verdict {
-            Verdict::Quarantine(name) => self.quarantine = Some(name),
-            Verdict::Discard => self.discard_all(),
-            _ => {}
+        if decision.verdict == Verdict::Discard {
+            self.discard(Hook::Headers, None, decision.by.as_deref());
         }
+        self.fate.take(decision);
         match Intake::begin(self.shared.spool.as_ref(), headers.separated) {
             Ok(intake) => {
                 self.intake = Some(intake);
                 Answer::Accept(None)
             }
-            Err(error) => self.refused("headers", self.spool_trouble(&error)),
+            Err(error) => self.spool_trouble(Hook::Headers, &error),
         }
     }
 
     async fn message(&mut self, counted: server::Message) -> Answer {
         let Some(mut intake) = self.intake.take() else {
-            return Answer::Refuse(local_error());
+            return self.no(Hook::Message, local_error());
         };
         let body = match intake.finish().await {
             Ok(body) => body,
-            Err(error) => return self.spool_trouble(&error),
+            Err(error) => return self.spool_trouble(Hook::Message, &error),
         };
         if let Some(message) = &mut self.view.message {
             let message = Arc::make_mut(message);
@@ -297,14 +279,13 @@ impl Stages {
         }
         let mut decision = self.judge(Call::Message).await;
         self.weigh_score(&mut decision);
-        if let Some(refusal) = refusal(&decision) {
-            return self.refused("message", refusal);
+        if let Some(refusal) = self.refused(Hook::Message, &decision) {
+            return refusal;
         }
-        match decision.verdict {
-            Verdict::Discard => self.discard_all(),
-            Verdict::Quarantine(name) => self.quarantine = Some(name),
-            _ => {}
+        if decision.verdict == Verdict::Discard {
+            self.discard(Hook::Message, None, decision.by.as_deref());
         }
+        self.fate.take(decision);
         self.take(intake, counted).await
     }
 
@@ -331,36 +312,42 @@ impl Stages {
     async fn take(&mut self, intake: Intake, counted: server::Message) -> Answer {
         let (Some(transaction), Some(message)) = (self.view.transaction.clone(), self.view.message.clone())
         else {
-            return Answer::Refuse(local_error());
+            return self.no(Hook::Message, local_error());
         };
-        if transaction.envelope.recipients.is_empty() {
-            tracing::info!(queue_id = %transaction.id, session = %self.id(), "discarded");
-            metrics::counter!("pintle_messages_discarded_total").increment(1);
+        if self.fate.discard || transaction.envelope.recipients.is_empty() {
+            self.discard(Hook::Message, None, None);
             return Answer::Discard(None);
         }
-        if let Some(refusal) = self.check_all(&transaction) {
-            return self.refused("message", refusal);
+        if let Some(reply) = self.check_all(&transaction) {
+            return self.no(Hook::Message, reply);
         }
+        let quarantine = self.fate.quarantine.take();
         let accepted = Accepted {
             view: &self.view,
             transaction: &transaction,
             header: &message.header,
             hostname: &self.shared.hostname,
-            hold: self.quarantine.take().map(Hold::Quarantine),
+            hold: quarantine.clone().map(Hold::Quarantine),
         };
-        receive::log_accepted(&accepted, transaction.id, counted.header_size + counted.body_size);
         match intake.commit(accepted, self.shared.spool.as_ref()).await {
             Ok(receipt) => {
-                metrics::counter!("pintle_messages_accepted_total", "listener" => self.listener.name.clone())
-                    .increment(1);
+                let size = counted.header_size + counted.body_size;
+                records::reception(
+                    &*self.shared.records,
+                    &self.view,
+                    &transaction,
+                    size,
+                    quarantine.as_deref(),
+                );
+                metrics::counter!("pintle_messages_accepted_total").increment(1);
                 Answer::Accepted { receipt, reply: None }
             }
-            Err(error) => self.spool_trouble(&error),
+            Err(error) => self.spool_trouble(Hook::Message, &error),
         }
     }
 
     /// Law 7 once more: plugins with a grant for the envelope may have written recipients that no RCPT was asked about.
-    fn check_all(&self, transaction: &Transaction) -> Option<Answer> {
+    fn check_all(&self, transaction: &Transaction) -> Option<Reply> {
         let rules = self.shared.rules.load();
         let check = |recipient| relay::check(&self.view.session, recipient, &rules.domains);
         transaction
@@ -368,7 +355,6 @@ impl Stages {
             .recipients
             .iter()
             .find_map(|recipient| check(recipient).err())
-            .map(Answer::Refuse)
     }
 
     async fn judge(&mut self, call: Call) -> Decision {
@@ -378,18 +364,7 @@ impl Stages {
             return Decision::none();
         }
         let decision = chain.judge(&call, &mut self.view).await;
-        for step in &decision.steps {
-            let queue_id = self
-                .view
-                .transaction
-                .as_ref()
-                .map(|transaction| tracing::field::display(transaction.id));
-            let fault = step.fault.as_ref().map(|fault| fault.text.as_str());
-            tracing::debug!(
-                target: "pintle::hook", session = %self.id(), queue_id, hook = %stage.hook(), judge = %step.judge,
-                verdict = step.verdict, fault, "judged"
-            );
-        }
+        records::verdicts(&*self.shared.records, &self.view, stage.hook(), &decision);
         if decision.delay > Duration::ZERO {
             tokio::time::sleep(decision.delay.min(MAX_DELAY)).await;
         }
@@ -402,40 +377,78 @@ impl Stages {
         }
     }
 
-    fn discard_all(&mut self) {
-        self.discarded = true;
-        self.with_recipients(Vec::clear);
+    /// Takes a recipient out of the transaction.
+    fn without_recipient(&mut self, id: u32) -> Option<Recipient> {
+        let transaction = Arc::make_mut(self.view.transaction.as_mut()?);
+        let recipients = &mut transaction.envelope.recipients;
+        let at = recipients.iter().position(|recipient| recipient.id == id)?;
+        Some(recipients.remove(at))
     }
 
-    fn refused(&self, stage: &'static str, answer: Answer) -> Answer {
-        self.log_refusal(stage, &answer);
-        answer
-    }
-
-    fn log_refusal(&self, stage: &'static str, answer: &Answer) {
-        let (Answer::Refuse(reply) | Answer::Close(reply)) = answer else {
+    /// Drops one recipient, or all, and writes the record that law 1 asks for.
+    fn discard(&mut self, stage: Hook, id: Option<u32>, by: Option<&str>) {
+        let Some(transaction) = &mut self.view.transaction else {
             return;
         };
-        metrics::counter!("pintle_refusals_total", "stage" => stage).increment(1);
-        let from = self
-            .view
-            .transaction
-            .as_ref()
-            .map(|t| tracing::field::display(t.envelope.sender.clone()));
-        tracing::info!(
-            session = %self.id(), client = %self.view.session.client.ip(), stage, from, reply = %reply, "refused"
-        );
+        let transaction = Arc::make_mut(transaction);
+        let everybody = std::mem::take(&mut transaction.envelope.recipients);
+        let (gone, left) = everybody
+            .into_iter()
+            .partition::<Vec<_>, _>(|r| id.is_none_or(|id| r.id == id));
+        transaction.envelope.recipients = left;
+        if !gone.is_empty() {
+            records::discard(&*self.shared.records, transaction, stage, &gone, by);
+        }
     }
 
-    fn spool_trouble(&self, error: &SpoolError) -> Answer {
+    /// The refusal that a decision amounts to, recorded.
+    fn refused(&self, stage: Hook, decision: &Decision) -> Option<Answer> {
+        let refusal = refusal(&decision.verdict)?;
+        self.record_refusal(stage, None, &refusal, decision.by.as_deref());
+        Some(refusal)
+    }
+
+    /// A refusal of the core's own, recorded.
+    fn no(&self, stage: Hook, reply: Reply) -> Answer {
+        let refusal = Answer::Refuse(reply);
+        self.record_refusal(stage, None, &refusal, None);
+        refusal
+    }
+
+    fn record_refusal(&self, stage: Hook, recipient: Option<&Recipient>, answer: &Answer, by: Option<&str>) {
+        if let Answer::Refuse(reply) | Answer::Close(reply) = answer {
+            records::rejection(&*self.shared.records, &self.view, stage, recipient, reply, by);
+        }
+    }
+
+    fn spool_trouble(&self, stage: Hook, error: &SpoolError) -> Answer {
         tracing::error!(session = %self.id(), %error, "a message could not be stored");
-        Answer::Refuse(error.reply())
+        self.no(stage, error.reply())
     }
 }
 
-/// The refusal that a decision amounts to, if it is one. Words that no judge chose stand here.
-fn refusal(decision: &Decision) -> Option<Answer> {
-    match &decision.verdict {
+/// What earlier stages decided for the message as a whole.
+#[derive(Debug, Default)]
+struct Fate {
+    /// Drop it, whoever its recipients are.
+    discard: bool,
+    /// Hold it in the quarantine of this name.
+    quarantine: Option<String>,
+}
+
+impl Fate {
+    fn take(&mut self, decision: Decision) {
+        match decision.verdict {
+            Verdict::Discard => self.discard = true,
+            Verdict::Quarantine(name) => self.quarantine = Some(name),
+            _ => {}
+        }
+    }
+}
+
+/// The refusal that a verdict amounts to, if it is one. Words that no judge chose stand here.
+fn refusal(verdict: &Verdict) -> Option<Answer> {
+    match verdict {
         Verdict::Reject(reply) => {
             let usual = || Reply::new(550, EnhancedCode(5, 7, 1), "Refused by policy");
             Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
