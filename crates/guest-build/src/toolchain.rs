@@ -135,6 +135,8 @@ impl Debian {
         // Building the standard library is an unstable flag of cargo, and this is the stable compiler's leave to use it.
         command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
         command.env("RUSTFLAGS", "-L/usr/lib/wasm32-wasi");
+        // Set by an outer cargo to the libraries of its own toolchain.
+        command.env_remove("LD_LIBRARY_PATH");
         command
     }
 }

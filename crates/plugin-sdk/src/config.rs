@@ -77,6 +77,12 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_is_told_in_the_operators_terms() {
+        let text = read::<Sample>(r#"{"zones": [{"naem": "a"}]}"#).unwrap_err().text;
+        assert_eq!(text, "unknown field `naem`, expected `name`");
+    }
+
+    #[test]
     fn no_configuration_is_an_empty_table() {
         for json in ["", "null", " {} "] {
             assert_eq!(read::<Sample>(json), Ok(Sample::default()));
