@@ -16,13 +16,23 @@ pub(crate) fn read<P: DeserializeOwned>(json: &str) -> Result<P, ConfigError> {
     let mut reader = serde_json::Deserializer::from_str(json);
     let config = serde_path_to_error::deserialize(&mut reader).map_err(|error| ConfigError {
         at: pointer(error.path()),
-        text: error.inner().to_string(),
+        text: text(error.inner()),
     })?;
     reader.end().map_err(|error| ConfigError {
         at: String::new(),
-        text: error.to_string(),
+        text: text(&error),
     })?;
     Ok(config)
+}
+
+/// Without line and column, which count in the JSON text that the host made and the operator never saw.
+fn text(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let is_place = |rest: &str| rest.chars().all(|c| c.is_ascii_digit() || " column".contains(c));
+    match text.rsplit_once(" at line ") {
+        Some((before, rest)) if is_place(rest) => before.to_owned(),
+        _ => text,
+    }
 }
 
 /// RFC 6901 section 3: `~` and `/` in a key are written `~0` and `~1`.
