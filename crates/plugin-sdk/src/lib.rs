@@ -59,8 +59,8 @@
 //! # Building
 //!
 //! The crate type is `cdylib` and the target `wasm32-wasip2`; what comes out is the component to put into the plugin
-//! folder. Off that target everything compiles, so that functions which call no service can be unit-tested natively;
-//! calling a service there panics.
+//! folder. Off that target `cargo check` and `cargo test` work, so that functions which call no service can be
+//! unit-tested natively; calling a service there panics, and `cargo build` has nothing to link.
 //!
 //! State between calls belongs to the host ([`session::set_note`], [`kv`]): the host may drop an instance whenever it
 //! likes, and every call may meet another one.
