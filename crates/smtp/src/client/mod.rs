@@ -16,25 +16,49 @@
 //! said before TLS counts after it; QUIT is never pipelined behind the final dot. It leaves to the host: names and
 //! addresses, the handshake and its certificates, which message goes when, and what an outcome means for the queue.
 
+mod auth;
+mod body;
+mod commands;
 mod config;
+mod core;
+mod dialogue;
+mod end;
+mod extensions;
+mod greeting;
+mod hello;
+mod idle;
+mod ledger;
 mod outcome;
 mod reply_reader;
+mod start_tls;
+mod state;
+mod stuffing;
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
-pub use config::{Channel, Config, Credentials, EightBit, Limits, Protocol, Timeouts, Transfer};
-pub use outcome::{
+use self::core::Core;
+use self::dialogue::Dialogue;
+use self::greeting::Greeting;
+use self::hello::Hello;
+use self::reply_reader::ReplyReader;
+use self::state::{State, Stop, Turn};
+
+pub use self::config::{Channel, Config, Credentials, EightBit, Limits, Protocol, Timeouts, Transfer};
+pub use self::extensions::{Extensions, Peer};
+pub use self::outcome::{
     Closed, Content, Delivery, DsnRelay, Event, Fault, Lack, Outcome, Owner, RecipientOutcome, Speaker, Step,
     Transaction, is_hop_trouble,
 };
-pub use reply_reader::ReplyFault;
+pub use self::reply_reader::ReplyFault;
 
 /// One session with a next hop.
 #[derive(Debug)]
 pub struct Session {
-    config: Config,
+    core: Core,
+    reader: ReplyReader,
+    state: State,
 }
 
 /// The session cannot take a transaction now; here it is back, untouched.
@@ -45,21 +69,46 @@ impl Session {
     /// A session over a connection just opened; the next hop speaks first.
     #[must_use]
     pub fn new(config: Config, now: Instant) -> Self {
-        let _ = now;
-        Self { config }
+        let reader = ReplyReader::new(config.limits);
+        let mut core = Core::new(config);
+        let state = Greeting::begin(&mut core, now);
+        Self { core, reader, state }
     }
 
     /// Takes bytes that the next hop sent.
-    pub fn receive(&mut self, bytes: &[u8], now: Instant) {
-        let _ = (bytes, now);
+    pub fn receive(&mut self, mut bytes: &[u8], now: Instant) {
+        while !bytes.is_empty() {
+            match self.state {
+                State::Closed => return,
+                // RFC 3207 section 6, CVE-2011-0411: what came in the clear must not be taken for what came under TLS.
+                State::Handshake => return self.fault(Fault::PlaintextAfterStartTls),
+                _ => {}
+            }
+            match self.reader.next(&mut bytes) {
+                Ok(Some(reply)) => self.turn(|state, core| state.on_reply(reply, core, now)),
+                Ok(None) => {}
+                Err(fault) => self.fault(Fault::Reply(fault)),
+            }
+        }
     }
 
     /// The connection ended or failed: nothing more will come, nothing more can be written.
-    pub fn connection_lost(&mut self) {}
+    pub fn connection_lost(&mut self) {
+        let why = match self.state {
+            State::Quit => Closed::Quit,
+            _ => Closed::Lost(self.state.step()),
+        };
+        self.close(why);
+    }
 
     /// The handshake that [`Event::StartTls`] asked for is done.
     pub fn tls_started(&mut self, now: Instant) {
-        let _ = now;
+        if matches!(self.state, State::Handshake) {
+            self.core.channel = Channel::Tls;
+            // RFC 3207 section 4.2: everything known of the server is forgotten, and EHLO said anew.
+            self.core.peer = Peer::default();
+            self.state = Hello::begin(&mut self.core, now);
+        }
     }
 
     /// Begins a transaction. Exactly one [`Event::Done`] will follow.
@@ -68,99 +117,156 @@ impl Session {
     /// Gives the transaction back when the session is not ready: no [`Event::Ready`] was seen since the last one, or the
     /// next hop has closed it since.
     pub fn send(&mut self, transaction: Transaction, now: Instant) -> Result<(), NotReady> {
-        let _ = now;
-        Err(NotReady(Box::new(transaction)))
+        match &self.state {
+            State::Idle(idle) => {
+                self.state = Dialogue::begin(transaction, idle.slate, &mut self.core, now);
+                Ok(())
+            }
+            _ => Err(NotReady(Box::new(transaction))),
+        }
     }
 
     /// The next piece of the message, header first: whole lines or not, with CRLF line ends, of any size (the host's
     /// choice bounds memory; 16 to 64 KiB are good). Ignored when the transaction ended in the meantime.
     pub fn body(&mut self, piece: Bytes, now: Instant) {
-        let _ = (piece, now);
+        if let State::Body(body) = &mut self.state {
+            body.take(piece, &mut self.core, now);
+        }
     }
 
     /// The message has been given whole.
     pub fn end_of_body(&mut self, now: Instant) {
-        let _ = now;
+        self.turn(|state, core| match state {
+            State::Body(body) => Ok(body.finish(core, now)),
+            other => Ok(other),
+        });
     }
 
-    /// Asks an idle session whether it is still alive (NOOP); [`Event::Ready`] or [`Event::Closed`] follows. Does nothing
-    /// when a transaction is under way.
+    /// Asks an idle session whether it is still alive (NOOP, or the RSET that is due anyway); [`Event::Ready`] or
+    /// [`Event::Closed`] follows. Does nothing in any other state.
     pub fn probe(&mut self, now: Instant) {
-        let _ = now;
+        self.turn(|state, core| match state {
+            State::Idle(idle) => Ok(idle.probe(core, now)),
+            other => Ok(other),
+        });
     }
 
     /// Ends an idle session politely; [`Event::Closed`] follows. In any other state it is [`Self::abandon`].
     pub fn quit(&mut self, now: Instant) {
-        let _ = now;
+        if matches!(self.state, State::Idle(_)) {
+            let patience = self.core.config.timeouts.quit;
+            self.core.command("QUIT", patience, now);
+            self.state = State::Quit;
+        } else {
+            self.abandon();
+        }
     }
 
     /// Gives up at once, say when the message cannot be read; what is under way is deferred. Nothing more is written.
-    pub fn abandon(&mut self) {}
+    pub fn abandon(&mut self) {
+        self.close(Closed::Abandoned(self.state.step()));
+    }
 
     /// The next bytes to write, in order; none when there are no more for now. Small pieces are already joined.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
-        None
+        let piece = self.core.out.take();
+        if let State::Body(body) = &mut self.state {
+            body.ask(&mut self.core);
+        }
+        piece
     }
 
     /// What happened next.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.core.events.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] must be called, unless something else happens before.
+    /// When [`Self::handle_timeout`] must be called, unless something else happens before. An idle session has no
+    /// deadline: how long to keep it is the host's choice.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.core.deadline
     }
 
     /// Tells the session that time has passed; harmless when nothing is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        if self.core.deadline.is_some_and(|deadline| deadline <= now) {
+            let why = match self.state {
+                State::Quit => Closed::Quit,
+                _ => Closed::TimedOut(self.state.step()),
+            };
+            self.close(why);
+        }
     }
 
     /// Whether [`Self::send`] would be taken.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        false
+        matches!(self.state, State::Idle(_))
     }
 
     /// What the next hop said of itself.
     #[must_use]
     pub fn peer(&self) -> &Peer {
-        unreachable!("{:?}", self.config)
+        &self.core.peer
+    }
+
+    /// What the bytes run over now.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.core.channel
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        let step = self.state.step();
+        self.close(Closed::Fault { step, fault });
+    }
+
+    fn close(&mut self, why: Closed) {
+        self.turn(|state, _| match state {
+            State::Closed => Ok(State::Closed),
+            state => Err(state.stop(why)),
+        });
+    }
+
+    /// Consumes the state for the next one, or ends the session.
+    fn turn(&mut self, go: impl FnOnce(State, &mut Core) -> Turn) {
+        let state = std::mem::replace(&mut self.state, State::Closed);
+        match go(state, &mut self.core) {
+            Ok(next) => self.state = next,
+            Err(stop) => self.stop(*stop),
+        }
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        let core = &mut self.core;
+        core.deadline = None;
+        core.out.clear();
+        if let Some(ledger) = stop.ledger {
+            core.event(Event::Done(ledger.close_lost(&stop.why)));
+        }
+        if is_worth_a_quit(&stop.why) {
+            core.line("QUIT");
+        }
+        core.event(Event::Closed(stop.why));
     }
 }
 
-/// What the next hop said of itself so far.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Peer {
-    /// The text of its greeting.
-    pub greeting: String,
-    /// What it offers since the last EHLO.
-    pub extensions: Extensions,
-}
-
-/// What a next hop offers.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Extensions {
-    /// PIPELINING (RFC 2920).
-    pub pipelining: bool,
-    /// 8BITMIME (RFC 6152).
-    pub eight_bit_mime: bool,
-    /// SMTPUTF8 (RFC 6531).
-    pub smtputf8: bool,
-    /// DSN (RFC 3461).
-    pub dsn: bool,
-    /// STARTTLS (RFC 3207).
-    pub starttls: bool,
-    /// REQUIRETLS (RFC 8689).
-    pub require_tls: bool,
-    /// CHUNKING (RFC 3030).
-    pub chunking: bool,
-    /// BINARYMIME (RFC 3030).
-    pub binary_mime: bool,
-    /// SIZE (RFC 1870); zero when no limit was named.
-    pub size: Option<u64>,
-    /// The mechanisms of AUTH (RFC 4954), in upper case.
-    pub auth: Vec<String>,
+/// Whether the next hop listens for a command and for nothing else, so that QUIT can be neither pipelined behind DATA nor
+/// become a line of the message. RFC 5321 section 3.1 wants QUIT even after a greeting of 554.
+fn is_worth_a_quit(why: &Closed) -> bool {
+    match why {
+        Closed::Refused { step, reply } => {
+            let listening = [
+                Step::Greeting,
+                Step::Hello,
+                Step::StartTls,
+                Step::Auth,
+                Step::Probe,
+            ];
+            reply.code != 421 && listening.contains(step)
+        }
+        Closed::Lacking(_) => true,
+        _ => false,
+    }
 }

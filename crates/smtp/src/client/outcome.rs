@@ -277,6 +277,21 @@ impl Closed {
         }
     }
 
+    /// Where in the dialogue the session ended.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        match self {
+            Self::Quit => Step::Quit,
+            Self::Refused { step, .. }
+            | Self::Fault { step, .. }
+            | Self::Lost(step)
+            | Self::TimedOut(step)
+            | Self::Abandoned(step) => *step,
+            Self::Lacking(Lack::StartTls) => Step::StartTls,
+            Self::Lacking(Lack::Auth | Lack::AuthWithoutTls) => Step::Auth,
+        }
+    }
+
     /// Who spoke [`Self::reply`].
     #[must_use]
     pub fn speaker(&self) -> Speaker {

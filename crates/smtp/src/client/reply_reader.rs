@@ -70,11 +70,6 @@ impl ReplyReader {
         }
     }
 
-    /// Whether part of a reply is held.
-    pub(crate) fn is_midway(&self) -> bool {
-        !self.line.is_empty() || self.partial.is_some()
-    }
-
     /// Takes bytes off the front of `input` up to the end of a reply; none when more input is needed.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Reply>, ReplyFault> {
         while let Some(end) = memchr::memchr(b'\n', input) {

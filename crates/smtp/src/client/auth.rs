@@ -1,0 +1,97 @@
+//! AUTH PLAIN (RFC 4616) and AUTH LOGIN, as RFC 4954 frames them, for smart hosts that want to know us.
+
+use std::time::Instant;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use pintle_mail::{Reply, Severity};
+
+use super::config::{Channel, Credentials};
+use super::core::Core;
+use super::idle::Idle;
+use super::outcome::{Closed, Fault, Lack, Step};
+use super::state::{State, Stop, Turn};
+
+/// What the next reply answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Auth {
+    /// `AUTH PLAIN` without an initial response: 334 asks for it.
+    PlainChallenge,
+    /// `AUTH LOGIN`: 334 asks for the user.
+    LoginUser,
+    /// The user: 334 asks for the password.
+    LoginPassword,
+    /// The last of the credentials: 235 or a refusal.
+    Verdict,
+}
+
+/// The longest command line, CRLF included (RFC 5321 section 4.5.3.1.4).
+const MAX_LINE: usize = 512;
+
+/// Authenticates when there are credentials, and makes the session ready when there are none.
+pub(super) fn begin(core: &mut Core, now: Instant) -> Turn {
+    let Some(credentials) = &core.config.credentials else {
+        return Ok(Idle::fresh(core));
+    };
+    // RFC 4954 section 4: mechanisms that do not hide the password belong under TLS.
+    if core.channel == Channel::Plain && !credentials.in_clear {
+        return Err(Stop::new(Closed::Lacking(Lack::AuthWithoutTls)));
+    }
+    let offered = |name: &str| core.offers().auth.iter().any(|mechanism| mechanism == name);
+    let (line, auth) = if offered("PLAIN") {
+        plain_line(credentials)
+    } else if offered("LOGIN") {
+        ("AUTH LOGIN".to_owned(), Auth::LoginUser)
+    } else {
+        return Err(Stop::new(Closed::Lacking(Lack::Auth)));
+    };
+    core.command(&line, core.config.timeouts.command, now);
+    Ok(State::Auth(auth))
+}
+
+fn plain_line(credentials: &Credentials) -> (String, Auth) {
+    let line = format!("AUTH PLAIN {}", plain_response(credentials));
+    // RFC 4954 section 4: an initial response that makes the line too long waits for the challenge.
+    if line.len() + 2 > MAX_LINE {
+        ("AUTH PLAIN".to_owned(), Auth::PlainChallenge)
+    } else {
+        (line, Auth::Verdict)
+    }
+}
+
+fn plain_response(credentials: &Credentials) -> String {
+    STANDARD.encode(format!("\0{}\0{}", credentials.user, credentials.password))
+}
+
+impl Auth {
+    pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
+        match (reply.severity(), reply.code) {
+            (Severity::Positive, 235) => Ok(Idle::fresh(core)),
+            (Severity::Intermediate, 334) => self.respond(core, now),
+            (Severity::Transient | Severity::Permanent, _) => Err(Stop::new(Closed::Refused {
+                step: Step::Auth,
+                reply,
+            })),
+            _ => Err(Stop::unexpected(Step::Auth, &reply)),
+        }
+    }
+
+    fn respond(self, core: &mut Core, now: Instant) -> Turn {
+        let (response, next) = match (self, &core.config.credentials) {
+            (Self::PlainChallenge, Some(credentials)) => (plain_response(credentials), Self::Verdict),
+            // The texts of LOGIN's challenges vary between servers; only their order counts.
+            (Self::LoginUser, Some(credentials)) => (STANDARD.encode(&credentials.user), Self::LoginPassword),
+            (Self::LoginPassword, Some(credentials)) => {
+                (STANDARD.encode(&credentials.password), Self::Verdict)
+            }
+            _ => {
+                return Err(Stop::new(Closed::Fault {
+                    step: Step::Auth,
+                    fault: Fault::Challenge,
+                }));
+            }
+        };
+        core.command(&response, core.config.timeouts.command, now);
+        Ok(State::Auth(next))
+    }
+}

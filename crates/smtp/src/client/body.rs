@@ -1,0 +1,171 @@
+//! The message on its way: dot-stuffed after DATA, or in chunks by BDAT (RFC 3030), as much at a time as fits the way
+//! out.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use pintle_mail::Reply;
+
+use super::core::Core;
+use super::end::{Drain, End};
+use super::ledger::Ledger;
+use super::outcome::{Closed, Event, Fault, Outcome, Step};
+use super::state::{State, Stop, Turn, unexpected};
+use super::stuffing::{Stuffer, Tail};
+
+/// The next hop takes the message.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) ledger: Ledger,
+    framing: Framing,
+    demand: Demand,
+}
+
+#[derive(Debug)]
+enum Framing {
+    Dots(Stuffer),
+    Chunks(Chunks),
+}
+
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    /// A piece was asked for.
+    Asked,
+    /// Enough is on its way.
+    Enough,
+}
+
+/// BDAT: one piece is held back, so that the last one can say LAST.
+#[derive(Debug)]
+struct Chunks {
+    held: Bytes,
+    tail: Tail,
+    /// Chunks without a reply.
+    unanswered: usize,
+    /// How many of those may be.
+    window: usize,
+}
+
+impl Body {
+    pub(super) fn begin_data(ledger: Ledger, core: &mut Core, now: Instant) -> State {
+        Self::begin(ledger, Framing::Dots(Stuffer::new()), core, now)
+    }
+
+    pub(super) fn begin_chunks(ledger: Ledger, core: &mut Core, now: Instant) -> State {
+        // RFC 3030 section 2: BDAT may be pipelined. Few suffice to keep the line busy.
+        let chunks = Chunks {
+            held: Bytes::new(),
+            tail: Tail::LineStart,
+            unanswered: 0,
+            window: if core.offers().pipelining { 4 } else { 1 },
+        };
+        Self::begin(ledger, Framing::Chunks(chunks), core, now)
+    }
+
+    fn begin(ledger: Ledger, framing: Framing, core: &mut Core, now: Instant) -> State {
+        core.expect(core.config.timeouts.block, now);
+        let mut body = Self {
+            ledger,
+            framing,
+            demand: Demand::Enough,
+        };
+        body.ask(core);
+        State::Body(body)
+    }
+
+    /// Asks for the next piece when there is room for it.
+    pub(super) fn ask(&mut self, core: &mut Core) {
+        let open = match &self.framing {
+            Framing::Dots(_) => true,
+            Framing::Chunks(chunks) => chunks.unanswered < chunks.window,
+        };
+        if self.demand == Demand::Enough && open && core.out.len() < core.config.limits.transmit {
+            self.demand = Demand::Asked;
+            core.event(Event::NeedBody);
+        }
+    }
+
+    pub(super) fn take(&mut self, piece: Bytes, core: &mut Core, now: Instant) {
+        // RFC 5321 section 4.5.3.2.5: the clock for a block of data starts with the block.
+        core.expect(core.config.timeouts.block, now);
+        self.demand = Demand::Enough;
+        match &mut self.framing {
+            Framing::Dots(stuffer) => stuffer.write(piece, &mut core.out),
+            Framing::Chunks(chunks) => chunks.write(piece, core),
+        }
+        self.ask(core);
+    }
+
+    pub(super) fn finish(self, core: &mut Core, now: Instant) -> State {
+        core.expect(core.config.timeouts.end, now);
+        let chunks = match self.framing {
+            Framing::Dots(stuffer) => {
+                stuffer.finish(&mut core.out);
+                0
+            }
+            Framing::Chunks(chunks) => chunks.finish(core),
+        };
+        End::begin(self.ledger, chunks)
+    }
+
+    pub(super) fn on_reply(mut self, reply: Reply, core: &mut Core) -> Turn {
+        match &mut self.framing {
+            Framing::Dots(_) => Err(self.interrupted(reply)),
+            Framing::Chunks(chunks) if chunks.unanswered > 0 => match reply.code / 100 {
+                2 => {
+                    chunks.unanswered -= 1;
+                    self.ask(core);
+                    Ok(State::Body(self))
+                }
+                3 => Err(Stop::during(self.ledger, unexpected(Step::Body, &reply))),
+                _ => {
+                    let left = chunks.unanswered - 1;
+                    self.ledger.settle_rest(&Outcome::refused(reply), Step::Body);
+                    Ok(Drain::begin(self.ledger, left, core))
+                }
+            },
+            Framing::Chunks(_) => Err(Stop::during(self.ledger, unsolicited(&reply))),
+        }
+    }
+
+    /// A reply before the final dot. A refusal is believed, since many servers cannot wait to say it, but the session
+    /// is lost: there is no way to stop a message half way.
+    fn interrupted(mut self, reply: Reply) -> Box<Stop> {
+        if reply.code < 400 {
+            return Stop::during(self.ledger, unsolicited(&reply));
+        }
+        self.ledger
+            .settle_rest(&Outcome::refused(reply.clone()), Step::Body);
+        let step = Step::Body;
+        Stop::during(self.ledger, Closed::Refused { step, reply })
+    }
+}
+
+fn unsolicited(reply: &Reply) -> Closed {
+    Closed::Fault {
+        step: Step::Body,
+        fault: Fault::Unsolicited(reply.code),
+    }
+}
+
+impl Chunks {
+    fn write(&mut self, piece: Bytes, core: &mut Core) {
+        self.tail = self.tail.after(&piece);
+        let ready = std::mem::replace(&mut self.held, piece);
+        if !ready.is_empty() {
+            core.line(&format!("BDAT {}", ready.len()));
+            core.out.put_piece(ready);
+            self.unanswered += 1;
+        }
+    }
+
+    /// Sends the last chunk and gives the number of replies that come before its own.
+    fn finish(self, core: &mut Core) -> usize {
+        let end = self.tail.missing_end();
+        core.line(&format!("BDAT {} LAST", self.held.len() + end.len()));
+        core.out.put_piece(self.held);
+        core.out.put(end);
+        self.unanswered
+    }
+}

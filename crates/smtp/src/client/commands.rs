@@ -1,0 +1,162 @@
+//! MAIL and RCPT with their parameters: those that the next hop offers and the message needs, and no others.
+
+use std::fmt::Write as _;
+
+use pintle_mail::{BodyType, EnhancedCode, Notify, Recipient, Reply, Return};
+
+use super::Extensions;
+use super::config::{Channel, EightBit};
+use super::core::Core;
+use super::ledger::Ledger;
+use super::outcome::{Content, Transaction};
+
+/// `MAIL FROM:<…>` with its parameters.
+pub(super) fn mail(transaction: &Transaction, offers: &Extensions) -> String {
+    let params = &transaction.envelope.params;
+    let mut line = format!("MAIL FROM:<{}>", transaction.envelope.sender);
+    // RFC 1870 section 6: the size that will be sent, not the one that was once announced.
+    if offers.size.is_some() {
+        let _ = write!(line, " SIZE={}", transaction.size);
+    }
+    if params.body == BodyType::BinaryMime {
+        line.push_str(" BODY=BINARYMIME");
+    } else if offers.eight_bit_mime && transaction.content != Content::SevenBit {
+        line.push_str(" BODY=8BITMIME");
+    }
+    if needs_smtputf8(transaction) {
+        line.push_str(" SMTPUTF8");
+    }
+    if params.require_tls {
+        line.push_str(" REQUIRETLS");
+    }
+    if offers.dsn {
+        push_return(&mut line, params.ret, params.envid.as_deref());
+    }
+    line
+}
+
+fn push_return(line: &mut String, ret: Option<Return>, envid: Option<&str>) {
+    match ret {
+        Some(Return::Full) => line.push_str(" RET=FULL"),
+        Some(Return::Headers) => line.push_str(" RET=HDRS"),
+        None => {}
+    }
+    push_value(line, "ENVID", envid);
+}
+
+/// `RCPT TO:<…>` with its parameters.
+pub(super) fn rcpt(recipient: &Recipient, offers: &Extensions) -> String {
+    let mut line = format!("RCPT TO:<{}>", recipient.address);
+    // RFC 3461 section 5.2.1: what the sender wished goes on unchanged; what it did not say is not made up.
+    if offers.dsn {
+        if let Some(notify) = recipient.params.notify {
+            let _ = write!(line, " NOTIFY={}", notify_words(notify));
+        }
+        push_value(&mut line, "ORCPT", recipient.params.orcpt.as_deref());
+    }
+    line
+}
+
+fn notify_words(notify: Notify) -> String {
+    let words = [
+        (notify.success, "SUCCESS"),
+        (notify.failure, "FAILURE"),
+        (notify.delay, "DELAY"),
+    ];
+    let words: Vec<&str> = words
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, word)| *word)
+        .collect();
+    if words.is_empty() {
+        "NEVER".to_owned()
+    } else {
+        words.join(",")
+    }
+}
+
+/// Appends a value that is one word; anything else would become further parameters, so it is left out.
+fn push_value(line: &mut String, name: &str, value: Option<&str>) {
+    let is_word =
+        |value: &&str| !value.is_empty() && !value.chars().any(|c| c.is_whitespace() || c.is_control());
+    if let Some(value) = value.filter(is_word) {
+        let _ = write!(line, " {name}={value}");
+    }
+}
+
+/// Whether MAIL must say SMTPUTF8 (RFC 6531 section 3.4): something that needs it travels. A message that was merely
+/// received with SMTPUTF8 and is ASCII throughout goes anywhere.
+fn needs_smtputf8(transaction: &Transaction) -> bool {
+    sender_or_header_needs_smtputf8(transaction)
+        || transaction
+            .envelope
+            .recipients
+            .iter()
+            .any(|recipient| !recipient.address.is_ascii())
+}
+
+fn sender_or_header_needs_smtputf8(transaction: &Transaction) -> bool {
+    let envelope = &transaction.envelope;
+    let header = envelope.params.smtputf8 && transaction.content == Content::EightBitHeader;
+    let sender = envelope
+        .sender
+        .address()
+        .is_some_and(|address| !address.is_ascii());
+    header || sender
+}
+
+/// Settles those recipients of whom it is known beforehand that this next hop cannot serve them.
+pub(super) fn settle_hopeless(transaction: &Transaction, core: &Core, ledger: &mut Ledger) {
+    if let Some(reply) = hopeless(transaction, core) {
+        ledger.fail_unasked(None, &reply);
+    }
+    if core.offers().smtputf8 {
+        return;
+    }
+    for (at, recipient) in transaction.envelope.recipients.iter().enumerate() {
+        if !recipient.address.is_ascii() {
+            ledger.fail_unasked(Some(at), &no_smtputf8());
+        }
+    }
+}
+
+/// Why the whole message cannot go to this next hop, if it cannot.
+fn hopeless(transaction: &Transaction, core: &Core) -> Option<Reply> {
+    let (offers, params) = (core.offers(), &transaction.envelope.params);
+    // RFC 1870 section 6.1: a message above the declared limit need not be tried; zero declares none.
+    if offers
+        .size
+        .is_some_and(|limit| limit > 0 && transaction.size > limit)
+    {
+        return Some(too_big(transaction.size, offers.size.unwrap_or_default()));
+    }
+    // RFC 6531 section 3.5.
+    if sender_or_header_needs_smtputf8(transaction) && !offers.smtputf8 {
+        return Some(no_smtputf8());
+    }
+    // RFC 8689 section 4.2.1: only over TLS, and only to a next hop that keeps the promise.
+    if params.require_tls && !(core.channel == Channel::Tls && offers.require_tls) {
+        let text = "the message requires TLS all the way (REQUIRETLS), which the next hop does not offer";
+        return Some(Reply::new(550, EnhancedCode(5, 7, 30), text));
+    }
+    if params.body == BodyType::BinaryMime && !(offers.chunking && offers.binary_mime) {
+        let text = "the message is binary, and the next hop does not offer BINARYMIME";
+        return Some(Reply::new(554, EnhancedCode(5, 6, 3), text));
+    }
+    let strict = core.config.eight_bit == EightBit::Strict && transaction.content != Content::SevenBit;
+    if strict && !offers.eight_bit_mime {
+        let text = "the message has 8-bit content, and the next hop does not offer 8BITMIME";
+        return Some(Reply::new(554, EnhancedCode(5, 6, 3), text));
+    }
+    None
+}
+
+fn too_big(size: u64, limit: u64) -> Reply {
+    let text = format!("the message has {size} octets, and the next hop takes {limit}");
+    Reply::new(552, EnhancedCode(5, 3, 4), text)
+}
+
+fn no_smtputf8() -> Reply {
+    let text = "an address or the header needs SMTPUTF8, which the next hop does not offer";
+    Reply::new(553, EnhancedCode(5, 6, 7), text)
+}

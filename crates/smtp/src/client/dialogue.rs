@@ -1,0 +1,225 @@
+//! MAIL, RCPT and DATA: sent ahead of their replies as far as PIPELINING allows (RFC 2920), and matched with them again.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use pintle_mail::{BodyType, Reply, Severity};
+
+use super::body::Body;
+use super::commands;
+use super::config::{Protocol, Transfer};
+use super::core::Core;
+use super::end::Drain;
+use super::idle::{Idle, Slate};
+use super::ledger::Ledger;
+use super::outcome::{Closed, DsnRelay, Fault, Outcome, Step, Transaction, is_too_many_recipients};
+use super::state::{State, Stop, Turn, unexpected};
+
+/// A transaction up to the go-ahead for its body.
+#[derive(Debug)]
+pub(super) struct Dialogue {
+    pub(super) ledger: Ledger,
+    transaction: Transaction,
+    todo: VecDeque<Command>,
+    /// Sent, and not answered yet.
+    sent: VecDeque<Command>,
+    transfer: Transfer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Rset,
+    Mail,
+    /// With the recipient's position.
+    Rcpt(usize),
+    Data,
+}
+
+impl Command {
+    fn step(self) -> Step {
+        match self {
+            Self::Rset | Self::Mail => Step::Mail,
+            Self::Rcpt(_) => Step::Rcpt,
+            Self::Data => Step::Data,
+        }
+    }
+}
+
+impl Dialogue {
+    /// Begins a transaction; one that is known to be hopeless ends here.
+    pub(super) fn begin(transaction: Transaction, slate: Slate, core: &mut Core, now: Instant) -> State {
+        let dsn = if core.offers().dsn {
+            DsnRelay::HandedOn
+        } else {
+            DsnRelay::NotOffered
+        };
+        let ids = transaction
+            .envelope
+            .recipients
+            .iter()
+            .map(|recipient| recipient.id);
+        let mut ledger = Ledger::new(ids, dsn);
+        commands::settle_hopeless(&transaction, core, &mut ledger);
+        if ledger.is_settled() {
+            return Idle::after(ledger, slate, core);
+        }
+        let mut dialogue = Self {
+            transfer: transfer(&transaction, core),
+            todo: VecDeque::new(),
+            sent: VecDeque::new(),
+            transaction,
+            ledger,
+        };
+        dialogue.plan(slate);
+        dialogue.pump(core, now);
+        State::Dialogue(Box::new(dialogue))
+    }
+
+    fn plan(&mut self, slate: Slate) {
+        if slate == Slate::NeedsReset {
+            self.todo.push_back(Command::Rset);
+        }
+        self.todo.push_back(Command::Mail);
+        self.todo.extend(self.ledger.open().map(Command::Rcpt));
+        if self.transfer == Transfer::Data {
+            self.todo.push_back(Command::Data);
+        }
+    }
+
+    pub(super) fn step(&self) -> Step {
+        self.sent.front().map_or(Step::Mail, |command| command.step())
+    }
+
+    pub(super) fn on_reply(mut self: Box<Self>, reply: Reply, core: &mut Core, now: Instant) -> Turn {
+        let Some(command) = self.sent.pop_front() else {
+            let why = Closed::Fault {
+                step: Step::Mail,
+                fault: Fault::Unsolicited(reply.code),
+            };
+            return Err(Stop::during(self.ledger, why));
+        };
+        // 3xx means something only as 354 after DATA, and nothing else may follow DATA but a refusal.
+        let go_ahead = command == Command::Data && reply.code == 354;
+        let meaningless = match reply.severity() {
+            Severity::Intermediate => !go_ahead,
+            Severity::Positive => command == Command::Data,
+            Severity::Transient | Severity::Permanent => false,
+        };
+        if meaningless {
+            return Err(Stop::during(self.ledger, unexpected(command.step(), &reply)));
+        }
+        if go_ahead {
+            return self.go_ahead(&reply, core, now);
+        }
+        if !reply.is_positive() {
+            if command == Command::Rset {
+                let step = command.step();
+                return Err(Stop::during(self.ledger, Closed::Refused { step, reply }));
+            }
+            self.refuse(command, reply);
+        }
+        Ok(self.go_on(core, now))
+    }
+
+    fn refuse(&mut self, command: Command, reply: Reply) {
+        match command {
+            // RFC 5321 section 4.5.3.1.10: 552 for too many recipients is to be taken as 452.
+            Command::Rcpt(at) if is_too_many_recipients(&reply) => {
+                self.ledger.settle(at, &Outcome::Deferred(reply), Step::Rcpt);
+            }
+            Command::Rcpt(at) => self.ledger.settle(at, &Outcome::refused(reply), Step::Rcpt),
+            Command::Mail | Command::Data | Command::Rset => {
+                self.ledger.settle_rest(&Outcome::refused(reply), command.step());
+                self.todo.clear();
+            }
+        }
+    }
+
+    /// 354 came. With all recipients refused it should not have, but a pipelining client must be ready for it.
+    fn go_ahead(self: Box<Self>, reply: &Reply, core: &mut Core, now: Instant) -> Turn {
+        if !self.ledger.is_settled() {
+            return Ok(Body::begin_data(self.ledger, core, now));
+        }
+        // RFC 2033 section 4.2: an LMTP server must answer DATA with 503 here; how many replies would follow an empty
+        // message is anybody's guess.
+        if core.config.protocol == Protocol::Lmtp {
+            return Err(Stop::during(self.ledger, unexpected(Step::Data, reply)));
+        }
+        // RFC 2920 section 3.1: an empty message, whose acceptance means nothing.
+        core.command(".", core.config.timeouts.end, now);
+        Ok(State::Drain(Drain::new(self.ledger, 1)))
+    }
+
+    fn go_on(mut self: Box<Self>, core: &mut Core, now: Instant) -> State {
+        let asked_all = !self
+            .todo
+            .iter()
+            .any(|command| matches!(command, Command::Mail | Command::Rcpt(_)));
+        if asked_all && self.ledger.is_settled() {
+            self.todo.clear();
+        }
+        if !self.sent.is_empty() || !self.todo.is_empty() {
+            self.pump(core, now);
+            return State::Dialogue(self);
+        }
+        if self.ledger.is_settled() {
+            Idle::after(self.ledger, Slate::NeedsReset, core)
+        } else {
+            Body::begin_chunks(self.ledger, core, now)
+        }
+    }
+
+    /// Sends what may be sent, and waits for the oldest reply.
+    fn pump(&mut self, core: &mut Core, now: Instant) {
+        let pipelining = core.offers().pipelining;
+        let window = if pipelining {
+            core.config.limits.pipeline.max(1)
+        } else {
+            1
+        };
+        while self.sent.len() < window {
+            let Some(command) = self.todo.pop_front() else {
+                break;
+            };
+            let line = self.line(command, core);
+            core.line(&line);
+            self.sent.push_back(command);
+        }
+        if let Some(command) = self.sent.front() {
+            core.expect(patience(*command, core), now);
+        }
+    }
+
+    fn line(&self, command: Command, core: &Core) -> String {
+        match command {
+            Command::Rset => "RSET".to_owned(),
+            Command::Mail => commands::mail(&self.transaction, core.offers()),
+            Command::Rcpt(at) => self.transaction.envelope.recipients.get(at).map_or_else(
+                // A position comes from this very list; a harmless command keeps the count of replies right.
+                || "NOOP".to_owned(),
+                |recipient| commands::rcpt(recipient, core.offers()),
+            ),
+            Command::Data => "DATA".to_owned(),
+        }
+    }
+}
+
+fn patience(command: Command, core: &Core) -> Duration {
+    let timeouts = &core.config.timeouts;
+    match command {
+        Command::Rset => timeouts.command,
+        Command::Mail => timeouts.mail,
+        Command::Rcpt(_) => timeouts.rcpt,
+        Command::Data => timeouts.data,
+    }
+}
+
+/// BDAT where it is wanted or where nothing else can carry the octets, and where it is offered.
+fn transfer(transaction: &Transaction, core: &Core) -> Transfer {
+    let binary = transaction.envelope.params.body == BodyType::BinaryMime;
+    if core.offers().chunking && (binary || core.config.transfer == Transfer::Chunking) {
+        Transfer::Chunking
+    } else {
+        Transfer::Data
+    }
+}

@@ -1,0 +1,35 @@
+//! Waiting for the next hop's first words (RFC 5321 section 3.1).
+
+use std::time::Instant;
+
+use pintle_mail::{Reply, Severity};
+
+use super::core::Core;
+use super::hello::Hello;
+use super::outcome::{Closed, Step};
+use super::state::{State, Stop, Turn};
+
+#[derive(Debug)]
+pub(super) struct Greeting;
+
+impl Greeting {
+    pub(super) fn begin(core: &mut Core, now: Instant) -> State {
+        core.expect(core.config.timeouts.greeting, now);
+        State::Greeting(Self)
+    }
+
+    pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
+        match reply.severity() {
+            // RFC 5321 section 4.3.1: 220 is the only greeting that invites.
+            Severity::Positive if reply.code == 220 => {
+                core.peer.greeting = reply.text.into_owned();
+                Ok(Hello::begin(core, now))
+            }
+            Severity::Transient | Severity::Permanent => Err(Stop::new(Closed::Refused {
+                step: Step::Greeting,
+                reply,
+            })),
+            Severity::Positive | Severity::Intermediate => Err(Stop::unexpected(Step::Greeting, &reply)),
+        }
+    }
+}

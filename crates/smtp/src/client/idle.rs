@@ -1,0 +1,69 @@
+//! Between transactions: ready for the next one, for a probe, or for QUIT.
+
+use std::time::Instant;
+
+use pintle_mail::Reply;
+
+use super::core::Core;
+use super::ledger::Ledger;
+use super::outcome::{Closed, Event, Step};
+use super::state::{State, Stop, Turn, unexpected};
+
+/// Ready.
+#[derive(Debug)]
+pub(super) struct Idle {
+    pub(super) slate: Slate,
+}
+
+/// What the next hop still holds of the last transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slate {
+    Clean,
+    /// MAIL was taken and nothing ended it: RSET must come before the next MAIL (RFC 5321 section 4.1.4). It is not sent
+    /// at once, since a session may have no next transaction, and with PIPELINING it then costs no round trip.
+    NeedsReset,
+}
+
+impl Idle {
+    pub(super) fn fresh(core: &mut Core) -> State {
+        Self::ready(Slate::Clean, core)
+    }
+
+    /// Closes the book of a transaction and is ready for the next.
+    pub(super) fn after(ledger: Ledger, slate: Slate, core: &mut Core) -> State {
+        core.event(Event::Done(ledger.close()));
+        Self::ready(slate, core)
+    }
+
+    fn ready(slate: Slate, core: &mut Core) -> State {
+        core.deadline = None;
+        core.event(Event::Ready);
+        State::Idle(Self { slate })
+    }
+
+    pub(super) fn probe(self, core: &mut Core, now: Instant) -> State {
+        let verb = match self.slate {
+            Slate::Clean => "NOOP",
+            Slate::NeedsReset => "RSET",
+        };
+        core.command(verb, core.config.timeouts.command, now);
+        State::Probe(Probe)
+    }
+}
+
+/// NOOP or RSET is said.
+#[derive(Debug)]
+pub(super) struct Probe;
+
+impl Probe {
+    pub(super) fn on_reply(self, reply: Reply, core: &mut Core) -> Turn {
+        match reply.code / 100 {
+            2 => Ok(Idle::fresh(core)),
+            3 => Err(Stop::new(unexpected(Step::Probe, &reply))),
+            _ => Err(Stop::new(Closed::Refused {
+                step: Step::Probe,
+                reply,
+            })),
+        }
+    }
+}

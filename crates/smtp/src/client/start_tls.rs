@@ -1,0 +1,39 @@
+//! STARTTLS (RFC 3207): asked for when offered, insisted on when the policy says so.
+
+use std::time::Instant;
+
+use pintle_mail::{Reply, Severity, TlsPolicy};
+
+use super::auth;
+use super::core::Core;
+use super::outcome::{Closed, Event, Step};
+use super::state::{State, Stop, Turn};
+
+#[derive(Debug)]
+pub(super) struct StartTls;
+
+impl StartTls {
+    pub(super) fn begin(core: &mut Core, now: Instant) -> State {
+        core.command("STARTTLS", core.config.timeouts.command, now);
+        State::StartTls(Self)
+    }
+
+    pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
+        match reply.severity() {
+            Severity::Positive if reply.code == 220 => {
+                core.expect(core.config.timeouts.command, now);
+                core.event(Event::StartTls);
+                Ok(State::Handshake)
+            }
+            // A server that offers TLS and then refuses it is no reason to hold mail which may travel without.
+            Severity::Transient | Severity::Permanent if core.config.tls == TlsPolicy::Opportunistic => {
+                auth::begin(core, now)
+            }
+            Severity::Transient | Severity::Permanent => Err(Stop::new(Closed::Refused {
+                step: Step::StartTls,
+                reply,
+            })),
+            Severity::Positive | Severity::Intermediate => Err(Stop::unexpected(Step::StartTls, &reply)),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The states of a session, and what each does with a reply.
+//!
+//! Every state is a struct of its own that its transition consumes. A transition gives the next state or a [`Stop`],
+//! which carries the ledger of the transaction that the session's end cuts short, so that no recipient is forgotten.
+
+use std::time::Instant;
+
+use pintle_mail::Reply;
+
+use super::auth::Auth;
+use super::body::Body;
+use super::core::Core;
+use super::dialogue::Dialogue;
+use super::end::{Drain, End};
+use super::greeting::Greeting;
+use super::hello::Hello;
+use super::idle::{Idle, Probe};
+use super::ledger::Ledger;
+use super::outcome::{Closed, Fault, Step};
+use super::start_tls::StartTls;
+
+#[derive(Debug)]
+pub(super) enum State {
+    Greeting(Greeting),
+    Hello(Hello),
+    StartTls(StartTls),
+    /// The host does the handshake; nothing may be said by either side.
+    Handshake,
+    Auth(Auth),
+    Idle(Idle),
+    Probe(Probe),
+    Dialogue(Box<Dialogue>),
+    Body(Body),
+    End(End),
+    Drain(Drain),
+    /// QUIT is said.
+    Quit,
+    Closed,
+}
+
+/// The end of a session, with what it cuts short.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub(super) why: Closed,
+    pub(super) ledger: Option<Ledger>,
+}
+
+/// What a transition gives.
+pub(super) type Turn = Result<State, Box<Stop>>;
+
+impl Stop {
+    /// An end outside any transaction.
+    pub(super) fn new(why: Closed) -> Box<Self> {
+        Box::new(Self { why, ledger: None })
+    }
+
+    /// An end that cuts a transaction short.
+    pub(super) fn during(ledger: Ledger, why: Closed) -> Box<Self> {
+        Box::new(Self {
+            why,
+            ledger: Some(ledger),
+        })
+    }
+
+    pub(super) fn unexpected(step: Step, reply: &Reply) -> Box<Self> {
+        Self::new(unexpected(step, reply))
+    }
+}
+
+/// The fault of a reply whose code has no meaning in this step.
+pub(super) fn unexpected(step: Step, reply: &Reply) -> Closed {
+    Closed::Fault {
+        step,
+        fault: Fault::Unexpected(reply.code),
+    }
+}
+
+impl State {
+    pub(super) fn step(&self) -> Step {
+        match self {
+            Self::Greeting(_) => Step::Greeting,
+            Self::Hello(_) => Step::Hello,
+            Self::StartTls(_) | Self::Handshake => Step::StartTls,
+            Self::Auth(_) => Step::Auth,
+            Self::Idle(_) | Self::Closed => Step::Idle,
+            Self::Probe(_) => Step::Probe,
+            Self::Dialogue(dialogue) => dialogue.step(),
+            Self::Body(_) => Step::Body,
+            Self::End(_) | Self::Drain(_) => Step::End,
+            Self::Quit => Step::Quit,
+        }
+    }
+
+    /// Ends the session in this state.
+    pub(super) fn stop(self, why: Closed) -> Box<Stop> {
+        let ledger = match self {
+            Self::Dialogue(dialogue) => Some(dialogue.ledger),
+            Self::Body(body) => Some(body.ledger),
+            Self::End(end) => Some(end.ledger),
+            Self::Drain(drain) => Some(drain.ledger),
+            _ => None,
+        };
+        Box::new(Stop { why, ledger })
+    }
+
+    pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
+        let step = self.step();
+        // RFC 5321 section 3.8: 421 may answer any command, and the channel closes after it.
+        if reply.code == 421 && !matches!(self, Self::Quit | Self::Closed) {
+            return Err(self.stop(Closed::Refused { step, reply }));
+        }
+        match self {
+            Self::Greeting(state) => state.on_reply(reply, core, now),
+            Self::Hello(state) => state.on_reply(reply, core, now),
+            Self::StartTls(state) => state.on_reply(reply, core, now),
+            Self::Auth(state) => state.on_reply(reply, core, now),
+            Self::Probe(state) => state.on_reply(reply, core),
+            Self::Dialogue(state) => state.on_reply(reply, core, now),
+            Self::Body(state) => state.on_reply(reply, core),
+            Self::End(state) => state.on_reply(reply, core, now),
+            Self::Drain(state) => state.on_reply(core, now),
+            // Whatever answers QUIT, the session is over.
+            Self::Quit => Err(Stop::new(Closed::Quit)),
+            Self::Closed => Ok(Self::Closed),
+            Self::Idle(_) | Self::Handshake => Err(Stop::new(Closed::Fault {
+                step,
+                fault: Fault::Unsolicited(reply.code),
+            })),
+        }
+    }
+}
