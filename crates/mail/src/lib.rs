@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod body;
+pub mod dsn;
 pub mod envelope;
 pub mod header;
 pub mod id;
@@ -13,6 +14,7 @@ pub mod next_hop;
 pub mod reply;
 pub mod time;
 pub mod trace;
+pub mod xtext;
 
 pub use address::{Address, AddressError, Charset, ReversePath};
 pub use body::{Body, BodyError, BodyFuture, Bytes};

@@ -1,0 +1,549 @@
+//! Delivery status notifications: what a sender is told about the fate of a message (RFC 3464, in the form of RFC 6522).
+//!
+//! A [`Notification`] is written from plain values; clock and dice are the caller's. Its three parts are a text for people,
+//! the fields for programs, and the message it is about, whole or its header alone. Where an address needs it, the
+//! international forms of RFC 6533 take the place of the usual ones. Who deserves a notification, and that nobody ever
+//! gets one for a notification, is decided elsewhere.
+
+use std::fmt::Write as _;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::header::folded;
+use crate::{Address, EnhancedCode, QueueId, Recipient, Reply, UnixTime, xtext};
+
+/// One notification, about some recipients of one message.
+#[derive(Debug, Clone)]
+pub struct Notification<'a> {
+    /// Its own queue id; names it in Message-ID.
+    pub id: QueueId,
+    /// When it is written.
+    pub at: UnixTime,
+    /// Makes the boundary; any number.
+    pub random: u128,
+    /// Our name.
+    pub reporting_mta: &'a str,
+    /// The name in From.
+    pub from_name: &'a str,
+    /// The address in From.
+    pub from: &'a Address,
+    /// The sender of the message that it is about.
+    pub to: &'a Address,
+    /// The queue id of that message.
+    pub about: QueueId,
+    /// When that message came.
+    pub arrival: UnixTime,
+    /// `ENVID` of that message, in xtext (RFC 3461 section 4.4).
+    pub envid: Option<&'a str>,
+    /// About whom; at least one, all with the same kind of action.
+    pub recipients: &'a [Status<'a>],
+    /// What comes back of that message.
+    pub returned: Returned,
+    /// That message needed SMTPUTF8, so its sender can read the forms of RFC 6533.
+    pub utf8: bool,
+}
+
+/// What is said of one recipient.
+#[derive(Debug, Clone)]
+pub struct Status<'a> {
+    /// Whom, with the parameters that came with the address.
+    pub recipient: &'a Recipient,
+    /// What became of the message.
+    pub action: Action,
+    /// The status code; its class is made to fit the action.
+    pub status: Option<EnhancedCode>,
+    /// The host that replied.
+    pub remote_mta: Option<&'a str>,
+    /// What the next hop said.
+    pub diagnostic: Option<&'a Reply>,
+    /// The cause, where it is ours and not the next hop's: one plain sentence.
+    pub cause: Option<&'a str>,
+    /// When the last attempt was made.
+    pub last_attempt: Option<UnixTime>,
+    /// When we give up, for delays.
+    pub will_retry_until: Option<UnixTime>,
+}
+
+/// RFC 3464 section 2.3.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// It will not be delivered.
+    Failed,
+    /// It is still being tried.
+    Delayed,
+    /// It has reached its mailbox or the store behind us.
+    Delivered,
+    /// It was handed to a host that may not report further.
+    Relayed,
+}
+
+impl Action {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Delayed => "delayed",
+            Self::Delivered => "delivered",
+            Self::Relayed => "relayed",
+        }
+    }
+
+    /// RFC 3464 section 2.3.4: the class of the status agrees with the action.
+    fn class(self) -> u8 {
+        match self {
+            Self::Failed => 5,
+            Self::Delayed => 4,
+            Self::Delivered | Self::Relayed => 2,
+        }
+    }
+
+    fn subject(self) -> &'static str {
+        match self {
+            Self::Failed => "Your message could not be delivered",
+            Self::Delayed => "Your message is delayed",
+            Self::Delivered => "Your message was delivered",
+            Self::Relayed => "Your message was handed on",
+        }
+    }
+
+    fn opening(self) -> &'static str {
+        match self {
+            Self::Failed => "Your message could not be delivered to:",
+            Self::Delayed => "Your message has not been delivered yet to:",
+            Self::Delivered => "Your message was delivered to:",
+            Self::Relayed => {
+                "Your message was handed to a system that may not report\r\nwhether it was delivered, for:"
+            }
+        }
+    }
+
+    fn outlook(self) -> &'static str {
+        match self {
+            Self::Failed => "It will not be tried again for them. Its copy or its header is attached.",
+            Self::Delayed => "You need not send it again: it will be tried further.",
+            Self::Delivered | Self::Relayed => "You asked for this notice; nothing more need be done.",
+        }
+    }
+}
+
+/// What comes back of the message.
+#[derive(Debug, Clone)]
+pub enum Returned {
+    /// Header block, with the empty line that ends it, and body.
+    Whole(Bytes, Bytes),
+    /// The header block, with or without that line.
+    Header(Bytes),
+}
+
+impl Returned {
+    fn pieces(&self) -> [&Bytes; 2] {
+        static NOTHING: Bytes = Bytes::new();
+        match self {
+            Self::Whole(head, body) => [head, body],
+            Self::Header(head) => [head, &NOTHING],
+        }
+    }
+
+    fn is_ascii(&self) -> bool {
+        self.pieces().iter().all(|piece| piece.is_ascii())
+    }
+}
+
+/// A notification as it is stored and sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The header block, with the empty line that ends it.
+    pub head: Bytes,
+    /// Everything after that line.
+    pub body: Bytes,
+    /// There are octets above 127 in it.
+    pub has_8bit: bool,
+}
+
+impl Notification<'_> {
+    /// Writes it.
+    #[must_use]
+    pub fn write(&self) -> Written {
+        let boundary = self.boundary();
+        let mut body = BytesMut::with_capacity(4096);
+        self.part(&mut body, &boundary, self.text_type(), self.text().as_bytes());
+        self.part(&mut body, &boundary, self.status_type(), self.fields().as_bytes());
+        self.write_returned(&mut body, &boundary);
+        body.put_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        let head = self.head(&boundary, body.is_ascii());
+        Written {
+            has_8bit: !(head.is_ascii() && body.is_ascii()),
+            head,
+            body: body.freeze(),
+        }
+    }
+
+    fn action(&self) -> Action {
+        self.recipients
+            .first()
+            .map_or(Action::Failed, |status| status.action)
+    }
+
+    /// RFC 2046 section 5.1.1: the boundary must not occur in any part.
+    fn boundary(&self) -> String {
+        let free = |boundary: &String| {
+            let pieces = self.returned.pieces();
+            let occurs = |piece: &&Bytes| memchr::memmem::find(piece, boundary.as_bytes()).is_some();
+            !pieces.iter().any(occurs)
+        };
+        let numbers = (0..).map(|more| self.random.wrapping_add(more));
+        // Each number makes another boundary, and a message holds only so many of them.
+        let mut boundaries = numbers.map(|number| format!("=_report_{number:032x}"));
+        boundaries.find(free).unwrap_or_default()
+    }
+
+    fn head(&self, boundary: &str, ascii: bool) -> Bytes {
+        let mut out = BytesMut::with_capacity(1024);
+        let mut field = |name: &str, value: &str| out.put_slice(&folded(name, value));
+        field("From", &format!("{} <{}>", quoted(self.from_name), self.from));
+        field("To", &format!("<{}>", self.to));
+        field("Subject", self.action().subject());
+        field("Date", &self.at.rfc5322());
+        field("Message-ID", &format!("<{}@{}>", self.id, self.reporting_mta));
+        // RFC 3834 section 5: a reply to this would be a loop.
+        field("Auto-Submitted", "auto-replied");
+        field("MIME-Version", "1.0");
+        field(
+            "Content-Type",
+            &format!("multipart/report; report-type=delivery-status; boundary=\"{boundary}\""),
+        );
+        field("Content-Transfer-Encoding", if ascii { "7bit" } else { "8bit" });
+        out.put_slice(b"\r\n");
+        out.freeze()
+    }
+
+    fn part(&self, out: &mut BytesMut, boundary: &str, content_type: &str, content: &[u8]) {
+        out.put_slice(format!("--{boundary}\r\nContent-Type: {content_type}\r\n").as_bytes());
+        if !content.is_ascii() {
+            out.put_slice(b"Content-Transfer-Encoding: 8bit\r\n");
+        }
+        out.put_slice(b"\r\n");
+        out.put_slice(content);
+        out.put_slice(b"\r\n");
+    }
+
+    fn text_type(&self) -> &'static str {
+        if self.utf8 {
+            "text/plain; charset=utf-8"
+        } else {
+            "text/plain; charset=us-ascii"
+        }
+    }
+
+    fn status_type(&self) -> &'static str {
+        if self.utf8 {
+            "message/global-delivery-status"
+        } else {
+            "message/delivery-status"
+        }
+    }
+
+    /// The text for people.
+    fn text(&self) -> String {
+        let action = self.action();
+        let mut text = format!(
+            "This is the mail gateway {}.\r\n\r\n{}\r\n",
+            self.reporting_mta,
+            action.opening()
+        );
+        for status in self.recipients {
+            let _ = write!(
+                text,
+                "\r\n  <{}>\r\n",
+                self.shown(status.recipient.address.as_str())
+            );
+            for line in wrapped(&self.shown(&status.reason())) {
+                let _ = write!(text, "      {line}\r\n");
+            }
+        }
+        let until = self.recipients.iter().find_map(|status| status.will_retry_until);
+        let until = until.map_or(String::new(), |until| {
+            format!("\r\nWe give up on {}.", until.rfc5322())
+        });
+        let _ = write!(
+            text,
+            "\r\n{}{until}\r\n\r\nThe message came to us on {}.\r\nIts queue id is {}; please name it when you ask for help.\r\n",
+            action.outlook(),
+            self.arrival.rfc5322(),
+            self.about,
+        );
+        text
+    }
+
+    /// The fields for programs (RFC 3464 section 2).
+    fn fields(&self) -> String {
+        let mut text = String::new();
+        if let Some(envid) = self.envid {
+            // RFC 3464 section 2.2.1: decoded from the xtext of ENVID.
+            self.field(&mut text, "Original-Envelope-Id", &xtext::decode(envid));
+        }
+        self.field(
+            &mut text,
+            "Reporting-MTA",
+            &format!("dns; {}", self.reporting_mta),
+        );
+        self.field(&mut text, "Arrival-Date", &self.arrival.rfc5322());
+        for status in self.recipients {
+            text.push_str("\r\n");
+            self.recipient_fields(&mut text, status);
+        }
+        text
+    }
+
+    fn recipient_fields(&self, text: &mut String, status: &Status<'_>) {
+        if let Some(orcpt) = &status.recipient.params.orcpt {
+            // RFC 3464 section 2.3.1: type and address of ORCPT, decoded.
+            let (kind, address) = orcpt.split_once(';').unwrap_or(("rfc822", orcpt));
+            let address = xtext::decode(address);
+            self.field(text, "Original-Recipient", &format!("{kind}; {address}"));
+        }
+        let address = status.recipient.address.as_str();
+        let kind = if address.is_ascii() { "rfc822" } else { "utf-8" };
+        self.field(text, "Final-Recipient", &format!("{kind}; {address}"));
+        self.field(text, "Action", status.action.as_str());
+        self.field(text, "Status", &status.code().to_string());
+        if let Some(host) = status.remote_mta {
+            self.field(text, "Remote-MTA", &format!("dns; {host}"));
+        }
+        if let Some(reply) = status.diagnostic {
+            self.field(text, "Diagnostic-Code", &format!("smtp; {reply}"));
+        }
+        if let Some(at) = status.last_attempt {
+            self.field(text, "Last-Attempt-Date", &at.rfc5322());
+        }
+        if let Some(until) = status.will_retry_until {
+            self.field(text, "Will-Retry-Until", &until.rfc5322());
+        }
+    }
+
+    fn field(&self, text: &mut String, name: &str, value: &str) {
+        let value = self.shown(value);
+        text.push_str(&String::from_utf8_lossy(&folded(name, &value)));
+    }
+
+    /// Foreign text made harmless: no control character can write a line of its own, and without SMTPUTF8 nothing
+    /// outside US-ASCII is shown.
+    fn shown(&self, text: &str) -> String {
+        let safe = |c: char| match c {
+            ' '..='~' => c,
+            c if self.utf8 && !c.is_ascii() && !c.is_control() => c,
+            '\n' | '\t' => ' ',
+            _ => '?',
+        };
+        // A single word longer than a line may be would make the report itself undeliverable.
+        text.chars().map(safe).take(900).collect()
+    }
+
+    fn write_returned(&self, out: &mut BytesMut, boundary: &str) {
+        let content_type = match (&self.returned, self.utf8) {
+            (Returned::Whole(..), false) => "message/rfc822",
+            (Returned::Header(_), false) => "text/rfc822-headers",
+            // RFC 6533 section 3.
+            (Returned::Whole(..), true) => "message/global",
+            (Returned::Header(_), true) => "message/global-headers",
+        };
+        out.put_slice(format!("--{boundary}\r\nContent-Type: {content_type}\r\n").as_bytes());
+        if !self.returned.is_ascii() {
+            out.put_slice(b"Content-Transfer-Encoding: 8bit\r\n");
+        }
+        out.put_slice(b"\r\n");
+        for piece in self.returned.pieces() {
+            out.put_slice(piece);
+        }
+    }
+}
+
+impl Status<'_> {
+    fn code(&self) -> EnhancedCode {
+        let class = self.action.class();
+        match self.status {
+            Some(EnhancedCode(found, subject, detail)) if found == class => {
+                EnhancedCode(class, subject, detail)
+            }
+            // A deferral's code that ended in failure keeps its subject: 4.4.1 becomes 5.4.1.
+            Some(EnhancedCode(_, subject, detail)) if class != 2 => EnhancedCode(class, subject, detail),
+            _ => EnhancedCode(class, 0, 0),
+        }
+    }
+
+    fn reason(&self) -> String {
+        match (self.cause, self.remote_mta, self.diagnostic) {
+            (Some(cause), _, None) => cause.to_owned(),
+            (Some(cause), host, Some(reply)) => {
+                format!("{cause} {} said: {reply}", host.unwrap_or("The last one asked"))
+            }
+            (None, host, Some(reply)) => format!("{} said: {reply}", host.unwrap_or("The next system")),
+            (None, _, None) => String::new(),
+        }
+    }
+}
+
+/// RFC 5322 section 3.2.4: a display name that is no plain sequence of words stands in quotes.
+fn quoted(name: &str) -> String {
+    let plain = name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || " !#$%&'*+-/=?^_`{|}~".contains(c));
+    if plain {
+        return name.to_owned();
+    }
+    let escaped: String = name
+        .chars()
+        .filter(|c| !c.is_control())
+        .flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c]))
+        .collect();
+    format!("\"{escaped}\"")
+}
+
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= 70 => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Charset, RcptParams};
+
+    fn address(text: &str) -> Address {
+        Address::parse(text, Charset::Utf8).unwrap()
+    }
+
+    fn recipient(text: &str, orcpt: Option<&str>) -> Recipient {
+        Recipient {
+            id: 0,
+            address: address(text),
+            params: RcptParams {
+                orcpt: orcpt.map(str::to_owned),
+                ..RcptParams::default()
+            },
+            original: None,
+            relay: false,
+        }
+    }
+
+    fn failed<'a>(recipient: &'a Recipient, reply: &'a Reply) -> Status<'a> {
+        Status {
+            recipient,
+            action: Action::Failed,
+            status: reply.enhanced,
+            remote_mta: Some("mx.example.net"),
+            diagnostic: Some(reply),
+            cause: None,
+            last_attempt: Some(UnixTime::from_millis(1_795_317_028_000)),
+            will_retry_until: None,
+        }
+    }
+
+    fn write(recipients: &[Status<'_>], returned: Returned, utf8: bool) -> (String, String, Written) {
+        let (from, to) = (
+            address("postmaster@gate.example.org"),
+            address("anna@example.org"),
+        );
+        let notification = Notification {
+            id: QueueId::new(UnixTime::from_millis(0), 1),
+            at: UnixTime::from_millis(1_795_317_029_000),
+            random: 7,
+            reporting_mta: "gate.example.org",
+            from_name: "Mail Delivery System",
+            from: &from,
+            to: &to,
+            about: QueueId::new(UnixTime::from_millis(0), 2),
+            arrival: UnixTime::from_millis(1_795_317_000_000),
+            envid: Some("QQ+2B314159"),
+            recipients,
+            returned,
+            utf8,
+        };
+        let written = notification.write();
+        let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        (text(&written.head), text(&written.body), written)
+    }
+
+    fn header(text: &'static str) -> Returned {
+        Returned::Header(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[test]
+    fn the_fields_say_who_and_why() {
+        let recipient = recipient("bob@example.net", Some("rfc822;Bob+2BX@example.net"));
+        let reply = Reply::new(550, EnhancedCode(5, 1, 1), "no such user\nreally");
+        let (head, body, written) = write(&[failed(&recipient, &reply)], header("Subject: hi\r\n"), false);
+        assert!(head.contains("Auto-Submitted: auto-replied\r\n"), "{head}");
+        assert!(head.ends_with("\r\n\r\n") && !written.has_8bit);
+        let fields = concat!(
+            "Content-Type: message/delivery-status\r\n\r\n",
+            "Original-Envelope-Id: QQ+314159\r\n",
+            "Reporting-MTA: dns; gate.example.org\r\n",
+            "Arrival-Date: Sun, 22 Nov 2026 03:10:00 +0000\r\n\r\n",
+            "Original-Recipient: rfc822; Bob+X@example.net\r\n",
+            "Final-Recipient: rfc822; bob@example.net\r\n",
+            "Action: failed\r\nStatus: 5.1.1\r\nRemote-MTA: dns; mx.example.net\r\n",
+            "Diagnostic-Code: smtp; 550 5.1.1 no such user / really\r\n",
+            "Last-Attempt-Date: Sun, 22 Nov 2026 03:10:28 +0000\r\n",
+        );
+        assert!(body.contains(fields), "{body}");
+        assert!(body.contains("mx.example.net said: 550 5.1.1 no such user / really"));
+        assert!(body.contains("Content-Type: text/rfc822-headers\r\n\r\nSubject: hi\r\n"));
+    }
+
+    #[test]
+    fn a_boundary_never_occurs_in_what_is_returned() {
+        let taken = format!("--=_report_{:032x}\r\n", 7);
+        let whole = Returned::Whole(Bytes::from_static(b"\r\n"), Bytes::from(taken));
+        let recipient = recipient("bob@example.net", None);
+        let reply = Reply::plain(550, "no");
+        let (head, body, _) = write(&[failed(&recipient, &reply)], whole, false);
+        assert!(head.contains(&format!("\"=_report_{:032x}\"", 8)), "{head}");
+        assert!(body.ends_with(&format!("\r\n--=_report_{:032x}--\r\n", 8)));
+    }
+
+    #[test]
+    fn foreign_text_cannot_write_lines() {
+        let recipient = recipient("bob@example.net", Some("rfc822;x+0D+0AAction:+20delivered"));
+        let reply = Reply::plain(550, "a\r\n\r\nAction: delivered\u{7}\u{e4}");
+        let (_, body, _) = write(&[failed(&recipient, &reply)], header(""), false);
+        assert!(!body.contains("\r\nAction: delivered"), "{body}");
+        assert!(body.contains("smtp; 550 a?"), "{body}");
+        assert!(body.is_ascii());
+    }
+
+    #[test]
+    fn the_class_of_the_status_fits_the_action() {
+        let recipient = recipient("bob@example.net", None);
+        let reply = Reply::new(451, EnhancedCode(4, 4, 1), "no answer");
+        let mut status = failed(&recipient, &reply);
+        assert_eq!(status.code(), EnhancedCode(5, 4, 1));
+        status.action = Action::Relayed;
+        assert_eq!(status.code(), EnhancedCode(2, 0, 0));
+        status.action = Action::Delayed;
+        assert_eq!(status.code(), EnhancedCode(4, 4, 1));
+    }
+
+    #[test]
+    fn international_mail_gets_international_reports() {
+        let recipient = recipient("jürgen@bücher.example", None);
+        let reply = Reply::plain(550, "no");
+        let whole = Returned::Whole(Bytes::from("Subject: ä\r\n\r\n".as_bytes()), Bytes::new());
+        let (head, body, written) = write(&[failed(&recipient, &reply)], whole, true);
+        assert!(written.has_8bit && head.contains("Content-Transfer-Encoding: 8bit"));
+        assert!(body.contains("Content-Type: message/global-delivery-status\r\n"));
+        assert!(
+            body.contains("Final-Recipient: utf-8; jürgen@bücher.example\r\n"),
+            "{body}"
+        );
+        assert!(body.contains("Content-Type: message/global\r\n"));
+    }
+}
