@@ -23,7 +23,7 @@ pub(super) fn mail(transaction: &Transaction, offers: &Extensions) -> String {
     } else if offers.eight_bit_mime && transaction.content != Content::SevenBit {
         line.push_str(" BODY=8BITMIME");
     }
-    if needs_smtputf8(transaction) {
+    if offers.smtputf8 && needs_smtputf8(transaction) {
         line.push_str(" SMTPUTF8");
     }
     if params.require_tls {
@@ -85,7 +85,7 @@ fn push_value(line: &mut String, name: &str, value: Option<&str>) {
 }
 
 /// Whether MAIL must say SMTPUTF8 (RFC 6531 section 3.4): something that needs it travels. A message that was merely
-/// received with SMTPUTF8 and is ASCII throughout goes anywhere.
+/// received with SMTPUTF8 and is ASCII throughout goes anywhere. (Who needs it where it is not offered was settled before.)
 fn needs_smtputf8(transaction: &Transaction) -> bool {
     sender_or_header_needs_smtputf8(transaction)
         || transaction
