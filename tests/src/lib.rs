@@ -1,1 +1,245 @@
-//! What the scenarios share: starting the real binary, and talking to it.
+//! What the scenarios share: the real binary, started in a folder of its own and talked to over loopback.
+//!
+//! A [`Gateway`] is a child process that ends with the value that owns it. Its ports are picked by the system and read from
+//! its log, so that any number of scenarios run at once; waiting is always for a line or a message, never for a time.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a scenario fails. Long, since machines are shared: it is no measurement.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The binary under test: the one that stands beside this test's own target folder, or `PINTLE_BIN`.
+///
+/// # Panics
+/// It has not been built.
+#[must_use]
+pub fn binary() -> PathBuf {
+    built("pintle", "PINTLE_BIN")
+}
+
+/// A binary of this package or of the product, by name.
+///
+/// # Panics
+/// It has not been built.
+#[must_use]
+pub fn built(name: &str, variable: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let profile = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests lie in target/PROFILE/deps");
+    let path = profile.join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo xtask test`, or `cargo build -p {name}`",
+        path.display()
+    );
+    path
+}
+
+/// A running gateway.
+pub struct Gateway {
+    child: Child,
+    log: Arc<Log>,
+    /// Where each listener listens.
+    addresses: BTreeMap<String, SocketAddr>,
+}
+
+/// Everything that the gateway has written to its log.
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Lines>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    all: Vec<String>,
+    closed: bool,
+}
+
+impl Gateway {
+    /// Starts the gateway with this configuration file and waits until it serves.
+    ///
+    /// # Panics
+    /// It does not come up; the message holds its log.
+    #[must_use]
+    pub fn start(config: &Path) -> Self {
+        let mut gateway = Self::spawn(Command::new(binary()).arg("run").arg("--config").arg(config));
+        gateway.wait_for("ready");
+        gateway.addresses = gateway.listening();
+        gateway
+    }
+
+    /// Starts a command of the binary without waiting.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be started");
+        let log = Arc::new(Log::default());
+        let stderr = child.stderr.take().expect("the log is piped");
+        let follower = Arc::clone(&log);
+        std::thread::spawn(move || follower.follow(stderr));
+        Self {
+            child,
+            log,
+            addresses: BTreeMap::new(),
+        }
+    }
+
+    /// Where this listener listens.
+    ///
+    /// # Panics
+    /// There is no such listener.
+    #[must_use]
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        *self
+            .addresses
+            .get(listener)
+            .unwrap_or_else(|| panic!("no listener {listener} in {:?}", self.addresses))
+    }
+
+    /// Waits for a line of the log that holds this text, and gives it.
+    ///
+    /// # Panics
+    /// The gateway has ended, or [`PATIENCE`] has.
+    #[must_use]
+    pub fn line(&self, text: &str) -> String {
+        self.log.wait(text)
+    }
+
+    /// Waits for a line of the log that holds this text.
+    ///
+    /// # Panics
+    /// As [`Gateway::line`].
+    pub fn wait_for(&self, text: &str) {
+        let _ = self.line(text);
+    }
+
+    /// The log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lines.lock().expect("the log").all.join("\n")
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a power cut would, but for the page cache.
+    ///
+    /// # Panics
+    /// It cannot be ended.
+    pub fn kill(mut self) {
+        self.child.kill().expect("our own child can be killed");
+        self.child.wait().expect("our own child can be awaited");
+    }
+
+    /// Asks it to drain, and waits for its end.
+    ///
+    /// # Panics
+    /// It does not end, or not well.
+    pub fn stop(mut self) {
+        self.signal("TERM");
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our own child can be awaited") {
+                assert!(
+                    status.success(),
+                    "the gateway ended with {status}:\n{}",
+                    self.log()
+                );
+                return;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the gateway does not stop:\n{}",
+                self.log()
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// Sends it a signal by name.
+    ///
+    /// # Panics
+    /// `kill` cannot be run.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status();
+        assert!(status.expect("kill can be run").success());
+    }
+
+    fn listening(&self) -> BTreeMap<String, SocketAddr> {
+        let lines = self.log.lines.lock().expect("the log");
+        lines.all.iter().filter_map(|line| listener(line)).collect()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Log {
+    fn follow(&self, stderr: impl std::io::Read) {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            self.lines.lock().expect("the log").all.push(line);
+            self.changed.notify_all();
+        }
+        self.lines.lock().expect("the log").closed = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, text: &str) -> String {
+        let mut lines = self.lines.lock().expect("the log");
+        loop {
+            if let Some(line) = lines.all.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            assert!(
+                !lines.closed,
+                "the gateway ended before {text:?}:\n{}",
+                lines.all.join("\n")
+            );
+            let (next, timeout) = self.changed.wait_timeout(lines, PATIENCE).expect("the log");
+            assert!(
+                !timeout.timed_out(),
+                "no {text:?} in the log:\n{}",
+                next.all.join("\n")
+            );
+            lines = next;
+        }
+    }
+}
+
+/// The listener and address that a JSON line of the log tells.
+fn listener(line: &str) -> Option<(String, SocketAddr)> {
+    let value: serde_json::Value = serde_json::from_str(line).ok()?;
+    if value.get("message")? != "listening" {
+        return None;
+    }
+    let name = value.get("listener")?.as_str()?.to_owned();
+    Some((name, value.get("address")?.as_str()?.parse().ok()?))
+}

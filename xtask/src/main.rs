@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "chores talk to whoever ran them")]
 
+mod bench;
 mod ci;
 mod deny;
 mod plugins;
@@ -41,6 +42,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure the release binary under load, beside Postfix where it is installed
+    Bench(bench::Options),
     /// Check what the compiler cannot: fences between crates, sizes, first lines, copies
     Tidy,
     /// Check licences, duplicate and forbidden crates, sources and advisories
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Chore::Plugins => plugins::plugins().map(drop),
         Chore::Test { arguments } => test::test(&arguments),
         Chore::Sandbox { arguments } => sandbox::sandbox(&arguments),
+        Chore::Bench(options) => bench::bench(&options),
         Chore::Tidy => tidy::tidy(),
         Chore::Deny => deny::deny(),
         Chore::Ci => ci::ci(),

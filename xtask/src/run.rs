@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     Guest(pintle_guest_build::Fault),
     /// Something in the repository is not as tidy demands; each line names a place.
     Untidy(Vec<String>),
+    /// A measurement that does not count.
+    BadRun(String),
     /// A file could not be read.
     Unreadable { path: String, cause: io::Error },
     /// A program printed something else than its documentation promises.
@@ -148,7 +150,7 @@ impl fmt::Display for Fault {
             Self::TooSlow { command, limit } => {
                 write!(f, "`{command}` did not end within {} s", limit.as_secs())
             }
-            Self::NoToolchain(text) => f.write_str(text),
+            Self::NoToolchain(text) | Self::BadRun(text) => f.write_str(text),
             Self::Guest(fault) => fault.fmt(f),
             Self::Untidy(lines) => write!(f, "{} thing(s) to tidy:\n{}", lines.len(), lines.join("\n")),
             Self::Unreadable { path, cause } => write!(f, "{path}: {cause}"),

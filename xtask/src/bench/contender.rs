@@ -1,0 +1,189 @@
+//! Whoever is measured: how it is configured, started and ended.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+
+use crate::bench::postfix::Postfix;
+use crate::bench::process::{self, Usage};
+use crate::bench::release;
+use crate::run::Fault;
+
+/// Who.
+#[derive(Debug, Clone)]
+pub(crate) enum Contender {
+    /// Ours, with a plugin or without.
+    Pintle {
+        /// A component that is called at every stage.
+        plugin: Option<PathBuf>,
+    },
+    /// Debian's Postfix.
+    Postfix,
+}
+
+impl Contender {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Pintle { plugin: None } => "pintle",
+            Self::Pintle { plugin: Some(_) } => "pintle + plugin",
+            Self::Postfix => "postfix",
+        }
+    }
+}
+
+/// A contender at work.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    kind: Kind,
+    folder: PathBuf,
+}
+
+enum Kind {
+    Pintle {
+        child: Child,
+        log: Option<JoinHandle<()>>,
+    },
+    Postfix(Postfix),
+}
+
+impl Running {
+    /// Starts a contender that relays everything to `sink`.
+    pub(crate) fn start(contender: &Contender, sink: SocketAddr) -> Result<Self, Fault> {
+        let folder = scratch()?;
+        match contender {
+            Contender::Pintle { plugin } => pintle(folder, sink, plugin.as_deref()),
+            Contender::Postfix => {
+                let postfix = Postfix::start(&folder, sink)?;
+                Ok(Self {
+                    address: postfix.address,
+                    kind: Kind::Postfix(postfix),
+                    folder,
+                })
+            }
+        }
+    }
+
+    /// CPU and memory of all its processes so far.
+    pub(crate) fn usage(&self) -> Usage {
+        match &self.kind {
+            Kind::Pintle { child, .. } => process::usage(&[child.id()]),
+            Kind::Postfix(postfix) => process::usage(&postfix.processes()),
+        }
+    }
+
+    pub(crate) fn stop(mut self) {
+        match &mut self.kind {
+            Kind::Pintle { child, log } => {
+                let _ = child.kill();
+                let _ = child.wait();
+                if let Some(log) = log.take() {
+                    let _ = log.join();
+                }
+            }
+            Kind::Postfix(postfix) => postfix.stop(),
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn pintle(folder: PathBuf, sink: SocketAddr, plugin: Option<&Path>) -> Result<Running, Fault> {
+    let config = folder.join("pintle.toml");
+    let unreadable = |cause| Fault::Unreadable {
+        path: config.display().to_string(),
+        cause,
+    };
+    fs::write(&config, configuration(&folder, sink, plugin)).map_err(unreadable)?;
+    let mut command = Command::new(release("pintle"));
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|cause| Fault::NotStarted {
+        program: "pintle".to_owned(),
+        cause,
+    })?;
+    let mut log = child.stderr.take().map(BufReader::new);
+    let mut address = None;
+    let mut said = String::new();
+    while let Some(log) = &mut log {
+        let mut line = String::new();
+        if log.read_line(&mut line).unwrap_or(0) == 0 {
+            return Err(Fault::BadRun(format!("the gateway did not start:\n{said}")));
+        }
+        said.push_str(&line);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        match value["message"].as_str() {
+            Some("listening") => address = value["address"].as_str().and_then(|text| text.parse().ok()),
+            Some("ready") => break,
+            _ => {}
+        }
+    }
+    let address = address.ok_or_else(|| Fault::BadRun("the gateway told no address".to_owned()))?;
+    // Its log must be read, or it would wait for us.
+    let log = log.map(|log| std::thread::spawn(move || log.lines().for_each(drop)));
+    Ok(Running {
+        address,
+        kind: Kind::Pintle { child, log },
+        folder,
+    })
+}
+
+fn configuration(folder: &Path, sink: SocketAddr, plugin: Option<&Path>) -> String {
+    let folder = folder.display();
+    let mut text = format!(
+        r#"hostname = "bench.example"
+
+[spool]
+folder = "{folder}/spool"
+
+[admin]
+socket = "{folder}/admin.sock"
+
+[log]
+format = "json"
+level = "info"
+
+[[listener]]
+name = "mx"
+addresses = ["127.0.0.1:0"]
+trusted = ["127.0.0.0/8"]
+
+[relays.sink]
+hosts = ["{sink}"]
+tls = "none"
+
+[[route]]
+domain = "*"
+via = "sink"
+"#
+    );
+    if let Some(plugin) = plugin {
+        let plugin = plugin.display();
+        text.push_str(&format!(
+            "\n[[plugin]]\nname = \"example\"\ncomponent = \"{plugin}\"\ngrants = [\"edit-headers\"]\n"
+        ));
+    }
+    text
+}
+
+fn scratch() -> Result<PathBuf, Fault> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!(
+        "pintle-bench-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
+    // Below the target folder, since a temporary folder may lie in memory, where a sync costs nothing.
+    let path = pintle_guest_build::target_dir().join(name);
+    fs::create_dir_all(&path).map_err(|cause| Fault::Unreadable {
+        path: path.display().to_string(),
+        cause,
+    })?;
+    Ok(path)
+}

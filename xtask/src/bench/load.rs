@@ -1,0 +1,159 @@
+//! The load generator and the sink, as processes of their own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::run::Fault;
+
+/// How long the last message may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The form of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Sessions at once.
+    pub(crate) sessions: u64,
+    /// Messages in each.
+    pub(crate) per_session: u64,
+}
+
+/// What the load generator reports.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Figures {
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+    pub(crate) broken: u64,
+    pub(crate) per_second: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p90_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
+}
+
+/// Sends `messages` messages; refusals and broken sessions fail the benchmark, since they would flatter it.
+pub(crate) fn run(
+    program: &Path,
+    target: SocketAddr,
+    shape: Shape,
+    messages: u64,
+    size: usize,
+) -> Result<Figures, Fault> {
+    let pairs = [
+        ("--target", target.to_string()),
+        ("--sessions", shape.sessions.to_string()),
+        ("--per-session", shape.per_session.to_string()),
+        ("--messages", messages.to_string()),
+        ("--size", size.to_string()),
+    ];
+    let mut command = Command::new(program);
+    for (flag, value) in pairs {
+        command.arg(flag).arg(value);
+    }
+    let line = crate::run::output(&mut command)?;
+    let figures: Figures = serde_json::from_slice(&line).map_err(|cause| Fault::Unexpected {
+        command: "pintle-load".to_owned(),
+        cause,
+    })?;
+    if figures.refused + figures.broken > 0 {
+        return Err(Fault::BadRun(format!(
+            "{} refused, {} broken",
+            figures.refused, figures.broken
+        )));
+    }
+    Ok(figures)
+}
+
+/// A sink at work; it ends with this value.
+pub(crate) struct Sink {
+    pub(crate) address: SocketAddr,
+    child: Child,
+    pipes: std::cell::RefCell<(ChildStdin, BufReader<ChildStdout>)>,
+}
+
+impl Sink {
+    pub(crate) fn start(program: &Path) -> Result<Self, Fault> {
+        let started = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = started.map_err(|cause| Fault::NotStarted {
+            program: "pintle-sink".to_owned(),
+            cause,
+        })?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Fault::BadRun("the sink has no pipes".to_owned()));
+        };
+        let mut output = BufReader::new(output);
+        let address = number_after(&mut output, "listening ")?;
+        Ok(Self {
+            address,
+            child,
+            pipes: (input, output).into(),
+        })
+    }
+
+    /// Waits until so many messages have arrived.
+    pub(crate) fn wait_for(&self, count: u64) -> Result<(), Fault> {
+        let start = Instant::now();
+        loop {
+            let taken = self.taken()?;
+            if taken >= count {
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(Fault::BadRun(format!("{taken} of {count} messages arrived")));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn taken(&self) -> Result<u64, Fault> {
+        let (input, output) = &mut *self.pipes.borrow_mut();
+        input.write_all(b"\n").map_err(|cause| Fault::Unreadable {
+            path: "the sink".to_owned(),
+            cause,
+        })?;
+        number_after(output, "taken ")
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn number_after<T: std::str::FromStr>(output: &mut impl BufRead, word: &str) -> Result<T, Fault> {
+    let mut line = String::new();
+    output.read_line(&mut line).map_err(|cause| Fault::Unreadable {
+        path: "the sink".to_owned(),
+        cause,
+    })?;
+    let value = line.strip_prefix(word).and_then(|rest| rest.trim().parse().ok());
+    value.ok_or_else(|| Fault::BadRun(format!("the sink said {line:?}")))
+}
+
+/// Opens sessions that say EHLO and then wait.
+pub(crate) fn idle(target: SocketAddr, sessions: u64) -> Result<Vec<TcpStream>, Fault> {
+    let open = || -> std::io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(target)?;
+        let mut buffer = [0; 1024];
+        let _greeting = stream.read(&mut buffer)?;
+        stream.write_all(b"EHLO idle.example\r\n")?;
+        let _offers = stream.read(&mut buffer)?;
+        Ok(stream)
+    };
+    let each = |_| {
+        open().map_err(|cause| Fault::Unreadable {
+            path: target.to_string(),
+            cause,
+        })
+    };
+    (0..sessions).map(each).collect()
+}
