@@ -78,18 +78,51 @@ impl Reply {
 
     /// Appends the reply as it stands on the wire: every line with code, separator, enhanced code and CRLF.
     pub fn write_to(&self, out: &mut BytesMut) {
+        // Nearly every reply is one safe line, written without a copy of its text; a server writes several a message.
+        if is_wire_line(&self.text) {
+            return self.write_line(out, b' ', &self.text);
+        }
         let mut lines = self.text.split('\n').flat_map(wire_lines).peekable();
         while let Some(line) = lines.next() {
             let separator = if lines.peek().is_some() { b'-' } else { b' ' };
-            out.put_slice(self.code.to_string().as_bytes());
-            out.put_u8(separator);
-            if let Some(enhanced) = self.enhanced {
-                out.put_slice(enhanced.to_string().as_bytes());
-                out.put_u8(b' ');
-            }
-            out.put_slice(line.as_bytes());
-            out.put_slice(b"\r\n");
+            self.write_line(out, separator, &line);
         }
+    }
+
+    fn write_line(&self, out: &mut BytesMut, separator: u8, line: &str) {
+        out.reserve(line.len() + 24);
+        put_number(out, self.code);
+        out.put_u8(separator);
+        if let Some(EnhancedCode(class, subject, detail)) = self.enhanced {
+            put_number(out, class.into());
+            out.put_u8(b'.');
+            put_number(out, subject);
+            out.put_u8(b'.');
+            put_number(out, detail);
+            out.put_u8(b' ');
+        }
+        out.put_slice(line.as_bytes());
+        out.put_slice(b"\r\n");
+    }
+}
+
+/// Whether a text can go onto the wire as one line, just as it is.
+fn is_wire_line(text: &str) -> bool {
+    text.len() <= MAX_TEXT
+        && text
+            .bytes()
+            .all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
+}
+
+fn put_number(out: &mut BytesMut, number: u16) {
+    let mut divisor = 10_000;
+    while divisor > 1 && divisor > number {
+        divisor /= 10;
+    }
+    while divisor > 0 {
+        let digit = u8::try_from(number / divisor % 10).unwrap_or(0);
+        out.put_u8(b'0' + digit);
+        divisor /= 10;
     }
 }
 
@@ -208,6 +241,17 @@ mod tests {
         assert_eq!(wire(&reply), "550-a\r\n550 b?c ?\r\n");
         let long = wire(&Reply::plain(250, "x".repeat(1200)));
         assert!(long.lines().count() == 3 && long.lines().all(|line| line.len() <= 510));
+    }
+
+    #[test]
+    fn numbers_are_written_whole() {
+        for code in [0, 7, 10, 99, 100, 250, 999, 65_535] {
+            assert_eq!(wire(&Reply::plain(code, "x")), format!("{code} x\r\n"));
+        }
+        assert_eq!(
+            wire(&Reply::new(250, EnhancedCode(2, 10, 0), "x")),
+            "250 2.10.0 x\r\n"
+        );
     }
 
     #[test]
