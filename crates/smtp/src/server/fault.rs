@@ -109,8 +109,10 @@ pub enum Sequence {
     EhloFirst,
     /// MAIL.
     MailFirst,
-    /// A recipient.
+    /// A recipient, for BDAT.
     RecipientFirst,
+    /// A recipient, for DATA.
+    NoRecipients,
     /// The end of the transaction.
     InTransaction,
     /// The message goes on with BDAT, or ends with RSET.
@@ -273,14 +275,15 @@ impl Fault {
 
     fn codes(&self) -> (u16, (u8, u16, u16)) {
         match self {
-            Self::EarlyTalk | Self::OtherProtocol(_) => (554, (5, 5, 1)),
+            // RFC 2920 section 3.1: DATA after nothing but refused recipients gets 554.
+            Self::EarlyTalk | Self::OtherProtocol(_) | Self::Sequence(Sequence::NoRecipients) => {
+                (554, (5, 5, 1))
+            }
             Self::UnknownCommand => (500, (5, 5, 1)),
-            Self::Syntax(Syntax::Characters | Syntax::LineEnd) => (500, (5, 5, 2)),
-            Self::Syntax(Syntax::Path) => (501, (5, 5, 2)),
+            Self::Syntax(Syntax::Characters | Syntax::LineEnd) | Self::LineTooLong => (500, (5, 5, 2)),
+            Self::Syntax(Syntax::Path) | Self::BadAuthResponse => (501, (5, 5, 2)),
             Self::Syntax(_) | Self::BadParameter(_) | Self::ChunkSize => (501, (5, 5, 4)),
             Self::NotImplemented => (502, (5, 5, 1)),
-            // RFC 2920 section 3.1: DATA after nothing but refused recipients gets 554.
-            Self::Sequence(Sequence::RecipientFirst) => (554, (5, 5, 1)),
             Self::Sequence(_) => (503, (5, 5, 1)),
             // RFC 6531 section 3.7.4.2: 553 5.6.7 where the address needs SMTPUTF8.
             Self::SenderAddress(AddressError::NotAscii) | Self::RecipientAddress(AddressError::NotAscii) => {
@@ -294,12 +297,10 @@ impl Fault {
             Self::UnknownMechanism => (504, (5, 5, 4)),
             Self::AuthNeedsTls => (538, (5, 7, 11)),
             Self::AuthCancelled => (501, (5, 7, 0)),
-            Self::BadAuthResponse => (501, (5, 5, 2)),
             Self::PlaintextBehindStartTls | Self::TlsFailed => (454, (4, 7, 0)),
             Self::BareCr | Self::BareLf | Self::Nul | Self::TextLineTooLong => (554, (5, 6, 0)),
             // RFC 4954 section 4.
             Self::AuthLineTooLong => (500, (5, 5, 6)),
-            Self::LineTooLong => (500, (5, 5, 2)),
             // RFC 5321 section 4.5.3.1.10.
             Self::TooManyRecipients => (452, (4, 5, 3)),
             // RFC 1870 section 6.
@@ -385,7 +386,7 @@ impl Sequence {
             Self::HelloFirst => "Say EHLO or HELO first",
             Self::EhloFirst => "Say EHLO first",
             Self::MailFirst => "Say MAIL FROM first",
-            Self::RecipientFirst => "No valid recipients",
+            Self::RecipientFirst | Self::NoRecipients => "No valid recipients",
             Self::InTransaction => "Not within a mail transaction",
             Self::InChunks => "The message goes on with BDAT; end it with BDAT 0 LAST or RSET",
             Self::TlsAlready => "TLS is active already",

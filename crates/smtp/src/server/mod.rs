@@ -11,19 +11,31 @@
 //! to each command, in order; memory bounded by [`config::Limits`] whatever the peer sends; only `CRLF . CRLF` ends DATA.
 //! What is accepted from whom is left to the host.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+mod command;
 pub mod config;
+mod content;
+mod core;
 mod event;
 mod fault;
+mod head;
 mod offers;
+mod params;
+mod replies;
+mod ruling;
 mod sasl;
+mod state;
+
+use core::Core;
+use ruling::Ruling;
+use state::{Connecting, State, Step, Turn};
 
 pub use config::Config;
 pub use event::{Answer, Closed, Event, Headers, Hello, HelloVerb, Message, Question, Sender};
@@ -43,11 +55,8 @@ pub struct Start {
 /// One session. `R` is the receipt of a durable commit; the machine only ever prints it.
 #[derive(Debug)]
 pub struct Session<R> {
-    config: Arc<Config>,
-    start: Start,
-    input: BytesMut,
-    output: BytesMut,
-    events: VecDeque<Event>,
+    core: Core,
+    state: State,
     deadline: Option<Instant>,
     receipt: PhantomData<fn(R)>,
 }
@@ -56,13 +65,12 @@ impl<R: fmt::Display> Session<R> {
     /// A session that begins by asking [`Question::Connect`].
     #[must_use]
     pub fn new(config: Arc<Config>, start: Start, now: Instant) -> Self {
+        let mut core = Core::new(config, start, now);
+        core.ask(Question::Connect);
         Self {
-            deadline: now.checked_add(config.timeouts.command),
-            config,
-            start,
-            input: BytesMut::new(),
-            output: BytesMut::new(),
-            events: VecDeque::from([Event::Ask(Question::Connect)]),
+            core,
+            state: Connecting::default().into(),
+            deadline: None,
             receipt: PhantomData,
         }
     }
@@ -70,23 +78,36 @@ impl<R: fmt::Display> Session<R> {
     /// Takes bytes from the peer. Feed a read's worth at a time, and only while [`Session::wants_read`]; feeding before
     /// the greeting is how early talkers are found.
     pub fn receive(&mut self, bytes: &[u8], now: Instant) {
-        self.input.extend_from_slice(bytes);
-        self.deadline = now.checked_add(self.config.timeouts.command);
+        self.core.now = now;
+        match &mut self.state {
+            State::Closed => return,
+            State::Connecting(connecting) if !bytes.is_empty() => connecting.early_talk(&mut self.core),
+            _ => {}
+        }
+        let held = self.core.input.len() + bytes.len();
+        if self.state.turn() == Turn::Host && held > self.core.config.limits.input {
+            self.state = self.core.fail(Fault::HostMisuse(Misuse::Overfed));
+        } else {
+            self.core.input.extend_from_slice(bytes);
+        }
+        self.run();
     }
 
     /// Answers the open question and works on what is already here.
     pub fn answer(&mut self, answer: Answer<R>, now: Instant) {
-        let _ = (answer, now);
+        self.core.now = now;
+        self.state = self.take_state().ruled(Ruling::from(answer), &mut self.core);
+        self.run();
     }
 
     /// Bytes for the peer, all that there are. Everything that one read caused comes as one piece.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
-        (!self.output.is_empty()).then(|| self.output.split().freeze())
+        self.core.take_output()
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.core.events.pop_front()
     }
 
     /// When [`Session::handle_timeout`] wants to be called; none while a question is open.
@@ -95,40 +116,118 @@ impl<R: fmt::Display> Session<R> {
         self.deadline
     }
 
-    /// The deadline may have passed.
+    /// Ends the session with 421 if its deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        self.core.now = now;
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.state = self.core.fail(Fault::Timeout);
+            self.run();
+        }
     }
 
-    /// Whether the host should read from the socket: no question is open, no handshake is due, the session lives.
+    /// Whether the host should read from the socket: no question is open, no handshake is due, the session lives, and
+    /// all events are polled.
     #[must_use]
     pub fn wants_read(&self) -> bool {
-        self.events.is_empty()
+        !self.core.eof
+            && self.core.events.is_empty()
+            && matches!(self.state.turn(), Turn::Command | Turn::Content)
     }
 
-    /// The handshake after [`Event::StartTls`] succeeded; the session begins anew (RFC 3207 section 4.2).
+    /// Who authenticated.
+    #[must_use]
+    pub fn identity(&self) -> Option<&str> {
+        self.core.identity.as_deref()
+    }
+
+    /// Whether the session is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.core.tls
+    }
+
+    /// The handshake after [`Event::StartTls`] succeeded; the session begins anew (RFC 3207 section 4.2). What the host
+    /// knows of it, a login included, is void.
     pub fn tls_started(&mut self, now: Instant) {
-        self.start.tls = true;
-        let _ = now;
+        self.handshake_over(now, state::Handshake::succeeded);
     }
 
-    /// The handshake after [`Event::StartTls`] failed.
+    /// The handshake after [`Event::StartTls`] failed; the session is over.
     pub fn tls_failed(&mut self, now: Instant) {
-        let _ = now;
+        self.handshake_over(now, state::Handshake::failed);
     }
 
     /// The peer will send no more. What it has sent is still worked on; [`Event::Closed`] follows when that is done.
     pub fn peer_closed(&mut self, now: Instant) {
-        let _ = now;
+        self.core.now = now;
+        self.core.eof = true;
+        self.run();
     }
 
     /// Drain: 421 as soon as no transaction is open (RFC 5321 section 3.8).
     pub fn shutdown(&mut self, now: Instant) {
-        let _ = now;
+        self.core.now = now;
+        self.core.draining = true;
+        self.run();
     }
 
-    /// 421 and the end, now, whatever is going on.
+    /// 421 and the end, now, whatever is going on. An open question need not be answered any more.
     pub fn abort(&mut self, now: Instant) {
-        let _ = now;
+        self.core.now = now;
+        if !matches!(self.state, State::Closed) {
+            self.state = self.core.close(Some(replies::SHUTDOWN), Closed::Shutdown);
+        }
+        self.run();
+    }
+
+    fn handshake_over(&mut self, now: Instant, result: impl FnOnce(state::Handshake, &mut Core) -> State) {
+        self.core.now = now;
+        self.state = match self.take_state() {
+            State::Handshake(handshake) => result(handshake, &mut self.core),
+            State::Closed => State::Closed,
+            _ => self.core.fail(Fault::HostMisuse(Misuse::NoHandshake)),
+        };
+        self.run();
+    }
+
+    fn take_state(&mut self) -> State {
+        mem::replace(&mut self.state, State::Closed)
+    }
+
+    /// Works on the input until somebody else is needed.
+    fn run(&mut self) {
+        loop {
+            match self.take_state().advance(&mut self.core) {
+                Step::Again(state) => self.state = state,
+                Step::Wait(state) => {
+                    self.state = state;
+                    break;
+                }
+            }
+        }
+        if self.core.eof && !matches!(self.state.turn(), Turn::Host | Turn::Over) {
+            self.state = self.core.close(None, Closed::Peer);
+        }
+        self.core.shrink();
+        self.schedule();
+    }
+
+    /// Sets the deadline anew where the peer has earned one.
+    fn schedule(&mut self) {
+        let timeouts = &self.core.config.timeouts;
+        let wait = match self.state.turn() {
+            Turn::Command => timeouts.command,
+            Turn::Content => timeouts.data,
+            Turn::Host | Turn::Handshake | Turn::Over => {
+                self.deadline = None;
+                return;
+            }
+        };
+        if mem::take(&mut self.core.progress) || self.deadline.is_none() {
+            let next = self.core.now.checked_add(wait);
+            let last = self.state.deadline();
+            // None sorts first, so that min would mean "never" where one of them is set.
+            self.deadline = [next, last].into_iter().flatten().min();
+        }
     }
 }

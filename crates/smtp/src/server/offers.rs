@@ -288,8 +288,18 @@ impl Offers {
         params
     }
 
+    /// Appends the keywords to the text of a reply, each on a line of its own.
+    pub(super) fn append_lines(&self, text: &mut String) {
+        for extension in Extension::ALL {
+            self.known_line(extension, |value| append_line(text, extension.keyword(), value));
+        }
+        for param in &self.other {
+            append_line(text, &param.name, param.value.as_deref());
+        }
+    }
+
     /// Calls `line` with the value of this extension if it is on offer.
-    pub(super) fn known_line(&self, extension: Extension, line: impl FnOnce(Option<&str>)) {
+    fn known_line(&self, extension: Extension, line: impl FnOnce(Option<&str>)) {
         match extension {
             _ if !self.has(extension) => {}
             Extension::Size => line(Some(&self.size.to_string())),
@@ -300,11 +310,6 @@ impl Offers {
             }
             _ => line(None),
         }
-    }
-
-    /// The keywords that the machine does not know.
-    pub(super) fn other(&self) -> &[Param] {
-        &self.other
     }
 
     /// Whether a parameter of this name belongs to an extension that the host added.
@@ -329,6 +334,15 @@ impl Offers {
             name: keyword.to_ascii_uppercase(),
             value: value.map(str::to_owned),
         });
+    }
+}
+
+fn append_line(text: &mut String, keyword: &str, value: Option<&str>) {
+    text.push('\n');
+    text.push_str(keyword);
+    if let Some(value) = value {
+        text.push(' ');
+        text.push_str(value);
     }
 }
 

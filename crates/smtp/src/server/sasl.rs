@@ -4,6 +4,10 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::fault::Fault;
 use super::offers::Mechanism;
 
 /// What a client proved, or claims to.
@@ -40,5 +44,108 @@ impl Password {
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Password(…)")
+    }
+}
+
+/// An exchange under way, by what the client is to send next.
+#[derive(Debug)]
+pub(crate) enum Exchange {
+    /// PLAIN: everything in one response.
+    Plain,
+    /// LOGIN: the name.
+    LoginUsername,
+    /// LOGIN: the password for this name.
+    LoginPassword(String),
+}
+
+/// What a response led to.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// The next challenge is due.
+    Challenge(Exchange),
+    /// All is said.
+    Done(Credentials),
+}
+
+impl Exchange {
+    pub(crate) fn begin(mechanism: Mechanism) -> Self {
+        match mechanism {
+            Mechanism::Plain => Self::Plain,
+            Mechanism::Login => Self::LoginUsername,
+        }
+    }
+
+    /// What stands behind `334 `: empty, or the prompts that LOGIN clients wait for, in base64.
+    pub(crate) fn challenge(&self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::LoginUsername => "VXNlcm5hbWU6",
+            Self::LoginPassword(_) => "UGFzc3dvcmQ6",
+        }
+    }
+
+    /// Takes an initial response, in which `=` stands for the empty one (RFC 4954 section 4).
+    pub(crate) fn initial(self, response: &str) -> Result<Progress, Fault> {
+        self.respond(if response == "=" { "" } else { response })
+    }
+
+    /// Takes a response in base64.
+    pub(crate) fn respond(self, response: &str) -> Result<Progress, Fault> {
+        if response == "*" {
+            return Err(Fault::AuthCancelled);
+        }
+        let octets = STANDARD.decode(response).map_err(|_| Fault::BadAuthResponse)?;
+        let text = String::from_utf8(octets).map_err(|_| Fault::BadAuthResponse)?;
+        match self {
+            Self::Plain => plain(&text).map(Progress::Done).ok_or(Fault::BadAuthResponse),
+            _ if text.is_empty() || text.contains('\0') => Err(Fault::BadAuthResponse),
+            Self::LoginUsername => Ok(Progress::Challenge(Self::LoginPassword(text))),
+            Self::LoginPassword(username) => Ok(Progress::Done(Credentials {
+                mechanism: Mechanism::Login,
+                authorization_id: None,
+                username,
+                password: Password(text),
+            })),
+        }
+    }
+}
+
+/// RFC 4616 section 2: `[authzid] NUL authcid NUL passwd`, the last two not empty. An empty password in particular must
+/// not reach a directory that takes it for an anonymous login.
+fn plain(text: &str) -> Option<Credentials> {
+    let mut parts = text.split('\0');
+    let (authorization_id, username, password) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || username.is_empty() || password.is_empty() {
+        return None;
+    }
+    Some(Credentials {
+        mechanism: Mechanism::Plain,
+        authorization_id: (!authorization_id.is_empty()).then(|| authorization_id.to_owned()),
+        username: username.to_owned(),
+        password: Password(password.to_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_is_read_strictly() {
+        let credentials = plain("admin\0alice\0secret").unwrap();
+        assert_eq!(credentials.authorization_id.as_deref(), Some("admin"));
+        assert_eq!(
+            (credentials.username.as_str(), credentials.password.expose()),
+            ("alice", "secret")
+        );
+        for bad in ["", "alice", "\0alice", "\0alice\0", "\0\0secret", "\0a\0b\0c"] {
+            assert_eq!(plain(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn passwords_do_not_show() {
+        let credentials = plain("\0alice\0secret").unwrap();
+        assert!(!format!("{credentials:?}").contains("secret"));
     }
 }

@@ -1,0 +1,210 @@
+//! Command lines (RFC 5321 section 4.1): from octets to a [`Command`], without regard to what is allowed when.
+
+use super::event::HelloVerb;
+use super::fault::{Fault, OtherProtocol, Syntax};
+
+/// A command with its argument still as text where its meaning depends on the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command<'a> {
+    Hello(HelloVerb, &'a str),
+    /// What follows `FROM:`.
+    Mail(&'a str),
+    /// What follows `TO:`.
+    Rcpt(&'a str),
+    Data,
+    Bdat {
+        size: u64,
+        last: bool,
+    },
+    Rset,
+    Noop,
+    Quit,
+    Vrfy,
+    Help,
+    StartTls,
+    Auth {
+        mechanism: &'a str,
+        initial: Option<&'a str>,
+    },
+}
+
+impl<'a> Command<'a> {
+    /// Reads a line without its line end.
+    pub(crate) fn parse(line: &'a [u8]) -> Result<Self, Fault> {
+        let line = std::str::from_utf8(line).map_err(|_| Fault::Syntax(Syntax::Characters))?;
+        if line
+            .bytes()
+            .any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f)
+        {
+            return Err(Fault::Syntax(Syntax::Characters));
+        }
+        let line = line.trim_end_matches([' ', '\t']);
+        let (verb, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+        parse_verb(verb, argument.trim_start_matches([' ', '\t']))
+    }
+}
+
+/// The verb of a line, in upper case, if it is short enough to be one.
+fn upper(verb: &str) -> ([u8; 16], usize) {
+    let mut letters = [0; 16];
+    let len = verb.len().min(16);
+    letters[..len].copy_from_slice(&verb.as_bytes()[..len]);
+    letters.make_ascii_uppercase();
+    (letters, len)
+}
+
+fn parse_verb<'a>(verb: &str, argument: &'a str) -> Result<Command<'a>, Fault> {
+    let (letters, len) = upper(verb);
+    // RFC 5321 section 2.4: verbs in any case.
+    match &letters[..len] {
+        b"EHLO" => hello(HelloVerb::Ehlo, argument),
+        b"HELO" => hello(HelloVerb::Helo, argument),
+        b"MAIL" => path(argument, "FROM").map(Command::Mail),
+        b"RCPT" => path(argument, "TO").map(Command::Rcpt),
+        b"DATA" => bare(argument, Command::Data),
+        b"BDAT" => chunk(argument),
+        b"RSET" => bare(argument, Command::Rset),
+        // RFC 5321 section 4.1.1.9: NOOP may bear a parameter, which is ignored.
+        b"NOOP" => Ok(Command::Noop),
+        // An argument of QUIT is no reason to keep a client that wants to leave.
+        b"QUIT" => Ok(Command::Quit),
+        b"VRFY" => some(argument).map(|_| Command::Vrfy),
+        b"HELP" => Ok(Command::Help),
+        b"STARTTLS" => bare(argument, Command::StartTls),
+        b"AUTH" => auth(argument),
+        b"EXPN" | b"TURN" | b"ATRN" | b"ETRN" | b"SEND" | b"SOML" | b"SAML" | b"XEXCH50" | b"X-EXPS"
+        | b"X-ANONYMOUSTLS" | b"XRDST" | b"XCLIENT" | b"XFORWARD" | b"BURL" | b"LHLO" => {
+            Err(Fault::NotImplemented)
+        }
+        b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"DELETE" | b"PATCH" | b"CONNECT" | b"TRACE"
+        | b"PRI" => Err(Fault::OtherProtocol(OtherProtocol::Http)),
+        _ => Err(Fault::UnknownCommand),
+    }
+}
+
+/// RFC 5321 section 4.1.1.1 wants a domain or an address literal; many clients bring neither, and RFC 5321 section 4.1.4
+/// forbids to refuse mail for that alone. So any single word will do, and the host judges it.
+fn hello(verb: HelloVerb, name: &str) -> Result<Command<'_>, Fault> {
+    if name.is_empty() || name.len() > 255 || name.contains([' ', '\t']) {
+        Err(Fault::Syntax(Syntax::Hello))
+    } else {
+        Ok(Command::Hello(verb, name))
+    }
+}
+
+/// What follows `FROM:` or `TO:`; spaces around the colon are a common mistake and do no harm.
+fn path<'a>(argument: &'a str, keyword: &str) -> Result<&'a str, Fault> {
+    let after = argument
+        .split_at_checked(keyword.len())
+        .filter(|(word, _)| word.eq_ignore_ascii_case(keyword))
+        .and_then(|(_, rest)| rest.trim_start_matches(' ').strip_prefix(':'));
+    after
+        .map(|path| path.trim_start_matches(' '))
+        .ok_or(Fault::Syntax(Syntax::Path))
+}
+
+fn bare<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, Fault> {
+    if argument.is_empty() {
+        Ok(command)
+    } else {
+        Err(Fault::Syntax(Syntax::UnexpectedArgument))
+    }
+}
+
+fn some(argument: &str) -> Result<&str, Fault> {
+    if argument.is_empty() {
+        Err(Fault::Syntax(Syntax::MissingArgument))
+    } else {
+        Ok(argument)
+    }
+}
+
+/// RFC 3030 section 2: `BDAT size [LAST]`. A size that cannot be read ends the session: what follows may be content, and
+/// content must never be taken for commands.
+fn chunk(argument: &str) -> Result<Command<'_>, Fault> {
+    let (size, rest) = argument.split_once(' ').unwrap_or((argument, ""));
+    let is_number = !size.is_empty() && size.len() <= 20 && size.bytes().all(|byte| byte.is_ascii_digit());
+    let size = size.parse().ok().filter(|_| is_number).ok_or(Fault::ChunkSize)?;
+    match rest.trim() {
+        "" => Ok(Command::Bdat { size, last: false }),
+        last if last.eq_ignore_ascii_case("LAST") => Ok(Command::Bdat { size, last: true }),
+        _ => Err(Fault::ChunkSize),
+    }
+}
+
+/// RFC 4954 section 4: `AUTH mechanism [initial-response]`.
+fn auth(argument: &str) -> Result<Command<'_>, Fault> {
+    let mut words = some(argument)?.split_ascii_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some(mechanism), initial, None) => Ok(Command::Auth { mechanism, initial }),
+        _ => Err(Fault::Syntax(Syntax::UnexpectedArgument)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_commands() {
+        for (line, command) in [
+            ("ehlo a.example", Command::Hello(HelloVerb::Ehlo, "a.example")),
+            (
+                "HELO [192.0.2.1] ",
+                Command::Hello(HelloVerb::Helo, "[192.0.2.1]"),
+            ),
+            ("MAIL FROM:<a@b.c> SIZE=1", Command::Mail("<a@b.c> SIZE=1")),
+            ("mail from : <>", Command::Mail("<>")),
+            ("RCPT TO: <a@b.c>", Command::Rcpt("<a@b.c>")),
+            (
+                "BDAT 12",
+                Command::Bdat {
+                    size: 12,
+                    last: false,
+                },
+            ),
+            ("bdat 0 last", Command::Bdat { size: 0, last: true }),
+            ("NOOP whatever", Command::Noop),
+            (
+                "AUTH PLAIN =",
+                Command::Auth {
+                    mechanism: "PLAIN",
+                    initial: Some("="),
+                },
+            ),
+        ] {
+            assert_eq!(Command::parse(line.as_bytes()), Ok(command), "{line}");
+        }
+    }
+
+    #[test]
+    fn other_lines_name_their_fault() {
+        for (line, fault) in [
+            ("", Fault::UnknownCommand),
+            ("EHLO", Fault::Syntax(Syntax::Hello)),
+            ("EHLO a b", Fault::Syntax(Syntax::Hello)),
+            ("MAIL", Fault::Syntax(Syntax::Path)),
+            ("MAIL TO:<a@b.c>", Fault::Syntax(Syntax::Path)),
+            ("MAIL FRÖM:<a@b.c>", Fault::Syntax(Syntax::Path)),
+            ("DATA now", Fault::Syntax(Syntax::UnexpectedArgument)),
+            ("BDAT", Fault::ChunkSize),
+            ("BDAT x", Fault::ChunkSize),
+            ("BDAT +1", Fault::ChunkSize),
+            ("BDAT -1", Fault::ChunkSize),
+            ("BDAT 99999999999999999999", Fault::ChunkSize),
+            ("BDAT 1 FIRST", Fault::ChunkSize),
+            ("AUTH", Fault::Syntax(Syntax::MissingArgument)),
+            ("AUTH PLAIN a b", Fault::Syntax(Syntax::UnexpectedArgument)),
+            ("GET / HTTP/1.1", Fault::OtherProtocol(OtherProtocol::Http)),
+            ("EXPN list", Fault::NotImplemented),
+            ("DATADATADATADATADATA", Fault::UnknownCommand),
+            ("NOOP \u{1}", Fault::Syntax(Syntax::Characters)),
+        ] {
+            assert_eq!(Command::parse(line.as_bytes()), Err(fault), "{line}");
+        }
+        assert_eq!(
+            Command::parse(b"NOOP \xff"),
+            Err(Fault::Syntax(Syntax::Characters))
+        );
+    }
+}

@@ -1,0 +1,390 @@
+//! From the octets of DATA and BDAT to the content of the message: where it ends, dots unstuffed, line ends made CRLF.
+//!
+//! [`Decoder`] looks at lines through memchr and hands out slices of the input wherever nothing had to be changed. It
+//! promises that only `CRLF . CRLF` ends DATA (RFC 5321 section 4.1.1.4), wherever reads happen to be cut, and it goes on
+//! to that end however bad the content is, since a reply is due only there. What a [`Flaw`] leads to is decided above.
+
+use bytes::{Bytes, BytesMut};
+use memchr::{memchr, memchr2};
+
+use super::config::{BareLf, Leniency};
+use super::fault::Fault;
+
+/// Decodes the content of one message.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    at: At,
+    /// A chunk ended in CR: the LF may be the first octet of the next (RFC 3030 section 2).
+    pending_cr: bool,
+    bare_lf: BareLf,
+    text_line: u64,
+    line: u64,
+    /// The longest line so far without its CRLF.
+    pub(crate) longest_line: u64,
+    /// There were octets above 127.
+    pub(crate) has_8bit: bool,
+    /// A LF became CRLF.
+    pub(crate) had_bare_lf: bool,
+    /// The first thing that makes the message unacceptable.
+    pub(crate) flaw: Option<Flaw>,
+}
+
+/// What makes content unacceptable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    BareCr,
+    BareLf,
+    Nul,
+    LongLine,
+}
+
+impl From<Flaw> for Fault {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::BareCr => Self::BareCr,
+            Flaw::BareLf => Self::BareLf,
+            Flaw::Nul => Self::Nul,
+            Flaw::LongLine => Self::TextLineTooLong,
+        }
+    }
+}
+
+/// Where in a line the next octet stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// At a line's start, behind CRLF: here alone a dot can end data.
+    AfterCrlf,
+    /// At a line's start, behind a LF that we take for a line end.
+    AfterLf,
+    /// Within a line.
+    Within,
+}
+
+/// What a dot at a line's start is.
+enum Dot {
+    /// Not to be told before more is here.
+    Unknown,
+    /// The end of data.
+    End,
+    /// Stuffing, to be taken away.
+    Stuffed,
+    /// All that its line holds, without being the end.
+    Alone,
+}
+
+/// Content in the making: the input up to here, with what was changed.
+struct Cooking<'a> {
+    raw: &'a [u8],
+    pos: usize,
+    /// Raw octets from here on are not in `copy` yet.
+    kept: usize,
+    /// Made when the first octet has to change.
+    copy: Option<BytesMut>,
+}
+
+impl Decoder {
+    /// For the message that DATA announced.
+    pub(crate) fn for_data(leniency: &Leniency) -> Self {
+        Self {
+            at: At::AfterCrlf,
+            pending_cr: false,
+            bare_lf: leniency.bare_lf,
+            text_line: leniency.text_line.unwrap_or(u64::MAX),
+            line: 0,
+            longest_line: 0,
+            has_8bit: false,
+            had_bare_lf: false,
+            flaw: None,
+        }
+    }
+
+    /// For a message in chunks: the length frames it, so that a bare LF can do no harm and is always made a line end.
+    pub(crate) fn for_chunks(leniency: &Leniency) -> Self {
+        Self {
+            bare_lf: BareLf::Normalise,
+            ..Self::for_data(leniency)
+        }
+    }
+
+    /// Takes what can be decoded off the front of `input`; true with the last content of the message.
+    ///
+    /// At most two octets stay behind: a CR, a dot, or both, that mean nothing before their successor is here.
+    pub(crate) fn decode_data(&mut self, input: &mut BytesMut) -> (Bytes, bool) {
+        let mut cooking = Cooking::new(input);
+        let mut ended = false;
+        while cooking.pos < cooking.raw.len() {
+            if self.at != At::Within && cooking.raw[cooking.pos] == b'.' {
+                match dot(&cooking.raw[cooking.pos..], self.at) {
+                    Dot::Unknown => break,
+                    Dot::End => {
+                        ended = true;
+                        break;
+                    }
+                    Dot::Stuffed => cooking.replace(cooking.pos, b"", cooking.pos + 1),
+                    Dot::Alone => {}
+                }
+                self.at = At::Within;
+            }
+            if !self.line(&mut cooking) {
+                break;
+            }
+        }
+        let end = if ended { cooking.pos + 3 } else { cooking.pos };
+        (self.serve(cooking.done(), input, end), ended)
+    }
+
+    /// Takes the octets of a chunk, of which `left` are still to come, off the front of `input`.
+    pub(crate) fn decode_chunk(&mut self, input: &mut BytesMut, left: &mut u64) -> Bytes {
+        let here = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
+        let is_rest = *left == here as u64;
+        let mut cooking = Cooking::new(&input[..here]);
+        self.resolve_cr(&mut cooking);
+        while cooking.pos < here && self.line(&mut cooking) {}
+        let mut end = cooking.pos;
+        if is_rest && end < here {
+            // Only a CR is ever left over; its LF can only come with the next chunk.
+            self.pending_cr = true;
+            end = here;
+        }
+        *left -= end as u64;
+        self.serve(cooking.done(), input, end)
+    }
+
+    /// The last chunk is through: a CR that still waits for its LF waits in vain.
+    pub(crate) fn finish_chunks(&mut self) {
+        if self.pending_cr {
+            self.spoil(Flaw::BareCr);
+        }
+        self.end_line();
+    }
+
+    /// Cuts `end` octets off the input and gives what they decode to.
+    fn serve(
+        &mut self,
+        (copy, content): (Option<BytesMut>, usize),
+        input: &mut BytesMut,
+        end: usize,
+    ) -> Bytes {
+        self.has_8bit = self.has_8bit || !input[..content].is_ascii();
+        let mut raw = input.split_to(end);
+        copy.unwrap_or_else(|| {
+            raw.truncate(content);
+            raw
+        })
+        .freeze()
+    }
+
+    /// Works on one line, or on the part of it that is here. False when no more can be done.
+    fn line(&mut self, cooking: &mut Cooking<'_>) -> bool {
+        let rest = &cooking.raw[cooking.pos..];
+        match memchr(b'\n', rest) {
+            Some(lf) => {
+                self.whole_line(cooking, lf);
+                true
+            }
+            None => {
+                let text = rest.strip_suffix(b"\r").unwrap_or(rest);
+                self.text(text);
+                if !text.is_empty() {
+                    self.at = At::Within;
+                }
+                cooking.pos += text.len();
+                false
+            }
+        }
+    }
+
+    fn whole_line(&mut self, cooking: &mut Cooking<'_>, lf: usize) {
+        let line = &cooking.raw[cooking.pos..cooking.pos + lf];
+        let behind = cooking.pos + lf + 1;
+        if let Some(text) = line.strip_suffix(b"\r") {
+            self.text(text);
+            self.at = At::AfterCrlf;
+        } else {
+            self.text(line);
+            self.at = At::AfterLf;
+            self.had_bare_lf = true;
+            if self.bare_lf == BareLf::Refuse {
+                self.spoil(Flaw::BareLf);
+            }
+            cooking.replace(behind - 1, b"\r\n", behind);
+        }
+        self.end_line();
+        cooking.pos = behind;
+    }
+
+    /// Octets of a line that are neither its end nor a CR which may belong to it.
+    fn text(&mut self, text: &[u8]) {
+        if let Some(bad) = memchr2(b'\r', 0, text) {
+            self.spoil(if text[bad] == 0 { Flaw::Nul } else { Flaw::BareCr });
+        }
+        self.line += text.len() as u64;
+        if self.line > self.text_line {
+            self.spoil(Flaw::LongLine);
+        }
+    }
+
+    fn end_line(&mut self) {
+        self.longest_line = self.longest_line.max(self.line);
+        self.line = 0;
+    }
+
+    fn spoil(&mut self, flaw: Flaw) {
+        self.flaw.get_or_insert(flaw);
+    }
+
+    /// The CR at the end of the last chunk, judged by the first octet of this one.
+    fn resolve_cr(&mut self, cooking: &mut Cooking<'_>) {
+        let Some(&first) = cooking.raw.first().filter(|_| self.pending_cr) else {
+            return;
+        };
+        self.pending_cr = false;
+        if first == b'\n' {
+            cooking.replace(0, b"\r\n", 1);
+            cooking.pos = 1;
+            self.at = At::AfterCrlf;
+            self.end_line();
+        } else {
+            self.spoil(Flaw::BareCr);
+        }
+    }
+}
+
+/// Judges a dot at a line's start by what follows it.
+///
+/// RFC 5321 section 4.5.2 takes the dot away where other characters follow on its line, and ends data where none does.
+/// Behind a bare LF, or before one, a dot alone is neither: it stays, as text, and the next hop gets it stuffed again.
+fn dot(rest: &[u8], at: At) -> Dot {
+    match rest {
+        [_] | [_, b'\r'] => Dot::Unknown,
+        [_, b'\r', b'\n', ..] if at == At::AfterCrlf => Dot::End,
+        [_, b'\r', b'\n', ..] | [_, b'\n', ..] => Dot::Alone,
+        _ => Dot::Stuffed,
+    }
+}
+
+impl<'a> Cooking<'a> {
+    fn new(raw: &'a [u8]) -> Self {
+        Self {
+            raw,
+            pos: 0,
+            kept: 0,
+            copy: None,
+        }
+    }
+
+    /// Puts `instead` where `raw[from..to]` stands.
+    fn replace(&mut self, from: usize, instead: &[u8], to: usize) {
+        let copy = self
+            .copy
+            .get_or_insert_with(|| BytesMut::with_capacity(self.raw.len() + 64));
+        copy.extend_from_slice(&self.raw[self.kept..from]);
+        copy.extend_from_slice(instead);
+        self.kept = to;
+        self.pos = self.pos.max(to);
+    }
+
+    /// The changed content, if anything changed, and how many octets of the input are content.
+    fn done(mut self) -> (Option<BytesMut>, usize) {
+        if let Some(copy) = &mut self.copy {
+            copy.extend_from_slice(&self.raw[self.kept..self.pos]);
+        }
+        (self.copy, self.pos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes `wire`, fed in pieces of `step` octets: the content, what is left over, and the decoder.
+    fn data(wire: &[u8], step: usize) -> (Vec<u8>, Option<Vec<u8>>, Decoder) {
+        let mut decoder = Decoder::for_data(&Leniency::default());
+        let (mut input, mut content) = (BytesMut::new(), Vec::new());
+        for (at, piece) in wire.chunks(step).enumerate() {
+            input.extend_from_slice(piece);
+            let (decoded, ended) = decoder.decode_data(&mut input);
+            content.extend_from_slice(&decoded);
+            if ended {
+                input.extend_from_slice(&wire[((at + 1) * step).min(wire.len())..]);
+                return (content, Some(input.to_vec()), decoder);
+            }
+        }
+        (content, None, decoder)
+    }
+
+    fn chunks(chunks: &[&[u8]]) -> (Vec<u8>, Decoder) {
+        let mut decoder = Decoder::for_chunks(&Leniency::default());
+        let mut content = Vec::new();
+        for chunk in chunks {
+            let (mut input, mut left) = (BytesMut::new(), chunk.len() as u64);
+            for byte in *chunk {
+                input.extend_from_slice(&[*byte]);
+                content.extend_from_slice(&decoder.decode_chunk(&mut input, &mut left));
+            }
+            assert_eq!((left, input.len()), (0, 0));
+        }
+        decoder.finish_chunks();
+        (content, decoder)
+    }
+
+    #[test]
+    fn dots_and_line_ends() {
+        for (wire, content, rest) in [
+            (".\r\n", "", Some("")),
+            ("a\r\n.\r\nQUIT\r\n", "a\r\n", Some("QUIT\r\n")),
+            ("..\r\n.a\r\n..b\r\n.\r\n", ".\r\na\r\n.b\r\n", Some("")),
+            ("a\nb\r\n.\r\n", "a\r\nb\r\n", Some("")),
+            ("a\n.\r\nb\r\n.\r\n", "a\r\n.\r\nb\r\n", Some("")),
+            ("a\r\n.\nb\r\n.\r\n", "a\r\n.\r\nb\r\n", Some("")),
+            ("a\n.\nb\r\n.\r\n", "a\r\n.\r\nb\r\n", Some("")),
+            ("a\n..b\n.\r\n\r\n.\r\n", "a\r\n.b\r\n.\r\n\r\n", Some("")),
+            ("a\r\n.", "a\r\n", None),
+            ("a\r\n.\r", "a\r\n", None),
+            ("a.\r\n.b\r", "a.\r\nb", None),
+        ] {
+            for step in 1..=wire.len() {
+                let (got, left, decoder) = data(wire.as_bytes(), step);
+                assert_eq!(String::from_utf8(got).unwrap(), content, "{wire:?} by {step}");
+                assert_eq!(left.as_deref(), rest.map(str::as_bytes), "{wire:?} by {step}");
+                assert_eq!(decoder.flaw, None, "{wire:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_spoils_content_does_not_end_it() {
+        for (wire, flaw) in [
+            ("a\rb\r\n.\r\n", Flaw::BareCr),
+            ("a\r.\r\r\n.\r\n", Flaw::BareCr),
+            ("a\r\n.\r\r\nb\r\n.\r\n", Flaw::BareCr),
+            ("a\0\r\n.\r\n", Flaw::Nul),
+        ] {
+            for step in 1..=wire.len() {
+                let (_, left, decoder) = data(wire.as_bytes(), step);
+                assert_eq!(left, Some(Vec::new()), "{wire:?} by {step}");
+                assert_eq!(decoder.flaw, Some(flaw), "{wire:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_keep_their_octets_and_share_line_ends() {
+        let (content, decoder) = chunks(&[b".\r\n..a\r", b"\nb\nc", b"", b"\r\n.\r\nd"]);
+        assert_eq!(content, b".\r\n..a\r\nb\r\nc\r\n.\r\nd");
+        assert_eq!(decoder.flaw, None);
+        assert!(decoder.had_bare_lf);
+        assert_eq!(chunks(&[b"a\r"]).1.flaw, Some(Flaw::BareCr));
+        assert_eq!(chunks(&[b"a\r", b"b"]).1.flaw, Some(Flaw::BareCr));
+        assert_eq!(chunks(&[b"a\0"]).1.flaw, Some(Flaw::Nul));
+    }
+
+    #[test]
+    fn lines_are_measured() {
+        let (_, _, decoder) = data(b"abc\r\nabcde\nab\r\n.\r\n", 2);
+        assert_eq!(decoder.longest_line, 5);
+        assert_eq!(chunks(&[b"abcdef"]).1.longest_line, 6);
+        assert!(data("ä\r\n.\r\n".as_bytes(), 1).2.has_8bit);
+        assert!(!decoder.has_8bit);
+    }
+}

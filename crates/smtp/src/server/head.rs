@@ -1,0 +1,156 @@
+//! Where the header of a message ends (RFC 5322 section 2.1), found while the message comes in.
+//!
+//! Usually an empty line ends it. A line that is neither a field nor the continuation of one ends it too, and is then
+//! the first line of the body: such messages exist, and nothing of them may be lost.
+
+use bytes::{Bytes, BytesMut};
+use memchr::memchr;
+use pintle_mail::header::{is_continuation, is_field_line};
+
+/// Beyond this, a line without a colon can no longer become a field (RFC 5322 section 2.1.1).
+const LONGEST_NAME: usize = 998;
+
+/// The header, as far as it is here.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    lines: BytesMut,
+    /// The lines before this offset are fields and continuations.
+    judged: usize,
+}
+
+/// The header is complete.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) header: Bytes,
+    /// An empty line stood behind it.
+    pub(crate) separated: bool,
+    /// The first of the body.
+    pub(crate) rest: Bytes,
+}
+
+/// What a line means for the header.
+enum Line {
+    Belongs,
+    Empty,
+    Foreign,
+}
+
+impl Head {
+    /// How much is held.
+    pub(crate) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Takes decoded content; gives the header when it ends in it.
+    pub(crate) fn push(&mut self, content: Bytes) -> Option<Found> {
+        if !self.lines.is_empty() {
+            self.lines.extend_from_slice(&content);
+            let (end, separator) = end_of_header(&self.lines, &mut self.judged)?;
+            return Some(split(self.lines.split().freeze(), end, separator));
+        }
+        // The usual case: the whole header came with one read, and no octet needs to be copied.
+        match end_of_header(&content, &mut self.judged) {
+            Some((end, separator)) => Some(split(content, end, separator)),
+            None => {
+                self.lines.extend_from_slice(&content);
+                None
+            }
+        }
+    }
+
+    /// The message ended before its header did. A last line without CRLF is judged like any other.
+    pub(crate) fn finish(&mut self) -> Found {
+        let last = &self.lines[self.judged..];
+        let end = match judge(last, self.judged) {
+            Line::Belongs => self.lines.len(),
+            Line::Empty | Line::Foreign => self.judged,
+        };
+        split(self.lines.split().freeze(), end, 0)
+    }
+}
+
+/// The length of the header and of the separator behind it, once they are known.
+fn end_of_header(bytes: &[u8], judged: &mut usize) -> Option<(usize, usize)> {
+    while let Some(lf) = memchr(b'\n', &bytes[*judged..]) {
+        match judge(&bytes[*judged..=*judged + lf], *judged) {
+            Line::Belongs => *judged += lf + 1,
+            Line::Empty => return Some((*judged, lf + 1)),
+            Line::Foreign => return Some((*judged, 0)),
+        }
+    }
+    let last = &bytes[*judged..];
+    let endless = last.len() > LONGEST_NAME && matches!(judge(last, *judged), Line::Foreign);
+    endless.then_some((*judged, 0))
+}
+
+fn judge(line: &[u8], at: usize) -> Line {
+    if line == b"\r\n" {
+        Line::Empty
+    } else if is_field_line(line) || (at > 0 && is_continuation(line)) {
+        Line::Belongs
+    } else {
+        Line::Foreign
+    }
+}
+
+fn split(mut bytes: Bytes, end: usize, separator: usize) -> Found {
+    let header = bytes.split_to(end);
+    let rest = bytes.split_off(separator);
+    Found {
+        header,
+        separated: separator > 0,
+        rest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(message: &str, step: usize) -> (String, bool, String) {
+        let mut head = Head::default();
+        let mut pieces = message.as_bytes().chunks(step);
+        let found = pieces
+            .by_ref()
+            .find_map(|piece| head.push(Bytes::copy_from_slice(piece)));
+        let found = found.unwrap_or_else(|| head.finish());
+        let mut rest = found.rest.to_vec();
+        pieces.for_each(|piece| rest.extend_from_slice(piece));
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(found.header.to_vec()), found.separated, text(rest))
+    }
+
+    #[test]
+    fn headers_end_where_they_should() {
+        for (message, header, separated, body) in [
+            (
+                "A: 1\r\nB: 2\r\n\r\nbody\r\n",
+                "A: 1\r\nB: 2\r\n",
+                true,
+                "body\r\n",
+            ),
+            ("A: 1\r\n\tmore\r\n\r\n", "A: 1\r\n\tmore\r\n", true, ""),
+            ("\r\nbody\r\n", "", true, "body\r\n"),
+            ("hello\r\nA: 1\r\n", "", false, "hello\r\nA: 1\r\n"),
+            (" x\r\nA: 1\r\n", "", false, " x\r\nA: 1\r\n"),
+            ("A: 1\r\nhello\r\n\r\n", "A: 1\r\n", false, "hello\r\n\r\n"),
+            ("A: 1\r\n", "A: 1\r\n", false, ""),
+            ("A: 1\r\nB: 2", "A: 1\r\nB: 2", false, ""),
+            ("A: 1\r\nB", "A: 1\r\n", false, "B"),
+            ("", "", false, ""),
+        ] {
+            for step in 1..=message.len().max(1) {
+                let expected = (header.to_owned(), separated, body.to_owned());
+                assert_eq!(scan(message, step), expected, "{message:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_no_header() {
+        let message = "x".repeat(3_000);
+        let mut head = Head::default();
+        let found = head.push(Bytes::from(message.clone())).unwrap();
+        assert_eq!((found.header.len(), found.rest.len()), (0, message.len()));
+    }
+}

@@ -1,0 +1,382 @@
+//! The arguments of MAIL and RCPT: a path, then parameters (RFC 5321 sections 4.1.1.2 and 4.1.1.3).
+//!
+//! Parameters are taken only where their extension is on offer, are checked here, and are kept as the client wrote them
+//! where they are only passed on.
+
+use pintle_mail::address::split_path;
+use pintle_mail::{
+    Address, AddressError, BodyType, Charset, MailParams, Notify, Param, RcptParams, Return, ReversePath,
+};
+
+use super::fault::{Fault, Syntax};
+use super::offers::{Extension, Offers};
+
+/// The parameters of MAIL that we know, and where they come from.
+const MAIL: [(&str, Extension); 7] = [
+    ("SIZE", Extension::Size),
+    ("BODY", Extension::EightBitMime),
+    ("SMTPUTF8", Extension::SmtpUtf8),
+    ("RET", Extension::Dsn),
+    ("ENVID", Extension::Dsn),
+    ("AUTH", Extension::Auth),
+    ("REQUIRETLS", Extension::RequireTls),
+];
+
+/// The parameters of RCPT that we know.
+const RCPT: [(&str, Extension); 2] = [("NOTIFY", Extension::Dsn), ("ORCPT", Extension::Dsn)];
+
+/// Reads what follows `MAIL FROM:`.
+pub(crate) fn parse_mail(
+    argument: &str,
+    offers: &Offers,
+    lenient: bool,
+) -> Result<(ReversePath, MailParams), Fault> {
+    let (path, rest) = split(argument, lenient).map_err(Fault::SenderAddress)?;
+    let mut params = MailParams::default();
+    let mut seen = Seen(0);
+    for word in words(rest)? {
+        let (name, value) = keyword(word)?;
+        match seen.find(&MAIL, name, offers)? {
+            Some(known) => mail_param(&mut params, known, value).ok_or_else(|| bad(name))?,
+            None => params.other.push(other(name, value, offers, &params.other)?),
+        }
+    }
+    let path = ReversePath::parse(path, charset(params.smtputf8)).map_err(Fault::SenderAddress)?;
+    Ok((path, params))
+}
+
+/// Reads what follows `RCPT TO:`.
+pub(crate) fn parse_rcpt(
+    argument: &str,
+    offers: &Offers,
+    lenient: bool,
+    smtputf8: bool,
+) -> Result<(Address, RcptParams), Fault> {
+    let (path, rest) = split(argument, lenient).map_err(Fault::RecipientAddress)?;
+    let address = Address::parse(path, charset(smtputf8)).map_err(Fault::RecipientAddress)?;
+    let mut params = RcptParams::default();
+    let mut seen = Seen(0);
+    for word in words(rest)? {
+        let (name, value) = keyword(word)?;
+        match seen.find(&RCPT, name, offers)? {
+            Some(known) => rcpt_param(&mut params, known, value, smtputf8).ok_or_else(|| bad(name))?,
+            None => params.other.push(other(name, value, offers, &params.other)?),
+        }
+    }
+    Ok((address, params))
+}
+
+/// Parts the path from what follows it.
+fn split(argument: &str, lenient: bool) -> Result<(&str, &str), AddressError> {
+    match split_path(argument) {
+        Err(AddressError::Brackets) if lenient && !argument.contains(['<', '>']) && !argument.is_empty() => {
+            Ok(argument.split_at(argument.find(' ').unwrap_or(argument.len())))
+        }
+        result => result,
+    }
+}
+
+fn charset(smtputf8: bool) -> Charset {
+    if smtputf8 { Charset::Utf8 } else { Charset::Ascii }
+}
+
+/// The words behind a path, which must stand apart from it.
+fn words(rest: &str) -> Result<impl Iterator<Item = &str>, Fault> {
+    if rest.is_empty() || rest.starts_with(' ') {
+        Ok(rest.split(' ').filter(|word| !word.is_empty()))
+    } else {
+        Err(Fault::Syntax(Syntax::Parameters))
+    }
+}
+
+/// RFC 5321 section 4.1.2: `esmtp-keyword ["=" esmtp-value]`.
+fn keyword(word: &str) -> Result<(&str, Option<&str>), Fault> {
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (word, None),
+    };
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_name {
+        Ok((name, value))
+    } else {
+        Err(Fault::Syntax(Syntax::Parameters))
+    }
+}
+
+/// Which known parameters a command has named.
+struct Seen(u16);
+
+impl Seen {
+    /// The known and offered parameter with this name; a second time it is a fault.
+    fn find(
+        &mut self,
+        table: &[(&'static str, Extension)],
+        name: &str,
+        offers: &Offers,
+    ) -> Result<Option<&'static str>, Fault> {
+        let known = |(known, extension): &(&str, Extension)| {
+            known.eq_ignore_ascii_case(name) && offers.has(*extension)
+        };
+        let Some(index) = table.iter().position(known) else {
+            return Ok(None);
+        };
+        if self.0 & (1 << index) != 0 {
+            return Err(bad(name));
+        }
+        self.0 |= 1 << index;
+        Ok(Some(table[index].0))
+    }
+}
+
+fn bad(name: &str) -> Fault {
+    Fault::BadParameter(name.to_ascii_uppercase())
+}
+
+/// A parameter of an extension that the host offered.
+fn other(name: &str, value: Option<&str>, offers: &Offers, before: &[Param]) -> Result<Param, Fault> {
+    let upper = name.to_ascii_uppercase();
+    if !offers.has_other(name) {
+        return Err(Fault::UnknownParameter(upper));
+    }
+    if before.iter().any(|param| param.name == upper) || !value.is_none_or(is_value) {
+        return Err(Fault::BadParameter(upper));
+    }
+    Ok(Param {
+        name: upper,
+        value: value.map(str::to_owned),
+    })
+}
+
+/// RFC 5321 section 4.1.2, esmtp-value; RFC 6531 section 3.3 adds UTF-8.
+fn is_value(value: &str) -> bool {
+    !value.is_empty() && value.chars().all(|c| c > ' ' && c != '=' && c != '\u{7f}')
+}
+
+/// Sets one parameter of MAIL; none when its value will not do.
+fn mail_param(params: &mut MailParams, name: &str, value: Option<&str>) -> Option<()> {
+    match name {
+        "SIZE" => params.size = Some(size(value?)?),
+        "BODY" => params.body = body(value?)?,
+        "SMTPUTF8" => params.smtputf8 = flag(value)?,
+        "RET" => params.ret = Some(ret(value?)?),
+        // RFC 3461 section 4.4: at most 100 characters.
+        "ENVID" => params.envid = Some(xtext(value?, 100)?),
+        "AUTH" => params.auth = Some(mailbox_or_null(value?)?),
+        "REQUIRETLS" => params.require_tls = flag(value)?,
+        _ => return None,
+    }
+    Some(())
+}
+
+fn rcpt_param(params: &mut RcptParams, name: &str, value: Option<&str>, smtputf8: bool) -> Option<()> {
+    match name {
+        "NOTIFY" => params.notify = Some(notify(value?)?),
+        "ORCPT" => params.orcpt = Some(orcpt(value?, smtputf8)?),
+        _ => return None,
+    }
+    Some(())
+}
+
+fn flag(value: Option<&str>) -> Option<bool> {
+    value.is_none().then_some(true)
+}
+
+/// RFC 1870 section 3: up to 20 digits, which may exceed 64 bits; then it is too big in any case.
+fn size(value: &str) -> Option<u64> {
+    let is_number = (1..=20).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| value.parse().unwrap_or(u64::MAX))
+}
+
+/// RFC 6152 section 2. BINARYMIME (RFC 3030) is not on offer, and so is no value.
+fn body(value: &str) -> Option<BodyType> {
+    match value {
+        _ if value.eq_ignore_ascii_case("7BIT") => Some(BodyType::SevenBit),
+        _ if value.eq_ignore_ascii_case("8BITMIME") => Some(BodyType::EightBitMime),
+        _ => None,
+    }
+}
+
+/// RFC 3461 section 4.3.
+fn ret(value: &str) -> Option<Return> {
+    match value {
+        _ if value.eq_ignore_ascii_case("FULL") => Some(Return::Full),
+        _ if value.eq_ignore_ascii_case("HDRS") => Some(Return::Headers),
+        _ => None,
+    }
+}
+
+/// RFC 3461 section 4.1: `NEVER` alone, or a list of the others.
+fn notify(value: &str) -> Option<Notify> {
+    if value.eq_ignore_ascii_case("NEVER") {
+        return Some(Notify::NEVER);
+    }
+    let mut notify = Notify::NEVER;
+    for word in value.split(',') {
+        match word {
+            _ if word.eq_ignore_ascii_case("SUCCESS") => notify.success = true,
+            _ if word.eq_ignore_ascii_case("FAILURE") => notify.failure = true,
+            _ if word.eq_ignore_ascii_case("DELAY") => notify.delay = true,
+            _ => return None,
+        }
+    }
+    Some(notify)
+}
+
+/// RFC 3461 section 4.2: `addr-type ";" xtext`; RFC 6533 section 3 adds the type `utf-8`, whose text may hold UTF-8.
+fn orcpt(value: &str, smtputf8: bool) -> Option<String> {
+    let (kind, text) = value.split_once(';')?;
+    let is_atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*-/?^_`{|}~.".contains(c);
+    if kind.is_empty() || !kind.chars().all(is_atom) || value.len() > 500 {
+        return None;
+    }
+    let is_utf8 = kind.eq_ignore_ascii_case("utf-8") && smtputf8;
+    if (is_utf8 && is_value(text)) || is_xtext(text) {
+        Some(value.to_owned())
+    } else {
+        None
+    }
+}
+
+/// RFC 4954 section 5.
+fn mailbox_or_null(value: &str) -> Option<String> {
+    if value == "<>" {
+        Some(value.to_owned())
+    } else {
+        xtext(value, 500)
+    }
+}
+
+fn xtext(value: &str, longest: usize) -> Option<String> {
+    (value.len() <= longest && is_xtext(value)).then(|| value.to_owned())
+}
+
+/// RFC 3461 section 4: printable characters but `+` and `=`, which stand as `+HH`.
+fn is_xtext(value: &str) -> bool {
+    let is_hex = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
+    let mut bytes = value.as_bytes().iter();
+    while let Some(byte) = bytes.next() {
+        let good = match byte {
+            b'+' => is_hex(bytes.next()) && is_hex(bytes.next()),
+            b'=' => false,
+            _ => (b'!'..=b'~').contains(byte),
+        };
+        if !good {
+            return false;
+        }
+    }
+    !value.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::offers::{Extensions, Mechanisms};
+    use super::*;
+
+    fn offers() -> Offers {
+        let known = Extensions::default()
+            .with(Extension::Auth)
+            .with(Extension::RequireTls);
+        let mut offers = Offers::new(known, 0, Mechanisms::default());
+        offers.offer("X-TAG", None).unwrap();
+        offers
+    }
+
+    fn mail(argument: &str) -> Result<(ReversePath, MailParams), Fault> {
+        parse_mail(argument, &offers(), true)
+    }
+
+    fn rcpt(argument: &str) -> Result<(Address, RcptParams), Fault> {
+        parse_rcpt(argument, &offers(), true, true)
+    }
+
+    #[test]
+    fn all_parameters_of_mail_are_kept() {
+        let text =
+            "<a@b.example> SIZE=9 body=8bitmime SMTPUTF8 RET=HDRS ENVID=q+2B1 AUTH=<> REQUIRETLS x-tag=1";
+        let (path, params) = mail(text).unwrap();
+        assert_eq!(path.as_str(), "a@b.example");
+        assert_eq!((params.size, params.body), (Some(9), BodyType::EightBitMime));
+        assert!(params.smtputf8 && params.require_tls);
+        assert_eq!(params.ret, Some(Return::Headers));
+        assert_eq!(
+            (params.envid.as_deref(), params.auth.as_deref()),
+            (Some("q+2B1"), Some("<>"))
+        );
+        assert_eq!(params.other[0].name, "X-TAG");
+    }
+
+    #[test]
+    fn all_parameters_of_rcpt_are_kept() {
+        let (address, params) =
+            rcpt("<\"a b\"@c.example> NOTIFY=SUCCESS,delay ORCPT=rfc822;a+20b@c.example").unwrap();
+        assert_eq!(address.as_str(), "\"a b\"@c.example");
+        let notify = params.notify.unwrap();
+        assert!(notify.success && notify.delay && !notify.failure);
+        assert_eq!(params.orcpt.as_deref(), Some("rfc822;a+20b@c.example"));
+        assert_eq!(
+            rcpt("<a@b.example> NOTIFY=NEVER").unwrap().1.notify,
+            Some(Notify::NEVER)
+        );
+        assert!(rcpt("<a@b.example> ORCPT=utf-8;ä@b.example").is_ok());
+    }
+
+    #[test]
+    fn bad_values_and_doubles_name_their_parameter() {
+        for (text, name) in [
+            ("SIZE", "SIZE"),
+            ("SIZE=x", "SIZE"),
+            ("SIZE=1 size=1", "SIZE"),
+            ("BODY=BINARYMIME", "BODY"),
+            ("SMTPUTF8=1", "SMTPUTF8"),
+            ("RET=SOME", "RET"),
+            ("ENVID=a+2g", "ENVID"),
+            ("ENVID=a=b", "ENVID"),
+            ("ENVID=+2", "ENVID"),
+            ("X-TAG X-TAG", "X-TAG"),
+        ] {
+            let fault = mail(&format!("<> {text}")).unwrap_err();
+            assert_eq!(fault, Fault::BadParameter(name.to_owned()), "{text}");
+        }
+        for text in [
+            "NOTIFY=NEVER,SUCCESS",
+            "NOTIFY=",
+            "ORCPT=a@b",
+            "ORCPT=;a",
+            "ORCPT=rfc822;",
+        ] {
+            assert!(
+                matches!(
+                    rcpt(&format!("<a@b.example> {text}")),
+                    Err(Fault::BadParameter(_))
+                ),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_on_offer_is_unknown() {
+        assert_eq!(
+            mail("<> FOO=1").unwrap_err(),
+            Fault::UnknownParameter("FOO".into())
+        );
+        let none = parse_mail("<> SIZE=1", &Offers::none(), true);
+        assert_eq!(none.unwrap_err(), Fault::UnknownParameter("SIZE".into()));
+        assert_eq!(mail("<>SIZE=1").unwrap_err(), Fault::Syntax(Syntax::Parameters));
+        assert_eq!(mail("<> =1").unwrap_err(), Fault::Syntax(Syntax::Parameters));
+    }
+
+    #[test]
+    fn missing_brackets_are_forgiven_where_told() {
+        assert_eq!(mail("a@b.example SIZE=1").unwrap().0.as_str(), "a@b.example");
+        for text in ["a@b.example", ""] {
+            let fault = parse_mail(text, &offers(), false).unwrap_err();
+            assert_eq!(fault, Fault::SenderAddress(AddressError::Brackets));
+        }
+        assert!(mail("").is_err() && mail("<a@b.example").is_err() && mail("a@b.example>").is_err());
+        assert_eq!(size("99999999999999999999"), Some(u64::MAX));
+    }
+}

@@ -1,0 +1,55 @@
+//! The host's answer without its receipt: the one place where a receipt becomes a positive reply.
+//!
+//! States are not generic; they get a [`Ruling`]. [`Durable`] has no constructor but [`Ruling::from`] an
+//! [`Answer::Accepted`], so that no state can say 250 to a message of its own accord (the first law).
+
+use std::fmt;
+
+use pintle_mail::{EnhancedCode, Reply};
+
+use super::event::Answer;
+use super::offers::Offers;
+use super::replies;
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) enum Ruling {
+    Accept(Option<Reply>),
+    Offer(Offers),
+    Durable(Durable),
+    Discard(Option<Reply>),
+    Granted(String),
+    Denied(Option<Reply>),
+    Unavailable(Option<Reply>),
+    Refuse(Reply),
+    Close(Reply),
+}
+
+/// The reply to a message that is on disk.
+#[derive(Debug)]
+pub(crate) struct Durable(Reply);
+
+impl Durable {
+    pub(crate) fn into_reply(self) -> Reply {
+        self.0
+    }
+}
+
+impl<R: fmt::Display> From<Answer<R>> for Ruling {
+    fn from(answer: Answer<R>) -> Self {
+        match answer {
+            Answer::Accept(reply) => Self::Accept(reply),
+            Answer::Offer(offers) => Self::Offer(offers),
+            Answer::Accepted { receipt, reply } => {
+                let usual = Reply::new(250, EnhancedCode(2, 0, 0), format!("Queued as {receipt}"));
+                Self::Durable(Durable(replies::positive(reply, &[250], &usual)))
+            }
+            Answer::Discard(reply) => Self::Discard(reply),
+            Answer::Granted { identity } => Self::Granted(identity),
+            Answer::Denied(reply) => Self::Denied(reply),
+            Answer::Unavailable(reply) => Self::Unavailable(reply),
+            Answer::Refuse(reply) => Self::Refuse(reply),
+            Answer::Close(reply) => Self::Close(reply),
+        }
+    }
+}

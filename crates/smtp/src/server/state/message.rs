@@ -1,0 +1,370 @@
+//! DATA and BDAT: from the first octet of a message to the host's verdict on it (RFC 5321 section 4.1.1.4, RFC 3030).
+//!
+//! Both commands run through [`Receiving`]; they differ in what frames the octets. A message that is refused before its
+//! end is still taken in to that end, since the reply is due only there, but its content goes nowhere.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use pintle_mail::{EnhancedCode, Reply};
+
+use super::opening::{Before, hello};
+use super::{Addressed, Commanded, Greeted, Ready, State, Step, common, misuse};
+use crate::server::command::Command;
+use crate::server::content::Decoder;
+use crate::server::core::Core;
+use crate::server::event::{Event, Headers, Message, Question};
+use crate::server::fault::{Fault, Misuse, Sequence};
+use crate::server::head::{Found, Head};
+use crate::server::replies;
+use crate::server::ruling::Ruling;
+
+/// A message is coming in.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    incoming: Incoming,
+    frame: Frame,
+}
+
+/// What is known of a message before its end.
+#[derive(Debug)]
+struct Incoming {
+    greeted: Greeted,
+    decoder: Decoder,
+    phase: Phase,
+    header_size: u64,
+    body_size: u64,
+    limit: u64,
+    /// When the peer must be through with it.
+    deadline: Option<Instant>,
+}
+
+/// Which part of the message comes next.
+#[derive(Debug)]
+enum Phase {
+    Header(Head),
+    Body,
+    /// None: the message is refused, and this is why.
+    Condemned(Refusal),
+}
+
+/// Why a message is refused before its end.
+#[derive(Debug)]
+enum Refusal {
+    Fault(Fault),
+    Host(Reply),
+}
+
+/// What frames the octets that are coming in.
+#[derive(Debug, Clone, Copy)]
+enum Frame {
+    Dots,
+    Chunk { size: u64, left: u64, last: bool },
+}
+
+/// Where the octets at hand end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nowhere yet.
+    Open,
+    /// A chunk that is not the last.
+    Chunk(u64),
+    /// The message.
+    Message,
+}
+
+impl Receiving {
+    /// DATA.
+    pub(crate) fn data(addressed: Addressed, core: &mut Core) -> State {
+        core.reply(&replies::DATA);
+        let decoder = Decoder::for_data(&core.config.leniency);
+        let incoming = Incoming::new(addressed.into_greeted(), decoder, core);
+        Self::boxed(incoming, Frame::Dots)
+    }
+
+    /// The first BDAT of a message.
+    pub(crate) fn first_chunk(addressed: Addressed, size: u64, last: bool, core: &mut Core) -> State {
+        let decoder = Decoder::for_chunks(&core.config.leniency);
+        let incoming = Incoming::new(addressed.into_greeted(), decoder, core);
+        Self::chunk(incoming, size, last)
+    }
+
+    fn chunk(incoming: Incoming, size: u64, last: bool) -> State {
+        Self::boxed(
+            incoming,
+            Frame::Chunk {
+                size,
+                left: size,
+                last,
+            },
+        )
+    }
+
+    fn boxed(incoming: Incoming, frame: Frame) -> State {
+        Box::new(Self { incoming, frame }).into()
+    }
+
+    /// When the whole message must be here.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.incoming.deadline
+    }
+
+    pub(crate) fn advance(mut self: Box<Self>, core: &mut Core) -> Step {
+        let before = core.input.len();
+        let (content, end) = self.decode(core);
+        core.progress |= core.input.len() < before;
+        if content.is_empty() && end == End::Open {
+            return Step::Wait(self.into());
+        }
+        Step::Again(self.take(content, end, core))
+    }
+
+    fn decode(&mut self, core: &mut Core) -> (Bytes, End) {
+        let decoder = &mut self.incoming.decoder;
+        match &mut self.frame {
+            Frame::Dots => {
+                let (content, ended) = decoder.decode_data(&mut core.input);
+                (content, if ended { End::Message } else { End::Open })
+            }
+            Frame::Chunk { size, left, last } => {
+                let content = decoder.decode_chunk(&mut core.input, left);
+                match (*left, *last) {
+                    (0, true) => {
+                        decoder.finish_chunks();
+                        (content, End::Message)
+                    }
+                    (0, false) => (content, End::Chunk(*size)),
+                    _ => (content, End::Open),
+                }
+            }
+        }
+    }
+
+    /// Counts and judges content, and finds the header's end in it.
+    fn take(mut self: Box<Self>, content: Bytes, end: End, core: &mut Core) -> State {
+        let incoming = &mut self.incoming;
+        incoming.check(content.len() as u64, core);
+        let found = match &mut incoming.phase {
+            Phase::Header(head) => head
+                .push(content)
+                .or_else(|| (end == End::Message).then(|| head.finish())),
+            Phase::Body => {
+                incoming.pass_on(content, core);
+                None
+            }
+            Phase::Condemned(_) => None,
+        };
+        match found {
+            Some(found) => self.ask_headers(found, end, core),
+            None => self.go_on(end, core),
+        }
+    }
+
+    fn ask_headers(mut self: Box<Self>, found: Found, end: End, core: &mut Core) -> State {
+        self.incoming.header_size = found.header.len() as u64;
+        if found.header.len() > core.config.limits.header {
+            self.incoming.condemn(Fault::HeaderTooBig);
+            return self.go_on(end, core);
+        }
+        core.ask(Question::Headers(Headers {
+            header: found.header,
+            separated: found.separated,
+        }));
+        HeadersAsked {
+            receiving: self,
+            rest: found.rest,
+            end,
+        }
+        .into()
+    }
+
+    fn go_on(self: Box<Self>, end: End, core: &mut Core) -> State {
+        match end {
+            End::Open => self.into(),
+            End::Chunk(size) => self.incoming.end_chunk(size, core),
+            End::Message => self.incoming.end(core),
+        }
+    }
+}
+
+impl Incoming {
+    fn new(greeted: Greeted, decoder: Decoder, core: &Core) -> Self {
+        Self {
+            limit: greeted.message_limit(core),
+            deadline: core.now.checked_add(core.config.timeouts.message),
+            greeted,
+            decoder,
+            phase: Phase::Header(Head::default()),
+            header_size: 0,
+            body_size: 0,
+        }
+    }
+
+    /// Condemns the message if the octets that came make it unacceptable.
+    fn check(&mut self, more: u64, core: &Core) {
+        let held = match &self.phase {
+            Phase::Header(head) => head.len() as u64,
+            Phase::Body => self.header_size + self.body_size,
+            Phase::Condemned(_) => return,
+        };
+        if let Some(flaw) = self.decoder.flaw {
+            self.condemn(flaw.into());
+        } else if held + more > self.limit {
+            self.condemn(Fault::MessageTooBig);
+        } else if matches!(self.phase, Phase::Header(_)) && held > core.config.limits.header as u64 {
+            self.condemn(Fault::HeaderTooBig);
+        }
+    }
+
+    fn condemn(&mut self, fault: Fault) {
+        self.phase = Phase::Condemned(Refusal::Fault(fault));
+    }
+
+    fn pass_on(&mut self, content: Bytes, core: &mut Core) {
+        self.body_size += content.len() as u64;
+        if !content.is_empty() {
+            core.event(Event::Body(content));
+        }
+    }
+
+    /// RFC 3030 section 2: each chunk has its reply; a refused one ends the transaction, and the chunks behind it get 503.
+    fn end_chunk(self, size: u64, core: &mut Core) -> State {
+        match self.phase {
+            Phase::Condemned(refusal) => refusal.speak(self.greeted, core),
+            _ => {
+                let text = format!("{size} octets received");
+                core.reply(&Reply::new(250, EnhancedCode(2, 0, 0), text));
+                BetweenChunks { incoming: self }.into()
+            }
+        }
+    }
+
+    fn end(self, core: &mut Core) -> State {
+        match self.phase {
+            Phase::Condemned(refusal) => refusal.speak(self.greeted, core),
+            _ => {
+                core.ask(Question::Message(Message {
+                    header_size: self.header_size,
+                    body_size: self.body_size,
+                    has_8bit: self.decoder.has_8bit,
+                    had_bare_lf: self.decoder.had_bare_lf,
+                    longest_line: self.decoder.longest_line,
+                }));
+                MessageAsked {
+                    greeted: self.greeted,
+                }
+                .into()
+            }
+        }
+    }
+}
+
+impl Refusal {
+    fn speak(self, greeted: Greeted, core: &mut Core) -> State {
+        let next = match self {
+            Self::Fault(fault) => core.fault(fault, Ready::new(greeted)),
+            Self::Host(reply) => core.refuse_as_told(reply, &replies::REFUSED_MESSAGE, Ready::new(greeted)),
+        };
+        core.reset();
+        next
+    }
+}
+
+/// The host judges the header.
+#[derive(Debug)]
+pub(crate) struct HeadersAsked {
+    receiving: Box<Receiving>,
+    /// Body that came along with the header.
+    rest: Bytes,
+    end: End,
+}
+
+impl HeadersAsked {
+    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+        let mut receiving = self.receiving;
+        let incoming = &mut receiving.incoming;
+        match ruling {
+            Ruling::Accept(_) => {
+                incoming.phase = Phase::Body;
+                incoming.pass_on(self.rest, core);
+            }
+            // RFC 5321 section 4.1.1.4: no reply before the end of data, so the refusal waits for it.
+            Ruling::Refuse(wish) => incoming.phase = Phase::Condemned(Refusal::Host(wish)),
+            Ruling::Close(wish) => return core.close_as_told(wish),
+            _ => incoming.condemn(Fault::HostMisuse(Misuse::WrongAnswer)),
+        }
+        receiving.go_on(self.end, core)
+    }
+}
+
+/// The host judges the message, and makes it durable.
+#[derive(Debug)]
+pub(crate) struct MessageAsked {
+    greeted: Greeted,
+}
+
+impl MessageAsked {
+    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+        let accepted = matches!(ruling, Ruling::Durable(_) | Ruling::Discard(_));
+        core.end_transaction(accepted);
+        let ready = Ready::new(self.greeted);
+        match ruling {
+            Ruling::Durable(durable) => core.reply(&durable.into_reply()),
+            Ruling::Discard(wish) => core.reply(&replies::positive(wish, &[250], &replies::DISCARDED)),
+            Ruling::Refuse(wish) => return core.refuse_as_told(wish, &replies::REFUSED_MESSAGE, ready),
+            Ruling::Close(wish) => return core.close_as_told(wish),
+            _ => return misuse(core, ready),
+        }
+        ready.into()
+    }
+}
+
+/// A chunk is through, and it was not the last.
+#[derive(Debug)]
+pub(crate) struct BetweenChunks {
+    incoming: Incoming,
+}
+
+impl Commanded for BetweenChunks {
+    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+        match command {
+            Command::Bdat { size, last } => Receiving::chunk(self.incoming, size, last),
+            Command::Hello(verb, name) => hello(verb, name, Before::Greeted(self.incoming.greeted), core),
+            Command::Rset => {
+                core.reset();
+                core.idle(&replies::RESET, Ready::new(self.incoming.greeted))
+            }
+            // RFC 3030 section 2: DATA after BDAT is out of sequence, and so is all else.
+            _ => common(self, command, core, Fault::Sequence(Sequence::InChunks)),
+        }
+    }
+}
+
+/// The octets of a chunk that nobody wants go by; its refusal comes behind them.
+#[derive(Debug)]
+pub(crate) struct Swallowing {
+    left: u64,
+    fault: Fault,
+    next: Box<State>,
+}
+
+impl Swallowing {
+    pub(crate) fn new(size: u64, fault: Fault, next: impl Into<State>) -> Self {
+        Self {
+            left: size,
+            fault,
+            next: Box::new(next.into()),
+        }
+    }
+
+    pub(crate) fn advance(mut self, core: &mut Core) -> Step {
+        let here = usize::try_from(self.left).map_or(core.input.len(), |left| left.min(core.input.len()));
+        let _ = core.input.split_to(here);
+        self.left -= here as u64;
+        core.progress |= here > 0;
+        if self.left > 0 {
+            return Step::Wait(self.into());
+        }
+        Step::Again(core.fault(self.fault, *self.next))
+    }
+}

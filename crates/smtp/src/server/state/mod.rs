@@ -1,0 +1,225 @@
+//! The states of a session. Each is a type that holds what is true in it, and is consumed by leaving it.
+//!
+//! ```text
+//! Connecting ─► Fresh ─► Helloing ─► Ready ─► SenderAsked ─► Sending ─► RecipientAsked ─► Addressed ─► Receiving ─► …
+//!     └► TurnedAway        │                                                                             │
+//!                          └ Ready ─► Handshake ─► Fresh     Ready ─► Responding ─► LoginAsked ─► Ready   │
+//!                                            HeadersAsked, BetweenChunks ◄─► Receiving ─► MessageAsked ─► Ready
+//! ```
+//!
+//! DATA without recipients cannot be written down: only [`Addressed`] becomes [`Receiving`], and only a recipient that was
+//! accepted makes an [`Addressed`].
+
+mod login;
+mod message;
+mod opening;
+mod ready;
+mod transaction;
+
+pub(crate) use login::{LoginAsked, Responding};
+pub(crate) use message::{BetweenChunks, HeadersAsked, MessageAsked, Receiving, Swallowing};
+pub(crate) use opening::{Connecting, Fresh, Handshake, Helloing, TurnedAway};
+pub(crate) use ready::Ready;
+pub(crate) use transaction::{Addressed, RecipientAsked, SenderAsked, Sending};
+
+use std::time::Instant;
+
+use super::command::Command;
+use super::core::Core;
+use super::event::Closed;
+use super::fault::{Fault, Misuse};
+use super::offers::Offers;
+use super::replies;
+use super::ruling::Ruling;
+
+/// Where a session stands.
+#[derive(Debug)]
+pub(crate) enum State {
+    Connecting(Connecting),
+    TurnedAway(TurnedAway),
+    Fresh(Fresh),
+    Helloing(Helloing),
+    Handshake(Handshake),
+    Ready(Ready),
+    Responding(Responding),
+    LoginAsked(LoginAsked),
+    SenderAsked(SenderAsked),
+    Sending(Sending),
+    RecipientAsked(RecipientAsked),
+    Addressed(Addressed),
+    Receiving(Box<Receiving>),
+    HeadersAsked(HeadersAsked),
+    MessageAsked(MessageAsked),
+    BetweenChunks(BetweenChunks),
+    Swallowing(Swallowing),
+    Closed,
+}
+
+/// What a hello settled.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    pub(crate) offers: Offers,
+    pub(crate) esmtp: bool,
+}
+
+/// What came of working on the input.
+pub(crate) enum Step {
+    /// There may be more to do.
+    Again(State),
+    /// Nothing more without the peer or the host.
+    Wait(State),
+}
+
+/// Whose move it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The peer's: a command, or a line of an AUTH exchange.
+    Command,
+    /// The peer's: content.
+    Content,
+    /// The host's: a question is open.
+    Host,
+    /// The host's: the handshake.
+    Handshake,
+    /// Nobody's.
+    Over,
+}
+
+/// A state in which commands are taken.
+pub(crate) trait Commanded: Into<State> + Sized {
+    fn command(self, command: Command<'_>, core: &mut Core) -> State;
+}
+
+impl State {
+    /// Works on the input as far as it goes.
+    pub(crate) fn advance(self, core: &mut Core) -> Step {
+        match self {
+            Self::TurnedAway(_) | Self::Fresh(_) | Self::Ready(_) if core.draining => {
+                Step::Again(core.close(Some(replies::SHUTDOWN), Closed::Shutdown))
+            }
+            Self::TurnedAway(state) => next_command(state, core),
+            Self::Fresh(state) => next_command(state, core),
+            Self::Ready(state) => next_command(state, core),
+            Self::Sending(state) => next_command(state, core),
+            Self::Addressed(state) => next_command(state, core),
+            Self::BetweenChunks(state) => next_command(state, core),
+            Self::Responding(state) => state.advance(core),
+            Self::Receiving(state) => state.advance(core),
+            Self::Swallowing(state) => state.advance(core),
+            Self::Handshake(state) => Step::Wait(state.ignore_input(core)),
+            _ => Step::Wait(self),
+        }
+    }
+
+    /// Goes on with the host's answer.
+    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> Self {
+        match self {
+            Self::Connecting(state) => state.ruled(ruling, core),
+            Self::Helloing(state) => state.ruled(ruling, core),
+            Self::LoginAsked(state) => state.ruled(ruling, core),
+            Self::SenderAsked(state) => state.ruled(ruling, core),
+            Self::RecipientAsked(state) => state.ruled(ruling, core),
+            Self::HeadersAsked(state) => state.ruled(ruling, core),
+            Self::MessageAsked(state) => state.ruled(ruling, core),
+            // The session ended while the host was still deciding: nobody is left to hear it.
+            Self::Closed => Self::Closed,
+            _ => core.fail(Fault::HostMisuse(Misuse::NoQuestion)),
+        }
+    }
+
+    /// When the peer must be through with what it is at, beside the time for each step.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Receiving(state) => state.deadline(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn turn(&self) -> Turn {
+        match self {
+            Self::Connecting(_)
+            | Self::Helloing(_)
+            | Self::LoginAsked(_)
+            | Self::SenderAsked(_)
+            | Self::RecipientAsked(_)
+            | Self::HeadersAsked(_)
+            | Self::MessageAsked(_) => Turn::Host,
+            Self::Handshake(_) => Turn::Handshake,
+            Self::Receiving(_) | Self::Swallowing(_) => Turn::Content,
+            Self::Closed => Turn::Over,
+            _ => Turn::Command,
+        }
+    }
+}
+
+fn next_command<S: Commanded>(state: S, core: &mut Core) -> Step {
+    Step::Again(match core.command_line() {
+        Ok(None) => return Step::Wait(state.into()),
+        Ok(Some(line)) => match Command::parse(&line) {
+            Ok(Command::Quit) => quit(core),
+            Ok(command) => state.command(command, core),
+            Err(fault) => core.fault(fault, state),
+        },
+        Err(fault) => core.fault(fault, state),
+    })
+}
+
+/// RFC 5321 section 4.1.1.10: QUIT may come at any time, and loses what is not complete.
+fn quit(core: &mut Core) -> State {
+    core.reply(&replies::BYE);
+    core.close(None, Closed::Quit)
+}
+
+/// The commands that mean the same everywhere; the rest is refused with `fault`.
+fn common<S: Commanded>(state: S, command: Command<'_>, core: &mut Core, fault: Fault) -> State {
+    match command {
+        Command::Noop => core.idle(&replies::NOOP, state),
+        Command::Help => core.idle(&replies::HELP, state),
+        Command::Vrfy if core.config.require_tls && !core.tls => core.fault(Fault::TlsRequired, state),
+        Command::Vrfy => core.idle(&replies::VRFY, state),
+        Command::Rset => core.idle(&replies::RESET, state),
+        // The octets of a chunk follow whether it is welcome or not (RFC 3030 section 2).
+        Command::Bdat { size, .. } => Swallowing::new(size, fault, state).into(),
+        _ => core.fault(fault, state),
+    }
+}
+
+macro_rules! into_state {
+    ($($name:ident),*) => {$(
+        impl From<$name> for State {
+            fn from(state: $name) -> Self {
+                Self::$name(state)
+            }
+        }
+    )*};
+}
+
+into_state!(
+    Connecting,
+    TurnedAway,
+    Fresh,
+    Helloing,
+    Handshake,
+    Ready,
+    Responding,
+    LoginAsked,
+    SenderAsked,
+    Sending,
+    RecipientAsked,
+    Addressed,
+    HeadersAsked,
+    MessageAsked,
+    BetweenChunks,
+    Swallowing
+);
+
+impl From<Box<Receiving>> for State {
+    fn from(state: Box<Receiving>) -> Self {
+        Self::Receiving(state)
+    }
+}
+
+/// For an answer that does not fit: the fault is the host's, the peer is asked to come again.
+fn misuse(core: &mut Core, next: impl Into<State>) -> State {
+    core.fault(Fault::HostMisuse(Misuse::WrongAnswer), next)
+}

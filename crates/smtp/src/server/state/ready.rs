@@ -1,0 +1,118 @@
+//! Greeted, and no transaction open: MAIL, AUTH and STARTTLS begin here.
+
+use super::opening::{Before, hello};
+use super::{Commanded, Greeted, Handshake, Responding, SenderAsked, State, common};
+use crate::server::command::Command;
+use crate::server::core::Core;
+use crate::server::event::{Event, Question, Sender};
+use crate::server::fault::{Fault, Sequence};
+use crate::server::offers::{Extension, Mechanism};
+use crate::server::params::parse_mail;
+use crate::server::replies;
+
+/// Ready for a transaction.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    greeted: Greeted,
+}
+
+impl Commanded for Ready {
+    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+        match command {
+            Command::Hello(verb, name) => hello(verb, name, Before::Greeted(self.greeted), core),
+            Command::Mail(argument) => self.mail(argument, core),
+            Command::StartTls => self.start_tls(core),
+            Command::Auth { mechanism, initial } => self.auth(mechanism, initial, core),
+            _ => common(self, command, core, Fault::Sequence(Sequence::MailFirst)),
+        }
+    }
+}
+
+impl Ready {
+    pub(crate) fn new(greeted: Greeted) -> Self {
+        Self { greeted }
+    }
+
+    fn mail(self, argument: &str, core: &mut Core) -> State {
+        match self.sender(argument, core) {
+            Ok(_) if !core.has_message_left() => core.fail(Fault::TooManyMessages),
+            Ok(sender) => {
+                let smtputf8 = sender.params.smtputf8;
+                core.ask(Question::Sender(sender));
+                SenderAsked::new(self.greeted, smtputf8).into()
+            }
+            Err(fault) => core.fault(fault, self),
+        }
+    }
+
+    fn sender(&self, argument: &str, core: &Core) -> Result<Sender, Fault> {
+        if core.config.require_tls && !core.tls {
+            return Err(Fault::TlsRequired);
+        }
+        if core.config.require_auth && core.identity.is_none() {
+            return Err(Fault::AuthRequired);
+        }
+        let lenient = core.config.leniency.missing_brackets;
+        let (path, params) = parse_mail(argument, &self.greeted.offers, lenient)?;
+        let limit = self.greeted.message_limit(core);
+        // RFC 1870 section 6.1: a declared size beyond the limit is refused here.
+        if params.size.is_some_and(|size| size > limit) {
+            return Err(Fault::MessageTooBig);
+        }
+        Ok(Sender { path, params })
+    }
+
+    fn start_tls(self, core: &mut Core) -> State {
+        if core.tls {
+            core.fault(Fault::Sequence(Sequence::TlsAlready), self)
+        } else if !self.greeted.esmtp {
+            core.fault(Fault::Sequence(Sequence::EhloFirst), self)
+        } else if !self.greeted.offers.has(Extension::StartTls) {
+            core.fault(Fault::NotImplemented, self)
+        } else {
+            core.reply(&replies::START_TLS);
+            core.event(Event::StartTls);
+            Handshake::default().into()
+        }
+    }
+
+    fn auth(self, mechanism: &str, initial: Option<&str>, core: &mut Core) -> State {
+        match self.mechanism(mechanism, core) {
+            Ok(mechanism) => Responding::begin(self.greeted, mechanism, initial, core),
+            Err(fault) => core.fault(fault, self),
+        }
+    }
+
+    fn mechanism(&self, name: &str, core: &Core) -> Result<Mechanism, Fault> {
+        // RFC 4954 section 4: once a session, and only after EHLO.
+        if core.identity.is_some() {
+            return Err(Fault::Sequence(Sequence::AuthAlready));
+        }
+        if !self.greeted.esmtp {
+            return Err(Fault::Sequence(Sequence::EhloFirst));
+        }
+        if !self.greeted.offers.has(Extension::Auth) {
+            let needs_tls = core.config.extensions.has(Extension::Auth) && !core.tls;
+            return Err(if needs_tls {
+                Fault::AuthNeedsTls
+            } else {
+                Fault::NotImplemented
+            });
+        }
+        Mechanism::named(name)
+            .filter(|mechanism| self.greeted.offers.mechanisms().has(*mechanism))
+            .ok_or(Fault::UnknownMechanism)
+    }
+}
+
+impl Greeted {
+    /// The largest message of this session, in octets.
+    pub(crate) fn message_limit(&self, core: &Core) -> u64 {
+        let limit = if self.offers.has(Extension::Size) {
+            self.offers.size()
+        } else {
+            core.config.limits.message
+        };
+        if limit == 0 { u64::MAX } else { limit }
+    }
+}
