@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ impl Content {
     }
 
     pub(crate) fn in_file(own: Arc<OwnFile>, size: u64, checksums: Vec<u32>) -> Self {
-        let blocks = Blocks::new(own.file.clone(), 0, size, checksums.as_slice().into());
+        let blocks = Blocks::new(own.file.clone(), 0, size, checksums.as_slice().into(), None);
         Self(Arc::new(Inner {
             source: Source::File(blocks, own),
             checksums,
@@ -107,9 +108,14 @@ impl OwnFile {
         }
     }
 
-    /// The file now belongs to a committed message.
-    pub(crate) fn keep(&self) {
-        self.kept.store(true, Ordering::Release);
+    /// Says whether the file belongs to a committed message now.
+    pub(crate) fn keep(&self, kept: bool) {
+        self.kept.store(kept, Ordering::Release);
+    }
+
+    /// Its name within the folder.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.path.file_name()?.to_str()
     }
 }
 
@@ -128,6 +134,9 @@ impl Drop for OwnFile {
 /// A body inside a file, from `start`, with a checksum per block.
 pub(crate) struct Blocks(Arc<Placed>);
 
+/// Told when the bytes are not those that were written.
+pub(crate) type OnDamage = Box<dyn Fn(&str) + Send + Sync>;
+
 struct Placed {
     file: Arc<File>,
     start: u64,
@@ -135,16 +144,24 @@ struct Placed {
     checksums: Arc<[u32]>,
     // A reader that takes less than a block at a time would otherwise read and check each block several times.
     last: Mutex<Option<(u64, Bytes)>>,
+    on_damage: Option<OnDamage>,
 }
 
 impl Blocks {
-    pub(crate) fn new(file: Arc<File>, start: u64, size: u64, checksums: Arc<[u32]>) -> Self {
+    pub(crate) fn new(
+        file: Arc<File>,
+        start: u64,
+        size: u64,
+        checksums: Arc<[u32]>,
+        on_damage: Option<OnDamage>,
+    ) -> Self {
         Self(Arc::new(Placed {
             file,
             start,
             size,
             checksums,
             last: Mutex::new(None),
+            on_damage,
         }))
     }
 }
@@ -189,18 +206,29 @@ impl Placed {
         }
         let from = index * BLOCK as u64;
         let mut buffer = vec![0; clamp((self.size - from).min(BLOCK as u64))];
-        self.file
-            .read_exact_at(&mut buffer, self.start + from)
-            .map_err(|error| BodyError(error.to_string().into()))?;
+        match self.file.read_exact_at(&mut buffer, self.start + from) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(self.damaged(format!("the body ends before {}", from + buffer.len() as u64)));
+            }
+            Err(error) => return Err(BodyError(error.to_string().into())),
+        }
         let expected = usize::try_from(index).ok().and_then(|at| self.checksums.get(at));
         if expected != Some(&crc32fast::hash(&buffer)) {
-            return Err(BodyError(
-                format!("the checksum of the block at {from} is wrong").into(),
-            ));
+            return Err(self.damaged(format!("the checksum of the body's block at {from} is wrong")));
         }
         let bytes = Bytes::from(buffer);
         *self.last.lock() = Some((index, bytes.clone()));
         Ok(bytes)
+    }
+}
+
+impl Placed {
+    fn damaged(&self, what: String) -> BodyError {
+        if let Some(tell) = &self.on_damage {
+            tell(&what);
+        }
+        BodyError(what.into())
     }
 }
 

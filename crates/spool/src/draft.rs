@@ -24,7 +24,7 @@ const WRITE: usize = 4 * BLOCK;
 pub struct DraftLimits {
     /// The largest body that stays in memory, in octets; anything larger gets a file of its own.
     pub in_memory: usize,
-    /// What all drafts and uncommitted bodies may hold together, in octets; beyond it they spill early.
+    /// What all bodies in memory may hold together, in octets; beyond it new ones spill early.
     pub budget: usize,
 }
 

@@ -64,6 +64,12 @@ mod seam {
 
     #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
     impl Faults {
+        /// A disk that does what it is told.
+        #[must_use]
+        pub fn none() -> Self {
+            Self
+        }
+
         #[inline(always)]
         pub(crate) fn check(&self, _: CrashPoint) -> io::Result<()> {
             Ok(())
@@ -115,6 +121,12 @@ mod seam {
     }
 
     impl Faults {
+        /// A disk that does what it is told, until a fault is armed.
+        #[must_use]
+        pub fn none() -> Self {
+            Self::default()
+        }
+
         /// Lets `fault` happen the next time that `point` is passed.
         pub fn arm(&self, point: CrashPoint, fault: Fault) {
             self.0.lock().armed = Some((point, fault));
@@ -142,7 +154,7 @@ mod seam {
             let mut plan = self.0.lock();
             plan.seen.push(point);
             match plan.armed {
-                _ if plan.crashed.is_some() => return Err(io::Error::other("crashed")),
+                _ if plan.crashed.is_some() => Err(io::Error::other("crashed")),
                 Some((armed, fault)) if armed == point => {
                     plan.armed = None;
                     plan.strike(fault)

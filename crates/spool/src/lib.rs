@@ -8,8 +8,11 @@
 //! It leaves to others when to deliver (queue), to whom and how (outbound), and what a message means (mail). States on
 //! disk, what moves them and what recovery does stand in `docs/message-states.md`.
 
+#[cfg(any(test, feature = "crash-points"))]
+pub mod conformance;
 mod content;
 mod draft;
+mod embedded;
 mod entry;
 mod error;
 pub mod fault;
@@ -19,6 +22,7 @@ mod spool;
 
 pub use content::Content;
 pub use draft::{Draft, DraftLimits};
+pub use embedded::{Embedded, EmbeddedConfig};
 pub use entry::{Disposition, Entry, Hold, NewMessage, Pending, RecipientState, Status, Stored};
 pub use error::{OpenError, SpoolError};
 pub use listing::{Filter, Listing, Page, Summary, Totals, Waiting, WaitingRecipient};

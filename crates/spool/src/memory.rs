@@ -44,7 +44,7 @@ impl Memory {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            desk: Arc::new(Desk::new(None, DraftLimits::default(), 0, Faults::default())),
+            desk: Arc::new(Desk::new(None, DraftLimits::default(), 0, Faults::none())),
             state: Mutex::default(),
         }
     }
@@ -293,5 +293,34 @@ impl Kept {
             body: Arc::new(self.content.clone()),
             recipients: self.recipients.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{self, Store, Subject};
+
+    struct Forgetful;
+
+    impl Subject for Forgetful {
+        fn store(&self) -> Box<dyn Store> {
+            Box::new(Self)
+        }
+    }
+
+    impl Store for Forgetful {
+        fn open(&mut self) -> Arc<dyn Spool> {
+            Arc::new(Memory::new())
+        }
+
+        fn faults(&self) -> Option<Faults> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn it_conforms() {
+        conformance::run(&Forgetful).await;
     }
 }

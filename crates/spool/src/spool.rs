@@ -17,9 +17,9 @@ pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>>
 
 /// A store of messages.
 ///
-/// An operation that has been submitted goes through even when its future is dropped; a caller that goes away before the
-/// answer knows neither outcome, exactly as after a crash, and at-least-once covers both. Operations on one message
-/// take effect in the order in which they were submitted.
+/// An operation goes on even when its future is dropped half way; a caller that goes away before the answer knows neither
+/// outcome, exactly as after a crash, and at-least-once covers both. Operations on one message take effect in the order
+/// in which they were asked for, each after the answer to the one before.
 pub trait Spool: Send + Sync + 'static {
     /// Opens a draft for one message's body.
     ///
@@ -27,7 +27,7 @@ pub trait Spool: Send + Sync + 'static {
     /// [`SpoolError::Full`] or [`SpoolError::Broken`], so that a client is turned away before it sends its data.
     fn begin(&self) -> Result<Draft, SpoolError>;
 
-    /// Makes a message durable: THE commit point. Submitted at the call, not at the first poll.
+    /// Makes a message durable: THE commit point.
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt>;
 
     /// Makes several messages durable, all or none, with one wait; receipts come in the order of the messages.

@@ -1,0 +1,407 @@
+//! Crashes: each row of `docs/message-states.md` is cut at its point, once by a kill and once by a power cut, and the
+//! store is opened again on what was left.
+//!
+//! Before the transaction is committed the message is as it was; from then on it is as it was to be: never anything in
+//! between, whether or not somebody got the answer. Bystanders are untouched, nothing is left lying around, and life
+//! goes on.
+
+use super::messages::{NOW, Sample, deferred, delivered};
+use super::{Store, Subject};
+use crate::fault::{CrashPoint, Fault, Faults};
+use crate::{Disposition, Health, Hold, Settlement, Spool, SpoolError, Status};
+
+/// What is going on when the crash comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    /// A large body comes in.
+    Receive,
+    /// A small message is committed.
+    Commit,
+    /// A large one is.
+    CommitLarge,
+    /// Small ones are, until the log needs a new segment.
+    Fill,
+    /// A recipient is deferred.
+    Defer,
+    /// A message is held.
+    Hold,
+    /// One of two recipients is done.
+    SettlePart,
+    /// The last recipient is done.
+    Finish,
+    /// The same for a message with a large body.
+    FinishLarge,
+    /// The last recipient fails, and a bounce is born.
+    Bounce,
+    /// Most messages of a segment go, a few stay.
+    Thin,
+}
+
+/// What recovery must find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// As if the act had not begun.
+    Old,
+    /// As if it had ended.
+    New,
+}
+
+use Act::{Bounce, Commit, CommitLarge, Defer, Fill, Finish, FinishLarge, Receive, SettlePart, Thin};
+use After::{New, Old};
+use CrashPoint::{
+    Append, Appended, BodyFileSync, BodyFileSynced, Committed, DraftSpilled, Inserted, Moved, Reclaim,
+    SegmentMade, Settled, Sync, Synced, Unlink,
+};
+
+/// The rows of `docs/message-states.md` that have something on disk, by their numbers there.
+const ROWS: [(&str, Act, CrashPoint, After); 37] = [
+    ("2 spilled draft", Receive, DraftSpilled, Old),
+    ("3 body file written", CommitLarge, BodyFileSync, Old),
+    ("3 body file durable", CommitLarge, BodyFileSynced, Old),
+    ("4 record about to be written", Commit, Append, Old),
+    ("4 segment made", Fill, SegmentMade, Old),
+    ("4 record written", Commit, Appended, Old),
+    ("4 record about to be synced", Commit, Sync, Old),
+    ("5 record durable", Commit, Synced, Old),
+    ("5 record of a large body durable", CommitLarge, Synced, Old),
+    ("6 row in an open transaction", Commit, Inserted, Old),
+    ("6 row of a large body", CommitLarge, Inserted, Old),
+    (
+        "6 transaction about to be committed",
+        Commit,
+        CrashPoint::Commit,
+        Old,
+    ),
+    ("6 the same, large body", CommitLarge, CrashPoint::Commit, Old),
+    ("7 committed, not answered", Commit, Committed, New),
+    ("7 the same, large body", CommitLarge, Committed, New),
+    ("8 deferral in an open transaction", Defer, Settled, Old),
+    ("8 deferral about to be committed", Defer, CrashPoint::Commit, Old),
+    ("9 deferred", Defer, Committed, New),
+    (
+        "10 hold about to be committed",
+        Act::Hold,
+        CrashPoint::Commit,
+        Old,
+    ),
+    ("10 held", Act::Hold, Committed, New),
+    ("11 mark in an open transaction", SettlePart, Settled, Old),
+    (
+        "11 mark about to be committed",
+        SettlePart,
+        CrashPoint::Commit,
+        Old,
+    ),
+    ("11 partly settled", SettlePart, Committed, New),
+    ("12 record of a bounce written", Bounce, Appended, Old),
+    ("12 record of a bounce durable", Bounce, Synced, Old),
+    ("12 row of a bounce", Bounce, Inserted, Old),
+    ("12 bounce and mark", Bounce, Settled, Old),
+    ("12 bounce about to be committed", Bounce, CrashPoint::Commit, Old),
+    ("12 bounce committed", Bounce, Committed, New),
+    ("13 removal in an open transaction", Finish, Settled, Old),
+    (
+        "13 removal about to be committed",
+        Finish,
+        CrashPoint::Commit,
+        Old,
+    ),
+    ("14 removed", Finish, Committed, New),
+    ("14 removed, large body", FinishLarge, Committed, New),
+    ("14 large body about to be unlinked", FinishLarge, Unlink, New),
+    ("15 straggler copied", Thin, Moved, New),
+    ("15 straggler's copy about to be synced", Thin, Sync, New),
+    ("16 empty segment about to be unlinked", Thin, Reclaim, New),
+];
+
+/// The message that the act is about.
+const SUBJECT: Sample = Sample {
+    number: 50,
+    size: 10_000,
+    recipients: 1,
+};
+/// A bounce.
+const CHILD: Sample = Sample {
+    number: 60,
+    size: 3_000,
+    recipients: 1,
+};
+
+/// Cuts every row in both ways. Panics where a promise is broken.
+pub async fn run(subject: &dyn Subject) {
+    for (row, act, point, after) in ROWS {
+        for fault in [Fault::Crash, Fault::PowerLoss] {
+            tracing::info!(row, ?fault, "cut");
+            cut(subject, act, (point, fault), after).await;
+        }
+    }
+}
+
+/// A disk that fails, but no crash: what is refused, and whether new mail is still taken.
+pub async fn failing_disks(subject: &dyn Subject) {
+    for point in [Sync, CrashPoint::Commit, BodyFileSync] {
+        a_failed_sync_stops_the_spool_for_good(subject, point).await;
+    }
+    for point in [Append, Inserted, DraftSpilled] {
+        a_full_disk_passes(subject, point).await;
+    }
+}
+
+async fn cut(subject: &dyn Subject, act: Act, (point, fault): (CrashPoint, Fault), after: After) {
+    let mut store = subject.store();
+    let spool = store.open();
+    let faults = store
+        .faults()
+        .expect("an engine that outlives the process has the seam");
+    let bystanders = bystanders(&*spool).await;
+    prepare(&*spool, act).await;
+    faults.arm(point, fault);
+    let acknowledged = perform(&*spool, act, &faults).await;
+    assert!(faults.crashed(), "{act:?} never came to {point:?}");
+    // The answers of what was cut off are lost; here only the threads are put away.
+    let _ = spool.close().await;
+    drop(spool);
+
+    let spool = store.open();
+    bystanders.assert_untouched(&*spool).await;
+    for sample in &acknowledged {
+        sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
+    }
+    assert_outcome(&*spool, act, after).await;
+    assert_eq!(store.litter(), Vec::<String>::new(), "{act:?} cut at {point:?}");
+    life_goes_on(&*spool).await;
+    spool.close().await.unwrap();
+}
+
+/// Messages that have nothing to do with what happens.
+struct Bystanders {
+    deferred: Sample,
+    large: Sample,
+}
+
+async fn bystanders(spool: &dyn Spool) -> Bystanders {
+    let bystanders = Bystanders {
+        deferred: Sample::small(1).to(3),
+        large: Sample::large(2),
+    };
+    bystanders.deferred.commit(spool).await.unwrap();
+    bystanders.large.commit(spool).await.unwrap();
+    spool
+        .settle(bystanders.deferred.settlement(2, deferred(1)))
+        .await
+        .unwrap();
+    spool
+        .settle(bystanders.deferred.settlement(3, delivered()))
+        .await
+        .unwrap();
+    bystanders
+}
+
+impl Bystanders {
+    async fn assert_untouched(&self, spool: &dyn Spool) {
+        let stored = spool.load(self.deferred.id()).await.unwrap();
+        self.deferred.assert_same(&stored).await;
+        let statuses: Vec<Status> = stored.recipients.into_iter().map(|state| state.status).collect();
+        assert_eq!(statuses, [Status::fresh(NOW), deferred(1), delivered()]);
+        self.large
+            .assert_same(&spool.load(self.large.id()).await.unwrap())
+            .await;
+    }
+}
+
+/// Brings about the state in which the act begins.
+async fn prepare(spool: &dyn Spool, act: Act) {
+    match act {
+        Receive | Commit | CommitLarge | Fill => {}
+        Thin => {
+            for number in 100..THINNED {
+                Sample::small(number).commit(spool).await.unwrap();
+            }
+        }
+        _ => drop(target(act).commit(spool).await.unwrap()),
+    }
+}
+
+fn target(act: Act) -> Sample {
+    match act {
+        Receive | CommitLarge | FinishLarge => Sample {
+            size: 1_500_000,
+            ..SUBJECT
+        },
+        SettlePart => SUBJECT.to(2),
+        _ => SUBJECT,
+    }
+}
+
+/// How many small messages make several segments of the size that tests use; every `KEEP`th of them stays.
+const THINNED: u32 = 180;
+const KEEP: u32 = 30;
+
+/// Acts until the crash; gives back further messages that must have survived it.
+async fn perform(spool: &dyn Spool, act: Act, faults: &Faults) -> Vec<Sample> {
+    let target = target(act);
+    let result = match act {
+        Receive => target.content(spool).await.map(drop),
+        Commit | CommitLarge => target.commit(spool).await.map(drop),
+        Fill => return fill(spool, faults).await,
+        Thin => return thin(spool, faults).await,
+        Defer => spool.settle(target.settlement(1, deferred(1))).await.map(drop),
+        Act::Hold => spool.hold(target.id(), Hold::Operator("look".to_owned())).await,
+        SettlePart | Finish | FinishLarge => spool.settle(target.settlement(1, delivered())).await.map(drop),
+        Bounce => bounce(spool, &target).await,
+    };
+    // What comes after the commit may be cut off with the answer given; before it an answer would be a lie.
+    assert!(result.is_err() || act == FinishLarge, "{act:?} was acknowledged");
+    Vec::new()
+}
+
+async fn bounce(spool: &dyn Spool, parent: &Sample) -> Result<(), SpoolError> {
+    let settlement = Settlement {
+        children: vec![CHILD.message(spool).await.unwrap()],
+        ..parent.settlement(1, Status::Done(Disposition::Failed))
+    };
+    spool.settle(settlement).await.map(drop)
+}
+
+/// Commits until the crash; whatever was acknowledged must be there afterwards.
+async fn fill(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
+    let mut acknowledged = Vec::new();
+    for number in 100..2_000 {
+        let sample = Sample::small(number);
+        match sample.commit(spool).await {
+            Ok(_) => acknowledged.push(sample),
+            Err(_) if faults.crashed() => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    acknowledged
+}
+
+/// Delivers most of what lies there, then keeps the committer turning until it has come to the crash.
+async fn thin(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
+    let (stay, go): (Vec<u32>, Vec<u32>) = (100..THINNED).partition(|number| number.is_multiple_of(KEEP));
+    for number in go {
+        let settled = spool.settle(Sample::small(number).all_done()).await;
+        assert!(settled.is_ok() || faults.crashed());
+    }
+    for _ in 0..10_000 {
+        if faults.crashed() || spool.release(Sample::small(1).id()).await.is_err() {
+            break;
+        }
+    }
+    stay.into_iter().map(Sample::small).collect()
+}
+
+async fn assert_outcome(spool: &dyn Spool, act: Act, after: After) {
+    let target = target(act);
+    let loaded = spool.load(target.id()).await;
+    let gone = SpoolError::Unknown(target.id());
+    match (act, after) {
+        (Thin | Fill, _) => {}
+        (Receive | Commit | CommitLarge, Old) | (Finish | FinishLarge | Bounce, New) => {
+            assert_eq!(loaded.unwrap_err(), gone, "{act:?}");
+        }
+        _ => {
+            let stored = loaded.unwrap();
+            target.assert_same(&stored).await;
+            let held = stored.entry.hold.is_some();
+            assert_eq!(held, (act, after) == (Act::Hold, New));
+            let expected = match (act, after) {
+                (Defer, New) => deferred(1),
+                (SettlePart, New) => delivered(),
+                _ => Status::fresh(NOW),
+            };
+            assert_eq!(stored.recipients[0].status, expected, "{act:?}");
+        }
+    }
+    // The parent is marked if and only if its bounce is there.
+    let child = spool.load(CHILD.id()).await;
+    assert_eq!(child.is_ok(), (act, after) == (Bounce, New));
+    if let Ok(child) = child {
+        CHILD.assert_same(&child).await;
+    }
+}
+
+/// New mail is taken, the pages show everything, and what is settled goes.
+async fn life_goes_on(spool: &dyn Spool) {
+    let later = Sample::small(9_000);
+    later.commit(spool).await.unwrap();
+    let waiting = spool.claim(None, 10_000).await.unwrap();
+    assert_eq!(waiting.len() as u64, spool.totals().await.unwrap().messages);
+    for message in waiting {
+        let changes = message.recipients.iter().map(|recipient| crate::Change {
+            recipient: recipient.id,
+            status: delivered(),
+        });
+        let settlement = Settlement {
+            id: message.id,
+            changes: changes.collect(),
+            children: Vec::new(),
+        };
+        assert!(spool.settle(settlement).await.unwrap().removed);
+    }
+    assert_eq!(spool.totals().await.unwrap(), crate::Totals::default());
+}
+
+async fn a_failed_sync_stops_the_spool_for_good(subject: &dyn Subject, point: CrashPoint) {
+    let mut store = subject.store();
+    let spool = store.open();
+    let kept = Sample::small(1);
+    kept.commit(&*spool).await.unwrap();
+    let (struck, later) = (Sample::large(2), Sample::small(3));
+    let prepared = later.message(&*spool).await.unwrap();
+    arm(&*store, point, Fault::Io);
+    assert!(
+        matches!(struck.commit(&*spool).await, Err(SpoolError::Broken(_))),
+        "{point:?}"
+    );
+    // The next sync would succeed, and must not be believed.
+    assert!(matches!(spool.commit(prepared).await, Err(SpoolError::Broken(_))));
+    assert!(matches!(spool.begin(), Err(SpoolError::Broken(_))));
+    assert!(matches!(spool.health(), Health::Broken(_)));
+    kept.assert_same(&spool.load(kept.id()).await.unwrap()).await;
+    spool.close().await.unwrap();
+    drop(spool);
+
+    let spool = store.open();
+    assert_eq!(spool.health(), Health::Accepting);
+    kept.assert_same(&spool.load(kept.id()).await.unwrap()).await;
+    assert_eq!(
+        spool.load(later.id()).await.unwrap_err(),
+        SpoolError::Unknown(later.id())
+    );
+    assert_eq!(store.litter(), Vec::<String>::new());
+    spool.close().await.unwrap();
+}
+
+async fn a_full_disk_passes(subject: &dyn Subject, point: CrashPoint) {
+    let mut store = subject.store();
+    let spool = store.open();
+    let (kept, struck) = (Sample::small(1), Sample::large(2));
+    kept.commit(&*spool).await.unwrap();
+    arm(&*store, point, Fault::NoSpace);
+    assert_eq!(struck.commit(&*spool).await, Err(SpoolError::Full), "{point:?}");
+    assert_eq!(
+        spool.load(struck.id()).await.unwrap_err(),
+        SpoolError::Unknown(struck.id())
+    );
+    assert_eq!(SpoolError::Full.reply().code, 452);
+    struck.commit(&*spool).await.unwrap();
+    struck.assert_same(&spool.load(struck.id()).await.unwrap()).await;
+    spool.close().await.unwrap();
+    drop(spool);
+
+    let spool = store.open();
+    for sample in [kept, struck] {
+        sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
+    }
+    assert_eq!(store.litter(), Vec::<String>::new());
+    spool.close().await.unwrap();
+}
+
+fn arm(store: &dyn Store, point: CrashPoint, fault: Fault) {
+    let faults = store
+        .faults()
+        .expect("an engine that outlives the process has the seam");
+    faults.arm(point, fault);
+}

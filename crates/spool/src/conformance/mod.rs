@@ -1,0 +1,57 @@
+//! The suite that every engine passes: what [`Spool`] promises, as checks against the trait alone.
+//!
+//! [`run`] is for all engines; [`crash::run`] for those that outlive the process. An engine's own tests call them with a
+//! [`Subject`], and check besides that the crash points it passes are those that the suite expects.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a check fails by a panic; the crate's own tests may do the same"
+)]
+
+mod checks;
+pub mod crash;
+pub mod messages;
+
+use std::sync::Arc;
+
+use crate::Spool;
+use crate::fault::Faults;
+
+/// An engine under test.
+pub trait Subject {
+    /// A new, empty store.
+    fn store(&self) -> Box<dyn Store>;
+}
+
+/// One store of an engine, to be opened more than once.
+pub trait Store {
+    /// Opens it. After a crash it opens what the crash left.
+    fn open(&mut self) -> Arc<dyn Spool>;
+
+    /// The seam; none for an engine that keeps nothing.
+    fn faults(&self) -> Option<Faults>;
+
+    /// What lies around that no message needs, to be shown when it should not: names of files, for example.
+    fn litter(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Checks everything that holds without a crash. Panics where a promise is broken.
+pub async fn run(subject: &dyn Subject) {
+    checks::bodies_come_back_as_they_went_in(subject).await;
+    checks::contents_are_read_before_the_commit(subject).await;
+    checks::an_id_is_committed_once(subject).await;
+    checks::many_are_committed_together_or_not_at_all(subject).await;
+    checks::settling_the_last_recipient_removes_the_message(subject).await;
+    checks::a_done_recipient_stays_done(subject).await;
+    checks::children_come_with_the_marks_or_not_at_all(subject).await;
+    checks::strangers_are_refused(subject).await;
+    checks::held_messages_are_released_and_announced(subject).await;
+    checks::routes_of_the_operator_are_kept(subject).await;
+    checks::pages_cover_everything_once(subject).await;
+    checks::filters_choose(subject).await;
+    checks::totals_count(subject).await;
+    checks::many_at_once_are_all_kept(subject).await;
+    checks::a_closed_spool_says_so(subject).await;
+}

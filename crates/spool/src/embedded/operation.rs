@@ -1,0 +1,138 @@
+//! What can be asked of the committer, and the queue in which it waits.
+
+use std::collections::VecDeque;
+
+use parking_lot::{Condvar, Mutex};
+use pintle_mail::{Body, Bytes, NextHop, QueueId};
+use tokio::sync::oneshot;
+
+use super::segments::Place;
+use crate::{Hold, NewMessage, Receipt, Settled, Settlement, SpoolError};
+
+/// The most operations in one batch: beyond it the wait of the first grows and the cost of each no longer falls.
+const BATCH: usize = 256;
+/// The most octets in one batch.
+const BATCH_OCTETS: u64 = 16 * 1024 * 1024;
+
+/// Where the answer goes. Nobody may be waiting any more; the work is done all the same.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
+
+/// One piece of work; it is done whole or not at all.
+pub(crate) enum Operation {
+    Commit(Vec<NewMessage>, Answer<Vec<Receipt>>),
+    Settle(Settlement, Answer<Settled>),
+    Amend(QueueId, Amendment, Answer<()>),
+    /// A message turned out to be damaged.
+    SetAside(QueueId, String),
+    /// A straggler is to be copied from this place; these are its record's octets.
+    Move(QueueId, Place, Bytes),
+}
+
+/// What an operator changes about a message.
+pub(crate) enum Amendment {
+    Hold(Hold),
+    Release,
+    Reroute(Vec<u32>, Option<NextHop>),
+}
+
+impl Operation {
+    /// The messages that it brings.
+    pub(crate) fn messages(&self) -> &[NewMessage] {
+        match self {
+            Self::Commit(messages, _) => messages,
+            Self::Settle(settlement, _) => &settlement.children,
+            Self::Amend(..) | Self::SetAside(..) | Self::Move(..) => &[],
+        }
+    }
+
+    /// Roughly how many octets it writes.
+    fn weight(&self) -> u64 {
+        let messages = self.messages().iter();
+        messages
+            .map(|message| message.head.len() as u64 + message.content.size())
+            .sum()
+    }
+
+    /// Tells whoever waits that nothing was done.
+    pub(crate) fn fail(self, error: SpoolError) {
+        match self {
+            Self::Commit(_, answer) => drop(answer.send(Err(error))),
+            Self::Settle(_, answer) => drop(answer.send(Err(error))),
+            Self::Amend(_, _, answer) => drop(answer.send(Err(error))),
+            Self::SetAside(..) | Self::Move(..) => {}
+        }
+    }
+}
+
+/// First come, first served, by one committer.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Operation>,
+    closed: bool,
+}
+
+impl Inbox {
+    /// Takes an operation in, or gives it back when the spool is closed.
+    pub(crate) fn submit(&self, operation: Operation) {
+        let mut state = self.state.lock();
+        if state.closed {
+            drop(state);
+            return operation.fail(SpoolError::Closed);
+        }
+        state.waiting.push_back(operation);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The next operations, as many as one batch may hold: waits for one when `block` is set. None once closed and empty.
+    pub(crate) fn take(&self, block: bool) -> Option<Vec<Operation>> {
+        let mut state = self.state.lock();
+        while state.waiting.is_empty() {
+            if state.closed {
+                return None;
+            }
+            if !block {
+                return Some(Vec::new());
+            }
+            self.wake.wait(&mut state);
+        }
+        let count = state.batch();
+        Some(state.waiting.drain(..count).collect())
+    }
+
+    /// Whether nothing is taken any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// The committer is gone: whoever waits, or comes later, hears that the spool is closed.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.waiting.clear();
+    }
+
+    /// Takes nothing more; what waits is still served.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.wake.notify_all();
+    }
+}
+
+impl State {
+    /// How many of the waiting operations make one batch: at least one, and bounded both in number and in octets.
+    fn batch(&self) -> usize {
+        let mut octets = 0;
+        let within = self.waiting.iter().take(BATCH).take_while(|operation| {
+            octets += operation.weight();
+            octets <= BATCH_OCTETS
+        });
+        within.count().max(1)
+    }
+}

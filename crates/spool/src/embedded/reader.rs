@@ -1,0 +1,222 @@
+//! Reads beside the committer: single messages, and pages of many. Rows come from a connection of its own, which sees
+//! what was last committed; octets come from segments and files, checked against their checksums.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pintle_mail::{Body, Bytes, QueueId};
+
+use super::database::{Database, MessageRow};
+use super::operation::{Inbox, Operation};
+use super::record::{Front, Header, clamp};
+use super::segments::{Place, Shelf, read_at};
+use crate::content::{BLOCK, Blocks, OnDamage};
+use crate::{Filter, Listing, Page, SpoolError, Stored, Summary, Waiting};
+
+/// How many rows are read at a time, so that one long list does not keep others waiting.
+const ROWS: usize = 512;
+/// A record up to this length is read whole, in one go.
+const WHOLE: u64 = 2 * BLOCK as u64;
+
+/// The reading side.
+pub(crate) struct Reader {
+    pub(crate) database: Mutex<Option<Database>>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) bodies: PathBuf,
+    pub(crate) inbox: Arc<Inbox>,
+}
+
+impl Reader {
+    /// A message as it stands.
+    pub(crate) fn load(&self, id: QueueId) -> Result<Stored, SpoolError> {
+        // The mover may take a record away between the look at its row and the look at its segment. It does so once in a
+        // message's life at most, so a few tries are plenty.
+        let mut result = self.try_load(id);
+        for _ in 0..3 {
+            let Err(SpoolError::Damaged(..)) = result else {
+                break;
+            };
+            result = self.try_load(id);
+        }
+        if let Err(SpoolError::Damaged(id, what)) = &result {
+            self.inbox.submit(Operation::SetAside(*id, what.to_string()));
+        }
+        result
+    }
+
+    /// A page of messages with pending recipients. One whose row cannot be read is set aside, and the rest is served.
+    pub(crate) fn claim(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<Waiting>, SpoolError> {
+        let mut page = Vec::new();
+        let mut after = after;
+        while page.len() < limit {
+            let rows = self.rows(after, limit - page.len(), |id, row, database| {
+                let entry = row.entry(id, Bytes::new())?;
+                let states = database.states(id, row.touched, &entry)?;
+                Ok(Waiting::new(id, &entry, row.size, &states))
+            })?;
+            let Some(last) = rows.last else { break };
+            after = Some(last);
+            page.extend(rows.views);
+        }
+        Ok(page)
+    }
+
+    /// A page of what an operator asks for.
+    pub(crate) fn list(&self, filter: &Filter, page: Page) -> Result<Listing, SpoolError> {
+        let mut messages: Vec<Summary> = Vec::new();
+        let mut after = page.after;
+        loop {
+            let rows = self.rows(after, ROWS, |id, row, database| {
+                let entry = row.entry(id, Bytes::new())?;
+                let states = database.states(id, row.touched, &entry)?;
+                Ok(Summary::new(id, &entry, row.size, &states))
+            })?;
+            messages.extend(rows.views.into_iter().filter(|summary| filter.admits(summary)));
+            after = rows.last;
+            if messages.len() > page.limit || after.is_none() {
+                break;
+            }
+        }
+        let more = messages.len() > page.limit;
+        messages.truncate(page.limit);
+        let next = messages.last().filter(|_| more).map(|last| last.id);
+        Ok(Listing { messages, next })
+    }
+
+    fn try_load(&self, id: QueueId) -> Result<Stored, SpoolError> {
+        let (row, entry, states) = self.with(|database| {
+            let row = database.message(id)?;
+            let entry = row.entry(id, Bytes::new())?;
+            let states = database.states(id, row.touched, &entry)?;
+            Ok((row, entry, states))
+        })?;
+        let record = Opened::read(id, row.place, &self.shelf)?;
+        Ok(Stored {
+            id,
+            head: record.front.head.clone(),
+            entry: crate::Entry {
+                context: record.front.context.clone(),
+                ..entry
+            },
+            recipients: states,
+            body: self.body(id, &row, record)?,
+        })
+    }
+
+    fn body(&self, id: QueueId, row: &MessageRow, record: Opened) -> Result<Arc<dyn Body>, SpoolError> {
+        if let Some(whole) = record.whole_body(id, row)? {
+            return Ok(Arc::new(whole));
+        }
+        let (file, start) = match &row.file {
+            None => (record.file, row.place.position + record.header.front()),
+            Some(name) => {
+                let file = File::open(self.bodies.join(name)).map_err(|error| unreadable(id, &error))?;
+                (Arc::new(file), 0)
+            }
+        };
+        let checksums = record.front.checksums.into();
+        let size = record.header.body;
+        let body = Blocks::new(file, start, size, checksums, Some(self.on_damage(id)));
+        Ok(Arc::new(body))
+    }
+
+    fn on_damage(&self, id: QueueId) -> OnDamage {
+        let inbox = self.inbox.clone();
+        Box::new(move |what| inbox.submit(Operation::SetAside(id, what.to_owned())))
+    }
+
+    fn rows<T>(
+        &self,
+        after: Option<QueueId>,
+        limit: usize,
+        view: impl Fn(QueueId, &MessageRow, &Database) -> Result<T, SpoolError>,
+    ) -> Result<Rows<T>, SpoolError> {
+        self.with(|database| {
+            let rows = database.messages_after(after, limit.min(ROWS))?;
+            let last = rows.last().map(|(id, _)| *id);
+            let mut views = Vec::with_capacity(rows.len());
+            for (id, row) in &rows {
+                match view(*id, row, database) {
+                    Ok(view) => views.push(view),
+                    Err(SpoolError::Damaged(id, what)) => {
+                        self.inbox.submit(Operation::SetAside(id, what.to_string()));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(Rows { views, last })
+        })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
+        act(self.database.lock().as_ref().ok_or(SpoolError::Closed)?)
+    }
+}
+
+/// Some rows, and the last id among them.
+struct Rows<T> {
+    views: Vec<T>,
+    last: Option<QueueId>,
+}
+
+/// A record whose front has been read and checked.
+struct Opened {
+    file: Arc<File>,
+    header: Header,
+    front: Front,
+    raw: Bytes,
+}
+
+impl Opened {
+    fn read(id: QueueId, place: Place, shelf: &Shelf) -> Result<Self, SpoolError> {
+        let Place {
+            segment,
+            position,
+            length,
+        } = place;
+        let damaged = |what: &str| SpoolError::Damaged(id, what.into());
+        let file = shelf
+            .get(segment)
+            .ok_or_else(|| damaged(&format!("segment {segment} is missing")))?;
+        let mut raw = read_at(&file, position, length.min(WHOLE)).map_err(|error| unreadable(id, &error))?;
+        let header =
+            Header::decode(&raw, segment).filter(|header| header.id == id && header.length() == length);
+        let header = header.ok_or_else(|| damaged("there is no record of it in its place"))?;
+        if header.front() > raw.len() as u64 {
+            raw = read_at(&file, position, header.front()).map_err(|error| unreadable(id, &error))?;
+        }
+        let front = Front::decode(&raw, &header).ok_or_else(|| damaged("its header's checksum is wrong"))?;
+        Ok(Self {
+            file,
+            header,
+            front,
+            raw,
+        })
+    }
+
+    /// The body, when it came along with the front.
+    fn whole_body(&self, id: QueueId, row: &MessageRow) -> Result<Option<Bytes>, SpoolError> {
+        if row.file.is_some() || self.header.length() > self.raw.len() as u64 {
+            return Ok(None);
+        }
+        let body = self.raw.slice(clamp(self.header.front())..);
+        let mut blocks = body.chunks(BLOCK).zip(&self.front.checksums);
+        if blocks.all(|(block, sum)| crc32fast::hash(block) == *sum) {
+            return Ok(Some(body));
+        }
+        Err(SpoolError::Damaged(id, "its body's checksum is wrong".into()))
+    }
+}
+
+/// Octets that are not there are damage; a disk that cannot be read now may be readable later.
+fn unreadable(id: QueueId, error: &io::Error) -> SpoolError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => {
+            SpoolError::Damaged(id, format!("part of it is missing: {error}").into())
+        }
+        _ => SpoolError::Store(error.to_string().into()),
+    }
+}

@@ -1,0 +1,176 @@
+//! What the committer tells everyone else: whether the disk can be trusted, what lies in the spool, who arrived, and
+//! the messages that were committed a moment ago.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use pintle_mail::{Body, Bytes, QueueId};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::database::fresh;
+use super::transaction::Gone;
+use crate::content::Source;
+use crate::fault::Faults;
+use crate::{Content, Entry, NewMessage, Stored, Totals, Waiting};
+
+/// Written by the committer, read by all.
+pub(crate) struct Shared {
+    pub(crate) condition: Condition,
+    pub(crate) warm: Warm,
+    pub(crate) totals: Mutex<Totals>,
+    pub(crate) arrivals: Mutex<Option<UnboundedSender<Waiting>>>,
+    /// Where files of large bodies lie.
+    pub(crate) bodies: PathBuf,
+    /// Where the octets of damaged messages go.
+    pub(crate) damaged: PathBuf,
+    pub(crate) faults: Faults,
+}
+
+impl Shared {
+    /// A message has been committed.
+    pub(crate) fn admit(&self, message: NewMessage) {
+        let size = message.head.len() as u64 + message.content.size();
+        {
+            let mut totals = self.totals.lock();
+            totals.messages += 1;
+            totals.bytes += size;
+            totals.held += u64::from(message.entry.hold.is_some());
+        }
+        self.announce(|| Waiting::new(message.id, &message.entry, size, &fresh(&message.entry)));
+        self.warm.insert(message);
+    }
+
+    /// A message has gone.
+    pub(crate) fn count_out(&self, gone: &Gone) {
+        let mut totals = self.totals.lock();
+        totals.messages = totals.messages.saturating_sub(1);
+        totals.bytes = totals.bytes.saturating_sub(gone.size);
+        totals.held = totals.held.saturating_sub(u64::from(gone.held));
+        totals.damaged += u64::from(gone.damaged);
+    }
+
+    /// So many more messages are held.
+    pub(crate) fn count_held(&self, change: i64) {
+        if change != 0 {
+            let mut totals = self.totals.lock();
+            totals.held = totals.held.saturating_add_signed(change);
+        }
+    }
+
+    /// Tells the queue, if there is one, of a message that became pending.
+    pub(crate) fn announce(&self, waiting: impl FnOnce() -> Waiting) {
+        if let Some(arrivals) = &*self.arrivals.lock() {
+            // A queue that has gone away hears of the message when it claims again.
+            let _ = arrivals.send(waiting());
+        }
+    }
+}
+
+/// Whether what we write stays written. Once broken, always broken, until a restart has read the disk anew.
+#[derive(Default)]
+pub(crate) struct Condition(OnceLock<Arc<str>>);
+
+impl Condition {
+    pub(crate) fn broken(&self) -> Option<Arc<str>> {
+        self.0.get().cloned()
+    }
+
+    pub(crate) fn break_down(&self, why: &Arc<str>) {
+        if self.0.set(why.clone()).is_ok() {
+            tracing::error!(
+                %why,
+                "THE SPOOL ACCEPTS NO MORE MAIL: the disk did not keep what it was told to. Check the disk, then restart"
+            );
+        }
+    }
+}
+
+/// Messages that nobody has changed since they were committed, for as long as memory allows.
+///
+/// Most mail is delivered the moment it has come in; its delivery then reads neither the database nor the log.
+pub(crate) struct Warm {
+    limit: usize,
+    state: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    messages: HashMap<QueueId, (Entry, Bytes, Content)>,
+    order: VecDeque<QueueId>,
+    octets: usize,
+}
+
+impl Warm {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn get(&self, id: QueueId) -> Option<Stored> {
+        let state = self.state.lock();
+        let (entry, head, content) = state.messages.get(&id)?;
+        Some(Stored {
+            id,
+            recipients: fresh(entry),
+            entry: entry.clone(),
+            head: head.clone(),
+            body: Arc::new(content.clone()),
+        })
+    }
+
+    pub(crate) fn evict(&self, id: QueueId) {
+        self.state.lock().remove(id);
+    }
+
+    fn insert(&self, message: NewMessage) {
+        let weight = weight(&message.head, &message.content);
+        if weight > self.limit {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.octets += weight;
+        state.order.push_back(message.id);
+        let kept = (message.entry, message.head, message.content);
+        state.messages.insert(message.id, kept);
+        state.shrink(self.limit);
+    }
+}
+
+impl Kept {
+    fn remove(&mut self, id: QueueId) {
+        if let Some((_, head, content)) = self.messages.remove(&id) {
+            self.octets -= weight(&head, &content);
+        }
+        // Most leave in the order in which they came; those that do not are swept out when their turn comes.
+        while self
+            .order
+            .front()
+            .is_some_and(|id| !self.messages.contains_key(id))
+        {
+            self.order.pop_front();
+        }
+    }
+
+    fn shrink(&mut self, limit: usize) {
+        while self.octets > limit {
+            match self.order.front().copied() {
+                Some(oldest) => self.remove(oldest),
+                None => return,
+            }
+        }
+    }
+}
+
+/// What a message takes in memory, roughly.
+fn weight(head: &Bytes, content: &Content) -> usize {
+    const REST: usize = 1024;
+    let body = match content.source() {
+        Source::Memory(bytes) => bytes.len(),
+        Source::File(..) => 0,
+    };
+    REST + head.len() + body
+}

@@ -1,0 +1,405 @@
+//! The conformance suite on the embedded engine, and what only this engine promises.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use super::*;
+use crate::conformance::messages::{Sample, delivered, read_all};
+use crate::conformance::{self, Store, Subject};
+
+/// Small enough that tests fill several.
+const SEGMENT: u64 = 256 * 1024;
+
+struct Folderly;
+
+struct FolderStore {
+    folder: PathBuf,
+    faults: Faults,
+    after_crash: Arc<Mutex<Option<PathBuf>>>,
+    _keep: TempDir,
+}
+
+impl Subject for Folderly {
+    fn store(&self) -> Box<dyn Store> {
+        Box::new(FolderStore::new())
+    }
+}
+
+impl FolderStore {
+    fn new() -> Self {
+        let keep = TempDir::new().unwrap();
+        Self {
+            folder: keep.path().join("spool"),
+            faults: Faults::none(),
+            after_crash: Arc::default(),
+            _keep: keep,
+        }
+    }
+
+    fn config(&self) -> EmbeddedConfig {
+        EmbeddedConfig {
+            segment_size: SEGMENT,
+            reserve: 0,
+            ..EmbeddedConfig::new(&self.folder)
+        }
+    }
+
+    fn engine(&mut self) -> Arc<Embedded> {
+        if let Some(folder) = self.after_crash.lock().take() {
+            self.folder = folder;
+            self.faults = Faults::none();
+        }
+        let (from, to) = (self.folder.clone(), self.folder.with_extension("crashed"));
+        let after_crash = self.after_crash.clone();
+        self.faults.at_crash(move |unsynced| {
+            copy(&from, &to, unsynced);
+            *after_crash.lock() = Some(to);
+        });
+        Arc::new(Embedded::open_with(&self.config(), &self.faults).unwrap())
+    }
+
+    /// One octet of a file is changed behind the engine's back.
+    fn corrupt(&self, path: &str, find: &[u8]) {
+        let path = self.folder.join(path);
+        let mut octets = fs::read(&path).unwrap();
+        let at = octets.windows(find.len()).position(|part| part == find).unwrap();
+        octets[at] ^= 0x20;
+        fs::write(path, octets).unwrap();
+    }
+}
+
+impl Store for FolderStore {
+    fn open(&mut self) -> Arc<dyn Spool> {
+        self.engine()
+    }
+
+    fn faults(&self) -> Option<Faults> {
+        Some(self.faults.clone())
+    }
+
+    fn litter(&self) -> Vec<String> {
+        let database = rusqlite::Connection::open(self.folder.join("envelopes.db")).unwrap();
+        let needed = |sql: &str| -> Vec<String> {
+            let mut select = database.prepare(sql).unwrap();
+            let names = select.query_map([], |row| row.get(0)).unwrap();
+            names.map(Result::unwrap).collect()
+        };
+        let bodies = needed("SELECT file FROM message WHERE file IS NOT NULL");
+        let segments = needed("SELECT DISTINCT printf('%016x.log', segment) FROM message");
+        let orphans =
+            needed("SELECT hex(message) FROM recipient WHERE message NOT IN (SELECT id FROM message)");
+        let mut litter = orphans;
+        litter.extend(
+            names(&self.folder.join("bodies"))
+                .into_iter()
+                .filter(|name| !bodies.contains(name)),
+        );
+        litter.extend(
+            names(&self.folder.join("segments"))
+                .into_iter()
+                .filter(|name| !segments.contains(name)),
+        );
+        litter
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let files = fs::read_dir(folder).unwrap();
+    files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+/// Copies a spool folder as a crash would leave it: from the given offsets on, files hold nothing.
+fn copy(from: &Path, to: &Path, unsynced: &HashMap<PathBuf, u64>) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let path = file.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        match unsynced.get(&path) {
+            _ if path.is_dir() => copy(&path, &target, unsynced),
+            _ if path.extension().is_some_and(|extension| extension == "db-shm") => {}
+            // Not even the name of a file that was never synced is sure to be there.
+            Some(_) if path.extension().is_some_and(|extension| extension == "body") => {}
+            unsynced => {
+                let mut octets = fs::read(&path).unwrap();
+                if let Some(start) = unsynced.and_then(|start| usize::try_from(*start).ok()) {
+                    octets[start..].fill(0);
+                }
+                fs::write(target, octets).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_conforms() {
+    conformance::run(&Folderly).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_survives_a_crash_at_every_point() {
+    conformance::crash::run(&Folderly).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_bears_a_failing_disk() {
+    conformance::crash::failing_disks(&Folderly).await;
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused() {
+    let mut store = FolderStore::new();
+    let spool = store.engine();
+    assert!(matches!(Embedded::open(&store.config()), Err(OpenError::Locked(path)) if path == store.folder));
+    spool.close().await.unwrap();
+    let again = Embedded::open(&store.config()).unwrap();
+    again.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let mut store = FolderStore::new();
+    store.engine().close().await.unwrap();
+    let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
+    database.execute_batch("PRAGMA user_version = 2").unwrap();
+    let refused = Embedded::open(&store.config());
+    assert!(matches!(
+        refused,
+        Err(OpenError::Newer {
+            found: 2,
+            known: 1,
+            ..
+        })
+    ));
+}
+
+#[tokio::test]
+async fn a_disk_below_its_reserve_is_full_before_the_data() {
+    let store = FolderStore::new();
+    let config = EmbeddedConfig {
+        reserve: u64::MAX,
+        ..store.config()
+    };
+    let spool = Embedded::open(&config).unwrap();
+    assert!(matches!(spool.begin(), Err(SpoolError::Full)));
+    assert_eq!(spool.health(), Health::Full);
+    // What is on its way out has the reserve.
+    let bounce = NewMessage {
+        id: Sample::small(1).id(),
+        head: Sample::small(1).head(),
+        content: Sample::small(1).body().into(),
+        entry: Sample::small(1).entry(),
+    };
+    spool.commit(bounce).await.unwrap();
+    spool.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn drafts_beyond_the_budget_spill_early_and_leave_nothing() {
+    let store = FolderStore::new();
+    let mut config = store.config();
+    config.drafts.budget = 15_000;
+    let spool = Embedded::open(&config).unwrap();
+    let (one, two) = (Sample::small(1), Sample::small(2));
+    let first = one.content(&spool).await.unwrap();
+    let second = two.content(&spool).await.unwrap();
+    assert_eq!(names(&store.folder.join("bodies")).len(), 1);
+    assert!(read_all(&first).await == one.body() && read_all(&second).await == two.body());
+    drop((first, second));
+    assert!(names(&store.folder.join("bodies")).is_empty());
+    let third = Sample::small(3).content(&spool).await.unwrap();
+    assert!(
+        names(&store.folder.join("bodies")).is_empty(),
+        "dropped drafts give their memory back"
+    );
+    drop(third);
+    spool.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_set_aside_and_the_rest_is_served() {
+    for part in ["head", "context", "body"] {
+        let mut store = FolderStore::new();
+        let spool = store.engine();
+        let (bad, good) = (Sample::small(1), Sample::small(2));
+        bad.commit(&*spool).await.unwrap();
+        good.commit(&*spool).await.unwrap();
+        spool.close().await.unwrap();
+        drop(spool);
+        let (head, body) = (bad.head(), bad.body());
+        let find: &[u8] = match part {
+            "head" => &head,
+            "context" => b"{\"session\":1}",
+            _ => &body[5_000..5_050],
+        };
+        store.corrupt("segments/0000000000000001.log", find);
+
+        let spool = store.engine();
+        assert!(
+            matches!(spool.load(bad.id()).await, Err(SpoolError::Damaged(id, _)) if id == bad.id()),
+            "{part}"
+        );
+        good.assert_same(&spool.load(good.id()).await.unwrap()).await;
+        // The good one's settlement comes after the setting aside, in the one queue there is.
+        spool.settle(good.all_done()).await.unwrap();
+        assert!(spool.claim(None, 10).await.unwrap().is_empty());
+        assert_eq!(spool.totals().await.unwrap().damaged, 1);
+        assert_eq!(
+            names(&store.folder.join("damaged")),
+            [format!("{}.record", bad.id())]
+        );
+        spool.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_large_body_is_set_aside_when_it_is_read() {
+    let mut store = FolderStore::new();
+    let spool = store.engine();
+    let bad = Sample::large(1);
+    bad.commit(&*spool).await.unwrap();
+    spool.close().await.unwrap();
+    let body = bad.body();
+    let file = format!("bodies/{}", names(&store.folder.join("bodies"))[0]);
+    store.corrupt(&file, &body[1_000_000..1_000_050]);
+
+    let spool = store.engine();
+    let stored = spool.load(bad.id()).await.unwrap();
+    assert_eq!(stored.body.read(0, 100).await.unwrap(), body[..100]);
+    assert!(stored.body.read(1_000_000, 100).await.is_err());
+    let unknown = SpoolError::Unknown(bad.id());
+    assert_eq!(spool.settle(bad.settlement(1, delivered())).await, Err(unknown));
+    assert_eq!(spool.totals().await.unwrap().damaged, 1);
+    spool.close().await.unwrap();
+    drop(spool);
+    // The evidence outlives the next start.
+    store.engine().close().await.unwrap();
+    assert_eq!(names(&store.folder.join("bodies")).len(), 1);
+}
+
+#[tokio::test]
+async fn an_unreadable_row_and_a_missing_segment_are_set_aside() {
+    let mut store = FolderStore::new();
+    let spool = store.engine();
+    let samples: Vec<Sample> = (1..=40).map(Sample::small).collect();
+    for sample in &samples {
+        sample.commit(&*spool).await.unwrap();
+    }
+    spool.close().await.unwrap();
+    let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
+    let spoil = "UPDATE message SET sheet = '{\"entry\":' WHERE id = ?";
+    database.execute(spoil, [samples[39].id().to_bytes()]).unwrap();
+    let first = "SELECT count(*) FROM message WHERE segment = 1";
+    let lost: u32 = database.query_row(first, [], |row| row.get(0)).unwrap();
+    drop(database);
+    fs::remove_file(store.folder.join("segments/0000000000000001.log")).unwrap();
+
+    let spool = store.engine();
+    let waiting = spool.claim(None, 100).await.unwrap();
+    let served: Vec<QueueId> = waiting.iter().map(|waiting| waiting.id).collect();
+    let expected: Vec<QueueId> = samples[lost as usize..39].iter().map(Sample::id).collect();
+    assert!(lost > 5 && served == expected);
+    spool.settle(samples[38].all_done()).await.unwrap();
+    assert_eq!(spool.totals().await.unwrap().damaged, u64::from(lost) + 1);
+    spool.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_ahead_log_cut_anywhere_keeps_what_came_before() {
+    let mut store = FolderStore::new();
+    let spool = store.engine();
+    let wal = store.folder.join("envelopes.db-wal");
+    let (one, two) = (Sample::small(1), Sample::small(2));
+    one.commit(&*spool).await.unwrap();
+    let before = fs::metadata(&wal).unwrap().len();
+    two.commit(&*spool).await.unwrap();
+    let after = fs::metadata(&wal).unwrap().len();
+    assert!(before < after);
+    for step in 0..=10 {
+        let cut = before + (after - before) * step / 10;
+        let folder = store.folder.with_extension(format!("cut-{step}"));
+        copy(&store.folder, &folder, &HashMap::new());
+        let log = File::options()
+            .write(true)
+            .open(folder.join("envelopes.db-wal"))
+            .unwrap();
+        log.set_len(cut).unwrap();
+        let cut = Embedded::open(&EmbeddedConfig {
+            folder,
+            ..store.config()
+        })
+        .unwrap();
+        one.assert_same(&cut.load(one.id()).await.unwrap()).await;
+        match cut.load(two.id()).await {
+            Ok(stored) => two.assert_same(&stored).await,
+            Err(error) => assert!(step < 10 && error == SpoolError::Unknown(two.id())),
+        }
+        cut.close().await.unwrap();
+    }
+    spool.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn stragglers_are_moved_and_segments_given_back() {
+    let mut store = FolderStore::new();
+    let spool = store.engine();
+    let samples: Vec<Sample> = (0..200).map(Sample::small).collect();
+    for sample in &samples {
+        sample.commit(&*spool).await.unwrap();
+    }
+    let full = names(&store.folder.join("segments")).len();
+    let (stay, go): (Vec<&Sample>, Vec<&Sample>) = samples.iter().partition(|sample| sample.number % 20 == 7);
+    for sample in go {
+        spool.settle(sample.all_done()).await.unwrap();
+    }
+    // Each operation lets the mover take a step.
+    for _ in 0..200 {
+        spool.release(stay[0].id()).await.unwrap();
+    }
+    let left = names(&store.folder.join("segments")).len();
+    assert!(full >= 8 && left <= 2, "{left} of {full} segments are left");
+    for sample in &stay {
+        sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
+    }
+    spool.close().await.unwrap();
+    drop(spool);
+    let spool = store.engine();
+    for sample in &stay {
+        sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
+    }
+    spool.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operator_can_ask_the_database() {
+    let mut store = FolderStore::new();
+    let spool = store.engine();
+    let sample = Sample::small(1).to(2);
+    sample.commit(&*spool).await.unwrap();
+    spool.settle(sample.settlement(2, delivered())).await.unwrap();
+    let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
+    let row = |recipient: &str| -> (String, String, String) {
+        let sql = "SELECT id, sender, status FROM queue WHERE recipient = ?";
+        database
+            .query_row(sql, [recipient], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .unwrap()
+    };
+    let (id, sender) = (sample.id().to_string(), "sender1@example.net".to_owned());
+    assert_eq!(
+        row("r1.n1@example1.org"),
+        (id.clone(), sender.clone(), "fresh".to_owned())
+    );
+    assert_eq!(
+        row("r2.n1@example2.org"),
+        (id, sender, "{\"done\":\"delivered\"}".to_owned())
+    );
+    spool.close().await.unwrap();
+}
