@@ -7,6 +7,8 @@
 //! Events: `ready`, `start-tls`, `need-body`, `done handed-on|not-offered` followed by one
 //! `rcpt ID delivered|deferred|failed next-hop|us STEP REPLY` for each recipient, `closed OWNER TEXT`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 mod transcript;
 
 use std::collections::VecDeque;
@@ -283,4 +285,29 @@ fn describe_delivery(delivery: &Delivery, lines: &mut VecDeque<String>) {
         let step = format!("{step:?}").to_lowercase();
         lines.push_back(format!("rcpt {id} {fate} {speaker} {step} {reply}"));
     }
+}
+
+#[test]
+fn giving_up_writes_nothing_more() {
+    let now = Instant::now();
+    let mut session = Session::new(config(&[]), now);
+    session.receive(b"220 mx\r\n", now);
+    while session.poll_transmit().is_some() {}
+    session.receive(b"250 mx\r\n", now);
+    session
+        .send(transaction("from=a@a.example to=b@b.example"), now)
+        .unwrap();
+    session.abandon();
+    assert_eq!(session.poll_transmit(), None);
+}
+
+#[test]
+fn secrets_stay_out_of_debug_output() {
+    let mut config = config(&[("login".to_owned(), "tim tanstaaf".to_owned())]);
+    config.channel = Channel::Tls;
+    let shown = format!("{:?}", Session::new(config, Instant::now()));
+    assert!(
+        shown.contains("Credentials") && !shown.contains("tanstaaf"),
+        "{shown}"
+    );
 }
