@@ -19,6 +19,10 @@
 
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a transcript that cannot be read is a failed test"
+)]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
