@@ -83,7 +83,8 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     /// The wait after deferral number `count` (from 1), lengthened by `dice`.
-    pub(crate) fn wait(&self, count: u32, dice: u64) -> Duration {
+    #[must_use]
+    pub fn wait(&self, count: u32, dice: u64) -> Duration {
         self.lengthen(step(&self.intervals, &INTERVALS, count), dice)
     }
 

@@ -1,0 +1,432 @@
+//! The one task that owns the queue: jobs in, attempts out, reports back.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use pintle_mail::{NextHop, QueueId, UnixTime};
+use pintle_queue::{Again, Due, HopSign, Job, JobId, Next, Queue, Report, Selector};
+use pintle_spool::{Spool, Waiting, WaitingRecipient};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::JoinSet;
+
+use crate::attempt;
+use crate::handle::{Command, Handle};
+use crate::link::Link;
+use crate::recent::{RecentMail, RecentSpool};
+use crate::reuse::Pool;
+use crate::shared::{Parts, Shared};
+use crate::{Config, bounce};
+
+/// Attempts for one next hop that may be under way for each of its sessions. More than one, since an attempt ends when it
+/// is durably settled, and its session is free for the next one before that.
+const ATTEMPTS_PER_SESSION: usize = 4;
+/// Messages asked for at once when the spool is read at the start.
+const PAGE: usize = 1_000;
+/// Arrivals and results taken in one go before attempts are begun.
+const BATCH: usize = 256;
+/// How often idle sessions are looked through and gauges are set.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a polite end of idle sessions may take at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What an attempt leaves behind.
+pub(crate) struct Finished {
+    pub(crate) job: JobId,
+    pub(crate) message: QueueId,
+    pub(crate) report: Report,
+    /// The message was put on hold.
+    pub(crate) held: bool,
+    /// A session that is not to be kept.
+    pub(crate) retired: Option<Box<Link>>,
+}
+
+impl Finished {
+    pub(crate) fn new(job: JobId, message: QueueId, report: Report) -> Self {
+        Self {
+            job,
+            message,
+            report,
+            held: false,
+            retired: None,
+        }
+    }
+}
+
+pub(crate) struct Runner {
+    shared: Arc<Shared>,
+    queue: Queue,
+    /// The queue's jobs by message: the spool may announce a message twice, and operators name messages.
+    jobs: HashMap<QueueId, Vec<JobId>>,
+    work: JoinSet<Option<Finished>>,
+    farewells: JoinSet<()>,
+    commands: UnboundedReceiver<Command>,
+    arrivals: UnboundedReceiver<Waiting>,
+    pending: mpsc::Receiver<Vec<Waiting>>,
+    timer: Option<(UnixTime, BoxFuture<'static, ()>)>,
+}
+
+/// Builds the runner and the handle to it.
+pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
+    let (commands, inbox) = mpsc::unbounded_channel();
+    // Asked for before the spool is read, so that nothing falls between; the runner knows what it has got twice.
+    let arrivals = parts.spool.arrivals().unwrap_or_else(|| {
+        tracing::error!("somebody else hears of new mail; it will be delivered after a restart only");
+        mpsc::unbounded_channel().1
+    });
+    let queue = Queue::new(queue_config(&config));
+    let recent = Arc::new(RecentMail::new(config.recent));
+    let spool = RecentSpool {
+        engine: parts.spool,
+        recent: Arc::clone(&recent),
+    };
+    let shared = Arc::new(Shared {
+        config: ArcSwap::from_pointee(config),
+        tls: ArcSwap::from_pointee(parts.tls),
+        spool: Arc::new(spool),
+        resolver: parts.resolver,
+        chain: parts.chain,
+        records: parts.records,
+        capture: parts.capture,
+        clock: parts.clock,
+        dice: parts.dice,
+        recent,
+        pool: Pool::default(),
+    });
+    let (pages, pending) = mpsc::channel(2);
+    let mut work = JoinSet::new();
+    work.spawn(recover(Arc::clone(&shared), pages));
+    let runner = Runner {
+        shared: Arc::clone(&shared),
+        queue,
+        jobs: HashMap::new(),
+        work,
+        farewells: JoinSet::new(),
+        commands: inbox,
+        arrivals,
+        pending,
+        timer: None,
+    };
+    (Handle { shared, commands }, runner)
+}
+
+/// Reads what is pending, page by page, while deliveries have begun already.
+async fn recover(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Option<Finished> {
+    let mut after = None;
+    loop {
+        match shared.spool.claim(after, PAGE).await {
+            Ok(page) if page.is_empty() => return None,
+            Ok(page) => {
+                after = page.last().map(|waiting| waiting.id);
+                // An error means that the runner has ended.
+                pages.send(page).await.ok()?;
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot read what is pending in the spool; it stays there until a restart");
+                return None;
+            }
+        }
+    }
+}
+
+impl Runner {
+    pub(crate) async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.dispatch();
+            self.arm();
+            tokio::select! {
+                Some(waiting) = self.arrivals.recv() => self.take_arrivals(&waiting),
+                Some(done) = self.work.join_next() => self.take_finished(done),
+                Some(page) = self.pending.recv() => page.iter().for_each(|waiting| self.insert(waiting)),
+                Some(()) = farewell(&mut self.farewells) => {}
+                () = ring(&mut self.timer) => self.timer = None,
+                _ = tick.tick() => self.tick(),
+                command = self.commands.recv() => match command {
+                    Some(Command::Drain(grace)) => return self.drain(grace).await,
+                    Some(command) => self.obey(command),
+                    None => return self.drain(Duration::ZERO).await,
+                },
+            }
+        }
+    }
+
+    /// Begins everything that may begin now.
+    fn dispatch(&mut self) {
+        let now = self.shared.clock.now();
+        while let Some(due) = self.queue.poll_due(now) {
+            let shared = Arc::clone(&self.shared);
+            match due {
+                Due::Attempt(attempt) => {
+                    let lost = Report::deferred(attempt.recipients.clone());
+                    let back = Finished::new(attempt.id, attempt.message, lost);
+                    self.work.spawn(guarded(attempt::run(shared, attempt), Some(back)));
+                }
+                Due::Expire(aged) => {
+                    let lost = Report::deferred(aged.recipients.clone());
+                    let back = Finished::new(aged.id, aged.message, lost);
+                    self.work.spawn(guarded(bounce::expire(shared, aged), Some(back)));
+                }
+                Due::Warn(aged) => {
+                    self.work.spawn(guarded(bounce::warn(shared, aged), None));
+                }
+            }
+        }
+    }
+
+    /// Sets the timer, unless one is set that rings no later: an early ring costs less than a new timer for each message.
+    fn arm(&mut self) {
+        let Some(at) = self.queue.poll_timeout() else {
+            return;
+        };
+        if self.timer.as_ref().is_none_or(|(set, _)| *set > at) {
+            self.timer = Some((at, self.shared.clock.sleep_until(at)));
+        }
+    }
+
+    fn take_arrivals(&mut self, first: &Waiting) {
+        self.insert(first);
+        for _ in 1..BATCH {
+            match self.arrivals.try_recv() {
+                Ok(waiting) => self.insert(&waiting),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn insert(&mut self, waiting: &Waiting) {
+        if self.jobs.contains_key(&waiting.id) {
+            // Known already: it was read at the start as well, or it has been released.
+            if waiting.hold.is_none() {
+                let now = self.shared.clock.now();
+                self.for_jobs(&[waiting.id], |queue, which| queue.release(which, now));
+            }
+            return;
+        }
+        let config = self.shared.config.load();
+        let mut ids = Vec::with_capacity(1);
+        for job in jobs_of(waiting, &config) {
+            ids.push(self.queue.insert(job));
+        }
+        if !ids.is_empty() {
+            self.jobs.insert(waiting.id, ids);
+        }
+    }
+
+    fn take_finished(&mut self, first: Result<Option<Finished>, tokio::task::JoinError>) {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            match next {
+                Some(Ok(Some(finished))) => self.finish(finished),
+                Some(Ok(None)) => {}
+                Some(Err(error)) => tracing::error!(%error, "a delivery task ended badly"),
+                None => return,
+            }
+            next = self.work.try_join_next();
+        }
+        if let Some(Ok(Some(finished))) = next {
+            self.finish(finished);
+        }
+    }
+
+    fn finish(&mut self, finished: Finished) {
+        let Finished {
+            job,
+            message,
+            report,
+            held,
+            retired,
+        } = finished;
+        if held {
+            self.for_jobs(&[message], Queue::hold);
+        }
+        if let Some(link) = retired {
+            self.farewells.spawn(link.quit());
+        }
+        let now = self.shared.clock.now();
+        match self.queue.record(job, report, self.shared.roll(), now) {
+            Next::Settled | Next::Removed | Next::Unknown => self.forget(job, message),
+            Next::Again(_) | Next::Held | Next::Expiring => {}
+        }
+    }
+
+    fn forget(&mut self, job: JobId, message: QueueId) {
+        if let Entry::Occupied(mut jobs) = self.jobs.entry(message) {
+            jobs.get_mut().retain(|id| *id != job);
+            if jobs.get().is_empty() {
+                jobs.remove();
+                self.shared.recent.forget(message);
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = self.shared.clock.now();
+        match command {
+            Command::Retry(ids, answer) => {
+                let count = self.for_jobs(&ids, |queue, which| queue.retry_now(which, now));
+                // Whoever asked may have gone away.
+                let _ = answer.send(count);
+            }
+            Command::Hold(ids) => {
+                self.for_jobs(&ids, Queue::hold);
+            }
+            Command::Forget(ids) => {
+                self.for_jobs(&ids, Queue::remove);
+                // Those under way are known by their job alone from now on.
+                for id in ids {
+                    self.jobs.remove(&id);
+                    self.shared.recent.forget(id);
+                }
+            }
+            Command::Count(answer) => {
+                let _ = answer.send(self.queue.snapshot());
+            }
+            Command::Configure => self.queue.configure(queue_config(&self.shared.config.load())),
+            Command::Drain(_) => {}
+        }
+    }
+
+    /// Does something with all jobs of these messages; gives how many of the messages have any.
+    fn for_jobs(&mut self, messages: &[QueueId], mut act: impl FnMut(&mut Queue, &Selector) -> usize) -> usize {
+        let mut touched = 0;
+        for jobs in messages.iter().filter_map(|id| self.jobs.get(id)) {
+            touched += 1;
+            for job in jobs {
+                act(&mut self.queue, &Selector::Job(*job));
+            }
+        }
+        touched
+    }
+
+    fn tick(&mut self) {
+        for link in self.shared.pool.expired(Instant::now()) {
+            self.farewells.spawn(link.quit());
+        }
+        // Counts stay far below 2^52, where a float counts exactly.
+        #[allow(clippy::cast_precision_loss)]
+        {
+            metrics::gauge!("pintle_queue_jobs").set(self.queue.len() as f64);
+            metrics::gauge!("pintle_outbound_idle_sessions").set(self.shared.pool.idle() as f64);
+            metrics::gauge!("pintle_outbound_attempts_running").set(self.work.len() as f64);
+        }
+    }
+
+    /// Attempts that wait for a session are sent away at once; those that speak to a next hop get the grace.
+    async fn drain(mut self, grace: Duration) {
+        tracing::info!(attempts = self.work.len(), "deliveries are being drained");
+        self.shared.pool.close();
+        let work = &mut self.work;
+        let farewells = &mut self.farewells;
+        let finish = async {
+            while let Some(done) = work.join_next().await {
+                if let Ok(Some(Finished { retired: Some(link), .. })) = done {
+                    farewells.spawn(link.quit());
+                }
+            }
+        };
+        if tokio::time::timeout(grace, finish).await.is_err() {
+            tracing::warn!(attempts = self.work.len(), "cutting off deliveries; they are made again after the next start");
+        }
+        self.work.shutdown().await;
+        for link in self.shared.pool.take_all() {
+            self.farewells.spawn(link.quit());
+        }
+        let goodbye = async { while self.farewells.join_next().await.is_some() {} };
+        // A next hop that does not answer QUIT keeps nobody from stopping.
+        let _ = tokio::time::timeout(FAREWELL, goodbye).await;
+        self.farewells.shutdown().await;
+    }
+}
+
+/// A panic is our own fault and must not lose the job: it comes back as deferred.
+async fn guarded<F>(work: F, back: Option<Finished>) -> Option<Finished>
+where
+    F: Future<Output = Option<Finished>>,
+{
+    match std::panic::AssertUnwindSafe(work).catch_unwind().await {
+        Ok(finished) => finished,
+        Err(_) => {
+            if let Some(back) = &back {
+                tracing::error!(queue_id = %back.message, "a delivery panicked; it will be tried again");
+            }
+            back
+        }
+    }
+}
+
+async fn ring(timer: &mut Option<(UnixTime, BoxFuture<'static, ()>)>) {
+    match timer {
+        Some((_, sleep)) => sleep.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn farewell(farewells: &mut JoinSet<()>) -> Option<()> {
+    farewells.join_next().await.map(|_| ())
+}
+
+fn queue_config(config: &Config) -> pintle_queue::Config {
+    let attempts = |sessions: usize| sessions.max(1) * ATTEMPTS_PER_SESSION;
+    let relay_limit = |(name, relay): (&String, &crate::Relay)| {
+        let limit = attempts(relay.sessions?);
+        Some([(NextHop::Relay(name.clone()), limit), (NextHop::Lmtp(name.clone()), limit)])
+    };
+    pintle_queue::Config {
+        per_hop: attempts(config.sessions.per_hop),
+        overrides: config.relays.iter().filter_map(relay_limit).flatten().collect(),
+        total: config.sessions.total,
+        retry: config.retry.clone(),
+    }
+}
+
+/// One job for each next hop of a message's pending recipients.
+fn jobs_of(waiting: &Waiting, config: &Config) -> Vec<Job> {
+    let mut jobs: Vec<(NextHop, Vec<&WaitingRecipient>)> = Vec::with_capacity(1);
+    for recipient in &waiting.recipients {
+        let next_hop = next_hop_of(recipient, config);
+        match jobs.iter_mut().find(|(other, _)| *other == next_hop) {
+            Some((_, recipients)) => recipients.push(recipient),
+            None => jobs.push((next_hop, vec![recipient])),
+        }
+    }
+    jobs.into_iter()
+        .map(|(next_hop, recipients)| job_of(waiting, next_hop, &recipients))
+        .collect()
+}
+
+fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> NextHop {
+    if let Some(route) = &recipient.route {
+        return route.clone();
+    }
+    // RFC 5321 section 4.5.1: postmaster without a domain is ours.
+    let domain = match recipient.domain.as_str() {
+        "" => &config.hostname,
+        domain => domain,
+    };
+    config.routes.next_hop(domain)
+}
+
+fn job_of(waiting: &Waiting, next_hop: NextHop, recipients: &[&WaitingRecipient]) -> Job {
+    let ids: Vec<u32> = recipients.iter().map(|recipient| recipient.id).collect();
+    let mut job = Job::new(waiting.id, next_hop, ids, waiting.received);
+    job.attempts = recipients.iter().map(|r| r.attempts).max().unwrap_or(0);
+    job.due = recipients.iter().map(|r| r.next_attempt).min().unwrap_or(waiting.received);
+    job.warned = recipients.iter().all(|r| r.warned);
+    job.held = waiting.hold.is_some();
+    job
+}
+
+/// What the queue is told when an attempt came to nothing for no fault of the next hop.
+pub(crate) fn interrupted(recipients: Box<[u32]>) -> Report {
+    Report {
+        remaining: recipients,
+        hop: HopSign::Silent,
+        again: Again::AtOnce,
+    }
+}

@@ -1,0 +1,102 @@
+//! What all deliveries share, and what is said about them to the log.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pintle_dns::Resolver;
+use pintle_mail::QueueId;
+use pintle_policy::Chain;
+use pintle_record::{NoRecords, Record, Sink};
+use pintle_spool::{Hold, Spool, SpoolError, Stored};
+use pintle_tls::ClientTls;
+
+use crate::recent::RecentMail;
+use crate::reuse::Pool;
+use crate::{Capture, Clock, Config, Dice, SystemClock, clock};
+
+/// What outbound is built from. None of it is made here, so a test can replace each part.
+pub struct Parts {
+    /// Where messages lie.
+    pub spool: Arc<dyn Spool>,
+    /// Who finds next hops.
+    pub resolver: Arc<dyn Resolver>,
+    /// How TLS is spoken to them.
+    pub tls: ClientTls,
+    /// Who is asked before and after each attempt; a new chain counts from the next attempt.
+    pub chain: Arc<ArcSwap<Chain>>,
+    /// Who keeps the event log.
+    pub records: Arc<dyn Sink>,
+    /// Who gets the messages in place of next hops.
+    pub capture: Option<Arc<dyn Capture>>,
+    /// Who knows the time.
+    pub clock: Arc<dyn Clock>,
+    /// Who throws the dice.
+    pub dice: Dice,
+}
+
+impl Parts {
+    /// These four; no plugins, no event log, no capture, the system's clock.
+    #[must_use]
+    pub fn new(spool: Arc<dyn Spool>, resolver: Arc<dyn Resolver>, tls: ClientTls) -> Self {
+        Self {
+            spool,
+            resolver,
+            tls,
+            chain: Arc::new(ArcSwap::from_pointee(Chain::default())),
+            records: Arc::new(NoRecords),
+            capture: None,
+            clock: Arc::new(SystemClock),
+            dice: clock::dice(),
+        }
+    }
+}
+
+/// What all deliveries share.
+pub(crate) struct Shared {
+    pub(crate) config: ArcSwap<Config>,
+    pub(crate) tls: ArcSwap<ClientTls>,
+    pub(crate) spool: Arc<dyn Spool>,
+    pub(crate) resolver: Arc<dyn Resolver>,
+    pub(crate) chain: Arc<ArcSwap<Chain>>,
+    pub(crate) records: Arc<dyn Sink>,
+    pub(crate) capture: Option<Arc<dyn Capture>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dice: Dice,
+    pub(crate) recent: Arc<RecentMail>,
+    pub(crate) pool: Pool,
+}
+
+impl Shared {
+    /// The message: from memory when it has just come, from the spool otherwise.
+    pub(crate) async fn message(&self, id: QueueId) -> Result<Arc<Stored>, SpoolError> {
+        match self.recent.get(id) {
+            Some(stored) => Ok(stored),
+            None => self.spool.load(id).await.map(Arc::new),
+        }
+    }
+
+    pub(crate) fn new_id(&self) -> QueueId {
+        QueueId::new(self.clock.now(), (self.dice)())
+    }
+
+    /// 64 random bits.
+    pub(crate) fn roll(&self) -> u64 {
+        let low = (self.dice)() & u128::from(u64::MAX);
+        u64::try_from(low).unwrap_or_default()
+    }
+
+    pub(crate) fn tell_hold(&self, id: QueueId, hold: &Hold, by: Option<&str>) {
+        tracing::info!(queue_id = %id, %hold, by, "held");
+        let (quarantine, reason) = match hold.clone() {
+            Hold::Quarantine(name) => (Some(name), None),
+            Hold::Operator(reason) => (None, Some(reason)),
+        };
+        self.records.record(Record::Hold(pintle_record::Hold {
+            time: self.clock.now(),
+            id,
+            quarantine,
+            reason,
+            by: by.map(str::to_owned),
+        }));
+    }
+}
