@@ -56,7 +56,11 @@ impl Endpoint {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let is_host = host.parse::<IpAddr>().is_ok()
             || pintle_mail::address::check_domain(&host).is_ok_and(|()| !host.starts_with('['));
-        if is_host { Ok(Self::Tcp { host, port }) } else { Err(wrong()) }
+        if is_host {
+            Ok(Self::Tcp { host, port })
+        } else {
+            Err(wrong())
+        }
     }
 }
 
@@ -117,14 +121,29 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", ":25", "host:", "host:x", "host:70000", "[x]:25", "[192.0.2.1]25", "unix:run", "a b"] {
+        for text in [
+            "",
+            ":25",
+            "host:",
+            "host:x",
+            "host:70000",
+            "[x]:25",
+            "[192.0.2.1]25",
+            "unix:run",
+            "a b",
+        ] {
             assert!(Endpoint::parse(text, 25).is_err(), "{text}");
         }
     }
 
     #[test]
     fn what_is_shown_can_be_read_back() {
-        for text in ["mail.example.org:587", "[2001:db8::1]:25", "192.0.2.1:25", "unix:/run/lmtp"] {
+        for text in [
+            "mail.example.org:587",
+            "[2001:db8::1]:25",
+            "192.0.2.1:25",
+            "unix:/run/lmtp",
+        ] {
             assert_eq!(Endpoint::parse(text, 1).unwrap().to_string(), text);
         }
     }

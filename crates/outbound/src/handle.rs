@@ -9,13 +9,13 @@ use std::sync::Arc;
 use pintle_mail::{EnhancedCode, QueueId, Reply};
 use pintle_queue::Snapshot;
 use pintle_record::{Record, Release};
-use pintle_spool::{Disposition, Filter, Hold, Listing, Page, Spool, SpoolError, Stored, Totals};
+use pintle_spool::{Disposition, Filter, Hold, Listing, Page, SpoolError, Stored, Totals};
 use pintle_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::Config;
 use crate::settle::{self, Fate};
 use crate::shared::Shared;
-use crate::Config;
 
 /// How many messages an operation on many looks up at once.
 const PAGE: usize = 500;

@@ -1,1 +1,103 @@
-//! From the durable message to the next hop
+//! From the durable message to the next hop.
+//!
+//! [`Outbound::start`] takes over a spool: whatever is pending in it, and whatever becomes pending, is delivered, deferred
+//! or reported until every recipient is done. One task, the runner, owns the queue; each attempt is a task of its own that
+//! the runner awaits:
+//!
+//! ```text
+//! runner      queue.insert · queue.poll_due → Attempt
+//! attempt     stages (Deliver hook) → route → reuse or connect → exchange → outcome per recipient
+//! settle      marks and reports to the spool, durable first; then the runner records it in the queue
+//! ```
+//!
+//! It promises: a recipient is marked only after the next hop has answered, and a failure only together with its report
+//! (at least once, never less); a null reverse-path begets no report; every task has an owner that awaits it. It leaves to
+//! others how messages come in, what plugins are, and where the configuration comes from.
+
+mod attempt;
+mod bounce;
+mod capture;
+mod clock;
+mod config;
+mod connect;
+mod endpoint;
+mod exchange;
+mod handle;
+mod link;
+mod plan;
+mod recent;
+mod resolve;
+mod reuse;
+mod route;
+mod runner;
+mod settle;
+mod shared;
+mod stages;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pintle_spool::Spool;
+use tokio::task::JoinHandle;
+
+pub use capture::{Capture, Captured};
+pub use clock::{Clock, Dice, SystemClock, dice};
+pub use config::{
+    Config, Credentials, EightBit, Mx, Protocol, Recent, Relay, Reports, RetryPolicy, Sessions, Sources,
+    Timeouts, Transfer,
+};
+pub use endpoint::{Endpoint, EndpointError};
+pub use handle::{Counts, Handle, OperateError, Select};
+pub use route::{Route, RouteTable};
+pub use shared::Parts;
+
+use crate::handle::Command;
+
+/// Deliveries, running.
+pub struct Outbound {
+    handle: Handle,
+    runner: JoinHandle<()>,
+}
+
+impl Outbound {
+    /// Begins to deliver what is pending in the spool and what is committed from now on. Must be called in a Tokio
+    /// runtime; nothing else may have taken the spool's arrivals.
+    #[must_use]
+    pub fn start(config: Config, parts: Parts) -> Self {
+        let (handle, runner) = runner::prepare(config, parts);
+        Self {
+            handle,
+            runner: tokio::spawn(runner.run()),
+        }
+    }
+
+    /// For operators, and for reloading.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The spool as others must use it: what is committed through it is delivered without being read back from disk. What
+    /// is committed past it is delivered all the same.
+    #[must_use]
+    pub fn spool(&self) -> Arc<dyn Spool> {
+        Arc::clone(&self.handle.shared.spool)
+    }
+
+    /// Begins nothing more, lets attempts under way finish within `grace`, says QUIT to idle sessions, and waits for all
+    /// tasks. What was cut off is delivered after the next start.
+    pub async fn drain(mut self, grace: Duration) {
+        // An error means that the runner has ended already.
+        let _ = self.handle.commands.send(Command::Drain(grace));
+        if let Err(error) = (&mut self.runner).await {
+            tracing::error!(%error, "the runner ended badly");
+        }
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        // Without a drain nothing is waited for; the spool has all that is needed to go on later.
+        self.runner.abort();
+    }
+}

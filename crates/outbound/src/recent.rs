@@ -69,7 +69,11 @@ impl Kept {
             self.octets -= weight(&stored);
         }
         // Messages mostly leave in the order in which they came, so this keeps the order short for next to nothing.
-        while self.order.front().is_some_and(|first| !self.messages.contains_key(first)) {
+        while self
+            .order
+            .front()
+            .is_some_and(|first| !self.messages.contains_key(first))
+        {
             self.order.pop_front();
         }
     }
@@ -115,11 +119,7 @@ pub(crate) struct RecentSpool {
 
 impl RecentSpool {
     /// A commit that fails leaves nothing behind; one whose caller went away leaves what the bounds allow.
-    fn watch<'a, T>(
-        &'a self,
-        ids: Vec<QueueId>,
-        commit: SpoolFuture<'a, T>,
-    ) -> SpoolFuture<'a, T>
+    fn watch<'a, T>(&'a self, ids: Vec<QueueId>, commit: SpoolFuture<'a, T>) -> SpoolFuture<'a, T>
     where
         T: Send + 'a,
     {
@@ -150,7 +150,10 @@ impl Spool for RecentSpool {
     }
 
     fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
-        settlement.children.iter().for_each(|child| self.recent.remember(child));
+        settlement
+            .children
+            .iter()
+            .for_each(|child| self.recent.remember(child));
         let ids = settlement.children.iter().map(|child| child.id).collect();
         self.watch(ids, self.engine.settle(settlement))
     }

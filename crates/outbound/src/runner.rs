@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{Again, Due, HopSign, Job, JobId, Next, Queue, Report, Selector};
-use pintle_spool::{Spool, Waiting, WaitingRecipient};
+use pintle_spool::{Waiting, WaitingRecipient};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
 
@@ -165,7 +165,8 @@ impl Runner {
                 Due::Attempt(attempt) => {
                     let lost = Report::deferred(attempt.recipients.clone());
                     let back = Finished::new(attempt.id, attempt.message, lost);
-                    self.work.spawn(guarded(attempt::run(shared, attempt), Some(back)));
+                    self.work
+                        .spawn(guarded(attempt::run(shared, attempt), Some(back)));
                 }
                 Due::Expire(aged) => {
                     let lost = Report::deferred(aged.recipients.clone());
@@ -293,7 +294,11 @@ impl Runner {
     }
 
     /// Does something with all jobs of these messages; gives how many of the messages have any.
-    fn for_jobs(&mut self, messages: &[QueueId], mut act: impl FnMut(&mut Queue, &Selector) -> usize) -> usize {
+    fn for_jobs(
+        &mut self,
+        messages: &[QueueId],
+        mut act: impl FnMut(&mut Queue, &Selector) -> usize,
+    ) -> usize {
         let mut touched = 0;
         for jobs in messages.iter().filter_map(|id| self.jobs.get(id)) {
             touched += 1;
@@ -305,7 +310,8 @@ impl Runner {
     }
 
     fn tick(&mut self) {
-        for link in self.shared.pool.expired(Instant::now()) {
+        let keep = self.shared.config.load().sessions.idle;
+        for link in self.shared.pool.expired(Instant::now(), keep) {
             self.farewells.spawn(link.quit());
         }
         // Counts stay far below 2^52, where a float counts exactly.
@@ -321,17 +327,24 @@ impl Runner {
     async fn drain(mut self, grace: Duration) {
         tracing::info!(attempts = self.work.len(), "deliveries are being drained");
         self.shared.pool.close();
+        self.pending.close();
         let work = &mut self.work;
         let farewells = &mut self.farewells;
         let finish = async {
             while let Some(done) = work.join_next().await {
-                if let Ok(Some(Finished { retired: Some(link), .. })) = done {
+                if let Ok(Some(Finished {
+                    retired: Some(link), ..
+                })) = done
+                {
                     farewells.spawn(link.quit());
                 }
             }
         };
         if tokio::time::timeout(grace, finish).await.is_err() {
-            tracing::warn!(attempts = self.work.len(), "cutting off deliveries; they are made again after the next start");
+            tracing::warn!(
+                attempts = self.work.len(),
+                "cutting off deliveries; they are made again after the next start"
+            );
         }
         self.work.shutdown().await;
         for link in self.shared.pool.take_all() {
@@ -375,7 +388,10 @@ fn queue_config(config: &Config) -> pintle_queue::Config {
     let attempts = |sessions: usize| sessions.max(1) * ATTEMPTS_PER_SESSION;
     let relay_limit = |(name, relay): (&String, &crate::Relay)| {
         let limit = attempts(relay.sessions?);
-        Some([(NextHop::Relay(name.clone()), limit), (NextHop::Lmtp(name.clone()), limit)])
+        Some([
+            (NextHop::Relay(name.clone()), limit),
+            (NextHop::Lmtp(name.clone()), limit),
+        ])
     };
     pintle_queue::Config {
         per_hop: attempts(config.sessions.per_hop),
@@ -416,7 +432,11 @@ fn job_of(waiting: &Waiting, next_hop: NextHop, recipients: &[&WaitingRecipient]
     let ids: Vec<u32> = recipients.iter().map(|recipient| recipient.id).collect();
     let mut job = Job::new(waiting.id, next_hop, ids, waiting.received);
     job.attempts = recipients.iter().map(|r| r.attempts).max().unwrap_or(0);
-    job.due = recipients.iter().map(|r| r.next_attempt).min().unwrap_or(waiting.received);
+    job.due = recipients
+        .iter()
+        .map(|r| r.next_attempt)
+        .min()
+        .unwrap_or(waiting.received);
     job.warned = recipients.iter().all(|r| r.warned);
     job.held = waiting.hold.is_some();
     job

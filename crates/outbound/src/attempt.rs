@@ -1,0 +1,335 @@
+//! One delivery attempt, from the queue's word to the durable outcome.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pintle_mail::{NextHop, Reply};
+use pintle_queue::{Again, Attempt, HopSign, Report};
+use pintle_record::Peer;
+use pintle_smtp::client::{DsnRelay, Outcome, RecipientOutcome, Speaker, Step};
+use pintle_spool::{Hold, SpoolError, Stored};
+
+use crate::Config;
+use crate::connect::Trouble;
+use crate::exchange::{self, Answer, Exchange};
+use crate::link::Link;
+use crate::plan::Plan;
+use crate::runner::{Finished, interrupted};
+use crate::settle::{self, End, Fate, Success, Telling, Trial};
+use crate::shared::Shared;
+use crate::stages::{self, Ruled, Ruling, Staged};
+
+/// Makes the attempt. Whatever happens, the job comes back.
+pub(crate) async fn run(shared: Arc<Shared>, attempt: Attempt) -> Option<Finished> {
+    let config = shared.config.load_full();
+    let stored = match shared.message(attempt.message).await {
+        Ok(stored) => stored,
+        Err(error) => return Some(unreadable(&attempt, &error)),
+    };
+    let trying = Trying {
+        shared: &shared,
+        config: &config,
+        stored: &stored,
+        attempt: &attempt,
+        started: Instant::now(),
+    };
+    Some(trying.run().await)
+}
+
+/// A message that is gone or set aside needs no attempt; anything else may pass.
+fn unreadable(attempt: &Attempt, error: &SpoolError) -> Finished {
+    let gone = matches!(error, SpoolError::Unknown(_) | SpoolError::Damaged(..));
+    if *error != SpoolError::Unknown(attempt.message) {
+        tracing::error!(queue_id = %attempt.message, %error, "a message cannot be delivered");
+    }
+    let report = Report {
+        remaining: if gone {
+            Box::default()
+        } else {
+            attempt.recipients.clone()
+        },
+        hop: HopSign::Silent,
+        again: Again::BackOff,
+    };
+    Finished::new(attempt.id, attempt.message, report)
+}
+
+/// An attempt under way.
+struct Trying<'a> {
+    shared: &'a Shared,
+    config: &'a Config,
+    stored: &'a Stored,
+    attempt: &'a Attempt,
+    started: Instant,
+}
+
+/// What was said about each recipient, by a next hop or in its place.
+struct Heard {
+    outcomes: Vec<RecipientOutcome>,
+    /// Who reports successes.
+    success: Success,
+    peer: Peer,
+    hop: HopSign,
+    /// The next hop took only so many recipients at once.
+    overflow: bool,
+    /// The plugin that decided, if one did.
+    by: Option<String>,
+    retired: Option<Box<Link>>,
+}
+
+impl Heard {
+    /// One outcome for everybody.
+    fn all(plan: &Plan, outcome: &Outcome, speaker: Speaker) -> Self {
+        let recipients = plan.envelope.recipients.iter();
+        let outcomes = recipients.map(|recipient| RecipientOutcome {
+            id: recipient.id,
+            outcome: outcome.clone(),
+            speaker,
+            step: Step::Idle,
+        });
+        Self {
+            outcomes: outcomes.collect(),
+            success: Success::NextHop,
+            peer: Peer::default(),
+            hop: HopSign::Silent,
+            overflow: false,
+            by: None,
+            retired: None,
+        }
+    }
+
+    fn answer(answer: Answer) -> Self {
+        let delivery = answer.delivery;
+        let spoke = delivery.recipients.iter().any(|r| r.speaker == Speaker::NextHop);
+        Self {
+            success: match delivery.dsn {
+                _ if answer.last_stop => Success::Delivered,
+                DsnRelay::HandedOn => Success::NextHop,
+                DsnRelay::NotOffered => Success::Relayed,
+            },
+            peer: answer.peer,
+            hop: match delivery.hop_trouble() {
+                Some(_) => HopSign::Trouble,
+                None if spoke => HopSign::Working,
+                // A session that broke under one message says little about the next hop and may say much about the
+                // message.
+                None => HopSign::Silent,
+            },
+            overflow: delivery.has_overflow(),
+            outcomes: delivery.recipients,
+            by: None,
+            retired: answer.retired,
+        }
+    }
+
+    fn trouble(plan: &Plan, trouble: Trouble) -> Self {
+        let outcome = if trouble.final_ {
+            Outcome::Failed(trouble.reply)
+        } else {
+            Outcome::Deferred(trouble.reply)
+        };
+        Self {
+            peer: trouble.peer,
+            hop: if trouble.hop {
+                HopSign::Trouble
+            } else {
+                HopSign::Silent
+            },
+            ..Self::all(plan, &outcome, trouble.speaker)
+        }
+    }
+}
+
+impl Trying<'_> {
+    async fn run(&self) -> Finished {
+        let plan = match stages::deliver(self.shared, self.config, self.stored, self.attempt).await {
+            Staged::Go(plan) => plan,
+            Staged::Decided(ruled) => return self.obey(ruled).await,
+        };
+        if plan.target.next_hop == NextHop::Discard || plan.envelope.recipients.is_empty() {
+            return self.discard(&plan, "route", None).await;
+        }
+        self.send(plan).await
+    }
+
+    /// Does what a verdict says in place of a delivery.
+    async fn obey(&self, ruled: Ruled) -> Finished {
+        let Ruled { ruling, by, plan } = ruled;
+        let outcome = match ruling {
+            Ruling::Hold(hold) => return self.hold(&hold, by.as_deref()).await,
+            Ruling::Discard => return self.discard(&plan, "deliver", by).await,
+            Ruling::Fail(reply) => Outcome::Failed(reply),
+            Ruling::Defer(reply) => Outcome::Deferred(reply),
+        };
+        let heard = Heard {
+            by,
+            ..Heard::all(&plan, &outcome, Speaker::Us)
+        };
+        self.settle(&plan, heard).await
+    }
+
+    async fn send(&self, mut plan: Box<Plan>) -> Finished {
+        let heard = match exchange::deliver(self.shared, self.config, &plan).await {
+            Exchange::Answered(answer) => Heard::answer(answer),
+            Exchange::Trouble(trouble) => Heard::trouble(&plan, trouble),
+            Exchange::Interrupted => return self.finished(interrupted(self.attempt.recipients.clone())),
+        };
+        if plan.view.is_some() {
+            stages::result(self.shared, self.stored, &mut plan, told(&heard)).await;
+        }
+        self.settle(&plan, heard).await
+    }
+
+    async fn settle(&self, plan: &Plan, heard: Heard) -> Finished {
+        let wait = plan.retry_after.unwrap_or_else(|| {
+            let count = self.attempt.attempts.saturating_add(1);
+            self.config.retry.wait(count, self.shared.roll())
+        });
+        let next = self.shared.clock.now().plus(wait);
+        let mut fates = self.dropped(plan);
+        let mut remaining = Vec::new();
+        for heard_of in &heard.outcomes {
+            let deferred = matches!(heard_of.outcome, Outcome::Deferred(_));
+            if deferred {
+                remaining.push(heard_of.id);
+            }
+            // Who is only waiting for the next transaction of the same attempt has not been deferred.
+            if !(deferred && heard.overflow) {
+                fates.push(fate_of(heard_of, plan, heard.success, next));
+            }
+        }
+        let report = Report {
+            remaining: remaining.into(),
+            hop: heard.hop,
+            again: if heard.overflow {
+                Again::AtOnce
+            } else {
+                Again::After(wait)
+            },
+        };
+        let trial = self.trial(plan, heard.peer, heard.by, "deliver");
+        let mut finished = self.durably(&trial, &fates, report).await;
+        finished.retired = heard.retired;
+        finished
+    }
+
+    /// Drops the copies of this attempt's recipients.
+    async fn discard(&self, plan: &Plan, stage: &'static str, by: Option<String>) -> Finished {
+        let mut fates = self.dropped(plan);
+        fates.extend(
+            plan.envelope
+                .recipients
+                .iter()
+                .map(|recipient| discarded(recipient.id)),
+        );
+        let trial = self.trial(plan, Peer::default(), by, stage);
+        let report = Report {
+            hop: HopSign::Silent,
+            ..Report::settled()
+        };
+        self.durably(&trial, &fates, report).await
+    }
+
+    /// Holds the whole message: a verdict speaks about its content, which all recipients share.
+    async fn hold(&self, hold: &Hold, by: Option<&str>) -> Finished {
+        let mut finished = self.finished(interrupted(self.attempt.recipients.clone()));
+        match self.shared.spool.hold(self.stored.id, hold.clone()).await {
+            Ok(()) => {
+                self.shared.tell_hold(self.stored.id, hold, by);
+                finished.held = true;
+            }
+            Err(SpoolError::Unknown(_)) => finished.report = Report::settled(),
+            Err(error) => {
+                tracing::error!(queue_id = %self.stored.id, %error, "a message cannot be held now");
+                finished.report.again = Again::BackOff;
+            }
+        }
+        finished
+    }
+
+    async fn durably(&self, trial: &Trial, fates: &[Fate], report: Report) -> Finished {
+        match settle::durably(self.shared, self.stored, trial, fates).await {
+            Ok(()) => {}
+            // An operator settled it while the attempt was under way.
+            Err(SpoolError::Unknown(_)) => return self.finished(Report::settled()),
+            Err(error) => {
+                tracing::error!(queue_id = %self.stored.id, %error, "an attempt's outcome cannot be stored");
+            }
+        }
+        // What was remembered of the commit no longer tells how the recipients stand.
+        if !report.remaining.is_empty() {
+            self.shared.recent.forget(self.stored.id);
+        }
+        self.finished(report)
+    }
+
+    fn trial(&self, plan: &Plan, peer: Peer, by: Option<String>, stage: &'static str) -> Trial {
+        Trial {
+            next_hop: plan.target.next_hop.clone(),
+            peer,
+            attempt: self.attempt.attempts.saturating_add(1),
+            took: self.started.elapsed(),
+            by,
+            stage,
+        }
+    }
+
+    /// Pending recipients of this attempt whom a plugin took out of it: their copies are dropped, since nobody would ever
+    /// come back for them.
+    fn dropped(&self, plan: &Plan) -> Vec<Fate> {
+        let kept = |id: u32| {
+            plan.envelope
+                .recipients
+                .iter()
+                .any(|recipient| recipient.id == id)
+        };
+        let ids = self.attempt.recipients.iter().copied();
+        ids.filter(|id| settle::pending(self.stored, *id).is_some() && !kept(*id))
+            .map(discarded)
+            .collect()
+    }
+
+    fn finished(&self, report: Report) -> Finished {
+        Finished::new(self.attempt.id, self.attempt.message, report)
+    }
+}
+
+fn discarded(recipient: u32) -> Fate {
+    Fate {
+        recipient,
+        end: End::Discarded,
+        reply: None,
+        speaker: Speaker::Us,
+    }
+}
+
+fn fate_of(heard: &RecipientOutcome, plan: &Plan, success: Success, next: pintle_mail::UnixTime) -> Fate {
+    let telling = if plan.no_bounce.contains(&heard.id) {
+        Telling::Suppressed
+    } else {
+        Telling::Due
+    };
+    Fate {
+        recipient: heard.id,
+        end: match &heard.outcome {
+            Outcome::Delivered(_) => End::Delivered(success),
+            Outcome::Deferred(_) => End::Deferred(next),
+            Outcome::Failed(_) => End::Failed(telling),
+        },
+        reply: Some(heard.outcome.reply().clone()),
+        speaker: heard.speaker,
+    }
+}
+
+/// The outcomes as the judges hear of them.
+fn told(heard: &Heard) -> Vec<pintle_policy::Outcome> {
+    let reply = |outcome: &Outcome| -> Option<Reply> { Some(outcome.reply().clone()) };
+    let tell = |recipient: &RecipientOutcome| pintle_policy::Outcome {
+        recipient: recipient.id,
+        next_hop: heard.peer.host.clone(),
+        reply: reply(&recipient.outcome),
+        delivered: matches!(recipient.outcome, Outcome::Delivered(_)),
+        retry: matches!(recipient.outcome, Outcome::Deferred(_)),
+    };
+    heard.outcomes.iter().map(tell).collect()
+}

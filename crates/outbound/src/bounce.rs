@@ -1,0 +1,377 @@
+//! What senders are told: who deserves a report, and the report as a new message; also what happens to jobs that grow old.
+
+use std::sync::Arc;
+
+use pintle_mail::dsn::{self, Action, Notification, Returned};
+use pintle_mail::{
+    Address, BodyType, Bytes, Charset, EnhancedCode, Envelope, MailParams, Notify, QueueId, RcptParams,
+    Recipient, Reply, Return, ReversePath, UnixTime,
+};
+use pintle_queue::{Aged, Report};
+use pintle_record::ReportKind;
+use pintle_smtp::client::Speaker;
+use pintle_spool::{Change, Content, Entry, Hold, NewMessage, Settlement, SpoolError, Status, Stored};
+
+use crate::Config;
+use crate::runner::Finished;
+use crate::settle::{self, End, Fate, Success, Telling, Trial};
+use crate::shared::Shared;
+
+/// A report that is to be committed.
+pub(crate) struct Child {
+    pub(crate) message: NewMessage,
+    pub(crate) kind: ReportKind,
+    pub(crate) to: Address,
+    /// The recipients that it is about.
+    pub(crate) about: Vec<u32>,
+}
+
+/// The reports that these fates beget; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section 2).
+pub(crate) async fn children(shared: &Shared, stored: &Stored, trial: &Trial, fates: &[Fate]) -> Vec<Child> {
+    let mut children = Vec::new();
+    let ReversePath::Address(sender) = &stored.entry.envelope.sender else {
+        return children;
+    };
+    for kind in [ReportKind::Failure, ReportKind::Success] {
+        let told: Vec<Told<'_>> = fates.iter().filter_map(|fate| told(stored, fate, kind)).collect();
+        if !told.is_empty() {
+            let letter = Letter {
+                shared,
+                stored,
+                trial,
+                sender,
+            };
+            children.push(letter.child(kind, &told).await);
+        }
+    }
+    children
+}
+
+/// A recipient of whom the sender is told.
+struct Told<'a> {
+    recipient: &'a Recipient,
+    action: Action,
+    fate: &'a Fate,
+    cause: Option<&'static str>,
+}
+
+/// RFC 3461 sections 4.1 and 5.2: what the sender asked for decides.
+fn told<'a>(stored: &'a Stored, fate: &'a Fate, kind: ReportKind) -> Option<Told<'a>> {
+    let recipient = settle::recipient(stored, fate.recipient)?;
+    let notify = recipient.params.notify();
+    let (action, cause) = match (kind, fate.end) {
+        (ReportKind::Failure, End::Failed(Telling::Due)) if notify.failure => (Action::Failed, None),
+        (ReportKind::Failure, End::Expired(Telling::Due)) if notify.failure => (
+            Action::Failed,
+            Some("It could not be delivered in time, and we have given up."),
+        ),
+        (ReportKind::Success, End::Delivered(Success::Delivered)) if notify.success => {
+            (Action::Delivered, None)
+        }
+        (ReportKind::Success, End::Delivered(Success::Relayed)) if notify.success => (Action::Relayed, None),
+        _ => return None,
+    };
+    Some(Told {
+        recipient,
+        action,
+        fate,
+        cause,
+    })
+}
+
+/// What all reports of one settlement have in common.
+struct Letter<'a> {
+    shared: &'a Shared,
+    stored: &'a Stored,
+    trial: &'a Trial,
+    sender: &'a Address,
+}
+
+impl Letter<'_> {
+    async fn child(&self, kind: ReportKind, told: &[Told<'_>]) -> Child {
+        let now = self.shared.clock.now();
+        let statuses: Vec<dsn::Status<'_>> = told.iter().map(|told| self.status(told, now)).collect();
+        self.write(
+            kind,
+            &statuses,
+            told.iter().map(|told| told.recipient.id).collect(),
+        )
+        .await
+    }
+
+    async fn write(&self, kind: ReportKind, statuses: &[dsn::Status<'_>], about: Vec<u32>) -> Child {
+        let config = self.shared.config.load_full();
+        let (id, at) = (self.shared.new_id(), self.shared.clock.now());
+        let from = from_address(&config);
+        let entry = &self.stored.entry;
+        let utf8 = entry.needs_smtputf8;
+        let written = Notification {
+            id,
+            at,
+            random: (self.shared.dice)(),
+            reporting_mta: &config.hostname,
+            from_name: &config.reports.from_name,
+            from: &from,
+            to: self.sender,
+            about: self.stored.id,
+            arrival: entry.received,
+            envid: entry.envelope.params.envid.as_deref(),
+            recipients: statuses,
+            returned: returned(self.stored, kind, config.reports.return_limit).await,
+            utf8,
+        }
+        .write();
+        let entry = entry_of(self.stored.id, self.sender, at, &written, utf8);
+        Child {
+            message: NewMessage {
+                id,
+                head: written.head,
+                content: Content::from(written.body),
+                entry,
+            },
+            kind,
+            to: self.sender.clone(),
+            about,
+        }
+    }
+
+    fn status<'a>(&'a self, told: &Told<'a>, now: UnixTime) -> dsn::Status<'a> {
+        let reply = told.fate.reply.as_ref();
+        let theirs = told.fate.speaker == Speaker::NextHop || matches!(told.fate.end, End::Expired(_));
+        dsn::Status {
+            recipient: told.recipient,
+            action: told.action,
+            status: reply
+                .and_then(|reply| reply.enhanced)
+                .or_else(|| default_status(told.fate.end)),
+            remote_mta: self.trial.peer.host.as_deref().filter(|_| theirs),
+            diagnostic: reply.filter(|_| theirs),
+            cause: told
+                .cause
+                .or_else(|| reply.filter(|_| !theirs).map(|reply| reply.text.as_ref())),
+            last_attempt: (self.trial.attempt > 0).then_some(now),
+            will_retry_until: None,
+        }
+    }
+}
+
+/// RFC 3463 section 3.5: X.4.7, delivery time expired.
+fn default_status(end: End) -> Option<EnhancedCode> {
+    matches!(end, End::Expired(_)).then_some(EnhancedCode(5, 4, 7))
+}
+
+fn from_address(config: &Config) -> Address {
+    let default = || Address::parse(&format!("postmaster@{}", config.hostname), Charset::Utf8);
+    let own = config.reports.from.clone();
+    // A hostname that makes no address leaves the one address that needs none (RFC 5321 section 4.5.1).
+    own.or_else(|| default().ok())
+        .or_else(|| Address::parse("postmaster", Charset::Ascii).ok())
+        .unwrap_or_else(|| unreachable!("postmaster is an address"))
+}
+
+/// RFC 3461 section 4.3: `RET` decides for failures alone; everything else brings back the header. What is asked for in
+/// whole and too large comes back as its header as well, and what is silent about it as a whole if it is small.
+async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> Returned {
+    let head = stored.head.clone();
+    let size = head.len() as u64 + stored.body.size();
+    let whole = kind == ReportKind::Failure
+        && stored.entry.envelope.params.ret != Some(Return::Headers)
+        && size <= limit;
+    if !whole {
+        return Returned::Header(cut(head, limit));
+    }
+    match read(stored).await {
+        Ok(body) => Returned::Whole(head, body),
+        Err(error) => {
+            tracing::error!(queue_id = %stored.id, %error, "a report goes without the message");
+            Returned::Header(head)
+        }
+    }
+}
+
+/// A header block above the limit is cut at a line's end.
+fn cut(head: Bytes, limit: u64) -> Bytes {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if head.len() <= limit {
+        return head;
+    }
+    let end = head[..limit]
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    head.slice(..end)
+}
+
+async fn read(stored: &Stored) -> Result<Bytes, pintle_mail::BodyError> {
+    let size = usize::try_from(stored.body.size()).unwrap_or(usize::MAX);
+    let mut whole = Vec::with_capacity(size);
+    while whole.len() < size {
+        let piece = stored.body.read(whole.len() as u64, size - whole.len()).await?;
+        if piece.is_empty() {
+            break;
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.into())
+}
+
+fn entry_of(parent: QueueId, to: &Address, at: UnixTime, written: &dsn::Written, utf8: bool) -> Entry {
+    let params = RcptParams {
+        // RFC 3461 section 6.2: nobody is to be told about a report.
+        notify: Some(Notify::NEVER),
+        ..RcptParams::default()
+    };
+    let recipient = Recipient {
+        id: 0,
+        address: to.clone(),
+        params,
+        original: None,
+        relay: true,
+    };
+    let body = if written.has_8bit {
+        BodyType::EightBitMime
+    } else {
+        BodyType::SevenBit
+    };
+    let needs_smtputf8 = utf8 && !(written.head.is_ascii() && to.is_ascii());
+    Entry {
+        envelope: Envelope {
+            sender: ReversePath::Null,
+            params: MailParams {
+                body,
+                smtputf8: needs_smtputf8,
+                ..MailParams::default()
+            },
+            recipients: vec![recipient],
+        },
+        received: at,
+        parent: Some(parent),
+        hold: None,
+        has_8bit: written.has_8bit,
+        needs_smtputf8,
+        context: Bytes::new(),
+    }
+}
+
+/// Settles the recipients of a job whose time has run out.
+pub(crate) async fn expire(shared: Arc<Shared>, aged: Aged) -> Option<Finished> {
+    let finished = |report| Some(Finished::new(aged.id, aged.message, report));
+    let stored = match shared.spool.load(aged.message).await {
+        Ok(stored) => stored,
+        Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => return finished(Report::settled()),
+        Err(error) => {
+            tracing::error!(queue_id = %aged.message, %error, "cannot expire the message now");
+            return finished(Report::deferred(aged.recipients.clone()));
+        }
+    };
+    let telling = match stored.entry.hold {
+        // A report about what was taken for harmful would go to whoever was named as its sender.
+        Some(Hold::Quarantine(_)) => Telling::Suppressed,
+        Some(Hold::Operator(_)) | None => Telling::Due,
+    };
+    let trial = Trial::none(aged.next_hop.clone());
+    let fates = aged
+        .recipients
+        .iter()
+        .filter_map(|id| expired(&stored, *id, telling));
+    let fates: Vec<Fate> = fates.collect();
+    match settle::durably(&shared, &stored, &trial, &fates).await {
+        Ok(()) | Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => finished(Report::settled()),
+        Err(_) => finished(Report::deferred(aged.recipients.clone())),
+    }
+}
+
+fn expired(stored: &Stored, recipient: u32, telling: Telling) -> Option<Fate> {
+    let pending = settle::pending(stored, recipient)?;
+    Some(Fate {
+        recipient,
+        end: End::Expired(telling),
+        reply: pending.last.clone(),
+        speaker: Speaker::NextHop,
+    })
+}
+
+/// Tells the sender of a delay, once.
+pub(crate) async fn warn(shared: Arc<Shared>, aged: Aged) -> Option<Finished> {
+    let stored = match shared.spool.load(aged.message).await {
+        Ok(stored) if stored.entry.hold.is_none() => stored,
+        // Whoever holds a message decides whether its sender hears of it.
+        Ok(_) => return None,
+        Err(error) => {
+            tracing::debug!(queue_id = %aged.message, %error, "no delay warning");
+            return None;
+        }
+    };
+    let late: Vec<&Recipient> = aged
+        .recipients
+        .iter()
+        .filter_map(|id| late(&stored, *id))
+        .collect();
+    let children = warning(&shared, &stored, &aged, &late).await;
+    let settlement = Settlement {
+        id: stored.id,
+        changes: aged
+            .recipients
+            .iter()
+            .filter_map(|id| warned(&stored, *id))
+            .collect(),
+        children: Vec::new(),
+    };
+    settle::warned(&shared, &stored, settlement, &children).await;
+    None
+}
+
+/// The recipients of whose delay the sender is told.
+fn late(stored: &Stored, id: u32) -> Option<&Recipient> {
+    settle::pending(stored, id).filter(|pending| !pending.warned)?;
+    settle::recipient(stored, id).filter(|recipient| recipient.params.notify().delay)
+}
+
+/// An attempt that settles at the same time may overwrite this, or be overwritten: at worst the sender is warned again
+/// after a restart, or an attempt is made early. Neither is worth a lock over the life of a message.
+fn warned(stored: &Stored, recipient: u32) -> Option<Change> {
+    let mut pending = settle::pending(stored, recipient)?.clone();
+    pending.warned = true;
+    Some(Change {
+        recipient,
+        status: Status::Pending(pending),
+    })
+}
+
+async fn warning(shared: &Shared, stored: &Stored, aged: &Aged, late: &[&Recipient]) -> Vec<Child> {
+    let ReversePath::Address(sender) = &stored.entry.envelope.sender else {
+        return Vec::new();
+    };
+    if late.is_empty() {
+        return Vec::new();
+    }
+    let trial = Trial::none(aged.next_hop.clone());
+    let until = aged.accepted.plus(shared.config.load().retry.max_age);
+    let statuses: Vec<dsn::Status<'_>> = late
+        .iter()
+        .map(|recipient| delayed(stored, recipient, until))
+        .collect();
+    let letter = Letter {
+        shared,
+        stored,
+        trial: &trial,
+        sender,
+    };
+    let about = late.iter().map(|recipient| recipient.id).collect();
+    vec![letter.write(ReportKind::Delay, &statuses, about).await]
+}
+
+fn delayed<'a>(stored: &'a Stored, recipient: &'a Recipient, until: UnixTime) -> dsn::Status<'a> {
+    let last: Option<&Reply> =
+        settle::pending(stored, recipient.id).and_then(|pending| pending.last.as_ref());
+    dsn::Status {
+        recipient,
+        action: Action::Delayed,
+        status: last.and_then(|reply| reply.enhanced),
+        remote_mta: None,
+        diagnostic: last,
+        cause: None,
+        last_attempt: None,
+        will_retry_until: Some(until),
+    }
+}

@@ -1,0 +1,373 @@
+//! Opening a session: hosts in order, addresses in turn, TLS as the policy has it, until one next hop is ready.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use pintle_mail::{EnhancedCode, Reply, TlsPolicy};
+use pintle_record::{Peer, Tls};
+use pintle_smtp::client::{Channel, Closed, Config as Speech, Limits, Owner, Session, Speaker};
+use pintle_tls::{ClientPolicy, HandshakeError, PeerFacts};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+use crate::link::{Io, Link, SetUp};
+use crate::plan::Target;
+use crate::resolve::{self, Host, Way};
+use crate::shared::Shared;
+use crate::{Config, Endpoint};
+
+/// Why nothing was sent, for all recipients of an attempt alike.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    /// The recipients fail; otherwise they are deferred.
+    pub(crate) final_: bool,
+    pub(crate) reply: Reply,
+    /// Whose words the reply holds.
+    pub(crate) speaker: Speaker,
+    /// Who was asked last.
+    pub(crate) peer: Peer,
+    /// The next hop as a whole is in trouble.
+    pub(crate) hop: bool,
+}
+
+impl Trouble {
+    fn ours(final_: bool, reply: Reply) -> Self {
+        Self {
+            final_,
+            reply,
+            speaker: Speaker::Us,
+            peer: Peer::default(),
+            hop: !final_,
+        }
+    }
+
+    /// The recipients fail.
+    pub(crate) fn fail(reply: Reply) -> Self {
+        Self::ours(true, reply)
+    }
+
+    /// The next hop cannot be used now.
+    pub(crate) fn defer(reply: Reply) -> Self {
+        Self::ours(false, reply)
+    }
+
+    /// The session is over.
+    pub(crate) fn closed(why: &Closed, peer: Peer) -> Self {
+        Self {
+            speaker: why.speaker(),
+            peer,
+            ..Self::defer(why.reply())
+        }
+    }
+}
+
+/// One attempt to open a session.
+struct Opening<'a> {
+    shared: &'a Shared,
+    config: &'a Config,
+    target: &'a Target,
+    way: Way,
+    /// Addresses that may still be tried.
+    left: usize,
+    /// The last trouble; a next hop's own words are kept over ours.
+    last: Option<Trouble>,
+}
+
+/// Opens a session along this way.
+pub(crate) async fn open(shared: &Shared, config: &Config, target: &Target) -> Result<Box<Link>, Trouble> {
+    if let Some(name) = target
+        .credentials
+        .as_ref()
+        .filter(|name| !config.credentials.contains_key(*name))
+    {
+        let text = format!("the configuration has no credentials named {name}");
+        // RFC 3463 section 3.4: X.3.5, system incorrectly configured.
+        return Err(Trouble::defer(ours(EnhancedCode(4, 3, 5), text)));
+    }
+    let way = resolve::way(&target.next_hop, config, shared.resolver.as_ref()).await?;
+    let opening = Opening {
+        shared,
+        config,
+        target,
+        left: way.addresses,
+        way,
+        last: None,
+    };
+    opening.run().await
+}
+
+impl Opening<'_> {
+    async fn run(mut self) -> Result<Box<Link>, Trouble> {
+        let hosts = std::mem::take(&mut self.way.hosts);
+        let mut ours = None;
+        for host in &hosts {
+            if ours.is_some_and(|preference| host.preference >= preference) {
+                break;
+            }
+            let addresses = match self.addresses_of(host).await {
+                Ok(addresses) => addresses,
+                Err(trouble) => {
+                    self.note(trouble);
+                    continue;
+                }
+            };
+            if self.is_us(&addresses) {
+                ours = Some(host.preference);
+                continue;
+            }
+            for place in addresses {
+                if self.left == 0 {
+                    break;
+                }
+                self.left -= 1;
+                match self.host_at(host, &place).await {
+                    Ok(link) => return Ok(link),
+                    Err(trouble) => self.note(trouble),
+                }
+            }
+        }
+        Err(self
+            .last
+            .unwrap_or_else(|| resolve::loops_back(&domain_of(self.target))))
+    }
+
+    fn note(&mut self, trouble: Trouble) {
+        tracing::debug!(next_hop = %self.target.next_hop, host = trouble.peer.host, address = ?trouble.peer.address,
+            reply = %trouble.reply, "no session");
+        let keep = self.last.as_ref().is_some_and(|last| {
+            // One host that may work later outweighs any number that never will.
+            (!last.final_ && trouble.final_)
+                || (last.speaker == Speaker::NextHop && trouble.speaker == Speaker::Us)
+        });
+        if !keep {
+            self.last = Some(trouble);
+        }
+    }
+
+    async fn addresses_of(&self, host: &Host) -> Result<Vec<Place>, Trouble> {
+        match &host.endpoint {
+            Endpoint::Unix(path) => Ok(vec![Place::Unix(path.clone())]),
+            Endpoint::Tcp { host, port } => {
+                let found = resolve::addresses(host, *port, self.shared.resolver.as_ref()).await;
+                let found = found.map_err(|error| resolve::no_address(host, error, self.way.by_mx))?;
+                Ok(found.into_iter().map(Place::Tcp).collect())
+            }
+        }
+    }
+
+    /// RFC 5321 section 5.1: an exchanger at one of our addresses is ourselves, whatever its name.
+    fn is_us(&self, addresses: &[Place]) -> bool {
+        let ours = |place: &Place| match place {
+            Place::Tcp(address) => self.config.own_addresses.contains(&address.ip()),
+            Place::Unix(_) => false,
+        };
+        self.way.by_mx && addresses.iter().any(ours)
+    }
+
+    /// Tries one address; with opportunistic TLS that fails, once more in plain text (RFC 7435 section 3).
+    async fn host_at(&self, host: &Host, place: &Place) -> Result<Box<Link>, Trouble> {
+        let opportunistic = self.target.tls == TlsPolicy::Opportunistic && !self.way.implicit_tls;
+        let key = place.to_string();
+        let policy = match self.target.tls {
+            TlsPolicy::Opportunistic if opportunistic && self.shared.pool.is_plain(&key) => TlsPolicy::None,
+            policy => policy,
+        };
+        match self.session(host, place, policy).await {
+            Err(Failure::Tls(error)) if opportunistic => {
+                tracing::warn!(next_hop = %self.target.next_hop, host = host.name(), %place, %error,
+                    "TLS failed, going on in plain text");
+                self.shared
+                    .pool
+                    .remember_plain(&key, self.config.sessions.plain_memory);
+                let plain = self.session(host, place, TlsPolicy::None).await;
+                plain.map_err(|failure| failure.trouble(host, place))
+            }
+            result => result.map_err(|failure| failure.trouble(host, place)),
+        }
+    }
+
+    async fn session(&self, host: &Host, place: &Place, tls: TlsPolicy) -> Result<Box<Link>, Failure> {
+        let stream = self.connect(place).await?;
+        let peer = peer(host, place);
+        let mut facts = None;
+        let stream = if self.way.implicit_tls {
+            let limit = self.config.timeouts.greeting;
+            let (stream, tls) = self.handshake(host, stream, limit).await?;
+            facts = Some(tls);
+            stream
+        } else {
+            stream
+        };
+        let speech = self.speech(tls, facts.is_some());
+        let machine = Session::new(speech, Instant::now());
+        let mut link = Link::new(stream, machine, Peer { tls: facts, ..peer });
+        loop {
+            link = match link.set_up().await {
+                SetUp::Ready(link) => return Ok(link),
+                SetUp::Closed(why) => return Err(Failure::Closed(why)),
+                SetUp::StartTls(mut link) => {
+                    let limit = link.time_left();
+                    let (stream, tls) = self.handshake(host, link.take_stream(), limit).await?;
+                    link.encrypted(stream, tls);
+                    link
+                }
+            };
+        }
+    }
+
+    async fn connect(&self, place: &Place) -> Result<Box<dyn Io>, Failure> {
+        let connecting = async {
+            Ok(match place {
+                Place::Tcp(address) => Box::new(self.connect_tcp(*address).await?) as Box<dyn Io>,
+                Place::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            })
+        };
+        match tokio::time::timeout(self.config.sessions.connect, connecting).await {
+            Ok(connected) => {
+                connected.map_err(|error: std::io::Error| Failure::Unreachable(error.to_string()))
+            }
+            Err(_) => Err(Failure::Unreachable("no answer in time".to_owned())),
+        }
+    }
+
+    async fn connect_tcp(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if let Some(source) = self.source_for(address) {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let stream = socket.connect(address).await?;
+        // Commands are written whole, so waiting for more to fill a packet gains nothing.
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// The address to bind: of the same family as the destination, or the system's choice.
+    fn source_for(&self, to: SocketAddr) -> Option<IpAddr> {
+        let sources = &self.config.sources;
+        match self.target.source {
+            Some(source) if source.is_ipv4() == to.is_ipv4() => Some(source),
+            _ if to.is_ipv4() => sources.v4.map(IpAddr::V4),
+            _ => sources.v6.map(IpAddr::V6),
+        }
+    }
+
+    async fn handshake(
+        &self,
+        host: &Host,
+        stream: Box<dyn Io>,
+        limit: std::time::Duration,
+    ) -> Result<(Box<dyn Io>, Tls), Failure> {
+        let policy = match self.target.tls {
+            TlsPolicy::None | TlsPolicy::Opportunistic => ClientPolicy::Opportunistic,
+            TlsPolicy::Required => ClientPolicy::Required,
+            TlsPolicy::Verified => ClientPolicy::Verified,
+        };
+        let tls = self.shared.tls.load_full();
+        match tokio::time::timeout(limit, tls.connect(policy, host.name(), stream)).await {
+            Ok(Ok((stream, facts))) => Ok((Box::new(stream), tls_of(facts))),
+            Ok(Err(error)) => Err(Failure::Tls(error)),
+            Err(_) => Err(Failure::Tls(HandshakeError::Io(
+                std::io::ErrorKind::TimedOut.into(),
+            ))),
+        }
+    }
+
+    fn speech(&self, tls: TlsPolicy, encrypted: bool) -> Speech {
+        let named = self.target.credentials.as_ref();
+        let named = named.and_then(|name| self.config.credentials.get(name)).cloned();
+        Speech {
+            hello_name: self.config.hostname.clone(),
+            protocol: self.way.protocol,
+            tls,
+            channel: if encrypted { Channel::Tls } else { Channel::Plain },
+            credentials: named.or_else(|| self.way.credentials.clone()),
+            transfer: self.config.transfer,
+            eight_bit: self.config.eight_bit,
+            timeouts: self.config.timeouts,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// One address of a host.
+#[derive(Debug, Clone)]
+enum Place {
+    Tcp(SocketAddr),
+    Unix(std::path::PathBuf),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Why one address gave no session.
+enum Failure {
+    Unreachable(String),
+    Tls(HandshakeError),
+    Closed(Closed),
+}
+
+impl Failure {
+    /// Never final: a host that refuses us today may be mended, and only a reply to a recipient or to the message itself
+    /// speaks about the message.
+    fn trouble(self, host: &Host, place: &Place) -> Trouble {
+        let name = host.name();
+        let peer = peer(host, place);
+        let reply = match self {
+            // RFC 3463 section 3.5: X.4.1, no answer from host.
+            Self::Unreachable(why) => ours(
+                EnhancedCode(4, 4, 1),
+                format!("{name} [{place}] cannot be reached: {why}"),
+            ),
+            // RFC 3463 section 3.8: X.7.5, cryptographic failure.
+            Self::Tls(why) => ours(EnhancedCode(4, 7, 5), format!("{name} [{place}]: {why}")),
+            Self::Closed(why) => {
+                if why.owner() == Owner::Operator {
+                    tracing::error!(host = name, %place, %why, "the next hop does not serve us as we are configured");
+                }
+                return Trouble::closed(&why, peer);
+            }
+        };
+        Trouble {
+            peer,
+            ..Trouble::defer(reply)
+        }
+    }
+}
+
+fn ours(code: EnhancedCode, text: String) -> Reply {
+    Reply::new(451, code, text)
+}
+
+fn peer(host: &Host, place: &Place) -> Peer {
+    Peer {
+        host: Some(host.name().to_owned()),
+        address: match place {
+            Place::Tcp(address) => Some(*address),
+            Place::Unix(_) => None,
+        },
+        ..Peer::default()
+    }
+}
+
+fn tls_of(facts: PeerFacts) -> Tls {
+    Tls {
+        version: facts.version,
+        cipher: facts.cipher,
+        verified: facts.verified,
+    }
+}
+
+fn domain_of(target: &Target) -> String {
+    match &target.next_hop {
+        pintle_mail::NextHop::Mx(domain) => domain.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,329 @@
+//! A session with a next hop, on its socket: the machine of `smtp::client` driven by reads, writes and one timer.
+//!
+//! What the machine leaves to its host happens here and nowhere else: bytes, time, and the TLS handshake. Which message
+//! goes when is decided by `exchange`; where sessions rest between messages, by `reuse`.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
+use pintle_mail::Body;
+use pintle_record::Peer;
+use pintle_smtp::client::{Closed, Delivery, Event, Session, Step, Transaction};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Sleep;
+
+/// How much of a body is asked of the store at once.
+const PIECE: usize = 64 * 1024;
+/// Buffers written in one system call.
+const SLICES: usize = 16;
+/// A deadline that no session reaches.
+const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Whatever the bytes run over.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// One session and its socket.
+pub(crate) struct Link {
+    io: Box<dyn Io>,
+    machine: Session,
+    /// Rings no later than the machine's deadline; set anew only when it would ring too late, or has rung.
+    timer: Pin<Box<Sleep>>,
+    input: BytesMut,
+    peer: Peer,
+    /// Messages carried so far.
+    used: u32,
+    /// Since when it has had nothing to do.
+    pub(crate) idle_since: Instant,
+}
+
+/// What came of a set-up.
+pub(crate) enum SetUp {
+    /// Messages may be sent.
+    Ready(Box<Link>),
+    /// The next hop awaits a handshake on this stream; then [`Link::encrypted`] goes on.
+    StartTls(Box<Link>),
+    /// The session is over.
+    Closed(Closed),
+}
+
+/// What came of a message.
+pub(crate) enum Sent {
+    /// Each recipient has its outcome.
+    Done(Delivery),
+    /// The session ended before the message was taken up.
+    Closed(Closed),
+}
+
+impl Link {
+    pub(crate) fn new(io: Box<dyn Io>, machine: Session, peer: Peer) -> Box<Self> {
+        Box::new(Self {
+            io,
+            machine,
+            timer: Box::pin(tokio::time::sleep(NEVER)),
+            input: BytesMut::new(),
+            peer,
+            used: 0,
+            idle_since: Instant::now(),
+        })
+    }
+
+    /// Who is at the other end, with the number of messages carried before this one.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer {
+            session_use: self.used.saturating_sub(1),
+            ..self.peer.clone()
+        }
+    }
+
+    pub(crate) fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Goes on with greeting, EHLO, STARTTLS and AUTH.
+    pub(crate) async fn set_up(mut self: Box<Self>) -> SetUp {
+        loop {
+            match self.event().await {
+                Event::Ready => return SetUp::Ready(self),
+                Event::StartTls => return SetUp::StartTls(self),
+                Event::Closed(why) => {
+                    self.flush().await;
+                    return SetUp::Closed(why);
+                }
+                Event::NeedBody | Event::Done(_) => {}
+            }
+        }
+    }
+
+    /// Gives the stream away for a handshake; what comes back of it goes to [`Link::encrypted`].
+    pub(crate) fn take_stream(&mut self) -> Box<dyn Io> {
+        std::mem::replace(&mut self.io, Box::new(tokio::io::empty()))
+    }
+
+    /// The handshake is done.
+    pub(crate) fn encrypted(&mut self, io: Box<dyn Io>, tls: pintle_record::Tls) {
+        self.io = io;
+        self.peer.tls = Some(tls);
+        self.machine.tls_started(Instant::now());
+    }
+
+    /// How long the machine gives the handshake.
+    pub(crate) fn time_left(&self) -> Duration {
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        self.machine.poll_timeout().map_or(NEVER, left)
+    }
+
+    /// Sends one message.
+    pub(crate) async fn send(
+        &mut self,
+        transaction: Transaction,
+        head: &Bytes,
+        body: &Arc<dyn Body>,
+    ) -> Sent {
+        if let Err(why) = self.become_ready().await {
+            return Sent::Closed(why);
+        }
+        if self.machine.send(transaction, Instant::now()).is_err() {
+            return Sent::Closed(Closed::Lost(Step::Idle));
+        }
+        self.used += 1;
+        let mut feed = Feed::new(head, body);
+        loop {
+            match self.event().await {
+                Event::NeedBody => self.feed(&mut feed).await,
+                Event::Done(delivery) => return Sent::Done(delivery),
+                // The machine promises Done before Closed; were it to break the promise, nothing would be lost.
+                Event::Closed(why) => return Sent::Closed(why),
+                Event::Ready | Event::StartTls => {}
+            }
+        }
+    }
+
+    /// After a message, the next one may have to wait for the reply to RSET.
+    async fn become_ready(&mut self) -> Result<(), Closed> {
+        while !self.machine.is_ready() {
+            if let Event::Closed(why) = self.event().await {
+                return Err(why);
+            }
+        }
+        Ok(())
+    }
+
+    async fn feed(&mut self, feed: &mut Feed<'_>) {
+        let piece = feed.next().await;
+        let now = Instant::now();
+        match piece {
+            Ok(Some(piece)) => self.machine.body(piece, now),
+            Ok(None) => self.machine.end_of_body(now),
+            Err(error) => {
+                tracing::error!(%error, "a message cannot be sent");
+                self.machine.abandon();
+            }
+        }
+    }
+
+    /// Whether the session can still be used, as far as can be known without asking: a next hop that has closed it, or
+    /// says why it is going to, has done so by now.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        match self.io.read_buf(&mut self.input).now_or_never() {
+            None => true,
+            Some(Ok(read)) if read > 0 => {
+                let bytes = self.input.split();
+                self.machine.receive(&bytes, Instant::now());
+                !matches!(self.machine.poll_event(), Some(Event::Closed(_)))
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// Lets the session rest until the next message. None when it is over.
+    pub(crate) async fn rest(mut self: Box<Self>) -> Option<Box<Self>> {
+        self.flush().await;
+        self.idle_since = Instant::now();
+        while let Some(event) = self.machine.poll_event() {
+            if matches!(event, Event::Closed(_)) {
+                return None;
+            }
+        }
+        Some(self)
+    }
+
+    /// Ends the session politely.
+    pub(crate) async fn quit(mut self: Box<Self>) {
+        if self.become_ready().await.is_ok() {
+            self.machine.quit(Instant::now());
+            while !matches!(self.event().await, Event::Closed(_)) {}
+        }
+        self.flush().await;
+        // The peer may have gone already.
+        let _ = self.io.shutdown().await;
+    }
+
+    /// The next event. What is to be written is written only when there is no event left, so that a small message goes
+    /// out in one piece.
+    async fn event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.machine.poll_event() {
+                return event;
+            }
+            self.flush().await;
+            if let Some(event) = self.machine.poll_event() {
+                return event;
+            }
+            self.read().await;
+        }
+    }
+
+    async fn read(&mut self) {
+        self.arm();
+        if self.input.capacity() == 0 {
+            self.input.reserve(4096);
+        }
+        tokio::select! {
+            biased;
+            read = self.io.read_buf(&mut self.input) => match read {
+                Ok(1..) => {
+                    self.machine.receive(&self.input, Instant::now());
+                    self.input.clear();
+                }
+                Ok(0) | Err(_) => self.lost(),
+            },
+            () = &mut self.timer => self.machine.handle_timeout(Instant::now()),
+        }
+    }
+
+    /// The connection is gone for writing; the next hop's last words may still be there to be read.
+    fn lost(&mut self) {
+        while let Some(Ok(1..)) = self.io.read_buf(&mut self.input).now_or_never() {
+            self.machine.receive(&self.input, Instant::now());
+            self.input.clear();
+        }
+        self.machine.connection_lost();
+    }
+
+    fn arm(&mut self) {
+        let Some(at) = self.machine.poll_timeout() else {
+            return;
+        };
+        let at = tokio::time::Instant::from_std(at);
+        if self.timer.is_elapsed() || at < self.timer.deadline() {
+            self.timer.as_mut().reset(at);
+        }
+    }
+
+    async fn flush(&mut self) {
+        let mut pieces: Vec<Bytes> = Vec::new();
+        while let Some(bytes) = self.machine.poll_transmit() {
+            pieces.push(bytes);
+        }
+        if pieces.is_empty() {
+            return;
+        }
+        let limit = self.time_left();
+        match tokio::time::timeout(limit, write_all(&mut self.io, &mut pieces)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.lost(),
+            Err(_) => self.machine.handle_timeout(Instant::now()),
+        }
+    }
+}
+
+async fn write_all(io: &mut Box<dyn Io>, pieces: &mut [Bytes]) -> io::Result<()> {
+    let mut first = 0;
+    while first < pieces.len() {
+        let slices: Vec<IoSlice<'_>> = pieces[first..]
+            .iter()
+            .take(SLICES)
+            .map(|piece| IoSlice::new(piece))
+            .collect();
+        let mut written = io.write_vectored(&slices).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while first < pieces.len() && written >= pieces[first].len() {
+            written -= pieces[first].len();
+            first += 1;
+        }
+        if let Some(piece) = pieces.get_mut(first) {
+            piece.advance(written);
+        }
+    }
+    io.flush().await
+}
+
+/// The message, piece by piece.
+struct Feed<'a> {
+    head: Option<Bytes>,
+    body: &'a Arc<dyn Body>,
+    offset: u64,
+}
+
+impl<'a> Feed<'a> {
+    fn new(head: &Bytes, body: &'a Arc<dyn Body>) -> Self {
+        Self {
+            head: Some(head.clone()),
+            body,
+            offset: 0,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, pintle_mail::BodyError> {
+        if let Some(head) = self.head.take() {
+            return Ok(Some(head));
+        }
+        if self.offset >= self.body.size() {
+            return Ok(None);
+        }
+        let piece = self.body.read(self.offset, PIECE).await?;
+        self.offset += piece.len() as u64;
+        if piece.is_empty() {
+            return Err(pintle_mail::BodyError("it is shorter than it was".into()));
+        }
+        Ok(Some(piece))
+    }
+}

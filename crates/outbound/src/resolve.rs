@@ -1,0 +1,212 @@
+//! From a next hop's name to hosts, and from hosts to addresses (RFC 5321 section 5.1, RFC 7505).
+
+use std::net::SocketAddr;
+
+use pintle_dns::{DnsError, Exchanger, MailRoute, Resolver};
+use pintle_mail::{EnhancedCode, NextHop, Reply};
+
+use crate::config::{Config, Credentials, Protocol};
+use crate::connect::Trouble;
+use crate::{Endpoint, Relay};
+
+/// How a next hop is reached.
+pub(crate) struct Way {
+    /// To be tried in this order; never empty.
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) protocol: Protocol,
+    pub(crate) implicit_tls: bool,
+    pub(crate) credentials: Option<Credentials>,
+    /// How many addresses one attempt tries.
+    pub(crate) addresses: usize,
+    /// A host that turns out to be ourselves ends the list (RFC 5321 section 5.1).
+    pub(crate) by_mx: bool,
+}
+
+/// One host of a next hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Host {
+    pub(crate) endpoint: Endpoint,
+    /// Lower is tried first; all zero where the configuration gives the order.
+    pub(crate) preference: u16,
+}
+
+impl Host {
+    /// The name to verify and to show.
+    pub(crate) fn name(&self) -> &str {
+        match &self.endpoint {
+            Endpoint::Tcp { host, .. } => host,
+            Endpoint::Unix(path) => path.to_str().unwrap_or("unix"),
+        }
+    }
+}
+
+/// The default ports where none is written: RFC 5321, and RFC 2033 with the port that IANA gives LMTP.
+const SMTP_PORT: u16 = 25;
+const LMTP_PORT: u16 = 24;
+
+/// How to reach a next hop.
+pub(crate) async fn way(
+    next_hop: &NextHop,
+    config: &Config,
+    resolver: &dyn Resolver,
+) -> Result<Way, Trouble> {
+    match next_hop {
+        NextHop::Mx(domain) => mx(domain, config, resolver).await,
+        NextHop::Relay(name) => relay(name, Protocol::Smtp, config),
+        NextHop::Lmtp(name) => relay(name, Protocol::Lmtp, config),
+        NextHop::Discard => Err(Trouble::fail(Reply::new(
+            550,
+            EnhancedCode(5, 3, 5),
+            "mail for nowhere cannot be sent",
+        ))),
+    }
+}
+
+/// The addresses of a host, in the order in which to try them.
+pub(crate) async fn addresses(
+    host: &str,
+    port: u16,
+    resolver: &dyn Resolver,
+) -> Result<Vec<SocketAddr>, DnsError> {
+    let found = pintle_dns::addresses(resolver, host).await?;
+    Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+}
+
+/// What a failed look-up of a host means for the message.
+pub(crate) fn no_address(host: &str, error: DnsError, by_mx: bool) -> Trouble {
+    if error.is_temporary() || !by_mx {
+        // A relay that cannot be found is the operator's mistake, and may be mended while the mail waits.
+        return Trouble::defer(Reply::new(
+            451,
+            EnhancedCode(4, 4, 3),
+            format!("the address of {host} cannot be found: {error}"),
+        ));
+    }
+    // RFC 5321 section 5.1: exchangers of which none is usable are reported as an error.
+    let text = format!("{host} has no address: {error}");
+    Trouble::fail(Reply::new(550, EnhancedCode(5, 4, 4), text))
+}
+
+/// The mail of this domain would come back to us.
+pub(crate) fn loops_back(domain: &str) -> Trouble {
+    let text = format!(
+        "mail for {domain} loops back to us: its best mail exchanger is this gateway, which has no route for it"
+    );
+    // RFC 3463 section 3.5: X.4.6, routing loop detected.
+    Trouble::fail(Reply::new(554, EnhancedCode(5, 4, 6), text))
+}
+
+fn relay(name: &str, protocol: Protocol, config: &Config) -> Result<Way, Trouble> {
+    let port = if protocol == Protocol::Lmtp {
+        LMTP_PORT
+    } else {
+        SMTP_PORT
+    };
+    let spelt_out;
+    let relay = match config.relays.get(name) {
+        Some(relay) => relay,
+        None => {
+            let endpoint = Endpoint::parse(name, port).map_err(|_| unknown_relay(name))?;
+            spelt_out = Relay {
+                protocol,
+                ..Relay::new(vec![endpoint])
+            };
+            &spelt_out
+        }
+    };
+    let hosts = relay.hosts.iter().cloned();
+    let hosts: Vec<Host> = hosts
+        .map(|endpoint| Host {
+            endpoint,
+            preference: 0,
+        })
+        .collect();
+    if hosts.is_empty() {
+        return Err(unknown_relay(name));
+    }
+    Ok(Way {
+        hosts,
+        protocol: relay.protocol,
+        implicit_tls: relay.implicit_tls,
+        credentials: relay.credentials.clone(),
+        addresses: usize::MAX,
+        by_mx: false,
+    })
+}
+
+fn unknown_relay(name: &str) -> Trouble {
+    let text = format!("the configuration has no relay named {name}");
+    // RFC 3463 section 3.4: X.3.5, system incorrectly configured.
+    Trouble::defer(Reply::new(451, EnhancedCode(4, 3, 5), text))
+}
+
+async fn mx(domain: &str, config: &Config, resolver: &dyn Resolver) -> Result<Way, Trouble> {
+    let hosts = match pintle_dns::address_literal(domain) {
+        // RFC 5321 section 4.1.3: mail to an address literal goes to that address and asks no DNS.
+        Some(address) => vec![host(address.to_string(), 0, config)],
+        None => exchangers(domain, config, resolver).await?,
+    };
+    Ok(Way {
+        hosts,
+        protocol: Protocol::Smtp,
+        implicit_tls: false,
+        credentials: None,
+        addresses: config.mx.addresses.max(1),
+        by_mx: true,
+    })
+}
+
+async fn exchangers(domain: &str, config: &Config, resolver: &dyn Resolver) -> Result<Vec<Host>, Trouble> {
+    let route = pintle_dns::mail_exchangers(resolver, domain, pintle_dns::random_seed()).await;
+    let found = match route {
+        Ok(MailRoute::Exchangers(found)) => found,
+        Ok(MailRoute::NullMx) => return Err(null_mx(domain)),
+        Err(error) => return Err(no_route(domain, error)),
+    };
+    // RFC 5321 section 5.1: only exchangers better than ourselves may be tried.
+    let before = pintle_dns::before_ours(found, |name| config.is_our_name(name));
+    if before.is_empty() {
+        return Err(loops_back(domain));
+    }
+    let as_host = |exchanger: Exchanger| host(exchanger.host, exchanger.preference, config);
+    Ok(before.into_iter().map(as_host).collect())
+}
+
+fn host(host: String, preference: u16, config: &Config) -> Host {
+    let port = config.mx.port;
+    Host {
+        endpoint: Endpoint::Tcp { host, port },
+        preference,
+    }
+}
+
+fn null_mx(domain: &str) -> Trouble {
+    // RFC 7505 section 4.1: 556 with 5.1.10.
+    let text = format!("{domain} says that it takes no mail (null MX)");
+    Trouble::fail(Reply::new(556, EnhancedCode(5, 1, 10), text))
+}
+
+fn no_route(domain: &str, error: DnsError) -> Trouble {
+    let text = format!("the mail exchangers of {domain} cannot be found: {error}");
+    if error.is_temporary() {
+        Trouble::defer(Reply::new(451, EnhancedCode(4, 4, 3), text))
+    } else {
+        // RFC 3463 section 3.2: X.1.2, bad destination system address.
+        Trouble::fail(Reply::new(550, EnhancedCode(5, 1, 2), text))
+    }
+}
+
+/// In which dialect a next hop is spoken to.
+pub(crate) fn speaks(next_hop: &NextHop, config: &Config) -> Protocol {
+    match next_hop {
+        NextHop::Mx(_) | NextHop::Discard => Protocol::Smtp,
+        NextHop::Relay(name) => config
+            .relays
+            .get(name)
+            .map_or(Protocol::Smtp, |relay| relay.protocol),
+        NextHop::Lmtp(name) => config
+            .relays
+            .get(name)
+            .map_or(Protocol::Lmtp, |relay| relay.protocol),
+    }
+}

@@ -1,0 +1,173 @@
+//! Sessions at rest, and how many there may be: one lane for each way to a next hop.
+//!
+//! Whoever wants to deliver waits in the lane for a slot, which bounds the sessions to that next hop, and takes the session
+//! that rested last, or opens one. When opening failed, those who were waiting meanwhile share that answer instead of
+//! finding it out one after the other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::connect::Trouble;
+use crate::link::Link;
+use crate::plan::Target;
+
+/// All lanes.
+#[derive(Default)]
+pub(crate) struct Pool {
+    lanes: Mutex<HashMap<Target, Arc<Lane>>>,
+    /// Hosts whose TLS failed, and until when they are spoken to in plain text.
+    plain: Mutex<HashMap<String, Instant>>,
+    closed: AtomicBool,
+}
+
+struct Lane {
+    slots: Arc<Semaphore>,
+    limit: usize,
+    idle: Mutex<Vec<Box<Link>>>,
+    failed: Mutex<Option<(Instant, Trouble)>>,
+}
+
+/// Leave to have one session.
+pub(crate) struct Slot {
+    lane: Arc<Lane>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What waiting in the lane came to.
+pub(crate) enum Turn {
+    /// Use this session.
+    Reuse(Slot, Box<Link>),
+    /// Open one.
+    Open(Slot),
+    /// Opening one failed while we waited.
+    Failed(Trouble),
+    /// Nothing is begun any more.
+    Closed,
+}
+
+impl Pool {
+    /// Waits for a slot among `limit`.
+    pub(crate) async fn turn(&self, target: &Target, limit: usize) -> Turn {
+        let asked = Instant::now();
+        let lane = self.lane(target, limit);
+        let Ok(permit) = Arc::clone(&lane.slots).acquire_owned().await else {
+            return Turn::Closed;
+        };
+        let failed = lane.failed.lock().clone();
+        if let Some((at, trouble)) = failed
+            && at >= asked
+        {
+            return Turn::Failed(trouble);
+        }
+        let slot = Slot {
+            lane,
+            _permit: permit,
+        };
+        while let Some(mut link) = slot.take_idle() {
+            if link.is_alive() {
+                return Turn::Reuse(slot, link);
+            }
+        }
+        Turn::Open(slot)
+    }
+
+    /// How many sessions rest.
+    pub(crate) fn idle(&self) -> usize {
+        self.lanes
+            .lock()
+            .values()
+            .map(|lane| lane.idle.lock().len())
+            .sum()
+    }
+
+    /// Takes out the sessions that have rested longer than `keep`, and forgets lanes that nobody uses.
+    pub(crate) fn expired(&self, now: Instant, keep: Duration) -> Vec<Box<Link>> {
+        let mut old = Vec::new();
+        let mut lanes = self.lanes.lock();
+        lanes.retain(|_, lane| {
+            old.append(&mut lane.take_older(now, keep));
+            Arc::strong_count(lane) > 1 || !lane.idle.lock().is_empty()
+        });
+        self.plain.lock().retain(|_, until| *until > now);
+        old
+    }
+
+    /// Sends everybody away who waits, now and later.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.lanes.lock().values().for_each(|lane| lane.slots.close());
+    }
+
+    /// Takes out every resting session.
+    pub(crate) fn take_all(&self) -> Vec<Box<Link>> {
+        let lanes = self.lanes.lock();
+        lanes
+            .values()
+            .flat_map(|lane| std::mem::take(&mut *lane.idle.lock()))
+            .collect()
+    }
+
+    /// Whether this host is spoken to in plain text for now.
+    pub(crate) fn is_plain(&self, host: &str) -> bool {
+        self.plain
+            .lock()
+            .get(host)
+            .is_some_and(|until| *until > Instant::now())
+    }
+
+    /// This host's TLS failed.
+    pub(crate) fn remember_plain(&self, host: &str, memory: Duration) {
+        self.plain.lock().insert(host.to_owned(), Instant::now() + memory);
+    }
+
+    /// The lane of a target. A changed limit makes a new one; sessions of the old lane end as they come back.
+    fn lane(&self, target: &Target, limit: usize) -> Arc<Lane> {
+        let mut lanes = self.lanes.lock();
+        if let Some(lane) = lanes.get(target)
+            && (lane.limit == limit || !lane.idle.lock().is_empty())
+        {
+            return Arc::clone(lane);
+        }
+        let lane = Arc::new(Lane {
+            slots: Arc::new(Semaphore::new(limit)),
+            limit,
+            idle: Mutex::default(),
+            failed: Mutex::default(),
+        });
+        if self.closed.load(Ordering::Acquire) {
+            lane.slots.close();
+        }
+        lanes.insert(target.clone(), Arc::clone(&lane));
+        lane
+    }
+}
+
+impl Lane {
+    /// The oldest stand first: a session that comes back is put at the end, and taken from there.
+    fn take_older(&self, now: Instant, keep: Duration) -> Vec<Box<Link>> {
+        let mut idle = self.idle.lock();
+        let fresh = idle.partition_point(|link| now.saturating_duration_since(link.idle_since) >= keep);
+        idle.drain(..fresh).collect()
+    }
+}
+
+impl Slot {
+    /// Lets the session rest, and the next one take its turn.
+    pub(crate) fn give_back(self, link: Box<Link>) {
+        self.lane.idle.lock().push(link);
+    }
+
+    /// Tells those who wait that no session can be opened.
+    pub(crate) fn fail(self, trouble: &Trouble) {
+        *self.lane.failed.lock() = Some((Instant::now(), trouble.clone()));
+    }
+
+    fn take_idle(&self) -> Option<Box<Link>> {
+        self.lane.idle.lock().pop()
+    }
+}

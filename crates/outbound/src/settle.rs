@@ -1,0 +1,383 @@
+//! From what happened to what is durable: one settlement for an attempt, its reports inside, then records, log and metrics.
+//!
+//! The order is the promise: reports to senders are committed with the marks they explain, and the queue hears of an
+//! attempt only when its marks are durable. A crash before that makes the attempt again; it never loses it.
+
+use std::time::Duration;
+
+use pintle_mail::{NextHop, Recipient, Reply, UnixTime};
+use pintle_record::{Bounce, Deferral, Delivery, Discard, Expiration, Job, Peer, Record, Report, Unreported};
+use pintle_smtp::client::Speaker;
+use pintle_spool::{
+    Change, Disposition, NewMessage, Pending, Settled, Settlement, SpoolError, Status, Stored,
+};
+
+use crate::bounce::{self, Child};
+use crate::shared::Shared;
+
+/// How long to wait before a settlement that the spool refused is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// What happened to one recipient.
+#[derive(Debug, Clone)]
+pub(crate) struct Fate {
+    /// [`Recipient::id`].
+    pub(crate) recipient: u32,
+    pub(crate) end: End,
+    /// What decided it; for an expiry what the last attempt came to.
+    pub(crate) reply: Option<Reply>,
+    pub(crate) speaker: Speaker,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Somebody took the message; this is what the sender may want to hear.
+    Delivered(Success),
+    /// Not before this time.
+    Deferred(UnixTime),
+    /// Never.
+    Failed(Telling),
+    /// Too late.
+    Expired(Telling),
+    /// Dropped on purpose.
+    Discarded,
+}
+
+/// Who reports a success that the sender asked to hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Success {
+    /// The next hop, which takes DSN parameters.
+    NextHop,
+    /// We: this was the last stop.
+    Delivered,
+    /// We, since the next hop will not (RFC 3461 section 6.1).
+    Relayed,
+}
+
+/// Whether a failure may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// If the sender wants to hear.
+    Due,
+    /// A plugin, the operator or a quarantine forbids it.
+    Suppressed,
+}
+
+impl Fate {
+    /// An operator's decision; the recipient's number is filled in by [`all_pending`].
+    pub(crate) fn by_operator(fate: Disposition, reply: Reply) -> Self {
+        let end = match fate {
+            Disposition::Failed => End::Failed(Telling::Due),
+            Disposition::Expired => End::Expired(Telling::Due),
+            Disposition::Delivered | Disposition::Discarded => End::Discarded,
+        };
+        Self {
+            recipient: 0,
+            end,
+            reply: Some(reply),
+            speaker: Speaker::Us,
+        }
+    }
+}
+
+/// The circumstances of an attempt.
+pub(crate) struct Trial {
+    pub(crate) next_hop: NextHop,
+    pub(crate) peer: Peer,
+    /// 1 for the first; 0 when nothing was tried.
+    pub(crate) attempt: u32,
+    pub(crate) took: Duration,
+    /// Who decided, when it was not the next hop.
+    pub(crate) by: Option<String>,
+    /// Where a discard was decided.
+    pub(crate) stage: &'static str,
+}
+
+impl Trial {
+    /// Nothing was tried.
+    pub(crate) fn none(next_hop: NextHop) -> Self {
+        Self {
+            next_hop,
+            peer: Peer::default(),
+            attempt: 0,
+            took: Duration::ZERO,
+            by: None,
+            stage: "deliver",
+        }
+    }
+}
+
+/// The same fate for every recipient that is not done.
+pub(crate) fn all_pending(stored: &Stored, fate: &Fate) -> Vec<Fate> {
+    let pending = stored
+        .recipients
+        .iter()
+        .filter(|state| state.status.pending().is_some());
+    pending
+        .map(|state| Fate {
+            recipient: state.id,
+            ..fate.clone()
+        })
+        .collect()
+}
+
+/// Settles what an operator decided; a refusal is the operator's to see.
+pub(crate) async fn once(shared: &Shared, stored: &Stored, fates: &[Fate]) -> Result<Settled, SpoolError> {
+    let trial = Trial {
+        by: Some("operator".to_owned()),
+        ..Trial::none(shared.config.load().routes.next_hop(""))
+    };
+    let children = bounce::children(shared, stored, &trial, fates).await;
+    let settled = shared.spool.settle(settlement(stored, fates, &children)).await?;
+    tell(shared, stored, &trial, fates, &children);
+    Ok(settled)
+}
+
+/// Settles an attempt. While the spool refuses, the attempt stays under way, so that what has been delivered is not
+/// delivered again; gives up only where the spool will never take it.
+pub(crate) async fn durably(
+    shared: &Shared,
+    stored: &Stored,
+    trial: &Trial,
+    fates: &[Fate],
+) -> Result<(), SpoolError> {
+    if fates.is_empty() {
+        return Ok(());
+    }
+    let children = bounce::children(shared, stored, trial, fates).await;
+    loop {
+        let error = match shared.spool.settle(settlement(stored, fates, &children)).await {
+            Ok(_) => break,
+            Err(error) => error,
+        };
+        match error {
+            SpoolError::Full | SpoolError::Broken(_) | SpoolError::Store(_) => {
+                tracing::error!(queue_id = %stored.id, %error, "an attempt's outcome cannot be stored; trying again");
+                let at = shared.clock.now().plus(AGAIN);
+                shared.clock.sleep_until(at).await;
+            }
+            error => return Err(error),
+        }
+    }
+    tell(shared, stored, trial, fates, &children);
+    Ok(())
+}
+
+fn settlement(stored: &Stored, fates: &[Fate], children: &[Child]) -> Settlement {
+    Settlement {
+        id: stored.id,
+        changes: fates.iter().map(|fate| change(stored, fate)).collect(),
+        children: children.iter().map(|child| copy(&child.message)).collect(),
+    }
+}
+
+fn change(stored: &Stored, fate: &Fate) -> Change {
+    let status = match fate.end {
+        End::Delivered(_) => Status::Done(Disposition::Delivered),
+        End::Failed(_) => Status::Done(Disposition::Failed),
+        End::Expired(_) => Status::Done(Disposition::Expired),
+        End::Discarded => Status::Done(Disposition::Discarded),
+        End::Deferred(next_attempt) => {
+            let before = pending(stored, fate.recipient);
+            Status::Pending(Pending {
+                attempts: before.map_or(0, |pending| pending.attempts).saturating_add(1),
+                next_attempt,
+                last: fate.reply.clone(),
+                warned: before.is_some_and(|pending| pending.warned),
+            })
+        }
+    };
+    Change {
+        recipient: fate.recipient,
+        status,
+    }
+}
+
+/// How a recipient stood when the message was loaded.
+pub(crate) fn pending(stored: &Stored, id: u32) -> Option<&Pending> {
+    stored
+        .recipients
+        .iter()
+        .find(|state| state.id == id)?
+        .status
+        .pending()
+}
+
+pub(crate) fn recipient(stored: &Stored, id: u32) -> Option<&Recipient> {
+    let mut recipients = stored.entry.envelope.recipients.iter();
+    recipients.find(|recipient| recipient.id == id)
+}
+
+/// A settlement consumes what it commits, and may have to be tried again. All parts but the entry are shared.
+fn copy(message: &NewMessage) -> NewMessage {
+    NewMessage {
+        id: message.id,
+        head: message.head.clone(),
+        content: message.content.clone(),
+        entry: message.entry.clone(),
+    }
+}
+
+/// Log, records and metrics of what is durable now.
+fn tell(shared: &Shared, stored: &Stored, trial: &Trial, fates: &[Fate], children: &[Child]) {
+    for fate in fates {
+        let Some(recipient) = recipient(stored, fate.recipient) else {
+            continue;
+        };
+        count(fate, trial);
+        log(stored, trial, fate, recipient);
+        if shared.records.wanted() {
+            shared
+                .records
+                .record(record(shared, stored, trial, fate, recipient, children));
+        }
+    }
+    for child in children {
+        metrics::counter!("pintle_reports_total", "kind" => kind_name(child)).increment(1);
+        tracing::info!(queue_id = %stored.id, report = %child.message.id, to = %child.to, kind = kind_name(child), "reported");
+        shared.records.record(Record::Report(Report {
+            time: shared.clock.now(),
+            id: child.message.id,
+            about: stored.id,
+            kind: child.kind,
+            to: child.to.clone(),
+            recipients: child
+                .about
+                .iter()
+                .filter_map(|id| recipient(stored, *id))
+                .map(|r| r.address.clone())
+                .collect(),
+        }));
+    }
+}
+
+fn kind_name(child: &Child) -> &'static str {
+    match child.kind {
+        pintle_record::ReportKind::Failure => "failure",
+        pintle_record::ReportKind::Delay => "delay",
+        pintle_record::ReportKind::Success => "success",
+    }
+}
+
+fn name(end: End) -> &'static str {
+    match end {
+        End::Delivered(_) => "delivered",
+        End::Deferred(_) => "deferred",
+        End::Failed(_) => "failed",
+        End::Expired(_) => "expired",
+        End::Discarded => "discarded",
+    }
+}
+
+fn count(fate: &Fate, trial: &Trial) {
+    metrics::counter!("pintle_deliveries_total", "outcome" => name(fate.end)).increment(1);
+    if trial.attempt > 0 {
+        metrics::histogram!("pintle_delivery_attempt_seconds").record(trial.took.as_secs_f64());
+    }
+}
+
+fn log(stored: &Stored, trial: &Trial, fate: &Fate, recipient: &Recipient) {
+    let reply = fate.reply.as_ref().map(tracing::field::display);
+    let (host, outcome) = (trial.peer.host.as_deref(), name(fate.end));
+    let by = trial.by.as_deref();
+    match fate.end {
+        End::Deferred(next) => tracing::info!(queue_id = %stored.id, recipient = %recipient.address,
+            next_hop = %trial.next_hop, host, reply, attempt = trial.attempt, by, next_attempt = %next, outcome),
+        _ => tracing::info!(queue_id = %stored.id, recipient = %recipient.address,
+            next_hop = %trial.next_hop, host, reply, attempt = trial.attempt, by, outcome),
+    }
+}
+
+fn record(
+    shared: &Shared,
+    stored: &Stored,
+    trial: &Trial,
+    fate: &Fate,
+    recipient: &Recipient,
+    children: &[Child],
+) -> Record {
+    let time = shared.clock.now();
+    let job = Job {
+        time,
+        id: stored.id,
+        sender: stored.entry.envelope.sender.clone(),
+        recipient: recipient.address.clone(),
+        next_hop: trial.next_hop.clone(),
+        attempt: trial.attempt,
+        age_ms: millis(time.since(stored.entry.received)),
+        size: stored.head.len() as u64 + stored.body.size(),
+    };
+    let reply = fate.reply.clone();
+    let words = |reply: Option<Reply>| reply.unwrap_or_else(|| Reply::plain(250, ""));
+    let report = children
+        .iter()
+        .find(|child| child.about.contains(&fate.recipient))
+        .map(|child| child.message.id);
+    let unreported = |telling| match report {
+        Some(_) => None,
+        None => Some(why_unreported(stored, telling)),
+    };
+    let peer = trial.peer.clone();
+    match fate.end {
+        End::Delivered(_) => Record::Delivery(Delivery {
+            job,
+            peer,
+            reply: words(reply),
+            took_ms: millis(trial.took),
+        }),
+        End::Deferred(next_attempt) => Record::Deferral(Deferral {
+            job,
+            peer,
+            reply: words(reply),
+            next_attempt,
+        }),
+        End::Failed(telling) => Record::Bounce(Bounce {
+            job,
+            peer,
+            reply: words(reply),
+            report,
+            unreported: unreported(telling),
+        }),
+        End::Expired(telling) => Record::Expiration(Expiration {
+            job,
+            reply,
+            report,
+            unreported: unreported(telling),
+        }),
+        End::Discarded => Record::Discard(Discard {
+            time,
+            id: stored.id,
+            stage: trial.stage.to_owned(),
+            sender: stored.entry.envelope.sender.clone(),
+            recipients: vec![recipient.address.clone()],
+            by: trial.by.clone(),
+        }),
+    }
+}
+
+fn why_unreported(stored: &Stored, telling: Telling) -> Unreported {
+    if stored.entry.envelope.sender.is_null() {
+        Unreported::NullSender
+    } else if telling == Telling::Suppressed {
+        Unreported::Suppressed
+    } else {
+        Unreported::NotWanted
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Settles a delay warning; one that the spool refuses is let go, since delivery matters more than news of it.
+pub(crate) async fn warned(shared: &Shared, stored: &Stored, changes: Settlement, children: &[Child]) {
+    let settlement = Settlement {
+        children: children.iter().map(|child| copy(&child.message)).collect(),
+        ..changes
+    };
+    match shared.spool.settle(settlement).await {
+        Ok(_) => tell(shared, stored, &Trial::none(NextHop::Discard), &[], children),
+        Err(error) => tracing::warn!(queue_id = %stored.id, %error, "no delay warning"),
+    }
+}

@@ -1,0 +1,296 @@
+//! The hooks around an attempt: what judges see, what their verdicts mean here, and what becomes of their edits.
+//!
+//! A judge sees session and transaction as they were frozen at the commit, the message as it lies in the spool, and the
+//! attempt. Its edits hold for this attempt alone: the spool's copy never changes, and the next attempt begins afresh.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pintle_mail::{
+    BodyType, Bytes, EnhancedCode, Envelope, HeaderBlock, Recipient, Reply, SessionId, TlsPolicy,
+};
+use pintle_policy::{
+    Call, Decision, Delivery, Frozen, Hook, Message, Notes, Outcome, Session, Step, Verdict, View,
+};
+use pintle_queue::Attempt;
+use pintle_record::{PluginFault, PluginVerdict, Record};
+use pintle_spool::{Hold, Stored};
+
+use crate::Config;
+use crate::plan::{Plan, Target, policy_of};
+use crate::shared::Shared;
+
+/// What the Deliver stage came to.
+pub(crate) enum Staged {
+    /// Deliver so.
+    Go(Box<Plan>),
+    /// Somebody decided otherwise.
+    Decided(Ruled),
+}
+
+/// What was decided in place of a delivery.
+pub(crate) struct Ruled {
+    pub(crate) ruling: Ruling,
+    /// Who decided.
+    pub(crate) by: Option<String>,
+    /// Where the message would have gone.
+    pub(crate) plan: Box<Plan>,
+}
+
+/// A verdict as it reads here.
+pub(crate) enum Ruling {
+    /// The recipients fail.
+    Fail(Reply),
+    /// Not now.
+    Defer(Reply),
+    /// The copies of these recipients are dropped.
+    Discard,
+    /// The message is held.
+    Hold(Hold),
+}
+
+/// Asks the judges before an attempt.
+pub(crate) async fn deliver(shared: &Shared, config: &Config, stored: &Stored, attempt: &Attempt) -> Staged {
+    let plan = first_plan(config, stored, attempt);
+    let chain = shared.chain.load_full();
+    if !chain.wants(Hook::Deliver) && !chain.wants(Hook::DeliveryResult) {
+        return Staged::Go(Box::new(plan));
+    }
+    let mut view = view_of(shared, stored, attempt, &plan);
+    let decision = chain.judge(&Call::Deliver, &mut view).await;
+    tell_steps(shared, stored, Hook::Deliver, &decision.steps);
+    let plan = Box::new(edited(plan, view, config));
+    ruled(decision, plan)
+}
+
+/// Tells the judges how the attempt ended; what they change of retry and reports is in the plan afterwards.
+pub(crate) async fn result(shared: &Shared, stored: &Stored, plan: &mut Plan, outcomes: Vec<Outcome>) {
+    let chain = shared.chain.load_full();
+    if !chain.wants(Hook::DeliveryResult) {
+        return;
+    }
+    let Some(mut view) = plan.view.take() else {
+        return;
+    };
+    let outcomes: Arc<[Outcome]> = outcomes.into();
+    let steps = chain.delivery_result(&outcomes, &mut view).await;
+    tell_steps(shared, stored, Hook::DeliveryResult, &steps);
+    if let Some(delivery) = view.delivery {
+        plan.retry_after = delivery.retry_after;
+        plan.no_bounce.clone_from(&delivery.no_bounce);
+    }
+}
+
+fn first_plan(config: &Config, stored: &Stored, attempt: &Attempt) -> Plan {
+    let entry = &stored.entry;
+    let mut target = Target::of(&attempt.next_hop, config);
+    if entry.envelope.params.require_tls {
+        // RFC 8689 section 4.2.1: every hop is authenticated; REQUIRETLS itself the session asks for.
+        target.tls = TlsPolicy::Verified;
+    }
+    Plan {
+        id: stored.id,
+        envelope: envelope_for(stored, &attempt.recipients),
+        head: stored.head.clone(),
+        body: Arc::clone(&stored.body),
+        has_8bit: entry.has_8bit,
+        target,
+        retry_after: None,
+        no_bounce: Vec::new(),
+        view: None,
+    }
+}
+
+/// The envelope of those recipients of the attempt that are still pending, with the parameters that the content needs
+/// rather than those that the client gave.
+fn envelope_for(stored: &Stored, ids: &[u32]) -> Envelope {
+    let whole = &stored.entry.envelope;
+    let mut params = whole.params.clone();
+    params.smtputf8 = stored.entry.needs_smtputf8;
+    if stored.entry.has_8bit && params.body == BodyType::SevenBit {
+        params.body = BodyType::EightBitMime;
+    }
+    let pending = |id: u32| {
+        let mut states = stored.recipients.iter();
+        states.any(|state| state.id == id && state.status.pending().is_some())
+    };
+    let chosen = |recipient: &&Recipient| ids.contains(&recipient.id) && pending(recipient.id);
+    Envelope {
+        sender: whole.sender.clone(),
+        params,
+        recipients: whole.recipients.iter().filter(chosen).cloned().collect(),
+    }
+}
+
+fn view_of(shared: &Shared, stored: &Stored, attempt: &Attempt, plan: &Plan) -> View {
+    let envelope = stored.entry.envelope.clone();
+    let mut view = match Frozen::from_bytes(&stored.entry.context) {
+        Ok(frozen) => frozen.thaw(stored.id, envelope),
+        Err(error) => {
+            if !stored.entry.context.is_empty() {
+                tracing::error!(queue_id = %stored.id, %error, "what was known of the session cannot be read");
+            }
+            let mut view = View::of(own_session(stored));
+            view.transaction = Some(Arc::new(pintle_policy::Transaction::new(stored.id, envelope)));
+            view
+        }
+    };
+    let mut message = Message::new(
+        HeaderBlock::parse(without_empty_line(&plan.head)),
+        Some(Arc::clone(&plan.body)),
+    );
+    message.has_8bit = stored.entry.has_8bit;
+    view.message = Some(Arc::new(message));
+    view.delivery = Some(Arc::new(Delivery {
+        attempt: attempt.attempts.saturating_add(1),
+        age: shared.clock.now().since(stored.entry.received),
+        recipients: plan.envelope.recipients.clone(),
+        next_hop: plan.target.next_hop.clone(),
+        tls: plan.target.tls,
+        source: None,
+        credentials: None,
+        retry_after: None,
+        no_bounce: Vec::new(),
+    }));
+    view
+}
+
+/// Messages that we wrote ourselves came in no session; their judges see one with ourselves.
+fn own_session(stored: &Stored) -> Session {
+    let nowhere = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
+    Session {
+        id: SessionId::from_bytes(stored.id.to_bytes()),
+        listener: "local".to_owned(),
+        client: nowhere,
+        local: nowhere,
+        started: stored.entry.received,
+        hello: None,
+        esmtp: true,
+        tls: None,
+        identity: None,
+        trusted: true,
+        extensions: Vec::new(),
+        notes: Notes::default(),
+        facts: BTreeMap::new(),
+    }
+}
+
+fn without_empty_line(head: &Bytes) -> Bytes {
+    let end = match head.as_ref() {
+        b"\r\n" => 0,
+        head if head.ends_with(b"\r\n\r\n") => head.len() - 2,
+        head => head.len(),
+    };
+    head.slice(..end)
+}
+
+/// The plan as the edits leave it.
+fn edited(mut plan: Plan, view: View, config: &Config) -> Plan {
+    if let Some(transaction) = &view.transaction {
+        plan.envelope.sender = transaction.envelope.sender.clone();
+        let now = |recipient: Recipient| transaction.recipient(recipient.id).cloned();
+        plan.envelope.recipients = std::mem::take(&mut plan.envelope.recipients)
+            .into_iter()
+            .filter_map(now)
+            .collect();
+    }
+    if let Some(message) = &view.message {
+        let header = message.header.as_bytes();
+        if header.as_ptr() != plan.head.as_ptr() || header.len() + 2 != plan.head.len() {
+            plan.head = [header.as_ref(), b"\r\n"].concat().into();
+        }
+        if let Some(body) = &message.body {
+            plan.body = Arc::clone(body);
+        }
+        plan.has_8bit |= message.has_8bit;
+        if plan.has_8bit && plan.envelope.params.body == BodyType::SevenBit {
+            plan.envelope.params.body = BodyType::EightBitMime;
+        }
+    }
+    if let Some(delivery) = &view.delivery {
+        // A judge that chose another next hop, and said nothing of TLS, gets what that one's configuration says.
+        let moved = delivery.next_hop != plan.target.next_hop && delivery.tls == plan.target.tls;
+        plan.target = Target {
+            tls: if moved {
+                policy_of(&delivery.next_hop, config)
+            } else {
+                delivery.tls
+            },
+            next_hop: delivery.next_hop.clone(),
+            source: delivery.source,
+            credentials: delivery.credentials.clone(),
+        };
+        plan.retry_after = delivery.retry_after;
+        plan.no_bounce.clone_from(&delivery.no_bounce);
+    }
+    if plan.envelope.params.require_tls {
+        // What the sender demanded no judge can take back.
+        plan.target.tls = TlsPolicy::Verified;
+    }
+    plan.view = Some(view);
+    plan
+}
+
+fn ruled(decision: Decision, plan: Box<Plan>) -> Staged {
+    // RFC 3463 section 3.8: X.7.1, delivery not authorised.
+    let refused = |code, class| {
+        Reply::new(
+            code,
+            EnhancedCode(class, 7, 1),
+            "refused by the policy of this gateway",
+        )
+    };
+    let ruling = match decision.verdict {
+        Verdict::Next | Verdict::Accept => return Staged::Go(plan),
+        Verdict::Reject(reply) => Ruling::Fail(reply.unwrap_or_else(|| refused(554, 5))),
+        // There is no session to close here: what is left of that verdict is "not now".
+        Verdict::Defer(reply) | Verdict::Close(reply) => {
+            Ruling::Defer(reply.unwrap_or_else(|| refused(451, 4)))
+        }
+        Verdict::Discard => Ruling::Discard,
+        Verdict::Quarantine(name) => Ruling::Hold(Hold::Quarantine(name)),
+    };
+    Staged::Decided(Ruled {
+        ruling,
+        by: decision.by.map(|by| by.to_string()),
+        plan,
+    })
+}
+
+fn tell_steps(shared: &Shared, stored: &Stored, hook: Hook, steps: &[Step]) {
+    for step in steps {
+        let time = shared.clock.now();
+        let (plugin, hook, verdict) = (
+            step.judge.to_string(),
+            hook.name().to_owned(),
+            step.verdict.to_owned(),
+        );
+        let id = Some(stored.id);
+        let record = match &step.fault {
+            Some(fault) => {
+                tracing::warn!(queue_id = %stored.id, plugin, hook, fault = fault.kind.name(), text = fault.text, verdict,
+                    "a plugin failed");
+                Record::PluginFault(PluginFault {
+                    time,
+                    plugin,
+                    hook,
+                    kind: fault.kind.name().to_owned(),
+                    text: fault.text.clone(),
+                    verdict,
+                    session: None,
+                    id,
+                })
+            }
+            None if step.verdict == "next" => continue,
+            None => Record::PluginVerdict(PluginVerdict {
+                time,
+                plugin,
+                hook,
+                verdict,
+                session: None,
+                id,
+            }),
+        };
+        shared.records.record(record);
+    }
+}
