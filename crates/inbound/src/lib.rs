@@ -18,7 +18,7 @@ mod stream;
 pub mod users;
 
 pub use config::{AuthOffer, Config, ListenerConfig, Rules, TlsMode};
-pub use listener::{Inbound, Parts, StartError};
+pub use listener::{Inbound, Parts, Reload, StartError};
 pub use permits::SessionLimits;
 pub use relay::Domains;
 pub use users::{Secret, Users};

@@ -58,6 +58,17 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<Arc<ServerTls>>,
 }
 
+/// Changes what can be changed while sessions run.
+#[derive(Clone)]
+pub struct Reload(Arc<Shared>);
+
+impl Reload {
+    /// Replaces the rules for every decision from now on.
+    pub fn replace(&self, rules: Rules) {
+        self.0.rules.store(Arc::new(rules));
+    }
+}
+
 /// A listener cannot be started. The operator must act.
 #[derive(Debug)]
 pub enum StartError {
@@ -158,9 +169,10 @@ impl Inbound {
         &self.addresses
     }
 
-    /// Replaces the rules for every decision from now on.
-    pub fn replace_rules(&self, rules: Rules) {
-        self.shared.rules.store(Arc::new(rules));
+    /// For whoever reads the configuration again.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        Reload(Arc::clone(&self.shared))
     }
 
     /// Stops accepting, lets open transactions finish within `grace`, and waits for the last session to end.

@@ -1,0 +1,396 @@
+//! The receiving side as a client meets it: real sockets, real TLS, a spool in memory, judges that say what a test wants.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use pintle_inbound::{
+    AuthOffer, Config, Domains, Inbound, ListenerConfig, Parts, Rules, Secret, SessionLimits, TlsMode, Users,
+};
+use pintle_mail::{HeaderEdit, Position, Reply};
+use pintle_policy::{Call, Chain, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
+use pintle_record::{Record, Sink};
+use pintle_smtp::server::{self, Extension};
+use pintle_spool::{Health, Memory, Spool, Stored};
+use pintle_testkit::{Client, TestCa};
+use pintle_tls::{CertificateSource, ServerConfig, ServerTls};
+
+/// A gateway without its sending half.
+struct Gate {
+    inbound: Inbound,
+    spool: Arc<Memory>,
+    records: Arc<Kept>,
+    ca: TestCa,
+}
+
+/// Keeps records for a test to look at.
+#[derive(Default)]
+struct Kept(Mutex<Vec<Record>>);
+
+impl Sink for Kept {
+    fn record(&self, record: Record) {
+        self.0.lock().unwrap().push(record);
+    }
+}
+
+/// A judge made of a function.
+struct Says<F> {
+    name: Arc<str>,
+    hook: Hook,
+    rule: F,
+}
+
+impl<F: Fn(&Call, &View) -> Ruling + Send + Sync + 'static> Judge for Says<F> {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn hooks(&self) -> Hooks {
+        Hooks::NONE.with(self.hook)
+    }
+
+    fn judge(&self, call: Call, view: View) -> BoxFuture<'_, Ruling> {
+        // A judge that is not ready at once makes the session flush its replies and wait.
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            (self.rule)(&call, &view)
+        })
+    }
+}
+
+fn says(hook: Hook, rule: impl Fn(&Call, &View) -> Ruling + Send + Sync + 'static) -> Arc<dyn Judge> {
+    Arc::new(Says {
+        name: "test".into(),
+        hook,
+        rule,
+    })
+}
+
+fn verdict(hook: Hook, verdict: Verdict) -> Arc<dyn Judge> {
+    says(hook, move |_, _| verdict.clone().into())
+}
+
+fn edits(hook: Hook, edits: Vec<Edit>) -> Arc<dyn Judge> {
+    says(hook, move |_, _| Ruling {
+        verdict: Verdict::Next,
+        edits: edits.clone(),
+        fault: None,
+    })
+}
+
+fn listener(tls: TlsMode) -> ListenerConfig {
+    let mut smtp = server::Config {
+        hostname: "gate.example".to_owned(),
+        ..server::Config::default()
+    };
+    if tls == TlsMode::StartTls {
+        smtp = smtp.with(Extension::StartTls);
+    }
+    ListenerConfig {
+        name: "mx".to_owned(),
+        addresses: vec!["127.0.0.1:0".parse().unwrap()],
+        tls,
+        auth: AuthOffer::Offered,
+        trusted: Vec::new(),
+        limits: SessionLimits::default(),
+        handshake_timeout: Duration::from_secs(60),
+        smtp: Arc::new(smtp.with(Extension::Auth)),
+    }
+}
+
+fn gate(listener: ListenerConfig, judges: Vec<Arc<dyn Judge>>) -> Gate {
+    let ca = TestCa::new();
+    let folder = pintle_testkit::TempDir::new().unwrap();
+    let leaf = ca.issue(&["gate.example"]).write(folder.path(), "gate");
+    let certificates = vec![CertificateSource::Files {
+        chain: leaf.chain,
+        key: leaf.key,
+    }];
+    let tls = ServerTls::load(&ServerConfig {
+        certificates,
+        client_certificates: pintle_tls::ClientCertificates::Ignore,
+    })
+    .unwrap();
+    let spool = Arc::new(Memory::new());
+    let records = Arc::new(Kept::default());
+    let rules = Rules {
+        domains: Domains::new(["ours.example"]),
+        users: Users::new(HashMap::from([(
+            "ann".to_owned(),
+            Secret::Plain("secret".to_owned()),
+        )])),
+        ..Rules::default()
+    };
+    let config = Config {
+        hostname: "gate.example".to_owned(),
+        listeners: vec![listener],
+        rules,
+    };
+    let parts = Parts {
+        spool: Arc::clone(&spool) as Arc<dyn Spool>,
+        chain: Arc::new(ArcSwap::from_pointee(Chain::new(judges))),
+        records: Arc::clone(&records) as Arc<dyn Sink>,
+        tls: Some(Arc::new(tls)),
+    };
+    let inbound = Inbound::start(config, parts).unwrap();
+    Gate {
+        inbound,
+        spool,
+        records,
+        ca,
+    }
+}
+
+impl Gate {
+    async fn client(&self) -> Client {
+        Client::connect(self.inbound.addresses()[0].1).await
+    }
+
+    /// The one message in the spool, if there is one: its header and body as text.
+    async fn only(&self) -> Option<(Stored, String, String)> {
+        let waiting = self.spool.claim(None, 10).await.unwrap();
+        assert!(waiting.len() <= 1);
+        let stored = self.spool.load(waiting.first()?.id).await.unwrap();
+        let head = String::from_utf8(stored.head.to_vec()).unwrap();
+        let body = stored.body.read(0, 1 << 20).await.unwrap();
+        Some((stored, head, String::from_utf8(body.to_vec()).unwrap()))
+    }
+
+    fn events(&self) -> Vec<&'static str> {
+        self.records.0.lock().unwrap().iter().map(Record::event).collect()
+    }
+}
+
+const MESSAGE: &[u8] = b"Subject: one\r\nX-Keep: as  it\r\n  was\r\n\r\nfirst\r\n..dots\r\n";
+
+#[tokio::test]
+async fn a_message_is_kept_as_sent_beneath_our_trace_field() {
+    let gate = gate(listener(TlsMode::None), Vec::new());
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    let reply = client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
+    let (stored, head, body) = gate.only().await.unwrap();
+    assert!(reply.text().contains(&stored.id.to_string()), "{reply:?}");
+    let (trace, rest) = head.split_at(head.find("Subject").unwrap());
+    assert!(
+        trace.starts_with("Received: from client.example ([127.0.0.1])"),
+        "{trace}"
+    );
+    assert!(
+        trace.contains("by gate.example with ESMTP") && trace.contains("for <b@ours.example>"),
+        "{trace}"
+    );
+    assert_eq!(rest, "Subject: one\r\nX-Keep: as  it\r\n  was\r\n\r\n");
+    assert_eq!(body, "first\r\n..dots\r\n");
+    assert_eq!(stored.entry.envelope.sender.as_str(), "a@x.example");
+    assert_eq!(gate.events(), ["reception"]);
+}
+
+#[tokio::test]
+async fn strangers_cannot_relay_whatever_plugins_accept() {
+    let gate = gate(
+        listener(TlsMode::None),
+        vec![verdict(Hook::Rcpt, Verdict::Accept)],
+    );
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    for other in [
+        "b@other.example",
+        "b%other.example@ours.example",
+        "\"b@other.example\"@ours.example",
+    ] {
+        let reply = client.ask(&format!("RCPT TO:<{other}>"), 550).await;
+        assert!(reply.text().contains("5.7.1"), "{reply:?}");
+    }
+    client.ask("RCPT TO:<postmaster>", 250).await;
+}
+
+#[tokio::test]
+async fn a_grant_lets_one_recipient_leave() {
+    let judge = says(Hook::Rcpt, |call, _| {
+        let Call::Recipient(id) = call else {
+            return Verdict::Next.into();
+        };
+        Ruling {
+            verdict: Verdict::Next,
+            edits: vec![Edit::GrantRelay(*id)],
+            fault: None,
+        }
+    });
+    let gate = gate(listener(TlsMode::None), vec![judge]);
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.deliver("a@x.example", &["b@other.example"], MESSAGE).await;
+    assert!(gate.only().await.is_some());
+}
+
+#[tokio::test]
+async fn a_recipient_that_a_plugin_adds_is_judged_like_any_other() {
+    let address = pintle_mail::Address::parse("spy@other.example", pintle_mail::Charset::Ascii).unwrap();
+    let gate = gate(
+        listener(TlsMode::None),
+        vec![edits(Hook::Message, vec![Edit::AddRecipient(99, address)])],
+    );
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.envelope("a@x.example", &["b@ours.example"]).await;
+    client.send_data(MESSAGE).await;
+    client.expect(550).await;
+    assert!(gate.only().await.is_none());
+}
+
+#[tokio::test]
+async fn who_authenticates_over_tls_may_relay() {
+    let gate = gate(listener(TlsMode::StartTls), Vec::new());
+    let mut client = gate.client().await;
+    let reply = client.hello("client.example").await;
+    assert!(!reply.offers("AUTH"), "no password in the clear: {reply:?}");
+    let mut client = client.starttls(gate.ca.client_config(), "gate.example").await;
+    assert!(client.ask("EHLO client.example", 250).await.offers("AUTH"));
+    // "\0ann\0wrong", then "\0ann\0secret".
+    client.ask("AUTH PLAIN AGFubgB3cm9uZw==", 535).await;
+    client.ask("AUTH PLAIN AGFubgBzZWNyZXQ=", 235).await;
+    client.deliver("a@x.example", &["b@other.example"], MESSAGE).await;
+    let (_, head, _) = gate.only().await.unwrap();
+    assert!(head.contains("with ESMTPSA") && head.contains("(TLSv1.3"), "{head}");
+}
+
+#[tokio::test]
+async fn implicit_tls_begins_with_the_first_octet() {
+    let gate = gate(listener(TlsMode::Implicit), Vec::new());
+    let address = gate.inbound.addresses()[0].1;
+    let mut client = Client::connect_tls(address, gate.ca.client_config(), "gate.example").await;
+    client.hello("client.example").await;
+    client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
+    assert!(gate.only().await.is_some());
+}
+
+#[tokio::test]
+async fn edits_change_what_is_stored_and_nothing_else() {
+    let header = HeaderEdit::Add {
+        at: Position::Bottom,
+        name: "X-New".to_owned(),
+        value: "yes".to_owned(),
+    };
+    let body = vec![
+        Piece::Copy { offset: 0, len: 7 },
+        Piece::Bytes("footer\r\n".into()),
+    ];
+    let judge = edits(Hook::Message, vec![Edit::Headers(vec![header]), Edit::Body(body)]);
+    let gate = gate(listener(TlsMode::None), vec![judge]);
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
+    let (_, head, body) = gate.only().await.unwrap();
+    assert!(
+        head.ends_with("Subject: one\r\nX-Keep: as  it\r\n  was\r\nX-New: yes\r\n\r\n"),
+        "{head}"
+    );
+    assert_eq!(body, "first\r\nfooter\r\n");
+}
+
+#[tokio::test]
+async fn each_verdict_has_its_reply() {
+    let custom = Reply::new(450, pintle_mail::EnhancedCode(4, 7, 1), "come back later");
+    for (hook, said, code, words) in [
+        (Hook::Mail, Verdict::Reject(None), 550, "5.7.1"),
+        (Hook::Mail, Verdict::Defer(Some(custom)), 450, "come back later"),
+        (Hook::Mail, Verdict::Close(None), 421, "4.7.0"),
+    ] {
+        let gate = gate(listener(TlsMode::None), vec![verdict(hook, said.clone())]);
+        let mut client = gate.client().await;
+        client.hello("client.example").await;
+        let reply = client.ask("MAIL FROM:<a@x.example>", code).await;
+        assert!(reply.text().contains(words), "{said:?}: {reply:?}");
+        assert_eq!(gate.events(), ["plugin-verdict", "rejection"]);
+    }
+}
+
+#[tokio::test]
+async fn discarded_mail_is_answered_with_yes_and_recorded() {
+    let gate = gate(
+        listener(TlsMode::None),
+        vec![verdict(Hook::Message, Verdict::Discard)],
+    );
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
+    assert!(gate.only().await.is_none());
+    assert_eq!(gate.events(), ["plugin-verdict", "discard"]);
+}
+
+#[tokio::test]
+async fn quarantined_mail_is_kept_and_held() {
+    let gate = gate(
+        listener(TlsMode::None),
+        vec![verdict(Hook::Rcpt, Verdict::Quarantine("odd".to_owned()))],
+    );
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
+    let (stored, ..) = gate.only().await.unwrap();
+    assert_eq!(
+        stored.entry.hold,
+        Some(pintle_spool::Hold::Quarantine("odd".to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn a_looping_message_is_refused() {
+    let gate = gate(listener(TlsMode::None), Vec::new());
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.envelope("a@x.example", &["b@ours.example"]).await;
+    let mut message = b"Received: from a by b; now\r\n".repeat(30);
+    message.extend_from_slice(MESSAGE);
+    client.send_data(&message).await;
+    let reply = client.expect(554).await;
+    assert!(reply.text().contains("5.4.6"), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_before_the_data() {
+    let gate = gate(listener(TlsMode::None), Vec::new());
+    gate.spool.set_health(Health::Full);
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 452).await;
+}
+
+#[tokio::test]
+async fn one_address_gets_no_more_than_its_share() {
+    let mut listener = listener(TlsMode::None);
+    listener.limits = SessionLimits {
+        per_address: 1,
+        ..SessionLimits::default()
+    };
+    let gate = gate(listener, Vec::new());
+    let mut first = gate.client().await;
+    first.hello("client.example").await;
+    let mut second = Client::connect(gate.inbound.addresses()[0].1).await;
+    let reply = second.expect(421).await;
+    assert!(reply.text().contains("4.7.0"), "{reply:?}");
+    second.expect_closed().await;
+}
+
+#[tokio::test]
+async fn a_drain_lets_transactions_finish() {
+    let gate = gate(listener(TlsMode::None), Vec::new());
+    let mut idle = gate.client().await;
+    idle.hello("client.example").await;
+    let mut busy = gate.client().await;
+    busy.hello("client.example").await;
+    busy.envelope("a@x.example", &["b@ours.example"]).await;
+    let Gate { inbound, spool, .. } = gate;
+    let drain = tokio::spawn(inbound.drain(Duration::from_secs(120)));
+    idle.expect(421).await;
+    idle.expect_closed().await;
+    busy.send_data(MESSAGE).await;
+    busy.expect(250).await;
+    busy.expect(421).await;
+    drain.await.unwrap();
+    assert_eq!(spool.claim(None, 10).await.unwrap().len(), 1);
+}
