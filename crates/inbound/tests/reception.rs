@@ -1,5 +1,7 @@
 //! The receiving side as a client meets it: real sockets, real TLS, a spool in memory, judges that say what a test wants.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -255,7 +257,10 @@ async fn who_authenticates_over_tls_may_relay() {
     client.ask("AUTH PLAIN AGFubgBzZWNyZXQ=", 235).await;
     client.deliver("a@x.example", &["b@other.example"], MESSAGE).await;
     let (_, head, _) = gate.only().await.unwrap();
-    assert!(head.contains("with ESMTPSA") && head.contains("(TLSv1.3"), "{head}");
+    assert!(
+        head.contains("with ESMTPSA") && head.contains("(TLSv1.3"),
+        "{head}"
+    );
 }
 
 #[tokio::test]
