@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use rustix::fs::statvfs;
 
 use crate::SpoolError;
 use crate::content::{BLOCK, Charge, Content, OwnFile};
@@ -18,6 +19,9 @@ use crate::fault::{CrashPoint, Faults};
 
 /// What is gathered before it is written to a spilled draft's file; whole blocks, so that checksums fall into place.
 const WRITE: usize = 4 * BLOCK;
+
+/// Free inodes below which nothing is accepted, where the file system counts them.
+const INODES: u64 = 1024;
 
 /// How much memory drafts may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +81,7 @@ impl Draft {
     pub async fn append(&mut self, chunk: Bytes) -> Result<(), SpoolError> {
         if let State::Memory { bytes, charge } = &mut self.state {
             let fits = bytes.len() + chunk.len() <= self.desk.limits.in_memory;
-            let stays =
-                self.desk.folder.is_none() || fits && charge.grow(chunk.len(), self.desk.limits.budget);
+            let stays = self.desk.disk.is_none() || fits && charge.grow(chunk.len(), self.desk.limits.budget);
             if stays {
                 bytes.extend_from_slice(&chunk);
                 return Ok(());
@@ -155,7 +158,12 @@ impl Draft {
         spill.checksums.extend(bytes.chunks(BLOCK).map(crc32fast::hash));
         let (own, at, faults) = (spill.own.clone(), spill.written, self.desk.faults.clone());
         spill.written += bytes.len() as u64;
+        let disk = self.desk.disk.clone();
         blocking(move || {
+            // A large body that outgrows the room left must not take the reserve from bounces and state.
+            if disk.is_some_and(|disk| !disk.has_room()) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             faults.wrote(&own.path, at);
             own.file.write_all_at(&bytes, at)?;
             faults.check(CrashPoint::DraftSpilled)
@@ -169,7 +177,7 @@ impl Draft {
 /// What the drafts of one engine share: limits, the memory in use, and where they spill to.
 pub(crate) struct Desk {
     /// None where nothing can spill.
-    folder: Option<PathBuf>,
+    disk: Option<Disk>,
     limits: DraftLimits,
     used: Arc<AtomicUsize>,
     next_file: AtomicU64,
@@ -177,9 +185,9 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(folder: Option<PathBuf>, limits: DraftLimits, next_file: u64, faults: Faults) -> Self {
+    pub(crate) fn new(disk: Option<Disk>, limits: DraftLimits, next_file: u64, faults: Faults) -> Self {
         Self {
-            folder,
+            disk,
             limits,
             used: Arc::default(),
             next_file: AtomicU64::new(next_file),
@@ -189,10 +197,10 @@ impl Desk {
 
     fn new_file(&self) -> io::Result<OwnFile> {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
-        let folder = self
-            .folder
-            .as_ref()
-            .ok_or_else(|| io::Error::other("no folder to spill to"))?;
+        let disk = self.disk.as_ref();
+        let folder = &disk
+            .ok_or_else(|| io::Error::other("no folder to spill to"))?
+            .folder;
         let path = folder.join(format!("{number:016x}.body"));
         let file: File = OpenOptions::new()
             .read(true)
@@ -203,11 +211,52 @@ impl Desk {
     }
 }
 
+/// Where bodies go that leave memory, and how much room must stay on that disk.
+#[derive(Clone)]
+pub(crate) struct Disk {
+    pub(crate) folder: PathBuf,
+    pub(crate) reserve: u64,
+}
+
+impl Disk {
+    /// Whether there is room beyond the reserve. One system call, cheap enough to make for each message; a figure kept
+    /// from a moment ago would be wrong just when it matters.
+    pub(crate) fn has_room(&self) -> bool {
+        let Ok(disk) = statvfs(&self.folder) else {
+            return false;
+        };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        free >= self.reserve && (disk.f_files == 0 || disk.f_favail >= INODES)
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, SpoolError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| SpoolError::from_io(&error)),
         Err(_) => Err(SpoolError::Closed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_growing_body_leaves_the_reserve_alone() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let disk = Disk {
+            folder: folder.path().to_owned(),
+            reserve: u64::MAX,
+        };
+        let limits = DraftLimits::default();
+        let desk = Desk::new(Some(disk), limits, 1, Faults::none());
+        let mut draft = Draft::new(Arc::new(desk));
+        let piece = Bytes::from(vec![b'x'; limits.in_memory]);
+        draft.append(piece.clone()).await.unwrap();
+        assert_eq!(draft.append(piece).await, Err(SpoolError::Full));
+        assert!(draft.finish().await.is_err(), "a body with a hole is none");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

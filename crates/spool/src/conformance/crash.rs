@@ -127,13 +127,11 @@ const CHILD: Sample = Sample {
     recipients: 1,
 };
 
-/// Cuts every row in both ways. Panics where a promise is broken.
-pub async fn run(subject: &dyn Subject) {
+/// Cuts every row in this way. Panics where a promise is broken.
+pub async fn run(subject: &dyn Subject, fault: Fault) {
     for (row, act, point, after) in ROWS {
-        for fault in [Fault::Crash, Fault::PowerLoss] {
-            tracing::info!(row, ?fault, "cut");
-            cut(subject, act, (point, fault), after).await;
-        }
+        tracing::info!(row, ?fault, "cut");
+        cut(subject, act, (point, fault), after).await;
     }
 }
 
@@ -155,20 +153,27 @@ async fn cut(subject: &dyn Subject, act: Act, (point, fault): (CrashPoint, Fault
         .expect("an engine that outlives the process has the seam");
     let bystanders = bystanders(&*spool).await;
     prepare(&*spool, act).await;
+    // Row 1: whatever is cut, a draft in memory goes without a trace.
+    let draft = Sample::small(70).content(&*spool).await.unwrap();
     faults.arm(point, fault);
     let acknowledged = perform(&*spool, act, &faults).await;
     assert!(faults.crashed(), "{act:?} never came to {point:?}");
     // The answers of what was cut off are lost; here only the threads are put away.
     let _ = spool.close().await;
-    drop(spool);
+    drop((spool, draft));
 
     let spool = store.open();
+    assert!(spool.load(Sample::small(70).id()).await.is_err());
     bystanders.assert_untouched(&*spool).await;
     for sample in &acknowledged {
         sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
     }
     assert_outcome(&*spool, act, after).await;
+    spool.close().await.unwrap();
+    drop(spool);
+    // Looked at while nobody works there: a running engine may be tidying up.
     assert_eq!(store.litter(), Vec::<String>::new(), "{act:?} cut at {point:?}");
+    let spool = store.open();
     life_goes_on(&*spool).await;
     spool.close().await.unwrap();
 }
@@ -214,9 +219,11 @@ async fn prepare(spool: &dyn Spool, act: Act) {
     match act {
         Receive | Commit | CommitLarge | Fill => {}
         Thin => {
+            let mut messages = Vec::new();
             for number in 100..THINNED {
-                Sample::small(number).commit(spool).await.unwrap();
+                messages.push(Sample::small(number).message(spool).await.unwrap());
             }
+            spool.commit_many(messages).await.unwrap();
         }
         _ => drop(target(act).commit(spool).await.unwrap()),
     }
@@ -280,9 +287,12 @@ async fn fill(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
 /// Delivers most of what lies there, then keeps the committer turning until it has come to the crash.
 async fn thin(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
     let (stay, go): (Vec<u32>, Vec<u32>) = (100..THINNED).partition(|number| number.is_multiple_of(KEEP));
-    for number in go {
-        let settled = spool.settle(Sample::small(number).all_done()).await;
-        assert!(settled.is_ok() || faults.crashed());
+    // All at once, so that they share their syncs.
+    let settlements = go
+        .into_iter()
+        .map(|number| spool.settle(Sample::small(number).all_done()));
+    for settled in settlements.collect::<Vec<_>>() {
+        assert!(settled.await.is_ok() || faults.crashed());
     }
     for _ in 0..10_000 {
         if faults.crashed() || spool.release(Sample::small(1).id()).await.is_err() {

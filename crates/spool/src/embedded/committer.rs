@@ -36,7 +36,7 @@ type Written = (Vec<Result<Effect, SpoolError>>, Vec<Place>);
 impl Committer {
     /// Serves until the inbox is closed and empty.
     pub(crate) fn run(mut self) {
-        let _guard = Abandon(self.inbox.clone());
+        let _guard = Abandon(self.inbox.clone(), self.shared.clone());
         while !self.shared.faults.crashed() {
             let Some(mut batch) = self.inbox.take(!self.mover.has_work(&self.segments)) else {
                 break;
@@ -233,10 +233,13 @@ impl Committer {
 }
 
 /// Closes the inbox however the thread ends, a panic included, so that nobody waits for ever.
-struct Abandon(Arc<Inbox>);
+struct Abandon(Arc<Inbox>, Arc<Shared>);
 
 impl Drop for Abandon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.1.condition.break_down(&"the committer panicked".into());
+        }
         self.0.abandon();
     }
 }

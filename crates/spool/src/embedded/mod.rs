@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use pintle_mail::{NextHop, QueueId};
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -38,15 +38,12 @@ use self::reader::Reader;
 use self::segments::{Folder, Segments, Shelf};
 use self::shared::{Condition, Shared, Warm};
 use crate::content::{OwnFile, Source};
-use crate::draft::Desk;
+use crate::draft::{Desk, Disk};
 use crate::fault::{CrashPoint, Faults};
 use crate::{
     Draft, DraftLimits, Filter, Health, Hold, Listing, NewMessage, OpenError, Page, Receipt, Settled,
     Settlement, Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
-
-/// Free inodes below which nothing is accepted, where the file system counts them.
-const INODES: u64 = 1024;
 
 /// Where the spool lies, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,8 +76,7 @@ impl EmbeddedConfig {
 
 /// The engine. Its futures need a tokio runtime.
 pub struct Embedded {
-    folder: PathBuf,
-    reserve: u64,
+    disk: Disk,
     desk: Arc<Desk>,
     inbox: Arc<Inbox>,
     shared: Arc<Shared>,
@@ -106,65 +102,74 @@ impl Embedded {
         let folders = Folders::make(&config.folder)?;
         let lock = lock(&config.folder)?;
         let database = Database::open(&folders.database)?;
+        let reading = Database::open(&folders.database)?;
         let shelf = Arc::new(Shelf::default());
         let log = Folder::open(folders.segments.clone()).map_err(at(&folders.segments))?;
         let mut segments = Segments::new(log, config.segment_size, shelf.clone(), faults.clone());
         let totals = recovery::recover(&database, &mut segments, &folders.segments, &folders.bodies)?;
-        let next_body = recovery::next_body(&folders.bodies).map_err(at(&folders.bodies))?;
-        let inbox = Arc::new(Inbox::default());
-        let shared = Arc::new(Shared {
+        let reader = Reader {
+            database: Mutex::new(Some(reading)),
+            shelf,
+            bodies: folders.bodies.clone(),
+            inbox: Arc::default(),
+        };
+        let shared = Shared {
             condition: Condition::default(),
             warm: Warm::new(config.warm),
             totals: Mutex::new(totals),
             arrivals: Mutex::new(None),
             bodies: folders.bodies.clone(),
-            damaged: folders.damaged,
+            damaged: folders.damaged.clone(),
             faults: faults.clone(),
-        });
-        let reader = Arc::new(Reader {
-            database: Mutex::new(Some(Database::open(&folders.database)?)),
-            shelf,
-            bodies: folders.bodies.clone(),
-            inbox: inbox.clone(),
-        });
-        let committer = Committer {
-            inbox: inbox.clone(),
-            database,
-            segments,
-            mover: Mover::default(),
-            shared: shared.clone(),
-            lock,
         };
-        let thread = std::thread::Builder::new()
-            .name("spool-committer".to_owned())
-            .spawn(move || committer.run())
+        let mut engine = Self::idle(config, folders, Arc::new(shared), Arc::new(reader))?;
+        engine
+            .start(database, segments, lock)
             .map_err(at(&config.folder))?;
+        Ok(engine)
+    }
+
+    fn idle(
+        config: &EmbeddedConfig,
+        folders: Folders,
+        shared: Arc<Shared>,
+        reader: Arc<Reader>,
+    ) -> Result<Self, OpenError> {
+        let next_body = recovery::next_body(&folders.bodies).map_err(at(&folders.bodies))?;
         let bodies_folder = File::open(&folders.bodies).map_err(at(&folders.bodies))?;
-        Ok(Self {
-            folder: config.folder.clone(),
+        let disk = Disk {
+            folder: folders.bodies,
             reserve: config.reserve,
-            desk: Arc::new(Desk::new(
-                Some(folders.bodies),
-                config.drafts,
-                next_body,
-                faults.clone(),
-            )),
-            inbox,
+        };
+        let desk = Desk::new(
+            Some(disk.clone()),
+            config.drafts,
+            next_body,
+            shared.faults.clone(),
+        );
+        Ok(Self {
+            desk: Arc::new(desk),
+            disk,
+            inbox: reader.inbox.clone(),
             shared,
             reader,
             bodies_folder: Arc::new(bodies_folder),
-            committer: Mutex::new(Some(thread)),
+            committer: Mutex::new(None),
         })
     }
 
-    /// Whether the disk has room beyond the reserve. One system call, cheap enough to make for each message; a figure
-    /// kept from a moment ago would be wrong just when it matters.
-    fn has_room(&self) -> bool {
-        let Ok(disk) = statvfs(&self.folder) else {
-            return false;
+    fn start(&mut self, database: Database, segments: Segments, lock: File) -> io::Result<()> {
+        let committer = Committer {
+            inbox: self.inbox.clone(),
+            database,
+            segments,
+            mover: Mover::default(),
+            shared: self.shared.clone(),
+            lock,
         };
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        free >= self.reserve && (disk.f_files == 0 || disk.f_favail >= INODES)
+        let thread = std::thread::Builder::new().name("spool-committer".to_owned());
+        *self.committer.get_mut() = Some(thread.spawn(move || committer.run())?);
+        Ok(())
     }
 
     fn ask<'a, T: Send + 'a>(&self, operation: impl FnOnce(Answer<T>) -> Operation) -> SpoolFuture<'a, T> {
@@ -282,7 +287,7 @@ impl Spool for Embedded {
     fn health(&self) -> Health {
         match self.shared.condition.broken() {
             Some(why) => Health::Broken(why),
-            None if self.has_room() => Health::Accepting,
+            None if self.disk.has_room() => Health::Accepting,
             None => Health::Full,
         }
     }
@@ -353,9 +358,11 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         .write(true)
         .open(&path)
         .map_err(at(&path))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| OpenError::Locked(folder.to_owned()))?;
-    Ok(file)
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(folder.to_owned())),
+        Err(error) => Err(at(&path)(error.into())),
+    }
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::conformance::messages::{Sample, delivered, read_all};
 use crate::conformance::{self, Store, Subject};
+use crate::fault::Fault;
 
 /// Small enough that tests fill several.
 const SEGMENT: u64 = 256 * 1024;
@@ -143,8 +144,13 @@ async fn it_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_survives_a_crash_at_every_point() {
-    conformance::crash::run(&Folderly).await;
+async fn it_survives_a_kill_at_every_point() {
+    conformance::crash::run(&Folderly, Fault::Crash).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_survives_a_power_cut_at_every_point() {
+    conformance::crash::run(&Folderly, Fault::PowerLoss).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,6 +260,40 @@ async fn a_damaged_record_is_set_aside_and_the_rest_is_served() {
             names(&store.folder.join("damaged")),
             [format!("{}.record", bad.id())]
         );
+        spool.close().await.unwrap();
+    }
+}
+
+/// Row 17 of `docs/message-states.md`.
+#[tokio::test]
+async fn a_crash_while_setting_aside_loses_neither_evidence_nor_others() {
+    for (point, fault) in [
+        (CrashPoint::Commit, Fault::Crash),
+        (CrashPoint::Commit, Fault::PowerLoss),
+        (CrashPoint::Committed, Fault::Crash),
+        (CrashPoint::Committed, Fault::PowerLoss),
+    ] {
+        let mut store = FolderStore::new();
+        let spool = store.engine();
+        let (bad, good) = (Sample::small(1), Sample::small(2));
+        bad.commit(&*spool).await.unwrap();
+        good.commit(&*spool).await.unwrap();
+        spool.close().await.unwrap();
+        drop(spool);
+        store.corrupt("segments/0000000000000001.log", &bad.head());
+        let spool = store.engine();
+        store.faults.arm(point, fault);
+        assert!(spool.load(bad.id()).await.is_err());
+        assert!(spool.release(good.id()).await.is_err());
+        assert!(store.faults.crashed());
+        let _ = spool.close().await;
+        drop(spool);
+
+        let spool = store.engine();
+        assert!(spool.load(bad.id()).await.is_err());
+        good.assert_same(&spool.load(good.id()).await.unwrap()).await;
+        spool.release(good.id()).await.unwrap();
+        assert_eq!(spool.totals().await.unwrap().damaged, 1, "{point:?}");
         spool.close().await.unwrap();
     }
 }
