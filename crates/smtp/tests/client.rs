@@ -311,3 +311,30 @@ fn secrets_stay_out_of_debug_output() {
         "{shown}"
     );
 }
+
+#[test]
+fn more_of_the_body_is_wanted_only_when_there_is_room_for_it() {
+    let now = Instant::now();
+    let mut config = config(&[]);
+    config.limits.transmit = 10;
+    let mut session = Session::new(config, now);
+    for reply in ["220 mx", "250 mx"] {
+        session.receive(format!("{reply}\r\n").as_bytes(), now);
+    }
+    session
+        .send(transaction("from=a@a.example to=b@b.example"), now)
+        .unwrap();
+    for reply in ["250 ok", "250 ok", "354 go"] {
+        session.receive(format!("{reply}\r\n").as_bytes(), now);
+    }
+    while session.poll_transmit().is_some() {}
+    let wants = |session: &mut Session| {
+        let events: Vec<Event> = std::iter::from_fn(|| session.poll_event()).collect();
+        events.contains(&Event::NeedBody)
+    };
+    assert!(wants(&mut session));
+    session.body(Bytes::from_static(b"twelve octets, or so\r\n"), now);
+    assert!(!wants(&mut session), "asked for more while too much waits");
+    assert!(session.poll_transmit().is_some());
+    assert!(wants(&mut session));
+}

@@ -126,7 +126,7 @@ impl Pair {
         match question {
             Question::Connect | Question::Hello(_) => Answer::Accept(None),
             Question::Auth(credentials) => Answer::Granted {
-                identity: credentials.username.clone(),
+                identity: credentials.username,
             },
             Question::Sender(sender) => {
                 self.seen = Seen {

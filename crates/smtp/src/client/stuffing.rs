@@ -60,11 +60,8 @@ impl Stuffer {
         if begins_line && piece.first() == Some(&b'.') {
             out.put(b".");
         }
-        let dots: Vec<usize> = memchr::memmem::find_iter(&piece, b"\n.").collect();
-        let mut gone = 0;
-        for at in dots {
-            out.put_piece(piece.split_to(at + 1 - gone));
-            gone = at + 1;
+        while let Some(at) = memchr::memmem::find(&piece, b"\n.") {
+            out.put_piece(piece.split_to(at + 1));
             out.put(b".");
         }
         out.put_piece(piece);
