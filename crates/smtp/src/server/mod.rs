@@ -134,6 +134,13 @@ impl<R: fmt::Display> Session<R> {
             && matches!(self.state.turn(), Turn::Command | Turn::Content)
     }
 
+    /// Octets of the peer that are held in memory: input not worked on yet, and a header that is not complete. At most
+    /// [`config::Limits::input`] and [`config::Limits::header`], and one read each beyond.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.core.input.len() + self.state.held()
+    }
+
     /// Who authenticated.
     #[must_use]
     pub fn identity(&self) -> Option<&str> {

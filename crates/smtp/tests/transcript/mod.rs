@@ -20,6 +20,10 @@
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
 #![allow(
+    unreachable_pub,
+    reason = "public to the test binaries that include it, which the lint cannot see"
+)]
+#![allow(
     clippy::unwrap_used,
     reason = "a transcript that cannot be read is a failed test"
 )]

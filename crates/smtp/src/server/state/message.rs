@@ -109,6 +109,10 @@ impl Receiving {
         self.incoming.deadline
     }
 
+    pub(crate) fn held(&self) -> usize {
+        self.incoming.held()
+    }
+
     pub(crate) fn advance(mut self: Box<Self>, core: &mut Core) -> Step {
         let before = core.input.len();
         let (content, end) = self.decode(core);
@@ -200,6 +204,13 @@ impl Incoming {
         }
     }
 
+    fn held(&self) -> usize {
+        match &self.phase {
+            Phase::Header(head) => head.len(),
+            _ => 0,
+        }
+    }
+
     /// Condemns the message if the octets that came make it unacceptable.
     fn check(&mut self, more: u64, core: &Core) {
         let held = match &self.phase {
@@ -280,6 +291,10 @@ pub(crate) struct HeadersAsked {
 }
 
 impl HeadersAsked {
+    pub(crate) fn held(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
         let mut receiving = self.receiving;
         let incoming = &mut receiving.incoming;
@@ -323,6 +338,12 @@ impl MessageAsked {
 #[derive(Debug)]
 pub(crate) struct BetweenChunks {
     incoming: Incoming,
+}
+
+impl BetweenChunks {
+    pub(crate) fn held(&self) -> usize {
+        self.incoming.held()
+    }
 }
 
 impl Commanded for BetweenChunks {

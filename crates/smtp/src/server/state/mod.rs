@@ -135,6 +135,16 @@ impl State {
         }
     }
 
+    /// Octets of the message that are held back until the header is complete and judged.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Self::Receiving(state) => state.held(),
+            Self::HeadersAsked(state) => state.held(),
+            Self::BetweenChunks(state) => state.held(),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn turn(&self) -> Turn {
         match self {
             Self::Connecting(_)

@@ -1,0 +1,9 @@
+//! Arbitrary bytes and answers against the server machine; what must hold is watched by the play that the property tests
+//! use too.
+
+#![no_main]
+
+#[path = "../../tests/server_play/mod.rs"]
+mod server_play;
+
+libfuzzer_sys::fuzz_target!(|plan: &[u8]| server_play::play(plan));

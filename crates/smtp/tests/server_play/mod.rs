@@ -1,0 +1,431 @@
+//! A host that plays against the server machine and watches it: shared by the property tests and the fuzz target.
+//!
+//! [`Host`] feeds bytes, answers questions by a caller's whim, and panics as soon as the machine breaks a promise: a 250
+//! without a receipt, a message without an envelope, content with stray control characters, a transaction that neither
+//! ends nor is reset, replies that are malformed, memory beyond the limits, anything after the end.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+#![allow(
+    unreachable_pub,
+    reason = "public to the binaries that include it, which the lint cannot see"
+)]
+#![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pintle_mail::{EnhancedCode, Reply};
+use pintle_smtp::server::config::Limits;
+use pintle_smtp::server::{Answer, Closed, Config, Event, Extension, Headers, Question, Session, Start};
+
+/// Limits small enough to be met by chance.
+const LIMITS: Limits = Limits {
+    command_line: 80,
+    auth_line: 60,
+    recipients: 3,
+    message: 300,
+    header: 100,
+    bad_commands: 12,
+    idle_commands: 12,
+    auth_failures: 2,
+    messages: Some(4),
+    input: 600,
+};
+
+/// What a client may say, so that chance gets past the first line.
+pub const LINES: [&str; 36] = [
+    "EHLO client.example\r\n",
+    "HELO client.example\r\n",
+    "MAIL FROM:<a@client.example>\r\n",
+    "MAIL FROM:<> BODY=8BITMIME\r\n",
+    "MAIL FROM:<a@client.example> SIZE=301\r\n",
+    "MAIL FROM:a@client.example\r\n",
+    "RCPT TO:<b@mx.example>\r\n",
+    "RCPT TO:<postmaster> NOTIFY=NEVER\r\n",
+    "RCPT TO:<\"a b\"@mx.example>\r\n",
+    "DATA\r\n",
+    "BDAT 10\r\nA: 1\r\n\r\nxy",
+    "BDAT 0 LAST\r\n",
+    "BDAT 5 LAST\r\nA\r\nB\r",
+    "BDAT 3\r\n\nx\r",
+    "BDAT 9\r\n",
+    "RSET\r\n",
+    "NOOP\r\n",
+    "QUIT\r\n",
+    "VRFY a\r\n",
+    "HELP\r\n",
+    "STARTTLS\r\n",
+    "AUTH PLAIN AGEAYg==\r\n",
+    "AUTH LOGIN\r\n",
+    "YQ==\r\n",
+    "*\r\n",
+    "Subject: x\r\n",
+    " folded\r\n",
+    "\r\n",
+    ".\r\n",
+    "..\r\n",
+    "text\r\n",
+    "bare\n",
+    "\n.\r\n",
+    "\r\n.\r\n",
+    "\r.\r\n",
+    "\0\r\n",
+];
+
+/// The host.
+pub struct Host {
+    pub session: Session<String>,
+    pub now: Instant,
+    /// The question that waits for an answer.
+    pub question: Option<Question>,
+    pub closed: Option<Closed>,
+    /// A handshake is due.
+    pub handshake: bool,
+    /// Everything sent so far.
+    pub sent: Vec<u8>,
+    /// Everything that happened so far.
+    pub story: Vec<String>,
+    stage: Stage,
+    recipients: u32,
+    next_id: u32,
+    header: Option<Headers>,
+    body: Vec<u8>,
+    receipts: u32,
+}
+
+/// How far the transaction is, as the host sees it.
+#[derive(Debug, PartialEq, Eq, PartialOrd)]
+enum Stage {
+    None,
+    Envelope,
+    Body,
+}
+
+/// Plays a plan of arbitrary bytes: each decides what is done next, and brings what it is done with.
+pub fn play(plan: &[u8]) {
+    let mut plan = plan.iter().copied();
+    let mut host = Host::new(plan.next().unwrap_or(0));
+    while let Some(byte) = plan.next() {
+        let operand = plan.next().unwrap_or(0);
+        match byte % 16 {
+            0..=7 => host.feed(LINES[usize::from(operand) % LINES.len()].as_bytes()),
+            8 => {
+                let bytes: Vec<u8> = plan.by_ref().take(usize::from(operand)).collect();
+                host.feed(&bytes);
+            }
+            9..=12 => host.answer(operand),
+            13 => host.wait(operand),
+            14 => host.end(operand),
+            _ => host.shake_hands(operand),
+        }
+    }
+    host.finish();
+}
+
+impl Host {
+    /// A session configured by the bits of `setting`.
+    pub fn new(setting: u8) -> Self {
+        let mut config = Config {
+            limits: LIMITS,
+            ..Config::default()
+        };
+        if setting & 1 != 0 {
+            config = config.with(Extension::StartTls);
+        }
+        if setting & 2 != 0 {
+            config = config.with(Extension::Auth);
+            config.auth.without_tls = setting & 4 != 0;
+        }
+        config.require_auth = setting & 24 == 24;
+        let start = Start {
+            session_id: (setting & 32 != 0).then(|| "ID".to_owned()),
+            tls: setting & 64 != 0,
+        };
+        let now = Instant::now();
+        let mut host = Self {
+            session: Session::new(Arc::new(config), start, now),
+            now,
+            question: None,
+            closed: None,
+            handshake: false,
+            sent: Vec::new(),
+            story: Vec::new(),
+            stage: Stage::None,
+            recipients: 0,
+            next_id: 0,
+            header: None,
+            body: Vec::new(),
+            receipts: 0,
+        };
+        host.collect();
+        host
+    }
+
+    /// Feeds, if anything is wanted, as a host that reads in pieces of bounded size.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.session.wants_read() {
+            self.session.receive(bytes, self.now);
+            self.collect();
+        }
+    }
+
+    /// Answers the open question, if there is one, by whim.
+    pub fn answer(&mut self, whim: u8) {
+        let Some(question) = self.question.take() else {
+            return;
+        };
+        let answer = self.choose(&question, whim);
+        self.enter(&question, &answer);
+        self.session.answer(answer, self.now);
+        self.collect();
+    }
+
+    fn choose(&mut self, question: &Question, whim: u8) -> Answer<String> {
+        let reply = |code, class| Reply::new(code, EnhancedCode(class, 7, 1), "whim");
+        match (whim % 24, question) {
+            (0, _) => Answer::Refuse(reply(550, 5)),
+            (1, _) => Answer::Refuse(reply(451, 4)),
+            (2, _) => Answer::Refuse(reply(250, 2)),
+            (3, _) => Answer::Close(reply(421, 4)),
+            // Answers that fit no question, or not this one.
+            (4, Question::Message(_)) => Answer::Accept(Some(reply(250, 2))),
+            (4, _) => self.receipt(),
+            (5, Question::Message(_)) => Answer::Discard(None),
+            (5 | 6, Question::Auth(_)) => Answer::Denied(None),
+            (7, Question::Auth(_)) => Answer::Unavailable(None),
+            (_, Question::Auth(_)) => Answer::Granted {
+                identity: "a".to_owned(),
+            },
+            (_, Question::Message(_)) => self.receipt(),
+            (6, _) => Answer::Accept(Some(reply(550, 2))),
+            (7, Question::Hello(hello)) => {
+                let mut offers = hello.offers.clone();
+                offers.withhold("CHUNKING");
+                Answer::Offer(offers)
+            }
+            _ => Answer::Accept(None),
+        }
+    }
+
+    fn receipt(&mut self) -> Answer<String> {
+        self.receipts += 1;
+        Answer::Accepted {
+            receipt: format!("R{}.", self.receipts),
+            reply: None,
+        }
+    }
+
+    /// Keeps the books of what was decided, as the machine should.
+    fn enter(&mut self, question: &Question, answer: &Answer<String>) {
+        match (question, answer) {
+            (Question::Sender(_), Answer::Accept(_)) => {
+                assert_eq!(self.stage, Stage::None);
+                self.stage = Stage::Envelope;
+                (self.recipients, self.next_id) = (0, 0);
+            }
+            (Question::Recipient(_), Answer::Accept(_)) => self.recipients += 1,
+            (Question::Headers(_), Answer::Accept(_)) => self.stage = Stage::Body,
+            (Question::Message(_), _) => self.stage = Stage::None,
+            _ => {}
+        }
+    }
+
+    /// Lets time pass: seconds, or minutes.
+    pub fn wait(&mut self, time: u8) {
+        let unit = if time & 1 == 0 { 1 } else { 10 };
+        self.now += Duration::from_secs(u64::from(time) * unit);
+        if self
+            .session
+            .poll_timeout()
+            .is_some_and(|deadline| deadline <= self.now)
+        {
+            self.session.handle_timeout(self.now);
+            assert!(
+                self.question.is_none(),
+                "no time runs out while a question is open"
+            );
+            self.collect();
+            assert!(self.closed.is_some(), "a deadline that passed ends the session");
+        }
+    }
+
+    fn end(&mut self, how: u8) {
+        match how % 8 {
+            0 => self.session.peer_closed(self.now),
+            1 => self.session.shutdown(self.now),
+            2 => {
+                self.session.abort(self.now);
+                self.question = None;
+            }
+            _ => return,
+        }
+        self.collect();
+    }
+
+    /// Ends the handshake, if one is due.
+    pub fn shake_hands(&mut self, result: u8) {
+        if std::mem::take(&mut self.handshake) {
+            if result.is_multiple_of(8) {
+                self.session.tls_failed(self.now);
+            } else {
+                self.session.tls_started(self.now);
+            }
+            self.collect();
+        }
+    }
+
+    /// Brings the session to its end and checks the whole.
+    pub fn finish(mut self) {
+        self.session.peer_closed(self.now);
+        self.collect();
+        for _ in 0..1_000 {
+            if self.closed.is_some() {
+                break;
+            }
+            self.answer(23);
+            self.shake_hands(1);
+        }
+        assert!(self.closed.is_some(), "a session ends with its peer");
+        let said = String::from_utf8(self.sent).unwrap();
+        replies(&said);
+        for receipt in said.split("Queued as ").skip(1) {
+            let number: u32 = receipt[1..receipt.find('.').unwrap()].parse().unwrap();
+            assert!(number <= self.receipts);
+        }
+    }
+
+    fn collect(&mut self) {
+        while let Some(event) = self.session.poll_event() {
+            assert!(self.closed.is_none(), "after the end: {event:?}");
+            self.tell(&event);
+            self.watch(event);
+        }
+        while let Some(bytes) = self.session.poll_transmit() {
+            self.sent.extend_from_slice(&bytes);
+        }
+        let most = LIMITS.input + LIMITS.header + 2 * 256;
+        assert!(
+            self.session.buffered() <= most,
+            "{} octets held",
+            self.session.buffered()
+        );
+        if self.closed.is_some() || self.question.is_some() {
+            assert!(self.session.poll_timeout().is_none() && !self.session.wants_read());
+        } else if !self.handshake {
+            assert!(self.session.poll_timeout().is_some(), "the peer has a deadline");
+        }
+    }
+
+    /// Writes the story down. Content is told with its message: how much of a message that is refused in the end the host
+    /// has seen before depends on how the input was cut.
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::Body(_) | Event::Ask(Question::Headers(_)) => {}
+            Event::Ask(Question::Message(message)) => {
+                let content = self.body.escape_ascii();
+                self.story
+                    .push(format!("{message:?} {:?} {content}", self.header));
+            }
+            event => self.story.push(format!("{event:?}")),
+        }
+    }
+
+    fn watch(&mut self, event: Event) {
+        match event {
+            Event::Ask(question) => {
+                self.watch_question(&question);
+                self.question = Some(question);
+            }
+            Event::Body(bytes) => {
+                assert_eq!(self.stage, Stage::Body);
+                self.body.extend_from_slice(&bytes);
+            }
+            Event::StartTls => self.handshake = true,
+            Event::Reset => {
+                assert!(self.stage >= Stage::Envelope, "a reset of nothing");
+                self.stage = Stage::None;
+            }
+            Event::Fault(fault) => {
+                let reply = fault.reply();
+                assert!(!reply.is_positive() && reply.enhanced.is_some());
+            }
+            Event::Closed(why) => {
+                let asked = matches!(self.question, Some(Question::Message(_)));
+                assert!(
+                    self.stage == Stage::None || asked,
+                    "closed with a transaction open"
+                );
+                self.question = None;
+                self.handshake = false;
+                self.closed = Some(why);
+            }
+        }
+    }
+
+    fn watch_question(&mut self, question: &Question) {
+        match question {
+            Question::Sender(_) => assert_eq!(self.stage, Stage::None),
+            Question::Recipient(recipient) => {
+                assert_eq!((&self.stage, recipient.id), (&Stage::Envelope, self.next_id));
+                self.next_id += 1;
+            }
+            Question::Headers(headers) => {
+                assert!(self.stage == Stage::Envelope && self.recipients > 0);
+                assert!(headers.header.len() <= LIMITS.header);
+                clean(&headers.header);
+                self.header = Some(headers.clone());
+                self.body.clear();
+            }
+            Question::Message(message) => {
+                assert!(self.stage == Stage::Body && self.recipients > 0);
+                assert!(self.recipients <= LIMITS.recipients);
+                assert_eq!(message.body_size, self.body.len() as u64);
+                assert!(message.header_size + message.body_size <= LIMITS.message);
+                clean(&self.body);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Content holds no NUL, and CR and LF only together.
+fn clean(content: &[u8]) {
+    for (at, byte) in content.iter().enumerate() {
+        match byte {
+            0 => panic!("NUL in {content:?}"),
+            b'\r' => assert_eq!(content.get(at + 1), Some(&b'\n'), "{content:?}"),
+            b'\n' => assert!(at > 0 && content[at - 1] == b'\r', "{content:?}"),
+            _ => {}
+        }
+    }
+}
+
+/// The codes of the replies; panics when one is malformed (RFC 5321 section 4.2).
+pub fn replies(said: &str) -> Vec<u16> {
+    let mut codes = Vec::new();
+    let mut open: Option<u16> = None;
+    for line in said.split_inclusive("\r\n") {
+        let text = line
+            .strip_suffix("\r\n")
+            .unwrap_or_else(|| panic!("no line end: {said:?}"));
+        assert!(
+            text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.len() <= 510,
+            "{text:?}"
+        );
+        let code: u16 = text[..3].parse().unwrap();
+        assert!(
+            (200..600).contains(&code) && open.is_none_or(|before| before == code),
+            "{said:?}"
+        );
+        open = match text.as_bytes()[3] {
+            b'-' => Some(code),
+            b' ' => {
+                codes.push(code);
+                None
+            }
+            _ => panic!("{text:?}"),
+        };
+    }
+    assert_eq!(open, None, "{said:?}");
+    codes
+}
