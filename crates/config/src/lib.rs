@@ -1,1 +1,71 @@
-//! The configuration file: raw, then lowered, every mistake at once
+//! The configuration file: read once, checked whole, lowered to what each crate wants.
+//!
+//! [`check`] reads a TOML file and gives a [`Report`]: every mistake at once, each with line, key, cause and remedy, or
+//! the [`Settings`] that the program runs with. It opens no socket and starts nothing; besides the file itself it reads
+//! only what the file names (certificates, secrets, settings of plugins). Whether a plugin's component can be compiled and
+//! likes its settings is found out by the plugin host.
+//!
+//! A running gateway calls [`check`] again on a reload and asks [`Settings::needs_restart`] what it cannot take over.
+
+mod lower;
+mod mistake;
+mod read;
+mod reader;
+mod reference;
+mod report;
+mod schema;
+mod units;
+
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use lower::{Level, Log, LogFormat, Settings, Stock};
+pub use mistake::{Cause, Mistake, Rule};
+pub use reference::reference;
+pub use report::{Place, Report};
+
+use crate::reader::Reader;
+
+/// Reads and checks a configuration file. Relative paths in it begin at its folder.
+#[must_use]
+pub fn check(path: &Path, stock: &Stock) -> Report {
+    match std::fs::read_to_string(path) {
+        Ok(text) => read(text, path, stock),
+        Err(error) => Report {
+            path: path.to_owned(),
+            text: String::new(),
+            mistakes: vec![Mistake {
+                key: String::new(),
+                span: 0..0,
+                cause: Cause::NoFile(error.to_string()),
+            }],
+            warnings: Vec::new(),
+            settings: None,
+        },
+    }
+}
+
+/// Checks a configuration that is already in memory, as if it stood in the file `path`.
+#[must_use]
+pub fn read(text: String, path: &Path, stock: &Stock) -> Report {
+    let (settings, mistakes, warnings) = {
+        let reader = Reader::new(&text, path);
+        let (document, errors) = DeTable::parse_recoverable(&text);
+        for error in errors {
+            let cause = Cause::Syntax(error.message().to_owned());
+            reader.mistake(String::new(), error.span().unwrap_or(0..0), cause);
+        }
+        let settings = lower::lower(&reader.root(document.get_ref()), stock);
+        let (mistakes, warnings) = reader.finish();
+        (settings, mistakes, warnings)
+    };
+    let settings = mistakes.is_empty().then_some(settings);
+    Report {
+        path: path.to_owned(),
+        text,
+        mistakes,
+        warnings,
+        settings,
+    }
+}

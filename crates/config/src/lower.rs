@@ -1,0 +1,198 @@
+//! From what the operator wrote to what the program needs: each crate's own configuration, and the rules between keys.
+
+mod delivery;
+mod intake;
+mod listener;
+mod operation;
+mod plugins;
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+pub(crate) use delivery::{Host, RoutePattern};
+pub(crate) use listener::ListenerKind;
+pub use operation::{Level, Log, LogFormat};
+pub(crate) use plugins::OnFault;
+
+use crate::Rule;
+use crate::read::Domain;
+use crate::reader::Section;
+
+/// The components that come with the program, by name: what `stock:NAME` can mean.
+pub type Stock = [(&'static str, Bytes)];
+
+/// Everything that the program needs, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The gateway's own name.
+    pub hostname: String,
+    /// The receiving side.
+    pub inbound: pintle_inbound::Config,
+    /// Certificates for the listeners; none when no listener serves TLS.
+    pub server_tls: Option<pintle_tls::ServerConfig>,
+    /// What next hops are verified against.
+    pub client_tls: pintle_tls::ClientConfig,
+    /// Where messages lie.
+    pub spool: pintle_spool::EmbeddedConfig,
+    /// The delivering side, with the schedule of its queue.
+    pub outbound: pintle_outbound::Config,
+    /// Whom to ask for names.
+    pub dns: pintle_dns::Config,
+    /// The plugins.
+    pub plugins: pintle_plugin::Config,
+    /// The operator's way in.
+    pub admin: pintle_admin::Config,
+    /// What is written about the work.
+    pub log: Log,
+}
+
+impl Settings {
+    /// What differs in `new` and can only be taken over by a restart, in the file's terms; everything else can be taken
+    /// over by a running gateway.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let addresses = |settings: &Self| {
+            let of = |l: &pintle_inbound::ListenerConfig| (l.name.clone(), l.addresses.clone());
+            settings.inbound.listeners.iter().map(of).collect::<Vec<_>>()
+        };
+        let differences = [
+            ("hostname", self.hostname != new.hostname),
+            ("listener addresses", addresses(self) != addresses(new)),
+            ("[spool]", self.spool != new.spool),
+            ("[dns]", self.dns != new.dns),
+            ("[admin]", self.admin != new.admin),
+            ("[log]", self.log != new.log),
+        ];
+        differences
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(name, _)| name)
+            .collect()
+    }
+}
+
+/// Reads every section. What is mistaken has been noted by the reader when this returns, and the settings are then only
+/// good for throwing away.
+pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
+    let hostname = root.get::<Domain>("hostname").0;
+    let (server_tls, client_tls) = intake::tls(root, &hostname);
+    let plugins = plugins::plugins(root, stock);
+    let rules = intake::rules(root);
+    let shared = listener::Shared {
+        hostname: &hostname,
+        rules: &rules,
+        has_certificate: server_tls.is_some(),
+        has_plugins: !plugins.plugins.is_empty(),
+        networks: intake::networks(&root.table("relay"), "networks"),
+    };
+    let listeners = listener::listeners(root, &shared);
+    let mut outbound = delivery::outbound(root, &hostname);
+    let own = listeners.iter().flat_map(|listener| &listener.addresses);
+    outbound
+        .own_addresses
+        .extend(own.map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
+    Settings {
+        inbound: pintle_inbound::Config {
+            hostname: hostname.clone(),
+            listeners,
+            rules,
+        },
+        outbound,
+        server_tls,
+        client_tls,
+        spool: operation::spool(&root.table("spool")),
+        dns: delivery::dns(&root.table("dns")),
+        plugins,
+        admin: operation::admin(&root.table("admin")),
+        log: operation::log(&root.table("log")),
+        hostname,
+    }
+}
+
+/// Complains about a name that an earlier section of the same kind has, and remembers it otherwise.
+fn unique(seen: &mut Vec<(String, usize)>, section: &Section<'_>, key: &str, what: &'static str, name: &str) {
+    let spot = section.spot(key);
+    match seen.iter().find(|(other, _)| other == name) {
+        Some((_, line)) => {
+            let (name, line) = (name.to_owned(), *line);
+            spot.complain(crate::Cause::Duplicate { what, name, line });
+        }
+        None if name.is_empty() => {}
+        None => seen.push((name.to_owned(), spot.line())),
+    }
+}
+
+/// Whoever may relay from everywhere makes an open relay, whatever was meant.
+fn refuse_the_internet(networks: &[ipnet::IpNet], section: &Section<'_>, key: &str) {
+    if networks.iter().any(|network| network.prefix_len() == 0) {
+        section.rule(key, Rule::OpenRelay);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        match crate::read(text.to_owned(), Path::new("/etc/pintle/pintle.toml"), &[]).into_settings() {
+            Ok(settings) => settings,
+            Err(report) => panic!("{report}"),
+        }
+    }
+
+    /// The crates have defaults of their own, for their tests; an operator who reads either must not be misled.
+    #[test]
+    fn an_empty_file_means_what_the_crates_mean() {
+        let settings =
+            settings("hostname = \"gw.example\"\n[[listener]]\nname = \"mx\"\naddresses = \"[::]:25\"");
+        let folder = "/var/lib/pintle/spool";
+        assert_eq!(settings.spool, pintle_spool::EmbeddedConfig::new(folder));
+        assert_eq!(settings.dns, pintle_dns::Config::default());
+        assert_eq!(settings.plugins, pintle_plugin::Config::default());
+        assert_eq!(settings.client_tls, pintle_tls::ClientConfig::default());
+        let outbound = pintle_outbound::Config::new("gw.example");
+        assert_eq!(format!("{:?}", settings.outbound), format!("{outbound:?}"));
+        let rules = pintle_inbound::config::Rules::default();
+        assert_eq!(format!("{:?}", settings.inbound.rules), format!("{rules:?}"));
+        let listener = &settings.inbound.listeners[0];
+        assert_eq!(listener.limits, pintle_inbound::SessionLimits::default());
+        let hostname = "gw.example".to_owned();
+        let smtp = pintle_smtp::server::Config {
+            hostname,
+            ..pintle_smtp::server::Config::default()
+        };
+        assert_eq!(*listener.smtp, smtp);
+    }
+
+    #[test]
+    fn a_plugin_without_keys_has_the_defaults_of_the_host() {
+        let stock = [("footer", Bytes::from_static(b"wasm"))];
+        let text = "hostname = \"gw.example\"\n[[plugin]]\nname = \"a\"\ncomponent = \"stock:footer\"";
+        let report = crate::read(text.to_owned(), Path::new("x.toml"), &stock);
+        let source = pintle_plugin::Source::Bytes {
+            name: "stock:footer".into(),
+            bytes: stock[0].1.clone(),
+        };
+        assert_eq!(
+            report
+                .into_settings()
+                .map(|settings| settings.plugins.plugins)
+                .unwrap(),
+            [pintle_plugin::PluginConfig::new("a", source)]
+        );
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named() {
+        let old = settings("hostname = \"gw.example\"\n[[listener]]\nname = \"mx\"\naddresses = \"[::]:25\"");
+        let new = settings(
+            "hostname = \"gw.example\"\n[[listener]]\nname = \"mx\"\naddresses = \"[::]:26\"\nmax_sessions = 5\n\
+             [spool]\ndir = \"/x\"",
+        );
+        assert_eq!(old.needs_restart(&old.clone()), Vec::<&str>::new());
+        assert_eq!(old.needs_restart(&new), ["listener addresses", "[spool]"]);
+    }
+}

@@ -1,0 +1,308 @@
+//! Routes, relays, the schedule, name servers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pintle_mail::TlsPolicy;
+use pintle_outbound::{
+    Config, Credentials, EightBit, Endpoint, Mx, Protocol, Recent, Relay, Reports, RetryPolicy, Route,
+    RouteTable, Sessions, Sources, Timeouts, Transfer,
+};
+
+use super::unique;
+use crate::read::{Choice, Domain, OrNever, Read, Secret, Size, domain, parsed};
+use crate::reader::{Section, Spot, Value};
+use crate::schema::Kind;
+use crate::{Cause, Rule};
+
+/// A host as relays name it; its port may still be open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Host(String);
+
+/// `example.org`, `.example.org` or `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RoutePattern(String);
+
+/// Words that a route's `via` understands, and that no relay can therefore be called.
+const RESERVED: &[&str] = &["mx", "discard"];
+
+pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
+    let section = root.table("delivery");
+    let queue = root.table("queue");
+    let relays: BTreeMap<String, Relay> = root.named("relays").into_iter().map(relay).collect();
+    Config {
+        own_names: section
+            .get::<Vec<Domain>>("own_names")
+            .into_iter()
+            .map(|name| name.0)
+            .collect(),
+        own_addresses: section.get("own_addresses"),
+        routes: routes(root, &relays),
+        relays,
+        credentials: root
+            .named("credentials")
+            .into_iter()
+            .filter_map(named_credentials)
+            .collect(),
+        mx: Mx {
+            tls: section.get("mx_tls"),
+            port: section.get("mx_port"),
+            addresses: section.get("mx_addresses"),
+        },
+        sources: Sources {
+            v4: section.optional("source_v4"),
+            v6: section.optional("source_v6"),
+        },
+        sessions: sessions(&section),
+        timeouts: timeouts(&section),
+        eight_bit: section.get("eight_bit"),
+        transfer: section.get("transfer"),
+        retry: retry(&queue),
+        reports: reports(&root.table("reports")),
+        recent: Recent {
+            total: queue.get::<Size>("recent_memory").0,
+            message: queue.get::<Size>("recent_message").0,
+        },
+        ..Config::new(hostname)
+    }
+}
+
+fn sessions(section: &Section<'_>) -> Sessions {
+    Sessions {
+        per_hop: section.get("max_per_hop"),
+        total: section.get("max_total"),
+        messages: section.get("messages_per_session"),
+        idle: section.get("idle_timeout"),
+        connect: section.get("connect_timeout"),
+        plain_memory: section.get("plain_memory"),
+    }
+}
+
+fn timeouts(section: &Section<'_>) -> Timeouts {
+    let command: Duration = section.get("command_timeout");
+    Timeouts {
+        greeting: command,
+        command,
+        mail: command,
+        rcpt: command,
+        data: section.get("data_timeout"),
+        block: section.get("block_timeout"),
+        end: section.get("final_timeout"),
+        ..Timeouts::default()
+    }
+}
+
+fn retry(section: &Section<'_>) -> RetryPolicy {
+    let max_age: Duration = section.get("max_age");
+    let warn_after = section.get::<OrNever>("warn_after").0;
+    if warn_after.is_some_and(|warn_after| warn_after >= max_age) {
+        section.rule(
+            if section.has("warn_after") {
+                "warn_after"
+            } else {
+                "max_age"
+            },
+            Rule::WarnAfterExpiry,
+        );
+    }
+    RetryPolicy {
+        intervals: section.get("retry_intervals"),
+        hop_intervals: section.get("hop_intervals"),
+        jitter: section.get("jitter_percent"),
+        max_age,
+        warn_after,
+    }
+}
+
+fn reports(section: &Section<'_>) -> Reports {
+    Reports {
+        from: section.optional("from"),
+        from_name: section.get("from_name"),
+        return_limit: section.get::<Size>("return_limit").0,
+    }
+}
+
+fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
+    if RESERVED.contains(&name.as_str()) {
+        section
+            .here()
+            .complain(Cause::Rule(Rule::ReservedName(name.clone())));
+    }
+    let (protocol, implicit_tls) = (section.get("protocol"), section.get("implicit_tls"));
+    let tls: TlsPolicy = section.get("tls");
+    let port = match (protocol, implicit_tls) {
+        (Protocol::Lmtp, _) => 24,
+        (Protocol::Smtp, true) => 465,
+        (Protocol::Smtp, false) => 25,
+    };
+    let hosts = section.get::<Vec<Host>>("hosts");
+    let credentials = credentials(&section);
+    let in_the_clear = !implicit_tls && matches!(tls, TlsPolicy::None | TlsPolicy::Opportunistic);
+    if credentials
+        .as_ref()
+        .is_some_and(|credentials| in_the_clear && !credentials.in_clear)
+    {
+        section.rule("tls", Rule::CredentialsInTheClear);
+    }
+    let relay = Relay {
+        hosts: hosts
+            .iter()
+            .filter_map(|host| Endpoint::parse(&host.0, port).ok())
+            .collect(),
+        protocol,
+        tls,
+        implicit_tls,
+        credentials,
+        sessions: section.optional("max_sessions"),
+    };
+    (name, relay)
+}
+
+fn credentials(section: &Section<'_>) -> Option<Credentials> {
+    if section.has("username") != section.has("password") {
+        let written = if section.has("username") {
+            "username"
+        } else {
+            "password"
+        };
+        section.rule(written, Rule::HalfCredentials);
+    }
+    let (user, password) = (
+        section.optional::<String>("username"),
+        section.optional::<Secret>("password"),
+    );
+    let in_clear = section.get("plain_without_tls");
+    Some(Credentials {
+        in_clear,
+        ..Credentials::new(user?, password?.0)
+    })
+}
+
+fn named_credentials((name, section): (String, Section<'_>)) -> Option<(String, Credentials)> {
+    let (user, password) = (
+        section.get::<String>("username"),
+        section.get::<Secret>("password"),
+    );
+    let in_clear = section.get("plain_without_tls");
+    Some((
+        name,
+        Credentials {
+            in_clear,
+            ..Credentials::new(user, password.0)
+        },
+    ))
+}
+
+fn routes(root: &Section<'_>, relays: &BTreeMap<String, Relay>) -> RouteTable {
+    let mut seen = Vec::new();
+    let mut table = RouteTable::default();
+    let mut special = Vec::new();
+    for section in root.list("route") {
+        let route = via(&section, relays);
+        for pattern in section.get::<Vec<RoutePattern>>("domain") {
+            unique(&mut seen, &section, "domain", "route for", &pattern.0);
+            match pattern.0.as_str() {
+                "*" => table = RouteTable::new(route.clone()),
+                _ => special.push((pattern.0, route.clone())),
+            }
+        }
+    }
+    special
+        .into_iter()
+        .fold(table, |table, (pattern, route)| table.with(&pattern, route))
+}
+
+fn via(section: &Section<'_>, relays: &BTreeMap<String, Relay>) -> Route {
+    let via: String = section.get("via");
+    match (via.as_str(), relays.get(&via)) {
+        ("mx" | "", _) => Route::Mx,
+        ("discard", _) => Route::Discard,
+        (_, Some(relay)) if relay.protocol == Protocol::Lmtp => Route::Lmtp(via),
+        (_, Some(_)) => Route::Relay(via),
+        (_, None) => {
+            let known = RESERVED
+                .iter()
+                .map(|&word| word.to_owned())
+                .chain(relays.keys().cloned())
+                .collect();
+            section.complain(
+                "via",
+                Cause::Undefined {
+                    what: "relay",
+                    name: via,
+                    known,
+                },
+            );
+            Route::Mx
+        }
+    }
+}
+
+pub(super) fn dns(section: &Section<'_>) -> pintle_dns::Config {
+    let servers: Vec<_> = section.get("servers");
+    pintle_dns::Config {
+        servers: if servers.is_empty() {
+            pintle_dns::Servers::System
+        } else {
+            pintle_dns::Servers::List(servers)
+        },
+        timeout: section.get("timeout"),
+        attempts: section.get("attempts"),
+        deadline: section.get("deadline"),
+        cache_entries: section.get("cache_entries"),
+        max_ttl: section.get("max_ttl"),
+        max_negative_ttl: section.get("max_negative_ttl"),
+        hosts_file: section.get("hosts_file"),
+    }
+}
+
+impl Read for Host {
+    fn kind() -> Kind {
+        Kind::Host
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        parsed::<Self, _, _>(value, spot, |text| {
+            let endpoint = Endpoint::parse(text, 25);
+            endpoint
+                .map(|_| Self(text.to_owned()))
+                .map_err(|error| error.to_string())
+        })
+    }
+}
+
+impl Read for RoutePattern {
+    fn kind() -> Kind {
+        Kind::RoutePattern
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        parsed::<Self, _, _>(value, spot, |text| match (text, text.strip_prefix('.')) {
+            ("*", _) => Ok(Self(text.to_owned())),
+            (_, Some(parent)) => domain(parent).map(|parent| Self(format!(".{parent}"))),
+            (_, None) => domain(text).map(Self),
+        })
+    }
+}
+
+impl Choice for TlsPolicy {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("none", Self::None),
+        ("opportunistic", Self::Opportunistic),
+        ("required", Self::Required),
+        ("verified", Self::Verified),
+    ];
+}
+
+impl Choice for Protocol {
+    const WORDS: &'static [(&'static str, Self)] = &[("smtp", Self::Smtp), ("lmtp", Self::Lmtp)];
+}
+
+impl Choice for EightBit {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("send-anyway", Self::SendAnyway), ("strict", Self::Strict)];
+}
+
+impl Choice for Transfer {
+    const WORDS: &'static [(&'static str, Self)] = &[("data", Self::Data), ("chunking", Self::Chunking)];
+}

@@ -1,0 +1,141 @@
+//! TLS, our domains, users, scores.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use pintle_inbound::{Domains, Secret as Password, Users, config::Rules};
+use pintle_mail::Address;
+use pintle_tls::{
+    CertificateSource, ClientCertificates, ClientConfig, ClientTls, Roots, ServerConfig, ServerTls, TlsError,
+};
+
+use super::{refuse_the_internet, unique};
+use crate::read::{DomainPattern, Secret};
+use crate::reader::Section;
+use crate::{Cause, Rule};
+
+/// What listeners show and what next hops are verified against. Every certificate is loaded once, to see whether it can.
+pub(super) fn tls(root: &Section<'_>, hostname: &str) -> (Option<ServerConfig>, ClientConfig) {
+    let section = root.table("tls");
+    let sections = section.list("certificate");
+    let config = ServerConfig {
+        certificates: sections.iter().map(certificate).collect(),
+        client_certificates: section.get("client_certificates"),
+    };
+    let is_covered = |tls: ServerTls| hostname.is_empty() || tls.covers(hostname);
+    if ServerTls::load(&config).is_ok_and(|tls| !is_covered(tls)) {
+        root.spot("hostname")
+            .warn(Rule::HostnameNotCovered(hostname.to_owned()));
+    }
+    let server = (!config.certificates.is_empty()).then_some(config);
+    (server, roots(&section))
+}
+
+fn certificate(section: &Section<'_>) -> CertificateSource {
+    let (chain, key): (PathBuf, PathBuf) = (section.get("chain"), section.get("key"));
+    let source = CertificateSource::Files {
+        chain,
+        key: key.clone(),
+    };
+    let both = section.has("chain") && section.has("key");
+    let alone = ServerConfig {
+        certificates: vec![source.clone()],
+        client_certificates: ClientCertificates::Ignore,
+    };
+    if let (true, Err(error)) = (both, ServerTls::load(&alone)) {
+        let at_key = match &error {
+            TlsError::Unreadable { path, .. } => *path == key,
+            TlsError::NoKey { .. } => true,
+            _ => false,
+        };
+        section.complain(
+            if at_key { "key" } else { "chain" },
+            Cause::Certificate(error.to_string()),
+        );
+    }
+    source
+}
+
+fn roots(section: &Section<'_>) -> ClientConfig {
+    let Some(path) = section.optional::<PathBuf>("roots") else {
+        return ClientConfig::default();
+    };
+    let config = ClientConfig {
+        roots: Roots::File(path),
+    };
+    if let Err(error) = ClientTls::load(&config) {
+        section.complain("roots", Cause::Certificate(error.to_string()));
+    }
+    config
+}
+
+/// What may change while sessions run.
+pub(super) fn rules(root: &Section<'_>) -> Rules {
+    let accepted: Vec<DomainPattern> = root.table("domains").get("accepted");
+    let score = root.table("score");
+    let (reject, quarantine) = (score.optional("reject"), score.optional("quarantine"));
+    if let (Some(reject), Some(quarantine)) = (reject, quarantine)
+        && quarantine >= reject
+    {
+        score.spot("quarantine").warn(Rule::QuarantineAboveReject);
+    }
+    Rules {
+        domains: Domains::new(accepted.iter().map(|pattern| pattern.0.as_str())),
+        users: users(root),
+        postmaster: root.optional::<Address>("postmaster"),
+        max_hops: root.table("limits").get("max_hops"),
+        reject_score: reject,
+        quarantine_score: quarantine,
+    }
+}
+
+/// Networks that may relay.
+pub(super) fn networks(section: &Section<'_>, key: &'static str) -> Vec<IpNet> {
+    let networks: Vec<IpNet> = section.get(key);
+    refuse_the_internet(&networks, section, key);
+    networks
+}
+
+fn users(root: &Section<'_>) -> Users {
+    let mut seen = Vec::new();
+    let mut users = HashMap::new();
+    for section in root.list("user") {
+        let name: String = section.get("name");
+        unique(&mut seen, &section, "name", "user", &name);
+        if let Some(password) = password(&section) {
+            users.insert(name, password);
+        }
+    }
+    Users::new(users)
+}
+
+fn password(section: &Section<'_>) -> Option<Password> {
+    if section.has("password") == section.has("password_hash") {
+        section.here().complain(Cause::Rule(Rule::OnePassword));
+    }
+    let plain = section
+        .optional::<Secret>("password")
+        .map(|secret| Password::Plain(secret.0));
+    let hash = section
+        .optional::<String>("password_hash")
+        .inspect(|hash| check_hash(section, hash));
+    plain.or(hash.map(Password::Argon2))
+}
+
+/// `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`: a hash that is cut short would let nobody in, and nobody would know why.
+fn check_hash(section: &Section<'_>, hash: &str) {
+    let parts: Vec<&str> = hash.split('$').collect();
+    let is_hash = matches!(parts[..], ["", "argon2id" | "argon2i" | "argon2d", _, _, salt, hash]
+        if !salt.is_empty() && !hash.is_empty());
+    if !is_hash {
+        let expected = "an Argon2 hash in PHC form: \"$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH\"".into();
+        section.complain(
+            "password_hash",
+            Cause::Malformed {
+                expected,
+                why: "this is no Argon2 hash".into(),
+            },
+        );
+    }
+}

@@ -1,0 +1,252 @@
+//! One listener: its kind gives the defaults, its keys the rest, and some combinations make no sense.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use pintle_inbound::config::Rules;
+use pintle_inbound::{AuthOffer, ListenerConfig, SessionLimits, TlsMode};
+use pintle_smtp::server::config::{Auth, BareLf, EarlyTalk, Leniency, Limits, Timeouts};
+use pintle_smtp::server::{self, Extension, Extensions, Mechanism, Mechanisms};
+
+use super::intake::networks;
+use super::unique;
+use crate::Rule;
+use crate::read::{Choice, Size};
+use crate::reader::Section;
+
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum ListenerKind {
+    #[default]
+    Mx,
+    Submission,
+    Relay,
+}
+
+/// What all listeners depend on.
+pub(super) struct Shared<'a> {
+    pub(super) hostname: &'a str,
+    pub(super) rules: &'a Rules,
+    pub(super) has_certificate: bool,
+    pub(super) has_plugins: bool,
+    pub(super) networks: Vec<IpNet>,
+}
+
+/// The choices of one listener that depend on each other.
+struct Access {
+    tls: TlsMode,
+    require_tls: bool,
+    auth: AuthOffer,
+    plain_without_tls: bool,
+    trusted: Vec<IpNet>,
+}
+
+pub(super) fn listeners(root: &Section<'_>, shared: &Shared<'_>) -> Vec<ListenerConfig> {
+    let sections = root.list("listener");
+    let (mut names, mut addresses) = (Vec::new(), Vec::new());
+    let lower = |section: &Section<'_>| {
+        let config = listener(section, shared);
+        unique(&mut names, section, "name", "listener", &config.name);
+        for address in config.addresses.iter().filter(|address| address.port() != 0) {
+            unique(
+                &mut addresses,
+                section,
+                "addresses",
+                "address",
+                &address.to_string(),
+            );
+        }
+        config
+    };
+    sections.iter().map(lower).collect()
+}
+
+fn listener(section: &Section<'_>, shared: &Shared<'_>) -> ListenerConfig {
+    let access = access(section, shared);
+    check(section, &access, shared);
+    ListenerConfig {
+        name: section.get("name"),
+        addresses: section.get::<Vec<SocketAddr>>("addresses"),
+        tls: access.tls,
+        auth: access.auth,
+        limits: SessionLimits {
+            total: section.get("max_sessions"),
+            per_address: section.get("max_per_address"),
+            per_trusted_address: section.get("max_per_trusted_address"),
+        },
+        handshake_timeout: section.get("handshake_timeout"),
+        smtp: Arc::new(smtp(section, &access, shared.hostname)),
+        trusted: access.trusted,
+    }
+}
+
+fn access(section: &Section<'_>, shared: &Shared<'_>) -> Access {
+    let kind: ListenerKind = section.get("kind");
+    let by_certificate = if shared.has_certificate {
+        TlsMode::StartTls
+    } else {
+        TlsMode::None
+    };
+    let tls = section.optional("tls").unwrap_or(by_certificate);
+    let plain_without_tls = section.get("plain_without_tls");
+    let can_ask = shared.has_plugins || !shared.rules.users.is_empty();
+    let can_authenticate = can_ask && (tls != TlsMode::None || plain_without_tls);
+    let by_kind = match kind {
+        ListenerKind::Submission => AuthOffer::Required,
+        ListenerKind::Relay if can_authenticate => AuthOffer::Offered,
+        ListenerKind::Relay | ListenerKind::Mx => AuthOffer::Off,
+    };
+    let mut trusted = shared.networks.clone();
+    trusted.extend(networks(section, "trusted"));
+    Access {
+        tls,
+        require_tls: section
+            .optional("require_tls")
+            .unwrap_or(kind == ListenerKind::Submission),
+        auth: section.optional("auth").unwrap_or(by_kind),
+        plain_without_tls,
+        trusted,
+    }
+}
+
+fn check(section: &Section<'_>, access: &Access, shared: &Shared<'_>) {
+    let has_tls = access.tls != TlsMode::None;
+    let has_auth = access.auth != AuthOffer::Off;
+    if has_tls && !shared.has_certificate {
+        section.rule("tls", Rule::TlsWithoutCertificate);
+    }
+    if access.require_tls && !has_tls {
+        section.rule("require_tls", Rule::RequireTlsWithoutTls);
+    }
+    if has_auth && !has_tls && !access.plain_without_tls {
+        section.rule("auth", Rule::AuthNeverOffered);
+    }
+    if has_auth && shared.rules.users.is_empty() && !shared.has_plugins {
+        section.rule("auth", Rule::AuthWithoutUsers);
+    }
+    if has_auth && access.plain_without_tls {
+        section.spot("plain_without_tls").warn(Rule::PlainPasswords);
+    }
+    let has_domains = shared.rules.domains != pintle_inbound::Domains::default();
+    if !has_domains && !has_auth && access.trusted.is_empty() && !shared.has_plugins {
+        section.here().warn(Rule::AcceptsNothing);
+    }
+}
+
+fn smtp(section: &Section<'_>, access: &Access, hostname: &str) -> server::Config {
+    server::Config {
+        hostname: hostname.to_owned(),
+        banner: section.get("banner"),
+        extensions: extensions(section, access),
+        auth: Auth {
+            mechanisms: mechanisms(section),
+            without_tls: access.plain_without_tls,
+        },
+        require_tls: access.require_tls,
+        require_auth: access.auth == AuthOffer::Required,
+        limits: limits(section),
+        timeouts: Timeouts {
+            command: section.get("command_timeout"),
+            data: section.get("data_timeout"),
+            message: section.get("message_timeout"),
+        },
+        leniency: leniency(section),
+    }
+}
+
+fn extensions(section: &Section<'_>, access: &Access) -> Extensions {
+    let mut extensions = Extensions::default();
+    if access.tls == TlsMode::StartTls {
+        extensions = extensions.with(Extension::StartTls);
+    }
+    if access.auth != AuthOffer::Off {
+        extensions = extensions.with(Extension::Auth);
+    }
+    section
+        .get::<Vec<Extension>>("withhold")
+        .into_iter()
+        .fold(extensions, Extensions::without)
+}
+
+fn mechanisms(section: &Section<'_>) -> Mechanisms {
+    let named: Vec<Mechanism> = section.get("mechanisms");
+    Mechanisms {
+        plain: named.contains(&Mechanism::Plain),
+        login: named.contains(&Mechanism::Login),
+    }
+}
+
+fn limits(section: &Section<'_>) -> Limits {
+    Limits {
+        recipients: section.get("max_recipients"),
+        message: section.get::<Size>("max_message_size").0,
+        header: section.get::<Size>("max_header_size").octets(),
+        bad_commands: section.get("max_bad_commands"),
+        auth_failures: section.get("max_auth_failures"),
+        messages: section.optional("max_messages"),
+        ..Limits::default()
+    }
+}
+
+fn leniency(section: &Section<'_>) -> Leniency {
+    let default = Leniency::default();
+    Leniency {
+        bare_lf: section.optional("bare_lf").unwrap_or(default.bare_lf),
+        early_talk: section.optional("early_talk").unwrap_or(default.early_talk),
+        ..default
+    }
+}
+
+impl Choice for ListenerKind {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("mx", Self::Mx),
+        ("submission", Self::Submission),
+        ("relay", Self::Relay),
+    ];
+}
+
+impl Choice for TlsMode {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("none", Self::None),
+        ("starttls", Self::StartTls),
+        ("implicit", Self::Implicit),
+    ];
+}
+
+impl Choice for AuthOffer {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("off", Self::Off),
+        ("offered", Self::Offered),
+        ("required", Self::Required),
+    ];
+}
+
+impl Choice for BareLf {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("normalise", Self::Normalise), ("refuse", Self::Refuse)];
+}
+
+impl Choice for EarlyTalk {
+    const WORDS: &'static [(&'static str, Self)] = &[("tolerate", Self::Tolerate), ("refuse", Self::Refuse)];
+}
+
+impl Choice for Mechanism {
+    const WORDS: &'static [(&'static str, Self)] = &[("PLAIN", Self::Plain), ("LOGIN", Self::Login)];
+}
+
+impl Choice for Extension {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("PIPELINING", Self::Pipelining),
+        ("SIZE", Self::Size),
+        ("8BITMIME", Self::EightBitMime),
+        ("SMTPUTF8", Self::SmtpUtf8),
+        ("CHUNKING", Self::Chunking),
+        ("ENHANCEDSTATUSCODES", Self::EnhancedStatusCodes),
+        ("DSN", Self::Dsn),
+    ];
+}
+
+impl Choice for pintle_tls::ClientCertificates {
+    const WORDS: &'static [(&'static str, Self)] = &[("ignore", Self::Ignore), ("record", Self::Record)];
+}

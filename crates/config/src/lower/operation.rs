@@ -1,0 +1,101 @@
+//! Spool, log, admin socket.
+
+use std::path::PathBuf;
+
+use pintle_spool::{DraftLimits, EmbeddedConfig};
+
+use crate::read::{Choice, Size};
+use crate::reader::Section;
+
+/// What is written about the work.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Log {
+    /// In which form.
+    pub format: LogFormat,
+    /// The least that is written.
+    pub level: Level,
+    /// Where; none is standard error.
+    pub file: Option<PathBuf>,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Level {
+    /// What the operator has to act on.
+    Error,
+    /// And what went wrong otherwise.
+    Warn,
+    /// And what happens to messages.
+    #[default]
+    Info,
+    /// And why.
+    Debug,
+    /// And everything else.
+    Trace,
+}
+
+impl Level {
+    /// The word for it, as log filters want it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+pub(super) fn spool(section: &Section<'_>) -> EmbeddedConfig {
+    EmbeddedConfig {
+        drafts: DraftLimits {
+            in_memory: section.get::<Size>("memory_per_message").octets(),
+            budget: section.get::<Size>("memory").octets(),
+        },
+        segment_size: section.get::<Size>("segment_size").0,
+        reserve: section.get::<Size>("reserve").0,
+        warm: section.get::<Size>("warm_memory").octets(),
+        ..EmbeddedConfig::new(section.get::<PathBuf>("dir"))
+    }
+}
+
+pub(super) fn admin(section: &Section<'_>) -> pintle_admin::Config {
+    pintle_admin::Config {
+        socket: section.get("socket"),
+        http: section.optional("http"),
+    }
+}
+
+pub(super) fn log(section: &Section<'_>) -> Log {
+    Log {
+        format: section.get("format"),
+        level: section.get("level"),
+        file: section.optional("file"),
+    }
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+impl Choice for Level {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}

@@ -1,0 +1,190 @@
+//! Plugins: where the component is, what it is told, what it may do, what its faults mean.
+
+use std::path::{Path, PathBuf};
+
+use pintle_plugin::{Config, FailurePolicies, FailurePolicy, Grant, Limits, PluginConfig, Source};
+use pintle_policy::Hook;
+use serde_json::Value as JsonValue;
+use toml::de::{DeTable, DeValue};
+
+use super::{Stock, unique};
+use crate::read::{Choice, Json, Read, Size, json, wrong_type};
+use crate::reader::{Section, Spot, Value, nearest};
+use crate::schema::Kind;
+use crate::{Cause, Rule};
+
+/// What faults mean: one word for all hooks, or a table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OnFault(FailurePolicies);
+
+pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
+    let section = root.table("plugins");
+    let folder = section.optional::<PathBuf>("folder");
+    let folder = folder.unwrap_or_else(|| root.here().reader.base.clone());
+    let mut names = Vec::new();
+    let lower = |section: &Section<'_>| {
+        let name: String = section.get("name");
+        unique(&mut names, section, "name", "plugin", &name);
+        let component = component(section, &folder, stock)?;
+        Some(plugin(section, PluginConfig::new(name, component)))
+    };
+    Config {
+        plugins: root.list("plugin").iter().filter_map(lower).collect(),
+        cache: section.optional("cache"),
+        watch: section.get("watch"),
+        settle: section.get("settle"),
+        kv_octets: section.get::<Size>("kv_size").octets(),
+    }
+}
+
+fn plugin(section: &Section<'_>, plugin: PluginConfig) -> PluginConfig {
+    PluginConfig {
+        settings: settings(section).unwrap_or(plugin.settings),
+        grants: section.get::<Vec<Grant>>("grants").into_iter().collect(),
+        mandatory: section.get("mandatory"),
+        required: section.get("required"),
+        failure: section.get::<OnFault>("on_fault").0,
+        limits: limits(&section.table("limits")),
+        timer: section.get("timer"),
+        ..plugin
+    }
+}
+
+fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Option<Source> {
+    let given: String = section.get("component");
+    if let Some(name) = given.strip_prefix("stock:") {
+        let found = stock.iter().find(|(other, _)| *other == name);
+        if found.is_none() {
+            let known = stock.iter().map(|(name, _)| format!("stock:{name}")).collect();
+            section.complain(
+                "component",
+                Cause::Undefined {
+                    what: "stock plugin",
+                    name: name.into(),
+                    known,
+                },
+            );
+        }
+        return found.map(|(_, bytes)| Source::Bytes {
+            name: given.clone(),
+            bytes: bytes.clone(),
+        });
+    }
+    let path = folder.join(&given);
+    if section.has("component") && !given.is_empty() {
+        // Compiling it is the plugin host's; here it is enough to know that there is something to compile.
+        let why = match std::fs::metadata(&path) {
+            Ok(file) if file.is_file() => None,
+            Ok(_) => Some("it is no file".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = why {
+            section.complain(
+                "component",
+                Cause::File {
+                    path: path.clone(),
+                    why,
+                },
+            );
+        }
+    }
+    Some(Source::File(path))
+}
+
+/// What `configure` gets.
+fn settings(section: &Section<'_>) -> Option<JsonValue> {
+    if section.has("config") && section.has("config_file") {
+        section.rule("config_file", Rule::TwoSettings);
+    }
+    let inline = section.optional::<Json>("config");
+    let path = section.optional::<PathBuf>("config_file");
+    let from_file = path.and_then(|path| {
+        let read = settings_file(&path).map_err(|why| Cause::File { path, why });
+        read.map_err(|cause| section.complain("config_file", cause)).ok()
+    });
+    inline.map(|json| json.0).or(from_file)
+}
+
+fn settings_file(path: &Path) -> Result<JsonValue, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    if path.extension().is_some_and(|extension| extension == "toml") {
+        let table = DeTable::parse(&text).map_err(|error| error.to_string())?;
+        return Ok(json(&DeValue::Table(table.into_inner())));
+    }
+    serde_json::from_str(&text).map_err(|error| format!("it is no JSON: {error}"))
+}
+
+fn limits(section: &Section<'_>) -> Limits {
+    let recycle_after: u64 = section.get("recycle_after");
+    Limits {
+        wall: section.get("wall"),
+        cpu: section.get("cpu"),
+        start: section.get("start"),
+        memory: section.get::<Size>("memory").octets(),
+        max_instances: section.get("max_instances"),
+        min_idle: section.get("min_idle"),
+        wait: section.get("wait"),
+        recycle_after: (recycle_after > 0).then_some(recycle_after),
+    }
+}
+
+impl Read for OnFault {
+    fn kind() -> Kind {
+        Kind::OnFault
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(_) => FailurePolicy::read(value, spot).map(|policy| Self(policy.into())),
+            DeValue::Table(table) => Some(Self(by_hook(table, spot))),
+            _ => {
+                wrong_type::<Self>(value, spot);
+                None
+            }
+        }
+    }
+}
+
+fn by_hook(table: &DeTable<'_>, spot: &Spot<'_>) -> FailurePolicies {
+    let mut policies = FailurePolicies::default();
+    for (key, value) in table {
+        let name: &str = key.get_ref();
+        let policy = || FailurePolicy::read(value, &spot.within(name, value.span())).unwrap_or_default();
+        if name == "default" {
+            policies.default = policy();
+        } else if let Some(&hook) = Hook::ALL.iter().find(|hook| hook.name() == name) {
+            policies.hooks.insert(hook, policy());
+        } else {
+            let known: Vec<_> = Hook::ALL
+                .iter()
+                .map(|hook| hook.name())
+                .chain(["default"])
+                .collect();
+            let nearest = nearest(name, &known);
+            spot.within(name, key.span())
+                .complain(Cause::UnknownKey { nearest, known });
+        }
+    }
+    policies
+}
+
+impl Choice for FailurePolicy {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("defer", Self::Defer),
+        ("accept", Self::Accept),
+        ("reject", Self::Reject),
+        ("skip", Self::Skip),
+    ];
+}
+
+impl Choice for Grant {
+    const WORDS: &'static [(&'static str, Self)] = &{
+        let mut words = [("", Self::EditHeaders); Self::ALL.len()];
+        let mut at = 0;
+        while at < words.len() {
+            words[at] = (Self::ALL[at].name(), Self::ALL[at]);
+            at += 1;
+        }
+        words
+    };
+}

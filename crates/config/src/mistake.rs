@@ -1,0 +1,254 @@
+//! What an operator can have got wrong: place, cause and remedy of each mistake.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// A mistake, or something worth a warning, at its place in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The key, from the top: `listener[2].tls`. List items count from 1. Empty where the file's form is wrong.
+    pub key: String,
+    /// The octets of the file that it is about.
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub cause: Cause,
+}
+
+/// What is wrong. The operator owns every one of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The configuration file itself cannot be read.
+    NoFile(String),
+    /// It is not TOML; the text is the parser's.
+    Syntax(String),
+    /// There is no such key here.
+    UnknownKey {
+        /// The name that was probably meant.
+        nearest: Option<&'static str>,
+        /// The names that there are.
+        known: Vec<&'static str>,
+    },
+    /// A key without which nothing works.
+    Missing {
+        /// What it must hold.
+        expected: String,
+    },
+    /// A value of another type.
+    WrongType {
+        /// What it must hold.
+        expected: String,
+        /// What stands there.
+        found: &'static str,
+    },
+    /// The value has the right type but cannot be read.
+    Malformed {
+        /// What it must hold.
+        expected: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The word is none of those allowed.
+    NoSuchWord {
+        /// What stands there.
+        given: String,
+        /// Probably meant.
+        nearest: Option<&'static str>,
+        /// Those allowed.
+        known: Vec<&'static str>,
+    },
+    /// It names something that the file does not define.
+    Undefined {
+        /// Of which kind: `relay`.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Those that are defined.
+        known: Vec<String>,
+    },
+    /// It was already said.
+    Duplicate {
+        /// Of which kind: `listener name`.
+        what: &'static str,
+        /// The name or address.
+        name: String,
+        /// The line of the first one.
+        line: usize,
+    },
+    /// A file that the configuration names cannot be used.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A certificate, a key or a file of roots cannot be used; the text says which and why.
+    Certificate(String),
+    /// The environment lacks this variable.
+    Environment(String),
+    /// Keys that contradict each other.
+    Rule(Rule),
+}
+
+/// Rules between keys, and between the file and the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rule {
+    /// TLS without a certificate.
+    TlsWithoutCertificate,
+    /// TLS is demanded where none is served.
+    RequireTlsWithoutTls,
+    /// AUTH that no client could ever use.
+    AuthNeverOffered,
+    /// AUTH with nobody who could authenticate.
+    AuthWithoutUsers,
+    /// Passwords in the clear (a warning).
+    PlainPasswords,
+    /// `password` and `password_hash` both, or neither.
+    OnePassword,
+    /// A user name without a password, or the reverse.
+    HalfCredentials,
+    /// Credentials over a session that may be in the clear.
+    CredentialsInTheClear,
+    /// A secret stands in the file (a warning).
+    InlineSecret,
+    /// A secret's file is open to others (a warning).
+    OpenSecret(PathBuf),
+    /// `hostname` is in no certificate (a warning).
+    HostnameNotCovered(String),
+    /// A listener without a purpose: it accepts nobody's mail (a warning).
+    AcceptsNothing,
+    /// The whole Internet may relay.
+    OpenRelay,
+    /// The sender is warned after the message has expired.
+    WarnAfterExpiry,
+    /// The quarantine threshold lies above the one for refusal (a warning).
+    QuarantineAboveReject,
+    /// A relay's name is a word with another meaning.
+    ReservedName(String),
+    /// A plugin's settings given twice.
+    TwoSettings,
+}
+
+impl Mistake {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        self.cause.remedy()
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFile(why) => write!(f, "the configuration file cannot be read: {why}"),
+            Self::Syntax(text) => write!(f, "this is not TOML: {text}"),
+            Self::UnknownKey { .. } => f.write_str("unknown key"),
+            Self::Missing { .. } => f.write_str("a required key is missing"),
+            Self::WrongType { expected, found } => write!(f, "expected {expected}, found {found}"),
+            Self::Malformed { why, .. } => f.write_str(why),
+            Self::NoSuchWord { given, .. } => write!(f, "{given:?} is not allowed here"),
+            Self::Undefined { what, name, .. } => write!(f, "there is no {what} named {name:?}"),
+            Self::Duplicate { what, name, line } => {
+                write!(f, "{what} {name:?} was already given at line {line}")
+            }
+            Self::File { path, why } => write!(f, "{} cannot be used: {why}", path.display()),
+            Self::Certificate(why) => f.write_str(why),
+            Self::Environment(name) => write!(f, "the environment variable {name} is not set"),
+            Self::Rule(rule) => rule.fmt(f),
+        }
+    }
+}
+
+impl Cause {
+    fn remedy(&self) -> String {
+        match self {
+            Self::NoFile(_) => "name an existing, readable file with -c".into(),
+            Self::Syntax(_) => "mend the line; strings stand in quotes, tables in [brackets]".into(),
+            Self::UnknownKey { nearest, known } => suggestion(*nearest, known),
+            Self::Missing { expected } => format!("add it: {expected}"),
+            Self::WrongType { expected, .. } | Self::Malformed { expected, .. } => {
+                format!("write {expected}")
+            }
+            Self::NoSuchWord { nearest, known, .. } => suggestion(*nearest, known),
+            Self::Undefined { what, known, .. } if known.is_empty() => {
+                format!("define the {what} first; there is none yet")
+            }
+            Self::Undefined { what, known, .. } => {
+                format!("define the {what}, or name one of: {}", known.join(", "))
+            }
+            Self::Duplicate { .. } => "remove one of them, or rename it".into(),
+            Self::File { .. } | Self::Certificate(_) => {
+                "check path, content and permissions; relative paths start at the configuration file's folder"
+                    .into()
+            }
+            Self::Environment(name) => {
+                format!("set {name} for the gateway's process, or use {{ file = \"...\" }}")
+            }
+            Self::Rule(rule) => rule.remedy(),
+        }
+    }
+}
+
+fn suggestion(nearest: Option<&str>, known: &[&str]) -> String {
+    match nearest {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => format!("possible here: {}", known.join(", ")),
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TlsWithoutCertificate => f.write_str("TLS needs a certificate, and [tls] names none"),
+            Self::RequireTlsWithoutTls => f.write_str("TLS is required on a listener that does not serve it"),
+            Self::AuthNeverOffered => f.write_str("nobody can authenticate here: there is no TLS"),
+            Self::AuthWithoutUsers => {
+                f.write_str("there is neither a user nor a plugin that could say who is who")
+            }
+            Self::PlainPasswords => f.write_str("passwords may cross the network in the clear"),
+            Self::OnePassword => f.write_str("a user has either a password or a password_hash"),
+            Self::HalfCredentials => f.write_str("username and password go together"),
+            Self::CredentialsInTheClear => f.write_str("the password could be sent in the clear"),
+            Self::InlineSecret => f.write_str("a secret stands in the configuration file"),
+            Self::OpenSecret(path) => write!(f, "{} can be read by other users", path.display()),
+            Self::HostnameNotCovered(name) => write!(f, "no certificate covers the hostname {name:?}"),
+            Self::AcceptsNothing => f.write_str("this listener takes mail from nobody"),
+            Self::OpenRelay => f.write_str("this network is the whole Internet: an open relay"),
+            Self::WarnAfterExpiry => {
+                f.write_str("the delay warning would come after the message has expired")
+            }
+            Self::QuarantineAboveReject => f.write_str("no score is held: the message is refused before"),
+            Self::ReservedName(name) => write!(f, "{name:?} has a meaning of its own in routes"),
+            Self::TwoSettings => f.write_str("config and config_file are both given"),
+        }
+    }
+}
+
+impl Rule {
+    fn remedy(&self) -> String {
+        match self {
+            Self::TlsWithoutCertificate => "add [[tls.certificate]] with chain and key, or set tls = \"none\"",
+            Self::RequireTlsWithoutTls => "set tls = \"starttls\" or \"implicit\", or require_tls = false",
+            Self::AuthNeverOffered => "serve TLS here, or set plain_without_tls = true in a closed network",
+            Self::AuthWithoutUsers => "add a [[user]], or a [[plugin]] with the hook on-auth",
+            Self::PlainPasswords => "keep this listener inside a trusted network",
+            Self::OnePassword => "give exactly one of the two",
+            Self::HalfCredentials => "give both, or neither",
+            Self::CredentialsInTheClear => "set tls = \"required\" or \"verified\" for this relay",
+            Self::InlineSecret => "better: { file = \"...\" } or { env = \"NAME\" }",
+            Self::OpenSecret(_) => "chmod 0600 it",
+            Self::HostnameNotCovered(_) => {
+                "clients that verify (Exchange does) will refuse; get a certificate for it, or change hostname"
+            }
+            Self::AcceptsNothing => "name your domains in [domains], trust networks, or offer AUTH",
+            Self::OpenRelay => "name the networks of your own hosts",
+            Self::WarnAfterExpiry => "make warn_after shorter than max_age, or \"never\"",
+            Self::QuarantineAboveReject => "make quarantine lower than reject",
+            Self::ReservedName(_) => "choose another name",
+            Self::TwoSettings => "keep one of the two",
+        }
+        .into()
+    }
+}

@@ -1,0 +1,337 @@
+//! A typed walk over a TOML document that collects mistakes instead of stopping at the first.
+//!
+//! Deserialising with serde ends at the first wrong type, and an operator who mends ten mistakes in ten runs has wasted
+//! nine. So the document is parsed with spans, recovering from errors of form, and then read key by key against the
+//! [`schema`](crate::schema): what is wrong is noted with its place, and reading goes on with the default.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::read::Read;
+use crate::schema::{self, Key, Shape};
+use crate::{Cause, Mistake, Rule, report};
+
+pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
+
+/// One file being read.
+pub(crate) struct Reader<'a> {
+    pub(crate) text: &'a str,
+    /// Where relative paths begin.
+    pub(crate) base: PathBuf,
+    found: RefCell<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    mistakes: Vec<Mistake>,
+    warnings: Vec<Mistake>,
+    /// Which keys of the schema were asked for, and what they were taken for; a test compares.
+    asked: BTreeSet<(&'static str, &'static str, String)>,
+}
+
+/// A table of the file: the key's path to it, its definition, and its content, which may be absent.
+#[derive(Clone)]
+pub(crate) struct Section<'a> {
+    pub(crate) reader: &'a Reader<'a>,
+    spec: &'static schema::Section,
+    table: Option<&'a DeTable<'a>>,
+    span: Range<usize>,
+    path: String,
+}
+
+/// Where a value stands, for complaints about it.
+#[derive(Clone)]
+pub(crate) struct Spot<'a> {
+    pub(crate) reader: &'a Reader<'a>,
+    pub(crate) key: String,
+    pub(crate) span: Range<usize>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(text: &'a str, path: &Path) -> Self {
+        Self {
+            text,
+            base: path.parent().unwrap_or(Path::new("")).to_owned(),
+            found: RefCell::default(),
+        }
+    }
+
+    /// The document's root.
+    pub(crate) fn root(&'a self, table: &'a DeTable<'a>) -> Section<'a> {
+        let root = Section {
+            reader: self,
+            spec: &schema::ROOT,
+            table: Some(table),
+            span: 0..0,
+            path: String::new(),
+        };
+        root.refuse_unknown();
+        root
+    }
+
+    /// Notes what keeps the gateway from running.
+    pub(crate) fn mistake(&self, key: String, span: Range<usize>, cause: Cause) {
+        self.found
+            .borrow_mut()
+            .mistakes
+            .push(Mistake { key, span, cause });
+    }
+
+    pub(crate) fn line(&self, offset: usize) -> usize {
+        report::place(self.text, offset).line
+    }
+
+    /// Everything found, in the order of the file.
+    pub(crate) fn finish(&self) -> (Vec<Mistake>, Vec<Mistake>) {
+        let found = self.found.take();
+        (ordered(found.mistakes), ordered(found.warnings))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> BTreeSet<(&'static str, &'static str, String)> {
+        self.found.borrow().asked.clone()
+    }
+}
+
+/// A line that is no TOML leaves holes, which are not the operator's second and third mistake.
+fn ordered(mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
+    let broken = mistakes.iter().any(|m| matches!(m.cause, Cause::Syntax(_)));
+    mistakes.retain(|m| !(broken && matches!(m.cause, Cause::Missing { .. } | Cause::Undefined { .. })));
+    mistakes.sort_by_key(|m| (m.span.start, m.span.end));
+    mistakes.dedup();
+    mistakes
+}
+
+impl<'a> Section<'a> {
+    /// A value with a default; an absent or mistaken one gives the default, or the type's own where it is required.
+    pub(crate) fn get<T: Read + Default>(&self, key: &'static str) -> T {
+        self.optional(key).unwrap_or_default()
+    }
+
+    /// A value that may be absent.
+    pub(crate) fn optional<T: Read>(&self, key: &'static str) -> Option<T> {
+        let spec = self.key(key);
+        self.note_asked::<T>(key);
+        if let Some(value) = self.value(key) {
+            let read = T::read(value, &self.spot(key));
+            if read.is_some() {
+                return read;
+            }
+        } else if spec.required && self.table.is_some() {
+            let expected = format!("{key} = {}", T::kind().describe());
+            self.complain(key, Cause::Missing { expected });
+        }
+        self.default(spec)
+    }
+
+    /// A table below this one; absent ones are read as empty.
+    pub(crate) fn table(&self, name: &'static str) -> Section<'a> {
+        match self.value(name) {
+            Some(value) => self.child(name, name, value, Shape::One),
+            None => self.empty(name),
+        }
+    }
+
+    /// The tables of a list below this one: `[[listener]]`.
+    pub(crate) fn list(&self, name: &'static str) -> Vec<Section<'a>> {
+        let items = match self.value(name).map(|value| (value, value.get_ref())) {
+            Some((_, DeValue::Array(items))) => items,
+            Some((value, _)) => return vec![self.child(name, name, value, Shape::Many)],
+            None => return Vec::new(),
+        };
+        let child = |(at, item)| self.child(name, &format!("{name}[{}]", at + 1), item, Shape::Many);
+        items.iter().enumerate().map(child).collect()
+    }
+
+    /// The tables below this one that the operator names: `[relays.NAME]`.
+    pub(crate) fn named(&self, name: &'static str) -> Vec<(String, Section<'a>)> {
+        let Some(value) = self.value(name) else {
+            return Vec::new();
+        };
+        let DeValue::Table(table) = value.get_ref() else {
+            self.child(name, name, value, Shape::Named);
+            return Vec::new();
+        };
+        let child = |(key, value): (&Spanned<_>, &'a Value<'a>)| {
+            let own: &std::borrow::Cow<'_, str> = key.get_ref();
+            let mut section = self.child(name, &format!("{name}.{own}"), value, Shape::Named);
+            section.span = key.span();
+            (own.to_string(), section)
+        };
+        table.iter().map(child).collect()
+    }
+
+    /// Where a key's value stands, or the section, when it is absent.
+    pub(crate) fn spot(&self, key: &str) -> Spot<'a> {
+        Spot {
+            reader: self.reader,
+            key: self.path_of(key),
+            span: self.value(key).map_or_else(|| self.span.clone(), Spanned::span),
+        }
+    }
+
+    /// Where the section begins.
+    pub(crate) fn here(&self) -> Spot<'a> {
+        Spot {
+            reader: self.reader,
+            key: self.path.clone(),
+            span: self.span.clone(),
+        }
+    }
+
+    /// Whether the operator wrote this key.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.value(key).is_some()
+    }
+
+    pub(crate) fn complain(&self, key: &str, cause: Cause) {
+        self.spot(key).complain(cause);
+    }
+
+    pub(crate) fn rule(&self, key: &str, rule: Rule) {
+        self.spot(key).complain(Cause::Rule(rule));
+    }
+
+    fn value(&self, key: &str) -> Option<&'a Value<'a>> {
+        self.table.and_then(|table| table.get(key))
+    }
+
+    fn key(&self, name: &str) -> &'static Key {
+        let found = self.spec.keys.iter().find(|key| key.name == name);
+        debug_assert!(found.is_some(), "the schema lacks {}.{name}", self.spec.name);
+        found.unwrap_or(&schema::UNDEFINED)
+    }
+
+    fn default<T: Read>(&self, spec: &'static Key) -> Option<T> {
+        let value = DeValue::parse(spec.default?).ok()?;
+        T::read(&value, &self.here())
+    }
+
+    fn note_asked<T: Read>(&self, key: &'static str) {
+        // Only the test that compares code and schema wants this.
+        if cfg!(test) {
+            let asked = (self.spec.name, key, T::kind().describe());
+            self.reader.found.borrow_mut().asked.insert(asked);
+        }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    fn empty(&self, name: &'static str) -> Section<'a> {
+        Section {
+            reader: self.reader,
+            spec: schema::section(self.spec.name, name),
+            table: None,
+            span: self.span.clone(),
+            path: self.path_of(name),
+        }
+    }
+
+    fn child(&self, name: &'static str, step: &str, value: &'a Value<'a>, shape: Shape) -> Section<'a> {
+        let spec = schema::section(self.spec.name, name);
+        let table = match value.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
+        };
+        let path = self.path_of(step);
+        let section = Section {
+            reader: self.reader,
+            spec,
+            table,
+            span: value.span(),
+            path,
+        };
+        if table.is_none() || spec.shape != shape {
+            let expected = spec.shape.describe(spec.name);
+            section.here().complain(Cause::WrongType {
+                expected,
+                found: type_name(value.get_ref()),
+            });
+        }
+        section.refuse_unknown();
+        section
+    }
+
+    fn refuse_unknown(&self) {
+        let known = self.spec.names();
+        for (key, _) in self.table.into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            if !known.contains(&name) {
+                let nearest = nearest(name, &known);
+                let known = known.clone();
+                self.reader.mistake(
+                    self.path_of(name),
+                    key.span(),
+                    Cause::UnknownKey { nearest, known },
+                );
+            }
+        }
+    }
+}
+
+impl Spot<'_> {
+    pub(crate) fn complain(&self, cause: Cause) {
+        self.reader.mistake(self.key.clone(), self.span.clone(), cause);
+    }
+
+    pub(crate) fn warn(&self, rule: Rule) {
+        let (key, span) = (self.key.clone(), self.span.clone());
+        self.reader.found.borrow_mut().warnings.push(Mistake {
+            key,
+            span,
+            cause: Cause::Rule(rule),
+        });
+    }
+
+    pub(crate) fn line(&self) -> usize {
+        self.reader.line(self.span.start)
+    }
+
+    /// The spot of a key in a table that is a value.
+    pub(crate) fn within(&self, key: &str, span: Range<usize>) -> Self {
+        Spot {
+            reader: self.reader,
+            key: format!("{}.{key}", self.key),
+            span,
+        }
+    }
+
+    /// The spot of one item of a list.
+    pub(crate) fn item(&self, at: usize, value: &Value<'_>) -> Self {
+        Spot {
+            reader: self.reader,
+            key: format!("{}[{}]", self.key, at + 1),
+            span: value.span(),
+        }
+    }
+}
+
+/// The name that was probably meant, if one is near.
+pub(crate) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    let distance = |other: &&'static str| strsim::damerau_levenshtein(name, other);
+    let best = known.iter().copied().min_by_key(distance)?;
+    (distance(&best) <= name.len().max(best.len()) / 3).then_some(best)
+}
+
+pub(crate) fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a point",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}

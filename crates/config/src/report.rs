@@ -1,0 +1,138 @@
+//! The outcome of reading a file, and its rendering like a compiler's: each mistake with its line shown.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::{Cause, Mistake, Settings};
+
+/// All that reading a configuration found.
+#[derive(Debug)]
+pub struct Report {
+    /// The file, as it was named.
+    pub path: PathBuf,
+    /// Its text, empty when it could not be read.
+    pub text: String,
+    /// What keeps the gateway from running, in the order of the file.
+    pub mistakes: Vec<Mistake>,
+    /// What it can run with, but better would not.
+    pub warnings: Vec<Mistake>,
+    /// What the program needs; there exactly when there are no mistakes.
+    pub settings: Option<Settings>,
+}
+
+/// A place in a file, both from 1; the column counts characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+impl Report {
+    /// The settings, if the file is good.
+    ///
+    /// # Errors
+    /// The report, to be shown: its `Display` names every mistake.
+    pub fn into_settings(mut self) -> Result<Settings, Box<Self>> {
+        self.settings.take().ok_or_else(|| Box::new(self))
+    }
+
+    /// Where a mistake begins.
+    #[must_use]
+    pub fn place(&self, mistake: &Mistake) -> Place {
+        place(&self.text, mistake.span.start)
+    }
+
+    fn show(&self, f: &mut fmt::Formatter<'_>, kind: &str, mistake: &Mistake) -> fmt::Result {
+        let at = self.place(mistake);
+        let key = if mistake.key.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", mistake.key)
+        };
+        writeln!(f, "{kind}: {key}{}", mistake.cause)?;
+        if !matches!(mistake.cause, Cause::NoFile(_)) {
+            writeln!(f, "  --> {}:{}:{}", self.path.display(), at.line, at.column)?;
+            self.quote(f, mistake, at)?;
+        } else {
+            writeln!(f, "  --> {}", self.path.display())?;
+        }
+        writeln!(f, "  help: {}\n", mistake.remedy())
+    }
+
+    fn quote(&self, f: &mut fmt::Formatter<'_>, mistake: &Mistake, at: Place) -> fmt::Result {
+        let Some(line) = self.text.lines().nth(at.line - 1) else {
+            return Ok(());
+        };
+        let line = mask(line);
+        let number = at.line.to_string();
+        let margin = " ".repeat(number.len());
+        let marked = self.text.get(mistake.span.clone()).unwrap_or_default();
+        let width = marked.lines().next().unwrap_or_default().chars().count();
+        let room = line.chars().count().saturating_sub(at.column - 1);
+        let marks = "^".repeat(width.min(room).max(1));
+        writeln!(f, " {margin} |")?;
+        writeln!(f, " {number} | {line}")?;
+        writeln!(f, " {margin} | {}{marks}", " ".repeat(at.column - 1))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for mistake in &self.mistakes {
+            self.show(f, "error", mistake)?;
+        }
+        for warning in &self.warnings {
+            self.show(f, "warning", warning)?;
+        }
+        let path = self.path.display();
+        match (self.mistakes.len(), self.warnings.len()) {
+            (0, 0) => write!(f, "{path}: no mistakes"),
+            (0, warnings) => write!(f, "{path}: no mistakes, {}", counted(warnings, "warning")),
+            (mistakes, 0) => write!(f, "{path}: {}", counted(mistakes, "mistake")),
+            (mistakes, warnings) => {
+                write!(
+                    f,
+                    "{path}: {}, {}",
+                    counted(mistakes, "mistake"),
+                    counted(warnings, "warning")
+                )
+            }
+        }
+    }
+}
+
+pub(crate) fn place(text: &str, offset: usize) -> Place {
+    let before = text.get(..offset.min(text.len())).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    Place {
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+    }
+}
+
+fn counted(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// The line, with stars in place of a secret that stands on it: a report goes into logs and tickets.
+fn mask(line: &str) -> String {
+    let Some(key) = line.find("password") else {
+        return line.to_owned();
+    };
+    let is_between = |c: char| c.is_alphanumeric() || matches!(c, '_' | ' ' | '\t' | '=');
+    let value = line[key..]
+        .find(|c| !is_between(c))
+        .map_or(line.len(), |at| key + at);
+    match line[value..].starts_with(['"', '\'']) {
+        // All of the rest: the closing quote may be missing, or not be the first one.
+        true => format!(
+            "{}{}",
+            &line[..=value],
+            "*".repeat(line[value + 1..].chars().count())
+        ),
+        false => line.to_owned(),
+    }
+}

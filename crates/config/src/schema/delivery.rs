@@ -1,0 +1,243 @@
+//! How mail goes out: routes, relays, the queue.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use pintle_mail::{Address, TlsPolicy};
+use pintle_outbound::{EightBit, Protocol, Transfer};
+
+use super::{Section, Shape, key, optional, required};
+use crate::lower::{Host, RoutePattern};
+use crate::read::{Domain, OrNever, Secret, Size};
+
+pub(super) static SECTIONS: &[Section] = &[
+    Section {
+        name: "route",
+        shape: Shape::Many,
+        about: "Which way mail for some domains goes. The most special pattern wins, whatever the order. Without any \
+                route, mail goes by MX.",
+        keys: &[
+            required::<Vec<RoutePattern>>("domain", "The recipients' domains."),
+            required::<String>(
+                "via",
+                "`mx` for the domain's own mail exchangers, `discard` to log and drop, or the NAME of a `[relays.NAME]`.",
+            ),
+        ],
+    },
+    Section {
+        name: "relays",
+        shape: Shape::Named,
+        about: "A next hop by name: a smart host, an inner server, an LMTP store.",
+        keys: &[
+            required::<Vec<Host>>(
+                "hosts",
+                "Tried in this order. Without a port: 25, 465 with implicit TLS, 24 for LMTP.",
+            ),
+            key::<Protocol>("protocol", "\"smtp\"", "What is spoken to it."),
+            key::<TlsPolicy>(
+                "tls",
+                "\"opportunistic\"",
+                "How much TLS it takes; `verified` checks chain, dates and name.",
+            ),
+            key::<bool>(
+                "implicit_tls",
+                "false",
+                "TLS with the first octet instead of STARTTLS.",
+            ),
+            optional::<String>("username", "With whom to authenticate."),
+            optional::<Secret>("password", "With what."),
+            key::<bool>(
+                "plain_without_tls",
+                "false",
+                "The password may be sent in the clear.",
+            ),
+            optional::<usize>(
+                "max_sessions",
+                "Sessions at once, in place of `max_per_hop` of `[delivery]`.",
+            ),
+        ],
+    },
+    Section {
+        name: "credentials",
+        shape: Shape::Named,
+        about: "Credentials that a plugin with the grant `route` may choose by name. It never sees them.",
+        keys: &[
+            required::<String>("username", "With whom to authenticate."),
+            required::<Secret>("password", "With what."),
+            key::<bool>(
+                "plain_without_tls",
+                "false",
+                "The password may be sent in the clear.",
+            ),
+        ],
+    },
+    Section {
+        name: "delivery",
+        shape: Shape::One,
+        about: "How next hops are spoken to.",
+        keys: &[
+            key::<TlsPolicy>(
+                "mx_tls",
+                "\"opportunistic\"",
+                "How much TLS delivery by MX takes.",
+            ),
+            key::<u16>("mx_port", "25", "The port of mail exchangers."),
+            key::<usize>(
+                "mx_addresses",
+                "5",
+                "How many addresses of a domain's exchangers one attempt tries.",
+            ),
+            optional::<Ipv4Addr>("source_v4", "The address to send from towards IPv4."),
+            optional::<Ipv6Addr>("source_v6", "The address to send from towards IPv6."),
+            key::<Vec<IpAddr>>(
+                "own_addresses",
+                "[]",
+                "Other addresses of this gateway, such as the one that a firewall translates; mail is never delivered \
+                 to them by MX. Those of the listeners are known.",
+            ),
+            key::<Vec<Domain>>(
+                "own_names",
+                "[]",
+                "Other names of this gateway; mail is never delivered to them by MX.",
+            ),
+            key::<usize>(
+                "max_per_hop",
+                "15",
+                "Sessions at once for one next hop; Exchange takes 20 from one address.",
+            ),
+            key::<usize>("max_total", "500", "Deliveries under way in all."),
+            key::<u32>(
+                "messages_per_session",
+                "1000",
+                "Messages over one session before a new one is opened.",
+            ),
+            key::<Duration>(
+                "idle_timeout",
+                "\"10s\"",
+                "How long an idle session is kept for the next message.",
+            ),
+            key::<Duration>("connect_timeout", "\"30s\"", "For a TCP connection."),
+            key::<Duration>(
+                "command_timeout",
+                "\"5m\"",
+                "For the greeting and the reply to a command.",
+            ),
+            key::<Duration>("data_timeout", "\"2m\"", "For the reply to DATA."),
+            key::<Duration>(
+                "block_timeout",
+                "\"3m\"",
+                "For a piece of a message to be written.",
+            ),
+            key::<Duration>(
+                "final_timeout",
+                "\"10m\"",
+                "For the reply to a whole message. Exchange holds it up to 30 seconds.",
+            ),
+            key::<Duration>(
+                "plain_memory",
+                "\"1h\"",
+                "How long a host whose TLS failed is spoken to in the clear, where TLS is opportunistic.",
+            ),
+            key::<EightBit>(
+                "eight_bit",
+                "\"send-anyway\"",
+                "8-bit content for a next hop without 8BITMIME.",
+            ),
+            key::<Transfer>(
+                "transfer",
+                "\"data\"",
+                "DATA, or BDAT where it is offered, which some servers stall on.",
+            ),
+        ],
+    },
+    Section {
+        name: "queue",
+        shape: Shape::One,
+        about: "When to try again, to warn and to give up.",
+        keys: &[
+            key::<Vec<Duration>>(
+                "retry_intervals",
+                "[\"1m\", \"5m\", \"15m\", \"30m\", \"1h\", \"2h\", \"3h\"]",
+                "The wait after the first, second, … deferral of a message; the last one repeats.",
+            ),
+            key::<Vec<Duration>>(
+                "hop_intervals",
+                "[\"1m\", \"2m\", \"5m\", \"10m\", \"15m\"]",
+                "The wait after a next hop has failed as a whole once, twice, …; the last one repeats.",
+            ),
+            key::<u8>(
+                "jitter_percent",
+                "20",
+                "By how much chance lengthens a wait, at most.",
+            ),
+            key::<Duration>(
+                "max_age",
+                "\"5d\"",
+                "The age at which a message expires and its sender gets a bounce.",
+            ),
+            key::<OrNever>(
+                "warn_after",
+                "\"4h\"",
+                "The age at which its sender is warned once.",
+            ),
+            key::<Size>(
+                "recent_memory",
+                "\"64MiB\"",
+                "Memory for messages between their commit and their first attempt.",
+            ),
+            key::<Size>(
+                "recent_message",
+                "\"1MiB\"",
+                "The largest message that is kept there.",
+            ),
+        ],
+    },
+    Section {
+        name: "reports",
+        shape: Shape::One,
+        about: "Bounces and warnings (RFC 3464).",
+        keys: &[
+            optional::<Address>(
+                "from",
+                "The address in their From field; left out: `postmaster@` and the hostname.",
+            ),
+            key::<String>(
+                "from_name",
+                "\"Mail Delivery System\"",
+                "The name in their From field.",
+            ),
+            key::<Size>(
+                "return_limit",
+                "\"64KiB\"",
+                "Up to this size a message comes back whole, of larger ones only the header.",
+            ),
+        ],
+    },
+    Section {
+        name: "dns",
+        shape: Shape::One,
+        about: "Whom to ask for names.",
+        keys: &[
+            key::<Vec<SocketAddr>>(
+                "servers",
+                "[]",
+                "Name servers; none means those of /etc/resolv.conf.",
+            ),
+            key::<Duration>("timeout", "\"3s\"", "For one try at one server."),
+            key::<usize>("attempts", "3", "Tries of each question."),
+            key::<Duration>(
+                "deadline",
+                "\"20s\"",
+                "For a whole lookup, all tries and aliases together.",
+            ),
+            key::<u64>("cache_entries", "32768", "Answers that are kept; 0 keeps none."),
+            key::<Duration>("max_ttl", "\"1d\"", "Answers are kept no longer than this."),
+            key::<Duration>(
+                "max_negative_ttl",
+                "\"15m\"",
+                "\"No such name\" is kept no longer than this.",
+            ),
+            key::<bool>("hosts_file", "true", "Whether /etc/hosts is asked first."),
+        ],
+    },
+];

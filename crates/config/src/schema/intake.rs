@@ -1,0 +1,208 @@
+//! How mail comes in: listeners, TLS, who may send what.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use pintle_inbound::{AuthOffer, TlsMode};
+use pintle_smtp::server::config::{BareLf, EarlyTalk};
+use pintle_smtp::server::{Extension, Mechanism};
+use pintle_tls::ClientCertificates;
+
+use super::{Section, Shape, key, optional, required};
+use crate::lower::ListenerKind;
+use crate::read::{DomainPattern, Secret, Size};
+
+pub(super) static SECTIONS: &[Section] = &[
+    Section {
+        name: "listener",
+        shape: Shape::Many,
+        about: "A place where clients connect. A change of its addresses needs a restart; all else is taken over by a \
+                reload, for the sessions that begin after it.",
+        keys: &[
+            required::<String>(
+                "name",
+                "Its name in logs, metrics and plugins. Each listener has its own.",
+            ),
+            required::<Vec<SocketAddr>>("addresses", "Where it listens."),
+            key::<ListenerKind>(
+                "kind",
+                "\"mx\"",
+                "What it is for, which decides the defaults of `auth` and `require_tls`. `mx`: mail from \
+                 strangers for our domains. `submission`: mail from users, who authenticate over TLS. `relay`: mail \
+                 from our own servers and devices, known by network or by password.",
+            ),
+            optional::<TlsMode>(
+                "tls",
+                "How TLS begins. Left out: `starttls` when `[tls]` has a certificate, else `none`.",
+            ),
+            optional::<bool>(
+                "require_tls",
+                "No mail before TLS. Left out: true for `submission`, else false.",
+            ),
+            optional::<AuthOffer>(
+                "auth",
+                "Whether clients authenticate. Left out: `required` for `submission`, `offered` for `relay` when \
+                 there is TLS and a user or plugin to ask, `off` for `mx`.",
+            ),
+            key::<Vec<Mechanism>>(
+                "mechanisms",
+                "[\"PLAIN\", \"LOGIN\"]",
+                "How clients may authenticate. Exchange knows LOGIN alone.",
+            ),
+            key::<bool>(
+                "plain_without_tls",
+                "false",
+                "Passwords may cross the network in the clear. For old devices in closed networks.",
+            ),
+            key::<Vec<IpNet>>(
+                "trusted",
+                "[]",
+                "Networks whose clients may relay here, besides those of `[relay]`, and are spared the checks meant \
+                 for strangers.",
+            ),
+            key::<BareLf>(
+                "bare_lf",
+                "\"normalise\"",
+                "A LF without CR in DATA: made CRLF, or refused. It never ends a message.",
+            ),
+            key::<EarlyTalk>(
+                "early_talk",
+                "\"tolerate\"",
+                "A client that speaks before the greeting.",
+            ),
+            key::<String>(
+                "banner",
+                "\"ESMTP Pintle\"",
+                "What follows the hostname in the greeting.",
+            ),
+            key::<Vec<Extension>>(
+                "withhold",
+                "[]",
+                "ESMTP extensions that are not offered here, like `CHUNKING`.",
+            ),
+            key::<usize>("max_sessions", "10000", "Sessions at once."),
+            key::<usize>(
+                "max_per_address",
+                "40",
+                "Sessions at once from one address (one /64 of IPv6).",
+            ),
+            key::<usize>(
+                "max_per_trusted_address",
+                "400",
+                "The same for trusted networks: several Exchange servers behind one address open 20 each.",
+            ),
+            key::<u32>(
+                "max_recipients",
+                "1000",
+                "Recipients of one message; RFC 5321 asks for at least 100.",
+            ),
+            key::<Size>(
+                "max_message_size",
+                "\"50MiB\"",
+                "The value of SIZE. Exchange sends up to 36 MiB by default.",
+            ),
+            key::<Size>(
+                "max_header_size",
+                "\"256KiB\"",
+                "A message's header, which is held in memory.",
+            ),
+            key::<u32>(
+                "max_bad_commands",
+                "20",
+                "Refused commands before the session is closed.",
+            ),
+            key::<u32>(
+                "max_auth_failures",
+                "3",
+                "Failed logins before the session is closed.",
+            ),
+            optional::<u32>("max_messages", "Messages in one session; no limit when left out."),
+            key::<Duration>(
+                "command_timeout",
+                "\"5m\"",
+                "For a command. RFC 5321 asks for at least 5 minutes.",
+            ),
+            key::<Duration>("data_timeout", "\"5m\"", "For the next octets of a message."),
+            key::<Duration>("message_timeout", "\"1h\"", "For a whole message."),
+            key::<Duration>("handshake_timeout", "\"30s\"", "For a TLS handshake."),
+        ],
+    },
+    Section {
+        name: "tls",
+        shape: Shape::One,
+        about: "TLS on listeners and towards next hops: versions 1.2 and 1.3, with forward secrecy. Certificates are \
+                read again when their files change.",
+        keys: &[
+            key::<ClientCertificates>(
+                "client_certificates",
+                "\"ignore\"",
+                "Whether clients are asked for a certificate, which plugins then see. Nothing is verified.",
+            ),
+            optional::<PathBuf>(
+                "roots",
+                "A PEM file of root certificates that next hops are verified against; left out: the system's.",
+            ),
+        ],
+    },
+    Section {
+        name: "tls.certificate",
+        shape: Shape::Many,
+        about: "A certificate with its key. Clients that name a host get the one that fits, others the first.",
+        keys: &[
+            required::<PathBuf>("chain", "A PEM file: the certificate, then its issuers."),
+            required::<PathBuf>("key", "A PEM file: the private key, not encrypted."),
+        ],
+    },
+    Section {
+        name: "domains",
+        shape: Shape::One,
+        about: "The domains that are ours: mail for them is taken from anybody. Mail for all others is refused unless \
+                the client is trusted or has authenticated, or a plugin grants it.",
+        keys: &[key::<Vec<DomainPattern>>(
+            "accepted",
+            "[]",
+            "The domain alone, or with a leading dot all below it.",
+        )],
+    },
+    Section {
+        name: "relay",
+        shape: Shape::One,
+        about: "Who may send mail to domains that are not ours, without authenticating.",
+        keys: &[key::<Vec<IpNet>>(
+            "networks",
+            "[]",
+            "The networks of our own servers and devices; they hold for every listener.",
+        )],
+    },
+    Section {
+        name: "user",
+        shape: Shape::Many,
+        about: "Somebody who may authenticate and then send mail anywhere, where no plugin knows the users.",
+        keys: &[
+            required::<String>("name", "The user name."),
+            optional::<Secret>("password", "The password itself."),
+            optional::<String>("password_hash", "Its Argon2 hash in PHC form: `$argon2id$...`."),
+        ],
+    },
+    Section {
+        name: "limits",
+        shape: Shape::One,
+        about: "What holds for every message.",
+        keys: &[key::<usize>(
+            "max_hops",
+            "30",
+            "Received fields at which a message is taken to loop.",
+        )],
+    },
+    Section {
+        name: "score",
+        shape: Shape::One,
+        about: "What the sum of the points that plugins give means for a message.",
+        keys: &[
+            optional::<f64>("reject", "Refused from this score on."),
+            optional::<f64>("quarantine", "Held in the quarantine `score` from this score on."),
+        ],
+    },
+];

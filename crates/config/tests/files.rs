@@ -1,0 +1,108 @@
+//! Whole files: the examples are good, and the reference says what the program does.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use pintle_config::{Cause, Report, Rule, read, reference};
+use pintle_inbound::{AuthOffer, TlsMode};
+use pintle_mail::NextHop;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Reads an example as if it lay in a folder that has what it names: certificates for this host, and secrets.
+fn example(name: &str, host: &str) -> Report {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+    write(folder.path(), "tls/fullchain.pem", &pair.cert.pem());
+    write(
+        folder.path(),
+        "tls/privkey.pem",
+        &pair.signing_key.serialize_pem(),
+    );
+    write(folder.path(), "secrets/smarthost", "sesame\n");
+    write(folder.path(), "secrets/scanner", "sesame\n");
+    let text = fs::read_to_string(repository().join("examples").join(name)).unwrap();
+    read(text, &folder.path().join(name), &[])
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn the_edge_example_is_good() {
+    let report = example("edge.toml", "mx.example.org");
+    assert!(
+        report.mistakes.is_empty() && report.warnings.is_empty(),
+        "{report}"
+    );
+    let settings = report.into_settings().unwrap();
+    let mx = &settings.inbound.listeners[0];
+    assert_eq!((mx.tls, mx.auth), (TlsMode::StartTls, AuthOffer::Off));
+    assert!(settings.inbound.rules.domains.contains("example.org"));
+    let hop = |domain| settings.outbound.routes.next_hop(domain);
+    assert_eq!(hop("example.org"), NextHop::Relay("exchange".into()));
+    assert_eq!(hop("example.net"), NextHop::Mx("example.net".into()));
+}
+
+#[test]
+fn the_smarthost_example_is_good() {
+    let report = example("smarthost.toml", "relay.example.org");
+    assert!(report.mistakes.is_empty(), "{report}");
+    let warnings: Vec<_> = report
+        .warnings
+        .iter()
+        .map(|warning| warning.cause.clone())
+        .collect();
+    assert_eq!(warnings, [Cause::Rule(Rule::PlainPasswords)], "{report}");
+    let settings = report.into_settings().unwrap();
+    assert_eq!(
+        settings.outbound.routes.next_hop("example.net"),
+        NextHop::Relay("microsoft".into())
+    );
+    assert!(settings.outbound.relays["microsoft"].credentials.is_some());
+    assert!(!settings.inbound.rules.users.is_empty());
+}
+
+#[test]
+fn a_hostname_outside_the_certificate_is_warned_about() {
+    let report = example("edge.toml", "other.example.org");
+    let warnings: Vec<_> = report
+        .warnings
+        .iter()
+        .map(|warning| warning.cause.clone())
+        .collect();
+    assert_eq!(
+        warnings,
+        [Cause::Rule(Rule::HostnameNotCovered("mx.example.org".into()))]
+    );
+    assert!(report.settings.is_some());
+}
+
+const BEGIN: &str =
+    "<!-- The rest of this page is written by `PINTLE_UPDATE=1 cargo test -p pintle-config`. -->\n";
+
+/// With PINTLE_UPDATE set it writes the page instead, and the difference is for reading.
+#[test]
+fn the_reference_page_is_up_to_date() {
+    let path = repository().join("docs/configuration.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (head, rest) = page.split_once(BEGIN).unwrap();
+    let expected = format!("\n{}\n", reference().trim_end());
+    if std::env::var_os("PINTLE_UPDATE").is_some() {
+        fs::write(&path, format!("{head}{BEGIN}{expected}")).unwrap();
+    } else {
+        assert!(
+            rest == expected,
+            "docs/configuration.md is out of date; set PINTLE_UPDATE=1 and run this again"
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! Files with mistakes: each one is named, with its line and key, in one run.
+
+use std::path::Path;
+
+use pintle_config::{Cause, Report, Rule, read};
+
+fn report(text: &str) -> Report {
+    read(text.to_owned(), Path::new("pintle.toml"), &[])
+}
+
+/// Line and key of every mistake.
+fn places(report: &Report) -> Vec<(usize, &str)> {
+    let place = |mistake| report.place(mistake).line;
+    report
+        .mistakes
+        .iter()
+        .map(|mistake| (place(mistake), mistake.key.as_str()))
+        .collect()
+}
+
+fn rules(text: &str) -> Vec<Rule> {
+    let report = report(text);
+    let rule = |mistake: &pintle_config::Mistake| match &mistake.cause {
+        Cause::Rule(rule) => rule.clone(),
+        cause => panic!("{}: {cause}", mistake.key),
+    };
+    report.mistakes.iter().chain(&report.warnings).map(rule).collect()
+}
+
+const MANY: &str = r#"hostnme = "gw.example"
+
+[[listener]]
+name = "mx"
+addresses = ["0.0.0.0"]
+tls = "startls"
+max_sessions = "many"
+max_message_size = 1000000
+command_timeout = "5 minutes"
+trusted = ["192.0.2.1/24", "10.0.0.0/33"]
+
+[[listener]]
+name = "mx"
+addresses = ["[::]:25"]
+kind = "submission"
+tls = "implicit"
+
+[domains]
+accepted = ["exa mple.org"]
+
+[[user]]
+name = "anna"
+password = { file = "/nonexistent/secret" }
+
+[[route]]
+domain = "*"
+via = "inside"
+
+[queue]
+warn_after = "6d"
+
+[[plugin]]
+name = "greylist"
+component = "/nonexistent/greylist.wasm"
+grants = ["dsn"]
+on_fault = { rcpt = "ignore", mesage = "skip" }
+
+[spol]
+dir = "/var/spool"
+
+[[tls.certificate]]
+chain = "/nonexistent/chain.pem"
+key = "/nonexistent/key.pem"
+"#;
+
+#[test]
+fn a_file_with_many_mistakes_names_them_all() {
+    let report = report(MANY);
+    let expected = [
+        (1, "hostname"),
+        (1, "hostnme"),
+        (5, "listener[1].addresses[1]"),
+        (6, "listener[1].tls"),
+        (7, "listener[1].max_sessions"),
+        (8, "listener[1].max_message_size"),
+        (9, "listener[1].command_timeout"),
+        (10, "listener[1].trusted[1]"),
+        (10, "listener[1].trusted[2]"),
+        (13, "listener[2].name"),
+        (19, "domains.accepted[1]"),
+        (23, "user[1].password"),
+        (27, "route[1].via"),
+        (30, "queue.warn_after"),
+        (34, "plugin[1].component"),
+        (35, "plugin[1].grants[1]"),
+        (36, "plugin[1].on_fault.rcpt"),
+        (36, "plugin[1].on_fault.mesage"),
+        (38, "spol"),
+        (42, "tls.certificate[1].chain"),
+    ];
+    assert_eq!(places(&report), expected, "{report}");
+    assert!(report.into_settings().is_err());
+}
+
+#[test]
+fn mistakes_are_shown_with_their_line_and_a_remedy() {
+    let shown = report("hostname = \"gw.example\"\n[dns]\ntimeuot = \"3s\"\nattempts = \"3\"\n").to_string();
+    let expected = "\
+error: dns.timeuot: unknown key
+  --> pintle.toml:3:1
+   |
+ 3 | timeuot = \"3s\"
+   | ^^^^^^^
+  help: did you mean `timeout`?
+
+error: dns.attempts: expected a whole number, found text
+  --> pintle.toml:4:12
+   |
+ 4 | attempts = \"3\"
+   |            ^^^
+  help: write a whole number
+
+pintle.toml: 2 mistakes";
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn reading_goes_on_after_a_line_that_is_no_toml() {
+    let report = report("hostname = gw.example\n[dns]\ntimeout = \"3\"\nattempts = \n[queue]\nmax_age = 5\n");
+    let lines: Vec<usize> = places(&report).into_iter().map(|(line, _)| line).collect();
+    for line in [1, 3, 4, 6] {
+        assert!(lines.contains(&line), "{report}");
+    }
+}
+
+#[test]
+fn keys_given_twice_are_told() {
+    let report = report("hostname = \"a.example\"\nhostname = \"b.example\"\n");
+    assert_eq!(
+        places(&report).first().map(|(line, _)| *line),
+        Some(2),
+        "{report}"
+    );
+}
+
+#[test]
+fn sections_of_the_wrong_form_are_told() {
+    let report =
+        report("hostname = \"a.example\"\ndns = 5\n[listener]\nname = \"mx\"\n[relays]\nhosts = [\"a\"]\n");
+    let keys: Vec<&str> = places(&report).into_iter().map(|(_, key)| key).collect();
+    assert_eq!(keys, ["dns", "listener.addresses", "relays.hosts"], "{report}");
+}
+
+const MX: &str = "hostname = \"gw.example\"\n[domains]\naccepted = \"example.org\"\n[[listener]]\nname = \"mx\"\n\
+                  addresses = \"[::]:25\"\n";
+
+#[test]
+fn keys_that_contradict_each_other_are_told() {
+    for (text, rule) in [
+        ("tls = \"starttls\"", Rule::TlsWithoutCertificate),
+        ("require_tls = true", Rule::RequireTlsWithoutTls),
+        ("trusted = \"0.0.0.0/0\"", Rule::OpenRelay),
+        ("[relay]\nnetworks = \"::/0\"", Rule::OpenRelay),
+        ("[queue]\nmax_age = \"1h\"", Rule::WarnAfterExpiry),
+        ("[[user]]\nname = \"a\"", Rule::OnePassword),
+        (
+            "[relays.mx]\nhosts = \"a.example\"",
+            Rule::ReservedName("mx".into()),
+        ),
+        (
+            "[relays.a]\nhosts = \"a.example\"\nusername = \"u\"",
+            Rule::HalfCredentials,
+        ),
+        (
+            "[score]\nreject = 5\nquarantine = 7.5",
+            Rule::QuarantineAboveReject,
+        ),
+    ] {
+        assert_eq!(rules(&format!("{MX}{text}\n")), [rule], "{text}");
+    }
+    assert_eq!(
+        rules(&format!("{MX}auth = \"offered\"\n")),
+        [Rule::AuthNeverOffered, Rule::AuthWithoutUsers]
+    );
+    assert_eq!(rules(MX), []);
+}
+
+#[test]
+fn a_listener_that_takes_nothing_is_warned_about() {
+    let text = "hostname = \"gw.example\"\n[[listener]]\nname = \"mx\"\naddresses = \"[::]:25\"\n";
+    let report = report(text);
+    assert!(report.settings.is_some(), "{report}");
+    assert_eq!(report.warnings[0].cause, Cause::Rule(Rule::AcceptsNothing));
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let text = format!(
+        "{MX}[[user]]\nname = \"anna\"\npassword = \"sesame-1\"\n[relays.a]\nhosts = \"a.example\"\ntls = \"verified\"\n\
+         username = \"u\"\npassword = \"sesame-2\"\n[credentials.b]\nusername = \"u\"\npassword = \"sesame-3\"\n"
+    );
+    let report = report(&text);
+    let shown = report.to_string();
+    assert_eq!(
+        shown.matches("a secret stands in the configuration file").count(),
+        3,
+        "{shown}"
+    );
+    assert!(!shown.contains("sesame"), "{shown}");
+    let settings = format!("{:?}", report.into_settings().unwrap());
+    assert!(!settings.contains("sesame"), "{settings}");
+}
+
+#[test]
+fn secrets_come_from_files_and_warn_when_others_can_read_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "sesame\n").unwrap();
+    let text = format!("{MX}[[user]]\nname = \"anna\"\npassword = {{ file = \"secret\" }}\n");
+    let with_mode = |mode| {
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
+        read(text.clone(), &folder.path().join("pintle.toml"), &[])
+    };
+    let closed = with_mode(0o600);
+    assert!(
+        closed.settings.is_some() && closed.warnings.is_empty(),
+        "{closed}"
+    );
+    let open = with_mode(0o644);
+    assert_eq!(open.warnings[0].cause, Cause::Rule(Rule::OpenSecret(secret)));
+}
+
+#[test]
+fn a_missing_variable_and_a_missing_file_are_told() {
+    let text =
+        format!("{MX}[[user]]\nname = \"anna\"\npassword = {{ env = \"PINTLE_TEST_NO_SUCH_VARIABLE\" }}\n");
+    assert_eq!(
+        report(&text).mistakes[0].cause,
+        Cause::Environment("PINTLE_TEST_NO_SUCH_VARIABLE".into())
+    );
+    let report = pintle_config::check(Path::new("/nonexistent/pintle.toml"), &[]);
+    assert!(matches!(report.mistakes[0].cause, Cause::NoFile(_)));
+    assert!(
+        report
+            .to_string()
+            .starts_with("error: the configuration file cannot be read"),
+        "{report}"
+    );
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    let mut cut = MANY;
+    while !cut.is_empty() {
+        let _ = report(cut).to_string();
+        let end = (0..cut.len())
+            .rev()
+            .find(|&at| cut.is_char_boundary(at))
+            .unwrap_or(0);
+        cut = &cut[..end];
+    }
+    for text in [
+        "\u{feff}x",
+        "= = =",
+        "[[[",
+        "a = \"ü",
+        "hostname = \"\u{1F600}\"\nü = 1",
+        "\0",
+        "listener = [1, {}]",
+    ] {
+        let _ = report(text).to_string();
+    }
+}
