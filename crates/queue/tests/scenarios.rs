@@ -284,6 +284,14 @@ fn age_ends_a_job_in_every_phase() {
 }
 
 #[test]
+fn an_open_session_does_not_get_an_expired_job() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(warned(1, "a.example"));
+    assert_eq!(queue.next_for(&hop("a.example"), at(FIVE_DAYS)), None);
+    assert_eq!(expiry(&mut queue, at(FIVE_DAYS)).id, id);
+}
+
+#[test]
 fn a_put_off_hop_does_not_keep_a_job_from_expiring() {
     let mut queue = Queue::new(config());
     queue.insert(warned(1, "a.example"));
