@@ -22,7 +22,6 @@ use bytes::Bytes;
 mod command;
 pub mod config;
 mod content;
-mod core;
 mod event;
 mod fault;
 mod head;
@@ -31,10 +30,11 @@ mod params;
 mod replies;
 mod ruling;
 mod sasl;
+mod shared;
 mod state;
 
-use core::Core;
 use ruling::Ruling;
+use shared::Core;
 use state::{Connecting, State, Step, Turn};
 
 pub use config::Config;
@@ -53,7 +53,6 @@ pub struct Start {
 }
 
 /// One session. `R` is the receipt of a durable commit; the machine only ever prints it.
-#[derive(Debug)]
 pub struct Session<R> {
     core: Core,
     state: State,
@@ -236,5 +235,15 @@ impl<R: fmt::Display> Session<R> {
             // None sorts first, so that min would mean "never" where one of them is set.
             self.deadline = [next, last].into_iter().flatten().min();
         }
+    }
+}
+
+/// Buffers and events stay out: an AUTH exchange passes through them.
+impl<R> fmt::Debug for Session<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("state", &self.state)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
     }
 }

@@ -3,13 +3,13 @@
 use pintle_mail::Reply;
 
 use super::{Greeted, Ready, State, Step, misuse};
-use crate::server::core::{Core, Line};
 use crate::server::event::Question;
 use crate::server::fault::{Fault, Syntax};
 use crate::server::offers::Mechanism;
 use crate::server::replies;
 use crate::server::ruling::Ruling;
 use crate::server::sasl::{Exchange, Progress};
+use crate::server::shared::{Core, Line};
 
 /// The client owes a response.
 #[derive(Debug)]

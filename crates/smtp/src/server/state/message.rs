@@ -12,12 +12,12 @@ use super::opening::{Before, hello};
 use super::{Addressed, Commanded, Greeted, Ready, State, Step, common, misuse};
 use crate::server::command::Command;
 use crate::server::content::Decoder;
-use crate::server::core::Core;
 use crate::server::event::{Event, Headers, Message, Question};
 use crate::server::fault::{Fault, Misuse, Sequence};
 use crate::server::head::{Found, Head};
 use crate::server::replies;
 use crate::server::ruling::Ruling;
+use crate::server::shared::Core;
 
 /// A message is coming in.
 #[derive(Debug)]
@@ -341,6 +341,10 @@ pub(crate) struct BetweenChunks {
 }
 
 impl BetweenChunks {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.incoming.deadline
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.incoming.held()
     }
@@ -367,15 +371,22 @@ pub(crate) struct Swallowing {
     left: u64,
     fault: Fault,
     next: Box<State>,
+    /// When it must be through, as if it were a message.
+    deadline: Option<Instant>,
 }
 
 impl Swallowing {
-    pub(crate) fn new(size: u64, fault: Fault, next: impl Into<State>) -> Self {
+    pub(crate) fn new(size: u64, fault: Fault, next: impl Into<State>, core: &Core) -> Self {
         Self {
             left: size,
             fault,
             next: Box::new(next.into()),
+            deadline: core.now.checked_add(core.config.timeouts.message),
         }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     pub(crate) fn advance(mut self, core: &mut Core) -> Step {

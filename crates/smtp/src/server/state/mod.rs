@@ -25,12 +25,12 @@ pub(crate) use transaction::{Addressed, RecipientAsked, SenderAsked, Sending};
 use std::time::Instant;
 
 use super::command::Command;
-use super::core::Core;
 use super::event::Closed;
 use super::fault::{Fault, Misuse};
 use super::offers::Offers;
 use super::replies;
 use super::ruling::Ruling;
+use super::shared::Core;
 
 /// Where a session stands.
 #[derive(Debug)]
@@ -131,6 +131,8 @@ impl State {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Receiving(state) => state.deadline(),
+            Self::BetweenChunks(state) => state.deadline(),
+            Self::Swallowing(state) => state.deadline(),
             _ => None,
         }
     }
@@ -189,7 +191,7 @@ fn common<S: Commanded>(state: S, command: Command<'_>, core: &mut Core, fault: 
         Command::Vrfy => core.idle(&replies::VRFY, state),
         Command::Rset => core.idle(&replies::RESET, state),
         // The octets of a chunk follow whether it is welcome or not (RFC 3030 section 2).
-        Command::Bdat { size, .. } => Swallowing::new(size, fault, state).into(),
+        Command::Bdat { size, .. } => Swallowing::new(size, fault, state, core).into(),
         _ => core.fault(fault, state),
     }
 }

@@ -6,12 +6,12 @@ use pintle_mail::Reply;
 use super::{Commanded, Greeted, Ready, State, common, misuse};
 use crate::server::command::Command;
 use crate::server::config::EarlyTalk;
-use crate::server::core::Core;
 use crate::server::event::{Closed, Event, Hello, HelloVerb, Question};
 use crate::server::fault::{Fault, Misuse, Sequence};
 use crate::server::offers::{Extension, Extensions, Offers};
 use crate::server::replies;
 use crate::server::ruling::Ruling;
+use crate::server::shared::Core;
 
 /// The host judges the connection.
 #[derive(Debug, Default)]

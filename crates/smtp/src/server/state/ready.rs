@@ -3,12 +3,12 @@
 use super::opening::{Before, hello};
 use super::{Commanded, Greeted, Handshake, Responding, SenderAsked, State, common};
 use crate::server::command::Command;
-use crate::server::core::Core;
 use crate::server::event::{Event, Question, Sender};
 use crate::server::fault::{Fault, Sequence};
 use crate::server::offers::{Extension, Mechanism};
 use crate::server::params::parse_mail;
 use crate::server::replies;
+use crate::server::shared::Core;
 
 /// Ready for a transaction.
 #[derive(Debug)]

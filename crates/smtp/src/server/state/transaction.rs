@@ -7,13 +7,13 @@ use pintle_mail::Recipient;
 use super::opening::{Before, hello};
 use super::{Commanded, Greeted, Ready, Receiving, State, common, misuse};
 use crate::server::command::Command;
-use crate::server::core::Core;
 use crate::server::event::Question;
 use crate::server::fault::{Fault, Sequence};
 use crate::server::offers::Extension;
 use crate::server::params::parse_rcpt;
 use crate::server::replies;
 use crate::server::ruling::Ruling;
+use crate::server::shared::Core;
 
 /// The host judges the sender.
 #[derive(Debug)]

@@ -21,7 +21,6 @@ use super::{Start, replies};
 const IDLE_BUFFER: usize = 4096;
 
 /// The shared part of a session.
-#[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: Arc<Config>,
     pub(crate) input: BytesMut,

@@ -1,0 +1,97 @@
+//! What a host relies on beside the dialogue itself: how replies and bodies are handed out, and what a session costs.
+
+#![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use pintle_smtp::server::{Answer, Config, Event, Extension, Question, Session, Start};
+
+/// A session that has said hello, and whose host says yes to everything.
+struct Yes {
+    session: Session<&'static str>,
+    now: Instant,
+    bodies: Vec<Bytes>,
+}
+
+impl Yes {
+    fn new(config: Config) -> Self {
+        let now = Instant::now();
+        let session = Session::new(Arc::new(config), Start::default(), now);
+        let mut yes = Self {
+            session,
+            now,
+            bodies: Vec::new(),
+        };
+        yes.agree();
+        yes.feed(b"EHLO client.example\r\n");
+        yes.session.poll_transmit();
+        yes
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        self.session.receive(bytes, self.now);
+        self.agree();
+    }
+
+    fn agree(&mut self) {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Ask(Question::Message(_)) => {
+                    let (receipt, reply) = ("R", None);
+                    self.session.answer(Answer::Accepted { receipt, reply }, self.now);
+                }
+                Event::Ask(_) => self.session.answer(Answer::Accept(None), self.now),
+                Event::Body(bytes) => self.bodies.push(bytes),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pipelined_group_is_answered_in_one_piece() {
+    let mut yes = Yes::new(Config::default());
+    yes.feed(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<e@f.example>\r\nDATA\r\n");
+    let sent = yes.session.poll_transmit().unwrap();
+    assert_eq!(
+        sent.split(|byte| *byte == b'\n').count(),
+        5,
+        "four replies and the end"
+    );
+    assert_eq!(yes.session.poll_transmit(), None);
+}
+
+#[test]
+fn clean_content_is_handed_on_as_it_was_read() {
+    let mut yes = Yes::new(Config::default());
+    yes.feed(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n");
+    yes.feed(b"A: 1\r\n\r\n");
+    for _ in 0..3 {
+        yes.feed("0123456789\r\n".repeat(1_000).as_bytes());
+    }
+    let sizes: Vec<_> = yes.bodies.iter().map(Bytes::len).collect();
+    assert_eq!(sizes, [12_000; 3], "one piece a read");
+    assert_eq!(yes.session.buffered(), 0, "a body is not held");
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    assert!(
+        size_of::<Session<String>>() <= 1_024,
+        "{}",
+        size_of::<Session<String>>()
+    );
+}
+
+#[test]
+fn a_session_does_not_show_passwords() {
+    let mut config = Config::default().with(Extension::Auth);
+    config.auth.without_tls = true;
+    let mut yes = Yes::new(config);
+    yes.session
+        .receive(b"AUTH PLAIN AGFsaWNlAGh1bnRlcjI=\r\n", yes.now);
+    let shown = format!("{:?}", yes.session);
+    assert!(shown.contains("alice") && !shown.contains("hunter2"));
+}
