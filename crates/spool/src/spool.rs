@@ -54,6 +54,9 @@ pub trait Spool: Send + Sync + 'static {
 
     /// Each message that becomes pending from now on: committed, a child included, or released. The first caller gets
     /// the receiver, later ones nothing. It is how a queue hears of mail without knowing who brought it.
+    ///
+    /// Ask for it before the first [`claim`](Self::claim), so that nothing falls between the two; a message that is
+    /// committed meanwhile then comes twice, and the second is to be ignored.
     fn arrivals(&self) -> Option<UnboundedReceiver<Waiting>>;
 
     /// Keeps a message from delivery until [`release`](Self::release).

@@ -416,6 +416,45 @@ async fn stragglers_are_moved_and_segments_given_back() {
     spool.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_all_is_delivered_nothing_is_left() {
+    let mut store = FolderStore::new();
+    let spool = store.engine();
+    let samples: Vec<Sample> = (0..200).map(|number| Sample::small(number).to(2)).collect();
+    let mut messages = Vec::new();
+    for sample in &samples {
+        messages.push(sample.message(&*spool).await.unwrap());
+        // Refused in the midst of a batch, whose other records must still be counted where they lie.
+        messages.push(samples[0].message(&*spool).await.unwrap());
+    }
+    let commits: Vec<_> = messages
+        .into_iter()
+        .map(|message| spool.commit(message))
+        .collect();
+    let mut refused = 0;
+    for commit in commits {
+        refused += u32::from(commit.await.is_err());
+    }
+    assert_eq!(refused, 200);
+    for recipient in [1, 2] {
+        let settlements = samples
+            .iter()
+            .map(|sample| spool.settle(sample.settlement(recipient, delivered())));
+        for settled in settlements.collect::<Vec<_>>() {
+            assert_eq!(settled.await.unwrap().removed, recipient == 2);
+        }
+    }
+    // An answer is given before the batch's segments are; the next batch comes after both.
+    assert!(spool.release(samples[0].id()).await.is_err());
+    assert_eq!(spool.totals().await.unwrap(), Totals::default());
+    assert!(names(&store.folder.join("segments")).len() <= 1);
+    let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
+    let rows = "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM recipient)";
+    let left: u32 = database.query_row(rows, [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+    spool.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_operator_can_ask_the_database() {
     let mut store = FolderStore::new();
