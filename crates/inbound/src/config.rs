@@ -52,7 +52,7 @@ impl Default for Rules {
 }
 
 /// One listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// In logs, metrics and conditions.
     pub name: String,
