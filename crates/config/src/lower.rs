@@ -48,19 +48,21 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What differs in `new` and can only be taken over by a restart, in the file's terms; everything else can be taken
-    /// over by a running gateway.
+    /// What differs in `new` and can only be taken over by a restart, in the file's terms; everything else a running
+    /// gateway can take over. Ask the settings of the start, not those of the last reload, which are only partly in force.
     #[must_use]
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        let addresses = |settings: &Self| {
-            let of = |l: &pintle_inbound::ListenerConfig| (l.name.clone(), l.addresses.clone());
-            settings.inbound.listeners.iter().map(of).collect::<Vec<_>>()
-        };
+        let kept = |plugins: &pintle_plugin::Config| (plugins.cache.clone(), plugins.watch);
         let differences = [
             ("hostname", self.hostname != new.hostname),
-            ("listener addresses", addresses(self) != addresses(new)),
+            (
+                "[[listener]] and [relay]",
+                self.inbound.listeners != new.inbound.listeners,
+            ),
+            ("[[tls.certificate]]", self.server_tls != new.server_tls),
             ("[spool]", self.spool != new.spool),
             ("[dns]", self.dns != new.dns),
+            ("[plugins]", kept(&self.plugins) != kept(&new.plugins)),
             ("[admin]", self.admin != new.admin),
             ("[log]", self.log != new.log),
         ];
@@ -186,6 +188,38 @@ mod tests {
     }
 
     #[test]
+    fn a_plugin_gets_its_settings_from_the_file_or_from_a_file_of_its_own() {
+        let stock = [("footer", Bytes::from_static(b"wasm"))];
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.toml"), "text = 'x'\nlist = [1, 2.5, true]").unwrap();
+        std::fs::write(
+            folder.path().join("a.json"),
+            r#"{"text": "x", "list": [1, 2.5, true]}"#,
+        )
+        .unwrap();
+        for written in [
+            "config_file = 'a.toml'",
+            "config_file = 'a.json'",
+            "[plugin.config]\ntext = 'x'\nlist = [1, 2.5, true]",
+        ] {
+            let text = format!(
+                "hostname = 'gw.example'\n[[plugin]]\nname = 'a'\ncomponent = 'stock:footer'\n{written}"
+            );
+            let report = crate::read(text, &folder.path().join("x.toml"), &stock);
+            let expected = serde_json::json!({"text": "x", "list": [1, 2.5, true]});
+            assert_eq!(
+                report.into_settings().unwrap().plugins.plugins[0].settings,
+                expected,
+                "{written}"
+            );
+        }
+        let text = "hostname = 'gw.example'\n[[plugin]]\nname = 'a'\ncomponent = 'stock:footer'\nconfig_file = 'a.json'\n\
+                    config = {}";
+        let report = crate::read(text.to_owned(), &folder.path().join("x.toml"), &stock);
+        assert_eq!(report.mistakes[0].cause, crate::Cause::Rule(Rule::TwoSettings));
+    }
+
+    #[test]
     fn what_needs_a_restart_is_named() {
         let old = settings("hostname = \"gw.example\"\n[[listener]]\nname = \"mx\"\naddresses = \"[::]:25\"");
         let new = settings(
@@ -193,6 +227,6 @@ mod tests {
              [spool]\ndir = \"/x\"",
         );
         assert_eq!(old.needs_restart(&old.clone()), Vec::<&str>::new());
-        assert_eq!(old.needs_restart(&new), ["listener addresses", "[spool]"]);
+        assert_eq!(old.needs_restart(&new), ["[[listener]] and [relay]", "[spool]"]);
     }
 }

@@ -40,6 +40,29 @@ impl Size {
     }
 }
 
+/// A number that must not be 0, where 0 would stop all work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Positive<T>(pub(crate) T);
+
+/// A duration that may be zero, where that means "not at all".
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct OrZero(pub(crate) Duration);
+
+/// A list with something in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NonEmpty<T>(pub(crate) Vec<T>);
+
+impl<T> Default for NonEmpty<T> {
+    /// Empty, as what stands in for a mistaken list.
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+/// An address whose port may be left out, being 53.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NameServer(pub(crate) SocketAddr);
+
 /// A domain in A-labels and lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Domain(pub(crate) String);
@@ -156,6 +179,36 @@ macro_rules! whole_numbers {
 }
 whole_numbers!(u8, u16, u32, u64, usize);
 
+impl<T: Read + Default + PartialEq> Read for Positive<T> {
+    fn kind() -> Kind {
+        Kind::Positive
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        let number = T::read(value, spot)?;
+        if number == T::default() {
+            malformed::<Self>(spot, "0 would stop all work".into());
+            return None;
+        }
+        Some(Self(number))
+    }
+}
+
+impl<T: Read> Read for NonEmpty<T> {
+    fn kind() -> Kind {
+        Vec::<T>::kind()
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        let items = Vec::read(value, spot)?;
+        if items.is_empty() {
+            malformed::<Self>(spot, "the list is empty".into());
+            return None;
+        }
+        Some(Self(items))
+    }
+}
+
 impl Read for f64 {
     fn kind() -> Kind {
         Kind::Number
@@ -181,7 +234,22 @@ impl Read for Duration {
     }
 
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
-        parsed::<Self, _, _>(value, spot, units::duration)
+        let duration = parsed::<Self, _, _>(value, spot, units::duration)?;
+        if duration.is_zero() {
+            malformed::<Self>(spot, "this time must not be zero".into());
+            return None;
+        }
+        Some(duration)
+    }
+}
+
+impl Read for OrZero {
+    fn kind() -> Kind {
+        Kind::DurationOrZero
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        parsed::<Self, _, _>(value, spot, |text| units::duration(text).map(Self))
     }
 }
 
@@ -218,6 +286,21 @@ impl Read for SocketAddr {
             let no_port = text.parse::<IpAddr>().map(|_| format!("{text:?} lacks a port"));
             text.parse()
                 .map_err(|_| no_port.unwrap_or_else(|_| format!("{text:?} is no address with a port")))
+        })
+    }
+}
+
+impl Read for NameServer {
+    fn kind() -> Kind {
+        Kind::NameServer
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        parsed::<Self, _, _>(value, spot, |text| {
+            let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+            bare.or_else(|_| text.parse())
+                .map(Self)
+                .map_err(|_| format!("{text:?} is no address"))
         })
     }
 }

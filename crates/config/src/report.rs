@@ -74,7 +74,13 @@ impl Report {
         let marks = "^".repeat(width.min(room).max(1));
         writeln!(f, " {margin} |")?;
         writeln!(f, " {number} | {line}")?;
-        writeln!(f, " {margin} | {}{marks}", " ".repeat(at.column - 1))
+        // Tabs stay tabs, so that the marks stand below what they mark.
+        let indent: String = line
+            .chars()
+            .take(at.column - 1)
+            .map(|c| if c == '\t' { c } else { ' ' })
+            .collect();
+        writeln!(f, " {margin} | {indent}{marks}")
     }
 }
 

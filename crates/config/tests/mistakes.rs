@@ -157,7 +157,8 @@ const MX: &str = "hostname = \"gw.example\"\n[domains]\naccepted = \"example.org
 fn keys_that_contradict_each_other_are_told() {
     for (text, rule) in [
         ("tls = \"starttls\"", Rule::TlsWithoutCertificate),
-        ("require_tls = true", Rule::RequireTlsWithoutTls),
+        ("require_tls = true", Rule::TlsWithoutCertificate),
+        ("tls = \"none\"\nrequire_tls = true", Rule::RequireTlsWithoutTls),
         ("trusted = \"0.0.0.0/0\"", Rule::OpenRelay),
         ("[relay]\nnetworks = \"::/0\"", Rule::OpenRelay),
         ("[queue]\nmax_age = \"1h\"", Rule::WarnAfterExpiry),
@@ -182,6 +183,55 @@ fn keys_that_contradict_each_other_are_told() {
         [Rule::AuthNeverOffered, Rule::AuthWithoutUsers]
     );
     assert_eq!(rules(MX), []);
+}
+
+#[test]
+fn credentials_do_not_travel_in_the_clear_unless_told() {
+    let relay = |more: &str| {
+        let text =
+            format!("{MX}[relays.a]\nhosts = \"a.example\"\nusername = \"u\"\npassword = \"p\"\n{more}\n");
+        report(&text)
+            .mistakes
+            .into_iter()
+            .map(|mistake| mistake.cause)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(relay(""), [Cause::Rule(Rule::CredentialsInTheClear)]);
+    assert_eq!(
+        relay("tls = \"none\""),
+        [Cause::Rule(Rule::CredentialsInTheClear)]
+    );
+    for good in [
+        "tls = \"required\"",
+        "tls = \"verified\"",
+        "implicit_tls = true",
+        "plain_without_tls = true",
+    ] {
+        assert_eq!(relay(good), [], "{good}");
+    }
+}
+
+#[test]
+fn numbers_that_would_stop_the_gateway_are_told() {
+    for (text, key) in [
+        ("max_sessions = 0", "listener[1].max_sessions"),
+        ("command_timeout = \"0s\"", "listener[1].command_timeout"),
+        ("max_recipients = -1", "listener[1].max_recipients"),
+        ("[delivery]\nmax_total = 0", "delivery.max_total"),
+        ("[queue]\nretry_intervals = []", "queue.retry_intervals"),
+        (
+            "[queue]\nretry_intervals = [\"1m\", \"0s\"]",
+            "queue.retry_intervals[2]",
+        ),
+    ] {
+        let report = report(&format!("{MX}{text}\n"));
+        let keys: Vec<&str> = report
+            .mistakes
+            .iter()
+            .map(|mistake| mistake.key.as_str())
+            .collect();
+        assert_eq!(keys, [key], "{report}");
+    }
 }
 
 #[test]

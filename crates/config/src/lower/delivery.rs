@@ -10,7 +10,9 @@ use pintle_outbound::{
 };
 
 use super::unique;
-use crate::read::{Choice, Domain, OrNever, Read, Secret, Size, domain, parsed};
+use crate::read::{
+    Choice, Domain, NameServer, NonEmpty, OrNever, OrZero, Positive, Read, Secret, Size, domain, parsed,
+};
 use crate::reader::{Section, Spot, Value};
 use crate::schema::Kind;
 use crate::{Cause, Rule};
@@ -46,8 +48,8 @@ pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
             .collect(),
         mx: Mx {
             tls: section.get("mx_tls"),
-            port: section.get("mx_port"),
-            addresses: section.get("mx_addresses"),
+            port: section.get::<Positive<_>>("mx_port").0,
+            addresses: section.get::<Positive<_>>("mx_addresses").0,
         },
         sources: Sources {
             v4: section.optional("source_v4"),
@@ -69,12 +71,12 @@ pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
 
 fn sessions(section: &Section<'_>) -> Sessions {
     Sessions {
-        per_hop: section.get("max_per_hop"),
-        total: section.get("max_total"),
-        messages: section.get("messages_per_session"),
-        idle: section.get("idle_timeout"),
+        per_hop: section.get::<Positive<_>>("max_per_hop").0,
+        total: section.get::<Positive<_>>("max_total").0,
+        messages: section.get::<Positive<_>>("messages_per_session").0,
+        idle: section.get::<OrZero>("idle_timeout").0,
         connect: section.get("connect_timeout"),
-        plain_memory: section.get("plain_memory"),
+        plain_memory: section.get::<OrZero>("plain_memory").0,
     }
 }
 
@@ -106,8 +108,8 @@ fn retry(section: &Section<'_>) -> RetryPolicy {
         );
     }
     RetryPolicy {
-        intervals: section.get("retry_intervals"),
-        hop_intervals: section.get("hop_intervals"),
+        intervals: section.get::<NonEmpty<Duration>>("retry_intervals").0,
+        hop_intervals: section.get::<NonEmpty<Duration>>("hop_intervals").0,
         jitter: section.get("jitter_percent"),
         max_age,
         warn_after,
@@ -135,7 +137,7 @@ fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
         (Protocol::Smtp, true) => 465,
         (Protocol::Smtp, false) => 25,
     };
-    let hosts = section.get::<Vec<Host>>("hosts");
+    let hosts = section.get::<NonEmpty<Host>>("hosts").0;
     let credentials = credentials(&section);
     let in_the_clear = !implicit_tls && matches!(tls, TlsPolicy::None | TlsPolicy::Opportunistic);
     if credentials
@@ -153,7 +155,9 @@ fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
         tls,
         implicit_tls,
         credentials,
-        sessions: section.optional("max_sessions"),
+        sessions: section
+            .optional::<Positive<_>>("max_sessions")
+            .map(|limit| limit.0),
     };
     (name, relay)
 }
@@ -199,7 +203,7 @@ fn routes(root: &Section<'_>, relays: &BTreeMap<String, Relay>) -> RouteTable {
     let mut special = Vec::new();
     for section in root.list("route") {
         let route = via(&section, relays);
-        for pattern in section.get::<Vec<RoutePattern>>("domain") {
+        for pattern in section.get::<NonEmpty<RoutePattern>>("domain").0 {
             unique(&mut seen, &section, "domain", "route for", &pattern.0);
             match pattern.0.as_str() {
                 "*" => table = RouteTable::new(route.clone()),
@@ -239,7 +243,11 @@ fn via(section: &Section<'_>, relays: &BTreeMap<String, Relay>) -> Route {
 }
 
 pub(super) fn dns(section: &Section<'_>) -> pintle_dns::Config {
-    let servers: Vec<_> = section.get("servers");
+    let servers: Vec<_> = section
+        .get::<Vec<NameServer>>("servers")
+        .into_iter()
+        .map(|server| server.0)
+        .collect();
     pintle_dns::Config {
         servers: if servers.is_empty() {
             pintle_dns::Servers::System
@@ -247,11 +255,11 @@ pub(super) fn dns(section: &Section<'_>) -> pintle_dns::Config {
             pintle_dns::Servers::List(servers)
         },
         timeout: section.get("timeout"),
-        attempts: section.get("attempts"),
+        attempts: section.get::<Positive<_>>("attempts").0,
         deadline: section.get("deadline"),
         cache_entries: section.get("cache_entries"),
-        max_ttl: section.get("max_ttl"),
-        max_negative_ttl: section.get("max_negative_ttl"),
+        max_ttl: section.get::<OrZero>("max_ttl").0,
+        max_negative_ttl: section.get::<OrZero>("max_negative_ttl").0,
         hosts_file: section.get("hosts_file"),
     }
 }

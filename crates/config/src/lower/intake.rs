@@ -11,7 +11,7 @@ use pintle_tls::{
 };
 
 use super::{refuse_the_internet, unique};
-use crate::read::{DomainPattern, Secret};
+use crate::read::{DomainPattern, Positive, Secret};
 use crate::reader::Section;
 use crate::{Cause, Rule};
 
@@ -84,7 +84,7 @@ pub(super) fn rules(root: &Section<'_>) -> Rules {
         domains: Domains::new(accepted.iter().map(|pattern| pattern.0.as_str())),
         users: users(root),
         postmaster: root.optional::<Address>("postmaster"),
-        max_hops: root.table("limits").get("max_hops"),
+        max_hops: root.table("limits").get::<Positive<_>>("max_hops").0,
         reject_score: reject,
         quarantine_score: quarantine,
     }

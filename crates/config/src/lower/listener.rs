@@ -12,7 +12,7 @@ use pintle_smtp::server::{self, Extension, Extensions, Mechanism, Mechanisms};
 use super::intake::networks;
 use super::unique;
 use crate::Rule;
-use crate::read::{Choice, Size};
+use crate::read::{Choice, NonEmpty, Positive, Size};
 use crate::reader::Section;
 
 /// What a listener is for.
@@ -67,13 +67,13 @@ fn listener(section: &Section<'_>, shared: &Shared<'_>) -> ListenerConfig {
     check(section, &access, shared);
     ListenerConfig {
         name: section.get("name"),
-        addresses: section.get::<Vec<SocketAddr>>("addresses"),
+        addresses: section.get::<NonEmpty<SocketAddr>>("addresses").0,
         tls: access.tls,
         auth: access.auth,
         limits: SessionLimits {
-            total: section.get("max_sessions"),
-            per_address: section.get("max_per_address"),
-            per_trusted_address: section.get("max_per_trusted_address"),
+            total: section.get::<Positive<_>>("max_sessions").0,
+            per_address: section.get::<Positive<_>>("max_per_address").0,
+            per_trusted_address: section.get::<Positive<_>>("max_per_trusted_address").0,
         },
         handshake_timeout: section.get("handshake_timeout"),
         smtp: Arc::new(smtp(section, &access, shared.hostname)),
@@ -113,13 +113,14 @@ fn access(section: &Section<'_>, shared: &Shared<'_>) -> Access {
 fn check(section: &Section<'_>, access: &Access, shared: &Shared<'_>) {
     let has_tls = access.tls != TlsMode::None;
     let has_auth = access.auth != AuthOffer::Off;
-    if has_tls && !shared.has_certificate {
+    // A listener that wants TLS and only lacks the certificate has one mistake, whatever follows from it.
+    let wants_tls = has_tls || access.require_tls && !section.has("tls");
+    if wants_tls && !shared.has_certificate {
         section.rule("tls", Rule::TlsWithoutCertificate);
-    }
-    if access.require_tls && !has_tls {
+    } else if access.require_tls && !has_tls {
         section.rule("require_tls", Rule::RequireTlsWithoutTls);
     }
-    if has_auth && !has_tls && !access.plain_without_tls {
+    if has_auth && !wants_tls && !access.plain_without_tls {
         section.rule("auth", Rule::AuthNeverOffered);
     }
     if has_auth && shared.rules.users.is_empty() && !shared.has_plugins {
@@ -179,12 +180,14 @@ fn mechanisms(section: &Section<'_>) -> Mechanisms {
 
 fn limits(section: &Section<'_>) -> Limits {
     Limits {
-        recipients: section.get("max_recipients"),
+        recipients: section.get::<Positive<_>>("max_recipients").0,
         message: section.get::<Size>("max_message_size").0,
         header: section.get::<Size>("max_header_size").octets(),
-        bad_commands: section.get("max_bad_commands"),
-        auth_failures: section.get("max_auth_failures"),
-        messages: section.optional("max_messages"),
+        bad_commands: section.get::<Positive<_>>("max_bad_commands").0,
+        auth_failures: section.get::<Positive<_>>("max_auth_failures").0,
+        messages: section
+            .optional::<Positive<_>>("max_messages")
+            .map(|limit| limit.0),
         ..Limits::default()
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value as JsonValue;
 use toml::de::{DeTable, DeValue};
 
 use super::{Stock, unique};
-use crate::read::{Choice, Json, Read, Size, json, wrong_type};
+use crate::read::{Choice, Json, OrZero, Positive, Read, Size, json, wrong_type};
 use crate::reader::{Section, Spot, Value, nearest};
 use crate::schema::Kind;
 use crate::{Cause, Rule};
@@ -32,7 +32,7 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
         plugins: root.list("plugin").iter().filter_map(lower).collect(),
         cache: section.optional("cache"),
         watch: section.get("watch"),
-        settle: section.get("settle"),
+        settle: section.get::<OrZero>("settle").0,
         kv_octets: section.get::<Size>("kv_size").octets(),
     }
 }
@@ -121,7 +121,7 @@ fn limits(section: &Section<'_>) -> Limits {
         cpu: section.get("cpu"),
         start: section.get("start"),
         memory: section.get::<Size>("memory").octets(),
-        max_instances: section.get("max_instances"),
+        max_instances: section.get::<Positive<_>>("max_instances").0,
         min_idle: section.get("min_idle"),
         wait: section.get("wait"),
         recycle_after: (recycle_after > 0).then_some(recycle_after),

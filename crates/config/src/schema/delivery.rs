@@ -1,6 +1,6 @@
 //! How mail goes out: routes, relays, the queue.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use pintle_mail::{Address, TlsPolicy};
@@ -8,7 +8,7 @@ use pintle_outbound::{EightBit, Protocol, Transfer};
 
 use super::{Section, Shape, key, optional, required};
 use crate::lower::{Host, RoutePattern};
-use crate::read::{Domain, OrNever, Secret, Size};
+use crate::read::{Domain, NameServer, NonEmpty, OrNever, OrZero, Positive, Secret, Size};
 
 pub(super) static SECTIONS: &[Section] = &[
     Section {
@@ -17,7 +17,7 @@ pub(super) static SECTIONS: &[Section] = &[
         about: "Which way mail for some domains goes. The most special pattern wins, whatever the order. Without any \
                 route, mail goes by MX.",
         keys: &[
-            required::<Vec<RoutePattern>>("domain", "The recipients' domains."),
+            required::<NonEmpty<RoutePattern>>("domain", "The recipients' domains."),
             required::<String>(
                 "via",
                 "`mx` for the domain's own mail exchangers, `discard` to log and drop, or the NAME of a `[relays.NAME]`.",
@@ -29,7 +29,7 @@ pub(super) static SECTIONS: &[Section] = &[
         shape: Shape::Named,
         about: "A next hop by name: a smart host, an inner server, an LMTP store.",
         keys: &[
-            required::<Vec<Host>>(
+            required::<NonEmpty<Host>>(
                 "hosts",
                 "Tried in this order. Without a port: 25, 465 with implicit TLS, 24 for LMTP.",
             ),
@@ -51,7 +51,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 "false",
                 "The password may be sent in the clear.",
             ),
-            optional::<usize>(
+            optional::<Positive<usize>>(
                 "max_sessions",
                 "Sessions at once, in place of `max_per_hop` of `[delivery]`.",
             ),
@@ -81,8 +81,8 @@ pub(super) static SECTIONS: &[Section] = &[
                 "\"opportunistic\"",
                 "How much TLS delivery by MX takes.",
             ),
-            key::<u16>("mx_port", "25", "The port of mail exchangers."),
-            key::<usize>(
+            key::<Positive<u16>>("mx_port", "25", "The port of mail exchangers."),
+            key::<Positive<usize>>(
                 "mx_addresses",
                 "5",
                 "How many addresses of a domain's exchangers one attempt tries.",
@@ -100,18 +100,18 @@ pub(super) static SECTIONS: &[Section] = &[
                 "[]",
                 "Other names of this gateway; mail is never delivered to them by MX.",
             ),
-            key::<usize>(
+            key::<Positive<usize>>(
                 "max_per_hop",
                 "15",
                 "Sessions at once for one next hop; Exchange takes 20 from one address.",
             ),
-            key::<usize>("max_total", "500", "Deliveries under way in all."),
-            key::<u32>(
+            key::<Positive<usize>>("max_total", "500", "Deliveries under way in all."),
+            key::<Positive<u32>>(
                 "messages_per_session",
                 "1000",
                 "Messages over one session before a new one is opened.",
             ),
-            key::<Duration>(
+            key::<OrZero>(
                 "idle_timeout",
                 "\"10s\"",
                 "How long an idle session is kept for the next message.",
@@ -133,7 +133,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 "\"10m\"",
                 "For the reply to a whole message. Exchange holds it up to 30 seconds.",
             ),
-            key::<Duration>(
+            key::<OrZero>(
                 "plain_memory",
                 "\"1h\"",
                 "How long a host whose TLS failed is spoken to in the clear, where TLS is opportunistic.",
@@ -155,12 +155,12 @@ pub(super) static SECTIONS: &[Section] = &[
         shape: Shape::One,
         about: "When to try again, to warn and to give up.",
         keys: &[
-            key::<Vec<Duration>>(
+            key::<NonEmpty<Duration>>(
                 "retry_intervals",
                 "[\"1m\", \"5m\", \"15m\", \"30m\", \"1h\", \"2h\", \"3h\"]",
                 "The wait after the first, second, … deferral of a message; the last one repeats.",
             ),
-            key::<Vec<Duration>>(
+            key::<NonEmpty<Duration>>(
                 "hop_intervals",
                 "[\"1m\", \"2m\", \"5m\", \"10m\", \"15m\"]",
                 "The wait after a next hop has failed as a whole once, twice, …; the last one repeats.",
@@ -218,21 +218,21 @@ pub(super) static SECTIONS: &[Section] = &[
         shape: Shape::One,
         about: "Whom to ask for names.",
         keys: &[
-            key::<Vec<SocketAddr>>(
+            key::<Vec<NameServer>>(
                 "servers",
                 "[]",
                 "Name servers; none means those of /etc/resolv.conf.",
             ),
             key::<Duration>("timeout", "\"3s\"", "For one try at one server."),
-            key::<usize>("attempts", "3", "Tries of each question."),
+            key::<Positive<usize>>("attempts", "3", "Tries of each question."),
             key::<Duration>(
                 "deadline",
                 "\"20s\"",
                 "For a whole lookup, all tries and aliases together.",
             ),
             key::<u64>("cache_entries", "32768", "Answers that are kept; 0 keeps none."),
-            key::<Duration>("max_ttl", "\"1d\"", "Answers are kept no longer than this."),
-            key::<Duration>(
+            key::<OrZero>("max_ttl", "\"1d\"", "Answers are kept no longer than this."),
+            key::<OrZero>(
                 "max_negative_ttl",
                 "\"15m\"",
                 "\"No such name\" is kept no longer than this.",

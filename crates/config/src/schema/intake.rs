@@ -12,20 +12,19 @@ use pintle_tls::ClientCertificates;
 
 use super::{Section, Shape, key, optional, required};
 use crate::lower::ListenerKind;
-use crate::read::{DomainPattern, Secret, Size};
+use crate::read::{DomainPattern, NonEmpty, Positive, Secret, Size};
 
 pub(super) static SECTIONS: &[Section] = &[
     Section {
         name: "listener",
         shape: Shape::Many,
-        about: "A place where clients connect. A change of its addresses needs a restart; all else is taken over by a \
-                reload, for the sessions that begin after it.",
+        about: "A place where clients connect. A change needs a restart.",
         keys: &[
             required::<String>(
                 "name",
                 "Its name in logs, metrics and plugins. Each listener has its own.",
             ),
-            required::<Vec<SocketAddr>>("addresses", "Where it listens."),
+            required::<NonEmpty<SocketAddr>>("addresses", "Where it listens."),
             key::<ListenerKind>(
                 "kind",
                 "\"mx\"",
@@ -82,18 +81,18 @@ pub(super) static SECTIONS: &[Section] = &[
                 "[]",
                 "ESMTP extensions that are not offered here, like `CHUNKING`.",
             ),
-            key::<usize>("max_sessions", "10000", "Sessions at once."),
-            key::<usize>(
+            key::<Positive<usize>>("max_sessions", "10000", "Sessions at once."),
+            key::<Positive<usize>>(
                 "max_per_address",
                 "40",
                 "Sessions at once from one address (one /64 of IPv6).",
             ),
-            key::<usize>(
+            key::<Positive<usize>>(
                 "max_per_trusted_address",
                 "400",
                 "The same for trusted networks: several Exchange servers behind one address open 20 each.",
             ),
-            key::<u32>(
+            key::<Positive<u32>>(
                 "max_recipients",
                 "1000",
                 "Recipients of one message; RFC 5321 asks for at least 100.",
@@ -108,17 +107,17 @@ pub(super) static SECTIONS: &[Section] = &[
                 "\"256KiB\"",
                 "A message's header, which is held in memory.",
             ),
-            key::<u32>(
+            key::<Positive<u32>>(
                 "max_bad_commands",
                 "20",
                 "Refused commands before the session is closed.",
             ),
-            key::<u32>(
+            key::<Positive<u32>>(
                 "max_auth_failures",
                 "3",
                 "Failed logins before the session is closed.",
             ),
-            optional::<u32>("max_messages", "Messages in one session; no limit when left out."),
+            optional::<Positive<u32>>("max_messages", "Messages in one session; no limit when left out."),
             key::<Duration>(
                 "command_timeout",
                 "\"5m\"",
@@ -190,7 +189,7 @@ pub(super) static SECTIONS: &[Section] = &[
         name: "limits",
         shape: Shape::One,
         about: "What holds for every message.",
-        keys: &[key::<usize>(
+        keys: &[key::<Positive<usize>>(
             "max_hops",
             "30",
             "Received fields at which a message is taken to loop.",

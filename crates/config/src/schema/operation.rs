@@ -8,7 +8,7 @@ use pintle_plugin::Grant;
 
 use super::{Section, Shape, key, optional, required};
 use crate::lower::{Level, LogFormat, OnFault};
-use crate::read::{Json, Size};
+use crate::read::{Json, OrZero, Positive, Size};
 
 pub(super) static SECTIONS: &[Section] = &[
     Section {
@@ -50,7 +50,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 "A folder, closed to others, that keeps compiled plugins; left out, each start compiles.",
             ),
             key::<bool>("watch", "true", "A changed component file is loaded by itself."),
-            key::<Duration>(
+            key::<OrZero>(
                 "settle",
                 "\"250ms\"",
                 "How long a changed file must rest before it is read.",
@@ -104,7 +104,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<Duration>("cpu", "\"1s\"", "Computing in one call."),
             key::<Duration>("start", "\"30s\"", "For making an instance."),
             key::<Size>("memory", "\"64MiB\"", "Of one instance."),
-            key::<usize>("max_instances", "16", "Calls at once."),
+            key::<Positive<usize>>("max_instances", "16", "Calls at once."),
             key::<usize>("min_idle", "1", "Instances kept ready."),
             key::<Duration>("wait", "\"2s\"", "For a free instance."),
             key::<u64>(
