@@ -127,6 +127,10 @@ impl Warm {
     }
 
     fn insert(&self, message: NewMessage) {
+        // A large body would keep its file open: thousands of them, more than a process may have.
+        let Source::Memory(_) = message.content.source() else {
+            return;
+        };
         let weight = weight(&message.head, &message.content);
         if weight > self.limit {
             return;
@@ -168,9 +172,6 @@ impl Kept {
 /// What a message takes in memory, roughly.
 fn weight(head: &Bytes, content: &Content) -> usize {
     const REST: usize = 1024;
-    let body = match content.source() {
-        Source::Memory(bytes) => bytes.len(),
-        Source::File(..) => 0,
-    };
-    REST + head.len() + body
+    let body = usize::try_from(content.size()).unwrap_or(usize::MAX);
+    body.saturating_add(REST + head.len())
 }
