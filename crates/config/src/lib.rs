@@ -7,6 +7,7 @@
 //!
 //! A running gateway calls [`check`] again on a reload and asks [`Settings::needs_restart`] what it cannot take over.
 
+mod form;
 mod lower;
 mod mistake;
 mod read;
@@ -51,11 +52,11 @@ pub fn check(path: &Path, stock: &Stock) -> Report {
 pub fn read(text: String, path: &Path, stock: &Stock) -> Report {
     let (settings, mistakes, warnings) = {
         let reader = Reader::new(&text, path);
-        let (document, errors) = DeTable::parse_recoverable(&text);
-        for error in errors {
-            let cause = Cause::Syntax(error.message().to_owned());
-            reader.mistake(String::new(), error.span().unwrap_or(0..0), cause);
+        let mended = form::mend(&text);
+        for fault in mended.faults {
+            reader.mistake(String::new(), fault.span, Cause::Syntax(fault.message));
         }
+        let (document, _) = DeTable::parse_recoverable(&mended.text);
         let settings = lower::lower(&reader.root(document.get_ref()), stock);
         let (mistakes, warnings) = reader.finish();
         (settings, mistakes, warnings)

@@ -162,6 +162,25 @@ impl fmt::Display for Cause {
 }
 
 impl Cause {
+    /// Whether a line that could not be read may be what is missed here.
+    pub(crate) fn is_an_absence(&self) -> bool {
+        let rule = |rule: &Rule| {
+            matches!(
+                rule,
+                Rule::TlsWithoutCertificate
+                    | Rule::AuthWithoutUsers
+                    | Rule::OnePassword
+                    | Rule::HalfCredentials
+                    | Rule::AcceptsNothing
+            )
+        };
+        match self {
+            Self::Missing { .. } | Self::Undefined { .. } => true,
+            Self::Rule(found) => rule(found),
+            _ => false,
+        }
+    }
+
     fn remedy(&self) -> String {
         match self {
             Self::NoFile(_) => "name an existing, readable file with -c".into(),
@@ -173,7 +192,7 @@ impl Cause {
             }
             Self::NoSuchWord { nearest, known, .. } => suggestion(*nearest, known),
             Self::Undefined { what, known, .. } if known.is_empty() => {
-                format!("define the {what} first; there is none yet")
+                format!("there is no {what} at all here")
             }
             Self::Undefined { what, known, .. } => {
                 format!("define the {what}, or name one of: {}", known.join(", "))

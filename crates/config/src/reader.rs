@@ -88,7 +88,12 @@ impl<'a> Reader<'a> {
 
     /// Everything found, in the order of the file.
     pub(crate) fn finish(&self) -> (Vec<Mistake>, Vec<Mistake>) {
-        let found = self.found.take();
+        let mut found = self.found.take();
+        // A line that is no TOML leaves a gap, which is not the operator's second mistake.
+        if found.mistakes.iter().any(|m| matches!(m.cause, Cause::Syntax(_))) {
+            found.mistakes.retain(|m| !m.cause.is_an_absence());
+            found.warnings.retain(|m| !m.cause.is_an_absence());
+        }
         (ordered(found.mistakes), ordered(found.warnings))
     }
 
@@ -98,10 +103,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A line that is no TOML leaves holes, which are not the operator's second and third mistake.
 fn ordered(mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
-    let broken = mistakes.iter().any(|m| matches!(m.cause, Cause::Syntax(_)));
-    mistakes.retain(|m| !(broken && matches!(m.cause, Cause::Missing { .. } | Cause::Undefined { .. })));
     mistakes.sort_by_key(|m| (m.span.start, m.span.end));
     mistakes.dedup();
     mistakes

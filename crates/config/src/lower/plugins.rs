@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use pintle_plugin::{Config, FailurePolicies, FailurePolicy, Grant, Limits, PluginConfig, Source};
 use pintle_policy::Hook;
 use serde_json::Value as JsonValue;
@@ -25,11 +26,11 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
     let lower = |section: &Section<'_>| {
         let name: String = section.get("name");
         unique(&mut names, section, "name", "plugin", &name);
-        let component = component(section, &folder, stock)?;
-        Some(plugin(section, PluginConfig::new(name, component)))
+        let component = component(section, &folder, stock);
+        plugin(section, PluginConfig::new(name, component))
     };
     Config {
-        plugins: root.list("plugin").iter().filter_map(lower).collect(),
+        plugins: root.list("plugin").iter().map(lower).collect(),
         cache: section.optional("cache"),
         watch: section.get("watch"),
         settle: section.get::<OrZero>("settle").0,
@@ -50,7 +51,7 @@ fn plugin(section: &Section<'_>, plugin: PluginConfig) -> PluginConfig {
     }
 }
 
-fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Option<Source> {
+fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
     let given: String = section.get("component");
     if let Some(name) = given.strip_prefix("stock:") {
         let found = stock.iter().find(|(other, _)| *other == name);
@@ -65,10 +66,8 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Option<Sour
                 },
             );
         }
-        return found.map(|(_, bytes)| Source::Bytes {
-            name: given.clone(),
-            bytes: bytes.clone(),
-        });
+        let bytes = found.map_or_else(Bytes::new, |(_, bytes)| bytes.clone());
+        return Source::Bytes { name: given, bytes };
     }
     let path = folder.join(&given);
     if section.has("component") && !given.is_empty() {
@@ -88,7 +87,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Option<Sour
             );
         }
     }
-    Some(Source::File(path))
+    Source::File(path)
 }
 
 /// What `configure` gets.
