@@ -129,7 +129,7 @@ impl Heard {
             Outcome::Deferred(trouble.reply)
         };
         Self {
-            peer: trouble.peer,
+            peer: *trouble.peer,
             hop: if trouble.hop {
                 HopSign::Trouble
             } else {
@@ -142,6 +142,12 @@ impl Heard {
 
 impl Trying<'_> {
     async fn run(&self) -> Finished {
+        if self.stored.entry.hold.is_some() {
+            // It was held after the queue had let it go.
+            let mut finished = self.finished(interrupted(self.attempt.recipients.clone()));
+            finished.held = true;
+            return finished;
+        }
         let plan = match stages::deliver(self.shared, self.config, self.stored, self.attempt).await {
             Staged::Go(plan) => plan,
             Staged::Decided(ruled) => return self.obey(ruled).await,

@@ -24,7 +24,7 @@ pub(crate) struct Trouble {
     /// Whose words the reply holds.
     pub(crate) speaker: Speaker,
     /// Who was asked last.
-    pub(crate) peer: Peer,
+    pub(crate) peer: Box<Peer>,
     /// The next hop as a whole is in trouble.
     pub(crate) hop: bool,
 }
@@ -35,7 +35,7 @@ impl Trouble {
             final_,
             reply,
             speaker: Speaker::Us,
-            peer: Peer::default(),
+            peer: Box::default(),
             hop: !final_,
         }
     }
@@ -54,7 +54,7 @@ impl Trouble {
     pub(crate) fn closed(why: &Closed, peer: Peer) -> Self {
         Self {
             speaker: why.speaker(),
-            peer,
+            peer: Box::new(peer),
             ..Self::defer(why.reply())
         }
     }
@@ -336,7 +336,7 @@ impl Failure {
             }
         };
         Trouble {
-            peer,
+            peer: Box::new(peer),
             ..Trouble::defer(reply)
         }
     }

@@ -91,13 +91,11 @@ async fn send(
         Sent::Done(delivery) => delivery,
         Sent::Closed(why) => return Err(Trouble::closed(&why, peer)),
     };
-    let mut retired = None;
     let enough = link.used() >= config.sessions.messages.max(1);
-    match link.rest().await {
-        Some(link) if enough => retired = Some(link),
-        Some(link) => slot.give_back(link),
-        None => {}
-    }
+    let retired = match link.rest().await {
+        Some(link) if !enough => slot.give_back(link),
+        over => over,
+    };
     Ok(Answer {
         delivery,
         peer,

@@ -78,9 +78,9 @@ pub(crate) enum Command {
     /// These are due now.
     Retry(Vec<QueueId>, oneshot::Sender<usize>),
     /// These stay where they are.
-    Hold(Vec<QueueId>),
+    Hold(Vec<QueueId>, oneshot::Sender<usize>),
     /// These are settled.
-    Forget(Vec<QueueId>),
+    Forget(Vec<QueueId>, oneshot::Sender<usize>),
     /// The queue in numbers.
     Count(oneshot::Sender<Snapshot>),
     /// The configuration has changed.
@@ -112,9 +112,7 @@ impl Handle {
     /// The spool's, or that outbound has stopped.
     pub async fn retry(&self, which: Select) -> Result<usize, OperateError> {
         let ids = self.ids(which).await?;
-        let (answer, count) = oneshot::channel();
-        self.tell(Command::Retry(ids, answer))?;
-        count.await.map_err(|_| OperateError::Stopped)
+        self.ask(|answer| Command::Retry(ids, answer)).await
     }
 
     /// Keeps messages from delivery until they are released, expire, or are settled by hand. Gives how many.
@@ -129,7 +127,7 @@ impl Handle {
             self.shared.tell_hold(*id, &hold, None);
         }
         let count = ids.len();
-        self.tell(Command::Hold(ids))?;
+        self.ask(|answer| Command::Hold(ids, answer)).await?;
         Ok(count)
     }
 
@@ -173,9 +171,7 @@ impl Handle {
     /// # Errors
     /// The spool's, or that outbound has stopped.
     pub async fn counts(&self) -> Result<Counts, OperateError> {
-        let (answer, queue) = oneshot::channel();
-        self.tell(Command::Count(answer))?;
-        let queue = queue.await.map_err(|_| OperateError::Stopped)?;
+        let queue = self.ask(Command::Count).await?;
         Ok(Counts {
             spool: self.shared.spool.totals().await?,
             queue,
@@ -205,7 +201,7 @@ impl Handle {
             settle::once(&self.shared, &stored, &fates).await?;
             done += 1;
         }
-        self.tell(Command::Forget(ids))?;
+        self.ask(|answer| Command::Forget(ids, answer)).await?;
         Ok(done)
     }
 
@@ -224,6 +220,13 @@ impl Handle {
                 None => return Ok(ids),
             }
         }
+    }
+
+    /// Waits until the runner has obeyed, so that whoever asked can rely on it.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, OperateError> {
+        let (answer, given) = oneshot::channel();
+        self.tell(command(answer))?;
+        given.await.map_err(|_| OperateError::Stopped)
     }
 
     fn tell(&self, command: Command) -> Result<(), OperateError> {

@@ -4,6 +4,8 @@
 //! that rested last, or opens one. When opening failed, those who were waiting meanwhile share that answer instead of
 //! finding it out one after the other.
 
+#![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +29,9 @@ pub(crate) struct Pool {
 
 struct Lane {
     slots: Arc<Semaphore>,
-    limit: usize,
     idle: Mutex<Vec<Box<Link>>>,
+    /// No session rests here any more.
+    ended: AtomicBool,
     failed: Mutex<Option<(Instant, Trouble)>>,
 }
 
@@ -103,15 +106,6 @@ impl Pool {
         self.lanes.lock().values().for_each(|lane| lane.slots.close());
     }
 
-    /// Takes out every resting session.
-    pub(crate) fn take_all(&self) -> Vec<Box<Link>> {
-        let lanes = self.lanes.lock();
-        lanes
-            .values()
-            .flat_map(|lane| std::mem::take(&mut *lane.idle.lock()))
-            .collect()
-    }
-
     /// Whether this host is spoken to in plain text for now.
     pub(crate) fn is_plain(&self, host: &str) -> bool {
         self.plain
@@ -125,18 +119,22 @@ impl Pool {
         self.plain.lock().insert(host.to_owned(), Instant::now() + memory);
     }
 
-    /// The lane of a target. A changed limit makes a new one; sessions of the old lane end as they come back.
+    /// Begins anew under a changed configuration: gives the resting sessions away; those in use are given away as they
+    /// come back.
+    pub(crate) fn renew(&self) -> Vec<Box<Link>> {
+        let old = std::mem::take(&mut *self.lanes.lock());
+        old.values().flat_map(|lane| lane.end()).collect()
+    }
+
     fn lane(&self, target: &Target, limit: usize) -> Arc<Lane> {
         let mut lanes = self.lanes.lock();
-        if let Some(lane) = lanes.get(target)
-            && (lane.limit == limit || !lane.idle.lock().is_empty())
-        {
+        if let Some(lane) = lanes.get(target) {
             return Arc::clone(lane);
         }
         let lane = Arc::new(Lane {
             slots: Arc::new(Semaphore::new(limit)),
-            limit,
             idle: Mutex::default(),
+            ended: AtomicBool::new(false),
             failed: Mutex::default(),
         });
         if self.closed.load(Ordering::Acquire) {
@@ -148,6 +146,12 @@ impl Pool {
 }
 
 impl Lane {
+    fn end(&self) -> Vec<Box<Link>> {
+        let mut idle = self.idle.lock();
+        self.ended.store(true, Ordering::Release);
+        std::mem::take(&mut *idle)
+    }
+
     /// The oldest stand first: a session that comes back is put at the end, and taken from there.
     fn take_older(&self, now: Instant, keep: Duration) -> Vec<Box<Link>> {
         let mut idle = self.idle.lock();
@@ -157,9 +161,14 @@ impl Lane {
 }
 
 impl Slot {
-    /// Lets the session rest, and the next one take its turn.
-    pub(crate) fn give_back(self, link: Box<Link>) {
-        self.lane.idle.lock().push(link);
+    /// Lets the session rest, and the next one take its turn. Gives it back where no session rests any more.
+    pub(crate) fn give_back(self, link: Box<Link>) -> Option<Box<Link>> {
+        let mut idle = self.lane.idle.lock();
+        if self.lane.ended.load(Ordering::Acquire) {
+            return Some(link);
+        }
+        idle.push(link);
+        None
     }
 
     /// Tells those who wait that no session can be opened.

@@ -269,16 +269,15 @@ impl Runner {
     fn obey(&mut self, command: Command) {
         let now = self.shared.clock.now();
         match command {
+            // Whoever asked may have gone away, so nobody may be there to hear an answer.
             Command::Retry(ids, answer) => {
-                let count = self.for_jobs(&ids, |queue, which| queue.retry_now(which, now));
-                // Whoever asked may have gone away.
-                let _ = answer.send(count);
+                let _ = answer.send(self.for_jobs(&ids, |queue, which| queue.retry_now(which, now)));
             }
-            Command::Hold(ids) => {
-                self.for_jobs(&ids, Queue::hold);
+            Command::Hold(ids, answer) => {
+                let _ = answer.send(self.for_jobs(&ids, Queue::hold));
             }
-            Command::Forget(ids) => {
-                self.for_jobs(&ids, Queue::remove);
+            Command::Forget(ids, answer) => {
+                let _ = answer.send(self.for_jobs(&ids, Queue::remove));
                 // Those under way are known by their job alone from now on.
                 for id in ids {
                     self.jobs.remove(&id);
@@ -288,8 +287,16 @@ impl Runner {
             Command::Count(answer) => {
                 let _ = answer.send(self.queue.snapshot());
             }
-            Command::Configure => self.queue.configure(queue_config(&self.shared.config.load())),
+            Command::Configure => self.configure(),
             Command::Drain(_) => {}
+        }
+    }
+
+    /// Sessions that were opened under the old configuration carry nothing more.
+    fn configure(&mut self) {
+        self.queue.configure(queue_config(&self.shared.config.load()));
+        for link in self.shared.pool.renew() {
+            self.farewells.spawn(link.quit());
         }
     }
 
@@ -347,7 +354,7 @@ impl Runner {
             );
         }
         self.work.shutdown().await;
-        for link in self.shared.pool.take_all() {
+        for link in self.shared.pool.renew() {
             self.farewells.spawn(link.quit());
         }
         let goodbye = async { while self.farewells.join_next().await.is_some() {} };

@@ -1,0 +1,284 @@
+//! A world for outbound to deliver in: spool in memory, names from a map, a clock that stands still until a test moves it,
+//! and a log of everything that was recorded.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file is a crate of its own and uses its part of the world"
+)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use pintle_mail::{
+    Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, UnixTime,
+};
+use pintle_outbound::{Clock, Config, Endpoint, Handle, Outbound, Parts, Relay, Route, RouteTable};
+use pintle_record::{Record, Sink as Records};
+use pintle_spool::{Content, Entry, Memory, NewMessage, Spool};
+use pintle_testkit::{StaticResolver, TestCa, within};
+use pintle_tls::{ClientConfig, ClientTls, Roots};
+use tokio::sync::watch;
+
+/// When every world begins.
+pub const START: UnixTime = UnixTime::from_millis(1_795_317_000_000);
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(3600);
+
+/// A clock that a test moves.
+#[derive(Clone)]
+pub struct FakeClock(watch::Sender<UnixTime>);
+
+impl FakeClock {
+    fn new() -> Self {
+        Self(watch::Sender::new(START))
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.0.send_modify(|now| *now = now.plus(by));
+    }
+}
+
+impl Clock for FakeClock {
+    fn now(&self) -> UnixTime {
+        *self.0.borrow()
+    }
+
+    fn sleep_until(&self, at: UnixTime) -> BoxFuture<'static, ()> {
+        let mut time = self.0.subscribe();
+        Box::pin(async move {
+            // A clock that is gone never strikes.
+            if time.wait_for(|now| *now >= at).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}
+
+/// Everything that was recorded, in order.
+#[derive(Clone)]
+pub struct Log(watch::Sender<Vec<Record>>);
+
+impl Records for Log {
+    fn record(&self, record: Record) {
+        self.0.send_modify(|records| records.push(record));
+    }
+}
+
+impl Log {
+    pub fn all(&self) -> Vec<Record> {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until `n` records of this event are there, and returns them.
+    pub async fn wait_for(&self, event: &str, n: usize) -> Vec<Record> {
+        let these = |records: &Vec<Record>| -> Vec<Record> {
+            records
+                .iter()
+                .filter(|record| record.event() == event)
+                .cloned()
+                .collect()
+        };
+        let mut changes = self.0.subscribe();
+        let waiting = changes.wait_for(|records| these(records).len() >= n);
+        let found = tokio::time::timeout(pintle_testkit::PATIENCE, waiting).await;
+        match found {
+            Ok(records) => these(&records.expect("the log lives")),
+            Err(_) => panic!("waited in vain for {n} × {event}; so far: {:#?}", self.all()),
+        }
+    }
+
+    pub fn count(&self, event: &str) -> usize {
+        self.0
+            .borrow()
+            .iter()
+            .filter(|record| record.event() == event)
+            .count()
+    }
+}
+
+/// Outbound and all around it.
+pub struct World {
+    pub outbound: Outbound,
+    pub handle: Handle,
+    pub engine: Arc<Memory>,
+    pub clock: FakeClock,
+    pub log: Log,
+    numbers: AtomicU64,
+}
+
+impl World {
+    pub fn start(config: Config, resolver: StaticResolver) -> Self {
+        Self::start_with(config, resolver, |_| {})
+    }
+
+    pub fn start_with(config: Config, resolver: StaticResolver, change: impl FnOnce(&mut Parts)) -> Self {
+        Self::over(Arc::new(Memory::new()), config, resolver, change)
+    }
+
+    /// A world over a spool that exists already, as after a restart.
+    pub fn over(
+        engine: Arc<Memory>,
+        config: Config,
+        resolver: StaticResolver,
+        change: impl FnOnce(&mut Parts),
+    ) -> Self {
+        let (clock, log) = (FakeClock::new(), Log(watch::Sender::new(Vec::new())));
+        let spool = Arc::clone(&engine) as Arc<dyn Spool>;
+        let mut parts = Parts::new(spool, Arc::new(resolver), no_verification());
+        parts.clock = Arc::new(clock.clone());
+        parts.records = Arc::new(log.clone());
+        change(&mut parts);
+        let outbound = Outbound::start(config, parts);
+        Self {
+            handle: outbound.handle(),
+            outbound,
+            engine,
+            clock,
+            log,
+            numbers: AtomicU64::new(1),
+        }
+    }
+
+    /// Commits a plain message from anna@sender.example.
+    pub async fn mail(&self, recipients: &[&str]) -> QueueId {
+        self.commit(letter(recipients)).await
+    }
+
+    pub async fn commit(&self, letter: Letter) -> QueueId {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let id = QueueId::new(self.clock.now(), u128::from(number));
+        let message = letter.message(id, self.clock.now());
+        self.outbound.spool().commit(message).await.unwrap();
+        id
+    }
+
+    /// Waits until no attempt is under way and everything before this call has been seen by the queue.
+    pub async fn calm(&self) {
+        within("the queue to be calm", async {
+            while self.handle.counts().await.unwrap().queue.trying > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits until the spool is empty.
+    pub async fn empty(&self) {
+        within("the spool to be empty", async {
+            while self.engine.totals().await.unwrap().messages > 0 {
+                self.handle.counts().await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+/// A message to be committed.
+#[derive(Clone)]
+pub struct Letter {
+    pub sender: ReversePath,
+    pub params: MailParams,
+    pub recipients: Vec<Recipient>,
+    pub head: &'static str,
+    pub body: String,
+    pub smtputf8: bool,
+}
+
+pub fn letter(recipients: &[&str]) -> Letter {
+    let recipients = (0..).zip(recipients).map(|(id, text)| recipient(id, text));
+    Letter {
+        sender: ReversePath::parse("anna@sender.example", Charset::Ascii).unwrap(),
+        params: MailParams::default(),
+        recipients: recipients.collect(),
+        head: "From: anna@sender.example\r\nSubject: hello\r\n\r\n",
+        body: "A line.\r\n.A line with a dot.\r\n".into(),
+        smtputf8: false,
+    }
+}
+
+pub fn recipient(id: u32, text: &str) -> Recipient {
+    Recipient {
+        id,
+        address: Address::parse(text, Charset::Utf8).unwrap(),
+        params: RcptParams::default(),
+        original: None,
+        relay: false,
+    }
+}
+
+impl Letter {
+    pub fn text(&self) -> String {
+        format!("{}{}", self.head, self.body)
+    }
+
+    pub fn message(self, id: QueueId, received: UnixTime) -> NewMessage {
+        NewMessage {
+            id,
+            head: self.head.into(),
+            entry: Entry {
+                envelope: Envelope {
+                    sender: self.sender,
+                    params: self.params,
+                    recipients: self.recipients,
+                },
+                received,
+                parent: None,
+                hold: None,
+                has_8bit: !self.body.is_ascii() || !self.head.is_ascii(),
+                needs_smtputf8: self.smtputf8,
+                context: bytes::Bytes::new(),
+            },
+            content: Content::from(bytes::Bytes::from(self.body)),
+        }
+    }
+}
+
+/// A configuration without chance in it.
+pub fn config() -> Config {
+    let mut config = Config::new("gate.example.org");
+    config.retry.jitter = 0;
+    config
+}
+
+/// Everything goes to this relay.
+pub fn to_relay(addresses: &[SocketAddr]) -> Config {
+    with_relay(relay(addresses))
+}
+
+pub fn with_relay(relay: Relay) -> Config {
+    let mut config = config();
+    config.routes = RouteTable::new(Route::Relay("next".into()));
+    config.relays.insert("next".into(), relay);
+    config
+}
+
+pub fn relay(addresses: &[SocketAddr]) -> Relay {
+    let endpoint = |address: &SocketAddr| Endpoint::Tcp {
+        host: address.ip().to_string(),
+        port: address.port(),
+    };
+    Relay::new(addresses.iter().map(endpoint).collect())
+}
+
+pub fn no_verification() -> ClientTls {
+    trusting(&TestCa::new())
+}
+
+pub fn trusting(ca: &TestCa) -> ClientTls {
+    let folder = pintle_testkit::TempDir::new().unwrap();
+    let roots = Roots::File(ca.write(folder.path()));
+    ClientTls::load(&ClientConfig { roots }).unwrap()
+}
+
+/// A port of 127.0.0.1 at which nobody listens.
+pub async fn nobody() -> SocketAddr {
+    let sink = pintle_testkit::Sink::start(pintle_testkit::Script::new()).await;
+    let address = sink.address();
+    sink.stop().await;
+    address
+}

@@ -1,0 +1,172 @@
+//! What an operator can do while deliveries run, and capture in place of delivery.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "what is not there fails the test, and the place is told"
+)]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+
+use common::{MINUTE, World, config, letter, relay, to_relay};
+use futures_util::future::BoxFuture;
+use pintle_mail::{EnhancedCode, QueueId, Reply};
+use pintle_outbound::{Capture, Captured, OperateError, Route, Select};
+use pintle_spool::{Filter, Page, SpoolError};
+use pintle_testkit::{Script, Sink, StaticResolver, Step, within};
+
+fn one(id: QueueId) -> Select {
+    Select::Ids(vec![id])
+}
+
+fn all() -> Select {
+    Select::Matching(Filter::default())
+}
+
+/// A world whose next hop defers everything, with one message waiting.
+async fn waiting() -> (Sink, World, QueueId) {
+    let sink = Sink::start(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let mut config = to_relay(&[sink.address()]);
+    config.routes.add("sender.example", Route::Discard);
+    let world = World::start(config, StaticResolver::new());
+    let id = world.mail(&["bob@example.net"]).await;
+    world.log.wait_for("deferral", 1).await;
+    world.calm().await;
+    (sink, world, id)
+}
+
+#[tokio::test]
+async fn list_and_show_tell_how_each_recipient_stands() {
+    let (_sink, world, id) = waiting().await;
+    let page = Page {
+        after: None,
+        limit: 10,
+    };
+    let listing = world.handle.list(Filter::default(), page).await.unwrap();
+    assert_eq!(listing.messages.len(), 1);
+    assert_eq!(listing.messages[0].id, id);
+    let shown = world.handle.show(id).await.unwrap();
+    assert_eq!(
+        shown.recipients[0]
+            .status
+            .pending()
+            .unwrap()
+            .last
+            .as_ref()
+            .unwrap()
+            .code,
+        450
+    );
+    let unknown = QueueId::from_bytes([9; 16]);
+    let error = world.handle.show(unknown).await.unwrap_err();
+    assert_eq!(error, OperateError::Spool(SpoolError::Unknown(unknown)));
+}
+
+#[tokio::test]
+async fn retry_does_not_wait() {
+    let (sink, world, id) = waiting().await;
+    sink.follow(Script::new());
+    assert_eq!(world.handle.retry(one(id)).await.unwrap(), 1);
+    sink.wait_for(1).await;
+    world.empty().await;
+}
+
+#[tokio::test]
+async fn held_mail_waits_for_its_release() {
+    let (sink, world, id) = waiting().await;
+    sink.follow(Script::new());
+    assert_eq!(world.handle.hold(all(), "looking at it").await.unwrap(), 1);
+    world.clock.advance(MINUTE);
+    assert_eq!(world.handle.retry(one(id)).await.unwrap(), 1);
+    world.calm().await;
+    assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
+    assert_eq!(sink.log().accepted().count(), 0);
+    world.handle.release(one(id)).await.unwrap();
+    sink.wait_for(1).await;
+    world.empty().await;
+    assert_eq!((world.log.count("hold"), world.log.count("release")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_bounce_by_hand_reports_and_removes() {
+    let (_sink, world, id) = waiting().await;
+    assert_eq!(
+        world
+            .handle
+            .bounce(one(id), "the operator says no")
+            .await
+            .unwrap(),
+        1
+    );
+    let bounce = world.log.wait_for("bounce", 1).await.remove(0);
+    assert_eq!(bounce.id(), Some(id));
+    assert_eq!(world.log.wait_for("report", 1).await.len(), 1);
+    world.empty().await;
+    world.calm().await;
+    assert_eq!(world.handle.counts().await.unwrap().queue.jobs, 0);
+}
+
+#[tokio::test]
+async fn a_discard_by_hand_tells_nobody() {
+    let (_sink, world, id) = waiting().await;
+    assert_eq!(world.handle.discard(one(id)).await.unwrap(), 1);
+    world.empty().await;
+    assert_eq!((world.log.count("discard"), world.log.count("report")), (1, 0));
+}
+
+#[tokio::test]
+async fn a_new_configuration_counts_for_the_next_attempt() {
+    let (_sink, world, id) = waiting().await;
+    let other = Sink::start(Script::new()).await;
+    world
+        .handle
+        .reload(to_relay(&[other.address()]), common::no_verification());
+    world.handle.retry(one(id)).await.unwrap();
+    other.wait_for(1).await;
+    world.empty().await;
+}
+
+#[tokio::test]
+async fn nothing_can_be_asked_of_what_has_stopped() {
+    let (_sink, world, id) = waiting().await;
+    within("the drain", world.outbound.drain(MINUTE)).await;
+    assert_eq!(world.handle.retry(one(id)).await, Err(OperateError::Stopped));
+}
+
+/// Keeps what it is given, and refuses who is called "no".
+#[derive(Default)]
+struct Box_(Mutex<Vec<String>>);
+
+impl Capture for Box_ {
+    fn capture(&self, captured: Captured) -> BoxFuture<'_, Reply> {
+        Box::pin(async move {
+            let body = captured.body.read(0, usize::MAX).await.unwrap();
+            let text = [captured.head.as_ref(), body.as_ref()].concat();
+            self.0.lock().unwrap().push(String::from_utf8(text).unwrap());
+            match captured.envelope.recipients[0].address.domain() {
+                "no.example" => Reply::new(550, EnhancedCode(5, 7, 1), "not captured"),
+                _ => Reply::new(250, EnhancedCode(2, 0, 0), "captured"),
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn captured_mail_goes_nowhere_else() {
+    let capture = Arc::new(Box_::default());
+    let given = Arc::clone(&capture) as Arc<dyn Capture>;
+    let mut config = config();
+    config.relays.insert("next".into(), relay(&[]));
+    let world = World::start_with(config, StaticResolver::new(), |parts| parts.capture = Some(given));
+    world.mail(&["bob@example.net"]).await;
+    world.log.wait_for("delivery", 1).await;
+    world.mail(&["bob@no.example"]).await;
+    world.log.wait_for("bounce", 1).await;
+    // The report to the sender is captured too.
+    world.log.wait_for("delivery", 2).await;
+    world.empty().await;
+    let captured = capture.0.lock().unwrap();
+    assert_eq!(captured[0], letter(&[]).text());
+    assert!(captured[2].contains("not captured"), "{}", captured[2]);
+}

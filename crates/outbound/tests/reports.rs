@@ -1,0 +1,367 @@
+//! What senders are told, and what they are not.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "what is not there fails the test, and the place is told"
+)]
+
+mod common;
+
+use common::{HOUR, Letter, MINUTE, World, letter, recipient, relay, to_relay, with_relay};
+use mail_parser::{MessageParser, MimeHeaders};
+use pintle_mail::{Charset, Notify, Return, ReversePath};
+use pintle_outbound::{Config, Protocol, Route};
+use pintle_record::{Record, ReportKind, Unreported};
+use pintle_testkit::{Script, Sink, StaticResolver, Step, Transaction};
+
+/// Mail goes to one sink, reports to the other.
+async fn two_ways(script: Script) -> (Sink, Sink, Config) {
+    let (next, home) = (Sink::start(script).await, Sink::start(Script::new()).await);
+    let mut config = to_relay(&[next.address()]);
+    config.relays.insert("home".into(), relay(&[home.address()]));
+    config.routes.add("sender.example", Route::Relay("home".into()));
+    (next, home, config)
+}
+
+fn no_such_user() -> Script {
+    Script::new().reply(Step::Rcpt, "550 5.1.1 no such user")
+}
+
+/// The parts of a report: its text, its fields, and what is returned with its type.
+struct Parsed {
+    text: String,
+    fields: String,
+    returned_type: String,
+    returned: String,
+}
+
+fn parse(transaction: &Transaction) -> Parsed {
+    let message = MessageParser::default()
+        .parse(&transaction.message)
+        .expect("a message");
+    let root = message.content_type().expect("a type");
+    assert_eq!((root.ctype(), root.subtype()), ("multipart", Some("report")));
+    assert_eq!(root.attribute("report-type"), Some("delivery-status"));
+    assert_eq!(
+        message.header_raw("Auto-Submitted").map(str::trim),
+        Some("auto-replied")
+    );
+    assert_eq!(
+        message.header_raw("To").map(str::trim),
+        Some("<anna@sender.example>")
+    );
+    let raw = |at: usize| {
+        let part = &message.parts[at];
+        let (from, to) = (part.raw_body_offset() as usize, part.raw_end_offset() as usize);
+        String::from_utf8(transaction.message[from..to].to_vec()).unwrap()
+    };
+    let kind = |at: usize| {
+        let kind = message.parts[at].content_type().expect("a type");
+        format!("{}/{}", kind.ctype(), kind.subtype().unwrap_or_default())
+    };
+    assert!(kind(1).starts_with("text/plain"), "{}", kind(1));
+    Parsed {
+        text: raw(1),
+        fields: raw(2),
+        returned_type: kind(3),
+        returned: raw(3),
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_reported_to_the_sender() {
+    let (_next, home, config) = two_ways(no_such_user()).await;
+    let world = World::start(config, StaticResolver::new());
+    let mut mail = letter(&["bob@example.net"]);
+    mail.params.envid = Some("Envelope+2B1".into());
+    mail.recipients[0].params.orcpt = Some("rfc822;Bobby@example.net".into());
+    let text = mail.text();
+    let id = world.commit(mail).await;
+
+    let report = home.wait_for(1).await.remove(0);
+    assert_eq!(report.sender.address, "", "a report has the null reverse-path");
+    assert_eq!(report.recipients(), ["anna@sender.example"]);
+    assert_eq!(report.recipients[0].param("NOTIFY"), Some("NEVER"));
+    let parsed = parse(&report);
+    assert!(parsed.text.contains("<bob@example.net>"), "{}", parsed.text);
+    assert!(
+        parsed.text.contains("127.0.0.1 said: 550 5.1.1 no such user"),
+        "{}",
+        parsed.text
+    );
+    assert!(parsed.text.contains(&id.to_string()));
+    for field in [
+        "Original-Envelope-Id: Envelope+1",
+        "Reporting-MTA: dns; gate.example.org",
+        "Arrival-Date: Sun, 22 Nov 2026 03:10:00 +0000",
+        "Original-Recipient: rfc822; Bobby@example.net",
+        "Final-Recipient: rfc822; bob@example.net",
+        "Action: failed",
+        "Status: 5.1.1",
+        "Remote-MTA: dns; 127.0.0.1",
+        "Diagnostic-Code: smtp; 550 5.1.1 no such user",
+    ] {
+        assert!(
+            parsed.fields.lines().any(|line| line == field),
+            "{field} in {}",
+            parsed.fields
+        );
+    }
+    assert_eq!(parsed.returned_type, "message/rfc822");
+    assert_eq!(parsed.returned.trim_end(), text.trim_end());
+    world.empty().await;
+
+    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else {
+        unreachable!()
+    };
+    let Record::Report(told) = world.log.wait_for("report", 1).await.remove(0) else {
+        unreachable!()
+    };
+    assert_eq!((told.about, told.kind), (id, ReportKind::Failure));
+    assert_eq!((bounce.report, bounce.unreported), (Some(told.id), None));
+    home.assert_no_violations();
+}
+
+/// RFC 3461 section 4.3, and our own limit.
+#[tokio::test]
+async fn only_the_header_comes_back_when_asked_so_or_when_the_message_is_large() {
+    let (_next, home, mut config) = two_ways(no_such_user()).await;
+    config.reports.return_limit = 2_000;
+    let world = World::start(config, StaticResolver::new());
+    let mut asked = letter(&["bob@example.net"]);
+    asked.params.ret = Some(Return::Headers);
+    let mut large = letter(&["bob@example.net"]);
+    large.params.ret = Some(Return::Full);
+    large.body = "many lines\r\n".repeat(1_000);
+    for (number, mail) in [asked, large].into_iter().enumerate() {
+        let head = mail.head;
+        world.commit(mail).await;
+        let parsed = parse(&home.wait_for(number + 1).await[number]);
+        assert_eq!(parsed.returned_type, "text/rfc822-headers");
+        assert_eq!(parsed.returned.trim_end(), head.trim_end());
+    }
+}
+
+#[tokio::test]
+async fn several_failures_of_one_attempt_make_one_report() {
+    let (_next, home, config) = two_ways(no_such_user()).await;
+    let world = World::start(config, StaticResolver::new());
+    world.mail(&["bob@example.net", "carl@example.net"]).await;
+    let fields = parse(&home.wait_for(1).await[0]).fields;
+    assert_eq!(fields.matches("Action: failed").count(), 2, "{fields}");
+    world.empty().await;
+    assert_eq!(world.log.count("report"), 1);
+}
+
+/// Law 4.
+#[tokio::test]
+async fn a_null_sender_begets_no_report() {
+    let (_next, home, config) = two_ways(no_such_user()).await;
+    let world = World::start(config, StaticResolver::new());
+    let mut mail = letter(&["bob@example.net"]);
+    mail.sender = ReversePath::Null;
+    world.commit(mail).await;
+    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else {
+        unreachable!()
+    };
+    assert_eq!(
+        (bounce.report, bounce.unreported),
+        (None, Some(Unreported::NullSender))
+    );
+    world.empty().await;
+    world.calm().await;
+    assert_eq!((world.log.count("report"), home.log().transactions.len()), (0, 0));
+}
+
+/// A report that cannot be delivered ends there.
+#[tokio::test]
+async fn a_report_is_never_reported_on() {
+    let sink = Sink::start(no_such_user()).await;
+    let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
+    world.mail(&["bob@example.net"]).await;
+    world.log.wait_for("bounce", 2).await;
+    world.empty().await;
+    world.calm().await;
+    assert_eq!(world.log.count("report"), 1);
+}
+
+fn asking(notify: Notify) -> Letter {
+    let mut mail = letter(&["bob@example.net"]);
+    mail.recipients[0].params.notify = Some(notify);
+    mail
+}
+
+const SUCCESS: Notify = Notify {
+    success: true,
+    failure: false,
+    delay: false,
+};
+
+#[tokio::test]
+async fn who_asked_for_no_report_gets_none() {
+    for notify in [Notify::NEVER, SUCCESS] {
+        let (_next, home, config) = two_ways(no_such_user()).await;
+        let world = World::start(config, StaticResolver::new());
+        world.commit(asking(notify)).await;
+        let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else {
+            unreachable!()
+        };
+        assert_eq!(bounce.unreported, Some(Unreported::NotWanted));
+        world.empty().await;
+        assert_eq!(home.log().transactions.len(), 0);
+    }
+}
+
+/// RFC 3461 section 5.2.2: a next hop that offers DSN takes the wish over.
+#[tokio::test]
+async fn a_next_hop_with_dsn_reports_success_itself() {
+    let (next, home, config) = two_ways(Script::new()).await;
+    let world = World::start(config, StaticResolver::new());
+    world.commit(asking(SUCCESS)).await;
+    assert_eq!(
+        next.wait_for(1).await[0].recipients[0].param("NOTIFY"),
+        Some("SUCCESS")
+    );
+    world.empty().await;
+    assert_eq!(home.log().transactions.len(), 0);
+}
+
+/// RFC 3461 section 6.1: without DSN there the chain ends with us.
+#[tokio::test]
+async fn success_is_reported_where_the_next_hop_will_not() {
+    let (next, home, config) = two_ways(Script::new().hide("DSN")).await;
+    let world = World::start(config, StaticResolver::new());
+    world.commit(asking(SUCCESS)).await;
+    next.wait_for(1).await;
+    let parsed = parse(&home.wait_for(1).await[0]);
+    assert!(
+        parsed.fields.contains("Action: relayed\r\nStatus: 2."),
+        "{}",
+        parsed.fields
+    );
+    assert_eq!(parsed.returned_type, "text/rfc822-headers");
+}
+
+#[tokio::test]
+async fn lmtp_is_the_last_stop_and_reported_as_delivered() {
+    let (store, home) = (
+        Sink::start(Script::new().lmtp()).await,
+        Sink::start(Script::new()).await,
+    );
+    let mut lmtp = relay(&[store.address()]);
+    lmtp.protocol = Protocol::Lmtp;
+    let mut config = with_relay(lmtp);
+    config.relays.insert("home".into(), relay(&[home.address()]));
+    config.routes.add("sender.example", Route::Relay("home".into()));
+    let world = World::start(config, StaticResolver::new());
+    world.commit(asking(SUCCESS)).await;
+    let parsed = parse(&home.wait_for(1).await[0]);
+    assert!(
+        parsed.fields.contains("Action: delivered\r\n"),
+        "{}",
+        parsed.fields
+    );
+}
+
+#[tokio::test]
+async fn a_delay_is_told_once_and_the_end_at_last() {
+    let (_next, home, config) = two_ways(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let world = World::start(config, StaticResolver::new());
+    let id = world.mail(&["bob@example.net"]).await;
+    let mut deferrals = 1;
+    world.log.wait_for("deferral", deferrals).await;
+    world.calm().await;
+    world.clock.advance(4 * HOUR);
+    let warning = parse(&home.wait_for(1).await[0]);
+    assert!(
+        warning.text.contains("has not been delivered yet"),
+        "{}",
+        warning.text
+    );
+    assert!(
+        warning.fields.contains("Action: delayed\r\nStatus: 4.2.1\r\n"),
+        "{}",
+        warning.fields
+    );
+    assert!(
+        warning
+            .fields
+            .contains("Will-Retry-Until: Fri, 27 Nov 2026 03:10:00 +0000\r\n")
+    );
+    assert_eq!(warning.returned_type, "text/rfc822-headers");
+
+    for _ in 0..3 {
+        deferrals += 1;
+        world.log.wait_for("deferral", deferrals).await;
+        world.calm().await;
+        world.clock.advance(3 * HOUR);
+    }
+    assert!(world.handle.show(id).await.is_ok());
+    world.clock.advance(5 * 24 * HOUR);
+    let expiration = world.log.wait_for("expiration", 1).await.remove(0);
+    let Record::Expiration(expiration) = expiration else {
+        unreachable!()
+    };
+    assert_eq!(expiration.reply.map(|reply| reply.code), Some(450));
+    let reports = home.wait_for(2).await;
+    let end = parse(&reports[1]);
+    assert!(
+        end.text.contains("could not be delivered in time"),
+        "{}",
+        end.text
+    );
+    assert!(
+        end.fields.contains("Action: failed\r\nStatus: 5.2.1\r\n"),
+        "{}",
+        end.fields
+    );
+    world.empty().await;
+    assert_eq!(world.log.count("report"), 2, "one warning, one failure");
+}
+
+/// Law 9: the age counts in a state without attempts too; a report on what was taken for harmful would be backscatter.
+#[tokio::test]
+async fn held_mail_expires_and_a_quarantine_tells_nobody() {
+    for (hold, reports) in [
+        (pintle_spool::Hold::Quarantine("spam".into()), 0),
+        (pintle_spool::Hold::Operator("look".into()), 1),
+    ] {
+        let (next, home, config) = two_ways(Script::new()).await;
+        let world = World::start(config, StaticResolver::new());
+        let mut message =
+            letter(&["bob@example.net"]).message(pintle_mail::QueueId::new(common::START, 99), common::START);
+        message.entry.hold = Some(hold);
+        world.outbound.spool().commit(message).await.unwrap();
+        world.calm().await;
+        assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
+        world.clock.advance(5 * 24 * HOUR + MINUTE);
+        world.log.wait_for("expiration", 1).await;
+        world.empty().await;
+        assert_eq!(world.log.count("report"), reports);
+        assert_eq!(home.log().accepted().count(), reports);
+        assert_eq!(next.log().transactions.len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn international_mail_gets_an_international_report() {
+    let (_next, home, config) = two_ways(no_such_user()).await;
+    let world = World::start(config, StaticResolver::new());
+    let mut mail = letter(&[]);
+    mail.recipients = vec![recipient(0, "jürgen@example.net")];
+    mail.params.smtputf8 = true;
+    mail.smtputf8 = true;
+    mail.head = "Subject: für dich\r\n\r\n";
+    mail.sender = ReversePath::parse("anna@sender.example", Charset::Utf8).unwrap();
+    world.commit(mail).await;
+    let parsed = parse(&home.wait_for(1).await[0]);
+    assert!(
+        parsed
+            .fields
+            .contains("Final-Recipient: utf-8; jürgen@example.net\r\n"),
+        "{}",
+        parsed.fields
+    );
+    assert_eq!(parsed.returned_type, "message/global");
+    home.assert_no_violations();
+}

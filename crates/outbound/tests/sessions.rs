@@ -1,0 +1,292 @@
+//! Sessions are few, used again, and ended politely; stopping and crashing lose nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "what is not there fails the test, and the place is told"
+)]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{MINUTE, World, letter, relay, to_relay, with_relay};
+use pintle_mail::{NextHop, QueueId};
+use pintle_spool::{
+    Draft, Filter, Health, Hold, Listing, Memory, NewMessage, Page, Receipt, Settled, Settlement, Spool,
+    SpoolError, SpoolFuture, Stored, Totals, Waiting,
+};
+use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, within};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+#[tokio::test]
+async fn many_messages_share_few_sessions() {
+    let sink = Sink::start(Script::new()).await;
+    let mut config = to_relay(&[sink.address()]);
+    config.sessions.per_hop = 3;
+    let world = World::start(config, StaticResolver::new());
+    for _ in 0..100 {
+        world.mail(&["bob@example.net"]).await;
+    }
+    sink.wait_for(100).await;
+    world.empty().await;
+    assert!(
+        sink.log().count("EHLO") <= 3,
+        "{} sessions",
+        sink.log().count("EHLO")
+    );
+    sink.assert_no_violations();
+}
+
+#[tokio::test]
+async fn no_more_sessions_than_allowed_are_open() {
+    let sink = Sink::start(Script::new().on(Step::Message, Act::Hold)).await;
+    let mut relay = relay(&[sink.address()]);
+    relay.sessions = Some(2);
+    let world = World::start(with_relay(relay), StaticResolver::new());
+    for _ in 0..10 {
+        world.mail(&["bob@example.net"]).await;
+    }
+    // Two messages are held at their end while all attempts have begun: a third session would be opened now.
+    sink.wait_until("two messages in the sink's hands", |log| log.held == 2)
+        .await;
+    assert_eq!(world.handle.counts().await.unwrap().queue.trying, 8);
+    sink.release();
+    sink.wait_for(10).await;
+    assert_eq!((sink.log().sessions, sink.log().most_open), (2, 2));
+}
+
+#[tokio::test]
+async fn a_session_that_died_at_rest_costs_nobody_a_deferral() {
+    let sink = Sink::start(Script::new()).await;
+    let address = sink.address();
+    let world = World::start(to_relay(&[address]), StaticResolver::new());
+    world.mail(&["bob@example.net"]).await;
+    sink.wait_for(1).await;
+    world.empty().await;
+    sink.stop().await;
+    let again = Sink::start_at(address, Script::new()).await;
+    world.mail(&["bob@example.net"]).await;
+    again.wait_for(1).await;
+    world.empty().await;
+    assert_eq!(world.log.count("deferral"), 0);
+}
+
+#[tokio::test]
+async fn a_session_ended_by_421_at_rest_costs_nobody_a_deferral() {
+    let script = Script::new().on_nth(
+        Step::Mail,
+        2,
+        Act::ReplyThenClose("421 4.4.2 idle too long".into()),
+    );
+    let sink = Sink::start(script).await;
+    let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
+    for number in 1..=2 {
+        world.mail(&["bob@example.net"]).await;
+        sink.wait_for(number).await;
+        world.empty().await;
+    }
+    assert_eq!(world.log.count("deferral"), 0);
+    assert_eq!(sink.log().count("EHLO"), 2);
+}
+
+#[tokio::test]
+async fn a_session_carries_only_so_many_messages_and_says_goodbye() {
+    let sink = Sink::start(Script::new()).await;
+    let mut config = to_relay(&[sink.address()]);
+    config.sessions.messages = 2;
+    let world = World::start(config, StaticResolver::new());
+    for number in 1..=4 {
+        world.mail(&["bob@example.net"]).await;
+        sink.wait_for(number).await;
+        world.empty().await;
+        world.calm().await;
+    }
+    assert_eq!(sink.log().count("EHLO"), 2);
+    let log = sink.wait_idle().await;
+    assert_eq!(log.count("QUIT"), 2);
+}
+
+#[tokio::test]
+async fn idle_sessions_end_after_their_time() {
+    let sink = Sink::start(Script::new()).await;
+    let mut config = to_relay(&[sink.address()]);
+    config.sessions.idle = Duration::ZERO;
+    let world = World::start(config, StaticResolver::new());
+    world.mail(&["bob@example.net"]).await;
+    sink.wait_for(1).await;
+    let log = sink.wait_idle().await;
+    assert_eq!(log.count("QUIT"), 1);
+}
+
+#[tokio::test]
+async fn a_drain_lets_attempts_finish_and_begins_nothing() {
+    let sink = Sink::start(Script::new().on(Step::Message, Act::Hold)).await;
+    let mut config = to_relay(&[sink.address()]);
+    config.sessions.per_hop = 1;
+    let world = World::start(config, StaticResolver::new());
+    world.mail(&["first@example.net"]).await;
+    sink.wait_until("the message", |log| log.count("DATA") == 1).await;
+    world.mail(&["second@example.net"]).await;
+    let engine = Arc::clone(&world.engine);
+    let drained = tokio::spawn(world.outbound.drain(MINUTE));
+    sink.release();
+    within("the drain", drained).await.unwrap();
+    let log = sink.wait_idle().await;
+    assert_eq!((log.accepted().count(), log.count("QUIT")), (1, 1));
+    assert_eq!(
+        engine.totals().await.unwrap().messages,
+        1,
+        "the second waits for the next start"
+    );
+}
+
+#[tokio::test]
+async fn a_drain_without_grace_cuts_off_and_loses_nothing() {
+    let sink = Sink::start(Script::new().on(Step::Message, Act::Hold)).await;
+    let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
+    world.mail(&["bob@example.net"]).await;
+    sink.wait_until("the message", |log| log.count("DATA") == 1).await;
+    let engine = Arc::clone(&world.engine);
+    within("the drain", world.outbound.drain(Duration::ZERO)).await;
+    assert_eq!(engine.totals().await.unwrap().messages, 1);
+}
+
+/// A spool whose settlements fail as a test wants.
+struct Unsettled {
+    engine: Arc<Memory>,
+    fault: Fault,
+    left: AtomicUsize,
+}
+
+enum Fault {
+    /// They never come back, as in a crash.
+    Hang,
+    /// The disk is full.
+    Full,
+}
+
+impl Spool for Unsettled {
+    fn begin(&self) -> Result<Draft, SpoolError> {
+        self.engine.begin()
+    }
+    fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
+        self.engine.commit(message)
+    }
+    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
+        self.engine.commit_many(messages)
+    }
+    fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
+        let take = |left: usize| left.checked_sub(1);
+        if self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
+            .is_err()
+        {
+            return self.engine.settle(settlement);
+        }
+        match self.fault {
+            Fault::Hang => Box::pin(std::future::pending()),
+            Fault::Full => Box::pin(std::future::ready(Err(SpoolError::Full))),
+        }
+    }
+    fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored> {
+        self.engine.load(id)
+    }
+    fn claim(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<Waiting>> {
+        self.engine.claim(after, limit)
+    }
+    fn arrivals(&self) -> Option<UnboundedReceiver<Waiting>> {
+        self.engine.arrivals()
+    }
+    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, ()> {
+        self.engine.hold(id, hold)
+    }
+    fn release(&self, id: QueueId) -> SpoolFuture<'_, ()> {
+        self.engine.release(id)
+    }
+    fn reroute(&self, id: QueueId, ids: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
+        self.engine.reroute(id, ids, next_hop)
+    }
+    fn list(&self, filter: Filter, page: Page) -> SpoolFuture<'_, Listing> {
+        self.engine.list(filter, page)
+    }
+    fn totals(&self) -> SpoolFuture<'_, Totals> {
+        self.engine.totals()
+    }
+    fn health(&self) -> Health {
+        self.engine.health()
+    }
+    fn close(&self) -> SpoolFuture<'_, ()> {
+        self.engine.close()
+    }
+}
+
+fn unsettled(engine: &Arc<Memory>, fault: Fault, times: usize) -> Arc<dyn Spool> {
+    Arc::new(Unsettled {
+        engine: Arc::clone(engine),
+        fault,
+        left: AtomicUsize::new(times),
+    })
+}
+
+/// Law 2: at least once. Between the next hop's 250 and the mark, a crash makes the delivery again.
+#[tokio::test]
+async fn a_crash_before_the_mark_delivers_again() {
+    let sink = Sink::start(Script::new()).await;
+    let engine = Arc::new(Memory::new());
+    let spool = unsettled(&engine, Fault::Hang, 1);
+    let config = to_relay(&[sink.address()]);
+    let world = World::over(
+        Arc::clone(&engine),
+        config.clone(),
+        StaticResolver::new(),
+        |parts| parts.spool = spool,
+    );
+    world.mail(&["bob@example.net"]).await;
+    sink.wait_for(1).await;
+    drop(world);
+    assert_eq!(engine.totals().await.unwrap().messages, 1);
+
+    // The arrivals of an engine are given out once, so what survives is carried over to a new one.
+    let survivor = Arc::new(Memory::new());
+    let id = engine.claim(None, 1).await.unwrap()[0].id;
+    let received = common::START;
+    survivor
+        .commit(letter(&["bob@example.net"]).message(id, received))
+        .await
+        .unwrap();
+    let world = World::over(survivor, config, StaticResolver::new(), |_| {});
+    let got = sink.wait_for(2).await;
+    assert_eq!(got[0].message, got[1].message);
+    world.empty().await;
+}
+
+/// What has been delivered is not delivered again only because the disk is full for a while.
+#[tokio::test]
+async fn a_mark_that_is_refused_is_tried_again_and_the_delivery_is_not() {
+    let sink = Sink::start(Script::new()).await;
+    let engine = Arc::new(Memory::new());
+    let spool = unsettled(&engine, Fault::Full, 2);
+    let world = World::over(
+        engine,
+        to_relay(&[sink.address()]),
+        StaticResolver::new(),
+        |parts| {
+            parts.spool = spool;
+        },
+    );
+    world.mail(&["bob@example.net"]).await;
+    sink.wait_for(1).await;
+    within("the mark", async {
+        while world.engine.totals().await.unwrap().messages > 0 {
+            world.clock.advance(MINUTE);
+            world.handle.counts().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    world.calm().await;
+    assert_eq!(sink.log().count("DATA"), 1);
+}
