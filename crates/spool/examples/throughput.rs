@@ -52,9 +52,11 @@ async fn measure(folder: &str, (producers, messages, octets): (u32, u32, u32), s
             ))
         })
         .collect();
+    let mut waits = Vec::new();
     for task in tasks {
-        task.await.expect("no producer panics");
+        waits.extend(task.await.expect("no producer panics"));
     }
+    waits.sort_unstable();
     let (wall, cpu) = (start.elapsed(), cpu_time().saturating_sub(cpu));
     spool.close().await.expect("the committer ends well");
     drop(spool);
@@ -71,18 +73,28 @@ async fn measure(folder: &str, (producers, messages, octets): (u32, u32, u32), s
     spool.close().await.expect("the committer ends well");
     println!(
         "{} of {messages}, {octets} octets, {producers} producers: {:.0}/s, {:.3} CPU ms each; \
-        recovery of {found} in {recovery:.2?}",
+        commit p50 {:.1?}, p99 {:.1?}, longest {:.1?}; recovery of {found} in {recovery:.2?}",
         if settle { "commit and settle" } else { "commit" },
         f64::from(messages) / wall.as_secs_f64(),
         cpu.as_secs_f64() * 1_000.0 / f64::from(messages),
+        waits[waits.len() / 2],
+        waits[waits.len() * 99 / 100],
+        waits[waits.len() - 1],
     );
 }
 
-async fn produce(spool: Arc<Embedded>, next: Arc<AtomicU32>, messages: u32, body: Bytes, settle: bool) {
+async fn produce(
+    spool: Arc<Embedded>,
+    next: Arc<AtomicU32>,
+    messages: u32,
+    body: Bytes,
+    settle: bool,
+) -> Vec<Duration> {
+    let mut waits = Vec::new();
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number >= messages {
-            return;
+            return waits;
         }
         let id = QueueId::new(
             UnixTime::from_millis(1_795_317_028_000 + i64::from(number) / 8),
@@ -95,6 +107,7 @@ async fn produce(spool: Arc<Embedded>, next: Arc<AtomicU32>, messages: u32, body
         let content = draft.finish().await.expect("there is room");
         let head = Bytes::from(vec![b'h'; 800]);
         let entry = entry(number);
+        let start = Instant::now();
         let receipt = spool
             .commit(NewMessage {
                 id,
@@ -104,6 +117,7 @@ async fn produce(spool: Arc<Embedded>, next: Arc<AtomicU32>, messages: u32, body
             })
             .await
             .expect("the disk works");
+        waits.push(start.elapsed());
         if settle {
             let status = Status::Done(Disposition::Delivered);
             let changes = vec![Change { recipient: 1, status }];
