@@ -243,3 +243,86 @@ fn listener(line: &str) -> Option<(String, SocketAddr)> {
     let name = value.get("listener")?.as_str()?.to_owned();
     Some((name, value.get("address")?.as_str()?.parse().ok()?))
 }
+
+/// Writes a configuration that relays everything to `next_hop`, with its spool in `folder`; `more` is added at the end.
+///
+/// # Panics
+/// The file cannot be written.
+#[must_use]
+pub fn configuration(folder: &Path, next_hop: SocketAddr, more: &str) -> PathBuf {
+    let path = folder.join("pintle.toml");
+    let text = format!(
+        r#"hostname = "gate.example"
+
+[spool]
+dir = "spool"
+reserve = "1MiB"
+
+[admin]
+socket = "admin.sock"
+
+[log]
+format = "json"
+
+[domains]
+accepted = ["ours.example"]
+
+[[listener]]
+name = "mx"
+addresses = ["127.0.0.1:0"]
+tls = "none"
+
+[[listener]]
+name = "inside"
+kind = "relay"
+addresses = ["127.0.0.1:0"]
+tls = "none"
+trusted = ["127.0.0.0/8"]
+
+[relays.sink]
+hosts = ["{next_hop}"]
+
+[[route]]
+domain = "*"
+via = "sink"
+
+{more}
+"#
+    );
+    std::fs::write(&path, text).expect("a scratch folder can be written to");
+    path
+}
+
+/// The `[[plugin]]` section of the example plugin, with all that it can do.
+#[must_use]
+pub fn example_plugin() -> &'static str {
+    r#"[plugins]
+cache = "cache"
+
+[[plugin]]
+name = "example"
+component = "stock:example"
+grants = ["edit-headers"]
+config = { refuse = ["spammer@bad.example"], header = "X-Seen" }
+"#
+}
+
+/// Runs the binary to its end; gives exit code, standard output and standard error.
+///
+/// # Panics
+/// It cannot be run.
+#[must_use]
+pub fn run(arguments: &[&str], folder: &Path) -> (i32, String, String) {
+    let output = Command::new(binary())
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output();
+    let output = output.expect("the binary can be run");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code().unwrap_or(-1),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}

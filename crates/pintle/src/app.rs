@@ -1,0 +1,153 @@
+//! The wiring: every part made once, in the order in which each needs the others, and ended in the reverse order.
+//!
+//! Read [`App::start`] from top to bottom to see what hangs on what, and [`App::drain`] to see that nothing is left.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use metrics_exporter_prometheus::PrometheusHandle;
+use pintle_config::Settings;
+use pintle_dns::{HickoryResolver, Resolver};
+use pintle_inbound::Inbound;
+use pintle_outbound::{Capture, Outbound};
+use pintle_plugin::Plugins;
+use pintle_policy::Chain;
+use pintle_record::Sink;
+use pintle_spool::{Embedded, Spool};
+use pintle_tls::{ClientTls, ServerTls};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::operator::Gateway;
+
+/// How long sessions and attempts may take to finish once the end has begun.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What is different in a sandbox and in tests.
+pub(crate) struct Extras {
+    /// Who keeps the event log.
+    pub(crate) records: Arc<dyn Sink>,
+    /// Who gets messages in place of next hops.
+    pub(crate) capture: Option<Arc<dyn Capture>>,
+}
+
+/// The running gateway.
+pub(crate) struct App {
+    pub(crate) inbound: Inbound,
+    pub(crate) parts: Arc<Live>,
+    outbound: Outbound,
+    spool: Arc<Embedded>,
+    admin: (oneshot::Sender<()>, JoinHandle<()>),
+}
+
+/// The parts that a reload touches and the operator asks.
+pub(crate) struct Live {
+    pub(crate) settings: ArcSwap<Settings>,
+    pub(crate) plugins: Plugins,
+    pub(crate) chain: Arc<ArcSwap<Chain>>,
+    pub(crate) server_tls: Option<Arc<ServerTls>>,
+    pub(crate) rules: pintle_inbound::Reload,
+    pub(crate) outbound: pintle_outbound::Handle,
+    pub(crate) spool: Arc<dyn Spool>,
+    pub(crate) metrics: PrometheusHandle,
+}
+
+/// A part that could not be started; it says itself which, why, and what to do.
+pub(crate) type StartError = Box<dyn std::error::Error>;
+
+impl App {
+    /// Starts everything. Mail flows when this returns.
+    ///
+    /// # Errors
+    /// The first part that could not be started; those before it have ended.
+    pub(crate) async fn start(settings: Settings, extras: Extras) -> Result<Self, StartError> {
+        let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
+        let resolver: Arc<dyn Resolver> = Arc::new(HickoryResolver::new(&settings.dns)?);
+        let plugins = Plugins::open(settings.plugins.clone(), Arc::clone(&resolver)).await?;
+        let chain = Arc::new(ArcSwap::from_pointee(Chain::new(plugins.judges())));
+        let server_tls = settings
+            .server_tls
+            .as_ref()
+            .map(ServerTls::load)
+            .transpose()?
+            .map(Arc::new);
+        let spool = Arc::new(Embedded::open(&settings.spool)?);
+        let outbound = Outbound::start(
+            settings.outbound.clone(),
+            pintle_outbound::Parts {
+                chain: Arc::clone(&chain),
+                records: Arc::clone(&extras.records),
+                capture: extras.capture,
+                ..pintle_outbound::Parts::new(
+                    Arc::clone(&spool) as Arc<dyn Spool>,
+                    resolver,
+                    ClientTls::load(&settings.client_tls)?,
+                )
+            },
+        );
+        let inbound = Inbound::start(
+            settings.inbound.clone(),
+            pintle_inbound::Parts {
+                spool: outbound.spool(),
+                chain: Arc::clone(&chain),
+                records: extras.records,
+                tls: server_tls.clone(),
+            },
+        )?;
+        let live = Arc::new(Live {
+            plugins,
+            chain,
+            server_tls,
+            rules: inbound.reload(),
+            outbound: outbound.handle(),
+            spool: Arc::clone(&spool) as Arc<dyn Spool>,
+            metrics,
+            settings: ArcSwap::from_pointee(settings),
+        });
+        let admin = serve_admin(&live).await?;
+        Ok(Self {
+            inbound,
+            parts: live,
+            outbound,
+            spool,
+            admin,
+        })
+    }
+
+    /// Ends everything in the order in which mail flows, so that nothing is taken that could not be kept.
+    pub(crate) async fn drain(self) {
+        tracing::info!("draining");
+        self.inbound.drain(GRACE).await;
+        self.outbound.drain(GRACE).await;
+        self.parts.plugins.shutdown().await;
+        let (stop, server) = self.admin;
+        drop(stop);
+        finish("admin socket", server).await;
+        if let Err(error) = self.spool.close().await {
+            tracing::error!(%error, "the spool did not close well");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+async fn serve_admin(live: &Arc<Live>) -> Result<(oneshot::Sender<()>, JoinHandle<()>), StartError> {
+    let operator = Arc::new(Gateway::new(Arc::clone(live)));
+    let server = pintle_admin::Server::bind(&live.settings.load().admin, operator).await?;
+    if let Some(address) = server.http_address() {
+        tracing::info!(%address, "health and metrics");
+    }
+    let (stop, stopped) = oneshot::channel::<()>();
+    let until_told = async {
+        // The sender is dropped when the gateway ends, and that is the sign.
+        let _ = stopped.await;
+    };
+    Ok((stop, tokio::spawn(server.serve(until_told))))
+}
+
+async fn finish(what: &str, task: impl Future<Output = Result<(), tokio::task::JoinError>>) {
+    if let Err(error) = task.await {
+        tracing::error!(%error, "the {what} ended badly");
+    }
+}

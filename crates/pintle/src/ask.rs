@@ -1,0 +1,229 @@
+//! The subcommands that ask a running gateway over its admin socket.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use pintle_admin::{
+    Affected, Client, Filter, Page, PluginState, Query, QueueAction, QueueEntry, QueueRecipient,
+};
+use serde::Serialize;
+
+use crate::cli::{Plugins, PluginsCommand, Queue, QueueCommand, Socket, Which};
+use crate::stock;
+
+type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+
+/// `pintle queue …`
+pub(crate) fn queue(options: Queue) -> Outcome {
+    let json = options.socket.json;
+    with_client(&options.socket, async move |client| {
+        match options.command {
+            QueueCommand::List { which, limit, after } => {
+                let query = Query {
+                    filter: which.into(),
+                    page: Page { after, limit },
+                };
+                let page = client.queue(&query).await?;
+                show(json, &page, |page| {
+                    page.messages.iter().for_each(print_entry);
+                    match page.next {
+                        Some(next) => println!("more: --after {next}"),
+                        None => println!("{} messages", page.messages.len()),
+                    }
+                });
+            }
+            QueueCommand::Show { id } => show(json, &client.message(id).await?, print_whole),
+            QueueCommand::Retry(which) => act(&client, QueueAction::Retry, which, json).await?,
+            QueueCommand::Hold(which) => act(&client, QueueAction::Hold, which, json).await?,
+            QueueCommand::Release(which) => act(&client, QueueAction::Release, which, json).await?,
+            QueueCommand::Bounce(which) => act(&client, QueueAction::Bounce, which, json).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// `pintle plugins …`
+pub(crate) fn plugins(options: Plugins) -> Outcome {
+    let json = options.socket.json;
+    with_client(&options.socket, async move |client| {
+        let plugins = match options.command {
+            PluginsCommand::List => client.plugins().await?,
+            PluginsCommand::Reload { name } => client.reload_plugins(name).await?,
+        };
+        show(json, &plugins, |plugins| plugins.iter().for_each(print_plugin));
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// `pintle status`
+pub(crate) fn status(options: &Socket) -> Outcome {
+    let json = options.json;
+    with_client(options, async move |client| {
+        let (version, health) = (client.version().await?, client.health().await?);
+        show(json, &health, |health| {
+            println!(
+                "pintle {} on {}, process {}",
+                version.version, version.hostname, version.pid
+            );
+            for part in &health.components {
+                let detail = part.detail.as_deref().unwrap_or("");
+                println!("{:<5} {} {detail}", if part.ok { "ok" } else { "ILL" }, part.name);
+            }
+        });
+        Ok(if health.ready {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    })
+}
+
+fn with_client(options: &Socket, work: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
+    let socket = socket(options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async { work(Client::connect(&socket).await?).await })
+}
+
+fn socket(options: &Socket) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    match &options.socket {
+        Some(socket) => Ok(socket.clone()),
+        None => {
+            let report = pintle_config::check(&options.config, &stock::components());
+            Ok(report
+                .into_settings()
+                .map_err(|report| report.to_string())?
+                .admin
+                .socket)
+        }
+    }
+}
+
+async fn act(
+    client: &Client,
+    action: QueueAction,
+    which: Which,
+    json: bool,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let filter = Filter::from(which);
+    if !filter.is_specific() {
+        return Err(format!(
+            "say which messages to {}: ids, a condition, or --all",
+            action.name()
+        )
+        .into());
+    }
+    let affected = client.act(action, &filter).await?;
+    show(json, &affected, |Affected { ids }| {
+        ids.iter().for_each(|id| println!("{id}"));
+        println!("{} messages: {}", ids.len(), action.name());
+    });
+    Ok(())
+}
+
+impl From<Which> for Filter {
+    fn from(which: Which) -> Self {
+        let Which {
+            ids,
+            sender,
+            domain,
+            next_hop,
+            held,
+            all,
+        } = which;
+        Self {
+            ids,
+            sender,
+            domain,
+            next_hop,
+            held,
+            all,
+        }
+    }
+}
+
+fn show<T: Serialize>(json: bool, answer: &T, print: impl FnOnce(&T)) {
+    if json {
+        println!("{}", serde_json::to_string_pretty(answer).unwrap_or_default());
+    } else {
+        print(answer);
+    }
+}
+
+fn print_entry(entry: &QueueEntry) {
+    let pending = entry
+        .recipients
+        .iter()
+        .filter(|recipient| recipient.disposition.is_none())
+        .count();
+    let hold = entry
+        .hold
+        .as_ref()
+        .map(|hold| format!("  [{hold}]"))
+        .unwrap_or_default();
+    println!(
+        "{}  {}  {:>9}  <{}>  {} of {} pending{hold}",
+        entry.id,
+        entry.received_ms.rfc3339(),
+        entry.size,
+        entry.sender,
+        pending,
+        entry.recipients.len()
+    );
+}
+
+fn print_whole(entry: &QueueEntry) {
+    println!("id        {}", entry.id);
+    println!("received  {}", entry.received_ms.rfc3339());
+    if let Some(expires) = entry.expires_ms {
+        println!("expires   {}", expires.rfc3339());
+    }
+    println!("size      {} octets", entry.size);
+    println!("sender    <{}>", entry.sender);
+    if let Some(hold) = &entry.hold {
+        println!("held      {hold}");
+    }
+    if let Some(parent) = &entry.parent {
+        println!("reports   {parent}");
+    }
+    entry.recipients.iter().for_each(print_recipient);
+}
+
+fn print_recipient(recipient: &QueueRecipient) {
+    println!("recipient <{}>", recipient.address);
+    let hop = recipient.next_hop.as_deref().unwrap_or("not routed yet");
+    match recipient.disposition {
+        Some(disposition) => println!(
+            "  {disposition:?} after {} attempts, by {hop}",
+            recipient.attempts
+        ),
+        None => println!("  pending after {} attempts, by {hop}", recipient.attempts),
+    }
+    if let Some(next) = recipient.next_attempt_ms {
+        println!("  next attempt {}", next.rfc3339());
+    }
+    if let Some(reply) = &recipient.last_reply {
+        println!("  last reply   {reply}");
+    }
+}
+
+fn print_plugin(plugin: &PluginState) {
+    let generation = plugin.generation.map_or_else(
+        || "not loaded".to_owned(),
+        |number| format!("generation {number}"),
+    );
+    let version = plugin.version.as_deref().unwrap_or("?");
+    println!(
+        "{}  {}  version {version}, {generation}",
+        plugin.name, plugin.component
+    );
+    println!("  hooks  {}", plugin.hooks.join(", "));
+    println!(
+        "  calls  {}, faults {}, instances {}",
+        plugin.counts.calls, plugin.counts.faults, plugin.counts.instances
+    );
+    if let Some(error) = &plugin.last_error {
+        println!("  error  {error}");
+    }
+}

@@ -1,0 +1,168 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use pintle_mail::QueueId;
+
+/// Where the configuration is looked for when nobody says.
+const CONFIG: &str = "/etc/pintle/pintle.toml";
+
+/// The programmable mail gateway: SMTP in, sandboxed plugins at every stage, durable spool, SMTP out.
+#[derive(Debug, Parser)]
+#[command(name = "pintle", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the gateway. SIGHUP reloads configuration and certificates, SIGTERM drains and stops
+    Run(ConfigFile),
+    /// Check a configuration: every mistake at once, with line and key. Exit code 0: good, 1: not
+    Check(ConfigFile),
+    /// Try Pintle without a file or privilege: mail is captured, and every hook says what it sees
+    Sandbox(Sandbox),
+    /// See and steer the queue of a running gateway
+    Queue(Queue),
+    /// See and reload the plugins of a running gateway
+    Plugins(Plugins),
+    /// Say how a running gateway is. Exit code 0: it takes mail, 1: it does not
+    Status(Socket),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sandbox {
+    #[command(subcommand)]
+    pub(crate) command: Option<SandboxCommand>,
+    /// Where captured messages and the spool are kept
+    #[arg(long, value_name = "FOLDER", default_value = "pintle-sandbox", global = true)]
+    pub(crate) folder: PathBuf,
+    /// SMTP: takes mail for any domain, from this machine
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2525")]
+    pub(crate) smtp: SocketAddr,
+    /// Submission: STARTTLS, then a user and a password
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2587")]
+    pub(crate) submission: SocketAddr,
+    /// Submission over implicit TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2465")]
+    pub(crate) submissions: SocketAddr,
+    /// A plugin to try, as a component file; it is loaded again whenever the file changes. May be given several times,
+    /// in the order of the calls. Without one the example plugin is loaded
+    #[arg(long = "plugin", value_name = "FILE")]
+    pub(crate) plugins: Vec<PathBuf>,
+    /// The configuration of these plugins, as JSON, in the same order
+    #[arg(long = "plugin-config", value_name = "JSON")]
+    pub(crate) plugin_configs: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// List the captured messages
+    Messages {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which running gateway is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Socket {
+    /// The admin socket; read from the configuration when not given
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// The configuration that names the admin socket
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG, global = true)]
+    pub(crate) config: PathBuf,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Queue {
+    #[command(subcommand)]
+    pub(crate) command: QueueCommand,
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueCommand {
+    /// List messages, oldest first
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// At most so many
+        #[arg(long, default_value_t = pintle_admin::wire::DEFAULT_LIMIT)]
+        limit: usize,
+        /// Only those after this id
+        #[arg(long, value_name = "ID")]
+        after: Option<QueueId>,
+    },
+    /// Show all about one message
+    Show {
+        /// The queue id
+        id: QueueId,
+    },
+    /// Deliver now, whatever the schedule says
+    Retry(Which),
+    /// Do not deliver until released
+    Hold(Which),
+    /// Deliver what was held or quarantined
+    Release(Which),
+    /// Give up: the senders get a bounce for what is pending
+    Bounce(Which),
+}
+
+/// Which messages are meant: those that meet every condition.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Queue ids
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<QueueId>,
+    /// The sender contains this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) sender: Option<String>,
+    /// A recipient is in this domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: Option<String>,
+    /// A recipient goes to this next hop, as `list` shows it
+    #[arg(long, value_name = "HOP")]
+    pub(crate) next_hop: Option<String>,
+    /// Only held messages (`true`) or only others (`false`)
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) held: Option<bool>,
+    /// Every message
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plugins {
+    #[command(subcommand)]
+    pub(crate) command: PluginsCommand,
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginsCommand {
+    /// List plugins, their generations and how they fare
+    List,
+    /// Load one again, or all; what fails leaves the old version serving
+    Reload {
+        /// Its name in the configuration
+        name: Option<String>,
+    },
+}

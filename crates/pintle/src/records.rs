@@ -1,0 +1,41 @@
+//! The event log: every record becomes a line of the program's log and moves a counter.
+//!
+//! A record is logged as its public JSON form in the field `record`, so that whoever collects the lines needs one parser,
+//! and with the ids beside it, so that `grep ID` tells a message's whole life.
+
+use pintle_record::{Record, Sink};
+use tracing::{Level, enabled};
+
+/// The target of all records, for filters.
+pub(crate) const TARGET: &str = "pintle::record";
+
+/// Writes records to the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Log;
+
+impl Sink for Log {
+    fn record(&self, record: Record) {
+        metrics::counter!("pintle_records_total", "event" => record.event()).increment(1);
+        if let Record::PluginVerdict(_) = record {
+            // One line a plugin and hook would drown the rest: that is for whoever asks for it.
+            if enabled!(target: TARGET, Level::DEBUG) {
+                tracing::debug!(target: TARGET, event = record.event(), record = json(&record));
+            }
+            return;
+        }
+        let queue_id = record.id().map(tracing::field::display);
+        match &record {
+            Record::PluginFault(_) => {
+                tracing::warn!(target: TARGET, event = record.event(), queue_id, record = json(&record));
+            }
+            _ if enabled!(target: TARGET, Level::INFO) => {
+                tracing::info!(target: TARGET, event = record.event(), queue_id, record = json(&record));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn json(record: &Record) -> String {
+    serde_json::to_string(record).unwrap_or_default()
+}

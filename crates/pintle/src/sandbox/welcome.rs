@@ -1,0 +1,51 @@
+//! The first screen: what is running, and what to type.
+
+use std::net::SocketAddr;
+
+use super::{PASSWORD, USER};
+use crate::app::App;
+use crate::cli::Sandbox;
+
+/// Prints where the sandbox listens and ready-made commands.
+pub(crate) fn print(app: &App, options: &Sandbox) {
+    let at = |name: &str, asked: SocketAddr| {
+        app.inbound
+            .addresses()
+            .iter()
+            .find(|(listener, _)| listener == name)
+            .map_or(asked, |(_, address)| *address)
+    };
+    let smtp = at("smtp", options.smtp);
+    let submission = at("submission", options.submission);
+    let submissions = at("submissions", options.submissions);
+    let folder = options.folder.display();
+    println!(
+        r#"Pintle's sandbox is up. Every message is captured; none leaves this machine.
+
+  SMTP                   {smtp}
+  submission, STARTTLS   {submission}   user {USER}, password "{PASSWORD}"
+  submission, TLS        {submissions}   the same
+  messages               {folder}/messages   (list them: pintle sandbox messages --folder {folder})
+  configuration          {folder}/pintle.toml
+
+Send a message, in another terminal:
+
+  swaks --server {smtp} --from you@example.org --to friend@example.net
+
+  swaks --server {submission} --tls --auth LOGIN --auth-user {USER} --auth-password "{PASSWORD}" \
+        --from you@example.org --to friend@example.net
+
+  printf 'From: you@example.org\r\nSubject: hello\r\n\r\nhi\r\n' |
+    curl --insecure --url smtps://{submissions} --user "{USER}:{PASSWORD}" \
+         --mail-from you@example.org --mail-rcpt friend@example.net --upload-file -
+
+  python3 -c 'import smtplib; smtplib.SMTP("{host}", {port}).sendmail(
+    "you@example.org", ["friend@example.net"], "Subject: hello\r\n\r\nhi\r\n")'
+
+The example plugin refuses spammer@example.net; try it as sender or recipient.
+What each hook says appears here. Ctrl-C ends the sandbox.
+"#,
+        host = smtp.ip(),
+        port = smtp.port(),
+    );
+}

@@ -1,0 +1,204 @@
+//! The operator's side of the real binary: check, queue, signals, sandbox.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use e2e::{Gateway, binary, configuration, example_plugin, run};
+use pintle_testkit::{Act, Client, Script, Sink, Step, TempDir};
+
+const MESSAGE: &[u8] = b"Subject: one\r\n\r\nhello\r\n";
+
+#[test]
+fn check_names_every_mistake_at_once() {
+    let folder = TempDir::new().unwrap();
+    let text = r#"hostname = "not a host"
+colour = "green"
+
+[spool]
+dir = 7
+
+[[listener]]
+name = "mx"
+addresses = ["127.0.0.1:99999"]
+kind = "edge"
+
+[[listener]]
+name = "mx"
+addresses = ["127.0.0.1:2525"]
+tls = "implicit"
+
+[queue]
+max_age = "5 parsecs"
+
+[[route]]
+domain = "*"
+via = "nowhere"
+
+[[plugin]]
+name = "missing"
+component = "missing.wasm"
+grants = ["everything"]
+"#;
+    std::fs::write(folder.path().join("ten.toml"), text).unwrap();
+    let (code, out, _) = run(&["check", "-c", "ten.toml"], folder.path());
+    assert_eq!(code, 1, "{out}");
+    let mistakes = [
+        (1, "hostname"),
+        (2, "colour"),
+        (5, "spool.dir"),
+        (9, "addresses"),
+        (10, "kind"),
+        (13, "name"),
+        (15, "tls"),
+        (18, "max_age"),
+        (22, "via"),
+        (26, "component"),
+        (27, "grants"),
+    ];
+    for (line, key) in mistakes {
+        let place = format!("ten.toml:{line}:");
+        let told = out
+            .split("error: ")
+            .any(|error| error.contains(&place) && error.contains(key));
+        assert!(told, "line {line} ({key}) is not named in:\n{out}");
+    }
+    assert_eq!(out.matches("error: ").count(), mistakes.len(), "{out}");
+}
+
+#[test]
+fn check_is_content_with_what_runs() {
+    let folder = TempDir::new().unwrap();
+    let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), example_plugin());
+    let (code, out, err) = run(&["check", "-c", config.to_str().unwrap()], folder.path());
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("plugin example") && out.contains("good"), "{out}");
+}
+
+#[test]
+fn a_plugin_without_its_grant_is_named_by_check_and_refused_at_start() {
+    let folder = TempDir::new().unwrap();
+    let plugin = example_plugin().replace("header = \"X-Seen\"", "header = \"X Seen\"");
+    let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &plugin);
+    let (code, out, _) = run(&["check", "-c", config.to_str().unwrap()], folder.path());
+    assert_eq!(code, 1, "{out}");
+    assert!(
+        out.contains("/header") && out.contains("not a header field name"),
+        "{out}"
+    );
+    let (code, _, err) = run(&["run", "-c", config.to_str().unwrap()], folder.path());
+    assert_eq!(code, 1);
+    assert!(err.contains("not a header field name"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_is_seen_and_steered() {
+    let folder = TempDir::new().unwrap();
+    let sink = Sink::start(Script::new().on(Step::Rcpt, Act::Reply("451 4.2.0 mailbox busy".into()))).await;
+    let config = configuration(folder.path(), sink.address(), "");
+    let gateway = Gateway::start(&config);
+    let mut client = Client::connect(gateway.address("inside")).await;
+    client.hello("client.example").await;
+    let reply = client.deliver("a@x.example", &["b@y.example"], MESSAGE).await;
+    gateway.wait_for("\"deferral\"");
+    let pintle = |arguments: &[&str]| {
+        let arguments = [arguments, &["-c", config.to_str().unwrap()]].concat();
+        let (code, out, err) = run(&arguments, folder.path());
+        assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+        out
+    };
+    let list = pintle(&["queue", "list"]);
+    let id = list.split_whitespace().next().unwrap().to_owned();
+    assert!(reply.text().contains(&id), "{reply:?} {list}");
+    let shown = pintle(&["queue", "show", &id]);
+    assert!(
+        shown.contains("451 4.2.0 mailbox busy") && shown.contains("relay:sink"),
+        "{shown}"
+    );
+    pintle(&["queue", "hold", &id]);
+    assert!(pintle(&["queue", "list", "--held", "true"]).contains(&id));
+    sink.follow(Script::new());
+    pintle(&["queue", "release", &id]);
+    pintle(&["queue", "retry", &id]);
+    sink.wait_for(1).await;
+    gateway.wait_for("\"delivery\"");
+    assert!(!pintle(&["queue", "list"]).contains(&id));
+    assert!(pintle(&["status"]).contains("ok    spool"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hang_up_reloads_and_a_term_drains() {
+    let folder = TempDir::new().unwrap();
+    let sink = Sink::start(Script::new()).await;
+    let config = configuration(folder.path(), sink.address(), "");
+    let gateway = Gateway::start(&config);
+    let mut client = Client::connect(gateway.address("mx")).await;
+    client.hello("client.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    client.ask("RCPT TO:<b@new.example>", 550).await;
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(
+        &config,
+        text.replace("\"ours.example\"", "\"ours.example\", \"new.example\""),
+    )
+    .unwrap();
+    gateway.signal("HUP");
+    gateway.wait_for("reloaded");
+    client.ask("RCPT TO:<b@new.example>", 250).await;
+    std::fs::write(&config, "hostname = 7\n").unwrap();
+    gateway.signal("HUP");
+    gateway.wait_for("the old configuration stays in force");
+    client.ask("RCPT TO:<c@new.example>", 250).await;
+    client.ask("DATA", 354).await;
+    client.send_data(MESSAGE).await;
+    client.expect(250).await;
+    gateway.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_captures_and_says_what_hooks_see() {
+    let folder = TempDir::new().unwrap();
+    let mut child = Command::new(binary())
+        .args(["sandbox", "--folder", "box", "--smtp", "127.0.0.1:0"])
+        .args(["--submission", "127.0.0.1:0", "--submissions", "127.0.0.1:0"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(|line| line.unwrap());
+    let address = lines
+        .by_ref()
+        .find(|line| line.trim_start().starts_with("SMTP"))
+        .unwrap();
+    let address = address.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let mut client = Client::connect(address).await;
+    client.hello("client.example").await;
+    client
+        .deliver("a@x.example", &["b@anywhere.example"], MESSAGE)
+        .await;
+    let mut told: Vec<String> = Vec::new();
+    while !told.last().is_some_and(|line| line.contains("captured")) {
+        told.push(lines.next().unwrap());
+    }
+    for expected in [
+        "it has mail from a@x.example",
+        "its subject is \"one\"",
+        "accepted",
+        ".eml",
+    ] {
+        assert!(
+            told.iter().any(|line| line.contains(expected)),
+            "{expected}: {told:#?}"
+        );
+    }
+    let (_, list, _) = run(&["sandbox", "messages", "--folder", "box"], folder.path());
+    assert!(
+        list.contains("<a@x.example> to b@anywhere.example") && list.contains("1 messages"),
+        "{list}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
