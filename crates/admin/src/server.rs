@@ -134,3 +134,106 @@ where
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use futures_util::future::BoxFuture;
+    use pintle_mail::QueueId;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::wire::*;
+    use crate::{Answer, routes};
+
+    /// A gateway that answers nothing.
+    struct Stuck;
+
+    impl Operator for Stuck {
+        fn version(&self) -> Version {
+            unreachable!("no test asks")
+        }
+
+        fn health(&self) -> BoxFuture<'_, Health> {
+            Box::pin(pending())
+        }
+
+        fn metrics(&self) -> String {
+            String::new()
+        }
+
+        fn queue(&self, _: Query) -> Answer<'_, QueuePage> {
+            Box::pin(pending())
+        }
+
+        fn message(&self, _: QueueId) -> Answer<'_, QueueEntry> {
+            Box::pin(pending())
+        }
+
+        fn act(&self, _: QueueAction, _: Filter) -> Answer<'_, Affected> {
+            Box::pin(pending())
+        }
+
+        fn plugins(&self) -> Answer<'_, Vec<PluginState>> {
+            Box::pin(pending())
+        }
+
+        fn reload_plugins(&self, _: Option<String>) -> Answer<'_, Vec<PluginState>> {
+            Box::pin(pending())
+        }
+
+        fn reload(&self) -> Answer<'_, Reloaded> {
+            Box::pin(pending())
+        }
+
+        fn captured(&self, _: Page) -> Answer<'_, CapturedPage> {
+            Box::pin(pending())
+        }
+    }
+
+    /// A conversation over memory, in paused time: nothing here waits for a clock. The sender stops it when dropped.
+    fn conversation() -> (DuplexStream, watch::Sender<()>) {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let (stop, stopped) = watch::channel(());
+        tokio::spawn(converse(theirs, routes::all(Arc::new(Stuck)), stopped));
+        (ours, stop)
+    }
+
+    async fn exchange(request: &[u8]) -> (String, Duration) {
+        let (mut stream, _stop) = conversation();
+        let began = Instant::now();
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        (answer, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_gateway_is_told_after_half_a_minute() {
+        let request = b"GET /v1/queue HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let (answer, took) = exchange(request).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("no answer within 30s"), "{answer}");
+        assert_eq!(took.as_secs(), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_half_a_request_and_half_a_body_are_not_waited_for() {
+        for start in [
+            "",
+            "GET /v1/queue HTTP/1.1\r\nHo",
+            "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
+            let (_, took) = exchange(start.as_bytes()).await;
+            assert_eq!(took.as_secs(), 10, "{start}");
+        }
+        let request = b"POST /v1/queue/hold HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                        Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{";
+        let (answer, took) = exchange(request).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert_eq!(took.as_secs(), 30);
+    }
+}
