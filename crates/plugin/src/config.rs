@@ -26,6 +26,8 @@ pub struct Config {
     pub settle: Duration,
     /// The most octets that all of one plugin's stored values (`kv`) may take.
     pub kv_octets: usize,
+    /// The largest body that a plugin may write, in octets: the limit for messages.
+    pub max_message: u64,
 }
 
 impl Default for Config {
@@ -36,6 +38,7 @@ impl Default for Config {
             watch: true,
             settle: Duration::from_millis(250),
             kv_octets: 64 << 20,
+            max_message: 64 << 20,
         }
     }
 }

@@ -179,8 +179,8 @@ impl std::error::Error for OpenError {}
 pub enum ReloadError {
     /// No plugin has this name.
     NoSuchPlugin(String),
-    /// The new version does not load.
-    Load(LoadError),
+    /// The new version does not load, for all of these reasons.
+    Load(Vec<LoadError>),
     /// The host is shutting down.
     Closing,
 }
@@ -189,7 +189,7 @@ impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchPlugin(name) => write!(f, "there is no plugin {name:?}"),
-            Self::Load(error) => error.fmt(f),
+            Self::Load(errors) => write_list(f, errors),
             Self::Closing => f.write_str("the gateway is shutting down"),
         }
     }

@@ -9,12 +9,31 @@
 //! No other crate knows the engine behind it, and none of its types shows here. What a verdict means for the session,
 //! which judges are asked when, and what the configuration file looks like is left to others.
 
+mod artifact;
+mod bindings;
 pub mod config;
+mod engine;
 pub mod error;
+mod examine;
+mod gauges;
+mod generation;
+mod guest;
+mod host;
+mod instance;
+mod kv;
+mod live;
+mod meter;
+mod mime;
+mod plugin;
 pub mod plugins;
+mod scribe;
 pub mod status;
+mod upkeep;
+mod watch;
+mod words;
 
 pub use config::{Config, FailurePolicies, FailurePolicy, Grant, Grants, Limits, PluginConfig, Source};
 pub use error::{ConfigMistake, LoadError, OpenError, Problem, ReloadError};
-pub use plugins::{Plugin, Plugins, check};
+pub use plugin::Plugin;
+pub use plugins::{Plugins, check};
 pub use status::{Manifest, Report, Status};

@@ -1,47 +1,77 @@
 //! All plugins of the gateway: opened together, asked in order, changed one by one, closed together.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use pintle_dns::Resolver;
-use pintle_policy::{Hooks, Judge, Ruling, View};
+use pintle_policy::Judge;
+use tokio::sync::Semaphore;
 
-use crate::{Config, LoadError, OpenError, PluginConfig, Problem, ReloadError, Report, Status};
+use crate::artifact::Cache;
+use crate::engine::Host;
+use crate::gauges::Gauges;
+use crate::generation::{Generation, Loader};
+use crate::guest::Common;
+use crate::scribe::Quota;
+use crate::upkeep::Upkeep;
+use crate::{Config, LoadError, OpenError, Plugin, PluginConfig, Problem, ReloadError, Report, Status, kv};
 
 /// The plugins of a running gateway. Whoever opens them closes them.
 pub struct Plugins {
-    plugins: Vec<Arc<Plugin>>,
+    shared: Shared,
+    plugins: ArcSwap<Vec<Arc<Plugin>>>,
+    upkeep: Upkeep,
 }
 
-/// One plugin, whichever generation of it serves: the judge that the chains ask.
-pub struct Plugin {
-    name: Arc<str>,
+/// What every plugin is made with.
+struct Shared {
+    loader: Arc<Loader>,
+    dns: Arc<dyn Resolver>,
+    kv_octets: usize,
+    max_message: u64,
 }
 
 impl Plugins {
     /// Loads all plugins and begins to watch their files. `dns` is what plugins with the grant of this name ask.
     ///
-    /// Must be called within a tokio runtime; compiling happens on its blocking threads.
+    /// Must be called within a tokio runtime, whose blocking threads compile, and after a recorder of metrics is
+    /// installed, if there is to be one.
     ///
     /// # Errors
     /// What keeps the host from starting; all plugins that are required and do not load are named together.
     pub async fn open(config: Config, dns: Arc<dyn Resolver>) -> Result<Self, OpenError> {
-        let _ = dns;
-        let problem = |plugin: &PluginConfig| Problem {
-            plugin: plugin.name.as_str().into(),
-            error: LoadError::Engine("this build has no engine yet".into()),
-        };
-        let problems: Vec<_> = config.plugins.iter().map(problem).collect();
-        if problems.is_empty() {
-            Ok(Self { plugins: Vec::new() })
-        } else {
-            Err(OpenError::Plugins(problems))
+        check_names(&config.plugins)?;
+        let shared = Shared::start(&config, dns)?;
+        let configs: Vec<_> = config.plugins.into_iter().map(Arc::new).collect();
+        let plugins: Vec<_> = configs
+            .iter()
+            .map(|config| Arc::new(shared.plugin(config)))
+            .collect();
+        let loads = plugins
+            .iter()
+            .zip(&configs)
+            .map(|(plugin, config)| plugin.load(&shared.loader, config));
+        let mut changes = Vec::new();
+        for (plugin, loaded) in plugins.iter().zip(join_all(loads).await) {
+            changes.push((Arc::clone(plugin), loaded.result));
         }
+        go_live(changes)?;
+        let upkeep = Upkeep::start(&shared.loader, &plugins, config.watch.then_some(config.settle));
+        Ok(Self {
+            shared,
+            plugins: ArcSwap::from_pointee(plugins),
+            upkeep,
+        })
     }
 
     /// The judges, in the order of the configuration.
     #[must_use]
     pub fn judges(&self) -> Vec<Arc<dyn Judge>> {
-        self.plugins
+        let plugins = self.plugins.load();
+        plugins
             .iter()
             .map(|plugin| Arc::clone(plugin) as Arc<dyn Judge>)
             .collect()
@@ -50,7 +80,7 @@ impl Plugins {
     /// How every plugin fares, in the order of the configuration.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
-        Vec::new()
+        self.plugins.load().iter().map(|plugin| plugin.status()).collect()
     }
 
     /// Loads a plugin's component again, from its file or the same bytes; gives the number of the generation that now
@@ -59,22 +89,59 @@ impl Plugins {
     /// # Errors
     /// Why the old one serves on.
     pub async fn reload(&self, name: &str) -> Result<u64, ReloadError> {
-        Err(ReloadError::NoSuchPlugin(name.to_owned()))
+        let plugin = self.find(name);
+        let plugin = plugin.ok_or_else(|| ReloadError::NoSuchPlugin(name.to_owned()))?;
+        if self.upkeep.is_closing() {
+            return Err(ReloadError::Closing);
+        }
+        plugin
+            .reload(&self.shared.loader)
+            .await
+            .map_err(ReloadError::Load)
     }
 
     /// Takes another configuration: plugins that are new or changed are loaded, and all go live together when all that
-    /// are required have loaded; plugins that it no longer names end. The judges must be fetched anew. `cache` and `watch` stay as they were at the start.
+    /// are required have loaded; plugins that it no longer names end once no chain holds them. The judges must be
+    /// fetched anew. What is not about single plugins stays as it was at the start.
     ///
     /// # Errors
     /// What is wrong; everything is then as it was.
     pub async fn reconfigure(&self, config: Config) -> Result<(), OpenError> {
-        let _ = config;
+        check_names(&config.plugins)?;
+        let room = self.shared.loader.host.has_room_for(&config.plugins);
+        room.map_err(|error| OpenError::Engine(error.to_string()))?;
+        let configs: Vec<_> = config.plugins.into_iter().map(Arc::new).collect();
+        let mut plugins = Vec::new();
+        let mut changes = Vec::new();
+        for config in &configs {
+            let plugin = self
+                .find(&config.name)
+                .unwrap_or_else(|| Arc::new(self.shared.plugin(config)));
+            if plugin.current().is_none() || plugin.config() != *config {
+                let loaded = plugin.load(&self.shared.loader, config).await;
+                changes.push((Arc::clone(&plugin), loaded.result));
+            }
+            plugins.push(plugin);
+        }
+        go_live(changes)?;
+        self.upkeep.take_over(&plugins);
+        self.plugins.store(Arc::new(plugins));
         Ok(())
     }
 
     /// Ends timers, watching and spare instances, and waits for them. Calls that are under way are the chains' to
     /// await; calls that begin later get the answer of a plugin that is not loaded.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.upkeep.close().await;
+        for plugin in self.plugins.load().iter() {
+            plugin.unload();
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Plugin>> {
+        let plugins = self.plugins.load();
+        plugins.iter().find(|plugin| &**plugin.name() == name).cloned()
+    }
 }
 
 /// Loads all plugins as [`Plugins::open`] would, without a resolver, a watch or a call to a hook, and reports on each:
@@ -83,20 +150,106 @@ impl Plugins {
 /// # Errors
 /// The engine could not be started, or two plugins share a name.
 pub async fn check(config: Config) -> Result<Vec<Report>, OpenError> {
-    let _ = config;
-    Ok(Vec::new())
+    check_names(&config.plugins)?;
+    let shared = Shared::start(&config, Arc::new(no_dns::NoDns))?;
+    let mut reports = Vec::new();
+    for config in config.plugins.into_iter().map(Arc::new) {
+        let permits = Arc::new(Semaphore::new(1));
+        let loaded = shared
+            .loader
+            .load(&shared.common(&config), &config, permits)
+            .await;
+        reports.push(Report {
+            name: config.name.clone(),
+            manifest: loaded.manifest,
+            hooks: loaded.hooks.iter().collect(),
+            errors: loaded.result.err().unwrap_or_default(),
+        });
+    }
+    Ok(reports)
 }
 
-impl Judge for Plugin {
-    fn name(&self) -> &Arc<str> {
-        &self.name
+impl Shared {
+    fn start(config: &Config, dns: Arc<dyn Resolver>) -> Result<Self, OpenError> {
+        let cache = config
+            .cache
+            .as_deref()
+            .map(Cache::open)
+            .transpose()?
+            .map(Arc::new);
+        let host = Arc::new(Host::start(&config.plugins).map_err(OpenError::Engine)?);
+        Ok(Self {
+            loader: Arc::new(Loader { host, cache }),
+            dns,
+            kv_octets: config.kv_octets,
+            max_message: config.max_message,
+        })
     }
 
-    fn hooks(&self) -> Hooks {
-        Hooks::NONE
+    fn plugin(&self, config: &Arc<PluginConfig>) -> Plugin {
+        Plugin::new(self.common(config), Arc::clone(config))
     }
 
-    fn judge(&self, _: pintle_policy::Call, _: View) -> futures_util::future::BoxFuture<'_, Ruling> {
-        Box::pin(std::future::ready(pintle_policy::Verdict::Next.into()))
+    fn common(&self, config: &PluginConfig) -> Arc<Common> {
+        Arc::new(Common {
+            name: config.name.as_str().into(),
+            dns: Arc::clone(&self.dns),
+            kv: kv::Store::new(self.kv_octets),
+            gauges: Gauges::new(&config.name),
+            quota: Arc::new(Quota::new(Instant::now())),
+            max_message: self.max_message,
+        })
+    }
+}
+
+fn check_names(plugins: &[PluginConfig]) -> Result<(), OpenError> {
+    let mut seen = HashSet::new();
+    match plugins.iter().find(|plugin| !seen.insert(&plugin.name)) {
+        Some(twice) => Err(OpenError::TwiceNamed(twice.name.clone())),
+        None => Ok(()),
+    }
+}
+
+type Change = (Arc<Plugin>, Result<Generation, Vec<LoadError>>);
+
+/// Lets all generations serve, or none when a required one is missing.
+fn go_live(changes: Vec<Change>) -> Result<(), OpenError> {
+    let missing = |(plugin, result): &Change| match result {
+        Err(errors) if plugin.config().required => problems(plugin, errors),
+        _ => Vec::new(),
+    };
+    let problems: Vec<_> = changes.iter().flat_map(missing).collect();
+    if !problems.is_empty() {
+        return Err(OpenError::Plugins(problems));
+    }
+    for (plugin, result) in changes {
+        match result {
+            Ok(generation) => drop(plugin.go_live(generation)),
+            Err(errors) => plugin.not_live(&errors),
+        }
+    }
+    Ok(())
+}
+
+fn problems(plugin: &Plugin, errors: &[LoadError]) -> Vec<Problem> {
+    let problem = |error: &LoadError| Problem {
+        plugin: Arc::clone(plugin.name()),
+        error: error.clone(),
+    };
+    errors.iter().map(problem).collect()
+}
+
+mod no_dns {
+    //! A resolver for checks, where nothing may ask.
+
+    use futures_util::future::BoxFuture;
+    use pintle_dns::{Answer, DnsError, RecordKind, Resolver};
+
+    pub(super) struct NoDns;
+
+    impl Resolver for NoDns {
+        fn lookup(&self, _: &str, _: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+            Box::pin(std::future::ready(Err(DnsError::Unreachable)))
+        }
     }
 }

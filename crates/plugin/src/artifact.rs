@@ -1,0 +1,190 @@
+//! From a source to compiled code: reading, compiling, and the cache on disk.
+//!
+//! Everything here blocks, and belongs onto a blocking thread.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::{LoadError, OpenError, Source};
+
+/// The largest component that is read at all.
+const MAX_COMPONENT: u64 = 256 << 20;
+/// Compiled components kept beyond those in use.
+const KEPT: usize = 64;
+
+/// Compiles a component, or takes it from the cache.
+pub(crate) fn compile(engine: &Engine, cache: Option<&Cache>, bytes: &[u8]) -> Result<Component, LoadError> {
+    let Some(cache) = cache else {
+        return build(engine, bytes);
+    };
+    let path = cache.path_of(engine, bytes);
+    if let Some(component) = cache.load(engine, &path) {
+        return Ok(component);
+    }
+    let component = build(engine, bytes)?;
+    if let Err(error) = cache.store(&path, &component) {
+        tracing::warn!(target: "pintle::plugin", path = %path.display(), %error, "cannot keep compiled code");
+    }
+    Ok(component)
+}
+
+/// The component's bytes.
+pub(crate) fn read(source: &Source) -> Result<Bytes, LoadError> {
+    match source {
+        Source::Bytes { bytes, .. } => Ok(bytes.clone()),
+        Source::File(path) => read_file(path).map_err(|why| LoadError::Unreadable(path.clone(), why)),
+    }
+}
+
+fn read_file(path: &Path) -> Result<Bytes, String> {
+    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > MAX_COMPONENT {
+        return Err(format!("it has {size} octets, and {MAX_COMPONENT} are the most"));
+    }
+    fs::read(path).map(Bytes::from).map_err(|error| error.to_string())
+}
+
+fn build(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
+    // Text and core modules are refused as well; the engine says so in its own words.
+    Component::from_binary(engine, bytes).map_err(|error| LoadError::NotAComponent(format!("{error:#}")))
+}
+
+/// The folder of compiled code. Machine code that it holds is run, so nobody else may write there.
+pub(crate) struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    /// Makes the folder if there is none, and refuses one that is open to others.
+    pub(crate) fn open(folder: &Path) -> Result<Self, OpenError> {
+        let refused = |why: String| OpenError::Cache(folder.to_owned(), why);
+        make_private(folder).map_err(|error| refused(error.to_string()))?;
+        let found = fs::symlink_metadata(folder).map_err(|error| refused(error.to_string()))?;
+        check_private(&found).map_err(refused)?;
+        let cache = Self {
+            folder: folder.to_owned(),
+        };
+        cache.prune();
+        Ok(cache)
+    }
+
+    /// The name says what was compiled and for which engine, so a file is never out of date.
+    fn path_of(&self, engine: &Engine, bytes: &[u8]) -> PathBuf {
+        let mut engine_hash = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut engine_hash);
+        let mut digest = Sha256::new();
+        digest.update(engine_hash.finish().to_le_bytes());
+        digest.update(bytes);
+        let name: String = digest
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.folder.join(name + ".cwasm")
+    }
+
+    #[allow(unsafe_code, reason = "the one way to use code that was compiled before")]
+    fn load(&self, engine: &Engine, path: &Path) -> Option<Component> {
+        if !path.exists() {
+            return None;
+        }
+        // SAFETY: the file must hold what `Component::serialize` gave, unchanged. It lies in a folder that is ours alone
+        // (checked at `open`), was synced before it got this name, and the engine's version is checked once more by
+        // the call itself.
+        let component = unsafe { Component::deserialize_file(engine, path) };
+        component.ok()
+    }
+
+    /// Written under another name, synced, then renamed: a name in the cache always has all of its content, also after
+    /// a power failure.
+    fn store(&self, path: &Path, component: &Component) -> io::Result<()> {
+        let code = component.serialize().map_err(io::Error::other)?;
+        let draft = path.with_extension(format!("{}.new", std::process::id()));
+        let mut file = fs::File::create(&draft)?;
+        file.write_all(&code)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    }
+
+    /// Forgets the files that were written longest ago.
+    fn prune(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
+        let written = |entry: fs::DirEntry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()));
+        let mut files: Vec<_> = entries.flatten().filter_map(written).collect();
+        files.sort();
+        for (_, path) in files.iter().take(files.len().saturating_sub(KEPT)) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn make_private(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+#[cfg(unix)]
+fn check_private(found: &fs::Metadata) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt;
+    if !found.is_dir() {
+        return Err("it is not a folder".into());
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err("it belongs to another user".into());
+    }
+    if found.mode() & 0o077 != 0 {
+        return Err(format!(
+            "others may use it (mode {:o}), and what lies in it is run: chmod 700 it",
+            found.mode() & 0o777
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn make_private(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)
+}
+
+#[cfg(not(unix))]
+fn check_private(found: &fs::Metadata) -> Result<(), String> {
+    if found.is_dir() {
+        Ok(())
+    } else {
+        Err("it is not a folder".into())
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_cache_is_private_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        assert!(Cache::open(&path).is_ok(), "made when missing");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        let error = Cache::open(&path).err().unwrap().to_string();
+        assert!(error.contains("chmod 700"), "{error}");
+    }
+}

@@ -1,0 +1,206 @@
+//! The one WebAssembly engine of the process: how code is compiled, how large the pool of instances is, and the clock
+//! tick that interrupts guests.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
+
+use crate::bindings::pintle::plugin as contract;
+use crate::guest::Guest;
+use crate::{LoadError, PluginConfig};
+
+/// How often a computing guest is interrupted to look at the clock and to let other tasks run.
+const TICK: Duration = Duration::from_millis(4);
+
+/// What any one component may consist of; Python's, the largest known, has 38 core instances and 3 memories.
+pub(crate) const CORE_INSTANCES: u32 = 96;
+pub(crate) const MEMORIES: u32 = 4;
+pub(crate) const TABLES: u32 = 64;
+pub(crate) const TABLE_ELEMENTS: usize = 100_000;
+/// Slots for the instances of checks and of plugins that are added later.
+const SPARE_SLOTS: u32 = 64;
+/// Address space that the pool's memories may reserve when each gets the 4 GiB that spare bounds checks.
+const ROOMY: u64 = 16 << 40;
+
+/// The engine, what guests can import, and the thread that ticks.
+pub(crate) struct Host {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<Guest>,
+    slots: u32,
+    memory: usize,
+    _ticker: Ticker,
+}
+
+impl Host {
+    /// An engine with room for these plugins, twice over: while a plugin is replaced, both versions have instances.
+    pub(crate) fn start(plugins: &[PluginConfig]) -> Result<Self, String> {
+        let slots = slots(plugins) + SPARE_SLOTS;
+        let memory = plugins.iter().map(|plugin| plugin.limits.memory).max();
+        let memory = memory.unwrap_or(0).max(crate::Limits::default().memory);
+        let engine = Engine::new(&settings(slots, memory)).map_err(|error| format!("{error:#}"))?;
+        let linker = imports(&engine).map_err(|error| format!("{error:#}"))?;
+        let ticker = Ticker::start(engine.clone()).map_err(|error| error.to_string())?;
+        Ok(Self {
+            engine,
+            linker,
+            slots,
+            memory,
+            _ticker: ticker,
+        })
+    }
+
+    /// Whether these plugins can be served by an engine that was started for others.
+    pub(crate) fn has_room_for(&self, plugins: &[PluginConfig]) -> Result<(), LoadError> {
+        let needs = slots(plugins);
+        if needs > self.slots {
+            return Err(too_big(
+                "instances in all (a restart makes room)",
+                needs,
+                self.slots,
+            ));
+        }
+        let biggest = plugins.iter().map(|plugin| plugin.limits.memory).max();
+        match biggest {
+            Some(memory) if memory > self.memory => Err(too_big(
+                "octets of memory (a restart makes room)",
+                memory as u64,
+                self.memory as u64,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an instance of this component fits into a slot of the pool.
+    pub(crate) fn fits(&self, component: &wasmtime::component::Component, memory: usize) -> Vec<LoadError> {
+        let Some(needs) = component.resources_required() else {
+            return vec![LoadError::NotAComponent(
+                "it imports or makes core modules in a way whose needs cannot be told".into(),
+            )];
+        };
+        let octets = needs.max_initial_memory_size.unwrap_or(0) * 65_536;
+        [
+            (
+                "linear memories",
+                u64::from(needs.num_memories),
+                u64::from(MEMORIES),
+            ),
+            ("tables", u64::from(needs.num_tables), u64::from(TABLES)),
+            (
+                "table elements",
+                needs.max_initial_table_size.unwrap_or(0),
+                TABLE_ELEMENTS as u64,
+            ),
+            ("octets of memory from the start", octets, memory as u64),
+        ]
+        .into_iter()
+        .filter(|(_, needs, limit)| needs > limit)
+        .map(|(what, needs, limit)| too_big(what, needs, limit))
+        .collect()
+    }
+}
+
+fn too_big(what: &'static str, needs: impl Into<u64>, limit: impl Into<u64>) -> LoadError {
+    LoadError::TooBig {
+        what,
+        needs: needs.into(),
+        limit: limit.into(),
+    }
+}
+
+fn slots(plugins: &[PluginConfig]) -> u32 {
+    let each = |plugin: &PluginConfig| u32::try_from(plugin.limits.max_instances).unwrap_or(u32::MAX);
+    plugins.iter().fold(0, |sum: u32, plugin| {
+        sum.saturating_add(each(plugin).saturating_mul(2).saturating_add(2))
+    })
+}
+
+fn settings(slots: u32, memory: usize) -> Config {
+    let mut config = Config::new();
+    config.strategy(Strategy::Cranelift);
+    config.epoch_interruption(true);
+    // Component-model concurrency doubles the cost of every call in this release of the engine, and no language kit
+    // needs it for functions that are plain in the contract.
+    config.concurrency_support(false);
+    config.wasm_threads(false);
+    config.wasm_backtrace_max_frames(NonZeroUsize::new(8));
+    if u64::from(slots) * u64::from(MEMORIES) * (4 << 30) > ROOMY {
+        config.memory_reservation(memory as u64);
+    }
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots, memory)));
+    config
+}
+
+fn pool(slots: u32, memory: usize) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .max_component_instance_size(4 << 20)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
+        .max_core_instance_size(4 << 20)
+        .max_memories_per_component(MEMORIES)
+        .total_memories(slots.saturating_mul(MEMORIES))
+        .max_memory_size(memory)
+        .max_tables_per_component(TABLES)
+        .total_tables(slots.saturating_mul(TABLES))
+        .table_elements(TABLE_ELEMENTS)
+        .total_stacks(slots);
+    pool
+}
+
+/// All that any guest can import. Whether this guest may is found out before it gets here.
+fn imports(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    type Own = HasSelf<Guest>;
+    contract::types::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::session::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::transaction::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::message::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::delivery::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::log::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::metrics::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::dns::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::kv::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    Ok(linker)
+}
+
+/// The thread that advances the engine's epoch. A thread of the operating system and no task: tasks starve when guests
+/// compute, and guests are what it is there to interrupt.
+struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(engine: Engine) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("plugin-tick".into())
+            .spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(TICK);
+                    engine.increment_epoch();
+                }
+            })?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}

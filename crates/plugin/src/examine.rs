@@ -1,0 +1,209 @@
+//! What a component exports and imports, held against the contract and the grants, before any of it runs.
+//!
+//! The engine would refuse most of this by itself, but in words that name neither the grant nor the remedy.
+
+use pintle_policy::{Hook, Hooks};
+use wasmtime::Engine;
+use wasmtime::component::types::Component;
+
+use crate::{Grant, Grants, LoadError};
+
+/// The version of the contract that this release offers.
+pub(crate) const OFFERED: &str = "0.1.0";
+
+/// Our package, and those of WASI 0.2 that are linked (with nothing behind them).
+const OURS: &str = "pintle:plugin";
+const WASI: &[&str] = &[
+    "wasi:cli",
+    "wasi:clocks",
+    "wasi:filesystem",
+    "wasi:io",
+    "wasi:random",
+    "wasi:sockets",
+];
+
+/// The hooks of a component, and everything that keeps it from being used.
+pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -> (Hooks, Vec<LoadError>) {
+    let mut errors = Vec::new();
+    let mut exports = Exports::default();
+    for (name, _) in component.exports(engine) {
+        if let Err(error) = exports.take(name) {
+            errors.push(error);
+        }
+    }
+    errors.extend(exports.verdict());
+    for (name, _) in component.imports(engine) {
+        if let Err(error) = check_import(name, grants) {
+            errors.push(error);
+        }
+    }
+    (exports.hooks, errors)
+}
+
+#[derive(Default)]
+struct Exports {
+    plugin: bool,
+    hooks: Hooks,
+}
+
+impl Exports {
+    fn take(&mut self, name: &str) -> Result<(), LoadError> {
+        let full = Name::split(name);
+        if full.package != OURS {
+            // Some language kits add exports of their own; they are nobody's business.
+            return Ok(());
+        }
+        full.check_version(name)?;
+        if full.interface == "plugin" {
+            self.plugin = true;
+            return Ok(());
+        }
+        let hook = full.interface.strip_prefix("on-").and_then(hook_named);
+        let hook = hook.ok_or_else(|| {
+            LoadError::Export(format!(
+                "the component exports `{name}`, but there is no such hook in version {OFFERED} of the contract"
+            ))
+        })?;
+        self.hooks = self.hooks.with(hook);
+        Ok(())
+    }
+
+    fn verdict(&self) -> Vec<LoadError> {
+        let mut errors = Vec::new();
+        if !self.plugin {
+            errors.push(LoadError::NoPluginExport);
+        }
+        if self.hooks == Hooks::NONE {
+            errors.push(LoadError::NoHook);
+        }
+        errors
+    }
+}
+
+fn hook_named(name: &str) -> Option<Hook> {
+    Hook::ALL.iter().copied().find(|hook| hook.name() == name)
+}
+
+fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
+    let full = Name::split(name);
+    if WASI.contains(&full.package) && full.version.starts_with("0.2.") {
+        return Ok(());
+    }
+    if full.package != OURS {
+        return Err(LoadError::UnknownImport(name.to_owned()));
+    }
+    full.check_version(name)?;
+    match full.interface {
+        "types" | "session" | "transaction" | "message" | "delivery" | "log" | "metrics" => Ok(()),
+        "dns" => granted(name, Grant::Dns, grants),
+        "kv" => granted(name, Grant::Kv, grants),
+        "http" | "tables" | "sender-auth" => Err(LoadError::NotServed(name.to_owned())),
+        _ => Err(LoadError::UnknownImport(name.to_owned())),
+    }
+}
+
+fn granted(interface: &str, grant: Grant, grants: &Grants) -> Result<(), LoadError> {
+    if grants.contains(&grant) {
+        return Ok(());
+    }
+    Err(LoadError::MissingGrant {
+        interface: interface.to_owned(),
+        grant,
+    })
+}
+
+/// `package/interface@version`.
+struct Name<'a> {
+    package: &'a str,
+    interface: &'a str,
+    version: &'a str,
+}
+
+impl<'a> Name<'a> {
+    fn split(name: &'a str) -> Self {
+        let (path, version) = name.split_once('@').unwrap_or((name, ""));
+        let (package, interface) = path.split_once('/').unwrap_or((path, ""));
+        Self {
+            package,
+            interface,
+            version,
+        }
+    }
+
+    /// Within one 0.x line older versions link; newer ones may use what is not there yet.
+    fn check_version(&self, name: &str) -> Result<(), LoadError> {
+        let served = match (numbers(self.version), numbers(OFFERED)) {
+            (Some(theirs), Some(ours)) => theirs[..2] == ours[..2] && theirs[2] <= ours[2],
+            _ => false,
+        };
+        if served {
+            return Ok(());
+        }
+        Err(LoadError::Version {
+            interface: name.to_owned(),
+            offered: OFFERED,
+        })
+    }
+}
+
+fn numbers(version: &str) -> Option<[u64; 3]> {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    let numbers = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn imports_are_known_granted_and_of_our_version() {
+        let none = Grants::default();
+        let kv = Grants::from([Grant::Kv]);
+        assert_eq!(check_import("pintle:plugin/session@0.1.0", &none), Ok(()));
+        assert_eq!(check_import("wasi:io/streams@0.2.12", &none), Ok(()));
+        assert_eq!(check_import("pintle:plugin/kv@0.1.0", &kv), Ok(()));
+        let text = |name: &str| check_import(name, &none).unwrap_err().to_string();
+        assert_eq!(
+            text("pintle:plugin/kv@0.1.0"),
+            "the component imports `pintle:plugin/kv@0.1.0`, which needs the grant `kv`: add \"kv\" to the plugin's \
+             `grants` if it may have it"
+        );
+        assert_eq!(
+            text("pintle:plugin/http@0.1.0"),
+            "the component imports `pintle:plugin/http@0.1.0`, which this release does not serve yet: build it without"
+        );
+        assert_eq!(
+            text("pintle:plugin/session@0.2.0"),
+            "the component uses `pintle:plugin/session@0.2.0`, but this release offers version 0.1.0 of the contract: \
+             build it against wit/ of this release"
+        );
+        assert_eq!(
+            text("acme:db/query"),
+            "the component imports `acme:db/query`, which is neither part of the plugin contract nor of WASI 0.2"
+        );
+        assert!(text("pintle:plugin/session@0.1.1").contains("offers version 0.1.0"));
+        assert!(text("wasi:http/types@0.2.3").contains("neither"));
+        assert!(text("wasi:io/streams@0.3.0").contains("neither"));
+    }
+
+    #[test]
+    fn hooks_are_read_off_the_exports() {
+        let mut exports = Exports::default();
+        for name in [
+            "pintle:plugin/plugin@0.1.0",
+            "pintle:plugin/on-rcpt@0.1.0",
+            "exports",
+        ] {
+            exports.take(name).unwrap();
+        }
+        assert_eq!(exports.verdict(), []);
+        assert_eq!(exports.hooks, Hooks::NONE.with(Hook::Rcpt));
+        let error = exports.take("pintle:plugin/on-lunch@0.1.0").unwrap_err();
+        assert!(error.to_string().contains("on-lunch"));
+        assert_eq!(
+            Exports::default().verdict(),
+            [LoadError::NoPluginExport, LoadError::NoHook]
+        );
+    }
+}

@@ -1,0 +1,294 @@
+//! One loaded version of a plugin: from its component to a pool of warm instances.
+//!
+//! A generation goes live only after one instance of it has been made, described and configured. When another takes its
+//! place, the calls that it serves go on, and the instances end with them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pintle_policy::{Fault, FaultKind, Hooks, View};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use wasmtime::component::Component;
+
+use crate::artifact::{self, Cache};
+use crate::engine::Host;
+use crate::examine::examine;
+use crate::guest::Common;
+use crate::instance::{Indices, Instance, Question, Reply, Template};
+use crate::{LoadError, Manifest, PluginConfig};
+
+/// An instance that has not been used for so long is let go, beyond those that are always kept.
+const SPARE_LIFE: Duration = Duration::from_secs(60);
+
+/// What a component was loaded with and into.
+pub(crate) struct Loader {
+    pub(crate) host: Arc<Host>,
+    pub(crate) cache: Option<Arc<Cache>>,
+}
+
+/// How far a component came.
+pub(crate) struct Loaded {
+    pub(crate) manifest: Option<Manifest>,
+    pub(crate) hooks: Hooks,
+    pub(crate) result: Result<Generation, Vec<LoadError>>,
+}
+
+impl Loader {
+    /// Reads, compiles, examines, starts and configures a component. Nothing that serves is touched.
+    pub(crate) async fn load(
+        &self,
+        common: &Arc<Common>,
+        config: &Arc<PluginConfig>,
+        permits: Arc<Semaphore>,
+    ) -> Loaded {
+        let mut loaded = Loaded {
+            manifest: None,
+            hooks: Hooks::NONE,
+            result: Err(Vec::new()),
+        };
+        loaded.result = self.go(common, config, permits, &mut loaded).await;
+        loaded
+    }
+
+    async fn go(
+        &self,
+        common: &Arc<Common>,
+        config: &Arc<PluginConfig>,
+        permits: Arc<Semaphore>,
+        found: &mut Loaded,
+    ) -> Result<Generation, Vec<LoadError>> {
+        let (digest, component) = self.compile(config).await.map_err(|error| vec![error])?;
+        let (hooks, errors) = examine(&component.component_type(), &self.host.engine, &config.grants);
+        found.hooks = hooks;
+        refuse(errors)?;
+        refuse(self.host.fits(&component, config.limits.memory))?;
+        let template = self
+            .template(common, config, &component, hooks)
+            .map_err(|error| vec![LoadError::NotAComponent(format!("{error:#}"))])?;
+        let mut instance = Instance::start(&template).await.map_err(start_fault)?;
+        found.manifest = Some(instance.describe(&config.limits).await.map_err(start_fault)?);
+        configure(&mut instance, &template).await?;
+        Ok(Generation {
+            config: Arc::clone(config),
+            hooks,
+            digest,
+            template,
+            manifest: found.manifest.clone(),
+            permits,
+            spare: Mutex::new(Spare {
+                instances: vec![instance],
+                retired: false,
+            }),
+            wanting: Notify::new(),
+        })
+    }
+
+    /// Reading and compiling block, the latter for seconds: never on the threads that carry mail.
+    async fn compile(&self, config: &Arc<PluginConfig>) -> Result<([u8; 32], Component), LoadError> {
+        let (host, cache, config) = (Arc::clone(&self.host), self.cache.clone(), Arc::clone(config));
+        let work = tokio::task::spawn_blocking(move || {
+            let bytes = artifact::read(&config.component)?;
+            let component = artifact::compile(&host.engine, cache.as_deref(), &bytes)?;
+            Ok((digest(&bytes), component))
+        });
+        work.await
+            .unwrap_or_else(|error| Err(LoadError::NotAComponent(format!("the compiler failed: {error}"))))
+    }
+
+    fn template(
+        &self,
+        common: &Arc<Common>,
+        config: &PluginConfig,
+        component: &Component,
+        hooks: Hooks,
+    ) -> wasmtime::Result<Template> {
+        let linked = self.host.linker.instantiate_pre(component)?;
+        Ok(Template {
+            host: Arc::clone(&self.host),
+            common: Arc::clone(common),
+            grants: Arc::new(config.grants.clone()),
+            limits: config.limits.clone(),
+            settings: config.settings.to_string(),
+            exports: Indices::find(&linked, hooks)?,
+            linked,
+        })
+    }
+}
+
+/// What tells one version of a component from another.
+pub(crate) fn digest(bytes: &Bytes) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+fn refuse(errors: Vec<LoadError>) -> Result<(), Vec<LoadError>> {
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn start_fault(fault: Fault) -> Vec<LoadError> {
+    vec![LoadError::Start(fault)]
+}
+
+async fn configure(instance: &mut Instance, template: &Template) -> Result<(), Vec<LoadError>> {
+    let configured = instance.configure(&template.settings, &template.limits).await;
+    configured
+        .map_err(start_fault)?
+        .map_err(|mistakes| vec![LoadError::Config(mistakes)])
+}
+
+/// One loaded version of a plugin.
+pub(crate) struct Generation {
+    pub(crate) config: Arc<PluginConfig>,
+    pub(crate) hooks: Hooks,
+    pub(crate) manifest: Option<Manifest>,
+    /// Of the component.
+    pub(crate) digest: [u8; 32],
+    template: Template,
+    /// One for each call at once; shared by generations that allow equally many.
+    pub(crate) permits: Arc<Semaphore>,
+    spare: Mutex<Spare>,
+    /// An instance was lost.
+    pub(crate) wanting: Notify,
+}
+
+/// The instances that wait for a call; the last one used is the next one used.
+struct Spare {
+    instances: Vec<Instance>,
+    retired: bool,
+}
+
+impl Generation {
+    /// Serves a call on an instance of this generation, whatever takes its place meanwhile.
+    pub(crate) async fn call(&self, question: &Question, view: Option<View>) -> Result<Reply, Fault> {
+        let _permit = self.permit().await?;
+        let instance = match self.take() {
+            Some(instance) => instance,
+            None => self.fresh().await?,
+        };
+        let mut lease = Lease {
+            generation: self,
+            instance: Some(instance),
+        };
+        let Some(instance) = lease.instance.as_mut() else {
+            return Err(busy(self.config.limits.wait));
+        };
+        instance.ask(question, view, &self.config.limits).await
+    }
+
+    /// No call begins here any more: spare instances end now, busy ones with their calls.
+    pub(crate) fn retire(&self) {
+        let instances = {
+            let mut spare = self.spare.lock();
+            spare.retired = true;
+            std::mem::take(&mut spare.instances)
+        };
+        drop(instances);
+        self.wanting.notify_one();
+    }
+
+    /// Makes instances until the spare ones are as many as configured; stops where there is no room or no luck.
+    pub(crate) async fn refill(&self) -> Result<(), Fault> {
+        while self.lacks_spare() {
+            let instance = self.fresh().await?;
+            self.put_back(instance);
+        }
+        Ok(())
+    }
+
+    /// Lets go of instances that nobody has needed for a while.
+    pub(crate) fn shrink(&self, now: Instant) {
+        let mut spare = self.spare.lock();
+        let beyond = spare.instances.len().saturating_sub(self.config.limits.min_idle);
+        let old = |instance: &&Instance| now.saturating_duration_since(instance.idle_since) > SPARE_LIFE;
+        let count = spare.instances.iter().take(beyond).take_while(old).count();
+        let gone: Vec<_> = spare.instances.drain(..count).collect();
+        drop(spare);
+        drop(gone);
+    }
+
+    pub(crate) fn idle(&self) -> usize {
+        self.spare.lock().instances.len()
+    }
+
+    pub(crate) fn busy(&self) -> usize {
+        self.config
+            .limits
+            .max_instances
+            .saturating_sub(self.permits.available_permits())
+    }
+
+    /// The common case takes no timer.
+    async fn permit(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        if let Ok(permit) = self.permits.try_acquire() {
+            return Ok(permit);
+        }
+        let wait = self.config.limits.wait;
+        match tokio::time::timeout(wait, self.permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(busy(wait)),
+        }
+    }
+
+    fn take(&self) -> Option<Instance> {
+        self.spare.lock().instances.pop()
+    }
+
+    async fn fresh(&self) -> Result<Instance, Fault> {
+        let mut instance = Instance::start(&self.template).await?;
+        let configured = instance
+            .configure(&self.template.settings, &self.template.limits)
+            .await?;
+        configured.map_err(|mistakes| Fault {
+            kind: FaultKind::BadAnswer,
+            text: format!(
+                "a new instance refuses the configuration that an earlier one took: {}",
+                LoadError::Config(mistakes)
+            ),
+        })?;
+        Ok(instance)
+    }
+
+    fn put_back(&self, mut instance: Instance) {
+        if !instance.is_sound() {
+            drop(instance);
+            self.wanting.notify_one();
+            return;
+        }
+        instance.idle_since = Instant::now();
+        let mut spare = self.spare.lock();
+        if !spare.retired {
+            spare.instances.push(instance);
+        }
+    }
+
+    fn lacks_spare(&self) -> bool {
+        let limits = &self.config.limits;
+        let spare = self.spare.lock();
+        let all = spare.instances.len() + self.busy();
+        !spare.retired && spare.instances.len() < limits.min_idle && all < limits.max_instances
+    }
+}
+
+fn busy(wait: Duration) -> Fault {
+    Fault {
+        kind: FaultKind::Busy,
+        text: format!("no instance became free within {wait:?}"),
+    }
+}
+
+/// An instance that serves a call. However the call ends, dropped half way included, the instance goes back to the pool
+/// or is replaced.
+struct Lease<'a> {
+    generation: &'a Generation,
+    instance: Option<Instance>,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.generation.put_back(instance);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What a store holds beside the guest: its limits, its pen, and the call that it serves.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use pintle_dns::Resolver;
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::bindings::pintle::plugin::types::{HostError, IpAddress};
+use crate::gauges::Gauges;
+use crate::host::stdio::Printed;
+use crate::kv;
+use crate::live::Live;
+use crate::meter::Meter;
+use crate::scribe::{Quota, Scribe};
+use crate::{Grant, Grants};
+
+/// What all instances and generations of one plugin share.
+pub(crate) struct Common {
+    /// The operator's name for the plugin.
+    pub(crate) name: Arc<str>,
+    pub(crate) dns: Arc<dyn Resolver>,
+    pub(crate) kv: kv::Store,
+    pub(crate) gauges: Gauges,
+    pub(crate) quota: Arc<Quota>,
+    /// The largest message that a plugin may make.
+    pub(crate) max_message: u64,
+}
+
+/// The data of a store: all that host functions can reach.
+pub(crate) struct Guest {
+    pub(crate) common: Arc<Common>,
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) live: Live,
+    pub(crate) memory: Memory,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) scribe: Arc<Scribe>,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+impl Guest {
+    pub(crate) fn new(common: Arc<Common>, grants: Arc<Grants>, memory: usize, meter: Arc<Meter>) -> Self {
+        let scribe = Arc::new(Scribe::new(Arc::clone(&common.name), Arc::clone(&common.quota)));
+        let live = Live::idle(Arc::clone(&common.name), common.max_message);
+        Self {
+            live,
+            grants,
+            memory: Memory::new(memory),
+            meter,
+            wasi: nothing(&scribe),
+            scribe,
+            common,
+            table: ResourceTable::new(),
+        }
+    }
+
+    /// Refuses what the operator did not grant.
+    pub(crate) fn need(&self, grant: Grant) -> Result<(), HostError> {
+        if self.grants.contains(&grant) {
+            return Ok(());
+        }
+        Err(HostError::Denied(grant.name().to_owned()))
+    }
+}
+
+/// WASI with nothing behind it: no folders, no network, no environment, clocks and dice excepted. What the guest prints
+/// goes to its log.
+fn nothing(scribe: &Arc<Scribe>) -> WasiCtx {
+    WasiCtx::builder()
+        .stdout(Printed::new(Arc::clone(scribe)))
+        .stderr(Printed::new(Arc::clone(scribe)))
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .max_random_size(64 << 10)
+        .build()
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+/// How much memory the instance has, over all of its linear memories.
+pub(crate) struct Memory {
+    limit: usize,
+    used: usize,
+    /// It was refused more during this call.
+    pub(crate) refused: bool,
+}
+
+impl Memory {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            used: 0,
+            refused: false,
+        }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let after = self.used.saturating_add(desired.saturating_sub(current));
+        if after > self.limit {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.used = after;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= crate::engine::TABLE_ELEMENTS && maximum.is_none_or(|maximum| desired <= maximum))
+    }
+
+    fn instances(&self) -> usize {
+        crate::engine::CORE_INSTANCES as usize
+    }
+
+    fn tables(&self) -> usize {
+        crate::engine::TABLES as usize
+    }
+
+    fn memories(&self) -> usize {
+        crate::engine::MEMORIES as usize
+    }
+}
+
+pub(crate) fn ip(address: IpAddr) -> IpAddress {
+    let octets = match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    IpAddress {
+        text: address.to_string(),
+        octets,
+    }
+}

@@ -1,0 +1,118 @@
+//! `kv`: state that outlives the call. Needs the grant of this name.
+
+use std::time::{Duration, Instant};
+
+use crate::Grant;
+use crate::bindings::pintle::plugin::kv::{Bucket, Entry, Host, Scope, Taken};
+use crate::bindings::pintle::plugin::types::HostError;
+use crate::guest::Guest;
+use crate::kv::{KvError, Store};
+
+const MAX_KEYS: usize = 1_000;
+
+impl Host for Guest {
+    fn get_many(&mut self, scope: Scope, keys: Vec<String>) -> Result<Vec<Option<Entry>>, HostError> {
+        if keys.len() > MAX_KEYS {
+            return Err(HostError::Limit(format!(
+                "one call reads at most {MAX_KEYS} keys"
+            )));
+        }
+        let found = self.store(scope)?.get_many(&keys, Instant::now());
+        let entry = |(value, version)| Entry { value, version };
+        Ok(found.into_iter().map(|found| found.map(entry)).collect())
+    }
+
+    fn set(
+        &mut self,
+        scope: Scope,
+        key: String,
+        value: Vec<u8>,
+        ttl_s: Option<u32>,
+    ) -> Result<(), HostError> {
+        let store = self.store(scope)?;
+        store.set(key, value, ttl_s, Instant::now()).map_err(refused)
+    }
+
+    fn swap(
+        &mut self,
+        scope: Scope,
+        key: String,
+        value: Vec<u8>,
+        ttl_s: Option<u32>,
+        expected: u64,
+    ) -> Result<bool, HostError> {
+        let store = self.store(scope)?;
+        store
+            .swap(key, value, ttl_s, expected, Instant::now())
+            .map_err(refused)
+    }
+
+    fn delete(&mut self, scope: Scope, key: String) -> Result<(), HostError> {
+        self.store(scope)?.delete(&key);
+        Ok(())
+    }
+
+    fn increment(
+        &mut self,
+        scope: Scope,
+        key: String,
+        by: i64,
+        ttl_s: Option<u32>,
+    ) -> Result<i64, HostError> {
+        let store = self.store(scope)?;
+        store.increment(key, by, ttl_s, Instant::now()).map_err(refused)
+    }
+
+    fn take(&mut self, scope: Scope, key: String, tokens: u32, bucket: Bucket) -> Result<Taken, HostError> {
+        if !bucket.refill_per_minute.is_finite() || bucket.refill_per_minute < 0.0 {
+            return Err(HostError::Invalid(
+                "a bucket refills at a rate of 0 or more".into(),
+            ));
+        }
+        let rate = bucket.refill_per_minute / 60.0;
+        let taken = self
+            .store(scope)?
+            .take(key, tokens, bucket.capacity, rate, Instant::now());
+        Ok(match taken.map_err(refused)? {
+            Ok(remaining) => Taken {
+                allowed: true,
+                remaining,
+                retry_after_ms: 0,
+            },
+            Err(refused) => Taken {
+                allowed: false,
+                remaining: refused.left,
+                retry_after_ms: refused.wait.map_or(u64::MAX, millis),
+            },
+        })
+    }
+}
+
+impl Guest {
+    fn store(&self, scope: Scope) -> Result<&Store, HostError> {
+        self.need(Grant::Kv)?;
+        if self.live.hook.is_none() {
+            return Err(HostError::Unavailable(
+                "stored values are not available in `configure`".into(),
+            ));
+        }
+        match scope {
+            Scope::Local => Ok(&self.common.kv),
+            Scope::Cluster => Err(HostError::Unavailable(
+                "this release has no store that gateways share: use the scope `local`".into(),
+            )),
+        }
+    }
+}
+
+fn refused(error: KvError) -> HostError {
+    match error {
+        KvError::Key | KvError::NotACounter => HostError::Invalid(error.text()),
+        KvError::Value | KvError::Full => HostError::Limit(error.text()),
+    }
+}
+
+/// Rounded up, so that whoever waits that long is served.
+fn millis(wait: Duration) -> u64 {
+    u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,27 @@
+//! `log`: a plugin's own lines in the gateway's log.
+
+use tracing::Level as TraceLevel;
+
+use crate::bindings::pintle::plugin::log::{Host, Level};
+use crate::guest::Guest;
+use crate::scribe;
+
+impl Host for Guest {
+    fn enabled(&mut self, level: Level) -> bool {
+        scribe::enabled(trace_level(level))
+    }
+
+    fn write(&mut self, level: Level, text: String, fields: Vec<(String, String)>) {
+        self.scribe.write(trace_level(level), &text, &fields);
+    }
+}
+
+fn trace_level(level: Level) -> TraceLevel {
+    match level {
+        Level::Trace => TraceLevel::TRACE,
+        Level::Debug => TraceLevel::DEBUG,
+        Level::Info => TraceLevel::INFO,
+        Level::Warn => TraceLevel::WARN,
+        Level::Error => TraceLevel::ERROR,
+    }
+}

@@ -1,0 +1,401 @@
+//! `message`: header, body and MIME parts of the message of the call, and their changes.
+
+use std::sync::Arc;
+
+use memchr::memmem;
+use pintle_mail::{Body, BodyError, Bytes, HeaderBlock, HeaderEdit, Position};
+use pintle_policy::Hook;
+use sha2::Digest;
+
+use crate::Grant;
+use crate::bindings::pintle::plugin::message::{
+    DigestAlgorithm, Field, HeaderEdit as GuestEdit, Host, Part, Piece, Position as GuestPosition, Snapshot,
+};
+use crate::bindings::pintle::plugin::types::{Header, HostError};
+use crate::guest::Guest;
+use crate::live::unavailable;
+use crate::mime::{self, CHUNK, MimeError, Tree};
+
+/// The most that one read gives.
+const MAX_READ: u32 = 1 << 20;
+const MAX_NEEDLE: usize = 1 << 10;
+const MAX_FOUND: usize = 10_000;
+const MAX_HEADER_EDITS: usize = 1_000;
+const MAX_HEADER_VALUE: usize = 64 << 10;
+
+impl Host for Guest {
+    fn info(&mut self) -> Result<Snapshot, HostError> {
+        let message = self.live.message()?;
+        Ok(Snapshot {
+            header_size: message.header.as_bytes().len() as u64,
+            body_size: message.body.as_ref().map_or(0, |body| body.size()),
+            header_count: index(message.header.len()),
+            has_nul: message.has_nul,
+            has_8bit: message.has_8bit,
+        })
+    }
+
+    fn headers(&mut self) -> Result<Vec<Field>, HostError> {
+        Ok(self.live.message()?.header.iter().map(field).collect())
+    }
+
+    fn headers_named(&mut self, names: Vec<String>) -> Result<Vec<Field>, HostError> {
+        let message = self.live.message()?;
+        let wanted = |found: &pintle_mail::Field<'_>| {
+            names
+                .iter()
+                .any(|name| found.name().eq_ignore_ascii_case(name.as_bytes()))
+        };
+        Ok(message.header.iter().filter(wanted).map(field).collect())
+    }
+
+    fn raw_header(&mut self, index: u32) -> Result<Vec<u8>, HostError> {
+        let message = self.live.message()?;
+        let field = message.header.get(index as usize);
+        field.map_or_else(
+            || Err(HostError::Invalid(format!("there is no header field {index}"))),
+            |field| Ok(field.raw().to_vec()),
+        )
+    }
+
+    fn edit_headers(&mut self, edits: Vec<GuestEdit>) -> Result<(), HostError> {
+        self.edits_message(Grant::EditHeaders)?;
+        if edits.len() > MAX_HEADER_EDITS {
+            return Err(HostError::Limit(format!(
+                "one call takes at most {MAX_HEADER_EDITS} header edits"
+            )));
+        }
+        let edits: Vec<HeaderEdit> = edits.into_iter().map(header_edit).collect();
+        let header = &self.live.message()?.header;
+        edits.iter().try_for_each(|edit| check_edit(header, edit))?;
+        let octets = edits.iter().map(size_of).sum();
+        self.live.record_headers(edits, octets)
+    }
+
+    async fn read_body(&mut self, offset: u64, len: u32) -> Result<Vec<u8>, HostError> {
+        let body = self.body()?;
+        let read = body.read(offset, len.min(MAX_READ) as usize).await;
+        read.map(|bytes| bytes.to_vec()).map_err(unreadable)
+    }
+
+    async fn find_in_body(
+        &mut self,
+        needle: Vec<u8>,
+        ignore_ascii_case: bool,
+        max: u32,
+    ) -> Result<Vec<u64>, HostError> {
+        if needle.is_empty() || needle.len() > MAX_NEEDLE {
+            return Err(HostError::Invalid(format!(
+                "what is searched for has 1 to {MAX_NEEDLE} octets"
+            )));
+        }
+        let body = self.body()?;
+        let max = (max as usize).min(MAX_FOUND);
+        find(&*body, needle, ignore_ascii_case, max)
+            .await
+            .map_err(unreadable)
+    }
+
+    async fn parts(&mut self) -> Result<Vec<Part>, HostError> {
+        let (tree, _) = self.tree().await?;
+        Ok(tree.parts.iter().enumerate().map(part).collect())
+    }
+
+    async fn part_headers(&mut self, index: u32) -> Result<Vec<Header>, HostError> {
+        let (tree, body) = self.tree().await?;
+        let header = tree
+            .header(find_part(&tree, index)?, &*body)
+            .await
+            .map_err(unreadable)?;
+        let block = match header {
+            Some(raw) => HeaderBlock::parse(without_end(&raw)),
+            None => self.live.message()?.header.clone(),
+        };
+        let header = |field: pintle_mail::Field<'_>| Header {
+            name: field.name_text().into_owned(),
+            value: field.value(),
+        };
+        Ok(block.iter().map(header).collect())
+    }
+
+    async fn read_part(&mut self, index: u32, offset: u64, len: u32) -> Result<Vec<u8>, HostError> {
+        let content = self.part_content(index).await?;
+        let read = content.read(offset, len.min(MAX_READ) as usize).await;
+        read.map(|bytes| bytes.to_vec()).map_err(unreadable)
+    }
+
+    async fn part_text(&mut self, index: u32, max: u32) -> Result<String, HostError> {
+        let (tree, _) = self.tree().await?;
+        let content = self.part_content(index).await?;
+        let part = find_part(&tree, index)?;
+        let max = max.min(MAX_READ) as usize;
+        // No charset needs more than four octets for a character of one.
+        let mut text = part.text(&content[..content.len().min(max.saturating_mul(4))]);
+        text.truncate(text.floor_char_boundary(max));
+        Ok(text)
+    }
+
+    async fn part_digest(&mut self, index: u32, algorithm: DigestAlgorithm) -> Result<Vec<u8>, HostError> {
+        let content = self.part_content(index).await?;
+        Ok(match algorithm {
+            DigestAlgorithm::Sha1 => sha1::Sha1::digest(&content).to_vec(),
+            DigestAlgorithm::Sha256 => sha2::Sha256::digest(&content).to_vec(),
+            DigestAlgorithm::Sha512 => sha2::Sha512::digest(&content).to_vec(),
+        })
+    }
+
+    async fn write_body(&mut self, pieces: Vec<Piece>) -> Result<(), HostError> {
+        self.edits_message(Grant::EditBody)?;
+        let old = self.body()?;
+        for piece in pieces {
+            match piece {
+                Piece::Bytes(octets) => self.live.new_body().append(&octets)?,
+                Piece::Copy((offset, len)) => self.copy(&*old, offset, len).await?,
+            }
+        }
+        // A call without pieces still begins a new body, which is how a plugin empties one.
+        self.live.new_body();
+        Ok(())
+    }
+}
+
+impl Guest {
+    /// A message changes before it is committed, and for a delivery; never after one.
+    fn edits_message(&self, grant: Grant) -> Result<(), HostError> {
+        self.need(grant)?;
+        match self.live.hook {
+            Some(Hook::Headers | Hook::Message | Hook::Deliver) => Ok(()),
+            _ => Err(unavailable("changing the message")),
+        }
+    }
+
+    fn body(&self) -> Result<Arc<dyn Body>, HostError> {
+        let body = self.live.message()?.body.as_ref();
+        body.map(Arc::clone).ok_or_else(|| unavailable("the body"))
+    }
+
+    async fn tree(&mut self) -> Result<(Arc<Tree>, Arc<dyn Body>), HostError> {
+        let body = self.body()?;
+        let message = Arc::clone(self.live.message()?);
+        let tree = mime::tree(&message, &body).await.map_err(|error| match error {
+            MimeError::TooLarge => HostError::Limit("the message is too large to be parsed".into()),
+            MimeError::Body(error) => unreadable(error),
+        })?;
+        Ok((tree, body))
+    }
+
+    /// A part's decoded content, kept until the call ends or asks for another part.
+    async fn part_content(&mut self, index: u32) -> Result<Bytes, HostError> {
+        if let Some((at, content)) = &self.live.decoded
+            && *at == index
+        {
+            return Ok(content.clone());
+        }
+        let (tree, body) = self.tree().await?;
+        let content = tree
+            .content(find_part(&tree, index)?, &*body)
+            .await
+            .map_err(unreadable)?;
+        self.live.decoded = Some((index, content.clone()));
+        Ok(content)
+    }
+
+    async fn copy(&mut self, old: &dyn Body, offset: u64, len: u64) -> Result<(), HostError> {
+        if offset > old.size() {
+            return Err(HostError::Invalid(format!("the body ends before {offset}")));
+        }
+        let len = len.min(old.size() - offset);
+        if len == 0 {
+            return Ok(());
+        }
+        let first = octet(old, offset).await?;
+        let last = octet(old, offset + len - 1).await?;
+        self.live.new_body().copy(offset, len, first, last)
+    }
+}
+
+async fn octet(body: &dyn Body, at: u64) -> Result<u8, HostError> {
+    let read = body.read(at, 1).await.map_err(unreadable)?;
+    read.first()
+        .copied()
+        .ok_or_else(|| HostError::Temporary("the body ends early".into()))
+}
+
+/// Where the needle occurs. The body is searched in chunks that overlap by all but one octet of the needle.
+async fn find(
+    body: &dyn Body,
+    needle: Vec<u8>,
+    ignore_case: bool,
+    max: usize,
+) -> Result<Vec<u64>, BodyError> {
+    let needle = if ignore_case {
+        needle.to_ascii_lowercase()
+    } else {
+        needle
+    };
+    let finder = memmem::Finder::new(&needle);
+    let overlap = needle.len() as u64 - 1;
+    let (mut found, mut at) = (Vec::new(), 0);
+    while found.len() < max && at + overlap < body.size() {
+        let chunk = body.read(at, CHUNK).await?;
+        if chunk.len() as u64 <= overlap {
+            break;
+        }
+        let chunk = if ignore_case {
+            chunk.to_ascii_lowercase().into()
+        } else {
+            chunk
+        };
+        let left = max - found.len();
+        found.extend(
+            finder
+                .find_iter(&chunk)
+                .take(left)
+                .map(|offset| at + offset as u64),
+        );
+        at += chunk.len() as u64 - overlap;
+        // A body in memory never waits by itself, and a search through 25 MB must not hold a thread.
+        tokio::task::yield_now().await;
+    }
+    Ok(found)
+}
+
+fn field(field: pintle_mail::Field<'_>) -> Field {
+    Field {
+        index: index(field.index),
+        name: field.name_text().into_owned(),
+        value: field.value(),
+    }
+}
+
+fn part((at, part): (usize, &mime::Part)) -> Part {
+    Part {
+        index: index(at),
+        parent: part.parent,
+        content_type: part.content_type.clone(),
+        charset: part.charset.clone(),
+        filename: part.filename.clone(),
+        attachment: part.attachment,
+        encoded_size: part.encoded_size(),
+    }
+}
+
+fn find_part(tree: &Tree, index: u32) -> Result<&mime::Part, HostError> {
+    let part = tree.parts.get(index as usize);
+    part.ok_or_else(|| HostError::Invalid(format!("there is no part {index}")))
+}
+
+fn index(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
+fn unreadable(error: BodyError) -> HostError {
+    HostError::Temporary(error.to_string())
+}
+
+/// A part's header block, without the empty line that ends it.
+fn without_end(raw: &Bytes) -> Bytes {
+    let end = if raw.ends_with(b"\r\n\r\n") {
+        raw.len() - 2
+    } else {
+        raw.len()
+    };
+    if raw.as_ref() == b"\r\n" {
+        Bytes::new()
+    } else {
+        raw.slice(..end)
+    }
+}
+
+fn header_edit(edit: GuestEdit) -> HeaderEdit {
+    match edit {
+        GuestEdit::Add((at, header)) => HeaderEdit::Add {
+            at: match at {
+                GuestPosition::Top => Position::Top,
+                GuestPosition::Bottom => Position::Bottom,
+                GuestPosition::Before(index) => Position::Before(index as usize),
+            },
+            name: header.name,
+            value: header.value,
+        },
+        GuestEdit::Replace((index, value)) => HeaderEdit::Replace {
+            index: index as usize,
+            value,
+        },
+        GuestEdit::Remove(index) => HeaderEdit::Remove(index as usize),
+        GuestEdit::RemoveAll(name) => HeaderEdit::RemoveAll(name),
+    }
+}
+
+/// Checks an edit now, where the plugin can still hear of it, and without writing the whole block anew.
+fn check_edit(header: &HeaderBlock, edit: &HeaderEdit) -> Result<(), HostError> {
+    let place = match edit {
+        HeaderEdit::Add {
+            at: Position::Before(index),
+            ..
+        }
+        | HeaderEdit::Replace { index, .. }
+        | HeaderEdit::Remove(index) => Some(*index),
+        HeaderEdit::Add { .. } | HeaderEdit::RemoveAll(_) => None,
+    };
+    if let Some(index) = place.filter(|index| header.get(*index).is_none()) {
+        return Err(HostError::Invalid(format!("there is no header field {index}")));
+    }
+    let (name, value) = match edit {
+        HeaderEdit::Add { name, value, .. } => (name.clone(), value),
+        HeaderEdit::Replace { value, .. } => ("Replaced".to_owned(), value),
+        HeaderEdit::Remove(_) | HeaderEdit::RemoveAll(_) => return Ok(()),
+    };
+    super::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;
+    let alone = HeaderEdit::Add {
+        at: Position::Top,
+        name,
+        value: value.clone(),
+    };
+    let checked = HeaderBlock::default().edited(&[alone]);
+    checked
+        .map(drop)
+        .map_err(|error| HostError::Invalid(error.to_string()))
+}
+
+fn size_of(edit: &HeaderEdit) -> usize {
+    match edit {
+        HeaderEdit::Add { name, value, .. } => name.len() + value.len(),
+        HeaderEdit::Replace { value, .. } => value.len(),
+        HeaderEdit::Remove(_) => 0,
+        HeaderEdit::RemoveAll(name) => name.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_needle_is_found_across_chunks_and_in_any_case() {
+        let mut body = vec![b'x'; 2 * CHUNK];
+        body[CHUNK - 2..CHUNK + 2].copy_from_slice(b"NeEd");
+        body[7..11].copy_from_slice(b"need");
+        let body = Bytes::from(body);
+        let search = |needle: &str, any_case, max| find(&body, needle.into(), any_case, max);
+        assert_eq!(search("need", true, 9).await.unwrap(), [7, CHUNK as u64 - 2]);
+        assert_eq!(search("need", false, 9).await.unwrap(), [7]);
+        assert_eq!(search("need", true, 1).await.unwrap(), [7]);
+        assert_eq!(search("absent", true, 9).await.unwrap(), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn edits_are_checked_one_by_one() {
+        let header = HeaderBlock::parse(Bytes::from_static(b"Subject: x\r\n"));
+        let add = |at, value: &str| HeaderEdit::Add {
+            at,
+            name: "X-A".into(),
+            value: value.into(),
+        };
+        assert!(check_edit(&header, &add(Position::Before(0), "fine")).is_ok());
+        assert!(check_edit(&header, &add(Position::Before(1), "fine")).is_err());
+        assert!(check_edit(&header, &add(Position::Top, "two\r\nlines")).is_err());
+        assert!(check_edit(&header, &HeaderEdit::Remove(1)).is_err());
+    }
+}

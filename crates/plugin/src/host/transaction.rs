@@ -1,0 +1,204 @@
+//! `transaction`: the envelope, and what was found out about the mail.
+
+use pintle_mail::{Address, BodyType, Charset, ReversePath};
+use pintle_policy::{AuthResult, Edit, Hook};
+
+use crate::Grant;
+use crate::bindings::pintle::plugin::transaction::{Host, Snapshot};
+use crate::bindings::pintle::plugin::types::{HostError, Recipient};
+use crate::guest::Guest;
+use crate::live::unavailable;
+use crate::words;
+
+/// The most recipients that a plugin may bring a transaction to.
+const MAX_RECIPIENTS: usize = 10_000;
+const MAX_PROPERTIES: usize = 32;
+
+impl Host for Guest {
+    fn info(&mut self) -> Result<Snapshot, HostError> {
+        let transaction = self.live.transaction()?;
+        let envelope = &transaction.envelope;
+        Ok(Snapshot {
+            id: transaction.id.to_string(),
+            sender: words::reverse_path(&envelope.sender),
+            sender_params: words::mail_params(&envelope.params),
+            declared_size: envelope.params.size,
+            smtputf8: envelope.params.smtputf8,
+            eight_bit: envelope.params.body != BodyType::SevenBit,
+            require_tls: envelope.params.require_tls,
+            recipient_count: u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn recipients(&mut self) -> Vec<Recipient> {
+        let transaction = self.live.transaction();
+        transaction.map_or_else(
+            |_| Vec::new(),
+            |transaction| {
+                transaction
+                    .envelope
+                    .recipients
+                    .iter()
+                    .map(words::recipient)
+                    .collect()
+            },
+        )
+    }
+
+    fn add_recipient(&mut self, address: String) -> Result<u32, HostError> {
+        let address = self.envelope_address(&address)?;
+        let recipients = &self.live.transaction()?.envelope.recipients;
+        if recipients.len() >= MAX_RECIPIENTS {
+            return Err(HostError::Limit(format!(
+                "a transaction has at most {MAX_RECIPIENTS} recipients"
+            )));
+        }
+        let id = recipients.iter().map(|recipient| recipient.id).max();
+        let id = id.map_or(0, |id| id.saturating_add(1));
+        let octets = address.as_str().len();
+        self.live.record(Edit::AddRecipient(id, address), octets)?;
+        Ok(id)
+    }
+
+    fn remove_recipient(&mut self, id: u32) -> Result<(), HostError> {
+        self.edits_envelope(Grant::EditEnvelope)?;
+        self.recipient(id)?;
+        self.live.record(Edit::RemoveRecipient(id), 0)
+    }
+
+    fn rewrite_recipient(&mut self, id: u32, address: String) -> Result<(), HostError> {
+        let address = self.envelope_address(&address)?;
+        self.recipient(id)?;
+        let octets = address.as_str().len();
+        self.live.record(Edit::RewriteRecipient(id, address), octets)
+    }
+
+    fn rewrite_sender(&mut self, address: String) -> Result<(), HostError> {
+        self.edits_envelope(Grant::EditEnvelope)?;
+        let charset = self.charset()?;
+        let path =
+            ReversePath::parse(&address, charset).map_err(|error| HostError::Invalid(error.to_string()))?;
+        self.live.record(Edit::RewriteSender(path), address.len())
+    }
+
+    fn grant_relay(&mut self, recipient: u32) -> Result<(), HostError> {
+        self.edits_envelope(Grant::Relay)?;
+        self.recipient(recipient)?;
+        self.live.record(Edit::GrantRelay(recipient), 0)
+    }
+
+    fn note(&mut self, key: String) -> Option<Vec<u8>> {
+        let judge = self.live.judge().to_owned();
+        let transaction = self.live.transaction().ok()?;
+        transaction.notes.get(&judge, &key).map(<[u8]>::to_vec)
+    }
+
+    fn set_note(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), HostError> {
+        let judge = self.live.judge().to_owned();
+        super::check_note(&self.live.transaction()?.notes, &judge, &key, value.as_ref())?;
+        let octets = key.len() + value.as_ref().map_or(0, Vec::len);
+        self.live.record(Edit::Note(key, value), octets)
+    }
+
+    fn fact(&mut self, key: String) -> Option<String> {
+        self.live.transaction().ok()?.facts.get(&key).cloned()
+    }
+
+    fn set_fact(&mut self, key: String, value: String) -> Result<(), HostError> {
+        let facts = &self.live.transaction()?.facts;
+        super::check_fact(facts.len(), !facts.contains_key(&key), &key, &value)?;
+        let octets = key.len() + value.len();
+        self.live.record(Edit::Fact(key, value), octets)
+    }
+
+    fn add_score(&mut self, rule: String, points: f64) -> Result<(), HostError> {
+        self.live.transaction()?;
+        super::name("a rule's name", &rule)?;
+        if !points.is_finite() {
+            return Err(HostError::Invalid("points are a finite number".into()));
+        }
+        let octets = rule.len();
+        self.live.record(Edit::Score(rule, points), octets)
+    }
+
+    fn score(&mut self) -> f64 {
+        self.live
+            .transaction()
+            .map_or(0.0, |transaction| transaction.score())
+    }
+
+    fn add_auth_result(
+        &mut self,
+        method: String,
+        outcome: String,
+        reason: Option<String>,
+        properties: Vec<(String, String)>,
+    ) -> Result<(), HostError> {
+        self.live.transaction()?;
+        let result = AuthResult {
+            method,
+            outcome,
+            reason,
+            properties,
+        };
+        let octets = check_auth_result(&result)?;
+        self.live.record(Edit::AuthResult(result), octets)
+    }
+}
+
+impl Guest {
+    /// The envelope changes while it is received, and stands afterwards.
+    fn edits_envelope(&self, grant: Grant) -> Result<(), HostError> {
+        self.need(grant)?;
+        match self.live.hook {
+            Some(Hook::Mail | Hook::Rcpt | Hook::Headers | Hook::Message) => Ok(()),
+            _ => Err(unavailable("changing the envelope")),
+        }
+    }
+
+    fn envelope_address(&mut self, text: &str) -> Result<Address, HostError> {
+        self.edits_envelope(Grant::EditEnvelope)?;
+        Address::parse(text, self.charset()?).map_err(|error| HostError::Invalid(error.to_string()))
+    }
+
+    /// RFC 6531 section 3.4: without SMTPUTF8 no address of the transaction may be other than ASCII.
+    fn charset(&mut self) -> Result<Charset, HostError> {
+        let smtputf8 = self.live.transaction()?.envelope.params.smtputf8;
+        Ok(if smtputf8 { Charset::Utf8 } else { Charset::Ascii })
+    }
+
+    fn recipient(&mut self, id: u32) -> Result<(), HostError> {
+        let found = self.live.transaction()?.recipient(id).is_some();
+        found
+            .then_some(())
+            .ok_or_else(|| HostError::Invalid(format!("there is no recipient {id}")))
+    }
+}
+
+/// RFC 8601 section 2.2: methods, results and property names are tokens; reasons and values are quoted by the host.
+fn check_auth_result(result: &AuthResult) -> Result<usize, HostError> {
+    let token = |text: &str| {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
+        !text.is_empty() && text.len() <= super::MAX_NAME && text.bytes().all(fits)
+    };
+    let free = |text: &str| text.len() <= 512 && !text.chars().any(char::is_control);
+    let fits = token(&result.method)
+        && token(&result.outcome)
+        && result.reason.as_deref().is_none_or(free)
+        && result.properties.len() <= MAX_PROPERTIES
+        && result
+            .properties
+            .iter()
+            .all(|(name, value)| token(name) && free(value));
+    if !fits {
+        return Err(HostError::Invalid(
+            "a method, an outcome and property names are tokens; a reason and values are short lines of text"
+                .into(),
+        ));
+    }
+    let properties = result
+        .properties
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    Ok(properties.sum::<usize>() + result.reason.as_ref().map_or(0, String::len))
+}

@@ -1,0 +1,366 @@
+//! The state that a plugin keeps in the host: values with a lifetime, counters and token buckets, shared by all of its
+//! instances and generations.
+//!
+//! It lives in memory and ends with the process: what it is for (greylists, rate limits, caches) can be learnt again,
+//! and a lost write can never lose mail. Its size is bounded; a plugin that fills its share is told so and evicts
+//! nobody else. The clock is a parameter.
+
+pub(crate) mod bucket;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bucket::{Bucket, Refused};
+use parking_lot::Mutex;
+
+/// The longest key, in octets.
+pub(crate) const MAX_KEY: usize = 512;
+/// The largest value, in octets.
+pub(crate) const MAX_VALUE: usize = 256 << 10;
+/// What an entry costs beyond its key and value.
+const OVERHEAD: usize = 96;
+
+/// One plugin's store.
+pub(crate) struct Store {
+    limit: usize,
+    shelf: Mutex<Shelf>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    entries: HashMap<String, Entry>,
+    buckets: HashMap<String, Bucket>,
+    octets: usize,
+    writes: u64,
+}
+
+#[derive(Clone)]
+struct Entry {
+    value: Value,
+    version: u64,
+    expires: Option<Instant>,
+}
+
+#[derive(Clone)]
+enum Value {
+    Octets(Vec<u8>),
+    Counter(i64),
+}
+
+/// Why a write was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KvError {
+    /// The key is empty or too long.
+    Key,
+    /// The value is too long.
+    Value,
+    /// The plugin's share is full.
+    Full,
+    /// The key holds a value that is no counter.
+    NotACounter,
+}
+
+impl KvError {
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::Key => format!("a key has 1 to {MAX_KEY} octets"),
+            Self::Value => format!("a value has at most {MAX_VALUE} octets"),
+            Self::Full => "the plugin's store is full".into(),
+            Self::NotACounter => "the key holds a value that is no counter".into(),
+        }
+    }
+}
+
+impl Store {
+    /// An empty store of at most so many octets.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            shelf: Mutex::default(),
+        }
+    }
+
+    /// The values under these keys, each with its version. A counter shows as its decimal digits.
+    pub(crate) fn get_many(&self, keys: &[String], now: Instant) -> Vec<Option<(Vec<u8>, u64)>> {
+        let shelf = self.shelf.lock();
+        let read = |key: &String| {
+            let entry = shelf.entries.get(key).filter(|entry| entry.lives(now))?;
+            Some((entry.value.octets(), entry.version))
+        };
+        keys.iter().map(read).collect()
+    }
+
+    /// Writes a value.
+    pub(crate) fn set(
+        &self,
+        key: String,
+        value: Vec<u8>,
+        ttl: Option<u32>,
+        now: Instant,
+    ) -> Result<(), KvError> {
+        check_value(&value)?;
+        let mut shelf = self.shelf.lock();
+        shelf.put(self.limit, key, Value::Octets(value), expiry(ttl, now), now)
+    }
+
+    /// Writes a value where the version is `expected`, 0 meaning absent; tells whether it was.
+    pub(crate) fn swap(
+        &self,
+        key: String,
+        value: Vec<u8>,
+        ttl: Option<u32>,
+        expected: u64,
+        now: Instant,
+    ) -> Result<bool, KvError> {
+        check_value(&value)?;
+        let mut shelf = self.shelf.lock();
+        let found = shelf.entries.get(&key).filter(|entry| entry.lives(now));
+        if found.map_or(0, |entry| entry.version) != expected {
+            return Ok(false);
+        }
+        shelf.put(self.limit, key, Value::Octets(value), expiry(ttl, now), now)?;
+        Ok(true)
+    }
+
+    /// Takes a value away.
+    pub(crate) fn delete(&self, key: &str) {
+        let mut shelf = self.shelf.lock();
+        shelf.remove(key);
+        if shelf.buckets.remove(key).is_some() {
+            shelf.octets -= key.len() + OVERHEAD;
+        }
+    }
+
+    /// Adds to a counter, which begins at 0 and whose lifetime begins with it; gives its value.
+    pub(crate) fn increment(
+        &self,
+        key: String,
+        by: i64,
+        ttl: Option<u32>,
+        now: Instant,
+    ) -> Result<i64, KvError> {
+        let mut shelf = self.shelf.lock();
+        let (value, expires) = match shelf.entries.get(&key).filter(|entry| entry.lives(now)) {
+            None => (by, expiry(ttl, now)),
+            Some(entry) => (entry.value.counter()?.saturating_add(by), entry.expires),
+        };
+        shelf.put(self.limit, key, Value::Counter(value), expires, now)?;
+        Ok(value)
+    }
+
+    /// Takes tokens from a bucket, which begins full; gives what is left, or how long to wait.
+    pub(crate) fn take(
+        &self,
+        key: String,
+        tokens: u32,
+        capacity: u32,
+        per_second: f64,
+        now: Instant,
+    ) -> Result<Result<f64, Refused>, KvError> {
+        check_key(&key)?;
+        let mut shelf = self.shelf.lock();
+        if !shelf.buckets.contains_key(&key) {
+            shelf.make_room(self.limit, key.len() + OVERHEAD, now)?;
+            shelf.octets += key.len() + OVERHEAD;
+        }
+        let bucket = shelf
+            .buckets
+            .entry(key)
+            .or_insert_with(|| Bucket::full(capacity, now));
+        Ok(bucket.take(tokens, capacity, per_second, now))
+    }
+
+    /// Forgets what has expired.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.shelf.lock().sweep(now);
+    }
+}
+
+impl Shelf {
+    fn put(
+        &mut self,
+        limit: usize,
+        key: String,
+        value: Value,
+        expires: Option<Instant>,
+        now: Instant,
+    ) -> Result<(), KvError> {
+        check_key(&key)?;
+        let old = self.entries.get(&key).map_or(0, |entry| cost(&key, &entry.value));
+        let new = cost(&key, &value);
+        self.make_room(limit, new.saturating_sub(old), now)?;
+        self.remove(&key);
+        self.octets += new;
+        self.writes += 1;
+        let version = self.writes;
+        self.entries.insert(
+            key,
+            Entry {
+                value,
+                version,
+                expires,
+            },
+        );
+        Ok(())
+    }
+
+    fn make_room(&mut self, limit: usize, octets: usize, now: Instant) -> Result<(), KvError> {
+        if self.octets + octets > limit {
+            self.sweep(now);
+        }
+        if self.octets + octets > limit {
+            return Err(KvError::Full);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.octets -= cost(key, &entry.value);
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let mut freed = 0;
+        self.entries.retain(|key, entry| {
+            let keep = entry.lives(now);
+            freed += if keep { 0 } else { cost(key, &entry.value) };
+            keep
+        });
+        self.buckets.retain(|key, bucket| {
+            let keep = !bucket.is_idle(now);
+            freed += if keep { 0 } else { key.len() + OVERHEAD };
+            keep
+        });
+        self.octets -= freed;
+    }
+}
+
+impl Entry {
+    fn lives(&self, now: Instant) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+impl Value {
+    fn octets(&self) -> Vec<u8> {
+        match self {
+            Self::Octets(octets) => octets.clone(),
+            Self::Counter(value) => value.to_string().into_bytes(),
+        }
+    }
+
+    fn counter(&self) -> Result<i64, KvError> {
+        match self {
+            Self::Octets(_) => Err(KvError::NotACounter),
+            Self::Counter(value) => Ok(*value),
+        }
+    }
+}
+
+fn cost(key: &str, value: &Value) -> usize {
+    let octets = match value {
+        Value::Octets(octets) => octets.len(),
+        Value::Counter(_) => 0,
+    };
+    key.len() + octets + OVERHEAD
+}
+
+fn check_key(key: &str) -> Result<(), KvError> {
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(KvError::Key);
+    }
+    Ok(())
+}
+
+fn check_value(value: &[u8]) -> Result<(), KvError> {
+    if value.len() > MAX_VALUE {
+        return Err(KvError::Value);
+    }
+    Ok(())
+}
+
+fn expiry(ttl: Option<u32>, now: Instant) -> Option<Instant> {
+    ttl.map(|seconds| now + Duration::from_secs(seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(store: &Store, key: &str, now: Instant) -> Option<(Vec<u8>, u64)> {
+        store.get_many(&[key.to_owned()], now).pop().unwrap()
+    }
+
+    #[test]
+    fn values_expire_and_versions_decide_races() {
+        let (store, now) = (Store::new(10_000), Instant::now());
+        store.set("a".into(), b"1".to_vec(), Some(10), now).unwrap();
+        let (value, version) = get(&store, "a", now).unwrap();
+        assert_eq!(value, b"1");
+        assert_eq!(
+            store.swap("a".into(), b"2".to_vec(), None, version + 1, now),
+            Ok(false)
+        );
+        assert_eq!(store.swap("b".into(), b"2".to_vec(), None, 0, now), Ok(true));
+        let later = now + Duration::from_secs(10);
+        assert_eq!(get(&store, "a", later), None);
+        assert_eq!(
+            store.swap("a".into(), b"3".to_vec(), None, 0, later),
+            Ok(true),
+            "expired is absent"
+        );
+        store.delete("a");
+        assert_eq!(get(&store, "a", later), None);
+    }
+
+    #[test]
+    fn counters_keep_the_lifetime_they_began_with() {
+        let (store, now) = (Store::new(10_000), Instant::now());
+        assert_eq!(store.increment("n".into(), 2, Some(10), now), Ok(2));
+        let soon = now + Duration::from_secs(9);
+        assert_eq!(store.increment("n".into(), 3, Some(10), soon), Ok(5));
+        assert_eq!(get(&store, "n", soon).unwrap().0, b"5");
+        let later = now + Duration::from_secs(11);
+        assert_eq!(store.increment("n".into(), 1, Some(10), later), Ok(1));
+        store.set("v".into(), b"5".to_vec(), None, now).unwrap();
+        assert_eq!(
+            store.increment("v".into(), 1, None, now),
+            Err(KvError::NotACounter)
+        );
+    }
+
+    #[test]
+    fn a_full_store_refuses_and_sweeps_what_has_expired() {
+        let (store, now) = (Store::new(400), Instant::now());
+        store.set("a".into(), vec![0; 150], Some(1), now).unwrap();
+        assert_eq!(store.set("b".into(), vec![0; 150], None, now), Err(KvError::Full));
+        let later = now + Duration::from_secs(2);
+        store.set("b".into(), vec![0; 150], None, later).unwrap();
+        store.delete("b");
+        store.set("c".into(), vec![0; 290], None, later).unwrap();
+        assert_eq!(store.set(String::new(), vec![], None, now), Err(KvError::Key));
+        assert_eq!(
+            store.set("d".into(), vec![0; MAX_VALUE + 1], None, now),
+            Err(KvError::Value)
+        );
+    }
+
+    #[test]
+    fn buckets_refill_and_are_forgotten_when_full() {
+        let (store, now) = (Store::new(10_000), Instant::now());
+        let take = |tokens, now| store.take("k".into(), tokens, 2, 1.0, now).unwrap();
+        assert_eq!(take(2, now), Ok(0.0));
+        assert_eq!(
+            take(1, now),
+            Err(Refused {
+                left: 0.0,
+                wait: Some(Duration::from_secs(1))
+            })
+        );
+        assert_eq!(take(1, now + Duration::from_secs(1)), Ok(0.0));
+        assert_eq!(take(3, now).unwrap_err().wait, None, "more than it ever holds");
+        store.sweep(now + Duration::from_secs(60));
+        assert_eq!(store.shelf.lock().octets, 0);
+    }
+}

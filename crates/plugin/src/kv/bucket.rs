@@ -1,0 +1,77 @@
+//! A token bucket: what plugins limit rates with, and what limits plugins.
+
+use std::time::{Duration, Instant};
+
+/// A bucket's state. Capacity and rate come with every take, since they are configuration and may change.
+pub(crate) struct Bucket {
+    tokens: f64,
+    seen: Instant,
+    /// When it will be full again.
+    full: Instant,
+}
+
+/// Not enough tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Refused {
+    /// How many there are.
+    pub(crate) left: f64,
+    /// When there will be enough; none when never.
+    pub(crate) wait: Option<Duration>,
+}
+
+/// Longer waits are as good as never.
+const NEVER: f64 = 365.0 * 86_400.0;
+
+impl Bucket {
+    pub(crate) fn full(capacity: u32, now: Instant) -> Self {
+        Self {
+            tokens: capacity.into(),
+            seen: now,
+            full: now,
+        }
+    }
+
+    /// Takes tokens, all or none; gives what is left.
+    pub(crate) fn take(
+        &mut self,
+        tokens: u32,
+        capacity: u32,
+        per_second: f64,
+        now: Instant,
+    ) -> Result<f64, Refused> {
+        let (wanted, capacity) = (f64::from(tokens), f64::from(capacity));
+        let rate = if per_second.is_finite() {
+            per_second.max(0.0)
+        } else {
+            0.0
+        };
+        let elapsed = now.saturating_duration_since(self.seen).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * rate).min(capacity);
+        self.seen = self.seen.max(now);
+        let taken = self.tokens >= wanted;
+        if taken {
+            self.tokens -= wanted;
+        }
+        self.full = now + wait(capacity - self.tokens, rate).unwrap_or(Duration::from_secs(86_400));
+        if taken {
+            return Ok(self.tokens);
+        }
+        let possible = wanted <= capacity;
+        Err(Refused {
+            left: self.tokens,
+            wait: possible.then(|| wait(wanted - self.tokens, rate)).flatten(),
+        })
+    }
+
+    /// A full bucket says no more than none.
+    pub(crate) fn is_idle(&self, now: Instant) -> bool {
+        now >= self.full
+    }
+}
+
+fn wait(tokens: f64, rate: f64) -> Option<Duration> {
+    let seconds = tokens / rate;
+    (0.0..NEVER)
+        .contains(&seconds)
+        .then(|| Duration::from_secs_f64(seconds))
+}

@@ -1,0 +1,153 @@
+//! How long a call may take: in all, and computing.
+//!
+//! A call is polled in slices. The time within slices is what the guest computes (and what the host computes for it);
+//! the time between them it waits, for DNS or for its turn. The engine's tick asks the meter while the guest computes;
+//! a timer outside ends a call that waits too long.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// What a call has used. Shared between the future that runs it and the guest's store, which the future has borrowed.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    base: Instant,
+    /// All in nanoseconds; times count from `base`.
+    began: AtomicU64,
+    slice: AtomicU64,
+    used: AtomicU64,
+    wall: AtomicU64,
+    cpu: AtomicU64,
+}
+
+/// Which limit was passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expired {
+    /// The whole call took this long.
+    Wall(Duration),
+    /// The guest computed this long.
+    Cpu(Duration),
+}
+
+impl fmt::Display for Expired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wall(limit) => write!(f, "it took longer than its {limit:?}"),
+            Self::Cpu(limit) => write!(f, "it computed longer than its {limit:?}"),
+        }
+    }
+}
+
+impl std::error::Error for Expired {}
+
+impl Meter {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            base: now,
+            began: AtomicU64::new(0),
+            slice: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            wall: AtomicU64::new(u64::MAX),
+            cpu: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// Begins a call with these limits.
+    pub(crate) fn begin(&self, now: Instant, wall: Duration, cpu: Duration) {
+        self.began.store(self.at(now), Ordering::Relaxed);
+        self.slice.store(self.at(now), Ordering::Relaxed);
+        self.used.store(0, Ordering::Relaxed);
+        self.wall.store(nanos(wall), Ordering::Relaxed);
+        self.cpu.store(nanos(cpu), Ordering::Relaxed);
+    }
+
+    /// Whether a limit is passed, asked within a slice.
+    pub(crate) fn check(&self, now: Instant) -> Result<(), Expired> {
+        let now = self.at(now);
+        let computed =
+            self.used.load(Ordering::Relaxed) + now.saturating_sub(self.slice.load(Ordering::Relaxed));
+        let (cpu, wall) = (
+            self.cpu.load(Ordering::Relaxed),
+            self.wall.load(Ordering::Relaxed),
+        );
+        if computed > cpu {
+            return Err(Expired::Cpu(Duration::from_nanos(cpu)));
+        }
+        if now.saturating_sub(self.began.load(Ordering::Relaxed)) > wall {
+            return Err(Expired::Wall(Duration::from_nanos(wall)));
+        }
+        Ok(())
+    }
+
+    fn enter(&self, now: Instant) {
+        self.slice.store(self.at(now), Ordering::Relaxed);
+    }
+
+    fn leave(&self, now: Instant) {
+        let slice = self.at(now).saturating_sub(self.slice.load(Ordering::Relaxed));
+        self.used.fetch_add(slice, Ordering::Relaxed);
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.base))
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A future whose polls are metered.
+pub(crate) struct Metered<F> {
+    meter: Arc<Meter>,
+    inner: F,
+}
+
+impl<F> Metered<F> {
+    pub(crate) fn new(meter: Arc<Meter>, inner: F) -> Self {
+        Self { meter, inner }
+    }
+}
+
+impl<F: Future + Unpin> Future for Metered<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.meter.enter(Instant::now());
+        let polled = Pin::new(&mut self.inner).poll(cx);
+        if polled.is_pending() {
+            self.meter.leave(Instant::now());
+        }
+        polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_counts_for_the_wall_alone() {
+        let start = Instant::now();
+        let ms = |n| start + Duration::from_millis(n);
+        let meter = Meter::new(start);
+        meter.begin(ms(0), Duration::from_millis(100), Duration::from_millis(10));
+        assert_eq!(meter.check(ms(9)), Ok(()));
+        meter.leave(ms(6));
+        meter.enter(ms(60));
+        assert_eq!(meter.check(ms(63)), Ok(()), "6 and 3 computed, 54 waited");
+        assert_eq!(meter.check(ms(65)), Err(Expired::Cpu(Duration::from_millis(10))));
+        meter.leave(ms(61));
+        meter.enter(ms(101));
+        assert_eq!(
+            meter.check(ms(101)),
+            Err(Expired::Wall(Duration::from_millis(100)))
+        );
+        meter.begin(ms(200), Duration::from_millis(100), Duration::from_millis(10));
+        assert_eq!(meter.check(ms(205)), Ok(()), "a new call begins at nothing");
+    }
+}

@@ -1,0 +1,312 @@
+//! One plugin as the chains know it: a judge whose answers come from whichever generation serves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use futures_util::future::BoxFuture;
+use metrics::Histogram;
+use parking_lot::Mutex;
+use pintle_policy::{
+    AuthRuling, Call, Credentials, Fault, FaultKind, Hook, Hooks, Judge, Outcome, Ruling, Verdict, View,
+};
+use tokio::sync::Semaphore;
+
+use crate::generation::{Generation, Loaded, Loader, digest};
+use crate::guest::Common;
+use crate::instance::{Answer, Question, Reply};
+use crate::{LoadError, PluginConfig, Source, Status, artifact, words};
+
+/// Where a plugin of which nothing is known is asked: from MAIL on, so that no mail passes without it, and not before,
+/// so that clients are told in the place where they understand it.
+const UNKNOWN_HOOKS: Hooks = Hooks::NONE
+    .with(Hook::Auth)
+    .with(Hook::Mail)
+    .with(Hook::Rcpt)
+    .with(Hook::Headers)
+    .with(Hook::Message)
+    .with(Hook::Deliver);
+
+/// One plugin, whichever generation of it serves: the judge that the chains ask.
+pub struct Plugin {
+    common: Arc<Common>,
+    /// What the operator wants; the generation that serves may still be of another mind.
+    config: ArcSwap<PluginConfig>,
+    current: ArcSwapOption<Generation>,
+    generations: AtomicU64,
+    calls: AtomicU64,
+    faults: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    /// One at a time changes the generation.
+    changing: tokio::sync::Mutex<()>,
+    durations: Vec<Histogram>,
+}
+
+impl Plugin {
+    /// A plugin of which nothing is loaded yet.
+    pub(crate) fn new(common: Arc<Common>, config: Arc<PluginConfig>) -> Self {
+        let timed = |hook: &Hook| metrics::histogram!("pintle_plugin_call_seconds", "plugin" => common.name.to_string(), "hook" => hook.name());
+        Self {
+            durations: Hook::ALL.iter().map(timed).collect(),
+            common,
+            config: ArcSwap::new(config),
+            current: ArcSwapOption::empty(),
+            generations: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            last_error: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> Arc<PluginConfig> {
+        self.config.load_full()
+    }
+
+    pub(crate) fn current(&self) -> Option<Arc<Generation>> {
+        self.current.load_full()
+    }
+
+    pub(crate) fn common(&self) -> &Arc<Common> {
+        &self.common
+    }
+
+    /// Loads what this configuration names, beside what serves.
+    pub(crate) async fn load(&self, loader: &Loader, config: &Arc<PluginConfig>) -> Loaded {
+        loader.load(&self.common, config, self.permits(config)).await
+    }
+
+    /// Loads the component again and lets it serve; gives the new generation's number.
+    pub(crate) async fn reload(&self, loader: &Loader) -> Result<u64, Vec<LoadError>> {
+        let _changing = self.changing.lock().await;
+        let config = self.config();
+        match self.load(loader, &config).await.result {
+            Ok(generation) => Ok(self.go_live(generation)),
+            Err(errors) => {
+                self.not_live(&errors);
+                Err(errors)
+            }
+        }
+    }
+
+    /// Loads the component again if its file holds another than the one that serves.
+    pub(crate) async fn reload_if_changed(&self, loader: &Loader) {
+        let config = self.config();
+        if matches!(config.component, Source::Bytes { .. }) {
+            return;
+        }
+        let read = tokio::task::spawn_blocking(move || artifact::read(&config.component)).await;
+        // A file that cannot be read just now (it may be about to be renamed into place) is no version.
+        let Ok(Ok(bytes)) = read else { return };
+        let serving = self.current().map(|generation| generation.digest);
+        if serving != Some(digest(&bytes)) {
+            let _ = self.reload(loader).await;
+        }
+    }
+
+    /// Lets a generation serve all calls that begin from now on.
+    pub(crate) fn go_live(&self, generation: Generation) -> u64 {
+        let number = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        let version = generation
+            .manifest
+            .as_ref()
+            .map_or("", |manifest| manifest.version.as_str())
+            .to_owned();
+        self.config.store(Arc::clone(&generation.config));
+        let before = self.current.swap(Some(Arc::new(generation)));
+        if let Some(before) = before {
+            before.retire();
+        }
+        *self.last_error.lock() = None;
+        tracing::info!(target: "pintle::plugin", plugin = %self.common.name, generation = number, version, "live");
+        number
+    }
+
+    /// Tells why a version does not serve.
+    pub(crate) fn not_live(&self, errors: &[LoadError]) {
+        let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let text = text.join("; ");
+        let serving = if self.current.load().is_some() {
+            "the version before serves on"
+        } else {
+            "none serves"
+        };
+        tracing::error!(target: "pintle::plugin", plugin = %self.common.name, serving, "not loaded: {text}");
+        *self.last_error.lock() = Some(text);
+    }
+
+    /// Nothing serves any more.
+    pub(crate) fn unload(&self) {
+        if let Some(before) = self.current.swap(None) {
+            before.retire();
+        }
+    }
+
+    /// How it fares.
+    pub(crate) fn status(&self) -> Status {
+        let current = self.current();
+        let serving = current.as_deref();
+        Status {
+            name: self.common.name.to_string(),
+            component: self.config.load().component.to_string(),
+            manifest: serving.and_then(|generation| generation.manifest.clone()),
+            generation: self.generations.load(Ordering::Relaxed),
+            hooks: serving.map_or_else(Vec::new, |generation| generation.hooks.iter().collect()),
+            idle: serving.map_or(0, Generation::idle),
+            busy: serving.map_or(0, Generation::busy),
+            calls: self.calls.load(Ordering::Relaxed),
+            faults: self.faults.load(Ordering::Relaxed),
+            last_error: self.last_error.lock().clone(),
+        }
+    }
+
+    /// Calls `on-timer`, when there is one.
+    pub(crate) async fn on_timer(&self) {
+        if self
+            .current()
+            .is_some_and(|generation| generation.hooks.has(Hook::Timer))
+        {
+            let _ = self.ask(Question::Timer, None).await;
+        }
+    }
+
+    /// Calls at once, over all generations; another number needs another count.
+    fn permits(&self, config: &PluginConfig) -> Arc<Semaphore> {
+        let most = config.limits.max_instances;
+        match self.current() {
+            Some(current) if current.config.limits.max_instances == most => Arc::clone(&current.permits),
+            _ => Arc::new(Semaphore::new(most)),
+        }
+    }
+
+    /// Asks the generation that serves now. A fault is counted and told here, and nowhere else.
+    async fn ask(&self, question: Question, view: Option<View>) -> Result<Option<Reply>, Fault> {
+        let hook = question.hook();
+        let Some(generation) = self.current() else {
+            return Err(self.faulted(hook, not_loaded()));
+        };
+        if !generation.hooks.has(hook) {
+            return Ok(None);
+        }
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let began = Instant::now();
+        let reply = generation.call(&question, view).await;
+        self.durations[hook as usize].record(began.elapsed());
+        reply.map(Some).map_err(|fault| self.faulted(hook, fault))
+    }
+
+    fn faulted(&self, hook: Hook, fault: Fault) -> Fault {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        let kind = fault.kind.name();
+        metrics::counter!(
+            "pintle_plugin_faults_total",
+            "plugin" => self.common.name.to_string(), "hook" => hook.name(), "kind" => kind
+        )
+        .increment(1);
+        tracing::warn!(target: "pintle::plugin", plugin = %self.common.name, hook = hook.name(), kind, "{}", fault.text);
+        if fault.kind != FaultKind::NotLoaded {
+            *self.last_error.lock() = Some(format!("on-{hook}: {} ({kind})", fault.text));
+        }
+        fault
+    }
+
+    fn bad_answer(&self, hook: Hook, text: String) -> Fault {
+        let kind = FaultKind::BadAnswer;
+        self.faulted(hook, Fault { kind, text })
+    }
+
+    async fn rule(&self, question: Question, view: View) -> Ruling {
+        let hook = question.hook();
+        let ruled = match self.ask(question, Some(view)).await {
+            Err(fault) => Err(fault),
+            Ok(None) => Ok(Verdict::Next.into()),
+            Ok(Some(reply)) => self.ruling(hook, reply),
+        };
+        ruled.unwrap_or_else(|fault| Ruling {
+            verdict: words::after_fault(self.config.load().failure.at(hook)),
+            edits: Vec::new(),
+            fault: Some(fault),
+        })
+    }
+
+    fn ruling(&self, hook: Hook, reply: Reply) -> Result<Ruling, Fault> {
+        let verdict = match reply.answer {
+            Answer::Verdict(verdict) => {
+                words::verdict(verdict, hook).map_err(|text| self.bad_answer(hook, text))?
+            }
+            Answer::Auth(_) | Answer::Nothing => Verdict::Next,
+        };
+        Ok(Ruling {
+            verdict,
+            edits: reply.edits,
+            fault: None,
+        })
+    }
+
+    async fn rule_on_credentials(&self, credentials: Arc<Credentials>, view: View) -> AuthRuling {
+        let asked = self.ask(Question::Auth(credentials), Some(view)).await;
+        let ruled = asked.and_then(|reply| match reply {
+            Some(Reply {
+                answer: Answer::Auth(verdict),
+                edits,
+            }) => {
+                let verdict =
+                    words::auth_verdict(verdict).map_err(|text| self.bad_answer(Hook::Auth, text))?;
+                Ok(AuthRuling {
+                    verdict,
+                    edits,
+                    fault: None,
+                })
+            }
+            _ => Ok(pintle_policy::AuthVerdict::Next.into()),
+        });
+        ruled.unwrap_or_else(|fault| AuthRuling {
+            verdict: words::auth_after_fault(self.config.load().failure.at(Hook::Auth)),
+            edits: Vec::new(),
+            fault: Some(fault),
+        })
+    }
+}
+
+fn not_loaded() -> Fault {
+    Fault {
+        kind: FaultKind::NotLoaded,
+        text: "no version of it is loaded".into(),
+    }
+}
+
+impl Judge for Plugin {
+    fn name(&self) -> &Arc<str> {
+        &self.common.name
+    }
+
+    fn hooks(&self) -> Hooks {
+        self.current
+            .load()
+            .as_ref()
+            .map_or(UNKNOWN_HOOKS, |generation| generation.hooks)
+    }
+
+    fn mandatory(&self) -> bool {
+        self.config.load().mandatory
+    }
+
+    fn judge(&self, call: Call, view: View) -> BoxFuture<'_, Ruling> {
+        Box::pin(self.rule(Question::Stage(call), view))
+    }
+
+    fn authenticate(&self, credentials: Arc<Credentials>, view: View) -> BoxFuture<'_, AuthRuling> {
+        Box::pin(self.rule_on_credentials(credentials, view))
+    }
+
+    fn delivery_result(&self, outcomes: Arc<[Outcome]>, view: View) -> BoxFuture<'_, Ruling> {
+        Box::pin(self.rule(Question::DeliveryResult(outcomes), view))
+    }
+
+    fn disconnect(&self, view: View) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let _ = self.ask(Question::Disconnect, Some(view)).await;
+        })
+    }
+}

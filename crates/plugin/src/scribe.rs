@@ -1,0 +1,190 @@
+//! What a plugin says: its log lines, and what it prints. Every line bears the plugin, and the hook, session and queue
+//! id of the call; a plugin that says too much is cut short, and the cut is told.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use pintle_mail::{QueueId, SessionId};
+use pintle_policy::{Hook, View};
+use tracing::Level;
+
+use crate::kv::bucket::Bucket;
+
+/// Lines a second, and at once, of one plugin.
+const RATE: f64 = 100.0;
+const BURST: u32 = 500;
+/// The longest text of a line, in octets.
+pub(crate) const MAX_TEXT: usize = 4096;
+
+/// What all instances of a plugin share: how much it may still say.
+pub(crate) struct Quota(Mutex<State>);
+
+struct State {
+    bucket: Bucket,
+    suppressed: u64,
+}
+
+impl Quota {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self(Mutex::new(State {
+            bucket: Bucket::full(BURST, now),
+            suppressed: 0,
+        }))
+    }
+
+    /// Whether one more line may be written, and how many were not since the last.
+    fn take(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock();
+        if state.bucket.take(1, BURST, RATE, now).is_ok() {
+            return Some(std::mem::take(&mut state.suppressed));
+        }
+        state.suppressed += 1;
+        None
+    }
+}
+
+/// The pen of one instance.
+pub(crate) struct Scribe {
+    plugin: Arc<str>,
+    quota: Arc<Quota>,
+    scope: Mutex<Scope>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Place {
+    hook: Option<Hook>,
+    session: Option<SessionId>,
+    queue: Option<QueueId>,
+}
+
+#[derive(Default)]
+struct Scope {
+    place: Place,
+    /// The last lines that it printed: a panic's message is told with the fault.
+    printed: VecDeque<String>,
+}
+
+impl Scribe {
+    pub(crate) fn new(plugin: Arc<str>, quota: Arc<Quota>) -> Self {
+        Self {
+            plugin,
+            quota,
+            scope: Mutex::default(),
+        }
+    }
+
+    /// Another call begins.
+    pub(crate) fn begin(&self, hook: Option<Hook>, view: Option<&View>) {
+        let mut scope = self.scope.lock();
+        scope.place = Place {
+            hook,
+            session: view.map(|view| view.session.id),
+            queue: view
+                .and_then(|view| view.transaction.as_ref())
+                .map(|transaction| transaction.id),
+        };
+        scope.printed.clear();
+    }
+
+    /// A log line.
+    pub(crate) fn write(&self, level: Level, text: &str, fields: &[(String, String)]) {
+        let Some(suppressed) = self.quota.take(Instant::now()) else {
+            return;
+        };
+        let place = self.scope.lock().place;
+        if suppressed > 0 {
+            tracing::warn!(target: "pintle::plugin", plugin = %self.plugin, suppressed, "the plugin says too much");
+        }
+        emit(&self.plugin, place, level, &clean(text), &joined(fields));
+    }
+
+    /// A line that the guest printed.
+    pub(crate) fn print(&self, line: &str) {
+        let mut scope = self.scope.lock();
+        if scope.printed.len() == 4 {
+            scope.printed.pop_front();
+        }
+        scope.printed.push_back(clean(line));
+        drop(scope);
+        self.write(Level::INFO, line, &[]);
+    }
+
+    /// What was printed last in this call.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        let scope = self.scope.lock();
+        let lines: Vec<_> = scope.printed.iter().map(String::as_str).collect();
+        (!lines.is_empty()).then(|| lines.join(" / "))
+    }
+}
+
+fn emit(plugin: &str, place: Place, level: Level, text: &str, fields: &str) {
+    let hook = place.hook.map(Hook::name);
+    let session = place.session.map(tracing::field::display);
+    let queue = place.queue.map(tracing::field::display);
+    let fields = (!fields.is_empty()).then_some(fields);
+    macro_rules! at {
+        ($level:ident) => {
+            tracing::event!(
+                target: "pintle::plugin", Level::$level, plugin, hook, session, queue, fields, "{text}"
+            )
+        };
+    }
+    match level {
+        Level::TRACE => at!(TRACE),
+        Level::DEBUG => at!(DEBUG),
+        Level::INFO => at!(INFO),
+        Level::WARN => at!(WARN),
+        Level::ERROR => at!(ERROR),
+    }
+}
+
+/// Whether anybody listens at this level.
+pub(crate) fn enabled(level: Level) -> bool {
+    match level {
+        Level::TRACE => tracing::enabled!(target: "pintle::plugin", Level::TRACE),
+        Level::DEBUG => tracing::enabled!(target: "pintle::plugin", Level::DEBUG),
+        Level::INFO => tracing::enabled!(target: "pintle::plugin", Level::INFO),
+        Level::WARN => tracing::enabled!(target: "pintle::plugin", Level::WARN),
+        Level::ERROR => tracing::enabled!(target: "pintle::plugin", Level::ERROR),
+    }
+}
+
+/// Cut to size, and without control characters: a plugin must not be able to write a log line of somebody else.
+pub(crate) fn clean(text: &str) -> String {
+    let end = text.floor_char_boundary(MAX_TEXT);
+    let safe = |c: char| if c.is_control() { ' ' } else { c };
+    text[..end].trim_end().chars().map(safe).collect()
+}
+
+fn joined(fields: &[(String, String)]) -> String {
+    let pairs = fields
+        .iter()
+        .take(16)
+        .map(|(name, value)| format!("{}={:?}", clean(name), clean(value)));
+    let all: Vec<_> = pairs.collect();
+    clean(&all.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_the_cut_is_counted() {
+        let now = Instant::now();
+        let quota = Quota::new(now);
+        let written = (0..BURST + 50).filter(|_| quota.take(now).is_some()).count();
+        assert_eq!(written, BURST as usize);
+        assert_eq!(quota.take(now + Duration::from_secs(1)), Some(50));
+    }
+
+    #[test]
+    fn no_line_can_look_like_two() {
+        assert_eq!(clean("a\r\nERROR b\x1b[31m\n"), "a  ERROR b [31m");
+        assert!(clean(&"ü".repeat(MAX_TEXT)).len() <= MAX_TEXT);
+    }
+}

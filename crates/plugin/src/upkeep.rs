@@ -1,0 +1,140 @@
+//! What goes on beside the mail: lost instances are replaced, spare ones let go, timers called, files watched.
+//!
+//! Every task is owned here and awaited by [`Upkeep::close`].
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pintle_policy::Judge;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::Plugin;
+use crate::generation::Loader;
+use crate::watch::Watch;
+
+/// How often spare instances and stored values are looked through.
+const SWEEP: Duration = Duration::from_secs(30);
+/// A plugin whose instances cannot be made is not tried again at once.
+const REST: Duration = Duration::from_secs(1);
+
+/// The tasks of the plugin host.
+pub(crate) struct Upkeep {
+    closing: watch::Sender<bool>,
+    tasks: Mutex<JoinSet<()>>,
+    /// By plugin: what ends its tasks.
+    plugins: Mutex<HashMap<Arc<str>, watch::Sender<bool>>>,
+    watch: Option<Watch>,
+}
+
+impl Upkeep {
+    /// Starts the tasks of these plugins; their files are watched when there is a time for them to settle.
+    pub(crate) fn start(loader: &Arc<Loader>, plugins: &[Arc<Plugin>], settle: Option<Duration>) -> Self {
+        let mut tasks = JoinSet::new();
+        let (closing, closed) = watch::channel(false);
+        let watch = settle.and_then(|settle| Watch::start(&mut tasks, Arc::clone(loader), settle, closed));
+        let upkeep = Self {
+            closing,
+            tasks: Mutex::new(tasks),
+            plugins: Mutex::default(),
+            watch,
+        };
+        upkeep.take_over(plugins);
+        upkeep
+    }
+
+    /// Starts what is new and ends what is gone.
+    pub(crate) fn take_over(&self, plugins: &[Arc<Plugin>]) {
+        let mut known = self.plugins.lock();
+        known.retain(|name, _| plugins.iter().any(|plugin| plugin.name() == name));
+        let mut tasks = self.tasks.lock();
+        for plugin in plugins {
+            if let Entry::Vacant(entry) = known.entry(Arc::clone(plugin.name())) {
+                let (stop, stopped) = watch::channel(false);
+                tasks.spawn(keep(Arc::clone(plugin), stopped.clone()));
+                tasks.spawn(call_timer(Arc::clone(plugin), stopped));
+                entry.insert(stop);
+            }
+        }
+        if let Some(watch) = &self.watch {
+            watch.follow(plugins);
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    /// Ends all tasks and waits for them.
+    pub(crate) async fn close(&self) {
+        self.closing.send_replace(true);
+        self.plugins.lock().clear();
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Keeps a plugin's pool as it should be. Ends when its sender is dropped.
+async fn keep(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
+    let mut sweep = interval(SWEEP);
+    loop {
+        let current = plugin.current();
+        let wanting = async {
+            match &current {
+                Some(generation) => generation.wanting.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = stopped.changed() => return,
+            () = wanting => {}
+            _ = sweep.tick() => tidy(&plugin),
+        }
+        tokio::select! {
+            _ = stopped.changed() => return,
+            () = refill(&plugin) => {}
+        }
+    }
+}
+
+fn tidy(plugin: &Plugin) {
+    plugin.common().kv.sweep(Instant::now());
+    if let Some(generation) = plugin.current() {
+        generation.shrink(Instant::now());
+    }
+}
+
+async fn refill(plugin: &Plugin) {
+    let Some(generation) = plugin.current() else {
+        return;
+    };
+    if let Err(fault) = generation.refill().await {
+        tracing::warn!(
+            target: "pintle::plugin",
+            plugin = %plugin.name(), kind = fault.kind.name(), "cannot make an instance: {}", fault.text
+        );
+        tokio::time::sleep(REST).await;
+    }
+}
+
+/// Calls `on-timer` at its interval, one call at a time.
+async fn call_timer(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        // An interval that the operator has changed counts from the next round on.
+        let mut round = interval(plugin.config().timer.max(Duration::from_millis(1)));
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        round.tick().await;
+        tokio::select! {
+            _ = stopped.changed() => return,
+            _ = round.tick() => {}
+        }
+        tokio::select! {
+            _ = stopped.changed() => return,
+            () = plugin.on_timer() => {}
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Component files that change are loaded.
+//!
+//! Folders are watched and not files: a file that is replaced by a rename is another file, and one that does not exist
+//! yet cannot be watched. What an event says is not trusted; after one, the files of that folder are read, and those
+//! whose content differs from what serves are loaded. A file that was read half written fails to load, the version
+//! before serves on, and the next write brings the next event.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::RecursiveMode;
+use notify::event::EventKind;
+use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::generation::Loader;
+use crate::{Plugin, Source};
+
+/// The watch over all component files.
+pub(crate) struct Watch {
+    debouncer: Mutex<Debouncer<notify::RecommendedWatcher, RecommendedCache>>,
+    folders: Mutex<HashSet<PathBuf>>,
+    followed: Arc<Followed>,
+}
+
+#[derive(Default)]
+struct Followed {
+    plugins: Mutex<Vec<Arc<Plugin>>>,
+    changed: Notify,
+}
+
+impl Watch {
+    /// Starts to watch, with a task that loads what has changed. A system that cannot watch is told of, and served.
+    pub(crate) fn start(
+        tasks: &mut JoinSet<()>,
+        loader: Arc<Loader>,
+        settle: Duration,
+        closed: watch::Receiver<bool>,
+    ) -> Option<Self> {
+        let followed = Arc::new(Followed::default());
+        let told = Arc::clone(&followed);
+        let debouncer = new_debouncer(settle, None, move |events: DebounceEventResult| {
+            if matters(&events) {
+                told.changed.notify_one();
+            }
+        });
+        let debouncer = match debouncer {
+            Ok(debouncer) => debouncer,
+            Err(error) => {
+                tracing::error!(target: "pintle::plugin", %error, "component files cannot be watched: reload by hand");
+                return None;
+            }
+        };
+        tasks.spawn(load_changed(Arc::clone(&followed), loader, closed));
+        Some(Self {
+            debouncer: Mutex::new(debouncer),
+            folders: Mutex::default(),
+            followed,
+        })
+    }
+
+    /// Watches the folders of these plugins, and no others.
+    pub(crate) fn follow(&self, plugins: &[Arc<Plugin>]) {
+        let wanted: HashSet<_> = plugins.iter().filter_map(|plugin| folder_of(plugin)).collect();
+        let mut folders = self.folders.lock();
+        let mut debouncer = self.debouncer.lock();
+        for gone in folders.difference(&wanted) {
+            let _ = debouncer.unwatch(gone);
+        }
+        for new in wanted.difference(&folders) {
+            if let Err(error) = debouncer.watch(new, RecursiveMode::NonRecursive) {
+                tracing::error!(target: "pintle::plugin", folder = %new.display(), %error, "cannot be watched");
+            }
+        }
+        *folders = wanted;
+        *self.followed.plugins.lock() = plugins.to_vec();
+    }
+}
+
+/// Reading a file is an event too, and ours.
+fn matters(events: &DebounceEventResult) -> bool {
+    events.as_ref().map_or(true, |events| {
+        events
+            .iter()
+            .any(|event| !matches!(event.kind, EventKind::Access(_)))
+    })
+}
+
+fn folder_of(plugin: &Plugin) -> Option<PathBuf> {
+    match &plugin.config().component {
+        Source::Bytes { .. } => None,
+        Source::File(path) => match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => Some(folder.to_owned()),
+            _ => Some(Path::new(".").to_owned()),
+        },
+    }
+}
+
+async fn load_changed(followed: Arc<Followed>, loader: Arc<Loader>, mut closed: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = closed.changed() => return,
+            () = followed.changed.notified() => {}
+        }
+        let plugins = followed.plugins.lock().clone();
+        for plugin in plugins {
+            tokio::select! {
+                _ = closed.changed() => return,
+                () = plugin.reload_if_changed(&loader) => {}
+            }
+        }
+    }
+}

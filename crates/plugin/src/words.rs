@@ -1,0 +1,304 @@
+//! The words of mail and of policy in the contract's types, and back.
+
+use std::borrow::Cow;
+
+use pintle_mail::{
+    Address, BodyType, EnhancedCode, MailParams, Notify, Param, RcptParams, Recipient, Reply, ReversePath,
+};
+use pintle_policy::{AuthVerdict, Hook, Outcome, Verdict};
+
+use crate::FailurePolicy;
+use crate::bindings::exports::pintle::plugin::on_auth::AuthVerdict as GuestAuthVerdict;
+use crate::bindings::exports::pintle::plugin::on_delivery_result::Outcome as GuestOutcome;
+use crate::bindings::pintle::plugin::types;
+
+/// The longest text of a reply that a plugin may give, in octets.
+const MAX_REPLY: usize = 2_000;
+
+pub(crate) fn address(address: &Address) -> types::Address {
+    types::Address {
+        local: address.local().into_owned(),
+        domain: address.domain().to_lowercase(),
+        domain_ascii: address.domain_ascii(),
+    }
+}
+
+pub(crate) fn reverse_path(path: &ReversePath) -> types::Address {
+    path.address().map_or_else(
+        || types::Address {
+            local: String::new(),
+            domain: String::new(),
+            domain_ascii: String::new(),
+        },
+        address,
+    )
+}
+
+pub(crate) fn recipient(recipient: &Recipient) -> types::Recipient {
+    types::Recipient {
+        id: recipient.id,
+        address: address(&recipient.address),
+        params: rcpt_params(&recipient.params),
+        original: recipient.original.as_ref().map(address),
+    }
+}
+
+pub(crate) fn param(param: &Param) -> types::Param {
+    types::Param {
+        name: param.name.clone(),
+        value: param.value.clone(),
+    }
+}
+
+/// The parameters of MAIL as the client gave them.
+pub(crate) fn mail_params(params: &MailParams) -> Vec<types::Param> {
+    let mut all = Vec::new();
+    let mut push = |name: &str, value: Option<String>| {
+        all.push(types::Param {
+            name: name.to_owned(),
+            value,
+        });
+    };
+    if let Some(size) = params.size {
+        push("SIZE", Some(size.to_string()));
+    }
+    match params.body {
+        BodyType::SevenBit => {}
+        BodyType::EightBitMime => push("BODY", Some("8BITMIME".into())),
+        BodyType::BinaryMime => push("BODY", Some("BINARYMIME".into())),
+    }
+    if params.smtputf8 {
+        push("SMTPUTF8", None);
+    }
+    if params.require_tls {
+        push("REQUIRETLS", None);
+    }
+    if let Some(ret) = params.ret {
+        let value = match ret {
+            pintle_mail::Return::Full => "FULL",
+            pintle_mail::Return::Headers => "HDRS",
+        };
+        push("RET", Some(value.into()));
+    }
+    for (name, value) in [("ENVID", &params.envid), ("AUTH", &params.auth)] {
+        if value.is_some() {
+            push(name, value.clone());
+        }
+    }
+    all.extend(params.other.iter().map(param));
+    all
+}
+
+fn rcpt_params(params: &RcptParams) -> Vec<types::Param> {
+    let given = [
+        ("NOTIFY", params.notify.map(notify)),
+        ("ORCPT", params.orcpt.clone()),
+    ];
+    let known = given.into_iter().filter(|(_, value)| value.is_some());
+    known
+        .map(|(name, value)| types::Param {
+            name: name.to_owned(),
+            value,
+        })
+        .chain(params.other.iter().map(param))
+        .collect()
+}
+
+fn notify(notify: Notify) -> String {
+    let asked = [
+        ("SUCCESS", notify.success),
+        ("FAILURE", notify.failure),
+        ("DELAY", notify.delay),
+    ];
+    let words: Vec<_> = asked
+        .iter()
+        .filter(|(_, asked)| *asked)
+        .map(|(word, _)| *word)
+        .collect();
+    if words.is_empty() {
+        "NEVER".into()
+    } else {
+        words.join(",")
+    }
+}
+
+pub(crate) fn outcome(outcome: &Outcome) -> GuestOutcome {
+    GuestOutcome {
+        recipient: outcome.recipient,
+        next_hop: outcome.next_hop.clone(),
+        reply: outcome.reply.as_ref().map(|reply| types::Reply {
+            code: reply.code,
+            enhanced: reply.enhanced.map(|code| code.to_string()),
+            text: reply.text.clone().into_owned(),
+        }),
+        delivered: outcome.delivered,
+        retry: outcome.retry,
+    }
+}
+
+/// A guest's verdict as ours; a text when it makes no sense at this hook.
+pub(crate) fn verdict(verdict: types::Verdict, hook: Hook) -> Result<Verdict, String> {
+    let verdict = match verdict {
+        types::Verdict::Next => Verdict::Next,
+        types::Verdict::Accept => Verdict::Accept,
+        types::Verdict::Reject(words) => Verdict::Reject(words.map(|words| reply(&words, REJECT))),
+        types::Verdict::Defer(words) => Verdict::Defer(words.map(|words| reply(&words, DEFER))),
+        types::Verdict::Discard => Verdict::Discard,
+        types::Verdict::Quarantine(name) => Verdict::Quarantine(name),
+        types::Verdict::Close(words) => Verdict::Close(words.map(|words| reply(&words, CLOSE))),
+    };
+    if makes_sense(&verdict, hook) {
+        return Ok(verdict);
+    }
+    Err(format!(
+        "it answered `{}`, which means nothing in on-{hook}",
+        verdict.name()
+    ))
+}
+
+fn makes_sense(verdict: &Verdict, hook: Hook) -> bool {
+    match verdict {
+        Verdict::Next | Verdict::Accept | Verdict::Reject(_) | Verdict::Defer(_) => true,
+        Verdict::Discard => matches!(hook, Hook::Rcpt | Hook::Headers | Hook::Message | Hook::Deliver),
+        Verdict::Quarantine(name) => !name.is_empty() && matches!(hook, Hook::Headers | Hook::Message),
+        // A delivery has no session of ours that could be closed.
+        Verdict::Close(_) => hook != Hook::Deliver,
+    }
+}
+
+/// A guest's verdict about credentials as ours.
+pub(crate) fn auth_verdict(verdict: GuestAuthVerdict) -> Result<AuthVerdict, String> {
+    Ok(match verdict {
+        GuestAuthVerdict::Next => AuthVerdict::Next,
+        GuestAuthVerdict::Granted(identity) if identity.is_empty() => {
+            return Err("it granted an identity without a name".into());
+        }
+        GuestAuthVerdict::Granted(identity) => AuthVerdict::Granted(identity),
+        GuestAuthVerdict::Denied(words) => AuthVerdict::Denied(words.map(|words| reply(&words, REJECT))),
+        GuestAuthVerdict::Unavailable(words) => {
+            AuthVerdict::Unavailable(words.map(|words| reply(&words, DEFER)))
+        }
+    })
+}
+
+/// What the operator's policy makes of a fault.
+pub(crate) fn after_fault(policy: FailurePolicy) -> Verdict {
+    match policy {
+        FailurePolicy::Defer => Verdict::Defer(None),
+        FailurePolicy::Accept => Verdict::Accept,
+        FailurePolicy::Reject => Verdict::Reject(None),
+        FailurePolicy::Skip => Verdict::Next,
+    }
+}
+
+/// The same for credentials. No fault ever authenticates anybody (law 7).
+pub(crate) fn auth_after_fault(policy: FailurePolicy) -> AuthVerdict {
+    match policy {
+        FailurePolicy::Defer => AuthVerdict::Unavailable(None),
+        FailurePolicy::Reject => AuthVerdict::Denied(None),
+        FailurePolicy::Accept | FailurePolicy::Skip => AuthVerdict::Next,
+    }
+}
+
+/// What a verdict's reply may be, and what it becomes otherwise.
+#[derive(Clone, Copy)]
+struct Frame {
+    codes: (u16, u16),
+    code: u16,
+    text: &'static str,
+}
+
+const REJECT: Frame = Frame {
+    codes: (500, 599),
+    code: 550,
+    text: "refused",
+};
+const DEFER: Frame = Frame {
+    codes: (400, 499),
+    code: 451,
+    text: "not now, try again later",
+};
+const CLOSE: Frame = Frame {
+    codes: (400, 599),
+    code: 421,
+    text: "closing the session",
+};
+
+/// A guest's reply as ours. A code that contradicts the verdict becomes the verdict's own.
+fn reply(words: &types::Reply, frame: Frame) -> Reply {
+    let fits = (frame.codes.0..=frame.codes.1).contains(&words.code);
+    if !fits {
+        tracing::warn!(
+            target: "pintle::plugin",
+            code = words.code, instead = frame.code, "the reply's code contradicts the verdict"
+        );
+    }
+    let code = if fits { words.code } else { frame.code };
+    let text = if words.text.trim().is_empty() {
+        Cow::Borrowed(frame.text)
+    } else {
+        Cow::Owned(words.text[..words.text.floor_char_boundary(MAX_REPLY)].to_owned())
+    };
+    Reply {
+        code,
+        enhanced: Some(enhanced(words.enhanced.as_deref(), code)),
+        text,
+    }
+}
+
+/// The enhanced code, when there is one whose class is the code's (RFC 2034 section 4); `X.7.0` otherwise, since a
+/// plugin's refusal is a matter of policy (RFC 3463 section 3.8).
+fn enhanced(given: Option<&str>, code: u16) -> EnhancedCode {
+    let class = if code / 100 == 4 { 4 } else { 5 };
+    given
+        .and_then(|given| given.trim().parse::<EnhancedCode>().ok())
+        .filter(|given| given.0 == class)
+        .unwrap_or(EnhancedCode(class, 7, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(code: u16, enhanced: Option<&str>, text: &str) -> types::Reply {
+        types::Reply {
+            code,
+            enhanced: enhanced.map(str::to_owned),
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_code_that_contradicts_the_verdict_becomes_its_own() {
+        let said = |words, frame| reply(&words, frame).to_string();
+        assert_eq!(said(words(554, Some("5.7.1"), "no"), REJECT), "554 5.7.1 no");
+        assert_eq!(said(words(250, Some("2.0.0"), "no"), REJECT), "550 5.7.0 no");
+        assert_eq!(
+            said(words(550, Some("nonsense"), " "), DEFER),
+            "451 4.7.0 not now, try again later"
+        );
+        assert_eq!(said(words(554, None, "bye"), CLOSE), "554 5.7.0 bye");
+    }
+
+    #[test]
+    fn verdicts_that_mean_nothing_at_a_hook_are_told_apart() {
+        assert!(verdict(types::Verdict::Discard, Hook::Connect).is_err());
+        assert!(verdict(types::Verdict::Discard, Hook::Rcpt).is_ok());
+        assert!(verdict(types::Verdict::Quarantine("spam".into()), Hook::Mail).is_err());
+        assert!(verdict(types::Verdict::Quarantine(String::new()), Hook::Message).is_err());
+        assert!(verdict(types::Verdict::Close(None), Hook::Deliver).is_err());
+        assert!(auth_verdict(GuestAuthVerdict::Granted(String::new())).is_err());
+    }
+
+    #[test]
+    fn no_failure_policy_authenticates() {
+        for policy in [
+            FailurePolicy::Defer,
+            FailurePolicy::Accept,
+            FailurePolicy::Reject,
+            FailurePolicy::Skip,
+        ] {
+            assert!(!matches!(auth_after_fault(policy), AuthVerdict::Granted(_)));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What a guest sees and changes, through the chain that makes its edits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pintle_mail::{NextHop, TlsPolicy};
+use pintle_plugin::Grant;
+use pintle_policy::{Call, Chain, FaultKind, Outcome, Verdict};
+use serde_json::json;
+
+use crate::support::{delivery, message, one, session, transaction, unruly};
+
+#[tokio::test]
+async fn everything_that_is_granted_is_changed_together() {
+    let mut config = unruly(json!({"message": "edit-all"}));
+    config.grants.extend([
+        Grant::EditHeaders,
+        Grant::EditBody,
+        Grant::EditEnvelope,
+        Grant::Relay,
+    ]);
+    let (plugins, judge) = one(config).await;
+    let mut view = message();
+    let decision = Chain::new(vec![judge]).judge(&Call::Message, &mut view).await;
+    assert_eq!(decision.verdict, Verdict::Accept, "{:?}", decision.steps);
+    assert_eq!(decision.delay, Duration::from_millis(20));
+    let message = view.message.unwrap();
+    let header = String::from_utf8(message.header.as_bytes().to_vec()).unwrap();
+    assert_eq!(
+        header,
+        "X-Top: 1\r\nSubject: new subject\r\nX-Before: 2\r\nFrom: ann@example.com\r\n\
+         Content-Type: multipart/mixed; boundary=b\r\nX-Bottom: 3\r\n"
+    );
+    let body = message.body.as_ref().unwrap();
+    let bytes = body.read(0, 10_000).await.unwrap();
+    assert!(bytes.ends_with(b"--b--\r\n-- \r\nfooter\r\n"));
+    let transaction = view.transaction.unwrap();
+    assert!(transaction.envelope.sender.is_null());
+    let recipients: Vec<_> = transaction
+        .envelope
+        .recipients
+        .iter()
+        .map(|r| (r.address.as_str(), r.relay))
+        .collect();
+    assert_eq!(
+        recipients,
+        [("other@example.net", false), ("more@example.net", true)]
+    );
+    assert_eq!(transaction.facts["seen"], "all");
+    assert_eq!(transaction.notes.get("unruly", "n"), Some(&b"5"[..]));
+    assert!((transaction.score() - 2.0).abs() < 1e-9);
+    assert_eq!(transaction.auth_results[0].method, "spf");
+    plugins.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_not_granted_is_denied_by_name() {
+    let (plugins, judge) = one(unruly(json!({"message": "edit-all", "rcpt": "grant-relay"}))).await;
+    for (call, view, grant) in [
+        (Call::Message, message(), "edit-headers"),
+        (Call::Recipient(0), transaction(&["bob"]), "relay"),
+    ] {
+        let ruling = judge.judge(call, view).await;
+        let fault = ruling.fault.unwrap();
+        assert_eq!(fault.kind, FaultKind::Trap);
+        assert!(fault.text.contains(grant), "{}", fault.text);
+        assert_eq!(ruling.verdict, Verdict::Defer(None), "the relay stays closed");
+        assert_eq!(ruling.edits, []);
+    }
+    plugins.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_message_is_seen_whole() {
+    let (plugins, judge) = one(unruly(json!({"message": "look"}))).await;
+    let mut view = message();
+    let decision = Chain::new(vec![judge]).judge(&Call::Message, &mut view).await;
+    assert_eq!(decision.verdict, Verdict::Next, "{:?}", decision.steps);
+    let facts = &view.transaction.unwrap().facts;
+    assert_eq!(facts["body"], crate::support::BODY.len().to_string());
+    assert_eq!(facts["found"], "[33, 81]");
+    assert_eq!(facts["parts"], "multipart/mixed text/plain text/html");
+    assert_eq!(facts["text"], "hello world");
+    assert_eq!(facts["part-header"], "Content-Type");
+    assert_eq!(facts["denied"], "Err(HostError::Denied(\"edit-headers\"))");
+    assert_eq!(facts["digest"].len(), 4);
+    plugins.shutdown().await;
+}
+
+#[tokio::test]
+async fn no_body_can_smuggle() {
+    for (act, text) in [("nul", "NUL"), ("bare-cr-at-end", "bare CR")] {
+        let mut config = unruly(json!({"message": act}));
+        config.grants.insert(Grant::EditBody);
+        let (plugins, judge) = one(config).await;
+        let ruling = judge.judge(Call::Message, message()).await;
+        assert!(ruling.fault.unwrap().text.contains(text));
+        assert_eq!(ruling.edits, []);
+        plugins.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn notes_outlive_the_call_and_the_instance() {
+    let mut config = unruly(json!({"connect": "note"}));
+    config.limits.recycle_after = Some(1);
+    let (plugins, judge) = one(config).await;
+    let mut view = session([192, 0, 2, 1]);
+    let chain = Chain::new(vec![judge]);
+    for expected in ["1", "2", "3"] {
+        chain.judge(&Call::Connect, &mut view).await;
+        assert_eq!(view.session.facts["count"], expected);
+    }
+    plugins.shutdown().await;
+}
+
+#[tokio::test]
+async fn notes_are_bounded() {
+    let (plugins, judge) = one(unruly(json!({"connect": "huge-note"}))).await;
+    let fault = judge
+        .judge(Call::Connect, session([192, 0, 2, 1]))
+        .await
+        .fault
+        .unwrap();
+    assert!(fault.text.contains("at most 65536 octets"), "{}", fault.text);
+    plugins.shutdown().await;
+}
+
+#[tokio::test]
+async fn dns_and_stored_values_make_a_greylist() {
+    let (plugins, judge) = one(unruly(json!({"rcpt": "greylist"}))).await;
+    let ask = |mut view: pintle_policy::View, client: [u8; 4]| {
+        Arc::make_mut(&mut view.session).client = (client, 1).into();
+        judge.judge(Call::Recipient(0), view)
+    };
+    let listed = ask(transaction(&["bob"]), [192, 0, 2, 66]).await.verdict;
+    let Verdict::Reject(Some(reply)) = listed else {
+        panic!("{listed:?}")
+    };
+    assert_eq!(reply.to_string(), "550 5.7.1 listed by list.example");
+    let text = |verdict| match verdict {
+        Verdict::Defer(Some(reply)) => pintle_mail::Reply::to_string(&reply),
+        other => format!("{other:?}"),
+    };
+    let mut said = Vec::new();
+    for _ in 0..4 {
+        said.push(text(ask(transaction(&["bob"]), [192, 0, 2, 1]).await.verdict));
+    }
+    assert_eq!(
+        said,
+        ["451 4.7.1 come again", "Next", "Next", "451 4.7.0 too fast"]
+    );
+    plugins.shutdown().await;
+}
+
+#[tokio::test]
+async fn names_of_the_client_are_confirmed() {
+    let (plugins, judge) = one(unruly(json!({"connect": "names"}))).await;
+    let mut view = session([192, 0, 2, 1]);
+    Chain::new(vec![judge]).judge(&Call::Connect, &mut view).await;
+    assert_eq!(view.session.facts["names"], "client.example");
+    plugins.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_delivery_is_routed_and_its_bounce_suppressed() {
+    let mut config = unruly(json!({"deliver": "route"}));
+    config.grants.insert(Grant::Route);
+    let (plugins, judge) = one(config).await;
+    let chain = Chain::new(vec![judge]);
+    let mut view = delivery();
+    let decision = chain.judge(&Call::Deliver, &mut view).await;
+    assert_eq!(decision.verdict, Verdict::Next, "{:?}", decision.steps);
+    let outcomes = Arc::new([Outcome {
+        recipient: 0,
+        next_hop: Some("mx.example.org".into()),
+        reply: None,
+        delivered: false,
+        retry: false,
+    }]);
+    chain
+        .delivery_result(&(outcomes as Arc<[Outcome]>), &mut view)
+        .await;
+    let delivery = view.delivery.unwrap();
+    assert_eq!(delivery.next_hop, NextHop::Relay("inner".into()));
+    assert_eq!(delivery.tls, TlsPolicy::Verified);
+    assert_eq!(delivery.no_bounce, [0]);
+    plugins.shutdown().await;
+}

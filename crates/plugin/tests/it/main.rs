@@ -1,0 +1,9 @@
+//! The plugin host with real guests: `unruly`, which does what a test tells it to, and the example plugin.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets nothing has failed")]
+
+mod edits;
+mod faults;
+mod load;
+mod reload;
+mod support;

@@ -1,0 +1,272 @@
+//! A plugin that does what a test tells it to: loops, traps, eats memory, sleeps, answers nonsense, edits everything.
+//!
+//! Its settings name an act for each hook. The act `by-recipient` is the recipient's local part, so that one plugin can
+//! behave and misbehave at the same time.
+
+use std::time::Duration;
+
+use pintle_plugin_sdk::kv::{self, Scope};
+use pintle_plugin_sdk::message::{HeaderEdit, Piece, Position};
+use pintle_plugin_sdk::prelude::*;
+use pintle_plugin_sdk::{Header, dns, metrics};
+
+#[derive(serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Unruly {
+    configure: String,
+    connect: String,
+    hello: String,
+    auth: String,
+    mail: String,
+    rcpt: String,
+    message: String,
+    deliver: String,
+    delivery_result: String,
+    timer: String,
+}
+
+impl Plugin for Unruly {
+    const ID: &'static str = "test.unruly";
+    const WANTS: &'static [&'static str] = &["kv", "dns"];
+
+    fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+        match self.configure.as_str() {
+            "refuse" => Err(vec![mistake("/configure", "no"), mistake("", "not at all")]),
+            other => {
+                act(other).map_err(|error| vec![mistake("/configure", format!("{error:?}"))])?;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Unruly {
+    fn on_connect(&self) -> Result<Verdict, HostError> {
+        act(&self.connect)
+    }
+
+    fn on_hello(&self, _: &str) -> Result<Verdict, HostError> {
+        act(&self.hello)
+    }
+
+    fn on_auth(&self, _: &str, credentials: &Credentials) -> Result<AuthVerdict, HostError> {
+        let Credentials::Password(given) = credentials else {
+            return Ok(AuthVerdict::Next);
+        };
+        act(&self.auth)?;
+        if given.password == "right" {
+            Ok(AuthVerdict::Granted(given.username.clone()))
+        } else {
+            Ok(AuthVerdict::Denied(None))
+        }
+    }
+
+    fn on_mail(&self) -> Result<Verdict, HostError> {
+        act(&self.mail)
+    }
+
+    fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
+        match self.rcpt.as_str() {
+            "by-recipient" => act(&rcpt.address.local),
+            "greylist" => greylist(rcpt),
+            "grant-relay" => {
+                transaction::grant_relay(rcpt.id)?;
+                Ok(Verdict::Accept)
+            }
+            other => act(other),
+        }
+    }
+
+    fn on_message(&self) -> Result<Verdict, HostError> {
+        match self.message.as_str() {
+            "edit-all" => edit_all(),
+            "look" => look(),
+            "nul" => {
+                message::write_body(&[Piece::Bytes(b"a\0b".to_vec())])?;
+                Ok(Verdict::Next)
+            }
+            "bare-cr-at-end" => {
+                message::write_body(&[Piece::Bytes(b"text\r".to_vec())])?;
+                Ok(Verdict::Next)
+            }
+            other => act(other),
+        }
+    }
+
+    fn on_deliver(&self) -> Result<Verdict, HostError> {
+        if self.deliver == "route" {
+            delivery::set_next_hop(&delivery::NextHop::Relay("inner".to_owned()))?;
+            delivery::set_tls(delivery::TlsPolicy::Verified)?;
+            let dane = delivery::set_tls(delivery::TlsPolicy::Dane).is_err();
+            let seen = delivery::info()?;
+            assert!(dane && matches!(seen.next_hop, delivery::NextHop::Relay(name) if name == "inner"));
+            return Ok(Verdict::Next);
+        }
+        act(&self.deliver)
+    }
+
+    fn on_delivery_result(&self, outcomes: &[Outcome]) -> Result<(), HostError> {
+        for outcome in outcomes {
+            delivery::suppress_bounce(outcome.recipient)?;
+        }
+        act(&self.delivery_result).map(drop)
+    }
+
+    fn on_timer(&self) -> Result<(), HostError> {
+        if self.timer == "session" {
+            session::info();
+        }
+        kv::increment(Scope::Local, "timer", 1, None)?;
+        Ok(())
+    }
+}
+
+/// One thing to do.
+fn act(what: &str) -> Result<Verdict, HostError> {
+    match what {
+        "accept" => return Ok(Verdict::Accept),
+        "reject" => return Ok(reject("5.7.1", "told to")),
+        "discard" => return Ok(Verdict::Discard),
+        "contradict" => {
+            return Ok(Verdict::Reject(Some(pintle_plugin_sdk::Reply::new(
+                250, "2.0.0", "fine",
+            ))));
+        }
+        "spin" => spin(),
+        "trap" => panic!("as told"),
+        "exit" => std::process::exit(7),
+        "eat" => eat(),
+        "sleep" => std::thread::sleep(Duration::from_secs(3_600)),
+        "nap" => std::thread::sleep(Duration::from_millis(1)),
+        "flood" => (0..100_000).for_each(|n| info!("line {n}")),
+        "print" => println!("hello from inside"),
+        "note" => count_in_note()?,
+        "fact-then-trap" => {
+            session::set_fact("left.behind", "yes")?;
+            panic!("after an edit");
+        }
+        "kv" => drop(kv::get(Scope::Local, "x")?),
+        "huge-note" => session::set_note("big", Some(&vec![0; 65_537]))?,
+        "many-metrics" => (0..1_000).for_each(|n| metrics::count("n", 1, &[("n", &n.to_string())])),
+        "names" => session::set_fact("names", &session::reverse_names()?.join(","))?,
+        _ => {}
+    }
+    Ok(Verdict::Next)
+}
+
+fn spin() {
+    let mut n = 0_u64;
+    loop {
+        n = std::hint::black_box(n.wrapping_add(1));
+    }
+}
+
+fn eat() {
+    let mut eaten = Vec::new();
+    loop {
+        eaten.push(vec![1_u8; 1 << 20]);
+        std::hint::black_box(&eaten);
+    }
+}
+
+fn count_in_note() -> Result<(), HostError> {
+    let before = session::note_as::<u32>("count")?.unwrap_or(0);
+    session::set_note_as("count", &(before + 1))?;
+    session::set_fact("count", &(before + 1).to_string())
+}
+
+/// The first try of a client and recipient is deferred; listed clients are refused.
+fn greylist(rcpt: &Recipient) -> Result<Verdict, HostError> {
+    let client = session::info().client;
+    let zones = ["list.example".to_owned(), "dead.example".to_owned()];
+    if let [zone, ..] = dns::listed(&client, &zones)[..] {
+        return Ok(reject("5.7.1", format!("listed by {zone}")));
+    }
+    let key = format!("{client} {}", rcpt.address);
+    let tries = kv::increment(Scope::Local, &key, 1, Some(3_600))?;
+    let bucket = kv::Bucket {
+        capacity: 3,
+        refill_per_minute: 0.0,
+    };
+    let taken = kv::take(Scope::Local, "rate", 1, bucket)?;
+    if !taken.allowed {
+        return Ok(defer("4.7.0", "too fast"));
+    }
+    Ok(if tries == 1 {
+        defer("4.7.1", "come again")
+    } else {
+        Verdict::Next
+    })
+}
+
+/// Every edit of the message stage, each read back where the contract says that it can be.
+fn edit_all() -> Result<Verdict, HostError> {
+    edit_header_and_body()?;
+    transaction::rewrite_sender("")?;
+    let first = transaction::recipients()[0].id;
+    transaction::rewrite_recipient(first, "other@example.net")?;
+    let id = transaction::add_recipient("more@example.net")?;
+    transaction::grant_relay(id)?;
+    let second = transaction::recipients()[1].id;
+    transaction::remove_recipient(second)?;
+    let now: Vec<_> = transaction::recipients()
+        .iter()
+        .map(|r| r.address.to_string())
+        .collect();
+    assert_eq!(now, ["other@example.net", "more@example.net"]);
+    assert!(transaction::info()?.sender.is_null());
+    transaction::set_fact("seen", "all")?;
+    assert_eq!(transaction::fact("seen").as_deref(), Some("all"));
+    transaction::set_note_as("n", &5)?;
+    assert_eq!(transaction::note_as::<u32>("n")?, Some(5));
+    transaction::add_score("rule", 2.5)?;
+    transaction::add_score("other", -0.5)?;
+    assert_eq!(transaction::score(), 2.0);
+    let properties = [("smtp.mailfrom".to_owned(), "example.com".to_owned())];
+    transaction::add_auth_result("spf", "pass", None, &properties)?;
+    session::delay_reply(20);
+    Ok(Verdict::Accept)
+}
+
+fn edit_header_and_body() -> Result<(), HostError> {
+    let add = |at, name: &str, value: &str| {
+        let name = name.to_owned();
+        let value = value.to_owned();
+        HeaderEdit::Add((at, Header { name, value }))
+    };
+    message::edit_headers(&[
+        add(Position::Top, "X-Top", "1"),
+        add(Position::Before(1), "X-Before", "2"),
+        add(Position::Bottom, "X-Bottom", "3"),
+        HeaderEdit::Replace((0, "new subject".to_owned())),
+        HeaderEdit::RemoveAll("x-old".to_owned()),
+    ])?;
+    let refused = message::edit_headers(&[add(Position::Top, "X-Bad", "two\r\nX-Lines: 1")]);
+    assert!(matches!(refused, Err(HostError::Invalid(_))));
+    let size = message::info()?.body_size;
+    message::write_body(&[Piece::Copy((0, size)), Piece::Bytes(b"-- \nfooter".to_vec())])
+}
+
+/// Tells what it sees of the message in facts.
+fn look() -> Result<Verdict, HostError> {
+    let body = message::body(1 << 20)?;
+    let found = message::find_in_body(b"HELLO", true, 10)?;
+    let parts = message::parts()?;
+    let text = message::part_text(1, 100)?;
+    let digest = message::part_digest(1, message::DigestAlgorithm::Sha256)?;
+    let header = message::part_headers(1)?;
+    transaction::set_fact("body", &body.len().to_string())?;
+    transaction::set_fact("found", &format!("{found:?}"))?;
+    let types: Vec<_> = parts.iter().map(|part| part.content_type.as_str()).collect();
+    transaction::set_fact("parts", &types.join(" "))?;
+    transaction::set_fact("text", text.trim())?;
+    transaction::set_fact("digest", &format!("{:02x}{:02x}", digest[0], digest[1]))?;
+    transaction::set_fact("part-header", &header[0].name)?;
+    let denied = message::edit_headers(&[HeaderEdit::Remove(0)]);
+    transaction::set_fact("denied", &format!("{denied:?}"))?;
+    Ok(Verdict::Next)
+}
+
+pintle_plugin_sdk::export!(
+    Unruly: on_connect, on_hello, on_auth, on_mail, on_rcpt, on_message, on_deliver, on_delivery_result, on_timer
+);
