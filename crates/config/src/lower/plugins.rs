@@ -35,6 +35,7 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
         watch: section.get("watch"),
         settle: section.get::<OrZero>("settle").0,
         kv_octets: section.get::<Size>("kv_size").octets(),
+        ..Config::default()
     }
 }
 
