@@ -23,7 +23,7 @@ pub use operator::{Answer, Operator};
 pub use server::Server;
 pub use socket::BindError;
 pub use wire::{
-    Affected, Captured, CapturedPage, Component, Disposition, Filter, Health, Page, PluginLimits,
+    Affected, Captured, CapturedPage, Component, Disposition, Filter, Health, Page, PluginCounts,
     PluginState, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal, Reloaded, Version,
 };
 

@@ -249,12 +249,12 @@ pub struct PluginState {
     /// Why the last load failed, when it did. The generation before it goes on serving.
     pub last_error: Option<String>,
     /// Calls, faults and instances.
-    pub counts: PluginLimits,
+    pub counts: PluginCounts,
 }
 
 /// How much a plugin is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PluginLimits {
+pub struct PluginCounts {
     /// Calls since the start.
     pub calls: u64,
     /// Faults since the start.

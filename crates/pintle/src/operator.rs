@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use pintle_admin::{
-    Affected, CapturedPage, Component, Disposition, Filter, Health, Operator, Page, PluginLimits,
+    Affected, CapturedPage, Component, Disposition, Filter, Health, Operator, Page, PluginCounts,
     PluginState, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal, Reloaded, Version,
 };
 use pintle_mail::{Address, NextHop, QueueId, UnixTime};
@@ -275,7 +275,7 @@ fn plugin_state(status: pintle_plugin::Status) -> PluginState {
         generation: (status.generation > 0).then_some(status.generation),
         hooks: status.hooks.iter().map(|hook| hook.name().to_owned()).collect(),
         last_error: status.last_error,
-        counts: PluginLimits {
+        counts: PluginCounts {
             calls: status.calls,
             faults: status.faults,
             instances: (status.idle + status.busy) as u64,
