@@ -22,6 +22,8 @@ pub(crate) const CORE_INSTANCES: u32 = 96;
 pub(crate) const MEMORIES: u32 = 4;
 pub(crate) const TABLES: u32 = 64;
 pub(crate) const TABLE_ELEMENTS: usize = 100_000;
+/// A page of linear memory, in octets.
+const WASM_PAGE: usize = 64 << 10;
 /// Slots for the instances of checks and of plugins that are added later.
 const SPARE_SLOTS: u32 = 64;
 /// Address space that the pool's memories may reserve when each gets the 4 GiB that spare bounds checks.
@@ -42,6 +44,8 @@ impl Host {
         let slots = slots(plugins) + SPARE_SLOTS;
         let memory = plugins.iter().map(|plugin| plugin.limits.memory).max();
         let memory = memory.unwrap_or(0).max(crate::Limits::default().memory);
+        // Memories grow by pages, and the pool's slots are made of them.
+        let memory = memory.next_multiple_of(WASM_PAGE);
         let engine = Engine::new(&settings(slots, memory)).map_err(|error| format!("{error:#}"))?;
         let linker = imports(&engine).map_err(|error| format!("{error:#}"))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| error.to_string())?;
@@ -82,7 +86,7 @@ impl Host {
                 "it imports or makes core modules in a way whose needs cannot be told".into(),
             )];
         };
-        let octets = needs.max_initial_memory_size.unwrap_or(0) * 65_536;
+        let octets = needs.max_initial_memory_size.unwrap_or(0) * WASM_PAGE as u64;
         [
             (
                 "linear memories",

@@ -5,6 +5,7 @@
 //! and the body stay as they were when the hook was called, since edits of them go by that numbering.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pintle_mail::{Bytes, HeaderEdit};
 use pintle_policy::{Delivery, Edit, Hook, Message, Piece, Session, Transaction, View};
@@ -15,6 +16,9 @@ use crate::bindings::pintle::plugin::types::HostError;
 const MAX_EDITS: usize = 4 << 20;
 /// What an edit costs at least.
 const EDIT_COST: usize = 64;
+
+/// The first id of a recipient that a plugin adds.
+const ADDED: u32 = 1 << 31;
 
 /// One call, or none.
 pub(crate) struct Live {
@@ -29,6 +33,7 @@ pub(crate) struct Live {
     spent: usize,
     headers: Vec<HeaderEdit>,
     body: Option<NewBody>,
+    delay: Duration,
     /// The part that was decoded last.
     pub(crate) decoded: Option<(u32, Bytes)>,
     /// How many DNS questions this call has asked.
@@ -49,6 +54,7 @@ impl Live {
             spent: 0,
             headers: Vec::new(),
             body: None,
+            delay: Duration::ZERO,
             decoded: None,
             questions: 0,
         }
@@ -64,20 +70,29 @@ impl Live {
         self.spent = 0;
         self.headers.clear();
         self.body = None;
+        self.delay = Duration::ZERO;
         self.decoded = None;
         self.questions = 0;
     }
 
     /// The call has ended well: its edits, in order. Nothing of the call stays behind.
     pub(crate) fn end(&mut self) -> Result<Vec<Edit>, String> {
+        let edits = self.journal();
+        self.begin(None, None);
+        edits
+    }
+
+    fn journal(&mut self) -> Result<Vec<Edit>, String> {
         let mut edits = std::mem::take(&mut self.edits);
+        if !self.delay.is_zero() {
+            edits.push(Edit::Delay(self.delay));
+        }
         if !self.headers.is_empty() {
             edits.push(Edit::Headers(std::mem::take(&mut self.headers)));
         }
         if let Some(body) = self.body.take() {
             edits.push(Edit::Body(body.finished()?));
         }
-        self.begin(None, None);
         Ok(edits)
     }
 
@@ -123,6 +138,32 @@ impl Live {
         self.spend(octets + edits.len() * EDIT_COST)?;
         self.headers.extend(edits);
         Ok(())
+    }
+
+    /// Waits longer before the reply, as far as `most`.
+    pub(crate) fn delay(&mut self, more: Duration, most: Duration) {
+        if self.was.is_some() {
+            self.delay = self.delay.saturating_add(more).min(most);
+        }
+    }
+
+    /// An id for a recipient that the plugin adds. The session numbers its own from 0 as they come, also after this
+    /// call, so added ones have the upper half of all numbers; none is given twice, whether its recipient is still
+    /// there or not.
+    pub(crate) fn new_recipient_id(&mut self) -> Result<u32, HostError> {
+        let there = self
+            .transaction()?
+            .envelope
+            .recipients
+            .iter()
+            .map(|recipient| recipient.id)
+            .max();
+        let added = self.edits.iter().filter_map(|edit| match edit {
+            Edit::AddRecipient(id, _) => Some(*id),
+            _ => None,
+        });
+        let last = added.chain(there).max().unwrap_or(0);
+        Ok(last.max(ADDED - 1).saturating_add(1))
     }
 
     /// The new body, begun by whoever asks first.

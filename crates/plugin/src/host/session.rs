@@ -115,11 +115,7 @@ impl Host for Guest {
     }
 
     fn delay_reply(&mut self, ms: u32) {
-        if self.live.session().is_ok() {
-            let delay = Duration::from_millis(ms.into()).min(MAX_DELAY);
-            // The function cannot fail in the contract; past the limit of edits the wait is simply shorter.
-            let _ = self.live.record(Edit::Delay(delay), 0);
-        }
+        self.live.delay(Duration::from_millis(ms.into()), MAX_DELAY);
     }
 }
 

@@ -53,8 +53,7 @@ impl Host for Guest {
                 "a transaction has at most {MAX_RECIPIENTS} recipients"
             )));
         }
-        let id = recipients.iter().map(|recipient| recipient.id).max();
-        let id = id.map_or(0, |id| id.saturating_add(1));
+        let id = self.live.new_recipient_id()?;
         let octets = address.as_str().len();
         self.live.record(Edit::AddRecipient(id, address), octets)?;
         Ok(id)

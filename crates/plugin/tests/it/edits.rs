@@ -46,6 +46,11 @@ async fn everything_that_is_granted_is_changed_together() {
         recipients,
         [("other@example.net", false), ("more@example.net", true)]
     );
+    assert_eq!(
+        transaction.envelope.recipients[1].id,
+        1 << 31,
+        "no id that the session may give"
+    );
     assert_eq!(transaction.facts["seen"], "all");
     assert_eq!(transaction.notes.get("unruly", "n"), Some(&b"5"[..]));
     assert!((transaction.score() - 2.0).abs() < 1e-9);
