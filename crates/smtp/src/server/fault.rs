@@ -265,6 +265,14 @@ impl Fault {
         )
     }
 
+    /// Whether a well-formed command gets it when one before it in the same pipelined group was refused.
+    pub(crate) fn follows_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Sequence(Sequence::MailFirst | Sequence::RecipientFirst | Sequence::NoRecipients)
+        )
+    }
+
     /// What the peer is told. Faults that no command caused (an early talker that is tolerated, a failed handshake)
     /// have a reply too, which is not sent.
     #[must_use]

@@ -49,6 +49,8 @@ struct Counts {
     idle_commands: u32,
     auth_failures: u32,
     messages: u32,
+    /// Commands that may still fail for nothing but the refusal of one before them.
+    consequences: u32,
 }
 
 /// What the input holds for a state that waits for a line.
@@ -108,7 +110,8 @@ impl Core {
         if matches!(fault, Fault::OtherProtocol(_) | Fault::ChunkSize) {
             return self.fail(fault);
         }
-        self.counts.bad_commands += u32::from(fault.is_bad_command());
+        let bad = fault.is_bad_command() && !self.is_consequence(&fault);
+        self.counts.bad_commands += u32::from(bad);
         if self.counts.bad_commands > self.config.limits.bad_commands {
             self.event(Event::Fault(fault));
             return self.fail(Fault::TooManyBadCommands);
@@ -176,9 +179,24 @@ impl Core {
         self.counts.auth_failures >= self.config.limits.auth_failures
     }
 
+    /// MAIL, RCPT or a chunk was refused. A client may have sent what builds on it before it could hear that (RFC 2920
+    /// section 3.1, RFC 3030 section 4.2): as many recipients as a message may have, and DATA.
+    pub(crate) fn expect_consequences(&mut self) {
+        self.counts.consequences = self.config.limits.recipients.saturating_add(1);
+    }
+
+    /// Whether a fault merely follows from a refusal, which is then used up a little: the client must not be able to go
+    /// on for ever.
+    fn is_consequence(&mut self, fault: &Fault) -> bool {
+        let follows = fault.follows_refusal() && self.counts.consequences > 0;
+        self.counts.consequences -= u32::from(follows);
+        follows
+    }
+
     /// The host has accepted a sender.
     pub(crate) fn begin_transaction(&mut self) {
         self.in_transaction = true;
+        self.counts.consequences = 0;
     }
 
     /// The host has judged the message, and needs no reset. An accepted one wipes the slate clean.

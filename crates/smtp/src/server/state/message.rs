@@ -272,6 +272,7 @@ impl Incoming {
 
 impl Refusal {
     fn speak(self, greeted: Greeted, core: &mut Core) -> State {
+        core.expect_consequences();
         let next = match self {
             Self::Fault(fault) => core.fault(fault, Ready::new(greeted)),
             Self::Host(reply) => core.refuse_as_told(reply, &replies::REFUSED_MESSAGE, Ready::new(greeted)),

@@ -41,7 +41,10 @@ impl Ready {
                 core.ask(Question::Sender(sender));
                 SenderAsked::new(self.greeted, smtputf8).into()
             }
-            Err(fault) => core.fault(fault, self),
+            Err(fault) => {
+                core.expect_consequences();
+                core.fault(fault, self)
+            }
         }
     }
 

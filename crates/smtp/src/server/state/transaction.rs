@@ -39,7 +39,10 @@ impl SenderAsked {
                 }
                 .into()
             }
-            Ruling::Refuse(wish) => core.refuse_as_told(wish, &replies::REFUSED, Ready::new(self.greeted)),
+            Ruling::Refuse(wish) => {
+                core.expect_consequences();
+                core.refuse_as_told(wish, &replies::REFUSED, Ready::new(self.greeted))
+            }
             Ruling::Close(wish) => core.close_as_told(wish),
             _ => misuse(core, Ready::new(self.greeted)),
         }
@@ -146,6 +149,7 @@ fn recipient(sending: Sending, accepted: Option<NonZeroU32>, argument: &str, cor
             RecipientAsked { sending, accepted }.into()
         }
         Err(fault) => {
+            core.expect_consequences();
             let back = back(sending, accepted);
             core.fault(fault, back)
         }
@@ -179,6 +183,7 @@ impl RecipientAsked {
                 back(self.sending, Some(recipients))
             }
             Ruling::Refuse(wish) => {
+                core.expect_consequences();
                 core.refuse_as_told(wish, &replies::REFUSED, back(self.sending, self.accepted))
             }
             Ruling::Close(wish) => core.close_as_told(wish),
