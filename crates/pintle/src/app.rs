@@ -3,6 +3,7 @@
 //! Read [`App::start`] from top to bottom to see what hangs on what, and [`App::drain`] to see that nothing is left.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// What is different in a sandbox and in tests.
 pub(crate) struct Extras {
+    /// The file that the settings came from, to be read again on a reload.
+    pub(crate) config: PathBuf,
     /// Who keeps the event log.
     pub(crate) records: Arc<dyn Sink>,
     /// Who gets messages in place of next hops.
@@ -44,7 +47,11 @@ pub(crate) struct App {
 
 /// The parts that a reload touches and the operator asks.
 pub(crate) struct Live {
+    pub(crate) config: PathBuf,
+    /// What the parts that cannot reload were made from.
+    pub(crate) at_start: Settings,
     pub(crate) settings: ArcSwap<Settings>,
+    pub(crate) reloading: tokio::sync::Mutex<()>,
     pub(crate) plugins: Plugins,
     pub(crate) chain: Arc<ArcSwap<Chain>>,
     pub(crate) server_tls: Option<Arc<ServerTls>>,
@@ -104,6 +111,9 @@ impl App {
             outbound: outbound.handle(),
             spool: Arc::clone(&spool) as Arc<dyn Spool>,
             metrics,
+            config: extras.config,
+            at_start: settings.clone(),
+            reloading: tokio::sync::Mutex::default(),
             settings: ArcSwap::from_pointee(settings),
         });
         let admin = serve_admin(&live).await?;

@@ -55,6 +55,23 @@ pub(crate) fn plugins(options: Plugins) -> Outcome {
     })
 }
 
+/// `pintle reload`
+pub(crate) fn reload(options: &Socket) -> Outcome {
+    let json = options.json;
+    with_client(options, async move |client| {
+        show(json, &client.reload().await?, |done| {
+            println!("in force: {}", done.applied.join(", "));
+            done.needs_restart
+                .iter()
+                .for_each(|what| println!("needs a restart: {what}"));
+            done.warnings
+                .iter()
+                .for_each(|warning| println!("warning: {warning}"));
+        });
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
 /// `pintle status`
 pub(crate) fn status(options: &Socket) -> Outcome {
     let json = options.json;

@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Queue(Queue),
     /// See and reload the plugins of a running gateway
     Plugins(Plugins),
+    /// Read configuration and certificates again, as SIGHUP does, and say what came of it
+    Reload(Socket),
     /// Say how a running gateway is. Exit code 0: it takes mail, 1: it does not
     Status(Socket),
 }

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         cli::Command::Sandbox(options) => sandbox::run(options),
         cli::Command::Queue(options) => ask::queue(options),
         cli::Command::Plugins(options) => ask::plugins(options),
+        cli::Command::Reload(options) => ask::reload(&options),
         cli::Command::Status(options) => ask::status(&options),
     };
     result.unwrap_or_else(|error| {

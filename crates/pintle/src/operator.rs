@@ -15,7 +15,7 @@ use pintle_plugin::ReloadError;
 use pintle_spool::{SpoolError, Status, Summary};
 
 use crate::app::Live;
-use crate::sandbox;
+use crate::{reload, sandbox};
 
 type Answer<'a, T> = pintle_admin::Answer<'a, T>;
 
@@ -219,10 +219,9 @@ impl Operator for Gateway {
 
     fn reload(&self) -> Answer<'_, Reloaded> {
         Box::pin(async {
-            // One way to reload, and one log line for it: the process tells itself what its operator would.
-            Err(Refusal::Unavailable(
-                "send SIGHUP to the process to reload the configuration".to_owned(),
-            ))
+            reload::reload(&self.live)
+                .await
+                .map_err(|error| Refusal::Failed(error.to_string()))
         })
     }
 

@@ -1,6 +1,6 @@
 //! `pintle run`: the gateway in the foreground, until a signal ends it.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,12 +40,13 @@ pub(crate) fn run(options: &ConfigFile) -> Outcome {
         .enable_all()
         .thread_name("pintle")
         .build()?;
-    runtime.block_on(serve(settings, &options.config))
+    runtime.block_on(serve(settings, options.config.clone()))
 }
 
-async fn serve(settings: Settings, config: &Path) -> Outcome {
+async fn serve(settings: Settings, config: PathBuf) -> Outcome {
     let mut signals = Signals::new()?;
     let extras = Extras {
+        config,
         records: Arc::new(records::Log),
         capture: None,
     };
@@ -58,7 +59,7 @@ async fn serve(settings: Settings, config: &Path) -> Outcome {
     let mut certificates = tokio::time::interval(CERTIFICATES);
     loop {
         tokio::select! {
-            _ = signals.hang_up.recv() => reload::by_signal(&app.parts, config).await,
+            _ = signals.hang_up.recv() => reload::by_signal(&app.parts).await,
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
             _ = certificates.tick() => reload::certificates_if_changed(&app.parts),

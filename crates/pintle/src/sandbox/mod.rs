@@ -57,6 +57,7 @@ async fn serve(options: Sandbox) -> Outcome {
     };
     let folder = capture::Folder::open(messages_beside(&settings.spool.folder))?;
     let extras = Extras {
+        config,
         records: Arc::new(narrator::Narrator),
         capture: Some(Arc::new(folder)),
     };
