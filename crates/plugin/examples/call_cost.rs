@@ -66,13 +66,9 @@ async fn measure(judge: &dyn Judge, call: &Call) {
         assert_eq!(ruling.fault, None);
     }
     times.sort_unstable();
-    let at = |share: f64| times[(times.len() as f64 * share) as usize].as_nanos();
-    println!(
-        "on-{:<8} p50 {} ns, p99 {} ns",
-        call.stage().hook().name(),
-        at(0.5),
-        at(0.99)
-    );
+    let at = |percent: usize| times[times.len() * percent / 100].as_nanos();
+    let hook = call.stage().hook().name();
+    println!("on-{hook:<8} p50 {} ns, p99 {} ns", at(50), at(99));
 }
 
 fn view() -> View {

@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 use pintle_policy::{
     AuthRuling, Call, Credentials, Fault, FaultKind, Hook, Hooks, Judge, Outcome, Ruling, Verdict, View,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::generation::{Generation, Loaded, Loader, digest};
 use crate::guest::Common;
 use crate::instance::{Answer, Question, Reply};
+use crate::scribe::Quota;
 use crate::{LoadError, PluginConfig, Source, Status, artifact, words};
 
 /// Where a plugin of which nothing is known is asked: from MAIL on, so that no mail passes without it, and not before,
@@ -40,6 +41,10 @@ pub struct Plugin {
     last_error: Mutex<Option<String>>,
     /// One at a time changes the generation.
     changing: tokio::sync::Mutex<()>,
+    /// Another generation serves than before.
+    pub(crate) changed: Notify,
+    /// Faults that are told: a plugin that is down must not fill the log as well.
+    told: Quota,
     durations: Vec<Histogram>,
 }
 
@@ -57,6 +62,8 @@ impl Plugin {
             faults: AtomicU64::new(0),
             last_error: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+            told: Quota::new(Instant::now()),
         }
     }
 
@@ -118,6 +125,7 @@ impl Plugin {
         if let Some(before) = before {
             before.retire();
         }
+        self.changed.notify_one();
         *self.last_error.lock() = None;
         tracing::info!(target: "pintle::plugin", plugin = %self.common.name, generation = number, version, "live");
         number
@@ -204,11 +212,19 @@ impl Plugin {
             "plugin" => self.common.name.to_string(), "hook" => hook.name(), "kind" => kind
         )
         .increment(1);
-        tracing::warn!(target: "pintle::plugin", plugin = %self.common.name, hook = hook.name(), kind, "{}", fault.text);
+        self.tell(hook, &fault);
         if fault.kind != FaultKind::NotLoaded {
             *self.last_error.lock() = Some(format!("on-{hook}: {} ({kind})", fault.text));
         }
         fault
+    }
+
+    fn tell(&self, hook: Hook, fault: &Fault) {
+        let (plugin, hook, kind) = (&*self.common.name, hook.name(), fault.kind.name());
+        if let Some(suppressed) = self.told.take(Instant::now()) {
+            let suppressed = (suppressed > 0).then_some(suppressed);
+            tracing::warn!(target: "pintle::plugin", plugin, hook, kind, suppressed, "{}", fault.text);
+        }
     }
 
     fn bad_answer(&self, hook: Hook, text: String) -> Fault {

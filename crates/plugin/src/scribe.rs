@@ -35,7 +35,7 @@ impl Quota {
     }
 
     /// Whether one more line may be written, and how many were not since the last.
-    fn take(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn take(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
         if state.bucket.take(1, BURST, RATE, now).is_ok() {
             return Some(std::mem::take(&mut state.suppressed));

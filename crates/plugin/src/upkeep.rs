@@ -92,6 +92,7 @@ async fn keep(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
         tokio::select! {
             _ = stopped.changed() => return,
             () = wanting => {}
+            () = plugin.changed.notified() => {}
             _ = sweep.tick() => tidy(&plugin),
         }
         tokio::select! {

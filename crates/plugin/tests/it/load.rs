@@ -283,3 +283,26 @@ async fn a_timer_has_no_session() {
     );
     plugins.shutdown().await;
 }
+
+#[tokio::test]
+async fn spare_instances_are_made_beside_the_mail() {
+    let mut plugin = unruly(json!({"rcpt": "by-recipient"}));
+    plugin.limits.min_idle = 3;
+    let (plugins, judge) = one(plugin).await;
+    let ready = async |wanted: usize| {
+        let reached = async {
+            while plugins.status()[0].idle != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reached)
+            .await
+            .unwrap();
+    };
+    ready(3).await;
+    let ruling = judge.judge(Call::Recipient(0), transaction(&["trap"])).await;
+    assert_eq!(ruling.fault.unwrap().kind, FaultKind::Trap);
+    ready(3).await;
+    plugins.shutdown().await;
+    assert_eq!(plugins.status()[0].idle, 0);
+}
