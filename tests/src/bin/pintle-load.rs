@@ -4,6 +4,8 @@
 //! that neither flatters the other. One thread serves all sessions; its own cost is small beside any server's. It sends
 //! to loopback alone.
 
+#![allow(clippy::print_stdout, reason = "whoever started it reads its standard output")]
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -4,6 +4,8 @@
 //! input, `taken N`; it ends when standard input does. With `--ids FILE` it appends the `X-Load-Id` of every message it
 //! has said 250 to, which is how a crash test finds out what has arrived. It shares no code with the gateway.
 
+#![allow(clippy::print_stdout, reason = "whoever started it reads its standard output")]
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
