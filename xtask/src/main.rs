@@ -5,8 +5,10 @@
 
 #![allow(clippy::print_stdout, reason = "chores talk to whoever ran them")]
 
+mod apt;
 mod bench;
 mod ci;
+mod clients;
 mod deny;
 mod plugins;
 mod run;
@@ -28,7 +30,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Find or install a toolchain that builds plugins
+    /// Find or install a toolchain that builds plugins; in CI also the mail clients that tests use
     Setup,
     /// Build all plugins of the repository into target/plugins
     Plugins,
@@ -54,7 +56,10 @@ enum Chore {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
-        Chore::Setup => setup::setup().map(drop),
+        Chore::Setup => {
+            clients::provide();
+            setup::setup().map(drop)
+        }
         Chore::Plugins => plugins::plugins().map(drop),
         Chore::Test { arguments } => test::test(&arguments),
         Chore::Sandbox { arguments } => sandbox::sandbox(&arguments),

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use pintle_guest_build::{Lack, Missing, Toolchain, WASM_TARGET};
 
-use crate::run::{Fault, command, run, run_at_most, step, succeeds};
+use crate::apt;
+use crate::run::{Fault, command, run_at_most, step};
 
 /// A download of some 30 MB, where there is a network at all.
 const RUSTUP_LIMIT: Duration = Duration::from_mins(3);
@@ -18,7 +19,7 @@ pub(crate) fn setup() -> Result<Toolchain, Fault> {
         return found();
     };
     step(format!("No toolchain for plugins yet. {missing}"));
-    if has("rustup") && add_target().is_ok() && Toolchain::find().is_ok() {
+    if apt::has("rustup") && add_target().is_ok() && Toolchain::find().is_ok() {
         return found();
     }
     if install_packages(&missing) && Toolchain::find().is_ok() {
@@ -53,23 +54,11 @@ fn add_target() -> Result<(), Fault> {
 /// False where apt-get cannot or need not help.
 fn install_packages(missing: &Missing) -> bool {
     let packages = packages(missing);
-    if packages.is_empty() || missing.0.contains(&Lack::Linkers) || !has("apt-get") {
+    if packages.is_empty() || missing.0.contains(&Lack::Linkers) {
         return false;
     }
-    let Some(privilege) = privilege() else {
-        println!("    apt-get needs root, and sudo asks for a password");
-        return false;
-    };
     step("Installing Debian's Rust for WebAssembly, which brings the standard library as source");
-    let install = ["install", "--yes", "--no-install-recommends"];
-    let steps = [vec!["update", "--quiet"], [&install[..], &packages].concat()];
-    steps.into_iter().all(|arguments| {
-        let words = [privilege, &["apt-get"], &arguments].concat();
-        let mut apt = command(words[0], &words[1..]);
-        run(apt.env("DEBIAN_FRONTEND", "noninteractive"))
-            .inspect_err(|fault| println!("    no: {fault}"))
-            .is_ok()
-    })
+    apt::install(&packages)
 }
 
 fn packages(missing: &Missing) -> Vec<&'static str> {
@@ -78,19 +67,6 @@ fn packages(missing: &Missing) -> Vec<&'static str> {
         Lack::Target | Lack::Linkers => None,
     };
     missing.0.iter().filter_map(package).collect()
-}
-
-/// The words before a command that make it run as root, or `None` where that takes a password.
-fn privilege() -> Option<&'static [&'static str]> {
-    let id = std::process::Command::new("id").arg("-u").output().ok()?;
-    if id.stdout.trim_ascii() == b"0" {
-        return Some(&[]);
-    }
-    succeeds(&mut command("sudo", &["-n", "true"])).then_some(&["sudo", "-n"])
-}
-
-fn has(program: &str) -> bool {
-    succeeds(&mut command(program, &["--version"]))
 }
 
 fn instruction(missing: &Missing) -> String {

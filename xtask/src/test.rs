@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use pintle_guest_build::{FRESH_COMPONENTS, Guest, guests, plugins_dir, target_dir};
 
-use crate::plugins;
 use crate::run::{Fault, cargo, run, step, succeeds};
+use crate::{clients, plugins};
 
 /// Sets up, builds the plugins and runs all tests; `arguments` go to the runner of the workspace's tests.
 pub(crate) fn test(arguments: &[String]) -> Result<(), Fault> {
     let start = Instant::now();
+    clients::provide();
     let components = plugins::plugins()?;
     step("Building the binary and the tests");
     // Scenarios run the binary; built together with the tests, both share one set of dependencies.
