@@ -2,7 +2,7 @@
 //!
 //! Deserialising with serde ends at the first wrong type, and an operator who mends ten mistakes in ten runs has wasted
 //! nine. So the document is parsed with spans, recovering from errors of form, and then read key by key against the
-//! [`schema`](crate::schema): what is wrong is noted with its place, and reading goes on with the default.
+//! [`crate::schema`]: what is wrong is noted with its place, and reading goes on with the default.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -1,8 +1,8 @@
 //! From the accepted socket to the durable message.
 //!
-//! Read one line of calls to follow a message: [`listener`] accepts a socket and takes a permit, [`connection`] moves
-//! bytes between the socket and the SMTP machine, [`stages`] puts the machine's questions to the policy chain and to the
-//! core's own laws, [`receive`] turns an accepted message into a commit. It never sees the queue: the spool tells the
+//! Read one line of calls to follow a message: `listener` accepts a socket and takes a permit, `connection` moves
+//! bytes between the socket and the SMTP machine, `stages` puts the machine's questions to the policy chain and to the
+//! core's own laws, `receive` turns an accepted message into a commit. It never sees the queue: the spool tells the
 //! relay side what has arrived.
 
 pub mod config;

@@ -1,7 +1,7 @@
 //! `cargo xtask tidy`: the house rules that no compiler checks, all violations at once, each with its place.
 //!
-//! Fences come from [`fences::FENCES`], the only copy of the table in docs/architecture.md that a machine reads. A
-//! violation that has to stay is listed in [`exceptions::EXCEPTIONS`] with its reason; one that is listed and no longer
+//! Fences come from `fences::FENCES`, the only copy of the table in docs/architecture.md that a machine reads. A
+//! violation that has to stay is listed in `exceptions::EXCEPTIONS` with its reason; one that is listed and no longer
 //! there is a violation too, so the list can only be as long as it must.
 
 mod exceptions;
