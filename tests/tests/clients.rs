@@ -33,7 +33,7 @@ async fn try_client(program: &str, command: impl FnOnce(SocketAddr, &Path) -> Co
     }
     let folder = TempDir::new().unwrap();
     let sink = Sink::start(Script::new()).await;
-    let gateway = Gateway::start(&configuration(folder.path(), sink.address(), example_plugin()));
+    let gateway = Gateway::start(&configuration(folder.path(), sink.address(), &example_plugin()));
     let file = folder.path().join("message");
     std::fs::write(&file, TEXT).unwrap();
     let mut command = command(gateway.address("inside"), &file);

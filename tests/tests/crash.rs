@@ -30,7 +30,7 @@ struct Book {
 async fn no_promised_message_is_lost_to_a_kill() {
     let folder = TempDir::new().unwrap();
     let sink = Sink::start(Script::new()).await;
-    let config = configuration(folder.path(), sink.address(), example_plugin());
+    let config = configuration(folder.path(), sink.address(), &example_plugin());
     let book = Arc::new(Book::default());
     for round in 0..ROUNDS {
         let gateway = Gateway::start(&config);
@@ -81,7 +81,8 @@ async fn client(book: &Book, address: SocketAddr) -> std::io::Result<()> {
         ask(&mut stream, "MAIL FROM:<a@x.example>\r\n", "250").await?;
         ask(&mut stream, "RCPT TO:<b@y.example>\r\n", "250").await?;
         ask(&mut stream, "DATA\r\n", "354").await?;
-        let body = "x".repeat(usize::try_from(number % 7 * 1_000).unwrap());
+        let body =
+            "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n".repeat(usize::try_from(number % 7 * 25).unwrap());
         ask(
             &mut stream,
             &format!("X-Number: {number}\r\nSubject: n\r\n\r\n{body}\r\n.\r\n"),

@@ -70,7 +70,7 @@ grants = ["everything"]
 #[test]
 fn check_is_content_with_what_runs() {
     let folder = TempDir::new().unwrap();
-    let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), example_plugin());
+    let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &example_plugin());
     let (code, out, err) = run(&["check", "-c", config.to_str().unwrap()], folder.path());
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("plugin example") && out.contains("good"), "{out}");
@@ -159,14 +159,14 @@ async fn a_hang_up_reloads_and_a_term_drains() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sandbox_captures_and_says_what_hooks_see() {
     let folder = TempDir::new().unwrap();
-    let mut child = Command::new(binary())
+    let child = Command::new(binary())
         .args(["sandbox", "--folder", "box", "--smtp", "127.0.0.1:0"])
         .args(["--submission", "127.0.0.1:0", "--submissions", "127.0.0.1:0"])
         .current_dir(folder.path())
         .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .spawn();
+    let mut child = Ends(child.unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap())
         .lines()
         .map(|line| line.unwrap());
     let address = lines
@@ -199,6 +199,14 @@ async fn the_sandbox_captures_and_says_what_hooks_see() {
         list.contains("<a@x.example> to b@anywhere.example") && list.contains("1 messages"),
         "{list}"
     );
-    child.kill().unwrap();
-    child.wait().unwrap();
+}
+
+/// A child that ends with the test, however that ends.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

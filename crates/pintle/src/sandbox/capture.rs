@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use pintle_admin::Captured as Entry;
 use pintle_mail::{EnhancedCode, HeaderBlock, Reply};
 use pintle_outbound::{Capture, Captured};
 
-use super::narrator;
+use super::narrator::Narrator;
 
 /// How much of a body is copied at a time, in octets.
 const COPY: usize = 256 * 1024;
@@ -18,13 +19,14 @@ const INDEX: &str = "index.jsonl";
 /// Writes messages into a folder.
 pub(crate) struct Folder {
     path: PathBuf,
+    narrator: Arc<Narrator>,
 }
 
 impl Folder {
     /// A folder of this path, made when it is missing.
-    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(path: PathBuf, narrator: Arc<Narrator>) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
-        Ok(Self { path })
+        Ok(Self { path, narrator })
     }
 
     async fn write(&self, captured: &Captured) -> io::Result<Entry> {
@@ -61,7 +63,7 @@ impl Capture for Folder {
         Box::pin(async move {
             match self.write(&captured).await {
                 Ok(entry) => {
-                    narrator::captured(&entry);
+                    self.narrator.captured(&entry);
                     Reply::new(
                         250,
                         EnhancedCode(2, 0, 0),

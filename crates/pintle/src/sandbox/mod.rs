@@ -55,10 +55,11 @@ async fn serve(options: Sandbox) -> Outcome {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let folder = capture::Folder::open(messages_beside(&settings.spool.folder))?;
+    let narrator = Arc::new(narrator::Narrator::default());
+    let folder = capture::Folder::open(messages_beside(&settings.spool.folder), Arc::clone(&narrator))?;
     let extras = Extras {
         config,
-        records: Arc::new(narrator::Narrator),
+        records: narrator,
         capture: Some(Arc::new(folder)),
     };
     let mut signals = Signals::new()?;

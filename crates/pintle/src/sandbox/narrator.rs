@@ -3,19 +3,31 @@
 //! Two sources feed it: the records that the gateway writes, and what plugins log. Both go to standard output, whole lines
 //! at a time, so that lines of two sessions never mix.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pintle_admin::Captured;
+use pintle_mail::QueueId;
 use pintle_record::{Record, Sink};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-/// Tells records.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Narrator;
+/// Tells records, and where messages have gone.
+#[derive(Debug, Default)]
+pub(crate) struct Narrator(Mutex<Order>);
+
+/// A delivery can be done before the reception is told, since both begin with the commit; told the other way round it
+/// would puzzle whoever reads it.
+#[derive(Debug, Default)]
+struct Order {
+    /// Receptions told whose delivery has not been.
+    told: HashSet<QueueId>,
+    /// Lines that wait for a reception to be told.
+    waiting: HashMap<QueueId, String>,
+}
 
 /// Tells what plugins log, and what the gateway warns of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,16 +38,32 @@ impl Sink for Narrator {
         if let Some(line) = tell(&record) {
             print(&line);
         }
+        if let Record::Reception(reception) = &record {
+            let mut order = self.order();
+            match order.waiting.remove(&reception.id) {
+                Some(line) => print(&line),
+                None => drop(order.told.insert(reception.id)),
+            }
+        }
     }
 }
 
-/// Tells where a message has gone.
-pub(crate) fn captured(entry: &Captured) {
-    print(&format!(
-        "  {} {}",
-        paint(Colour::Green, "captured "),
-        entry.file.display()
-    ));
+impl Narrator {
+    /// Tells where a message has gone.
+    pub(crate) fn captured(&self, entry: &Captured) {
+        let line = format!("  {} {}", paint(Colour::Green, "captured "), entry.file.display());
+        let mut order = self.order();
+        // Reports to senders were never received.
+        if entry.sender.is_null() || order.told.remove(&entry.id) {
+            print(&line);
+        } else {
+            order.waiting.insert(entry.id, line);
+        }
+    }
+
+    fn order(&self) -> MutexGuard<'_, Order> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<S: Subscriber> Layer<S> for PluginLines {
