@@ -26,6 +26,7 @@ pub(crate) struct Live {
     max_message: u64,
     pub(crate) hook: Option<Hook>,
     was: Option<View>,
+    /// With edits made; none until one is.
     now: Option<View>,
     edits: Vec<Edit>,
     /// How many of `edits` are made in `now`.
@@ -63,7 +64,7 @@ impl Live {
     /// A call begins.
     pub(crate) fn begin(&mut self, hook: Option<Hook>, view: Option<View>) {
         self.hook = hook;
-        self.now.clone_from(&view);
+        self.now = None;
         self.was = view;
         self.edits.clear();
         self.made = 0;
@@ -186,7 +187,11 @@ impl Live {
     /// The view with all edits made. Making them waits until somebody reads, since most hooks never read what they
     /// wrote, and the first edit of a shared part copies it.
     fn now(&mut self) -> Result<&View, HostError> {
-        let now = self.now.as_mut().ok_or_else(|| unavailable("the session"))?;
+        let was = self.was.as_ref().ok_or_else(|| unavailable("the session"))?;
+        if self.edits.is_empty() {
+            return Ok(was);
+        }
+        let now = self.now.get_or_insert_with(|| was.clone());
         if self.made < self.edits.len() {
             let fresh = self.edits[self.made..].to_vec();
             self.made = self.edits.len();

@@ -41,6 +41,8 @@ pub struct Plugin {
     last_error: Mutex<Option<String>>,
     /// One at a time changes the generation.
     changing: tokio::sync::Mutex<()>,
+    /// Held while one generation takes the other's place.
+    switching: Mutex<()>,
     /// Another generation serves than before.
     pub(crate) changed: Notify,
     /// Faults that are told: a plugin that is down must not fill the log as well.
@@ -62,6 +64,7 @@ impl Plugin {
             faults: AtomicU64::new(0),
             last_error: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            switching: Mutex::default(),
             changed: Notify::new(),
             told: Quota::new(Instant::now()),
         }
@@ -87,12 +90,18 @@ impl Plugin {
     /// Loads the component again and lets it serve; gives the new generation's number.
     pub(crate) async fn reload(&self, loader: &Loader) -> Result<u64, Vec<LoadError>> {
         let _changing = self.changing.lock().await;
-        let config = self.config();
-        match self.load(loader, &config).await.result {
-            Ok(generation) => Ok(self.go_live(generation)),
-            Err(errors) => {
-                self.not_live(&errors);
-                Err(errors)
+        loop {
+            let config = self.config();
+            match self.load(loader, &config).await.result {
+                Ok(generation) => {
+                    if let Some(number) = self.replace(generation, Some(&config)) {
+                        return Ok(number);
+                    }
+                }
+                Err(errors) => {
+                    self.not_live(&errors);
+                    return Err(errors);
+                }
             }
         }
     }
@@ -113,22 +122,30 @@ impl Plugin {
     }
 
     /// Lets a generation serve all calls that begin from now on.
-    pub(crate) fn go_live(&self, generation: Generation) -> u64 {
+    pub(crate) fn go_live(&self, generation: Generation) {
+        self.replace(generation, None);
+    }
+
+    /// The same, unless the configuration is another than the one that the generation was loaded with: what was loaded
+    /// with an older one must not take its place.
+    fn replace(&self, generation: Generation, loaded_with: Option<&Arc<PluginConfig>>) -> Option<u64> {
+        let _switching = self.switching.lock();
+        if loaded_with.is_some_and(|config| !Arc::ptr_eq(config, &self.config())) {
+            return None;
+        }
         let number = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let version = generation
             .manifest
             .as_ref()
-            .map_or("", |manifest| manifest.version.as_str())
-            .to_owned();
+            .map(|manifest| manifest.version.clone());
         self.config.store(Arc::clone(&generation.config));
-        let before = self.current.swap(Some(Arc::new(generation)));
-        if let Some(before) = before {
+        if let Some(before) = self.current.swap(Some(Arc::new(generation))) {
             before.retire();
         }
         self.changed.notify_one();
         *self.last_error.lock() = None;
         tracing::info!(target: "pintle::plugin", plugin = %self.common.name, generation = number, version, "live");
-        number
+        Some(number)
     }
 
     /// Tells why a version does not serve.

@@ -224,7 +224,7 @@ fn go_live(changes: Vec<Change>) -> Result<(), OpenError> {
     }
     for (plugin, result) in changes {
         match result {
-            Ok(generation) => drop(plugin.go_live(generation)),
+            Ok(generation) => plugin.go_live(generation),
             Err(errors) => plugin.not_live(&errors),
         }
     }

@@ -61,8 +61,8 @@ pub(crate) fn unruly(settings: Value) -> PluginConfig {
 /// Roomy enough for a loaded machine, tight enough for a test.
 pub(crate) fn limits() -> Limits {
     Limits {
-        wall: Duration::from_secs(5),
-        cpu: Duration::from_millis(200),
+        wall: Duration::from_secs(20),
+        cpu: Duration::from_secs(1),
         memory: 8 << 20,
         max_instances: 4,
         ..Limits::default()

@@ -137,7 +137,7 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         "exit" => std::process::exit(7),
         "eat" => eat(),
         "sleep" => std::thread::sleep(Duration::from_secs(3_600)),
-        "nap" => std::thread::sleep(Duration::from_millis(1)),
+        "nap" => std::thread::sleep(Duration::from_millis(600)),
         "flood" => (0..100_000).for_each(|n| info!("line {n}")),
         "print" => println!("hello from inside"),
         "note" => count_in_note()?,
