@@ -156,7 +156,7 @@ pub struct Sources {
 pub struct Sessions {
     /// At once for one next hop; below the 20 that Exchange takes from one source.
     pub per_hop: usize,
-    /// Deliveries under way in all.
+    /// Attempts under way in all; those that wait for a session or for the disk count.
     pub total: usize,
     /// Messages over one session before a new one is opened.
     pub messages: u32,
@@ -172,7 +172,7 @@ impl Default for Sessions {
     fn default() -> Self {
         Self {
             per_hop: 15,
-            total: 500,
+            total: 1_000,
             messages: 1_000,
             idle: Duration::from_secs(10),
             connect: Duration::from_secs(30),

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use pintle_mail::{EnhancedCode, Reply, TlsPolicy};
+use pintle_mail::{EnhancedCode, QueueId, Reply, TlsPolicy};
 use pintle_record::{Peer, Tls};
 use pintle_smtp::client::{Channel, Closed, Config as Speech, Limits, Owner, Session, Speaker};
 use pintle_tls::{ClientPolicy, HandshakeError, PeerFacts};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::link::{Io, Link, SetUp};
-use crate::plan::Target;
+use crate::plan::{Plan, Target};
 use crate::resolve::{self, Host, Way};
 use crate::shared::Shared;
 use crate::{Config, Endpoint};
@@ -64,6 +64,8 @@ impl Trouble {
 struct Opening<'a> {
     shared: &'a Shared,
     config: &'a Config,
+    /// For whom; others may use the session later.
+    id: QueueId,
     target: &'a Target,
     way: Way,
     /// Addresses that may still be tried.
@@ -72,8 +74,9 @@ struct Opening<'a> {
     last: Option<Trouble>,
 }
 
-/// Opens a session along this way.
-pub(crate) async fn open(shared: &Shared, config: &Config, target: &Target) -> Result<Box<Link>, Trouble> {
+/// Opens a session along the plan's way.
+pub(crate) async fn open(shared: &Shared, config: &Config, plan: &Plan) -> Result<Box<Link>, Trouble> {
+    let target = &plan.target;
     if let Some(name) = target
         .credentials
         .as_ref()
@@ -87,6 +90,7 @@ pub(crate) async fn open(shared: &Shared, config: &Config, target: &Target) -> R
     let opening = Opening {
         shared,
         config,
+        id: plan.id,
         target,
         left: way.addresses,
         way,
@@ -131,7 +135,7 @@ impl Opening<'_> {
     }
 
     fn note(&mut self, trouble: Trouble) {
-        tracing::debug!(next_hop = %self.target.next_hop, host = trouble.peer.host, address = ?trouble.peer.address,
+        tracing::debug!(queue_id = %self.id, next_hop = %self.target.next_hop, host = trouble.peer.host, address = ?trouble.peer.address,
             reply = %trouble.reply, "no session");
         let keep = self.last.as_ref().is_some_and(|last| {
             // One host that may work later outweighs any number that never will.
@@ -173,15 +177,15 @@ impl Opening<'_> {
         };
         match self.session(host, place, policy).await {
             Err(Failure::Tls(error)) if opportunistic => {
-                tracing::warn!(next_hop = %self.target.next_hop, host = host.name(), %place, %error,
+                tracing::warn!(queue_id = %self.id, next_hop = %self.target.next_hop, host = host.name(), %place, %error,
                     "TLS failed, going on in plain text");
                 self.shared
                     .pool
                     .remember_plain(&key, self.config.sessions.plain_memory);
                 let plain = self.session(host, place, TlsPolicy::None).await;
-                plain.map_err(|failure| failure.trouble(host, place))
+                plain.map_err(|failure| failure.trouble(self.id, host, place))
             }
-            result => result.map_err(|failure| failure.trouble(host, place)),
+            result => result.map_err(|failure| failure.trouble(self.id, host, place)),
         }
     }
 
@@ -317,7 +321,7 @@ enum Failure {
 impl Failure {
     /// Never final: a host that refuses us today may be mended, and only a reply to a recipient or to the message itself
     /// speaks about the message.
-    fn trouble(self, host: &Host, place: &Place) -> Trouble {
+    fn trouble(self, id: QueueId, host: &Host, place: &Place) -> Trouble {
         let name = host.name();
         let peer = peer(host, place);
         let reply = match self {
@@ -330,7 +334,7 @@ impl Failure {
             Self::Tls(why) => ours(EnhancedCode(4, 7, 5), format!("{name} [{place}]: {why}")),
             Self::Closed(why) => {
                 if why.owner() == Owner::Operator {
-                    tracing::error!(host = name, %place, %why, "the next hop does not serve us as we are configured");
+                    tracing::error!(queue_id = %id, host = name, %place, %why, "the next hop does not serve us as we are configured");
                 }
                 return Trouble::closed(&why, peer);
             }

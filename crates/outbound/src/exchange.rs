@@ -61,7 +61,8 @@ enum Age {
 }
 
 async fn open_and_send(shared: &Shared, config: &Config, plan: &Plan, slot: Slot) -> Exchange {
-    let link = match connect::open(shared, config, &plan.target).await {
+    // Boxed, since sessions are seldom opened and every attempt would carry the room for it.
+    let link = match Box::pin(connect::open(shared, config, plan)).await {
         Ok(link) => link,
         Err(trouble) => {
             slot.fail(&trouble);
@@ -82,7 +83,7 @@ async fn send(
     mut link: Box<Link>,
     age: Age,
 ) -> Result<Answer, Trouble> {
-    let sent = link.send(plan.transaction(), &plan.head, &plan.body).await;
+    let sent = link.send(plan).await;
     let peer = link.peer();
     let delivery = match sent {
         Sent::Done(delivery) if age == Age::Used && is_stale(&delivery) => {

@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Retry(Vec<QueueId>, oneshot::Sender<usize>),
     /// These stay where they are.
     Hold(Vec<QueueId>, oneshot::Sender<usize>),
+    /// These may go again.
+    Release(Vec<QueueId>, oneshot::Sender<usize>),
     /// These are settled.
     Forget(Vec<QueueId>, oneshot::Sender<usize>),
     /// The queue in numbers.
@@ -138,13 +140,15 @@ impl Handle {
     pub async fn release(&self, which: Select) -> Result<usize, OperateError> {
         let ids = self.ids(which).await?;
         for &id in &ids {
-            // The spool announces a released message as an arrival, which is how the runner hears of it.
             self.shared.spool.release(id).await?;
             tracing::info!(queue_id = %id, "released");
             let time = self.shared.clock.now();
             self.shared.records.record(Record::Release(Release { time, id }));
         }
-        Ok(ids.len())
+        let count = ids.len();
+        // The runner is told as well, lest an announcement that met an attempt under way be lost on it.
+        self.ask(|answer| Command::Release(ids, answer)).await?;
+        Ok(count)
     }
 
     /// Fails all recipients of messages that are not done, and reports it to the senders. Gives how many messages.

@@ -12,9 +12,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use pintle_mail::Body;
 use pintle_record::Peer;
-use pintle_smtp::client::{Closed, Delivery, Event, Session, Step, Transaction};
+use pintle_smtp::client::{Closed, Delivery, Event, Session, Step};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
+
+use crate::plan::Plan;
 
 /// How much of a body is asked of the store at once.
 const PIECE: usize = 64 * 1024;
@@ -119,23 +121,18 @@ impl Link {
     }
 
     /// Sends one message.
-    pub(crate) async fn send(
-        &mut self,
-        transaction: Transaction,
-        head: &Bytes,
-        body: &Arc<dyn Body>,
-    ) -> Sent {
+    pub(crate) async fn send(&mut self, plan: &Plan) -> Sent {
         if let Err(why) = self.become_ready().await {
             return Sent::Closed(why);
         }
-        if self.machine.send(transaction, Instant::now()).is_err() {
+        if self.machine.send(plan.transaction(), Instant::now()).is_err() {
             return Sent::Closed(Closed::Lost(Step::Idle));
         }
         self.used += 1;
-        let mut feed = Feed::new(head, body);
+        let mut feed = Feed::new(&plan.head, &plan.body);
         loop {
             match self.event().await {
-                Event::NeedBody => self.feed(&mut feed).await,
+                Event::NeedBody => self.feed(plan, &mut feed).await,
                 Event::Done(delivery) => return Sent::Done(delivery),
                 // The machine promises Done before Closed; were it to break the promise, nothing would be lost.
                 Event::Closed(why) => return Sent::Closed(why),
@@ -154,14 +151,14 @@ impl Link {
         Ok(())
     }
 
-    async fn feed(&mut self, feed: &mut Feed<'_>) {
+    async fn feed(&mut self, plan: &Plan, feed: &mut Feed<'_>) {
         let piece = feed.next().await;
         let now = Instant::now();
         match piece {
             Ok(Some(piece)) => self.machine.body(piece, now),
             Ok(None) => self.machine.end_of_body(now),
             Err(error) => {
-                tracing::error!(%error, "a message cannot be sent");
+                tracing::error!(queue_id = %plan.id, %error, "a message cannot be sent");
                 self.machine.abandon();
             }
         }

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{Again, Due, HopSign, Job, JobId, Next, Queue, Report, Selector};
-use pintle_spool::{Waiting, WaitingRecipient};
+use pintle_spool::{SpoolError, Waiting, WaitingRecipient};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
 
@@ -31,6 +31,8 @@ const PAGE: usize = 1_000;
 const BATCH: usize = 256;
 /// How often idle sessions are looked through and gauges are set.
 const TICK: Duration = Duration::from_secs(1);
+/// How long to wait before a spool that could not be read is asked again.
+const RECOVER_AGAIN: Duration = Duration::from_secs(10);
 /// How long a polite end of idle sessions may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -114,7 +116,8 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
     (Handle { shared, commands }, runner)
 }
 
-/// Reads what is pending, page by page, while deliveries have begun already.
+/// Reads what is pending, page by page, while deliveries have begun already. A spool that cannot be read is asked again:
+/// what lies in it was promised.
 async fn recover(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Option<Finished> {
     let mut after = None;
     loop {
@@ -125,9 +128,11 @@ async fn recover(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Opti
                 // An error means that the runner has ended.
                 pages.send(page).await.ok()?;
             }
+            Err(SpoolError::Closed) => return None,
             Err(error) => {
-                tracing::error!(%error, "cannot read what is pending in the spool; it stays there until a restart");
-                return None;
+                tracing::error!(%error, "cannot read what is pending in the spool; trying again");
+                let at = shared.clock.now().plus(RECOVER_AGAIN);
+                shared.clock.sleep_until(at).await;
             }
         }
     }
@@ -275,6 +280,9 @@ impl Runner {
             }
             Command::Hold(ids, answer) => {
                 let _ = answer.send(self.for_jobs(&ids, Queue::hold));
+            }
+            Command::Release(ids, answer) => {
+                let _ = answer.send(self.for_jobs(&ids, |queue, which| queue.release(which, now)));
             }
             Command::Forget(ids, answer) => {
                 let _ = answer.send(self.for_jobs(&ids, Queue::remove));

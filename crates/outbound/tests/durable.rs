@@ -1,0 +1,90 @@
+//! Deliveries over the engine that the product uses: what was accepted is delivered, across restarts too.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "what is not there fails the test, and the place is told"
+)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{MINUTE, World, letter, to_relay};
+use pintle_outbound::Config;
+use pintle_spool::{Embedded, EmbeddedConfig, Memory, Spool};
+use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, TempDir, within};
+
+fn open(folder: &TempDir) -> Arc<dyn Spool> {
+    Arc::new(Embedded::open(&EmbeddedConfig::new(folder.path())).unwrap())
+}
+
+fn world(spool: &Arc<dyn Spool>, config: Config) -> World {
+    let spool = Arc::clone(spool);
+    World::over(Arc::new(Memory::new()), config, StaticResolver::new(), |parts| {
+        parts.spool = spool;
+    })
+}
+
+async fn empty(world: &World) {
+    within("the spool to be empty", async {
+        while world.handle.counts().await.unwrap().spool.messages > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Both from memory and, with nothing kept there, from disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_message_arrives_once_and_whole() {
+    for kept in [0, 1_000_000] {
+        let folder = TempDir::new().unwrap();
+        let sink = Sink::start(Script::new()).await;
+        let mut config = to_relay(&[sink.address()]);
+        config.recent.message = kept;
+        let spool = open(&folder);
+        let world = world(&spool, config);
+        for _ in 0..50 {
+            world.mail(&["bob@example.net", "carl@example.net"]).await;
+        }
+        let got = sink.wait_for(50).await;
+        empty(&world).await;
+        assert!(
+            got.iter()
+                .all(|transaction| transaction.text() == letter(&[]).text())
+        );
+        assert_eq!(sink.log().count("DATA"), 50);
+        within("the drain", world.outbound.drain(MINUTE)).await;
+        spool.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_takes_up_what_was_left() {
+    let folder = TempDir::new().unwrap();
+    let sink =
+        Sink::start(Script::new().on_line(Step::Rcpt, "carl@", Act::Reply("450 4.2.1 later".into()))).await;
+    let spool = open(&folder);
+    let before = world(&spool, to_relay(&[sink.address()]));
+    for _ in 0..10 {
+        before.mail(&["bob@example.net", "carl@example.net"]).await;
+    }
+    before.log.wait_for("deferral", 10).await;
+    within("the drain", before.outbound.drain(MINUTE)).await;
+    spool.close().await.unwrap();
+    drop(spool);
+
+    sink.follow(Script::new());
+    let spool = open(&folder);
+    let after = world(&spool, to_relay(&[sink.address()]));
+    after.clock.advance(MINUTE);
+    let got = sink.wait_for(20).await;
+    assert!(
+        got[10..]
+            .iter()
+            .all(|transaction| transaction.recipients() == ["carl@example.net"])
+    );
+    empty(&after).await;
+    within("the drain", after.outbound.drain(MINUTE)).await;
+    spool.close().await.unwrap();
+}
