@@ -22,7 +22,7 @@ use crate::stages::{self, Ruled, Ruling, Staged};
 /// Makes the attempt. Whatever happens, the job comes back.
 pub(crate) async fn run(shared: Arc<Shared>, attempt: Attempt) -> Option<Finished> {
     let config = shared.config.load_full();
-    let stored = match shared.message(attempt.message).await {
+    let stored = match shared.spool.load(attempt.message).await {
         Ok(stored) => stored,
         Err(error) => return Some(unreadable(&attempt, &error)),
     };
@@ -261,10 +261,6 @@ impl Trying<'_> {
             Err(error) => {
                 tracing::error!(queue_id = %self.stored.id, %error, "an attempt's outcome cannot be stored");
             }
-        }
-        // What was remembered of the commit no longer tells how the recipients stand.
-        if !report.remaining.is_empty() {
-            self.shared.recent.forget(self.stored.id);
         }
         self.finished(report)
     }

@@ -43,8 +43,6 @@ pub struct Config {
     pub retry: RetryPolicy,
     /// Reports to senders.
     pub reports: Reports,
-    /// Messages kept in memory between their commit and their first attempt.
-    pub recent: Recent,
 }
 
 impl Config {
@@ -66,7 +64,6 @@ impl Config {
             transfer: Transfer::default(),
             retry: RetryPolicy::default(),
             reports: Reports::default(),
-            recent: Recent::default(),
         }
     }
 
@@ -198,24 +195,6 @@ impl Default for Reports {
             from: None,
             from_name: "Mail Delivery System".to_owned(),
             return_limit: 64 * 1024,
-        }
-    }
-}
-
-/// Messages kept in memory between their commit and their first attempt, so that the store is not read for them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recent {
-    /// All of them together, in octets; beyond it the oldest are read from the store again.
-    pub total: u64,
-    /// The largest that is kept, in octets.
-    pub message: u64,
-}
-
-impl Default for Recent {
-    fn default() -> Self {
-        Self {
-            total: 64 * 1024 * 1024,
-            message: 1024 * 1024,
         }
     }
 }

@@ -25,7 +25,6 @@ mod exchange;
 mod handle;
 mod link;
 mod plan;
-mod recent;
 mod resolve;
 mod reuse;
 mod route;
@@ -43,8 +42,8 @@ use tokio::task::JoinHandle;
 pub use capture::{Capture, Captured};
 pub use clock::{Clock, Dice, SystemClock, dice};
 pub use config::{
-    Config, Credentials, EightBit, Mx, Protocol, Recent, Relay, Reports, RetryPolicy, Sessions, Sources,
-    Timeouts, Transfer,
+    Config, Credentials, EightBit, Mx, Protocol, Relay, Reports, RetryPolicy, Sessions, Sources, Timeouts,
+    Transfer,
 };
 pub use endpoint::{Endpoint, EndpointError};
 pub use handle::{Counts, Handle, OperateError, Select};
@@ -77,8 +76,7 @@ impl Outbound {
         self.handle.clone()
     }
 
-    /// The spool as others must use it: what is committed through it is delivered without being read back from disk. What
-    /// is committed past it is delivered all the same.
+    /// The spool that is delivered from: what is committed to it goes out.
     #[must_use]
     pub fn spool(&self) -> Arc<dyn Spool> {
         Arc::clone(&self.handle.shared.spool)

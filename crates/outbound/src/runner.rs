@@ -17,7 +17,6 @@ use tokio::task::JoinSet;
 use crate::attempt;
 use crate::handle::{Command, Handle};
 use crate::link::Link;
-use crate::recent::{RecentMail, RecentSpool};
 use crate::reuse::Pool;
 use crate::shared::{Parts, Shared};
 use crate::{Config, bounce};
@@ -81,22 +80,16 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         mpsc::unbounded_channel().1
     });
     let queue = Queue::new(queue_config(&config));
-    let recent = Arc::new(RecentMail::new(config.recent));
-    let spool = RecentSpool {
-        engine: parts.spool,
-        recent: Arc::clone(&recent),
-    };
     let shared = Arc::new(Shared {
         config: ArcSwap::from_pointee(config),
         tls: ArcSwap::from_pointee(parts.tls),
-        spool: Arc::new(spool),
+        spool: parts.spool,
         resolver: parts.resolver,
         chain: parts.chain,
         records: parts.records,
         capture: parts.capture,
         clock: parts.clock,
         dice: parts.dice,
-        recent,
         pool: Pool::default(),
     });
     let (pages, pending) = mpsc::channel(2);
@@ -266,7 +259,6 @@ impl Runner {
             jobs.get_mut().retain(|id| *id != job);
             if jobs.get().is_empty() {
                 jobs.remove();
-                self.shared.recent.forget(message);
             }
         }
     }
@@ -289,7 +281,6 @@ impl Runner {
                 // Those under way are known by their job alone from now on.
                 for id in ids {
                     self.jobs.remove(&id);
-                    self.shared.recent.forget(id);
                 }
             }
             Command::Count(answer) => {

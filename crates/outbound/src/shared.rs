@@ -7,10 +7,9 @@ use pintle_dns::Resolver;
 use pintle_mail::QueueId;
 use pintle_policy::Chain;
 use pintle_record::{NoRecords, Record, Sink};
-use pintle_spool::{Hold, Spool, SpoolError, Stored};
+use pintle_spool::{Hold, Spool};
 use pintle_tls::ClientTls;
 
-use crate::recent::RecentMail;
 use crate::reuse::Pool;
 use crate::{Capture, Clock, Config, Dice, SystemClock, clock};
 
@@ -62,19 +61,10 @@ pub(crate) struct Shared {
     pub(crate) capture: Option<Arc<dyn Capture>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Dice,
-    pub(crate) recent: Arc<RecentMail>,
     pub(crate) pool: Pool,
 }
 
 impl Shared {
-    /// The message: from memory when it has just come, from the spool otherwise.
-    pub(crate) async fn message(&self, id: QueueId) -> Result<Arc<Stored>, SpoolError> {
-        match self.recent.get(id) {
-            Some(stored) => Ok(stored),
-            None => self.spool.load(id).await.map(Arc::new),
-        }
-    }
-
     pub(crate) fn new_id(&self) -> QueueId {
         QueueId::new(self.clock.now(), (self.dice)())
     }

@@ -37,13 +37,13 @@ async fn empty(world: &World) {
 /// Both from memory and, with nothing kept there, from disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_message_arrives_once_and_whole() {
-    for kept in [0, 1_000_000] {
+    for warm in [0, 1_000_000] {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(Script::new()).await;
-        let mut config = to_relay(&[sink.address()]);
-        config.recent.message = kept;
-        let spool = open(&folder);
-        let world = world(&spool, config);
+        let mut engine = EmbeddedConfig::new(folder.path());
+        engine.warm = warm;
+        let spool = Arc::new(Embedded::open(&engine).unwrap()) as Arc<dyn Spool>;
+        let world = world(&spool, to_relay(&[sink.address()]));
         for _ in 0..50 {
             world.mail(&["bob@example.net", "carl@example.net"]).await;
         }

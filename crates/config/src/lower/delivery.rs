@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pintle_mail::TlsPolicy;
 use pintle_outbound::{
-    Config, Credentials, EightBit, Endpoint, Mx, Protocol, Recent, Relay, Reports, RetryPolicy, Route,
-    RouteTable, Sessions, Sources, Timeouts, Transfer,
+    Config, Credentials, EightBit, Endpoint, Mx, Protocol, Relay, Reports, RetryPolicy, Route, RouteTable,
+    Sessions, Sources, Timeouts, Transfer,
 };
 
 use super::unique;
@@ -61,10 +61,6 @@ pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
         transfer: section.get("transfer"),
         retry: retry(&queue),
         reports: reports(&root.table("reports")),
-        recent: Recent {
-            total: queue.get::<Size>("recent_memory").0,
-            message: queue.get::<Size>("recent_message").0,
-        },
         ..Config::new(hostname)
     }
 }

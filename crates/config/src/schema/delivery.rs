@@ -180,16 +180,6 @@ pub(super) static SECTIONS: &[Section] = &[
                 "\"4h\"",
                 "The age at which its sender is warned once.",
             ),
-            key::<Size>(
-                "recent_memory",
-                "\"64MiB\"",
-                "Memory for messages between their commit and their first attempt.",
-            ),
-            key::<Size>(
-                "recent_message",
-                "\"1MiB\"",
-                "The largest message that is kept there.",
-            ),
         ],
     },
     Section {

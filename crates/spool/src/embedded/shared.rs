@@ -38,8 +38,10 @@ impl Shared {
             totals.bytes += size;
             totals.held += u64::from(message.entry.hold.is_some());
         }
-        self.announce(|| Waiting::new(message.id, &message.entry, size, &fresh(&message.entry)));
+        let waiting = Waiting::new(message.id, &message.entry, size, &fresh(&message.entry));
+        // Warm first: whoever hears of it comes at once.
         self.warm.insert(message);
+        self.announce(|| waiting);
     }
 
     /// A message has gone.
