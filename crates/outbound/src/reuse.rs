@@ -61,20 +61,21 @@ impl Pool {
         let Ok(permit) = Arc::clone(&lane.slots).acquire_owned().await else {
             return Turn::Closed;
         };
-        let failed = lane.failed.lock().clone();
-        if let Some((at, trouble)) = failed
-            && at >= asked
-        {
-            return Turn::Failed(trouble);
-        }
         let slot = Slot {
             lane,
             _permit: permit,
         };
+        // A session at rest is worth more than the news that another could not be opened.
         while let Some(mut link) = slot.take_idle() {
             if link.is_alive() {
                 return Turn::Reuse(slot, link);
             }
+        }
+        let failed = slot.lane.failed.lock().clone();
+        if let Some((at, trouble)) = failed
+            && at >= asked
+        {
+            return Turn::Failed(trouble);
         }
         Turn::Open(slot)
     }
@@ -163,6 +164,7 @@ impl Lane {
 impl Slot {
     /// Lets the session rest, and the next one take its turn. Gives it back where no session rests any more.
     pub(crate) fn give_back(self, link: Box<Link>) -> Option<Box<Link>> {
+        *self.lane.failed.lock() = None;
         let mut idle = self.lane.idle.lock();
         if self.lane.ended.load(Ordering::Acquire) {
             return Some(link);
