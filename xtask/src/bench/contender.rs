@@ -139,7 +139,7 @@ fn configuration(folder: &Path, sink: SocketAddr, plugin: Option<&Path>) -> Stri
         r#"hostname = "bench.example"
 
 [spool]
-folder = "{folder}/spool"
+dir = "{folder}/spool"
 
 [admin]
 socket = "{folder}/admin.sock"
@@ -149,8 +149,11 @@ format = "json"
 level = "info"
 
 [[listener]]
-name = "mx"
+name = "load"
+kind = "relay"
 addresses = ["127.0.0.1:0"]
+tls = "none"
+max_per_trusted_address = 10000
 trusted = ["127.0.0.0/8"]
 
 [relays.sink]
