@@ -1,6 +1,7 @@
 //! What can be asked of the committer, and the queue in which it waits.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use pintle_mail::{Body, Bytes, NextHop, QueueId};
@@ -13,6 +14,9 @@ use crate::{Hold, NewMessage, Receipt, Settled, Settlement, SpoolError};
 const BATCH: usize = 256;
 /// The most octets in one batch.
 const BATCH_OCTETS: u64 = 16 * 1024 * 1024;
+/// How long outcomes wait for a commit to share its sync. A client that sends one message after the other is back with
+/// the next within this time, and would otherwise wait for the sync of the last one's outcome before its own.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// Where the answer goes. Nobody may be waiting any more; the work is done all the same.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
@@ -102,6 +106,8 @@ impl Inbox {
             }
             self.wake.wait(&mut state);
         }
+        let until = Instant::now() + LINGER;
+        while state.is_patient() && !self.wake.wait_until(&mut state, until).timed_out() {}
         let count = state.batch();
         Some(state.waiting.drain(..count).collect())
     }
@@ -126,6 +132,13 @@ impl Inbox {
 }
 
 impl State {
+    /// Whether nobody who waits would rather have his own sync at once: a client is told 250 after it, an outcome only
+    /// leaves the queue.
+    fn is_patient(&self) -> bool {
+        let patient = |operation: &Operation| matches!(operation, Operation::Settle(settlement, _) if settlement.children.is_empty());
+        !self.closed && self.waiting.len() < BATCH && self.waiting.iter().all(patient)
+    }
+
     /// How many of the waiting operations make one batch: at least one, and bounded both in number and in octets.
     fn batch(&self) -> usize {
         let mut octets = 0;
