@@ -29,13 +29,18 @@ struct Order {
     waiting: HashMap<QueueId, String>,
 }
 
+/// Plugin and hook of the line printed last: a plugin that has just said something need not be quoted with `next` too.
+static SPOKE_LAST: Mutex<Option<(String, String)>> = Mutex::new(None);
+
 /// Tells what plugins log, and what the gateway warns of.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PluginLines;
 
 impl Sink for Narrator {
     fn record(&self, record: Record) {
-        if let Some(line) = tell(&record) {
+        if is_news(&record)
+            && let Some(line) = tell(&record)
+        {
             print(&line);
         }
         if let Record::Reception(reception) = &record {
@@ -51,7 +56,7 @@ impl Sink for Narrator {
 impl Narrator {
     /// Tells where a message has gone.
     pub(crate) fn captured(&self, entry: &Captured) {
-        let line = format!("  {} {}", paint(Colour::Green, "captured "), entry.file.display());
+        let line = format!("  {} {}", label(Colour::Green, "captured"), entry.file.display());
         let mut order = self.order();
         // Reports to senders were never received.
         if entry.sender.is_null() || order.told.remove(&entry.id) {
@@ -73,10 +78,11 @@ impl<S: Subscriber> Layer<S> for PluginLines {
         event.record(&mut said);
         if metadata.target() == "pintle::plugin" {
             print(&said.as_plugin_line());
+            *SPOKE_LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some((said.plugin, said.hook));
         } else if *metadata.level() <= Level::WARN {
             print(&format!(
                 "  {} {} {}",
-                paint(Colour::Red, "warning  "),
+                label(Colour::Red, "warning"),
                 said.message,
                 said.rest.trim_end()
             ));
@@ -98,7 +104,7 @@ impl Said {
         let hook = if self.hook.is_empty() { "load" } else { &self.hook };
         format!(
             "  {} {}: {}",
-            paint(Colour::Blue, &format!("{hook:<9}")),
+            label(Colour::Blue, hook),
             self.plugin,
             self.message
         )
@@ -124,6 +130,16 @@ impl Visit for Said {
     }
 }
 
+/// No opinion is worth a line only from a plugin that has said nothing else.
+fn is_news(record: &Record) -> bool {
+    let Record::PluginVerdict(verdict) = record else {
+        return true;
+    };
+    let spoke = SPOKE_LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let by_same = |(plugin, hook): &(String, String)| *plugin == verdict.plugin && *hook == verdict.hook;
+    verdict.verdict != "next" || !spoke.as_ref().is_some_and(by_same)
+}
+
 fn tell(record: &Record) -> Option<String> {
     Some(match record {
         Record::Reception(reception) => {
@@ -135,7 +151,7 @@ fn tell(record: &Record) -> Option<String> {
             };
             format!(
                 "  {} {} from <{}> to {}, {} octets{how}",
-                paint(Colour::Green, "accepted "),
+                label(Colour::Green, "accepted"),
                 reception.id,
                 reception.sender,
                 to.join(", "),
@@ -150,28 +166,28 @@ fn tell(record: &Record) -> Option<String> {
                 .unwrap_or_default();
             format!(
                 "  {} at {}: {}{by}",
-                paint(Colour::Red, "refused  "),
+                label(Colour::Red, "refused"),
                 rejection.stage,
                 rejection.reply
             )
         }
         Record::Discard(discard) => format!(
             "  {} {} at {}",
-            paint(Colour::Red, "discarded"),
+            label(Colour::Red, "discarded"),
             discard.id,
             discard.stage
         ),
         Record::PluginVerdict(verdict) => {
             format!(
                 "  {} {}: {}",
-                paint(Colour::Blue, &format!("{:<9}", verdict.hook)),
+                label(Colour::Blue, &verdict.hook),
                 verdict.plugin,
                 verdict.verdict
             )
         }
         Record::PluginFault(fault) => format!(
             "  {} {}: {} at {}: {}; so the answer is {}",
-            paint(Colour::Red, "fault    "),
+            label(Colour::Red, "fault"),
             fault.plugin,
             fault.kind,
             fault.hook,
@@ -184,15 +200,11 @@ fn tell(record: &Record) -> Option<String> {
                 .as_deref()
                 .or(hold.reason.as_deref())
                 .unwrap_or("held");
-            format!(
-                "  {} {} in quarantine {why}",
-                paint(Colour::Red, "held     "),
-                hold.id
-            )
+            format!("  {} {} in quarantine {why}", label(Colour::Red, "held"), hold.id)
         }
         Record::Deferral(deferral) => format!(
             "  {} {} for {}: {}; again at {}",
-            paint(Colour::Red, "deferred "),
+            label(Colour::Red, "deferred"),
             deferral.job.id,
             deferral.job.recipient,
             deferral.reply,
@@ -200,7 +212,7 @@ fn tell(record: &Record) -> Option<String> {
         ),
         Record::Bounce(bounce) => format!(
             "  {} {} for {}: {}",
-            paint(Colour::Red, "failed   "),
+            label(Colour::Red, "failed"),
             bounce.job.id,
             bounce.job.recipient,
             bounce.reply
@@ -214,6 +226,11 @@ enum Colour {
     Green,
     Red,
     Blue,
+}
+
+/// The first word of a line, as wide as the longest hook's name.
+fn label(colour: Colour, word: &str) -> String {
+    paint(colour, &format!("{word:<15}"))
 }
 
 /// The word in colour, on a terminal that wants it (<https://no-color.org>).
@@ -234,5 +251,6 @@ fn paint(colour: Colour, word: &str) -> String {
 
 /// A line that cannot be written, to a pipe whose reader has gone, is nobody's loss.
 fn print(line: &str) {
+    *SPOKE_LAST.lock().unwrap_or_else(PoisonError::into_inner) = None;
     let _ = writeln!(std::io::stdout(), "{line}");
 }
