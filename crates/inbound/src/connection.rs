@@ -168,16 +168,21 @@ impl Connection {
             timer,
             ..
         } = self;
-        timer.arm(session.poll_timeout());
+        // A client that sends without a pause would otherwise keep the clock and the drain from ever being looked at:
+        // its reads are always ready, and they come first since they nearly always are what there is.
+        if phase.has_changed().unwrap_or(true) {
+            return Ok(Woken::Phase(latest(phase)));
+        }
+        let deadline = session.poll_timeout();
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Ok(Woken::Timer);
+        }
+        timer.arm(deadline);
         tokio::select! {
             biased;
             read = read(session, stream) => read.map(Woken::Read),
             () = timer.fired() => Ok(Woken::Timer),
-            changed = phase.changed() => {
-                // A sender that is gone means that the gateway is going.
-                let phase = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Aborting };
-                Ok(Woken::Phase(phase))
-            }
+            _ = phase.changed() => Ok(Woken::Phase(latest(phase))),
         }
     }
 
@@ -219,6 +224,15 @@ impl Connection {
     async fn close(&mut self) -> io::Result<()> {
         let _ = tokio::time::timeout(Duration::from_secs(5), self.stream.shutdown()).await;
         Ok(())
+    }
+}
+
+/// The phase now. A sender that is gone means that the gateway is going.
+fn latest(phase: &mut watch::Receiver<Phase>) -> Phase {
+    if phase.has_changed().is_ok() {
+        *phase.borrow_and_update()
+    } else {
+        Phase::Aborting
     }
 }
 

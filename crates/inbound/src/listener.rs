@@ -27,6 +27,8 @@ use crate::permits::{Crowded, Permits};
 const BACKLOG: i32 = 1_024;
 /// How long to leave a listener alone that cannot accept, for want of file descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a session may take to end once it has been told to.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The receiving side, running.
 pub struct Inbound {
@@ -238,7 +240,18 @@ impl Acceptor {
             }
         }
         drop(socket);
-        while sessions.join_next().await.is_some() {}
+        let finished = tokio::select! {
+            () = async { while sessions.join_next().await.is_some() {} } => true,
+            () = overdue(&mut self.phase) => false,
+        };
+        if !finished {
+            tracing::warn!(
+                listener = self.listener.name,
+                sessions = sessions.len(),
+                "sessions cut off"
+            );
+            sessions.shutdown().await;
+        }
     }
 
     fn begin(&self, stream: TcpStream, client: SocketAddr, sessions: &mut JoinSet<()>) {
@@ -269,6 +282,14 @@ impl Acceptor {
             .increment(1);
         let _ = stream.try_write(why);
     }
+}
+
+/// Ends when sessions have been told to go and have had the time to say so. One that waits for its client to read, or for
+/// a slow judge, must not keep the gateway from ending; what it has committed is safe, and nothing else was promised.
+async fn overdue(phase: &mut watch::Receiver<Phase>) {
+    // An error means that nobody is left to tell them.
+    let _ = phase.wait_for(|phase| *phase == Phase::Aborting).await;
+    tokio::time::sleep(LAST_WORDS).await;
 }
 
 fn bind(listener: &str, address: SocketAddr) -> Result<TcpListener, StartError> {

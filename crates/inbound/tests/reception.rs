@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use pintle_smtp::server::{self, Extension};
 use pintle_spool::{Health, Memory, Spool, Stored};
 use pintle_testkit::{Client, TestCa};
 use pintle_tls::{CertificateSource, ServerConfig, ServerTls};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 /// A gateway without its sending half.
 struct Gate {
@@ -146,8 +149,12 @@ fn gate(listener: ListenerConfig, judges: Vec<Arc<dyn Judge>>) -> Gate {
 }
 
 impl Gate {
+    fn address(&self) -> SocketAddr {
+        self.inbound.addresses()[0].1
+    }
+
     async fn client(&self) -> Client {
-        Client::connect(self.inbound.addresses()[0].1).await
+        Client::connect(self.address()).await
     }
 
     /// The one message in the spool, if there is one: its header and body as text.
@@ -398,4 +405,48 @@ async fn a_drain_lets_transactions_finish() {
     busy.expect(421).await;
     drain.await.unwrap();
     assert_eq!(spool.claim(None, 10).await.unwrap().len(), 1);
+}
+
+/// A client that sends, and sends, and reads nothing; ends when the gateway has closed on it, or reads no more either.
+async fn flood(address: SocketAddr, opening: &str, more: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let block = more.repeat(10_000);
+    let mut sent = socket.write_all(opening.as_bytes()).await;
+    while sent.is_ok() {
+        let write = tokio::time::timeout(Duration::from_secs(10), socket.write_all(block.as_bytes()));
+        match write.await {
+            Ok(result) => sent = result,
+            Err(_) => break,
+        }
+    }
+    socket
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_runs_out_for_a_client_that_never_pauses() {
+    let mut listener = listener(TlsMode::None);
+    let mut smtp = server::Config::clone(&listener.smtp);
+    smtp.timeouts.message = Duration::from_millis(100);
+    listener.smtp = Arc::new(smtp);
+    let gate = gate(listener, Vec::new());
+    let opening = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@ours.example>\r\nDATA\r\n";
+    let client = flood(gate.address(), opening, "a line, and another\r\n");
+    tokio::time::timeout(Duration::from_secs(10), client)
+        .await
+        .expect("the message's time is up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_cannot_hold_up_a_drain() {
+    let gate = gate(listener(TlsMode::None), Vec::new());
+    let stuck = flood(
+        gate.address(),
+        "EHLO c.example\r\n",
+        "MAIL FROM:<a@x.example>\r\nMAIL FROM:<>\r\nRSET\r\n",
+    )
+    .await;
+    let begin = tokio::time::Instant::now();
+    gate.inbound.drain(Duration::from_secs(30)).await;
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+    drop(stuck);
 }
