@@ -17,6 +17,9 @@ use crate::runner::Finished;
 use crate::settle::{self, End, Fate, Success, Telling, Trial};
 use crate::shared::Shared;
 
+/// The longest line that is returned, with its CRLF, in octets.
+const LONGEST_LINE: usize = 1_000;
+
 /// A report that is to be committed.
 pub(crate) struct Child {
     pub(crate) message: NewMessage,
@@ -178,24 +181,41 @@ async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> Returned {
         && stored.entry.envelope.params.ret != Some(Return::Headers)
         && size <= limit;
     if !whole {
-        return Returned::Header(cut(head, limit));
+        return Returned::Header(cut(&head, limit));
     }
     match read(stored).await {
+        Ok(body) if long_line(&head).or_else(|| long_line(&body)).is_some() => {
+            Returned::Header(cut(&head, limit))
+        }
         Ok(body) => Returned::Whole(head, body),
         Err(error) => {
             tracing::error!(queue_id = %stored.id, %error, "a report goes without the message");
-            Returned::Header(head)
+            Returned::Header(cut(&head, limit))
         }
     }
 }
 
-/// A header block above the limit is cut at a line's end.
-fn cut(head: Bytes, limit: u64) -> Bytes {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    if head.len() <= limit {
+/// Where the first line begins that is longer than RFC 5321 section 4.5.3.1.6 lets everybody count on. A next hop that
+/// refuses a message for such a line would refuse the report as well, and nobody would ever hear of it.
+fn long_line(text: &[u8]) -> Option<usize> {
+    let mut start = 0;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        if line.len() > LONGEST_LINE {
+            return Some(start);
+        }
+        start += line.len();
+    }
+    None
+}
+
+/// A header block above the limit, or with a line above its own, is cut at a line's end.
+fn cut(head: &Bytes, limit: u64) -> Bytes {
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let head = head.slice(..long_line(head).unwrap_or(head.len()));
+    if head.len() <= most {
         return head;
     }
-    let end = head[..limit]
+    let end = head[..most]
         .iter()
         .rposition(|byte| *byte == b'\n')
         .map_or(0, |at| at + 1);

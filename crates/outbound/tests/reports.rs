@@ -142,6 +142,20 @@ async fn only_the_header_comes_back_when_asked_so_or_when_the_message_is_large()
     }
 }
 
+/// RFC 5321 section 4.5.3.1.6: who refuses a line for its length would refuse a report that returns it.
+#[tokio::test]
+async fn a_line_that_is_too_long_does_not_come_back() {
+    let (_next, home, config) = two_ways(no_such_user()).await;
+    let world = World::start(config, StaticResolver::new());
+    let mut mail = letter(&["bob@example.net"]);
+    mail.body = format!("{}\r\n", "x".repeat(999));
+    let head = mail.head;
+    world.commit(mail).await;
+    let parsed = parse(&home.wait_for(1).await[0]);
+    assert_eq!(parsed.returned_type, "text/rfc822-headers");
+    assert_eq!(parsed.returned.trim_end(), head.trim_end());
+}
+
 #[tokio::test]
 async fn several_failures_of_one_attempt_make_one_report() {
     let (_next, home, config) = two_ways(no_such_user()).await;
