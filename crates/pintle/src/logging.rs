@@ -9,6 +9,9 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
+/// What no operator can act on: a client's odd handshake is a warning to rustls, and any client can send thousands.
+const QUIET: &str = "rustls=error";
+
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -21,9 +24,10 @@ pub(crate) enum Format {
 /// # Errors
 /// The file cannot be opened.
 pub(crate) fn start(format: Format, level: &str, file: Option<&Path>) -> io::Result<()> {
+    let directives = std::env::var("PINTLE_LOG").unwrap_or_else(|_| format!("{level},{QUIET}"));
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
-        .parse_lossy(std::env::var("PINTLE_LOG").unwrap_or_else(|_| level.to_owned()));
+        .parse_lossy(directives);
     let colours = file.is_none() && io::stderr().is_terminal();
     let log = fmt().with_env_filter(filter).with_writer(writer(file)?);
     // Somebody may have set a logger already; then that one stays.
