@@ -77,6 +77,23 @@ fn check_is_content_with_what_runs() {
 }
 
 #[test]
+fn an_answer_that_nobody_reads_to_its_end_is_no_crash() {
+    let folder = TempDir::new().unwrap();
+    let file = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), "");
+    let mut check = Command::new(binary())
+        .args(["check", "-c"])
+        .arg(file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(check.stdout.take());
+    let end = check.wait_with_output().unwrap();
+    assert!(end.status.success(), "{end:?}");
+    assert_eq!(String::from_utf8_lossy(&end.stderr), "");
+}
+
+#[test]
 fn a_plugin_without_its_grant_is_named_by_check_and_refused_at_start() {
     let folder = TempDir::new().unwrap();
     let plugin = example_plugin().replace("header = \"X-Seen\"", "header = \"X Seen\"");

@@ -9,6 +9,7 @@ use pintle_admin::{
 use serde::Serialize;
 
 use crate::cli::{Plugins, PluginsCommand, Queue, QueueCommand, Socket, Which};
+use crate::say::say;
 use crate::stock;
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
@@ -27,8 +28,8 @@ pub(crate) fn queue(options: Queue) -> Outcome {
                 show(json, &page, |page| {
                     page.messages.iter().for_each(print_entry);
                     match page.next {
-                        Some(next) => println!("more: --after {next}"),
-                        None => println!("{} messages", page.messages.len()),
+                        Some(next) => say!("more: --after {next}"),
+                        None => say!("{} messages", page.messages.len()),
                     }
                 });
             }
@@ -60,13 +61,13 @@ pub(crate) fn reload(options: &Socket) -> Outcome {
     let json = options.json;
     with_client(options, async move |client| {
         show(json, &client.reload().await?, |done| {
-            println!("in force: {}", done.applied.join(", "));
+            say!("in force: {}", done.applied.join(", "));
             done.needs_restart
                 .iter()
-                .for_each(|what| println!("needs a restart: {what}"));
+                .for_each(|what| say!("needs a restart: {what}"));
             done.warnings
                 .iter()
-                .for_each(|warning| println!("warning: {warning}"));
+                .for_each(|warning| say!("warning: {warning}"));
         });
         Ok(ExitCode::SUCCESS)
     })
@@ -78,13 +79,15 @@ pub(crate) fn status(options: &Socket) -> Outcome {
     with_client(options, async move |client| {
         let (version, health) = (client.version().await?, client.health().await?);
         show(json, &health, |health| {
-            println!(
+            say!(
                 "pintle {} on {}, process {}",
-                version.version, version.hostname, version.pid
+                version.version,
+                version.hostname,
+                version.pid
             );
             for part in &health.components {
                 let detail = part.detail.as_deref().unwrap_or("");
-                println!("{:<5} {} {detail}", if part.ok { "ok" } else { "ILL" }, part.name);
+                say!("{:<5} {} {detail}", if part.ok { "ok" } else { "ILL" }, part.name);
             }
         });
         Ok(if health.ready {
@@ -133,8 +136,8 @@ async fn act(
     }
     let affected = client.act(action, &filter).await?;
     show(json, &affected, |Affected { ids }| {
-        ids.iter().for_each(|id| println!("{id}"));
-        println!("{} messages: {}", ids.len(), action.name());
+        ids.iter().for_each(|id| say!("{id}"));
+        say!("{} messages: {}", ids.len(), action.name());
     });
     Ok(())
 }
@@ -162,7 +165,7 @@ impl From<Which> for Filter {
 
 fn show<T: Serialize>(json: bool, answer: &T, print: impl FnOnce(&T)) {
     if json {
-        println!("{}", serde_json::to_string_pretty(answer).unwrap_or_default());
+        say!("{}", serde_json::to_string_pretty(answer).unwrap_or_default());
     } else {
         print(answer);
     }
@@ -179,7 +182,7 @@ fn print_entry(entry: &QueueEntry) {
         .as_ref()
         .map(|hold| format!("  [{hold}]"))
         .unwrap_or_default();
-    println!(
+    say!(
         "{}  {}  {:>9}  <{}>  {} of {} pending{hold}",
         entry.id,
         entry.received_ms.rfc3339(),
@@ -191,37 +194,37 @@ fn print_entry(entry: &QueueEntry) {
 }
 
 fn print_whole(entry: &QueueEntry) {
-    println!("id        {}", entry.id);
-    println!("received  {}", entry.received_ms.rfc3339());
+    say!("id        {}", entry.id);
+    say!("received  {}", entry.received_ms.rfc3339());
     if let Some(expires) = entry.expires_ms {
-        println!("expires   {}", expires.rfc3339());
+        say!("expires   {}", expires.rfc3339());
     }
-    println!("size      {} octets", entry.size);
-    println!("sender    <{}>", entry.sender);
+    say!("size      {} octets", entry.size);
+    say!("sender    <{}>", entry.sender);
     if let Some(hold) = &entry.hold {
-        println!("held      {hold}");
+        say!("held      {hold}");
     }
     if let Some(parent) = &entry.parent {
-        println!("reports   {parent}");
+        say!("reports   {parent}");
     }
     entry.recipients.iter().for_each(print_recipient);
 }
 
 fn print_recipient(recipient: &QueueRecipient) {
-    println!("recipient <{}>", recipient.address);
+    say!("recipient <{}>", recipient.address);
     let hop = recipient.next_hop.as_deref().unwrap_or("not routed yet");
     match recipient.disposition {
-        Some(disposition) => println!(
+        Some(disposition) => say!(
             "  {disposition:?} after {} attempts, by {hop}",
             recipient.attempts
         ),
-        None => println!("  pending after {} attempts, by {hop}", recipient.attempts),
+        None => say!("  pending after {} attempts, by {hop}", recipient.attempts),
     }
     if let Some(next) = recipient.next_attempt_ms {
-        println!("  next attempt {}", next.rfc3339());
+        say!("  next attempt {}", next.rfc3339());
     }
     if let Some(reply) = &recipient.last_reply {
-        println!("  last reply   {reply}");
+        say!("  last reply   {reply}");
     }
 }
 
@@ -231,16 +234,19 @@ fn print_plugin(plugin: &PluginState) {
         |number| format!("generation {number}"),
     );
     let version = plugin.version.as_deref().unwrap_or("?");
-    println!(
+    say!(
         "{}  {}  version {version}, {generation}",
-        plugin.name, plugin.component
+        plugin.name,
+        plugin.component
     );
-    println!("  hooks  {}", plugin.hooks.join(", "));
-    println!(
+    say!("  hooks  {}", plugin.hooks.join(", "));
+    say!(
         "  calls  {}, faults {}, instances {}",
-        plugin.counts.calls, plugin.counts.faults, plugin.counts.instances
+        plugin.counts.calls,
+        plugin.counts.faults,
+        plugin.counts.instances
     );
     if let Some(error) = &plugin.last_error {
-        println!("  error  {error}");
+        say!("  error  {error}");
     }
 }

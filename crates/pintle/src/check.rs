@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use crate::cli::ConfigFile;
+use crate::say::say;
 use crate::stock;
 
 /// Prints every mistake and warning; the plugins are loaded and configured as they would be at a start.
 pub(crate) fn check(options: &ConfigFile) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let report = pintle_config::check(&options.config, &stock::components());
-    println!("{report}");
+    say!("{report}");
     let Ok(settings) = report.into_settings() else {
         return Ok(ExitCode::FAILURE);
     };
@@ -20,12 +21,12 @@ pub(crate) fn check(options: &ConfigFile) -> Result<ExitCode, Box<dyn std::error
             .as_ref()
             .map_or("", |manifest| manifest.version.as_str());
         for error in &plugin.errors {
-            println!("error: plugin {}: {error}", plugin.name);
+            say!("error: plugin {}: {error}", plugin.name);
             good = false;
         }
         if plugin.errors.is_empty() {
             let hooks: Vec<_> = plugin.hooks.iter().map(|hook| hook.name()).collect();
-            println!(
+            say!(
                 "plugin {} {version}: good, called at {}",
                 plugin.name,
                 hooks.join(", ")

@@ -15,6 +15,7 @@ mod records;
 mod reload;
 mod run;
 mod sandbox;
+mod say;
 mod stock;
 
 use std::process::ExitCode;

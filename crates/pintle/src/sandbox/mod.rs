@@ -20,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::app::{App, Extras};
 use crate::cli::{Sandbox, SandboxCommand};
 use crate::run::Signals;
+use crate::say::say;
 use crate::stock;
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
@@ -69,7 +70,7 @@ async fn serve(options: Sandbox) -> Outcome {
         _ = signals.terminate.recv() => {}
         _ = signals.interrupt.recv() => {}
     }
-    println!(
+    say!(
         "\nStopping; what was captured stays in {}",
         options.folder.join("messages").display()
     );
@@ -91,25 +92,25 @@ fn prepare(options: &Sandbox) -> Result<PathBuf, Box<dyn std::error::Error>> {
 fn messages(folder: &Path, json: bool) -> Outcome {
     let captured = capture::list(&folder.join("messages"))?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&captured)?);
+        say!("{}", serde_json::to_string_pretty(&captured)?);
         return Ok(ExitCode::SUCCESS);
     }
     for entry in &captured {
         let to: Vec<String> = entry.recipients.iter().map(ToString::to_string).collect();
-        println!(
+        say!(
             "{}  <{}> to {}",
             entry.received_ms.rfc3339(),
             entry.sender,
             to.join(", ")
         );
-        println!(
+        say!(
             "  {:?}, {} octets",
             entry.subject.as_deref().unwrap_or(""),
             entry.size
         );
-        println!("  {}", entry.file.display());
+        say!("  {}", entry.file.display());
     }
-    println!(
+    say!(
         "{} messages in {}",
         captured.len(),
         folder.join("messages").display()

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{PASSWORD, USER};
 use crate::app::App;
 use crate::cli::Sandbox;
+use crate::say::say;
 
 /// Prints where the sandbox listens and ready-made commands.
 pub(crate) fn print(app: &App, options: &Sandbox) {
@@ -19,7 +20,7 @@ pub(crate) fn print(app: &App, options: &Sandbox) {
     let submission = at("submission", options.submission);
     let submissions = at("submissions", options.submissions);
     let folder = options.folder.display();
-    println!(
+    say!(
         r#"Pintle's sandbox is up. Every message is captured; none leaves this machine.
 
   SMTP                   {smtp}
