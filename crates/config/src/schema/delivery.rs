@@ -105,7 +105,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 "15",
                 "Sessions at once for one next hop; Exchange takes 20 from one address.",
             ),
-            key::<Positive<usize>>("max_total", "500", "Deliveries under way in all."),
+            key::<Positive<usize>>("max_total", "1000", "Deliveries under way in all."),
             key::<Positive<u32>>(
                 "messages_per_session",
                 "1000",
