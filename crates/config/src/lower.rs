@@ -85,7 +85,8 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
         hostname: &hostname,
         rules: &rules,
         has_certificate: server_tls.is_some(),
-        has_plugins: !plugins.plugins.is_empty(),
+        has_users: root.has("user"),
+        has_plugins: root.has("plugin"),
         networks: intake::networks(&root.table("relay"), "networks"),
     };
     let listeners = listener::listeners(root, &shared);

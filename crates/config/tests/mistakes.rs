@@ -188,6 +188,23 @@ fn keys_that_contradict_each_other_are_told() {
     assert_eq!(rules(MX), []);
 }
 
+/// Otherwise one missing file would be told once more at every listener.
+#[test]
+fn a_mistake_in_a_user_or_plugin_is_told_there_alone() {
+    let listener = format!("{MX}auth = \"offered\"\nplain_without_tls = true\n");
+    for more in [
+        "[[user]]\nname = \"u\"\npassword = { file = \"no-such-file\" }",
+        "[[plugin]]\nname = \"p\"\ncomponent = \"no-such-file.wasm\"",
+    ] {
+        let keys: Vec<String> = report(&format!("{listener}{more}\n"))
+            .mistakes
+            .into_iter()
+            .map(|mistake| mistake.key)
+            .collect();
+        assert_eq!(keys.len(), 1, "{keys:?}");
+    }
+}
+
 #[test]
 fn credentials_do_not_travel_in_the_clear_unless_told() {
     let relay = |more: &str| {

@@ -29,6 +29,9 @@ pub(super) struct Shared<'a> {
     pub(super) hostname: &'a str,
     pub(super) rules: &'a Rules,
     pub(super) has_certificate: bool,
+    /// There are users or plugins in the file: mistakes in one of them are told there, and not once more at each
+    /// listener that wants somebody to ask.
+    pub(super) has_users: bool,
     pub(super) has_plugins: bool,
     pub(super) networks: Vec<IpNet>,
 }
@@ -90,7 +93,7 @@ fn access(section: &Section<'_>, shared: &Shared<'_>) -> Access {
     };
     let tls = section.optional("tls").unwrap_or(by_certificate);
     let plain_without_tls = section.get("plain_without_tls");
-    let can_ask = shared.has_plugins || !shared.rules.users.is_empty();
+    let can_ask = shared.has_plugins || shared.has_users;
     let can_authenticate = can_ask && (tls != TlsMode::None || plain_without_tls);
     let by_kind = match kind {
         ListenerKind::Submission => AuthOffer::Required,
@@ -123,7 +126,7 @@ fn check(section: &Section<'_>, access: &Access, shared: &Shared<'_>) {
     if has_auth && !wants_tls && !access.plain_without_tls {
         section.rule("auth", Rule::AuthNeverOffered);
     }
-    if has_auth && shared.rules.users.is_empty() && !shared.has_plugins {
+    if has_auth && !shared.has_users && !shared.has_plugins {
         section.rule("auth", Rule::AuthWithoutUsers);
     }
     if has_auth && access.plain_without_tls {
