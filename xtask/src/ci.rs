@@ -66,10 +66,15 @@ fn clippy() -> Result<(), Fault> {
 
 fn documentation() -> Result<(), Fault> {
     step("Building the documentation");
+    // With the examples among them, tests' dependencies count and the graph has the features that clippy has just
+    // checked it with. Without, most of it would be checked once more.
     let mut cargo = cargo(&[
         "doc",
         "--quiet",
         "--workspace",
+        "--lib",
+        "--bins",
+        "--examples",
         "--no-deps",
         "--document-private-items",
     ]);

@@ -57,7 +57,7 @@ pub struct Reception {
     pub sender: ReversePath,
     /// Everybody it was accepted for.
     pub recipients: Vec<Address>,
-    /// Header block and body as stored, in octets.
+    /// Header block and body as received, in octets: without our Received field and what plugins changed.
     pub size: u64,
 }
 
