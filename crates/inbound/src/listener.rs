@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) chain: Arc<ArcSwap<Chain>>,
     pub(crate) records: Arc<dyn Sink>,
     pub(crate) tls: Option<Arc<ServerTls>>,
+    /// Whether the operator has been told that the spool takes no mail now.
+    pub(crate) closed: AtomicBool,
 }
 
 /// Changes what can be changed while sessions run.
@@ -139,6 +142,7 @@ impl Inbound {
             chain,
             records,
             tls,
+            closed: AtomicBool::new(false),
         });
         let mut bound = Vec::new();
         for listener in config.listeners {
@@ -226,12 +230,19 @@ struct Acceptor {
 impl Acceptor {
     async fn run(mut self, socket: TcpListener) {
         let mut sessions = JoinSet::new();
+        let mut failing = false;
         loop {
             tokio::select! {
                 accepted = socket.accept() => match accepted {
-                    Ok((stream, client)) => self.begin(stream, client, &mut sessions),
+                    Ok((stream, client)) => {
+                        failing = false;
+                        self.begin(stream, client, &mut sessions);
+                    }
                     Err(error) => {
-                        tracing::warn!(listener = self.listener.name, %error, "cannot accept a connection");
+                        // Once for all that fail in a row: this goes on until somebody leaves, ten times a second.
+                        if !std::mem::replace(&mut failing, true) {
+                            tracing::warn!(listener = self.listener.name, %error, "cannot accept connections");
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pintle_mail::{Bytes, EnhancedCode, Envelope, HeaderBlock, Param, Recipient, Reply, SessionId};
@@ -182,10 +183,8 @@ impl Stages {
     async fn sender(&mut self, sender: Sender) -> Answer {
         self.reset();
         // A client is turned away before it sends what could not be kept.
-        match self.shared.spool.health() {
-            Health::Accepting => {}
-            Health::Full => return self.no(Hook::Mail, SpoolError::Full.reply()),
-            Health::Broken(why) => return self.no(Hook::Mail, SpoolError::Broken(why).reply()),
+        if let Err(trouble) = self.room() {
+            return self.no(Hook::Mail, trouble.reply());
         }
         let envelope = Envelope {
             sender: sender.path,
@@ -419,6 +418,26 @@ impl Stages {
         if let Answer::Refuse(reply) | Answer::Close(reply) = answer {
             records::rejection(&*self.shared.records, &self.view, stage, recipient, reply, by);
         }
+    }
+
+    /// Whether the spool takes mail. The operator hears when that changes, not with each client that is turned away.
+    fn room(&self) -> Result<(), SpoolError> {
+        let room = match self.shared.spool.health() {
+            Health::Accepting => Ok(()),
+            Health::Full => Err(SpoolError::Full),
+            Health::Broken(why) => Err(SpoolError::Broken(why)),
+        };
+        let closed = &self.shared.closed;
+        // Looking comes first, since writing would make every core fetch it anew with each message.
+        if closed.load(Ordering::Relaxed) != room.is_err()
+            && closed.swap(room.is_err(), Ordering::Relaxed) != room.is_err()
+        {
+            match &room {
+                Ok(()) => tracing::info!("mail is taken again"),
+                Err(trouble) => tracing::error!(%trouble, "no mail is taken"),
+            }
+        }
+        room
     }
 
     fn spool_trouble(&self, stage: Hook, error: &SpoolError) -> Answer {
