@@ -21,6 +21,7 @@ use pintle_tls::{ClientTls, ServerTls};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::open_files;
 use crate::operator::Gateway;
 
 /// How long sessions and attempts may take to finish once the end has begun.
@@ -70,6 +71,7 @@ impl App {
     /// # Errors
     /// The first part that could not be started; those before it have ended.
     pub(crate) async fn start(settings: Settings, extras: Extras) -> Result<Self, StartError> {
+        open_files::allow(&settings.inbound.listeners);
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
         let resolver: Arc<dyn Resolver> = Arc::new(HickoryResolver::new(&settings.dns)?);
         let plugins = Plugins::open(settings.plugins.clone(), Arc::clone(&resolver)).await?;

@@ -10,6 +10,7 @@ mod ask;
 mod check;
 mod cli;
 mod logging;
+mod open_files;
 mod operator;
 mod records;
 mod reload;
