@@ -2,7 +2,8 @@
 //!
 //! Judges are asked in their order. Each sees the view as the edits of those before it have left it. The first refusal
 //! ends the stage. The first acceptance (accept, discard, quarantine) skips the rest, but for those that are mandatory,
-//! whose refusal still counts: an allow-list may spare a sender the scoring, never the virus scan.
+//! whose objection still counts: an allow-list may spare a sender the scoring, never the virus scan. Their wish to hold
+//! or to drop what others have accepted is an objection as well.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,7 +146,11 @@ impl Decision {
             verdict: verdict.name(),
             fault,
         });
-        let decides = verdict.refuses() || (self.by.is_none() && verdict != Verdict::Next);
+        // Only mandatory judges are asked after an acceptance, and theirs is the stricter word.
+        let decides = verdict.refuses()
+            || (self.by.is_none() && verdict != Verdict::Next)
+            || (self.verdict == Verdict::Accept
+                && matches!(verdict, Verdict::Discard | Verdict::Quarantine(_)));
         if decides {
             self.verdict = verdict;
             self.by = Some(Arc::clone(judge));
@@ -272,6 +277,18 @@ mod tests {
         let decision = run(&judges, &mut view());
         assert_eq!(decision.verdict, Verdict::Defer(None));
         assert!(judges[1].seen.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_acceptance_does_not_spare_what_a_mandatory_judge_holds_or_drops() {
+        for objection in [Verdict::Quarantine("virus".into()), Verdict::Discard] {
+            let mut last = fixed("scan", objection.clone(), vec![]);
+            last.mandatory = true;
+            let judges = [Arc::new(fixed("allow", Verdict::Accept, vec![])), Arc::new(last)];
+            let decision = run(&judges, &mut view());
+            assert_eq!(decision.verdict, objection);
+            assert_eq!(decision.by.as_deref(), Some("scan"));
+        }
     }
 
     #[test]
