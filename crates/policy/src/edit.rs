@@ -39,7 +39,7 @@ pub enum Edit {
     RemoveRecipient(u32),
     /// Another address for this recipient.
     RewriteRecipient(u32, Address),
-    /// Another reverse-path.
+    /// Another reverse-path; the null one can only stay what it is.
     RewriteSender(ReversePath),
     /// This recipient's mail may leave for a domain that is not ours.
     GrantRelay(u32),
@@ -68,6 +68,8 @@ pub enum EditError {
     Unavailable(&'static str),
     /// There is no recipient of this id, or there is one already.
     Recipient(u32),
+    /// The reverse-path is null and stays so.
+    NullSender,
     /// The header block cannot be edited so.
     Header(HeaderError),
 }
@@ -77,6 +79,9 @@ impl fmt::Display for EditError {
         match self {
             Self::Unavailable(part) => write!(f, "there is no {part} at this stage"),
             Self::Recipient(id) => write!(f, "recipient {id} does not exist, or exists already"),
+            Self::NullSender => {
+                f.write_str("a null reverse-path stays null, or a report would beget reports")
+            }
             Self::Header(error) => error.fmt(f),
         }
     }
@@ -160,6 +165,11 @@ fn edit_transaction(transaction: &mut Transaction, judge: &Arc<str>, edit: Edit)
             points,
         }),
         Edit::AuthResult(result) => transaction.auth_results.push(result),
+        // RFC 5321 section 4.5.5: what came with a null reverse-path is never answered, and an address put there would
+        // be answered by whichever system fails to deliver it, ourselves included.
+        Edit::RewriteSender(path) if transaction.envelope.sender.is_null() && !path.is_null() => {
+            return Err(EditError::NullSender);
+        }
         Edit::RewriteSender(path) => transaction.envelope.sender = path,
         edit => edit_recipients(&mut transaction.envelope.recipients, edit)?,
     }
@@ -231,5 +241,59 @@ fn edit_delivery(delivery: &mut Delivery, edit: Edit) {
         Edit::RetryAfter(wait) => delivery.retry_after = Some(wait),
         Edit::NoBounce(id) => delivery.no_bounce.push(id),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Notes, Transaction};
+    use pintle_mail::{Charset, Envelope, MailParams, QueueId, SessionId, UnixTime};
+
+    fn view(sender: ReversePath) -> View {
+        let envelope = Envelope {
+            sender,
+            params: MailParams::default(),
+            recipients: Vec::new(),
+        };
+        let transaction = Transaction::new(QueueId::new(UnixTime::from_millis(0), 1), envelope);
+        View {
+            transaction: Some(Arc::new(transaction)),
+            ..View::of(Session {
+                id: SessionId::new(UnixTime::from_millis(0), 1),
+                listener: "mx".into(),
+                client: ([192, 0, 2, 1], 1).into(),
+                local: ([192, 0, 2, 2], 25).into(),
+                started: UnixTime::from_millis(0),
+                hello: None,
+                esmtp: true,
+                tls: None,
+                identity: None,
+                trusted: false,
+                extensions: Vec::new(),
+                notes: Notes::default(),
+                facts: std::collections::BTreeMap::new(),
+            })
+        }
+    }
+
+    #[test]
+    fn no_judge_gives_a_report_somebody_to_answer_to() {
+        let address = |text: &str| ReversePath::parse(text, Charset::Ascii).unwrap();
+        let rewrite =
+            |view: &mut View, to: &str| view.apply(&"srs".into(), vec![Edit::RewriteSender(address(to))]);
+        let mut report = view(ReversePath::Null);
+        assert_eq!(
+            rewrite(&mut report, "srs@gate.example"),
+            Err(EditError::NullSender)
+        );
+        assert!(report.transaction.as_ref().unwrap().envelope.sender.is_null());
+        assert!(rewrite(&mut report, "").is_ok());
+        let mut mail = view(address("ann@there.example"));
+        assert!(rewrite(&mut mail, "srs@gate.example").is_ok());
+        assert_eq!(
+            mail.transaction.as_ref().unwrap().envelope.sender.as_str(),
+            "srs@gate.example"
+        );
     }
 }

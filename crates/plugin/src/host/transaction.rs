@@ -1,7 +1,7 @@
 //! `transaction`: the envelope, and what was found out about the mail.
 
 use pintle_mail::{Address, BodyType, Charset, ReversePath};
-use pintle_policy::{AuthResult, Edit, Hook};
+use pintle_policy::{AuthResult, Edit, EditError, Hook};
 
 use crate::Grant;
 use crate::bindings::pintle::plugin::transaction::{Host, Snapshot};
@@ -77,6 +77,10 @@ impl Host for Guest {
         let charset = self.charset()?;
         let path =
             ReversePath::parse(&address, charset).map_err(|error| HostError::Invalid(error.to_string()))?;
+        // The core would refuse the edit, and the verdict with it; here the plugin can still go on without.
+        if !path.is_null() && self.live.transaction()?.envelope.sender.is_null() {
+            return Err(HostError::Invalid(EditError::NullSender.to_string()));
+        }
         self.live.record(Edit::RewriteSender(path), address.len())
     }
 
