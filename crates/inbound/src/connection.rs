@@ -236,7 +236,11 @@ fn latest(phase: &mut watch::Receiver<Phase>) -> Phase {
     }
 }
 
-/// Waits for the host's answer; replies that are ready go out first if it takes more than a moment.
+/// Waits for the host's answer; replies that are ready go out meanwhile if it takes more than a moment.
+///
+/// Both go on side by side: a client that does not read its replies must not keep a plugin's instance, or a message on its
+/// way to the disk, half done. And a decision that was begun is carried to its end even when nobody is left to hear it,
+/// so that whatever became durable is recorded.
 async fn answer(
     session: &mut Session<Receipt>,
     stream: &mut Stream,
@@ -250,8 +254,9 @@ async fn answer(
     if let Some(answer) = at_once.await {
         return Ok(answer);
     }
-    flush(session, stream).await?;
-    Ok(decision.await)
+    let (flushed, answer) = tokio::join!(flush(session, stream), decision);
+    flushed?;
+    Ok(answer)
 }
 
 async fn flush(session: &mut Session<Receipt>, stream: &mut Stream) -> io::Result<()> {
@@ -333,5 +338,58 @@ impl Timer {
             sleep.as_mut().reset(deadline.into());
             sleep.as_mut().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pintle_smtp::server::{Config, Question};
+    use tokio::net::TcpListener;
+    use tokio::sync::oneshot;
+
+    /// Our end of a connection that takes no more octets, and the other end, which reads none.
+    async fn stuffed() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (ours, (theirs, _)) = (ours.unwrap(), theirs.unwrap());
+        // The kernel makes room for a while, in its buffers on either side.
+        while tokio::time::timeout(Duration::from_millis(100), ours.writable())
+            .await
+            .is_ok()
+        {
+            while ours.try_write(&[b'x'; 64 * 1024]).is_ok() {}
+        }
+        (ours, theirs)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_holds_up_no_decision() {
+        let (ours, mut theirs) = stuffed().await;
+        let mut session =
+            Session::<Receipt>::new(Arc::new(Config::default()), Start::default(), Instant::now());
+        assert_eq!(session.poll_event(), Some(Event::Ask(Question::Connect)));
+        session.answer(Answer::Accept(None), Instant::now());
+        let mut stream = Stream::Plain(ours);
+        let (done, decided) = oneshot::channel();
+        let decision = async {
+            tokio::task::yield_now().await;
+            done.send(()).unwrap();
+            Answer::Accept(None)
+        };
+        // The other end begins to read only once the decision is made, and the greeting waits for that.
+        let reads = async {
+            decided.await.unwrap();
+            tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await
+        };
+        let both = async {
+            tokio::select! {
+                answer = answer(&mut session, &mut stream, decision) => answer.unwrap(),
+                read = reads => panic!("the connection ended: {read:?}"),
+            }
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(10), both).await;
+        assert_eq!(answer.expect("neither waits for the other"), Answer::Accept(None));
     }
 }
