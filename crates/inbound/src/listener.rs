@@ -152,8 +152,11 @@ impl Inbound {
                 });
             }
             let listener = Arc::new(listener);
+            // A listener's limits count over all its addresses.
+            let permits = Permits::default();
             for address in &listener.addresses {
-                bound.push((Arc::clone(&listener), bind(&listener.name, *address)?));
+                let socket = bind(&listener.name, *address)?;
+                bound.push((Arc::clone(&listener), permits.clone(), socket));
             }
         }
         let (phase, watching) = watch::channel(Phase::Running);
@@ -163,8 +166,8 @@ impl Inbound {
             phase,
             acceptors: Vec::new(),
         };
-        for (listener, socket) in bound {
-            inbound.accept_on(listener, socket, watching.clone());
+        for (listener, permits, socket) in bound {
+            inbound.accept_on(listener, permits, socket, watching.clone());
         }
         Ok(inbound)
     }
@@ -202,6 +205,7 @@ impl Inbound {
     fn accept_on(
         &mut self,
         listener: Arc<ListenerConfig>,
+        permits: Permits,
         socket: TcpListener,
         phase: watch::Receiver<Phase>,
     ) {
@@ -212,7 +216,7 @@ impl Inbound {
         let acceptor = Acceptor {
             shared: Arc::clone(&self.shared),
             listener,
-            permits: Permits::default(),
+            permits,
             phase,
         };
         self.acceptors.push(tokio::spawn(acceptor.run(socket)));
