@@ -208,6 +208,8 @@ impl Stages {
             && let Some(postmaster) = &rules.postmaster
         {
             recipient.original = Some(std::mem::replace(&mut recipient.address, postmaster.clone()));
+            // RFC 5321 section 4.5.1 wants this mail taken from anybody, and the operator has said where it goes.
+            recipient.relay = true;
         }
         self.with_recipients(|recipients| recipients.push(recipient));
         let decision = self.judge(Call::Recipient(id)).await;
@@ -314,7 +316,8 @@ impl Stages {
             return self.no(Hook::Message, local_error());
         };
         if self.fate.discard || transaction.envelope.recipients.is_empty() {
-            self.discard(Hook::Message, None, None);
+            let by = self.fate.by.take();
+            self.discard(Hook::Message, None, by.as_deref());
             return Answer::Discard(None);
         }
         if let Some(reply) = self.check_all(&transaction) {
@@ -395,7 +398,9 @@ impl Stages {
             .into_iter()
             .partition::<Vec<_>, _>(|r| id.is_none_or(|id| r.id == id));
         transaction.envelope.recipients = left;
-        if !gone.is_empty() {
+        // A message whose recipients plugins have taken out one by one is dropped as well, and must not go without a word.
+        if !gone.is_empty() || !std::mem::replace(&mut self.fate.told, true) {
+            self.fate.told = true;
             records::discard(&*self.shared.records, transaction, stage, &gone, by);
         }
     }
@@ -451,6 +456,10 @@ impl Stages {
 struct Fate {
     /// Drop it, whoever its recipients are.
     discard: bool,
+    /// Who wanted it dropped.
+    by: Option<Arc<str>>,
+    /// There is a record of a discard.
+    told: bool,
     /// Hold it in the quarantine of this name.
     quarantine: Option<String>,
 }
@@ -458,7 +467,10 @@ struct Fate {
 impl Fate {
     fn take(&mut self, decision: Decision) {
         match decision.verdict {
-            Verdict::Discard => self.discard = true,
+            Verdict::Discard => {
+                self.discard = true;
+                self.by = decision.by;
+            }
             Verdict::Quarantine(name) => self.quarantine = Some(name),
             _ => {}
         }

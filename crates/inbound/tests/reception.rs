@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use pintle_inbound::{
     AuthOffer, Config, Domains, Inbound, ListenerConfig, Parts, Rules, Secret, SessionLimits, TlsMode, Users,
 };
-use pintle_mail::{HeaderEdit, Position, Reply};
+use pintle_mail::{Address, Charset, HeaderEdit, Position, Reply};
 use pintle_policy::{Call, Chain, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
 use pintle_record::{Record, Sink};
 use pintle_smtp::server::{self, Extension};
@@ -238,7 +238,7 @@ async fn a_grant_lets_one_recipient_leave() {
 
 #[tokio::test]
 async fn a_recipient_that_a_plugin_adds_is_judged_like_any_other() {
-    let address = pintle_mail::Address::parse("spy@other.example", pintle_mail::Charset::Ascii).unwrap();
+    let address = Address::parse("spy@other.example", Charset::Ascii).unwrap();
     let gate = gate(
         listener(TlsMode::None),
         vec![edits(Hook::Message, vec![Edit::AddRecipient(99, address)])],
@@ -335,6 +335,40 @@ async fn discarded_mail_is_answered_with_yes_and_recorded() {
 }
 
 #[tokio::test]
+async fn mail_whose_recipients_a_plugin_took_away_does_not_go_without_a_record() {
+    let gate = gate(
+        listener(TlsMode::None),
+        vec![edits(Hook::Message, vec![Edit::RemoveRecipient(0)])],
+    );
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
+    assert!(gate.only().await.is_none());
+    assert_eq!(gate.events(), ["plugin-verdict", "discard"]);
+}
+
+/// RFC 5321 section 4.5.1.
+#[tokio::test]
+async fn anybody_reaches_the_postmaster_wherever_the_operator_has_put_him() {
+    let postmaster = Address::parse("ops@elsewhere.example", Charset::Ascii).unwrap();
+    let gate = gate(listener(TlsMode::None), Vec::new());
+    gate.inbound.reload().replace(Rules {
+        postmaster: Some(postmaster.clone()),
+        ..Rules::default()
+    });
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    client.ask("RCPT TO:<ops@elsewhere.example>", 550).await;
+    client.ask("RCPT TO:<Postmaster>", 250).await;
+    client.ask("DATA", 354).await;
+    client.send_data(MESSAGE).await;
+    client.expect(250).await;
+    let (stored, ..) = gate.only().await.unwrap();
+    assert_eq!(stored.entry.envelope.recipients[0].address, postmaster);
+}
+
+#[tokio::test]
 async fn quarantined_mail_is_kept_and_held() {
     let gate = gate(
         listener(TlsMode::None),
@@ -375,6 +409,8 @@ async fn a_full_disk_is_told_before_the_data() {
 #[tokio::test]
 async fn one_address_gets_no_more_than_its_share() {
     let mut listener = listener(TlsMode::None);
+    // The limit is the listener's, on however many addresses it listens.
+    listener.addresses.push("127.0.0.1:0".parse().unwrap());
     listener.limits = SessionLimits {
         per_address: 1,
         ..SessionLimits::default()
@@ -382,7 +418,7 @@ async fn one_address_gets_no_more_than_its_share() {
     let gate = gate(listener, Vec::new());
     let mut first = gate.client().await;
     first.hello("client.example").await;
-    let mut second = Client::connect(gate.inbound.addresses()[0].1).await;
+    let mut second = Client::connect(gate.inbound.addresses()[1].1).await;
     let reply = second.expect(421).await;
     assert!(reply.text().contains("4.7.0"), "{reply:?}");
     second.expect_closed().await;
