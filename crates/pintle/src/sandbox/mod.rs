@@ -64,6 +64,7 @@ async fn serve(options: Sandbox) -> Outcome {
         capture: Some(Arc::new(folder)),
     };
     let mut signals = Signals::new()?;
+    println!("Starting; the first start compiles the plugins, which takes a moment.");
     let app = App::start(settings, extras).await?;
     welcome::print(&app, &options);
     tokio::select! {
