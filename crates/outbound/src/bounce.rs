@@ -1,5 +1,6 @@
 //! What senders are told: who deserves a report, and the report as a new message; also what happens to jobs that grow old.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use pintle_mail::dsn::{self, Action, Notification, Returned};
@@ -55,7 +56,7 @@ struct Told<'a> {
     recipient: &'a Recipient,
     action: Action,
     fate: &'a Fate,
-    cause: Option<&'static str>,
+    cause: Option<Cow<'static, str>>,
 }
 
 /// RFC 3461 sections 4.1 and 5.2: what the sender asked for decides.
@@ -64,10 +65,9 @@ fn told<'a>(stored: &'a Stored, fate: &'a Fate, kind: ReportKind) -> Option<Told
     let notify = recipient.params.notify();
     let (action, cause) = match (kind, fate.end) {
         (ReportKind::Failure, End::Failed(Telling::Due)) if notify.failure => (Action::Failed, None),
-        (ReportKind::Failure, End::Expired(Telling::Due)) if notify.failure => (
-            Action::Failed,
-            Some("It could not be delivered in time, and we have given up."),
-        ),
+        (ReportKind::Failure, End::Expired(Telling::Due)) if notify.failure => {
+            (Action::Failed, Some(too_late(fate)))
+        }
         (ReportKind::Success, End::Delivered(Success::Delivered)) if notify.success => {
             (Action::Delivered, None)
         }
@@ -80,6 +80,17 @@ fn told<'a>(stored: &'a Stored, fate: &'a Fate, kind: ReportKind) -> Option<Told
         fate,
         cause,
     })
+}
+
+/// What a next hop said stands in a field of its own; what we found ourselves has no other place than this sentence.
+fn too_late(fate: &Fate) -> Cow<'static, str> {
+    let sentence = "It could not be delivered in time, and we have given up.";
+    match &fate.reply {
+        Some(reply) if fate.speaker == Speaker::Us => {
+            format!("{sentence} The last trouble: {}.", reply.text).into()
+        }
+        _ => sentence.into(),
+    }
 }
 
 /// What all reports of one settlement have in common.
@@ -138,9 +149,9 @@ impl Letter<'_> {
         }
     }
 
-    fn status<'a>(&'a self, told: &Told<'a>, now: UnixTime) -> dsn::Status<'a> {
+    fn status<'a>(&'a self, told: &'a Told<'a>, now: UnixTime) -> dsn::Status<'a> {
         let reply = told.fate.reply.as_ref();
-        let theirs = told.fate.speaker == Speaker::NextHop || matches!(told.fate.end, End::Expired(_));
+        let theirs = told.fate.speaker == Speaker::NextHop;
         dsn::Status {
             recipient: told.recipient,
             action: told.action,
@@ -151,6 +162,7 @@ impl Letter<'_> {
             diagnostic: reply.filter(|_| theirs),
             cause: told
                 .cause
+                .as_deref()
                 .or_else(|| reply.filter(|_| !theirs).map(|reply| reply.text.as_ref())),
             last_attempt: (self.trial.attempt > 0).then_some(now),
             will_retry_until: None,
@@ -307,7 +319,11 @@ fn expired(stored: &Stored, recipient: u32, telling: Telling) -> Option<Fate> {
         recipient,
         end: End::Expired(telling),
         reply: pending.last.clone(),
-        speaker: Speaker::NextHop,
+        speaker: if pending.unheard {
+            Speaker::Us
+        } else {
+            Speaker::NextHop
+        },
     })
 }
 
@@ -382,15 +398,16 @@ async fn warning(shared: &Shared, stored: &Stored, aged: &Aged, late: &[&Recipie
 }
 
 fn delayed<'a>(stored: &'a Stored, recipient: &'a Recipient, until: UnixTime) -> dsn::Status<'a> {
-    let last: Option<&Reply> =
-        settle::pending(stored, recipient.id).and_then(|pending| pending.last.as_ref());
+    let pending = settle::pending(stored, recipient.id);
+    let last: Option<&Reply> = pending.and_then(|pending| pending.last.as_ref());
+    let unheard = pending.is_some_and(|pending| pending.unheard);
     dsn::Status {
         recipient,
         action: Action::Delayed,
         status: last.and_then(|reply| reply.enhanced),
         remote_mta: None,
-        diagnostic: last,
-        cause: None,
+        diagnostic: last.filter(|_| !unheard),
+        cause: last.filter(|_| unheard).map(|reply| reply.text.as_ref()),
         last_attempt: None,
         will_retry_until: Some(until),
     }

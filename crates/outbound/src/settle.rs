@@ -184,6 +184,7 @@ fn change(stored: &Stored, fate: &Fate) -> Change {
                 attempts: before.map_or(0, |pending| pending.attempts).saturating_add(1),
                 next_attempt,
                 last: fate.reply.clone(),
+                unheard: fate.speaker == Speaker::Us,
                 warned: before.is_some_and(|pending| pending.warned),
             })
         }

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{HOUR, Letter, MINUTE, World, letter, recipient, relay, to_relay, with_relay};
+use common::{HOUR, Letter, MINUTE, World, letter, nobody, recipient, relay, to_relay, with_relay};
 use mail_parser::{MessageParser, MimeHeaders};
 use pintle_mail::{Charset, Notify, Return, ReversePath};
 use pintle_outbound::{Config, Protocol, Route};
@@ -331,6 +331,33 @@ async fn a_delay_is_told_once_and_the_end_at_last() {
     );
     world.empty().await;
     assert_eq!(world.log.count("report"), 2, "one warning, one failure");
+}
+
+/// RFC 3464 section 2.3.6: a diagnostic code is what the other side said. Who was never reached said nothing.
+#[tokio::test]
+async fn no_words_are_put_into_the_mouth_of_a_next_hop_that_was_never_reached() {
+    let home = Sink::start(Script::new()).await;
+    let mut config = to_relay(&[nobody().await]);
+    config.relays.insert("home".into(), relay(&[home.address()]));
+    config.routes.add("sender.example", Route::Relay("home".into()));
+    let world = World::start(config, StaticResolver::new());
+    world.mail(&["bob@example.net"]).await;
+    world.log.wait_for("deferral", 1).await;
+    world.calm().await;
+    world.clock.advance(4 * HOUR);
+    home.wait_for(1).await;
+    world.clock.advance(5 * 24 * HOUR);
+    for (report, told) in home.wait_for(2).await.iter().zip(["", "The last trouble: "]) {
+        let report = parse(report);
+        let text = report.text.replace("\r\n      ", " ");
+        assert!(
+            text.contains(told) && text.contains("cannot be reached"),
+            "{text}"
+        );
+        assert!(!text.contains("said"), "{text}");
+        assert!(!report.fields.contains("Diagnostic-Code"), "{}", report.fields);
+        assert!(report.fields.contains(".4.1\r\n"), "{}", report.fields);
+    }
 }
 
 /// Law 9: the age counts in a state without attempts too; a report on what was taken for harmful would be backscatter.

@@ -120,6 +120,7 @@ impl Status {
             attempts: 0,
             next_attempt: received,
             last: None,
+            unheard: false,
             warned: false,
         })
     }
@@ -144,6 +145,9 @@ pub struct Pending {
     /// What the last attempt came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Reply>,
+    /// The next hop said nothing: `last` is our own word for what went wrong.
+    #[serde(default)]
+    pub unheard: bool,
     /// The sender has been told of the delay.
     #[serde(default)]
     pub warned: bool,

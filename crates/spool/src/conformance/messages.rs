@@ -209,6 +209,7 @@ pub fn deferred(attempts: u32) -> Status {
         attempts,
         next_attempt: UnixTime::from_millis(NOW.millis() + i64::from(attempts) * 60_000),
         last: Some(Reply::new(450, EnhancedCode(4, 2, 0), "try later")),
+        unheard: attempts > 4,
         warned: attempts > 3,
     })
 }
