@@ -195,8 +195,8 @@ fn edited(mut plan: Plan, view: View, config: &Config) -> Plan {
             .collect();
     }
     if let Some(message) = &view.message {
-        let header = message.header.as_bytes();
-        if header.as_ptr() != plan.head.as_ptr() || header.len() + 2 != plan.head.len() {
+        let (header, before) = (message.header.as_bytes(), without_empty_line(&plan.head));
+        if header.as_ptr() != before.as_ptr() || header.len() != before.len() {
             plan.head = [header.as_ref(), b"\r\n"].concat().into();
         }
         if let Some(body) = &message.body {

@@ -214,6 +214,16 @@ async fn header_and_body_are_changed_for_the_attempt_alone() {
     assert_eq!(sink.wait_for(1).await[0].text(), expected);
 }
 
+/// A message may end with its header (RFC 5322 section 3.5); a judge that changes nothing adds nothing.
+#[tokio::test]
+async fn a_message_of_a_header_alone_is_sent_as_it_came() {
+    let (sink, world, _) = ruled(Verdict::Next, vec![]).await;
+    let mut mail = letter(&["bob@example.net"]);
+    (mail.head, mail.body) = ("Subject: all of it\r\n", String::new());
+    world.commit(mail).await;
+    assert_eq!(sink.wait_for(1).await[0].text(), "Subject: all of it\r\n");
+}
+
 #[tokio::test]
 async fn an_attempt_can_be_sent_another_way() {
     let (one, two) = (
