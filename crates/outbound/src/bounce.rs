@@ -135,7 +135,9 @@ impl Letter<'_> {
             utf8,
         }
         .write();
-        let entry = entry_of(self.stored.id, self.sender, at, &written, utf8);
+        let mut entry = entry_of(self.stored.id, self.sender, at, &written, utf8);
+        // RFC 8689 section 5: a report on such a message names people and subject, and is protected like it.
+        entry.envelope.params.require_tls = self.stored.entry.envelope.params.require_tls;
         Child {
             message: NewMessage {
                 id,
@@ -189,8 +191,11 @@ fn from_address(config: &Config) -> Address {
 async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> Returned {
     let head = stored.head.clone();
     let size = head.len() as u64 + stored.body.size();
+    let params = &stored.entry.envelope.params;
+    // RFC 8689 section 5: what had to be protected by TLS is not sent about again, whatever RET says.
     let whole = kind == ReportKind::Failure
-        && stored.entry.envelope.params.ret != Some(Return::Headers)
+        && params.ret != Some(Return::Headers)
+        && !params.require_tls
         && size <= limit;
     if !whole {
         return Returned::Header(cut(&head, limit));
