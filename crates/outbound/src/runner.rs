@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{Again, Due, HopSign, Job, JobId, Next, Queue, Report, Selector};
 use pintle_spool::{SpoolError, Waiting, WaitingRecipient};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
 
@@ -28,6 +29,8 @@ const ATTEMPTS_PER_SESSION: usize = 4;
 const PAGE: usize = 1_000;
 /// Arrivals and results taken in one go before attempts are begun.
 const BATCH: usize = 256;
+/// Warnings and expiries at work at once: each may hold a message in memory to return it.
+const REPORTING: usize = 64;
 /// How often idle sessions are looked through and gauges are set.
 const TICK: Duration = Duration::from_secs(1);
 /// How long to wait before a spool that could not be read is asked again.
@@ -64,6 +67,8 @@ pub(crate) struct Runner {
     /// The queue's jobs by message: the spool may announce a message twice, and operators name messages.
     jobs: HashMap<QueueId, Vec<JobId>>,
     work: JoinSet<Option<Finished>>,
+    /// Turns for what happens to messages that grow old.
+    turns: Arc<Semaphore>,
     farewells: JoinSet<()>,
     commands: UnboundedReceiver<Command>,
     arrivals: UnboundedReceiver<Waiting>,
@@ -100,6 +105,7 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         queue,
         jobs: HashMap::new(),
         work,
+        turns: Arc::new(Semaphore::new(REPORTING)),
         farewells: JoinSet::new(),
         commands: inbox,
         arrivals,
@@ -169,10 +175,12 @@ impl Runner {
                 Due::Expire(aged) => {
                     let lost = Report::deferred(aged.recipients.clone());
                     let back = Finished::new(aged.id, aged.message, lost);
-                    self.work.spawn(guarded(bounce::expire(shared, aged), Some(back)));
+                    let expiry = in_turn(Arc::clone(&self.turns), || bounce::expire(shared, aged));
+                    self.work.spawn(guarded(expiry, Some(back)));
                 }
                 Due::Warn(aged) => {
-                    self.work.spawn(guarded(bounce::warn(shared, aged), None));
+                    let warning = in_turn(Arc::clone(&self.turns), || bounce::warn(shared, aged));
+                    self.work.spawn(guarded(warning, None));
                 }
             }
         }
@@ -363,6 +371,14 @@ impl Runner {
     }
 }
 
+/// Writes reports only so many at a time. After an outage of days, or a restart, a whole queue may reach its age in one
+/// moment; what waits here is small, since the work is not begun before its turn.
+async fn in_turn<W: Future>(turns: Arc<Semaphore>, work: impl FnOnce() -> W) -> W::Output {
+    // The semaphore is never closed; were it, the work would still have to be done.
+    let _turn = turns.acquire().await.ok();
+    Box::pin(work()).await
+}
+
 /// A panic is our own fault and must not lose the job: it comes back as deferred.
 async fn guarded<F>(work: F, back: Option<Finished>) -> Option<Finished>
 where
@@ -454,5 +470,29 @@ pub(crate) fn interrupted(recipients: Box<[u32]>) -> Report {
         remaining: recipients,
         hop: HopSign::Silent,
         again: Again::AtOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn work_on_what_has_grown_old_is_not_begun_before_its_turn() {
+        let turns = Arc::new(Semaphore::new(1));
+        let (go, gone) = oneshot::channel::<()>();
+        let begun = std::cell::Cell::new(false);
+        let mut first = Box::pin(in_turn(Arc::clone(&turns), || gone));
+        let mut second = Box::pin(in_turn(turns, || {
+            begun.set(true);
+            std::future::ready(())
+        }));
+        assert!((&mut first).now_or_never().is_none());
+        assert!((&mut second).now_or_never().is_none() && !begun.get());
+        go.send(()).unwrap();
+        first.await.unwrap();
+        second.await;
+        assert!(begun.get());
     }
 }

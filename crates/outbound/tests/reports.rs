@@ -10,7 +10,7 @@ mod common;
 use common::{HOUR, Letter, MINUTE, World, letter, nobody, recipient, relay, to_relay, with_relay};
 use mail_parser::{MessageParser, MimeHeaders};
 use pintle_mail::{Charset, Notify, Return, ReversePath};
-use pintle_outbound::{Config, Protocol, Route};
+use pintle_outbound::{Config, Protocol, Route, Select};
 use pintle_record::{Record, ReportKind, Unreported};
 use pintle_testkit::{Script, Sink, StaticResolver, Step, Transaction};
 
@@ -154,6 +154,50 @@ async fn a_line_that_is_too_long_does_not_come_back() {
     let parsed = parse(&home.wait_for(1).await[0]);
     assert_eq!(parsed.returned_type, "text/rfc822-headers");
     assert_eq!(parsed.returned.trim_end(), head.trim_end());
+}
+
+/// RFC 8689 section 5: the report asks for what the message asked for, and says no more of it than it must.
+#[tokio::test]
+async fn a_report_on_mail_that_requires_tls_requires_it_too() {
+    let (_next, home, mut config) = two_ways(Script::new()).await;
+    config
+        .routes
+        .add("sender.example", Route::Relay("nowhere.invalid".into()));
+    let world = World::start(config, StaticResolver::new());
+    let mut mail = letter(&["bob@example.net"]);
+    (mail.params.require_tls, mail.params.ret) = (true, Some(Return::Full));
+    // The next hop offers no TLS, so the message fails where it stands; the report stays for want of its own next hop.
+    let id = world.commit(mail).await;
+    world
+        .handle
+        .bounce(Select::Ids(vec![id]), "given up")
+        .await
+        .unwrap();
+    let Record::Report(told) = world.log.wait_for("report", 1).await.remove(0) else {
+        unreachable!()
+    };
+    let report = world.handle.show(told.id).await.unwrap();
+    assert!(report.entry.envelope.params.require_tls);
+    let body = report.body.read(0, 1 << 20).await.unwrap();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    assert!(body.contains("Content-Type: text/rfc822-headers"), "{body}");
+    assert!(home.log().transactions.is_empty());
+}
+
+/// A whole queue may grow old in one moment; all of it is told, though not all at once.
+#[tokio::test]
+async fn a_hundred_messages_expire_together() {
+    let (_next, home, config) = two_ways(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let world = World::start(config, StaticResolver::new());
+    for _ in 0..100 {
+        world.mail(&["bob@example.net"]).await;
+    }
+    world.log.wait_for("deferral", 100).await;
+    world.calm().await;
+    world.clock.advance(5 * 24 * HOUR + MINUTE);
+    world.log.wait_for("expiration", 100).await;
+    home.wait_for(100).await;
+    world.empty().await;
 }
 
 #[tokio::test]
