@@ -19,11 +19,15 @@ use pintle_record::Sink;
 use pintle_spool::{Embedded, Spool};
 use pintle_tls::{ClientTls, ServerTls};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 
 use crate::open_files;
 use crate::operator::Gateway;
 
+/// How often what was measured is put in order: until then each value of a histogram lies in memory, whether or not
+/// anybody ever asks for metrics.
+const UPKEEP: Duration = Duration::from_secs(5);
 /// How long sessions and attempts may take to finish once the end has begun.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -44,6 +48,7 @@ pub(crate) struct App {
     outbound: Outbound,
     spool: Arc<Embedded>,
     admin: (oneshot::Sender<()>, JoinHandle<()>),
+    upkeep: JoinSet<()>,
 }
 
 /// The parts that a reload touches and the operator asks.
@@ -119,17 +124,20 @@ impl App {
             settings: ArcSwap::from_pointee(settings),
         });
         let admin = serve_admin(&live).await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(upkeep(live.metrics.clone()));
         Ok(Self {
             inbound,
             parts: live,
             outbound,
             spool,
             admin,
+            upkeep: tasks,
         })
     }
 
     /// Ends everything in the order in which mail flows, so that nothing is taken that could not be kept.
-    pub(crate) async fn drain(self) {
+    pub(crate) async fn drain(mut self) {
         tracing::info!("draining");
         self.inbound.drain(GRACE).await;
         self.outbound.drain(GRACE).await;
@@ -137,6 +145,7 @@ impl App {
         let (stop, server) = self.admin;
         drop(stop);
         finish("admin socket", server).await;
+        self.upkeep.shutdown().await;
         if let Err(error) = self.spool.close().await {
             tracing::error!(%error, "the spool did not close well");
         }
@@ -156,6 +165,15 @@ async fn serve_admin(live: &Arc<Live>) -> Result<(oneshot::Sender<()>, JoinHandl
         let _ = stopped.await;
     };
     Ok((stop, tokio::spawn(server.serve(until_told))))
+}
+
+async fn upkeep(metrics: PrometheusHandle) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        metrics.run_upkeep();
+    }
 }
 
 async fn finish(what: &str, task: impl Future<Output = Result<(), tokio::task::JoinError>>) {
