@@ -94,11 +94,11 @@ impl Connection {
         listener: Arc<ListenerConfig>,
         stream: TcpStream,
         mut stages: Stages,
-        phase: watch::Receiver<Phase>,
+        mut phase: watch::Receiver<Phase>,
     ) -> io::Result<Self> {
         let implicit = listener.tls == TlsMode::Implicit;
         let stream = if implicit {
-            handshake(&shared, &listener, stream, &mut stages).await?
+            handshake(&shared, &listener, stream, &mut stages, &mut phase).await?
         } else {
             Stream::Plain(stream)
         };
@@ -195,7 +195,8 @@ impl Connection {
                 return Err(io::Error::other("STARTTLS on a session with TLS"));
             }
         };
-        match handshake(&self.shared, &self.listener, plain, &mut self.stages).await {
+        let (stages, phase) = (&mut self.stages, &mut self.phase);
+        match handshake(&self.shared, &self.listener, plain, stages, phase).await {
             Ok(stream) => {
                 self.stream = stream;
                 self.session.tls_started(Instant::now());
@@ -299,13 +300,21 @@ async fn handshake(
     listener: &ListenerConfig,
     stream: TcpStream,
     stages: &mut Stages,
+    phase: &mut watch::Receiver<Phase>,
 ) -> io::Result<Stream> {
     let tls = shared
         .tls
         .as_ref()
         .ok_or_else(|| io::Error::other("no certificate"))?;
     let accept = tokio::time::timeout(listener.handshake_timeout, tls.accept(stream));
-    let (stream, facts) = accept.await?.map_err(io::Error::other)?;
+    let accepted = tokio::select! {
+        accepted = accept => accepted?,
+        // No message is under way in a handshake, so a drain need not wait for a client that does not get on with it.
+        _ = phase.wait_for(|phase| *phase != Phase::Running) => {
+            return Err(io::Error::other("the gateway is going down"));
+        }
+    };
+    let (stream, facts) = accepted.map_err(io::Error::other)?;
     stages.encrypted(facts);
     Ok(Stream::Tls(Box::new(stream)))
 }

@@ -486,3 +486,16 @@ async fn a_client_that_never_reads_cannot_hold_up_a_drain() {
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     drop(stuck);
 }
+
+#[tokio::test]
+async fn a_handshake_that_does_not_get_on_cannot_hold_up_a_drain() {
+    let gate = gate(listener(TlsMode::StartTls), Vec::new());
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.ask("STARTTLS", 220).await;
+    let drain = gate.inbound.drain(Duration::from_secs(50));
+    tokio::time::timeout(Duration::from_secs(10), drain)
+        .await
+        .expect("at once");
+    drop(client);
+}
