@@ -328,6 +328,13 @@ impl Offers {
         }
     }
 
+    /// Never promises more than the configuration does: its limit is what memory and disk were laid out for. 0 is no limit.
+    pub(super) fn cap_size(&mut self, most: u64) {
+        if most > 0 && (self.size == 0 || self.size > most) {
+            self.size = most;
+        }
+    }
+
     fn offer_other(&mut self, keyword: &str, value: Option<&str>) {
         self.withhold(keyword);
         self.other.push(Param {
@@ -438,6 +445,22 @@ mod tests {
             ]
         );
         assert!(offers.has_other("X-Thing"));
+    }
+
+    #[test]
+    fn no_host_offers_room_that_the_configuration_does_not_have() {
+        for (offered, most, size) in [
+            ("0", 1_000, 1_000),
+            ("9999", 1_000, 1_000),
+            ("5", 1_000, 5),
+            ("0", 0, 0),
+            ("9", 0, 9),
+        ] {
+            let mut offers = offers();
+            offers.offer("SIZE", Some(offered)).unwrap();
+            offers.cap_size(most);
+            assert_eq!(offers.size(), size, "{offered} of {most}");
+        }
     }
 
     #[test]

@@ -168,6 +168,7 @@ impl Helloing {
             Ruling::Accept(wish) => greet_back(self.verb, self.offers, wish, core),
             Ruling::Offer(mut offers) if self.verb == HelloVerb::Ehlo => {
                 offers.restrict(possible(core));
+                offers.cap_size(core.config.limits.message);
                 greet_back(self.verb, offers, None, core)
             }
             Ruling::Offer(_) => greet_back(self.verb, self.offers, None, core),
