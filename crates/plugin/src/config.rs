@@ -228,6 +228,8 @@ grants! {
     Relay = "relay",
     /// Choose next hop, TLS policy, source address and credentials of a delivery.
     Route = "route",
+    /// Judge credentials: it sees passwords, and whom it lets in may relay.
+    Auth = "auth",
     /// Ask DNS.
     Dns = "dns",
     /// Call HTTP services; not served by this release.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pintle_policy::Fault;
+use pintle_policy::{Fault, Hook};
 use serde::Serialize;
 
 use crate::Grant;
@@ -38,6 +38,13 @@ pub enum LoadError {
     MissingGrant {
         /// The interface as the component names it.
         interface: String,
+        /// What would have to be granted.
+        grant: Grant,
+    },
+    /// It exports a hook without the grant.
+    UngrantedHook {
+        /// Which.
+        hook: Hook,
         /// What would have to be granted.
         grant: Grant,
     },
@@ -90,6 +97,11 @@ impl fmt::Display for LoadError {
                 f,
                 "the component imports `{interface}`, which needs the grant `{grant}`: add \"{grant}\" to the \
                  plugin's `grants` if it may have it"
+            ),
+            Self::UngrantedHook { hook, grant } => write!(
+                f,
+                "the component exports `pintle:plugin/on-{hook}`, which needs the grant `{grant}`: add \"{grant}\" to \
+                 the plugin's `grants` if it may have it"
             ),
             Self::TooBig { what, needs, limit } => {
                 write!(f, "the component needs {needs} {what}, and a plugin gets at most {limit}")

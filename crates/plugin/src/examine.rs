@@ -32,6 +32,7 @@ pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -
         }
     }
     errors.extend(exports.verdict());
+    errors.extend(check_hooks(exports.hooks, grants));
     for (name, _) in component.imports(engine) {
         if let Err(error) = check_import(name, grants) {
             errors.push(error);
@@ -82,6 +83,12 @@ impl Exports {
 
 fn hook_named(name: &str) -> Option<Hook> {
     Hook::ALL.iter().copied().find(|hook| hook.name() == name)
+}
+
+/// Whom this hook lets in is no stranger any more, and may send mail elsewhere (law 7); and it hears every password.
+fn check_hooks(hooks: Hooks, grants: &Grants) -> Option<LoadError> {
+    let (hook, grant) = (Hook::Auth, Grant::Auth);
+    (hooks.has(hook) && !grants.contains(&grant)).then_some(LoadError::UngrantedHook { hook, grant })
 }
 
 fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {

@@ -65,6 +65,8 @@ async fn missing_grants_are_named_all_of_them() {
     assert_eq!(
         errors(plugin).await,
         [
+            "the component exports `pintle:plugin/on-auth`, which needs the grant `auth`: add \"auth\" to the plugin's \
+             `grants` if it may have it",
             "the component imports `pintle:plugin/dns@0.1.0`, which needs the grant `dns`: add \"dns\" to the \
              plugin's `grants` if it may have it",
             "the component imports `pintle:plugin/kv@0.1.0`, which needs the grant `kv`: add \"kv\" to the \

@@ -45,7 +45,7 @@ pub(crate) fn component(name: &str) -> Bytes {
     std::fs::read(path).unwrap().into()
 }
 
-/// The unruly plugin with these settings, what its imports need, and limits that let tests end soon.
+/// The unruly plugin with these settings, what its imports and hooks need, and limits that let tests end soon.
 pub(crate) fn unruly(settings: Value) -> PluginConfig {
     let source = Source::Bytes {
         name: "unruly".into(),
@@ -53,7 +53,7 @@ pub(crate) fn unruly(settings: Value) -> PluginConfig {
     };
     let mut config = PluginConfig::new("unruly", source);
     config.settings = settings;
-    config.grants = [Grant::Kv, Grant::Dns].into();
+    config.grants = [Grant::Kv, Grant::Dns, Grant::Auth].into();
     config.limits = limits();
     config
 }
