@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -18,6 +19,7 @@ use hickory_resolver::net::{DnsError as WireError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record as WireRecord, RecordType};
 use hickory_resolver::{TokioResolver, system_conf};
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::{Answer, DnsError, Record, RecordKind, Resolver};
 
@@ -108,7 +110,8 @@ impl HickoryResolver {
         let servers = name_servers(&config.servers)?;
         let parts = ResolverConfig::from_name_servers(servers);
         let builder = TokioResolver::builder_with_config(parts, TokioRuntimeProvider::default());
-        let inner = builder.with_options(options(config)).build();
+        let builder = builder.with_options(options(config)).with_tls_config(no_tls()?);
+        let inner = builder.build();
         let inner = inner.map_err(|error| ConfigError::System(error.to_string()))?;
         Ok(Self {
             inner,
@@ -143,6 +146,18 @@ impl fmt::Debug for HickoryResolver {
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
     }
+}
+
+/// Trusts nobody, since nothing is asked over TLS. Where any crate of the graph switches the library's TLS on, its default
+/// wants the machine's certificate authorities, and a machine without them (a bare container) could not resolve at all.
+fn no_tls() -> Result<ClientConfig, ConfigError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ConfigError::System(error.to_string()))?;
+    Ok(builder
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth())
 }
 
 fn name_servers(servers: &Servers) -> Result<Vec<NameServerConfig>, ConfigError> {

@@ -24,6 +24,10 @@ wasmtime::component::bindgen!({
         "pintle:plugin/dns.query-many": async,
         "pintle:plugin/dns.query-lists": async,
         "pintle:plugin/http.fetch-many": async,
+        "pintle:plugin/sender-auth.spf": async,
+        "pintle:plugin/sender-auth.dkim": async,
+        "pintle:plugin/sender-auth.dmarc": async,
+        "pintle:plugin/sender-auth.arc": async,
     },
     exports: { default: async },
 });

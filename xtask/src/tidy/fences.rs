@@ -21,8 +21,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("spool",       &["mail"]),
     ("dns",         &[]),
     ("tls",         &[]),
+    ("sender-auth", &["mail", "dns"]),
     ("plugin-bindings", &[]),
-    ("plugin",      &["mail", "policy", "dns", "plugin-bindings"]),
+    ("plugin",      &["mail", "policy", "dns", "sender-auth", "plugin-bindings"]),
     ("inbound",     &["mail", "record", "smtp", "policy", "spool", "tls"]),
     ("outbound",    &["mail", "record", "smtp", "policy", "queue", "spool", "dns", "tls"]),
     ("admin",       &["mail"]),
@@ -44,7 +45,7 @@ const FENCED_OUTSIDE: &[(&str, &[&str])] = &[
     ("mail-auth", &["sender-auth"]),
     (
         "rustls*",
-        &["tls", "inbound", "outbound", "testkit", "pintle", "e2e"],
+        &["tls", "dns", "inbound", "outbound", "testkit", "pintle", "e2e"],
     ),
     (
         "tokio-rustls",

@@ -1,0 +1,69 @@
+//! DNS within a deadline: one value that all checks of a message ask.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use pintle_dns::{DnsError, Record, RecordKind, Resolver, reverse_zone_name};
+
+/// A resolver, and when it is too late to ask it.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    resolver: &'a dyn Resolver,
+    deadline: Instant,
+}
+
+impl<'a> Ask<'a> {
+    /// Whom to ask, and until when: every answer that comes later counts as [`DnsError::Timeout`], so that what is built
+    /// on it ends soon after, however many questions it still has.
+    #[must_use]
+    pub fn new(resolver: &'a dyn Resolver, deadline: Instant) -> Self {
+        Self { resolver, deadline }
+    }
+
+    pub(crate) async fn records(self, name: &str, kind: RecordKind) -> Result<Vec<Record>, DnsError> {
+        let lookup = self.resolver.lookup(name, kind);
+        match tokio::time::timeout_at(self.deadline.into(), lookup).await {
+            Ok(answer) => answer.map(|answer| answer.records),
+            Err(_elapsed) => Err(DnsError::Timeout),
+        }
+    }
+
+    /// The strings of each TXT record, joined. That there is none is an empty list.
+    pub(crate) async fn texts(self, name: &str) -> Result<Vec<Vec<u8>>, DnsError> {
+        let text = |record| match record {
+            Record::Txt(text) => Some(text),
+            _ => None,
+        };
+        match self.records(name, RecordKind::Txt).await {
+            Ok(records) => Ok(records.into_iter().filter_map(text).collect()),
+            Err(error) if error.is_temporary() => Err(error),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// The addresses of a host, of the same family as `like`.
+    pub(crate) async fn addresses(self, host: &str, like: IpAddr) -> Result<Vec<IpAddr>, DnsError> {
+        let kind = if like.is_ipv4() {
+            RecordKind::A
+        } else {
+            RecordKind::Aaaa
+        };
+        let address = |record: &Record| match record {
+            Record::A(v4) => Some(IpAddr::V4(*v4)),
+            Record::Aaaa(v6) => Some(IpAddr::V6(*v6)),
+            _ => None,
+        };
+        let records = self.records(host, kind).await?;
+        Ok(records.iter().filter_map(address).collect())
+    }
+
+    /// What an address calls itself, confirmed or not.
+    pub(crate) async fn pointers(self, address: IpAddr) -> Result<Vec<String>, DnsError> {
+        let name = |record| match record {
+            Record::Ptr(name) => Some(name),
+            _ => None,
+        };
+        let records = self.records(&reverse_zone_name(address), RecordKind::Ptr).await?;
+        Ok(records.into_iter().filter_map(name).collect())
+    }
+}

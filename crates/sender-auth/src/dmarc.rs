@@ -1,0 +1,435 @@
+//! DMARC: does the author's domain stand behind this message, and what does it want done if not (RFC 9989)?
+//!
+//! Records are found by the walk up the tree of section 4.10; there is no list of public suffixes. What RFC 7489 had and
+//! its successor has not is read as far as it can be: `pct=0` was the way to ask for a test and means `t=y` now; other
+//! percentages mean nothing.
+
+use mail_parser::parsers::MessageStream;
+use mail_parser::{Address, HeaderValue};
+use pintle_dns::{DnsError, RecordKind};
+use pintle_mail::HeaderBlock;
+
+use crate::spf::{Identity, SpfResult};
+use crate::tags::Tags;
+use crate::{Ask, DkimResult, Outcome, domain};
+
+/// Section 4.10: names of more labels are walked from the seventh label on.
+const MAX_LABELS: usize = 7;
+
+/// What DMARC says of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DmarcResult {
+    /// `none`, `pass`, `fail`, `temperror` or `permerror`.
+    pub outcome: Outcome,
+    /// The author's domain, in A-labels; empty when there is not one.
+    pub from_domain: String,
+    /// What the domain's owner wants done with messages that fail. `none` as well where nobody has said.
+    pub policy: DmarcPolicy,
+    /// SPF passed for a domain that is aligned with the author's.
+    pub spf_aligned: bool,
+    /// So did a DKIM signature.
+    pub dkim_aligned: bool,
+    /// What was wrong.
+    pub reason: Option<String>,
+}
+
+/// The owner's wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DmarcPolicy {
+    /// Nothing in particular.
+    None,
+    /// Treat it as suspicious.
+    Quarantine,
+    /// Refuse it.
+    Reject,
+}
+
+/// Checks the author's domain against the results of SPF and DKIM.
+///
+/// A message without an author's domain, with several From fields or with authors of several domains is a `permerror`:
+/// there is no telling which of them a reader would be shown.
+pub async fn check(
+    ask: Ask<'_>,
+    header: &HeaderBlock,
+    spf: &[SpfResult],
+    dkim: &[DkimResult],
+) -> DmarcResult {
+    let author = match author_domain(header) {
+        Ok(author) => author,
+        Err(reason) => return DmarcResult::of("", Outcome::PermError, Some(reason.to_owned())),
+    };
+    let checked = judge(ask, &author, spf, dkim).await;
+    checked
+        .unwrap_or_else(|error| DmarcResult::of(&author, Outcome::TempError, Some(format!("DNS: {error}"))))
+}
+
+async fn judge(
+    ask: Ask<'_>,
+    author: &str,
+    spf: &[SpfResult],
+    dkim: &[DkimResult],
+) -> Result<DmarcResult, DnsError> {
+    let walk = Walk::up(ask, author).await?;
+    let Some(found) = walk.policy_record() else {
+        return Ok(DmarcResult::of(author, Outcome::None, None));
+    };
+    let mut result = DmarcResult::of(author, Outcome::Fail, None);
+    result.policy = policy(ask, &found, author).await?;
+    let aligned = Aligned {
+        ask,
+        author,
+        organization: walk.organization(),
+    };
+    let sender = spf_identity(spf);
+    let by_spf = aligned.best(
+        sender.map(|spf| (spf.domain.as_str(), spf.outcome)),
+        found.record.strict_spf,
+    );
+    let by_dkim = aligned.best(
+        dkim.iter().map(|dkim| (dkim.domain.as_str(), dkim.outcome)),
+        found.record.strict_dkim,
+    );
+    let (by_spf, by_dkim) = (by_spf.await, by_dkim.await);
+    result.spf_aligned = by_spf == Outcome::Pass;
+    result.dkim_aligned = by_dkim == Outcome::Pass;
+    if result.spf_aligned || result.dkim_aligned {
+        result.outcome = Outcome::Pass;
+    } else if by_spf == Outcome::TempError || by_dkim == Outcome::TempError {
+        // Section 5.3.6: what might have been aligned may yet be.
+        result.outcome = Outcome::TempError;
+        result.reason = Some("an aligned check could not be finished".into());
+    }
+    Ok(result)
+}
+
+/// Section 4.4.2: the MAIL FROM identity, or HELO where the reverse-path is null.
+fn spf_identity(spf: &[SpfResult]) -> Option<&SpfResult> {
+    let sender = spf.iter().find(|result| result.identity == Identity::MailFrom);
+    sender.or_else(|| spf.first())
+}
+
+/// The one domain of the one From field (section 5.3.1).
+fn author_domain(header: &HeaderBlock) -> Result<String, &'static str> {
+    let mut fields = header.named("From");
+    let field = match (fields.next(), fields.next()) {
+        (Some(field), None) => field,
+        (None, _) => return Err("there is no From field"),
+        (Some(_), Some(_)) => return Err("there are several From fields"),
+    };
+    let raw = field.raw();
+    let value = raw.get(field.name().len() + 1..).unwrap_or_default();
+    let mut domains: Vec<String> = addresses(value)
+        .iter()
+        .filter_map(|address| address.rsplit_once('@'))
+        .map(|(_, name)| domain::bare(&pintle_mail::address::domain_to_ascii(name.trim())).to_owned())
+        .collect();
+    domains.dedup();
+    match domains.as_slice() {
+        [one] if domain::is_qualified(one) => Ok(one.clone()),
+        [] | [_] => Err("the From field has no address with a domain"),
+        _ => Err("the From field has authors of several domains"),
+    }
+}
+
+fn addresses(value: &[u8]) -> Vec<String> {
+    let list = match MessageStream::new(value).parse_address() {
+        HeaderValue::Address(Address::List(list)) => list,
+        HeaderValue::Address(Address::Group(groups)) => {
+            groups.into_iter().flat_map(|group| group.addresses).collect()
+        }
+        _ => Vec::new(),
+    };
+    list.into_iter()
+        .filter_map(|address| address.address.map(std::borrow::Cow::into_owned))
+        .collect()
+}
+
+/// The policy for the author's domain (sections 4.7 and 4.10.1).
+async fn policy(ask: Ask<'_>, found: &Found<'_>, author: &str) -> Result<DmarcPolicy, DnsError> {
+    let record = found.record;
+    let policy = if found.name == author {
+        record.policy
+    } else if record.missing != record.subdomains && !exists(ask, author).await? {
+        record.missing
+    } else {
+        record.subdomains
+    };
+    Ok(match policy {
+        // Section 4.7: a test asks for one step less than the policy says.
+        DmarcPolicy::Reject if record.testing => DmarcPolicy::Quarantine,
+        DmarcPolicy::Quarantine if record.testing => DmarcPolicy::None,
+        policy => policy,
+    })
+}
+
+async fn exists(ask: Ask<'_>, name: &str) -> Result<bool, DnsError> {
+    match ask.records(name, RecordKind::A).await {
+        Err(DnsError::NxDomain) => Ok(false),
+        Err(error) if error.is_temporary() => Err(error),
+        _ => Ok(true),
+    }
+}
+
+/// A policy record (section 4.7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Record {
+    policy: DmarcPolicy,
+    subdomains: DmarcPolicy,
+    /// For subdomains that do not exist.
+    missing: DmarcPolicy,
+    strict_spf: bool,
+    strict_dkim: bool,
+    testing: bool,
+    /// `psd=`: the name is a public suffix, or is not.
+    suffix: Option<bool>,
+}
+
+impl Record {
+    /// None for what is no DMARC record, or applies to nothing.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let tags = Tags::parse(std::str::from_utf8(text).ok()?)?;
+        if tags.first() != Some(("v", "DMARC1")) {
+            return None;
+        }
+        let policy = match tags.get("p").and_then(policy_named) {
+            Some(policy) => policy,
+            // Section 4.10.1: without a policy that can be read, but with somebody to report to, it is `none`.
+            None if tags.get("rua").is_some_and(|rua| rua.contains(':')) => DmarcPolicy::None,
+            None => return None,
+        };
+        let subdomains = tags.get("sp").and_then(policy_named).unwrap_or(policy);
+        let is = |name, value: &str| tags.get(name).is_some_and(|it| it.eq_ignore_ascii_case(value));
+        Some(Self {
+            policy,
+            subdomains,
+            missing: tags.get("np").and_then(policy_named).unwrap_or(subdomains),
+            strict_spf: is("aspf", "s"),
+            strict_dkim: is("adkim", "s"),
+            testing: is("t", "y") || is("pct", "0"),
+            suffix: if is("psd", "y") {
+                Some(true)
+            } else if is("psd", "n") {
+                Some(false)
+            } else {
+                None
+            },
+        })
+    }
+}
+
+fn policy_named(name: &str) -> Option<DmarcPolicy> {
+    let known = [
+        ("none", DmarcPolicy::None),
+        ("quarantine", DmarcPolicy::Quarantine),
+        ("reject", DmarcPolicy::Reject),
+    ];
+    let found = known.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+    found.map(|(_, policy)| *policy)
+}
+
+/// The records from a name up to the top (section 4.10).
+struct Walk<'a> {
+    start: &'a str,
+    found: Vec<(&'a str, Record)>,
+}
+
+/// The record that applies, and where it stands.
+struct Found<'w> {
+    name: &'w str,
+    record: &'w Record,
+}
+
+impl<'a> Walk<'a> {
+    async fn up(ask: Ask<'_>, start: &'a str) -> Result<Self, DnsError> {
+        let mut walk = Self {
+            start,
+            found: Vec::new(),
+        };
+        let mut next = Some(start);
+        while let Some(name) = next {
+            if let Some(record) = record_at(ask, name).await? {
+                let suffix = record.suffix;
+                walk.found.push((name, record));
+                if suffix.is_some() {
+                    break;
+                }
+            }
+            next = above(name);
+        }
+        Ok(walk)
+    }
+
+    /// Section 4.10.2: the name that says it is no suffix; the one below a suffix; or the shortest that has a record.
+    fn organization(&self) -> &'a str {
+        let Some((name, record)) = self.found.last() else {
+            return self.start;
+        };
+        if record.suffix == Some(true) && *name != self.start {
+            return below(self.start, name);
+        }
+        name
+    }
+
+    /// Section 4.10.1: the author's own record, else the organisation's, else the suffix's.
+    fn policy_record(&self) -> Option<Found<'_>> {
+        let at = |name: &str| self.found.iter().find(|(known, _)| *known == name);
+        let found = at(self.start)
+            .or_else(|| at(self.organization()))
+            .or_else(|| self.found.last());
+        found.map(|(name, record)| Found { name, record })
+    }
+}
+
+/// The one record at a name; several cancel each other.
+async fn record_at(ask: Ask<'_>, name: &str) -> Result<Option<Record>, DnsError> {
+    let texts = ask.texts(&format!("_dmarc.{name}")).await?;
+    let mut records = texts.iter().filter_map(|text| Record::parse(text));
+    Ok(records.next().filter(|_| records.next().is_none()))
+}
+
+/// The next name of the walk: one label less, at most seven.
+fn above(name: &str) -> Option<&str> {
+    let labels = name.split('.').count();
+    let skip = if labels > MAX_LABELS {
+        labels - MAX_LABELS
+    } else {
+        1
+    };
+    let mut rest = name;
+    for _ in 0..skip {
+        rest = rest.split_once('.')?.1;
+    }
+    Some(rest)
+}
+
+/// The part of `name` that is one label longer than `suffix`.
+fn below<'a>(name: &'a str, suffix: &str) -> &'a str {
+    let mut rest = name;
+    while let Some((_, shorter)) = rest.split_once('.') {
+        if shorter == suffix {
+            break;
+        }
+        rest = shorter;
+    }
+    rest
+}
+
+/// Which domains are aligned with the author's (section 4.10.2).
+struct Aligned<'a> {
+    ask: Ask<'a>,
+    author: &'a str,
+    organization: &'a str,
+}
+
+impl Aligned<'_> {
+    /// `pass` when a check passed for an aligned domain, `temperror` when one might have, else `fail`.
+    async fn best<'n>(&self, checks: impl IntoIterator<Item = (&'n str, Outcome)>, strict: bool) -> Outcome {
+        let mut best = Outcome::Fail;
+        for (name, outcome) in checks {
+            if !matches!(outcome, Outcome::Pass | Outcome::TempError) {
+                continue;
+            }
+            match (self.is_aligned(name, strict).await, outcome) {
+                (Ok(true), Outcome::Pass) => return Outcome::Pass,
+                (Ok(false), _) => {}
+                _ => best = Outcome::TempError,
+            }
+        }
+        best
+    }
+
+    async fn is_aligned(&self, name: &str, strict: bool) -> Result<bool, DnsError> {
+        if domain::same(name, self.author) {
+            return Ok(true);
+        }
+        if strict || !domain::is_within(name, self.organization) {
+            return Ok(false);
+        }
+        let name = domain::bare(name).to_ascii_lowercase();
+        let walk = Walk::up(self.ask, &name).await?;
+        Ok(walk.organization() == self.organization)
+    }
+}
+
+impl DmarcResult {
+    fn of(author: &str, outcome: Outcome, reason: Option<String>) -> Self {
+        Self {
+            outcome,
+            from_domain: author.to_owned(),
+            policy: DmarcPolicy::None,
+            spf_aligned: false,
+            dkim_aligned: false,
+            reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pintle_mail::Bytes;
+
+    use super::*;
+
+    fn author(header: &str) -> Result<String, &'static str> {
+        author_domain(&HeaderBlock::parse(Bytes::copy_from_slice(header.as_bytes())))
+    }
+
+    #[test]
+    fn the_author_is_one_or_none() {
+        assert_eq!(author("From: a@A.Example\r\n").as_deref(), Ok("a.example"));
+        let shown = "From: \"ceo@good.example\" <x@evil.example>\r\n";
+        assert_eq!(author(shown).as_deref(), Ok("evil.example"));
+        let both = "From: a@a.example, b@A.example\r\n";
+        assert_eq!(author(both).as_deref(), Ok("a.example"));
+        assert_eq!(
+            author("From: x <x@b\u{fc}cher.example>\r\n").as_deref(),
+            Ok("xn--bcher-kva.example")
+        );
+        for bad in [
+            "Subject: x\r\n",
+            "From: a@a.example\r\nFROM: b@b.example\r\n",
+            "From: a@a.example, b@b.example\r\n",
+            "From: undisclosed:;\r\n",
+            "From: a@localhost\r\n",
+            "From:\r\n",
+        ] {
+            assert!(author(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn records_are_read_as_published() {
+        let record = Record::parse(b"v=DMARC1; p=reject; sp=quarantine; aspf=s; pct=50").unwrap();
+        assert_eq!(
+            (record.policy, record.subdomains),
+            (DmarcPolicy::Reject, DmarcPolicy::Quarantine)
+        );
+        assert_eq!(
+            (record.strict_spf, record.strict_dkim, record.testing),
+            (true, false, false)
+        );
+        assert_eq!(record.missing, DmarcPolicy::Quarantine);
+        assert!(Record::parse(b"v=DMARC1; p=reject; pct=0").unwrap().testing);
+        let reporting = Record::parse(b"v=DMARC1; p=maybe; rua=mailto:a@a.example").unwrap();
+        assert_eq!(reporting.policy, DmarcPolicy::None);
+        for bad in [
+            &b"v=DMARC1"[..],
+            b"p=reject; v=DMARC1",
+            b"v=dmarc1; p=none",
+            b"v=DMARC1; p=oops",
+            b"\xff",
+        ] {
+            assert_eq!(Record::parse(bad), None);
+        }
+    }
+
+    #[test]
+    fn the_walk_is_at_most_eight_names() {
+        let long = "a.b.c.d.e.f.g.h.i.j.mail.example";
+        let names: Vec<&str> = std::iter::successors(Some(long), |name| above(name)).collect();
+        assert_eq!(names.len(), 8);
+        assert_eq!(names[1], "f.g.h.i.j.mail.example");
+        assert_eq!(names[7], "example");
+        assert_eq!(below("x.y.shop.co.uk", "co.uk"), "shop.co.uk");
+    }
+}

@@ -1,0 +1,174 @@
+//! The chain of those who handled the message and vouch for what they saw (RFC 8617 section 5.2).
+
+use mail_auth::AuthenticatedMessage;
+use mail_auth::arc::{ChainValidation, Seal, Signature};
+use mail_auth::common::headers::Header;
+use mail_auth::dkim::Canonicalization;
+
+use super::keys::{Keys, key_name};
+use super::signed::{self, Verdict};
+use crate::Outcome;
+
+/// Section 4.2.1.
+const MAX_SETS: usize = 50;
+
+/// What the chain is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArcResult {
+    /// `none`, `pass`, `fail` or `temperror`.
+    pub outcome: Outcome,
+    /// Who sealed, the oldest first. Empty unless the chain passes, for nobody else can be believed to have.
+    pub sealers: Vec<String>,
+    /// What was wrong.
+    pub reason: Option<String>,
+}
+
+impl ArcResult {
+    pub(super) fn none() -> Self {
+        Self {
+            outcome: Outcome::None,
+            sealers: Vec::new(),
+            reason: None,
+        }
+    }
+
+    pub(super) fn of(outcome: Outcome, reason: &str) -> Self {
+        Self {
+            outcome,
+            reason: Some(reason.to_owned()),
+            ..Self::none()
+        }
+    }
+}
+
+/// The keys that the chain wants: of every seal, and of the last message signature.
+pub(super) fn key_names(header: &AuthenticatedMessage<'_>) -> impl Iterator<Item = String> {
+    let seals = header.as_headers.iter().take(MAX_SETS);
+    let seals = seals.map(|seal| key_name(&seal.header.s, &seal.header.d));
+    let last = header.ams_headers.iter().max_by_key(|field| field.header.i);
+    seals.chain(last.map(|field| key_name(&field.header.s, &field.header.d)))
+}
+
+pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> ArcResult {
+    let count = message.as_headers.len();
+    let is_empty = count == 0 && message.ams_headers.is_empty() && message.aar_headers.is_empty();
+    if is_empty && !message.has_arc_errors {
+        return ArcResult::none();
+    }
+    match verify(message, keys, now) {
+        Ok(()) => ArcResult {
+            outcome: Outcome::Pass,
+            sealers: message.as_headers.iter().map(sealer).collect(),
+            reason: None,
+        },
+        // Of a chain there is pass or fail alone (section 5.2); what DNS may yet mend is told apart.
+        Err((Outcome::TempError, reason)) => ArcResult::of(Outcome::TempError, &reason),
+        Err((_, reason)) => ArcResult::of(Outcome::Fail, &reason),
+    }
+}
+
+fn sealer(seal: &Header<'_, Seal>) -> String {
+    pintle_mail::address::domain_to_ascii(&seal.header.d)
+}
+
+fn broken(reason: &str) -> Verdict {
+    (Outcome::Fail, reason.to_owned())
+}
+
+fn verify(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> Result<(), Verdict> {
+    check_form(message)?;
+    let last = message.ams_headers.last();
+    verify_message(message, last.ok_or_else(|| broken("there is no set"))?, keys, now)?;
+    // Step 6: seals are checked from the newest to the oldest.
+    (0..message.as_headers.len())
+        .rev()
+        .try_for_each(|at| verify_seal(message, at, keys))
+}
+
+/// Steps 1 to 3: whole sets, numbered from 1 without a gap, the first without a chain before it.
+fn check_form(message: &AuthenticatedMessage<'_>) -> Result<(), Verdict> {
+    let count = message.as_headers.len();
+    if message.has_arc_errors {
+        return Err(broken("a field of the chain cannot be read"));
+    }
+    if count > MAX_SETS || message.ams_headers.len() != count || message.aar_headers.len() != count {
+        return Err(broken("the sets of the chain are not whole, or too many"));
+    }
+    for at in 0..count {
+        let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
+        let seal = &message.as_headers[at].header;
+        let numbers = [
+            seal.i,
+            message.ams_headers[at].header.i,
+            message.aar_headers[at].header.i,
+        ];
+        if numbers != [number; 3] {
+            return Err(broken("the sets of the chain are not numbered one by one"));
+        }
+        let expected = if at == 0 {
+            ChainValidation::None
+        } else {
+            ChainValidation::Pass
+        };
+        if seal.cv != expected {
+            return Err(broken("a sealer found the chain broken"));
+        }
+    }
+    Ok(())
+}
+
+/// Step 4: the newest message signature, which covers the message as it is.
+fn verify_message(
+    message: &AuthenticatedMessage<'_>,
+    field: &Header<'_, Signature>,
+    keys: &Keys,
+    now: u64,
+) -> Result<(), Verdict> {
+    let signature = &field.header;
+    signed::check_algorithm(signature.a)?;
+    if signature.x != 0 && signature.x < signature.t.max(now) {
+        return Err(broken("the newest message signature has expired"));
+    }
+    // Section 4.1.2: seals are no part of what it covers.
+    if signature
+        .h
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case("arc-seal"))
+    {
+        return Err(broken("the newest message signature covers a seal"));
+    }
+    signed::check_body(message, signature.cb, signature.a, &signature.bh)?;
+    let key = keys
+        .get(&signature.s, &signature.d)
+        .map_err(signed::without_key)?;
+    let own = signed::unsigned(field.value);
+    let mut headers = message.signed_headers(&signature.h, field.name, &own);
+    key.verifier
+        .verify(&mut headers, &signature.b, signature.ch, signature.a)
+        .map_err(|error| signed::unverified(&error))
+}
+
+/// Section 5.1.1: a seal covers all fields of the sets up to its own, in this order, itself without its signature.
+fn verify_seal(message: &AuthenticatedMessage<'_>, at: usize, keys: &Keys) -> Result<(), Verdict> {
+    let field = &message.as_headers[at];
+    let seal = &field.header;
+    signed::check_algorithm(seal.a)?;
+    let key = keys.get(&seal.s, &seal.d).map_err(signed::without_key)?;
+    let own = signed::unsigned(field.value);
+    let mut covered: Vec<(&[u8], &[u8])> = Vec::with_capacity(3 * at + 3);
+    for number in 0..=at {
+        let (results, signature) = (&message.aar_headers[number], &message.ams_headers[number]);
+        covered.push((results.name, results.value));
+        covered.push((signature.name, signature.value));
+        let before = &message.as_headers[number];
+        covered.push((before.name, if number == at { &own } else { before.value }));
+    }
+    key.verifier
+        .verify(
+            &mut covered.into_iter(),
+            &seal.b,
+            Canonicalization::Relaxed,
+            seal.a,
+        )
+        .map_err(|error| signed::unverified(&error))
+}

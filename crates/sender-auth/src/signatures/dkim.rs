@@ -1,0 +1,136 @@
+//! DKIM signatures, each with a result of its own (RFC 6376 section 6.1).
+
+use mail_auth::AuthenticatedMessage;
+use mail_auth::common::headers::Header;
+use mail_auth::dkim::Signature;
+
+use super::keys::{Key, Keys, key_name};
+use super::signed::{self, Verdict};
+use crate::{Outcome, domain};
+
+/// More signatures than this are not looked at: each costs a question and a public-key operation. RFC 6376 section 8.4
+/// wants some such limit.
+const MAX_SIGNATURES: usize = 10;
+
+/// What became of one signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DkimResult {
+    /// `pass`, `fail`, `policy`, `temperror` or `permerror`.
+    pub outcome: Outcome,
+    /// Who signed, as far as the field could be read.
+    pub domain: String,
+    /// By which key.
+    pub selector: String,
+    /// Whom the signer acts for (`i=`), when it says.
+    pub identity: Option<String>,
+    /// What was wrong; none with `pass`.
+    pub reason: Option<String>,
+}
+
+impl DkimResult {
+    pub(super) fn of(outcome: Outcome, reason: &str) -> Self {
+        Self {
+            outcome,
+            domain: String::new(),
+            selector: String::new(),
+            identity: None,
+            reason: Some(reason.to_owned()),
+        }
+    }
+}
+
+/// The keys that the signatures want.
+pub(super) fn key_names(header: &AuthenticatedMessage<'_>) -> impl Iterator<Item = String> {
+    let signatures = header.dkim_headers.iter().take(MAX_SIGNATURES);
+    signatures.map(|signed| key_name(&signed.header.s, &signed.header.d))
+}
+
+/// All signatures: those that could be read, in their order, and then those that could not.
+pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> Vec<DkimResult> {
+    let signatures = message.dkim_headers.iter().take(MAX_SIGNATURES);
+    let mut results: Vec<_> = signatures
+        .map(|signed| result(&signed.header, verify(message, signed, keys, now)))
+        .collect();
+    let unread = message
+        .errors
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case(b"DKIM-Signature"));
+    let unread = unread.map(|field| DkimResult::of(Outcome::PermError, &field.header.to_string()));
+    results.extend(unread.take(MAX_SIGNATURES));
+    if message.dkim_headers.len() > MAX_SIGNATURES {
+        let reason = format!("signatures beyond the first {MAX_SIGNATURES} are not looked at");
+        results.push(DkimResult::of(Outcome::Policy, &reason));
+    }
+    results
+}
+
+fn result(signature: &Signature, verdict: Result<(), Verdict>) -> DkimResult {
+    let (outcome, reason) = match verdict {
+        Ok(()) => (Outcome::Pass, None),
+        Err((outcome, reason)) => (outcome, Some(reason)),
+    };
+    DkimResult {
+        outcome,
+        domain: pintle_mail::address::domain_to_ascii(&signature.d),
+        selector: signature.s.clone(),
+        identity: Some(signature.i.clone()).filter(|identity| !identity.is_empty()),
+        reason,
+    }
+}
+
+fn verify(
+    message: &AuthenticatedMessage<'_>,
+    field: &Header<'_, Signature>,
+    keys: &Keys,
+    now: u64,
+) -> Result<(), Verdict> {
+    let signature = &field.header;
+    check_form(signature, now)?;
+    signed::check_body(message, signature.cb, signature.a, &signature.bh)?;
+    let key = keys
+        .get(&signature.s, &signature.d)
+        .map_err(signed::without_key)?;
+    check_identity(signature, key)?;
+    let own = signed::unsigned(field.value);
+    let mut headers = message.signed_headers(&signature.h, field.name, &own);
+    key.verifier
+        .verify(&mut headers, &signature.b, signature.ch, signature.a)
+        .map_err(|error| signed::unverified(&error))
+}
+
+/// Section 6.1.1, beyond what the parser demands.
+fn check_form(signature: &Signature, now: u64) -> Result<(), Verdict> {
+    signed::check_algorithm(signature.a)?;
+    let permanent = |reason: &str| Err((Outcome::PermError, reason.to_owned()));
+    // Section 5.4: the author's field is always signed.
+    if !signature.h.iter().any(|name| name.eq_ignore_ascii_case("from")) {
+        return permanent("From is not signed");
+    }
+    if signature.x != 0 && signature.x < signature.t.max(now) {
+        return permanent("the signature has expired");
+    }
+    if !domain::is_qualified(&signature.d) {
+        return permanent("its domain is none");
+    }
+    Ok(())
+}
+
+/// Section 3.5: the identity lies within the signing domain; section 3.6.1: is of it, where the key says so.
+fn check_identity(signature: &Signature, key: &Key) -> Result<(), Verdict> {
+    if signature.i.is_empty() {
+        return Ok(());
+    }
+    let of = signature.i.rsplit_once('@').map_or("", |(_, of)| of);
+    let fits = if key.same_domain {
+        domain::same(of, &signature.d)
+    } else {
+        domain::is_within(of, &signature.d)
+    };
+    if fits {
+        return Ok(());
+    }
+    Err((
+        Outcome::PermError,
+        "its identity is not of the signing domain".into(),
+    ))
+}

@@ -1,0 +1,92 @@
+//! Public keys from DNS (RFC 6376 section 3.6).
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
+use mail_auth::common::crypto::VerifyingKey;
+use mail_auth::common::parse::TxtRecordParser;
+use mail_auth::common::verify::DomainKey;
+use pintle_dns::DnsError;
+
+use crate::Ask;
+use crate::tags::Tags;
+
+/// RFC 8301 section 3.2: signatures by shorter RSA keys are not valid.
+const MIN_BITS: usize = 1_024;
+
+/// The keys of a message, by the names at which they are published.
+pub(super) struct Keys(HashMap<String, Result<Key, KeyFault>>);
+
+/// A key that may be used.
+pub(super) struct Key {
+    pub(super) verifier: Box<dyn VerifyingKey + Send + Sync>,
+    /// `t=s`: the identity's domain is the signing domain itself.
+    pub(super) same_domain: bool,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum KeyFault {
+    Dns(DnsError),
+    Missing,
+    Unusable(String),
+    /// Its owner says that the key is not for mail, or not for SHA-256.
+    NotForThis,
+    Weak,
+}
+
+impl Keys {
+    /// Asks for all at once.
+    pub(super) async fn fetch(ask: Ask<'_>, names: BTreeSet<String>) -> Self {
+        let found = join_all(names.iter().map(|name| fetch(ask, name))).await;
+        Self(names.into_iter().zip(found).collect())
+    }
+
+    pub(super) fn get(&self, selector: &str, domain: &str) -> Result<&Key, &KeyFault> {
+        let found = self.0.get(&key_name(selector, domain));
+        found.map_or(Err(&KeyFault::Missing), Result::as_ref)
+    }
+}
+
+/// Section 3.6.2.1.
+pub(super) fn key_name(selector: &str, domain: &str) -> String {
+    format!("{selector}._domainkey.{domain}").to_ascii_lowercase()
+}
+
+async fn fetch(ask: Ask<'_>, name: &str) -> Result<Key, KeyFault> {
+    let texts = ask.texts(name).await.map_err(KeyFault::Dns)?;
+    let mut fault = KeyFault::Missing;
+    // Section 3.6.2.2 leaves open what several records mean; one that works is enough.
+    for text in &texts {
+        match key(text) {
+            Ok(key) => return Ok(key),
+            Err(error) => fault = error,
+        }
+    }
+    Err(fault)
+}
+
+fn key(text: &[u8]) -> Result<Key, KeyFault> {
+    let tags = std::str::from_utf8(text).ok().and_then(Tags::parse);
+    let tags = tags.ok_or_else(|| KeyFault::Unusable("it is no list of tags".into()))?;
+    // Section 3.6.1: the version, where there is one, comes first.
+    if tags.get("v").is_some() && tags.first() != Some(("v", "DKIM1")) {
+        return Err(KeyFault::Unusable("it is of another version".into()));
+    }
+    let for_mail = tags.lists("s", "email", true) || tags.lists("s", "*", true);
+    if !for_mail || !tags.lists("h", "sha256", true) {
+        return Err(KeyFault::NotForThis);
+    }
+    if tags.get("p") == Some("") {
+        return Err(KeyFault::Unusable("the key was revoked".into()));
+    }
+    let key = DomainKey::parse(text).map_err(|error| KeyFault::Unusable(error.to_string()))?;
+    if key.p.public_key_bits() < MIN_BITS {
+        return Err(KeyFault::Weak);
+    }
+    Ok(Key {
+        verifier: key.p,
+        same_domain: tags.lists("t", "s", false),
+    })
+}

@@ -1,0 +1,107 @@
+//! DKIM and ARC: what the signatures on a message are worth (RFC 6376, RFC 8301, RFC 8463, RFC 8617).
+//!
+//! The header is read once to learn which keys are needed, these are asked for all at once, and then everything is
+//! computed without waiting. A large message is hashed on a thread of its own kind, so that it holds up nobody else.
+
+mod arc;
+mod dkim;
+mod keys;
+mod signed;
+
+use mail_auth::AuthenticatedMessage;
+use pintle_mail::{Bytes, HeaderBlock, UnixTime};
+
+pub use self::arc::ArcResult;
+pub use self::dkim::DkimResult;
+use self::keys::Keys;
+use crate::{Ask, Outcome};
+
+/// Messages beyond this many octets are hashed where blocking is allowed.
+const LARGE: usize = 128 << 10;
+
+/// What all signatures of a message came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signatures {
+    /// One for each DKIM-Signature field, from the top; those beyond the tenth share one result.
+    pub dkim: Vec<DkimResult>,
+    /// The chain of ARC sets.
+    pub arc: ArcResult,
+}
+
+impl Signatures {
+    /// The results of a message without any signature.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            dkim: Vec::new(),
+            arc: ArcResult::none(),
+        }
+    }
+}
+
+/// Whether a message has anything to verify: where it has not, its body need not be read.
+#[must_use]
+pub fn is_signed(header: &HeaderBlock) -> bool {
+    header.iter().any(|field| {
+        [
+            &b"DKIM-Signature"[..],
+            b"ARC-Seal",
+            b"ARC-Message-Signature",
+            b"ARC-Authentication-Results",
+        ]
+        .iter()
+        .any(|name| field.name().eq_ignore_ascii_case(name))
+    })
+}
+
+/// Verifies every signature of `message`: the whole of it as received, header, empty line and body.
+///
+/// `now` decides which signatures have expired.
+pub async fn verify(ask: Ask<'_>, message: Bytes, now: UnixTime) -> Signatures {
+    let header = message.slice(..header_end(&message));
+    let wanted =
+        parsed(&header).map(|header| dkim::key_names(&header).chain(arc::key_names(&header)).collect());
+    let keys = Keys::fetch(ask, wanted.unwrap_or_default()).await;
+    if message.len() < LARGE {
+        return judge(&message, &keys, now);
+    }
+    let judged = tokio::task::spawn_blocking(move || judge(&message, &keys, now));
+    judged.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "verifying signatures failed");
+        Signatures {
+            dkim: vec![DkimResult::of(
+                Outcome::TempError,
+                "verifying failed inside the gateway",
+            )],
+            arc: ArcResult::of(Outcome::TempError, "verifying failed inside the gateway"),
+        }
+    })
+}
+
+fn judge(message: &[u8], keys: &Keys, now: UnixTime) -> Signatures {
+    let Some(parsed) = parsed(message) else {
+        return Signatures::none();
+    };
+    let now = u64::try_from(now.millis() / 1_000).unwrap_or(0);
+    Signatures {
+        dkim: dkim::judge(&parsed, keys, now),
+        arc: arc::judge(&parsed, keys, now),
+    }
+}
+
+/// Signatures over the first octets of a body alone (`l=`) are refused by the library in this mode: whoever has the
+/// message could append what he likes (RFC 6376 section 8.2).
+fn parsed(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
+    AuthenticatedMessage::parse_with_opts(message, None, true)
+}
+
+fn header_end(message: &[u8]) -> usize {
+    let mut start = 0;
+    for line in message.split_inclusive(|b| *b == b'\n') {
+        if line == b"\r\n" || line == b"\n" {
+            break;
+        }
+        start += line.len();
+    }
+    start
+}

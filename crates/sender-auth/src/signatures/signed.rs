@@ -1,0 +1,97 @@
+//! What DKIM signatures, ARC message signatures and seals have in common.
+
+use mail_auth::common::crypto::{Algorithm, HashAlgorithm};
+use mail_auth::dkim::Canonicalization;
+use mail_auth::{AuthenticatedMessage, Error};
+
+use super::keys::KeyFault;
+use crate::Outcome;
+
+/// A result and its reason.
+pub(super) type Verdict = (Outcome, String);
+
+/// The field's value with the signature itself taken out, and without its line end (RFC 6376 section 3.7).
+pub(super) fn unsigned(value: &[u8]) -> Vec<u8> {
+    let value = value.strip_suffix(b"\n").unwrap_or(value);
+    let value = value.strip_suffix(b"\r").unwrap_or(value);
+    let mut out = Vec::with_capacity(value.len());
+    for (number, tag) in value.split(|b| *b == b';').enumerate() {
+        if number > 0 {
+            out.push(b';');
+        }
+        match tag.iter().position(|b| *b == b'=') {
+            Some(equals) if tag[..equals].trim_ascii().eq_ignore_ascii_case(b"b") => {
+                out.extend_from_slice(&tag[..=equals]);
+            }
+            _ => out.extend_from_slice(tag),
+        }
+    }
+    out
+}
+
+/// Whether the body is the one that was signed.
+pub(super) fn check_body(
+    message: &AuthenticatedMessage<'_>,
+    canonicalization: Canonicalization,
+    algorithm: Algorithm,
+    expected: &[u8],
+) -> Result<(), Verdict> {
+    let hash = HashAlgorithm::from(algorithm);
+    let computed = message
+        .body_hashes
+        .iter()
+        .find(|(c, h, length, _)| *c == canonicalization && *h == hash && *length == 0);
+    match computed {
+        Some((.., computed)) if computed == expected => Ok(()),
+        _ => Err((Outcome::Fail, "the body is not the one that was signed".into())),
+    }
+}
+
+/// RFC 8301 section 3.1: a signature by rsa-sha1 has failed for good.
+pub(super) fn check_algorithm(algorithm: Algorithm) -> Result<(), Verdict> {
+    match algorithm {
+        Algorithm::RsaSha1 => Err((Outcome::PermError, "signatures by SHA-1 are not accepted".into())),
+        Algorithm::RsaSha256 | Algorithm::Ed25519Sha256 => Ok(()),
+    }
+}
+
+/// What a missing key means for the signature.
+pub(super) fn without_key(fault: &KeyFault) -> Verdict {
+    match fault {
+        KeyFault::Dns(error) => (Outcome::TempError, format!("the key, from DNS: {error}")),
+        KeyFault::Missing => (Outcome::PermError, "there is no such key".into()),
+        KeyFault::Unusable(why) => (Outcome::PermError, format!("the key cannot be used: {why}")),
+        KeyFault::NotForThis => (
+            Outcome::PermError,
+            "the key is not for signatures of mail like this".into(),
+        ),
+        KeyFault::Weak => (
+            Outcome::Policy,
+            "RSA keys of less than 1,024 bits are not accepted".into(),
+        ),
+    }
+}
+
+/// What the library says of a signature that does not verify.
+pub(super) fn unverified(error: &Error) -> Verdict {
+    match error {
+        Error::Crypto(mail_auth::common::crypto::CryptoError::IncompatibleAlgorithms) => (
+            Outcome::PermError,
+            "the key is of another algorithm than the signature".into(),
+        ),
+        _ => (Outcome::Fail, "the signature does not fit the header".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_signature_is_taken_out() {
+        let read = |text: &str| String::from_utf8(unsigned(text.as_bytes())).unwrap();
+        assert_eq!(read(" v=1; bh=x=; b=AB\r\n CD=; d=e\r\n"), " v=1; bh=x=; b=; d=e");
+        assert_eq!(read(" v=1;\r\n\t b =AB\r\n CD\r\n"), " v=1;\r\n\t b =");
+        assert_eq!(read(" b"), " b");
+    }
+}

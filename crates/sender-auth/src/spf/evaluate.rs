@@ -1,0 +1,355 @@
+//! The evaluation of records, with the limits that hold over all of them (RFC 7208 sections 4.6 to 6).
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pintle_dns::{DnsError, Record as DnsRecord, RecordKind};
+
+use super::Client;
+use super::macros::{Macros, Spec};
+use super::record::{BadTerm, Mechanism, Prefixes, Record, is_spf};
+use crate::{Ask, Outcome, domain};
+
+/// Section 4.6.4: terms that ask DNS, over all records of a check.
+const MAX_TERMS: u32 = 10;
+/// Section 4.6.4: terms whose question had no answer. More of them look like an attack on somebody's name servers.
+const MAX_VOIDS: u32 = 2;
+/// Sections 4.6.4 and 5.5: MX records of one name, and PTR records of an address.
+const MAX_HOSTS: usize = 10;
+/// How many records may stand one in another; the ten terms end it sooner.
+const MAX_DEPTH: u32 = 12;
+/// The most octets of an explanation that are passed on.
+const MAX_EXPLANATION: usize = 400;
+
+/// One check, under way.
+pub(super) struct Evaluation<'a> {
+    ask: Ask<'a>,
+    client: &'a Client<'a>,
+    address: IpAddr,
+    local: &'a str,
+    sender_domain: &'a str,
+    terms: u32,
+    voids: u32,
+    /// The client's confirmed names, once somebody wants them.
+    names: Option<Vec<String>>,
+}
+
+/// What a record came to.
+#[derive(Debug)]
+pub(super) struct Matched {
+    pub(super) outcome: Outcome,
+    /// Where the record stood that decided.
+    pub(super) domain: String,
+    /// Its `exp=`.
+    pub(super) explanation: Option<Spec>,
+}
+
+/// Why a check ends at once.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Temporary(DnsError),
+    Permanent(String),
+}
+
+impl From<BadTerm> for Stop {
+    fn from(BadTerm(term): BadTerm) -> Self {
+        Self::Permanent(format!("the record has a term that cannot be read: {term:.80}"))
+    }
+}
+
+type Checking<'e> = Pin<Box<dyn Future<Output = Result<Matched, Stop>> + Send + 'e>>;
+
+impl<'a> Evaluation<'a> {
+    pub(super) fn new(ask: Ask<'a>, client: &'a Client<'a>, local: &'a str, sender_domain: &'a str) -> Self {
+        Self {
+            ask,
+            client,
+            address: client.address.to_canonical(),
+            // Section 4.3: a sender without a local part is its postmaster.
+            local: if local.is_empty() { "postmaster" } else { local },
+            sender_domain: domain::bare(sender_domain),
+            terms: 0,
+            voids: 0,
+            names: None,
+        }
+    }
+
+    /// Looks up and evaluates the record of a domain.
+    pub(super) fn check<'e>(&'e mut self, name: &'e str, depth: u32) -> Checking<'e> {
+        Box::pin(async move {
+            let Some(record) = self.record(name).await? else {
+                return Ok(Matched::plain(Outcome::None, name));
+            };
+            if depth > MAX_DEPTH {
+                return Err(Stop::Permanent("records stand too deep in each other".into()));
+            }
+            for directive in &record.directives {
+                if self.matches(&directive.mechanism, name, depth).await? {
+                    return Ok(Matched {
+                        outcome: directive.outcome,
+                        domain: name.to_owned(),
+                        explanation: record.explanation,
+                    });
+                }
+            }
+            match &record.redirect {
+                Some(target) => self.redirect(target, name, depth).await,
+                // Section 4.7: nothing matches and nothing else is said.
+                None => Ok(Matched::plain(Outcome::Neutral, name)),
+            }
+        })
+    }
+
+    /// Section 4.5: the one record that begins with the version; several are an error.
+    async fn record(&self, name: &str) -> Result<Option<Record>, Stop> {
+        let texts = self.ask.texts(name).await.map_err(Stop::Temporary)?;
+        let mut records = texts.iter().filter(|text| is_spf(text));
+        match (records.next(), records.next()) {
+            (None, _) => Ok(None),
+            (Some(record), None) => Ok(Some(Record::parse(record)?)),
+            (Some(_), Some(_)) => Err(Stop::Permanent(format!("{name} has several SPF records"))),
+        }
+    }
+
+    /// Section 6.1.
+    async fn redirect(&mut self, target: &Spec, name: &str, depth: u32) -> Result<Matched, Stop> {
+        self.count_term()?;
+        let target = self.name(target, name).await;
+        let matched = if domain::is_qualified(&target) {
+            self.check(&target, depth + 1).await?
+        } else {
+            Matched::plain(Outcome::None, &target)
+        };
+        match matched.outcome {
+            Outcome::None => Err(Stop::Permanent(format!(
+                "redirect to {target}, which has no record"
+            ))),
+            _ => Ok(matched),
+        }
+    }
+
+    async fn matches(&mut self, mechanism: &Mechanism, name: &str, depth: u32) -> Result<bool, Stop> {
+        match mechanism {
+            Mechanism::All => Ok(true),
+            Mechanism::Ip(network, prefix) => Ok(within(self.address, *network, *prefix)),
+            Mechanism::Include(spec) => self.include(spec, name, depth).await,
+            Mechanism::A(spec, prefixes) => {
+                let host = self.target(spec.as_ref(), name).await?;
+                let addresses = self.ask_term(self.ask.addresses(&host, self.address).await)?;
+                Ok(self.is_among(&addresses, *prefixes))
+            }
+            Mechanism::Mx(spec, prefixes) => {
+                let host = self.target(spec.as_ref(), name).await?;
+                self.matches_mx(&host, *prefixes).await
+            }
+            Mechanism::Ptr(spec) => {
+                let parent = self.target(spec.as_ref(), name).await?;
+                let names = self.confirmed_names().await;
+                Ok(names.iter().any(|name| domain::is_within(name, &parent)))
+            }
+            Mechanism::Exists(spec) => {
+                let host = self.target(Some(spec), name).await?;
+                // Section 5.7: an A record, whatever the family of the client's address.
+                let found = self.ask.records(&host, RecordKind::A).await;
+                Ok(!self.ask_term(found)?.is_empty())
+            }
+        }
+    }
+
+    /// Section 5.2: what another record's result means for this one.
+    async fn include(&mut self, spec: &Spec, name: &str, depth: u32) -> Result<bool, Stop> {
+        let target = self.target(Some(spec), name).await?;
+        let outcome = if domain::is_qualified(&target) {
+            self.check(&target, depth + 1).await?.outcome
+        } else {
+            Outcome::None
+        };
+        match outcome {
+            Outcome::Pass => Ok(true),
+            Outcome::None => Err(Stop::Permanent(format!(
+                "it includes {target}, which has no record"
+            ))),
+            _ => Ok(false),
+        }
+    }
+
+    /// Section 5.4.
+    async fn matches_mx(&mut self, host: &str, prefixes: Prefixes) -> Result<bool, Stop> {
+        let records = self.ask_term(self.ask.records(host, RecordKind::Mx).await)?;
+        if records.len() > MAX_HOSTS {
+            return Err(Stop::Permanent(format!(
+                "{host} has more than {MAX_HOSTS} MX records"
+            )));
+        }
+        for record in &records {
+            let DnsRecord::Mx { exchange, .. } = record else {
+                continue;
+            };
+            // That a host has no address of the client's family says nothing against the sender: it is no void lookup.
+            match self.ask.addresses(exchange, self.address).await {
+                Ok(addresses) if self.is_among(&addresses, prefixes) => return Ok(true),
+                Err(error) if error.is_temporary() => return Err(Stop::Temporary(error)),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// The client's names that lead back to its address (section 5.5). Whatever fails on the way confirms nothing.
+    async fn confirmed_names(&mut self) -> Vec<String> {
+        if self.names.is_none() {
+            let mut names = self.ask.pointers(self.address).await.unwrap_or_default();
+            names.truncate(MAX_HOSTS);
+            let mut confirmed = Vec::new();
+            for name in names {
+                let back = self.ask.addresses(&name, self.address).await.unwrap_or_default();
+                if back.contains(&self.address) {
+                    confirmed.push(name);
+                }
+            }
+            self.names = Some(confirmed);
+        }
+        self.names.clone().unwrap_or_default()
+    }
+
+    /// Counts a term that asks DNS, and gives the name it asks for.
+    async fn target(&mut self, spec: Option<&Spec>, name: &str) -> Result<String, Stop> {
+        self.count_term()?;
+        Ok(match spec {
+            Some(spec) => self.name(spec, name).await,
+            None => name.to_owned(),
+        })
+    }
+
+    fn count_term(&mut self) -> Result<(), Stop> {
+        self.terms += 1;
+        if self.terms > MAX_TERMS {
+            return Err(Stop::Permanent(format!("more than {MAX_TERMS} terms ask DNS")));
+        }
+        Ok(())
+    }
+
+    /// What a term's question came to: nothing is an empty list, and counts as a void lookup.
+    fn ask_term<T>(&mut self, found: Result<Vec<T>, DnsError>) -> Result<Vec<T>, Stop> {
+        match found {
+            Ok(found) => Ok(found),
+            Err(error) if error.is_temporary() => Err(Stop::Temporary(error)),
+            Err(_) => {
+                self.voids += 1;
+                if self.voids > MAX_VOIDS {
+                    return Err(Stop::Permanent(format!("more than {MAX_VOIDS} void lookups")));
+                }
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn is_among(&self, addresses: &[IpAddr], prefixes: Prefixes) -> bool {
+        let prefix = if self.address.is_ipv4() {
+            prefixes.v4
+        } else {
+            prefixes.v6
+        };
+        addresses
+            .iter()
+            .any(|address| within(self.address, *address, prefix))
+    }
+
+    async fn name(&mut self, spec: &Spec, name: &str) -> String {
+        let client_name = self.client_name(spec, name).await;
+        spec.expand_domain(|letter| self.value(letter, name, &client_name))
+    }
+
+    /// The macro `p`: a confirmed name, best that of the domain, next one below it (section 7.3).
+    async fn client_name(&mut self, spec: &Spec, name: &str) -> String {
+        if !spec.wants_name() {
+            return String::new();
+        }
+        let names = self.confirmed_names().await;
+        let best = names
+            .iter()
+            .find(|known| domain::same(known, name))
+            .or_else(|| names.iter().find(|known| domain::is_within(known, name)))
+            .or_else(|| names.first());
+        best.map_or_else(|| "unknown".to_owned(), Clone::clone)
+    }
+
+    /// Section 7.2.
+    fn value(&self, letter: char, name: &str, client_name: &str) -> String {
+        match letter {
+            's' => format!("{}@{}", self.local, self.sender_domain),
+            'l' => self.local.to_owned(),
+            'o' => self.sender_domain.to_owned(),
+            'd' => domain::bare(name).to_owned(),
+            'i' => dotted(self.address),
+            'p' => client_name.to_owned(),
+            'v' if self.address.is_ipv4() => "in-addr".to_owned(),
+            'v' => "ip6".to_owned(),
+            'h' => self.client.hello.to_owned(),
+            'c' => self.address.to_string(),
+            'r' => self.client.receiver.to_owned(),
+            't' => seconds().to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// Section 6.2: the explanation of a fail. None when it cannot be had, which is no error.
+    pub(super) async fn explain(&mut self, spec: &Spec, name: &str) -> Option<String> {
+        let target = self.name(spec, name).await;
+        let texts = self.ask.texts(&target).await.ok()?;
+        let [text] = texts.as_slice() else { return None };
+        let text = std::str::from_utf8(text).ok()?;
+        let spec = Spec::parse(text, Macros::Any)?;
+        let client_name = self.client_name(&spec, name).await;
+        let mut text = spec.expand(|letter| self.value(letter, name, &client_name));
+        // It goes into a reply and into logs, and comes from a stranger.
+        let printable = text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+        if !printable {
+            return None;
+        }
+        text.truncate(MAX_EXPLANATION);
+        Some(text)
+    }
+}
+
+impl Matched {
+    fn plain(outcome: Outcome, name: &str) -> Self {
+        Self {
+            outcome,
+            domain: name.to_owned(),
+            explanation: None,
+        }
+    }
+}
+
+/// Whether two addresses of one family agree in their first bits.
+fn within(address: IpAddr, network: IpAddr, prefix: u8) -> bool {
+    let (a, b, width) = match (address, network) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
+        _ => return false,
+    };
+    let ignored = u32::from(width - prefix.min(width));
+    (a ^ b).checked_shr(ignored).unwrap_or(0) == 0
+}
+
+/// The macro `i`: dotted digits, for IPv6 one a nibble.
+fn dotted(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => {
+            let digits = format!("{:032x}", v6.to_bits());
+            let nibbles: Vec<&str> = (0..32).map(|at| &digits[at..=at]).collect();
+            nibbles.join(".")
+        }
+    }
+}
+
+/// The macro `t`, which stands in explanations alone and decides nothing.
+fn seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,117 @@
+//! SPF: may this client send mail in this domain's name (RFC 7208)?
+//!
+//! Both identities are checked, HELO and MAIL FROM. The limits of section 4.6.4 hold over a whole check: ten terms that
+//! ask DNS, two void lookups, ten MX or PTR records.
+
+mod evaluate;
+mod macros;
+mod record;
+
+use std::net::IpAddr;
+
+use pintle_dns::DnsError;
+
+use self::evaluate::{Evaluation, Stop};
+use crate::{Ask, Outcome, domain};
+
+/// Checks the HELO identity, and the MAIL FROM identity unless the reverse-path is null, in this order.
+///
+/// A HELO argument that is no domain name has no result (RFC 7208 section 2.3). A null reverse-path stands for
+/// `postmaster` at the HELO name (section 2.4), which is what the first check asked.
+pub async fn check(ask: Ask<'_>, client: &Client<'_>) -> Vec<SpfResult> {
+    let mut results = Vec::with_capacity(2);
+    if domain::is_qualified(client.hello) {
+        results.push(check_host(ask, client, Identity::Hello, "postmaster", client.hello).await);
+    }
+    if let Some((local, domain)) = client.sender {
+        results.push(check_host(ask, client, Identity::MailFrom, local, domain).await);
+    }
+    results
+}
+
+/// Who sends, as the session and the envelope have it.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    /// The client's address.
+    pub address: IpAddr,
+    /// The HELO or EHLO argument, or nothing.
+    pub hello: &'a str,
+    /// Local part and domain (A-labels) of the reverse-path; none when it is null.
+    pub sender: Option<(&'a str, &'a str)>,
+    /// Our own name, for the macro `r`; "unknown" will do.
+    pub receiver: &'a str,
+}
+
+/// What SPF says of one identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpfResult {
+    /// `none`, `neutral`, `pass`, `fail`, `softfail`, `temperror` or `permerror`.
+    pub outcome: Outcome,
+    /// The domain that was asked.
+    pub domain: String,
+    /// Which identity it is.
+    pub identity: Identity,
+    /// With `fail`: what the domain's owner says about it, to be shown as theirs (section 6.2).
+    pub explanation: Option<String>,
+    /// With an error: what was wrong.
+    pub reason: Option<String>,
+}
+
+/// The identities that SPF protects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// The HELO or EHLO argument (section 2.3).
+    Hello,
+    /// The reverse-path (section 2.4).
+    MailFrom,
+}
+
+/// The function `check_host()` of section 4.
+async fn check_host(
+    ask: Ask<'_>,
+    client: &Client<'_>,
+    identity: Identity,
+    local: &str,
+    name: &str,
+) -> SpfResult {
+    // Section 4.3: a name that cannot be looked up has no record.
+    if !domain::is_qualified(name) {
+        return SpfResult::of(identity, name, Outcome::None);
+    }
+    let mut evaluation = Evaluation::new(ask, client, local, name);
+    let found = evaluation.check(name, 0).await;
+    let mut result = SpfResult::of(identity, name, Outcome::None);
+    match found {
+        Ok(matched) => {
+            result.outcome = matched.outcome;
+            if let (Outcome::Fail, Some(spec)) = (matched.outcome, &matched.explanation) {
+                result.explanation = evaluation.explain(spec, &matched.domain).await;
+            }
+        }
+        Err(Stop::Temporary(error)) => {
+            result.outcome = Outcome::TempError;
+            result.reason = Some(temporary(error));
+        }
+        Err(Stop::Permanent(reason)) => {
+            result.outcome = Outcome::PermError;
+            result.reason = Some(reason);
+        }
+    }
+    result
+}
+
+fn temporary(error: DnsError) -> String {
+    format!("DNS: {error}")
+}
+
+impl SpfResult {
+    fn of(identity: Identity, name: &str, outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            domain: domain::bare(name).to_ascii_lowercase(),
+            identity,
+            explanation: None,
+            reason: None,
+        }
+    }
+}

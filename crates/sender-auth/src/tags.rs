@@ -1,0 +1,63 @@
+//! Tag lists, `v=DKIM1; p=…`, as keys and DMARC records have them (RFC 6376 section 3.2).
+
+/// The tags of a list, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Tags<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Tags<'a> {
+    /// Reads a list; none when it is not one, or names a tag twice, which makes it invalid as a whole.
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        let mut tags: Vec<(&str, &str)> = Vec::new();
+        for part in text.split(';').map(str::trim) {
+            if part.is_empty() {
+                continue;
+            }
+            let (name, value) = part.split_once('=')?;
+            let name = name.trim_end();
+            if tags.iter().any(|(known, _)| *known == name) {
+                return None;
+            }
+            tags.push((name, value.trim_start()));
+        }
+        Some(Self(tags))
+    }
+
+    /// The value of a tag, which may be empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
+        self.0
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| *value)
+    }
+
+    /// The first tag, which some lists want to be the version.
+    pub(crate) fn first(&self) -> Option<(&'a str, &'a str)> {
+        self.0.first().copied()
+    }
+
+    /// Whether a tag that lists words by colons has this one; `absent` when there is no such tag.
+    pub(crate) fn lists(&self, name: &str, word: &str, absent: bool) -> bool {
+        self.get(name).map_or(absent, |words| {
+            words
+                .split(':')
+                .any(|known| known.trim().eq_ignore_ascii_case(word))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_and_broken_ones_refused() {
+        let tags = Tags::parse(" v = DKIM1; h=sha1 : sha256 ;p=ab=;; ").unwrap();
+        assert_eq!(tags.first(), Some(("v", "DKIM1")));
+        assert_eq!(tags.get("p"), Some("ab="));
+        assert!(tags.lists("h", "SHA256", false));
+        assert!(!tags.lists("h", "sha512", true));
+        assert!(tags.lists("s", "email", true));
+        assert!(Tags::parse("v=1; v=2").is_none());
+        assert!(Tags::parse("words").is_none());
+    }
+}

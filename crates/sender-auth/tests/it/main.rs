@@ -1,0 +1,9 @@
+//! The checks as others call them, against DNS that the tests make up.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod dmarc;
+mod hostile;
+mod signatures;
+mod spf;
+mod support;

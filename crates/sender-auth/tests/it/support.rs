@@ -1,0 +1,70 @@
+//! Zones for tests, and questions to them.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use pintle_dns::{DnsError, Record, RecordKind};
+use pintle_mail::{Bytes, UnixTime};
+use pintle_sender_auth::{Ask, Client, Signatures, SpfResult, spf};
+use pintle_testkit::StaticResolver;
+
+/// A zone out of lines such as `example TXT v=spf1 -all`.
+pub(crate) fn zone(text: &str) -> StaticResolver {
+    let resolver = StaticResolver::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let mut words = line.splitn(3, ' ');
+        let (name, kind, value) = (
+            words.next().unwrap(),
+            words.next().unwrap(),
+            words.next().unwrap_or(""),
+        );
+        resolver.add(name, record(kind, value));
+    }
+    resolver
+}
+
+fn record(kind: &str, value: &str) -> Record {
+    match kind {
+        "TXT" => Record::Txt(value.as_bytes().to_vec()),
+        "A" => Record::A(value.parse().unwrap()),
+        "AAAA" => Record::Aaaa(value.parse().unwrap()),
+        "PTR" => Record::Ptr(value.to_owned()),
+        "CNAME" => Record::Cname(value.to_owned()),
+        "MX" => Record::Mx {
+            preference: 10,
+            exchange: value.to_owned(),
+        },
+        other => panic!("no records of kind {other}"),
+    }
+}
+
+/// Long enough for every test.
+pub(crate) fn ask(resolver: &StaticResolver) -> Ask<'_> {
+    Ask::new(resolver, Instant::now() + Duration::from_secs(600))
+}
+
+/// The results for a client with the HELO name `mx.hello.example`.
+pub(crate) async fn spf_of(resolver: &StaticResolver, client: &str, sender: &str) -> Vec<SpfResult> {
+    let client = Client {
+        address: client.parse::<IpAddr>().unwrap(),
+        hello: "mx.hello.example",
+        sender: sender.rsplit_once('@'),
+        receiver: "unknown",
+    };
+    spf::check(ask(resolver), &client).await
+}
+
+/// The result of the MAIL FROM identity.
+pub(crate) async fn mail_from(resolver: &StaticResolver, client: &str, sender: &str) -> SpfResult {
+    spf_of(resolver, client, sender).await.pop().unwrap()
+}
+
+pub(crate) async fn verify(resolver: &StaticResolver, message: &[u8]) -> Signatures {
+    // 2018-06-10, a minute after the examples of RFC 8463 were signed.
+    let now = UnixTime::from_millis(1_528_637_969_000);
+    pintle_sender_auth::signatures::verify(ask(resolver), Bytes::copy_from_slice(message), now).await
+}
+
+pub(crate) fn fails(resolver: StaticResolver, name: &str, kind: RecordKind) -> StaticResolver {
+    resolver.with_fault(name, kind, DnsError::ServFail)
+}
