@@ -32,6 +32,8 @@ pub struct Rules {
     pub postmaster: Option<Address>,
     /// A message with this many Received fields is taken to loop (RFC 5321 section 6.3).
     pub max_hops: usize,
+    /// So many refused senders and recipients end the session of a client that is neither trusted nor authenticated.
+    pub max_refusals: u32,
     /// A score from which a message is refused.
     pub reject_score: Option<f64>,
     /// A score from which a message is held in the quarantine `score`.
@@ -45,6 +47,7 @@ impl Default for Rules {
             users: Users::default(),
             postmaster: None,
             max_hops: 30,
+            max_refusals: 100,
             reject_score: None,
             quarantine_score: None,
         }

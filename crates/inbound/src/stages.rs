@@ -35,6 +35,8 @@ pub(crate) struct Stages {
     /// The message that is coming in.
     intake: Option<Intake>,
     fate: Fate,
+    /// Senders and recipients refused so far in the session.
+    refusals: u32,
 }
 
 impl Stages {
@@ -64,6 +66,7 @@ impl Stages {
             view: View::of(session),
             intake: None,
             fate: Fate::default(),
+            refusals: 0,
         }
     }
 
@@ -114,8 +117,14 @@ impl Stages {
             Question::Connect => self.connect().await,
             Question::Hello(hello) => self.hello(hello).await,
             Question::Auth(credentials) => self.auth(credentials).await,
-            Question::Sender(sender) => self.sender(sender).await,
-            Question::Recipient(recipient) => self.recipient(recipient).await,
+            Question::Sender(sender) => {
+                let answer = self.sender(sender).await;
+                self.bear_with(answer)
+            }
+            Question::Recipient(recipient) => {
+                let answer = self.recipient(recipient).await;
+                self.bear_with(answer)
+            }
             Question::Headers(headers) => self.headers(headers).await,
             Question::Message(message) => {
                 let answer = self.message(message).await;
@@ -403,6 +412,21 @@ impl Stages {
             self.fate.told = true;
             records::discard(&*self.shared.records, transaction, stage, &gone, by);
         }
+    }
+
+    /// Ends the session of a stranger who has been refused too often: whoever tries address after address is looking for
+    /// those that exist.
+    fn bear_with(&mut self, answer: Answer) -> Answer {
+        let session = &self.view.session;
+        if !matches!(answer, Answer::Refuse(_)) || session.trusted || session.identity.is_some() {
+            return answer;
+        }
+        self.refusals += 1;
+        if self.refusals < self.shared.rules.load().max_refusals {
+            return answer;
+        }
+        let text = "Too many refusals in one session; closing";
+        Answer::Close(Reply::new(421, EnhancedCode(4, 7, 0), text))
     }
 
     /// The refusal that a decision amounts to, recorded.

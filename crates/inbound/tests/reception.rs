@@ -499,3 +499,19 @@ async fn a_handshake_that_does_not_get_on_cannot_hold_up_a_drain() {
         .expect("at once");
     drop(client);
 }
+
+#[tokio::test]
+async fn who_tries_address_after_address_is_shown_out() {
+    let gate = gate(listener(TlsMode::None), Vec::new());
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    for number in 1..Rules::default().max_refusals {
+        client
+            .ask(&format!("RCPT TO:<guess{number}@other.example>"), 550)
+            .await;
+    }
+    let reply = client.ask("RCPT TO:<one@other.example>", 421).await;
+    assert!(reply.text().contains("4.7.0"), "{reply:?}");
+    client.expect_closed().await;
+}

@@ -85,6 +85,7 @@ pub(super) fn rules(root: &Section<'_>) -> Rules {
         users: users(root),
         postmaster: root.optional::<Address>("postmaster"),
         max_hops: root.table("limits").get::<Positive<_>>("max_hops").0,
+        max_refusals: root.table("limits").get::<Positive<_>>("max_refusals").0,
         reject_score: reject,
         quarantine_score: quarantine,
     }

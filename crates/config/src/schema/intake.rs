@@ -189,11 +189,18 @@ pub(super) static SECTIONS: &[Section] = &[
         name: "limits",
         shape: Shape::One,
         about: "What holds for every message.",
-        keys: &[key::<Positive<usize>>(
-            "max_hops",
-            "30",
-            "Received fields at which a message is taken to loop.",
-        )],
+        keys: &[
+            key::<Positive<usize>>(
+                "max_hops",
+                "30",
+                "Received fields at which a message is taken to loop.",
+            ),
+            key::<Positive<u32>>(
+                "max_refusals",
+                "100",
+                "Refused senders and recipients that end a stranger's session.",
+            ),
+        ],
     },
     Section {
         name: "score",

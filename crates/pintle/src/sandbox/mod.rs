@@ -150,18 +150,21 @@ kind = "mx"
 addresses = ["{smtp}"]
 tls = "starttls"
 trusted = ["127.0.0.0/8", "::1/128"]
+max_sessions = 200
 
 [[listener]]
 name = "submission"
 kind = "submission"
 addresses = ["{submission}"]
 tls = "starttls"
+max_sessions = 200
 
 [[listener]]
 name = "submissions"
 kind = "submission"
 addresses = ["{submissions}"]
 tls = "implicit"
+max_sessions = 200
 
 [[user]]
 name = "{USER}"
