@@ -217,8 +217,8 @@ config = { refuse = ["spammer@example.net"], header = "X-Pintle-Example" }
 "#;
 
 /// In a sandbox there is nothing to protect from a plugin that one tries.
-const GRANTS: &str =
-    "grants = [\"edit-headers\", \"edit-body\", \"edit-envelope\", \"relay\", \"route\", \"dns\", \"kv\"]\n";
+const GRANTS: &str = "grants = [\"edit-headers\", \"edit-body\", \"edit-envelope\", \"relay\", \"route\", \"auth\", \
+    \"dns\", \"kv\"]\n";
 
 fn join(folder: &str, name: &str) -> String {
     format!("{}/{name}\"", folder.trim_end_matches('"'))
