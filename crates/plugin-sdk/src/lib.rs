@@ -54,7 +54,8 @@
 //!
 //! What is at hand in a hook is found in the modules [`session`], [`transaction`], [`message`] and [`delivery`]; the
 //! host's services in [`log`], [`metrics`], [`dns`], [`kv`], [`http`], [`tables`] and [`sender_auth`]. Only what a
-//! plugin calls becomes an import of its component, and only imports need the operator's grants.
+//! plugin calls becomes an import of its component, and only imports need the operator's grants. [`settings`] reads what
+//! operators write (durations, networks, domains, addresses), and [`fields`] finds the addresses in a header field.
 //!
 //! # Building
 //!
@@ -94,6 +95,7 @@ pub mod prelude {
 
 pub mod delivery;
 pub mod dns;
+pub mod fields;
 pub mod http;
 pub mod kv;
 pub mod log;
@@ -101,5 +103,6 @@ pub mod message;
 pub mod metrics;
 pub mod sender_auth;
 pub mod session;
+pub mod settings;
 pub mod tables;
 pub mod transaction;
