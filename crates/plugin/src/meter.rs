@@ -83,6 +83,12 @@ impl Meter {
         Ok(())
     }
 
+    /// What is left of the call's time, waiting included.
+    pub(crate) fn left(&self, now: Instant) -> Duration {
+        let gone = self.at(now).saturating_sub(self.began.load(Ordering::Relaxed));
+        Duration::from_nanos(self.wall.load(Ordering::Relaxed).saturating_sub(gone))
+    }
+
     fn enter(&self, now: Instant) {
         self.slice.store(self.at(now), Ordering::Relaxed);
     }
@@ -147,7 +153,9 @@ mod tests {
             meter.check(ms(101)),
             Err(Expired::Wall(Duration::from_millis(100)))
         );
+        assert_eq!(meter.left(ms(101)), Duration::ZERO);
         meter.begin(ms(200), Duration::from_millis(100), Duration::from_millis(10));
+        assert_eq!(meter.left(ms(230)), Duration::from_millis(70));
         assert_eq!(meter.check(ms(205)), Ok(()), "a new call begins at nothing");
     }
 }

@@ -1,8 +1,11 @@
 //! `dns`: questions to the resolver, many at once. Needs the grant of this name.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use pintle_dns::{RecordKind, lookup_many};
+use futures_util::future::BoxFuture;
+use pintle_dns::{RecordKind, Resolver, lookup_many};
 
 use crate::Grant;
 use crate::bindings::pintle::plugin::dns::{Answer, DnsError, Host, Query, RecordType};
@@ -21,7 +24,7 @@ impl Host for Guest {
             .into_iter()
             .map(|query| (query.name, record_kind(query.kind)))
             .collect();
-        let answers = lookup_many(&*self.common.dns, &questions).await;
+        let answers = lookup_many(&self.dns_in_time(), &questions).await;
         answers.into_iter().map(answer).collect()
     }
 
@@ -30,14 +33,43 @@ impl Host for Guest {
         match address {
             Err(error) => refused_all(zones.len(), &error),
             Ok(address) => {
-                let answers = pintle_dns::query_lists(&*self.common.dns, address, &zones).await;
+                let answers = pintle_dns::query_lists(&self.dns_in_time(), address, &zones).await;
                 answers.into_iter().map(answer).collect()
             }
         }
     }
 }
 
+/// A resolver that gives up on each question after a while, so that one dead name server costs its own answers, and not
+/// the call that asked it and the answers of all the others.
+pub(super) struct InTime {
+    resolver: Arc<dyn Resolver>,
+    limit: Duration,
+}
+
+impl Resolver for InTime {
+    fn lookup(
+        &self,
+        name: &str,
+        kind: RecordKind,
+    ) -> BoxFuture<'_, Result<pintle_dns::Answer, pintle_dns::DnsError>> {
+        let lookup = self.resolver.lookup(name, kind);
+        Box::pin(async move {
+            let answer = tokio::time::timeout(self.limit, lookup).await;
+            answer.unwrap_or(Err(pintle_dns::DnsError::Timeout))
+        })
+    }
+}
+
 impl Guest {
+    /// Half of what is left of the call: a plugin that asks again, about what it has learnt, still has time for that.
+    pub(super) fn dns_in_time(&self) -> InTime {
+        InTime {
+            resolver: Arc::clone(&self.common.dns),
+            limit: self.meter.left(Instant::now()) / 2,
+        }
+    }
+
     fn may_ask(&mut self, questions: usize) -> Result<(), HostError> {
         self.need(Grant::Dns)?;
         if self.live.hook.is_none() {

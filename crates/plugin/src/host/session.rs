@@ -53,7 +53,7 @@ impl Host for Guest {
 
     async fn reverse_names(&mut self) -> Result<Vec<String>, HostError> {
         let address = self.live.session()?.client.ip();
-        let names = pintle_dns::reverse_names(&*self.common.dns, address, MAX_NAMES).await;
+        let names = pintle_dns::reverse_names(&self.dns_in_time(), address, MAX_NAMES).await;
         names
             .map(|names| names.names().to_vec())
             .map_err(|error| HostError::Temporary(error.to_string()))
