@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::wire::{Stream, Wire};
@@ -48,6 +48,18 @@ impl Client {
     /// Connects and reads nothing yet.
     pub async fn connect(address: SocketAddr) -> Self {
         Self::over(connect(address).await)
+    }
+
+    /// Connects from this address of ours: any in 127.0.0.0/8, where the system has all of them.
+    pub async fn connect_from(from: std::net::IpAddr, to: SocketAddr) -> Self {
+        let socket = match from {
+            std::net::IpAddr::V4(_) => TcpSocket::new_v4(),
+            std::net::IpAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let bound = socket.and_then(|socket| socket.bind((from, 0).into()).map(|()| socket));
+        let socket = bound.unwrap_or_else(|error| panic!("cannot connect from {from}: {error}"));
+        let stream = within("a connection", socket.connect(to)).await;
+        Self::over(stream.unwrap_or_else(|error| panic!("cannot connect from {from} to {to}: {error}")))
     }
 
     /// Connects with implicit TLS.
