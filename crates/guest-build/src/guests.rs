@@ -62,7 +62,7 @@ pub(crate) fn find(name: &str) -> Result<Guest, Fault> {
 #[must_use]
 pub fn sources(guest: &Guest) -> Vec<PathBuf> {
     let shared = SHARED.iter().map(|path| repository().join(path));
-    let own = ["src", "Cargo.toml"]
+    let own = ["src", "Cargo.toml", "config.schema.json"]
         .into_iter()
         .map(|path| guest.folder.join(path));
     own.chain(shared).filter(|path| path.exists()).collect()

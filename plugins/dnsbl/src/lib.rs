@@ -1,0 +1,283 @@
+//! DNS lists (RFC 5782): lists of addresses are asked about the client, lists of domains about its HELO name, the sender
+//! and the links in the message. What a list says gives points; from `reject_at` on, mail is refused with the list's own
+//! explanation.
+//!
+//! The client is looked up when it connects and refused at RCPT, so that the log says whose mail it was and postmaster can
+//! be written to. All lists are asked at once, by the host's resolver and out of its cache. A list that does not answer
+//! counts for nothing; so does one that lists everything, which is asked about before its word is taken.
+
+mod links;
+mod lists;
+
+use pintle_plugin_sdk::settings::Network;
+use pintle_plugin_sdk::{Address, dns, metrics, prelude::*};
+
+use crate::lists::{Finding, List, Of, Question};
+
+/// What the operator may configure.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dnsbl {
+    lists: Vec<List>,
+    /// The points from which mail is refused; `false` only scores.
+    #[serde(default)]
+    reject_at: Threshold,
+    /// Clients that are not looked up.
+    #[serde(default)]
+    exempt_networks: Vec<Network>,
+    /// Local parts that anybody can write to.
+    #[serde(default = "role_addresses")]
+    exempt_recipients: Vec<String>,
+    /// So many different names in a message's links are looked up.
+    #[serde(default = "twenty")]
+    max_links: usize,
+}
+
+#[derive(Clone, Copy, serde::Deserialize)]
+#[serde(untagged)]
+enum Threshold {
+    Points(f64),
+    Never(bool),
+}
+
+impl Default for Threshold {
+    fn default() -> Self {
+        Self::Points(1.0)
+    }
+}
+
+impl Plugin for Dnsbl {
+    const ID: &'static str = "pintle.dnsbl";
+    const WANTS: &'static [&'static str] = &["dns"];
+    const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+
+    fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+        let mut mistakes = Vec::new();
+        for (at, list) in self.lists.iter_mut().enumerate() {
+            let wrong = list.prepare();
+            mistakes.extend(
+                wrong
+                    .into_iter()
+                    .map(|(key, text)| mistake(format!("/lists/{at}/{key}"), text)),
+            );
+        }
+        if matches!(self.reject_at, Threshold::Never(true)) {
+            mistakes.push(mistake("/reject_at", "a number of points, or false"));
+        }
+        if self.max_links > 40 {
+            mistakes.push(mistake("/max_links", "at most 40"));
+        }
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(mistakes)
+        }
+    }
+}
+
+impl Dnsbl {
+    fn on_connect(&self) -> Result<Verdict, HostError> {
+        let session = session::info();
+        if self.is_exempt(&session) {
+            return Ok(Verdict::Next);
+        }
+        let questions = lists::about_client(&self.lists, &session.client);
+        session::set_note_as("client", &self.ask(&questions))?;
+        Ok(Verdict::Next)
+    }
+
+    fn on_hello(&self, name: &str) -> Result<Verdict, HostError> {
+        if !self.is_exempt(&session::info()) {
+            let questions = lists::about_domains(&self.lists, Of::Hello, &[name.to_lowercase()]);
+            session::set_note_as("hello", &self.ask(&questions))?;
+        }
+        Ok(Verdict::Next)
+    }
+
+    fn on_mail(&self) -> Result<Verdict, HostError> {
+        if self.is_exempt(&session::info()) {
+            return Ok(Verdict::Next);
+        }
+        let sender = transaction::info()?.sender.domain_ascii;
+        let questions = lists::about_domains(&self.lists, Of::Sender, &[sender]);
+        transaction::set_note_as("sender", &self.ask(&questions))?;
+        let known = known()?;
+        for finding in &known {
+            transaction::add_score(&finding.zone, finding.points)?;
+        }
+        tell(&known)?;
+        Ok(Verdict::Next)
+    }
+
+    fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
+        if self.is_exempt(&session::info()) || self.takes_anything(&rcpt.address) {
+            return Ok(Verdict::Next);
+        }
+        Ok(self.judge(&known()?))
+    }
+
+    fn on_message(&self) -> Result<Verdict, HostError> {
+        let wanted = self.lists.iter().any(|list| list.of.contains(&Of::Links));
+        let roles_alone = transaction::recipients()
+            .iter()
+            .all(|rcpt| self.takes_anything(&rcpt.address));
+        if !wanted || roles_alone || self.is_exempt(&session::info()) {
+            return Ok(Verdict::Next);
+        }
+        let names = links::names_in_message(self.max_links)?;
+        let found = self.ask(&lists::about_domains(&self.lists, Of::Links, &names));
+        if found.is_empty() {
+            return Ok(Verdict::Next);
+        }
+        for finding in &found {
+            transaction::add_score(&finding.zone, finding.points)?;
+        }
+        let mut all = known()?;
+        all.extend(found);
+        tell(&all)?;
+        Ok(self.judge(&all))
+    }
+
+    /// Asks each list about what it must list and what it must not (RFC 5782 section 5), and reports those that fail.
+    fn on_timer(&self) {
+        for (list, text) in lists::test(&self.lists) {
+            metrics::count("tests_failed", 1, &[("list", &list)]);
+            warn!(list = list; "{text}");
+        }
+    }
+
+    /// What the lists say, in one round, and their explanations, in a second one when there is something to explain.
+    fn ask(&self, questions: &[Question<'_>]) -> Vec<Finding> {
+        if questions.is_empty() {
+            return Vec::new();
+        }
+        let queries: Vec<_> = questions.iter().map(Question::query).collect();
+        let found = lists::findings(questions, dns::query_many(&queries));
+        for finding in &found {
+            metrics::count("listed", 1, &[("list", &finding.zone)]);
+            info!(list = finding.zone, subject = finding.subject, points = finding.points; "listed");
+        }
+        found
+    }
+
+    /// Relay clients and users are judged by who they are, not by their address.
+    fn is_exempt(&self, session: &session::Snapshot) -> bool {
+        session.trusted
+            || session.identity.is_some()
+            || self
+                .exempt_networks
+                .iter()
+                .any(|network| network.contains(&session.client))
+    }
+
+    fn takes_anything(&self, address: &Address) -> bool {
+        self.exempt_recipients
+            .iter()
+            .any(|local| local.eq_ignore_ascii_case(&address.local))
+    }
+
+    fn judge(&self, found: &[Finding]) -> Verdict {
+        let points: f64 = found.iter().map(|finding| finding.points).sum();
+        let Threshold::Points(limit) = self.reject_at else {
+            return Verdict::Next;
+        };
+        let worst = found.iter().max_by(|a, b| a.points.total_cmp(&b.points));
+        match worst {
+            Some(worst) if points >= limit && worst.points > 0.0 => {
+                metrics::count("rejected", 1, &[("list", &worst.zone)]);
+                reject("5.7.1", worst.explanation())
+            }
+            _ => Verdict::Next,
+        }
+    }
+}
+
+/// What is known before the message: about the client, its name and the sender.
+fn known() -> Result<Vec<Finding>, HostError> {
+    let mut all: Vec<Finding> = session::note_as("client")?.unwrap_or_default();
+    all.extend(session::note_as::<Vec<Finding>>("hello")?.unwrap_or_default());
+    all.extend(transaction::note_as::<Vec<Finding>>("sender")?.unwrap_or_default());
+    Ok(all)
+}
+
+/// The lists, for plugins that come after this one.
+fn tell(found: &[Finding]) -> Result<(), HostError> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let zones: Vec<&str> = found.iter().map(|finding| finding.zone.as_str()).collect();
+    transaction::set_fact("dnsbl.listed", &zones.join(" "))
+}
+
+/// RFC 5321 section 4.5.1 and RFC 2142: who is to hear of trouble must be reachable by those in trouble.
+fn role_addresses() -> Vec<String> {
+    vec!["postmaster".to_owned(), "abuse".to_owned()]
+}
+
+fn twenty() -> usize {
+    20
+}
+
+pintle_plugin_sdk::export!(Dnsbl: on_connect, on_hello, on_mail, on_rcpt, on_message, on_timer);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(zone: &str, points: f64) -> Finding {
+        Finding {
+            zone: zone.to_owned(),
+            subject: "192.0.2.66".to_owned(),
+            points,
+            meaning: None,
+            text: None,
+        }
+    }
+
+    fn plugin(reject_at: Threshold) -> Dnsbl {
+        Dnsbl {
+            lists: Vec::new(),
+            reject_at,
+            exempt_networks: Vec::new(),
+            exempt_recipients: role_addresses(),
+            max_links: 20,
+        }
+    }
+
+    #[test]
+    fn a_plugin_that_only_scores_refuses_nothing() {
+        assert!(matches!(
+            plugin(Threshold::Never(false)).judge(&[finding("a", 9.0)]),
+            Verdict::Next
+        ));
+        assert!(matches!(plugin(Threshold::default()).judge(&[]), Verdict::Next));
+        assert!(matches!(
+            plugin(Threshold::default()).judge(&[finding("a", 0.5)]),
+            Verdict::Next
+        ));
+    }
+
+    #[test]
+    fn role_addresses_are_known_in_any_case() {
+        let address = |local: &str| Address {
+            local: local.to_owned(),
+            domain: "example.org".to_owned(),
+            domain_ascii: "example.org".to_owned(),
+        };
+        assert!(plugin(Threshold::default()).takes_anything(&address("Postmaster")));
+        assert!(!plugin(Threshold::default()).takes_anything(&address("ann")));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_places() {
+        let mut plugin = plugin(Threshold::Never(true));
+        plugin.lists = vec![List::new("list.example"), List::new("no list")];
+        let places: Vec<_> = plugin
+            .check()
+            .unwrap_err()
+            .into_iter()
+            .map(|mistake| mistake.at)
+            .collect();
+        assert_eq!(places, ["/lists/1/zone", "/reject_at"]);
+    }
+}

@@ -1,0 +1,505 @@
+//! Lists: which questions to ask them, and what their answers mean.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use pintle_plugin_sdk::dns::{self, Answer, DnsError, Query, RecordType};
+use pintle_plugin_sdk::{IpAddress, debug, metrics, warn};
+use serde::{Deserialize, Serialize};
+
+/// One list.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct List {
+    pub(crate) zone: String,
+    /// What it is asked about.
+    #[serde(default = "client")]
+    pub(crate) of: Vec<Of>,
+    /// The points for being on it; less than 0 for a list of the good.
+    #[serde(default = "one")]
+    weight: f64,
+    /// Which replies count, and as what; all in 127.0.0.0/8 where there are none.
+    #[serde(default)]
+    codes: BTreeMap<String, Code>,
+    #[serde(default = "yes")]
+    ipv4: bool,
+    #[serde(default = "yes")]
+    ipv6: bool,
+    /// What the sender is told, in place of the list's own explanation.
+    #[serde(default)]
+    text: Option<String>,
+    /// `codes`, read.
+    #[serde(skip)]
+    ranges: Vec<(Ipv4Addr, Ipv4Addr, Code)>,
+}
+
+/// What a reply stands for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Code {
+    meaning: String,
+    /// In place of the list's.
+    weight: Option<f64>,
+}
+
+/// What a list is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Of {
+    Client,
+    Hello,
+    Sender,
+    Links,
+}
+
+/// One question to one list.
+#[derive(Debug)]
+pub(crate) struct Question<'l> {
+    list: &'l List,
+    subject: String,
+    /// The name to look up.
+    name: String,
+    /// A name in the same zone that is never listed: when it is, the list is broken.
+    control: String,
+}
+
+/// Something is listed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    pub(crate) zone: String,
+    pub(crate) subject: String,
+    pub(crate) points: f64,
+    pub(crate) meaning: Option<String>,
+    pub(crate) text: Option<String>,
+}
+
+/// The most questions of one call: the host takes 256, and each listing costs two more.
+const MAX_QUESTIONS: usize = 160;
+const MAX_LISTINGS: usize = 40;
+const MAX_TEXT: usize = 300;
+
+impl List {
+    #[cfg(test)]
+    pub(crate) fn new(zone: &str) -> Self {
+        Self {
+            zone: zone.to_owned(),
+            of: client(),
+            weight: 1.0,
+            codes: BTreeMap::new(),
+            ipv4: true,
+            ipv6: true,
+            text: None,
+            ranges: Vec::new(),
+        }
+    }
+
+    /// Reads the codes; gives each mistake with its key.
+    pub(crate) fn prepare(&mut self) -> Vec<(String, String)> {
+        let mut mistakes = Vec::new();
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        if !self.zone.split('.').all(is_label) {
+            mistakes.push(("zone".to_owned(), format!("{:?} is no domain", self.zone)));
+        }
+        if self.of.is_empty() {
+            mistakes.push(("of".to_owned(), "it is asked about nothing".to_owned()));
+        }
+        for (text, code) in &self.codes {
+            match range(text) {
+                Some((first, last)) => self.ranges.push((first, last, code.clone())),
+                None => mistakes.push((
+                    format!("codes/{text}"),
+                    "write \"127.0.0.2\" or \"127.0.0.4-127.0.0.7\"".to_owned(),
+                )),
+            }
+        }
+        mistakes
+    }
+
+    /// What the replies to one question come to. Several codes at once are several reasons; the weightiest counts.
+    fn reading(&self, records: &[String]) -> Reading {
+        let replies: Vec<Ipv4Addr> = records.iter().filter_map(|record| record.parse().ok()).collect();
+        // 127.255.255.0/24 is how lists tell a client that it may not ask (an open resolver, too many questions), and
+        // what is not in 127.0.0.0/8 is no list's answer at all: a parked domain, or a resolver that lies.
+        let is_answer =
+            |reply: &&Ipv4Addr| reply.octets()[0] == 127 && reply.octets()[..3] != [127, 255, 255];
+        let answers: Vec<_> = replies.iter().filter(is_answer).collect();
+        if answers.is_empty() {
+            return Reading::Refused(records.join(" "));
+        }
+        let codes = answers.iter().filter_map(|reply| self.code(**reply));
+        let heaviest = codes.max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()));
+        match heaviest {
+            Some((points, meaning)) => Reading::Listed(points, meaning),
+            None => Reading::Nothing,
+        }
+    }
+
+    fn code(&self, reply: Ipv4Addr) -> Option<(f64, Option<String>)> {
+        if self.ranges.is_empty() {
+            return Some((self.weight, None));
+        }
+        let (_, _, code) = self
+            .ranges
+            .iter()
+            .find(|(first, last, _)| (*first..=*last).contains(&reply))?;
+        Some((code.weight.unwrap_or(self.weight), Some(code.meaning.clone())))
+    }
+}
+
+/// What a list's answer means.
+#[derive(Debug, PartialEq)]
+enum Reading {
+    Listed(f64, Option<String>),
+    /// Listed for something that the operator does not count.
+    Nothing,
+    /// It does not serve us.
+    Refused(String),
+}
+
+impl Question<'_> {
+    pub(crate) fn query(&self) -> Query {
+        a(&self.name)
+    }
+}
+
+impl Finding {
+    /// For the sender: what is listed where, and why.
+    pub(crate) fn explanation(&self) -> String {
+        let meaning = self
+            .meaning
+            .as_ref()
+            .map_or_else(String::new, |meaning| format!(" ({meaning})"));
+        let text = self
+            .text
+            .as_ref()
+            .map_or_else(String::new, |text| format!(": {text}"));
+        format!("{} is listed by {}{meaning}{text}", self.subject, self.zone)
+    }
+}
+
+/// The questions about an address.
+pub(crate) fn about_client<'l>(lists: &'l [List], client: &IpAddress) -> Vec<Question<'l>> {
+    let v4 = client.octets.len() == 4;
+    let serves = |list: &&List| list.of.contains(&Of::Client) && if v4 { list.ipv4 } else { list.ipv6 };
+    let never = if v4 {
+        loopback_v4(1)
+    } else {
+        mapped(loopback_v4(1))
+    };
+    let question = |list: &'l List| Question {
+        list,
+        subject: client.text.clone(),
+        name: dns::list_name(client, &list.zone),
+        control: dns::list_name(&never, &list.zone),
+    };
+    lists
+        .iter()
+        .filter(serves)
+        .map(question)
+        .take(MAX_QUESTIONS)
+        .collect()
+}
+
+/// The questions about domains; what is no domain, such as an address literal or a bare host name, is not asked about.
+pub(crate) fn about_domains<'l>(lists: &'l [List], of: Of, domains: &[String]) -> Vec<Question<'l>> {
+    let is_domain = |name: &&String| {
+        name.contains('.')
+            && name.len() <= 200
+            && name.split('.').all(|label| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+            })
+            && name.bytes().any(|b| b.is_ascii_alphabetic())
+    };
+    let question = |list: &'l List, domain: &String| Question {
+        list,
+        subject: domain.clone(),
+        name: format!("{domain}.{}", list.zone),
+        control: format!("invalid.{}", list.zone),
+    };
+    let lists = lists.iter().filter(|list| list.of.contains(&of));
+    lists
+        .flat_map(|list| {
+            domains
+                .iter()
+                .filter(is_domain)
+                .map(move |domain| question(list, domain))
+        })
+        .take(MAX_QUESTIONS)
+        .collect()
+}
+
+/// What the answers come to, each listing checked against its list's control name and explained.
+pub(crate) fn findings(questions: &[Question<'_>], answers: Vec<Result<Answer, DnsError>>) -> Vec<Finding> {
+    let listed = questions
+        .iter()
+        .zip(answers)
+        .filter_map(|(question, answer)| read(question, answer));
+    let listed: Vec<_> = listed.take(MAX_LISTINGS).collect();
+    let again = |(question, _, _): &(&Question<'_>, _, _)| {
+        [
+            a(&question.control),
+            Query {
+                name: question.name.clone(),
+                kind: RecordType::Txt,
+            },
+        ]
+    };
+    let mut answers = if listed.is_empty() {
+        Vec::new().into_iter()
+    } else {
+        dns::query_many(&listed.iter().flat_map(again).collect::<Vec<_>>()).into_iter()
+    };
+    let mut found = Vec::new();
+    for (question, points, meaning) in listed {
+        let (control, text) = (answers.next(), answers.next());
+        if matches!(control, Some(Ok(_))) {
+            report(question.list, "lists_everything", &question.control);
+            continue;
+        }
+        let own = text
+            .and_then(Result::ok)
+            .and_then(|answer| answer.records.into_iter().next());
+        found.push(Finding {
+            zone: question.list.zone.clone(),
+            subject: question.subject.clone(),
+            points,
+            meaning,
+            text: question
+                .list
+                .text
+                .clone()
+                .or(own)
+                .map(|text| text.chars().take(MAX_TEXT).collect()),
+        });
+    }
+    found
+}
+
+fn read<'q, 'l>(
+    question: &'q Question<'l>,
+    answer: Result<Answer, DnsError>,
+) -> Option<(&'q Question<'l>, f64, Option<String>)> {
+    match answer {
+        Ok(answer) => match question.list.reading(&answer.records) {
+            Reading::Listed(points, meaning) => return Some((question, points, meaning)),
+            Reading::Nothing => {}
+            Reading::Refused(reply) => report(question.list, "refuses", &reply),
+        },
+        Err(DnsError::Nxdomain | DnsError::NoData) => {}
+        Err(error) => report(question.list, "dead", &format!("{error:?}")),
+    }
+    None
+}
+
+/// Counted each time; the log has it by the tests, once a round, since a dead list is dead at every connection.
+fn report(list: &List, what: &'static str, detail: &str) {
+    metrics::count("list_faults", 1, &[("list", &list.zone), ("fault", what)]);
+    if what == "dead" {
+        debug!(list = list.zone; "no answer: {detail}");
+    } else {
+        warn!(list = list.zone; "{what}, and counts for nothing: {detail}");
+    }
+}
+
+/// The lists whose test entries are not as RFC 5782 section 5 demands, with what is wrong.
+pub(crate) fn test(lists: &[List]) -> Vec<(String, String)> {
+    let names: Vec<_> = lists.iter().take(MAX_QUESTIONS / 2).map(test_names).collect();
+    let queries: Vec<_> = names
+        .iter()
+        .flat_map(|(always, never)| [a(always), a(never)])
+        .collect();
+    let mut answers = dns::query_many(&queries).into_iter();
+    let mut wrong = Vec::new();
+    for (list, (always, never)) in lists.iter().zip(names) {
+        let (listed, unlisted) = (answers.next(), answers.next());
+        let served = |answer: Answer| !matches!(list.reading(&answer.records), Reading::Refused(_));
+        if !listed.and_then(Result::ok).is_some_and(served) {
+            wrong.push((
+                list.zone.clone(),
+                format!("its test entry {always} is not listed: it is dead, or does not serve us"),
+            ));
+        } else if matches!(unlisted, Some(Ok(_))) {
+            wrong.push((
+                list.zone.clone(),
+                format!("it lists {never}, which nobody may list: it lists everything"),
+            ));
+        }
+    }
+    wrong
+}
+
+/// What a list must list, and what it must not.
+fn test_names(list: &List) -> (String, String) {
+    if !list.of.contains(&Of::Client) {
+        return (format!("test.{}", list.zone), format!("invalid.{}", list.zone));
+    }
+    let name = |last: u8| {
+        let address = if list.ipv4 {
+            loopback_v4(last)
+        } else {
+            mapped(loopback_v4(last))
+        };
+        dns::list_name(&address, &list.zone)
+    };
+    (name(2), name(1))
+}
+
+fn a(name: &str) -> Query {
+    Query {
+        name: name.to_owned(),
+        kind: RecordType::A,
+    }
+}
+
+fn loopback_v4(last: u8) -> IpAddress {
+    let octets = [127, 0, 0, last];
+    IpAddress {
+        text: Ipv4Addr::from(octets).to_string(),
+        octets: octets.to_vec(),
+    }
+}
+
+/// RFC 5782 section 5: lists of IPv6 addresses test with ::FFFF:7F00:1 and ::FFFF:7F00:2.
+fn mapped(v4: IpAddress) -> IpAddress {
+    let mut octets = vec![0; 10];
+    octets.extend([0xff, 0xff]);
+    octets.extend(v4.octets);
+    IpAddress {
+        text: format!("::ffff:{}", v4.text),
+        octets,
+    }
+}
+
+fn range(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+}
+
+fn client() -> Vec<Of> {
+    vec![Of::Client]
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_codes() -> List {
+        let code = |meaning: &str, weight| Code {
+            meaning: meaning.to_owned(),
+            weight,
+        };
+        let mut list = List::new("list.example");
+        list.codes.insert("127.0.0.2".to_owned(), code("spam", Some(0.5)));
+        list.codes
+            .insert("127.0.0.4-127.0.0.7".to_owned(), code("infected", None));
+        assert_eq!(list.prepare(), []);
+        list
+    }
+
+    fn reading(list: &List, replies: &[&str]) -> Reading {
+        list.reading(&replies.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn replies_mean_what_the_operator_says_and_the_weightiest_counts() {
+        let list = with_codes();
+        assert_eq!(
+            reading(&list, &["127.0.0.2"]),
+            Reading::Listed(0.5, Some("spam".to_owned()))
+        );
+        assert_eq!(
+            reading(&list, &["127.0.0.2", "127.0.0.6"]),
+            Reading::Listed(1.0, Some("infected".to_owned()))
+        );
+        assert_eq!(reading(&list, &["127.0.0.8"]), Reading::Nothing);
+        assert_eq!(
+            reading(&List::new("l"), &["127.0.0.8"]),
+            Reading::Listed(1.0, None)
+        );
+    }
+
+    #[test]
+    fn what_is_no_lists_answer_lists_nobody() {
+        for reply in ["127.255.255.254", "192.0.2.80", "nonsense"] {
+            assert!(
+                matches!(reading(&List::new("l"), &[reply]), Reading::Refused(_)),
+                "{reply}"
+            );
+        }
+    }
+
+    #[test]
+    fn lists_are_asked_about_what_they_list() {
+        let mut domains = List::new("dbl.example");
+        domains.of = vec![Of::Hello, Of::Sender];
+        let mut v6 = List::new("v6.example");
+        v6.ipv4 = false;
+        let lists = [List::new("ip.example"), domains, v6];
+        let asked: Vec<_> = about_client(&lists, &loopback_v4(9))
+            .into_iter()
+            .map(|q| (q.name, q.control))
+            .collect();
+        assert_eq!(
+            asked,
+            [(
+                "9.0.0.127.ip.example".to_owned(),
+                "1.0.0.127.ip.example".to_owned()
+            )]
+        );
+        assert_eq!(about_client(&lists, &mapped(loopback_v4(9))).len(), 2);
+        let names = ["bad.example", "[192.0.2.1]", "localhost", "192.0.2.1", "a..b"].map(str::to_owned);
+        let asked: Vec<_> = about_domains(&lists, Of::Hello, &names)
+            .into_iter()
+            .map(|q| q.name)
+            .collect();
+        assert_eq!(asked, ["bad.example.dbl.example"]);
+        assert!(about_domains(&lists, Of::Links, &names).is_empty());
+    }
+
+    #[test]
+    fn an_explanation_names_subject_list_and_reason() {
+        let finding = Finding {
+            zone: "list.example".to_owned(),
+            subject: "192.0.2.66".to_owned(),
+            points: 1.0,
+            meaning: Some("spam".to_owned()),
+            text: Some("see https://list.example/66".to_owned()),
+        };
+        assert_eq!(
+            finding.explanation(),
+            "192.0.2.66 is listed by list.example (spam): see https://list.example/66"
+        );
+    }
+
+    #[test]
+    fn codes_that_are_none_are_mistakes() {
+        let mut list = List::new("list.example");
+        list.codes.insert(
+            "2".to_owned(),
+            Code {
+                meaning: String::new(),
+                weight: None,
+            },
+        );
+        list.of.clear();
+        let keys: Vec<_> = list.prepare().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["of", "codes/2"]);
+    }
+}

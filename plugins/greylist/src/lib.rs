@@ -1,0 +1,297 @@
+//! Greylisting: the first attempt of a stranger to send from one address to another is deferred. A mail server comes
+//! again, most junk mailers do not.
+//!
+//! What it remembers is in the host's store: one entry for each network, sender and recipient, and one count for each
+//! network of how many of those came again. A network that has shown often enough that it does come again is let through.
+//! Relay clients, who are trusted or have authenticated, are never asked to wait. If the store fails, mail passes: to
+//! lose the delay costs some junk, to defer everybody costs mail.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pintle_plugin_sdk::kv::{self, Scope};
+use pintle_plugin_sdk::settings::{self, Mailbox, Network, network_of};
+use pintle_plugin_sdk::{metrics, prelude::*};
+
+/// What the operator may configure.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Greylist {
+    /// How long a new combination waits.
+    #[serde(deserialize_with = "settings::duration")]
+    delay: Duration,
+    /// How long it may take to come again before it counts as new.
+    #[serde(deserialize_with = "settings::duration")]
+    window: Duration,
+    /// How long a combination that came again is remembered after its last message.
+    #[serde(deserialize_with = "settings::duration")]
+    keep: Duration,
+    /// So many combinations of a network that came again let all of it through; 0 for never.
+    auto_allow: u32,
+    /// How long the count for `auto_allow` runs.
+    #[serde(deserialize_with = "settings::duration")]
+    auto_allow_for: Duration,
+    /// Servers that share a queue share a network of this size.
+    ipv4_prefix: u8,
+    ipv6_prefix: u8,
+    /// Whom it leaves alone.
+    allow_networks: Vec<Network>,
+    allow_senders: Vec<Mailbox>,
+    allow_recipients: Vec<Mailbox>,
+}
+
+impl Default for Greylist {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        Self {
+            delay: Duration::from_secs(300),
+            window: days(2),
+            keep: days(36),
+            auto_allow: 5,
+            auto_allow_for: days(36),
+            ipv4_prefix: 24,
+            ipv6_prefix: 64,
+            allow_networks: Vec::new(),
+            allow_senders: Vec::new(),
+            allow_recipients: Vec::new(),
+        }
+    }
+}
+
+impl Plugin for Greylist {
+    const ID: &'static str = "pintle.greylist";
+    const WANTS: &'static [&'static str] = &["kv"];
+    const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+
+    fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+        let mut mistakes = Vec::new();
+        if self.window <= self.delay {
+            mistakes.push(mistake(
+                "/window",
+                "not longer than `delay`: nobody could come again in time",
+            ));
+        }
+        if self.ipv4_prefix > 32 {
+            mistakes.push(mistake("/ipv4_prefix", "an IPv4 prefix has at most 32 bits"));
+        }
+        if self.ipv6_prefix > 128 {
+            mistakes.push(mistake("/ipv6_prefix", "an IPv6 prefix has at most 128 bits"));
+        }
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(mistakes)
+        }
+    }
+}
+
+impl Greylist {
+    fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
+        let session = session::info();
+        let sender = transaction::info()?.sender;
+        if session.trusted || session.identity.is_some() || self.leaves_alone(&session, &sender, rcpt) {
+            return Ok(Verdict::Next);
+        }
+        let network = network_of(&session.client, self.ipv4_prefix, self.ipv6_prefix);
+        Ok(match self.ask(&network, &sender, &rcpt.address) {
+            Ok(Step::Wait(wait)) => {
+                metrics::count("deferred", 1, &[]);
+                let seconds = wait.as_secs().max(1);
+                info!(network = network, sender = sender, rcpt = rcpt.address; "to come again in {seconds} s");
+                defer(
+                    "4.7.1",
+                    format!("Greylisted, not seen before: please try again in {seconds} seconds"),
+                )
+            }
+            Ok(Step::Pass) => Verdict::Next,
+            Err(fault) => {
+                metrics::count("store_faults", 1, &[]);
+                warn!("the store fails, so mail passes without delay: {fault}");
+                Verdict::Next
+            }
+        })
+    }
+
+    fn leaves_alone(&self, session: &session::Snapshot, sender: &Address, rcpt: &Recipient) -> bool {
+        self.allow_networks
+            .iter()
+            .any(|network| network.contains(&session.client))
+            || self.allow_senders.iter().any(|mailbox| mailbox.matches(sender))
+            || self
+                .allow_recipients
+                .iter()
+                .any(|mailbox| mailbox.matches(&rcpt.address))
+    }
+
+    /// Reads what is known of this combination, and writes what is known from now on.
+    fn ask(&self, network: &str, sender: &Address, rcpt: &Address) -> Result<Step, HostError> {
+        let (count, key) = (format!("network {network}"), key(network, sender, rcpt));
+        let mut found = kv::get_many(Scope::Local, &[count.clone(), key.clone()])?;
+        let entry = found.pop().flatten();
+        let returned = found.pop().flatten().map_or(0, |entry| number(&entry.value));
+        if self.auto_allow > 0 && returned >= self.auto_allow.into() {
+            metrics::count("allowed", 1, &[]);
+            return Ok(Step::Pass);
+        }
+        let version = entry.as_ref().map_or(0, |entry| entry.version);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        // Where two attempts race, one loses the swap, and the other's word is as good.
+        let write = |value: &str, keep: Duration| {
+            kv::swap(Scope::Local, &key, value.as_bytes(), Some(seconds(keep)), version).map(drop)
+        };
+        Ok(match self.turn(entry.map(|entry| entry.value).as_deref(), now) {
+            Turn::First => {
+                write(&now.to_string(), self.window)?;
+                Step::Wait(self.delay)
+            }
+            Turn::TooEarly(rest) => Step::Wait(rest),
+            Turn::Returned => {
+                write(KNOWN, self.keep)?;
+                kv::increment(Scope::Local, &count, 1, Some(seconds(self.auto_allow_for)))?;
+                metrics::count("returned", 1, &[]);
+                Step::Pass
+            }
+            Turn::Known => {
+                write(KNOWN, self.keep)?;
+                Step::Pass
+            }
+        })
+    }
+
+    /// What this attempt is, by what is stored: nothing, the time of the first attempt, or [`KNOWN`].
+    fn turn(&self, stored: Option<&[u8]>, now: u64) -> Turn {
+        let Some(stored) = stored else { return Turn::First };
+        if stored == KNOWN.as_bytes() {
+            return Turn::Known;
+        }
+        let waited = Duration::from_secs(now.saturating_sub(number(stored)));
+        match self.delay.checked_sub(waited) {
+            Some(rest) if !rest.is_zero() => Turn::TooEarly(rest),
+            _ => Turn::Returned,
+        }
+    }
+}
+
+/// The stored value of a combination that came again.
+const KNOWN: &str = "known";
+
+/// What an attempt is.
+#[derive(Debug, PartialEq)]
+enum Turn {
+    First,
+    TooEarly(Duration),
+    /// It is the one that was waited for.
+    Returned,
+    Known,
+}
+
+/// What follows.
+enum Step {
+    Pass,
+    Wait(Duration),
+}
+
+/// One length for all, as addresses may be longer than a key. Who finds two combinations of one key gains nothing that
+/// waiting would not give.
+fn key(network: &str, sender: &Address, rcpt: &Address) -> String {
+    let text = format!(
+        "{network} {}@{} {rcpt}",
+        stable(&sender.local),
+        sender.domain_ascii
+    );
+    let fnv = |hash: u128, octet: u8| {
+        (hash ^ u128::from(octet)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    };
+    let hash = text
+        .to_lowercase()
+        .bytes()
+        .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, fnv);
+    format!("seen {hash:032x}")
+}
+
+/// A sender's local part without what changes from one message to the next: numbers, as in the return addresses of
+/// mailing lists, of SRS and of BATV.
+fn stable(local: &str) -> String {
+    let mut stable = String::new();
+    for c in local.chars() {
+        match c.is_ascii_digit() {
+            true if stable.ends_with('#') => {}
+            true => stable.push('#'),
+            false => stable.push(c),
+        }
+    }
+    stable
+}
+
+fn number(digits: &[u8]) -> u64 {
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+pintle_plugin_sdk::export!(Greylist: on_rcpt);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(local: &str) -> Address {
+        Address {
+            local: local.to_owned(),
+            domain: "example.org".to_owned(),
+            domain_ascii: "example.org".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_combination_waits_returns_and_is_known() {
+        let plugin = Greylist::default();
+        assert_eq!(plugin.turn(None, 1_000), Turn::First);
+        assert_eq!(
+            plugin.turn(Some(b"1000"), 1_299),
+            Turn::TooEarly(Duration::from_secs(1))
+        );
+        assert_eq!(plugin.turn(Some(b"1000"), 1_300), Turn::Returned);
+        assert_eq!(plugin.turn(Some(b"known"), 9), Turn::Known);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_nobody_up_for_longer_than_the_delay() {
+        let wait = Greylist::default().turn(Some(b"99999"), 1_000);
+        assert_eq!(wait, Turn::TooEarly(Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn numbers_in_the_sender_do_not_make_it_another() {
+        let of = |sender: &str, rcpt: &str| key("192.0.2.0/24", &address(sender), &address(rcpt));
+        assert_eq!(of("list-bounce-123=ann", "bob"), of("list-bounce-4=ann", "BOB"));
+        assert_ne!(of("list-bounce-123=ann", "bob"), of("list-bounce-123=eve", "bob"));
+        assert_ne!(
+            of("ann", "bob"),
+            key("192.0.3.0/24", &address("ann"), &address("bob"))
+        );
+    }
+
+    #[test]
+    fn a_window_that_ends_before_the_delay_is_a_mistake() {
+        let mut plugin = Greylist {
+            window: Duration::from_secs(300),
+            ipv4_prefix: 33,
+            ..Greylist::default()
+        };
+        let places: Vec<_> = plugin
+            .check()
+            .unwrap_err()
+            .into_iter()
+            .map(|mistake| mistake.at)
+            .collect();
+        assert_eq!(places, ["/window", "/ipv4_prefix"]);
+    }
+}

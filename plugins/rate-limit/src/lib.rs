@@ -1,0 +1,394 @@
+//! Rate limits: token buckets for whatever mail can be counted by, and what happens to whoever empties one: the reply is
+//! slowed, or refused for now.
+//!
+//! The buckets are the host's (`kv.take`), so that all instances share them and no race empties one twice. A client in a
+//! trusted network is only ever slowed: Exchange waits a quarter of an hour after each refusal and gives up after two
+//! days, while a slow reply costs it seconds. If the store fails, mail passes.
+
+use std::time::Duration;
+
+use pintle_plugin_sdk::kv::{self, Bucket, Scope};
+use pintle_plugin_sdk::settings::{self, Network, network_of};
+use pintle_plugin_sdk::{metrics, prelude::*};
+use serde::Deserialize;
+
+/// What the operator may configure.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimit {
+    limits: Vec<Limit>,
+    /// Clients that nothing limits.
+    #[serde(default)]
+    exempt_networks: Vec<Network>,
+}
+
+/// One bucket for each key.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limit {
+    /// For the log, the counters and the store. Each limit has its own.
+    name: String,
+    count: Unit,
+    by: By,
+    /// So many …
+    max: u32,
+    /// … in this time, evenly.
+    #[serde(deserialize_with = "settings::duration")]
+    per: Duration,
+    /// So many at once; `max` where it is left out.
+    burst: Option<u32>,
+    #[serde(default)]
+    action: Action,
+    /// The longest that a reply is slowed.
+    #[serde(default = "ten_seconds", deserialize_with = "settings::duration")]
+    max_delay: Duration,
+    #[serde(default)]
+    clients: Clients,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Unit {
+    Connections,
+    Messages,
+    Recipients,
+}
+
+/// What has a bucket of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum By {
+    /// All together.
+    All,
+    Address,
+    /// A /24 of IPv4, a /64 of IPv6.
+    Network,
+    Identity,
+    Sender,
+    SenderDomain,
+    Recipient,
+    RecipientDomain,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Action {
+    #[default]
+    Slow,
+    Defer,
+}
+
+/// Whom a limit is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Clients {
+    #[default]
+    Any,
+    /// Neither trusted nor authenticated.
+    Strangers,
+    /// Trusted or authenticated.
+    Ours,
+}
+
+impl Plugin for RateLimit {
+    const ID: &'static str = "pintle.rate-limit";
+    const WANTS: &'static [&'static str] = &["kv"];
+    const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+
+    fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+        let mut mistakes = Vec::new();
+        for (at, limit) in self.limits.iter().enumerate() {
+            let mut wrong =
+                |key: &str, text: &str| mistakes.push(mistake(format!("/limits/{at}/{key}"), text));
+            if self.limits[..at].iter().any(|other| other.name == limit.name) {
+                wrong("name", "another limit has this name");
+            }
+            if limit.max == 0 || limit.burst == Some(0) {
+                wrong(
+                    "max",
+                    "0 lets nobody send anything: take the limit out, or refuse elsewhere",
+                );
+            }
+            if limit.per.is_zero() || limit.per > Duration::from_secs(86_400) {
+                wrong("per", "not between 1ms and 1d");
+            }
+            if limit.max_delay > MAX_DELAY {
+                wrong(
+                    "max_delay",
+                    "longer than 1m, after which clients begin to give up",
+                );
+            }
+            if !limit.by.is_known_at(limit.count) {
+                wrong("by", "not known yet when this is counted");
+            }
+        }
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(mistakes)
+        }
+    }
+}
+
+impl RateLimit {
+    fn on_connect(&self) -> Verdict {
+        match self.count(Unit::Connections, &Keys::of_session()) {
+            Some(text) => Verdict::Close(Some(Reply::new(421, "4.7.0", text))),
+            None => Verdict::Next,
+        }
+    }
+
+    fn on_mail(&self) -> Result<Verdict, HostError> {
+        let keys = Keys::of_session().with_sender(transaction::info()?.sender);
+        Ok(deferred(self.count(Unit::Messages, &keys)))
+    }
+
+    fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
+        let mut keys = Keys::of_session().with_sender(transaction::info()?.sender);
+        keys.recipient = Some(rcpt.address.clone());
+        Ok(deferred(self.count(Unit::Recipients, &keys)))
+    }
+
+    /// Takes one token from every bucket that counts this, slows the reply where that is what its limit does, and gives
+    /// the text of a refusal where one is due.
+    fn count(&self, unit: Unit, keys: &Keys) -> Option<String> {
+        if self
+            .exempt_networks
+            .iter()
+            .any(|network| network.contains(&keys.session.client))
+        {
+            return None;
+        }
+        let mut refusal = None;
+        let concerned = |limit: &&Limit| limit.count == unit && limit.clients.include(&keys.session);
+        for limit in self.limits.iter().filter(concerned) {
+            let Some(key) = keys.of(limit.by) else { continue };
+            match limit.take(&key) {
+                Ok(None) => {}
+                Ok(Some(wait)) if limit.slows(&keys.session) => slow(limit, &key, wait),
+                Ok(Some(wait)) => refusal = Some(refuse(limit, &key, wait)),
+                Err(fault) => warn!(limit = limit.name; "the store fails, so nothing is limited: {fault}"),
+            }
+        }
+        refusal
+    }
+}
+
+/// The contract's longest wait before a reply.
+const MAX_DELAY: Duration = Duration::from_secs(60);
+
+impl Limit {
+    /// How long to wait for a token, where none is left.
+    fn take(&self, key: &str) -> Result<Option<Duration>, HostError> {
+        let taken = kv::take(Scope::Local, &format!("{} {key}", self.name), 1, self.bucket())?;
+        Ok((!taken.allowed).then(|| Duration::from_millis(taken.retry_after_ms)))
+    }
+
+    fn bucket(&self) -> Bucket {
+        Bucket {
+            capacity: self.burst.unwrap_or(self.max),
+            refill_per_minute: f64::from(self.max) * 60.0 / self.per.as_secs_f64(),
+        }
+    }
+
+    fn slows(&self, session: &session::Snapshot) -> bool {
+        session.trusted || self.action == Action::Slow
+    }
+}
+
+fn slow(limit: &Limit, key: &str, wait: Duration) {
+    let wait = wait.min(limit.max_delay);
+    metrics::count("slowed", 1, &[("limit", &limit.name)]);
+    info!(limit = limit.name, key = key; "too fast: the reply waits {} ms", wait.as_millis());
+    session::delay_reply(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
+}
+
+fn refuse(limit: &Limit, key: &str, wait: Duration) -> String {
+    let seconds = wait.as_secs() + 1;
+    metrics::count("deferred", 1, &[("limit", &limit.name)]);
+    info!(limit = limit.name, key = key; "too fast: to come again in {seconds} s");
+    format!(
+        "Too many {} (limit {}): please try again in {seconds} seconds",
+        limit.count.name(),
+        limit.name
+    )
+}
+
+fn deferred(refusal: Option<String>) -> Verdict {
+    refusal.map_or(Verdict::Next, |text| defer("4.7.0", text))
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Messages => "messages",
+            Self::Recipients => "recipients",
+        }
+    }
+}
+
+impl By {
+    fn is_known_at(self, unit: Unit) -> bool {
+        match self {
+            Self::All | Self::Address | Self::Network => true,
+            Self::Identity | Self::Sender | Self::SenderDomain => unit != Unit::Connections,
+            Self::Recipient | Self::RecipientDomain => unit == Unit::Recipients,
+        }
+    }
+}
+
+impl Clients {
+    fn include(self, session: &session::Snapshot) -> bool {
+        let ours = session.trusted || session.identity.is_some();
+        match self {
+            Self::Any => true,
+            Self::Strangers => !ours,
+            Self::Ours => ours,
+        }
+    }
+}
+
+/// What is known when something is counted.
+struct Keys {
+    session: session::Snapshot,
+    /// None for the null reverse-path too: the bounces of the whole world share no bucket.
+    sender: Option<Address>,
+    recipient: Option<Address>,
+}
+
+impl Keys {
+    fn of_session() -> Self {
+        Self {
+            session: session::info(),
+            sender: None,
+            recipient: None,
+        }
+    }
+
+    fn with_sender(mut self, sender: Address) -> Self {
+        self.sender = Some(sender).filter(|sender| !sender.is_null());
+        self
+    }
+
+    /// The bucket's key; none where there is nothing to count by.
+    fn of(&self, by: By) -> Option<String> {
+        let whole = |address: &Address| address.to_string().to_lowercase();
+        let domain = |address: &Address| address.domain_ascii.clone();
+        match by {
+            By::All => Some("all".to_owned()),
+            By::Address => Some(self.session.client.text.clone()),
+            By::Network => Some(network_of(&self.session.client, 24, 64)),
+            By::Identity => self.session.identity.clone(),
+            By::Sender => self.sender.as_ref().map(whole),
+            By::SenderDomain => self.sender.as_ref().map(domain),
+            By::Recipient => self.recipient.as_ref().map(whole),
+            By::RecipientDomain => self.recipient.as_ref().map(domain),
+        }
+    }
+}
+
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+
+pintle_plugin_sdk::export!(RateLimit: on_connect, on_mail, on_rcpt);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pintle_plugin_sdk::IpAddress;
+
+    fn limit(count: Unit, by: By) -> Limit {
+        Limit {
+            name: "l".to_owned(),
+            count,
+            by,
+            max: 30,
+            per: Duration::from_secs(3_600),
+            burst: Some(5),
+            action: Action::Defer,
+            max_delay: ten_seconds(),
+            clients: Clients::Any,
+        }
+    }
+
+    fn keys(sender: &str) -> Keys {
+        let address = |text: &str| IpAddress {
+            text: text.to_owned(),
+            octets: vec![192, 0, 2, 7],
+        };
+        let session = session::Snapshot {
+            id: String::new(),
+            listener: "mx".to_owned(),
+            client: address("192.0.2.7"),
+            client_port: 1,
+            local: address("192.0.2.7"),
+            local_port: 25,
+            hello: None,
+            esmtp: true,
+            tls: false,
+            identity: None,
+            trusted: false,
+            age_ms: 0,
+        };
+        let sender = Address {
+            local: sender.to_owned(),
+            domain: String::new(),
+            domain_ascii: String::new(),
+        };
+        Keys {
+            session,
+            sender: None,
+            recipient: None,
+        }
+        .with_sender(sender)
+    }
+
+    #[test]
+    fn a_bucket_holds_the_burst_and_refills_at_the_rate() {
+        let bucket = limit(Unit::Messages, By::Address).bucket();
+        assert_eq!(bucket.capacity, 5);
+        assert!((bucket.refill_per_minute - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_not_there_has_no_bucket() {
+        assert_eq!(keys("").of(By::Sender), None, "bounces");
+        assert_eq!(keys("ann").of(By::Sender).as_deref(), Some("ann"));
+        assert_eq!(keys("ann").of(By::Identity), None);
+        assert_eq!(keys("ann").of(By::Network).as_deref(), Some("192.0.2.0/24"));
+    }
+
+    #[test]
+    fn a_trusted_client_is_slowed_and_never_deferred() {
+        let mut keys = keys("ann");
+        let limit = limit(Unit::Messages, By::Address);
+        assert!(!limit.slows(&keys.session));
+        keys.session.trusted = true;
+        assert!(limit.slows(&keys.session));
+        assert!(Clients::Ours.include(&keys.session) && !Clients::Strangers.include(&keys.session));
+    }
+
+    #[test]
+    fn what_cannot_work_is_named_with_its_place() {
+        let mut nothing = limit(Unit::Connections, By::Sender);
+        nothing.max = 0;
+        nothing.per = Duration::ZERO;
+        let mut plugin = RateLimit {
+            limits: vec![limit(Unit::Messages, By::Sender), nothing],
+            exempt_networks: vec![],
+        };
+        let places: Vec<_> = plugin
+            .check()
+            .unwrap_err()
+            .into_iter()
+            .map(|mistake| mistake.at)
+            .collect();
+        assert_eq!(
+            places,
+            ["/limits/1/name", "/limits/1/max", "/limits/1/per", "/limits/1/by"]
+        );
+    }
+}

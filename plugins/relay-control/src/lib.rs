@@ -1,0 +1,336 @@
+//! Relay control: who may send mail to domains that are not ours, as whom, and how much of it.
+//!
+//! The core relays for identities and trusted networks and for nobody else. This plugin opens that for those whom a rule
+//! allows, and narrows it for those whom a rule refuses. It can only ever ask the core to let one recipient pass, so
+//! that the relay stays closed when it is missing or broken. An address that hides another (`user%host@ours`,
+//! `host!user@ours`, `"user@host"@ours`) is judged by every domain that a next hop might read out of it.
+
+mod hidden;
+mod rules;
+mod senders;
+
+use std::collections::BTreeMap;
+
+use pintle_plugin_sdk::kv::{self, Bucket, Scope};
+use pintle_plugin_sdk::settings::Domain;
+use pintle_plugin_sdk::{fields, metrics, prelude::*};
+use serde::Deserialize;
+
+use crate::rules::{Client, Rule, Word};
+use crate::senders::{Others, Sender, may_use};
+
+/// What the operator may configure.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RelayControl {
+    /// Mail to these is no relaying: the same as in the gateway's `[domains]`.
+    local_domains: Vec<Domain>,
+    /// The first that fits decides.
+    rules: Vec<Rule>,
+    /// What holds for relaying that no rule speaks of.
+    otherwise: Otherwise,
+    /// The senders that an identity may use.
+    senders: BTreeMap<String, Vec<Sender>>,
+    /// The same for identities that are not in `senders`.
+    other_senders: Others,
+    /// The From field is held to the same.
+    check_from: bool,
+    /// Identities may send with the null reverse-path, as read receipts do.
+    null_sender: bool,
+    /// For each identity, in an hour.
+    limits: Limits,
+    /// In place of `limits`, by identity.
+    identity_limits: BTreeMap<String, Limits>,
+}
+
+/// What the core's law, or this plugin, says to relaying that no rule speaks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Otherwise {
+    /// The core decides: identities and trusted networks may relay.
+    #[default]
+    Core,
+    Refuse,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    messages_per_hour: Option<u32>,
+    recipients_per_hour: Option<u32>,
+}
+
+impl Default for RelayControl {
+    fn default() -> Self {
+        Self {
+            local_domains: Vec::new(),
+            rules: Vec::new(),
+            otherwise: Otherwise::Core,
+            senders: BTreeMap::new(),
+            other_senders: Others::Any,
+            check_from: true,
+            null_sender: true,
+            limits: Limits::default(),
+            identity_limits: BTreeMap::new(),
+        }
+    }
+}
+
+impl Plugin for RelayControl {
+    const ID: &'static str = "pintle.relay-control";
+    const WANTS: &'static [&'static str] = &["relay", "kv"];
+    const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+
+    fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+        let mut mistakes = Vec::new();
+        for (at, rule) in self.rules.iter_mut().enumerate() {
+            let wrong = rule.prepare();
+            mistakes.extend(
+                wrong
+                    .into_iter()
+                    .map(|(key, text)| mistake(format!("/rules/{at}{key}"), text)),
+            );
+        }
+        if self.local_domains.is_empty() && (self.otherwise == Otherwise::Refuse || !self.rules.is_empty()) {
+            mistakes.push(mistake(
+                "/local_domains",
+                "empty, so mail to your own domains would be judged as relaying",
+            ));
+        }
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(mistakes)
+        }
+    }
+}
+
+impl RelayControl {
+    fn on_mail(&self) -> Result<Verdict, HostError> {
+        let Some(identity) = session::info().identity else {
+            return Ok(Verdict::Next);
+        };
+        let sender = transaction::info()?.sender;
+        let allowed = if sender.is_null() {
+            self.null_sender
+        } else {
+            self.allows(&identity, &sender)
+        };
+        if !allowed {
+            return Ok(not_as(&identity, &sender.to_string()));
+        }
+        self.count(&identity, "messages", |limits| limits.messages_per_hour)
+    }
+
+    fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
+        let session = session::info();
+        let client = Client::of_session(&session, transaction::info()?.sender);
+        let verdict = match self.relaying(&client, &rcpt.address) {
+            Relaying::None => Verdict::Next,
+            Relaying::Allowed(rule) => {
+                debug!(rcpt = rcpt.address, rule = rule; "relaying allowed");
+                metrics::count("allowed", 1, &[]);
+                transaction::grant_relay(rcpt.id)?;
+                Verdict::Next
+            }
+            Relaying::Unsaid(_) if self.otherwise == Otherwise::Core => Verdict::Next,
+            Relaying::Unsaid(domain) => refused(rcpt, &domain, "no rule allows it"),
+            Relaying::Refused(domain, rule) => refused(rcpt, &domain, &rule),
+        };
+        match (&session.identity, &verdict) {
+            (Some(identity), Verdict::Next) => {
+                self.count(identity, "recipients", |limits| limits.recipients_per_hour)
+            }
+            _ => Ok(verdict),
+        }
+    }
+
+    fn on_headers(&self) -> Result<Verdict, HostError> {
+        let Some(identity) = session::info().identity.filter(|_| self.check_from) else {
+            return Ok(Verdict::Next);
+        };
+        let from = message::headers_named(&["From".to_owned()])?;
+        for author in from.iter().flat_map(|field| fields::addresses(&field.value)) {
+            if !may_use(
+                &self.senders,
+                self.other_senders,
+                &identity,
+                &author.local,
+                &author.domain,
+            ) {
+                return Ok(not_as(&identity, &format!("{}@{}", author.local, author.domain)));
+            }
+        }
+        Ok(Verdict::Next)
+    }
+
+    fn allows(&self, identity: &str, sender: &Address) -> bool {
+        may_use(
+            &self.senders,
+            self.other_senders,
+            identity,
+            &sender.local,
+            &sender.domain_ascii,
+        )
+    }
+
+    /// What the rules say to every domain that mail for this address might go to.
+    fn relaying(&self, client: &Client, address: &Address) -> Relaying {
+        let mut targets = vec![(address.local.clone(), address.domain_ascii.clone())];
+        targets.extend(
+            hidden::domains(&address.local)
+                .into_iter()
+                .map(|domain| (String::new(), domain)),
+        );
+        // RFC 5321 section 4.5.1: <postmaster> without a domain is ours.
+        let is_ours =
+            |domain: &str| domain.is_empty() || self.local_domains.iter().any(|ours| ours.matches(domain));
+        let mut outcome = Relaying::None;
+        for (local, domain) in targets.into_iter().filter(|(_, domain)| !is_ours(domain)) {
+            match rules::word(&self.rules, client, &local, &domain) {
+                Word::Refuse(rule) => return Relaying::Refused(domain, rule),
+                Word::None => outcome = Relaying::Unsaid(domain),
+                Word::Allow(rule) if matches!(outcome, Relaying::None) => outcome = Relaying::Allowed(rule),
+                Word::Allow(_) => {}
+            }
+        }
+        outcome
+    }
+
+    /// A token for one message or recipient of this identity. A store that fails is a fault of this call, and the
+    /// operator's failure policy answers: who stole a password must not get past the limit by filling the store.
+    fn count(
+        &self,
+        identity: &str,
+        what: &str,
+        limit: impl Fn(&Limits) -> Option<u32>,
+    ) -> Result<Verdict, HostError> {
+        let limits = self.identity_limits.get(identity).unwrap_or(&self.limits);
+        let Some(limit) = limit(limits) else {
+            return Ok(Verdict::Next);
+        };
+        let bucket = Bucket {
+            capacity: limit,
+            refill_per_minute: f64::from(limit) / 60.0,
+        };
+        if kv::take(Scope::Local, &format!("{what} {identity}"), 1, bucket)?.allowed {
+            return Ok(Verdict::Next);
+        }
+        metrics::count("limited", 1, &[("what", what)]);
+        warn!(identity = identity; "above its {limit} {what} an hour: is its password stolen?");
+        Ok(defer(
+            "4.7.0",
+            format!("{identity} may send {limit} {what} an hour: please try again later"),
+        ))
+    }
+}
+
+/// What mail for an address would be.
+#[derive(Debug, PartialEq)]
+enum Relaying {
+    /// It is for us, however one reads it.
+    None,
+    /// By this rule.
+    Allowed(String),
+    /// To this domain, by this rule.
+    Refused(String, String),
+    /// To this domain, of which no rule speaks.
+    Unsaid(String),
+}
+
+fn refused(rcpt: &Recipient, domain: &str, rule: &str) -> Verdict {
+    metrics::count("refused", 1, &[]);
+    info!(rcpt = rcpt.address, domain = domain, rule = rule; "relaying refused");
+    reject(
+        "5.7.1",
+        format!("Relaying denied: you may not send mail to {domain} through this server"),
+    )
+}
+
+fn not_as(identity: &str, sender: &str) -> Verdict {
+    metrics::count("wrong_sender", 1, &[]);
+    warn!(identity = identity, sender = sender; "it may not send as this sender");
+    reject("5.7.1", format!("{identity} may not send mail as {sender}"))
+}
+
+pintle_plugin_sdk::export!(RelayControl: on_mail, on_rcpt, on_headers);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(local: &str, domain: &str) -> Address {
+        Address {
+            local: local.to_owned(),
+            domain: domain.to_owned(),
+            domain_ascii: domain.to_owned(),
+        }
+    }
+
+    /// Ours is ours.example; whoever is trusted may send to partner.example, nobody to enemy.example.
+    fn plugin() -> RelayControl {
+        let mut allow = Rule::named("partners", true);
+        allow.trusted = Some(true);
+        allow.recipients = vec!["partner.example".to_owned().try_into().unwrap()];
+        let mut refuse = Rule::named("enemies", false);
+        refuse.recipients = vec!["enemy.example".to_owned().try_into().unwrap()];
+        RelayControl {
+            local_domains: vec!["ours.example".to_owned().try_into().unwrap()],
+            rules: vec![refuse, allow],
+            ..RelayControl::default()
+        }
+    }
+
+    fn relaying(local: &str, domain: &str) -> Relaying {
+        let client = Client {
+            trusted: true,
+            ..Client::stranger()
+        };
+        plugin().relaying(&client, &address(local, domain))
+    }
+
+    #[test]
+    fn an_address_is_judged_by_every_domain_that_it_might_reach() {
+        let unsaid = |domain: &str| Relaying::Unsaid(domain.to_owned());
+        let refused = Relaying::Refused("enemy.example".to_owned(), "enemies".to_owned());
+        assert_eq!(relaying("ann", "ours.example"), Relaying::None);
+        assert_eq!(relaying("postmaster", ""), Relaying::None);
+        assert_eq!(
+            relaying("ann", "partner.example"),
+            Relaying::Allowed("partners".to_owned())
+        );
+        assert_eq!(relaying("ann", "other.example"), unsaid("other.example"));
+        assert_eq!(
+            relaying("ann%partner.example", "ours.example"),
+            Relaying::Allowed("partners".to_owned())
+        );
+        assert_eq!(
+            relaying("ann%other.example", "partner.example"),
+            unsaid("other.example")
+        );
+        assert_eq!(
+            relaying("other.example!ann", "partner.example"),
+            unsaid("other.example")
+        );
+        assert_eq!(relaying("ann@enemy.example", "ours.example"), refused);
+        assert_eq!(relaying("@enemy.example:ann", "partner.example"), refused);
+        assert_eq!(relaying("ann%ours.example", "ours.example"), Relaying::None);
+    }
+
+    #[test]
+    fn an_open_relay_is_a_mistake() {
+        let mut plugin = plugin();
+        plugin.rules.push(Rule::named("all", true));
+        let mut everywhere = Rule::named("everywhere", true);
+        everywhere.networks = vec!["0.0.0.0/0".to_owned().try_into().unwrap()];
+        plugin.rules.push(everywhere);
+        plugin.local_domains.clear();
+        let places: Vec<_> = plugin
+            .check()
+            .unwrap_err()
+            .into_iter()
+            .map(|mistake| mistake.at)
+            .collect();
+        assert_eq!(places, ["/rules/2", "/rules/3/networks", "/local_domains"]);
+    }
+}

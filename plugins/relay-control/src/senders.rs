@@ -1,0 +1,86 @@
+//! Which senders an identity may use: a stolen password is worth less when it cannot write as the managing director.
+
+use std::collections::BTreeMap;
+
+use pintle_plugin_sdk::settings::Mailbox;
+use serde::Deserialize;
+
+/// A sender that an identity may use: an address, a domain, or `*` for all.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) enum Sender {
+    Any,
+    Of(Mailbox),
+}
+
+/// What identities may use for which nothing is listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Others {
+    #[default]
+    Any,
+    /// The address that is the identity's name.
+    Own,
+    None,
+}
+
+impl TryFrom<String> for Sender {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "*" {
+            Ok(Self::Any)
+        } else {
+            Mailbox::try_from(text).map(Self::Of)
+        }
+    }
+}
+
+/// Whether this identity may send as this address.
+pub(crate) fn may_use(
+    senders: &BTreeMap<String, Vec<Sender>>,
+    others: Others,
+    identity: &str,
+    local: &str,
+    domain: &str,
+) -> bool {
+    match (senders.get(identity), others) {
+        (Some(listed), _) => listed.iter().any(|sender| match sender {
+            Sender::Any => true,
+            Sender::Of(mailbox) => mailbox.names(local, domain),
+        }),
+        (None, Others::Any) => true,
+        (None, Others::Own) => format!("{local}@{domain}").to_lowercase() == identity.to_lowercase(),
+        (None, Others::None) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_uses_its_own_senders() {
+        let list = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|text| Sender::try_from((*text).to_owned()).unwrap())
+                .collect()
+        };
+        let senders: BTreeMap<String, Vec<Sender>> = [
+            ("ann".to_owned(), list(&["ann@x.example", "lists.example"])),
+            ("scanner".to_owned(), list(&["*"])),
+        ]
+        .into();
+        let may = |others, identity: &str, local: &str, domain: &str| {
+            may_use(&senders, others, identity, local, domain)
+        };
+        assert!(may(Others::None, "ann", "Ann", "x.example"));
+        assert!(may(Others::None, "ann", "any", "lists.example"));
+        assert!(!may(Others::Any, "ann", "director", "x.example"));
+        assert!(may(Others::None, "scanner", "director", "x.example"));
+        assert!(may(Others::Own, "bob@x.example", "BOB", "x.example"));
+        assert!(!may(Others::Own, "bob@x.example", "ann", "x.example"));
+        assert!(may(Others::Any, "bob", "ann", "x.example") && !may(Others::None, "bob", "ann", "x.example"));
+    }
+}

@@ -1,0 +1,511 @@
+//! The stock plugins in the real binary: what clients see of them, with DNS from a server in the test's own process.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use e2e::{Gateway, binary, configuration, run};
+use pintle_testkit::{Client, Fault, Reply, Script, Sink, TempDir, ZoneServer};
+use serde_json::{Map, Value};
+
+const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <a@x.example>\r\n\r\nhello\r\n";
+const PLUGINS: [&str; 4] = ["dnsbl", "greylist", "rate-limit", "relay-control"];
+
+/// A gateway with one stock plugin, what it talks to, and its folder.
+struct Stage {
+    gateway: Gateway,
+    sink: Sink,
+    zone: ZoneServer,
+    _folder: TempDir,
+}
+
+impl Stage {
+    /// `plugin` is what follows `component` in the plugin's section; `zones` is what DNS knows.
+    async fn start(name: &str, plugin: &str, zones: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let sink = Sink::start(Script::new()).await;
+        let zone = ZoneServer::start(zones).await;
+        let more = format!(
+            "[dns]\nservers = [\"{}\"]\n{}",
+            zone.address(),
+            section(name, plugin)
+        );
+        let gateway = Gateway::start(&configuration(folder.path(), sink.address(), &more));
+        Self {
+            gateway,
+            sink,
+            zone,
+            _folder: folder,
+        }
+    }
+
+    /// A stranger who has said EHLO; 127.0.0.66 is his address.
+    async fn stranger(&self, hello: &str) -> Client {
+        let from = [127, 0, 0, 66].into();
+        let mut client = Client::connect_from(from, self.gateway.address("mx")).await;
+        client.hello(hello).await;
+        client
+    }
+
+    /// A client in a trusted network who has said EHLO.
+    async fn colleague(&self) -> Client {
+        let mut client = Client::connect(self.gateway.address("inside")).await;
+        client.hello("inside.example").await;
+        client
+    }
+}
+
+fn section(name: &str, plugin: &str) -> String {
+    // Shared by all scenarios: an unoptimised compiler takes seconds for what the real one does in a tenth.
+    let cache = binary().with_file_name("plugin-cache");
+    format!(
+        "[plugins]\ncache = \"{}\"\n[[plugin]]\nname = \"{name}\"\ncomponent = \"stock:{name}\"\n{plugin}\n",
+        cache.display()
+    )
+}
+
+/// The reply's words; the core adds the session's id to them.
+fn says(reply: &Reply, text: &str) {
+    assert!(reply.text().starts_with(text), "{reply:?}");
+}
+
+fn grants(name: &str) -> &'static str {
+    match name {
+        "dnsbl" => "grants = [\"dns\"]",
+        "greylist" | "rate-limit" => "grants = [\"kv\"]",
+        "relay-control" => "grants = [\"relay\", \"kv\"]",
+        _ => panic!("no grants of {name} here"),
+    }
+}
+
+const TWO_LISTS: &str = r#"grants = ["dns"]
+[plugin.config]
+lists = [
+    { zone = "list.example", codes = { "127.0.0.2-127.0.0.3" = { meaning = "spam source" } } },
+    { zone = "dead.example" },
+    { zone = "good.example", weight = -5 },
+]"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listed_client_hears_why_and_can_write_to_postmaster() {
+    let zones =
+        "66.0.0.127.list.example A 127.0.0.2\n66.0.0.127.list.example TXT \"see https://list.example/66\"";
+    let stage = Stage::start("dnsbl", TWO_LISTS, zones).await;
+    stage.zone.fail("66.0.0.127.dead.example", Fault::ServFail);
+    let mut client = stage.stranger("client.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    let reply = client.ask("RCPT TO:<b@ours.example>", 550).await;
+    says(
+        &reply,
+        "5.7.1 127.0.0.66 is listed by list.example (spam source): see https://list.example/66",
+    );
+    client.ask("RCPT TO:<postmaster@ours.example>", 250).await;
+    client.ask("DATA", 354).await;
+    client.send_data(MESSAGE).await;
+    client.expect(250).await;
+    stage.sink.wait_for(1).await;
+    let line = stage.gateway.line("\"listed\"");
+    assert!(
+        line.contains("list.example") && line.contains("127.0.0.66"),
+        "{line}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_the_good_outweighs_and_a_code_that_does_not_count_is_none() {
+    let zones = "66.0.0.127.list.example A 127.0.0.2\n66.0.0.127.good.example A 127.0.9.1\n\
+        67.0.0.127.list.example A 127.0.0.10";
+    let stage = Stage::start("dnsbl", TWO_LISTS, zones).await;
+    stage
+        .stranger("client.example")
+        .await
+        .deliver("a@x.example", &["b@ours.example"], MESSAGE)
+        .await;
+    let mut other = Client::connect_from([127, 0, 0, 67].into(), stage.gateway.address("mx")).await;
+    other.hello("client.example").await;
+    other.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_fails_in_any_way_refuses_nobody() {
+    // The resolver would try for longer than a call may take; the call must not fail for that.
+    let plugin = format!("{TWO_LISTS}\n[plugin.limits]\nwall = \"4s\"");
+    for fault in [
+        Fault::ServFail,
+        Fault::Refused,
+        Fault::Garbage,
+        Fault::Silent,
+        Fault::NoData,
+    ] {
+        let stage = Stage::start("dnsbl", &plugin, "66.0.0.127.list.example A 127.0.0.2").await;
+        for zone in ["list", "dead", "good"] {
+            stage.zone.fail(&format!("66.0.0.127.{zone}.example"), fault);
+        }
+        stage
+            .stranger("client.example")
+            .await
+            .deliver("a@x.example", &["b@ours.example"], MESSAGE)
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_lists_everything_or_refuses_to_serve_lists_nobody() {
+    let zones = "66.0.0.127.list.example A 127.0.0.2\n1.0.0.127.list.example A 127.0.0.2\n\
+        66.0.0.127.dead.example A 127.255.255.254";
+    let stage = Stage::start("dnsbl", TWO_LISTS, zones).await;
+    stage
+        .stranger("client.example")
+        .await
+        .deliver("a@x.example", &["b@ours.example"], MESSAGE)
+        .await;
+    stage
+        .gateway
+        .wait_for("lists_everything, and counts for nothing: 1.0.0.127.list.example");
+    stage
+        .gateway
+        .wait_for("refuses, and counts for nothing: 127.255.255.254");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trusted_clients_are_not_looked_up() {
+    let stage = Stage::start("dnsbl", TWO_LISTS, "1.0.0.127.list.example A 127.0.0.2").await;
+    stage
+        .colleague()
+        .await
+        .deliver("a@x.example", &["b@y.example"], MESSAGE)
+        .await;
+    assert_eq!(stage.zone.asked(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_senders_and_links_are_looked_up_in_lists_of_domains() {
+    let plugin = "grants = [\"dns\"]\n[plugin.config]\n\
+        lists = [{ zone = \"dbl.example\", of = [\"hello\", \"sender\", \"links\"] }]";
+    let zones = "bad.test.dbl.example A 127.0.1.2\nlink.test.dbl.example A 127.0.1.2";
+    let stage = Stage::start("dnsbl", plugin, zones).await;
+    let mut by_name = stage.stranger("bad.test").await;
+    by_name.ask("MAIL FROM:<a@x.example>", 250).await;
+    let reply = by_name.ask("RCPT TO:<b@ours.example>", 550).await;
+    says(&reply, "5.7.1 bad.test is listed by dbl.example");
+    let mut by_sender = stage.stranger("client.example").await;
+    by_sender.ask("MAIL FROM:<a@bad.test>", 250).await;
+    by_sender.ask("RCPT TO:<b@ours.example>", 550).await;
+    let mut by_link = stage.stranger("client.example").await;
+    by_link.envelope("a@x.example", &["b@ours.example"]).await;
+    by_link
+        .send_data(b"Subject: s\r\n\r\nbuy at https://www.link.test/now\r\n")
+        .await;
+    let reply = by_link.expect(550).await;
+    says(&reply, "5.7.1 link.test is listed by dbl.example");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_its_test_entry_is_reported() {
+    let zones = "2.0.0.127.good.example A 127.0.0.2\n2.0.0.127.list.example A 127.0.0.2\n\
+        1.0.0.127.list.example A 127.0.0.2";
+    let stage = Stage::start("dnsbl", &format!("timer = \"50ms\"\n{TWO_LISTS}"), zones).await;
+    stage
+        .gateway
+        .wait_for("its test entry 2.0.0.127.dead.example is not listed");
+    stage
+        .gateway
+        .wait_for("it lists 1.0.0.127.list.example, which nobody may list");
+    assert!(!stage.gateway.log().contains("2.0.0.127.good.example"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_comes_again_and_is_known_from_then_on() {
+    let plugin = "grants = [\"kv\"]\nconfig = { delay = \"0s\", auto_allow = 2 }";
+    let stage = Stage::start("greylist", plugin, "").await;
+    let mut client = stage.stranger("client.example").await;
+    client.ask("MAIL FROM:<bounce-17@x.example>", 250).await;
+    let reply = client.ask("RCPT TO:<b@ours.example>", 451).await;
+    says(&reply, "4.7.1 Greylisted");
+    client.ask("RCPT TO:<b@ours.example>", 250).await;
+    client.ask("RSET", 250).await;
+    client.ask("MAIL FROM:<bounce-18@x.example>", 250).await;
+    client.ask("RCPT TO:<b@ours.example>", 250).await;
+    client.ask("RCPT TO:<c@ours.example>", 451).await;
+    client.ask("RCPT TO:<c@ours.example>", 250).await;
+    // Two combinations of the network have come again: the third need not.
+    client.ask("RCPT TO:<d@ours.example>", 250).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_again_too_early_waits_and_relay_clients_never_do() {
+    let plugin = "grants = [\"kv\"]\nconfig = { delay = \"1h\", allow_senders = [\"friend.example\"] }";
+    let stage = Stage::start("greylist", plugin, "").await;
+    let mut client = stage.stranger("client.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    for _ in 0..2 {
+        client.ask("RCPT TO:<b@ours.example>", 451).await;
+    }
+    client.ask("RSET", 250).await;
+    client.ask("MAIL FROM:<a@friend.example>", 250).await;
+    client.ask("RCPT TO:<b@ours.example>", 250).await;
+    stage
+        .colleague()
+        .await
+        .deliver("a@x.example", &["b@ours.example"], MESSAGE)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_too_much_is_deferred_and_colleagues_are_slowed() {
+    let plugin = r#"grants = ["kv"]
+[[plugin.config.limits]]
+name = "messages"
+count = "messages"
+by = "address"
+max = 2
+per = "1d"
+action = "defer"
+max_delay = "5ms"
+[[plugin.config.limits]]
+name = "recipients"
+count = "recipients"
+by = "recipient"
+max = 3
+per = "1d"
+action = "defer"
+clients = "strangers""#;
+    let stage = Stage::start("rate-limit", plugin, "").await;
+    let mut client = stage.stranger("client.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    for _ in 0..3 {
+        client.ask("RCPT TO:<b@ours.example>", 250).await;
+    }
+    let reply = client.ask("RCPT TO:<B@ours.example>", 451).await;
+    says(&reply, "4.7.0 Too many recipients (limit recipients)");
+    client.ask("RCPT TO:<c@ours.example>", 250).await;
+    client.ask("RSET", 250).await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    client.ask("RSET", 250).await;
+    let reply = client.ask("MAIL FROM:<a@x.example>", 451).await;
+    says(&reply, "4.7.0 Too many messages");
+    let mut colleague = stage.colleague().await;
+    for _ in 0..4 {
+        colleague
+            .deliver("a@x.example", &["b@ours.example"], MESSAGE)
+            .await;
+    }
+    stage.gateway.wait_for("too fast: the reply waits 5 ms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_too_often_is_turned_away() {
+    let plugin = "grants = [\"kv\"]\n[plugin.config]\n\
+        limits = [{ name = \"c\", count = \"connections\", by = \"network\", max = 1, per = \"1d\", action = \"defer\" }]";
+    let stage = Stage::start("rate-limit", plugin, "").await;
+    stage.stranger("client.example").await;
+    let mut client = Client::connect_from([127, 0, 0, 67].into(), stage.gateway.address("mx")).await;
+    let reply = client.expect(421).await;
+    assert!(reply.text().contains("Too many connections"), "{reply:?}");
+    client.expect_closed().await;
+}
+
+/// Strangers from 127.0.0.66 may send to the partner; nobody may send to the enemy; ann may use her own address.
+const RELAYING: &str = r#"grants = ["relay", "kv"]
+[plugin.config]
+local_domains = ["ours.example"]
+senders = { ann = ["ann@ours.example"] }
+limits = { recipients_per_hour = 2 }
+[[plugin.config.rules]]
+name = "enemies"
+action = "refuse"
+recipients = ["enemy.example"]
+[[plugin.config.rules]]
+name = "branch office"
+action = "allow"
+networks = ["127.0.0.66"]
+recipients = ["partner.example"]
+
+[[listener]]
+name = "users"
+kind = "relay"
+addresses = ["127.0.0.1:0"]
+tls = "none"
+auth = "required"
+plain_without_tls = true
+
+[[user]]
+name = "ann"
+password = "secret"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_opens_the_relay_for_its_network_and_no_hidden_address_opens_it_wider() {
+    let stage = Stage::start("relay-control", RELAYING, "").await;
+    let mut client = stage.stranger("branch.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    client.ask("RCPT TO:<b@partner.example>", 250).await;
+    client.ask("RCPT TO:<b@ours.example>", 250).await;
+    for hidden in [
+        "b@other.example",
+        "b%other.example@partner.example",
+        "other.example!b@partner.example",
+        "\"b@other.example\"@partner.example",
+        "b%other.example@ours.example",
+        "b%ours.example@ours.example",
+        "b@enemy.example",
+    ] {
+        let reply = client.ask(&format!("RCPT TO:<{hidden}>"), 550).await;
+        says(&reply, "5.7.1 Relaying denied");
+    }
+    // A source route is ignored, and what it was put before is judged (RFC 5321 section 4.1.1.3).
+    client
+        .ask("RCPT TO:<@partner.example:b@other.example>", 550)
+        .await;
+    let mut stranger = Client::connect_from([127, 0, 0, 67].into(), stage.gateway.address("mx")).await;
+    stranger.hello("client.example").await;
+    stranger.ask("MAIL FROM:<a@x.example>", 250).await;
+    stranger.ask("RCPT TO:<b@partner.example>", 550).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_refuses_even_those_whom_the_core_would_let_relay() {
+    let stage = Stage::start("relay-control", RELAYING, "").await;
+    let mut colleague = stage.colleague().await;
+    colleague.ask("MAIL FROM:<a@x.example>", 250).await;
+    colleague.ask("RCPT TO:<b@other.example>", 250).await;
+    let reply = colleague.ask("RCPT TO:<b@enemy.example>", 550).await;
+    says(
+        &reply,
+        "5.7.1 Relaying denied: you may not send mail to enemy.example",
+    );
+    colleague
+        .ask("RCPT TO:<b%enemy.example@other.example>", 550)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_sends_as_itself_and_not_too_much() {
+    let stage = Stage::start("relay-control", RELAYING, "").await;
+    let mut client = Client::connect(stage.gateway.address("users")).await;
+    client.hello("laptop.example").await;
+    client.ask("AUTH PLAIN AGFubgBzZWNyZXQ=", 235).await;
+    let reply = client.ask("MAIL FROM:<director@ours.example>", 550).await;
+    says(&reply, "5.7.1 ann may not send mail as director@ours.example");
+    client.envelope("ann@ours.example", &["b@other.example"]).await;
+    client
+        .send_data(b"From: The Director <director@ours.example>\r\n\r\npay\r\n")
+        .await;
+    says(
+        &client.expect(550).await,
+        "5.7.1 ann may not send mail as director@ours.example",
+    );
+    client.ask("MAIL FROM:<Ann@ours.example>", 250).await;
+    client.ask("RCPT TO:<b@other.example>", 250).await;
+    let reply = client.ask("RCPT TO:<c@other.example>", 451).await;
+    says(&reply, "4.7.0 ann may send 2 recipients an hour");
+    stage.gateway.wait_for("is its password stolen?");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_control_that_is_broken_opens_nothing() {
+    // Without its grant, granting is a fault; and the operator's worst answer to a fault is to accept.
+    let plugin = RELAYING.replace(
+        "grants = [\"relay\", \"kv\"]",
+        "grants = [\"kv\"]\non_fault = \"accept\"",
+    );
+    let stage = Stage::start("relay-control", &plugin, "").await;
+    let mut client = stage.stranger("branch.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    let reply = client.ask("RCPT TO:<b@partner.example>", 550).await;
+    says(
+        &reply,
+        "5.7.1 Relaying denied: mail for partner.example needs authentication",
+    );
+    client.ask("RCPT TO:<b@ours.example>", 250).await;
+    stage.gateway.wait_for("denied");
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../plugins")
+        .join(name)
+}
+
+fn schema(name: &str) -> Value {
+    let text = std::fs::read_to_string(folder(name).join("config.schema.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Every object of the schema that names its properties.
+fn objects(schema: &Value, found: &mut Vec<Map<String, Value>>) {
+    match schema {
+        Value::Object(object) => {
+            if let Some(Value::Object(properties)) = object.get("properties") {
+                assert_eq!(object["additionalProperties"], Value::Bool(false), "{object:?}");
+                found.push(properties.clone());
+            }
+            object.values().for_each(|value| objects(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| objects(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_key_of_a_schema_stands_in_its_readme() {
+    for name in PLUGINS {
+        let readme = std::fs::read_to_string(folder(name).join("README.md")).unwrap();
+        let mut found = Vec::new();
+        objects(&schema(name), &mut found);
+        assert!(!found.is_empty(), "{name}");
+        for key in found.iter().flat_map(Map::keys) {
+            assert!(
+                readme.contains(&format!("`{key}`")),
+                "{name} does not explain {key}"
+            );
+        }
+        assert!(readme.contains(grants(name)), "{name} does not show its grants");
+    }
+}
+
+/// What the schema says is the default must be what the plugin takes; what the schema refuses, it must refuse.
+#[test]
+fn check_takes_what_the_schema_says_and_names_what_it_does_not() {
+    for name in PLUGINS {
+        let mut config = Map::new();
+        for (key, property) in schema(name)["properties"].as_object().unwrap() {
+            let needed = Value::Array(Vec::new());
+            config.insert(
+                key.clone(),
+                property
+                    .get("default")
+                    .cloned()
+                    .unwrap_or_else(|| default_of(name, property, needed)),
+            );
+        }
+        let (code, out) = check(name, &config);
+        assert_eq!(code, 0, "{name}: {out}");
+        config.insert("nonsense".to_owned(), Value::Bool(true));
+        let (code, out) = check(name, &config);
+        assert!(code == 1 && out.contains("nonsense"), "{name}: {out}");
+    }
+}
+
+/// The default of a definition that the property refers to, or an empty list where one is required.
+fn default_of(name: &str, property: &Value, needed: Value) -> Value {
+    let reference = property.get("$ref").and_then(Value::as_str).unwrap_or_default();
+    let definition = reference.rsplit('/').next().unwrap_or_default();
+    schema(name)["$defs"][definition]
+        .get("default")
+        .cloned()
+        .unwrap_or(needed)
+}
+
+fn check(name: &str, config: &Map<String, Value>) -> (i32, String) {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(
+        folder.path().join("plugin.json"),
+        Value::from(config.clone()).to_string(),
+    )
+    .unwrap();
+    let more = section(name, &format!("{}\nconfig_file = \"plugin.json\"", grants(name)));
+    let file = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &more);
+    let (code, out, err) = run(&["check", "-c", file.to_str().unwrap()], folder.path());
+    (code, out + &err)
+}
