@@ -80,7 +80,10 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     let hostname = root.get::<Domain>("hostname").0;
     let (server_tls, client_tls) = intake::tls(root, &hostname);
     let plugins = plugins::plugins(root, stock);
-    let rules = intake::rules(root);
+    let mut outbound = delivery::outbound(root, &hostname);
+    // By MX, mail for our own name leads back to us.
+    let loops = *outbound.routes.find(&hostname) == pintle_outbound::Route::Mx;
+    let rules = intake::rules(root, loops);
     let shared = listener::Shared {
         hostname: &hostname,
         rules: &rules,
@@ -90,7 +93,6 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
         networks: intake::networks(&root.table("relay"), "networks"),
     };
     let listeners = listener::listeners(root, &shared);
-    let mut outbound = delivery::outbound(root, &hostname);
     let own = listeners.iter().flat_map(|listener| &listener.addresses);
     outbound
         .own_addresses

@@ -123,7 +123,8 @@ pub(crate) static ROOT: Section = Section {
         ),
         optional::<pintle_mail::Address>(
             "postmaster",
-            "Where mail for `<postmaster>` without a domain goes.",
+            "Where mail for `<postmaster>` without a domain goes. Left out: to the postmaster of the first accepted domain, \
+             unless a route says where mail for the hostname goes.",
         ),
     ],
 };

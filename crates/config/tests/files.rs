@@ -106,3 +106,21 @@ fn the_reference_page_is_up_to_date() {
         );
     }
 }
+
+#[test]
+fn a_bare_postmaster_goes_where_somebody_reads_it() {
+    let postmaster = |more: &str| {
+        let text = format!("hostname = \"mx.example.org\"\n{more}");
+        let report = pintle_config::read(text, Path::new("pintle.toml"), &[]);
+        let settings = report.into_settings().unwrap_or_else(|report| panic!("{report}"));
+        settings.inbound.rules.postmaster.map(|address| address.to_string())
+    };
+    let listener = "[[listener]]\nname = \"mx\"\naddresses = [\"127.0.0.1:25\"]\ntls = \"none\"\n";
+    let domains = "[domains]\naccepted = [\".sub.example\", \"example.org\"]\n";
+    let ours = format!("{domains}{listener}");
+    assert_eq!(postmaster(&ours).as_deref(), Some("postmaster@example.org"));
+    let named = format!("postmaster = \"ann@example.net\"\n{ours}");
+    assert_eq!(postmaster(&named).as_deref(), Some("ann@example.net"));
+    let routed = format!("{ours}[relays.in]\nhosts = [\"192.0.2.1\"]\n[[route]]\ndomain = \"*\"\nvia = \"in\"\n");
+    assert_eq!(postmaster(&routed), None);
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use pintle_inbound::{Domains, Secret as Password, Users, config::Rules};
-use pintle_mail::Address;
+use pintle_mail::{Address, Charset};
 use pintle_tls::{
     CertificateSource, ClientCertificates, ClientConfig, ClientTls, Roots, ServerConfig, ServerTls, TlsError,
 };
@@ -70,8 +70,8 @@ fn roots(section: &Section<'_>) -> ClientConfig {
     config
 }
 
-/// What may change while sessions run.
-pub(super) fn rules(root: &Section<'_>) -> Rules {
+/// What may change while sessions run. `loops` says that mail for our own name would lead back to us.
+pub(super) fn rules(root: &Section<'_>, loops: bool) -> Rules {
     let accepted: Vec<DomainPattern> = root.table("domains").get("accepted");
     let score = root.table("score");
     let (reject, quarantine) = (score.optional("reject"), score.optional("quarantine"));
@@ -83,12 +83,20 @@ pub(super) fn rules(root: &Section<'_>) -> Rules {
     Rules {
         domains: Domains::new(accepted.iter().map(|pattern| pattern.0.as_str())),
         users: users(root),
-        postmaster: root.optional::<Address>("postmaster"),
+        postmaster: root
+            .optional::<Address>("postmaster")
+            .or_else(|| postmaster(&accepted).filter(|_| loops)),
         max_hops: root.table("limits").get::<Positive<_>>("max_hops").0,
         max_refusals: root.table("limits").get::<Positive<_>>("max_refusals").0,
         reject_score: reject,
         quarantine_score: quarantine,
     }
+}
+
+/// The postmaster of our first domain (RFC 5321 section 4.5.1 wants every server to have one).
+fn postmaster(accepted: &[DomainPattern]) -> Option<Address> {
+    let first = accepted.iter().find(|pattern| !pattern.0.starts_with('.'))?;
+    Address::parse(&format!("postmaster@{}", first.0), Charset::Ascii).ok()
 }
 
 /// Networks that may relay.
