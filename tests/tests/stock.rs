@@ -9,7 +9,13 @@ use pintle_testkit::{Client, Fault, Reply, Script, Sink, TempDir, ZoneServer};
 use serde_json::{Map, Value};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <a@x.example>\r\n\r\nhello\r\n";
-const PLUGINS: [&str; 4] = ["dnsbl", "greylist", "rate-limit", "relay-control"];
+const PLUGINS: [&str; 5] = [
+    "dnsbl",
+    "greylist",
+    "rate-limit",
+    "relay-control",
+    "header-rewrite",
+];
 
 /// A gateway with one stock plugin, what it talks to, and its folder.
 struct Stage {
@@ -73,6 +79,7 @@ fn grants(name: &str) -> &'static str {
     match name {
         "dnsbl" => "grants = [\"dns\"]",
         "greylist" | "rate-limit" => "grants = [\"kv\"]",
+        "header-rewrite" => "grants = [\"edit-headers\", \"edit-envelope\"]",
         "relay-control" => "grants = [\"relay\", \"kv\"]",
         _ => panic!("no grants of {name} here"),
     }
@@ -421,6 +428,129 @@ async fn a_relay_control_that_is_broken_opens_nothing() {
     stage.gateway.wait_for("denied");
 }
 
+const REWRITING: &str = r#"grants = ["edit-headers", "edit-envelope"]
+[plugin.config]
+authserv_ids = ["gate.example"]
+strip_outbound = ["Received", "X-Internal-*"]
+
+[[plugin.config.rules]]
+direction = "inbound"
+replace = { name = "Subject", matches = "^(.*)$", with = "[outside] $1" }
+add = { name = "X-Outside", value = "yes", at = "bottom" }
+
+[[plugin.config.rules]]
+if_header = "X-Mailer"
+if_matches = "secret"
+remove = { name = "X-Mailer" }
+rename = { from = "X-Old", to = "X-New" }
+
+[[plugin.config.addresses]]
+from = ".corp.example"
+to = "corp.example"
+
+[[plugin.config.addresses]]
+from = "old@ours.example"
+to = "new@ours.example"
+direction = "inbound"
+in = ["recipients"]
+"#;
+
+const FORGED: &[u8] = b"X-MS-Exchange-Organization-SCL: -1\r\nAuthentication-Results: gate.example;\r\n\tspf=pass\r\n\
+    Authentication-Results: other.example; spf=pass\r\nSubject: hello\r\nX-Keep:  as\r\n\tit was\r\n\r\nbody\r\n";
+
+/// What arrived, without the Received field that the gateway writes on top.
+fn content(message: &[u8]) -> String {
+    let text = String::from_utf8_lossy(message).into_owned();
+    let ours = text
+        .split_inclusive("\r\n")
+        .take_while(|line| line.starts_with(['R', '\t', ' ']))
+        .map(str::len)
+        .sum();
+    text[ours..].to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_strangers_forge_is_stripped_and_rules_rewrite_the_rest() {
+    let stage = Stage::start("header-rewrite", REWRITING, "").await;
+    let mut client = stage.stranger("client.example").await;
+    client
+        .deliver(
+            "a@x.corp.example",
+            &["old@ours.example", "b@ours.example"],
+            FORGED,
+        )
+        .await;
+    let arrived = stage.sink.wait_for(1).await.remove(0);
+    assert_eq!(
+        content(&arrived.message),
+        "Authentication-Results: other.example; spf=pass\r\nSubject: [outside] hello\r\nX-Keep:  as\r\n\tit was\r\n\
+         X-Outside: yes\r\n\r\nbody\r\n"
+    );
+    assert_eq!(
+        arrived.sender.address, "a@x.corp.example",
+        "a stranger's sender is no affair of ours"
+    );
+    assert_eq!(arrived.recipients(), ["new@ours.example", "b@ours.example"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_internal_does_not_leave_and_addresses_are_masqueraded() {
+    let stage = Stage::start("header-rewrite", REWRITING, "").await;
+    let message = b"Received: from inner by innermost; Mon, 1 Jan 2024 00:00:00 +0000\r\nX-Internal-Id: 7\r\n\
+        From: \"Ann, at pc7\" <ann@pc7.corp.example>\r\nTo: b@y.example\r\nX-Mailer: Secret 1.0\r\nX-Old: 1\r\n\r\nbody\r\n";
+    stage
+        .colleague()
+        .await
+        .deliver("ann@pc7.corp.example", &["b@y.example"], message)
+        .await;
+    let arrived = stage.sink.wait_for(1).await.remove(0);
+    assert_eq!(
+        content(&arrived.message),
+        "From: \"Ann, at pc7\" <ann@corp.example>\r\nTo: b@y.example\r\nX-New: 1\r\n\r\nbody\r\n"
+    );
+    assert_eq!(
+        arrived
+            .message
+            .windows(10)
+            .filter(|window| window == b"\r\nReceived")
+            .count(),
+        0
+    );
+    assert_eq!(arrived.sender.address, "ann@corp.example");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_prints_the_difference_and_changes_nothing() {
+    let plugin = REWRITING.replace("[plugin.config]", "[plugin.config]\ndry_run = true");
+    let stage = Stage::start("header-rewrite", &plugin, "").await;
+    stage
+        .stranger("client.example")
+        .await
+        .deliver("a@x.example", &["old@ours.example"], FORGED)
+        .await;
+    let arrived = stage.sink.wait_for(1).await.remove(0);
+    assert_eq!(content(&arrived.message), String::from_utf8_lossy(FORGED));
+    assert_eq!(arrived.recipients(), ["old@ours.example"]);
+    for line in [
+        "dry run: - X-MS-Exchange-Organization-SCL: -1",
+        "dry run: - Subject: hello",
+        "dry run: + Subject: [outside] hello",
+        "dry run: + RCPT TO:<new@ours.example>",
+    ] {
+        stage.gateway.wait_for(line);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_that_is_rewritten_opens_no_relay() {
+    let plugin = REWRITING.replace("to = \"new@ours.example\"", "to = \"new@other.example\"");
+    let stage = Stage::start("header-rewrite", &plugin, "").await;
+    let mut client = stage.stranger("client.example").await;
+    client.envelope("a@x.example", &["old@ours.example"]).await;
+    client.send_data(MESSAGE).await;
+    says(&client.expect(550).await, "5.7.1 Relaying denied");
+}
+
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../plugins")
@@ -461,6 +591,21 @@ fn every_key_of_a_schema_stands_in_its_readme() {
             );
         }
         assert!(readme.contains(grants(name)), "{name} does not show its grants");
+    }
+}
+
+#[test]
+fn the_example_in_each_readme_is_good() {
+    for name in PLUGINS {
+        let readme = std::fs::read_to_string(folder(name).join("README.md")).unwrap();
+        let example = readme
+            .split("```")
+            .find_map(|block| block.strip_prefix("toml\n"))
+            .unwrap();
+        let folder = TempDir::new().unwrap();
+        let file = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), example);
+        let (code, out, err) = run(&["check", "-c", file.to_str().unwrap()], folder.path());
+        assert_eq!(code, 0, "{name}: {out}{err}");
     }
 }
 

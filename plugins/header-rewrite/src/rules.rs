@@ -1,0 +1,476 @@
+//! Rules: when they fit, and what they do.
+
+use pintle_plugin_sdk::settings::Mailbox;
+use pintle_plugin_sdk::{Address, HostError, Recipient, session, transaction};
+use regex_lite::{Regex, RegexBuilder};
+use serde::Deserialize;
+
+use crate::block::{Block, Glob, Line};
+
+/// One rule. It fits when all of its conditions do; of a list, one item. It has at least one action; several are done in
+/// the order in which they stand here.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rule {
+    #[serde(default)]
+    direction: Direction,
+    #[serde(default)]
+    listeners: Vec<String>,
+    #[serde(default)]
+    senders: Vec<Mailbox>,
+    #[serde(default)]
+    recipients: Vec<Mailbox>,
+    /// There is a field of this name …
+    if_header: Option<Glob>,
+    /// … whose value matches this.
+    if_matches: Option<String>,
+    remove: Option<Remove>,
+    rename: Option<Rename>,
+    replace: Option<Replace>,
+    /// In place of all of its name.
+    set: Option<Add>,
+    add: Option<Add>,
+    #[serde(skip)]
+    condition: Option<Regex>,
+}
+
+/// Which way mail goes: outbound is what trusted and authenticated clients send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Direction {
+    #[default]
+    Any,
+    Inbound,
+    Outbound,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Add {
+    name: String,
+    value: String,
+    #[serde(default)]
+    at: Place,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Place {
+    #[default]
+    Top,
+    Bottom,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remove {
+    name: Glob,
+    /// Only where the value matches.
+    matches: Option<String>,
+    #[serde(skip)]
+    regex: Option<Regex>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rename {
+    from: String,
+    to: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replace {
+    name: Glob,
+    matches: String,
+    /// `$1` is the first capture.
+    with: String,
+    #[serde(skip)]
+    regex: Option<Regex>,
+}
+
+/// The mail that rules are about.
+pub(crate) struct Mail {
+    listener: String,
+    pub(crate) outbound: bool,
+    pub(crate) sender: Address,
+    pub(crate) recipients: Vec<Recipient>,
+}
+
+/// A pattern may compile to so much, which bounds what each octet of a value can cost.
+const MAX_PATTERN: usize = 1 << 20;
+
+impl Mail {
+    pub(crate) fn at_hand() -> Result<Self, HostError> {
+        let session = session::info();
+        Ok(Self {
+            listener: session.listener,
+            outbound: session.trusted || session.identity.is_some(),
+            sender: transaction::info()?.sender,
+            recipients: transaction::recipients(),
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(outbound: bool) -> Self {
+        let sender = Address {
+            local: "ann".to_owned(),
+            domain: "x.example".to_owned(),
+            domain_ascii: "x.example".to_owned(),
+        };
+        Self {
+            listener: "mx".to_owned(),
+            outbound,
+            sender,
+            recipients: Vec::new(),
+        }
+    }
+}
+
+impl Direction {
+    pub(crate) fn fits(self, outbound: bool) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Inbound => !outbound,
+            Self::Outbound => outbound,
+        }
+    }
+}
+
+impl Rule {
+    /// Compiles the patterns; gives each mistake with its key.
+    pub(crate) fn prepare(&mut self) -> Vec<(String, String)> {
+        let mut mistakes = Vec::new();
+        let mut regex = |key: &str, text: &str| {
+            compiled(text)
+                .map_err(|error| mistakes.push((key.to_owned(), error)))
+                .ok()
+        };
+        self.condition = self
+            .if_matches
+            .as_ref()
+            .and_then(|text| regex("/if_matches", text));
+        if let Some(remove) = &mut self.remove {
+            remove.regex = remove
+                .matches
+                .as_ref()
+                .and_then(|text| regex("/remove/matches", text));
+        }
+        if let Some(replace) = &mut self.replace {
+            replace.regex = regex("/replace/matches", &replace.matches);
+        }
+        for (key, name) in self.new_names().filter(|(_, name)| !is_name(name)) {
+            mistakes.push((key.to_owned(), format!("{name:?} is no name of a header field")));
+        }
+        if self.remove.is_none() && self.replace.is_none() && self.new_names().next().is_none() {
+            mistakes.push((
+                String::new(),
+                "it does nothing: add `remove`, `rename`, `replace`, `set` or `add`".to_owned(),
+            ));
+        }
+        if self.if_matches.is_some() && self.if_header.is_none() {
+            mistakes.push((
+                "/if_matches".to_owned(),
+                "which field? `if_header` is missing".to_owned(),
+            ));
+        }
+        mistakes
+    }
+
+    pub(crate) fn apply(&self, block: &mut Block, mail: &Mail) {
+        if !self.fits(block, mail) {
+            return;
+        }
+        if let Some(remove) = &self.remove {
+            block.remove(|line| remove.name.matches(&line.name) && fits(remove.regex.as_ref(), line));
+        }
+        if let Some(rename) = &self.rename {
+            let named = block.fields_mut().filter(|line| line.is(&rename.from));
+            named.for_each(|line| line.name.clone_from(&rename.to));
+        }
+        if let Some(replace) = &self.replace {
+            replace.apply(block);
+        }
+        if let Some(set) = &self.set {
+            block.remove(|line| line.is(&set.name));
+            set.apply(block);
+        }
+        if let Some(add) = &self.add {
+            add.apply(block);
+        }
+    }
+
+    /// The names that it gives to fields, with their keys.
+    fn new_names(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let set = self.set.as_ref().map(|set| ("/set/name", &set.name));
+        let add = self.add.as_ref().map(|add| ("/add/name", &add.name));
+        let rename = self.rename.as_ref().map(|rename| ("/rename/to", &rename.to));
+        rename.into_iter().chain(set).chain(add)
+    }
+
+    fn fits(&self, block: &Block, mail: &Mail) -> bool {
+        let has = |glob: &Glob| {
+            block
+                .fields()
+                .any(|line| glob.matches(&line.name) && fits(self.condition.as_ref(), line))
+        };
+        self.direction.fits(mail.outbound)
+            && (self.listeners.is_empty() || self.listeners.contains(&mail.listener))
+            && (self.senders.is_empty() || self.senders.iter().any(|sender| sender.matches(&mail.sender)))
+            && (self.recipients.is_empty()
+                || self.recipients.iter().any(|one| names_any(one, &mail.recipients)))
+            && self.if_header.as_ref().is_none_or(has)
+    }
+}
+
+impl Add {
+    fn apply(&self, block: &mut Block) {
+        block.add(self.at == Place::Top, &self.name, self.value.clone());
+    }
+}
+
+impl Replace {
+    fn apply(&self, block: &mut Block) {
+        let Some(regex) = &self.regex else { return };
+        for line in block
+            .fields_mut()
+            .filter(|line| self.name.matches(&line.name) && line.is_readable())
+        {
+            line.value = regex.replace_all(&line.value, self.with.as_str()).into_owned();
+        }
+    }
+}
+
+/// RFC 8601 section 2.2: the identifier stands first, after comments; a version may follow it.
+pub(crate) fn authserv_id(value: &str) -> String {
+    let mut depth = 0_usize;
+    let outside = |c: &char| match c {
+        '(' => {
+            depth += 1;
+            false
+        }
+        ')' => {
+            depth = depth.saturating_sub(1);
+            false
+        }
+        _ => depth == 0,
+    };
+    let plain: String = value.chars().filter(outside).collect();
+    let id = plain
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .next()
+        .unwrap_or_default();
+    id.trim_matches('"').to_owned()
+}
+
+fn names_any(mailbox: &Mailbox, recipients: &[Recipient]) -> bool {
+    recipients.iter().any(|rcpt| mailbox.matches(&rcpt.address))
+}
+
+fn fits(regex: Option<&Regex>, line: &Line) -> bool {
+    regex.is_none_or(|regex| regex.is_match(&line.value))
+}
+
+/// The library matches in linear time, whatever pattern and value are.
+fn compiled(text: &str) -> Result<Regex, String> {
+    let built = RegexBuilder::new(text)
+        .case_insensitive(true)
+        .size_limit(MAX_PATTERN)
+        .build();
+    built.map_err(|error| format!("not a regular expression: {error}"))
+}
+
+/// RFC 5322 section 2.2: printable ASCII without the colon.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::tests::{block, lines};
+
+    fn rule() -> Rule {
+        Rule {
+            direction: Direction::Any,
+            listeners: Vec::new(),
+            senders: Vec::new(),
+            recipients: Vec::new(),
+            if_header: None,
+            if_matches: None,
+            remove: None,
+            rename: None,
+            replace: None,
+            set: None,
+            add: None,
+            condition: None,
+        }
+    }
+
+    fn applied(mut rule: Rule, text: &str) -> Vec<String> {
+        assert_eq!(rule.prepare(), []);
+        let mut block = block(text);
+        rule.apply(&mut block, &Mail::of(false));
+        lines(&block)
+    }
+
+    fn replace(matches: &str, with: &str) -> Rule {
+        let replace = Replace {
+            name: Glob::new("Subject"),
+            matches: matches.to_owned(),
+            with: with.to_owned(),
+            regex: None,
+        };
+        Rule {
+            replace: Some(replace),
+            ..rule()
+        }
+    }
+
+    #[test]
+    fn values_are_replaced_with_captures() {
+        let header = "Subject: [list] Hello\nX-Subject: [list]";
+        assert_eq!(
+            applied(replace(r"^\[(\w+)\] ", "$1: "), header),
+            ["Subject: list: Hello", "X-Subject: [list]"]
+        );
+        let broken = "Subject: [list] caf\u{fffd}";
+        assert_eq!(
+            applied(replace("list", "x"), broken),
+            [broken],
+            "what cannot be written back stays"
+        );
+    }
+
+    #[test]
+    fn a_pattern_made_to_explode_does_not() {
+        let value = format!("Subject: {}!", "a".repeat(5_000));
+        assert_eq!(applied(replace("(a*)*b", "x"), &value), [value]);
+    }
+
+    #[test]
+    fn fields_are_set_removed_and_renamed() {
+        let add = |name: &str| {
+            Some(Add {
+                name: name.to_owned(),
+                value: "new".to_owned(),
+                at: Place::Bottom,
+            })
+        };
+        let header = "X-A: 1\nx-a: 2\nB: 3";
+        assert_eq!(
+            applied(
+                Rule {
+                    set: add("X-A"),
+                    ..rule()
+                },
+                header
+            ),
+            ["B: 3", "X-A: new"]
+        );
+        assert_eq!(
+            applied(
+                Rule {
+                    add: add("C"),
+                    ..rule()
+                },
+                header
+            )[3],
+            "C: new"
+        );
+        let remove = Remove {
+            name: Glob::new("X-*"),
+            matches: Some("^2$".to_owned()),
+            regex: None,
+        };
+        assert_eq!(
+            applied(
+                Rule {
+                    remove: Some(remove),
+                    ..rule()
+                },
+                header
+            ),
+            ["X-A: 1", "B: 3"]
+        );
+        let rename = Rename {
+            from: "b".to_owned(),
+            to: "X-B".to_owned(),
+        };
+        assert_eq!(
+            applied(
+                Rule {
+                    rename: Some(rename),
+                    ..rule()
+                },
+                header
+            )[2],
+            "X-B: 3"
+        );
+    }
+
+    #[test]
+    fn all_conditions_must_fit() {
+        let mut conditional = replace("Hello", "Bye");
+        conditional.if_header = Some(Glob::new("List-Id"));
+        conditional.if_matches = Some("news".to_owned());
+        assert_eq!(conditional.prepare(), []);
+        let after = |text: &str, outbound: bool, rule: &Rule| {
+            let mut block = block(text);
+            rule.apply(&mut block, &Mail::of(outbound));
+            lines(&block)[0].clone()
+        };
+        assert_eq!(
+            after("Subject: Hello\nList-Id: News", false, &conditional),
+            "Subject: Bye"
+        );
+        assert_eq!(
+            after("Subject: Hello\nList-Id: other", false, &conditional),
+            "Subject: Hello"
+        );
+        conditional.direction = Direction::Outbound;
+        assert_eq!(
+            after("Subject: Hello\nList-Id: News", false, &conditional),
+            "Subject: Hello"
+        );
+        assert_eq!(
+            after("Subject: Hello\nList-Id: News", true, &conditional),
+            "Subject: Bye"
+        );
+        conditional.senders = vec!["y.example".to_owned().try_into().unwrap()];
+        assert_eq!(
+            after("Subject: Hello\nList-Id: News", true, &conditional),
+            "Subject: Hello"
+        );
+    }
+
+    #[test]
+    fn an_authserv_id_is_found_behind_comments_and_before_versions() {
+        for value in [
+            "mx.example; spf=pass",
+            " (x (y)) mx.example 1; none",
+            "\"mx.example\";",
+            "mx.example",
+        ] {
+            assert_eq!(authserv_id(value), "mx.example", "{value}");
+        }
+    }
+
+    #[test]
+    fn patterns_and_names_that_are_none_are_mistakes() {
+        let mut wrong = replace("(", "");
+        wrong.if_matches = Some("x".to_owned());
+        let keys: Vec<_> = wrong.prepare().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["/replace/matches", "/if_matches"]);
+        let mut rename = rule();
+        rename.rename = Some(Rename {
+            from: "a".to_owned(),
+            to: "b c".to_owned(),
+        });
+        assert_eq!(rename.prepare()[0].0, "/rename/to");
+        assert_eq!(rule().prepare()[0].0, "", "it does nothing");
+    }
+}
