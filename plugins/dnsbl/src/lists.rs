@@ -76,6 +76,8 @@ pub(crate) struct Finding {
 /// The most questions of one call: the host takes 256, and each listing costs two more.
 const MAX_QUESTIONS: usize = 160;
 const MAX_LISTINGS: usize = 40;
+/// An IPv6 address before it and all fits into a name of 253 octets (RFC 1035 section 2.3.4), with room to spare.
+const MAX_ZONE: usize = 100;
 const MAX_TEXT: usize = 300;
 
 impl List {
@@ -102,7 +104,7 @@ impl List {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
         };
-        if !self.zone.split('.').all(is_label) {
+        if self.zone.len() > MAX_ZONE || !self.zone.split('.').all(is_label) {
             mistakes.push(("zone".to_owned(), format!("{:?} is no domain", self.zone)));
         }
         if self.of.is_empty() {

@@ -162,6 +162,19 @@ impl Rule {
         for (key, name) in self.new_names().filter(|(_, name)| !is_name(name)) {
             mistakes.push((key.to_owned(), format!("{name:?} is no name of a header field")));
         }
+        let added = self.set.iter().map(|set| ("/set/value", &set.value));
+        let added = added.chain(self.add.iter().map(|add| ("/add/value", &add.value)));
+        let texts = added.chain(
+            self.replace
+                .iter()
+                .map(|replace| ("/replace/with", &replace.with)),
+        );
+        for (key, _) in texts.filter(|(_, text)| text.contains(|c: char| c.is_control() && c != '\t')) {
+            mistakes.push((
+                key.to_owned(),
+                "it holds a control character; long values are folded by the gateway".to_owned(),
+            ));
+        }
         if self.remove.is_none() && self.replace.is_none() && self.new_names().next().is_none() {
             mistakes.push((
                 String::new(),
@@ -472,5 +485,6 @@ mod tests {
         });
         assert_eq!(rename.prepare()[0].0, "/rename/to");
         assert_eq!(rule().prepare()[0].0, "", "it does nothing");
+        assert_eq!(replace("x", "two\r\nlines").prepare()[0].0, "/replace/with");
     }
 }
