@@ -113,7 +113,11 @@ fn a_bare_postmaster_goes_where_somebody_reads_it() {
         let text = format!("hostname = \"mx.example.org\"\n{more}");
         let report = pintle_config::read(text, Path::new("pintle.toml"), &[]);
         let settings = report.into_settings().unwrap_or_else(|report| panic!("{report}"));
-        settings.inbound.rules.postmaster.map(|address| address.to_string())
+        settings
+            .inbound
+            .rules
+            .postmaster
+            .map(|address| address.to_string())
     };
     let listener = "[[listener]]\nname = \"mx\"\naddresses = [\"127.0.0.1:25\"]\ntls = \"none\"\n";
     let domains = "[domains]\naccepted = [\".sub.example\", \"example.org\"]\n";
@@ -121,6 +125,7 @@ fn a_bare_postmaster_goes_where_somebody_reads_it() {
     assert_eq!(postmaster(&ours).as_deref(), Some("postmaster@example.org"));
     let named = format!("postmaster = \"ann@example.net\"\n{ours}");
     assert_eq!(postmaster(&named).as_deref(), Some("ann@example.net"));
-    let routed = format!("{ours}[relays.in]\nhosts = [\"192.0.2.1\"]\n[[route]]\ndomain = \"*\"\nvia = \"in\"\n");
+    let routed =
+        format!("{ours}[relays.in]\nhosts = [\"192.0.2.1\"]\n[[route]]\ndomain = \"*\"\nvia = \"in\"\n");
     assert_eq!(postmaster(&routed), None);
 }

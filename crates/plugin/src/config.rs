@@ -238,7 +238,7 @@ grants! {
     Kv = "kv",
     /// Look up the operator's tables; not served by this release.
     Tables = "tables",
-    /// See the results of SPF, DKIM, DMARC and ARC; not served by this release.
+    /// See the results of SPF, DKIM, DMARC and ARC.
     SenderAuth = "sender-auth",
     /// Sign with configured keys; not served by this release.
     Sign = "sign",

@@ -170,6 +170,7 @@ fn imports(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     contract::metrics::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
     contract::dns::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
     contract::kv::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::sender_auth::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 

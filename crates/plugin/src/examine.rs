@@ -104,7 +104,8 @@ fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
         "types" | "session" | "transaction" | "message" | "delivery" | "log" | "metrics" => Ok(()),
         "dns" => granted(name, Grant::Dns, grants),
         "kv" => granted(name, Grant::Kv, grants),
-        "http" | "tables" | "sender-auth" => Err(LoadError::NotServed(name.to_owned())),
+        "sender-auth" => granted(name, Grant::SenderAuth, grants),
+        "http" | "tables" => Err(LoadError::NotServed(name.to_owned())),
         _ => Err(LoadError::UnknownImport(name.to_owned())),
     }
 }

@@ -115,6 +115,14 @@ impl Live {
             .ok_or_else(|| unavailable("the transaction"))
     }
 
+    /// Session and transaction, as they were when the hook was called.
+    pub(crate) fn mail(&self) -> Result<(Arc<Session>, Arc<Transaction>), HostError> {
+        let view = self.was.as_ref().ok_or_else(|| unavailable("the session"))?;
+        let transaction = view.transaction.as_ref();
+        let transaction = transaction.ok_or_else(|| unavailable("the transaction"))?;
+        Ok((Arc::clone(&view.session), Arc::clone(transaction)))
+    }
+
     /// The delivery, as the edits so far leave it.
     pub(crate) fn delivery(&mut self) -> Result<&Delivery, HostError> {
         let now = self.now()?;

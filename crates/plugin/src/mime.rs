@@ -91,7 +91,11 @@ async fn parse_apart(whole: Vec<u8>, body_at: u64) -> Tree {
         .unwrap_or_else(|_| Tree::of_one_part(size, body_at))
 }
 
-async fn read_into(out: &mut Vec<u8>, body: &dyn Body, range: Range<u64>) -> Result<(), BodyError> {
+pub(crate) async fn read_into(
+    out: &mut Vec<u8>,
+    body: &dyn Body,
+    range: Range<u64>,
+) -> Result<(), BodyError> {
     let mut at = range.start;
     while at < range.end {
         let len = usize::try_from(range.end - at).unwrap_or(CHUNK).min(CHUNK);

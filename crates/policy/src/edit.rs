@@ -170,7 +170,10 @@ fn edit_transaction(transaction: &mut Transaction, judge: &Arc<str>, edit: Edit)
         Edit::RewriteSender(path) if transaction.envelope.sender.is_null() && !path.is_null() => {
             return Err(EditError::NullSender);
         }
-        Edit::RewriteSender(path) => transaction.envelope.sender = path,
+        Edit::RewriteSender(path) => {
+            let before = std::mem::replace(&mut transaction.envelope.sender, path);
+            transaction.original_sender.get_or_insert(before);
+        }
         edit => edit_recipients(&mut transaction.envelope.recipients, edit)?,
     }
     Ok(())
@@ -217,9 +220,14 @@ fn find(recipients: &mut [Recipient], id: u32) -> Result<&mut Recipient, EditErr
 
 fn edit_message(message: &mut Message, edit: Edit) -> Result<(), EditError> {
     match edit {
-        Edit::Headers(edits) => message.header = message.header.edited(&edits).map_err(EditError::Header)?,
+        Edit::Headers(edits) => {
+            let edited = message.header.edited(&edits).map_err(EditError::Header)?;
+            let before = std::mem::replace(&mut message.header, edited);
+            message.original_header.get_or_insert(before);
+        }
         Edit::Body(pieces) => {
             let base = message.body.take().ok_or(EditError::Unavailable("body"))?;
+            message.original_body.get_or_insert_with(|| Arc::clone(&base));
             message.has_8bit |= pieces
                 .iter()
                 .any(|piece| matches!(piece, Piece::Bytes(b) if !b.is_ascii()));

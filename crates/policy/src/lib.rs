@@ -5,6 +5,7 @@
 //! WebAssembly), which SMTP state the session is in, or where a body lies.
 
 pub mod chain;
+pub mod computed;
 pub mod edit;
 pub mod frozen;
 pub mod judge;
@@ -13,6 +14,7 @@ pub mod verdict;
 pub mod view;
 
 pub use chain::{Chain, Decision, Step};
+pub use computed::Computed;
 pub use edit::{Edit, EditError};
 pub use frozen::Frozen;
 pub use judge::{AuthRuling, Call, Credentials, Fault, FaultKind, Judge, Outcome, Ruling};

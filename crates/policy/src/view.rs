@@ -10,9 +10,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pintle_mail::{
-    Body, Envelope, HeaderBlock, NextHop, Param, QueueId, Recipient, SessionId, TlsPolicy, UnixTime,
+    Body, Envelope, HeaderBlock, NextHop, Param, QueueId, Recipient, ReversePath, SessionId, TlsPolicy,
+    UnixTime,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::Computed;
 
 /// Everything that belongs to one call.
 #[derive(Clone)]
@@ -110,6 +113,12 @@ pub struct Transaction {
     /// Results for the Authentication-Results field (RFC 8601).
     #[serde(default)]
     pub auth_results: Vec<AuthResult>,
+    /// The reverse-path as the client sent it, when a judge has rewritten it.
+    #[serde(skip)]
+    pub original_sender: Option<ReversePath>,
+    /// What one judge found out about the mail as received and all may use. No edit changes it.
+    #[serde(skip)]
+    pub computed: Computed,
 }
 
 impl Transaction {
@@ -123,7 +132,15 @@ impl Transaction {
             facts: BTreeMap::new(),
             scores: Vec::new(),
             auth_results: Vec::new(),
+            original_sender: None,
+            computed: Computed::default(),
         }
+    }
+
+    /// The reverse-path as the client sent it.
+    #[must_use]
+    pub fn received_sender(&self) -> &ReversePath {
+        self.original_sender.as_ref().unwrap_or(&self.envelope.sender)
     }
 
     /// The sum of all points.
@@ -205,6 +222,10 @@ pub struct Message {
     pub body: Option<Arc<dyn Body>>,
     /// Some edit has replaced the body.
     pub body_edited: bool,
+    /// The header as received, once an edit has changed it.
+    pub original_header: Option<HeaderBlock>,
+    /// The body as received, once an edit has replaced it.
+    pub original_body: Option<Arc<dyn Body>>,
     /// There is a NUL in it.
     pub has_nul: bool,
     /// There are octets above 127 in it.
@@ -221,10 +242,24 @@ impl Message {
             header,
             body,
             body_edited: false,
+            original_header: None,
+            original_body: None,
             has_nul: false,
             has_8bit: false,
             shared: Arc::new(OnceLock::new()),
         }
+    }
+
+    /// The header as received, whatever edits have made of it: what signatures are about.
+    #[must_use]
+    pub fn received_header(&self) -> &HeaderBlock {
+        self.original_header.as_ref().unwrap_or(&self.header)
+    }
+
+    /// The body as received.
+    #[must_use]
+    pub fn received_body(&self) -> Option<&Arc<dyn Body>> {
+        self.original_body.as_ref().or(self.body.as_ref())
     }
 }
 

@@ -80,16 +80,13 @@ async fn judge(
         author,
         organization: walk.organization(),
     };
-    let sender = spf_identity(spf);
-    let by_spf = aligned.best(
-        sender.map(|spf| (spf.domain.as_str(), spf.outcome)),
-        found.record.strict_spf,
-    );
-    let by_dkim = aligned.best(
-        dkim.iter().map(|dkim| (dkim.domain.as_str(), dkim.outcome)),
-        found.record.strict_dkim,
-    );
-    let (by_spf, by_dkim) = (by_spf.await, by_dkim.await);
+    let sender = spf_identity(spf).map(|spf| (spf.domain.as_str(), spf.outcome));
+    let signers: Vec<_> = dkim
+        .iter()
+        .map(|dkim| (dkim.domain.as_str(), dkim.outcome))
+        .collect();
+    let by_spf = aligned.best(sender.as_slice(), found.record.strict_spf).await;
+    let by_dkim = aligned.best(&signers, found.record.strict_dkim).await;
     result.spf_aligned = by_spf == Outcome::Pass;
     result.dkim_aligned = by_dkim == Outcome::Pass;
     if result.spf_aligned || result.dkim_aligned {
@@ -323,9 +320,9 @@ struct Aligned<'a> {
 
 impl Aligned<'_> {
     /// `pass` when a check passed for an aligned domain, `temperror` when one might have, else `fail`.
-    async fn best<'n>(&self, checks: impl IntoIterator<Item = (&'n str, Outcome)>, strict: bool) -> Outcome {
+    async fn best(&self, checks: &[(&str, Outcome)], strict: bool) -> Outcome {
         let mut best = Outcome::Fail;
-        for (name, outcome) in checks {
+        for &(name, outcome) in checks {
             if !matches!(outcome, Outcome::Pass | Outcome::TempError) {
                 continue;
             }

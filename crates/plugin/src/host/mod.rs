@@ -9,6 +9,7 @@ mod kv;
 mod log;
 mod message;
 mod metrics;
+mod sender_auth;
 mod session;
 pub(crate) mod stdio;
 mod transaction;

@@ -71,6 +71,8 @@ async fn missing_grants_are_named_all_of_them() {
              plugin's `grants` if it may have it",
             "the component imports `pintle:plugin/kv@0.1.0`, which needs the grant `kv`: add \"kv\" to the \
              plugin's `grants` if it may have it",
+            "the component imports `pintle:plugin/sender-auth@0.1.0`, which needs the grant `sender-auth`: add \
+             \"sender-auth\" to the plugin's `grants` if it may have it",
         ]
     );
 }

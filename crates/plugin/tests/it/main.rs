@@ -6,4 +6,5 @@ mod edits;
 mod faults;
 mod load;
 mod reload;
+mod sender_auth;
 mod support;

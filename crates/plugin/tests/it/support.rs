@@ -53,7 +53,7 @@ pub(crate) fn unruly(settings: Value) -> PluginConfig {
     };
     let mut config = PluginConfig::new("unruly", source);
     config.settings = settings;
-    config.grants = [Grant::Kv, Grant::Dns, Grant::Auth].into();
+    config.grants = [Grant::Kv, Grant::Dns, Grant::Auth, Grant::SenderAuth].into();
     config.limits = limits();
     config
 }
@@ -70,12 +70,16 @@ pub(crate) fn limits() -> Limits {
 }
 
 pub(crate) async fn open(plugins: Vec<PluginConfig>) -> Plugins {
+    open_with(plugins, Arc::new(Zone)).await
+}
+
+pub(crate) async fn open_with(plugins: Vec<PluginConfig>, resolver: Arc<dyn Resolver>) -> Plugins {
     let config = Config {
         plugins,
         settle: Duration::from_millis(20),
         ..Config::default()
     };
-    Plugins::open(config, Arc::new(Zone)).await.unwrap()
+    Plugins::open(config, resolver).await.unwrap()
 }
 
 /// The host with one plugin, and its judge.

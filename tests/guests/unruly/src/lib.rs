@@ -8,7 +8,7 @@ use std::time::Duration;
 use pintle_plugin_sdk::kv::{self, Scope};
 use pintle_plugin_sdk::message::{HeaderEdit, Piece, Position};
 use pintle_plugin_sdk::prelude::*;
-use pintle_plugin_sdk::{Header, dns, metrics};
+use pintle_plugin_sdk::{Header, dns, metrics, sender_auth};
 
 #[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -148,10 +148,36 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         "kv" => drop(kv::get(Scope::Local, "x")?),
         "huge-note" => session::set_note("big", Some(&vec![0; 65_537]))?,
         "many-metrics" => (0..1_000).for_each(|n| metrics::count("n", 1, &[("n", &n.to_string())])),
+        "spf" => session::set_fact("spf", &format!("{:?}", sender_auth::spf()))?,
+        "sender" => sender()?,
+        "sign" => sender_auth::dkim_sign("key")?,
         "names" => session::set_fact("names", &session::reverse_names()?.join(","))?,
         _ => {}
     }
     Ok(Verdict::Next)
+}
+
+/// Writes down who sent the message.
+fn sender() -> Result<(), HostError> {
+    let (spf, dkim) = (sender_auth::spf()?, sender_auth::dkim()?);
+    let (dmarc, arc) = (sender_auth::dmarc()?, sender_auth::arc()?);
+    let spf: Vec<_> = spf
+        .iter()
+        .map(|it| format!("{:?} {} {}", it.outcome, it.domain, it.mail_from))
+        .collect();
+    let dkim: Vec<_> = dkim
+        .iter()
+        .map(|it| format!("{:?} {} {}", it.outcome, it.domain, it.selector))
+        .collect();
+    transaction::set_fact("spf", &spf.join(", "))?;
+    transaction::set_fact("dkim", &dkim.join(", "))?;
+    let aligned = (dmarc.spf_aligned, dmarc.dkim_aligned);
+    let dmarc = format!(
+        "{:?} {} {:?} {aligned:?}",
+        dmarc.outcome, dmarc.from_domain, dmarc.policy
+    );
+    transaction::set_fact("dmarc", &dmarc)?;
+    transaction::set_fact("arc", &format!("{:?}", arc.outcome))
 }
 
 fn spin() {

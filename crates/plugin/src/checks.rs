@@ -1,0 +1,108 @@
+//! SPF, DKIM, DMARC and ARC of the mail at hand: each computed when the first plugin asks, and once.
+//!
+//! All are about the mail as it was received, whatever plugins have made of it since. Who asks while another's question is
+//! under way waits for its answer; when that other is cut off, the next in line goes on in its place.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use pintle_dns::Resolver;
+use pintle_mail::{BodyError, Bytes, UnixTime};
+use pintle_policy::{Message, Session, Transaction};
+use pintle_sender_auth::{Ask, Client, DmarcResult, Signatures, SpfResult, dmarc, signatures, spf};
+use tokio::sync::OnceCell;
+
+use crate::mime::read_into;
+
+/// Within this time every check of a call has a result, `temperror` if need be: less than a call may take by default.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The results so far.
+#[derive(Default)]
+pub(crate) struct Checks {
+    spf: OnceCell<Arc<[SpfResult]>>,
+    signatures: OnceCell<Arc<Signatures>>,
+    dmarc: OnceCell<Arc<DmarcResult>>,
+}
+
+/// The mail that is checked.
+pub(crate) struct Received {
+    checks: Arc<Checks>,
+    session: Arc<Session>,
+    transaction: Arc<Transaction>,
+    resolver: Arc<dyn Resolver>,
+    deadline: Instant,
+}
+
+impl Received {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        transaction: Arc<Transaction>,
+        resolver: Arc<dyn Resolver>,
+    ) -> Self {
+        Self {
+            checks: transaction.computed.slot(),
+            session,
+            transaction,
+            resolver,
+            deadline: Instant::now() + PATIENCE,
+        }
+    }
+
+    pub(crate) async fn spf(&self) -> Arc<[SpfResult]> {
+        let check = || async {
+            let sender = self.transaction.received_sender().address();
+            let domain = sender.map(pintle_mail::Address::domain_ascii).unwrap_or_default();
+            let local = sender.map(pintle_mail::Address::local).unwrap_or_default();
+            let client = Client {
+                address: self.session.client.ip(),
+                hello: self.session.hello.as_deref().unwrap_or(""),
+                sender: sender.map(|_| (&*local, &*domain)),
+                receiver: "unknown",
+            };
+            spf::check(self.ask(), &client).await.into()
+        };
+        Arc::clone(self.checks.spf.get_or_init(check).await)
+    }
+
+    pub(crate) async fn signatures(&self, message: &Message) -> Result<Arc<Signatures>, BodyError> {
+        let check = || async {
+            if !signatures::is_signed(message.received_header()) {
+                return Ok(Arc::new(Signatures::none()));
+            }
+            let whole = whole(message).await?;
+            let now = UnixTime::from(SystemTime::now());
+            Ok(Arc::new(signatures::verify(self.ask(), whole, now).await))
+        };
+        self.checks.signatures.get_or_try_init(check).await.cloned()
+    }
+
+    pub(crate) async fn dmarc(&self, message: &Message) -> Result<Arc<DmarcResult>, BodyError> {
+        let check = || async {
+            let spf = self.spf().await;
+            let signatures = self.signatures(message).await?;
+            let header = message.received_header();
+            let result = dmarc::check(self.ask(), header, &spf, &signatures.dkim).await;
+            Ok(Arc::new(result))
+        };
+        self.checks.dmarc.get_or_try_init(check).await.cloned()
+    }
+
+    fn ask(&self) -> Ask<'_> {
+        Ask::new(&*self.resolver, self.deadline)
+    }
+}
+
+/// Header, empty line and body as received.
+async fn whole(message: &Message) -> Result<Bytes, BodyError> {
+    let header = message.received_header().as_bytes();
+    let mut whole = header.to_vec();
+    if !header.ends_with(b"\n") {
+        whole.extend_from_slice(b"\r\n");
+    }
+    whole.extend_from_slice(b"\r\n");
+    if let Some(body) = message.received_body() {
+        read_into(&mut whole, &**body, 0..body.size()).await?;
+    }
+    Ok(whole.into())
+}

@@ -1,0 +1,139 @@
+//! `sender-auth`: who sent this mail. Needs the grant of this name.
+
+use std::sync::Arc;
+
+use pintle_policy::{Hook, Message};
+use pintle_sender_auth as checked;
+
+use crate::Grant;
+use crate::bindings::pintle::plugin::sender_auth::{
+    ArcResult, DkimResult, DmarcPolicy, DmarcResult, Host, Outcome, SpfResult,
+};
+use crate::bindings::pintle::plugin::types::HostError;
+use crate::checks::Received;
+use crate::guest::Guest;
+use crate::live::unavailable;
+
+impl Host for Guest {
+    async fn spf(&mut self) -> Result<Vec<SpfResult>, HostError> {
+        let results = self.received(Hook::Mail)?.spf().await;
+        Ok(results.iter().map(spf).collect())
+    }
+
+    async fn dkim(&mut self) -> Result<Vec<DkimResult>, HostError> {
+        let (received, message) = self.received_message()?;
+        let results = received
+            .signatures(&message)
+            .await
+            .map_err(|error| unreadable(&error))?;
+        Ok(results.dkim.iter().map(dkim).collect())
+    }
+
+    async fn dmarc(&mut self) -> Result<DmarcResult, HostError> {
+        let (received, message) = self.received_message()?;
+        let result = received
+            .dmarc(&message)
+            .await
+            .map_err(|error| unreadable(&error))?;
+        Ok(dmarc(&result))
+    }
+
+    async fn arc(&mut self) -> Result<ArcResult, HostError> {
+        let (received, message) = self.received_message()?;
+        let results = received
+            .signatures(&message)
+            .await
+            .map_err(|error| unreadable(&error))?;
+        Ok(ArcResult {
+            outcome: outcome(results.arc.outcome),
+            sealers: results.arc.sealers.clone(),
+        })
+    }
+
+    fn dkim_sign(&mut self, _key: String) -> Result<(), HostError> {
+        self.no_signing("dkim-sign")
+    }
+
+    fn arc_seal(&mut self, _key: String) -> Result<(), HostError> {
+        self.no_signing("arc-seal")
+    }
+}
+
+impl Guest {
+    /// The mail, from this hook to the end of its reception. Deliveries have what was found in notes and facts.
+    fn received(&mut self, from: Hook) -> Result<Received, HostError> {
+        self.need(Grant::SenderAuth)?;
+        let hooks: &[Hook] = match from {
+            Hook::Message => &[Hook::Message],
+            _ => &[Hook::Mail, Hook::Rcpt, Hook::Headers, Hook::Message],
+        };
+        let hook = self.live.hook.filter(|hook| hooks.contains(hook));
+        hook.ok_or_else(|| unavailable("this check of the sender"))?;
+        let (session, transaction) = self.live.mail()?;
+        Ok(Received::new(session, transaction, Arc::clone(&self.common.dns)))
+    }
+
+    fn received_message(&mut self) -> Result<(Received, Arc<Message>), HostError> {
+        let received = self.received(Hook::Message)?;
+        let message = Arc::clone(self.live.message()?);
+        Ok((received, message))
+    }
+
+    /// The functions are part of the interface that is served, so that languages which import all of it can load.
+    fn no_signing(&self, function: &str) -> Result<(), HostError> {
+        self.need(Grant::Sign)?;
+        Err(HostError::Unavailable(format!(
+            "this release does not serve `{function}` yet"
+        )))
+    }
+}
+
+fn unreadable(error: &pintle_mail::BodyError) -> HostError {
+    HostError::Temporary(error.to_string())
+}
+
+fn spf(result: &checked::SpfResult) -> SpfResult {
+    SpfResult {
+        outcome: outcome(result.outcome),
+        domain: result.domain.clone(),
+        mail_from: result.identity == checked::Identity::MailFrom,
+        explanation: result.explanation.clone(),
+    }
+}
+
+fn dkim(result: &checked::DkimResult) -> DkimResult {
+    DkimResult {
+        outcome: outcome(result.outcome),
+        domain: result.domain.clone(),
+        selector: result.selector.clone(),
+        reason: result.reason.clone(),
+    }
+}
+
+fn dmarc(result: &checked::DmarcResult) -> DmarcResult {
+    DmarcResult {
+        outcome: outcome(result.outcome),
+        from_domain: result.from_domain.clone(),
+        policy: match result.policy {
+            checked::DmarcPolicy::None => DmarcPolicy::None,
+            checked::DmarcPolicy::Quarantine => DmarcPolicy::Quarantine,
+            checked::DmarcPolicy::Reject => DmarcPolicy::Reject,
+        },
+        spf_aligned: result.spf_aligned,
+        dkim_aligned: result.dkim_aligned,
+    }
+}
+
+fn outcome(outcome: checked::Outcome) -> Outcome {
+    use checked::Outcome as Ours;
+    match outcome {
+        Ours::None => Outcome::None,
+        Ours::Neutral => Outcome::Neutral,
+        Ours::Pass => Outcome::Pass,
+        Ours::Fail => Outcome::Fail,
+        Ours::SoftFail => Outcome::Softfail,
+        Ours::Policy => Outcome::Policy,
+        Ours::TempError => Outcome::Temperror,
+        Ours::PermError => Outcome::Permerror,
+    }
+}
