@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use pintle_policy::Judge;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::interval;
 
 use crate::Plugin;
 use crate::generation::Loader;
@@ -122,20 +122,19 @@ async fn refill(plugin: &Plugin) {
     }
 }
 
-/// Calls `on-timer` at its interval, one call at a time.
+/// Calls `on-timer` at the start, for whoever has to look at the world before mail comes, and then at its interval, one
+/// call at a time.
 async fn call_timer(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
     loop {
-        // An interval that the operator has changed counts from the next round on.
-        let mut round = interval(plugin.config().timer.max(Duration::from_millis(1)));
-        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        round.tick().await;
-        tokio::select! {
-            _ = stopped.changed() => return,
-            _ = round.tick() => {}
-        }
         tokio::select! {
             _ = stopped.changed() => return,
             () = plugin.on_timer() => {}
+        }
+        // An interval that the operator has changed counts from the next round on.
+        let rest = plugin.config().timer.max(Duration::from_millis(1));
+        tokio::select! {
+            _ = stopped.changed() => return,
+            () = tokio::time::sleep(rest) => {}
         }
     }
 }
