@@ -4,7 +4,14 @@
 #![allow(clippy::print_stdout)]
 
 fn main() {
-    if let Err(fault) = pintle_guest_build::embed(&["example", "dnsbl", "greylist", "rate-limit", "relay-control", "header-rewrite"]) {
+    if let Err(fault) = pintle_guest_build::embed(&[
+        "example",
+        "dnsbl",
+        "greylist",
+        "rate-limit",
+        "relay-control",
+        "header-rewrite",
+    ]) {
         println!("cargo::error={}", fault.to_string().replace('\n', " "));
     }
 }

@@ -33,10 +33,7 @@ pub fn built(name: &str, variable: &str) -> PathBuf {
         return path.into();
     }
     let test = std::env::current_exe().expect("a test knows its own path");
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("tests lie in target/PROFILE/deps");
+    let profile = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
     let path = profile.join(name);
     assert!(
         path.exists(),
@@ -86,20 +83,13 @@ impl Gateway {
     /// It cannot be started.
     #[must_use]
     pub fn spawn(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary can be started");
+        let mut child =
+            command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary can be started");
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().expect("the log is piped");
         let follower = Arc::clone(&log);
         std::thread::spawn(move || follower.follow(stderr));
-        Self {
-            child,
-            log,
-            addresses: BTreeMap::new(),
-        }
+        Self { child, log, addresses: BTreeMap::new() }
     }
 
     /// Where this listener listens.
@@ -161,18 +151,10 @@ impl Gateway {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("our own child can be awaited") {
-                assert!(
-                    status.success(),
-                    "the gateway ended with {status}:\n{}",
-                    self.log()
-                );
+                assert!(status.success(), "the gateway ended with {status}:\n{}", self.log());
                 return;
             }
-            assert!(
-                start.elapsed() < PATIENCE,
-                "the gateway does not stop:\n{}",
-                self.log()
-            );
+            assert!(start.elapsed() < PATIENCE, "the gateway does not stop:\n{}", self.log());
             std::thread::yield_now();
         }
     }
@@ -182,10 +164,7 @@ impl Gateway {
     /// # Panics
     /// `kill` cannot be run.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.pid().to_string())
-            .status();
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(status.expect("kill can be run").success());
     }
 
@@ -218,17 +197,9 @@ impl Log {
             if let Some(line) = lines.all.iter().find(|line| line.contains(text)) {
                 return line.clone();
             }
-            assert!(
-                !lines.closed,
-                "the gateway ended before {text:?}:\n{}",
-                lines.all.join("\n")
-            );
+            assert!(!lines.closed, "the gateway ended before {text:?}:\n{}", lines.all.join("\n"));
             let (next, timeout) = self.changed.wait_timeout(lines, PATIENCE).expect("the log");
-            assert!(
-                !timeout.timed_out(),
-                "no {text:?} in the log:\n{}",
-                next.all.join("\n")
-            );
+            assert!(!timeout.timed_out(), "no {text:?} in the log:\n{}", next.all.join("\n"));
             lines = next;
         }
     }
@@ -320,16 +291,8 @@ config = {{ refuse = ["spammer@bad.example"], header = "X-Seen" }}
 /// It cannot be run.
 #[must_use]
 pub fn run(arguments: &[&str], folder: &Path) -> (i32, String, String) {
-    let output = Command::new(binary())
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .output();
+    let output = Command::new(binary()).args(arguments).current_dir(folder).stdin(Stdio::null()).output();
     let output = output.expect("the binary can be run");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        output.status.code().unwrap_or(-1),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }

@@ -17,17 +17,8 @@ const TEXT: &str =
 
 /// Sends `TEXT` with a client and looks at what arrives.
 async fn try_client(program: &str, command: impl FnOnce(SocketAddr, &Path) -> Command) {
-    if Command::new(program)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_err()
-    {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "{program} is not installed, and CI runs every client"
-        );
+    if Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "{program} is not installed, and CI runs every client");
         println!("{program} is not installed: not tried");
         return;
     }
@@ -37,23 +28,13 @@ async fn try_client(program: &str, command: impl FnOnce(SocketAddr, &Path) -> Co
     let file = folder.path().join("message");
     std::fs::write(&file, TEXT).unwrap();
     let mut command = command(gateway.address("inside"), &file);
-    let output = command
-        .stdin(std::fs::File::open(&file).unwrap())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{program}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = command.stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     let arrived = sink.wait_for(1).await.remove(0);
     assert_eq!(arrived.sender.address, "a@x.example", "{program}");
     assert_eq!(arrived.recipients(), ["b@y.example"], "{program}");
     let message = String::from_utf8(arrived.message).unwrap();
-    assert!(
-        message.contains("X-Seen: seen on the way to 1 recipient(s)\r\n"),
-        "{program}: {message}"
-    );
+    assert!(message.contains("X-Seen: seen on the way to 1 recipient(s)\r\n"), "{program}: {message}");
     let body = message.split_once("\r\n\r\n").unwrap().1;
     assert_eq!(body.trim_end(), "hello\r\n.\r\ndots", "{program}: {message}");
     sink.assert_no_violations();
@@ -63,14 +44,7 @@ async fn try_client(program: &str, command: impl FnOnce(SocketAddr, &Path) -> Co
 async fn swaks_delivers() {
     try_client("swaks", |address, file| {
         let mut swaks = Command::new("swaks");
-        swaks.args([
-            "--from",
-            "a@x.example",
-            "--to",
-            "b@y.example",
-            "--server",
-            &address.to_string(),
-        ]);
+        swaks.args(["--from", "a@x.example", "--to", "b@y.example", "--server", &address.to_string()]);
         swaks.arg("--data").arg(format!("@{}", file.display()));
         swaks
     })
@@ -81,9 +55,7 @@ async fn swaks_delivers() {
 async fn msmtp_delivers() {
     try_client("msmtp", |address, _| {
         let mut msmtp = Command::new("msmtp");
-        msmtp
-            .arg(format!("--host={}", address.ip()))
-            .arg(format!("--port={}", address.port()));
+        msmtp.arg(format!("--host={}", address.ip())).arg(format!("--port={}", address.port()));
         msmtp.args(["--from=a@x.example", "--", "b@y.example"]);
         msmtp
     })
@@ -94,14 +66,7 @@ async fn msmtp_delivers() {
 async fn curl_delivers() {
     try_client("curl", |address, _| {
         let mut curl = Command::new("curl");
-        curl.args([
-            "--silent",
-            "--show-error",
-            "--mail-from",
-            "a@x.example",
-            "--mail-rcpt",
-            "b@y.example",
-        ]);
+        curl.args(["--silent", "--show-error", "--mail-from", "a@x.example", "--mail-rcpt", "b@y.example"]);
         curl.args(["--url", &format!("smtp://{address}"), "--upload-file", "-"]);
         curl
     })
@@ -117,14 +82,7 @@ server.quit()
 ";
     try_client("python3", |address, file| {
         let mut python = Command::new("python3");
-        python
-            .args([
-                "-c",
-                SCRIPT,
-                &address.ip().to_string(),
-                &address.port().to_string(),
-            ])
-            .arg(file);
+        python.args(["-c", SCRIPT, &address.ip().to_string(), &address.port().to_string()]).arg(file);
         python
     })
     .await;

@@ -41,14 +41,11 @@ async fn no_promised_message_is_lost_to_a_kill() {
     let gateway = Gateway::start(&config);
     let promised = book.promised.lock().clone();
     let all = |log: &pintle_testkit::Log| {
-        let arrived: BTreeSet<u64> = log
-            .accepted()
-            .filter_map(|transaction| number(&transaction.message))
-            .collect();
+        let arrived: BTreeSet<u64> =
+            log.accepted().filter_map(|transaction| number(&transaction.message)).collect();
         promised.is_subset(&arrived)
     };
-    sink.wait_until(&format!("all {} promised messages", promised.len()), all)
-        .await;
+    sink.wait_until(&format!("all {} promised messages", promised.len()), all).await;
     sink.assert_no_violations();
     gateway.stop();
 }
@@ -83,12 +80,7 @@ async fn client(book: &Book, address: SocketAddr) -> std::io::Result<()> {
         ask(&mut stream, "DATA\r\n", "354").await?;
         let body =
             "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n".repeat(usize::try_from(number % 7 * 25).unwrap());
-        ask(
-            &mut stream,
-            &format!("X-Number: {number}\r\nSubject: n\r\n\r\n{body}\r\n.\r\n"),
-            "250",
-        )
-        .await?;
+        ask(&mut stream, &format!("X-Number: {number}\r\nSubject: n\r\n\r\n{body}\r\n.\r\n"), "250").await?;
         book.promised.lock().insert(number);
         book.enough.notify_one();
     }
@@ -114,11 +106,5 @@ async fn expect(stream: &mut BufReader<TcpStream>, code: &str) -> std::io::Resul
 
 fn number(message: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(message).ok()?;
-    text.split("X-Number: ")
-        .nth(1)?
-        .lines()
-        .next()?
-        .trim()
-        .parse()
-        .ok()
+    text.split("X-Number: ").nth(1)?.lines().next()?.trim().parse().ok()
 }

@@ -59,9 +59,7 @@ grants = ["everything"]
     ];
     for (line, key) in mistakes {
         let place = format!("ten.toml:{line}:");
-        let told = out
-            .split("error: ")
-            .any(|error| error.contains(&place) && error.contains(key));
+        let told = out.split("error: ").any(|error| error.contains(&place) && error.contains(key));
         assert!(told, "line {line} ({key}) is not named in:\n{out}");
     }
     assert_eq!(out.matches("error: ").count(), mistakes.len(), "{out}");
@@ -100,10 +98,7 @@ fn a_plugin_without_its_grant_is_named_by_check_and_refused_at_start() {
     let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &plugin);
     let (code, out, _) = run(&["check", "-c", config.to_str().unwrap()], folder.path());
     assert_eq!(code, 1, "{out}");
-    assert!(
-        out.contains("/header") && out.contains("not a header field name"),
-        "{out}"
-    );
+    assert!(out.contains("/header") && out.contains("not a header field name"), "{out}");
     let (code, _, err) = run(&["run", "-c", config.to_str().unwrap()], folder.path());
     assert_eq!(code, 1);
     assert!(err.contains("not a header field name"), "{err}");
@@ -129,10 +124,7 @@ async fn the_queue_is_seen_and_steered() {
     let id = list.split_whitespace().next().unwrap().to_owned();
     assert!(reply.text().contains(&id), "{reply:?} {list}");
     let shown = pintle(&["queue", "show", &id]);
-    assert!(
-        shown.contains("451 4.2.0 mailbox busy") && shown.contains("relay:sink"),
-        "{shown}"
-    );
+    assert!(shown.contains("451 4.2.0 mailbox busy") && shown.contains("relay:sink"), "{shown}");
     pintle(&["queue", "hold", &id]);
     assert!(pintle(&["queue", "list", "--held", "true"]).contains(&id));
     sink.follow(Script::new());
@@ -155,11 +147,7 @@ async fn a_hang_up_reloads_and_a_term_drains() {
     client.ask("MAIL FROM:<a@x.example>", 250).await;
     client.ask("RCPT TO:<b@new.example>", 550).await;
     let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(
-        &config,
-        text.replace("\"ours.example\"", "\"ours.example\", \"new.example\""),
-    )
-    .unwrap();
+    std::fs::write(&config, text.replace("\"ours.example\"", "\"ours.example\", \"new.example\"")).unwrap();
     gateway.signal("HUP");
     gateway.wait_for("reloaded");
     client.ask("RCPT TO:<b@new.example>", 250).await;
@@ -183,39 +171,21 @@ async fn the_sandbox_captures_and_says_what_hooks_see() {
         .stdout(Stdio::piped())
         .spawn();
     let mut child = Ends(child.unwrap());
-    let mut lines = BufReader::new(child.0.stdout.take().unwrap())
-        .lines()
-        .map(|line| line.unwrap());
-    let address = lines
-        .by_ref()
-        .find(|line| line.trim_start().starts_with("SMTP"))
-        .unwrap();
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+    let address = lines.by_ref().find(|line| line.trim_start().starts_with("SMTP")).unwrap();
     let address = address.split_whitespace().nth(1).unwrap().parse().unwrap();
     let mut client = Client::connect(address).await;
     client.hello("client.example").await;
-    client
-        .deliver("a@x.example", &["b@anywhere.example"], MESSAGE)
-        .await;
+    client.deliver("a@x.example", &["b@anywhere.example"], MESSAGE).await;
     let mut told: Vec<String> = Vec::new();
     while !told.last().is_some_and(|line| line.contains("captured")) {
         told.push(lines.next().unwrap());
     }
-    for expected in [
-        "it has mail from a@x.example",
-        "its subject is \"one\"",
-        "accepted",
-        ".eml",
-    ] {
-        assert!(
-            told.iter().any(|line| line.contains(expected)),
-            "{expected}: {told:#?}"
-        );
+    for expected in ["it has mail from a@x.example", "its subject is \"one\"", "accepted", ".eml"] {
+        assert!(told.iter().any(|line| line.contains(expected)), "{expected}: {told:#?}");
     }
     let (_, list, _) = run(&["sandbox", "messages", "--folder", "box"], folder.path());
-    assert!(
-        list.contains("<a@x.example> to b@anywhere.example") && list.contains("1 messages"),
-        "{list}"
-    );
+    assert!(list.contains("<a@x.example> to b@anywhere.example") && list.contains("1 messages"), "{list}");
 }
 
 /// A child that ends with the test, however that ends.

@@ -9,13 +9,7 @@ use pintle_testkit::{Client, Fault, Reply, Script, Sink, TempDir, ZoneServer};
 use serde_json::{Map, Value};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <a@x.example>\r\n\r\nhello\r\n";
-const PLUGINS: [&str; 5] = [
-    "dnsbl",
-    "greylist",
-    "rate-limit",
-    "relay-control",
-    "header-rewrite",
-];
+const PLUGINS: [&str; 5] = ["dnsbl", "greylist", "rate-limit", "relay-control", "header-rewrite"];
 
 /// A gateway with one stock plugin, what it talks to, and its folder.
 struct Stage {
@@ -31,18 +25,9 @@ impl Stage {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(Script::new()).await;
         let zone = ZoneServer::start(zones).await;
-        let more = format!(
-            "[dns]\nservers = [\"{}\"]\n{}",
-            zone.address(),
-            section(name, plugin)
-        );
+        let more = format!("[dns]\nservers = [\"{}\"]\n{}", zone.address(), section(name, plugin));
         let gateway = Gateway::start(&configuration(folder.path(), sink.address(), &more));
-        Self {
-            gateway,
-            sink,
-            zone,
-            _folder: folder,
-        }
+        Self { gateway, sink, zone, _folder: folder }
     }
 
     /// A stranger who has said EHLO; 127.0.0.66 is his address.
@@ -102,20 +87,14 @@ async fn a_listed_client_hears_why_and_can_write_to_postmaster() {
     let mut client = stage.stranger("client.example").await;
     client.ask("MAIL FROM:<a@x.example>", 250).await;
     let reply = client.ask("RCPT TO:<b@ours.example>", 550).await;
-    says(
-        &reply,
-        "5.7.1 127.0.0.66 is listed by list.example (spam source): see https://list.example/66",
-    );
+    says(&reply, "5.7.1 127.0.0.66 is listed by list.example (spam source): see https://list.example/66");
     client.ask("RCPT TO:<postmaster@ours.example>", 250).await;
     client.ask("DATA", 354).await;
     client.send_data(MESSAGE).await;
     client.expect(250).await;
     stage.sink.wait_for(1).await;
     let line = stage.gateway.line("\"listed\"");
-    assert!(
-        line.contains("list.example") && line.contains("127.0.0.66"),
-        "{line}"
-    );
+    assert!(line.contains("list.example") && line.contains("127.0.0.66"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,11 +102,7 @@ async fn a_list_of_the_good_outweighs_and_a_code_that_does_not_count_is_none() {
     let zones = "66.0.0.127.list.example A 127.0.0.2\n66.0.0.127.good.example A 127.0.9.1\n\
         67.0.0.127.list.example A 127.0.0.10";
     let stage = Stage::start("dnsbl", TWO_LISTS, zones).await;
-    stage
-        .stranger("client.example")
-        .await
-        .deliver("a@x.example", &["b@ours.example"], MESSAGE)
-        .await;
+    stage.stranger("client.example").await.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
     let mut other = Client::connect_from([127, 0, 0, 67].into(), stage.gateway.address("mx")).await;
     other.hello("client.example").await;
     other.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
@@ -137,22 +112,12 @@ async fn a_list_of_the_good_outweighs_and_a_code_that_does_not_count_is_none() {
 async fn a_list_that_fails_in_any_way_refuses_nobody() {
     // The resolver would try for longer than a call may take; the call must not fail for that.
     let plugin = format!("{TWO_LISTS}\n[plugin.limits]\nwall = \"4s\"");
-    for fault in [
-        Fault::ServFail,
-        Fault::Refused,
-        Fault::Garbage,
-        Fault::Silent,
-        Fault::NoData,
-    ] {
+    for fault in [Fault::ServFail, Fault::Refused, Fault::Garbage, Fault::Silent, Fault::NoData] {
         let stage = Stage::start("dnsbl", &plugin, "66.0.0.127.list.example A 127.0.0.2").await;
         for zone in ["list", "dead", "good"] {
             stage.zone.fail(&format!("66.0.0.127.{zone}.example"), fault);
         }
-        stage
-            .stranger("client.example")
-            .await
-            .deliver("a@x.example", &["b@ours.example"], MESSAGE)
-            .await;
+        stage.stranger("client.example").await.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
     }
 }
 
@@ -161,17 +126,9 @@ async fn a_list_that_lists_everything_or_refuses_to_serve_lists_nobody() {
     let zones = "66.0.0.127.list.example A 127.0.0.2\n1.0.0.127.list.example A 127.0.0.2\n\
         66.0.0.127.dead.example A 127.255.255.254";
     let stage = Stage::start("dnsbl", TWO_LISTS, zones).await;
-    stage
-        .stranger("client.example")
-        .await
-        .deliver("a@x.example", &["b@ours.example"], MESSAGE)
-        .await;
-    stage
-        .gateway
-        .wait_for("lists_everything, and counts for nothing: 1.0.0.127.list.example");
-    stage
-        .gateway
-        .wait_for("refuses, and counts for nothing: 127.255.255.254");
+    stage.stranger("client.example").await.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
+    stage.gateway.wait_for("lists_everything, and counts for nothing: 1.0.0.127.list.example");
+    stage.gateway.wait_for("refuses, and counts for nothing: 127.255.255.254");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,10 +138,7 @@ async fn trusted_clients_are_not_looked_up() {
     colleague.hello("inside.example").await;
     colleague.deliver("a@x.example", &["b@y.example"], MESSAGE).await;
     let asked = stage.zone.asked();
-    assert!(
-        asked.iter().all(|asked| !asked.name.starts_with("66.")),
-        "{asked:?}"
-    );
+    assert!(asked.iter().all(|asked| !asked.name.starts_with("66.")), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,9 +156,7 @@ async fn names_senders_and_links_are_looked_up_in_lists_of_domains() {
     by_sender.ask("RCPT TO:<b@ours.example>", 550).await;
     let mut by_link = stage.stranger("client.example").await;
     by_link.envelope("a@x.example", &["b@ours.example"]).await;
-    by_link
-        .send_data(b"Subject: s\r\n\r\nbuy at https://www.link.test/now\r\n")
-        .await;
+    by_link.send_data(b"Subject: s\r\n\r\nbuy at https://www.link.test/now\r\n").await;
     let reply = by_link.expect(550).await;
     says(&reply, "5.7.1 link.test is listed by dbl.example");
 }
@@ -214,12 +166,8 @@ async fn a_list_without_its_test_entry_is_reported_at_the_start() {
     let zones = "2.0.0.127.good.example A 127.0.0.2\n2.0.0.127.list.example A 127.0.0.2\n\
         1.0.0.127.list.example A 127.0.0.2";
     let stage = Stage::start("dnsbl", TWO_LISTS, zones).await;
-    stage
-        .gateway
-        .wait_for("its test entry 2.0.0.127.dead.example is not listed");
-    stage
-        .gateway
-        .wait_for("it lists 1.0.0.127.list.example, which nobody may list");
+    stage.gateway.wait_for("its test entry 2.0.0.127.dead.example is not listed");
+    stage.gateway.wait_for("it lists 1.0.0.127.list.example, which nobody may list");
     assert!(!stage.gateway.log().contains("2.0.0.127.good.example"));
 }
 
@@ -253,11 +201,7 @@ async fn who_comes_again_too_early_waits_and_relay_clients_never_do() {
     client.ask("RSET", 250).await;
     client.ask("MAIL FROM:<a@friend.example>", 250).await;
     client.ask("RCPT TO:<b@ours.example>", 250).await;
-    stage
-        .colleague()
-        .await
-        .deliver("a@x.example", &["b@ours.example"], MESSAGE)
-        .await;
+    stage.colleague().await.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,9 +239,7 @@ clients = "strangers""#;
     says(&reply, "4.7.0 Too many messages");
     let mut colleague = stage.colleague().await;
     for _ in 0..4 {
-        colleague
-            .deliver("a@x.example", &["b@ours.example"], MESSAGE)
-            .await;
+        colleague.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
     }
     stage.gateway.wait_for("too fast: the reply waits 5 ms");
 }
@@ -363,9 +305,7 @@ async fn a_rule_opens_the_relay_for_its_network_and_no_hidden_address_opens_it_w
         says(&reply, "5.7.1 Relaying denied");
     }
     // A source route is ignored, and what it was put before is judged (RFC 5321 section 4.1.1.3).
-    client
-        .ask("RCPT TO:<@partner.example:b@other.example>", 550)
-        .await;
+    client.ask("RCPT TO:<@partner.example:b@other.example>", 550).await;
     let mut stranger = Client::connect_from([127, 0, 0, 67].into(), stage.gateway.address("mx")).await;
     stranger.hello("client.example").await;
     stranger.ask("MAIL FROM:<a@x.example>", 250).await;
@@ -379,13 +319,8 @@ async fn a_rule_refuses_even_those_whom_the_core_would_let_relay() {
     colleague.ask("MAIL FROM:<a@x.example>", 250).await;
     colleague.ask("RCPT TO:<b@other.example>", 250).await;
     let reply = colleague.ask("RCPT TO:<b@enemy.example>", 550).await;
-    says(
-        &reply,
-        "5.7.1 Relaying denied: you may not send mail to enemy.example",
-    );
-    colleague
-        .ask("RCPT TO:<b%enemy.example@other.example>", 550)
-        .await;
+    says(&reply, "5.7.1 Relaying denied: you may not send mail to enemy.example");
+    colleague.ask("RCPT TO:<b%enemy.example@other.example>", 550).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -397,13 +332,8 @@ async fn an_identity_sends_as_itself_and_not_too_much() {
     let reply = client.ask("MAIL FROM:<director@ours.example>", 550).await;
     says(&reply, "5.7.1 ann may not send mail as director@ours.example");
     client.envelope("ann@ours.example", &["b@other.example"]).await;
-    client
-        .send_data(b"From: The Director <director@ours.example>\r\n\r\npay\r\n")
-        .await;
-    says(
-        &client.expect(550).await,
-        "5.7.1 ann may not send mail as director@ours.example",
-    );
+    client.send_data(b"From: The Director <director@ours.example>\r\n\r\npay\r\n").await;
+    says(&client.expect(550).await, "5.7.1 ann may not send mail as director@ours.example");
     client.ask("MAIL FROM:<Ann@ours.example>", 250).await;
     client.ask("RCPT TO:<b@other.example>", 250).await;
     let reply = client.ask("RCPT TO:<c@other.example>", 451).await;
@@ -414,18 +344,12 @@ async fn an_identity_sends_as_itself_and_not_too_much() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_control_that_is_broken_opens_nothing() {
     // Without its grant, granting is a fault; and the operator's worst answer to a fault is to accept.
-    let plugin = RELAYING.replace(
-        "grants = [\"relay\", \"kv\"]",
-        "grants = [\"kv\"]\non_fault = \"accept\"",
-    );
+    let plugin = RELAYING.replace("grants = [\"relay\", \"kv\"]", "grants = [\"kv\"]\non_fault = \"accept\"");
     let stage = Stage::start("relay-control", &plugin, "").await;
     let mut client = stage.stranger("branch.example").await;
     client.ask("MAIL FROM:<a@x.example>", 250).await;
     let reply = client.ask("RCPT TO:<b@partner.example>", 550).await;
-    says(
-        &reply,
-        "5.7.1 Relaying denied: mail for partner.example needs authentication",
-    );
+    says(&reply, "5.7.1 Relaying denied: mail for partner.example needs authentication");
     client.ask("RCPT TO:<b@ours.example>", 250).await;
     stage.gateway.wait_for("denied");
 }
@@ -475,23 +399,14 @@ fn content(message: &[u8]) -> String {
 async fn what_strangers_forge_is_stripped_and_rules_rewrite_the_rest() {
     let stage = Stage::start("header-rewrite", REWRITING, "").await;
     let mut client = stage.stranger("client.example").await;
-    client
-        .deliver(
-            "a@x.corp.example",
-            &["old@ours.example", "b@ours.example"],
-            FORGED,
-        )
-        .await;
+    client.deliver("a@x.corp.example", &["old@ours.example", "b@ours.example"], FORGED).await;
     let arrived = stage.sink.wait_for(1).await.remove(0);
     assert_eq!(
         content(&arrived.message),
         "Authentication-Results: other.example; spf=pass\r\nSubject: [outside] hello\r\nX-Keep:  as\r\n\tit was\r\n\
          X-Outside: yes\r\n\r\nbody\r\n"
     );
-    assert_eq!(
-        arrived.sender.address, "a@x.corp.example",
-        "a stranger's sender is no affair of ours"
-    );
+    assert_eq!(arrived.sender.address, "a@x.corp.example", "a stranger's sender is no affair of ours");
     assert_eq!(arrived.recipients(), ["new@ours.example", "b@ours.example"]);
 }
 
@@ -500,24 +415,13 @@ async fn what_is_internal_does_not_leave_and_addresses_are_masqueraded() {
     let stage = Stage::start("header-rewrite", REWRITING, "").await;
     let message = b"Received: from inner by innermost; Mon, 1 Jan 2024 00:00:00 +0000\r\nX-Internal-Id: 7\r\n\
         From: \"Ann, at pc7\" <ann@pc7.corp.example>\r\nTo: b@y.example\r\nX-Mailer: Secret 1.0\r\nX-Old: 1\r\n\r\nbody\r\n";
-    stage
-        .colleague()
-        .await
-        .deliver("ann@pc7.corp.example", &["b@y.example"], message)
-        .await;
+    stage.colleague().await.deliver("ann@pc7.corp.example", &["b@y.example"], message).await;
     let arrived = stage.sink.wait_for(1).await.remove(0);
     assert_eq!(
         content(&arrived.message),
         "From: \"Ann, at pc7\" <ann@corp.example>\r\nTo: b@y.example\r\nX-New: 1\r\n\r\nbody\r\n"
     );
-    assert_eq!(
-        arrived
-            .message
-            .windows(10)
-            .filter(|window| window == b"\r\nReceived")
-            .count(),
-        0
-    );
+    assert_eq!(arrived.message.windows(10).filter(|window| window == b"\r\nReceived").count(), 0);
     assert_eq!(arrived.sender.address, "ann@corp.example");
 }
 
@@ -525,11 +429,7 @@ async fn what_is_internal_does_not_leave_and_addresses_are_masqueraded() {
 async fn a_dry_run_prints_the_difference_and_changes_nothing() {
     let plugin = REWRITING.replace("[plugin.config]", "[plugin.config]\ndry_run = true");
     let stage = Stage::start("header-rewrite", &plugin, "").await;
-    stage
-        .stranger("client.example")
-        .await
-        .deliver("a@x.example", &["old@ours.example"], FORGED)
-        .await;
+    stage.stranger("client.example").await.deliver("a@x.example", &["old@ours.example"], FORGED).await;
     let arrived = stage.sink.wait_for(1).await.remove(0);
     assert_eq!(content(&arrived.message), String::from_utf8_lossy(FORGED));
     assert_eq!(arrived.recipients(), ["old@ours.example"]);
@@ -554,9 +454,7 @@ async fn a_recipient_that_is_rewritten_opens_no_relay() {
 }
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../plugins")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(name)
 }
 
 fn schema(name: &str) -> Value {
@@ -587,10 +485,7 @@ fn every_key_of_a_schema_stands_in_its_readme() {
         objects(&schema(name), &mut found);
         assert!(!found.is_empty(), "{name}");
         for key in found.iter().flat_map(Map::keys) {
-            assert!(
-                readme.contains(&format!("`{key}`")),
-                "{name} does not explain {key}"
-            );
+            assert!(readme.contains(&format!("`{key}`")), "{name} does not explain {key}");
         }
         assert!(readme.contains(grants(name)), "{name} does not show its grants");
     }
@@ -600,10 +495,7 @@ fn every_key_of_a_schema_stands_in_its_readme() {
 fn the_example_in_each_readme_is_good() {
     for name in PLUGINS {
         let readme = std::fs::read_to_string(folder(name).join("README.md")).unwrap();
-        let example = readme
-            .split("```")
-            .find_map(|block| block.strip_prefix("toml\n"))
-            .unwrap();
+        let example = readme.split("```").find_map(|block| block.strip_prefix("toml\n")).unwrap();
         let folder = TempDir::new().unwrap();
         let file = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), example);
         let (code, out, err) = run(&["check", "-c", file.to_str().unwrap()], folder.path());
@@ -620,10 +512,7 @@ fn check_takes_what_the_schema_says_and_names_what_it_does_not() {
             let needed = Value::Array(Vec::new());
             config.insert(
                 key.clone(),
-                property
-                    .get("default")
-                    .cloned()
-                    .unwrap_or_else(|| default_of(name, property, needed)),
+                property.get("default").cloned().unwrap_or_else(|| default_of(name, property, needed)),
             );
         }
         let (code, out) = check(name, &config);
@@ -638,19 +527,12 @@ fn check_takes_what_the_schema_says_and_names_what_it_does_not() {
 fn default_of(name: &str, property: &Value, needed: Value) -> Value {
     let reference = property.get("$ref").and_then(Value::as_str).unwrap_or_default();
     let definition = reference.rsplit('/').next().unwrap_or_default();
-    schema(name)["$defs"][definition]
-        .get("default")
-        .cloned()
-        .unwrap_or(needed)
+    schema(name)["$defs"][definition].get("default").cloned().unwrap_or(needed)
 }
 
 fn check(name: &str, config: &Map<String, Value>) -> (i32, String) {
     let folder = TempDir::new().unwrap();
-    std::fs::write(
-        folder.path().join("plugin.json"),
-        Value::from(config.clone()).to_string(),
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("plugin.json"), Value::from(config.clone()).to_string()).unwrap();
     let more = section(name, &format!("{}\nconfig_file = \"plugin.json\"", grants(name)));
     let file = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &more);
     let (code, out, err) = run(&["check", "-c", file.to_str().unwrap()], folder.path());

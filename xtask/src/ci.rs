@@ -45,21 +45,10 @@ fn format() -> Result<(), Fault> {
 
 fn clippy() -> Result<(), Fault> {
     step("Running clippy");
-    run(&mut cargo(&[
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
+    run(&mut cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     guests()?.iter().try_for_each(|guest| {
         let mut cargo = cargo(&["clippy", "--quiet", "--all-targets", "--manifest-path"]);
-        cargo
-            .arg(guest.folder.join("Cargo.toml"))
-            .arg("--target-dir")
-            .arg(target_dir().join("guests"));
+        cargo.arg(guest.folder.join("Cargo.toml")).arg("--target-dir").arg(target_dir().join("guests"));
         run(cargo.args(["--", "-D", "warnings"]))
     })
 }

@@ -40,9 +40,6 @@ mod tests {
     #[test]
     fn only_what_is_not_there_is_lacking() {
         assert_eq!(lacking(|_| true), Vec::<&str>::new());
-        assert_eq!(
-            lacking(|program| program == "curl"),
-            ["swaks", "msmtp", "python3"]
-        );
+        assert_eq!(lacking(|program| program == "curl"), ["swaks", "msmtp", "python3"]);
     }
 }

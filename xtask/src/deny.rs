@@ -20,10 +20,7 @@ const ADVISORIES_LIMIT: Duration = Duration::from_mins(2);
 pub(crate) fn deny() -> Result<(), Fault> {
     let program = program()?;
     step("Checking licences, duplicate crates and their sources");
-    run(&mut command(
-        &program,
-        &["check", "--hide-inclusion-graph", "bans", "licenses", "sources"],
-    ))?;
+    run(&mut command(&program, &["check", "--hide-inclusion-graph", "bans", "licenses", "sources"]))?;
     for guest in guests()? {
         check_guest(&program, &guest)?;
     }
@@ -33,9 +30,7 @@ pub(crate) fn deny() -> Result<(), Fault> {
 /// Plugins are linked from graphs of their own and are passed on like the rest; they need not use every licence.
 fn check_guest(program: &str, guest: &Guest) -> Result<(), Fault> {
     let mut check = command(program, &["--config", "deny.toml", "--manifest-path"]);
-    check
-        .arg(guest.folder.join("Cargo.toml"))
-        .args(["check", "--hide-inclusion-graph"]);
+    check.arg(guest.folder.join("Cargo.toml")).args(["check", "--hide-inclusion-graph"]);
     check.args(["--allow", "license-not-encountered"]);
     run(check.args(["bans", "licenses", "sources"]))
 }
@@ -47,10 +42,7 @@ fn advisories(program: &str) -> Result<(), Fault> {
         println!("    NOT CHECKED: the advisory database cannot be fetched ({fault})");
         return Ok(());
     }
-    run(&mut command(
-        program,
-        &["check", "--disable-fetch", "--hide-inclusion-graph", "advisories"],
-    ))
+    run(&mut command(program, &["check", "--disable-fetch", "--hide-inclusion-graph", "advisories"]))
 }
 
 /// cargo-deny from the PATH, or from the cache folder, built there first where it must be.
@@ -61,20 +53,10 @@ fn program() -> Result<String, Fault> {
     let root = cache().join(format!("cargo-deny-{VERSION}"));
     let program = root.join("bin/cargo-deny").to_string_lossy().into_owned();
     if !succeeds(&mut command(&program, &["--version"])) {
-        step(format!(
-            "Building cargo-deny {VERSION}, once, into {}",
-            root.display()
-        ));
+        step(format!("Building cargo-deny {VERSION}, once, into {}", root.display()));
         // Unoptimised it builds in a third of the time, and it runs for seconds.
-        let mut install = cargo(&[
-            "install",
-            "cargo-deny",
-            "--locked",
-            "--debug",
-            "--quiet",
-            "--version",
-            VERSION,
-        ]);
+        let mut install =
+            cargo(&["install", "cargo-deny", "--locked", "--debug", "--quiet", "--version", VERSION]);
         run(install.arg("--root").arg(&root).env_remove("CARGO_TARGET_DIR"))?;
     }
     Ok(program)
@@ -83,11 +65,6 @@ fn program() -> Result<String, Fault> {
 /// `$XDG_CACHE_HOME/pintle`, by default below the home folder; a machine without either gets the target folder.
 fn cache() -> PathBuf {
     let home = || std::env::home_dir().map(|home| home.join(".cache"));
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(home);
-    base.map_or_else(
-        || pintle_guest_build::target_dir().join("tools"),
-        |base| base.join("pintle"),
-    )
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    base.map_or_else(|| pintle_guest_build::target_dir().join("tools"), |base| base.join("pintle"))
 }

@@ -12,10 +12,6 @@ pub(crate) fn plugins() -> Result<Vec<PathBuf>, Fault> {
     let toolchain = setup::setup()?;
     step("Building plugins");
     let components = build_all(&toolchain, |guest| println!("    {}", guest.name))?;
-    println!(
-        "    {} in {}",
-        components.len(),
-        pintle_guest_build::plugins_dir().display()
-    );
+    println!("    {} in {}", components.len(), pintle_guest_build::plugins_dir().display());
     Ok(components)
 }

@@ -25,10 +25,7 @@ pub(crate) enum Fault {
     /// A file could not be read.
     Unreadable { path: String, cause: io::Error },
     /// A program printed something else than its documentation promises.
-    Unexpected {
-        command: String,
-        cause: serde_json::Error,
-    },
+    Unexpected { command: String, cause: serde_json::Error },
 }
 
 /// Says what comes next.
@@ -39,9 +36,7 @@ pub(crate) fn step(text: impl fmt::Display) {
 /// A program to be run in the repository's root.
 pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .current_dir(pintle_guest_build::repository());
+    command.args(arguments).current_dir(pintle_guest_build::repository());
     command
 }
 
@@ -55,14 +50,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 pub(crate) fn run(command: &mut Command) -> Result<(), Fault> {
     println!("    {}", shown(command));
     let status = command.status().map_err(|cause| not_started(command, cause))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Fault::Failed {
-            command: shown(command),
-            status,
-        })
-    }
+    if status.success() { Ok(()) } else { Err(Fault::Failed { command: shown(command), status }) }
 }
 
 /// As [`run`], but ends it after `limit`: for programs that may wait for a network that is not there.
@@ -75,10 +63,7 @@ pub(crate) fn run_at_most(command: &mut Command, limit: Duration) -> Result<(), 
         match status {
             Some(status) if status.success() => return Ok(()),
             Some(status) => {
-                return Err(Fault::Failed {
-                    command: shown(command),
-                    status,
-                });
+                return Err(Fault::Failed { command: shown(command), status });
             }
             None if start.elapsed() > limit => break,
             None => std::thread::sleep(Duration::from_millis(100)),
@@ -87,34 +72,22 @@ pub(crate) fn run_at_most(command: &mut Command, limit: Duration) -> Result<(), 
     // It may have ended in this moment, and then neither call has anything to do.
     drop(child.kill());
     drop(child.wait());
-    Err(Fault::TooSlow {
-        command: shown(command),
-        limit,
-    })
+    Err(Fault::TooSlow { command: shown(command), limit })
 }
 
 /// Whether it can be run and succeeds; what it prints is not shown.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
 /// What it prints.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>, Fault> {
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|cause| not_started(command, cause))?;
+    let output = command.stderr(Stdio::inherit()).output().map_err(|cause| not_started(command, cause))?;
     if output.status.success() {
         Ok(output.stdout)
     } else {
-        Err(Fault::Failed {
-            command: shown(command),
-            status: output.status,
-        })
+        Err(Fault::Failed { command: shown(command), status: output.status })
     }
 }
 
@@ -123,17 +96,11 @@ fn shown(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program());
     let name = program.file_name().unwrap_or(command.get_program());
     let words = std::iter::once(name).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 fn not_started(command: &Command, cause: io::Error) -> Fault {
-    Fault::NotStarted {
-        program: command.get_program().to_string_lossy().into_owned(),
-        cause,
-    }
+    Fault::NotStarted { program: command.get_program().to_string_lossy().into_owned(), cause }
 }
 
 impl From<pintle_guest_build::Fault> for Fault {
@@ -167,22 +134,13 @@ mod tests {
 
     #[test]
     fn a_command_is_shown_as_typed() {
-        assert_eq!(
-            shown(&command("/usr/bin/cargo", &["build", "--locked"])),
-            "cargo build --locked"
-        );
+        assert_eq!(shown(&command("/usr/bin/cargo", &["build", "--locked"])), "cargo build --locked");
     }
 
     #[test]
     fn a_program_that_fails_is_told_from_one_that_is_missing() {
-        assert!(matches!(
-            run(&mut command("false", &[])),
-            Err(Fault::Failed { .. })
-        ));
-        assert!(matches!(
-            run(&mut command("no-such-program", &[])),
-            Err(Fault::NotStarted { .. })
-        ));
+        assert!(matches!(run(&mut command("false", &[])), Err(Fault::Failed { .. })));
+        assert!(matches!(run(&mut command("no-such-program", &[])), Err(Fault::NotStarted { .. })));
     }
 
     #[test]

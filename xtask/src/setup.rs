@@ -41,10 +41,7 @@ fn found() -> Result<Toolchain, Fault> {
 
 fn add_target() -> Result<(), Fault> {
     step("Asking rustup for the target");
-    let outcome = run_at_most(
-        &mut command("rustup", &["target", "add", WASM_TARGET]),
-        RUSTUP_LIMIT,
-    );
+    let outcome = run_at_most(&mut command("rustup", &["target", "add", WASM_TARGET]), RUSTUP_LIMIT);
     if let Err(fault) = &outcome {
         println!("    no: {fault}");
     }
@@ -90,21 +87,16 @@ mod tests {
     use super::*;
 
     fn missing() -> Missing {
-        let package = Lack::Package {
-            path: "/usr/lib/wasm32-wasi/libc.a",
-            package: "wasi-libc",
-        };
+        let package = Lack::Package { path: "/usr/lib/wasm32-wasi/libc.a", package: "wasi-libc" };
         Missing(vec![Lack::Target, package])
     }
 
     #[test]
     fn the_instruction_names_what_is_lacking_and_each_remedy() {
         let text = instruction(&missing());
-        for part in [
-            "/usr/lib/wasm32-wasi/libc.a",
-            "rustup target add wasm32-wasip2",
-            "apt-get install wasi-libc",
-        ] {
+        for part in
+            ["/usr/lib/wasm32-wasi/libc.a", "rustup target add wasm32-wasip2", "apt-get install wasi-libc"]
+        {
             assert!(text.contains(part), "{part} is not in: {text}");
         }
     }

@@ -14,14 +14,7 @@ pub(crate) fn test(arguments: &[String]) -> Result<(), Fault> {
     let components = plugins::plugins()?;
     step("Building the binary and the tests");
     // Scenarios run the binary; built together with the tests, both share one set of dependencies.
-    run(&mut cargo(&[
-        "build",
-        "--quiet",
-        "--workspace",
-        "--lib",
-        "--bins",
-        "--tests",
-    ]))?;
+    run(&mut cargo(&["build", "--quiet", "--workspace", "--lib", "--bins", "--tests"]))?;
     step("Running the tests of the workspace");
     run(runner().args(arguments).env(FRESH_COMPONENTS, plugins_dir()))?;
     step("Running the examples in the documentation");
@@ -31,10 +24,7 @@ pub(crate) fn test(arguments: &[String]) -> Result<(), Fault> {
         test_guest(&guest)?;
     }
     let seconds = start.elapsed().as_secs();
-    println!(
-        "\nxtask: all tests passed, {} plugin(s) built, {seconds} s",
-        components.len()
-    );
+    println!("\nxtask: all tests passed, {} plugin(s) built, {seconds} s", components.len());
     Ok(())
 }
 
@@ -43,23 +33,13 @@ fn runner() -> std::process::Command {
     if succeeds(&mut cargo(&["nextest", "--version"])) {
         cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])
     } else {
-        cargo(&[
-            "test",
-            "--workspace",
-            "--lib",
-            "--bins",
-            "--tests",
-            "--no-fail-fast",
-        ])
+        cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
     }
 }
 
 /// A plugin's pure functions are tested on the machine that builds it.
 fn test_guest(guest: &Guest) -> Result<(), Fault> {
     let mut cargo = cargo(&["test", "--quiet", "--manifest-path"]);
-    cargo
-        .arg(guest.folder.join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(target_dir().join("guests"));
+    cargo.arg(guest.folder.join("Cargo.toml")).arg("--target-dir").arg(target_dir().join("guests"));
     run(&mut cargo)
 }

@@ -79,11 +79,9 @@ impl fmt::Display for ClientError {
                 "the gateway at {} did not answer within {TIMEOUT:?}; its log may say what it is busy with",
                 path.display()
             ),
-            Self::Protocol { path, cause } => write!(
-                f,
-                "what answers at {} is no gateway of this version: {cause}",
-                path.display()
-            ),
+            Self::Protocol { path, cause } => {
+                write!(f, "what answers at {} is no gateway of this version: {cause}", path.display())
+            }
             Self::Refused(refusal) => refusal.fmt(f),
         }
     }
@@ -97,9 +95,7 @@ impl Client {
     /// # Errors
     /// When nobody serves the socket, or it may not be opened.
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
-        let client = Self {
-            path: path.to_owned(),
-        };
+        let client = Self { path: path.to_owned() };
         client.open().await?;
         Ok(client)
     }
@@ -189,16 +185,12 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        Err(self
-            .decode(&body)
-            .map_or_else(|error| error, ClientError::Refused))
+        Err(self.decode(&body).map_or_else(|error| error, ClientError::Refused))
     }
 
     async fn ask(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
         let io = TokioIo::new(self.open().await?);
-        let (mut sender, connection) = http1::handshake(io)
-            .await
-            .map_err(|error| self.protocol(&error))?;
+        let (mut sender, connection) = http1::handshake(io).await.map_err(|error| self.protocol(&error))?;
         let exchange = async {
             let answer = sender.send_request(request).await;
             let answer = self.collect(answer.map_err(|error| self.protocol(&error))?).await;
@@ -219,13 +211,11 @@ impl Client {
 
     async fn open(&self) -> Result<UnixStream, ClientError> {
         let path = self.path.clone();
-        UnixStream::connect(&self.path)
-            .await
-            .map_err(|cause| match cause.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning(path),
-                io::ErrorKind::PermissionDenied => ClientError::Denied(path),
-                _ => ClientError::Io { path, cause },
-            })
+        UnixStream::connect(&self.path).await.map_err(|cause| match cause.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning(path),
+            io::ErrorKind::PermissionDenied => ClientError::Denied(path),
+            _ => ClientError::Io { path, cause },
+        })
     }
 
     fn decode<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
@@ -237,9 +227,6 @@ impl Client {
     }
 
     fn protocol(&self, cause: &(dyn std::error::Error + 'static)) -> ClientError {
-        ClientError::Protocol {
-            path: self.path.clone(),
-            cause: cause.to_string(),
-        }
+        ClientError::Protocol { path: self.path.clone(), cause: cause.to_string() }
     }
 }

@@ -53,10 +53,7 @@ pub(crate) struct ReloadPlugins {
 }
 
 fn machine_routes() -> Router<Arc<dyn Operator>> {
-    Router::new()
-        .route("/health", get(health))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
+    Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics))
 }
 
 fn finish(router: Router<Arc<dyn Operator>>, operator: Arc<dyn Operator>) -> Router {
@@ -87,11 +84,7 @@ async fn health(State(operator): Gateway) -> Json<Health> {
 /// Ready: it takes mail. Probes that direct traffic should ask this one.
 async fn ready(State(operator): Gateway) -> (StatusCode, Json<Health>) {
     let health = operator.health().await;
-    let status = if health.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health))
 }
 
@@ -149,9 +142,7 @@ async fn reload(State(operator): Gateway) -> Result<impl IntoResponse, Refusal> 
 async fn captured(State(operator): Gateway, RawQuery(text): RawQuery) -> Result<impl IntoResponse, Refusal> {
     let query = read_query(text.as_deref().unwrap_or_default())?;
     if query.filter != Filter::default() {
-        return Err(Refusal::Invalid(
-            "captured messages can be paged, not filtered".into(),
-        ));
+        return Err(Refusal::Invalid("captured messages can be paged, not filtered".into()));
     }
     Ok(Json(operator.captured(query.page).await?))
 }
@@ -161,17 +152,12 @@ async fn captured(State(operator): Gateway, RawQuery(text): RawQuery) -> Result<
 fn read_query(text: &str) -> Result<Query, Refusal> {
     let invalid = |error| Refusal::Invalid(format!("the query is malformed: {error}"));
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).map_err(invalid)?;
-    let (page, filter) = pairs
-        .into_iter()
-        .partition(|(name, _)| matches!(name.as_str(), "after" | "limit"));
+    let (page, filter) = pairs.into_iter().partition(|(name, _)| matches!(name.as_str(), "after" | "limit"));
     let (page, filter): (Page, Filter) = (from_pairs(page)?, from_pairs(filter)?);
     if (1..=MAX_LIMIT).contains(&page.limit) {
         Ok(Query { filter, page })
     } else {
-        Err(Refusal::Invalid(format!(
-            "limit must be 1 to {MAX_LIMIT}, not {}",
-            page.limit
-        )))
+        Err(Refusal::Invalid(format!("limit must be 1 to {MAX_LIMIT}, not {}", page.limit)))
     }
 }
 

@@ -48,11 +48,7 @@ impl Server {
             }
             None => None,
         };
-        Ok(Self {
-            socket: Socket::claim(&config.socket)?,
-            tcp,
-            operator,
-        })
+        Ok(Self { socket: Socket::claim(&config.socket)?, tcp, operator })
     }
 
     /// Where health and metrics are served over TCP, with the port that the system chose.
@@ -67,11 +63,7 @@ impl Server {
         let (stop, stopped) = watch::channel(());
         let all = routes::all(Arc::clone(&self.operator));
         let public = routes::public(self.operator);
-        let local = accept(
-            || async { Ok(self.socket.listener.accept().await?.0) },
-            all,
-            stopped.clone(),
-        );
+        let local = accept(|| async { Ok(self.socket.listener.accept().await?.0) }, all, stopped.clone());
         let tcp = async {
             match &self.tcp {
                 Some(listener) => accept(|| async { Ok(listener.accept().await?.0) }, public, stopped).await,
@@ -222,11 +214,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_half_a_request_and_half_a_body_are_not_waited_for() {
-        for start in [
-            "",
-            "GET /v1/queue HTTP/1.1\r\nHo",
-            "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
-        ] {
+        for start in ["", "GET /v1/queue HTTP/1.1\r\nHo", "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"] {
             let (_, took) = exchange(start.as_bytes()).await;
             assert_eq!(took.as_secs(), 10, "{start}");
         }

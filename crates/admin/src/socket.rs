@@ -61,10 +61,9 @@ impl fmt::Display for BindError {
                 "cannot make the admin socket {}: {cause}; its folder must exist and be writable for this user",
                 path.display()
             ),
-            Self::Tcp { address, cause } => write!(
-                f,
-                "cannot listen on {address} for health and metrics: {cause}; see [admin] http"
-            ),
+            Self::Tcp { address, cause } => {
+                write!(f, "cannot listen on {address} for health and metrics: {cause}; see [admin] http")
+            }
         }
     }
 }
@@ -75,17 +74,10 @@ impl Socket {
     /// Must be called inside a tokio runtime.
     pub(crate) fn claim(path: &Path) -> Result<Self, BindError> {
         refuse_the_living(path)?;
-        let failed = |cause| BindError::Socket {
-            path: path.to_owned(),
-            cause,
-        };
+        let failed = |cause| BindError::Socket { path: path.to_owned(), cause };
         let listener = place(path).map_err(failed)?;
         let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-            inode,
-        })
+        Ok(Self { listener, path: path.to_owned(), inode })
     }
 }
 

@@ -41,10 +41,7 @@ impl Filter {
     /// One message.
     #[must_use]
     pub fn id(id: QueueId) -> Self {
-        Self {
-            ids: vec![id],
-            ..Self::default()
-        }
+        Self { ids: vec![id], ..Self::default() }
     }
 
     /// Whether it says anything about which messages are meant.
@@ -58,18 +55,9 @@ impl Filter {
     pub fn admits(&self, entry: &QueueEntry) -> bool {
         let any = |test: &dyn Fn(&QueueRecipient) -> bool| entry.recipients.iter().any(test);
         (self.ids.is_empty() || self.ids.contains(&entry.id))
-            && self
-                .sender
-                .as_ref()
-                .is_none_or(|part| contains(entry.sender.as_str(), part))
-            && self
-                .domain
-                .as_ref()
-                .is_none_or(|domain| any(&|r| same_domain(&r.address, domain)))
-            && self
-                .next_hop
-                .as_ref()
-                .is_none_or(|hop| any(&|r| r.next_hop.as_ref() == Some(hop)))
+            && self.sender.as_ref().is_none_or(|part| contains(entry.sender.as_str(), part))
+            && self.domain.as_ref().is_none_or(|domain| any(&|r| same_domain(&r.address, domain)))
+            && self.next_hop.as_ref().is_none_or(|hop| any(&|r| r.next_hop.as_ref() == Some(hop)))
             && self.held.is_none_or(|held| held == entry.hold.is_some())
     }
 }
@@ -100,10 +88,7 @@ pub struct Page {
 
 impl Default for Page {
     fn default() -> Self {
-        Self {
-            after: None,
-            limit: DEFAULT_LIMIT,
-        }
+        Self { after: None, limit: DEFAULT_LIMIT }
     }
 }
 

@@ -53,13 +53,7 @@ impl Operator for Pretender {
 
     fn health(&self) -> BoxFuture<'_, Health> {
         let ready = self.ready;
-        async move {
-            Health {
-                ready,
-                components: vec![],
-            }
-        }
-        .boxed()
+        async move { Health { ready, components: vec![] } }.boxed()
     }
 
     fn metrics(&self) -> String {
@@ -70,9 +64,7 @@ impl Operator for Pretender {
         let after = query.page.after;
         let passing = self.entries.iter().filter(|entry| query.filter.admits(entry));
         let messages: Vec<_> = passing.filter(|entry| Some(entry.id) > after).cloned().collect();
-        let next = messages
-            .get(query.page.limit.saturating_sub(1))
-            .map(|entry| entry.id);
+        let next = messages.get(query.page.limit.saturating_sub(1)).map(|entry| entry.id);
         let messages = messages.into_iter().take(query.page.limit).collect();
         async move { Ok(QueuePage { messages, next }) }.boxed()
     }
@@ -93,13 +85,7 @@ impl Operator for Pretender {
     }
 
     fn reload_plugins(&self, name: Option<String>) -> Answer<'_, Vec<PluginState>> {
-        async move {
-            Err(Refusal::NotFound(format!(
-                "no plugin {}",
-                name.unwrap_or_default()
-            )))
-        }
-        .boxed()
+        async move { Err(Refusal::NotFound(format!("no plugin {}", name.unwrap_or_default()))) }.boxed()
     }
 
     fn reload(&self) -> Answer<'_, Reloaded> {
@@ -107,13 +93,7 @@ impl Operator for Pretender {
     }
 
     fn captured(&self, page: Page) -> Answer<'_, CapturedPage> {
-        async move {
-            Ok(CapturedPage {
-                messages: vec![],
-                next: page.after,
-            })
-        }
-        .boxed()
+        async move { Ok(CapturedPage { messages: vec![], next: page.after }) }.boxed()
     }
 }
 
@@ -128,24 +108,14 @@ struct Running {
 impl Running {
     async fn start(operator: Pretender) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config {
-            socket: folder.path().join("admin.sock"),
-            http: Some("127.0.0.1:0".parse().unwrap()),
-        };
+        let config =
+            Config { socket: folder.path().join("admin.sock"), http: Some("127.0.0.1:0".parse().unwrap()) };
         let operator = Arc::new(operator);
-        let server = Server::bind(&config, Arc::clone(&operator) as Arc<dyn Operator>)
-            .await
-            .unwrap();
+        let server = Server::bind(&config, Arc::clone(&operator) as Arc<dyn Operator>).await.unwrap();
         let http = server.http_address();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.serve(async { drop(stopped.await) }));
-        Self {
-            folder,
-            http,
-            operator,
-            stop,
-            task,
-        }
+        Self { folder, http, operator, stop, task }
     }
 
     fn socket(&self) -> PathBuf {
@@ -181,11 +151,7 @@ async fn the_queue_is_listed_by_page_and_by_filter() {
         entry(2, "ben@example.org", Some("quarantine spam")),
         entry(3, "anna@example.org", None),
     ];
-    let running = Running::start(Pretender {
-        entries: entries.clone(),
-        ..Pretender::default()
-    })
-    .await;
+    let running = Running::start(Pretender { entries: entries.clone(), ..Pretender::default() }).await;
     let client = running.client().await;
     let mut query = Query::default();
     assert_eq!(client.queue(&query).await.unwrap().messages, entries);
@@ -194,13 +160,7 @@ async fn the_queue_is_listed_by_page_and_by_filter() {
     assert_eq!((first.messages.len(), first.next), (1, Some(id(1))));
     query.page.after = first.next;
     assert_eq!(client.queue(&query).await.unwrap().messages, entries[1..2]);
-    let held = Query {
-        filter: Filter {
-            held: Some(true),
-            ..Filter::default()
-        },
-        page: Page::default(),
-    };
+    let held = Query { filter: Filter { held: Some(true), ..Filter::default() }, page: Page::default() };
     assert_eq!(client.queue(&held).await.unwrap().messages, entries[1..2]);
     assert_eq!(client.message(id(3)).await.unwrap(), entries[2]);
     running.stop().await;
@@ -222,10 +182,7 @@ async fn commands_reach_the_operator_and_refusals_come_back() {
     assert_eq!(refusal.to_string(), "no plugin x");
     assert_eq!(client.version().await.unwrap().hostname, "gw.example");
     assert_eq!(client.plugins().await.unwrap(), []);
-    assert_eq!(
-        client.captured(&Page::default()).await.unwrap(),
-        CapturedPage::default()
-    );
+    assert_eq!(client.captured(&Page::default()).await.unwrap(), CapturedPage::default());
     running.stop().await;
 }
 
@@ -233,15 +190,9 @@ async fn commands_reach_the_operator_and_refusals_come_back() {
 async fn a_command_that_names_no_message_is_refused() {
     let running = Running::start(Pretender::default()).await;
     let client = running.client().await;
-    let refusal = client
-        .act(QueueAction::Bounce, &Filter::default())
-        .await
-        .unwrap_err();
+    let refusal = client.act(QueueAction::Bounce, &Filter::default()).await.unwrap_err();
     assert!(matches!(refusal, ClientError::Refused(Refusal::Invalid(_))));
-    let all = Filter {
-        all: true,
-        ..Filter::default()
-    };
+    let all = Filter { all: true, ..Filter::default() };
     assert!(client.act(QueueAction::Retry, &all).await.is_ok());
     running.stop().await;
 }
@@ -258,10 +209,7 @@ async fn nonsense_is_refused_with_a_reason() {
         ("/v2", "404", "no such path"),
     ] {
         let answer = raw(UnixStream::connect(running.socket()).await.unwrap(), &get(path)).await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{path}: {answer}"
-        );
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
         assert!(answer.contains(reason), "{path}: {answer}");
     }
     running.stop().await;
@@ -285,39 +233,20 @@ async fn a_body_too_large_is_refused() {
 
 #[tokio::test]
 async fn over_tcp_there_is_health_and_metrics_and_nothing_else() {
-    let running = Running::start(Pretender {
-        ready: true,
-        ..Pretender::default()
-    })
-    .await;
-    for (path, status) in [
-        ("/health", "200"),
-        ("/ready", "200"),
-        ("/metrics", "200"),
-        ("/v1/queue", "404"),
-    ] {
+    let running = Running::start(Pretender { ready: true, ..Pretender::default() }).await;
+    for (path, status) in [("/health", "200"), ("/ready", "200"), ("/metrics", "200"), ("/v1/queue", "404")] {
         let stream = TcpStream::connect(running.http.unwrap()).await.unwrap();
         let answer = raw(stream, &get(path)).await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{path}: {answer}"
-        );
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
     }
-    assert_eq!(
-        running.client().await.metrics().await.unwrap(),
-        "pintle_messages_total 3\n"
-    );
+    assert_eq!(running.client().await.metrics().await.unwrap(), "pintle_messages_total 3\n");
     running.stop().await;
 }
 
 #[tokio::test]
 async fn alive_and_ready_are_two_things() {
     let running = Running::start(Pretender::default()).await;
-    let ready = raw(
-        UnixStream::connect(running.socket()).await.unwrap(),
-        &get("/ready"),
-    )
-    .await;
+    let ready = raw(UnixStream::connect(running.socket()).await.unwrap(), &get("/ready")).await;
     assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
     assert!(!running.client().await.health().await.unwrap().ready);
     running.stop().await;
@@ -337,10 +266,7 @@ async fn the_socket_is_for_its_owner_and_goes_with_the_gateway() {
 }
 
 async fn bind(path: &Path) -> Result<Server, BindError> {
-    let config = Config {
-        socket: path.to_owned(),
-        http: None,
-    };
+    let config = Config { socket: path.to_owned(), http: None };
     Server::bind(&config, Arc::new(Pretender::default())).await
 }
 
@@ -349,10 +275,7 @@ async fn a_dead_socket_is_replaced_and_a_living_one_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    assert!(
-        path.exists(),
-        "a listener of the standard library leaves its file behind"
-    );
+    assert!(path.exists(), "a listener of the standard library leaves its file behind");
     let living = bind(&path).await.unwrap();
     assert!(matches!(bind(&path).await, Err(BindError::InUse(_))));
     drop(living);

@@ -26,10 +26,7 @@ pub(crate) struct Fault {
 const MAX_ROUNDS: usize = 50;
 
 pub(crate) fn mend(text: &str) -> Mended {
-    let mut mended = Mended {
-        text: text.to_owned(),
-        faults: Vec::new(),
-    };
+    let mut mended = Mended { text: text.to_owned(), faults: Vec::new() };
     if errors(text).is_empty() {
         return mended;
     }
@@ -38,9 +35,7 @@ pub(crate) fn mend(text: &str) -> Mended {
     }
     // What only shows in the whole: a table that is defined twice.
     let rest = errors(&mended.text);
-    mended
-        .faults
-        .extend(rest.iter().map(|error| Fault::new(error, 0)));
+    mended.faults.extend(rest.iter().map(|error| Fault::new(error, 0)));
     mended
 }
 
@@ -61,10 +56,8 @@ impl Mended {
     /// whichever leaves fewer errors when it is gone.
     fn culprit(&self, section: Range<usize>, at: usize) -> Range<usize> {
         let written = |line: &Range<usize>| !self.text[line.clone()].trim().is_empty();
-        let mut up_to_here: Vec<_> = lines(&self.text, section.clone())
-            .into_iter()
-            .filter(|line| line.start <= at)
-            .collect();
+        let mut up_to_here: Vec<_> =
+            lines(&self.text, section.clone()).into_iter().filter(|line| line.start <= at).collect();
         let shown = up_to_here.pop().unwrap_or(section.clone());
         let before = up_to_here.into_iter().rfind(written);
         let errors_without = |line: &Range<usize>| {
@@ -73,19 +66,14 @@ impl Mended {
             errors(&text[section.clone()]).len()
         };
         let first_choice = errors_without(&shown);
-        before
-            .filter(|line| errors_without(line) < first_choice)
-            .unwrap_or(shown)
+        before.filter(|line| errors_without(line) < first_choice).unwrap_or(shown)
     }
 }
 
 impl Fault {
     fn new(error: &Error, offset: usize) -> Self {
         let span = error.span().unwrap_or(0..0);
-        Self {
-            span: span.start + offset..span.end + offset,
-            message: error.message().to_owned(),
-        }
+        Self { span: span.start + offset..span.end + offset, message: error.message().to_owned() }
     }
 }
 
@@ -101,19 +89,11 @@ fn sections(text: &str) -> Vec<Range<usize>> {
         let line = text[line.clone()].trim();
         line.starts_with('[') && line.ends_with(']') && !line.contains(['"', ',', '=', '\''])
     };
-    let headings = lines(text, 0..text.len())
-        .into_iter()
-        .filter(is_heading)
-        .map(|line| line.start);
+    let headings = lines(text, 0..text.len()).into_iter().filter(is_heading).map(|line| line.start);
     let mut starts: Vec<usize> = std::iter::once(0).chain(headings).collect();
     starts.dedup();
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    starts
-        .iter()
-        .copied()
-        .zip(ends)
-        .map(|(start, end)| start..end)
-        .collect()
+    starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }
 
 /// The lines of a part of the text, each with its end.
@@ -129,10 +109,7 @@ fn lines(text: &str, part: Range<usize>) -> Vec<Range<usize>> {
 
 /// As many octets as before: line ends stay, everything else becomes spaces.
 fn blank(text: &mut String, line: Range<usize>) {
-    let spaces: String = text[line.clone()]
-        .bytes()
-        .map(|b| if b == b'\n' { '\n' } else { ' ' })
-        .collect();
+    let spaces: String = text[line.clone()].bytes().map(|b| if b == b'\n' { '\n' } else { ' ' }).collect();
     text.replace_range(line, &spaces);
 }
 
@@ -144,11 +121,7 @@ mod tests {
         let mended = mend(text);
         assert_eq!(mended.text.len(), text.len());
         assert!(errors(&mended.text).is_empty(), "{}", mended.text);
-        mended
-            .faults
-            .iter()
-            .map(|fault| text[..fault.span.start].matches('\n').count() + 1)
-            .collect()
+        mended.faults.iter().map(|fault| text[..fault.span.start].matches('\n').count() + 1).collect()
     }
 
     #[test]

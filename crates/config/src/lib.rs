@@ -62,11 +62,5 @@ pub fn read(text: String, path: &Path, stock: &Stock) -> Report {
         (settings, mistakes, warnings)
     };
     let settings = mistakes.is_empty().then_some(settings);
-    Report {
-        path: path.to_owned(),
-        text,
-        mistakes,
-        warnings,
-        settings,
-    }
+    Report { path: path.to_owned(), text, mistakes, warnings, settings }
 }

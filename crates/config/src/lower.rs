@@ -55,10 +55,7 @@ impl Settings {
         let kept = |plugins: &pintle_plugin::Config| (plugins.cache.clone(), plugins.watch);
         let differences = [
             ("hostname", self.hostname != new.hostname),
-            (
-                "[[listener]] and [relay]",
-                self.inbound.listeners != new.inbound.listeners,
-            ),
+            ("[[listener]] and [relay]", self.inbound.listeners != new.inbound.listeners),
             ("[[tls.certificate]]", self.server_tls != new.server_tls),
             ("[spool]", self.spool != new.spool),
             ("[dns]", self.dns != new.dns),
@@ -66,11 +63,7 @@ impl Settings {
             ("[admin]", self.admin != new.admin),
             ("[log]", self.log != new.log),
         ];
-        differences
-            .into_iter()
-            .filter(|(_, differs)| *differs)
-            .map(|(name, _)| name)
-            .collect()
+        differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 }
 
@@ -94,15 +87,9 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     };
     let listeners = listener::listeners(root, &shared);
     let own = listeners.iter().flat_map(|listener| &listener.addresses);
-    outbound
-        .own_addresses
-        .extend(own.map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
+    outbound.own_addresses.extend(own.map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
     Settings {
-        inbound: pintle_inbound::Config {
-            hostname: hostname.clone(),
-            listeners,
-            rules,
-        },
+        inbound: pintle_inbound::Config { hostname: hostname.clone(), listeners, rules },
         outbound,
         server_tls,
         client_tls,
@@ -165,10 +152,7 @@ mod tests {
         let listener = &settings.inbound.listeners[0];
         assert_eq!(listener.limits, pintle_inbound::SessionLimits::default());
         let hostname = "gw.example".to_owned();
-        let smtp = pintle_smtp::server::Config {
-            hostname,
-            ..pintle_smtp::server::Config::default()
-        };
+        let smtp = pintle_smtp::server::Config { hostname, ..pintle_smtp::server::Config::default() };
         assert_eq!(*listener.smtp, smtp);
     }
 
@@ -177,15 +161,9 @@ mod tests {
         let stock = [("footer", Bytes::from_static(b"wasm"))];
         let text = "hostname = \"gw.example\"\n[[plugin]]\nname = \"a\"\ncomponent = \"stock:footer\"";
         let report = crate::read(text.to_owned(), Path::new("x.toml"), &stock);
-        let source = pintle_plugin::Source::Bytes {
-            name: "stock:footer".into(),
-            bytes: stock[0].1.clone(),
-        };
+        let source = pintle_plugin::Source::Bytes { name: "stock:footer".into(), bytes: stock[0].1.clone() };
         assert_eq!(
-            report
-                .into_settings()
-                .map(|settings| settings.plugins.plugins)
-                .unwrap(),
+            report.into_settings().map(|settings| settings.plugins.plugins).unwrap(),
             [pintle_plugin::PluginConfig::new("a", source)]
         );
     }
@@ -195,11 +173,7 @@ mod tests {
         let stock = [("footer", Bytes::from_static(b"wasm"))];
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.toml"), "text = 'x'\nlist = [1, 2.5, true]").unwrap();
-        std::fs::write(
-            folder.path().join("a.json"),
-            r#"{"text": "x", "list": [1, 2.5, true]}"#,
-        )
-        .unwrap();
+        std::fs::write(folder.path().join("a.json"), r#"{"text": "x", "list": [1, 2.5, true]}"#).unwrap();
         for written in [
             "config_file = 'a.toml'",
             "config_file = 'a.json'",
@@ -210,11 +184,7 @@ mod tests {
             );
             let report = crate::read(text, &folder.path().join("x.toml"), &stock);
             let expected = serde_json::json!({"text": "x", "list": [1, 2.5, true]});
-            assert_eq!(
-                report.into_settings().unwrap().plugins.plugins[0].settings,
-                expected,
-                "{written}"
-            );
+            assert_eq!(report.into_settings().unwrap().plugins.plugins[0].settings, expected, "{written}");
         }
         let text = "hostname = 'gw.example'\n[[plugin]]\nname = 'a'\ncomponent = 'stock:footer'\nconfig_file = 'a.json'\n\
                     config = {}";

@@ -109,18 +109,11 @@ impl<T: Choice> Read for T {
 
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         let given = text::<Self>(value, spot)?;
-        let found = T::WORDS
-            .iter()
-            .find(|(word, _)| *word == given)
-            .map(|(_, choice)| *choice);
+        let found = T::WORDS.iter().find(|(word, _)| *word == given).map(|(_, choice)| *choice);
         if found.is_none() {
             let known: Vec<_> = T::WORDS.iter().map(|(word, _)| *word).collect();
             let nearest = nearest(given, &known);
-            spot.complain(Cause::NoSuchWord {
-                given: given.into(),
-                nearest,
-                known,
-            });
+            spot.complain(Cause::NoSuchWord { given: given.into(), nearest, known });
         }
         found
     }
@@ -133,10 +126,8 @@ impl Read for String {
 
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         parsed::<Self, _, _>(value, spot, |text| {
-            let fault = text
-                .chars()
-                .any(char::is_control)
-                .then_some("control characters are not allowed here");
+            let fault =
+                text.chars().any(char::is_control).then_some("control characters are not allowed here");
             fault
                 .or(text.trim().is_empty().then_some("this must not be empty"))
                 .map_or(Ok(text.to_owned()), Err)
@@ -298,9 +289,7 @@ impl Read for NameServer {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         parsed::<Self, _, _>(value, spot, |text| {
             let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
-            bare.or_else(|_| text.parse())
-                .map(Self)
-                .map_err(|_| format!("{text:?} is no address"))
+            bare.or_else(|_| text.parse()).map(Self).map_err(|_| format!("{text:?} is no address"))
         })
     }
 }
@@ -335,10 +324,7 @@ impl Read for IpNet {
             if network == network.trunc() {
                 Ok(network)
             } else {
-                Err(format!(
-                    "{text} has bits set beyond its prefix; the network is {}",
-                    network.trunc()
-                ))
+                Err(format!("{text} has bits set beyond its prefix; the network is {}", network.trunc()))
             }
         })
     }
@@ -375,11 +361,7 @@ impl Read for Address {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         parsed::<Self, _, _>(value, spot, |text| {
             let address = Self::parse(text, Charset::Ascii).map_err(|error| format!("{text:?}: {error}"))?;
-            if address.is_bare_postmaster() {
-                Err("the domain is missing".to_owned())
-            } else {
-                Ok(address)
-            }
+            if address.is_bare_postmaster() { Err("the domain is missing".to_owned()) } else { Ok(address) }
         })
     }
 }
@@ -453,23 +435,14 @@ fn secret_file(path: &Path, spot: &Spot<'_>) -> Option<Secret> {
     let text = text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
     match text {
         Ok(secret) if !secret.is_empty() => return Some(Secret(secret)),
-        Ok(_) => spot.complain(Cause::File {
-            path: path.to_owned(),
-            why: "it is empty".into(),
-        }),
-        Err(why) => spot.complain(Cause::File {
-            path: path.to_owned(),
-            why,
-        }),
+        Ok(_) => spot.complain(Cause::File { path: path.to_owned(), why: "it is empty".into() }),
+        Err(why) => spot.complain(Cause::File { path: path.to_owned(), why }),
     }
     None
 }
 
 fn secret_variable(name: &str, spot: &Spot<'_>) -> Option<Secret> {
-    let value = std::env::var_os(name)
-        .as_deref()
-        .and_then(OsStr::to_str)
-        .map(str::to_owned);
+    let value = std::env::var_os(name).as_deref().and_then(OsStr::to_str).map(str::to_owned);
     let value = value.filter(|value| !value.is_empty());
     if value.is_none() {
         spot.complain(Cause::Environment(name.to_owned()));

@@ -54,11 +54,7 @@ pub(crate) struct Spot<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a str, path: &Path) -> Self {
-        Self {
-            text,
-            base: path.parent().unwrap_or(Path::new("")).to_owned(),
-            found: RefCell::default(),
-        }
+        Self { text, base: path.parent().unwrap_or(Path::new("")).to_owned(), found: RefCell::default() }
     }
 
     /// The document's root.
@@ -76,10 +72,7 @@ impl<'a> Reader<'a> {
 
     /// Notes what keeps the gateway from running.
     pub(crate) fn mistake(&self, key: String, span: Range<usize>, cause: Cause) {
-        self.found
-            .borrow_mut()
-            .mistakes
-            .push(Mistake { key, span, cause });
+        self.found.borrow_mut().mistakes.push(Mistake { key, span, cause });
     }
 
     pub(crate) fn line(&self, offset: usize) -> usize {
@@ -179,11 +172,7 @@ impl<'a> Section<'a> {
 
     /// Where the section begins.
     pub(crate) fn here(&self) -> Spot<'a> {
-        Spot {
-            reader: self.reader,
-            key: self.path.clone(),
-            span: self.span.clone(),
-        }
+        Spot { reader: self.reader, key: self.path.clone(), span: self.span.clone() }
     }
 
     /// Whether the operator wrote this key.
@@ -223,11 +212,7 @@ impl<'a> Section<'a> {
     }
 
     fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     fn empty(&self, name: &'static str) -> Section<'a> {
@@ -247,19 +232,10 @@ impl<'a> Section<'a> {
             _ => None,
         };
         let path = self.path_of(step);
-        let section = Section {
-            reader: self.reader,
-            spec,
-            table,
-            span: value.span(),
-            path,
-        };
+        let section = Section { reader: self.reader, spec, table, span: value.span(), path };
         if table.is_none() || spec.shape != shape {
             let expected = spec.shape.describe(spec.name);
-            section.here().complain(Cause::WrongType {
-                expected,
-                found: type_name(value.get_ref()),
-            });
+            section.here().complain(Cause::WrongType { expected, found: type_name(value.get_ref()) });
         }
         section.refuse_unknown();
         section
@@ -272,11 +248,7 @@ impl<'a> Section<'a> {
             if !known.contains(&name) {
                 let nearest = nearest(name, &known);
                 let known = known.clone();
-                self.reader.mistake(
-                    self.path_of(name),
-                    key.span(),
-                    Cause::UnknownKey { nearest, known },
-                );
+                self.reader.mistake(self.path_of(name), key.span(), Cause::UnknownKey { nearest, known });
             }
         }
     }
@@ -289,11 +261,7 @@ impl Spot<'_> {
 
     pub(crate) fn warn(&self, rule: Rule) {
         let (key, span) = (self.key.clone(), self.span.clone());
-        self.reader.found.borrow_mut().warnings.push(Mistake {
-            key,
-            span,
-            cause: Cause::Rule(rule),
-        });
+        self.reader.found.borrow_mut().warnings.push(Mistake { key, span, cause: Cause::Rule(rule) });
     }
 
     pub(crate) fn line(&self) -> usize {
@@ -302,20 +270,12 @@ impl Spot<'_> {
 
     /// The spot of a key in a table that is a value.
     pub(crate) fn within(&self, key: &str, span: Range<usize>) -> Self {
-        Spot {
-            reader: self.reader,
-            key: format!("{}.{key}", self.key),
-            span,
-        }
+        Spot { reader: self.reader, key: format!("{}.{key}", self.key), span }
     }
 
     /// The spot of one item of a list.
     pub(crate) fn item(&self, at: usize, value: &Value<'_>) -> Self {
-        Spot {
-            reader: self.reader,
-            key: format!("{}[{}]", self.key, at + 1),
-            span: value.span(),
-        }
+        Spot { reader: self.reader, key: format!("{}[{}]", self.key, at + 1), span: value.span() }
     }
 }
 

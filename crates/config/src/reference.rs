@@ -21,12 +21,7 @@ fn describe(page: &mut String, heading: &str, section: &Section) {
     let _ = writeln!(page, "| key | value | default | meaning |\n|---|---|---|---|");
     for key in section.keys {
         let (name, kind) = (key.name, cell(&(key.kind)().describe()));
-        let _ = writeln!(
-            page,
-            "| `{name}` | {kind} | {} | {} |",
-            default(key),
-            cell(key.about)
-        );
+        let _ = writeln!(page, "| `{name}` | {kind} | {} | {} |", default(key), cell(key.about));
     }
     page.push('\n');
 }

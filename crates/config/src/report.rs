@@ -46,11 +46,7 @@ impl Report {
 
     fn show(&self, f: &mut fmt::Formatter<'_>, kind: &str, mistake: &Mistake) -> fmt::Result {
         let at = self.place(mistake);
-        let key = if mistake.key.is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", mistake.key)
-        };
+        let key = if mistake.key.is_empty() { String::new() } else { format!("{}: ", mistake.key) };
         writeln!(f, "{kind}: {key}{}", mistake.cause)?;
         if !matches!(mistake.cause, Cause::NoFile(_)) {
             writeln!(f, "  --> {}:{}:{}", self.path.display(), at.line, at.column)?;
@@ -75,11 +71,8 @@ impl Report {
         writeln!(f, " {margin} |")?;
         writeln!(f, " {number} | {line}")?;
         // Tabs stay tabs, so that the marks stand below what they mark.
-        let indent: String = line
-            .chars()
-            .take(at.column - 1)
-            .map(|c| if c == '\t' { c } else { ' ' })
-            .collect();
+        let indent: String =
+            line.chars().take(at.column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
         writeln!(f, " {margin} | {indent}{marks}")
     }
 }
@@ -98,12 +91,7 @@ impl fmt::Display for Report {
             (0, warnings) => write!(f, "{path}: no mistakes, {}", counted(warnings, "warning")),
             (mistakes, 0) => write!(f, "{path}: {}", counted(mistakes, "mistake")),
             (mistakes, warnings) => {
-                write!(
-                    f,
-                    "{path}: {}, {}",
-                    counted(mistakes, "mistake"),
-                    counted(warnings, "warning")
-                )
+                write!(f, "{path}: {}, {}", counted(mistakes, "mistake"), counted(warnings, "warning"))
             }
         }
     }
@@ -112,10 +100,7 @@ impl fmt::Display for Report {
 pub(crate) fn place(text: &str, offset: usize) -> Place {
     let before = text.get(..offset.min(text.len())).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    Place {
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
-    }
+    Place { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
 }
 
 fn counted(number: usize, noun: &str) -> String {
@@ -129,16 +114,10 @@ fn mask(line: &str) -> String {
         return line.to_owned();
     };
     let is_between = |c: char| c.is_alphanumeric() || matches!(c, '_' | ' ' | '\t' | '=');
-    let value = line[key..]
-        .find(|c| !is_between(c))
-        .map_or(line.len(), |at| key + at);
+    let value = line[key..].find(|c| !is_between(c)).map_or(line.len(), |at| key + at);
     match line[value..].starts_with(['"', '\'']) {
         // All of the rest: the closing quote may be missing, or not be the first one.
-        true => format!(
-            "{}{}",
-            &line[..=value],
-            "*".repeat(line[value + 1..].chars().count())
-        ),
+        true => format!("{}{}", &line[..=value], "*".repeat(line[value + 1..].chars().count())),
         false => line.to_owned(),
     }
 }

@@ -76,35 +76,17 @@ pub(crate) enum Kind {
 
 /// A key that may be left out; in its place stands the default, which is TOML.
 pub(super) const fn key<T: Read>(name: &'static str, default: &'static str, about: &'static str) -> Key {
-    Key {
-        name,
-        kind: T::kind,
-        default: Some(default),
-        required: false,
-        about,
-    }
+    Key { name, kind: T::kind, default: Some(default), required: false, about }
 }
 
 /// A key that may be left out, and is then not there.
 pub(super) const fn optional<T: Read>(name: &'static str, about: &'static str) -> Key {
-    Key {
-        name,
-        kind: T::kind,
-        default: None,
-        required: false,
-        about,
-    }
+    Key { name, kind: T::kind, default: None, required: false, about }
 }
 
 /// A key that must be there.
 pub(super) const fn required<T: Read>(name: &'static str, about: &'static str) -> Key {
-    Key {
-        name,
-        kind: T::kind,
-        default: None,
-        required: true,
-        about,
-    }
+    Key { name, kind: T::kind, default: None, required: true, about }
 }
 
 /// Stands in for what the schema lacks, which only a test can meet.
@@ -131,10 +113,7 @@ pub(crate) static ROOT: Section = Section {
 
 /// Every section but the root, in the order of the reference.
 pub(crate) fn sections() -> impl Iterator<Item = &'static Section> {
-    intake::SECTIONS
-        .iter()
-        .chain(delivery::SECTIONS)
-        .chain(operation::SECTIONS)
+    intake::SECTIONS.iter().chain(delivery::SECTIONS).chain(operation::SECTIONS)
 }
 
 /// The section of this name below `parent`.
@@ -147,9 +126,7 @@ pub(crate) fn section(parent: &str, name: &str) -> &'static Section {
 impl Section {
     /// What may stand in it: keys and sections below.
     pub(crate) fn names(&self) -> Vec<&'static str> {
-        let below = sections()
-            .filter(|section| section.is_below(self.name))
-            .map(Section::last_name);
+        let below = sections().filter(|section| section.is_below(self.name)).map(Section::last_name);
         self.keys.iter().map(|key| key.name).chain(below).collect()
     }
 
@@ -211,11 +188,7 @@ impl Kind {
             Self::Table => "a table",
             Self::OnFault => "\"defer\", \"accept\", \"reject\" or \"skip\", or a table of these by hook",
             Self::Word(words) => {
-                return words
-                    .iter()
-                    .map(|w| format!("\"{w}\""))
-                    .collect::<Vec<_>>()
-                    .join(" or ");
+                return words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(" or ");
             }
             Self::List(item) => return format!("a list of: {}", item.describe()),
         };
@@ -247,10 +220,7 @@ mod tests {
         lower(&reader.root(document.get_ref()), &[]);
         let all = std::iter::once(&ROOT).chain(sections());
         let of = |section: &'static Section| {
-            section
-                .keys
-                .iter()
-                .map(|key| (section.name, key.name, (key.kind)().describe()))
+            section.keys.iter().map(|key| (section.name, key.name, (key.kind)().describe()))
         };
         let defined: BTreeSet<_> = all.flat_map(of).collect();
         assert_eq!(reader.asked(), defined);
@@ -260,20 +230,10 @@ mod tests {
     fn names_are_unique_and_defaults_are_toml() {
         for section in std::iter::once(&ROOT).chain(sections()) {
             let names = section.names();
-            assert_eq!(
-                names.iter().collect::<BTreeSet<_>>().len(),
-                names.len(),
-                "{}",
-                section.name
-            );
+            assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{}", section.name);
             for key in section.keys {
                 let default = key.default.unwrap_or("true");
-                assert!(
-                    DeValue::parse(default).is_ok(),
-                    "{}.{}: {default}",
-                    section.name,
-                    key.name
-                );
+                assert!(DeValue::parse(default).is_ok(), "{}.{}: {default}", section.name, key.name);
                 assert!(!key.about.is_empty());
             }
         }

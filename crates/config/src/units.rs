@@ -2,14 +2,8 @@
 
 use std::time::Duration;
 
-const DURATIONS: &[(&str, u64)] = &[
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-    ("w", 604_800_000),
-];
+const DURATIONS: &[(&str, u64)] =
+    &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
 const SIZES: &[(&str, u64)] = &[
     ("B", 1),
     ("kB", 1_000),
@@ -27,9 +21,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     while !rest.is_empty() || total == 0 && rest.len() == text.len() {
         let (millis, after) =
             measure(rest, DURATIONS).ok_or_else(|| complaint(text, "duration", DURATIONS))?;
-        total = total
-            .checked_add(millis)
-            .ok_or_else(|| format!("{text:?} is too long a time"))?;
+        total = total.checked_add(millis).ok_or_else(|| format!("{text:?} is too long a time"))?;
         rest = after;
     }
     Ok(Duration::from_millis(total))
@@ -49,9 +41,7 @@ fn measure<'a>(text: &'a str, units: &[(&str, u64)]) -> Option<(u64, &'a str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;
     let rest = text[digits..].trim_start();
-    let letters = rest
-        .find(|c: char| !c.is_ascii_alphabetic())
-        .unwrap_or(rest.len());
+    let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
     let (_, factor) = units.iter().find(|(unit, _)| *unit == &rest[..letters])?;
     Some((number.checked_mul(*factor)?, &rest[letters..]))
 }
@@ -82,29 +72,16 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for (text, octets) in [
-            ("512B", 512),
-            ("10kB", 10_000),
-            ("36MiB", 36 << 20),
-            ("1 GiB", 1 << 30),
-        ] {
+        for (text, octets) in [("512B", 512), ("10kB", 10_000), ("36MiB", 36 << 20), ("1 GiB", 1 << 30)] {
             assert_eq!(size(text), Ok(octets), "{text}");
         }
     }
 
     #[test]
     fn what_lacks_or_misspells_its_unit_is_refused() {
-        for text in [
-            "",
-            "30",
-            "s",
-            "30 seconds",
-            "-5s",
-            "1.5h",
-            "99999999999999999999s",
-            "9999999999999999w",
-            "5m x",
-        ] {
+        for text in
+            ["", "30", "s", "30 seconds", "-5s", "1.5h", "99999999999999999999s", "9999999999999999w", "5m x"]
+        {
             assert!(duration(text).is_err(), "{text}");
         }
         for text in ["", "36", "36mib", "36MiB ", "1GiB1B", "36 M", "99999999999GiB"] {

@@ -19,11 +19,7 @@ fn example(name: &str, host: &str) -> Report {
     let folder = tempfile::tempdir().unwrap();
     let pair = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
     write(folder.path(), "tls/fullchain.pem", &pair.cert.pem());
-    write(
-        folder.path(),
-        "tls/privkey.pem",
-        &pair.signing_key.serialize_pem(),
-    );
+    write(folder.path(), "tls/privkey.pem", &pair.signing_key.serialize_pem());
     write(folder.path(), "secrets/smarthost", "sesame\n");
     write(folder.path(), "secrets/scanner", "sesame\n");
     let text = fs::read_to_string(repository().join("examples").join(name)).unwrap();
@@ -40,10 +36,7 @@ fn write(folder: &Path, name: &str, text: &str) {
 #[test]
 fn the_edge_example_is_good() {
     let report = example("edge.toml", "mx.example.org");
-    assert!(
-        report.mistakes.is_empty() && report.warnings.is_empty(),
-        "{report}"
-    );
+    assert!(report.mistakes.is_empty() && report.warnings.is_empty(), "{report}");
     let settings = report.into_settings().unwrap();
     let mx = &settings.inbound.listeners[0];
     assert_eq!((mx.tls, mx.auth), (TlsMode::StartTls, AuthOffer::Off));
@@ -57,17 +50,10 @@ fn the_edge_example_is_good() {
 fn the_smarthost_example_is_good() {
     let report = example("smarthost.toml", "relay.example.org");
     assert!(report.mistakes.is_empty(), "{report}");
-    let warnings: Vec<_> = report
-        .warnings
-        .iter()
-        .map(|warning| warning.cause.clone())
-        .collect();
+    let warnings: Vec<_> = report.warnings.iter().map(|warning| warning.cause.clone()).collect();
     assert_eq!(warnings, [Cause::Rule(Rule::PlainPasswords)], "{report}");
     let settings = report.into_settings().unwrap();
-    assert_eq!(
-        settings.outbound.routes.next_hop("example.net"),
-        NextHop::Relay("microsoft".into())
-    );
+    assert_eq!(settings.outbound.routes.next_hop("example.net"), NextHop::Relay("microsoft".into()));
     assert!(settings.outbound.relays["microsoft"].credentials.is_some());
     assert!(!settings.inbound.rules.users.is_empty());
 }
@@ -75,15 +61,8 @@ fn the_smarthost_example_is_good() {
 #[test]
 fn a_hostname_outside_the_certificate_is_warned_about() {
     let report = example("edge.toml", "other.example.org");
-    let warnings: Vec<_> = report
-        .warnings
-        .iter()
-        .map(|warning| warning.cause.clone())
-        .collect();
-    assert_eq!(
-        warnings,
-        [Cause::Rule(Rule::HostnameNotCovered("mx.example.org".into()))]
-    );
+    let warnings: Vec<_> = report.warnings.iter().map(|warning| warning.cause.clone()).collect();
+    assert_eq!(warnings, [Cause::Rule(Rule::HostnameNotCovered("mx.example.org".into()))]);
     assert!(report.settings.is_some());
 }
 
@@ -113,11 +92,7 @@ fn a_bare_postmaster_goes_where_somebody_reads_it() {
         let text = format!("hostname = \"mx.example.org\"\n{more}");
         let report = pintle_config::read(text, Path::new("pintle.toml"), &[]);
         let settings = report.into_settings().unwrap_or_else(|report| panic!("{report}"));
-        settings
-            .inbound
-            .rules
-            .postmaster
-            .map(|address| address.to_string())
+        settings.inbound.rules.postmaster.map(|address| address.to_string())
     };
     let listener = "[[listener]]\nname = \"mx\"\naddresses = [\"127.0.0.1:25\"]\ntls = \"none\"\n";
     let domains = "[domains]\naccepted = [\".sub.example\", \"example.org\"]\n";

@@ -11,11 +11,7 @@ fn report(text: &str) -> Report {
 /// Line and key of every mistake.
 fn places(report: &Report) -> Vec<(usize, &str)> {
     let place = |mistake| report.place(mistake).line;
-    report
-        .mistakes
-        .iter()
-        .map(|mistake| (place(mistake), mistake.key.as_str()))
-        .collect()
+    report.mistakes.iter().map(|mistake| (place(mistake), mistake.key.as_str())).collect()
 }
 
 fn rules(text: &str) -> Vec<Rule> {
@@ -138,11 +134,7 @@ fn reading_goes_on_after_a_line_that_is_no_toml() {
 #[test]
 fn keys_given_twice_are_told() {
     let report = report("hostname = \"a.example\"\nhostname = \"b.example\"\n");
-    assert_eq!(
-        places(&report).first().map(|(line, _)| *line),
-        Some(2),
-        "{report}"
-    );
+    assert_eq!(places(&report).first().map(|(line, _)| *line), Some(2), "{report}");
 }
 
 #[test]
@@ -166,25 +158,13 @@ fn keys_that_contradict_each_other_are_told() {
         ("[relay]\nnetworks = \"::/0\"", Rule::OpenRelay),
         ("[queue]\nmax_age = \"1h\"", Rule::WarnAfterExpiry),
         ("[[user]]\nname = \"a\"", Rule::OnePassword),
-        (
-            "[relays.mx]\nhosts = \"a.example\"",
-            Rule::ReservedName("mx".into()),
-        ),
-        (
-            "[relays.a]\nhosts = \"a.example\"\nusername = \"u\"",
-            Rule::HalfCredentials,
-        ),
-        (
-            "[score]\nreject = 5\nquarantine = 7.5",
-            Rule::QuarantineAboveReject,
-        ),
+        ("[relays.mx]\nhosts = \"a.example\"", Rule::ReservedName("mx".into())),
+        ("[relays.a]\nhosts = \"a.example\"\nusername = \"u\"", Rule::HalfCredentials),
+        ("[score]\nreject = 5\nquarantine = 7.5", Rule::QuarantineAboveReject),
     ] {
         assert_eq!(rules(&format!("{MX}{text}\n")), [rule], "{text}");
     }
-    assert_eq!(
-        rules(&format!("{MX}auth = \"offered\"\n")),
-        [Rule::AuthNeverOffered, Rule::AuthWithoutUsers]
-    );
+    assert_eq!(rules(&format!("{MX}auth = \"offered\"\n")), [Rule::AuthNeverOffered, Rule::AuthWithoutUsers]);
     assert_eq!(rules(MX), []);
 }
 
@@ -196,11 +176,8 @@ fn a_mistake_in_a_user_or_plugin_is_told_there_alone() {
         "[[user]]\nname = \"u\"\npassword = { file = \"no-such-file\" }",
         "[[plugin]]\nname = \"p\"\ncomponent = \"no-such-file.wasm\"",
     ] {
-        let keys: Vec<String> = report(&format!("{listener}{more}\n"))
-            .mistakes
-            .into_iter()
-            .map(|mistake| mistake.key)
-            .collect();
+        let keys: Vec<String> =
+            report(&format!("{listener}{more}\n")).mistakes.into_iter().map(|mistake| mistake.key).collect();
         assert_eq!(keys.len(), 1, "{keys:?}");
     }
 }
@@ -210,23 +187,13 @@ fn credentials_do_not_travel_in_the_clear_unless_told() {
     let relay = |more: &str| {
         let text =
             format!("{MX}[relays.a]\nhosts = \"a.example\"\nusername = \"u\"\npassword = \"p\"\n{more}\n");
-        report(&text)
-            .mistakes
-            .into_iter()
-            .map(|mistake| mistake.cause)
-            .collect::<Vec<_>>()
+        report(&text).mistakes.into_iter().map(|mistake| mistake.cause).collect::<Vec<_>>()
     };
     assert_eq!(relay(""), [Cause::Rule(Rule::CredentialsInTheClear)]);
-    assert_eq!(
-        relay("tls = \"none\""),
-        [Cause::Rule(Rule::CredentialsInTheClear)]
-    );
-    for good in [
-        "tls = \"required\"",
-        "tls = \"verified\"",
-        "implicit_tls = true",
-        "plain_without_tls = true",
-    ] {
+    assert_eq!(relay("tls = \"none\""), [Cause::Rule(Rule::CredentialsInTheClear)]);
+    for good in
+        ["tls = \"required\"", "tls = \"verified\"", "implicit_tls = true", "plain_without_tls = true"]
+    {
         assert_eq!(relay(good), [], "{good}");
     }
 }
@@ -239,17 +206,10 @@ fn numbers_that_would_stop_the_gateway_are_told() {
         ("max_recipients = -1", "listener[1].max_recipients"),
         ("[delivery]\nmax_total = 0", "delivery.max_total"),
         ("[queue]\nretry_intervals = []", "queue.retry_intervals"),
-        (
-            "[queue]\nretry_intervals = [\"1m\", \"0s\"]",
-            "queue.retry_intervals[2]",
-        ),
+        ("[queue]\nretry_intervals = [\"1m\", \"0s\"]", "queue.retry_intervals[2]"),
     ] {
         let report = report(&format!("{MX}{text}\n"));
-        let keys: Vec<&str> = report
-            .mistakes
-            .iter()
-            .map(|mistake| mistake.key.as_str())
-            .collect();
+        let keys: Vec<&str> = report.mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
         assert_eq!(keys, [key], "{report}");
     }
 }
@@ -270,11 +230,7 @@ fn secrets_are_never_shown() {
     );
     let report = report(&text);
     let shown = report.to_string();
-    assert_eq!(
-        shown.matches("a secret stands in the configuration file").count(),
-        3,
-        "{shown}"
-    );
+    assert_eq!(shown.matches("a secret stands in the configuration file").count(), 3, "{shown}");
     assert!(!shown.contains("sesame"), "{shown}");
     let settings = format!("{:?}", report.into_settings().unwrap());
     assert!(!settings.contains("sesame"), "{settings}");
@@ -292,10 +248,7 @@ fn secrets_come_from_files_and_warn_when_others_can_read_them() {
         read(text.clone(), &folder.path().join("pintle.toml"), &[])
     };
     let closed = with_mode(0o600);
-    assert!(
-        closed.settings.is_some() && closed.warnings.is_empty(),
-        "{closed}"
-    );
+    assert!(closed.settings.is_some() && closed.warnings.is_empty(), "{closed}");
     let open = with_mode(0o644);
     assert_eq!(open.warnings[0].cause, Cause::Rule(Rule::OpenSecret(secret)));
 }
@@ -304,18 +257,10 @@ fn secrets_come_from_files_and_warn_when_others_can_read_them() {
 fn a_missing_variable_and_a_missing_file_are_told() {
     let text =
         format!("{MX}[[user]]\nname = \"anna\"\npassword = {{ env = \"PINTLE_TEST_NO_SUCH_VARIABLE\" }}\n");
-    assert_eq!(
-        report(&text).mistakes[0].cause,
-        Cause::Environment("PINTLE_TEST_NO_SUCH_VARIABLE".into())
-    );
+    assert_eq!(report(&text).mistakes[0].cause, Cause::Environment("PINTLE_TEST_NO_SUCH_VARIABLE".into()));
     let report = pintle_config::check(Path::new("/nonexistent/pintle.toml"), &[]);
     assert!(matches!(report.mistakes[0].cause, Cause::NoFile(_)));
-    assert!(
-        report
-            .to_string()
-            .starts_with("error: the configuration file cannot be read"),
-        "{report}"
-    );
+    assert!(report.to_string().starts_with("error: the configuration file cannot be read"), "{report}");
 }
 
 #[test]
@@ -323,10 +268,7 @@ fn no_text_makes_it_panic() {
     let mut cut = MANY;
     while !cut.is_empty() {
         let _ = report(cut).to_string();
-        let end = (0..cut.len())
-            .rev()
-            .find(|&at| cut.is_char_boundary(at))
-            .unwrap_or(0);
+        let end = (0..cut.len()).rev().find(|&at| cut.is_char_boundary(at)).unwrap_or(0);
         cut = &cut[..end];
     }
     for text in [

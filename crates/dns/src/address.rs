@@ -19,11 +19,7 @@ pub async fn addresses(resolver: &dyn Resolver, host: &str) -> Result<Vec<IpAddr
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
-    let (v6, v4) = join(
-        resolver.lookup(host, RecordKind::Aaaa),
-        resolver.lookup(host, RecordKind::A),
-    )
-    .await;
+    let (v6, v4) = join(resolver.lookup(host, RecordKind::Aaaa), resolver.lookup(host, RecordKind::A)).await;
     match (v6, v4) {
         (Err(v6), Err(v4)) => Err(if v6.is_temporary() { v6 } else { v4 }),
         (v6, v4) => Ok(in_turn(&families(v6), &families(v4))),
@@ -61,10 +57,7 @@ pub async fn reverse_names(
     limit: usize,
 ) -> Result<ReverseNames, DnsError> {
     let address = address.to_canonical();
-    let names = match resolver
-        .lookup(&reverse_zone_name(address), RecordKind::Ptr)
-        .await
-    {
+    let names = match resolver.lookup(&reverse_zone_name(address), RecordKind::Ptr).await {
         Ok(answer) => pointers(answer, limit),
         Err(error) if error.is_temporary() => return Err(error),
         Err(_) => return Ok(ReverseNames::Unnamed),
@@ -101,11 +94,7 @@ pub fn reversed(address: IpAddr) -> String {
 
 /// The name under which an address has its PTR records (RFC 1035 section 3.5, RFC 3596 section 2.5).
 pub fn reverse_zone_name(address: IpAddr) -> String {
-    let zone = if address.to_canonical().is_ipv4() {
-        "in-addr.arpa"
-    } else {
-        "ip6.arpa"
-    };
+    let zone = if address.to_canonical().is_ipv4() { "in-addr.arpa" } else { "ip6.arpa" };
     format!("{}.{zone}", reversed(address))
 }
 
@@ -135,11 +124,7 @@ fn ip(record: &Record) -> Option<IpAddr> {
 
 fn in_turn(first: &[IpAddr], second: &[IpAddr]) -> Vec<IpAddr> {
     let rounds = first.len().max(second.len());
-    (0..rounds)
-        .flat_map(|i| [first.get(i), second.get(i)])
-        .flatten()
-        .copied()
-        .collect()
+    (0..rounds).flat_map(|i| [first.get(i), second.get(i)]).flatten().copied().collect()
 }
 
 fn pointers(answer: Answer, limit: usize) -> Vec<String> {
@@ -152,11 +137,7 @@ fn pointers(answer: Answer, limit: usize) -> Vec<String> {
 
 /// Whether `name` has `address` among its own; only the address's family is asked.
 async fn leads_to(resolver: &dyn Resolver, name: &str, address: IpAddr) -> Result<bool, DnsError> {
-    let kind = if address.is_ipv4() {
-        RecordKind::A
-    } else {
-        RecordKind::Aaaa
-    };
+    let kind = if address.is_ipv4() { RecordKind::A } else { RecordKind::Aaaa };
     match resolver.lookup(name, kind).await {
         Ok(answer) => Ok(answer.records.iter().any(|record| ip(record) == Some(address))),
         Err(error) if error.is_temporary() => Err(error),
@@ -210,15 +191,9 @@ mod tests {
     fn address_literals_are_told_from_names() {
         assert_eq!(address_literal("[192.0.2.1]"), "192.0.2.1".parse().ok());
         assert_eq!(address_literal("[ipv6:2001:db8::1]"), "2001:db8::1".parse().ok());
-        for other in [
-            "192.0.2.1",
-            "[2001:db8::1]",
-            "[X:y]",
-            "[IPv6:192.0.2.1]",
-            "[]",
-            "mail.example",
-            "[é:é:]",
-        ] {
+        for other in
+            ["192.0.2.1", "[2001:db8::1]", "[X:y]", "[IPv6:192.0.2.1]", "[]", "mail.example", "[é:é:]"]
+        {
             assert_eq!(address_literal(other), None, "{other}");
         }
     }

@@ -113,10 +113,7 @@ impl HickoryResolver {
         let builder = builder.with_options(options(config)).with_tls_config(no_tls()?);
         let inner = builder.build();
         let inner = inner.map_err(|error| ConfigError::System(error.to_string()))?;
-        Ok(Self {
-            inner,
-            deadline: config.deadline,
-        })
+        Ok(Self { inner, deadline: config.deadline })
     }
 
     async fn ask(&self, name: Name, kind: RecordKind) -> Result<Answer, DnsError> {
@@ -142,9 +139,7 @@ impl Resolver for HickoryResolver {
 
 impl fmt::Debug for HickoryResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HickoryResolver")
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
+        f.debug_struct("HickoryResolver").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }
 
@@ -155,9 +150,7 @@ fn no_tls() -> Result<ClientConfig, ConfigError> {
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| ConfigError::System(error.to_string()))?;
-    Ok(builder
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth())
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 fn name_servers(servers: &Servers) -> Result<Vec<NameServerConfig>, ConfigError> {
@@ -169,11 +162,7 @@ fn name_servers(servers: &Servers) -> Result<Vec<NameServerConfig>, ConfigError>
             config.name_servers
         }
     };
-    if list.is_empty() {
-        Err(ConfigError::NoServers)
-    } else {
-        Ok(list)
-    }
+    if list.is_empty() { Err(ConfigError::NoServers) } else { Ok(list) }
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {
@@ -191,11 +180,7 @@ fn options(config: &Config) -> ResolverOpts {
     options.cache_size = config.cache_entries;
     options.positive_max_ttl = Some(config.max_ttl);
     options.negative_max_ttl = Some(config.max_negative_ttl);
-    options.use_hosts_file = if config.hosts_file {
-        ResolveHosts::Always
-    } else {
-        ResolveHosts::Never
-    };
+    options.use_hosts_file = if config.hosts_file { ResolveHosts::Always } else { ResolveHosts::Never };
     // A busy gateway asks hundreds of questions at once; the default of 32 a connection answers "busy".
     options.max_active_requests = 1_024;
     options
@@ -206,11 +191,7 @@ fn qualified(name: &str) -> Result<Name, DnsError> {
     if name.is_empty() {
         return Err(DnsError::InvalidName);
     }
-    let parsed = if name.is_ascii() {
-        Name::from_ascii(name)
-    } else {
-        Name::from_utf8(name)
-    };
+    let parsed = if name.is_ascii() { Name::from_ascii(name) } else { Name::from_utf8(name) };
     let mut name = parsed.map_err(|_| DnsError::InvalidName)?;
     name.set_fqdn(true);
     Ok(name)
@@ -236,30 +217,15 @@ const MAX_ALIASES: usize = 16;
 /// Takes from the answer section what belongs to `name` or to the end of its aliases. Records of other
 /// names that a server adds are not believed.
 fn answer(name: &Name, kind: RecordKind, lookup: &Lookup) -> Result<Answer, DnsError> {
-    let owner = if kind == RecordKind::Cname {
-        name
-    } else {
-        end_of_aliases(name, lookup.answers())
-    };
+    let owner = if kind == RecordKind::Cname { name } else { end_of_aliases(name, lookup.answers()) };
     let matching = lookup.answers().iter().filter(|record| &record.name == owner);
-    let records: Vec<Record> = matching
-        .filter_map(|record| convert(&record.data))
-        .filter(|record| record.kind() == kind)
-        .collect();
+    let records: Vec<Record> =
+        matching.filter_map(|record| convert(&record.data)).filter(|record| record.kind() == kind).collect();
     if records.is_empty() {
         return Err(DnsError::NoData);
     }
-    let ttl = lookup
-        .answers()
-        .iter()
-        .map(|record| record.ttl)
-        .min()
-        .unwrap_or(0);
-    Ok(Answer {
-        records,
-        ttl: Duration::from_secs(ttl.into()),
-        secure: false,
-    })
+    let ttl = lookup.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
+    Ok(Answer { records, ttl: Duration::from_secs(ttl.into()), secure: false })
 }
 
 fn end_of_aliases<'a>(name: &'a Name, answers: &'a [WireRecord]) -> &'a Name {
@@ -281,10 +247,7 @@ fn convert(data: &RData) -> Option<Record> {
     Some(match data {
         RData::A(address) => Record::A(address.0),
         RData::AAAA(address) => Record::Aaaa(address.0),
-        RData::MX(mx) => Record::Mx {
-            preference: mx.preference,
-            exchange: text(&mx.exchange),
-        },
+        RData::MX(mx) => Record::Mx { preference: mx.preference, exchange: text(&mx.exchange) },
         RData::TXT(txt) => Record::Txt(txt.txt_data.concat()),
         RData::PTR(name) => Record::Ptr(text(&name.0)),
         RData::NS(name) => Record::Ns(text(&name.0)),
@@ -336,10 +299,7 @@ mod tests {
     #[test]
     fn names_are_complete_with_or_without_their_dot() {
         for given in ["mail.example", "mail.example."] {
-            assert_eq!(
-                qualified(given).map(|name| name.to_ascii()),
-                Ok("mail.example.".into())
-            );
+            assert_eq!(qualified(given).map(|name| name.to_ascii()), Ok("mail.example.".into()));
         }
         assert_eq!(
             qualified("bücher.example").map(|name| name.to_ascii()),
@@ -352,23 +312,14 @@ mod tests {
     fn what_cannot_be_a_name_is_never_asked() {
         let long_label = format!("{}.example", "a".repeat(64));
         let long_name = "abcdefgh.".repeat(32);
-        for bad in [
-            "",
-            "a..example",
-            ".example",
-            long_label.as_str(),
-            long_name.as_str(),
-        ] {
+        for bad in ["", "a..example", ".example", long_label.as_str(), long_name.as_str()] {
             assert_eq!(qualified(bad), Err(DnsError::InvalidName), "{bad:?}");
         }
     }
 
     #[test]
     fn a_resolver_without_servers_cannot_be_made() {
-        let config = Config {
-            servers: Servers::List(vec![]),
-            ..Config::default()
-        };
+        let config = Config { servers: Servers::List(vec![]), ..Config::default() };
         assert_eq!(HickoryResolver::new(&config).err(), Some(ConfigError::NoServers));
     }
 }

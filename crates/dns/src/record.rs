@@ -116,18 +116,8 @@ impl fmt::Display for Record {
             Self::Mx { preference, exchange } => write!(f, "{preference} {exchange}"),
             Self::Txt(text) => f.write_str(&String::from_utf8_lossy(text)),
             Self::Ptr(name) | Self::Ns(name) | Self::Cname(name) => f.write_str(name),
-            Self::Srv {
-                priority,
-                weight,
-                port,
-                target,
-            } => write!(f, "{priority} {weight} {port} {target}"),
-            Self::Tlsa {
-                usage,
-                selector,
-                matching,
-                data,
-            } => {
+            Self::Srv { priority, weight, port, target } => write!(f, "{priority} {weight} {port} {target}"),
+            Self::Tlsa { usage, selector, matching, data } => {
                 write!(f, "{usage} {selector} {matching} ")?;
                 data.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
@@ -141,26 +131,10 @@ mod tests {
 
     #[test]
     fn presentation_forms_follow_the_plugin_contract() {
-        let tlsa = Record::Tlsa {
-            usage: 3,
-            selector: 1,
-            matching: 1,
-            data: vec![0x0a, 0xff],
-        };
-        let srv = Record::Srv {
-            priority: 0,
-            weight: 5,
-            port: 587,
-            target: "mail.example".into(),
-        };
+        let tlsa = Record::Tlsa { usage: 3, selector: 1, matching: 1, data: vec![0x0a, 0xff] };
+        let srv = Record::Srv { priority: 0, weight: 5, port: 587, target: "mail.example".into() };
         let forms = [
-            (
-                Record::Mx {
-                    preference: 10,
-                    exchange: "mail.example".into(),
-                },
-                "10 mail.example",
-            ),
+            (Record::Mx { preference: 10, exchange: "mail.example".into() }, "10 mail.example"),
             (Record::Txt(b"v=spf1 -all".to_vec()), "v=spf1 -all"),
             (Record::Txt(vec![b'a', 0xff]), "a\u{fffd}"),
             (Record::Aaaa("2001:db8::1".parse().unwrap()), "2001:db8::1"),

@@ -52,11 +52,7 @@ pub async fn mail_exchangers(
 /// preferred to itself, or mail would travel in a circle. An empty result means that the domain's mail
 /// ends here by its MX, although our configuration does not know the domain: fail it with 5.4.6.
 pub fn before_ours(exchangers: Vec<Exchanger>, is_ours: impl Fn(&str) -> bool) -> Vec<Exchanger> {
-    let ours = exchangers
-        .iter()
-        .filter(|e| is_ours(&e.host))
-        .map(|e| e.preference)
-        .min();
+    let ours = exchangers.iter().filter(|e| is_ours(&e.host)).map(|e| e.preference).min();
     match ours {
         Some(limit) => exchangers.into_iter().filter(|e| e.preference < limit).collect(),
         None => exchangers,
@@ -71,11 +67,7 @@ pub fn random_seed() -> u64 {
 
 fn implicit(domain: &str) -> Exchanger {
     let host = domain.strip_suffix('.').unwrap_or(domain).to_owned();
-    Exchanger {
-        preference: 0,
-        host,
-        implicit: true,
-    }
+    Exchanger { preference: 0, host, implicit: true }
 }
 
 fn route_by_records(records: Vec<Record>, seed: u64) -> MailRoute {
@@ -100,11 +92,7 @@ fn exchanger(record: Record) -> Option<Exchanger> {
     match record {
         Record::Mx { preference, exchange } if exchange != "." => {
             let host = exchange.to_ascii_lowercase();
-            Some(Exchanger {
-                preference,
-                host,
-                implicit: false,
-            })
+            Some(Exchanger { preference, host, implicit: false })
         }
         _ => None,
     }
@@ -135,10 +123,7 @@ mod tests {
     use super::*;
 
     fn mx(preference: u16, exchange: &str) -> Record {
-        Record::Mx {
-            preference,
-            exchange: exchange.into(),
-        }
+        Record::Mx { preference, exchange: exchange.into() }
     }
 
     fn hosts(records: &[Record], seed: u64) -> Vec<String> {
@@ -158,22 +143,14 @@ mod tests {
 
     #[test]
     fn equal_preferences_share_the_first_place() {
-        let records = [
-            mx(5, "a.example"),
-            mx(5, "b.example"),
-            mx(5, "c.example"),
-            mx(9, "z.example"),
-        ];
+        let records = [mx(5, "a.example"), mx(5, "b.example"), mx(5, "c.example"), mx(9, "z.example")];
         let mut first = [0; 3];
         for seed in 0..3_000 {
             let order = hosts(&records, seed);
             assert_eq!(order[3], "z.example");
             first[usize::from(order[0].as_bytes()[0] - b'a')] += 1;
         }
-        assert!(
-            first.iter().all(|n| (800..1_200).contains(n)),
-            "uneven: {first:?}"
-        );
+        assert!(first.iter().all(|n| (800..1_200).contains(n)), "uneven: {first:?}");
         assert_eq!(hosts(&records, 7), hosts(&records, 7), "a seed decides the order");
     }
 
@@ -200,20 +177,9 @@ mod tests {
             pairs.iter().map(one).collect()
         };
         let ours = |host: &str| host == "us.example";
-        let all = list(&[
-            (5, "a.example"),
-            (10, "us.example"),
-            (10, "b.example"),
-            (20, "c.example"),
-        ]);
+        let all = list(&[(5, "a.example"), (10, "us.example"), (10, "b.example"), (20, "c.example")]);
         assert_eq!(before_ours(all, ours), list(&[(5, "a.example")]));
-        assert_eq!(
-            before_ours(list(&[(5, "us.example"), (9, "a.example")]), ours),
-            []
-        );
-        assert_eq!(
-            before_ours(list(&[(5, "a.example")]), ours),
-            list(&[(5, "a.example")])
-        );
+        assert_eq!(before_ours(list(&[(5, "us.example"), (9, "a.example")]), ours), []);
+        assert_eq!(before_ours(list(&[(5, "a.example")]), ours), list(&[(5, "a.example")]));
     }
 }

@@ -42,11 +42,7 @@ async fn start() -> (ZoneServer, HickoryResolver) {
 
 /// Short limits, for the tests in which nobody answers; loopback answers within them by far.
 fn resolver(server: &ZoneServer) -> HickoryResolver {
-    let config = Config {
-        timeout: Duration::from_secs(2),
-        attempts: 1,
-        ..server.config()
-    };
+    let config = Config { timeout: Duration::from_secs(2), attempts: 1, ..server.config() };
     HickoryResolver::new(&config).expect("a resolver")
 }
 
@@ -66,35 +62,21 @@ async fn every_kind_comes_in_its_presentation_form() {
         ("example", RecordKind::Ns, "ns.example"),
         ("www.example", RecordKind::Cname, "alias.example"),
         ("3.2.0.192.in-addr.arpa", RecordKind::Ptr, "plain.example"),
-        (
-            "_submission._tcp.example",
-            RecordKind::Srv,
-            "0 5 587 first.example",
-        ),
+        ("_submission._tcp.example", RecordKind::Srv, "0 5 587 first.example"),
         ("_25._tcp.first.example", RecordKind::Tlsa, "3 1 1 0a0b0c"),
     ];
     for (name, kind, text) in cases {
-        assert_eq!(
-            texts(&resolver, name, kind).await,
-            Ok(vec![text.to_owned()]),
-            "{name} {kind}"
-        );
+        assert_eq!(texts(&resolver, name, kind).await, Ok(vec![text.to_owned()]), "{name} {kind}");
     }
 }
 
 #[tokio::test]
 async fn aliases_are_followed_to_their_end() {
     let (_server, resolver) = start().await;
-    assert_eq!(
-        texts(&resolver, "www.example", RecordKind::Aaaa).await,
-        Ok(vec!["2001:db8::1".into()])
-    );
+    assert_eq!(texts(&resolver, "www.example", RecordKind::Aaaa).await, Ok(vec!["2001:db8::1".into()]));
     let through = mail_exchangers(&resolver, "mailalias.example", 1).await;
     assert_eq!(through, mail_exchangers(&resolver, "example", 1).await);
-    assert_eq!(
-        texts(&resolver, "dangling.example", RecordKind::A).await,
-        Err(DnsError::NxDomain)
-    );
+    assert_eq!(texts(&resolver, "dangling.example", RecordKind::A).await, Err(DnsError::NxDomain));
     let circle = texts(&resolver, "round.example", RecordKind::A).await;
     assert!(circle.is_err(), "{circle:?}");
 }
@@ -112,34 +94,18 @@ async fn failures_are_told_apart() {
     for (i, (fault, error)) in faults.into_iter().enumerate() {
         let name = format!("fault{i}.example");
         server.fail(&name, fault);
-        assert_eq!(
-            resolver.lookup(&name, RecordKind::A).await,
-            Err(error),
-            "{fault:?}"
-        );
+        assert_eq!(resolver.lookup(&name, RecordKind::A).await, Err(error), "{fault:?}");
     }
-    assert_eq!(
-        resolver.lookup("missing.example", RecordKind::A).await,
-        Err(DnsError::NxDomain)
-    );
-    assert_eq!(
-        resolver.lookup("plain.example", RecordKind::Mx).await,
-        Err(DnsError::NoData)
-    );
-    assert_eq!(
-        resolver.lookup("a..example", RecordKind::A).await,
-        Err(DnsError::InvalidName)
-    );
+    assert_eq!(resolver.lookup("missing.example", RecordKind::A).await, Err(DnsError::NxDomain));
+    assert_eq!(resolver.lookup("plain.example", RecordKind::Mx).await, Err(DnsError::NoData));
+    assert_eq!(resolver.lookup("a..example", RecordKind::A).await, Err(DnsError::InvalidName));
 }
 
 #[tokio::test]
 async fn garbage_is_a_temporary_failure() {
     let (server, resolver) = start().await;
     server.fail("plain.example", Fault::Garbage);
-    let error = resolver
-        .lookup("plain.example", RecordKind::A)
-        .await
-        .expect_err("no answer");
+    let error = resolver.lookup("plain.example", RecordKind::A).await.expect_err("no answer");
     assert!(error.is_temporary(), "{error}");
 }
 
@@ -148,10 +114,7 @@ async fn nobody_listening_is_temporary() {
     let server = ZoneServer::start(ZONE).await;
     let resolver = resolver(&server);
     drop(server);
-    let error = resolver
-        .lookup("plain.example", RecordKind::A)
-        .await
-        .expect_err("no answer");
+    let error = resolver.lookup("plain.example", RecordKind::A).await.expect_err("no answer");
     assert!(error.is_temporary(), "{error}");
 }
 
@@ -166,65 +129,35 @@ async fn a_lookup_ends_within_its_deadline() {
         ..server.config()
     };
     let resolver = HickoryResolver::new(&patient).expect("a resolver");
-    assert_eq!(
-        resolver.lookup("plain.example", RecordKind::A).await,
-        Err(DnsError::Timeout)
-    );
+    assert_eq!(resolver.lookup("plain.example", RecordKind::A).await, Err(DnsError::Timeout));
 }
 
 #[tokio::test]
 async fn what_does_not_fit_comes_over_tcp() {
     let (server, resolver) = start().await;
-    let many: String = (0..250)
-        .map(|i| format!("big.example. A 192.0.2.{i}\n"))
-        .collect();
+    let many: String = (0..250).map(|i| format!("big.example. A 192.0.2.{i}\n")).collect();
     server.serve(&format!("{many}cut.example. A 192.0.2.9"));
-    assert_eq!(
-        texts(&resolver, "big.example", RecordKind::A)
-            .await
-            .map(|list| list.len()),
-        Ok(250)
-    );
+    assert_eq!(texts(&resolver, "big.example", RecordKind::A).await.map(|list| list.len()), Ok(250));
     server.fail("cut.example", Fault::Truncated);
-    assert_eq!(
-        texts(&resolver, "cut.example", RecordKind::A).await,
-        Ok(vec!["192.0.2.9".into()])
-    );
-    assert!(
-        server
-            .asked()
-            .iter()
-            .any(|asked| asked.name == "cut.example" && asked.tcp)
-    );
+    assert_eq!(texts(&resolver, "cut.example", RecordKind::A).await, Ok(vec!["192.0.2.9".into()]));
+    assert!(server.asked().iter().any(|asked| asked.name == "cut.example" && asked.tcp));
 }
 
 #[tokio::test]
 async fn answers_and_denials_are_kept_and_failures_are_not() {
     let (server, resolver) = start().await;
     for _ in 0..3 {
-        let answer = resolver
-            .lookup("plain.example", RecordKind::A)
-            .await
-            .expect("an address");
+        let answer = resolver.lookup("plain.example", RecordKind::A).await.expect("an address");
         assert!((1..=300).contains(&answer.ttl.as_secs()), "{:?}", answer.ttl);
-        assert_eq!(
-            resolver.lookup("missing.example", RecordKind::A).await,
-            Err(DnsError::NxDomain)
-        );
-        assert_eq!(
-            resolver.lookup("plain.example", RecordKind::Txt).await,
-            Err(DnsError::NoData)
-        );
+        assert_eq!(resolver.lookup("missing.example", RecordKind::A).await, Err(DnsError::NxDomain));
+        assert_eq!(resolver.lookup("plain.example", RecordKind::Txt).await, Err(DnsError::NoData));
     }
     assert_eq!(server.count("plain.example", RecordKind::A), 1);
     assert_eq!(server.count("missing.example", RecordKind::A), 1);
     assert_eq!(server.count("plain.example", RecordKind::Txt), 1);
 
     server.fail("second.example", Fault::ServFail);
-    assert_eq!(
-        resolver.lookup("second.example", RecordKind::A).await,
-        Err(DnsError::ServFail)
-    );
+    assert_eq!(resolver.lookup("second.example", RecordKind::A).await, Err(DnsError::ServFail));
     server.heal("second.example");
     assert!(resolver.lookup("second.example", RecordKind::A).await.is_ok());
 }
@@ -232,50 +165,26 @@ async fn answers_and_denials_are_kept_and_failures_are_not() {
 #[tokio::test]
 async fn no_search_list_completes_a_name() {
     let (server, resolver) = start().await;
-    assert_eq!(
-        resolver.lookup("first", RecordKind::A).await,
-        Err(DnsError::NxDomain)
-    );
-    assert!(
-        server.asked().iter().all(|asked| asked.name == "first"),
-        "{:?}",
-        server.asked()
-    );
+    assert_eq!(resolver.lookup("first", RecordKind::A).await, Err(DnsError::NxDomain));
+    assert!(server.asked().iter().all(|asked| asked.name == "first"), "{:?}", server.asked());
 }
 
 #[tokio::test]
 async fn mail_goes_to_the_exchangers_or_to_the_domain_or_nowhere() {
     let (server, resolver) = start().await;
-    let mx = |preference, host: &str| Exchanger {
-        preference,
-        host: host.into(),
-        implicit: false,
-    };
+    let mx = |preference, host: &str| Exchanger { preference, host: host.into(), implicit: false };
     let both = MailRoute::Exchangers(vec![mx(10, "first.example"), mx(20, "second.example")]);
     assert_eq!(mail_exchangers(&resolver, "example", 4).await, Ok(both));
-    assert_eq!(
-        mail_exchangers(&resolver, "null.example", 4).await,
-        Ok(MailRoute::NullMx)
-    );
-    let implicit = Exchanger {
-        preference: 0,
-        host: "plain.example".into(),
-        implicit: true,
-    };
+    assert_eq!(mail_exchangers(&resolver, "null.example", 4).await, Ok(MailRoute::NullMx));
+    let implicit = Exchanger { preference: 0, host: "plain.example".into(), implicit: true };
     assert_eq!(
         mail_exchangers(&resolver, "plain.example.", 4).await,
         Ok(MailRoute::Exchangers(vec![implicit]))
     );
-    assert_eq!(
-        mail_exchangers(&resolver, "missing.example", 4).await,
-        Err(DnsError::NxDomain)
-    );
+    assert_eq!(mail_exchangers(&resolver, "missing.example", 4).await, Err(DnsError::NxDomain));
     // A server in trouble must never be taken for a domain without MX records.
     server.fail_kind("second.example", RecordKind::Mx, Fault::ServFail);
-    assert_eq!(
-        mail_exchangers(&resolver, "second.example", 4).await,
-        Err(DnsError::ServFail)
-    );
+    assert_eq!(mail_exchangers(&resolver, "second.example", 4).await, Err(DnsError::ServFail));
 }
 
 #[tokio::test]
@@ -296,14 +205,8 @@ async fn addresses_take_turns_and_one_family_is_enough() {
     server.fail_kind("ns.example", RecordKind::A, Fault::NoData);
     assert_eq!(addresses(&resolver, "ns.example").await, Err(DnsError::ServFail));
     assert_eq!(addresses(&resolver, "example").await, Err(DnsError::NoData));
-    assert_eq!(
-        addresses(&resolver, "missing.example").await,
-        Err(DnsError::NxDomain)
-    );
-    assert_eq!(
-        addresses(&resolver, "::1").await,
-        Ok(vec!["::1".parse().expect("an address")])
-    );
+    assert_eq!(addresses(&resolver, "missing.example").await, Err(DnsError::NxDomain));
+    assert_eq!(addresses(&resolver, "::1").await, Ok(vec!["::1".parse().expect("an address")]));
 }
 
 #[tokio::test]
@@ -325,10 +228,7 @@ async fn only_names_that_lead_back_are_believed() {
 #[tokio::test]
 async fn many_questions_are_answered_in_their_order() {
     let (_server, resolver) = start().await;
-    let questions = [
-        ("missing.example", RecordKind::A),
-        ("plain.example", RecordKind::A),
-    ];
+    let questions = [("missing.example", RecordKind::A), ("plain.example", RecordKind::A)];
     let questions = questions.map(|(name, kind)| (name.to_owned(), kind));
     let answers = lookup_many(&resolver, &questions).await;
     let plain = Record::A("192.0.2.4".parse().expect("an address"));
@@ -337,10 +237,7 @@ async fn many_questions_are_answered_in_their_order() {
 
     let zones = ["list.example".to_owned(), "other.example".to_owned()];
     let lists = query_lists(&resolver, "192.0.2.1".parse().expect("an address"), &zones).await;
-    assert_eq!(
-        lists[0].as_ref().map(|answer| answer.records[0].to_string()),
-        Ok("127.0.0.2".into())
-    );
+    assert_eq!(lists[0].as_ref().map(|answer| answer.records[0].to_string()), Ok("127.0.0.2".into()));
     assert_eq!(lists[1], Err(DnsError::NxDomain));
 }
 
@@ -350,60 +247,36 @@ async fn a_second_server_helps_when_the_first_is_silent() {
     silent.fail("plain.example", Fault::Silent);
     let (server, _) = start().await;
     let servers = Servers::List(vec![silent.address(), server.address()]);
-    let config = Config {
-        servers,
-        timeout: Duration::from_secs(2),
-        ..silent.config()
-    };
+    let config = Config { servers, timeout: Duration::from_secs(2), ..silent.config() };
     let resolver = HickoryResolver::new(&config).expect("a resolver");
-    assert_eq!(
-        texts(&resolver, "plain.example", RecordKind::A).await,
-        Ok(vec!["192.0.2.4".into()])
-    );
+    assert_eq!(texts(&resolver, "plain.example", RecordKind::A).await, Ok(vec!["192.0.2.4".into()]));
 }
 
 #[tokio::test]
 async fn a_burst_of_questions_is_answered_and_equal_ones_are_asked_once() {
     let (server, resolver) = start().await;
-    let hosts: String = (0..300)
-        .map(|i| format!("h{i}.example. A 192.0.2.{}\n", i % 250))
-        .collect();
+    let hosts: String = (0..300).map(|i| format!("h{i}.example. A 192.0.2.{}\n", i % 250)).collect();
     server.serve(&hosts);
-    let distinct: Vec<_> = (0..300)
-        .map(|i| (format!("h{i}.example"), RecordKind::A))
-        .collect();
+    let distinct: Vec<_> = (0..300).map(|i| (format!("h{i}.example"), RecordKind::A)).collect();
     let answers = lookup_many(&resolver, &distinct).await;
     let failed: Vec<_> = answers.iter().filter(|answer| answer.is_err()).collect();
     assert!(failed.is_empty(), "{failed:?}");
 
     let equal = vec![("missing.example".to_owned(), RecordKind::A); 50];
     let answers = lookup_many(&resolver, &equal).await;
-    assert!(
-        answers.iter().all(|answer| *answer == Err(DnsError::NxDomain)),
-        "{answers:?}"
-    );
+    assert!(answers.iter().all(|answer| *answer == Err(DnsError::NxDomain)), "{answers:?}");
     assert_eq!(server.count("missing.example", RecordKind::A), 1);
 }
 
 #[tokio::test]
 async fn the_operator_may_shorten_what_is_kept() {
     let server = ZoneServer::start(ZONE).await;
-    let short = Config {
-        max_ttl: Duration::ZERO,
-        max_negative_ttl: Duration::ZERO,
-        ..server.config()
-    };
+    let short = Config { max_ttl: Duration::ZERO, max_negative_ttl: Duration::ZERO, ..server.config() };
     let resolver = HickoryResolver::new(&short).expect("a resolver");
     for _ in 0..2 {
-        let kept = resolver
-            .lookup("plain.example", RecordKind::A)
-            .await
-            .expect("an address");
+        let kept = resolver.lookup("plain.example", RecordKind::A).await.expect("an address");
         assert_eq!(kept.records.len(), 1);
-        assert_eq!(
-            resolver.lookup("missing.example", RecordKind::A).await,
-            Err(DnsError::NxDomain)
-        );
+        assert_eq!(resolver.lookup("missing.example", RecordKind::A).await, Err(DnsError::NxDomain));
     }
     assert_eq!(server.count("plain.example", RecordKind::A), 2);
     assert_eq!(server.count("missing.example", RecordKind::A), 2);

@@ -55,15 +55,10 @@ pub fn build(guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf, Fault> {
     cargo.arg("--manifest-path").arg(guest.folder.join("Cargo.toml"));
     cargo.arg("--target-dir").arg(&target);
     cargo.current_dir(&guest.folder).stdin(Stdio::null());
-    let output = cargo
-        .output()
-        .map_err(|cause| Fault::io(Path::new(cargo.get_program()), cause))?;
+    let output = cargo.output().map_err(|cause| Fault::io(Path::new(cargo.get_program()), cause))?;
     if !output.status.success() {
         let output = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(Fault::DoesNotBuild {
-            guest: guest.name.clone(),
-            output,
-        });
+        return Err(Fault::DoesNotBuild { guest: guest.name.clone(), output });
     }
     let file = format!("{}.wasm", guest.name.replace('-', "_"));
     publish(&target.join(WASM_TARGET).join("release").join(file), &guest.name)
@@ -102,10 +97,7 @@ fn publish(component: &Path, name: &str) -> Result<PathBuf, Fault> {
 
 impl Fault {
     pub(crate) fn io(path: &Path, cause: io::Error) -> Self {
-        Self::Io {
-            path: path.to_path_buf(),
-            cause,
-        }
+        Self::Io { path: path.to_path_buf(), cause }
     }
 }
 
@@ -122,11 +114,7 @@ impl fmt::Display for Fault {
                 write!(f, "no guest is called `{name}`; there are: {}", known.join(", "))
             }
             Self::Nameless(manifest) => {
-                write!(
-                    f,
-                    "{}: no `name = \"…\"` in its [package] table",
-                    manifest.display()
-                )
+                write!(f, "{}: no `name = \"…\"` in its [package] table", manifest.display())
             }
             Self::NoToolchain(missing) => missing.fmt(f),
             Self::DoesNotBuild { guest, output } => write!(f, "guest `{guest}` does not build:\n{output}"),

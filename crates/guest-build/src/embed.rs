@@ -15,10 +15,7 @@ use crate::{Fault, Guest, Toolchain, build, guests, sources};
 pub fn embed(names: &[&str]) -> Result<(), Fault> {
     let folder = PathBuf::from(std::env::var_os("OUT_DIR").ok_or(Fault::NoBuildScript)?);
     let toolchain = Toolchain::find()?;
-    let chosen = names
-        .iter()
-        .map(|name| guests::find(name))
-        .collect::<Result<Vec<_>, _>>()?;
+    let chosen = names.iter().map(|name| guests::find(name)).collect::<Result<Vec<_>, _>>()?;
     for guest in &chosen {
         watch(guest);
         let target = folder.join(format!("{}.wasm", guest.name));
@@ -51,15 +48,9 @@ mod tests {
 
     #[test]
     fn each_component_is_included_under_its_name() {
-        let guest = |name: &str| Guest {
-            name: name.to_owned(),
-            folder: PathBuf::new(),
-        };
+        let guest = |name: &str| Guest { name: name.to_owned(), folder: PathBuf::new() };
         let text = source(&[guest("a"), guest("b-c")], Path::new("out"));
         assert!(text.contains(r#"("a", include_bytes!("out/a.wasm")),"#), "{text}");
-        assert!(
-            text.contains(r#"("b-c", include_bytes!("out/b-c.wasm")),"#),
-            "{text}"
-        );
+        assert!(text.contains(r#"("b-c", include_bytes!("out/b-c.wasm")),"#), "{text}");
     }
 }

@@ -12,12 +12,8 @@ use crate::Fault;
 const ROOTS: [&str; 3] = ["plugins", "examples/plugins", "tests/guests"];
 
 /// What every guest is made of besides its own folder: a change here makes every component stale.
-const SHARED: [&str; 4] = [
-    "crates/plugin-sdk/src",
-    "crates/plugin-sdk/wit",
-    "crates/plugin-sdk/Cargo.toml",
-    "plugins/Cargo.toml",
-];
+const SHARED: [&str; 4] =
+    ["crates/plugin-sdk/src", "crates/plugin-sdk/wit", "crates/plugin-sdk/Cargo.toml", "plugins/Cargo.toml"];
 
 /// A plugin of this repository.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,10 +46,7 @@ pub(crate) fn find(name: &str) -> Result<Guest, Fault> {
     let mut all = guests()?;
     let Some(at) = all.iter().position(|guest| guest.name == name) else {
         let known = all.into_iter().map(|guest| guest.name).collect();
-        return Err(Fault::UnknownGuest {
-            name: name.to_owned(),
-            known,
-        });
+        return Err(Fault::UnknownGuest { name: name.to_owned(), known });
     };
     Ok(all.swap_remove(at))
 }
@@ -62,9 +55,7 @@ pub(crate) fn find(name: &str) -> Result<Guest, Fault> {
 #[must_use]
 pub fn sources(guest: &Guest) -> Vec<PathBuf> {
     let shared = SHARED.iter().map(|path| repository().join(path));
-    let own = ["src", "Cargo.toml", "config.schema.json"]
-        .into_iter()
-        .map(|path| guest.folder.join(path));
+    let own = ["src", "Cargo.toml", "config.schema.json"].into_iter().map(|path| guest.folder.join(path));
     own.chain(shared).filter(|path| path.exists()).collect()
 }
 
@@ -113,16 +104,11 @@ fn collect(root: &Path, found: &mut Vec<Guest>) -> Result<(), Fault> {
 /// The `name` of the `[package]` table. Our own manifests are plain enough to be read by the line, which spares the
 /// binary's build script a TOML parser.
 fn package_name(manifest: &str) -> Option<String> {
-    let package = manifest
-        .lines()
-        .skip_while(|line| line.trim() != "[package]")
-        .skip(1);
-    package
-        .take_while(|line| !line.starts_with('['))
-        .find_map(|line| {
-            let (key, value) = line.split_once('=')?;
-            (key.trim() == "name").then(|| value.trim().trim_matches('"').to_owned())
-        })
+    let package = manifest.lines().skip_while(|line| line.trim() != "[package]").skip(1);
+    package.take_while(|line| !line.starts_with('[')).find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "name").then(|| value.trim().trim_matches('"').to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -134,28 +120,19 @@ mod tests {
         let manifest =
             "[lib]\nname = \"wrong\"\n[package]\nversion = \"1\"\nname = \"right\"\n[dependencies]\n";
         assert_eq!(package_name(manifest).as_deref(), Some("right"));
-        assert_eq!(
-            package_name("[package]\nversion = \"1\"\n[bin]\nname = \"wrong\"\n"),
-            None
-        );
+        assert_eq!(package_name("[package]\nversion = \"1\"\n[bin]\nname = \"wrong\"\n"), None);
     }
 
     #[test]
     fn the_example_is_among_the_guests() {
         let example = find("example").unwrap();
         assert!(example.folder.ends_with("examples/plugins/rust"));
-        assert!(
-            sources(&example)
-                .iter()
-                .any(|path| path.ends_with("crates/plugin-sdk/src"))
-        );
+        assert!(sources(&example).iter().any(|path| path.ends_with("crates/plugin-sdk/src")));
     }
 
     #[test]
     fn an_unknown_guest_is_answered_with_those_there_are() {
-        let Err(Fault::UnknownGuest { known, .. }) = find("no-such-guest") else {
-            panic!("found")
-        };
+        let Err(Fault::UnknownGuest { known, .. }) = find("no-such-guest") else { panic!("found") };
         assert!(known.contains(&"example".to_owned()));
     }
 

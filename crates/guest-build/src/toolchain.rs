@@ -64,18 +64,16 @@ impl Toolchain {
             return Ok(Self::Active);
         }
         let found = Debian::find(Path::new("/"), &sysroots(sysroot), minor_version);
-        found
-            .map(Self::Debian)
-            .map_err(|lacks| Missing([vec![Lack::Target], lacks].concat()))
+        found.map(Self::Debian).map_err(|lacks| Missing([vec![Lack::Target], lacks].concat()))
     }
 
     /// A cargo command of this toolchain, rid of whatever an outer cargo has put into the environment for itself.
     #[must_use]
     pub fn cargo(&self) -> Command {
         match self {
-            Self::Active => clean(Command::new(
-                std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")),
-            )),
+            Self::Active => {
+                clean(Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"))))
+            }
             Self::Debian(debian) => debian.cargo(),
         }
     }
@@ -112,9 +110,7 @@ impl Debian {
             path.exists() && (!path.ends_with("bin/rustc") || version(&path) >= Some(MINIMUM_MINOR))
         };
         let missing = PACKAGES.iter().filter(|(path, _)| !there(path));
-        let mut lacks: Vec<_> = missing
-            .map(|&(path, package)| Lack::Package { path, package })
-            .collect();
+        let mut lacks: Vec<_> = missing.map(|&(path, package)| Lack::Package { path, package }).collect();
         let linkers = sysroots.iter().find_map(|sysroot| linkers_of(sysroot));
         if linkers.is_none() {
             lacks.push(Lack::Linkers);
@@ -143,10 +139,7 @@ impl Debian {
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "nothing on this machine builds {WASM_TARGET} components; what is lacking:"
-        )?;
+        writeln!(f, "nothing on this machine builds {WASM_TARGET} components; what is lacking:")?;
         for lack in &self.0 {
             writeln!(f, "  - {lack}")?;
         }
@@ -192,9 +185,7 @@ fn clean(mut command: Command) -> Command {
 fn has_target(sysroot: &Path) -> bool {
     let library = sysroot.join("lib/rustlib").join(WASM_TARGET).join("lib");
     std::fs::read_dir(&library).is_ok_and(|entries| {
-        entries
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-"))
+        entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-"))
     })
 }
 
@@ -217,12 +208,7 @@ fn sysroots(active: Option<PathBuf>) -> Vec<PathBuf> {
     let home = || std::env::home_dir().map(|home| home.join(".rustup"));
     let rustup = std::env::var_os("RUSTUP_HOME").map(PathBuf::from).or_else(home);
     let entries = rustup.and_then(|rustup| std::fs::read_dir(rustup.join("toolchains")).ok());
-    let mut others: Vec<_> = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
+    let mut others: Vec<_> = entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     others.sort();
     active.into_iter().chain(others).collect()
 }
@@ -272,20 +258,14 @@ mod tests {
         let root = scratch("debian");
         let recent = |_: &Path| Some(96);
         let lacks = Debian::find(&root, &[], recent).unwrap_err();
-        assert_eq!(
-            packages(&lacks),
-            ["rustc-web", "cargo-web", "rust-web-src", "wasi-libc"]
-        );
+        assert_eq!(packages(&lacks), ["rustc-web", "cargo-web", "rust-web-src", "wasi-libc"]);
         for (path, _) in PACKAGES {
             touch(&root, path.trim_start_matches('/'));
         }
         assert_eq!(Debian::find(&root, &[], recent), Err(vec![Lack::Linkers]));
         let sysroot = root.join("sysroot");
         touch(&sysroot, "lib/rustlib/host/bin/rust-lld");
-        assert!(
-            Debian::find(&root, std::slice::from_ref(&sysroot), recent).is_err(),
-            "one linker of two"
-        );
+        assert!(Debian::find(&root, std::slice::from_ref(&sysroot), recent).is_err(), "one linker of two");
         touch(&sysroot, "lib/rustlib/host/bin/wasm-component-ld");
         let debian = Debian::find(&root, std::slice::from_ref(&sysroot), recent).unwrap();
         assert_eq!(debian.linkers, sysroot.join("lib/rustlib/host/bin"));
@@ -296,10 +276,7 @@ mod tests {
     #[test]
     fn what_is_lacking_is_listed_with_the_remedy() {
         let text = Missing(vec![Lack::Target, Lack::Linkers]).to_string();
-        assert!(
-            text.contains("  - the target") && text.contains("  - rust-lld and"),
-            "{text}"
-        );
+        assert!(text.contains("  - the target") && text.contains("  - rust-lld and"), "{text}");
         assert!(text.ends_with("or says how to"), "{text}");
     }
 

@@ -17,9 +17,7 @@ fn interfaces() -> Result<(BTreeSet<String>, BTreeSet<String>), Box<dyn Error>> 
         WorldItem::Interface { id, .. } => {
             let interface = &resolve.interfaces[*id];
             let package = &resolve.packages[interface.package?].name;
-            (package.namespace == "pintle")
-                .then(|| interface.name.clone())
-                .flatten()
+            (package.namespace == "pintle").then(|| interface.name.clone()).flatten()
         }
         _ => None,
     };
@@ -48,8 +46,5 @@ fn a_component_exports_the_hooks_it_names_and_imports_the_services_it_calls() {
         "on-disconnect",
     ];
     assert_eq!(exports, set(&hooks));
-    assert_eq!(
-        imports,
-        set(&["types", "session", "transaction", "message", "delivery", "log"])
-    );
+    assert_eq!(imports, set(&["types", "session", "transaction", "message", "delivery", "log"]));
 }

@@ -102,20 +102,9 @@ impl Connection {
         } else {
             Stream::Plain(stream)
         };
-        let start = Start {
-            session_id: Some(stages.id().to_string()),
-            tls: implicit,
-        };
+        let start = Start { session_id: Some(stages.id().to_string()), tls: implicit };
         let session = Session::new(Arc::clone(&listener.smtp), start, Instant::now());
-        Ok(Self {
-            shared,
-            listener,
-            stream,
-            session,
-            stages,
-            phase,
-            timer: Timer::default(),
-        })
+        Ok(Self { shared, listener, stream, session, stages, phase, timer: Timer::default() })
     }
 
     async fn run(&mut self) -> io::Result<()> {
@@ -161,13 +150,7 @@ impl Connection {
     }
 
     async fn wait(&mut self) -> io::Result<Woken> {
-        let Self {
-            session,
-            stream,
-            phase,
-            timer,
-            ..
-        } = self;
+        let Self { session, stream, phase, timer, .. } = self;
         // A client that sends without a pause would otherwise keep the clock and the drain from ever being looked at:
         // its reads are always ready, and they come first since they nearly always are what there is.
         if phase.has_changed().unwrap_or(true) {
@@ -230,11 +213,7 @@ impl Connection {
 
 /// The phase now. A sender that is gone means that the gateway is going.
 fn latest(phase: &mut watch::Receiver<Phase>) -> Phase {
-    if phase.has_changed().is_ok() {
-        *phase.borrow_and_update()
-    } else {
-        Phase::Aborting
-    }
+    if phase.has_changed().is_ok() { *phase.borrow_and_update() } else { Phase::Aborting }
 }
 
 /// Waits for the host's answer; replies that are ready go out meanwhile if it takes more than a moment.
@@ -302,10 +281,7 @@ async fn handshake(
     stages: &mut Stages,
     phase: &mut watch::Receiver<Phase>,
 ) -> io::Result<Stream> {
-    let tls = shared
-        .tls
-        .as_ref()
-        .ok_or_else(|| io::Error::other("no certificate"))?;
+    let tls = shared.tls.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
     let accept = tokio::time::timeout(listener.handshake_timeout, tls.accept(stream));
     let accepted = tokio::select! {
         accepted = accept => accepted?,
@@ -364,10 +340,7 @@ mod tests {
         let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (ours, (theirs, _)) = (ours.unwrap(), theirs.unwrap());
         // The kernel makes room for a while, in its buffers on either side.
-        while tokio::time::timeout(Duration::from_millis(100), ours.writable())
-            .await
-            .is_ok()
-        {
+        while tokio::time::timeout(Duration::from_millis(100), ours.writable()).await.is_ok() {
             while ours.try_write(&[b'x'; 64 * 1024]).is_ok() {}
         }
         (ours, theirs)

@@ -96,11 +96,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bind {
-                listener,
-                address,
-                source,
-            } => {
+            Self::Bind { listener, address, source } => {
                 write!(f, "listener {listener} cannot listen on {address}: {source}")?;
                 match source.kind() {
                     io::ErrorKind::PermissionDenied => {
@@ -111,10 +107,7 @@ impl fmt::Display for StartError {
                 }
             }
             Self::NoCertificate { listener } => {
-                write!(
-                    f,
-                    "listener {listener} offers TLS, but no certificate is configured"
-                )
+                write!(f, "listener {listener} offers TLS, but no certificate is configured")
             }
         }
     }
@@ -128,12 +121,7 @@ impl Inbound {
     /// # Errors
     /// The first listener that cannot be started; none is left running then.
     pub fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
-        let Parts {
-            spool,
-            chain,
-            records,
-            tls,
-        } = parts;
+        let Parts { spool, chain, records, tls } = parts;
         let rules = ArcSwap::from_pointee(config.rules);
         let shared = Arc::new(Shared {
             hostname: config.hostname,
@@ -147,9 +135,7 @@ impl Inbound {
         let mut bound = Vec::new();
         for listener in config.listeners {
             if listener.tls != TlsMode::None && shared.tls.is_none() {
-                return Err(StartError::NoCertificate {
-                    listener: listener.name,
-                });
+                return Err(StartError::NoCertificate { listener: listener.name });
             }
             let listener = Arc::new(listener);
             // A listener's limits count over all its addresses.
@@ -160,12 +146,7 @@ impl Inbound {
             }
         }
         let (phase, watching) = watch::channel(Phase::Running);
-        let mut inbound = Self {
-            shared,
-            addresses: Vec::new(),
-            phase,
-            acceptors: Vec::new(),
-        };
+        let mut inbound = Self { shared, addresses: Vec::new(), phase, acceptors: Vec::new() };
         for (listener, permits, socket) in bound {
             inbound.accept_on(listener, permits, socket, watching.clone());
         }
@@ -213,12 +194,7 @@ impl Inbound {
             tracing::info!(listener = listener.name, %address, "listening");
             self.addresses.push((listener.name.clone(), address));
         }
-        let acceptor = Acceptor {
-            shared: Arc::clone(&self.shared),
-            listener,
-            permits,
-            phase,
-        };
+        let acceptor = Acceptor { shared: Arc::clone(&self.shared), listener, permits, phase };
         self.acceptors.push(tokio::spawn(acceptor.run(socket)));
     }
 }
@@ -260,11 +236,7 @@ impl Acceptor {
             () = overdue(&mut self.phase) => false,
         };
         if !finished {
-            tracing::warn!(
-                listener = self.listener.name,
-                sessions = sessions.len(),
-                "sessions cut off"
-            );
+            tracing::warn!(listener = self.listener.name, sessions = sessions.len(), "sessions cut off");
             sessions.shutdown().await;
         }
     }
@@ -320,9 +292,5 @@ fn bind(listener: &str, address: SocketAddr) -> Result<TcpListener, StartError> 
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
-    make().map_err(|source| StartError::Bind {
-        listener: listener.to_owned(),
-        address,
-        source,
-    })
+    make().map_err(|source| StartError::Bind { listener: listener.to_owned(), address, source })
 }

@@ -22,11 +22,7 @@ pub struct SessionLimits {
 
 impl Default for SessionLimits {
     fn default() -> Self {
-        Self {
-            total: 10_000,
-            per_address: 40,
-            per_trusted_address: 400,
-        }
+        Self { total: 10_000, per_address: 40, per_trusted_address: 400 }
     }
 }
 
@@ -67,21 +63,14 @@ impl Permits {
         if counts.total >= limits.total {
             return Err(Crowded::Total);
         }
-        let most = if trusted {
-            limits.per_trusted_address
-        } else {
-            limits.per_address
-        };
+        let most = if trusted { limits.per_trusted_address } else { limits.per_address };
         let count = counts.by_address.entry(key).or_insert(0);
         if *count >= most {
             return Err(Crowded::Address);
         }
         *count += 1;
         counts.total += 1;
-        Ok(Permit {
-            permits: self.clone(),
-            key,
-        })
+        Ok(Permit { permits: self.clone(), key })
     }
 
     /// Sessions that hold a permit now.
@@ -118,11 +107,7 @@ fn network_of(client: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    const LIMITS: SessionLimits = SessionLimits {
-        total: 3,
-        per_address: 1,
-        per_trusted_address: 2,
-    };
+    const LIMITS: SessionLimits = SessionLimits { total: 3, per_address: 1, per_trusted_address: 2 };
 
     #[test]
     fn permits_come_back_when_dropped() {
@@ -130,18 +115,10 @@ mod tests {
         let client = "2001:db8::1".parse().unwrap();
         let neighbour = "2001:db8::2".parse().unwrap();
         let first = permits.take(client, false, LIMITS).unwrap();
-        assert_eq!(
-            permits.take(neighbour, false, LIMITS).unwrap_err(),
-            Crowded::Address
-        );
+        assert_eq!(permits.take(neighbour, false, LIMITS).unwrap_err(), Crowded::Address);
         let second = permits.take(neighbour, true, LIMITS).unwrap();
         let _third = permits.take("192.0.2.1".parse().unwrap(), false, LIMITS).unwrap();
-        assert_eq!(
-            permits
-                .take("192.0.2.2".parse().unwrap(), false, LIMITS)
-                .unwrap_err(),
-            Crowded::Total
-        );
+        assert_eq!(permits.take("192.0.2.2".parse().unwrap(), false, LIMITS).unwrap_err(), Crowded::Total);
         drop((first, second));
         assert_eq!(permits.in_use(), 1);
         assert!(permits.take(client, false, LIMITS).is_ok());

@@ -35,13 +35,7 @@ pub(crate) fn reception(
     }));
     if let Some(quarantine) = held {
         let quarantine = Some(quarantine.to_owned());
-        sink.record(Record::Hold(Hold {
-            time,
-            id,
-            quarantine,
-            reason: None,
-            by: None,
-        }));
+        sink.record(Record::Hold(Hold { time, id, quarantine, reason: None, by: None }));
     }
 }
 
@@ -85,10 +79,7 @@ pub(crate) fn discard(
         id: transaction.id,
         stage: stage.name().to_owned(),
         sender: transaction.envelope.sender.clone(),
-        recipients: recipients
-            .iter()
-            .map(|recipient| recipient.address.clone())
-            .collect(),
+        recipients: recipients.iter().map(|recipient| recipient.address.clone()).collect(),
         by: by.map(str::to_owned),
     }));
 }
@@ -98,34 +89,15 @@ pub(crate) fn verdicts(sink: &dyn Sink, view: &View, hook: Hook, decision: &Deci
     if !sink.wanted() {
         return;
     }
-    let (session, id) = (
-        Some(view.session.id),
-        view.transaction.as_ref().map(|transaction| transaction.id),
-    );
+    let (session, id) = (Some(view.session.id), view.transaction.as_ref().map(|transaction| transaction.id));
     for step in &decision.steps {
         let (time, plugin, hook) = (ids::now(), step.judge.to_string(), hook.name().to_owned());
         let verdict = step.verdict.to_owned();
         sink.record(match &step.fault {
-            None => Record::PluginVerdict(PluginVerdict {
-                time,
-                plugin,
-                hook,
-                verdict,
-                session,
-                id,
-            }),
+            None => Record::PluginVerdict(PluginVerdict { time, plugin, hook, verdict, session, id }),
             Some(fault) => {
                 let (kind, text) = (fault.kind.name().to_owned(), fault.text.clone());
-                Record::PluginFault(PluginFault {
-                    time,
-                    plugin,
-                    hook,
-                    kind,
-                    text,
-                    verdict,
-                    session,
-                    id,
-                })
+                Record::PluginFault(PluginFault { time, plugin, hook, kind, text, verdict, session, id })
             }
         });
     }

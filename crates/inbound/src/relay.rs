@@ -59,10 +59,7 @@ pub fn check(session: &Session, recipient: &Recipient, domains: &Domains) -> Res
         return Err(Reply::new(
             550,
             EnhancedCode(5, 7, 1),
-            format!(
-                "Relaying denied: mail for {} needs authentication",
-                recipient.address.domain()
-            ),
+            format!("Relaying denied: mail for {} needs authentication", recipient.address.domain()),
         ));
     }
     if routes_onward(&recipient.address.local()) {
@@ -107,31 +104,16 @@ mod tests {
 
     fn passes(address: &str, session: &Session, relay: bool) -> bool {
         let address = Address::parse(address, Charset::Ascii).unwrap();
-        let recipient = Recipient {
-            id: 0,
-            address,
-            params: RcptParams::default(),
-            original: None,
-            relay,
-        };
-        check(
-            session,
-            &recipient,
-            &Domains::new(["example.org", ".sub.example.org"]),
-        )
-        .is_ok()
+        let recipient = Recipient { id: 0, address, params: RcptParams::default(), original: None, relay };
+        check(session, &recipient, &Domains::new(["example.org", ".sub.example.org"])).is_ok()
     }
 
     #[test]
     fn strangers_reach_our_domains_alone() {
         let stranger = session(None, false);
-        for ours in [
-            "a@example.org",
-            "a@EXAMPLE.org",
-            "a@x.sub.example.org",
-            "a@y.x.sub.example.org",
-            "postmaster",
-        ] {
+        for ours in
+            ["a@example.org", "a@EXAMPLE.org", "a@x.sub.example.org", "a@y.x.sub.example.org", "postmaster"]
+        {
             assert!(passes(ours, &stranger, false), "{ours}");
         }
         for other in [

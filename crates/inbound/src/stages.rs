@@ -61,13 +61,7 @@ impl Stages {
             notes: Notes::default(),
             facts: BTreeMap::new(),
         };
-        Self {
-            shared,
-            view: View::of(session),
-            intake: None,
-            fate: Fate::default(),
-            refusals: 0,
-        }
+        Self { shared, view: View::of(session), intake: None, fate: Fate::default(), refusals: 0 }
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -136,8 +130,7 @@ impl Stages {
 
     async fn connect(&mut self) -> Answer {
         let decision = self.judge(Call::Connect).await;
-        self.refused(Hook::Connect, &decision)
-            .unwrap_or(Answer::Accept(None))
+        self.refused(Hook::Connect, &decision).unwrap_or(Answer::Accept(None))
     }
 
     async fn hello(&mut self, hello: Hello) -> Answer {
@@ -148,9 +141,7 @@ impl Stages {
             return Answer::Accept(None);
         }
         let before = hello.offers.params();
-        Arc::make_mut(&mut self.view.session)
-            .extensions
-            .clone_from(&before);
+        Arc::make_mut(&mut self.view.session).extensions.clone_from(&before);
         let decision = self.judge(Call::Hello(hello.name)).await;
         let after = std::mem::take(&mut Arc::make_mut(&mut self.view.session).extensions);
         self.refused(Hook::Hello, &decision).unwrap_or_else(|| {
@@ -195,11 +186,7 @@ impl Stages {
         if let Err(trouble) = self.room() {
             return self.no(Hook::Mail, trouble.reply());
         }
-        let envelope = Envelope {
-            sender: sender.path,
-            params: sender.params,
-            recipients: Vec::new(),
-        };
+        let envelope = Envelope { sender: sender.path, params: sender.params, recipients: Vec::new() };
         self.view.transaction = Some(Arc::new(Transaction::new(ids::queue_id(), envelope)));
         let decision = self.judge(Call::Mail).await;
         if let Some(refusal) = self.refused(Hook::Mail, &decision) {
@@ -239,19 +226,13 @@ impl Stages {
     /// Law 7 for the recipient of this id, as the plugins have left it.
     fn may_pass(&self, id: u32, rules: &Rules) -> Option<Answer> {
         let recipient = self.view.transaction.as_deref()?.recipient(id)?;
-        relay::check(&self.view.session, recipient, &rules.domains)
-            .err()
-            .map(Answer::Refuse)
+        relay::check(&self.view.session, recipient, &rules.domains).err().map(Answer::Refuse)
     }
 
     async fn headers(&mut self, headers: Headers) -> Answer {
         let block = HeaderBlock::parse(headers.header);
         if receive::loops(&block, self.shared.rules.load().max_hops) {
-            let reply = Reply::new(
-                554,
-                EnhancedCode(5, 4, 6),
-                "Too many hops: this message seems to loop",
-            );
+            let reply = Reply::new(554, EnhancedCode(5, 4, 6), "Too many hops: this message seems to loop");
             return self.no(Hook::Headers, reply);
         }
         let mut message = Message::new(block, None);
@@ -301,11 +282,7 @@ impl Stages {
 
     /// The operator's thresholds act where no judge has decided otherwise.
     fn weigh_score(&self, decision: &mut Decision) {
-        let score = self
-            .view
-            .transaction
-            .as_ref()
-            .map_or(0.0, |transaction| transaction.score());
+        let score = self.view.transaction.as_ref().map_or(0.0, |transaction| transaction.score());
         let rules = self.shared.rules.load();
         if decision.verdict != Verdict::Next {
             return;
@@ -361,11 +338,7 @@ impl Stages {
     fn check_all(&self, transaction: &Transaction) -> Option<Reply> {
         let rules = self.shared.rules.load();
         let check = |recipient| relay::check(&self.view.session, recipient, &rules.domains);
-        transaction
-            .envelope
-            .recipients
-            .iter()
-            .find_map(|recipient| check(recipient).err())
+        transaction.envelope.recipients.iter().find_map(|recipient| check(recipient).err())
     }
 
     async fn judge(&mut self, call: Call) -> Decision {
@@ -403,9 +376,7 @@ impl Stages {
         };
         let transaction = Arc::make_mut(transaction);
         let everybody = std::mem::take(&mut transaction.envelope.recipients);
-        let (gone, left) = everybody
-            .into_iter()
-            .partition::<Vec<_>, _>(|r| id.is_none_or(|id| r.id == id));
+        let (gone, left) = everybody.into_iter().partition::<Vec<_>, _>(|r| id.is_none_or(|id| r.id == id));
         transaction.envelope.recipients = left;
         // A message whose recipients plugins have taken out one by one is dropped as well, and must not go without a word.
         if !gone.is_empty() || !std::mem::replace(&mut self.fate.told, true) {
@@ -509,13 +480,7 @@ fn refusal(verdict: &Verdict) -> Option<Answer> {
             Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
         }
         Verdict::Defer(reply) => {
-            let usual = || {
-                Reply::new(
-                    451,
-                    EnhancedCode(4, 7, 1),
-                    "Cannot be decided now; try again later",
-                )
-            };
+            let usual = || Reply::new(451, EnhancedCode(4, 7, 1), "Cannot be decided now; try again later");
             Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
         }
         Verdict::Close(reply) => {
@@ -527,28 +492,17 @@ fn refusal(verdict: &Verdict) -> Option<Answer> {
 }
 
 fn local_error() -> Reply {
-    Reply::new(
-        451,
-        EnhancedCode(4, 3, 0),
-        "Local error in processing; try again later",
-    )
+    Reply::new(451, EnhancedCode(4, 3, 0), "Local error in processing; try again later")
 }
 
 /// The offers as plugins have left them. A keyword that the machine cannot serve is left out, with a line in the log.
 fn edited(mut offers: Offers, before: &[Param], after: &[Param]) -> Offers {
-    for param in before
-        .iter()
-        .filter(|param| !after.iter().any(|kept| kept.name == param.name))
-    {
+    for param in before.iter().filter(|param| !after.iter().any(|kept| kept.name == param.name)) {
         offers.withhold(&param.name);
     }
     for param in after.iter().filter(|param| !before.contains(param)) {
         if let Err(error) = offers.offer(&param.name, param.value.as_deref()) {
-            tracing::warn!(
-                keyword = param.name,
-                ?error,
-                "a plugin offers what cannot be offered"
-            );
+            tracing::warn!(keyword = param.name, ?error, "a plugin offers what cannot be offered");
         }
     }
     offers

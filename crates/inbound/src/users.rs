@@ -46,12 +46,7 @@ impl Users {
             .authorization_id
             .as_deref()
             .is_none_or(|id| id.is_empty() || id == credentials.username);
-        let Some(secret) = self
-            .0
-            .get(&credentials.username)
-            .filter(|_| acts_for_itself)
-            .cloned()
-        else {
+        let Some(secret) = self.0.get(&credentials.username).filter(|_| acts_for_itself).cloned() else {
             return AuthVerdict::Denied(None);
         };
         let password = credentials.password.clone();
@@ -68,9 +63,7 @@ impl Secret {
         match self {
             Self::Plain(secret) => secret.as_bytes().ct_eq(password.as_bytes()).into(),
             Self::Argon2(hash) => PasswordHash::new(hash).is_ok_and(|hash| {
-                argon2::Argon2::default()
-                    .verify_password(password.as_bytes(), &hash)
-                    .is_ok()
+                argon2::Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
             }),
         }
     }
@@ -94,10 +87,7 @@ mod tests {
         // The hash is the one of "sesame" with the salt "saltsaltsalt" and the smallest costs.
         use argon2::password_hash::{PasswordHasher, SaltString};
         let salt = SaltString::encode_b64(b"saltsaltsalt").unwrap();
-        let hash = argon2::Argon2::default()
-            .hash_password(b"sesame", &salt)
-            .unwrap()
-            .to_string();
+        let hash = argon2::Argon2::default().hash_password(b"sesame", &salt).unwrap().to_string();
         let users = Users::new(HashMap::from([
             ("plain".to_owned(), Secret::Plain("open".to_owned())),
             ("hashed".to_owned(), Secret::Argon2(hash)),

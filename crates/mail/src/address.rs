@@ -76,10 +76,7 @@ impl Address {
     pub fn parse(text: &str, charset: Charset) -> Result<Self, AddressError> {
         // RFC 5321 section 4.5.1: <postmaster> without a domain must be taken, in any case.
         if text.eq_ignore_ascii_case("postmaster") {
-            return Ok(Self {
-                text: text.into(),
-                at: text.len(),
-            });
+            return Ok(Self { text: text.into(), at: text.len() });
         }
         if charset == Charset::Ascii && !text.is_ascii() {
             return Err(AddressError::NotAscii);
@@ -91,10 +88,7 @@ impl Address {
         if at > MAX_LOCAL || domain.len() > MAX_DOMAIN || text.len() + 2 > MAX_PATH {
             return Err(AddressError::TooLong);
         }
-        Ok(Self {
-            text: text.into(),
-            at,
-        })
+        Ok(Self { text: text.into(), at })
     }
 
     /// The text as received, without angle brackets.
@@ -224,11 +218,7 @@ impl ReversePath {
             return Ok(Self::Null);
         }
         let address = Address::parse(text, charset)?;
-        if address.is_bare_postmaster() {
-            Err(AddressError::Domain)
-        } else {
-            Ok(Self::Address(address))
-        }
+        if address.is_bare_postmaster() { Err(AddressError::Domain) } else { Ok(Self::Address(address)) }
     }
 }
 
@@ -303,15 +293,9 @@ pub fn check_domain(domain: &str) -> Result<(), AddressError> {
             && label.len() <= 63
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_') || is_utf8_text(c))
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_') || is_utf8_text(c))
     };
-    if domain.split('.').all(label) {
-        Ok(())
-    } else {
-        Err(AddressError::Domain)
-    }
+    if domain.split('.').all(label) { Ok(()) } else { Err(AddressError::Domain) }
 }
 
 /// The offset of the `>` that ends the path: one inside a quoted string is text.
@@ -341,21 +325,13 @@ fn without_source_route(path: &str) -> Result<&str, AddressError> {
 }
 
 fn local_end(text: &str) -> Result<usize, AddressError> {
-    if text.starts_with('"') {
-        quoted_end(text)
-    } else {
-        dot_string_end(text)
-    }
+    if text.starts_with('"') { quoted_end(text) } else { dot_string_end(text) }
 }
 
 fn dot_string_end(text: &str) -> Result<usize, AddressError> {
     let end = text.find('@').ok_or(AddressError::Domain)?;
     let atom = |atom: &str| !atom.is_empty() && atom.chars().all(is_atext);
-    if text[..end].split('.').all(atom) {
-        Ok(end)
-    } else {
-        Err(AddressError::Local)
-    }
+    if text[..end].split('.').all(atom) { Ok(end) } else { Err(AddressError::Local) }
 }
 
 fn quoted_end(text: &str) -> Result<usize, AddressError> {
@@ -421,14 +397,8 @@ mod tests {
 
     #[test]
     fn literals_are_read() {
-        assert_eq!(
-            ascii("a@[192.0.2.1]").unwrap().literal(),
-            Some("192.0.2.1".parse().unwrap())
-        );
-        assert_eq!(
-            ascii("a@[IPv6:2001:db8::1]").unwrap().literal(),
-            Some("2001:db8::1".parse().unwrap())
-        );
+        assert_eq!(ascii("a@[192.0.2.1]").unwrap().literal(), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(ascii("a@[IPv6:2001:db8::1]").unwrap().literal(), Some("2001:db8::1".parse().unwrap()));
         assert_eq!(ascii("a@[2001:db8::1]"), Err(AddressError::Literal));
         assert_eq!(ascii("a@[1.2.3]"), Err(AddressError::Literal));
     }
@@ -449,10 +419,7 @@ mod tests {
         ] {
             assert_eq!(ascii(text), Err(error), "{text}");
         }
-        assert_eq!(
-            ascii(&format!("{}@example.org", "a".repeat(65))),
-            Err(AddressError::TooLong)
-        );
+        assert_eq!(ascii(&format!("{}@example.org", "a".repeat(65))), Err(AddressError::TooLong));
     }
 
     #[test]
@@ -475,9 +442,6 @@ mod tests {
     #[test]
     fn the_null_path_is_its_own_thing() {
         assert_eq!(ReversePath::parse("", Charset::Ascii), Ok(ReversePath::Null));
-        assert_eq!(
-            ReversePath::parse("postmaster", Charset::Ascii),
-            Err(AddressError::Domain)
-        );
+        assert_eq!(ReversePath::parse("postmaster", Charset::Ascii), Err(AddressError::Domain));
     }
 }

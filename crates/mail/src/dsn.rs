@@ -170,17 +170,11 @@ impl Notification<'_> {
         self.write_returned(&mut body, &boundary);
         body.put_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
         let head = self.head(&boundary, body.is_ascii());
-        Written {
-            has_8bit: !(head.is_ascii() && body.is_ascii()),
-            head,
-            body: body.freeze(),
-        }
+        Written { has_8bit: !(head.is_ascii() && body.is_ascii()), head, body: body.freeze() }
     }
 
     fn action(&self) -> Action {
-        self.recipients
-            .first()
-            .map_or(Action::Failed, |status| status.action)
+        self.recipients.first().map_or(Action::Failed, |status| status.action)
     }
 
     /// RFC 2046 section 5.1.1: the boundary must not occur in any part.
@@ -227,43 +221,26 @@ impl Notification<'_> {
     }
 
     fn text_type(&self) -> &'static str {
-        if self.utf8 {
-            "text/plain; charset=utf-8"
-        } else {
-            "text/plain; charset=us-ascii"
-        }
+        if self.utf8 { "text/plain; charset=utf-8" } else { "text/plain; charset=us-ascii" }
     }
 
     fn status_type(&self) -> &'static str {
-        if self.utf8 {
-            "message/global-delivery-status"
-        } else {
-            "message/delivery-status"
-        }
+        if self.utf8 { "message/global-delivery-status" } else { "message/delivery-status" }
     }
 
     /// The text for people.
     fn text(&self) -> String {
         let action = self.action();
-        let mut text = format!(
-            "This is the mail gateway {}.\r\n\r\n{}\r\n",
-            self.reporting_mta,
-            action.opening()
-        );
+        let mut text =
+            format!("This is the mail gateway {}.\r\n\r\n{}\r\n", self.reporting_mta, action.opening());
         for status in self.recipients {
-            let _ = write!(
-                text,
-                "\r\n  <{}>\r\n",
-                self.shown(status.recipient.address.as_str())
-            );
+            let _ = write!(text, "\r\n  <{}>\r\n", self.shown(status.recipient.address.as_str()));
             for line in wrapped(&self.shown(&status.reason())) {
                 let _ = write!(text, "      {line}\r\n");
             }
         }
         let until = self.recipients.iter().find_map(|status| status.will_retry_until);
-        let until = until.map_or(String::new(), |until| {
-            format!("\r\nWe give up on {}.", until.rfc5322())
-        });
+        let until = until.map_or(String::new(), |until| format!("\r\nWe give up on {}.", until.rfc5322()));
         let _ = write!(
             text,
             "\r\n{}{until}\r\n\r\nThe message came to us on {}.\r\nIts queue id is {}; please name it when you ask for help.\r\n",
@@ -281,11 +258,7 @@ impl Notification<'_> {
             // RFC 3464 section 2.2.1: decoded from the xtext of ENVID.
             self.field(&mut text, "Original-Envelope-Id", &xtext::decode(envid));
         }
-        self.field(
-            &mut text,
-            "Reporting-MTA",
-            &format!("dns; {}", self.reporting_mta),
-        );
+        self.field(&mut text, "Reporting-MTA", &format!("dns; {}", self.reporting_mta));
         self.field(&mut text, "Arrival-Date", &self.arrival.rfc5322());
         for status in self.recipients {
             text.push_str("\r\n");
@@ -384,9 +357,7 @@ impl Status<'_> {
 
 /// RFC 5322 section 3.2.4: a display name that is no plain sequence of words stands in quotes.
 fn quoted(name: &str) -> String {
-    let plain = name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || " !#$%&'*+-/=?^_`{|}~".contains(c));
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || " !#$%&'*+-/=?^_`{|}~".contains(c));
     if plain {
         return name.to_owned();
     }
@@ -425,10 +396,7 @@ mod tests {
         Recipient {
             id: 0,
             address: address(text),
-            params: RcptParams {
-                orcpt: orcpt.map(str::to_owned),
-                ..RcptParams::default()
-            },
+            params: RcptParams { orcpt: orcpt.map(str::to_owned), ..RcptParams::default() },
             original: None,
             relay: false,
         }
@@ -448,10 +416,7 @@ mod tests {
     }
 
     fn write(recipients: &[Status<'_>], returned: Returned, utf8: bool) -> (String, String, Written) {
-        let (from, to) = (
-            address("postmaster@gate.example.org"),
-            address("anna@example.org"),
-        );
+        let (from, to) = (address("postmaster@gate.example.org"), address("anna@example.org"));
         let notification = Notification {
             id: QueueId::new(UnixTime::from_millis(0), 1),
             at: UnixTime::from_millis(1_795_317_029_000),
@@ -540,10 +505,7 @@ mod tests {
         let (head, body, written) = write(&[failed(&recipient, &reply)], whole, true);
         assert!(written.has_8bit && head.contains("Content-Transfer-Encoding: 8bit"));
         assert!(body.contains("Content-Type: message/global-delivery-status\r\n"));
-        assert!(
-            body.contains("Final-Recipient: utf-8; jürgen@bücher.example\r\n"),
-            "{body}"
-        );
+        assert!(body.contains("Final-Recipient: utf-8; jürgen@bücher.example\r\n"), "{body}");
         assert!(body.contains("Content-Type: message/global\r\n"));
     }
 }

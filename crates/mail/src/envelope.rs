@@ -103,17 +103,9 @@ pub struct Notify {
 
 impl Notify {
     /// `NOTIFY=NEVER`: no report of any kind.
-    pub const NEVER: Self = Self {
-        success: false,
-        failure: false,
-        delay: false,
-    };
+    pub const NEVER: Self = Self { success: false, failure: false, delay: false };
     /// What RFC 3461 section 4.1 leaves to us where the client says nothing: failures and delays.
-    pub const DEFAULT: Self = Self {
-        success: false,
-        failure: true,
-        delay: true,
-    };
+    pub const DEFAULT: Self = Self { success: false, failure: true, delay: true };
 }
 
 impl RcptParams {

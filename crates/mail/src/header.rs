@@ -120,12 +120,7 @@ impl HeaderBlock {
             match (field_name(line), fields.last_mut()) {
                 (Some(name), _) => fields.push(span_of(&bytes, start, end, name)),
                 (None, Some(above)) => above.end = end,
-                (None, None) => fields.push(Span {
-                    start,
-                    name_end: start,
-                    value: start,
-                    end,
-                }),
+                (None, None) => fields.push(Span { start, name_end: start, value: start, end }),
             }
             start = end;
         }
@@ -153,26 +148,17 @@ impl HeaderBlock {
     /// The field of this index.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Field<'_>> {
-        self.fields.get(index).map(|span| Field {
-            index,
-            bytes: &self.bytes,
-            span: *span,
-        })
+        self.fields.get(index).map(|span| Field { index, bytes: &self.bytes, span: *span })
     }
 
     /// All fields, from the top.
     pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
-        self.fields.iter().enumerate().map(|(index, span)| Field {
-            index,
-            bytes: &self.bytes,
-            span: *span,
-        })
+        self.fields.iter().enumerate().map(|(index, span)| Field { index, bytes: &self.bytes, span: *span })
     }
 
     /// The fields of this name, in any case.
     pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Field<'a>> {
-        self.iter()
-            .filter(move |field| field.name().eq_ignore_ascii_case(name.as_bytes()))
+        self.iter().filter(move |field| field.name().eq_ignore_ascii_case(name.as_bytes()))
     }
 
     /// A new block with the edits made, all of them or none.
@@ -198,9 +184,7 @@ impl HeaderBlock {
     fn check(&self, edit: &HeaderEdit) -> Result<(), HeaderError> {
         let exists = |index: usize| {
             self.get(index)
-                .map_or(Err(HeaderError::NoSuchField(index)), |field| {
-                    Ok(field.name_text().into_owned())
-                })
+                .map_or(Err(HeaderError::NoSuchField(index)), |field| Ok(field.name_text().into_owned()))
         };
         match edit {
             HeaderEdit::Add { at, name, value } => {
@@ -258,11 +242,7 @@ impl<'a> Field<'a> {
     #[must_use]
     pub fn value(&self) -> String {
         let raw = &self.bytes[self.span.value..self.span.end];
-        let unfolded: Vec<u8> = raw
-            .iter()
-            .copied()
-            .filter(|byte| !matches!(byte, b'\r' | b'\n'))
-            .collect();
+        let unfolded: Vec<u8> = raw.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
         String::from_utf8_lossy(unfolded.trim_ascii()).into_owned()
     }
 }
@@ -316,11 +296,7 @@ fn check_value(name: &str, value: &str) -> Result<(), HeaderError> {
     let breaks_line = value.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
     let too_long = value.split(' ').any(|word| word.len() + 1 > MAX_LINE)
         || name.len() + value.split(' ').next().map_or(0, str::len) + 2 > MAX_LINE;
-    if breaks_line || too_long {
-        Err(HeaderError::Value(name.to_owned()))
-    } else {
-        Ok(())
-    }
+    if breaks_line || too_long { Err(HeaderError::Value(name.to_owned())) } else { Ok(()) }
 }
 
 fn field_name(line: &[u8]) -> Option<&[u8]> {
@@ -333,12 +309,7 @@ fn field_name(line: &[u8]) -> Option<&[u8]> {
 fn span_of(bytes: &[u8], start: usize, end: usize, name: &[u8]) -> Span {
     let name_end = start + name.len();
     debug_assert!(bytes[name_end] == b':', "a field's name ends at its colon");
-    Span {
-        start,
-        name_end,
-        value: name_end + 1,
-        end,
-    }
+    Span { start, name_end, value: name_end + 1, end }
 }
 
 fn write_added(out: &mut BytesMut, edits: &[HeaderEdit], here: impl Fn(Position) -> bool) {
@@ -376,20 +347,10 @@ mod tests {
     #[test]
     fn fields_are_found_and_unfolded() {
         let block = block();
-        let fields: Vec<_> = block
-            .iter()
-            .map(|f| (f.name_text().into_owned(), f.value()))
-            .collect();
-        let expected = [
-            ("Received", "from a\tby b"),
-            ("Subject", "hello  world"),
-            ("X-Odd", "1"),
-            ("subject", "again"),
-        ];
-        assert_eq!(
-            fields,
-            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
-        );
+        let fields: Vec<_> = block.iter().map(|f| (f.name_text().into_owned(), f.value())).collect();
+        let expected =
+            [("Received", "from a\tby b"), ("Subject", "hello  world"), ("X-Odd", "1"), ("subject", "again")];
+        assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(block.named("SUBJECT").count(), 2);
         assert_eq!(block.get(1).unwrap().raw(), b"Subject:  hello\r\n  world \r\n");
     }
@@ -397,25 +358,10 @@ mod tests {
     #[test]
     fn untouched_bytes_stay() {
         let edits = [
-            HeaderEdit::Add {
-                at: Position::Top,
-                name: "X-A".into(),
-                value: "1".into(),
-            },
-            HeaderEdit::Add {
-                at: Position::Before(2),
-                name: "X-B".into(),
-                value: "2".into(),
-            },
-            HeaderEdit::Add {
-                at: Position::Bottom,
-                name: "X-C".into(),
-                value: "3".into(),
-            },
-            HeaderEdit::Replace {
-                index: 3,
-                value: "new".into(),
-            },
+            HeaderEdit::Add { at: Position::Top, name: "X-A".into(), value: "1".into() },
+            HeaderEdit::Add { at: Position::Before(2), name: "X-B".into(), value: "2".into() },
+            HeaderEdit::Add { at: Position::Bottom, name: "X-C".into(), value: "3".into() },
+            HeaderEdit::Replace { index: 3, value: "new".into() },
             HeaderEdit::Remove(0),
         ];
         let edited = block().edited(&edits).unwrap();
@@ -427,9 +373,7 @@ mod tests {
 
     #[test]
     fn all_fields_of_a_name_go() {
-        let edited = block()
-            .edited(&[HeaderEdit::RemoveAll("SUBJECT".into())])
-            .unwrap();
+        let edited = block().edited(&[HeaderEdit::RemoveAll("SUBJECT".into())]).unwrap();
         assert_eq!(text(&edited), "Received: from a\r\n\tby b\r\nX-Odd : 1\r\n");
     }
 
@@ -439,18 +383,11 @@ mod tests {
         for (bad, error) in [
             (HeaderEdit::Remove(9), HeaderError::NoSuchField(9)),
             (
-                HeaderEdit::Add {
-                    at: Position::Top,
-                    name: "X Y".into(),
-                    value: String::new(),
-                },
+                HeaderEdit::Add { at: Position::Top, name: "X Y".into(), value: String::new() },
                 HeaderError::Name("X Y".into()),
             ),
             (
-                HeaderEdit::Replace {
-                    index: 2,
-                    value: "a\r\nBcc: b".into(),
-                },
+                HeaderEdit::Replace { index: 2, value: "a\r\nBcc: b".into() },
                 HeaderError::Value("X-Odd".into()),
             ),
         ] {
@@ -461,11 +398,7 @@ mod tests {
     #[test]
     fn long_values_are_folded_and_survive() {
         let value = "word ".repeat(40) + "end";
-        let edit = HeaderEdit::Add {
-            at: Position::Bottom,
-            name: "X-Long".into(),
-            value: value.clone(),
-        };
+        let edit = HeaderEdit::Add { at: Position::Bottom, name: "X-Long".into(), value: value.clone() };
         let edited = HeaderBlock::default().edited(&[edit]).unwrap();
         assert!(text(&edited).lines().all(|line| line.len() <= FOLD_AT));
         assert_eq!(edited.get(0).unwrap().value(), value);
@@ -474,11 +407,7 @@ mod tests {
     #[test]
     fn a_last_line_without_its_end_gets_one_before_an_addition() {
         let block = HeaderBlock::parse(Bytes::from_static(b"A: 1"));
-        let edit = HeaderEdit::Add {
-            at: Position::Bottom,
-            name: "B".into(),
-            value: "2".into(),
-        };
+        let edit = HeaderEdit::Add { at: Position::Bottom, name: "B".into(), value: "2".into() };
         assert_eq!(text(&block.edited(&[edit]).unwrap()), "A: 1\r\nB: 2\r\n");
     }
 }

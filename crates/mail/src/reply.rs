@@ -42,21 +42,13 @@ impl Reply {
     /// A reply with an enhanced status code.
     #[must_use]
     pub fn new(code: u16, enhanced: EnhancedCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            enhanced: Some(enhanced),
-            text: text.into(),
-        }
+        Self { code, enhanced: Some(enhanced), text: text.into() }
     }
 
     /// A reply without one: the greeting, the replies to EHLO and HELO, 354 and 334 (RFC 2034 section 4).
     #[must_use]
     pub fn plain(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            enhanced: None,
-            text: text.into(),
-        }
+        Self { code, enhanced: None, text: text.into() }
     }
 
     /// What the code's first digit says.
@@ -108,10 +100,7 @@ impl Reply {
 
 /// Whether a text can go onto the wire as one line, just as it is.
 fn is_wire_line(text: &str) -> bool {
-    text.len() <= MAX_TEXT
-        && text
-            .bytes()
-            .all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
+    text.len() <= MAX_TEXT && text.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
 }
 
 fn put_number(out: &mut BytesMut, number: u16) {
@@ -140,19 +129,13 @@ impl fmt::Display for Reply {
 fn wire_lines(text: &str) -> Vec<String> {
     // RFC 5321 section 4.2: the text of a reply is printable US-ASCII, HT and SP.
     let safe = |c: char| {
-        if c == '\t' || (' '..='~').contains(&c) {
-            c
-        } else {
-            '?'
-        }
+        if c == '\t' || (' '..='~').contains(&c) { c } else { '?' }
     };
     let text: Vec<char> = text.trim_end_matches('\r').chars().map(safe).collect();
     if text.is_empty() {
         return vec![String::new()];
     }
-    text.chunks(MAX_TEXT)
-        .map(|chunk| chunk.iter().collect())
-        .collect()
+    text.chunks(MAX_TEXT).map(|chunk| chunk.iter().collect()).collect()
 }
 
 /// An enhanced status code (RFC 3463): class, subject, detail.
@@ -182,17 +165,10 @@ impl FromStr for EnhancedCode {
 
     fn from_str(text: &str) -> Result<Self, EnhancedCodeError> {
         let mut parts = text.split('.').map(number);
-        match (
-            parts.next().flatten(),
-            parts.next().flatten(),
-            parts.next().flatten(),
-            parts.next(),
-        ) {
-            (Some(class @ (2 | 4 | 5)), Some(subject), Some(detail), None) => Ok(Self(
-                u8::try_from(class).map_err(|_| EnhancedCodeError)?,
-                subject,
-                detail,
-            )),
+        match (parts.next().flatten(), parts.next().flatten(), parts.next().flatten(), parts.next()) {
+            (Some(class @ (2 | 4 | 5)), Some(subject), Some(detail), None) => {
+                Ok(Self(u8::try_from(class).map_err(|_| EnhancedCodeError)?, subject, detail))
+            }
             _ => Err(EnhancedCodeError),
         }
     }
@@ -211,9 +187,7 @@ impl Serialize for EnhancedCode {
 
 impl<'de> Deserialize<'de> for EnhancedCode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -248,10 +222,7 @@ mod tests {
         for code in [0, 7, 10, 99, 100, 250, 999, 65_535] {
             assert_eq!(wire(&Reply::plain(code, "x")), format!("{code} x\r\n"));
         }
-        assert_eq!(
-            wire(&Reply::new(250, EnhancedCode(2, 10, 0), "x")),
-            "250 2.10.0 x\r\n"
-        );
+        assert_eq!(wire(&Reply::new(250, EnhancedCode(2, 10, 0), "x")), "250 2.10.0 x\r\n");
     }
 
     #[test]

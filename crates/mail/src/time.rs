@@ -32,10 +32,7 @@ impl UnixTime {
     /// This time and `duration` more, as far as the type goes.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// The date and time of RFC 5322 section 3.3, in UTC: `Sun, 22 Nov 2026 03:10:28 +0000`.
@@ -65,9 +62,7 @@ impl UnixTime {
 
 impl From<SystemTime> for UnixTime {
     fn from(time: SystemTime) -> Self {
-        let millis = time
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis());
+        let millis = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         Self(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 }

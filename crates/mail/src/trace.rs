@@ -37,16 +37,9 @@ impl Received<'_> {
             IpAddr::V4(ip) => format!("[{ip}]"),
             IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
         };
-        let name = self
-            .client_name
-            .map(|name| format!("{} ", harmless(name)))
-            .unwrap_or_default();
-        let mut value = format!(
-            "from {} ({name}{client}) by {} with {}",
-            harmless(self.hello),
-            self.by,
-            self.with
-        );
+        let name = self.client_name.map(|name| format!("{} ", harmless(name))).unwrap_or_default();
+        let mut value =
+            format!("from {} ({name}{client}) by {} with {}", harmless(self.hello), self.by, self.with);
         if let Some((version, cipher)) = self.tls {
             let _ = write!(value, " ({} {})", harmless(version), harmless(cipher));
         }
@@ -72,11 +65,7 @@ fn harmless(text: &str) -> String {
         // Nothing beyond US-ASCII either: a client's hello must not turn its message into one that needs SMTPUTF8.
         _ => '?',
     };
-    if text.is_empty() {
-        "unknown".to_owned()
-    } else {
-        text.chars().map(safe).take(255).collect()
-    }
+    if text.is_empty() { "unknown".to_owned() } else { text.chars().map(safe).take(255).collect() }
 }
 
 /// An address was parsed before, so only a quoted local part's spaces could fold badly; they stay as they are.

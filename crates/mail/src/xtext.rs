@@ -7,10 +7,7 @@ pub fn decode(xtext: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let coded = bytes
-            .get(at + 1..at + 3)
-            .filter(|_| bytes[at] == b'+')
-            .and_then(octet);
+        let coded = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'+').and_then(octet);
         out.push(coded.unwrap_or(bytes[at]));
         at += if coded.is_some() { 3 } else { 1 };
     }

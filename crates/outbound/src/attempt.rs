@@ -43,11 +43,7 @@ fn unreadable(attempt: &Attempt, error: &SpoolError) -> Finished {
         tracing::error!(queue_id = %attempt.message, %error, "a message cannot be delivered");
     }
     let report = Report {
-        remaining: if gone {
-            Box::default()
-        } else {
-            attempt.recipients.clone()
-        },
+        remaining: if gone { Box::default() } else { attempt.recipients.clone() },
         hop: HopSign::Silent,
         again: Again::BackOff,
     };
@@ -123,18 +119,11 @@ impl Heard {
     }
 
     fn trouble(plan: &Plan, trouble: Trouble) -> Self {
-        let outcome = if trouble.final_ {
-            Outcome::Failed(trouble.reply)
-        } else {
-            Outcome::Deferred(trouble.reply)
-        };
+        let outcome =
+            if trouble.final_ { Outcome::Failed(trouble.reply) } else { Outcome::Deferred(trouble.reply) };
         Self {
             peer: *trouble.peer,
-            hop: if trouble.hop {
-                HopSign::Trouble
-            } else {
-                HopSign::Silent
-            },
+            hop: if trouble.hop { HopSign::Trouble } else { HopSign::Silent },
             ..Self::all(plan, &outcome, trouble.speaker)
         }
     }
@@ -167,10 +156,7 @@ impl Trying<'_> {
             Ruling::Fail(reply) => Outcome::Failed(reply),
             Ruling::Defer(reply) => Outcome::Deferred(reply),
         };
-        let heard = Heard {
-            by,
-            ..Heard::all(&plan, &outcome, Speaker::Us)
-        };
+        let heard = Heard { by, ..Heard::all(&plan, &outcome, Speaker::Us) };
         self.settle(&plan, heard).await
     }
 
@@ -207,11 +193,7 @@ impl Trying<'_> {
         let report = Report {
             remaining: remaining.into(),
             hop: heard.hop,
-            again: if heard.overflow {
-                Again::AtOnce
-            } else {
-                Again::After(wait)
-            },
+            again: if heard.overflow { Again::AtOnce } else { Again::After(wait) },
         };
         let trial = self.trial(plan, heard.peer, heard.by, "deliver");
         let mut finished = self.durably(&trial, &fates, report).await;
@@ -222,17 +204,9 @@ impl Trying<'_> {
     /// Drops the copies of this attempt's recipients.
     async fn discard(&self, plan: &Plan, stage: &'static str, by: Option<String>) -> Finished {
         let mut fates = self.dropped(plan);
-        fates.extend(
-            plan.envelope
-                .recipients
-                .iter()
-                .map(|recipient| discarded(recipient.id)),
-        );
+        fates.extend(plan.envelope.recipients.iter().map(|recipient| discarded(recipient.id)));
         let trial = self.trial(plan, Peer::default(), by, stage);
-        let report = Report {
-            hop: HopSign::Silent,
-            ..Report::settled()
-        };
+        let report = Report { hop: HopSign::Silent, ..Report::settled() };
         self.durably(&trial, &fates, report).await
     }
 
@@ -279,16 +253,9 @@ impl Trying<'_> {
     /// Pending recipients of this attempt whom a plugin took out of it: their copies are dropped, since nobody would ever
     /// come back for them.
     fn dropped(&self, plan: &Plan) -> Vec<Fate> {
-        let kept = |id: u32| {
-            plan.envelope
-                .recipients
-                .iter()
-                .any(|recipient| recipient.id == id)
-        };
+        let kept = |id: u32| plan.envelope.recipients.iter().any(|recipient| recipient.id == id);
         let ids = self.attempt.recipients.iter().copied();
-        ids.filter(|id| settle::pending(self.stored, *id).is_some() && !kept(*id))
-            .map(discarded)
-            .collect()
+        ids.filter(|id| settle::pending(self.stored, *id).is_some() && !kept(*id)).map(discarded).collect()
     }
 
     fn finished(&self, report: Report) -> Finished {
@@ -297,20 +264,11 @@ impl Trying<'_> {
 }
 
 fn discarded(recipient: u32) -> Fate {
-    Fate {
-        recipient,
-        end: End::Discarded,
-        reply: None,
-        speaker: Speaker::Us,
-    }
+    Fate { recipient, end: End::Discarded, reply: None, speaker: Speaker::Us }
 }
 
 fn fate_of(heard: &RecipientOutcome, plan: &Plan, success: Success, next: pintle_mail::UnixTime) -> Fate {
-    let telling = if plan.no_bounce.contains(&heard.id) {
-        Telling::Suppressed
-    } else {
-        Telling::Due
-    };
+    let telling = if plan.no_bounce.contains(&heard.id) { Telling::Suppressed } else { Telling::Due };
     Fate {
         recipient: heard.id,
         end: match &heard.outcome {

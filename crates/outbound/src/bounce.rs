@@ -39,12 +39,7 @@ pub(crate) async fn children(shared: &Shared, stored: &Stored, trial: &Trial, fa
     for kind in [ReportKind::Failure, ReportKind::Success] {
         let told: Vec<Told<'_>> = fates.iter().filter_map(|fate| told(stored, fate, kind)).collect();
         if !told.is_empty() {
-            let letter = Letter {
-                shared,
-                stored,
-                trial,
-                sender,
-            };
+            let letter = Letter { shared, stored, trial, sender };
             children.push(letter.child(kind, &told).await);
         }
     }
@@ -74,12 +69,7 @@ fn told<'a>(stored: &'a Stored, fate: &'a Fate, kind: ReportKind) -> Option<Told
         (ReportKind::Success, End::Delivered(Success::Relayed)) if notify.success => (Action::Relayed, None),
         _ => return None,
     };
-    Some(Told {
-        recipient,
-        action,
-        fate,
-        cause,
-    })
+    Some(Told { recipient, action, fate, cause })
 }
 
 /// What a next hop said stands in a field of its own; what we found ourselves has no other place than this sentence.
@@ -105,12 +95,7 @@ impl Letter<'_> {
     async fn child(&self, kind: ReportKind, told: &[Told<'_>]) -> Child {
         let now = self.shared.clock.now();
         let statuses: Vec<dsn::Status<'_>> = told.iter().map(|told| self.status(told, now)).collect();
-        self.write(
-            kind,
-            &statuses,
-            told.iter().map(|told| told.recipient.id).collect(),
-        )
-        .await
+        self.write(kind, &statuses, told.iter().map(|told| told.recipient.id).collect()).await
     }
 
     async fn write(&self, kind: ReportKind, statuses: &[dsn::Status<'_>], about: Vec<u32>) -> Child {
@@ -139,12 +124,7 @@ impl Letter<'_> {
         // RFC 8689 section 5: a report on such a message names people and subject, and is protected like it.
         entry.envelope.params.require_tls = self.stored.entry.envelope.params.require_tls;
         Child {
-            message: NewMessage {
-                id,
-                head: written.head,
-                content: Content::from(written.body),
-                entry,
-            },
+            message: NewMessage { id, head: written.head, content: Content::from(written.body), entry },
             kind,
             to: self.sender.clone(),
             about,
@@ -157,9 +137,7 @@ impl Letter<'_> {
         dsn::Status {
             recipient: told.recipient,
             action: told.action,
-            status: reply
-                .and_then(|reply| reply.enhanced)
-                .or_else(|| default_status(told.fate.end)),
+            status: reply.and_then(|reply| reply.enhanced).or_else(|| default_status(told.fate.end)),
             remote_mta: self.trial.peer.host.as_deref().filter(|_| theirs),
             diagnostic: reply.filter(|_| theirs),
             cause: told
@@ -232,10 +210,7 @@ fn cut(head: &Bytes, limit: u64) -> Bytes {
     if head.len() <= most {
         return head;
     }
-    let end = head[..most]
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at + 1);
+    let end = head[..most].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     head.slice(..end)
 }
 
@@ -258,27 +233,13 @@ fn entry_of(parent: QueueId, to: &Address, at: UnixTime, written: &dsn::Written,
         notify: Some(Notify::NEVER),
         ..RcptParams::default()
     };
-    let recipient = Recipient {
-        id: 0,
-        address: to.clone(),
-        params,
-        original: None,
-        relay: true,
-    };
-    let body = if written.has_8bit {
-        BodyType::EightBitMime
-    } else {
-        BodyType::SevenBit
-    };
+    let recipient = Recipient { id: 0, address: to.clone(), params, original: None, relay: true };
+    let body = if written.has_8bit { BodyType::EightBitMime } else { BodyType::SevenBit };
     let needs_smtputf8 = utf8 && !(written.head.is_ascii() && to.is_ascii());
     Entry {
         envelope: Envelope {
             sender: ReversePath::Null,
-            params: MailParams {
-                body,
-                smtputf8: needs_smtputf8,
-                ..MailParams::default()
-            },
+            params: MailParams { body, smtputf8: needs_smtputf8, ..MailParams::default() },
             recipients: vec![recipient],
         },
         received: at,
@@ -307,10 +268,7 @@ pub(crate) async fn expire(shared: Arc<Shared>, aged: Aged) -> Option<Finished> 
         Some(Hold::Operator(_)) | None => Telling::Due,
     };
     let trial = Trial::none(aged.next_hop.clone());
-    let fates = aged
-        .recipients
-        .iter()
-        .filter_map(|id| expired(&stored, *id, telling));
+    let fates = aged.recipients.iter().filter_map(|id| expired(&stored, *id, telling));
     let fates: Vec<Fate> = fates.collect();
     match settle::durably(&shared, &stored, &trial, &fates).await {
         Ok(()) | Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => finished(Report::settled()),
@@ -324,11 +282,7 @@ fn expired(stored: &Stored, recipient: u32, telling: Telling) -> Option<Fate> {
         recipient,
         end: End::Expired(telling),
         reply: pending.last.clone(),
-        speaker: if pending.unheard {
-            Speaker::Us
-        } else {
-            Speaker::NextHop
-        },
+        speaker: if pending.unheard { Speaker::Us } else { Speaker::NextHop },
     })
 }
 
@@ -343,19 +297,11 @@ pub(crate) async fn warn(shared: Arc<Shared>, aged: Aged) -> Option<Finished> {
             return None;
         }
     };
-    let late: Vec<&Recipient> = aged
-        .recipients
-        .iter()
-        .filter_map(|id| late(&stored, *id))
-        .collect();
+    let late: Vec<&Recipient> = aged.recipients.iter().filter_map(|id| late(&stored, *id)).collect();
     let children = warning(&shared, &stored, &aged, &late).await;
     let settlement = Settlement {
         id: stored.id,
-        changes: aged
-            .recipients
-            .iter()
-            .filter_map(|id| warned(&stored, *id))
-            .collect(),
+        changes: aged.recipients.iter().filter_map(|id| warned(&stored, *id)).collect(),
         children: Vec::new(),
     };
     settle::warned(&shared, &stored, settlement, &children).await;
@@ -373,10 +319,7 @@ fn late(stored: &Stored, id: u32) -> Option<&Recipient> {
 fn warned(stored: &Stored, recipient: u32) -> Option<Change> {
     let mut pending = settle::pending(stored, recipient)?.clone();
     pending.warned = true;
-    Some(Change {
-        recipient,
-        status: Status::Pending(pending),
-    })
+    Some(Change { recipient, status: Status::Pending(pending) })
 }
 
 async fn warning(shared: &Shared, stored: &Stored, aged: &Aged, late: &[&Recipient]) -> Vec<Child> {
@@ -388,16 +331,9 @@ async fn warning(shared: &Shared, stored: &Stored, aged: &Aged, late: &[&Recipie
     }
     let trial = Trial::none(aged.next_hop.clone());
     let until = aged.accepted.plus(shared.config.load().retry.max_age);
-    let statuses: Vec<dsn::Status<'_>> = late
-        .iter()
-        .map(|recipient| delayed(stored, recipient, until))
-        .collect();
-    let letter = Letter {
-        shared,
-        stored,
-        trial: &trial,
-        sender,
-    };
+    let statuses: Vec<dsn::Status<'_>> =
+        late.iter().map(|recipient| delayed(stored, recipient, until)).collect();
+    let letter = Letter { shared, stored, trial: &trial, sender };
     let about = late.iter().map(|recipient| recipient.id).collect();
     vec![letter.write(ReportKind::Delay, &statuses, about).await]
 }

@@ -79,10 +79,7 @@ impl Config {
             NextHop::Relay(name) | NextHop::Lmtp(name) => self.relays.get(name),
             NextHop::Mx(_) | NextHop::Discard => None,
         };
-        relay
-            .and_then(|relay| relay.sessions)
-            .unwrap_or(self.sessions.per_hop)
-            .max(1)
+        relay.and_then(|relay| relay.sessions).unwrap_or(self.sessions.per_hop).max(1)
     }
 }
 
@@ -131,11 +128,7 @@ pub struct Mx {
 
 impl Default for Mx {
     fn default() -> Self {
-        Self {
-            tls: TlsPolicy::Opportunistic,
-            port: 25,
-            addresses: 5,
-        }
+        Self { tls: TlsPolicy::Opportunistic, port: 25, addresses: 5 }
     }
 }
 
@@ -191,10 +184,6 @@ pub struct Reports {
 
 impl Default for Reports {
     fn default() -> Self {
-        Self {
-            from: None,
-            from_name: "Mail Delivery System".to_owned(),
-            return_limit: 64 * 1024,
-        }
+        Self { from: None, from_name: "Mail Delivery System".to_owned(), return_limit: 64 * 1024 }
     }
 }

@@ -31,13 +31,7 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     fn ours(final_: bool, reply: Reply) -> Self {
-        Self {
-            final_,
-            reply,
-            speaker: Speaker::Us,
-            peer: Box::default(),
-            hop: !final_,
-        }
+        Self { final_, reply, speaker: Speaker::Us, peer: Box::default(), hop: !final_ }
     }
 
     /// The recipients fail.
@@ -52,11 +46,7 @@ impl Trouble {
 
     /// The session is over.
     pub(crate) fn closed(why: &Closed, peer: Peer) -> Self {
-        Self {
-            speaker: why.speaker(),
-            peer: Box::new(peer),
-            ..Self::defer(why.reply())
-        }
+        Self { speaker: why.speaker(), peer: Box::new(peer), ..Self::defer(why.reply()) }
     }
 }
 
@@ -77,25 +67,13 @@ struct Opening<'a> {
 /// Opens a session along the plan's way.
 pub(crate) async fn open(shared: &Shared, config: &Config, plan: &Plan) -> Result<Box<Link>, Trouble> {
     let target = &plan.target;
-    if let Some(name) = target
-        .credentials
-        .as_ref()
-        .filter(|name| !config.credentials.contains_key(*name))
-    {
+    if let Some(name) = target.credentials.as_ref().filter(|name| !config.credentials.contains_key(*name)) {
         let text = format!("the configuration has no credentials named {name}");
         // RFC 3463 section 3.4: X.3.5, system incorrectly configured.
         return Err(Trouble::defer(ours(EnhancedCode(4, 3, 5), text)));
     }
     let way = resolve::way(&target.next_hop, config, shared.resolver.as_ref()).await?;
-    let opening = Opening {
-        shared,
-        config,
-        id: plan.id,
-        target,
-        left: way.addresses,
-        way,
-        last: None,
-    };
+    let opening = Opening { shared, config, id: plan.id, target, left: way.addresses, way, last: None };
     opening.run().await
 }
 
@@ -129,9 +107,7 @@ impl Opening<'_> {
                 }
             }
         }
-        Err(self
-            .last
-            .unwrap_or_else(|| resolve::loops_back(&domain_of(self.target))))
+        Err(self.last.unwrap_or_else(|| resolve::loops_back(&domain_of(self.target))))
     }
 
     fn note(&mut self, trouble: Trouble) {
@@ -179,9 +155,7 @@ impl Opening<'_> {
             Err(Failure::Tls(error)) if opportunistic => {
                 tracing::warn!(queue_id = %self.id, next_hop = %self.target.next_hop, host = host.name(), %place, %error,
                     "TLS failed, going on in plain text");
-                self.shared
-                    .pool
-                    .remember_plain(&key, self.config.sessions.plain_memory);
+                self.shared.pool.remember_plain(&key, self.config.sessions.plain_memory);
                 let plain = self.session(host, place, TlsPolicy::None).await;
                 plain.map_err(|failure| failure.trouble(self.id, host, place))
             }
@@ -272,9 +246,7 @@ impl Opening<'_> {
         match tokio::time::timeout(limit, tls.connect(policy, host.name(), stream)).await {
             Ok(Ok((stream, facts))) => Ok((Box::new(stream), tls_of(facts))),
             Ok(Err(error)) => Err(Failure::Tls(error)),
-            Err(_) => Err(Failure::Tls(HandshakeError::Io(
-                std::io::ErrorKind::TimedOut.into(),
-            ))),
+            Err(_) => Err(Failure::Tls(HandshakeError::Io(std::io::ErrorKind::TimedOut.into()))),
         }
     }
 
@@ -326,10 +298,9 @@ impl Failure {
         let peer = peer(host, place);
         let reply = match self {
             // RFC 3463 section 3.5: X.4.1, no answer from host.
-            Self::Unreachable(why) => ours(
-                EnhancedCode(4, 4, 1),
-                format!("{name} [{place}] cannot be reached: {why}"),
-            ),
+            Self::Unreachable(why) => {
+                ours(EnhancedCode(4, 4, 1), format!("{name} [{place}] cannot be reached: {why}"))
+            }
             // RFC 3463 section 3.8: X.7.5, cryptographic failure.
             Self::Tls(why) => ours(EnhancedCode(4, 7, 5), format!("{name} [{place}]: {why}")),
             Self::Closed(why) => {
@@ -339,10 +310,7 @@ impl Failure {
                 return Trouble::closed(&why, peer);
             }
         };
-        Trouble {
-            peer: Box::new(peer),
-            ..Trouble::defer(reply)
-        }
+        Trouble { peer: Box::new(peer), ..Trouble::defer(reply) }
     }
 }
 
@@ -362,11 +330,7 @@ fn peer(host: &Host, place: &Place) -> Peer {
 }
 
 fn tls_of(facts: PeerFacts) -> Tls {
-    Tls {
-        version: facts.version,
-        cipher: facts.cipher,
-        verified: facts.verified,
-    }
+    Tls { version: facts.version, cipher: facts.cipher, verified: facts.verified }
 }
 
 fn domain_of(target: &Target) -> String {

@@ -24,11 +24,7 @@ pub struct EndpointError(String);
 
 impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} names no host: write HOST, HOST:PORT, [ADDRESS]:PORT or unix:/PATH",
-            self.0
-        )
+        write!(f, "{:?} names no host: write HOST, HOST:PORT, [ADDRESS]:PORT or unix:/PATH", self.0)
     }
 }
 
@@ -42,11 +38,7 @@ impl Endpoint {
     pub fn parse(text: &str, default_port: u16) -> Result<Self, EndpointError> {
         let wrong = || EndpointError(text.to_owned());
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.starts_with('/') {
-                Ok(Self::Unix(path.into()))
-            } else {
-                Err(wrong())
-            };
+            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(wrong()) };
         }
         let (host, port) = split(text).ok_or_else(wrong)?;
         let port = match port {
@@ -56,11 +48,7 @@ impl Endpoint {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let is_host = host.parse::<IpAddr>().is_ok()
             || pintle_mail::address::check_domain(&host).is_ok_and(|()| !host.starts_with('['));
-        if is_host {
-            Ok(Self::Tcp { host, port })
-        } else {
-            Err(wrong())
-        }
+        if is_host { Ok(Self::Tcp { host, port }) } else { Err(wrong()) }
     }
 }
 
@@ -77,10 +65,7 @@ impl fmt::Display for Endpoint {
 fn split(text: &str) -> Option<(&str, Option<&str>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
-        let host = host
-            .get(..5)
-            .filter(|tag| tag.eq_ignore_ascii_case("IPv6:"))
-            .map_or(host, |_| &host[5..]);
+        let host = host.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:")).map_or(host, |_| &host[5..]);
         host.parse::<IpAddr>().ok()?;
         return match rest {
             "" => Some((host, None)),
@@ -100,10 +85,7 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16) -> Result<Endpoint, EndpointError> {
-        Ok(Endpoint::Tcp {
-            host: host.into(),
-            port,
-        })
+        Ok(Endpoint::Tcp { host: host.into(), port })
     }
 
     #[test]
@@ -121,29 +103,15 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in [
-            "",
-            ":25",
-            "host:",
-            "host:x",
-            "host:70000",
-            "[x]:25",
-            "[192.0.2.1]25",
-            "unix:run",
-            "a b",
-        ] {
+        for text in ["", ":25", "host:", "host:x", "host:70000", "[x]:25", "[192.0.2.1]25", "unix:run", "a b"]
+        {
             assert!(Endpoint::parse(text, 25).is_err(), "{text}");
         }
     }
 
     #[test]
     fn what_is_shown_can_be_read_back() {
-        for text in [
-            "mail.example.org:587",
-            "[2001:db8::1]:25",
-            "192.0.2.1:25",
-            "unix:/run/lmtp",
-        ] {
+        for text in ["mail.example.org:587", "[2001:db8::1]:25", "192.0.2.1:25", "unix:/run/lmtp"] {
             assert_eq!(Endpoint::parse(text, 1).unwrap().to_string(), text);
         }
     }

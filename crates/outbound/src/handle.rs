@@ -176,11 +176,7 @@ impl Handle {
     /// The spool's, or that outbound has stopped.
     pub async fn counts(&self) -> Result<Counts, OperateError> {
         let queue = self.ask(Command::Count).await?;
-        Ok(Counts {
-            spool: self.shared.spool.totals().await?,
-            queue,
-            idle_sessions: self.shared.pool.idle(),
-        })
+        Ok(Counts { spool: self.shared.spool.totals().await?, queue, idle_sessions: self.shared.pool.idle() })
     }
 
     /// Takes a new configuration and TLS set-up. Attempts under way finish on the old ones; what is queued already keeps

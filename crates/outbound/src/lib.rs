@@ -64,10 +64,7 @@ impl Outbound {
     #[must_use]
     pub fn start(config: Config, parts: Parts) -> Self {
         let (handle, runner) = runner::prepare(config, parts);
-        Self {
-            handle,
-            runner: tokio::spawn(runner.run()),
-        }
+        Self { handle, runner: tokio::spawn(runner.run()) }
     }
 
     /// For operators, and for reloading.

@@ -77,10 +77,7 @@ impl Link {
 
     /// Who is at the other end, with the number of messages carried before this one.
     pub(crate) fn peer(&self) -> Peer {
-        Peer {
-            session_use: self.used.saturating_sub(1),
-            ..self.peer.clone()
-        }
+        Peer { session_use: self.used.saturating_sub(1), ..self.peer.clone() }
     }
 
     pub(crate) fn used(&self) -> u32 {
@@ -273,11 +270,8 @@ impl Link {
 async fn write_all(io: &mut Box<dyn Io>, pieces: &mut [Bytes]) -> io::Result<()> {
     let mut first = 0;
     while first < pieces.len() {
-        let slices: Vec<IoSlice<'_>> = pieces[first..]
-            .iter()
-            .take(SLICES)
-            .map(|piece| IoSlice::new(piece))
-            .collect();
+        let slices: Vec<IoSlice<'_>> =
+            pieces[first..].iter().take(SLICES).map(|piece| IoSlice::new(piece)).collect();
         let mut written = io.write_vectored(&slices).await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
@@ -302,11 +296,7 @@ struct Feed<'a> {
 
 impl<'a> Feed<'a> {
     fn new(head: &Bytes, body: &'a Arc<dyn Body>) -> Self {
-        Self {
-            head: Some(head.clone()),
-            body,
-            offset: 0,
-        }
+        Self { head: Some(head.clone()), body, offset: 0 }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, pintle_mail::BodyError> {

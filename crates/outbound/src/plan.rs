@@ -41,12 +41,7 @@ pub(crate) struct Target {
 impl Target {
     /// The way that the configuration knows.
     pub(crate) fn of(next_hop: &NextHop, config: &Config) -> Self {
-        Self {
-            next_hop: next_hop.clone(),
-            tls: policy_of(next_hop, config),
-            source: None,
-            credentials: None,
-        }
+        Self { next_hop: next_hop.clone(), tls: policy_of(next_hop, config), source: None, credentials: None }
     }
 }
 
@@ -54,10 +49,9 @@ impl Target {
 pub(crate) fn policy_of(next_hop: &NextHop, config: &Config) -> TlsPolicy {
     match next_hop {
         NextHop::Mx(_) | NextHop::Discard => config.mx.tls,
-        NextHop::Relay(name) | NextHop::Lmtp(name) => config
-            .relays
-            .get(name)
-            .map_or(TlsPolicy::Opportunistic, |relay| relay.tls),
+        NextHop::Relay(name) | NextHop::Lmtp(name) => {
+            config.relays.get(name).map_or(TlsPolicy::Opportunistic, |relay| relay.tls)
+        }
     }
 }
 
@@ -72,10 +66,6 @@ impl Plan {
             (true, true) => Content::EightBitBody,
             (true, false) => Content::SevenBit,
         };
-        Transaction {
-            envelope: self.envelope.clone(),
-            size: self.size(),
-            content,
-        }
+        Transaction { envelope: self.envelope.clone(), size: self.size(), content }
     }
 }

@@ -54,11 +54,9 @@ pub(crate) async fn way(
         NextHop::Mx(domain) => mx(domain, config, resolver).await,
         NextHop::Relay(name) => relay(name, Protocol::Smtp, config),
         NextHop::Lmtp(name) => relay(name, Protocol::Lmtp, config),
-        NextHop::Discard => Err(Trouble::fail(Reply::new(
-            550,
-            EnhancedCode(5, 3, 5),
-            "mail for nowhere cannot be sent",
-        ))),
+        NextHop::Discard => {
+            Err(Trouble::fail(Reply::new(550, EnhancedCode(5, 3, 5), "mail for nowhere cannot be sent")))
+        }
     }
 }
 
@@ -97,30 +95,18 @@ pub(crate) fn loops_back(domain: &str) -> Trouble {
 }
 
 fn relay(name: &str, protocol: Protocol, config: &Config) -> Result<Way, Trouble> {
-    let port = if protocol == Protocol::Lmtp {
-        LMTP_PORT
-    } else {
-        SMTP_PORT
-    };
+    let port = if protocol == Protocol::Lmtp { LMTP_PORT } else { SMTP_PORT };
     let spelt_out;
     let relay = match config.relays.get(name) {
         Some(relay) => relay,
         None => {
             let endpoint = Endpoint::parse(name, port).map_err(|_| unknown_relay(name))?;
-            spelt_out = Relay {
-                protocol,
-                ..Relay::new(vec![endpoint])
-            };
+            spelt_out = Relay { protocol, ..Relay::new(vec![endpoint]) };
             &spelt_out
         }
     };
     let hosts = relay.hosts.iter().cloned();
-    let hosts: Vec<Host> = hosts
-        .map(|endpoint| Host {
-            endpoint,
-            preference: 0,
-        })
-        .collect();
+    let hosts: Vec<Host> = hosts.map(|endpoint| Host { endpoint, preference: 0 }).collect();
     if hosts.is_empty() {
         return Err(unknown_relay(name));
     }
@@ -174,10 +160,7 @@ async fn exchangers(domain: &str, config: &Config, resolver: &dyn Resolver) -> R
 
 fn host(host: String, preference: u16, config: &Config) -> Host {
     let port = config.mx.port;
-    Host {
-        endpoint: Endpoint::Tcp { host, port },
-        preference,
-    }
+    Host { endpoint: Endpoint::Tcp { host, port }, preference }
 }
 
 fn null_mx(domain: &str) -> Trouble {
@@ -200,13 +183,7 @@ fn no_route(domain: &str, error: DnsError) -> Trouble {
 pub(crate) fn speaks(next_hop: &NextHop, config: &Config) -> Protocol {
     match next_hop {
         NextHop::Mx(_) | NextHop::Discard => Protocol::Smtp,
-        NextHop::Relay(name) => config
-            .relays
-            .get(name)
-            .map_or(Protocol::Smtp, |relay| relay.protocol),
-        NextHop::Lmtp(name) => config
-            .relays
-            .get(name)
-            .map_or(Protocol::Lmtp, |relay| relay.protocol),
+        NextHop::Relay(name) => config.relays.get(name).map_or(Protocol::Smtp, |relay| relay.protocol),
+        NextHop::Lmtp(name) => config.relays.get(name).map_or(Protocol::Lmtp, |relay| relay.protocol),
     }
 }

@@ -61,10 +61,7 @@ impl Pool {
         let Ok(permit) = Arc::clone(&lane.slots).acquire_owned().await else {
             return Turn::Closed;
         };
-        let slot = Slot {
-            lane,
-            _permit: permit,
-        };
+        let slot = Slot { lane, _permit: permit };
         // A session at rest is worth more than the news that another could not be opened.
         while let Some(mut link) = slot.take_idle() {
             if link.is_alive() {
@@ -82,11 +79,7 @@ impl Pool {
 
     /// How many sessions rest.
     pub(crate) fn idle(&self) -> usize {
-        self.lanes
-            .lock()
-            .values()
-            .map(|lane| lane.idle.lock().len())
-            .sum()
+        self.lanes.lock().values().map(|lane| lane.idle.lock().len()).sum()
     }
 
     /// Takes out the sessions that have rested longer than `keep`, and forgets lanes that nobody uses.
@@ -109,10 +102,7 @@ impl Pool {
 
     /// Whether this host is spoken to in plain text for now.
     pub(crate) fn is_plain(&self, host: &str) -> bool {
-        self.plain
-            .lock()
-            .get(host)
-            .is_some_and(|until| *until > Instant::now())
+        self.plain.lock().get(host).is_some_and(|until| *until > Instant::now())
     }
 
     /// This host's TLS failed.

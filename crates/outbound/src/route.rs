@@ -37,11 +37,7 @@ impl RouteTable {
     /// Everything goes this way.
     #[must_use]
     pub fn new(default: Route) -> Self {
-        Self {
-            exact: HashMap::new(),
-            below: HashMap::new(),
-            default,
-        }
+        Self { exact: HashMap::new(), below: HashMap::new(), default }
     }
 
     /// Adds a route: `example.org` for that domain alone, `.example.org` for everything below it. Gives back the route

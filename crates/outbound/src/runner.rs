@@ -51,13 +51,7 @@ pub(crate) struct Finished {
 
 impl Finished {
     pub(crate) fn new(job: JobId, message: QueueId, report: Report) -> Self {
-        Self {
-            job,
-            message,
-            report,
-            held: false,
-            retired: None,
-        }
+        Self { job, message, report, held: false, retired: None }
     }
 }
 
@@ -169,8 +163,7 @@ impl Runner {
                 Due::Attempt(attempt) => {
                     let lost = Report::deferred(attempt.recipients.clone());
                     let back = Finished::new(attempt.id, attempt.message, lost);
-                    self.work
-                        .spawn(guarded(attempt::run(shared, attempt), Some(back)));
+                    self.work.spawn(guarded(attempt::run(shared, attempt), Some(back)));
                 }
                 Due::Expire(aged) => {
                     let lost = Report::deferred(aged.recipients.clone());
@@ -242,13 +235,7 @@ impl Runner {
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished {
-            job,
-            message,
-            report,
-            held,
-            retired,
-        } = finished;
+        let Finished { job, message, report, held, retired } = finished;
         if held {
             self.for_jobs(&[message], Queue::hold);
         }
@@ -346,10 +333,7 @@ impl Runner {
         let farewells = &mut self.farewells;
         let finish = async {
             while let Some(done) = work.join_next().await {
-                if let Ok(Some(Finished {
-                    retired: Some(link), ..
-                })) = done
-                {
+                if let Ok(Some(Finished { retired: Some(link), .. })) = done {
                     farewells.spawn(link.quit());
                 }
             }
@@ -410,10 +394,7 @@ fn queue_config(config: &Config) -> pintle_queue::Config {
     let attempts = |sessions: usize| sessions.max(1) * ATTEMPTS_PER_SESSION;
     let relay_limit = |(name, relay): (&String, &crate::Relay)| {
         let limit = attempts(relay.sessions?);
-        Some([
-            (NextHop::Relay(name.clone()), limit),
-            (NextHop::Lmtp(name.clone()), limit),
-        ])
+        Some([(NextHop::Relay(name.clone()), limit), (NextHop::Lmtp(name.clone()), limit)])
     };
     pintle_queue::Config {
         per_hop: attempts(config.sessions.per_hop),
@@ -433,9 +414,7 @@ fn jobs_of(waiting: &Waiting, config: &Config) -> Vec<Job> {
             None => jobs.push((next_hop, vec![recipient])),
         }
     }
-    jobs.into_iter()
-        .map(|(next_hop, recipients)| job_of(waiting, next_hop, &recipients))
-        .collect()
+    jobs.into_iter().map(|(next_hop, recipients)| job_of(waiting, next_hop, &recipients)).collect()
 }
 
 fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> NextHop {
@@ -454,11 +433,7 @@ fn job_of(waiting: &Waiting, next_hop: NextHop, recipients: &[&WaitingRecipient]
     let ids: Vec<u32> = recipients.iter().map(|recipient| recipient.id).collect();
     let mut job = Job::new(waiting.id, next_hop, ids, waiting.received);
     job.attempts = recipients.iter().map(|r| r.attempts).max().unwrap_or(0);
-    job.due = recipients
-        .iter()
-        .map(|r| r.next_attempt)
-        .min()
-        .unwrap_or(waiting.received);
+    job.due = recipients.iter().map(|r| r.next_attempt).min().unwrap_or(waiting.received);
     job.warned = recipients.iter().all(|r| r.warned);
     job.held = waiting.hold.is_some();
     job
@@ -466,11 +441,7 @@ fn job_of(waiting: &Waiting, next_hop: NextHop, recipients: &[&WaitingRecipient]
 
 /// What the queue is told when an attempt came to nothing for no fault of the next hop.
 pub(crate) fn interrupted(recipients: Box<[u32]>) -> Report {
-    Report {
-        remaining: recipients,
-        hop: HopSign::Silent,
-        again: Again::AtOnce,
-    }
+    Report { remaining: recipients, hop: HopSign::Silent, again: Again::AtOnce }
 }
 
 #[cfg(test)]

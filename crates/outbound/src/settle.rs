@@ -72,12 +72,7 @@ impl Fate {
             Disposition::Expired => End::Expired(Telling::Due),
             Disposition::Delivered | Disposition::Discarded => End::Discarded,
         };
-        Self {
-            recipient: 0,
-            end,
-            reply: Some(reply),
-            speaker: Speaker::Us,
-        }
+        Self { recipient: 0, end, reply: Some(reply), speaker: Speaker::Us }
     }
 }
 
@@ -97,37 +92,20 @@ pub(crate) struct Trial {
 impl Trial {
     /// Nothing was tried.
     pub(crate) fn none(next_hop: NextHop) -> Self {
-        Self {
-            next_hop,
-            peer: Peer::default(),
-            attempt: 0,
-            took: Duration::ZERO,
-            by: None,
-            stage: "deliver",
-        }
+        Self { next_hop, peer: Peer::default(), attempt: 0, took: Duration::ZERO, by: None, stage: "deliver" }
     }
 }
 
 /// The same fate for every recipient that is not done.
 pub(crate) fn all_pending(stored: &Stored, fate: &Fate) -> Vec<Fate> {
-    let pending = stored
-        .recipients
-        .iter()
-        .filter(|state| state.status.pending().is_some());
-    pending
-        .map(|state| Fate {
-            recipient: state.id,
-            ..fate.clone()
-        })
-        .collect()
+    let pending = stored.recipients.iter().filter(|state| state.status.pending().is_some());
+    pending.map(|state| Fate { recipient: state.id, ..fate.clone() }).collect()
 }
 
 /// Settles what an operator decided; a refusal is the operator's to see.
 pub(crate) async fn once(shared: &Shared, stored: &Stored, fates: &[Fate]) -> Result<Settled, SpoolError> {
-    let trial = Trial {
-        by: Some("operator".to_owned()),
-        ..Trial::none(shared.config.load().routes.next_hop(""))
-    };
+    let trial =
+        Trial { by: Some("operator".to_owned()), ..Trial::none(shared.config.load().routes.next_hop("")) };
     let children = bounce::children(shared, stored, &trial, fates).await;
     let settled = shared.spool.settle(settlement(stored, fates, &children)).await?;
     tell(shared, stored, &trial, fates, &children);
@@ -189,20 +167,12 @@ fn change(stored: &Stored, fate: &Fate) -> Change {
             })
         }
     };
-    Change {
-        recipient: fate.recipient,
-        status,
-    }
+    Change { recipient: fate.recipient, status }
 }
 
 /// How a recipient stood when the message was loaded.
 pub(crate) fn pending(stored: &Stored, id: u32) -> Option<&Pending> {
-    stored
-        .recipients
-        .iter()
-        .find(|state| state.id == id)?
-        .status
-        .pending()
+    stored.recipients.iter().find(|state| state.id == id)?.status.pending()
 }
 
 pub(crate) fn recipient(stored: &Stored, id: u32) -> Option<&Recipient> {
@@ -229,9 +199,7 @@ fn tell(shared: &Shared, stored: &Stored, trial: &Trial, fates: &[Fate], childre
         count(fate, trial);
         log(stored, trial, fate, recipient);
         if shared.records.wanted() {
-            shared
-                .records
-                .record(record(shared, stored, trial, fate, recipient, children));
+            shared.records.record(record(shared, stored, trial, fate, recipient, children));
         }
     }
     for child in children {
@@ -311,41 +279,26 @@ fn record(
     };
     let reply = fate.reply.clone();
     let words = |reply: Option<Reply>| reply.unwrap_or_else(|| Reply::plain(250, ""));
-    let report = children
-        .iter()
-        .find(|child| child.about.contains(&fate.recipient))
-        .map(|child| child.message.id);
+    let report =
+        children.iter().find(|child| child.about.contains(&fate.recipient)).map(|child| child.message.id);
     let unreported = |telling| match report {
         Some(_) => None,
         None => Some(why_unreported(stored, telling)),
     };
     let peer = trial.peer.clone();
     match fate.end {
-        End::Delivered(_) => Record::Delivery(Delivery {
-            job,
-            peer,
-            reply: words(reply),
-            took_ms: millis(trial.took),
-        }),
-        End::Deferred(next_attempt) => Record::Deferral(Deferral {
-            job,
-            peer,
-            reply: words(reply),
-            next_attempt,
-        }),
-        End::Failed(telling) => Record::Bounce(Bounce {
-            job,
-            peer,
-            reply: words(reply),
-            report,
-            unreported: unreported(telling),
-        }),
-        End::Expired(telling) => Record::Expiration(Expiration {
-            job,
-            reply,
-            report,
-            unreported: unreported(telling),
-        }),
+        End::Delivered(_) => {
+            Record::Delivery(Delivery { job, peer, reply: words(reply), took_ms: millis(trial.took) })
+        }
+        End::Deferred(next_attempt) => {
+            Record::Deferral(Deferral { job, peer, reply: words(reply), next_attempt })
+        }
+        End::Failed(telling) => {
+            Record::Bounce(Bounce { job, peer, reply: words(reply), report, unreported: unreported(telling) })
+        }
+        End::Expired(telling) => {
+            Record::Expiration(Expiration { job, reply, report, unreported: unreported(telling) })
+        }
         End::Discarded => Record::Discard(Discard {
             time,
             id: stored.id,
@@ -373,10 +326,8 @@ fn millis(duration: Duration) -> u64 {
 
 /// Settles a delay warning; one that the spool refuses is let go, since delivery matters more than news of it.
 pub(crate) async fn warned(shared: &Shared, stored: &Stored, changes: Settlement, children: &[Child]) {
-    let settlement = Settlement {
-        children: children.iter().map(|child| copy(&child.message)).collect(),
-        ..changes
-    };
+    let settlement =
+        Settlement { children: children.iter().map(|child| copy(&child.message)).collect(), ..changes };
     match shared.spool.settle(settlement).await {
         Ok(_) => tell(shared, stored, &Trial::none(NextHop::Discard), &[], children),
         Err(error) => tracing::warn!(queue_id = %stored.id, %error, "no delay warning"),

@@ -135,10 +135,8 @@ fn view_of(shared: &Shared, stored: &Stored, attempt: &Attempt, plan: &Plan) -> 
             view
         }
     };
-    let mut message = Message::new(
-        HeaderBlock::parse(without_empty_line(&plan.head)),
-        Some(Arc::clone(&plan.body)),
-    );
+    let mut message =
+        Message::new(HeaderBlock::parse(without_empty_line(&plan.head)), Some(Arc::clone(&plan.body)));
     message.has_8bit = stored.entry.has_8bit;
     view.message = Some(Arc::new(message));
     view.delivery = Some(Arc::new(Delivery {
@@ -189,10 +187,8 @@ fn edited(mut plan: Plan, view: View, config: &Config) -> Plan {
     if let Some(transaction) = &view.transaction {
         plan.envelope.sender = transaction.envelope.sender.clone();
         let now = |recipient: Recipient| transaction.recipient(recipient.id).cloned();
-        plan.envelope.recipients = std::mem::take(&mut plan.envelope.recipients)
-            .into_iter()
-            .filter_map(now)
-            .collect();
+        plan.envelope.recipients =
+            std::mem::take(&mut plan.envelope.recipients).into_iter().filter_map(now).collect();
     }
     if let Some(message) = &view.message {
         let (header, before) = (message.header.as_bytes(), without_empty_line(&plan.head));
@@ -211,11 +207,7 @@ fn edited(mut plan: Plan, view: View, config: &Config) -> Plan {
         // A judge that chose another next hop, and said nothing of TLS, gets what that one's configuration says.
         let moved = delivery.next_hop != plan.target.next_hop && delivery.tls == plan.target.tls;
         plan.target = Target {
-            tls: if moved {
-                policy_of(&delivery.next_hop, config)
-            } else {
-                delivery.tls
-            },
+            tls: if moved { policy_of(&delivery.next_hop, config) } else { delivery.tls },
             next_hop: delivery.next_hop.clone(),
             source: delivery.source,
             credentials: delivery.credentials.clone(),
@@ -233,13 +225,8 @@ fn edited(mut plan: Plan, view: View, config: &Config) -> Plan {
 
 fn ruled(decision: Decision, plan: Box<Plan>) -> Staged {
     // RFC 3463 section 3.8: X.7.1, delivery not authorised.
-    let refused = |code, class| {
-        Reply::new(
-            code,
-            EnhancedCode(class, 7, 1),
-            "refused by the policy of this gateway",
-        )
-    };
+    let refused =
+        |code, class| Reply::new(code, EnhancedCode(class, 7, 1), "refused by the policy of this gateway");
     let ruling = match decision.verdict {
         Verdict::Next | Verdict::Accept => return Staged::Go(plan),
         Verdict::Reject(reply) => Ruling::Fail(reply.unwrap_or_else(|| refused(554, 5))),
@@ -250,21 +237,14 @@ fn ruled(decision: Decision, plan: Box<Plan>) -> Staged {
         Verdict::Discard => Ruling::Discard,
         Verdict::Quarantine(name) => Ruling::Hold(Hold::Quarantine(name)),
     };
-    Staged::Decided(Ruled {
-        ruling,
-        by: decision.by.map(|by| by.to_string()),
-        plan,
-    })
+    Staged::Decided(Ruled { ruling, by: decision.by.map(|by| by.to_string()), plan })
 }
 
 fn tell_steps(shared: &Shared, stored: &Stored, hook: Hook, steps: &[Step]) {
     for step in steps {
         let time = shared.clock.now();
-        let (plugin, hook, verdict) = (
-            step.judge.to_string(),
-            hook.name().to_owned(),
-            step.verdict.to_owned(),
-        );
+        let (plugin, hook, verdict) =
+            (step.judge.to_string(), hook.name().to_owned(), step.verdict.to_owned());
         let id = Some(stored.id);
         let record = match &step.fault {
             Some(fault) => {
@@ -282,14 +262,7 @@ fn tell_steps(shared: &Shared, stored: &Stored, hook: Hook, steps: &[Step]) {
                 })
             }
             None if step.verdict == "next" => continue,
-            None => Record::PluginVerdict(PluginVerdict {
-                time,
-                plugin,
-                hook,
-                verdict,
-                session: None,
-                id,
-            }),
+            None => Record::PluginVerdict(PluginVerdict { time, plugin, hook, verdict, session: None, id }),
         };
         shared.records.record(record);
     }

@@ -1,9 +1,6 @@
 //! Messages reach their next hops: routes, exchangers, outcomes recipient by recipient, retries.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "what is not there fails the test, and the place is told"
-)]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
 mod common;
 
@@ -68,9 +65,7 @@ async fn what_was_pending_before_the_start_is_delivered() {
     for number in 0..3 {
         let id = pintle_mail::QueueId::new(common::START, number);
         let message = letter(&["bob@example.net"]).message(id, common::START);
-        pintle_spool::Spool::commit(engine.as_ref(), message)
-            .await
-            .unwrap();
+        pintle_spool::Spool::commit(engine.as_ref(), message).await.unwrap();
     }
     let world = World::over(engine, to_relay(&[sink.address()]), StaticResolver::new(), |_| {});
     sink.wait_for(3).await;
@@ -86,9 +81,7 @@ async fn recipients_with_different_routes_travel_apart() {
         .with(".example.com", Route::Relay("other".into()))
         .with("void.example", Route::Discard);
     let world = World::start(config, StaticResolver::new());
-    world
-        .mail(&["a@x.example", "b@sub.example.com", "c@void.example"])
-        .await;
+    world.mail(&["a@x.example", "b@sub.example.com", "c@void.example"]).await;
     assert_eq!(one.wait_for(1).await[0].recipients(), ["a@x.example"]);
     assert_eq!(two.wait_for(1).await[0].recipients(), ["b@sub.example.com"]);
     world.empty().await;
@@ -120,11 +113,8 @@ async fn the_next_exchanger_is_tried_when_the_first_is_out() {
 async fn an_exchanger_that_greets_with_an_error_is_passed_over() {
     for greeting in ["421 4.3.2 busy", "554 5.3.2 no service"] {
         let sick = Sink::start(Script::new().reply(Step::Connect, greeting)).await;
-        let well = Sink::start_at(
-            SocketAddr::from(([127, 0, 0, 2], sick.address().port())),
-            Script::new(),
-        )
-        .await;
+        let well =
+            Sink::start_at(SocketAddr::from(([127, 0, 0, 2], sick.address().port())), Script::new()).await;
         let resolver = StaticResolver::new()
             .with_mx("example.net", 10, "sick.example.net")
             .with_mx("example.net", 20, "well.example.net")
@@ -212,11 +202,7 @@ async fn mail_that_would_come_back_to_us_fails() {
     for bounce in &bounces {
         assert!(reply_of(bounce).starts_with("554 5.4.6"), "{bounce:?}");
     }
-    assert_eq!(
-        sink.log().count("MAIL FROM:<anna"),
-        0,
-        "nothing was sent in a circle"
-    );
+    assert_eq!(sink.log().count("MAIL FROM:<anna"), 0, "nothing was sent in a circle");
 }
 
 #[tokio::test]
@@ -229,39 +215,20 @@ async fn each_recipient_has_its_own_outcome() {
     // The report goes elsewhere, so that the sink sees the message alone.
     config.routes.add("sender.example", Route::Discard);
     let world = World::start(config, StaticResolver::new());
-    let id = world
-        .mail(&["now@example.net", "later@example.net", "never@example.net"])
-        .await;
-    assert_eq!(
-        recipient_of(&world.log.wait_for("delivery", 1).await[0]),
-        "now@example.net"
-    );
-    assert_eq!(
-        recipient_of(&world.log.wait_for("deferral", 1).await[0]),
-        "later@example.net"
-    );
-    assert_eq!(
-        recipient_of(&world.log.wait_for("bounce", 1).await[0]),
-        "never@example.net"
-    );
+    let id = world.mail(&["now@example.net", "later@example.net", "never@example.net"]).await;
+    assert_eq!(recipient_of(&world.log.wait_for("delivery", 1).await[0]), "now@example.net");
+    assert_eq!(recipient_of(&world.log.wait_for("deferral", 1).await[0]), "later@example.net");
+    assert_eq!(recipient_of(&world.log.wait_for("bounce", 1).await[0]), "never@example.net");
     world.calm().await;
 
     let stored = world.handle.show(id).await.unwrap();
-    let pending: Vec<bool> = stored
-        .recipients
-        .iter()
-        .map(|state| state.status.pending().is_some())
-        .collect();
+    let pending: Vec<bool> = stored.recipients.iter().map(|state| state.status.pending().is_some()).collect();
     assert_eq!(pending, [false, true, false]);
 
     sink.follow(Script::new());
     world.clock.advance(MINUTE);
     let got = sink.wait_for(2).await;
-    assert_eq!(
-        got[1].recipients(),
-        ["later@example.net"],
-        "only who is left is tried again"
-    );
+    assert_eq!(got[1].recipients(), ["later@example.net"], "only who is left is tried again");
     world.empty().await;
 }
 
@@ -277,10 +244,7 @@ async fn waits_grow_and_survive_in_the_spool() {
         let stored = world.handle.show(id).await.unwrap();
         let pending = stored.recipients[0].status.pending().unwrap().clone();
         assert_eq!(pending.attempts as usize, attempts);
-        assert_eq!(
-            pending.next_attempt,
-            pintle_outbound::Clock::now(&world.clock).plus(wait * MINUTE)
-        );
+        assert_eq!(pending.next_attempt, pintle_outbound::Clock::now(&world.clock).plus(wait * MINUTE));
         assert_eq!(pending.last.unwrap().text, "not yet");
         world.clock.advance(wait * MINUTE);
     }
@@ -293,9 +257,7 @@ async fn recipients_beyond_a_server_s_limit_follow_at_once() {
         let script = Script::new().on_nth(Step::Rcpt, 3, Act::Reply(reply.into()));
         let sink = Sink::start(script).await;
         let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
-        world
-            .mail(&["a@example.net", "b@example.net", "c@example.net"])
-            .await;
+        world.mail(&["a@example.net", "b@example.net", "c@example.net"]).await;
         let got = sink.wait_for(2).await;
         assert_eq!(got[0].recipients(), ["a@example.net", "b@example.net"]);
         assert_eq!(got[1].recipients(), ["c@example.net"]);
@@ -348,11 +310,7 @@ async fn a_relay_s_hosts_are_tried_in_order_and_it_may_come_back() {
 async fn lmtp_answers_for_each_recipient() {
     let script = Script::new()
         .lmtp()
-        .on_line(
-            Step::Message,
-            "full@",
-            Act::Reply("452 4.2.2 mailbox full".into()),
-        )
+        .on_line(Step::Message, "full@", Act::Reply("452 4.2.2 mailbox full".into()))
         .on_line(Step::Message, "gone@", Act::Reply("550 5.1.1 gone".into()));
     let sink = Sink::start(script).await;
     let mut relay = relay(&[sink.address()]);
@@ -360,21 +318,10 @@ async fn lmtp_answers_for_each_recipient() {
     let mut config = with_relay(relay);
     config.routes = RouteTable::new(Route::Lmtp("next".into())).with("sender.example", Route::Discard);
     let world = World::start(config, StaticResolver::new());
-    world
-        .mail(&["ok@example.net", "full@example.net", "gone@example.net"])
-        .await;
-    assert_eq!(
-        recipient_of(&world.log.wait_for("delivery", 1).await[0]),
-        "ok@example.net"
-    );
-    assert_eq!(
-        recipient_of(&world.log.wait_for("deferral", 1).await[0]),
-        "full@example.net"
-    );
-    assert_eq!(
-        recipient_of(&world.log.wait_for("bounce", 1).await[0]),
-        "gone@example.net"
-    );
+    world.mail(&["ok@example.net", "full@example.net", "gone@example.net"]).await;
+    assert_eq!(recipient_of(&world.log.wait_for("delivery", 1).await[0]), "ok@example.net");
+    assert_eq!(recipient_of(&world.log.wait_for("deferral", 1).await[0]), "full@example.net");
+    assert_eq!(recipient_of(&world.log.wait_for("bounce", 1).await[0]), "gone@example.net");
     sink.assert_no_violations();
 }
 

@@ -1,9 +1,6 @@
 //! Deliveries over the engine that the product uses: what was accepted is delivered, across restarts too.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "what is not there fails the test, and the place is told"
-)]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
 mod common;
 
@@ -49,10 +46,7 @@ async fn every_message_arrives_once_and_whole() {
         }
         let got = sink.wait_for(50).await;
         empty(&world).await;
-        assert!(
-            got.iter()
-                .all(|transaction| transaction.text() == letter(&[]).text())
-        );
+        assert!(got.iter().all(|transaction| transaction.text() == letter(&[]).text()));
         assert_eq!(sink.log().count("DATA"), 50);
         within("the drain", world.outbound.drain(MINUTE)).await;
         spool.close().await.unwrap();
@@ -79,11 +73,7 @@ async fn a_restart_takes_up_what_was_left() {
     let after = world(&spool, to_relay(&[sink.address()]));
     after.clock.advance(MINUTE);
     let got = sink.wait_for(20).await;
-    assert!(
-        got[10..]
-            .iter()
-            .all(|transaction| transaction.recipients() == ["carl@example.net"])
-    );
+    assert!(got[10..].iter().all(|transaction| transaction.recipients() == ["carl@example.net"]));
     empty(&after).await;
     within("the drain", after.outbound.drain(MINUTE)).await;
     spool.close().await.unwrap();

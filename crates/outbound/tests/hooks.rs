@@ -1,9 +1,6 @@
 //! What judges before and after an attempt can do.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "what is not there fails the test, and the place is told"
-)]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
 mod common;
 
@@ -35,11 +32,7 @@ impl Oracle {
     fn new(verdict: Verdict, edits: Vec<Edit>) -> Self {
         Self {
             name: "oracle".into(),
-            before: Ruling {
-                verdict,
-                edits,
-                fault: None,
-            },
+            before: Ruling { verdict, edits, fault: None },
             after: Vec::new(),
             seen: Mutex::default(),
             heard: Mutex::default(),
@@ -64,10 +57,7 @@ impl Judge for Oracle {
 
     fn delivery_result(&self, outcomes: Arc<[Outcome]>, _: View) -> BoxFuture<'_, Ruling> {
         self.heard.lock().unwrap().extend(outcomes.iter().cloned());
-        let ruling = Ruling {
-            edits: self.after.clone(),
-            ..Ruling::from(Verdict::Next)
-        };
+        let ruling = Ruling { edits: self.after.clone(), ..Ruling::from(Verdict::Next) };
         Box::pin(std::future::ready(ruling))
     }
 }
@@ -127,10 +117,7 @@ async fn a_judge_sees_session_message_and_attempt() {
     assert_eq!(message.header.named("Subject").next().unwrap().value(), "hello");
     assert!(message.body.as_ref().unwrap().size() > 0);
     let delivery = view.delivery.unwrap();
-    assert_eq!(
-        (delivery.attempt, &delivery.next_hop),
-        (1, &NextHop::Relay("next".into()))
-    );
+    assert_eq!((delivery.attempt, &delivery.next_hop), (1, &NextHop::Relay("next".into())));
     let heard = oracle.heard.lock().unwrap()[0].clone();
     assert!(heard.delivered && !heard.retry);
     assert_eq!(heard.next_hop.as_deref(), Some("127.0.0.1"));
@@ -140,9 +127,7 @@ async fn a_judge_sees_session_message_and_attempt() {
 async fn a_rejection_fails_and_a_deferral_waits() {
     let (sink, world, _) = ruled(Verdict::Reject(Some(Reply::plain(571, "not this way"))), vec![]).await;
     world.mail(&["bob@example.net"]).await;
-    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else {
-        unreachable!()
-    };
+    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else { unreachable!() };
     assert_eq!(bounce.reply.text, "not this way");
     assert_eq!(sink.log().sessions, 0);
 
@@ -155,23 +140,15 @@ async fn a_rejection_fails_and_a_deferral_waits() {
     assert_eq!(deferral.next_attempt, common::START.plus(wait));
     world.calm().await;
     let hops = world.handle.counts().await.unwrap().queue.hops;
-    assert_eq!(
-        hops[0].put_off, None,
-        "a plugin's doubts are not the next hop's trouble"
-    );
+    assert_eq!(hops[0].put_off, None, "a plugin's doubts are not the next hop's trouble");
 }
 
 #[tokio::test]
 async fn a_discard_drops_and_tells_the_log() {
     let (sink, world, _) = ruled(Verdict::Discard, vec![]).await;
     world.mail(&["bob@example.net"]).await;
-    let Record::Discard(discard) = world.log.wait_for("discard", 1).await.remove(0) else {
-        unreachable!()
-    };
-    assert_eq!(
-        (discard.stage.as_str(), discard.by.as_deref()),
-        ("deliver", Some("oracle"))
-    );
+    let Record::Discard(discard) = world.log.wait_for("discard", 1).await.remove(0) else { unreachable!() };
+    assert_eq!((discard.stage.as_str(), discard.by.as_deref()), ("deliver", Some("oracle")));
     world.empty().await;
     assert_eq!(sink.log().sessions, 0);
 }
@@ -190,18 +167,8 @@ async fn a_quarantine_holds_until_released() {
 #[tokio::test]
 async fn header_and_body_are_changed_for_the_attempt_alone() {
     let edits = vec![
-        Edit::Headers(vec![HeaderEdit::Add {
-            at: Position::Top,
-            name: "X-Way".into(),
-            value: "out".into(),
-        }]),
-        Edit::Body(vec![
-            Piece::Copy {
-                offset: 0,
-                len: u64::MAX,
-            },
-            Piece::Bytes("footer\r\n".into()),
-        ]),
+        Edit::Headers(vec![HeaderEdit::Add { at: Position::Top, name: "X-Way".into(), value: "out".into() }]),
+        Edit::Body(vec![Piece::Copy { offset: 0, len: u64::MAX }, Piece::Bytes("footer\r\n".into())]),
     ];
     let (sink, world, _) = ruled(Verdict::Next, edits).await;
     sink.follow(Script::new().on_nth(Step::Message, 1, Act::Reply("451 4.2.0 again".into())));
@@ -226,10 +193,8 @@ async fn a_message_of_a_header_alone_is_sent_as_it_came() {
 
 #[tokio::test]
 async fn an_attempt_can_be_sent_another_way() {
-    let (one, two) = (
-        Sink::start(Script::new()).await,
-        Sink::start(Script::new().login("special", "secret")).await,
-    );
+    let (one, two) =
+        (Sink::start(Script::new()).await, Sink::start(Script::new().login("special", "secret")).await);
     let edits = vec![
         Edit::NextHop(NextHop::Relay("other".into())),
         Edit::Tls(TlsPolicy::None),
@@ -275,9 +240,7 @@ async fn what_is_said_after_the_attempt_counts() {
     let oracle = Arc::new(oracle);
     let world = World::start_with(quiet(&sink), StaticResolver::new(), with(&oracle));
     world.mail(&["bob@example.net"]).await;
-    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else {
-        unreachable!()
-    };
+    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else { unreachable!() };
     assert_eq!(bounce.unreported, Some(Unreported::Suppressed));
     world.empty().await;
     assert_eq!(world.log.count("report"), 0);

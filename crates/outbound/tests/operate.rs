@@ -1,9 +1,6 @@
 //! What an operator can do while deliveries run, and capture in place of delivery.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "what is not there fails the test, and the place is told"
-)]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
 mod common;
 
@@ -39,25 +36,12 @@ async fn waiting() -> (Sink, World, QueueId) {
 #[tokio::test]
 async fn list_and_show_tell_how_each_recipient_stands() {
     let (_sink, world, id) = waiting().await;
-    let page = Page {
-        after: None,
-        limit: 10,
-    };
+    let page = Page { after: None, limit: 10 };
     let listing = world.handle.list(Filter::default(), page).await.unwrap();
     assert_eq!(listing.messages.len(), 1);
     assert_eq!(listing.messages[0].id, id);
     let shown = world.handle.show(id).await.unwrap();
-    assert_eq!(
-        shown.recipients[0]
-            .status
-            .pending()
-            .unwrap()
-            .last
-            .as_ref()
-            .unwrap()
-            .code,
-        450
-    );
+    assert_eq!(shown.recipients[0].status.pending().unwrap().last.as_ref().unwrap().code, 450);
     let unknown = QueueId::from_bytes([9; 16]);
     let error = world.handle.show(unknown).await.unwrap_err();
     assert_eq!(error, OperateError::Spool(SpoolError::Unknown(unknown)));
@@ -91,14 +75,7 @@ async fn held_mail_waits_for_its_release() {
 #[tokio::test]
 async fn a_bounce_by_hand_reports_and_removes() {
     let (_sink, world, id) = waiting().await;
-    assert_eq!(
-        world
-            .handle
-            .bounce(one(id), "the operator says no")
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(world.handle.bounce(one(id), "the operator says no").await.unwrap(), 1);
     let bounce = world.log.wait_for("bounce", 1).await.remove(0);
     assert_eq!(bounce.id(), Some(id));
     assert_eq!(world.log.wait_for("report", 1).await.len(), 1);
@@ -119,9 +96,7 @@ async fn a_discard_by_hand_tells_nobody() {
 async fn a_new_configuration_counts_for_the_next_attempt() {
     let (_sink, world, id) = waiting().await;
     let other = Sink::start(Script::new()).await;
-    world
-        .handle
-        .reload(to_relay(&[other.address()]), common::no_verification());
+    world.handle.reload(to_relay(&[other.address()]), common::no_verification());
     world.handle.retry(one(id)).await.unwrap();
     other.wait_for(1).await;
     world.empty().await;

@@ -1,9 +1,6 @@
 //! What senders are told, and what they are not.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "what is not there fails the test, and the place is told"
-)]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
 mod common;
 
@@ -36,20 +33,12 @@ struct Parsed {
 }
 
 fn parse(transaction: &Transaction) -> Parsed {
-    let message = MessageParser::default()
-        .parse(&transaction.message)
-        .expect("a message");
+    let message = MessageParser::default().parse(&transaction.message).expect("a message");
     let root = message.content_type().expect("a type");
     assert_eq!((root.ctype(), root.subtype()), ("multipart", Some("report")));
     assert_eq!(root.attribute("report-type"), Some("delivery-status"));
-    assert_eq!(
-        message.header_raw("Auto-Submitted").map(str::trim),
-        Some("auto-replied")
-    );
-    assert_eq!(
-        message.header_raw("To").map(str::trim),
-        Some("<anna@sender.example>")
-    );
+    assert_eq!(message.header_raw("Auto-Submitted").map(str::trim), Some("auto-replied"));
+    assert_eq!(message.header_raw("To").map(str::trim), Some("<anna@sender.example>"));
     let raw = |at: usize| {
         let part = &message.parts[at];
         let (from, to) = (part.raw_body_offset() as usize, part.raw_end_offset() as usize);
@@ -60,12 +49,7 @@ fn parse(transaction: &Transaction) -> Parsed {
         format!("{}/{}", kind.ctype(), kind.subtype().unwrap_or_default())
     };
     assert!(kind(1).starts_with("text/plain"), "{}", kind(1));
-    Parsed {
-        text: raw(1),
-        fields: raw(2),
-        returned_type: kind(3),
-        returned: raw(3),
-    }
+    Parsed { text: raw(1), fields: raw(2), returned_type: kind(3), returned: raw(3) }
 }
 
 #[tokio::test]
@@ -84,11 +68,7 @@ async fn a_failure_is_reported_to_the_sender() {
     assert_eq!(report.recipients[0].param("NOTIFY"), Some("NEVER"));
     let parsed = parse(&report);
     assert!(parsed.text.contains("<bob@example.net>"), "{}", parsed.text);
-    assert!(
-        parsed.text.contains("127.0.0.1 said: 550 5.1.1 no such user"),
-        "{}",
-        parsed.text
-    );
+    assert!(parsed.text.contains("127.0.0.1 said: 550 5.1.1 no such user"), "{}", parsed.text);
     assert!(parsed.text.contains(&id.to_string()));
     for field in [
         "Original-Envelope-Id: Envelope+1",
@@ -101,22 +81,14 @@ async fn a_failure_is_reported_to_the_sender() {
         "Remote-MTA: dns; 127.0.0.1",
         "Diagnostic-Code: smtp; 550 5.1.1 no such user",
     ] {
-        assert!(
-            parsed.fields.lines().any(|line| line == field),
-            "{field} in {}",
-            parsed.fields
-        );
+        assert!(parsed.fields.lines().any(|line| line == field), "{field} in {}", parsed.fields);
     }
     assert_eq!(parsed.returned_type, "message/rfc822");
     assert_eq!(parsed.returned.trim_end(), text.trim_end());
     world.empty().await;
 
-    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else {
-        unreachable!()
-    };
-    let Record::Report(told) = world.log.wait_for("report", 1).await.remove(0) else {
-        unreachable!()
-    };
+    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else { unreachable!() };
+    let Record::Report(told) = world.log.wait_for("report", 1).await.remove(0) else { unreachable!() };
     assert_eq!((told.about, told.kind), (id, ReportKind::Failure));
     assert_eq!((bounce.report, bounce.unreported), (Some(told.id), None));
     home.assert_no_violations();
@@ -160,22 +132,14 @@ async fn a_line_that_is_too_long_does_not_come_back() {
 #[tokio::test]
 async fn a_report_on_mail_that_requires_tls_requires_it_too() {
     let (_next, home, mut config) = two_ways(Script::new()).await;
-    config
-        .routes
-        .add("sender.example", Route::Relay("nowhere.invalid".into()));
+    config.routes.add("sender.example", Route::Relay("nowhere.invalid".into()));
     let world = World::start(config, StaticResolver::new());
     let mut mail = letter(&["bob@example.net"]);
     (mail.params.require_tls, mail.params.ret) = (true, Some(Return::Full));
     // The next hop offers no TLS, so the message fails where it stands; the report stays for want of its own next hop.
     let id = world.commit(mail).await;
-    world
-        .handle
-        .bounce(Select::Ids(vec![id]), "given up")
-        .await
-        .unwrap();
-    let Record::Report(told) = world.log.wait_for("report", 1).await.remove(0) else {
-        unreachable!()
-    };
+    world.handle.bounce(Select::Ids(vec![id]), "given up").await.unwrap();
+    let Record::Report(told) = world.log.wait_for("report", 1).await.remove(0) else { unreachable!() };
     let report = world.handle.show(told.id).await.unwrap();
     assert!(report.entry.envelope.params.require_tls);
     let body = report.body.read(0, 1 << 20).await.unwrap();
@@ -219,13 +183,8 @@ async fn a_null_sender_begets_no_report() {
     let mut mail = letter(&["bob@example.net"]);
     mail.sender = ReversePath::Null;
     world.commit(mail).await;
-    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else {
-        unreachable!()
-    };
-    assert_eq!(
-        (bounce.report, bounce.unreported),
-        (None, Some(Unreported::NullSender))
-    );
+    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else { unreachable!() };
+    assert_eq!((bounce.report, bounce.unreported), (None, Some(Unreported::NullSender)));
     world.empty().await;
     world.calm().await;
     assert_eq!((world.log.count("report"), home.log().transactions.len()), (0, 0));
@@ -249,11 +208,7 @@ fn asking(notify: Notify) -> Letter {
     mail
 }
 
-const SUCCESS: Notify = Notify {
-    success: true,
-    failure: false,
-    delay: false,
-};
+const SUCCESS: Notify = Notify { success: true, failure: false, delay: false };
 
 #[tokio::test]
 async fn who_asked_for_no_report_gets_none() {
@@ -261,9 +216,7 @@ async fn who_asked_for_no_report_gets_none() {
         let (_next, home, config) = two_ways(no_such_user()).await;
         let world = World::start(config, StaticResolver::new());
         world.commit(asking(notify)).await;
-        let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else {
-            unreachable!()
-        };
+        let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else { unreachable!() };
         assert_eq!(bounce.unreported, Some(Unreported::NotWanted));
         world.empty().await;
         assert_eq!(home.log().transactions.len(), 0);
@@ -276,10 +229,7 @@ async fn a_next_hop_with_dsn_reports_success_itself() {
     let (next, home, config) = two_ways(Script::new()).await;
     let world = World::start(config, StaticResolver::new());
     world.commit(asking(SUCCESS)).await;
-    assert_eq!(
-        next.wait_for(1).await[0].recipients[0].param("NOTIFY"),
-        Some("SUCCESS")
-    );
+    assert_eq!(next.wait_for(1).await[0].recipients[0].param("NOTIFY"), Some("SUCCESS"));
     world.empty().await;
     assert_eq!(home.log().transactions.len(), 0);
 }
@@ -292,20 +242,13 @@ async fn success_is_reported_where_the_next_hop_will_not() {
     world.commit(asking(SUCCESS)).await;
     next.wait_for(1).await;
     let parsed = parse(&home.wait_for(1).await[0]);
-    assert!(
-        parsed.fields.contains("Action: relayed\r\nStatus: 2."),
-        "{}",
-        parsed.fields
-    );
+    assert!(parsed.fields.contains("Action: relayed\r\nStatus: 2."), "{}", parsed.fields);
     assert_eq!(parsed.returned_type, "text/rfc822-headers");
 }
 
 #[tokio::test]
 async fn lmtp_is_the_last_stop_and_reported_as_delivered() {
-    let (store, home) = (
-        Sink::start(Script::new().lmtp()).await,
-        Sink::start(Script::new()).await,
-    );
+    let (store, home) = (Sink::start(Script::new().lmtp()).await, Sink::start(Script::new()).await);
     let mut lmtp = relay(&[store.address()]);
     lmtp.protocol = Protocol::Lmtp;
     let mut config = with_relay(lmtp);
@@ -314,11 +257,7 @@ async fn lmtp_is_the_last_stop_and_reported_as_delivered() {
     let world = World::start(config, StaticResolver::new());
     world.commit(asking(SUCCESS)).await;
     let parsed = parse(&home.wait_for(1).await[0]);
-    assert!(
-        parsed.fields.contains("Action: delivered\r\n"),
-        "{}",
-        parsed.fields
-    );
+    assert!(parsed.fields.contains("Action: delivered\r\n"), "{}", parsed.fields);
 }
 
 #[tokio::test]
@@ -331,21 +270,9 @@ async fn a_delay_is_told_once_and_the_end_at_last() {
     world.calm().await;
     world.clock.advance(4 * HOUR);
     let warning = parse(&home.wait_for(1).await[0]);
-    assert!(
-        warning.text.contains("has not been delivered yet"),
-        "{}",
-        warning.text
-    );
-    assert!(
-        warning.fields.contains("Action: delayed\r\nStatus: 4.2.1\r\n"),
-        "{}",
-        warning.fields
-    );
-    assert!(
-        warning
-            .fields
-            .contains("Will-Retry-Until: Fri, 27 Nov 2026 03:10:00 +0000\r\n")
-    );
+    assert!(warning.text.contains("has not been delivered yet"), "{}", warning.text);
+    assert!(warning.fields.contains("Action: delayed\r\nStatus: 4.2.1\r\n"), "{}", warning.fields);
+    assert!(warning.fields.contains("Will-Retry-Until: Fri, 27 Nov 2026 03:10:00 +0000\r\n"));
     assert_eq!(warning.returned_type, "text/rfc822-headers");
 
     for _ in 0..3 {
@@ -357,22 +284,12 @@ async fn a_delay_is_told_once_and_the_end_at_last() {
     assert!(world.handle.show(id).await.is_ok());
     world.clock.advance(5 * 24 * HOUR);
     let expiration = world.log.wait_for("expiration", 1).await.remove(0);
-    let Record::Expiration(expiration) = expiration else {
-        unreachable!()
-    };
+    let Record::Expiration(expiration) = expiration else { unreachable!() };
     assert_eq!(expiration.reply.map(|reply| reply.code), Some(450));
     let reports = home.wait_for(2).await;
     let end = parse(&reports[1]);
-    assert!(
-        end.text.contains("could not be delivered in time"),
-        "{}",
-        end.text
-    );
-    assert!(
-        end.fields.contains("Action: failed\r\nStatus: 5.2.1\r\n"),
-        "{}",
-        end.fields
-    );
+    assert!(end.text.contains("could not be delivered in time"), "{}", end.text);
+    assert!(end.fields.contains("Action: failed\r\nStatus: 5.2.1\r\n"), "{}", end.fields);
     world.empty().await;
     assert_eq!(world.log.count("report"), 2, "one warning, one failure");
 }
@@ -394,10 +311,7 @@ async fn no_words_are_put_into_the_mouth_of_a_next_hop_that_was_never_reached() 
     for (report, told) in home.wait_for(2).await.iter().zip(["", "The last trouble: "]) {
         let report = parse(report);
         let text = report.text.replace("\r\n      ", " ");
-        assert!(
-            text.contains(told) && text.contains("cannot be reached"),
-            "{text}"
-        );
+        assert!(text.contains(told) && text.contains("cannot be reached"), "{text}");
         assert!(!text.contains("said"), "{text}");
         assert!(!report.fields.contains("Diagnostic-Code"), "{}", report.fields);
         assert!(report.fields.contains(".4.1\r\n"), "{}", report.fields);
@@ -407,10 +321,9 @@ async fn no_words_are_put_into_the_mouth_of_a_next_hop_that_was_never_reached() 
 /// Law 9: the age counts in a state without attempts too; a report on what was taken for harmful would be backscatter.
 #[tokio::test]
 async fn held_mail_expires_and_a_quarantine_tells_nobody() {
-    for (hold, reports) in [
-        (pintle_spool::Hold::Quarantine("spam".into()), 0),
-        (pintle_spool::Hold::Operator("look".into()), 1),
-    ] {
+    for (hold, reports) in
+        [(pintle_spool::Hold::Quarantine("spam".into()), 0), (pintle_spool::Hold::Operator("look".into()), 1)]
+    {
         let (next, home, config) = two_ways(Script::new()).await;
         let world = World::start(config, StaticResolver::new());
         let mut message =
@@ -440,13 +353,7 @@ async fn international_mail_gets_an_international_report() {
     mail.sender = ReversePath::parse("anna@sender.example", Charset::Utf8).unwrap();
     world.commit(mail).await;
     let parsed = parse(&home.wait_for(1).await[0]);
-    assert!(
-        parsed
-            .fields
-            .contains("Final-Recipient: utf-8; jürgen@example.net\r\n"),
-        "{}",
-        parsed.fields
-    );
+    assert!(parsed.fields.contains("Final-Recipient: utf-8; jürgen@example.net\r\n"), "{}", parsed.fields);
     assert_eq!(parsed.returned_type, "message/global");
     home.assert_no_violations();
 }

@@ -1,9 +1,6 @@
 //! Sessions are few, used again, and ended politely; stopping and crashing lose nothing.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "what is not there fails the test, and the place is told"
-)]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
 mod common;
 
@@ -31,11 +28,7 @@ async fn many_messages_share_few_sessions() {
     }
     sink.wait_for(100).await;
     world.empty().await;
-    assert!(
-        sink.log().count("EHLO") <= 3,
-        "{} sessions",
-        sink.log().count("EHLO")
-    );
+    assert!(sink.log().count("EHLO") <= 3, "{} sessions", sink.log().count("EHLO"));
     sink.assert_no_violations();
 }
 
@@ -49,8 +42,7 @@ async fn no_more_sessions_than_allowed_are_open() {
         world.mail(&["bob@example.net"]).await;
     }
     // Two messages are held at their end while all attempts have begun: a third session would be opened now.
-    sink.wait_until("two messages in the sink's hands", |log| log.held == 2)
-        .await;
+    sink.wait_until("two messages in the sink's hands", |log| log.held == 2).await;
     assert_eq!(world.handle.counts().await.unwrap().queue.trying, 8);
     sink.release();
     sink.wait_for(10).await;
@@ -75,11 +67,7 @@ async fn a_session_that_died_at_rest_costs_nobody_a_deferral() {
 
 #[tokio::test]
 async fn a_session_ended_by_421_at_rest_costs_nobody_a_deferral() {
-    let script = Script::new().on_nth(
-        Step::Mail,
-        2,
-        Act::ReplyThenClose("421 4.4.2 idle too long".into()),
-    );
+    let script = Script::new().on_nth(Step::Mail, 2, Act::ReplyThenClose("421 4.4.2 idle too long".into()));
     let sink = Sink::start(script).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
     for number in 1..=2 {
@@ -135,11 +123,7 @@ async fn a_drain_lets_attempts_finish_and_begins_nothing() {
     within("the drain", drained).await.unwrap();
     let log = sink.wait_idle().await;
     assert_eq!((log.accepted().count(), log.count("QUIT")), (1, 1));
-    assert_eq!(
-        engine.totals().await.unwrap().messages,
-        1,
-        "the second waits for the next start"
-    );
+    assert_eq!(engine.totals().await.unwrap().messages, 1, "the second waits for the next start");
 }
 
 #[tokio::test]
@@ -179,11 +163,7 @@ impl Spool for Unsettled {
     }
     fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
         let take = |left: usize| left.checked_sub(1);
-        if self
-            .left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
-            .is_err()
-        {
+        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_err() {
             return self.engine.settle(settlement);
         }
         match self.fault {
@@ -224,11 +204,7 @@ impl Spool for Unsettled {
 }
 
 fn unsettled(engine: &Arc<Memory>, fault: Fault, times: usize) -> Arc<dyn Spool> {
-    Arc::new(Unsettled {
-        engine: Arc::clone(engine),
-        fault,
-        left: AtomicUsize::new(times),
-    })
+    Arc::new(Unsettled { engine: Arc::clone(engine), fault, left: AtomicUsize::new(times) })
 }
 
 /// Law 2: at least once. Between the next hop's 250 and the mark, a crash makes the delivery again.
@@ -238,12 +214,8 @@ async fn a_crash_before_the_mark_delivers_again() {
     let engine = Arc::new(Memory::new());
     let spool = unsettled(&engine, Fault::Hang, 1);
     let config = to_relay(&[sink.address()]);
-    let world = World::over(
-        Arc::clone(&engine),
-        config.clone(),
-        StaticResolver::new(),
-        |parts| parts.spool = spool,
-    );
+    let world =
+        World::over(Arc::clone(&engine), config.clone(), StaticResolver::new(), |parts| parts.spool = spool);
     world.mail(&["bob@example.net"]).await;
     sink.wait_for(1).await;
     drop(world);
@@ -253,10 +225,7 @@ async fn a_crash_before_the_mark_delivers_again() {
     let survivor = Arc::new(Memory::new());
     let id = engine.claim(None, 1).await.unwrap()[0].id;
     let received = common::START;
-    survivor
-        .commit(letter(&["bob@example.net"]).message(id, received))
-        .await
-        .unwrap();
+    survivor.commit(letter(&["bob@example.net"]).message(id, received)).await.unwrap();
     let world = World::over(survivor, config, StaticResolver::new(), |_| {});
     let got = sink.wait_for(2).await;
     assert_eq!(got[0].message, got[1].message);
@@ -269,14 +238,9 @@ async fn a_mark_that_is_refused_is_tried_again_and_the_delivery_is_not() {
     let sink = Sink::start(Script::new()).await;
     let engine = Arc::new(Memory::new());
     let spool = unsettled(&engine, Fault::Full, 2);
-    let world = World::over(
-        engine,
-        to_relay(&[sink.address()]),
-        StaticResolver::new(),
-        |parts| {
-            parts.spool = spool;
-        },
-    );
+    let world = World::over(engine, to_relay(&[sink.address()]), StaticResolver::new(), |parts| {
+        parts.spool = spool;
+    });
     world.mail(&["bob@example.net"]).await;
     sink.wait_for(1).await;
     within("the mark", async {

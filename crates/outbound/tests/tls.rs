@@ -1,9 +1,6 @@
 //! TLS towards next hops, and what stands in its place where it fails; credentials.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "what is not there fails the test, and the place is told"
-)]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
 mod common;
 
@@ -36,10 +33,7 @@ fn demanding(sink: &Sink, tls: TlsPolicy) -> Config {
 /// A name in place of the address, so that a certificate can be verified.
 fn named(sink: &Sink, tls: TlsPolicy) -> (Config, StaticResolver) {
     let mut relay = relay(&[]);
-    relay.hosts = vec![Endpoint::Tcp {
-        host: "mail.example.net".into(),
-        port: sink.address().port(),
-    }];
+    relay.hosts = vec![Endpoint::Tcp { host: "mail.example.net".into(), port: sink.address().port() }];
     relay.tls = tls;
     let resolver = StaticResolver::new().with_address("mail.example.net", "127.0.0.1");
     (with_relay(relay), resolver)
@@ -61,9 +55,7 @@ async fn tls_is_used_where_it_is_offered() {
 #[tokio::test]
 async fn a_failing_handshake_leads_back_to_plain_text_and_is_remembered() {
     let leaf = TestCa::new().issue(&["127.0.0.1"]);
-    let script = Script::new()
-        .starttls(&leaf)
-        .on(Step::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
+    let script = Script::new().starttls(&leaf).on(Step::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
     let sink = Sink::start(script).await;
     let mut config = to_relay(&[sink.address()]);
     config.sessions.messages = 1;
@@ -81,9 +73,7 @@ async fn a_failing_handshake_leads_back_to_plain_text_and_is_remembered() {
 #[tokio::test]
 async fn required_tls_never_falls_back() {
     let leaf = TestCa::new().issue(&["127.0.0.1"]);
-    let broken = Script::new()
-        .starttls(&leaf)
-        .on(Step::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
+    let broken = Script::new().starttls(&leaf).on(Step::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
     for script in [Script::new(), broken] {
         let sink = Sink::start(script).await;
         let world = World::start(demanding(&sink, TlsPolicy::Required), StaticResolver::new());

@@ -81,12 +81,7 @@ impl App {
         let resolver: Arc<dyn Resolver> = Arc::new(HickoryResolver::new(&settings.dns)?);
         let plugins = Plugins::open(settings.plugins.clone(), Arc::clone(&resolver)).await?;
         let chain = Arc::new(ArcSwap::from_pointee(Chain::new(plugins.judges())));
-        let server_tls = settings
-            .server_tls
-            .as_ref()
-            .map(ServerTls::load)
-            .transpose()?
-            .map(Arc::new);
+        let server_tls = settings.server_tls.as_ref().map(ServerTls::load).transpose()?.map(Arc::new);
         let spool = Arc::new(Embedded::open(&settings.spool)?);
         let outbound = Outbound::start(
             settings.outbound.clone(),
@@ -126,14 +121,7 @@ impl App {
         let admin = serve_admin(&live).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(upkeep(live.metrics.clone()));
-        Ok(Self {
-            inbound,
-            parts: live,
-            outbound,
-            spool,
-            admin,
-            upkeep: tasks,
-        })
+        Ok(Self { inbound, parts: live, outbound, spool, admin, upkeep: tasks })
     }
 
     /// Ends everything in the order in which mail flows, so that nothing is taken that could not be kept.

@@ -20,10 +20,7 @@ pub(crate) fn queue(options: Queue) -> Outcome {
     with_client(&options.socket, async move |client| {
         match options.command {
             QueueCommand::List { which, limit, after } => {
-                let query = Query {
-                    filter: which.into(),
-                    page: Page { after, limit },
-                };
+                let query = Query { filter: which.into(), page: Page { after, limit } };
                 let page = client.queue(&query).await?;
                 show(json, &page, |page| {
                     page.messages.iter().for_each(print_entry);
@@ -62,12 +59,8 @@ pub(crate) fn reload(options: &Socket) -> Outcome {
     with_client(options, async move |client| {
         show(json, &client.reload().await?, |done| {
             say!("in force: {}", done.applied.join(", "));
-            done.needs_restart
-                .iter()
-                .for_each(|what| say!("needs a restart: {what}"));
-            done.warnings
-                .iter()
-                .for_each(|warning| say!("warning: {warning}"));
+            done.needs_restart.iter().for_each(|what| say!("needs a restart: {what}"));
+            done.warnings.iter().for_each(|warning| say!("warning: {warning}"));
         });
         Ok(ExitCode::SUCCESS)
     })
@@ -79,30 +72,19 @@ pub(crate) fn status(options: &Socket) -> Outcome {
     with_client(options, async move |client| {
         let (version, health) = (client.version().await?, client.health().await?);
         show(json, &health, |health| {
-            say!(
-                "pintle {} on {}, process {}",
-                version.version,
-                version.hostname,
-                version.pid
-            );
+            say!("pintle {} on {}, process {}", version.version, version.hostname, version.pid);
             for part in &health.components {
                 let detail = part.detail.as_deref().unwrap_or("");
                 say!("{:<5} {} {detail}", if part.ok { "ok" } else { "ILL" }, part.name);
             }
         });
-        Ok(if health.ready {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(if health.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
 
 fn with_client(options: &Socket, work: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
     let socket = socket(options)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { work(Client::connect(&socket).await?).await })
 }
 
@@ -111,11 +93,7 @@ fn socket(options: &Socket) -> Result<PathBuf, Box<dyn std::error::Error>> {
         Some(socket) => Ok(socket.clone()),
         None => {
             let report = pintle_config::check(&options.config, &stock::components());
-            Ok(report
-                .into_settings()
-                .map_err(|report| report.to_string())?
-                .admin
-                .socket)
+            Ok(report.into_settings().map_err(|report| report.to_string())?.admin.socket)
         }
     }
 }
@@ -128,11 +106,7 @@ async fn act(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let filter = Filter::from(which);
     if !filter.is_specific() {
-        return Err(format!(
-            "say which messages to {}: ids, a condition, or --all",
-            action.name()
-        )
-        .into());
+        return Err(format!("say which messages to {}: ids, a condition, or --all", action.name()).into());
     }
     let affected = client.act(action, &filter).await?;
     show(json, &affected, |Affected { ids }| {
@@ -144,22 +118,8 @@ async fn act(
 
 impl From<Which> for Filter {
     fn from(which: Which) -> Self {
-        let Which {
-            ids,
-            sender,
-            domain,
-            next_hop,
-            held,
-            all,
-        } = which;
-        Self {
-            ids,
-            sender,
-            domain,
-            next_hop,
-            held,
-            all,
-        }
+        let Which { ids, sender, domain, next_hop, held, all } = which;
+        Self { ids, sender, domain, next_hop, held, all }
     }
 }
 
@@ -172,16 +132,8 @@ fn show<T: Serialize>(json: bool, answer: &T, print: impl FnOnce(&T)) {
 }
 
 fn print_entry(entry: &QueueEntry) {
-    let pending = entry
-        .recipients
-        .iter()
-        .filter(|recipient| recipient.disposition.is_none())
-        .count();
-    let hold = entry
-        .hold
-        .as_ref()
-        .map(|hold| format!("  [{hold}]"))
-        .unwrap_or_default();
+    let pending = entry.recipients.iter().filter(|recipient| recipient.disposition.is_none()).count();
+    let hold = entry.hold.as_ref().map(|hold| format!("  [{hold}]")).unwrap_or_default();
     say!(
         "{}  {}  {:>9}  <{}>  {} of {} pending{hold}",
         entry.id,
@@ -214,10 +166,7 @@ fn print_recipient(recipient: &QueueRecipient) {
     say!("recipient <{}>", recipient.address);
     let hop = recipient.next_hop.as_deref().unwrap_or("not routed yet");
     match recipient.disposition {
-        Some(disposition) => say!(
-            "  {disposition:?} after {} attempts, by {hop}",
-            recipient.attempts
-        ),
+        Some(disposition) => say!("  {disposition:?} after {} attempts, by {hop}", recipient.attempts),
         None => say!("  pending after {} attempts, by {hop}", recipient.attempts),
     }
     if let Some(next) = recipient.next_attempt_ms {
@@ -229,16 +178,10 @@ fn print_recipient(recipient: &QueueRecipient) {
 }
 
 fn print_plugin(plugin: &PluginState) {
-    let generation = plugin.generation.map_or_else(
-        || "not loaded".to_owned(),
-        |number| format!("generation {number}"),
-    );
+    let generation =
+        plugin.generation.map_or_else(|| "not loaded".to_owned(), |number| format!("generation {number}"));
     let version = plugin.version.as_deref().unwrap_or("?");
-    say!(
-        "{}  {}  version {version}, {generation}",
-        plugin.name,
-        plugin.component
-    );
+    say!("{}  {}  version {version}, {generation}", plugin.name, plugin.component);
     say!("  hooks  {}", plugin.hooks.join(", "));
     say!(
         "  calls  {}, faults {}, instances {}",

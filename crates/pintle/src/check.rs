@@ -16,26 +16,15 @@ pub(crate) fn check(options: &ConfigFile) -> Result<ExitCode, Box<dyn std::error
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut good = true;
     for plugin in runtime.block_on(pintle_plugin::check(settings.plugins))? {
-        let version = plugin
-            .manifest
-            .as_ref()
-            .map_or("", |manifest| manifest.version.as_str());
+        let version = plugin.manifest.as_ref().map_or("", |manifest| manifest.version.as_str());
         for error in &plugin.errors {
             say!("error: plugin {}: {error}", plugin.name);
             good = false;
         }
         if plugin.errors.is_empty() {
             let hooks: Vec<_> = plugin.hooks.iter().map(|hook| hook.name()).collect();
-            say!(
-                "plugin {} {version}: good, called at {}",
-                plugin.name,
-                hooks.join(", ")
-            );
+            say!("plugin {} {version}: good, called at {}", plugin.name, hooks.join(", "));
         }
     }
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -25,9 +25,8 @@ pub(crate) enum Format {
 /// The file cannot be opened.
 pub(crate) fn start(format: Format, level: &str, file: Option<&Path>) -> io::Result<()> {
     let directives = std::env::var("PINTLE_LOG").unwrap_or_else(|_| format!("{level},{QUIET}"));
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse_lossy(directives);
+    let filter =
+        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(directives);
     let colours = file.is_none() && io::stderr().is_terminal();
     let log = fmt().with_env_filter(filter).with_writer(writer(file)?);
     // Somebody may have set a logger already; then that one stays.

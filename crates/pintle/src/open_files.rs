@@ -32,15 +32,8 @@ fn raise(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let now = current.unwrap_or(u64::MAX);
     let next = wanted.min(maximum.unwrap_or(u64::MAX));
-    let limit = Rlimit {
-        current: Some(next),
-        maximum,
-    };
-    if next > now && setrlimit(Resource::Nofile, limit).is_ok() {
-        next
-    } else {
-        now
-    }
+    let limit = Rlimit { current: Some(next), maximum };
+    if next > now && setrlimit(Resource::Nofile, limit).is_ok() { next } else { now }
 }
 
 #[cfg(test)]
@@ -50,10 +43,7 @@ mod tests {
     #[test]
     fn a_low_limit_is_raised_as_far_as_allowed_and_a_high_one_kept() {
         let before = getrlimit(Resource::Nofile);
-        let low = Rlimit {
-            current: Some(256),
-            ..before
-        };
+        let low = Rlimit { current: Some(256), ..before };
         setrlimit(Resource::Nofile, low).expect("a limit may be lowered");
         let most = before.maximum.unwrap_or(u64::MAX);
         assert_eq!(raise(300), most.min(300));

@@ -30,19 +30,13 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(live: Arc<Live>) -> Self {
-        Self {
-            live,
-            started: SystemTime::now().into(),
-        }
+        Self { live, started: SystemTime::now().into() }
     }
 
     /// The messages that pass the filter, at most `limit` of them, and where to go on.
     async fn matching(&self, filter: &Filter, page: &Page) -> Result<QueuePage, Refusal> {
         let limit = page.limit.clamp(1, pintle_admin::wire::MAX_LIMIT);
-        let mut found = QueuePage {
-            messages: Vec::new(),
-            next: None,
-        };
+        let mut found = QueuePage { messages: Vec::new(), next: None };
         let mut after = page.after;
         loop {
             let spool = pintle_spool::Filter {
@@ -70,22 +64,10 @@ impl Gateway {
     }
 
     async fn all(&self, filter: &Filter) -> Result<Vec<QueueId>, Refusal> {
-        if !filter.ids.is_empty()
-            && *filter
-                == (Filter {
-                    ids: filter.ids.clone(),
-                    ..Filter::default()
-                })
-        {
+        if !filter.ids.is_empty() && *filter == (Filter { ids: filter.ids.clone(), ..Filter::default() }) {
             return Ok(filter.ids.clone());
         }
-        let (mut ids, mut page) = (
-            Vec::new(),
-            Page {
-                after: None,
-                limit: pintle_admin::wire::MAX_LIMIT,
-            },
-        );
+        let (mut ids, mut page) = (Vec::new(), Page { after: None, limit: pintle_admin::wire::MAX_LIMIT });
         loop {
             let found = self.matching(filter, &page).await?;
             ids.extend(found.messages.iter().map(|entry| entry.id));
@@ -136,19 +118,14 @@ impl Operator for Gateway {
                 pintle_spool::Health::Full => Some(SpoolError::Full.to_string()),
                 pintle_spool::Health::Broken(why) => Some(SpoolError::Broken(why).to_string()),
             };
-            let mut components = vec![Component {
-                name: "spool".to_owned(),
-                ok: spool.is_none(),
-                detail: spool,
-            }];
+            let mut components =
+                vec![Component { name: "spool".to_owned(), ok: spool.is_none(), detail: spool }];
             components.extend(self.live.plugins.status().into_iter().map(|plugin| Component {
                 name: format!("plugin {}", plugin.name),
                 ok: plugin.generation > 0,
                 detail: plugin.last_error,
             }));
-            let ready = components
-                .iter()
-                .all(|component| component.ok || component.name != "spool");
+            let ready = components.iter().all(|component| component.ok || component.name != "spool");
             Health { ready, components }
         })
     }
@@ -179,11 +156,7 @@ impl Operator for Gateway {
                 QueueAction::Retry => outbound.retry(which).await,
                 QueueAction::Hold => outbound.hold(which, "by the operator").await,
                 QueueAction::Release => outbound.release(which).await,
-                QueueAction::Bounce => {
-                    outbound
-                        .bounce(which, "The operator has given this message up")
-                        .await
-                }
+                QueueAction::Bounce => outbound.bounce(which, "The operator has given this message up").await,
             };
             done.map_err(refusal)?;
             Ok(Affected { ids })
@@ -196,14 +169,7 @@ impl Operator for Gateway {
 
     fn reload_plugins(&self, name: Option<String>) -> Answer<'_, Vec<PluginState>> {
         Box::pin(async move {
-            let all = || {
-                self.live
-                    .plugins
-                    .status()
-                    .into_iter()
-                    .map(|status| status.name)
-                    .collect()
-            };
+            let all = || self.live.plugins.status().into_iter().map(|status| status.name).collect();
             for name in name.map_or_else(all, |name| vec![name]) {
                 match self.live.plugins.reload(&name).await {
                     Ok(_) => {}
@@ -219,9 +185,7 @@ impl Operator for Gateway {
 
     fn reload(&self) -> Answer<'_, Reloaded> {
         Box::pin(async {
-            reload::reload(&self.live)
-                .await
-                .map_err(|error| Refusal::Failed(error.to_string()))
+            reload::reload(&self.live).await.map_err(|error| Refusal::Failed(error.to_string()))
         })
     }
 
@@ -229,17 +193,11 @@ impl Operator for Gateway {
         Box::pin(async move {
             let folder: PathBuf = sandbox::messages_beside(&self.live.settings.load().spool.folder);
             let all = sandbox::capture::list(&folder).map_err(|error| Refusal::Failed(error.to_string()))?;
-            let later = all
-                .into_iter()
-                .filter(|entry| page.after.is_none_or(|after| entry.id > after));
+            let later = all.into_iter().filter(|entry| page.after.is_none_or(|after| entry.id > after));
             let mut messages: Vec<_> = later.take(page.limit + 1).collect();
             let more = messages.len() > page.limit;
             messages.truncate(page.limit);
-            let next = if more {
-                messages.last().map(|entry| entry.id)
-            } else {
-                None
-            };
+            let next = if more { messages.last().map(|entry| entry.id) } else { None };
             Ok(CapturedPage { messages, next })
         })
     }
@@ -259,9 +217,7 @@ fn recipient(address: &Address, status: &Status, next_hop: &NextHop) -> QueueRec
         },
         attempts: pending.map_or(0, |pending| pending.attempts),
         next_attempt_ms: pending.map(|pending| pending.next_attempt),
-        last_reply: pending
-            .and_then(|pending| pending.last.as_ref())
-            .map(ToString::to_string),
+        last_reply: pending.and_then(|pending| pending.last.as_ref()).map(ToString::to_string),
     }
 }
 

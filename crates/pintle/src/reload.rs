@@ -24,11 +24,8 @@ pub(crate) async fn reload(live: &Live) -> Result<Reloaded, ReloadError> {
     // Two reloads at once would mix their parts.
     let _turn = live.reloading.lock().await;
     let report = pintle_config::check(&live.config, &stock::components());
-    let warnings = report
-        .warnings
-        .iter()
-        .map(|warning| format!("{}: {}", warning.key, warning.cause))
-        .collect();
+    let warnings =
+        report.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.cause)).collect();
     let settings = report.into_settings().map_err(|report| report.to_string())?;
     // Everything that can still say no comes first, the plugins last of it; what follows them cannot fail.
     let client_tls = ClientTls::load(&settings.client_tls)?;
@@ -37,21 +34,10 @@ pub(crate) async fn reload(live: &Live) -> Result<Reloaded, ReloadError> {
     live.chain.store(Arc::new(Chain::new(live.plugins.judges())));
     live.rules.replace(settings.inbound.rules.clone());
     live.outbound.reload(settings.outbound.clone(), client_tls);
-    let needs_restart = live
-        .at_start
-        .needs_restart(&settings)
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let needs_restart = live.at_start.needs_restart(&settings).into_iter().map(str::to_owned).collect();
     live.settings.store(Arc::new(settings));
-    let applied = ["certificates", "plugins", "rules", "delivery"]
-        .map(str::to_owned)
-        .to_vec();
-    Ok(Reloaded {
-        applied,
-        needs_restart,
-        warnings,
-    })
+    let applied = ["certificates", "plugins", "rules", "delivery"].map(str::to_owned).to_vec();
+    Ok(Reloaded { applied, needs_restart, warnings })
 }
 
 /// Serves renewed certificates without being told.

@@ -20,11 +20,8 @@ const CERTIFICATES: Duration = Duration::from_secs(60);
 /// Reads the configuration, starts everything, and waits for the end.
 pub(crate) fn run(options: &ConfigFile) -> Outcome {
     let report = pintle_config::check(&options.config, &stock::components());
-    let warnings: Vec<String> = report
-        .warnings
-        .iter()
-        .map(|warning| format!("{}: {}", warning.key, warning.cause))
-        .collect();
+    let warnings: Vec<String> =
+        report.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.cause)).collect();
     let settings = match report.into_settings() {
         Ok(settings) => settings,
         Err(report) => {
@@ -36,26 +33,15 @@ pub(crate) fn run(options: &ConfigFile) -> Outcome {
     for warning in warnings {
         tracing::warn!(warning, "configuration");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("pintle")
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("pintle").build()?;
     runtime.block_on(serve(settings, options.config.clone()))
 }
 
 async fn serve(settings: Settings, config: PathBuf) -> Outcome {
     let mut signals = Signals::new()?;
-    let extras = Extras {
-        config,
-        records: Arc::new(records::Log),
-        capture: None,
-    };
+    let extras = Extras { config, records: Arc::new(records::Log), capture: None };
     let app = App::start(settings, extras).await?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        pid = std::process::id(),
-        "ready"
-    );
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
     let mut certificates = tokio::time::interval(CERTIFICATES);
     loop {
         tokio::select! {

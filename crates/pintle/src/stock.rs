@@ -6,8 +6,5 @@ include!(concat!(env!("OUT_DIR"), "/components.rs"));
 
 /// What `component = "stock:NAME"` can name.
 pub(crate) fn components() -> Vec<(&'static str, Bytes)> {
-    COMPONENTS
-        .iter()
-        .map(|(name, bytes)| (*name, Bytes::from_static(bytes)))
-        .collect()
+    COMPONENTS.iter().map(|(name, bytes)| (*name, Bytes::from_static(bytes))).collect()
 }

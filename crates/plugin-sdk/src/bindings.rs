@@ -46,10 +46,6 @@ hook!(on_rcpt, "pintle:sdk/on-rcpt", "pintle:plugin/types@0.1.0");
 hook!(on_headers, "pintle:sdk/on-headers", "pintle:plugin/types@0.1.0");
 hook!(on_message, "pintle:sdk/on-message", "pintle:plugin/types@0.1.0");
 hook!(on_deliver, "pintle:sdk/on-deliver", "pintle:plugin/types@0.1.0");
-hook!(
-    on_delivery_result,
-    "pintle:sdk/on-delivery-result",
-    "pintle:plugin/types@0.1.0"
-);
+hook!(on_delivery_result, "pintle:sdk/on-delivery-result", "pintle:plugin/types@0.1.0");
 hook!(on_disconnect, "pintle:sdk/on-disconnect");
 hook!(on_timer, "pintle:sdk/on-timer");

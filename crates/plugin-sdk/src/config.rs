@@ -8,20 +8,11 @@ use crate::bindings::services::exports::pintle::plugin::plugin::ConfigError;
 /// Reads `json`; text without content counts as an empty table, so that a plugin all of whose fields have defaults
 /// needs no configuration.
 pub(crate) fn read<P: DeserializeOwned>(json: &str) -> Result<P, ConfigError> {
-    let json = if matches!(json.trim(), "" | "null") {
-        "{}"
-    } else {
-        json
-    };
+    let json = if matches!(json.trim(), "" | "null") { "{}" } else { json };
     let mut reader = serde_json::Deserializer::from_str(json);
-    let config = serde_path_to_error::deserialize(&mut reader).map_err(|error| ConfigError {
-        at: pointer(error.path()),
-        text: text(error.inner()),
-    })?;
-    reader.end().map_err(|error| ConfigError {
-        at: String::new(),
-        text: text(&error),
-    })?;
+    let config = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| ConfigError { at: pointer(error.path()), text: text(error.inner()) })?;
+    reader.end().map_err(|error| ConfigError { at: String::new(), text: text(&error) })?;
     Ok(config)
 }
 
@@ -76,10 +67,7 @@ mod tests {
 
     #[test]
     fn a_mistake_is_reported_with_its_json_pointer() {
-        assert_eq!(
-            place(r#"{"zones": [{"name": "a"}, {"name": 7}]}"#),
-            "/zones/1/name"
-        );
+        assert_eq!(place(r#"{"zones": [{"name": "a"}, {"name": 7}]}"#), "/zones/1/name");
         assert_eq!(place(r#"{"zones": [{"naem": "a"}]}"#), "/zones/0/naem");
         assert_eq!(place(r#"{"limits": {"a/b~c": "x"}}"#), "/limits/a~1b~0c");
         assert_eq!(place("7"), "");

@@ -11,10 +11,7 @@ use crate::{HostError, IpAddress};
 ///
 /// There is no such name, no such record, or no answer.
 pub fn query(name: &str, kind: RecordType) -> Result<Answer, DnsError> {
-    let query = Query {
-        name: name.to_owned(),
-        kind,
-    };
+    let query = Query { name: name.to_owned(), kind };
     query_many(&[query]).pop().unwrap_or_else(|| Err(no_result()))
 }
 
@@ -23,12 +20,7 @@ pub fn query(name: &str, kind: RecordType) -> Result<Answer, DnsError> {
 #[must_use]
 pub fn listed<'z>(address: &IpAddress, zones: &'z [String]) -> Vec<&'z str> {
     let answers = query_lists(address, zones);
-    zones
-        .iter()
-        .zip(answers)
-        .filter(|(_, answer)| answer.is_ok())
-        .map(|(zone, _)| zone.as_str())
-        .collect()
+    zones.iter().zip(answers).filter(|(_, answer)| answer.is_ok()).map(|(zone, _)| zone.as_str()).collect()
 }
 
 /// The name under which a list in `zone` keeps this address: its octets (IPv4) or nibbles (IPv6) in reverse, then the
@@ -39,17 +31,13 @@ pub fn list_name(address: &IpAddress, zone: &str) -> String {
     let labels: Vec<String> = if address.octets.len() == 4 {
         reversed.map(u8::to_string).collect()
     } else {
-        reversed
-            .map(|octet| format!("{:x}.{:x}", octet & 15, octet >> 4))
-            .collect()
+        reversed.map(|octet| format!("{:x}.{:x}", octet & 15, octet >> 4)).collect()
     };
     format!("{}.{zone}", labels.join("."))
 }
 
 fn no_result() -> DnsError {
-    DnsError::Refused(HostError::Invalid(
-        "the host gave no result for the query".to_owned(),
-    ))
+    DnsError::Refused(HostError::Invalid("the host gave no result for the query".to_owned()))
 }
 
 #[cfg(test)]
@@ -58,17 +46,11 @@ mod tests {
 
     #[test]
     fn an_address_is_reversed_under_a_zone() {
-        let v4 = IpAddress {
-            text: "192.0.2.66".to_owned(),
-            octets: vec![192, 0, 2, 66],
-        };
+        let v4 = IpAddress { text: "192.0.2.66".to_owned(), octets: vec![192, 0, 2, 66] };
         assert_eq!(list_name(&v4, "list.example"), "66.2.0.192.list.example");
         let mut octets = vec![0x20, 0x01, 0x0d, 0xb8];
         octets.resize(16, 0);
-        let v6 = IpAddress {
-            text: "2001:db8::".to_owned(),
-            octets,
-        };
+        let v6 = IpAddress { text: "2001:db8::".to_owned(), octets };
         let name = list_name(&v6, "list.example");
         assert!(name.ends_with(".0.8.b.d.0.1.0.0.2.list.example"), "{name}");
         assert_eq!(name.split('.').count(), 34);

@@ -21,10 +21,7 @@ pub struct Found {
 #[must_use]
 pub fn addresses(value: &str) -> Vec<Found> {
     let mask = mask(value);
-    mailboxes(&mask)
-        .into_iter()
-        .filter_map(|place| found(value, &mask, place))
-        .collect()
+    mailboxes(&mask).into_iter().filter_map(|place| found(value, &mask, place)).collect()
 }
 
 /// The value with each comment blanked and each octet of a quoted string replaced, so that what is left of commas,
@@ -117,23 +114,14 @@ mod tests {
     use super::*;
 
     fn texts(value: &str) -> Vec<&str> {
-        addresses(value)
-            .into_iter()
-            .map(|found| &value[found.place])
-            .collect()
+        addresses(value).into_iter().map(|found| &value[found.place]).collect()
     }
 
     #[test]
     fn addresses_are_found_where_they_stand() {
         assert_eq!(texts("ann@example.org"), ["ann@example.org"]);
-        assert_eq!(
-            texts("Ann <ann@example.org>, bob@example.net"),
-            ["ann@example.org", "bob@example.net"]
-        );
-        assert_eq!(
-            texts("friends: a@x.example, B <b@y.example>;"),
-            ["a@x.example", "b@y.example"]
-        );
+        assert_eq!(texts("Ann <ann@example.org>, bob@example.net"), ["ann@example.org", "bob@example.net"]);
+        assert_eq!(texts("friends: a@x.example, B <b@y.example>;"), ["a@x.example", "b@y.example"]);
         assert_eq!(texts("<@r1.example,@r2.example:c@z.example>"), ["c@z.example"]);
         assert_eq!(texts(" ann@example.org (home, <not@this>)"), ["ann@example.org"]);
         assert_eq!(texts(""), [] as [&str; 0]);
@@ -142,16 +130,10 @@ mod tests {
 
     #[test]
     fn what_is_quoted_is_a_name_and_no_address() {
-        assert_eq!(
-            texts(r#""Bob <bob@good.example>" <eve@bad.example>"#),
-            ["eve@bad.example"]
-        );
+        assert_eq!(texts(r#""Bob <bob@good.example>" <eve@bad.example>"#), ["eve@bad.example"]);
         assert_eq!(texts(r#""a \" , b@c" <d@e.example>"#), ["d@e.example"]);
         let odd = &addresses(r#"<"c \"d\"@x"@Example.ORG>"#)[0];
-        assert_eq!(
-            (odd.local.as_str(), odd.domain.as_str()),
-            ("c \"d\"@x", "example.org")
-        );
+        assert_eq!((odd.local.as_str(), odd.domain.as_str()), ("c \"d\"@x", "example.org"));
     }
 
     #[test]

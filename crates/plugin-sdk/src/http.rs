@@ -15,11 +15,9 @@ const MAX_RESPONSE: u32 = 1 << 20;
 ///
 /// The URL is not granted, or there was no answer in time. A status of 400 or above is an answer.
 pub fn fetch(request: Request) -> Result<Response, HostError> {
-    fetch_many(&[request]).pop().unwrap_or_else(|| {
-        Err(HostError::Invalid(
-            "the host gave no result for the request".to_owned(),
-        ))
-    })
+    fetch_many(&[request])
+        .pop()
+        .unwrap_or_else(|| Err(HostError::Invalid("the host gave no result for the request".to_owned())))
 }
 
 impl Request {
@@ -33,9 +31,7 @@ impl Request {
     #[must_use]
     pub fn post_json(url: impl Into<String>, body: &serde_json::Value) -> Self {
         let mut request = Self::new("POST", url, body.to_string().into_bytes());
-        request
-            .headers
-            .push(("content-type".to_owned(), "application/json".to_owned()));
+        request.headers.push(("content-type".to_owned(), "application/json".to_owned()));
         request
     }
 
@@ -71,20 +67,13 @@ mod tests {
         let request = Request::post_json("https://api.example/v1", &serde_json::json!({ "a": 1 }));
         assert_eq!(request.method, "POST");
         assert_eq!(request.body, br#"{"a":1}"#);
-        assert_eq!(
-            request.headers,
-            [("content-type".to_owned(), "application/json".to_owned())]
-        );
+        assert_eq!(request.headers, [("content-type".to_owned(), "application/json".to_owned())]);
         assert!(request.timeout_ms > 0 && request.max_response > 0);
     }
 
     #[test]
     fn a_response_is_read_as_json() {
-        let response = Response {
-            status: 200,
-            headers: Vec::new(),
-            body: b"[1, 2]".to_vec(),
-        };
+        let response = Response { status: 200, headers: Vec::new(), body: b"[1, 2]".to_vec() };
         assert_eq!(response.json::<Vec<u32>>().unwrap(), [1, 2]);
         assert!(response.json::<String>().is_err());
     }

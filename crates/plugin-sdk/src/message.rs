@@ -26,10 +26,7 @@ pub fn header(name: &str) -> Result<Option<String>, HostError> {
 ///
 /// The grant is missing, or name or value cannot stand in a header.
 pub fn add_header(name: &str, value: &str) -> Result<(), HostError> {
-    let field = Header {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    };
+    let field = Header { name: name.to_owned(), value: value.to_owned() };
     edit_headers(&[HeaderEdit::Add((Position::Top, field))])
 }
 
@@ -39,14 +36,8 @@ pub fn add_header(name: &str, value: &str) -> Result<(), HostError> {
 ///
 /// As [`add_header`].
 pub fn set_header(name: &str, value: &str) -> Result<(), HostError> {
-    let field = Header {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    };
-    edit_headers(&[
-        HeaderEdit::RemoveAll(name.to_owned()),
-        HeaderEdit::Add((Position::Top, field)),
-    ])
+    let field = Header { name: name.to_owned(), value: value.to_owned() };
+    edit_headers(&[HeaderEdit::RemoveAll(name.to_owned()), HeaderEdit::Add((Position::Top, field))])
 }
 
 /// Removes every field of this name, in any case. Grant: edit-headers.

@@ -13,8 +13,5 @@ pub fn observe(name: &str, value: f64, labels: &[(&str, &str)]) {
 }
 
 fn owned(labels: &[(&str, &str)]) -> Vec<(String, String)> {
-    labels
-        .iter()
-        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
+    labels.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -40,10 +40,7 @@ pub trait Plugin: DeserializeOwned + 'static {
 /// A mistake in the configuration: `at` is a JSON Pointer (RFC 6901) such as `/zones/0`, or "" for the whole.
 #[must_use]
 pub fn mistake(at: impl Into<String>, text: impl Into<String>) -> ConfigError {
-    ConfigError {
-        at: at.into(),
-        text: text.into(),
-    }
+    ConfigError { at: at.into(), text: text.into() }
 }
 
 /// How the value that a hook returns becomes what the host is told.
@@ -117,9 +114,7 @@ impl<P: Plugin> Slot<P> {
     ///
     /// Before the first successful `configure`, which the contract rules out.
     pub fn plugin(&self) -> Rc<P> {
-        let Some(plugin) = self.0.borrow().clone() else {
-            panic!("a hook was called before configure")
-        };
+        let Some(plugin) = self.0.borrow().clone() else { panic!("a hook was called before configure") };
         plugin
     }
 }
@@ -149,14 +144,8 @@ mod tests {
         fn check(&mut self) -> Result<(), Vec<ConfigError>> {
             self.count = self.zones.len();
             let empty = self.zones.iter().enumerate().filter(|(_, zone)| zone.is_empty());
-            let mistakes: Vec<_> = empty
-                .map(|(at, _)| mistake(format!("/zones/{at}"), "empty"))
-                .collect();
-            if mistakes.is_empty() {
-                Ok(())
-            } else {
-                Err(mistakes)
-            }
+            let mistakes: Vec<_> = empty.map(|(at, _)| mistake(format!("/zones/{at}"), "empty")).collect();
+            if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
         }
     }
 
@@ -172,20 +161,14 @@ mod tests {
         let slot = Slot::<Sample>::new();
         slot.configure(r#"{"zones": ["a"]}"#).unwrap();
         let mistakes = slot.configure(r#"{"zones": ["", "b", ""]}"#).unwrap_err();
-        assert_eq!(
-            mistakes.iter().map(|m| m.at.as_str()).collect::<Vec<_>>(),
-            ["/zones/0", "/zones/2"]
-        );
+        assert_eq!(mistakes.iter().map(|m| m.at.as_str()).collect::<Vec<_>>(), ["/zones/0", "/zones/2"]);
         assert_eq!(slot.plugin().zones, ["a"]);
     }
 
     #[test]
     fn the_manifest_tells_what_the_plugin_declares() {
         let manifest = Slot::<Sample>::manifest("1.2.3", "A sample");
-        assert_eq!(
-            (manifest.id.as_str(), manifest.version.as_str()),
-            ("test.sample", "1.2.3")
-        );
+        assert_eq!((manifest.id.as_str(), manifest.version.as_str()), ("test.sample", "1.2.3"));
         assert_eq!(manifest.wants, ["dns"]);
     }
 }

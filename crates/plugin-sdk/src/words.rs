@@ -21,11 +21,7 @@ impl Reply {
     /// A reply of this code; `text` may hold several lines.
     #[must_use]
     pub fn new(code: u16, enhanced: &str, text: impl Into<String>) -> Self {
-        Self {
-            code,
-            enhanced: Some(enhanced.to_owned()),
-            text: text.into(),
-        }
+        Self { code, enhanced: Some(enhanced.to_owned()), text: text.into() }
     }
 }
 
@@ -50,20 +46,14 @@ impl fmt::Display for Address {
             // RFC 5321 section 4.1.2: quote and backslash are the two that a quoted string must escape.
             write!(f, "\"{}\"", self.local.replace('\\', "\\\\").replace('"', "\\\""))?;
         }
-        if self.domain.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "@{}", self.domain)
-        }
+        if self.domain.is_empty() { Ok(()) } else { write!(f, "@{}", self.domain) }
     }
 }
 
 /// RFC 5321 section 4.1.2, Dot-string, with the non-ASCII that RFC 6531 section 3.3 adds to its atoms.
 fn is_dot_string(local: &str) -> bool {
     let is_atext = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii();
-    local
-        .split('.')
-        .all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
 impl fmt::Display for IpAddress {
@@ -94,24 +84,14 @@ mod tests {
     use super::*;
 
     fn address(local: &str, domain: &str) -> Address {
-        Address {
-            local: local.to_owned(),
-            domain: domain.to_owned(),
-            domain_ascii: domain.to_owned(),
-        }
+        Address { local: local.to_owned(), domain: domain.to_owned(), domain_ascii: domain.to_owned() }
     }
 
     #[test]
     fn an_address_is_quoted_where_the_wire_would_quote_it() {
-        assert_eq!(
-            address("ann.lee", "example.com").to_string(),
-            "ann.lee@example.com"
-        );
+        assert_eq!(address("ann.lee", "example.com").to_string(), "ann.lee@example.com");
         assert_eq!(address("zoë", "example.com").to_string(), "zoë@example.com");
-        assert_eq!(
-            address("a b\"c\\", "example.com").to_string(),
-            r#""a b\"c\\"@example.com"#
-        );
+        assert_eq!(address("a b\"c\\", "example.com").to_string(), r#""a b\"c\\"@example.com"#);
         assert_eq!(address("a..b", "example.com").to_string(), "\"a..b\"@example.com");
         assert_eq!(address("postmaster", "").to_string(), "postmaster");
         assert_eq!(address("", "").to_string(), "<>");
@@ -119,13 +99,9 @@ mod tests {
 
     #[test]
     fn verdicts_carry_their_replies() {
-        let Verdict::Reject(Some(reply)) = reject("5.7.1", "no") else {
-            panic!("not a reply")
-        };
+        let Verdict::Reject(Some(reply)) = reject("5.7.1", "no") else { panic!("not a reply") };
         assert_eq!(reply.to_string(), "550 5.7.1 no");
-        let Verdict::Defer(Some(reply)) = defer("4.7.1", "later") else {
-            panic!("not a reply")
-        };
+        let Verdict::Defer(Some(reply)) = defer("4.7.1", "later") else { panic!("not a reply") };
         assert_eq!(reply.to_string(), "451 4.7.1 later");
     }
 

@@ -3,11 +3,7 @@
 //! The component is called at connect, MAIL and RCPT, as far as it has these hooks, on one warm instance. What is
 //! printed is the whole way of a judge's call: view in, guest, verdict and edits out.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a tool for the command line"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a tool for the command line")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,18 +30,13 @@ impl Resolver for NoDns {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
-    let component = arguments
-        .next()
-        .unwrap_or_else(|| "target/plugins/example.wasm".into());
+    let component = arguments.next().unwrap_or_else(|| "target/plugins/example.wasm".into());
     let mut plugin = PluginConfig::new("measured", Source::File(component.into()));
     plugin.grants = Grant::ALL.iter().copied().collect();
     if let Some(settings) = arguments.next() {
         plugin.settings = serde_json::from_str(&settings).unwrap();
     }
-    let config = Config {
-        plugins: vec![plugin],
-        ..Config::default()
-    };
+    let config = Config { plugins: vec![plugin], ..Config::default() };
     let plugins = Plugins::open(config, Arc::new(NoDns)).await.unwrap();
     let judge = plugins.judges().remove(0);
     for call in [Call::Connect, Call::Mail, Call::Recipient(0)] {

@@ -68,9 +68,7 @@ impl Cache {
         make_private(folder).map_err(|error| refused(error.to_string()))?;
         let found = fs::symlink_metadata(folder).map_err(|error| refused(error.to_string()))?;
         check_private(&found).map_err(refused)?;
-        let cache = Self {
-            folder: folder.to_owned(),
-        };
+        let cache = Self { folder: folder.to_owned() };
         cache.prune();
         Ok(cache)
     }
@@ -82,11 +80,7 @@ impl Cache {
         let mut digest = Sha256::new();
         digest.update(engine_hash.finish().to_le_bytes());
         digest.update(bytes);
-        let name: String = digest
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         self.folder.join(name + ".cwasm")
     }
 
@@ -164,11 +158,7 @@ fn make_private(folder: &Path) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn check_private(found: &fs::Metadata) -> Result<(), String> {
-    if found.is_dir() {
-        Ok(())
-    } else {
-        Err("it is not a folder".into())
-    }
+    if found.is_dir() { Ok(()) } else { Err("it is not a folder".into()) }
 }
 
 #[cfg(all(test, unix))]

@@ -185,10 +185,7 @@ impl FailurePolicies {
 
 impl From<FailurePolicy> for FailurePolicies {
     fn from(default: FailurePolicy) -> Self {
-        Self {
-            default,
-            hooks: BTreeMap::new(),
-        }
+        Self { default, hooks: BTreeMap::new() }
     }
 }
 
@@ -257,12 +254,7 @@ pub struct UnknownGrant(pub String);
 impl fmt::Display for UnknownGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known: Vec<_> = Grant::ALL.iter().map(|grant| grant.name()).collect();
-        write!(
-            f,
-            "there is no grant {:?}; there are {}",
-            self.0,
-            known.join(", ")
-        )
+        write!(f, "there is no grant {:?}; there are {}", self.0, known.join(", "))
     }
 }
 

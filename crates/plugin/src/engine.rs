@@ -49,32 +49,20 @@ impl Host {
         let engine = Engine::new(&settings(slots, memory)).map_err(|error| format!("{error:#}"))?;
         let linker = imports(&engine).map_err(|error| format!("{error:#}"))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| error.to_string())?;
-        Ok(Self {
-            engine,
-            linker,
-            slots,
-            memory,
-            _ticker: ticker,
-        })
+        Ok(Self { engine, linker, slots, memory, _ticker: ticker })
     }
 
     /// Whether these plugins can be served by an engine that was started for others.
     pub(crate) fn has_room_for(&self, plugins: &[PluginConfig]) -> Result<(), LoadError> {
         let needs = slots(plugins);
         if needs > self.slots {
-            return Err(too_big(
-                "instances in all (a restart makes room)",
-                needs,
-                self.slots,
-            ));
+            return Err(too_big("instances in all (a restart makes room)", needs, self.slots));
         }
         let biggest = plugins.iter().map(|plugin| plugin.limits.memory).max();
         match biggest {
-            Some(memory) if memory > self.memory => Err(too_big(
-                "octets of memory (a restart makes room)",
-                memory as u64,
-                self.memory as u64,
-            )),
+            Some(memory) if memory > self.memory => {
+                Err(too_big("octets of memory (a restart makes room)", memory as u64, self.memory as u64))
+            }
             _ => Ok(()),
         }
     }
@@ -88,17 +76,9 @@ impl Host {
         };
         let octets = needs.max_initial_memory_size.unwrap_or(0) * WASM_PAGE as u64;
         [
-            (
-                "linear memories",
-                u64::from(needs.num_memories),
-                u64::from(MEMORIES),
-            ),
+            ("linear memories", u64::from(needs.num_memories), u64::from(MEMORIES)),
             ("tables", u64::from(needs.num_tables), u64::from(TABLES)),
-            (
-                "table elements",
-                needs.max_initial_table_size.unwrap_or(0),
-                TABLE_ELEMENTS as u64,
-            ),
+            ("table elements", needs.max_initial_table_size.unwrap_or(0), TABLE_ELEMENTS as u64),
             ("octets of memory from the start", octets, memory as u64),
         ]
         .into_iter()
@@ -109,18 +89,14 @@ impl Host {
 }
 
 fn too_big(what: &'static str, needs: impl Into<u64>, limit: impl Into<u64>) -> LoadError {
-    LoadError::TooBig {
-        what,
-        needs: needs.into(),
-        limit: limit.into(),
-    }
+    LoadError::TooBig { what, needs: needs.into(), limit: limit.into() }
 }
 
 fn slots(plugins: &[PluginConfig]) -> u32 {
     let each = |plugin: &PluginConfig| u32::try_from(plugin.limits.max_instances).unwrap_or(u32::MAX);
-    plugins.iter().fold(0, |sum: u32, plugin| {
-        sum.saturating_add(each(plugin).saturating_mul(2).saturating_add(2))
-    })
+    plugins
+        .iter()
+        .fold(0, |sum: u32, plugin| sum.saturating_add(each(plugin).saturating_mul(2).saturating_add(2)))
 }
 
 fn settings(slots: u32, memory: usize) -> Config {
@@ -185,18 +161,13 @@ impl Ticker {
     fn start(engine: Engine) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name("plugin-tick".into())
-            .spawn(move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    std::thread::park_timeout(TICK);
-                    engine.increment_epoch();
-                }
-            })?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("plugin-tick".into()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::park_timeout(TICK);
+                engine.increment_epoch();
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 

@@ -129,11 +129,7 @@ pub struct ConfigMistake {
 
 impl fmt::Display for ConfigMistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.at.is_empty() {
-            f.write_str(&self.text)
-        } else {
-            write!(f, "{}: {}", self.at, self.text)
-        }
+        if self.at.is_empty() { f.write_str(&self.text) } else { write!(f, "{}: {}", self.at, self.text) }
     }
 }
 
@@ -170,11 +166,7 @@ impl fmt::Display for OpenError {
         match self {
             Self::Engine(why) => write!(f, "the plugin engine cannot be started: {why}"),
             Self::Cache(path, why) => {
-                write!(
-                    f,
-                    "the folder {} for compiled plugins cannot be used: {why}",
-                    path.display()
-                )
+                write!(f, "the folder {} for compiled plugins cannot be used: {why}", path.display())
             }
             Self::TwiceNamed(name) => {
                 write!(f, "two plugins are called {name:?}: give each a name of its own")

@@ -13,14 +13,8 @@ pub(crate) const OFFERED: &str = "0.1.0";
 
 /// Our package, and those of WASI 0.2 that are linked (with nothing behind them).
 const OURS: &str = "pintle:plugin";
-const WASI: &[&str] = &[
-    "wasi:cli",
-    "wasi:clocks",
-    "wasi:filesystem",
-    "wasi:io",
-    "wasi:random",
-    "wasi:sockets",
-];
+const WASI: &[&str] =
+    &["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
 /// The hooks of a component, and everything that keeps it from being used.
 pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -> (Hooks, Vec<LoadError>) {
@@ -114,10 +108,7 @@ fn granted(interface: &str, grant: Grant, grants: &Grants) -> Result<(), LoadErr
     if grants.contains(&grant) {
         return Ok(());
     }
-    Err(LoadError::MissingGrant {
-        interface: interface.to_owned(),
-        grant,
-    })
+    Err(LoadError::MissingGrant { interface: interface.to_owned(), grant })
 }
 
 /// `package/interface@version`.
@@ -131,11 +122,7 @@ impl<'a> Name<'a> {
     fn split(name: &'a str) -> Self {
         let (path, version) = name.split_once('@').unwrap_or((name, ""));
         let (package, interface) = path.split_once('/').unwrap_or((path, ""));
-        Self {
-            package,
-            interface,
-            version,
-        }
+        Self { package, interface, version }
     }
 
     /// Within one 0.x line older versions link; newer ones may use what is not there yet.
@@ -147,10 +134,7 @@ impl<'a> Name<'a> {
         if served {
             return Ok(());
         }
-        Err(LoadError::Version {
-            interface: name.to_owned(),
-            offered: OFFERED,
-        })
+        Err(LoadError::Version { interface: name.to_owned(), offered: OFFERED })
     }
 }
 
@@ -198,20 +182,13 @@ mod tests {
     #[test]
     fn hooks_are_read_off_the_exports() {
         let mut exports = Exports::default();
-        for name in [
-            "pintle:plugin/plugin@0.1.0",
-            "pintle:plugin/on-rcpt@0.1.0",
-            "exports",
-        ] {
+        for name in ["pintle:plugin/plugin@0.1.0", "pintle:plugin/on-rcpt@0.1.0", "exports"] {
             exports.take(name).unwrap();
         }
         assert_eq!(exports.verdict(), []);
         assert_eq!(exports.hooks, Hooks::NONE.with(Hook::Rcpt));
         let error = exports.take("pintle:plugin/on-lunch@0.1.0").unwrap_err();
         assert!(error.to_string().contains("on-lunch"));
-        assert_eq!(
-            Exports::default().verdict(),
-            [LoadError::NoPluginExport, LoadError::NoHook]
-        );
+        assert_eq!(Exports::default().verdict(), [LoadError::NoPluginExport, LoadError::NoHook]);
     }
 }

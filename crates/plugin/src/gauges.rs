@@ -25,10 +25,7 @@ enum Series {
 
 impl Gauges {
     pub(crate) fn new(plugin: &str) -> Self {
-        Self {
-            plugin: word(plugin),
-            series: Mutex::default(),
-        }
+        Self { plugin: word(plugin), series: Mutex::default() }
     }
 
     /// Adds to a counter. What exceeds a bound is dropped: a plugin must not fail for counting.
@@ -96,11 +93,7 @@ fn label((name, value): &(String, String)) -> Label {
 /// A word that every recorder takes: letters, digits and underscores.
 fn word(text: &str) -> String {
     let safe = |c: char| {
-        if c.is_ascii_alphanumeric() {
-            c.to_ascii_lowercase()
-        } else {
-            '_'
-        }
+        if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }
     };
     text.chars().take(MAX_LENGTH).map(safe).collect()
 }

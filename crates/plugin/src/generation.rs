@@ -44,11 +44,7 @@ impl Loader {
         config: &Arc<PluginConfig>,
         permits: Arc<Semaphore>,
     ) -> Loaded {
-        let mut loaded = Loaded {
-            manifest: None,
-            hooks: Hooks::NONE,
-            result: Err(Vec::new()),
-        };
+        let mut loaded = Loaded { manifest: None, hooks: Hooks::NONE, result: Err(Vec::new()) };
         loaded.result = self.go(common, config, permits, &mut loaded).await;
         loaded
     }
@@ -78,10 +74,7 @@ impl Loader {
             template,
             manifest: found.manifest.clone(),
             permits,
-            spare: Mutex::new(Spare {
-                instances: vec![instance],
-                retired: false,
-            }),
+            spare: Mutex::new(Spare { instances: vec![instance], retired: false }),
             wanting: Notify::new(),
         })
     }
@@ -133,9 +126,7 @@ fn start_fault(fault: Fault) -> Vec<LoadError> {
 
 async fn configure(instance: &mut Instance, template: &Template) -> Result<(), Vec<LoadError>> {
     let configured = instance.configure(&template.settings, &template.limits).await;
-    configured
-        .map_err(start_fault)?
-        .map_err(|mistakes| vec![LoadError::Config(mistakes)])
+    configured.map_err(start_fault)?.map_err(|mistakes| vec![LoadError::Config(mistakes)])
 }
 
 /// One loaded version of a plugin.
@@ -167,10 +158,7 @@ impl Generation {
             Some(instance) => instance,
             None => self.fresh().await?,
         };
-        let mut lease = Lease {
-            generation: self,
-            instance: Some(instance),
-        };
+        let mut lease = Lease { generation: self, instance: Some(instance) };
         let Some(instance) = lease.instance.as_mut() else {
             return Err(busy(self.config.limits.wait));
         };
@@ -213,10 +201,7 @@ impl Generation {
     }
 
     pub(crate) fn busy(&self) -> usize {
-        self.config
-            .limits
-            .max_instances
-            .saturating_sub(self.permits.available_permits())
+        self.config.limits.max_instances.saturating_sub(self.permits.available_permits())
     }
 
     /// The common case takes no timer.
@@ -237,9 +222,7 @@ impl Generation {
 
     async fn fresh(&self) -> Result<Instance, Fault> {
         let mut instance = Instance::start(&self.template).await?;
-        let configured = instance
-            .configure(&self.template.settings, &self.template.limits)
-            .await?;
+        let configured = instance.configure(&self.template.settings, &self.template.limits).await?;
         configured.map_err(|mistakes| Fault {
             kind: FaultKind::BadAnswer,
             text: format!(
@@ -272,10 +255,7 @@ impl Generation {
 }
 
 fn busy(wait: Duration) -> Fault {
-    Fault {
-        kind: FaultKind::Busy,
-        text: format!("no instance became free within {wait:?}"),
-    }
+    Fault { kind: FaultKind::Busy, text: format!("no instance became free within {wait:?}") }
 }
 
 /// An instance that serves a call. However the call ends, dropped half way included, the instance goes back to the pool

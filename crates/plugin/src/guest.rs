@@ -81,10 +81,7 @@ fn nothing(scribe: &Arc<Scribe>) -> WasiCtx {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
@@ -98,11 +95,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            used: 0,
-            refused: false,
-        }
+        Self { limit, used: 0, refused: false }
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -143,8 +136,5 @@ pub(crate) fn ip(address: IpAddr) -> IpAddress {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    IpAddress {
-        text: address.to_string(),
-        octets,
-    }
+    IpAddress { text: address.to_string(), octets }
 }

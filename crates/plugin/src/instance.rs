@@ -155,21 +155,10 @@ impl Instance {
         );
         let mut store = store(&template.host, guest);
         meter.begin(Instant::now(), limits.start, limits.start);
-        let linked = bounded(
-            &meter,
-            limits.start,
-            template.linked.instantiate_async(&mut store),
-        )
-        .await;
+        let linked = bounded(&meter, limits.start, template.linked.instantiate_async(&mut store)).await;
         let loaded = linked.and_then(|linked| Ok(template.exports.load(&mut store, &linked)?));
         match loaded {
-            Ok(exports) => Ok(Self {
-                store,
-                exports,
-                sound: true,
-                calls: 0,
-                idle_since: Instant::now(),
-            }),
+            Ok(exports) => Ok(Self { store, exports, sound: true, calls: 0, idle_since: Instant::now() }),
             Err(failure) => Err(fault(failure, store.data())),
         }
     }
@@ -200,10 +189,7 @@ impl Instance {
         let called = bounded(&meter, limits.start, called).await;
         let answer = self.ended(called)?;
         Ok(answer.map_err(|mistakes| {
-            let mistake = |mistake: plugin::ConfigError| ConfigMistake {
-                at: mistake.at,
-                text: mistake.text,
-            };
+            let mistake = |mistake: plugin::ConfigError| ConfigMistake { at: mistake.at, text: mistake.text };
             mistakes.into_iter().map(mistake).collect()
         }))
     }
@@ -226,10 +212,7 @@ impl Instance {
         }
         match self.store.data_mut().live.end() {
             Ok(edits) => Ok(Reply { answer, edits }),
-            Err(text) => Err(Fault {
-                kind: FaultKind::BadAnswer,
-                text,
-            }),
+            Err(text) => Err(Fault { kind: FaultKind::BadAnswer, text }),
         }
     }
 
@@ -305,9 +288,7 @@ impl Exports {
             Call::Recipient(id) => {
                 let no_such = || wasmtime::Error::msg(format!("the view has no recipient {id}"));
                 let recipient = recipient.ok_or_else(no_such)?;
-                exported(self.on_rcpt.as_ref())?
-                    .call_handle(store, &recipient)
-                    .await
+                exported(self.on_rcpt.as_ref())?.call_handle(store, &recipient).await
             }
             Call::Headers => exported(self.on_headers.as_ref())?.call_handle(store).await,
             Call::Message => exported(self.on_message.as_ref())?.call_handle(store).await,
@@ -392,10 +373,7 @@ fn fault(failure: Failure, guest: &Guest) -> Fault {
     if guest.memory.refused {
         return Fault {
             kind: FaultKind::Memory,
-            text: format!(
-                "it wanted more than its {} octets of memory",
-                guest.memory.limit()
-            ),
+            text: format!("it wanted more than its {} octets of memory", guest.memory.limit()),
         };
     }
     let what = if let Some(trap) = error.downcast_ref::<Trap>() {
@@ -409,15 +387,9 @@ fn fault(failure: Failure, guest: &Guest) -> Fault {
         Some(words) => format!("{what}; it printed: {words}"),
         None => what,
     };
-    Fault {
-        kind: FaultKind::Trap,
-        text,
-    }
+    Fault { kind: FaultKind::Trap, text }
 }
 
 fn timeout(expired: Expired) -> Fault {
-    Fault {
-        kind: FaultKind::Timeout,
-        text: expired.to_string(),
-    }
+    Fault { kind: FaultKind::Timeout, text: expired.to_string() }
 }

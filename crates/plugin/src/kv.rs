@@ -74,10 +74,7 @@ impl KvError {
 impl Store {
     /// An empty store of at most so many octets.
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            shelf: Mutex::default(),
-        }
+        Self { limit, shelf: Mutex::default() }
     }
 
     /// The values under these keys, each with its version. A counter shows as its decimal digits.
@@ -163,10 +160,7 @@ impl Store {
             shelf.make_room(self.limit, key.len() + OVERHEAD, now)?;
             shelf.octets += key.len() + OVERHEAD;
         }
-        let bucket = shelf
-            .buckets
-            .entry(key)
-            .or_insert_with(|| Bucket::full(capacity, now));
+        let bucket = shelf.buckets.entry(key).or_insert_with(|| Bucket::full(capacity, now));
         Ok(bucket.take(tokens, capacity, per_second, now))
     }
 
@@ -193,14 +187,7 @@ impl Shelf {
         self.octets += new;
         self.writes += 1;
         let version = self.writes;
-        self.entries.insert(
-            key,
-            Entry {
-                value,
-                version,
-                expires,
-            },
-        );
+        self.entries.insert(key, Entry { value, version, expires });
         Ok(())
     }
 
@@ -298,18 +285,11 @@ mod tests {
         store.set("a".into(), b"1".to_vec(), Some(10), now).unwrap();
         let (value, version) = get(&store, "a", now).unwrap();
         assert_eq!(value, b"1");
-        assert_eq!(
-            store.swap("a".into(), b"2".to_vec(), None, version + 1, now),
-            Ok(false)
-        );
+        assert_eq!(store.swap("a".into(), b"2".to_vec(), None, version + 1, now), Ok(false));
         assert_eq!(store.swap("b".into(), b"2".to_vec(), None, 0, now), Ok(true));
         let later = now + Duration::from_secs(10);
         assert_eq!(get(&store, "a", later), None);
-        assert_eq!(
-            store.swap("a".into(), b"3".to_vec(), None, 0, later),
-            Ok(true),
-            "expired is absent"
-        );
+        assert_eq!(store.swap("a".into(), b"3".to_vec(), None, 0, later), Ok(true), "expired is absent");
         store.delete("a");
         assert_eq!(get(&store, "a", later), None);
     }
@@ -324,10 +304,7 @@ mod tests {
         let later = now + Duration::from_secs(11);
         assert_eq!(store.increment("n".into(), 1, Some(10), later), Ok(1));
         store.set("v".into(), b"5".to_vec(), None, now).unwrap();
-        assert_eq!(
-            store.increment("v".into(), 1, None, now),
-            Err(KvError::NotACounter)
-        );
+        assert_eq!(store.increment("v".into(), 1, None, now), Err(KvError::NotACounter));
     }
 
     #[test]
@@ -340,10 +317,7 @@ mod tests {
         store.delete("b");
         store.set("c".into(), vec![0; 290], None, later).unwrap();
         assert_eq!(store.set(String::new(), vec![], None, now), Err(KvError::Key));
-        assert_eq!(
-            store.set("d".into(), vec![0; MAX_VALUE + 1], None, now),
-            Err(KvError::Value)
-        );
+        assert_eq!(store.set("d".into(), vec![0; MAX_VALUE + 1], None, now), Err(KvError::Value));
     }
 
     #[test]
@@ -351,13 +325,7 @@ mod tests {
         let (store, now) = (Store::new(10_000), Instant::now());
         let take = |tokens, now| store.take("k".into(), tokens, 2, 1.0, now).unwrap();
         assert_eq!(take(2, now), Ok(0.0));
-        assert_eq!(
-            take(1, now),
-            Err(Refused {
-                left: 0.0,
-                wait: Some(Duration::from_secs(1))
-            })
-        );
+        assert_eq!(take(1, now), Err(Refused { left: 0.0, wait: Some(Duration::from_secs(1)) }));
         assert_eq!(take(1, now + Duration::from_secs(1)), Ok(0.0));
         assert_eq!(take(3, now).unwrap_err().wait, None, "more than it ever holds");
         store.sweep(now + Duration::from_secs(60));

@@ -110,9 +110,7 @@ impl Live {
     /// The transaction, as the edits so far leave it.
     pub(crate) fn transaction(&mut self) -> Result<&Transaction, HostError> {
         let now = self.now()?;
-        now.transaction
-            .as_deref()
-            .ok_or_else(|| unavailable("the transaction"))
+        now.transaction.as_deref().ok_or_else(|| unavailable("the transaction"))
     }
 
     /// Session and transaction, as they were when the hook was called.
@@ -160,13 +158,7 @@ impl Live {
     /// call, so added ones have the upper half of all numbers; none is given twice, whether its recipient is still
     /// there or not.
     pub(crate) fn new_recipient_id(&mut self) -> Result<u32, HostError> {
-        let there = self
-            .transaction()?
-            .envelope
-            .recipients
-            .iter()
-            .map(|recipient| recipient.id)
-            .max();
+        let there = self.transaction()?.envelope.recipients.iter().map(|recipient| recipient.id).max();
         let added = self.edits.iter().filter_map(|edit| match edit {
             Edit::AddRecipient(id, _) => Some(*id),
             _ => None,
@@ -184,9 +176,7 @@ impl Live {
     fn spend(&mut self, octets: usize) -> Result<(), HostError> {
         let spent = self.spent.saturating_add(octets).saturating_add(EDIT_COST);
         if spent > MAX_EDITS {
-            return Err(HostError::Limit(format!(
-                "the edits of one call hold at most {MAX_EDITS} octets"
-            )));
+            return Err(HostError::Limit(format!("the edits of one call hold at most {MAX_EDITS} octets")));
         }
         self.spent = spent;
         Ok(())
@@ -203,8 +193,7 @@ impl Live {
         if self.made < self.edits.len() {
             let fresh = self.edits[self.made..].to_vec();
             self.made = self.edits.len();
-            now.apply(&self.judge, fresh)
-                .map_err(|error| HostError::Invalid(error.to_string()))?;
+            now.apply(&self.judge, fresh).map_err(|error| HostError::Invalid(error.to_string()))?;
         }
         Ok(now)
     }
@@ -237,12 +226,7 @@ enum End {
 
 impl NewBody {
     fn new(limit: u64) -> Self {
-        Self {
-            pieces: Vec::new(),
-            limit,
-            size: 0,
-            end: End::Line,
-        }
+        Self { pieces: Vec::new(), limit, size: 0, end: End::Line }
     }
 
     /// Appends octets of the plugin's: bare LF becomes CRLF, bare CR and NUL are refused.
@@ -287,10 +271,7 @@ impl NewBody {
     fn grow(&mut self, octets: u64) -> Result<(), HostError> {
         let size = self.size.saturating_add(octets);
         if size > self.limit {
-            return Err(HostError::Limit(format!(
-                "a body has at most {} octets",
-                self.limit
-            )));
+            return Err(HostError::Limit(format!("a body has at most {} octets", self.limit)));
         }
         self.size = size;
         Ok(())
@@ -339,10 +320,7 @@ mod tests {
     #[test]
     fn copies_never_part_a_line_end() {
         let mut body = NewBody::new(1_000);
-        assert!(
-            body.copy(1, 5, b'\n', b'x').is_err(),
-            "begins with the LF of a CRLF"
-        );
+        assert!(body.copy(1, 5, b'\n', b'x').is_err(), "begins with the LF of a CRLF");
         body.copy(0, 5, b'a', b'\r').unwrap();
         assert!(body.append(b".\r\n").is_err());
         assert!(body.copy(9, 5, b'x', b'x').is_err());

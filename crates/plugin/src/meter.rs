@@ -70,10 +70,7 @@ impl Meter {
         let now = self.at(now);
         let computed =
             self.used.load(Ordering::Relaxed) + now.saturating_sub(self.slice.load(Ordering::Relaxed));
-        let (cpu, wall) = (
-            self.cpu.load(Ordering::Relaxed),
-            self.wall.load(Ordering::Relaxed),
-        );
+        let (cpu, wall) = (self.cpu.load(Ordering::Relaxed), self.wall.load(Ordering::Relaxed));
         if computed > cpu {
             return Err(Expired::Cpu(Duration::from_nanos(cpu)));
         }
@@ -149,10 +146,7 @@ mod tests {
         assert_eq!(meter.check(ms(65)), Err(Expired::Cpu(Duration::from_millis(10))));
         meter.leave(ms(61));
         meter.enter(ms(101));
-        assert_eq!(
-            meter.check(ms(101)),
-            Err(Expired::Wall(Duration::from_millis(100)))
-        );
+        assert_eq!(meter.check(ms(101)), Err(Expired::Wall(Duration::from_millis(100))));
         assert_eq!(meter.left(ms(101)), Duration::ZERO);
         meter.begin(ms(200), Duration::from_millis(100), Duration::from_millis(10));
         assert_eq!(meter.left(ms(230)), Duration::from_millis(70));

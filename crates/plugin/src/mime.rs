@@ -56,11 +56,7 @@ impl From<BodyError> for MimeError {
 
 /// The tree of this message, which must have a body.
 pub(crate) async fn tree(message: &Message, body: &Arc<dyn Body>) -> Result<Arc<Tree>, MimeError> {
-    if let Some(tree) = message
-        .shared
-        .get()
-        .and_then(|any| Arc::clone(any).downcast().ok())
-    {
+    if let Some(tree) = message.shared.get().and_then(|any| Arc::clone(any).downcast().ok()) {
         return Ok(tree);
     }
     let header = message.header.as_bytes();
@@ -78,9 +74,7 @@ pub(crate) async fn tree(message: &Message, body: &Arc<dyn Body>) -> Result<Arc<
         parse_apart(whole, body_at).await
     });
     // Another plugin may have been faster; the trees are equal.
-    let _ = message
-        .shared
-        .set(Arc::clone(&tree) as Arc<dyn Any + Send + Sync>);
+    let _ = message.shared.set(Arc::clone(&tree) as Arc<dyn Any + Send + Sync>);
     Ok(tree)
 }
 
@@ -125,10 +119,7 @@ impl Tree {
             }
         }
         let parts = message.parts.iter().zip(parents);
-        Self {
-            parts: parts.map(|(part, parent)| Part::new(part, parent)).collect(),
-            body,
-        }
+        Self { parts: parts.map(|(part, parent)| Part::new(part, parent)).collect(), body }
     }
 
     fn of_one_part(size: u64, body: u64) -> Self {
@@ -142,10 +133,7 @@ impl Tree {
             header: 0..body,
             content: body..size,
         };
-        Self {
-            parts: vec![part],
-            body,
-        }
+        Self { parts: vec![part], body }
     }
 
     /// A part's header block; none for the root, whose header is the message's.
@@ -182,9 +170,7 @@ impl Part {
         Self {
             parent,
             content_type: kind.map_or_else(|| "text/plain".into(), type_name),
-            charset: kind
-                .and_then(|kind| kind.attribute("charset"))
-                .map(str::to_lowercase),
+            charset: kind.and_then(|kind| kind.attribute("charset")).map(str::to_lowercase),
             filename: part.attachment_name().map(str::to_owned),
             attachment: disposition.is_some_and(|it| it.c_type.eq_ignore_ascii_case("attachment")),
             encoding: part.encoding,
@@ -204,10 +190,7 @@ impl Part {
             "utf-8" | "utf8" | "us-ascii" => None,
             other => charset_decoder(other.as_bytes()),
         });
-        decoder.map_or_else(
-            || String::from_utf8_lossy(octets).into_owned(),
-            |decode| decode(octets),
-        )
+        decoder.map_or_else(|| String::from_utf8_lossy(octets).into_owned(), |decode| decode(octets))
     }
 }
 
@@ -237,42 +220,17 @@ mod tests {
         let first = tree(&message, &body).now_or_never().unwrap().ok().unwrap();
         let again = tree(&message, &body).now_or_never().unwrap().ok().unwrap();
         assert!(Arc::ptr_eq(&first, &again));
-        let types: Vec<_> = first
-            .parts
-            .iter()
-            .map(|part| (part.parent, part.content_type.as_str()))
-            .collect();
-        let expected = [
-            (None, "multipart/mixed"),
-            (Some(0), "text/plain"),
-            (Some(0), "application/pdf"),
-        ];
+        let types: Vec<_> =
+            first.parts.iter().map(|part| (part.parent, part.content_type.as_str())).collect();
+        let expected = [(None, "multipart/mixed"), (Some(0), "text/plain"), (Some(0), "application/pdf")];
         assert_eq!(types, expected);
-        let content = |at: usize| {
-            first
-                .content(&first.parts[at], &*body)
-                .now_or_never()
-                .unwrap()
-                .unwrap()
-        };
+        let content = |at: usize| first.content(&first.parts[at], &*body).now_or_never().unwrap().unwrap();
         assert_eq!(first.parts[1].text(&content(1)), "Grüße");
         assert_eq!(content(2).as_ref(), b"hello");
         assert!(first.parts[2].attachment);
         assert_eq!(first.parts[2].filename.as_deref(), Some("a.pdf"));
-        let header = first
-            .header(&first.parts[2], &*body)
-            .now_or_never()
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        let header = first.header(&first.parts[2], &*body).now_or_never().unwrap().unwrap().unwrap();
         assert!(header.starts_with(b"Content-Type: application/pdf"));
-        assert!(
-            first
-                .header(&first.parts[0], &*body)
-                .now_or_never()
-                .unwrap()
-                .unwrap()
-                .is_none()
-        );
+        assert!(first.header(&first.parts[0], &*body).now_or_never().unwrap().unwrap().is_none());
     }
 }

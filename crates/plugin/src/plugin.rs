@@ -134,10 +134,7 @@ impl Plugin {
             return None;
         }
         let number = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        let version = generation
-            .manifest
-            .as_ref()
-            .map(|manifest| manifest.version.clone());
+        let version = generation.manifest.as_ref().map(|manifest| manifest.version.clone());
         self.config.store(Arc::clone(&generation.config));
         if let Some(before) = self.current.swap(Some(Arc::new(generation))) {
             before.retire();
@@ -152,11 +149,8 @@ impl Plugin {
     pub(crate) fn not_live(&self, errors: &[LoadError]) {
         let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
         let text = text.join("; ");
-        let serving = if self.current.load().is_some() {
-            "the version before serves on"
-        } else {
-            "none serves"
-        };
+        let serving =
+            if self.current.load().is_some() { "the version before serves on" } else { "none serves" };
         tracing::error!(target: "pintle::plugin", plugin = %self.common.name, serving, "not loaded: {text}");
         *self.last_error.lock() = Some(text);
     }
@@ -188,10 +182,7 @@ impl Plugin {
 
     /// Calls `on-timer`, when there is one.
     pub(crate) async fn on_timer(&self) {
-        if self
-            .current()
-            .is_some_and(|generation| generation.hooks.has(Hook::Timer))
-        {
+        if self.current().is_some_and(|generation| generation.hooks.has(Hook::Timer)) {
             let _ = self.ask(Question::Timer, None).await;
         }
     }
@@ -270,27 +261,16 @@ impl Plugin {
             }
             Answer::Auth(_) | Answer::Nothing => Verdict::Next,
         };
-        Ok(Ruling {
-            verdict,
-            edits: reply.edits,
-            fault: None,
-        })
+        Ok(Ruling { verdict, edits: reply.edits, fault: None })
     }
 
     async fn rule_on_credentials(&self, credentials: Arc<Credentials>, view: View) -> AuthRuling {
         let asked = self.ask(Question::Auth(credentials), Some(view)).await;
         let ruled = asked.and_then(|reply| match reply {
-            Some(Reply {
-                answer: Answer::Auth(verdict),
-                edits,
-            }) => {
+            Some(Reply { answer: Answer::Auth(verdict), edits }) => {
                 let verdict =
                     words::auth_verdict(verdict).map_err(|text| self.bad_answer(Hook::Auth, text))?;
-                Ok(AuthRuling {
-                    verdict,
-                    edits,
-                    fault: None,
-                })
+                Ok(AuthRuling { verdict, edits, fault: None })
             }
             _ => Ok(pintle_policy::AuthVerdict::Next.into()),
         });
@@ -303,10 +283,7 @@ impl Plugin {
 }
 
 fn not_loaded() -> Fault {
-    Fault {
-        kind: FaultKind::NotLoaded,
-        text: "no version of it is loaded".into(),
-    }
+    Fault { kind: FaultKind::NotLoaded, text: "no version of it is loaded".into() }
 }
 
 impl Judge for Plugin {
@@ -315,10 +292,7 @@ impl Judge for Plugin {
     }
 
     fn hooks(&self) -> Hooks {
-        self.current
-            .load()
-            .as_ref()
-            .map_or(UNKNOWN_HOOKS, |generation| generation.hooks)
+        self.current.load().as_ref().map_or(UNKNOWN_HOOKS, |generation| generation.hooks)
     }
 
     fn mandatory(&self) -> bool {

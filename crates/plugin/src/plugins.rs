@@ -46,35 +46,22 @@ impl Plugins {
         check_names(&config.plugins)?;
         let shared = Shared::start(&config, dns)?;
         let configs: Vec<_> = config.plugins.into_iter().map(Arc::new).collect();
-        let plugins: Vec<_> = configs
-            .iter()
-            .map(|config| Arc::new(shared.plugin(config)))
-            .collect();
-        let loads = plugins
-            .iter()
-            .zip(&configs)
-            .map(|(plugin, config)| plugin.load(&shared.loader, config));
+        let plugins: Vec<_> = configs.iter().map(|config| Arc::new(shared.plugin(config))).collect();
+        let loads = plugins.iter().zip(&configs).map(|(plugin, config)| plugin.load(&shared.loader, config));
         let mut changes = Vec::new();
         for (plugin, loaded) in plugins.iter().zip(join_all(loads).await) {
             changes.push((Arc::clone(plugin), loaded.result));
         }
         go_live(changes)?;
         let upkeep = Upkeep::start(&shared.loader, &plugins, config.watch.then_some(config.settle));
-        Ok(Self {
-            shared,
-            plugins: ArcSwap::from_pointee(plugins),
-            upkeep,
-        })
+        Ok(Self { shared, plugins: ArcSwap::from_pointee(plugins), upkeep })
     }
 
     /// The judges, in the order of the configuration.
     #[must_use]
     pub fn judges(&self) -> Vec<Arc<dyn Judge>> {
         let plugins = self.plugins.load();
-        plugins
-            .iter()
-            .map(|plugin| Arc::clone(plugin) as Arc<dyn Judge>)
-            .collect()
+        plugins.iter().map(|plugin| Arc::clone(plugin) as Arc<dyn Judge>).collect()
     }
 
     /// How every plugin fares, in the order of the configuration.
@@ -94,10 +81,7 @@ impl Plugins {
         if self.upkeep.is_closing() {
             return Err(ReloadError::Closing);
         }
-        plugin
-            .reload(&self.shared.loader)
-            .await
-            .map_err(ReloadError::Load)
+        plugin.reload(&self.shared.loader).await.map_err(ReloadError::Load)
     }
 
     /// Takes another configuration: plugins that are new or changed are loaded, and all go live together when all that
@@ -114,9 +98,7 @@ impl Plugins {
         let mut plugins = Vec::new();
         let mut changes = Vec::new();
         for config in &configs {
-            let plugin = self
-                .find(&config.name)
-                .unwrap_or_else(|| Arc::new(self.shared.plugin(config)));
+            let plugin = self.find(&config.name).unwrap_or_else(|| Arc::new(self.shared.plugin(config)));
             if plugin.current().is_none() || plugin.config() != *config {
                 let loaded = plugin.load(&self.shared.loader, config).await;
                 changes.push((Arc::clone(&plugin), loaded.result));
@@ -155,10 +137,7 @@ pub async fn check(config: Config) -> Result<Vec<Report>, OpenError> {
     let mut reports = Vec::new();
     for config in config.plugins.into_iter().map(Arc::new) {
         let permits = Arc::new(Semaphore::new(1));
-        let loaded = shared
-            .loader
-            .load(&shared.common(&config), &config, permits)
-            .await;
+        let loaded = shared.loader.load(&shared.common(&config), &config, permits).await;
         reports.push(Report {
             name: config.name.clone(),
             manifest: loaded.manifest,
@@ -171,12 +150,7 @@ pub async fn check(config: Config) -> Result<Vec<Report>, OpenError> {
 
 impl Shared {
     fn start(config: &Config, dns: Arc<dyn Resolver>) -> Result<Self, OpenError> {
-        let cache = config
-            .cache
-            .as_deref()
-            .map(Cache::open)
-            .transpose()?
-            .map(Arc::new);
+        let cache = config.cache.as_deref().map(Cache::open).transpose()?.map(Arc::new);
         let host = Arc::new(Host::start(&config.plugins).map_err(OpenError::Engine)?);
         Ok(Self {
             loader: Arc::new(Loader { host, cache }),
@@ -232,10 +206,7 @@ fn go_live(changes: Vec<Change>) -> Result<(), OpenError> {
 }
 
 fn problems(plugin: &Plugin, errors: &[LoadError]) -> Vec<Problem> {
-    let problem = |error: &LoadError| Problem {
-        plugin: Arc::clone(plugin.name()),
-        error: error.clone(),
-    };
+    let problem = |error: &LoadError| Problem { plugin: Arc::clone(plugin.name()), error: error.clone() };
     errors.iter().map(problem).collect()
 }
 

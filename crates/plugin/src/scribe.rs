@@ -28,10 +28,7 @@ struct State {
 
 impl Quota {
     pub(crate) fn new(now: Instant) -> Self {
-        Self(Mutex::new(State {
-            bucket: Bucket::full(BURST, now),
-            suppressed: 0,
-        }))
+        Self(Mutex::new(State { bucket: Bucket::full(BURST, now), suppressed: 0 }))
     }
 
     /// Whether one more line may be written, and how many were not since the last.
@@ -68,11 +65,7 @@ struct Scope {
 
 impl Scribe {
     pub(crate) fn new(plugin: Arc<str>, quota: Arc<Quota>) -> Self {
-        Self {
-            plugin,
-            quota,
-            scope: Mutex::default(),
-        }
+        Self { plugin, quota, scope: Mutex::default() }
     }
 
     /// Another call begins.
@@ -81,9 +74,7 @@ impl Scribe {
         scope.place = Place {
             hook,
             session: view.map(|view| view.session.id),
-            queue: view
-                .and_then(|view| view.transaction.as_ref())
-                .map(|transaction| transaction.id),
+            queue: view.and_then(|view| view.transaction.as_ref()).map(|transaction| transaction.id),
         };
         scope.printed.clear();
     }
@@ -159,10 +150,7 @@ pub(crate) fn clean(text: &str) -> String {
 }
 
 fn joined(fields: &[(String, String)]) -> String {
-    let pairs = fields
-        .iter()
-        .take(16)
-        .map(|(name, value)| format!("{}={:?}", clean(name), clean(value)));
+    let pairs = fields.iter().take(16).map(|(name, value)| format!("{}={:?}", clean(name), clean(value)));
     let all: Vec<_> = pairs.collect();
     clean(&all.join(" "))
 }

@@ -37,12 +37,7 @@ impl Upkeep {
         let mut tasks = JoinSet::new();
         let (closing, closed) = watch::channel(false);
         let watch = settle.and_then(|settle| Watch::start(&mut tasks, Arc::clone(loader), settle, closed));
-        let upkeep = Self {
-            closing,
-            tasks: Mutex::new(tasks),
-            plugins: Mutex::default(),
-            watch,
-        };
+        let upkeep = Self { closing, tasks: Mutex::new(tasks), plugins: Mutex::default(), watch };
         upkeep.take_over(plugins);
         upkeep
     }

@@ -56,11 +56,7 @@ impl Watch {
             }
         };
         tasks.spawn(load_changed(Arc::clone(&followed), loader, closed));
-        Some(Self {
-            debouncer: Mutex::new(debouncer),
-            folders: Mutex::default(),
-            followed,
-        })
+        Some(Self { debouncer: Mutex::new(debouncer), folders: Mutex::default(), followed })
     }
 
     /// Watches the folders of these plugins, and no others.
@@ -83,11 +79,9 @@ impl Watch {
 
 /// Reading a file is an event too, and ours.
 fn matters(events: &DebounceEventResult) -> bool {
-    events.as_ref().map_or(true, |events| {
-        events
-            .iter()
-            .any(|event| !matches!(event.kind, EventKind::Access(_)))
-    })
+    events
+        .as_ref()
+        .map_or(true, |events| events.iter().any(|event| !matches!(event.kind, EventKind::Access(_))))
 }
 
 fn folder_of(plugin: &Plugin) -> Option<PathBuf> {

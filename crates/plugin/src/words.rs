@@ -25,11 +25,7 @@ pub(crate) fn address(address: &Address) -> types::Address {
 
 pub(crate) fn reverse_path(path: &ReversePath) -> types::Address {
     path.address().map_or_else(
-        || types::Address {
-            local: String::new(),
-            domain: String::new(),
-            domain_ascii: String::new(),
-        },
+        || types::Address { local: String::new(), domain: String::new(), domain_ascii: String::new() },
         address,
     )
 }
@@ -44,20 +40,14 @@ pub(crate) fn recipient(recipient: &Recipient) -> types::Recipient {
 }
 
 pub(crate) fn param(param: &Param) -> types::Param {
-    types::Param {
-        name: param.name.clone(),
-        value: param.value.clone(),
-    }
+    types::Param { name: param.name.clone(), value: param.value.clone() }
 }
 
 /// The parameters of MAIL as the client gave them.
 pub(crate) fn mail_params(params: &MailParams) -> Vec<types::Param> {
     let mut all = Vec::new();
     let mut push = |name: &str, value: Option<String>| {
-        all.push(types::Param {
-            name: name.to_owned(),
-            value,
-        });
+        all.push(types::Param { name: name.to_owned(), value });
     };
     if let Some(size) = params.size {
         push("SIZE", Some(size.to_string()));
@@ -90,36 +80,18 @@ pub(crate) fn mail_params(params: &MailParams) -> Vec<types::Param> {
 }
 
 fn rcpt_params(params: &RcptParams) -> Vec<types::Param> {
-    let given = [
-        ("NOTIFY", params.notify.map(notify)),
-        ("ORCPT", params.orcpt.clone()),
-    ];
+    let given = [("NOTIFY", params.notify.map(notify)), ("ORCPT", params.orcpt.clone())];
     let known = given.into_iter().filter(|(_, value)| value.is_some());
     known
-        .map(|(name, value)| types::Param {
-            name: name.to_owned(),
-            value,
-        })
+        .map(|(name, value)| types::Param { name: name.to_owned(), value })
         .chain(params.other.iter().map(param))
         .collect()
 }
 
 fn notify(notify: Notify) -> String {
-    let asked = [
-        ("SUCCESS", notify.success),
-        ("FAILURE", notify.failure),
-        ("DELAY", notify.delay),
-    ];
-    let words: Vec<_> = asked
-        .iter()
-        .filter(|(_, asked)| *asked)
-        .map(|(word, _)| *word)
-        .collect();
-    if words.is_empty() {
-        "NEVER".into()
-    } else {
-        words.join(",")
-    }
+    let asked = [("SUCCESS", notify.success), ("FAILURE", notify.failure), ("DELAY", notify.delay)];
+    let words: Vec<_> = asked.iter().filter(|(_, asked)| *asked).map(|(word, _)| *word).collect();
+    if words.is_empty() { "NEVER".into() } else { words.join(",") }
 }
 
 pub(crate) fn outcome(outcome: &Outcome) -> GuestOutcome {
@@ -150,10 +122,7 @@ pub(crate) fn verdict(verdict: types::Verdict, hook: Hook) -> Result<Verdict, St
     if makes_sense(&verdict, hook) {
         return Ok(verdict);
     }
-    Err(format!(
-        "it answered `{}`, which means nothing in on-{hook}",
-        verdict.name()
-    ))
+    Err(format!("it answered `{}`, which means nothing in on-{hook}", verdict.name()))
 }
 
 fn makes_sense(verdict: &Verdict, hook: Hook) -> bool {
@@ -208,21 +177,9 @@ struct Frame {
     text: &'static str,
 }
 
-const REJECT: Frame = Frame {
-    codes: (500, 599),
-    code: 550,
-    text: "refused",
-};
-const DEFER: Frame = Frame {
-    codes: (400, 499),
-    code: 451,
-    text: "not now, try again later",
-};
-const CLOSE: Frame = Frame {
-    codes: (400, 599),
-    code: 421,
-    text: "closing the session",
-};
+const REJECT: Frame = Frame { codes: (500, 599), code: 550, text: "refused" };
+const DEFER: Frame = Frame { codes: (400, 499), code: 451, text: "not now, try again later" };
+const CLOSE: Frame = Frame { codes: (400, 599), code: 421, text: "closing the session" };
 
 /// A guest's reply as ours. A code that contradicts the verdict becomes the verdict's own.
 fn reply(words: &types::Reply, frame: Frame) -> Reply {
@@ -239,11 +196,7 @@ fn reply(words: &types::Reply, frame: Frame) -> Reply {
     } else {
         Cow::Owned(words.text[..words.text.floor_char_boundary(MAX_REPLY)].to_owned())
     };
-    Reply {
-        code,
-        enhanced: Some(enhanced(words.enhanced.as_deref(), code)),
-        text,
-    }
+    Reply { code, enhanced: Some(enhanced(words.enhanced.as_deref(), code)), text }
 }
 
 /// The enhanced code, when there is one whose class is the code's (RFC 2034 section 4); `X.7.0` otherwise, since a
@@ -261,11 +214,7 @@ mod tests {
     use super::*;
 
     fn words(code: u16, enhanced: Option<&str>, text: &str) -> types::Reply {
-        types::Reply {
-            code,
-            enhanced: enhanced.map(str::to_owned),
-            text: text.to_owned(),
-        }
+        types::Reply { code, enhanced: enhanced.map(str::to_owned), text: text.to_owned() }
     }
 
     #[test]
@@ -273,10 +222,7 @@ mod tests {
         let said = |words, frame| reply(&words, frame).to_string();
         assert_eq!(said(words(554, Some("5.7.1"), "no"), REJECT), "554 5.7.1 no");
         assert_eq!(said(words(250, Some("2.0.0"), "no"), REJECT), "550 5.7.0 no");
-        assert_eq!(
-            said(words(550, Some("nonsense"), " "), DEFER),
-            "451 4.7.0 not now, try again later"
-        );
+        assert_eq!(said(words(550, Some("nonsense"), " "), DEFER), "451 4.7.0 not now, try again later");
         assert_eq!(said(words(554, None, "bye"), CLOSE), "554 5.7.0 bye");
     }
 
@@ -292,12 +238,9 @@ mod tests {
 
     #[test]
     fn no_failure_policy_authenticates() {
-        for policy in [
-            FailurePolicy::Defer,
-            FailurePolicy::Accept,
-            FailurePolicy::Reject,
-            FailurePolicy::Skip,
-        ] {
+        for policy in
+            [FailurePolicy::Defer, FailurePolicy::Accept, FailurePolicy::Reject, FailurePolicy::Skip]
+        {
             assert!(!matches!(auth_after_fault(policy), AuthVerdict::Granted(_)));
         }
     }

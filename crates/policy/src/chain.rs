@@ -91,14 +91,7 @@ impl Chain {
         let mut decision = Decision::none();
         for judge in self.wanting(Hook::DeliveryResult) {
             let ruling = judge.delivery_result(Arc::clone(outcomes), view.clone()).await;
-            decision.take(
-                judge.name(),
-                Ruling {
-                    verdict: Verdict::Next,
-                    ..ruling
-                },
-                view,
-            );
+            decision.take(judge.name(), Ruling { verdict: Verdict::Next, ..ruling }, view);
         }
         decision.steps
     }
@@ -119,20 +112,11 @@ impl Decision {
     /// Nobody had an opinion.
     #[must_use]
     pub fn none() -> Self {
-        Self {
-            verdict: Verdict::Next,
-            by: None,
-            delay: Duration::ZERO,
-            steps: Vec::new(),
-        }
+        Self { verdict: Verdict::Next, by: None, delay: Duration::ZERO, steps: Vec::new() }
     }
 
     fn take(&mut self, judge: &Arc<str>, ruling: Ruling, view: &mut View) {
-        let Ruling {
-            mut verdict,
-            edits,
-            mut fault,
-        } = ruling;
+        let Ruling { mut verdict, edits, mut fault } = ruling;
         match view.apply(judge, edits) {
             Ok(delay) => self.delay += delay,
             Err(error) => {
@@ -141,11 +125,7 @@ impl Decision {
                 fault = Some(bad_answer(&error));
             }
         }
-        self.steps.push(Step {
-            judge: Arc::clone(judge),
-            verdict: verdict.name(),
-            fault,
-        });
+        self.steps.push(Step { judge: Arc::clone(judge), verdict: verdict.name(), fault });
         // Only mandatory judges are asked after an acceptance, and theirs is the stricter word.
         let decides = verdict.refuses()
             || (self.by.is_none() && verdict != Verdict::Next)
@@ -159,10 +139,7 @@ impl Decision {
 }
 
 fn bad_answer(error: &impl ToString) -> Fault {
-    Fault {
-        kind: FaultKind::BadAnswer,
-        text: error.to_string(),
-    }
+    Fault { kind: FaultKind::BadAnswer, text: error.to_string() }
 }
 
 #[cfg(test)]
@@ -203,17 +180,8 @@ mod tests {
     }
 
     fn fixed(name: &str, verdict: Verdict, edits: Vec<Edit>) -> Fixed {
-        let ruling = Ruling {
-            verdict,
-            edits,
-            fault: None,
-        };
-        Fixed {
-            name: name.into(),
-            mandatory: false,
-            ruling,
-            seen: Mutex::default(),
-        }
+        let ruling = Ruling { verdict, edits, fault: None };
+        Fixed { name: name.into(), mandatory: false, ruling, seen: Mutex::default() }
     }
 
     fn view() -> View {
@@ -235,12 +203,7 @@ mod tests {
     }
 
     fn run(judges: &[Arc<Fixed>], view: &mut View) -> Decision {
-        let chain = Chain::new(
-            judges
-                .iter()
-                .map(|judge| Arc::clone(judge) as Arc<dyn Judge>)
-                .collect(),
-        );
+        let chain = Chain::new(judges.iter().map(|judge| Arc::clone(judge) as Arc<dyn Judge>).collect());
         chain.judge(&Call::Connect, view).now_or_never().unwrap()
     }
 
@@ -298,10 +261,7 @@ mod tests {
         let mut view = view();
         let decision = run(&judges, &mut view);
         assert_eq!(decision.verdict, Verdict::Defer(None));
-        assert_eq!(
-            decision.steps[0].fault.as_ref().unwrap().kind,
-            FaultKind::BadAnswer
-        );
+        assert_eq!(decision.steps[0].fault.as_ref().unwrap().kind, FaultKind::BadAnswer);
         assert!(view.session.facts.is_empty());
     }
 

@@ -20,9 +20,7 @@ impl Computed {
     pub fn slot<T: Any + Send + Sync + Default>(&self) -> Arc<T> {
         // Nothing is run under the lock that could leave it half changed.
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots
-            .entry(TypeId::of::<T>())
-            .or_insert_with(|| Arc::new(T::default()));
+        let slot = slots.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
         Arc::clone(slot).downcast().unwrap_or_default()
     }
 }

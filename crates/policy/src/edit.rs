@@ -129,9 +129,7 @@ impl View {
 }
 
 fn part<'a, T: Clone>(part: &'a mut Option<Arc<T>>, name: &'static str) -> Result<&'a mut T, EditError> {
-    part.as_mut()
-        .map(Arc::make_mut)
-        .ok_or(EditError::Unavailable(name))
+    part.as_mut().map(Arc::make_mut).ok_or(EditError::Unavailable(name))
 }
 
 fn edit_session(session: &mut Session, judge: &Arc<str>, edit: Edit) {
@@ -141,14 +139,12 @@ fn edit_session(session: &mut Session, judge: &Arc<str>, edit: Edit) {
             session.facts.insert(key, value);
         }
         Edit::Offer(param) => {
-            session
-                .extensions
-                .retain(|offered| !offered.name.eq_ignore_ascii_case(&param.name));
+            session.extensions.retain(|offered| !offered.name.eq_ignore_ascii_case(&param.name));
             session.extensions.push(param);
         }
-        Edit::Withhold(name) => session
-            .extensions
-            .retain(|offered| !offered.name.eq_ignore_ascii_case(&name)),
+        Edit::Withhold(name) => {
+            session.extensions.retain(|offered| !offered.name.eq_ignore_ascii_case(&name))
+        }
         _ => {}
     }
 }
@@ -159,11 +155,9 @@ fn edit_transaction(transaction: &mut Transaction, judge: &Arc<str>, edit: Edit)
         Edit::Fact(key, value) => {
             transaction.facts.insert(key, value);
         }
-        Edit::Score(rule, points) => transaction.scores.push(Score {
-            judge: judge.to_string(),
-            rule,
-            points,
-        }),
+        Edit::Score(rule, points) => {
+            transaction.scores.push(Score { judge: judge.to_string(), rule, points })
+        }
         Edit::AuthResult(result) => transaction.auth_results.push(result),
         // RFC 5321 section 4.5.5: what came with a null reverse-path is never answered, and an address put there would
         // be answered by whichever system fails to deliver it, ourselves included.
@@ -186,13 +180,7 @@ fn edit_recipients(recipients: &mut Vec<Recipient>, edit: Edit) -> Result<(), Ed
                 return Err(EditError::Recipient(id));
             }
             let params = RcptParams::default();
-            recipients.push(Recipient {
-                id,
-                address,
-                params,
-                original: None,
-                relay: false,
-            });
+            recipients.push(Recipient { id, address, params, original: None, relay: false });
         }
         Edit::RemoveRecipient(id) => {
             find(recipients, id)?;
@@ -212,10 +200,7 @@ fn edit_recipients(recipients: &mut Vec<Recipient>, edit: Edit) -> Result<(), Ed
 }
 
 fn find(recipients: &mut [Recipient], id: u32) -> Result<&mut Recipient, EditError> {
-    recipients
-        .iter_mut()
-        .find(|recipient| recipient.id == id)
-        .ok_or(EditError::Recipient(id))
+    recipients.iter_mut().find(|recipient| recipient.id == id).ok_or(EditError::Recipient(id))
 }
 
 fn edit_message(message: &mut Message, edit: Edit) -> Result<(), EditError> {
@@ -228,9 +213,7 @@ fn edit_message(message: &mut Message, edit: Edit) -> Result<(), EditError> {
         Edit::Body(pieces) => {
             let base = message.body.take().ok_or(EditError::Unavailable("body"))?;
             message.original_body.get_or_insert_with(|| Arc::clone(&base));
-            message.has_8bit |= pieces
-                .iter()
-                .any(|piece| matches!(piece, Piece::Bytes(b) if !b.is_ascii()));
+            message.has_8bit |= pieces.iter().any(|piece| matches!(piece, Piece::Bytes(b) if !b.is_ascii()));
             message.body = Some(Arc::new(Pieced::new(base, pieces)));
             message.body_edited = true;
         }
@@ -259,11 +242,7 @@ mod tests {
     use pintle_mail::{Charset, Envelope, MailParams, QueueId, SessionId, UnixTime};
 
     fn view(sender: ReversePath) -> View {
-        let envelope = Envelope {
-            sender,
-            params: MailParams::default(),
-            recipients: Vec::new(),
-        };
+        let envelope = Envelope { sender, params: MailParams::default(), recipients: Vec::new() };
         let transaction = Transaction::new(QueueId::new(UnixTime::from_millis(0), 1), envelope);
         View {
             transaction: Some(Arc::new(transaction)),
@@ -291,17 +270,11 @@ mod tests {
         let rewrite =
             |view: &mut View, to: &str| view.apply(&"srs".into(), vec![Edit::RewriteSender(address(to))]);
         let mut report = view(ReversePath::Null);
-        assert_eq!(
-            rewrite(&mut report, "srs@gate.example"),
-            Err(EditError::NullSender)
-        );
+        assert_eq!(rewrite(&mut report, "srs@gate.example"), Err(EditError::NullSender));
         assert!(report.transaction.as_ref().unwrap().envelope.sender.is_null());
         assert!(rewrite(&mut report, "").is_ok());
         let mut mail = view(address("ann@there.example"));
         assert!(rewrite(&mut mail, "srs@gate.example").is_ok());
-        assert_eq!(
-            mail.transaction.as_ref().unwrap().envelope.sender.as_str(),
-            "srs@gate.example"
-        );
+        assert_eq!(mail.transaction.as_ref().unwrap().envelope.sender.as_str(), "srs@gate.example");
     }
 }

@@ -61,9 +61,6 @@ impl Frozen {
         transaction.facts = self.facts;
         transaction.scores = self.scores;
         transaction.auth_results = self.auth_results;
-        View {
-            transaction: Some(Arc::new(transaction)),
-            ..View::of(self.session)
-        }
+        View { transaction: Some(Arc::new(transaction)), ..View::of(self.session) }
     }
 }

@@ -92,11 +92,7 @@ pub struct Ruling {
 
 impl From<Verdict> for Ruling {
     fn from(verdict: Verdict) -> Self {
-        Self {
-            verdict,
-            edits: Vec::new(),
-            fault: None,
-        }
+        Self { verdict, edits: Vec::new(), fault: None }
     }
 }
 
@@ -113,11 +109,7 @@ pub struct AuthRuling {
 
 impl From<AuthVerdict> for AuthRuling {
     fn from(verdict: AuthVerdict) -> Self {
-        Self {
-            verdict,
-            edits: Vec::new(),
-            fault: None,
-        }
+        Self { verdict, edits: Vec::new(), fault: None }
     }
 }
 

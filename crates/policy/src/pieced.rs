@@ -69,9 +69,7 @@ impl Body for Pieced {
                 && let Some((piece, within)) = self.locate(offset + out.len() as u64)
             {
                 let wanted = len - out.len();
-                let left = usize::try_from(piece.size() - within)
-                    .unwrap_or(usize::MAX)
-                    .min(wanted);
+                let left = usize::try_from(piece.size() - within).unwrap_or(usize::MAX).min(wanted);
                 let bytes = match piece {
                     Piece::Copy { offset, .. } => self.base.read(offset + within, left).await?,
                     Piece::Bytes(bytes) => bytes.read(within, left).await?,

@@ -34,12 +34,7 @@ impl View {
     /// The view at the start of a session.
     #[must_use]
     pub fn of(session: Session) -> Self {
-        Self {
-            session: Arc::new(session),
-            transaction: None,
-            message: None,
-            delivery: None,
-        }
+        Self { session: Arc::new(session), transaction: None, message: None, delivery: None }
     }
 }
 
@@ -152,10 +147,7 @@ impl Transaction {
     /// The recipient of this id.
     #[must_use]
     pub fn recipient(&self, id: u32) -> Option<&Recipient> {
-        self.envelope
-            .recipients
-            .iter()
-            .find(|recipient| recipient.id == id)
+        self.envelope.recipients.iter().find(|recipient| recipient.id == id)
     }
 }
 
@@ -207,9 +199,7 @@ impl Notes {
     /// The octets that the notes of this judge take, keys included.
     #[must_use]
     pub fn size(&self, judge: &str) -> usize {
-        self.0.get(judge).map_or(0, |notes| {
-            notes.iter().map(|(key, value)| key.len() + value.len()).sum()
-        })
+        self.0.get(judge).map_or(0, |notes| notes.iter().map(|(key, value)| key.len() + value.len()).sum())
     }
 }
 

@@ -34,11 +34,7 @@ impl Queue {
         }
         self.alarms.pop_first();
         let entry = self.jobs.get(&id)?;
-        if entry.accepted.plus(self.config.retry.max_age) <= now {
-            self.expire(id)
-        } else {
-            self.warn(id)
-        }
+        if entry.accepted.plus(self.config.retry.max_age) <= now { self.expire(id) } else { self.warn(id) }
     }
 
     fn warn(&mut self, id: JobId) -> Option<Due> {
@@ -62,13 +58,7 @@ impl Queue {
     }
 
     fn aged(&self, id: JobId) -> Option<Aged> {
-        let Entry {
-            message,
-            hop,
-            recipients,
-            accepted,
-            ..
-        } = self.jobs.get(&id)?;
+        let Entry { message, hop, recipients, accepted, .. } = self.jobs.get(&id)?;
         Some(Aged {
             id,
             message: *message,

@@ -21,12 +21,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            per_hop: 15,
-            overrides: HashMap::new(),
-            total: 500,
-            retry: RetryPolicy::default(),
-        }
+        Self { per_hop: 15, overrides: HashMap::new(), total: 500, retry: RetryPolicy::default() }
     }
 }
 
@@ -58,15 +53,7 @@ pub struct RetryPolicy {
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
-const INTERVALS: [u64; 7] = [
-    MINUTE,
-    5 * MINUTE,
-    15 * MINUTE,
-    30 * MINUTE,
-    HOUR,
-    2 * HOUR,
-    3 * HOUR,
-];
+const INTERVALS: [u64; 7] = [MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 3 * HOUR];
 const HOP_INTERVALS: [u64; 5] = [MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE];
 
 impl Default for RetryPolicy {
@@ -129,10 +116,7 @@ mod tests {
 
     #[test]
     fn an_empty_list_means_the_default() {
-        let policy = RetryPolicy {
-            intervals: Vec::new(),
-            ..RetryPolicy::default()
-        };
+        let policy = RetryPolicy { intervals: Vec::new(), ..RetryPolicy::default() };
         assert_eq!(policy.wait(2, 0), Duration::from_secs(5 * MINUTE));
     }
 }

@@ -66,11 +66,7 @@ impl Hop {
     /// When the next attempt may begin; none when that does not depend on time.
     pub(crate) fn wakes(&self) -> Option<UnixTime> {
         // One probe at a time while in trouble: a next hop that cannot serve one message needs no fifteen.
-        let limit = if self.trouble.is_some() {
-            self.limit.min(1)
-        } else {
-            self.limit
-        };
+        let limit = if self.trouble.is_some() { self.limit.min(1) } else { self.limit };
         if self.trying >= limit {
             return None;
         }

@@ -121,29 +121,19 @@ impl Report {
     /// All recipients are settled, over a next hop that works.
     #[must_use]
     pub fn settled() -> Self {
-        Self {
-            remaining: Box::default(),
-            hop: HopSign::Working,
-            again: Again::BackOff,
-        }
+        Self { remaining: Box::default(), hop: HopSign::Working, again: Again::BackOff }
     }
 
     /// These recipients were deferred; the next hop as such works.
     #[must_use]
     pub fn deferred(remaining: impl Into<Box<[u32]>>) -> Self {
-        Self {
-            remaining: remaining.into(),
-            ..Self::settled()
-        }
+        Self { remaining: remaining.into(), ..Self::settled() }
     }
 
     /// The next hop as a whole failed: refused the connection, greeted with 4xx, ran out of resources.
     #[must_use]
     pub fn hop_failed(remaining: impl Into<Box<[u32]>>) -> Self {
-        Self {
-            hop: HopSign::Trouble,
-            ..Self::deferred(remaining)
-        }
+        Self { hop: HopSign::Trouble, ..Self::deferred(remaining) }
     }
 }
 

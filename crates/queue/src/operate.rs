@@ -62,11 +62,7 @@ impl Queue {
     /// Takes a new configuration; what is under way above a lowered limit is let finish.
     pub fn configure(&mut self, config: Config) {
         self.config = config;
-        for id in (0..)
-            .zip(&mut self.hops)
-            .map(|(id, _)| crate::hop::HopId(id))
-            .collect::<Vec<_>>()
-        {
+        for id in (0..).zip(&mut self.hops).map(|(id, _)| crate::hop::HopId(id)).collect::<Vec<_>>() {
             let Some(limit) = self.hop(id).map(|hop| self.config.limit_of(&hop.name)) else {
                 continue;
             };
@@ -92,12 +88,7 @@ impl Queue {
     /// every job its memory.
     fn select(&self, which: &Selector) -> Vec<(JobId, Phase)> {
         if let Selector::Job(id) = which {
-            return self
-                .jobs
-                .get(id)
-                .map(|entry| (*id, entry.phase))
-                .into_iter()
-                .collect();
+            return self.jobs.get(id).map(|entry| (*id, entry.phase)).into_iter().collect();
         }
         self.jobs
             .iter()

@@ -214,10 +214,7 @@ impl Queue {
             self.forget(id);
             return if done { Next::Settled } else { Next::Removed };
         }
-        let expiring = self
-            .jobs
-            .get(&id)
-            .is_some_and(|entry| matches!(entry.phase, Phase::Expiring(_)));
+        let expiring = self.jobs.get(&id).is_some_and(|entry| matches!(entry.phase, Phase::Expiring(_)));
         let next = self.reschedule(id, report, wish, dice, now);
         let due = self.jobs.get(&id).map(|entry| entry.due).filter(|_| expiring);
         // An expiry that could not be carried out is asked for again, but not in a tight circle.
@@ -248,11 +245,7 @@ impl Queue {
         let expired = !expiring && entry.accepted.plus(retry.max_age) <= now;
         entry.phase = Phase::Waiting;
         self.hop_mut(hop, |hop| hop.waiting.insert((due, id)));
-        if expired {
-            Next::Expiring
-        } else {
-            Next::Again(self.not_before(hop, due))
-        }
+        if expired { Next::Expiring } else { Next::Again(self.not_before(hop, due)) }
     }
 
     fn not_before(&self, hop: HopId, due: UnixTime) -> UnixTime {

@@ -75,13 +75,8 @@ impl Queue {
     /// The queue in numbers. Costs a walk over the next hops, not over the jobs.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let mut hops: Vec<HopView> = self
-            .hops
-            .iter()
-            .flatten()
-            .filter(|hop| hop.jobs > 0)
-            .map(HopView::of)
-            .collect();
+        let mut hops: Vec<HopView> =
+            self.hops.iter().flatten().filter(|hop| hop.jobs > 0).map(HopView::of).collect();
         hops.sort_by(|a, b| b.jobs.cmp(&a.jobs).then_with(|| a.next_hop.cmp(&b.next_hop)));
         Snapshot {
             jobs: self.jobs.len(),
@@ -118,10 +113,9 @@ impl Queue {
             accepted: entry.accepted,
             attempts: entry.attempts,
             phase: match entry.phase {
-                Phase::Waiting => JobPhase::Waiting(
-                    hop.trouble
-                        .map_or(entry.due, |trouble| trouble.until.max(entry.due)),
-                ),
+                Phase::Waiting => {
+                    JobPhase::Waiting(hop.trouble.map_or(entry.due, |trouble| trouble.until.max(entry.due)))
+                }
                 Phase::Held => JobPhase::Held,
                 Phase::Trying(_) => JobPhase::Trying,
                 Phase::Expiring(_) => JobPhase::Expiring,

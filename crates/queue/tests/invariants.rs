@@ -15,28 +15,12 @@ const MAX_AGE: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Clone)]
 enum Act {
-    Insert {
-        hop: u8,
-        held: bool,
-    },
+    Insert { hop: u8, held: bool },
     Poll,
-    Reuse {
-        hop: u8,
-    },
-    Record {
-        pick: usize,
-        sign: HopSign,
-        again: Again,
-        left: bool,
-        dice: u64,
-    },
-    Operate {
-        pick: u8,
-        hop: u8,
-    },
-    Pass {
-        seconds: u64,
-    },
+    Reuse { hop: u8 },
+    Record { pick: usize, sign: HopSign, again: Again, left: bool, dice: u64 },
+    Operate { pick: u8, hop: u8 },
+    Pass { seconds: u64 },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -93,12 +77,7 @@ impl Model {
             ..RetryPolicy::default()
         };
         Self {
-            queue: Queue::new(Config {
-                per_hop: PER_HOP,
-                total: TOTAL,
-                overrides: HashMap::new(),
-                retry,
-            }),
+            queue: Queue::new(Config { per_hop: PER_HOP, total: TOTAL, overrides: HashMap::new(), retry }),
             now: UnixTime::from_millis(1_000_000_000_000),
             serial: 0,
             alive: BTreeMap::new(),
@@ -118,13 +97,7 @@ impl Model {
                     self.begin(attempt.id);
                 }
             }
-            Act::Record {
-                pick,
-                sign,
-                again,
-                left,
-                dice,
-            } => self.record(pick, sign, again, left, dice),
+            Act::Record { pick, sign, again, left, dice } => self.record(pick, sign, again, left, dice),
             Act::Operate { pick, hop: n } => self.operate(pick, n),
             Act::Pass { seconds } => self.now = self.now.plus(Duration::from_secs(seconds)),
         }
@@ -135,31 +108,17 @@ impl Model {
     fn insert(&mut self, n: u8, held: bool) {
         self.serial += 1;
         let id = QueueId::new(self.now, self.serial);
-        let job = Job {
-            held,
-            ..Job::new(id, hop(n), vec![1], self.now)
-        };
-        let known = Known {
-            hop: n,
-            accepted: self.now,
-            not_before: self.now,
-            hastened: false,
-        };
+        let job = Job { held, ..Job::new(id, hop(n), vec![1], self.now) };
+        let known = Known { hop: n, accepted: self.now, not_before: self.now, hastened: false };
         self.alive.insert(self.queue.insert(job), known);
     }
 
     fn poll(&mut self) {
         let promised = self.queue.poll_timeout();
         match self.queue.poll_due(self.now) {
-            None => assert!(
-                self.queue.poll_timeout().is_none_or(|at| at > self.now),
-                "would spin"
-            ),
+            None => assert!(self.queue.poll_timeout().is_none_or(|at| at > self.now), "would spin"),
             Some(due) => {
-                assert!(
-                    promised.is_some_and(|at| at <= self.now),
-                    "would have been slept through"
-                );
+                assert!(promised.is_some_and(|at| at <= self.now), "would have been slept through");
                 match due {
                     Due::Attempt(attempt) => self.begin(attempt.id),
                     Due::Warn(aged) => assert!(self.alive.contains_key(&aged.id)),
@@ -176,15 +135,8 @@ impl Model {
     fn begin(&mut self, id: JobId) {
         let known = self.alive[&id];
         assert!(known.not_before <= self.now, "before its time");
-        assert!(
-            !self.trying.contains(&id) && !self.expiring.contains(&id),
-            "twice in the host's hands"
-        );
-        let same_hop = self
-            .trying
-            .iter()
-            .filter(|id| self.alive[id].hop == known.hop)
-            .count();
+        assert!(!self.trying.contains(&id) && !self.expiring.contains(&id), "twice in the host's hands");
+        let same_hop = self.trying.iter().filter(|id| self.alive[id].hop == known.hop).count();
         assert!(same_hop < PER_HOP && self.trying.len() < TOTAL, "over a limit");
         if let Some(until) = self.trouble.get(&known.hop) {
             assert!(*until <= self.now && same_hop == 0, "more than a probe");
@@ -205,16 +157,7 @@ impl Model {
             self.expiring.swap_remove(pick - self.trying.len())
         };
         let remaining: Box<[u32]> = if left { Box::new([1]) } else { Box::default() };
-        let next = self.queue.record(
-            id,
-            Report {
-                remaining,
-                hop: sign,
-                again,
-            },
-            dice,
-            self.now,
-        );
+        let next = self.queue.record(id, Report { remaining, hop: sign, again }, dice, self.now);
         let n = self.alive[&id].hop;
         match next {
             Next::Settled | Next::Removed => drop(self.alive.remove(&id)),
@@ -241,12 +184,7 @@ impl Model {
     }
 
     fn note_sign(&mut self, n: u8, sign: HopSign) {
-        let view = self
-            .queue
-            .snapshot()
-            .hops
-            .into_iter()
-            .find(|view| view.next_hop == hop(n));
+        let view = self.queue.snapshot().hops.into_iter().find(|view| view.next_hop == hop(n));
         match sign {
             HopSign::Working => drop(self.trouble.remove(&n)),
             HopSign::Silent => {}
@@ -261,12 +199,8 @@ impl Model {
 
     fn operate(&mut self, pick: u8, n: u8) {
         let which = Selector::NextHop(hop(n));
-        let mine: Vec<JobId> = self
-            .alive
-            .iter()
-            .filter(|(_, known)| known.hop == n)
-            .map(|(id, _)| *id)
-            .collect();
+        let mine: Vec<JobId> =
+            self.alive.iter().filter(|(_, known)| known.hop == n).map(|(id, _)| *id).collect();
         let touched = match pick {
             0 => self.queue.hold(&which),
             1 => self.queue.release(&which, self.now),
@@ -284,9 +218,7 @@ impl Model {
             }
         }
         if pick == 2 {
-            self.trouble
-                .entry(n)
-                .and_modify(|until| *until = (*until).min(self.now));
+            self.trouble.entry(n).and_modify(|until| *until = (*until).min(self.now));
         }
         self.forget_empty(n);
     }

@@ -27,13 +27,7 @@ fn job(n: u128, name: &str) -> Job {
 }
 
 fn config() -> Config {
-    Config {
-        retry: RetryPolicy {
-            jitter: 0,
-            ..RetryPolicy::default()
-        },
-        ..Config::default()
-    }
+    Config { retry: RetryPolicy { jitter: 0, ..RetryPolicy::default() }, ..Config::default() }
 }
 
 fn attempt(queue: &mut Queue, now: UnixTime) -> Attempt {
@@ -73,10 +67,7 @@ fn a_job_is_tried_at_once_and_gone_when_settled() {
     let id = queue.insert(job(1, "a.example"));
     assert!(queue.poll_timeout().is_some_and(|time| time <= START));
     let attempt = attempt(&mut queue, START);
-    assert_eq!(
-        (attempt.id, attempt.message, &*attempt.recipients),
-        (id, message(1), &[0, 1][..])
-    );
+    assert_eq!((attempt.id, attempt.message, &*attempt.recipients), (id, message(1), &[0, 1][..]));
     assert_eq!(queue.poll_due(START), None);
     assert_eq!(queue.record(id, Report::settled(), 0, at(1)), Next::Settled);
     assert!(queue.is_empty() && queue.snapshot().hops.is_empty());
@@ -106,10 +97,7 @@ fn an_overflow_goes_again_at_once_and_does_not_count() {
     let mut queue = Queue::new(config());
     let id = queue.insert(job(1, "a.example"));
     attempt(&mut queue, START);
-    let report = Report {
-        again: Again::AtOnce,
-        ..Report::deferred(vec![1])
-    };
+    let report = Report { again: Again::AtOnce, ..Report::deferred(vec![1]) };
     assert_eq!(queue.record(id, report, 0, at(2)), Next::Again(at(2)));
     assert_eq!(attempt(&mut queue, at(2)).attempts, 0);
 }
@@ -122,10 +110,7 @@ fn next_hops_take_turns_whatever_their_size() {
     }
     queue.insert(job(2_001, "small.example"));
     queue.insert(job(2_002, "other.example"));
-    let order: Vec<String> = attempts(&mut queue, START)
-        .iter()
-        .map(|a| a.next_hop.to_string())
-        .collect();
+    let order: Vec<String> = attempts(&mut queue, START).iter().map(|a| a.next_hop.to_string()).collect();
     assert_eq!(order.len(), 9);
     for name in ["mx:small.example", "mx:other.example"] {
         assert!(order.iter().position(|hop| hop == name).unwrap() < 3, "{order:?}");
@@ -134,11 +119,8 @@ fn next_hops_take_turns_whatever_their_size() {
 
 #[test]
 fn limits_hold_per_hop_and_in_total_and_an_override_counts() {
-    let mut queue = Queue::new(Config {
-        total: 25,
-        overrides: [(hop("narrow.example"), 2)].into(),
-        ..config()
-    });
+    let mut queue =
+        Queue::new(Config { total: 25, overrides: [(hop("narrow.example"), 2)].into(), ..config() });
     for n in 0..40 {
         queue.insert(job(n, "wide.example"));
         queue.insert(job(n, "narrow.example"));
@@ -165,11 +147,7 @@ fn an_open_session_takes_the_next_job_but_never_jumps_the_round() {
     queue.record(reused.id, Report::settled(), 0, at(2));
     let turn = queue.next_for(&hop("a.example"), at(2)).unwrap();
     queue.record(turn.id, Report::settled(), 0, at(3));
-    assert_eq!(
-        queue.next_for(&hop("a.example"), at(3)),
-        None,
-        "it is the turn of b"
-    );
+    assert_eq!(queue.next_for(&hop("a.example"), at(3)), None, "it is the turn of b");
     assert_eq!(attempt(&mut queue, at(3)).next_hop, hop("b.example"));
     assert_eq!(queue.next_for(&hop("nobody.example"), at(2)), None);
 }
@@ -184,11 +162,7 @@ fn a_next_hop_in_trouble_gets_one_probe_at_a_time() {
     let under_way = attempts(&mut queue, START);
     assert_eq!(under_way.len(), 16);
     for attempt in under_way.iter().filter(|a| a.next_hop == hop("down.example")) {
-        assert_eq!(
-            fail_hop(&mut queue, attempt.id, at(1)),
-            Next::Again(at(61)),
-            "fifteen failures are one"
-        );
+        assert_eq!(fail_hop(&mut queue, attempt.id, at(1)), Next::Again(at(61)), "fifteen failures are one");
     }
     assert_eq!(queue.poll_due(at(60)), None);
     let probe = attempt(&mut queue, at(61));
@@ -233,10 +207,7 @@ fn silence_about_the_hop_leaves_it_as_it_was() {
 #[test]
 fn the_sender_is_warned_once() {
     let mut queue = Queue::new(config());
-    let id = queue.insert(Job {
-        due: at(9 * 3600),
-        ..job(1, "a.example")
-    });
+    let id = queue.insert(Job { due: at(9 * 3600), ..job(1, "a.example") });
     assert_eq!(queue.poll_timeout(), Some(at(4 * 3600)));
     assert_eq!(queue.poll_due(at(4 * 3600 - 1)), None);
     match queue.poll_due(at(4 * 3600)) {
@@ -250,23 +221,14 @@ fn the_sender_is_warned_once() {
 const FIVE_DAYS: u64 = 5 * 24 * 3600;
 
 fn warned(n: u128, name: &str) -> Job {
-    Job {
-        warned: true,
-        ..job(n, name)
-    }
+    Job { warned: true, ..job(n, name) }
 }
 
 #[test]
 fn age_ends_a_job_in_every_phase() {
     let mut queue = Queue::new(config());
-    let held = queue.insert(Job {
-        held: true,
-        ..warned(1, "a.example")
-    });
-    let waiting = queue.insert(Job {
-        due: at(FIVE_DAYS + 99),
-        ..warned(2, "b.example")
-    });
+    let held = queue.insert(Job { held: true, ..warned(1, "a.example") });
+    let waiting = queue.insert(Job { due: at(FIVE_DAYS + 99), ..warned(2, "b.example") });
     let trying = queue.insert(warned(3, "c.example"));
     assert_eq!(attempt(&mut queue, at(1)).id, trying);
     assert_eq!(queue.poll_due(at(FIVE_DAYS - 1)), None);
@@ -306,10 +268,7 @@ fn an_expiry_that_could_not_be_settled_comes_again_later() {
     let id = queue.insert(warned(1, "a.example"));
     let now = at(FIVE_DAYS);
     expiry(&mut queue, now);
-    assert_eq!(
-        defer(&mut queue, id, now),
-        Next::Again(now.plus(Duration::from_secs(60)))
-    );
+    assert_eq!(defer(&mut queue, id, now), Next::Again(now.plus(Duration::from_secs(60))));
     assert_eq!(queue.poll_due(now), None);
     assert_eq!(expiry(&mut queue, at(FIVE_DAYS + 60)).id, id);
 }
@@ -362,10 +321,7 @@ fn a_new_configuration_moves_limits_and_ages() {
     assert_eq!(attempts(&mut queue, START).len(), 15);
     queue.configure(Config {
         per_hop: 18,
-        retry: RetryPolicy {
-            max_age: Duration::from_secs(10),
-            ..config().retry
-        },
+        retry: RetryPolicy { max_age: Duration::from_secs(10), ..config().retry },
         ..config()
     });
     assert_eq!(attempts(&mut queue, START).len(), 3);

@@ -1,9 +1,6 @@
 //! The serialised form, pinned: whoever breaks one of these texts breaks every reader of somebody's log.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "what is not there fails the test, and the place is told"
-)]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
 use pintle_mail::{
     Address, Charset, EnhancedCode, NextHop, QueueId, Reply, ReversePath, SessionId, UnixTime,
@@ -39,11 +36,7 @@ fn client() -> Client {
 }
 
 fn tls() -> Tls {
-    Tls {
-        version: "TLSv1.3".into(),
-        cipher: "TLS_AES_256_GCM_SHA384".into(),
-        verified: false,
-    }
+    Tls { version: "TLSv1.3".into(), cipher: "TLS_AES_256_GCM_SHA384".into(), verified: false }
 }
 
 fn job() -> Job {
@@ -106,12 +99,7 @@ fn rejection() {
     let record = Record::Rejection(Rejection {
         time: AT,
         id: None,
-        from: Client {
-            hello: None,
-            tls: None,
-            identity: Some("anna".into()),
-            ..client()
-        },
+        from: Client { hello: None, tls: None, identity: Some("anna".into()), ..client() },
         stage: "rcpt".into(),
         sender: Some(sender()),
         recipient: Some(address("b@example.net")),
@@ -207,10 +195,7 @@ fn delivery_and_deferral() {
     );
     let deferral = Record::Deferral(Deferral {
         job: job(),
-        peer: Peer {
-            tls: Some(tls()),
-            ..Peer::default()
-        },
+        peer: Peer { tls: Some(tls()), ..Peer::default() },
         reply: Reply::new(450, EnhancedCode(4, 2, 0), "later"),
         next_attempt: AT,
     });
@@ -247,10 +232,7 @@ fn bounce_and_expiration() {
         report: None,
         unreported: Some(Unreported::NullSender),
     });
-    pin(
-        &expiration,
-        &format!(r#"{{"event":"expiration",{JOB},"unreported":"null-sender"}}"#),
-    );
+    pin(&expiration, &format!(r#"{{"event":"expiration",{JOB},"unreported":"null-sender"}}"#));
 }
 
 #[test]

@@ -43,11 +43,7 @@ impl<'a> Ask<'a> {
 
     /// The addresses of a host, of the same family as `like`.
     pub(crate) async fn addresses(self, host: &str, like: IpAddr) -> Result<Vec<IpAddr>, DnsError> {
-        let kind = if like.is_ipv4() {
-            RecordKind::A
-        } else {
-            RecordKind::Aaaa
-        };
+        let kind = if like.is_ipv4() { RecordKind::A } else { RecordKind::Aaaa };
         let address = |record: &Record| match record {
             Record::A(v4) => Some(IpAddr::V4(*v4)),
             Record::Aaaa(v6) => Some(IpAddr::V6(*v6)),

@@ -75,16 +75,9 @@ async fn judge(
     };
     let mut result = DmarcResult::of(author, Outcome::Fail, None);
     result.policy = policy(ask, &found, author).await?;
-    let aligned = Aligned {
-        ask,
-        author,
-        organization: walk.organization(),
-    };
+    let aligned = Aligned { ask, author, organization: walk.organization() };
     let sender = spf_identity(spf).map(|spf| (spf.domain.as_str(), spf.outcome));
-    let signers: Vec<_> = dkim
-        .iter()
-        .map(|dkim| (dkim.domain.as_str(), dkim.outcome))
-        .collect();
+    let signers: Vec<_> = dkim.iter().map(|dkim| (dkim.domain.as_str(), dkim.outcome)).collect();
     let by_spf = aligned.best(sender.as_slice(), found.record.strict_spf).await;
     let by_dkim = aligned.best(&signers, found.record.strict_dkim).await;
     result.spf_aligned = by_spf == Outcome::Pass;
@@ -136,9 +129,7 @@ fn addresses(value: &[u8]) -> Vec<String> {
         }
         _ => Vec::new(),
     };
-    list.into_iter()
-        .filter_map(|address| address.address.map(std::borrow::Cow::into_owned))
-        .collect()
+    list.into_iter().filter_map(|address| address.address.map(std::borrow::Cow::into_owned)).collect()
 }
 
 /// The policy for the author's domain (sections 4.7 and 4.10.1).
@@ -238,10 +229,7 @@ struct Found<'w> {
 
 impl<'a> Walk<'a> {
     async fn up(ask: Ask<'_>, start: &'a str) -> Result<Self, DnsError> {
-        let mut walk = Self {
-            start,
-            found: Vec::new(),
-        };
+        let mut walk = Self { start, found: Vec::new() };
         let mut next = Some(start);
         while let Some(name) = next {
             if let Some(record) = record_at(ask, name).await? {
@@ -270,9 +258,7 @@ impl<'a> Walk<'a> {
     /// Section 4.10.1: the author's own record, else the organisation's, else the suffix's.
     fn policy_record(&self) -> Option<Found<'_>> {
         let at = |name: &str| self.found.iter().find(|(known, _)| *known == name);
-        let found = at(self.start)
-            .or_else(|| at(self.organization()))
-            .or_else(|| self.found.last());
+        let found = at(self.start).or_else(|| at(self.organization())).or_else(|| self.found.last());
         found.map(|(name, record)| Found { name, record })
     }
 }
@@ -287,11 +273,7 @@ async fn record_at(ask: Ask<'_>, name: &str) -> Result<Option<Record>, DnsError>
 /// The next name of the walk: one label less, at most seven.
 fn above(name: &str) -> Option<&str> {
     let labels = name.split('.').count();
-    let skip = if labels > MAX_LABELS {
-        labels - MAX_LABELS
-    } else {
-        1
-    };
+    let skip = if labels > MAX_LABELS { labels - MAX_LABELS } else { 1 };
     let mut rest = name;
     for _ in 0..skip {
         rest = rest.split_once('.')?.1;
@@ -378,10 +360,7 @@ mod tests {
         assert_eq!(author(shown).as_deref(), Ok("evil.example"));
         let both = "From: a@a.example, b@A.example\r\n";
         assert_eq!(author(both).as_deref(), Ok("a.example"));
-        assert_eq!(
-            author("From: x <x@b\u{fc}cher.example>\r\n").as_deref(),
-            Ok("xn--bcher-kva.example")
-        );
+        assert_eq!(author("From: x <x@b\u{fc}cher.example>\r\n").as_deref(), Ok("xn--bcher-kva.example"));
         for bad in [
             "Subject: x\r\n",
             "From: a@a.example\r\nFROM: b@b.example\r\n",
@@ -397,25 +376,15 @@ mod tests {
     #[test]
     fn records_are_read_as_published() {
         let record = Record::parse(b"v=DMARC1; p=reject; sp=quarantine; aspf=s; pct=50").unwrap();
-        assert_eq!(
-            (record.policy, record.subdomains),
-            (DmarcPolicy::Reject, DmarcPolicy::Quarantine)
-        );
-        assert_eq!(
-            (record.strict_spf, record.strict_dkim, record.testing),
-            (true, false, false)
-        );
+        assert_eq!((record.policy, record.subdomains), (DmarcPolicy::Reject, DmarcPolicy::Quarantine));
+        assert_eq!((record.strict_spf, record.strict_dkim, record.testing), (true, false, false));
         assert_eq!(record.missing, DmarcPolicy::Quarantine);
         assert!(Record::parse(b"v=DMARC1; p=reject; pct=0").unwrap().testing);
         let reporting = Record::parse(b"v=DMARC1; p=maybe; rua=mailto:a@a.example").unwrap();
         assert_eq!(reporting.policy, DmarcPolicy::None);
-        for bad in [
-            &b"v=DMARC1"[..],
-            b"p=reject; v=DMARC1",
-            b"v=dmarc1; p=none",
-            b"v=DMARC1; p=oops",
-            b"\xff",
-        ] {
+        for bad in
+            [&b"v=DMARC1"[..], b"p=reject; v=DMARC1", b"v=dmarc1; p=none", b"v=DMARC1; p=oops", b"\xff"]
+        {
             assert_eq!(Record::parse(bad), None);
         }
     }

@@ -46,13 +46,7 @@ mod tests {
     #[test]
     fn what_cannot_be_asked_for_is_known() {
         assert!(is_qualified("a.example"));
-        for bad in [
-            "",
-            "localhost",
-            "a..example",
-            ".example",
-            &format!("{}.example", "a".repeat(64)),
-        ] {
+        for bad in ["", "localhost", "a..example", ".example", &format!("{}.example", "a".repeat(64))] {
             assert!(!is_qualified(bad), "{bad}");
         }
     }

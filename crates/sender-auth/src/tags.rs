@@ -24,10 +24,7 @@ impl<'a> Tags<'a> {
 
     /// The value of a tag, which may be empty.
     pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| *value)
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
     /// The first tag, which some lists want to be the version.
@@ -37,11 +34,8 @@ impl<'a> Tags<'a> {
 
     /// Whether a tag that lists words by colons has this one; `absent` when there is no such tag.
     pub(crate) fn lists(&self, name: &str, word: &str, absent: bool) -> bool {
-        self.get(name).map_or(absent, |words| {
-            words
-                .split(':')
-                .any(|known| known.trim().eq_ignore_ascii_case(word))
-        })
+        self.get(name)
+            .map_or(absent, |words| words.split(':').any(|known| known.trim().eq_ignore_ascii_case(word)))
     }
 }
 

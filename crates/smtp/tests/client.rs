@@ -106,15 +106,8 @@ impl<'a> Player<'a> {
 
     fn expect_bytes(&mut self, bytes: &[u8]) {
         self.collect();
-        let (shown, wanted) = (
-            String::from_utf8_lossy(&self.wire),
-            String::from_utf8_lossy(bytes),
-        );
-        assert!(
-            self.wire.starts_with(bytes),
-            "{}: sent {shown:?}, not {wanted:?}",
-            self.place
-        );
+        let (shown, wanted) = (String::from_utf8_lossy(&self.wire), String::from_utf8_lossy(bytes));
+        assert!(self.wire.starts_with(bytes), "{}: sent {shown:?}, not {wanted:?}", self.place);
         self.wire.drain(..bytes.len());
     }
 
@@ -128,27 +121,15 @@ impl<'a> Player<'a> {
         self.collect();
         let wire = String::from_utf8_lossy(&self.wire);
         assert!(self.wire.is_empty(), "{}: also sent {wire:?}", self.place);
-        assert!(
-            self.events.is_empty(),
-            "{}: also happened {:?}",
-            self.place,
-            self.events
-        );
+        assert!(self.events.is_empty(), "{}: also happened {:?}", self.place, self.events);
     }
 
     fn act(&mut self, text: &str) {
         self.expect_quiet();
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         match verb {
-            "send" => self
-                .session
-                .send(transaction(rest), self.now)
-                .expect("the session is not ready"),
-            "refused-send" => drop(
-                self.session
-                    .send(transaction(rest), self.now)
-                    .expect_err("it was taken"),
-            ),
+            "send" => self.session.send(transaction(rest), self.now).expect("the session is not ready"),
+            "refused-send" => drop(self.session.send(transaction(rest), self.now).expect_err("it was taken")),
             "body" => self.session.body(Bytes::from(unescape(rest)), self.now),
             "end" => self.session.end_of_body(self.now),
             "tls" => self.session.tls_started(self.now),
@@ -173,10 +154,7 @@ fn config(settings: &[(String, String)]) -> Config {
             ("login", login) => {
                 let (user, password) = login.split_once(' ').unwrap();
                 let in_clear = settings.iter().any(|(name, _)| name == "in-clear");
-                config.credentials = Some(Credentials {
-                    in_clear,
-                    ..Credentials::new(user, password)
-                });
+                config.credentials = Some(Credentials { in_clear, ..Credentials::new(user, password) });
             }
             ("in-clear", "") => {}
             ("transfer", "chunking") => config.transfer = Transfer::Chunking,
@@ -239,13 +217,7 @@ fn recipient(id: u32, text: &str) -> Recipient {
             other => panic!("what is {other:?} of a recipient?"),
         }
     }
-    Recipient {
-        id,
-        address,
-        params,
-        original: None,
-        relay: false,
-    }
+    Recipient { id, address, params, original: None, relay: false }
 }
 
 fn describe(event: &Event, lines: &mut VecDeque<String>) {
@@ -265,11 +237,7 @@ fn describe_delivery(delivery: &Delivery, lines: &mut VecDeque<String>) {
         (delivery.hop_trouble().is_some(), " hop-trouble"),
         (delivery.has_overflow(), " overflow"),
     ];
-    let hints: String = hints
-        .iter()
-        .filter(|(on, _)| *on)
-        .map(|(_, word)| *word)
-        .collect();
+    let hints: String = hints.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
     lines.push_back(format!("done{hints}"));
     for recipient in &delivery.recipients {
         let fate = match recipient.outcome {
@@ -294,9 +262,7 @@ fn giving_up_writes_nothing_more() {
     session.receive(b"220 mx\r\n", now);
     while session.poll_transmit().is_some() {}
     session.receive(b"250 mx\r\n", now);
-    session
-        .send(transaction("from=a@a.example to=b@b.example"), now)
-        .unwrap();
+    session.send(transaction("from=a@a.example to=b@b.example"), now).unwrap();
     session.abandon();
     assert_eq!(session.poll_transmit(), None);
 }
@@ -306,10 +272,7 @@ fn secrets_stay_out_of_debug_output() {
     let mut config = config(&[("login".to_owned(), "tim tanstaaf".to_owned())]);
     config.channel = Channel::Tls;
     let shown = format!("{:?}", Session::new(config, Instant::now()));
-    assert!(
-        shown.contains("Credentials") && !shown.contains("tanstaaf"),
-        "{shown}"
-    );
+    assert!(shown.contains("Credentials") && !shown.contains("tanstaaf"), "{shown}");
 }
 
 #[test]
@@ -321,9 +284,7 @@ fn more_of_the_body_is_wanted_only_when_there_is_room_for_it() {
     for reply in ["220 mx", "250 mx"] {
         session.receive(format!("{reply}\r\n").as_bytes(), now);
     }
-    session
-        .send(transaction("from=a@a.example to=b@b.example"), now)
-        .unwrap();
+    session.send(transaction("from=a@a.example to=b@b.example"), now).unwrap();
     for reply in ["250 ok", "250 ok", "354 go"] {
         session.receive(format!("{reply}\r\n").as_bytes(), now);
     }

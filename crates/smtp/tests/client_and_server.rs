@@ -125,14 +125,9 @@ impl Pair {
     fn decide(&mut self, question: Question) -> Answer<&'static str> {
         match question {
             Question::Connect | Question::Hello(_) => Answer::Accept(None),
-            Question::Auth(credentials) => Answer::Granted {
-                identity: credentials.username,
-            },
+            Question::Auth(credentials) => Answer::Granted { identity: credentials.username },
             Question::Sender(sender) => {
-                self.seen = Seen {
-                    sender: Some((sender.path, sender.params)),
-                    ..Seen::default()
-                };
+                self.seen = Seen { sender: Some((sender.path, sender.params)), ..Seen::default() };
                 self.verdict()
             }
             Question::Recipient(recipient) => {
@@ -153,10 +148,7 @@ impl Pair {
             Question::Message(_) => match self.verdict() {
                 Answer::Accept(_) => {
                     self.seen.taken = true;
-                    Answer::Accepted {
-                        receipt: "R1",
-                        reply: None,
-                    }
+                    Answer::Accepted { receipt: "R1", reply: None }
                 }
                 other => other,
             },
@@ -186,13 +178,8 @@ fn address() -> impl Strategy<Value = Address> {
         "\"(\\\\[ -~]){1,4}\"",
         "[a-zäöüßλ字]{1,6}",
     ];
-    let domain = select(vec![
-        "b.example",
-        "B.Example",
-        "[192.0.2.7]",
-        "[IPv6:2001:db8::1]",
-        "bücher.example",
-    ]);
+    let domain =
+        select(vec!["b.example", "B.Example", "[192.0.2.7]", "[IPv6:2001:db8::1]", "bücher.example"]);
     (local, domain)
         .prop_map(|(local, domain)| Address::parse(&format!("{local}@{domain}"), Charset::Utf8).unwrap())
 }
@@ -221,33 +208,16 @@ fn envelope() -> impl Strategy<Value = Envelope> {
     let recipients = prop::collection::vec((address(), rcpt_params()), 1..6);
     (sender, params, recipients).prop_map(|(sender, (ret, envid, smtputf8), recipients)| Envelope {
         sender,
-        params: MailParams {
-            ret,
-            envid,
-            smtputf8,
-            ..MailParams::default()
-        },
+        params: MailParams { ret, envid, smtputf8, ..MailParams::default() },
         recipients: (0..)
             .zip(recipients)
-            .map(|(id, (address, params))| Recipient {
-                id,
-                address,
-                params,
-                original: None,
-                relay: false,
-            })
+            .map(|(id, (address, params))| Recipient { id, address, params, original: None, relay: false })
             .collect(),
     })
 }
 
 fn line() -> impl Strategy<Value = Vec<u8>> {
-    let octet = any::<u8>().prop_map(|byte| {
-        if matches!(byte, b'\r' | b'\n' | 0) {
-            b'.'
-        } else {
-            byte
-        }
-    });
+    let octet = any::<u8>().prop_map(|byte| if matches!(byte, b'\r' | b'\n' | 0) { b'.' } else { byte });
     prop_oneof![
         "[.]{0,3}[ -~]{0,30}".prop_map(String::into_bytes),
         prop::collection::vec(octet, 0..60),
@@ -267,9 +237,8 @@ fn letter() -> impl Strategy<Value = Letter> {
             message.extend_from_slice(b"\r\n");
         }
         let header = message.len();
-        for line in body
-            .iter()
-            .flat_map(|lines| std::iter::once(&[][..]).chain(lines.iter().map(Vec::as_slice)))
+        for line in
+            body.iter().flat_map(|lines| std::iter::once(&[][..]).chain(lines.iter().map(Vec::as_slice)))
         {
             message.extend_from_slice(line);
             message.extend_from_slice(b"\r\n");
@@ -280,15 +249,7 @@ fn letter() -> impl Strategy<Value = Letter> {
             (true, true) => Content::SevenBit,
         };
         let size = message.len() as u64;
-        Letter {
-            transaction: Transaction {
-                envelope,
-                size,
-                content,
-            },
-            message,
-            cuts,
-        }
+        Letter { transaction: Transaction { envelope, size, content }, message, cuts }
     })
 }
 
@@ -297,24 +258,15 @@ fn pieces(message: &[u8], cuts: &[Index]) -> VecDeque<Bytes> {
     ends.push(message.len());
     ends.sort_unstable();
     let starts = std::iter::once(0).chain(ends.iter().copied());
-    starts
-        .zip(&ends)
-        .map(|(start, end)| Bytes::copy_from_slice(&message[start..*end]))
-        .collect()
+    starts.zip(&ends).map(|(start, end)| Bytes::copy_from_slice(&message[start..*end])).collect()
 }
 
 /// What the server must have heard of the envelope.
 fn expected_params(transaction: &Transaction) -> MailParams {
     let envelope = &transaction.envelope;
     let utf8_header = envelope.params.smtputf8 && transaction.content == Content::EightBitHeader;
-    let utf8_sender = envelope
-        .sender
-        .address()
-        .is_some_and(|address| !address.is_ascii());
-    let utf8_recipient = envelope
-        .recipients
-        .iter()
-        .any(|recipient| !recipient.address.is_ascii());
+    let utf8_sender = envelope.sender.address().is_some_and(|address| !address.is_ascii());
+    let utf8_recipient = envelope.recipients.iter().any(|recipient| !recipient.address.is_ascii());
     MailParams {
         size: Some(transaction.size),
         body: match transaction.content {
@@ -328,10 +280,7 @@ fn expected_params(transaction: &Transaction) -> MailParams {
 
 fn check(pair: &Pair, letter: &Letter) {
     let (seen, wanted) = (&pair.seen, &letter.transaction.envelope);
-    assert_eq!(
-        seen.sender,
-        Some((wanted.sender.clone(), expected_params(&letter.transaction)))
-    );
+    assert_eq!(seen.sender, Some((wanted.sender.clone(), expected_params(&letter.transaction))));
     let refused_mail = seen.recipients.is_empty();
     if !refused_mail {
         assert_eq!(seen.recipients, wanted.recipients);
@@ -348,16 +297,10 @@ fn check(pair: &Pair, letter: &Letter) {
 
 fn client_config(chunking: bool, tls: bool, login: bool) -> client::Config {
     let mut config = client::Config::new("relay.example");
-    config.transfer = if chunking {
-        Transfer::Chunking
-    } else {
-        Transfer::Data
-    };
+    config.transfer = if chunking { Transfer::Chunking } else { Transfer::Data };
     config.tls = if tls { TlsPolicy::Required } else { TlsPolicy::None };
-    config.credentials = login.then(|| client::Credentials {
-        in_clear: true,
-        ..client::Credentials::new("user", "password")
-    });
+    config.credentials =
+        login.then(|| client::Credentials { in_clear: true, ..client::Credentials::new("user", "password") });
     config
 }
 

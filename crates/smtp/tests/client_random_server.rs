@@ -127,10 +127,7 @@ impl Server {
             "DATA" => self.data(),
             "BDAT" => {
                 let (size, last) = rest.split_once(' ').unwrap_or((rest, ""));
-                self.mode = Mode::Chunk {
-                    left: size.parse().unwrap(),
-                    last: last == "LAST",
-                };
+                self.mode = Mode::Chunk { left: size.parse().unwrap(), last: last == "LAST" };
             }
             "QUIT" => self.say("221 bye"),
             other => panic!("what is {other}?"),
@@ -155,8 +152,7 @@ impl Server {
             self.mode = Mode::Commands;
             return self.finish();
         }
-        self.message
-            .extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
+        self.message.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
         self.message.extend_from_slice(b"\r\n");
     }
 
@@ -184,8 +180,7 @@ impl Server {
             }
         } else if self.verdict() {
             let message = self.message.clone();
-            self.taken
-                .extend(accepted.into_iter().map(|path| (path, message.clone())));
+            self.taken.extend(accepted.into_iter().map(|path| (path, message.clone())));
         }
         self.reset();
     }
@@ -292,46 +287,27 @@ struct Round {
 }
 
 fn round() -> impl Strategy<Value = Round> {
-    (
-        1..6_u32,
-        lines(),
-        prop::collection::vec(any::<prop::sample::Index>(), 0..5),
-    )
-        .prop_map(|(recipients, lines, cuts)| Round {
-            recipients,
-            lines,
-            cuts,
-        })
+    (1..6_u32, lines(), prop::collection::vec(any::<prop::sample::Index>(), 0..5))
+        .prop_map(|(recipients, lines, cuts)| Round { recipients, lines, cuts })
 }
 
 fn pieces(message: &[u8], cuts: &[prop::sample::Index]) -> VecDeque<Bytes> {
     let mut ends: BTreeSet<usize> = cuts.iter().map(|cut| cut.index(message.len() + 1)).collect();
     ends.insert(message.len());
     let starts = std::iter::once(0).chain(ends.iter().copied());
-    starts
-        .zip(&ends)
-        .map(|(start, end)| Bytes::copy_from_slice(&message[start..*end]))
-        .collect()
+    starts.zip(&ends).map(|(start, end)| Bytes::copy_from_slice(&message[start..*end])).collect()
 }
 
 fn delivered(delivery: &Delivery, round: usize) -> Vec<String> {
     let taken = |outcome: &Outcome| matches!(outcome, Outcome::Delivered(_));
-    let ids = delivery
-        .recipients
-        .iter()
-        .filter(|one| taken(&one.outcome))
-        .map(|one| one.id);
+    let ids = delivery.recipients.iter().filter(|one| taken(&one.outcome)).map(|one| one.id);
     ids.map(|id| format!("r{id}.{round}@b.example")).collect()
 }
 
 fn config(lmtp: bool, chunking: bool, pipeline: usize) -> Config {
     let mut config = Config::new("relay.example");
     config.protocol = if lmtp { Protocol::Lmtp } else { Protocol::Smtp };
-    config.transfer = if chunking {
-        Transfer::Chunking
-    } else {
-        Transfer::Data
-    };
+    config.transfer = if chunking { Transfer::Chunking } else { Transfer::Data };
     config.limits.pipeline = pipeline;
     config
 }
@@ -400,14 +376,9 @@ enum Noise {
 }
 
 fn noise() -> impl Strategy<Value = Noise> {
-    let codes = prop::sample::select(vec![
-        220_u16, 235, 250, 250, 250, 334, 354, 354, 421, 450, 503, 550, 552, 999,
-    ]);
-    let texts = prop::sample::select(vec![
-        "ok",
-        "mx\r\n250-PIPELINING\r\n250-STARTTLS\r\n250 CHUNKING",
-        "",
-    ]);
+    let codes =
+        prop::sample::select(vec![220_u16, 235, 250, 250, 250, 334, 354, 354, 421, 450, 503, 550, 552, 999]);
+    let texts = prop::sample::select(vec!["ok", "mx\r\n250-PIPELINING\r\n250-STARTTLS\r\n250 CHUNKING", ""]);
     prop_oneof![
         2 => prop::collection::vec(any::<u8>(), 0..60).prop_map(Noise::Bytes),
         20 => (codes, texts).prop_map(|(code, text)| Noise::Reply(code, text.to_owned())),
@@ -430,10 +401,7 @@ fn make_noise(session: &mut Session, now: &mut Instant, noise: &Noise) -> Option
             session.receive(format!("{code}{separator}{text}\r\n").as_bytes(), *now);
         }
         Noise::Send(count) => {
-            return session
-                .send(transaction(*count, 0), *now)
-                .is_ok()
-                .then_some(*count);
+            return session.send(transaction(*count, 0), *now).is_ok().then_some(*count);
         }
         Noise::Body(len) => session.body(Bytes::from(vec![b'.'; *len]), *now),
         Noise::End => session.end_of_body(*now),

@@ -19,11 +19,7 @@ impl Yes {
     fn new(config: Config) -> Self {
         let now = Instant::now();
         let session = Session::new(Arc::new(config), Start::default(), now);
-        let mut yes = Self {
-            session,
-            now,
-            bodies: Vec::new(),
-        };
+        let mut yes = Self { session, now, bodies: Vec::new() };
         yes.agree();
         yes.feed(b"EHLO client.example\r\n");
         yes.session.poll_transmit();
@@ -55,11 +51,7 @@ fn a_pipelined_group_is_answered_in_one_piece() {
     let mut yes = Yes::new(Config::default());
     yes.feed(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<e@f.example>\r\nDATA\r\n");
     let sent = yes.session.poll_transmit().unwrap();
-    assert_eq!(
-        sent.split(|byte| *byte == b'\n').count(),
-        5,
-        "four replies and the end"
-    );
+    assert_eq!(sent.split(|byte| *byte == b'\n').count(), 5, "four replies and the end");
     assert_eq!(yes.session.poll_transmit(), None);
 }
 
@@ -78,11 +70,7 @@ fn clean_content_is_handed_on_as_it_was_read() {
 
 #[test]
 fn an_idle_session_is_small() {
-    assert!(
-        size_of::<Session<String>>() <= 1_024,
-        "{}",
-        size_of::<Session<String>>()
-    );
+    assert!(size_of::<Session<String>>() <= 1_024, "{}", size_of::<Session<String>>());
 }
 
 #[test]
@@ -94,10 +82,7 @@ fn a_session_does_not_show_passwords() {
     for piece in [&b"AUTH PLAIN AGFsaWNlAGh1bnRlcjI="[..], b"\r\n"] {
         yes.session.receive(piece, yes.now);
         let shown = format!("{:?}", yes.session);
-        assert!(
-            !shown.contains("hunter2") && !shown.contains("AGFsaWNl"),
-            "{shown}"
-        );
+        assert!(!shown.contains("hunter2") && !shown.contains("AGFsaWNl"), "{shown}");
     }
     let asked = yes.session.poll_event();
     assert!(format!("{asked:?}").contains("alice") && !format!("{asked:?}").contains("hunter2"));

@@ -9,10 +9,7 @@
 //! although nothing is wanted), `tls`, `tls-failed`, `eof`, `shutdown`, `abort`. `begin` stands for the connection accepted,
 //! the greeting seen and EHLO answered; `transaction` for MAIL and one RCPT accepted, and their replies seen.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a transcript that cannot be read is a failed test"
-)]
+#![allow(clippy::unwrap_used, reason = "a transcript that cannot be read is a failed test")]
 
 mod transcript;
 
@@ -37,18 +34,11 @@ fn every_transcript_holds_however_it_is_cut() {
         .filter(|script| std::panic::catch_unwind(|| play_every_cut(script)).is_err())
         .map(|script| script.path)
         .collect();
-    assert!(
-        failed.is_empty(),
-        "{} transcripts failed: {failed:#?}",
-        failed.len()
-    );
+    assert!(failed.is_empty(), "{} transcripts failed: {failed:#?}", failed.len());
 }
 
 fn play_every_cut(script: &Script) {
-    let whole = script
-        .settings
-        .iter()
-        .any(|(name, value)| name == "cuts" && value == "whole");
+    let whole = script.settings.iter().any(|(name, value)| name == "cuts" && value == "whole");
     for cut in Cut::all().take(if whole { 1 } else { usize::MAX }) {
         Run::new(script, cut).play();
     }
@@ -95,13 +85,7 @@ impl<'a> Run<'a> {
                 Kind::Client(bytes) => {
                     let mut block = bytes.clone();
                     while let Some(more) = steps.next_if(|next| matches!(next.kind, Kind::Client(_))) {
-                        let Step {
-                            kind: Kind::Client(bytes),
-                            ..
-                        } = more
-                        else {
-                            unreachable!()
-                        };
+                        let Step { kind: Kind::Client(bytes), .. } = more else { unreachable!() };
                         block.extend_from_slice(bytes);
                     }
                     self.peer_sends(&block);
@@ -115,12 +99,7 @@ impl<'a> Run<'a> {
         self.place = format!("{} (end, {:?})", self.script.path.display(), self.cut);
         self.pump();
         self.expect_quiet();
-        assert!(
-            self.pending.is_empty(),
-            "{}: bytes left over: {:?}",
-            self.place,
-            self.pending
-        );
+        assert!(self.pending.is_empty(), "{}: bytes left over: {:?}", self.place, self.pending);
     }
 
     fn peer_sends(&mut self, bytes: &[u8]) {
@@ -156,29 +135,14 @@ impl<'a> Run<'a> {
     }
 
     fn expect_quiet(&self) {
-        assert!(
-            self.sent.is_empty(),
-            "{}: unexpected: {}",
-            self.place,
-            quoted(&self.sent)
-        );
-        assert!(
-            self.events.is_empty(),
-            "{}: unexpected: {:?}",
-            self.place,
-            self.events
-        );
+        assert!(self.sent.is_empty(), "{}: unexpected: {}", self.place, quoted(&self.sent));
+        assert!(self.events.is_empty(), "{}: unexpected: {:?}", self.place, self.events);
     }
 
     fn expect_sent(&mut self, bytes: &[u8]) {
         let place = &self.place;
         let sent = self.sent.get(..bytes.len()).unwrap_or(&self.sent);
-        assert!(
-            sent == bytes,
-            "{place}: got {}, events {:?}",
-            quoted(&self.sent),
-            self.events
-        );
+        assert!(sent == bytes, "{place}: got {}, events {:?}", quoted(&self.sent), self.events);
         self.sent.drain(..bytes.len());
     }
 
@@ -193,11 +157,7 @@ impl<'a> Run<'a> {
 
     fn move_clock(&mut self, by: Duration) {
         self.now += by;
-        if self
-            .session
-            .poll_timeout()
-            .is_some_and(|deadline| deadline <= self.now)
-        {
+        if self.session.poll_timeout().is_some_and(|deadline| deadline <= self.now) {
             self.session.handle_timeout(self.now);
         }
         self.pump();
@@ -235,15 +195,10 @@ impl<'a> Run<'a> {
             "close" => Answer::Close(reply(rest).unwrap()),
             "accepted" => {
                 let (receipt, text) = rest.split_once(' ').unwrap_or((rest, ""));
-                Answer::Accepted {
-                    receipt: receipt.to_owned(),
-                    reply: reply(text),
-                }
+                Answer::Accepted { receipt: receipt.to_owned(), reply: reply(text) }
             }
             "discard" => Answer::Discard(reply(rest)),
-            "granted" => Answer::Granted {
-                identity: rest.to_owned(),
-            },
+            "granted" => Answer::Granted { identity: rest.to_owned() },
             "denied" => Answer::Denied(reply(rest)),
             "unavailable" => Answer::Unavailable(reply(rest)),
             _ => panic!("{}: no act: {verb}", self.place),
@@ -274,10 +229,7 @@ impl<'a> Run<'a> {
 }
 
 fn configured(script: &Script) -> (Config, Start) {
-    let mut config = Config {
-        hostname: "mx.example".to_owned(),
-        ..Config::default()
-    };
+    let mut config = Config { hostname: "mx.example".to_owned(), ..Config::default() };
     let mut start = Start::default();
     for (name, value) in &script.settings {
         match name.as_str() {
@@ -309,10 +261,8 @@ fn configure(config: &mut Config, name: &str, value: &str) -> Option<()> {
         "early-talk" => config.leniency.early_talk = EarlyTalk::Refuse,
         "auth-in-clear" => config.auth.without_tls = true,
         "mechanisms" => {
-            config.auth.mechanisms = Mechanisms {
-                plain: value.contains("PLAIN"),
-                login: value.contains("LOGIN"),
-            }
+            config.auth.mechanisms =
+                Mechanisms { plain: value.contains("PLAIN"), login: value.contains("LOGIN") }
         }
         "require-tls" => config.require_tls = true,
         "require-auth" => config.require_auth = true,
@@ -378,12 +328,9 @@ fn asked(question: &Question) -> String {
         Question::Hello(hello) => said_hello(hello),
         Question::Auth(credentials) => logged_in(credentials),
         Question::Sender(sender) => format!("sender <{}>{}", sender.path, mail_params(&sender.params)),
-        Question::Recipient(rcpt) => format!(
-            "recipient {} <{}>{}",
-            rcpt.id,
-            rcpt.address,
-            rcpt_params(&rcpt.params)
-        ),
+        Question::Recipient(rcpt) => {
+            format!("recipient {} <{}>{}", rcpt.id, rcpt.address, rcpt_params(&rcpt.params))
+        }
         Question::Headers(headers) => {
             let end = if headers.separated { "" } else { " unseparated" };
             format!("headers {}{end}", quoted(&headers.header))
@@ -427,14 +374,8 @@ fn mail_params(params: &MailParams) -> String {
     word(params.smtputf8, "smtputf8".into());
     word(params.require_tls, "requiretls".into());
     word(params.ret.is_some(), format!("ret={:?}", params.ret));
-    word(
-        params.envid.is_some(),
-        format!("envid={}", params.envid.as_deref().unwrap_or_default()),
-    );
-    word(
-        params.auth.is_some(),
-        format!("auth={}", params.auth.as_deref().unwrap_or_default()),
-    );
+    word(params.envid.is_some(), format!("envid={}", params.envid.as_deref().unwrap_or_default()));
+    word(params.auth.is_some(), format!("auth={}", params.auth.as_deref().unwrap_or_default()));
     for param in &params.other {
         word(true, format!("{}={:?}", param.name, param.value));
     }
@@ -444,11 +385,7 @@ fn mail_params(params: &MailParams) -> String {
 fn rcpt_params(params: &RcptParams) -> String {
     let mut text = String::new();
     if let Some(notify) = params.notify {
-        let when = [
-            (notify.success, "success"),
-            (notify.failure, "failure"),
-            (notify.delay, "delay"),
-        ];
+        let when = [(notify.success, "success"), (notify.failure, "failure"), (notify.delay, "delay")];
         let words: Vec<_> = when.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
         write!(text, " notify={}", words.join(",")).unwrap();
     }

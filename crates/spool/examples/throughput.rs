@@ -17,12 +17,7 @@ use pintle_spool::{
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
-    let mut number = |default: u32| {
-        arguments
-            .next()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(default)
-    };
+    let mut number = |default: u32| arguments.next().and_then(|text| text.parse().ok()).unwrap_or(default);
     let (producers, messages, octets) = (number(100), number(50_000), number(10_000));
     let folder = arguments.next().unwrap_or_else(|| "throughput.spool".to_owned());
     for settle in [false, true] {
@@ -36,21 +31,10 @@ async fn measure(folder: &str, (producers, messages, octets): (u32, u32, u32), s
     let _ = std::fs::remove_dir_all(folder);
     let config = EmbeddedConfig::new(folder);
     let spool = Arc::new(Embedded::open(&config).expect("the folder can be opened"));
-    let (next, body) = (
-        Arc::new(AtomicU32::new(0)),
-        Bytes::from(vec![b'x'; octets as usize]),
-    );
+    let (next, body) = (Arc::new(AtomicU32::new(0)), Bytes::from(vec![b'x'; octets as usize]));
     let (start, cpu) = (Instant::now(), cpu_time());
     let tasks: Vec<_> = (0..producers)
-        .map(|_| {
-            tokio::spawn(produce(
-                spool.clone(),
-                next.clone(),
-                messages,
-                body.clone(),
-                settle,
-            ))
-        })
+        .map(|_| tokio::spawn(produce(spool.clone(), next.clone(), messages, body.clone(), settle)))
         .collect();
     let mut waits = Vec::new();
     for task in tasks {
@@ -108,24 +92,12 @@ async fn produce(
         let head = Bytes::from(vec![b'h'; 800]);
         let entry = entry(number);
         let start = Instant::now();
-        let receipt = spool
-            .commit(NewMessage {
-                id,
-                head,
-                content,
-                entry,
-            })
-            .await
-            .expect("the disk works");
+        let receipt = spool.commit(NewMessage { id, head, content, entry }).await.expect("the disk works");
         waits.push(start.elapsed());
         if settle {
             let status = Status::Done(Disposition::Delivered);
             let changes = vec![Change { recipient: 1, status }];
-            let settlement = Settlement {
-                id: receipt.id(),
-                changes,
-                children: Vec::new(),
-            };
+            let settlement = Settlement { id: receipt.id(), changes, children: Vec::new() };
             spool.settle(settlement).await.expect("the disk works");
         }
     }

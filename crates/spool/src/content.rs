@@ -38,20 +38,12 @@ pub(crate) enum Source {
 impl Content {
     pub(crate) fn in_memory(bytes: Bytes, charge: Charge) -> Self {
         let checksums = bytes.chunks(BLOCK).map(crc32fast::hash).collect();
-        Self(Arc::new(Inner {
-            source: Source::Memory(bytes),
-            checksums,
-            _charge: charge,
-        }))
+        Self(Arc::new(Inner { source: Source::Memory(bytes), checksums, _charge: charge }))
     }
 
     pub(crate) fn in_file(own: Arc<OwnFile>, size: u64, checksums: Vec<u32>) -> Self {
         let blocks = Blocks::new(own.file.clone(), 0, size, checksums.as_slice().into(), None);
-        Self(Arc::new(Inner {
-            source: Source::File(blocks, own),
-            checksums,
-            _charge: Charge::default(),
-        }))
+        Self(Arc::new(Inner { source: Source::File(blocks, own), checksums, _charge: Charge::default() }))
     }
 
     pub(crate) fn source(&self) -> &Source {
@@ -101,11 +93,7 @@ pub(crate) struct OwnFile {
 
 impl OwnFile {
     pub(crate) fn new(file: File, path: PathBuf) -> Self {
-        Self {
-            file: Arc::new(file),
-            path,
-            kept: AtomicBool::new(false),
-        }
+        Self { file: Arc::new(file), path, kept: AtomicBool::new(false) }
     }
 
     /// Says whether the file belongs to a committed message now.
@@ -155,14 +143,7 @@ impl Blocks {
         checksums: Arc<[u32]>,
         on_damage: Option<OnDamage>,
     ) -> Self {
-        Self(Arc::new(Placed {
-            file,
-            start,
-            size,
-            checksums,
-            last: Mutex::new(None),
-            on_damage,
-        }))
+        Self(Arc::new(Placed { file, start, size, checksums, last: Mutex::new(None), on_damage }))
     }
 }
 
@@ -251,10 +232,7 @@ pub(crate) struct Charge {
 
 impl Charge {
     pub(crate) fn new(used: Arc<AtomicUsize>) -> Self {
-        Self {
-            used: Some(used),
-            amount: 0,
-        }
+        Self { used: Some(used), amount: 0 }
     }
 
     /// Counts `more` if the budget allows it.

@@ -34,10 +34,7 @@ pub struct DraftLimits {
 
 impl Default for DraftLimits {
     fn default() -> Self {
-        Self {
-            in_memory: 1024 * 1024,
-            budget: 256 * 1024 * 1024,
-        }
+        Self { in_memory: 1024 * 1024, budget: 256 * 1024 * 1024 }
     }
 }
 
@@ -68,10 +65,7 @@ impl Draft {
     pub(crate) fn new(desk: Arc<Desk>) -> Self {
         let charge = Charge::new(desk.used.clone());
         let bytes = BytesMut::new();
-        Self {
-            desk,
-            state: State::Memory { bytes, charge },
-        }
+        Self { desk, state: State::Memory { bytes, charge } }
     }
 
     /// Takes the next piece of the body. It waits only while a large body is written to its file.
@@ -186,27 +180,15 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new(disk: Option<Disk>, limits: DraftLimits, next_file: u64, faults: Faults) -> Self {
-        Self {
-            disk,
-            limits,
-            used: Arc::default(),
-            next_file: AtomicU64::new(next_file),
-            faults,
-        }
+        Self { disk, limits, used: Arc::default(), next_file: AtomicU64::new(next_file), faults }
     }
 
     fn new_file(&self) -> io::Result<OwnFile> {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let disk = self.disk.as_ref();
-        let folder = &disk
-            .ok_or_else(|| io::Error::other("no folder to spill to"))?
-            .folder;
+        let folder = &disk.ok_or_else(|| io::Error::other("no folder to spill to"))?.folder;
         let path = folder.join(format!("{number:016x}.body"));
-        let file: File = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
+        let file: File = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         Ok(OwnFile::new(file, path))
     }
 }
@@ -246,10 +228,7 @@ mod tests {
     #[tokio::test]
     async fn a_growing_body_leaves_the_reserve_alone() {
         let folder = tempfile::TempDir::new().unwrap();
-        let disk = Disk {
-            folder: folder.path().to_owned(),
-            reserve: u64::MAX,
-        };
+        let disk = Disk { folder: folder.path().to_owned(), reserve: u64::MAX };
         let limits = DraftLimits::default();
         let desk = Desk::new(Some(disk), limits, 1, Faults::none());
         let mut draft = Draft::new(Arc::new(desk));

@@ -42,16 +42,10 @@ impl SpoolError {
     pub fn reply(&self) -> Reply {
         match self {
             // RFC 5321 section 4.2.2: 452, insufficient system storage. RFC 3463 section 3.4: X.3.1, system full.
-            Self::Full => Reply::new(
-                452,
-                EnhancedCode(4, 3, 1),
-                "No room for more mail now; try again later",
-            ),
-            _ => Reply::new(
-                451,
-                EnhancedCode(4, 3, 0),
-                "The mail cannot be stored now; try again later",
-            ),
+            Self::Full => {
+                Reply::new(452, EnhancedCode(4, 3, 1), "No room for more mail now; try again later")
+            }
+            _ => Reply::new(451, EnhancedCode(4, 3, 0), "The mail cannot be stored now; try again later"),
         }
     }
 }
@@ -60,10 +54,9 @@ impl fmt::Display for SpoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("the spool's disk is full: make room, or lower the reserve"),
-            Self::Broken(why) => write!(
-                f,
-                "the spool has stopped accepting: {why}; check the disk, then restart"
-            ),
+            Self::Broken(why) => {
+                write!(f, "the spool has stopped accepting: {why}; check the disk, then restart")
+            }
             Self::Unknown(id) => write!(f, "no message {id} in the spool"),
             Self::UnknownRecipient(id, recipient) => write!(f, "message {id} has no recipient {recipient}"),
             Self::Duplicate(id) => write!(f, "there is a message {id} already"),

@@ -89,9 +89,7 @@ impl Filter {
             let mut recipients = summary.recipients.iter();
             recipients.any(|(address, _)| contains(address.as_str(), part))
         };
-        self.sender
-            .as_ref()
-            .is_none_or(|part| contains(summary.sender.as_str(), part))
+        self.sender.as_ref().is_none_or(|part| contains(summary.sender.as_str(), part))
             && self.recipient.as_ref().is_none_or(recipient)
             && self.held.is_none_or(|held| held == summary.hold.is_some())
             && self.received_before.is_none_or(|limit| summary.received < limit)

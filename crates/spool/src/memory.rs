@@ -136,10 +136,7 @@ impl Spool for Memory {
             let kept = state.kept(id)?;
             kept.check(id, &recipients)?;
             let all = recipients.is_empty();
-            let chosen = kept
-                .recipients
-                .iter_mut()
-                .filter(|state| all || recipients.contains(&state.id));
+            let chosen = kept.recipients.iter_mut().filter(|state| all || recipients.contains(&state.id));
             chosen.for_each(|state| state.route.clone_from(&next_hop));
             Ok(())
         }))
@@ -230,18 +227,12 @@ impl State {
         let children = self.commit(settlement.children)?;
         let kept = self.kept(id)?;
         for change in settlement.changes {
-            let state = kept
-                .recipients
-                .iter_mut()
-                .find(|state| state.id == change.recipient);
+            let state = kept.recipients.iter_mut().find(|state| state.id == change.recipient);
             if let Some(state) = state.filter(|state| state.status.pending().is_some()) {
                 state.status = change.status;
             }
         }
-        let removed = kept
-            .recipients
-            .iter()
-            .all(|state| state.status.pending().is_none());
+        let removed = kept.recipients.iter().all(|state| state.status.pending().is_none());
         if removed {
             self.messages.remove(&id);
         }
@@ -267,9 +258,7 @@ impl Kept {
     }
 
     fn check(&self, id: QueueId, numbers: &[u32]) -> Result<(), SpoolError> {
-        let stranger = numbers
-            .iter()
-            .find(|number| self.recipients.iter().all(|state| state.id != **number));
+        let stranger = numbers.iter().find(|number| self.recipients.iter().all(|state| state.id != **number));
         stranger.map_or(Ok(()), |number| Err(SpoolError::UnknownRecipient(id, *number)))
     }
 

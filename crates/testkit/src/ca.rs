@@ -49,9 +49,7 @@ impl TestCa {
         // Every authority has a name of its own: a certificate of another is then "of an unknown issuer".
         let name = format!("Test authority {:x?}", &key.public_key_raw()[1..9]);
         params.distinguished_name.push(DnType::CommonName, name);
-        Self {
-            issuer: CertifiedIssuer::self_signed(params, key).expect("an authority"),
-        }
+        Self { issuer: CertifiedIssuer::self_signed(params, key).expect("an authority") }
     }
 
     /// The authority's own certificate in PEM.
@@ -78,20 +76,14 @@ impl TestCa {
 
     /// A client that trusts this authority and nobody else.
     pub fn client_config(&self) -> Arc<ClientConfig> {
-        let config = client_builder()
-            .with_root_certificates(self.roots())
-            .with_no_client_auth();
+        let config = client_builder().with_root_certificates(self.roots()).with_no_client_auth();
         Arc::new(config)
     }
 
     /// The same, with a certificate of its own.
     pub fn client_config_with(&self, leaf: &Leaf) -> Arc<ClientConfig> {
         let builder = client_builder().with_root_certificates(self.roots());
-        Arc::new(
-            builder
-                .with_client_auth_cert(leaf.chain(), leaf.key())
-                .expect("a usable certificate"),
-        )
+        Arc::new(builder.with_client_auth_cert(leaf.chain(), leaf.key()).expect("a usable certificate"))
     }
 
     fn roots(&self) -> RootCertStore {
@@ -107,10 +99,7 @@ impl TestCa {
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        Leaf {
-            chain_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        }
+        Leaf { chain_pem: certificate.pem(), key_pem: key.serialize_pem() }
     }
 }
 
@@ -128,11 +117,7 @@ impl Leaf {
     pub fn server_config(&self) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let builder = builder.expect("the usual versions").with_no_client_auth();
-        Arc::new(
-            builder
-                .with_single_cert(self.chain(), self.key())
-                .expect("a usable certificate"),
-        )
+        Arc::new(builder.with_single_cert(self.chain(), self.key()).expect("a usable certificate"))
     }
 
     /// The certificate in DER.
@@ -147,9 +132,7 @@ impl Leaf {
 
 fn client_builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
     let builder = ClientConfig::builder_with_provider(provider());
-    builder
-        .with_safe_default_protocol_versions()
-        .expect("the usual versions")
+    builder.with_safe_default_protocol_versions().expect("the usual versions")
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -35,11 +35,8 @@ impl Reply {
 
     /// Whether the reply to EHLO offers `keyword`.
     pub fn offers(&self, keyword: &str) -> bool {
-        let first = |line: &String| {
-            line.split(' ')
-                .next()
-                .is_some_and(|word| word.eq_ignore_ascii_case(keyword))
-        };
+        let first =
+            |line: &String| line.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(keyword));
         self.lines.iter().skip(1).any(first)
     }
 }
@@ -70,10 +67,7 @@ impl Client {
 
     /// Any connected stream.
     fn over(stream: impl Stream + 'static) -> Self {
-        Self {
-            wire: Wire::new(stream),
-            dialogue: String::new(),
-        }
+        Self { wire: Wire::new(stream), dialogue: String::new() }
     }
 
     /// Sends a line; CRLF is added.
@@ -83,8 +77,7 @@ impl Client {
 
     /// Sends bytes as they are.
     pub async fn send_raw(&mut self, bytes: &[u8]) {
-        self.dialogue
-            .push_str(&format!("C: {}\n", String::from_utf8_lossy(bytes).trim_end()));
+        self.dialogue.push_str(&format!("C: {}\n", String::from_utf8_lossy(bytes).trim_end()));
         let sent = within("the peer to take our bytes", self.wire.write(bytes)).await;
         sent.unwrap_or_else(|error| panic!("cannot send: {error}\n{}", self.dialogue));
     }
@@ -131,10 +124,7 @@ impl Client {
     /// Waits until the peer closes the session, without another reply.
     pub async fn expect_closed(&mut self) {
         if let Some(reply) = self.try_reply().await {
-            panic!(
-                "expected the end of the session, not {reply:?}\n{}",
-                self.dialogue
-            );
+            panic!("expected the end of the session, not {reply:?}\n{}", self.dialogue);
         }
     }
 
@@ -148,10 +138,7 @@ impl Client {
     pub async fn starttls(mut self, config: Arc<ClientConfig>, name: &str) -> Self {
         self.ask("STARTTLS", 220).await;
         let (stream, early) = self.wire.into_parts();
-        assert!(
-            early.is_empty(),
-            "bytes after the reply to STARTTLS, before the handshake"
-        );
+        assert!(early.is_empty(), "bytes after the reply to STARTTLS, before the handshake");
         let mut client = Self::over(handshake(stream, config, name).await);
         client.dialogue = self.dialogue + "(TLS)\n";
         client
@@ -192,10 +179,7 @@ impl Client {
 
     fn parse(&self, line: &str) -> (u16, bool, String) {
         let Some(line) = line.strip_suffix("\r\n") else {
-            panic!(
-                "a reply line that does not end in CRLF: {line:?}\n{}",
-                self.dialogue
-            );
+            panic!("a reply line that does not end in CRLF: {line:?}\n{}", self.dialogue);
         };
         let code = line.get(..3).and_then(|digits| digits.parse().ok());
         match (code, line.as_bytes().get(3)) {
@@ -219,7 +203,5 @@ async fn handshake(
 ) -> tokio_rustls::client::TlsStream<impl Stream + 'static> {
     let name = ServerName::try_from(name.to_owned()).expect("a server name");
     let connecting = TlsConnector::from(config).connect(name, stream);
-    within("a TLS handshake", connecting)
-        .await
-        .unwrap_or_else(|error| panic!("no TLS: {error}"))
+    within("a TLS handshake", connecting).await.unwrap_or_else(|error| panic!("no TLS: {error}"))
 }

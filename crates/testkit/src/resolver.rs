@@ -38,13 +38,7 @@ impl StaticResolver {
     /// Adds an MX record.
     #[must_use]
     pub fn with_mx(self, name: &str, preference: u16, exchange: &str) -> Self {
-        self.with(
-            name,
-            Record::Mx {
-                preference,
-                exchange: exchange.to_owned(),
-            },
-        )
+        self.with(name, Record::Mx { preference, exchange: exchange.to_owned() })
     }
 
     /// Adds an A or AAAA record.
@@ -110,11 +104,7 @@ impl State {
             }
             match self.step(&owner, kind)? {
                 Step::Found(records) => {
-                    return Ok(Answer {
-                        records,
-                        ttl: Duration::from_secs(300),
-                        secure: false,
-                    });
+                    return Ok(Answer { records, ttl: Duration::from_secs(300), secure: false });
                 }
                 Step::Alias(target) => owner = target,
             }
@@ -124,11 +114,7 @@ impl State {
 
     fn step(&self, owner: &str, kind: RecordKind) -> Result<Step, DnsError> {
         let records = self.records.get(owner).ok_or(DnsError::NxDomain)?;
-        let found: Vec<Record> = records
-            .iter()
-            .filter(|record| record.kind() == kind)
-            .cloned()
-            .collect();
+        let found: Vec<Record> = records.iter().filter(|record| record.kind() == kind).cloned().collect();
         if !found.is_empty() {
             return Ok(Step::Found(found));
         }

@@ -14,10 +14,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new(stream: impl Stream + 'static) -> Self {
-        Self {
-            stream: Box::new(stream),
-            buffer: Vec::new(),
-        }
+        Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
     /// The next line with its end; at the end of the stream, what is left, which may be nothing.

@@ -32,13 +32,9 @@ impl Zone {
     pub(crate) fn parse(text: &str) -> Self {
         let lines: String = text.lines().map(|line| format!("{}\n", line.trim())).collect();
         let parser = Parser::new(format!("$TTL 300\n{lines}"), None, Some(Name::root()));
-        let (_, sets) = parser
-            .parse()
-            .unwrap_or_else(|error| panic!("the test's zone is wrong: {error}\n{lines}"));
-        let mut zone = Self {
-            records: BTreeMap::new(),
-            names: BTreeSet::new(),
-        };
+        let (_, sets) =
+            parser.parse().unwrap_or_else(|error| panic!("the test's zone is wrong: {error}\n{lines}"));
+        let mut zone = Self { records: BTreeMap::new(), names: BTreeSet::new() };
         for set in sets.into_values() {
             for record in set.records_without_rrsigs() {
                 zone.add(record.clone());
@@ -54,10 +50,7 @@ impl Zone {
             self.names.insert(name.clone());
             name = name.base_name();
         }
-        self.records
-            .entry((owner, record.record_type()))
-            .or_default()
-            .push(record);
+        self.records.entry((owner, record.record_type())).or_default().push(record);
     }
 
     /// Looks up `name`, following aliases as far as they stay in these zones.
@@ -106,18 +99,9 @@ mod tests {
         assert!(
             matches!(zone.find(&name("MAIL.deep.example"), RecordType::A), Found::Records(r) if r.len() == 1)
         );
-        assert_eq!(
-            zone.find(&name("mail.deep.example"), RecordType::MX),
-            Found::NoData(vec![])
-        );
-        assert_eq!(
-            zone.find(&name("deep.example"), RecordType::A),
-            Found::NoData(vec![])
-        );
-        assert_eq!(
-            zone.find(&name("other.example"), RecordType::A),
-            Found::NxDomain(vec![])
-        );
+        assert_eq!(zone.find(&name("mail.deep.example"), RecordType::MX), Found::NoData(vec![]));
+        assert_eq!(zone.find(&name("deep.example"), RecordType::A), Found::NoData(vec![]));
+        assert_eq!(zone.find(&name("other.example"), RecordType::A), Found::NxDomain(vec![]));
     }
 
     #[test]

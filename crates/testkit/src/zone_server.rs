@@ -76,11 +76,7 @@ impl ZoneServer {
             tokio::spawn(serve_udp(udp, Arc::clone(&shared))),
             tokio::spawn(serve_tcp(tcp, Arc::clone(&shared))),
         ];
-        Self {
-            address,
-            shared,
-            tasks,
-        }
+        Self { address, shared, tasks }
     }
 
     /// Where it listens, UDP and TCP.
@@ -125,10 +121,7 @@ impl ZoneServer {
     /// How often `name` was asked for `kind`.
     pub fn count(&self, name: &str, kind: RecordKind) -> usize {
         let (name, kind) = (key(name), kind.to_string());
-        lock(&self.shared.asked)
-            .iter()
-            .filter(|asked| asked.name == name && asked.kind == kind)
-            .count()
+        lock(&self.shared.asked).iter().filter(|asked| asked.name == name && asked.kind == kind).count()
     }
 }
 
@@ -141,9 +134,7 @@ impl Drop for ZoneServer {
 /// The same port for both protocols, as resolvers expect. Somebody may have the UDP port, so try again.
 async fn bind() -> (TcpListener, UdpSocket) {
     for _ in 0..100 {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .expect("a free TCP port");
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
         let address = tcp.local_addr().expect("a bound socket has an address");
         if let Ok(udp) = UdpSocket::bind(address).await {
             return (tcp, udp);
@@ -196,11 +187,7 @@ impl Shared {
     fn respond(&self, bytes: &[u8], tcp: bool) -> Option<Vec<u8>> {
         let request = Message::from_vec(bytes).ok()?;
         let query = request.queries.first()?;
-        let asked = Asked {
-            name: key(&query.name().to_ascii()),
-            kind: query.query_type().to_string(),
-            tcp,
-        };
+        let asked = Asked { name: key(&query.name().to_ascii()), kind: query.query_type().to_string(), tcp };
         let fault = self.fault(&asked);
         lock(&self.asked).push(asked);
         match fault {
@@ -266,10 +253,7 @@ fn fit(response: &Message, limit: u16) -> Vec<u8> {
     if whole.len() <= usize::from(limit) {
         return whole;
     }
-    response
-        .truncate()
-        .to_vec()
-        .expect("a header that can be written")
+    response.truncate().to_vec().expect("a header that can be written")
 }
 
 fn key(name: &str) -> String {

@@ -11,10 +11,7 @@ async fn answers_from_its_map() {
         .with("loop.example", Record::Cname("loop.example".into()))
         .with_address("mail.x.example", "2001:db8::1")
         .with_fault("mail.x.example", RecordKind::A, DnsError::Timeout);
-    let mx = Record::Mx {
-        preference: 10,
-        exchange: "mail.x.example".into(),
-    };
+    let mx = Record::Mx { preference: 10, exchange: "mail.x.example".into() };
     for name in ["x.example", "X.EXAMPLE.", "alias.example"] {
         assert_eq!(
             resolver.lookup(name, RecordKind::Mx).await.map(|a| a.records),
@@ -32,9 +29,6 @@ async fn answers_from_its_map() {
         assert_eq!(resolver.lookup(name, kind).await, Err(error), "{name}");
     }
     resolver.heal("mail.x.example", RecordKind::A);
-    assert_eq!(
-        resolver.lookup("mail.x.example", RecordKind::A).await,
-        Err(DnsError::NoData)
-    );
+    assert_eq!(resolver.lookup("mail.x.example", RecordKind::A).await, Err(DnsError::NoData));
     assert_eq!(resolver.asked().len(), 8);
 }

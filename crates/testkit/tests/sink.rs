@@ -16,9 +16,7 @@ async fn session(sink: &Sink) -> Client {
 async fn keeps_messages_as_they_were_meant() {
     let sink = Sink::start(Script::new()).await;
     let mut client = session(&sink).await;
-    client
-        .deliver("a@x.example", &["b@y.example", "\"odd >\"@y.example"], MESSAGE)
-        .await;
+    client.deliver("a@x.example", &["b@y.example", "\"odd >\"@y.example"], MESSAGE).await;
     let message = &sink.wait_for(1).await[0];
     assert_eq!(message.message, MESSAGE);
     assert_eq!(message.sender.address, "a@x.example");
@@ -34,9 +32,7 @@ async fn keeps_messages_as_they_were_meant() {
 async fn takes_chunks_and_parameters() {
     let sink = Sink::start(Script::new()).await;
     let mut client = session(&sink).await;
-    client
-        .ask("MAIL FROM:<> SIZE=10 BODY=8BITMIME RET=HDRS ENVID=q1", 250)
-        .await;
+    client.ask("MAIL FROM:<> SIZE=10 BODY=8BITMIME RET=HDRS ENVID=q1", 250).await;
     client.ask("RCPT TO:<b@y.example> NOTIFY=NEVER", 250).await;
     client.send_raw(b"BDAT 4\r\n.\xc3\xa9\r").await;
     client.expect(250).await;
@@ -54,11 +50,7 @@ async fn takes_chunks_and_parameters() {
 async fn follows_its_script() {
     let script = Script::new()
         .on_nth(Step::Rcpt, 2, Act::Reply("451 4.3.0 later".into()))
-        .on_line(
-            Step::Rcpt,
-            "never@",
-            Act::Reply("550-5.1.1 no\n550 5.1.1 never".into()),
-        )
+        .on_line(Step::Rcpt, "never@", Act::Reply("550-5.1.1 no\n550 5.1.1 never".into()))
         .on(Step::Message, Act::Close);
     let sink = Sink::start(script).await;
     let mut client = session(&sink).await;
@@ -117,10 +109,7 @@ async fn speaks_tls_in_both_ways_and_knows_users() {
     client.ask("c2VjcmV0", 235).await;
     client.deliver("a@x.example", &["b@y.example"], MESSAGE).await;
     let message = &sink.wait_for(1).await[0];
-    assert_eq!(
-        (message.tls.as_deref(), message.user.as_deref()),
-        (Some("TLSv1.3"), Some("user"))
-    );
+    assert_eq!((message.tls.as_deref(), message.user.as_deref()), (Some("TLSv1.3"), Some("user")));
 
     let sink = Sink::start(Script::new().implicit_tls(&leaf)).await;
     let mut client = Client::connect_tls(sink.address(), ca.client_config(), "sink.example").await;
@@ -140,9 +129,7 @@ async fn answers_each_recipient_in_lmtp() {
     client.expect(220).await;
     client.ask("EHLO c.example", 500).await;
     client.ask("LHLO c.example", 250).await;
-    client
-        .envelope("a@x.example", &["b@y.example", "full@y.example"])
-        .await;
+    client.envelope("a@x.example", &["b@y.example", "full@y.example"]).await;
     client.send_data(MESSAGE).await;
     client.expect(250).await;
     client.expect(452).await;
@@ -164,23 +151,11 @@ async fn refuses_what_it_did_not_offer() {
 #[tokio::test]
 async fn sees_what_a_client_does_wrong() {
     let cases: [(Script, &[u8], &str); 5] = [
-        (
-            Script::new().hide("PIPELINING"),
-            b"NOOP\r\nRSET\r\n",
-            "more bytes",
-        ),
-        (
-            Script::new().hide("PIPELINING"),
-            b"RSET\r\nRSET\r\n",
-            "pipelining",
-        ),
+        (Script::new().hide("PIPELINING"), b"NOOP\r\nRSET\r\n", "more bytes"),
+        (Script::new().hide("PIPELINING"), b"RSET\r\nRSET\r\n", "pipelining"),
         (Script::new(), b"RSET\n", "CRLF"),
         (Script::new(), b"MAIL FROM:<\xc3\xa9@x.example>\r\n", "ASCII"),
-        (
-            Script::new(),
-            b"MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nBDAT 2 LAST\r\n\xc3\xa9",
-            "8 bits",
-        ),
+        (Script::new(), b"MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nBDAT 2 LAST\r\n\xc3\xa9", "8 bits"),
     ];
     for (script, bytes, what) in cases {
         let sink = Sink::start(script).await;

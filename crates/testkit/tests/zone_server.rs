@@ -1,9 +1,6 @@
 //! The zone server answers by the book, over both transports. It is asked here with bytes made by hand, so
 //! that an error common to it and to the resolver under test would show.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot reach its server has failed"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot reach its server has failed")]
 
 use pintle_testkit::{Fault, ZoneServer, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,10 +22,7 @@ fn question(name: &str, kind: u8) -> Vec<u8> {
 
 async fn ask_udp(server: &ZoneServer, name: &str, kind: u8) -> Vec<u8> {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket
-        .send_to(&question(name, kind), server.address())
-        .await
-        .unwrap();
+    socket.send_to(&question(name, kind), server.address()).await.unwrap();
     let mut answer = vec![0; 4_096];
     let length = within("an answer", socket.recv(&mut answer)).await.unwrap();
     answer.truncate(length);
@@ -39,10 +33,7 @@ async fn ask_tcp(server: &ZoneServer, name: &str, kind: u8) -> Vec<u8> {
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     let question = question(name, kind);
     let length = u16::try_from(question.len()).unwrap().to_be_bytes();
-    stream
-        .write_all(&[&length[..], &question].concat())
-        .await
-        .unwrap();
+    stream.write_all(&[&length[..], &question].concat()).await.unwrap();
     let length = within("an answer", stream.read_u16()).await.unwrap();
     let mut answer = vec![0; length.into()];
     stream.read_exact(&mut answer).await.unwrap();
@@ -66,20 +57,13 @@ fn counts(answer: &[u8]) -> (u8, u8) {
 async fn answers_and_denies() {
     let server = ZoneServer::start("example. MX 10 mail.example.\nmail.example. A 192.0.2.7").await;
     let answer = ask_udp(&server, "MAIL.example", A).await;
-    assert_eq!(
-        (&answer[..2], code(&answer), counts(&answer)),
-        (&[0xab, 0xcd][..], 0, (1, 0))
-    );
+    assert_eq!((&answer[..2], code(&answer), counts(&answer)), (&[0xab, 0xcd][..], 0, (1, 0)));
     assert!(answer.ends_with(&[0, 4, 192, 0, 2, 7]));
     let none = ask_udp(&server, "mail.example", MX).await;
     assert_eq!((code(&none), counts(&none)), (0, (0, 1)));
     let unknown = ask_udp(&server, "other.example", A).await;
     assert_eq!((code(&unknown), counts(&unknown)), (3, (0, 1)));
-    let asked: Vec<String> = server
-        .asked()
-        .iter()
-        .map(|a| format!("{} {}", a.name, a.kind))
-        .collect();
+    let asked: Vec<String> = server.asked().iter().map(|a| format!("{} {}", a.name, a.kind)).collect();
     assert_eq!(asked, ["mail.example A", "mail.example MX", "other.example A"]);
 }
 
@@ -99,9 +83,7 @@ async fn fails_as_told_and_heals() {
 
 #[tokio::test]
 async fn cuts_what_does_not_fit_and_sends_it_whole_over_tcp() {
-    let zone: String = (0..100)
-        .map(|i| format!("big.example. A 192.0.2.{i}\n"))
-        .collect();
+    let zone: String = (0..100).map(|i| format!("big.example. A 192.0.2.{i}\n")).collect();
     let server = ZoneServer::start(&zone).await;
     let cut = ask_udp(&server, "big.example", A).await;
     assert!(truncated(&cut) && cut.len() <= 512);

@@ -38,11 +38,9 @@ pub enum CertificateSource {
 impl fmt::Debug for CertificateSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Files { chain, key } => f
-                .debug_struct("Files")
-                .field("chain", chain)
-                .field("key", key)
-                .finish(),
+            Self::Files { chain, key } => {
+                f.debug_struct("Files").field("chain", chain).field("key", key).finish()
+            }
             Self::Pem { .. } => f.debug_struct("Pem").finish_non_exhaustive(),
         }
     }
@@ -58,15 +56,10 @@ impl CertificateSource {
         let chain = certificates(&chain_text, &chain_place)?;
         let key = private_key(&key_text, &key_place)?;
         let pair = CertifiedKey::from_der(chain, key, provider).map_err(|cause| match cause {
-            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Mismatch {
-                chain: chain_place,
-                key: key_place,
-            },
-            cause => TlsError::Unusable {
-                chain: chain_place,
-                key: key_place,
-                cause,
-            },
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                TlsError::Mismatch { chain: chain_place, key: key_place }
+            }
+            cause => TlsError::Unusable { chain: chain_place, key: key_place, cause },
         })?;
         Ok(Arc::new(pair))
     }
@@ -130,10 +123,7 @@ impl CertificateSet {
         let pairs: Result<Vec<_>, _> = sources.iter().map(|source| source.load(provider)).collect();
         let mut pairs = pairs?.into_iter();
         let default = pairs.next().ok_or(TlsError::NoPairs)?;
-        Ok(Self {
-            default,
-            others: pairs.collect(),
-        })
+        Ok(Self { default, others: pairs.collect() })
     }
 
     /// The best for this client: a certificate with the name it asks for and a kind of key it can check,
@@ -175,21 +165,14 @@ fn covers(pair: &CertifiedKey, host: &str) -> bool {
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|cause| TlsError::Unreadable {
-        path: path.to_owned(),
-        cause,
-    })
+    std::fs::read(path).map_err(|cause| TlsError::Unreadable { path: path.to_owned(), cause })
 }
 
 /// Every certificate in `text`; at least one.
 pub(crate) fn certificates(text: &[u8], place: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let chain = chain.map_err(|cause| not_pem(place, &cause))?;
-    if chain.is_empty() {
-        Err(TlsError::NoCertificate { place: place.into() })
-    } else {
-        Ok(chain)
-    }
+    if chain.is_empty() { Err(TlsError::NoCertificate { place: place.into() }) } else { Ok(chain) }
 }
 
 fn private_key(text: &[u8], place: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
@@ -200,8 +183,5 @@ fn private_key(text: &[u8], place: &str) -> Result<PrivateKeyDer<'static>, TlsEr
 }
 
 fn not_pem(place: &str, cause: &PemError) -> TlsError {
-    TlsError::NotPem {
-        place: place.into(),
-        cause: cause.to_string(),
-    }
+    TlsError::NotPem { place: place.into(), cause: cause.to_string() }
 }

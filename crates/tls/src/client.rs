@@ -81,10 +81,7 @@ impl ClientTls {
             Ok(roots) => Ok(Arc::new(verifying(&provider, roots)?)),
             Err(place) => Err(place),
         };
-        Ok(Self {
-            unverified: Arc::new(unverifying(&provider)?),
-            verified,
-        })
+        Ok(Self { unverified: Arc::new(unverifying(&provider)?), verified })
     }
 
     /// Shakes hands with `host`, whose name goes out as SNI and, under [`ClientPolicy::Verified`], must be
@@ -133,10 +130,7 @@ fn file_roots(path: &std::path::Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&read(path)?, &place)? {
         let added = roots.add(certificate);
-        added.map_err(|cause| TlsError::NotPem {
-            place: place.clone(),
-            cause: cause.to_string(),
-        })?;
+        added.map_err(|cause| TlsError::NotPem { place: place.clone(), cause: cause.to_string() })?;
     }
     Ok(roots)
 }
@@ -152,27 +146,19 @@ fn system_roots() -> Result<RootCertStore, String> {
         return Ok(roots);
     }
     let causes: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-    Err(format!(
-        "the system's store is empty (install ca-certificates) {}",
-        causes.join("; ")
-    )
-    .trim_end()
-    .into())
+    Err(format!("the system's store is empty (install ca-certificates) {}", causes.join("; "))
+        .trim_end()
+        .into())
 }
 
 fn verifying(provider: &Arc<CryptoProvider>, roots: RootCertStore) -> Result<rustls::ClientConfig, TlsError> {
-    Ok(builder(provider)?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    Ok(builder(provider)?.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn unverifying(provider: &Arc<CryptoProvider>) -> Result<rustls::ClientConfig, TlsError> {
     let schemes = provider.signature_verification_algorithms.supported_schemes();
     let verifier = Arc::new(AnyCertificate(schemes));
-    Ok(builder(provider)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
+    Ok(builder(provider)?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 fn builder(

@@ -65,22 +65,13 @@ impl fmt::Display for TlsError {
             Self::Unreadable { path, cause } => write!(f, "cannot read {}: {cause}", path.display()),
             Self::NotPem { place, cause } => write!(f, "{place} is not in PEM form: {cause}"),
             Self::NoCertificate { place } => {
-                write!(
-                    f,
-                    "{place} holds no certificate; it must have a BEGIN CERTIFICATE block"
-                )
+                write!(f, "{place} holds no certificate; it must have a BEGIN CERTIFICATE block")
             }
             Self::NoKey { place } => {
-                write!(
-                    f,
-                    "{place} holds no private key; it must have an unencrypted BEGIN PRIVATE KEY block"
-                )
+                write!(f, "{place} holds no private key; it must have an unencrypted BEGIN PRIVATE KEY block")
             }
             Self::Unusable { chain, key, cause } => {
-                write!(
-                    f,
-                    "the certificate of {chain} with the key of {key} cannot be used: {cause}"
-                )
+                write!(f, "the certificate of {chain} with the key of {key} cannot be used: {cause}")
             }
             Self::Mismatch { chain, key } => write!(
                 f,
@@ -131,10 +122,7 @@ impl std::error::Error for HandshakeError {}
 
 impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> Self {
-        match error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(cause)) => Self::Untrusted(cause.clone()),
             Some(rustls::Error::AlertReceived(alert)) => Self::Alert(*alert),
             Some(other) => Self::Protocol(other.clone()),

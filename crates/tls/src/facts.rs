@@ -73,9 +73,7 @@ impl PeerFacts {
 /// rustls writes `TLSv1_3`, the world "TLSv1.3".
 fn version(connection: &CommonState) -> String {
     let version = connection.protocol_version();
-    version
-        .map(|version| format!("{version:?}").replace('_', "."))
-        .unwrap_or_default()
+    version.map(|version| format!("{version:?}").replace('_', ".")).unwrap_or_default()
 }
 
 /// rustls marks the suites of TLS 1.3 with a prefix of its own; the IANA name has none.
@@ -84,9 +82,7 @@ fn cipher(connection: &CommonState) -> String {
         return String::new();
     };
     let name = format!("{:?}", suite.suite());
-    name.strip_prefix("TLS13_")
-        .map(|rest| format!("TLS_{rest}"))
-        .unwrap_or(name)
+    name.strip_prefix("TLS13_").map(|rest| format!("TLS_{rest}")).unwrap_or(name)
 }
 
 fn resumed(connection: &CommonState) -> bool {
@@ -94,18 +90,13 @@ fn resumed(connection: &CommonState) -> bool {
 }
 
 fn certificate_sha256(connection: &CommonState) -> Option<String> {
-    connection
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .map(fingerprint)
+    connection.peer_certificates().and_then(<[_]>::first).map(fingerprint)
 }
 
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
-    Sha256::digest(certificate)
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    Sha256::digest(certificate).iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

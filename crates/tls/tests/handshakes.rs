@@ -14,25 +14,15 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
-type Both = (
-    Result<TlsFacts, HandshakeError>,
-    Result<PeerFacts, HandshakeError>,
-);
+type Both = (Result<TlsFacts, HandshakeError>, Result<PeerFacts, HandshakeError>);
 
 fn pem(leaf: &Leaf) -> CertificateSource {
-    CertificateSource::Pem {
-        chain: leaf.chain_pem.clone(),
-        key: leaf.key_pem.clone(),
-    }
+    CertificateSource::Pem { chain: leaf.chain_pem.clone(), key: leaf.key_pem.clone() }
 }
 
 fn server_of(leaves: &[&Leaf], client_certificates: ClientCertificates) -> ServerTls {
     let certificates = leaves.iter().map(|leaf| pem(leaf)).collect();
-    ServerTls::load(&ServerConfig {
-        certificates,
-        client_certificates,
-    })
-    .expect("a server")
+    ServerTls::load(&ServerConfig { certificates, client_certificates }).expect("a server")
 }
 
 fn server(leaf: &Leaf) -> ServerTls {
@@ -59,20 +49,15 @@ async fn shake(server: &ServerTls, client: &ClientTls, policy: ClientPolicy, hos
         ours.flush().await.expect("written");
         assert_eq!(theirs.read_u8().await.expect("read"), b'x');
     }
-    (
-        accepted.map(|(_, facts)| facts),
-        connected.map(|(_, facts)| facts),
-    )
+    (accepted.map(|(_, facts)| facts), connected.map(|(_, facts)| facts))
 }
 
 /// The certificate that a plain client is shown when it asks for `host`.
 async fn shown(server: &ServerTls, config: Arc<rustls::ClientConfig>, host: &str) -> (Vec<u8>, TlsFacts) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let name = ServerName::try_from(host.to_owned()).expect("a name");
-    let (accepted, connected) = tokio::join!(
-        server.accept(ours),
-        TlsConnector::from(config).connect(name, theirs)
-    );
+    let (accepted, connected) =
+        tokio::join!(server.accept(ours), TlsConnector::from(config).connect(name, theirs));
     let stream = connected.expect("a handshake");
     let certificates = stream.get_ref().1.peer_certificates().expect("a certificate");
     (certificates[0].to_vec(), accepted.expect("a handshake").1)
@@ -93,25 +78,12 @@ async fn a_verified_session_is_described_by_both_sides() {
     let (accepted, connected) = shake(&server, &client, ClientPolicy::Verified, "MX.example.").await;
     let (accepted, connected) = (accepted.expect("accepted"), connected.expect("connected"));
     assert_eq!(accepted.version, "TLSv1.3");
-    assert!(
-        accepted.cipher.starts_with("TLS_") && !accepted.cipher.contains("TLS13"),
-        "{}",
-        accepted.cipher
-    );
+    assert!(accepted.cipher.starts_with("TLS_") && !accepted.cipher.contains("TLS13"), "{}", accepted.cipher);
     assert_eq!(accepted.server_name.as_deref(), Some("mx.example"));
-    assert_eq!(
-        (
-            accepted.client_certificate_sha256,
-            accepted.client_certificate_verified
-        ),
-        (None, false)
-    );
+    assert_eq!((accepted.client_certificate_sha256, accepted.client_certificate_verified), (None, false));
     assert!(connected.verified);
     assert_eq!(connected.certificate_sha256.map(|digits| digits.len()), Some(64));
-    assert_eq!(
-        (connected.version, connected.cipher),
-        (accepted.version, accepted.cipher)
-    );
+    assert_eq!((connected.version, connected.cipher), (accepted.version, accepted.cipher));
 }
 
 #[tokio::test]
@@ -120,21 +92,11 @@ async fn verification_wants_name_dates_and_issuer() {
     let client = client(&ca, dir.path());
     let good = ca.issue(&["mx.example"]);
     let wrong_name = shake(&server(&good), &client, ClientPolicy::Verified, "other.example").await;
-    assert!(matches!(
-        expect_untrusted(wrong_name),
-        CertificateError::NotValidForNameContext { .. }
-    ));
-    let expired = shake(
-        &server(&ca.issue_expired(&["mx.example"])),
-        &client,
-        ClientPolicy::Verified,
-        "mx.example",
-    )
-    .await;
-    assert!(matches!(
-        expect_untrusted(expired),
-        CertificateError::ExpiredContext { .. }
-    ));
+    assert!(matches!(expect_untrusted(wrong_name), CertificateError::NotValidForNameContext { .. }));
+    let expired =
+        shake(&server(&ca.issue_expired(&["mx.example"])), &client, ClientPolicy::Verified, "mx.example")
+            .await;
+    assert!(matches!(expect_untrusted(expired), CertificateError::ExpiredContext { .. }));
     let stranger = TestCa::new().issue(&["mx.example"]);
     let unknown = shake(&server(&stranger), &client, ClientPolicy::Verified, "mx.example").await;
     assert_eq!(expect_untrusted(unknown), CertificateError::UnknownIssuer);
@@ -150,11 +112,7 @@ async fn without_verification_any_certificate_will_do() {
     for policy in [ClientPolicy::Opportunistic, ClientPolicy::Required] {
         for host in ["mx.example", "mx example", "192.0.2.1"] {
             let (accepted, connected) = shake(&odd, &client, policy, host).await;
-            assert!(
-                !connected
-                    .unwrap_or_else(|error| panic!("{host}: {error}"))
-                    .verified
-            );
+            assert!(!connected.unwrap_or_else(|error| panic!("{host}: {error}")).verified);
             let sni = (host == "mx.example").then(|| host.to_owned());
             assert_eq!(accepted.expect("accepted").server_name, sni);
         }
@@ -179,14 +137,8 @@ async fn sessions_resume_even_across_a_reload() {
     let (ca, dir) = (TestCa::new(), folder());
     let client = client(&ca, dir.path());
     let files = ca.issue(&["mx.example"]).write(dir.path(), "mx");
-    let certificates = vec![CertificateSource::Files {
-        chain: files.chain,
-        key: files.key,
-    }];
-    let config = ServerConfig {
-        certificates,
-        client_certificates: ClientCertificates::Ignore,
-    };
+    let certificates = vec![CertificateSource::Files { chain: files.chain, key: files.key }];
+    let config = ServerConfig { certificates, client_certificates: ClientCertificates::Ignore };
     let server = ServerTls::load(&config).expect("a server");
     for resumed in [false, true] {
         let (accepted, connected) = shake(&server, &client, ClientPolicy::Verified, "mx.example").await;
@@ -199,45 +151,20 @@ async fn sessions_resume_even_across_a_reload() {
 #[tokio::test]
 async fn the_name_asked_for_chooses_the_certificate() {
     let ca = TestCa::new();
-    let (first, wild, other) = (
-        ca.issue(&["mx.example"]),
-        ca.issue(&["*.wild.example"]),
-        ca.issue(&["mx.other.example"]),
-    );
+    let (first, wild, other) =
+        (ca.issue(&["mx.example"]), ca.issue(&["*.wild.example"]), ca.issue(&["mx.other.example"]));
     let server = server_of(&[&first, &wild, &other], ClientCertificates::Ignore);
-    for (host, leaf) in [
-        ("mx.other.example", &other),
-        ("a.wild.example", &wild),
-        ("MX.example", &first),
-    ] {
-        assert_eq!(
-            shown(&server, ca.client_config(), host).await.0,
-            leaf.chain()[0].to_vec(),
-            "{host}"
-        );
+    for (host, leaf) in [("mx.other.example", &other), ("a.wild.example", &wild), ("MX.example", &first)] {
+        assert_eq!(shown(&server, ca.client_config(), host).await.0, leaf.chain()[0].to_vec(), "{host}");
     }
     let dir = folder();
-    let (accepted, connected) = shake(
-        &server,
-        &client(&ca, dir.path()),
-        ClientPolicy::Required,
-        "unknown.example",
-    )
-    .await;
+    let (accepted, connected) =
+        shake(&server, &client(&ca, dir.path()), ClientPolicy::Required, "unknown.example").await;
     let default = shown(&server, ca.client_config(), "mx.example").await;
-    assert_eq!(
-        accepted.expect("accepted").server_name.as_deref(),
-        Some("unknown.example")
-    );
+    assert_eq!(accepted.expect("accepted").server_name.as_deref(), Some("unknown.example"));
     assert_eq!(default.0, first.chain()[0].to_vec());
-    let default_facts = shake(
-        &server,
-        &client(&ca, dir.path()),
-        ClientPolicy::Verified,
-        "mx.example",
-    )
-    .await
-    .1;
+    let default_facts =
+        shake(&server, &client(&ca, dir.path()), ClientPolicy::Verified, "mx.example").await.1;
     assert_eq!(
         connected.expect("connected").certificate_sha256,
         default_facts.expect("connected").certificate_sha256
@@ -260,13 +187,7 @@ async fn old_clients_get_tls_1_2_with_an_elliptic_curve() {
         .expect("a version")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let facts = shown(
-        &server(&ca.issue(&["mx.example"])),
-        Arc::new(config),
-        "mx.example",
-    )
-    .await
-    .1;
+    let facts = shown(&server(&ca.issue(&["mx.example"])), Arc::new(config), "mx.example").await.1;
     assert_eq!(facts.version, "TLSv1.2");
     assert!(facts.cipher.starts_with("TLS_ECDHE_"), "{}", facts.cipher);
 }
@@ -280,86 +201,36 @@ async fn a_client_certificate_is_recorded_when_asked_for_and_never_demanded() {
     let with = ca.client_config_with(&theirs);
     let facts = shown(&asking, Arc::clone(&with), "mx.example").await.1;
     let digits = facts.client_certificate_sha256.expect("a fingerprint");
-    assert!(
-        digits.len() == 64
-            && digits
-                .chars()
-                .all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase())
-    );
+    assert!(digits.len() == 64 && digits.chars().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase()));
     assert!(!facts.client_certificate_verified);
-    assert_eq!(
-        shown(&asking, ca.client_config(), "mx.example")
-            .await
-            .1
-            .client_certificate_sha256,
-        None
-    );
-    assert_eq!(
-        shown(&server(&leaf), with, "mx.example")
-            .await
-            .1
-            .client_certificate_sha256,
-        None
-    );
+    assert_eq!(shown(&asking, ca.client_config(), "mx.example").await.1.client_certificate_sha256, None);
+    assert_eq!(shown(&server(&leaf), with, "mx.example").await.1.client_certificate_sha256, None);
 }
 
 #[tokio::test]
 async fn changed_files_are_taken_over_and_bad_ones_are_not() {
     let (ca, dir) = (TestCa::new(), folder());
-    let (old, new) = (
-        ca.issue(&["mx.example"]),
-        ca.issue(&["mx.example", "new.mx.example"]),
-    );
+    let (old, new) = (ca.issue(&["mx.example"]), ca.issue(&["mx.example", "new.mx.example"]));
     let files = old.write(dir.path(), "mx");
-    let certificates = vec![CertificateSource::Files {
-        chain: files.chain.clone(),
-        key: files.key.clone(),
-    }];
-    let config = ServerConfig {
-        certificates,
-        client_certificates: ClientCertificates::Ignore,
-    };
+    let certificates = vec![CertificateSource::Files { chain: files.chain.clone(), key: files.key.clone() }];
+    let config = ServerConfig { certificates, client_certificates: ClientCertificates::Ignore };
     let server = ServerTls::load(&config).expect("a server");
-    assert_eq!(
-        server.reload_if_changed().expect("nothing new"),
-        Reload::Unchanged
-    );
+    assert_eq!(server.reload_if_changed().expect("nothing new"), Reload::Unchanged);
 
     // The chain is renewed first: it does not fit the old key, and the old pair goes on serving.
     replace(&files.chain, &new.chain_pem);
-    assert!(matches!(
-        server.reload_if_changed(),
-        Err(TlsError::Mismatch { .. })
-    ));
-    assert_eq!(
-        shown(&server, ca.client_config(), "mx.example").await.0,
-        old.chain()[0].to_vec()
-    );
-    assert_eq!(
-        server.reload_if_changed().expect("reported once"),
-        Reload::Unchanged
-    );
+    assert!(matches!(server.reload_if_changed(), Err(TlsError::Mismatch { .. })));
+    assert_eq!(shown(&server, ca.client_config(), "mx.example").await.0, old.chain()[0].to_vec());
+    assert_eq!(server.reload_if_changed().expect("reported once"), Reload::Unchanged);
     assert!(server.reload().is_err());
 
     replace(&files.key, &new.key_pem);
-    assert_eq!(
-        server.reload_if_changed().expect("a pair again"),
-        Reload::Reloaded
-    );
-    assert_eq!(
-        shown(&server, ca.client_config(), "mx.example").await.0,
-        new.chain()[0].to_vec()
-    );
+    assert_eq!(server.reload_if_changed().expect("a pair again"), Reload::Reloaded);
+    assert_eq!(shown(&server, ca.client_config(), "mx.example").await.0, new.chain()[0].to_vec());
 
     fs::remove_file(&files.key).expect("removed");
-    assert!(matches!(
-        server.reload_if_changed(),
-        Err(TlsError::Unreadable { .. })
-    ));
-    assert_eq!(
-        shown(&server, ca.client_config(), "mx.example").await.0,
-        new.chain()[0].to_vec()
-    );
+    assert!(matches!(server.reload_if_changed(), Err(TlsError::Unreadable { .. })));
+    assert_eq!(shown(&server, ca.client_config(), "mx.example").await.0, new.chain()[0].to_vec());
 }
 
 /// As careful programs do it: a new file takes the name.
@@ -377,54 +248,27 @@ fn a_certificate_that_cannot_be_used_is_explained() {
     let load = |chain: &str, key: &str| {
         fs::write(&files.chain, chain).expect("written");
         fs::write(&files.key, key).expect("written");
-        let source = CertificateSource::Files {
-            chain: files.chain.clone(),
-            key: files.key.clone(),
-        };
-        let config = ServerConfig {
-            certificates: vec![source],
-            client_certificates: ClientCertificates::Ignore,
-        };
-        ServerTls::load(&config)
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default()
+        let source = CertificateSource::Files { chain: files.chain.clone(), key: files.key.clone() };
+        let config =
+            ServerConfig { certificates: vec![source], client_certificates: ClientCertificates::Ignore };
+        ServerTls::load(&config).err().map(|error| error.to_string()).unwrap_or_default()
     };
     let damaged = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
     let cases = [
         (load(&leaf.chain_pem, &other.key_pem), "mx.key does not belong"),
         (load("", &leaf.key_pem), "mx.pem holds no certificate"),
-        (
-            load(&leaf.chain_pem, &leaf.chain_pem),
-            "mx.key holds no private key",
-        ),
-        (
-            load(&leaf.chain_pem.replace("-----END", "----END"), &leaf.key_pem),
-            "mx.pem is not in PEM form",
-        ),
+        (load(&leaf.chain_pem, &leaf.chain_pem), "mx.key holds no private key"),
+        (load(&leaf.chain_pem.replace("-----END", "----END"), &leaf.key_pem), "mx.pem is not in PEM form"),
         (load(damaged, &leaf.key_pem), "cannot be used"),
     ];
     for (text, part) in cases {
         assert!(text.contains(part), "{text:?} should contain {part:?}");
     }
-    let missing = CertificateSource::Files {
-        chain: dir.path().join("none.pem"),
-        key: files.key.clone(),
-    };
-    let config = ServerConfig {
-        certificates: vec![missing],
-        client_certificates: ClientCertificates::Ignore,
-    };
-    assert!(
-        ServerTls::load(&config)
-            .expect_err("no file")
-            .to_string()
-            .contains("none.pem")
-    );
-    let empty = ServerConfig {
-        certificates: vec![],
-        client_certificates: ClientCertificates::Ignore,
-    };
+    let missing = CertificateSource::Files { chain: dir.path().join("none.pem"), key: files.key.clone() };
+    let config =
+        ServerConfig { certificates: vec![missing], client_certificates: ClientCertificates::Ignore };
+    assert!(ServerTls::load(&config).expect_err("no file").to_string().contains("none.pem"));
+    let empty = ServerConfig { certificates: vec![], client_certificates: ClientCertificates::Ignore };
     assert!(matches!(ServerTls::load(&empty), Err(TlsError::NoPairs)));
 }
 
@@ -432,11 +276,7 @@ fn a_certificate_that_cannot_be_used_is_explained() {
 fn roots_that_cannot_be_used_are_explained() {
     let dir = folder();
     let path = dir.path().join("roots.pem");
-    let load = || {
-        ClientTls::load(&ClientConfig {
-            roots: Roots::File(path.clone()),
-        })
-    };
+    let load = || ClientTls::load(&ClientConfig { roots: Roots::File(path.clone()) });
     assert!(matches!(load(), Err(TlsError::Unreadable { .. })));
     fs::write(&path, "no certificates here").expect("written");
     assert!(matches!(load(), Err(TlsError::NoCertificate { .. })));
@@ -451,9 +291,7 @@ async fn a_peer_without_tls_is_told_from_one_that_hangs_up() {
     let gone = client.connect(ClientPolicy::Required, "mx.example", theirs).await;
     assert!(matches!(gone, Err(HandshakeError::Io(_))), "{gone:?}");
     let (mut ours, theirs) = tokio::io::duplex(1_024);
-    ours.write_all(b"220 still plain text\r\n")
-        .await
-        .expect("written");
+    ours.write_all(b"220 still plain text\r\n").await.expect("written");
     let plain = client.connect(ClientPolicy::Required, "mx.example", theirs).await;
     assert!(matches!(plain, Err(HandshakeError::Protocol(_))), "{plain:?}");
 }

@@ -55,11 +55,7 @@ impl Plugin for Dnsbl {
         let mut mistakes = Vec::new();
         for (at, list) in self.lists.iter_mut().enumerate() {
             let wrong = list.prepare();
-            mistakes.extend(
-                wrong
-                    .into_iter()
-                    .map(|(key, text)| mistake(format!("/lists/{at}/{key}"), text)),
-            );
+            mistakes.extend(wrong.into_iter().map(|(key, text)| mistake(format!("/lists/{at}/{key}"), text)));
         }
         if matches!(self.reject_at, Threshold::Never(true)) {
             mistakes.push(mistake("/reject_at", "a number of points, or false"));
@@ -67,11 +63,7 @@ impl Plugin for Dnsbl {
         if self.max_links > 40 {
             mistakes.push(mistake("/max_links", "at most 40"));
         }
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 }
 
@@ -118,9 +110,7 @@ impl Dnsbl {
 
     fn on_message(&self) -> Result<Verdict, HostError> {
         let wanted = self.lists.iter().any(|list| list.of.contains(&Of::Links));
-        let roles_alone = transaction::recipients()
-            .iter()
-            .all(|rcpt| self.takes_anything(&rcpt.address));
+        let roles_alone = transaction::recipients().iter().all(|rcpt| self.takes_anything(&rcpt.address));
         if !wanted || roles_alone || self.is_exempt(&session::info()) {
             return Ok(Verdict::Next);
         }
@@ -164,16 +154,11 @@ impl Dnsbl {
     fn is_exempt(&self, session: &session::Snapshot) -> bool {
         session.trusted
             || session.identity.is_some()
-            || self
-                .exempt_networks
-                .iter()
-                .any(|network| network.contains(&session.client))
+            || self.exempt_networks.iter().any(|network| network.contains(&session.client))
     }
 
     fn takes_anything(&self, address: &Address) -> bool {
-        self.exempt_recipients
-            .iter()
-            .any(|local| local.eq_ignore_ascii_case(&address.local))
+        self.exempt_recipients.iter().any(|local| local.eq_ignore_ascii_case(&address.local))
     }
 
     fn judge(&self, found: &[Finding]) -> Verdict {
@@ -225,13 +210,7 @@ mod tests {
     use super::*;
 
     fn finding(zone: &str, points: f64) -> Finding {
-        Finding {
-            zone: zone.to_owned(),
-            subject: "192.0.2.66".to_owned(),
-            points,
-            meaning: None,
-            text: None,
-        }
+        Finding { zone: zone.to_owned(), subject: "192.0.2.66".to_owned(), points, meaning: None, text: None }
     }
 
     fn plugin(reject_at: Threshold) -> Dnsbl {
@@ -246,15 +225,9 @@ mod tests {
 
     #[test]
     fn a_plugin_that_only_scores_refuses_nothing() {
-        assert!(matches!(
-            plugin(Threshold::Never(false)).judge(&[finding("a", 9.0)]),
-            Verdict::Next
-        ));
+        assert!(matches!(plugin(Threshold::Never(false)).judge(&[finding("a", 9.0)]), Verdict::Next));
         assert!(matches!(plugin(Threshold::default()).judge(&[]), Verdict::Next));
-        assert!(matches!(
-            plugin(Threshold::default()).judge(&[finding("a", 0.5)]),
-            Verdict::Next
-        ));
+        assert!(matches!(plugin(Threshold::default()).judge(&[finding("a", 0.5)]), Verdict::Next));
     }
 
     #[test]
@@ -272,12 +245,7 @@ mod tests {
     fn mistakes_are_named_with_their_places() {
         let mut plugin = plugin(Threshold::Never(true));
         plugin.lists = vec![List::new("list.example"), List::new("no list")];
-        let places: Vec<_> = plugin
-            .check()
-            .unwrap_err()
-            .into_iter()
-            .map(|mistake| mistake.at)
-            .collect();
+        let places: Vec<_> = plugin.check().unwrap_err().into_iter().map(|mistake| mistake.at).collect();
         assert_eq!(places, ["/lists/1/zone", "/reject_at"]);
     }
 }

@@ -14,9 +14,7 @@ const MAX_PARTS: usize = 10;
 pub(crate) fn names_in_message(max: usize) -> Result<Vec<String>, HostError> {
     let mut hosts = Vec::new();
     let parts = message::parts()?;
-    let texts = parts
-        .iter()
-        .filter(|part| part.content_type.starts_with("text/") && !part.attachment);
+    let texts = parts.iter().filter(|part| part.content_type.starts_with("text/") && !part.attachment);
     for part in texts.take(MAX_PARTS) {
         for host in hosts_in(&message::part_text(part.index, MAX_TEXT)?) {
             if hosts.len() < max && !hosts.contains(&host) {
@@ -33,9 +31,7 @@ pub(crate) fn names_in_message(max: usize) -> Result<Vec<String>, HostError> {
 /// The host of each link, in lower case.
 fn hosts_in(text: &str) -> Vec<String> {
     let text = text.to_ascii_lowercase();
-    let after_scheme = ["http://", "https://"]
-        .iter()
-        .flat_map(|scheme| text.split(scheme).skip(1));
+    let after_scheme = ["http://", "https://"].iter().flat_map(|scheme| text.split(scheme).skip(1));
     after_scheme.filter_map(host).collect()
 }
 
@@ -43,23 +39,14 @@ fn hosts_in(text: &str) -> Vec<String> {
 fn host(link: &str) -> Option<String> {
     let ends = |c: char| c.is_whitespace() || "/?#\"'<>()[]\\,;".contains(c);
     let authority = link.split(ends).next()?;
-    let host = authority
-        .rsplit('@')
-        .next()?
-        .split(':')
-        .next()?
-        .trim_end_matches('.');
+    let host = authority.rsplit('@').next()?.split(':').next()?.trim_end_matches('.');
     (host.contains('.') && host.is_ascii()).then(|| host.to_owned())
 }
 
 fn domains_of(host: &str) -> Vec<String> {
     let labels: Vec<&str> = host.split('.').collect();
     let last = |count: usize| labels[labels.len().saturating_sub(count)..].join(".");
-    if labels.len() > 2 {
-        vec![last(2), last(3)]
-    } else {
-        vec![last(2)]
-    }
+    if labels.len() > 2 { vec![last(2), last(3)] } else { vec![last(2)] }
 }
 
 #[cfg(test)]

@@ -99,10 +99,7 @@ impl List {
     pub(crate) fn prepare(&mut self) -> Vec<(String, String)> {
         let mut mistakes = Vec::new();
         let is_label = |label: &str| {
-            !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
         };
         if self.zone.len() > MAX_ZONE || !self.zone.split('.').all(is_label) {
             mistakes.push(("zone".to_owned(), format!("{:?} is no domain", self.zone)));
@@ -145,10 +142,7 @@ impl List {
         if self.ranges.is_empty() {
             return Some((self.weight, None));
         }
-        let (_, _, code) = self
-            .ranges
-            .iter()
-            .find(|(first, last, _)| (*first..=*last).contains(&reply))?;
+        let (_, _, code) = self.ranges.iter().find(|(first, last, _)| (*first..=*last).contains(&reply))?;
         Some((code.weight.unwrap_or(self.weight), Some(code.meaning.clone())))
     }
 }
@@ -172,14 +166,8 @@ impl Question<'_> {
 impl Finding {
     /// For the sender: what is listed where, and why.
     pub(crate) fn explanation(&self) -> String {
-        let meaning = self
-            .meaning
-            .as_ref()
-            .map_or_else(String::new, |meaning| format!(" ({meaning})"));
-        let text = self
-            .text
-            .as_ref()
-            .map_or_else(String::new, |text| format!(": {text}"));
+        let meaning = self.meaning.as_ref().map_or_else(String::new, |meaning| format!(" ({meaning})"));
+        let text = self.text.as_ref().map_or_else(String::new, |text| format!(": {text}"));
         format!("{} is listed by {}{meaning}{text}", self.subject, self.zone)
     }
 }
@@ -188,23 +176,14 @@ impl Finding {
 pub(crate) fn about_client<'l>(lists: &'l [List], client: &IpAddress) -> Vec<Question<'l>> {
     let v4 = client.octets.len() == 4;
     let serves = |list: &&List| list.of.contains(&Of::Client) && if v4 { list.ipv4 } else { list.ipv6 };
-    let never = if v4 {
-        loopback_v4(1)
-    } else {
-        mapped(loopback_v4(1))
-    };
+    let never = if v4 { loopback_v4(1) } else { mapped(loopback_v4(1)) };
     let question = |list: &'l List| Question {
         list,
         subject: client.text.clone(),
         name: dns::list_name(client, &list.zone),
         control: dns::list_name(&never, &list.zone),
     };
-    lists
-        .iter()
-        .filter(serves)
-        .map(question)
-        .take(MAX_QUESTIONS)
-        .collect()
+    lists.iter().filter(serves).map(question).take(MAX_QUESTIONS).collect()
 }
 
 /// The questions about domains; what is no domain, such as an address literal or a bare host name, is not asked about.
@@ -215,9 +194,7 @@ pub(crate) fn about_domains<'l>(lists: &'l [List], of: Of, domains: &[String]) -
             && name.split('.').all(|label| {
                 !label.is_empty()
                     && label.len() <= 63
-                    && label
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
             })
             && name.bytes().any(|b| b.is_ascii_alphabetic())
     };
@@ -229,31 +206,17 @@ pub(crate) fn about_domains<'l>(lists: &'l [List], of: Of, domains: &[String]) -
     };
     let lists = lists.iter().filter(|list| list.of.contains(&of));
     lists
-        .flat_map(|list| {
-            domains
-                .iter()
-                .filter(is_domain)
-                .map(move |domain| question(list, domain))
-        })
+        .flat_map(|list| domains.iter().filter(is_domain).map(move |domain| question(list, domain)))
         .take(MAX_QUESTIONS)
         .collect()
 }
 
 /// What the answers come to, each listing checked against its list's control name and explained.
 pub(crate) fn findings(questions: &[Question<'_>], answers: Vec<Result<Answer, DnsError>>) -> Vec<Finding> {
-    let listed = questions
-        .iter()
-        .zip(answers)
-        .filter_map(|(question, answer)| read(question, answer));
+    let listed = questions.iter().zip(answers).filter_map(|(question, answer)| read(question, answer));
     let listed: Vec<_> = listed.take(MAX_LISTINGS).collect();
     let again = |(question, _, _): &(&Question<'_>, _, _)| {
-        [
-            a(&question.control),
-            Query {
-                name: question.name.clone(),
-                kind: RecordType::Txt,
-            },
-        ]
+        [a(&question.control), Query { name: question.name.clone(), kind: RecordType::Txt }]
     };
     let mut answers = if listed.is_empty() {
         Vec::new().into_iter()
@@ -267,20 +230,13 @@ pub(crate) fn findings(questions: &[Question<'_>], answers: Vec<Result<Answer, D
             report(question.list, "lists_everything", &question.control);
             continue;
         }
-        let own = text
-            .and_then(Result::ok)
-            .and_then(|answer| answer.records.into_iter().next());
+        let own = text.and_then(Result::ok).and_then(|answer| answer.records.into_iter().next());
         found.push(Finding {
             zone: question.list.zone.clone(),
             subject: question.subject.clone(),
             points,
             meaning,
-            text: question
-                .list
-                .text
-                .clone()
-                .or(own)
-                .map(|text| text.chars().take(MAX_TEXT).collect()),
+            text: question.list.text.clone().or(own).map(|text| text.chars().take(MAX_TEXT).collect()),
         });
     }
     found
@@ -315,10 +271,7 @@ fn report(list: &List, what: &'static str, detail: &str) {
 /// The lists whose test entries are not as RFC 5782 section 5 demands, with what is wrong.
 pub(crate) fn test(lists: &[List]) -> Vec<(String, String)> {
     let names: Vec<_> = lists.iter().take(MAX_QUESTIONS / 2).map(test_names).collect();
-    let queries: Vec<_> = names
-        .iter()
-        .flat_map(|(always, never)| [a(always), a(never)])
-        .collect();
+    let queries: Vec<_> = names.iter().flat_map(|(always, never)| [a(always), a(never)]).collect();
     let mut answers = dns::query_many(&queries).into_iter();
     let mut wrong = Vec::new();
     for (list, (always, never)) in lists.iter().zip(names) {
@@ -345,29 +298,19 @@ fn test_names(list: &List) -> (String, String) {
         return (format!("test.{}", list.zone), format!("invalid.{}", list.zone));
     }
     let name = |last: u8| {
-        let address = if list.ipv4 {
-            loopback_v4(last)
-        } else {
-            mapped(loopback_v4(last))
-        };
+        let address = if list.ipv4 { loopback_v4(last) } else { mapped(loopback_v4(last)) };
         dns::list_name(&address, &list.zone)
     };
     (name(2), name(1))
 }
 
 fn a(name: &str) -> Query {
-    Query {
-        name: name.to_owned(),
-        kind: RecordType::A,
-    }
+    Query { name: name.to_owned(), kind: RecordType::A }
 }
 
 fn loopback_v4(last: u8) -> IpAddress {
     let octets = [127, 0, 0, last];
-    IpAddress {
-        text: Ipv4Addr::from(octets).to_string(),
-        octets: octets.to_vec(),
-    }
+    IpAddress { text: Ipv4Addr::from(octets).to_string(), octets: octets.to_vec() }
 }
 
 /// RFC 5782 section 5: lists of IPv6 addresses test with ::FFFF:7F00:1 and ::FFFF:7F00:2.
@@ -375,10 +318,7 @@ fn mapped(v4: IpAddress) -> IpAddress {
     let mut octets = vec![0; 10];
     octets.extend([0xff, 0xff]);
     octets.extend(v4.octets);
-    IpAddress {
-        text: format!("::ffff:{}", v4.text),
-        octets,
-    }
+    IpAddress { text: format!("::ffff:{}", v4.text), octets }
 }
 
 fn range(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
@@ -403,14 +343,10 @@ mod tests {
     use super::*;
 
     fn with_codes() -> List {
-        let code = |meaning: &str, weight| Code {
-            meaning: meaning.to_owned(),
-            weight,
-        };
+        let code = |meaning: &str, weight| Code { meaning: meaning.to_owned(), weight };
         let mut list = List::new("list.example");
         list.codes.insert("127.0.0.2".to_owned(), code("spam", Some(0.5)));
-        list.codes
-            .insert("127.0.0.4-127.0.0.7".to_owned(), code("infected", None));
+        list.codes.insert("127.0.0.4-127.0.0.7".to_owned(), code("infected", None));
         assert_eq!(list.prepare(), []);
         list
     }
@@ -422,28 +358,19 @@ mod tests {
     #[test]
     fn replies_mean_what_the_operator_says_and_the_weightiest_counts() {
         let list = with_codes();
-        assert_eq!(
-            reading(&list, &["127.0.0.2"]),
-            Reading::Listed(0.5, Some("spam".to_owned()))
-        );
+        assert_eq!(reading(&list, &["127.0.0.2"]), Reading::Listed(0.5, Some("spam".to_owned())));
         assert_eq!(
             reading(&list, &["127.0.0.2", "127.0.0.6"]),
             Reading::Listed(1.0, Some("infected".to_owned()))
         );
         assert_eq!(reading(&list, &["127.0.0.8"]), Reading::Nothing);
-        assert_eq!(
-            reading(&List::new("l"), &["127.0.0.8"]),
-            Reading::Listed(1.0, None)
-        );
+        assert_eq!(reading(&List::new("l"), &["127.0.0.8"]), Reading::Listed(1.0, None));
     }
 
     #[test]
     fn what_is_no_lists_answer_lists_nobody() {
         for reply in ["127.255.255.254", "192.0.2.80", "nonsense"] {
-            assert!(
-                matches!(reading(&List::new("l"), &[reply]), Reading::Refused(_)),
-                "{reply}"
-            );
+            assert!(matches!(reading(&List::new("l"), &[reply]), Reading::Refused(_)), "{reply}");
         }
     }
 
@@ -454,23 +381,12 @@ mod tests {
         let mut v6 = List::new("v6.example");
         v6.ipv4 = false;
         let lists = [List::new("ip.example"), domains, v6];
-        let asked: Vec<_> = about_client(&lists, &loopback_v4(9))
-            .into_iter()
-            .map(|q| (q.name, q.control))
-            .collect();
-        assert_eq!(
-            asked,
-            [(
-                "9.0.0.127.ip.example".to_owned(),
-                "1.0.0.127.ip.example".to_owned()
-            )]
-        );
+        let asked: Vec<_> =
+            about_client(&lists, &loopback_v4(9)).into_iter().map(|q| (q.name, q.control)).collect();
+        assert_eq!(asked, [("9.0.0.127.ip.example".to_owned(), "1.0.0.127.ip.example".to_owned())]);
         assert_eq!(about_client(&lists, &mapped(loopback_v4(9))).len(), 2);
         let names = ["bad.example", "[192.0.2.1]", "localhost", "192.0.2.1", "a..b"].map(str::to_owned);
-        let asked: Vec<_> = about_domains(&lists, Of::Hello, &names)
-            .into_iter()
-            .map(|q| q.name)
-            .collect();
+        let asked: Vec<_> = about_domains(&lists, Of::Hello, &names).into_iter().map(|q| q.name).collect();
         assert_eq!(asked, ["bad.example.dbl.example"]);
         assert!(about_domains(&lists, Of::Links, &names).is_empty());
     }
@@ -493,13 +409,7 @@ mod tests {
     #[test]
     fn codes_that_are_none_are_mistakes() {
         let mut list = List::new("list.example");
-        list.codes.insert(
-            "2".to_owned(),
-            Code {
-                meaning: String::new(),
-                weight: None,
-            },
-        );
+        list.codes.insert("2".to_owned(), Code { meaning: String::new(), weight: None });
         list.of.clear();
         let keys: Vec<_> = list.prepare().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["of", "codes/2"]);

@@ -65,10 +65,7 @@ impl Plugin for Greylist {
     fn check(&mut self) -> Result<(), Vec<ConfigError>> {
         let mut mistakes = Vec::new();
         if self.window <= self.delay {
-            mistakes.push(mistake(
-                "/window",
-                "not longer than `delay`: nobody could come again in time",
-            ));
+            mistakes.push(mistake("/window", "not longer than `delay`: nobody could come again in time"));
         }
         if self.ipv4_prefix > 32 {
             mistakes.push(mistake("/ipv4_prefix", "an IPv4 prefix has at most 32 bits"));
@@ -76,11 +73,7 @@ impl Plugin for Greylist {
         if self.ipv6_prefix > 128 {
             mistakes.push(mistake("/ipv6_prefix", "an IPv6 prefix has at most 128 bits"));
         }
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 }
 
@@ -97,10 +90,7 @@ impl Greylist {
                 metrics::count("deferred", 1, &[]);
                 let seconds = wait.as_secs().max(1);
                 info!(network = network, sender = sender, rcpt = rcpt.address; "to come again in {seconds} s");
-                defer(
-                    "4.7.1",
-                    format!("Greylisted, not seen before: please try again in {seconds} seconds"),
-                )
+                defer("4.7.1", format!("Greylisted, not seen before: please try again in {seconds} seconds"))
             }
             Ok(Step::Pass) => Verdict::Next,
             Err(fault) => {
@@ -112,14 +102,9 @@ impl Greylist {
     }
 
     fn leaves_alone(&self, session: &session::Snapshot, sender: &Address, rcpt: &Recipient) -> bool {
-        self.allow_networks
-            .iter()
-            .any(|network| network.contains(&session.client))
+        self.allow_networks.iter().any(|network| network.contains(&session.client))
             || self.allow_senders.iter().any(|mailbox| mailbox.matches(sender))
-            || self
-                .allow_recipients
-                .iter()
-                .any(|mailbox| mailbox.matches(&rcpt.address))
+            || self.allow_recipients.iter().any(|mailbox| mailbox.matches(&rcpt.address))
     }
 
     /// Reads what is known of this combination, and writes what is known from now on.
@@ -133,10 +118,7 @@ impl Greylist {
             return Ok(Step::Pass);
         }
         let version = entry.as_ref().map_or(0, |entry| entry.version);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // Where two attempts race, one loses the swap, and the other's word is as good.
         let write = |value: &str, keep: Duration| {
             kv::swap(Scope::Local, &key, value.as_bytes(), Some(seconds(keep)), version).map(drop)
@@ -196,18 +178,11 @@ enum Step {
 /// One length for all, as addresses may be longer than a key. Who finds two combinations of one key gains nothing that
 /// waiting would not give.
 fn key(network: &str, sender: &Address, rcpt: &Address) -> String {
-    let text = format!(
-        "{network} {}@{} {rcpt}",
-        stable(&sender.local),
-        sender.domain_ascii
-    );
+    let text = format!("{network} {}@{} {rcpt}", stable(&sender.local), sender.domain_ascii);
     let fnv = |hash: u128, octet: u8| {
         (hash ^ u128::from(octet)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
     };
-    let hash = text
-        .to_lowercase()
-        .bytes()
-        .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, fnv);
+    let hash = text.to_lowercase().bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, fnv);
     format!("seen {hash:032x}")
 }
 
@@ -226,10 +201,7 @@ fn stable(local: &str) -> String {
 }
 
 fn number(digits: &[u8]) -> u64 {
-    std::str::from_utf8(digits)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn seconds(duration: Duration) -> u32 {
@@ -254,10 +226,7 @@ mod tests {
     fn a_combination_waits_returns_and_is_known() {
         let plugin = Greylist::default();
         assert_eq!(plugin.turn(None, 1_000), Turn::First);
-        assert_eq!(
-            plugin.turn(Some(b"1000"), 1_299),
-            Turn::TooEarly(Duration::from_secs(1))
-        );
+        assert_eq!(plugin.turn(Some(b"1000"), 1_299), Turn::TooEarly(Duration::from_secs(1)));
         assert_eq!(plugin.turn(Some(b"1000"), 1_300), Turn::Returned);
         assert_eq!(plugin.turn(Some(b"known"), 9), Turn::Known);
     }
@@ -273,25 +242,14 @@ mod tests {
         let of = |sender: &str, rcpt: &str| key("192.0.2.0/24", &address(sender), &address(rcpt));
         assert_eq!(of("list-bounce-123=ann", "bob"), of("list-bounce-4=ann", "BOB"));
         assert_ne!(of("list-bounce-123=ann", "bob"), of("list-bounce-123=eve", "bob"));
-        assert_ne!(
-            of("ann", "bob"),
-            key("192.0.3.0/24", &address("ann"), &address("bob"))
-        );
+        assert_ne!(of("ann", "bob"), key("192.0.3.0/24", &address("ann"), &address("bob")));
     }
 
     #[test]
     fn a_window_that_ends_before_the_delay_is_a_mistake() {
-        let mut plugin = Greylist {
-            window: Duration::from_secs(300),
-            ipv4_prefix: 33,
-            ..Greylist::default()
-        };
-        let places: Vec<_> = plugin
-            .check()
-            .unwrap_err()
-            .into_iter()
-            .map(|mistake| mistake.at)
-            .collect();
+        let mut plugin =
+            Greylist { window: Duration::from_secs(300), ipv4_prefix: 33, ..Greylist::default() };
+        let places: Vec<_> = plugin.check().unwrap_err().into_iter().map(|mistake| mistake.at).collect();
         assert_eq!(places, ["/window", "/ipv4_prefix"]);
     }
 }

@@ -39,10 +39,7 @@ pub(crate) fn in_fields(mappings: &[Mapping], outbound: bool, block: &mut Block)
     for line in block.fields_mut().filter(|line| line.is_readable()) {
         let concerned = |mapping: &&Mapping| {
             mapping.concerns(Place::Header, outbound)
-                && mapping
-                    .fields
-                    .iter()
-                    .any(|name| line.name.eq_ignore_ascii_case(name))
+                && mapping.fields.iter().any(|name| line.name.eq_ignore_ascii_case(name))
         };
         let concerned: Vec<_> = mappings.iter().filter(concerned).collect();
         if !concerned.is_empty() {
@@ -64,9 +61,7 @@ pub(crate) fn recipient(mappings: &[Mapping], outbound: bool, recipient: &Addres
 }
 
 fn in_envelope(mappings: &[Mapping], place: Place, outbound: bool, address: &Address) -> Option<String> {
-    let mut concerned = mappings
-        .iter()
-        .filter(|mapping| mapping.concerns(place, outbound));
+    let mut concerned = mappings.iter().filter(|mapping| mapping.concerns(place, outbound));
     let new = concerned.find_map(|mapping| mapping.map(&address.local, &address.domain_ascii))?;
     (new != address.to_string()).then_some(new)
 }
@@ -77,9 +72,7 @@ impl Mapping {
         if Mailbox::try_from(self.to.clone()).is_err() || self.to.starts_with('.') {
             return Some(("to", format!("{:?} is neither an address nor a domain", self.to)));
         }
-        self.places
-            .is_empty()
-            .then(|| ("in", "it rewrites nothing".to_owned()))
+        self.places.is_empty().then(|| ("in", "it rewrites nothing".to_owned()))
     }
 
     fn concerns(&self, place: Place, outbound: bool) -> bool {
@@ -93,11 +86,8 @@ impl Mapping {
         if self.to.contains('@') {
             return Some(self.to.clone());
         }
-        let address = Address {
-            local: local.to_owned(),
-            domain: self.to.clone(),
-            domain_ascii: self.to.clone(),
-        };
+        let address =
+            Address { local: local.to_owned(), domain: self.to.clone(), domain_ascii: self.to.clone() };
         // Its text form quotes a local part that needs it.
         Some(address.to_string())
     }
@@ -132,10 +122,8 @@ mod tests {
 
     #[test]
     fn addresses_change_and_what_stands_around_them_stays() {
-        let mappings = [
-            mapping("root@a.corp.example", "admin@corp.example"),
-            mapping(".corp.example", "corp.example"),
-        ];
+        let mappings =
+            [mapping("root@a.corp.example", "admin@corp.example"), mapping(".corp.example", "corp.example")];
         let mut header = block(
             "From: \"Ann <x@a.corp.example>\" <ann@a.corp.example> (at home), root@A.corp.example\nTo: b@a.corp.example",
         );
@@ -166,10 +154,7 @@ mod tests {
         );
         assert_eq!(sender(&mappings, true, &address("ann", "corp.example")), None);
         assert_eq!(sender(&mappings, true, &address("", "")), None, "the null sender");
-        assert_eq!(
-            recipient(&mappings, true, &address("ann", "x.corp.example")),
-            None
-        );
+        assert_eq!(recipient(&mappings, true, &address("ann", "x.corp.example")), None);
     }
 
     #[test]

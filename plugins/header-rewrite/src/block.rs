@@ -47,18 +47,11 @@ impl Block {
     }
 
     pub(crate) fn remove(&mut self, what: impl Fn(&Line) -> bool) {
-        self.fields_mut()
-            .filter(|line| what(line))
-            .for_each(|line| line.removed = true);
+        self.fields_mut().filter(|line| what(line)).for_each(|line| line.removed = true);
     }
 
     pub(crate) fn add(&mut self, top: bool, name: &str, value: String) {
-        let line = Line {
-            name: name.to_owned(),
-            value,
-            old: None,
-            removed: false,
-        };
+        let line = Line { name: name.to_owned(), value, old: None, removed: false };
         let at = if top { 0 } else { self.0.len() };
         self.0.insert(at, line);
     }
@@ -68,11 +61,7 @@ impl Block {
         let first_old = self.0.iter().position(|line| line.old.is_some()).unwrap_or(0);
         let (above, rest) = self.0.split_at(first_old);
         // Each goes on top of those before it, so the lowest goes first.
-        let mut edits: Vec<_> = above
-            .iter()
-            .rev()
-            .filter_map(|line| line.edit(Position::Top))
-            .collect();
+        let mut edits: Vec<_> = above.iter().rev().filter_map(|line| line.edit(Position::Top)).collect();
         edits.extend(rest.iter().filter_map(|line| line.edit(Position::Bottom)));
         let renamed = |line: &&Line| !line.removed && line.is_renamed();
         edits.extend(
@@ -88,11 +77,7 @@ impl Block {
     pub(crate) fn difference(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for line in self.0.iter().filter(|line| line.edit(Position::Bottom).is_some()) {
-            lines.extend(
-                line.old
-                    .as_ref()
-                    .map(|old| format!("- {}: {}", old.name, old.value)),
-            );
+            lines.extend(line.old.as_ref().map(|old| format!("- {}: {}", old.name, old.value)));
             if !line.removed {
                 lines.push(format!("+ {}: {}", line.name, line.value));
             }
@@ -117,10 +102,7 @@ impl Line {
 
     /// Its edit, where it has one; a field that is renamed is added before itself.
     fn edit(&self, place: Position) -> Option<HeaderEdit> {
-        let header = || Header {
-            name: self.name.clone(),
-            value: self.value.clone(),
-        };
+        let header = || Header { name: self.name.clone(), value: self.value.clone() };
         match (&self.old, self.removed) {
             (None, true) => None,
             (None, false) => Some(HeaderEdit::Add((place, header()))),
@@ -140,24 +122,14 @@ impl Glob {
     pub(crate) fn new(text: &str) -> Self {
         let lower = text.to_ascii_lowercase();
         match lower.strip_suffix('*') {
-            Some(start) => Self {
-                start: start.to_owned(),
-                whole: false,
-            },
-            None => Self {
-                start: lower,
-                whole: true,
-            },
+            Some(start) => Self { start: start.to_owned(), whole: false },
+            None => Self { start: lower, whole: true },
         }
     }
 
     pub(crate) fn matches(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
-        if self.whole {
-            name == self.start
-        } else {
-            name.starts_with(&self.start)
-        }
+        if self.whole { name == self.start } else { name.starts_with(&self.start) }
     }
 }
 
@@ -175,20 +147,13 @@ pub(crate) mod tests {
     pub(crate) fn block(text: &str) -> Block {
         let field = |(index, line): (usize, &str)| {
             let (name, value) = line.split_once(": ").unwrap();
-            Field {
-                index: u32::try_from(index).unwrap(),
-                name: name.to_owned(),
-                value: value.to_owned(),
-            }
+            Field { index: u32::try_from(index).unwrap(), name: name.to_owned(), value: value.to_owned() }
         };
         Block::new(text.lines().enumerate().map(field).collect())
     }
 
     pub(crate) fn lines(block: &Block) -> Vec<String> {
-        block
-            .fields()
-            .map(|line| format!("{}: {}", line.name, line.value))
-            .collect()
+        block.fields().map(|line| format!("{}: {}", line.name, line.value)).collect()
     }
 
     #[test]
@@ -199,32 +164,15 @@ pub(crate) mod tests {
         changed.add(true, "T2", "t".to_owned());
         changed.add(false, "Z", "z".to_owned());
         changed.remove(|line| line.is("a") || line.is("T1"));
-        changed
-            .fields_mut()
-            .filter(|line| line.is("B"))
-            .for_each(|line| line.value = "two".to_owned());
-        changed
-            .fields_mut()
-            .filter(|line| line.is("C"))
-            .for_each(|line| line.name = "X-C".to_owned());
+        changed.fields_mut().filter(|line| line.is("B")).for_each(|line| line.value = "two".to_owned());
+        changed.fields_mut().filter(|line| line.is("C")).for_each(|line| line.name = "X-C".to_owned());
         assert_eq!(lines(&changed), ["T2: t", "B: two", "X-C: 3", "D: 4", "Z: z"]);
         let difference = changed.difference();
-        assert_eq!(
-            difference,
-            [
-                "+ T2: t", "- A: 1", "- B: 2", "+ B: two", "- C: 3", "+ X-C: 3", "+ Z: z"
-            ]
-        );
+        assert_eq!(difference, ["+ T2: t", "- A: 1", "- B: 2", "+ B: two", "- C: 3", "+ X-C: 3", "+ Z: z"]);
         let edits: Vec<String> = changed.edits().iter().map(|edit| format!("{edit:?}")).collect();
         assert_eq!(edits.len(), 6, "{edits:?}");
-        assert!(
-            edits[0].contains("Top") && edits[1].contains("Remove(0)"),
-            "{edits:?}"
-        );
-        assert!(
-            edits[3].contains("Before(2)") && edits[5].contains("Remove(2)"),
-            "{edits:?}"
-        );
+        assert!(edits[0].contains("Top") && edits[1].contains("Remove(0)"), "{edits:?}");
+        assert!(edits[3].contains("Before(2)") && edits[5].contains("Remove(2)"), "{edits:?}");
     }
 
     #[test]

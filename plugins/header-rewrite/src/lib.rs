@@ -58,24 +58,13 @@ impl Plugin for HeaderRewrite {
         let mut mistakes = Vec::new();
         for (at, rule) in self.rules.iter_mut().enumerate() {
             let wrong = rule.prepare();
-            mistakes.extend(
-                wrong
-                    .into_iter()
-                    .map(|(key, text)| mistake(format!("/rules/{at}{key}"), text)),
-            );
+            mistakes.extend(wrong.into_iter().map(|(key, text)| mistake(format!("/rules/{at}{key}"), text)));
         }
         for (at, mapping) in self.addresses.iter().enumerate() {
-            mistakes.extend(
-                mapping
-                    .mistake()
-                    .map(|(key, text)| mistake(format!("/addresses/{at}/{key}"), text)),
-            );
+            mistakes
+                .extend(mapping.mistake().map(|(key, text)| mistake(format!("/addresses/{at}/{key}"), text)));
         }
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 }
 
@@ -91,11 +80,7 @@ impl HeaderRewrite {
 
     /// Every step on the header.
     fn rewrite(&self, block: &mut Block, mail: &Mail) {
-        let strip = if mail.outbound {
-            &self.strip_outbound
-        } else {
-            &self.strip_inbound
-        };
+        let strip = if mail.outbound { &self.strip_outbound } else { &self.strip_inbound };
         block.remove(|field| strip.iter().any(|glob| glob.matches(&field.name)));
         if !mail.outbound {
             block.remove(|field| self.is_forged(&field.name, &field.value));
@@ -110,10 +95,7 @@ impl HeaderRewrite {
     fn is_forged(&self, name: &str, value: &str) -> bool {
         let id = rules::authserv_id(value);
         name.eq_ignore_ascii_case("Authentication-Results")
-            && self
-                .authserv_ids
-                .iter()
-                .any(|ours| ours.eq_ignore_ascii_case(&id))
+            && self.authserv_ids.iter().any(|ours| ours.eq_ignore_ascii_case(&id))
     }
 
     fn change_fields(&self, block: &Block) -> Result<(), HostError> {
@@ -131,10 +113,7 @@ impl HeaderRewrite {
 
     fn change_envelope(&self, mail: &Mail) -> Result<(), HostError> {
         if let Some(to) = addresses::sender(&self.addresses, mail.outbound, &mail.sender) {
-            self.tell(&[
-                format!("- MAIL FROM:<{}>", mail.sender),
-                format!("+ MAIL FROM:<{to}>"),
-            ]);
+            self.tell(&[format!("- MAIL FROM:<{}>", mail.sender), format!("+ MAIL FROM:<{to}>")]);
             if !self.dry_run {
                 metrics::count("senders_rewritten", 1, &[]);
                 transaction::rewrite_sender(&to)?;
@@ -144,10 +123,7 @@ impl HeaderRewrite {
             let Some(to) = addresses::recipient(&self.addresses, mail.outbound, &rcpt.address) else {
                 continue;
             };
-            self.tell(&[
-                format!("- RCPT TO:<{}>", rcpt.address),
-                format!("+ RCPT TO:<{to}>"),
-            ]);
+            self.tell(&[format!("- RCPT TO:<{}>", rcpt.address), format!("+ RCPT TO:<{to}>")]);
             if !self.dry_run {
                 metrics::count("recipients_rewritten", 1, &[]);
                 transaction::rewrite_recipient(rcpt.id, &to)?;

@@ -118,12 +118,7 @@ impl Mail {
             domain: "x.example".to_owned(),
             domain_ascii: "x.example".to_owned(),
         };
-        Self {
-            listener: "mx".to_owned(),
-            outbound,
-            sender,
-            recipients: Vec::new(),
-        }
+        Self { listener: "mx".to_owned(), outbound, sender, recipients: Vec::new() }
     }
 }
 
@@ -142,19 +137,11 @@ impl Rule {
     pub(crate) fn prepare(&mut self) -> Vec<(String, String)> {
         let mut mistakes = Vec::new();
         let mut regex = |key: &str, text: &str| {
-            compiled(text)
-                .map_err(|error| mistakes.push((key.to_owned(), error)))
-                .ok()
+            compiled(text).map_err(|error| mistakes.push((key.to_owned(), error))).ok()
         };
-        self.condition = self
-            .if_matches
-            .as_ref()
-            .and_then(|text| regex("/if_matches", text));
+        self.condition = self.if_matches.as_ref().and_then(|text| regex("/if_matches", text));
         if let Some(remove) = &mut self.remove {
-            remove.regex = remove
-                .matches
-                .as_ref()
-                .and_then(|text| regex("/remove/matches", text));
+            remove.regex = remove.matches.as_ref().and_then(|text| regex("/remove/matches", text));
         }
         if let Some(replace) = &mut self.replace {
             replace.regex = regex("/replace/matches", &replace.matches);
@@ -164,11 +151,7 @@ impl Rule {
         }
         let added = self.set.iter().map(|set| ("/set/value", &set.value));
         let added = added.chain(self.add.iter().map(|add| ("/add/value", &add.value)));
-        let texts = added.chain(
-            self.replace
-                .iter()
-                .map(|replace| ("/replace/with", &replace.with)),
-        );
+        let texts = added.chain(self.replace.iter().map(|replace| ("/replace/with", &replace.with)));
         for (key, _) in texts.filter(|(_, text)| text.contains(|c: char| c.is_control() && c != '\t')) {
             mistakes.push((
                 key.to_owned(),
@@ -182,10 +165,7 @@ impl Rule {
             ));
         }
         if self.if_matches.is_some() && self.if_header.is_none() {
-            mistakes.push((
-                "/if_matches".to_owned(),
-                "which field? `if_header` is missing".to_owned(),
-            ));
+            mistakes.push(("/if_matches".to_owned(), "which field? `if_header` is missing".to_owned()));
         }
         mistakes
     }
@@ -223,9 +203,7 @@ impl Rule {
 
     fn fits(&self, block: &Block, mail: &Mail) -> bool {
         let has = |glob: &Glob| {
-            block
-                .fields()
-                .any(|line| glob.matches(&line.name) && fits(self.condition.as_ref(), line))
+            block.fields().any(|line| glob.matches(&line.name) && fits(self.condition.as_ref(), line))
         };
         self.direction.fits(mail.outbound)
             && (self.listeners.is_empty() || self.listeners.contains(&mail.listener))
@@ -245,10 +223,7 @@ impl Add {
 impl Replace {
     fn apply(&self, block: &mut Block) {
         let Some(regex) = &self.regex else { return };
-        for line in block
-            .fields_mut()
-            .filter(|line| self.name.matches(&line.name) && line.is_readable())
-        {
+        for line in block.fields_mut().filter(|line| self.name.matches(&line.name) && line.is_readable()) {
             line.value = regex.replace_all(&line.value, self.with.as_str()).into_owned();
         }
     }
@@ -269,13 +244,7 @@ pub(crate) fn authserv_id(value: &str) -> String {
         _ => depth == 0,
     };
     let plain: String = value.chars().filter(outside).collect();
-    let id = plain
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .next()
-        .unwrap_or_default();
+    let id = plain.split(';').next().unwrap_or_default().split_whitespace().next().unwrap_or_default();
     id.trim_matches('"').to_owned()
 }
 
@@ -289,10 +258,7 @@ fn fits(regex: Option<&Regex>, line: &Line) -> bool {
 
 /// The library matches in linear time, whatever pattern and value are.
 fn compiled(text: &str) -> Result<Regex, String> {
-    let built = RegexBuilder::new(text)
-        .case_insensitive(true)
-        .size_limit(MAX_PATTERN)
-        .build();
+    let built = RegexBuilder::new(text).case_insensitive(true).size_limit(MAX_PATTERN).build();
     built.map_err(|error| format!("not a regular expression: {error}"))
 }
 
@@ -337,10 +303,7 @@ mod tests {
             with: with.to_owned(),
             regex: None,
         };
-        Rule {
-            replace: Some(replace),
-            ..rule()
-        }
+        Rule { replace: Some(replace), ..rule() }
     }
 
     #[test]
@@ -351,11 +314,7 @@ mod tests {
             ["Subject: list: Hello", "X-Subject: [list]"]
         );
         let broken = "Subject: [list] caf\u{fffd}";
-        assert_eq!(
-            applied(replace("list", "x"), broken),
-            [broken],
-            "what cannot be written back stays"
-        );
+        assert_eq!(applied(replace("list", "x"), broken), [broken], "what cannot be written back stays");
     }
 
     #[test]
@@ -366,63 +325,15 @@ mod tests {
 
     #[test]
     fn fields_are_set_removed_and_renamed() {
-        let add = |name: &str| {
-            Some(Add {
-                name: name.to_owned(),
-                value: "new".to_owned(),
-                at: Place::Bottom,
-            })
-        };
+        let add =
+            |name: &str| Some(Add { name: name.to_owned(), value: "new".to_owned(), at: Place::Bottom });
         let header = "X-A: 1\nx-a: 2\nB: 3";
-        assert_eq!(
-            applied(
-                Rule {
-                    set: add("X-A"),
-                    ..rule()
-                },
-                header
-            ),
-            ["B: 3", "X-A: new"]
-        );
-        assert_eq!(
-            applied(
-                Rule {
-                    add: add("C"),
-                    ..rule()
-                },
-                header
-            )[3],
-            "C: new"
-        );
-        let remove = Remove {
-            name: Glob::new("X-*"),
-            matches: Some("^2$".to_owned()),
-            regex: None,
-        };
-        assert_eq!(
-            applied(
-                Rule {
-                    remove: Some(remove),
-                    ..rule()
-                },
-                header
-            ),
-            ["X-A: 1", "B: 3"]
-        );
-        let rename = Rename {
-            from: "b".to_owned(),
-            to: "X-B".to_owned(),
-        };
-        assert_eq!(
-            applied(
-                Rule {
-                    rename: Some(rename),
-                    ..rule()
-                },
-                header
-            )[2],
-            "X-B: 3"
-        );
+        assert_eq!(applied(Rule { set: add("X-A"), ..rule() }, header), ["B: 3", "X-A: new"]);
+        assert_eq!(applied(Rule { add: add("C"), ..rule() }, header)[3], "C: new");
+        let remove = Remove { name: Glob::new("X-*"), matches: Some("^2$".to_owned()), regex: None };
+        assert_eq!(applied(Rule { remove: Some(remove), ..rule() }, header), ["X-A: 1", "B: 3"]);
+        let rename = Rename { from: "b".to_owned(), to: "X-B".to_owned() };
+        assert_eq!(applied(Rule { rename: Some(rename), ..rule() }, header)[2], "X-B: 3");
     }
 
     #[test]
@@ -436,38 +347,19 @@ mod tests {
             rule.apply(&mut block, &Mail::of(outbound));
             lines(&block)[0].clone()
         };
-        assert_eq!(
-            after("Subject: Hello\nList-Id: News", false, &conditional),
-            "Subject: Bye"
-        );
-        assert_eq!(
-            after("Subject: Hello\nList-Id: other", false, &conditional),
-            "Subject: Hello"
-        );
+        assert_eq!(after("Subject: Hello\nList-Id: News", false, &conditional), "Subject: Bye");
+        assert_eq!(after("Subject: Hello\nList-Id: other", false, &conditional), "Subject: Hello");
         conditional.direction = Direction::Outbound;
-        assert_eq!(
-            after("Subject: Hello\nList-Id: News", false, &conditional),
-            "Subject: Hello"
-        );
-        assert_eq!(
-            after("Subject: Hello\nList-Id: News", true, &conditional),
-            "Subject: Bye"
-        );
+        assert_eq!(after("Subject: Hello\nList-Id: News", false, &conditional), "Subject: Hello");
+        assert_eq!(after("Subject: Hello\nList-Id: News", true, &conditional), "Subject: Bye");
         conditional.senders = vec!["y.example".to_owned().try_into().unwrap()];
-        assert_eq!(
-            after("Subject: Hello\nList-Id: News", true, &conditional),
-            "Subject: Hello"
-        );
+        assert_eq!(after("Subject: Hello\nList-Id: News", true, &conditional), "Subject: Hello");
     }
 
     #[test]
     fn an_authserv_id_is_found_behind_comments_and_before_versions() {
-        for value in [
-            "mx.example; spf=pass",
-            " (x (y)) mx.example 1; none",
-            "\"mx.example\";",
-            "mx.example",
-        ] {
+        for value in ["mx.example; spf=pass", " (x (y)) mx.example 1; none", "\"mx.example\";", "mx.example"]
+        {
             assert_eq!(authserv_id(value), "mx.example", "{value}");
         }
     }
@@ -479,10 +371,7 @@ mod tests {
         let keys: Vec<_> = wrong.prepare().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["/replace/matches", "/if_matches"]);
         let mut rename = rule();
-        rename.rename = Some(Rename {
-            from: "a".to_owned(),
-            to: "b c".to_owned(),
-        });
+        rename.rename = Some(Rename { from: "a".to_owned(), to: "b c".to_owned() });
         assert_eq!(rename.prepare()[0].0, "/rename/to");
         assert_eq!(rule().prepare()[0].0, "", "it does nothing");
         assert_eq!(replace("x", "two\r\nlines").prepare()[0].0, "/replace/with");

@@ -105,29 +105,19 @@ impl Plugin for RateLimit {
                 wrong("name", "another limit has this name");
             }
             if limit.max == 0 || limit.burst == Some(0) {
-                wrong(
-                    "max",
-                    "0 lets nobody send anything: take the limit out, or refuse elsewhere",
-                );
+                wrong("max", "0 lets nobody send anything: take the limit out, or refuse elsewhere");
             }
             if limit.per.is_zero() || limit.per > Duration::from_secs(86_400) {
                 wrong("per", "not between 1ms and 1d");
             }
             if limit.max_delay > MAX_DELAY {
-                wrong(
-                    "max_delay",
-                    "longer than 1m, after which clients begin to give up",
-                );
+                wrong("max_delay", "longer than 1m, after which clients begin to give up");
             }
             if !limit.by.is_known_at(limit.count) {
                 wrong("by", "not known yet when this is counted");
             }
         }
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 }
 
@@ -153,11 +143,7 @@ impl RateLimit {
     /// Takes one token from every bucket that counts this, slows the reply where that is what its limit does, and gives
     /// the text of a refusal where one is due.
     fn count(&self, unit: Unit, keys: &Keys) -> Option<String> {
-        if self
-            .exempt_networks
-            .iter()
-            .any(|network| network.contains(&keys.session.client))
-        {
+        if self.exempt_networks.iter().any(|network| network.contains(&keys.session.client)) {
             return None;
         }
         let mut refusal = None;
@@ -208,11 +194,7 @@ fn refuse(limit: &Limit, key: &str, wait: Duration) -> String {
     let seconds = wait.as_secs() + 1;
     metrics::count("deferred", 1, &[("limit", &limit.name)]);
     info!(limit = limit.name, key = key; "too fast: to come again in {seconds} s");
-    format!(
-        "Too many {} (limit {}): please try again in {seconds} seconds",
-        limit.count.name(),
-        limit.name
-    )
+    format!("Too many {} (limit {}): please try again in {seconds} seconds", limit.count.name(), limit.name)
 }
 
 fn deferred(refusal: Option<String>) -> Verdict {
@@ -260,11 +242,7 @@ struct Keys {
 
 impl Keys {
     fn of_session() -> Self {
-        Self {
-            session: session::info(),
-            sender: None,
-            recipient: None,
-        }
+        Self { session: session::info(), sender: None, recipient: None }
     }
 
     fn with_sender(mut self, sender: Address) -> Self {
@@ -315,10 +293,7 @@ mod tests {
     }
 
     fn keys(sender: &str) -> Keys {
-        let address = |text: &str| IpAddress {
-            text: text.to_owned(),
-            octets: vec![192, 0, 2, 7],
-        };
+        let address = |text: &str| IpAddress { text: text.to_owned(), octets: vec![192, 0, 2, 7] };
         let session = session::Snapshot {
             id: String::new(),
             listener: "mx".to_owned(),
@@ -333,17 +308,8 @@ mod tests {
             trusted: false,
             age_ms: 0,
         };
-        let sender = Address {
-            local: sender.to_owned(),
-            domain: String::new(),
-            domain_ascii: String::new(),
-        };
-        Keys {
-            session,
-            sender: None,
-            recipient: None,
-        }
-        .with_sender(sender)
+        let sender = Address { local: sender.to_owned(), domain: String::new(), domain_ascii: String::new() };
+        Keys { session, sender: None, recipient: None }.with_sender(sender)
     }
 
     #[test]
@@ -376,19 +342,9 @@ mod tests {
         let mut nothing = limit(Unit::Connections, By::Sender);
         nothing.max = 0;
         nothing.per = Duration::ZERO;
-        let mut plugin = RateLimit {
-            limits: vec![limit(Unit::Messages, By::Sender), nothing],
-            exempt_networks: vec![],
-        };
-        let places: Vec<_> = plugin
-            .check()
-            .unwrap_err()
-            .into_iter()
-            .map(|mistake| mistake.at)
-            .collect();
-        assert_eq!(
-            places,
-            ["/limits/1/name", "/limits/1/max", "/limits/1/per", "/limits/1/by"]
-        );
+        let mut plugin =
+            RateLimit { limits: vec![limit(Unit::Messages, By::Sender), nothing], exempt_networks: vec![] };
+        let places: Vec<_> = plugin.check().unwrap_err().into_iter().map(|mistake| mistake.at).collect();
+        assert_eq!(places, ["/limits/1/name", "/limits/1/max", "/limits/1/per", "/limits/1/by"]);
     }
 }

@@ -39,10 +39,7 @@ mod tests {
             ("b.example!c.example!ann", &["b.example", "c.example"]),
             ("b.example!ann%c.example", &["b.example", "c.example"]),
             ("ann@b.example", &["b.example"]),
-            (
-                "@b.example,@c.example:ann@d.example",
-                &["b.example", "c.example", "d.example"],
-            ),
+            ("@b.example,@c.example:ann@d.example", &["b.example", "c.example", "d.example"]),
             ("ann%", &[]),
         ] {
             assert_eq!(domains(local), hosts, "{local}");

@@ -85,11 +85,7 @@ impl Plugin for RelayControl {
         let mut mistakes = Vec::new();
         for (at, rule) in self.rules.iter_mut().enumerate() {
             let wrong = rule.prepare();
-            mistakes.extend(
-                wrong
-                    .into_iter()
-                    .map(|(key, text)| mistake(format!("/rules/{at}{key}"), text)),
-            );
+            mistakes.extend(wrong.into_iter().map(|(key, text)| mistake(format!("/rules/{at}{key}"), text)));
         }
         if self.local_domains.is_empty() && (self.otherwise == Otherwise::Refuse || !self.rules.is_empty()) {
             mistakes.push(mistake(
@@ -97,11 +93,7 @@ impl Plugin for RelayControl {
                 "empty, so mail to your own domains would be judged as relaying",
             ));
         }
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 }
 
@@ -111,11 +103,7 @@ impl RelayControl {
             return Ok(Verdict::Next);
         };
         let sender = transaction::info()?.sender;
-        let allowed = if sender.is_null() {
-            self.null_sender
-        } else {
-            self.allows(&identity, &sender)
-        };
+        let allowed = if sender.is_null() { self.null_sender } else { self.allows(&identity, &sender) };
         if !allowed {
             return Ok(not_as(&identity, &sender.to_string()));
         }
@@ -151,13 +139,7 @@ impl RelayControl {
         };
         let from = message::headers_named(&["From".to_owned()])?;
         for author in from.iter().flat_map(|field| fields::addresses(&field.value)) {
-            if !may_use(
-                &self.senders,
-                self.other_senders,
-                &identity,
-                &author.local,
-                &author.domain,
-            ) {
+            if !may_use(&self.senders, self.other_senders, &identity, &author.local, &author.domain) {
                 return Ok(not_as(&identity, &format!("{}@{}", author.local, author.domain)));
             }
         }
@@ -165,23 +147,13 @@ impl RelayControl {
     }
 
     fn allows(&self, identity: &str, sender: &Address) -> bool {
-        may_use(
-            &self.senders,
-            self.other_senders,
-            identity,
-            &sender.local,
-            &sender.domain_ascii,
-        )
+        may_use(&self.senders, self.other_senders, identity, &sender.local, &sender.domain_ascii)
     }
 
     /// What the rules say to every domain that mail for this address might go to.
     fn relaying(&self, client: &Client, address: &Address) -> Relaying {
         let mut targets = vec![(address.local.clone(), address.domain_ascii.clone())];
-        targets.extend(
-            hidden::domains(&address.local)
-                .into_iter()
-                .map(|domain| (String::new(), domain)),
-        );
+        targets.extend(hidden::domains(&address.local).into_iter().map(|domain| (String::new(), domain)));
         // RFC 5321 section 4.5.1: <postmaster> without a domain is ours.
         let is_ours =
             |domain: &str| domain.is_empty() || self.local_domains.iter().any(|ours| ours.matches(domain));
@@ -209,19 +181,13 @@ impl RelayControl {
         let Some(limit) = limit(limits) else {
             return Ok(Verdict::Next);
         };
-        let bucket = Bucket {
-            capacity: limit,
-            refill_per_minute: f64::from(limit) / 60.0,
-        };
+        let bucket = Bucket { capacity: limit, refill_per_minute: f64::from(limit) / 60.0 };
         if kv::take(Scope::Local, &format!("{what} {identity}"), 1, bucket)?.allowed {
             return Ok(Verdict::Next);
         }
         metrics::count("limited", 1, &[("what", what)]);
         warn!(identity = identity; "above its {limit} {what} an hour: is its password stolen?");
-        Ok(defer(
-            "4.7.0",
-            format!("{identity} may send {limit} {what} an hour: please try again later"),
-        ))
+        Ok(defer("4.7.0", format!("{identity} may send {limit} {what} an hour: please try again later")))
     }
 }
 
@@ -241,10 +207,7 @@ enum Relaying {
 fn refused(rcpt: &Recipient, domain: &str, rule: &str) -> Verdict {
     metrics::count("refused", 1, &[]);
     info!(rcpt = rcpt.address, domain = domain, rule = rule; "relaying refused");
-    reject(
-        "5.7.1",
-        format!("Relaying denied: you may not send mail to {domain} through this server"),
-    )
+    reject("5.7.1", format!("Relaying denied: you may not send mail to {domain} through this server"))
 }
 
 fn not_as(identity: &str, sender: &str) -> Verdict {
@@ -260,11 +223,7 @@ mod tests {
     use super::*;
 
     fn address(local: &str, domain: &str) -> Address {
-        Address {
-            local: local.to_owned(),
-            domain: domain.to_owned(),
-            domain_ascii: domain.to_owned(),
-        }
+        Address { local: local.to_owned(), domain: domain.to_owned(), domain_ascii: domain.to_owned() }
     }
 
     /// Ours is ours.example; whoever is trusted may send to partner.example, nobody to enemy.example.
@@ -282,10 +241,7 @@ mod tests {
     }
 
     fn relaying(local: &str, domain: &str) -> Relaying {
-        let client = Client {
-            trusted: true,
-            ..Client::stranger()
-        };
+        let client = Client { trusted: true, ..Client::stranger() };
         plugin().relaying(&client, &address(local, domain))
     }
 
@@ -295,23 +251,11 @@ mod tests {
         let refused = Relaying::Refused("enemy.example".to_owned(), "enemies".to_owned());
         assert_eq!(relaying("ann", "ours.example"), Relaying::None);
         assert_eq!(relaying("postmaster", ""), Relaying::None);
-        assert_eq!(
-            relaying("ann", "partner.example"),
-            Relaying::Allowed("partners".to_owned())
-        );
+        assert_eq!(relaying("ann", "partner.example"), Relaying::Allowed("partners".to_owned()));
         assert_eq!(relaying("ann", "other.example"), unsaid("other.example"));
-        assert_eq!(
-            relaying("ann%partner.example", "ours.example"),
-            Relaying::Allowed("partners".to_owned())
-        );
-        assert_eq!(
-            relaying("ann%other.example", "partner.example"),
-            unsaid("other.example")
-        );
-        assert_eq!(
-            relaying("other.example!ann", "partner.example"),
-            unsaid("other.example")
-        );
+        assert_eq!(relaying("ann%partner.example", "ours.example"), Relaying::Allowed("partners".to_owned()));
+        assert_eq!(relaying("ann%other.example", "partner.example"), unsaid("other.example"));
+        assert_eq!(relaying("other.example!ann", "partner.example"), unsaid("other.example"));
         assert_eq!(relaying("ann@enemy.example", "ours.example"), refused);
         assert_eq!(relaying("@enemy.example:ann", "partner.example"), refused);
         assert_eq!(relaying("ann%ours.example", "ours.example"), Relaying::None);
@@ -325,12 +269,7 @@ mod tests {
         everywhere.networks = vec!["0.0.0.0/0".to_owned().try_into().unwrap()];
         plugin.rules.push(everywhere);
         plugin.local_domains.clear();
-        let places: Vec<_> = plugin
-            .check()
-            .unwrap_err()
-            .into_iter()
-            .map(|mistake| mistake.at)
-            .collect();
+        let places: Vec<_> = plugin.check().unwrap_err().into_iter().map(|mistake| mistake.at).collect();
         assert_eq!(places, ["/rules/2", "/rules/3/networks", "/local_domains"]);
     }
 }

@@ -85,10 +85,7 @@ impl Client {
     #[cfg(test)]
     pub(crate) fn stranger() -> Self {
         Self {
-            address: IpAddress {
-                text: "192.0.2.1".to_owned(),
-                octets: vec![192, 0, 2, 1],
-            },
+            address: IpAddress { text: "192.0.2.1".to_owned(), octets: vec![192, 0, 2, 1] },
             listener: "mx".to_owned(),
             identity: None,
             certificate: None,
@@ -122,10 +119,8 @@ impl Rule {
             mistakes.push((String::new(), text.to_owned()));
         }
         if self.action == Action::Allow && self.networks.iter().any(Network::is_everybody) {
-            mistakes.push((
-                "/networks".to_owned(),
-                "everybody's network would make an open relay".to_owned(),
-            ));
+            mistakes
+                .push(("/networks".to_owned(), "everybody's network would make an open relay".to_owned()));
         }
         mistakes
     }
@@ -142,12 +137,8 @@ impl Rule {
     fn fits(&self, client: &Client, local: &str, domain: &str) -> bool {
         any(&self.networks, |network| network.contains(&client.address))
             && any(&self.identities, |name| client.identity.as_ref() == Some(name))
-            && any(&self.certificates, |print| {
-                client.certificate.as_ref() == Some(print)
-            })
-            && self
-                .authenticated
-                .is_none_or(|wanted| wanted == client.identity.is_some())
+            && any(&self.certificates, |print| client.certificate.as_ref() == Some(print))
+            && self.authenticated.is_none_or(|wanted| wanted == client.identity.is_some())
             && self.trusted.is_none_or(|wanted| wanted == client.trusted)
             && self.tls.is_none_or(|wanted| wanted == client.tls)
             && any(&self.listeners, |name| *name == client.listener)
@@ -179,10 +170,7 @@ fn any<T>(list: &[T], fits: impl Fn(&T) -> bool) -> bool {
 
 /// Without the colons that many programs print, in lower case.
 fn fingerprint(text: &str) -> String {
-    text.chars()
-        .filter(|c| *c != ':')
-        .collect::<String>()
-        .to_ascii_lowercase()
+    text.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -200,15 +188,9 @@ mod tests {
         let mut client = Client::stranger();
         assert_eq!(word(&rules, &client, "c", "y.example"), Word::None);
         client.identity = Some("bob".to_owned());
-        assert_eq!(
-            word(&rules, &client, "c", "y.example"),
-            Word::Allow("second".to_owned())
-        );
+        assert_eq!(word(&rules, &client, "c", "y.example"), Word::Allow("second".to_owned()));
         client.listener = "submission".to_owned();
-        assert_eq!(
-            word(&rules, &client, "c", "y.example"),
-            Word::Refuse("first".to_owned())
-        );
+        assert_eq!(word(&rules, &client, "c", "y.example"), Word::Refuse("first".to_owned()));
         client.listener = "mx".to_owned();
         client.sender.domain_ascii = "z.example".to_owned();
         assert_eq!(word(&rules, &client, "c", "y.example"), Word::None);

@@ -28,11 +28,7 @@ impl TryFrom<String> for Sender {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        if text == "*" {
-            Ok(Self::Any)
-        } else {
-            Mailbox::try_from(text).map(Self::Of)
-        }
+        if text == "*" { Ok(Self::Any) } else { Mailbox::try_from(text).map(Self::Of) }
     }
 }
 
@@ -61,12 +57,8 @@ mod tests {
 
     #[test]
     fn an_identity_uses_its_own_senders() {
-        let list = |texts: &[&str]| {
-            texts
-                .iter()
-                .map(|text| Sender::try_from((*text).to_owned()).unwrap())
-                .collect()
-        };
+        let list =
+            |texts: &[&str]| texts.iter().map(|text| Sender::try_from((*text).to_owned()).unwrap()).collect();
         let senders: BTreeMap<String, Vec<Sender>> = [
             ("ann".to_owned(), list(&["ann@x.example", "lists.example"])),
             ("scanner".to_owned(), list(&["*"])),

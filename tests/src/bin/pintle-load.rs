@@ -127,10 +127,7 @@ async fn client(plan: Arc<Plan>, message: Arc<[u8]>, left: Arc<AtomicU64>) -> Ta
 }
 
 async fn session(plan: &Plan, message: &[u8], left: &AtomicU64, tally: &mut Tally) -> io::Result<()> {
-    let mut wire = Wire {
-        stream: TcpStream::connect(plan.target).await?,
-        buffer: Vec::with_capacity(1024),
-    };
+    let mut wire = Wire { stream: TcpStream::connect(plan.target).await?, buffer: Vec::with_capacity(1024) };
     wire.stream.set_nodelay(true)?;
     wire.expect(220).await?;
     wire.ask(b"EHLO load.example\r\n", 250).await?;
@@ -162,9 +159,7 @@ impl Wire {
         let mail = format!("MAIL FROM:<{}>\r\n", plan.from);
         let rcpt = format!("RCPT TO:<{}>\r\n", plan.to);
         if plan.pipeline {
-            self.stream
-                .write_all(format!("{mail}{rcpt}DATA\r\n").as_bytes())
-                .await?;
+            self.stream.write_all(format!("{mail}{rcpt}DATA\r\n").as_bytes()).await?;
             self.expect(250).await?;
             self.expect(250).await?;
         } else {
@@ -227,15 +222,9 @@ impl Tally {
 
     fn percentile(&self, share: f64) -> f64 {
         let last = self.latencies.len().saturating_sub(1);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss
-        )]
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let at = (last as f64 * share) as usize;
-        self.latencies
-            .get(at)
-            .map_or(0.0, |latency| latency.as_secs_f64() * 1_000.0)
+        self.latencies.get(at).map_or(0.0, |latency| latency.as_secs_f64() * 1_000.0)
     }
 }
 

@@ -32,9 +32,8 @@ async fn main() -> io::Result<()> {
         match flag.as_str() {
             "--listen" => listen = value.parse().map_err(io::Error::other)?,
             "--ids" => {
-                shared.ids = Some(Mutex::new(
-                    std::fs::File::options().append(true).create(true).open(value)?,
-                ));
+                shared.ids =
+                    Some(Mutex::new(std::fs::File::options().append(true).create(true).open(value)?));
             }
             _ => {
                 return Err(io::Error::other(format!(
@@ -103,11 +102,8 @@ struct Dialogue {
 impl Dialogue {
     fn take(&mut self, mut bytes: &[u8], replies: &mut Vec<u8>, shared: &Shared) {
         while !bytes.is_empty() {
-            bytes = if self.in_data {
-                self.data(bytes, replies, shared)
-            } else {
-                self.command(bytes, replies)
-            };
+            bytes =
+                if self.in_data { self.data(bytes, replies, shared) } else { self.command(bytes, replies) };
         }
     }
 
@@ -152,13 +148,8 @@ impl Dialogue {
         let head = bytes.len().min(4);
         joined[..5].copy_from_slice(&self.tail);
         joined[5..5 + head].copy_from_slice(&bytes[..head]);
-        let across = joined[..5 + head]
-            .windows(5)
-            .skip(1)
-            .position(|window| window == b"\r\n.\r\n");
-        across
-            .map(|at| at + 1)
-            .or_else(|| memchr::memmem::find(bytes, b"\r\n.\r\n").map(|at| at + 5))
+        let across = joined[..5 + head].windows(5).skip(1).position(|window| window == b"\r\n.\r\n");
+        across.map(|at| at + 1).or_else(|| memchr::memmem::find(bytes, b"\r\n.\r\n").map(|at| at + 5))
     }
 
     fn remember(&mut self, bytes: &[u8], shared: &Shared) {
@@ -178,11 +169,8 @@ impl Shared {
         let Some(at) = memchr::memmem::find(data, b"X-Load-Id: ") else {
             return;
         };
-        let id: Vec<u8> = data[at + 11..]
-            .iter()
-            .copied()
-            .take_while(|byte| !byte.is_ascii_whitespace())
-            .collect();
+        let id: Vec<u8> =
+            data[at + 11..].iter().copied().take_while(|byte| !byte.is_ascii_whitespace()).collect();
         let mut ids = ids.lock();
         let written = ids.write_all(&id).and_then(|()| ids.write_all(b"\n"));
         if let Err(error) = written {

@@ -42,10 +42,7 @@ pub(crate) struct Running {
 }
 
 enum Kind {
-    Pintle {
-        child: Child,
-        log: Option<JoinHandle<()>>,
-    },
+    Pintle { child: Child, log: Option<JoinHandle<()>> },
     Postfix(Postfix),
 }
 
@@ -57,11 +54,7 @@ impl Running {
             Contender::Pintle { plugin } => pintle(folder, sink, plugin.as_deref()),
             Contender::Postfix => {
                 let postfix = Postfix::start(&folder, sink)?;
-                Ok(Self {
-                    address: postfix.address,
-                    kind: Kind::Postfix(postfix),
-                    folder,
-                })
+                Ok(Self { address: postfix.address, kind: Kind::Postfix(postfix), folder })
             }
         }
     }
@@ -91,22 +84,12 @@ impl Running {
 
 fn pintle(folder: PathBuf, sink: SocketAddr, plugin: Option<&Path>) -> Result<Running, Fault> {
     let config = folder.join("pintle.toml");
-    let unreadable = |cause| Fault::Unreadable {
-        path: config.display().to_string(),
-        cause,
-    };
+    let unreadable = |cause| Fault::Unreadable { path: config.display().to_string(), cause };
     fs::write(&config, configuration(&folder, sink, plugin)).map_err(unreadable)?;
     let mut command = Command::new(release("pintle"));
-    command
-        .arg("run")
-        .arg("--config")
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|cause| Fault::NotStarted {
-        program: "pintle".to_owned(),
-        cause,
-    })?;
+    command.arg("run").arg("--config").arg(&config).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child =
+        command.spawn().map_err(|cause| Fault::NotStarted { program: "pintle".to_owned(), cause })?;
     let mut log = child.stderr.take().map(BufReader::new);
     let mut address = None;
     let mut said = String::new();
@@ -126,11 +109,7 @@ fn pintle(folder: PathBuf, sink: SocketAddr, plugin: Option<&Path>) -> Result<Ru
     let address = address.ok_or_else(|| Fault::BadRun("the gateway told no address".to_owned()))?;
     // Its log must be read, or it would wait for us.
     let log = log.map(|log| std::thread::spawn(move || log.lines().for_each(drop)));
-    Ok(Running {
-        address,
-        kind: Kind::Pintle { child, log },
-        folder,
-    })
+    Ok(Running { address, kind: Kind::Pintle { child, log }, folder })
 }
 
 fn configuration(folder: &Path, sink: SocketAddr, plugin: Option<&Path>) -> String {
@@ -177,16 +156,10 @@ via = "sink"
 fn scratch() -> Result<PathBuf, Fault> {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!(
-        "pintle-bench-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
+    let name = format!("pintle-bench-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     // Below the target folder, since a temporary folder may lie in memory, where a sync costs nothing.
     let path = pintle_guest_build::target_dir().join(name);
-    fs::create_dir_all(&path).map_err(|cause| Fault::Unreadable {
-        path: path.display().to_string(),
-        cause,
-    })?;
+    fs::create_dir_all(&path)
+        .map_err(|cause| Fault::Unreadable { path: path.display().to_string(), cause })?;
     Ok(path)
 }

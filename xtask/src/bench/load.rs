@@ -55,15 +55,10 @@ pub(crate) fn run(
         command.arg(flag).arg(value);
     }
     let line = crate::run::output(&mut command)?;
-    let figures: Figures = serde_json::from_slice(&line).map_err(|cause| Fault::Unexpected {
-        command: "pintle-load".to_owned(),
-        cause,
-    })?;
+    let figures: Figures = serde_json::from_slice(&line)
+        .map_err(|cause| Fault::Unexpected { command: "pintle-load".to_owned(), cause })?;
     if figures.refused + figures.broken > 0 {
-        return Err(Fault::BadRun(format!(
-            "{} refused, {} broken",
-            figures.refused, figures.broken
-        )));
+        return Err(Fault::BadRun(format!("{} refused, {} broken", figures.refused, figures.broken)));
     }
     Ok(figures)
 }
@@ -77,24 +72,15 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) fn start(program: &Path) -> Result<Self, Fault> {
-        let started = Command::new(program)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut child = started.map_err(|cause| Fault::NotStarted {
-            program: "pintle-sink".to_owned(),
-            cause,
-        })?;
+        let started = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child =
+            started.map_err(|cause| Fault::NotStarted { program: "pintle-sink".to_owned(), cause })?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Fault::BadRun("the sink has no pipes".to_owned()));
         };
         let mut output = BufReader::new(output);
         let address = number_after(&mut output, "listening ")?;
-        Ok(Self {
-            address,
-            child,
-            pipes: (input, output).into(),
-        })
+        Ok(Self { address, child, pipes: (input, output).into() })
     }
 
     /// Waits until so many messages have arrived.
@@ -114,10 +100,7 @@ impl Sink {
 
     fn taken(&self) -> Result<u64, Fault> {
         let (input, output) = &mut *self.pipes.borrow_mut();
-        input.write_all(b"\n").map_err(|cause| Fault::Unreadable {
-            path: "the sink".to_owned(),
-            cause,
-        })?;
+        input.write_all(b"\n").map_err(|cause| Fault::Unreadable { path: "the sink".to_owned(), cause })?;
         number_after(output, "taken ")
     }
 }
@@ -131,10 +114,7 @@ impl Drop for Sink {
 
 fn number_after<T: std::str::FromStr>(output: &mut impl BufRead, word: &str) -> Result<T, Fault> {
     let mut line = String::new();
-    output.read_line(&mut line).map_err(|cause| Fault::Unreadable {
-        path: "the sink".to_owned(),
-        cause,
-    })?;
+    output.read_line(&mut line).map_err(|cause| Fault::Unreadable { path: "the sink".to_owned(), cause })?;
     let value = line.strip_prefix(word).and_then(|rest| rest.trim().parse().ok());
     value.ok_or_else(|| Fault::BadRun(format!("the sink said {line:?}")))
 }
@@ -149,11 +129,6 @@ pub(crate) fn idle(target: SocketAddr, sessions: u64) -> Result<Vec<TcpStream>, 
         let _offers = stream.read(&mut buffer)?;
         Ok(stream)
     };
-    let each = |_| {
-        open().map_err(|cause| Fault::Unreadable {
-            path: target.to_string(),
-            cause,
-        })
-    };
+    let each = |_| open().map_err(|cause| Fault::Unreadable { path: target.to_string(), cause });
     (0..sessions).map(each).collect()
 }

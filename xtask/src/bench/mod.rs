@@ -42,37 +42,16 @@ pub(crate) struct Options {
 
 /// The loads: sessions at once, and messages in each session.
 const SHAPES: [Shape; 4] = [
-    Shape {
-        sessions: 1,
-        per_session: 1,
-    },
-    Shape {
-        sessions: 20,
-        per_session: 1,
-    },
-    Shape {
-        sessions: 20,
-        per_session: 50,
-    },
-    Shape {
-        sessions: 100,
-        per_session: 1,
-    },
+    Shape { sessions: 1, per_session: 1 },
+    Shape { sessions: 20, per_session: 1 },
+    Shape { sessions: 20, per_session: 50 },
+    Shape { sessions: 100, per_session: 1 },
 ];
 
 /// Builds, measures, and prints the table.
 pub(crate) fn bench(options: &Options) -> Result<(), Fault> {
     step("Building in release: the gateway, the load generator, the sink, the example plugin");
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "pintle",
-        "--package",
-        "e2e",
-        "--bins",
-    ]))?;
+    run(&mut cargo(&["build", "--release", "--quiet", "--package", "pintle", "--package", "e2e", "--bins"]))?;
     let plugin = component("example")?;
     let contenders = contenders(options, &plugin);
     let mut rows = Vec::new();
@@ -95,12 +74,8 @@ pub(crate) fn bench(options: &Options) -> Result<(), Fault> {
 }
 
 fn contenders(options: &Options, plugin: &Path) -> Vec<Contender> {
-    let mut contenders = vec![
-        Contender::Pintle { plugin: None },
-        Contender::Pintle {
-            plugin: Some(plugin.to_owned()),
-        },
-    ];
+    let mut contenders =
+        vec![Contender::Pintle { plugin: None }, Contender::Pintle { plugin: Some(plugin.to_owned()) }];
     if !options.no_postfix {
         match postfix::why_not() {
             None => contenders.push(Contender::Postfix),
@@ -115,21 +90,12 @@ fn measure(contender: &Contender, shape: Shape, options: &Options) -> Result<Row
     let sink = Sink::start(&release("pintle-sink"))?;
     let running = Running::start(contender, sink.address)?;
     // The first messages pay for what is made once: sessions, caches, segments.
-    let warm = Shape {
-        sessions: 4,
-        per_session: 10,
-    };
+    let warm = Shape { sessions: 4, per_session: 10 };
     load::run(&release("pintle-load"), running.address, warm, 200, options.size)?;
     sink.wait_for(200)?;
     let before = running.usage();
     let start = std::time::Instant::now();
-    let figures = load::run(
-        &release("pintle-load"),
-        running.address,
-        shape,
-        options.messages,
-        options.size,
-    )?;
+    let figures = load::run(&release("pintle-load"), running.address, shape, options.messages, options.size)?;
     sink.wait_for(200 + figures.accepted)?;
     let through = start.elapsed();
     let used = running.usage().since(&before);
@@ -146,17 +112,8 @@ fn idle_memory(contenders: &[Contender], rows: &mut Vec<Row>, options: &Options)
     step(format!("Memory of {SESSIONS} idle sessions"));
     let sink = Sink::start(&release("pintle-sink"))?;
     let running = Running::start(contender, sink.address)?;
-    let warm = Shape {
-        sessions: 100,
-        per_session: 10,
-    };
-    load::run(
-        &release("pintle-load"),
-        running.address,
-        warm,
-        1_000,
-        options.size,
-    )?;
+    let warm = Shape { sessions: 100, per_session: 10 };
+    load::run(&release("pintle-load"), running.address, warm, 1_000, options.size)?;
     sink.wait_for(1_000)?;
     let before = running.usage().resident_kb;
     let idle = load::idle(running.address, SESSIONS)?;

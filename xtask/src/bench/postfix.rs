@@ -34,14 +34,10 @@ pub(crate) struct Postfix {
 impl Postfix {
     /// Starts an instance below `folder` that relays everything to `sink`.
     pub(crate) fn start(folder: &Path, sink: SocketAddr) -> Result<Self, Fault> {
-        let unreadable = |cause| Fault::Unreadable {
-            path: folder.display().to_string(),
-            cause,
-        };
+        let unreadable = |cause| Fault::Unreadable { path: folder.display().to_string(), cause };
         // The port is free now, and nobody else on this machine is picking ports at this pace.
-        let address = TcpListener::bind("127.0.0.1:0")
-            .and_then(|socket| socket.local_addr())
-            .map_err(unreadable)?;
+        let address =
+            TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).map_err(unreadable)?;
         let config = folder.join("etc");
         for name in ["etc", "spool", "data"] {
             fs::create_dir_all(folder.join(name)).map_err(unreadable)?;
@@ -49,22 +45,12 @@ impl Postfix {
         open_to_all(folder);
         fs::write(config.join("main.cf"), main_cf(folder, sink)).map_err(unreadable)?;
         fs::write(config.join("master.cf"), master_cf(address)).map_err(unreadable)?;
-        let _ = Command::new("chown")
-            .arg("postfix")
-            .arg(folder.join("data"))
-            .status();
+        let _ = Command::new("chown").arg("postfix").arg(folder.join("data")).status();
         postfix(&config, "start")?;
         wait_until_it_listens(address)?;
         let pid = fs::read_to_string(folder.join("spool/pid/master.pid")).map_err(unreadable)?;
-        let master = pid
-            .trim()
-            .parse()
-            .map_err(|_| Fault::BadRun(format!("Postfix's pid is {pid:?}")))?;
-        Ok(Self {
-            address,
-            config,
-            master,
-        })
+        let master = pid.trim().parse().map_err(|_| Fault::BadRun(format!("Postfix's pid is {pid:?}")))?;
+        Ok(Self { address, config, master })
     }
 
     pub(crate) fn processes(&self) -> Vec<u32> {
@@ -78,22 +64,10 @@ impl Postfix {
 
 fn postfix(config: &Path, verb: &str) -> Result<(), Fault> {
     let mut command = Command::new("/usr/sbin/postfix");
-    command
-        .arg("-c")
-        .arg(config)
-        .arg(verb)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let status = command.status().map_err(|cause| Fault::NotStarted {
-        program: "postfix".to_owned(),
-        cause,
-    })?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Fault::BadRun(format!("postfix {verb} failed ({status})")))
-    }
+    command.arg("-c").arg(config).arg(verb).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status =
+        command.status().map_err(|cause| Fault::NotStarted { program: "postfix".to_owned(), cause })?;
+    if status.success() { Ok(()) } else { Err(Fault::BadRun(format!("postfix {verb} failed ({status})"))) }
 }
 
 /// Its daemons run as another user, who must be able to pass through the folders above.

@@ -19,10 +19,7 @@ pub(crate) struct Usage {
 impl Usage {
     /// CPU since `before`; memory as it is now.
     pub(crate) fn since(&self, before: &Self) -> Self {
-        Self {
-            cpu_seconds: self.cpu_seconds - before.cpu_seconds,
-            ..*self
-        }
+        Self { cpu_seconds: self.cpu_seconds - before.cpu_seconds, ..*self }
     }
 }
 
@@ -46,12 +43,7 @@ pub(crate) fn family(root: u32) -> Vec<u32> {
     let mut family = vec![root];
     let mut at = 0;
     while let Some(parent) = family.get(at).copied() {
-        family.extend(
-            parents
-                .iter()
-                .filter(|(_, of)| *of == parent)
-                .map(|(pid, _)| *pid),
-        );
+        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
         at += 1;
     }
     family
@@ -68,19 +60,13 @@ fn cpu_seconds(pid: u32) -> f64 {
 fn stat(pid: u32) -> Option<Vec<u64>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
-    Some(
-        fields
-            .split(' ')
-            .map(|field| field.trim().parse().unwrap_or(0))
-            .collect(),
-    )
+    Some(fields.split(' ').map(|field| field.trim().parse().unwrap_or(0)).collect())
 }
 
 fn memory(pid: u32, key: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(key));
-    line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok())
-        .unwrap_or(0)
+    line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

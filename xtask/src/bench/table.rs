@@ -104,9 +104,7 @@ pub(crate) fn medians(rows: &[Row]) -> String {
     let line = |group: &(&'static str, u64, u64)| {
         let of_group = |row: &&Row| (row.contender, row.sessions, row.per_session) == *group;
         let members: Vec<&Row> = rows.iter().filter(of_group).collect();
-        median_row(&members)
-            .map(|row| row.to_string())
-            .unwrap_or_default()
+        median_row(&members).map(|row| row.to_string()).unwrap_or_default()
     };
     groups.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -134,10 +132,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// Writes all rows as a JSON list.
 pub(crate) fn write_json(path: &Path, rows: &[Row]) -> Result<(), Fault> {
-    let unreadable = |cause| Fault::Unreadable {
-        path: path.display().to_string(),
-        cause,
-    };
+    let unreadable = |cause| Fault::Unreadable { path: path.display().to_string(), cause };
     let text = serde_json::to_string_pretty(rows).map_err(|error| unreadable(error.into()))?;
     std::fs::write(path, text).map_err(unreadable)
 }

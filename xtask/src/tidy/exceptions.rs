@@ -21,29 +21,16 @@ fn filter(found: Vec<Violation>, exceptions: &[Exception]) -> Vec<Violation> {
     let covers = |exception: &Exception, violation: &Violation| {
         exception.rule == violation.rule && exception.path == violation.path
     };
-    let idle = exceptions
-        .iter()
-        .filter(|exception| !found.iter().any(|violation| covers(exception, violation)));
+    let idle =
+        exceptions.iter().filter(|exception| !found.iter().any(|violation| covers(exception, violation)));
     let idle: Vec<_> = idle.map(idle_violation).collect();
     let excepted = |violation: &Violation| exceptions.iter().any(|exception| covers(exception, violation));
-    found
-        .into_iter()
-        .filter(|violation| !excepted(violation))
-        .chain(idle)
-        .collect()
+    found.into_iter().filter(|violation| !excepted(violation)).chain(idle).collect()
 }
 
 fn idle_violation(exception: &Exception) -> Violation {
-    let text = format!(
-        "is excepted from the rule {:?}, which it does not break",
-        exception.rule
-    );
-    Violation {
-        path: exception.path.to_owned(),
-        line: 0,
-        rule: Rule::Exception,
-        text,
-    }
+    let text = format!("is excepted from the rule {:?}, which it does not break", exception.rule);
+    Violation { path: exception.path.to_owned(), line: 0, rule: Rule::Exception, text }
 }
 
 #[cfg(test)]
@@ -51,37 +38,20 @@ mod tests {
     use super::*;
 
     fn violation(rule: Rule, path: &str) -> Violation {
-        Violation {
-            path: path.to_owned(),
-            line: 1,
-            rule,
-            text: "x".to_owned(),
-        }
+        Violation { path: path.to_owned(), line: 1, rule, text: "x".to_owned() }
     }
 
     #[test]
     fn an_exception_covers_one_rule_in_one_file() {
-        let exceptions = [Exception {
-            rule: Rule::FileLength,
-            path: "a.rs",
-            reason: "a table",
-        }];
-        let found = [
-            (Rule::FileLength, "a.rs"),
-            (Rule::FirstLine, "a.rs"),
-            (Rule::FileLength, "b.rs"),
-        ];
+        let exceptions = [Exception { rule: Rule::FileLength, path: "a.rs", reason: "a table" }];
+        let found = [(Rule::FileLength, "a.rs"), (Rule::FirstLine, "a.rs"), (Rule::FileLength, "b.rs")];
         let found = found.map(|(rule, path)| violation(rule, path)).to_vec();
         assert_eq!(filter(found.clone(), &exceptions), found[1..]);
     }
 
     #[test]
     fn an_exception_that_excepts_nothing_is_reported() {
-        let exceptions = [Exception {
-            rule: Rule::FileLength,
-            path: "a.rs",
-            reason: "a table",
-        }];
+        let exceptions = [Exception { rule: Rule::FileLength, path: "a.rs", reason: "a table" }];
         let left = filter(Vec::new(), &exceptions);
         assert_eq!((left.len(), left[0].rule), (1, Rule::Exception));
     }

@@ -43,14 +43,8 @@ const FENCED_OUTSIDE: &[(&str, &[&str])] = &[
     ("hickory-*", &["dns", "testkit"]),
     ("rusqlite", &["spool"]),
     ("mail-auth", &["sender-auth"]),
-    (
-        "rustls*",
-        &["tls", "dns", "inbound", "outbound", "testkit", "pintle", "e2e"],
-    ),
-    (
-        "tokio-rustls",
-        &["tls", "inbound", "outbound", "testkit", "pintle", "e2e"],
-    ),
+    ("rustls*", &["tls", "dns", "inbound", "outbound", "testkit", "pintle", "e2e"]),
+    ("tokio-rustls", &["tls", "inbound", "outbound", "testkit", "pintle", "e2e"]),
     ("clap", &["pintle", "xtask"]),
     ("toml", &["config"]),
 ];
@@ -59,19 +53,11 @@ const FENCED_OUTSIDE: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &["mail", "record", "smtp", "queue", "policy"];
 
 /// Outside crates that bring what pure ones must not know.
-const IMPURE: &[&str] = &[
-    "tokio*", "axum", "hyper*", "socket2", "notify*", "tracing*", "metrics*", "rustix",
-];
+const IMPURE: &[&str] = &["tokio*", "axum", "hyper*", "socket2", "notify*", "tracing*", "metrics*", "rustix"];
 
 /// Calls that a pure crate must not make, for whom time and bytes are parameters.
-const IMPURE_CALLS: &[&str] = &[
-    "Instant::now",
-    "SystemTime::now",
-    "Timestamp::now",
-    "Zoned::now",
-    "std::net::Tcp",
-    "std::fs::",
-];
+const IMPURE_CALLS: &[&str] =
+    &["Instant::now", "SystemTime::now", "Timestamp::now", "Zoned::now", "std::net::Tcp", "std::fs::"];
 
 /// What `cargo metadata` says, as far as it matters here.
 #[derive(Debug, Deserialize)]
@@ -96,20 +82,14 @@ struct Dependency {
 pub(super) fn metadata() -> Result<Metadata, Fault> {
     let arguments = ["metadata", "--format-version", "1", "--no-deps"];
     let json = output(&mut cargo(&arguments))?;
-    serde_json::from_slice(&json).map_err(|cause| Fault::Unexpected {
-        command: format!("cargo {}", arguments.join(" ")),
-        cause,
-    })
+    serde_json::from_slice(&json)
+        .map_err(|cause| Fault::Unexpected { command: format!("cargo {}", arguments.join(" ")), cause })
 }
 
 /// Dependencies that cross a fence.
 pub(super) fn violations(metadata: &Metadata) -> Vec<Violation> {
     let fences: BTreeMap<_, _> = FENCES.iter().copied().collect();
-    let ours: Vec<_> = metadata
-        .packages
-        .iter()
-        .map(|package| short(&package.name))
-        .collect();
+    let ours: Vec<_> = metadata.packages.iter().map(|package| short(&package.name)).collect();
     let crossing = |package: &Package| -> Vec<String> {
         let Some(allowed) = fences.get(short(&package.name)) else {
             return vec!["is not in the table of fences (FENCES in xtask): give it a place".to_owned()];
@@ -135,9 +115,7 @@ fn judge(name: &str, dependency: &Dependency, allowed: &[&str], ours: &[&str]) -
         let for_tests = dependency.kind.as_deref() == Some("dev") && ["testkit", "guest-build"].contains(&on);
         return (!for_tests && !allowed.contains(&on)).then(|| format!("`{name}` must not know `{on}`"));
     }
-    let fenced = FENCED_OUTSIDE
-        .iter()
-        .find(|(pattern, _)| matches(pattern, &dependency.name));
+    let fenced = FENCED_OUTSIDE.iter().find(|(pattern, _)| matches(pattern, &dependency.name));
     if let Some((_, few)) = fenced.filter(|(_, few)| !few.contains(&name)) {
         return Some(format!(
             "`{name}` must not know `{}`, which is for {}",
@@ -149,30 +127,20 @@ fn judge(name: &str, dependency: &Dependency, allowed: &[&str], ours: &[&str]) -
         && PURE.contains(&name)
         && IMPURE.iter().any(|pattern| matches(pattern, &dependency.name));
     impure.then(|| {
-        format!(
-            "`{name}` is without I/O, clock and runtime, so it must not know `{}`",
-            dependency.name
-        )
+        format!("`{name}` is without I/O, clock and runtime, so it must not know `{}`", dependency.name)
     })
 }
 
 /// Calls in a pure crate to what it must not know.
 pub(super) fn knowledge(source: &Source) -> Vec<Violation> {
-    let is_pure = PURE
-        .iter()
-        .any(|name| source.path.starts_with(&format!("crates/{name}/src/")));
+    let is_pure = PURE.iter().any(|name| source.path.starts_with(&format!("crates/{name}/src/")));
     if !is_pure || source.is_test() {
         return Vec::new();
     }
     let broken = source.code().filter_map(|(line, code)| {
         let call = IMPURE_CALLS.iter().find(|call| code.contains(**call))?;
         let text = format!("`{call}` in a crate without I/O and clock: take it as a parameter");
-        Some(Violation {
-            path: source.path.clone(),
-            line,
-            rule: Rule::Knowledge,
-            text,
-        })
+        Some(Violation { path: source.path.clone(), line, rule: Rule::Knowledge, text })
     });
     broken.collect()
 }
@@ -182,9 +150,7 @@ fn short(name: &str) -> &str {
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
-    pattern
-        .strip_suffix('*')
-        .map_or(pattern == name, |start| name.starts_with(start))
+    pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
 }
 
 fn manifest(package: &Package) -> String {
@@ -199,10 +165,7 @@ mod tests {
     use super::*;
 
     fn dependency(name: &str, kind: Option<&str>) -> Dependency {
-        Dependency {
-            name: name.to_owned(),
-            kind: kind.map(str::to_owned),
-        }
+        Dependency { name: name.to_owned(), kind: kind.map(str::to_owned) }
     }
 
     fn metadata_of(name: &str, dependencies: Vec<Dependency>) -> Metadata {
@@ -212,10 +175,7 @@ mod tests {
             dependencies,
         };
         let others = ["pintle-mail", "pintle-spool", "pintle-testkit"].map(|name| package(name, Vec::new()));
-        let mut packages = others
-            .into_iter()
-            .filter(|other| other.name != name)
-            .collect::<Vec<_>>();
+        let mut packages = others.into_iter().filter(|other| other.name != name).collect::<Vec<_>>();
         packages.push(package(name, dependencies));
         Metadata { packages }
     }
@@ -250,44 +210,27 @@ mod tests {
             .iter()
             .map(|(name, allowed)| (name.as_str(), allowed.iter().map(String::as_str).collect()))
             .collect();
-        let kept: BTreeMap<&str, BTreeSet<&str>> = FENCES
-            .iter()
-            .map(|(name, allowed)| (*name, allowed.iter().copied().collect()))
-            .collect();
+        let kept: BTreeMap<&str, BTreeSet<&str>> =
+            FENCES.iter().map(|(name, allowed)| (*name, allowed.iter().copied().collect())).collect();
         assert_eq!(drawn, kept, "docs/architecture.md and FENCES differ");
     }
 
     #[test]
     fn a_crate_depends_only_on_what_its_row_allows() {
         assert_eq!(texts("pintle-smtp", "pintle-mail", None), Vec::<String>::new());
-        assert_eq!(
-            texts("pintle-smtp", "pintle-spool", None),
-            ["`smtp` must not know `spool`"]
-        );
-        assert_eq!(
-            texts("pintle-smtp", "pintle-spool", Some("dev")),
-            ["`smtp` must not know `spool`"]
-        );
+        assert_eq!(texts("pintle-smtp", "pintle-spool", None), ["`smtp` must not know `spool`"]);
+        assert_eq!(texts("pintle-smtp", "pintle-spool", Some("dev")), ["`smtp` must not know `spool`"]);
     }
 
     #[test]
     fn the_testkit_is_for_tests() {
-        assert_eq!(
-            texts("pintle-smtp", "pintle-testkit", Some("dev")),
-            Vec::<String>::new()
-        );
-        assert_eq!(
-            texts("pintle-smtp", "pintle-testkit", None),
-            ["`smtp` must not know `testkit`"]
-        );
+        assert_eq!(texts("pintle-smtp", "pintle-testkit", Some("dev")), Vec::<String>::new());
+        assert_eq!(texts("pintle-smtp", "pintle-testkit", None), ["`smtp` must not know `testkit`"]);
     }
 
     #[test]
     fn outside_crates_are_fenced_too() {
-        assert_eq!(
-            texts("pintle-plugin", "wasmtime-wasi", None),
-            Vec::<String>::new()
-        );
+        assert_eq!(texts("pintle-plugin", "wasmtime-wasi", None), Vec::<String>::new());
         assert_eq!(texts("pintle-inbound", "wasmtime-wasi", None).len(), 1);
         assert_eq!(texts("pintle-smtp", "tokio", None).len(), 1);
         assert_eq!(texts("pintle-smtp", "tokio", Some("dev")), Vec::<String>::new());
@@ -303,20 +246,8 @@ mod tests {
     fn a_clock_in_a_pure_crate_is_found() {
         let text = "//! x\nlet now = Instant::now();\n#[cfg(test)]\nlet now = Instant::now();\n".to_owned();
         let path = "crates/queue/src/lib.rs".to_owned();
-        let found = knowledge(&Source {
-            path,
-            text: text.clone(),
-        });
-        assert_eq!(
-            found.iter().map(|violation| violation.line).collect::<Vec<_>>(),
-            [2]
-        );
-        assert_eq!(
-            knowledge(&Source {
-                path: "crates/spool/src/lib.rs".to_owned(),
-                text
-            }),
-            []
-        );
+        let found = knowledge(&Source { path, text: text.clone() });
+        assert_eq!(found.iter().map(|violation| violation.line).collect::<Vec<_>>(), [2]);
+        assert_eq!(knowledge(&Source { path: "crates/spool/src/lib.rs".to_owned(), text }), []);
     }
 }

@@ -60,26 +60,14 @@ pub(crate) fn tidy() -> Result<(), Fault> {
     found.extend(sources.iter().flat_map(texts::merge_marks));
     let mut left = exceptions::apply(found);
     left.sort();
-    println!(
-        "    {} files; functions: {}",
-        sources.len(),
-        numbers::Spread::of(&rust)
-    );
+    println!("    {} files; functions: {}", sources.len(), numbers::Spread::of(&rust));
     let lines: Vec<_> = left.iter().map(ToString::to_string).collect();
-    if lines.is_empty() {
-        Ok(())
-    } else {
-        Err(Fault::Untidy(lines))
-    }
+    if lines.is_empty() { Ok(()) } else { Err(Fault::Untidy(lines)) }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, line, text, .. } = self;
-        if *line == 0 {
-            write!(f, "  {path}: {text}")
-        } else {
-            write!(f, "  {path}:{line}: {text}")
-        }
+        if *line == 0 { write!(f, "  {path}: {text}") } else { write!(f, "  {path}:{line}: {text}") }
     }
 }

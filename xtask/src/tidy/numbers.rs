@@ -17,11 +17,7 @@ const LONGEST_TEST_FILE: usize = 1_000;
 
 /// The functions of this file that are too long, and the file if it is.
 pub(super) fn violations(source: &Source) -> Vec<Violation> {
-    let limit = if source.is_test() {
-        LONGEST_TEST_FILE
-    } else {
-        LONGEST_FILE
-    };
+    let limit = if source.is_test() { LONGEST_TEST_FILE } else { LONGEST_FILE };
     let lines = source.text.lines().count();
     let file = (lines > limit).then(|| Violation {
         path: source.path.clone(),
@@ -29,17 +25,12 @@ pub(super) fn violations(source: &Source) -> Vec<Violation> {
         rule: Rule::FileLength,
         text: format!("has {lines} lines; the limit is {limit}"),
     });
-    let functions = functions(&source.text)
-        .into_iter()
-        .filter(|function| function.length > LONGEST_FUNCTION);
+    let functions = functions(&source.text).into_iter().filter(|function| function.length > LONGEST_FUNCTION);
     let functions = functions.filter(|_| !source.is_test()).map(|function| Violation {
         path: source.path.clone(),
         line: function.line,
         rule: Rule::FunctionLength,
-        text: format!(
-            "`{}` has {} lines; the limit is {LONGEST_FUNCTION}",
-            function.name, function.length
-        ),
+        text: format!("`{}` has {} lines; the limit is {LONGEST_FUNCTION}", function.name, function.length),
     });
     functions.chain(file).collect()
 }
@@ -58,9 +49,7 @@ pub(super) fn spread_violations(sources: &[&Source]) -> Vec<Violation> {
         ("ninth decile", spread.ninth_decile, NINTH_DECILE_FUNCTION),
     ];
     let broken = limits.into_iter().filter(|(_, length, limit)| length > limit);
-    broken
-        .map(|(what, length, limit)| violation(what, length, limit))
-        .collect()
+    broken.map(|(what, length, limit)| violation(what, length, limit)).collect()
 }
 
 /// How the lengths of functions are distributed.
@@ -79,27 +68,14 @@ impl Spread {
         lengths.sort_unstable();
         let at = |tenths: usize| lengths.get(lengths.len() * tenths / 10).copied().unwrap_or(0);
         let longest = lengths.last().copied().unwrap_or(0);
-        Self {
-            count: lengths.len(),
-            median: at(5),
-            ninth_decile: at(9),
-            longest,
-        }
+        Self { count: lengths.len(), median: at(5), ninth_decile: at(9), longest }
     }
 }
 
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            count,
-            median,
-            ninth_decile,
-            longest,
-        } = self;
-        write!(
-            f,
-            "{count}, median {median} lines, 90 % at most {ninth_decile}, longest {longest}"
-        )
+        let Self { count, median, ninth_decile, longest } = self;
+        write!(f, "{count}, median {median} lines, 90 % at most {ninth_decile}, longest {longest}")
     }
 }
 
@@ -117,11 +93,7 @@ fn functions(text: &str) -> Vec<Function<'_>> {
         .filter_map(|(at, line)| {
             let name = function_name(line)?;
             let length = body_length(&lines[at..])?;
-            Some(Function {
-                name,
-                line: at + 1,
-                length,
-            })
+            Some(Function { name, line: at + 1, length })
         })
         .collect()
 }
@@ -165,10 +137,7 @@ mod tests {
     use super::*;
 
     fn source(path: &str, text: &str) -> Source {
-        Source {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
+        Source { path: path.to_owned(), text: text.to_owned() }
     }
 
     fn long(lines: usize) -> String {
@@ -197,10 +166,7 @@ trait T {
 // A comment on fn names.
 let x = fn_like();
 ";
-        let found: Vec<_> = functions(text)
-            .iter()
-            .map(|f| (f.name, f.line, f.length))
-            .collect();
+        let found: Vec<_> = functions(text).iter().map(|f| (f.name, f.line, f.length)).collect();
         assert_eq!(found, [("one", 2, 1), ("three", 4, 5)]);
     }
 
@@ -208,10 +174,7 @@ let x = fn_like();
     fn a_function_of_a_hundred_lines_passes_and_one_more_does_not() {
         assert_eq!(violations(&source("crates/a/src/lib.rs", &long(100))), []);
         let found = violations(&source("crates/a/src/lib.rs", &long(101)));
-        assert_eq!(
-            (found.len(), found[0].rule, found[0].line),
-            (1, Rule::FunctionLength, 1)
-        );
+        assert_eq!((found.len(), found[0].rule, found[0].line), (1, Rule::FunctionLength, 1));
         assert_eq!(violations(&source("crates/a/tests/a.rs", &long(101))), []);
     }
 
@@ -226,20 +189,8 @@ let x = fn_like();
     fn the_spread_is_judged_over_all_files() {
         let short = source("a.rs", &long(9).repeat(10));
         let found = spread_violations(&[&short]);
-        assert_eq!(
-            found.len(),
-            1,
-            "a median of nine lines is one too many: {found:?}"
-        );
+        assert_eq!(found.len(), 1, "a median of nine lines is one too many: {found:?}");
         let spread = Spread::of(&[&short]);
-        assert_eq!(
-            spread,
-            Spread {
-                count: 10,
-                median: 9,
-                ninth_decile: 9,
-                longest: 9
-            }
-        );
+        assert_eq!(spread, Spread { count: 10, median: 9, ninth_decile: 9, longest: 9 });
     }
 }

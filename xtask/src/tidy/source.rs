@@ -51,23 +51,13 @@ mod tests {
     #[test]
     fn code_is_neither_comment_nor_test() {
         let text = "//! Text.\nfn a() {}\n    // why\nfn b() {}\n#[cfg(test)]\nmod tests {}\n".to_owned();
-        let source = Source {
-            path: "crates/x/src/lib.rs".to_owned(),
-            text,
-        };
-        assert_eq!(
-            source.code().collect::<Vec<_>>(),
-            [(2, "fn a() {}"), (4, "fn b() {}")]
-        );
+        let source = Source { path: "crates/x/src/lib.rs".to_owned(), text };
+        assert_eq!(source.code().collect::<Vec<_>>(), [(2, "fn a() {}"), (4, "fn b() {}")]);
     }
 
     #[test]
     fn this_file_is_among_the_sources() {
         let sources = tracked().unwrap();
-        assert!(
-            sources
-                .iter()
-                .any(|source| source.path == "xtask/src/tidy/source.rs" && source.is_rust())
-        );
+        assert!(sources.iter().any(|source| source.path == "xtask/src/tidy/source.rs" && source.is_rust()));
     }
 }

@@ -12,21 +12,14 @@ use crate::run::Fault;
 pub(super) fn first_line(source: &Source) -> Option<Violation> {
     let missing = !source.text.starts_with("//! ");
     let text = "opens without `//!` text that says what it is for".to_owned();
-    missing.then(|| Violation {
-        path: source.path.clone(),
-        line: 1,
-        rule: Rule::FirstLine,
-        text,
-    })
+    missing.then(|| Violation { path: source.path.clone(), line: 1, rule: Rule::FirstLine, text })
 }
 
 /// The compiler denies `unsafe`; only the plugin host may lift that, and only by saying so.
 pub(super) fn unsafe_outside(source: &Source) -> Vec<Violation> {
     let lifts = ["allow(", "expect("].map(|lift| format!("{lift}unsafe_code"));
     let may = source.path.starts_with("crates/plugin/");
-    let lines = source
-        .code()
-        .filter(|(_, line)| !may && lifts.iter().any(|lift| line.contains(lift)));
+    let lines = source.code().filter(|(_, line)| !may && lifts.iter().any(|lift| line.contains(lift)));
     let text = "only crate `plugin` may allow unsafe code";
     lines
         .map(|(line, _)| Violation {
@@ -40,11 +33,7 @@ pub(super) fn unsafe_outside(source: &Source) -> Vec<Violation> {
 
 /// What git leaves where two changes met and nobody looked.
 pub(super) fn merge_marks(source: &Source) -> Vec<Violation> {
-    let mark = |line: &str| {
-        ["<", ">"]
-            .iter()
-            .any(|sign| line.starts_with(&format!("{} ", sign.repeat(7))))
-    };
+    let mark = |line: &str| ["<", ">"].iter().any(|sign| line.starts_with(&format!("{} ", sign.repeat(7))));
     let lines = source.text.lines().enumerate().filter(|(_, line)| mark(line));
     let violation = |(at, _)| Violation {
         path: source.path.clone(),
@@ -84,9 +73,7 @@ fn names(line: &str, root: &str) -> bool {
 pub(super) fn copies() -> Result<Vec<Violation>, Fault> {
     let original = wit_files("wit")?;
     let copy = wit_files("crates/plugin-sdk/wit/deps/plugin")?;
-    let names = original
-        .keys()
-        .chain(copy.keys().filter(|name| !original.contains_key(*name)));
+    let names = original.keys().chain(copy.keys().filter(|name| !original.contains_key(*name)));
     let differs = names.filter(|name| original.get(*name) != copy.get(*name));
     Ok(differs.map(|name| copy_violation(name)).collect())
 }
@@ -94,31 +81,19 @@ pub(super) fn copies() -> Result<Vec<Violation>, Fault> {
 fn copy_violation(name: &str) -> Violation {
     let path = format!("crates/plugin-sdk/wit/deps/plugin/{name}");
     let text = format!("differs from wit/{name}, the original; copy that one over it");
-    Violation {
-        path,
-        line: 0,
-        rule: Rule::Copy,
-        text,
-    }
+    Violation { path, line: 0, rule: Rule::Copy, text }
 }
 
 /// The WIT files directly in a folder, by name.
 fn wit_files(folder: &str) -> Result<BTreeMap<String, String>, Fault> {
-    let unreadable = |path: &Path, cause| Fault::Unreadable {
-        path: path.display().to_string(),
-        cause,
-    };
+    let unreadable = |path: &Path, cause| Fault::Unreadable { path: path.display().to_string(), cause };
     let folder = pintle_guest_build::repository().join(folder);
     let entries = fs::read_dir(&folder).map_err(|cause| unreadable(&folder, cause))?;
     let paths = entries.flatten().map(|entry| entry.path());
     let wit = paths.filter(|path| path.extension().is_some_and(|extension| extension == "wit"));
     wit.map(|path| {
         let text = fs::read_to_string(&path).map_err(|cause| unreadable(&path, cause))?;
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok((name, text))
     })
     .collect()
@@ -129,10 +104,7 @@ mod tests {
     use super::*;
 
     fn source(path: &str, text: &str) -> Source {
-        Source {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
+        Source { path: path.to_owned(), text: text.to_owned() }
     }
 
     #[test]
@@ -145,24 +117,14 @@ mod tests {
     fn unsafe_code_is_for_the_plugin_host() {
         let text = format!("//! x\n#![{}(unsafe_code)]\n", "allow");
         assert_eq!(unsafe_outside(&source("crates/plugin/src/lib.rs", &text)), []);
-        assert_eq!(
-            unsafe_outside(&source("crates/spool/src/lib.rs", &text))[0].line,
-            2
-        );
+        assert_eq!(unsafe_outside(&source("crates/spool/src/lib.rs", &text))[0].line, 2);
     }
 
     #[test]
     fn paths_of_one_machine_are_found_and_longer_ones_left_alone() {
         let home = format!("/{}/ann/mail", "home");
-        assert_eq!(
-            machine_paths(&source("a.md", &format!("x\nsee {home}\n")))[0].line,
-            2
-        );
-        for fine in [
-            format!("https://example.com{home}"),
-            format!("$DIR{home}"),
-            format!("a{home}"),
-        ] {
+        assert_eq!(machine_paths(&source("a.md", &format!("x\nsee {home}\n")))[0].line, 2);
+        for fine in [format!("https://example.com{home}"), format!("$DIR{home}"), format!("a{home}")] {
             assert_eq!(machine_paths(&source("a.md", &fine)), [], "{fine}");
         }
     }
@@ -177,10 +139,6 @@ mod tests {
     #[test]
     fn the_sdk_carries_the_contract_as_it_is() {
         assert_eq!(copies().unwrap(), []);
-        assert!(
-            copy_violation("plugin.wit")
-                .to_string()
-                .contains("wit/plugin.wit")
-        );
+        assert!(copy_violation("plugin.wit").to_string().contains("wit/plugin.wit"));
     }
 }

@@ -33,28 +33,17 @@ pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
     let queue = root.table("queue");
     let relays: BTreeMap<String, Relay> = root.named("relays").into_iter().map(relay).collect();
     Config {
-        own_names: section
-            .get::<Vec<Domain>>("own_names")
-            .into_iter()
-            .map(|name| name.0)
-            .collect(),
+        own_names: section.get::<Vec<Domain>>("own_names").into_iter().map(|name| name.0).collect(),
         own_addresses: section.get("own_addresses"),
         routes: routes(root, &relays),
         relays,
-        credentials: root
-            .named("credentials")
-            .into_iter()
-            .filter_map(named_credentials)
-            .collect(),
+        credentials: root.named("credentials").into_iter().filter_map(named_credentials).collect(),
         mx: Mx {
             tls: section.get("mx_tls"),
             port: section.get::<Positive<_>>("mx_port").0,
             addresses: section.get::<Positive<_>>("mx_addresses").0,
         },
-        sources: Sources {
-            v4: section.optional("source_v4"),
-            v6: section.optional("source_v6"),
-        },
+        sources: Sources { v4: section.optional("source_v4"), v6: section.optional("source_v6") },
         sessions: sessions(&section),
         timeouts: timeouts(&section),
         eight_bit: section.get("eight_bit"),
@@ -94,14 +83,7 @@ fn retry(section: &Section<'_>) -> RetryPolicy {
     let max_age: Duration = section.get("max_age");
     let warn_after = section.get::<OrNever>("warn_after").0;
     if warn_after.is_some_and(|warn_after| warn_after >= max_age) {
-        section.rule(
-            if section.has("warn_after") {
-                "warn_after"
-            } else {
-                "max_age"
-            },
-            Rule::WarnAfterExpiry,
-        );
+        section.rule(if section.has("warn_after") { "warn_after" } else { "max_age" }, Rule::WarnAfterExpiry);
     }
     RetryPolicy {
         intervals: section.get::<NonEmpty<Duration>>("retry_intervals").0,
@@ -122,9 +104,7 @@ fn reports(section: &Section<'_>) -> Reports {
 
 fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
     if RESERVED.contains(&name.as_str()) {
-        section
-            .here()
-            .complain(Cause::Rule(Rule::ReservedName(name.clone())));
+        section.here().complain(Cause::Rule(Rule::ReservedName(name.clone())));
     }
     let (protocol, implicit_tls) = (section.get("protocol"), section.get("implicit_tls"));
     let tls: TlsPolicy = section.get("tls");
@@ -136,61 +116,34 @@ fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
     let hosts = section.get::<NonEmpty<Host>>("hosts").0;
     let credentials = credentials(&section);
     let in_the_clear = !implicit_tls && matches!(tls, TlsPolicy::None | TlsPolicy::Opportunistic);
-    if credentials
-        .as_ref()
-        .is_some_and(|credentials| in_the_clear && !credentials.in_clear)
-    {
+    if credentials.as_ref().is_some_and(|credentials| in_the_clear && !credentials.in_clear) {
         section.rule("tls", Rule::CredentialsInTheClear);
     }
     let relay = Relay {
-        hosts: hosts
-            .iter()
-            .filter_map(|host| Endpoint::parse(&host.0, port).ok())
-            .collect(),
+        hosts: hosts.iter().filter_map(|host| Endpoint::parse(&host.0, port).ok()).collect(),
         protocol,
         tls,
         implicit_tls,
         credentials,
-        sessions: section
-            .optional::<Positive<_>>("max_sessions")
-            .map(|limit| limit.0),
+        sessions: section.optional::<Positive<_>>("max_sessions").map(|limit| limit.0),
     };
     (name, relay)
 }
 
 fn credentials(section: &Section<'_>) -> Option<Credentials> {
     if section.has("username") != section.has("password") {
-        let written = if section.has("username") {
-            "username"
-        } else {
-            "password"
-        };
+        let written = if section.has("username") { "username" } else { "password" };
         section.rule(written, Rule::HalfCredentials);
     }
-    let (user, password) = (
-        section.optional::<String>("username"),
-        section.optional::<Secret>("password"),
-    );
+    let (user, password) = (section.optional::<String>("username"), section.optional::<Secret>("password"));
     let in_clear = section.get("plain_without_tls");
-    Some(Credentials {
-        in_clear,
-        ..Credentials::new(user?, password?.0)
-    })
+    Some(Credentials { in_clear, ..Credentials::new(user?, password?.0) })
 }
 
 fn named_credentials((name, section): (String, Section<'_>)) -> Option<(String, Credentials)> {
-    let (user, password) = (
-        section.get::<String>("username"),
-        section.get::<Secret>("password"),
-    );
+    let (user, password) = (section.get::<String>("username"), section.get::<Secret>("password"));
     let in_clear = section.get("plain_without_tls");
-    Some((
-        name,
-        Credentials {
-            in_clear,
-            ..Credentials::new(user, password.0)
-        },
-    ))
+    Some((name, Credentials { in_clear, ..Credentials::new(user, password.0) }))
 }
 
 fn routes(root: &Section<'_>, relays: &BTreeMap<String, Relay>) -> RouteTable {
@@ -207,9 +160,7 @@ fn routes(root: &Section<'_>, relays: &BTreeMap<String, Relay>) -> RouteTable {
             }
         }
     }
-    special
-        .into_iter()
-        .fold(table, |table, (pattern, route)| table.with(&pattern, route))
+    special.into_iter().fold(table, |table, (pattern, route)| table.with(&pattern, route))
 }
 
 fn via(section: &Section<'_>, relays: &BTreeMap<String, Relay>) -> Route {
@@ -220,30 +171,16 @@ fn via(section: &Section<'_>, relays: &BTreeMap<String, Relay>) -> Route {
         (_, Some(relay)) if relay.protocol == Protocol::Lmtp => Route::Lmtp(via),
         (_, Some(_)) => Route::Relay(via),
         (_, None) => {
-            let known = RESERVED
-                .iter()
-                .map(|&word| word.to_owned())
-                .chain(relays.keys().cloned())
-                .collect();
-            section.complain(
-                "via",
-                Cause::Undefined {
-                    what: "relay",
-                    name: via,
-                    known,
-                },
-            );
+            let known = RESERVED.iter().map(|&word| word.to_owned()).chain(relays.keys().cloned()).collect();
+            section.complain("via", Cause::Undefined { what: "relay", name: via, known });
             Route::Mx
         }
     }
 }
 
 pub(super) fn dns(section: &Section<'_>) -> pintle_dns::Config {
-    let servers: Vec<_> = section
-        .get::<Vec<NameServer>>("servers")
-        .into_iter()
-        .map(|server| server.0)
-        .collect();
+    let servers: Vec<_> =
+        section.get::<Vec<NameServer>>("servers").into_iter().map(|server| server.0).collect();
     pintle_dns::Config {
         servers: if servers.is_empty() {
             pintle_dns::Servers::System
@@ -268,9 +205,7 @@ impl Read for Host {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         parsed::<Self, _, _>(value, spot, |text| {
             let endpoint = Endpoint::parse(text, 25);
-            endpoint
-                .map(|_| Self(text.to_owned()))
-                .map_err(|error| error.to_string())
+            endpoint.map(|_| Self(text.to_owned())).map_err(|error| error.to_string())
         })
     }
 }

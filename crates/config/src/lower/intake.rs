@@ -25,8 +25,7 @@ pub(super) fn tls(root: &Section<'_>, hostname: &str) -> (Option<ServerConfig>, 
     };
     let is_covered = |tls: ServerTls| hostname.is_empty() || tls.covers(hostname);
     if ServerTls::load(&config).is_ok_and(|tls| !is_covered(tls)) {
-        root.spot("hostname")
-            .warn(Rule::HostnameNotCovered(hostname.to_owned()));
+        root.spot("hostname").warn(Rule::HostnameNotCovered(hostname.to_owned()));
     }
     let server = (!config.certificates.is_empty()).then_some(config);
     (server, roots(&section))
@@ -34,25 +33,17 @@ pub(super) fn tls(root: &Section<'_>, hostname: &str) -> (Option<ServerConfig>, 
 
 fn certificate(section: &Section<'_>) -> CertificateSource {
     let (chain, key): (PathBuf, PathBuf) = (section.get("chain"), section.get("key"));
-    let source = CertificateSource::Files {
-        chain,
-        key: key.clone(),
-    };
+    let source = CertificateSource::Files { chain, key: key.clone() };
     let both = section.has("chain") && section.has("key");
-    let alone = ServerConfig {
-        certificates: vec![source.clone()],
-        client_certificates: ClientCertificates::Ignore,
-    };
+    let alone =
+        ServerConfig { certificates: vec![source.clone()], client_certificates: ClientCertificates::Ignore };
     if let (true, Err(error)) = (both, ServerTls::load(&alone)) {
         let at_key = match &error {
             TlsError::Unreadable { path, .. } => *path == key,
             TlsError::NoKey { .. } => true,
             _ => false,
         };
-        section.complain(
-            if at_key { "key" } else { "chain" },
-            Cause::Certificate(error.to_string()),
-        );
+        section.complain(if at_key { "key" } else { "chain" }, Cause::Certificate(error.to_string()));
     }
     source
 }
@@ -61,9 +52,7 @@ fn roots(section: &Section<'_>) -> ClientConfig {
     let Some(path) = section.optional::<PathBuf>("roots") else {
         return ClientConfig::default();
     };
-    let config = ClientConfig {
-        roots: Roots::File(path),
-    };
+    let config = ClientConfig { roots: Roots::File(path) };
     if let Err(error) = ClientTls::load(&config) {
         section.complain("roots", Cause::Certificate(error.to_string()));
     }
@@ -123,12 +112,8 @@ fn password(section: &Section<'_>) -> Option<Password> {
     if section.has("password") == section.has("password_hash") {
         section.here().complain(Cause::Rule(Rule::OnePassword));
     }
-    let plain = section
-        .optional::<Secret>("password")
-        .map(|secret| Password::Plain(secret.0));
-    let hash = section
-        .optional::<String>("password_hash")
-        .inspect(|hash| check_hash(section, hash));
+    let plain = section.optional::<Secret>("password").map(|secret| Password::Plain(secret.0));
+    let hash = section.optional::<String>("password_hash").inspect(|hash| check_hash(section, hash));
     plain.or(hash.map(Password::Argon2))
 }
 
@@ -139,12 +124,7 @@ fn check_hash(section: &Section<'_>, hash: &str) {
         if !salt.is_empty() && !hash.is_empty());
     if !is_hash {
         let expected = "an Argon2 hash in PHC form: \"$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH\"".into();
-        section.complain(
-            "password_hash",
-            Cause::Malformed {
-                expected,
-                why: "this is no Argon2 hash".into(),
-            },
-        );
+        section
+            .complain("password_hash", Cause::Malformed { expected, why: "this is no Argon2 hash".into() });
     }
 }

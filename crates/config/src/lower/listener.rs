@@ -52,13 +52,7 @@ pub(super) fn listeners(root: &Section<'_>, shared: &Shared<'_>) -> Vec<Listener
         let config = listener(section, shared);
         unique(&mut names, section, "name", "listener", &config.name);
         for address in config.addresses.iter().filter(|address| address.port() != 0) {
-            unique(
-                &mut addresses,
-                section,
-                "addresses",
-                "address",
-                &address.to_string(),
-            );
+            unique(&mut addresses, section, "addresses", "address", &address.to_string());
         }
         config
     };
@@ -86,11 +80,7 @@ fn listener(section: &Section<'_>, shared: &Shared<'_>) -> ListenerConfig {
 
 fn access(section: &Section<'_>, shared: &Shared<'_>) -> Access {
     let kind: ListenerKind = section.get("kind");
-    let by_certificate = if shared.has_certificate {
-        TlsMode::StartTls
-    } else {
-        TlsMode::None
-    };
+    let by_certificate = if shared.has_certificate { TlsMode::StartTls } else { TlsMode::None };
     let tls = section.optional("tls").unwrap_or(by_certificate);
     let plain_without_tls = section.get("plain_without_tls");
     let can_ask = shared.has_plugins || shared.has_users;
@@ -104,9 +94,7 @@ fn access(section: &Section<'_>, shared: &Shared<'_>) -> Access {
     trusted.extend(networks(section, "trusted"));
     Access {
         tls,
-        require_tls: section
-            .optional("require_tls")
-            .unwrap_or(kind == ListenerKind::Submission),
+        require_tls: section.optional("require_tls").unwrap_or(kind == ListenerKind::Submission),
         auth: section.optional("auth").unwrap_or(by_kind),
         plain_without_tls,
         trusted,
@@ -143,10 +131,7 @@ fn smtp(section: &Section<'_>, access: &Access, hostname: &str) -> server::Confi
         hostname: hostname.to_owned(),
         banner: section.get("banner"),
         extensions: extensions(section, access),
-        auth: Auth {
-            mechanisms: mechanisms(section),
-            without_tls: access.plain_without_tls,
-        },
+        auth: Auth { mechanisms: mechanisms(section), without_tls: access.plain_without_tls },
         require_tls: access.require_tls,
         require_auth: access.auth == AuthOffer::Required,
         limits: limits(section),
@@ -167,18 +152,12 @@ fn extensions(section: &Section<'_>, access: &Access) -> Extensions {
     if access.auth != AuthOffer::Off {
         extensions = extensions.with(Extension::Auth);
     }
-    section
-        .get::<Vec<Extension>>("withhold")
-        .into_iter()
-        .fold(extensions, Extensions::without)
+    section.get::<Vec<Extension>>("withhold").into_iter().fold(extensions, Extensions::without)
 }
 
 fn mechanisms(section: &Section<'_>) -> Mechanisms {
     let named: Vec<Mechanism> = section.get("mechanisms");
-    Mechanisms {
-        plain: named.contains(&Mechanism::Plain),
-        login: named.contains(&Mechanism::Login),
-    }
+    Mechanisms { plain: named.contains(&Mechanism::Plain), login: named.contains(&Mechanism::Login) }
 }
 
 fn limits(section: &Section<'_>) -> Limits {
@@ -188,9 +167,7 @@ fn limits(section: &Section<'_>) -> Limits {
         header: section.get::<Size>("max_header_size").octets(),
         bad_commands: section.get::<Positive<_>>("max_bad_commands").0,
         auth_failures: section.get::<Positive<_>>("max_auth_failures").0,
-        messages: section
-            .optional::<Positive<_>>("max_messages")
-            .map(|limit| limit.0),
+        messages: section.optional::<Positive<_>>("max_messages").map(|limit| limit.0),
         ..Limits::default()
     }
 }
@@ -205,27 +182,18 @@ fn leniency(section: &Section<'_>) -> Leniency {
 }
 
 impl Choice for ListenerKind {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("mx", Self::Mx),
-        ("submission", Self::Submission),
-        ("relay", Self::Relay),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("mx", Self::Mx), ("submission", Self::Submission), ("relay", Self::Relay)];
 }
 
 impl Choice for TlsMode {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("none", Self::None),
-        ("starttls", Self::StartTls),
-        ("implicit", Self::Implicit),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("none", Self::None), ("starttls", Self::StartTls), ("implicit", Self::Implicit)];
 }
 
 impl Choice for AuthOffer {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("off", Self::Off),
-        ("offered", Self::Offered),
-        ("required", Self::Required),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("offered", Self::Offered), ("required", Self::Required)];
 }
 
 impl Choice for BareLf {

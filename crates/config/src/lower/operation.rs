@@ -72,18 +72,11 @@ pub(super) fn spool(section: &Section<'_>) -> EmbeddedConfig {
 }
 
 pub(super) fn admin(section: &Section<'_>) -> pintle_admin::Config {
-    pintle_admin::Config {
-        socket: section.get("socket"),
-        http: section.optional("http"),
-    }
+    pintle_admin::Config { socket: section.get("socket"), http: section.optional("http") }
 }
 
 pub(super) fn log(section: &Section<'_>) -> Log {
-    Log {
-        format: section.get("format"),
-        level: section.get("level"),
-        file: section.optional("file"),
-    }
+    Log { format: section.get("format"), level: section.get("level"), file: section.optional("file") }
 }
 
 impl Choice for LogFormat {

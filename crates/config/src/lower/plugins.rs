@@ -58,14 +58,8 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
         let found = stock.iter().find(|(other, _)| *other == name);
         if found.is_none() {
             let known = stock.iter().map(|(name, _)| format!("stock:{name}")).collect();
-            section.complain(
-                "component",
-                Cause::Undefined {
-                    what: "stock plugin",
-                    name: name.into(),
-                    known,
-                },
-            );
+            section
+                .complain("component", Cause::Undefined { what: "stock plugin", name: name.into(), known });
         }
         let bytes = found.map_or_else(Bytes::new, |(_, bytes)| bytes.clone());
         return Source::Bytes { name: given, bytes };
@@ -79,13 +73,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
             Err(error) => Some(error.to_string()),
         };
         if let Some(why) = why {
-            section.complain(
-                "component",
-                Cause::File {
-                    path: path.clone(),
-                    why,
-                },
-            );
+            section.complain("component", Cause::File { path: path.clone(), why });
         }
     }
     Source::File(path)
@@ -155,26 +143,17 @@ fn by_hook(table: &DeTable<'_>, spot: &Spot<'_>) -> FailurePolicies {
         } else if let Some(&hook) = Hook::ALL.iter().find(|hook| hook.name() == name) {
             policies.hooks.insert(hook, policy());
         } else {
-            let known: Vec<_> = Hook::ALL
-                .iter()
-                .map(|hook| hook.name())
-                .chain(["default"])
-                .collect();
+            let known: Vec<_> = Hook::ALL.iter().map(|hook| hook.name()).chain(["default"]).collect();
             let nearest = nearest(name, &known);
-            spot.within(name, key.span())
-                .complain(Cause::UnknownKey { nearest, known });
+            spot.within(name, key.span()).complain(Cause::UnknownKey { nearest, known });
         }
     }
     policies
 }
 
 impl Choice for FailurePolicy {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("defer", Self::Defer),
-        ("accept", Self::Accept),
-        ("reject", Self::Reject),
-        ("skip", Self::Skip),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("defer", Self::Defer), ("accept", Self::Accept), ("reject", Self::Reject), ("skip", Self::Skip)];
 }
 
 impl Choice for Grant {

@@ -39,18 +39,10 @@ pub(super) static SECTIONS: &[Section] = &[
                 "\"opportunistic\"",
                 "How much TLS it takes; `verified` checks chain, dates and name.",
             ),
-            key::<bool>(
-                "implicit_tls",
-                "false",
-                "TLS with the first octet instead of STARTTLS.",
-            ),
+            key::<bool>("implicit_tls", "false", "TLS with the first octet instead of STARTTLS."),
             optional::<String>("username", "With whom to authenticate."),
             optional::<Secret>("password", "With what."),
-            key::<bool>(
-                "plain_without_tls",
-                "false",
-                "The password may be sent in the clear.",
-            ),
+            key::<bool>("plain_without_tls", "false", "The password may be sent in the clear."),
             optional::<Positive<usize>>(
                 "max_sessions",
                 "Sessions at once, in place of `max_per_hop` of `[delivery]`.",
@@ -64,11 +56,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             required::<String>("username", "With whom to authenticate."),
             required::<Secret>("password", "With what."),
-            key::<bool>(
-                "plain_without_tls",
-                "false",
-                "The password may be sent in the clear.",
-            ),
+            key::<bool>("plain_without_tls", "false", "The password may be sent in the clear."),
         ],
     },
     Section {
@@ -76,11 +64,7 @@ pub(super) static SECTIONS: &[Section] = &[
         shape: Shape::One,
         about: "How next hops are spoken to.",
         keys: &[
-            key::<TlsPolicy>(
-                "mx_tls",
-                "\"opportunistic\"",
-                "How much TLS delivery by MX takes.",
-            ),
+            key::<TlsPolicy>("mx_tls", "\"opportunistic\"", "How much TLS delivery by MX takes."),
             key::<Positive<u16>>("mx_port", "25", "The port of mail exchangers."),
             key::<Positive<usize>>(
                 "mx_addresses",
@@ -117,17 +101,9 @@ pub(super) static SECTIONS: &[Section] = &[
                 "How long an idle session is kept for the next message.",
             ),
             key::<Duration>("connect_timeout", "\"30s\"", "For a TCP connection."),
-            key::<Duration>(
-                "command_timeout",
-                "\"5m\"",
-                "For the greeting and the reply to a command.",
-            ),
+            key::<Duration>("command_timeout", "\"5m\"", "For the greeting and the reply to a command."),
             key::<Duration>("data_timeout", "\"2m\"", "For the reply to DATA."),
-            key::<Duration>(
-                "block_timeout",
-                "\"3m\"",
-                "For a piece of a message to be written.",
-            ),
+            key::<Duration>("block_timeout", "\"3m\"", "For a piece of a message to be written."),
             key::<Duration>(
                 "final_timeout",
                 "\"10m\"",
@@ -138,11 +114,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 "\"1h\"",
                 "How long a host whose TLS failed is spoken to in the clear, where TLS is opportunistic.",
             ),
-            key::<EightBit>(
-                "eight_bit",
-                "\"send-anyway\"",
-                "8-bit content for a next hop without 8BITMIME.",
-            ),
+            key::<EightBit>("eight_bit", "\"send-anyway\"", "8-bit content for a next hop without 8BITMIME."),
             key::<Transfer>(
                 "transfer",
                 "\"data\"",
@@ -165,21 +137,13 @@ pub(super) static SECTIONS: &[Section] = &[
                 "[\"1m\", \"2m\", \"5m\", \"10m\", \"15m\"]",
                 "The wait after a next hop has failed as a whole once, twice, …; the last one repeats.",
             ),
-            key::<u8>(
-                "jitter_percent",
-                "20",
-                "By how much chance lengthens a wait, at most.",
-            ),
+            key::<u8>("jitter_percent", "20", "By how much chance lengthens a wait, at most."),
             key::<Duration>(
                 "max_age",
                 "\"5d\"",
                 "The age at which a message expires and its sender gets a bounce.",
             ),
-            key::<OrNever>(
-                "warn_after",
-                "\"4h\"",
-                "The age at which its sender is warned once.",
-            ),
+            key::<OrNever>("warn_after", "\"4h\"", "The age at which its sender is warned once."),
         ],
     },
     Section {
@@ -191,11 +155,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 "from",
                 "The address in their From field; left out: `postmaster@` and the hostname.",
             ),
-            key::<String>(
-                "from_name",
-                "\"Mail Delivery System\"",
-                "The name in their From field.",
-            ),
+            key::<String>("from_name", "\"Mail Delivery System\"", "The name in their From field."),
             key::<Size>(
                 "return_limit",
                 "\"64KiB\"",
@@ -208,25 +168,13 @@ pub(super) static SECTIONS: &[Section] = &[
         shape: Shape::One,
         about: "Whom to ask for names.",
         keys: &[
-            key::<Vec<NameServer>>(
-                "servers",
-                "[]",
-                "Name servers; none means those of /etc/resolv.conf.",
-            ),
+            key::<Vec<NameServer>>("servers", "[]", "Name servers; none means those of /etc/resolv.conf."),
             key::<Duration>("timeout", "\"3s\"", "For one try at one server."),
             key::<Positive<usize>>("attempts", "3", "Tries of each question."),
-            key::<Duration>(
-                "deadline",
-                "\"20s\"",
-                "For a whole lookup, all tries and aliases together.",
-            ),
+            key::<Duration>("deadline", "\"20s\"", "For a whole lookup, all tries and aliases together."),
             key::<u64>("cache_entries", "32768", "Answers that are kept; 0 keeps none."),
             key::<OrZero>("max_ttl", "\"1d\"", "Answers are kept no longer than this."),
-            key::<OrZero>(
-                "max_negative_ttl",
-                "\"15m\"",
-                "\"No such name\" is kept no longer than this.",
-            ),
+            key::<OrZero>("max_negative_ttl", "\"15m\"", "\"No such name\" is kept no longer than this."),
             key::<bool>("hosts_file", "true", "Whether /etc/hosts is asked first."),
         ],
     },

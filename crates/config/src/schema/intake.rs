@@ -20,10 +20,7 @@ pub(super) static SECTIONS: &[Section] = &[
         shape: Shape::Many,
         about: "A place where clients connect. A change needs a restart.",
         keys: &[
-            required::<String>(
-                "name",
-                "Its name in logs, metrics and plugins. Each listener has its own.",
-            ),
+            required::<String>("name", "Its name in logs, metrics and plugins. Each listener has its own."),
             required::<NonEmpty<SocketAddr>>("addresses", "Where it listens."),
             key::<ListenerKind>(
                 "kind",
@@ -66,16 +63,8 @@ pub(super) static SECTIONS: &[Section] = &[
                 "\"normalise\"",
                 "A LF without CR in DATA: made CRLF, or refused. It never ends a message.",
             ),
-            key::<EarlyTalk>(
-                "early_talk",
-                "\"tolerate\"",
-                "A client that speaks before the greeting.",
-            ),
-            key::<String>(
-                "banner",
-                "\"ESMTP Pintle\"",
-                "What follows the hostname in the greeting.",
-            ),
+            key::<EarlyTalk>("early_talk", "\"tolerate\"", "A client that speaks before the greeting."),
+            key::<String>("banner", "\"ESMTP Pintle\"", "What follows the hostname in the greeting."),
             key::<Vec<Extension>>(
                 "withhold",
                 "[]",
@@ -102,21 +91,9 @@ pub(super) static SECTIONS: &[Section] = &[
                 "\"50MiB\"",
                 "The value of SIZE. Exchange sends up to 36 MiB by default.",
             ),
-            key::<Size>(
-                "max_header_size",
-                "\"256KiB\"",
-                "A message's header, which is held in memory.",
-            ),
-            key::<Positive<u32>>(
-                "max_bad_commands",
-                "20",
-                "Refused commands before the session is closed.",
-            ),
-            key::<Positive<u32>>(
-                "max_auth_failures",
-                "3",
-                "Failed logins before the session is closed.",
-            ),
+            key::<Size>("max_header_size", "\"256KiB\"", "A message's header, which is held in memory."),
+            key::<Positive<u32>>("max_bad_commands", "20", "Refused commands before the session is closed."),
+            key::<Positive<u32>>("max_auth_failures", "3", "Failed logins before the session is closed."),
             optional::<Positive<u32>>("max_messages", "Messages in one session; no limit when left out."),
             key::<Duration>(
                 "command_timeout",
@@ -190,11 +167,7 @@ pub(super) static SECTIONS: &[Section] = &[
         shape: Shape::One,
         about: "What holds for every message.",
         keys: &[
-            key::<Positive<usize>>(
-                "max_hops",
-                "30",
-                "Received fields at which a message is taken to loop.",
-            ),
+            key::<Positive<usize>>("max_hops", "30", "Received fields at which a message is taken to loop."),
             key::<Positive<u32>>(
                 "max_refusals",
                 "100",

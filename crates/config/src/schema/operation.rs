@@ -22,16 +22,8 @@ pub(super) static SECTIONS: &[Section] = &[
                 "The folder; made when missing. On a local disk.",
             ),
             key::<Size>("segment_size", "\"64MiB\"", "The size of the body log's files."),
-            key::<Size>(
-                "reserve",
-                "\"256MiB\"",
-                "Free space below which no new mail is taken.",
-            ),
-            key::<Size>(
-                "memory_per_message",
-                "\"1MiB\"",
-                "A larger body gets a file of its own.",
-            ),
+            key::<Size>("reserve", "\"256MiB\"", "Free space below which no new mail is taken."),
+            key::<Size>("memory_per_message", "\"1MiB\"", "A larger body gets a file of its own."),
             key::<Size>("memory", "\"256MiB\"", "Memory for all messages being received."),
             key::<Size>("warm_memory", "\"32MiB\"", "Memory for messages just committed."),
         ],
@@ -50,11 +42,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 "A folder, closed to others, that keeps compiled plugins; left out, each start compiles.",
             ),
             key::<bool>("watch", "true", "A changed component file is loaded by itself."),
-            key::<OrZero>(
-                "settle",
-                "\"250ms\"",
-                "How long a changed file must rest before it is read.",
-            ),
+            key::<OrZero>("settle", "\"250ms\"", "How long a changed file must rest before it is read."),
             key::<Size>("kv_size", "\"64MiB\"", "What one plugin may store (grant `kv`)."),
         ],
     },
@@ -71,17 +59,10 @@ pub(super) static SECTIONS: &[Section] = &[
                 "component",
                 "A .wasm file, or `stock:NAME` for one that comes with the program.",
             ),
-            optional::<Json>(
-                "config",
-                "The plugin's own settings, whatever it wants: `[plugin.config]`.",
-            ),
+            optional::<Json>("config", "The plugin's own settings, whatever it wants: `[plugin.config]`."),
             optional::<PathBuf>("config_file", "A JSON or TOML file with them instead."),
             key::<Vec<Grant>>("grants", "[]", "What it may do; nothing unless it is named here."),
-            key::<bool>(
-                "mandatory",
-                "false",
-                "It is asked even after another plugin has accepted.",
-            ),
+            key::<bool>("mandatory", "false", "It is asked even after another plugin has accepted."),
             key::<bool>(
                 "required",
                 "true",
@@ -107,11 +88,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<Positive<usize>>("max_instances", "16", "Calls at once."),
             key::<usize>("min_idle", "1", "Instances kept ready."),
             key::<Duration>("wait", "\"2s\"", "For a free instance."),
-            key::<u64>(
-                "recycle_after",
-                "100000",
-                "Calls after which an instance is replaced; 0 keeps it.",
-            ),
+            key::<u64>("recycle_after", "100000", "Calls after which an instance is replaced; 0 keeps it."),
         ],
     },
     Section {
@@ -121,10 +98,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             key::<LogFormat>("format", "\"text\"", "Lines for people, or JSON."),
             key::<Level>("level", "\"info\"", "The least that is written."),
-            optional::<PathBuf>(
-                "file",
-                "Written to instead of standard error. A change needs a restart.",
-            ),
+            optional::<PathBuf>("file", "Written to instead of standard error. A change needs a restart."),
         ],
     },
     Section {

@@ -76,11 +76,7 @@ impl Log {
     /// Waits until `n` records of this event are there, and returns them.
     pub async fn wait_for(&self, event: &str, n: usize) -> Vec<Record> {
         let these = |records: &Vec<Record>| -> Vec<Record> {
-            records
-                .iter()
-                .filter(|record| record.event() == event)
-                .cloned()
-                .collect()
+            records.iter().filter(|record| record.event() == event).cloned().collect()
         };
         let mut changes = self.0.subscribe();
         let waiting = changes.wait_for(|records| these(records).len() >= n);
@@ -92,11 +88,7 @@ impl Log {
     }
 
     pub fn count(&self, event: &str) -> usize {
-        self.0
-            .borrow()
-            .iter()
-            .filter(|record| record.event() == event)
-            .count()
+        self.0.borrow().iter().filter(|record| record.event() == event).count()
     }
 }
 
@@ -133,14 +125,7 @@ impl World {
         parts.records = Arc::new(log.clone());
         change(&mut parts);
         let outbound = Outbound::start(config, parts);
-        Self {
-            handle: outbound.handle(),
-            outbound,
-            engine,
-            clock,
-            log,
-            numbers: AtomicU64::new(1),
-        }
+        Self { handle: outbound.handle(), outbound, engine, clock, log, numbers: AtomicU64::new(1) }
     }
 
     /// Commits a plain message from anna@sender.example.
@@ -221,11 +206,7 @@ impl Letter {
             id,
             head: self.head.into(),
             entry: Entry {
-                envelope: Envelope {
-                    sender: self.sender,
-                    params: self.params,
-                    recipients: self.recipients,
-                },
+                envelope: Envelope { sender: self.sender, params: self.params, recipients: self.recipients },
                 received,
                 parent: None,
                 hold: None,
@@ -258,10 +239,8 @@ pub fn with_relay(relay: Relay) -> Config {
 }
 
 pub fn relay(addresses: &[SocketAddr]) -> Relay {
-    let endpoint = |address: &SocketAddr| Endpoint::Tcp {
-        host: address.ip().to_string(),
-        port: address.port(),
-    };
+    let endpoint =
+        |address: &SocketAddr| Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
     Relay::new(addresses.iter().map(endpoint).collect())
 }
 

@@ -48,10 +48,7 @@ impl Folder {
     }
 
     fn index(&self, entry: &Entry) -> io::Result<()> {
-        let mut index = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.path.join(INDEX))?;
+        let mut index = fs::File::options().create(true).append(true).open(self.path.join(INDEX))?;
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         index.write_all(&line)
@@ -64,11 +61,7 @@ impl Capture for Folder {
             match self.write(&captured).await {
                 Ok(entry) => {
                     self.narrator.captured(&entry);
-                    Reply::new(
-                        250,
-                        EnhancedCode(2, 0, 0),
-                        format!("Captured in {}", entry.file.display()),
-                    )
+                    Reply::new(250, EnhancedCode(2, 0, 0), format!("Captured in {}", entry.file.display()))
                 }
                 Err(error) => Reply::new(
                     451,
@@ -87,10 +80,7 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Entry>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    Ok(text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect())
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 fn entry(captured: &Captured, file: PathBuf) -> Entry {
@@ -100,12 +90,7 @@ fn entry(captured: &Captured, file: PathBuf) -> Entry {
         id: captured.id,
         received_ms: std::time::SystemTime::now().into(),
         sender: captured.envelope.sender.clone(),
-        recipients: captured
-            .envelope
-            .recipients
-            .iter()
-            .map(|recipient| recipient.address.clone())
-            .collect(),
+        recipients: captured.envelope.recipients.iter().map(|recipient| recipient.address.clone()).collect(),
         subject,
         size: captured.head.len() as u64 + captured.body.size(),
         file,

@@ -58,11 +58,7 @@ async fn serve(options: Sandbox) -> Outcome {
     };
     let narrator = Arc::new(narrator::Narrator::default());
     let folder = capture::Folder::open(messages_beside(&settings.spool.folder), Arc::clone(&narrator))?;
-    let extras = Extras {
-        config,
-        records: narrator,
-        capture: Some(Arc::new(folder)),
-    };
+    let extras = Extras { config, records: narrator, capture: Some(Arc::new(folder)) };
     let mut signals = Signals::new()?;
     println!("Starting; the first start compiles the plugins, which takes a moment.");
     let app = App::start(settings, extras).await?;
@@ -71,10 +67,7 @@ async fn serve(options: Sandbox) -> Outcome {
         _ = signals.terminate.recv() => {}
         _ = signals.interrupt.recv() => {}
     }
-    say!(
-        "\nStopping; what was captured stays in {}",
-        options.folder.join("messages").display()
-    );
+    say!("\nStopping; what was captured stays in {}", options.folder.join("messages").display());
     app.drain().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -98,36 +91,18 @@ fn messages(folder: &Path, json: bool) -> Outcome {
     }
     for entry in &captured {
         let to: Vec<String> = entry.recipients.iter().map(ToString::to_string).collect();
-        say!(
-            "{}  <{}> to {}",
-            entry.received_ms.rfc3339(),
-            entry.sender,
-            to.join(", ")
-        );
-        say!(
-            "  {:?}, {} octets",
-            entry.subject.as_deref().unwrap_or(""),
-            entry.size
-        );
+        say!("{}  <{}> to {}", entry.received_ms.rfc3339(), entry.sender, to.join(", "));
+        say!("  {:?}, {} octets", entry.subject.as_deref().unwrap_or(""), entry.size);
         say!("  {}", entry.file.display());
     }
-    say!(
-        "{} messages in {}",
-        captured.len(),
-        folder.join("messages").display()
-    );
+    say!("{} messages in {}", captured.len(), folder.join("messages").display());
     Ok(ExitCode::SUCCESS)
 }
 
 /// The configuration, as a person would write it: a start for one's own.
 fn configuration(options: &Sandbox, folder: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let folder = toml_text(&folder.display().to_string());
-    let Sandbox {
-        smtp,
-        submission,
-        submissions,
-        ..
-    } = options;
+    let Sandbox { smtp, submission, submissions, .. } = options;
     let plugins = plugins(options)?;
     Ok(format!(
         r#"# Written by `pintle sandbox` at each start. Copy it to begin a configuration of your own.
@@ -188,13 +163,8 @@ fn plugins(options: &Sandbox) -> Result<String, Box<dyn std::error::Error>> {
     }
     let mut text = String::new();
     for (index, path) in options.plugins.iter().enumerate() {
-        let path = path
-            .canonicalize()
-            .map_err(|error| format!("plugin {}: {error}", path.display()))?;
-        let stem = path
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let path = path.canonicalize().map_err(|error| format!("plugin {}: {error}", path.display()))?;
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let config = match options.plugin_configs.get(index) {
             Some(json) => format!("config = {}\n", toml_value(&serde_json::from_str(json)?)),
             None => String::new(),
@@ -236,17 +206,10 @@ fn toml_value(json: &serde_json::Value) -> String {
         Value::Object(members) => {
             let member =
                 |(key, value): (&String, &Value)| format!("{} = {}", toml_text(key), toml_value(value));
-            let members: Vec<_> = members
-                .iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(member)
-                .collect();
+            let members: Vec<_> = members.iter().filter(|(_, value)| !value.is_null()).map(member).collect();
             format!("{{ {} }}", members.join(", "))
         }
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(toml_value).collect::<Vec<_>>().join(", ")
-        ),
+        Value::Array(items) => format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
         Value::Null => "\"\"".to_owned(),
         plain => plain.to_string(),
     }

@@ -80,12 +80,7 @@ impl<S: Subscriber> Layer<S> for PluginLines {
             print(&said.as_plugin_line());
             *SPOKE_LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some((said.plugin, said.hook));
         } else if *metadata.level() <= Level::WARN {
-            print(&format!(
-                "  {} {} {}",
-                label(Colour::Red, "warning"),
-                said.message,
-                said.rest.trim_end()
-            ));
+            print(&format!("  {} {} {}", label(Colour::Red, "warning"), said.message, said.rest.trim_end()));
         }
     }
 }
@@ -102,12 +97,7 @@ struct Said {
 impl Said {
     fn as_plugin_line(&self) -> String {
         let hook = if self.hook.is_empty() { "load" } else { &self.hook };
-        format!(
-            "  {} {}: {}",
-            label(Colour::Blue, hook),
-            self.plugin,
-            self.message
-        )
+        format!("  {} {}: {}", label(Colour::Blue, hook), self.plugin, self.message)
     }
 }
 
@@ -159,31 +149,14 @@ fn tell(record: &Record) -> Option<String> {
             )
         }
         Record::Rejection(rejection) => {
-            let by = rejection
-                .by
-                .as_deref()
-                .map(|by| format!(" (by {by})"))
-                .unwrap_or_default();
-            format!(
-                "  {} at {}: {}{by}",
-                label(Colour::Red, "refused"),
-                rejection.stage,
-                rejection.reply
-            )
+            let by = rejection.by.as_deref().map(|by| format!(" (by {by})")).unwrap_or_default();
+            format!("  {} at {}: {}{by}", label(Colour::Red, "refused"), rejection.stage, rejection.reply)
         }
-        Record::Discard(discard) => format!(
-            "  {} {} at {}",
-            label(Colour::Red, "discarded"),
-            discard.id,
-            discard.stage
-        ),
+        Record::Discard(discard) => {
+            format!("  {} {} at {}", label(Colour::Red, "discarded"), discard.id, discard.stage)
+        }
         Record::PluginVerdict(verdict) => {
-            format!(
-                "  {} {}: {}",
-                label(Colour::Blue, &verdict.hook),
-                verdict.plugin,
-                verdict.verdict
-            )
+            format!("  {} {}: {}", label(Colour::Blue, &verdict.hook), verdict.plugin, verdict.verdict)
         }
         Record::PluginFault(fault) => format!(
             "  {} {}: {} at {}: {}; so the answer is {}",
@@ -195,11 +168,7 @@ fn tell(record: &Record) -> Option<String> {
             fault.verdict
         ),
         Record::Hold(hold) => {
-            let why = hold
-                .quarantine
-                .as_deref()
-                .or(hold.reason.as_deref())
-                .unwrap_or("held");
+            let why = hold.quarantine.as_deref().or(hold.reason.as_deref()).unwrap_or("held");
             format!("  {} {} in quarantine {why}", label(Colour::Red, "held"), hold.id)
         }
         Record::Deferral(deferral) => format!(

@@ -58,9 +58,8 @@ impl Host for Guest {
 
     fn set_source(&mut self, address: String) -> Result<(), HostError> {
         self.need(Grant::Route)?;
-        let address: IpAddr = address
-            .parse()
-            .map_err(|_| HostError::Invalid(format!("{address:?} is no IP address")))?;
+        let address: IpAddr =
+            address.parse().map_err(|_| HostError::Invalid(format!("{address:?} is no IP address")))?;
         self.record_delivery(Edit::Source(address))
     }
 
@@ -76,16 +75,9 @@ impl Host for Guest {
     }
 
     fn suppress_bounce(&mut self, recipient: u32) -> Result<(), HostError> {
-        let known = self
-            .live
-            .delivery()?
-            .recipients
-            .iter()
-            .any(|known| known.id == recipient);
+        let known = self.live.delivery()?.recipients.iter().any(|known| known.id == recipient);
         if !known {
-            return Err(HostError::Invalid(format!(
-                "there is no recipient {recipient} in this delivery"
-            )));
+            return Err(HostError::Invalid(format!("there is no recipient {recipient} in this delivery")));
         }
         self.record_delivery(Edit::NoBounce(recipient))
     }

@@ -20,10 +20,8 @@ impl Host for Guest {
         if let Err(error) = self.may_ask(queries.len()) {
             return refused_all(queries.len(), &error);
         }
-        let questions: Vec<_> = queries
-            .into_iter()
-            .map(|query| (query.name, record_kind(query.kind)))
-            .collect();
+        let questions: Vec<_> =
+            queries.into_iter().map(|query| (query.name, record_kind(query.kind))).collect();
         let answers = lookup_many(&self.dns_in_time(), &questions).await;
         answers.into_iter().map(answer).collect()
     }
@@ -64,24 +62,17 @@ impl Resolver for InTime {
 impl Guest {
     /// Half of what is left of the call: a plugin that asks again, about what it has learnt, still has time for that.
     pub(super) fn dns_in_time(&self) -> InTime {
-        InTime {
-            resolver: Arc::clone(&self.common.dns),
-            limit: self.meter.left(Instant::now()) / 2,
-        }
+        InTime { resolver: Arc::clone(&self.common.dns), limit: self.meter.left(Instant::now()) / 2 }
     }
 
     fn may_ask(&mut self, questions: usize) -> Result<(), HostError> {
         self.need(Grant::Dns)?;
         if self.live.hook.is_none() {
-            return Err(HostError::Unavailable(
-                "DNS is not available in `configure`".into(),
-            ));
+            return Err(HostError::Unavailable("DNS is not available in `configure`".into()));
         }
         self.live.questions = self.live.questions.saturating_add(questions);
         if self.live.questions > MAX_QUESTIONS {
-            return Err(HostError::Limit(format!(
-                "a call asks at most {MAX_QUESTIONS} questions"
-            )));
+            return Err(HostError::Limit(format!("a call asks at most {MAX_QUESTIONS} questions")));
         }
         Ok(())
     }
@@ -97,9 +88,7 @@ fn parsed(address: &IpAddress) -> Result<IpAddr, HostError> {
 }
 
 fn refused_all(count: usize, error: &HostError) -> Vec<Result<Answer, DnsError>> {
-    (0..count)
-        .map(|_| Err(DnsError::Refused(error.clone())))
-        .collect()
+    (0..count).map(|_| Err(DnsError::Refused(error.clone()))).collect()
 }
 
 fn record_kind(kind: RecordType) -> RecordKind {

@@ -13,9 +13,7 @@ const MAX_KEYS: usize = 1_000;
 impl Host for Guest {
     fn get_many(&mut self, scope: Scope, keys: Vec<String>) -> Result<Vec<Option<Entry>>, HostError> {
         if keys.len() > MAX_KEYS {
-            return Err(HostError::Limit(format!(
-                "one call reads at most {MAX_KEYS} keys"
-            )));
+            return Err(HostError::Limit(format!("one call reads at most {MAX_KEYS} keys")));
         }
         let found = self.store(scope)?.get_many(&keys, Instant::now());
         let entry = |(value, version)| Entry { value, version };
@@ -42,9 +40,7 @@ impl Host for Guest {
         expected: u64,
     ) -> Result<bool, HostError> {
         let store = self.store(scope)?;
-        store
-            .swap(key, value, ttl_s, expected, Instant::now())
-            .map_err(refused)
+        store.swap(key, value, ttl_s, expected, Instant::now()).map_err(refused)
     }
 
     fn delete(&mut self, scope: Scope, key: String) -> Result<(), HostError> {
@@ -65,20 +61,12 @@ impl Host for Guest {
 
     fn take(&mut self, scope: Scope, key: String, tokens: u32, bucket: Bucket) -> Result<Taken, HostError> {
         if !bucket.refill_per_minute.is_finite() || bucket.refill_per_minute < 0.0 {
-            return Err(HostError::Invalid(
-                "a bucket refills at a rate of 0 or more".into(),
-            ));
+            return Err(HostError::Invalid("a bucket refills at a rate of 0 or more".into()));
         }
         let rate = bucket.refill_per_minute / 60.0;
-        let taken = self
-            .store(scope)?
-            .take(key, tokens, bucket.capacity, rate, Instant::now());
+        let taken = self.store(scope)?.take(key, tokens, bucket.capacity, rate, Instant::now());
         Ok(match taken.map_err(refused)? {
-            Ok(remaining) => Taken {
-                allowed: true,
-                remaining,
-                retry_after_ms: 0,
-            },
+            Ok(remaining) => Taken { allowed: true, remaining, retry_after_ms: 0 },
             Err(refused) => Taken {
                 allowed: false,
                 remaining: refused.left,
@@ -92,9 +80,7 @@ impl Guest {
     fn store(&self, scope: Scope) -> Result<&Store, HostError> {
         self.need(Grant::Kv)?;
         if self.live.hook.is_none() {
-            return Err(HostError::Unavailable(
-                "stored values are not available in `configure`".into(),
-            ));
+            return Err(HostError::Unavailable("stored values are not available in `configure`".into()));
         }
         match scope {
             Scope::Local => Ok(&self.common.kv),

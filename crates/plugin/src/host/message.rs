@@ -42,9 +42,7 @@ impl Host for Guest {
     fn headers_named(&mut self, names: Vec<String>) -> Result<Vec<Field>, HostError> {
         let message = self.live.message()?;
         let wanted = |found: &pintle_mail::Field<'_>| {
-            names
-                .iter()
-                .any(|name| found.name().eq_ignore_ascii_case(name.as_bytes()))
+            names.iter().any(|name| found.name().eq_ignore_ascii_case(name.as_bytes()))
         };
         Ok(message.header.iter().filter(wanted).map(field).collect())
     }
@@ -61,9 +59,7 @@ impl Host for Guest {
     fn edit_headers(&mut self, edits: Vec<GuestEdit>) -> Result<(), HostError> {
         self.edits_message(Grant::EditHeaders)?;
         if edits.len() > MAX_HEADER_EDITS {
-            return Err(HostError::Limit(format!(
-                "one call takes at most {MAX_HEADER_EDITS} header edits"
-            )));
+            return Err(HostError::Limit(format!("one call takes at most {MAX_HEADER_EDITS} header edits")));
         }
         let edits: Vec<HeaderEdit> = edits.into_iter().map(header_edit).collect();
         let header = &self.live.message()?.header;
@@ -85,15 +81,11 @@ impl Host for Guest {
         max: u32,
     ) -> Result<Vec<u64>, HostError> {
         if needle.is_empty() || needle.len() > MAX_NEEDLE {
-            return Err(HostError::Invalid(format!(
-                "what is searched for has 1 to {MAX_NEEDLE} octets"
-            )));
+            return Err(HostError::Invalid(format!("what is searched for has 1 to {MAX_NEEDLE} octets")));
         }
         let body = self.body()?;
         let max = (max as usize).min(MAX_FOUND);
-        find(&*body, needle, ignore_ascii_case, max)
-            .await
-            .map_err(unreadable)
+        find(&*body, needle, ignore_ascii_case, max).await.map_err(unreadable)
     }
 
     async fn parts(&mut self) -> Result<Vec<Part>, HostError> {
@@ -103,10 +95,7 @@ impl Host for Guest {
 
     async fn part_headers(&mut self, index: u32) -> Result<Vec<Header>, HostError> {
         let (tree, body) = self.tree().await?;
-        let header = tree
-            .header(find_part(&tree, index)?, &*body)
-            .await
-            .map_err(unreadable)?;
+        let header = tree.header(find_part(&tree, index)?, &*body).await.map_err(unreadable)?;
         let block = match header {
             Some(raw) => HeaderBlock::parse(without_end(&raw)),
             None => self.live.message()?.header.clone(),
@@ -192,10 +181,7 @@ impl Guest {
             return Ok(content.clone());
         }
         let (tree, body) = self.tree().await?;
-        let content = tree
-            .content(find_part(&tree, index)?, &*body)
-            .await
-            .map_err(unreadable)?;
+        let content = tree.content(find_part(&tree, index)?, &*body).await.map_err(unreadable)?;
         self.live.decoded = Some((index, content.clone()));
         Ok(content)
     }
@@ -216,9 +202,7 @@ impl Guest {
 
 async fn octet(body: &dyn Body, at: u64) -> Result<u8, HostError> {
     let read = body.read(at, 1).await.map_err(unreadable)?;
-    read.first()
-        .copied()
-        .ok_or_else(|| HostError::Temporary("the body ends early".into()))
+    read.first().copied().ok_or_else(|| HostError::Temporary("the body ends early".into()))
 }
 
 /// Where the needle occurs. The body is searched in chunks that overlap by all but one octet of the needle.
@@ -228,11 +212,7 @@ async fn find(
     ignore_case: bool,
     max: usize,
 ) -> Result<Vec<u64>, BodyError> {
-    let needle = if ignore_case {
-        needle.to_ascii_lowercase()
-    } else {
-        needle
-    };
+    let needle = if ignore_case { needle.to_ascii_lowercase() } else { needle };
     let finder = memmem::Finder::new(&needle);
     let overlap = needle.len() as u64 - 1;
     let (mut found, mut at) = (Vec::new(), 0);
@@ -241,18 +221,9 @@ async fn find(
         if chunk.len() as u64 <= overlap {
             break;
         }
-        let chunk = if ignore_case {
-            chunk.to_ascii_lowercase().into()
-        } else {
-            chunk
-        };
+        let chunk = if ignore_case { chunk.to_ascii_lowercase().into() } else { chunk };
         let left = max - found.len();
-        found.extend(
-            finder
-                .find_iter(&chunk)
-                .take(left)
-                .map(|offset| at + offset as u64),
-        );
+        found.extend(finder.find_iter(&chunk).take(left).map(|offset| at + offset as u64));
         at += chunk.len() as u64 - overlap;
         // A body in memory never waits by itself, and a search through 25 MB must not hold a thread.
         tokio::task::yield_now().await;
@@ -261,11 +232,7 @@ async fn find(
 }
 
 fn field(field: pintle_mail::Field<'_>) -> Field {
-    Field {
-        index: index(field.index),
-        name: field.name_text().into_owned(),
-        value: field.value(),
-    }
+    Field { index: index(field.index), name: field.name_text().into_owned(), value: field.value() }
 }
 
 fn part((at, part): (usize, &mime::Part)) -> Part {
@@ -296,16 +263,8 @@ fn unreadable(error: BodyError) -> HostError {
 
 /// A part's header block, without the empty line that ends it.
 fn without_end(raw: &Bytes) -> Bytes {
-    let end = if raw.ends_with(b"\r\n\r\n") {
-        raw.len() - 2
-    } else {
-        raw.len()
-    };
-    if raw.as_ref() == b"\r\n" {
-        Bytes::new()
-    } else {
-        raw.slice(..end)
-    }
+    let end = if raw.ends_with(b"\r\n\r\n") { raw.len() - 2 } else { raw.len() };
+    if raw.as_ref() == b"\r\n" { Bytes::new() } else { raw.slice(..end) }
 }
 
 fn header_edit(edit: GuestEdit) -> HeaderEdit {
@@ -319,10 +278,7 @@ fn header_edit(edit: GuestEdit) -> HeaderEdit {
             name: header.name,
             value: header.value,
         },
-        GuestEdit::Replace((index, value)) => HeaderEdit::Replace {
-            index: index as usize,
-            value,
-        },
+        GuestEdit::Replace((index, value)) => HeaderEdit::Replace { index: index as usize, value },
         GuestEdit::Remove(index) => HeaderEdit::Remove(index as usize),
         GuestEdit::RemoveAll(name) => HeaderEdit::RemoveAll(name),
     }
@@ -331,10 +287,7 @@ fn header_edit(edit: GuestEdit) -> HeaderEdit {
 /// Checks an edit now, where the plugin can still hear of it, and without writing the whole block anew.
 fn check_edit(header: &HeaderBlock, edit: &HeaderEdit) -> Result<(), HostError> {
     let place = match edit {
-        HeaderEdit::Add {
-            at: Position::Before(index),
-            ..
-        }
+        HeaderEdit::Add { at: Position::Before(index), .. }
         | HeaderEdit::Replace { index, .. }
         | HeaderEdit::Remove(index) => Some(*index),
         HeaderEdit::Add { .. } | HeaderEdit::RemoveAll(_) => None,
@@ -348,15 +301,9 @@ fn check_edit(header: &HeaderBlock, edit: &HeaderEdit) -> Result<(), HostError> 
         HeaderEdit::Remove(_) | HeaderEdit::RemoveAll(_) => return Ok(()),
     };
     super::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;
-    let alone = HeaderEdit::Add {
-        at: Position::Top,
-        name,
-        value: value.clone(),
-    };
+    let alone = HeaderEdit::Add { at: Position::Top, name, value: value.clone() };
     let checked = HeaderBlock::default().edited(&[alone]);
-    checked
-        .map(drop)
-        .map_err(|error| HostError::Invalid(error.to_string()))
+    checked.map(drop).map_err(|error| HostError::Invalid(error.to_string()))
 }
 
 fn size_of(edit: &HeaderEdit) -> usize {
@@ -388,11 +335,7 @@ mod tests {
     #[test]
     fn edits_are_checked_one_by_one() {
         let header = HeaderBlock::parse(Bytes::from_static(b"Subject: x\r\n"));
-        let add = |at, value: &str| HeaderEdit::Add {
-            at,
-            name: "X-A".into(),
-            value: value.into(),
-        };
+        let add = |at, value: &str| HeaderEdit::Add { at, name: "X-A".into(), value: value.into() };
         assert!(check_edit(&header, &add(Position::Before(0), "fine")).is_ok());
         assert!(check_edit(&header, &add(Position::Before(1), "fine")).is_err());
         assert!(check_edit(&header, &add(Position::Top, "two\r\nlines")).is_err());

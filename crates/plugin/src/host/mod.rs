@@ -37,9 +37,7 @@ fn bounded(what: &str, len: usize, most: usize) -> Result<(), HostError> {
 
 fn name(what: &str, name: &str) -> Result<(), HostError> {
     if name.is_empty() || name.chars().any(char::is_control) {
-        return Err(HostError::Invalid(format!(
-            "{what} is empty or holds a control character"
-        )));
+        return Err(HostError::Invalid(format!("{what} is empty or holds a control character")));
     }
     bounded(what, name.len(), MAX_NAME)
 }

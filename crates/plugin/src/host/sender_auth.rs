@@ -22,32 +22,20 @@ impl Host for Guest {
 
     async fn dkim(&mut self) -> Result<Vec<DkimResult>, HostError> {
         let (received, message) = self.received_message()?;
-        let results = received
-            .signatures(&message)
-            .await
-            .map_err(|error| unreadable(&error))?;
+        let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
         Ok(results.dkim.iter().map(dkim).collect())
     }
 
     async fn dmarc(&mut self) -> Result<DmarcResult, HostError> {
         let (received, message) = self.received_message()?;
-        let result = received
-            .dmarc(&message)
-            .await
-            .map_err(|error| unreadable(&error))?;
+        let result = received.dmarc(&message).await.map_err(|error| unreadable(&error))?;
         Ok(dmarc(&result))
     }
 
     async fn arc(&mut self) -> Result<ArcResult, HostError> {
         let (received, message) = self.received_message()?;
-        let results = received
-            .signatures(&message)
-            .await
-            .map_err(|error| unreadable(&error))?;
-        Ok(ArcResult {
-            outcome: outcome(results.arc.outcome),
-            sealers: results.arc.sealers.clone(),
-        })
+        let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
+        Ok(ArcResult { outcome: outcome(results.arc.outcome), sealers: results.arc.sealers.clone() })
     }
 
     fn dkim_sign(&mut self, _key: String) -> Result<(), HostError> {
@@ -82,9 +70,7 @@ impl Guest {
     /// The functions are part of the interface that is served, so that languages which import all of it can load.
     fn no_signing(&self, function: &str) -> Result<(), HostError> {
         self.need(Grant::Sign)?;
-        Err(HostError::Unavailable(format!(
-            "this release does not serve `{function}` yet"
-        )))
+        Err(HostError::Unavailable(format!("this release does not serve `{function}` yet")))
     }
 }
 

@@ -19,9 +19,7 @@ const MAX_NAMES: usize = 10;
 impl Host for Guest {
     fn info(&mut self) -> wasmtime::Result<Snapshot> {
         let Ok(session) = self.live.session() else {
-            return Err(wasmtime::Error::msg(
-                "it asked for the session in a call that belongs to none",
-            ));
+            return Err(wasmtime::Error::msg("it asked for the session in a call that belongs to none"));
         };
         Ok(Snapshot {
             id: session.id.to_string(),
@@ -54,28 +52,19 @@ impl Host for Guest {
     async fn reverse_names(&mut self) -> Result<Vec<String>, HostError> {
         let address = self.live.session()?.client.ip();
         let names = pintle_dns::reverse_names(&self.dns_in_time(), address, MAX_NAMES).await;
-        names
-            .map(|names| names.names().to_vec())
-            .map_err(|error| HostError::Temporary(error.to_string()))
+        names.map(|names| names.names().to_vec()).map_err(|error| HostError::Temporary(error.to_string()))
     }
 
     fn extensions(&mut self) -> Vec<types::Param> {
         let session = self.live.session().ok();
-        session.map_or_else(Vec::new, |session| {
-            session.extensions.iter().map(words::param).collect()
-        })
+        session.map_or_else(Vec::new, |session| session.extensions.iter().map(words::param).collect())
     }
 
     fn offer_extension(&mut self, keyword: String, value: Option<String>) -> Result<(), HostError> {
         self.in_hello()?;
         check_keyword(&keyword)?;
-        if value
-            .as_ref()
-            .is_some_and(|value| value.len() > 200 || !value.bytes().all(is_text))
-        {
-            return Err(HostError::Invalid(
-                "the value is not printable ASCII of at most 200 octets".into(),
-            ));
+        if value.as_ref().is_some_and(|value| value.len() > 200 || !value.bytes().all(is_text)) {
+            return Err(HostError::Invalid("the value is not printable ASCII of at most 200 octets".into()));
         }
         let octets = keyword.len();
         let name = keyword.to_ascii_uppercase();
@@ -86,8 +75,7 @@ impl Host for Guest {
         self.in_hello()?;
         check_keyword(&keyword)?;
         let octets = keyword.len();
-        self.live
-            .record(Edit::Withhold(keyword.to_ascii_uppercase()), octets)
+        self.live.record(Edit::Withhold(keyword.to_ascii_uppercase()), octets)
     }
 
     fn note(&mut self, key: String) -> Option<Vec<u8>> {
@@ -141,9 +129,7 @@ fn check_keyword(keyword: &str) -> Result<(), HostError> {
     if fits {
         return Ok(());
     }
-    Err(HostError::Invalid(
-        "an EHLO keyword has letters, digits and hyphens".into(),
-    ))
+    Err(HostError::Invalid("an EHLO keyword has letters, digits and hyphens".into()))
 }
 
 fn is_text(byte: u8) -> bool {

@@ -20,10 +20,7 @@ pub(crate) struct Printed {
 
 impl Printed {
     pub(crate) fn new(scribe: Arc<Scribe>) -> Self {
-        Self {
-            scribe,
-            line: Arc::default(),
-        }
+        Self { scribe, line: Arc::default() }
     }
 
     fn take(&self, bytes: &[u8]) {

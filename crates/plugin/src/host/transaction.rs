@@ -34,14 +34,7 @@ impl Host for Guest {
         let transaction = self.live.transaction();
         transaction.map_or_else(
             |_| Vec::new(),
-            |transaction| {
-                transaction
-                    .envelope
-                    .recipients
-                    .iter()
-                    .map(words::recipient)
-                    .collect()
-            },
+            |transaction| transaction.envelope.recipients.iter().map(words::recipient).collect(),
         )
     }
 
@@ -49,9 +42,7 @@ impl Host for Guest {
         let address = self.envelope_address(&address)?;
         let recipients = &self.live.transaction()?.envelope.recipients;
         if recipients.len() >= MAX_RECIPIENTS {
-            return Err(HostError::Limit(format!(
-                "a transaction has at most {MAX_RECIPIENTS} recipients"
-            )));
+            return Err(HostError::Limit(format!("a transaction has at most {MAX_RECIPIENTS} recipients")));
         }
         let id = self.live.new_recipient_id()?;
         let octets = address.as_str().len();
@@ -125,9 +116,7 @@ impl Host for Guest {
     }
 
     fn score(&mut self) -> f64 {
-        self.live
-            .transaction()
-            .map_or(0.0, |transaction| transaction.score())
+        self.live.transaction().map_or(0.0, |transaction| transaction.score())
     }
 
     fn add_auth_result(
@@ -138,12 +127,7 @@ impl Host for Guest {
         properties: Vec<(String, String)>,
     ) -> Result<(), HostError> {
         self.live.transaction()?;
-        let result = AuthResult {
-            method,
-            outcome,
-            reason,
-            properties,
-        };
+        let result = AuthResult { method, outcome, reason, properties };
         let octets = check_auth_result(&result)?;
         self.live.record(Edit::AuthResult(result), octets)
     }
@@ -172,9 +156,7 @@ impl Guest {
 
     fn recipient(&mut self, id: u32) -> Result<(), HostError> {
         let found = self.live.transaction()?.recipient(id).is_some();
-        found
-            .then_some(())
-            .ok_or_else(|| HostError::Invalid(format!("there is no recipient {id}")))
+        found.then_some(()).ok_or_else(|| HostError::Invalid(format!("there is no recipient {id}")))
     }
 }
 
@@ -189,19 +171,13 @@ fn check_auth_result(result: &AuthResult) -> Result<usize, HostError> {
         && token(&result.outcome)
         && result.reason.as_deref().is_none_or(free)
         && result.properties.len() <= MAX_PROPERTIES
-        && result
-            .properties
-            .iter()
-            .all(|(name, value)| token(name) && free(value));
+        && result.properties.iter().all(|(name, value)| token(name) && free(value));
     if !fits {
         return Err(HostError::Invalid(
             "a method, an outcome and property names are tokens; a reason and values are short lines of text"
                 .into(),
         ));
     }
-    let properties = result
-        .properties
-        .iter()
-        .map(|(name, value)| name.len() + value.len());
+    let properties = result.properties.iter().map(|(name, value)| name.len() + value.len());
     Ok(properties.sum::<usize>() + result.reason.as_ref().map_or(0, String::len))
 }

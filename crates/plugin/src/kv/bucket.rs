@@ -24,11 +24,7 @@ const NEVER: f64 = 365.0 * 86_400.0;
 
 impl Bucket {
     pub(crate) fn full(capacity: u32, now: Instant) -> Self {
-        Self {
-            tokens: capacity.into(),
-            seen: now,
-            full: now,
-        }
+        Self { tokens: capacity.into(), seen: now, full: now }
     }
 
     /// Takes tokens, all or none; gives what is left.
@@ -40,11 +36,7 @@ impl Bucket {
         now: Instant,
     ) -> Result<f64, Refused> {
         let (wanted, capacity) = (f64::from(tokens), f64::from(capacity));
-        let rate = if per_second.is_finite() {
-            per_second.max(0.0)
-        } else {
-            0.0
-        };
+        let rate = if per_second.is_finite() { per_second.max(0.0) } else { 0.0 };
         let elapsed = now.saturating_duration_since(self.seen).as_secs_f64();
         self.tokens = (self.tokens + elapsed * rate).min(capacity);
         self.seen = self.seen.max(now);
@@ -57,10 +49,7 @@ impl Bucket {
             return Ok(self.tokens);
         }
         let possible = wanted <= capacity;
-        Err(Refused {
-            left: self.tokens,
-            wait: possible.then(|| wait(wanted - self.tokens, rate)).flatten(),
-        })
+        Err(Refused { left: self.tokens, wait: possible.then(|| wait(wanted - self.tokens, rate)).flatten() })
     }
 
     /// A full bucket says no more than none.
@@ -71,7 +60,5 @@ impl Bucket {
 
 fn wait(tokens: f64, rate: f64) -> Option<Duration> {
     let seconds = tokens / rate;
-    (0.0..NEVER)
-        .contains(&seconds)
-        .then(|| Duration::from_secs_f64(seconds))
+    (0.0..NEVER).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }

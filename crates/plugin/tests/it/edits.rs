@@ -13,12 +13,7 @@ use crate::support::{delivery, message, one, session, transaction, unruly};
 #[tokio::test]
 async fn everything_that_is_granted_is_changed_together() {
     let mut config = unruly(json!({"message": "edit-all"}));
-    config.grants.extend([
-        Grant::EditHeaders,
-        Grant::EditBody,
-        Grant::EditEnvelope,
-        Grant::Relay,
-    ]);
+    config.grants.extend([Grant::EditHeaders, Grant::EditBody, Grant::EditEnvelope, Grant::Relay]);
     let (plugins, judge) = one(config).await;
     let mut view = message();
     let decision = Chain::new(vec![judge]).judge(&Call::Message, &mut view).await;
@@ -36,21 +31,10 @@ async fn everything_that_is_granted_is_changed_together() {
     assert!(bytes.ends_with(b"--b--\r\n-- \r\nfooter\r\n"));
     let transaction = view.transaction.unwrap();
     assert!(transaction.envelope.sender.is_null());
-    let recipients: Vec<_> = transaction
-        .envelope
-        .recipients
-        .iter()
-        .map(|r| (r.address.as_str(), r.relay))
-        .collect();
-    assert_eq!(
-        recipients,
-        [("other@example.net", false), ("more@example.net", true)]
-    );
-    assert_eq!(
-        transaction.envelope.recipients[1].id,
-        1 << 31,
-        "no id that the session may give"
-    );
+    let recipients: Vec<_> =
+        transaction.envelope.recipients.iter().map(|r| (r.address.as_str(), r.relay)).collect();
+    assert_eq!(recipients, [("other@example.net", false), ("more@example.net", true)]);
+    assert_eq!(transaction.envelope.recipients[1].id, 1 << 31, "no id that the session may give");
     assert_eq!(transaction.facts["seen"], "all");
     assert_eq!(transaction.notes.get("unruly", "n"), Some(&b"5"[..]));
     assert!((transaction.score() - 2.0).abs() < 1e-9);
@@ -61,10 +45,9 @@ async fn everything_that_is_granted_is_changed_together() {
 #[tokio::test]
 async fn what_is_not_granted_is_denied_by_name() {
     let (plugins, judge) = one(unruly(json!({"message": "edit-all", "rcpt": "grant-relay"}))).await;
-    for (call, view, grant) in [
-        (Call::Message, message(), "edit-headers"),
-        (Call::Recipient(0), transaction(&["bob"]), "relay"),
-    ] {
+    for (call, view, grant) in
+        [(Call::Message, message(), "edit-headers"), (Call::Recipient(0), transaction(&["bob"]), "relay")]
+    {
         let ruling = judge.judge(call, view).await;
         let fault = ruling.fault.unwrap();
         assert_eq!(fault.kind, FaultKind::Trap);
@@ -122,11 +105,7 @@ async fn notes_outlive_the_call_and_the_instance() {
 #[tokio::test]
 async fn notes_are_bounded() {
     let (plugins, judge) = one(unruly(json!({"connect": "huge-note"}))).await;
-    let fault = judge
-        .judge(Call::Connect, session([192, 0, 2, 1]))
-        .await
-        .fault
-        .unwrap();
+    let fault = judge.judge(Call::Connect, session([192, 0, 2, 1])).await.fault.unwrap();
     assert!(fault.text.contains("at most 65536 octets"), "{}", fault.text);
     plugins.shutdown().await;
 }
@@ -139,9 +118,7 @@ async fn dns_and_stored_values_make_a_greylist() {
         judge.judge(Call::Recipient(0), view)
     };
     let listed = ask(transaction(&["bob"]), [192, 0, 2, 66]).await.verdict;
-    let Verdict::Reject(Some(reply)) = listed else {
-        panic!("{listed:?}")
-    };
+    let Verdict::Reject(Some(reply)) = listed else { panic!("{listed:?}") };
     assert_eq!(reply.to_string(), "550 5.7.1 listed by list.example");
     let text = |verdict| match verdict {
         Verdict::Defer(Some(reply)) => pintle_mail::Reply::to_string(&reply),
@@ -151,10 +128,7 @@ async fn dns_and_stored_values_make_a_greylist() {
     for _ in 0..4 {
         said.push(text(ask(transaction(&["bob"]), [192, 0, 2, 1]).await.verdict));
     }
-    assert_eq!(
-        said,
-        ["451 4.7.1 come again", "Next", "Next", "451 4.7.0 too fast"]
-    );
+    assert_eq!(said, ["451 4.7.1 come again", "Next", "Next", "451 4.7.0 too fast"]);
     plugins.shutdown().await;
 }
 
@@ -183,9 +157,7 @@ async fn a_delivery_is_routed_and_its_bounce_suppressed() {
         delivered: false,
         retry: false,
     }]);
-    chain
-        .delivery_result(&(outcomes as Arc<[Outcome]>), &mut view)
-        .await;
+    chain.delivery_result(&(outcomes as Arc<[Outcome]>), &mut view).await;
     let delivery = view.delivery.unwrap();
     assert_eq!(delivery.next_hop, NextHop::Relay("inner".into()));
     assert_eq!(delivery.tls, TlsPolicy::Verified);

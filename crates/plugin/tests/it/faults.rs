@@ -31,24 +31,14 @@ async fn costs_one_call(config: PluginConfig, act: &str, kind: FaultKind, text: 
     assert_eq!(bad.verdict, Verdict::Defer(None));
     assert_eq!(bad.edits, []);
     assert!(good.iter().all(|ruling| *ruling == Verdict::Accept.into()));
-    assert_eq!(
-        rcpt(&judge, "accept").await,
-        Verdict::Accept.into(),
-        "served again at once"
-    );
+    assert_eq!(rcpt(&judge, "accept").await, Verdict::Accept.into(), "served again at once");
     assert_eq!(plugins.status()[0].faults, 1);
     plugins.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loop_is_cut() {
-    costs_one_call(
-        by_recipient(),
-        "spin",
-        FaultKind::Timeout,
-        "computed longer than its 1s",
-    )
-    .await;
+    costs_one_call(by_recipient(), "spin", FaultKind::Timeout, "computed longer than its 1s").await;
 }
 
 #[tokio::test]
@@ -101,10 +91,7 @@ async fn a_verdict_that_means_nothing_here_is_a_bad_answer() {
     let ruling = judge.judge(Call::Connect, session([192, 0, 2, 1])).await;
     let fault = ruling.fault.unwrap();
     assert_eq!(fault.kind, FaultKind::BadAnswer);
-    assert_eq!(
-        fault.text,
-        "it answered `discard`, which means nothing in on-connect"
-    );
+    assert_eq!(fault.text, "it answered `discard`, which means nothing in on-connect");
     assert_eq!(ruling.verdict, Verdict::Defer(None));
     plugins.shutdown().await;
 }
@@ -112,9 +99,7 @@ async fn a_verdict_that_means_nothing_here_is_a_bad_answer() {
 #[tokio::test]
 async fn a_code_that_contradicts_the_verdict_is_replaced() {
     let (plugins, judge) = one(by_recipient()).await;
-    let Verdict::Reject(Some(reply)) = rcpt(&judge, "contradict").await.verdict else {
-        panic!("no reply")
-    };
+    let Verdict::Reject(Some(reply)) = rcpt(&judge, "contradict").await.verdict else { panic!("no reply") };
     assert_eq!(reply.to_string(), "550 5.7.0 fine");
     plugins.shutdown().await;
 }

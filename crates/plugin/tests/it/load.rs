@@ -11,30 +11,16 @@ use crate::support::{Zone, component, limits, one, open, session, transaction, u
 
 fn of_bytes(bytes: Vec<u8>) -> PluginConfig {
     let name = "test".into();
-    PluginConfig::new(
-        "p",
-        Source::Bytes {
-            name,
-            bytes: bytes.into(),
-        },
-    )
+    PluginConfig::new("p", Source::Bytes { name, bytes: bytes.into() })
 }
 
 async fn report(plugin: PluginConfig) -> Report {
-    let config = Config {
-        plugins: vec![plugin],
-        ..Config::default()
-    };
+    let config = Config { plugins: vec![plugin], ..Config::default() };
     check(config).await.unwrap().remove(0)
 }
 
 async fn errors(plugin: PluginConfig) -> Vec<String> {
-    report(plugin)
-        .await
-        .errors
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    report(plugin).await.errors.iter().map(ToString::to_string).collect()
 }
 
 /// A component in which one text stands for another of the same length.
@@ -97,10 +83,7 @@ async fn other_versions_and_strangers_are_named() {
 async fn what_is_no_plugin_is_refused() {
     let empty_component = b"\0asm\x0d\0\x01\0".to_vec();
     let said = errors(of_bytes(empty_component)).await;
-    assert!(
-        said[0].contains("does not export `pintle:plugin/plugin`"),
-        "{said:#?}"
-    );
+    assert!(said[0].contains("does not export `pintle:plugin/plugin`"), "{said:#?}");
     assert!(said[1].contains("exports no hook"), "{said:#?}");
     let empty_module = b"\0asm\x01\0\0\0".to_vec();
     for junk in [empty_module, b"#!/bin/sh".to_vec(), Vec::new()] {
@@ -114,10 +97,7 @@ async fn what_is_no_plugin_is_refused() {
 #[tokio::test]
 async fn mistakes_in_the_settings_come_as_a_list_with_pointers() {
     let said = errors(unruly(json!({"configure": "refuse"}))).await;
-    assert_eq!(
-        said,
-        ["the plugin refuses its configuration: /configure: no; not at all"]
-    );
+    assert_eq!(said, ["the plugin refuses its configuration: /configure: no; not at all"]);
     let said = errors(unruly(json!({"nonsense": 1}))).await;
     assert!(said[0].contains("nonsense"), "{said:#?}");
 }
@@ -143,46 +123,23 @@ async fn required_plugins_keep_the_host_from_starting() {
         ..Config::default()
     };
     let error = Plugins::open(config, Arc::new(Zone)).await.err().unwrap();
-    let OpenError::Plugins(problems) = &error else {
-        panic!("{error}")
-    };
+    let OpenError::Plugins(problems) = &error else { panic!("{error}") };
     assert_eq!(problems.len(), 2, "{error}");
-    assert!(
-        error
-            .to_string()
-            .starts_with("plugin \"p\": not a WASI 0.2 component")
-    );
+    assert!(error.to_string().starts_with("plugin \"p\": not a WASI 0.2 component"));
 }
 
 #[tokio::test]
 async fn names_are_unique() {
     let twice = vec![of_bytes(Vec::new()), of_bytes(Vec::new())];
-    let error = check(Config {
-        plugins: twice,
-        ..Config::default()
-    })
-    .await
-    .err()
-    .unwrap();
-    assert_eq!(
-        error.to_string(),
-        "two plugins are called \"p\": give each a name of its own"
-    );
+    let error = check(Config { plugins: twice, ..Config::default() }).await.err().unwrap();
+    assert_eq!(error.to_string(), "two plugins are called \"p\": give each a name of its own");
 }
 
 #[tokio::test]
 async fn a_plugin_that_is_not_loaded_answers_by_policy_and_opens_nothing() {
     for (policy, verdict, auth) in [
-        (
-            FailurePolicy::Defer,
-            Verdict::Defer(None),
-            AuthVerdict::Unavailable(None),
-        ),
-        (
-            FailurePolicy::Reject,
-            Verdict::Reject(None),
-            AuthVerdict::Denied(None),
-        ),
+        (FailurePolicy::Defer, Verdict::Defer(None), AuthVerdict::Unavailable(None)),
+        (FailurePolicy::Reject, Verdict::Reject(None), AuthVerdict::Denied(None)),
         (FailurePolicy::Accept, Verdict::Accept, AuthVerdict::Next),
         (FailurePolicy::Skip, Verdict::Next, AuthVerdict::Next),
     ] {
@@ -200,9 +157,7 @@ async fn a_plugin_that_is_not_loaded_answers_by_policy_and_opens_nothing() {
             username: "ann".into(),
             password: "right".into(),
         };
-        let ruling = judge
-            .authenticate(Arc::new(credentials), session([192, 0, 2, 1]))
-            .await;
+        let ruling = judge.authenticate(Arc::new(credentials), session([192, 0, 2, 1])).await;
         assert_eq!(ruling.verdict, auth);
         let status = plugins.status().remove(0);
         assert_eq!(status.generation, 0);
@@ -224,16 +179,10 @@ async fn compiled_code_is_kept_and_used_again() {
         entries.map(|entry| entry.unwrap().path()).collect()
     };
     check(config()).await.unwrap();
-    let [file] = &files()[..] else {
-        panic!("{:?}", files())
-    };
+    let [file] = &files()[..] else { panic!("{:?}", files()) };
     let written = std::fs::metadata(file).unwrap().modified().unwrap();
     assert_eq!(check(config()).await.unwrap()[0].errors, []);
-    assert_eq!(
-        std::fs::metadata(&files()[0]).unwrap().modified().unwrap(),
-        written,
-        "not written again"
-    );
+    assert_eq!(std::fs::metadata(&files()[0]).unwrap().modified().unwrap(), written, "not written again");
     std::fs::write(file, b"not compiled code").unwrap();
     assert_eq!(check(config()).await.unwrap()[0].errors, [], "compiled anew");
 }
@@ -249,14 +198,9 @@ async fn timers_tick_and_status_tells_how_a_plugin_fares() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), ticks)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(30), ticks).await.unwrap();
     let status = plugins.status().remove(0);
-    assert_eq!(
-        (status.name.as_str(), status.generation, status.faults),
-        ("unruly", 1, 0)
-    );
+    assert_eq!((status.name.as_str(), status.generation, status.faults), ("unruly", 1, 0));
     assert_eq!(status.manifest.unwrap().id, "test.unruly");
     plugins.shutdown().await;
     let after = plugins.status()[0].calls;
@@ -277,14 +221,9 @@ async fn a_timer_has_no_session() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), ticks)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(30), ticks).await.unwrap();
     let error = plugins.status().remove(0).last_error.unwrap();
-    assert!(
-        error.contains("on-timer") && error.contains("belongs to none"),
-        "{error}"
-    );
+    assert!(error.contains("on-timer") && error.contains("belongs to none"), "{error}");
     plugins.shutdown().await;
 }
 
@@ -299,9 +238,7 @@ async fn spare_instances_are_made_beside_the_mail() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), reached)
-            .await
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(30), reached).await.unwrap();
     };
     ready(3).await;
     let ruling = judge.judge(Call::Recipient(0), transaction(&["trap"])).await;

@@ -30,9 +30,7 @@ async fn generation(plugins: &Plugins, wanted: u64) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), reached)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,9 +55,7 @@ async fn calls_that_have_begun_end_on_the_old_one() {
     let load = tokio::spawn(async move {
         let mut calls = 0_u32;
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            let ruling = judge_of_load
-                .judge(Call::Recipient(0), transaction(&["accept"]))
-                .await;
+            let ruling = judge_of_load.judge(Call::Recipient(0), transaction(&["accept"])).await;
             assert_eq!(ruling, Verdict::Accept.into());
             calls += 1;
             tokio::task::yield_now().await;
@@ -72,10 +68,7 @@ async fn calls_that_have_begun_end_on_the_old_one() {
     generation(&plugins, 2).await;
     std::fs::write(&path, &bytes).unwrap();
     generation(&plugins, 3).await;
-    assert!(
-        !asleep.is_finished(),
-        "the call that sleeps is still served by the first"
-    );
+    assert!(!asleep.is_finished(), "the call that sleeps is still served by the first");
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(load.await.unwrap() > 0, "none of them noticed");
     asleep.abort();
@@ -136,10 +129,7 @@ async fn stored_values_survive_a_reload_by_hand() {
 
 #[tokio::test]
 async fn a_new_configuration_takes_over_whole_or_not_at_all() {
-    let config = |plugins| Config {
-        plugins,
-        ..Config::default()
-    };
+    let config = |plugins| Config { plugins, ..Config::default() };
     let told = |act: &str| unruly(json!({"connect": act}));
     let named = |name: &str, mut plugin: PluginConfig| {
         plugin.name = name.into();
@@ -150,33 +140,16 @@ async fn a_new_configuration_takes_over_whole_or_not_at_all() {
     let said = |judge: Arc<dyn Judge>| async move {
         judge.judge(Call::Connect, session([192, 0, 2, 1])).await.verdict
     };
-    let broken = config(vec![
-        named("a", told("reject")),
-        named("b", unruly(json!({"connect": 5}))),
-    ]);
+    let broken = config(vec![named("a", told("reject")), named("b", unruly(json!({"connect": 5})))]);
     assert!(plugins.reconfigure(broken).await.is_err());
-    assert_eq!(
-        said(plugins.judges().remove(0)).await,
-        Verdict::Accept,
-        "a is as it was"
-    );
+    assert_eq!(said(plugins.judges().remove(0)).await, Verdict::Accept, "a is as it was");
     let old_b = plugins.judges().remove(1);
     let sound = config(vec![named("c", told("accept")), named("a", told("reject"))]);
     plugins.reconfigure(sound).await.unwrap();
-    let names: Vec<_> = plugins
-        .status()
-        .into_iter()
-        .map(|status| (status.name, status.generation))
-        .collect();
+    let names: Vec<_> = plugins.status().into_iter().map(|status| (status.name, status.generation)).collect();
     assert_eq!(names, [("c".into(), 1), ("a".into(), 2)]);
     assert_eq!(said(plugins.judges().remove(0)).await, Verdict::Accept);
-    assert!(matches!(
-        said(plugins.judges().remove(1)).await,
-        Verdict::Reject(Some(_))
-    ));
-    assert!(
-        matches!(said(old_b).await, Verdict::Reject(Some(_))),
-        "chains that hold it still may"
-    );
+    assert!(matches!(said(plugins.judges().remove(1)).await, Verdict::Reject(Some(_))));
+    assert!(matches!(said(old_b).await, Verdict::Reject(Some(_))), "chains that hold it still may");
     plugins.shutdown().await;
 }

@@ -50,12 +50,7 @@ fn named(name: &str, mut config: PluginConfig) -> PluginConfig {
 #[tokio::test]
 async fn plugins_share_results_about_the_mail_as_received() {
     let mut editor = named("editor", unruly(json!({"message": "edit-all"})));
-    editor.grants.extend([
-        Grant::EditHeaders,
-        Grant::EditBody,
-        Grant::EditEnvelope,
-        Grant::Relay,
-    ]);
+    editor.grants.extend([Grant::EditHeaders, Grant::EditBody, Grant::EditEnvelope, Grant::Relay]);
     let first = named("first", unruly(json!({"rcpt": "spf", "message": "sender"})));
     let second = named("second", unruly(json!({"rcpt": "spf", "message": "sender"})));
     let resolver = zone();
@@ -69,27 +64,13 @@ async fn plugins_share_results_about_the_mail_as_received() {
     assert_eq!(decision.verdict, Verdict::Accept, "{:?}", decision.steps);
     let after = view.transaction.as_ref().unwrap();
     assert!(after.envelope.sender.is_null(), "the editor did its work");
-    assert_eq!(
-        after.facts["spf"],
-        "Outcome::Fail client.example false, Outcome::Pass signer.example true"
-    );
+    assert_eq!(after.facts["spf"], "Outcome::Fail client.example false, Outcome::Pass signer.example true");
     assert_eq!(after.facts["dkim"], "Outcome::Pass signer.example r");
-    assert_eq!(
-        after.facts["dmarc"],
-        "Outcome::Pass signer.example DmarcPolicy::Reject (true, true)"
-    );
+    assert_eq!(after.facts["dmarc"], "Outcome::Pass signer.example DmarcPolicy::Reject (true, true)");
     assert_eq!(after.facts["arc"], "Outcome::None");
-    for name in [
-        "signer.example",
-        "r._domainkey.signer.example",
-        "_dmarc.signer.example",
-    ] {
+    for name in ["signer.example", "r._domainkey.signer.example", "_dmarc.signer.example"] {
         let question = (name.to_owned(), RecordKind::Txt);
-        let asked = resolver
-            .asked()
-            .iter()
-            .filter(|asked| **asked == question)
-            .count();
+        let asked = resolver.asked().iter().filter(|asked| **asked == question).count();
         assert_eq!(asked, 1, "{name}");
     }
     plugins.shutdown().await;
@@ -104,56 +85,30 @@ async fn callers_at_once_wait_for_one_computation() {
     let view = signed();
     let ask = || judge.judge(Call::Recipient(0), view.clone());
     let rulings = futures_util::future::join_all([ask(), ask(), ask()]).await;
-    assert!(
-        rulings
-            .iter()
-            .all(|ruling| ruling.fault.is_none() && !ruling.edits.is_empty()),
-        "{rulings:?}"
-    );
+    assert!(rulings.iter().all(|ruling| ruling.fault.is_none() && !ruling.edits.is_empty()), "{rulings:?}");
     let question = ("signer.example".to_owned(), RecordKind::Txt);
-    assert_eq!(
-        resolver
-            .asked()
-            .iter()
-            .filter(|asked| **asked == question)
-            .count(),
-        1
-    );
+    assert_eq!(resolver.asked().iter().filter(|asked| **asked == question).count(), 1);
     plugins.shutdown().await;
 }
 
 #[tokio::test]
 async fn results_are_not_there_before_the_mail_is_nor_signatures_served() {
-    let (plugins, judge) = one(unruly(
-        json!({"mail": "spf", "rcpt": "sender", "deliver": "spf", "message": "sign"}),
-    ))
-    .await;
+    let (plugins, judge) =
+        one(unruly(json!({"mail": "spf", "rcpt": "sender", "deliver": "spf", "message": "sign"}))).await;
     let mut view = signed();
     view.message = None;
     let early = judge.judge(Call::Recipient(0), view).await;
-    assert!(
-        early.fault.unwrap().text.contains("not available"),
-        "DKIM needs the message"
-    );
+    assert!(early.fault.unwrap().text.contains("not available"), "DKIM needs the message");
     let late = judge.judge(Call::Deliver, delivery()).await;
     assert!(format!("{:?}", late.edits).contains("not available"), "{late:?}");
     let unsigned = judge.judge(Call::Message, signed()).await;
-    assert!(
-        unsigned.fault.unwrap().text.contains("sign"),
-        "the grant is missing"
-    );
+    assert!(unsigned.fault.unwrap().text.contains("sign"), "the grant is missing");
     plugins.shutdown().await;
     let mut config = unruly(json!({"message": "sign"}));
     config.grants.insert(Grant::Sign);
     let (plugins, judge) = one(config).await;
     let unsigned = judge.judge(Call::Message, signed()).await;
-    assert!(
-        unsigned
-            .fault
-            .unwrap()
-            .text
-            .contains("does not serve `dkim-sign` yet")
-    );
+    assert!(unsigned.fault.unwrap().text.contains("does not serve `dkim-sign` yet"));
     plugins.shutdown().await;
 }
 
@@ -162,17 +117,7 @@ async fn without_the_grant_the_plugin_does_not_load() {
     let mut config = unruly(json!({}));
     config.grants.remove(&Grant::SenderAuth);
     config.required = true;
-    let config = pintle_plugin::Config {
-        plugins: vec![config],
-        ..pintle_plugin::Config::default()
-    };
-    let error = pintle_plugin::Plugins::open(config, Arc::new(zone()))
-        .await
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        error.contains("sender-auth") && error.contains("grant"),
-        "{error}"
-    );
+    let config = pintle_plugin::Config { plugins: vec![config], ..pintle_plugin::Config::default() };
+    let error = pintle_plugin::Plugins::open(config, Arc::new(zone())).await.err().unwrap().to_string();
+    assert!(error.contains("sender-auth") && error.contains("grant"), "{error}");
 }

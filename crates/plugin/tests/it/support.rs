@@ -47,10 +47,7 @@ pub(crate) fn component(name: &str) -> Bytes {
 
 /// The unruly plugin with these settings, what its imports and hooks need, and limits that let tests end soon.
 pub(crate) fn unruly(settings: Value) -> PluginConfig {
-    let source = Source::Bytes {
-        name: "unruly".into(),
-        bytes: component("unruly"),
-    };
+    let source = Source::Bytes { name: "unruly".into(), bytes: component("unruly") };
     let mut config = PluginConfig::new("unruly", source);
     config.settings = settings;
     config.grants = [Grant::Kv, Grant::Dns, Grant::Auth, Grant::SenderAuth].into();
@@ -74,11 +71,7 @@ pub(crate) async fn open(plugins: Vec<PluginConfig>) -> Plugins {
 }
 
 pub(crate) async fn open_with(plugins: Vec<PluginConfig>, resolver: Arc<dyn Resolver>) -> Plugins {
-    let config = Config {
-        plugins,
-        settle: Duration::from_millis(20),
-        ..Config::default()
-    };
+    let config = Config { plugins, settle: Duration::from_millis(20), ..Config::default() };
     Plugins::open(config, resolver).await.unwrap()
 }
 

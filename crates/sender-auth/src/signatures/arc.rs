@@ -25,19 +25,11 @@ pub struct ArcResult {
 
 impl ArcResult {
     pub(super) fn none() -> Self {
-        Self {
-            outcome: Outcome::None,
-            sealers: Vec::new(),
-            reason: None,
-        }
+        Self { outcome: Outcome::None, sealers: Vec::new(), reason: None }
     }
 
     pub(super) fn of(outcome: Outcome, reason: &str) -> Self {
-        Self {
-            outcome,
-            reason: Some(reason.to_owned()),
-            ..Self::none()
-        }
+        Self { outcome, reason: Some(reason.to_owned()), ..Self::none() }
     }
 }
 
@@ -80,9 +72,7 @@ fn verify(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> Result<(
     let last = message.ams_headers.last();
     verify_message(message, last.ok_or_else(|| broken("there is no set"))?, keys, now)?;
     // Step 6: seals are checked from the newest to the oldest.
-    (0..message.as_headers.len())
-        .rev()
-        .try_for_each(|at| verify_seal(message, at, keys))
+    (0..message.as_headers.len()).rev().try_for_each(|at| verify_seal(message, at, keys))
 }
 
 /// Steps 1 to 3: whole sets, numbered from 1 without a gap, the first without a chain before it.
@@ -97,19 +87,11 @@ fn check_form(message: &AuthenticatedMessage<'_>) -> Result<(), Verdict> {
     for at in 0..count {
         let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
         let seal = &message.as_headers[at].header;
-        let numbers = [
-            seal.i,
-            message.ams_headers[at].header.i,
-            message.aar_headers[at].header.i,
-        ];
+        let numbers = [seal.i, message.ams_headers[at].header.i, message.aar_headers[at].header.i];
         if numbers != [number; 3] {
             return Err(broken("the sets of the chain are not numbered one by one"));
         }
-        let expected = if at == 0 {
-            ChainValidation::None
-        } else {
-            ChainValidation::Pass
-        };
+        let expected = if at == 0 { ChainValidation::None } else { ChainValidation::Pass };
         if seal.cv != expected {
             return Err(broken("a sealer found the chain broken"));
         }
@@ -130,17 +112,11 @@ fn verify_message(
         return Err(broken("the newest message signature has expired"));
     }
     // Section 4.1.2: seals are no part of what it covers.
-    if signature
-        .h
-        .iter()
-        .any(|name| name.eq_ignore_ascii_case("arc-seal"))
-    {
+    if signature.h.iter().any(|name| name.eq_ignore_ascii_case("arc-seal")) {
         return Err(broken("the newest message signature covers a seal"));
     }
     signed::check_body(message, signature.cb, signature.a, &signature.bh)?;
-    let key = keys
-        .get(&signature.s, &signature.d)
-        .map_err(signed::without_key)?;
+    let key = keys.get(&signature.s, &signature.d).map_err(signed::without_key)?;
     let own = signed::unsigned(field.value);
     let mut headers = message.signed_headers(&signature.h, field.name, &own);
     key.verifier
@@ -164,11 +140,6 @@ fn verify_seal(message: &AuthenticatedMessage<'_>, at: usize, keys: &Keys) -> Re
         covered.push((before.name, if number == at { &own } else { before.value }));
     }
     key.verifier
-        .verify(
-            &mut covered.into_iter(),
-            &seal.b,
-            Canonicalization::Relaxed,
-            seal.a,
-        )
+        .verify(&mut covered.into_iter(), &seal.b, Canonicalization::Relaxed, seal.a)
         .map_err(|error| signed::unverified(&error))
 }

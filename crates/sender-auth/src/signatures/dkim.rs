@@ -48,13 +48,9 @@ pub(super) fn key_names(header: &AuthenticatedMessage<'_>) -> impl Iterator<Item
 /// All signatures: those that could be read, in their order, and then those that could not.
 pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> Vec<DkimResult> {
     let signatures = message.dkim_headers.iter().take(MAX_SIGNATURES);
-    let mut results: Vec<_> = signatures
-        .map(|signed| result(&signed.header, verify(message, signed, keys, now)))
-        .collect();
-    let unread = message
-        .errors
-        .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case(b"DKIM-Signature"));
+    let mut results: Vec<_> =
+        signatures.map(|signed| result(&signed.header, verify(message, signed, keys, now))).collect();
+    let unread = message.errors.iter().filter(|field| field.name.eq_ignore_ascii_case(b"DKIM-Signature"));
     let unread = unread.map(|field| DkimResult::of(Outcome::PermError, &field.header.to_string()));
     results.extend(unread.take(MAX_SIGNATURES));
     if message.dkim_headers.len() > MAX_SIGNATURES {
@@ -87,9 +83,7 @@ fn verify(
     let signature = &field.header;
     check_form(signature, now)?;
     signed::check_body(message, signature.cb, signature.a, &signature.bh)?;
-    let key = keys
-        .get(&signature.s, &signature.d)
-        .map_err(signed::without_key)?;
+    let key = keys.get(&signature.s, &signature.d).map_err(signed::without_key)?;
     check_identity(signature, key)?;
     let own = signed::unsigned(field.value);
     let mut headers = message.signed_headers(&signature.h, field.name, &own);
@@ -121,16 +115,10 @@ fn check_identity(signature: &Signature, key: &Key) -> Result<(), Verdict> {
         return Ok(());
     }
     let of = signature.i.rsplit_once('@').map_or("", |(_, of)| of);
-    let fits = if key.same_domain {
-        domain::same(of, &signature.d)
-    } else {
-        domain::is_within(of, &signature.d)
-    };
+    let fits =
+        if key.same_domain { domain::same(of, &signature.d) } else { domain::is_within(of, &signature.d) };
     if fits {
         return Ok(());
     }
-    Err((
-        Outcome::PermError,
-        "its identity is not of the signing domain".into(),
-    ))
+    Err((Outcome::PermError, "its identity is not of the signing domain".into()))
 }

@@ -85,8 +85,5 @@ fn key(text: &[u8]) -> Result<Key, KeyFault> {
     if key.p.public_key_bits() < MIN_BITS {
         return Err(KeyFault::Weak);
     }
-    Ok(Key {
-        verifier: key.p,
-        same_domain: tags.lists("t", "s", false),
-    })
+    Ok(Key { verifier: key.p, same_domain: tags.lists("t", "s", false) })
 }

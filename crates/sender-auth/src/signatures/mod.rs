@@ -32,10 +32,7 @@ impl Signatures {
     /// The results of a message without any signature.
     #[must_use]
     pub fn none() -> Self {
-        Self {
-            dkim: Vec::new(),
-            arc: ArcResult::none(),
-        }
+        Self { dkim: Vec::new(), arc: ArcResult::none() }
     }
 }
 
@@ -43,14 +40,9 @@ impl Signatures {
 #[must_use]
 pub fn is_signed(header: &HeaderBlock) -> bool {
     header.iter().any(|field| {
-        [
-            &b"DKIM-Signature"[..],
-            b"ARC-Seal",
-            b"ARC-Message-Signature",
-            b"ARC-Authentication-Results",
-        ]
-        .iter()
-        .any(|name| field.name().eq_ignore_ascii_case(name))
+        [&b"DKIM-Signature"[..], b"ARC-Seal", b"ARC-Message-Signature", b"ARC-Authentication-Results"]
+            .iter()
+            .any(|name| field.name().eq_ignore_ascii_case(name))
     })
 }
 
@@ -69,10 +61,7 @@ pub async fn verify(ask: Ask<'_>, message: Bytes, now: UnixTime) -> Signatures {
     judged.await.unwrap_or_else(|error| {
         tracing::error!(%error, "verifying signatures failed");
         Signatures {
-            dkim: vec![DkimResult::of(
-                Outcome::TempError,
-                "verifying failed inside the gateway",
-            )],
+            dkim: vec![DkimResult::of(Outcome::TempError, "verifying failed inside the gateway")],
             arc: ArcResult::of(Outcome::TempError, "verifying failed inside the gateway"),
         }
     })
@@ -83,10 +72,7 @@ fn judge(message: &[u8], keys: &Keys, now: UnixTime) -> Signatures {
         return Signatures::none();
     };
     let now = u64::try_from(now.millis() / 1_000).unwrap_or(0);
-    Signatures {
-        dkim: dkim::judge(&parsed, keys, now),
-        arc: arc::judge(&parsed, keys, now),
-    }
+    Signatures { dkim: dkim::judge(&parsed, keys, now), arc: arc::judge(&parsed, keys, now) }
 }
 
 /// Signatures over the first octets of a body alone (`l=`) are refused by the library in this mode: whoever has the

@@ -61,24 +61,19 @@ pub(super) fn without_key(fault: &KeyFault) -> Verdict {
         KeyFault::Dns(error) => (Outcome::TempError, format!("the key, from DNS: {error}")),
         KeyFault::Missing => (Outcome::PermError, "there is no such key".into()),
         KeyFault::Unusable(why) => (Outcome::PermError, format!("the key cannot be used: {why}")),
-        KeyFault::NotForThis => (
-            Outcome::PermError,
-            "the key is not for signatures of mail like this".into(),
-        ),
-        KeyFault::Weak => (
-            Outcome::Policy,
-            "RSA keys of less than 1,024 bits are not accepted".into(),
-        ),
+        KeyFault::NotForThis => {
+            (Outcome::PermError, "the key is not for signatures of mail like this".into())
+        }
+        KeyFault::Weak => (Outcome::Policy, "RSA keys of less than 1,024 bits are not accepted".into()),
     }
 }
 
 /// What the library says of a signature that does not verify.
 pub(super) fn unverified(error: &Error) -> Verdict {
     match error {
-        Error::Crypto(mail_auth::common::crypto::CryptoError::IncompatibleAlgorithms) => (
-            Outcome::PermError,
-            "the key is of another algorithm than the signature".into(),
-        ),
+        Error::Crypto(mail_auth::common::crypto::CryptoError::IncompatibleAlgorithms) => {
+            (Outcome::PermError, "the key is of another algorithm than the signature".into())
+        }
         _ => (Outcome::Fail, "the signature does not fit the header".into()),
     }
 }

@@ -123,9 +123,7 @@ impl<'a> Evaluation<'a> {
             Matched::plain(Outcome::None, &target)
         };
         match matched.outcome {
-            Outcome::None => Err(Stop::Permanent(format!(
-                "redirect to {target}, which has no record"
-            ))),
+            Outcome::None => Err(Stop::Permanent(format!("redirect to {target}, which has no record"))),
             _ => Ok(matched),
         }
     }
@@ -168,9 +166,7 @@ impl<'a> Evaluation<'a> {
         };
         match outcome {
             Outcome::Pass => Ok(true),
-            Outcome::None => Err(Stop::Permanent(format!(
-                "it includes {target}, which has no record"
-            ))),
+            Outcome::None => Err(Stop::Permanent(format!("it includes {target}, which has no record"))),
             _ => Ok(false),
         }
     }
@@ -179,9 +175,7 @@ impl<'a> Evaluation<'a> {
     async fn matches_mx(&mut self, host: &str, prefixes: Prefixes) -> Result<bool, Stop> {
         let records = self.ask_term(self.ask.records(host, RecordKind::Mx).await)?;
         if records.len() > MAX_HOSTS {
-            return Err(Stop::Permanent(format!(
-                "{host} has more than {MAX_HOSTS} MX records"
-            )));
+            return Err(Stop::Permanent(format!("{host} has more than {MAX_HOSTS} MX records")));
         }
         for record in &records {
             let DnsRecord::Mx { exchange, .. } = record else {
@@ -247,14 +241,8 @@ impl<'a> Evaluation<'a> {
     }
 
     fn is_among(&self, addresses: &[IpAddr], prefixes: Prefixes) -> bool {
-        let prefix = if self.address.is_ipv4() {
-            prefixes.v4
-        } else {
-            prefixes.v6
-        };
-        addresses
-            .iter()
-            .any(|address| within(self.address, *address, prefix))
+        let prefix = if self.address.is_ipv4() { prefixes.v4 } else { prefixes.v6 };
+        addresses.iter().any(|address| within(self.address, *address, prefix))
     }
 
     async fn name(&mut self, spec: &Spec, name: &str) -> String {
@@ -316,11 +304,7 @@ impl<'a> Evaluation<'a> {
 
 impl Matched {
     fn plain(outcome: Outcome, name: &str) -> Self {
-        Self {
-            outcome,
-            domain: name.to_owned(),
-            explanation: None,
-        }
+        Self { outcome, domain: name.to_owned(), explanation: None }
     }
 }
 
@@ -349,7 +333,5 @@ fn dotted(address: IpAddr) -> String {
 
 /// The macro `t`, which stands in explanations alone and decides nothing.
 fn seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

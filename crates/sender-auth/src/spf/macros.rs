@@ -75,8 +75,7 @@ impl Spec {
             Token::Macro { .. } => true,
             Token::Text(text) => {
                 let text = text.strip_suffix('.').unwrap_or(text);
-                text.rsplit_once('.')
-                    .is_some_and(|(_, label)| is_top_label(label))
+                text.rsplit_once('.').is_some_and(|(_, label)| is_top_label(label))
             }
         };
         ends_well.then_some(spec)
@@ -94,13 +93,7 @@ impl Spec {
         for token in &self.0 {
             match token {
                 Token::Text(text) => out.push_str(text),
-                Token::Macro {
-                    letter,
-                    escape,
-                    keep,
-                    reverse,
-                    delimiters,
-                } => {
+                Token::Macro { letter, escape, keep, reverse, delimiters } => {
                     let value = transform(&value(*letter), *keep, *reverse, delimiters);
                     if *escape {
                         url_escape(&mut out, &value);
@@ -229,14 +222,8 @@ mod tests {
             ("%{lr-}", "bad.strong"),
             ("%{l1r-}", "strong"),
             ("%{ir}.%{v}._spf.%{d2}", "3.2.0.192.in-addr._spf.example.com"),
-            (
-                "%{lr-}.lp.%{ir}.%{v}._spf.%{d2}",
-                "bad.strong.lp.3.2.0.192.in-addr._spf.example.com",
-            ),
-            (
-                "%{d2}.trusted-domains.example.net",
-                "example.com.trusted-domains.example.net",
-            ),
+            ("%{lr-}.lp.%{ir}.%{v}._spf.%{d2}", "bad.strong.lp.3.2.0.192.in-addr._spf.example.com"),
+            ("%{d2}.trusted-domains.example.net", "example.com.trusted-domains.example.net"),
             ("%{S}%%%_%-", "strong-bad%40email.example.com% %20"),
         ] {
             let spec = Spec::parse(text, Macros::Domain).unwrap();
@@ -250,9 +237,6 @@ mod tests {
         let long = vec!["x".repeat(60); 5].join(".");
         let name = spec.expand_domain(|_| long.clone());
         assert!(name.len() <= MAX_NAME && name.ends_with(".example.com"), "{name}");
-        assert_eq!(
-            Spec::domain("%{l}").unwrap().expand_domain(|_| "y".repeat(300)),
-            ""
-        );
+        assert_eq!(Spec::domain("%{l}").unwrap().expand_domain(|_| "y".repeat(300)), "");
     }
 }

@@ -57,11 +57,7 @@ impl Record {
     pub(super) fn parse(text: &[u8]) -> Result<Self, BadTerm> {
         let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii());
         let text = text.ok_or_else(|| BadTerm("characters outside ASCII".into()))?;
-        let mut record = Self {
-            directives: Vec::new(),
-            redirect: None,
-            explanation: None,
-        };
+        let mut record = Self { directives: Vec::new(), redirect: None, explanation: None };
         for term in text.split(' ').skip(1).filter(|term| !term.is_empty()) {
             record.take(term).ok_or_else(|| BadTerm(term.to_owned()))?;
         }
@@ -116,12 +112,8 @@ fn directive(name: &str, rest: &str) -> Option<Directive> {
             let (rest, prefixes) = prefixes(rest)?;
             Mechanism::Mx(optional(rest)?, prefixes)
         }
-        "ip4" => network(argument?, 32, |text| {
-            text.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
-        })?,
-        "ip6" => network(argument?, 128, |text| {
-            text.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
-        })?,
+        "ip4" => network(argument?, 32, |text| text.parse::<Ipv4Addr>().ok().map(IpAddr::V4))?,
+        "ip6" => network(argument?, 128, |text| text.parse::<Ipv6Addr>().ok().map(IpAddr::V6))?,
         // Section 4.6.1: an unknown mechanism is a syntax error.
         _ => return None,
     };
@@ -195,10 +187,7 @@ mod tests {
             "a:example.com. ip6:::ffff:192.0.2.1/96",
             "exists:%{l1r+-}.%{d} a:%{h}",
         ] {
-            assert!(
-                Record::parse(format!("v=spf1 {good}").as_bytes()).is_ok(),
-                "{good}"
-            );
+            assert!(Record::parse(format!("v=spf1 {good}").as_bytes()).is_ok(), "{good}");
         }
         for bad in [
             "all:x",
@@ -232,10 +221,7 @@ mod tests {
             "mx:a.example/x",
             "a\u{e9}",
         ] {
-            assert!(
-                Record::parse(format!("v=spf1 {bad}").as_bytes()).is_err(),
-                "{bad}"
-            );
+            assert!(Record::parse(format!("v=spf1 {bad}").as_bytes()).is_err(), "{bad}");
         }
     }
 

@@ -18,13 +18,7 @@ fn spf(domain: &str, outcome: Outcome) -> SpfResult {
 }
 
 fn dkim(domain: &str, outcome: Outcome) -> DkimResult {
-    DkimResult {
-        outcome,
-        domain: domain.to_owned(),
-        selector: "s".to_owned(),
-        identity: None,
-        reason: None,
-    }
+    DkimResult { outcome, domain: domain.to_owned(), selector: "s".to_owned(), identity: None, reason: None }
 }
 
 async fn check(resolver: &StaticResolver, from: &str, spf: &[SpfResult], dkim: &[DkimResult]) -> DmarcResult {
@@ -39,39 +33,11 @@ async fn alignment_is_as_the_owner_wants_it() {
         ("", "a.example", "a.example", "other.example", true, false),
         ("", "a.example", "mail.a.example", "x.y.a.example", true, true),
         ("", "news.a.example", "a.example", "mail.a.example", true, true),
-        (
-            "; aspf=s",
-            "a.example",
-            "mail.a.example",
-            "mail.a.example",
-            false,
-            true,
-        ),
-        (
-            "; adkim=s",
-            "a.example",
-            "mail.a.example",
-            "mail.a.example",
-            true,
-            false,
-        ),
-        (
-            "; aspf=s; adkim=s",
-            "a.example",
-            "A.example",
-            "a.example.",
-            true,
-            true,
-        ),
+        ("; aspf=s", "a.example", "mail.a.example", "mail.a.example", false, true),
+        ("; adkim=s", "a.example", "mail.a.example", "mail.a.example", true, false),
+        ("; aspf=s; adkim=s", "a.example", "A.example", "a.example.", true, true),
         ("", "a.example", "bada.example", "example", false, false),
-        (
-            "",
-            "a.example",
-            "other.example",
-            "a.example.evil.example",
-            false,
-            false,
-        ),
+        ("", "a.example", "other.example", "a.example.evil.example", false, false),
     ] {
         let resolver = zone(&format!("_dmarc.a.example TXT v=DMARC1; p=reject{tags}"));
         let results = (spf(sender, Outcome::Pass), dkim(signer, Outcome::Pass));
@@ -81,11 +47,7 @@ async fn alignment_is_as_the_owner_wants_it() {
             (by_spf, by_dkim),
             "{author} {sender} {signer} {tags}"
         );
-        let outcome = if by_spf || by_dkim {
-            Outcome::Pass
-        } else {
-            Outcome::Fail
-        };
+        let outcome = if by_spf || by_dkim { Outcome::Pass } else { Outcome::Fail };
         assert_eq!((result.outcome, result.policy), (outcome, DmarcPolicy::Reject));
     }
 }
@@ -101,40 +63,20 @@ async fn what_did_not_pass_aligns_nothing() {
         Outcome::Policy,
         Outcome::PermError,
     ] {
-        let result = check(
-            &resolver,
-            "a.example",
-            &[spf("a.example", outcome)],
-            &[dkim("a.example", outcome)],
-        )
-        .await;
+        let result =
+            check(&resolver, "a.example", &[spf("a.example", outcome)], &[dkim("a.example", outcome)]).await;
         assert_eq!(result.outcome, Outcome::Fail, "{outcome}");
     }
-    let unsure = check(
-        &resolver,
-        "a.example",
-        &[spf("a.example", Outcome::TempError)],
-        &[],
-    )
-    .await;
+    let unsure = check(&resolver, "a.example", &[spf("a.example", Outcome::TempError)], &[]).await;
     assert_eq!(unsure.outcome, Outcome::TempError);
-    let elsewhere = check(
-        &resolver,
-        "a.example",
-        &[spf("b.example", Outcome::TempError)],
-        &[],
-    )
-    .await;
+    let elsewhere = check(&resolver, "a.example", &[spf("b.example", Outcome::TempError)], &[]).await;
     assert_eq!(elsewhere.outcome, Outcome::Fail);
     let one = [
         dkim("a.example", Outcome::Fail),
         dkim("b.example", Outcome::Pass),
         dkim("a.example", Outcome::Pass),
     ];
-    assert_eq!(
-        check(&resolver, "a.example", &[], &one).await.outcome,
-        Outcome::Pass
-    );
+    assert_eq!(check(&resolver, "a.example", &[], &one).await.outcome, Outcome::Pass);
 }
 
 #[tokio::test]
@@ -142,18 +84,8 @@ async fn policies_come_from_the_record_that_applies() {
     use DmarcPolicy::{None, Quarantine, Reject};
     let there = "there.a.example A 192.0.2.1\n";
     for (records, author, outcome, policy) in [
-        (
-            "_dmarc.a.example TXT v=DMARC1; p=reject",
-            "a.example",
-            Outcome::Fail,
-            Reject,
-        ),
-        (
-            "_dmarc.a.example TXT v=DMARC1; p=none; sp=reject",
-            "there.a.example",
-            Outcome::Fail,
-            Reject,
-        ),
+        ("_dmarc.a.example TXT v=DMARC1; p=reject", "a.example", Outcome::Fail, Reject),
+        ("_dmarc.a.example TXT v=DMARC1; p=none; sp=reject", "there.a.example", Outcome::Fail, Reject),
         (
             "_dmarc.a.example TXT v=DMARC1; p=none; sp=quarantine; np=reject",
             "there.a.example",
@@ -172,51 +104,22 @@ async fn policies_come_from_the_record_that_applies() {
             Outcome::Fail,
             None,
         ),
-        (
-            "_dmarc.a.example TXT v=DMARC1; p=reject; t=y",
-            "a.example",
-            Outcome::Fail,
-            Quarantine,
-        ),
-        (
-            "_dmarc.a.example TXT v=DMARC1; p=quarantine; pct=0",
-            "a.example",
-            Outcome::Fail,
-            None,
-        ),
-        (
-            "_dmarc.a.example TXT v=DMARC1; p=reject; pct=20",
-            "a.example",
-            Outcome::Fail,
-            Reject,
-        ),
+        ("_dmarc.a.example TXT v=DMARC1; p=reject; t=y", "a.example", Outcome::Fail, Quarantine),
+        ("_dmarc.a.example TXT v=DMARC1; p=quarantine; pct=0", "a.example", Outcome::Fail, None),
+        ("_dmarc.a.example TXT v=DMARC1; p=reject; pct=20", "a.example", Outcome::Fail, Reject),
         (
             "_dmarc.a.example TXT v=DMARC1; p=reject\n_dmarc.a.example TXT v=DMARC1; p=none",
             "a.example",
             Outcome::None,
             None,
         ),
-        (
-            "_dmarc.a.example TXT v=spf1 all",
-            "a.example",
-            Outcome::None,
-            None,
-        ),
+        ("_dmarc.a.example TXT v=spf1 all", "a.example", Outcome::None, None),
         ("", "a.example", Outcome::None, None),
-        (
-            "_dmarc.example TXT v=DMARC1; p=reject; psd=y; np=reject",
-            "a.example",
-            Outcome::Fail,
-            Reject,
-        ),
+        ("_dmarc.example TXT v=DMARC1; p=reject; psd=y; np=reject", "a.example", Outcome::Fail, Reject),
     ] {
         let resolver = zone(&format!("{there}{records}"));
         let result = check(&resolver, author, &[], &[]).await;
-        assert_eq!(
-            (result.outcome, result.policy),
-            (outcome, policy),
-            "{records} {author}"
-        );
+        assert_eq!((result.outcome, result.policy), (outcome, policy), "{records} {author}");
     }
 }
 
@@ -226,40 +129,26 @@ async fn a_public_suffix_is_no_organisation() {
         zone("_dmarc.co.example TXT v=DMARC1; p=none; psd=y\n_dmarc.shop.co.example TXT v=DMARC1; p=reject");
     let sibling = [spf("other.co.example", Outcome::Pass)];
     let result = check(&resolver, "shop.co.example", &sibling, &[]).await;
-    assert_eq!(
-        (result.outcome, result.policy),
-        (Outcome::Fail, DmarcPolicy::Reject)
-    );
+    assert_eq!((result.outcome, result.policy), (Outcome::Fail, DmarcPolicy::Reject));
     let own = [spf("mail.shop.co.example", Outcome::Pass)];
-    assert_eq!(
-        check(&resolver, "shop.co.example", &own, &[]).await.outcome,
-        Outcome::Pass
-    );
+    assert_eq!(check(&resolver, "shop.co.example", &own, &[]).await.outcome, Outcome::Pass);
     let declared =
         zone("_dmarc.own.a.example TXT v=DMARC1; p=reject; psd=n\n_dmarc.a.example TXT v=DMARC1; p=none");
     let above = [spf("a.example", Outcome::Pass)];
-    assert_eq!(
-        check(&declared, "own.a.example", &above, &[]).await.outcome,
-        Outcome::Fail
-    );
+    assert_eq!(check(&declared, "own.a.example", &above, &[]).await.outcome, Outcome::Fail);
 }
 
 #[tokio::test]
 async fn dns_in_trouble_is_a_temporary_error() {
     let resolver = fails(zone(""), "_dmarc.a.example", RecordKind::Txt);
     let result = check(&resolver, "a.example", &[spf("a.example", Outcome::Pass)], &[]).await;
-    assert_eq!(
-        (result.outcome, result.from_domain.as_str()),
-        (Outcome::TempError, "a.example")
-    );
+    assert_eq!((result.outcome, result.from_domain.as_str()), (Outcome::TempError, "a.example"));
 }
 
 #[tokio::test]
 async fn several_from_fields_are_a_permanent_error_whatever_passes() {
     let resolver = zone("_dmarc.a.example TXT v=DMARC1; p=none");
-    let header = HeaderBlock::parse(Bytes::from_static(
-        b"From: <x@a.example>\r\nfrom: <x@b.example>\r\n",
-    ));
+    let header = HeaderBlock::parse(Bytes::from_static(b"From: <x@a.example>\r\nfrom: <x@b.example>\r\n"));
     let result = dmarc::check(ask(&resolver), &header, &[spf("a.example", Outcome::Pass)], &[]).await;
     assert_eq!(result.outcome, Outcome::PermError);
     assert_eq!(result.reason.as_deref(), Some("there are several From fields"));

@@ -42,22 +42,14 @@ async fn outcomes(server: &ZoneServer, patience: Duration) -> Outcomes {
         (spf[0].outcome, found.dkim[0].outcome, dmarc.outcome)
     };
     let (spf, dkim, dmarc) = within("the checks", work).await;
-    Outcomes {
-        spf,
-        dkim,
-        dmarc,
-        took: begun.elapsed(),
-    }
+    Outcomes { spf, dkim, dmarc, took: begun.elapsed() }
 }
 
 #[tokio::test]
 async fn a_name_server_in_order_is_understood() {
     let server = ZoneServer::start(ZONE).await;
     let seen = outcomes(&server, Duration::from_secs(60)).await;
-    assert_eq!(
-        (seen.spf, seen.dkim, seen.dmarc),
-        (Outcome::Pass, Outcome::Fail, Outcome::Pass)
-    );
+    assert_eq!((seen.spf, seen.dkim, seen.dmarc), (Outcome::Pass, Outcome::Fail, Outcome::Pass));
 }
 
 #[tokio::test]
@@ -69,11 +61,7 @@ async fn failing_name_servers_are_a_temporary_error() {
         }
         let seen = outcomes(&server, Duration::from_secs(60)).await;
         let temporary = Outcome::TempError;
-        assert_eq!(
-            (seen.spf, seen.dkim, seen.dmarc),
-            (temporary, temporary, temporary),
-            "{fault:?}"
-        );
+        assert_eq!((seen.spf, seen.dkim, seen.dmarc), (temporary, temporary, temporary), "{fault:?}");
     }
 }
 
@@ -86,11 +74,7 @@ async fn silent_name_servers_cost_the_deadline_and_no_more() {
         }
         let seen = outcomes(&server, Duration::from_millis(300)).await;
         let temporary = Outcome::TempError;
-        assert_eq!(
-            (seen.spf, seen.dkim, seen.dmarc),
-            (temporary, temporary, temporary),
-            "{fault:?}"
-        );
+        assert_eq!((seen.spf, seen.dkim, seen.dmarc), (temporary, temporary, temporary), "{fault:?}");
         // A lookup has twenty seconds of its own, and there are three.
         assert!(seen.took < Duration::from_secs(15), "{:?}", seen.took);
     }
@@ -103,10 +87,7 @@ async fn a_name_that_is_said_not_to_exist_has_nothing() {
         server.fail(name, Fault::NxDomain);
     }
     let seen = outcomes(&server, Duration::from_secs(60)).await;
-    assert_eq!(
-        (seen.spf, seen.dkim, seen.dmarc),
-        (Outcome::None, Outcome::PermError, Outcome::None)
-    );
+    assert_eq!((seen.spf, seen.dkim, seen.dmarc), (Outcome::None, Outcome::PermError, Outcome::None));
 }
 
 #[tokio::test]
@@ -140,9 +121,5 @@ async fn ten_thousand_texts_end_somewhere() {
     let server = ZoneServer::start(&flood).await;
     // More than a DNS message holds: what arrives, if anything does, has no SPF record in it.
     let seen = outcomes(&server, Duration::from_secs(5)).await;
-    assert!(
-        matches!(seen.spf, Outcome::None | Outcome::TempError),
-        "{}",
-        seen.spf
-    );
+    assert!(matches!(seen.spf, Outcome::None | Outcome::TempError), "{}", seen.spf);
 }

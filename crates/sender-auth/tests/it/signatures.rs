@@ -84,11 +84,7 @@ fn keys() -> StaticResolver {
 
 async fn dkim(resolver: &StaticResolver, message: &[u8]) -> Vec<(Outcome, Option<String>)> {
     let found = verify(resolver, message).await;
-    found
-        .dkim
-        .into_iter()
-        .map(|result| (result.outcome, result.reason))
-        .collect()
+    found.dkim.into_iter().map(|result| (result.outcome, result.reason)).collect()
 }
 
 fn pass() -> (Outcome, Option<String>) {
@@ -104,10 +100,7 @@ async fn the_examples_of_the_rfcs_verify() {
         (Outcome::Pass, "example.com"),
         "{found:?}"
     );
-    assert_eq!(
-        found.dkim[0].identity.as_deref(),
-        Some("joe@football.example.com")
-    );
+    assert_eq!(found.dkim[0].identity.as_deref(), Some("joe@football.example.com"));
     assert_eq!(dkim(&zone(RFC8463_KEYS), &wire(RFC8463)).await, [pass(), pass()]);
 }
 
@@ -122,11 +115,9 @@ async fn every_canonicalisation_verifies_and_notices_changes() {
     ] {
         let message = String::from_utf8(file(name)).unwrap();
         assert_eq!(dkim(&keys(), message.as_bytes()).await, [pass()], "{name}");
-        for (was, is) in [
-            ("second line", "second lime"),
-            ("A   test", "A   best"),
-            ("From: Ann", "From: Eve"),
-        ] {
+        for (was, is) in
+            [("second line", "second lime"), ("A   test", "A   best"), ("From: Ann", "From: Eve")]
+        {
             let forged = message.replace(was, is);
             let found = dkim(&keys(), forged.as_bytes()).await;
             assert_eq!(found[0].0, Outcome::Fail, "{name} {is}");
@@ -136,11 +127,7 @@ async fn every_canonicalisation_verifies_and_notices_changes() {
         assert_eq!(dkim(&keys(), two.as_bytes()).await[0].0, Outcome::Fail, "{name}");
         let spaced = message.replace("First  line", "First \t line");
         let relaxed = name.ends_with("-relaxed.eml");
-        assert_eq!(
-            dkim(&keys(), spaced.as_bytes()).await[0].0 == Outcome::Pass,
-            relaxed,
-            "{name}"
-        );
+        assert_eq!(dkim(&keys(), spaced.as_bytes()).await[0].0 == Outcome::Pass, relaxed, "{name}");
     }
 }
 
@@ -148,11 +135,7 @@ async fn every_canonicalisation_verifies_and_notices_changes() {
 async fn a_large_message_verifies_as_a_small_one_does() {
     let message = String::from_utf8(file("rsa-relaxed-relaxed.eml")).unwrap();
     let padded = format!("{message}{}", "\r\n".repeat(200_000));
-    assert_eq!(
-        dkim(&keys(), padded.as_bytes()).await,
-        [pass()],
-        "empty lines at the end do not count"
-    );
+    assert_eq!(dkim(&keys(), padded.as_bytes()).await, [pass()], "empty lines at the end do not count");
 }
 
 #[tokio::test]
@@ -169,10 +152,7 @@ async fn what_is_weak_or_not_meant_for_mail_is_refused() {
         let found = dkim(&keys(), &file(name)).await;
         assert_eq!(found.len(), 1, "{name}");
         assert_eq!(found[0].0, outcome, "{name}");
-        assert!(
-            found[0].1.as_deref().unwrap_or("").contains(reason),
-            "{name}: {found:?}"
-        );
+        assert!(found[0].1.as_deref().unwrap_or("").contains(reason), "{name}: {found:?}");
     }
 }
 
@@ -190,25 +170,16 @@ async fn broken_signatures_have_a_result_each() {
         let broken = whole.replacen(was, is, 1);
         let found = dkim(&keys(), broken.as_bytes()).await;
         assert_eq!(found.len(), 1, "{is}");
-        assert!(
-            matches!(found[0].0, Outcome::PermError | Outcome::Fail),
-            "{is}: {found:?}"
-        );
+        assert!(matches!(found[0].0, Outcome::PermError | Outcome::Fail), "{is}: {found:?}");
     }
     let message = whole.replace("from", "fron");
-    assert_eq!(
-        dkim(&keys(), message.as_bytes()).await[0].1.as_deref(),
-        Some("From is not signed")
-    );
+    assert_eq!(dkim(&keys(), message.as_bytes()).await[0].1.as_deref(), Some("From is not signed"));
 }
 
 #[tokio::test]
 async fn keys_that_dns_does_not_give_now_are_a_temporary_error() {
     let resolver = fails(keys(), "r._domainkey.signer.example", RecordKind::Txt);
-    assert_eq!(
-        dkim(&resolver, &file("rsa-simple-simple.eml")).await[0].0,
-        Outcome::TempError
-    );
+    assert_eq!(dkim(&resolver, &file("rsa-simple-simple.eml")).await[0].0, Outcome::TempError);
 }
 
 #[tokio::test]
@@ -216,11 +187,7 @@ async fn signatures_without_end_cost_ten_questions() {
     let one = "DKIM-Signature: v=1; a=rsa-sha256; d=d.example; s=sNUMBER; h=from; bh=AAAA; b=AAAA\r\n";
     let many: String = (0..500).map(|n| one.replace("NUMBER", &n.to_string())).collect();
     let resolver = zone("");
-    let found = dkim(
-        &resolver,
-        format!("{many}From: a@a.example\r\n\r\nx\r\n").as_bytes(),
-    )
-    .await;
+    let found = dkim(&resolver, format!("{many}From: a@a.example\r\n\r\nx\r\n").as_bytes()).await;
     assert_eq!(found.len(), 11);
     assert_eq!(found[10].0, Outcome::Policy);
     assert_eq!(resolver.asked().len(), 10);
@@ -257,16 +224,8 @@ async fn broken_chains_fail_and_name_nobody() {
         let forged = whole.replacen(was, is, 1);
         assert_ne!(forged, whole, "{was}");
         let found = verify(&keys(), forged.as_bytes()).await.arc;
-        assert_eq!(
-            (found.outcome, found.sealers.len()),
-            (Outcome::Fail, 0),
-            "{is}: {:?}",
-            found.reason
-        );
+        assert_eq!((found.outcome, found.sealers.len()), (Outcome::Fail, 0), "{is}: {:?}", found.reason);
     }
     let resolver = fails(keys(), "r._domainkey.list.example", RecordKind::Txt);
-    assert_eq!(
-        verify(&resolver, whole.as_bytes()).await.arc.outcome,
-        Outcome::TempError
-    );
+    assert_eq!(verify(&resolver, whole.as_bytes()).await.arc.outcome, Outcome::TempError);
 }

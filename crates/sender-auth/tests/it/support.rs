@@ -13,11 +13,7 @@ pub(crate) fn zone(text: &str) -> StaticResolver {
     let resolver = StaticResolver::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let mut words = line.splitn(3, ' ');
-        let (name, kind, value) = (
-            words.next().unwrap(),
-            words.next().unwrap(),
-            words.next().unwrap_or(""),
-        );
+        let (name, kind, value) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or(""));
         resolver.add(name, record(kind, value));
     }
     resolver
@@ -30,10 +26,7 @@ fn record(kind: &str, value: &str) -> Record {
         "AAAA" => Record::Aaaa(value.parse().unwrap()),
         "PTR" => Record::Ptr(value.to_owned()),
         "CNAME" => Record::Cname(value.to_owned()),
-        "MX" => Record::Mx {
-            preference: 10,
-            exchange: value.to_owned(),
-        },
+        "MX" => Record::Mx { preference: 10, exchange: value.to_owned() },
         other => panic!("no records of kind {other}"),
     }
 }

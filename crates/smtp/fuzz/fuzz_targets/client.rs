@@ -45,18 +45,9 @@ impl Run {
             config.transfer = Transfer::Chunking;
         }
         if setting & 4 != 0 {
-            config.credentials = Some(Credentials {
-                in_clear: true,
-                ..Credentials::new("user", "password")
-            });
+            config.credentials = Some(Credentials { in_clear: true, ..Credentials::new("user", "password") });
         }
-        Self {
-            session: Session::new(config, now),
-            now,
-            owed: VecDeque::new(),
-            asked: false,
-            closed: false,
-        }
+        Self { session: Session::new(config, now), now, owed: VecDeque::new(), asked: false, closed: false }
     }
 
     fn act(&mut self, act: u8, bytes: &[u8]) {
@@ -106,9 +97,8 @@ impl Run {
     }
 
     fn look(&mut self) {
-        let waiting: usize = std::iter::from_fn(|| self.session.poll_transmit())
-            .map(|piece| piece.len())
-            .sum();
+        let waiting: usize =
+            std::iter::from_fn(|| self.session.poll_transmit()).map(|piece| piece.len()).sum();
         assert!(waiting < 70_000, "{waiting} octets waited");
         while let Some(event) = self.session.poll_event() {
             assert!(!self.closed, "{event:?} after the end");

@@ -68,10 +68,9 @@ impl Auth {
         match (reply.severity(), reply.code) {
             (Severity::Positive, 235) => Ok(Idle::fresh(core)),
             (Severity::Intermediate, 334) => self.respond(core, now),
-            (Severity::Transient | Severity::Permanent, _) => Err(Stop::new(Closed::Refused {
-                step: Step::Auth,
-                reply,
-            })),
+            (Severity::Transient | Severity::Permanent, _) => {
+                Err(Stop::new(Closed::Refused { step: Step::Auth, reply }))
+            }
             _ => Err(Stop::unexpected(Step::Auth, &reply)),
         }
     }
@@ -85,10 +84,7 @@ impl Auth {
                 (STANDARD.encode(&credentials.password), Self::Verdict)
             }
             _ => {
-                return Err(Stop::new(Closed::Fault {
-                    step: Step::Auth,
-                    fault: Fault::Challenge,
-                }));
+                return Err(Stop::new(Closed::Fault { step: Step::Auth, fault: Fault::Challenge }));
             }
         };
         core.command(&response, core.config.timeouts.command, now);

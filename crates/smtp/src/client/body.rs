@@ -65,11 +65,7 @@ impl Body {
 
     fn begin(ledger: Ledger, framing: Framing, core: &mut Core, now: Instant) -> State {
         core.expect(core.config.timeouts.block, now);
-        let mut body = Self {
-            ledger,
-            framing,
-            demand: Demand::Enough,
-        };
+        let mut body = Self { ledger, framing, demand: Demand::Enough };
         body.ask(core);
         State::Body(body)
     }
@@ -135,18 +131,14 @@ impl Body {
         if reply.code < 400 {
             return Stop::during(self.ledger, unsolicited(&reply));
         }
-        self.ledger
-            .settle_rest(&Outcome::refused(reply.clone()), Step::Body);
+        self.ledger.settle_rest(&Outcome::refused(reply.clone()), Step::Body);
         let step = Step::Body;
         Stop::during(self.ledger, Closed::Refused { step, reply })
     }
 }
 
 fn unsolicited(reply: &Reply) -> Closed {
-    Closed::Fault {
-        step: Step::Body,
-        fault: Fault::Unsolicited(reply.code),
-    }
+    Closed::Fault { step: Step::Body, fault: Fault::Unsolicited(reply.code) }
 }
 
 impl Chunks {

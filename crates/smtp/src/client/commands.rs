@@ -58,21 +58,9 @@ pub(super) fn rcpt(recipient: &Recipient, offers: &Extensions) -> String {
 }
 
 fn notify_words(notify: Notify) -> String {
-    let words = [
-        (notify.success, "SUCCESS"),
-        (notify.failure, "FAILURE"),
-        (notify.delay, "DELAY"),
-    ];
-    let words: Vec<&str> = words
-        .iter()
-        .filter(|(on, _)| *on)
-        .map(|(_, word)| *word)
-        .collect();
-    if words.is_empty() {
-        "NEVER".to_owned()
-    } else {
-        words.join(",")
-    }
+    let words = [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")];
+    let words: Vec<&str> = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+    if words.is_empty() { "NEVER".to_owned() } else { words.join(",") }
 }
 
 /// Appends a value that is one word; anything else would become further parameters, so it is left out.
@@ -88,20 +76,13 @@ fn push_value(line: &mut String, name: &str, value: Option<&str>) {
 /// received with SMTPUTF8 and is ASCII throughout goes anywhere. (Who needs it where it is not offered was settled before.)
 fn needs_smtputf8(transaction: &Transaction) -> bool {
     sender_or_header_needs_smtputf8(transaction)
-        || transaction
-            .envelope
-            .recipients
-            .iter()
-            .any(|recipient| !recipient.address.is_ascii())
+        || transaction.envelope.recipients.iter().any(|recipient| !recipient.address.is_ascii())
 }
 
 fn sender_or_header_needs_smtputf8(transaction: &Transaction) -> bool {
     let envelope = &transaction.envelope;
     let header = envelope.params.smtputf8 && transaction.content == Content::EightBitHeader;
-    let sender = envelope
-        .sender
-        .address()
-        .is_some_and(|address| !address.is_ascii());
+    let sender = envelope.sender.address().is_some_and(|address| !address.is_ascii());
     header || sender
 }
 
@@ -124,10 +105,7 @@ pub(super) fn settle_hopeless(transaction: &Transaction, core: &Core, ledger: &m
 fn hopeless(transaction: &Transaction, core: &Core) -> Option<Reply> {
     let (offers, params) = (core.offers(), &transaction.envelope.params);
     // RFC 1870 section 6.1: a message above the declared limit need not be tried; zero declares none.
-    if offers
-        .size
-        .is_some_and(|limit| limit > 0 && transaction.size > limit)
-    {
+    if offers.size.is_some_and(|limit| limit > 0 && transaction.size > limit) {
         return Some(too_big(transaction.size, offers.size.unwrap_or_default()));
     }
     // RFC 6531 section 3.5.

@@ -107,11 +107,7 @@ impl Credentials {
     /// Credentials that are only ever said over TLS.
     #[must_use]
     pub fn new(user: impl Into<String>, password: impl Into<String>) -> Self {
-        Self {
-            user: user.into(),
-            password: password.into(),
-            in_clear: false,
-        }
+        Self { user: user.into(), password: password.into(), in_clear: false }
     }
 }
 
@@ -175,12 +171,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            reply_line: 2_048,
-            reply_lines: 128,
-            reply_octets: 32_768,
-            pipeline: 100,
-            transmit: 65_536,
-        }
+        Self { reply_line: 2_048, reply_lines: 128, reply_octets: 32_768, pipeline: 100, transmit: 65_536 }
     }
 }

@@ -48,16 +48,8 @@ impl Command {
 impl Dialogue {
     /// Begins a transaction; one that is known to be hopeless ends here.
     pub(super) fn begin(transaction: Transaction, slate: Slate, core: &mut Core, now: Instant) -> State {
-        let dsn = if core.offers().dsn {
-            DsnRelay::HandedOn
-        } else {
-            DsnRelay::NotOffered
-        };
-        let ids = transaction
-            .envelope
-            .recipients
-            .iter()
-            .map(|recipient| recipient.id);
+        let dsn = if core.offers().dsn { DsnRelay::HandedOn } else { DsnRelay::NotOffered };
+        let ids = transaction.envelope.recipients.iter().map(|recipient| recipient.id);
         let mut ledger = Ledger::new(ids, dsn);
         commands::settle_hopeless(&transaction, core, &mut ledger);
         if ledger.is_settled() {
@@ -92,10 +84,7 @@ impl Dialogue {
 
     pub(super) fn on_reply(mut self: Box<Self>, reply: Reply, core: &mut Core, now: Instant) -> Turn {
         let Some(command) = self.sent.pop_front() else {
-            let why = Closed::Fault {
-                step: Step::Mail,
-                fault: Fault::Unsolicited(reply.code),
-            };
+            let why = Closed::Fault { step: Step::Mail, fault: Fault::Unsolicited(reply.code) };
             return Err(Stop::during(self.ledger, why));
         };
         // 3xx means something only as 354 after DATA, and nothing else may follow DATA but a refusal.
@@ -151,10 +140,7 @@ impl Dialogue {
     }
 
     fn go_on(mut self: Box<Self>, core: &mut Core, now: Instant) -> State {
-        let asked_all = !self
-            .todo
-            .iter()
-            .any(|command| matches!(command, Command::Mail | Command::Rcpt(_)));
+        let asked_all = !self.todo.iter().any(|command| matches!(command, Command::Mail | Command::Rcpt(_)));
         if asked_all && self.ledger.is_settled() {
             self.todo.clear();
         }
@@ -172,11 +158,7 @@ impl Dialogue {
     /// Sends what may be sent, and waits for the oldest reply.
     fn pump(&mut self, core: &mut Core, now: Instant) {
         let pipelining = core.offers().pipelining;
-        let window = if pipelining {
-            core.config.limits.pipeline.max(1)
-        } else {
-            1
-        };
+        let window = if pipelining { core.config.limits.pipeline.max(1) } else { 1 };
         while self.sent.len() < window {
             let Some(command) = self.todo.pop_front() else {
                 break;

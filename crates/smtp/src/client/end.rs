@@ -67,13 +67,7 @@ impl End {
             // How many replies an LMTP server gives to the last chunk of a refused message is not settled by any RFC.
             Protocol::Lmtp => {
                 let reply = refusal.reply().clone();
-                Err(Stop::during(
-                    self.ledger,
-                    Closed::Refused {
-                        step: Step::End,
-                        reply,
-                    },
-                ))
+                Err(Stop::during(self.ledger, Closed::Refused { step: Step::End, reply }))
             }
         }
     }

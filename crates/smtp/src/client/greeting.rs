@@ -25,10 +25,9 @@ impl Greeting {
                 core.peer.greeting = reply.text.into_owned();
                 Ok(Hello::begin(core, now))
             }
-            Severity::Transient | Severity::Permanent => Err(Stop::new(Closed::Refused {
-                step: Step::Greeting,
-                reply,
-            })),
+            Severity::Transient | Severity::Permanent => {
+                Err(Stop::new(Closed::Refused { step: Step::Greeting, reply }))
+            }
             Severity::Positive | Severity::Intermediate => Err(Stop::unexpected(Step::Greeting, &reply)),
         }
     }

@@ -55,10 +55,9 @@ impl Hello {
             Severity::Permanent if self == Self::Ehlo && !matches!(reply.code, 521 | 554) => {
                 Ok(Self::Helo.say(core, now))
             }
-            Severity::Transient | Severity::Permanent => Err(Stop::new(Closed::Refused {
-                step: Step::Hello,
-                reply,
-            })),
+            Severity::Transient | Severity::Permanent => {
+                Err(Stop::new(Closed::Refused { step: Step::Hello, reply }))
+            }
             Severity::Intermediate => Err(Stop::unexpected(Step::Hello, &reply)),
         }
     }

@@ -60,10 +60,7 @@ impl Probe {
         match reply.code / 100 {
             2 => Ok(Idle::fresh(core)),
             3 => Err(Stop::new(unexpected(Step::Probe, &reply))),
-            _ => Err(Stop::new(Closed::Refused {
-                step: Step::Probe,
-                reply,
-            })),
+            _ => Err(Stop::new(Closed::Refused { step: Step::Probe, reply })),
         }
     }
 }

@@ -20,10 +20,7 @@ struct Entry {
 
 impl Ledger {
     pub(super) fn new(ids: impl Iterator<Item = u32>, dsn: DsnRelay) -> Self {
-        Self {
-            entries: ids.map(|id| Entry { id, settled: None }).collect(),
-            dsn,
-        }
+        Self { entries: ids.map(|id| Entry { id, settled: None }).collect(), dsn }
     }
 
     /// Settles one recipient by a word of the next hop; the first word counts.
@@ -73,11 +70,7 @@ impl Ledger {
             entry.settle(&outcome, why.speaker(), step);
         }
         Delivery {
-            recipients: self
-                .entries
-                .into_iter()
-                .filter_map(|entry| entry.settled)
-                .collect(),
+            recipients: self.entries.into_iter().filter_map(|entry| entry.settled).collect(),
             dsn: self.dsn,
         }
     }
@@ -86,12 +79,7 @@ impl Ledger {
 impl Entry {
     fn settle(&mut self, outcome: &Outcome, speaker: Speaker, step: Step) {
         if self.settled.is_none() {
-            self.settled = Some(RecipientOutcome {
-                id: self.id,
-                outcome: outcome.clone(),
-                speaker,
-                step,
-            });
+            self.settled = Some(RecipientOutcome { id: self.id, outcome: outcome.clone(), speaker, step });
         }
     }
 }

@@ -257,13 +257,7 @@ impl Session {
 fn is_worth_a_quit(why: &Closed) -> bool {
     match why {
         Closed::Refused { step, reply } => {
-            let listening = [
-                Step::Greeting,
-                Step::Hello,
-                Step::StartTls,
-                Step::Auth,
-                Step::Probe,
-            ];
+            let listening = [Step::Greeting, Step::Hello, Step::StartTls, Step::Auth, Step::Probe];
             reply.code != 421 && listening.contains(step)
         }
         Closed::Lacking(_) => true,

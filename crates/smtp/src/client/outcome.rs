@@ -64,16 +64,12 @@ impl Delivery {
     /// system status 4.3.1 or 4.3.2 (RFC 3463 section 3.4). The queue then puts off the whole next hop.
     #[must_use]
     pub fn hop_trouble(&self) -> Option<&Reply> {
-        self.recipients
-            .iter()
-            .find_map(|recipient| match &recipient.outcome {
-                Outcome::Deferred(reply)
-                    if recipient.speaker == Speaker::NextHop && is_hop_trouble(reply) =>
-                {
-                    Some(reply)
-                }
-                _ => None,
-            })
+        self.recipients.iter().find_map(|recipient| match &recipient.outcome {
+            Outcome::Deferred(reply) if recipient.speaker == Speaker::NextHop && is_hop_trouble(reply) => {
+                Some(reply)
+            }
+            _ => None,
+        })
     }
 
     /// Whether recipients are left only because the next hop took no more in one transaction: try those at once.
@@ -123,11 +119,7 @@ impl Outcome {
 
     /// The outcome that a negative reply stands for; anything that is not 5xx is worth another try.
     pub(crate) fn refused(reply: Reply) -> Self {
-        if reply.severity() == Severity::Permanent {
-            Self::Failed(reply)
-        } else {
-            Self::Deferred(reply)
-        }
+        if reply.severity() == Severity::Permanent { Self::Failed(reply) } else { Self::Deferred(reply) }
     }
 }
 

@@ -63,11 +63,7 @@ enum Position {
 
 impl ReplyReader {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            line: Vec::new(),
-            partial: None,
-        }
+        Self { limits, line: Vec::new(), partial: None }
     }
 
     /// Takes bytes off the front of `input` up to the end of a reply; none when more input is needed.
@@ -123,12 +119,7 @@ impl Partial {
     fn new(code: u16, text: &[u8]) -> Self {
         let text = printable(text);
         let (enhanced, rest) = split_enhanced(code, &text);
-        Self {
-            code,
-            enhanced,
-            text: rest.to_owned(),
-            lines: 1,
-        }
+        Self { code, enhanced, text: rest.to_owned(), lines: 1 }
     }
 
     fn add(&mut self, code: u16, text: &[u8]) -> Result<(), ReplyFault> {
@@ -149,29 +140,17 @@ impl Partial {
     }
 
     fn into_reply(self) -> Reply {
-        Reply {
-            code: self.code,
-            enhanced: self.enhanced,
-            text: self.text.into(),
-        }
+        Reply { code: self.code, enhanced: self.enhanced, text: self.text.into() }
     }
 }
 
 /// Code, position and text of a line without its CRLF.
 fn split_line(line: &[u8]) -> Result<(u16, Position, &[u8]), ReplyFault> {
     // RFC 5321 section 4.2: Reply-code = %x32-35 %x30-35 %x30-39.
-    let &[
-        first @ b'2'..=b'5',
-        second @ b'0'..=b'5',
-        third @ b'0'..=b'9',
-        ref rest @ ..,
-    ] = line
-    else {
+    let &[first @ b'2'..=b'5', second @ b'0'..=b'5', third @ b'0'..=b'9', ref rest @ ..] = line else {
         return Err(ReplyFault::Code);
     };
-    let code = [first, second, third]
-        .iter()
-        .fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+    let code = [first, second, third].iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
     match rest {
         // RFC 5321 section 4.2: a client must take a code without text, with or without the space.
         [] => Ok((code, Position::Last, rest)),
@@ -222,10 +201,7 @@ mod tests {
     fn enhanced_codes_count_when_their_class_agrees() {
         let gone = Reply::new(550, EnhancedCode(5, 1, 1), "gone\nreally");
         assert_eq!(read(b"550-5.1.1 gone\r\n550 5.1.1 really\r\n"), Ok(Some(gone)));
-        assert_eq!(
-            read(b"550 4.1.1 odd\r\n"),
-            Ok(Some(Reply::plain(550, "4.1.1 odd")))
-        );
+        assert_eq!(read(b"550 4.1.1 odd\r\n"), Ok(Some(Reply::plain(550, "4.1.1 odd"))));
         assert_eq!(
             read(b"250-2.0.0 a\r\n250 2.1.5 b\r\n"),
             Ok(Some(Reply::new(250, EnhancedCode(2, 0, 0), "a\n2.1.5 b")))

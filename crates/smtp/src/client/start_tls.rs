@@ -29,10 +29,9 @@ impl StartTls {
             Severity::Transient | Severity::Permanent if core.config.tls == TlsPolicy::Opportunistic => {
                 auth::begin(core, now)
             }
-            Severity::Transient | Severity::Permanent => Err(Stop::new(Closed::Refused {
-                step: Step::StartTls,
-                reply,
-            })),
+            Severity::Transient | Severity::Permanent => {
+                Err(Stop::new(Closed::Refused { step: Step::StartTls, reply }))
+            }
             Severity::Positive | Severity::Intermediate => Err(Stop::unexpected(Step::StartTls, &reply)),
         }
     }

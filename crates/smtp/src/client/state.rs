@@ -56,10 +56,7 @@ impl Stop {
 
     /// An end that cuts a transaction short.
     pub(super) fn during(ledger: Ledger, why: Closed) -> Box<Self> {
-        Box::new(Self {
-            why,
-            ledger: Some(ledger),
-        })
+        Box::new(Self { why, ledger: Some(ledger) })
     }
 
     pub(super) fn unexpected(step: Step, reply: &Reply) -> Box<Self> {
@@ -69,10 +66,7 @@ impl Stop {
 
 /// The fault of a reply whose code has no meaning in this step.
 pub(super) fn unexpected(step: Step, reply: &Reply) -> Closed {
-    Closed::Fault {
-        step,
-        fault: Fault::Unexpected(reply.code),
-    }
+    Closed::Fault { step, fault: Fault::Unexpected(reply.code) }
 }
 
 impl State {
@@ -122,10 +116,9 @@ impl State {
             // Whatever answers QUIT, the session is over.
             Self::Quit => Err(Stop::new(Closed::Quit)),
             Self::Closed => Ok(Self::Closed),
-            Self::Idle(_) | Self::Handshake => Err(Stop::new(Closed::Fault {
-                step,
-                fault: Fault::Unsolicited(reply.code),
-            })),
+            Self::Idle(_) | Self::Handshake => {
+                Err(Stop::new(Closed::Fault { step, fault: Fault::Unsolicited(reply.code) }))
+            }
         }
     }
 }

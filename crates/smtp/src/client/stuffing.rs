@@ -48,9 +48,7 @@ pub(super) struct Stuffer {
 
 impl Stuffer {
     pub(super) fn new() -> Self {
-        Self {
-            tail: Tail::LineStart,
-        }
+        Self { tail: Tail::LineStart }
     }
 
     /// Writes a piece. Between two stuffed dots it goes out as it is, as a slice of the same memory.

@@ -32,10 +32,7 @@ impl<'a> Command<'a> {
     /// Reads a line without its line end.
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, Fault> {
         let line = std::str::from_utf8(line).map_err(|_| Fault::Syntax(Syntax::Characters))?;
-        if line
-            .bytes()
-            .any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f)
-        {
+        if line.bytes().any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
             return Err(Fault::Syntax(Syntax::Characters));
         }
         let line = line.trim_end_matches([' ', '\t']);
@@ -98,25 +95,15 @@ fn path<'a>(argument: &'a str, keyword: &str) -> Result<&'a str, Fault> {
         .split_at_checked(keyword.len())
         .filter(|(word, _)| word.eq_ignore_ascii_case(keyword))
         .and_then(|(_, rest)| rest.trim_start_matches(' ').strip_prefix(':'));
-    after
-        .map(|path| path.trim_start_matches(' '))
-        .ok_or(Fault::Syntax(Syntax::Path))
+    after.map(|path| path.trim_start_matches(' ')).ok_or(Fault::Syntax(Syntax::Path))
 }
 
 fn bare<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, Fault> {
-    if argument.is_empty() {
-        Ok(command)
-    } else {
-        Err(Fault::Syntax(Syntax::UnexpectedArgument))
-    }
+    if argument.is_empty() { Ok(command) } else { Err(Fault::Syntax(Syntax::UnexpectedArgument)) }
 }
 
 fn some(argument: &str) -> Result<&str, Fault> {
-    if argument.is_empty() {
-        Err(Fault::Syntax(Syntax::MissingArgument))
-    } else {
-        Ok(argument)
-    }
+    if argument.is_empty() { Err(Fault::Syntax(Syntax::MissingArgument)) } else { Ok(argument) }
 }
 
 /// RFC 3030 section 2: `BDAT size [LAST]`. A size that cannot be read ends the session: what follows may be content, and
@@ -149,29 +136,14 @@ mod tests {
     fn lines_become_commands() {
         for (line, command) in [
             ("ehlo a.example", Command::Hello(HelloVerb::Ehlo, "a.example")),
-            (
-                "HELO [192.0.2.1] ",
-                Command::Hello(HelloVerb::Helo, "[192.0.2.1]"),
-            ),
+            ("HELO [192.0.2.1] ", Command::Hello(HelloVerb::Helo, "[192.0.2.1]")),
             ("MAIL FROM:<a@b.c> SIZE=1", Command::Mail("<a@b.c> SIZE=1")),
             ("mail from : <>", Command::Mail("<>")),
             ("RCPT TO: <a@b.c>", Command::Rcpt("<a@b.c>")),
-            (
-                "BDAT 12",
-                Command::Bdat {
-                    size: 12,
-                    last: false,
-                },
-            ),
+            ("BDAT 12", Command::Bdat { size: 12, last: false }),
             ("bdat 0 last", Command::Bdat { size: 0, last: true }),
             ("NOOP whatever", Command::Noop),
-            (
-                "AUTH PLAIN =",
-                Command::Auth {
-                    mechanism: "PLAIN",
-                    initial: Some("="),
-                },
-            ),
+            ("AUTH PLAIN =", Command::Auth { mechanism: "PLAIN", initial: Some("=") }),
         ] {
             assert_eq!(Command::parse(line.as_bytes()), Ok(command), "{line}");
         }
@@ -202,9 +174,6 @@ mod tests {
         ] {
             assert_eq!(Command::parse(line.as_bytes()), Err(fault), "{line}");
         }
-        assert_eq!(
-            Command::parse(b"NOOP \xff"),
-            Err(Fault::Syntax(Syntax::Characters))
-        );
+        assert_eq!(Command::parse(b"NOOP \xff"), Err(Fault::Syntax(Syntax::Characters)));
     }
 }

@@ -100,10 +100,7 @@ impl Decoder {
 
     /// For a message in chunks: the length frames it, so that a bare LF can do no harm and is always made a line end.
     pub(crate) fn for_chunks(leniency: &Leniency) -> Self {
-        Self {
-            bare_lf: BareLf::Normalise,
-            ..Self::for_data(leniency)
-        }
+        Self { bare_lf: BareLf::Normalise, ..Self::for_data(leniency) }
     }
 
     /// Takes what can be decoded off the front of `input`; true with the last content of the message.
@@ -265,19 +262,12 @@ fn dot(rest: &[u8], at: At) -> Dot {
 
 impl<'a> Cooking<'a> {
     fn new(raw: &'a [u8]) -> Self {
-        Self {
-            raw,
-            pos: 0,
-            kept: 0,
-            copy: None,
-        }
+        Self { raw, pos: 0, kept: 0, copy: None }
     }
 
     /// Puts `instead` where `raw[from..to]` stands.
     fn replace(&mut self, from: usize, instead: &[u8], to: usize) {
-        let copy = self
-            .copy
-            .get_or_insert_with(|| BytesMut::with_capacity(self.raw.len() + 64));
+        let copy = self.copy.get_or_insert_with(|| BytesMut::with_capacity(self.raw.len() + 64));
         copy.extend_from_slice(&self.raw[self.kept..from]);
         copy.extend_from_slice(instead);
         self.kept = to;

@@ -96,11 +96,7 @@ fn judge(line: &[u8], at: usize) -> Line {
 fn split(mut bytes: Bytes, end: usize, separator: usize) -> Found {
     let header = bytes.split_to(end);
     let rest = bytes.split_off(separator);
-    Found {
-        header,
-        separated: separator > 0,
-        rest,
-    }
+    Found { header, separated: separator > 0, rest }
 }
 
 #[cfg(test)]
@@ -110,9 +106,7 @@ mod tests {
     fn scan(message: &str, step: usize) -> (String, bool, String) {
         let mut head = Head::default();
         let mut pieces = message.as_bytes().chunks(step);
-        let found = pieces
-            .by_ref()
-            .find_map(|piece| head.push(Bytes::copy_from_slice(piece)));
+        let found = pieces.by_ref().find_map(|piece| head.push(Bytes::copy_from_slice(piece)));
         let found = found.unwrap_or_else(|| head.finish());
         let mut rest = found.rest.to_vec();
         pieces.for_each(|piece| rest.extend_from_slice(piece));
@@ -123,12 +117,7 @@ mod tests {
     #[test]
     fn headers_end_where_they_should() {
         for (message, header, separated, body) in [
-            (
-                "A: 1\r\nB: 2\r\n\r\nbody\r\n",
-                "A: 1\r\nB: 2\r\n",
-                true,
-                "body\r\n",
-            ),
+            ("A: 1\r\nB: 2\r\n\r\nbody\r\n", "A: 1\r\nB: 2\r\n", true, "body\r\n"),
             ("A: 1\r\n\tmore\r\n\r\n", "A: 1\r\n\tmore\r\n", true, ""),
             ("\r\nbody\r\n", "", true, "body\r\n"),
             ("hello\r\nA: 1\r\n", "", false, "hello\r\nA: 1\r\n"),

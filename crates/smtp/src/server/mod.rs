@@ -66,12 +66,7 @@ impl<R: fmt::Display> Session<R> {
     pub fn new(config: Arc<Config>, start: Start, now: Instant) -> Self {
         let mut core = Core::new(config, start, now);
         core.ask(Question::Connect);
-        Self {
-            core,
-            state: Connecting::default().into(),
-            deadline: None,
-            receipt: PhantomData,
-        }
+        Self { core, state: Connecting::default().into(), deadline: None, receipt: PhantomData }
     }
 
     /// Takes bytes from the peer. Feed a read's worth at a time, and only while [`Session::wants_read`]; feeding before

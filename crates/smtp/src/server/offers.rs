@@ -67,9 +67,7 @@ impl Extension {
     /// The extension with this keyword, in any case.
     #[must_use]
     pub fn named(keyword: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|extension| extension.keyword().eq_ignore_ascii_case(keyword))
+        Self::ALL.into_iter().find(|extension| extension.keyword().eq_ignore_ascii_case(keyword))
     }
 
     fn bit(self) -> u16 {
@@ -137,9 +135,7 @@ impl Mechanism {
     /// The mechanism with this name, in any case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Plain, Self::Login]
-            .into_iter()
-            .find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
+        [Self::Plain, Self::Login].into_iter().find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
     }
 }
 
@@ -154,10 +150,7 @@ pub struct Mechanisms {
 
 impl Default for Mechanisms {
     fn default() -> Self {
-        Self {
-            plain: true,
-            login: true,
-        }
+        Self { plain: true, login: true }
     }
 }
 
@@ -182,15 +175,8 @@ impl Mechanisms {
     }
 
     fn from_names(names: &str) -> Self {
-        let has = |wanted| {
-            names
-                .split_ascii_whitespace()
-                .any(|name| Mechanism::named(name) == Some(wanted))
-        };
-        Self {
-            plain: has(Mechanism::Plain),
-            login: has(Mechanism::Login),
-        }
+        let has = |wanted| names.split_ascii_whitespace().any(|name| Mechanism::named(name) == Some(wanted));
+        Self { plain: has(Mechanism::Plain), login: has(Mechanism::Login) }
     }
 }
 
@@ -205,12 +191,7 @@ pub struct Offers {
 
 impl Offers {
     pub(super) fn new(known: Extensions, size: u64, mechanisms: Mechanisms) -> Self {
-        Self {
-            known,
-            size,
-            mechanisms,
-            other: Vec::new(),
-        }
+        Self { known, size, mechanisms, other: Vec::new() }
     }
 
     pub(super) fn none() -> Self {
@@ -266,9 +247,7 @@ impl Offers {
     pub fn withhold(&mut self, keyword: &str) {
         match Extension::named(keyword) {
             Some(extension) => self.known = self.known.without(extension),
-            None => self
-                .other
-                .retain(|param| !param.name.eq_ignore_ascii_case(keyword)),
+            None => self.other.retain(|param| !param.name.eq_ignore_ascii_case(keyword)),
         }
     }
 
@@ -278,10 +257,7 @@ impl Offers {
         let mut params = Vec::new();
         for extension in Extension::ALL {
             self.known_line(extension, |value| {
-                params.push(Param {
-                    name: extension.keyword().to_owned(),
-                    value: value.map(str::to_owned),
-                });
+                params.push(Param { name: extension.keyword().to_owned(), value: value.map(str::to_owned) });
             });
         }
         params.extend(self.other.iter().cloned());
@@ -314,9 +290,7 @@ impl Offers {
 
     /// Whether a parameter of this name belongs to an extension that the host added.
     pub(super) fn has_other(&self, keyword: &str) -> bool {
-        self.other
-            .iter()
-            .any(|param| param.name.eq_ignore_ascii_case(keyword))
+        self.other.iter().any(|param| param.name.eq_ignore_ascii_case(keyword))
     }
 
     /// Leaves only what the session can serve now.
@@ -337,10 +311,7 @@ impl Offers {
 
     fn offer_other(&mut self, keyword: &str, value: Option<&str>) {
         self.withhold(keyword);
-        self.other.push(Param {
-            name: keyword.to_ascii_uppercase(),
-            value: value.map(str::to_owned),
-        });
+        self.other.push(Param { name: keyword.to_ascii_uppercase(), value: value.map(str::to_owned) });
     }
 }
 
@@ -386,11 +357,7 @@ fn check_offer(keyword: &str, value: Option<&str>) -> Result<(), OfferError> {
     }
     let printable =
         |value: &str| value.len() <= 400 && value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    if value.is_none_or(printable) {
-        Ok(())
-    } else {
-        Err(OfferError::Value)
-    }
+    if value.is_none_or(printable) { Ok(()) } else { Err(OfferError::Value) }
 }
 
 #[cfg(test)]
@@ -413,15 +380,7 @@ mod tests {
     fn defaults_leave_out_what_needs_a_host() {
         assert_eq!(
             keywords(&offers()),
-            [
-                "PIPELINING",
-                "SIZE 1000",
-                "ENHANCEDSTATUSCODES",
-                "8BITMIME",
-                "DSN",
-                "CHUNKING",
-                "SMTPUTF8"
-            ]
+            ["PIPELINING", "SIZE 1000", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "CHUNKING", "SMTPUTF8"]
         );
     }
 
@@ -436,26 +395,16 @@ mod tests {
         }
         assert_eq!(
             keywords(&offers),
-            [
-                "PIPELINING",
-                "SIZE 5",
-                "AUTH LOGIN",
-                "ENHANCEDSTATUSCODES",
-                "X-THING a b"
-            ]
+            ["PIPELINING", "SIZE 5", "AUTH LOGIN", "ENHANCEDSTATUSCODES", "X-THING a b"]
         );
         assert!(offers.has_other("X-Thing"));
     }
 
     #[test]
     fn no_host_offers_room_that_the_configuration_does_not_have() {
-        for (offered, most, size) in [
-            ("0", 1_000, 1_000),
-            ("9999", 1_000, 1_000),
-            ("5", 1_000, 5),
-            ("0", 0, 0),
-            ("9", 0, 9),
-        ] {
+        for (offered, most, size) in
+            [("0", 1_000, 1_000), ("9999", 1_000, 1_000), ("5", 1_000, 5), ("0", 0, 0), ("9", 0, 9)]
+        {
             let mut offers = offers();
             offers.offer("SIZE", Some(offered)).unwrap();
             offers.cap_size(most);

@@ -96,14 +96,8 @@ fn keyword(word: &str) -> Result<(&str, Option<&str>), Fault> {
         None => (word, None),
     };
     let is_name = name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if is_name {
-        Ok((name, value))
-    } else {
-        Err(Fault::Syntax(Syntax::Parameters))
-    }
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_name { Ok((name, value)) } else { Err(Fault::Syntax(Syntax::Parameters)) }
 }
 
 /// Which known parameters a command has named.
@@ -144,10 +138,7 @@ fn other(name: &str, value: Option<&str>, offers: &Offers, before: &[Param]) -> 
     if before.iter().any(|param| param.name == upper) || !value.is_none_or(is_value) {
         return Err(Fault::BadParameter(upper));
     }
-    Ok(Param {
-        name: upper,
-        value: value.map(str::to_owned),
-    })
+    Ok(Param { name: upper, value: value.map(str::to_owned) })
 }
 
 /// RFC 5321 section 4.1.2, esmtp-value; RFC 6531 section 3.3 adds UTF-8.
@@ -233,20 +224,12 @@ fn orcpt(value: &str, smtputf8: bool) -> Option<String> {
         return None;
     }
     let is_utf8 = kind.eq_ignore_ascii_case("utf-8") && smtputf8;
-    if (is_utf8 && is_value(text)) || is_xtext(text) {
-        Some(value.to_owned())
-    } else {
-        None
-    }
+    if (is_utf8 && is_value(text)) || is_xtext(text) { Some(value.to_owned()) } else { None }
 }
 
 /// RFC 4954 section 5.
 fn mailbox_or_null(value: &str) -> Option<String> {
-    if value == "<>" {
-        Some(value.to_owned())
-    } else {
-        xtext(value, 500)
-    }
+    if value == "<>" { Some(value.to_owned()) } else { xtext(value, 500) }
 }
 
 fn xtext(value: &str, longest: usize) -> Option<String> {
@@ -276,9 +259,7 @@ mod tests {
     use super::*;
 
     fn offers() -> Offers {
-        let known = Extensions::default()
-            .with(Extension::Auth)
-            .with(Extension::RequireTls);
+        let known = Extensions::default().with(Extension::Auth).with(Extension::RequireTls);
         let mut offers = Offers::new(known, 0, Mechanisms::default());
         offers.offer("X-TAG", None).unwrap();
         offers
@@ -301,10 +282,7 @@ mod tests {
         assert_eq!((params.size, params.body), (Some(9), BodyType::EightBitMime));
         assert!(params.smtputf8 && params.require_tls);
         assert_eq!(params.ret, Some(Return::Headers));
-        assert_eq!(
-            (params.envid.as_deref(), params.auth.as_deref()),
-            (Some("q+2B1"), Some("<>"))
-        );
+        assert_eq!((params.envid.as_deref(), params.auth.as_deref()), (Some("q+2B1"), Some("<>")));
         assert_eq!(params.other[0].name, "X-TAG");
     }
 
@@ -316,10 +294,7 @@ mod tests {
         let notify = params.notify.unwrap();
         assert!(notify.success && notify.delay && !notify.failure);
         assert_eq!(params.orcpt.as_deref(), Some("rfc822;a+20b@c.example"));
-        assert_eq!(
-            rcpt("<a@b.example> NOTIFY=NEVER").unwrap().1.notify,
-            Some(Notify::NEVER)
-        );
+        assert_eq!(rcpt("<a@b.example> NOTIFY=NEVER").unwrap().1.notify, Some(Notify::NEVER));
         assert!(rcpt("<a@b.example> ORCPT=utf-8;ä@b.example").is_ok());
     }
 
@@ -340,29 +315,14 @@ mod tests {
             let fault = mail(&format!("<> {text}")).unwrap_err();
             assert_eq!(fault, Fault::BadParameter(name.to_owned()), "{text}");
         }
-        for text in [
-            "NOTIFY=NEVER,SUCCESS",
-            "NOTIFY=",
-            "ORCPT=a@b",
-            "ORCPT=;a",
-            "ORCPT=rfc822;",
-        ] {
-            assert!(
-                matches!(
-                    rcpt(&format!("<a@b.example> {text}")),
-                    Err(Fault::BadParameter(_))
-                ),
-                "{text}"
-            );
+        for text in ["NOTIFY=NEVER,SUCCESS", "NOTIFY=", "ORCPT=a@b", "ORCPT=;a", "ORCPT=rfc822;"] {
+            assert!(matches!(rcpt(&format!("<a@b.example> {text}")), Err(Fault::BadParameter(_))), "{text}");
         }
     }
 
     #[test]
     fn what_is_not_on_offer_is_unknown() {
-        assert_eq!(
-            mail("<> FOO=1").unwrap_err(),
-            Fault::UnknownParameter("FOO".into())
-        );
+        assert_eq!(mail("<> FOO=1").unwrap_err(), Fault::UnknownParameter("FOO".into()));
         let none = parse_mail("<> SIZE=1", &Offers::none(), true);
         assert_eq!(none.unwrap_err(), Fault::UnknownParameter("SIZE".into()));
         assert_eq!(mail("<>SIZE=1").unwrap_err(), Fault::Syntax(Syntax::Parameters));

@@ -5,24 +5,13 @@ use std::borrow::Cow;
 use pintle_mail::{EnhancedCode, Reply};
 
 const fn reply(code: u16, subject: u16, detail: u16, text: &'static str) -> Reply {
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "a reply code's first digit is at most 5"
-    )]
+    #[allow(clippy::cast_possible_truncation, reason = "a reply code's first digit is at most 5")]
     let class = (code / 100) as u8;
-    Reply {
-        code,
-        enhanced: Some(EnhancedCode(class, subject, detail)),
-        text: Cow::Borrowed(text),
-    }
+    Reply { code, enhanced: Some(EnhancedCode(class, subject, detail)), text: Cow::Borrowed(text) }
 }
 
 const fn plain(code: u16, text: &'static str) -> Reply {
-    Reply {
-        code,
-        enhanced: None,
-        text: Cow::Borrowed(text),
-    }
+    Reply { code, enhanced: None, text: Cow::Borrowed(text) }
 }
 
 pub(crate) const SENDER: Reply = reply(250, 1, 0, "Sender ok");
@@ -53,29 +42,20 @@ pub(crate) const SHUTDOWN: Reply = reply(421, 3, 2, "Going down; come again");
 
 /// What the host wants to say, if its code is one of these, and else what is usual.
 pub(crate) fn positive(wish: Option<Reply>, codes: &[u16], usual: &Reply) -> Reply {
-    wish.filter(|reply| codes.contains(&reply.code) && fits(reply))
-        .unwrap_or_else(|| usual.clone())
+    wish.filter(|reply| codes.contains(&reply.code) && fits(reply)).unwrap_or_else(|| usual.clone())
 }
 
 /// The refusal that the host wants; one whose code is no refusal, or contradicts its enhanced code, keeps its text and
 /// gets the usual codes. A missing enhanced code becomes the class alone.
 pub(crate) fn negative(wish: Reply, usual: &Reply) -> Reply {
     if !(400..=599).contains(&wish.code) || !fits(&wish) {
-        return Reply {
-            text: wish.text,
-            ..usual.clone()
-        };
+        return Reply { text: wish.text, ..usual.clone() };
     }
     let class = if wish.code < 500 { 4 } else { 5 };
-    Reply {
-        enhanced: wish.enhanced.or(Some(EnhancedCode(class, 0, 0))),
-        ..wish
-    }
+    Reply { enhanced: wish.enhanced.or(Some(EnhancedCode(class, 0, 0))), ..wish }
 }
 
 /// RFC 2034 section 4: the class of the enhanced code is the first digit of the code.
 fn fits(reply: &Reply) -> bool {
-    reply
-        .enhanced
-        .is_none_or(|enhanced| u16::from(enhanced.0) == reply.code / 100)
+    reply.enhanced.is_none_or(|enhanced| u16::from(enhanced.0) == reply.code / 100)
 }

@@ -134,10 +134,7 @@ mod tests {
     fn plain_is_read_strictly() {
         let credentials = plain("admin\0alice\0secret").unwrap();
         assert_eq!(credentials.authorization_id.as_deref(), Some("admin"));
-        assert_eq!(
-            (credentials.username.as_str(), credentials.password.expose()),
-            ("alice", "secret")
-        );
+        assert_eq!((credentials.username.as_str(), credentials.password.expose()), ("alice", "secret"));
         for bad in ["", "alice", "\0alice", "\0alice\0", "\0\0secret", "\0a\0b\0c"] {
             assert_eq!(plain(bad), None, "{bad:?}");
         }

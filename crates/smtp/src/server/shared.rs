@@ -204,19 +204,12 @@ impl Core {
         self.in_transaction = false;
         if accepted {
             let messages = self.counts.messages + 1;
-            self.counts = Counts {
-                messages,
-                auth_failures: self.counts.auth_failures,
-                ..Counts::default()
-            };
+            self.counts = Counts { messages, auth_failures: self.counts.auth_failures, ..Counts::default() };
         }
     }
 
     pub(crate) fn has_message_left(&self) -> bool {
-        self.config
-            .limits
-            .messages
-            .is_none_or(|most| self.counts.messages < most)
+        self.config.limits.messages.is_none_or(|most| self.counts.messages < most)
     }
 
     /// Tells the host to forget the transaction, if there is one.
@@ -281,11 +274,7 @@ impl Core {
 /// What extensions add to the length of a command: SIZE 26 (RFC 1870 section 3), BODY 17 (RFC 6152 section 2), SMTPUTF8 10
 /// (RFC 6531 section 3.4), AUTH 500 (RFC 4954 section 5), DSN 500 on either command (RFC 3461 section 4).
 fn extra_length(start: &[u8], auth_line: usize) -> usize {
-    let verb = |verb: &[u8]| {
-        start
-            .get(..4)
-            .is_some_and(|start| start.eq_ignore_ascii_case(verb))
-    };
+    let verb = |verb: &[u8]| start.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(verb));
     if verb(b"MAIL") {
         26 + 17 + 10 + 500 + 500
     } else if verb(b"RCPT") {

@@ -5,10 +5,7 @@
 //! ends nor is reset, replies that are malformed, memory beyond the limits, anything after the end.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
-#![allow(
-    unreachable_pub,
-    reason = "public to the binaries that include it, which the lint cannot see"
-)]
+#![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]
 #![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
 
 use std::sync::Arc;
@@ -125,10 +122,7 @@ pub fn play(plan: &[u8]) {
 impl Host {
     /// A session configured by the bits of `setting`.
     pub fn new(setting: u8) -> Self {
-        let mut config = Config {
-            limits: LIMITS,
-            ..Config::default()
-        };
+        let mut config = Config { limits: LIMITS, ..Config::default() };
         if setting & 1 != 0 {
             config = config.with(Extension::StartTls);
         }
@@ -137,10 +131,8 @@ impl Host {
             config.auth.without_tls = setting & 4 != 0;
         }
         config.require_auth = setting & 24 == 24;
-        let start = Start {
-            session_id: (setting & 32 != 0).then(|| "ID".to_owned()),
-            tls: setting & 64 != 0,
-        };
+        let start =
+            Start { session_id: (setting & 32 != 0).then(|| "ID".to_owned()), tls: setting & 64 != 0 };
         let now = Instant::now();
         let mut host = Self {
             session: Session::new(Arc::new(config), start, now),
@@ -193,9 +185,7 @@ impl Host {
             (5, Question::Message(_)) => Answer::Discard(None),
             (5 | 6, Question::Auth(_)) => Answer::Denied(None),
             (7, Question::Auth(_)) => Answer::Unavailable(None),
-            (_, Question::Auth(_)) => Answer::Granted {
-                identity: "a".to_owned(),
-            },
+            (_, Question::Auth(_)) => Answer::Granted { identity: "a".to_owned() },
             (_, Question::Message(_)) => self.receipt(),
             (6, _) => Answer::Accept(Some(reply(550, 2))),
             (7, Question::Hello(hello)) => {
@@ -209,10 +199,7 @@ impl Host {
 
     fn receipt(&mut self) -> Answer<String> {
         self.receipts += 1;
-        Answer::Accepted {
-            receipt: format!("R{}.", self.receipts),
-            reply: None,
-        }
+        Answer::Accepted { receipt: format!("R{}.", self.receipts), reply: None }
     }
 
     /// Keeps the books of what was decided, as the machine should.
@@ -234,16 +221,9 @@ impl Host {
     pub fn wait(&mut self, time: u8) {
         let unit = if time & 1 == 0 { 1 } else { 10 };
         self.now += Duration::from_secs(u64::from(time) * unit);
-        if self
-            .session
-            .poll_timeout()
-            .is_some_and(|deadline| deadline <= self.now)
-        {
+        if self.session.poll_timeout().is_some_and(|deadline| deadline <= self.now) {
             self.session.handle_timeout(self.now);
-            assert!(
-                self.question.is_none(),
-                "no time runs out while a question is open"
-            );
+            assert!(self.question.is_none(), "no time runs out while a question is open");
             self.collect();
             assert!(self.closed.is_some(), "a deadline that passed ends the session");
         }
@@ -304,11 +284,7 @@ impl Host {
             self.sent.extend_from_slice(&bytes);
         }
         let most = LIMITS.input + LIMITS.header + 2 * 256;
-        assert!(
-            self.session.buffered() <= most,
-            "{} octets held",
-            self.session.buffered()
-        );
+        assert!(self.session.buffered() <= most, "{} octets held", self.session.buffered());
         if self.closed.is_some() || self.question.is_some() {
             assert!(self.session.poll_timeout().is_none() && !self.session.wants_read());
         } else if !self.handshake {
@@ -323,8 +299,7 @@ impl Host {
             Event::Body(_) | Event::Ask(Question::Headers(_)) => {}
             Event::Ask(Question::Message(message)) => {
                 let content = self.body.escape_ascii();
-                self.story
-                    .push(format!("{message:?} {:?} {content}", self.header));
+                self.story.push(format!("{message:?} {:?} {content}", self.header));
             }
             event => self.story.push(format!("{event:?}")),
         }
@@ -351,10 +326,7 @@ impl Host {
             }
             Event::Closed(why) => {
                 let asked = matches!(self.question, Some(Question::Message(_)));
-                assert!(
-                    self.stage == Stage::None || asked,
-                    "closed with a transaction open"
-                );
+                assert!(self.stage == Stage::None || asked, "closed with a transaction open");
                 self.question = None;
                 self.handshake = false;
                 self.closed = Some(why);
@@ -405,18 +377,10 @@ pub fn replies(said: &str) -> Vec<u16> {
     let mut codes = Vec::new();
     let mut open: Option<u16> = None;
     for line in said.split_inclusive("\r\n") {
-        let text = line
-            .strip_suffix("\r\n")
-            .unwrap_or_else(|| panic!("no line end: {said:?}"));
-        assert!(
-            text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.len() <= 510,
-            "{text:?}"
-        );
+        let text = line.strip_suffix("\r\n").unwrap_or_else(|| panic!("no line end: {said:?}"));
+        assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.len() <= 510, "{text:?}");
         let code: u16 = text[..3].parse().unwrap();
-        assert!(
-            (200..600).contains(&code) && open.is_none_or(|before| before == code),
-            "{said:?}"
-        );
+        assert!((200..600).contains(&code) && open.is_none_or(|before| before == code), "{said:?}");
         open = match text.as_bytes()[3] {
             b'-' => Some(code),
             b' ' => {

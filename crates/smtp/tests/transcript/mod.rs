@@ -19,14 +19,8 @@
 
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
-#![allow(
-    unreachable_pub,
-    reason = "public to the test binaries that include it, which the lint cannot see"
-)]
-#![allow(
-    clippy::unwrap_used,
-    reason = "a transcript that cannot be read is a failed test"
-)]
+#![allow(unreachable_pub, reason = "public to the test binaries that include it, which the lint cannot see")]
+#![allow(clippy::unwrap_used, reason = "a transcript that cannot be read is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -72,9 +66,7 @@ pub enum Cut {
 impl Cut {
     /// The cuts that every transcript must survive.
     pub fn all() -> impl Iterator<Item = Self> {
-        [Self::Whole, Self::Bytes]
-            .into_iter()
-            .chain((1..=24).map(Self::Random))
+        [Self::Whole, Self::Bytes].into_iter().chain((1..=24).map(Self::Random))
     }
 
     /// The bytes in pieces.
@@ -106,9 +98,7 @@ fn random_pieces(seed: u64, mut rest: &[u8]) -> Vec<Vec<u8>> {
 
 /// All transcripts of a folder below `tests/transcripts`, in order of their names. Panics when there is none.
 pub fn scripts(folder: &str) -> Vec<Script> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/transcripts")
-        .join(folder);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(folder);
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut paths: Vec<PathBuf> = entries
         .map(|entry| entry.unwrap().path())
@@ -124,16 +114,8 @@ impl Script {
     pub fn read(path: PathBuf) -> Self {
         let text =
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(
-            text.starts_with("# RFC "),
-            "{}: the first line names no RFC section",
-            path.display()
-        );
-        let mut script = Self {
-            path,
-            settings: Vec::new(),
-            steps: Vec::new(),
-        };
+        assert!(text.starts_with("# RFC "), "{}: the first line names no RFC section", path.display());
+        let mut script = Self { path, settings: Vec::new(), steps: Vec::new() };
         for (at, line) in text.lines().enumerate() {
             script.take(at + 1, line);
         }
@@ -145,11 +127,7 @@ impl Script {
         let kind = match mark {
             "" | "#" => return,
             "%" => {
-                assert!(
-                    self.steps.is_empty(),
-                    "{}:{line}: settings stand before steps",
-                    self.path.display()
-                );
+                assert!(self.steps.is_empty(), "{}:{line}: settings stand before steps", self.path.display());
                 let (name, value) = rest.split_once(' ').unwrap_or((rest, ""));
                 self.settings.push((name.to_owned(), value.to_owned()));
                 return;

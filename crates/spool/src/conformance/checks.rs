@@ -10,25 +10,9 @@ use crate::{Disposition, Filter, Hold, Page, Settled, Settlement, Spool, SpoolEr
 pub(super) async fn bodies_come_back_as_they_went_in(subject: &dyn Subject) {
     let mut store = subject.store();
     let durable = store.faults().is_some();
-    let sizes = [
-        0,
-        1,
-        4_999,
-        BLOCK - 1,
-        BLOCK,
-        BLOCK + 1,
-        500_000,
-        1024 * 1024,
-        1024 * 1024 + 1,
-        3_000_000,
-    ];
-    let samples: Vec<Sample> = (1..)
-        .zip(sizes)
-        .map(|(number, size)| Sample {
-            size,
-            ..Sample::small(number)
-        })
-        .collect();
+    let sizes = [0, 1, 4_999, BLOCK - 1, BLOCK, BLOCK + 1, 500_000, 1024 * 1024, 1024 * 1024 + 1, 3_000_000];
+    let samples: Vec<Sample> =
+        (1..).zip(sizes).map(|(number, size)| Sample { size, ..Sample::small(number) }).collect();
     let spool = store.open();
     for sample in &samples {
         let receipt = sample.commit(&*spool).await.unwrap();
@@ -54,10 +38,7 @@ pub(super) async fn contents_are_read_before_the_commit(subject: &dyn Subject) {
         assert!(read_all(&content).await == sample.body());
         let at = sample.size - 10;
         assert_eq!(content.read(at as u64, 100).await.unwrap(), sample.body()[at..]);
-        assert_eq!(
-            content.read(sample.size as u64 + 1, 100).await.unwrap(),
-            Bytes::new()
-        );
+        assert_eq!(content.read(sample.size as u64 + 1, 100).await.unwrap(), Bytes::new());
     }
 }
 
@@ -67,10 +48,7 @@ pub(super) async fn an_id_is_committed_once(subject: &dyn Subject) {
     let sample = Sample::small(1);
     sample.commit(&*spool).await.unwrap();
     let again = Sample { size: 5, ..sample };
-    assert_eq!(
-        again.commit(&*spool).await,
-        Err(SpoolError::Duplicate(sample.id()))
-    );
+    assert_eq!(again.commit(&*spool).await, Err(SpoolError::Duplicate(sample.id())));
     sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
 }
 
@@ -78,27 +56,12 @@ pub(super) async fn many_are_committed_together_or_not_at_all(subject: &dyn Subj
     let mut store = subject.store();
     let spool = store.open();
     let (one, two, three) = (Sample::small(1), Sample::large(2), Sample::small(3));
-    let pair = vec![
-        one.message(&*spool).await.unwrap(),
-        two.message(&*spool).await.unwrap(),
-    ];
+    let pair = vec![one.message(&*spool).await.unwrap(), two.message(&*spool).await.unwrap()];
     let receipts = spool.commit_many(pair).await.unwrap();
-    assert_eq!(
-        receipts.iter().map(crate::Receipt::id).collect::<Vec<_>>(),
-        [one.id(), two.id()]
-    );
-    let pair = vec![
-        three.message(&*spool).await.unwrap(),
-        one.message(&*spool).await.unwrap(),
-    ];
-    assert_eq!(
-        spool.commit_many(pair).await,
-        Err(SpoolError::Duplicate(one.id()))
-    );
-    assert_eq!(
-        spool.load(three.id()).await.unwrap_err(),
-        SpoolError::Unknown(three.id())
-    );
+    assert_eq!(receipts.iter().map(crate::Receipt::id).collect::<Vec<_>>(), [one.id(), two.id()]);
+    let pair = vec![three.message(&*spool).await.unwrap(), one.message(&*spool).await.unwrap()];
+    assert_eq!(spool.commit_many(pair).await, Err(SpoolError::Duplicate(one.id())));
+    assert_eq!(spool.load(three.id()).await.unwrap_err(), SpoolError::Unknown(three.id()));
     // What follows a refused operation finds its own octets and not those of the refused.
     let four = Sample::small(4);
     four.commit(&*spool).await.unwrap();
@@ -110,36 +73,16 @@ pub(super) async fn settling_the_last_recipient_removes_the_message(subject: &dy
     let spool = store.open();
     let sample = Sample::small(1).to(3);
     sample.commit(&*spool).await.unwrap();
-    let kept = Settled {
-        removed: false,
-        children: Vec::new(),
-    };
-    assert_eq!(
-        spool.settle(sample.settlement(2, delivered())).await.unwrap(),
-        kept
-    );
-    assert_eq!(
-        spool.settle(sample.settlement(1, deferred(1))).await.unwrap(),
-        kept
-    );
+    let kept = Settled { removed: false, children: Vec::new() };
+    assert_eq!(spool.settle(sample.settlement(2, delivered())).await.unwrap(), kept);
+    assert_eq!(spool.settle(sample.settlement(1, deferred(1))).await.unwrap(), kept);
     let statuses = statuses(&*spool, sample.id()).await;
     assert_eq!(statuses, [deferred(1), delivered(), Status::fresh(NOW)]);
-    assert_eq!(
-        spool.settle(sample.settlement(1, deferred(2))).await.unwrap(),
-        kept
-    );
-    spool
-        .settle(sample.settlement(3, Status::Done(Disposition::Failed)))
-        .await
-        .unwrap();
-    let settled = spool
-        .settle(sample.settlement(1, Status::Done(Disposition::Expired)))
-        .await;
+    assert_eq!(spool.settle(sample.settlement(1, deferred(2))).await.unwrap(), kept);
+    spool.settle(sample.settlement(3, Status::Done(Disposition::Failed))).await.unwrap();
+    let settled = spool.settle(sample.settlement(1, Status::Done(Disposition::Expired))).await;
     assert!(settled.unwrap().removed);
-    assert_eq!(
-        spool.load(sample.id()).await.unwrap_err(),
-        SpoolError::Unknown(sample.id())
-    );
+    assert_eq!(spool.load(sample.id()).await.unwrap_err(), SpoolError::Unknown(sample.id()));
     assert!(spool.claim(None, 10).await.unwrap().is_empty());
 }
 
@@ -151,10 +94,7 @@ pub(super) async fn a_done_recipient_stays_done(subject: &dyn Subject) {
     for status in [delivered(), deferred(1), Status::Done(Disposition::Failed)] {
         let settled = spool.settle(sample.settlement(1, status)).await.unwrap();
         assert!(!settled.removed, "one of two is still open");
-        assert_eq!(
-            statuses(&*spool, sample.id()).await,
-            [delivered(), Status::fresh(NOW)]
-        );
+        assert_eq!(statuses(&*spool, sample.id()).await, [delivered(), Status::fresh(NOW)]);
     }
 }
 
@@ -172,16 +112,11 @@ pub(super) async fn children_come_with_the_marks_or_not_at_all(subject: &dyn Sub
     assert_eq!((settled.removed, settled.children[0].id()), (false, child.id()));
     child.assert_same(&spool.load(child.id()).await.unwrap()).await;
 
-    let refused = Settlement {
-        children: vec![stray.message(&*spool).await.unwrap()],
-        ..parent.settlement(9, failed)
-    };
+    let refused =
+        Settlement { children: vec![stray.message(&*spool).await.unwrap()], ..parent.settlement(9, failed) };
     let refusal = SpoolError::UnknownRecipient(parent.id(), 9);
     assert_eq!(spool.settle(refused).await, Err(refusal));
-    assert_eq!(
-        spool.load(stray.id()).await.unwrap_err(),
-        SpoolError::Unknown(stray.id())
-    );
+    assert_eq!(spool.load(stray.id()).await.unwrap_err(), SpoolError::Unknown(stray.id()));
 }
 
 pub(super) async fn strangers_are_refused(subject: &dyn Subject) {
@@ -208,10 +143,7 @@ pub(super) async fn held_messages_are_released_and_announced(subject: &dyn Subje
     message.entry.hold = Some(quarantine.clone());
     spool.commit(message).await.unwrap();
     let arrival = arrivals.recv().await.unwrap();
-    assert_eq!(
-        (arrival.id, &arrival.hold),
-        (sample.id(), &Some(quarantine.clone()))
-    );
+    assert_eq!((arrival.id, &arrival.hold), (sample.id(), &Some(quarantine.clone())));
     assert_eq!(claimed(&*spool).await, [arrival]);
 
     let operator = Hold::Operator("asked to".to_owned());
@@ -242,10 +174,7 @@ pub(super) async fn routes_of_the_operator_are_kept(subject: &dyn Subject) {
     assert_eq!(routes(&*spool, sample.id()).await, [None, relay.clone(), None]);
     assert_eq!(claimed(&*spool).await[0].recipients[1].route, relay);
     spool.reroute(sample.id(), vec![], relay.clone()).await.unwrap();
-    assert_eq!(
-        routes(&*spool, sample.id()).await,
-        [relay.clone(), relay.clone(), relay.clone()]
-    );
+    assert_eq!(routes(&*spool, sample.id()).await, [relay.clone(), relay.clone(), relay.clone()]);
     spool.reroute(sample.id(), vec![], None).await.unwrap();
     assert_eq!(routes(&*spool, sample.id()).await, [None, None, None]);
     let refusal = SpoolError::UnknownRecipient(sample.id(), 8);
@@ -270,13 +199,7 @@ pub(super) async fn pages_cover_everything_once(subject: &dyn Subject) {
         claimed.extend(page.iter().map(|waiting| waiting.id));
     }
     assert_eq!(claimed, ids);
-    let (mut listed, mut page) = (
-        Vec::new(),
-        Page {
-            after: None,
-            limit: 10,
-        },
-    );
+    let (mut listed, mut page) = (Vec::new(), Page { after: None, limit: 10 });
     loop {
         let listing = spool.list(Filter::default(), page).await.unwrap();
         listed.extend(listing.messages.iter().map(|summary| summary.id));
@@ -295,59 +218,16 @@ pub(super) async fn filters_choose(subject: &dyn Subject) {
     let held = Sample::small(5).id();
     spool.hold(held, Hold::Operator("look".to_owned())).await.unwrap();
     let cases = [
-        (
-            Filter {
-                sender: Some("SENDER1@".to_owned()),
-                ..Filter::default()
-            },
-            vec![1],
-        ),
-        (
-            Filter {
-                recipient: Some("r1.n11@".to_owned()),
-                ..Filter::default()
-            },
-            vec![11],
-        ),
-        (
-            Filter {
-                held: Some(true),
-                ..Filter::default()
-            },
-            vec![5],
-        ),
-        (
-            Filter {
-                held: Some(false),
-                sender: Some("sender5".to_owned()),
-                ..Filter::default()
-            },
-            vec![],
-        ),
-        (
-            Filter {
-                received_before: Some(NOW),
-                ..Filter::default()
-            },
-            vec![],
-        ),
+        (Filter { sender: Some("SENDER1@".to_owned()), ..Filter::default() }, vec![1]),
+        (Filter { recipient: Some("r1.n11@".to_owned()), ..Filter::default() }, vec![11]),
+        (Filter { held: Some(true), ..Filter::default() }, vec![5]),
+        (Filter { held: Some(false), sender: Some("sender5".to_owned()), ..Filter::default() }, vec![]),
+        (Filter { received_before: Some(NOW), ..Filter::default() }, vec![]),
     ];
     for (filter, expected) in cases {
-        let listing = spool
-            .list(
-                filter.clone(),
-                Page {
-                    after: None,
-                    limit: 100,
-                },
-            )
-            .await
-            .unwrap();
+        let listing = spool.list(filter.clone(), Page { after: None, limit: 100 }).await.unwrap();
         let found: Vec<QueueId> = listing.messages.iter().map(|summary| summary.id).collect();
-        let expected: Vec<QueueId> = expected
-            .into_iter()
-            .map(|number| Sample::small(number).id())
-            .collect();
+        let expected: Vec<QueueId> = expected.into_iter().map(|number| Sample::small(number).id()).collect();
         assert_eq!((found, listing.next), (expected, None), "{filter:?}");
     }
 }
@@ -358,16 +238,10 @@ pub(super) async fn totals_count(subject: &dyn Subject) {
     let (one, two) = (Sample::small(1), Sample::large(2));
     one.commit(&*spool).await.unwrap();
     two.commit(&*spool).await.unwrap();
-    spool
-        .hold(one.id(), Hold::Operator("look".to_owned()))
-        .await
-        .unwrap();
+    spool.hold(one.id(), Hold::Operator("look".to_owned())).await.unwrap();
     let bytes = (one.size + one.head().len() + two.size + two.head().len()) as u64;
     let totals = spool.totals().await.unwrap();
-    assert_eq!(
-        (totals.messages, totals.held, totals.bytes, totals.damaged),
-        (2, 1, bytes, 0)
-    );
+    assert_eq!((totals.messages, totals.held, totals.bytes, totals.damaged), (2, 1, bytes, 0));
     spool.settle(one.all_done()).await.unwrap();
     spool.settle(two.all_done()).await.unwrap();
     assert_eq!(spool.totals().await.unwrap(), crate::Totals::default());
@@ -389,10 +263,7 @@ pub(super) async fn many_at_once_are_all_kept(subject: &dyn Subject) {
     for task in tasks {
         let sample = task.await.unwrap();
         sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
-        assert_eq!(
-            statuses(&*spool, sample.id()).await,
-            [delivered(), Status::fresh(NOW)]
-        );
+        assert_eq!(statuses(&*spool, sample.id()).await, [delivered(), Status::fresh(NOW)]);
     }
 }
 

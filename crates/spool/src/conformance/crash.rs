@@ -66,32 +66,17 @@ const ROWS: [(&str, Act, CrashPoint, After); 37] = [
     ("5 record of a large body durable", CommitLarge, Synced, Old),
     ("6 row in an open transaction", Commit, Inserted, Old),
     ("6 row of a large body", CommitLarge, Inserted, Old),
-    (
-        "6 transaction about to be committed",
-        Commit,
-        CrashPoint::Commit,
-        Old,
-    ),
+    ("6 transaction about to be committed", Commit, CrashPoint::Commit, Old),
     ("6 the same, large body", CommitLarge, CrashPoint::Commit, Old),
     ("7 committed, not answered", Commit, Committed, New),
     ("7 the same, large body", CommitLarge, Committed, New),
     ("8 deferral in an open transaction", Defer, Settled, Old),
     ("8 deferral about to be committed", Defer, CrashPoint::Commit, Old),
     ("9 deferred", Defer, Committed, New),
-    (
-        "10 hold about to be committed",
-        Act::Hold,
-        CrashPoint::Commit,
-        Old,
-    ),
+    ("10 hold about to be committed", Act::Hold, CrashPoint::Commit, Old),
     ("10 held", Act::Hold, Committed, New),
     ("11 mark in an open transaction", SettlePart, Settled, Old),
-    (
-        "11 mark about to be committed",
-        SettlePart,
-        CrashPoint::Commit,
-        Old,
-    ),
+    ("11 mark about to be committed", SettlePart, CrashPoint::Commit, Old),
     ("11 partly settled", SettlePart, Committed, New),
     ("12 record of a bounce written", Bounce, Appended, Old),
     ("12 record of a bounce durable", Bounce, Synced, Old),
@@ -100,12 +85,7 @@ const ROWS: [(&str, Act, CrashPoint, After); 37] = [
     ("12 bounce about to be committed", Bounce, CrashPoint::Commit, Old),
     ("12 bounce committed", Bounce, Committed, New),
     ("13 removal in an open transaction", Finish, Settled, Old),
-    (
-        "13 removal about to be committed",
-        Finish,
-        CrashPoint::Commit,
-        Old,
-    ),
+    ("13 removal about to be committed", Finish, CrashPoint::Commit, Old),
     ("14 removed", Finish, Committed, New),
     ("14 removed, large body", FinishLarge, Committed, New),
     ("14 large body about to be unlinked", FinishLarge, Unlink, New),
@@ -115,17 +95,9 @@ const ROWS: [(&str, Act, CrashPoint, After); 37] = [
 ];
 
 /// The message that the act is about.
-const SUBJECT: Sample = Sample {
-    number: 50,
-    size: 10_000,
-    recipients: 1,
-};
+const SUBJECT: Sample = Sample { number: 50, size: 10_000, recipients: 1 };
 /// A bounce.
-const CHILD: Sample = Sample {
-    number: 60,
-    size: 3_000,
-    recipients: 1,
-};
+const CHILD: Sample = Sample { number: 60, size: 3_000, recipients: 1 };
 
 /// Cuts every row in this way. Panics where a promise is broken.
 pub async fn run(subject: &dyn Subject, fault: Fault) {
@@ -148,9 +120,7 @@ pub async fn failing_disks(subject: &dyn Subject) {
 async fn cut(subject: &dyn Subject, act: Act, (point, fault): (CrashPoint, Fault), after: After) {
     let mut store = subject.store();
     let spool = store.open();
-    let faults = store
-        .faults()
-        .expect("an engine that outlives the process has the seam");
+    let faults = store.faults().expect("an engine that outlives the process has the seam");
     let bystanders = bystanders(&*spool).await;
     prepare(&*spool, act).await;
     // Row 1: whatever is cut, a draft in memory goes without a trace.
@@ -185,20 +155,11 @@ struct Bystanders {
 }
 
 async fn bystanders(spool: &dyn Spool) -> Bystanders {
-    let bystanders = Bystanders {
-        deferred: Sample::small(1).to(3),
-        large: Sample::large(2),
-    };
+    let bystanders = Bystanders { deferred: Sample::small(1).to(3), large: Sample::large(2) };
     bystanders.deferred.commit(spool).await.unwrap();
     bystanders.large.commit(spool).await.unwrap();
-    spool
-        .settle(bystanders.deferred.settlement(2, deferred(1)))
-        .await
-        .unwrap();
-    spool
-        .settle(bystanders.deferred.settlement(3, delivered()))
-        .await
-        .unwrap();
+    spool.settle(bystanders.deferred.settlement(2, deferred(1))).await.unwrap();
+    spool.settle(bystanders.deferred.settlement(3, delivered())).await.unwrap();
     bystanders
 }
 
@@ -208,9 +169,7 @@ impl Bystanders {
         self.deferred.assert_same(&stored).await;
         let statuses: Vec<Status> = stored.recipients.into_iter().map(|state| state.status).collect();
         assert_eq!(statuses, [Status::fresh(NOW), deferred(1), delivered()]);
-        self.large
-            .assert_same(&spool.load(self.large.id()).await.unwrap())
-            .await;
+        self.large.assert_same(&spool.load(self.large.id()).await.unwrap()).await;
     }
 }
 
@@ -231,10 +190,7 @@ async fn prepare(spool: &dyn Spool, act: Act) {
 
 fn target(act: Act) -> Sample {
     match act {
-        Receive | CommitLarge | FinishLarge => Sample {
-            size: 1_500_000,
-            ..SUBJECT
-        },
+        Receive | CommitLarge | FinishLarge => Sample { size: 1_500_000, ..SUBJECT },
         SettlePart => SUBJECT.to(2),
         _ => SUBJECT,
     }
@@ -288,9 +244,7 @@ async fn fill(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
 async fn thin(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
     let (stay, go): (Vec<u32>, Vec<u32>) = (100..THINNED).partition(|number| number.is_multiple_of(KEEP));
     // All at once, so that they share their syncs.
-    let settlements = go
-        .into_iter()
-        .map(|number| spool.settle(Sample::small(number).all_done()));
+    let settlements = go.into_iter().map(|number| spool.settle(Sample::small(number).all_done()));
     for settled in settlements.collect::<Vec<_>>() {
         assert!(settled.await.is_ok() || faults.crashed());
     }
@@ -339,15 +293,11 @@ async fn life_goes_on(spool: &dyn Spool) {
     let waiting = spool.claim(None, 10_000).await.unwrap();
     assert_eq!(waiting.len() as u64, spool.totals().await.unwrap().messages);
     for message in waiting {
-        let changes = message.recipients.iter().map(|recipient| crate::Change {
-            recipient: recipient.id,
-            status: delivered(),
-        });
-        let settlement = Settlement {
-            id: message.id,
-            changes: changes.collect(),
-            children: Vec::new(),
-        };
+        let changes = message
+            .recipients
+            .iter()
+            .map(|recipient| crate::Change { recipient: recipient.id, status: delivered() });
+        let settlement = Settlement { id: message.id, changes: changes.collect(), children: Vec::new() };
         assert!(spool.settle(settlement).await.unwrap().removed);
     }
     assert_eq!(spool.totals().await.unwrap(), crate::Totals::default());
@@ -361,10 +311,7 @@ async fn a_failed_sync_stops_the_spool_for_good(subject: &dyn Subject, point: Cr
     let (struck, later) = (Sample::large(2), Sample::small(3));
     let prepared = later.message(&*spool).await.unwrap();
     arm(&*store, point, Fault::Io);
-    assert!(
-        matches!(struck.commit(&*spool).await, Err(SpoolError::Broken(_))),
-        "{point:?}"
-    );
+    assert!(matches!(struck.commit(&*spool).await, Err(SpoolError::Broken(_))), "{point:?}");
     // The next sync would succeed, and must not be believed.
     assert!(matches!(spool.commit(prepared).await, Err(SpoolError::Broken(_))));
     assert!(matches!(spool.begin(), Err(SpoolError::Broken(_))));
@@ -376,10 +323,7 @@ async fn a_failed_sync_stops_the_spool_for_good(subject: &dyn Subject, point: Cr
     let spool = store.open();
     assert_eq!(spool.health(), Health::Accepting);
     kept.assert_same(&spool.load(kept.id()).await.unwrap()).await;
-    assert_eq!(
-        spool.load(later.id()).await.unwrap_err(),
-        SpoolError::Unknown(later.id())
-    );
+    assert_eq!(spool.load(later.id()).await.unwrap_err(), SpoolError::Unknown(later.id()));
     assert_eq!(store.litter(), Vec::<String>::new());
     spool.close().await.unwrap();
 }
@@ -391,10 +335,7 @@ async fn a_full_disk_passes(subject: &dyn Subject, point: CrashPoint) {
     kept.commit(&*spool).await.unwrap();
     arm(&*store, point, Fault::NoSpace);
     assert_eq!(struck.commit(&*spool).await, Err(SpoolError::Full), "{point:?}");
-    assert_eq!(
-        spool.load(struck.id()).await.unwrap_err(),
-        SpoolError::Unknown(struck.id())
-    );
+    assert_eq!(spool.load(struck.id()).await.unwrap_err(), SpoolError::Unknown(struck.id()));
     assert_eq!(SpoolError::Full.reply().code, 452);
     struck.commit(&*spool).await.unwrap();
     struck.assert_same(&spool.load(struck.id()).await.unwrap()).await;
@@ -410,8 +351,6 @@ async fn a_full_disk_passes(subject: &dyn Subject, point: CrashPoint) {
 }
 
 fn arm(store: &dyn Store, point: CrashPoint, fault: Fault) {
-    let faults = store
-        .faults()
-        .expect("an engine that outlives the process has the seam");
+    let faults = store.faults().expect("an engine that outlives the process has the seam");
     faults.arm(point, fault);
 }

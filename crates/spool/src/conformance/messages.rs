@@ -29,20 +29,13 @@ impl Sample {
     /// A message of 10 KB for one recipient.
     #[must_use]
     pub fn small(number: u32) -> Self {
-        Self {
-            number,
-            size: 10_000,
-            recipients: 1,
-        }
+        Self { number, size: 10_000, recipients: 1 }
     }
 
     /// A message too large for memory, for one recipient.
     #[must_use]
     pub fn large(number: u32) -> Self {
-        Self {
-            size: 1_500_000,
-            ..Self::small(number)
-        }
+        Self { size: 1_500_000, ..Self::small(number) }
     }
 
     /// The same for more recipients.
@@ -60,11 +53,7 @@ impl Sample {
     /// Its header block.
     #[must_use]
     pub fn head(&self) -> Bytes {
-        format!(
-            "Received: by test with number {}\r\nSubject: {self:?}\r\n\r\n",
-            self.number
-        )
-        .into()
+        format!("Received: by test with number {}\r\nSubject: {self:?}\r\n\r\n", self.number).into()
     }
 
     /// Its body: octets without a pattern that a block could hide.
@@ -72,9 +61,7 @@ impl Sample {
     pub fn body(&self) -> Bytes {
         let mut state = u64::from(self.number) + 1;
         let octets = std::iter::repeat_with(|| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             state.to_be_bytes()[0]
         });
         octets.take(self.size).collect()
@@ -141,25 +128,14 @@ impl Sample {
     /// A settlement of one of its recipients.
     #[must_use]
     pub fn settlement(&self, recipient: u32, status: Status) -> Settlement {
-        Settlement {
-            id: self.id(),
-            changes: vec![Change { recipient, status }],
-            children: Vec::new(),
-        }
+        Settlement { id: self.id(), changes: vec![Change { recipient, status }], children: Vec::new() }
     }
 
     /// A settlement that ends all its recipients.
     #[must_use]
     pub fn all_done(&self) -> Settlement {
-        let changes = (1..=self.recipients).map(|recipient| Change {
-            recipient,
-            status: delivered(),
-        });
-        Settlement {
-            id: self.id(),
-            changes: changes.collect(),
-            children: Vec::new(),
-        }
+        let changes = (1..=self.recipients).map(|recipient| Change { recipient, status: delivered() });
+        Settlement { id: self.id(), changes: changes.collect(), children: Vec::new() }
     }
 
     /// Asserts that what came back is this message, octet by octet.
@@ -167,18 +143,9 @@ impl Sample {
         assert_eq!(stored.id, self.id());
         assert_eq!(stored.head, self.head(), "{self:?}");
         let expected = self.entry();
-        assert_eq!(
-            Entry {
-                hold: None,
-                ..stored.entry.clone()
-            },
-            expected
-        );
+        assert_eq!(Entry { hold: None, ..stored.entry.clone() }, expected);
         assert_eq!(stored.body.size(), self.size as u64);
-        assert!(
-            read_all(&*stored.body).await == self.body(),
-            "the body of {self:?} differs"
-        );
+        assert!(read_all(&*stored.body).await == self.body(), "the body of {self:?} differs");
         let numbers: Vec<u32> = stored.recipients.iter().map(|state| state.id).collect();
         assert_eq!(numbers, (1..=self.recipients).collect::<Vec<_>>());
     }

@@ -3,10 +3,7 @@
 //! [`run`] is for all engines; [`crash::run`] for those that outlive the process. An engine's own tests call them with a
 //! [`Subject`], and check besides that the crash points it passes are those that the suite expects.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a check fails by a panic; the crate's own tests may do the same"
-)]
+#![allow(clippy::unwrap_used, reason = "a check fails by a panic; the crate's own tests may do the same")]
 
 mod checks;
 pub mod crash;

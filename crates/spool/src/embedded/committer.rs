@@ -67,10 +67,7 @@ impl Committer {
         let mut records: Vec<Record> = batch.iter().flat_map(records).collect();
         let mut places = Vec::new();
         if !records.is_empty() {
-            places = self
-                .segments
-                .append(&mut records)
-                .map_err(|error| write_error(&error))?;
+            places = self.segments.append(&mut records).map_err(|error| write_error(&error))?;
             self.segments.sync().map_err(|error| sync_error(&error))?;
         }
         self.database.execute("BEGIN IMMEDIATE")?;
@@ -90,9 +87,7 @@ impl Committer {
         let mut transaction = Transaction::new(&self.database, places, faults);
         let effects = batch.iter().map(|operation| transaction.execute(operation));
         let effects = effects.collect::<Result<Vec<_>, _>>()?;
-        faults
-            .check(CrashPoint::Commit)
-            .map_err(|error| sync_error(&error))?;
+        faults.check(CrashPoint::Commit).map_err(|error| sync_error(&error))?;
         keep_files(batch, true);
         self.database.execute("COMMIT").inspect_err(|error| {
             // When it is unknown whether the rows are there, their files must stay; the next start sorts them out.
@@ -100,9 +95,7 @@ impl Committer {
                 keep_files(batch, false);
             }
         })?;
-        faults
-            .check(CrashPoint::Committed)
-            .map_err(|error| sync_error(&error))?;
+        faults.check(CrashPoint::Committed).map_err(|error| sync_error(&error))?;
         Ok(effects)
     }
 
@@ -175,16 +168,11 @@ impl Committer {
     }
 
     fn preserve(&self, gone: &Gone) {
-        let Place {
-            segment,
-            position,
-            length,
-        } = gone.place;
+        let Place { segment, position, length } = gone.place;
         let path = self.shared.damaged.join(format!("{}.record", gone.id));
         let file = self.segments.file(segment);
-        let copied = file
-            .and_then(|file| read_at(&file, position, length))
-            .and_then(|raw| std::fs::write(&path, raw));
+        let copied =
+            file.and_then(|file| read_at(&file, position, length)).and_then(|raw| std::fs::write(&path, raw));
         if let Err(error) = copied {
             tracing::warn!(id = %gone.id, %error, "the octets of a damaged message could not be kept");
         }

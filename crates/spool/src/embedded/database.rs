@@ -110,22 +110,14 @@ struct Number {
 impl Database {
     /// Opens the database, and makes it where there is none.
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
-        let refuse = |error: rusqlite::Error| OpenError::Database {
-            path: path.to_owned(),
-            what: error.to_string(),
-        };
+        let refuse =
+            |error: rusqlite::Error| OpenError::Database { path: path.to_owned(), what: error.to_string() };
         let connection = Connection::open(path).map_err(refuse)?;
         connection.busy_timeout(Duration::from_secs(10)).map_err(refuse)?;
         connection.set_prepared_statement_cache_capacity(32);
-        let found: i64 = connection
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(refuse)?;
+        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(refuse)?;
         if found > SCHEMA {
-            return Err(OpenError::Newer {
-                path: path.to_owned(),
-                found,
-                known: SCHEMA,
-            });
+            return Err(OpenError::Newer { path: path.to_owned(), found, known: SCHEMA });
         }
         connection.execute_batch(PRAGMAS).map_err(refuse)?;
         if found == 0 {
@@ -254,14 +246,8 @@ impl Database {
         while let Some(row) = rows.next()? {
             let status = row.get_ref(1)?.as_str_or_null().map_err(rusqlite::Error::from)?;
             let route = row.get_ref(2)?.as_str_or_null().map_err(rusqlite::Error::from)?;
-            let status = status
-                .map(from_json)
-                .transpose()
-                .map_err(|what| damaged(id, &what))?;
-            let route = route
-                .map(from_json)
-                .transpose()
-                .map_err(|what| damaged(id, &what))?;
+            let status = status.map(from_json).transpose().map_err(|what| damaged(id, &what))?;
+            let route = route.map(from_json).transpose().map_err(|what| damaged(id, &what))?;
             touched.push((row.get(0)?, status, route));
         }
         Ok(touched)
@@ -291,30 +277,22 @@ impl Database {
     }
 
     pub(crate) fn set_touched(&self, id: QueueId) -> Result<(), SpoolError> {
-        let mut update = self
-            .connection
-            .prepare_cached("UPDATE message SET touched = 1 WHERE id = ?")?;
+        let mut update = self.connection.prepare_cached("UPDATE message SET touched = 1 WHERE id = ?")?;
         update.execute([id.to_bytes()])?;
         Ok(())
     }
 
     pub(crate) fn set_hold(&self, id: QueueId, hold: Option<&Hold>) -> Result<(), SpoolError> {
-        let mut update = self
-            .connection
-            .prepare_cached("UPDATE message SET hold = ? WHERE id = ?")?;
+        let mut update = self.connection.prepare_cached("UPDATE message SET hold = ? WHERE id = ?")?;
         update.execute(params![hold.map(to_json).transpose()?, id.to_bytes()])?;
         Ok(())
     }
 
     pub(crate) fn remove(&self, id: QueueId, touched: bool) -> Result<(), SpoolError> {
-        let mut delete = self
-            .connection
-            .prepare_cached("DELETE FROM message WHERE id = ?")?;
+        let mut delete = self.connection.prepare_cached("DELETE FROM message WHERE id = ?")?;
         delete.execute([id.to_bytes()])?;
         if touched {
-            let mut delete = self
-                .connection
-                .prepare_cached("DELETE FROM recipient WHERE message = ?")?;
+            let mut delete = self.connection.prepare_cached("DELETE FROM recipient WHERE message = ?")?;
             delete.execute([id.to_bytes()])?;
         }
         Ok(())
@@ -330,9 +308,7 @@ impl Database {
     }
 
     pub(crate) fn damaged_count(&self) -> Result<u64, SpoolError> {
-        let count: i64 = self
-            .connection
-            .query_row("SELECT count(*) FROM damaged", [], |row| row.get(0))?;
+        let count: i64 = self.connection.query_row("SELECT count(*) FROM damaged", [], |row| row.get(0))?;
         Ok(count.unsigned_abs())
     }
 }
@@ -360,11 +336,7 @@ impl MessageRow {
     pub(crate) fn entry(&self, id: QueueId, context: Bytes) -> Result<Entry, SpoolError> {
         let sheet: Sheet = from_json(&self.sheet).map_err(|what| damaged(id, &what))?;
         let hold = self.hold.as_deref().map(from_json).transpose();
-        Ok(Entry {
-            hold: hold.map_err(|what| damaged(id, &what))?,
-            context,
-            ..sheet.entry
-        })
+        Ok(Entry { hold: hold.map_err(|what| damaged(id, &what))?, context, ..sheet.entry })
     }
 
     /// The recipients' numbers, in the envelope's order.

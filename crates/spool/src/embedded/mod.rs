@@ -123,9 +123,7 @@ impl Embedded {
             faults: faults.clone(),
         };
         let mut engine = Self::idle(config, folders, Arc::new(shared), Arc::new(reader))?;
-        engine
-            .start(database, segments, lock)
-            .map_err(at(&config.folder))?;
+        engine.start(database, segments, lock).map_err(at(&config.folder))?;
         Ok(engine)
     }
 
@@ -137,16 +135,8 @@ impl Embedded {
     ) -> Result<Self, OpenError> {
         let next_body = recovery::next_body(&folders.bodies).map_err(at(&folders.bodies))?;
         let bodies_folder = File::open(&folders.bodies).map_err(at(&folders.bodies))?;
-        let disk = Disk {
-            folder: folders.bodies,
-            reserve: config.reserve,
-        };
-        let desk = Desk::new(
-            Some(disk.clone()),
-            config.drafts,
-            next_body,
-            shared.faults.clone(),
-        );
+        let disk = Disk { folder: folders.bodies, reserve: config.reserve };
+        let desk = Desk::new(Some(disk.clone()), config.drafts, next_body, shared.faults.clone());
         Ok(Self {
             desk: Arc::new(desk),
             disk,
@@ -304,10 +294,7 @@ impl Spool for Embedded {
                 joined
             });
             let panicked = SpoolError::Store("the committer ended in a panic".into());
-            stopped
-                .await
-                .map_err(|_| SpoolError::Closed)?
-                .map_err(|_| panicked)
+            stopped.await.map_err(|_| SpoolError::Closed)?.map_err(|_| panicked)
         })
     }
 }
@@ -352,12 +339,7 @@ impl Folders {
 
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(at(&path))?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(folder.to_owned())),
@@ -371,12 +353,10 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
 }
 
 fn own_files(messages: &[NewMessage]) -> Vec<Arc<OwnFile>> {
-    let files = messages
-        .iter()
-        .filter_map(|message| match message.content.source() {
-            Source::File(_, own) => Some(own.clone()),
-            Source::Memory(_) => None,
-        });
+    let files = messages.iter().filter_map(|message| match message.content.source() {
+        Source::File(_, own) => Some(own.clone()),
+        Source::Memory(_) => None,
+    });
     files.collect()
 }
 

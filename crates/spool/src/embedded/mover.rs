@@ -70,10 +70,7 @@ impl Mover {
         moves: &mut Vec<Operation>,
     ) -> io::Result<bool> {
         let file = segments.file(segment)?;
-        let mut position = self
-            .at
-            .filter(|(at, _)| *at == segment)
-            .map_or(0, |(_, position)| position);
+        let mut position = self.at.filter(|(at, _)| *at == segment).map_or(0, |(_, position)| position);
         let mut copied = 0;
         for _ in 0..LOOK {
             if position + HEADER as u64 > segments.used(segment) || copied > COPY {
@@ -83,11 +80,7 @@ impl Mover {
                 // Not a record, so the end of what this segment's writer finished.
                 return Ok(false);
             };
-            let place = Place {
-                segment,
-                position,
-                length: header.length(),
-            };
+            let place = Place { segment, position, length: header.length() };
             if is_live(database, &header, place)? {
                 moves.push(copy(&file, &header, place)?);
                 copied += place.length;

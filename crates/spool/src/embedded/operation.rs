@@ -52,9 +52,7 @@ impl Operation {
     /// Roughly how many octets it writes.
     fn weight(&self) -> u64 {
         let messages = self.messages().iter();
-        messages
-            .map(|message| message.head.len() as u64 + message.content.size())
-            .sum()
+        messages.map(|message| message.head.len() as u64 + message.content.size()).sum()
     }
 
     /// Tells whoever waits that nothing was done.

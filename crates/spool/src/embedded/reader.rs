@@ -97,10 +97,7 @@ impl Reader {
         Ok(Stored {
             id,
             head: record.front.head.clone(),
-            entry: crate::Entry {
-                context: record.front.context.clone(),
-                ..entry
-            },
+            entry: crate::Entry { context: record.front.context.clone(), ..entry },
             recipients: states,
             body: self.body(id, &row, record)?,
         })
@@ -172,15 +169,9 @@ struct Opened {
 
 impl Opened {
     fn read(id: QueueId, place: Place, shelf: &Shelf) -> Result<Self, SpoolError> {
-        let Place {
-            segment,
-            position,
-            length,
-        } = place;
+        let Place { segment, position, length } = place;
         let damaged = |what: &str| SpoolError::Damaged(id, what.into());
-        let file = shelf
-            .get(segment)
-            .ok_or_else(|| damaged(&format!("segment {segment} is missing")))?;
+        let file = shelf.get(segment).ok_or_else(|| damaged(&format!("segment {segment} is missing")))?;
         let mut raw = read_at(&file, position, length.min(WHOLE)).map_err(|error| unreadable(id, &error))?;
         let header =
             Header::decode(&raw, segment).filter(|header| header.id == id && header.length() == length);
@@ -189,12 +180,7 @@ impl Opened {
             raw = read_at(&file, position, header.front()).map_err(|error| unreadable(id, &error))?;
         }
         let front = Front::decode(&raw, &header).ok_or_else(|| damaged("its header's checksum is wrong"))?;
-        Ok(Self {
-            file,
-            header,
-            front,
-            raw,
-        })
+        Ok(Self { file, header, front, raw })
     }
 
     /// The body, when it came along with the front.

@@ -54,11 +54,7 @@ impl Record {
         crc.update(&context);
         crc.update(&message.head);
         front[60..64].copy_from_slice(&crc.finalize().to_le_bytes());
-        Self {
-            front,
-            length: header.length(),
-            parts: [context, message.head.clone(), inline],
-        }
+        Self { front, length: header.length(), parts: [context, message.head.clone(), inline] }
     }
 
     /// A record as it stands in another segment, to be written once more; `raw` has been checked.
@@ -86,9 +82,7 @@ impl Record {
     pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let padding = &PADDING[..clamp(padded(self.length) - self.length)];
         let pieces = std::iter::once(self.front.as_slice()).chain(self.parts.iter().map(|part| &part[..]));
-        pieces
-            .chain(std::iter::once(padding))
-            .filter(|piece| !piece.is_empty())
+        pieces.chain(std::iter::once(padding)).filter(|piece| !piece.is_empty())
     }
 }
 
@@ -159,9 +153,7 @@ pub(crate) struct Front {
 impl Front {
     /// Takes the front apart; none when its checksum is wrong.
     pub(crate) fn decode(raw: &Bytes, header: &Header) -> Option<Self> {
-        let raw = raw
-            .get(..clamp(header.front()))
-            .map(|front| raw.slice_ref(front))?;
+        let raw = raw.get(..clamp(header.front())).map(|front| raw.slice_ref(front))?;
         if crc32fast::hash(&raw[HEADER..]) != header.front_crc {
             return None;
         }
@@ -191,15 +183,9 @@ pub(crate) fn clamp(number: u64) -> usize {
 }
 
 fn u32_at(raw: &[u8], at: usize) -> u32 {
-    raw[at..at + 4]
-        .iter()
-        .rev()
-        .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+    raw[at..at + 4].iter().rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
 fn u64_at(raw: &[u8], at: usize) -> u64 {
-    raw[at..at + 8]
-        .iter()
-        .rev()
-        .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    raw[at..at + 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }

@@ -47,14 +47,10 @@ pub(crate) fn recover(
     census.find_segments(folder).map_err(io_error(folder))?;
     census
         .count(database, bodies)
-        .map_err(|error| OpenError::Database {
-            path: folder.to_owned(),
-            what: error.to_string(),
-        })?;
-    census.set_aside(database).map_err(|error| OpenError::Database {
-        path: folder.to_owned(),
-        what: error.to_string(),
-    })?;
+        .map_err(|error| OpenError::Database { path: folder.to_owned(), what: error.to_string() })?;
+    census
+        .set_aside(database)
+        .map_err(|error| OpenError::Database { path: folder.to_owned(), what: error.to_string() })?;
     census.sweep_bodies(bodies).map_err(io_error(bodies))?;
     census.settle_in(segments, folder).map_err(io_error(folder))
 }
@@ -68,11 +64,7 @@ impl Census {
             };
             let file = File::options().read(true).write(true).open(&path)?;
             let length = file.metadata()?.len();
-            let found = Found {
-                file: Some(file),
-                length,
-                tally: Tally::default(),
-            };
+            let found = Found { file: Some(file), length, tally: Tally::default() };
             self.segments.insert(number, found);
         }
         Ok(())
@@ -85,11 +77,8 @@ impl Census {
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let id = QueueId::from_bytes(row.get(0)?);
-            let place = Place {
-                segment: unsigned(row, 1)?,
-                position: unsigned(row, 2)?,
-                length: unsigned(row, 3)?,
-            };
+            let place =
+                Place { segment: unsigned(row, 1)?, position: unsigned(row, 2)?, length: unsigned(row, 3)? };
             let file: Option<String> = row.get(4)?;
             match self.missing(place, file.as_deref(), bodies) {
                 Some(what) => self.broken.push((id, what)),
@@ -102,9 +91,7 @@ impl Census {
 
     /// Files of messages that were set aside are evidence.
     fn keep_damaged(&mut self, database: &Database) -> Result<(), SpoolError> {
-        let mut select = database
-            .connection
-            .prepare("SELECT file FROM damaged WHERE file IS NOT NULL")?;
+        let mut select = database.connection.prepare("SELECT file FROM damaged WHERE file IS NOT NULL")?;
         let files = select.query_map([], |row| row.get(0))?;
         self.files.extend(files.collect::<Result<Vec<String>, _>>()?);
         self.totals.damaged = database.damaged_count()?;
@@ -151,10 +138,7 @@ impl Census {
     fn sweep_bodies(&self, bodies: &Path) -> io::Result<()> {
         for file in fs::read_dir(bodies)? {
             let file = file?;
-            let known = file
-                .file_name()
-                .to_str()
-                .is_some_and(|name| self.files.contains(name));
+            let known = file.file_name().to_str().is_some_and(|name| self.files.contains(name));
             if !known {
                 fs::remove_file(file.path())?;
             }

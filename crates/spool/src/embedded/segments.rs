@@ -149,9 +149,7 @@ impl Segments {
     }
 
     pub(crate) fn file(&self, number: u64) -> io::Result<Arc<File>> {
-        self.shelf
-            .get(number)
-            .ok_or_else(|| io::Error::other(format!("segment {number} is not open")))
+        self.shelf.get(number).ok_or_else(|| io::Error::other(format!("segment {number} is not open")))
     }
 
     /// Whether there is such a segment.
@@ -196,11 +194,7 @@ impl Segments {
         let mut position = start;
         for record in group.iter_mut() {
             record.seal(number);
-            places.push(Place {
-                segment: number,
-                position,
-                length: record.length(),
-            });
+            places.push(Place { segment: number, position, length: record.length() });
             position += padded(record.length());
         }
         self.faults.wrote(&self.folder.file(number), start);
@@ -278,12 +272,7 @@ impl Folder {
     /// here and not in the middle of a record.
     fn make(&self, number: u64, size: u64) -> io::Result<File> {
         let path = self.file(number);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         match fallocate(&file, FallocateFlags::empty(), 0, size) {
             // A file system without preallocation still works, only slower.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}

@@ -106,10 +106,7 @@ struct Kept {
 
 impl Warm {
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            state: Mutex::default(),
-        }
+        Self { limit, state: Mutex::default() }
     }
 
     pub(crate) fn get(&self, id: QueueId) -> Option<Stored> {
@@ -152,11 +149,7 @@ impl Kept {
             self.octets -= weight(&head, &content);
         }
         // Most leave in the order in which they came; those that do not are swept out when their turn comes.
-        while self
-            .order
-            .front()
-            .is_some_and(|id| !self.messages.contains_key(id))
-        {
+        while self.order.front().is_some_and(|id| !self.messages.contains_key(id)) {
             self.order.pop_front();
         }
     }

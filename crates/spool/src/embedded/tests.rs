@@ -43,11 +43,7 @@ impl FolderStore {
     }
 
     fn config(&self) -> EmbeddedConfig {
-        EmbeddedConfig {
-            segment_size: SEGMENT,
-            reserve: 0,
-            ..EmbeddedConfig::new(&self.folder)
-        }
+        EmbeddedConfig { segment_size: SEGMENT, reserve: 0, ..EmbeddedConfig::new(&self.folder) }
     }
 
     fn engine(&mut self) -> Arc<Embedded> {
@@ -95,25 +91,16 @@ impl Store for FolderStore {
         let orphans =
             needed("SELECT hex(message) FROM recipient WHERE message NOT IN (SELECT id FROM message)");
         let mut litter = orphans;
-        litter.extend(
-            names(&self.folder.join("bodies"))
-                .into_iter()
-                .filter(|name| !bodies.contains(name)),
-        );
-        litter.extend(
-            names(&self.folder.join("segments"))
-                .into_iter()
-                .filter(|name| !segments.contains(name)),
-        );
+        litter.extend(names(&self.folder.join("bodies")).into_iter().filter(|name| !bodies.contains(name)));
+        litter
+            .extend(names(&self.folder.join("segments")).into_iter().filter(|name| !segments.contains(name)));
         litter
     }
 }
 
 fn names(folder: &Path) -> Vec<String> {
     let files = fs::read_dir(folder).unwrap();
-    files
-        .map(|file| file.unwrap().file_name().into_string().unwrap())
-        .collect()
+    files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 /// Copies a spool folder as a crash would leave it: from the given offsets on, files hold nothing.
@@ -175,23 +162,13 @@ async fn a_newer_schema_is_refused() {
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
     database.execute_batch("PRAGMA user_version = 2").unwrap();
     let refused = Embedded::open(&store.config());
-    assert!(matches!(
-        refused,
-        Err(OpenError::Newer {
-            found: 2,
-            known: 1,
-            ..
-        })
-    ));
+    assert!(matches!(refused, Err(OpenError::Newer { found: 2, known: 1, .. })));
 }
 
 #[tokio::test]
 async fn a_disk_below_its_reserve_is_full_before_the_data() {
     let store = FolderStore::new();
-    let config = EmbeddedConfig {
-        reserve: u64::MAX,
-        ..store.config()
-    };
+    let config = EmbeddedConfig { reserve: u64::MAX, ..store.config() };
     let spool = Embedded::open(&config).unwrap();
     assert!(matches!(spool.begin(), Err(SpoolError::Full)));
     assert_eq!(spool.health(), Health::Full);
@@ -220,10 +197,7 @@ async fn drafts_beyond_the_budget_spill_early_and_leave_nothing() {
     drop((first, second));
     assert!(names(&store.folder.join("bodies")).is_empty());
     let third = Sample::small(3).content(&spool).await.unwrap();
-    assert!(
-        names(&store.folder.join("bodies")).is_empty(),
-        "dropped drafts give their memory back"
-    );
+    assert!(names(&store.folder.join("bodies")).is_empty(), "dropped drafts give their memory back");
     drop(third);
     spool.close().await.unwrap();
 }
@@ -256,10 +230,7 @@ async fn a_damaged_record_is_set_aside_and_the_rest_is_served() {
         spool.settle(good.all_done()).await.unwrap();
         assert!(spool.claim(None, 10).await.unwrap().is_empty());
         assert_eq!(spool.totals().await.unwrap().damaged, 1);
-        assert_eq!(
-            names(&store.folder.join("damaged")),
-            [format!("{}.record", bad.id())]
-        );
+        assert_eq!(names(&store.folder.join("damaged")), [format!("{}.record", bad.id())]);
         spool.close().await.unwrap();
     }
 }
@@ -365,16 +336,9 @@ async fn a_write_ahead_log_cut_anywhere_keeps_what_came_before() {
         let cut = before + (after - before) * step / 10;
         let folder = store.folder.with_extension(format!("cut-{step}"));
         copy(&store.folder, &folder, &HashMap::new());
-        let log = File::options()
-            .write(true)
-            .open(folder.join("envelopes.db-wal"))
-            .unwrap();
+        let log = File::options().write(true).open(folder.join("envelopes.db-wal")).unwrap();
         log.set_len(cut).unwrap();
-        let cut = Embedded::open(&EmbeddedConfig {
-            folder,
-            ..store.config()
-        })
-        .unwrap();
+        let cut = Embedded::open(&EmbeddedConfig { folder, ..store.config() }).unwrap();
         one.assert_same(&cut.load(one.id()).await.unwrap()).await;
         match cut.load(two.id()).await {
             Ok(stored) => two.assert_same(&stored).await,
@@ -427,19 +391,15 @@ async fn when_all_is_delivered_nothing_is_left() {
         // Refused in the midst of a batch, whose other records must still be counted where they lie.
         messages.push(samples[0].message(&*spool).await.unwrap());
     }
-    let commits: Vec<_> = messages
-        .into_iter()
-        .map(|message| spool.commit(message))
-        .collect();
+    let commits: Vec<_> = messages.into_iter().map(|message| spool.commit(message)).collect();
     let mut refused = 0;
     for commit in commits {
         refused += u32::from(commit.await.is_err());
     }
     assert_eq!(refused, 200);
     for recipient in [1, 2] {
-        let settlements = samples
-            .iter()
-            .map(|sample| spool.settle(sample.settlement(recipient, delivered())));
+        let settlements =
+            samples.iter().map(|sample| spool.settle(sample.settlement(recipient, delivered())));
         for settled in settlements.collect::<Vec<_>>() {
             assert_eq!(settled.await.unwrap().removed, recipient == 2);
         }
@@ -465,20 +425,10 @@ async fn an_operator_can_ask_the_database() {
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
     let row = |recipient: &str| -> (String, String, String) {
         let sql = "SELECT id, sender, status FROM queue WHERE recipient = ?";
-        database
-            .query_row(sql, [recipient], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
-            .unwrap()
+        database.query_row(sql, [recipient], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap()
     };
     let (id, sender) = (sample.id().to_string(), "sender1@example.net".to_owned());
-    assert_eq!(
-        row("r1.n1@example1.org"),
-        (id.clone(), sender.clone(), "fresh".to_owned())
-    );
-    assert_eq!(
-        row("r2.n1@example2.org"),
-        (id, sender, "{\"done\":\"delivered\"}".to_owned())
-    );
+    assert_eq!(row("r1.n1@example1.org"), (id.clone(), sender.clone(), "fresh".to_owned()));
+    assert_eq!(row("r2.n1@example2.org"), (id, sender, "{\"done\":\"delivered\"}".to_owned()));
     spool.close().await.unwrap();
 }

@@ -46,11 +46,7 @@ pub(crate) struct Transaction<'a> {
 impl<'a> Transaction<'a> {
     /// `places` are those of the batch's records, in order.
     pub(crate) fn new(database: &'a Database, places: &'a [Place], faults: &'a Faults) -> Self {
-        Self {
-            database,
-            places: places.iter(),
-            faults,
-        }
+        Self { database, places: places.iter(), faults }
     }
 
     /// Carries out one operation. The outer error ends the batch; the inner one concerns this operation alone, of which
@@ -100,8 +96,7 @@ impl<'a> Transaction<'a> {
                 Source::Memory(_) => None,
             };
             let size = message.head.len() as u64 + message.content.size();
-            self.database
-                .insert(message.id, &message.entry, place, size, file)?;
+            self.database.insert(message.id, &message.entry, place, size, file)?;
             self.pass(CrashPoint::Inserted)?;
         }
         Ok(())
@@ -114,28 +109,17 @@ impl<'a> Transaction<'a> {
         let row = self.database.message(id)?;
         let numbers = row.numbers(id)?;
         let touched = self.touched(id, &row)?;
-        check_numbers(
-            id,
-            settlement.changes.iter().map(|change| change.recipient),
-            &numbers,
-        )?;
+        check_numbers(id, settlement.changes.iter().map(|change| change.recipient), &numbers)?;
         let tally = Settling::new(&numbers, &touched, &settlement.changes);
-        let effect = if tally.open == 0 {
-            self.remove(id, row)?
-        } else {
-            self.mark(id, &row, &tally.effective)?
-        };
+        let effect =
+            if tally.open == 0 { self.remove(id, row)? } else { self.mark(id, &row, &tally.effective)? };
         self.pass(CrashPoint::Settled)?;
         Ok(effect)
     }
 
     fn remove(&self, id: QueueId, row: MessageRow) -> Result<Effect, SpoolError> {
         self.database.remove(id, row.touched)?;
-        Ok(Effect {
-            changed: Some(id),
-            removed: Some(Gone::new(id, row)),
-            ..Effect::default()
-        })
+        Ok(Effect { changed: Some(id), removed: Some(Gone::new(id, row)), ..Effect::default() })
     }
 
     fn mark(&self, id: QueueId, row: &MessageRow, changes: &[&Change]) -> Result<Effect, SpoolError> {
@@ -145,26 +129,16 @@ impl<'a> Transaction<'a> {
         if !row.touched && !changes.is_empty() {
             self.database.set_touched(id)?;
         }
-        Ok(Effect {
-            changed: Some(id),
-            ..Effect::default()
-        })
+        Ok(Effect { changed: Some(id), ..Effect::default() })
     }
 
     fn touched(&self, id: QueueId, row: &MessageRow) -> Result<Vec<Touched>, SpoolError> {
-        if row.touched {
-            self.database.touched(id)
-        } else {
-            Ok(Vec::new())
-        }
+        if row.touched { self.database.touched(id) } else { Ok(Vec::new()) }
     }
 
     fn amend(&self, id: QueueId, amendment: &Amendment) -> Result<Effect, SpoolError> {
         let row = self.database.message(id)?;
-        let mut effect = Effect {
-            changed: Some(id),
-            ..Effect::default()
-        };
+        let mut effect = Effect { changed: Some(id), ..Effect::default() };
         match amendment {
             Amendment::Hold(hold) => {
                 self.database.set_hold(id, Some(hold))?;
@@ -179,11 +153,7 @@ impl<'a> Transaction<'a> {
             Amendment::Reroute(recipients, next_hop) => {
                 let numbers = row.numbers(id)?;
                 check_numbers(id, recipients.iter().copied(), &numbers)?;
-                let chosen = if recipients.is_empty() {
-                    &numbers
-                } else {
-                    recipients
-                };
+                let chosen = if recipients.is_empty() { &numbers } else { recipients };
                 for number in chosen {
                     self.database.set_route(id, *number, next_hop.as_ref())?;
                 }
@@ -207,15 +177,8 @@ impl<'a> Transaction<'a> {
             %id, what,
             "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside: its row is in the table `damaged`"
         );
-        let damaged = Gone {
-            damaged: true,
-            ..Gone::new(id, row)
-        };
-        Ok(Effect {
-            changed: Some(id),
-            removed: Some(damaged),
-            ..Effect::default()
-        })
+        let damaged = Gone { damaged: true, ..Gone::new(id, row) };
+        Ok(Effect { changed: Some(id), removed: Some(damaged), ..Effect::default() })
     }
 
     fn relocate(&mut self, id: QueueId, from: Place) -> Result<Effect, SpoolError> {
@@ -224,16 +187,11 @@ impl<'a> Transaction<'a> {
         };
         self.pass(CrashPoint::Moved)?;
         let moved = self.database.relocate(id, from, to)?;
-        Ok(Effect {
-            moved: moved.then_some((from, to)),
-            ..Effect::default()
-        })
+        Ok(Effect { moved: moved.then_some((from, to)), ..Effect::default() })
     }
 
     fn pass(&self, point: CrashPoint) -> Result<(), SpoolError> {
-        self.faults
-            .check(point)
-            .map_err(|error| SpoolError::from_io(&error))
+        self.faults.check(point).map_err(|error| SpoolError::from_io(&error))
     }
 }
 
@@ -258,9 +216,7 @@ struct Settling<'a> {
 
 impl<'a> Settling<'a> {
     fn new(numbers: &[u32], touched: &[Touched], changes: &'a [Change]) -> Self {
-        let done = touched
-            .iter()
-            .filter(|(_, status, _)| matches!(status, Some(Status::Done(_))));
+        let done = touched.iter().filter(|(_, status, _)| matches!(status, Some(Status::Done(_))));
         let mut done: Vec<u32> = done.map(|(number, ..)| *number).collect();
         let mut effective = Vec::with_capacity(changes.len());
         for change in changes {

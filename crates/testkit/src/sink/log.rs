@@ -24,27 +24,18 @@ pub struct Log {
 impl Log {
     /// The messages that got a positive final reply, or would have but for [`super::Act::AcceptThenClose`].
     pub fn accepted(&self) -> impl Iterator<Item = &Transaction> {
-        self.transactions
-            .iter()
-            .filter(|transaction| transaction.accepted)
+        self.transactions.iter().filter(|transaction| transaction.accepted)
     }
 
     /// The command lines of one session, numbered from 1.
     pub fn commands_of(&self, session: usize) -> Vec<&str> {
-        self.commands
-            .iter()
-            .filter(|c| c.session == session)
-            .map(|c| c.line.as_str())
-            .collect()
+        self.commands.iter().filter(|c| c.session == session).map(|c| c.line.as_str()).collect()
     }
 
     /// How many command lines begin with `verb`, in any case.
     pub fn count(&self, verb: &str) -> usize {
-        let begins = |c: &&Command| {
-            c.line
-                .get(..verb.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(verb))
-        };
+        let begins =
+            |c: &&Command| c.line.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb));
         self.commands.iter().filter(begins).count()
     }
 }

@@ -57,11 +57,7 @@ impl Sink {
             released: watch::Sender::new(false),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Self {
-            address,
-            shared,
-            task,
-        }
+        Self { address, shared, task }
     }
 
     /// Where it listens.
@@ -89,9 +85,7 @@ impl Sink {
     /// # Panics
     /// After [`crate::PATIENCE`], with what has happened instead.
     pub async fn wait_for(&self, n: usize) -> Vec<Transaction> {
-        let log = self
-            .wait_until("enough messages", |log| log.accepted().count() >= n)
-            .await;
+        let log = self.wait_until("enough messages", |log| log.accepted().count() >= n).await;
         log.accepted().cloned().collect()
     }
 
@@ -110,8 +104,7 @@ impl Sink {
 
     /// Waits until all sessions have ended.
     pub async fn wait_idle(&self) -> Log {
-        self.wait_until("the end of all sessions", |log| log.open == 0)
-            .await
+        self.wait_until("the end of all sessions", |log| log.open == 0).await
     }
 
     /// Stops listening and ends all sessions at once; after this the address refuses connections.
@@ -126,11 +119,7 @@ impl Sink {
     /// Then.
     pub fn assert_no_violations(&self) {
         let log = self.log();
-        assert!(
-            log.violations.is_empty(),
-            "the client broke the protocol: {:#?}",
-            log.violations
-        );
+        assert!(log.violations.is_empty(), "the client broke the protocol: {:#?}", log.violations);
     }
 }
 

@@ -85,15 +85,8 @@ pub(super) struct Rule {
 
 impl Default for Script {
     fn default() -> Self {
-        let usual = [
-            "PIPELINING",
-            "SIZE 52428800",
-            "8BITMIME",
-            "SMTPUTF8",
-            "DSN",
-            "CHUNKING",
-            "ENHANCEDSTATUSCODES",
-        ];
+        let usual =
+            ["PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES"];
         Self {
             extensions: usual.map(str::to_owned).to_vec(),
             rules: Vec::new(),
@@ -179,23 +172,13 @@ impl Script {
     }
 
     fn rule(mut self, step: Step, containing: Option<String>, nth: Option<usize>, act: Act) -> Self {
-        self.rules.push(Rule {
-            step,
-            containing,
-            nth,
-            act,
-            seen: 0,
-        });
+        self.rules.push(Rule { step, containing, nth, act, seen: 0 });
         self
     }
 
     /// What to do now. Every rule that fits counts the occasion, whichever is followed.
     pub(super) fn act(&mut self, step: Step, line: &str) -> Option<Act> {
-        let due: Vec<&Rule> = self
-            .rules
-            .iter_mut()
-            .filter_map(|rule| rule.due(step, line))
-            .collect();
+        let due: Vec<&Rule> = self.rules.iter_mut().filter_map(|rule| rule.due(step, line)).collect();
         due.first().map(|rule| rule.act.clone())
     }
 
@@ -206,11 +189,8 @@ impl Script {
 
 impl Rule {
     fn due(&mut self, step: Step, line: &str) -> Option<&Self> {
-        let fits = self.step == step
-            && self
-                .containing
-                .as_ref()
-                .is_none_or(|part| line.contains(part.as_str()));
+        let fits =
+            self.step == step && self.containing.as_ref().is_none_or(|part| line.contains(part.as_str()));
         if !fits {
             return None;
         }
@@ -220,7 +200,5 @@ impl Rule {
 }
 
 fn is_keyword(line: &str, keyword: &str) -> bool {
-    line.split(' ')
-        .next()
-        .is_some_and(|word| word.eq_ignore_ascii_case(keyword))
+    line.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(keyword))
 }

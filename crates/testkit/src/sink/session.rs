@@ -18,16 +18,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Share
     let number = shared.begin();
     let _open = Open(Arc::clone(&shared));
     let wire = Wire::new(stream);
-    let session = Session {
-        shared,
-        wire,
-        number,
-        peer,
-        hello: None,
-        tls: None,
-        user: None,
-        mail: None,
-    };
+    let session = Session { shared, wire, number, peer, hello: None, tls: None, user: None, mail: None };
     let _ = session.run().await;
 }
 
@@ -95,15 +86,9 @@ impl Session {
                 self.mail = None;
                 self.step(Step::Rset, line, "250 2.0.0 Forgotten").await.map(drop)
             }
-            "NOOP" => self
-                .step(Step::Noop, line, "250 2.0.0 Nothing done")
-                .await
-                .map(drop),
+            "NOOP" => self.step(Step::Noop, line, "250 2.0.0 Nothing done").await.map(drop),
             "VRFY" => self.step(Step::Vrfy, line, "252 2.5.0 Try it").await.map(drop),
-            _ => self
-                .step(Step::Unknown, line, "500 5.5.1 Unknown command")
-                .await
-                .map(drop),
+            _ => self.step(Step::Unknown, line, "500 5.5.1 Unknown command").await.map(drop),
         }
     }
 
@@ -120,9 +105,7 @@ impl Session {
         if raw.len() > 2_048 {
             self.violation("a command line of more than 2,048 bytes", &raw[..80]);
         }
-        let line = String::from_utf8_lossy(&raw)
-            .trim_end_matches(['\r', '\n'])
-            .to_owned();
+        let line = String::from_utf8_lossy(&raw).trim_end_matches(['\r', '\n']).to_owned();
         let known = line.clone();
         self.note(|log, session| log.commands.push(Command { session, line: known }));
         self.check_pipelining(&line);
@@ -135,9 +118,7 @@ impl Session {
         if self.wire.ahead() == 0 || starts(line, "BDAT") {
             return;
         }
-        let waits = [
-            "EHLO", "HELO", "LHLO", "DATA", "VRFY", "NOOP", "QUIT", "STARTTLS", "AUTH",
-        ];
+        let waits = ["EHLO", "HELO", "LHLO", "DATA", "VRFY", "NOOP", "QUIT", "STARTTLS", "AUTH"];
         if let Some(verb) = waits.iter().find(|verb| starts(line, verb)) {
             self.violation("more bytes before the reply to", verb.as_bytes());
         } else if !self.script(|script| script.offers("PIPELINING")) {
@@ -159,10 +140,7 @@ impl Session {
             (Step::Helo, "250 sink.example".to_owned())
         };
         if self.step(step, line, &reply).await? == Went::Ahead {
-            self.hello = Some(Hello {
-                name: name.to_owned(),
-                extended,
-            });
+            self.hello = Some(Hello { name: name.to_owned(), extended });
             self.mail = None;
         }
         Ok(())
@@ -198,22 +176,13 @@ impl Session {
 
     /// RFC 3207 section 4.2: what was said before the handshake is forgotten.
     async fn handshake(self) -> io::Result<Self> {
-        let config = self
-            .script(|script| script.tls.clone())
-            .ok_or(io::ErrorKind::Unsupported)?;
+        let config = self.script(|script| script.tls.clone()).ok_or(io::ErrorKind::Unsupported)?;
         let (stream, _early) = self.wire.into_parts();
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let version = stream.get_ref().1.protocol_version();
         let tls = version.map(|version| format!("{version:?}").replace('_', "."));
         let wire = Wire::new(stream);
-        Ok(Self {
-            wire,
-            tls,
-            hello: None,
-            user: None,
-            mail: None,
-            ..self
-        })
+        Ok(Self { wire, tls, hello: None, user: None, mail: None, ..self })
     }
 
     async fn auth(&mut self, rest: &str, line: &str) -> io::Result<()> {
@@ -235,11 +204,7 @@ impl Session {
 
     /// RFC 4616: authorization id, user and password, divided by NUL.
     async fn auth_plain(&mut self, initial: &str) -> io::Result<Option<String>> {
-        let response = if initial.is_empty() {
-            self.challenge("334 ").await?
-        } else {
-            initial.to_owned()
-        };
+        let response = if initial.is_empty() { self.challenge("334 ").await? } else { initial.to_owned() };
         let decoded = BASE64.decode(response).unwrap_or_default();
         let text = String::from_utf8(decoded).unwrap_or_default();
         let mut parts = text.splitn(3, '\0').skip(1);
@@ -247,11 +212,8 @@ impl Session {
     }
 
     async fn auth_login(&mut self, initial: &str) -> io::Result<Option<String>> {
-        let user = if initial.is_empty() {
-            self.challenge("334 VXNlcm5hbWU6").await?
-        } else {
-            initial.to_owned()
-        };
+        let user =
+            if initial.is_empty() { self.challenge("334 VXNlcm5hbWU6").await? } else { initial.to_owned() };
         let password = self.challenge("334 UGFzc3dvcmQ6").await?;
         let text =
             |line: &str| String::from_utf8(BASE64.decode(line).unwrap_or_default()).unwrap_or_default();
@@ -265,8 +227,7 @@ impl Session {
 
     fn known(&self, user: &str, password: &str) -> Option<String> {
         let login = (user.to_owned(), password.to_owned());
-        self.script(|script| script.logins.contains(&login))
-            .then_some(login.0)
+        self.script(|script| script.logins.contains(&login)).then_some(login.0)
     }
 
     /// Says the usual, unless the script has something else at this point.
@@ -276,12 +237,7 @@ impl Session {
     }
 
     pub(super) async fn ask_script(&mut self, step: Step, line: &str, usual: &str) -> Say {
-        let act = self
-            .shared
-            .script
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .act(step, line);
+        let act = self.shared.script.lock().unwrap_or_else(PoisonError::into_inner).act(step, line);
         match act {
             Some(Act::Reply(text)) => return Say::Reply(text),
             Some(Act::ReplyThenClose(text)) => return Say::ReplyThenClose(text),
@@ -322,11 +278,7 @@ impl Session {
     }
 
     pub(super) fn violation(&self, what: &str, bytes: &[u8]) {
-        let text = format!(
-            "session {}: {what} {:?}",
-            self.number,
-            String::from_utf8_lossy(bytes)
-        );
+        let text = format!("session {}: {what} {:?}", self.number, String::from_utf8_lossy(bytes));
         self.note(|log, _| log.violations.push(text));
     }
 
@@ -379,12 +331,9 @@ impl Drop for Open {
 }
 
 fn lines(text: &str) -> Vec<u8> {
-    text.split('\n')
-        .flat_map(|line| [line.as_bytes(), b"\r\n"].concat())
-        .collect()
+    text.split('\n').flat_map(|line| [line.as_bytes(), b"\r\n"].concat()).collect()
 }
 
 fn starts(line: &str, verb: &str) -> bool {
-    line.get(..verb.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(verb))
+    line.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb))
 }

@@ -28,12 +28,7 @@ impl Session {
             return self.refuse(&format!("555 5.5.4 {unknown} was not offered")).await;
         }
         if self.step(Step::Mail, line, "250 2.1.0 Sender taken").await? == Went::Ahead {
-            self.mail = Some(Mail {
-                sender,
-                recipients: vec![],
-                message: vec![],
-                chunked: false,
-            });
+            self.mail = Some(Mail { sender, recipients: vec![], message: vec![], chunked: false });
         }
         Ok(())
     }
@@ -58,9 +53,7 @@ impl Session {
 
     /// `FROM:<address> PARAM PARAM=value`; no space is allowed before the bracket (RFC 5321 section 3.3).
     fn path(&mut self, rest: &str, keyword: &str) -> Option<Path> {
-        let after = rest
-            .get(..keyword.len())
-            .filter(|start| start.eq_ignore_ascii_case(keyword))?;
+        let after = rest.get(..keyword.len()).filter(|start| start.eq_ignore_ascii_case(keyword))?;
         let rest = rest.strip_prefix(after)?.strip_prefix('<')?;
         let end = closing_bracket(rest)?;
         let (address, params) = (&rest[..end], &rest[end + 1..]);
@@ -71,15 +64,8 @@ impl Session {
         if !address.is_ascii() && !utf8 {
             self.violation("an address beyond ASCII without SMTPUTF8", address.as_bytes());
         }
-        let params = params
-            .split(' ')
-            .filter(|param| !param.is_empty())
-            .map(str::to_owned)
-            .collect();
-        Some(Path {
-            address: address.to_owned(),
-            params,
-        })
+        let params = params.split(' ').filter(|param| !param.is_empty()).map(str::to_owned).collect();
+        Some(Path { address: address.to_owned(), params })
     }
 
     fn mail_is_utf8(&self, params: &str) -> bool {
@@ -93,10 +79,7 @@ impl Session {
         let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
         let allowed = |param: &String| {
             let key = param.split('=').next().unwrap_or_default().to_ascii_uppercase();
-            let extension = known
-                .iter()
-                .find(|(name, _)| *name == key)
-                .map(|(_, extension)| *extension);
+            let extension = known.iter().find(|(name, _)| *name == key).map(|(_, extension)| *extension);
             extended && extension.is_some_and(|extension| self.offers(extension))
         };
         path.params.iter().find(|param| !allowed(param)).cloned()
@@ -185,10 +168,7 @@ impl Session {
         };
         let mut says = Vec::new();
         for line in lines {
-            says.push(
-                self.ask_script(Step::Message, &line, "250 2.6.0 Message taken")
-                    .await,
-            );
+            says.push(self.ask_script(Step::Message, &line, "250 2.6.0 Message taken").await);
         }
         self.record(mail, &says);
         for say in says {
@@ -219,10 +199,7 @@ impl Session {
     }
 
     fn check_content(&mut self, mail: &Mail) {
-        let declared = mail
-            .sender
-            .param("BODY")
-            .is_some_and(|body| !body.eq_ignore_ascii_case("7BIT"));
+        let declared = mail.sender.param("BODY").is_some_and(|body| !body.eq_ignore_ascii_case("7BIT"));
         let utf8 = mail.sender.param("SMTPUTF8").is_some();
         if !mail.message.is_ascii() && !declared && !utf8 {
             self.violation("content of 8 bits that was not declared", b"");

@@ -17,10 +17,7 @@ struct Example {
 
 impl Default for Example {
     fn default() -> Self {
-        Self {
-            refuse: Vec::new(),
-            header: "X-Pintle-Example".to_owned(),
-        }
+        Self { refuse: Vec::new(), header: "X-Pintle-Example".to_owned() }
     }
 }
 
@@ -33,30 +30,19 @@ impl Plugin for Example {
         // RFC 5322 section 2.2: printable ASCII without the colon.
         let is_name =
             |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-        if is_name(&self.header) {
-            Ok(())
-        } else {
-            Err(vec![mistake("/header", "not a header field name")])
-        }
+        if is_name(&self.header) { Ok(()) } else { Err(vec![mistake("/header", "not a header field name")]) }
     }
 }
 
 impl Example {
     fn on_connect(&self) -> Verdict {
         let session = session::info();
-        info!(
-            "a client connects from {} to listener \"{}\"",
-            session.client, session.listener
-        );
+        info!("a client connects from {} to listener \"{}\"", session.client, session.listener);
         Verdict::Next
     }
 
     fn on_hello(&self, name: &str) -> Verdict {
-        let how = if session::info().tls {
-            "over TLS"
-        } else {
-            "in the clear"
-        };
+        let how = if session::info().tls { "over TLS" } else { "in the clear" };
         info!("it says hello as {name}, {how}");
         Verdict::Next
     }
@@ -99,11 +85,7 @@ impl Example {
 
     fn on_deliver(&self) -> Result<Verdict, HostError> {
         let delivery = delivery::info()?;
-        info!(
-            "attempt {} to deliver to {} recipient(s)",
-            delivery.attempt,
-            delivery.recipients.len()
-        );
+        info!("attempt {} to deliver to {} recipient(s)", delivery.attempt, delivery.recipients.len());
         Ok(Verdict::Next)
     }
 
@@ -114,14 +96,8 @@ impl Example {
                 (false, true) => "not delivered yet, to be tried again",
                 (false, false) => "failed for good",
             };
-            let said = outcome
-                .reply
-                .as_ref()
-                .map_or_else(|| "nothing".to_owned(), ToString::to_string);
-            info!(
-                "recipient {}: {what}; the next hop said: {said}",
-                outcome.recipient
-            );
+            let said = outcome.reply.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+            info!("recipient {}: {what}; the next hop said: {said}", outcome.recipient);
         }
     }
 
@@ -158,24 +134,13 @@ mod tests {
     use super::*;
 
     fn address(local: &str, domain: &str) -> Address {
-        Address {
-            local: local.to_owned(),
-            domain: domain.to_owned(),
-            domain_ascii: domain.to_owned(),
-        }
+        Address { local: local.to_owned(), domain: domain.to_owned(), domain_ascii: domain.to_owned() }
     }
 
     #[test]
     fn addresses_and_domains_are_refused_and_bounces_are_not() {
-        let refuse = vec![
-            "ann@example.com".to_owned(),
-            "example.net".to_owned(),
-            String::new(),
-        ];
-        let plugin = Example {
-            refuse,
-            ..Example::default()
-        };
+        let refuse = vec!["ann@example.com".to_owned(), "example.net".to_owned(), String::new()];
+        let plugin = Example { refuse, ..Example::default() };
         assert!(plugin.refuses(&address("Ann", "example.com")));
         assert!(plugin.refuses(&address("anybody", "example.net")));
         assert!(!plugin.refuses(&address("bob", "example.com")));
@@ -184,10 +149,7 @@ mod tests {
 
     #[test]
     fn a_header_name_that_cannot_be_one_is_a_mistake() {
-        let mut plugin = Example {
-            header: "X Y".to_owned(),
-            ..Example::default()
-        };
+        let mut plugin = Example { header: "X Y".to_owned(), ..Example::default() };
         assert_eq!(plugin.check().unwrap_err()[0].at, "/header");
     }
 }

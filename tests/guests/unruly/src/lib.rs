@@ -128,9 +128,7 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         "reject" => return Ok(reject("5.7.1", "told to")),
         "discard" => return Ok(Verdict::Discard),
         "contradict" => {
-            return Ok(Verdict::Reject(Some(pintle_plugin_sdk::Reply::new(
-                250, "2.0.0", "fine",
-            ))));
+            return Ok(Verdict::Reject(Some(pintle_plugin_sdk::Reply::new(250, "2.0.0", "fine"))));
         }
         "spin" => spin(),
         "trap" => panic!("as told"),
@@ -161,21 +159,14 @@ fn act(what: &str) -> Result<Verdict, HostError> {
 fn sender() -> Result<(), HostError> {
     let (spf, dkim) = (sender_auth::spf()?, sender_auth::dkim()?);
     let (dmarc, arc) = (sender_auth::dmarc()?, sender_auth::arc()?);
-    let spf: Vec<_> = spf
-        .iter()
-        .map(|it| format!("{:?} {} {}", it.outcome, it.domain, it.mail_from))
-        .collect();
-    let dkim: Vec<_> = dkim
-        .iter()
-        .map(|it| format!("{:?} {} {}", it.outcome, it.domain, it.selector))
-        .collect();
+    let spf: Vec<_> =
+        spf.iter().map(|it| format!("{:?} {} {}", it.outcome, it.domain, it.mail_from)).collect();
+    let dkim: Vec<_> =
+        dkim.iter().map(|it| format!("{:?} {} {}", it.outcome, it.domain, it.selector)).collect();
     transaction::set_fact("spf", &spf.join(", "))?;
     transaction::set_fact("dkim", &dkim.join(", "))?;
     let aligned = (dmarc.spf_aligned, dmarc.dkim_aligned);
-    let dmarc = format!(
-        "{:?} {} {:?} {aligned:?}",
-        dmarc.outcome, dmarc.from_domain, dmarc.policy
-    );
+    let dmarc = format!("{:?} {} {:?} {aligned:?}", dmarc.outcome, dmarc.from_domain, dmarc.policy);
     transaction::set_fact("dmarc", &dmarc)?;
     transaction::set_fact("arc", &format!("{:?}", arc.outcome))
 }
@@ -210,19 +201,12 @@ fn greylist(rcpt: &Recipient) -> Result<Verdict, HostError> {
     }
     let key = format!("{client} {}", rcpt.address);
     let tries = kv::increment(Scope::Local, &key, 1, Some(3_600))?;
-    let bucket = kv::Bucket {
-        capacity: 3,
-        refill_per_minute: 0.0,
-    };
+    let bucket = kv::Bucket { capacity: 3, refill_per_minute: 0.0 };
     let taken = kv::take(Scope::Local, "rate", 1, bucket)?;
     if !taken.allowed {
         return Ok(defer("4.7.0", "too fast"));
     }
-    Ok(if tries == 1 {
-        defer("4.7.1", "come again")
-    } else {
-        Verdict::Next
-    })
+    Ok(if tries == 1 { defer("4.7.1", "come again") } else { Verdict::Next })
 }
 
 /// Every edit of the message stage, each read back where the contract says that it can be.
@@ -235,10 +219,7 @@ fn edit_all() -> Result<Verdict, HostError> {
     transaction::grant_relay(id)?;
     let second = transaction::recipients()[1].id;
     transaction::remove_recipient(second)?;
-    let now: Vec<_> = transaction::recipients()
-        .iter()
-        .map(|r| r.address.to_string())
-        .collect();
+    let now: Vec<_> = transaction::recipients().iter().map(|r| r.address.to_string()).collect();
     assert_eq!(now, ["other@example.net", "more@example.net"]);
     assert!(transaction::info()?.sender.is_null());
     transaction::set_fact("seen", "all")?;

@@ -90,14 +90,7 @@ impl Receiving {
     }
 
     fn chunk(incoming: Incoming, size: u64, last: bool) -> State {
-        Self::boxed(
-            incoming,
-            Frame::Chunk {
-                size,
-                left: size,
-                last,
-            },
-        )
+        Self::boxed(incoming, Frame::Chunk { size, left: size, last })
     }
 
     fn boxed(incoming: Incoming, frame: Frame) -> State {
@@ -149,9 +142,9 @@ impl Receiving {
         let incoming = &mut self.incoming;
         incoming.check(content.len() as u64, core);
         let found = match &mut incoming.phase {
-            Phase::Header(head) => head
-                .push(content)
-                .or_else(|| (end == End::Message).then(|| head.finish())),
+            Phase::Header(head) => {
+                head.push(content).or_else(|| (end == End::Message).then(|| head.finish()))
+            }
             Phase::Body => {
                 incoming.pass_on(content, core);
                 None
@@ -170,16 +163,8 @@ impl Receiving {
             self.incoming.condemn(Fault::HeaderTooBig);
             return self.go_on(end, core);
         }
-        core.ask(Question::Headers(Headers {
-            header: found.header,
-            separated: found.separated,
-        }));
-        HeadersAsked {
-            receiving: self,
-            rest: found.rest,
-            end,
-        }
-        .into()
+        core.ask(Question::Headers(Headers { header: found.header, separated: found.separated }));
+        HeadersAsked { receiving: self, rest: found.rest, end }.into()
     }
 
     fn go_on(self: Box<Self>, end: End, core: &mut Core) -> State {
@@ -261,10 +246,7 @@ impl Incoming {
                     had_bare_lf: self.decoder.had_bare_lf,
                     longest_line: self.decoder.longest_line,
                 }));
-                MessageAsked {
-                    greeted: self.greeted,
-                }
-                .into()
+                MessageAsked { greeted: self.greeted }.into()
             }
         }
     }

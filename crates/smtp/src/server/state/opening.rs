@@ -115,30 +115,21 @@ pub(crate) fn hello(verb: HelloVerb, name: &str, before: Before, core: &mut Core
         HelloVerb::Ehlo => offers(core),
         HelloVerb::Helo => Offers::none(),
     };
-    core.ask(Question::Hello(Hello {
-        verb,
-        name: name.to_owned(),
-        offers: offers.clone(),
-    }));
+    core.ask(Question::Hello(Hello { verb, name: name.to_owned(), offers: offers.clone() }));
     Helloing { verb, offers, before }.into()
 }
 
 /// What the configuration offers in this session.
 fn offers(core: &Core) -> Offers {
-    let mut offers = Offers::new(
-        core.config.extensions,
-        core.config.limits.message,
-        core.config.auth.mechanisms,
-    );
+    let mut offers =
+        Offers::new(core.config.extensions, core.config.limits.message, core.config.auth.mechanisms);
     offers.restrict(possible(core));
     offers
 }
 
 /// What can be served now, whoever offers it.
 fn possible(core: &Core) -> Extensions {
-    let mut possible = Extension::ALL
-        .into_iter()
-        .fold(Extensions::NONE, Extensions::with);
+    let mut possible = Extension::ALL.into_iter().fold(Extensions::NONE, Extensions::with);
     let configured = core.config.extensions;
     // RFC 3207 section 4.2: not within TLS.
     if core.tls || !configured.has(Extension::StartTls) {

@@ -96,11 +96,7 @@ impl Ready {
         }
         if !self.greeted.offers.has(Extension::Auth) {
             let needs_tls = core.config.extensions.has(Extension::Auth) && !core.tls;
-            return Err(if needs_tls {
-                Fault::AuthNeedsTls
-            } else {
-                Fault::NotImplemented
-            });
+            return Err(if needs_tls { Fault::AuthNeedsTls } else { Fault::NotImplemented });
         }
         Mechanism::named(name)
             .filter(|mechanism| self.greeted.offers.mechanisms().has(*mechanism))
@@ -111,11 +107,8 @@ impl Ready {
 impl Greeted {
     /// The largest message of this session, in octets.
     pub(crate) fn message_limit(&self, core: &Core) -> u64 {
-        let limit = if self.offers.has(Extension::Size) {
-            self.offers.size()
-        } else {
-            core.config.limits.message
-        };
+        let limit =
+            if self.offers.has(Extension::Size) { self.offers.size() } else { core.config.limits.message };
         if limit == 0 { u64::MAX } else { limit }
     }
 }

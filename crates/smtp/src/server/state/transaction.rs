@@ -32,12 +32,7 @@ impl SenderAsked {
             Ruling::Accept(wish) => {
                 core.begin_transaction();
                 core.reply(&replies::positive(wish, &[250], &replies::SENDER));
-                Sending {
-                    greeted: self.greeted,
-                    smtputf8: self.smtputf8,
-                    next_id: 0,
-                }
-                .into()
+                Sending { greeted: self.greeted, smtputf8: self.smtputf8, next_id: 0 }.into()
             }
             Ruling::Refuse(wish) => {
                 core.expect_consequences();
@@ -177,9 +172,7 @@ impl RecipientAsked {
         match ruling {
             Ruling::Accept(wish) => {
                 core.reply(&replies::positive(wish, &[250, 251, 252], &replies::RECIPIENT));
-                let recipients = self
-                    .accepted
-                    .map_or(NonZeroU32::MIN, |count| count.saturating_add(1));
+                let recipients = self.accepted.map_or(NonZeroU32::MIN, |count| count.saturating_add(1));
                 back(self.sending, Some(recipients))
             }
             Ruling::Refuse(wish) => {
