@@ -1,9 +1,10 @@
 //! From the header to the commit point: the draft that a body flows into, and the message that is made of it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use pintle_mail::trace::{self, Received};
-use pintle_mail::{Body, BodyError, Bytes, HeaderBlock};
+use pintle_mail::{Body, BodyError, Bytes, HeaderBlock, HeaderEdit, auth_results};
 use pintle_policy::{Frozen, Session, Transaction, View};
 use pintle_spool::{Content, Draft, Entry, Hold, NewMessage, Receipt, Spool, SpoolError};
 
@@ -104,11 +105,13 @@ pub(crate) struct Accepted<'a> {
 }
 
 impl Accepted<'_> {
-    /// Our Received field, the header block as edited, and the empty line.
+    /// What we found out, our Received field, the header block as edited, and the empty line.
     fn head(&self, separator: bool) -> Bytes {
-        let mut head = self.received();
-        head.reserve(self.header.as_bytes().len() + 4);
-        head.extend_from_slice(self.header.as_bytes());
+        let mut head = self.authentication_results();
+        head.extend_from_slice(&self.received());
+        let header = self.without_forgeries();
+        head.reserve(header.as_bytes().len() + 4);
+        head.extend_from_slice(header.as_bytes());
         if !head.ends_with(b"\n") {
             head.extend_from_slice(b"\r\n");
         }
@@ -118,6 +121,37 @@ impl Accepted<'_> {
             head.extend_from_slice(b"\r\n");
         }
         head.into()
+    }
+
+    /// The one Authentication-Results field; nothing where no plugin has a result.
+    fn authentication_results(&self) -> Vec<u8> {
+        let results = &self.transaction.auth_results;
+        if results.is_empty() {
+            return Vec::new();
+        }
+        let results = results.iter().map(|result| auth_results::MethodResult {
+            method: &result.method,
+            outcome: &result.outcome,
+            reason: result.reason.as_deref(),
+            properties: &result.properties,
+        });
+        auth_results::to_field(self.hostname, results)
+    }
+
+    /// RFC 8601 section 5: a field in our name that came from outside is a lie, whatever it says. What our own network
+    /// sends may have been here before.
+    fn without_forgeries(&self) -> Cow<'_, HeaderBlock> {
+        if self.view.session.trusted {
+            return Cow::Borrowed(self.header);
+        }
+        let forged = auth_results::in_the_name_of(self.header, self.hostname);
+        if forged.is_empty() {
+            return Cow::Borrowed(self.header);
+        }
+        let edits: Vec<_> = forged.into_iter().map(HeaderEdit::Remove).collect();
+        // Fields that are there can be removed.
+        let clean = self.header.edited(&edits);
+        clean.map_or(Cow::Borrowed(self.header), Cow::Owned)
     }
 
     fn received(&self) -> Vec<u8> {

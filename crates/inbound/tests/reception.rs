@@ -13,7 +13,7 @@ use pintle_inbound::{
     AuthOffer, Config, Domains, Inbound, ListenerConfig, Parts, Rules, Secret, SessionLimits, TlsMode, Users,
 };
 use pintle_mail::{Address, Charset, HeaderEdit, Position, Reply};
-use pintle_policy::{Call, Chain, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
+use pintle_policy::{AuthResult, Call, Chain, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
 use pintle_record::{Record, Sink};
 use pintle_smtp::server::{self, Extension};
 use pintle_spool::{Health, Memory, Spool, Stored};
@@ -302,6 +302,31 @@ async fn edits_change_what_is_stored_and_nothing_else() {
         "{head}"
     );
     assert_eq!(body, "first\r\nfooter\r\n");
+}
+
+#[tokio::test]
+async fn one_field_reports_who_sent_and_none_is_believed_that_claims_our_name() {
+    let found = AuthResult {
+        method: "spf".to_owned(),
+        outcome: "fail".to_owned(),
+        reason: None,
+        properties: vec![("smtp.mailfrom".to_owned(), "x.example".to_owned())],
+    };
+    let judge = edits(Hook::Message, vec![Edit::AuthResult(found)]);
+    let gate = gate(listener(TlsMode::None), vec![judge]);
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    let message = "Authentication-Results: GATE.example; spf=pass\r\nAuthentication-Results: other.example; \
+        spf=pass\r\nSubject: one\r\n\r\nfirst\r\n";
+    client
+        .deliver("a@x.example", &["b@ours.example"], message.as_bytes())
+        .await;
+    let (_, head, _) = gate.only().await.unwrap();
+    let ours = "Authentication-Results: gate.example; spf=fail smtp.mailfrom=x.example\r\nReceived: ";
+    assert!(head.starts_with(ours), "{head}");
+    let rest = "\r\nAuthentication-Results: other.example; spf=pass\r\nSubject: one\r\n\r\n";
+    assert!(head.ends_with(rest), "{head}");
+    assert!(!head.contains("GATE"), "{head}");
 }
 
 #[tokio::test]

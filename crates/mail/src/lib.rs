@@ -5,6 +5,7 @@
 //! plugin is the affair of those who use them.
 
 pub mod address;
+pub mod auth_results;
 pub mod body;
 pub mod dsn;
 pub mod envelope;
