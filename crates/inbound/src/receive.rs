@@ -24,12 +24,7 @@ pub(crate) struct Intake {
 impl Intake {
     /// Opens a draft.
     pub(crate) fn begin(spool: &dyn Spool, separated: bool) -> Result<Self, SpoolError> {
-        Ok(Self {
-            draft: Some(spool.begin()?),
-            content: None,
-            separated,
-            trouble: None,
-        })
+        Ok(Self { draft: Some(spool.begin()?), content: None, separated, trouble: None })
     }
 
     /// Takes the next piece of the body. Trouble is remembered and told at the end, since nothing can be said before.
@@ -44,10 +39,7 @@ impl Intake {
 
     /// Ends the body and gives it for reading.
     pub(crate) async fn finish(&mut self) -> Result<Arc<dyn Body>, SpoolError> {
-        let draft = self
-            .draft
-            .take()
-            .ok_or_else(|| self.trouble.take().unwrap_or(SpoolError::Closed))?;
+        let draft = self.draft.take().ok_or_else(|| self.trouble.take().unwrap_or(SpoolError::Closed))?;
         let content = draft.finish().await?;
         self.content = Some(content.clone());
         Ok(Arc::new(content))
@@ -59,13 +51,7 @@ impl Intake {
         accepted: Accepted<'_>,
         spool: &dyn Spool,
     ) -> Result<Receipt, SpoolError> {
-        let Accepted {
-            view,
-            transaction,
-            header,
-            hold,
-            ..
-        } = &accepted;
+        let Accepted { view, transaction, header, hold, .. } = &accepted;
         let content = match (&view.message, self.content) {
             (Some(message), _) if message.body_edited => copy(message.body.as_deref(), spool).await?,
             (_, Some(content)) => content,
@@ -84,14 +70,7 @@ impl Intake {
             context: Frozen::of(&view.session, transaction).to_bytes(),
         };
         let head = accepted.head(self.separated || !body_empty);
-        spool
-            .commit(NewMessage {
-                id: transaction.id,
-                head,
-                content,
-                entry,
-            })
-            .await
+        spool.commit(NewMessage { id: transaction.id, head, content, entry }).await
     }
 }
 
@@ -163,17 +142,10 @@ impl Accepted<'_> {
             client: session.client.ip().to_canonical(),
             by: self.hostname,
             with: protocol(session, self.transaction.envelope.params.smtputf8),
-            tls: session
-                .tls
-                .as_ref()
-                .map(|tls| (tls.version.as_str(), tls.cipher.as_str())),
+            tls: session.tls.as_ref().map(|tls| (tls.version.as_str(), tls.cipher.as_str())),
             id: self.transaction.id,
             // RFC 5321 section 7.2: recipients must not learn of each other.
-            recipient: if let [only] = recipients.as_slice() {
-                Some(&only.address)
-            } else {
-                None
-            },
+            recipient: if let [only] = recipients.as_slice() { Some(&only.address) } else { None },
             at: ids::now(),
         };
         received.to_field()
@@ -182,12 +154,7 @@ impl Accepted<'_> {
 
 /// The protocol's name in a trace field (RFC 3848; RFC 6531 section 4.3).
 fn protocol(session: &Session, smtputf8: bool) -> &'static str {
-    match (
-        session.esmtp,
-        smtputf8,
-        session.tls.is_some(),
-        session.identity.is_some(),
-    ) {
+    match (session.esmtp, smtputf8, session.tls.is_some(), session.identity.is_some()) {
         (false, ..) => "SMTP",
         (true, false, false, false) => "ESMTP",
         (true, false, true, false) => "ESMTPS",
@@ -204,10 +171,7 @@ fn protocol(session: &Session, smtputf8: bool) -> &'static str {
 fn needs_smtputf8(transaction: &Transaction, header: &HeaderBlock) -> bool {
     let envelope = &transaction.envelope;
     !envelope.sender.as_str().is_ascii()
-        || envelope
-            .recipients
-            .iter()
-            .any(|recipient| !recipient.address.is_ascii())
+        || envelope.recipients.iter().any(|recipient| !recipient.address.is_ascii())
         || !header.as_bytes().is_ascii()
 }
 
@@ -221,10 +185,7 @@ async fn copy(body: Option<&dyn Body>, spool: &dyn Spool) -> Result<Content, Spo
     if let Some(body) = body {
         let mut offset = 0;
         loop {
-            let piece = body
-                .read(offset, COPY)
-                .await
-                .map_err(|BodyError(why)| SpoolError::Store(why))?;
+            let piece = body.read(offset, COPY).await.map_err(|BodyError(why)| SpoolError::Store(why))?;
             if piece.is_empty() {
                 break;
             }

@@ -66,11 +66,7 @@ impl<F: Fn(&Call, &View) -> Ruling + Send + Sync + 'static> Judge for Says<F> {
 }
 
 fn says(hook: Hook, rule: impl Fn(&Call, &View) -> Ruling + Send + Sync + 'static) -> Arc<dyn Judge> {
-    Arc::new(Says {
-        name: "test".into(),
-        hook,
-        rule,
-    })
+    Arc::new(Says { name: "test".into(), hook, rule })
 }
 
 fn verdict(hook: Hook, verdict: Verdict) -> Arc<dyn Judge> {
@@ -78,18 +74,11 @@ fn verdict(hook: Hook, verdict: Verdict) -> Arc<dyn Judge> {
 }
 
 fn edits(hook: Hook, edits: Vec<Edit>) -> Arc<dyn Judge> {
-    says(hook, move |_, _| Ruling {
-        verdict: Verdict::Next,
-        edits: edits.clone(),
-        fault: None,
-    })
+    says(hook, move |_, _| Ruling { verdict: Verdict::Next, edits: edits.clone(), fault: None })
 }
 
 fn listener(tls: TlsMode) -> ListenerConfig {
-    let mut smtp = server::Config {
-        hostname: "gate.example".to_owned(),
-        ..server::Config::default()
-    };
+    let mut smtp = server::Config { hostname: "gate.example".to_owned(), ..server::Config::default() };
     if tls == TlsMode::StartTls {
         smtp = smtp.with(Extension::StartTls);
     }
@@ -109,10 +98,7 @@ fn gate(listener: ListenerConfig, judges: Vec<Arc<dyn Judge>>) -> Gate {
     let ca = TestCa::new();
     let folder = pintle_testkit::TempDir::new().unwrap();
     let leaf = ca.issue(&["gate.example"]).write(folder.path(), "gate");
-    let certificates = vec![CertificateSource::Files {
-        chain: leaf.chain,
-        key: leaf.key,
-    }];
+    let certificates = vec![CertificateSource::Files { chain: leaf.chain, key: leaf.key }];
     let tls = ServerTls::load(&ServerConfig {
         certificates,
         client_certificates: pintle_tls::ClientCertificates::Ignore,
@@ -122,17 +108,10 @@ fn gate(listener: ListenerConfig, judges: Vec<Arc<dyn Judge>>) -> Gate {
     let records = Arc::new(Kept::default());
     let rules = Rules {
         domains: Domains::new(["ours.example"]),
-        users: Users::new(HashMap::from([(
-            "ann".to_owned(),
-            Secret::Plain("secret".to_owned()),
-        )])),
+        users: Users::new(HashMap::from([("ann".to_owned(), Secret::Plain("secret".to_owned()))])),
         ..Rules::default()
     };
-    let config = Config {
-        hostname: "gate.example".to_owned(),
-        listeners: vec![listener],
-        rules,
-    };
+    let config = Config { hostname: "gate.example".to_owned(), listeners: vec![listener], rules };
     let parts = Parts {
         spool: Arc::clone(&spool) as Arc<dyn Spool>,
         chain: Arc::new(ArcSwap::from_pointee(Chain::new(judges))),
@@ -140,12 +119,7 @@ fn gate(listener: ListenerConfig, judges: Vec<Arc<dyn Judge>>) -> Gate {
         tls: Some(Arc::new(tls)),
     };
     let inbound = Inbound::start(config, parts).unwrap();
-    Gate {
-        inbound,
-        spool,
-        records,
-        ca,
-    }
+    Gate { inbound, spool, records, ca }
 }
 
 impl Gate {
@@ -183,10 +157,7 @@ async fn a_message_is_kept_as_sent_beneath_our_trace_field() {
     let (stored, head, body) = gate.only().await.unwrap();
     assert!(reply.text().contains(&stored.id.to_string()), "{reply:?}");
     let (trace, rest) = head.split_at(head.find("Subject").unwrap());
-    assert!(
-        trace.starts_with("Received: from client.example ([127.0.0.1])"),
-        "{trace}"
-    );
+    assert!(trace.starts_with("Received: from client.example ([127.0.0.1])"), "{trace}");
     assert!(
         trace.contains("by gate.example with ESMTP") && trace.contains("for <b@ours.example>"),
         "{trace}"
@@ -199,18 +170,11 @@ async fn a_message_is_kept_as_sent_beneath_our_trace_field() {
 
 #[tokio::test]
 async fn strangers_cannot_relay_whatever_plugins_accept() {
-    let gate = gate(
-        listener(TlsMode::None),
-        vec![verdict(Hook::Rcpt, Verdict::Accept)],
-    );
+    let gate = gate(listener(TlsMode::None), vec![verdict(Hook::Rcpt, Verdict::Accept)]);
     let mut client = gate.client().await;
     client.hello("client.example").await;
     client.ask("MAIL FROM:<a@x.example>", 250).await;
-    for other in [
-        "b@other.example",
-        "b%other.example@ours.example",
-        "\"b@other.example\"@ours.example",
-    ] {
+    for other in ["b@other.example", "b%other.example@ours.example", "\"b@other.example\"@ours.example"] {
         let reply = client.ask(&format!("RCPT TO:<{other}>"), 550).await;
         assert!(reply.text().contains("5.7.1"), "{reply:?}");
     }
@@ -223,11 +187,7 @@ async fn a_grant_lets_one_recipient_leave() {
         let Call::Recipient(id) = call else {
             return Verdict::Next.into();
         };
-        Ruling {
-            verdict: Verdict::Next,
-            edits: vec![Edit::GrantRelay(*id)],
-            fault: None,
-        }
+        Ruling { verdict: Verdict::Next, edits: vec![Edit::GrantRelay(*id)], fault: None }
     });
     let gate = gate(listener(TlsMode::None), vec![judge]);
     let mut client = gate.client().await;
@@ -239,10 +199,8 @@ async fn a_grant_lets_one_recipient_leave() {
 #[tokio::test]
 async fn a_recipient_that_a_plugin_adds_is_judged_like_any_other() {
     let address = Address::parse("spy@other.example", Charset::Ascii).unwrap();
-    let gate = gate(
-        listener(TlsMode::None),
-        vec![edits(Hook::Message, vec![Edit::AddRecipient(99, address)])],
-    );
+    let gate =
+        gate(listener(TlsMode::None), vec![edits(Hook::Message, vec![Edit::AddRecipient(99, address)])]);
     let mut client = gate.client().await;
     client.hello("client.example").await;
     client.envelope("a@x.example", &["b@ours.example"]).await;
@@ -264,10 +222,7 @@ async fn who_authenticates_over_tls_may_relay() {
     client.ask("AUTH PLAIN AGFubgBzZWNyZXQ=", 235).await;
     client.deliver("a@x.example", &["b@other.example"], MESSAGE).await;
     let (_, head, _) = gate.only().await.unwrap();
-    assert!(
-        head.contains("with ESMTPSA") && head.contains("(TLSv1.3"),
-        "{head}"
-    );
+    assert!(head.contains("with ESMTPSA") && head.contains("(TLSv1.3"), "{head}");
 }
 
 #[tokio::test]
@@ -282,25 +237,15 @@ async fn implicit_tls_begins_with_the_first_octet() {
 
 #[tokio::test]
 async fn edits_change_what_is_stored_and_nothing_else() {
-    let header = HeaderEdit::Add {
-        at: Position::Bottom,
-        name: "X-New".to_owned(),
-        value: "yes".to_owned(),
-    };
-    let body = vec![
-        Piece::Copy { offset: 0, len: 7 },
-        Piece::Bytes("footer\r\n".into()),
-    ];
+    let header = HeaderEdit::Add { at: Position::Bottom, name: "X-New".to_owned(), value: "yes".to_owned() };
+    let body = vec![Piece::Copy { offset: 0, len: 7 }, Piece::Bytes("footer\r\n".into())];
     let judge = edits(Hook::Message, vec![Edit::Headers(vec![header]), Edit::Body(body)]);
     let gate = gate(listener(TlsMode::None), vec![judge]);
     let mut client = gate.client().await;
     client.hello("client.example").await;
     client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
     let (_, head, body) = gate.only().await.unwrap();
-    assert!(
-        head.ends_with("Subject: one\r\nX-Keep: as  it\r\n  was\r\nX-New: yes\r\n\r\n"),
-        "{head}"
-    );
+    assert!(head.ends_with("Subject: one\r\nX-Keep: as  it\r\n  was\r\nX-New: yes\r\n\r\n"), "{head}");
     assert_eq!(body, "first\r\nfooter\r\n");
 }
 
@@ -318,9 +263,7 @@ async fn one_field_reports_who_sent_and_none_is_believed_that_claims_our_name() 
     client.hello("client.example").await;
     let message = "Authentication-Results: GATE.example; spf=pass\r\nAuthentication-Results: other.example; \
         spf=pass\r\nSubject: one\r\n\r\nfirst\r\n";
-    client
-        .deliver("a@x.example", &["b@ours.example"], message.as_bytes())
-        .await;
+    client.deliver("a@x.example", &["b@ours.example"], message.as_bytes()).await;
     let (_, head, _) = gate.only().await.unwrap();
     let ours = "Authentication-Results: gate.example; spf=fail smtp.mailfrom=x.example\r\nReceived: ";
     assert!(head.starts_with(ours), "{head}");
@@ -348,10 +291,7 @@ async fn each_verdict_has_its_reply() {
 
 #[tokio::test]
 async fn discarded_mail_is_answered_with_yes_and_recorded() {
-    let gate = gate(
-        listener(TlsMode::None),
-        vec![verdict(Hook::Message, Verdict::Discard)],
-    );
+    let gate = gate(listener(TlsMode::None), vec![verdict(Hook::Message, Verdict::Discard)]);
     let mut client = gate.client().await;
     client.hello("client.example").await;
     client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
@@ -361,10 +301,7 @@ async fn discarded_mail_is_answered_with_yes_and_recorded() {
 
 #[tokio::test]
 async fn mail_whose_recipients_a_plugin_took_away_does_not_go_without_a_record() {
-    let gate = gate(
-        listener(TlsMode::None),
-        vec![edits(Hook::Message, vec![Edit::RemoveRecipient(0)])],
-    );
+    let gate = gate(listener(TlsMode::None), vec![edits(Hook::Message, vec![Edit::RemoveRecipient(0)])]);
     let mut client = gate.client().await;
     client.hello("client.example").await;
     client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
@@ -377,10 +314,7 @@ async fn mail_whose_recipients_a_plugin_took_away_does_not_go_without_a_record()
 async fn anybody_reaches_the_postmaster_wherever_the_operator_has_put_him() {
     let postmaster = Address::parse("ops@elsewhere.example", Charset::Ascii).unwrap();
     let gate = gate(listener(TlsMode::None), Vec::new());
-    gate.inbound.reload().replace(Rules {
-        postmaster: Some(postmaster.clone()),
-        ..Rules::default()
-    });
+    gate.inbound.reload().replace(Rules { postmaster: Some(postmaster.clone()), ..Rules::default() });
     let mut client = gate.client().await;
     client.hello("client.example").await;
     client.ask("MAIL FROM:<a@x.example>", 250).await;
@@ -395,18 +329,13 @@ async fn anybody_reaches_the_postmaster_wherever_the_operator_has_put_him() {
 
 #[tokio::test]
 async fn quarantined_mail_is_kept_and_held() {
-    let gate = gate(
-        listener(TlsMode::None),
-        vec![verdict(Hook::Rcpt, Verdict::Quarantine("odd".to_owned()))],
-    );
+    let gate =
+        gate(listener(TlsMode::None), vec![verdict(Hook::Rcpt, Verdict::Quarantine("odd".to_owned()))]);
     let mut client = gate.client().await;
     client.hello("client.example").await;
     client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
     let (stored, ..) = gate.only().await.unwrap();
-    assert_eq!(
-        stored.entry.hold,
-        Some(pintle_spool::Hold::Quarantine("odd".to_owned()))
-    );
+    assert_eq!(stored.entry.hold, Some(pintle_spool::Hold::Quarantine("odd".to_owned())));
 }
 
 #[tokio::test]
@@ -436,10 +365,7 @@ async fn one_address_gets_no_more_than_its_share() {
     let mut listener = listener(TlsMode::None);
     // The limit is the listener's, on however many addresses it listens.
     listener.addresses.push("127.0.0.1:0".parse().unwrap());
-    listener.limits = SessionLimits {
-        per_address: 1,
-        ..SessionLimits::default()
-    };
+    listener.limits = SessionLimits { per_address: 1, ..SessionLimits::default() };
     let gate = gate(listener, Vec::new());
     let mut first = gate.client().await;
     first.hello("client.example").await;
@@ -492,20 +418,15 @@ async fn time_runs_out_for_a_client_that_never_pauses() {
     let gate = gate(listener, Vec::new());
     let opening = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@ours.example>\r\nDATA\r\n";
     let client = flood(gate.address(), opening, "a line, and another\r\n");
-    tokio::time::timeout(Duration::from_secs(10), client)
-        .await
-        .expect("the message's time is up");
+    tokio::time::timeout(Duration::from_secs(10), client).await.expect("the message's time is up");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_never_reads_cannot_hold_up_a_drain() {
     let gate = gate(listener(TlsMode::None), Vec::new());
-    let stuck = flood(
-        gate.address(),
-        "EHLO c.example\r\n",
-        "MAIL FROM:<a@x.example>\r\nMAIL FROM:<>\r\nRSET\r\n",
-    )
-    .await;
+    let stuck =
+        flood(gate.address(), "EHLO c.example\r\n", "MAIL FROM:<a@x.example>\r\nMAIL FROM:<>\r\nRSET\r\n")
+            .await;
     let begin = tokio::time::Instant::now();
     gate.inbound.drain(Duration::from_secs(30)).await;
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
@@ -519,9 +440,7 @@ async fn a_handshake_that_does_not_get_on_cannot_hold_up_a_drain() {
     client.hello("client.example").await;
     client.ask("STARTTLS", 220).await;
     let drain = gate.inbound.drain(Duration::from_secs(50));
-    tokio::time::timeout(Duration::from_secs(10), drain)
-        .await
-        .expect("at once");
+    tokio::time::timeout(Duration::from_secs(10), drain).await.expect("at once");
     drop(client);
 }
 
@@ -532,9 +451,7 @@ async fn who_tries_address_after_address_is_shown_out() {
     client.hello("client.example").await;
     client.ask("MAIL FROM:<a@x.example>", 250).await;
     for number in 1..Rules::default().max_refusals {
-        client
-            .ask(&format!("RCPT TO:<guess{number}@other.example>"), 550)
-            .await;
+        client.ask(&format!("RCPT TO:<guess{number}@other.example>"), 550).await;
     }
     let reply = client.ask("RCPT TO:<one@other.example>", 421).await;
     assert!(reply.text().contains("4.7.0"), "{reply:?}");

@@ -115,16 +115,9 @@ mod tests {
     #[test]
     fn the_field_says_what_was_found() {
         let mail_from = [("smtp.mailfrom".to_owned(), "joe@a.example".to_owned())];
-        let signer = [
-            ("header.d".to_owned(), "a b".to_owned()),
-            ("header.s".to_owned(), String::new()),
-        ];
-        let result = |method, outcome, reason, properties| MethodResult {
-            method,
-            outcome,
-            reason,
-            properties,
-        };
+        let signer = [("header.d".to_owned(), "a b".to_owned()), ("header.s".to_owned(), String::new())];
+        let result =
+            |method, outcome, reason, properties| MethodResult { method, outcome, reason, properties };
         let results = [
             result("spf", "pass", None, &mail_from[..]),
             result("dkim", "fail", Some("a \"b\" \r\n\u{e9}"), &signer[..]),
@@ -150,13 +143,9 @@ mod tests {
             let header = HeaderBlock::parse(Bytes::from(header));
             assert_eq!(in_the_name_of(&header, "gate.example"), [1], "{ours}");
         }
-        for foreign in [
-            "other.example; x=gate.example",
-            "gate.example.org; none",
-            "(gate.example",
-            "",
-            "\"gate",
-        ] {
+        for foreign in
+            ["other.example; x=gate.example", "gate.example.org; none", "(gate.example", "", "\"gate"]
+        {
             let header = HeaderBlock::parse(Bytes::from(format!("Authentication-Results: {foreign}\r\n")));
             assert!(in_the_name_of(&header, "gate.example").is_empty(), "{foreign}");
         }
