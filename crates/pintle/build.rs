@@ -11,6 +11,8 @@ fn main() {
         "rate-limit",
         "relay-control",
         "header-rewrite",
+        "spf",
+        "dmarc",
     ]) {
         println!("cargo::error={}", fault.to_string().replace('\n', " "));
     }
