@@ -90,7 +90,7 @@ fn the_reference_page_is_up_to_date() {
 fn a_bare_postmaster_goes_where_somebody_reads_it() {
     let postmaster = |more: &str| {
         let text = format!("hostname = \"mx.example.org\"\n{more}");
-        let report = pintle_config::read(text, Path::new("pintle.toml"), &[]);
+        let report = read(text, Path::new("pintle.toml"), &[]);
         let settings = report.into_settings().unwrap_or_else(|report| panic!("{report}"));
         settings.inbound.rules.postmaster.map(|address| address.to_string())
     };
