@@ -125,9 +125,11 @@ fn median_row(rows: &[&Row]) -> Option<Row> {
     })
 }
 
+/// The middle value; of an even number, the mean of the two in the middle, since either alone would flatter or blame.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    let Some(last) = values.len().checked_sub(1) else { return 0.0 };
+    f64::midpoint(values[last / 2], values[last.div_ceil(2)])
 }
 
 /// Writes all rows as a JSON list.
@@ -144,6 +146,7 @@ mod tests {
     #[test]
     fn the_middle_one_counts() {
         assert!((median(vec![3.0, 1.0, 100.0]) - 3.0).abs() < f64::EPSILON);
+        assert!((median(vec![4.0, 1.0]) - 2.5).abs() < f64::EPSILON);
         assert!(median(Vec::new()).abs() < f64::EPSILON);
     }
 }
