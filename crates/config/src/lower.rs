@@ -72,11 +72,16 @@ impl Settings {
 pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     let hostname = root.get::<Domain>("hostname").0;
     let (server_tls, client_tls) = intake::tls(root, &hostname);
-    let plugins = plugins::plugins(root, stock);
+    let mut plugins = plugins::plugins(root, stock);
     let mut outbound = delivery::outbound(root, &hostname);
     // By MX, mail for our own name leads back to us.
     let loops = *outbound.routes.find(&hostname) == pintle_outbound::Route::Mx;
     let rules = intake::rules(root, loops);
+    plugins.gateway = pintle_plugin::Gateway {
+        hostname: hostname.clone(),
+        domains: rules.domains.clone(),
+        ..pintle_plugin::Gateway::default()
+    };
     let shared = listener::Shared {
         hostname: &hostname,
         rules: &rules,
@@ -143,7 +148,10 @@ mod tests {
         let folder = "/var/lib/pintle/spool";
         assert_eq!(settings.spool, pintle_spool::EmbeddedConfig::new(folder));
         assert_eq!(settings.dns, pintle_dns::Config::default());
-        assert_eq!(settings.plugins, pintle_plugin::Config::default());
+        let gateway =
+            pintle_plugin::Gateway { hostname: "gw.example".into(), ..pintle_plugin::Gateway::default() };
+        let plugins = pintle_plugin::Config { gateway, ..pintle_plugin::Config::default() };
+        assert_eq!(settings.plugins, plugins);
         assert_eq!(settings.client_tls, pintle_tls::ClientConfig::default());
         let outbound = pintle_outbound::Config::new("gw.example");
         assert_eq!(format!("{:?}", settings.outbound), format!("{outbound:?}"));

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use pintle_mail::Address;
+use pintle_mail::{Address, Domains};
 use pintle_smtp::server;
 
-use crate::{Domains, SessionLimits, Users};
+use crate::{SessionLimits, Users};
 
 /// Everything that the listeners share, and the listeners.
 #[derive(Debug, Clone)]

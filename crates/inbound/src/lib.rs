@@ -20,5 +20,4 @@ pub mod users;
 pub use config::{AuthOffer, Config, ListenerConfig, Rules, TlsMode};
 pub use listener::{Inbound, Parts, Reload, StartError};
 pub use permits::SessionLimits;
-pub use relay::Domains;
 pub use users::{Secret, Users};

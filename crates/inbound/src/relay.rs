@@ -3,47 +3,8 @@
 //! The core decides this itself, after the plugins of the stage, from what they granted. So no plugin that is missing,
 //! broken or slow can open the relay.
 
-use pintle_mail::{EnhancedCode, Recipient, Reply};
+use pintle_mail::{Domains, EnhancedCode, Recipient, Reply};
 use pintle_policy::Session;
-
-/// The domains whose mail we take from anybody.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Domains {
-    exact: std::collections::HashSet<String>,
-    /// Parents of which every subdomain is ours, without the leading dot.
-    parents: std::collections::HashSet<String>,
-}
-
-impl Domains {
-    /// Reads `example.org` (the domain alone) and `.example.org` (every domain below it), in A-labels.
-    pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut domains = Self::default();
-        for pattern in patterns {
-            let pattern = pintle_mail::address::domain_to_ascii(pattern);
-            match pattern.strip_prefix('.') {
-                Some(parent) => domains.parents.insert(parent.to_owned()),
-                None => domains.exact.insert(pattern),
-            };
-        }
-        domains
-    }
-
-    /// Whether mail for this domain (A-labels, lower case) is for us.
-    #[must_use]
-    pub fn contains(&self, domain: &str) -> bool {
-        if self.exact.contains(domain) {
-            return true;
-        }
-        let mut rest = domain;
-        while let Some((_, parent)) = rest.split_once('.') {
-            if self.parents.contains(parent) {
-                return true;
-            }
-            rest = parent;
-        }
-        false
-    }
-}
 
 /// Judges one recipient once the plugins have had their say.
 ///

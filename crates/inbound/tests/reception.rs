@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use pintle_inbound::{
-    AuthOffer, Config, Domains, Inbound, ListenerConfig, Parts, Rules, Secret, SessionLimits, TlsMode, Users,
+    AuthOffer, Config, Inbound, ListenerConfig, Parts, Rules, Secret, SessionLimits, TlsMode, Users,
 };
 use pintle_mail::{Address, Charset, HeaderEdit, Position, Reply};
 use pintle_policy::{AuthResult, Call, Chain, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
@@ -107,7 +107,7 @@ fn gate(listener: ListenerConfig, judges: Vec<Arc<dyn Judge>>) -> Gate {
     let spool = Arc::new(Memory::new());
     let records = Arc::new(Kept::default());
     let rules = Rules {
-        domains: Domains::new(["ours.example"]),
+        domains: pintle_mail::Domains::new(["ours.example"]),
         users: Users::new(HashMap::from([("ann".to_owned(), Secret::Plain("secret".to_owned()))])),
         ..Rules::default()
     };

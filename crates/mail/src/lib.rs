@@ -7,6 +7,7 @@
 pub mod address;
 pub mod auth_results;
 pub mod body;
+pub mod domains;
 pub mod dsn;
 pub mod envelope;
 pub mod header;
@@ -19,6 +20,7 @@ pub mod xtext;
 
 pub use address::{Address, AddressError, Charset, ReversePath};
 pub use body::{Body, BodyError, BodyFuture, Bytes};
+pub use domains::Domains;
 pub use envelope::{BodyType, Envelope, MailParams, Notify, Param, RcptParams, Recipient, Return};
 pub use header::{Field, HeaderBlock, HeaderEdit, HeaderError, Position};
 pub use id::{QueueId, SessionId};

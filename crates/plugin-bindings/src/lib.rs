@@ -28,6 +28,7 @@ wasmtime::component::bindgen!({
         "pintle:plugin/sender-auth.dkim": async,
         "pintle:plugin/sender-auth.dmarc": async,
         "pintle:plugin/sender-auth.arc": async,
+        "pintle:plugin/sender-auth.arc-seal": async,
     },
     exports: { default: async },
 });

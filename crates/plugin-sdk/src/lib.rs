@@ -52,7 +52,8 @@
 //! Each may also return a `Result` of that, so that `?` works on what the host refuses: see [`Settle`] for what an
 //! error does.
 //!
-//! What is at hand in a hook is found in the modules [`session`], [`transaction`], [`message`] and [`delivery`]; the
+//! What is at hand in a hook is found in the modules [`session`], [`transaction`], [`message`] and [`delivery`], what the
+//! operator has said of the gateway as a whole in [`gateway`]; the
 //! host's services in [`log`], [`metrics`], [`dns`], [`kv`], [`http`], [`tables`] and [`sender_auth`]. Only what a
 //! plugin calls becomes an import of its component, and only imports need the operator's grants. [`settings`] reads what
 //! operators write (durations, networks, domains, addresses), and [`fields`] finds the addresses in a header field.
@@ -89,13 +90,15 @@ pub use words::{defer, reject};
 pub mod prelude {
     pub use crate::{
         Address, AuthVerdict, ConfigError, Credentials, HostError, Outcome, Plugin, Recipient, Reply,
-        Verdict, debug, defer, delivery, error, info, message, mistake, reject, session, transaction, warn,
+        Verdict, debug, defer, delivery, error, gateway, info, message, mistake, reject, session,
+        transaction, warn,
     };
 }
 
 pub mod delivery;
 pub mod dns;
 pub mod fields;
+pub mod gateway;
 pub mod http;
 pub mod kv;
 pub mod log;

@@ -1,8 +1,8 @@
 //! SPF, DKIM, DMARC and ARC, computed once a message by the host. Grants: sender-auth, and sign for signing.
 
 pub use crate::bindings::services::pintle::plugin::sender_auth::{
-    ArcResult, DkimResult, DmarcPolicy, DmarcResult, Outcome, SpfResult, arc, arc_seal, dkim, dkim_sign,
-    dmarc, spf,
+    ArcResult, DkimResult, DmarcPolicy, DmarcResult, Outcome, SigningKey, SpfResult, arc, arc_seal, dkim,
+    dkim_sign, dmarc, signing_keys, spf,
 };
 
 impl Outcome {

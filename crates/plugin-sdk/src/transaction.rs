@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 
 use crate::HostError;
 pub use crate::bindings::services::pintle::plugin::transaction::{
-    Snapshot, add_auth_result, add_recipient, add_score, fact, grant_relay, info, note, recipients,
-    remove_recipient, rewrite_recipient, rewrite_sender, score, set_fact, set_note,
+    AuthResult, Snapshot, add_auth_result, add_recipient, add_score, auth_results, fact, grant_relay, info,
+    note, recipients, remove_recipient, rewrite_recipient, rewrite_sender, score, set_fact, set_note,
 };
 use crate::notes;
 

@@ -1,7 +1,6 @@
 //! SPF, DKIM, DMARC and ARC of the mail at hand: each computed when the first plugin asks, and once.
 //!
-//! All are about the mail as it was received, whatever plugins have made of it since. Who asks while another's question is
-//! under way waits for its answer; when that other is cut off, the next in line goes on in its place.
+//! All are about the mail as it was received, whatever plugins have made of it since.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,28 +8,21 @@ use std::time::{Duration, Instant, SystemTime};
 use pintle_dns::Resolver;
 use pintle_mail::{BodyError, Bytes, UnixTime};
 use pintle_policy::{Message, Session, Transaction};
-use pintle_sender_auth::{Ask, Client, DmarcResult, Signatures, SpfResult, dmarc, signatures, spf};
-use tokio::sync::OnceCell;
+use pintle_sender_auth::{Ask, Client, DmarcResult, Findings, Signatures, SpfResult, dmarc, signatures, spf};
 
 use crate::mime::read_into;
 
 /// Within this time every check of a call has a result, `temperror` if need be: less than a call may take by default.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// The results so far.
-#[derive(Default)]
-pub(crate) struct Checks {
-    spf: OnceCell<Arc<[SpfResult]>>,
-    signatures: OnceCell<Arc<Signatures>>,
-    dmarc: OnceCell<Arc<DmarcResult>>,
-}
-
 /// The mail that is checked.
 pub(crate) struct Received {
-    checks: Arc<Checks>,
+    findings: Arc<Findings>,
     session: Arc<Session>,
     transaction: Arc<Transaction>,
     resolver: Arc<dyn Resolver>,
+    /// Our name, for the macro `%{r}` of explanations.
+    hostname: String,
     deadline: Instant,
 }
 
@@ -39,12 +31,14 @@ impl Received {
         session: Arc<Session>,
         transaction: Arc<Transaction>,
         resolver: Arc<dyn Resolver>,
+        hostname: String,
     ) -> Self {
         Self {
-            checks: transaction.computed.slot(),
+            findings: transaction.computed.slot(),
             session,
             transaction,
             resolver,
+            hostname,
             deadline: Instant::now() + PATIENCE,
         }
     }
@@ -58,11 +52,11 @@ impl Received {
                 address: self.session.client.ip(),
                 hello: self.session.hello.as_deref().unwrap_or(""),
                 sender: sender.map(|_| (&*local, &*domain)),
-                receiver: "unknown",
+                receiver: &self.hostname,
             };
             spf::check(self.ask(), &client).await.into()
         };
-        Arc::clone(self.checks.spf.get_or_init(check).await)
+        Arc::clone(self.findings.spf.get_or_init(check).await)
     }
 
     pub(crate) async fn signatures(&self, message: &Message) -> Result<Arc<Signatures>, BodyError> {
@@ -74,7 +68,7 @@ impl Received {
             let now = UnixTime::from(SystemTime::now());
             Ok(Arc::new(signatures::verify(self.ask(), whole, now).await))
         };
-        self.checks.signatures.get_or_try_init(check).await.cloned()
+        self.findings.signatures.get_or_try_init(check).await.cloned()
     }
 
     pub(crate) async fn dmarc(&self, message: &Message) -> Result<Arc<DmarcResult>, BodyError> {
@@ -85,7 +79,7 @@ impl Received {
             let result = dmarc::check(self.ask(), header, &spf, &signatures.dkim).await;
             Ok(Arc::new(result))
         };
-        self.checks.dmarc.get_or_try_init(check).await.cloned()
+        self.findings.dmarc.get_or_try_init(check).await.cloned()
     }
 
     fn ask(&self) -> Ask<'_> {

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pintle_mail::Domains;
 use pintle_policy::Hook;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,35 @@ pub struct Config {
     pub kv_octets: usize,
     /// The largest body that a plugin may write, in octets: the limit for messages.
     pub max_message: u64,
+    /// What plugins may know of the gateway.
+    pub gateway: Gateway,
+}
+
+/// What plugins may know of the gateway. Nothing of it is secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its own name.
+    pub hostname: String,
+    /// The domains whose mail is taken from anybody.
+    pub domains: Domains,
+    /// The keys that can be signed with, by their domain (A-labels, lower case).
+    pub keys: BTreeMap<String, Vec<SigningKey>>,
+}
+
+/// What a plugin may know of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKey {
+    /// The operator's name for it.
+    pub name: String,
+    /// The selector under which it is published.
+    pub selector: String,
+}
+
+impl Gateway {
+    /// Whether there is a key of this name.
+    pub(crate) fn has_key(&self, name: &str) -> bool {
+        self.keys.values().flatten().any(|key| key.name == name)
+    }
 }
 
 impl Default for Config {
@@ -39,6 +69,7 @@ impl Default for Config {
             settle: Duration::from_millis(250),
             kv_octets: 64 << 20,
             max_message: 64 << 20,
+            gateway: Gateway::default(),
         }
     }
 }
@@ -237,7 +268,7 @@ grants! {
     Tables = "tables",
     /// See the results of SPF, DKIM, DMARC and ARC.
     SenderAuth = "sender-auth",
-    /// Sign with configured keys; not served by this release.
+    /// Sign with configured keys.
     Sign = "sign",
 }
 

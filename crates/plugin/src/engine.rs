@@ -138,6 +138,7 @@ fn imports(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     type Own = HasSelf<Guest>;
     contract::types::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::gateway::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
     contract::session::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
     contract::transaction::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
     contract::message::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;

@@ -95,7 +95,9 @@ fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
     }
     full.check_version(name)?;
     match full.interface {
-        "types" | "session" | "transaction" | "message" | "delivery" | "log" | "metrics" => Ok(()),
+        "types" | "gateway" | "session" | "transaction" | "message" | "delivery" | "log" | "metrics" => {
+            Ok(())
+        }
         "dns" => granted(name, Grant::Dns, grants),
         "kv" => granted(name, Grant::Kv, grants),
         "sender-auth" => granted(name, Grant::SenderAuth, grants),

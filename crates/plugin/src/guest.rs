@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use pintle_dns::Resolver;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
@@ -15,7 +16,7 @@ use crate::kv;
 use crate::live::Live;
 use crate::meter::Meter;
 use crate::scribe::{Quota, Scribe};
-use crate::{Grant, Grants};
+use crate::{Gateway, Grant, Grants};
 
 /// What all instances and generations of one plugin share.
 pub(crate) struct Common {
@@ -25,6 +26,8 @@ pub(crate) struct Common {
     pub(crate) kv: kv::Store,
     pub(crate) gauges: Gauges,
     pub(crate) quota: Arc<Quota>,
+    /// What plugins may know of the gateway; all plugins share it.
+    pub(crate) gateway: Arc<ArcSwap<Gateway>>,
     /// The largest message that a plugin may make.
     pub(crate) max_message: u64,
 }

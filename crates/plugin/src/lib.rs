@@ -33,7 +33,9 @@ mod upkeep;
 mod watch;
 mod words;
 
-pub use config::{Config, FailurePolicies, FailurePolicy, Grant, Grants, Limits, PluginConfig, Source};
+pub use config::{
+    Config, FailurePolicies, FailurePolicy, Gateway, Grant, Grants, Limits, PluginConfig, SigningKey, Source,
+};
 pub use error::{ConfigMistake, LoadError, OpenError, Problem, ReloadError};
 pub use plugin::Plugin;
 pub use plugins::{Plugins, check};

@@ -17,7 +17,9 @@ use crate::generation::{Generation, Loader};
 use crate::guest::Common;
 use crate::scribe::Quota;
 use crate::upkeep::Upkeep;
-use crate::{Config, LoadError, OpenError, Plugin, PluginConfig, Problem, ReloadError, Report, Status, kv};
+use crate::{
+    Config, Gateway, LoadError, OpenError, Plugin, PluginConfig, Problem, ReloadError, Report, Status, kv,
+};
 
 /// The plugins of a running gateway. Whoever opens them closes them.
 pub struct Plugins {
@@ -30,6 +32,7 @@ pub struct Plugins {
 struct Shared {
     loader: Arc<Loader>,
     dns: Arc<dyn Resolver>,
+    gateway: Arc<ArcSwap<Gateway>>,
     kv_octets: usize,
     max_message: u64,
 }
@@ -106,6 +109,7 @@ impl Plugins {
             plugins.push(plugin);
         }
         go_live(changes)?;
+        self.shared.gateway.store(Arc::new(config.gateway));
         self.upkeep.take_over(&plugins);
         self.plugins.store(Arc::new(plugins));
         Ok(())
@@ -155,6 +159,7 @@ impl Shared {
         Ok(Self {
             loader: Arc::new(Loader { host, cache }),
             dns,
+            gateway: Arc::new(ArcSwap::from_pointee(config.gateway.clone())),
             kv_octets: config.kv_octets,
             max_message: config.max_message,
         })
@@ -168,6 +173,7 @@ impl Shared {
         Arc::new(Common {
             name: config.name.as_str().into(),
             dns: Arc::clone(&self.dns),
+            gateway: Arc::clone(&self.gateway),
             kv: kv::Store::new(self.kv_octets),
             gauges: Gauges::new(&config.name),
             quota: Arc::new(Quota::new(Instant::now())),

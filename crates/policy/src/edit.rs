@@ -47,6 +47,10 @@ pub enum Edit {
     Headers(Vec<HeaderEdit>),
     /// A new body.
     Body(Vec<Piece>),
+    /// A DKIM signature by the configured key of this name, once the stage is done.
+    Sign(String),
+    /// An ARC set by the configured key of this name, once the stage is done.
+    Seal(String),
     /// Another next hop for this delivery.
     NextHop(NextHop),
     /// Another TLS policy for this delivery.
@@ -113,7 +117,9 @@ impl View {
                 edit_session(Arc::make_mut(&mut self.session), judge, edit);
                 Ok(())
             }
-            Edit::Headers(_) | Edit::Body(_) => edit_message(part(&mut self.message, "message")?, edit),
+            Edit::Headers(_) | Edit::Body(_) | Edit::Sign(_) | Edit::Seal(_) => {
+                edit_message(part(&mut self.message, "message")?, edit)
+            }
             Edit::NextHop(_)
             | Edit::Tls(_)
             | Edit::Source(_)
@@ -216,6 +222,16 @@ fn edit_message(message: &mut Message, edit: Edit) -> Result<(), EditError> {
             message.has_8bit |= pieces.iter().any(|piece| matches!(piece, Piece::Bytes(b) if !b.is_ascii()));
             message.body = Some(Arc::new(Pieced::new(base, pieces)));
             message.body_edited = true;
+        }
+        // The message itself stays as it is, and so does what was computed of it.
+        Edit::Sign(key) if message.sign.contains(&key) => return Ok(()),
+        Edit::Sign(key) => {
+            message.sign.push(key);
+            return Ok(());
+        }
+        Edit::Seal(key) => {
+            message.seal = Some(key);
+            return Ok(());
         }
         _ => {}
     }

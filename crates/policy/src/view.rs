@@ -220,6 +220,10 @@ pub struct Message {
     pub has_nul: bool,
     /// There are octets above 127 in it.
     pub has_8bit: bool,
+    /// The names of the keys to sign it with, once the stage is done.
+    pub sign: Vec<String>,
+    /// The name of the key to seal its ARC chain with, once the stage is done.
+    pub seal: Option<String>,
     /// What one judge computed of the message and all may use, such as its MIME tree; emptied by every edit.
     pub shared: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
 }
@@ -236,6 +240,8 @@ impl Message {
             original_body: None,
             has_nul: false,
             has_8bit: false,
+            sign: Vec::new(),
+            seal: None,
             shared: Arc::new(OnceLock::new()),
         }
     }

@@ -13,6 +13,7 @@
 
 mod ask;
 mod domain;
+mod findings;
 mod outcome;
 mod tags;
 
@@ -22,6 +23,7 @@ pub mod spf;
 
 pub use ask::Ask;
 pub use dmarc::{DmarcPolicy, DmarcResult};
+pub use findings::Findings;
 pub use outcome::Outcome;
 pub use signatures::{ArcResult, DkimResult, Signatures};
 pub use spf::{Client, Identity, SpfResult};

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use pintle_inbound::{Domains, Secret as Password, Users, config::Rules};
-use pintle_mail::{Address, Charset};
+use pintle_inbound::{Secret as Password, Users, config::Rules};
+use pintle_mail::{Address, Charset, Domains};
 use pintle_tls::{
     CertificateSource, ClientCertificates, ClientConfig, ClientTls, Roots, ServerConfig, ServerTls, TlsError,
 };

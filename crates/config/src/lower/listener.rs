@@ -120,7 +120,7 @@ fn check(section: &Section<'_>, access: &Access, shared: &Shared<'_>) {
     if has_auth && access.plain_without_tls {
         section.spot("plain_without_tls").warn(Rule::PlainPasswords);
     }
-    let has_domains = shared.rules.domains != pintle_inbound::Domains::default();
+    let has_domains = shared.rules.domains != pintle_mail::Domains::default();
     if !has_domains && !has_auth && access.trusted.is_empty() && !shared.has_plugins {
         section.here().warn(Rule::AcceptsNothing);
     }

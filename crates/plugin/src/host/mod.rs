@@ -5,6 +5,7 @@
 
 mod delivery;
 mod dns;
+mod gateway;
 mod kv;
 mod log;
 mod message;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use pintle_policy::{Hook, Message};
+use pintle_mail::address::domain_to_ascii;
+use pintle_policy::{Edit, Hook, Message};
 use pintle_sender_auth as checked;
 
 use crate::Grant;
 use crate::bindings::pintle::plugin::sender_auth::{
-    ArcResult, DkimResult, DmarcPolicy, DmarcResult, Host, Outcome, SpfResult,
+    ArcResult, DkimResult, DmarcPolicy, DmarcResult, Host, Outcome, SigningKey, SpfResult,
 };
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::checks::Received;
@@ -38,12 +39,28 @@ impl Host for Guest {
         Ok(ArcResult { outcome: outcome(results.arc.outcome), sealers: results.arc.sealers.clone() })
     }
 
-    fn dkim_sign(&mut self, _key: String) -> Result<(), HostError> {
-        self.no_signing("dkim-sign")
+    fn signing_keys(&mut self, domain: String) -> Result<Vec<SigningKey>, HostError> {
+        self.need(Grant::Sign)?;
+        let domain = domain_to_ascii(&domain);
+        let gateway = self.common.gateway.load();
+        let key = |key: &crate::SigningKey| SigningKey {
+            name: key.name.clone(),
+            domain: domain.clone(),
+            selector: key.selector.clone(),
+        };
+        Ok(gateway.keys.get(&domain).into_iter().flatten().map(key).collect())
     }
 
-    fn arc_seal(&mut self, _key: String) -> Result<(), HostError> {
-        self.no_signing("arc-seal")
+    fn dkim_sign(&mut self, key: String) -> Result<(), HostError> {
+        self.may_sign(&key, &[Hook::Message, Hook::Deliver])?;
+        self.live.record(Edit::Sign(key), 0)
+    }
+
+    async fn arc_seal(&mut self, key: String) -> Result<(), HostError> {
+        self.may_sign(&key, &[Hook::Message])?;
+        // What becomes of the chain is part of the seal, so it must have been found out by the time it is made.
+        self.arc().await?;
+        self.live.record(Edit::Seal(key), 0)
     }
 }
 
@@ -58,7 +75,8 @@ impl Guest {
         let hook = self.live.hook.filter(|hook| hooks.contains(hook));
         hook.ok_or_else(|| unavailable("this check of the sender"))?;
         let (session, transaction) = self.live.mail()?;
-        Ok(Received::new(session, transaction, Arc::clone(&self.common.dns)))
+        let hostname = self.common.gateway.load().hostname.clone();
+        Ok(Received::new(session, transaction, Arc::clone(&self.common.dns), hostname))
     }
 
     fn received_message(&mut self) -> Result<(Received, Arc<Message>), HostError> {
@@ -67,10 +85,13 @@ impl Guest {
         Ok((received, message))
     }
 
-    /// The functions are part of the interface that is served, so that languages which import all of it can load.
-    fn no_signing(&self, function: &str) -> Result<(), HostError> {
+    fn may_sign(&self, key: &str, hooks: &[Hook]) -> Result<(), HostError> {
         self.need(Grant::Sign)?;
-        Err(HostError::Unavailable(format!("this release does not serve `{function}` yet")))
+        self.live.hook.filter(|hook| hooks.contains(hook)).ok_or_else(|| unavailable("signing so"))?;
+        if self.common.gateway.load().has_key(key) {
+            return Ok(());
+        }
+        Err(HostError::Invalid(format!("there is no key {key:?} in the configuration ([dkim_keys.NAME])")))
     }
 }
 
@@ -92,6 +113,9 @@ fn dkim(result: &checked::DkimResult) -> DkimResult {
         outcome: outcome(result.outcome),
         domain: result.domain.clone(),
         selector: result.selector.clone(),
+        identity: result.identity.clone(),
+        algorithm: result.algorithm.to_owned(),
+        signature: result.signature.clone(),
         reason: result.reason.clone(),
     }
 }

@@ -4,7 +4,7 @@ use pintle_mail::{Address, BodyType, Charset, ReversePath};
 use pintle_policy::{AuthResult, Edit, EditError, Hook};
 
 use crate::Grant;
-use crate::bindings::pintle::plugin::transaction::{Host, Snapshot};
+use crate::bindings::pintle::plugin::transaction::{self as contract, Host, Snapshot};
 use crate::bindings::pintle::plugin::types::{HostError, Recipient};
 use crate::guest::Guest;
 use crate::live::unavailable;
@@ -131,6 +131,19 @@ impl Host for Guest {
         let octets = check_auth_result(&result)?;
         self.live.record(Edit::AuthResult(result), octets)
     }
+
+    fn auth_results(&mut self) -> Vec<contract::AuthResult> {
+        let transaction = self.live.transaction();
+        transaction.map_or_else(
+            |_| Vec::new(),
+            |transaction| transaction.auth_results.iter().cloned().map(auth_result).collect(),
+        )
+    }
+}
+
+fn auth_result(result: AuthResult) -> contract::AuthResult {
+    let AuthResult { method, outcome, reason, properties } = result;
+    contract::AuthResult { method, outcome, reason, properties }
 }
 
 impl Guest {

@@ -1,11 +1,12 @@
 //! SPF, DKIM, DMARC and ARC as guests see them: of the mail as received, and asked for once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pintle_dns::{Record, RecordKind};
-use pintle_mail::{Bytes, Charset, HeaderBlock, ReversePath};
-use pintle_plugin::{Grant, PluginConfig};
-use pintle_policy::{Call, Chain, Message, Transaction, Verdict, View};
+use pintle_mail::{Bytes, Charset, Domains, HeaderBlock, ReversePath};
+use pintle_plugin::{Config, Gateway, Grant, PluginConfig, Plugins, SigningKey};
+use pintle_policy::{Call, Chain, Edit, Judge, Message, Transaction, Verdict, View};
 use pintle_testkit::StaticResolver;
 use serde_json::json;
 
@@ -92,23 +93,81 @@ async fn callers_at_once_wait_for_one_computation() {
 }
 
 #[tokio::test]
-async fn results_are_not_there_before_the_mail_is_nor_signatures_served() {
-    let (plugins, judge) =
-        one(unruly(json!({"mail": "spf", "rcpt": "sender", "deliver": "spf", "message": "sign"}))).await;
+async fn results_are_not_there_before_the_mail_is() {
+    let (plugins, judge) = one(unruly(json!({"mail": "spf", "rcpt": "sender", "deliver": "spf"}))).await;
     let mut view = signed();
     view.message = None;
     let early = judge.judge(Call::Recipient(0), view).await;
     assert!(early.fault.unwrap().text.contains("not available"), "DKIM needs the message");
     let late = judge.judge(Call::Deliver, delivery()).await;
     assert!(format!("{:?}", late.edits).contains("not available"), "{late:?}");
-    let unsigned = judge.judge(Call::Message, signed()).await;
-    assert!(unsigned.fault.unwrap().text.contains("sign"), "the grant is missing");
     plugins.shutdown().await;
-    let mut config = unruly(json!({"message": "sign"}));
+}
+
+/// A host that tells of a gateway with one key, and one plugin in it.
+async fn with_key(plugin: PluginConfig) -> (Plugins, Arc<dyn Judge>) {
+    let key = SigningKey { name: "key".to_owned(), selector: "s1".to_owned() };
+    let gateway = Gateway {
+        hostname: "gw.example".to_owned(),
+        domains: Domains::new(["ours.example", ".below.example"]),
+        keys: BTreeMap::from([("ours.example".to_owned(), vec![key])]),
+    };
+    let config = Config { plugins: vec![plugin], gateway, ..Config::default() };
+    let plugins = Plugins::open(config, Arc::new(zone())).await.unwrap();
+    let judge = plugins.judges().remove(0);
+    (plugins, judge)
+}
+
+#[tokio::test]
+async fn signing_needs_the_grant_a_key_and_a_message() {
+    let signs = |hook: &str, how: &str, granted: bool| {
+        let mut config = unruly(json!({hook: how}));
+        if granted {
+            config.grants.insert(Grant::Sign);
+        }
+        config
+    };
+    let told = async |config, call, view| {
+        let (plugins, judge) = with_key(config).await;
+        let ruling = judge.judge(call, view).await;
+        plugins.shutdown().await;
+        ruling.fault.map_or_else(|| format!("{:?}", ruling.edits), |fault| fault.text)
+    };
+    let denied = told(signs("message", "sign", false), Call::Message, signed()).await;
+    assert!(denied.contains("denied") || denied.contains("sign"), "{denied}");
+    assert!(!denied.contains("Sign("), "{denied}");
+    assert_eq!(told(signs("message", "sign", true), Call::Message, signed()).await, "[Sign(\"key\")]");
+    assert_eq!(told(signs("message", "seal", true), Call::Message, signed()).await, "[Seal(\"key\")]");
+    assert_eq!(told(signs("deliver", "sign", true), Call::Deliver, delivery()).await, "[Sign(\"key\")]");
+    for (hook, how, call) in [("rcpt", "sign", Call::Recipient(0)), ("deliver", "seal", Call::Deliver)] {
+        let view = if hook == "rcpt" { signed() } else { delivery() };
+        let refused = told(signs(hook, how, true), call, view).await;
+        assert!(refused.contains("not available"), "{refused}");
+    }
+    let (plugins, judge) = one(signs("message", "sign", true)).await;
+    let unknown = judge.judge(Call::Message, signed()).await.fault.unwrap().text;
+    assert!(unknown.contains("there is no key \\\"key\\\""), "{unknown}");
+    plugins.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_gateway_tells_of_itself_and_of_what_others_found() {
+    let mut config = unruly(json!({"mail": "gateway", "rcpt": "results"}));
     config.grants.insert(Grant::Sign);
-    let (plugins, judge) = one(config).await;
-    let unsigned = judge.judge(Call::Message, signed()).await;
-    assert!(unsigned.fault.unwrap().text.contains("does not serve `dkim-sign` yet"));
+    let (plugins, judge) = with_key(config.clone()).await;
+    let told = judge.judge(Call::Mail, signed()).await;
+    let key = r#"SigningKey { name: "key", domain: "ours.example", selector: "s1" }"#;
+    let expected =
+        format!(r#"gw.example ["ours.example", ".below.example"] [true, false, true, false] [{key}]"#);
+    assert_eq!(told.edits, [Edit::SessionFact("gateway".into(), expected)]);
+    let results = judge.judge(Call::Recipient(0), signed()).await;
+    let results = format!("{:?}", results.edits[1]);
+    assert!(results.contains("smtp.helo") && results.contains("pass"), "{results}");
+    let changed = Gateway { hostname: "new.example".to_owned(), ..Gateway::default() };
+    let config = Config { plugins: vec![config], gateway: changed, ..Config::default() };
+    plugins.reconfigure(config).await.unwrap();
+    let told = format!("{:?}", judge.judge(Call::Mail, signed()).await.edits);
+    assert!(told.contains("new.example"), "a reload tells plugins without loading them again: {told}");
     plugins.shutdown().await;
 }
 
@@ -117,7 +176,7 @@ async fn without_the_grant_the_plugin_does_not_load() {
     let mut config = unruly(json!({}));
     config.grants.remove(&Grant::SenderAuth);
     config.required = true;
-    let config = pintle_plugin::Config { plugins: vec![config], ..pintle_plugin::Config::default() };
-    let error = pintle_plugin::Plugins::open(config, Arc::new(zone())).await.err().unwrap().to_string();
+    let config = Config { plugins: vec![config], ..Config::default() };
+    let error = Plugins::open(config, Arc::new(zone())).await.err().unwrap().to_string();
     assert!(error.contains("sender-auth") && error.contains("grant"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! DKIM signatures, each with a result of its own (RFC 6376 section 6.1).
 
+use base64::Engine;
 use mail_auth::AuthenticatedMessage;
 use mail_auth::common::headers::Header;
 use mail_auth::dkim::Signature;
@@ -23,6 +24,10 @@ pub struct DkimResult {
     pub selector: String,
     /// Whom the signer acts for (`i=`), when it says.
     pub identity: Option<String>,
+    /// As in the field: `rsa-sha256`, `ed25519-sha256`; empty where it cannot be read.
+    pub algorithm: &'static str,
+    /// The first characters of the signature, which tell it from others in reports (RFC 6008 section 4).
+    pub signature: String,
     /// What was wrong; none with `pass`.
     pub reason: Option<String>,
 }
@@ -34,6 +39,8 @@ impl DkimResult {
             domain: String::new(),
             selector: String::new(),
             identity: None,
+            algorithm: "",
+            signature: String::new(),
             reason: Some(reason.to_owned()),
         }
     }
@@ -70,8 +77,16 @@ fn result(signature: &Signature, verdict: Result<(), Verdict>) -> DkimResult {
         domain: pintle_mail::address::domain_to_ascii(&signature.d),
         selector: signature.s.clone(),
         identity: Some(signature.i.clone()).filter(|identity| !identity.is_empty()),
+        algorithm: signed::algorithm_name(signature.a),
+        signature: beginning(&signature.b),
         reason,
     }
+}
+
+/// RFC 6008 section 4: eight characters at least.
+fn beginning(signature: &[u8]) -> String {
+    let octets = signature.get(..6).unwrap_or(signature);
+    base64::engine::general_purpose::STANDARD.encode(octets)
 }
 
 fn verify(

@@ -55,6 +55,15 @@ pub(super) fn check_algorithm(algorithm: Algorithm) -> Result<(), Verdict> {
     }
 }
 
+/// The name in the field.
+pub(super) fn algorithm_name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::RsaSha1 => "rsa-sha1",
+        Algorithm::RsaSha256 => "rsa-sha256",
+        Algorithm::Ed25519Sha256 => "ed25519-sha256",
+    }
+}
+
 /// What a missing key means for the signature.
 pub(super) fn without_key(fault: &KeyFault) -> Verdict {
     match fault {

@@ -18,7 +18,15 @@ fn spf(domain: &str, outcome: Outcome) -> SpfResult {
 }
 
 fn dkim(domain: &str, outcome: Outcome) -> DkimResult {
-    DkimResult { outcome, domain: domain.to_owned(), selector: "s".to_owned(), identity: None, reason: None }
+    DkimResult {
+        outcome,
+        domain: domain.to_owned(),
+        selector: "s".to_owned(),
+        identity: None,
+        algorithm: "rsa-sha256",
+        signature: String::new(),
+        reason: None,
+    }
 }
 
 async fn check(resolver: &StaticResolver, from: &str, spf: &[SpfResult], dkim: &[DkimResult]) -> DmarcResult {

@@ -149,10 +149,25 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         "spf" => session::set_fact("spf", &format!("{:?}", sender_auth::spf()))?,
         "sender" => sender()?,
         "sign" => sender_auth::dkim_sign("key")?,
+        "seal" => sender_auth::arc_seal("key")?,
+        "results" => {
+            transaction::add_auth_result("spf", "pass", None, &[("smtp.helo".to_owned(), "h".to_owned())])?;
+            transaction::set_fact("results", &format!("{:?}", transaction::auth_results()))?;
+        }
+        "gateway" => tell_gateway()?,
         "names" => session::set_fact("names", &session::reverse_names()?.join(","))?,
         _ => {}
     }
     Ok(Verdict::Next)
+}
+
+/// What the gateway tells of itself, as a fact.
+fn tell_gateway() -> Result<(), HostError> {
+    let local =
+        ["ours.example", "A.OURS.example", "a.below.example", "foreign.example"].map(gateway::is_local);
+    let keys = sender_auth::signing_keys("Ours.Example")?;
+    let told = format!("{} {:?} {local:?} {keys:?}", gateway::info().hostname, gateway::local_domains());
+    session::set_fact("gateway", &told)
 }
 
 /// Writes down who sent the message.
