@@ -95,6 +95,7 @@ pub mod prelude {
     };
 }
 
+pub mod action;
 pub mod delivery;
 pub mod dns;
 pub mod fields;

@@ -15,6 +15,8 @@ use crate::{Ask, DkimResult, Outcome, domain};
 
 /// Section 4.10: names of more labels are walked from the seventh label on.
 const MAX_LABELS: usize = 7;
+/// So many addresses of `rua=` are kept: nobody needs more (section 4.7 lets receivers limit them).
+const MAX_URIS: usize = 10;
 
 /// What DMARC says of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +31,43 @@ pub struct DmarcResult {
     pub spf_aligned: bool,
     /// So did a DKIM signature.
     pub dkim_aligned: bool,
+    /// The record that applied, as published; none where there is none.
+    pub published: Option<Published>,
     /// What was wrong.
     pub reason: Option<String>,
+}
+
+/// A policy record, for reports to its owner (RFC 9990).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Where it stands, without `_dmarc.`.
+    pub domain: String,
+    /// `p=`
+    pub policy: DmarcPolicy,
+    /// `sp=`, or what stands in for it.
+    pub subdomains: DmarcPolicy,
+    /// `np=`, or what stands in for it: for subdomains that do not exist.
+    pub missing: DmarcPolicy,
+    /// `aspf=s`
+    pub strict_spf: bool,
+    /// `adkim=s`
+    pub strict_dkim: bool,
+    /// `t=y`
+    pub testing: bool,
+    /// `rua=`: the addresses that want aggregate reports, as URIs.
+    pub report_to: Vec<String>,
+}
+
+impl DmarcPolicy {
+    /// The word in records and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Quarantine => "quarantine",
+            Self::Reject => "reject",
+        }
+    }
 }
 
 /// The owner's wish.
@@ -75,6 +112,7 @@ async fn judge(
     };
     let mut result = DmarcResult::of(author, Outcome::Fail, None);
     result.policy = policy(ask, &found, author).await?;
+    result.published = Some(found.record.published(found.name));
     let aligned = Aligned { ask, author, organization: walk.organization() };
     let sender = spf_identity(spf).map(|spf| (spf.domain.as_str(), spf.outcome));
     let signers: Vec<_> = dkim.iter().map(|dkim| (dkim.domain.as_str(), dkim.outcome)).collect();
@@ -161,6 +199,7 @@ async fn exists(ask: Ask<'_>, name: &str) -> Result<bool, DnsError> {
 /// A policy record (section 4.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Record {
+    report_to: Vec<String>,
     policy: DmarcPolicy,
     subdomains: DmarcPolicy,
     /// For subdomains that do not exist.
@@ -187,7 +226,9 @@ impl Record {
         };
         let subdomains = tags.get("sp").and_then(policy_named).unwrap_or(policy);
         let is = |name, value: &str| tags.get(name).is_some_and(|it| it.eq_ignore_ascii_case(value));
+        let uris = tags.get("rua").unwrap_or_default().split(',').map(str::trim);
         Some(Self {
+            report_to: uris.filter(|uri| !uri.is_empty()).take(MAX_URIS).map(str::to_owned).collect(),
             policy,
             subdomains,
             missing: tags.get("np").and_then(policy_named).unwrap_or(subdomains),
@@ -202,6 +243,19 @@ impl Record {
                 None
             },
         })
+    }
+
+    fn published(&self, domain: &str) -> Published {
+        Published {
+            domain: domain.to_owned(),
+            policy: self.policy,
+            subdomains: self.subdomains,
+            missing: self.missing,
+            strict_spf: self.strict_spf,
+            strict_dkim: self.strict_dkim,
+            testing: self.testing,
+            report_to: self.report_to.clone(),
+        }
     }
 }
 
@@ -338,6 +392,7 @@ impl DmarcResult {
             policy: DmarcPolicy::None,
             spf_aligned: false,
             dkim_aligned: false,
+            published: None,
             reason,
         }
     }

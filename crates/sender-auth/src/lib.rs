@@ -22,7 +22,7 @@ pub mod signatures;
 pub mod spf;
 
 pub use ask::Ask;
-pub use dmarc::{DmarcPolicy, DmarcResult};
+pub use dmarc::{DmarcPolicy, DmarcResult, Published};
 pub use findings::Findings;
 pub use outcome::Outcome;
 pub use signatures::{ArcResult, DkimResult, Signatures};

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use pintle_plugin_sdk::action::{Action, Finding};
 use pintle_plugin_sdk::sender_auth::{self, ArcResult, DmarcPolicy, DmarcResult, Outcome};
 use pintle_plugin_sdk::settings::Domain;
 use pintle_plugin_sdk::{metrics, prelude::*};
@@ -31,33 +32,15 @@ struct Dmarc {
 impl Default for Dmarc {
     fn default() -> Self {
         Self {
-            reject: Action::Word(Word::Reject),
-            quarantine: Action::Word(Word::Quarantine),
-            none: Action::Word(Word::PassOn),
-            permerror: Action::Word(Word::Reject),
-            temperror: Action::Word(Word::PassOn),
+            reject: Action::Reject,
+            quarantine: Action::Quarantine,
+            none: Action::PassOn,
+            permerror: Action::Reject,
+            temperror: Action::PassOn,
             overrides: BTreeMap::new(),
             trusted_sealers: Vec::new(),
         }
     }
-}
-
-/// What a result means for the mail.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
-#[serde(untagged)]
-enum Action {
-    /// So many points.
-    Points(f64),
-    Word(Word),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Word {
-    PassOn,
-    Defer,
-    Quarantine,
-    Reject,
 }
 
 impl Plugin for Dmarc {
@@ -73,38 +56,41 @@ impl Dmarc {
             return Ok(Verdict::Next);
         }
         let (result, arc) = (sender_auth::dmarc()?, sender_auth::arc()?);
-        report(&result, &arc)?;
+        report(&result)?;
         let name = result.outcome.name();
         transaction::set_fact("dmarc", name)?;
         metrics::count("results", 1, &[("result", name)]);
-        let domain = &result.from_domain;
-        match self.action(&result, &arc) {
-            Action::Word(Word::PassOn) => Ok(Verdict::Next),
-            Action::Points(points) => {
-                transaction::add_score(name, points)?;
-                Ok(Verdict::Next)
-            }
-            Action::Word(word) => {
-                info!(client = session.client, domain = domain, policy = policy(result.policy); "not let through: {name}");
-                Ok(verdict(word, &result))
-            }
+        let Judged { action, overridden } = self.judge(&result, &arc);
+        transaction::set_fact("dmarc.disposition", disposition(action))?;
+        if let Some(reason) = overridden {
+            transaction::set_fact("dmarc.override", reason)?;
         }
+        if action.stops() {
+            let (domain, policy) = (&result.from_domain, result.policy.name());
+            info!(client = session.client, domain = domain, policy = policy; "not let through: {name}");
+        }
+        // RFC 7372 section 3.3: no check vouches for the author.
+        action.take(&Finding { rule: name, quarantine: "dmarc", code: "7.26", text: &explain(&result) })
     }
 
-    fn action(&self, result: &DmarcResult, arc: &ArcResult) -> Action {
+    fn judge(&self, result: &DmarcResult, arc: &ArcResult) -> Judged {
+        let wish = |action| Judged { action, overridden: None };
         match result.outcome {
-            Outcome::Fail if self.rescues(arc) => Action::Word(Word::PassOn),
+            Outcome::Fail if self.rescues(arc) => Judged::instead(Action::PassOn, "trusted_forwarder"),
             Outcome::Fail => {
-                let wish = match result.policy {
+                let action = match result.policy {
                     DmarcPolicy::Reject => self.reject,
                     DmarcPolicy::Quarantine => self.quarantine,
                     DmarcPolicy::None => self.none,
                 };
-                self.overrides.get(&result.from_domain).copied().unwrap_or(wish)
+                let other = self.overrides.get(&result.from_domain).copied().unwrap_or(action);
+                // Asked to refuse, and doing less, is told to the owner as our own policy.
+                let less = disposition(other) != result.policy.name();
+                if less { Judged::instead(other, "local_policy") } else { wish(other) }
             }
-            Outcome::Permerror => self.permerror,
-            Outcome::Temperror => self.temperror,
-            _ => Action::Word(Word::PassOn),
+            Outcome::Permerror => wish(self.permerror),
+            Outcome::Temperror => wish(self.temperror),
+            _ => wish(Action::PassOn),
         }
     }
 
@@ -114,43 +100,44 @@ impl Dmarc {
     }
 }
 
-/// For the Authentication-Results field (RFC 8601 sections 2.7.1 and 2.7.4, RFC 9989 section 9.1, RFC 8617 section 10.1).
-fn report(result: &DmarcResult, arc: &ArcResult) -> Result<(), HostError> {
-    for signature in sender_auth::dkim()? {
-        let properties =
-            [("header.d".to_owned(), signature.domain), ("header.s".to_owned(), signature.selector)];
-        let known: Vec<_> = properties.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        transaction::add_auth_result("dkim", signature.outcome.name(), signature.reason.as_deref(), &known)?;
+/// What is done, and why not what the owner wants (the reasons of RFC 9990).
+#[derive(Debug, PartialEq)]
+struct Judged {
+    action: Action,
+    overridden: Option<&'static str>,
+}
+
+impl Judged {
+    fn instead(action: Action, why: &'static str) -> Self {
+        Self { action, overridden: Some(why) }
     }
-    let mut properties = vec![("policy.dmarc".to_owned(), policy(result.policy).to_owned())];
+}
+
+/// What an aggregate report calls it.
+fn disposition(action: Action) -> &'static str {
+    match action {
+        Action::PassOn | Action::Score(_) | Action::Defer => "none",
+        Action::Quarantine => "quarantine",
+        Action::Reject => "reject",
+    }
+}
+
+/// For the Authentication-Results field (RFC 8601 section 2.7.4, RFC 9989 section 9.1).
+fn report(result: &DmarcResult) -> Result<(), HostError> {
+    sender_auth::report_dkim()?;
+    let mut properties = vec![("policy.dmarc".to_owned(), result.policy.name().to_owned())];
     if !result.from_domain.is_empty() {
         properties.insert(0, ("header.from".to_owned(), result.from_domain.clone()));
     }
     transaction::add_auth_result("dmarc", result.outcome.name(), None, &properties)?;
-    if arc.outcome != Outcome::None {
-        transaction::add_auth_result("arc", arc.outcome.name(), None, &[])?;
-    }
-    Ok(())
+    sender_auth::report_arc()
 }
 
-fn policy(policy: DmarcPolicy) -> &'static str {
-    match policy {
-        DmarcPolicy::None => "none",
-        DmarcPolicy::Quarantine => "quarantine",
-        DmarcPolicy::Reject => "reject",
-    }
-}
-
-/// The enhanced code is that of RFC 7372 section 3.3: no check vouches for the author.
-fn verdict(word: Word, result: &DmarcResult) -> Verdict {
-    let text = match result.outcome {
+fn explain(result: &DmarcResult) -> String {
+    match result.outcome {
         Outcome::Permerror => "From must name one author's domain".to_owned(),
+        Outcome::Temperror => format!("DMARC of {}: DNS does not answer now", result.from_domain),
         _ => format!("DMARC of {}: neither SPF nor DKIM vouches for this message", result.from_domain),
-    };
-    match word {
-        Word::Quarantine => Verdict::Quarantine("dmarc".to_owned()),
-        Word::Reject => reject("5.7.26", text),
-        Word::PassOn | Word::Defer => defer("4.7.26", text),
     }
 }
 
@@ -178,24 +165,24 @@ mod tests {
     fn the_owners_wish_is_honoured_where_the_operator_has_no_other() {
         let none = arc(Outcome::None, &[]);
         let mut dmarc = Dmarc::default();
-        for (outcome, policy, word) in [
-            (Outcome::Fail, DmarcPolicy::Reject, Word::Reject),
-            (Outcome::Fail, DmarcPolicy::Quarantine, Word::Quarantine),
-            (Outcome::Fail, DmarcPolicy::None, Word::PassOn),
-            (Outcome::Pass, DmarcPolicy::Reject, Word::PassOn),
-            (Outcome::None, DmarcPolicy::None, Word::PassOn),
-            (Outcome::Permerror, DmarcPolicy::None, Word::Reject),
-            (Outcome::Temperror, DmarcPolicy::Reject, Word::PassOn),
+        for (outcome, policy, action) in [
+            (Outcome::Fail, DmarcPolicy::Reject, Action::Reject),
+            (Outcome::Fail, DmarcPolicy::Quarantine, Action::Quarantine),
+            (Outcome::Fail, DmarcPolicy::None, Action::PassOn),
+            (Outcome::Pass, DmarcPolicy::Reject, Action::PassOn),
+            (Outcome::None, DmarcPolicy::None, Action::PassOn),
+            (Outcome::Permerror, DmarcPolicy::None, Action::Reject),
+            (Outcome::Temperror, DmarcPolicy::Reject, Action::PassOn),
         ] {
-            assert_eq!(
-                dmarc.action(&result(outcome, policy), &none),
-                Action::Word(word),
-                "{outcome:?} {policy:?}"
-            );
+            let judged = dmarc.judge(&result(outcome, policy), &none);
+            assert_eq!(judged, Judged { action, overridden: None }, "{outcome:?} {policy:?}");
         }
-        dmarc.overrides.insert("a.example".to_owned(), Action::Points(2.0));
+        dmarc.overrides.insert("a.example".to_owned(), Action::Score(2.0));
         let failed = result(Outcome::Fail, DmarcPolicy::Reject);
-        assert_eq!(dmarc.action(&failed, &none), Action::Points(2.0));
+        assert_eq!(dmarc.judge(&failed, &none), Judged::instead(Action::Score(2.0), "local_policy"));
+        dmarc.trusted_sealers = serde_json_domains();
+        let sealed = arc(Outcome::Pass, &["list.example"]);
+        assert_eq!(dmarc.judge(&failed, &sealed), Judged::instead(Action::PassOn, "trusted_forwarder"));
     }
 
     #[test]
