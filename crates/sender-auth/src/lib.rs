@@ -18,6 +18,7 @@ mod outcome;
 mod tags;
 
 pub mod dmarc;
+pub mod sign;
 pub mod signatures;
 pub mod spf;
 

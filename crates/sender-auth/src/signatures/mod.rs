@@ -9,11 +9,15 @@ mod keys;
 mod signed;
 
 use mail_auth::AuthenticatedMessage;
+use mail_auth::common::crypto::HashAlgorithm;
+use mail_auth::dkim::Canonicalization as Form;
 use pintle_mail::{Bytes, HeaderBlock, UnixTime};
 
 pub use self::arc::ArcResult;
 pub use self::dkim::DkimResult;
 use self::keys::Keys;
+use crate::sign::Canonicalization;
+use crate::sign::canonical::BodyHasher;
 use crate::{Ask, Outcome};
 
 /// Messages beyond this many octets are hashed where blocking is allowed.
@@ -68,9 +72,10 @@ pub async fn verify(ask: Ask<'_>, message: Bytes, now: UnixTime) -> Signatures {
 }
 
 fn judge(message: &[u8], keys: &Keys, now: UnixTime) -> Signatures {
-    let Some(parsed) = parsed(message) else {
+    let Some(mut parsed) = parsed(message) else {
         return Signatures::none();
     };
+    mend(&mut parsed);
     let now = u64::try_from(now.millis() / 1_000).unwrap_or(0);
     Signatures { dkim: dkim::judge(&parsed, keys, now), arc: arc::judge(&parsed, keys, now) }
 }
@@ -79,6 +84,38 @@ fn judge(message: &[u8], keys: &Keys, now: UnixTime) -> Signatures {
 /// message could append what he likes (RFC 6376 section 8.2).
 fn parsed(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
     AuthenticatedMessage::parse_with_opts(message, None, true)
+}
+
+/// Corrects what the library takes otherwise than RFC 6376 and all other verifiers.
+fn mend(message: &mut AuthenticatedMessage<'_>) {
+    // Section 3.4.2: white space before the colon is no part of the name.
+    for (name, _) in &mut message.headers {
+        *name = name.trim_ascii_end();
+    }
+    // Section 3.4.4: lines of white space alone are empty, and at the end of a body empty lines do not count. The library
+    // counts them. Hashing once more is for the few bodies that end so.
+    let body = message.raw_body();
+    if !ends_in_blank_line(body) {
+        return;
+    }
+    let is_wrong =
+        |form: Form, hash, length| form == Form::Relaxed && hash == HashAlgorithm::Sha256 && length == 0;
+    if message.body_hashes.iter().any(|(form, hash, length, _)| is_wrong(*form, *hash, *length)) {
+        let right = BodyHasher::hash(Canonicalization::Relaxed, body);
+        let wrong = message.body_hashes.iter_mut().filter(|entry| is_wrong(entry.0, entry.1, entry.2));
+        wrong.for_each(|entry| entry.3.clone_from(&right));
+    }
+}
+
+/// Whether there is a line of white space, and not just an empty one, behind all text.
+fn ends_in_blank_line(body: &[u8]) -> bool {
+    let text = body.trim_ascii_end().len();
+    let mut blank = body[text..].split(|octet| *octet == b'\n');
+    // What stands in the line of the last text is no line.
+    if text > 0 {
+        blank.next();
+    }
+    blank.any(|line| line.iter().any(|octet| matches!(octet, b' ' | b'\t')))
 }
 
 fn header_end(message: &[u8]) -> usize {

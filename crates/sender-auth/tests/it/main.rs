@@ -4,6 +4,8 @@
 
 mod dmarc;
 mod hostile;
+mod seal;
+mod sign;
 mod signatures;
 mod spf;
 mod support;

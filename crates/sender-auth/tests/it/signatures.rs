@@ -139,6 +139,21 @@ async fn a_large_message_verifies_as_a_small_one_does() {
 }
 
 #[tokio::test]
+async fn white_space_counts_as_the_rfc_says() {
+    // Lines of white space alone at the end of a body are empty lines, and those do not count.
+    for name in ["blank-line.eml", "blank-body.eml"] {
+        assert_eq!(dkim(&keys(), &file(name)).await, [pass()], "{name}");
+    }
+    let indented = String::from_utf8(file("blank-line.eml")).unwrap().replace("second", " second");
+    assert_eq!(dkim(&keys(), indented.as_bytes()).await[0].0, Outcome::Fail);
+    // Before the colon it is no part of the name.
+    let message = String::from_utf8(file("rsa-relaxed-relaxed.eml")).unwrap();
+    let spaced = message.replace("Subject:", "Subject \t:");
+    assert_ne!(spaced, message);
+    assert_eq!(dkim(&keys(), spaced.as_bytes()).await, [pass()]);
+}
+
+#[tokio::test]
 async fn what_is_weak_or_not_meant_for_mail_is_refused() {
     for (name, outcome, reason) in [
         ("sha1.eml", Outcome::PermError, "SHA-1"),

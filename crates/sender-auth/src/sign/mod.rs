@@ -1,0 +1,139 @@
+//! Signing: DKIM signatures for mail that leaves us, ARC sets for mail that we hand on (RFC 6376, RFC 8463, RFC 8617).
+//!
+//! A [`Keyring`] checks the operator's keys once. [`sign`] gives the DKIM-Signature fields of a message, one for each
+//! key, and [`seal`] an ARC set; the caller puts them above the header that he gave. The body is read once, in pieces,
+//! and never held as a whole; long ones are hashed, and RSA keys used, where blocking is allowed. Signatures are made here
+//! and not by the library that verifies them: its signer signs no field more often than it is there, takes the time from
+//! the clock, and canonicalises some bodies as nobody else does.
+//!
+//! Left to others: which key signs which message, where keys come from, and putting the fields on top.
+
+pub(crate) mod canonical;
+mod field;
+mod key;
+mod keyring;
+mod published;
+mod seal;
+
+use std::fmt;
+use std::sync::Arc;
+
+use pintle_mail::{Body, BodyError, HeaderBlock, UnixTime};
+
+use self::canonical::BodyHasher;
+pub use self::canonical::Canonicalization;
+use self::field::Unsigned;
+pub use self::key::{Algorithm, GenerateError, KeyPair, Pem, PemError, PrivateKey, generate};
+pub use self::keyring::{
+    EXPIRES, KeyConfig, KeyError, KeyFault, Keyring, OVERSIGNED_FIELDS, SIGNED_FIELDS, SigningKey,
+};
+pub use self::published::{Finding, examine, key_name, zone_line};
+pub use self::seal::{Assessment, SealError, seal};
+
+/// How much of a body is read and hashed at once where others wait for it.
+const PIECE: usize = 64 << 10;
+/// Bodies beyond this many octets are hashed where blocking is allowed, in larger pieces.
+const LARGE: u64 = 128 << 10;
+const LARGE_PIECE: usize = 512 << 10;
+
+/// Why a message was not signed. None of its fields is lost or changed by that.
+#[derive(Debug, Clone)]
+pub enum SignError {
+    /// It has no From field, which every signature must cover (RFC 6376 section 5.4). The author's fault.
+    NoFrom,
+    /// The body cannot be read. Our fault.
+    Body(BodyError),
+    /// The key of this name failed, for want of memory as far as is known. Our fault.
+    Key(String),
+    /// Work was broken off: the gateway is stopping, or a fault of ours.
+    Interrupted,
+}
+
+impl fmt::Display for SignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFrom => f.write_str("the message has no From field, without which nothing can be signed"),
+            Self::Body(error) => error.fmt(f),
+            Self::Key(name) => write!(f, "signing by the key {name} failed inside the gateway"),
+            Self::Interrupted => f.write_str("signing was broken off"),
+        }
+    }
+}
+
+impl std::error::Error for SignError {}
+
+/// The DKIM-Signature fields of a message, one for each key in their order, folded and ended by CRLF, to stand above
+/// `header`.
+///
+/// # Errors
+/// There is no From field, the body cannot be read, or a fault of ours. Then there is no signature at all.
+pub async fn sign(
+    keys: &[Arc<SigningKey>],
+    header: &HeaderBlock,
+    body: &dyn Body,
+    now: UnixTime,
+) -> Result<Vec<u8>, SignError> {
+    if header.named("From").next().is_none() {
+        return Err(SignError::NoFrom);
+    }
+    let hashes = BodyHashes::of(body, keys).await?;
+    let unsigned = keys.iter().map(|key| Unsigned::dkim(key, header, hashes.get(key), now)).collect();
+    complete(unsigned).await
+}
+
+/// The hashes of one body in the forms that were asked for.
+struct BodyHashes(Vec<(Canonicalization, Vec<u8>)>);
+
+impl BodyHashes {
+    /// Reads the body once for all keys.
+    async fn of(body: &dyn Body, keys: &[Arc<SigningKey>]) -> Result<Self, SignError> {
+        let mut forms: Vec<Canonicalization> = keys.iter().map(|key| key.config.body).collect();
+        forms.sort_unstable_by_key(|form| form.name());
+        forms.dedup();
+        let mut hashers: Vec<_> = forms.iter().map(|form| BodyHasher::new(*form)).collect();
+        let is_large = body.size() > LARGE;
+        let mut offset = 0;
+        while !hashers.is_empty() && offset < body.size() {
+            let length = if is_large { LARGE_PIECE } else { PIECE };
+            let piece = body.read(offset, length).await.map_err(SignError::Body)?;
+            if piece.is_empty() {
+                break;
+            }
+            offset += piece.len() as u64;
+            let update = move || {
+                hashers.iter_mut().for_each(|hasher| hasher.update(&piece));
+                hashers
+            };
+            hashers = if is_large { blocking(update).await? } else { update() };
+        }
+        let hashes = hashers.into_iter().map(BodyHasher::finish);
+        Ok(Self(forms.into_iter().zip(hashes).collect()))
+    }
+
+    fn get(&self, key: &SigningKey) -> &[u8] {
+        let found = self.0.iter().find(|(form, _)| *form == key.config.body);
+        found.map_or(&[], |(_, hash)| hash)
+    }
+}
+
+/// Makes the signatures; the fields come in their order.
+async fn complete(fields: Vec<Unsigned>) -> Result<Vec<u8>, SignError> {
+    let is_slow = fields.iter().any(Unsigned::is_slow);
+    let work = move || -> Result<Vec<u8>, SignError> {
+        let mut out = Vec::new();
+        for field in fields {
+            out.extend(field.complete().map_err(SignError::Key)?);
+        }
+        Ok(out)
+    };
+    if is_slow { blocking(work).await? } else { work() }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SignError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        if error.is_panic() {
+            tracing::error!(%error, "signing failed");
+        }
+        SignError::Interrupted
+    })
+}
