@@ -13,6 +13,7 @@ fn main() {
         "header-rewrite",
         "spf",
         "dmarc",
+        "dkim",
     ]) {
         println!("cargo::error={}", fault.to_string().replace('\n', " "));
     }

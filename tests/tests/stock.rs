@@ -9,8 +9,8 @@ use pintle_testkit::{Client, Fault, Reply, Script, Sink, TempDir, ZoneServer};
 use serde_json::{Map, Value};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <a@x.example>\r\n\r\nhello\r\n";
-const PLUGINS: [&str; 7] =
-    ["dnsbl", "greylist", "rate-limit", "relay-control", "header-rewrite", "spf", "dmarc"];
+const PLUGINS: [&str; 8] =
+    ["dnsbl", "greylist", "rate-limit", "relay-control", "header-rewrite", "spf", "dmarc", "dkim"];
 
 /// A gateway with one stock plugin, what it talks to, and its folder.
 struct Stage {
@@ -67,6 +67,7 @@ fn grants(name: &str) -> &'static str {
         "greylist" | "rate-limit" => "grants = [\"kv\"]",
         "header-rewrite" => "grants = [\"edit-headers\", \"edit-envelope\"]",
         "relay-control" => "grants = [\"relay\", \"kv\"]",
+        "dkim" => "grants = [\"sender-auth\", \"sign\"]",
         "spf" | "dmarc" => "grants = [\"sender-auth\"]",
         _ => panic!("no grants of {name} here"),
     }

@@ -5,8 +5,10 @@ mod intake;
 mod listener;
 mod operation;
 mod plugins;
+mod signing;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -76,12 +78,14 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     let mut outbound = delivery::outbound(root, &hostname);
     // By MX, mail for our own name leads back to us.
     let loops = *outbound.routes.find(&hostname) == pintle_outbound::Route::Mx;
-    let rules = intake::rules(root, loops);
+    let keys = signing::keys(root);
+    let rules = intake::rules(root, loops, Arc::clone(&keys));
     plugins.gateway = pintle_plugin::Gateway {
         hostname: hostname.clone(),
         domains: rules.domains.clone(),
-        ..pintle_plugin::Gateway::default()
+        keys: signing::told(&keys),
     };
+    outbound.keys = keys;
     let shared = listener::Shared {
         hostname: &hostname,
         rules: &rules,

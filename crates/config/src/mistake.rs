@@ -85,6 +85,8 @@ pub enum Cause {
     },
     /// A certificate, a key or a file of roots cannot be used; the text says which and why.
     Certificate(String),
+    /// A key for signatures cannot be used; the text says why.
+    SigningKey(String),
     /// The environment lacks this variable.
     Environment(String),
     /// Keys that contradict each other.
@@ -154,7 +156,7 @@ impl fmt::Display for Cause {
                 write!(f, "{what} {name:?} was already given at line {line}")
             }
             Self::File { path, why } => write!(f, "{} cannot be used: {why}", path.display()),
-            Self::Certificate(why) => f.write_str(why),
+            Self::Certificate(why) | Self::SigningKey(why) => f.write_str(why),
             Self::Environment(name) => write!(f, "the environment variable {name} is not set"),
             Self::Rule(rule) => rule.fmt(f),
         }
@@ -202,6 +204,7 @@ impl Cause {
                 "check path, content and permissions; relative paths start at the configuration file's folder"
                     .into()
             }
+            Self::SigningKey(_) => "mend it, or make a new key with `pintle dkim keygen`".into(),
             Self::Environment(name) => {
                 format!("set {name} for the gateway's process, or use {{ file = \"...\" }}")
             }

@@ -104,3 +104,44 @@ fn a_bare_postmaster_goes_where_somebody_reads_it() {
         format!("{ours}[relays.in]\nhosts = [\"192.0.2.1\"]\n[[route]]\ndomain = \"*\"\nvia = \"in\"\n");
     assert_eq!(postmaster(&routed), None);
 }
+
+fn with_keys(more: &str) -> Report {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    write(folder.path(), "good.pem", &pair.serialize_pem());
+    write(folder.path(), "bad.pem", "sesame\n");
+    let listener = "[[listener]]\nname = \"mx\"\naddresses = \"[::]:25\"\n";
+    read(format!("hostname = \"gw.example.org\"\n{listener}{more}"), &folder.path().join("pintle.toml"), &[])
+}
+
+#[test]
+fn keys_are_read_once_and_plugins_hear_their_names_alone() {
+    let settings = with_keys(
+        "[dkim_keys.b]\ndomain = \"Example.org\"\nselector = \"s2\"\nkey = { file = \"good.pem\" }\n\
+         expires = \"never\"\n\
+         [dkim_keys.a]\ndomain = \"example.org\"\nselector = \"s1\"\nkey = { file = \"good.pem\" }\n",
+    );
+    let settings = settings.into_settings().unwrap();
+    let told = &settings.plugins.gateway.keys["example.org"];
+    let told: Vec<_> = told.iter().map(|key| (key.name.as_str(), key.selector.as_str())).collect();
+    assert_eq!(told, [("a", "s1"), ("b", "s2")]);
+    assert!(settings.inbound.rules.keys.get("a").is_some() && settings.outbound.keys.get("b").is_some());
+}
+
+#[test]
+fn what_is_wrong_with_keys_is_told_where_it_stands() {
+    let report = with_keys(
+        "[dkim_keys.one]\ndomain = \"example.org\"\nselector = \"s_1\"\nkey = { file = \"bad.pem\" }\n\
+         [dkim_keys.two]\ndomain = \"example.org\"\nselector = \"s2\"\nkey = { file = \"good.pem\" }\n\
+         [dkim_keys.three]\ndomain = \"example.org\"\nselector = \"s2\"\nkey = { file = \"good.pem\" }\n\
+         headers = [\"Sub ject\"]\n\
+         [dkim_keys.four]\ndomain = \"example.org\"\n",
+    );
+    let keys: Vec<_> = report.mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+    for key in ["dkim_keys.one.selector", "dkim_keys.one.key", "dkim_keys.three.headers", "dkim_keys.four.key"] {
+        assert!(keys.contains(&key), "{key} is not among {keys:?}: {report}");
+    }
+    let same = |key: &&str| ["dkim_keys.two.selector", "dkim_keys.three.selector"].contains(key);
+    assert_eq!(keys.iter().filter(|key| same(key)).count(), 1, "{report}");
+    assert!(!report.to_string().contains("sesame"), "{report}");
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use pintle_mail::{Address, Domains};
+use pintle_sender_auth::sign::Keyring;
 use pintle_smtp::server;
 
 use crate::{SessionLimits, Users};
@@ -34,6 +35,8 @@ pub struct Rules {
     pub max_hops: usize,
     /// So many refused senders and recipients end the session of a client that is neither trusted nor authenticated.
     pub max_refusals: u32,
+    /// What messages are signed with when a plugin asks for it.
+    pub keys: Arc<Keyring>,
     /// A score from which a message is refused.
     pub reject_score: Option<f64>,
     /// A score from which a message is held in the quarantine `score`.
@@ -48,6 +51,7 @@ impl Default for Rules {
             postmaster: None,
             max_hops: 30,
             max_refusals: 100,
+            keys: Arc::default(),
             reject_score: None,
             quarantine_score: None,
         }

@@ -13,6 +13,8 @@ pub mod permits;
 mod receive;
 mod records;
 pub mod relay;
+mod ruling;
+mod sign;
 mod stages;
 mod stream;
 pub mod users;

@@ -9,6 +9,7 @@ use pintle_policy::{Frozen, Session, Transaction, View};
 use pintle_spool::{Content, Draft, Entry, Hold, NewMessage, Receipt, Spool, SpoolError};
 
 use crate::ids;
+use crate::sign::method_result;
 
 /// How much of an edited body is copied at a time, in octets.
 const COPY: usize = 256 * 1024;
@@ -81,6 +82,8 @@ pub(crate) struct Accepted<'a> {
     pub(crate) header: &'a HeaderBlock,
     pub(crate) hostname: &'a str,
     pub(crate) hold: Option<Hold>,
+    /// Signatures and seal, to stand above the header.
+    pub(crate) signatures: Vec<u8>,
 }
 
 impl Accepted<'_> {
@@ -88,9 +91,9 @@ impl Accepted<'_> {
     fn head(&self, separator: bool) -> Bytes {
         let mut head = self.authentication_results();
         head.extend_from_slice(&self.received());
-        let header = self.without_forgeries();
-        head.reserve(header.as_bytes().len() + 4);
-        head.extend_from_slice(header.as_bytes());
+        head.extend_from_slice(&self.signatures);
+        head.reserve(self.header.as_bytes().len() + 4);
+        head.extend_from_slice(self.header.as_bytes());
         if !head.ends_with(b"\n") {
             head.extend_from_slice(b"\r\n");
         }
@@ -108,29 +111,7 @@ impl Accepted<'_> {
         if results.is_empty() {
             return Vec::new();
         }
-        let results = results.iter().map(|result| auth_results::MethodResult {
-            method: &result.method,
-            outcome: &result.outcome,
-            reason: result.reason.as_deref(),
-            properties: &result.properties,
-        });
-        auth_results::to_field(self.hostname, results)
-    }
-
-    /// RFC 8601 section 5: a field in our name that came from outside is a lie, whatever it says. What our own network
-    /// sends may have been here before.
-    fn without_forgeries(&self) -> Cow<'_, HeaderBlock> {
-        if self.view.session.trusted {
-            return Cow::Borrowed(self.header);
-        }
-        let forged = auth_results::in_the_name_of(self.header, self.hostname);
-        if forged.is_empty() {
-            return Cow::Borrowed(self.header);
-        }
-        let edits: Vec<_> = forged.into_iter().map(HeaderEdit::Remove).collect();
-        // Fields that are there can be removed.
-        let clean = self.header.edited(&edits);
-        clean.map_or(Cow::Borrowed(self.header), Cow::Owned)
+        auth_results::to_field(self.hostname, results.iter().map(method_result))
     }
 
     fn received(&self) -> Vec<u8> {
@@ -150,6 +131,26 @@ impl Accepted<'_> {
         };
         received.to_field()
     }
+}
+
+/// RFC 8601 section 5: a field in our name that came from outside is a lie, whatever it says. What our own network sends
+/// may have been here before.
+pub(crate) fn without_forgeries<'h>(
+    header: &'h HeaderBlock,
+    session: &Session,
+    hostname: &str,
+) -> Cow<'h, HeaderBlock> {
+    if session.trusted {
+        return Cow::Borrowed(header);
+    }
+    let forged = auth_results::in_the_name_of(header, hostname);
+    if forged.is_empty() {
+        return Cow::Borrowed(header);
+    }
+    let edits: Vec<_> = forged.into_iter().map(HeaderEdit::Remove).collect();
+    // Fields that are there can be removed.
+    let clean = header.edited(&edits);
+    clean.map_or(Cow::Borrowed(header), Cow::Owned)
 }
 
 /// The protocol's name in a trace field (RFC 3848; RFC 6531 section 4.3).

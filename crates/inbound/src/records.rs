@@ -3,8 +3,10 @@
 use pintle_mail::{Recipient, Reply};
 use pintle_policy::{Decision, Hook, Session, Transaction, View};
 use pintle_record::{
-    Client, Discard, Hold, PluginFault, PluginVerdict, Reception, Record, Rejection, Sink, Tls,
+    Client, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, PluginFault, PluginVerdict, Reception,
+    Record, Rejection, Sink, SpfCheck, Tls,
 };
+use pintle_sender_auth::{DkimResult, Findings, Identity, Published, SpfResult};
 
 use crate::ids;
 
@@ -100,6 +102,67 @@ pub(crate) fn verdicts(sink: &dyn Sink, view: &View, hook: Hook, decision: &Deci
                 Record::PluginFault(PluginFault { time, plugin, hook, kind, text, verdict, session, id })
             }
         });
+    }
+}
+
+/// A stranger's message was held against the policy of its author's domain. What a plugin made of that it has said by
+/// facts; where none has, nothing was done.
+pub(crate) fn dmarc(sink: &dyn Sink, view: &View) {
+    let Some(transaction) = view.transaction.as_deref().filter(|_| sink.wanted()) else {
+        return;
+    };
+    let findings = transaction.computed.slot::<Findings>();
+    let Some((result, published)) =
+        findings.dmarc.get().and_then(|result| Some((result, result.published.as_ref()?)))
+    else {
+        return;
+    };
+    let sender = transaction.received_sender().address();
+    let mut envelope_to: Vec<_> =
+        transaction.envelope.recipients.iter().map(|recipient| recipient.address.domain_ascii()).collect();
+    envelope_to.sort_unstable();
+    envelope_to.dedup();
+    sink.record(Record::DmarcEvaluation(DmarcEvaluation {
+        time: ids::now(),
+        id: transaction.id,
+        from: client(&view.session),
+        header_from: result.from_domain.clone(),
+        envelope_from: sender.map(pintle_mail::Address::domain_ascii).unwrap_or_default(),
+        envelope_to,
+        published: as_published(published),
+        result: result.outcome.to_string(),
+        spf_aligned: result.spf_aligned,
+        dkim_aligned: result.dkim_aligned,
+        disposition: transaction.facts.get("dmarc.disposition").cloned().unwrap_or_else(|| "none".to_owned()),
+        overridden: transaction.facts.get("dmarc.override").cloned(),
+        spf: findings.spf.get().into_iter().flat_map(|results| results.iter()).map(spf_check).collect(),
+        dkim: findings.signatures.get().into_iter().flat_map(|all| &all.dkim).map(dkim_check).collect(),
+    }));
+}
+
+fn as_published(published: &Published) -> DmarcPublished {
+    DmarcPublished {
+        domain: published.domain.clone(),
+        policy: published.policy.name().to_owned(),
+        subdomains: published.subdomains.name().to_owned(),
+        missing: published.missing.name().to_owned(),
+        strict_spf: published.strict_spf,
+        strict_dkim: published.strict_dkim,
+        testing: published.testing,
+        report_to: published.report_to.clone(),
+    }
+}
+
+fn spf_check(result: &SpfResult) -> SpfCheck {
+    let scope = if result.identity == Identity::MailFrom { "mfrom" } else { "helo" };
+    SpfCheck { domain: result.domain.clone(), scope: scope.to_owned(), result: result.outcome.to_string() }
+}
+
+fn dkim_check(result: &DkimResult) -> DkimCheck {
+    DkimCheck {
+        domain: result.domain.clone(),
+        selector: result.selector.clone(),
+        result: result.outcome.to_string(),
     }
 }
 

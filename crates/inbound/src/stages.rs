@@ -10,17 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pintle_mail::{Bytes, EnhancedCode, Envelope, HeaderBlock, Param, Recipient, Reply, SessionId};
+use pintle_mail::{Bytes, EnhancedCode, Envelope, HeaderBlock, Recipient, Reply, SessionId};
 use pintle_policy::{
     AuthVerdict, Call, Credentials, Decision, Hook, Message, Notes, Session, TlsFacts, Transaction, Verdict,
     View,
 };
-use pintle_smtp::server::{self, Headers, Hello, HelloVerb, Offers, Question, Sender};
+use pintle_smtp::server::{self, Headers, Hello, HelloVerb, Question, Sender};
 use pintle_spool::{Health, Hold, Receipt, SpoolError};
 
 use crate::config::{ListenerConfig, Rules};
 use crate::listener::Shared;
 use crate::receive::{self, Accepted, Intake};
+use crate::ruling::{Fate, edited, local_error, refusal};
+use crate::sign::Signing;
 use crate::{ids, records, relay};
 
 type Answer = server::Answer<Receipt>;
@@ -270,6 +272,7 @@ impl Stages {
         }
         let mut decision = self.judge(Call::Message).await;
         self.weigh_score(&mut decision);
+        records::dmarc(&*self.shared.records, &self.view);
         if let Some(refusal) = self.refused(Hook::Message, &decision) {
             return refusal;
         }
@@ -310,12 +313,27 @@ impl Stages {
             return self.no(Hook::Message, reply);
         }
         let quarantine = self.fate.quarantine.take();
+        let hostname = &self.shared.hostname;
+        let header = receive::without_forgeries(&message.header, &self.view.session, hostname);
+        let rules = self.shared.rules.load_full();
+        let signing = Signing {
+            keys: &rules.keys,
+            hostname,
+            message: &message,
+            transaction: &transaction,
+            now: ids::now(),
+        };
+        let signatures = match signing.fields(&header).await {
+            Ok(signatures) => signatures,
+            Err(reply) => return self.no(Hook::Message, reply),
+        };
         let accepted = Accepted {
             view: &self.view,
             transaction: &transaction,
-            header: &message.header,
-            hostname: &self.shared.hostname,
+            header: &header,
+            hostname,
             hold: quarantine.clone().map(Hold::Quarantine),
+            signatures,
         };
         match intake.commit(accepted, self.shared.spool.as_ref()).await {
             Ok(receipt) => {
@@ -444,66 +462,4 @@ impl Stages {
         tracing::error!(session = %self.id(), %error, "a message could not be stored");
         self.no(stage, error.reply())
     }
-}
-
-/// What earlier stages decided for the message as a whole.
-#[derive(Debug, Default)]
-struct Fate {
-    /// Drop it, whoever its recipients are.
-    discard: bool,
-    /// Who wanted it dropped.
-    by: Option<Arc<str>>,
-    /// There is a record of a discard.
-    told: bool,
-    /// Hold it in the quarantine of this name.
-    quarantine: Option<String>,
-}
-
-impl Fate {
-    fn take(&mut self, decision: Decision) {
-        match decision.verdict {
-            Verdict::Discard => {
-                self.discard = true;
-                self.by = decision.by;
-            }
-            Verdict::Quarantine(name) => self.quarantine = Some(name),
-            _ => {}
-        }
-    }
-}
-
-/// The refusal that a verdict amounts to, if it is one. Words that no judge chose stand here.
-fn refusal(verdict: &Verdict) -> Option<Answer> {
-    match verdict {
-        Verdict::Reject(reply) => {
-            let usual = || Reply::new(550, EnhancedCode(5, 7, 1), "Refused by policy");
-            Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
-        }
-        Verdict::Defer(reply) => {
-            let usual = || Reply::new(451, EnhancedCode(4, 7, 1), "Cannot be decided now; try again later");
-            Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
-        }
-        Verdict::Close(reply) => {
-            let usual = || Reply::new(421, EnhancedCode(4, 7, 0), "Closing the session by policy");
-            Some(Answer::Close(reply.clone().unwrap_or_else(usual)))
-        }
-        Verdict::Next | Verdict::Accept | Verdict::Discard | Verdict::Quarantine(_) => None,
-    }
-}
-
-fn local_error() -> Reply {
-    Reply::new(451, EnhancedCode(4, 3, 0), "Local error in processing; try again later")
-}
-
-/// The offers as plugins have left them. A keyword that the machine cannot serve is left out, with a line in the log.
-fn edited(mut offers: Offers, before: &[Param], after: &[Param]) -> Offers {
-    for param in before.iter().filter(|param| !after.iter().any(|kept| kept.name == param.name)) {
-        offers.withhold(&param.name);
-    }
-    for param in after.iter().filter(|param| !before.contains(param)) {
-        if let Err(error) = offers.offer(&param.name, param.value.as_deref()) {
-            tracing::warn!(keyword = param.name, ?error, "a plugin offers what cannot be offered");
-        }
-    }
-    offers
 }

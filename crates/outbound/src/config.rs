@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::{NextHop, TlsPolicy};
 pub use pintle_queue::RetryPolicy;
+use pintle_sender_auth::sign::Keyring;
 pub use pintle_smtp::client::{Credentials, EightBit, Protocol, Timeouts, Transfer};
 
 use crate::{Endpoint, RouteTable};
@@ -43,6 +45,8 @@ pub struct Config {
     pub retry: RetryPolicy,
     /// Reports to senders.
     pub reports: Reports,
+    /// What messages are signed with when a plugin asks for it.
+    pub keys: Arc<Keyring>,
 }
 
 impl Config {
@@ -64,6 +68,7 @@ impl Config {
             transfer: Transfer::default(),
             retry: RetryPolicy::default(),
             reports: Reports::default(),
+            keys: Arc::default(),
         }
     }
 

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pintle_mail::{
-    BodyType, Bytes, EnhancedCode, Envelope, HeaderBlock, Recipient, Reply, SessionId, TlsPolicy,
+    BodyType, Bytes, EnhancedCode, Envelope, HeaderBlock, Recipient, Reply, SessionId, TlsPolicy, UnixTime,
 };
 use pintle_policy::{
     Call, Decision, Delivery, Frozen, Hook, Message, Notes, Outcome, Session, Step, Verdict, View,
 };
 use pintle_queue::Attempt;
 use pintle_record::{PluginFault, PluginVerdict, Record};
+use pintle_sender_auth::sign::{self, SignError};
 use pintle_spool::{Hold, Stored};
 
 use crate::Config;
@@ -59,8 +60,40 @@ pub(crate) async fn deliver(shared: &Shared, config: &Config, stored: &Stored, a
     let mut view = view_of(shared, stored, attempt, &plan);
     let decision = chain.judge(&Call::Deliver, &mut view).await;
     tell_steps(shared, stored, Hook::Deliver, &decision.steps);
-    let plan = Box::new(edited(plan, view, config));
-    ruled(decision, plan)
+    let mut plan = Box::new(edited(plan, view, config));
+    match ruled(decision, plan) {
+        Staged::Go(ready) => plan = ready,
+        decided => return decided,
+    }
+    match sign(&mut plan, config, shared.clock.now()).await {
+        Ok(()) => Staged::Go(plan),
+        Err(reply) => Staged::Decided(Ruled { ruling: Ruling::Defer(reply), by: None, plan }),
+    }
+}
+
+/// Puts the signatures that judges have asked for above the message as they have left it. One that cannot be made defers
+/// the delivery; a message without an author cannot be signed, and goes as it is.
+async fn sign(plan: &mut Plan, config: &Config, now: UnixTime) -> Result<(), Reply> {
+    let wanted = plan.view.as_ref().and_then(|view| view.message.as_ref()).map(|message| &message.sign);
+    let Some(names) = wanted.filter(|names| !names.is_empty()) else {
+        return Ok(());
+    };
+    let failed = |error: &dyn std::fmt::Display| {
+        tracing::error!(queue_id = %plan.id, %error, "a message could not be signed");
+        Reply::new(451, EnhancedCode(4, 3, 0), "the message cannot be signed now")
+    };
+    let keys =
+        config.keys.named(names).map_err(|name| failed(&format!("there is no key {name} any more")))?;
+    let header = HeaderBlock::parse(without_empty_line(&plan.head));
+    match sign::sign(&keys, &header, &*plan.body, now).await {
+        Ok(fields) => {
+            plan.head = [&fields, plan.head.as_ref()].concat().into();
+            metrics::counter!("pintle_signatures_total", "kind" => "dkim", "result" => "made").increment(1);
+        }
+        Err(error @ SignError::NoFrom) => tracing::warn!(queue_id = %plan.id, %error, "not signed"),
+        Err(error) => return Err(failed(&error)),
+    }
+    Ok(())
 }
 
 /// Tells the judges how the attempt ended; what they change of retry and reports is in the plan afterwards.

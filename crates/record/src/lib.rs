@@ -7,6 +7,7 @@
 //!
 //! Nothing here writes anything: who keeps records implements [`Sink`], who makes them is handed one.
 
+mod dmarc;
 mod inbound;
 mod outbound;
 mod plugin;
@@ -15,6 +16,7 @@ mod stamp;
 use pintle_mail::{QueueId, UnixTime};
 use serde::{Deserialize, Serialize};
 
+pub use dmarc::{DkimCheck, DmarcEvaluation, DmarcPublished, SpfCheck};
 pub use inbound::{Client, Discard, Reception, Rejection, Tls};
 pub use outbound::{
     Bounce, Deferral, Delivery, Expiration, Hold, Job, Peer, Release, Report, ReportKind, Unreported,
@@ -32,6 +34,8 @@ pub enum Record {
     Rejection(Rejection),
     /// A message or a recipient was accepted and dropped, because a rule or an operator said so.
     Discard(Discard),
+    /// A stranger's message was held against the policy of its author's domain.
+    DmarcEvaluation(DmarcEvaluation),
     /// A plugin had an opinion.
     PluginVerdict(PluginVerdict),
     /// A plugin failed; what the client saw is the operator's choice for such a case.
@@ -60,6 +64,7 @@ impl Record {
             Self::Reception(record) => record.time,
             Self::Rejection(record) => record.time,
             Self::Discard(record) => record.time,
+            Self::DmarcEvaluation(record) => record.time,
             Self::PluginVerdict(record) => record.time,
             Self::PluginFault(record) => record.time,
             Self::Delivery(record) => record.job.time,
@@ -79,6 +84,7 @@ impl Record {
             Self::Reception(record) => Some(record.id),
             Self::Rejection(record) => record.id,
             Self::Discard(record) => Some(record.id),
+            Self::DmarcEvaluation(record) => Some(record.id),
             Self::PluginVerdict(record) => record.id,
             Self::PluginFault(record) => record.id,
             Self::Delivery(record) => Some(record.job.id),
@@ -98,6 +104,7 @@ impl Record {
             Self::Reception(_) => "reception",
             Self::Rejection(_) => "rejection",
             Self::Discard(_) => "discard",
+            Self::DmarcEvaluation(_) => "dmarc-evaluation",
             Self::PluginVerdict(_) => "plugin-verdict",
             Self::PluginFault(_) => "plugin-fault",
             Self::Delivery(_) => "delivery",

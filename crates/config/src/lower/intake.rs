@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use pintle_inbound::{Secret as Password, Users, config::Rules};
 use pintle_mail::{Address, Charset, Domains};
+use pintle_sender_auth::sign::Keyring;
 use pintle_tls::{
     CertificateSource, ClientCertificates, ClientConfig, ClientTls, Roots, ServerConfig, ServerTls, TlsError,
 };
@@ -60,7 +62,7 @@ fn roots(section: &Section<'_>) -> ClientConfig {
 }
 
 /// What may change while sessions run. `loops` says that mail for our own name would lead back to us.
-pub(super) fn rules(root: &Section<'_>, loops: bool) -> Rules {
+pub(super) fn rules(root: &Section<'_>, loops: bool, keys: Arc<Keyring>) -> Rules {
     let accepted: Vec<DomainPattern> = root.table("domains").get("accepted");
     let score = root.table("score");
     let (reject, quarantine) = (score.optional("reject"), score.optional("quarantine"));
@@ -77,6 +79,7 @@ pub(super) fn rules(root: &Section<'_>, loops: bool) -> Rules {
             .or_else(|| postmaster(&accepted).filter(|_| loops)),
         max_hops: root.table("limits").get::<Positive<_>>("max_hops").0,
         max_refusals: root.table("limits").get::<Positive<_>>("max_refusals").0,
+        keys,
         reject_score: reject,
         quarantine_score: quarantine,
     }

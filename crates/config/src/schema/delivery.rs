@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pintle_mail::{Address, TlsPolicy};
 use pintle_outbound::{EightBit, Protocol, Transfer};
+use pintle_sender_auth::sign::Canonicalization;
 
 use super::{Section, Shape, key, optional, required};
 use crate::lower::{Host, RoutePattern};
@@ -57,6 +58,40 @@ pub(super) static SECTIONS: &[Section] = &[
             required::<String>("username", "With whom to authenticate."),
             required::<Secret>("password", "With what."),
             key::<bool>("plain_without_tls", "false", "The password may be sent in the clear."),
+        ],
+    },
+    Section {
+        name: "dkim_keys",
+        shape: Shape::Named,
+        about: "A key that mail is signed with (DKIM, RFC 6376) or sealed with (ARC, RFC 8617) when a plugin with the grant \
+                `sign` asks for it by NAME, as the stock plugin `dkim` does. `pintle dkim keygen` makes one. No plugin sees \
+                the key itself.",
+        keys: &[
+            required::<Domain>("domain", "For whom it signs: the domain in From, or a parent of it."),
+            required::<String>(
+                "selector",
+                "Under which name its public half is published: `SELECTOR._domainkey.DOMAIN`.",
+            ),
+            required::<Secret>(
+                "key",
+                "The private key, in PEM form: Ed25519, or RSA of at least 2,048 bits. Several keys of a domain all sign.",
+            ),
+            optional::<Vec<String>>(
+                "headers",
+                "Which fields are signed where they are there. Left out: those that RFC 6376 section 5.4.1 recommends.",
+            ),
+            optional::<Vec<String>>(
+                "oversign",
+                "Which of them are signed once more than they are there, so that nobody can add one. Left out: those that \
+                 readers are shown or that say how to read the body.",
+            ),
+            key::<OrNever>("expires", "\"14d\"", "How long a signature is good, or `never` for no end."),
+            key::<Canonicalization>(
+                "header_form",
+                "\"relaxed\"",
+                "The canonical form of the header: `simple` breaks when a next hop folds lines anew.",
+            ),
+            key::<Canonicalization>("body_form", "\"relaxed\"", "The canonical form of the body."),
         ],
     },
     Section {

@@ -328,6 +328,14 @@ impl Keyring {
         self.by_name.get(name)
     }
 
+    /// The keys of these names, in their order.
+    ///
+    /// # Errors
+    /// The first name that no key has.
+    pub fn named(&self, names: &[String]) -> Result<Vec<Arc<SigningKey>>, String> {
+        names.iter().map(|name| self.get(name).cloned().ok_or_else(|| name.clone())).collect()
+    }
+
     /// The keys of exactly this domain (A-labels, in any case), in the order of the configuration: all of them sign.
     pub fn for_domain(&self, domain: &str) -> impl Iterator<Item = &Arc<SigningKey>> {
         self.by_domain.get(&domain::bare(domain).to_ascii_lowercase()).into_iter().flatten()

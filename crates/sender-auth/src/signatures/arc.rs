@@ -24,7 +24,9 @@ pub struct ArcResult {
 }
 
 impl ArcResult {
-    pub(super) fn none() -> Self {
+    /// There is no chain.
+    #[must_use]
+    pub fn none() -> Self {
         Self { outcome: Outcome::None, sealers: Vec::new(), reason: None }
     }
 

@@ -1,0 +1,72 @@
+//! What a stage's decision means for the message and on the wire: its fate, the reply, the offers.
+
+use std::sync::Arc;
+
+use pintle_mail::{EnhancedCode, Param, Reply};
+use pintle_policy::{Decision, Verdict};
+use pintle_smtp::server::{self, Offers};
+use pintle_spool::Receipt;
+
+type Answer = server::Answer<Receipt>;
+
+/// What earlier stages decided for the message as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct Fate {
+    /// Drop it, whoever its recipients are.
+    pub(crate) discard: bool,
+    /// Who wanted it dropped.
+    pub(crate) by: Option<Arc<str>>,
+    /// There is a record of a discard.
+    pub(crate) told: bool,
+    /// Hold it in the quarantine of this name.
+    pub(crate) quarantine: Option<String>,
+}
+
+impl Fate {
+    pub(crate) fn take(&mut self, decision: Decision) {
+        match decision.verdict {
+            Verdict::Discard => {
+                self.discard = true;
+                self.by = decision.by;
+            }
+            Verdict::Quarantine(name) => self.quarantine = Some(name),
+            _ => {}
+        }
+    }
+}
+
+/// The refusal that a verdict amounts to, if it is one. Words that no judge chose stand here.
+pub(crate) fn refusal(verdict: &Verdict) -> Option<Answer> {
+    match verdict {
+        Verdict::Reject(reply) => {
+            let usual = || Reply::new(550, EnhancedCode(5, 7, 1), "Refused by policy");
+            Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
+        }
+        Verdict::Defer(reply) => {
+            let usual = || Reply::new(451, EnhancedCode(4, 7, 1), "Cannot be decided now; try again later");
+            Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
+        }
+        Verdict::Close(reply) => {
+            let usual = || Reply::new(421, EnhancedCode(4, 7, 0), "Closing the session by policy");
+            Some(Answer::Close(reply.clone().unwrap_or_else(usual)))
+        }
+        Verdict::Next | Verdict::Accept | Verdict::Discard | Verdict::Quarantine(_) => None,
+    }
+}
+
+pub(crate) fn local_error() -> Reply {
+    Reply::new(451, EnhancedCode(4, 3, 0), "Local error in processing; try again later")
+}
+
+/// The offers as plugins have left them. A keyword that the machine cannot serve is left out, with a line in the log.
+pub(crate) fn edited(mut offers: Offers, before: &[Param], after: &[Param]) -> Offers {
+    for param in before.iter().filter(|param| !after.iter().any(|kept| kept.name == param.name)) {
+        offers.withhold(&param.name);
+    }
+    for param in after.iter().filter(|param| !before.contains(param)) {
+        if let Err(error) = offers.offer(&param.name, param.value.as_deref()) {
+            tracing::warn!(keyword = param.name, ?error, "a plugin offers what cannot be offered");
+        }
+    }
+    offers
+}

@@ -1,0 +1,241 @@
+//! DKIM (RFC 6376) and ARC sealing (RFC 8617): whose signatures a stranger's message bears is reported, and acted on where
+//! the operator wants it; the mail of our own people is signed, with every key that there is for its author's domain.
+//!
+//! The gateway verifies, and signs with keys that this plugin never sees. Our people are those whom the gateway knows:
+//! authenticated, or in a trusted network. What they send is signed when it has been received, so that one signature
+//! serves all deliveries; what the gateway writes itself (its reports to senders) is received from nobody, and signed
+//! when it is delivered.
+
+use pintle_plugin_sdk::action::{Action, Finding};
+use pintle_plugin_sdk::sender_auth::{self, DkimResult, Outcome};
+use pintle_plugin_sdk::settings::Domain;
+use pintle_plugin_sdk::{fields, metrics, prelude::*};
+
+/// The note that a message is signed already.
+const SIGNED: &str = "signed";
+
+/// What the operator may configure.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Dkim {
+    /// What it means that a stranger's message has no signature, none that is good, or one that nobody can tell of.
+    none: Action,
+    fail: Action,
+    temperror: Action,
+    /// Authors' domains that sign all their mail: what lacks a good signature of theirs is treated so.
+    required: Vec<Domain>,
+    missing: Action,
+    /// Sign the mail of our own people.
+    sign: bool,
+    /// A key of a parent domain signs, where the author's own domain has none.
+    parents: bool,
+    /// The key that seals what strangers send.
+    seal: Option<String>,
+}
+
+impl Default for Dkim {
+    fn default() -> Self {
+        Self {
+            none: Action::PassOn,
+            fail: Action::PassOn,
+            temperror: Action::PassOn,
+            required: Vec::new(),
+            missing: Action::Reject,
+            sign: true,
+            parents: true,
+            seal: None,
+        }
+    }
+}
+
+impl Plugin for Dkim {
+    const ID: &'static str = "pintle.dkim";
+    const WANTS: &'static [&'static str] = &["sender-auth", "sign"];
+    const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+}
+
+impl Dkim {
+    fn on_message(&self) -> Result<Verdict, HostError> {
+        if is_ours() {
+            self.sign()?;
+            return Ok(Verdict::Next);
+        }
+        let verdict = self.verify()?;
+        if let Some(key) = &self.seal {
+            sender_auth::arc_seal(key)?;
+        }
+        Ok(verdict)
+    }
+
+    /// What was not received, or was received before there was a key, is signed on its way out.
+    fn on_deliver(&self) -> Result<Verdict, HostError> {
+        if is_ours() && transaction::note(SIGNED).is_none() {
+            self.sign()?;
+        }
+        Ok(Verdict::Next)
+    }
+
+    fn verify(&self) -> Result<Verdict, HostError> {
+        let signatures = sender_auth::dkim()?;
+        sender_auth::report_dkim()?;
+        let (best, is_missing) = (best(&signatures), self.lacks_its_own(&signatures)?);
+        transaction::set_fact("dkim", best.name())?;
+        metrics::count("results", 1, &[("result", best.name())]);
+        let action = match best {
+            Outcome::Temperror => self.temperror,
+            _ if is_missing => self.missing,
+            Outcome::Pass => Action::PassOn,
+            Outcome::None => self.none,
+            _ => self.fail,
+        };
+        let text = explain(best, &signatures);
+        if action.stops() {
+            info!(client = session::info().client; "not let through: {text}");
+        }
+        // RFC 7372 section 3.1: no signature passes, or none of the author's.
+        let code = if is_missing { "7.22" } else { "7.20" };
+        action.take(&Finding { rule: "dkim", quarantine: "dkim", code, text: &text })
+    }
+
+    /// Whether the author's domain signs all its mail, and this not.
+    fn lacks_its_own(&self, signatures: &[DkimResult]) -> Result<bool, HostError> {
+        if self.required.is_empty() {
+            return Ok(false);
+        }
+        let good = |domain: &String| {
+            let own = |signature: &DkimResult| is_within(domain, &signature.domain);
+            signatures.iter().any(|signature| signature.outcome == Outcome::Pass && own(signature))
+        };
+        let is_required = |domain: &String| self.required.iter().any(|required| required.matches(domain));
+        Ok(authors()?.iter().any(|domain| is_required(domain) && !good(domain)))
+    }
+
+    /// Signs with every key for the author's domain. Mail without one author's domain is left alone: a signature would
+    /// vouch for something that readers may not be shown.
+    fn sign(&self) -> Result<(), HostError> {
+        let authors = authors()?;
+        let (true, Some(author)) = (self.sign, one(&authors)) else {
+            return Ok(());
+        };
+        let keys = self.keys(author)?;
+        for key in &keys {
+            sender_auth::dkim_sign(&key.name)?;
+        }
+        metrics::count("signed", 1, &[("signed", if keys.is_empty() { "no-key" } else { "yes" })]);
+        if keys.is_empty() {
+            debug!(domain = author; "there is no key for this domain");
+            return Ok(());
+        }
+        transaction::set_note(SIGNED, Some(b"1"))
+    }
+
+    fn keys(&self, author: &str) -> Result<Vec<sender_auth::SigningKey>, HostError> {
+        let mut domain = author;
+        loop {
+            let keys = sender_auth::signing_keys(domain)?;
+            match domain.split_once('.') {
+                Some((_, parent)) if keys.is_empty() && self.parents => domain = parent,
+                _ => return Ok(keys),
+            }
+        }
+    }
+}
+
+/// Whether the gateway knows who sends this.
+fn is_ours() -> bool {
+    let session = session::info();
+    session.trusted || session.identity.is_some()
+}
+
+/// The domains in From, of all fields and addresses.
+fn authors() -> Result<Vec<String>, HostError> {
+    let from = message::headers_named(&["From".to_owned()])?;
+    let addresses = from.iter().flat_map(|field| fields::addresses(&field.value));
+    Ok(addresses.map(|address| address.domain).collect())
+}
+
+/// The one domain that all authors share.
+fn one(authors: &[String]) -> Option<&str> {
+    let first = authors.first()?;
+    authors.iter().all(|domain| domain == first).then_some(first)
+}
+
+fn is_within(domain: &str, parent: &str) -> bool {
+    domain == parent
+        || domain.strip_suffix(parent).is_some_and(|rest| !parent.is_empty() && rest.ends_with('.'))
+}
+
+/// RFC 6376 section 6.1: one good signature is enough, and bad ones do no harm.
+fn best(signatures: &[DkimResult]) -> Outcome {
+    let has = |outcome| signatures.iter().any(|signature| signature.outcome == outcome);
+    match () {
+        () if signatures.is_empty() => Outcome::None,
+        () if has(Outcome::Pass) => Outcome::Pass,
+        () if has(Outcome::Temperror) => Outcome::Temperror,
+        () if has(Outcome::Fail) => Outcome::Fail,
+        () => signatures[0].outcome,
+    }
+}
+
+fn explain(best: Outcome, signatures: &[DkimResult]) -> String {
+    let first = signatures.iter().find(|signature| signature.outcome == best);
+    match first {
+        None => "DKIM: the message is not signed".to_owned(),
+        Some(_) if best == Outcome::Pass => {
+            "DKIM: the author's domain signs all its mail, and has not signed this".to_owned()
+        }
+        Some(signature) => {
+            let why = signature.reason.as_deref().unwrap_or("it does not verify");
+            format!("DKIM signature of {}: {}: {why}", signature.domain, best.name())
+        }
+    }
+}
+
+pintle_plugin_sdk::export!(Dkim: on_message, on_deliver);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature(outcome: Outcome) -> DkimResult {
+        DkimResult {
+            outcome,
+            domain: "a.example".to_owned(),
+            selector: "s".to_owned(),
+            identity: None,
+            algorithm: "rsa-sha256".to_owned(),
+            signature: "abcdefgh".to_owned(),
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn one_good_signature_is_enough() {
+        let of = |outcomes: &[Outcome]| best(&outcomes.iter().copied().map(signature).collect::<Vec<_>>());
+        assert_eq!(of(&[]), Outcome::None);
+        assert_eq!(of(&[Outcome::Fail, Outcome::Pass]), Outcome::Pass);
+        assert_eq!(of(&[Outcome::Fail, Outcome::Temperror]), Outcome::Temperror);
+        assert_eq!(of(&[Outcome::Permerror, Outcome::Fail]), Outcome::Fail);
+        assert_eq!(of(&[Outcome::Policy]), Outcome::Policy);
+    }
+
+    #[test]
+    fn only_one_author_is_signed_for() {
+        let of = |domains: &[&str]| {
+            let domains: Vec<_> = domains.iter().map(|&domain| domain.to_owned()).collect();
+            one(&domains).map(str::to_owned)
+        };
+        assert_eq!(of(&["a.example", "a.example"]).as_deref(), Some("a.example"));
+        assert_eq!(of(&["a.example", "b.example"]), None);
+        assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn a_signer_vouches_for_its_own_domain_and_those_below() {
+        assert!(is_within("a.example", "a.example"));
+        assert!(is_within("news.a.example", "a.example"));
+        assert!(!is_within("bada.example", "a.example"));
+        assert!(!is_within("a.example", "news.a.example"));
+        assert!(!is_within("a.example", ""));
+    }
+}
