@@ -1,17 +1,32 @@
-//! The mail clients that `tests/tests/clients.rs` sends with.
+//! Programs that tests compare us with: the mail clients that `tests/tests/clients.rs` sends with, and the verifiers that
+//! `crates/sender-auth/tests/it/interop.rs` asks about our signatures.
 //!
 //! On somebody's own machine a missing one is only told, since its test is passed over there: nobody asked for their
 //! packages to be changed. CI runs every test, so there they are installed.
 
 use crate::apt;
-use crate::run::step;
+use crate::run::{command, step, succeeds};
 
-/// The programs, each in Debian's package of the same name.
-const CLIENTS: [&str; 4] = ["swaks", "msmtp", "curl", "python3"];
+/// A program, and how its presence shows.
+struct Program {
+    /// Debian's package.
+    package: &'static str,
+    /// A command that succeeds where it is installed.
+    probe: &'static [&'static str],
+}
+
+const PROGRAMS: [Program; 6] = [
+    Program { package: "swaks", probe: &["swaks", "--version"] },
+    Program { package: "msmtp", probe: &["msmtp", "--version"] },
+    Program { package: "curl", probe: &["curl", "--version"] },
+    Program { package: "python3", probe: &["python3", "--version"] },
+    Program { package: "python3-dkim", probe: &["python3", "-c", "import dkim, nacl"] },
+    Program { package: "opendkim", probe: &["opendkim", "-V"] },
+];
 
 /// Installs what is missing where CI runs, and says what is missing elsewhere.
 pub(crate) fn provide() {
-    let lacking = lacking(apt::has);
+    let lacking = lacking(|probe| succeeds(&mut command(probe[0], &probe[1..])));
     if lacking.is_empty() {
         return;
     }
@@ -22,15 +37,15 @@ pub(crate) fn provide() {
         ));
         return;
     }
-    step("Installing the mail clients that the tests use");
+    step("Installing the programs that the tests compare with");
     if !apt::install(&lacking) {
         println!("    their tests will fail; install them by hand: {packages}");
     }
 }
 
-/// The clients that are not there.
-fn lacking(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    CLIENTS.into_iter().filter(|client| !has(client)).collect()
+/// The packages that are not there.
+fn lacking(succeeds: impl Fn(&[&str]) -> bool) -> Vec<&'static str> {
+    PROGRAMS.iter().filter(|program| !succeeds(program.probe)).map(|program| program.package).collect()
 }
 
 #[cfg(test)]
@@ -40,6 +55,6 @@ mod tests {
     #[test]
     fn only_what_is_not_there_is_lacking() {
         assert_eq!(lacking(|_| true), Vec::<&str>::new());
-        assert_eq!(lacking(|program| program == "curl"), ["swaks", "msmtp", "python3"]);
+        assert_eq!(lacking(|probe| probe.contains(&"--version")), ["python3-dkim", "opendkim"]);
     }
 }

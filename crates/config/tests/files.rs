@@ -138,7 +138,9 @@ fn what_is_wrong_with_keys_is_told_where_it_stands() {
          [dkim_keys.four]\ndomain = \"example.org\"\n",
     );
     let keys: Vec<_> = report.mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
-    for key in ["dkim_keys.one.selector", "dkim_keys.one.key", "dkim_keys.three.headers", "dkim_keys.four.key"] {
+    for key in
+        ["dkim_keys.one.selector", "dkim_keys.one.key", "dkim_keys.three.headers", "dkim_keys.four.key"]
+    {
         assert!(keys.contains(&key), "{key} is not among {keys:?}: {report}");
     }
     let same = |key: &&str| ["dkim_keys.two.selector", "dkim_keys.three.selector"].contains(key);

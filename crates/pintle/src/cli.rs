@@ -1,9 +1,9 @@
 //! The command line.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use pintle_mail::QueueId;
 
 /// Where the configuration is looked for when nobody says.
@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Queue(Queue),
     /// See and reload the plugins of a running gateway
     Plugins(Plugins),
+    /// Make keys that sign mail, and compare what DNS publishes with them
+    Dkim(Dkim),
     /// Read configuration and certificates again, as SIGHUP does, and say what came of it
     Reload(Socket),
     /// Say how a running gateway is. Exit code 0: it takes mail, 1: it does not
@@ -167,4 +169,70 @@ pub(crate) enum PluginsCommand {
         /// Its name in the configuration
         name: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dkim {
+    #[command(subcommand)]
+    pub(crate) command: DkimCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DkimCommand {
+    /// Make a key, and say what to publish and what to configure
+    Keygen(Keygen),
+    /// Ask DNS for a key, and say what is wrong with it. Exit code 0: good, 1: not
+    Check(DkimCheck),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Keygen {
+    /// The domain that signs: that of the addresses in From
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: String,
+    /// What tells this key from others of the domain; a new key gets a new one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) selector: String,
+    /// Every verifier knows RSA. `both` makes an Ed25519 key beside it, whose selector ends in `-ed25519`
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = KeyKind::Rsa)]
+    pub(crate) algorithm: KeyKind,
+    /// The length of an RSA key: 2048, 3072 or 4096
+    #[arg(long, default_value_t = 2048)]
+    pub(crate) bits: usize,
+    /// Where the private key goes: a new file, or a folder, in which it is called SELECTOR.DOMAIN.pem
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyKind {
+    Rsa,
+    Ed25519,
+    Both,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DkimCheck {
+    /// The domain that signs
+    pub(crate) domain: String,
+    /// The selector of the key
+    pub(crate) selector: String,
+    /// The private key to compare with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// The configuration that has the key to compare with, and says whom to ask
+    #[arg(short, long, value_name = "FILE", conflicts_with = "key")]
+    pub(crate) config: Option<PathBuf>,
+    /// The name server to ask, as ADDRESS or ADDRESS:PORT; otherwise the configuration's or the machine's own
+    #[arg(long, value_name = "ADDRESS", value_parser = name_server)]
+    pub(crate) dns: Option<SocketAddr>,
+}
+
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.parse().map(|address: IpAddr| SocketAddr::new(address, 53));
+    bare.or_else(|_| text.parse())
+        .map_err(|_| "write it as 192.0.2.53, 192.0.2.53:53 or [2001:db8::53]:53".into())
 }

@@ -9,6 +9,7 @@ mod app;
 mod ask;
 mod check;
 mod cli;
+mod dkim;
 mod logging;
 mod open_files;
 mod operator;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         cli::Command::Sandbox(options) => sandbox::run(options),
         cli::Command::Queue(options) => ask::queue(options),
         cli::Command::Plugins(options) => ask::plugins(options),
+        cli::Command::Dkim(options) => dkim::run(&options),
         cli::Command::Reload(options) => ask::reload(&options),
         cli::Command::Status(options) => ask::status(&options),
     };

@@ -301,7 +301,8 @@ impl Keyring {
         let (mut ring, mut errors) = (Self::default(), Vec::new());
         let mut places: HashMap<(String, String), String> = HashMap::new();
         for config in configs {
-            let place = (config.domain.to_ascii_lowercase(), config.selector.to_ascii_lowercase());
+            let place =
+                (domain::bare(&config.domain).to_ascii_lowercase(), config.selector.to_ascii_lowercase());
             let name = config.name.clone();
             let mut report = |fault| errors.push(KeyError { name: name.clone(), fault });
             if let Some(other) = places.insert(place, name.clone()) {

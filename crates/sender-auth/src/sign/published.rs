@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::common::verify::DomainKey;
 
-use super::key::{MIN_BITS, PrivateKey};
+use super::key::{Algorithm, MIN_BITS, PrivateKey};
 use crate::tags::Tags;
 
 /// The DNS name at which the public half of a key is published (section 3.6.2.1).
@@ -23,7 +23,7 @@ pub fn zone_line(selector: &str, domain: &str, record: &str) -> String {
     // Records of keys are ASCII without quotes and backslashes.
     let strings: Vec<String> =
         record.as_bytes().chunks(255).map(|part| format!("\"{}\"", String::from_utf8_lossy(part))).collect();
-    format!("{}. IN TXT ( {} )", key_name(selector, domain), strings.join("\n    "))
+    format!("{}. IN TXT {}", key_name(selector, domain), strings.join(" "))
 }
 
 /// Something about a published key that keeps signatures by it from being believed everywhere.
@@ -72,75 +72,89 @@ impl fmt::Display for Finding {
     }
 }
 
+/// What is published for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Of which kind it is, where it can be read.
+    pub algorithm: Option<Algorithm>,
+    /// What is wrong with it. Nothing means that signatures by it will be believed.
+    pub findings: Vec<Finding>,
+}
+
 /// Looks at the TXT records at [`key_name`], each with its strings joined, beside the private key if it is known.
-/// Nothing found means that signatures by it will be believed.
 #[must_use]
-pub fn examine(texts: &[Vec<u8>], own: Option<&PrivateKey>) -> Vec<Finding> {
-    match texts {
-        [] => vec![Finding::Missing],
-        [text] => examine_one(text, own),
-        [first, ..] => {
-            let mut found = vec![Finding::Several(texts.len())];
-            found.extend(examine_one(first, own));
-            found
+pub fn examine(texts: &[Vec<u8>], own: Option<&PrivateKey>) -> Published {
+    let Some(first) = texts.first() else {
+        return Published { algorithm: None, findings: vec![Finding::Missing] };
+    };
+    let mut findings = Vec::new();
+    if texts.len() > 1 {
+        findings.push(Finding::Several(texts.len()));
+    }
+    match read(first) {
+        Ok((tags, key)) => {
+            findings.extend(judge(&tags, &key, own));
+            Published { algorithm: Some(key.algorithm), findings }
+        }
+        Err(finding) => {
+            findings.push(finding);
+            Published { algorithm: None, findings }
         }
     }
 }
 
-fn examine_one(text: &[u8], own: Option<&PrivateKey>) -> Vec<Finding> {
-    let unreadable = |why: &str| vec![Finding::Unreadable(why.to_owned())];
-    let Some(tags) = std::str::from_utf8(text).ok().and_then(Tags::parse) else {
-        return unreadable("it is no list of tags");
-    };
+/// A public key without its wrapping, which some RSA keys are published with and others without.
+struct PublicKey {
+    algorithm: Algorithm,
+    bare: Vec<u8>,
+}
+
+fn read(text: &[u8]) -> Result<(Tags<'_>, PublicKey), Finding> {
+    let unreadable = |why: &str| Finding::Unreadable(why.to_owned());
+    let tags = std::str::from_utf8(text).ok().and_then(Tags::parse);
+    let tags = tags.ok_or_else(|| unreadable("it is no list of tags"))?;
     if tags.get("v").is_some() && tags.first() != Some(("v", "DKIM1")) {
-        return unreadable("v=DKIM1 does not stand first");
+        return Err(unreadable("v=DKIM1 does not stand first"));
     }
-    let Some(public) = tags.get("p") else {
-        return unreadable("it has no p=");
-    };
+    let public = tags.get("p").ok_or_else(|| unreadable("it has no p="))?;
     if public.is_empty() {
-        return vec![Finding::Revoked];
+        return Err(Finding::Revoked);
     }
-    let key = match DomainKey::parse(text) {
-        Ok(key) => key,
-        Err(error) => return unreadable(&error.to_string()),
-    };
-    let mut found = Vec::new();
-    let key_type = tags.get("k").unwrap_or("rsa").to_ascii_lowercase();
-    let Some(public) = bare_key(public, &key_type) else {
-        return unreadable("p= holds no such key");
-    };
-    if key_type == "rsa" && key.p.public_key_bits() < MIN_BITS {
-        found.push(Finding::Weak(key.p.public_key_bits()));
-    }
-    if !tags.lists("s", "email", true) && !tags.lists("s", "*", true) {
-        found.push(Finding::NotForMail);
-    }
-    if !tags.lists("h", "sha256", true) {
-        found.push(Finding::NotForSha256);
-    }
-    if tags.lists("t", "y", false) {
-        found.push(Finding::Testing);
-    }
-    let is_own = |own: &PrivateKey| {
-        own.algorithm().key_type() == key_type
-            && bare(&own.public(), &key_type).is_some_and(|own| own == public)
-    };
-    if own.is_some_and(|own| !is_own(own)) {
-        found.push(Finding::Differs);
-    }
-    found
+    let public: String = public.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    let public = STANDARD.decode(public).map_err(|_| unreadable("p= is not Base64"))?;
+    let is_ed25519 = tags.get("k").is_some_and(|kind| kind.eq_ignore_ascii_case("ed25519"));
+    let bare = bare(&public, is_ed25519).ok_or_else(|| unreadable("p= holds no key of the kind k="))?;
+    // The verifier's own reader has the last word.
+    let key = DomainKey::parse(text).map_err(|error| unreadable(&error.to_string()))?;
+    let algorithm =
+        if is_ed25519 { Algorithm::Ed25519 } else { Algorithm::Rsa { bits: key.p.public_key_bits() } };
+    Ok((tags, PublicKey { algorithm, bare }))
 }
 
-/// The key without its wrapping, which some RSA keys are published with and others without.
-fn bare_key(public: &str, key_type: &str) -> Option<Vec<u8>> {
-    let text: String = public.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    bare(&STANDARD.decode(text).ok()?, key_type)
+fn judge(tags: &Tags<'_>, key: &PublicKey, own: Option<&PrivateKey>) -> Vec<Finding> {
+    let weak = match key.algorithm {
+        Algorithm::Rsa { bits } if bits < MIN_BITS => Some(Finding::Weak(bits)),
+        Algorithm::Rsa { .. } | Algorithm::Ed25519 => None,
+    };
+    let for_mail = tags.lists("s", "email", true) || tags.lists("s", "*", true);
+    let for_sha256 = tags.lists("h", "sha256", true);
+    let is_ed25519 = key.algorithm == Algorithm::Ed25519;
+    let differs = own.is_some_and(|own| {
+        own.algorithm().key_type() != key.algorithm.key_type()
+            || bare(&own.public(), is_ed25519).as_ref() != Some(&key.bare)
+    });
+    let mut findings = Vec::from_iter(weak);
+    findings.extend((!for_mail).then_some(Finding::NotForMail));
+    findings.extend((!for_sha256).then_some(Finding::NotForSha256));
+    findings.extend(tags.lists("t", "y", false).then_some(Finding::Testing));
+    findings.extend(differs.then_some(Finding::Differs));
+    findings
 }
 
-fn bare(public: &[u8], key_type: &str) -> Option<Vec<u8>> {
-    match key_type {
-        "ed25519" => (public.len() == 32).then(|| public.to_vec()),
-        _ => rsa::PublicKey::from_der(public).ok().map(|key| key.as_ref().to_vec()),
+fn bare(public: &[u8], is_ed25519: bool) -> Option<Vec<u8>> {
+    if is_ed25519 {
+        // RFC 8463 section 4.
+        return (public.len() == 32).then(|| public.to_vec());
     }
+    rsa::PublicKey::from_der(public).ok().map(|key| key.as_ref().to_vec())
 }

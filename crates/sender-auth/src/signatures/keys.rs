@@ -10,6 +10,7 @@ use mail_auth::common::verify::DomainKey;
 use pintle_dns::DnsError;
 
 use crate::Ask;
+pub(super) use crate::sign::key_name;
 use crate::tags::Tags;
 
 /// RFC 8301 section 3.2: signatures by shorter RSA keys are not valid.
@@ -47,11 +48,6 @@ impl Keys {
         let found = self.0.get(&key_name(selector, domain));
         found.map_or(Err(&KeyFault::Missing), Result::as_ref)
     }
-}
-
-/// Section 3.6.2.1.
-pub(super) fn key_name(selector: &str, domain: &str) -> String {
-    format!("{selector}._domainkey.{domain}").to_ascii_lowercase()
 }
 
 async fn fetch(ask: Ask<'_>, name: &str) -> Result<Key, KeyFault> {

@@ -4,6 +4,7 @@
 
 mod dmarc;
 mod hostile;
+mod interop;
 mod seal;
 mod sign;
 mod signatures;

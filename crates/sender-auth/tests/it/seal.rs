@@ -20,7 +20,7 @@ async fn chain_of(message: &[u8]) -> ArcResult {
 }
 
 /// The message with one more set on top, by the key of this number (0: RSA, 1: Ed25519) of a domain.
-async fn sealed(message: &[u8], domain: &str, key: usize) -> Result<Vec<u8>, SealError> {
+pub(crate) async fn sealed(message: &[u8], domain: &str, key: usize) -> Result<Vec<u8>, SealError> {
     let chain = chain_of(message).await;
     sealed_after(message, domain, key, &chain).await
 }

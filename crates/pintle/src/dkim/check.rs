@@ -1,0 +1,115 @@
+//! `pintle dkim check`: what DNS publishes for a key, beside the key itself.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use pintle_dns::{Config, DnsError, HickoryResolver, Record, RecordKind, Resolver, Servers};
+use pintle_sender_auth::sign::{Finding, PrivateKey, Published, SigningKey, examine, key_name, zone_line};
+
+use super::{Outcome, read_key};
+use crate::cli::DkimCheck;
+use crate::say::say;
+use crate::stock;
+
+/// What is compared with DNS, and over which servers.
+struct Own {
+    key: Option<Key>,
+    /// Where the key comes from, in words.
+    from: String,
+    dns: Config,
+}
+
+enum Key {
+    File(PrivateKey),
+    Configured(Arc<SigningKey>),
+}
+
+impl Own {
+    fn private(&self) -> Option<&PrivateKey> {
+        self.key.as_ref().map(|key| match key {
+            Key::File(key) => key,
+            Key::Configured(key) => key.private(),
+        })
+    }
+}
+
+/// Says everything that is wrong, with its remedy.
+pub(super) fn check(options: &DkimCheck) -> Outcome {
+    let domain = pintle_mail::address::domain_to_ascii(&options.domain);
+    let name = key_name(&options.selector, &domain);
+    let mut own = own(options, &domain)?;
+    if let Some(address) = options.dns {
+        own.dns.servers = Servers::List(vec![address]);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let texts = runtime.block_on(texts(&own.dns, &name)).map_err(|error| format!("{name}: DNS: {error}"))?;
+    let published = examine(&texts, own.private());
+    if published.findings.is_empty() {
+        print_good(&name, &published, &own);
+        return Ok(ExitCode::SUCCESS);
+    }
+    published.findings.iter().for_each(|finding| say!("{name}: {finding}"));
+    if let Some(own) = own.private().filter(|_| published.findings.iter().any(wants_record)) {
+        say!("The record of the private key:");
+        say!("");
+        say!("{}", zone_line(&options.selector, &domain, &own.record()));
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+fn own(options: &DkimCheck, domain: &str) -> Result<Own, Box<dyn std::error::Error>> {
+    if let Some(file) = &options.config {
+        return configured(file, domain, &options.selector);
+    }
+    let Some(file) = &options.key else {
+        return Ok(Own { key: None, from: String::new(), dns: Config::default() });
+    };
+    let key = PrivateKey::from_pem(&read_key(file)?)
+        .map_err(|error| format!("the private key {} cannot be used: {error}", file.display()))?;
+    Ok(Own { key: Some(Key::File(key)), from: file.display().to_string(), dns: Config::default() })
+}
+
+fn configured(file: &Path, domain: &str, selector: &str) -> Result<Own, Box<dyn std::error::Error>> {
+    let report = pintle_config::check(file, &stock::components());
+    let settings = report.into_settings().map_err(|report| report.to_string())?;
+    let mut keys = settings.outbound.keys.for_domain(domain);
+    let key = keys.find(|key| key.selector().eq_ignore_ascii_case(selector)).ok_or_else(|| {
+        format!(
+            "no [dkim_keys.NAME] of {} has the domain {domain} and the selector {selector}",
+            file.display()
+        )
+    })?;
+    let from = format!("[dkim_keys.{}]", key.name());
+    Ok(Own { key: Some(Key::Configured(Arc::clone(key))), from, dns: settings.dns })
+}
+
+fn print_good(name: &str, published: &Published, own: &Own) {
+    let kind = published.algorithm.map(|algorithm| algorithm.to_string()).unwrap_or_default();
+    if own.key.is_some() {
+        say!("{name}: good, {kind}, the key of {}", own.from);
+    } else {
+        say!("{name}: good, {kind}; whether it is yours shows with --key FILE or -c FILE");
+    }
+}
+
+/// Whether publishing the record anew would mend it.
+fn wants_record(finding: &Finding) -> bool {
+    !matches!(finding, Finding::Weak(_))
+}
+
+async fn texts(dns: &Config, name: &str) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
+    let resolver = HickoryResolver::new(dns)?;
+    match resolver.lookup(name, RecordKind::Txt).await {
+        Ok(answer) => Ok(answer
+            .records
+            .into_iter()
+            .filter_map(|record| match record {
+                Record::Txt(text) => Some(text),
+                _ => None,
+            })
+            .collect()),
+        Err(DnsError::NxDomain | DnsError::NoData) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}

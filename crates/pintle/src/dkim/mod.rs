@@ -1,0 +1,27 @@
+//! `pintle dkim`: keys that sign mail, from their making to what DNS says of them.
+//!
+//! Nothing here talks to a running gateway, and no private key is ever printed.
+
+mod check;
+mod keygen;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use pintle_sender_auth::sign::Pem;
+
+use crate::cli::{Dkim, DkimCommand};
+
+type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+
+pub(crate) fn run(options: &Dkim) -> Outcome {
+    match &options.command {
+        DkimCommand::Keygen(options) => keygen::keygen(options),
+        DkimCommand::Check(options) => check::check(options),
+    }
+}
+
+fn read_key(file: &Path) -> Result<Pem, String> {
+    let text = std::fs::read_to_string(file);
+    text.map(Pem::new).map_err(|error| format!("cannot read the private key {}: {error}", file.display()))
+}
