@@ -3,7 +3,7 @@
 //! Bodies are hashed piece by piece, cut anywhere, so that none has to be in memory as a whole.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2_iter};
 
 /// How a part of the message is brought into the form that is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -157,13 +157,18 @@ impl BodyHasher {
         match self.canonicalization {
             Canonicalization::Simple => self.word(text),
             Canonicalization::Relaxed => {
-                let mut rest = text;
-                while let Some(at) = memchr2(b' ', b'\t', rest) {
-                    self.word(&rest[..at]);
+                let mut start = 0;
+                for at in memchr2_iter(b' ', b'\t', text) {
+                    // A single space between words stays as it is, and most are like that.
+                    let follows = text.get(at + 1).is_some_and(|next| !matches!(next, b' ' | b'\t'));
+                    if text[at] == b' ' && at > start && follows {
+                        continue;
+                    }
+                    self.word(&text[start..at]);
                     self.space = true;
-                    rest = &rest[at + 1..];
+                    start = at + 1;
                 }
-                self.word(rest);
+                self.word(&text[start..]);
             }
         }
     }

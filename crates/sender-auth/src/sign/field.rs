@@ -10,10 +10,18 @@ use pintle_mail::{HeaderBlock, UnixTime};
 use super::canonical::Canonicalization;
 use super::keyring::SigningKey;
 
+const DKIM: &str = "DKIM-Signature";
 /// Lines are folded within this many octets (RFC 5322 section 2.1.1).
 const FOLD_AT: usize = 78;
 /// So many characters of a signature stand in a line.
 const BASE64_LINE: usize = 72;
+
+/// Which kind of signature covers the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Dkim,
+    Arc,
+}
 
 /// A signature field that lacks its signature alone.
 pub(super) struct Unsigned {
@@ -26,9 +34,9 @@ pub(super) struct Unsigned {
 impl Unsigned {
     /// A DKIM-Signature.
     pub(super) fn dkim(key: &Arc<SigningKey>, header: &HeaderBlock, body_hash: &[u8], now: UnixTime) -> Self {
-        let mut field = FieldText::new("DKIM-Signature");
+        let mut field = FieldText::new(DKIM);
         field.tag("v", "1");
-        let names = message_tags(&mut field, key, header, now, &[]);
+        let names = message_tags(&mut field, key, header, now, Purpose::Dkim);
         if let Some(expires) = key.config.expires {
             field.tag("x", &seconds(now.plus(expires)).to_string());
         }
@@ -46,7 +54,7 @@ impl Unsigned {
     ) -> Self {
         let mut field = FieldText::new("ARC-Message-Signature");
         field.tag("i", &instance.to_string());
-        let names = message_tags(&mut field, key, header, now, &["DKIM-Signature"]);
+        let names = message_tags(&mut field, key, header, now, Purpose::Arc);
         Self::over_message(key, field, header, &names, body_hash, Canonicalization::Relaxed)
     }
 
@@ -109,17 +117,19 @@ fn message_tags<'a>(
     key: &'a SigningKey,
     header: &HeaderBlock,
     now: UnixTime,
-    more: &[&'a str],
+    purpose: Purpose,
 ) -> Vec<&'a str> {
-    let is_arc = !more.is_empty();
     let config = &key.config;
-    let in_header = if is_arc { Canonicalization::Relaxed } else { config.header };
+    let in_header = match purpose {
+        Purpose::Dkim => config.header,
+        Purpose::Arc => Canonicalization::Relaxed,
+    };
     field.tag("a", key.algorithm().name());
     field.tag("c", &format!("{}/{}", in_header.name(), config.body.name()));
     field.tag("d", &config.domain);
     field.tag("s", &config.selector);
     field.tag("t", &seconds(now).to_string());
-    signed_names(header, &config.fields, more)
+    signed_names(header, &config.fields, purpose)
 }
 
 /// Seconds since 1970, never below 0.
@@ -129,23 +139,22 @@ pub(super) fn seconds(time: UnixTime) -> u64 {
 
 /// Each name as often as its field is there, and once more where none may be added: a field that is signed and absent
 /// counts as empty, and one put in its place breaks the signature (section 5.4.2).
-fn signed_names<'a>(
-    header: &HeaderBlock,
-    key_fields: &'a [(String, bool)],
-    more: &[&'a str],
-) -> Vec<&'a str> {
-    // Names in ARC must not be those of its own fields (RFC 8617 section 4.1.2).
-    let is_arc = |name: &str| {
-        !more.is_empty() && name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("ARC-"))
-    };
-    let fields =
-        key_fields.iter().map(|(name, over)| (name.as_str(), *over)).filter(|(name, _)| !is_arc(name));
-    let is_known = |name: &str| key_fields.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
-    let more = more.iter().filter(|name| !is_known(name)).map(|name| (*name, false));
+fn signed_names<'a>(header: &HeaderBlock, fields: &'a [(String, bool)], purpose: Purpose) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
-    for (name, over) in fields.chain(more) {
+    let mut add = |name: &'a str, over: bool| {
         let count = header.named(name).count() + usize::from(over);
         names.extend(std::iter::repeat_n(name, count));
+    };
+    let is = |known: &str, name: &str| known.eq_ignore_ascii_case(name);
+    for (name, over) in fields {
+        // RFC 8617 section 4.1.2 keeps the fields of chains out; whoever seals next adds some.
+        let is_arc = name.get(..4).is_some_and(|start| is(start, "ARC-"));
+        if purpose == Purpose::Dkim || !is_arc {
+            add(name, *over);
+        }
+    }
+    if purpose == Purpose::Arc && !fields.iter().any(|(name, _)| is(name, DKIM)) {
+        add(DKIM, false);
     }
     names
 }

@@ -328,6 +328,25 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
 -----END PRIVATE KEY-----
 ";
 
+    /// Made for this test, and good for nothing else.
+    const SHORT: &str = "\
+-----BEGIN RSA PRIVATE KEY-----
+MIICWwIBAAKBgQCcs034hCtCkJoBjNTAMGcHlc7Ok1MveqVxw+rGLvy7J5kzlCiK
+mjf9pVHW876ydp+wplgg9hnmksTI4o6YIKNvPa122OpWmG/SuCgDGxq4nHUoX0uh
+3JzQfFAkpDXQdR4DHUbsZUQMv/UI64+41BDtTJ+OBQevI84CVwexcmeqUQIDAQAB
+AoGACL50pl5xr4g0H8wE/yh0R1cTsDFGXgrg+oUtL5vlnGfsQ5WL4ZgTccLs2yrE
+xF6cMJZHqqcw8M3Vz0PdIx4HIJKcjYt4RBXHM249V/X7gHd+V2otcCEYEeWdJBTb
+eTim7jKwwOa/6rO0hS962hBZ/LPWpTDDly9EgV8yNpVwUkECQQDLWCGgg9/p5c0C
+j/TVsXgl4G4MLzHR0zdfAKIBwet3oGcluJd5zi2S3+OoDyPTe/APtpsvk+RqtFgy
+IXB0+aRJAkEAxUcchDn5GANkdlPJ/uLQq05zledskyONYEzxB22EzDK3gS9L7Jfc
+it7mrmTSqRMzStDvg9gt7UYkP/MUbC5FyQJAV4prf6UGYrWx2qaK6uxqIzRJbClt
+Mz3RGq81D7iiXG/LuCuN2rxuVkrYwWMzMzqqELm2eXcb4OwfBAXtWg6XMQJALxBn
+Ajieb5cnmX8l2pQb+jJuKt4aLgQ2Tzor6ny7SMf0tXImJ9yW9d51pDdTdpipDPlJ
+muexFUE9lrAUODbV2QJAWXZMBW8npPOR/dr6eUu/LFsE789Km5rh4O+TnlK0J8GA
+lUU3rIiBPUspxuPI4vdrUxPON5VlyWdyZ9qR1AzMqA==
+-----END RSA PRIVATE KEY-----
+";
+
     fn error(text: &str) -> PemError {
         PrivateKey::from_pem(&Pem::new(text.to_owned())).unwrap_err()
     }
@@ -351,11 +370,23 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
     }
 
     #[test]
+    fn the_older_form_of_rsa_keys_is_read_too() {
+        let pair = generate(Algorithm::Rsa { bits: 2_048 }).unwrap();
+        let (_, der) = decode(pair.private_pem.reveal()).unwrap();
+        // PKCS#8 wraps PKCS#1 in 26 octets: version, algorithm, and the heads of its octet string.
+        let bare = STANDARD.encode(&der[26..]);
+        let text = format!("-----BEGIN RSA PRIVATE KEY-----\r\n{bare}\r\n-----END RSA PRIVATE KEY-----\r\n");
+        let key = PrivateKey::from_pem(&Pem::new(text)).unwrap();
+        assert_eq!(key.record(), pair.record);
+    }
+
+    #[test]
     fn what_is_no_private_key_is_told_apart() {
         let block = |label: &str, content: &str| {
             format!("-----BEGIN {label}-----\n{content}\n-----END {label}-----\n")
         };
         assert_eq!(error("secret"), PemError::NotPem);
+        assert_eq!(error(SHORT), PemError::Short);
         assert_eq!(error("-----BEGIN PRIVATE KEY-----\nAAAA\n"), PemError::NotPem);
         assert_eq!(error(&block("PUBLIC KEY", "AAAA")), PemError::NotPrivate("PUBLIC KEY".into()));
         assert_eq!(error(&block("EC PRIVATE KEY", "AAAA")), PemError::Form("EC PRIVATE KEY".into()));
