@@ -14,6 +14,7 @@ fn main() {
         "spf",
         "dmarc",
         "dkim",
+        "spoof-guard",
     ]) {
         println!("cargo::error={}", fault.to_string().replace('\n', " "));
     }

@@ -110,7 +110,16 @@ impl Gateway {
     /// The gateway has ended, or [`PATIENCE`] has.
     #[must_use]
     pub fn line(&self, text: &str) -> String {
-        self.log.wait(text)
+        self.line_of_any(&[text])
+    }
+
+    /// Waits for a line of the log that holds one of these texts, and gives it.
+    ///
+    /// # Panics
+    /// As [`Gateway::line`].
+    #[must_use]
+    pub fn line_of_any<T: AsRef<str> + std::fmt::Debug>(&self, texts: &[T]) -> String {
+        self.log.wait(texts)
     }
 
     /// Waits for a line of the log that holds this text.
@@ -191,15 +200,17 @@ impl Log {
         self.changed.notify_all();
     }
 
-    fn wait(&self, text: &str) -> String {
+    fn wait<T: AsRef<str> + std::fmt::Debug>(&self, texts: &[T]) -> String {
         let mut lines = self.lines.lock().expect("the log");
         loop {
-            if let Some(line) = lines.all.iter().find(|line| line.contains(text)) {
+            if let Some(line) =
+                lines.all.iter().find(|line| texts.iter().any(|text| line.contains(text.as_ref())))
+            {
                 return line.clone();
             }
-            assert!(!lines.closed, "the gateway ended before {text:?}:\n{}", lines.all.join("\n"));
+            assert!(!lines.closed, "the gateway ended before {texts:?}:\n{}", lines.all.join("\n"));
             let (next, timeout) = self.changed.wait_timeout(lines, PATIENCE).expect("the log");
-            assert!(!timeout.timed_out(), "no {text:?} in the log:\n{}", next.all.join("\n"));
+            assert!(!timeout.timed_out(), "no {texts:?} in the log:\n{}", next.all.join("\n"));
             lines = next;
         }
     }

@@ -9,8 +9,17 @@ use pintle_testkit::{Client, Fault, Reply, Script, Sink, TempDir, ZoneServer};
 use serde_json::{Map, Value};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <a@x.example>\r\n\r\nhello\r\n";
-const PLUGINS: [&str; 8] =
-    ["dnsbl", "greylist", "rate-limit", "relay-control", "header-rewrite", "spf", "dmarc", "dkim"];
+const PLUGINS: [&str; 9] = [
+    "dnsbl",
+    "greylist",
+    "rate-limit",
+    "relay-control",
+    "header-rewrite",
+    "spf",
+    "dmarc",
+    "spoof-guard",
+    "dkim",
+];
 
 /// A gateway with one stock plugin, what it talks to, and its folder.
 struct Stage {
@@ -68,7 +77,7 @@ fn grants(name: &str) -> &'static str {
         "header-rewrite" => "grants = [\"edit-headers\", \"edit-envelope\"]",
         "relay-control" => "grants = [\"relay\", \"kv\"]",
         "dkim" => "grants = [\"sender-auth\", \"sign\"]",
-        "spf" | "dmarc" => "grants = [\"sender-auth\"]",
+        "spf" | "dmarc" | "spoof-guard" => "grants = [\"sender-auth\"]",
         _ => panic!("no grants of {name} here"),
     }
 }

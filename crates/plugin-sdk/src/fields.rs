@@ -17,24 +17,70 @@ pub struct Found {
     pub domain: String,
 }
 
+/// One entry of an address field: what a reader is shown, and the addresses that stand there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What stands beside the addresses: phrases and quoted strings without their quotes, comments, the name of a group.
+    /// Encoded words are as they are.
+    pub name: String,
+    /// One where the field keeps to the grammar. None for what names nobody, such as an empty group.
+    pub addresses: Vec<Found>,
+}
+
 /// The addresses in an address field's value, in order.
 #[must_use]
 pub fn addresses(value: &str) -> Vec<Found> {
-    let mask = mask(value);
-    mailboxes(&mask).into_iter().filter_map(|place| found(value, &mask, place)).collect()
+    entries(value).into_iter().flat_map(|entry| entry.addresses).collect()
 }
 
+/// The entries of an address field's value, in order. A piece without any address, as an unquoted comma in a name or the
+/// name of a group leaves behind, belongs to the name of the entry that follows.
+#[must_use]
+pub fn entries(value: &str) -> Vec<Entry> {
+    let mask = mask(value);
+    let mut entries = Vec::new();
+    let mut before = String::new();
+    for item in items(&mask) {
+        let places = item.places.iter().cloned();
+        let addresses: Vec<_> = places.filter_map(|place| found(value, &mask, place)).collect();
+        join(&mut before, &item.name(value, &mask, addresses.is_empty()));
+        if !addresses.is_empty() {
+            entries.push(Entry { name: std::mem::take(&mut before), addresses });
+        }
+    }
+    if !before.is_empty() {
+        entries.push(Entry { name: before, addresses: Vec::new() });
+    }
+    entries
+}
+
+fn join(name: &mut String, more: &str) {
+    if !name.is_empty() && !more.is_empty() {
+        name.push_str(", ");
+    }
+    name.push_str(more);
+}
+
+/// What the mask has for the octets of comments: white space like blanks, and none that fields have.
+const COMMENT: u8 = b'\x0c';
+
 /// The value with each comment blanked and each octet of a quoted string replaced, so that what is left of commas,
-/// brackets and signs has a meaning. It has the value's length.
+/// brackets and signs has a meaning. It has the value's length. A quote that is never closed is a sign like others.
 fn mask(value: &str) -> Vec<u8> {
+    let (mask, unclosed) = mask_quotes(value, value.len());
+    unclosed.map_or(mask, |at| mask_quotes(value, at).0)
+}
+
+/// The mask for quotes before `end` only, and where a quoted string begins that does not end.
+fn mask_quotes(value: &str, end: usize) -> (Vec<u8>, Option<usize>) {
     let mut mask = value.as_bytes().to_vec();
-    let (mut quoted, mut depth, mut escaped) = (false, 0_usize, false);
-    for octet in &mut mask {
+    let (mut quoted, mut depth, mut escaped) = (None, 0_usize, false);
+    for (at, octet) in mask.iter_mut().enumerate() {
         let this = *octet;
         let literal = std::mem::take(&mut escaped);
-        if quoted {
+        if quoted.is_some() {
             escaped = !literal && this == b'\\';
-            quoted = literal || this != b'"';
+            quoted = quoted.filter(|_| literal || this != b'"');
             *octet = b'"';
         } else if depth > 0 {
             escaped = !literal && this == b'\\';
@@ -43,40 +89,74 @@ fn mask(value: &str) -> Vec<u8> {
                 b')' if !literal => depth -= 1,
                 _ => {}
             }
-            *octet = b' ';
-        } else if this == b'"' {
-            quoted = true;
+            *octet = COMMENT;
+        } else if this == b'"' && at < end {
+            quoted = Some(at);
         } else if this == b'(' {
             depth = 1;
-            *octet = b' ';
+            *octet = COMMENT;
         }
     }
-    mask
+    (mask, quoted)
 }
 
-/// Where addresses may stand: between angle brackets, or whole items of the list without any.
-fn mailboxes(mask: &[u8]) -> Vec<Range<usize>> {
-    let (mut places, mut item, mut angle, mut had_angle) = (Vec::new(), 0, None, false);
+/// A piece of the list, and where addresses may stand in it: between angle brackets, or everywhere where there are none.
+struct Item {
+    whole: Range<usize>,
+    places: Vec<Range<usize>>,
+    has_angles: bool,
+}
+
+impl Item {
+    fn name(&self, value: &str, mask: &[u8], is_all_name: bool) -> String {
+        let is_address = |at: usize| self.places.iter().any(|place| place.contains(&at));
+        let shown = |at: &usize| {
+            if is_all_name {
+                true
+            } else if self.has_angles {
+                !is_address(*at) && !matches!(mask[*at], b'<' | b'>')
+            } else {
+                // Nothing but an address, and comments.
+                mask[*at] == COMMENT
+            }
+        };
+        let octets: Vec<u8> = self.whole.clone().filter(shown).map(|at| value.as_bytes()[at]).collect();
+        unescaped(String::from_utf8_lossy(&octets).trim())
+    }
+}
+
+fn items(mask: &[u8]) -> Vec<Item> {
+    let (mut items, mut start, mut angle) = (Vec::new(), 0, None);
+    let mut places: Vec<Range<usize>> = Vec::new();
+    let item = |whole: Range<usize>, places: Vec<Range<usize>>, is_group: bool| {
+        let has_angles = !places.is_empty();
+        let places = if has_angles || is_group { places } else { vec![whole.clone()] };
+        Item { whole, places, has_angles }
+    };
     for (at, octet) in mask.iter().chain(b",").enumerate() {
         match (octet, angle) {
-            (b'<', _) => (angle, had_angle) = (Some(at + 1), true),
-            (b'>', Some(start)) => {
-                places.push(start..at);
+            (b'<', open) => {
+                // One that is not closed hides nothing, nor does the last.
+                places.extend(open.map(|from| from..at));
+                angle = Some(at + 1);
+            }
+            (b'>', Some(from)) => {
+                places.push(from..at);
                 angle = None;
             }
             // The end of an item, or of a group's name (RFC 5322 section 3.4); a source route has its own inside.
             (b',' | b';' | b':', None) => {
-                if !had_angle && *octet != b':' {
-                    places.push(item..at);
-                }
-                (item, had_angle) = (at + 1, false);
+                items.push(item(start..at, std::mem::take(&mut places), *octet == b':'));
+                start = at + 1;
             }
             _ => {}
         }
     }
-    // A bracket that is never closed hides nothing.
-    places.extend(angle.map(|start| start..mask.len()));
-    places
+    if let Some(from) = angle {
+        places.push(from..mask.len());
+        items.push(item(start..mask.len(), places, false));
+    }
+    items
 }
 
 fn found(value: &str, mask: &[u8], place: Range<usize>) -> Option<Found> {
@@ -89,22 +169,35 @@ fn found(value: &str, mask: &[u8], place: Range<usize>) -> Option<Found> {
     let after = inner.iter().rev().take_while(|octet| blank(octet)).count();
     let place = start + before..place.end.checked_sub(after).filter(|end| *end > start + before)?;
     let at = place.start + mask[place.clone()].iter().rposition(|&octet| octet == b'@')?;
+    let part = |range: Range<usize>| value.get(range.clone()).map(|text| uncommented(text, &mask[range]));
     Some(Found {
-        local: unquoted(value.get(place.start..at)?.trim()),
-        domain: value.get(at + 1..place.end)?.trim().to_lowercase(),
+        local: unquoted(part(place.start..at)?.trim()),
+        domain: part(at + 1..place.end)?.trim().to_lowercase(),
         place,
     })
 }
 
+/// Without the comments.
+fn uncommented(text: &str, mask: &[u8]) -> String {
+    let kept = text.char_indices().filter(|(at, _)| mask[*at] != COMMENT);
+    kept.map(|(_, c)| c).collect()
+}
+
 fn unquoted(local: &str) -> String {
     let inner = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let Some(inner) = inner else {
-        return local.to_owned();
-    };
+    inner.map_or_else(|| local.to_owned(), |_| unescaped(local))
+}
+
+/// Without quotes, and each escaped character for itself.
+fn unescaped(text: &str) -> String {
     let mut plain = String::new();
-    let mut octets = inner.chars();
-    while let Some(c) = octets.next() {
-        plain.extend(if c == '\\' { octets.next() } else { Some(c) });
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {}
+            '\\' => plain.extend(chars.next()),
+            c => plain.push(c),
+        }
     }
     plain
 }
@@ -143,7 +236,34 @@ mod tests {
             ["bob@good.example", "eve@bad.example"]
         );
         assert_eq!(texts("Bob <bob@good.example"), ["bob@good.example"]);
-        assert_eq!(texts("\"open <a@b.example>"), [] as [&str; 0]);
+        assert_eq!(texts("\"open <a@b.example>"), ["a@b.example"]);
+        assert_eq!(texts("<bob@good.example <eve@bad.example>"), ["bob@good.example", "eve@bad.example"]);
         assert_eq!(texts("Zoë <zoë@exämple.org>"), ["zoë@exämple.org"]);
+    }
+
+    fn entry(value: &str) -> (String, Vec<String>) {
+        let mut entries = entries(value);
+        assert_eq!(entries.len(), 1, "{entries:?}");
+        let Entry { name, addresses } = entries.remove(0);
+        (name, addresses.into_iter().map(|found| format!("{}@{}", found.local, found.domain)).collect())
+    }
+
+    #[test]
+    fn an_entry_tells_what_is_shown_beside_the_address() {
+        let at = |name: &str, address: &str| (name.to_owned(), vec![address.to_owned()]);
+        assert_eq!(entry(r#""Lee, \"Ann\"" <ann@x.example>"#), at("Lee, \"Ann\"", "ann@x.example"));
+        assert_eq!(entry("Lee, Ann <ann@x.example>"), at("Lee, Ann", "ann@x.example"));
+        assert_eq!(entry("ann@x.example (Ann Lee)"), at("(Ann Lee)", "ann@x.example"));
+        assert_eq!(entry("ann(not@this)@x.example"), at("(not@this)", "ann@x.example"));
+        assert_eq!(entry("Ann (home) <ann@x.example>"), at("Ann (home)", "ann@x.example"));
+        assert_eq!(entry("staff: ann@x.example;"), at("staff", "ann@x.example"));
+        assert_eq!(entry("nobody:;"), ("nobody".to_owned(), vec![]));
+        let two = entry("Bob <bob@good.example> <eve@bad.example>");
+        assert_eq!(
+            two,
+            ("Bob".to_owned(), vec!["bob@good.example".to_owned(), "eve@bad.example".to_owned()])
+        );
+        assert_eq!(entries("a@x.example, B <b@y.example>").len(), 2);
+        assert!(entries(" ").is_empty());
     }
 }

@@ -56,7 +56,8 @@
 //! operator has said of the gateway as a whole in [`gateway`]; the
 //! host's services in [`log`], [`metrics`], [`dns`], [`kv`], [`http`], [`tables`] and [`sender_auth`]. Only what a
 //! plugin calls becomes an import of its component, and only imports need the operator's grants. [`settings`] reads what
-//! operators write (durations, networks, domains, addresses), and [`fields`] finds the addresses in a header field.
+//! operators write (durations, networks, domains, addresses), and [`fields`] finds the addresses in a header field; with the feature
+//! `encoded-words`, the module of that name decodes what such a field shows.
 //!
 //! # Building
 //!
@@ -98,6 +99,8 @@ pub mod prelude {
 pub mod action;
 pub mod delivery;
 pub mod dns;
+#[cfg(feature = "encoded-words")]
+pub mod encoded_words;
 pub mod fields;
 pub mod gateway;
 pub mod http;

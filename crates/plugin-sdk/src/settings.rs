@@ -98,6 +98,14 @@ impl Domain {
     }
 }
 
+impl Domain {
+    /// As it is compared: lower case, with its leading dot where it has one.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl TryFrom<String> for Domain {
     type Error = String;
 

@@ -1,0 +1,188 @@
+//! What is looked for, what each finding means unless the operator says otherwise, and in what words it is told.
+
+use std::collections::BTreeMap;
+
+use pintle_plugin_sdk::action::{self, Action};
+use serde::Deserialize;
+
+/// One thing that is looked for. The README says what each one is and why its action is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Check {
+    NullFrom,
+    NoDomain,
+    SeveralFrom,
+    SeveralAuthors,
+    TwoAddresses,
+    EncodedAddress,
+    ControlCharacters,
+    BidiCharacters,
+    InvisibleCharacters,
+    PaddedName,
+    DisplayAddress,
+    DisplayRelayed,
+    DisplayProtectedAddress,
+    OwnPerson,
+    OwnDomain,
+    OwnDomainRelayed,
+    LookalikeDomain,
+    MixedScript,
+    TypoDomain,
+    CousinDomain,
+}
+
+impl Check {
+    /// In configuration, facts, counters and logs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NullFrom => "null-from",
+            Self::NoDomain => "no-domain",
+            Self::SeveralFrom => "several-from",
+            Self::SeveralAuthors => "several-authors",
+            Self::TwoAddresses => "two-addresses",
+            Self::EncodedAddress => "encoded-address",
+            Self::ControlCharacters => "control-characters",
+            Self::BidiCharacters => "bidi-characters",
+            Self::InvisibleCharacters => "invisible-characters",
+            Self::PaddedName => "padded-name",
+            Self::DisplayAddress => "display-address",
+            Self::DisplayRelayed => "display-relayed",
+            Self::DisplayProtectedAddress => "display-protected-address",
+            Self::OwnPerson => "own-person",
+            Self::OwnDomain => "own-domain",
+            Self::OwnDomainRelayed => "own-domain-relayed",
+            Self::LookalikeDomain => "lookalike-domain",
+            Self::MixedScript => "mixed-script",
+            Self::TypoDomain => "typo-domain",
+            Self::CousinDomain => "cousin-domain",
+        }
+    }
+
+    /// Refused is only what no working mail program writes; what may yet be honest is held, so that nothing is lost.
+    fn default_action(self) -> Action {
+        match self {
+            Self::NullFrom | Self::SeveralFrom | Self::TwoAddresses => Action::Reject,
+            Self::SeveralAuthors
+            | Self::EncodedAddress
+            | Self::ControlCharacters
+            | Self::BidiCharacters
+            | Self::DisplayProtectedAddress
+            | Self::OwnPerson
+            | Self::OwnDomain
+            | Self::LookalikeDomain
+            | Self::MixedScript
+            | Self::TypoDomain
+            | Self::CousinDomain => Action::Quarantine,
+            Self::InvisibleCharacters | Self::PaddedName => Action::Score(3.0),
+            Self::DisplayAddress => Action::Score(2.0),
+            Self::NoDomain => Action::Score(1.0),
+            Self::DisplayRelayed | Self::OwnDomainRelayed => Action::PassOn,
+        }
+    }
+}
+
+/// Something that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) check: Check,
+    /// For the log and for whoever sent the message: what is wrong, and what would not be.
+    pub(crate) text: String,
+    /// DNS could not say whether the message is genuine after all.
+    pub(crate) undecided: bool,
+}
+
+impl Finding {
+    pub(crate) fn new(check: Check, text: impl Into<String>) -> Self {
+        Self { check, text: text.into(), undecided: false }
+    }
+
+    /// In the words that whoever sent the message hears.
+    pub(crate) fn told(&self) -> action::Finding<'_> {
+        let code = if is_unauthenticated(self.check) { "7.26" } else { "7.1" };
+        action::Finding { rule: self.check.name(), quarantine: "spoof-guard", code, text: &self.text }
+    }
+}
+
+/// The operator's actions, over the defaults.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Actions(BTreeMap<Check, Action>);
+
+impl Actions {
+    /// What a finding means. What cannot be decided now is not held or refused for good.
+    pub(crate) fn of(&self, finding: &Finding) -> Action {
+        let action = self.0.get(&finding.check).copied().unwrap_or_else(|| finding.check.default_action());
+        match action {
+            Action::Quarantine | Action::Reject if finding.undecided => Action::Defer,
+            Action::Score(_) if finding.undecided => Action::PassOn,
+            action => action,
+        }
+    }
+
+    /// The finding whose action stops the mail, and stops it hardest.
+    pub(crate) fn decisive<'f>(&self, findings: &'f [Finding]) -> Option<&'f Finding> {
+        let stops = findings.iter().filter(|finding| self.of(finding).stops());
+        stops.max_by_key(|finding| strength(self.of(finding)))
+    }
+}
+
+/// RFC 7372 section 3.3 has a code for mail that no check vouches for.
+fn is_unauthenticated(check: Check) -> bool {
+    matches!(check, Check::OwnDomain | Check::OwnDomainRelayed)
+}
+
+fn strength(action: Action) -> u8 {
+    match action {
+        Action::PassOn | Action::Score(_) => 0,
+        Action::Quarantine => 1,
+        Action::Defer => 2,
+        Action::Reject => 3,
+    }
+}
+
+/// A piece of the message for a reply or a log line: short, and without characters that play tricks there, too.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |c: char| if c.is_ascii_graphic() || c.is_alphanumeric() || c == ' ' { c } else { '?' };
+    let mut quoted: String = text.chars().take(80).map(plain).collect();
+    if text.chars().nth(80).is_some() {
+        quoted.push('…');
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(check: Check) -> Finding {
+        Finding::new(check, "text")
+    }
+
+    #[test]
+    fn the_strongest_action_decides_and_points_alone_let_pass() {
+        let mut actions = Actions::default();
+        let found = [Check::DisplayAddress, Check::TwoAddresses, Check::LookalikeDomain].map(finding);
+        assert_eq!(actions.decisive(&found).unwrap().check, Check::TwoAddresses);
+        assert_eq!(actions.of(&found[2]), Action::Quarantine);
+        assert_eq!(actions.decisive(&found[..1]), None);
+        assert_eq!(actions.decisive(&[]), None);
+        actions.0.insert(Check::DisplayAddress, Action::Reject);
+        assert_eq!(actions.decisive(&found[..1]), Some(&found[0]));
+    }
+
+    #[test]
+    fn what_dns_could_not_decide_is_deferred() {
+        let mut actions = Actions::default();
+        let mut own = finding(Check::OwnDomain);
+        own.undecided = true;
+        assert_eq!((actions.of(&own), own.told().code), (Action::Defer, "7.26"));
+        actions.0.insert(Check::OwnDomain, Action::Score(2.0));
+        assert_eq!(actions.of(&own), Action::PassOn);
+    }
+
+    #[test]
+    fn what_is_quoted_plays_no_tricks() {
+        assert_eq!(quoted("a\u{202e}b\r\n\0ü"), "a?b???ü");
+        assert_eq!(quoted(&"x".repeat(81)).chars().count(), 81);
+    }
+}

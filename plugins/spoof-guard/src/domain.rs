@@ -1,0 +1,183 @@
+//! Domain names as readers see them: U-labels, compared by their skeletons (UTS 39 section 4).
+
+use std::fmt;
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+use unicode_security::{MixedScript, RestrictionLevel, RestrictionLevelDetection};
+
+/// A domain in U-labels, normal form and lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name(String);
+
+impl Name {
+    /// Whatever is written in a message becomes a name; what DNS would never take does so, too.
+    pub(crate) fn new(text: &str) -> Self {
+        let lower: String = text.nfkc().flat_map(char::to_lowercase).filter(|c| !is_ignored(*c)).collect();
+        // RFC 3490 section 3.1: this full stop separates labels, too. NFKC has taken care of the wide ones.
+        let dotted = lower.replace('\u{3002}', ".");
+        let labels: Vec<String> = dotted.trim().trim_end_matches('.').split('.').map(u_label).collect();
+        Self(labels.join("."))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// In A-labels, as DNS and the results of the checks have it.
+    pub(crate) fn ascii(&self) -> String {
+        let labels: Vec<String> = self.labels().map(a_label).collect();
+        labels.join(".")
+    }
+
+    /// Whether it can be somebody's domain at all: two labels or more, the last not a number.
+    pub(crate) fn is_qualified(&self) -> bool {
+        let last = self.labels().next_back().unwrap_or_default();
+        self.0.contains('.')
+            && self.labels().all(|label| !label.is_empty())
+            && last.chars().any(char::is_alphabetic)
+            && !self.0.starts_with('[')
+    }
+
+    /// Whether it is `parent` or lies below it.
+    pub(crate) fn is_within(&self, parent: &Self) -> bool {
+        let above = self.0.strip_suffix(&parent.0);
+        above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+    }
+
+    /// Whether both are likely one owner's: one lies within the other, or both within one domain. There is no list of
+    /// public suffixes here; a second label of three letters or less, as in `co.uk`, is taken for one.
+    pub(crate) fn is_related(&self, other: &Self) -> bool {
+        if self.is_within(other) || other.is_within(self) {
+            return true;
+        }
+        let shared: Vec<&str> = self
+            .labels()
+            .rev()
+            .zip(other.labels().rev())
+            .take_while(|(a, b)| a == b)
+            .map(|(a, _)| a)
+            .collect();
+        shared.len() > 2 || shared.get(1).is_some_and(|label| label.chars().count() > 3)
+    }
+
+    /// The name that its last `count` labels make.
+    pub(crate) fn last(&self, count: usize) -> Option<Self> {
+        let skipped = self.labels().count().checked_sub(count)?;
+        Some(Self(self.labels().skip(skipped).collect::<Vec<_>>().join(".")))
+    }
+
+    pub(crate) fn labels(&self) -> std::str::Split<'_, char> {
+        self.0.split('.')
+    }
+
+    /// The first label of several scripts that nobody writes together (UTS 39 section 5.2, above Highly Restrictive).
+    pub(crate) fn mixed_label(&self) -> Option<&str> {
+        self.labels().find(|label| {
+            // Digits, hyphens and emoji belong to no script.
+            let letters: String = label.chars().filter(|c| c.is_alphabetic()).collect();
+            let level = letters.as_str().detect_restriction_level();
+            level > RestrictionLevel::HighlyRestrictive && !letters.as_str().is_single_script()
+        })
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.ascii())
+    }
+}
+
+fn u_label(label: &str) -> String {
+    let decoded = label.strip_prefix("xn--").and_then(idna::punycode::decode_to_string);
+    // What stands for plain letters, or for nothing, is no A-label (RFC 5890 section 2.3.2.1).
+    decoded.filter(|decoded| !decoded.is_ascii()).unwrap_or_else(|| label.to_owned())
+}
+
+fn a_label(label: &str) -> String {
+    let encoded = if label.is_ascii() { None } else { idna::punycode::encode_str(label) };
+    encoded.map_or_else(|| label.to_owned(), |encoded| format!("xn--{encoded}"))
+}
+
+/// UTS 46 drops these from names.
+fn is_ignored(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}')
+}
+
+/// The shape of a text: two that look alike have the same. It goes further than the skeleton of UTS 39, in that case,
+/// marks above and below letters, and a double v do not count.
+pub(crate) fn shape(text: &str) -> String {
+    let skeleton: String = unicode_security::skeleton(text).collect();
+    let plain = skeleton.nfd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase);
+    plain.collect::<String>().replace("vv", "w")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text)
+    }
+
+    #[test]
+    fn one_domain_has_one_name() {
+        for text in [
+            "xn--bcher-kva.example",
+            "BÜCHER.example.",
+            "bu\u{308}cher\u{3002}example",
+            "bü\u{200b}cher.example",
+        ] {
+            assert_eq!(name(text).as_str(), "bücher.example", "{text}");
+        }
+        assert_eq!(name("bücher.example").ascii(), "xn--bcher-kva.example");
+        for fake in ["xn--.x", "xn--ours-.example"] {
+            assert_eq!(name(fake).as_str(), fake);
+        }
+        for bad in ["", "localhost", "[192.0.2.1]", "192.0.2.1", "a..example", "a."] {
+            assert!(!name(bad).is_qualified(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn owners_are_told_apart_as_far_as_names_tell() {
+        let related = |a: &str, b: &str| name(a).is_related(&name(b));
+        assert!(related("shop.example", "mail.shop.example") && related("a.shop.example", "b.shop.example"));
+        assert!(!related("shop.example", "pop.example") && !related("badshop.example", "shop.example"));
+        assert!(!related("one.co.uk", "two.co.uk") && related("a.one.co.uk", "b.one.co.uk"));
+    }
+
+    #[test]
+    fn scripts_that_nobody_writes_together_are_seen() {
+        for mixed in ["p\u{430}ypal.example", "\u{3b1}pple.example", "xn--pypal-4ve.example"] {
+            assert!(name(mixed).mixed_label().is_some(), "{mixed}");
+        }
+        for plain in [
+            "bücher.example",
+            "пример.example",
+            "日本語.example",
+            "東京tower.example",
+            "i❤you.example",
+            "ünï-1.example",
+        ] {
+            assert_eq!(name(plain).mixed_label(), None, "{plain}");
+        }
+    }
+
+    #[test]
+    fn what_looks_alike_has_one_shape() {
+        for (a, b) in [
+            ("paypa1", "paypal"),
+            ("g00gle", "google"),
+            ("p\u{430}ypal", "paypal"),
+            ("rnodern", "modern"),
+            ("exämple", "example"),
+            ("ọurs", "ours"),
+            ("vvest", "west"),
+            ("PayPaI", "paypal"),
+        ] {
+            assert_eq!(shape(a), shape(b), "{a} {b}");
+        }
+        assert_ne!(shape("ours"), shape("hours"));
+    }
+}

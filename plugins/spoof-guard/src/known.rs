@@ -1,0 +1,289 @@
+//! Whom others like to be taken for: our domains, those that the operator protects, and our people.
+
+use std::collections::BTreeMap;
+
+use pintle_plugin_sdk::fields::Found;
+use pintle_plugin_sdk::settings::Mailbox;
+
+use crate::check::{Check, Finding};
+use crate::domain::{Name, shape};
+
+/// Names shorter than this are no words of their own in longer ones.
+const SHORTEST_COUSIN: usize = 4;
+
+/// The domains to compare with.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    targets: Vec<Target>,
+    pub(crate) likeness: Likeness,
+}
+
+/// How far a resemblance goes, beyond that of looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Likeness {
+    /// A known name as one word among others.
+    pub(crate) cousins: bool,
+    /// One letter wrong, in names of so many at least.
+    pub(crate) typos_from: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Target {
+    name: Name,
+    shape: String,
+    is_own: bool,
+}
+
+impl Known {
+    /// Both lists may have patterns such as ".example.org", which stands for the same name here.
+    pub(crate) fn new<'a>(
+        own: impl Iterator<Item = &'a str>,
+        protected: impl Iterator<Item = &'a str>,
+        likeness: Likeness,
+    ) -> Self {
+        let target = |(pattern, is_own): (&str, bool)| {
+            let name = Name::new(pattern.trim_start_matches('.'));
+            Target { shape: shape(name.as_str()), name, is_own }
+        };
+        let all = own.map(|pattern| (pattern, true)).chain(protected.map(|pattern| (pattern, false)));
+        Self { targets: all.map(target).collect(), likeness }
+    }
+
+    /// Our own domains, and what lies below them: readers take a subdomain for ours, too.
+    pub(crate) fn is_own(&self, name: &Name) -> bool {
+        self.targets.iter().any(|target| target.is_own && name.is_within(&target.name))
+    }
+
+    /// Our own, and those that the operator protects.
+    pub(crate) fn is_known(&self, name: &Name) -> bool {
+        self.targets.iter().any(|target| name.is_within(&target.name))
+    }
+
+    /// Whether one owner has both. Where a known domain is concerned, no guess will do.
+    pub(crate) fn are_one_owners(&self, shown: &Name, real: &Name) -> bool {
+        if self.is_own(shown) && self.is_own(real) {
+            true
+        } else if self.is_known(shown) {
+            real.is_within(shown) || shown.is_within(real)
+        } else {
+            shown.is_related(real)
+        }
+    }
+
+    /// What is wrong with a foreign domain; `typed` is how it was written.
+    pub(crate) fn examine(&self, name: &Name, typed: &str) -> Option<Finding> {
+        if self.is_known(name) {
+            return None;
+        }
+        let like = |check: Check, how: &str, target: &Target| {
+            Finding::new(check, format!("The sender's domain {name} {how} {}, which it is not", target.name))
+        };
+        let shapes = [shape(name.as_str()), shape(typed)];
+        if let Some(target) = self.targets.iter().find(|target| target.looks_like(name, &shapes)) {
+            return Some(like(Check::LookalikeDomain, "looks like", target));
+        }
+        if let Some(label) = name.mixed_label() {
+            let script = crate::check::quoted(label);
+            let text = format!("The sender's domain {name} mixes letters of several scripts: {script}");
+            return Some(Finding::new(Check::MixedScript, text));
+        }
+        if let Some(target) = self.targets.iter().find(|target| self.is_typo(target, name)) {
+            return Some(like(Check::TypoDomain, "is one letter away from", target));
+        }
+        let cousin = self.targets.iter().find(|target| self.likeness.cousins && target.is_word_of(name));
+        cousin.map(|target| like(Check::CousinDomain, "uses the name of", target))
+    }
+
+    /// Equal but for one letter of a name that is long enough for this to be no accident, under the same top.
+    fn is_typo(&self, target: &Target, name: &Name) -> bool {
+        let Some(shortest) = self.likeness.typos_from else { return false };
+        let last = name.last(target.name.labels().count());
+        let Some((mine, top)) = target.name.as_str().rsplit_once('.') else { return false };
+        let Some((theirs, their_top)) = last.as_ref().and_then(|name| name.as_str().rsplit_once('.')) else {
+            return false;
+        };
+        top == their_top && mine.chars().count() >= shortest && is_one_edit(mine, theirs)
+    }
+}
+
+impl Target {
+    fn looks_like(&self, name: &Name, shapes: &[String]) -> bool {
+        let count = self.name.labels().count();
+        let tail =
+            |shape: &String| Name::new(shape).last(count).is_some_and(|tail| tail.as_str() == self.shape);
+        // A name of the same letters is the same name, or below it: that is not a matter of looks.
+        !name.is_within(&self.name) && shapes.iter().any(tail)
+    }
+
+    fn is_word_of(&self, name: &Name) -> bool {
+        let Some(word) = self.shape.split('.').next().filter(|word| word.len() >= SHORTEST_COUSIN) else {
+            return false;
+        };
+        let labels = shape(name.as_str());
+        let mut words = labels.rsplit_once('.').map_or("", |(words, _)| words).split(['.', '-']);
+        words.any(|theirs| theirs == word)
+    }
+}
+
+/// One letter more, less, other, or two exchanged.
+fn is_one_edit(a: &str, b: &str) -> bool {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let start = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (&a[start..], &b[start..]);
+    match (a, b) {
+        ([_, rest @ ..], longer) | (longer, [_, rest @ ..]) if rest == longer => true,
+        ([_, a @ ..], [_, b @ ..]) if a == b => true,
+        ([a1, a2, a @ ..], [b1, b2, b @ ..]) => a1 == b2 && a2 == b1 && a == b,
+        _ => false,
+    }
+}
+
+/// Our people, by the words of their names.
+#[derive(Debug, Default)]
+pub(crate) struct People(Vec<Person>);
+
+#[derive(Debug)]
+struct Person {
+    name: String,
+    words: [Vec<String>; 2],
+    addresses: Vec<Mailbox>,
+}
+
+impl People {
+    pub(crate) fn new(people: &BTreeMap<String, Vec<Mailbox>>) -> Self {
+        let person = |(name, addresses): (&String, &Vec<Mailbox>)| Person {
+            name: name.clone(),
+            words: words(name),
+            addresses: addresses.clone(),
+        };
+        Self(people.iter().map(person).collect())
+    }
+
+    /// Who of us is meant by this name though the address is not his.
+    pub(crate) fn posed_as(&self, shown: &str, address: &Found) -> Option<&str> {
+        let domain = Name::new(&address.domain).ascii();
+        // "Ann Lee (Ours Ltd)", "Ann Lee | Director", and what else is written beside a name.
+        let parts = || {
+            shown.split(['(', ')', '[', ']', '|', '/', '–', '—', '<', '>']).flat_map(|part| part.split(" - "))
+        };
+        let is_meant = |person: &&Person| {
+            parts().any(|part| words(part).iter().zip(&person.words).any(|(a, b)| !a.is_empty() && a == b))
+        };
+        let mut meant = self.0.iter().filter(is_meant).peekable();
+        meant.peek()?;
+        let mut meant: Vec<&Person> = meant.collect();
+        let is_theirs =
+            |person: &&Person| person.addresses.iter().any(|known| known.names(&address.local, &domain));
+        // Two of one name: whose address it is may write.
+        if meant.iter().any(is_theirs) { None } else { meant.pop().map(|person| person.name.as_str()) }
+    }
+}
+
+/// The words of a name by their shapes, sorted, since "Lee, Ann" is Ann Lee. Twice: a capital I looks like an l only as
+/// long as it is one.
+pub(crate) fn words(name: &str) -> [Vec<String>; 2] {
+    let is_between = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '.' | '-' | '_');
+    let plain = |word: &str| -> String { word.chars().filter(|c| c.is_alphanumeric()).collect() };
+    let sorted = |text: &str| {
+        let words = text.split(is_between).filter(|word| !word.contains('@')).map(plain);
+        let mut words: Vec<String> = words.map(|word| shape(&word)).filter(|word| !word.is_empty()).collect();
+        words.sort();
+        words
+    };
+    [sorted(name), sorted(&name.to_lowercase())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Known {
+        let likeness = Likeness { cousins: true, typos_from: Some(5) };
+        Known::new(["ours.example", ".corp.example"].into_iter(), ["paypal.example"].into_iter(), likeness)
+    }
+
+    fn check(domain: &str) -> Option<Check> {
+        known().examine(&Name::new(domain), domain).map(|finding| finding.check)
+    }
+
+    #[test]
+    fn lookalikes_typos_and_cousins_are_told_from_the_real_ones() {
+        for real in ["ours.example", "a.b.ours.example", "corp.example", "mail.paypal.example"] {
+            assert_eq!(check(real), None, "{real}");
+        }
+        for (domain, found) in [
+            ("0urs.example", Check::LookalikeDomain),
+            ("xn--pypal-4ve.example", Check::LookalikeDomain),
+            ("login.paypa1.example", Check::LookalikeDomain),
+            ("paypaI.example", Check::LookalikeDomain),
+            ("p\u{430}yday.example", Check::MixedScript),
+            ("paypall.example", Check::TypoDomain),
+            ("payapl.example", Check::TypoDomain),
+            ("secure-paypal.example", Check::CousinDomain),
+            ("paypal.example.evil.example", Check::CousinDomain),
+        ] {
+            assert_eq!(check(domain), Some(found), "{domain}");
+        }
+        for other in [
+            "tours.example",
+            "hours.example",
+            "paypaltogo.example",
+            "pay-pal.other",
+            "example",
+            "xn--ls8h.example",
+        ] {
+            assert_eq!(check(other), None, "{other}");
+        }
+        let plain = Known::new(["paypal.example"].into_iter(), std::iter::empty(), Likeness::default());
+        for off in ["paypall.example", "secure-paypal.example"] {
+            assert_eq!(plain.examine(&Name::new(off), off), None, "{off}");
+        }
+    }
+
+    #[test]
+    fn a_neighbour_of_ours_is_not_us() {
+        let known =
+            Known::new(["a.host.example", "b.example"].into_iter(), std::iter::empty(), Likeness::default());
+        let one = |shown: &str, real: &str| known.are_one_owners(&Name::new(shown), &Name::new(real));
+        assert!(one("a.host.example", "x.a.host.example") && one("x.a.host.example", "b.example"));
+        assert!(!one("a.host.example", "evil.host.example"));
+        assert!(one("c.host.example", "evil.host.example"), "a guess");
+    }
+
+    #[test]
+    fn one_edit_is_one() {
+        for (a, b) in [("abc", "abcd"), ("abc", "ac"), ("abc", "axc"), ("abc", "acb"), ("abc", "xabc")] {
+            assert!(is_one_edit(a, b) && is_one_edit(b, a), "{a} {b}");
+        }
+        for (a, b) in [("abc", "abc"), ("abc", "a"), ("abcd", "badc"), ("abc", "xyz"), ("", "ab")] {
+            assert!(!is_one_edit(a, b) && !is_one_edit(b, a), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn people_are_known_however_their_names_are_written() {
+        let mailbox = |text: &str| Mailbox::try_from(text.to_owned()).unwrap();
+        let addresses = vec![mailbox("ann@ours.example"), mailbox("ann@home.example")];
+        let people = People::new(&BTreeMap::from([("Ann-Kathrin Müller".to_owned(), addresses)]));
+        let posed = |shown: &str, local: &str, domain: &str| {
+            let found = Found { place: 0..0, local: local.to_owned(), domain: domain.to_owned() };
+            people.posed_as(shown, &found).is_some()
+        };
+        for shown in [
+            "Ann-Kathrin Müller",
+            "MULLER, Ann Kathrin",
+            "ann  kathrin muller",
+            "\u{410}nn-K\u{430}thrin Müller",
+            "Ann-Kathrin Müller (Ours Ltd)",
+            "Ann-Kathrin Müller | Director",
+            "Director - Ann-Kathrin Müller",
+        ] {
+            assert!(posed(shown, "eve", "evil.example"), "{shown}");
+        }
+        for shown in ["Ann-Kathrin Müller via List", "Kathrin Müller", "", "Ann-Kathrin Müller-Lee"] {
+            assert!(!posed(shown, "eve", "evil.example"), "{shown}");
+        }
+        assert!(!posed("Ann-Kathrin Müller", "Ann", "home.example"));
+        assert!(posed("Ann-Kathrin Müller", "eve", "home.example"));
+    }
+}

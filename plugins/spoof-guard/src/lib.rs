@@ -1,0 +1,334 @@
+//! Catches senders that pose as somebody else: our own domains from outside, names that show one address and hide another,
+//! our people's names over foreign addresses, domains that look like ours or like others worth posing as.
+//!
+//! It looks twice. When the header is there, at the form of From, which is what it is whoever sent it ([`form`]). When the
+//! body is there, too, at claims to be one of us ([`vouched`]): a newsletter service or a mailing list may honestly send
+//! in our name, and only then do SPF, DKIM and ARC tell. What was found becomes a fact, a counter and a log line; what it
+//! means for the mail is the operator's choice, check by check ([`check`]). Clients in trusted networks and authenticated
+//! ones are the house itself, and not asked about unless the operator wants it.
+
+mod check;
+mod domain;
+mod form;
+mod known;
+mod shown;
+mod vouched;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use pintle_plugin_sdk::message::Field;
+use pintle_plugin_sdk::settings::{Domain, Mailbox, Network};
+use pintle_plugin_sdk::{fields, gateway, metrics, prelude::*};
+use serde::Deserialize;
+
+use crate::check::{Actions, Check, Finding};
+use crate::domain::Name;
+use crate::form::From;
+use crate::known::{Known, Likeness, People};
+use crate::vouched::{Standing, Vouched};
+
+/// The fields that are read.
+const READ: [&str; 7] =
+    ["From", "Reply-To", "Sender", "List-Id", "List-Post", "Resent-From", "Resent-Sender"];
+
+/// The transaction's fact that names all findings.
+const FOUND: &str = "spoof-guard.found";
+
+/// What the operator may configure.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SpoofGuard {
+    clients: Clients,
+    /// Ours, beside those that the gateway takes mail for.
+    own_domains: Vec<Domain>,
+    /// Not ours, and worth posing as.
+    protect: Vec<Domain>,
+    /// Our people by name, and the addresses that they write from.
+    people: BTreeMap<String, Vec<Mailbox>>,
+    /// Where our domains are no stranger's to use.
+    places: Vec<Place>,
+    /// SPF or DKIM of our domain makes its use honest.
+    unless_authenticated: bool,
+    /// Who may send in our name, whatever the checks say: by address; by domain, when SPF or DKIM prove it; by seal.
+    allow_networks: Vec<Network>,
+    allow_senders: Vec<Domain>,
+    trusted_sealers: Vec<Domain>,
+    /// Whether names with words added count as resembling.
+    cousins: bool,
+    /// How many letters may be wrong, and in names of how many.
+    distance: u8,
+    distance_from: usize,
+    actions: Actions,
+    #[serde(skip)]
+    prepared_people: People,
+    #[serde(skip)]
+    prepared: RefCell<Option<Prepared>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Clients {
+    Strangers,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Place {
+    From,
+    Sender,
+    ReplyTo,
+    Envelope,
+    Hello,
+}
+
+/// The domains to compare with, and the gateway's list that they were made of: a reload may change it.
+#[derive(Debug)]
+struct Prepared {
+    local: Vec<String>,
+    known: Rc<Known>,
+}
+
+impl Default for SpoofGuard {
+    fn default() -> Self {
+        Self {
+            clients: Clients::Strangers,
+            own_domains: Vec::new(),
+            protect: Vec::new(),
+            people: BTreeMap::new(),
+            places: vec![Place::From],
+            unless_authenticated: true,
+            allow_networks: Vec::new(),
+            allow_senders: Vec::new(),
+            trusted_sealers: Vec::new(),
+            cousins: false,
+            distance: 0,
+            distance_from: 6,
+            actions: Actions::default(),
+            prepared_people: People::default(),
+            prepared: RefCell::new(None),
+        }
+    }
+}
+
+impl Plugin for SpoofGuard {
+    const ID: &'static str = "pintle.spoof-guard";
+    const WANTS: &'static [&'static str] = &["sender-auth"];
+    const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+
+    fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+        self.prepared_people = People::new(&self.people);
+        let mut mistakes = Vec::new();
+        for (name, addresses) in &self.people {
+            let at = format!("/people/{}", name.replace('~', "~0").replace('/', "~1"));
+            if known::words(name)[0].is_empty() {
+                mistakes.push(mistake(&at, "this name has no letters"));
+            }
+            if addresses.is_empty() {
+                mistakes.push(mistake(&at, "name the addresses or domains that this person writes from"));
+            }
+        }
+        if self.distance > 1 {
+            mistakes
+                .push(mistake("/distance", "0 for none or 1: more letters make every name resemble another"));
+        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+}
+
+impl SpoofGuard {
+    fn on_headers(&self) -> Result<Verdict, HostError> {
+        if self.is_exempt(&session::info()) {
+            return Ok(Verdict::Next);
+        }
+        let from = From::read(&header()?);
+        self.act(from.examine(&self.known()))
+    }
+
+    fn on_message(&self) -> Result<Verdict, HostError> {
+        let session = session::info();
+        let allowed = self.allow_networks.iter().any(|network| network.contains(&session.client));
+        if allowed || is_ours(&session) {
+            return Ok(Verdict::Next);
+        }
+        let (known, header) = (self.known(), header()?);
+        let from = From::read(&header);
+        let poses = from.poses(&known, &self.prepared_people);
+        let uses = self.uses(&known, &from, &header, &session)?;
+        if poses.is_empty() && uses.is_empty() {
+            return Ok(Verdict::Next);
+        }
+        let vouched = Vouched::ask()?;
+        if vouched.is_by(&self.allow_senders, &self.trusted_sealers) {
+            debug!("in our name by one who may");
+            return Ok(Verdict::Next);
+        }
+        let relayed = is_relayed(&header) && vouched.is_by_somebody();
+        let forged = uses.into_iter().filter_map(|(place, name)| {
+            let standing = vouched.standing(&name, |name| known.is_own(name));
+            self.forged(place, &name, standing, relayed)
+        });
+        self.act(poses.into_iter().chain(forged).collect())
+    }
+
+    fn is_exempt(&self, session: &session::Snapshot) -> bool {
+        self.clients == Clients::Strangers && is_ours(session)
+    }
+
+    fn known(&self) -> Rc<Known> {
+        let local = gateway::local_domains();
+        let mut prepared = self.prepared.borrow_mut();
+        let fresh = prepared.take().filter(|prepared| prepared.local == local);
+        let prepared = prepared.insert(fresh.unwrap_or_else(|| self.prepare(local)));
+        Rc::clone(&prepared.known)
+    }
+
+    fn prepare(&self, local: Vec<String>) -> Prepared {
+        let own = local.iter().map(String::as_str).chain(self.own_domains.iter().map(Domain::as_str));
+        let likeness =
+            Likeness { cousins: self.cousins, typos_from: (self.distance > 0).then_some(self.distance_from) };
+        let known = Known::new(own, self.protect.iter().map(Domain::as_str), likeness);
+        Prepared { known: Rc::new(known), local }
+    }
+
+    /// Where this message uses a domain of ours.
+    fn uses(
+        &self,
+        known: &Known,
+        from: &From,
+        header: &[Field],
+        session: &session::Snapshot,
+    ) -> Result<Vec<(Place, Name)>, HostError> {
+        let mut uses = Vec::new();
+        for &place in &self.places {
+            let names: Vec<Name> = match place {
+                Place::From => from.domains().cloned().collect(),
+                Place::Sender => domains_in(header, "Sender"),
+                Place::ReplyTo => domains_in(header, "Reply-To"),
+                Place::Envelope => vec![Name::new(&transaction::info()?.sender.domain)],
+                Place::Hello => session.hello.iter().map(|name| Name::new(name)).collect(),
+            };
+            uses.extend(names.into_iter().filter(|name| known.is_own(name)).map(|name| (place, name)));
+        }
+        uses.dedup();
+        Ok(uses)
+    }
+
+    /// What it means that a stranger uses a domain of ours.
+    fn forged(&self, place: Place, name: &Name, standing: Standing, relayed: bool) -> Option<Finding> {
+        if self.unless_authenticated && standing == Standing::Vouched {
+            return None;
+        }
+        let (check, how) =
+            if relayed { (Check::OwnDomainRelayed, " and was passed on") } else { (Check::OwnDomain, "") };
+        let text = format!(
+            "{name} in {} is ours{how}, and neither SPF nor DKIM of {name} vouches for this message: \
+             send it through our own servers, or sign it",
+            place.name()
+        );
+        let undecided = self.unless_authenticated && standing == Standing::Unknown;
+        Some(Finding { check, text, undecided })
+    }
+
+    fn act(&self, findings: Vec<Finding>) -> Result<Verdict, HostError> {
+        if findings.is_empty() {
+            return Ok(Verdict::Next);
+        }
+        let client = session::info().client;
+        for finding in &findings {
+            let name = finding.check.name();
+            metrics::count("found", 1, &[("check", name)]);
+            info!(check = name, client = client; "found: {}", finding.text);
+        }
+        remember(&findings)?;
+        for finding in &findings {
+            let action = self.actions.of(finding);
+            if !action.stops() {
+                action.take(&finding.told())?;
+            }
+        }
+        let decisive = self.actions.decisive(&findings);
+        decisive.map_or(Ok(Verdict::Next), |finding| self.actions.of(finding).take(&finding.told()))
+    }
+}
+
+impl Place {
+    fn name(self) -> &'static str {
+        match self {
+            Self::From => "From",
+            Self::Sender => "Sender",
+            Self::ReplyTo => "Reply-To",
+            Self::Envelope => "MAIL FROM",
+            Self::Hello => "EHLO",
+        }
+    }
+}
+
+fn header() -> Result<Vec<Field>, HostError> {
+    message::headers_named(&READ.map(str::to_owned))
+}
+
+/// Trusted and authenticated clients send in our name by right.
+fn is_ours(session: &session::Snapshot) -> bool {
+    session.trusted || session.identity.is_some()
+}
+
+fn domains_in(header: &[Field], name: &str) -> Vec<Name> {
+    let fields = header.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+    fields.flat_map(|field| fields::addresses(&field.value)).map(|found| Name::new(&found.domain)).collect()
+}
+
+/// Lists and people who pass a message on say so: RFC 2919, RFC 2369 section 3.4, RFC 5322 section 3.6.6.
+fn is_relayed(header: &[Field]) -> bool {
+    let signs = &READ[3..];
+    header.iter().any(|field| signs.iter().any(|sign| field.name.eq_ignore_ascii_case(sign)))
+}
+
+/// Adds to the fact what this look has found.
+fn remember(findings: &[Finding]) -> Result<(), HostError> {
+    let before = transaction::fact(FOUND);
+    let mut names: Vec<&str> = before.iter().flat_map(|names| names.split(',')).collect();
+    for finding in findings {
+        let name = finding.check.name();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    transaction::set_fact(FOUND, &names.join(","))
+}
+
+pintle_plugin_sdk::export!(SpoofGuard: on_headers, on_message);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_told_by_place() {
+        let people = BTreeMap::from([("--".to_owned(), vec![]), ("Ann/Lee".to_owned(), vec![])]);
+        let mut guard = SpoofGuard { people, distance: 2, ..SpoofGuard::default() };
+        let mistakes = guard.check().unwrap_err();
+        let places: Vec<&str> = mistakes.iter().map(|mistake| mistake.at.as_str()).collect();
+        assert_eq!(places, ["/people/--", "/people/--", "/people/Ann~1Lee", "/distance"]);
+    }
+
+    #[test]
+    fn our_domain_is_forged_unless_somebody_vouches() {
+        let (guard, name) = (SpoofGuard::default(), Name::new("ours.example"));
+        let found = |standing, relayed| guard.forged(Place::From, &name, standing, relayed);
+        assert_eq!(found(Standing::Vouched, false), None);
+        assert_eq!(found(Standing::Not, false).unwrap().check, Check::OwnDomain);
+        assert_eq!(found(Standing::Not, true).unwrap().check, Check::OwnDomainRelayed);
+        assert!(found(Standing::Unknown, false).unwrap().undecided);
+        let strict = SpoofGuard { unless_authenticated: false, ..SpoofGuard::default() };
+        assert!(!strict.forged(Place::From, &name, Standing::Vouched, false).unwrap().undecided);
+    }
+
+    #[test]
+    fn what_is_passed_on_says_so() {
+        let field = |name: &str| Field { index: 0, name: name.to_owned(), value: String::new() };
+        assert!(is_relayed(&[field("list-id")]) && !is_relayed(&[field("List-Unsubscribe")]));
+    }
+}

@@ -1,0 +1,104 @@
+//! Who vouches for a message: SPF, DKIM and ARC, as far as they speak for domains that matter here.
+
+use pintle_plugin_sdk::HostError;
+use pintle_plugin_sdk::sender_auth::{self, Outcome};
+use pintle_plugin_sdk::settings::Domain;
+
+use crate::domain::Name;
+
+/// What the checks found.
+#[derive(Debug, Default)]
+pub(crate) struct Vouched {
+    /// Domains by SPF of the envelope's sender (or of HELO where that is null) and by DKIM, and whether they pass.
+    by: Vec<(Name, Outcome)>,
+    /// Whose ARC seals the message bears, where the chain is intact.
+    sealers: Vec<String>,
+}
+
+/// Whether a domain stands behind a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Vouched,
+    Not,
+    /// DNS has not answered.
+    Unknown,
+}
+
+impl Vouched {
+    /// Asks the gateway, which has found it out once for all plugins.
+    pub(crate) fn ask() -> Result<Self, HostError> {
+        let spf = sender_auth::spf()?;
+        // RFC 9989 section 4.4.2: HELO counts where there is no sender.
+        let has_sender = spf.iter().any(|result| result.mail_from);
+        let spf = spf.into_iter().filter(|result| result.mail_from == has_sender);
+        let mut by: Vec<_> = spf.map(|result| (Name::new(&result.domain), result.outcome)).collect();
+        by.extend(sender_auth::dkim()?.into_iter().map(|result| (Name::new(&result.domain), result.outcome)));
+        let arc = sender_auth::arc()?;
+        let sealers = if arc.outcome == Outcome::Pass { arc.sealers } else { Vec::new() };
+        Ok(Self { by, sealers })
+    }
+
+    /// Whether this domain, or one within it or around it and ours, stands behind the message: DMARC's relaxed alignment,
+    /// with the operator's own domains in place of a walk through DNS.
+    pub(crate) fn standing(&self, domain: &Name, is_own: impl Fn(&Name) -> bool) -> Standing {
+        let aligned = |by: &Name| by.is_within(domain) || (domain.is_within(by) && is_own(by));
+        let has = |outcome| self.by.iter().any(|(by, found)| *found == outcome && aligned(by));
+        if has(Outcome::Pass) {
+            Standing::Vouched
+        } else if has(Outcome::Temperror) {
+            Standing::Unknown
+        } else {
+            Standing::Not
+        }
+    }
+
+    /// Whether one of these services proved to be the sender, or these alone sealed what they passed on.
+    pub(crate) fn is_by(&self, senders: &[Domain], sealers: &[Domain]) -> bool {
+        let is_listed = |list: &[Domain], name: &str| list.iter().any(|domain| domain.matches(name));
+        let sealed = !self.sealers.is_empty() && self.sealers.iter().all(|sealer| is_listed(sealers, sealer));
+        sealed || self.by.iter().any(|(by, found)| *found == Outcome::Pass && is_listed(senders, &by.ascii()))
+    }
+
+    /// Whether anybody stands behind the message.
+    pub(crate) fn is_by_somebody(&self) -> bool {
+        self.by.iter().any(|(_, found)| *found == Outcome::Pass)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vouched(by: &[(&str, Outcome)], sealers: &[&str]) -> Vouched {
+        Vouched {
+            by: by.iter().map(|(name, outcome)| (Name::new(name), *outcome)).collect(),
+            sealers: sealers.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn a_domain_stands_behind_what_it_or_its_own_vouch_for() {
+        let standing = |by: &str, outcome| {
+            let is_own = |name: &Name| name.is_within(&Name::new("ours.example"));
+            vouched(&[(by, outcome)], &[]).standing(&Name::new("news.ours.example"), is_own)
+        };
+        assert_eq!(standing("news.ours.example", Outcome::Pass), Standing::Vouched);
+        assert_eq!(standing("a.news.ours.example", Outcome::Pass), Standing::Vouched);
+        assert_eq!(standing("ours.example", Outcome::Pass), Standing::Vouched);
+        assert_eq!(standing("example", Outcome::Pass), Standing::Not, "it is not ours");
+        assert_eq!(standing("evil.example", Outcome::Pass), Standing::Not);
+        assert_eq!(standing("ours.example", Outcome::Softfail), Standing::Not);
+        assert_eq!(standing("ours.example", Outcome::Temperror), Standing::Unknown);
+        assert_eq!(standing("evil.example", Outcome::Temperror), Standing::Not);
+    }
+
+    #[test]
+    fn services_are_believed_when_they_prove_to_be_the_sender() {
+        let list = [Domain::try_from("lists.example".to_owned()).unwrap()];
+        assert!(vouched(&[("lists.example", Outcome::Pass)], &[]).is_by(&list, &[]));
+        assert!(!vouched(&[("lists.example", Outcome::Fail)], &[]).is_by(&list, &[]));
+        assert!(vouched(&[], &["lists.example"]).is_by(&[], &list));
+        assert!(!vouched(&[], &["lists.example", "evil.example"]).is_by(&[], &list));
+        assert!(!vouched(&[], &[]).is_by(&list, &list));
+    }
+}

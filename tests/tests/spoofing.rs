@@ -1,0 +1,298 @@
+//! Spoofed and ordinary mail through the real binary, with `spoof-guard` beside `spf` and `dmarc`: the matrix of spoofs in
+//! `corpus/spoofs` is caught as it says there, and of the ordinary messages in `corpus` not one is.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use e2e::{Gateway, binary, configuration};
+use pintle_testkit::{Client, Reply, Script, Sink, TempDir, ZoneServer};
+use serde_json::Value;
+
+/// What the operator of the matrix has configured; the corpus passes with it and without.
+const OPERATOR: &str = r#"
+protect = ["bank.example", "paypal.example", "modem.example"]
+people = { "Ann Lee" = ["ann.lee@ours.example", "ann.lee@home.example"] }
+allow_senders = ["lists.example", "forge.example.com", "tracker.example.net"]
+cousins = true
+distance = 1
+"#;
+
+const OURS: &str = "ours.example TXT \"v=spf1 ip4:127.0.0.82 ~all\"\n_dmarc.ours.example TXT \"v=DMARC1; p=none\"\n\
+    bounce.ours.example TXT \"v=spf1 ip4:127.0.0.82 -all\"";
+
+struct Stage {
+    gateway: Gateway,
+    sink: Sink,
+    _zone: ZoneServer,
+    _folder: TempDir,
+}
+
+/// One message on its way in.
+struct Sent<'a> {
+    /// 127.0.0.n
+    client: u8,
+    sender: &'a str,
+    message: &'a [u8],
+}
+
+impl Stage {
+    /// Every message with points is held, so that none goes unseen.
+    async fn start(config: &str, zones: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let sink = Sink::start(Script::new()).await;
+        let zone = ZoneServer::start(&format!("{OURS}\n{zones}")).await;
+        let cache = binary().with_file_name("plugin-cache");
+        let plugin = |name: &str, config: &str| {
+            format!(
+                "[[plugin]]\nname = \"{name}\"\ncomponent = \"stock:{name}\"\ngrants = [\"sender-auth\"]\n\
+                 [plugin.config]\n{config}\n"
+            )
+        };
+        let more = format!(
+            "[dns]\nservers = [\"{}\"]\n[score]\nquarantine = 0.1\n[plugins]\ncache = \"{}\"\n{}{}{}",
+            zone.address(),
+            cache.display(),
+            plugin("spoof-guard", config),
+            plugin("spf", ""),
+            // It would refuse some of the same, for the same reasons.
+            plugin("dmarc", "permerror = \"pass-on\""),
+        );
+        let gateway = Gateway::start(&configuration(folder.path(), sink.address(), &more));
+        Self { gateway, sink, _zone: zone, _folder: folder }
+    }
+
+    async fn send(&self, sent: &Sent<'_>) -> Reply {
+        let from = [127, 0, 0, sent.client].into();
+        let mut client = Client::connect_from(from, self.gateway.address("mx")).await;
+        client.hello("client.example").await;
+        client.ask(&format!("MAIL FROM:<{}>", sent.sender), 250).await;
+        client.ask("RCPT TO:<b@ours.example>", 250).await;
+        client.ask("DATA", 354).await;
+        client.send_data(sent.message).await;
+        client.reply().await
+    }
+
+    /// What has become of a message, and what was found. The log tells both by the name that the reply gives.
+    fn fate(&self, reply: &Reply) -> (&'static str, BTreeSet<String>) {
+        let text = reply.text();
+        let last = text.trim_end_matches(')').rsplit(' ').next().unwrap().to_owned();
+        if reply.code != 250 {
+            self.gateway.wait_for(&format!("\\\"session\\\":\\\"{last}\\\""));
+            return ("reject", self.found(&last));
+        }
+        self.gateway.wait_for(&format!("\"event\":\"reception\",\"queue_id\":\"{last}\""));
+        // A held message has its hold in the log, any other its delivery.
+        let next = self.gateway.line_of_any(
+            &["hold", "delivery"].map(|event| format!("\"event\":\"{event}\",\"queue_id\":\"{last}\"")),
+        );
+        let fate = if next.contains("quarantine\\\":\\\"spoof-guard") {
+            "hold"
+        } else if next.contains("quarantine\\\":\\\"score") {
+            "points"
+        } else if next.contains("\"event\":\"delivery\"") {
+            "pass"
+        } else {
+            "another"
+        };
+        (fate, self.found(&last))
+    }
+
+    /// The checks in the plugin's log lines about this session or message.
+    fn found(&self, id: &str) -> BTreeSet<String> {
+        let log = self.gateway.log();
+        let lines = log.lines().filter(|line| line.contains(id) && line.contains("\"message\":\"found: "));
+        let check = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["fields"].as_str().unwrap().split('"').nth(1).unwrap().to_owned()
+        };
+        lines.map(check).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spoofs_are_caught_as_the_matrix_says() {
+    let text = std::fs::read_to_string(corpus().join("spoofs")).unwrap();
+    let cases = cases(&text);
+    let spoofs = cases.iter().filter(|case| case.fate != "pass").count();
+    assert!(spoofs >= 60, "{spoofs}");
+    let zones = "evil.example TXT \"v=spf1 ip4:127.0.0.66 -all\"\n_dmarc.evil.example TXT \"v=DMARC1; p=reject\"\n\
+        lists.example TXT \"v=spf1 ip4:127.0.0.80 -all\"\nfreemail.example TXT \"v=spf1 ip4:127.0.0.80 -all\"";
+    let stage = Stage::start(OPERATOR, zones).await;
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let message = case.message();
+        let sent = Sent { client: case.client, sender: case.sender, message: &message };
+        let (fate, found) = stage.fate(&stage.send(&sent).await);
+        if fate != case.fate || found != case.found {
+            let expected = (&case.fate, &case.found);
+            wrong.push(format!("{}: {fate} {found:?}, expected {expected:?}", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let passed = cases.iter().filter(|case| case.fate == "pass").count();
+    assert_eq!(stage.sink.wait_for(passed).await.len(), passed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ordinary_mail_passes_the_defaults_untouched() {
+    all_pass("").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ordinary_mail_passes_whatever_is_protected() {
+    all_pass(OPERATOR).await;
+}
+
+/// Sends the whole corpus, and sees every message arrive as it was.
+async fn all_pass(config: &str) {
+    let list = std::fs::read_to_string(corpus().join("envelopes")).unwrap();
+    let envelopes = envelopes(&list);
+    assert!(envelopes.len() >= 40, "{}", envelopes.len());
+    assert_eq!(
+        envelopes.keys().copied().collect::<BTreeSet<_>>(),
+        files().iter().map(String::as_str).collect()
+    );
+    let stage = Stage::start(config, &honest_zones(&envelopes)).await;
+    let mut caught = Vec::new();
+    for (name, (client, sender)) in &envelopes {
+        let message = std::fs::read(corpus().join(name)).unwrap();
+        let sent = Sent { client: *client, sender, message: &message };
+        let (fate, found) = stage.fate(&stage.send(&sent).await);
+        let is_known = |check: &String| check == "display-relayed" || check == "own-domain-relayed";
+        if fate != "pass" || !found.iter().all(is_known) {
+            caught.push(format!("{name}: {fate} {found:?}"));
+        }
+    }
+    assert!(caught.is_empty(), "{}", caught.join("\n"));
+    let arrived = stage.sink.wait_for(envelopes.len()).await;
+    stage.sink.assert_no_violations();
+    for name in envelopes.keys() {
+        let message = std::fs::read(corpus().join(name)).unwrap();
+        let is_it = |arrived: &[u8]| {
+            arrived
+                .strip_suffix(message.as_slice())
+                .is_some_and(|ours| is_only_ours(&String::from_utf8_lossy(ours)))
+        };
+        assert!(
+            arrived.iter().any(|arrived| is_it(&arrived.message)),
+            "{name} does not arrive as it was sent"
+        );
+    }
+}
+
+/// The fields that the gateway puts on top of a message.
+fn is_only_ours(fields: &str) -> bool {
+    let ours = ["Received: ", "Authentication-Results: gate.example", "Received-SPF: ", " ", "\t"];
+    fields.contains("gate.example")
+        && fields.lines().all(|line| ours.iter().any(|start| line.starts_with(start)))
+}
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
+}
+
+/// The messages in the folder; one that is not listed would not be sent.
+fn files() -> Vec<String> {
+    let entries = std::fs::read_dir(corpus()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".eml")).collect()
+}
+
+/// By file: the client's last octet, and the envelope's sender.
+fn envelopes(list: &str) -> BTreeMap<&str, (u8, &str)> {
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let envelope = |line| {
+        let [name, client, sender] =
+            <[&str; 3]>::try_from(str::split(line, ' ').collect::<Vec<_>>()).unwrap();
+        (name, (client.parse().unwrap(), sender.trim_matches(['<', '>'])))
+    };
+    lines.map(envelope).collect()
+}
+
+/// Every domain lets 127.0.0.80 send for it, and wants all else refused that is not its own.
+fn honest_zones(envelopes: &BTreeMap<&str, (u8, &str)>) -> String {
+    let senders = envelopes.values().filter_map(|(_, sender)| sender.split_once('@'));
+    let domains: BTreeSet<&str> = senders.map(|(_, domain)| domain).collect();
+    let ours = |domain: &&str| !domain.ends_with("ours.example");
+    let record = |domain| format!("{domain} TXT \"v=spf1 ip4:127.0.0.80 ?all\"\n");
+    domains.into_iter().filter(ours).map(record).collect()
+}
+
+/// A row of the matrix.
+struct Case<'a> {
+    name: &'a str,
+    fate: &'a str,
+    found: BTreeSet<String>,
+    client: u8,
+    sender: &'a str,
+    header: Vec<&'a str>,
+}
+
+impl Case<'_> {
+    fn message(&self) -> Vec<u8> {
+        let mut message = Vec::new();
+        for line in &self.header {
+            message.extend(unescaped(line));
+            message.extend(b"\r\n");
+        }
+        message.extend(format!("X-Case: {}\r\nTo: b@ours.example\r\n\r\nhello\r\n", self.name).bytes());
+        message
+    }
+}
+
+fn cases(text: &str) -> Vec<Case<'_>> {
+    let mut cases: Vec<Case<'_>> = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let Some(head) = line.strip_prefix("= ") else {
+            cases.last_mut().unwrap().header.push(line);
+            continue;
+        };
+        let parts: Vec<&str> = head.split(" | ").collect();
+        let [name, fate, found, client, sender] = <[&str; 5]>::try_from(parts).unwrap();
+        let found = found.split(',').filter(|check| *check != "-").map(str::to_owned).collect();
+        let (client, sender) = (client.parse().unwrap(), sender.trim_matches(['<', '>']));
+        cases.push(Case { name, fate, found, client, sender, header: Vec::new() });
+    }
+    cases
+}
+
+/// `\u{…}`, `\xHH`, `\t`, `\\`, and `\*N` with the character to write N times.
+fn unescaped(line: &str) -> Vec<u8> {
+    let mut out = String::new();
+    let (mut rest, mut times) = (line, 1);
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        let (one, after) = if c == '\\' { escape(rest) } else { (Some(c), rest) };
+        rest = after;
+        match one {
+            Some(one) => {
+                out.extend(std::iter::repeat_n(one, times));
+                times = 1;
+            }
+            None => {
+                let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap();
+                times = rest[..digits].parse().unwrap();
+                rest = &rest[digits..];
+            }
+        }
+    }
+    out.into_bytes()
+}
+
+/// The character that an escape stands for, none for a number of times, and what follows.
+fn escape(rest: &str) -> (Option<char>, &str) {
+    let number = |digits| char::from_u32(u32::from_str_radix(digits, 16).unwrap());
+    match rest.split_at(1) {
+        ("*", rest) => (None, rest),
+        ("t", rest) => (Some('\t'), rest),
+        ("\\", rest) => (Some('\\'), rest),
+        ("x", rest) => (number(&rest[..2]), &rest[2..]),
+        ("u", rest) => {
+            let (digits, rest) = rest[1..].split_once('}').unwrap();
+            (number(digits), rest)
+        }
+        (other, _) => panic!("\\{other} is no escape"),
+    }
+}
