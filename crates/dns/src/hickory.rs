@@ -16,6 +16,7 @@ use hickory_resolver::config::{
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as WireError, NetError};
+use hickory_resolver::proto::ProtoError;
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record as WireRecord, RecordType};
 use hickory_resolver::{TokioResolver, system_conf};
@@ -191,10 +192,19 @@ fn qualified(name: &str) -> Result<Name, DnsError> {
     if name.is_empty() {
         return Err(DnsError::InvalidName);
     }
-    let parsed = if name.is_ascii() { Name::from_ascii(name) } else { Name::from_utf8(name) };
+    let parsed = if name.is_ascii() { from_octets(name) } else { Name::from_utf8(name) };
     let mut name = parsed.map_err(|_| DnsError::InvalidName)?;
     name.set_fqdn(true);
     Ok(name)
+}
+
+/// Labels may hold any octet (RFC 2181 section 11), and names out of SPF macros do; a backslash is one, too, and escapes
+/// nothing.
+fn from_octets(name: &str) -> Result<Name, ProtoError> {
+    match name.strip_suffix('.').unwrap_or(name) {
+        "" => Ok(Name::root()),
+        bare => Name::from_labels(bare.split('.').map(str::as_bytes)),
+    }
 }
 
 fn record_type(kind: RecordKind) -> RecordType {
@@ -268,8 +278,14 @@ fn convert(data: &RData) -> Option<Record> {
     })
 }
 
-/// Without the last dot, as mail writes names; the root keeps its dot, or it would be empty.
+/// Without the last dot, as mail writes names; the root keeps its dot, or it would be empty. As [`from_octets`] reads it,
+/// but for labels that would not come back the same: those are escaped, and so name nothing that exists.
 fn text(name: &Name) -> String {
+    let plain = |label: &[u8]| label.iter().all(|b| b.is_ascii_graphic() && !b".\\".contains(b));
+    if !name.is_root() && name.iter().all(plain) {
+        let labels: Vec<_> = name.iter().map(String::from_utf8_lossy).collect();
+        return labels.join(".");
+    }
     let mut text = name.to_ascii();
     if text.len() > 1 && text.ends_with('.') {
         text.pop();
@@ -306,6 +322,20 @@ mod tests {
             Ok("xn--bcher-kva.example.".into())
         );
         assert!(qualified("_25._tcp.mail.example").is_ok());
+        let strange = qualified(r"a b:c/%\046d.example").unwrap();
+        assert_eq!(strange.iter().next(), Some(&br"a b:c/%\046d"[..]));
+    }
+
+    #[test]
+    fn names_in_answers_can_be_asked_for_again() {
+        for given in ["mail.example", "foo:bar/baz.example", "_x$.Example"] {
+            assert_eq!(text(&qualified(given).unwrap()), given);
+        }
+        assert_eq!(text(&Name::root()), ".");
+        let dotted = Name::from_labels([b"a.b".as_slice(), b"example"]).unwrap();
+        let asked_again = qualified(&text(&dotted)).unwrap();
+        assert_ne!(asked_again, dotted, "a label with a dot in it must not become two");
+        assert_ne!(asked_again, qualified("a.b.example").unwrap());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use pintle_dns::{
     Answer, Config, DnsError, Exchanger, HickoryResolver, MailRoute, Record, RecordKind, Resolver,
     ReverseNames, Servers, addresses, lookup_many, mail_exchangers, query_lists, reverse_names,
 };
-use pintle_testkit::{Fault, ZoneServer};
+use pintle_testkit::{ELSEWHERE, FLOOD, Fault, HUGE, ZoneServer};
 
 const ZONE: &str = r#"
     example.            MX    20 second.example.
@@ -280,4 +280,60 @@ async fn the_operator_may_shorten_what_is_kept() {
     }
     assert_eq!(server.count("plain.example", RecordKind::A), 2);
     assert_eq!(server.count("missing.example", RecordKind::A), 2);
+}
+
+#[tokio::test]
+async fn answers_about_others_are_never_believed() {
+    let (server, resolver) = start().await;
+    for fault in [Fault::WrongOwner, Fault::WrongQuestion, Fault::AliasLoop] {
+        server.fail("example", fault);
+        assert!(resolver.lookup("example", RecordKind::A).await.is_err(), "{fault:?}");
+        server.heal("example");
+    }
+    server.fail("second.example", Fault::Poisoned);
+    assert_eq!(texts(&resolver, "second.example", RecordKind::A).await, Ok(vec!["192.0.2.3".to_owned()]));
+    assert_eq!(
+        texts(&resolver, ELSEWHERE, RecordKind::A).await,
+        Err(DnsError::NxDomain),
+        "and nothing is kept"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_a_failure_and_healed_names_are_well_at_once() {
+    let (server, _) = start().await;
+    for fault in [Fault::WrongId, Fault::Garbage, Fault::TruncatedAlone, Fault::Overcount] {
+        let resolver = resolver(&server);
+        server.fail("first.example", fault);
+        let failed = resolver.lookup("first.example", RecordKind::A).await;
+        assert!(failed.as_ref().is_err_and(|error| error.is_temporary()), "{fault:?}: {failed:?}");
+        server.heal("first.example");
+        assert_eq!(texts(&resolver, "first.example", RecordKind::A).await.map(|found| found.len()), Ok(2));
+    }
+}
+
+#[tokio::test]
+async fn answers_of_any_size_arrive() {
+    let (server, resolver) = start().await;
+    server.fail("first.example", Fault::Flood);
+    let flood = resolver.lookup("first.example", RecordKind::A).await.expect("all of them");
+    assert_eq!(flood.records.len(), FLOOD);
+    server.fail("example", Fault::Huge);
+    let huge = resolver.lookup("example", RecordKind::Txt).await.expect("the whole of it");
+    assert!(matches!(&huge.records[..], [Record::Txt(text)] if text.len() == HUGE));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_held_back_is_waited_for() {
+    let (server, resolver) = start().await;
+    server.fail("second.example", Fault::Held);
+    let lookup = texts(&resolver, "second.example", RecordKind::A);
+    let release = async {
+        while server.release("second.example") == 0 {
+            server.fail("second.example", Fault::Held);
+            tokio::task::yield_now().await;
+        }
+    };
+    let (found, ()) = tokio::join!(lookup, release);
+    assert_eq!(found, Ok(vec!["192.0.2.3".to_owned()]));
 }

@@ -10,8 +10,10 @@ mod ca;
 mod client;
 mod resolver;
 mod sink;
+mod spf_suite;
 mod wire;
 mod zone;
+mod zone_fault;
 mod zone_server;
 
 use std::future::Future;
@@ -19,10 +21,14 @@ use std::time::Duration;
 
 pub use ca::{Leaf, LeafFiles, TestCa};
 pub use client::{Client, Reply};
+/// What zones hold, for tests that know of no resolver.
+pub use pintle_dns::{Record, RecordKind};
 pub use resolver::StaticResolver;
 pub use sink::{Act, Command, Log, Path, Script, Sink, Step, Transaction};
+pub use spf_suite::{SpfCase, SpfScenario};
 pub use tempfile::TempDir;
-pub use zone_server::{Asked, Fault, ZoneServer};
+pub use zone_fault::{ELSEWHERE, FLOOD, Fault, HUGE, LIE};
+pub use zone_server::{Asked, ZoneServer};
 
 /// How long anything here waits before it declares the test failed: long enough for a starved machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

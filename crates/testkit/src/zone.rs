@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::txt::Parser;
+use pintle_dns::Record as Plain;
 
 /// Records by name and type, over as many domains as the text has.
 #[derive(Debug)]
@@ -39,6 +41,18 @@ impl Zone {
             for record in set.records_without_rrsigs() {
                 zone.add(record.clone());
             }
+        }
+        zone
+    }
+
+    /// Records as they are, whatever characters their names have.
+    ///
+    /// # Panics
+    /// When a name is too long, or a record of a kind that no test has needed yet.
+    pub(crate) fn of(records: &[(String, Plain)]) -> Self {
+        let mut zone = Self { records: BTreeMap::new(), names: BTreeSet::new() };
+        for (owner, record) in records {
+            zone.add(Record::from_rdata(plain_name(owner), 300, plain_data(record)));
         }
         zone
     }
@@ -80,6 +94,27 @@ impl Zone {
             RData::CNAME(target) => Some((record.clone(), target.0.to_lowercase())),
             _ => None,
         }
+    }
+}
+
+/// Octets between dots; nothing is an escape.
+fn plain_name(text: &str) -> Name {
+    let labels = text.trim_end_matches('.').split('.').filter(|label| !label.is_empty());
+    let name = Name::from_labels(labels.map(str::as_bytes));
+    name.unwrap_or_else(|error| panic!("{text} is no name: {error}"))
+}
+
+fn plain_data(record: &Plain) -> RData {
+    match record {
+        Plain::A(address) => RData::A(A(*address)),
+        Plain::Aaaa(address) => RData::AAAA(AAAA(*address)),
+        Plain::Mx { preference, exchange } => RData::MX(MX::new(*preference, plain_name(exchange))),
+        // RFC 1035 section 3.3.14: one string or more.
+        Plain::Txt(text) if text.is_empty() => RData::TXT(TXT::from_bytes(vec![b""])),
+        Plain::Txt(text) => RData::TXT(TXT::from_bytes(text.chunks(255).collect())),
+        Plain::Ptr(name) => RData::PTR(PTR(plain_name(name))),
+        Plain::Cname(name) => RData::CNAME(CNAME(plain_name(name))),
+        other => panic!("no zone has had to hold {other:?} yet"),
     }
 }
 

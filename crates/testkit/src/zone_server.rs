@@ -4,15 +4,14 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hickory_proto::op::{Edns, Message, Metadata, ResponseCode};
-use hickory_proto::rr::rdata::SOA;
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::op::{Message, ResponseCode};
 use pintle_dns::RecordKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::zone::{Found, Zone};
+use crate::zone_fault::{Fault, blank, negative};
 
 /// Serves zones on 127.0.0.1 until it is dropped, and remembers what it was asked.
 #[derive(Debug)]
@@ -20,25 +19,6 @@ pub struct ZoneServer {
     address: SocketAddr,
     shared: Arc<Shared>,
     tasks: [JoinHandle<()>; 2],
-}
-
-/// A way to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Answer SERVFAIL.
-    ServFail,
-    /// Answer REFUSED.
-    Refused,
-    /// Answer that the name does not exist, whatever the zones say.
-    NxDomain,
-    /// Answer that the name has nothing of the kind.
-    NoData,
-    /// Never answer.
-    Silent,
-    /// Over UDP say only that the answer does not fit; over TCP answer as usual.
-    Truncated,
-    /// Answer with bytes that are no DNS message.
-    Garbage,
 }
 
 /// A question that arrived.
@@ -57,6 +37,9 @@ struct Shared {
     zone: Mutex<Zone>,
     faults: Mutex<HashMap<(String, Option<String>), Fault>>,
     asked: Mutex<Vec<Asked>>,
+    /// Questions over UDP that wait for their release, with who asked.
+    held: Mutex<Vec<(Vec<u8>, SocketAddr)>>,
+    udp: UdpSocket,
 }
 
 impl ZoneServer {
@@ -71,11 +54,11 @@ impl ZoneServer {
             zone: Mutex::new(Zone::parse(text)),
             faults: Mutex::default(),
             asked: Mutex::default(),
+            held: Mutex::default(),
+            udp,
         });
-        let tasks = [
-            tokio::spawn(serve_udp(udp, Arc::clone(&shared))),
-            tokio::spawn(serve_tcp(tcp, Arc::clone(&shared))),
-        ];
+        let tasks =
+            [tokio::spawn(serve_udp(Arc::clone(&shared))), tokio::spawn(serve_tcp(tcp, Arc::clone(&shared)))];
         Self { address, shared, tasks }
     }
 
@@ -96,6 +79,36 @@ impl ZoneServer {
     /// Replaces the zones.
     pub fn serve(&self, text: &str) {
         *lock(&self.shared.zone) = Zone::parse(text);
+    }
+
+    /// Replaces the zones by records whose names may be stranger than master files allow.
+    pub fn serve_records(&self, records: &[(String, pintle_dns::Record)]) {
+        *lock(&self.shared.zone) = Zone::of(records);
+    }
+
+    /// Refuses connections over TCP from now on, until the server is dropped.
+    pub fn refuse_tcp(&self) {
+        self.tasks[1].abort();
+    }
+
+    /// Takes back every fault of every name.
+    pub fn heal_all(&self) {
+        lock(&self.shared.faults).clear();
+    }
+
+    /// Takes back the fault [`Fault::Held`] of `name`, and answers what was asked about it meanwhile: how many questions
+    /// that were.
+    pub fn release(&self, name: &str) -> usize {
+        self.heal(name);
+        let held = std::mem::take(&mut *lock(&self.shared.held));
+        let about = |bytes: &[u8]| question(bytes).is_some_and(|(_, asked)| asked.name == key(name));
+        let (released, kept): (Vec<_>, Vec<_>) = held.into_iter().partition(|(bytes, _)| about(bytes));
+        lock(&self.shared.held).extend(kept);
+        for (bytes, peer) in &released {
+            let answer = self.shared.respond(bytes, false).expect("a question that has been read before");
+            self.shared.udp.try_send_to(&answer, *peer).expect("an answer that fits a datagram");
+        }
+        released.len()
     }
 
     /// Fails at every question about `name`.
@@ -143,15 +156,17 @@ async fn bind() -> (TcpListener, UdpSocket) {
     panic!("no port is free for both TCP and UDP");
 }
 
-async fn serve_udp(socket: UdpSocket, shared: Arc<Shared>) {
+async fn serve_udp(shared: Arc<Shared>) {
     let mut buffer = vec![0; 65_535];
     loop {
         // An ICMP error about an earlier answer surfaces here and means nothing.
-        let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
+        let Ok((length, peer)) = shared.udp.recv_from(&mut buffer).await else {
             continue;
         };
-        if let Some(answer) = shared.respond(&buffer[..length], false) {
-            let _ = socket.send_to(&answer, peer).await;
+        let question = &buffer[..length];
+        match shared.respond(question, false) {
+            Some(answer) => drop(shared.udp.send_to(&answer, peer).await),
+            None => shared.hold(question, peer),
         }
     }
 }
@@ -185,23 +200,34 @@ async fn serve_stream(mut stream: TcpStream, shared: Arc<Shared>) {
 impl Shared {
     /// The bytes to send back; none for silence.
     fn respond(&self, bytes: &[u8], tcp: bool) -> Option<Vec<u8>> {
-        let request = Message::from_vec(bytes).ok()?;
-        let query = request.queries.first()?;
-        let asked = Asked { name: key(&query.name().to_ascii()), kind: query.query_type().to_string(), tcp };
+        let (request, mut asked) = question(bytes)?;
+        asked.tcp = tcp;
         let fault = self.fault(&asked);
         lock(&self.asked).push(asked);
-        match fault {
-            Some(Fault::Silent) => return None,
-            Some(Fault::Garbage) => return Some(b"this is no DNS message".to_vec()),
-            _ => {}
+        if fault.is_some_and(|fault| fault.is_silent(tcp)) {
+            return None;
         }
-        let response = self.answer(
-            &request,
-            query.name(),
-            query.query_type(),
-            fault.filter(|_| !tcp || fault != Some(Fault::Truncated)),
-        );
-        Some(fit(&response, if tcp { u16::MAX } else { request.max_payload() }))
+        let truth = self.answer(&request);
+        let response = match fault {
+            Some(fault) => fault.distort(truth, tcp),
+            None => Some(truth),
+        };
+        let Some(response) = response else {
+            return Some(b"this is no DNS message".to_vec());
+        };
+        let mut bytes = fit(&response, if tcp { u16::MAX } else { request.max_payload() });
+        if let Some(fault) = fault {
+            fault.deface(&mut bytes, tcp);
+        }
+        Some(bytes)
+    }
+
+    /// Keeps a question for its release, where that is its name's fault.
+    fn hold(&self, bytes: &[u8], peer: SocketAddr) {
+        let fault = question(bytes).and_then(|(_, asked)| self.fault(&asked));
+        if fault == Some(Fault::Held) {
+            lock(&self.held).push((bytes.to_vec(), peer));
+        }
     }
 
     fn fault(&self, asked: &Asked) -> Option<Fault> {
@@ -210,41 +236,28 @@ impl Shared {
         exact.or_else(|| faults.get(&(asked.name.clone(), None))).copied()
     }
 
-    fn answer(&self, request: &Message, name: &Name, kind: RecordType, fault: Option<Fault>) -> Message {
+    /// The truth.
+    fn answer(&self, request: &Message) -> Message {
         let mut response = blank(request);
-        match fault {
-            Some(Fault::ServFail) => response.metadata.response_code = ResponseCode::ServFail,
-            Some(Fault::Refused) => response.metadata.response_code = ResponseCode::Refused,
-            Some(Fault::Truncated) => response.metadata.truncation = true,
-            Some(Fault::NxDomain) => negative(&mut response, ResponseCode::NXDomain, vec![]),
-            Some(Fault::NoData) => negative(&mut response, ResponseCode::NoError, vec![]),
-            _ => match lock(&self.zone).find(name, kind) {
-                Found::Records(records) => response.insert_answers(records),
-                Found::NoData(path) => negative(&mut response, ResponseCode::NoError, path),
-                Found::NxDomain(path) => negative(&mut response, ResponseCode::NXDomain, path),
-            },
+        let Some(query) = request.queries.first() else {
+            return response;
+        };
+        match lock(&self.zone).find(query.name(), query.query_type()) {
+            Found::Records(records) => response.insert_answers(records),
+            Found::NoData(path) => negative(&mut response, ResponseCode::NoError, path),
+            Found::NxDomain(path) => negative(&mut response, ResponseCode::NXDomain, path),
         }
         response
     }
 }
 
-fn blank(request: &Message) -> Message {
-    let mut response = Message::response(request.id, request.op_code);
-    response.metadata = Metadata::response_from_request(&request.metadata);
-    response.metadata.recursion_available = true;
-    response.add_queries(request.queries.iter().cloned());
-    if request.edns.is_some() {
-        response.set_edns(Edns::new());
-    }
-    response
-}
-
-/// RFC 2308 section 3: the SOA record says how long the absence may be remembered.
-fn negative(response: &mut Message, code: ResponseCode, aliases: Vec<Record>) {
-    response.metadata.response_code = code;
-    response.insert_answers(aliases);
-    let soa = SOA::new(Name::root(), Name::root(), 1, 3_600, 600, 86_400, 300);
-    response.add_authority(Record::from_rdata(Name::root(), 300, RData::SOA(soa)));
+/// A question, if it is one.
+fn question(bytes: &[u8]) -> Option<(Message, Asked)> {
+    let request = Message::from_vec(bytes).ok()?;
+    let query = request.queries.first()?;
+    let asked =
+        Asked { name: key(&query.name().to_ascii()), kind: query.query_type().to_string(), tcp: false };
+    Some((request, asked))
 }
 
 /// RFC 2181 section 9: what does not fit is cut, and the bit says so.

@@ -4,10 +4,18 @@
 //! The MAIL FROM identity decides, or the HELO identity where the reverse-path is null; a HELO name that forbids the client
 //! counts as well. Clients in trusted networks and authenticated ones are not asked about, for they send as others by
 //! right.
+//!
+//! Results are reported in Authentication-Results, and in Received-SPF fields where the operator wants them; `field` writes
+//! those. All else is left to the gateway.
 
+mod field;
+
+use pintle_plugin_sdk::action::{Action, Finding};
 use pintle_plugin_sdk::sender_auth::{self, Outcome, SpfResult};
 use pintle_plugin_sdk::settings::Network;
-use pintle_plugin_sdk::{metrics, prelude::*};
+use pintle_plugin_sdk::{Header, metrics, prelude::*};
+
+use crate::field::Checked;
 
 /// What the operator may configure.
 #[derive(serde::Deserialize)]
@@ -24,11 +32,13 @@ struct Spf {
     hello: bool,
     /// Clients that are not asked about: forwarders, which send in everybody's name.
     exempt_networks: Vec<Network>,
+    /// Results are written into Received-SPF fields, too. Needs the grant edit-headers.
+    received_spf: bool,
 }
 
 impl Default for Spf {
     fn default() -> Self {
-        let nothing = Action::Word(Word::PassOn);
+        let nothing = Action::PassOn;
         Self {
             fail: nothing,
             softfail: nothing,
@@ -38,38 +48,21 @@ impl Default for Spf {
             none: nothing,
             hello: true,
             exempt_networks: Vec::new(),
+            received_spf: false,
         }
     }
 }
 
-/// What a result means for the mail.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
-#[serde(untagged)]
-enum Action {
-    /// So many points.
-    Points(f64),
-    Word(Word),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Word {
-    PassOn,
-    Defer,
-    Reject,
-}
-
 impl Plugin for Spf {
     const ID: &'static str = "pintle.spf";
-    const WANTS: &'static [&'static str] = &["sender-auth"];
+    const WANTS: &'static [&'static str] = &["sender-auth", "edit-headers"];
     const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
 }
 
 impl Spf {
     fn on_mail(&self) -> Result<Verdict, HostError> {
         let session = session::info();
-        let exempt = self.exempt_networks.iter().any(|network| network.contains(&session.client));
-        if session.trusted || session.identity.is_some() || exempt {
+        if is_ours(&session) || self.is_exempt(&session) {
             return Ok(Verdict::Next);
         }
         let results = sender_auth::spf()?;
@@ -83,16 +76,53 @@ impl Spf {
         transaction::set_fact("spf", name)?;
         metrics::count("results", 1, &[("result", name)]);
         match self.action(deciding.outcome) {
-            Action::Points(points) => {
-                transaction::add_score(name, points)?;
-                Ok(Verdict::Next)
-            }
-            Action::Word(Word::PassOn) => Ok(Verdict::Next),
-            Action::Word(word) => {
-                info!(client = session.client, domain = deciding.domain; "refused: {name}");
-                Ok(refusal(word, deciding))
-            }
+            // There is nothing to hold yet.
+            Action::Quarantine => Ok(Verdict::Next),
+            action => act(action, deciding, &session),
         }
+    }
+
+    fn on_headers(&self) -> Result<Verdict, HostError> {
+        let session = session::info();
+        if is_ours(&session) {
+            return Ok(Verdict::Next);
+        }
+        if self.received_spf {
+            self.write_fields(&session)?;
+        }
+        if self.is_exempt(&session) || !self.quarantines() {
+            return Ok(Verdict::Next);
+        }
+        let results = sender_auth::spf()?;
+        match self.deciding(&results) {
+            Some(deciding) if self.action(deciding.outcome) == Action::Quarantine => {
+                act(Action::Quarantine, deciding, &session)
+            }
+            _ => Ok(Verdict::Next),
+        }
+    }
+
+    /// Received-SPF fields on top of the message, one for each identity that was checked, and no others in our name.
+    fn write_fields(&self, session: &session::Snapshot) -> Result<(), HostError> {
+        let gateway = gateway::info();
+        let mut edits = forged(&gateway.hostname)?;
+        if !self.is_exempt(session) {
+            edits.extend(fields(session, &gateway.hostname)?);
+        }
+        match message::edit_headers(&edits) {
+            // That the operator has forgotten something is no reason to keep mail from anybody.
+            Err(HostError::Denied(grant)) => {
+                error!(
+                    "no Received-SPF: received_spf needs the grant {grant}: add it to the plugin's grants"
+                );
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn is_exempt(&self, session: &session::Snapshot) -> bool {
+        self.exempt_networks.iter().any(|network| network.contains(&session.client))
     }
 
     /// The result that is acted on.
@@ -103,6 +133,11 @@ impl Spf {
         forbidden.or(sender).or(hello)
     }
 
+    fn quarantines(&self) -> bool {
+        let actions = [self.fail, self.softfail, self.permerror, self.temperror, self.neutral, self.none];
+        actions.contains(&Action::Quarantine)
+    }
+
     fn action(&self, outcome: Outcome) -> Action {
         match outcome {
             Outcome::Fail => self.fail,
@@ -111,33 +146,82 @@ impl Spf {
             Outcome::Temperror => self.temperror,
             Outcome::Neutral => self.neutral,
             Outcome::None => self.none,
-            Outcome::Pass | Outcome::Policy => Action::Word(Word::PassOn),
+            Outcome::Pass | Outcome::Policy => Action::PassOn,
         }
     }
+}
+
+/// Whether those who sent this may send as others.
+fn is_ours(session: &session::Snapshot) -> bool {
+    session.trusted || session.identity.is_some()
 }
 
 /// For the Authentication-Results field (RFC 8601 section 2.7.2).
 fn report(result: &SpfResult) -> Result<(), HostError> {
     let property = if result.mail_from { "smtp.mailfrom" } else { "smtp.helo" };
     let properties = [(property.to_owned(), result.domain.clone())];
-    transaction::add_auth_result("spf", result.outcome.name(), None, &properties)
+    let known = if result.domain.is_empty() { &[][..] } else { &properties[..] };
+    transaction::add_auth_result("spf", result.outcome.name(), None, known)
 }
 
-/// The enhanced codes are those of RFC 7372 section 3.2; the owner's words are shown as his (RFC 7208 section 6.2).
-fn refusal(word: Word, result: &SpfResult) -> Verdict {
-    let (outcome, domain) = (result.outcome, &result.domain);
-    let code = if outcome == Outcome::Fail { "7.23" } else { "7.24" };
+/// The removal of fields that bear our name and came from a stranger. RFC 7208 section 9.1 lets those of others stand below
+/// ours, as what is left of the mail's way.
+fn forged(hostname: &str) -> Result<Vec<message::HeaderEdit>, HostError> {
+    let found = message::headers_named(&[field::NAME.to_owned()])?;
+    let forged = found.iter().filter(|found| field::is_from(&found.value, hostname));
+    let edits: Vec<_> = forged.map(|found| message::HeaderEdit::Remove(found.index)).collect();
+    if !edits.is_empty() {
+        metrics::count("forged_fields", edits.len() as u64, &[]);
+    }
+    Ok(edits)
+}
+
+fn fields(session: &session::Snapshot, hostname: &str) -> Result<Vec<message::HeaderEdit>, HostError> {
+    let transaction = transaction::info()?;
+    let checked = Checked {
+        client: &session.client.text,
+        hello: session.hello.as_deref().unwrap_or_default(),
+        sender: &transaction.sender,
+        receiver: hostname,
+    };
+    let add = |result: &SpfResult| {
+        let field = Header { name: field::NAME.to_owned(), value: checked.value(result) };
+        message::HeaderEdit::Add((message::Position::Top, field))
+    };
+    // MAIL FROM comes last among the results, and first among the fields.
+    Ok(sender_auth::spf()?.iter().rev().map(add).collect())
+}
+
+/// Does what the result means.
+fn act(action: Action, result: &SpfResult, session: &session::Snapshot) -> Result<Verdict, HostError> {
+    let name = result.outcome.name();
+    if action.stops() {
+        info!(client = session.client, domain = result.domain; "not let through: {name}");
+    }
+    action.take(&Finding {
+        rule: name,
+        quarantine: "spf",
+        code: code(result.outcome),
+        text: &explain(result),
+    })
+}
+
+/// RFC 7372 section 3.2.
+fn code(outcome: Outcome) -> &'static str {
+    if outcome == Outcome::Fail { "7.23" } else { "7.24" }
+}
+
+/// The owner's words are shown as his (RFC 7208 section 6.2).
+fn explain(result: &SpfResult) -> String {
+    let SpfResult { outcome, domain, explanation, .. } = result;
     let mut text = format!("SPF of {domain}: {}", outcome.name());
-    if let Some(explanation) = &result.explanation {
+    if let Some(explanation) = explanation {
         text.push_str(&format!("; {domain} explains: {explanation}"));
     }
-    match word {
-        Word::Reject => reject(&format!("5.{code}"), text),
-        _ => defer(&format!("4.{code}"), text),
-    }
+    text
 }
 
-pintle_plugin_sdk::export!(Spf: on_mail);
+pintle_plugin_sdk::export!(Spf: on_mail, on_headers);
 
 #[cfg(test)]
 mod tests {
@@ -164,10 +248,59 @@ mod tests {
 
     #[test]
     fn by_default_nothing_is_refused() {
-        for outcome in
-            [Outcome::Fail, Outcome::Softfail, Outcome::Permerror, Outcome::Temperror, Outcome::None]
-        {
-            assert_eq!(Spf::default().action(outcome), Action::Word(Word::PassOn));
+        for outcome in ALL {
+            assert_eq!(Spf::default().action(outcome), Action::PassOn);
         }
+    }
+
+    const ALL: [Outcome; 7] = [
+        Outcome::Fail,
+        Outcome::Softfail,
+        Outcome::Permerror,
+        Outcome::Temperror,
+        Outcome::Neutral,
+        Outcome::None,
+        Outcome::Pass,
+    ];
+
+    #[test]
+    fn each_result_has_an_action_of_its_own_but_pass() {
+        let spf = Spf {
+            fail: Action::Score(1.0),
+            softfail: Action::Score(2.0),
+            permerror: Action::Score(3.0),
+            temperror: Action::Score(4.0),
+            neutral: Action::Score(5.0),
+            none: Action::Score(6.0),
+            ..Spf::default()
+        };
+        let actions = ALL.map(|outcome| spf.action(outcome));
+        let points = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(Action::Score);
+        assert_eq!(actions[..6], points);
+        assert_eq!(actions[6], Action::PassOn);
+    }
+
+    #[test]
+    fn refusals_carry_the_codes_of_rfc_7372_and_the_owners_words_as_his() {
+        let mut fail = result(true, Outcome::Fail);
+        fail.explanation = Some("go away".to_owned());
+        let finding =
+            Finding { rule: "fail", quarantine: "spf", code: code(fail.outcome), text: &explain(&fail) };
+        let told = |verdict| match verdict {
+            Verdict::Reject(Some(reply)) | Verdict::Defer(Some(reply)) => {
+                (reply.enhanced.unwrap(), reply.text)
+            }
+            other => panic!("{other:?}"),
+        };
+        let text = "SPF of a.example: fail; a.example explains: go away".to_owned();
+        assert_eq!(told(Action::Reject.take(&finding).unwrap()), ("5.7.23".to_owned(), text.clone()));
+        assert_eq!(told(Action::Defer.take(&finding).unwrap()), ("4.7.23".to_owned(), text));
+        assert!(ALL[1..].iter().all(|outcome| code(*outcome) == "7.24"));
+    }
+
+    #[test]
+    fn only_a_quarantine_waits_for_the_header() {
+        assert!(!Spf::default().quarantines());
+        assert!(Spf { none: Action::Quarantine, ..Spf::default() }.quarantines());
     }
 }

@@ -16,11 +16,12 @@ use crate::{Ask, Outcome, domain};
 
 /// Checks the HELO identity, and the MAIL FROM identity unless the reverse-path is null, in this order.
 ///
-/// A HELO argument that is no domain name has no result (RFC 7208 section 2.3). A null reverse-path stands for
-/// `postmaster` at the HELO name (section 2.4), which is what the first check asked.
+/// A HELO argument that is no domain name is not checked (RFC 7208 section 2.3). A null reverse-path stands for
+/// `postmaster` at the HELO name (section 2.4), which is what the first check asked; so it is then there in any case, as
+/// `none` where the name cannot be asked for (section 4.3).
 pub async fn check(ask: Ask<'_>, client: &Client<'_>) -> Vec<SpfResult> {
     let mut results = Vec::with_capacity(2);
-    if domain::is_qualified(client.hello) {
+    if domain::is_qualified(client.hello) || client.sender.is_none() {
         results.push(check_host(ask, client, Identity::Hello, "postmaster", client.hello).await);
     }
     if let Some((local, domain)) = client.sender {

@@ -9,4 +9,5 @@ mod seal;
 mod sign;
 mod signatures;
 mod spf;
+mod suite;
 mod support;

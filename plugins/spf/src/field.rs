@@ -1,0 +1,210 @@
+//! The Received-SPF field (RFC 7208 section 9.1): written, and recognised where somebody else wrote it in our name.
+//!
+//! What clients say of themselves stands in it, so each piece is quoted as its place demands and cut to a length; no client
+//! can end the field, or a comment, or add a pair to it.
+
+use pintle_plugin_sdk::Address;
+use pintle_plugin_sdk::sender_auth::{Outcome, SpfResult};
+
+pub(crate) const NAME: &str = "Received-SPF";
+
+/// The longest piece that is a client's own: as long as a path may be (RFC 5321 section 4.5.3.1.3).
+const MAX_PIECE: usize = 256;
+
+/// What was checked, but for the result.
+pub(crate) struct Checked<'a> {
+    pub(crate) client: &'a str,
+    pub(crate) hello: &'a str,
+    pub(crate) sender: &'a Address,
+    pub(crate) receiver: &'a str,
+}
+
+impl Checked<'_> {
+    /// The field's value for one identity: enough that somebody else could check it again.
+    pub(crate) fn value(&self, result: &SpfResult) -> String {
+        let says = says(result.outcome);
+        let comment = format!("{}: {} {says} {}", self.receiver, piece(&result.domain), self.client);
+        let identity = if result.mail_from { "mailfrom" } else { "helo" };
+        let mut pairs = vec![("identity", identity.to_owned()), ("client-ip", self.client.to_owned())];
+        if !self.hello.is_empty() {
+            pairs.push(("helo", self.hello.to_owned()));
+        }
+        pairs.push(("envelope-from", self.envelope_from()));
+        pairs.push(("receiver", self.receiver.to_owned()));
+        let pairs: Vec<String> =
+            pairs.iter().map(|(key, value)| format!("{key}={}", word(&piece(value)))).collect();
+        format!("{} ({}) {}", result.outcome.name(), escaped(&comment, "()\\"), pairs.join("; "))
+    }
+
+    /// Section 2.4: a null reverse-path stands for the postmaster of the HELO name.
+    fn envelope_from(&self) -> String {
+        let Address { local, domain, .. } = self.sender;
+        if domain.is_empty() && local.is_empty() {
+            format!("postmaster@{}", self.hello)
+        } else {
+            format!("{local}@{domain}")
+        }
+    }
+}
+
+/// Whether a field says that the receiver of this name wrote it. One that cannot be read and holds the name is taken for
+/// one that does.
+pub(crate) fn is_from(value: &str, receiver: &str) -> bool {
+    let Some(pairs) = pairs(value) else {
+        return value.to_ascii_lowercase().contains(&receiver.to_ascii_lowercase());
+    };
+    pairs.iter().filter_map(|pair| pair.split_once('=')).any(|(key, value)| {
+        // The result stands before the first key.
+        let key = key.split_whitespace().next_back().unwrap_or_default();
+        let name = value.split_whitespace().next().unwrap_or_default();
+        let name = name.strip_suffix('.').unwrap_or(name);
+        key.eq_ignore_ascii_case("receiver") && name.eq_ignore_ascii_case(receiver)
+    })
+}
+
+/// What stands between semicolons, without comments and quotes; none where they do not end.
+fn pairs(value: &str) -> Option<Vec<String>> {
+    let (mut pairs, mut depth, mut quoted) = (vec![String::new()], 0_u32, false);
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        let literal = match c {
+            '\\' if quoted || depth > 0 => Some(chars.next()?),
+            '"' if depth == 0 => {
+                quoted = !quoted;
+                None
+            }
+            '(' if !quoted => {
+                depth += 1;
+                None
+            }
+            ')' if !quoted => {
+                depth = depth.checked_sub(1)?;
+                Some(' ')
+            }
+            ';' if !quoted && depth == 0 => {
+                pairs.push(String::new());
+                None
+            }
+            other => Some(other),
+        };
+        if let (Some(c), 0) = (literal, depth) {
+            pairs.last_mut()?.push(c);
+        }
+    }
+    (depth == 0 && !quoted).then_some(pairs)
+}
+
+/// What the domain's owner has to say of the client.
+fn says(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass => "lets its mail come from",
+        Outcome::Fail => "forbids its mail to come from",
+        Outcome::Softfail => "would rather not have its mail come from",
+        Outcome::Neutral => "says nothing about",
+        Outcome::None => "has no record about",
+        Outcome::Temperror => "cannot be asked now about",
+        Outcome::Permerror | Outcome::Policy => "has a broken record about",
+    }
+}
+
+/// A client's own words, cut, and with nothing in them that is no visible character or space.
+fn piece(text: &str) -> String {
+    let visible = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    text.chars().take(MAX_PIECE).map(visible).collect()
+}
+
+/// A dot-atom where it is one, else a quoted string (RFC 5322 sections 3.2.3 and 3.2.4).
+fn word(text: &str) -> String {
+    let is_atom = |atom: &str| {
+        !atom.is_empty()
+            && atom.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
+    };
+    if text.split('.').all(is_atom) { text.to_owned() } else { format!("\"{}\"", escaped(text, "\"\\")) }
+}
+
+/// With a backslash before each of these.
+fn escaped(text: &str, special: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if special.contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(local: &str, domain: &str) -> Address {
+        let domain = domain.to_owned();
+        Address { local: local.to_owned(), domain_ascii: domain.clone(), domain }
+    }
+
+    fn value(sender: &Address, hello: &str, mail_from: bool, outcome: Outcome) -> String {
+        let checked = Checked { client: "2001:db8::1", hello, sender, receiver: "gate.example" };
+        let domain = if mail_from { sender.domain.clone() } else { hello.to_owned() };
+        checked.value(&SpfResult { outcome, domain, mail_from, explanation: None })
+    }
+
+    #[test]
+    fn a_result_can_be_checked_again() {
+        assert_eq!(
+            value(&address("joe", "a.example"), "mx.a.example", true, Outcome::Fail),
+            "fail (gate.example: a.example forbids its mail to come from 2001:db8::1) identity=mailfrom; \
+             client-ip=\"2001:db8::1\"; helo=mx.a.example; envelope-from=\"joe@a.example\"; receiver=gate.example"
+        );
+        assert_eq!(
+            value(&address("", ""), "mx.a.example", false, Outcome::None),
+            "none (gate.example: mx.a.example has no record about 2001:db8::1) identity=helo; \
+             client-ip=\"2001:db8::1\"; helo=mx.a.example; envelope-from=\"postmaster@mx.a.example\"; \
+             receiver=gate.example"
+        );
+    }
+
+    #[test]
+    fn nobody_can_write_more_than_a_value() {
+        let hostile = address("a\" receiver=x; b\\", "c.example");
+        let hello = "x) identity=mailfrom; receiver=\"gate.example\r\nEvil: 1(\u{e9}";
+        for mail_from in [true, false] {
+            let field = value(&hostile, hello, mail_from, Outcome::Pass);
+            assert!(field.bytes().all(|b| b == b' ' || b.is_ascii_graphic()), "{field}");
+            let pairs = pairs(&field).unwrap();
+            assert_eq!(pairs.len(), 5, "{field}");
+            let keys: Vec<_> = pairs[1..].iter().map(|pair| pair.trim().split('=').next().unwrap()).collect();
+            assert_eq!(keys, ["client-ip", "helo", "envelope-from", "receiver"]);
+            assert_eq!(pairs[2].trim(), "helo=x) identity=mailfrom; receiver=\"gate.example??Evil: 1(?");
+            assert_eq!(pairs[3].trim(), "envelope-from=a\" receiver=x; b\\@c.example");
+        }
+        let long = value(&address(&"l".repeat(4_000), "d.example"), &"h".repeat(4_000), true, Outcome::Pass);
+        assert!(long.len() < 1_000, "{}", long.len());
+    }
+
+    #[test]
+    fn fields_in_our_name_are_known_however_they_are_written() {
+        let plain = value(&address("joe", "a.example"), "h.example", true, Outcome::Pass);
+        for ours in [
+            plain.as_str(),
+            "pass receiver=gate.example",
+            "pass (c) RECEIVER (c) = \"Gate.Example\"; client-ip=192.0.2.1",
+            "pass (a (nested) \\) one) x=y; receiver=gate.example.",
+            "pass receiver=gate.example client-ip=192.0.2.1",
+            "pass (unfinished receiver=gate.example",
+        ] {
+            assert!(is_from(ours, "gate.example"), "{ours}");
+        }
+        for others in [
+            "pass receiver=other.example",
+            "pass receiver=gate.example.org",
+            "pass (receiver=gate.example) receiver=other.example",
+            "pass envelope-from=\"x; receiver=gate.example\"; receiver=other.example",
+            "pass",
+            "",
+            "pass helo=gate.example",
+        ] {
+            assert!(!is_from(others, "gate.example"), "{others}");
+        }
+    }
+}

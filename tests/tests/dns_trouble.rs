@@ -1,0 +1,284 @@
+//! DNS failing in every way, with all the stock plugins that ask it: sessions end, the relay stays closed, no mail is lost.
+//!
+//! One gateway and one name server serve all; each way to fail has a domain and a client address of its own, so that all
+//! happen at once, and what is well goes on beside them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::{Duration, Instant};
+
+use e2e::{Gateway, binary, configuration};
+use pintle_testkit::{Client, ELSEWHERE, Fault, RecordKind, Script, Sink, TempDir, Transaction, ZoneServer};
+
+/// All ways to fail, none at all first.
+const FAULTS: [Option<Fault>; 17] = [
+    None,
+    Some(Fault::Silent),
+    Some(Fault::ServFail),
+    Some(Fault::Refused),
+    Some(Fault::NxDomain),
+    Some(Fault::NoData),
+    Some(Fault::Truncated),
+    Some(Fault::TruncatedAlone),
+    Some(Fault::Garbage),
+    Some(Fault::WrongId),
+    Some(Fault::WrongQuestion),
+    Some(Fault::WrongOwner),
+    Some(Fault::Poisoned),
+    Some(Fault::AliasLoop),
+    Some(Fault::Flood),
+    Some(Fault::Huge),
+    Some(Fault::Overcount),
+];
+
+/// What a session may take from its greeting to its end: each plugin's call has two seconds, and there are few.
+/// Generous, since machines are shared; a session that hangs would take for ever.
+const DEADLINE: Duration = Duration::from_secs(25);
+
+struct Stage {
+    gateway: Gateway,
+    sink: Sink,
+    zone: ZoneServer,
+    _folder: TempDir,
+}
+
+/// A way to fail, with its domain and its client.
+#[derive(Clone)]
+struct Trouble {
+    fault: Option<Fault>,
+    domain: String,
+    client: [u8; 4],
+}
+
+fn troubles() -> Vec<Trouble> {
+    let trouble = |(at, fault): (usize, &Option<Fault>)| Trouble {
+        fault: *fault,
+        domain: format!("t{at}.example"),
+        client: [127, 0, 1, u8::try_from(at).unwrap() + 10],
+    };
+    FAULTS.iter().enumerate().map(trouble).collect()
+}
+
+impl Trouble {
+    /// Every name that a session of this client and domain asks for.
+    fn names(&self) -> Vec<String> {
+        let [a, b, c, d] = self.client;
+        let domain = &self.domain;
+        vec![
+            domain.clone(),
+            format!("mx.{domain}"),
+            format!("_dmarc.{domain}"),
+            format!("k._domainkey.{domain}"),
+            format!("{d}.{c}.{b}.{a}.list.example"),
+            format!("{domain}.names.example"),
+        ]
+    }
+
+    /// What DNS says when it is well: the client is welcome, and the lists know nothing of it.
+    fn zones(&self) -> String {
+        let domain = &self.domain;
+        format!(
+            "{domain} TXT \"v=spf1 mx -all\"\n{domain} MX 10 mx.{domain}\nmx.{domain} A {}\nmx.{domain} A 127.0.0.1\n\
+             _dmarc.{domain} TXT \"v=DMARC1; p=none\"\nk._domainkey.{domain} TXT \"v=DKIM1; {KEY}\"\n",
+            std::net::Ipv4Addr::from(self.client)
+        )
+    }
+
+    /// Signed, as far as the key has to be asked for.
+    fn message(&self) -> Vec<u8> {
+        let domain = &self.domain;
+        format!(
+            "DKIM-Signature: v=1; a=ed25519-sha256; c=simple/simple; d={domain}; s=k; h=From; bh={HASH}; b={SIGN}\r\n\
+             From: <x@{domain}>\r\nSubject: {domain}\r\n\r\nhello\r\n"
+        )
+        .into_bytes()
+    }
+}
+
+/// The public key of RFC 8463 appendix A.2.
+const KEY: &str = "k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+/// SHA-256 of "hello" and its line end.
+const HASH: &str = "zS7KNTV0HyeorkDDGwxB1AV6enuRKzO5rthkhdHIRnY=";
+/// As long as a signature, and none.
+const SIGN: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
+
+/// So little patience that the many failures of one session are over in seconds.
+const DNS: &str = "timeout = \"400ms\"\nattempts = 2\ndeadline = \"900ms\"";
+
+const PLUGINS: &str = r#"
+[[plugin]]
+name = "dnsbl"
+component = "stock:dnsbl"
+grants = ["dns"]
+[plugin.config]
+lists = [{ zone = "list.example" }, { zone = "names.example", of = ["sender"] }]
+[plugin.limits]
+wall = "2s"
+
+[[plugin]]
+name = "relay-control"
+component = "stock:relay-control"
+grants = ["relay", "kv"]
+
+[[plugin]]
+name = "spf"
+component = "stock:spf"
+grants = ["sender-auth", "edit-headers"]
+[plugin.config]
+received_spf = true
+temperror = "TEMPERROR"
+[plugin.limits]
+wall = "2s"
+
+[[plugin]]
+name = "dmarc"
+component = "stock:dmarc"
+grants = ["sender-auth"]
+[plugin.config]
+temperror = "TEMPERROR"
+[plugin.limits]
+wall = "2s"
+"#;
+
+impl Stage {
+    /// `temperror` is what it means for the mail that DNS does not answer.
+    async fn start(temperror: &str, dns: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let sink = Sink::start(Script::new()).await;
+        let zones: String = troubles().iter().map(Trouble::zones).collect();
+        let zone = ZoneServer::start(&zones).await;
+        for trouble in troubles() {
+            for (name, fault) in trouble.names().iter().zip(std::iter::repeat(trouble.fault)) {
+                fault.into_iter().for_each(|fault| zone.fail(name, fault));
+            }
+        }
+        let cache = binary().with_file_name("plugin-cache");
+        let text = format!(
+            "[dns]\nservers = [\"{}\"]\nhosts_file = false\nmax_negative_ttl = \"0s\"\n{dns}\n\
+             [plugins]\ncache = \"{}\"\n{}",
+            zone.address(),
+            cache.display(),
+            PLUGINS.replace("TEMPERROR", temperror)
+        );
+        let gateway = Gateway::start(&configuration(folder.path(), sink.address(), &text));
+        Self { gateway, sink, zone, _folder: folder }
+    }
+
+    /// A whole session: the reply to a foreign recipient is a refusal; gives the code that the mail to ours came to.
+    async fn session(&self, trouble: &Trouble) -> u16 {
+        let start = Instant::now();
+        let session = tokio::time::timeout(DEADLINE, self.dialogue(trouble));
+        let code = session.await.unwrap_or_else(|_| panic!("{trouble:?} hangs", trouble = trouble.fault));
+        assert!(start.elapsed() < DEADLINE, "{:?}", trouble.fault);
+        code
+    }
+
+    async fn dialogue(&self, trouble: &Trouble) -> u16 {
+        let mut client = Client::connect_from(trouble.client.into(), self.gateway.address("mx")).await;
+        client.hello(&format!("mx.{}", trouble.domain)).await;
+        client.send(&format!("MAIL FROM:<x@{}>", trouble.domain)).await;
+        let mail = client.reply().await.code;
+        if mail != 250 {
+            return mail;
+        }
+        let foreign = client.ask("RCPT TO:<victim@foreign.example>", 550).await;
+        assert!(foreign.text().contains("Relaying denied"), "{:?}: {foreign:?}", trouble.fault);
+        client.ask("RCPT TO:<b@ours.example>", 250).await;
+        client.ask("DATA", 354).await;
+        client.send_data(&trouble.message()).await;
+        let end = client.reply().await.code;
+        client.ask("QUIT", 221).await;
+        end
+    }
+
+    /// The fields of the message from this domain, unfolded.
+    fn results(arrived: &[Transaction], trouble: &Trouble) -> String {
+        let sender = format!("x@{}", trouble.domain);
+        let found = arrived.iter().find(|transaction| transaction.sender.address == sender).unwrap();
+        let text = String::from_utf8_lossy(&found.message).replace("\r\n ", " ").replace("\r\n\t", " ");
+        let field = text.lines().find(|line| line.starts_with("Authentication-Results: "));
+        field.unwrap_or_else(|| panic!("no results in {text}")).to_owned()
+    }
+}
+
+/// What SPF comes to.
+fn spf(fault: Option<Fault>) -> &'static str {
+    match fault {
+        // The truth arrives, over TCP where need be; records of others beside it do no harm.
+        None | Some(Fault::Truncated | Fault::Poisoned) => "pass",
+        // An answer that there is nothing is an answer. One about others, or that goes in circles, says nothing either.
+        Some(Fault::NxDomain | Fault::NoData | Fault::WrongOwner | Fault::AliasLoop) => "none",
+        // Thousands of records, each of which says that everybody may send; and one that is too long to be meant.
+        Some(Fault::Flood | Fault::Huge) => "permerror",
+        Some(_) => "temperror",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_passes_and_no_relay_opens_however_dns_fails() {
+    let stage = Stage::start("pass-on", DNS).await;
+    let troubles = troubles();
+    let codes = futures_util::future::join_all(troubles.iter().map(|trouble| stage.session(trouble))).await;
+    for (trouble, code) in troubles.iter().zip(&codes) {
+        assert_eq!(*code, 250, "{:?}", trouble.fault);
+    }
+    let arrived = stage.sink.wait_for(troubles.len()).await;
+    for trouble in &troubles {
+        let results = Stage::results(&arrived, trouble);
+        let expected = format!("spf={} smtp.mailfrom={}", spf(trouble.fault), trouble.domain);
+        assert!(results.contains(&expected), "{:?}: {results}", trouble.fault);
+        let asked = |name: String, kind| assert!(stage.zone.count(&name, kind) > 0, "{name}");
+        asked(format!("k._domainkey.{}", trouble.domain), RecordKind::Txt);
+        asked(format!("_dmarc.{}", trouble.domain), RecordKind::Txt);
+        let [a, b, c, d] = trouble.client;
+        asked(format!("{d}.{c}.{b}.{a}.list.example"), RecordKind::A);
+    }
+    // No plugin was cut off: each ends within its own time.
+    assert!(!stage.gateway.log().contains("\"timeout\""), "{}", stage.gateway.log());
+    // Nobody has believed what was said about others, which was that everybody may send for them.
+    let victim = Trouble { fault: None, domain: ELSEWHERE.to_owned(), client: [127, 0, 2, 1] };
+    assert_eq!(stage.session(&victim).await, 250);
+    let arrived = stage.sink.wait_for(troubles.len() + 1).await;
+    let results = Stage::results(&arrived, &victim);
+    assert!(results.contains("spf=none smtp.mailfrom=elsewhere.example"), "{results}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_operator_wants_it_mail_waits_until_dns_is_well() {
+    let stage = Stage::start("defer", DNS).await;
+    // What does not fit a datagram cannot be had at all.
+    stage.zone.refuse_tcp();
+    let troubles = troubles();
+    let needs_tcp = |fault| matches!(fault, Some(Fault::Truncated | Fault::Flood | Fault::Huge));
+    let codes = futures_util::future::join_all(troubles.iter().map(|trouble| stage.session(trouble))).await;
+    for (trouble, code) in troubles.iter().zip(&codes) {
+        let waits = needs_tcp(trouble.fault) || spf(trouble.fault) == "temperror";
+        assert_eq!(*code, if waits { 451 } else { 250 }, "{:?}", trouble.fault);
+    }
+    stage.zone.heal_all();
+    let codes = futures_util::future::join_all(troubles.iter().map(|trouble| stage.session(trouble))).await;
+    assert!(codes.iter().all(|code| *code == 250), "{codes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_is_waited_for_and_nobody_else_waits() {
+    let patient = "timeout = \"6s\"\nattempts = 1\ndeadline = \"6s\"";
+    let stage = Stage::start("defer", patient).await;
+    let (slow, well) = (&troubles()[1], &troubles()[0]);
+    for name in slow.names() {
+        stage.zone.heal(&name);
+    }
+    stage.zone.fail(&slow.domain, Fault::Held);
+    let others = async {
+        while stage.zone.count(&slow.domain, RecordKind::Txt) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let code = stage.session(well).await;
+        (code, stage.zone.release(&slow.domain))
+    };
+    let (code, (other, released)) = tokio::join!(stage.session(slow), others);
+    assert_eq!((code, other), (250, 250));
+    assert!(released > 0, "the answer had come before it was sent");
+    let arrived = stage.sink.wait_for(2).await;
+    assert!(Stage::results(&arrived, slow).contains("spf=pass smtp.mailfrom=t1.example"));
+}
