@@ -5,10 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Client, ELSEWHERE, Fault, RecordKind, Script, Sink, TempDir, Transaction, ZoneServer};
+use pintle_testkit::{
+    Client, ELSEWHERE, Fault, RecordKind, Script, Sink, TempDir, Transaction, ZoneServer, within,
+};
+use tokio::net::{TcpListener, TcpStream};
 
 /// All ways to fail, none at all first.
 const FAULTS: [Option<Fault>; 17] = [
@@ -78,7 +82,7 @@ impl Trouble {
     fn zones(&self) -> String {
         let domain = &self.domain;
         format!(
-            "{domain} TXT \"v=spf1 mx -all\"\n{domain} MX 10 mx.{domain}\nmx.{domain} A {}\nmx.{domain} A 127.0.0.1\n\
+            "{domain} TXT \"v=spf1 mx -all\"\n{domain} MX 10 mx.{domain}\nmx.{domain} A {}\nmx.{domain} A {HOST}\n\
              _dmarc.{domain} TXT \"v=DMARC1; p=none\"\nk._domainkey.{domain} TXT \"v=DKIM1; {KEY}\"\n",
             std::net::Ipv4Addr::from(self.client)
         )
@@ -94,6 +98,9 @@ impl Trouble {
         .into_bytes()
     }
 }
+
+/// Where the mail exchangers are. Not where the gateway listens, or mail would loop (RFC 5321 section 5.1).
+const HOST: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 9);
 
 /// The public key of RFC 8463 appendix A.2.
 const KEY: &str = "k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
@@ -142,7 +149,7 @@ wall = "2s"
 
 impl Stage {
     /// `temperror` is what it means for the mail that DNS does not answer.
-    async fn start(temperror: &str, dns: &str) -> Self {
+    async fn start(temperror: &str, dns: &str, more: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(Script::new()).await;
         let zones: String = troubles().iter().map(Trouble::zones).collect();
@@ -152,11 +159,13 @@ impl Stage {
                 fault.into_iter().for_each(|fault| zone.fail(name, fault));
             }
         }
+        let exchanger = exchanger(sink.address()).await;
         let cache = binary().with_file_name("plugin-cache");
         let text = format!(
             "[dns]\nservers = [\"{}\"]\nhosts_file = false\nmax_negative_ttl = \"0s\"\n{dns}\n\
-             [plugins]\ncache = \"{}\"\n{}",
+             [delivery]\nmx_port = {}\n[plugins]\ncache = \"{}\"\n{}\n{more}",
             zone.address(),
+            exchanger.port(),
             cache.display(),
             PLUGINS.replace("TEMPERROR", temperror)
         );
@@ -191,6 +200,14 @@ impl Stage {
         end
     }
 
+    /// Waits until the log tells that this recipient's mail is to be tried again.
+    async fn deferred(&self, recipient: &str) {
+        let told = |line: &str| line.contains("\"deferral\"") && line.contains(recipient);
+        while !self.gateway.log().lines().any(told) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// The fields of the message from this domain, unfolded.
     fn results(arrived: &[Transaction], trouble: &Trouble) -> String {
         let sender = format!("x@{}", trouble.domain);
@@ -199,6 +216,21 @@ impl Stage {
         let field = text.lines().find(|line| line.starts_with("Authentication-Results: "));
         field.unwrap_or_else(|| panic!("no results in {text}")).to_owned()
     }
+}
+
+/// The sink's second address, as a mail exchanger: its port on [`HOST`]. It ends with the test's runtime.
+async fn exchanger(sink: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind((HOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(sink).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    address
 }
 
 /// What SPF comes to.
@@ -216,7 +248,7 @@ fn spf(fault: Option<Fault>) -> &'static str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_passes_and_no_relay_opens_however_dns_fails() {
-    let stage = Stage::start("pass-on", DNS).await;
+    let stage = Stage::start("pass-on", DNS, "").await;
     let troubles = troubles();
     let codes = futures_util::future::join_all(troubles.iter().map(|trouble| stage.session(trouble))).await;
     for (trouble, code) in troubles.iter().zip(&codes) {
@@ -245,7 +277,7 @@ async fn mail_passes_and_no_relay_opens_however_dns_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_operator_wants_it_mail_waits_until_dns_is_well() {
-    let stage = Stage::start("defer", DNS).await;
+    let stage = Stage::start("defer", DNS, "").await;
     // What does not fit a datagram cannot be had at all.
     stage.zone.refuse_tcp();
     let troubles = troubles();
@@ -263,7 +295,7 @@ async fn where_the_operator_wants_it_mail_waits_until_dns_is_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_answer_is_waited_for_and_nobody_else_waits() {
     let patient = "timeout = \"6s\"\nattempts = 1\ndeadline = \"6s\"";
-    let stage = Stage::start("defer", patient).await;
+    let stage = Stage::start("defer", patient, "").await;
     let (slow, well) = (&troubles()[1], &troubles()[0]);
     for name in slow.names() {
         stage.zone.heal(&name);
@@ -281,4 +313,51 @@ async fn a_slow_answer_is_waited_for_and_nobody_else_waits() {
     assert!(released > 0, "the answer had come before it was sent");
     let arrived = stage.sink.wait_for(2).await;
     assert!(Stage::results(&arrived, slow).contains("spf=pass smtp.mailfrom=t1.example"));
+}
+
+/// Mail for the troubled domains goes by MX, and soon again where that fails.
+fn by_mx() -> String {
+    let domains: Vec<String> = troubles().iter().map(|trouble| format!("{:?}", trouble.domain)).collect();
+    format!(
+        "[[route]]\ndomain = [{}]\nvia = \"mx\"\n[queue]\nretry_intervals = [\"1s\"]\n\
+         hop_intervals = [\"1s\"]\njitter_percent = 0\n",
+        domains.join(", ")
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outbound_mail_waits_for_dns_and_is_delivered_once() {
+    let stage = Stage::start("pass-on", DNS, &by_mx()).await;
+    let troubles = troubles();
+    let mut colleague = Client::connect(stage.gateway.address("inside")).await;
+    colleague.hello("inside.example").await;
+    for trouble in &troubles {
+        let recipient = format!("b@{}", trouble.domain);
+        colleague.deliver("ann@ours.example", &[&recipient], b"Subject: out\r\n\r\nhello\r\n").await;
+    }
+    // That a domain has no mail host is an answer, and the sender hears it at once. A TXT record is no mail host.
+    let (gone, others): (Vec<_>, Vec<_>) = troubles.iter().partition(|trouble| has_no_host(trouble.fault));
+    for trouble in others.iter().filter(|trouble| !is_deliverable(trouble.fault)) {
+        within(&format!("a deferral: {:?}", trouble.fault), stage.deferred(&format!("b@{}", trouble.domain)))
+            .await;
+    }
+    stage.zone.heal_all();
+    let arrived = stage.sink.wait_for(troubles.len()).await;
+    for trouble in &others {
+        let recipient = format!("b@{}", trouble.domain);
+        let count = arrived.iter().filter(|it| it.recipients().contains(&recipient.as_str())).count();
+        assert_eq!(count, 1, "{:?}", trouble.fault);
+    }
+    let reports = arrived.iter().filter(|it| it.sender.address.is_empty()).count();
+    assert_eq!(reports, gone.len());
+}
+
+/// Whether DNS says that the domain takes no mail.
+fn has_no_host(fault: Option<Fault>) -> bool {
+    spf(fault) == "none" || fault == Some(Fault::Huge)
+}
+
+/// Whether the mail exchanger can be found in spite of it.
+fn is_deliverable(fault: Option<Fault>) -> bool {
+    spf(fault) == "pass"
 }
