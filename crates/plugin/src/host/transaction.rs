@@ -64,7 +64,12 @@ impl Host for Guest {
     }
 
     fn rewrite_sender(&mut self, address: String) -> Result<(), HostError> {
-        self.edits_envelope(Grant::EditEnvelope)?;
+        // Delivered from elsewhere than stored: for this attempt, so that our own reports still go to who sent it.
+        if self.live.hook == Some(Hook::Deliver) {
+            self.need(Grant::EditEnvelope)?;
+        } else {
+            self.edits_envelope(Grant::EditEnvelope)?;
+        }
         let charset = self.charset()?;
         let path =
             ReversePath::parse(&address, charset).map_err(|error| HostError::Invalid(error.to_string()))?;
@@ -147,7 +152,7 @@ fn auth_result(result: AuthResult) -> contract::AuthResult {
 }
 
 impl Guest {
-    /// The envelope changes while it is received, and stands afterwards.
+    /// The envelope changes while it is received, and stands afterwards but for the sender.
     fn edits_envelope(&self, grant: Grant) -> Result<(), HostError> {
         self.need(grant)?;
         match self.live.hook {

@@ -164,3 +164,21 @@ async fn a_delivery_is_routed_and_its_bounce_suppressed() {
     assert_eq!(delivery.no_bounce, [0]);
     plugins.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_delivery_may_come_from_another_sender_and_goes_to_the_same_recipients() {
+    let mut config = unruly(json!({"deliver": "sender"}));
+    config.grants.insert(Grant::EditEnvelope);
+    let (plugins, judge) = one(config).await;
+    let mut view = delivery();
+    let decision = Chain::new(vec![judge]).judge(&Call::Deliver, &mut view).await;
+    assert_eq!(decision.verdict, Verdict::Next, "{:?}", decision.steps);
+    let envelope = &view.transaction.unwrap().envelope;
+    assert_eq!(envelope.sender.as_str(), "bounces@example.com");
+    assert_eq!(envelope.recipients[0].address.as_str(), "bob@example.org");
+    plugins.shutdown().await;
+    let (plugins, judge) = one(unruly(json!({"deliver": "sender"}))).await;
+    let fault = judge.judge(Call::Deliver, delivery()).await.fault.unwrap();
+    assert!(fault.text.contains("edit-envelope"), "{}", fault.text);
+    plugins.shutdown().await;
+}
