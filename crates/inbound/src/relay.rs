@@ -27,16 +27,20 @@ pub fn check(session: &Session, recipient: &Recipient, domains: &Domains) -> Res
         return Err(Reply::new(
             550,
             EnhancedCode(5, 7, 1),
-            "Relaying denied: the local part names another host (%, ! or @)",
+            "Relaying denied: the local part may name another host (%, !, @, :: or an encoded word)",
         ));
     }
     Ok(())
 }
 
-/// Whether a next hop might read another address out of this local part: `user%host`, `host!user`, `user@host`.
-/// A stranger who gets such a form past us relays through the server behind us.
+/// Whether a next hop might read another address out of this local part: `user%host`, `host!user`, `user@host`, DECnet's
+/// `host::user`, and any of them in an encoded word, which some programs decode before they look for the `@`. A stranger
+/// who gets such a form past us relays through the server behind us.
 fn routes_onward(local: &str) -> bool {
-    local.contains(['%', '!', '@'])
+    // The wide and small forms become the sign itself under NFKC, which servers of SMTPUTF8 mail may apply.
+    let signs =
+        ['%', '!', '@', '\u{ff05}', '\u{fe6a}', '\u{ff01}', '\u{fe57}', '\u{fe15}', '\u{ff20}', '\u{fe6b}'];
+    local.contains(signs) || local.contains("::") || local.contains("=?")
 }
 
 #[cfg(test)]
@@ -64,7 +68,7 @@ mod tests {
     }
 
     fn passes(address: &str, session: &Session, relay: bool) -> bool {
-        let address = Address::parse(address, Charset::Ascii).unwrap();
+        let address = Address::parse(address, Charset::Utf8).unwrap();
         let recipient = Recipient { id: 0, address, params: RcptParams::default(), original: None, relay };
         check(session, &recipient, &Domains::new(["example.org", ".sub.example.org"])).is_ok()
     }
@@ -85,6 +89,9 @@ mod tests {
             "a%example.net@example.org",
             "example.net!a@example.org",
             "\"a@example.net\"@example.org",
+            "\"example.net::a\"@example.org",
+            "=?x?q?a=40example.net?=@example.org",
+            "a\u{ff20}example.net@example.org",
             "a@[192.0.2.9]",
         ] {
             assert!(!passes(other, &stranger, false), "{other}");
