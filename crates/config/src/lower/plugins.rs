@@ -1,5 +1,6 @@
 //! Plugins: where the component is, what it is told, what it may do, what its faults mean.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -70,6 +71,8 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
         let why = match std::fs::metadata(&path) {
             Ok(file) if file.is_file() => None,
             Ok(_) => Some("it is no file".to_owned()),
+            // Without it the gateway starts as well, and takes it when it comes.
+            Err(error) if error.kind() == ErrorKind::NotFound && !section.get::<bool>("required") => None,
             Err(error) => Some(error.to_string()),
         };
         if let Some(why) = why {
