@@ -28,7 +28,7 @@ struct Dnsbl {
     /// Local parts that anybody can write to.
     #[serde(default = "role_addresses")]
     exempt_recipients: Vec<String>,
-    /// So many different names in a message's links are looked up.
+    /// So many different hosts in a message's links are looked up.
     #[serde(default = "twenty")]
     max_links: usize,
 }
@@ -73,14 +73,15 @@ impl Dnsbl {
         if self.is_exempt(&session) {
             return Ok(Verdict::Next);
         }
-        let questions = lists::about_client(&self.lists, &session.client);
+        let questions =
+            lists::about_addresses(&self.lists, Of::Client, std::slice::from_ref(&session.client));
         session::set_note_as("client", &self.ask(&questions))?;
         Ok(Verdict::Next)
     }
 
     fn on_hello(&self, name: &str) -> Result<Verdict, HostError> {
         if !self.is_exempt(&session::info()) {
-            let questions = lists::about_domains(&self.lists, Of::Hello, &[name.to_lowercase()]);
+            let questions = lists::about_domains(&self.lists, Of::Hello, &links::name_and_ends(name));
             session::set_note_as("hello", &self.ask(&questions))?;
         }
         Ok(Verdict::Next)
@@ -90,8 +91,8 @@ impl Dnsbl {
         if self.is_exempt(&session::info()) {
             return Ok(Verdict::Next);
         }
-        let sender = transaction::info()?.sender.domain_ascii;
-        let questions = lists::about_domains(&self.lists, Of::Sender, &[sender]);
+        let names = links::name_and_ends(&transaction::info()?.sender.domain_ascii);
+        let questions = lists::about_domains(&self.lists, Of::Sender, &names);
         transaction::set_note_as("sender", &self.ask(&questions))?;
         let known = known()?;
         for finding in &known {
@@ -109,13 +110,17 @@ impl Dnsbl {
     }
 
     fn on_message(&self) -> Result<Verdict, HostError> {
-        let wanted = self.lists.iter().any(|list| list.of.contains(&Of::Links));
+        let wanted = self.lists.iter().any(List::is_about_links);
         let roles_alone = transaction::recipients().iter().all(|rcpt| self.takes_anything(&rcpt.address));
         if !wanted || roles_alone || self.is_exempt(&session::info()) {
             return Ok(Verdict::Next);
         }
-        let names = links::names_in_message(self.max_links)?;
-        let found = self.ask(&lists::about_domains(&self.lists, Of::Links, &names));
+        let hosts = links::hosts_in_message(self.max_links)?;
+        let mut questions = lists::about_domains(&self.lists, Of::Links, &links::names(&hosts));
+        let addresses = links::addresses(&hosts);
+        questions.extend(lists::about_addresses(&self.lists, Of::LinkAddresses, &addresses));
+        questions.truncate(lists::MAX_QUESTIONS);
+        let found = self.ask(&questions);
         if found.is_empty() {
             return Ok(Verdict::Next);
         }

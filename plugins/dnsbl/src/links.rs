@@ -1,17 +1,28 @@
-//! The names of hosts in a message's links.
+//! The hosts in a message's links, by name or by address, read as the programs read them that follow links.
 //!
 //! Lists of domains hold registered domains, and which part of a name is one depends on the registry. Rather than carry a
-//! table of those, each name is asked about in its last two and its last three labels: one lookup too many costs nothing
-//! that matters, since a list holds no registry's own suffix.
+//! table of those, which ages with each release and would be the greater part of this plugin, each name is asked about in
+//! its last two and its last three labels: one lookup too many costs nothing that matters, since a list holds no
+//! registry's own suffix.
 
-use pintle_plugin_sdk::{HostError, message};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use pintle_plugin_sdk::{HostError, IpAddress, message};
 
 /// So much text of each part is read.
 const MAX_TEXT: u32 = 256 << 10;
 const MAX_PARTS: usize = 10;
 
-/// The domains to ask about, for at most `max` different hosts in the text parts of the message.
-pub(crate) fn names_in_message(max: usize) -> Result<Vec<String>, HostError> {
+/// A host in a link.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Host {
+    /// In lower case.
+    Name(String),
+    Address(IpAddr),
+}
+
+/// At most `max` different hosts in the text parts of the message, which the host program has decoded.
+pub(crate) fn hosts_in_message(max: usize) -> Result<Vec<Host>, HostError> {
     let mut hosts = Vec::new();
     let parts = message::parts()?;
     let texts = parts.iter().filter(|part| part.content_type.starts_with("text/") && !part.attachment);
@@ -22,47 +33,231 @@ pub(crate) fn names_in_message(max: usize) -> Result<Vec<String>, HostError> {
             }
         }
     }
-    let mut names: Vec<String> = hosts.iter().flat_map(|host| domains_of(host)).collect();
-    names.sort();
-    names.dedup();
-    Ok(names)
+    Ok(hosts)
 }
 
-/// The host of each link, in lower case.
-fn hosts_in(text: &str) -> Vec<String> {
-    let text = text.to_ascii_lowercase();
-    let after_scheme = ["http://", "https://"].iter().flat_map(|scheme| text.split(scheme).skip(1));
-    after_scheme.filter_map(host).collect()
+/// What lists of domains are asked about for these hosts.
+pub(crate) fn names(hosts: &[Host]) -> Vec<String> {
+    let mut names: Vec<String> = hosts
+        .iter()
+        .filter_map(|host| match host {
+            Host::Name(name) => Some(name),
+            Host::Address(_) => None,
+        })
+        .flat_map(|name| ends_of(name))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What lists of addresses are asked about for these hosts.
+pub(crate) fn addresses(hosts: &[Host]) -> Vec<IpAddress> {
+    let address = |host: &Host| match host {
+        Host::Name(_) => None,
+        Host::Address(IpAddr::V4(v4)) => {
+            Some(IpAddress { text: v4.to_string(), octets: v4.octets().to_vec() })
+        }
+        Host::Address(IpAddr::V6(v6)) => {
+            Some(IpAddress { text: v6.to_string(), octets: v6.octets().to_vec() })
+        }
+    };
+    hosts.iter().filter_map(address).collect()
+}
+
+/// What lists of domains are asked about for the name of a client or a sender's domain: itself, since some lists hold
+/// hosts, and the ends of it.
+pub(crate) fn name_and_ends(name: &str) -> Vec<String> {
+    let name = name.trim_end_matches('.').to_lowercase();
+    let mut names = ends_of(&name);
+    if !names.contains(&name) {
+        names.push(name);
+    }
+    names
+}
+
+fn ends_of(name: &str) -> Vec<String> {
+    let labels: Vec<&str> = name.split('.').collect();
+    let last = |count: usize| labels[labels.len().saturating_sub(count)..].join(".");
+    if labels.len() > 2 { vec![last(2), last(3)] } else { vec![last(2)] }
+}
+
+/// The host of each link: what follows `http:` or `https:` and slashes of either kind, or begins with `www.`.
+fn hosts_in(text: &str) -> Vec<Host> {
+    let text = without_references(&text.to_ascii_lowercase());
+    let mut hosts: Vec<Host> = ["http:", "https:"]
+        .iter()
+        .flat_map(|scheme| text.split(scheme).skip(1))
+        .filter(|link| link.starts_with(['/', '\\']))
+        .filter_map(|link| host(link.trim_start_matches(['/', '\\'])))
+        .collect();
+    // Mail programs make links of these.
+    let begins = |(at, _): &(usize, &str)| {
+        text[..*at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && !"/@.-_\\%".contains(c))
+    };
+    hosts.extend(text.match_indices("www.").filter(begins).filter_map(|(at, _)| host(&text[at..])));
+    hosts
 }
 
 /// The host at the beginning of a link without its scheme: what stands between `user@` and port or path.
-fn host(link: &str) -> Option<String> {
-    let ends = |c: char| c.is_whitespace() || "/?#\"'<>()[]\\,;".contains(c);
-    let authority = link.split(ends).next()?;
-    let host = authority.rsplit('@').next()?.split(':').next()?.trim_end_matches('.');
-    (host.contains('.') && host.is_ascii()).then(|| host.to_owned())
+fn host(link: &str) -> Option<Host> {
+    let ends = |c: char| c.is_whitespace() || "/?#\"'<>()\\,;".contains(c);
+    let authority = link.split(ends).next()?.rsplit('@').next()?;
+    if let Some(literal) = authority.strip_prefix('[') {
+        let v6: Ipv6Addr = literal.split(']').next()?.parse().ok()?;
+        return Some(Host::Address(v6.into()));
+    }
+    let name = percent_decoded(authority.split(':').next()?);
+    let name = name.trim_end_matches('.');
+    if let Some(v4) = v4(name) {
+        return Some(Host::Address(v4.into()));
+    }
+    (name.contains('.') && name.is_ascii()).then(|| Host::Name(name.to_owned()))
 }
 
-fn domains_of(host: &str) -> Vec<String> {
-    let labels: Vec<&str> = host.split('.').collect();
-    let last = |count: usize| labels[labels.len().saturating_sub(count)..].join(".");
-    if labels.len() > 2 { vec![last(2), last(3)] } else { vec![last(2)] }
+/// An IPv4 address in any form that browsers take: one to four numbers, each decimal, octal after 0, or hexadecimal after 0x,
+/// of which the last fills what is left.
+fn v4(text: &str) -> Option<Ipv4Addr> {
+    let number = |part: &str| match (part.strip_prefix("0x"), part.strip_prefix('0')) {
+        (Some(hex), _) => u32::from_str_radix(hex, 16).ok(),
+        (_, Some(octal)) if !octal.is_empty() => u32::from_str_radix(octal, 8).ok(),
+        _ => part.parse().ok().filter(|_| !part.starts_with('+')),
+    };
+    let numbers: Vec<u32> = text.split('.').map(number).collect::<Option<_>>()?;
+    let (last, first) = numbers.split_last()?;
+    let is_room = first.len() < 4 && u64::from(*last) < 1 << (8 * (4 - first.len()));
+    if !is_room || first.iter().any(|number| *number > 255) {
+        return None;
+    }
+    let place = |(at, number): (usize, &u32)| number << (8 * (3 - at));
+    Some(Ipv4Addr::from(first.iter().enumerate().map(place).sum::<u32>() + last))
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut pieces = text.split('%');
+    let mut decoded = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let code = piece
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            .filter(u8::is_ascii_graphic);
+        match code {
+            Some(code) => {
+                decoded.push(char::from(code.to_ascii_lowercase()));
+                decoded.push_str(&piece[2..]);
+            }
+            None => {
+                decoded.push('%');
+                decoded.push_str(piece);
+            }
+        }
+    }
+    decoded
+}
+
+/// With HTML's character references, of the kinds that can hide a host, replaced by what they stand for. `text` is in
+/// lower case.
+fn without_references(text: &str) -> String {
+    let mut pieces = text.split('&');
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let end = piece.find(|c: char| !c.is_ascii_alphanumeric() && c != '#').unwrap_or(piece.len());
+        match reference(&piece[..end]) {
+            Some(c) => {
+                plain.extend(c.to_lowercase());
+                plain.push_str(piece[end..].strip_prefix(';').unwrap_or(&piece[end..]));
+            }
+            None => {
+                plain.push('&');
+                plain.push_str(piece);
+            }
+        }
+    }
+    plain
+}
+
+fn reference(name: &str) -> Option<char> {
+    let code = match name {
+        "period" => return Some('.'),
+        "colon" => return Some(':'),
+        "sol" => return Some('/'),
+        "bsol" => return Some('\\'),
+        "commat" => return Some('@'),
+        name => name.strip_prefix('#')?,
+    };
+    let number = match code.strip_prefix('x') {
+        Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+        None => code.parse().ok()?,
+    };
+    char::from_u32(number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn found(text: &str) -> Vec<String> {
+        let text_of = |host: Host| match host {
+            Host::Name(name) => name,
+            Host::Address(address) => format!("[{address}]"),
+        };
+        hosts_in(text).into_iter().map(text_of).collect()
+    }
+
     #[test]
     fn hosts_are_found_in_text_and_markup() {
         let text = "See HTTP://Www.Bad.Example/x?y, or <a href=\"https://user:pw@b.example:8443/\">good.example</a> \
             http://localhost/ https://c.example. http://";
-        assert_eq!(hosts_in(text), ["www.bad.example", "b.example", "c.example"]);
+        assert_eq!(found(text), ["www.bad.example", "b.example", "c.example"]);
+        assert_eq!(
+            found("go to www.bad.example/x, not to a@www.x.example or x.www.y.example"),
+            ["www.bad.example"]
+        );
+    }
+
+    #[test]
+    fn what_is_written_to_be_overlooked_is_found() {
+        for text in [
+            "http:\\\\bad.example/",
+            "http:/bad.example",
+            "https:///bad.example",
+            "http://bad%2eexample/",
+            "http://%62ad.example/",
+            "http://bad&#46;example/",
+            "http://bad&#x2E;example/",
+            "&#104;ttp://bad.example",
+            "http&colon;&sol;&sol;bad&period;example",
+            "http://good.example@bad.example/",
+            "http://bad.example./",
+        ] {
+            assert_eq!(found(text), ["bad.example"], "{text}");
+        }
+        assert_eq!(found("a&b &#; &#xzz; &amp http://x.example?a=1&b=2"), ["x.example"]);
+    }
+
+    #[test]
+    fn addresses_are_read_in_every_form() {
+        for text in
+            ["192.0.2.1", "192.0.513", "192.513", "3221225985", "0xC0000201", "0300.0.2.1", "0xc0.0.0x2.01"]
+        {
+            assert_eq!(found(&format!("http://{text}/")), ["[192.0.2.1]"], "{text}");
+        }
+        assert_eq!(found("http://[2001:DB8::1]:8080/"), ["[2001:db8::1]"]);
+        for text in ["256.0.2.1", "192.0.2.1.5", "4294967296", "1.2.3.x", "+1.2.3.4"] {
+            assert!(!found(&format!("http://{text}/")).iter().any(|host| host.starts_with('[')), "{text}");
+        }
+        let both = hosts_in("http://192.0.2.1/ http://a.b.bad.example/");
+        assert_eq!(addresses(&both)[0].octets, [192, 0, 2, 1]);
+        assert_eq!(names(&both), ["b.bad.example", "bad.example"]);
     }
 
     #[test]
     fn the_ends_of_a_name_are_asked_about() {
-        assert_eq!(domains_of("a.b.bad.co.uk"), ["co.uk", "bad.co.uk"]);
-        assert_eq!(domains_of("bad.example"), ["bad.example"]);
+        assert_eq!(ends_of("a.b.bad.co.uk"), ["co.uk", "bad.co.uk"]);
+        assert_eq!(ends_of("bad.example"), ["bad.example"]);
+        assert_eq!(
+            name_and_ends("Mail.out.Bad.example."),
+            ["bad.example", "out.bad.example", "mail.out.bad.example"]
+        );
     }
 }

@@ -49,7 +49,10 @@ pub(crate) enum Of {
     Client,
     Hello,
     Sender,
+    /// The names in links.
     Links,
+    /// The addresses in links that have no name.
+    LinkAddresses,
 }
 
 /// One question to one list.
@@ -74,7 +77,7 @@ pub(crate) struct Finding {
 }
 
 /// The most questions of one call: the host takes 256, and each listing costs two more.
-const MAX_QUESTIONS: usize = 160;
+pub(crate) const MAX_QUESTIONS: usize = 160;
 const MAX_LISTINGS: usize = 40;
 /// An IPv6 address before it and all fits into a name of 253 octets (RFC 1035 section 2.3.4), with room to spare.
 const MAX_ZONE: usize = 100;
@@ -117,6 +120,10 @@ impl List {
             }
         }
         mistakes
+    }
+
+    pub(crate) fn is_about_links(&self) -> bool {
+        self.of.iter().any(|of| matches!(of, Of::Links | Of::LinkAddresses))
     }
 
     /// What the replies to one question come to. Several codes at once are several reasons; the weightiest counts.
@@ -172,18 +179,23 @@ impl Finding {
     }
 }
 
-/// The questions about an address.
-pub(crate) fn about_client<'l>(lists: &'l [List], client: &IpAddress) -> Vec<Question<'l>> {
-    let v4 = client.octets.len() == 4;
-    let serves = |list: &&List| list.of.contains(&Of::Client) && if v4 { list.ipv4 } else { list.ipv6 };
-    let never = if v4 { loopback_v4(1) } else { mapped(loopback_v4(1)) };
-    let question = |list: &'l List| Question {
-        list,
-        subject: client.text.clone(),
-        name: dns::list_name(client, &list.zone),
-        control: dns::list_name(&never, &list.zone),
+/// The questions about addresses.
+pub(crate) fn about_addresses<'l>(lists: &'l [List], of: Of, addresses: &[IpAddress]) -> Vec<Question<'l>> {
+    let question = |list: &'l List, address: &IpAddress| {
+        let v4 = address.octets.len() == 4;
+        let never = if v4 { loopback_v4(1) } else { mapped(loopback_v4(1)) };
+        (if v4 { list.ipv4 } else { list.ipv6 }).then(|| Question {
+            list,
+            subject: address.text.clone(),
+            name: dns::list_name(address, &list.zone),
+            control: dns::list_name(&never, &list.zone),
+        })
     };
-    lists.iter().filter(serves).map(question).take(MAX_QUESTIONS).collect()
+    let lists = lists.iter().filter(|list| list.of.contains(&of));
+    lists
+        .flat_map(|list| addresses.iter().filter_map(move |address| question(list, address)))
+        .take(MAX_QUESTIONS)
+        .collect()
 }
 
 /// The questions about domains; what is no domain, such as an address literal or a bare host name, is not asked about.
@@ -270,11 +282,12 @@ fn report(list: &List, what: &'static str, detail: &str) {
 
 /// The lists whose test entries are not as RFC 5782 section 5 demands, with what is wrong.
 pub(crate) fn test(lists: &[List]) -> Vec<(String, String)> {
-    let names: Vec<_> = lists.iter().take(MAX_QUESTIONS / 2).map(test_names).collect();
-    let queries: Vec<_> = names.iter().flat_map(|(always, never)| [a(always), a(never)]).collect();
+    let tests = lists.iter().flat_map(|list| test_names(list).into_iter().map(move |names| (list, names)));
+    let tests: Vec<_> = tests.take(MAX_QUESTIONS / 2).collect();
+    let queries: Vec<_> = tests.iter().flat_map(|(_, (always, never))| [a(always), a(never)]).collect();
     let mut answers = dns::query_many(&queries).into_iter();
     let mut wrong = Vec::new();
-    for (list, (always, never)) in lists.iter().zip(names) {
+    for (list, (always, never)) in tests {
         let (listed, unlisted) = (answers.next(), answers.next());
         let served = |answer: Answer| !matches!(list.reading(&answer.records), Reading::Refused(_));
         if !listed.and_then(Result::ok).is_some_and(served) {
@@ -292,16 +305,21 @@ pub(crate) fn test(lists: &[List]) -> Vec<(String, String)> {
     wrong
 }
 
-/// What a list must list, and what it must not.
-fn test_names(list: &List) -> (String, String) {
-    if !list.of.contains(&Of::Client) {
-        return (format!("test.{}", list.zone), format!("invalid.{}", list.zone));
-    }
-    let name = |last: u8| {
-        let address = if list.ipv4 { loopback_v4(last) } else { mapped(loopback_v4(last)) };
+/// What a list must list and what it must not, for each kind of thing that it is asked about.
+fn test_names(list: &List) -> Vec<(String, String)> {
+    let name = |v4: bool, last: u8| {
+        let address = if v4 { loopback_v4(last) } else { mapped(loopback_v4(last)) };
         dns::list_name(&address, &list.zone)
     };
-    (name(2), name(1))
+    let mut names = Vec::new();
+    if list.of.iter().any(|of| matches!(of, Of::Client | Of::LinkAddresses)) {
+        // One of both kinds need not hold the entry of IPv6 as well; many do not.
+        names.push((name(list.ipv4, 2), name(list.ipv4, 1)));
+    }
+    if list.of.iter().any(|of| matches!(of, Of::Hello | Of::Sender | Of::Links)) {
+        names.push((format!("test.{}", list.zone), format!("invalid.{}", list.zone)));
+    }
+    names
 }
 
 fn a(name: &str) -> Query {
@@ -381,14 +399,32 @@ mod tests {
         let mut v6 = List::new("v6.example");
         v6.ipv4 = false;
         let lists = [List::new("ip.example"), domains, v6];
-        let asked: Vec<_> =
-            about_client(&lists, &loopback_v4(9)).into_iter().map(|q| (q.name, q.control)).collect();
+        let asked: Vec<_> = about_addresses(&lists, Of::Client, &[loopback_v4(9)])
+            .into_iter()
+            .map(|q| (q.name, q.control))
+            .collect();
         assert_eq!(asked, [("9.0.0.127.ip.example".to_owned(), "1.0.0.127.ip.example".to_owned())]);
-        assert_eq!(about_client(&lists, &mapped(loopback_v4(9))).len(), 2);
+        assert_eq!(about_addresses(&lists, Of::Client, &[mapped(loopback_v4(9))]).len(), 2);
+        assert!(about_addresses(&lists, Of::LinkAddresses, &[loopback_v4(9)]).is_empty());
         let names = ["bad.example", "[192.0.2.1]", "localhost", "192.0.2.1", "a..b"].map(str::to_owned);
         let asked: Vec<_> = about_domains(&lists, Of::Hello, &names).into_iter().map(|q| q.name).collect();
         assert_eq!(asked, ["bad.example.dbl.example"]);
         assert!(about_domains(&lists, Of::Links, &names).is_empty());
+    }
+
+    #[test]
+    fn each_kind_of_thing_has_its_test_entries() {
+        let mut list = List::new("l.example");
+        assert_eq!(test_names(&list), [("2.0.0.127.l.example".to_owned(), "1.0.0.127.l.example".to_owned())]);
+        list.of = vec![Of::Links, Of::LinkAddresses];
+        assert_eq!(test_names(&list)[1], ("test.l.example".to_owned(), "invalid.l.example".to_owned()));
+        list.of = vec![Of::Client];
+        list.ipv4 = false;
+        let (always, never) = test_names(&list).remove(0);
+        assert!(
+            always.starts_with("2.0.0.0.0.0.f.7.f.f.f.f.0.") && never.starts_with("1.0.0.0.0.0.f.7."),
+            "{always} {never}"
+        );
     }
 
     #[test]

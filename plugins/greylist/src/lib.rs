@@ -186,11 +186,12 @@ fn key(network: &str, sender: &Address, rcpt: &Address) -> String {
     format!("seen {hash:032x}")
 }
 
-/// A sender's local part without what changes from one message to the next: numbers, as in the return addresses of
-/// mailing lists, of SRS and of BATV.
+/// A sender's local part, in lower case, without what changes from one message or day to the next: the codes of BATV and
+/// SRS, and numbers, as in the return addresses of mailing lists.
 fn stable(local: &str) -> String {
+    let local = local.to_lowercase();
     let mut stable = String::new();
-    for c in local.chars() {
+    for c in without_codes(&local).chars() {
         match c.is_ascii_digit() {
             true if stable.ends_with('#') => {}
             true => stable.push('#'),
@@ -198,6 +199,26 @@ fn stable(local: &str) -> String {
         }
     }
     stable
+}
+
+/// What follows the codes in `prvs=TAG=ann`, `btv1==TAG==ann`, `SRS0=HASH=DAY=domain=ann` and
+/// `SRS1=HASH=forwarder==HASH=DAY=domain=ann`, of which the forwarder's name is left out as well.
+fn without_codes(local: &str) -> &str {
+    let after = |rest: &'_ str, signs: usize| rest.splitn(signs + 1, '=').nth(signs).map(str::len);
+    let rest = if let Some(rest) = local.strip_prefix("prvs=") {
+        after(rest, 1)
+    } else if let Some(rest) = local.strip_prefix("btv1==") {
+        rest.split_once("==").map(|(_, ann)| ann.len())
+    } else if let Some(rest) = local.strip_prefix("srs0").and_then(|rest| rest.strip_prefix(['=', '+', '-']))
+    {
+        after(rest, 2)
+    } else if let Some(rest) = local.strip_prefix("srs1").and_then(|rest| rest.strip_prefix(['=', '+', '-']))
+    {
+        rest.split_once("==").and_then(|(_, inner)| after(inner, 2))
+    } else {
+        None
+    };
+    rest.map_or(local, |length| &local[local.len() - length..])
 }
 
 fn number(digits: &[u8]) -> u64 {
@@ -243,6 +264,19 @@ mod tests {
         assert_eq!(of("list-bounce-123=ann", "bob"), of("list-bounce-4=ann", "BOB"));
         assert_ne!(of("list-bounce-123=ann", "bob"), of("list-bounce-123=eve", "bob"));
         assert_ne!(of("ann", "bob"), key("192.0.3.0/24", &address("ann"), &address("bob")));
+    }
+
+    #[test]
+    fn codes_in_the_sender_do_not_make_it_another() {
+        assert_eq!(stable("prvs=0786ab1f2c=Ann"), stable("prvs=0787ffffff=ann"));
+        assert_eq!(stable("btv1==06abf==ann"), "ann");
+        assert_eq!(stable("SRS0=HHHH=TT=x.example=ann"), stable("SRS0=JKLM=T3=x.example=ann"));
+        assert_eq!(stable("SRS0+HHHH=TT=x.example=ann"), "x.example=ann");
+        assert_eq!(stable("srs1=aaaa=f.example==hhhh=tt=x.example=ann"), "x.example=ann");
+        for other in ["prvs=ann", "srs0", "srs0=a=b", "srs1=a", "ann=b=c", "btv1==ann"] {
+            assert_eq!(without_codes(other), other);
+        }
+        assert_ne!(stable("prvs=0786ab1f2c=ann"), stable("prvs=0786ab1f2c=bob"));
     }
 
     #[test]
