@@ -6,6 +6,7 @@
 fn main() {
     if let Err(fault) = pintle_guest_build::embed(&[
         "example",
+        "batv",
         "dnsbl",
         "greylist",
         "rate-limit",

@@ -1,33 +1,124 @@
 //! Addresses within addresses.
 //!
 //! Mail servers have read other addresses out of local parts for forty years: `user%host@here` and `host!user@here` were
-//! routes once, and `"user@host"@here` becomes one where a server forgets the quotes. Which of them the next hop does,
-//! nobody here can know; so every host that any reading gives is found.
+//! routes once, and `"user@host"@here` becomes one where a server forgets the quotes, `user%40host@here` where it decodes
+//! what it need not. Which of them the next hop does, nobody here can know; so every host that any reading gives is
+//! found, rather one too many, and what hides in a form that cannot be compared with a rule is told as such.
 
-/// The hosts in a local part, in lower case.
-pub(crate) fn domains(local: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut piece = String::new();
-    let mut follows_sign = false;
-    for c in local.chars().chain(['\0']) {
-        let is_sign = matches!(c, '@' | '%' | '!' | ':' | ',' | '\0');
-        if !is_sign {
-            piece.extend(c.to_lowercase());
-            continue;
-        }
-        // A host follows @ and %, and precedes !.
-        if (follows_sign || c == '!') && !piece.is_empty() {
-            found.push(std::mem::take(&mut piece));
-        }
-        piece.clear();
-        follows_sign = matches!(c, '@' | '%');
+/// What may hide in a local part.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Hidden {
+    /// Hosts to which a next hop might send it on, in lower case.
+    pub(crate) hosts: Vec<String>,
+    /// Why there may be more that nobody here can read.
+    pub(crate) unreadable: Option<&'static str>,
+}
+
+/// So often percent-encoding is undone.
+const ROUNDS: usize = 3;
+
+/// What may hide in this local part, which is without its outer quotes and escapes.
+pub(crate) fn hidden(local: &str) -> Hidden {
+    let mut all = Hidden::default();
+    // RFC 2047: no address holds encoded words, but some programs decode them before they look for the `@`.
+    if local.contains("=?") {
+        all.unreadable = Some("holds an encoded word");
     }
-    found
+    let mut text = plain_signs(local);
+    for _ in 0..=ROUNDS {
+        read(&text, &mut all);
+        let decoded = plain_signs(&percent_decoded(&text));
+        if decoded == text {
+            return all;
+        }
+        text = decoded;
+    }
+    all.unreadable = Some("is encoded many times over");
+    all
+}
+
+/// Adds the hosts of one reading. They follow `@` and `%`, and precede `!` and `::`, with whatever quotes, brackets and
+/// comments stand around them.
+fn read(text: &str, all: &mut Hidden) {
+    let mut follows_sign = false;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = sign_at(rest);
+        let (piece, from_sign) = rest.split_at(end);
+        let is_path = from_sign.starts_with('!') || from_sign.starts_with("::");
+        if follows_sign || is_path {
+            runs(piece).for_each(|host| all.add(host));
+        }
+        follows_sign = from_sign.starts_with(['@', '%']);
+        let width = if from_sign.starts_with("::") { 2 } else { 1 };
+        rest = from_sign.get(width..).unwrap_or("");
+    }
+}
+
+/// Where the next sign stands that parts hosts from users or from each other; those in address literals do not count.
+fn sign_at(text: &str) -> usize {
+    let mut literal = false;
+    for (at, c) in text.char_indices() {
+        match c {
+            '[' => literal = text[at..].contains(']'),
+            ']' => literal = false,
+            '@' | '%' | '!' | ':' | ',' | ';' if !literal => return at,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// All that could be the name of a host.
+fn runs(piece: &str) -> impl Iterator<Item = &str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-_.[]:".contains(c) || !c.is_ascii();
+    piece.split(move |c| !is_part(c)).map(|run| run.trim_matches('.')).filter(|run| !run.is_empty())
+}
+
+impl Hidden {
+    fn add(&mut self, host: &str) {
+        let host = host.to_lowercase();
+        // Rules hold A-labels: a name in other letters would pass by the rule that names it.
+        if !host.is_ascii() {
+            self.unreadable = Some("names a host in letters beyond ASCII");
+        } else if !self.hosts.contains(&host) {
+            self.hosts.push(host);
+        }
+    }
+}
+
+/// With the look-alikes of signs that normalisation (NFKC, and UTS 46 for dots) turns into them.
+fn plain_signs(text: &str) -> String {
+    let plain = |c: char| match c {
+        '\u{ff20}' | '\u{fe6b}' => '@',
+        '\u{ff05}' | '\u{fe6a}' => '%',
+        '\u{ff01}' | '\u{fe15}' | '\u{fe57}' => '!',
+        '\u{ff1a}' | '\u{fe13}' | '\u{fe55}' => ':',
+        '\u{ff0e}' | '\u{3002}' | '\u{ff61}' | '\u{2024}' | '\u{fe52}' => '.',
+        c => c,
+    };
+    text.chars().map(plain).collect()
+}
+
+/// `%40` is `@` to whoever takes an address for a piece of a URL.
+fn percent_decoded(text: &str) -> String {
+    let mut decoded = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        decoded.push_str(before);
+        let digits = after.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let code = digits
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            .filter(|code| (32..127).contains(code));
+        decoded.push(code.map_or('%', char::from));
+        rest = code.and(after.get(2..)).unwrap_or(after);
+    }
+    decoded + rest
 }
 
 #[cfg(test)]
 mod tests {
-    use super::domains;
+    use super::*;
 
     #[test]
     fn every_host_that_can_be_read_is_found() {
@@ -41,8 +132,38 @@ mod tests {
             ("ann@b.example", &["b.example"]),
             ("@b.example,@c.example:ann@d.example", &["b.example", "c.example", "d.example"]),
             ("ann%", &[]),
+            ("ann%b.example.", &["b.example"]),
+            ("ann@ b.example ", &["b.example"]),
+            ("ann@(x)b.example", &["x", "b.example"]),
+            ("<ann@b.example>", &["b.example"]),
+            ("\"ann\"@\"b.example\"", &["b.example"]),
+            ("ann\\@b.example", &["b.example"]),
+            ("ann@[192.0.2.1]", &["[192.0.2.1]"]),
+            ("ann@[IPv6:2001:db8::1]", &["[ipv6:2001:db8::1]"]),
+            ("b.example::ann", &["b.example"]),
+            ("ann\u{ff20}b.example", &["b.example"]),
+            ("ann%b\u{3002}example", &["b.example"]),
         ] {
-            assert_eq!(domains(local), hosts, "{local}");
+            assert_eq!(
+                hidden(local),
+                Hidden { hosts: hosts.iter().map(ToString::to_string).collect(), unreadable: None },
+                "{local}"
+            );
         }
+    }
+
+    #[test]
+    fn encoded_signs_are_read_both_ways() {
+        assert_eq!(hidden("ann%40b.example").hosts, ["40b.example", "b.example"]);
+        assert_eq!(hidden("ann%2540b.example").hosts, ["2540b.example", "40b.example", "b.example"]);
+        assert_eq!(hidden("b.example%21ann").hosts, ["21ann", "b.example"]);
+        assert!(hidden("ann%252525252540b.example").unreadable.is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_told() {
+        assert!(hidden("=?x?q?ann=40b.example?=").unreadable.is_some());
+        assert!(hidden("ann%bücher.example").unreadable.is_some());
+        assert_eq!(hidden("zoë").unreadable, None);
     }
 }

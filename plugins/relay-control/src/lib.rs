@@ -4,6 +4,7 @@
 //! allows, and narrows it for those whom a rule refuses. It can only ever ask the core to let one recipient pass, so
 //! that the relay stays closed when it is missing or broken. An address that hides another (`user%host@ours`,
 //! `host!user@ours`, `"user@host"@ours`) is judged by every domain that a next hop might read out of it.
+//! Which domains are ours the gateway says.
 
 mod hidden;
 mod rules;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 
 use pintle_plugin_sdk::kv::{self, Bucket, Scope};
 use pintle_plugin_sdk::settings::Domain;
-use pintle_plugin_sdk::{fields, metrics, prelude::*};
+use pintle_plugin_sdk::{fields, gateway, metrics, prelude::*};
 use serde::Deserialize;
 
 use crate::rules::{Client, Rule, Word};
@@ -23,7 +24,7 @@ use crate::senders::{Others, Sender, may_use};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RelayControl {
-    /// Mail to these is no relaying: the same as in the gateway's `[domains]`.
+    /// Mail to these is no relaying, as for the gateway's own domains.
     local_domains: Vec<Domain>,
     /// The first that fits decides.
     rules: Vec<Rule>,
@@ -87,12 +88,6 @@ impl Plugin for RelayControl {
             let wrong = rule.prepare();
             mistakes.extend(wrong.into_iter().map(|(key, text)| mistake(format!("/rules/{at}{key}"), text)));
         }
-        if self.local_domains.is_empty() && (self.otherwise == Otherwise::Refuse || !self.rules.is_empty()) {
-            mistakes.push(mistake(
-                "/local_domains",
-                "empty, so mail to your own domains would be judged as relaying",
-            ));
-        }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 }
@@ -113,7 +108,7 @@ impl RelayControl {
     fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
         let session = session::info();
         let client = Client::of_session(&session, transaction::info()?.sender);
-        let verdict = match self.relaying(&client, &rcpt.address) {
+        let verdict = match self.relaying(&client, &rcpt.address, gateway::is_local) {
             Relaying::None => Verdict::Next,
             Relaying::Allowed(rule) => {
                 debug!(rcpt = rcpt.address, rule = rule; "relaying allowed");
@@ -124,6 +119,7 @@ impl RelayControl {
             Relaying::Unsaid(_) if self.otherwise == Otherwise::Core => Verdict::Next,
             Relaying::Unsaid(domain) => refused(rcpt, &domain, "no rule allows it"),
             Relaying::Refused(domain, rule) => refused(rcpt, &domain, &rule),
+            Relaying::Unreadable(why) => unreadable(rcpt, why),
         };
         match (&session.identity, &verdict) {
             (Some(identity), Verdict::Next) => {
@@ -151,19 +147,27 @@ impl RelayControl {
     }
 
     /// What the rules say to every domain that mail for this address might go to.
-    fn relaying(&self, client: &Client, address: &Address) -> Relaying {
+    fn relaying(&self, client: &Client, address: &Address, is_local: impl Fn(&str) -> bool) -> Relaying {
+        if self.rules.is_empty() && self.otherwise == Otherwise::Core {
+            return Relaying::None;
+        }
+        let hidden = hidden::hidden(&address.local);
         let mut targets = vec![(address.local.clone(), address.domain_ascii.clone())];
-        targets.extend(hidden::domains(&address.local).into_iter().map(|domain| (String::new(), domain)));
+        targets.extend(hidden.hosts.into_iter().map(|domain| (String::new(), domain)));
         // RFC 5321 section 4.5.1: <postmaster> without a domain is ours.
-        let is_ours =
-            |domain: &str| domain.is_empty() || self.local_domains.iter().any(|ours| ours.matches(domain));
-        let mut outcome = Relaying::None;
+        let is_ours = |domain: &str| {
+            domain.is_empty()
+                || is_local(domain)
+                || self.local_domains.iter().any(|ours| ours.matches(domain))
+        };
+        let mut outcome = hidden.unreadable.map_or(Relaying::None, Relaying::Unreadable);
         for (local, domain) in targets.into_iter().filter(|(_, domain)| !is_ours(domain)) {
-            match rules::word(&self.rules, client, &local, &domain) {
-                Word::Refuse(rule) => return Relaying::Refused(domain, rule),
-                Word::None => outcome = Relaying::Unsaid(domain),
-                Word::Allow(rule) if matches!(outcome, Relaying::None) => outcome = Relaying::Allowed(rule),
-                Word::Allow(_) => {}
+            match (rules::word(&self.rules, client, &local, &domain), &outcome) {
+                (Word::Refuse(rule), _) => return Relaying::Refused(domain, rule),
+                (_, Relaying::Unreadable(_)) => {}
+                (Word::None, _) => outcome = Relaying::Unsaid(domain),
+                (Word::Allow(rule), Relaying::None) => outcome = Relaying::Allowed(rule),
+                (Word::Allow(_), _) => {}
             }
         }
         outcome
@@ -202,12 +206,20 @@ enum Relaying {
     Refused(String, String),
     /// To this domain, of which no rule speaks.
     Unsaid(String),
+    /// Perhaps to somewhere that nobody here can make out, for this reason.
+    Unreadable(&'static str),
 }
 
 fn refused(rcpt: &Recipient, domain: &str, rule: &str) -> Verdict {
     metrics::count("refused", 1, &[]);
     info!(rcpt = rcpt.address, domain = domain, rule = rule; "relaying refused");
     reject("5.7.1", format!("Relaying denied: you may not send mail to {domain} through this server"))
+}
+
+fn unreadable(rcpt: &Recipient, why: &str) -> Verdict {
+    metrics::count("refused", 1, &[]);
+    info!(rcpt = rcpt.address; "relaying refused: the local part {why}");
+    reject("5.7.1", format!("Relaying denied: the local part {why}, so it may name another host"))
 }
 
 fn not_as(identity: &str, sender: &str) -> Verdict {
@@ -234,7 +246,7 @@ mod tests {
         let mut refuse = Rule::named("enemies", false);
         refuse.recipients = vec!["enemy.example".to_owned().try_into().unwrap()];
         RelayControl {
-            local_domains: vec!["ours.example".to_owned().try_into().unwrap()],
+            local_domains: vec!["more.example".to_owned().try_into().unwrap()],
             rules: vec![refuse, allow],
             ..RelayControl::default()
         }
@@ -242,7 +254,7 @@ mod tests {
 
     fn relaying(local: &str, domain: &str) -> Relaying {
         let client = Client { trusted: true, ..Client::stranger() };
-        plugin().relaying(&client, &address(local, domain))
+        plugin().relaying(&client, &address(local, domain), |domain| domain == "ours.example")
     }
 
     #[test]
@@ -259,6 +271,25 @@ mod tests {
         assert_eq!(relaying("ann@enemy.example", "ours.example"), refused);
         assert_eq!(relaying("@enemy.example:ann", "partner.example"), refused);
         assert_eq!(relaying("ann%ours.example", "ours.example"), Relaying::None);
+        assert_eq!(relaying("ann%more.example", "ours.example"), Relaying::None);
+        assert_eq!(relaying("ann%40enemy.example", "partner.example"), refused);
+        assert!(matches!(relaying("=?x?q?ann?=", "partner.example"), Relaying::Unreadable(_)));
+        assert!(matches!(relaying("=?x?q?ann?=%b.example", "partner.example"), Relaying::Unreadable(_)));
+        assert_eq!(relaying("=?x?q?ann?=%enemy.example", "partner.example"), refused);
+    }
+
+    #[test]
+    fn where_nothing_is_said_of_relaying_the_core_decides_alone() {
+        let is_local = |domain: &str| domain == "ours.example";
+        let none = RelayControl::default();
+        let strange = address("=?x?q?ann?=%b.example", "other.example");
+        assert_eq!(none.relaying(&Client::stranger(), &strange, is_local), Relaying::None);
+        let closed = RelayControl { otherwise: Otherwise::Refuse, ..none };
+        let other = address("ann", "other.example");
+        assert_eq!(
+            closed.relaying(&Client::stranger(), &other, is_local),
+            Relaying::Unsaid("other.example".to_owned())
+        );
     }
 
     #[test]
@@ -268,8 +299,7 @@ mod tests {
         let mut everywhere = Rule::named("everywhere", true);
         everywhere.networks = vec!["0.0.0.0/0".to_owned().try_into().unwrap()];
         plugin.rules.push(everywhere);
-        plugin.local_domains.clear();
         let places: Vec<_> = plugin.check().unwrap_err().into_iter().map(|mistake| mistake.at).collect();
-        assert_eq!(places, ["/rules/2", "/rules/3/networks", "/local_domains"]);
+        assert_eq!(places, ["/rules/2", "/rules/3/networks"]);
     }
 }

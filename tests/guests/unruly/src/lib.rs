@@ -73,6 +73,10 @@ impl Unruly {
                 transaction::grant_relay(rcpt.id)?;
                 Ok(Verdict::Accept)
             }
+            then if then.starts_with("grant-then-") => {
+                transaction::grant_relay(rcpt.id)?;
+                act(&then["grant-then-".len()..])
+            }
             other => act(other),
         }
     }
@@ -100,6 +104,12 @@ impl Unruly {
             let dane = delivery::set_tls(delivery::TlsPolicy::Dane).is_err();
             let seen = delivery::info()?;
             assert!(dane && matches!(seen.next_hop, delivery::NextHop::Relay(name) if name == "inner"));
+            return Ok(Verdict::Next);
+        }
+        if self.deliver == "sender" {
+            transaction::rewrite_sender("bounces@example.com")?;
+            let stands = transaction::rewrite_recipient(0, "other@example.net");
+            assert!(matches!(stands, Err(HostError::Unavailable(_))), "{stands:?}");
             return Ok(Verdict::Next);
         }
         act(&self.deliver)

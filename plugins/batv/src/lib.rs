@@ -1,0 +1,401 @@
+//! Bounce address tag validation (draft-levine-smtp-batv-01, scheme `prvs`): what we send leaves with a signed return
+//! address, and a bounce that comes back to another is none of ours: it answers junk that somebody sent in our name.
+//!
+//! The sender is signed in `on-deliver`, for that attempt alone. So the stored message keeps the address that its author
+//! used, and our own reports go there without a detour. On the way in a tag is taken off whenever there is one, whatever it
+//! is worth, but for bounces, that is mail with the null reverse-path: they are refused unless the tag is good. Servers
+//! inside never see a tag. Nobody who is trusted or has authenticated is refused anything here, and neither postmaster nor
+//! abuse ever loses a bounce.
+
+mod tag;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pintle_plugin_sdk::settings::{Domain, Mailbox, Network};
+use pintle_plugin_sdk::{gateway, metrics, prelude::*};
+use serde::Deserialize;
+
+use crate::tag::{Day, Key, Worth};
+
+/// What the operator may configure.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batv {
+    /// The first one signs, all are known.
+    keys: Vec<Key>,
+    /// Domains whose addresses are signed and protected; where there are none, the gateway's own.
+    #[serde(default)]
+    domains: Vec<Domain>,
+    /// How long a tag lasts.
+    #[serde(default = "a_week")]
+    valid_days: u16,
+    #[serde(default)]
+    refuse_at: RefuseAt,
+    /// Read receipts are taken without a tag.
+    #[serde(default)]
+    accept_receipts: bool,
+    /// Until this day bounces without a tag are taken.
+    accept_untagged_until: Option<Date>,
+    /// Mail to these leaves with the address as it is.
+    #[serde(default)]
+    unsigned_recipients: Vec<Mailbox>,
+    /// Of ours, neither signed nor protected.
+    #[serde(default)]
+    exempt_addresses: Vec<Mailbox>,
+    /// Clients from which any bounce is taken.
+    #[serde(default)]
+    exempt_networks: Vec<Network>,
+}
+
+/// When a bounce is refused that is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RefuseAt {
+    #[default]
+    Rcpt,
+    /// After the header: whoever only asks whether an address exists, as callouts do, hears that it does.
+    Data,
+}
+
+/// A day, `2026-12-31`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Date(Day);
+
+impl TryFrom<String> for Date {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        tag::day(&text).map(Self).ok_or_else(|| format!("{text:?} is no day: write it like \"2026-12-31\""))
+    }
+}
+
+/// What a recipient of ours is.
+#[derive(Debug, PartialEq)]
+enum Target {
+    /// No business of this plugin.
+    Elsewhere,
+    /// Ours, as it should be for a bounce. With a tag: the address without.
+    Good(Option<Address>),
+    /// Ours, and no bounce may go there for this reason. With a tag: the address without.
+    Bad(&'static str, Option<Address>),
+}
+
+impl Plugin for Batv {
+    const ID: &'static str = "pintle.batv";
+    const WANTS: &'static [&'static str] = &["edit-envelope"];
+    const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+
+    fn check(&mut self) -> Result<(), Vec<ConfigError>> {
+        let mut mistakes = Vec::new();
+        if self.keys.is_empty() {
+            mistakes.push(mistake("/keys", "empty, so nothing can be signed"));
+        }
+        for (at, key) in self.keys.iter().enumerate() {
+            if key.number > 9 {
+                mistakes.push(mistake(format!("/keys/{at}/number"), "one digit, 0 to 9"));
+            }
+            if self.keys[..at].iter().any(|other| other.number == key.number) {
+                mistakes.push(mistake(format!("/keys/{at}/number"), "another key has this number"));
+            }
+            if key.secret.len() < MIN_SECRET {
+                let text = format!("shorter than {MIN_SECRET} characters, which can be guessed");
+                mistakes.push(mistake(format!("/keys/{at}/secret"), text));
+            }
+        }
+        if !(1..=MAX_DAYS).contains(&self.valid_days) {
+            mistakes.push(mistake("/valid_days", format!("not between 1 and {MAX_DAYS}")));
+        }
+        if self.accept_receipts && self.refuse_at == RefuseAt::Rcpt {
+            let text = "whether mail is a receipt stands in its header: it needs `refuse_at = \"data\"`";
+            mistakes.push(mistake("/accept_receipts", text));
+        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+}
+
+impl Batv {
+    fn on_deliver(&self) -> Result<Verdict, HostError> {
+        let sender = transaction::info()?.sender;
+        if !is_known(&session::info()) || !self.is_signed(&sender) {
+            return Ok(Verdict::Next);
+        }
+        let recipients = delivery::info()?.recipients;
+        if recipients.iter().all(|rcpt| self.goes_unsigned(&rcpt.address)) {
+            return Ok(Verdict::Next);
+        }
+        let expires = today() + Day::from(self.valid_days);
+        match self.keys.first().and_then(|key| tag::sign(key, &sender, expires)) {
+            Some(signed) => {
+                metrics::count("signed", 1, &[]);
+                debug!(sender = sender; "signed as {signed}");
+                transaction::rewrite_sender(&signed.to_string())?;
+            }
+            None => {
+                metrics::count("too_long", 1, &[]);
+                debug!(sender = sender; "too long for a tag: it leaves as it is");
+            }
+        }
+        Ok(Verdict::Next)
+    }
+
+    fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
+        let session = session::info();
+        let is_bounce = transaction::info()?.sender.is_null();
+        let judged = is_bounce && !is_known(&session) && !self.is_exempt(&session);
+        let ours = self.is_ours(&rcpt.address);
+        match self.target(&rcpt.address, ours, today()) {
+            Target::Elsewhere => {}
+            Target::Bad(why, _) if judged => return self.refuse(rcpt, why),
+            Target::Bad(_, plain) => strip(rcpt, plain.as_ref())?,
+            Target::Good(plain) => {
+                if is_bounce && plain.is_some() {
+                    metrics::count("valid", 1, &[]);
+                }
+                strip(rcpt, plain.as_ref())?;
+            }
+        }
+        if judged && pending()?.is_some() {
+            return Ok(one_at_a_time());
+        }
+        Ok(Verdict::Next)
+    }
+
+    fn on_headers(&self) -> Result<Verdict, HostError> {
+        let Some((_, text)) = pending()? else {
+            return Ok(Verdict::Next);
+        };
+        if self.accept_receipts && is_receipt()? {
+            metrics::count("receipts", 1, &[]);
+            return Ok(Verdict::Next);
+        }
+        Ok(reject("5.7.1", text))
+    }
+
+    /// Refuses this recipient of a bounce, now or when the header has come.
+    fn refuse(&self, rcpt: &Recipient, why: &'static str) -> Result<Verdict, HostError> {
+        let learning = why == UNTAGGED && self.accept_untagged_until.is_some_and(|Date(day)| today() < day);
+        if learning {
+            metrics::count("would_refuse", 1, &[]);
+            info!(rcpt = rcpt.address; "a bounce without a tag would be refused from another day on");
+            return Ok(Verdict::Next);
+        }
+        metrics::count("refused", 1, &[("why", why)]);
+        info!(rcpt = rcpt.address; "a bounce of no mail of ours: {why}");
+        let text =
+            format!("This is no answer to mail of ours: the return address <{}> {}", rcpt.address, said(why));
+        // Callouts ask about one recipient. With several, a refusal after the header would hit those as well whose bounce
+        // this is; so each but the first is told at once, and after a bad first one nobody else is let in.
+        if self.refuse_at == RefuseAt::Rcpt || transaction::recipients().len() > 1 {
+            return Ok(if pending()?.is_some() { one_at_a_time() } else { reject("5.7.1", text) });
+        }
+        transaction::set_note_as(PENDING, &(rcpt.id, text))?;
+        Ok(Verdict::Next)
+    }
+
+    /// What a recipient is, where `ours` says whether its domain is protected.
+    fn target(&self, address: &Address, ours: bool, today: Day) -> Target {
+        if !ours {
+            return Target::Elsewhere;
+        }
+        let Some(tagged) = tag::read(&address.local) else {
+            // What could not be signed on its way out comes back as it is.
+            let taken = self.takes_any(address) || !tag::is_taggable(address);
+            return if taken { Target::Good(None) } else { Target::Bad(UNTAGGED, None) };
+        };
+        let plain = Address { local: tagged.local.to_owned(), ..address.clone() };
+        let why = match tagged.worth(&self.keys, &address.domain_ascii, today, self.valid_days) {
+            Worth::Valid => return Target::Good(Some(plain)),
+            Worth::Expired => EXPIRED,
+            Worth::UnknownKey => UNKNOWN_KEY,
+            Worth::Forged => FORGED,
+        };
+        if self.takes_any(&plain) { Target::Good(Some(plain)) } else { Target::Bad(why, Some(plain)) }
+    }
+
+    fn is_signed(&self, sender: &Address) -> bool {
+        !sender.is_null() && !tag::is_tagged(&sender.local) && self.is_ours(sender) && !self.spares(sender)
+    }
+
+    /// Whether this address is of a domain that is signed and protected.
+    fn is_ours(&self, address: &Address) -> bool {
+        let domain = &address.domain_ascii;
+        if self.domains.is_empty() {
+            gateway::is_local(domain)
+        } else {
+            self.domains.iter().any(|ours| ours.matches(domain))
+        }
+    }
+
+    fn goes_unsigned(&self, rcpt: &Address) -> bool {
+        gateway::is_local(&rcpt.domain_ascii)
+            || self.unsigned_recipients.iter().any(|mailbox| mailbox.matches(rcpt))
+    }
+
+    fn spares(&self, address: &Address) -> bool {
+        self.exempt_addresses.iter().any(|mailbox| mailbox.matches(address))
+    }
+
+    /// RFC 5321 section 4.5.1 and RFC 2142: who is to hear of trouble must be reachable by those in trouble.
+    fn takes_any(&self, address: &Address) -> bool {
+        let is_role = ["postmaster", "abuse"].iter().any(|role| role.eq_ignore_ascii_case(&address.local));
+        is_role || self.spares(address)
+    }
+
+    fn is_exempt(&self, session: &session::Snapshot) -> bool {
+        self.exempt_networks.iter().any(|network| network.contains(&session.client))
+    }
+}
+
+const MIN_SECRET: usize = 16;
+/// Three digits of days tell tags of now from those of the round before; this leaves them far apart.
+const MAX_DAYS: u16 = 90;
+
+/// The note of a recipient that is to be refused after the header: its id, and the words.
+const PENDING: &str = "refuse";
+
+/// Why a bounce is none of ours, as counters have it.
+const UNTAGGED: &str = "untagged";
+const EXPIRED: &str = "expired";
+const UNKNOWN_KEY: &str = "unknown_key";
+const FORGED: &str = "forged";
+
+/// The same for those who wonder why their bounce was refused.
+fn said(why: &str) -> &'static str {
+    match why {
+        UNTAGGED => "bears no tag (BATV), and all that we send does",
+        EXPIRED => "bears a tag (BATV) that has expired",
+        UNKNOWN_KEY => "bears a tag (BATV) of no key of ours",
+        _ => "bears a tag (BATV) that we did not make",
+    }
+}
+
+/// RFC 5321 section 4.5.3.1.10: 452 makes a client send the rest in another transaction.
+fn one_at_a_time() -> Verdict {
+    Verdict::Defer(Some(Reply::new(452, "4.5.3", "One recipient at a time for mail with the null sender")))
+}
+
+/// The recipient that is to be refused after the header, if it is still there, and the words.
+fn pending() -> Result<Option<(u32, String)>, HostError> {
+    let noted: Option<(u32, String)> = transaction::note_as(PENDING)?;
+    Ok(noted.filter(|(id, _)| transaction::recipients().iter().any(|rcpt| rcpt.id == *id)))
+}
+
+/// RFC 8098 section 3: a receipt has the null sender, and goes to an address that stood in the header, without a tag.
+fn is_receipt() -> Result<bool, HostError> {
+    let fields = message::headers_named(&["Content-Type".to_owned()])?;
+    Ok(fields.first().is_some_and(|field| names_receipt(&field.value)))
+}
+
+fn names_receipt(content_type: &str) -> bool {
+    let mut pieces = content_type.split(';').map(str::trim);
+    let is_report = pieces.next().is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/report"));
+    is_report
+        && pieces.filter_map(|piece| piece.split_once('=')).any(|(name, value)| {
+            let value = value.trim().trim_matches('"');
+            name.trim().eq_ignore_ascii_case("report-type")
+                && value.eq_ignore_ascii_case("disposition-notification")
+        })
+}
+
+fn strip(rcpt: &Recipient, plain: Option<&Address>) -> Result<(), HostError> {
+    let Some(plain) = plain else { return Ok(()) };
+    metrics::count("stripped", 1, &[]);
+    debug!(rcpt = rcpt.address; "the tag is taken off: {plain}");
+    transaction::rewrite_recipient(rcpt.id, &plain.to_string())
+}
+
+/// Those whose mail is ours to sign.
+fn is_known(session: &session::Snapshot) -> bool {
+    session.trusted || session.identity.is_some()
+}
+
+fn today() -> Day {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() / 86_400
+}
+
+fn a_week() -> u16 {
+    7
+}
+
+pintle_plugin_sdk::export!(Batv: on_rcpt, on_headers, on_deliver);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plugin() -> Batv {
+        Batv {
+            keys: vec![Key { number: 0, secret: "0123456789abcdef".to_owned() }],
+            domains: vec!["ours.example".to_owned().try_into().unwrap()],
+            valid_days: 7,
+            refuse_at: RefuseAt::Rcpt,
+            accept_receipts: false,
+            accept_untagged_until: None,
+            unsigned_recipients: Vec::new(),
+            exempt_addresses: vec!["list@ours.example".to_owned().try_into().unwrap()],
+            exempt_networks: Vec::new(),
+        }
+    }
+
+    fn address(local: &str) -> Address {
+        let domain = "ours.example".to_owned();
+        Address { local: local.to_owned(), domain: domain.clone(), domain_ascii: domain }
+    }
+
+    fn target(local: &str) -> Target {
+        plugin().target(&address(local), true, 1_000)
+    }
+
+    #[test]
+    fn a_recipient_is_judged_by_its_tag() {
+        let signed = tag::sign(&plugin().keys[0], &address("ann"), 1_007).unwrap().local;
+        let old = tag::sign(&plugin().keys[0], &address("ann"), 999).unwrap().local;
+        let plain = || Some(address("ann"));
+        assert_eq!(target(&signed), Target::Good(plain()));
+        assert_eq!(target(&old), Target::Bad(EXPIRED, plain()));
+        assert_eq!(target("prvs=0007000000=ann"), Target::Bad(FORGED, plain()));
+        assert_eq!(target("prvs=1007000000=ann"), Target::Bad(UNKNOWN_KEY, plain()));
+        assert_eq!(target("ann"), Target::Bad(UNTAGGED, None));
+        assert_eq!(plugin().target(&address("ann"), false, 1_000), Target::Elsewhere);
+    }
+
+    #[test]
+    fn some_addresses_take_any_bounce() {
+        for local in ["Postmaster", "abuse", "list", &"a".repeat(49)] {
+            assert_eq!(target(local), Target::Good(None), "{local}");
+        }
+        assert_eq!(target("prvs=0007000000=abuse"), Target::Good(Some(address("abuse"))));
+    }
+
+    #[test]
+    fn a_sender_is_signed_once_if_at_all() {
+        assert!(plugin().is_signed(&address("ann")));
+        assert!(!plugin().is_signed(&address("list")));
+        assert!(!plugin().is_signed(&address("prvs=0007000000=ann")));
+        let null = Address { local: String::new(), domain: String::new(), domain_ascii: String::new() };
+        assert!(!plugin().is_signed(&null));
+    }
+
+    #[test]
+    fn receipts_are_told_from_bounces() {
+        assert!(names_receipt("multipart/report; boundary=x; Report-Type=\"disposition-notification\""));
+        assert!(!names_receipt("multipart/report; report-type=delivery-status"));
+        assert!(!names_receipt("text/plain; report-type=disposition-notification"));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_places() {
+        let mut plugin = Batv { valid_days: 0, accept_receipts: true, ..plugin() };
+        plugin.keys.push(Key { number: 0, secret: "short".to_owned() });
+        plugin.keys.push(Key { number: 10, secret: "0123456789abcdef".to_owned() });
+        let places: Vec<_> = plugin.check().unwrap_err().into_iter().map(|mistake| mistake.at).collect();
+        assert_eq!(
+            places,
+            ["/keys/1/number", "/keys/1/secret", "/keys/2/number", "/valid_days", "/accept_receipts"]
+        );
+        plugin.keys.clear();
+        assert_eq!(plugin.check().unwrap_err()[0].at, "/keys");
+        assert!(Date::try_from("tomorrow".to_owned()).is_err());
+    }
+}

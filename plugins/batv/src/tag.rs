@@ -1,0 +1,235 @@
+//! Tags of the scheme `prvs` (draft-levine-smtp-batv-01 section 4): `prvs=KDDDSSSSSS=local@domain`, where K is the number of
+//! a key, DDD the day on which the tag expires (days since 1970, modulo 1000), and SSSSSS the first three octets of an
+//! HMAC-SHA1 over K, DDD and the address.
+//!
+//! The address is hashed in lower case, its domain in A-labels, and the hexadecimal digits and the word `prvs` are read in
+//! any case: some servers change the case of what they send back, and nobody is to lose a bounce for that. Whoever forges
+//! gains nothing by it. There is no clock here: the day is a parameter.
+
+use hmac::{Hmac, KeyInit, Mac};
+use pintle_plugin_sdk::Address;
+use serde::Deserialize;
+use sha1::Sha1;
+
+/// A day's number: days since 1970-01-01, UTC.
+pub(crate) type Day = u64;
+
+/// A key and its number, which stands in each tag that it made.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Key {
+    pub(crate) number: u8,
+    pub(crate) secret: String,
+}
+
+/// A local part with a tag in front, read but not yet believed.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Tagged<'a> {
+    number: u8,
+    expires: u16,
+    hash: [u8; HASH],
+    /// What the tag was put before.
+    pub(crate) local: &'a str,
+}
+
+/// What a tag is worth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Worth {
+    /// We made it, and it has not expired.
+    Valid,
+    /// We made it, or somebody who knows the key, for another time than now.
+    Expired,
+    /// No key has its number.
+    UnknownKey,
+    /// None of ours, or of another address.
+    Forged,
+}
+
+/// The draft's three octets: a forger would have to guess among 16 million, at one refusal each.
+const HASH: usize = 3;
+/// Days are counted modulo this.
+const ROUND: u64 = 1000;
+/// RFC 5321 section 4.5.3.1.1, in octets as they stand on the wire; and section 4.5.3.1.3 without the brackets.
+const MAX_LOCAL: usize = 64;
+const MAX_ADDRESS: usize = 254;
+
+/// Two servers of one site need not agree on when a day begins.
+const LEEWAY: u64 = 1;
+
+/// The address with a tag that expires on this day; none where it would become too long to be sent.
+pub(crate) fn sign(key: &Key, address: &Address, expires: Day) -> Option<Address> {
+    let day = u16::try_from(expires % ROUND).unwrap_or(0);
+    let code = hmac(key, day, &address.local, &address.domain_ascii).finalize().into_bytes();
+    let hex: String = code.iter().take(HASH).map(|octet| format!("{octet:02x}")).collect();
+    let local = format!("prvs={}{day:03}{hex}={}", key.number, address.local);
+    let signed = Address { local, ..address.clone() };
+    fits(&signed).then_some(signed)
+}
+
+/// Whether there is room for a tag in front of this address.
+pub(crate) fn is_taggable(address: &Address) -> bool {
+    fits(&Address { local: format!("prvs=0000000000={}", address.local), ..address.clone() })
+}
+
+fn fits(address: &Address) -> bool {
+    let text = address.to_string();
+    text.len() <= MAX_ADDRESS && text.len() - address.domain.len() - 1 <= MAX_LOCAL
+}
+
+/// Whether somebody has put a tag before this local part already: we, another `prvs`, or Barracuda's `btv1`.
+pub(crate) fn is_tagged(local: &str) -> bool {
+    let begins = |with: &str| local.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    begins("prvs=") || begins("btv1==")
+}
+
+/// The tag in front of a local part; none where there is none of this form.
+pub(crate) fn read(local: &str) -> Option<Tagged<'_>> {
+    let rest = local.get(..5).filter(|word| word.eq_ignore_ascii_case("prvs=")).and(local.get(5..))?;
+    let (tag, local) = rest.split_once('=')?;
+    if tag.len() != 4 + 2 * HASH || !tag.bytes().all(|b| b.is_ascii_hexdigit()) || local.is_empty() {
+        return None;
+    }
+    let octet = |at: usize| u8::from_str_radix(&tag[at..at + 2], 16).ok();
+    Some(Tagged {
+        number: tag[..1].parse().ok()?,
+        expires: tag[1..4].parse().ok()?,
+        hash: [octet(4)?, octet(6)?, octet(8)?],
+        local,
+    })
+}
+
+impl Tagged<'_> {
+    /// What it is worth today before an address of this domain, where tags are made for so many days.
+    pub(crate) fn worth(&self, keys: &[Key], domain: &str, today: Day, days: u16) -> Worth {
+        let Some(key) = keys.iter().find(|key| key.number == self.number) else {
+            return Worth::UnknownKey;
+        };
+        // In constant time, so that a forger cannot feel his way octet by octet.
+        let hmac = hmac(key, self.expires, self.local, domain);
+        if hmac.verify_truncated_left(&self.hash).is_err() {
+            return Worth::Forged;
+        }
+        let left = (u64::from(self.expires) + ROUND - today % ROUND) % ROUND;
+        if left <= u64::from(days) + LEEWAY { Worth::Valid } else { Worth::Expired }
+    }
+}
+
+fn hmac(key: &Key, day: u16, local: &str, domain: &str) -> Hmac<Sha1> {
+    // A key of any length will do for HMAC (RFC 2104 section 2), so that this cannot fail.
+    let mut hmac = Hmac::<Sha1>::new_from_slice(key.secret.as_bytes()).unwrap_or_else(|_| unreachable!());
+    hmac.update(format!("{}{day:03}{}@{domain}", key.number, local.to_lowercase()).as_bytes());
+    hmac
+}
+
+/// The number of a day written as `2026-12-31`.
+pub(crate) fn day(text: &str) -> Option<Day> {
+    let mut parts = text.split('-').map(|part| part.parse::<u64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let february = if leap(year) { 29 } else { 28 };
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let length = *months.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
+    if parts.next().is_some()
+        || text.len() != 10
+        || !(1970..=9999).contains(&year)
+        || !(1..=length).contains(&day)
+    {
+        return None;
+    }
+    let years: u64 = (1970..year).map(|year| if leap(year) { 366 } else { 365 }).sum();
+    let before: u64 = months.iter().take(usize::try_from(month).ok()? - 1).sum();
+    Some(years + before + day - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u8, secret: &str) -> Key {
+        Key { number, secret: secret.to_owned() }
+    }
+
+    fn address(local: &str) -> Address {
+        let domain = "ours.example".to_owned();
+        Address { local: local.to_owned(), domain: domain.clone(), domain_ascii: domain }
+    }
+
+    fn worth(local: &str, today: Day) -> Worth {
+        let keys = [key(3, "a key of some length"), key(1, "another, older key")];
+        read(local).unwrap().worth(&keys, "ours.example", today, 7)
+    }
+
+    /// The code was computed with Python's hmac module.
+    #[test]
+    fn a_tag_is_made_as_the_draft_says() {
+        let signed = sign(&key(3, "a key of some length"), &address("Ann.Lee"), 20_607).unwrap();
+        assert_eq!(signed.to_string(), "prvs=3607563e7e=Ann.Lee@ours.example");
+    }
+
+    #[test]
+    fn a_tag_is_valid_until_its_day_whatever_case_it_comes_back_in() {
+        let signed = sign(&key(1, "another, older key"), &address("Ann"), 1_003).unwrap().local;
+        assert_eq!(worth(&signed, 996), Worth::Valid);
+        assert_eq!(worth(&signed, 1_003), Worth::Valid);
+        assert_eq!(worth(&signed.to_uppercase(), 1_000), Worth::Valid);
+        assert_eq!(worth(&signed.to_lowercase(), 1_000), Worth::Valid);
+        assert_eq!(worth(&signed, 995), Worth::Valid, "made by a server whose day has begun");
+        assert_eq!(worth(&signed, 994), Worth::Expired);
+        assert_eq!(worth(&signed, 1_004), Worth::Expired);
+        assert_eq!(worth(&signed, 1_500), Worth::Expired);
+    }
+
+    #[test]
+    fn a_tag_is_of_one_address_and_one_key() {
+        let signed = sign(&key(3, "a key of some length"), &address("ann"), 1_003).unwrap().local;
+        assert_eq!(worth(&signed.replace("ann", "bob"), 1_000), Worth::Forged);
+        assert_eq!(worth(&signed.replace("prvs=3003", "prvs=3004"), 1_000), Worth::Forged);
+        assert_eq!(worth(&signed.replace("prvs=3", "prvs=1"), 1_000), Worth::Forged);
+        assert_eq!(worth(&signed.replace("prvs=3", "prvs=2"), 1_000), Worth::UnknownKey);
+        let keys = [key(3, "a key of some length")];
+        let elsewhere = read(&signed).unwrap().worth(&keys, "theirs.example", 1_000, 7);
+        assert_eq!(elsewhere, Worth::Forged);
+    }
+
+    #[test]
+    fn what_is_no_tag_is_not_read_as_one() {
+        for local in [
+            "ann",
+            "prvs=ann",
+            "prvs=123456789=ann",
+            "prvs=0123abcdeg=ann",
+            "prvs=0123abcdef=",
+            "prvs=0123abcdef",
+            "prvs=a123abcdef=ann",
+            "prvs=0+23abcdef=ann",
+            "prvs",
+            "prvé=0123abcdef=ann",
+            "",
+        ] {
+            assert_eq!(read(local), None, "{local}");
+        }
+        assert_eq!(read("PRVS=0123ABCDEF=a=b").map(|tagged| tagged.local), Some("a=b"));
+        assert!(is_tagged("Prvs=x") && is_tagged("btv1==x") && !is_tagged("prvs"));
+    }
+
+    #[test]
+    fn no_address_becomes_longer_than_may_be_sent() {
+        assert!(is_taggable(&address(&"a".repeat(48))) && !is_taggable(&address(&"a".repeat(49))));
+        assert!(sign(&key(0, "k"), &address(&"a".repeat(49)), 1).is_none());
+        let quoted = sign(&key(0, "k"), &address("a b"), 1).unwrap().to_string();
+        assert!(quoted.starts_with("\"prvs=0001") && quoted.ends_with("=a b\"@ours.example"), "{quoted}");
+        assert!(!is_taggable(&address(&format!("{} b", "a".repeat(46)))), "its quotes count");
+    }
+
+    #[test]
+    fn days_have_numbers() {
+        assert_eq!(day("1970-01-01"), Some(0));
+        assert_eq!(day("2000-02-29"), Some(11_016));
+        assert_eq!(day("2026-11-22"), Some(20_779));
+        for wrong in
+            ["", "2026-02-29", "2026-13-01", "2026-00-01", "2026-1-1", "2026-01-01-", "1969-12-31", "heute"]
+        {
+            assert_eq!(day(wrong), None, "{wrong}");
+        }
+    }
+}
