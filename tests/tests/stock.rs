@@ -457,10 +457,32 @@ fn the_example_in_each_readme_is_good() {
         let readme = std::fs::read_to_string(folder(name).join("README.md")).unwrap();
         let example = readme.split("```").find_map(|block| block.strip_prefix("toml\n")).unwrap();
         let folder = TempDir::new().unwrap();
+        if let Some((_, key)) = example.split_once("key = { file = \"") {
+            make_key(folder.path(), key.split('"').next().unwrap());
+        }
         let file = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), example);
         let (code, out, err) = run(&["check", "-c", file.to_str().unwrap()], folder.path());
         assert_eq!(code, 0, "{name}: {out}{err}");
     }
+}
+
+/// The key that an example signs with, made as its reader would make it.
+fn make_key(folder: &Path, file: &str) {
+    std::fs::create_dir_all(folder.join(file).parent().unwrap()).unwrap();
+    let words = [
+        "dkim",
+        "keygen",
+        "--domain",
+        "example.org",
+        "--selector",
+        "s",
+        "--algorithm",
+        "ed25519",
+        "--out",
+        file,
+    ];
+    let (code, out, err) = run(&words, folder);
+    assert_eq!(code, 0, "{out}{err}");
 }
 
 /// What the schema says is the default must be what the plugin takes; what the schema refuses, it must refuse.
@@ -468,12 +490,13 @@ fn the_example_in_each_readme_is_good() {
 fn check_takes_what_the_schema_says_and_names_what_it_does_not() {
     for name in PLUGINS {
         let mut config = Map::new();
-        for (key, property) in schema(name)["properties"].as_object().unwrap() {
-            let needed = property.pointer("/examples/0").cloned().unwrap_or(Value::Array(Vec::new()));
-            config.insert(
-                key.clone(),
-                property.get("default").cloned().unwrap_or_else(|| default_of(name, property, needed)),
-            );
+        let schema = schema(name);
+        for (key, property) in schema["properties"].as_object().unwrap() {
+            let required =
+                schema["required"].as_array().is_some_and(|keys| keys.contains(&key.as_str().into()));
+            let example = property.pointer("/examples/0").cloned().unwrap_or(Value::Array(Vec::new()));
+            let value = default_of(&schema, property).or_else(|| required.then_some(example));
+            config.extend(value.map(|value| (key.clone(), value)));
         }
         let (code, out) = check(name, &config);
         assert_eq!(code, 0, "{name}: {out}");
@@ -483,11 +506,11 @@ fn check_takes_what_the_schema_says_and_names_what_it_does_not() {
     }
 }
 
-/// The default of a definition that the property refers to, or what stands in its place where one is required.
-fn default_of(name: &str, property: &Value, needed: Value) -> Value {
+/// The property's default, or that of the definition that it refers to.
+fn default_of(schema: &Value, property: &Value) -> Option<Value> {
     let reference = property.get("$ref").and_then(Value::as_str).unwrap_or_default();
     let definition = reference.rsplit('/').next().unwrap_or_default();
-    schema(name)["$defs"][definition].get("default").cloned().unwrap_or(needed)
+    property.get("default").or_else(|| schema["$defs"][definition].get("default")).cloned()
 }
 
 fn check(name: &str, config: &Map<String, Value>) -> (i32, String) {
