@@ -78,6 +78,17 @@ impl Config {
         ours(&self.hostname) || self.own_names.iter().any(|name| ours(name))
     }
 
+    /// How much TLS the configuration demands of a next hop.
+    #[must_use]
+    pub fn tls_for(&self, next_hop: &NextHop) -> TlsPolicy {
+        match next_hop {
+            NextHop::Mx(_) | NextHop::Discard => self.mx.tls,
+            NextHop::Relay(name) | NextHop::Lmtp(name) => {
+                self.relays.get(name).map_or(TlsPolicy::Opportunistic, |relay| relay.tls)
+            }
+        }
+    }
+
     /// How many sessions at once this next hop gets.
     pub(crate) fn sessions_for(&self, next_hop: &NextHop) -> usize {
         let relay = match next_hop {

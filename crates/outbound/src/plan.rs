@@ -41,17 +41,7 @@ pub(crate) struct Target {
 impl Target {
     /// The way that the configuration knows.
     pub(crate) fn of(next_hop: &NextHop, config: &Config) -> Self {
-        Self { next_hop: next_hop.clone(), tls: policy_of(next_hop, config), source: None, credentials: None }
-    }
-}
-
-/// How much TLS the configuration demands of a next hop.
-pub(crate) fn policy_of(next_hop: &NextHop, config: &Config) -> TlsPolicy {
-    match next_hop {
-        NextHop::Mx(_) | NextHop::Discard => config.mx.tls,
-        NextHop::Relay(name) | NextHop::Lmtp(name) => {
-            config.relays.get(name).map_or(TlsPolicy::Opportunistic, |relay| relay.tls)
-        }
+        Self { next_hop: next_hop.clone(), tls: config.tls_for(next_hop), source: None, credentials: None }
     }
 }
 

@@ -18,7 +18,7 @@ use pintle_sender_auth::sign::{self, SignError};
 use pintle_spool::{Hold, Stored};
 
 use crate::Config;
-use crate::plan::{Plan, Target, policy_of};
+use crate::plan::{Plan, Target};
 use crate::shared::Shared;
 
 /// What the Deliver stage came to.
@@ -240,7 +240,7 @@ fn edited(mut plan: Plan, view: View, config: &Config) -> Plan {
         // A judge that chose another next hop, and said nothing of TLS, gets what that one's configuration says.
         let moved = delivery.next_hop != plan.target.next_hop && delivery.tls == plan.target.tls;
         plan.target = Target {
-            tls: if moved { policy_of(&delivery.next_hop, config) } else { delivery.tls },
+            tls: if moved { config.tls_for(&delivery.next_hop) } else { delivery.tls },
             next_hop: delivery.next_hop.clone(),
             source: delivery.source,
             credentials: delivery.credentials.clone(),
