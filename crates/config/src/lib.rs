@@ -10,6 +10,7 @@
 mod form;
 mod lower;
 mod mistake;
+mod places;
 mod read;
 mod reader;
 mod reference;

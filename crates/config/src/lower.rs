@@ -95,6 +95,9 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
         networks: intake::networks(&root.table("relay"), "networks"),
     };
     let listeners = listener::listeners(root, &shared);
+    // What a plugin makes of a message may be as large as the largest that comes in.
+    let sizes = listeners.iter().map(|listener| listener.smtp.limits.message);
+    plugins.max_message = sizes.max().unwrap_or(plugins.max_message);
     let own = listeners.iter().flat_map(|listener| &listener.addresses);
     outbound.own_addresses.extend(own.map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
     Settings {
@@ -186,22 +189,50 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.toml"), "text = 'x'\nlist = [1, 2.5, true]").unwrap();
         std::fs::write(folder.path().join("a.json"), r#"{"text": "x", "list": [1, 2.5, true]}"#).unwrap();
-        for written in [
-            "config_file = 'a.toml'",
-            "config_file = 'a.json'",
-            "[plugin.config]\ntext = 'x'\nlist = [1, 2.5, true]",
+        for (written, place) in [
+            ("config_file = 'a.toml'", "a.toml:2"),
+            ("config_file = 'a.json'", "a.json:1"),
+            ("[plugin.config]\ntext = 'x'\nlist = [1, 2.5, true]", "x.toml:7"),
         ] {
             let text = format!(
                 "hostname = 'gw.example'\n[[plugin]]\nname = 'a'\ncomponent = 'stock:footer'\n{written}"
             );
             let report = crate::read(text, &folder.path().join("x.toml"), &stock);
             let expected = serde_json::json!({"text": "x", "list": [1, 2.5, true]});
-            assert_eq!(report.into_settings().unwrap().plugins.plugins[0].settings, expected, "{written}");
+            let plugin = report.into_settings().unwrap().plugins.plugins.remove(0);
+            assert_eq!(plugin.settings, expected, "{written}");
+            let found = plugin.places.at("/list/1").unwrap().to_string();
+            assert_eq!(found, folder.path().join(place).display().to_string());
         }
         let text = "hostname = 'gw.example'\n[[plugin]]\nname = 'a'\ncomponent = 'stock:footer'\nconfig_file = 'a.json'\n\
                     config = {}";
         let report = crate::read(text.to_owned(), &folder.path().join("x.toml"), &stock);
         assert_eq!(report.mistakes[0].cause, crate::Cause::Rule(Rule::TwoSettings));
+    }
+
+    #[test]
+    fn plugins_write_bodies_as_large_as_the_largest_listener_takes() {
+        let listener = |name: &str, port: u16, size: &str| {
+            format!("[[listener]]\nname = '{name}'\naddresses = '[::]:{port}'\nmax_message_size = '{size}'\n")
+        };
+        let both =
+            format!("hostname = 'gw.example'\n{}{}", listener("a", 25, "80MiB"), listener("b", 26, "1MiB"));
+        assert_eq!(settings(&both).plugins.max_message, 80 << 20);
+    }
+
+    #[test]
+    fn every_setting_of_a_plugin_knows_its_line() {
+        let stock = [("footer", Bytes::from_static(b"wasm"))];
+        let text = "hostname = 'gw.example'\n[[plugin]]\nname = 'a'\ncomponent = 'stock:footer'\n[plugin.config]\n\
+                    text = 'x'\nlist = [\n1,\n2]\n[plugin.limits]\nwall = '1s'\n[[plugin]]\nname = 'b'\n\
+                    component = 'stock:footer'\n";
+        let report = crate::read(text.to_owned(), Path::new("x.toml"), &stock);
+        let plugins = report.into_settings().unwrap().plugins.plugins;
+        let place = |plugin: usize, at: &str| plugins[plugin].places.at(at).unwrap().to_string();
+        assert_eq!(place(0, ""), "x.toml:5");
+        assert_eq!(place(0, "/text"), "x.toml:6");
+        assert_eq!(place(0, "/list/1"), "x.toml:9");
+        assert_eq!(place(1, "/missing"), "x.toml:12", "where the plugin begins");
     }
 
     #[test]

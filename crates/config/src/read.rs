@@ -10,11 +10,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use pintle_mail::address::{check_domain, domain_to_ascii};
 use pintle_mail::{Address, Charset};
+use pintle_plugin::Places;
 use toml::de::DeValue;
 
 use crate::reader::{Spot, Value, nearest, type_name};
 use crate::schema::Kind;
-use crate::{Cause, Rule, units};
+use crate::{Cause, Rule, places, units};
 
 /// A type that a key's value can have.
 pub(crate) trait Read: Sized {
@@ -79,9 +80,9 @@ pub(crate) struct OrNever(pub(crate) Option<Duration>);
 #[derive(Clone, Default)]
 pub(crate) struct Secret(pub(crate) String);
 
-/// Any table, as JSON.
+/// Any table, as JSON, and where its values stand.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Json(pub(crate) serde_json::Value);
+pub(crate) struct Json(pub(crate) serde_json::Value, pub(crate) Places);
 
 impl<T: Read> Read for Vec<T> {
     fn kind() -> Kind {
@@ -386,12 +387,12 @@ impl Read for Json {
     }
 
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
-        if value.get_ref().is_table() {
-            Some(Self(json(value.get_ref())))
-        } else {
+        let DeValue::Table(table) = value.get_ref() else {
             wrong_type::<Self>(value, spot);
-            None
-        }
+            return None;
+        };
+        let places = places::in_toml(&spot.reader.path, spot.reader.text, value.span().start, table);
+        Some(Self(json(value.get_ref()), places))
     }
 }
 

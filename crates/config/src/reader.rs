@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use pintle_plugin::Places;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -21,6 +22,8 @@ pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
 /// One file being read.
 pub(crate) struct Reader<'a> {
     pub(crate) text: &'a str,
+    /// The file, as it was named.
+    pub(crate) path: PathBuf,
     /// Where relative paths begin.
     pub(crate) base: PathBuf,
     found: RefCell<Found>,
@@ -54,7 +57,8 @@ pub(crate) struct Spot<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a str, path: &Path) -> Self {
-        Self { text, base: path.parent().unwrap_or(Path::new("")).to_owned(), found: RefCell::default() }
+        let base = path.parent().unwrap_or(Path::new("")).to_owned();
+        Self { text, path: path.to_owned(), base, found: RefCell::default() }
     }
 
     /// The document's root.
@@ -266,6 +270,11 @@ impl Spot<'_> {
 
     pub(crate) fn line(&self) -> usize {
         self.reader.line(self.span.start)
+    }
+
+    /// The same for a whole of which no part was written.
+    pub(crate) fn places(&self) -> Places {
+        Places { file: self.reader.path.clone(), lines: [(String::new(), self.line())].into() }
     }
 
     /// The spot of a key in a table that is a value.

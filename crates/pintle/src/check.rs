@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use pintle_plugin::{ConfigMistake, LoadError, Report};
+
 use crate::cli::ConfigFile;
 use crate::say::say;
 use crate::stock;
@@ -14,17 +16,35 @@ pub(crate) fn check(options: &ConfigFile) -> Result<ExitCode, Box<dyn std::error
         return Ok(ExitCode::FAILURE);
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut good = true;
-    for plugin in runtime.block_on(pintle_plugin::check(settings.plugins))? {
-        let version = plugin.manifest.as_ref().map_or("", |manifest| manifest.version.as_str());
-        for error in &plugin.errors {
-            say!("error: plugin {}: {error}", plugin.name);
-            good = false;
-        }
-        if plugin.errors.is_empty() {
-            let hooks: Vec<_> = plugin.hooks.iter().map(|hook| hook.name()).collect();
-            say!("plugin {} {version}: good, called at {}", plugin.name, hooks.join(", "));
+    let plugins = runtime.block_on(pintle_plugin::check(settings.plugins))?;
+    plugins.iter().for_each(tell);
+    let good = plugins.iter().all(|plugin| plugin.errors.is_empty());
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tell(plugin: &Report) {
+    let version = plugin.manifest.as_ref().map_or("", |manifest| manifest.version.as_str());
+    for error in &plugin.errors {
+        match error {
+            LoadError::Config(mistakes) => mistakes.iter().for_each(|mistake| show(&plugin.name, mistake)),
+            error => say!("error: plugin {}: {error}", plugin.name),
         }
     }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if plugin.errors.is_empty() {
+        let hooks: Vec<_> = plugin.hooks.iter().map(|hook| hook.name()).collect();
+        say!("plugin {} {version}: good, called at {}", plugin.name, hooks.join(", "));
+    }
+}
+
+/// As the mistakes of the file itself are shown.
+fn show(plugin: &str, mistake: &ConfigMistake) {
+    let at = if mistake.at.is_empty() { String::new() } else { format!("{}: ", mistake.at) };
+    say!("error: plugin {plugin}: {at}{}", mistake.text);
+    if let Some(place) = &mistake.place {
+        say!("  --> {place}");
+    }
+    if let Some(remedy) = &mistake.remedy {
+        say!("  help: {remedy}");
+    }
+    say!("");
 }

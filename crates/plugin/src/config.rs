@@ -13,6 +13,8 @@ use pintle_mail::Domains;
 use pintle_policy::Hook;
 use serde::{Deserialize, Serialize};
 
+use crate::Places;
+
 /// The whole plugin host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -68,7 +70,7 @@ impl Default for Config {
             watch: true,
             settle: Duration::from_millis(250),
             kv_octets: 64 << 20,
-            max_message: 64 << 20,
+            max_message: 50 << 20,
             gateway: Gateway::default(),
         }
     }
@@ -84,6 +86,8 @@ pub struct PluginConfig {
     pub component: Source,
     /// What `configure` gets, as JSON.
     pub settings: serde_json::Value,
+    /// Where the operator wrote them.
+    pub places: Places,
     /// What it may do; nothing unless named.
     pub grants: Grants,
     /// It is asked even after another judge has accepted.
@@ -107,6 +111,7 @@ impl PluginConfig {
             name: name.into(),
             component,
             settings: serde_json::Value::Object(serde_json::Map::new()),
+            places: Places::default(),
             grants: Grants::default(),
             mandatory: false,
             required: true,

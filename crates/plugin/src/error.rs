@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pintle_policy::{Fault, Hook};
-use serde::Serialize;
 
-use crate::Grant;
+use crate::schema::SchemaFault;
+use crate::{Grant, Place};
 
 /// Why one component does not serve. The operator or the plugin's author owns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,9 @@ pub enum LoadError {
     },
     /// It went wrong while it was started, described or configured.
     Start(Fault),
-    /// It refuses its configuration.
+    /// Its JSON Schema for its configuration cannot be used.
+    Schema(SchemaFault),
+    /// Its schema or the plugin itself refuses its configuration.
     Config(Vec<ConfigMistake>),
     /// The engine could not be started: our fault, or the machine's.
     Engine(String),
@@ -107,6 +109,10 @@ impl fmt::Display for LoadError {
                 write!(f, "the component needs {needs} {what}, and a plugin gets at most {limit}")
             }
             Self::Start(fault) => write!(f, "the plugin cannot be started: {} ({})", fault.text, fault.kind.name()),
+            Self::Schema(fault) => write!(
+                f,
+                "the plugin's own schema for its configuration cannot be used, which its author has to mend: {fault}"
+            ),
             Self::Config(mistakes) => {
                 f.write_str("the plugin refuses its configuration: ")?;
                 write_list(f, mistakes)
@@ -118,18 +124,38 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// A mistake that a plugin found in its configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A mistake that a plugin, or its schema, found in its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigMistake {
     /// A JSON Pointer (RFC 6901) into the plugin's settings; "" for the whole.
     pub at: String,
-    /// In the plugin's words.
+    /// What is wrong.
     pub text: String,
+    /// What to do, where that is known.
+    pub remedy: Option<String>,
+    /// Where it stands, when the settings came from a file.
+    pub place: Option<Place>,
+}
+
+impl ConfigMistake {
+    pub(crate) fn new(at: String, text: String) -> Self {
+        Self { at, text, remedy: None, place: None }
+    }
 }
 
 impl fmt::Display for ConfigMistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.at.is_empty() { f.write_str(&self.text) } else { write!(f, "{}: {}", self.at, self.text) }
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        if !self.at.is_empty() {
+            write!(f, "{}: ", self.at)?;
+        }
+        f.write_str(&self.text)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, " ({remedy})"),
+            None => Ok(()),
+        }
     }
 }
 

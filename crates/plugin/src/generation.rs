@@ -18,6 +18,7 @@ use crate::engine::Host;
 use crate::examine::examine;
 use crate::guest::Common;
 use crate::instance::{Indices, Instance, Question, Reply, Template};
+use crate::schema::{self, SchemaFault};
 use crate::{LoadError, Manifest, PluginConfig};
 
 /// An instance that has not been used for so long is let go, beyond those that are always kept.
@@ -65,8 +66,10 @@ impl Loader {
             .template(common, config, &component, hooks)
             .map_err(|error| vec![LoadError::NotAComponent(format!("{error:#}"))])?;
         let mut instance = Instance::start(&template).await.map_err(start_fault)?;
-        found.manifest = Some(instance.describe(&config.limits).await.map_err(start_fault)?);
-        configure(&mut instance, &template).await?;
+        let manifest = instance.describe(&config.limits).await.map_err(start_fault)?;
+        found.manifest = Some(manifest.clone());
+        check_settings(manifest.config_schema, config).await?;
+        configure(&mut instance, &template).await.map_err(|error| vec![placed(error, config)])?;
         Ok(Generation {
             config: Arc::clone(config),
             hooks,
@@ -124,9 +127,34 @@ fn start_fault(fault: Fault) -> Vec<LoadError> {
     vec![LoadError::Start(fault)]
 }
 
-async fn configure(instance: &mut Instance, template: &Template) -> Result<(), Vec<LoadError>> {
+/// What the schema can see is told before the plugin is asked: it tells everything at once, and knows the remedy.
+async fn check_settings(schema: Option<String>, config: &Arc<PluginConfig>) -> Result<(), Vec<LoadError>> {
+    let Some(schema) = schema else { return Ok(()) };
+    let checked = Arc::clone(config);
+    let work = tokio::task::spawn_blocking(move || schema::check(&schema, &checked.settings));
+    let checked = work.await.unwrap_or_else(|error| Err(SchemaFault::Invalid(error.to_string())));
+    match checked {
+        Ok(mistakes) if mistakes.is_empty() => Ok(()),
+        Ok(mistakes) => Err(vec![placed(LoadError::Config(mistakes), config)]),
+        Err(fault) => Err(vec![LoadError::Schema(fault)]),
+    }
+}
+
+async fn configure(instance: &mut Instance, template: &Template) -> Result<(), LoadError> {
     let configured = instance.configure(&template.settings, &template.limits).await;
-    configured.map_err(start_fault)?.map_err(|mistakes| vec![LoadError::Config(mistakes)])
+    configured.map_err(LoadError::Start)?.map_err(LoadError::Config)
+}
+
+/// The same mistakes, in the order of the file that they stand in.
+fn placed(error: LoadError, config: &PluginConfig) -> LoadError {
+    let LoadError::Config(mut mistakes) = error else {
+        return error;
+    };
+    for mistake in &mut mistakes {
+        mistake.place = config.places.at(&mistake.at);
+    }
+    mistakes.sort_by_key(|mistake| mistake.place.as_ref().map(|place| place.line));
+    LoadError::Config(mistakes)
 }
 
 /// One loaded version of a plugin.

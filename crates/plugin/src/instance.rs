@@ -189,7 +189,8 @@ impl Instance {
         let called = bounded(&meter, limits.start, called).await;
         let answer = self.ended(called)?;
         Ok(answer.map_err(|mistakes| {
-            let mistake = |mistake: plugin::ConfigError| ConfigMistake { at: mistake.at, text: mistake.text };
+            let mistake =
+                |mistake: plugin::ConfigError| ConfigMistake::new(clean(&mistake.at), clean(&mistake.text));
             mistakes.into_iter().map(mistake).collect()
         }))
     }

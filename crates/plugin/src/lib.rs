@@ -25,8 +25,10 @@ mod kv;
 mod live;
 mod meter;
 mod mime;
+pub mod places;
 mod plugin;
 pub mod plugins;
+pub mod schema;
 mod scribe;
 pub mod status;
 mod upkeep;
@@ -37,6 +39,8 @@ pub use config::{
     Config, FailurePolicies, FailurePolicy, Gateway, Grant, Grants, Limits, PluginConfig, SigningKey, Source,
 };
 pub use error::{ConfigMistake, LoadError, OpenError, Problem, ReloadError};
+pub use places::{Place, Places};
 pub use plugin::Plugin;
 pub use plugins::{Plugins, check};
+pub use schema::SchemaFault;
 pub use status::{Manifest, Report, Status};

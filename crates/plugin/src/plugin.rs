@@ -1,7 +1,7 @@
 //! One plugin as the chains know it: a judge whose answers come from whichever generation serves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -47,15 +47,15 @@ pub struct Plugin {
     pub(crate) changed: Notify,
     /// Faults that are told: a plugin that is down must not fill the log as well.
     told: Quota,
-    durations: Vec<Histogram>,
+    /// By hook, of those that some generation has had.
+    durations: Vec<OnceLock<Histogram>>,
 }
 
 impl Plugin {
     /// A plugin of which nothing is loaded yet.
     pub(crate) fn new(common: Arc<Common>, config: Arc<PluginConfig>) -> Self {
-        let timed = |hook: &Hook| metrics::histogram!("pintle_plugin_call_seconds", "plugin" => common.name.to_string(), "hook" => hook.name());
         Self {
-            durations: Hook::ALL.iter().map(timed).collect(),
+            durations: Hook::ALL.iter().map(|_| OnceLock::new()).collect(),
             common,
             config: ArcSwap::new(config),
             current: ArcSwapOption::empty(),
@@ -72,6 +72,11 @@ impl Plugin {
 
     pub(crate) fn config(&self) -> Arc<PluginConfig> {
         self.config.load_full()
+    }
+
+    /// The same configuration, which may stand at other lines by now: for what is said when it is refused later.
+    pub(crate) fn stands_at(&self, config: Arc<PluginConfig>) {
+        self.config.store(config);
     }
 
     pub(crate) fn current(&self) -> Option<Arc<Generation>> {
@@ -135,6 +140,10 @@ impl Plugin {
         }
         let number = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let version = generation.manifest.as_ref().map(|manifest| manifest.version.clone());
+        // They show up with zero calls; hooks that it does not have never do.
+        for hook in generation.hooks.iter() {
+            self.duration(hook);
+        }
         self.config.store(Arc::clone(&generation.config));
         if let Some(before) = self.current.swap(Some(Arc::new(generation))) {
             before.retire();
@@ -208,8 +217,16 @@ impl Plugin {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let began = Instant::now();
         let reply = generation.call(&question, view).await;
-        self.durations[hook as usize].record(began.elapsed());
+        self.duration(hook).record(began.elapsed());
         reply.map(Some).map_err(|fault| self.faulted(hook, fault))
+    }
+
+    fn duration(&self, hook: Hook) -> &Histogram {
+        let name = &self.common.name;
+        self.durations[hook as usize].get_or_init(|| {
+            let labels = [("plugin", name.to_string()), ("hook", hook.name().to_owned())];
+            metrics::histogram!("pintle_plugin_call_seconds", &labels)
+        })
     }
 
     fn faulted(&self, hook: Hook, fault: Fault) -> Fault {

@@ -100,15 +100,19 @@ impl Plugins {
         let configs: Vec<_> = config.plugins.into_iter().map(Arc::new).collect();
         let mut plugins = Vec::new();
         let mut changes = Vec::new();
+        let mut same = Vec::new();
         for config in &configs {
             let plugin = self.find(&config.name).unwrap_or_else(|| Arc::new(self.shared.plugin(config)));
             if plugin.current().is_none() || plugin.config() != *config {
                 let loaded = plugin.load(&self.shared.loader, config).await;
                 changes.push((Arc::clone(&plugin), loaded.result));
+            } else {
+                same.push((Arc::clone(&plugin), Arc::clone(config)));
             }
             plugins.push(plugin);
         }
         go_live(changes)?;
+        same.into_iter().for_each(|(plugin, config)| plugin.stands_at(config));
         self.shared.gateway.store(Arc::new(config.gateway));
         self.upkeep.take_over(&plugins);
         self.plugins.store(Arc::new(plugins));

@@ -46,6 +46,7 @@ const FENCED_OUTSIDE: &[(&str, &[&str])] = &[
     ("mail-auth", &["sender-auth"]),
     ("rustls*", &["tls", "dns", "inbound", "outbound", "testkit", "pintle", "e2e"]),
     ("tokio-rustls", &["tls", "inbound", "outbound", "testkit", "pintle", "e2e"]),
+    ("boon", &["plugin"]),
     ("clap", &["pintle", "xtask"]),
     ("toml", &["config"]),
 ];

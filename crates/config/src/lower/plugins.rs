@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use pintle_plugin::{Config, FailurePolicies, FailurePolicy, Grant, Limits, PluginConfig, Source};
 use pintle_policy::Hook;
-use serde_json::Value as JsonValue;
 use toml::de::{DeTable, DeValue};
 
 use super::{Stock, unique};
+use crate::places;
 use crate::read::{Choice, Json, OrZero, Positive, Read, Size, json, wrong_type};
 use crate::reader::{Section, Spot, Value, nearest};
 use crate::schema::Kind;
@@ -41,8 +41,11 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
 }
 
 fn plugin(section: &Section<'_>, plugin: PluginConfig) -> PluginConfig {
+    let here = || Json(plugin.settings.clone(), section.here().places());
+    let Json(settings, places) = settings(section).unwrap_or_else(here);
     PluginConfig {
-        settings: settings(section).unwrap_or(plugin.settings),
+        settings,
+        places,
         grants: section.get::<Vec<Grant>>("grants").into_iter().collect(),
         mandatory: section.get("mandatory"),
         required: section.get("required"),
@@ -83,7 +86,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
 }
 
 /// What `configure` gets.
-fn settings(section: &Section<'_>) -> Option<JsonValue> {
+fn settings(section: &Section<'_>) -> Option<Json> {
     if section.has("config") && section.has("config_file") {
         section.rule("config_file", Rule::TwoSettings);
     }
@@ -93,16 +96,19 @@ fn settings(section: &Section<'_>) -> Option<JsonValue> {
         let read = settings_file(&path).map_err(|why| Cause::File { path, why });
         read.map_err(|cause| section.complain("config_file", cause)).ok()
     });
-    inline.map(|json| json.0).or(from_file)
+    inline.or(from_file)
 }
 
-fn settings_file(path: &Path) -> Result<JsonValue, String> {
+fn settings_file(path: &Path) -> Result<Json, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     if path.extension().is_some_and(|extension| extension == "toml") {
         let table = DeTable::parse(&text).map_err(|error| error.to_string())?;
-        return Ok(json(&DeValue::Table(table.into_inner())));
+        let table = table.into_inner();
+        let places = places::in_toml(path, &text, 0, &table);
+        return Ok(Json(json(&DeValue::Table(table)), places));
     }
-    serde_json::from_str(&text).map_err(|error| format!("it is no JSON: {error}"))
+    let settings = serde_json::from_str(&text).map_err(|error| format!("it is no JSON: {error}"))?;
+    Ok(Json(settings, places::in_json(path, &text)))
 }
 
 fn limits(section: &Section<'_>) -> Limits {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pintle_plugin::{Config, FailurePolicy, OpenError, PluginConfig, Plugins, Report, Source, check};
+use pintle_plugin::{
+    Config, FailurePolicy, LoadError, OpenError, Places, PluginConfig, Plugins, Report, Source, check,
+};
 use pintle_policy::{AuthVerdict, Call, Credentials, FaultKind, Hook, Judge, Verdict};
 use serde_json::json;
 
@@ -100,6 +102,27 @@ async fn mistakes_in_the_settings_come_as_a_list_with_pointers() {
     assert_eq!(said, ["the plugin refuses its configuration: /configure: no; not at all"]);
     let said = errors(unruly(json!({"nonsense": 1}))).await;
     assert!(said[0].contains("nonsense"), "{said:#?}");
+}
+
+#[tokio::test]
+async fn the_schema_refuses_before_the_plugin_does_and_names_lines() {
+    let mut plugin = of_bytes(component("example").to_vec());
+    plugin.settings = json!({"tga": "x", "header": 5});
+    let lines = [("", 1), ("/tga", 9), ("/header", 3)].map(|(at, line)| (at.to_owned(), line));
+    plugin.places = Places { file: "a.toml".into(), lines: lines.into() };
+    let report = report(plugin).await;
+    let [LoadError::Config(mistakes)] = report.errors.as_slice() else { panic!("{:?}", report.errors) };
+    let lines: Vec<_> = mistakes.iter().map(|mistake| mistake.place.as_ref().unwrap().line).collect();
+    assert_eq!(lines, [3, 9], "{mistakes:?}");
+    assert!(report.manifest.is_some());
+}
+
+#[tokio::test]
+async fn a_schema_that_cannot_be_used_is_the_plugins_own_fault() {
+    let said = errors(of_bytes(patched("example", "draft/2020-12", "draft/2019-09"))).await;
+    let expected = "the plugin's own schema for its configuration cannot be used, which its author has to mend: its \
+                    `$schema` is \"";
+    assert!(said[0].starts_with(expected), "{said:#?}");
 }
 
 #[tokio::test]

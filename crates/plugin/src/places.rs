@@ -1,0 +1,75 @@
+//! Where each value of a plugin's settings stands, so that a mistake can be shown to whoever wrote it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The places of settings in the file that they were read from.
+///
+/// All places are equal to all others: the same settings some lines further down are the same settings, and must not
+/// make a plugin load again.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// The file.
+    pub file: PathBuf,
+    /// Lines from 1, by JSON Pointer (RFC 6901); "" is the whole.
+    pub lines: HashMap<String, usize>,
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+}
+
+impl Places {
+    /// Where the value of this pointer stands, or the nearest one around it that is known.
+    #[must_use]
+    pub fn at(&self, pointer: &str) -> Option<Place> {
+        let mut pointer = pointer;
+        loop {
+            if let Some(&line) = self.lines.get(pointer) {
+                return Some(Place { file: self.file.clone(), line });
+            }
+            pointer = &pointer[..pointer.rfind('/')?];
+        }
+    }
+}
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// A pointer to something within what another pointer shows.
+#[must_use]
+pub fn pointer(within: &str, step: &str) -> String {
+    format!("{within}/{}", step.replace('~', "~0").replace('/', "~1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_line_of_its_own_stands_where_its_surroundings_do() {
+        let lines = HashMap::from([(String::new(), 3), ("/rules/0".to_owned(), 7)]);
+        let places = Places { file: "a.toml".into(), lines };
+        let line = |pointer: &str| places.at(pointer).map(|place| place.line);
+        assert_eq!(line("/rules/0/remove/name"), Some(7));
+        assert_eq!(line("/rules/1"), Some(3));
+        assert_eq!(line("no pointer"), None);
+        assert_eq!(Places::default().at("/a"), None);
+        assert_eq!(pointer("/a", "b/c~d"), "/a/b~1c~0d");
+    }
+}

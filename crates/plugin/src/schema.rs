@@ -1,0 +1,196 @@
+//! A plugin's JSON Schema (2020-12), held against its settings before the plugin itself sees them.
+//!
+//! The schema is the plugin's, and so it is believed nothing: its size is bounded, it can refer to nothing outside of
+//! itself, its patterns are matched in linear time by automata of bounded size, and [`toil`] counts the work that it
+//! would make before any of it is done. A schema that exceeds a bound, or is none, is its author's fault
+//! ([`SchemaFault`]); what it refuses is the operator's ([`ConfigMistake`]), and [`words`] says it in plain words.
+//!
+//! Everything here computes and may take a while: it belongs onto a blocking thread.
+
+mod toil;
+mod words;
+
+use std::fmt;
+
+use boon::{Compiler, Draft, Schemas, UrlLoader};
+use serde_json::Value;
+
+use crate::ConfigMistake;
+
+/// The largest schema, in octets.
+const MAX_SCHEMA: usize = 256 << 10;
+/// The identifier of the only dialect that is read.
+const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+/// What the schema is called among schemas. It is never fetched.
+const NAME: &str = "plugin:///schema";
+
+/// Why a schema cannot be used. The plugin's author owns it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaFault {
+    /// It has so many octets.
+    TooLarge(usize),
+    /// It is no JSON.
+    NotJson(String),
+    /// It is written in another dialect than 2020-12.
+    Dialect(String),
+    /// It uses what is not served here: a keyword, or a reference to elsewhere.
+    Unserved(String),
+    /// A reference to nothing.
+    Dangling(String),
+    /// Its references lead round in a circle without going deeper into the settings.
+    Circle,
+    /// Checking these settings by it takes more steps than any check may, or goes too deep.
+    Costly,
+    /// A pattern that needs too large an automaton.
+    Pattern(String),
+    /// It is JSON, and no schema.
+    Invalid(String),
+}
+
+impl fmt::Display for SchemaFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge(size) => write!(f, "it has {size} octets, and {MAX_SCHEMA} are the most"),
+            Self::NotJson(why) => write!(f, "it is no JSON: {why}"),
+            Self::Dialect(found) => write!(f, "its `$schema` is {found:?}, and only {DIALECT} is served"),
+            Self::Unserved(what) => {
+                write!(f, "{what} is not served: refer within the schema, by `#/$defs/NAME`")
+            }
+            Self::Dangling(reference) => write!(f, "{reference:?} refers to nothing"),
+            Self::Circle => f.write_str("its references lead round in a circle"),
+            Self::Costly => f.write_str("checking by it would take too long: make it simpler"),
+            Self::Pattern(pattern) => write!(f, "the pattern {pattern:?} is too large"),
+            Self::Invalid(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for SchemaFault {}
+
+/// All mistakes that the schema finds in these settings, in the order of the settings.
+///
+/// # Errors
+/// The schema cannot be used.
+pub(crate) fn check(schema: &str, settings: &Value) -> Result<Vec<ConfigMistake>, SchemaFault> {
+    let schema = read(schema)?;
+    toil::bound(&schema, settings)?;
+    let mut compiler = Compiler::new();
+    compiler.set_default_draft(Draft::V2020_12);
+    compiler.use_loader(Box::new(Nowhere));
+    compiler.add_resource(NAME, schema.clone()).map_err(|error| invalid(&error))?;
+    let mut schemas = Schemas::new();
+    let index = compiler.compile(NAME, &mut schemas).map_err(|error| invalid(&error))?;
+    match schemas.validate(settings, index) {
+        Ok(()) => Ok(Vec::new()),
+        Err(error) => Ok(words::mistakes(&error, &schema, settings)),
+    }
+}
+
+fn read(text: &str) -> Result<Value, SchemaFault> {
+    if text.len() > MAX_SCHEMA {
+        return Err(SchemaFault::TooLarge(text.len()));
+    }
+    // The parser refuses what is nested too deep.
+    let mut schema: Value =
+        serde_json::from_str(text).map_err(|error| SchemaFault::NotJson(error.to_string()))?;
+    if let Some(root) = schema.as_object_mut() {
+        // Its own name for itself; references do not go by it here.
+        root.remove("$id");
+    }
+    match schema.get("$schema") {
+        None => Ok(schema),
+        Some(Value::String(dialect)) if dialect.trim_end_matches('#') == DIALECT => Ok(schema),
+        Some(other) => Err(SchemaFault::Dialect(crate::scribe::clean(&other.to_string()))),
+    }
+}
+
+fn invalid(error: &boon::CompileError) -> SchemaFault {
+    SchemaFault::Invalid(crate::scribe::clean(&format!("{error:#}")))
+}
+
+/// Fetches nothing.
+struct Nowhere;
+
+impl UrlLoader for Nowhere {
+    fn load(&self, url: &str) -> Result<Value, Box<dyn std::error::Error>> {
+        Err(Box::new(SchemaFault::Unserved(url.to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fault(schema: &Value, settings: &Value) -> SchemaFault {
+        check(&schema.to_string(), settings).unwrap_err()
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_the_plugins_fault() {
+        let any = json!({});
+        assert!(matches!(check("{", &any).unwrap_err(), SchemaFault::NotJson(_)));
+        assert!(matches!(fault(&json!({"type": "txt"}), &any), SchemaFault::Invalid(_)));
+        assert!(matches!(fault(&json!({"pattern": "("}), &any), SchemaFault::Invalid(_)));
+        let old = json!({"$schema": "http://json-schema.org/draft-07/schema#"});
+        assert!(matches!(fault(&old, &any), SchemaFault::Dialect(_)));
+        let large = json!({"description": "x".repeat(MAX_SCHEMA)});
+        assert!(matches!(fault(&large, &any), SchemaFault::TooLarge(_)));
+    }
+
+    #[test]
+    fn nothing_is_fetched() {
+        for elsewhere in ["file:///etc/passwd", "https://schema.example/x", "other.json", "#anchor"] {
+            let found = fault(&json!({"$ref": elsewhere}), &json!({}));
+            assert!(matches!(found, SchemaFault::Unserved(_)), "{elsewhere}: {found}");
+        }
+        let dynamic = json!({"$dynamicRef": "#x"});
+        assert!(matches!(fault(&dynamic, &json!({})), SchemaFault::Unserved(_)));
+        let renamed = json!({"properties": {"a": {"$id": "https://schema.example/y"}}});
+        assert!(matches!(fault(&renamed, &json!({})), SchemaFault::Unserved(_)));
+        assert!(matches!(fault(&json!({"$ref": "#/$defs/x"}), &json!({})), SchemaFault::Dangling(_)));
+    }
+
+    /// Twice the one before, forty times over: a trillion checks of one value, from two kilobytes.
+    #[test]
+    fn a_schema_made_to_explode_is_refused_before_it_does() {
+        let mut definitions = serde_json::Map::new();
+        for n in 0..40 {
+            let next = json!({"$ref": format!("#/$defs/d{}", n + 1)});
+            definitions.insert(format!("d{n}"), json!({"allOf": [next, next]}));
+        }
+        definitions.insert("d40".to_owned(), json!({"type": "object"}));
+        let bomb = json!({"$defs": definitions, "$ref": "#/$defs/d0"});
+        assert_eq!(fault(&bomb, &json!({})), SchemaFault::Costly);
+        let circle = json!({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"});
+        assert_eq!(fault(&circle, &json!({})), SchemaFault::Circle);
+        let automaton = json!({"pattern": "(((a{200}){200}){200}){200}"});
+        assert!(matches!(fault(&automaton, &json!("a")), SchemaFault::Pattern(_)));
+    }
+
+    #[test]
+    fn a_chain_of_references_cannot_eat_the_stack() {
+        let mut definitions = serde_json::Map::new();
+        for n in 0..3_000 {
+            definitions.insert(format!("d{n}"), json!({"$ref": format!("#/$defs/d{}", n + 1)}));
+        }
+        definitions.insert("d3000".to_owned(), json!({}));
+        assert_eq!(
+            fault(&json!({"$defs": definitions, "$ref": "#/$defs/d0"}), &json!({})),
+            SchemaFault::Costly
+        );
+    }
+
+    #[test]
+    fn a_schema_may_describe_what_contains_itself() {
+        let tree = json!({"$defs": {"node": {
+            "type": "object", "additionalProperties": false,
+            "properties": {"left": {"$ref": "#/$defs/node"}, "right": {"$ref": "#/$defs/node"}},
+        }}, "$ref": "#/$defs/node"});
+        let good = json!({"left": {"left": {}, "right": {"left": {}}}});
+        assert_eq!(check(&tree.to_string(), &good).unwrap(), []);
+        let bad = json!({"left": {"lift": {}}});
+        assert_eq!(check(&tree.to_string(), &bad).unwrap()[0].at, "/left/lift");
+    }
+}

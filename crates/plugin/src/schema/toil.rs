@@ -1,0 +1,184 @@
+//! What checking settings by a schema would cost, counted beforehand.
+//!
+//! A validator does what a schema says, and a schema of two kilobytes can say "both of these, twice each" forty
+//! times over. Such a check could not be ended from outside, since it computes on a thread of its own. So the pairs of schema
+//! and value that a validator would meet are counted first, each pair once however often it would be met, and a sum that
+//! is too high refuses the schema. Where it is not known whether a validator would go some way, it is counted as if.
+
+use std::collections::HashMap;
+
+use regex::RegexBuilder;
+use serde_json::{Map, Value};
+
+use super::SchemaFault;
+
+/// The most steps of a check: a second or two.
+const MAX_STEPS: u64 = 1_000_000;
+/// How deep schema and settings may lead together, before the stack is at risk.
+const MAX_DEPTH: usize = 200;
+/// The largest automaton of a pattern, in octets.
+const MAX_PATTERN: usize = 256 << 10;
+
+/// Keywords with a schema for the same value.
+const SAME: &[&str] = &["not", "if", "then", "else"];
+/// Keywords with a list of schemas for the same value.
+const SAME_LIST: &[&str] = &["allOf", "anyOf", "oneOf"];
+/// Keywords with a schema for what is in the value.
+const INNER: &[&str] = &[
+    "items",
+    "contains",
+    "additionalProperties",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
+/// Keywords with schemas by name for what is in the value; `properties` is met by name alone.
+const INNER_NAMED: &[&str] = &["patternProperties"];
+
+/// Refuses a schema by which these settings cannot be checked in bounded time, or which leads out of itself.
+pub(super) fn bound(schema: &Value, settings: &Value) -> Result<(), SchemaFault> {
+    look_over(schema)?;
+    let mut toil = Toil { root: schema, known: HashMap::new() };
+    let steps = toil.steps(schema, settings, 0)?;
+    if steps > MAX_STEPS { Err(SchemaFault::Costly) } else { Ok(()) }
+}
+
+/// What a reference within the schema refers to.
+pub(super) fn referred<'a>(root: &'a Value, reference: &str) -> Result<&'a Value, SchemaFault> {
+    let unserved = || SchemaFault::Unserved(format!("the reference {reference:?}"));
+    let pointer = reference.strip_prefix('#').ok_or_else(unserved)?;
+    if !pointer.is_empty() && !pointer.starts_with('/') {
+        return Err(unserved());
+    }
+    root.pointer(&decoded(pointer)).ok_or_else(|| SchemaFault::Dangling(reference.to_owned()))
+}
+
+/// The percent-encoding of a URL's fragment, taken back.
+pub(super) fn decoded(fragment: &str) -> String {
+    let mut out = Vec::with_capacity(fragment.len());
+    let mut rest = fragment.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let octet = code.filter(|_| first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        out.push(octet.unwrap_or(first));
+        rest = if octet.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Looks at all that may be a schema within the schema. Values of `default` and its like are looked at as well: a
+/// reference in them would be harmless, and is refused all the same.
+fn look_over(value: &Value) -> Result<(), SchemaFault> {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                look_at(key, value)?;
+                look_over(value)?;
+            }
+            Ok(())
+        }
+        Value::Array(items) => items.iter().try_for_each(look_over),
+        _ => Ok(()),
+    }
+}
+
+fn look_at(key: &str, value: &Value) -> Result<(), SchemaFault> {
+    match (key, value) {
+        ("$dynamicRef" | "$recursiveRef" | "$id", Value::String(_)) => {
+            Err(SchemaFault::Unserved(format!("the keyword `{key}`")))
+        }
+        ("pattern", Value::String(pattern)) => fits(pattern),
+        ("patternProperties", Value::Object(properties)) => {
+            properties.keys().try_for_each(|pattern| fits(pattern))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The validator compiles a pattern to whatever size it likes, so it is compiled here before, to a size that is
+/// bounded. Other mistakes in patterns are the validator's to find, who knows the dialect of schemas.
+fn fits(pattern: &str) -> Result<(), SchemaFault> {
+    match RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build() {
+        Err(regex::Error::CompiledTooBig(_)) => Err(SchemaFault::Pattern(pattern.chars().take(60).collect())),
+        _ => Ok(()),
+    }
+}
+
+struct Toil<'a> {
+    root: &'a Value,
+    /// The steps of each pair of schema and value, by their addresses; none while they are being counted.
+    known: HashMap<(usize, usize), Option<u64>>,
+}
+
+impl<'a> Toil<'a> {
+    fn steps(&mut self, schema: &'a Value, value: &'a Value, depth: usize) -> Result<u64, SchemaFault> {
+        let Some(object) = schema.as_object() else {
+            return Ok(1);
+        };
+        let pair = (std::ptr::from_ref(schema).addr(), std::ptr::from_ref(value).addr());
+        match self.known.get(&pair) {
+            Some(Some(steps)) => return Ok(*steps),
+            Some(None) => return Err(SchemaFault::Circle),
+            None => {}
+        }
+        if depth == MAX_DEPTH || self.known.len() as u64 > MAX_STEPS {
+            return Err(SchemaFault::Costly);
+        }
+        self.known.insert(pair, None);
+        let mut sum = own(object);
+        for (inner, value) in self.met(object, value)? {
+            sum = sum.saturating_add(self.steps(inner, value, depth + 1)?);
+        }
+        self.known.insert(pair, Some(sum));
+        Ok(sum)
+    }
+
+    /// The schemas that this one leads to, each with the value that it is for.
+    fn met(
+        &self,
+        schema: &'a Map<String, Value>,
+        value: &'a Value,
+    ) -> Result<Vec<(&'a Value, &'a Value)>, SchemaFault> {
+        let mut met: Vec<_> = same(schema).map(|inner| (inner, value)).collect();
+        if let Some(Value::String(reference)) = schema.get("$ref") {
+            met.push((referred(self.root, reference)?, value));
+        }
+        let all: Vec<_> = for_all(schema).collect();
+        match value {
+            Value::Object(members) => {
+                for (name, member) in members {
+                    let own = schema.get("properties").and_then(|properties| properties.get(name));
+                    met.extend(own.into_iter().chain(all.iter().copied()).map(|inner| (inner, member)));
+                }
+            }
+            Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    let own = schema.get("prefixItems").and_then(|schemas| schemas.get(at));
+                    met.extend(own.into_iter().chain(all.iter().copied()).map(|inner| (inner, item)));
+                }
+            }
+            _ => {}
+        }
+        Ok(met)
+    }
+}
+
+fn own(schema: &Map<String, Value>) -> u64 {
+    let words = schema.get("enum").and_then(Value::as_array).map_or(0, Vec::len);
+    1 + words as u64
+}
+
+/// Schemas for the value itself.
+fn same(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+    let one = SAME.iter().filter_map(|key| schema.get(*key));
+    let lists = SAME_LIST.iter().filter_map(|key| schema.get(*key)?.as_array()).flatten();
+    let named = schema.get("dependentSchemas").and_then(Value::as_object).into_iter().flat_map(Map::values);
+    one.chain(lists).chain(named)
+}
+
+/// Schemas for anything in the value.
+fn for_all(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+    let one = INNER.iter().filter_map(|key| schema.get(*key));
+    let named = INNER_NAMED.iter().filter_map(|key| schema.get(*key)?.as_object()).flat_map(Map::values);
+    one.chain(named)
+}
