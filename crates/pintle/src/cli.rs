@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pintle_mail::QueueId;
+use tracing::level_filters::LevelFilter;
 
 /// Where the configuration is looked for when nobody says.
 const CONFIG: &str = "/etc/pintle/pintle.toml";
@@ -23,6 +24,9 @@ pub(crate) enum Command {
     Run(ConfigFile),
     /// Check a configuration: every mistake at once, with line and key. Exit code 0: good, 1: not
     Check(ConfigFile),
+    /// Ask the plugins of a configuration about one message, without a server, and print what they would do. Exit code 0:
+    /// taken for all recipients, 1: not, 2: it could not be found out
+    Try(Try),
     /// Try Pintle without a file or privilege: mail is captured, and every hook says what it sees
     Sandbox(Sandbox),
     /// See and steer the queue of a running gateway
@@ -42,6 +46,79 @@ pub(crate) struct ConfigFile {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Try {
+    /// The message, header and body; `-` is standard input
+    #[arg(value_name = "MESSAGE")]
+    pub(crate) message: PathBuf,
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
+    pub(crate) config: PathBuf,
+    /// Where the client comes from
+    #[arg(long, value_name = "ADDRESS", default_value = "192.0.2.1")]
+    pub(crate) client: IpAddr,
+    /// The listener that it talks to; the first one, if left out
+    #[arg(long, value_name = "NAME")]
+    pub(crate) listener: Option<String>,
+    /// What it says in EHLO; its address, if left out
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hello: Option<String>,
+    /// Whom it has authenticated as
+    #[arg(long, value_name = "NAME")]
+    pub(crate) identity: Option<String>,
+    /// It is in a trusted network, whatever the configuration says
+    #[arg(long)]
+    pub(crate) trusted: bool,
+    /// The session is encrypted
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// The envelope's sender, \"\" for the null one; taken from Return-Path, Sender or From, if left out
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) sender: Option<String>,
+    /// A recipient; may be given several times. Taken from To, Cc and Bcc, if left out
+    #[arg(long = "recipient", value_name = "ADDRESS")]
+    pub(crate) recipients: Vec<String>,
+    /// Ask about the deliveries as well
+    #[arg(long)]
+    pub(crate) deliver: bool,
+    /// Only this plugin; may be given several times
+    #[arg(long, value_name = "PLUGIN")]
+    pub(crate) only: Vec<String>,
+    /// Ask this name server; may be given several times. Those of the configuration, if left out
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) dns: Vec<SocketAddr>,
+    /// The least that is told of what plugins log
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info)]
+    pub(crate) log: LogLevel,
+    /// Print how the body was changed, too
+    #[arg(long)]
+    pub(crate) diff_body: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -19,6 +19,7 @@ mod run;
 mod sandbox;
 mod say;
 mod stock;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let result = match cli::Cli::parse().command {
         cli::Command::Run(options) => run::run(&options),
         cli::Command::Check(options) => check::check(&options),
+        cli::Command::Try(options) => trial::run(&options),
         cli::Command::Sandbox(options) => sandbox::run(options),
         cli::Command::Queue(options) => ask::queue(options),
         cli::Command::Plugins(options) => ask::plugins(options),

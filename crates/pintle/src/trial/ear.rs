@@ -1,0 +1,162 @@
+//! What plugins say: each ruling as it was given, before the chain makes one decision of all, and each line of the log.
+
+use std::fmt::{Debug, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+use pintle_policy::{Call, Hooks, Judge, Ruling, View};
+use serde::Serialize;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Where everything that is said is kept until it is told.
+#[derive(Default)]
+pub(super) struct Ear(Mutex<Heard>);
+
+#[derive(Default)]
+struct Heard {
+    rulings: Vec<Said>,
+    lines: Vec<Line>,
+}
+
+/// One judge's answer at a stage.
+pub(super) struct Said {
+    pub(super) judge: Arc<str>,
+    pub(super) ruling: Ruling,
+    pub(super) lines: Vec<Line>,
+}
+
+/// A line of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Line {
+    pub(super) level: String,
+    /// Whose it is; none for the gateway's own.
+    pub(super) plugin: Option<String>,
+    /// Where it was said; none while plugins are loaded.
+    pub(super) hook: Option<String>,
+    pub(super) text: String,
+}
+
+impl Ear {
+    /// Hears all that plugins log from now on, at this level and above, and the gateway's own warnings.
+    pub(super) fn listen(level: LevelFilter) -> Arc<Self> {
+        let ear = Arc::new(Self::default());
+        let layer = Lines(Arc::clone(&ear)).with_filter(level);
+        // Somebody may have set a logger already; then there are no lines to tell.
+        let _ = tracing_subscriber::registry().with(layer).try_init();
+        ear
+    }
+
+    /// The rulings since the last time that somebody asked.
+    pub(super) fn rulings(&self) -> Vec<Said> {
+        std::mem::take(&mut self.heard().rulings)
+    }
+
+    /// The lines that were said beside any ruling.
+    pub(super) fn lines(&self) -> Vec<Line> {
+        std::mem::take(&mut self.heard().lines)
+    }
+
+    fn note(&self, judge: &Arc<str>, hook: &str, ruling: Ruling) {
+        let mut heard = self.heard();
+        let theirs =
+            |line: &mut Line| line.plugin.as_deref() == Some(judge) && line.hook.as_deref() == Some(hook);
+        let lines = heard.lines.extract_if(.., theirs).collect();
+        heard.rulings.push(Said { judge: Arc::clone(judge), ruling, lines });
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A judge whose rulings are heard.
+pub(super) struct Overheard {
+    inner: Arc<dyn Judge>,
+    ear: Arc<Ear>,
+}
+
+impl Overheard {
+    pub(super) fn new(inner: Arc<dyn Judge>, ear: Arc<Ear>) -> Self {
+        Self { inner, ear }
+    }
+}
+
+impl Judge for Overheard {
+    fn name(&self) -> &Arc<str> {
+        self.inner.name()
+    }
+
+    fn hooks(&self) -> Hooks {
+        self.inner.hooks()
+    }
+
+    fn mandatory(&self) -> bool {
+        self.inner.mandatory()
+    }
+
+    fn judge(&self, call: Call, view: View) -> BoxFuture<'_, Ruling> {
+        Box::pin(async move {
+            let hook = call.stage().hook();
+            let ruling = self.inner.judge(call, view).await;
+            self.ear.note(self.name(), hook.name(), ruling.clone());
+            ruling
+        })
+    }
+}
+
+struct Lines(Arc<Ear>);
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let by_plugin = metadata.target() == "pintle::plugin";
+        let mut words = Words::default();
+        event.record(&mut words);
+        // That a plugin is live everybody can see.
+        let said_by_it = by_plugin && (words.hook.is_some() || *metadata.level() <= Level::WARN);
+        if !said_by_it && *metadata.level() > Level::WARN {
+            return;
+        }
+        let line = Line {
+            level: metadata.level().as_str().to_ascii_lowercase(),
+            plugin: words.plugin,
+            hook: words.hook,
+            text: words.text + &words.rest,
+        };
+        self.0.heard().lines.push(line);
+    }
+}
+
+#[derive(Default)]
+struct Words {
+    plugin: Option<String>,
+    hook: Option<String>,
+    text: String,
+    rest: String,
+}
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "plugin" => self.plugin = Some(format!("{value:?}")),
+            "hook" => self.hook = Some(format!("{value:?}")),
+            "message" => self.text = format!("{value:?}"),
+            // All of it is one session.
+            "session" | "queue" | "queue_id" => {}
+            "fields" => {
+                let _ = write!(self.rest, " {value:?}");
+            }
+            name => {
+                let _ = write!(self.rest, " {name}={value:?}");
+            }
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}

@@ -1,0 +1,132 @@
+//! A trial, told to people.
+
+use super::ear::Line;
+use super::report::{EnvelopeReport, PluginReport, Report, StageReport};
+use crate::say::say;
+
+/// What the gateway does besides asking plugins, and is not played here.
+pub(super) const NOT_JUDGED: &[&str] = &[
+    "limits of the session: sizes, rates, number of sessions, hops (loops)",
+    "authentication and TLS: --identity and --tls are taken at their word, on-auth is not asked",
+    "state: `kv` is empty at the start, so greylists and counters know nobody",
+    "what the gateway writes itself: Received, Authentication-Results, signatures",
+    "delivery: nothing is sent, on-delivery-result and on-disconnect are not asked",
+];
+
+/// Prints the whole.
+pub(super) fn print(report: &Report) {
+    let mended = if report.mended { ", line ends made CRLF" } else { "" };
+    say!("message   {} octets{mended}", report.size);
+    say!("session   {}", session(report));
+    say!("envelope  {}", envelope(&report.envelope));
+    report.stages.iter().for_each(stage);
+    say!("");
+    say!("result    {}", result(report));
+    if report.score != 0.0 {
+        say!("score     {:.1}", report.score);
+    }
+    report.auth_results.iter().for_each(|result| say!("auth      {}", shown(result)));
+    changes(report);
+    if !report.log.is_empty() {
+        say!("\nlogged besides:");
+        report.log.iter().for_each(log);
+    }
+    say!("\nnot judged here:");
+    report.not_judged.iter().for_each(|what| say!("  {what}"));
+}
+
+fn session(report: &Report) -> String {
+    let session = &report.session;
+    let who = match (&session.identity, session.trusted) {
+        (Some(identity), _) => format!("authenticated as {identity}"),
+        (None, true) => "trusted".to_owned(),
+        (None, false) => "a stranger".to_owned(),
+    };
+    let tls = if session.tls { ", over TLS" } else { "" };
+    shown(&format!("{} as {} at listener {}, {who}{tls}", session.client, session.hello, session.listener))
+}
+
+fn envelope(envelope: &EnvelopeReport) -> String {
+    let to: Vec<_> = envelope.recipients.iter().map(|address| format!("<{address}>")).collect();
+    shown(&format!("<{}> to {}", envelope.sender, to.join(", ")))
+}
+
+fn stage(stage: &StageReport) {
+    let about = stage.about.as_deref().map(|about| format!(" {}", shown(about))).unwrap_or_default();
+    say!("\n{}{about}", stage.stage);
+    if stage.plugins.is_empty() {
+        say!("  nobody is asked");
+    }
+    stage.plugins.iter().for_each(plugin);
+    stage.gateway.iter().for_each(|said| say!("  the gateway: {}", shown(said)));
+    if stage.delay_ms > 0 {
+        say!("  the reply waits {} ms", stage.delay_ms);
+    }
+    if let Some(by) = &stage.by {
+        let reply = stage.reply.as_deref().map(|reply| format!(": {}", shown(reply))).unwrap_or_default();
+        say!("  = {}, by {by}{reply}", stage.verdict);
+    }
+    if let Some(diff) = &stage.header_diff {
+        difference(diff);
+    }
+}
+
+fn plugin(plugin: &PluginReport) {
+    let reply = plugin.reply.as_deref().map(|reply| format!("  {}", shown(reply))).unwrap_or_default();
+    say!("  {:<16} {}{reply}", plugin.plugin, plugin.verdict);
+    let detail = |name: &str, text: &str| say!("    {name:<6} {}", shown(text));
+    if let Some(fault) = &plugin.fault {
+        detail("fault", fault);
+    }
+    plugin.facts.iter().for_each(|(key, value)| detail("fact", &format!("{key} = {value}")));
+    plugin.scores.iter().for_each(|(rule, points)| detail("score", &format!("{rule} {points:+.1}")));
+    plugin.auth_results.iter().for_each(|result| detail("auth", result));
+    plugin.changes.iter().for_each(|change| detail("change", change));
+    plugin.log.iter().for_each(|line| detail("log", &format!("{}: {}", line.level, line.text)));
+}
+
+fn result(report: &Report) -> String {
+    let by = report.by.as_deref().map(|by| format!(", by {by}")).unwrap_or_default();
+    let reply = report.reply.as_deref().map(|reply| format!(": {reply}")).unwrap_or_default();
+    shown(&format!("{}{by}{reply}", report.fate.words()))
+}
+
+fn changes(report: &Report) {
+    if let Some(new) = &report.new_envelope {
+        say!("\nenvelope:");
+        let before =
+            EnvelopeReport { sender: report.envelope.sender.clone(), recipients: report.taken.clone() };
+        say!("- {}", envelope(&before));
+        say!("+ {}", envelope(new));
+    }
+    match &report.header_diff {
+        Some(diff) => {
+            say!("\nheader:");
+            difference(diff);
+        }
+        None => say!("\nheader    unchanged"),
+    }
+    if report.body.changed {
+        say!("body      changed, from {} octets to {}", report.body.before, report.body.after);
+    } else {
+        say!("body      unchanged");
+    }
+    if let Some(diff) = &report.body.diff {
+        difference(diff);
+    }
+}
+
+fn difference(diff: &str) {
+    diff.lines().for_each(|line| say!("{}", shown(line)));
+}
+
+fn log(line: &Line) {
+    let who = line.plugin.as_deref().unwrap_or("the gateway");
+    let hook = line.hook.as_deref().map(|hook| format!(" at {hook}")).unwrap_or_default();
+    say!("  {who}{hook}, {}: {}", line.level, shown(&line.text));
+}
+
+/// Mail and plugins must not be able to steer the terminal.
+fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
