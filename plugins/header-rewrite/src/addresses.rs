@@ -5,8 +5,8 @@ use pintle_plugin_sdk::settings::Mailbox;
 use serde::Deserialize;
 
 use crate::block::Block;
+use crate::mail::{Direction, Mail, Stage};
 use crate::replace_addresses;
-use crate::rules::Direction;
 
 /// One way to rewrite addresses.
 #[derive(Debug, Deserialize)]
@@ -16,11 +16,13 @@ pub(crate) struct Mapping {
     from: Mailbox,
     /// An address, or a domain for the same local part.
     to: String,
+    #[serde(default)]
+    pub(crate) stage: Stage,
     #[serde(default = "outbound")]
     direction: Direction,
     /// Where addresses are rewritten.
-    #[serde(default = "usual_places", rename = "in")]
-    places: Vec<Place>,
+    #[serde(rename = "in")]
+    places: Option<Vec<Place>>,
     /// The fields of [`Place::Header`].
     #[serde(default = "usual_fields")]
     fields: Vec<String>,
@@ -35,10 +37,10 @@ enum Place {
 }
 
 /// Rewrites the addresses in fields.
-pub(crate) fn in_fields(mappings: &[Mapping], outbound: bool, block: &mut Block) {
+pub(crate) fn in_fields(mappings: &[Mapping], mail: &Mail, block: &mut Block) {
     for line in block.fields_mut().filter(|line| line.is_readable()) {
         let concerned = |mapping: &&Mapping| {
-            mapping.concerns(Place::Header, outbound)
+            mapping.concerns(Place::Header, mail)
                 && mapping.fields.iter().any(|name| line.name.eq_ignore_ascii_case(name))
         };
         let concerned: Vec<_> = mappings.iter().filter(concerned).collect();
@@ -51,17 +53,17 @@ pub(crate) fn in_fields(mappings: &[Mapping], outbound: bool, block: &mut Block)
 }
 
 /// The envelope's sender in its new form, if it gets one. The null sender has none.
-pub(crate) fn sender(mappings: &[Mapping], outbound: bool, sender: &Address) -> Option<String> {
-    in_envelope(mappings, Place::Sender, outbound, sender)
+pub(crate) fn sender(mappings: &[Mapping], mail: &Mail) -> Option<String> {
+    in_envelope(mappings, Place::Sender, mail, &mail.sender)
 }
 
 /// A recipient in its new form, if it gets one.
-pub(crate) fn recipient(mappings: &[Mapping], outbound: bool, recipient: &Address) -> Option<String> {
-    in_envelope(mappings, Place::Recipients, outbound, recipient)
+pub(crate) fn recipient(mappings: &[Mapping], mail: &Mail, recipient: &Address) -> Option<String> {
+    in_envelope(mappings, Place::Recipients, mail, recipient)
 }
 
-fn in_envelope(mappings: &[Mapping], place: Place, outbound: bool, address: &Address) -> Option<String> {
-    let mut concerned = mappings.iter().filter(|mapping| mapping.concerns(place, outbound));
+fn in_envelope(mappings: &[Mapping], place: Place, mail: &Mail, address: &Address) -> Option<String> {
+    let mut concerned = mappings.iter().filter(|mapping| mapping.concerns(place, mail));
     let new = concerned.find_map(|mapping| mapping.map(&address.local, &address.domain_ascii))?;
     (new != address.to_string()).then_some(new)
 }
@@ -72,11 +74,28 @@ impl Mapping {
         if Mailbox::try_from(self.to.clone()).is_err() || self.to.starts_with('.') {
             return Some(("to", format!("{:?} is neither an address nor a domain", self.to)));
         }
-        self.places.is_empty().then(|| ("in", "it rewrites nothing".to_owned()))
+        if self.places().is_empty() {
+            return Some(("in", "it rewrites nothing".to_owned()));
+        }
+        let envelope = self.places().iter().any(|place| *place != Place::Header);
+        (self.stage == Stage::Deliver && envelope).then(|| {
+            (
+                "in",
+                "the envelope stands when mail is delivered: leave `in` out, or say [\"header\"]".to_owned(),
+            )
+        })
     }
 
-    fn concerns(&self, place: Place, outbound: bool) -> bool {
-        self.direction.fits(outbound) && self.places.contains(&place)
+    fn concerns(&self, place: Place, mail: &Mail) -> bool {
+        self.stage == mail.stage && self.direction.fits(mail.way) && self.places().contains(&place)
+    }
+
+    fn places(&self) -> &[Place] {
+        match (&self.places, self.stage) {
+            (Some(places), _) => places,
+            (None, Stage::Receive) => &[Place::Sender, Place::Header],
+            (None, Stage::Deliver) => &[Place::Header],
+        }
     }
 
     fn map(&self, local: &str, domain: &str) -> Option<String> {
@@ -97,25 +116,23 @@ fn outbound() -> Direction {
     Direction::Outbound
 }
 
-fn usual_places() -> Vec<Place> {
-    vec![Place::Sender, Place::Header]
-}
-
 fn usual_fields() -> Vec<String> {
     ["From", "Sender", "Reply-To"].map(str::to_owned).into()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::block::tests::{block, lines};
+    use crate::mail::Way;
 
-    fn mapping(from: &str, to: &str) -> Mapping {
+    pub(crate) fn mapping(from: &str, to: &str) -> Mapping {
         Mapping {
             from: from.to_owned().try_into().unwrap(),
             to: to.to_owned(),
+            stage: Stage::Receive,
             direction: Direction::Outbound,
-            places: usual_places(),
+            places: None,
             fields: usual_fields(),
         }
     }
@@ -127,7 +144,7 @@ mod tests {
         let mut header = block(
             "From: \"Ann <x@a.corp.example>\" <ann@a.corp.example> (at home), root@A.corp.example\nTo: b@a.corp.example",
         );
-        in_fields(&mappings, true, &mut header);
+        in_fields(&mappings, &Mail::of(Way::Outbound), &mut header);
         assert_eq!(
             lines(&header),
             [
@@ -136,7 +153,7 @@ mod tests {
             ]
         );
         let mut inbound = block("From: ann@a.corp.example");
-        in_fields(&mappings, false, &mut inbound);
+        in_fields(&mappings, &Mail::of(Way::Inbound), &mut inbound);
         assert_eq!(lines(&inbound), ["From: ann@a.corp.example"]);
     }
 
@@ -148,13 +165,15 @@ mod tests {
             domain: domain.to_owned(),
             domain_ascii: domain.to_owned(),
         };
+        let from = |sender: Address| Mail { sender, ..Mail::of(Way::Outbound) };
         assert_eq!(
-            sender(&mappings, true, &address("a b", "x.corp.example")).as_deref(),
+            sender(&mappings, &from(address("a b", "x.corp.example"))).as_deref(),
             Some("\"a b\"@corp.example")
         );
-        assert_eq!(sender(&mappings, true, &address("ann", "corp.example")), None);
-        assert_eq!(sender(&mappings, true, &address("", "")), None, "the null sender");
-        assert_eq!(recipient(&mappings, true, &address("ann", "x.corp.example")), None);
+        assert_eq!(sender(&mappings, &from(address("ann", "corp.example"))), None);
+        assert_eq!(sender(&mappings, &from(address("", ""))), None, "the null sender");
+        let mail = Mail::of(Way::Outbound);
+        assert_eq!(recipient(&mappings, &mail, &address("ann", "x.corp.example")), None);
     }
 
     #[test]
@@ -162,5 +181,9 @@ mod tests {
         assert_eq!(mapping("a.example", ".b.example").mistake().unwrap().0, "to");
         assert_eq!(mapping("a.example", "no domain").mistake().unwrap().0, "to");
         assert_eq!(mapping("a.example", "b.example").mistake(), None);
+        let mut late = Mapping { stage: Stage::Deliver, ..mapping("a.example", "b.example") };
+        assert_eq!(late.mistake(), None, "by default the header alone");
+        late.places = Some(vec![Place::Header, Place::Sender]);
+        assert_eq!(late.mistake().unwrap().0, "in");
     }
 }

@@ -50,6 +50,12 @@ impl Block {
         self.fields_mut().filter(|line| what(line)).for_each(|line| line.removed = true);
     }
 
+    /// The same, by their places among [`Block::fields`] too.
+    pub(crate) fn remove_each(&mut self, what: impl Fn(usize, &Line) -> bool) {
+        let chosen = self.fields_mut().enumerate().filter(|(at, line)| what(*at, line));
+        chosen.for_each(|(_, line)| line.removed = true);
+    }
+
     pub(crate) fn add(&mut self, top: bool, name: &str, value: String) {
         let line = Line { name: name.to_owned(), value, old: None, removed: false };
         let at = if top { 0 } else { self.0.len() };

@@ -1,12 +1,14 @@
 //! Header rewriting by rules in the configuration: what the edge takes away for safety, what must not leave the house, and
 //! whatever else has to be added, removed, renamed or replaced; and addresses that the world is to see in another form.
 //!
-//! All of it happens when the header is there and before the body is, so that later plugins see the result. The fields are
-//! copied into a [`block::Block`], every step works on that, and what differs at the end becomes edits; so a dry run can
-//! print exactly what would be changed, and a field that no step touches keeps its bytes.
+//! Most of it happens when the header is there and before the body is, so that later plugins see the result; what is to
+//! differ between the recipients of one message happens before each delivery. The fields are copied into a
+//! [`block::Block`], every step works on that, and what differs at the end becomes edits; so a dry run can print exactly
+//! what would be changed, and a field that no step touches keeps its bytes.
 
 mod addresses;
 mod block;
+mod mail;
 mod rules;
 
 use pintle_plugin_sdk::{fields, metrics, prelude::*};
@@ -14,7 +16,8 @@ use serde::Deserialize;
 
 use crate::addresses::Mapping;
 use crate::block::{Block, Glob};
-use crate::rules::{Mail, Rule};
+use crate::mail::{Mail, Stage, Way};
+use crate::rules::Rule;
 
 /// What the operator may configure.
 #[derive(Deserialize)]
@@ -22,9 +25,12 @@ use crate::rules::{Mail, Rule};
 struct HeaderRewrite {
     /// Taken away from what strangers send.
     strip_inbound: Vec<Glob>,
-    /// Taken away from what our own clients send.
+    /// Taken away from what our own clients send to others.
     strip_outbound: Vec<Glob>,
-    /// Our names in Authentication-Results: a field that bears one and comes from a stranger is forged.
+    /// When that is done.
+    strip_outbound_at: Stage,
+    /// Our names in Authentication-Results beside the gateway's own: a field that bears one and comes from a stranger is
+    /// forged.
     authserv_ids: Vec<String>,
     /// In this order.
     rules: Vec<Rule>,
@@ -41,6 +47,7 @@ impl Default for HeaderRewrite {
         Self {
             strip_inbound: exchange.into_iter().map(Glob::new).collect(),
             strip_outbound: Vec::new(),
+            strip_outbound_at: Stage::Receive,
             authserv_ids: Vec::new(),
             rules: Vec::new(),
             addresses: Vec::new(),
@@ -70,7 +77,7 @@ impl Plugin for HeaderRewrite {
 
 impl HeaderRewrite {
     fn on_headers(&self) -> Result<Verdict, HostError> {
-        let mail = Mail::at_hand()?;
+        let mail = Mail::received()?;
         let mut block = Block::new(message::headers()?);
         self.rewrite(&mut block, &mail);
         self.change_fields(&block)?;
@@ -78,24 +85,47 @@ impl HeaderRewrite {
         Ok(Verdict::Next)
     }
 
+    fn on_deliver(&self) -> Result<Verdict, HostError> {
+        if !self.has_work_at_deliveries() {
+            return Ok(Verdict::Next);
+        }
+        let mail = Mail::delivered()?;
+        let mut block = Block::new(message::headers()?);
+        self.rewrite(&mut block, &mail);
+        self.change_fields(&block)?;
+        Ok(Verdict::Next)
+    }
+
+    fn has_work_at_deliveries(&self) -> bool {
+        let strips = self.strip_outbound_at == Stage::Deliver && !self.strip_outbound.is_empty();
+        strips
+            || self.rules.iter().any(|rule| rule.stage == Stage::Deliver)
+            || self.addresses.iter().any(|mapping| mapping.stage == Stage::Deliver)
+    }
+
     /// Every step on the header.
     fn rewrite(&self, block: &mut Block, mail: &Mail) {
-        let strip = if mail.outbound { &self.strip_outbound } else { &self.strip_inbound };
-        block.remove(|field| strip.iter().any(|glob| glob.matches(&field.name)));
-        if !mail.outbound {
-            block.remove(|field| self.is_forged(&field.name, &field.value));
+        match mail.way {
+            Way::Inbound if mail.stage == Stage::Receive => {
+                strip(&self.strip_inbound, block, mail.stage);
+                block.remove(|field| self.is_forged(mail, &field.name, &field.value));
+            }
+            Way::Outbound if mail.stage == self.strip_outbound_at => {
+                strip(&self.strip_outbound, block, mail.stage);
+            }
+            Way::Inbound | Way::Outbound | Way::Internal => {}
         }
-        for rule in &self.rules {
+        for rule in self.rules.iter().filter(|rule| rule.stage == mail.stage) {
             rule.apply(block, mail);
         }
-        addresses::in_fields(&self.addresses, mail.outbound, block);
+        addresses::in_fields(&self.addresses, mail, block);
     }
 
     /// RFC 8601 section 5: a field with our own identifier that others wrote must not stay.
-    fn is_forged(&self, name: &str, value: &str) -> bool {
+    fn is_forged(&self, mail: &Mail, name: &str, value: &str) -> bool {
         let id = rules::authserv_id(value);
-        name.eq_ignore_ascii_case("Authentication-Results")
-            && self.authserv_ids.iter().any(|ours| ours.eq_ignore_ascii_case(&id))
+        let mut ours = self.authserv_ids.iter().chain([&mail.hostname]);
+        name.eq_ignore_ascii_case("Authentication-Results") && ours.any(|ours| ours.eq_ignore_ascii_case(&id))
     }
 
     fn change_fields(&self, block: &Block) -> Result<(), HostError> {
@@ -112,7 +142,7 @@ impl HeaderRewrite {
     }
 
     fn change_envelope(&self, mail: &Mail) -> Result<(), HostError> {
-        if let Some(to) = addresses::sender(&self.addresses, mail.outbound, &mail.sender) {
+        if let Some(to) = addresses::sender(&self.addresses, mail) {
             self.tell(&[format!("- MAIL FROM:<{}>", mail.sender), format!("+ MAIL FROM:<{to}>")]);
             if !self.dry_run {
                 metrics::count("senders_rewritten", 1, &[]);
@@ -120,7 +150,7 @@ impl HeaderRewrite {
             }
         }
         for rcpt in &mail.recipients {
-            let Some(to) = addresses::recipient(&self.addresses, mail.outbound, &rcpt.address) else {
+            let Some(to) = addresses::recipient(&self.addresses, mail, &rcpt.address) else {
                 continue;
             };
             self.tell(&[format!("- RCPT TO:<{}>", rcpt.address), format!("+ RCPT TO:<{to}>")]);
@@ -143,6 +173,13 @@ impl HeaderRewrite {
     }
 }
 
+/// Takes fields away. RFC 5321 section 4.4 wants each hop's trace to be added to the others: at a delivery the topmost
+/// Received field is this gateway's own, and stays whatever is configured.
+fn strip(names: &[Glob], block: &mut Block, stage: Stage) {
+    let own = block.fields().position(|field| field.is("Received")).filter(|_| stage == Stage::Deliver);
+    block.remove_each(|at, field| Some(at) != own && names.iter().any(|glob| glob.matches(&field.name)));
+}
+
 /// The addresses in a field's value, each replaced by what `map` says.
 fn replace_addresses(value: &str, map: impl Fn(&str, &str) -> Option<String>) -> String {
     let mut new = value.to_owned();
@@ -154,7 +191,7 @@ fn replace_addresses(value: &str, map: impl Fn(&str, &str) -> Option<String>) ->
     new
 }
 
-pintle_plugin_sdk::export!(HeaderRewrite: on_headers);
+pintle_plugin_sdk::export!(HeaderRewrite: on_headers, on_deliver);
 
 #[cfg(test)]
 mod tests {
@@ -164,25 +201,28 @@ mod tests {
     fn plugin() -> HeaderRewrite {
         HeaderRewrite {
             strip_outbound: vec![Glob::new("Received"), Glob::new("X-Internal-*")],
-            authserv_ids: vec!["mx.ours.example".to_owned()],
+            authserv_ids: vec!["old.ours.example".to_owned()],
             ..HeaderRewrite::default()
         }
     }
 
-    fn rewritten(outbound: bool, text: &str) -> Vec<String> {
-        let mut block = block(text);
-        plugin().rewrite(&mut block, &Mail::of(outbound));
+    fn rewritten(plugin: &HeaderRewrite, mail: &Mail) -> Vec<String> {
+        let mut block = block(HEADER);
+        plugin.rewrite(&mut block, mail);
         lines(&block)
     }
 
-    const HEADER: &str = "Received: by inner\nX-Internal-Id: 7\nX-MS-Exchange-Organization-SCL: -1\n\
-        Authentication-Results: mx.ours.example; spf=pass\nAuthentication-Results: other.example; spf=pass\nSubject: s";
+    const HEADER: &str = "Received: by gate\nReceived: by inner\nX-Internal-Id: 7\n\
+        X-MS-Exchange-Organization-SCL: -1\nAuthentication-Results: gate.ours.example; spf=pass\n\
+        Authentication-Results: OLD.ours.example 1; spf=pass\nAuthentication-Results: other.example; spf=pass\n\
+        Subject: s";
 
     #[test]
     fn what_strangers_forge_is_taken_away() {
         assert_eq!(
-            rewritten(false, HEADER),
+            rewritten(&plugin(), &Mail::of(Way::Inbound)),
             [
+                "Received: by gate",
                 "Received: by inner",
                 "X-Internal-Id: 7",
                 "Authentication-Results: other.example; spf=pass",
@@ -193,8 +233,36 @@ mod tests {
 
     #[test]
     fn what_is_internal_does_not_leave() {
-        let left = rewritten(true, HEADER);
+        let left = rewritten(&plugin(), &Mail::of(Way::Outbound));
         assert!(left[0].starts_with("X-MS-Exchange-Organization-SCL"), "{left:?}");
-        assert_eq!(left.len(), 4);
+        assert_eq!(left.len(), 5);
+        assert_eq!(rewritten(&plugin(), &Mail::of(Way::Internal)).len(), 8, "it does not leave");
+    }
+
+    #[test]
+    fn at_deliveries_the_gateways_own_trace_stays() {
+        let plugin = HeaderRewrite { strip_outbound_at: Stage::Deliver, ..plugin() };
+        let delivery = |way| Mail { stage: Stage::Deliver, ..Mail::of(way) };
+        assert!(plugin.has_work_at_deliveries());
+        let left = rewritten(&plugin, &delivery(Way::Outbound));
+        assert_eq!(left[..2], ["Received: by gate", "X-MS-Exchange-Organization-SCL: -1"]);
+        assert_eq!(rewritten(&plugin, &Mail::of(Way::Outbound)).len(), 8, "not before");
+        assert_eq!(rewritten(&plugin, &delivery(Way::Inbound)).len(), 8);
+    }
+
+    #[test]
+    fn rules_are_for_one_stage() {
+        let mut plugin = HeaderRewrite {
+            rules: vec![rules::tests::adding("X-Out", "1")],
+            addresses: vec![addresses::tests::mapping("a.example", "b.example")],
+            ..HeaderRewrite::default()
+        };
+        plugin.rules[0].stage = Stage::Deliver;
+        plugin.addresses[0].stage = Stage::Deliver;
+        let mut header = block("From: x@a.example");
+        plugin.rewrite(&mut header, &Mail::of(Way::Outbound));
+        assert_eq!(lines(&header), ["From: x@a.example"]);
+        plugin.rewrite(&mut header, &Mail { stage: Stage::Deliver, ..Mail::of(Way::Outbound) });
+        assert_eq!(lines(&header), ["X-Out: 1", "From: x@b.example"]);
     }
 }

@@ -1,17 +1,20 @@
 //! Rules: when they fit, and what they do.
 
+use pintle_plugin_sdk::Recipient;
 use pintle_plugin_sdk::settings::Mailbox;
-use pintle_plugin_sdk::{Address, HostError, Recipient, session, transaction};
 use regex_lite::{Regex, RegexBuilder};
 use serde::Deserialize;
 
 use crate::block::{Block, Glob, Line};
+use crate::mail::{Direction, Mail, Stage};
 
 /// One rule. It fits when all of its conditions do; of a list, one item. It has at least one action; several are done in
 /// the order in which they stand here.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
+    #[serde(default)]
+    pub(crate) stage: Stage,
     #[serde(default)]
     direction: Direction,
     #[serde(default)]
@@ -32,16 +35,6 @@ pub(crate) struct Rule {
     add: Option<Add>,
     #[serde(skip)]
     condition: Option<Regex>,
-}
-
-/// Which way mail goes: outbound is what trusted and authenticated clients send.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Direction {
-    #[default]
-    Any,
-    Inbound,
-    Outbound,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,48 +82,8 @@ struct Replace {
     regex: Option<Regex>,
 }
 
-/// The mail that rules are about.
-pub(crate) struct Mail {
-    listener: String,
-    pub(crate) outbound: bool,
-    pub(crate) sender: Address,
-    pub(crate) recipients: Vec<Recipient>,
-}
-
 /// A pattern may compile to so much, which bounds what each octet of a value can cost.
 const MAX_PATTERN: usize = 1 << 20;
-
-impl Mail {
-    pub(crate) fn at_hand() -> Result<Self, HostError> {
-        let session = session::info();
-        Ok(Self {
-            listener: session.listener,
-            outbound: session.trusted || session.identity.is_some(),
-            sender: transaction::info()?.sender,
-            recipients: transaction::recipients(),
-        })
-    }
-
-    #[cfg(test)]
-    pub(crate) fn of(outbound: bool) -> Self {
-        let sender = Address {
-            local: "ann".to_owned(),
-            domain: "x.example".to_owned(),
-            domain_ascii: "x.example".to_owned(),
-        };
-        Self { listener: "mx".to_owned(), outbound, sender, recipients: Vec::new() }
-    }
-}
-
-impl Direction {
-    pub(crate) fn fits(self, outbound: bool) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Inbound => !outbound,
-            Self::Outbound => outbound,
-        }
-    }
-}
 
 impl Rule {
     /// Compiles the patterns; gives each mistake with its key.
@@ -205,7 +158,7 @@ impl Rule {
         let has = |glob: &Glob| {
             block.fields().any(|line| glob.matches(&line.name) && fits(self.condition.as_ref(), line))
         };
-        self.direction.fits(mail.outbound)
+        self.direction.fits(mail.way)
             && (self.listeners.is_empty() || self.listeners.contains(&mail.listener))
             && (self.senders.is_empty() || self.senders.iter().any(|sender| sender.matches(&mail.sender)))
             && (self.recipients.is_empty()
@@ -268,12 +221,14 @@ fn is_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::block::tests::{block, lines};
+    use crate::mail::Way;
 
     fn rule() -> Rule {
         Rule {
+            stage: Stage::Receive,
             direction: Direction::Any,
             listeners: Vec::new(),
             senders: Vec::new(),
@@ -289,10 +244,15 @@ mod tests {
         }
     }
 
+    pub(crate) fn adding(name: &str, value: &str) -> Rule {
+        let add = Add { name: name.to_owned(), value: value.to_owned(), at: Place::Top };
+        Rule { add: Some(add), ..rule() }
+    }
+
     fn applied(mut rule: Rule, text: &str) -> Vec<String> {
         assert_eq!(rule.prepare(), []);
         let mut block = block(text);
-        rule.apply(&mut block, &Mail::of(false));
+        rule.apply(&mut block, &Mail::of(Way::Inbound));
         lines(&block)
     }
 
@@ -342,18 +302,18 @@ mod tests {
         conditional.if_header = Some(Glob::new("List-Id"));
         conditional.if_matches = Some("news".to_owned());
         assert_eq!(conditional.prepare(), []);
-        let after = |text: &str, outbound: bool, rule: &Rule| {
+        let after = |text: &str, way: Way, rule: &Rule| {
             let mut block = block(text);
-            rule.apply(&mut block, &Mail::of(outbound));
+            rule.apply(&mut block, &Mail::of(way));
             lines(&block)[0].clone()
         };
-        assert_eq!(after("Subject: Hello\nList-Id: News", false, &conditional), "Subject: Bye");
-        assert_eq!(after("Subject: Hello\nList-Id: other", false, &conditional), "Subject: Hello");
+        assert_eq!(after("Subject: Hello\nList-Id: News", Way::Inbound, &conditional), "Subject: Bye");
+        assert_eq!(after("Subject: Hello\nList-Id: other", Way::Inbound, &conditional), "Subject: Hello");
         conditional.direction = Direction::Outbound;
-        assert_eq!(after("Subject: Hello\nList-Id: News", false, &conditional), "Subject: Hello");
-        assert_eq!(after("Subject: Hello\nList-Id: News", true, &conditional), "Subject: Bye");
+        assert_eq!(after("Subject: Hello\nList-Id: News", Way::Inbound, &conditional), "Subject: Hello");
+        assert_eq!(after("Subject: Hello\nList-Id: News", Way::Outbound, &conditional), "Subject: Bye");
         conditional.senders = vec!["y.example".to_owned().try_into().unwrap()];
-        assert_eq!(after("Subject: Hello\nList-Id: News", true, &conditional), "Subject: Hello");
+        assert_eq!(after("Subject: Hello\nList-Id: News", Way::Outbound, &conditional), "Subject: Hello");
     }
 
     #[test]
