@@ -1,13 +1,13 @@
-//! Spoofed and ordinary mail through the real binary, with `spoof-guard` beside `spf` and `dmarc`: the matrix of spoofs in
-//! `corpus/spoofs` is caught as it says there, and of the ordinary messages in `corpus` not one is.
+//! Spoofed and ordinary mail through the real binary, with `spoof-guard` beside `spf` and `dmarc`: the matrix of
+//! spoofs in `corpus/spoofs` is caught as it says there, and of the ordinary messages in `corpus` not one is.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Client, Reply, Script, Sink, TempDir, ZoneServer};
+use e2e::{Gateway, binary, configuration, run};
+use pintle_testkit::{Client, Fault, Reply, Script, Sink, TempDir, ZoneServer};
 use serde_json::Value;
 
 /// What the operator of the matrix has configured; the corpus passes with it and without.
@@ -25,7 +25,7 @@ const OURS: &str = "ours.example TXT \"v=spf1 ip4:127.0.0.82 ~all\"\n_dmarc.ours
 struct Stage {
     gateway: Gateway,
     sink: Sink,
-    _zone: ZoneServer,
+    zone: ZoneServer,
     _folder: TempDir,
 }
 
@@ -40,6 +40,11 @@ struct Sent<'a> {
 impl Stage {
     /// Every message with points is held, so that none goes unseen.
     async fn start(config: &str, zones: &str) -> Self {
+        Self::with(config, zones, "").await
+    }
+
+    /// The same with other sections.
+    async fn with(config: &str, zones: &str, sections: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let sink = Sink::start(Script::new()).await;
         let zone = ZoneServer::start(&format!("{OURS}\n{zones}")).await;
@@ -51,7 +56,7 @@ impl Stage {
             )
         };
         let more = format!(
-            "[dns]\nservers = [\"{}\"]\n[score]\nquarantine = 0.1\n[plugins]\ncache = \"{}\"\n{}{}{}",
+            "[dns]\nservers = [\"{}\"]\n[score]\nquarantine = 0.1\n[plugins]\ncache = \"{}\"\n{}{}{}{sections}",
             zone.address(),
             cache.display(),
             plugin("spoof-guard", config),
@@ -60,7 +65,7 @@ impl Stage {
             plugin("dmarc", "permerror = \"pass-on\""),
         );
         let gateway = Gateway::start(&configuration(folder.path(), sink.address(), &more));
-        Self { gateway, sink, _zone: zone, _folder: folder }
+        Self { gateway, sink, zone, _folder: folder }
     }
 
     async fn send(&self, sent: &Sent<'_>) -> Reply {
@@ -143,6 +148,90 @@ async fn ordinary_mail_passes_the_defaults_untouched() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ordinary_mail_passes_whatever_is_protected() {
     all_pass(OPERATOR).await;
+}
+
+const FORGED: &[u8] = b"From: Ann <ann@ours.example>\r\nSubject: s\r\n\r\nhello\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_signature_vouches_for_what_a_forwarder_brings_back() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("k.pem");
+    let path = file.to_str().unwrap();
+    let arguments = [
+        "dkim",
+        "keygen",
+        "--domain",
+        "ours.example",
+        "--selector",
+        "k",
+        "--algorithm",
+        "ed25519",
+        "--out",
+        path,
+    ];
+    let (code, out, err) = run(&arguments, folder.path());
+    assert_eq!(code, 0, "{out}{err}");
+    let record = out.lines().find(|line| line.contains("._domainkey.")).unwrap();
+    let signing = format!(
+        "[dkim_keys.k]\ndomain = \"ours.example\"\nselector = \"k\"\nkey = {{ file = \"{path}\" }}\n\
+         [[plugin]]\nname = \"dkim\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\", \"sign\"]\n"
+    );
+    let stage = Stage::with("", record, &signing).await;
+    let mut colleague = Client::connect(stage.gateway.address("inside")).await;
+    colleague.hello("inside.example").await;
+    colleague.deliver("ann@ours.example", &["bob@ours.example"], FORGED).await;
+    let text = stage.sink.wait_for(1).await.remove(0).text().to_owned();
+    let signed = text[text.find("DKIM-Signature:").unwrap()..].to_owned();
+    let changed = signed.replace("hello", "jello");
+    for (message, fate) in [(signed, "pass"), (changed, "hold")] {
+        let sent = Sent { client: 66, sender: "forwarder@evil.example", message: message.as_bytes() };
+        assert_eq!(stage.fate(&stage.send(&sent).await).0, fate);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_ours_and_networks_that_may_use_our_name() {
+    let stage = Stage::start("allow_networks = [\"127.0.0.67\"]", "").await;
+    for (client, fate) in [(66, "hold"), (67, "pass")] {
+        let sent = Sent { client, sender: "eve@evil.example", message: FORGED };
+        assert_eq!(stage.fate(&stage.send(&sent).await).0, fate);
+    }
+    let message: &[u8] = b"From: A <a@x.example> <b@y.example>\r\n\r\nform is form\r\n";
+    let sent = Sent { client: 67, sender: "eve@evil.example", message };
+    assert_eq!(stage.fate(&stage.send(&sent).await).0, "reject");
+    let mut colleague = Client::connect(stage.gateway.address("inside")).await;
+    colleague.hello("inside.example").await;
+    colleague.deliver("eve@evil.example", &["b@ours.example"], FORGED).await;
+    colleague.deliver("eve@evil.example", &["b@ours.example"], message).await;
+    assert_eq!(stage.sink.wait_for(3).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operators_actions_are_taken_and_dns_in_trouble_defers() {
+    let config = "places = [\"from\", \"envelope\"]\n\
+        actions = { own-domain = \"reject\", display-address = \"pass-on\", null-from = \"defer\" }";
+    let stage = Stage::start(config, "").await;
+    let send = async |sender: &str, message: &[u8]| {
+        let reply = stage.send(&Sent { client: 66, sender, message }).await;
+        format!("{} {}", reply.code, reply.text())
+    };
+    let reply = send("eve@evil.example", FORGED).await;
+    assert!(
+        reply.starts_with("550 5.7.26 ours.example in From is ours, and neither SPF nor DKIM"),
+        "{reply}"
+    );
+    let enveloped = send("ann@ours.example", b"From: <eve@evil.example>\r\n\r\nx\r\n").await;
+    assert!(enveloped.starts_with("550 5.7.26 ours.example in MAIL FROM is ours"), "{enveloped}");
+    assert!(
+        send("eve@evil.example", b"From: \"a@x.example\" <b@y.example>\r\n\r\nx\r\n")
+            .await
+            .starts_with("250")
+    );
+    assert!(send("eve@evil.example", b"From: <>\r\n\r\nx\r\n").await.starts_with("451 4.7.1 "));
+    stage.sink.wait_for(1).await;
+    stage.zone.fail("other.ours.example", Fault::ServFail);
+    let reply = send("ann@other.ours.example", FORGED).await;
+    assert!(reply.starts_with("451 4.7.26 ours.example in From is ours"), "{reply}");
 }
 
 /// Sends the whole corpus, and sees every message arrive as it was.

@@ -119,9 +119,9 @@ impl Actions {
         }
     }
 
-    /// The finding whose action stops the mail, and stops it hardest.
+    /// The finding whose action stops the mail, and stops it hardest; of several, the first.
     pub(crate) fn decisive<'f>(&self, findings: &'f [Finding]) -> Option<&'f Finding> {
-        let stops = findings.iter().filter(|finding| self.of(finding).stops());
+        let stops = findings.iter().rev().filter(|finding| self.of(finding).stops());
         stops.max_by_key(|finding| strength(self.of(finding)))
     }
 }

@@ -20,6 +20,11 @@ impl Name {
         Self(labels.join("."))
     }
 
+    /// A shape, to be taken apart like a name.
+    pub(crate) fn of_shape(shape: String) -> Self {
+        Self(shape)
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

@@ -8,6 +8,9 @@ use crate::domain::Name;
 use crate::known::{Known, People};
 use crate::shown::{self, Shown};
 
+/// Nobody reads the names of more authors than this; that all are of one domain is seen to for all.
+const READ: usize = 32;
+
 /// The From fields of a message, read.
 pub(crate) struct From {
     values: Vec<String>,
@@ -59,7 +62,7 @@ impl From {
         if self.authors.is_empty() {
             found.push(self.nobody());
         }
-        for author in &self.authors {
+        for author in self.authors.iter().take(READ) {
             found.extend(author.form());
             found.extend(author.domain_form());
             found.extend(shown::oddities(&author.name));
@@ -78,7 +81,7 @@ impl From {
     /// Where somebody poses as one of us.
     pub(crate) fn poses(&self, known: &Known, people: &People) -> Vec<Finding> {
         let mut found = Vec::new();
-        for author in &self.authors {
+        for author in self.authors.iter().take(READ) {
             found.extend(
                 self.shows(author, known).filter(|finding| finding.check == Check::DisplayProtectedAddress),
             );
@@ -95,10 +98,10 @@ impl From {
 
     /// The addresses that a name shows and that are not the sender's.
     fn shows<'a>(&'a self, author: &'a Author, known: &'a Known) -> impl Iterator<Item = Finding> + 'a {
-        let foreign = |shown: &Shown| {
-            let mut domains = author.entry.addresses.iter().map(|found| Name::new(&found.domain));
-            !domains.any(|domain| known.are_one_owners(&shown.domain, &domain))
-        };
+        let domains: Vec<Name> =
+            author.entry.addresses.iter().map(|found| Name::new(&found.domain)).collect();
+        let foreign =
+            move |shown: &Shown| !domains.iter().any(|domain| known.are_one_owners(&shown.domain, domain));
         shown::addresses(&author.name).into_iter().filter(foreign).map(move |shown| {
             let is_known = known.is_known(&shown.domain);
             let check = if shown::says_via(&author.name) || (!is_known && self.answers.contains(&shown)) {

@@ -78,7 +78,7 @@ impl Known {
         let like = |check: Check, how: &str, target: &Target| {
             Finding::new(check, format!("The sender's domain {name} {how} {}, which it is not", target.name))
         };
-        let shapes = [shape(name.as_str()), shape(typed)];
+        let shapes = [shape(name.as_str()), shape(typed)].map(Name::of_shape);
         if let Some(target) = self.targets.iter().find(|target| target.looks_like(name, &shapes)) {
             return Some(like(Check::LookalikeDomain, "looks like", target));
         }
@@ -107,10 +107,9 @@ impl Known {
 }
 
 impl Target {
-    fn looks_like(&self, name: &Name, shapes: &[String]) -> bool {
+    fn looks_like(&self, name: &Name, shapes: &[Name]) -> bool {
         let count = self.name.labels().count();
-        let tail =
-            |shape: &String| Name::new(shape).last(count).is_some_and(|tail| tail.as_str() == self.shape);
+        let tail = |shape: &Name| shape.last(count).is_some_and(|tail| tail.as_str() == self.shape);
         // A name of the same letters is the same name, or below it: that is not a matter of looks.
         !name.is_within(&self.name) && shapes.iter().any(tail)
     }

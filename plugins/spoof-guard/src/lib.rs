@@ -1,11 +1,11 @@
-//! Catches senders that pose as somebody else: our own domains from outside, names that show one address and hide another,
-//! our people's names over foreign addresses, domains that look like ours or like others worth posing as.
+//! Catches senders that pose as somebody else: our own domains from outside, names that show one address and hide
+//! another, our people's names over foreign addresses, domains that look like ours or like others worth posing as.
 //!
-//! It looks twice. When the header is there, at the form of From, which is what it is whoever sent it ([`form`]). When the
-//! body is there, too, at claims to be one of us ([`vouched`]): a newsletter service or a mailing list may honestly send
-//! in our name, and only then do SPF, DKIM and ARC tell. What was found becomes a fact, a counter and a log line; what it
-//! means for the mail is the operator's choice, check by check ([`check`]). Clients in trusted networks and authenticated
-//! ones are the house itself, and not asked about unless the operator wants it.
+//! It looks twice. When the header is there, at the form of From, which is what it is whoever sent it ([`form`]). When
+//! the body is there, too, at claims to be one of us ([`vouched`]): a newsletter service or a mailing list may
+//! honestly send in our name, and only then do SPF, DKIM and ARC tell. What was found becomes a fact, a counter and a
+//! log line; what it means for the mail is the operator's choice, check by check ([`check`]). Clients in trusted
+//! networks and authenticated ones are the house itself, and not asked about unless the operator wants it.
 
 mod check;
 mod domain;

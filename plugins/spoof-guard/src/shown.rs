@@ -1,10 +1,14 @@
-//! What a name in From makes readers see: addresses that are not the sender's, and characters that are there to mislead.
+//! What a name in From makes readers see: addresses that are not the sender's, and characters that are there to
+//! mislead.
 
 use crate::check::{Check, Finding, quoted};
 use crate::domain::Name;
 
 /// Blanks in a row that no program writes, but one that wants the rest out of sight.
 const PADDING: usize = 24;
+
+/// More addresses than this in one name tell nothing new.
+const MOST: usize = 16;
 
 /// An address in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,12 +17,12 @@ pub(crate) struct Shown {
     pub(crate) domain: Name,
 }
 
-/// The addresses that the text shows, in order. Signs that look like @, < and > count as these, and what cannot be seen is
-/// not there.
+/// The addresses that the text shows, in order. Signs that look like @, < and > count as these, and what cannot be
+/// seen is not there.
 pub(crate) fn addresses(text: &str) -> Vec<Shown> {
     let seen: Vec<char> = text.chars().filter(|c| !is_invisible(*c) && !is_joiner(*c)).map(sign).collect();
     let ats = seen.iter().enumerate().filter(|(_, c)| **c == '@').map(|(at, _)| at);
-    ats.filter_map(|at| address_at(&seen, at)).collect()
+    ats.filter_map(|at| address_at(&seen, at)).take(MOST).collect()
 }
 
 fn address_at(seen: &[char], at: usize) -> Option<Shown> {

@@ -38,8 +38,8 @@ impl Vouched {
         Ok(Self { by, sealers })
     }
 
-    /// Whether this domain, or one within it or around it and ours, stands behind the message: DMARC's relaxed alignment,
-    /// with the operator's own domains in place of a walk through DNS.
+    /// Whether this domain, or one within it or around it and ours, stands behind the message: DMARC's relaxed
+    /// alignment, with the operator's own domains in place of a walk through DNS.
     pub(crate) fn standing(&self, domain: &Name, is_own: impl Fn(&Name) -> bool) -> Standing {
         let aligned = |by: &Name| by.is_within(domain) || (domain.is_within(by) && is_own(by));
         let has = |outcome| self.by.iter().any(|(by, found)| *found == outcome && aligned(by));
