@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,18 +10,22 @@ use axum::body::Bytes;
 use axum::http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use pintle_mail::QueueId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use crate::quarantine::{Exit, Leave, Left, Part, QuarantinePage, Quarantined, SiftPage};
 use crate::routes::ReloadPlugins;
 use crate::wire::{
     Affected, CapturedPage, Filter, Health, Page, PluginState, Query, QueueAction, QueueEntry, QueuePage,
     Refusal, Reloaded, Version,
 };
+
+/// What drives a connection.
+type Conversation = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
 
 /// Longer than the server's own limit, so that the server's explanation arrives.
 const TIMEOUT: Duration = Duration::from_secs(40);
@@ -135,6 +140,69 @@ impl Client {
         self.post(&format!("/v1/queue/{}", action.name()), filter).await
     }
 
+    /// A page of what lies in quarantines.
+    pub async fn quarantine(&self, query: &SiftPage) -> Result<QuarantinePage, ClientError> {
+        let (sift, page) = (self.query_text(&query.sift)?, self.query_text(&query.page)?);
+        self.get(&format!("/v1/quarantine?{sift}&{page}")).await
+    }
+
+    /// One message in a quarantine.
+    pub async fn quarantined(&self, id: QueueId) -> Result<Quarantined, ClientError> {
+        self.get(&format!("/v1/quarantine/{id}")).await
+    }
+
+    /// Hands over the octets of a message in a quarantine piece by piece, until there are no more or `take` wants none.
+    pub async fn quarantined_message(
+        &self,
+        id: QueueId,
+        part: Part,
+        take: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        let target = format!("/v1/quarantine/{id}/message?part={}", part.name());
+        let request = self.request(Method::GET, &target, Bytes::new())?;
+        let (mut sender, connection) = self.handshake().await?;
+        let exchange = async {
+            let answer = self.in_time(sender.send_request(request)).await??;
+            let status = answer.status();
+            let outcome = if status.is_success() {
+                self.hand_over(answer.into_body(), take).await
+            } else {
+                let (_, body) = self.collect(answer).await?;
+                Err(self.decode(&body).map_or_else(|error| error, ClientError::Refused))
+            };
+            drop(sender);
+            outcome
+        };
+        // When nobody wants the rest the connection is given up, and its end is of no interest.
+        tokio::pin!(exchange, connection);
+        tokio::select! {
+            biased;
+            outcome = &mut exchange => outcome,
+            _ = &mut connection => exchange.await,
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        mut body: Incoming,
+        take: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        while let Some(frame) = tokio::time::timeout(TIMEOUT, body.frame()).await.map_err(|_| self.late())? {
+            let frame = frame.map_err(|error| self.protocol(&error))?;
+            if let Some(octets) = frame.data_ref()
+                && take(octets).is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets messages leave their quarantines. Ask again with `after` set to the answer's `next` until there is none.
+    pub async fn leave(&self, exit: Exit, which: &Leave) -> Result<Left, ClientError> {
+        self.post(&format!("/v1/quarantine/{}", exit.name()), which).await
+    }
+
     /// The plugins.
     pub async fn plugins(&self) -> Result<Vec<PluginState>, ClientError> {
         self.get("/v1/plugins").await
@@ -172,15 +240,9 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<Bytes, ClientError> {
-        let request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header(header::HOST, "pintle")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| self.protocol(&error))?;
+        let request = self.request(method, target, body)?;
         let answer = tokio::time::timeout(TIMEOUT, self.ask(request)).await;
-        let (status, body) = answer.map_err(|_| ClientError::Timeout(self.path.clone()))??;
+        let (status, body) = answer.map_err(|_| self.late())??;
         // A gateway that is not ready says so with 503 and a health report, which is an answer and no refusal.
         if status.is_success() {
             return Ok(body);
@@ -189,8 +251,7 @@ impl Client {
     }
 
     async fn ask(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
-        let io = TokioIo::new(self.open().await?);
-        let (mut sender, connection) = http1::handshake(io).await.map_err(|error| self.protocol(&error))?;
+        let (mut sender, connection) = self.handshake().await?;
         let exchange = async {
             let answer = sender.send_request(request).await;
             let answer = self.collect(answer.map_err(|error| self.protocol(&error))?).await;
@@ -200,6 +261,38 @@ impl Client {
         // The connection needs somebody to drive it while the exchange waits; its own end is of no interest.
         let (answer, _) = tokio::join!(exchange, connection);
         answer
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(header::HOST, "pintle")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body));
+        request.map_err(|error| self.protocol(&error))
+    }
+
+    async fn handshake(&self) -> Result<(SendRequest<Full<Bytes>>, Conversation), ClientError> {
+        let io = TokioIo::new(self.open().await?);
+        http1::handshake(io).await.map_err(|error| self.protocol(&error))
+    }
+
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, hyper::Error>>,
+    ) -> Result<Result<T, ClientError>, ClientError> {
+        let answer = tokio::time::timeout(TIMEOUT, answer).await.map_err(|_| self.late())?;
+        Ok(answer.map_err(|error| self.protocol(&error)))
+    }
+
+    fn late(&self) -> ClientError {
+        ClientError::Timeout(self.path.clone())
     }
 
     async fn collect(&self, answer: Response<Incoming>) -> Result<(StatusCode, Bytes), ClientError> {

@@ -10,6 +10,7 @@
 
 mod client;
 mod operator;
+mod quarantine;
 mod routes;
 mod server;
 mod socket;
@@ -20,11 +21,15 @@ use std::path::PathBuf;
 
 pub use client::{Client, ClientError};
 pub use operator::{Answer, Operator};
+pub use quarantine::{
+    Exit, Leave, Leaver, Left, Part, Points, QuarantinePage, Quarantined, Sift, SiftPage, Whole,
+};
 pub use server::Server;
 pub use socket::BindError;
 pub use wire::{
     Affected, Captured, CapturedPage, Component, Disposition, Filter, Health, Page, PluginCounts,
-    PluginState, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal, Reloaded, Version,
+    PluginState, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal, Reloaded, Spared,
+    Version,
 };
 
 /// Where the gateway listens for its operator.

@@ -3,6 +3,7 @@
 use futures_util::future::BoxFuture;
 use pintle_mail::QueueId;
 
+use crate::quarantine::{Exit, Leave, Left, QuarantinePage, Quarantined, SiftPage, Whole};
 use crate::wire::{
     Affected, CapturedPage, Filter, Health, Page, PluginState, Query, QueueAction, QueueEntry, QueuePage,
     Refusal, Reloaded, Version,
@@ -33,6 +34,18 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Acts on every message that passes the filter, which has at least one condition or says `all`.
     fn act(&self, action: QueueAction, filter: Filter) -> Answer<'_, Affected>;
+
+    /// A page of what lies in quarantines, oldest first, with the reasons.
+    fn quarantine(&self, query: SiftPage) -> Answer<'_, QuarantinePage>;
+
+    /// One message in a quarantine.
+    fn quarantined(&self, id: QueueId) -> Answer<'_, Quarantined>;
+
+    /// Its octets.
+    fn quarantined_message(&self, id: QueueId) -> Answer<'_, Whole>;
+
+    /// Lets messages leave; says for each what came of it.
+    fn leave(&self, exit: Exit, which: Leave) -> Answer<'_, Left>;
 
     /// The plugins and the generations they are in.
     fn plugins(&self) -> Answer<'_, Vec<PluginState>>;

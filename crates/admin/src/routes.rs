@@ -1,5 +1,6 @@
 //! Which path does what. Paths under `/v1` are for the command line; health and metrics are for machines.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,17 +11,21 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pintle_mail::QueueId;
+use futures_util::{Stream, StreamExt};
+use pintle_mail::{Body, Bytes, QueueId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Operator;
+use crate::quarantine::{Exit, Leave, Left, Part, SiftPage, Whole};
 use crate::wire::{Affected, Filter, Health, MAX_LIMIT, Page, Query, QueueAction, Refusal};
 
 /// The largest request: a filter with a thousand ids.
 const MAX_BODY: usize = 64 * 1024;
 /// How long a request may take, its body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a message is read at a time.
+const PIECE: usize = 256 * 1024;
 
 type Gateway = State<Arc<dyn Operator>>;
 
@@ -31,6 +36,9 @@ pub(crate) fn all(operator: Arc<dyn Operator>) -> Router {
         .route("/v1/queue", get(queue))
         // One pattern, since the router wants one name for this place: an id to read, an action to do.
         .route("/v1/queue/{what}", get(message).post(act))
+        .route("/v1/quarantine", get(quarantine))
+        .route("/v1/quarantine/{what}", get(quarantined).post(leave))
+        .route("/v1/quarantine/{what}/message", get(quarantined_message))
         .route("/v1/plugins", get(plugins))
         .route("/v1/plugins/reload", post(reload_plugins))
         .route("/v1/reload", post(reload))
@@ -124,6 +132,80 @@ async fn act(
     Ok(Json(operator.act(action, filter).await?))
 }
 
+async fn quarantine(
+    State(operator): Gateway,
+    RawQuery(text): RawQuery,
+) -> Result<impl IntoResponse, Refusal> {
+    let (sift, page) = read_filtered(text.as_deref().unwrap_or_default())?;
+    Ok(Json(operator.quarantine(SiftPage { sift, page }).await?))
+}
+
+async fn quarantined(
+    State(operator): Gateway,
+    id: Result<Path<QueueId>, PathRejection>,
+) -> Result<impl IntoResponse, Refusal> {
+    Ok(Json(operator.quarantined(id?.0).await?))
+}
+
+async fn leave(
+    State(operator): Gateway,
+    exit: Result<Path<Exit>, PathRejection>,
+    which: Result<Json<Leave>, JsonRejection>,
+) -> Result<Json<Left>, Refusal> {
+    let (exit, which) = (exit?.0, which?.0);
+    if !which.is_specific() {
+        return Err(Refusal::Invalid(format!(
+            "{} needs to know which messages: give ids or conditions, or say that all are meant",
+            exit.name()
+        )));
+    }
+    Ok(Json(operator.leave(exit, which).await?))
+}
+
+/// What part of a message is wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichPart {
+    #[serde(default)]
+    part: Part,
+}
+
+/// The octets as they are. They are read as the client takes them, so that no size is too large.
+async fn quarantined_message(
+    State(operator): Gateway,
+    id: Result<Path<QueueId>, PathRejection>,
+    RawQuery(text): RawQuery,
+) -> Result<Response, Refusal> {
+    let asked: WhichPart = serde_urlencoded::from_str(text.as_deref().unwrap_or_default())
+        .map_err(|error| Refusal::Invalid(format!("the query is malformed: {error}")))?;
+    let Whole { head, body } = operator.quarantined_message(id?.0).await?;
+    let (head, length) = match asked.part {
+        Part::Whole => (head.clone(), head.len() as u64 + body.size()),
+        Part::Header => (head.clone(), head.len() as u64),
+        Part::Body => (Bytes::new(), body.size()),
+    };
+    let body = if asked.part == Part::Header { None } else { Some(body) };
+    let octets = axum::body::Body::from_stream(octets(head, body));
+    let kind = "application/octet-stream".to_owned();
+    Ok(([(header::CONTENT_TYPE, kind), (header::CONTENT_LENGTH, length.to_string())], octets).into_response())
+}
+
+/// A header block, then a body piece by piece. One that cannot be read breaks the connection, and the client sees by the
+/// announced length that something is missing.
+fn octets(head: Bytes, body: Option<Arc<dyn Body>>) -> impl Stream<Item = io::Result<Bytes>> {
+    let rest = futures_util::stream::try_unfold(0, move |offset: u64| {
+        let body = body.clone();
+        async move {
+            let Some(body) = body else { return Ok(None) };
+            let piece = body.read(offset, PIECE).await;
+            let piece = piece.map_err(|error| io::Error::other(format!("{error:?}")))?;
+            let next = offset + piece.len() as u64;
+            Ok((!piece.is_empty()).then_some((piece, next)))
+        }
+    });
+    futures_util::stream::once(async { Ok(head) }).chain(rest)
+}
+
 async fn plugins(State(operator): Gateway) -> Result<impl IntoResponse, Refusal> {
     Ok(Json(operator.plugins().await?))
 }
@@ -150,12 +232,17 @@ async fn captured(State(operator): Gateway, RawQuery(text): RawQuery) -> Result<
 /// A page and a filter stand side by side in one query string. `serde(flatten)` would join them in one type, but it reads
 /// every value of a query string as text and then refuses it as a number or a flag; so the pairs are dealt out first.
 fn read_query(text: &str) -> Result<Query, Refusal> {
+    let (filter, page) = read_filtered(text)?;
+    Ok(Query { filter, page })
+}
+
+fn read_filtered<F: DeserializeOwned>(text: &str) -> Result<(F, Page), Refusal> {
     let invalid = |error| Refusal::Invalid(format!("the query is malformed: {error}"));
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).map_err(invalid)?;
     let (page, filter) = pairs.into_iter().partition(|(name, _)| matches!(name.as_str(), "after" | "limit"));
-    let (page, filter): (Page, Filter) = (from_pairs(page)?, from_pairs(filter)?);
+    let (page, filter): (Page, F) = (from_pairs(page)?, from_pairs(filter)?);
     if (1..=MAX_LIMIT).contains(&page.limit) {
-        Ok(Query { filter, page })
+        Ok((filter, page))
     } else {
         Err(Refusal::Invalid(format!("limit must be 1 to {MAX_LIMIT}, not {}", page.limit)))
     }

@@ -138,6 +138,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::quarantine::*;
     use crate::wire::*;
     use crate::{Answer, routes};
 
@@ -166,6 +167,22 @@ mod tests {
         }
 
         fn act(&self, _: QueueAction, _: Filter) -> Answer<'_, Affected> {
+            Box::pin(pending())
+        }
+
+        fn quarantine(&self, _: SiftPage) -> Answer<'_, QuarantinePage> {
+            Box::pin(pending())
+        }
+
+        fn quarantined(&self, _: QueueId) -> Answer<'_, Quarantined> {
+            Box::pin(pending())
+        }
+
+        fn quarantined_message(&self, _: QueueId) -> Answer<'_, Whole> {
+            Box::pin(pending())
+        }
+
+        fn leave(&self, _: Exit, _: Leave) -> Answer<'_, Left> {
             Box::pin(pending())
         }
 

@@ -194,6 +194,18 @@ pub enum Disposition {
 pub struct Affected {
     /// Their ids.
     pub ids: Vec<QueueId>,
+    /// Those that were meant as well and left as they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spared: Vec<Spared>,
+}
+
+/// A message that a command left as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spared {
+    /// Its id.
+    pub id: QueueId,
+    /// Why.
+    pub why: String,
 }
 
 /// Whether the gateway can do its work.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -9,8 +10,11 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_admin::wire::*;
-use pintle_admin::{Answer, BindError, Client, ClientError, Config, Operator, Server};
-use pintle_mail::{QueueId, UnixTime};
+use pintle_admin::{
+    Answer, BindError, Client, ClientError, Config, Exit, Leave, Leaver, Left, Operator, Part,
+    QuarantinePage, Quarantined, Server, Sift, SiftPage, Whole,
+};
+use pintle_mail::{Bytes, QueueId, UnixTime};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,6 +26,14 @@ struct Pretender {
     ready: bool,
     entries: Vec<QueueEntry>,
     acts: Mutex<Vec<(QueueAction, Filter)>>,
+    sifted: Mutex<Vec<SiftPage>>,
+}
+
+const HEAD: &str = "Subject: \u{fc}ber\r\n\r\n";
+
+/// Every octet there is, more of them than one piece holds.
+fn octets() -> Vec<u8> {
+    (0..=255).cycle().take(1_000_003).collect()
 }
 
 fn id(n: u128) -> QueueId {
@@ -77,7 +89,29 @@ impl Operator for Pretender {
     fn act(&self, action: QueueAction, filter: Filter) -> Answer<'_, Affected> {
         let ids = filter.ids.clone();
         self.acts.lock().unwrap().push((action, filter));
-        async move { Ok(Affected { ids }) }.boxed()
+        async move { Ok(Affected { ids, spared: vec![] }) }.boxed()
+    }
+
+    fn quarantine(&self, query: SiftPage) -> Answer<'_, QuarantinePage> {
+        self.sifted.lock().unwrap().push(query);
+        async { Ok(QuarantinePage::default()) }.boxed()
+    }
+
+    fn quarantined(&self, id: QueueId) -> Answer<'_, Quarantined> {
+        async move { Err(Refusal::NotFound(format!("no message {id}"))) }.boxed()
+    }
+
+    fn quarantined_message(&self, id: QueueId) -> Answer<'_, Whole> {
+        let whole = Whole { head: HEAD.into(), body: Arc::new(Bytes::from(octets())) };
+        let found = self.entries.iter().any(|entry| entry.id == id);
+        async move { if found { Ok(whole) } else { Err(Refusal::NotFound(format!("no message {id}"))) } }
+            .boxed()
+    }
+
+    fn leave(&self, exit: Exit, which: Leave) -> Answer<'_, Left> {
+        let leaver = |id: &QueueId| Leaver { id: *id, done: exit == Exit::Release, why: None };
+        let messages = which.ids.iter().map(leaver).collect();
+        async move { Ok(Left { messages, next: which.after }) }.boxed()
     }
 
     fn plugins(&self) -> Answer<'_, Vec<PluginState>> {
@@ -142,6 +176,51 @@ async fn raw(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, request: &st
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_message_in_quarantine_is_handed_over_octet_by_octet() {
+    let entries = vec![entry(1, "anna@example.org", None)];
+    let running = Running::start(Pretender { entries, ..Pretender::default() }).await;
+    let client = running.client().await;
+    let whole = [HEAD.as_bytes(), &octets()].concat();
+    for (part, expected) in
+        [(Part::Whole, whole), (Part::Header, HEAD.as_bytes().to_vec()), (Part::Body, octets())]
+    {
+        let mut got = Vec::new();
+        let mut take = |octets: &[u8]| {
+            got.extend_from_slice(octets);
+            ControlFlow::Continue(())
+        };
+        client.quarantined_message(id(1), part, &mut take).await.unwrap();
+        assert!(got == expected, "{part:?}: {} octets", got.len());
+    }
+    let mut pieces = 0;
+    let mut enough = |_: &[u8]| {
+        pieces += 1;
+        ControlFlow::Break(())
+    };
+    client.quarantined_message(id(1), Part::Whole, &mut enough).await.unwrap();
+    let refused = client.quarantined_message(id(2), Part::Whole, &mut enough).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused(Refusal::NotFound(_))), "{refused}");
+    assert_eq!(pieces, 1);
+}
+
+#[tokio::test]
+async fn quarantines_are_sifted_and_left() {
+    let running = Running::start(Pretender::default()).await;
+    let client = running.client().await;
+    let sift = Sift { name: Some("a&b".into()), older_than_ms: Some(5), ..Sift::default() };
+    let query = SiftPage { sift, page: Page { after: Some(id(3)), limit: 7 } };
+    client.quarantine(&query).await.unwrap();
+    assert_eq!(*running.operator.sifted.lock().unwrap(), [query]);
+    let which = Leave { ids: vec![id(1)], user: Some("anna".into()), ..Leave::default() };
+    for (exit, done) in [(Exit::Release, true), (Exit::Delete, false)] {
+        let left = client.leave(exit, &which).await.unwrap();
+        assert_eq!(left.messages, [Leaver { id: id(1), done, why: None }]);
+    }
+    let refused = client.leave(Exit::Delete, &Leave::default()).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused(Refusal::Invalid(_))), "{refused}");
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ pub use lower::{Level, Log, LogFormat, Settings, Stock};
 pub use mistake::{Cause, Mistake, Rule};
 pub use reference::reference;
 pub use report::{Place, Report};
+pub use units::duration;
 
 use crate::reader::Reader;
 

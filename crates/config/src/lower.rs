@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub(crate) use delivery::{Host, RoutePattern};
+pub(crate) use delivery::{Host, Kept, RoutePattern};
 pub(crate) use listener::ListenerKind;
 pub use operation::{Level, Log, LogFormat};
 pub(crate) use plugins::OnFault;
@@ -169,6 +169,18 @@ mod tests {
         let hostname = "gw.example".to_owned();
         let smtp = pintle_smtp::server::Config { hostname, ..pintle_smtp::server::Config::default() };
         assert_eq!(*listener.smtp, smtp);
+    }
+
+    #[test]
+    fn quarantines_keep_for_one_time_or_for_a_time_of_their_own() {
+        let keep = |text: &str| settings(&format!("hostname = 'gw.example'\n{text}")).outbound.quarantine;
+        let days = |days: u64| std::time::Duration::from_secs(days * 24 * 3600);
+        assert_eq!(keep("").default, days(30));
+        assert_eq!(keep("[quarantine]\nkeep = '7d'").default, days(7));
+        let own = keep("[quarantine]\nkeep = { default = '14d', score = '2d' }");
+        assert_eq!((own.default, own.names.get("score"), own.names.len()), (days(14), Some(&days(2)), 1));
+        let own = keep("[quarantine.keep]\nscore = '2d'");
+        assert_eq!((own.default, own.names.get("score")), (days(30), Some(&days(2))));
     }
 
     #[test]

@@ -70,6 +70,7 @@ pub(crate) enum Kind {
     Secret,
     Table,
     OnFault,
+    Keep,
     Word(Vec<&'static str>),
     List(Box<Kind>),
 }
@@ -186,6 +187,9 @@ impl Kind {
             Self::Path => "a path in quotes",
             Self::Secret => "{ file = \"PATH\" } or { env = \"NAME\" }",
             Self::Table => "a table",
+            Self::Keep => {
+                "a duration with its unit, like \"30d\", or a table of these by quarantine, with \"default\" for the rest"
+            }
             Self::OnFault => "\"defer\", \"accept\", \"reject\" or \"skip\", or a table of these by hook",
             Self::Word(words) => {
                 return words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(" or ");

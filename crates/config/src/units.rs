@@ -14,8 +14,11 @@ const SIZES: &[(&str, u64)] = &[
     ("GiB", 1 << 30),
 ];
 
-/// Reads `30s`, `5m`, `1h30m`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+/// Reads `30s`, `5m`, `1h30m`, as everywhere in the configuration.
+///
+/// # Errors
+/// What is wrong with the text, in words for whoever wrote it.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let mut rest = text;
     let mut total = 0_u64;
     while !rest.is_empty() || total == 0 && rest.len() == text.len() {

@@ -66,6 +66,7 @@ impl Intake {
             received: ids::now(),
             parent: None,
             hold: hold.clone(),
+            released: None,
             has_8bit,
             needs_smtputf8: transaction.envelope.params.smtputf8 && needs_smtputf8(transaction, header),
             context: Frozen::of(&view.session, transaction).to_bytes(),

@@ -16,8 +16,11 @@ pub(crate) fn reception(
     view: &View,
     transaction: &Transaction,
     size: u64,
-    held: Option<&str>,
+    held: Option<&pintle_spool::Quarantine>,
 ) {
+    if held.is_some() {
+        metrics::counter!("pintle_quarantine_total", "act" => "quarantined").increment(1);
+    }
     if !sink.wanted() {
         return;
     }
@@ -35,9 +38,9 @@ pub(crate) fn reception(
             .collect(),
         size,
     }));
-    if let Some(quarantine) = held {
-        let quarantine = Some(quarantine.to_owned());
-        sink.record(Record::Hold(Hold { time, id, quarantine, reason: None, by: None }));
+    if let Some(held) = held {
+        let (quarantine, by) = (Some(held.name.clone()), held.by.clone());
+        sink.record(Record::Hold(Hold { time, id, quarantine, reason: None, by }));
     }
 }
 
@@ -83,6 +86,8 @@ pub(crate) fn discard(
         sender: transaction.envelope.sender.clone(),
         recipients: recipients.iter().map(|recipient| recipient.address.clone()).collect(),
         by: by.map(str::to_owned),
+        quarantine: None,
+        user: None,
     }));
 }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use pintle_mail::{EnhancedCode, Param, Reply};
-use pintle_policy::{Decision, Verdict};
+use pintle_policy::{Decision, Hook, Verdict};
 use pintle_smtp::server::{self, Offers};
-use pintle_spool::Receipt;
+use pintle_spool::{Quarantine, Receipt};
+
+use crate::ids;
 
 type Answer = server::Answer<Receipt>;
 
@@ -18,18 +20,22 @@ pub(crate) struct Fate {
     pub(crate) by: Option<Arc<str>>,
     /// There is a record of a discard.
     pub(crate) told: bool,
-    /// Hold it in the quarantine of this name.
-    pub(crate) quarantine: Option<String>,
+    /// Hold it in this quarantine.
+    pub(crate) quarantine: Option<Quarantine>,
 }
 
 impl Fate {
-    pub(crate) fn take(&mut self, decision: Decision) {
+    pub(crate) fn take(&mut self, stage: Hook, decision: Decision) {
         match decision.verdict {
             Verdict::Discard => {
                 self.discard = true;
                 self.by = decision.by;
             }
-            Verdict::Quarantine(name) => self.quarantine = Some(name),
+            Verdict::Quarantine(name) => {
+                let by = decision.by.map(|by| by.to_string());
+                let stage = Some(stage.name().to_owned());
+                self.quarantine = Some(Quarantine { by, stage, ..Quarantine::new(name, ids::now()) });
+            }
             _ => {}
         }
     }

@@ -29,6 +29,8 @@ type Answer = server::Answer<Receipt>;
 
 /// The longest that plugins can delay a reply: clients wait five minutes (RFC 5321 section 4.5.3.2).
 const MAX_DELAY: Duration = Duration::from_secs(120);
+/// Who decides, and which quarantine it is, when the points add up to the operator's threshold.
+const SCORE: &str = "score";
 
 /// One session's decisions.
 pub(crate) struct Stages {
@@ -195,7 +197,7 @@ impl Stages {
             self.view.transaction = None;
             return refusal;
         }
-        self.fate.take(decision);
+        self.fate.take(Hook::Mail, decision);
         Answer::Accept(None)
     }
 
@@ -220,7 +222,7 @@ impl Stages {
         if decision.verdict == Verdict::Discard {
             self.discard(Hook::Rcpt, Some(id), decision.by.as_deref());
         } else {
-            self.fate.take(decision);
+            self.fate.take(Hook::Rcpt, decision);
         }
         Answer::Accept(None)
     }
@@ -247,7 +249,7 @@ impl Stages {
         if decision.verdict == Verdict::Discard {
             self.discard(Hook::Headers, None, decision.by.as_deref());
         }
-        self.fate.take(decision);
+        self.fate.take(Hook::Headers, decision);
         match Intake::begin(self.shared.spool.as_ref(), headers.separated) {
             Ok(intake) => {
                 self.intake = Some(intake);
@@ -279,7 +281,7 @@ impl Stages {
         if decision.verdict == Verdict::Discard {
             self.discard(Hook::Message, None, decision.by.as_deref());
         }
-        self.fate.take(decision);
+        self.fate.take(Hook::Message, decision);
         self.take(intake, counted).await
     }
 
@@ -294,7 +296,8 @@ impl Stages {
             let text = format!("Refused: the message scored {score:.1}");
             decision.verdict = Verdict::Reject(Some(Reply::new(550, EnhancedCode(5, 7, 1), text)));
         } else if rules.quarantine_score.is_some_and(|limit| score >= limit) {
-            decision.verdict = Verdict::Quarantine("score".to_owned());
+            decision.verdict = Verdict::Quarantine(SCORE.to_owned());
+            decision.by = Some(SCORE.into());
         }
     }
 
@@ -343,7 +346,7 @@ impl Stages {
                     &self.view,
                     &transaction,
                     size,
-                    quarantine.as_deref(),
+                    quarantine.as_ref(),
                 );
                 metrics::counter!("pintle_messages_accepted_total").increment(1);
                 Answer::Accepted { receipt, reply: None }

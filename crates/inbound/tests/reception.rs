@@ -335,7 +335,9 @@ async fn quarantined_mail_is_kept_and_held() {
     client.hello("client.example").await;
     client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
     let (stored, ..) = gate.only().await.unwrap();
-    assert_eq!(stored.entry.hold, Some(pintle_spool::Hold::Quarantine("odd".to_owned())));
+    let Some(pintle_spool::Hold::Quarantine(quarantine)) = stored.entry.hold else { panic!("not held") };
+    assert_eq!((quarantine.name.as_str(), quarantine.stage.as_deref()), ("odd", Some("rcpt")));
+    assert!(quarantine.by.is_some());
 }
 
 #[tokio::test]

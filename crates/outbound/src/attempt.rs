@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pintle_mail::{NextHop, Reply};
-use pintle_queue::{Again, Attempt, HopSign, Report};
+use pintle_queue::{Again, Attempt, Custody, HopSign, Report};
 use pintle_record::Peer;
 use pintle_smtp::client::{DsnRelay, Outcome, RecipientOutcome, Speaker, Step};
-use pintle_spool::{Hold, SpoolError, Stored};
+use pintle_spool::{Hold, Quarantine, SpoolError, Stored};
 
-use crate::Config;
 use crate::connect::Trouble;
 use crate::exchange::{self, Answer, Exchange};
 use crate::link::Link;
@@ -18,6 +17,7 @@ use crate::runner::{Finished, interrupted};
 use crate::settle::{self, End, Fate, Success, Telling, Trial};
 use crate::shared::Shared;
 use crate::stages::{self, Ruled, Ruling, Staged};
+use crate::{Config, quarantine};
 
 /// Makes the attempt. Whatever happens, the job comes back.
 pub(crate) async fn run(shared: Arc<Shared>, attempt: Attempt) -> Option<Finished> {
@@ -46,6 +46,7 @@ fn unreadable(attempt: &Attempt, error: &SpoolError) -> Finished {
         remaining: if gone { Box::default() } else { attempt.recipients.clone() },
         hop: HopSign::Silent,
         again: Again::BackOff,
+        custody: Custody::Free,
     };
     Finished::new(attempt.id, attempt.message, report)
 }
@@ -133,9 +134,7 @@ impl Trying<'_> {
     async fn run(&self) -> Finished {
         if self.stored.entry.hold.is_some() {
             // It was held after the queue had let it go.
-            let mut finished = self.finished(interrupted(self.attempt.recipients.clone()));
-            finished.held = true;
-            return finished;
+            return self.held(self.stored.entry.hold.as_ref());
         }
         let plan = match stages::deliver(self.shared, self.config, self.stored, self.attempt).await {
             Staged::Go(plan) => plan,
@@ -151,7 +150,7 @@ impl Trying<'_> {
     async fn obey(&self, ruled: Ruled) -> Finished {
         let Ruled { ruling, by, plan } = ruled;
         let outcome = match ruling {
-            Ruling::Hold(hold) => return self.hold(&hold, by.as_deref()).await,
+            Ruling::Quarantine(name) => return self.quarantine(name, by).await,
             Ruling::Discard => return self.discard(&plan, "deliver", by).await,
             Ruling::Fail(reply) => Outcome::Failed(reply),
             Ruling::Defer(reply) => Outcome::Deferred(reply),
@@ -194,6 +193,7 @@ impl Trying<'_> {
             remaining: remaining.into(),
             hop: heard.hop,
             again: if heard.overflow { Again::AtOnce } else { Again::After(wait) },
+            custody: Custody::Free,
         };
         let trial = self.trial(plan, heard.peer, heard.by, "deliver");
         let mut finished = self.durably(&trial, &fates, report).await;
@@ -211,20 +211,29 @@ impl Trying<'_> {
     }
 
     /// Holds the whole message: a verdict speaks about its content, which all recipients share.
-    async fn hold(&self, hold: &Hold, by: Option<&str>) -> Finished {
-        let mut finished = self.finished(interrupted(self.attempt.recipients.clone()));
+    async fn quarantine(&self, name: String, by: Option<String>) -> Finished {
+        let stage = Some("deliver".to_owned());
+        let since = self.shared.clock.now();
+        let hold = Hold::Quarantine(Quarantine { name, since, by: by.clone(), stage });
         match self.shared.spool.hold(self.stored.id, hold.clone()).await {
-            Ok(()) => {
-                self.shared.tell_hold(self.stored.id, hold, by);
-                finished.held = true;
+            Ok(_) => {
+                quarantine::count("quarantined");
+                self.shared.tell_hold(self.stored.id, &hold, by.as_deref());
+                self.held(Some(&hold))
             }
-            Err(SpoolError::Unknown(_)) => finished.report = Report::settled(),
+            Err(SpoolError::Unknown(_)) => self.finished(Report::settled()),
             Err(error) => {
                 tracing::error!(queue_id = %self.stored.id, %error, "a message cannot be held now");
-                finished.report.again = Again::BackOff;
+                let again = Again::BackOff;
+                self.finished(Report { again, ..interrupted(self.attempt.recipients.clone()) })
             }
         }
-        finished
+    }
+
+    /// What the attempt has found. An operator may have let go of it since: the queue knows which came later.
+    fn held(&self, hold: Option<&Hold>) -> Finished {
+        let custody = self.config.quarantine.custody(hold);
+        self.finished(Report { custody, ..interrupted(self.attempt.recipients.clone()) })
     }
 
     async fn durably(&self, trial: &Trial, fates: &[Fate], report: Report) -> Finished {
@@ -241,12 +250,12 @@ impl Trying<'_> {
 
     fn trial(&self, plan: &Plan, peer: Peer, by: Option<String>, stage: &'static str) -> Trial {
         Trial {
-            next_hop: plan.target.next_hop.clone(),
             peer,
             attempt: self.attempt.attempts.saturating_add(1),
             took: self.started.elapsed(),
             by,
             stage,
+            ..Trial::none(plan.target.next_hop.clone())
         }
     }
 

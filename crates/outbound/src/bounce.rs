@@ -11,12 +11,12 @@ use pintle_mail::{
 use pintle_queue::{Aged, Report};
 use pintle_record::ReportKind;
 use pintle_smtp::client::Speaker;
-use pintle_spool::{Change, Content, Entry, Hold, NewMessage, Settlement, SpoolError, Status, Stored};
+use pintle_spool::{Change, Content, Entry, Guard, Hold, NewMessage, Settlement, SpoolError, Status, Stored};
 
-use crate::Config;
 use crate::runner::Finished;
 use crate::settle::{self, End, Fate, Success, Telling, Trial};
 use crate::shared::Shared;
+use crate::{Config, quarantine};
 
 /// The longest line that is returned, with its CRLF, in octets.
 const LONGEST_LINE: usize = 1_000;
@@ -245,6 +245,7 @@ fn entry_of(parent: QueueId, to: &Address, at: UnixTime, written: &dsn::Written,
         received: at,
         parent: Some(parent),
         hold: None,
+        released: None,
         has_8bit: written.has_8bit,
         needs_smtputf8,
         context: Bytes::new(),
@@ -262,25 +263,23 @@ pub(crate) async fn expire(shared: Arc<Shared>, aged: Aged) -> Option<Finished> 
             return finished(Report::deferred(aged.recipients.clone()));
         }
     };
-    let telling = match stored.entry.hold {
-        // A report about what was taken for harmful would go to whoever was named as its sender.
-        Some(Hold::Quarantine(_)) => Telling::Suppressed,
-        Some(Hold::Operator(_)) | None => Telling::Due,
-    };
-    let trial = Trial::none(aged.next_hop.clone());
-    let fates = aged.recipients.iter().filter_map(|id| expired(&stored, *id, telling));
-    let fates: Vec<Fate> = fates.collect();
+    if let Some(quarantine) = stored.entry.hold.as_ref().and_then(Hold::quarantine) {
+        return Some(quarantine::expire(&shared, &stored, &aged, quarantine).await);
+    }
+    // A report about what was taken for harmful would go to whoever was named as its sender.
+    let trial = Trial { guard: Guard::Free, ..Trial::none(aged.next_hop.clone()) };
+    let fates: Vec<Fate> = aged.recipients.iter().filter_map(|id| expired(&stored, *id)).collect();
     match settle::durably(&shared, &stored, &trial, &fates).await {
         Ok(()) | Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => finished(Report::settled()),
         Err(_) => finished(Report::deferred(aged.recipients.clone())),
     }
 }
 
-fn expired(stored: &Stored, recipient: u32, telling: Telling) -> Option<Fate> {
+fn expired(stored: &Stored, recipient: u32) -> Option<Fate> {
     let pending = settle::pending(stored, recipient)?;
     Some(Fate {
         recipient,
-        end: End::Expired(telling),
+        end: End::Expired(Telling::Due),
         reply: pending.last.clone(),
         speaker: if pending.unheard { Speaker::Us } else { Speaker::NextHop },
     })
@@ -303,6 +302,7 @@ pub(crate) async fn warn(shared: Arc<Shared>, aged: Aged) -> Option<Finished> {
         id: stored.id,
         changes: aged.recipients.iter().filter_map(|id| warned(&stored, *id)).collect(),
         children: Vec::new(),
+        guard: Guard::Free,
     };
     settle::warned(&shared, &stored, settlement, &children).await;
     None

@@ -12,7 +12,7 @@ pub use pintle_queue::RetryPolicy;
 use pintle_sender_auth::sign::Keyring;
 pub use pintle_smtp::client::{Credentials, EightBit, Protocol, Timeouts, Transfer};
 
-use crate::{Endpoint, RouteTable};
+use crate::{Endpoint, Keep, RouteTable};
 
 /// Everything that outbound is told.
 #[derive(Debug, Clone)]
@@ -47,6 +47,8 @@ pub struct Config {
     pub reports: Reports,
     /// What messages are signed with when a plugin asks for it.
     pub keys: Arc<Keyring>,
+    /// How long quarantines keep what nobody releases.
+    pub quarantine: Keep,
 }
 
 impl Config {
@@ -69,6 +71,7 @@ impl Config {
             retry: RetryPolicy::default(),
             reports: Reports::default(),
             keys: Arc::default(),
+            quarantine: Keep::default(),
         }
     }
 

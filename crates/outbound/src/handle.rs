@@ -6,34 +6,30 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pintle_mail::{EnhancedCode, QueueId, Reply};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use pintle_mail::{EnhancedCode, QueueId, Reply, UnixTime};
 use pintle_queue::Snapshot;
 use pintle_record::{Record, Release};
-use pintle_spool::{Disposition, Filter, Hold, Listing, Page, SpoolError, Stored, Totals};
+use pintle_spool::{Disposition, Filter, Guard, Hold, Listing, Page, SpoolError, Stored, Totals};
 use pintle_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::Config;
-use crate::settle::{self, Fate};
+use crate::select::{Act, Acts, Outcome, Select};
+use crate::settle::{self, Fate, Trial};
 use crate::shared::Shared;
+use crate::{Config, quarantine};
 
 /// How many messages an operation on many looks up at once.
 const PAGE: usize = 500;
+/// Messages that an operation on many has in memory at once.
+const AT_ONCE: usize = 32;
 
 /// Asks a running [`Outbound`](crate::Outbound). Clones ask the same one.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
     pub(crate) commands: mpsc::UnboundedSender<Command>,
-}
-
-/// Which messages an operator means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Select {
-    /// These.
-    Ids(Vec<QueueId>),
-    /// Those that the filter lets through; the empty filter means all.
-    Matching(Filter),
 }
 
 /// Why an operation could not be done.
@@ -79,8 +75,8 @@ pub(crate) enum Command {
     Retry(Vec<QueueId>, oneshot::Sender<usize>),
     /// These stay where they are.
     Hold(Vec<QueueId>, oneshot::Sender<usize>),
-    /// These may go again.
-    Release(Vec<QueueId>, oneshot::Sender<usize>),
+    /// These may go again; their age counts from the time given, if one is.
+    Release(Vec<(QueueId, Option<UnixTime>)>, oneshot::Sender<()>),
     /// These are settled.
     Forget(Vec<QueueId>, oneshot::Sender<usize>),
     /// The queue in numbers.
@@ -117,57 +113,95 @@ impl Handle {
         self.ask(|answer| Command::Retry(ids, answer)).await
     }
 
-    /// Keeps messages from delivery until they are released, expire, or are settled by hand. Gives how many.
+    /// Keeps messages from delivery until they are released, expire, or are settled by hand. What lies in a quarantine
+    /// is kept already, and stays there.
     ///
     /// # Errors
-    /// The spool's, or that outbound has stopped.
-    pub async fn hold(&self, which: Select, reason: &str) -> Result<usize, OperateError> {
+    /// The spool's while it looks for messages, or that outbound has stopped.
+    pub async fn hold(&self, which: Select, reason: &str) -> Result<Acts, OperateError> {
         let ids = self.ids(which).await?;
-        for id in &ids {
-            let hold = Hold::Operator(reason.to_owned());
-            self.shared.spool.hold(*id, hold.clone()).await?;
-            self.shared.tell_hold(*id, &hold, None);
-        }
-        let count = ids.len();
+        let _in_order = self.shared.acting.lock().await;
+        let hold = Hold::Operator(reason.to_owned());
+        let held = ids.iter().map(|id| self.shared.spool.hold(*id, hold.clone()));
+        let held = join_all(held).await;
+        let acts = ids.iter().zip(held).map(|(id, before)| Act {
+            id: *id,
+            outcome: match before {
+                Ok(Some(Hold::Quarantine(quarantine))) => Outcome::Quarantined(quarantine.name),
+                Ok(Some(Hold::Operator(_)) | None) => {
+                    self.shared.tell_hold(*id, &hold, None);
+                    Outcome::Done
+                }
+                Err(error) => Outcome::of(error),
+            },
+        });
+        let acts = Acts(acts.collect());
+        let ids = acts.ids_done();
         self.ask(|answer| Command::Hold(ids, answer)).await?;
-        Ok(count)
+        Ok(acts)
     }
 
-    /// Lets held messages go. Gives how many were meant, held or not.
+    /// Lets held messages go, those in quarantines too: they are due at once.
     ///
     /// # Errors
-    /// The spool's, or that outbound has stopped.
-    pub async fn release(&self, which: Select) -> Result<usize, OperateError> {
+    /// As for [`hold`](Self::hold).
+    pub async fn release(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
         let ids = self.ids(which).await?;
-        for &id in &ids {
-            self.shared.spool.release(id).await?;
-            tracing::info!(queue_id = %id, "released");
-            let time = self.shared.clock.now();
-            self.shared.records.record(Record::Release(Release { time, id }));
-        }
-        let count = ids.len();
-        // The runner is told as well, lest an announcement that met an attempt under way be lost on it.
-        self.ask(|answer| Command::Release(ids, answer)).await?;
-        Ok(count)
+        self.let_go(ids, user).await
     }
 
-    /// Fails all recipients of messages that are not done, and reports it to the senders. Gives how many messages.
+    /// Lets messages out of their quarantines, and no others go: they are due at once, and their age counts from now.
     ///
     /// # Errors
-    /// The spool's, or that outbound has stopped.
-    pub async fn bounce(&self, which: Select, reason: &str) -> Result<usize, OperateError> {
+    /// As for [`hold`](Self::hold).
+    pub async fn release_quarantined(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
+        let ids = self.ids(which).await?;
+        let mut acts = self.each(ids, |id| self.in_quarantine(id)).await;
+        let mut released = self.let_go(acts.ids_done(), user).await?.0.into_iter();
+        for act in acts.0.iter_mut().filter(|act| act.outcome == Outcome::Done) {
+            if let Some(of) = released.next() {
+                // Somebody else was faster.
+                act.outcome =
+                    if of.outcome == Outcome::NotHeld { Outcome::NotQuarantined } else { of.outcome };
+            }
+        }
+        Ok(acts)
+    }
+
+    /// Drops messages that lie in quarantines, and tells nobody but the log.
+    ///
+    /// # Errors
+    /// As for [`hold`](Self::hold).
+    pub async fn delete_quarantined(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
+        let ids = self.ids(which).await?;
+        let acts = self.each(ids, |id| self.delete(id, user)).await;
+        self.forget(acts).await
+    }
+
+    /// Fails all recipients of messages that are not done, and reports it to the senders; but not of those in
+    /// quarantine, whose senders are taken for forged.
+    ///
+    /// # Errors
+    /// As for [`hold`](Self::hold).
+    pub async fn bounce(&self, which: Select, reason: &str) -> Result<Acts, OperateError> {
         // RFC 3463 section 3.8: X.7.1, delivery not authorised.
         let reply = Reply::new(554, EnhancedCode(5, 7, 1), reason.to_owned());
-        self.finish(which, Disposition::Failed, reply).await
+        let fate = Fate::by_operator(Disposition::Failed, reply);
+        let ids = self.ids(which).await?;
+        let acts = self.each(ids, |id| self.settle(id, Guard::Free, &fate)).await;
+        self.forget(acts).await
     }
 
-    /// Drops messages without telling anybody but the log. Gives how many.
+    /// Drops messages, wherever they lie, without telling anybody but the log.
     ///
     /// # Errors
-    /// The spool's, or that outbound has stopped.
-    pub async fn discard(&self, which: Select) -> Result<usize, OperateError> {
+    /// As for [`hold`](Self::hold).
+    pub async fn discard(&self, which: Select) -> Result<Acts, OperateError> {
         let reply = Reply::plain(250, "Dropped by the operator");
-        self.finish(which, Disposition::Discarded, reply).await
+        let fate = Fate::by_operator(Disposition::Discarded, reply);
+        let ids = self.ids(which).await?;
+        let acts = self.each(ids, |id| self.settle(id, Guard::Any, &fate)).await;
+        self.forget(acts).await
     }
 
     /// Numbers of the moment.
@@ -188,21 +222,106 @@ impl Handle {
         let _ = self.tell(Command::Configure);
     }
 
-    async fn finish(&self, which: Select, fate: Disposition, reply: Reply) -> Result<usize, OperateError> {
-        let ids = self.ids(which).await?;
-        let mut done = 0;
-        for &id in &ids {
-            let stored = match self.shared.spool.load(id).await {
-                // It was settled while we looked.
-                Err(SpoolError::Unknown(_)) => continue,
-                stored => stored?,
-            };
-            let fates = settle::all_pending(&stored, &Fate::by_operator(fate, reply.clone()));
-            settle::once(&self.shared, &stored, &fates).await?;
-            done += 1;
+    /// One operation after the other is asked for, some at a time, so that they share their syncs.
+    async fn each<W: Future<Output = Result<(), Outcome>>>(
+        &self,
+        ids: Vec<QueueId>,
+        act: impl Fn(QueueId) -> W,
+    ) -> Acts {
+        let acts = futures_util::stream::iter(ids).map(|id| {
+            let acting = act(id);
+            async move { Act { id, outcome: acting.await.err().unwrap_or(Outcome::Done) } }
+        });
+        Acts(acts.buffered(AT_ONCE).collect().await)
+    }
+
+    async fn let_go(&self, ids: Vec<QueueId>, user: Option<&str>) -> Result<Acts, OperateError> {
+        let _in_order = self.shared.acting.lock().await;
+        let at = self.shared.clock.now();
+        let released = join_all(ids.iter().map(|id| self.shared.spool.release(*id, at))).await;
+        let mut since = Vec::with_capacity(ids.len());
+        let acts = ids.iter().zip(released).map(|(id, before)| {
+            let quarantine = before.as_ref().ok().and_then(Option::as_ref).and_then(Hold::quarantine);
+            since.push((*id, quarantine.map(|_| at)));
+            Act {
+                id: *id,
+                outcome: match &before {
+                    Ok(Some(hold)) => {
+                        self.tell_release(*id, hold, user);
+                        Outcome::Done
+                    }
+                    Ok(None) => Outcome::NotHeld,
+                    Err(error) => Outcome::of(error.clone()),
+                },
+            }
+        });
+        let acts = Acts(acts.collect());
+        // The runner is told as well, lest an announcement that met an attempt under way be lost on it.
+        self.ask(|answer| Command::Release(since, answer)).await?;
+        Ok(acts)
+    }
+
+    fn tell_release(&self, id: QueueId, hold: &Hold, user: Option<&str>) {
+        tracing::info!(queue_id = %id, %hold, user, "released");
+        if hold.quarantine().is_some() {
+            quarantine::count("released");
         }
+        self.shared.records.record(Record::Release(Release {
+            time: self.shared.clock.now(),
+            id,
+            quarantine: hold.quarantine().map(|quarantine| quarantine.name.clone()),
+            by: Some("operator".to_owned()),
+            user: user.map(str::to_owned),
+        }));
+    }
+
+    async fn in_quarantine(&self, id: QueueId) -> Result<(), Outcome> {
+        let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
+        let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
+        quarantine.map(drop).ok_or(Outcome::NotQuarantined)
+    }
+
+    async fn delete(&self, id: QueueId, user: Option<&str>) -> Result<(), Outcome> {
+        let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
+        let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
+        let quarantine = quarantine.ok_or(Outcome::NotQuarantined)?;
+        let trial = Trial {
+            stage: "quarantine",
+            quarantine: Some(quarantine.name.clone()),
+            user: user.map(str::to_owned),
+            guard: Guard::Quarantined,
+            ..Trial::by_operator(&self.shared)
+        };
+        let reply = Reply::plain(250, "Deleted from its quarantine by the operator");
+        let fates = settle::all_pending(&stored, &Fate::by_operator(Disposition::Discarded, reply));
+        match settle::once(&self.shared, &stored, &trial, &fates).await {
+            Ok(_) => {
+                quarantine::count("deleted");
+                Ok(())
+            }
+            // It was released while we looked.
+            Err(SpoolError::HoldChanged(_)) => Err(Outcome::NotQuarantined),
+            Err(error) => Err(Outcome::of(error)),
+        }
+    }
+
+    async fn settle(&self, id: QueueId, guard: Guard, fate: &Fate) -> Result<(), Outcome> {
+        let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
+        let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
+        if let (Guard::Free, Some(quarantine)) = (guard, quarantine) {
+            return Err(Outcome::Quarantined(quarantine.name.clone()));
+        }
+        let trial = Trial { guard, ..Trial::by_operator(&self.shared) };
+        let fates = settle::all_pending(&stored, fate);
+        let settled = settle::once(&self.shared, &stored, &trial, &fates).await;
+        settled.map(drop).map_err(Outcome::of)
+    }
+
+    /// Tells the runner what is settled.
+    async fn forget(&self, acts: Acts) -> Result<Acts, OperateError> {
+        let ids = acts.ids_done();
         self.ask(|answer| Command::Forget(ids, answer)).await?;
-        Ok(done)
+        Ok(acts)
     }
 
     async fn ids(&self, which: Select) -> Result<Vec<QueueId>, OperateError> {

@@ -25,10 +25,12 @@ mod exchange;
 mod handle;
 mod link;
 mod plan;
+mod quarantine;
 mod resolve;
 mod reuse;
 mod route;
 mod runner;
+mod select;
 mod settle;
 mod shared;
 mod stages;
@@ -46,8 +48,10 @@ pub use config::{
     Transfer,
 };
 pub use endpoint::{Endpoint, EndpointError};
-pub use handle::{Counts, Handle, OperateError, Select};
+pub use handle::{Counts, Handle, OperateError};
+pub use quarantine::Keep;
 pub use route::{Route, RouteTable};
+pub use select::{Act, Acts, Outcome, Select};
 pub use shared::Parts;
 
 use crate::handle::Command;

@@ -1,7 +1,7 @@
 //! The one task that owns the queue: jobs in, attempts out, reports back.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_queue::{Again, Due, HopSign, Job, JobId, Next, Queue, Report, Selector};
-use pintle_spool::{SpoolError, Waiting, WaitingRecipient};
+use pintle_queue::{Again, Custody, Due, HopSign, Job, JobId, Next, Queue, Report, Selector};
+use pintle_spool::{Filter, Page, SpoolError, Summary, Waiting, WaitingRecipient};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
@@ -20,7 +20,7 @@ use crate::handle::{Command, Handle};
 use crate::link::Link;
 use crate::reuse::Pool;
 use crate::shared::{Parts, Shared};
-use crate::{Config, bounce};
+use crate::{Config, Keep, bounce, quarantine};
 
 /// Attempts for one next hop that may be under way for each of its sessions. More than one, since an attempt ends when it
 /// is durably settled, and its session is free for the next one before that.
@@ -43,15 +43,13 @@ pub(crate) struct Finished {
     pub(crate) job: JobId,
     pub(crate) message: QueueId,
     pub(crate) report: Report,
-    /// The message was put on hold.
-    pub(crate) held: bool,
     /// A session that is not to be kept.
     pub(crate) retired: Option<Box<Link>>,
 }
 
 impl Finished {
     pub(crate) fn new(job: JobId, message: QueueId, report: Report) -> Self {
-        Self { job, message, report, held: false, retired: None }
+        Self { job, message, report, retired: None }
     }
 }
 
@@ -67,6 +65,12 @@ pub(crate) struct Runner {
     commands: UnboundedReceiver<Command>,
     arrivals: UnboundedReceiver<Waiting>,
     pending: mpsc::Receiver<Vec<Waiting>>,
+    /// Where pages of what lies in the spool are sent to.
+    pages: mpsc::Sender<Vec<Waiting>>,
+    /// How long quarantines keep, as the queue has been told.
+    keep: Keep,
+    /// Quarantines that have a gauge.
+    gauged: BTreeSet<String>,
     timer: Option<(UnixTime, BoxFuture<'static, ()>)>,
 }
 
@@ -79,6 +83,7 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         mpsc::unbounded_channel().1
     });
     let queue = Queue::new(queue_config(&config));
+    let keep = config.quarantine.clone();
     let shared = Arc::new(Shared {
         config: ArcSwap::from_pointee(config),
         tls: ArcSwap::from_pointee(parts.tls),
@@ -90,10 +95,11 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         clock: parts.clock,
         dice: parts.dice,
         pool: Pool::default(),
+        acting: tokio::sync::Mutex::default(),
     });
     let (pages, pending) = mpsc::channel(2);
     let mut work = JoinSet::new();
-    work.spawn(recover(Arc::clone(&shared), pages));
+    work.spawn(recover(Arc::clone(&shared), pages.clone()));
     let runner = Runner {
         shared: Arc::clone(&shared),
         queue,
@@ -104,6 +110,9 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         commands: inbox,
         arrivals,
         pending,
+        pages,
+        keep,
+        gauged: BTreeSet::new(),
         timer: None,
     };
     (Handle { shared, commands }, runner)
@@ -128,6 +137,25 @@ async fn recover(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Opti
                 shared.clock.sleep_until(at).await;
             }
         }
+    }
+}
+
+/// Reads what lies in quarantines, so that each message's time is reckoned anew. What cannot be read now is looked at
+/// when its old time has come.
+async fn quarantined(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Option<Finished> {
+    let filter = Filter { quarantined: Some(true), ..Filter::default() };
+    let mut page = Page { after: None, limit: PAGE };
+    loop {
+        let listing = match shared.spool.list(filter.clone(), page).await {
+            Ok(listing) => listing,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read what lies in quarantines");
+                return None;
+            }
+        };
+        // Their jobs are known, so nobody asks for recipients.
+        pages.send(listing.messages.iter().map(Summary::waiting).collect()).await.ok()?;
+        page.after = Some(listing.next?);
     }
 }
 
@@ -200,17 +228,21 @@ impl Runner {
     }
 
     fn insert(&mut self, waiting: &Waiting) {
+        let custody = self.keep.custody(waiting.hold.as_ref());
         if self.jobs.contains_key(&waiting.id) {
-            // Known already: it was read at the start as well, or it has been released.
-            if waiting.hold.is_none() {
-                let now = self.shared.clock.now();
-                self.for_jobs(&[waiting.id], |queue, which| queue.release(which, now));
-            }
+            // Known already: it was read at the start as well, or it has been released. What is older than the last
+            // release must not hold it again, so a hold says no more here than until when.
+            let now = self.shared.clock.now();
+            self.for_jobs(&[waiting.id], |queue, which| match custody {
+                Custody::Free => queue.release(which, waiting.released, now),
+                Custody::Quarantined(until) => queue.keep_until(which, until),
+                Custody::Held => 0,
+            });
             return;
         }
         let config = self.shared.config.load();
         let mut ids = Vec::with_capacity(1);
-        for job in jobs_of(waiting, &config) {
+        for job in jobs_of(waiting, custody, &config) {
             ids.push(self.queue.insert(job));
         }
         if !ids.is_empty() {
@@ -235,18 +267,26 @@ impl Runner {
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { job, message, report, held, retired } = finished;
-        if held {
-            self.for_jobs(&[message], Queue::hold);
-        }
+        let Finished { job, message, report, retired } = finished;
+        let custody = report.custody;
         if let Some(link) = retired {
             self.farewells.spawn(link.quit());
         }
         let now = self.shared.clock.now();
         match self.queue.record(job, report, self.shared.roll(), now) {
             Next::Settled | Next::Removed | Next::Unknown => self.forget(job, message),
-            Next::Again(_) | Next::Held | Next::Expiring => {}
+            // A hold is the whole message's, unless the queue has heard of its release since.
+            Next::Held => self.keep(message, custody),
+            Next::Again(_) | Next::Expiring => {}
         }
+    }
+
+    fn keep(&mut self, message: QueueId, custody: Custody) {
+        self.for_jobs(&[message], |queue, which| match custody {
+            Custody::Free => 0,
+            Custody::Held => queue.hold(which),
+            Custody::Quarantined(until) => queue.quarantine(which, until),
+        });
     }
 
     fn forget(&mut self, job: JobId, message: QueueId) {
@@ -268,8 +308,11 @@ impl Runner {
             Command::Hold(ids, answer) => {
                 let _ = answer.send(self.for_jobs(&ids, Queue::hold));
             }
-            Command::Release(ids, answer) => {
-                let _ = answer.send(self.for_jobs(&ids, |queue, which| queue.release(which, now)));
+            Command::Release(released, answer) => {
+                for (id, since) in released {
+                    self.for_jobs(&[id], |queue, which| queue.release(which, since, now));
+                }
+                let _ = answer.send(());
             }
             Command::Forget(ids, answer) => {
                 let _ = answer.send(self.for_jobs(&ids, Queue::remove));
@@ -288,7 +331,12 @@ impl Runner {
 
     /// Sessions that were opened under the old configuration carry nothing more.
     fn configure(&mut self) {
-        self.queue.configure(queue_config(&self.shared.config.load()));
+        let config = self.shared.config.load_full();
+        self.queue.configure(queue_config(&config));
+        if self.keep != config.quarantine {
+            self.keep = config.quarantine.clone();
+            self.work.spawn(quarantined(Arc::clone(&self.shared), self.pages.clone()));
+        }
         for link in self.shared.pool.renew() {
             self.farewells.spawn(link.quit());
         }
@@ -311,6 +359,10 @@ impl Runner {
     }
 
     fn tick(&mut self) {
+        // An engine that does not know at once is asked again with the next tick.
+        if let Some(Ok(totals)) = self.shared.spool.totals().now_or_never() {
+            quarantine::gauge(&totals.quarantines, &mut self.gauged);
+        }
         let keep = self.shared.config.load().sessions.idle;
         for link in self.shared.pool.expired(Instant::now(), keep) {
             self.farewells.spawn(link.quit());
@@ -405,7 +457,7 @@ fn queue_config(config: &Config) -> pintle_queue::Config {
 }
 
 /// One job for each next hop of a message's pending recipients.
-fn jobs_of(waiting: &Waiting, config: &Config) -> Vec<Job> {
+fn jobs_of(waiting: &Waiting, custody: Custody, config: &Config) -> Vec<Job> {
     let mut jobs: Vec<(NextHop, Vec<&WaitingRecipient>)> = Vec::with_capacity(1);
     for recipient in &waiting.recipients {
         let next_hop = next_hop_of(recipient, config);
@@ -414,7 +466,11 @@ fn jobs_of(waiting: &Waiting, config: &Config) -> Vec<Job> {
             None => jobs.push((next_hop, vec![recipient])),
         }
     }
-    jobs.into_iter().map(|(next_hop, recipients)| job_of(waiting, next_hop, &recipients)).collect()
+    let job = |(next_hop, recipients): (NextHop, Vec<&WaitingRecipient>)| Job {
+        custody,
+        ..job_of(waiting, next_hop, &recipients)
+    };
+    jobs.into_iter().map(job).collect()
 }
 
 fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> NextHop {
@@ -431,17 +487,16 @@ fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> NextHop {
 
 fn job_of(waiting: &Waiting, next_hop: NextHop, recipients: &[&WaitingRecipient]) -> Job {
     let ids: Vec<u32> = recipients.iter().map(|recipient| recipient.id).collect();
-    let mut job = Job::new(waiting.id, next_hop, ids, waiting.received);
+    let mut job = Job::new(waiting.id, next_hop, ids, waiting.age_from());
     job.attempts = recipients.iter().map(|r| r.attempts).max().unwrap_or(0);
     job.due = recipients.iter().map(|r| r.next_attempt).min().unwrap_or(waiting.received);
     job.warned = recipients.iter().all(|r| r.warned);
-    job.held = waiting.hold.is_some();
     job
 }
 
 /// What the queue is told when an attempt came to nothing for no fault of the next hop.
 pub(crate) fn interrupted(recipients: Box<[u32]>) -> Report {
-    Report { remaining: recipients, hop: HopSign::Silent, again: Again::AtOnce }
+    Report { remaining: recipients, hop: HopSign::Silent, again: Again::AtOnce, custody: Custody::Free }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use pintle_mail::{NextHop, Recipient, Reply, UnixTime};
 use pintle_record::{Bounce, Deferral, Delivery, Discard, Expiration, Job, Peer, Record, Report, Unreported};
 use pintle_smtp::client::Speaker;
 use pintle_spool::{
-    Change, Disposition, NewMessage, Pending, Settled, Settlement, SpoolError, Status, Stored,
+    Change, Disposition, Guard, NewMessage, Pending, Settled, Settlement, SpoolError, Status, Stored,
 };
 
 use crate::bounce::{self, Child};
@@ -87,12 +87,34 @@ pub(crate) struct Trial {
     pub(crate) by: Option<String>,
     /// Where a discard was decided.
     pub(crate) stage: &'static str,
+    /// The quarantine that the message lies in.
+    pub(crate) quarantine: Option<String>,
+    /// The operator's name, where one is known.
+    pub(crate) user: Option<String>,
+    /// For which messages the outcome is meant.
+    pub(crate) guard: Guard,
 }
 
 impl Trial {
     /// Nothing was tried.
     pub(crate) fn none(next_hop: NextHop) -> Self {
-        Self { next_hop, peer: Peer::default(), attempt: 0, took: Duration::ZERO, by: None, stage: "deliver" }
+        Self {
+            next_hop,
+            peer: Peer::default(),
+            attempt: 0,
+            took: Duration::ZERO,
+            by: None,
+            stage: "deliver",
+            quarantine: None,
+            user: None,
+            guard: Guard::Any,
+        }
+    }
+
+    /// An operator decides.
+    pub(crate) fn by_operator(shared: &Shared) -> Self {
+        let by = Some("operator".to_owned());
+        Self { by, ..Self::none(shared.config.load().routes.next_hop("")) }
     }
 }
 
@@ -103,12 +125,15 @@ pub(crate) fn all_pending(stored: &Stored, fate: &Fate) -> Vec<Fate> {
 }
 
 /// Settles what an operator decided; a refusal is the operator's to see.
-pub(crate) async fn once(shared: &Shared, stored: &Stored, fates: &[Fate]) -> Result<Settled, SpoolError> {
-    let trial =
-        Trial { by: Some("operator".to_owned()), ..Trial::none(shared.config.load().routes.next_hop("")) };
-    let children = bounce::children(shared, stored, &trial, fates).await;
-    let settled = shared.spool.settle(settlement(stored, fates, &children)).await?;
-    tell(shared, stored, &trial, fates, &children);
+pub(crate) async fn once(
+    shared: &Shared,
+    stored: &Stored,
+    trial: &Trial,
+    fates: &[Fate],
+) -> Result<Settled, SpoolError> {
+    let children = bounce::children(shared, stored, trial, fates).await;
+    let settled = shared.spool.settle(settlement(stored, trial, fates, &children)).await?;
+    tell(shared, stored, trial, fates, &children);
     Ok(settled)
 }
 
@@ -125,7 +150,7 @@ pub(crate) async fn durably(
     }
     let children = bounce::children(shared, stored, trial, fates).await;
     loop {
-        let error = match shared.spool.settle(settlement(stored, fates, &children)).await {
+        let error = match shared.spool.settle(settlement(stored, trial, fates, &children)).await {
             Ok(_) => break,
             Err(error) => error,
         };
@@ -142,11 +167,12 @@ pub(crate) async fn durably(
     Ok(())
 }
 
-fn settlement(stored: &Stored, fates: &[Fate], children: &[Child]) -> Settlement {
+fn settlement(stored: &Stored, trial: &Trial, fates: &[Fate], children: &[Child]) -> Settlement {
     Settlement {
         id: stored.id,
         changes: fates.iter().map(|fate| change(stored, fate)).collect(),
         children: children.iter().map(|child| copy(&child.message)).collect(),
+        guard: trial.guard,
     }
 }
 
@@ -297,7 +323,8 @@ fn record(
             Record::Bounce(Bounce { job, peer, reply: words(reply), report, unreported: unreported(telling) })
         }
         End::Expired(telling) => {
-            Record::Expiration(Expiration { job, reply, report, unreported: unreported(telling) })
+            let (unreported, quarantine) = (unreported(telling), trial.quarantine.clone());
+            Record::Expiration(Expiration { job, reply, report, unreported, quarantine })
         }
         End::Discarded => Record::Discard(Discard {
             time,
@@ -306,6 +333,8 @@ fn record(
             sender: stored.entry.envelope.sender.clone(),
             recipients: vec![recipient.address.clone()],
             by: trial.by.clone(),
+            quarantine: trial.quarantine.clone(),
+            user: trial.user.clone(),
         }),
     }
 }

@@ -62,6 +62,9 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Dice,
     pub(crate) pool: Pool,
+    /// Held while an operator holds or releases, until the runner has been told: it hears of acts in the order in which
+    /// they became durable.
+    pub(crate) acting: tokio::sync::Mutex<()>,
 }
 
 impl Shared {
@@ -78,7 +81,7 @@ impl Shared {
     pub(crate) fn tell_hold(&self, id: QueueId, hold: &Hold, by: Option<&str>) {
         tracing::info!(queue_id = %id, %hold, by, "held");
         let (quarantine, reason) = match hold.clone() {
-            Hold::Quarantine(name) => (Some(name), None),
+            Hold::Quarantine(quarantine) => (Some(quarantine.name), None),
             Hold::Operator(reason) => (None, Some(reason)),
         };
         self.records.record(Record::Hold(pintle_record::Hold {

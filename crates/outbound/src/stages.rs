@@ -15,7 +15,7 @@ use pintle_policy::{
 use pintle_queue::Attempt;
 use pintle_record::{PluginFault, PluginVerdict, Record};
 use pintle_sender_auth::sign::{self, SignError};
-use pintle_spool::{Hold, Stored};
+use pintle_spool::Stored;
 
 use crate::Config;
 use crate::plan::{Plan, Target};
@@ -46,8 +46,8 @@ pub(crate) enum Ruling {
     Defer(Reply),
     /// The copies of these recipients are dropped.
     Discard,
-    /// The message is held.
-    Hold(Hold),
+    /// The message goes into the quarantine of this name.
+    Quarantine(String),
 }
 
 /// Asks the judges before an attempt.
@@ -268,7 +268,7 @@ fn ruled(decision: Decision, plan: Box<Plan>) -> Staged {
             Ruling::Defer(reply.unwrap_or_else(|| refused(451, 4)))
         }
         Verdict::Discard => Ruling::Discard,
-        Verdict::Quarantine(name) => Ruling::Hold(Hold::Quarantine(name)),
+        Verdict::Quarantine(name) => Ruling::Quarantine(name),
     };
     Staged::Decided(Ruled { ruling, by: decision.by.map(|by| by.to_string()), plan })
 }

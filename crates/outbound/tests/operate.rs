@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use common::{MINUTE, World, config, letter, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{EnhancedCode, QueueId, Reply};
-use pintle_outbound::{Capture, Captured, OperateError, Route, Select};
-use pintle_spool::{Filter, Page, SpoolError};
+use pintle_outbound::{Acts, Capture, Captured, OperateError, Outcome, Route, Select};
+use pintle_record::Record;
+use pintle_spool::{Filter, Hold, Page, Quarantine, SpoolError};
 use pintle_testkit::{Script, Sink, StaticResolver, Step, within};
 
 fn one(id: QueueId) -> Select {
@@ -60,13 +61,13 @@ async fn retry_does_not_wait() {
 async fn held_mail_waits_for_its_release() {
     let (sink, world, id) = waiting().await;
     sink.follow(Script::new());
-    assert_eq!(world.handle.hold(all(), "looking at it").await.unwrap(), 1);
+    assert_eq!(world.handle.hold(all(), "looking at it").await.unwrap().done(), 1);
     world.clock.advance(MINUTE);
     assert_eq!(world.handle.retry(one(id)).await.unwrap(), 1);
     world.calm().await;
     assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
     assert_eq!(sink.log().accepted().count(), 0);
-    world.handle.release(one(id)).await.unwrap();
+    world.handle.release(one(id), None).await.unwrap();
     sink.wait_for(1).await;
     world.empty().await;
     assert_eq!((world.log.count("hold"), world.log.count("release")), (1, 1));
@@ -75,7 +76,7 @@ async fn held_mail_waits_for_its_release() {
 #[tokio::test]
 async fn a_bounce_by_hand_reports_and_removes() {
     let (_sink, world, id) = waiting().await;
-    assert_eq!(world.handle.bounce(one(id), "the operator says no").await.unwrap(), 1);
+    assert_eq!(world.handle.bounce(one(id), "the operator says no").await.unwrap().done(), 1);
     let bounce = world.log.wait_for("bounce", 1).await.remove(0);
     assert_eq!(bounce.id(), Some(id));
     assert_eq!(world.log.wait_for("report", 1).await.len(), 1);
@@ -87,9 +88,75 @@ async fn a_bounce_by_hand_reports_and_removes() {
 #[tokio::test]
 async fn a_discard_by_hand_tells_nobody() {
     let (_sink, world, id) = waiting().await;
-    assert_eq!(world.handle.discard(one(id)).await.unwrap(), 1);
+    assert_eq!(world.handle.discard(one(id)).await.unwrap().done(), 1);
     world.empty().await;
     assert_eq!((world.log.count("discard"), world.log.count("report")), (1, 0));
+}
+
+/// A world with one message in the quarantine `spam`, from a sender whose reports would be delivered.
+async fn quarantined() -> (Sink, World, QueueId) {
+    let sink = Sink::start(Script::new()).await;
+    let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
+    let id = QueueId::new(common::START, 7);
+    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", common::START)));
+    world.outbound.spool().commit(message).await.unwrap();
+    world.calm().await;
+    (sink, world, id)
+}
+
+fn outcomes(acts: Acts) -> Vec<Outcome> {
+    acts.0.into_iter().map(|act| act.outcome).collect()
+}
+
+#[tokio::test]
+async fn what_is_released_from_a_quarantine_arrives_and_all_else_is_named() {
+    let (sink, world, id) = quarantined().await;
+    let stranger = QueueId::from_bytes([9; 16]);
+    let both = || Select::Ids(vec![stranger, id]);
+    let acts = world.handle.release_quarantined(both(), Some("anna")).await.unwrap();
+    assert_eq!(outcomes(acts), [Outcome::Unknown, Outcome::Done]);
+    let Record::Release(release) = world.log.wait_for("release", 1).await.remove(0) else { unreachable!() };
+    assert_eq!((release.quarantine.as_deref(), release.user.as_deref()), (Some("spam"), Some("anna")));
+    sink.wait_for(1).await;
+    world.empty().await;
+    let acts = world.handle.release_quarantined(both(), None).await.unwrap();
+    assert_eq!(outcomes(acts), [Outcome::Unknown, Outcome::Unknown]);
+}
+
+#[tokio::test]
+async fn what_is_deleted_from_a_quarantine_never_arrives_and_begets_nothing() {
+    let (sink, world, id) = quarantined().await;
+    let acts = world.handle.delete_quarantined(one(id), Some("anna")).await.unwrap();
+    assert_eq!(outcomes(acts), [Outcome::Done]);
+    let Record::Discard(discard) = world.log.wait_for("discard", 1).await.remove(0) else { unreachable!() };
+    assert_eq!((discard.stage.as_str(), discard.by.as_deref()), ("quarantine", Some("operator")));
+    assert_eq!((discard.quarantine.as_deref(), discard.user.as_deref()), (Some("spam"), Some("anna")));
+    world.empty().await;
+    world.calm().await;
+    assert_eq!(world.handle.counts().await.unwrap().queue.jobs, 0);
+    assert_eq!((sink.log().sessions, world.log.count("report")), (0, 0));
+}
+
+#[tokio::test]
+async fn the_verbs_of_the_queue_respect_a_quarantine_and_the_other_way_round() {
+    let (sink, world, id) = quarantined().await;
+    let spam = || vec![Outcome::Quarantined("spam".into())];
+    assert_eq!(outcomes(world.handle.bounce(all(), "no").await.unwrap()), spam());
+    assert_eq!(outcomes(world.handle.hold(one(id), "look").await.unwrap()), spam());
+    world.handle.retry(one(id)).await.unwrap();
+    world.calm().await;
+    assert_eq!((sink.log().sessions, world.log.count("report"), world.log.count("hold")), (0, 0, 0));
+
+    let (_sink, world, other) = waiting().await;
+    for acts in [
+        world.handle.release_quarantined(one(other), None).await.unwrap(),
+        world.handle.delete_quarantined(one(other), None).await.unwrap(),
+    ] {
+        assert_eq!(outcomes(acts), [Outcome::NotQuarantined]);
+    }
+    assert_eq!(outcomes(world.handle.release(one(other), None).await.unwrap()), [Outcome::NotHeld]);
+    assert_eq!(world.log.count("release"), 0, "nothing was held");
 }
 
 #[tokio::test]

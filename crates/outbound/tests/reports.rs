@@ -318,27 +318,76 @@ async fn no_words_are_put_into_the_mouth_of_a_next_hop_that_was_never_reached() 
     }
 }
 
-/// Law 9: the age counts in a state without attempts too; a report on what was taken for harmful would be backscatter.
+/// Commits a message that is held so.
+async fn held(world: &World, hold: pintle_spool::Hold) -> pintle_mail::QueueId {
+    let id = pintle_mail::QueueId::new(common::START, 99);
+    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    message.entry.hold = Some(hold);
+    world.outbound.spool().commit(message).await.unwrap();
+    world.calm().await;
+    assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
+    id
+}
+
+fn spam() -> pintle_spool::Hold {
+    pintle_spool::Hold::Quarantine(pintle_spool::Quarantine::new("spam", common::START))
+}
+
+/// Law 9: the age counts in a state without attempts too.
 #[tokio::test]
-async fn held_mail_expires_and_a_quarantine_tells_nobody() {
-    for (hold, reports) in
-        [(pintle_spool::Hold::Quarantine("spam".into()), 0), (pintle_spool::Hold::Operator("look".into()), 1)]
-    {
-        let (next, home, config) = two_ways(Script::new()).await;
-        let world = World::start(config, StaticResolver::new());
-        let mut message =
-            letter(&["bob@example.net"]).message(pintle_mail::QueueId::new(common::START, 99), common::START);
-        message.entry.hold = Some(hold);
-        world.outbound.spool().commit(message).await.unwrap();
-        world.calm().await;
-        assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
-        world.clock.advance(5 * 24 * HOUR + MINUTE);
-        world.log.wait_for("expiration", 1).await;
-        world.empty().await;
-        assert_eq!(world.log.count("report"), reports);
-        assert_eq!(home.log().accepted().count(), reports);
-        assert_eq!(next.log().transactions.len(), 0);
-    }
+async fn held_mail_expires_and_its_sender_hears_of_it() {
+    let (next, home, config) = two_ways(Script::new()).await;
+    let world = World::start(config, StaticResolver::new());
+    held(&world, pintle_spool::Hold::Operator("look".into())).await;
+    world.clock.advance(5 * 24 * HOUR + MINUTE);
+    world.log.wait_for("expiration", 1).await;
+    world.empty().await;
+    assert_eq!(world.log.count("report"), 1);
+    assert_eq!(home.log().accepted().count(), 1);
+    assert_eq!(next.log().transactions.len(), 0);
+}
+
+/// A report on what was taken for harmful would be backscatter; and five days are for a next hop, not for a person.
+#[tokio::test]
+async fn a_quarantine_ends_at_its_own_time_and_tells_nobody() {
+    let (next, home, mut config) = two_ways(Script::new()).await;
+    config.quarantine.names.insert("spam".into(), 7 * 24 * HOUR);
+    let world = World::start(config.clone(), StaticResolver::new());
+    held(&world, spam()).await;
+    world.clock.advance(7 * 24 * HOUR - MINUTE);
+    world.calm().await;
+    assert_eq!(world.log.count("expiration"), 0, "max_age is for mail that may go");
+    // The operator shortens the time: it counts for what lies there already.
+    config.quarantine.names.insert("spam".into(), 6 * 24 * HOUR);
+    world.handle.reload(config, common::no_verification());
+    let Record::Expiration(expiration) = world.log.wait_for("expiration", 1).await.remove(0) else {
+        unreachable!()
+    };
+    assert_eq!(expiration.quarantine.as_deref(), Some("spam"));
+    assert_eq!(expiration.unreported, Some(Unreported::Suppressed));
+    world.empty().await;
+    world.calm().await;
+    assert_eq!((world.log.count("report"), home.log().accepted().count()), (0, 0));
+    assert_eq!(next.log().transactions.len(), 0);
+    assert_eq!(world.handle.counts().await.unwrap().queue.jobs, 0);
+}
+
+#[tokio::test]
+async fn what_leaves_a_quarantine_late_has_all_the_time_of_other_mail() {
+    let (next, home, config) = two_ways(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let world = World::start(config, StaticResolver::new());
+    let id = held(&world, spam()).await;
+    world.clock.advance(20 * 24 * HOUR);
+    let which = Select::Ids(vec![id]);
+    world.handle.release_quarantined(which, None).await.unwrap();
+    world.log.wait_for("deferral", 1).await;
+    world.clock.advance(4 * 24 * HOUR);
+    world.calm().await;
+    assert_eq!((world.log.count("expiration"), world.log.count("bounce")), (0, 0));
+    next.follow(Script::new());
+    world.clock.advance(12 * HOUR);
+    world.log.wait_for("delivery", 1).await;
+    drop(home);
 }
 
 #[tokio::test]

@@ -8,13 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use common::{MINUTE, World, letter, relay, to_relay, with_relay};
-use pintle_mail::{NextHop, QueueId};
+use futures_util::future::BoxFuture;
+use pintle_mail::{NextHop, QueueId, UnixTime};
+use pintle_outbound::Select;
+use pintle_policy::{Call, Chain, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_spool::{
     Draft, Filter, Health, Hold, Listing, Memory, NewMessage, Page, Receipt, Settled, Settlement, Spool,
     SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
 use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, within};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 #[tokio::test]
@@ -149,6 +154,14 @@ enum Fault {
     Hang,
     /// The disk is full.
     Full,
+    /// A hold is made at once, and told when the gate opens.
+    Late(Arc<Gate>),
+}
+
+#[derive(Default)]
+struct Gate {
+    held: Notify,
+    answer: Notify,
 }
 
 impl Spool for Unsettled {
@@ -166,9 +179,10 @@ impl Spool for Unsettled {
         if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_err() {
             return self.engine.settle(settlement);
         }
-        match self.fault {
+        match &self.fault {
             Fault::Hang => Box::pin(std::future::pending()),
             Fault::Full => Box::pin(std::future::ready(Err(SpoolError::Full))),
+            Fault::Late(_) => self.engine.settle(settlement),
         }
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored> {
@@ -180,11 +194,20 @@ impl Spool for Unsettled {
     fn arrivals(&self) -> Option<UnboundedReceiver<Waiting>> {
         self.engine.arrivals()
     }
-    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, ()> {
-        self.engine.hold(id, hold)
+    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
+        let held = self.engine.hold(id, hold);
+        let Fault::Late(gate) = &self.fault else {
+            return held;
+        };
+        Box::pin(async {
+            let before = held.await;
+            gate.held.notify_one();
+            gate.answer.notified().await;
+            before
+        })
     }
-    fn release(&self, id: QueueId) -> SpoolFuture<'_, ()> {
-        self.engine.release(id)
+    fn release(&self, id: QueueId, at: UnixTime) -> SpoolFuture<'_, Option<Hold>> {
+        self.engine.release(id, at)
     }
     fn reroute(&self, id: QueueId, ids: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
         self.engine.reroute(id, ids, next_hop)
@@ -253,4 +276,44 @@ async fn a_mark_that_is_refused_is_tried_again_and_the_delivery_is_not() {
     .await;
     world.calm().await;
     assert_eq!(sink.log().count("DATA"), 1);
+}
+
+/// Puts a message into quarantine at the first attempt, and has no opinion afterwards.
+struct Once(Arc<str>, AtomicUsize);
+
+impl Judge for Once {
+    fn name(&self) -> &Arc<str> {
+        &self.0
+    }
+
+    fn hooks(&self) -> Hooks {
+        Hooks::NONE.with(Hook::Deliver)
+    }
+
+    fn judge(&self, _: Call, _: View) -> BoxFuture<'_, Ruling> {
+        let first = self.1.fetch_add(1, Ordering::SeqCst) == 0;
+        let verdict = if first { Verdict::Quarantine("spam".into()) } else { Verdict::Next };
+        Box::pin(std::future::ready(verdict.into()))
+    }
+}
+
+/// An attempt holds the message and is late to come back with that; meanwhile an operator has released it. His is the
+/// later word.
+#[tokio::test]
+async fn a_release_is_not_undone_by_a_hold_that_came_before_it() {
+    let sink = Sink::start(Script::new()).await;
+    let (engine, gate) = (Arc::new(Memory::new()), Arc::new(Gate::default()));
+    let spool = unsettled(&engine, Fault::Late(Arc::clone(&gate)), 0);
+    let world = World::over(engine, to_relay(&[sink.address()]), StaticResolver::new(), |parts| {
+        parts.spool = spool;
+        let once = Once("once".into(), AtomicUsize::new(0));
+        parts.chain = Arc::new(ArcSwap::from_pointee(Chain::new(vec![Arc::new(once) as Arc<dyn Judge>])));
+    });
+    let id = world.mail(&["bob@example.net"]).await;
+    within("the hold", gate.held.notified()).await;
+    let which = Select::Ids(vec![id]);
+    assert_eq!(world.handle.release(which, None).await.unwrap().done(), 1);
+    gate.answer.notify_one();
+    sink.wait_for(1).await;
+    world.empty().await;
 }

@@ -1,5 +1,7 @@
 //! The subcommands that ask a running gateway over its admin socket.
 
+mod quarantine;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +13,8 @@ use serde::Serialize;
 use crate::cli::{Plugins, PluginsCommand, Queue, QueueCommand, Socket, Which};
 use crate::say::say;
 use crate::stock;
+
+pub(crate) use quarantine::quarantine;
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
@@ -31,10 +35,10 @@ pub(crate) fn queue(options: Queue) -> Outcome {
                 });
             }
             QueueCommand::Show { id } => show(json, &client.message(id).await?, print_whole),
-            QueueCommand::Retry(which) => act(&client, QueueAction::Retry, which, json).await?,
-            QueueCommand::Hold(which) => act(&client, QueueAction::Hold, which, json).await?,
-            QueueCommand::Release(which) => act(&client, QueueAction::Release, which, json).await?,
-            QueueCommand::Bounce(which) => act(&client, QueueAction::Bounce, which, json).await?,
+            QueueCommand::Retry(which) => return act(&client, QueueAction::Retry, which, json).await,
+            QueueCommand::Hold(which) => return act(&client, QueueAction::Hold, which, json).await,
+            QueueCommand::Release(which) => return act(&client, QueueAction::Release, which, json).await,
+            QueueCommand::Bounce(which) => return act(&client, QueueAction::Bounce, which, json).await,
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -98,22 +102,20 @@ fn socket(options: &Socket) -> Result<PathBuf, Box<dyn std::error::Error>> {
     }
 }
 
-async fn act(
-    client: &Client,
-    action: QueueAction,
-    which: Which,
-    json: bool,
-) -> Result<(), Box<dyn std::error::Error>> {
+async fn act(client: &Client, action: QueueAction, which: Which, json: bool) -> Outcome {
     let filter = Filter::from(which);
     if !filter.is_specific() {
         return Err(format!("say which messages to {}: ids, a condition, or --all", action.name()).into());
     }
     let affected = client.act(action, &filter).await?;
-    show(json, &affected, |Affected { ids }| {
+    show(json, &affected, |Affected { ids, spared }| {
         ids.iter().for_each(|id| say!("{id}"));
+        spared.iter().for_each(|spared| say!("{}  not done: {}", spared.id, spared.why));
         say!("{} messages: {}", ids.len(), action.name());
     });
-    Ok(())
+    // Who names messages wants to know when one of them was not meant after all.
+    let missed = !filter.ids.is_empty() && !affected.spared.is_empty();
+    Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 impl From<Which> for Filter {

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Sandbox(Sandbox),
     /// See and steer the queue of a running gateway
     Queue(Queue),
+    /// See why messages were put aside, and release or delete them
+    Quarantine(Quarantine),
     /// See and reload the plugins of a running gateway
     Plugins(Plugins),
     /// Make keys that sign mail, and compare what DNS publishes with them
@@ -202,7 +204,7 @@ pub(crate) enum QueueCommand {
     Hold(Which),
     /// Deliver what was held or quarantined
     Release(Which),
-    /// Give up: the senders get a bounce for what is pending
+    /// Give up: the senders get a bounce for what is pending. What is in quarantine stays there
     Bounce(Which),
 }
 
@@ -227,6 +229,67 @@ pub(crate) struct Which {
     /// Every message
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Quarantine {
+    #[command(subcommand)]
+    pub(crate) command: QuarantineCommand,
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// List messages in quarantines, oldest first: who decided, and why
+    List {
+        /// Only in the quarantine of this name
+        name: Option<String>,
+        /// The sender contains this text
+        #[arg(long, value_name = "TEXT")]
+        sender: Option<String>,
+        /// A recipient's address contains this text
+        #[arg(long, value_name = "TEXT")]
+        recipient: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = pintle_admin::wire::DEFAULT_LIMIT)]
+        limit: usize,
+        /// Only those after this id
+        #[arg(long, value_name = "ID")]
+        after: Option<QueueId>,
+    },
+    /// Show all about one message, and its header
+    Show {
+        /// The queue id
+        id: QueueId,
+        /// Only the header, octet by octet
+        #[arg(long, conflicts_with_all = ["raw", "body", "json"])]
+        header: bool,
+        /// The whole message as it would be delivered, octet by octet
+        #[arg(long, conflicts_with_all = ["body", "json"])]
+        raw: bool,
+        /// Only the body, octet by octet
+        #[arg(long, conflicts_with = "json")]
+        body: bool,
+    },
+    /// Deliver messages after all. Exit code 1 if any could not be released
+    Release(Leaving),
+    /// Drop messages; their senders hear nothing. Exit code 1 if any could not be deleted
+    Delete(Leaving),
+}
+
+/// Which messages leave.
+#[derive(Debug, Args)]
+pub(crate) struct Leaving {
+    /// Queue ids
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "older_than"])]
+    pub(crate) ids: Vec<QueueId>,
+    /// Everything in quarantines, or in the one of this name
+    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    pub(crate) all: Option<Option<String>>,
+    /// What has been in quarantine for longer than this, like `7d`; with --all NAME, only there
+    #[arg(long, value_name = "TIME")]
+    pub(crate) older_than: Option<String>,
 }
 
 #[derive(Debug, Args)]

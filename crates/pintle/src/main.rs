@@ -13,6 +13,7 @@ mod dkim;
 mod logging;
 mod open_files;
 mod operator;
+mod quarantine;
 mod records;
 mod reload;
 mod run;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         cli::Command::Try(options) => trial::run(&options),
         cli::Command::Sandbox(options) => sandbox::run(options),
         cli::Command::Queue(options) => ask::queue(options),
+        cli::Command::Quarantine(options) => ask::quarantine(options),
         cli::Command::Plugins(options) => ask::plugins(options),
         cli::Command::Dkim(options) => dkim::run(&options),
         cli::Command::Reload(options) => ask::reload(&options),

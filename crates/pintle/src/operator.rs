@@ -6,16 +6,17 @@ use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use pintle_admin::{
-    Affected, CapturedPage, Component, Disposition, Filter, Health, Operator, Page, PluginCounts,
-    PluginState, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal, Reloaded, Version,
+    Affected, CapturedPage, Component, Disposition, Exit, Filter, Health, Leave, Left, Operator, Page,
+    PluginCounts, PluginState, QuarantinePage, Quarantined, Query, QueueAction, QueueEntry, QueuePage,
+    QueueRecipient, Refusal, Reloaded, SiftPage, Spared, Version, Whole,
 };
 use pintle_mail::{Address, NextHop, QueueId, UnixTime};
-use pintle_outbound::{OperateError, Select};
+use pintle_outbound::{Act, Acts, OperateError, Outcome, Select};
 use pintle_plugin::ReloadError;
-use pintle_spool::{SpoolError, Status, Summary};
+use pintle_spool::{Hold, SpoolError, Status, Summary};
 
 use crate::app::Live;
-use crate::{reload, sandbox};
+use crate::{quarantine, reload, sandbox};
 
 type Answer<'a, T> = pintle_admin::Answer<'a, T>;
 
@@ -87,7 +88,10 @@ impl Gateway {
         QueueEntry {
             id: summary.id,
             received_ms: summary.received,
-            expires_ms: Some(summary.received.plus(settings.outbound.retry.max_age)),
+            expires_ms: Some(match &summary.hold {
+                Some(Hold::Quarantine(quarantine)) => settings.outbound.quarantine.until(quarantine),
+                Some(Hold::Operator(_)) | None => summary.age_from().plus(settings.outbound.retry.max_age),
+            }),
             size: summary.size,
             sender: summary.sender.clone(),
             hold: summary.hold.as_ref().map(ToString::to_string),
@@ -152,15 +156,33 @@ impl Operator for Gateway {
         Box::pin(async move {
             let ids = self.all(&filter).await?;
             let (which, outbound) = (Select::Ids(ids.clone()), &self.live.outbound);
-            let done = match action {
-                QueueAction::Retry => outbound.retry(which).await,
+            let acts = match action {
+                QueueAction::Retry => {
+                    outbound.retry(which).await.map_err(refusal)?;
+                    return Ok(Affected { ids, spared: Vec::new() });
+                }
                 QueueAction::Hold => outbound.hold(which, "by the operator").await,
-                QueueAction::Release => outbound.release(which).await,
+                QueueAction::Release => outbound.release(which, None).await,
                 QueueAction::Bounce => outbound.bounce(which, "The operator has given this message up").await,
             };
-            done.map_err(refusal)?;
-            Ok(Affected { ids })
+            Ok(affected(acts.map_err(refusal)?))
         })
+    }
+
+    fn quarantine(&self, query: SiftPage) -> Answer<'_, QuarantinePage> {
+        Box::pin(quarantine::list(&self.live, query))
+    }
+
+    fn quarantined(&self, id: QueueId) -> Answer<'_, Quarantined> {
+        Box::pin(quarantine::show(&self.live, id))
+    }
+
+    fn quarantined_message(&self, id: QueueId) -> Answer<'_, Whole> {
+        Box::pin(quarantine::whole(&self.live, id))
+    }
+
+    fn leave(&self, exit: Exit, which: Leave) -> Answer<'_, Left> {
+        Box::pin(quarantine::leave(&self.live, exit, which))
     }
 
     fn plugins(&self) -> Answer<'_, Vec<PluginState>> {
@@ -203,6 +225,16 @@ impl Operator for Gateway {
     }
 }
 
+fn affected(acts: Acts) -> Affected {
+    let (done, spared): (Vec<Act>, Vec<Act>) =
+        acts.0.into_iter().partition(|act| act.outcome == Outcome::Done);
+    let spare = |act: Act| Spared { id: act.id, why: act.outcome.to_string() };
+    Affected {
+        ids: done.into_iter().map(|act| act.id).collect(),
+        spared: spared.into_iter().map(spare).collect(),
+    }
+}
+
 fn recipient(address: &Address, status: &Status, next_hop: &NextHop) -> QueueRecipient {
     let pending = status.pending();
     QueueRecipient {
@@ -239,7 +271,7 @@ fn plugin_state(status: pintle_plugin::Status) -> PluginState {
     }
 }
 
-fn refusal(error: OperateError) -> Refusal {
+pub(crate) fn refusal(error: OperateError) -> Refusal {
     match error {
         OperateError::Spool(error @ SpoolError::Unknown(_)) => Refusal::NotFound(error.to_string()),
         OperateError::Spool(error) => Refusal::Failed(error.to_string()),

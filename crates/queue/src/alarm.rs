@@ -15,7 +15,11 @@ impl Queue {
         };
         let expires = entry.accepted.plus(retry.max_age);
         let warns = retry.warn_after.filter(|_| !entry.warned);
-        let age = warns.map_or(expires, |after| entry.accepted.plus(after).min(expires));
+        let age = match entry.phase {
+            // Nobody is told that it takes long, and it has a time of its own.
+            Phase::Quarantined => entry.due,
+            _ => warns.map_or(expires, |after| entry.accepted.plus(after).min(expires)),
+        };
         entry.alarm = age.max(not_before);
         self.alarms.insert((entry.alarm, id));
     }
@@ -34,7 +38,8 @@ impl Queue {
         }
         self.alarms.pop_first();
         let entry = self.jobs.get(&id)?;
-        if entry.accepted.plus(self.config.retry.max_age) <= now { self.expire(id) } else { self.warn(id) }
+        let expired = entry.accepted.plus(self.config.retry.max_age) <= now;
+        if expired || entry.phase == Phase::Quarantined { self.expire(id) } else { self.warn(id) }
     }
 
     fn warn(&mut self, id: JobId) -> Option<Due> {
@@ -48,7 +53,7 @@ impl Queue {
         let (was, key, hop) = (entry.phase, (entry.due, id), entry.hop);
         entry.phase = Phase::Expiring(Wish::GoOn);
         self.hop_mut(hop, |hop| match was {
-            Phase::Held => hop.held -= 1,
+            Phase::Held | Phase::Quarantined => hop.held -= 1,
             _ => {
                 hop.waiting.remove(&key);
             }

@@ -14,7 +14,7 @@ pub struct Job {
     pub next_hop: NextHop,
     /// The ids of the recipients that are not settled yet.
     pub recipients: Box<[u32]>,
-    /// When the message was accepted; its age counts from here.
+    /// When the message was accepted, or released from a quarantine; its age counts from here.
     pub accepted: UnixTime,
     /// Deferrals so far.
     pub attempts: u32,
@@ -22,8 +22,20 @@ pub struct Job {
     pub due: UnixTime,
     /// The sender has been warned of the delay, or need not be.
     pub warned: bool,
-    /// To be kept back until released.
-    pub held: bool,
+    /// Whether it may be tried.
+    pub custody: Custody,
+}
+
+/// Whether a job may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Custody {
+    /// It may.
+    #[default]
+    Free,
+    /// Not before it is released; its age counts on.
+    Held,
+    /// Not before it is released, and at this time it expires, whatever its age.
+    Quarantined(UnixTime),
 }
 
 impl Job {
@@ -43,7 +55,7 @@ impl Job {
             attempts: 0,
             due: accepted,
             warned: false,
-            held: false,
+            custody: Custody::Free,
         }
     }
 }
@@ -115,13 +127,21 @@ pub struct Report {
     pub hop: HopSign,
     /// When the remaining are to be tried again.
     pub again: Again,
+    /// Whether the message was found held, or was put on hold. A release in the meantime is the later word: the job is
+    /// then tried again, and looked at anew.
+    pub custody: Custody,
 }
 
 impl Report {
     /// All recipients are settled, over a next hop that works.
     #[must_use]
     pub fn settled() -> Self {
-        Self { remaining: Box::default(), hop: HopSign::Working, again: Again::BackOff }
+        Self {
+            remaining: Box::default(),
+            hop: HopSign::Working,
+            again: Again::BackOff,
+            custody: Custody::Free,
+        }
     }
 
     /// These recipients were deferred; the next hop as such works.

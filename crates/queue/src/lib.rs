@@ -15,7 +15,7 @@ mod queue;
 mod view;
 
 pub use config::{Config, RetryPolicy};
-pub use job::{Again, Aged, Attempt, Due, HopSign, Job, JobId, Next, Report};
+pub use job::{Again, Aged, Attempt, Custody, Due, HopSign, Job, JobId, Next, Report};
 pub use operate::Selector;
 pub use queue::Queue;
 pub use view::{HopView, JobPhase, JobView, Snapshot};

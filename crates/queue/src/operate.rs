@@ -21,21 +21,60 @@ pub enum Selector {
 }
 
 impl Queue {
-    /// Keeps jobs back until they are released or expire. Gives how many it touched.
+    /// Keeps jobs back until they are released or expire. Gives how many it touched. A quarantine is the stronger word.
     pub fn hold(&mut self, which: &Selector) -> usize {
         self.for_each(which, |queue, id, phase| match phase {
-            Phase::Waiting => queue.park(id),
+            Phase::Waiting => queue.park(id, Phase::Held),
+            Phase::Trying(Wish::Remove | Wish::Quarantine) => {}
             Phase::Trying(_) => queue.set_phase(id, Phase::Trying(Wish::Hold)),
-            Phase::Expiring(_) | Phase::Held => {}
+            Phase::Expiring(_) | Phase::Held | Phase::Quarantined => {}
         })
     }
 
-    /// Lets held jobs go on; they are due at once. Gives how many it touched.
-    pub fn release(&mut self, which: &Selector, now: UnixTime) -> usize {
+    /// Keeps jobs back until they are released, and lets them expire at this time, whatever their age. Gives how many it
+    /// touched.
+    pub fn quarantine(&mut self, which: &Selector, until: UnixTime) -> usize {
         self.for_each(which, |queue, id, phase| match phase {
-            Phase::Held => queue.unpark(id, now),
-            Phase::Trying(Wish::Hold) => queue.set_phase(id, Phase::Trying(Wish::GoOn)),
-            Phase::Trying(_) | Phase::Expiring(_) | Phase::Waiting => {}
+            Phase::Waiting => {
+                queue.park(id, Phase::Quarantined);
+                queue.redate(id, until);
+            }
+            Phase::Held | Phase::Quarantined => {
+                queue.set_phase(id, Phase::Quarantined);
+                queue.redate(id, until);
+            }
+            Phase::Trying(Wish::Remove) | Phase::Expiring(_) => {}
+            Phase::Trying(_) => {
+                queue.set_phase(id, Phase::Trying(Wish::Quarantine));
+                if let Some(entry) = queue.jobs.get_mut(&id) {
+                    entry.due = until;
+                }
+            }
+        })
+    }
+
+    /// Gives those jobs that are in quarantine another end of their time; no others. Gives how many it looked at.
+    pub fn keep_until(&mut self, which: &Selector, until: UnixTime) -> usize {
+        self.for_each(which, |queue, id, phase| {
+            if phase == Phase::Quarantined {
+                queue.redate(id, until);
+            }
+        })
+    }
+
+    /// Lets held jobs go on; they are due at once. Their age counts from `since`, where that is given: out of a
+    /// quarantine. Gives how many it touched.
+    pub fn release(&mut self, which: &Selector, since: Option<UnixTime>, now: UnixTime) -> usize {
+        self.for_each(which, |queue, id, phase| {
+            match phase {
+                Phase::Held | Phase::Quarantined => queue.unpark(id, now),
+                Phase::Trying(Wish::GoOn | Wish::Hold | Wish::Quarantine) => {
+                    queue.set_phase(id, Phase::Trying(Wish::Release));
+                }
+                Phase::Expiring(Wish::GoOn) => queue.set_phase(id, Phase::Expiring(Wish::Release)),
+                Phase::Trying(_) | Phase::Expiring(_) | Phase::Waiting => {}
+            }
+            queue.rejuvenate(id, since);
         })
     }
 
@@ -44,8 +83,8 @@ impl Queue {
     pub fn retry_now(&mut self, which: &Selector, now: UnixTime) -> usize {
         self.for_each(which, |queue, id, phase| match phase {
             Phase::Waiting => queue.hasten(id, now),
-            Phase::Trying(Wish::GoOn) => queue.set_phase(id, Phase::Trying(Wish::Retry)),
-            Phase::Trying(_) | Phase::Expiring(_) | Phase::Held => {}
+            Phase::Trying(Wish::GoOn | Wish::Release) => queue.set_phase(id, Phase::Trying(Wish::Retry)),
+            Phase::Trying(_) | Phase::Expiring(_) | Phase::Held | Phase::Quarantined => {}
         })
     }
 
@@ -53,7 +92,7 @@ impl Queue {
     /// it touched.
     pub fn remove(&mut self, which: &Selector) -> usize {
         self.for_each(which, |queue, id, phase| match phase {
-            Phase::Waiting | Phase::Held => queue.drop_job(id, phase),
+            Phase::Waiting | Phase::Held | Phase::Quarantined => queue.drop_job(id, phase),
             Phase::Trying(_) => queue.set_phase(id, Phase::Trying(Wish::Remove)),
             Phase::Expiring(_) => queue.set_phase(id, Phase::Expiring(Wish::Remove)),
         })
@@ -70,10 +109,7 @@ impl Queue {
             self.seat(id);
         }
         let armed: Vec<JobId> = self.alarms.iter().map(|(_, id)| *id).collect();
-        for id in armed {
-            self.disarm(id);
-            self.arm(id, UnixTime::default());
-        }
+        armed.into_iter().for_each(|id| self.rearm(id));
     }
 
     fn for_each(&mut self, which: &Selector, mut act: impl FnMut(&mut Self, JobId, Phase)) -> usize {
@@ -103,12 +139,13 @@ impl Queue {
         }
     }
 
-    fn park(&mut self, id: JobId) {
+    /// Takes a waiting job out of the order of due times.
+    fn park(&mut self, id: JobId, phase: Phase) {
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
         };
         let (hop, key) = (entry.hop, (entry.due, id));
-        entry.phase = Phase::Held;
+        entry.phase = phase;
         self.hop_mut(hop, |hop| {
             hop.waiting.remove(&key);
             hop.held += 1;
@@ -127,7 +164,33 @@ impl Queue {
             hop.waiting.insert((now, id));
             hop.held -= 1;
         });
+        self.rearm(id);
         self.seat(hop);
+    }
+
+    /// Says when a job in quarantine expires.
+    fn redate(&mut self, id: JobId, until: UnixTime) {
+        self.disarm(id);
+        if let Some(entry) = self.jobs.get_mut(&id) {
+            entry.due = until;
+        }
+        self.arm(id, UnixTime::default());
+    }
+
+    /// Lets a job's age count from another time.
+    fn rejuvenate(&mut self, id: JobId, since: Option<UnixTime>) {
+        let Some((entry, since)) = self.jobs.get_mut(&id).zip(since) else {
+            return;
+        };
+        entry.accepted = since;
+        if entry.phase == Phase::Waiting {
+            self.rearm(id);
+        }
+    }
+
+    fn rearm(&mut self, id: JobId) {
+        self.disarm(id);
+        self.arm(id, UnixTime::default());
     }
 
     fn hasten(&mut self, id: JobId, now: UnixTime) {
@@ -151,7 +214,7 @@ impl Queue {
         let Some(entry) = self.jobs.get(&id) else { return };
         let (hop, key) = (entry.hop, (entry.due, id));
         self.hop_mut(hop, |hop| match phase {
-            Phase::Held => hop.held -= 1,
+            Phase::Held | Phase::Quarantined => hop.held -= 1,
             _ => {
                 hop.waiting.remove(&key);
             }

@@ -10,7 +10,7 @@ use pintle_mail::{NextHop, QueueId, UnixTime};
 
 use crate::config::Config;
 use crate::hop::{Hop, HopId, Place, Trouble};
-use crate::job::{Again, Attempt, Due, HopSign, Job, JobId, Next, Report};
+use crate::job::{Again, Attempt, Custody, Due, HopSign, Job, JobId, Next, Report};
 
 /// What is due, for which next hop, and when again.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub(crate) struct Entry {
     pub(crate) hop: HopId,
     pub(crate) recipients: Box<[u32]>,
     pub(crate) accepted: UnixTime,
+    /// When it comes next: not to be tried before, or in quarantine no longer than.
     pub(crate) due: UnixTime,
     /// Where it stands in the order of alarms, while it stands there.
     pub(crate) alarm: UnixTime,
@@ -54,6 +55,8 @@ pub(crate) enum Phase {
     Waiting,
     /// Ours, until an operator releases it.
     Held,
+    /// The same, and its due time is the one at which it expires.
+    Quarantined,
     /// The host's, as an attempt.
     Trying(Wish),
     /// The host's, to be settled as expired.
@@ -65,6 +68,10 @@ pub(crate) enum Phase {
 pub(crate) enum Wish {
     GoOn,
     Hold,
+    /// The entry's due time says until when.
+    Quarantine,
+    /// Whatever hold the host comes back with is older than this.
+    Release,
     Remove,
     /// Try again without waiting.
     Retry,
@@ -95,18 +102,23 @@ impl Queue {
         let hop = self.hop_named(&job.next_hop);
         self.hop_mut(hop, |hop| {
             hop.jobs += 1;
-            hop.held += usize::from(job.held);
+            hop.held += usize::from(job.custody != Custody::Free);
         });
+        let (phase, due) = match job.custody {
+            Custody::Free => (Phase::Waiting, job.due),
+            Custody::Held => (Phase::Held, job.due),
+            Custody::Quarantined(until) => (Phase::Quarantined, until),
+        };
         let entry = Entry {
             message: job.message,
             hop,
             recipients: job.recipients,
             accepted: job.accepted,
-            due: job.due,
+            due,
             alarm: job.accepted,
             attempts: job.attempts,
             warned: job.warned,
-            phase: if job.held { Phase::Held } else { Phase::Waiting },
+            phase,
         };
         if entry.phase == Phase::Waiting {
             self.hop_mut(hop, |hop| hop.waiting.insert((entry.due, id)));
@@ -175,7 +187,7 @@ impl Queue {
                 wish
             }
             Phase::Expiring(wish) => wish,
-            Phase::Waiting | Phase::Held => return Next::Unknown,
+            Phase::Waiting | Phase::Held | Phase::Quarantined => return Next::Unknown,
         };
         let next = self.put_back(id, report, wish, dice, now);
         self.seat(hop);
@@ -230,15 +242,22 @@ impl Queue {
         entry.recipients = report.remaining;
         entry.attempts += u32::from(report.again != Again::AtOnce);
         let expiring = matches!(entry.phase, Phase::Expiring(_));
+        let custody = custody(wish, report.custody, entry.due);
+        let released = wish == Wish::Release && (expiring || report.custody != Custody::Free);
         entry.due = match report.again {
-            _ if wish == Wish::Retry => now,
+            _ if wish == Wish::Retry || released => now,
             Again::AtOnce if !expiring => now,
             Again::AtOnce | Again::BackOff => now.plus(retry.wait(entry.attempts, dice)),
             Again::After(wait) => now.plus(wait),
         };
         let (due, hop) = (entry.due, entry.hop);
-        if wish == Wish::Hold {
+        if custody != Custody::Free {
             entry.phase = Phase::Held;
+            if let Custody::Quarantined(until) = custody {
+                entry.phase = Phase::Quarantined;
+                // The end of its time that could not be carried out is asked for again, but not in a tight circle.
+                entry.due = if expiring { until.max(due) } else { until };
+            }
             self.hop_mut(hop, |hop| hop.held += 1);
             return Next::Held;
         }
@@ -372,6 +391,18 @@ impl Queue {
         };
         self.by_name.insert(name.clone(), id);
         id
+    }
+}
+
+/// Who has the last word about a job that comes back: a release that came while it was under way, or else whoever
+/// holds it. A release in error costs one more look, a hold in error would last.
+fn custody(wish: Wish, found: Custody, due: UnixTime) -> Custody {
+    match (wish, found) {
+        (Wish::Release | Wish::Retry, _) => Custody::Free,
+        (_, Custody::Quarantined(until)) => Custody::Quarantined(until),
+        (Wish::Quarantine, _) => Custody::Quarantined(due),
+        (Wish::Hold, _) => Custody::Held,
+        (Wish::GoOn | Wish::Remove, found) => found,
     }
 }
 

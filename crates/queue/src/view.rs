@@ -63,8 +63,10 @@ pub struct JobView<'a> {
 pub enum JobPhase {
     /// Waits, at least until then.
     Waiting(UnixTime),
-    /// Held by an operator or a plugin.
+    /// Held by an operator.
     Held,
+    /// In a quarantine, until then at most.
+    Quarantined(UnixTime),
     /// Is being tried.
     Trying,
     /// Is being bounced for its age.
@@ -117,6 +119,7 @@ impl Queue {
                     JobPhase::Waiting(hop.trouble.map_or(entry.due, |trouble| trouble.until.max(entry.due)))
                 }
                 Phase::Held => JobPhase::Held,
+                Phase::Quarantined => JobPhase::Quarantined(entry.due),
                 Phase::Trying(_) => JobPhase::Trying,
                 Phase::Expiring(_) => JobPhase::Expiring,
             },

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_queue::{Again, Config, Due, HopSign, Job, JobId, Next, Queue, Report, RetryPolicy, Selector};
+use pintle_queue::{
+    Again, Config, Custody, Due, HopSign, Job, JobId, Next, Queue, Report, RetryPolicy, Selector,
+};
 use proptest::prelude::*;
 
 const HOPS: u8 = 4;
 const PER_HOP: usize = 3;
+const KEEP: Duration = Duration::from_secs(90);
 const TOTAL: usize = 7;
 const MAX_AGE: Duration = Duration::from_secs(3_600);
 
@@ -40,7 +43,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..HOPS).prop_map(|hop| Act::Reuse { hop }),
         5 => (any::<usize>(), sign, again, any::<bool>(), any::<u64>())
             .prop_map(|(pick, sign, again, left, dice)| Act::Record { pick, sign, again, left, dice }),
-        1 => (0..4_u8, 0..HOPS).prop_map(|(pick, hop)| Act::Operate { pick, hop }),
+        1 => (0..6_u8, 0..HOPS).prop_map(|(pick, hop)| Act::Operate { pick, hop }),
         3 => (0..400_u64).prop_map(|seconds| Act::Pass { seconds }),
     ]
 }
@@ -48,7 +51,8 @@ fn act() -> impl Strategy<Value = Act> {
 #[derive(Debug, Clone, Copy)]
 struct Known {
     hop: u8,
-    accepted: UnixTime,
+    /// It must not expire before.
+    ends: UnixTime,
     not_before: UnixTime,
     /// An operator hastened it while it was being tried.
     hastened: bool,
@@ -108,8 +112,9 @@ impl Model {
     fn insert(&mut self, n: u8, held: bool) {
         self.serial += 1;
         let id = QueueId::new(self.now, self.serial);
-        let job = Job { held, ..Job::new(id, hop(n), vec![1], self.now) };
-        let known = Known { hop: n, accepted: self.now, not_before: self.now, hastened: false };
+        let custody = if held { Custody::Held } else { Custody::Free };
+        let job = Job { custody, ..Job::new(id, hop(n), vec![1], self.now) };
+        let known = Known { hop: n, ends: self.now.plus(MAX_AGE), not_before: self.now, hastened: false };
         self.alive.insert(self.queue.insert(job), known);
     }
 
@@ -123,7 +128,7 @@ impl Model {
                     Due::Attempt(attempt) => self.begin(attempt.id),
                     Due::Warn(aged) => assert!(self.alive.contains_key(&aged.id)),
                     Due::Expire(aged) => {
-                        assert!(self.alive[&aged.id].accepted.plus(MAX_AGE) <= self.now);
+                        assert!(self.alive[&aged.id].ends <= self.now);
                         assert!(!self.trying.contains(&aged.id));
                         self.expiring.push(aged.id);
                     }
@@ -157,7 +162,12 @@ impl Model {
             self.expiring.swap_remove(pick - self.trying.len())
         };
         let remaining: Box<[u32]> = if left { Box::new([1]) } else { Box::default() };
-        let next = self.queue.record(id, Report { remaining, hop: sign, again }, dice, self.now);
+        let next = self.queue.record(
+            id,
+            Report { remaining, hop: sign, again, custody: Custody::Free },
+            dice,
+            self.now,
+        );
         let n = self.alive[&id].hop;
         match next {
             Next::Settled | Next::Removed => drop(self.alive.remove(&id)),
@@ -203,9 +213,11 @@ impl Model {
             self.alive.iter().filter(|(_, known)| known.hop == n).map(|(id, _)| *id).collect();
         let touched = match pick {
             0 => self.queue.hold(&which),
-            1 => self.queue.release(&which, self.now),
+            1 => self.queue.release(&which, None, self.now),
             2 => self.queue.retry_now(&which, self.now),
-            _ => self.queue.remove(&which),
+            3 => self.queue.remove(&which),
+            4 => self.queue.quarantine(&which, self.now.plus(KEEP)),
+            _ => self.queue.release(&which, Some(self.now), self.now),
         };
         assert_eq!(touched, mine.len());
         for id in mine {
@@ -214,7 +226,14 @@ impl Model {
                 self.alive.remove(&id);
             } else if let Some(known) = self.alive.get_mut(&id) {
                 known.not_before = known.not_before.min(self.now);
-                known.hastened |= in_hand && pick == 2;
+                // An expiry that is not carried out leaves a released job due at once.
+                let expiring = self.expiring.contains(&id);
+                known.hastened |= in_hand && pick == 2 || expiring && matches!(pick, 1 | 5);
+                match pick {
+                    4 => known.ends = known.ends.min(self.now.plus(KEEP)),
+                    5 => known.ends = self.now.plus(MAX_AGE),
+                    _ => {}
+                }
             }
         }
         if pick == 2 {

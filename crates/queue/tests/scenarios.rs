@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
-    Again, Aged, Attempt, Config, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Report, RetryPolicy,
-    Selector,
+    Again, Aged, Attempt, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Report,
+    RetryPolicy, Selector,
 };
 
 const START: UnixTime = UnixTime::from_millis(1_800_000_000_000);
@@ -227,7 +227,7 @@ fn warned(n: u128, name: &str) -> Job {
 #[test]
 fn age_ends_a_job_in_every_phase() {
     let mut queue = Queue::new(config());
-    let held = queue.insert(Job { held: true, ..warned(1, "a.example") });
+    let held = queue.insert(Job { custody: Custody::Held, ..warned(1, "a.example") });
     let waiting = queue.insert(Job { due: at(FIVE_DAYS + 99), ..warned(2, "b.example") });
     let trying = queue.insert(warned(3, "c.example"));
     assert_eq!(attempt(&mut queue, at(1)).id, trying);
@@ -281,8 +281,111 @@ fn held_jobs_wait_for_their_release() {
     assert_eq!(queue.hold(&Selector::NextHop(hop("a.example"))), 1);
     assert_eq!(attempts(&mut queue, at(1)).len(), 1);
     assert_eq!(queue.snapshot().held, 1);
-    assert_eq!(queue.release(&Selector::Message(message(1)), at(2)), 1);
+    assert_eq!(queue.release(&Selector::Message(message(1)), None, at(2)), 1);
     assert_eq!(attempt(&mut queue, at(2)).id, id);
+}
+
+fn one(id: JobId) -> Selector {
+    Selector::Job(id)
+}
+
+/// The host comes back with a job that it has found, or put, on hold.
+fn held(queue: &mut Queue, id: JobId, custody: Custody, now: UnixTime) -> Next {
+    let report = Report { again: Again::AtOnce, custody, ..Report::deferred(vec![1]) };
+    queue.record(id, report, 0, now)
+}
+
+#[test]
+fn a_release_that_meets_a_job_under_way_outlives_the_hold_it_comes_back_with() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(warned(1, "a.example"));
+    for (start, custody) in [(0, Custody::Held), (10, Custody::Quarantined(at(900)))] {
+        attempt(&mut queue, at(start));
+        queue.release(&one(id), None, at(start + 1));
+        assert_eq!(held(&mut queue, id, custody, at(start + 2)), Next::Again(at(start + 2)));
+        // The next look finds what is so now; without a release it is believed.
+        attempt(&mut queue, at(start + 2));
+        assert_eq!(held(&mut queue, id, custody, at(start + 3)), Next::Held);
+        assert_eq!(queue.poll_due(at(start + 4)), None);
+        queue.release(&one(id), None, at(start + 5));
+    }
+    // The other way round the hold is the later word.
+    attempt(&mut queue, at(20));
+    queue.release(&one(id), None, at(21));
+    queue.hold(&one(id));
+    assert_eq!(defer(&mut queue, id, at(22)), Next::Held);
+}
+
+#[test]
+fn a_release_of_a_job_that_nobody_holds_changes_nothing() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(warned(1, "a.example"));
+    attempt(&mut queue, at(1));
+    queue.release(&one(id), None, at(2));
+    assert_eq!(defer(&mut queue, id, at(2)), Next::Again(at(62)));
+}
+
+#[test]
+fn a_quarantine_ends_at_its_own_time_and_warns_nobody() {
+    let keep = 30 * 24 * 3600;
+    let mut queue = Queue::new(config());
+    let custody = Custody::Quarantined(at(keep));
+    let id = queue.insert(Job { custody, ..job(1, "a.example") });
+    let short = queue.insert(job(2, "b.example"));
+    queue.quarantine(&one(short), at(600));
+    assert_eq!(queue.snapshot().held, 2);
+    queue.hold(&one(short));
+    assert_eq!(expiry(&mut queue, at(600)).id, short);
+    assert_eq!(queue.record(short, Report::settled(), 0, at(600)), Next::Settled);
+    assert_eq!(queue.poll_due(at(2 * FIVE_DAYS)), None);
+    assert_eq!(queue.poll_timeout(), Some(at(keep)));
+    assert_eq!(expiry(&mut queue, at(keep)).id, id);
+    // Not yet, says the host: the operator has lengthened the time.
+    let until = at(keep + 500);
+    assert_eq!(held(&mut queue, id, Custody::Quarantined(until), at(keep)), Next::Held);
+    assert_eq!(queue.poll_timeout(), Some(until));
+    queue.keep_until(&one(id), at(keep + 200));
+    assert_eq!(expiry(&mut queue, at(keep + 200)).id, id);
+    // It could not be done: it is asked for again, not at once.
+    assert_eq!(held(&mut queue, id, Custody::Quarantined(at(keep + 200)), at(keep + 200)), Next::Held);
+    assert!(queue.poll_timeout() > Some(at(keep + 200)));
+}
+
+#[test]
+fn the_age_of_what_leaves_a_quarantine_counts_from_its_release() {
+    let mut queue = Queue::new(config());
+    let custody = Custody::Quarantined(at(20 * FIVE_DAYS));
+    let id = queue.insert(Job { custody, ..warned(1, "a.example") });
+    let released = at(2 * FIVE_DAYS);
+    queue.keep_until(&one(id), at(30 * FIVE_DAYS));
+    queue.release(&one(id), Some(released), released);
+    assert_eq!(attempt(&mut queue, released).id, id);
+    defer(&mut queue, id, released);
+    let end = at(3 * FIVE_DAYS);
+    queue.hold(&one(id));
+    assert_eq!(queue.poll_due(at(3 * FIVE_DAYS - 1)), None);
+    assert_eq!(expiry(&mut queue, end).id, id);
+}
+
+#[test]
+fn a_release_during_an_expiry_that_came_to_nothing_is_obeyed() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(Job { custody: Custody::Quarantined(at(600)), ..warned(1, "a.example") });
+    expiry(&mut queue, at(600));
+    queue.release(&one(id), Some(at(601)), at(601));
+    assert_eq!(defer(&mut queue, id, at(602)), Next::Again(at(602)));
+    assert_eq!(attempt(&mut queue, at(602)).id, id);
+}
+
+#[test]
+fn a_hold_of_any_job_of_a_message_that_is_under_way_is_a_wish() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(warned(1, "a.example"));
+    attempt(&mut queue, at(1));
+    queue.quarantine(&one(id), at(700));
+    queue.hold(&one(id));
+    assert_eq!(defer(&mut queue, id, at(2)), Next::Held);
+    assert_eq!(expiry(&mut queue, at(700)).id, id);
 }
 
 #[test]

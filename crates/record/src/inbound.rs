@@ -98,7 +98,8 @@ pub struct Discard {
     pub time: UnixTime,
     /// The queue id.
     pub id: QueueId,
-    /// At which stage: `rcpt`, `headers`, `message`, `deliver`, or `route` for a route that says so.
+    /// At which stage: `rcpt`, `headers`, `message`, `deliver`, `route` for a route that says so, `quarantine` for what an
+    /// operator deletes there.
     pub stage: String,
     /// The reverse-path.
     pub sender: ReversePath,
@@ -107,4 +108,10 @@ pub struct Discard {
     /// The plugin, built-in check or operator that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// The quarantine that it lay in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<String>,
+    /// The name under which the operator asked, as the command line tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }

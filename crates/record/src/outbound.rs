@@ -117,6 +117,9 @@ pub struct Expiration {
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreported: Option<Unreported>,
+    /// The quarantine in which it lay to the end of its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<String>,
 }
 
 /// Why a failure is not reported to the sender.
@@ -127,7 +130,7 @@ pub enum Unreported {
     NullSender,
     /// The sender asked not to hear of it (`NOTIFY`, RFC 3461 section 4.1).
     NotWanted,
-    /// A plugin or the operator said so.
+    /// A plugin or the operator said so, or it lay in a quarantine.
     Suppressed,
 }
 
@@ -160,6 +163,15 @@ pub struct Release {
     pub time: UnixTime,
     /// The queue id.
     pub id: QueueId,
+    /// The quarantine that it lay in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<String>,
+    /// Who let it go: `operator`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The name under which the operator asked, as the command line tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// A delivery status notification (RFC 3464) was committed.

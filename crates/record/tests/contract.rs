@@ -126,6 +126,8 @@ fn discard() {
         sender: sender(),
         recipients: vec![address("b@example.net")],
         by: None,
+        quarantine: None,
+        user: None,
     });
     pin(
         &record,
@@ -231,8 +233,18 @@ fn bounce_and_expiration() {
         reply: None,
         report: None,
         unreported: Some(Unreported::NullSender),
+        quarantine: None,
     });
     pin(&expiration, &format!(r#"{{"event":"expiration",{JOB},"unreported":"null-sender"}}"#));
+    let expiration = Record::Expiration(Expiration {
+        job: job(),
+        reply: None,
+        report: None,
+        unreported: Some(Unreported::Suppressed),
+        quarantine: Some("spam".into()),
+    });
+    let text = format!(r#"{{"event":"expiration",{JOB},"unreported":"suppressed","quarantine":"spam"}}"#);
+    pin(&expiration, &text);
 }
 
 #[test]
@@ -252,8 +264,17 @@ fn hold_release_and_report() {
         ),
     );
     pin(
-        &Record::Release(Release { time: AT, id: id() }),
+        &Record::Release(Release { time: AT, id: id(), quarantine: None, by: None, user: None }),
         r#"{"event":"release","time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001"}"#,
+    );
+    let text = |text: &str| Some(text.to_owned());
+    let (quarantine, by, user) = (text("spam"), text("operator"), text("anna"));
+    pin(
+        &Record::Release(Release { time: AT, id: id(), quarantine, by, user }),
+        concat!(
+            r#"{"event":"release","time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001","#,
+            r#""quarantine":"spam","by":"operator","user":"anna"}"#
+        ),
     );
     let report = Record::Report(Report {
         time: AT,

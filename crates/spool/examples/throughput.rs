@@ -11,7 +11,7 @@ use pintle_mail::{
     Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, UnixTime,
 };
 use pintle_spool::{
-    Change, Disposition, Embedded, EmbeddedConfig, Entry, NewMessage, Settlement, Spool, Status,
+    Change, Disposition, Embedded, EmbeddedConfig, Entry, Guard, NewMessage, Settlement, Spool, Status,
 };
 
 #[tokio::main]
@@ -97,7 +97,8 @@ async fn produce(
         if settle {
             let status = Status::Done(Disposition::Delivered);
             let changes = vec![Change { recipient: 1, status }];
-            let settlement = Settlement { id: receipt.id(), changes, children: Vec::new() };
+            let settlement =
+                Settlement { id: receipt.id(), changes, children: Vec::new(), guard: Guard::Any };
             spool.settle(settlement).await.expect("the disk works");
         }
     }
@@ -121,6 +122,7 @@ fn entry(number: u32) -> Entry {
         received: UnixTime::from_millis(1_795_317_028_000),
         parent: None,
         hold: None,
+        released: None,
         has_8bit: false,
         needs_smtputf8: false,
         context: Bytes::from(vec![b'c'; 300]),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Content;
+use crate::{Content, Hold};
 
 /// A message that is ready to be committed.
 #[derive(Debug)]
@@ -21,12 +21,12 @@ pub struct NewMessage {
     pub entry: Entry,
 }
 
-/// What is known of a message at its commit. Only `hold` changes later.
+/// What is known of a message at its commit. Only `hold` and `released` change later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Who it comes from and who gets it.
     pub envelope: Envelope,
-    /// When we took it; its age counts from here.
+    /// When we took it.
     pub received: UnixTime,
     /// The message whose fate this one reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +34,9 @@ pub struct Entry {
     /// Why it is not to be delivered for now.
     #[serde(skip)]
     pub hold: Option<Hold>,
+    /// When an operator let it out of a quarantine, if one did.
+    #[serde(skip)]
+    pub released: Option<UnixTime>,
     /// Its header or body has octets above 127, so a next hop needs 8BITMIME (RFC 6152).
     #[serde(default)]
     pub has_8bit: bool,
@@ -45,22 +48,11 @@ pub struct Entry {
     pub context: Bytes,
 }
 
-/// Why a message stays where it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Hold {
-    /// A verdict put it into the quarantine of this name.
-    Quarantine(String),
-    /// The operator holds it, for this reason.
-    Operator(String),
-}
-
-impl fmt::Display for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Quarantine(name) => write!(f, "quarantine {name}"),
-            Self::Operator(reason) => write!(f, "held: {reason}"),
-        }
+impl Entry {
+    /// From when its age counts, which `max_age` ends: what lay in a quarantine has had no time to be delivered in.
+    #[must_use]
+    pub fn age_from(&self) -> UnixTime {
+        self.released.unwrap_or(self.received)
     }
 }
 

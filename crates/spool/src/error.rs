@@ -22,6 +22,8 @@ pub enum SpoolError {
     Duplicate(QueueId),
     /// What lies on disk is not what was written. The message has been set aside.
     Damaged(QueueId, Arc<str>),
+    /// The message was put into a quarantine, or let out of one, before a settlement that was meant for the other case.
+    HoldChanged(QueueId),
     /// The store refused one operation; nothing of it was done.
     Store(Arc<str>),
     /// The spool has been closed.
@@ -61,6 +63,7 @@ impl fmt::Display for SpoolError {
             Self::UnknownRecipient(id, recipient) => write!(f, "message {id} has no recipient {recipient}"),
             Self::Duplicate(id) => write!(f, "there is a message {id} already"),
             Self::Damaged(id, what) => write!(f, "message {id} is damaged on disk and was set aside: {what}"),
+            Self::HoldChanged(id) => write!(f, "message {id} was quarantined or released in the meantime"),
             Self::Store(what) => write!(f, "the spool's store refused: {what}"),
             Self::Closed => f.write_str("the spool is closed"),
         }

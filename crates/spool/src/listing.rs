@@ -1,8 +1,10 @@
 //! Short views of many messages: what a queue needs to schedule them, and what an operator wants to see.
 
+use std::collections::BTreeMap;
+
 use pintle_mail::{Address, NextHop, QueueId, ReversePath, UnixTime};
 
-use crate::{Entry, Hold, Pending, RecipientState, Status};
+use crate::{Entry, Hold, Pending, Quarantine, RecipientState, Status};
 
 /// A message with recipients still pending: all that a scheduler wants to know, without the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct Waiting {
     pub size: u64,
     /// Why it must not be delivered for now.
     pub hold: Option<Hold>,
+    /// When it was let out of a quarantine.
+    pub released: Option<UnixTime>,
     /// Those recipients that are not done.
     pub recipients: Vec<WaitingRecipient>,
 }
@@ -50,8 +54,15 @@ impl Waiting {
             received: entry.received,
             size,
             hold: entry.hold.clone(),
+            released: entry.released,
             recipients: recipients.collect(),
         }
+    }
+
+    /// As [`Entry::age_from`].
+    #[must_use]
+    pub fn age_from(&self) -> UnixTime {
+        self.released.unwrap_or(self.received)
     }
 }
 
@@ -79,6 +90,12 @@ pub struct Filter {
     pub held: Option<bool>,
     /// Taken before this time.
     pub received_before: Option<UnixTime>,
+    /// Only what lies in a quarantine, or only what does not.
+    pub quarantined: Option<bool>,
+    /// In the quarantine of this name.
+    pub quarantine: Option<String>,
+    /// In a quarantine, and since before this time.
+    pub quarantined_before: Option<UnixTime>,
 }
 
 impl Filter {
@@ -93,6 +110,21 @@ impl Filter {
             && self.recipient.as_ref().is_none_or(recipient)
             && self.held.is_none_or(|held| held == summary.hold.is_some())
             && self.received_before.is_none_or(|limit| summary.received < limit)
+            && self.admits_hold(summary.hold.as_ref().and_then(Hold::quarantine))
+    }
+
+    fn admits_hold(&self, found: Option<&Quarantine>) -> bool {
+        self.quarantined.is_none_or(|quarantined| quarantined == found.is_some())
+            && self.quarantine.as_ref().is_none_or(|name| found.is_some_and(|found| found.name == *name))
+            && self.quarantined_before.is_none_or(|limit| found.is_some_and(|found| found.since < limit))
+    }
+
+    /// Whether only held messages can pass, so that a store need not look at the others.
+    pub(crate) fn wants_held_only(&self) -> bool {
+        self.held == Some(true)
+            || self.quarantined == Some(true)
+            || self.quarantine.is_some()
+            || self.quarantined_before.is_some()
     }
 }
 
@@ -131,6 +163,8 @@ pub struct Summary {
     pub sender: ReversePath,
     /// Why it is not being delivered.
     pub hold: Option<Hold>,
+    /// When it was let out of a quarantine.
+    pub released: Option<UnixTime>,
     /// Who gets it, and how each stands.
     pub recipients: Vec<(Address, Status)>,
 }
@@ -146,6 +180,7 @@ impl Summary {
             size,
             sender: entry.envelope.sender.clone(),
             hold: entry.hold.clone(),
+            released: entry.released,
             recipients: pairs
                 .map(|(recipient, state)| (recipient.address.clone(), state.status.clone()))
                 .collect(),
@@ -153,8 +188,29 @@ impl Summary {
     }
 }
 
+impl Summary {
+    /// What a scheduler that knows the message's recipients wants to hear of it again.
+    #[must_use]
+    pub fn waiting(&self) -> Waiting {
+        Waiting {
+            id: self.id,
+            received: self.received,
+            size: self.size,
+            hold: self.hold.clone(),
+            released: self.released,
+            recipients: Vec::new(),
+        }
+    }
+
+    /// As [`Entry::age_from`].
+    #[must_use]
+    pub fn age_from(&self) -> UnixTime {
+        self.released.unwrap_or(self.received)
+    }
+}
+
 /// Numbers for health checks and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Messages in the spool, held ones included.
     pub messages: u64,
@@ -164,4 +220,56 @@ pub struct Totals {
     pub bytes: u64,
     /// Messages set aside because what lies on disk is damaged.
     pub damaged: u64,
+    /// What lies in each quarantine, by its name; empty ones are not named.
+    pub quarantines: BTreeMap<String, Amount>,
+}
+
+/// How much it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Amount {
+    /// Messages.
+    pub messages: u64,
+    /// Octets of their header blocks and bodies.
+    pub bytes: u64,
+}
+
+impl Totals {
+    /// A message of this size came in, held so.
+    pub(crate) fn count_in(&mut self, size: u64, hold: Option<&Hold>) {
+        self.messages += 1;
+        self.bytes += size;
+        self.hold(size, hold);
+    }
+
+    /// A message went, which was held so.
+    pub(crate) fn count_out(&mut self, size: u64, hold: Option<&Hold>) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(size);
+        self.let_go(size, hold);
+    }
+
+    /// A message is held so from now on.
+    pub(crate) fn hold(&mut self, size: u64, hold: Option<&Hold>) {
+        self.held += u64::from(hold.is_some());
+        if let Some(quarantine) = hold.and_then(Hold::quarantine) {
+            let amount = self.quarantines.entry(quarantine.name.clone()).or_default();
+            amount.messages += 1;
+            amount.bytes += size;
+        }
+    }
+
+    /// A message is held so no longer.
+    pub(crate) fn let_go(&mut self, size: u64, hold: Option<&Hold>) {
+        self.held = self.held.saturating_sub(u64::from(hold.is_some()));
+        let Some(quarantine) = hold.and_then(Hold::quarantine) else {
+            return;
+        };
+        if let Some(amount) = self.quarantines.get_mut(&quarantine.name) {
+            amount.messages = amount.messages.saturating_sub(1);
+            amount.bytes = amount.bytes.saturating_sub(size);
+            if amount.messages == 0 {
+                self.quarantines.remove(&quarantine.name);
+            }
+        }
+    }
 }

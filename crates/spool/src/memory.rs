@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pintle_mail::{Body, NextHop, QueueId};
+use pintle_mail::{Body, NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::draft::Desk;
@@ -113,21 +113,27 @@ impl Spool for Memory {
         Some(receiver)
     }
 
-    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, ()> {
+    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
         now(self.with(|state| {
-            state.kept(id)?.entry.hold = Some(hold);
-            Ok(())
+            let entry = &mut state.kept(id)?.entry;
+            let before = entry.hold.clone();
+            if hold.replaces(before.as_ref()) {
+                entry.hold = Some(hold);
+            }
+            Ok(before)
         }))
     }
 
-    fn release(&self, id: QueueId) -> SpoolFuture<'_, ()> {
+    fn release(&self, id: QueueId, at: UnixTime) -> SpoolFuture<'_, Option<Hold>> {
         now(self.with(|state| {
             let kept = state.kept(id)?;
-            if kept.entry.hold.take().is_some() {
+            let before = kept.entry.hold.take();
+            if let Some(hold) = &before {
+                kept.entry.released = hold.quarantine().map(|_| at).or(kept.entry.released);
                 let waiting = kept.waiting(id);
                 state.announce(waiting);
             }
-            Ok(())
+            Ok(before)
         }))
     }
 
@@ -154,13 +160,11 @@ impl Spool for Memory {
 
     fn totals(&self) -> SpoolFuture<'_, Totals> {
         now(self.with(|state| {
-            let held = state.messages.values().filter(|kept| kept.entry.hold.is_some());
-            Ok(Totals {
-                messages: state.messages.len() as u64,
-                held: held.count() as u64,
-                bytes: state.messages.values().map(Kept::size).sum(),
-                damaged: 0,
-            })
+            let mut totals = Totals::default();
+            for kept in state.messages.values() {
+                totals.count_in(kept.size(), kept.entry.hold.as_ref());
+            }
+            Ok(totals)
         }))
     }
 
@@ -223,7 +227,9 @@ impl State {
     fn settle(&mut self, settlement: Settlement) -> Result<Settled, SpoolError> {
         let id = settlement.id;
         let numbers: Vec<u32> = settlement.changes.iter().map(|change| change.recipient).collect();
-        self.kept(id)?.check(id, &numbers)?;
+        let kept = self.kept(id)?;
+        settlement.guard.check(id, kept.entry.hold.as_ref())?;
+        kept.check(id, &numbers)?;
         let children = self.commit(settlement.children)?;
         let kept = self.kept(id)?;
         for change in settlement.changes {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use pintle_mail::{NextHop, QueueId};
+use pintle_mail::{NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{Draft, Filter, Hold, Listing, NewMessage, Page, SpoolError, Status, Stored, Totals, Waiting};
@@ -59,11 +59,13 @@ pub trait Spool: Send + Sync + 'static {
     /// committed meanwhile then comes twice, and the second is to be ignored.
     fn arrivals(&self) -> Option<UnboundedReceiver<Waiting>>;
 
-    /// Keeps a message from delivery until [`release`](Self::release).
-    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, ()>;
+    /// Keeps a message from delivery until [`release`](Self::release); gives what held it before. An operator's hold
+    /// leaves a message in its quarantine.
+    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>>;
 
-    /// Lets a held message go; it is announced as an arrival. A message that was not held is left alone.
-    fn release(&self, id: QueueId) -> SpoolFuture<'_, ()>;
+    /// Lets a held message go; it is announced as an arrival. From a quarantine it is `released` at this time. Gives what
+    /// held it; a message that was not held is left alone.
+    fn release(&self, id: QueueId, at: UnixTime) -> SpoolFuture<'_, Option<Hold>>;
 
     /// Sends the recipients with these ids (all, when none are given) by another next hop, whatever routes say; `None`
     /// takes that back.
@@ -117,6 +119,31 @@ pub struct Settlement {
     pub changes: Vec<Change>,
     /// Messages that this one begets, such as bounces; durable no later than the marks.
     pub children: Vec<NewMessage>,
+    /// For which messages it is meant; another one is left alone with [`SpoolError::HoldChanged`].
+    pub guard: Guard,
+}
+
+/// What must still be so when a settlement takes effect: an operator may have acted since it was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guard {
+    /// Nothing.
+    #[default]
+    Any,
+    /// It lies in a quarantine: what is dropped there unseen must not have been released.
+    Quarantined,
+    /// It does not: what is reported to a sender must not be in quarantine.
+    Free,
+}
+
+impl Guard {
+    pub(crate) fn check(self, id: QueueId, hold: Option<&Hold>) -> Result<(), SpoolError> {
+        let quarantined = hold.and_then(Hold::quarantine).is_some();
+        match self {
+            Self::Quarantined if !quarantined => Err(SpoolError::HoldChanged(id)),
+            Self::Free if quarantined => Err(SpoolError::HoldChanged(id)),
+            Self::Any | Self::Quarantined | Self::Free => Ok(()),
+        }
+    }
 }
 
 /// One recipient's new status; it replaces the old one whole, so that applying it twice does no harm.

@@ -8,7 +8,7 @@ use pintle_outbound::{EightBit, Protocol, Transfer};
 use pintle_sender_auth::sign::Canonicalization;
 
 use super::{Section, Shape, key, optional, required};
-use crate::lower::{Host, RoutePattern};
+use crate::lower::{Host, Kept, RoutePattern};
 use crate::read::{Domain, NameServer, NonEmpty, OrNever, OrZero, Positive, Secret, Size};
 
 pub(super) static SECTIONS: &[Section] = &[
@@ -197,6 +197,17 @@ pub(super) static SECTIONS: &[Section] = &[
                 "Up to this size a message comes back whole, of larger ones only the header.",
             ),
         ],
+    },
+    Section {
+        name: "quarantine",
+        shape: Shape::One,
+        about: "Messages that a verdict has put aside for somebody to look at. See operations.md.",
+        keys: &[key::<Kept>(
+            "keep",
+            "\"30d\"",
+            "How long they stay; then they are dropped, and their senders hear nothing. In a table, each quarantine can \
+             have its own time: `{ default = \"30d\", score = \"7d\" }`.",
+        )],
     },
     Section {
         name: "dns",

@@ -210,6 +210,7 @@ impl Letter {
                 received,
                 parent: None,
                 hold: None,
+                released: None,
                 has_8bit: !self.body.is_ascii() || !self.head.is_ascii(),
                 needs_smtputf8: self.smtputf8,
                 context: bytes::Bytes::new(),

@@ -1,11 +1,16 @@
 //! The checks of [`super::run`], one promise each.
 
+use std::collections::BTreeMap;
+
 use pintle_mail::{Body, Bytes, NextHop, QueueId};
 
 use super::Subject;
-use super::messages::{NOW, Sample, deferred, delivered, read_all};
+use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine, read_all};
 use crate::content::BLOCK;
-use crate::{Disposition, Filter, Hold, Page, Settled, Settlement, Spool, SpoolError, Status, Waiting};
+use crate::{
+    Amount, Disposition, Filter, Guard, Hold, Page, Quarantine, Settled, Settlement, Spool, SpoolError,
+    Status, Waiting,
+};
 
 pub(super) async fn bodies_come_back_as_they_went_in(subject: &dyn Subject) {
     let mut store = subject.store();
@@ -126,7 +131,7 @@ pub(super) async fn strangers_are_refused(subject: &dyn Subject) {
     let unknown = SpoolError::Unknown(stranger.id());
     assert_eq!(spool.load(stranger.id()).await.unwrap_err(), unknown);
     assert_eq!(spool.settle(stranger.all_done()).await, Err(unknown.clone()));
-    assert_eq!(spool.release(stranger.id()).await, Err(unknown.clone()));
+    assert_eq!(spool.release(stranger.id(), LATER).await, Err(unknown.clone()));
     let hold = Hold::Operator("why not".to_owned());
     assert_eq!(spool.hold(stranger.id(), hold).await, Err(unknown.clone()));
     assert_eq!(spool.reroute(stranger.id(), vec![], None).await, Err(unknown));
@@ -138,27 +143,75 @@ pub(super) async fn held_messages_are_released_and_announced(subject: &dyn Subje
     let mut arrivals = spool.arrivals().unwrap();
     assert!(spool.arrivals().is_none(), "there is one queue");
     let sample = Sample::small(1);
-    let quarantine = Hold::Quarantine("viruses".to_owned());
-    let mut message = sample.message(&*spool).await.unwrap();
-    message.entry.hold = Some(quarantine.clone());
-    spool.commit(message).await.unwrap();
-    let arrival = arrivals.recv().await.unwrap();
-    assert_eq!((arrival.id, &arrival.hold), (sample.id(), &Some(quarantine.clone())));
-    assert_eq!(claimed(&*spool).await, [arrival]);
-
+    sample.commit(&*spool).await.unwrap();
+    assert_eq!(arrivals.recv().await.unwrap().hold, None);
     let operator = Hold::Operator("asked to".to_owned());
-    spool.hold(sample.id(), operator.clone()).await.unwrap();
+    assert_eq!(spool.hold(sample.id(), operator.clone()).await.unwrap(), None);
     let stored = spool.load(sample.id()).await.unwrap();
-    assert_eq!(stored.entry.hold, Some(operator));
+    assert_eq!(stored.entry.hold.as_ref(), Some(&operator));
     sample.assert_same(&stored).await;
 
-    spool.release(sample.id()).await.unwrap();
-    spool.release(sample.id()).await.unwrap();
+    assert_eq!(spool.release(sample.id(), LATER).await.unwrap(), Some(operator));
+    assert_eq!(spool.release(sample.id(), LATER).await.unwrap(), None);
     let arrival = arrivals.recv().await.unwrap();
-    assert_eq!(arrival.hold, None);
+    assert_eq!((&arrival.hold, arrival.age_from()), (&None, NOW), "only a quarantine stops the clock");
     assert_eq!(arrival.recipients[0].domain, "example1.org");
     assert!(arrivals.try_recv().is_err(), "a second release announces nothing");
     assert_eq!(spool.load(sample.id()).await.unwrap().entry.hold, None);
+}
+
+pub(super) async fn a_quarantine_is_left_by_release_alone(subject: &dyn Subject) {
+    let mut store = subject.store();
+    let durable = store.faults().is_some();
+    let mut spool = store.open();
+    let mut arrivals = spool.arrivals().unwrap();
+    let sample = Sample::small(1);
+    quarantined(&*spool, &sample, "viruses").await;
+    let arrival = arrivals.recv().await.unwrap();
+    assert_eq!((arrival.id, &arrival.hold), (sample.id(), &Some(in_quarantine("viruses"))));
+    assert_eq!(claimed(&*spool).await, [arrival]);
+    // An operator's hold is the weaker word.
+    let operator = Hold::Operator("look".to_owned());
+    assert_eq!(spool.hold(sample.id(), operator).await.unwrap(), Some(in_quarantine("viruses")));
+    assert_eq!(spool.load(sample.id()).await.unwrap().entry.hold, Some(in_quarantine("viruses")));
+
+    assert_eq!(spool.release(sample.id(), LATER).await.unwrap(), Some(in_quarantine("viruses")));
+    let arrival = arrivals.recv().await.unwrap();
+    assert_eq!((arrival.hold, arrival.received, arrival.released), (None, NOW, Some(LATER)));
+    spool.hold(sample.id(), in_quarantine("spam")).await.unwrap();
+    if durable {
+        drop(arrivals);
+        spool.close().await.unwrap();
+        drop(spool);
+        spool = store.open();
+    }
+    let entry = spool.load(sample.id()).await.unwrap().entry;
+    assert_eq!((entry.age_from(), entry.hold), (LATER, Some(in_quarantine("spam"))));
+}
+
+pub(super) async fn a_settlement_meant_for_quarantine_spares_what_was_released(subject: &dyn Subject) {
+    let mut store = subject.store();
+    let spool = store.open();
+    let (kept, let_go, child) = (Sample::small(1), Sample::small(2), Sample::small(3));
+    quarantined(&*spool, &kept, "spam").await;
+    quarantined(&*spool, &let_go, "spam").await;
+    spool.release(let_go.id(), LATER).await.unwrap();
+    let dropped = |sample: Sample, guard| Settlement {
+        guard,
+        ..sample.settlement(1, Status::Done(Disposition::Discarded))
+    };
+    let refused = spool.settle(dropped(let_go, Guard::Quarantined)).await;
+    assert_eq!(refused, Err(SpoolError::HoldChanged(let_go.id())));
+    // Nor is a report born of what is in quarantine.
+    let report =
+        Settlement { children: vec![child.message(&*spool).await.unwrap()], ..dropped(kept, Guard::Free) };
+    assert_eq!(spool.settle(report).await, Err(SpoolError::HoldChanged(kept.id())));
+    assert_eq!(spool.load(child.id()).await.unwrap_err(), SpoolError::Unknown(child.id()));
+    for sample in [kept, let_go] {
+        assert_eq!(statuses(&*spool, sample.id()).await, [Status::fresh(NOW)]);
+    }
+    assert!(spool.settle(dropped(kept, Guard::Quarantined)).await.unwrap().removed);
+    assert!(spool.settle(dropped(let_go, Guard::Free)).await.unwrap().removed);
 }
 
 pub(super) async fn routes_of_the_operator_are_kept(subject: &dyn Subject) {
@@ -217,10 +270,17 @@ pub(super) async fn filters_choose(subject: &dyn Subject) {
     }
     let held = Sample::small(5).id();
     spool.hold(held, Hold::Operator("look".to_owned())).await.unwrap();
+    spool.hold(Sample::small(6).id(), in_quarantine("spam")).await.unwrap();
+    let odd = Hold::Quarantine(Quarantine::new("odd", LATER));
+    spool.hold(Sample::small(7).id(), odd).await.unwrap();
     let cases = [
         (Filter { sender: Some("SENDER1@".to_owned()), ..Filter::default() }, vec![1]),
         (Filter { recipient: Some("r1.n11@".to_owned()), ..Filter::default() }, vec![11]),
-        (Filter { held: Some(true), ..Filter::default() }, vec![5]),
+        (Filter { held: Some(true), ..Filter::default() }, vec![5, 6, 7]),
+        (Filter { held: Some(true), quarantined: Some(false), ..Filter::default() }, vec![5]),
+        (Filter { quarantined: Some(true), ..Filter::default() }, vec![6, 7]),
+        (Filter { quarantine: Some("odd".to_owned()), ..Filter::default() }, vec![7]),
+        (Filter { quarantined_before: Some(LATER), ..Filter::default() }, vec![6]),
         (Filter { held: Some(false), sender: Some("sender5".to_owned()), ..Filter::default() }, vec![]),
         (Filter { received_before: Some(NOW), ..Filter::default() }, vec![]),
     ];
@@ -242,9 +302,23 @@ pub(super) async fn totals_count(subject: &dyn Subject) {
     let bytes = (one.size + one.head().len() + two.size + two.head().len()) as u64;
     let totals = spool.totals().await.unwrap();
     assert_eq!((totals.messages, totals.held, totals.bytes, totals.damaged), (2, 1, bytes, 0));
+    quarantines_count(&*spool, &two).await;
     spool.settle(one.all_done()).await.unwrap();
     spool.settle(two.all_done()).await.unwrap();
     assert_eq!(spool.totals().await.unwrap(), crate::Totals::default());
+}
+
+async fn quarantines_count(spool: &dyn Spool, sample: &Sample) {
+    for name in ["spam", "spam", "odd"] {
+        spool.hold(sample.id(), in_quarantine(name)).await.unwrap();
+        let totals = spool.totals().await.unwrap();
+        let bytes = (sample.size + sample.head().len()) as u64;
+        let expected = BTreeMap::from([(name.to_owned(), Amount { messages: 1, bytes })]);
+        assert_eq!((totals.held, totals.quarantines), (2, expected));
+    }
+    spool.release(sample.id(), LATER).await.unwrap();
+    let totals = spool.totals().await.unwrap();
+    assert_eq!((totals.held, totals.quarantines), (1, BTreeMap::new()));
 }
 
 pub(super) async fn many_at_once_are_all_kept(subject: &dyn Subject) {
@@ -277,6 +351,12 @@ pub(super) async fn a_closed_spool_says_so(subject: &dyn Subject) {
     assert_eq!(spool.commit(message).await, Err(SpoolError::Closed));
     assert!(matches!(spool.begin(), Err(SpoolError::Closed)));
     assert_eq!(spool.claim(None, 1).await, Err(SpoolError::Closed));
+}
+
+async fn quarantined(spool: &dyn Spool, sample: &Sample, name: &str) {
+    let mut message = sample.message(spool).await.unwrap();
+    message.entry.hold = Some(in_quarantine(name));
+    spool.commit(message).await.unwrap();
 }
 
 async fn statuses(spool: &dyn Spool, id: QueueId) -> Vec<Status> {

@@ -5,10 +5,10 @@
 //! between, whether or not somebody got the answer. Bystanders are untouched, nothing is left lying around, and life
 //! goes on.
 
-use super::messages::{NOW, Sample, deferred, delivered};
+use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine};
 use super::{Store, Subject};
 use crate::fault::{CrashPoint, Fault, Faults};
-use crate::{Disposition, Health, Hold, Settlement, Spool, SpoolError, Status};
+use crate::{Disposition, Guard, Health, Hold, Settlement, Spool, SpoolError, Status};
 
 /// What is going on when the crash comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,10 @@ enum Act {
     Defer,
     /// A message is held.
     Hold,
+    /// A message is let out of its quarantine.
+    Release,
+    /// A message in quarantine is dropped.
+    Drop,
     /// One of two recipients is done.
     SettlePart,
     /// The last recipient is done.
@@ -46,7 +50,9 @@ enum After {
     New,
 }
 
-use Act::{Bounce, Commit, CommitLarge, Defer, Fill, Finish, FinishLarge, Receive, SettlePart, Thin};
+use Act::{
+    Bounce, Commit, CommitLarge, Defer, Fill, Finish, FinishLarge, Receive, Release, SettlePart, Thin,
+};
 use After::{New, Old};
 use CrashPoint::{
     Append, Appended, BodyFileSync, BodyFileSynced, Committed, DraftSpilled, Inserted, Moved, Reclaim,
@@ -54,7 +60,7 @@ use CrashPoint::{
 };
 
 /// The rows of `docs/message-states.md` that have something on disk, by their numbers there.
-const ROWS: [(&str, Act, CrashPoint, After); 37] = [
+const ROWS: [(&str, Act, CrashPoint, After); 42] = [
     ("2 spilled draft", Receive, DraftSpilled, Old),
     ("3 body file written", CommitLarge, BodyFileSync, Old),
     ("3 body file durable", CommitLarge, BodyFileSynced, Old),
@@ -75,23 +81,28 @@ const ROWS: [(&str, Act, CrashPoint, After); 37] = [
     ("9 deferred", Defer, Committed, New),
     ("10 hold about to be committed", Act::Hold, CrashPoint::Commit, Old),
     ("10 held", Act::Hold, Committed, New),
-    ("11 mark in an open transaction", SettlePart, Settled, Old),
-    ("11 mark about to be committed", SettlePart, CrashPoint::Commit, Old),
-    ("11 partly settled", SettlePart, Committed, New),
-    ("12 record of a bounce written", Bounce, Appended, Old),
-    ("12 record of a bounce durable", Bounce, Synced, Old),
-    ("12 row of a bounce", Bounce, Inserted, Old),
-    ("12 bounce and mark", Bounce, Settled, Old),
-    ("12 bounce about to be committed", Bounce, CrashPoint::Commit, Old),
-    ("12 bounce committed", Bounce, Committed, New),
-    ("13 removal in an open transaction", Finish, Settled, Old),
-    ("13 removal about to be committed", Finish, CrashPoint::Commit, Old),
-    ("14 removed", Finish, Committed, New),
-    ("14 removed, large body", FinishLarge, Committed, New),
-    ("14 large body about to be unlinked", FinishLarge, Unlink, New),
-    ("15 straggler copied", Thin, Moved, New),
-    ("15 straggler's copy about to be synced", Thin, Sync, New),
-    ("16 empty segment about to be unlinked", Thin, Reclaim, New),
+    ("11 release about to be committed", Release, CrashPoint::Commit, Old),
+    ("11 released", Release, Committed, New),
+    ("11 drop in an open transaction", Act::Drop, Settled, Old),
+    ("11 drop about to be committed", Act::Drop, CrashPoint::Commit, Old),
+    ("11 dropped", Act::Drop, Committed, New),
+    ("12 mark in an open transaction", SettlePart, Settled, Old),
+    ("12 mark about to be committed", SettlePart, CrashPoint::Commit, Old),
+    ("12 partly settled", SettlePart, Committed, New),
+    ("13 record of a bounce written", Bounce, Appended, Old),
+    ("13 record of a bounce durable", Bounce, Synced, Old),
+    ("13 row of a bounce", Bounce, Inserted, Old),
+    ("13 bounce and mark", Bounce, Settled, Old),
+    ("13 bounce about to be committed", Bounce, CrashPoint::Commit, Old),
+    ("13 bounce committed", Bounce, Committed, New),
+    ("14 removal in an open transaction", Finish, Settled, Old),
+    ("14 removal about to be committed", Finish, CrashPoint::Commit, Old),
+    ("15 removed", Finish, Committed, New),
+    ("15 removed, large body", FinishLarge, Committed, New),
+    ("15 large body about to be unlinked", FinishLarge, Unlink, New),
+    ("16 straggler copied", Thin, Moved, New),
+    ("16 straggler's copy about to be synced", Thin, Sync, New),
+    ("17 empty segment about to be unlinked", Thin, Reclaim, New),
 ];
 
 /// The message that the act is about.
@@ -184,6 +195,11 @@ async fn prepare(spool: &dyn Spool, act: Act) {
             }
             spool.commit_many(messages).await.unwrap();
         }
+        Release | Act::Drop => {
+            let mut message = target(act).message(spool).await.unwrap();
+            message.entry.hold = Some(in_quarantine("spam"));
+            spool.commit(message).await.unwrap();
+        }
         _ => drop(target(act).commit(spool).await.unwrap()),
     }
 }
@@ -209,13 +225,20 @@ async fn perform(spool: &dyn Spool, act: Act, faults: &Faults) -> Vec<Sample> {
         Fill => return fill(spool, faults).await,
         Thin => return thin(spool, faults).await,
         Defer => spool.settle(target.settlement(1, deferred(1))).await.map(drop),
-        Act::Hold => spool.hold(target.id(), Hold::Operator("look".to_owned())).await,
+        Act::Hold => spool.hold(target.id(), Hold::Operator("look".to_owned())).await.map(drop),
+        Release => spool.release(target.id(), LATER).await.map(drop),
+        Act::Drop => spool.settle(dropped(&target)).await.map(drop),
         SettlePart | Finish | FinishLarge => spool.settle(target.settlement(1, delivered())).await.map(drop),
         Bounce => bounce(spool, &target).await,
     };
     // What comes after the commit may be cut off with the answer given; before it an answer would be a lie.
     assert!(result.is_err() || act == FinishLarge, "{act:?} was acknowledged");
     Vec::new()
+}
+
+fn dropped(sample: &Sample) -> Settlement {
+    let discarded = Status::Done(Disposition::Discarded);
+    Settlement { guard: Guard::Quarantined, ..sample.settlement(1, discarded) }
 }
 
 async fn bounce(spool: &dyn Spool, parent: &Sample) -> Result<(), SpoolError> {
@@ -249,7 +272,7 @@ async fn thin(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
         assert!(settled.await.is_ok() || faults.crashed());
     }
     for _ in 0..10_000 {
-        if faults.crashed() || spool.release(Sample::small(1).id()).await.is_err() {
+        if faults.crashed() || spool.release(Sample::small(1).id(), LATER).await.is_err() {
             break;
         }
     }
@@ -262,14 +285,20 @@ async fn assert_outcome(spool: &dyn Spool, act: Act, after: After) {
     let gone = SpoolError::Unknown(target.id());
     match (act, after) {
         (Thin | Fill, _) => {}
-        (Receive | Commit | CommitLarge, Old) | (Finish | FinishLarge | Bounce, New) => {
+        (Receive | Commit | CommitLarge, Old) | (Finish | FinishLarge | Bounce | Act::Drop, New) => {
             assert_eq!(loaded.unwrap_err(), gone, "{act:?}");
         }
         _ => {
             let stored = loaded.unwrap();
             target.assert_same(&stored).await;
-            let held = stored.entry.hold.is_some();
-            assert_eq!(held, (act, after) == (Act::Hold, New));
+            let expected = match (act, after) {
+                (Act::Hold, New) => Some(Hold::Operator("look".to_owned())),
+                (Release | Act::Drop, Old) => Some(in_quarantine("spam")),
+                _ => None,
+            };
+            assert_eq!(stored.entry.hold, expected);
+            let released = ((act, after) == (Release, New)).then_some(LATER);
+            assert_eq!(stored.entry.released, released);
             let expected = match (act, after) {
                 (Defer, New) => deferred(1),
                 (SettlePart, New) => delivered(),
@@ -297,7 +326,12 @@ async fn life_goes_on(spool: &dyn Spool) {
             .recipients
             .iter()
             .map(|recipient| crate::Change { recipient: recipient.id, status: delivered() });
-        let settlement = Settlement { id: message.id, changes: changes.collect(), children: Vec::new() };
+        let settlement = Settlement {
+            id: message.id,
+            changes: changes.collect(),
+            children: Vec::new(),
+            guard: Guard::Any,
+        };
         assert!(spool.settle(settlement).await.unwrap().removed);
     }
     assert_eq!(spool.totals().await.unwrap(), crate::Totals::default());

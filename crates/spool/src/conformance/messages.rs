@@ -7,12 +7,15 @@ use pintle_mail::{
 };
 
 use crate::{
-    Change, Content, Disposition, Entry, NewMessage, Pending, Receipt, Settlement, Spool, SpoolError, Status,
-    Stored,
+    Change, Content, Disposition, Entry, Guard, Hold, NewMessage, Pending, Quarantine, Receipt, Settlement,
+    Spool, SpoolError, Status, Stored,
 };
 
 /// When the messages of tests are received.
 pub const NOW: UnixTime = UnixTime::from_millis(1_795_317_028_000);
+
+/// Some time after that.
+pub const LATER: UnixTime = UnixTime::from_millis(NOW.millis() + 3_600_000);
 
 /// A message of which everything follows from three numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +89,7 @@ impl Sample {
             received: NOW,
             parent: None,
             hold: None,
+            released: None,
             has_8bit: self.number.is_multiple_of(2),
             needs_smtputf8: false,
             context: format!("{{\"session\":{}}}", self.number).into(),
@@ -128,14 +132,15 @@ impl Sample {
     /// A settlement of one of its recipients.
     #[must_use]
     pub fn settlement(&self, recipient: u32, status: Status) -> Settlement {
-        Settlement { id: self.id(), changes: vec![Change { recipient, status }], children: Vec::new() }
+        let changes = vec![Change { recipient, status }];
+        Settlement { id: self.id(), changes, children: Vec::new(), guard: Guard::Any }
     }
 
     /// A settlement that ends all its recipients.
     #[must_use]
     pub fn all_done(&self) -> Settlement {
         let changes = (1..=self.recipients).map(|recipient| Change { recipient, status: delivered() });
-        Settlement { id: self.id(), changes: changes.collect(), children: Vec::new() }
+        Settlement { id: self.id(), changes: changes.collect(), children: Vec::new(), guard: Guard::Any }
     }
 
     /// Asserts that what came back is this message, octet by octet.
@@ -143,7 +148,7 @@ impl Sample {
         assert_eq!(stored.id, self.id());
         assert_eq!(stored.head, self.head(), "{self:?}");
         let expected = self.entry();
-        assert_eq!(Entry { hold: None, ..stored.entry.clone() }, expected);
+        assert_eq!(Entry { hold: None, released: None, ..stored.entry.clone() }, expected);
         assert_eq!(stored.body.size(), self.size as u64);
         assert!(read_all(&*stored.body).await == self.body(), "the body of {self:?} differs");
         let numbers: Vec<u32> = stored.recipients.iter().map(|state| state.id).collect();
@@ -161,6 +166,13 @@ pub async fn read_all(body: &dyn Body) -> Bytes {
         }
         all.extend_from_slice(&piece);
     }
+}
+
+/// In the quarantine of this name since it was received.
+#[must_use]
+pub fn in_quarantine(name: &str) -> Hold {
+    let by = Some("judge".to_owned());
+    Hold::Quarantine(Quarantine { by, ..Quarantine::new(name, NOW) })
 }
 
 /// Delivered.

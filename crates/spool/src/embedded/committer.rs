@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::transaction::{Effect, Gone, Transaction};
 use crate::content::Source;
 use crate::fault::CrashPoint;
-use crate::{NewMessage, Receipt, Settled, SpoolError};
+use crate::{Hold, NewMessage, Receipt, Settled, SpoolError};
 
 /// What the committer's thread owns.
 pub(crate) struct Committer {
@@ -123,9 +123,9 @@ impl Committer {
         let records = records_of(&operation);
         match effect {
             Ok(effect) => {
-                let removed = effect.removed.is_some();
+                let done = Done { removed: effect.removed.is_some(), before: effect.before() };
                 self.apply(effect);
-                self.tell(operation, removed, places);
+                self.tell(operation, done, places);
             }
             Err(error) => {
                 places.by_ref().take(records).for_each(drop);
@@ -152,7 +152,9 @@ impl Committer {
             self.clear_away(&gone);
             self.segments.bury(gone.place);
         }
-        self.shared.count_held(effect.held);
+        if let Some(change) = &effect.reheld {
+            self.shared.count_held(change);
+        }
         if let Some(waiting) = effect.announced {
             self.shared.announce(|| waiting);
         }
@@ -186,15 +188,15 @@ impl Committer {
         }
     }
 
-    fn tell(&mut self, operation: Operation, removed: bool, places: &mut impl Iterator<Item = Place>) {
+    fn tell(&mut self, operation: Operation, done: Done, places: &mut impl Iterator<Item = Place>) {
         // Answers that nobody waits for any more are dropped: the work is done and will be found.
         match operation {
             Operation::Commit(messages, answer) => drop(answer.send(Ok(self.admit(messages, places)))),
             Operation::Settle(settlement, answer) => {
                 let children = self.admit(settlement.children, places);
-                drop(answer.send(Ok(Settled { removed, children })));
+                drop(answer.send(Ok(Settled { removed: done.removed, children })));
             }
-            Operation::Amend(_, _, answer) => drop(answer.send(Ok(()))),
+            Operation::Amend(_, _, answer) => drop(answer.send(Ok(done.before))),
             Operation::SetAside(..) => {}
             Operation::Move(..) => drop(places.next()),
         }
@@ -218,6 +220,12 @@ impl Committer {
             operation.fail(error.clone());
         }
     }
+}
+
+/// What of an operation's effect goes into its answer.
+struct Done {
+    removed: bool,
+    before: Option<Hold>,
 }
 
 /// Closes the inbox however the thread ends, a panic included, so that nobody waits for ever.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pintle_mail::{NextHop, QueueId};
+use pintle_mail::{NextHop, QueueId, UnixTime};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ use super::segments::Place;
 use crate::{Entry, Hold, OpenError, RecipientState, SpoolError, Status};
 
 /// The schema's number; a folder with a higher one is refused.
-pub(crate) const SCHEMA: i64 = 1;
+pub(crate) const SCHEMA: i64 = 2;
 
 const CREATE: &str = "
     CREATE TABLE message (
@@ -27,7 +27,8 @@ const CREATE: &str = "
         file TEXT,                  -- the file of a large body
         hold TEXT,                  -- JSON; why it is not to be delivered
         touched INTEGER NOT NULL DEFAULT 0,  -- whether the table recipient has rows for it
-        sheet TEXT NOT NULL         -- JSON: id, envelope, and what else was known at the commit
+        sheet TEXT NOT NULL,        -- JSON: id, envelope, and what else was known at the commit
+        released INTEGER            -- milliseconds since 1970; when it was let out of a quarantine
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE recipient (
         message BLOB NOT NULL, number INTEGER NOT NULL,
@@ -45,7 +46,13 @@ const CREATE: &str = "
         FROM message, json_each(sheet, '$.entry.envelope.recipients') AS each
             LEFT JOIN recipient ON recipient.message = message.id
                 AND recipient.number = each.value->>'$.id';
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
+";
+
+/// From schema 1 to 2: messages can be released from a quarantine.
+const RELEASES: &str = "
+    ALTER TABLE message ADD COLUMN released INTEGER;
+    PRAGMA user_version = 2;
 ";
 
 // FULL: a commit is durable when it returns. The write-ahead log may grow to 16 MiB before its pages go home, so that rows
@@ -72,6 +79,7 @@ pub(crate) struct MessageRow {
     pub(crate) hold: Option<String>,
     pub(crate) touched: bool,
     pub(crate) sheet: String,
+    released: Option<UnixTime>,
 }
 
 /// What stands in the column `sheet`.
@@ -120,10 +128,12 @@ impl Database {
             return Err(OpenError::Newer { path: path.to_owned(), found, known: SCHEMA });
         }
         connection.execute_batch(PRAGMAS).map_err(refuse)?;
-        if found == 0 {
-            let script = format!("BEGIN; {CREATE} COMMIT;");
-            connection.execute_batch(&script).map_err(refuse)?;
-        }
+        let change = match found {
+            0 => CREATE,
+            1 => RELEASES,
+            _ => return Ok(Self { connection }),
+        };
+        connection.execute_batch(&format!("BEGIN; {change} COMMIT;")).map_err(refuse)?;
         Ok(Self { connection })
     }
 
@@ -167,26 +177,28 @@ impl Database {
 
     pub(crate) fn message(&self, id: QueueId) -> Result<MessageRow, SpoolError> {
         let mut select = self.connection.prepare_cached(
-            "SELECT segment, position, length, file, size, hold, touched, sheet FROM message WHERE id = ?",
+            "SELECT segment, position, length, file, size, hold, touched, sheet, released FROM message
+            WHERE id = ?",
         )?;
         let row = select.query_row([id.to_bytes()], MessageRow::read).optional()?;
         row.ok_or(SpoolError::Unknown(id))
     }
 
-    /// Messages after an id, in order, with the states that differ from fresh.
+    /// Messages after an id, in order, those that are held or all.
     pub(crate) fn messages_after(
         &self,
         after: Option<QueueId>,
         limit: usize,
+        only_held: bool,
     ) -> Result<Vec<(QueueId, MessageRow)>, SpoolError> {
         // Every id is greater than the empty blob.
         let after = after.map_or(Vec::new(), |id| id.to_bytes().to_vec());
         let mut select = self.connection.prepare_cached(
-            "SELECT segment, position, length, file, size, hold, touched, sheet, id FROM message
-            WHERE id > ? ORDER BY id LIMIT ?",
+            "SELECT segment, position, length, file, size, hold, touched, sheet, released, id FROM message
+            WHERE id > ?1 AND (?3 = 0 OR hold IS NOT NULL) ORDER BY id LIMIT ?2",
         )?;
-        let rows = select.query_map(params![after, signed(limit as u64)], |row| {
-            Ok((QueueId::from_bytes(row.get(8)?), MessageRow::read(row)?))
+        let rows = select.query_map(params![after, signed(limit as u64), only_held], |row| {
+            Ok((QueueId::from_bytes(row.get(9)?), MessageRow::read(row)?))
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -288,6 +300,15 @@ impl Database {
         Ok(())
     }
 
+    /// Takes the hold away; a time of release stands unless this one brings a new one.
+    pub(crate) fn release(&self, id: QueueId, at: Option<UnixTime>) -> Result<(), SpoolError> {
+        let mut update = self.connection.prepare_cached(
+            "UPDATE message SET hold = NULL, released = coalesce(?, released) WHERE id = ?",
+        )?;
+        update.execute(params![at.map(UnixTime::millis), id.to_bytes()])?;
+        Ok(())
+    }
+
     pub(crate) fn remove(&self, id: QueueId, touched: bool) -> Result<(), SpoolError> {
         let mut delete = self.connection.prepare_cached("DELETE FROM message WHERE id = ?")?;
         delete.execute([id.to_bytes()])?;
@@ -329,14 +350,23 @@ impl MessageRow {
             hold: row.get(5)?,
             touched: row.get(6)?,
             sheet: row.get(7)?,
+            released: row.get::<_, Option<i64>>(8)?.map(UnixTime::from_millis),
         })
     }
 
     /// The entry, with the hold of now and the context that stands in the log.
     pub(crate) fn entry(&self, id: QueueId, context: Bytes) -> Result<Entry, SpoolError> {
         let sheet: Sheet = from_json(&self.sheet).map_err(|what| damaged(id, &what))?;
-        let hold = self.hold.as_deref().map(from_json).transpose();
-        Ok(Entry { hold: hold.map_err(|what| damaged(id, &what))?, context, ..sheet.entry })
+        let mut hold = self.hold(id)?;
+        if let Some(Hold::Quarantine(quarantine)) = &mut hold {
+            quarantine.dated(sheet.entry.received);
+        }
+        Ok(Entry { hold, released: self.released, context, ..sheet.entry })
+    }
+
+    /// What holds it.
+    pub(crate) fn hold(&self, id: QueueId) -> Result<Option<Hold>, SpoolError> {
+        parse_hold(self.hold.as_deref()).map_err(|what| damaged(id, &what))
     }
 
     /// The recipients' numbers, in the envelope's order.
@@ -345,6 +375,11 @@ impl MessageRow {
         let recipients = numbers.entry.envelope.recipients.into_iter();
         Ok(recipients.map(|recipient| recipient.id).collect())
     }
+}
+
+/// What stands in the column `hold`.
+pub(crate) fn parse_hold(text: Option<&str>) -> serde_json::Result<Option<Hold>> {
+    text.map(from_json).transpose()
 }
 
 /// The states right after the commit.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use pintle_mail::{NextHop, QueueId};
+use pintle_mail::{NextHop, QueueId, UnixTime};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
@@ -253,16 +253,17 @@ impl Spool for Embedded {
         Some(receiver)
     }
 
-    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, ()> {
+    fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
         self.ask(|answer| Operation::Amend(id, Amendment::Hold(hold), answer))
     }
 
-    fn release(&self, id: QueueId) -> SpoolFuture<'_, ()> {
-        self.ask(|answer| Operation::Amend(id, Amendment::Release, answer))
+    fn release(&self, id: QueueId, at: UnixTime) -> SpoolFuture<'_, Option<Hold>> {
+        self.ask(|answer| Operation::Amend(id, Amendment::Release(at), answer))
     }
 
     fn reroute(&self, id: QueueId, recipients: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
-        self.ask(|answer| Operation::Amend(id, Amendment::Reroute(recipients, next_hop), answer))
+        let asked = self.ask(|answer| Operation::Amend(id, Amendment::Reroute(recipients, next_hop), answer));
+        Box::pin(async move { asked.await.map(drop) })
     }
 
     fn list(&self, filter: Filter, page: Page) -> SpoolFuture<'_, Listing> {
@@ -270,7 +271,7 @@ impl Spool for Embedded {
     }
 
     fn totals(&self) -> SpoolFuture<'_, Totals> {
-        let totals = *self.shared.totals.lock();
+        let totals = self.shared.totals.lock().clone();
         Box::pin(std::future::ready(Ok(totals)))
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use pintle_mail::{Body, Bytes, NextHop, QueueId};
+use pintle_mail::{Body, Bytes, NextHop, QueueId, UnixTime};
 use tokio::sync::oneshot;
 
 use super::segments::Place;
@@ -25,7 +25,8 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
 pub(crate) enum Operation {
     Commit(Vec<NewMessage>, Answer<Vec<Receipt>>),
     Settle(Settlement, Answer<Settled>),
-    Amend(QueueId, Amendment, Answer<()>),
+    /// Answered with what held the message before.
+    Amend(QueueId, Amendment, Answer<Option<Hold>>),
     /// A message turned out to be damaged.
     SetAside(QueueId, String),
     /// A straggler is to be copied from this place; these are its record's octets.
@@ -35,7 +36,7 @@ pub(crate) enum Operation {
 /// What an operator changes about a message.
 pub(crate) enum Amendment {
     Hold(Hold),
-    Release,
+    Release(UnixTime),
     Reroute(Vec<u32>, Option<NextHop>),
 }
 

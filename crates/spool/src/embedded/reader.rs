@@ -52,7 +52,7 @@ impl Reader {
         let mut page = Vec::new();
         let mut after = after;
         while page.len() < limit {
-            let rows = self.rows(after, limit - page.len(), |id, row, database| {
+            let rows = self.rows(after, limit - page.len(), false, |id, row, database| {
                 let entry = row.entry(id, Bytes::new())?;
                 let states = database.states(id, row.touched, &entry)?;
                 Ok(Waiting::new(id, &entry, row.size, &states))
@@ -69,7 +69,7 @@ impl Reader {
         let mut messages: Vec<Summary> = Vec::new();
         let mut after = page.after;
         loop {
-            let rows = self.rows(after, ROWS, |id, row, database| {
+            let rows = self.rows(after, ROWS, filter.wants_held_only(), |id, row, database| {
                 let entry = row.entry(id, Bytes::new())?;
                 let states = database.states(id, row.touched, &entry)?;
                 Ok(Summary::new(id, &entry, row.size, &states))
@@ -129,10 +129,11 @@ impl Reader {
         &self,
         after: Option<QueueId>,
         limit: usize,
+        only_held: bool,
         view: impl Fn(QueueId, &MessageRow, &Database) -> Result<T, SpoolError>,
     ) -> Result<Rows<T>, SpoolError> {
         self.with(|database| {
-            let rows = database.messages_after(after, limit.min(ROWS))?;
+            let rows = database.messages_after(after, limit.min(ROWS), only_held)?;
             let last = rows.last().map(|(id, _)| *id);
             let mut views = Vec::with_capacity(rows.len());
             for (id, row) in &rows {

@@ -11,10 +11,10 @@ use std::path::Path;
 
 use pintle_mail::QueueId;
 
-use super::database::{Database, unsigned};
+use super::database::{Database, parse_hold, unsigned};
 use super::record::padded;
 use super::segments::{Folder, Place, Segments, Tally};
-use crate::{OpenError, SpoolError, Totals};
+use crate::{Hold, OpenError, SpoolError, Totals};
 
 /// What the pass over the rows found.
 #[derive(Default)]
@@ -73,16 +73,18 @@ impl Census {
     fn count(&mut self, database: &Database, bodies: &Path) -> Result<(), SpoolError> {
         let mut select = database
             .connection
-            .prepare("SELECT id, segment, position, length, file, size, hold IS NOT NULL FROM message")?;
+            .prepare("SELECT id, segment, position, length, file, size, hold FROM message")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let id = QueueId::from_bytes(row.get(0)?);
             let place =
                 Place { segment: unsigned(row, 1)?, position: unsigned(row, 2)?, length: unsigned(row, 3)? };
             let file: Option<String> = row.get(4)?;
-            match self.missing(place, file.as_deref(), bodies) {
-                Some(what) => self.broken.push((id, what)),
-                None => self.count_one(place, unsigned(row, 5)?, row.get(6)?),
+            let hold = row.get_ref(6)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+            match (self.missing(place, file.as_deref(), bodies), parse_hold(hold)) {
+                (Some(what), _) => self.broken.push((id, what)),
+                (None, Err(_)) => self.broken.push((id, "what is said of its hold cannot be read")),
+                (None, Ok(hold)) => self.count_one(place, unsigned(row, 5)?, hold.as_ref()),
             }
             self.files.extend(file);
         }
@@ -110,15 +112,13 @@ impl Census {
         }
     }
 
-    fn count_one(&mut self, place: Place, size: u64, held: bool) {
+    fn count_one(&mut self, place: Place, size: u64, hold: Option<&Hold>) {
         if let Some(found) = self.segments.get_mut(&place.segment) {
             found.tally.records += 1;
             found.tally.live += place.length;
             found.tally.used = found.tally.used.max(padded(place.position + place.length));
         }
-        self.totals.messages += 1;
-        self.totals.bytes += size;
-        self.totals.held += u64::from(held);
+        self.totals.count_in(size, hold);
     }
 
     fn set_aside(&mut self, database: &Database) -> Result<(), SpoolError> {

@@ -10,7 +10,7 @@ use pintle_mail::{Body, Bytes, QueueId};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::database::fresh;
-use super::transaction::Gone;
+use super::transaction::{Gone, Reheld};
 use crate::content::Source;
 use crate::fault::Faults;
 use crate::{Content, Entry, NewMessage, Stored, Totals, Waiting};
@@ -32,12 +32,7 @@ impl Shared {
     /// A message has been committed.
     pub(crate) fn admit(&self, message: NewMessage) {
         let size = message.head.len() as u64 + message.content.size();
-        {
-            let mut totals = self.totals.lock();
-            totals.messages += 1;
-            totals.bytes += size;
-            totals.held += u64::from(message.entry.hold.is_some());
-        }
+        self.totals.lock().count_in(size, message.entry.hold.as_ref());
         let waiting = Waiting::new(message.id, &message.entry, size, &fresh(&message.entry));
         // Warm first: whoever hears of it comes at once.
         self.warm.insert(message);
@@ -47,18 +42,15 @@ impl Shared {
     /// A message has gone.
     pub(crate) fn count_out(&self, gone: &Gone) {
         let mut totals = self.totals.lock();
-        totals.messages = totals.messages.saturating_sub(1);
-        totals.bytes = totals.bytes.saturating_sub(gone.size);
-        totals.held = totals.held.saturating_sub(u64::from(gone.held));
+        totals.count_out(gone.size, gone.hold.as_ref());
         totals.damaged += u64::from(gone.damaged);
     }
 
-    /// So many more messages are held.
-    pub(crate) fn count_held(&self, change: i64) {
-        if change != 0 {
-            let mut totals = self.totals.lock();
-            totals.held = totals.held.saturating_add_signed(change);
-        }
+    /// A message is held in another way than before, or no longer.
+    pub(crate) fn count_held(&self, change: &Reheld) {
+        let mut totals = self.totals.lock();
+        totals.let_go(change.size, change.before.as_ref());
+        totals.hold(change.size, change.now.as_ref());
     }
 
     /// Tells the queue, if there is one, of a message that became pending.

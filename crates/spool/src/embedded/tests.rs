@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::*;
-use crate::conformance::messages::{Sample, delivered, read_all};
+use crate::conformance::messages::{LATER, NOW, Sample, delivered, read_all};
 use crate::conformance::{self, Store, Subject};
 use crate::fault::Fault;
 
@@ -160,9 +160,33 @@ async fn a_newer_schema_is_refused() {
     let mut store = FolderStore::new();
     store.engine().close().await.unwrap();
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
-    database.execute_batch("PRAGMA user_version = 2").unwrap();
+    database.execute_batch("PRAGMA user_version = 3").unwrap();
     let refused = Embedded::open(&store.config());
-    assert!(matches!(refused, Err(OpenError::Newer { found: 2, known: 1, .. })));
+    assert!(matches!(refused, Err(OpenError::Newer { found: 3, known: 2, .. })));
+}
+
+#[tokio::test]
+async fn a_folder_of_the_first_schema_is_brought_up_to_date() {
+    let mut store = FolderStore::new();
+    let (sample, spool) = (Sample::small(1), store.open());
+    sample.commit(&*spool).await.unwrap();
+    spool.close().await.unwrap();
+    let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
+    let older = r#"ALTER TABLE message DROP COLUMN released; PRAGMA user_version = 1;
+        UPDATE message SET hold = '{"quarantine":"viruses"}';"#;
+    database.execute_batch(older).unwrap();
+    drop(database);
+
+    for released in [None, Some(LATER)] {
+        let spool = store.open();
+        let entry = spool.load(sample.id()).await.unwrap().entry;
+        assert_eq!(entry.released, released);
+        if released.is_none() {
+            assert_eq!(entry.hold, Some(Hold::Quarantine(crate::Quarantine::new("viruses", NOW))));
+            spool.release(sample.id(), LATER).await.unwrap();
+        }
+        spool.close().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -235,7 +259,7 @@ async fn a_damaged_record_is_set_aside_and_the_rest_is_served() {
     }
 }
 
-/// Row 17 of `docs/message-states.md`.
+/// Row 18 of `docs/message-states.md`.
 #[tokio::test]
 async fn a_crash_while_setting_aside_loses_neither_evidence_nor_others() {
     for (point, fault) in [
@@ -255,7 +279,7 @@ async fn a_crash_while_setting_aside_loses_neither_evidence_nor_others() {
         let spool = store.engine();
         store.faults.arm(point, fault);
         assert!(spool.load(bad.id()).await.is_err());
-        assert!(spool.release(good.id()).await.is_err());
+        assert!(spool.release(good.id(), LATER).await.is_err());
         assert!(store.faults.crashed());
         let _ = spool.close().await;
         drop(spool);
@@ -263,7 +287,7 @@ async fn a_crash_while_setting_aside_loses_neither_evidence_nor_others() {
         let spool = store.engine();
         assert!(spool.load(bad.id()).await.is_err());
         good.assert_same(&spool.load(good.id()).await.unwrap()).await;
-        spool.release(good.id()).await.unwrap();
+        spool.release(good.id(), LATER).await.unwrap();
         assert_eq!(spool.totals().await.unwrap().damaged, 1, "{point:?}");
         spool.close().await.unwrap();
     }
@@ -364,7 +388,7 @@ async fn stragglers_are_moved_and_segments_given_back() {
     }
     // Each operation lets the mover take a step.
     for _ in 0..200 {
-        spool.release(stay[0].id()).await.unwrap();
+        spool.release(stay[0].id(), LATER).await.unwrap();
     }
     let left = names(&store.folder.join("segments")).len();
     assert!(full >= 8 && left <= 2, "{left} of {full} segments are left");
@@ -405,7 +429,7 @@ async fn when_all_is_delivered_nothing_is_left() {
         }
     }
     // An answer is given before the batch's segments are; the next batch comes after both.
-    assert!(spool.release(samples[0].id()).await.is_err());
+    assert!(spool.release(samples[0].id(), LATER).await.is_err());
     assert_eq!(spool.totals().await.unwrap(), Totals::default());
     assert!(names(&store.folder.join("segments")).len() <= 1);
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();

@@ -7,7 +7,7 @@ use super::operation::{Amendment, Operation};
 use super::segments::Place;
 use crate::content::Source;
 use crate::fault::{CrashPoint, Faults};
-use crate::{Change, NewMessage, Settlement, SpoolError, Status, Waiting};
+use crate::{Change, Hold, NewMessage, Settlement, SpoolError, Status, Waiting};
 use pintle_mail::Body;
 
 /// What an operation has made true once the transaction is committed, besides the messages that it brought.
@@ -19,10 +19,24 @@ pub(crate) struct Effect {
     pub(crate) removed: Option<Gone>,
     /// A record that lies elsewhere now.
     pub(crate) moved: Option<(Place, Place)>,
-    /// By how much the number of held messages changed.
-    pub(crate) held: i64,
+    /// A message that was asked to be held or released.
+    pub(crate) reheld: Option<Reheld>,
     /// A message that became pending.
     pub(crate) announced: Option<Waiting>,
+}
+
+/// How a message is held, before and from now on.
+pub(crate) struct Reheld {
+    pub(crate) size: u64,
+    pub(crate) before: Option<Hold>,
+    pub(crate) now: Option<Hold>,
+}
+
+impl Effect {
+    /// What held the message before, for whoever asked.
+    pub(crate) fn before(&self) -> Option<Hold> {
+        self.reheld.as_ref().and_then(|change| change.before.clone())
+    }
 }
 
 /// A message whose row is gone.
@@ -31,7 +45,7 @@ pub(crate) struct Gone {
     pub(crate) place: Place,
     pub(crate) file: Option<String>,
     pub(crate) size: u64,
-    pub(crate) held: bool,
+    pub(crate) hold: Option<Hold>,
     /// Set aside, so its file stays.
     pub(crate) damaged: bool,
 }
@@ -107,6 +121,7 @@ impl<'a> Transaction<'a> {
         // Children first: in whatever order a reader goes through this, a mark never stands without them.
         self.insert(&settlement.children)?;
         let row = self.database.message(id)?;
+        settlement.guard.check(id, row.hold(id)?.as_ref())?;
         let numbers = row.numbers(id)?;
         let touched = self.touched(id, &row)?;
         check_numbers(id, settlement.changes.iter().map(|change| change.recipient), &numbers)?;
@@ -140,16 +155,15 @@ impl<'a> Transaction<'a> {
         let row = self.database.message(id)?;
         let mut effect = Effect { changed: Some(id), ..Effect::default() };
         match amendment {
-            Amendment::Hold(hold) => {
-                self.database.set_hold(id, Some(hold))?;
-                effect.held = i64::from(row.hold.is_none());
+            Amendment::Hold(hold) => effect.reheld = Some(self.hold(id, &row, hold)?),
+            Amendment::Release(_) if row.hold.is_none() => {}
+            Amendment::Release(at) => {
+                let before = row.hold(id)?;
+                let at = before.as_ref().and_then(Hold::quarantine).map(|_| *at);
+                self.database.release(id, at)?;
+                effect.reheld = Some(Reheld { size: row.size, before, now: None });
+                effect.announced = Some(self.waiting(id)?);
             }
-            Amendment::Release if row.hold.is_some() => {
-                effect.announced = Some(self.released(id, row)?);
-                self.database.set_hold(id, None)?;
-                effect.held = -1;
-            }
-            Amendment::Release => {}
             Amendment::Reroute(recipients, next_hop) => {
                 let numbers = row.numbers(id)?;
                 check_numbers(id, recipients.iter().copied(), &numbers)?;
@@ -163,8 +177,16 @@ impl<'a> Transaction<'a> {
         Ok(effect)
     }
 
-    fn released(&self, id: QueueId, mut row: MessageRow) -> Result<Waiting, SpoolError> {
-        row.hold = None;
+    fn hold(&self, id: QueueId, row: &MessageRow, hold: &Hold) -> Result<Reheld, SpoolError> {
+        let before = row.hold(id)?;
+        let now = if hold.replaces(before.as_ref()) { Some(hold.clone()) } else { before.clone() };
+        self.database.set_hold(id, now.as_ref())?;
+        Ok(Reheld { size: row.size, before, now })
+    }
+
+    /// The message as it stands within this transaction.
+    fn waiting(&self, id: QueueId) -> Result<Waiting, SpoolError> {
+        let row = self.database.message(id)?;
         let entry = row.entry(id, pintle_mail::Bytes::new())?;
         let states = self.database.states(id, row.touched, &entry)?;
         Ok(Waiting::new(id, &entry, row.size, &states))
@@ -197,14 +219,9 @@ impl<'a> Transaction<'a> {
 
 impl Gone {
     fn new(id: QueueId, row: MessageRow) -> Self {
-        Self {
-            id,
-            place: row.place,
-            file: row.file,
-            size: row.size,
-            held: row.hold.is_some(),
-            damaged: false,
-        }
+        // A hold that cannot be read has been counted as none, if the message was counted at all.
+        let hold = row.hold(id).unwrap_or_default();
+        Self { id, place: row.place, file: row.file, size: row.size, hold, damaged: false }
     }
 }
 
@@ -250,5 +267,6 @@ fn is_refusal(error: &SpoolError) -> bool {
             | SpoolError::UnknownRecipient(..)
             | SpoolError::Duplicate(_)
             | SpoolError::Damaged(..)
+            | SpoolError::HoldChanged(_)
     )
 }

@@ -1,0 +1,155 @@
+//! Quarantines: how long they keep, and how what nobody looks at leaves them.
+//!
+//! A message in a quarantine was taken for harmful, and its sender for forged: whatever happens to it there, no report is
+//! sent. Only a release makes it a message like any other again, with a fresh age.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pintle_mail::UnixTime;
+use pintle_queue::{Again, Aged, Custody, HopSign, Report};
+use pintle_spool::{Amount, Guard, Hold, Quarantine, SpoolError, Stored};
+
+use crate::runner::Finished;
+use crate::settle::{self, End, Fate, Telling, Trial};
+use crate::shared::Shared;
+
+/// Quarantines beyond so many share one gauge: plugins name them, and a series costs memory for ever.
+const GAUGES: usize = 100;
+/// The name under which the rest is counted.
+const OTHERS: &str = "(others)";
+
+/// How long messages stay in quarantines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    /// In any.
+    pub default: Duration,
+    /// In some, by name.
+    pub names: BTreeMap<String, Duration>,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { default: Duration::from_secs(30 * 24 * 3600), names: BTreeMap::new() }
+    }
+}
+
+impl Keep {
+    /// When this message's time is over.
+    #[must_use]
+    pub fn until(&self, quarantine: &Quarantine) -> UnixTime {
+        quarantine.since.plus(*self.names.get(&quarantine.name).unwrap_or(&self.default))
+    }
+
+    /// What a hold means for the queue.
+    pub(crate) fn custody(&self, hold: Option<&Hold>) -> Custody {
+        match hold {
+            None => Custody::Free,
+            Some(Hold::Operator(_)) => Custody::Held,
+            Some(Hold::Quarantine(quarantine)) => Custody::Quarantined(self.until(quarantine)),
+        }
+    }
+}
+
+/// Ends the recipients of a job that has lain in quarantine to the end of its time. The sender hears nothing.
+pub(crate) async fn expire(
+    shared: &Shared,
+    stored: &Stored,
+    aged: &Aged,
+    quarantine: &Quarantine,
+) -> Finished {
+    let finished = |report| Finished::new(aged.id, aged.message, report);
+    let until = shared.config.load().quarantine.until(quarantine);
+    let stays = |custody| Report {
+        remaining: aged.recipients.clone(),
+        hop: HopSign::Silent,
+        again: Again::BackOff,
+        custody,
+    };
+    if until > shared.clock.now() {
+        // The operator has lengthened the time since.
+        return finished(stays(Custody::Quarantined(until)));
+    }
+    let trial = Trial {
+        quarantine: Some(quarantine.name.clone()),
+        guard: Guard::Quarantined,
+        ..Trial::none(aged.next_hop.clone())
+    };
+    let fate = |id: &u32| {
+        let pending = settle::pending(stored, *id)?;
+        let end = End::Expired(Telling::Suppressed);
+        Some(Fate {
+            recipient: *id,
+            end,
+            reply: pending.last.clone(),
+            speaker: pintle_smtp::client::Speaker::Us,
+        })
+    };
+    let fates: Vec<Fate> = aged.recipients.iter().filter_map(fate).collect();
+    match settle::durably(shared, stored, &trial, &fates).await {
+        Ok(()) => {
+            count("expired");
+            finished(Report::settled())
+        }
+        Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => finished(Report::settled()),
+        // It was released in the last moment.
+        Err(SpoolError::HoldChanged(_)) => finished(stays(Custody::Free)),
+        Err(_) => finished(stays(Custody::Quarantined(until))),
+    }
+}
+
+/// Counts a message that went into a quarantine or left it.
+pub(crate) fn count(act: &'static str) {
+    metrics::counter!("pintle_quarantine_total", "act" => act).increment(1);
+}
+
+/// Shows what lies in each quarantine. `shown` remembers those that have a gauge, so that an empty one falls to zero.
+pub(crate) fn gauge(amounts: &BTreeMap<String, Amount>, shown: &mut BTreeSet<String>) {
+    let mut now: BTreeMap<&str, Amount> =
+        shown.iter().map(|name| (name.as_str(), Amount::default())).collect();
+    let mut fresh = Vec::new();
+    for (name, amount) in amounts {
+        let known = shown.contains(name);
+        let room = known || shown.len() + fresh.len() < GAUGES;
+        let total = now.entry(if room { name } else { OTHERS }).or_default();
+        total.messages += amount.messages;
+        total.bytes += amount.bytes;
+        if !known {
+            fresh.push(if room { name.clone() } else { OTHERS.to_owned() });
+        }
+    }
+    // Counts stay far below 2^52, where a float counts exactly.
+    #[allow(clippy::cast_precision_loss)]
+    for (name, amount) in now {
+        metrics::gauge!("pintle_quarantine_messages", "quarantine" => name.to_owned())
+            .set(amount.messages as f64);
+        metrics::gauge!("pintle_quarantine_octets", "quarantine" => name.to_owned()).set(amount.bytes as f64);
+    }
+    shown.extend(fresh);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_of_its_own_name_has_its_own_time() {
+        let names = BTreeMap::from([("score".to_owned(), Duration::from_secs(60))]);
+        let keep = Keep { names, ..Keep::default() };
+        let since = UnixTime::from_millis(1_000);
+        assert_eq!(keep.until(&Quarantine::new("score", since)), UnixTime::from_millis(61_000));
+        assert_eq!(keep.until(&Quarantine::new("dmarc", since)), since.plus(Duration::from_secs(2_592_000)));
+        assert_eq!(keep.custody(Some(&Hold::Operator("x".into()))), Custody::Held);
+    }
+
+    #[test]
+    fn no_plugin_makes_gauges_without_end() {
+        let mut shown = BTreeSet::new();
+        for round in 0..3 {
+            let named = |n: u32| (format!("{round}-{n}"), Amount { messages: 1, bytes: 10 });
+            gauge(&(0..200).map(named).collect(), &mut shown);
+            assert_eq!(shown.len(), GAUGES + 1);
+            assert!(shown.contains(OTHERS));
+        }
+    }
+}

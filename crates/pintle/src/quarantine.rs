@@ -1,0 +1,146 @@
+//! The operator's view of quarantines: what the spool has, in the words of the admin socket.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use pintle_admin::{
+    Exit, Leave, Leaver, Left, Points, QuarantinePage, Quarantined, Refusal, Sift, SiftPage, Whole,
+};
+use pintle_mail::{HeaderBlock, QueueId, UnixTime};
+use pintle_outbound::{Act, OperateError, Outcome, Select};
+use pintle_policy::{AuthResult, Frozen, Transaction};
+use pintle_spool::{Filter, Hold, Page, Stored};
+
+use crate::app::Live;
+use crate::operator::refusal;
+
+/// Messages that leave with one request: what its answer's half minute is long enough for, however slow the disk.
+const AT_ONCE: usize = 200;
+/// Messages read beside each other for a list.
+const READERS: usize = 16;
+
+/// A page of the list.
+pub(crate) async fn list(live: &Live, query: SiftPage) -> Result<QuarantinePage, Refusal> {
+    let page = Page { after: query.page.after, limit: query.page.limit };
+    let listing = live.outbound.list(filter(&query.sift), page).await.map_err(refusal)?;
+    let ids: Vec<QueueId> = listing.messages.iter().map(|summary| summary.id).collect();
+    let found = futures_util::stream::iter(ids).map(|id| live.outbound.show(id));
+    let found: Vec<_> = found.buffered(READERS).collect().await;
+    let mut messages = Vec::with_capacity(found.len());
+    for stored in found {
+        match stored {
+            Ok(stored) => messages.extend(view(live, &stored)),
+            // It has left while we looked.
+            Err(OperateError::Spool(pintle_spool::SpoolError::Unknown(_))) => {}
+            Err(error) => return Err(refusal(error)),
+        }
+    }
+    Ok(QuarantinePage { messages, next: listing.next })
+}
+
+/// One message.
+pub(crate) async fn show(live: &Live, id: QueueId) -> Result<Quarantined, Refusal> {
+    let stored = live.outbound.show(id).await.map_err(refusal)?;
+    view(live, &stored).ok_or_else(|| elsewhere(id))
+}
+
+/// Its octets.
+pub(crate) async fn whole(live: &Live, id: QueueId) -> Result<Whole, Refusal> {
+    let stored = live.outbound.show(id).await.map_err(refusal)?;
+    match stored.entry.hold {
+        Some(Hold::Quarantine(_)) => Ok(Whole { head: stored.head, body: stored.body }),
+        Some(Hold::Operator(_)) | None => Err(elsewhere(id)),
+    }
+}
+
+/// Lets messages leave.
+pub(crate) async fn leave(live: &Live, exit: Exit, which: Leave) -> Result<Left, Refusal> {
+    let (ids, next) = if which.ids.is_empty() {
+        let page = Page { after: which.after, limit: AT_ONCE };
+        let listing = live.outbound.list(filter(&which.sift), page).await.map_err(refusal)?;
+        (listing.messages.iter().map(|summary| summary.id).collect(), listing.next)
+    } else {
+        (which.ids, None)
+    };
+    let (ids, user) = (Select::Ids(ids), which.user.as_deref());
+    let acts = match exit {
+        Exit::Release => live.outbound.release_quarantined(ids, user).await,
+        Exit::Delete => live.outbound.delete_quarantined(ids, user).await,
+    };
+    Ok(Left { messages: acts.map_err(refusal)?.0.into_iter().map(leaver).collect(), next })
+}
+
+fn leaver(act: Act) -> Leaver {
+    let done = act.outcome == Outcome::Done;
+    Leaver { id: act.id, done, why: (!done).then(|| act.outcome.to_string()) }
+}
+
+fn elsewhere(id: QueueId) -> Refusal {
+    Refusal::NotFound(format!("message {id} is in no quarantine: see `pintle queue show {id}`"))
+}
+
+fn filter(sift: &Sift) -> Filter {
+    let before = |age: u64| {
+        let now: UnixTime = SystemTime::now().into();
+        let age = i64::try_from(Duration::from_millis(age).as_millis()).unwrap_or(i64::MAX);
+        UnixTime::from_millis(now.millis().saturating_sub(age))
+    };
+    Filter {
+        sender: sift.sender.clone(),
+        recipient: sift.recipient.clone(),
+        quarantined: Some(true),
+        quarantine: sift.name.clone(),
+        quarantined_before: sift.older_than_ms.map(before),
+        ..Filter::default()
+    }
+}
+
+fn view(live: &Live, stored: &Stored) -> Option<Quarantined> {
+    let entry = &stored.entry;
+    let quarantine = entry.hold.as_ref().and_then(Hold::quarantine)?;
+    // What we wrote ourselves came in no session, and nobody has judged it.
+    let known =
+        Frozen::from_bytes(&entry.context).ok().map(|known| known.thaw(stored.id, entry.envelope.clone()));
+    let transaction = known.as_ref().and_then(|known| known.transaction.as_deref());
+    let session = known.as_ref().map(|known| &known.session);
+    let mut facts = session.map(|session| session.facts.clone()).unwrap_or_default();
+    facts.extend(transaction.map(|transaction| transaction.facts.clone()).unwrap_or_default());
+    let header = HeaderBlock::parse(stored.head.clone());
+    Some(Quarantined {
+        id: stored.id,
+        quarantine: quarantine.name.clone(),
+        since_ms: quarantine.since,
+        expires_ms: live.settings.load().outbound.quarantine.until(quarantine),
+        received_ms: entry.received,
+        by: quarantine.by.clone(),
+        stage: quarantine.stage.clone(),
+        score: transaction.map_or(0.0, Transaction::score),
+        rules: transaction.map(rules).unwrap_or_default(),
+        facts,
+        results: transaction.map(results).unwrap_or_default(),
+        client: session.map(|session| session.client),
+        hello: session.and_then(|session| session.hello.clone()),
+        sender: entry.envelope.sender.clone(),
+        recipients: entry.envelope.recipients.iter().map(|recipient| recipient.address.clone()).collect(),
+        subject: header.named("Subject").next().map(|field| field.value()),
+        size: stored.head.len() as u64 + stored.body.size(),
+    })
+}
+
+fn rules(transaction: &Transaction) -> Vec<Points> {
+    let scores = transaction.scores.iter();
+    let points = scores.map(|score| Points {
+        judge: score.judge.clone(),
+        rule: score.rule.clone(),
+        points: score.points,
+    });
+    points.collect()
+}
+
+fn results(transaction: &Transaction) -> Vec<String> {
+    let text = |result: &AuthResult| {
+        let reason = result.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        format!("{}={}{reason}", result.method, result.outcome)
+    };
+    transaction.auth_results.iter().map(text).collect()
+}

@@ -1,0 +1,125 @@
+//! Why a message stays where it is, and who has put it there.
+//!
+//! A quarantine is a verdict about a message, a hold the wish of an operator. The stronger word is the verdict's: an
+//! operator who holds a message that lies in a quarantine changes nothing, so that it never becomes one that may be
+//! reported to a forged sender by accident.
+
+use std::fmt;
+
+use pintle_mail::UnixTime;
+use serde::{Deserialize, Serialize};
+
+/// Why a message stays where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hold {
+    /// A verdict put it into a quarantine.
+    Quarantine(Quarantine),
+    /// The operator holds it, for this reason.
+    Operator(String),
+}
+
+/// The verdict that a message is to be looked at before it goes anywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written")]
+pub struct Quarantine {
+    /// The quarantine's name, which the verdict chose.
+    pub name: String,
+    /// Since when; how long it is kept counts from here.
+    pub since: UnixTime,
+    /// The plugin or built-in check that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// At which stage: `headers`, `message`, `deliver`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+}
+
+/// What may stand on disk: earlier versions wrote the name alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Name(String),
+    Whole {
+        name: String,
+        #[serde(default)]
+        since: UnixTime,
+        #[serde(default)]
+        by: Option<String>,
+        #[serde(default)]
+        stage: Option<String>,
+    },
+}
+
+impl Hold {
+    /// The quarantine that it is, if it is one.
+    #[must_use]
+    pub fn quarantine(&self) -> Option<&Quarantine> {
+        match self {
+            Self::Quarantine(quarantine) => Some(quarantine),
+            Self::Operator(_) => None,
+        }
+    }
+
+    /// Whether this hold is put on a message that another one holds already: an operator's never replaces a verdict.
+    pub(crate) fn replaces(&self, before: Option<&Self>) -> bool {
+        matches!(self, Self::Quarantine(_)) || before.and_then(Self::quarantine).is_none()
+    }
+}
+
+impl Quarantine {
+    /// The quarantine of this name, since this time.
+    #[must_use]
+    pub fn new(name: impl Into<String>, since: UnixTime) -> Self {
+        Self { name: name.into(), since, by: None, stage: None }
+    }
+
+    /// Fills in what earlier versions did not write: it was quarantined when it was received.
+    pub(crate) fn dated(&mut self, received: UnixTime) {
+        if self.since == UnixTime::default() {
+            self.since = received;
+        }
+    }
+}
+
+impl From<Written> for Quarantine {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Name(name) => Self::new(name, UnixTime::default()),
+            Written::Whole { name, since, by, stage } => Self { name, since, by, stage },
+        }
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quarantine(quarantine) => write!(f, "quarantine {}", quarantine.name),
+            Self::Operator(reason) => write!(f, "held: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_earlier_versions_wrote_is_read_and_dated() {
+        let hold: Hold = serde_json::from_str(r#"{"quarantine":"viruses"}"#).unwrap();
+        let Hold::Quarantine(mut quarantine) = hold else { panic!("{hold:?}") };
+        quarantine.dated(UnixTime::from_millis(7));
+        assert_eq!(quarantine, Quarantine::new("viruses", UnixTime::from_millis(7)));
+    }
+
+    #[test]
+    fn what_is_written_comes_back() {
+        let by = Some("dmarc".to_owned());
+        let stage = Some("message".to_owned());
+        let quarantine = Quarantine { by, stage, ..Quarantine::new("spoofed", UnixTime::from_millis(9)) };
+        for hold in [Hold::Quarantine(quarantine), Hold::Operator("look".to_owned())] {
+            let text = serde_json::to_string(&hold).unwrap();
+            assert_eq!(serde_json::from_str::<Hold>(&text).unwrap(), hold, "{text}");
+        }
+    }
+}
