@@ -54,7 +54,8 @@ impl Settings {
     /// gateway can take over. Ask the settings of the start, not those of the last reload, which are only partly in force.
     #[must_use]
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        let kept = |plugins: &pintle_plugin::Config| (plugins.cache.clone(), plugins.watch);
+        let kept =
+            |plugins: &pintle_plugin::Config| (plugins.cache.clone(), plugins.state.clone(), plugins.watch);
         let differences = [
             ("hostname", self.hostname != new.hostname),
             ("[[listener]] and [relay]", self.inbound.listeners != new.inbound.listeners),

@@ -23,6 +23,8 @@ pub struct Config {
     /// Where compiled code is kept between runs. The folder is made with mode 0700, and refused when it is open to
     /// others, since what lies in it is run. None compiles at every start.
     pub cache: Option<PathBuf>,
+    /// Where plugins' stored values (`kv`) outlive the process. None keeps them in memory alone.
+    pub state: Option<PathBuf>,
     /// Component files are watched, and a changed one is loaded by itself.
     pub watch: bool,
     /// How long a changed file must rest before it is read.
@@ -67,6 +69,7 @@ impl Default for Config {
         Self {
             plugins: Vec::new(),
             cache: None,
+            state: None,
             watch: true,
             settle: Duration::from_millis(250),
             kv_octets: 64 << 20,

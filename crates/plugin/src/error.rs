@@ -181,6 +181,13 @@ pub enum OpenError {
     Engine(String),
     /// The folder for compiled code cannot be used.
     Cache(PathBuf, String),
+    /// The folder for what plugins store cannot be used.
+    State {
+        /// Which.
+        folder: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// Two plugins have this name.
     TwiceNamed(String),
     /// Required plugins cannot be loaded: all of them are listed.
@@ -193,6 +200,9 @@ impl fmt::Display for OpenError {
             Self::Engine(why) => write!(f, "the plugin engine cannot be started: {why}"),
             Self::Cache(path, why) => {
                 write!(f, "the folder {} for compiled plugins cannot be used: {why}", path.display())
+            }
+            Self::State { folder, why } => {
+                write!(f, "the folder {} for what plugins store cannot be used: {why}", folder.display())
             }
             Self::TwiceNamed(name) => {
                 write!(f, "two plugins are called {name:?}: give each a name of its own")

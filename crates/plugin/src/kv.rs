@@ -1,17 +1,22 @@
 //! The state that a plugin keeps in the host: values with a lifetime, counters and token buckets, shared by all of its
 //! instances and generations.
 //!
-//! It lives in memory and ends with the process: what it is for (greylists, rate limits, caches) can be learnt again,
+//! It lives in memory. Where the operator names a folder it is saved there now and then and at the end, so that a restart
+//! forgets nothing; a crash costs the last minute. What it is for (greylists, rate limits, caches) can be learnt again,
 //! and a lost write can never lose mail. Its size is bounded; a plugin that fills its share is told so and evicts
 //! nobody else. The clock is a parameter.
 
 pub(crate) mod bucket;
+pub(crate) mod saved;
 
 use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bucket::{Bucket, Refused};
 use parking_lot::Mutex;
+use saved::Clocks;
 
 /// The longest key, in octets.
 pub(crate) const MAX_KEY: usize = 512;
@@ -24,6 +29,7 @@ const OVERHEAD: usize = 96;
 pub(crate) struct Store {
     limit: usize,
     shelf: Mutex<Shelf>,
+    file: Option<PathBuf>,
 }
 
 #[derive(Default)]
@@ -32,6 +38,8 @@ struct Shelf {
     buckets: HashMap<String, Bucket>,
     octets: usize,
     writes: u64,
+    /// Something has changed since it was saved.
+    unsaved: bool,
 }
 
 #[derive(Clone)]
@@ -72,9 +80,42 @@ impl KvError {
 }
 
 impl Store {
-    /// An empty store of at most so many octets.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, shelf: Mutex::default() }
+    /// A store of at most so many octets, with what the file holds if there is one. What cannot be read is told.
+    pub(crate) fn open(limit: usize, file: Option<PathBuf>, clocks: Clocks) -> Self {
+        let read = |path: &PathBuf| match std::fs::read(path) {
+            Ok(octets) => Shelf::read(&octets, clocks).ok_or_else(|| "it is damaged".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Shelf::default()),
+            Err(error) => Err(error.to_string()),
+        };
+        let shelf = file.as_ref().map(|path| {
+            read(path).unwrap_or_else(|why| {
+                tracing::error!(
+                    target: "pintle::plugin",
+                    path = %path.display(), "what a plugin had stored cannot be read, and is begun anew: {why}"
+                );
+                Shelf::default()
+            })
+        });
+        Self { limit, shelf: Mutex::new(shelf.unwrap_or_default()), file }
+    }
+
+    /// Writes the file, if there is to be one and something has changed; tells whether it did. Waits for the disk.
+    pub(crate) fn save(&self, clocks: Clocks) -> io::Result<bool> {
+        let Some(file) = &self.file else {
+            return Ok(false);
+        };
+        let octets = {
+            let mut shelf = self.shelf.lock();
+            if !std::mem::take(&mut shelf.unsaved) {
+                return Ok(false);
+            }
+            shelf.written(clocks)
+        };
+        let replaced = saved::replace(file, &octets);
+        if replaced.is_err() {
+            self.shelf.lock().unsaved = true;
+        }
+        replaced.map(|()| true)
     }
 
     /// The values under these keys, each with its version. A counter shows as its decimal digits.
@@ -122,6 +163,7 @@ impl Store {
     /// Takes a value away.
     pub(crate) fn delete(&self, key: &str) {
         let mut shelf = self.shelf.lock();
+        shelf.unsaved = true;
         shelf.remove(key);
         if shelf.buckets.remove(key).is_some() {
             shelf.octets -= key.len() + OVERHEAD;
@@ -160,6 +202,7 @@ impl Store {
             shelf.make_room(self.limit, key.len() + OVERHEAD, now)?;
             shelf.octets += key.len() + OVERHEAD;
         }
+        shelf.unsaved = true;
         let bucket = shelf.buckets.entry(key).or_insert_with(|| Bucket::full(capacity, now));
         Ok(bucket.take(tokens, capacity, per_second, now))
     }
@@ -186,6 +229,7 @@ impl Shelf {
         self.remove(&key);
         self.octets += new;
         self.writes += 1;
+        self.unsaved = true;
         let version = self.writes;
         self.entries.insert(key, Entry { value, version, expires });
         Ok(())
@@ -269,6 +313,13 @@ fn check_value(value: &[u8]) -> Result<(), KvError> {
 
 fn expiry(ttl: Option<u32>, now: Instant) -> Option<Instant> {
     ttl.map(|seconds| now + Duration::from_secs(seconds.into()))
+}
+
+#[cfg(test)]
+impl Store {
+    fn new(limit: usize) -> Self {
+        Self::open(limit, None, Clocks::read())
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! All plugins of the gateway: opened together, asked in order, changed one by one, closed together.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use crate::engine::Host;
 use crate::gauges::Gauges;
 use crate::generation::{Generation, Loader};
 use crate::guest::Common;
+use crate::kv::saved::Clocks;
 use crate::scribe::Quota;
 use crate::upkeep::Upkeep;
 use crate::{
@@ -33,6 +35,7 @@ struct Shared {
     loader: Arc<Loader>,
     dns: Arc<dyn Resolver>,
     gateway: Arc<ArcSwap<Gateway>>,
+    state: Option<PathBuf>,
     kv_octets: usize,
     max_message: u64,
 }
@@ -141,6 +144,8 @@ impl Plugins {
 /// The engine could not be started, or two plugins share a name.
 pub async fn check(config: Config) -> Result<Vec<Report>, OpenError> {
     check_names(&config.plugins)?;
+    // What plugins have stored is the running gateway's affair.
+    let config = Config { state: None, ..config };
     let shared = Shared::start(&config, Arc::new(no_dns::NoDns))?;
     let mut reports = Vec::new();
     for config in config.plugins.into_iter().map(Arc::new) {
@@ -159,11 +164,16 @@ pub async fn check(config: Config) -> Result<Vec<Report>, OpenError> {
 impl Shared {
     fn start(config: &Config, dns: Arc<dyn Resolver>) -> Result<Self, OpenError> {
         let cache = config.cache.as_deref().map(Cache::open).transpose()?.map(Arc::new);
+        if let Some(folder) = &config.state {
+            std::fs::create_dir_all(folder)
+                .map_err(|cause| OpenError::State { folder: folder.clone(), why: cause.to_string() })?;
+        }
         let host = Arc::new(Host::start(&config.plugins).map_err(OpenError::Engine)?);
         Ok(Self {
             loader: Arc::new(Loader { host, cache }),
             dns,
             gateway: Arc::new(ArcSwap::from_pointee(config.gateway.clone())),
+            state: config.state.clone(),
             kv_octets: config.kv_octets,
             max_message: config.max_message,
         })
@@ -174,11 +184,12 @@ impl Shared {
     }
 
     fn common(&self, config: &PluginConfig) -> Arc<Common> {
+        let file = self.state.as_deref().map(|folder| kv::saved::path(folder, &config.name));
         Arc::new(Common {
             name: config.name.as_str().into(),
             dns: Arc::clone(&self.dns),
             gateway: Arc::clone(&self.gateway),
-            kv: kv::Store::new(self.kv_octets),
+            kv: kv::Store::open(self.kv_octets, file, Clocks::read()),
             gauges: Gauges::new(&config.name),
             quota: Arc::new(Quota::new(Instant::now())),
             max_message: self.max_message,

@@ -15,10 +15,13 @@ use tokio::time::interval;
 
 use crate::Plugin;
 use crate::generation::Loader;
+use crate::kv::saved::Clocks;
 use crate::watch::Watch;
 
 /// How often spare instances and stored values are looked through.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often what plugins have stored is saved.
+const SAVE: Duration = Duration::from_secs(60);
 /// A plugin whose instances cannot be made is not tried again at once.
 const REST: Duration = Duration::from_secs(1);
 
@@ -75,7 +78,7 @@ impl Upkeep {
 
 /// Keeps a plugin's pool as it should be. Ends when its sender is dropped.
 async fn keep(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
-    let mut sweep = interval(SWEEP);
+    let (mut sweep, mut save) = (interval(SWEEP), interval(SAVE));
     loop {
         let current = plugin.current();
         let wanting = async {
@@ -85,15 +88,29 @@ async fn keep(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
             }
         };
         tokio::select! {
-            _ = stopped.changed() => return,
+            _ = stopped.changed() => break,
             () = wanting => {}
             () = plugin.changed.notified() => {}
             _ = sweep.tick() => tidy(&plugin),
+            _ = save.tick() => save_state(&plugin).await,
         }
         tokio::select! {
-            _ = stopped.changed() => return,
+            _ = stopped.changed() => break,
             () = refill(&plugin) => {}
         }
+    }
+    save_state(&plugin).await;
+}
+
+/// Saves what the plugin has stored. What could not be saved is tried again with the next round.
+async fn save_state(plugin: &Arc<Plugin>) {
+    let saving = Arc::clone(plugin);
+    let saved = tokio::task::spawn_blocking(move || saving.common().kv.save(Clocks::read())).await;
+    if let Ok(Err(error)) = saved {
+        tracing::error!(
+            target: "pintle::plugin",
+            plugin = %plugin.name(), %error, "what the plugin has stored cannot be saved"
+        );
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
     Config {
         plugins: root.list("plugin").iter().map(lower).collect(),
         cache: section.optional("cache"),
+        state: section.optional("state"),
         watch: section.get("watch"),
         settle: section.get::<OrZero>("settle").0,
         kv_octets: section.get::<Size>("kv_size").octets(),

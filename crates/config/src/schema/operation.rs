@@ -41,6 +41,11 @@ pub(super) static SECTIONS: &[Section] = &[
                 "cache",
                 "A folder, closed to others, that keeps compiled plugins; left out, each start compiles.",
             ),
+            optional::<PathBuf>(
+                "state",
+                "A folder that keeps what plugins store (grant `kv`), saved once a minute and at the end; left out, a restart \
+                 forgets it. A change needs a restart.",
+            ),
             key::<bool>("watch", "true", "A changed component file is loaded by itself."),
             key::<OrZero>("settle", "\"250ms\"", "How long a changed file must rest before it is read."),
             key::<Size>("kv_size", "\"64MiB\"", "What one plugin may store (grant `kv`)."),

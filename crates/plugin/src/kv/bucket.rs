@@ -10,6 +10,14 @@ pub(crate) struct Bucket {
     full: Instant,
 }
 
+/// A bucket at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Still {
+    pub(crate) tokens: f64,
+    pub(crate) seen: Instant,
+    pub(crate) full: Instant,
+}
+
 /// Not enough tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Refused {
@@ -25,6 +33,15 @@ const NEVER: f64 = 365.0 * 86_400.0;
 impl Bucket {
     pub(crate) fn full(capacity: u32, now: Instant) -> Self {
         Self { tokens: capacity.into(), seen: now, full: now }
+    }
+
+    pub(crate) fn of(still: Still) -> Self {
+        let Still { tokens, seen, full } = still;
+        Self { tokens, seen, full }
+    }
+
+    pub(crate) fn still(&self) -> Still {
+        Still { tokens: self.tokens, seen: self.seen, full: self.full }
     }
 
     /// Takes tokens, all or none; gives what is left.
