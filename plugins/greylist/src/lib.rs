@@ -102,7 +102,9 @@ impl Greylist {
     }
 
     fn leaves_alone(&self, session: &session::Snapshot, sender: &Address, rcpt: &Recipient) -> bool {
-        self.allow_networks.iter().any(|network| network.contains(&session.client))
+        // Mail to elsewhere is relaying: of a client that may, or one that shall hear at once that it may not.
+        !gateway::is_local(&rcpt.address.domain_ascii)
+            || self.allow_networks.iter().any(|network| network.contains(&session.client))
             || self.allow_senders.iter().any(|mailbox| mailbox.matches(sender))
             || self.allow_recipients.iter().any(|mailbox| mailbox.matches(&rcpt.address))
     }
