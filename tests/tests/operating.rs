@@ -98,10 +98,10 @@ fn a_plugin_without_its_grant_is_named_by_check_and_refused_at_start() {
     let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &plugin);
     let (code, out, _) = run(&["check", "-c", config.to_str().unwrap()], folder.path());
     assert_eq!(code, 1, "{out}");
-    assert!(out.contains("/header") && out.contains("not a header field name"), "{out}");
+    assert!(out.contains("/header") && out.contains("found \"X Seen\""), "{out}");
     let (code, _, err) = run(&["run", "-c", config.to_str().unwrap()], folder.path());
     assert_eq!(code, 1);
-    assert!(err.contains("not a header field name"), "{err}");
+    assert!(err.contains("found \"X Seen\""), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,8 +22,15 @@ fn example(name: &str, host: &str) -> Report {
     write(folder.path(), "tls/privkey.pem", &pair.signing_key.serialize_pem());
     write(folder.path(), "secrets/smarthost", "sesame\n");
     write(folder.path(), "secrets/scanner", "sesame\n");
-    let text = fs::read_to_string(repository().join("examples").join(name)).unwrap();
-    read(text, &folder.path().join(name), &[])
+    write(folder.path(), "batv.json", "{}");
+    for key in ["r2026", "e2026", "relay2026"] {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        write(folder.path(), &format!("keys/{key}.pem"), &pair.serialize_pem());
+    }
+    let text = fs::read_to_string(repository().join("examples").join(name).join("pintle.toml")).unwrap();
+    let stock = text.lines().filter_map(|line| line.strip_prefix("component = \"stock:"));
+    let stock = stock.map(|rest| (rest.trim_end_matches('"').to_owned().leak() as &str, Default::default()));
+    read(text.clone(), &folder.path().join("pintle.toml"), &stock.collect::<Vec<_>>())
 }
 
 fn write(folder: &Path, name: &str, text: &str) {
@@ -35,7 +42,7 @@ fn write(folder: &Path, name: &str, text: &str) {
 
 #[test]
 fn the_edge_example_is_good() {
-    let report = example("edge.toml", "mx.example.org");
+    let report = example("edge", "mx.example.org");
     assert!(report.mistakes.is_empty() && report.warnings.is_empty(), "{report}");
     let settings = report.into_settings().unwrap();
     let mx = &settings.inbound.listeners[0];
@@ -48,7 +55,7 @@ fn the_edge_example_is_good() {
 
 #[test]
 fn the_smarthost_example_is_good() {
-    let report = example("smarthost.toml", "relay.example.org");
+    let report = example("smarthost", "relay.example.org");
     assert!(report.mistakes.is_empty(), "{report}");
     let warnings: Vec<_> = report.warnings.iter().map(|warning| warning.cause.clone()).collect();
     assert_eq!(warnings, [Cause::Rule(Rule::PlainPasswords)], "{report}");
@@ -60,7 +67,7 @@ fn the_smarthost_example_is_good() {
 
 #[test]
 fn a_hostname_outside_the_certificate_is_warned_about() {
-    let report = example("edge.toml", "other.example.org");
+    let report = example("edge", "other.example.org");
     let warnings: Vec<_> = report.warnings.iter().map(|warning| warning.cause.clone()).collect();
     assert_eq!(warnings, [Cause::Rule(Rule::HostnameNotCovered("mx.example.org".into()))]);
     assert!(report.settings.is_some());

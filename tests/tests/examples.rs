@@ -1,0 +1,281 @@
+//! The examples as they stand, started and sent through: only addresses, paths and names of servers are exchanged, and
+//! each of them must be there.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use e2e::{Gateway, binary, run};
+use pintle_testkit::{Client, Script, Sink, TempDir, TestCa, ZoneServer};
+
+/// Our servers inside, and everybody outside.
+const INSIDE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+const WORLD: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3));
+const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 66));
+const LISTED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 67));
+
+/// An example's configuration with these exchanges, in a folder that has what it names.
+fn adapted(name: &str, folder: &Path, exchanges: &[(&str, String)]) -> std::path::PathBuf {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).join("pintle.toml");
+    let mut text = std::fs::read_to_string(file).unwrap();
+    let cache = binary().with_file_name("plugin-cache").display().to_string();
+    let everywhere = [
+        ("dir = \"/var/lib/pintle/spool\"", "dir = \"spool\"\nreserve = \"1MiB\"".to_owned()),
+        ("cache = \"/var/cache/pintle\"", format!("cache = \"{cache}\"")),
+        ("state = \"/var/lib/pintle/plugins\"", "state = \"state\"".to_owned()),
+        ("socket = \"/run/pintle/admin.sock\"", "socket = \"admin.sock\"".to_owned()),
+    ];
+    for (from, to) in everywhere.iter().chain(exchanges) {
+        assert!(text.contains(from), "the example {name} does not say {from}");
+        text = text.replace(from, to);
+    }
+    if !text.contains("[log]") {
+        text.push_str("\n[log]\nformat = \"json\"\n");
+    }
+    let path = folder.join("pintle.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Makes a key as the example's README says; gives the line for the zone.
+fn key(folder: &Path, selector: &str, algorithm: &str) -> String {
+    let out = format!("keys/{selector}.pem");
+    let arguments = ["dkim", "keygen", "--domain", "example.org", "--selector", selector];
+    let rest = ["--algorithm", algorithm, "--out", &out];
+    let (code, said, errors) = run(&[&arguments[..], &rest[..]].concat(), folder);
+    assert_eq!(code, 0, "{said}{errors}");
+    let line = said.lines().find(|line| line.contains("._domainkey."));
+    line.expect("a line for the zone").to_owned()
+}
+
+fn certificate(folder: &Path, ca: &TestCa, name: &str) {
+    let leaf = ca.issue(&[name]);
+    write(folder, "tls/fullchain.pem", &leaf.chain_pem);
+    write(folder, "tls/privkey.pem", &leaf.key_pem);
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// The edge, the server inside, the world outside, and their DNS.
+struct Edge {
+    gateway: Gateway,
+    exchange: Sink,
+    world: Sink,
+    folder: TempDir,
+    _zone: ZoneServer,
+}
+
+impl Edge {
+    async fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let ca = TestCa::new();
+        certificate(folder.path(), &ca, "mx.example.org");
+        let exchange = Sink::start(Script::new().starttls(&ca.issue(&["exchange.example"]))).await;
+        let world = Sink::start_at(SocketAddr::new(WORLD, 0), Script::new()).await;
+        write(
+            folder.path(),
+            "batv.json",
+            r#"{"keys": [{"number": 0, "secret": "something of the test's own"}]}"#,
+        );
+        std::fs::create_dir_all(folder.path().join("keys")).unwrap();
+        let keys = [key(folder.path(), "r2026", "rsa"), key(folder.path(), "e2026", "ed25519")].join("\n");
+        let zone = ZoneServer::start(&format!("{ZONES}\n{keys}")).await;
+        let config = adapted("edge", folder.path(), &Self::exchanges(&exchange, &world, &zone));
+        let gateway = Gateway::start(&config);
+        Self { gateway, exchange, world, folder, _zone: zone }
+    }
+
+    fn exchanges(exchange: &Sink, world: &Sink, zone: &ZoneServer) -> [(&'static str, String); 8] {
+        [
+            ("[\"0.0.0.0:25\", \"[::]:25\"]", "\"127.0.0.1:0\"".to_owned()),
+            ("[\"0.0.0.0:2525\"]", "\"127.0.0.1:0\"".to_owned()),
+            ("http = \"127.0.0.1:9125\"", String::new()),
+            ("[\"10.1.2.0/24\"]", format!("[\"{INSIDE}/32\"]")),
+            (
+                "[\"exchange1.corp.example.org\", \"exchange2.corp.example.org\"]",
+                format!("[\"{}\"]", exchange.address()),
+            ),
+            // So that the second attempt need not wait.
+            ("delay = \"5m\"", "delay = \"0s\"".to_owned()),
+            ("[plugins]", format!("[dns]\nservers = [\"{}\"]\n[plugins]", zone.address())),
+            ("[log]", format!("[delivery]\nmx_port = {}\n[log]", world.address().port())),
+        ]
+    }
+
+    async fn client(&self, from: IpAddr, listener: &str) -> Client {
+        let mut client = Client::connect_from(from, self.gateway.address(listener)).await;
+        client.hello("client.example").await;
+        client
+    }
+
+    /// The reply to a message, or to what of its envelope was refused.
+    async fn send(&self, from: IpAddr, sender: &str, recipient: &str, message: &str) -> (u16, String) {
+        let mut client = self.client(from, if from == INSIDE { "inside" } else { "mx" }).await;
+        for line in [format!("MAIL FROM:<{sender}>"), format!("RCPT TO:<{recipient}>"), "DATA".to_owned()] {
+            client.send(&line).await;
+            let reply = client.reply().await;
+            if reply.code >= 400 {
+                return (reply.code, reply.text());
+            }
+        }
+        client.send_data(message.replace('\n', "\r\n").as_bytes()).await;
+        let reply = client.reply().await;
+        (reply.code, reply.text())
+    }
+
+    /// As a server would: once more after a greylist's no.
+    async fn persist(&self, sender: &str, recipient: &str, message: &str) -> (u16, String) {
+        let first = self.send(STRANGER, sender, recipient, message).await;
+        assert!(first.0 == 451 && first.1.contains("Greylisted"), "a stranger waits: {first:?}");
+        self.send(STRANGER, sender, recipient, message).await
+    }
+
+    fn quarantine(&self) -> String {
+        let config = self.folder.path().join("pintle.toml");
+        let (code, out, err) =
+            run(&["quarantine", "list", "-c", config.to_str().unwrap()], self.folder.path());
+        assert_eq!(code, 0, "{out}{err}");
+        out
+    }
+}
+
+const ZONES: &str = "there.example MX 10 mx.there.example\nmx.there.example A 127.0.0.3\n\
+    good.example TXT \"v=spf1 ip4:127.0.0.66 -all\"\n_dmarc.good.example TXT \"v=DMARC1; p=reject\"\n\
+    _dmarc.strict.example TXT \"v=DMARC1; p=reject\"\n_dmarc.example.org TXT \"v=DMARC1; p=none\"\n\
+    67.0.0.127.zen.spamhaus.org A 127.0.0.2\n2.0.0.127.zen.spamhaus.org A 127.0.0.2\n\
+    2.0.0.127.list.dnswl.org A 127.0.0.2";
+
+const ORDINARY: &str = "From: Joe <joe@good.example>\nTo: erika@example.org\nSubject: hello\n\
+    X-MS-Exchange-Organization-SCL: -1\nAuthentication-Results: mx.example.org; dmarc=pass\n\nHello Erika\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_edge_lets_the_honest_in_and_says_who_they_are() {
+    let edge = Edge::start().await;
+    let reply = edge.persist("joe@good.example", "erika@example.org", ORDINARY).await;
+    assert_eq!(reply.0, 250, "{reply:?}");
+    let arrived = edge.exchange.wait_for(1).await.remove(0);
+    assert!(arrived.tls.is_some(), "the inner hop is encrypted");
+    let text = arrived.text().replace("\r\n ", " ").replace("\r\n\t", " ");
+    let results: Vec<_> = text.lines().filter(|line| line.starts_with("Authentication-Results:")).collect();
+    assert_eq!(results.len(), 1, "{text}");
+    for part in ["spf=pass", "smtp.mailfrom=good.example", "dmarc=pass header.from=good.example"] {
+        assert!(results[0].contains(part), "{part} is not in {results:?}");
+    }
+    assert!(text.contains("Received-SPF: pass"), "{text}");
+    assert!(text.contains("ARC-Seal: i=1;"), "{text}");
+    assert!(!text.contains("X-MS-Exchange-Organization-SCL"), "{text}");
+    assert!(text.contains("Hello Erika"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_edge_refuses_and_holds_what_is_forged() {
+    let edge = Edge::start().await;
+    let from = |author: &str| format!("From: {author}\nTo: erika@example.org\nSubject: x\n\nx\n");
+    let relayed = edge.send(STRANGER, "joe@good.example", "somebody@there.example", ORDINARY).await;
+    assert!(relayed.0 == 550 && relayed.1.contains("5.7.1"), "{relayed:?}");
+    let listed = edge.send(LISTED, "joe@good.example", "erika@example.org", ORDINARY).await;
+    assert!(listed.0 == 550 && listed.1.contains("zen.spamhaus.org"), "{listed:?}");
+    let backscatter = edge.send(STRANGER, "", "erika@example.org", &from("<mailer@good.example>")).await;
+    assert_eq!(backscatter.0, 550, "{backscatter:?}");
+    let strict = edge.persist("joe@other.example", "erika@example.org", &from("boss@strict.example")).await;
+    assert!(strict.0 == 550 && strict.1.contains("DMARC of strict.example"), "{strict:?}");
+    let ours = edge.persist("joe@second.example", "erika@example.org", &from("ceo@example.org")).await;
+    assert_eq!(ours.0, 250, "{ours:?}");
+    let held = edge.quarantine();
+    assert!(held.contains("spoof-guard") && held.contains("joe@second.example"), "{held}");
+    assert_eq!(edge.exchange.log().accepted().count(), 0, "nothing of it has come in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_leaves_the_edge_is_signed_and_its_bounces_come_back() {
+    let edge = Edge::start().await;
+    let message = "Received: from pc7 by exchange\nFrom: Erika <erika@example.org>\nTo: sue@there.example\n\
+        Subject: out\nDate: Sun, 22 Nov 2026 10:00:00 +0000\nMessage-ID: <1@example.org>\n\nout\n";
+    let reply = edge.send(INSIDE, "erika@example.org", "sue@there.example", message).await;
+    assert_eq!(reply.0, 250, "{reply:?}");
+    let arrived = edge.world.wait_for(1).await.remove(0);
+    let tagged = arrived.sender.address.clone();
+    assert!(tagged.starts_with("prvs=") && tagged.ends_with("=erika@example.org"), "{tagged}");
+    let text = arrived.text().replace("\r\n ", " ").replace("\r\n\t", " ");
+    for part in ["a=rsa-sha256", "a=ed25519-sha256", "s=r2026", "s=e2026", "d=example.org"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    assert!(!text.contains("pc7"), "{text}");
+    let bounce = "From: <mailer-daemon@there.example>\nTo: erika@example.org\nSubject: failed\n\nfailed\n";
+    let reply = edge.send(STRANGER, "", &tagged, bounce).await;
+    let reply = if reply.0 == 451 { edge.send(STRANGER, "", &tagged, bounce).await } else { reply };
+    assert_eq!(reply.0, 250, "{reply:?}");
+    let returned = edge.exchange.wait_for(1).await.remove(0);
+    assert_eq!(returned.recipients(), ["erika@example.org"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_smart_host_serves_devices_and_accounts_and_nobody_else() {
+    let folder = TempDir::new().unwrap();
+    let ca = TestCa::new();
+    certificate(folder.path(), &ca, "relay.example.org");
+    ca.write(folder.path());
+    for secret in ["secrets/scanner", "secrets/smarthost"] {
+        write(folder.path(), secret, "sesame\n");
+    }
+    std::fs::create_dir_all(folder.path().join("keys")).unwrap();
+    let record = key(folder.path(), "relay2026", "rsa");
+    let provider =
+        Script::new().starttls(&ca.issue(&["provider.example"])).login("relay@example.org", "sesame");
+    let provider = Sink::start_at(SocketAddr::new(WORLD, 0), provider).await;
+    let zone = ZoneServer::start(&format!("provider.example A {WORLD}\n{record}")).await;
+    let exchanges = [
+        ("[\"0.0.0.0:587\", \"[::]:587\"]", "\"127.0.0.1:0\"".to_owned()),
+        ("[\"0.0.0.0:465\", \"[::]:465\"]", "\"127.0.0.1:0\"".to_owned()),
+        ("[\"10.1.3.1:25\"]", "\"127.0.0.1:0\"".to_owned()),
+        ("[\"10.1.3.0/24\"]", format!("[\"{INSIDE}/32\"]")),
+        ("smtp.office365.com:587", format!("provider.example:{}", provider.address().port())),
+        (
+            "[plugins]",
+            format!("[tls]\nroots = \"ca.pem\"\n[dns]\nservers = [\"{}\"]\n[plugins]", zone.address()),
+        ),
+    ];
+    let gateway = Gateway::start(&adapted("smarthost", folder.path(), &exchanges));
+
+    let mut device = Client::connect_from(INSIDE, gateway.address("devices")).await;
+    device.hello("scanner").await;
+    let message =
+        b"From: Ann <ann@pc7.corp.example.org>\r\nTo: sue@there.example\r\nX-Mailer: secret\r\n\r\nscan\r\n";
+    device.deliver("ann@pc7.corp.example.org", &["sue@there.example"], message).await;
+    let arrived = provider.wait_for(1).await.remove(0);
+    assert_eq!(arrived.sender.address, "ann@example.org");
+    assert_eq!((arrived.user.as_deref(), arrived.tls.is_some()), (Some("relay@example.org"), true));
+    let text = arrived.text().replace("\r\n ", " ").replace("\r\n\t", " ");
+    assert!(text.contains("From: Ann <ann@example.org>") && !text.contains("X-Mailer"), "{text}");
+    assert!(text.contains("DKIM-Signature:") && text.contains("s=relay2026"), "{text}");
+
+    let client = Client::connect(gateway.address("submission")).await;
+    let mut client = hello_tls(client, &ca).await;
+    client.ask("AUTH LOGIN", 334).await;
+    client.ask(&BASE64.encode("scanner"), 334).await;
+    client.ask(&BASE64.encode("sesame"), 235).await;
+    let refused = client.ask("MAIL FROM:<boss@example.org>", 550).await;
+    assert!(refused.text().contains("boss@example.org"), "{refused:?}");
+    let message = b"From: <scanner@example.org>\r\nTo: sue@there.example\r\n\r\nscan\r\n";
+    client.deliver("scanner@example.org", &["sue@there.example"], message).await;
+    provider.wait_for(2).await;
+
+    let mut stranger = Client::connect_from(STRANGER, gateway.address("devices")).await;
+    stranger.hello("stranger").await;
+    stranger.ask("MAIL FROM:<x@x.example>", 250).await;
+    stranger.ask("RCPT TO:<sue@there.example>", 550).await;
+}
+
+async fn hello_tls(mut client: Client, ca: &TestCa) -> Client {
+    client.hello("client.example").await;
+    let mut client = client.starttls(ca.client_config(), "relay.example.org").await;
+    client.ask("EHLO client.example", 250).await;
+    client
+}
