@@ -49,7 +49,7 @@ impl Hop {
     }
 
     /// The text of what arrives, unfolded, when this comes from one of our own.
-    async fn from_inside(&self, sender: &str, message: &[u8]) -> String {
+    async fn sent_inside(&self, sender: &str, message: &[u8]) -> String {
         let before = self.sink.log().accepted().count();
         let mut client = Client::connect(self.gateway.address("inside")).await;
         client.hello("inside.example").await;
@@ -58,7 +58,7 @@ impl Hop {
     }
 
     /// The reply to a stranger's message.
-    async fn from_outside(&self, message: &[u8]) -> u16 {
+    async fn sent_outside(&self, message: &[u8]) -> u16 {
         let mut client = Client::connect_from([127, 0, 0, 66].into(), self.gateway.address("mx")).await;
         client.hello("client.example").await;
         client.envelope("forwarder@b.example", &["bob@ours.example"]).await;
@@ -69,7 +69,7 @@ impl Hop {
     /// The results that were reported of a stranger's message.
     async fn results(&self, message: &[u8]) -> String {
         let before = self.sink.log().accepted().count();
-        assert_eq!(self.from_outside(message).await, 250);
+        assert_eq!(self.sent_outside(message).await, 250);
         let arrived = self.sink.wait_for(before + 1).await.pop().unwrap();
         let text = unfolded(arrived.text());
         text.lines().find(|line| line.starts_with("Authentication-Results:")).unwrap_or_default().to_owned()
@@ -83,7 +83,7 @@ fn unfolded(text: &str) -> String {
 /// From the first field of this name on: as the next gateway gets it, without our trace.
 fn from_field(text: &str, name: &str) -> Vec<u8> {
     let start = text.find(&format!("{name}:")).unwrap_or_else(|| panic!("no {name} in {text}"));
-    text[start..].as_bytes().to_vec()
+    text.as_bytes()[start..].to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +94,7 @@ async fn what_one_gateway_signs_another_verifies() {
     let zone = ZoneServer::start(&(rsa_record + &ed_record)).await;
     let signer = Hop::start(&zone, &(rsa + &ed), "").await;
     let verifier = Hop::start(&zone, "", "").await;
-    let signed = from_field(&signer.from_inside("ann@a.example", MESSAGE).await, "DKIM-Signature");
+    let signed = from_field(&signer.sent_inside("ann@a.example", MESSAGE).await, "DKIM-Signature");
     let results = verifier.results(&signed).await;
     for part in ["header.s=r1 header.a=rsa-sha256", "header.s=e1 header.a=ed25519-sha256"] {
         assert!(results.contains(part), "{part} is not in {results}");
@@ -118,7 +118,7 @@ async fn only_our_own_mail_with_one_author_is_signed() {
     let (config, record) = key(folder.path(), "k1", "a.example", "ed25519");
     let zone = ZoneServer::start(&record).await;
     let signer = Hop::start(&zone, &config, "").await;
-    let below = signer.from_inside("x@x.example", b"From: <n@news.a.example>\r\n\r\nbelow\r\n").await;
+    let below = signer.sent_inside("x@x.example", b"From: <n@news.a.example>\r\n\r\nbelow\r\n").await;
     assert!(unfolded(&below).contains("d=a.example;"), "a parent's key signs: {below}");
     for (why, header) in [
         ("another domain", "From: <x@b.example>"),
@@ -126,7 +126,7 @@ async fn only_our_own_mail_with_one_author_is_signed() {
         ("no author", "Subject: x"),
         ("a name that only shows ours", "From: \"x@a.example\" <x@b.example>"),
     ] {
-        let text = signer.from_inside("x@x.example", format!("{header}\r\n\r\nbody\r\n").as_bytes()).await;
+        let text = signer.sent_inside("x@x.example", format!("{header}\r\n\r\nbody\r\n").as_bytes()).await;
         assert!(!text.contains("DKIM-Signature"), "{why}: {text}");
     }
     let results = signer.results(MESSAGE).await;
@@ -175,17 +175,17 @@ async fn a_trusted_seal_rescues_what_a_list_has_changed() {
         Hop::start(&zone, "", &format!("{dmarc}config = {{ trusted_sealers = [\"list.example\"] }}\n")).await;
     let strict = Hop::start(&zone, "", dmarc).await;
 
-    let signed = from_field(&signer.from_inside("ann@a.example", MESSAGE).await, "DKIM-Signature");
-    assert_eq!(strict.from_outside(&signed).await, 250, "its author vouches for it");
-    assert_eq!(list.from_outside(&signed).await, 250);
+    let signed = from_field(&signer.sent_inside("ann@a.example", MESSAGE).await, "DKIM-Signature");
+    assert_eq!(strict.sent_outside(&signed).await, 250, "its author vouches for it");
+    assert_eq!(list.sent_outside(&signed).await, 250);
     let sealed = list.sink.wait_for(1).await.remove(0).text().to_owned();
     assert!(sealed.contains("Subject: [list] a"), "{sealed}");
     let sealed = from_field(&sealed, "ARC-Seal");
-    assert_eq!(strict.from_outside(&sealed).await, 550, "nobody whom it trusts vouches for it");
+    assert_eq!(strict.sent_outside(&sealed).await, 550, "nobody whom it trusts vouches for it");
     let results = trusting.results(&sealed).await;
     for part in ["dkim=fail", "dmarc=fail", "arc=pass"] {
         assert!(results.contains(part), "{part} is not in {results}");
     }
     let tampered = String::from_utf8(sealed).unwrap().replace("Hello", "Jello");
-    assert_eq!(trusting.from_outside(tampered.as_bytes()).await, 550, "the seal is broken");
+    assert_eq!(trusting.sent_outside(tampered.as_bytes()).await, 550, "the seal is broken");
 }

@@ -26,6 +26,10 @@ struct Plan {
     pipeline: bool,
     from: String,
     to: String,
+    /// What to send in place of a message of `size`.
+    message: Option<std::path::PathBuf>,
+    /// Print the message and send nothing.
+    print: bool,
 }
 
 /// What came of it.
@@ -46,7 +50,17 @@ async fn main() {
             std::process::exit(2);
         }
     };
-    let message: Arc<[u8]> = message(plan.size).into();
+    let mut message = match &plan.message {
+        None => message(plan.size),
+        // Its lines are taken to end in CRLF and not to begin with dots.
+        Some(file) => std::fs::read(file).expect("the message can be read"),
+    };
+    if plan.print {
+        print!("{}", String::from_utf8_lossy(&message));
+        return;
+    }
+    message.extend_from_slice(b".\r\n");
+    let message: Arc<[u8]> = message.into();
     let left = Arc::new(AtomicU64::new(plan.messages));
     let start = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
@@ -62,7 +76,7 @@ async fn main() {
 
 const USAGE: &str =
     "usage: pintle-load --target ADDR [--sessions N] [--messages N] [--per-session N] [--size OCTETS]
-                   [--pipeline] [--from ADDRESS] [--to ADDRESS]";
+                   [--pipeline] [--from ADDRESS] [--to ADDRESS] [--message FILE] | --print [--size OCTETS]";
 
 fn plan(mut args: impl Iterator<Item = String>) -> Result<Plan, String> {
     let mut plan = Plan {
@@ -74,6 +88,8 @@ fn plan(mut args: impl Iterator<Item = String>) -> Result<Plan, String> {
         pipeline: false,
         from: "sender@load.example".to_owned(),
         to: "recipient@sink.example".to_owned(),
+        message: None,
+        print: false,
     };
     while let Some(flag) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{flag} needs a value"));
@@ -85,9 +101,14 @@ fn plan(mut args: impl Iterator<Item = String>) -> Result<Plan, String> {
             "--size" => plan.size = parse(&value()?)?,
             "--from" => plan.from = value()?,
             "--to" => plan.to = value()?,
+            "--message" => plan.message = Some(value()?.into()),
             "--pipeline" => plan.pipeline = true,
+            "--print" => plan.print = true,
             _ => return Err(format!("unknown option {flag}")),
         }
+    }
+    if plan.print {
+        return Ok(plan);
     }
     if plan.target.port() == 0 || !plan.target.ip().is_loopback() {
         return Err("--target must be a loopback address with a port".to_owned());
@@ -99,7 +120,7 @@ fn parse<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is not understood"))
 }
 
-/// A message of about this size, with lines of 76 characters and a final dot.
+/// A message of about this size, with lines of 76 characters.
 fn message(size: usize) -> Vec<u8> {
     let mut bytes = b"From: <sender@load.example>\r\nTo: <recipient@sink.example>\r\nSubject: load\r\n\
         Date: Sun, 22 Nov 2026 00:00:00 +0000\r\nMessage-ID: <load@load.example>\r\n\r\n"
@@ -108,7 +129,6 @@ fn message(size: usize) -> Vec<u8> {
         bytes.extend_from_slice(&[b'x'; 76]);
         bytes.extend_from_slice(b"\r\n");
     }
-    bytes.extend_from_slice(b".\r\n");
     bytes
 }
 

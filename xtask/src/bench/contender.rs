@@ -10,26 +10,46 @@ use std::thread::JoinHandle;
 use crate::bench::postfix::Postfix;
 use crate::bench::process::{self, Usage};
 use crate::bench::release;
+use crate::bench::stock::Stock;
 use crate::run::Fault;
 
 /// Who.
 #[derive(Debug, Clone)]
 pub(crate) enum Contender {
-    /// Ours, with a plugin or without.
-    Pintle {
-        /// A component that is called at every stage.
-        plugin: Option<PathBuf>,
-    },
+    /// Ours, with plugins or without.
+    Pintle(Plugins),
     /// Debian's Postfix.
     Postfix,
+}
+
+/// Which plugins.
+#[derive(Debug, Clone)]
+pub(crate) enum Plugins {
+    None,
+    /// A component that is called at every stage.
+    Example(PathBuf),
+    /// All stock plugins, and mail without a signature.
+    Stock(Stock),
+    /// All stock plugins, and mail with one.
+    StockSigned(Stock),
 }
 
 impl Contender {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Pintle { plugin: None } => "pintle",
-            Self::Pintle { plugin: Some(_) } => "pintle + plugin",
+            Self::Pintle(Plugins::None) => "pintle",
+            Self::Pintle(Plugins::Example(_)) => "pintle + plugin",
+            Self::Pintle(Plugins::Stock(_)) => "pintle + stock",
+            Self::Pintle(Plugins::StockSigned(_)) => "pintle + stock, signed",
             Self::Postfix => "postfix",
+        }
+    }
+
+    /// What it is sent, where that is not the load generator's own message.
+    pub(crate) fn message(&self) -> Option<&Path> {
+        match self {
+            Self::Pintle(Plugins::StockSigned(stock)) => stock.message.as_deref(),
+            _ => None,
         }
     }
 }
@@ -51,7 +71,7 @@ impl Running {
     pub(crate) fn start(contender: &Contender, sink: SocketAddr) -> Result<Self, Fault> {
         let folder = scratch()?;
         match contender {
-            Contender::Pintle { plugin } => pintle(folder, sink, plugin.as_deref()),
+            Contender::Pintle(plugins) => pintle(folder, sink, plugins),
             Contender::Postfix => {
                 let postfix = Postfix::start(&folder, sink)?;
                 Ok(Self { address: postfix.address, kind: Kind::Postfix(postfix), folder })
@@ -82,10 +102,10 @@ impl Running {
     }
 }
 
-fn pintle(folder: PathBuf, sink: SocketAddr, plugin: Option<&Path>) -> Result<Running, Fault> {
+fn pintle(folder: PathBuf, sink: SocketAddr, plugins: &Plugins) -> Result<Running, Fault> {
     let config = folder.join("pintle.toml");
     let unreadable = |cause| Fault::Unreadable { path: config.display().to_string(), cause };
-    fs::write(&config, configuration(&folder, sink, plugin)).map_err(unreadable)?;
+    fs::write(&config, configuration(&folder, sink, plugins)).map_err(unreadable)?;
     let mut command = Command::new(release("pintle"));
     command.arg("run").arg("--config").arg(&config).stdin(Stdio::null()).stderr(Stdio::piped());
     let mut child =
@@ -112,8 +132,15 @@ fn pintle(folder: PathBuf, sink: SocketAddr, plugin: Option<&Path>) -> Result<Ru
     Ok(Running { address, kind: Kind::Pintle { child, log }, folder })
 }
 
-fn configuration(folder: &Path, sink: SocketAddr, plugin: Option<&Path>) -> String {
+fn configuration(folder: &Path, sink: SocketAddr, plugins: &Plugins) -> String {
     let folder = folder.display();
+    // With the stock plugins the load is a stranger's, or they would have nothing to do.
+    let clients = match plugins {
+        Plugins::None | Plugins::Example(_) => {
+            "kind = \"relay\"\nmax_per_trusted_address = 10000\ntrusted = [\"127.0.0.0/8\"]"
+        }
+        Plugins::Stock(_) | Plugins::StockSigned(_) => "max_per_address = 10000",
+    };
     let mut text = format!(
         r#"hostname = "bench.example"
 
@@ -129,11 +156,12 @@ level = "info"
 
 [[listener]]
 name = "load"
-kind = "relay"
 addresses = ["127.0.0.1:0"]
 tls = "none"
-max_per_trusted_address = 10000
-trusted = ["127.0.0.0/8"]
+{clients}
+
+[domains]
+accepted = ["sink.example"]
 
 [relays.sink]
 hosts = ["{sink}"]
@@ -144,16 +172,23 @@ domain = "*"
 via = "sink"
 "#
     );
-    if let Some(plugin) = plugin {
-        let plugin = plugin.display();
-        text.push_str(&format!(
-            "\n[[plugin]]\nname = \"example\"\ncomponent = \"{plugin}\"\ngrants = [\"edit-headers\"]\n"
-        ));
+    match plugins {
+        Plugins::None => {}
+        Plugins::Example(component) => {
+            let component = component.display();
+            text.push_str(&format!(
+                "\n[[plugin]]\nname = \"example\"\ncomponent = \"{component}\"\ngrants = [\"edit-headers\"]\n"
+            ));
+        }
+        Plugins::Stock(stock) | Plugins::StockSigned(stock) => {
+            text.push('\n');
+            text.push_str(&stock.sections);
+        }
     }
     text
 }
 
-fn scratch() -> Result<PathBuf, Fault> {
+pub(crate) fn scratch() -> Result<PathBuf, Fault> {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("pintle-bench-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

@@ -35,32 +35,50 @@ pub(crate) struct Figures {
     pub(crate) max_ms: f64,
 }
 
-/// Sends `messages` messages; refusals and broken sessions fail the benchmark, since they would flatter it.
+/// What is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent<'a> {
+    /// Octets of each message.
+    pub(crate) size: usize,
+    /// A file to send in place of the load generator's own message.
+    pub(crate) message: Option<&'a Path>,
+}
+
+impl Figures {
+    /// Refusals and broken sessions fail the benchmark, since they would flatter it.
+    pub(crate) fn must_be_whole(&self) -> Result<(), Fault> {
+        if self.refused + self.broken > 0 {
+            return Err(Fault::BadRun(format!("{} refused, {} broken", self.refused, self.broken)));
+        }
+        Ok(())
+    }
+}
+
+/// Sends `messages` messages.
 pub(crate) fn run(
     program: &Path,
     target: SocketAddr,
     shape: Shape,
     messages: u64,
-    size: usize,
+    sent: Sent<'_>,
 ) -> Result<Figures, Fault> {
     let pairs = [
         ("--target", target.to_string()),
         ("--sessions", shape.sessions.to_string()),
         ("--per-session", shape.per_session.to_string()),
         ("--messages", messages.to_string()),
-        ("--size", size.to_string()),
+        ("--size", sent.size.to_string()),
     ];
     let mut command = Command::new(program);
     for (flag, value) in pairs {
         command.arg(flag).arg(value);
     }
-    let line = crate::run::output(&mut command)?;
-    let figures: Figures = serde_json::from_slice(&line)
-        .map_err(|cause| Fault::Unexpected { command: "pintle-load".to_owned(), cause })?;
-    if figures.refused + figures.broken > 0 {
-        return Err(Fault::BadRun(format!("{} refused, {} broken", figures.refused, figures.broken)));
+    if let Some(message) = sent.message {
+        command.arg("--message").arg(message);
     }
-    Ok(figures)
+    let line = crate::run::output(&mut command)?;
+    serde_json::from_slice(&line)
+        .map_err(|cause| Fault::Unexpected { command: "pintle-load".to_owned(), cause })
 }
 
 /// A sink at work; it ends with this value.

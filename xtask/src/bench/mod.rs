@@ -8,6 +8,7 @@ mod contender;
 mod load;
 mod postfix;
 mod process;
+mod stock;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -16,8 +17,9 @@ use clap::Args;
 use pintle_guest_build::{component, target_dir};
 
 use crate::run::{Fault, cargo, run, step};
-use contender::{Contender, Running};
-use load::{Shape, Sink};
+use contender::{Contender, Plugins, Running};
+use load::{Sent, Shape, Sink};
+use stock::Zone;
 use table::Row;
 
 /// What to measure.
@@ -53,7 +55,8 @@ pub(crate) fn bench(options: &Options) -> Result<(), Fault> {
     step("Building in release: the gateway, the load generator, the sink, the example plugin");
     run(&mut cargo(&["build", "--release", "--quiet", "--package", "pintle", "--package", "e2e", "--bins"]))?;
     let plugin = component("example")?;
-    let contenders = contenders(options, &plugin);
+    let zone = Zone::start(contender::scratch()?)?;
+    let contenders = contenders(options, &plugin, &zone)?;
     let mut rows = Vec::new();
     for round in 1..=options.rounds {
         for shape in SHAPES {
@@ -73,16 +76,21 @@ pub(crate) fn bench(options: &Options) -> Result<(), Fault> {
     Ok(())
 }
 
-fn contenders(options: &Options, plugin: &Path) -> Vec<Contender> {
-    let mut contenders =
-        vec![Contender::Pintle { plugin: None }, Contender::Pintle { plugin: Some(plugin.to_owned()) }];
+fn contenders(options: &Options, plugin: &Path, zone: &Zone) -> Result<Vec<Contender>, Fault> {
+    let all = [
+        Plugins::None,
+        Plugins::Example(plugin.to_owned()),
+        Plugins::Stock(zone.unsigned()?),
+        Plugins::StockSigned(zone.signed(options.size)?),
+    ];
+    let mut contenders: Vec<_> = all.into_iter().map(Contender::Pintle).collect();
     if !options.no_postfix {
         match postfix::why_not() {
             None => contenders.push(Contender::Postfix),
             Some(why) => println!("    Postfix is left out: {why}"),
         }
     }
-    contenders
+    Ok(contenders)
 }
 
 /// One contender under one load.
@@ -91,12 +99,15 @@ fn measure(contender: &Contender, shape: Shape, options: &Options) -> Result<Row
     let running = Running::start(contender, sink.address)?;
     // The first messages pay for what is made once: sessions, caches, segments.
     let warm = Shape { sessions: 4, per_session: 10 };
-    load::run(&release("pintle-load"), running.address, warm, 200, options.size)?;
-    sink.wait_for(200)?;
+    let what = Sent { size: options.size, message: contender.message() };
+    // A greylist says no to the first.
+    let warm = load::run(&release("pintle-load"), running.address, warm, 200, what)?;
+    sink.wait_for(warm.accepted)?;
     let before = running.usage();
     let start = std::time::Instant::now();
-    let figures = load::run(&release("pintle-load"), running.address, shape, options.messages, options.size)?;
-    sink.wait_for(200 + figures.accepted)?;
+    let figures = load::run(&release("pintle-load"), running.address, shape, options.messages, what)?;
+    figures.must_be_whole()?;
+    sink.wait_for(warm.accepted + figures.accepted)?;
     let through = start.elapsed();
     let used = running.usage().since(&before);
     running.stop();
@@ -113,7 +124,8 @@ fn idle_memory(contenders: &[Contender], rows: &mut Vec<Row>, options: &Options)
     let sink = Sink::start(&release("pintle-sink"))?;
     let running = Running::start(contender, sink.address)?;
     let warm = Shape { sessions: 100, per_session: 10 };
-    load::run(&release("pintle-load"), running.address, warm, 1_000, options.size)?;
+    let what = Sent { size: options.size, message: None };
+    load::run(&release("pintle-load"), running.address, warm, 1_000, what)?.must_be_whole()?;
     sink.wait_for(1_000)?;
     let before = running.usage().resident_kb;
     let idle = load::idle(running.address, SESSIONS)?;

@@ -1,0 +1,135 @@
+//! The stock plugins under load: all those of `examples/edge`, as they stand there, with the DNS that they ask.
+//!
+//! What the benchmark must change is exchanged by name: the greylist waits no time, limits are out of reach, and the
+//! tags of bounces have a key of the benchmark's own. One message in two forms tells the calls from the cryptography:
+//! without a signature nothing is verified, signed or sealed; with one, RSA is verified and a seal made with every message.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::bench::release;
+use crate::run::{Fault, cargo, output};
+
+/// Whom the load claims to be, with everything that vouches for it.
+const ZONE: &str = "load.example TXT \"v=spf1 ip4:127.0.0.0/8 -all\"\n_dmarc.load.example TXT \"v=DMARC1; p=reject\"\n\
+    2.0.0.127.zen.spamhaus.org A 127.0.0.2\n2.0.0.127.list.dnswl.org A 127.0.0.2\n";
+
+/// What a run with the stock plugins needs, in a folder of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Stock {
+    /// Their sections, for the end of a configuration.
+    pub(crate) sections: String,
+    /// The message to send, when it is not the load generator's own.
+    pub(crate) message: Option<PathBuf>,
+}
+
+/// A DNS server; it ends with this value.
+pub(crate) struct Zone {
+    child: Child,
+    folder: PathBuf,
+    key: PathBuf,
+    address: SocketAddr,
+}
+
+impl Zone {
+    /// Makes a key, publishes it, and serves.
+    pub(crate) fn start(folder: PathBuf) -> Result<Self, Fault> {
+        let key = folder.join("load.pem");
+        let mut keygen = Command::new(release("pintle"));
+        keygen.args(["dkim", "keygen", "--domain", "load.example", "--selector", "s1", "--algorithm", "rsa"]);
+        let said = output(keygen.arg("--force").arg("--out").arg(&key))?;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let record = said.lines().find(|line| line.contains("._domainkey."));
+        let record = record.ok_or_else(|| Fault::BadRun(format!("no record in: {said}")))?;
+        let file = folder.join("zone");
+        write(&file, &format!("{ZONE}{record}\n"))?;
+        write(&folder.join("batv.json"), r#"{"keys": [{"number": 0, "secret": "the benchmark's own"}]}"#)?;
+        let mut command = Command::new(release("pintle-zone"));
+        let started = command.arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child =
+            started.map_err(|cause| Fault::NotStarted { program: "pintle-zone".to_owned(), cause })?;
+        let address = child.stdout.take().and_then(listening);
+        let address = address.ok_or_else(|| Fault::BadRun("the DNS server told no address".to_owned()))?;
+        Ok(Self { child, folder, key, address })
+    }
+
+    /// The plugins over a message of this size without a signature.
+    pub(crate) fn unsigned(&self) -> Result<Stock, Fault> {
+        let seal =
+            "seal = \"example-rsa\"               # ARC, for those whom the inner server forwards to\n";
+        let sections = exchanged(&self.sections()?, &[(seal, "")])?;
+        Ok(Stock { sections, message: None })
+    }
+
+    /// The plugins over the same message, signed.
+    pub(crate) fn signed(&self, size: usize) -> Result<Stock, Fault> {
+        let plain = self.folder.join("plain.eml");
+        let mut load = Command::new(release("pintle-load"));
+        write(
+            &plain,
+            &String::from_utf8_lossy(&output(load.args(["--print", "--size", &size.to_string()]))?),
+        )?;
+        let mut sign =
+            cargo(&["run", "--release", "--quiet", "--package", "pintle-sender-auth", "--example", "sign"]);
+        sign.args(["--", "dkim", "load.example"]).arg(&plain).arg(format!("s1={}", self.key.display()));
+        let message = self.folder.join("signed.eml");
+        fs::write(&message, output(&mut sign)?).map_err(|cause| unreadable(&message, cause))?;
+        Ok(Stock { sections: self.sections()?, message: Some(message) })
+    }
+
+    fn sections(&self) -> Result<String, Fault> {
+        let example = pintle_guest_build::repository().join("examples/edge/pintle.toml");
+        let text = fs::read_to_string(&example).map_err(|cause| unreadable(&example, cause))?;
+        let plugins = text.split_once("# --- Plugins").and_then(|(_, rest)| rest.split_once("\n[log]"));
+        let (plugins, _) =
+            plugins.ok_or_else(|| Fault::BadRun("the edge example has no plugins".to_owned()))?;
+        let plugins = plugins.split_once('\n').map_or("", |(_, rest)| rest);
+        let batv = format!("config_file = \"{}\"", self.folder.join("batv.json").display());
+        let exchanges =
+            [("max = 600", "max = 1000000000"), ("burst = 100", "burst = 1000000000"), ("\"5m\"", "\"0s\"")];
+        let plugins = exchanged(plugins, &exchanges)?;
+        let plugins = exchanged(&plugins, &[("config_file = \"batv.json\"", &batv)])?;
+        Ok(format!(
+            "[dns]\nservers = [\"{}\"]\n[dkim_keys.example-rsa]\ndomain = \"load.example\"\nselector = \"s1\"\n\
+             key = {{ file = \"{}\" }}\n{plugins}",
+            self.address,
+            self.key.display()
+        ))
+    }
+}
+
+impl Drop for Zone {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn exchanged(text: &str, exchanges: &[(&str, &str)]) -> Result<String, Fault> {
+    let mut text = text.to_owned();
+    for (from, to) in exchanges {
+        if !text.contains(from) {
+            return Err(Fault::BadRun(format!("the edge example does not say {from}")));
+        }
+        text = text.replace(from, to);
+    }
+    Ok(text)
+}
+
+fn listening(output: impl std::io::Read) -> Option<SocketAddr> {
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line).ok()?;
+    line.strip_prefix("listening ")?.trim().parse().ok()
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Fault> {
+    fs::write(path, text).map_err(|cause| unreadable(path, cause))
+}
+
+fn unreadable(path: &Path, cause: std::io::Error) -> Fault {
+    Fault::Unreadable { path: path.display().to_string(), cause }
+}
