@@ -67,10 +67,10 @@ pub(crate) async fn leave(live: &Live, exit: Exit, which: Leave) -> Result<Left,
         Exit::Release => live.outbound.release_quarantined(ids, user).await,
         Exit::Delete => live.outbound.delete_quarantined(ids, user).await,
     };
-    Ok(Left { messages: acts.map_err(refusal)?.0.into_iter().map(leaver).collect(), next })
+    Ok(Left { messages: acts.map_err(refusal)?.0.iter().map(leaver).collect(), next })
 }
 
-fn leaver(act: Act) -> Leaver {
+fn leaver(act: &Act) -> Leaver {
     let done = act.outcome == Outcome::Done;
     Leaver { id: act.id, done, why: (!done).then(|| act.outcome.to_string()) }
 }

@@ -1,9 +1,9 @@
 //! A plugin's JSON Schema (2020-12), held against its settings before the plugin itself sees them.
 //!
 //! The schema is the plugin's, and so it is believed nothing: its size is bounded, it can refer to nothing outside of
-//! itself, its patterns are matched in linear time by automata of bounded size, and [`toil`] counts the work that it
+//! itself, its patterns are matched in linear time by automata of bounded size, and `toil` counts the work that it
 //! would make before any of it is done. A schema that exceeds a bound, or is none, is its author's fault
-//! ([`SchemaFault`]); what it refuses is the operator's ([`ConfigMistake`]), and [`words`] says it in plain words.
+//! ([`SchemaFault`]); what it refuses is the operator's ([`ConfigMistake`]), and `words` says it in plain words.
 //!
 //! Everything here computes and may take a while: it belongs onto a blocking thread.
 

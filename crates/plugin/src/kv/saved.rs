@@ -40,7 +40,7 @@ impl Clocks {
         Self { now: Instant::now(), wall: SystemTime::now() }
     }
 
-    fn to_wall(self, at: Instant) -> u64 {
+    fn wall_of(self, at: Instant) -> u64 {
         let wall = match at.checked_duration_since(self.now) {
             Some(ahead) => self.wall + ahead,
             None => self.wall - self.now.duration_since(at),
@@ -50,7 +50,7 @@ impl Clocks {
     }
 
     /// None for a moment that is so long ago that this machine's other clock cannot say it.
-    fn from_wall(self, millis: u64) -> Option<Instant> {
+    fn instant_of(self, millis: u64) -> Option<Instant> {
         let at = UNIX_EPOCH.checked_add(Duration::from_millis(millis))?;
         match at.duration_since(self.wall) {
             Ok(ahead) => self.now.checked_add(ahead),
@@ -116,7 +116,7 @@ impl Shelf {
             shelf.take_back(entry, clocks);
         }
         for bucket in saved.buckets {
-            let (Some(seen), Some(full)) = (clocks.from_wall(bucket.seen), clocks.from_wall(bucket.full))
+            let (Some(seen), Some(full)) = (clocks.instant_of(bucket.seen), clocks.instant_of(bucket.full))
             else {
                 continue;
             };
@@ -127,7 +127,7 @@ impl Shelf {
     }
 
     fn take_back(&mut self, saved: SavedEntry, clocks: Clocks) {
-        let expires = match saved.expires.map(|at| clocks.from_wall(at)) {
+        let expires = match saved.expires.map(|at| clocks.instant_of(at)) {
             None => None,
             Some(Some(at)) if at > clocks.now => Some(at),
             Some(_) => return,
@@ -149,13 +149,13 @@ fn saved_entry(key: &str, entry: &Entry, clocks: Clocks) -> SavedEntry {
             Value::Counter(count) => SavedValue::Counter(*count),
         },
         version: entry.version,
-        expires: entry.expires.map(|at| clocks.to_wall(at)),
+        expires: entry.expires.map(|at| clocks.wall_of(at)),
     }
 }
 
 fn saved_bucket(key: &str, bucket: &Bucket, clocks: Clocks) -> SavedBucket {
     let Still { tokens, seen, full } = bucket.still();
-    SavedBucket { key: key.to_owned(), tokens, seen: clocks.to_wall(seen), full: clocks.to_wall(full) }
+    SavedBucket { key: key.to_owned(), tokens, seen: clocks.wall_of(seen), full: clocks.wall_of(full) }
 }
 
 /// Puts the octets in the place of the file.
@@ -189,7 +189,7 @@ mod tests {
 
         // Another process: its clock that only goes forward began anew, the wall clock went on.
         let later = Clocks { now: start.now, wall: start.wall + Duration::from_secs(11) };
-        let store = Store::open(10_000, Some(file.clone()), later);
+        let store = Store::open(10_000, Some(file), later);
         let keys = ["short", "long", "count"].map(str::to_owned);
         let found = store.get_many(&keys, later.now);
         assert_eq!(found[0], None, "its time ran out while nobody was there");

@@ -1,7 +1,7 @@
 //! Signing: DKIM signatures for mail that leaves us, ARC sets for mail that we hand on (RFC 6376, RFC 8463, RFC 8617).
 //!
 //! A [`Keyring`] checks the operator's keys once. [`sign`] gives the DKIM-Signature fields of a message, one for each
-//! key, and [`seal`] an ARC set; the caller puts them above the header that he gave. The body is read once, in pieces,
+//! key, and [`seal()`] an ARC set; the caller puts them above the header that he gave. The body is read once, in pieces,
 //! and never held as a whole; long ones are hashed, and RSA keys used, where blocking is allowed. Signatures are made here
 //! and not by the library that verifies them: its signer signs no field more often than it is there, takes the time from
 //! the clock, and canonicalises some bodies as nobody else does.
