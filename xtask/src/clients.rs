@@ -20,7 +20,8 @@ const PROGRAMS: [Program; 6] = [
     Program { package: "msmtp", probe: &["msmtp", "--version"] },
     Program { package: "curl", probe: &["curl", "--version"] },
     Program { package: "python3", probe: &["python3", "--version"] },
-    Program { package: "python3-dkim", probe: &["python3", "-c", "import dkim, nacl"] },
+    // Debian's module is for Debian's Python, which need not be the first on the PATH.
+    Program { package: "python3-dkim", probe: &["/usr/bin/python3", "-c", "import dkim, nacl"] },
     Program { package: "opendkim", probe: &["opendkim", "-V"] },
 ];
 
