@@ -136,6 +136,26 @@ async fn only_our_own_mail_with_one_author_is_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_the_grant_mail_leaves_unsigned_and_the_operator_hears_of_it() {
+    let folder = TempDir::new().unwrap();
+    let (config, record) = key(folder.path(), "k1", "a.example", "ed25519");
+    let zone = ZoneServer::start(&record).await;
+    let plugin = "[[plugin]]\nname = \"verify\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\"]\n";
+    let sink = Sink::start(Script::new()).await;
+    let more = format!("[dns]\nservers = [\"{}\"]\n{config}\n{plugin}", zone.address());
+    let file = configuration(folder.path(), sink.address(), &more);
+    let (code, out, _) = run(&["check", "-c", file.to_str().unwrap()], folder.path());
+    assert!(code == 0 && out.contains("it would like sign in `grants`"), "{out}");
+    let gateway = Gateway::start(&file);
+    let mut client = Client::connect(gateway.address("inside")).await;
+    client.hello("inside.example").await;
+    client.deliver("ann@a.example", &["bob@ours.example"], MESSAGE).await;
+    let arrived = sink.wait_for(1).await.remove(0);
+    assert!(!arrived.text().contains("DKIM-Signature"), "{}", arrived.text());
+    gateway.wait_for("nothing is signed: the plugin lacks the grant `sign`");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn our_own_reports_are_signed_when_they_are_delivered() {
     let folder = TempDir::new().unwrap();
     let (config, record) = key(folder.path(), "k1", "gate.example", "ed25519");

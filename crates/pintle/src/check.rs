@@ -33,6 +33,9 @@ fn tell(plugin: &Report) {
     if plugin.errors.is_empty() {
         let hooks: Vec<_> = plugin.hooks.iter().map(|hook| hook.name()).collect();
         say!("plugin {} {version}: good, called at {}", plugin.name, hooks.join(", "));
+        if !plugin.ungranted.is_empty() {
+            say!("  note: it would like {} in `grants`, and does without", plugin.ungranted.join(", "));
+        }
     }
 }
 

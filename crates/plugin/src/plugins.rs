@@ -20,7 +20,8 @@ use crate::kv::saved::Clocks;
 use crate::scribe::Quota;
 use crate::upkeep::Upkeep;
 use crate::{
-    Config, Gateway, LoadError, OpenError, Plugin, PluginConfig, Problem, ReloadError, Report, Status, kv,
+    Config, Gateway, Grants, LoadError, Manifest, OpenError, Plugin, PluginConfig, Problem, ReloadError,
+    Report, Status, kv,
 };
 
 /// The plugins of a running gateway. Whoever opens them closes them.
@@ -153,12 +154,19 @@ pub async fn check(config: Config) -> Result<Vec<Report>, OpenError> {
         let loaded = shared.loader.load(&shared.common(&config), &config, permits).await;
         reports.push(Report {
             name: config.name.clone(),
+            ungranted: ungranted(loaded.manifest.as_ref(), &config.grants),
             manifest: loaded.manifest,
             hooks: loaded.hooks.iter().collect(),
             errors: loaded.result.err().unwrap_or_default(),
         });
     }
     Ok(reports)
+}
+
+fn ungranted(manifest: Option<&Manifest>, grants: &Grants) -> Vec<String> {
+    let has = |name: &String| grants.iter().any(|grant| grant.name() == name);
+    manifest
+        .map_or_else(Vec::new, |manifest| manifest.wants.iter().filter(|name| !has(name)).cloned().collect())
 }
 
 impl Shared {

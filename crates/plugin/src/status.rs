@@ -54,6 +54,8 @@ pub struct Report {
     pub manifest: Option<Manifest>,
     /// Where it would be called.
     pub hooks: Vec<Hook>,
+    /// Grants that it would like and does not have.
+    pub ungranted: Vec<String>,
     /// What is wrong; empty when it would go live.
     pub errors: Vec<LoadError>,
 }

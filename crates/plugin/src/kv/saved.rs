@@ -99,7 +99,7 @@ impl Shelf {
             writes: self.writes,
         };
         // Numbers, texts and lists: there is nothing in it that could not be written.
-        let body = postcard::to_stdvec(&saved).unwrap_or_default();
+        let body = postcard::to_allocvec(&saved).unwrap_or_default();
         let sum = crc32fast::hash(&body).to_be_bytes();
         [MAGIC, &sum, &body].concat()
     }
