@@ -93,11 +93,9 @@ pub(crate) fn discard(
 
 /// What each judge said at a stage.
 pub(crate) fn verdicts(sink: &dyn Sink, view: &View, hook: Hook, decision: &Decision) {
-    if !sink.wanted() {
-        return;
-    }
+    let (faults, verdicts) = (sink.wanted(), sink.wants_verdicts());
     let (session, id) = (Some(view.session.id), view.transaction.as_ref().map(|transaction| transaction.id));
-    for step in &decision.steps {
+    for step in decision.steps.iter().filter(|step| if step.fault.is_some() { faults } else { verdicts }) {
         let (time, plugin, hook) = (ids::now(), step.judge.to_string(), hook.name().to_owned());
         let verdict = step.verdict.to_owned();
         sink.record(match &step.fault {

@@ -294,7 +294,7 @@ fn tell_steps(shared: &Shared, stored: &Stored, hook: Hook, steps: &[Step]) {
                     id,
                 })
             }
-            None if step.verdict == "next" => continue,
+            None if step.verdict == "next" || !shared.records.wants_verdicts() => continue,
             None => Record::PluginVerdict(PluginVerdict { time, plugin, hook, verdict, session: None, id }),
         };
         shared.records.record(record);

@@ -17,10 +17,7 @@ impl Sink for Log {
     fn record(&self, record: Record) {
         metrics::counter!("pintle_records_total", "event" => record.event()).increment(1);
         if let Record::PluginVerdict(_) = record {
-            // One line a plugin and hook would drown the rest: that is for whoever asks for it.
-            if enabled!(target: TARGET, Level::DEBUG) {
-                tracing::debug!(target: TARGET, event = record.event(), record = json(&record));
-            }
+            tracing::debug!(target: TARGET, event = record.event(), record = json(&record));
             return;
         }
         let queue_id = record.id().map(tracing::field::display);
@@ -34,8 +31,28 @@ impl Sink for Log {
             _ => {}
         }
     }
+
+    /// One line a plugin and hook would drown the rest: that is for whoever asks for it.
+    fn wants_verdicts(&self) -> bool {
+        enabled!(target: TARGET, Level::DEBUG)
+    }
 }
 
 fn json(record: &Record) -> String {
     serde_json::to_string(record).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_verdicts_are_made_for_those_who_read_them() {
+        let reader = |level| tracing_subscriber::fmt().with_max_level(level).finish();
+        for (level, reads) in [(Level::INFO, false), (Level::DEBUG, true)] {
+            tracing::subscriber::with_default(reader(level), || {
+                assert_eq!((Log.wanted(), Log.wants_verdicts()), (true, reads));
+            });
+        }
+    }
 }

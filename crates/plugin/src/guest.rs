@@ -134,10 +134,42 @@ impl ResourceLimiter for Memory {
     }
 }
 
+/// An address in the contract's words.
 pub(crate) fn ip(address: IpAddr) -> IpAddress {
-    let octets = match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
-    IpAddress { text: address.to_string(), octets }
+    match address {
+        IpAddr::V4(v4) => IpAddress { text: dotted(v4.octets()), octets: v4.octets().to_vec() },
+        IpAddr::V6(v6) => IpAddress { text: v6.to_string(), octets: v6.octets().to_vec() },
+    }
+}
+
+/// An IPv4 address as text. Nearly every call of a plugin asks for two, and `Display` takes ten times as long.
+fn dotted(octets: [u8; 4]) -> String {
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (at, octet) in octets.into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        for (unit, shown) in [(100, octet >= 100), (10, octet >= 10), (1, true)] {
+            if shown {
+                text.push(char::from(b'0' + octet / unit % 10));
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn addresses_read_as_the_library_writes_them() {
+        for n in 0..=255 {
+            let address = Ipv4Addr::new(n, 255 - n, n / 2, n / 7);
+            assert_eq!(ip(address.into()).text, address.to_string());
+        }
+        assert_eq!(ip("2001:db8::1".parse().unwrap()).text, "2001:db8::1");
+    }
 }

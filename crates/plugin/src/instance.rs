@@ -3,9 +3,10 @@
 //! An instance serves one call at a time. After a trap, a timeout or a dropped call the engine regards the store as dead;
 //! so do we: such an instance is never used again.
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use pintle_policy::{Call, Credentials, Edit, Fault, FaultKind, Hook, Hooks, Outcome, View};
@@ -357,10 +358,20 @@ async fn bounded<T>(
     call: impl Future<Output = wasmtime::Result<T>>,
 ) -> Result<T, Failure> {
     let call = pin!(call);
-    match tokio::time::timeout(wall, Metered::new(Arc::clone(meter), call)).await {
-        Ok(ended) => Ok(ended?),
-        Err(_) => Err(Failure::Waited(Expired::Wall(wall))),
-    }
+    let mut call = Metered::new(Arc::clone(meter), call);
+    let mut timer = pin!(None);
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut call).poll(cx) {
+            return Poll::Ready(ended.map_err(Failure::Engine));
+        }
+        // Most calls never wait, and need no timer.
+        if timer.is_none() {
+            timer.set(Some(tokio::time::sleep(meter.left(Instant::now()))));
+        }
+        let waited = timer.as_mut().as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx));
+        waited.map(|()| Err(Failure::Waited(Expired::Wall(wall))))
+    })
+    .await
 }
 
 fn fault(failure: Failure, guest: &Guest) -> Fault {

@@ -56,7 +56,7 @@ impl Meter {
         }
     }
 
-    /// Begins a call with these limits.
+    /// Begins a call with these limits, and its first slice.
     pub(crate) fn begin(&self, now: Instant, wall: Duration, cpu: Duration) {
         self.began.store(self.at(now), Ordering::Relaxed);
         self.slice.store(self.at(now), Ordering::Relaxed);
@@ -104,15 +104,16 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A future whose polls are metered.
+/// A future whose polls are metered. Its first slice is the one that [`Meter::begin`] has opened.
 pub(crate) struct Metered<F> {
     meter: Arc<Meter>,
+    waits: bool,
     inner: F,
 }
 
 impl<F> Metered<F> {
     pub(crate) fn new(meter: Arc<Meter>, inner: F) -> Self {
-        Self { meter, inner }
+        Self { meter, waits: false, inner }
     }
 }
 
@@ -120,9 +121,12 @@ impl<F: Future + Unpin> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.meter.enter(Instant::now());
+        if self.waits {
+            self.meter.enter(Instant::now());
+        }
         let polled = Pin::new(&mut self.inner).poll(cx);
-        if polled.is_pending() {
+        self.waits = polled.is_pending();
+        if self.waits {
             self.meter.leave(Instant::now());
         }
         polled

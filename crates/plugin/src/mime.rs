@@ -190,8 +190,13 @@ impl Part {
             "utf-8" | "utf8" | "us-ascii" => None,
             other => charset_decoder(other.as_bytes()),
         });
-        decoder.map_or_else(|| String::from_utf8_lossy(octets).into_owned(), |decode| decode(octets))
+        decoder.map_or_else(|| unicode(octets), |decode| decode(octets))
     }
+}
+
+/// UTF-8, with U+FFFD for what is none. Most text is whole, and that is checked by the word, not by the octet.
+fn unicode(octets: &[u8]) -> String {
+    std::str::from_utf8(octets).map_or_else(|_| String::from_utf8_lossy(octets).into_owned(), str::to_owned)
 }
 
 fn type_name(kind: &mail_parser::ContentType<'_>) -> String {

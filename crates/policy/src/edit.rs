@@ -99,15 +99,40 @@ impl View {
     /// # Errors
     /// The first edit that cannot be made; the view is as it was.
     pub fn apply(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<Duration, EditError> {
+        // A draft shares its parts with this view, so that the first edit of a part copies it. What cannot fail, and that
+        // is nearly all that judges ask for, is made where it is.
+        if edits.iter().all(|edit| self.always_takes(edit)) {
+            return self.make_all(judge, edits);
+        }
         let mut draft = self.clone();
+        let delay = draft.make_all(judge, edits)?;
+        *self = draft;
+        Ok(delay)
+    }
+
+    /// Whether this edit can be made whatever other such edits come before it.
+    fn always_takes(&self, edit: &Edit) -> bool {
+        match edit {
+            Edit::Delay(_)
+            | Edit::SessionNote(..)
+            | Edit::SessionFact(..)
+            | Edit::Offer(_)
+            | Edit::Withhold(_) => true,
+            Edit::Note(..) | Edit::Fact(..) | Edit::Score(..) | Edit::AuthResult(_) => {
+                self.transaction.is_some()
+            }
+            _ => false,
+        }
+    }
+
+    fn make_all(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<Duration, EditError> {
         let mut delay = Duration::ZERO;
         for edit in edits {
             match edit {
                 Edit::Delay(more) => delay += more,
-                edit => draft.make(judge, edit)?,
+                edit => self.make(judge, edit)?,
             }
         }
-        *self = draft;
         Ok(delay)
     }
 
@@ -278,6 +303,30 @@ mod tests {
                 facts: std::collections::BTreeMap::new(),
             })
         }
+    }
+
+    #[test]
+    fn an_edit_that_cannot_be_made_takes_those_before_it_along() {
+        let mut early = View { transaction: None, ..view(ReversePath::Null) };
+        let fact = |key: &str| Edit::SessionFact(key.into(), "yes".into());
+        let edits = vec![fact("a"), Edit::Fact("b".into(), "no".into())];
+        assert_eq!(early.apply(&"judge".into(), edits), Err(EditError::Unavailable("transaction")));
+        assert!(early.session.facts.is_empty());
+        let delay = Duration::from_secs(1);
+        assert_eq!(early.apply(&"judge".into(), vec![fact("a"), Edit::Delay(delay)]), Ok(delay));
+        assert_eq!(early.session.facts["a"], "yes");
+    }
+
+    #[test]
+    fn a_judge_that_still_runs_on_an_old_view_sees_no_edit() {
+        let mut new = view(ReversePath::Null);
+        let old = new.clone();
+        let edits = || vec![Edit::SessionFact("a".into(), "b".into()), Edit::Fact("a".into(), "b".into())];
+        for _ in 0..2 {
+            new.apply(&"judge".into(), edits()).unwrap();
+        }
+        assert!(old.session.facts.is_empty() && old.transaction.unwrap().facts.is_empty());
+        assert_eq!(new.session.facts["a"], new.transaction.unwrap().facts["a"]);
     }
 
     #[test]

@@ -127,6 +127,11 @@ pub trait Sink: Send + Sync + 'static {
     fn wanted(&self) -> bool {
         true
     }
+
+    /// Whether anybody reads what each plugin said at each stage: some twenty records a message.
+    fn wants_verdicts(&self) -> bool {
+        self.wanted()
+    }
 }
 
 /// Keeps nothing.
