@@ -18,6 +18,107 @@ pub struct MethodResult<'a> {
     pub properties: &'a [(String, String)],
 }
 
+/// A result that somebody else reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportedResult {
+    /// In lower case, without a version.
+    pub method: String,
+    /// In lower case.
+    pub outcome: String,
+    /// In words, where there are any.
+    pub reason: Option<String>,
+    /// Names in lower case, with their values unquoted.
+    pub properties: Vec<(String, String)>,
+}
+
+/// What an ARC-Authentication-Results field reports (RFC 8617 section 4.1.1): `i=`, an authserv-id, results. Comments say
+/// nothing. Nothing is reported by a value in which a comment or a quoted string does not end, or with more than
+/// [`MAX_REPORTED`] results: who could tell what its writer meant?
+#[must_use]
+pub fn reported_in_arc(value: &str) -> Vec<ReportedResult> {
+    let items = items(value).unwrap_or_default();
+    let results = items.into_iter().skip(2).filter(|item| !item.is_empty());
+    let results: Vec<_> = results.filter_map(reported).collect();
+    if results.len() > MAX_REPORTED { Vec::new() } else { results }
+}
+
+/// More results than this nobody reports of one message: ten signatures and a handful of methods.
+pub const MAX_REPORTED: usize = 32;
+
+fn reported(pairs: Vec<(String, String)>) -> Option<ReportedResult> {
+    let mut pairs = pairs.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
+    let (method, outcome) = pairs.next()?;
+    // RFC 8601 section 2.2: a method may have a version.
+    let method = method.split('/').next().unwrap_or_default().to_owned();
+    let mut result = ReportedResult {
+        method,
+        outcome: outcome.to_ascii_lowercase(),
+        reason: None,
+        properties: Vec::new(),
+    };
+    for (name, value) in pairs {
+        if name == "reason" {
+            result.reason = Some(value);
+        } else {
+            result.properties.push((name, value));
+        }
+    }
+    Some(result)
+}
+
+/// The pairs `name=value` between semicolons; words that are no pair are left out. None where a comment or a quoted string
+/// does not end.
+fn items(value: &str) -> Option<Vec<Vec<(String, String)>>> {
+    let mut items = vec![Vec::new()];
+    let mut rest = blank(value)?;
+    while !rest.is_empty() {
+        if let Some(next) = rest.strip_prefix(';') {
+            items.push(Vec::new());
+            rest = blank(next)?;
+            continue;
+        }
+        let (name, behind) = word(rest, "=")?;
+        rest = blank(behind)?;
+        if let Some(next) = rest.strip_prefix('=') {
+            let (value, behind) = word(blank(next)?, "")?;
+            items.last_mut()?.push((name, value));
+            rest = blank(behind)?;
+        }
+    }
+    Some(items)
+}
+
+/// Behind white space and comments.
+fn blank(text: &str) -> Option<&str> {
+    let mut rest = text.trim_start();
+    while rest.starts_with('(') {
+        let (inside, behind) = rest.split_at(comment(rest));
+        if behind.is_empty() && !is_closed(inside) {
+            return None;
+        }
+        rest = behind.trim_start();
+    }
+    Some(rest)
+}
+
+/// A word to the next white space, comment, semicolon or one of these, its quoted parts without quotes; and what follows.
+fn word<'t>(text: &'t str, ends: &str) -> Option<(String, &'t str)> {
+    let (mut out, mut quoted) = (String::new(), false);
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => quoted = !quoted,
+            '\\' if quoted => out.push(chars.next()?.1),
+            _ if quoted => out.push(c),
+            _ if c.is_whitespace() || "(;".contains(c) || ends.contains(c) => {
+                return Some((out, &text[at..]));
+            }
+            _ => out.push(c),
+        }
+    }
+    (!quoted).then_some((out, ""))
+}
+
 /// The whole field, folded, with its CRLF; `by` is our name, the authserv-id of section 2.5.
 #[must_use]
 pub fn to_field<'a>(by: &str, results: impl IntoIterator<Item = MethodResult<'a>>) -> Vec<u8> {
@@ -70,6 +171,21 @@ fn comment(text: &str) -> usize {
         }
     }
     text.len()
+}
+
+/// Whether the comment that begins here ends in this text.
+fn is_closed(text: &str) -> bool {
+    let (mut depth, mut escaped) = (0, false);
+    for c in text.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+    }
+    depth == 0
 }
 
 fn unquoted(inner: &str) -> String {
@@ -149,5 +265,46 @@ mod tests {
             let header = HeaderBlock::parse(Bytes::from(format!("Authentication-Results: {foreign}\r\n")));
             assert!(in_the_name_of(&header, "gate.example").is_empty(), "{foreign}");
         }
+    }
+
+    fn of(value: &str) -> Vec<(String, String, Vec<(String, String)>)> {
+        let all = reported_in_arc(value).into_iter();
+        all.map(|result| (result.method, result.outcome, result.properties)).collect()
+    }
+
+    #[test]
+    fn what_sealers_report_is_read_as_they_write_it() {
+        let google = "i=1; mx.google.example; dkim=pass header.i=@a.example header.s=s1 header.b=Qk/0+A=; \
+            spf=pass (google.example: domain of x@a.example designates 192.0.2.1 as permitted; dmarc=fail) \
+            smtp.mailfrom=\"x; dmarc=fail\"@a.example; dmarc=pass (p=NONE sp=NONE dis=NONE) header.from=A.example";
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let found = of(google);
+        let methods: Vec<_> = found.iter().map(|(method, outcome, _)| (&**method, &**outcome)).collect();
+        assert_eq!(methods, [("dkim", "pass"), ("spf", "pass"), ("dmarc", "pass")]);
+        assert_eq!(found[0].2[2], pair("header.b", "Qk/0+A="));
+        assert_eq!(found[1].2, [pair("smtp.mailfrom", "x; dmarc=fail@a.example")]);
+        assert_eq!(found[2].2, [pair("header.from", "A.example")]);
+        let microsoft = "i=1; mx.outlook.example 1; spf=pass smtp.mailfrom=a.example; \
+            dmarc=pass action=none header.from=a.example; DMARC/1 (c) = Pass reason=\"x y\" header.from = b; arc=none";
+        let found = of(microsoft);
+        assert_eq!(found.len(), 4);
+        assert_eq!(found[1].2, [pair("action", "none"), pair("header.from", "a.example")]);
+        assert_eq!((found[2].0.as_str(), found[2].1.as_str()), ("dmarc", "pass"));
+        assert_eq!(of("i=1; gate.example; none"), []);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_reports_nothing() {
+        for broken in [
+            "i=1; gate; dmarc=pass header.from=a.example; spf=pass (",
+            "i=1; gate; dmarc=pass header.from=\"a.example",
+            "i=1; gate; dmarc=pass header.from=\"a.example\\",
+            "dmarc=pass header.from=a.example",
+            "gate; dmarc=pass header.from=a.example",
+            "",
+        ] {
+            assert_eq!(of(broken), [], "{broken}");
+        }
+        assert_eq!(of(&format!("i=1; gate{}", "; dkim=pass".repeat(33))), []);
     }
 }

@@ -31,7 +31,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "dkim" => sign(&keys, &header, &body, now).await?,
         _ => {
             let outcome = if sealers.is_empty() { Outcome::None } else { Outcome::Pass };
-            let chain = ArcResult { outcome, sealers: sealers.into_iter().cloned().collect(), reason: None };
+            let chain =
+                ArcResult { outcome, sealers: sealers.into_iter().cloned().collect(), ..ArcResult::none() };
             let properties = [("header.d".to_owned(), domain.clone())];
             let result =
                 MethodResult { method: "dkim", outcome: "pass", reason: None, properties: &properties };

@@ -153,7 +153,7 @@ fn author_domain(header: &HeaderBlock) -> Result<String, &'static str> {
         .collect();
     domains.dedup();
     match domains.as_slice() {
-        [one] if domain::is_qualified(one) => Ok(one.clone()),
+        [one] if domain::is_name(one) => Ok(one.clone()),
         [] | [_] => Err("the From field has no address with a domain"),
         _ => Err("the From field has authors of several domains"),
     }
@@ -214,7 +214,7 @@ struct Record {
 impl Record {
     /// None for what is no DMARC record, or applies to nothing.
     fn parse(text: &[u8]) -> Option<Self> {
-        let tags = Tags::parse(std::str::from_utf8(text).ok()?)?;
+        let tags = Tags::readable(std::str::from_utf8(text).ok()?)?;
         if tags.first() != Some(("v", "DMARC1")) {
             return None;
         }
@@ -435,6 +435,8 @@ mod tests {
         assert_eq!((record.strict_spf, record.strict_dkim, record.testing), (true, false, false));
         assert_eq!(record.missing, DmarcPolicy::Quarantine);
         assert!(Record::parse(b"v=DMARC1; p=reject; pct=0").unwrap().testing);
+        let slip = Record::parse(b"v=DMARC1; p=reject; rua").unwrap();
+        assert_eq!(slip.policy, DmarcPolicy::Reject);
         let reporting = Record::parse(b"v=DMARC1; p=maybe; rua=mailto:a@a.example").unwrap();
         assert_eq!(reporting.policy, DmarcPolicy::None);
         for bad in

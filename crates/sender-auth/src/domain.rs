@@ -30,6 +30,15 @@ pub(crate) fn is_qualified(name: &str) -> bool {
     name.len() <= 253 && name.contains('.') && name.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
+/// Whether this is a domain's name as mail has it (RFC 5321 section 4.1.2): [`is_qualified`], of letters, digits, hyphens
+/// and the underscores of some, and no address. What else DNS could be asked for is a stranger's to write into replies,
+/// logs and header fields, and nobody's domain.
+pub(crate) fn is_name(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let top = bare(name).rsplit('.').next().unwrap_or_default();
+    is_qualified(name) && name.bytes().all(fits) && !top.bytes().all(|b| b.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +57,16 @@ mod tests {
         assert!(is_qualified("a.example"));
         for bad in ["", "localhost", "a..example", ".example", &format!("{}.example", "a".repeat(64))] {
             assert!(!is_qualified(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_have_letters_and_are_no_addresses() {
+        assert!(is_name("mail_1.a-b.example."));
+        for bad in
+            ["[192.0.2.1]", "192.0.2.1", "a\u{1}.example", "a b.example", "b\u{fc}cher.example", "example"]
+        {
+            assert!(!is_name(bad), "{bad}");
         }
     }
 }

@@ -7,11 +7,18 @@ pub(crate) struct Tags<'a>(Vec<(&'a str, &'a str)>);
 impl<'a> Tags<'a> {
     /// Reads a list; none when it is not one, or names a tag twice, which makes it invalid as a whole.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        Self::of(text.split(';').map(str::trim).filter(|part| !part.is_empty()))
+    }
+
+    /// Reads what can be read: parts that are no tag are left out (RFC 9989 section 4.7 wants a policy honoured for all the
+    /// slips behind it).
+    pub(crate) fn readable(text: &'a str) -> Option<Self> {
+        Self::of(text.split(';').map(str::trim).filter(|part| part.contains('=')))
+    }
+
+    fn of(parts: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut tags: Vec<(&str, &str)> = Vec::new();
-        for part in text.split(';').map(str::trim) {
-            if part.is_empty() {
-                continue;
-            }
+        for part in parts {
             let (name, value) = part.split_once('=')?;
             let name = name.trim_end();
             if tags.iter().any(|(known, _)| *known == name) {
@@ -53,5 +60,8 @@ mod tests {
         assert!(tags.lists("s", "email", true));
         assert!(Tags::parse("v=1; v=2").is_none());
         assert!(Tags::parse("words").is_none());
+        let slips = Tags::readable("v=DMARC1; p=reject; ruf; =;").unwrap();
+        assert_eq!(slips.get("p"), Some("reject"));
+        assert!(Tags::readable("p=none; p=reject").is_none());
     }
 }

@@ -7,14 +7,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::common::verify::DomainKey;
+use pintle_mail::address::domain_to_ascii;
 
 use super::key::{Algorithm, MIN_BITS, PrivateKey};
 use crate::tags::Tags;
 
-/// The DNS name at which the public half of a key is published (section 3.6.2.1).
+/// The DNS name at which the public half of a key is published (section 3.6.2.1), in A-labels (RFC 8616 section 5).
 #[must_use]
 pub fn key_name(selector: &str, domain: &str) -> String {
-    format!("{selector}._domainkey.{domain}").to_ascii_lowercase()
+    format!("{}._domainkey.{}", domain_to_ascii(selector), domain_to_ascii(domain))
 }
 
 /// The line for a zone file that publishes a record, in strings of at most 255 octets (RFC 1035 section 3.3).

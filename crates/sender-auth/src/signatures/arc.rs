@@ -4,6 +4,7 @@ use mail_auth::AuthenticatedMessage;
 use mail_auth::arc::{ChainValidation, Seal, Signature};
 use mail_auth::common::headers::Header;
 use mail_auth::dkim::Canonicalization;
+use pintle_mail::auth_results::{self, ReportedResult};
 
 use super::keys::{Keys, key_name};
 use super::signed::{self, Verdict};
@@ -19,6 +20,8 @@ pub struct ArcResult {
     pub outcome: Outcome,
     /// Who sealed, the oldest first. Empty unless the chain passes, for nobody else can be believed to have.
     pub sealers: Vec<String>,
+    /// What each of them says it found of the message when that came to it, in the same order.
+    pub reported: Vec<Vec<ReportedResult>>,
     /// What was wrong.
     pub reason: Option<String>,
 }
@@ -27,7 +30,7 @@ impl ArcResult {
     /// There is no chain.
     #[must_use]
     pub fn none() -> Self {
-        Self { outcome: Outcome::None, sealers: Vec::new(), reason: None }
+        Self { outcome: Outcome::None, sealers: Vec::new(), reported: Vec::new(), reason: None }
     }
 
     pub(super) fn of(outcome: Outcome, reason: &str) -> Self {
@@ -53,6 +56,7 @@ pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -
         Ok(()) => ArcResult {
             outcome: Outcome::Pass,
             sealers: message.as_headers.iter().map(sealer).collect(),
+            reported: message.aar_headers.iter().map(|field| reported(field.value)).collect(),
             reason: None,
         },
         // Of a chain there is pass or fail alone (section 5.2); what DNS may yet mend is told apart.
@@ -63,6 +67,23 @@ pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -
 
 fn sealer(seal: &Header<'_, Seal>) -> String {
     pintle_mail::address::domain_to_ascii(&seal.header.d)
+}
+
+/// Section 4.1.1.
+fn reported(value: &[u8]) -> Vec<ReportedResult> {
+    let unfolded: Vec<u8> = value.iter().copied().filter(|octet| !matches!(octet, b'\r' | b'\n')).collect();
+    let results = auth_results::reported_in_arc(&String::from_utf8_lossy(&unfolded)).into_iter();
+    results.map(shown).collect()
+}
+
+fn shown(result: ReportedResult) -> ReportedResult {
+    let properties = result.properties.iter();
+    ReportedResult {
+        method: signed::shown(&result.method),
+        outcome: signed::shown(&result.outcome),
+        reason: result.reason.as_deref().map(signed::shown),
+        properties: properties.map(|(name, value)| (signed::shown(name), signed::shown(value))).collect(),
+    }
 }
 
 fn broken(reason: &str) -> Verdict {
@@ -110,6 +131,9 @@ fn verify_message(
 ) -> Result<(), Verdict> {
     let signature = &field.header;
     signed::check_algorithm(signature.a)?;
+    if signed::tags(field.value).is_none() {
+        return Err(broken("the tags of the newest message signature cannot be read, or one stands twice"));
+    }
     if signature.x != 0 && signature.x < signature.t.max(now) {
         return Err(broken("the newest message signature has expired"));
     }
@@ -120,9 +144,9 @@ fn verify_message(
     signed::check_body(message, signature.cb, signature.a, &signature.bh)?;
     let key = keys.get(&signature.s, &signature.d).map_err(signed::without_key)?;
     let own = signed::unsigned(field.value);
-    let mut headers = message.signed_headers(&signature.h, field.name, &own);
+    let headers = signed::covered(message, &signature.h, (field.name, &own));
     key.verifier
-        .verify(&mut headers, &signature.b, signature.ch, signature.a)
+        .verify(&mut headers.into_iter(), &signature.b, signature.ch, signature.a)
         .map_err(|error| signed::unverified(&error))
 }
 
@@ -131,6 +155,9 @@ fn verify_seal(message: &AuthenticatedMessage<'_>, at: usize, keys: &Keys) -> Re
     let field = &message.as_headers[at];
     let seal = &field.header;
     signed::check_algorithm(seal.a)?;
+    if signed::tags(field.value).is_none() {
+        return Err(broken("the tags of a seal cannot be read, or one stands twice"));
+    }
     let key = keys.get(&seal.s, &seal.d).map_err(signed::without_key)?;
     let own = signed::unsigned(field.value);
     let mut covered: Vec<(&[u8], &[u8])> = Vec::with_capacity(3 * at + 3);

@@ -4,6 +4,7 @@ use base64::Engine;
 use mail_auth::AuthenticatedMessage;
 use mail_auth::common::headers::Header;
 use mail_auth::dkim::Signature;
+use pintle_mail::address::domain_to_ascii;
 
 use super::keys::{Key, Keys, key_name};
 use super::signed::{self, Verdict};
@@ -74,9 +75,9 @@ fn result(signature: &Signature, verdict: Result<(), Verdict>) -> DkimResult {
     };
     DkimResult {
         outcome,
-        domain: pintle_mail::address::domain_to_ascii(&signature.d),
-        selector: signature.s.clone(),
-        identity: Some(signature.i.clone()).filter(|identity| !identity.is_empty()),
+        domain: signed::shown(&domain_to_ascii(&signature.d)),
+        selector: signed::shown(&signature.s),
+        identity: Some(signed::shown(&signature.i)).filter(|identity| !identity.is_empty()),
         algorithm: signed::algorithm_name(signature.a),
         signature: beginning(&signature.b),
         reason,
@@ -96,21 +97,29 @@ fn verify(
     now: u64,
 ) -> Result<(), Verdict> {
     let signature = &field.header;
-    check_form(signature, now)?;
+    check_form(field, now)?;
     signed::check_body(message, signature.cb, signature.a, &signature.bh)?;
     let key = keys.get(&signature.s, &signature.d).map_err(signed::without_key)?;
     check_identity(signature, key)?;
     let own = signed::unsigned(field.value);
-    let mut headers = message.signed_headers(&signature.h, field.name, &own);
+    let headers = signed::covered(message, &signature.h, (field.name, &own));
     key.verifier
-        .verify(&mut headers, &signature.b, signature.ch, signature.a)
+        .verify(&mut headers.into_iter(), &signature.b, signature.ch, signature.a)
         .map_err(|error| signed::unverified(&error))
 }
 
 /// Section 6.1.1, beyond what the parser demands.
-fn check_form(signature: &Signature, now: u64) -> Result<(), Verdict> {
+fn check_form(field: &Header<'_, Signature>, now: u64) -> Result<(), Verdict> {
+    let signature = &field.header;
     signed::check_algorithm(signature.a)?;
     let permanent = |reason: &str| Err((Outcome::PermError, reason.to_owned()));
+    let Some(tags) = signed::tags(field.value) else {
+        return permanent("its tags cannot be read, or one stands twice");
+    };
+    // Section 3.5: the version has to be there.
+    if tags.get("v").is_none() {
+        return permanent("it has no version");
+    }
     // Section 5.4: the author's field is always signed.
     if !signature.h.iter().any(|name| name.eq_ignore_ascii_case("from")) {
         return permanent("From is not signed");
@@ -118,7 +127,7 @@ fn check_form(signature: &Signature, now: u64) -> Result<(), Verdict> {
     if signature.x != 0 && signature.x < signature.t.max(now) {
         return permanent("the signature has expired");
     }
-    if !domain::is_qualified(&signature.d) {
+    if !domain::is_name(&domain_to_ascii(&signature.d)) {
         return permanent("its domain is none");
     }
     Ok(())
@@ -129,9 +138,10 @@ fn check_identity(signature: &Signature, key: &Key) -> Result<(), Verdict> {
     if signature.i.is_empty() {
         return Ok(());
     }
-    let of = signature.i.rsplit_once('@').map_or("", |(_, of)| of);
-    let fits =
-        if key.same_domain { domain::same(of, &signature.d) } else { domain::is_within(of, &signature.d) };
+    // RFC 8616 section 5: either may be in U-labels, and both are compared in A-labels.
+    let of = signature.i.rsplit_once('@').map_or_else(String::new, |(_, of)| domain_to_ascii(of));
+    let signer = domain_to_ascii(&signature.d);
+    let fits = if key.same_domain { domain::same(&of, &signer) } else { domain::is_within(&of, &signer) };
     if fits {
         return Ok(());
     }

@@ -1,11 +1,18 @@
 //! What DKIM signatures, ARC message signatures and seals have in common.
 
+use std::collections::HashMap;
+
 use mail_auth::common::crypto::{Algorithm, HashAlgorithm};
 use mail_auth::dkim::Canonicalization;
 use mail_auth::{AuthenticatedMessage, Error};
 
 use super::keys::KeyFault;
 use crate::Outcome;
+use crate::tags::Tags;
+
+/// As long as a domain, or a local part, may be (RFC 5321 section 4.5.3.1), in characters of which four octets each fit
+/// where results are written.
+const MAX_SHOWN: usize = 128;
 
 /// A result and its reason.
 pub(super) type Verdict = (Outcome, String);
@@ -27,6 +34,39 @@ pub(super) fn unsigned(value: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// The fields that a message signature covers, in the order of its `h=`, the field itself last (RFC 6376 section 5.4.2): of
+/// fields of one name each is taken once, from the bottom up, and a name beyond them stands for nothing.
+///
+/// Both the list and the header are as long as a stranger likes, so neither is searched for each item of the other.
+pub(super) fn covered<'m>(
+    message: &AuthenticatedMessage<'m>,
+    names: &[String],
+    own: (&'m [u8], &'m [u8]),
+) -> Vec<(&'m [u8], &'m [u8])> {
+    let mut fields: HashMap<Vec<u8>, Vec<(&[u8], &[u8])>> =
+        names.iter().map(|name| (name.as_bytes().to_ascii_lowercase(), Vec::new())).collect();
+    for (name, value) in &message.headers {
+        if let Some(same) = fields.get_mut(&name.to_ascii_lowercase()) {
+            same.push((name, value));
+        }
+    }
+    let next = |name: &String| fields.get_mut(&name.as_bytes().to_ascii_lowercase())?.pop();
+    let mut covered: Vec<_> = names.iter().filter_map(next).collect();
+    covered.push(own);
+    covered
+}
+
+/// What the library does not demand of a list of tags: that it is one, and has none twice (RFC 6376 section 3.2).
+pub(super) fn tags(value: &[u8]) -> Option<Tags<'_>> {
+    std::str::from_utf8(value).ok().and_then(Tags::parse)
+}
+
+/// Words of a stranger's, as far as anybody wants to read them: they go into header fields and logs.
+pub(super) fn shown(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().take(MAX_SHOWN).map(visible).collect()
 }
 
 /// Whether the body is the one that was signed.

@@ -23,6 +23,9 @@ const MAX_DEPTH: u32 = 12;
 /// The most octets of an explanation that are passed on.
 const MAX_EXPLANATION: usize = 400;
 
+/// Section 9.1's word for a record of which nothing matched.
+const NO_MECHANISM: &str = "default";
+
 /// One check, under way.
 pub(super) struct Evaluation<'a> {
     ask: Ask<'a>,
@@ -40,6 +43,8 @@ pub(super) struct Evaluation<'a> {
 #[derive(Debug)]
 pub(super) struct Matched {
     pub(super) outcome: Outcome,
+    /// What matched, as it is written; none where there is no record.
+    pub(super) mechanism: Option<String>,
     /// Where the record stood that decided.
     pub(super) domain: String,
     /// Its `exp=`.
@@ -80,7 +85,7 @@ impl<'a> Evaluation<'a> {
     pub(super) fn check<'e>(&'e mut self, name: &'e str, depth: u32) -> Checking<'e> {
         Box::pin(async move {
             let Some(record) = self.record(name).await? else {
-                return Ok(Matched::plain(Outcome::None, name));
+                return Ok(Matched::none(name));
             };
             if depth > MAX_DEPTH {
                 return Err(Stop::Permanent("records stand too deep in each other".into()));
@@ -89,6 +94,7 @@ impl<'a> Evaluation<'a> {
                 if self.matches(&directive.mechanism, name, depth).await? {
                     return Ok(Matched {
                         outcome: directive.outcome,
+                        mechanism: Some(directive.text.clone()),
                         domain: name.to_owned(),
                         explanation: record.explanation,
                     });
@@ -97,7 +103,11 @@ impl<'a> Evaluation<'a> {
             match &record.redirect {
                 Some(target) => self.redirect(target, name, depth).await,
                 // Section 4.7: nothing matches and nothing else is said.
-                None => Ok(Matched::plain(Outcome::Neutral, name)),
+                None => Ok(Matched {
+                    outcome: Outcome::Neutral,
+                    mechanism: Some(NO_MECHANISM.to_owned()),
+                    ..Matched::none(name)
+                }),
             }
         })
     }
@@ -120,7 +130,7 @@ impl<'a> Evaluation<'a> {
         let matched = if domain::is_qualified(&target) {
             self.check(&target, depth + 1).await?
         } else {
-            Matched::plain(Outcome::None, &target)
+            Matched::none(&target)
         };
         match matched.outcome {
             Outcome::None => Err(Stop::Permanent(format!("redirect to {target}, which has no record"))),
@@ -303,8 +313,9 @@ impl<'a> Evaluation<'a> {
 }
 
 impl Matched {
-    fn plain(outcome: Outcome, name: &str) -> Self {
-        Self { outcome, domain: name.to_owned(), explanation: None }
+    /// There is no record.
+    fn none(name: &str) -> Self {
+        Self { outcome: Outcome::None, mechanism: None, domain: name.to_owned(), explanation: None }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{Ask, Outcome, domain};
 /// `none` where the name cannot be asked for (section 4.3).
 pub async fn check(ask: Ask<'_>, client: &Client<'_>) -> Vec<SpfResult> {
     let mut results = Vec::with_capacity(2);
-    if domain::is_qualified(client.hello) || client.sender.is_none() {
+    if domain::is_name(client.hello) || client.sender.is_none() {
         results.push(check_host(ask, client, Identity::Hello, "postmaster", client.hello).await);
     }
     if let Some((local, domain)) = client.sender {
@@ -54,6 +54,9 @@ pub struct SpfResult {
     pub identity: Identity,
     /// With `fail`: what the domain's owner says about it, to be shown as theirs (section 6.2).
     pub explanation: Option<String>,
+    /// What matched, as it stands in the record, or "default" where nothing in it did (section 9.1). None without a record,
+    /// and with an error.
+    pub mechanism: Option<String>,
     /// With an error: what was wrong.
     pub reason: Option<String>,
 }
@@ -76,7 +79,7 @@ async fn check_host(
     name: &str,
 ) -> SpfResult {
     // Section 4.3: a name that cannot be looked up has no record.
-    if !domain::is_qualified(name) {
+    if !domain::is_name(name) {
         return SpfResult::of(identity, name, Outcome::None);
     }
     let mut evaluation = Evaluation::new(ask, client, local, name);
@@ -85,6 +88,7 @@ async fn check_host(
     match found {
         Ok(matched) => {
             result.outcome = matched.outcome;
+            result.mechanism = matched.mechanism;
             if let (Outcome::Fail, Some(spec)) = (matched.outcome, &matched.explanation) {
                 result.explanation = evaluation.explain(spec, &matched.domain).await;
             }
@@ -112,6 +116,7 @@ impl SpfResult {
             domain: domain::bare(name).to_ascii_lowercase(),
             identity,
             explanation: None,
+            mechanism: None,
             reason: None,
         }
     }

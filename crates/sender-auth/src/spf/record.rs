@@ -18,6 +18,8 @@ pub(super) struct Record {
 /// A mechanism, and what it means when it matches.
 #[derive(Debug)]
 pub(super) struct Directive {
+    /// As it is written.
+    pub(super) text: String,
     pub(super) outcome: Outcome,
     pub(super) mechanism: Mechanism,
 }
@@ -70,7 +72,8 @@ impl Record {
         if let Some(value) = rest.strip_prefix('=') {
             return self.modifier(name, value);
         }
-        self.directives.push(directive(name, rest)?);
+        let (outcome, mechanism) = directive(name, rest)?;
+        self.directives.push(Directive { text: term.to_owned(), outcome, mechanism });
         Some(())
     }
 
@@ -90,7 +93,7 @@ impl Record {
     }
 }
 
-fn directive(name: &str, rest: &str) -> Option<Directive> {
+fn directive(name: &str, rest: &str) -> Option<(Outcome, Mechanism)> {
     let (outcome, name) = match name.as_bytes().first()? {
         b'+' => (Outcome::Pass, &name[1..]),
         b'-' => (Outcome::Fail, &name[1..]),
@@ -117,7 +120,7 @@ fn directive(name: &str, rest: &str) -> Option<Directive> {
         // Section 4.6.1: an unknown mechanism is a syntax error.
         _ => return None,
     };
-    Some(Directive { outcome, mechanism })
+    Some((outcome, mechanism))
 }
 
 /// `[ ":" domain-spec ]`.

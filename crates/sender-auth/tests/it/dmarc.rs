@@ -13,6 +13,7 @@ fn spf(domain: &str, outcome: Outcome) -> SpfResult {
         domain: domain.to_owned(),
         identity: Identity::MailFrom,
         explanation: None,
+        mechanism: None,
         reason: None,
     }
 }

@@ -5,6 +5,7 @@
 mod dmarc;
 mod hostile;
 mod interop;
+mod odd;
 mod seal;
 mod sign;
 mod signatures;

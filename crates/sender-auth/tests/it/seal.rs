@@ -147,7 +147,7 @@ async fn what_cannot_be_vouched_for_is_not_sealed() {
     let undecided = sealed_after(&message, "one.example", 0, &of(Outcome::TempError)).await;
     assert!(matches!(undecided, Err(SealError::Undecided)));
     // The header is another than that which was verified.
-    let none = ArcResult { outcome: Outcome::None, sealers: Vec::new(), reason: None };
+    let none = ArcResult::none();
     assert!(matches!(sealed_after(&message, "one.example", 0, &none).await, Err(SealError::Changed)));
     let fewer =
         String::from_utf8(message.clone()).unwrap().replacen("ARC-Message-Signature: i=2", "X: i=2", 1);
