@@ -209,3 +209,83 @@ async fn a_trusted_seal_rescues_what_a_list_has_changed() {
     let tampered = String::from_utf8(sealed).unwrap().replace("Hello", "Jello");
     assert_eq!(trusting.sent_outside(tampered.as_bytes()).await, 550, "the seal is broken");
 }
+
+/// A list seals what it gets: that it is trusted makes nobody the author of a forgery that went through it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_seal_launders_no_forgery() {
+    let folder = TempDir::new().unwrap();
+    let (seal, seal_record) = key(folder.path(), "k2", "list.example", "ed25519");
+    let policy = "_dmarc.a.example TXT \"v=DMARC1; p=reject\"\n";
+    let zone = ZoneServer::start(&format!("{seal_record}{policy}")).await;
+    let dmarc = "[[plugin]]\nname = \"dmarc\"\ncomponent = \"stock:dmarc\"\ngrants = [\"sender-auth\"]\n";
+    let lenient = format!("[plugin.config]\nseal = \"k2\"\n{dmarc}config = {{ reject = \"pass-on\" }}\n");
+    let trusting = format!("{dmarc}config = {{ trusted_sealers = [\"list.example\"] }}\n");
+    let trusting = Hop::start(&zone, "", &trusting).await;
+    // One list that says what it saw, and one that did not look.
+    for plugins in [lenient.as_str(), "[plugin.config]\nseal = \"k2\"\n"] {
+        let list = Hop::start(&zone, &seal, plugins).await;
+        assert_eq!(list.sent_outside(MESSAGE).await, 250);
+        let sealed = list.sink.wait_for(1).await.remove(0).text().to_owned();
+        let sealed = from_field(&sealed, "ARC-Seal");
+        assert_eq!(trusting.sent_outside(&sealed).await, 550, "{}", String::from_utf8_lossy(&sealed));
+    }
+}
+
+/// What our own people send in every odd form arrives as it was signed.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_messages_verify_where_they_arrive() {
+    let folder = TempDir::new().unwrap();
+    let (rsa, rsa_record) = key(folder.path(), "r1", "a.example", "rsa");
+    let (ed, ed_record) = key(folder.path(), "e1", "a.example", "ed25519");
+    let zone = ZoneServer::start(&(rsa_record + &ed_record)).await;
+    let simple = "header_form = \"simple\"\nbody_form = \"simple\"\n";
+    let signer = Hop::start(&zone, &format!("{rsa}{ed}{simple}"), "").await;
+    let verifier = Hop::start(&zone, "", "").await;
+    let from = "From: ann@a.example\r\n";
+    let long = "long ".repeat(1_000);
+    let large = format!("{from}\r\n{}", "0123456789 abcdefghij \r\n".repeat(5 << 20 >> 4));
+    for (what, message) in [
+        ("a header alone", from.to_owned()),
+        ("a header without its last line end", "Subject: x\r\nFrom: ann@a.example".to_owned()),
+        ("no body", format!("{from}\r\n")),
+        ("empty lines", format!("{from}\r\n\r\n\r\n \r\n\t\r\n")),
+        ("no empty line", format!("{from}This is no field\r\nnor this: one\r\n")),
+        ("a continuation on top", format!(" on top\r\n{from}\r\nHello\r\n")),
+        ("a colon on top", format!(": x\r\n{from}\r\nHello\r\n")),
+        ("no line end at the end", format!("{from}\r\nHello")),
+        ("blanks at the ends of lines", format!("{from}Subject: x  \t\r\n\t y \r\n\r\na \r\n\tb\t\r\n \r\n")),
+        ("dots", format!("{from}\r\n.\r\n..\r\n.a\r\n")),
+        ("line feeds alone", "From: ann@a.example\nSubject: x\n y\n\nHello\n.\nthere\n".to_owned()),
+        ("line feeds in the body", format!("{from}\r\nHello\nthere\r\n\n.\n")),
+        ("eight bits", format!("{from}Subject: Z\u{fc}rich\r\n\r\nZ\u{fc}rich\r\n")),
+        ("long lines", format!("{from}Subject: {long}\r\n\r\n{long}\r\n")),
+        ("five megabytes", large),
+    ] {
+        let before = signer.sink.log().accepted().count();
+        let reply = chunked(&signer, "inside", message.as_bytes()).await;
+        if reply >= 500 {
+            println!("{what}: refused, {reply}");
+            continue;
+        }
+        assert_eq!(reply, 250, "{what}");
+        let arrived = signer.sink.wait_for(before + 1).await.pop().unwrap().message;
+        let start = arrived.windows(15).position(|at| at == b"DKIM-Signature:");
+        let signed = &arrived[start.unwrap_or_else(|| panic!("{what} is not signed"))..];
+        let before = verifier.sink.log().accepted().count();
+        assert_eq!(chunked(&verifier, "mx", signed).await, 250, "{what}");
+        let verified = verifier.sink.wait_for(before + 1).await.pop().unwrap();
+        let head = unfolded(&String::from_utf8_lossy(&verified.message[..verified.message.len().min(4_000)]));
+        assert_eq!(head.matches("dkim=pass").count(), 2, "{what}: {head}");
+    }
+}
+
+/// The reply to a message that is sent by BDAT.
+async fn chunked(hop: &Hop, listener: &str, message: &[u8]) -> u16 {
+    let mut client = Client::connect_from([127, 0, 0, 66].into(), hop.gateway.address(listener)).await;
+    client.hello("client.example").await;
+    client.ask("MAIL FROM:<ann@a.example> BODY=8BITMIME SMTPUTF8", 250).await;
+    client.ask("RCPT TO:<bob@ours.example>", 250).await;
+    client.send_raw(format!("BDAT {} LAST\r\n", message.len()).as_bytes()).await;
+    client.send_raw(message).await;
+    client.reply().await.code
+}

@@ -5,6 +5,7 @@ pub use crate::bindings::services::pintle::plugin::sender_auth::{
     dkim_sign, dmarc, signing_keys, spf,
 };
 
+use crate::transaction::AuthResult;
 use crate::{HostError, transaction};
 
 /// Reports every DKIM signature in the Authentication-Results field (RFC 8601 section 2.7.1, RFC 6008), unless another
@@ -48,6 +49,45 @@ fn is_reported(method: &str) -> bool {
     transaction::auth_results().iter().any(|result| result.method == method)
 }
 
+impl ArcResult {
+    /// Whether somebody trusted saw the message when its author's domain still stood behind it: the chain passes, and one
+    /// of the newest sealers, all of them trusted up to that one, says so. Who sealed before matters no more, since that
+    /// one has looked at what they left.
+    ///
+    /// That a trusted list has sealed a message is no reason to believe its author: a list passes on what it gets. What
+    /// counts is `dmarc=pass` for the author's domain, or where the sealer says nothing of DMARC, a DKIM signature or an
+    /// SPF result of that very domain (RFC 8617 section 7.2.1).
+    pub fn vouches(&self, is_trusted: impl Fn(&str) -> bool, is_author: impl Fn(&str) -> bool) -> bool {
+        let newest_first = self.sealers.iter().zip(&self.results).rev();
+        self.outcome == Outcome::Pass
+            && newest_first
+                .take_while(|(sealer, _)| is_trusted(sealer))
+                .any(|(_, results)| stood_behind(results, &is_author))
+    }
+}
+
+fn stood_behind(results: &[AuthResult], is_author: &impl Fn(&str) -> bool) -> bool {
+    let passed = |result: &AuthResult, property: &str| {
+        // Who names two domains, or none, says nothing of either.
+        let mut named = result.properties.iter().filter(|(name, _)| name == property);
+        let domain = match (named.next(), named.next()) {
+            (Some((_, value)), None) => value.rsplit('@').next().unwrap_or_default().to_ascii_lowercase(),
+            _ => return false,
+        };
+        result.outcome == "pass" && is_author(&domain)
+    };
+    let mut dmarc = results.iter().filter(|result| result.method == "dmarc").peekable();
+    if dmarc.peek().is_some() {
+        return dmarc.all(|result| passed(result, "header.from"));
+    }
+    results.iter().any(|result| match result.method.as_str() {
+        // RFC 8601 section 2.7.1 has either.
+        "dkim" => passed(result, "header.d") || passed(result, "header.i"),
+        "spf" => passed(result, "smtp.mailfrom"),
+        _ => false,
+    })
+}
+
 impl DmarcPolicy {
     /// The word in records and reports.
     #[must_use]
@@ -74,5 +114,63 @@ impl Outcome {
             Self::Temperror => "temperror",
             Self::Permerror => "permerror",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(method: &str, outcome: &str, properties: &[(&str, &str)]) -> AuthResult {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        AuthResult {
+            method: method.to_owned(),
+            outcome: outcome.to_owned(),
+            reason: None,
+            properties: properties.iter().map(owned).collect(),
+        }
+    }
+
+    fn vouches(outcome: Outcome, sets: &[(&str, &[AuthResult])]) -> bool {
+        let chain = ArcResult {
+            outcome,
+            sealers: sets.iter().map(|(sealer, _)| (*sealer).to_owned()).collect(),
+            results: sets.iter().map(|(_, results)| results.to_vec()).collect(),
+        };
+        chain.vouches(|sealer| sealer == "list.example", |domain| domain == "a.example")
+    }
+
+    #[test]
+    fn a_sealer_vouches_for_what_it_saw_pass() {
+        let of = |results: &[AuthResult]| vouches(Outcome::Pass, &[("list.example", results)]);
+        let from = [("header.from", "A.example")];
+        assert!(of(&[result("dmarc", "pass", &from)]));
+        assert!(of(&[result("spf", "pass", &[("smtp.mailfrom", "x@a.example")])]));
+        assert!(of(&[result("dkim", "fail", &[]), result("dkim", "pass", &[("header.d", "a.example")])]));
+        let signed = result("dkim", "pass", &[("header.d", "a.example")]);
+        for (why, results) in [
+            ("it says nothing", &[][..]),
+            ("it saw a forgery", &[result("dmarc", "fail", &from), signed.clone()]),
+            ("it says both", &[result("dmarc", "pass", &from), result("dmarc", "fail", &from)]),
+            ("of another author", &[result("dmarc", "pass", &[("header.from", "b.example")])]),
+            ("of two", &[result("dmarc", "pass", &[("header.from", "b.example"), from[0]])]),
+            ("of nobody", &[result("dmarc", "pass", &[])]),
+            ("of a chain", &[result("arc", "pass", &[("header.d", "a.example")])]),
+            ("of another signer", &[result("dkim", "pass", &[("header.d", "b.example")])]),
+        ] {
+            assert!(!of(results), "{why}");
+        }
+    }
+
+    #[test]
+    fn those_are_believed_behind_whom_nobody_but_the_trusted_stands() {
+        let passed = [result("dmarc", "pass", &[("header.from", "a.example")])];
+        let (trusted, stranger) = (("list.example", &passed[..]), ("evil.example", &passed[..]));
+        assert!(!vouches(Outcome::Fail, &[trusted]));
+        assert!(!vouches(Outcome::Pass, &[]));
+        assert!(!vouches(Outcome::Pass, &[trusted, stranger]), "a stranger has had it since");
+        assert!(vouches(Outcome::Pass, &[stranger, trusted]), "it looked for itself");
+        assert!(!vouches(Outcome::Pass, &[stranger, ("list.example", &[])]), "it believes others");
+        assert!(vouches(Outcome::Pass, &[trusted, ("list.example", &[])]));
     }
 }

@@ -154,11 +154,17 @@ fn is_ours() -> bool {
     session.trusted || session.identity.is_some()
 }
 
-/// The domains in From, of all fields and addresses.
+/// The domains in From, of all fields and addresses, in A-labels: as keys, signatures and the operator name them.
 fn authors() -> Result<Vec<String>, HostError> {
     let from = message::headers_named(&["From".to_owned()])?;
     let addresses = from.iter().flat_map(|field| fields::addresses(&field.value));
-    Ok(addresses.map(|address| address.domain).collect())
+    Ok(addresses.map(|address| ascii(address.domain)).collect())
+}
+
+/// Most domains are in ASCII, and need not be asked about.
+fn ascii(domain: String) -> String {
+    let domain = if domain.is_ascii() { domain } else { gateway::to_ascii(&domain) };
+    domain.strip_suffix('.').map(str::to_owned).unwrap_or(domain)
 }
 
 /// The one domain that all authors share.

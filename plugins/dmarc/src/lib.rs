@@ -2,8 +2,8 @@
 //! finds out; this plugin honours the owner's wish, or the operator's where he has another.
 //!
 //! What the gateway found of DKIM and ARC signatures is reported too. A message that fails since somebody on the way
-//! changed it may yet be good: where everybody in an intact ARC chain is trusted, the failure is overlooked. Clients in
-//! trusted networks and authenticated ones are not asked about.
+//! changed it may yet be good: where a trusted sealer in an intact ARC chain saw it pass, the failure is overlooked. Clients
+//! in trusted networks and authenticated ones are not asked about.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,9 @@ impl Dmarc {
     fn judge(&self, result: &DmarcResult, arc: &ArcResult) -> Judged {
         let wish = |action| Judged { action, overridden: None };
         match result.outcome {
-            Outcome::Fail if self.rescues(arc) => Judged::instead(Action::PassOn, "trusted_forwarder"),
+            Outcome::Fail if self.rescues(&result.from_domain, arc) => {
+                Judged::instead(Action::PassOn, "trusted_forwarder")
+            }
             Outcome::Fail => {
                 let action = match result.policy {
                     DmarcPolicy::Reject => self.reject,
@@ -94,9 +96,9 @@ impl Dmarc {
         }
     }
 
-    fn rescues(&self, arc: &ArcResult) -> bool {
-        let is_trusted = |sealer: &String| self.trusted_sealers.iter().any(|domain| domain.matches(sealer));
-        arc.outcome == Outcome::Pass && !arc.sealers.is_empty() && arc.sealers.iter().all(is_trusted)
+    fn rescues(&self, author: &str, arc: &ArcResult) -> bool {
+        let is_trusted = |sealer: &str| self.trusted_sealers.iter().any(|domain| domain.matches(sealer));
+        arc.vouches(is_trusted, |domain| domain == author)
     }
 }
 
@@ -145,6 +147,8 @@ pintle_plugin_sdk::export!(Dmarc: on_message);
 
 #[cfg(test)]
 mod tests {
+    use pintle_plugin_sdk::transaction::AuthResult;
+
     use super::*;
 
     fn result(outcome: Outcome, policy: DmarcPolicy) -> DmarcResult {
@@ -158,7 +162,17 @@ mod tests {
     }
 
     fn arc(outcome: Outcome, sealers: &[&str]) -> ArcResult {
-        ArcResult { outcome, sealers: sealers.iter().map(|&sealer| sealer.to_owned()).collect() }
+        let passed = AuthResult {
+            method: "dmarc".to_owned(),
+            outcome: "pass".to_owned(),
+            reason: None,
+            properties: vec![("header.from".to_owned(), "a.example".to_owned())],
+        };
+        ArcResult {
+            outcome,
+            sealers: sealers.iter().map(|&sealer| sealer.to_owned()).collect(),
+            results: vec![vec![passed]; sealers.len()],
+        }
     }
 
     #[test]
@@ -186,12 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn trusted_sealers_rescue_and_one_stranger_among_them_does_not() {
+    fn trusted_sealers_rescue_the_author_whom_they_saw_pass() {
         let dmarc = Dmarc { trusted_sealers: serde_json_domains(), ..Dmarc::default() };
-        assert!(dmarc.rescues(&arc(Outcome::Pass, &["list.example"])));
-        assert!(!dmarc.rescues(&arc(Outcome::Pass, &["evil.example", "list.example"])));
-        assert!(!dmarc.rescues(&arc(Outcome::Fail, &["list.example"])));
-        assert!(!dmarc.rescues(&arc(Outcome::Pass, &[])));
+        let rescues = |author, chain| dmarc.rescues(author, &chain);
+        assert!(rescues("a.example", arc(Outcome::Pass, &["list.example"])));
+        assert!(!rescues("b.example", arc(Outcome::Pass, &["list.example"])));
+        assert!(!rescues("a.example", arc(Outcome::Pass, &["list.example", "evil.example"])));
+        assert!(!rescues("a.example", arc(Outcome::Fail, &["list.example"])));
     }
 
     fn serde_json_domains() -> Vec<Domain> {

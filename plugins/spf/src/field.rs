@@ -30,6 +30,8 @@ impl Checked<'_> {
             pairs.push(("helo", self.hello.to_owned()));
         }
         pairs.push(("envelope-from", self.envelope_from()));
+        pairs.extend(result.mechanism.clone().map(|mechanism| ("mechanism", mechanism)));
+        pairs.extend(result.problem.clone().map(|problem| ("problem", problem)));
         pairs.push(("receiver", self.receiver.to_owned()));
         let pairs: Vec<String> =
             pairs.iter().map(|(key, value)| format!("{key}={}", word(&piece(value)))).collect();
@@ -146,7 +148,9 @@ mod tests {
     fn value(sender: &Address, hello: &str, mail_from: bool, outcome: Outcome) -> String {
         let checked = Checked { client: "2001:db8::1", hello, sender, receiver: "gate.example" };
         let domain = if mail_from { sender.domain.clone() } else { hello.to_owned() };
-        checked.value(&SpfResult { outcome, domain, mail_from, explanation: None })
+        let mechanism = (outcome == Outcome::Fail).then(|| "-ip6:2001:db8::/32".to_owned());
+        let problem = (outcome == Outcome::Permerror).then(|| "it has \"several\"; records".to_owned());
+        checked.value(&SpfResult { outcome, domain, mail_from, explanation: None, mechanism, problem })
     }
 
     #[test]
@@ -154,7 +158,13 @@ mod tests {
         assert_eq!(
             value(&address("joe", "a.example"), "mx.a.example", true, Outcome::Fail),
             "fail (gate.example: a.example forbids its mail to come from 2001:db8::1) identity=mailfrom; \
-             client-ip=\"2001:db8::1\"; helo=mx.a.example; envelope-from=\"joe@a.example\"; receiver=gate.example"
+             client-ip=\"2001:db8::1\"; helo=mx.a.example; envelope-from=\"joe@a.example\"; \
+             mechanism=\"-ip6:2001:db8::/32\"; receiver=gate.example"
+        );
+        let broken = value(&address("joe", "a.example"), "mx.a.example", true, Outcome::Permerror);
+        assert!(
+            broken.contains(r#"; problem="it has \"several\"; records"; receiver=gate.example"#),
+            "{broken}"
         );
         assert_eq!(
             value(&address("", ""), "mx.a.example", false, Outcome::None),

@@ -228,7 +228,8 @@ mod tests {
     use super::*;
 
     fn result(mail_from: bool, outcome: Outcome) -> SpfResult {
-        SpfResult { outcome, domain: "a.example".to_owned(), mail_from, explanation: None }
+        let domain = "a.example".to_owned();
+        SpfResult { outcome, domain, mail_from, explanation: None, mechanism: None, problem: None }
     }
 
     #[test]

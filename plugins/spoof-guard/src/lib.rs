@@ -161,7 +161,7 @@ impl SpoofGuard {
             return Ok(Verdict::Next);
         }
         let vouched = Vouched::ask()?;
-        if vouched.is_by(&self.allow_senders, &self.trusted_sealers) {
+        if vouched.is_by(&self.allow_senders, &self.trusted_sealers, |name| known.is_own(name)) {
             debug!("in our name by one who may");
             return Ok(Verdict::Next);
         }

@@ -1,18 +1,18 @@
 //! Who vouches for a message: SPF, DKIM and ARC, as far as they speak for domains that matter here.
 
 use pintle_plugin_sdk::HostError;
-use pintle_plugin_sdk::sender_auth::{self, Outcome};
+use pintle_plugin_sdk::sender_auth::{self, ArcResult, Outcome};
 use pintle_plugin_sdk::settings::Domain;
 
 use crate::domain::Name;
 
 /// What the checks found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Vouched {
     /// Domains by SPF of the envelope's sender (or of HELO where that is null) and by DKIM, and whether they pass.
     by: Vec<(Name, Outcome)>,
-    /// Whose ARC seals the message bears, where the chain is intact.
-    sealers: Vec<String>,
+    /// Whose ARC seals the message bears, and what they say they saw.
+    chain: ArcResult,
 }
 
 /// Whether a domain stands behind a message.
@@ -33,9 +33,7 @@ impl Vouched {
         let spf = spf.into_iter().filter(|result| result.mail_from == has_sender);
         let mut by: Vec<_> = spf.map(|result| (Name::new(&result.domain), result.outcome)).collect();
         by.extend(sender_auth::dkim()?.into_iter().map(|result| (Name::new(&result.domain), result.outcome)));
-        let arc = sender_auth::arc()?;
-        let sealers = if arc.outcome == Outcome::Pass { arc.sealers } else { Vec::new() };
-        Ok(Self { by, sealers })
+        Ok(Self { by, chain: sender_auth::arc()? })
     }
 
     /// Whether this domain, or one within it or around it and ours, stands behind the message: DMARC's relaxed
@@ -52,11 +50,19 @@ impl Vouched {
         }
     }
 
-    /// Whether one of these services proved to be the sender, or these alone sealed what they passed on.
-    pub(crate) fn is_by(&self, senders: &[Domain], sealers: &[Domain]) -> bool {
+    /// Whether one of these services proved to be the sender, or one of these sealers saw that a domain of ours stood behind
+    /// the message, before it was passed on.
+    pub(crate) fn is_by(
+        &self,
+        senders: &[Domain],
+        sealers: &[Domain],
+        is_own: impl Fn(&Name) -> bool,
+    ) -> bool {
         let is_listed = |list: &[Domain], name: &str| list.iter().any(|domain| domain.matches(name));
-        let sealed = !self.sealers.is_empty() && self.sealers.iter().all(|sealer| is_listed(sealers, sealer));
-        sealed || self.by.iter().any(|(by, found)| *found == Outcome::Pass && is_listed(senders, &by.ascii()))
+        let is_sealed =
+            self.chain.vouches(|sealer| is_listed(sealers, sealer), |author| is_own(&Name::new(author)));
+        is_sealed
+            || self.by.iter().any(|(by, found)| *found == Outcome::Pass && is_listed(senders, &by.ascii()))
     }
 
     /// Whether anybody stands behind the message.
@@ -67,12 +73,27 @@ impl Vouched {
 
 #[cfg(test)]
 mod tests {
+    use pintle_plugin_sdk::transaction::AuthResult;
+
     use super::*;
 
-    fn vouched(by: &[(&str, Outcome)], sealers: &[&str]) -> Vouched {
+    fn passed(author: &str) -> AuthResult {
+        AuthResult {
+            method: "dmarc".to_owned(),
+            outcome: "pass".to_owned(),
+            reason: None,
+            properties: vec![("header.from".to_owned(), author.to_owned())],
+        }
+    }
+
+    fn vouched(by: &[(&str, Outcome)], sealers: &[(&str, &str)]) -> Vouched {
         Vouched {
             by: by.iter().map(|(name, outcome)| (Name::new(name), *outcome)).collect(),
-            sealers: sealers.iter().map(ToString::to_string).collect(),
+            chain: ArcResult {
+                outcome: if sealers.is_empty() { Outcome::None } else { Outcome::Pass },
+                sealers: sealers.iter().map(|(sealer, _)| (*sealer).to_owned()).collect(),
+                results: sealers.iter().map(|(_, author)| vec![passed(author)]).collect(),
+            },
         }
     }
 
@@ -95,10 +116,14 @@ mod tests {
     #[test]
     fn services_are_believed_when_they_prove_to_be_the_sender() {
         let list = [Domain::try_from("lists.example".to_owned()).unwrap()];
-        assert!(vouched(&[("lists.example", Outcome::Pass)], &[]).is_by(&list, &[]));
-        assert!(!vouched(&[("lists.example", Outcome::Fail)], &[]).is_by(&list, &[]));
-        assert!(vouched(&[], &["lists.example"]).is_by(&[], &list));
-        assert!(!vouched(&[], &["lists.example", "evil.example"]).is_by(&[], &list));
-        assert!(!vouched(&[], &[]).is_by(&list, &list));
+        let is_own = |name: &Name| *name == Name::new("ours.example");
+        assert!(vouched(&[("lists.example", Outcome::Pass)], &[]).is_by(&list, &[], is_own));
+        assert!(!vouched(&[("lists.example", Outcome::Fail)], &[]).is_by(&list, &[], is_own));
+        assert!(vouched(&[], &[("lists.example", "ours.example")]).is_by(&[], &list, is_own));
+        let passed_on = vouched(&[], &[("lists.example", "evil.example")]);
+        assert!(!passed_on.is_by(&[], &list, is_own), "it saw somebody else");
+        let since = vouched(&[], &[("lists.example", "ours.example"), ("evil.example", "ours.example")]);
+        assert!(!since.is_by(&[], &list, is_own));
+        assert!(!vouched(&[], &[]).is_by(&list, &list, is_own));
     }
 }

@@ -17,6 +17,10 @@ impl Host for Guest {
         self.common.gateway.load().domains.contains(&domain_to_ascii(&domain))
     }
 
+    fn to_ascii(&mut self, domain: String) -> String {
+        domain_to_ascii(&domain)
+    }
+
     fn local_domains(&mut self) -> Vec<String> {
         self.common.gateway.load().domains.patterns().collect()
     }

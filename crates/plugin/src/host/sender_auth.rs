@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pintle_mail::address::domain_to_ascii;
+use pintle_mail::auth_results::ReportedResult;
 use pintle_policy::{Edit, Hook, Message};
 use pintle_sender_auth as checked;
 
@@ -10,6 +11,7 @@ use crate::Grant;
 use crate::bindings::pintle::plugin::sender_auth::{
     ArcResult, DkimResult, DmarcPolicy, DmarcResult, Host, Outcome, SigningKey, SpfResult,
 };
+use crate::bindings::pintle::plugin::transaction::AuthResult;
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::checks::Received;
 use crate::guest::Guest;
@@ -36,7 +38,7 @@ impl Host for Guest {
     async fn arc(&mut self) -> Result<ArcResult, HostError> {
         let (received, message) = self.received_message()?;
         let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
-        Ok(ArcResult { outcome: outcome(results.arc.outcome), sealers: results.arc.sealers.clone() })
+        Ok(arc(&results.arc))
     }
 
     fn signing_keys(&mut self, domain: String) -> Result<Vec<SigningKey>, HostError> {
@@ -105,6 +107,8 @@ fn spf(result: &checked::SpfResult) -> SpfResult {
         domain: result.domain.clone(),
         mail_from: result.identity == checked::Identity::MailFrom,
         explanation: result.explanation.clone(),
+        mechanism: result.mechanism.clone(),
+        problem: result.reason.clone(),
     }
 }
 
@@ -131,6 +135,24 @@ fn dmarc(result: &checked::DmarcResult) -> DmarcResult {
         },
         spf_aligned: result.spf_aligned,
         dkim_aligned: result.dkim_aligned,
+    }
+}
+
+fn arc(chain: &checked::ArcResult) -> ArcResult {
+    let all = |results: &Vec<ReportedResult>| results.iter().map(reported).collect();
+    ArcResult {
+        outcome: outcome(chain.outcome),
+        sealers: chain.sealers.clone(),
+        results: chain.reported.iter().map(all).collect(),
+    }
+}
+
+fn reported(result: &ReportedResult) -> AuthResult {
+    AuthResult {
+        method: result.method.clone(),
+        outcome: result.outcome.clone(),
+        reason: result.reason.clone(),
+        properties: result.properties.clone(),
     }
 }
 
