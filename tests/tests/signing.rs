@@ -250,8 +250,6 @@ async fn odd_messages_verify_where_they_arrive() {
         ("no body", format!("{from}\r\n")),
         ("empty lines", format!("{from}\r\n\r\n\r\n \r\n\t\r\n")),
         ("no empty line", format!("{from}This is no field\r\nnor this: one\r\n")),
-        ("a continuation on top", format!(" on top\r\n{from}\r\nHello\r\n")),
-        ("a colon on top", format!(": x\r\n{from}\r\nHello\r\n")),
         ("no line end at the end", format!("{from}\r\nHello")),
         ("blanks at the ends of lines", format!("{from}Subject: x  \t\r\n\t y \r\n\r\na \r\n\tb\t\r\n \r\n")),
         ("dots", format!("{from}\r\n.\r\n..\r\n.a\r\n")),
@@ -262,12 +260,7 @@ async fn odd_messages_verify_where_they_arrive() {
         ("five megabytes", large),
     ] {
         let before = signer.sink.log().accepted().count();
-        let reply = chunked(&signer, "inside", message.as_bytes()).await;
-        if reply >= 500 {
-            println!("{what}: refused, {reply}");
-            continue;
-        }
-        assert_eq!(reply, 250, "{what}");
+        assert_eq!(chunked(&signer, "inside", message.as_bytes()).await, 250, "{what}");
         let arrived = signer.sink.wait_for(before + 1).await.pop().unwrap().message;
         let start = arrived.windows(15).position(|at| at == b"DKIM-Signature:");
         let signed = &arrived[start.unwrap_or_else(|| panic!("{what} is not signed"))..];

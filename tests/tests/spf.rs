@@ -271,18 +271,20 @@ async fn received_spf_stands_on_top_and_nobody_else_writes_in_our_name() {
     let stage = Stage::start("\"sender-auth\", \"edit-headers\"", plugin).await;
     stage.zone.serve(ZONES);
     let hostile = "\"a\\\"; receiver=evil.example; (b\"@softfail.example";
-    let ours = |result: &str, domain: &str, identity: &str, from: &str| {
+    let ours = |result: &str, domain: &str, [identity, matched]: [&str; 2], from: &str| {
         format!(
             "Received-SPF: {result} (gate.example: {domain} 127.0.0.66) identity={identity}; \
-             client-ip=127.0.0.66; helo=helo.example; envelope-from={from}; receiver=gate.example"
+             client-ip=127.0.0.66; helo=helo.example; envelope-from={from}; mechanism={matched}; \
+             receiver=gate.example"
         )
     };
     let theirs = "Received-SPF: fail receiver=other.example".to_owned();
-    let hello = |from| ours("pass", "helo.example lets its mail come from", "helo", from);
+    let hello =
+        |from| ours("pass", "helo.example lets its mail come from", ["helo", "\"ip4:127.0.0.66\""], from);
     let quoted = "\"a\\\"; receiver=evil.example; (b@softfail.example\"";
     let wish = "softfail.example would rather not have its mail come from";
     for (at, (sender, expected)) in [
-        (hostile, vec![ours("softfail", wish, "mailfrom", quoted), hello(quoted), theirs.clone()]),
+        (hostile, vec![ours("softfail", wish, ["mailfrom", "~all"], quoted), hello(quoted), theirs.clone()]),
         ("", vec![hello("\"postmaster@helo.example\""), theirs.clone()]),
     ]
     .into_iter()
