@@ -99,8 +99,8 @@ impl View {
     /// # Errors
     /// The first edit that cannot be made; the view is as it was.
     pub fn apply(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<Duration, EditError> {
-        // A draft shares its parts with this view, so that the first edit of a part copies it. What cannot fail, and that
-        // is nearly all that judges ask for, is made where it is.
+        // A draft shares its parts with this view, so that the first edit of a part copies it. What cannot fail, and
+        // that is nearly all that judges ask for, is made where it is.
         if edits.iter().all(|edit| self.always_takes(edit)) {
             return self.make_all(judge, edits);
         }
