@@ -73,10 +73,10 @@ fn sealer(seal: &Header<'_, Seal>) -> String {
 fn reported(value: &[u8]) -> Vec<ReportedResult> {
     let unfolded: Vec<u8> = value.iter().copied().filter(|octet| !matches!(octet, b'\r' | b'\n')).collect();
     let results = auth_results::reported_in_arc(&String::from_utf8_lossy(&unfolded)).into_iter();
-    results.map(shown).collect()
+    results.map(|result| shown(&result)).collect()
 }
 
-fn shown(result: ReportedResult) -> ReportedResult {
+fn shown(result: &ReportedResult) -> ReportedResult {
     let properties = result.properties.iter();
     ReportedResult {
         method: signed::shown(&result.method),

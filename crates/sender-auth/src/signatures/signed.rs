@@ -14,6 +14,9 @@ use crate::tags::Tags;
 /// where results are written.
 const MAX_SHOWN: usize = 128;
 
+/// A header field in two parts, as it stands in the message.
+type NameAndValue<'m> = (&'m [u8], &'m [u8]);
+
 /// A result and its reason.
 pub(super) type Verdict = (Outcome, String);
 
@@ -43,9 +46,9 @@ pub(super) fn unsigned(value: &[u8]) -> Vec<u8> {
 pub(super) fn covered<'m>(
     message: &AuthenticatedMessage<'m>,
     names: &[String],
-    own: (&'m [u8], &'m [u8]),
-) -> Vec<(&'m [u8], &'m [u8])> {
-    let mut fields: HashMap<Vec<u8>, Vec<(&[u8], &[u8])>> =
+    own: NameAndValue<'m>,
+) -> Vec<NameAndValue<'m>> {
+    let mut fields: HashMap<Vec<u8>, Vec<NameAndValue<'_>>> =
         names.iter().map(|name| (name.as_bytes().to_ascii_lowercase(), Vec::new())).collect();
     for (name, value) in &message.headers {
         if let Some(same) = fields.get_mut(&name.to_ascii_lowercase()) {

@@ -1,4 +1,5 @@
-//! Signatures that somebody wrote by hand, to be believed though they look strange or to be disbelieved though they fit.
+//! Signatures that somebody wrote by hand: to be believed though they look strange, or to be disbelieved though they
+//! fit.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
