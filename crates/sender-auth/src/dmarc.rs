@@ -149,7 +149,7 @@ fn author_domain(header: &HeaderBlock) -> Result<String, &'static str> {
     let mut domains: Vec<String> = addresses(value)
         .iter()
         .filter_map(|address| address.rsplit_once('@'))
-        .map(|(_, name)| domain::bare(&pintle_mail::address::domain_to_ascii(name.trim())).to_owned())
+        .map(|(_, name)| domain::bare(&pintle_mail::address::domain_to_ascii(&joined(name))).to_owned())
         .collect();
     domains.dedup();
     match domains.as_slice() {
@@ -157,6 +157,13 @@ fn author_domain(header: &HeaderBlock) -> Result<String, &'static str> {
         [] | [_] => Err("the From field has no address with a domain"),
         _ => Err("the From field has authors of several domains"),
     }
+}
+
+/// As readers see it: RFC 5322 section 4.4 allowed blanks around the dots once, and a bracket that was never opened is
+/// no part of a name. Each would else be the name of nobody, who has no policy.
+fn joined(name: &str) -> String {
+    let name = name.trim_end_matches(|c: char| c == '>' || c.is_whitespace());
+    name.split('.').map(str::trim).collect::<Vec<_>>().join(".")
 }
 
 fn addresses(value: &[u8]) -> Vec<String> {
@@ -416,7 +423,13 @@ mod tests {
         let both = "From: a@a.example, b@A.example\r\n";
         assert_eq!(author(both).as_deref(), Ok("a.example"));
         assert_eq!(author("From: x <x@b\u{fc}cher.example>\r\n").as_deref(), Ok("xn--bcher-kva.example"));
+        for odd in ["a @ a . example", "a@a.example>", "<a@a.example", "x <a@A. Example >", "a@a.example."] {
+            assert_eq!(author(&format!("From: {odd}\r\n")).as_deref(), Ok("a.example"), "{odd}");
+        }
         for bad in [
+            "From: a@a.example%b.example\r\n",
+            "From: a@a.example A\r\n",
+            "From: a@[192.0.2.1]\r\n",
             "Subject: x\r\n",
             "From: a@a.example\r\nFROM: b@b.example\r\n",
             "From: a@a.example, b@b.example\r\n",
