@@ -167,7 +167,8 @@ fn found(value: &str, mask: &[u8], place: Range<usize>) -> Option<Found> {
     // RFC 5322 section 4.4: an obsolete route ends in a colon.
     let route = mask[place.clone()].iter().rposition(|&octet| octet == b':');
     let start = route.map_or(place.start, |colon| place.start + colon + 1);
-    let blank = |octet: &u8| octet.is_ascii_whitespace();
+    // A bracket that was never opened is no part of an address.
+    let blank = |octet: &u8| octet.is_ascii_whitespace() || *octet == b'>';
     let inner = &mask[start..place.end];
     let before = inner.iter().take_while(|octet| blank(octet)).count();
     let after = inner.iter().rev().take_while(|octet| blank(octet)).count();
@@ -176,9 +177,15 @@ fn found(value: &str, mask: &[u8], place: Range<usize>) -> Option<Found> {
     let part = |range: Range<usize>| value.get(range.clone()).map(|text| uncommented(text, &mask[range]));
     Some(Found {
         local: unquoted(part(place.start..at)?.trim()),
-        domain: part(at + 1..place.end)?.trim().to_lowercase(),
+        domain: joined(&part(at + 1..place.end)?),
         place,
     })
+}
+
+/// In lower case, without blanks around the dots, which an obsolete form allows (RFC 5322 section 4.4).
+fn joined(domain: &str) -> String {
+    let labels: Vec<&str> = domain.split('.').map(str::trim).collect();
+    labels.join(".").to_lowercase()
 }
 
 /// Without the comments.
@@ -243,6 +250,11 @@ mod tests {
         assert_eq!(texts("\"open <a@b.example>"), ["a@b.example"]);
         assert_eq!(texts("<bob@good.example <eve@bad.example>"), ["bob@good.example", "eve@bad.example"]);
         assert_eq!(texts("Zoë <zoë@exämple.org>"), ["zoë@exämple.org"]);
+        assert_eq!(texts("bob@good.example>"), ["bob@good.example"]);
+        for value in ["bob @ good . example", "bob@good.(a comment)example", "<bob @good. example>"] {
+            let found = addresses(value).remove(0);
+            assert_eq!((found.local.as_str(), found.domain.as_str()), ("bob", "good.example"), "{value}");
+        }
     }
 
     fn entry(value: &str) -> (String, Vec<String>) {

@@ -27,6 +27,8 @@ struct Author {
     /// The address as it stands in the field, and the domain to compare it by.
     typed: String,
     domain: Name,
+    /// Behind the domain stands more, such as `%evil.example` or a word.
+    has_more: bool,
     has_route: bool,
 }
 
@@ -41,7 +43,7 @@ impl From {
         let authors = values.iter().flat_map(|value| authors(value)).collect();
         let answers = named("Reply-To")
             .flat_map(|field| fields::addresses(&field.value))
-            .map(|found| Shown { domain: Name::new(&found.domain), local: found.local });
+            .map(|found| Shown { domain: Name::new(&found.domain), local: found.local, is_apart: false });
         Self { authors, answers: answers.collect(), values }
     }
 
@@ -102,7 +104,9 @@ impl From {
             author.entry.addresses.iter().map(|found| Name::new(&found.domain)).collect();
         let foreign =
             move |shown: &Shown| !domains.iter().any(|domain| known.are_one_owners(&shown.domain, domain));
-        shown::addresses(&author.name).into_iter().filter(foreign).map(move |shown| {
+        // With blanks around the sign it is a shop's way to write its name, unless the name is one to pose as.
+        let meant = move |shown: &Shown| !shown.is_apart || known.is_known(&shown.domain);
+        shown::addresses(&author.name).into_iter().filter(meant).filter(foreign).map(move |shown| {
             let is_known = known.is_known(&shown.domain);
             let check = if shown::says_via(&author.name) || (!is_known && self.answers.contains(&shown)) {
                 Check::DisplayRelayed
@@ -122,6 +126,10 @@ impl From {
         let values: Vec<String> = self.values.iter().map(|value| encoded_words::decode(value)).collect();
         if values.iter().any(|value| !fields::addresses(value).is_empty()) {
             let text = "The sender's address in From is an encoded word: only names may be";
+            return Finding::new(Check::EncodedAddress, text);
+        }
+        if values.iter().any(|value| !shown::addresses(value).is_empty()) {
+            let text = "The sender's address in From is written with signs that only look like those of one";
             return Finding::new(Check::EncodedAddress, text);
         }
         match values.iter().find(|value| names_somebody(value)) {
@@ -151,14 +159,16 @@ fn names_somebody(value: &str) -> bool {
 impl Author {
     fn read(value: &str, entry: Entry) -> Option<Self> {
         let last = entry.addresses.last()?;
-        let (typed, domain) = (value[last.place.clone()].to_owned(), Name::new(&last.domain));
+        let typed = value[last.place.clone()].to_owned();
+        let plain = plain_part(&last.domain);
+        let (domain, has_more) = (Name::new(plain), plain.len() < last.domain.len());
         let routed = |found: &Found| {
             let before = &value[..found.place.start];
             before.trim_end().ends_with(':')
                 && before.rsplit(['>', '"']).next().is_some_and(|it| it.contains('<'))
         };
         let has_route = entry.addresses.iter().any(routed);
-        Some(Self { name: encoded_words::decode(&entry.name), entry, typed, domain, has_route })
+        Some(Self { name: encoded_words::decode(&entry.name), entry, typed, domain, has_more, has_route })
     }
 
     fn typed_domain(&self) -> &str {
@@ -195,8 +205,14 @@ impl Author {
     fn domain_form(&self) -> Option<Finding> {
         let text =
             || format!("The sender's address {} has no domain of the Internet's", self.shown_address());
-        (!self.domain.is_qualified()).then(|| Finding::new(Check::NoDomain, text()))
+        (self.has_more || !self.domain.is_qualified()).then(|| Finding::new(Check::NoDomain, text()))
     }
+}
+
+/// What a reader takes for the domain: up to the first sign that no name has.
+fn plain_part(domain: &str) -> &str {
+    let is_part = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if domain.starts_with('[') { domain } else { domain.split(|c| !is_part(c)).next().unwrap_or_default() }
 }
 
 fn is_encoded(text: &str) -> bool {
@@ -273,6 +289,11 @@ mod tests {
             ("=?utf-8?Q?Bob=00?= <eve@evil.example>", &["control-characters"]),
             ("Bob <eve@\u{202e}evil.example>", &["bidi-characters"]),
             ("Bob <eve@0urs.example>", &["lookalike-domain"]),
+            ("bob\u{ff20}ours.example", &["encoded-address"]),
+            ("bob@ours.examp1e%evil.example", &["no-domain", "lookalike-domain"]),
+            ("bob@x.example Bob", &["no-domain"]),
+            ("\"bob @ours.example\" <eve@evil.example>", &["display-protected-address"]),
+            ("\"bob @ Bank.example\" <eve@evil.example>", &["display-protected-address"]),
         ] {
             assert_eq!(checks(&[&format!("From: {value}")]), found, "{value}");
         }
@@ -288,6 +309,9 @@ mod tests {
             "Zoë <zoë@exämple.org>",
             "\"Ann: at home\" <ann@x.example> (home)",
             "bob=good.example@lists.example",
+            "\"Deals @ Shop.example\" <b@deals.example>",
+            "bob @ good . example",
+            "bob@good.example>",
             "\"Bob <Sales>\" <bob@x.example>",
         ] {
             assert_eq!(checks(&[&format!("From: {value}")]), [] as [&str; 0], "{value}");

@@ -15,6 +15,8 @@ const MOST: usize = 16;
 pub(crate) struct Shown {
     pub(crate) local: String,
     pub(crate) domain: Name,
+    /// There are blanks beside the @.
+    pub(crate) is_apart: bool,
 }
 
 /// The addresses that the text shows, in order. Signs that look like @, < and > count as these, and what cannot be
@@ -28,11 +30,16 @@ pub(crate) fn addresses(text: &str) -> Vec<Shown> {
 fn address_at(seen: &[char], at: usize) -> Option<Shown> {
     let is_local = |c: &&char| c.is_alphanumeric() || ".!#$%&*+-/=?^_{}~".contains(**c);
     let is_domain = |c: &&char| c.is_alphanumeric() || matches!(**c, '.' | '-' | '_' | '\u{3002}');
-    let before = seen[..at].iter().rev().take_while(is_local).count();
-    let local: String = seen[at - before..at].iter().collect();
-    let domain: String = seen[at + 1..].iter().take_while(is_domain).collect();
+    let is_apart = |c: &&char| is_blank(**c);
+    let gap = seen[..at].iter().rev().take_while(is_apart).count();
+    let end = at - gap;
+    let start = at + 1 + seen[at + 1..].iter().take_while(is_apart).count();
+    let local: Vec<char> = seen[..end].iter().rev().take_while(is_local).copied().collect();
+    let local: String = local.into_iter().rev().collect();
+    let domain: String = seen[start..].iter().take_while(is_domain).collect();
     let domain = Name::new(domain.trim_end_matches(['.', '-', '_']));
-    (!local.is_empty() && domain.is_qualified()).then_some(Shown { local, domain })
+    let is_apart = gap > 0 || start > at + 1;
+    (!local.is_empty() && domain.is_qualified()).then_some(Shown { local, domain, is_apart })
 }
 
 /// The ASCII sign that this one looks like.
@@ -154,7 +161,8 @@ mod tests {
     use super::*;
 
     fn texts(text: &str) -> Vec<String> {
-        addresses(text).iter().map(|shown| format!("{}@{}", shown.local, shown.domain.as_str())).collect()
+        let together = addresses(text).into_iter().filter(|shown| !shown.is_apart);
+        together.map(|shown| format!("{}@{}", shown.local, shown.domain.as_str())).collect()
     }
 
     #[test]
