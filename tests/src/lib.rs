@@ -3,6 +3,8 @@
 //! A [`Gateway`] is a child process that ends with the value that owns it. Its ports are picked by the system and read from
 //! its log, so that any number of scenarios run at once; waiting is always for a line or a message, never for a time.
 
+pub mod corpus;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use e2e::{Gateway, binary, run};
-use pintle_testkit::{Client, Script, Sink, TempDir, TestCa, ZoneServer};
+use e2e::{Gateway, binary, corpus, run};
+use pintle_testkit::{Client, Script, Sink, TempDir, TestCa, Transaction, ZoneServer};
 
 /// Our servers inside, and everybody outside.
 const INSIDE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
@@ -41,9 +41,9 @@ fn adapted(name: &str, folder: &Path, exchanges: &[(&str, String)]) -> std::path
 }
 
 /// Makes a key as the example's README says; gives the line for the zone.
-fn key(folder: &Path, selector: &str, algorithm: &str) -> String {
+fn key(folder: &Path, domain: &str, selector: &str, algorithm: &str) -> String {
     let out = format!("keys/{selector}.pem");
-    let arguments = ["dkim", "keygen", "--domain", "example.org", "--selector", selector];
+    let arguments = ["dkim", "keygen", "--domain", domain, "--selector", selector];
     let rest = ["--algorithm", algorithm, "--out", &out];
     let (code, said, errors) = run(&[&arguments[..], &rest[..]].concat(), folder);
     assert_eq!(code, 0, "{said}{errors}");
@@ -74,6 +74,11 @@ struct Edge {
 
 impl Edge {
     async fn start() -> Self {
+        Self::of("example.org", &format!("{ZONES}\n{LISTS}"), &[]).await
+    }
+
+    /// The edge of another domain than the example's, with more exchanges.
+    async fn of(domain: &str, zones: &str, more: &[(&str, String)]) -> Self {
         let folder = TempDir::new().unwrap();
         let ca = TestCa::new();
         certificate(folder.path(), &ca, "mx.example.org");
@@ -82,12 +87,16 @@ impl Edge {
         write(
             folder.path(),
             "batv.json",
-            r#"{"keys": [{"number": 0, "secret": "something of the test's own"}]}"#,
+            r#"{"keys": [{"number": 0, "secret": "something of the test's own"}],
+                "refuse_at": "data", "accept_receipts": true}"#,
         );
         std::fs::create_dir_all(folder.path().join("keys")).unwrap();
-        let keys = [key(folder.path(), "r2026", "rsa"), key(folder.path(), "e2026", "ed25519")].join("\n");
-        let zone = ZoneServer::start(&format!("{ZONES}\n{keys}")).await;
-        let config = adapted("edge", folder.path(), &Self::exchanges(&exchange, &world, &zone));
+        let keys = [("r2026", "rsa"), ("e2026", "ed25519")];
+        let keys =
+            keys.map(|(selector, algorithm)| key(folder.path(), domain, selector, algorithm)).join("\n");
+        let zone = ZoneServer::start(&format!("{zones}\n{keys}")).await;
+        let exchanges = [&Self::exchanges(&exchange, &world, &zone)[..], more].concat();
+        let config = adapted("edge", folder.path(), &exchanges);
         let gateway = Gateway::start(&config);
         Self { gateway, exchange, world, folder, _zone: zone }
     }
@@ -117,6 +126,11 @@ impl Edge {
 
     /// The reply to a message, or to what of its envelope was refused.
     async fn send(&self, from: IpAddr, sender: &str, recipient: &str, message: &str) -> (u16, String) {
+        self.offer(from, sender, recipient, message.replace('\n', "\r\n").as_bytes()).await
+    }
+
+    /// The same with a message that is octets.
+    async fn offer(&self, from: IpAddr, sender: &str, recipient: &str, message: &[u8]) -> (u16, String) {
         let mut client = self.client(from, if from == INSIDE { "inside" } else { "mx" }).await;
         for line in [format!("MAIL FROM:<{sender}>"), format!("RCPT TO:<{recipient}>"), "DATA".to_owned()] {
             client.send(&line).await;
@@ -125,7 +139,7 @@ impl Edge {
                 return (reply.code, reply.text());
             }
         }
-        client.send_data(message.replace('\n', "\r\n").as_bytes()).await;
+        client.send_data(message).await;
         let reply = client.reply().await;
         (reply.code, reply.text())
     }
@@ -149,8 +163,10 @@ impl Edge {
 const ZONES: &str = "there.example MX 10 mx.there.example\nmx.there.example A 127.0.0.3\n\
     good.example TXT \"v=spf1 ip4:127.0.0.66 -all\"\n_dmarc.good.example TXT \"v=DMARC1; p=reject\"\n\
     _dmarc.strict.example TXT \"v=DMARC1; p=reject\"\n_dmarc.example.org TXT \"v=DMARC1; p=none\"\n\
-    67.0.0.127.zen.spamhaus.org A 127.0.0.2\n2.0.0.127.zen.spamhaus.org A 127.0.0.2\n\
-    2.0.0.127.list.dnswl.org A 127.0.0.2";
+    67.0.0.127.zen.spamhaus.org A 127.0.0.2";
+
+/// The lists' test entries.
+const LISTS: &str = "2.0.0.127.zen.spamhaus.org A 127.0.0.2\n2.0.0.127.list.dnswl.org A 127.0.0.2";
 
 const ORDINARY: &str = "From: Joe <joe@good.example>\nTo: erika@example.org\nSubject: hello\n\
     X-MS-Exchange-Organization-SCL: -1\nAuthentication-Results: mx.example.org; dmarc=pass\n\nHello Erika\n";
@@ -182,8 +198,8 @@ async fn the_edge_refuses_and_holds_what_is_forged() {
     assert!(relayed.0 == 550 && relayed.1.contains("5.7.1"), "{relayed:?}");
     let listed = edge.send(LISTED, "joe@good.example", "erika@example.org", ORDINARY).await;
     assert!(listed.0 == 550 && listed.1.contains("zen.spamhaus.org"), "{listed:?}");
-    let backscatter = edge.send(STRANGER, "", "erika@example.org", &from("<mailer@good.example>")).await;
-    assert_eq!(backscatter.0, 550, "{backscatter:?}");
+    let backscatter = edge.persist("", "erika@example.org", &from("<mailer@good.example>")).await;
+    assert!(backscatter.0 == 550 && backscatter.1.contains("BATV"), "{backscatter:?}");
     let strict = edge.persist("joe@other.example", "erika@example.org", &from("boss@strict.example")).await;
     assert!(strict.0 == 550 && strict.1.contains("DMARC of strict.example"), "{strict:?}");
     let ours = edge.persist("joe@second.example", "erika@example.org", &from("ceo@example.org")).await;
@@ -216,6 +232,55 @@ async fn what_leaves_the_edge_is_signed_and_its_bounces_come_back() {
     assert_eq!(returned.recipients(), ["erika@example.org"]);
 }
 
+/// Everything that the corpus has, to the example as `ours.example` would have it. Who forwards has no leave to send for
+/// the sender's domain, which forbids it; and whose reports these are, the reports of mail that went out here, come back
+/// to the address that it went out with.
+#[tokio::test(flavor = "multi_thread")]
+async fn ordinary_mail_passes_the_edge_and_arrives_as_it_was() {
+    let list = corpus::list();
+    let envelopes = corpus::envelopes(&list);
+    let zones = format!(
+        "{LISTS}\nthere.example MX 10 mx.there.example\nmx.there.example A 127.0.0.3\n\
+         ours.example TXT \"v=spf1 ip4:127.0.0.82 ~all\"\n_dmarc.ours.example TXT \"v=DMARC1; p=none\"\n\
+         bounce.ours.example TXT \"v=spf1 ip4:127.0.0.82 -all\"\n{}",
+        corpus::honest_zones(&envelopes, "-all")
+    );
+    let ours = [
+        ("[\"example.org\", \"example.com\"]", "[\"ours.example\"]".to_owned()),
+        ("example.org", "ours.example".to_owned()),
+    ];
+    let edge = Edge::of("ours.example", &zones, &ours).await;
+    let question = "From: Ann Lee <ann.lee@ours.example>\nTo: sue@there.example\nSubject: q\n\n?\n";
+    let asked = edge.send(INSIDE, "ann.lee@ours.example", "sue@there.example", question).await;
+    assert_eq!(asked.0, 250, "{asked:?}");
+    let return_address = edge.world.wait_for(1).await.remove(0).sender.address;
+    let mut caught = Vec::new();
+    for (name, envelope) in &envelopes {
+        // A receipt goes to an address that stands in the header.
+        let is_answer = envelope.sender.is_empty() && *name != "read-receipt.eml";
+        let recipient = if is_answer { &return_address } else { "ann.lee@ours.example" };
+        let from = IpAddr::from([127, 0, 0, envelope.client]);
+        let message = corpus::message(name);
+        let first = edge.offer(from, envelope.sender, recipient, &message).await;
+        let is_greylisted = first.0 == 451 && first.1.contains("Greylisted");
+        let last =
+            if is_greylisted { edge.offer(from, envelope.sender, recipient, &message).await } else { first };
+        if last.0 != 250 {
+            caught.push(format!("{name}: {last:?}"));
+        }
+    }
+    let held = edge.quarantine();
+    assert!(caught.is_empty() && held.contains("no messages"), "{}\n{held}", caught.join("\n"));
+    let arrived = edge.exchange.wait_for(envelopes.len()).await;
+    edge.exchange.assert_no_violations();
+    let above = ["Received: ", "Authentication-Results: mx.ours.example", "Received-SPF: ", "ARC-"];
+    for name in envelopes.keys() {
+        let message = corpus::message(name);
+        let is_it = |arrived: &Transaction| corpus::is_intact(&message, &arrived.message, &above);
+        assert!(arrived.iter().any(is_it), "{name} does not arrive as it was sent");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_smart_host_serves_devices_and_accounts_and_nobody_else() {
     let folder = TempDir::new().unwrap();
@@ -226,7 +291,7 @@ async fn the_smart_host_serves_devices_and_accounts_and_nobody_else() {
         write(folder.path(), secret, "sesame\n");
     }
     std::fs::create_dir_all(folder.path().join("keys")).unwrap();
-    let record = key(folder.path(), "relay2026", "rsa");
+    let record = key(folder.path(), "example.org", "relay2026", "rsa");
     let provider =
         Script::new().starttls(&ca.issue(&["provider.example"])).login("relay@example.org", "sesame");
     let provider = Sink::start_at(SocketAddr::new(WORLD, 0), provider).await;

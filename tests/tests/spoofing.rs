@@ -3,11 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 
-use e2e::{Gateway, binary, configuration, run};
-use pintle_testkit::{Client, Fault, Reply, Script, Sink, TempDir, ZoneServer};
+use e2e::{Gateway, binary, configuration, corpus, run};
+use pintle_testkit::{Client, Fault, Reply, Script, Sink, TempDir, Transaction, ZoneServer};
 use serde_json::Value;
 
 /// What the operator of the matrix has configured; the corpus passes with it and without.
@@ -118,7 +117,7 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spoofs_are_caught_as_the_matrix_says() {
-    let text = std::fs::read_to_string(corpus().join("spoofs")).unwrap();
+    let text = std::fs::read_to_string(corpus::folder().join("spoofs")).unwrap();
     let cases = cases(&text);
     let spoofs = cases.iter().filter(|case| case.fate != "pass").count();
     assert!(spoofs >= 60, "{spoofs}");
@@ -236,18 +235,14 @@ async fn the_operators_actions_are_taken_and_dns_in_trouble_defers() {
 
 /// Sends the whole corpus, and sees every message arrive as it was.
 async fn all_pass(config: &str) {
-    let list = std::fs::read_to_string(corpus().join("envelopes")).unwrap();
-    let envelopes = envelopes(&list);
+    let list = corpus::list();
+    let envelopes = corpus::envelopes(&list);
     assert!(envelopes.len() >= 40, "{}", envelopes.len());
-    assert_eq!(
-        envelopes.keys().copied().collect::<BTreeSet<_>>(),
-        files().iter().map(String::as_str).collect()
-    );
-    let stage = Stage::start(config, &honest_zones(&envelopes)).await;
+    let stage = Stage::start(config, &corpus::honest_zones(&envelopes, "?all")).await;
     let mut caught = Vec::new();
-    for (name, (client, sender)) in &envelopes {
-        let message = std::fs::read(corpus().join(name)).unwrap();
-        let sent = Sent { client: *client, sender, message: &message };
+    for (name, envelope) in &envelopes {
+        let message = corpus::message(name);
+        let sent = Sent { client: envelope.client, sender: envelope.sender, message: &message };
         let (fate, found) = stage.fate(&stage.send(&sent).await);
         let is_known = |check: &String| check == "display-relayed" || check == "own-domain-relayed";
         if fate != "pass" || !found.iter().all(is_known) {
@@ -257,56 +252,12 @@ async fn all_pass(config: &str) {
     assert!(caught.is_empty(), "{}", caught.join("\n"));
     let arrived = stage.sink.wait_for(envelopes.len()).await;
     stage.sink.assert_no_violations();
+    let ours = ["Received: ", "Authentication-Results: gate.example", "Received-SPF: "];
     for name in envelopes.keys() {
-        let message = std::fs::read(corpus().join(name)).unwrap();
-        let is_it = |arrived: &[u8]| {
-            arrived
-                .strip_suffix(message.as_slice())
-                .is_some_and(|ours| is_only_ours(&String::from_utf8_lossy(ours)))
-        };
-        assert!(
-            arrived.iter().any(|arrived| is_it(&arrived.message)),
-            "{name} does not arrive as it was sent"
-        );
+        let message = corpus::message(name);
+        let is_it = |arrived: &Transaction| corpus::is_intact(&message, &arrived.message, &ours);
+        assert!(arrived.iter().any(is_it), "{name} does not arrive as it was sent");
     }
-}
-
-/// The fields that the gateway puts on top of a message.
-fn is_only_ours(fields: &str) -> bool {
-    let ours = ["Received: ", "Authentication-Results: gate.example", "Received-SPF: ", " ", "\t"];
-    fields.contains("gate.example")
-        && fields.lines().all(|line| ours.iter().any(|start| line.starts_with(start)))
-}
-
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
-}
-
-/// The messages in the folder; one that is not listed would not be sent.
-fn files() -> Vec<String> {
-    let entries = std::fs::read_dir(corpus()).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.ends_with(".eml")).collect()
-}
-
-/// By file: the client's last octet, and the envelope's sender.
-fn envelopes(list: &str) -> BTreeMap<&str, (u8, &str)> {
-    let lines = list.lines().filter(|line| !line.starts_with('#'));
-    let envelope = |line| {
-        let [name, client, sender] =
-            <[&str; 3]>::try_from(str::split(line, ' ').collect::<Vec<_>>()).unwrap();
-        (name, (client.parse().unwrap(), sender.trim_matches(['<', '>'])))
-    };
-    lines.map(envelope).collect()
-}
-
-/// Every domain lets 127.0.0.80 send for it, and wants all else refused that is not its own.
-fn honest_zones(envelopes: &BTreeMap<&str, (u8, &str)>) -> String {
-    let senders = envelopes.values().filter_map(|(_, sender)| sender.split_once('@'));
-    let domains: BTreeSet<&str> = senders.map(|(_, domain)| domain).collect();
-    let ours = |domain: &&str| !domain.ends_with("ours.example");
-    let record = |domain| format!("{domain} TXT \"v=spf1 ip4:127.0.0.80 ?all\"\n");
-    domains.into_iter().filter(ours).map(record).collect()
 }
 
 /// A row of the matrix.
