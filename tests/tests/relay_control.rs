@@ -188,6 +188,7 @@ const FORMS: [&str; 60] = [
     "@D,@x.example:b@H",
     "@H:b%H@D",
     "=?x?q?b=40H?=@D",
+    "imceasmtp-b+40H@D",
     "=?utf-8?b?YkBI?=@D",
     "\"b@H\"@D",
     "\"b%H\"@D",

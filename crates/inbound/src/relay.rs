@@ -27,20 +27,22 @@ pub fn check(session: &Session, recipient: &Recipient, domains: &Domains) -> Res
         return Err(Reply::new(
             550,
             EnhancedCode(5, 7, 1),
-            "Relaying denied: the local part may name another host (%, !, @, :: or an encoded word)",
+            "Relaying denied: the local part may name another host (%, !, @, ::, IMCEASMTP- or an encoded word)",
         ));
     }
     Ok(())
 }
 
 /// Whether a next hop might read another address out of this local part: `user%host`, `host!user`, `user@host`, DECnet's
-/// `host::user`, and any of them in an encoded word, which some programs decode before they look for the `@`. A stranger
-/// who gets such a form past us relays through the server behind us.
+/// `host::user`, Exchange's capsule `IMCEASMTP-user+40host`, and any of them in an encoded word, which some programs decode
+/// before they look for the `@`. A stranger who gets such a form past us relays through the server behind us.
 fn routes_onward(local: &str) -> bool {
     // The wide and small forms become the sign itself under NFKC, which servers of SMTPUTF8 mail may apply.
     let signs =
         ['%', '!', '@', '\u{ff05}', '\u{fe6a}', '\u{ff01}', '\u{fe57}', '\u{fe15}', '\u{ff20}', '\u{fe6b}'];
-    local.contains(signs) || local.contains("::") || local.contains("=?")
+    let capsule = "imceasmtp-";
+    let is_capsule = local.get(..capsule.len()).is_some_and(|start| start.eq_ignore_ascii_case(capsule));
+    is_capsule || local.contains(signs) || local.contains("::") || local.contains("=?")
 }
 
 #[cfg(test)]
@@ -76,9 +78,15 @@ mod tests {
     #[test]
     fn strangers_reach_our_domains_alone() {
         let stranger = session(None, false);
-        for ours in
-            ["a@example.org", "a@EXAMPLE.org", "a@x.sub.example.org", "a@y.x.sub.example.org", "postmaster"]
-        {
+        for ours in [
+            "a@example.org",
+            "a@EXAMPLE.org",
+            "a@x.sub.example.org",
+            "a@y.x.sub.example.org",
+            "postmaster",
+            // To whom answers to old mail within Exchange go: no host is in it.
+            "IMCEAEX-_O=A_CN=b@example.org",
+        ] {
             assert!(passes(ours, &stranger, false), "{ours}");
         }
         for other in [
@@ -91,6 +99,8 @@ mod tests {
             "\"a@example.net\"@example.org",
             "\"example.net::a\"@example.org",
             "=?x?q?a=40example.net?=@example.org",
+            "IMCEASMTP-a+40example+2Enet@example.org",
+            "imceasmtp-a+40example.net@example.org",
             "a\u{ff20}example.net@example.org",
             "a@[192.0.2.9]",
         ] {

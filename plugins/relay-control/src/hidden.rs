@@ -25,6 +25,9 @@ pub(crate) fn hidden(local: &str) -> Hidden {
         all.unreadable = Some("holds an encoded word");
     }
     let mut text = plain_signs(local);
+    if let Some(inner) = decapsulated(local) {
+        read(&plain_signs(&inner), &mut all);
+    }
     for _ in 0..=ROUNDS {
         read(&text, &mut all);
         let decoded = plain_signs(&percent_decoded(&text));
@@ -100,6 +103,14 @@ fn plain_signs(text: &str) -> String {
     text.chars().map(plain).collect()
 }
 
+/// What Exchange takes out of `IMCEASMTP-ann+40b+2Eexample`, its capsule for addresses of elsewhere.
+fn decapsulated(local: &str) -> Option<String> {
+    let capsule = "imceasmtp-";
+    let inner = local.get(capsule.len()..)?;
+    let is_capsule = local.get(..capsule.len()).is_some_and(|start| start.eq_ignore_ascii_case(capsule));
+    is_capsule.then(|| percent_decoded(&inner.replace('+', "%")))
+}
+
 /// `%40` is `@` to whoever takes an address for a piece of a URL.
 fn percent_decoded(text: &str) -> String {
     let mut decoded = String::new();
@@ -141,6 +152,9 @@ mod tests {
             ("ann@[192.0.2.1]", &["[192.0.2.1]"]),
             ("ann@[IPv6:2001:db8::1]", &["[ipv6:2001:db8::1]"]),
             ("b.example::ann", &["b.example"]),
+            ("IMCEASMTP-ann+40b+2Eexample", &["b.example"]),
+            ("imceasmtp-ann+40b.example", &["b.example"]),
+            ("IMCEAEX-_O=A_CN=ann", &[]),
             ("ann\u{ff20}b.example", &["b.example"]),
             ("ann%b\u{3002}example", &["b.example"]),
         ] {
