@@ -128,7 +128,7 @@ fn what_cannot_be_done_at_a_delivery_is_a_mistake() {
     let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &good);
     let (code, out, _) = run(&["check", "-c", config.to_str().unwrap()], folder.path());
     assert!(
-        code == 1 && out.contains("/addresses/0/in: the envelope stands when mail is delivered"),
+        code == 1 && out.contains("/addresses/0/in: envelopes are rewritten at `receive` alone"),
         "{out}"
     );
 }

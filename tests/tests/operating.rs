@@ -71,7 +71,14 @@ fn check_is_content_with_what_runs() {
     let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &example_plugin());
     let (code, out, err) = run(&["check", "-c", config.to_str().unwrap()], folder.path());
     assert_eq!(code, 0, "{out}{err}");
-    assert!(out.contains("plugin example") && out.contains("good"), "{out}");
+    assert!(out.contains("plugin example") && out.contains("good") && !out.contains("note:"), "{out}");
+    let without = example_plugin().replace("\"edit-headers\"", "");
+    let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &without);
+    let (code, out, err) = run(&["check", "-c", config.to_str().unwrap()], folder.path());
+    assert!(
+        code == 0 && out.contains("note: plugin example asks for the grant `edit-headers`"),
+        "{out}{err}"
+    );
 }
 
 #[test]

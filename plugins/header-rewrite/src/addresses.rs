@@ -81,7 +81,7 @@ impl Mapping {
         (self.stage == Stage::Deliver && envelope).then(|| {
             (
                 "in",
-                "the envelope stands when mail is delivered: leave `in` out, or say [\"header\"]".to_owned(),
+                "envelopes are rewritten at `receive` alone: leave `in` out, or say [\"header\"]".to_owned(),
             )
         })
     }

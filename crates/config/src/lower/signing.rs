@@ -13,12 +13,8 @@ use crate::reader::Section;
 /// Every key, checked; what is wrong with one is told at the line that is to be mended.
 pub(super) fn keys(root: &Section<'_>) -> Arc<Keyring> {
     let sections = root.named("dkim_keys");
-    let complete = |section: &Section<'_>| ["domain", "selector", "key"].iter().all(|key| section.has(key));
-    let (configs, complete): (Vec<_>, Vec<_>) =
-        sections.iter().map(|(name, section)| (key(name, section), complete(section))).unzip();
-    // What lacks a key of its own has been complained about.
-    let configs =
-        configs.into_iter().zip(complete).filter_map(|(config, complete)| complete.then_some(config));
+    // What is incomplete has been complained about.
+    let configs = sections.iter().filter_map(|(name, section)| key(name, section));
     let errors = match Keyring::new(configs.collect()) {
         Ok(keys) => return Arc::new(keys),
         Err(errors) => errors,
@@ -43,19 +39,23 @@ pub(super) fn told(keys: &Keyring) -> BTreeMap<String, Vec<SigningKey>> {
     told
 }
 
-fn key(name: &str, section: &Section<'_>) -> KeyConfig {
-    let domain = section.get::<Domain>("domain").0;
-    let selector: String = section.get("selector");
-    let pem = Pem::new(section.get::<Secret>("key").0);
-    let usual = KeyConfig::new(name, &domain, &selector, pem);
-    KeyConfig {
+/// One key, whose parts are read all, so that each mistake is told; none where a part is missing or cannot be read.
+fn key(name: &str, section: &Section<'_>) -> Option<KeyConfig> {
+    let domain = section.optional::<Domain>("domain");
+    let selector = section.optional::<String>("selector");
+    let secret = section.optional::<Secret>("key");
+    let is_complete = domain.is_some() && selector.is_some() && secret.is_some();
+    let pem = Pem::new(secret.unwrap_or_default().0);
+    let usual = KeyConfig::new(name, &domain.unwrap_or_default().0, &selector.unwrap_or_default(), pem);
+    let config = KeyConfig {
         headers: section.optional("headers").unwrap_or(usual.headers),
         oversign: section.optional("oversign").unwrap_or(usual.oversign),
         expires: section.get::<OrNever>("expires").0,
         header_canonicalization: section.get("header_form"),
         body_canonicalization: section.get("body_form"),
         ..usual
-    }
+    };
+    is_complete.then_some(config)
 }
 
 /// The line to mend.

@@ -161,8 +161,19 @@ fn why(message: &Quarantined) -> String {
             message.rules.iter().map(|rule| format!("{} {}", rule.rule, rule.points)).collect();
         parts.push(format!("score {} ({})", message.score, rules.join(", ")));
     }
+    parts.extend(telling_facts(message).map(|(name, value)| format!("{name}: {value}")));
     parts.extend(message.results.iter().cloned());
     parts.join("; ")
+}
+
+/// The facts of whoever decided, which begin with its name by custom; all, where it has kept to none.
+fn telling_facts(message: &Quarantined) -> impl Iterator<Item = (&String, &String)> {
+    let judge = message.by.as_deref().unwrap_or_default();
+    let is_its = move |name: &str| {
+        name.strip_prefix(judge).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let has_some = message.facts.keys().any(|name| is_its(name));
+    message.facts.iter().filter(move |(name, _)| !has_some || is_its(name))
 }
 
 fn print_whole(message: &Quarantined) {
@@ -198,6 +209,19 @@ mod tests {
     #[test]
     fn what_strangers_wrote_does_not_speak_to_the_terminal() {
         assert_eq!(printable("free\u{1b}[2J money\r\n"), "free\u{fffd}[2J money\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn the_reason_holds_what_the_judge_has_found() {
+        let mut message: Quarantined = serde_json::from_value(serde_json::json!({
+            "id": "01M813Y4P6BMF7KYJYRA4VDQ29", "quarantine": "spoof-guard", "by": "spoof-guard", "stage": "message",
+            "since_ms": 0, "expires_ms": 0, "received_ms": 0, "size": 1, "sender": "", "recipients": [], "score": 0.0,
+            "rules": [], "results": ["spf=none"], "facts": {"spf": "none", "spoof-guard.found": "own-domain"},
+        }))
+        .unwrap();
+        assert_eq!(why(&message), "by spoof-guard at message; spoof-guard.found: own-domain; spf=none");
+        message.by = Some("guard".to_owned());
+        assert_eq!(why(&message), "by guard at message; spf: none; spoof-guard.found: own-domain; spf=none");
     }
 
     #[test]

@@ -70,6 +70,13 @@ fn name(domain: &str, selector: &str) -> String {
 fn write(place: &Path, text: &str, force: bool) -> Result<(), String> {
     let fail = |error: &io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => taken(place),
+        io::ErrorKind::NotFound => {
+            let folder = place.parent().unwrap_or(Path::new("/")).display();
+            format!(
+                "cannot write the private key {}: make its folder first: mkdir -m 700 {folder}",
+                place.display()
+            )
+        }
         _ => format!("cannot write the private key {}: {error}", place.display()),
     };
     let new = if force { place.with_added_extension("new") } else { place.to_owned() };
