@@ -270,7 +270,7 @@ async fn ordinary_mail_passes_the_edge_and_arrives_as_it_was() {
         }
     }
     let held = edge.quarantine();
-    assert!(caught.is_empty() && held.contains("no messages"), "{}\n{held}", caught.join("\n"));
+    assert!(caught.is_empty() && held.starts_with("0 messages"), "{}\n{held}", caught.join("\n"));
     let arrived = edge.exchange.wait_for(envelopes.len()).await;
     edge.exchange.assert_no_violations();
     let above = ["Received: ", "Authentication-Results: mx.ours.example", "Received-SPF: ", "ARC-"];

@@ -157,7 +157,7 @@ async fn a_relay_control_that_is_broken_opens_nothing() {
 }
 
 /// How an address of domain D hides one of host H, and how one of H is written so that a filter may overlook it.
-const FORMS: [&str; 60] = [
+const FORMS: [&str; 61] = [
     "b@H",
     "b@H.",
     "b@D@H",

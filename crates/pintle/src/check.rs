@@ -1,9 +1,8 @@
 //! `pintle check`: everything that can be found out about a configuration without serving anybody.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use pintle_plugin::{ConfigMistake, Grants, LoadError, Report};
+use pintle_plugin::{ConfigMistake, LoadError, Report};
 
 use crate::cli::ConfigFile;
 use crate::say::say;
@@ -16,32 +15,15 @@ pub(crate) fn check(options: &ConfigFile) -> Result<ExitCode, Box<dyn std::error
     let Ok(settings) = report.into_settings() else {
         return Ok(ExitCode::FAILURE);
     };
-    let granted: BTreeMap<String, Grants> =
-        settings.plugins.plugins.iter().map(|plugin| (plugin.name.clone(), plugin.grants.clone())).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let plugins = runtime.block_on(pintle_plugin::check(settings.plugins))?;
-    for plugin in &plugins {
-        tell(plugin);
-        granted.get(&plugin.name).into_iter().for_each(|grants| tell_wants(plugin, grants));
-    }
+    plugins.iter().for_each(tell);
     let bad = plugins.iter().filter(|plugin| !plugin.errors.is_empty()).count();
     if bad > 0 {
         say!("{}: {bad} of {} plugins cannot be loaded", options.config.display(), plugins.len());
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A grant that a plugin can do without most of the time is missed when mail comes; better now.
-fn tell_wants(plugin: &Report, granted: &Grants) {
-    let wants = plugin.manifest.iter().flat_map(|manifest| &manifest.wants);
-    let missing = wants.filter(|want| !granted.iter().any(|grant| grant.name() == want.as_str()));
-    for grant in missing {
-        say!(
-            "note: plugin {} asks for the grant `{grant}`; as it has not got it, what needs it will fail",
-            plugin.name
-        );
-    }
 }
 
 fn tell(plugin: &Report) {
