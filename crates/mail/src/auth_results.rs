@@ -267,7 +267,9 @@ mod tests {
         }
     }
 
-    fn of(value: &str) -> Vec<(String, String, Vec<(String, String)>)> {
+    type Read = (String, String, Vec<(String, String)>);
+
+    fn of(value: &str) -> Vec<Read> {
         let all = reported_in_arc(value).into_iter();
         all.map(|result| (result.method, result.outcome, result.properties)).collect()
     }

@@ -150,7 +150,7 @@ mod tests {
         let signed = result("dkim", "pass", &[("header.d", "a.example")]);
         for (why, results) in [
             ("it says nothing", &[][..]),
-            ("it saw a forgery", &[result("dmarc", "fail", &from), signed.clone()]),
+            ("it saw a forgery", &[result("dmarc", "fail", &from), signed]),
             ("it says both", &[result("dmarc", "pass", &from), result("dmarc", "fail", &from)]),
             ("of another author", &[result("dmarc", "pass", &[("header.from", "b.example")])]),
             ("of two", &[result("dmarc", "pass", &[("header.from", "b.example"), from[0]])]),
