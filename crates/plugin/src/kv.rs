@@ -7,9 +7,11 @@
 //! nobody else. The clock is a parameter.
 
 pub(crate) mod bucket;
+pub(crate) mod folder;
 pub(crate) mod saved;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,6 +26,10 @@ pub(crate) const MAX_KEY: usize = 512;
 pub(crate) const MAX_VALUE: usize = 256 << 10;
 /// What an entry costs beyond its key and value.
 const OVERHEAD: usize = 96;
+/// Parts of a store that are walked through one at a time: whoever waits meanwhile waits for a part.
+const PARTS: usize = 256;
+/// A full store in which nothing had expired is not looked through again at once.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
 /// One plugin's store.
 pub(crate) struct Store {
@@ -32,14 +38,21 @@ pub(crate) struct Store {
     file: Option<PathBuf>,
 }
 
-#[derive(Default)]
 struct Shelf {
-    entries: HashMap<String, Entry>,
-    buckets: HashMap<String, Bucket>,
+    parts: Box<[Part]>,
+    hasher: RandomState,
     octets: usize,
     writes: u64,
     /// Something has changed since it was saved.
     unsaved: bool,
+    /// When it was last looked through for want of room.
+    swept: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Part {
+    entries: HashMap<String, Entry>,
+    buckets: HashMap<String, Bucket>,
 }
 
 #[derive(Clone)]
@@ -80,18 +93,16 @@ impl KvError {
 }
 
 impl Store {
-    /// A store of at most so many octets, with what the file holds if there is one. What cannot be read is told.
+    /// A store of at most so many octets, with what the file holds if there is one. What cannot be read is told, and
+    /// put aside.
     pub(crate) fn open(limit: usize, file: Option<PathBuf>, clocks: Clocks) -> Self {
-        let read = |path: &PathBuf| match std::fs::read(path) {
-            Ok(octets) => Shelf::read(&octets, clocks).ok_or_else(|| "it is damaged".to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Shelf::default()),
-            Err(error) => Err(error.to_string()),
-        };
         let shelf = file.as_ref().map(|path| {
-            read(path).unwrap_or_else(|why| {
+            saved::load(path, clocks).unwrap_or_else(|why| {
+                let aside = saved::put_aside(path);
                 tracing::error!(
                     target: "pintle::plugin",
-                    path = %path.display(), "what a plugin had stored cannot be read, and is begun anew: {why}"
+                    path = %path.display(), aside = %aside.display(),
+                    "what a plugin had stored cannot be read, and is begun anew: {why}"
                 );
                 Shelf::default()
             })
@@ -104,14 +115,11 @@ impl Store {
         let Some(file) = &self.file else {
             return Ok(false);
         };
-        let octets = {
-            let mut shelf = self.shelf.lock();
-            if !std::mem::take(&mut shelf.unsaved) {
-                return Ok(false);
-            }
-            shelf.written(clocks)
-        };
-        let replaced = saved::replace(file, &octets);
+        // What changes from here on is for the next time, whether or not it is caught already.
+        if !std::mem::take(&mut self.shelf.lock().unsaved) {
+            return Ok(false);
+        }
+        let replaced = saved::replace(file, &self.written(clocks));
         if replaced.is_err() {
             self.shelf.lock().unsaved = true;
         }
@@ -122,7 +130,7 @@ impl Store {
     pub(crate) fn get_many(&self, keys: &[String], now: Instant) -> Vec<Option<(Vec<u8>, u64)>> {
         let shelf = self.shelf.lock();
         let read = |key: &String| {
-            let entry = shelf.entries.get(key).filter(|entry| entry.lives(now))?;
+            let entry = shelf.part(key).entries.get(key).filter(|entry| entry.lives(now))?;
             Some((entry.value.octets(), entry.version))
         };
         keys.iter().map(read).collect()
@@ -152,7 +160,7 @@ impl Store {
     ) -> Result<bool, KvError> {
         check_value(&value)?;
         let mut shelf = self.shelf.lock();
-        let found = shelf.entries.get(&key).filter(|entry| entry.lives(now));
+        let found = shelf.part(&key).entries.get(&key).filter(|entry| entry.lives(now));
         if found.map_or(0, |entry| entry.version) != expected {
             return Ok(false);
         }
@@ -165,7 +173,7 @@ impl Store {
         let mut shelf = self.shelf.lock();
         shelf.unsaved = true;
         shelf.remove(key);
-        if shelf.buckets.remove(key).is_some() {
+        if shelf.part_mut(key).buckets.remove(key).is_some() {
             shelf.octets -= key.len() + OVERHEAD;
         }
     }
@@ -179,7 +187,7 @@ impl Store {
         now: Instant,
     ) -> Result<i64, KvError> {
         let mut shelf = self.shelf.lock();
-        let (value, expires) = match shelf.entries.get(&key).filter(|entry| entry.lives(now)) {
+        let (value, expires) = match shelf.part(&key).entries.get(&key).filter(|entry| entry.lives(now)) {
             None => (by, expiry(ttl, now)),
             Some(entry) => (entry.value.counter()?.saturating_add(by), entry.expires),
         };
@@ -198,22 +206,54 @@ impl Store {
     ) -> Result<Result<f64, Refused>, KvError> {
         check_key(&key)?;
         let mut shelf = self.shelf.lock();
-        if !shelf.buckets.contains_key(&key) {
+        if !shelf.part(&key).buckets.contains_key(&key) {
             shelf.make_room(self.limit, key.len() + OVERHEAD, now)?;
             shelf.octets += key.len() + OVERHEAD;
         }
         shelf.unsaved = true;
-        let bucket = shelf.buckets.entry(key).or_insert_with(|| Bucket::full(capacity, now));
+        let buckets = &mut shelf.part_mut(&key).buckets;
+        let bucket = buckets.entry(key).or_insert_with(|| Bucket::full(capacity, now));
         Ok(bucket.take(tokens, capacity, per_second, now))
     }
 
     /// Forgets what has expired.
     pub(crate) fn sweep(&self, now: Instant) {
-        self.shelf.lock().sweep(now);
+        for part in 0..PARTS {
+            let mut shelf = self.shelf.lock();
+            let freed = shelf.parts[part].sweep(now);
+            shelf.octets -= freed;
+        }
+    }
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self {
+            parts: (0..PARTS).map(|_| Part::default()).collect(),
+            hasher: RandomState::new(),
+            octets: 0,
+            writes: 0,
+            unsaved: false,
+            swept: None,
+        }
     }
 }
 
 impl Shelf {
+    fn part(&self, key: &str) -> &Part {
+        &self.parts[self.part_of(key)]
+    }
+
+    fn part_mut(&mut self, key: &str) -> &mut Part {
+        let part = self.part_of(key);
+        &mut self.parts[part]
+    }
+
+    fn part_of(&self, key: &str) -> usize {
+        // The upper octet: the maps within take others of the hash as their own.
+        usize::from(self.hasher.hash_one(key).to_be_bytes()[0])
+    }
+
     fn put(
         &mut self,
         limit: usize,
@@ -223,7 +263,7 @@ impl Shelf {
         now: Instant,
     ) -> Result<(), KvError> {
         check_key(&key)?;
-        let old = self.entries.get(&key).map_or(0, |entry| cost(&key, &entry.value));
+        let old = self.part(&key).entries.get(&key).map_or(0, |entry| cost(&key, &entry.value));
         let new = cost(&key, &value);
         self.make_room(limit, new.saturating_sub(old), now)?;
         self.remove(&key);
@@ -231,13 +271,15 @@ impl Shelf {
         self.writes += 1;
         self.unsaved = true;
         let version = self.writes;
-        self.entries.insert(key, Entry { value, version, expires });
+        self.part_mut(&key).entries.insert(key, Entry { value, version, expires });
         Ok(())
     }
 
     fn make_room(&mut self, limit: usize, octets: usize, now: Instant) -> Result<(), KvError> {
-        if self.octets + octets > limit {
-            self.sweep(now);
+        let swept_just_now = self.swept.is_some_and(|swept| now < swept + SWEEP_AGAIN);
+        if self.octets + octets > limit && !swept_just_now {
+            self.octets -= self.parts.iter_mut().map(|part| part.sweep(now)).sum::<usize>();
+            self.swept = Some(now);
         }
         if self.octets + octets > limit {
             return Err(KvError::Full);
@@ -246,12 +288,15 @@ impl Shelf {
     }
 
     fn remove(&mut self, key: &str) {
-        if let Some(entry) = self.entries.remove(key) {
+        if let Some(entry) = self.part_mut(key).entries.remove(key) {
             self.octets -= cost(key, &entry.value);
         }
     }
+}
 
-    fn sweep(&mut self, now: Instant) {
+impl Part {
+    /// Forgets what has expired; gives its cost.
+    fn sweep(&mut self, now: Instant) -> usize {
         let mut freed = 0;
         self.entries.retain(|key, entry| {
             let keep = entry.lives(now);
@@ -263,7 +308,7 @@ impl Shelf {
             freed += if keep { 0 } else { key.len() + OVERHEAD };
             keep
         });
-        self.octets -= freed;
+        freed
     }
 }
 
@@ -369,6 +414,18 @@ mod tests {
         store.set("c".into(), vec![0; 290], None, later).unwrap();
         assert_eq!(store.set(String::new(), vec![], None, now), Err(KvError::Key));
         assert_eq!(store.set("d".into(), vec![0; MAX_VALUE + 1], None, now), Err(KvError::Value));
+    }
+
+    /// Else every call of a plugin whose store is full would look through all of it.
+    #[test]
+    fn a_full_store_is_not_looked_through_at_every_write() {
+        let (store, now) = (Store::new(400), Instant::now());
+        store.set("a".into(), vec![0; 150], Some(10), now).unwrap();
+        assert_eq!(store.set("b".into(), vec![0; 150], None, now), Err(KvError::Full));
+        let soon = now + SWEEP_AGAIN / 2;
+        store.set("a".into(), vec![0; 150], Some(0), soon).unwrap();
+        assert_eq!(store.set("b".into(), vec![0; 150], None, soon), Err(KvError::Full));
+        store.set("b".into(), vec![0; 150], None, now + SWEEP_AGAIN).unwrap();
     }
 
     #[test]

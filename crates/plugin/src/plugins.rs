@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use pintle_dns::Resolver;
 use pintle_policy::Judge;
 use tokio::sync::Semaphore;
@@ -37,6 +38,8 @@ struct Shared {
     dns: Arc<dyn Resolver>,
     gateway: Arc<ArcSwap<Gateway>>,
     state: Option<PathBuf>,
+    /// Until what plugins have stored is saved for the last time.
+    claim: Mutex<Option<kv::folder::Claim>>,
     kv_octets: usize,
     max_message: u64,
 }
@@ -130,6 +133,7 @@ impl Plugins {
         for plugin in self.plugins.load().iter() {
             plugin.unload();
         }
+        self.shared.claim.lock().take();
     }
 
     fn find(&self, name: &str) -> Option<Arc<Plugin>> {
@@ -172,16 +176,17 @@ fn ungranted(manifest: Option<&Manifest>, grants: &Grants) -> Vec<String> {
 impl Shared {
     fn start(config: &Config, dns: Arc<dyn Resolver>) -> Result<Self, OpenError> {
         let cache = config.cache.as_deref().map(Cache::open).transpose()?.map(Arc::new);
-        if let Some(folder) = &config.state {
-            std::fs::create_dir_all(folder)
-                .map_err(|cause| OpenError::State { folder: folder.clone(), why: cause.to_string() })?;
-        }
+        let claim = config.state.as_ref().map(|folder| {
+            kv::folder::claim(folder).map_err(|why| OpenError::State { folder: folder.clone(), why })
+        });
+        let claim = Mutex::new(claim.transpose()?);
         let host = Arc::new(Host::start(&config.plugins).map_err(OpenError::Engine)?);
         Ok(Self {
             loader: Arc::new(Loader { host, cache }),
             dns,
             gateway: Arc::new(ArcSwap::from_pointee(config.gateway.clone())),
             state: config.state.clone(),
+            claim,
             kv_octets: config.kv_octets,
             max_message: config.max_message,
         })

@@ -2,20 +2,26 @@
 //!
 //! A file for each plugin, written as a whole beside the old one and then put in its place: a crash costs what came after
 //! the last saving, and never the file. What cannot be read is told and begun anew; nothing in it is worth a gateway that
-//! does not start. Times are those of the wall clock, since no other survives a restart.
+//! does not start. Of the wall clock one time alone is kept, that of the saving; all others count from it. A clock that was
+//! set back since ages nothing, rather than keep values and empty buckets for as long as it was wrong.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Still};
-use super::{Entry, Shelf, Value, cost};
+use super::{Entry, PARTS, Part, Shelf, Store, Value, cost};
 
 /// The first octets: what this is, and in which form.
 const MAGIC: &[u8] = b"pintle-kv 1\n";
+
+/// Writers take turns: a plugin that a reload took out and another one put back has two stores for a moment.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Where a plugin's store is kept.
 #[must_use]
@@ -40,137 +46,243 @@ impl Clocks {
         Self { now: Instant::now(), wall: SystemTime::now() }
     }
 
-    fn wall_of(self, at: Instant) -> u64 {
-        let wall = match at.checked_duration_since(self.now) {
-            Some(ahead) => self.wall + ahead,
-            None => self.wall - self.now.duration_since(at),
-        };
-        wall.duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    /// None for a moment that is so long ago that this machine's other clock cannot say it.
-    fn instant_of(self, millis: u64) -> Option<Instant> {
-        let at = UNIX_EPOCH.checked_add(Duration::from_millis(millis))?;
-        match at.duration_since(self.wall) {
-            Ok(ahead) => self.now.checked_add(ahead),
-            Err(behind) => self.now.checked_sub(behind.duration()),
-        }
+    /// How long ago a moment of the wall clock was; nothing, where it is still to come.
+    fn since(self, millis: u64) -> Duration {
+        let at = UNIX_EPOCH.checked_add(Duration::from_millis(millis));
+        at.and_then(|at| self.wall.duration_since(at).ok()).unwrap_or_default()
     }
 }
 
+/// What a file begins with.
 #[derive(Serialize, Deserialize)]
-struct Saved {
-    entries: Vec<SavedEntry>,
-    buckets: Vec<SavedBucket>,
-    writes: u64,
+struct Head {
+    /// When it was saved, in milliseconds since 1970.
+    saved: u64,
+}
+
+/// A part of what was stored; a file has any number of them.
+#[derive(Serialize, Deserialize)]
+struct Piece<'a> {
+    entries: Vec<SavedEntry<'a>>,
+    buckets: Vec<SavedBucket<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct SavedEntry {
-    key: String,
-    value: SavedValue,
+struct SavedEntry<'a> {
+    key: Cow<'a, str>,
+    value: SavedValue<'a>,
     version: u64,
-    expires: Option<u64>,
+    /// How long it still lives, in milliseconds.
+    lives: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
-enum SavedValue {
-    Octets(Vec<u8>),
+enum SavedValue<'a> {
+    Octets(#[serde(with = "octets")] Cow<'a, [u8]>),
     Counter(i64),
 }
 
 #[derive(Serialize, Deserialize)]
-struct SavedBucket {
-    key: String,
+struct SavedBucket<'a> {
+    key: Cow<'a, str>,
     tokens: f64,
+    /// How long ago it was seen, in milliseconds.
     seen: u64,
+    /// In how many it is full.
     full: u64,
 }
 
-impl Shelf {
-    /// All that still counts, for [`Shelf::read`].
+impl Store {
+    /// All that still counts, for [`Shelf::read`]. Plugins are kept waiting by one part at a time, since mail waits for
+    /// them; what changes meanwhile may be in it or not.
     pub(super) fn written(&self, clocks: Clocks) -> Vec<u8> {
-        let entries = self.entries.iter().filter(|(_, entry)| entry.lives(clocks.now));
-        let buckets = self.buckets.iter().filter(|(_, bucket)| !bucket.is_idle(clocks.now));
-        let saved = Saved {
-            entries: entries.map(|(key, entry)| saved_entry(key, entry, clocks)).collect(),
-            buckets: buckets.map(|(key, bucket)| saved_bucket(key, bucket, clocks)).collect(),
-            writes: self.writes,
-        };
-        // Numbers, texts and lists: there is nothing in it that could not be written.
-        let body = postcard::to_allocvec(&saved).unwrap_or_default();
+        let saved = clocks.wall.duration_since(UNIX_EPOCH).map_or(0, millis);
+        let mut body = postcard::to_allocvec(&Head { saved }).unwrap_or_default();
+        for part in 0..PARTS {
+            self.shelf.lock().parts[part].write(clocks.now, &mut body);
+        }
         let sum = crc32fast::hash(&body).to_be_bytes();
         [MAGIC, &sum, &body].concat()
     }
+}
 
-    /// What [`Shelf::written`] gave; none when it is something else, or damaged.
+impl Part {
+    fn write(&self, now: Instant, body: &mut Vec<u8>) {
+        let entries = self.entries.iter().filter(|(_, entry)| entry.lives(now));
+        let buckets = self.buckets.iter().filter(|(_, bucket)| !bucket.is_idle(now));
+        let piece = Piece {
+            entries: entries.map(|(key, entry)| saved_entry(key, entry, now)).collect(),
+            buckets: buckets.map(|(key, bucket)| saved_bucket(key, bucket, now)).collect(),
+        };
+        if piece.entries.is_empty() && piece.buckets.is_empty() {
+            return;
+        }
+        // Numbers, texts and lists: there is nothing in it that could not be written.
+        let whole = postcard::to_extend(&piece, std::mem::take(body));
+        *body = whole.unwrap_or_default();
+    }
+}
+
+impl Shelf {
+    /// What [`Store::written`] gave; none when it is something else, or damaged.
     pub(super) fn read(file: &[u8], clocks: Clocks) -> Option<Self> {
         let (sum, body) = file.strip_prefix(MAGIC)?.split_first_chunk()?;
         if u32::from_be_bytes(*sum) != crc32fast::hash(body) {
             return None;
         }
-        let saved: Saved = postcard::from_bytes(body).ok()?;
-        let mut shelf = Self { writes: saved.writes, ..Self::default() };
-        for entry in saved.entries {
-            shelf.take_back(entry, clocks);
-        }
-        for bucket in saved.buckets {
-            let (Some(seen), Some(full)) = (clocks.instant_of(bucket.seen), clocks.instant_of(bucket.full))
-            else {
-                continue;
-            };
-            shelf.octets += bucket.key.len() + super::OVERHEAD;
-            shelf.buckets.insert(bucket.key, Bucket::of(Still { tokens: bucket.tokens, seen, full }));
+        let (head, mut rest) = postcard::take_from_bytes::<Head>(body).ok()?;
+        let (mut shelf, gone) = (Self::default(), clocks.since(head.saved));
+        while !rest.is_empty() {
+            let (piece, after) = postcard::take_from_bytes::<Piece<'_>>(rest).ok()?;
+            rest = after;
+            for entry in piece.entries {
+                shelf.take_back(entry, gone, clocks.now);
+            }
+            for bucket in piece.buckets {
+                shelf.take_bucket_back(bucket, gone, clocks.now);
+            }
         }
         Some(shelf)
     }
 
-    fn take_back(&mut self, saved: SavedEntry, clocks: Clocks) {
-        let expires = match saved.expires.map(|at| clocks.instant_of(at)) {
+    fn take_back(&mut self, saved: SavedEntry<'_>, gone: Duration, now: Instant) {
+        // A version must not come twice, whenever it was saved.
+        self.writes = self.writes.max(saved.version);
+        let left = saved.lives.map(|lives| Duration::from_millis(lives).saturating_sub(gone));
+        let expires = match left.map(|left| now.checked_add(left)) {
             None => None,
-            Some(Some(at)) if at > clocks.now => Some(at),
+            Some(Some(at)) if at > now => Some(at),
             Some(_) => return,
         };
         let value = match saved.value {
-            SavedValue::Octets(octets) => Value::Octets(octets),
+            SavedValue::Octets(octets) => Value::Octets(octets.into_owned()),
             SavedValue::Counter(count) => Value::Counter(count),
         };
         self.octets += cost(&saved.key, &value);
-        self.entries.insert(saved.key, Entry { value, version: saved.version, expires });
+        let entry = Entry { value, version: saved.version, expires };
+        self.part_mut(&saved.key).entries.insert(saved.key.into_owned(), entry);
+    }
+
+    fn take_bucket_back(&mut self, saved: SavedBucket<'_>, gone: Duration, now: Instant) {
+        let seen = now.checked_sub(gone.saturating_add(Duration::from_millis(saved.seen)));
+        let full = now.checked_add(Duration::from_millis(saved.full).saturating_sub(gone));
+        // One that was seen so long ago that the clock cannot say it is full, and a full one says no more than none.
+        let (Some(seen), Some(full)) = (seen, full.filter(|full| *full > now)) else {
+            return;
+        };
+        self.octets += saved.key.len() + super::OVERHEAD;
+        let bucket = Bucket::of(Still { tokens: saved.tokens, seen, full });
+        self.part_mut(&saved.key).buckets.insert(saved.key.into_owned(), bucket);
     }
 }
 
-fn saved_entry(key: &str, entry: &Entry, clocks: Clocks) -> SavedEntry {
+fn saved_entry<'a>(key: &'a str, entry: &'a Entry, now: Instant) -> SavedEntry<'a> {
     SavedEntry {
-        key: key.to_owned(),
+        key: key.into(),
         value: match &entry.value {
-            Value::Octets(octets) => SavedValue::Octets(octets.clone()),
+            Value::Octets(octets) => SavedValue::Octets(octets.into()),
             Value::Counter(count) => SavedValue::Counter(*count),
         },
         version: entry.version,
-        expires: entry.expires.map(|at| clocks.wall_of(at)),
+        lives: entry.expires.map(|at| millis(at.saturating_duration_since(now))),
     }
 }
 
-fn saved_bucket(key: &str, bucket: &Bucket, clocks: Clocks) -> SavedBucket {
+fn saved_bucket<'a>(key: &'a str, bucket: &Bucket, now: Instant) -> SavedBucket<'a> {
     let Still { tokens, seen, full } = bucket.still();
-    SavedBucket { key: key.to_owned(), tokens, seen: clocks.wall_of(seen), full: clocks.wall_of(full) }
+    SavedBucket {
+        key: key.into(),
+        tokens,
+        seen: millis(now.saturating_duration_since(seen)),
+        full: millis(full.saturating_duration_since(now)),
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the file holds; nothing, where there is none. The error says what is wrong with it.
+pub(super) fn load(path: &Path, clocks: Clocks) -> Result<Shelf, String> {
+    match fs::read(path) {
+        Ok(octets) => Shelf::read(&octets, clocks).ok_or_else(|| "it is damaged".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Shelf::default()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Gives a file that cannot be read another name, lest the next saving destroy it; gives that name.
+pub(super) fn put_aside(path: &Path) -> PathBuf {
+    let aside = path.with_extension("damaged");
+    if let Err(error) = fs::rename(path, &aside) {
+        tracing::error!(target: "pintle::plugin", path = %path.display(), %error, "it cannot be put aside");
+    }
+    aside
 }
 
 /// Puts the octets in the place of the file.
 pub(super) fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
+    let _turn = TURN.lock();
     let new = path.with_extension("new");
-    let mut file = fs::File::create(&new)?;
+    let replaced = write(&new, octets).and_then(|()| fs::rename(&new, path));
+    replaced.map_err(|error| {
+        // Half a file would hold the space of a full disk, on which there may be mail.
+        let _ = fs::remove_file(&new);
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    })
+}
+
+/// Writes a file that nobody else may read: there may be addresses in it. It is new, so that no name put there by
+/// somebody else leads the octets elsewhere.
+fn write(new: &Path, octets: &[u8]) -> io::Result<()> {
+    match fs::remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(new)?;
     file.write_all(octets)?;
-    file.sync_data()?;
-    fs::rename(&new, path)
+    file.sync_data()
+}
+
+/// Octets as one piece; serde alone would write them one by one.
+mod octets {
+    use std::borrow::Cow;
+    use std::fmt;
+
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+
+    #[allow(clippy::ptr_arg, reason = "the form in which serde hands it over")]
+    pub(super) fn serialize<S: Serializer>(octets: &Cow<'_, [u8]>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(octets)
+    }
+
+    pub(super) fn deserialize<'de, 'a, D: Deserializer<'de>>(from: D) -> Result<Cow<'a, [u8]>, D::Error> {
+        from.deserialize_bytes(Octets).map(Cow::Owned)
+    }
+
+    struct Octets;
+
+    impl Visitor<'_> for Octets {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("octets")
+        }
+
+        fn visit_bytes<E: Error>(self, octets: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(octets.to_vec())
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::Store;
 
     #[test]
     fn a_store_outlives_its_process() {
@@ -215,7 +327,68 @@ mod tests {
         }
         *octets.last_mut().unwrap() ^= 1;
         fs::write(&file, octets).unwrap();
-        let store = Store::open(10_000, Some(file), clocks);
+        let store = Store::open(10_000, Some(file.clone()), clocks);
         assert_eq!(store.get_many(&["k".into()], clocks.now), [None]);
+        assert!(file.with_extension("damaged").exists(), "somebody may want to know what it was");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = path(folder.path(), "a");
+        let wrong = Clocks::read();
+        let store = Store::open(10_000, Some(file.clone()), wrong);
+        store.set("k".into(), b"v".to_vec(), Some(10), wrong.now).unwrap();
+        let _ = store.take("b".into(), 10, 10, 1.0, wrong.now).unwrap();
+        store.save(wrong).unwrap();
+
+        let right = Clocks { now: wrong.now, wall: wrong.wall - Duration::from_secs(365 * 86_400) };
+        let store = Store::open(10_000, Some(file), right);
+        assert!(store.get_many(&["k".into()], right.now)[0].is_some());
+        let later = right.now + Duration::from_secs(10);
+        assert_eq!(store.get_many(&["k".into()], later), [None], "it lives no longer than it was to");
+        assert_eq!(store.take("b".into(), 5, 10, 1.0, later), Ok(Ok(5.0)), "it has filled since");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_reads_it_or_leads_it_elsewhere() {
+        use std::os::unix::fs::{MetadataExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (file, other) = (path(folder.path(), "a"), folder.path().join("other"));
+        fs::write(&other, "precious").unwrap();
+        symlink(&other, file.with_extension("new")).unwrap();
+        replace(&file, b"octets").unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"precious");
+        let found = fs::symlink_metadata(&file).unwrap();
+        assert!(found.is_file());
+        assert_eq!(found.mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_no_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = path(folder.path(), "a");
+        fs::create_dir_all(file.join("in the way")).unwrap();
+        let error = replace(&file, b"octets").unwrap_err().to_string();
+        assert!(error.contains("a.kv"), "{error}");
+        assert!(!file.with_extension("new").exists());
+    }
+
+    #[test]
+    fn large_stores_come_back_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, clocks) = (path(folder.path(), "a"), Clocks::read());
+        let store = Store::open(64 << 20, Some(file.clone()), clocks);
+        for n in 0_u32..5_000 {
+            store.set(format!("key {n}"), n.to_be_bytes().repeat(10), Some(1_000), clocks.now).unwrap();
+        }
+        store.save(clocks).unwrap();
+        let again = Store::open(64 << 20, Some(file), clocks);
+        assert_eq!(again.shelf.lock().octets, store.shelf.lock().octets);
+        let keys: Vec<_> = (0..5_000).map(|n| format!("key {n}")).collect();
+        assert_eq!(again.get_many(&keys, clocks.now), store.get_many(&keys, clocks.now));
+        again.set("new".into(), vec![], None, clocks.now).unwrap();
+        assert_eq!(again.get_many(&["new".into()], clocks.now)[0].as_ref().unwrap().1, 5_001);
     }
 }
