@@ -169,6 +169,15 @@ mod tests {
         assert!(matches!(fault(&automaton, &json!("a")), SchemaFault::Pattern(_)));
     }
 
+    /// Each is small enough; together they would be gigabytes, and minutes.
+    #[test]
+    fn patterns_without_end_are_refused_before_they_are_built() {
+        let one = |n: u32| (format!("p{n}"), json!({"pattern": "^[a-z]{20}$"}));
+        let many = |count| json!({"properties": (0..count).map(one).collect::<serde_json::Map<_, _>>()});
+        assert_eq!(fault(&many(5_000), &json!({})), SchemaFault::Costly);
+        assert_eq!(check(&many(20).to_string(), &json!({"p0": "x".repeat(20)})).unwrap(), []);
+    }
+
     #[test]
     fn a_chain_of_references_cannot_eat_the_stack() {
         let mut definitions = serde_json::Map::new();

@@ -14,6 +14,8 @@ use crate::bindings::pintle::plugin::types;
 
 /// The longest text of a reply that a plugin may give, in octets.
 const MAX_REPLY: usize = 2_000;
+/// The longest name of a quarantine, in octets.
+const MAX_QUARANTINE: usize = 64;
 
 pub(crate) fn address(address: &Address) -> types::Address {
     types::Address {
@@ -119,17 +121,28 @@ pub(crate) fn verdict(verdict: types::Verdict, hook: Hook) -> Result<Verdict, St
         types::Verdict::Quarantine(name) => Verdict::Quarantine(name),
         types::Verdict::Close(words) => Verdict::Close(words.map(|words| reply(&words, CLOSE))),
     };
-    if makes_sense(&verdict, hook) {
-        return Ok(verdict);
+    if !makes_sense(&verdict, hook) {
+        return Err(format!("it answered `{}`, which means nothing in on-{hook}", verdict.name()));
     }
-    Err(format!("it answered `{}`, which means nothing in on-{hook}", verdict.name()))
+    match &verdict {
+        Verdict::Quarantine(name) if !names_a_quarantine(name) => Err(format!(
+            "it answered `quarantine` with a name that is none: 1 to {MAX_QUARANTINE} visible ASCII characters"
+        )),
+        _ => Ok(verdict),
+    }
+}
+
+/// The name becomes a label of metrics, a part of log lines and an argument of commands, for as long as the message lies
+/// there.
+fn names_a_quarantine(name: &str) -> bool {
+    (1..=MAX_QUARANTINE).contains(&name.len()) && name.bytes().all(|octet| octet.is_ascii_graphic())
 }
 
 fn makes_sense(verdict: &Verdict, hook: Hook) -> bool {
     match verdict {
         Verdict::Next | Verdict::Accept | Verdict::Reject(_) | Verdict::Defer(_) => true,
         Verdict::Discard => matches!(hook, Hook::Rcpt | Hook::Headers | Hook::Message | Hook::Deliver),
-        Verdict::Quarantine(name) => !name.is_empty() && matches!(hook, Hook::Headers | Hook::Message),
+        Verdict::Quarantine(_) => matches!(hook, Hook::Headers | Hook::Message),
         // A delivery has no session of ours that could be closed.
         Verdict::Close(_) => hook != Hook::Deliver,
     }
@@ -231,7 +244,11 @@ mod tests {
         assert!(verdict(types::Verdict::Discard, Hook::Connect).is_err());
         assert!(verdict(types::Verdict::Discard, Hook::Rcpt).is_ok());
         assert!(verdict(types::Verdict::Quarantine("spam".into()), Hook::Mail).is_err());
-        assert!(verdict(types::Verdict::Quarantine(String::new()), Hook::Message).is_err());
+        for bad in ["", "two words", "a\u{1b}[2J", "\u{202e}x", "a\nb", &"x".repeat(65)] {
+            let error = verdict(types::Verdict::Quarantine(bad.to_owned()), Hook::Message).unwrap_err();
+            assert!(error.contains("1 to 64"), "{error}");
+        }
+        assert!(verdict(types::Verdict::Quarantine("virus/Eicar-1".into()), Hook::Message).is_ok());
         assert!(verdict(types::Verdict::Close(None), Hook::Deliver).is_err());
         assert!(auth_verdict(GuestAuthVerdict::Granted(String::new())).is_err());
     }

@@ -18,6 +18,8 @@ const MAX_STEPS: u64 = 1_000_000;
 const MAX_DEPTH: usize = 200;
 /// The largest automaton of a pattern, in octets.
 const MAX_PATTERN: usize = 256 << 10;
+/// The most patterns in a schema: each is an automaton that is kept.
+const MAX_PATTERNS: usize = 256;
 
 /// Keywords with a schema for the same value.
 const SAME: &[&str] = &["not", "if", "then", "else"];
@@ -37,7 +39,7 @@ const INNER_NAMED: &[&str] = &["patternProperties"];
 
 /// Refuses a schema by which these settings cannot be checked in bounded time, or which leads out of itself.
 pub(super) fn bound(schema: &Value, settings: &Value) -> Result<(), SchemaFault> {
-    look_over(schema)?;
+    look_over(schema, &mut 0)?;
     let mut toil = Toil { root: schema, known: HashMap::new() };
     let steps = toil.steps(schema, settings, 0)?;
     if steps > MAX_STEPS { Err(SchemaFault::Costly) } else { Ok(()) }
@@ -68,21 +70,25 @@ pub(super) fn decoded(fragment: &str) -> String {
 
 /// Looks at all that may be a schema within the schema. Values of `default` and its like are looked at as well: a
 /// reference in them would be harmless, and is refused all the same.
-fn look_over(value: &Value) -> Result<(), SchemaFault> {
+fn look_over(value: &Value, patterns: &mut usize) -> Result<(), SchemaFault> {
     match value {
         Value::Object(object) => {
             for (key, value) in object {
-                look_at(key, value)?;
-                look_over(value)?;
+                look_at(key, value, patterns)?;
+                look_over(value, patterns)?;
             }
             Ok(())
         }
-        Value::Array(items) => items.iter().try_for_each(look_over),
+        Value::Array(items) => items.iter().try_for_each(|item| look_over(item, patterns)),
         _ => Ok(()),
     }
 }
 
-fn look_at(key: &str, value: &Value) -> Result<(), SchemaFault> {
+fn look_at(key: &str, value: &Value, patterns: &mut usize) -> Result<(), SchemaFault> {
+    let mut fits = |pattern: &str| {
+        *patterns += 1;
+        if *patterns > MAX_PATTERNS { Err(SchemaFault::Costly) } else { fits(pattern) }
+    };
     match (key, value) {
         ("$dynamicRef" | "$recursiveRef" | "$id", Value::String(_)) => {
             Err(SchemaFault::Unserved(format!("the keyword `{key}`")))
