@@ -52,6 +52,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where mail for a domain goes (A-labels, lower case). RFC 5321 section 4.5.1: postmaster without one is ours.
+    pub(crate) fn next_hop(&self, domain: &str) -> NextHop {
+        self.routes.next_hop(if domain.is_empty() { &self.hostname } else { domain })
+    }
+
     /// All defaults, under this name: every domain by its MX, no relay.
     #[must_use]
     pub fn new(hostname: impl Into<String>) -> Self {

@@ -25,6 +25,8 @@ use crate::{Config, Keep, bounce, quarantine};
 /// Attempts for one next hop that may be under way for each of its sessions. More than one, since an attempt ends when it
 /// is durably settled, and its session is free for the next one before that.
 const ATTEMPTS_PER_SESSION: usize = 4;
+/// Attempts for a next hop that has not worked yet.
+const INITIAL: usize = 5;
 /// Messages asked for at once when the spool is read at the start.
 const PAGE: usize = 1_000;
 /// Arrivals and results taken in one go before attempts are begun.
@@ -451,6 +453,8 @@ fn queue_config(config: &Config) -> pintle_queue::Config {
     pintle_queue::Config {
         per_hop: attempts(config.sessions.per_hop),
         overrides: config.relays.iter().filter_map(relay_limit).flatten().collect(),
+        // One a session, until it is known that sessions come to something.
+        initial: INITIAL,
         total: config.sessions.total,
         retry: config.retry.clone(),
     }
@@ -477,12 +481,7 @@ fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> NextHop {
     if let Some(route) = &recipient.route {
         return route.clone();
     }
-    // RFC 5321 section 4.5.1: postmaster without a domain is ours.
-    let domain = match recipient.domain.as_str() {
-        "" => &config.hostname,
-        domain => domain,
-    };
-    config.routes.next_hop(domain)
+    config.next_hop(&recipient.domain)
 }
 
 fn job_of(waiting: &Waiting, next_hop: NextHop, recipients: &[&WaitingRecipient]) -> Job {

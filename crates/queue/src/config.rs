@@ -13,6 +13,10 @@ pub struct Config {
     pub per_hop: usize,
     /// Other limits for some next hops.
     pub overrides: HashMap<NextHop, usize>,
+    /// Attempts with which a next hop begins that has not worked yet; each that works allows one more, up to its limit,
+    /// and trouble begins anew. So one that swallows sessions and says nothing holds few of the places in total. The
+    /// default is 5.
+    pub initial: usize,
     /// Attempts under way in total. The default is 500.
     pub total: usize,
     /// When to try again, to warn and to give up.
@@ -21,11 +25,16 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { per_hop: 15, overrides: HashMap::new(), total: 500, retry: RetryPolicy::default() }
+        Self { per_hop: 15, overrides: HashMap::new(), initial: 5, total: 500, retry: RetryPolicy::default() }
     }
 }
 
 impl Config {
+    /// Nobody is asked where nothing is sent, so nothing has to be proven.
+    pub(crate) fn initial_of(&self, next_hop: &NextHop) -> usize {
+        if *next_hop == NextHop::Discard { usize::MAX } else { self.initial.max(1) }
+    }
+
     pub(crate) fn limit_of(&self, next_hop: &NextHop) -> usize {
         self.overrides.get(next_hop).copied().unwrap_or(self.per_hop)
     }

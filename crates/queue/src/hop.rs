@@ -16,6 +16,8 @@ pub(crate) struct Hop {
     pub(crate) name: NextHop,
     /// Attempts allowed at once.
     pub(crate) limit: usize,
+    /// Attempts that it has earned by working.
+    pub(crate) window: usize,
     /// Those neither held nor under way, by due time.
     pub(crate) waiting: BTreeSet<(UnixTime, JobId)>,
     /// Attempts under way.
@@ -50,10 +52,11 @@ pub(crate) enum Place {
 }
 
 impl Hop {
-    pub(crate) fn new(name: NextHop, limit: usize) -> Self {
+    pub(crate) fn new(name: NextHop, limit: usize, window: usize) -> Self {
         Self {
             name,
             limit,
+            window,
             waiting: BTreeSet::new(),
             trying: 0,
             jobs: 0,
@@ -66,7 +69,7 @@ impl Hop {
     /// When the next attempt may begin; none when that does not depend on time.
     pub(crate) fn wakes(&self) -> Option<UnixTime> {
         // One probe at a time while in trouble: a next hop that cannot serve one message needs no fifteen.
-        let limit = if self.trouble.is_some() { self.limit.min(1) } else { self.limit };
+        let limit = if self.trouble.is_some() { 1 } else { self.window }.min(self.limit);
         if self.trying >= limit {
             return None;
         }

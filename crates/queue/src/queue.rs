@@ -276,6 +276,11 @@ impl Queue {
         let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
+        match sign {
+            HopSign::Working => hop.window = hop.window.saturating_add(1).min(hop.limit.max(hop.window)),
+            HopSign::Trouble => hop.window = self.config.initial_of(&hop.name),
+            HopSign::Silent => {}
+        }
         hop.trouble = match (sign, hop.trouble) {
             (HopSign::Working, _) => None,
             (HopSign::Silent, trouble) => trouble,
@@ -378,7 +383,7 @@ impl Queue {
         if let Some(id) = self.by_name.get(name) {
             return *id;
         }
-        let hop = Some(Hop::new(name.clone(), self.config.limit_of(name)));
+        let hop = Some(Hop::new(name.clone(), self.config.limit_of(name), self.config.initial_of(name)));
         let id = match self.free.pop() {
             Some(id) => {
                 self.hops[id.0 as usize] = hop;

@@ -81,7 +81,13 @@ impl Model {
             ..RetryPolicy::default()
         };
         Self {
-            queue: Queue::new(Config { per_hop: PER_HOP, total: TOTAL, overrides: HashMap::new(), retry }),
+            queue: Queue::new(Config {
+                per_hop: PER_HOP,
+                initial: 1,
+                total: TOTAL,
+                overrides: HashMap::new(),
+                retry,
+            }),
             now: UnixTime::from_millis(1_000_000_000_000),
             serial: 0,
             alive: BTreeMap::new(),

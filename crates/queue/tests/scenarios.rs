@@ -27,7 +27,9 @@ fn job(n: u128, name: &str) -> Job {
 }
 
 fn config() -> Config {
-    Config { retry: RetryPolicy { jitter: 0, ..RetryPolicy::default() }, ..Config::default() }
+    let retry = RetryPolicy { jitter: 0, ..RetryPolicy::default() };
+    // As if all next hops had worked before.
+    Config { initial: usize::MAX, retry, ..Config::default() }
 }
 
 fn attempt(queue: &mut Queue, now: UnixTime) -> Attempt {
@@ -132,6 +134,25 @@ fn limits_hold_per_hop_and_in_total_and_an_override_counts() {
     assert!(count("wide.example") <= 15 && count("third.example") <= 15);
     assert_eq!(under_way.len(), 25);
     assert_eq!(queue.poll_due(START), None);
+}
+
+#[test]
+fn a_next_hop_begins_with_few_attempts_and_earns_more() {
+    let mut queue = Queue::new(Config { initial: 5, per_hop: 8, ..config() });
+    for n in 0..40 {
+        queue.insert(job(n, "silent.example"));
+        queue.insert(Job::new(QueueId::new(START, 100 + n), NextHop::Discard, vec![0], START));
+    }
+    let begun = attempts(&mut queue, START);
+    let (sent, dropped): (Vec<_>, Vec<_>) = begun.iter().partition(|a| a.next_hop == hop("silent.example"));
+    assert_eq!((sent.len(), dropped.len()), (5, 8), "where nothing is sent nothing is proven");
+    // A broken session or a plugin's word prove nothing.
+    queue.record(sent[0].id, Report { hop: HopSign::Silent, ..Report::settled() }, 0, at(1));
+    assert_eq!(attempts(&mut queue, at(1)).len(), 1);
+    for attempt in &sent[1..] {
+        queue.record(attempt.id, Report::settled(), 0, at(1));
+    }
+    assert_eq!(attempts(&mut queue, at(1)).len(), 7, "its limit is 8");
 }
 
 #[test]
