@@ -290,7 +290,7 @@ impl Handle {
             quarantine: Some(quarantine.name.clone()),
             user: user.map(str::to_owned),
             guard: Guard::Quarantined,
-            ..Trial::by_operator(&self.shared)
+            ..Trial::by_operator()
         };
         let reply = Reply::plain(250, "Deleted from its quarantine by the operator");
         let fates = settle::all_pending(&stored, &Fate::by_operator(Disposition::Discarded, reply));
@@ -311,7 +311,7 @@ impl Handle {
         if let (Guard::Free, Some(quarantine)) = (guard, quarantine) {
             return Err(Outcome::Quarantined(quarantine.name.clone()));
         }
-        let trial = Trial { guard, ..Trial::by_operator(&self.shared) };
+        let trial = Trial { guard, ..Trial::by_operator() };
         let fates = settle::all_pending(&stored, fate);
         let settled = settle::once(&self.shared, &stored, &trial, &fates).await;
         settled.map(drop).map_err(Outcome::of)

@@ -78,7 +78,8 @@ impl Fate {
 
 /// The circumstances of an attempt.
 pub(crate) struct Trial {
-    pub(crate) next_hop: NextHop,
+    /// None where nobody has looked at jobs: each recipient's own is meant.
+    pub(crate) next_hop: Option<NextHop>,
     pub(crate) peer: Peer,
     /// 1 for the first; 0 when nothing was tried.
     pub(crate) attempt: u32,
@@ -99,7 +100,7 @@ impl Trial {
     /// Nothing was tried.
     pub(crate) fn none(next_hop: NextHop) -> Self {
         Self {
-            next_hop,
+            next_hop: Some(next_hop),
             peer: Peer::default(),
             attempt: 0,
             took: Duration::ZERO,
@@ -112,9 +113,16 @@ impl Trial {
     }
 
     /// An operator decides.
-    pub(crate) fn by_operator(shared: &Shared) -> Self {
+    pub(crate) fn by_operator() -> Self {
         let by = Some("operator".to_owned());
-        Self { by, ..Self::none(shared.config.load().routes.next_hop("")) }
+        Self { by, next_hop: None, ..Self::none(NextHop::Discard) }
+    }
+
+    /// Where the recipient's copy was to go.
+    fn next_hop(&self, shared: &Shared, stored: &Stored, recipient: &Recipient) -> NextHop {
+        let chosen = || stored.recipients.iter().find(|state| state.id == recipient.id)?.route.clone();
+        let known = self.next_hop.clone().or_else(chosen);
+        known.unwrap_or_else(|| shared.config.load().next_hop(&recipient.address.domain_ascii()))
     }
 }
 
@@ -223,7 +231,7 @@ fn tell(shared: &Shared, stored: &Stored, trial: &Trial, fates: &[Fate], childre
             continue;
         };
         count(fate, trial);
-        log(stored, trial, fate, recipient);
+        log(stored, trial, fate, recipient, &trial.next_hop(shared, stored, recipient));
         if shared.records.wanted() {
             shared.records.record(record(shared, stored, trial, fate, recipient, children));
         }
@@ -272,15 +280,15 @@ fn count(fate: &Fate, trial: &Trial) {
     }
 }
 
-fn log(stored: &Stored, trial: &Trial, fate: &Fate, recipient: &Recipient) {
+fn log(stored: &Stored, trial: &Trial, fate: &Fate, recipient: &Recipient, next_hop: &NextHop) {
     let reply = fate.reply.as_ref().map(tracing::field::display);
     let (host, outcome) = (trial.peer.host.as_deref(), name(fate.end));
     let by = trial.by.as_deref();
     match fate.end {
         End::Deferred(next) => tracing::info!(queue_id = %stored.id, recipient = %recipient.address,
-            next_hop = %trial.next_hop, host, reply, attempt = trial.attempt, by, next_attempt = %next, outcome),
+            %next_hop, host, reply, attempt = trial.attempt, by, next_attempt = %next, outcome),
         _ => tracing::info!(queue_id = %stored.id, recipient = %recipient.address,
-            next_hop = %trial.next_hop, host, reply, attempt = trial.attempt, by, outcome),
+            %next_hop, host, reply, attempt = trial.attempt, by, outcome),
     }
 }
 
@@ -298,7 +306,7 @@ fn record(
         id: stored.id,
         sender: stored.entry.envelope.sender.clone(),
         recipient: recipient.address.clone(),
-        next_hop: trial.next_hop.clone(),
+        next_hop: trial.next_hop(shared, stored, recipient),
         attempt: trial.attempt,
         age_ms: millis(time.since(stored.entry.received)),
         size: stored.head.len() as u64 + stored.body.size(),
@@ -320,7 +328,8 @@ fn record(
             Record::Deferral(Deferral { job, peer, reply: words(reply), next_attempt })
         }
         End::Failed(telling) => {
-            Record::Bounce(Bounce { job, peer, reply: words(reply), report, unreported: unreported(telling) })
+            let (unreported, by) = (unreported(telling), trial.by.clone());
+            Record::Bounce(Bounce { job, peer, reply: words(reply), report, unreported, by })
         }
         End::Expired(telling) => {
             let (unreported, quarantine) = (unreported(telling), trial.quarantine.clone());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{MINUTE, World, config, letter, relay, to_relay};
 use futures_util::future::BoxFuture;
-use pintle_mail::{EnhancedCode, QueueId, Reply};
+use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply};
 use pintle_outbound::{Acts, Capture, Captured, OperateError, Outcome, Route, Select};
 use pintle_record::Record;
 use pintle_spool::{Filter, Hold, Page, Quarantine, SpoolError};
@@ -79,6 +79,9 @@ async fn a_bounce_by_hand_reports_and_removes() {
     assert_eq!(world.handle.bounce(one(id), "the operator says no").await.unwrap().done(), 1);
     let bounce = world.log.wait_for("bounce", 1).await.remove(0);
     assert_eq!(bounce.id(), Some(id));
+    let Record::Bounce(bounce) = bounce else { unreachable!() };
+    assert_eq!(bounce.by.as_deref(), Some("operator"));
+    assert_eq!(bounce.job.next_hop, NextHop::Relay("next".to_owned()));
     assert_eq!(world.log.wait_for("report", 1).await.len(), 1);
     world.empty().await;
     world.calm().await;

@@ -99,6 +99,9 @@ pub struct Bounce {
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreported: Option<Unreported>,
+    /// The plugin that decided, or `operator`; none where the next hop did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// Too late.

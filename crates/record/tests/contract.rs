@@ -222,11 +222,14 @@ fn bounce_and_expiration() {
         reply: no(),
         report: Some(id()),
         unreported: None,
+        by: Some("operator".into()),
     });
     let reply = r#""reply":{"code":550,"enhanced":"5.1.1","text":"no such user"}"#;
     pin(
         &bounce,
-        &format!(r#"{{"event":"bounce",{JOB},{PEER},{reply},"report":"00000000000000000000000001"}}"#),
+        &format!(
+            r#"{{"event":"bounce",{JOB},{PEER},{reply},"report":"00000000000000000000000001","by":"operator"}}"#
+        ),
     );
     let expiration = Record::Expiration(Expiration {
         job: job(),
