@@ -107,9 +107,14 @@ impl Json<'_> {
         self.at += 1;
         let mut index = 0;
         while self.peek().is_some_and(|octet| octet != b']') {
+            let begin = self.at;
             self.value(&pointer(within, &index.to_string()));
             self.skip(b',');
             index += 1;
+            if self.at == begin {
+                // It is no JSON after all, and would never end.
+                return;
+            }
         }
         self.skip(b']');
     }
@@ -205,5 +210,54 @@ mod tests {
                 ("/n", 5),
             ])
         );
+    }
+
+    fn pointers(value: &serde_json::Value, at: &str, out: &mut Vec<String>) {
+        out.push(at.to_owned());
+        match value {
+            serde_json::Value::Object(members) => {
+                members.iter().for_each(|(key, value)| pointers(value, &pointer(at, key), out));
+            }
+            serde_json::Value::Array(items) => {
+                items
+                    .iter()
+                    .enumerate()
+                    .for_each(|(n, item)| pointers(item, &pointer(at, &n.to_string()), out));
+            }
+            _ => {}
+        }
+    }
+
+    /// Sound texts, and the same with some octets changed: the walk ends, and what is JSON has a line for each value.
+    #[test]
+    fn odd_texts_neither_hold_up_nor_break_the_walk() {
+        let sample = "{\"a\\u00e9\\\\\": [1, {\"b/~\": null}, [], {}, \"x\\\"]\"],\n\"\": {\"c\": [[2]]}, \"ü\": -1e3}";
+        let signs = b"{}[]:,\"\\ \n1ntu\xc3\xbc";
+        let mut dice = 1_u64;
+        let mut roll = |most: usize| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(dice >> 33).unwrap_or(0) % most
+        };
+        let mut sound = 0;
+        for changes in (0..4).cycle().take(40_000) {
+            let mut octets = sample.as_bytes().to_vec();
+            for _ in 0..changes {
+                let at = roll(octets.len());
+                octets[at] = signs[roll(signs.len())];
+            }
+            let text = String::from_utf8_lossy(&octets);
+            let lines = in_json(Path::new("x"), &text).lines;
+            if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
+                let mut all = Vec::new();
+                pointers(&value, "", &mut all);
+                let missing: Vec<_> = all.iter().filter(|at| !lines.contains_key(*at)).collect();
+                assert!(missing.is_empty(), "{missing:?} in {text}");
+                sound += 1;
+            }
+            if let Ok(table) = DeTable::parse(&text) {
+                in_toml(Path::new("x"), &text, 0, table.get_ref());
+            }
+        }
+        assert!(sound > 10_000, "{sound}");
     }
 }
