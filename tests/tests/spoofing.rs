@@ -83,7 +83,7 @@ impl Stage {
         let text = reply.text();
         let last = text.trim_end_matches(')').rsplit(' ').next().unwrap().to_owned();
         if reply.code != 250 {
-            self.gateway.wait_for(&format!("\\\"session\\\":\\\"{last}\\\""));
+            self.gateway.wait_for(&format!("\"session\":\"{last}\",\"listener\":"));
             return ("reject", self.found(&last));
         }
         self.gateway.wait_for(&format!("\"event\":\"reception\",\"queue_id\":\"{last}\""));
@@ -91,9 +91,9 @@ impl Stage {
         let next = self.gateway.line_of_any(
             &["hold", "delivery"].map(|event| format!("\"event\":\"{event}\",\"queue_id\":\"{last}\"")),
         );
-        let fate = if next.contains("quarantine\\\":\\\"spoof-guard") {
+        let fate = if next.contains("quarantine\":\"spoof-guard") {
             "hold"
-        } else if next.contains("quarantine\\\":\\\"score") {
+        } else if next.contains("quarantine\":\"score") {
             "points"
         } else if next.contains("\"event\":\"delivery\"") {
             "pass"

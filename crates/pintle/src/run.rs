@@ -33,8 +33,14 @@ pub(crate) fn run(options: &ConfigFile) -> Outcome {
     for warning in warnings {
         tracing::warn!(warning, "configuration");
     }
+    let apart = settings.log.file.is_some();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("pintle").build()?;
-    runtime.block_on(serve(settings, options.config.clone()))
+    let outcome = runtime.block_on(serve(settings, options.config.clone()));
+    if let (true, Err(error)) = (apart, &outcome) {
+        // Whoever reads the log alone would see a gateway that begins and is gone.
+        tracing::error!(%error, "the gateway ends");
+    }
+    outcome
 }
 
 async fn serve(settings: Settings, config: PathBuf) -> Outcome {
