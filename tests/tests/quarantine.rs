@@ -146,7 +146,7 @@ async fn what_is_held_is_seen_with_its_reason_survives_a_kill_and_arrives_when_r
     assert_eq!(stage.list(&["odd"]).len(), 0);
     assert_eq!(stage.list(&["--recipient", "B@OURS", "--sender", "x.example", "--limit", "1"]).len(), 1);
     let shown = stage.pintle(&["quarantine", "show", &first]).text();
-    assert!(shown.contains("expires") && shown.contains("Subject: the first\r\n"), "{shown}");
+    assert!(shown.contains("expires") && shown.contains("Subject: the first\n"), "{shown}");
     stage.wait_for_metric("pintle_quarantine_messages{quarantine=\"dmarc\"} 2");
 
     let raw = stage.pintle(&["quarantine", "show", &first, "--raw"]).out;
@@ -169,12 +169,12 @@ async fn what_is_held_is_seen_with_its_reason_survives_a_kill_and_arrives_when_r
     let arrived = stage.sink.wait_for(1).await;
     assert!(arrived[0].message == raw, "{:?}", String::from_utf8_lossy(&arrived[0].message));
     let line = stage.gateway().line("\"release\"");
-    assert!(line.contains(r#"\"quarantine\":\"dmarc\""#) && line.contains(r#"\"user\":\"anna\""#), "{line}");
+    assert!(line.contains(r#""quarantine":"dmarc""#) && line.contains(r#""user":"anna""#), "{line}");
 
     let deleted = stage.pintle(&["quarantine", "delete", &second]);
     assert_eq!(deleted.code, 0, "{}", deleted.text());
     let line = stage.gateway().line("\"discard\"");
-    assert!(line.contains(&second) && line.contains(r#"\"stage\":\"quarantine\""#), "{line}");
+    assert!(line.contains(&second) && line.contains(r#""stage":"quarantine""#), "{line}");
     let again = stage.pintle(&["quarantine", "delete", &second]);
     assert!(
         again.code == 1 && again.text().contains(&format!("{second}  not deleted: no such")),
@@ -222,11 +222,11 @@ async fn what_nobody_looks_at_is_dropped_when_its_time_is_over() {
     let mut stage = Stage::start("quarantine = 3.5", more).await;
     stage.forge("by points").await;
     let line = stage.gateway().line("\"expiration\"");
-    for part in [r#"\"quarantine\":\"score\""#, r#"\"unreported\":\"suppressed\""#] {
+    for part in [r#""quarantine":"score""#, r#""unreported":"suppressed""#] {
         assert!(line.contains(part), "{part}: {line}");
     }
     let held = stage.gateway().line("\"hold\"");
-    assert!(held.contains(r#"\"by\":\"score\""#), "{held}");
+    assert!(held.contains(r#""by":"score""#), "{held}");
     assert_eq!(stage.list(&[]).len(), 0);
     assert_eq!(stage.pintle(&["queue", "list"]).text(), "0 messages\n");
     let log = stage.gateway().log();

@@ -220,6 +220,22 @@ async fn a_trial_asks_the_name_server_that_it_is_told_and_only_the_plugins_named
     assert!(asked.iter().any(|question| question.name.starts_with("9.2.0.192.list.example")), "{asked:?}");
 }
 
+/// What the running gateway's plugins have stored is not a trial's to read or to write over.
+#[test]
+fn a_trial_leaves_what_plugins_have_stored_alone() {
+    let desk = Desk::new(
+        "state = \"state\"\n[[plugin]]\nname = \"grey\"\ncomponent = \"stock:greylist\"\ngrants = [\"kv\"]\n",
+    );
+    let state = desk.folder.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(state.join("grey.kv"), "precious").unwrap();
+    let (code, report) = desk.json(&["--client", "192.0.2.9", "--recipient", "c@ours.example"]);
+    assert_eq!((code, report["fate"].as_str()), (1, Some("deferred")), "{report}");
+    let files: Vec<_> = std::fs::read_dir(&state).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["grey.kv"]);
+    assert_eq!(std::fs::read(state.join("grey.kv")).unwrap(), b"precious");
+}
+
 #[test]
 fn what_cannot_be_tried_is_no_verdict() {
     let desk = Desk::new(REWRITE);

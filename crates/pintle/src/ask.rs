@@ -11,7 +11,7 @@ use pintle_admin::{
 use serde::Serialize;
 
 use crate::cli::{Plugins, PluginsCommand, Queue, QueueCommand, Socket, Which};
-use crate::say::say;
+use crate::say::{self, printable, say};
 use crate::stock;
 
 pub(crate) use quarantine::quarantine;
@@ -78,7 +78,7 @@ pub(crate) fn status(options: &Socket) -> Outcome {
         show(json, &health, |health| {
             say!("pintle {} on {}, process {}", version.version, version.hostname, version.pid);
             for part in &health.components {
-                let detail = part.detail.as_deref().unwrap_or("");
+                let detail = printable(part.detail.as_deref().unwrap_or(""));
                 say!("{:<5} {} {detail}", if part.ok { "ok" } else { "ILL" }, part.name);
             }
         });
@@ -110,7 +110,7 @@ async fn act(client: &Client, action: QueueAction, which: Which, json: bool) -> 
     let affected = client.act(action, &filter).await?;
     show(json, &affected, |Affected { ids, spared }| {
         ids.iter().for_each(|id| say!("{id}"));
-        spared.iter().for_each(|spared| say!("{}  not done: {}", spared.id, spared.why));
+        spared.iter().for_each(|spared| say!("{}  not done: {}", spared.id, printable(&spared.why)));
         say!("{} messages: {}", ids.len(), action.name());
     });
     // Who names messages wants to know when one of them was not meant after all.
@@ -127,7 +127,9 @@ impl From<Which> for Filter {
 
 fn show<T: Serialize>(json: bool, answer: &T, print: impl FnOnce(&T)) {
     if json {
-        say!("{}", serde_json::to_string_pretty(answer).unwrap_or_default());
+        if let Err(error) = say::json(answer) {
+            eprintln!("pintle: the answer cannot be shown: {error}");
+        }
     } else {
         print(answer);
     }
@@ -135,13 +137,13 @@ fn show<T: Serialize>(json: bool, answer: &T, print: impl FnOnce(&T)) {
 
 fn print_entry(entry: &QueueEntry) {
     let pending = entry.recipients.iter().filter(|recipient| recipient.disposition.is_none()).count();
-    let hold = entry.hold.as_ref().map(|hold| format!("  [{hold}]")).unwrap_or_default();
+    let hold = entry.hold.as_ref().map(|hold| format!("  [{}]", printable(hold))).unwrap_or_default();
     say!(
         "{}  {}  {:>9}  <{}>  {} of {} pending{hold}",
         entry.id,
         entry.received_ms.rfc3339(),
         entry.size,
-        entry.sender,
+        printable(entry.sender.as_str()),
         pending,
         entry.recipients.len()
     );
@@ -154,9 +156,9 @@ fn print_whole(entry: &QueueEntry) {
         say!("expires   {}", expires.rfc3339());
     }
     say!("size      {} octets", entry.size);
-    say!("sender    <{}>", entry.sender);
+    say!("sender    <{}>", printable(entry.sender.as_str()));
     if let Some(hold) = &entry.hold {
-        say!("held      {hold}");
+        say!("held      {}", printable(hold));
     }
     if let Some(parent) = &entry.parent {
         say!("reports   {parent}");
@@ -165,7 +167,7 @@ fn print_whole(entry: &QueueEntry) {
 }
 
 fn print_recipient(recipient: &QueueRecipient) {
-    say!("recipient <{}>", recipient.address);
+    say!("recipient <{}>", printable(recipient.address.as_str()));
     let hop = recipient.next_hop.as_deref().unwrap_or("not routed yet");
     match recipient.disposition {
         Some(disposition) => say!("  {disposition:?} after {} attempts, by {hop}", recipient.attempts),
@@ -175,14 +177,14 @@ fn print_recipient(recipient: &QueueRecipient) {
         say!("  next attempt {}", next.rfc3339());
     }
     if let Some(reply) = &recipient.last_reply {
-        say!("  last reply   {reply}");
+        say!("  last reply   {}", printable(reply));
     }
 }
 
 fn print_plugin(plugin: &PluginState) {
     let generation =
         plugin.generation.map_or_else(|| "not loaded".to_owned(), |number| format!("generation {number}"));
-    let version = plugin.version.as_deref().unwrap_or("?");
+    let version = printable(plugin.version.as_deref().unwrap_or("?"));
     say!("{}  {}  version {version}, {generation}", plugin.name, plugin.component);
     say!("  hooks  {}", plugin.hooks.join(", "));
     say!(
@@ -192,6 +194,6 @@ fn print_plugin(plugin: &PluginState) {
         plugin.counts.instances
     );
     if let Some(error) = &plugin.last_error {
-        say!("  error  {error}");
+        say!("  error  {}", printable(error));
     }
 }

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         cli::Command::Status(options) => ask::status(&options),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("pintle: {error}");
+        eprintln!("pintle: {}", say::safe(&error.to_string()));
         ExitCode::FAILURE
     })
 }

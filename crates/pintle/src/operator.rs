@@ -22,6 +22,8 @@ type Answer<'a, T> = pintle_admin::Answer<'a, T>;
 
 /// How many messages are looked at at once.
 const PAGE: usize = 500;
+/// The octets at which a list ends, well below what the command line takes for an answer.
+const MAX_LIST: usize = 8 << 20;
 
 /// The gateway as its operator sees it.
 pub(crate) struct Gateway {
@@ -34,11 +36,12 @@ impl Gateway {
         Self { live, started: SystemTime::now().into() }
     }
 
-    /// The messages that pass the filter, at most `limit` of them, and where to go on.
+    /// The messages that pass the filter, at most `limit` of them, and where to go on. A list ends early where it would
+    /// grow too large: recipients and next hops' words are strangers' choice.
     async fn matching(&self, filter: &Filter, page: &Page) -> Result<QueuePage, Refusal> {
         let limit = page.limit.clamp(1, pintle_admin::wire::MAX_LIMIT);
         let mut found = QueuePage { messages: Vec::new(), next: None };
-        let mut after = page.after;
+        let (mut after, mut size) = (page.after, 0);
         loop {
             let spool = pintle_spool::Filter {
                 sender: filter.sender.clone(),
@@ -50,9 +53,10 @@ impl Gateway {
             for summary in &listing.messages {
                 let entry = self.entry(summary);
                 if filter.admits(&entry) {
+                    size += octets(&entry);
                     found.messages.push(entry);
                 }
-                if found.messages.len() == limit {
+                if found.messages.len() == limit || size > MAX_LIST {
                     found.next = Some(summary.id);
                     return Ok(found);
                 }
@@ -223,6 +227,13 @@ impl Operator for Gateway {
             Ok(CapturedPage { messages, next })
         })
     }
+}
+
+/// What an entry adds to an answer, without names and numbers.
+fn octets(entry: &QueueEntry) -> usize {
+    let words = |recipient: &QueueRecipient| recipient.last_reply.as_ref().map_or(0, String::len);
+    let recipients = entry.recipients.iter();
+    300 + recipients.map(|each| each.address.as_str().len() + words(each) + 200).sum::<usize>()
 }
 
 fn affected(acts: Acts) -> Affected {

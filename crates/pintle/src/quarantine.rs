@@ -18,24 +18,50 @@ use crate::operator::refusal;
 const AT_ONCE: usize = 200;
 /// Messages read beside each other for a list.
 const READERS: usize = 16;
+/// The octets at which a list ends, well below what the command line takes for an answer.
+const MAX_LIST: usize = 8 << 20;
+/// The longest subject in a list, in characters.
+const LONGEST_SUBJECT: usize = 500;
 
-/// A page of the list.
+/// A page of the list. It ends early where it would grow too large: subjects and recipients are strangers' choice.
 pub(crate) async fn list(live: &Live, query: SiftPage) -> Result<QuarantinePage, Refusal> {
     let page = Page { after: query.page.after, limit: query.page.limit };
     let listing = live.outbound.list(filter(&query.sift), page).await.map_err(refusal)?;
     let ids: Vec<QueueId> = listing.messages.iter().map(|summary| summary.id).collect();
-    let found = futures_util::stream::iter(ids).map(|id| live.outbound.show(id));
-    let found: Vec<_> = found.buffered(READERS).collect().await;
-    let mut messages = Vec::with_capacity(found.len());
-    for stored in found {
-        match stored {
-            Ok(stored) => messages.extend(view(live, &stored)),
+    let look = |id| async move { (id, live.outbound.show(id).await.map(|stored| view(live, &stored))) };
+    let mut found = futures_util::stream::iter(ids).map(look).buffered(READERS);
+    let (mut messages, mut size) = (Vec::new(), 0);
+    while let Some((id, shown)) = found.next().await {
+        match shown {
+            Ok(shown) => messages.extend(shown.map(brief)),
             // It has left while we looked.
             Err(OperateError::Spool(pintle_spool::SpoolError::Unknown(_))) => {}
             Err(error) => return Err(refusal(error)),
         }
+        size += messages.last().map_or(0, octets);
+        if size > MAX_LIST {
+            return Ok(QuarantinePage { messages, next: Some(id) });
+        }
     }
     Ok(QuarantinePage { messages, next: listing.next })
+}
+
+/// As a list shows it: the whole subject is for whoever looks at the one message.
+fn brief(message: Quarantined) -> Quarantined {
+    let cut = |subject: String| match subject.char_indices().nth(LONGEST_SUBJECT) {
+        Some((end, _)) => format!("{}…", &subject[..end]),
+        None => subject,
+    };
+    Quarantined { subject: message.subject.map(cut), ..message }
+}
+
+/// What a message adds to an answer, without names and numbers.
+fn octets(message: &Quarantined) -> usize {
+    let addresses: usize = message.recipients.iter().map(|address| address.as_str().len() + 4).sum();
+    let facts: usize = message.facts.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+    let results: usize = message.results.iter().map(|result| result.len() + 4).sum();
+    let rules: usize = message.rules.iter().map(|rule| rule.judge.len() + rule.rule.len() + 48).sum();
+    addresses + facts + results + rules + message.subject.as_ref().map_or(0, String::len) + 512
 }
 
 /// One message.
@@ -143,4 +169,21 @@ fn results(transaction: &Transaction) -> Vec<String> {
         format!("{}={}{reason}", result.method, result.outcome)
     };
     transaction.auth_results.iter().map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_shows_the_beginning_of_a_subject() {
+        let text = serde_json::json!({
+            "id": "00000000000000000000000001", "quarantine": "q", "since_ms": 0, "expires_ms": 0, "received_ms": 0,
+            "score": 0.0, "rules": [], "facts": {}, "results": [], "sender": "", "recipients": [], "size": 1,
+            "subject": "ü".repeat(100_000),
+        });
+        let message = brief(serde_json::from_value(text).unwrap());
+        assert_eq!(message.subject.as_ref().unwrap().chars().count(), LONGEST_SUBJECT + 1);
+        assert!(octets(&message) < 2_000);
+    }
 }

@@ -2,9 +2,15 @@
 //!
 //! `println!` panics when nobody reads any more, and `pintle queue list | head` is a good way of asking. Such a reader has
 //! what it wanted; the exit code still tells how the work went.
+//!
+//! What strangers wrote must not speak to the terminal: a subject, an address, a next hop's reply or a plugin's word can
+//! hold sequences that move the cursor, and signs that turn the direction of a line round. No line lets them through.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+
+use serde::Serialize;
 
 macro_rules! say {
     ($($part:tt)*) => { $crate::say::line(format_args!($($part)*)) };
@@ -14,10 +20,67 @@ pub(crate) use say;
 
 /// Writes a line; trouble other than a reader that is gone is told on standard error.
 pub(crate) fn line(text: fmt::Arguments<'_>) {
-    match writeln!(io::stdout().lock(), "{text}") {
+    let text = text.to_string();
+    match writeln!(io::stdout().lock(), "{}", safe(&text)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             eprintln!("pintle: standard output: {error}");
         }
         _ => {}
+    }
+}
+
+/// An answer for machines. Within its texts every sign that could speak to a terminal is escaped, as JSON allows, so
+/// that nothing is lost.
+pub(crate) fn json(answer: &impl Serialize) -> serde_json::Result<()> {
+    let text = serde_json::to_string_pretty(answer)?;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if speaks(c) && c != '\n' {
+            // All of them are below U+10000.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    say!("{out}");
+    Ok(())
+}
+
+/// A stranger's text as part of a line.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if speaks(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Lines of ours with strangers' words in them.
+pub(crate) fn safe(text: &str) -> Cow<'_, str> {
+    let stays = |c: char| c == '\n' || !speaks(c);
+    if text.chars().all(stays) {
+        return Cow::Borrowed(text);
+    }
+    text.chars().map(|c| if stays(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// Controls, and what turns the direction of text (Unicode TR 36, section 2.7).
+fn speaks(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || (c.is_control() && c != '\t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_wrote_does_not_speak_to_the_terminal() {
+        assert_eq!(printable("free\u{1b}[2J money\r\n"), "free\u{fffd}[2J money\u{fffd}\u{fffd}");
+        assert_eq!(printable("\u{9b}2J <a\u{202e}b@x.example>"), "\u{fffd}2J <a\u{fffd}b@x.example>");
+        assert_eq!(printable("Grüße, 東京, שלום\t"), "Grüße, 東京, שלום\t");
+    }
+
+    #[test]
+    fn lines_of_ours_stay_lines() {
+        assert_eq!(safe("\nheader:\n\ta"), "\nheader:\n\ta");
+        assert_eq!(safe("a\u{1b}c\rb"), "a\u{fffd}c\u{fffd}b");
     }
 }

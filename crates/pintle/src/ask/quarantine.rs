@@ -1,18 +1,18 @@
 //! `pintle quarantine …`: what lies in quarantines and why, the octets, and the two ways out.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use pintle_admin::{
-    Client, Exit, Leave, Leaver, Left, Page, Part, QuarantinePage, Quarantined, Sift, SiftPage,
+    Client, ClientError, Exit, Leave, Leaver, Left, Page, Part, QuarantinePage, Quarantined, Sift, SiftPage,
 };
 use pintle_mail::QueueId;
 
 use super::{Outcome, show, with_client};
 use crate::cli::{Leaving, Quarantine, QuarantineCommand};
-use crate::say::say;
+use crate::say::{printable, say};
 
 /// `pintle quarantine …`
 pub(crate) fn quarantine(options: Quarantine) -> Outcome {
@@ -48,24 +48,80 @@ async fn print_details(client: &Client, id: QueueId, json: bool) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     say!("");
-    print_octets(client, id, Part::Header).await
+    print_text(client, id, Part::Header).await
 }
 
-/// Octets go out as they are: no text, no line ends of ours.
+/// Octets go out as they are: no text, no line ends of ours. A terminal alone gets no commands with them.
 async fn print_octets(client: &Client, id: QueueId, part: Part) -> Outcome {
-    let mut trouble = None;
-    let mut write = |octets: &[u8]| match io::stdout().lock().write_all(octets) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            trouble = Some(error);
-            ControlFlow::Break(())
-        }
+    let mut out = io::stdout();
+    if out.is_terminal() {
+        return print_text(client, id, part).await;
+    }
+    let trouble = hand_over(client, id, part, |octets| out.write_all(octets)).await?;
+    ended(trouble.and_then(|()| out.flush()))
+}
+
+/// Octets to be read by people.
+async fn print_text(client: &Client, id: QueueId, part: Part) -> Outcome {
+    let mut terminal = Terminal::new(io::stdout());
+    let trouble = hand_over(client, id, part, |octets| terminal.write(octets)).await?;
+    ended(trouble.and_then(|()| terminal.end()))
+}
+
+/// Hands octets over until there are no more, or they are not taken.
+async fn hand_over(
+    client: &Client,
+    id: QueueId,
+    part: Part,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<io::Result<()>, ClientError> {
+    let mut taken = Ok(());
+    let mut write = |octets: &[u8]| {
+        taken = take(octets);
+        if taken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     client.quarantined_message(id, part, &mut write).await?;
-    match trouble.map_or_else(|| io::stdout().lock().flush(), Err) {
+    Ok(taken)
+}
+
+fn ended(written: io::Result<()>) -> Outcome {
+    match written {
         // Whoever reads has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Shows octets line by line, so that no character is cut in two.
+struct Terminal<W> {
+    out: W,
+    line: Vec<u8>,
+}
+
+impl<W: Write> Terminal<W> {
+    fn new(out: W) -> Self {
+        Self { out, line: Vec::new() }
+    }
+
+    fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        for part in octets.split_inclusive(|octet| *octet == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                self.end()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left of the last line.
+    fn end(&mut self) -> io::Result<()> {
+        let line = std::mem::take(&mut self.line);
+        let (text, end) = match line.strip_suffix(b"\n") {
+            Some(text) => (text.strip_suffix(b"\r").unwrap_or(text), "\n"),
+            None => (line.as_slice(), ""),
+        };
+        write!(self.out, "{}{end}", printable(&String::from_utf8_lossy(text)))?;
+        self.out.flush()
     }
 }
 
@@ -123,7 +179,7 @@ fn past(exit: Exit) -> &'static str {
 fn print_leaver(exit: Exit, leaver: &Leaver) {
     match &leaver.why {
         None => say!("{}  {}", leaver.id, past(exit)),
-        Some(why) => say!("{}  not {}: {why}", leaver.id, past(exit)),
+        Some(why) => say!("{}  not {}: {}", leaver.id, past(exit), printable(why)),
     }
 }
 
@@ -136,14 +192,15 @@ fn print_page(page: &QuarantinePage) {
 }
 
 fn print_entry(message: &Quarantined) {
-    let recipients: Vec<String> = message.recipients.iter().map(|to| format!("<{to}>")).collect();
+    let recipients: Vec<String> =
+        message.recipients.iter().map(|to| format!("<{}>", printable(to.as_str()))).collect();
     say!(
         "{}  {}  [{}]  {:>9}  <{}> to {}",
         message.id,
         message.since_ms.rfc3339(),
-        message.quarantine,
+        printable(&message.quarantine),
         message.size,
-        message.sender,
+        printable(message.sender.as_str()),
         recipients.join(", ")
     );
     say!("    subject  {}", printable(message.subject.as_deref().unwrap_or("(none)")));
@@ -178,7 +235,7 @@ fn telling_facts(message: &Quarantined) -> impl Iterator<Item = (&String, &Strin
 
 fn print_whole(message: &Quarantined) {
     say!("id          {}", message.id);
-    say!("quarantine  {}", message.quarantine);
+    say!("quarantine  {}", printable(&message.quarantine));
     say!("since       {}", message.since_ms.rfc3339());
     say!("expires     {}", message.expires_ms.rfc3339());
     say!("received    {}", message.received_ms.rfc3339());
@@ -186,20 +243,15 @@ fn print_whole(message: &Quarantined) {
     if let Some(client) = &message.client {
         say!("client      {client} ({})", printable(message.hello.as_deref().unwrap_or("no name")));
     }
-    say!("sender      <{}>", message.sender);
-    message.recipients.iter().for_each(|recipient| say!("recipient   <{recipient}>"));
+    say!("sender      <{}>", printable(message.sender.as_str()));
+    message.recipients.iter().for_each(|to| say!("recipient   <{}>", printable(to.as_str())));
     say!("why         {}", printable(&why(message)));
     for rule in &message.rules {
-        say!("  points    {:>6}  {}, by {}", rule.points, printable(&rule.rule), rule.judge);
+        say!("  points    {:>6}  {}, by {}", rule.points, printable(&rule.rule), printable(&rule.judge));
     }
     for (name, value) in &message.facts {
         say!("  fact      {}: {}", printable(name), printable(value));
     }
-}
-
-/// What strangers wrote must not speak to the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -207,8 +259,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_strangers_wrote_does_not_speak_to_the_terminal() {
-        assert_eq!(printable("free\u{1b}[2J money\r\n"), "free\u{fffd}[2J money\u{fffd}\u{fffd}");
+    fn a_terminal_gets_whole_characters_and_no_commands() {
+        let mut page = Vec::new();
+        let mut terminal = Terminal::new(&mut page);
+        for piece in ["Subject: Gr\u{fc}\u{1b}[2J".as_bytes(), b"\r\nX: \xc3", b"\xbc\r\n\r\nb\xff"] {
+            terminal.write(piece).unwrap();
+        }
+        terminal.end().unwrap();
+        assert_eq!(String::from_utf8(page).unwrap(), "Subject: Gr\u{fc}\u{fffd}[2J\nX: \u{fc}\n\nb\u{fffd}");
     }
 
     #[test]

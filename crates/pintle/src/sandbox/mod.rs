@@ -20,7 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::app::{App, Extras};
 use crate::cli::{Sandbox, SandboxCommand};
 use crate::run::Signals;
-use crate::say::say;
+use crate::say::{self, say};
 use crate::stock;
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
@@ -86,7 +86,7 @@ fn prepare(options: &Sandbox) -> Result<PathBuf, Box<dyn std::error::Error>> {
 fn messages(folder: &Path, json: bool) -> Outcome {
     let captured = capture::list(&folder.join("messages"))?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&captured)?);
+        say::json(&captured)?;
         return Ok(ExitCode::SUCCESS);
     }
     for entry in &captured {

@@ -28,8 +28,7 @@ use self::mail::Mail;
 use self::report::Fate;
 use self::stages::Trial;
 use crate::cli::Try;
-use crate::say::say;
-use crate::stock;
+use crate::{say, stock};
 
 type Trouble = Box<dyn std::error::Error>;
 
@@ -41,7 +40,7 @@ const TROUBLE: u8 = 2;
 /// Tries a message. All trouble has an exit code of its own, since 1 is an answer.
 pub(crate) fn run(options: &Try) -> Result<ExitCode, Trouble> {
     let fate = attempt(options).unwrap_or_else(|trouble| {
-        eprintln!("pintle: {trouble}");
+        eprintln!("pintle: {}", say::safe(&trouble.to_string()));
         None
     });
     Ok(match fate {
@@ -75,7 +74,7 @@ fn attempt(options: &Try) -> Result<Option<Fate>, Trouble> {
         report
     })?;
     if options.json {
-        say!("{}", serde_json::to_string_pretty(&report)?);
+        say::json(&report)?;
     } else {
         show::print(&report);
     }
@@ -86,6 +85,8 @@ fn attempt(options: &Try) -> Result<Option<Fate>, Trouble> {
 fn adapted(mut settings: Settings, options: &Try) -> Result<Settings, Trouble> {
     let plugins = &mut settings.plugins;
     plugins.watch = false;
+    // What plugins have stored is the running gateway's, and a trial must not write over it.
+    plugins.state = None;
     if !options.only.is_empty() {
         let stranger =
             options.only.iter().find(|name| !plugins.plugins.iter().any(|plugin| plugin.name == **name));

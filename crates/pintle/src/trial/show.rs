@@ -2,7 +2,7 @@
 
 use super::ear::Line;
 use super::report::{EnvelopeReport, PluginReport, Report, StageReport};
-use crate::say::say;
+use crate::say::{printable as shown, say};
 
 /// What the gateway does besides asking plugins, and is not played here.
 pub(super) const NOT_JUDGED: &[&str] = &[
@@ -124,9 +124,4 @@ fn log(line: &Line) {
     let who = line.plugin.as_deref().unwrap_or("the gateway");
     let hook = line.hook.as_deref().map(|hook| format!(" at {hook}")).unwrap_or_default();
     say!("  {who}{hook}, {}: {}", line.level, shown(&line.text));
-}
-
-/// Mail and plugins must not be able to steer the terminal.
-fn shown(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
