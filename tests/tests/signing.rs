@@ -140,7 +140,9 @@ async fn without_the_grant_mail_leaves_unsigned_and_the_operator_hears_of_it() {
     let folder = TempDir::new().unwrap();
     let (config, record) = key(folder.path(), "k1", "a.example", "ed25519");
     let zone = ZoneServer::start(&record).await;
-    let plugin = "[[plugin]]\nname = \"verify\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\"]\n";
+    let plugin = "[[plugin]]\nname = \"verify\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\"]\n\
+        [[plugin]]\nname = \"seal\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\", \"sign\"]\n\
+        config = { sign = false, seal = \"nobody's\" }\n";
     let sink = Sink::start(Script::new()).await;
     let more = format!("[dns]\nservers = [\"{}\"]\n{config}\n{plugin}", zone.address());
     let file = configuration(folder.path(), sink.address(), &more);
@@ -153,6 +155,10 @@ async fn without_the_grant_mail_leaves_unsigned_and_the_operator_hears_of_it() {
     let arrived = sink.wait_for(1).await.remove(0);
     assert!(!arrived.text().contains("DKIM-Signature"), "{}", arrived.text());
     gateway.wait_for("nothing is signed: the plugin lacks the grant `sign`");
+    let mut stranger = Client::connect_from([127, 0, 0, 66].into(), gateway.address("mx")).await;
+    stranger.hello("client.example").await;
+    stranger.deliver("joe@b.example", &["bob@ours.example"], MESSAGE).await;
+    gateway.wait_for("nothing is sealed: there is no key");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,10 +61,21 @@ impl Dkim {
             return Ok(Verdict::Next);
         }
         let verdict = self.verify()?;
-        if let Some(key) = &self.seal {
-            sender_auth::arc_seal(key)?;
-        }
+        self.seal()?;
         Ok(verdict)
+    }
+
+    fn seal(&self) -> Result<(), HostError> {
+        let Some(key) = &self.seal else { return Ok(()) };
+        match sender_auth::arc_seal(key) {
+            // As below: a slip of the operator's.
+            Err(HostError::Invalid(why)) => error!("nothing is sealed: {why}"),
+            Err(HostError::Denied(grant)) => {
+                error!("nothing is sealed: the plugin lacks the grant `{grant}`")
+            }
+            sealed => sealed?,
+        }
+        Ok(())
     }
 
     /// What was not received, or was received before there was a key, is signed on its way out.
