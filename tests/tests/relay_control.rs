@@ -126,6 +126,20 @@ async fn a_rule_refuses_even_those_whom_the_core_would_let_relay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_from_in_other_letters_is_the_address_that_the_operator_named() {
+    let named = RELAYING.replace("\"ann@ours.example\"", "\"ann@xn--bcher-kva.example\"");
+    let stage = Stage::start(&named).await;
+    let mut client = Client::connect(stage.gateway.address("users")).await;
+    client.hello("laptop.example").await;
+    client.ask("AUTH PLAIN AGFubgBzZWNyZXQ=", 235).await;
+    client.ask("MAIL FROM:<ann@xn--bcher-kva.example> SMTPUTF8", 250).await;
+    client.ask("RCPT TO:<b@other.example>", 250).await;
+    client.ask("DATA", 354).await;
+    client.send_data("From: Ann <ann@B\u{fc}cher.example>\r\n\r\nhello\r\n".as_bytes()).await;
+    client.expect(250).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_identity_sends_as_itself_and_not_too_much() {
     let stage = Stage::start(RELAYING).await;
     let mut client = Client::connect(stage.gateway.address("users")).await;

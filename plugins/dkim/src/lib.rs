@@ -169,13 +169,7 @@ fn is_ours() -> bool {
 fn authors() -> Result<Vec<String>, HostError> {
     let from = message::headers_named(&["From".to_owned()])?;
     let addresses = from.iter().flat_map(|field| fields::addresses(&field.value));
-    Ok(addresses.map(|address| ascii(address.domain)).collect())
-}
-
-/// Most domains are in ASCII, and need not be asked about.
-fn ascii(domain: String) -> String {
-    let domain = if domain.is_ascii() { domain } else { gateway::to_ascii(&domain) };
-    domain.strip_suffix('.').map(str::to_owned).unwrap_or(domain)
+    Ok(addresses.map(|address| gateway::ascii(&address.domain)).collect())
 }
 
 /// The one domain that all authors share.

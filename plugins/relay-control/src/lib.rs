@@ -135,7 +135,8 @@ impl RelayControl {
         };
         let from = message::headers_named(&["From".to_owned()])?;
         for author in from.iter().flat_map(|field| fields::addresses(&field.value)) {
-            if !may_use(&self.senders, self.other_senders, &identity, &author.local, &author.domain) {
+            let domain = gateway::ascii(&author.domain);
+            if !may_use(&self.senders, self.other_senders, &identity, &author.local, &domain) {
                 return Ok(not_as(&identity, &format!("{}@{}", author.local, author.domain)));
             }
         }
