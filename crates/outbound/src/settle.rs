@@ -287,6 +287,9 @@ fn log(stored: &Stored, trial: &Trial, fate: &Fate, recipient: &Recipient, next_
     match fate.end {
         End::Deferred(next) => tracing::info!(queue_id = %stored.id, recipient = %recipient.address,
             %next_hop, host, reply, attempt = trial.attempt, by, next_attempt = %next, outcome),
+        // Its record says the same, and there are as many of these as there is mail.
+        End::Delivered(_) => tracing::debug!(queue_id = %stored.id, recipient = %recipient.address,
+            %next_hop, host, reply, attempt = trial.attempt, outcome),
         _ => tracing::info!(queue_id = %stored.id, recipient = %recipient.address,
             %next_hop, host, reply, attempt = trial.attempt, by, outcome),
     }
