@@ -9,6 +9,7 @@ use pintle_record::Peer;
 use pintle_smtp::client::{DsnRelay, Outcome, RecipientOutcome, Speaker, Step};
 use pintle_spool::{Hold, Quarantine, SpoolError, Stored};
 
+use crate::clock::monotonic;
 use crate::connect::Trouble;
 use crate::exchange::{self, Answer, Exchange};
 use crate::link::Link;
@@ -26,13 +27,8 @@ pub(crate) async fn run(shared: Arc<Shared>, attempt: Attempt) -> Option<Finishe
         Ok(stored) => stored,
         Err(error) => return Some(unreadable(&attempt, &error)),
     };
-    let trying = Trying {
-        shared: &shared,
-        config: &config,
-        stored: &stored,
-        attempt: &attempt,
-        started: Instant::now(),
-    };
+    let trying =
+        Trying { shared: &shared, config: &config, stored: &stored, attempt: &attempt, started: monotonic() };
     Some(trying.run().await)
 }
 
@@ -252,7 +248,7 @@ impl Trying<'_> {
         Trial {
             peer,
             attempt: self.attempt.attempts.saturating_add(1),
-            took: self.started.elapsed(),
+            took: monotonic().saturating_duration_since(self.started),
             by,
             stage,
             ..Trial::none(plan.target.next_hop.clone())

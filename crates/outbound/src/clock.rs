@@ -2,7 +2,7 @@
 //!
 //! Only what the queue decides hangs on this clock. Deadlines within a session run on the monotonic clock of the runtime.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 use pintle_mail::UnixTime;
@@ -30,6 +30,11 @@ impl Clock for SystemClock {
         let wait = at.since(self.now()) + std::time::Duration::from_millis(1);
         Box::pin(tokio::time::sleep(wait))
     }
+}
+
+/// The runtime's monotonic clock, which a test can pause and the system's clock cannot turn back.
+pub(crate) fn monotonic() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Random numbers; they name messages and spread retries, and keep no secret.

@@ -1,15 +1,15 @@
 //! Opening a session: hosts in order, addresses in turn, TLS as the policy has it, until one next hop is ready.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::net::IpAddr;
 
 use pintle_mail::{EnhancedCode, QueueId, Reply, TlsPolicy};
 use pintle_record::{Peer, Tls};
 use pintle_smtp::client::{Channel, Closed, Config as Speech, Limits, Owner, Session, Speaker};
 use pintle_tls::{ClientPolicy, HandshakeError, PeerFacts};
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use crate::link::{Io, Link, SetUp};
+use crate::clock::monotonic;
+use crate::link::{Link, SetUp};
+use crate::network::{Place, Stream};
 use crate::plan::{Plan, Target};
 use crate::resolve::{self, Host, Way};
 use crate::shared::Shared;
@@ -176,7 +176,7 @@ impl Opening<'_> {
             stream
         };
         let speech = self.speech(tls, facts.is_some());
-        let machine = Session::new(speech, Instant::now());
+        let machine = Session::new(speech, monotonic());
         let mut link = Link::new(stream, machine, Peer { tls: facts, ..peer });
         loop {
             link = match link.set_up().await {
@@ -192,37 +192,17 @@ impl Opening<'_> {
         }
     }
 
-    async fn connect(&self, place: &Place) -> Result<Box<dyn Io>, Failure> {
-        let connecting = async {
-            Ok(match place {
-                Place::Tcp(address) => Box::new(self.connect_tcp(*address).await?) as Box<dyn Io>,
-                Place::Unix(path) => Box::new(UnixStream::connect(path).await?),
-            })
-        };
+    async fn connect(&self, place: &Place) -> Result<Box<dyn Stream>, Failure> {
+        let connecting = self.shared.network.connect(place, self.source_for(place));
         match tokio::time::timeout(self.config.sessions.connect, connecting).await {
-            Ok(connected) => {
-                connected.map_err(|error: std::io::Error| Failure::Unreachable(error.to_string()))
-            }
+            Ok(connected) => connected.map_err(|error| Failure::Unreachable(error.to_string())),
             Err(_) => Err(Failure::Unreachable("no answer in time".to_owned())),
         }
     }
 
-    async fn connect_tcp(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        if let Some(source) = self.source_for(address) {
-            socket.bind(SocketAddr::new(source, 0))?;
-        }
-        let stream = socket.connect(address).await?;
-        // Commands are written whole, so waiting for more to fill a packet gains nothing.
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-
     /// The address to bind: of the same family as the destination, or the system's choice.
-    fn source_for(&self, to: SocketAddr) -> Option<IpAddr> {
+    fn source_for(&self, to: &Place) -> Option<IpAddr> {
+        let Place::Tcp(to) = to else { return None };
         let sources = &self.config.sources;
         match self.target.source {
             Some(source) if source.is_ipv4() == to.is_ipv4() => Some(source),
@@ -234,9 +214,9 @@ impl Opening<'_> {
     async fn handshake(
         &self,
         host: &Host,
-        stream: Box<dyn Io>,
+        stream: Box<dyn Stream>,
         limit: std::time::Duration,
-    ) -> Result<(Box<dyn Io>, Tls), Failure> {
+    ) -> Result<(Box<dyn Stream>, Tls), Failure> {
         let policy = match self.target.tls {
             TlsPolicy::None | TlsPolicy::Opportunistic => ClientPolicy::Opportunistic,
             TlsPolicy::Required => ClientPolicy::Required,
@@ -263,22 +243,6 @@ impl Opening<'_> {
             eight_bit: self.config.eight_bit,
             timeouts: self.config.timeouts,
             limits: Limits::default(),
-        }
-    }
-}
-
-/// One address of a host.
-#[derive(Debug, Clone)]
-enum Place {
-    Tcp(SocketAddr),
-    Unix(std::path::PathBuf),
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

@@ -24,6 +24,7 @@ mod endpoint;
 mod exchange;
 mod handle;
 mod link;
+mod network;
 mod plan;
 mod quarantine;
 mod resolve;
@@ -49,6 +50,7 @@ pub use config::{
 };
 pub use endpoint::{Endpoint, EndpointError};
 pub use handle::{Counts, Handle, OperateError};
+pub use network::{Network, Place, Stream, SystemNetwork};
 pub use quarantine::Keep;
 pub use route::{Route, RouteTable};
 pub use select::{Act, Acts, Outcome, Select};

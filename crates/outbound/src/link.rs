@@ -13,9 +13,11 @@ use futures_util::FutureExt;
 use pintle_mail::Body;
 use pintle_record::Peer;
 use pintle_smtp::client::{Closed, Delivery, Event, Session, Step};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Sleep;
 
+use crate::clock::monotonic;
+use crate::network::Stream;
 use crate::plan::Plan;
 
 /// How much of a body is asked of the store at once.
@@ -25,14 +27,9 @@ const SLICES: usize = 16;
 /// A deadline that no session reaches.
 const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Whatever the bytes run over.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
 /// One session and its socket.
 pub(crate) struct Link {
-    io: Box<dyn Io>,
+    io: Box<dyn Stream>,
     machine: Session,
     /// Rings no later than the machine's deadline; set anew only when it would ring too late, or has rung.
     timer: Pin<Box<Sleep>>,
@@ -63,7 +60,7 @@ pub(crate) enum Sent {
 }
 
 impl Link {
-    pub(crate) fn new(io: Box<dyn Io>, machine: Session, peer: Peer) -> Box<Self> {
+    pub(crate) fn new(io: Box<dyn Stream>, machine: Session, peer: Peer) -> Box<Self> {
         Box::new(Self {
             io,
             machine,
@@ -71,7 +68,7 @@ impl Link {
             input: BytesMut::new(),
             peer,
             used: 0,
-            idle_since: Instant::now(),
+            idle_since: monotonic(),
         })
     }
 
@@ -100,20 +97,20 @@ impl Link {
     }
 
     /// Gives the stream away for a handshake; what comes back of it goes to [`Link::encrypted`].
-    pub(crate) fn take_stream(&mut self) -> Box<dyn Io> {
+    pub(crate) fn take_stream(&mut self) -> Box<dyn Stream> {
         std::mem::replace(&mut self.io, Box::new(tokio::io::empty()))
     }
 
     /// The handshake is done.
-    pub(crate) fn encrypted(&mut self, io: Box<dyn Io>, tls: pintle_record::Tls) {
+    pub(crate) fn encrypted(&mut self, io: Box<dyn Stream>, tls: pintle_record::Tls) {
         self.io = io;
         self.peer.tls = Some(tls);
-        self.machine.tls_started(Instant::now());
+        self.machine.tls_started(monotonic());
     }
 
     /// How long the machine gives the handshake.
     pub(crate) fn time_left(&self) -> Duration {
-        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        let left = |at: Instant| at.saturating_duration_since(monotonic());
         self.machine.poll_timeout().map_or(NEVER, left)
     }
 
@@ -122,7 +119,7 @@ impl Link {
         if let Err(why) = self.become_ready().await {
             return Sent::Closed(why);
         }
-        if self.machine.send(plan.transaction(), Instant::now()).is_err() {
+        if self.machine.send(plan.transaction(), monotonic()).is_err() {
             return Sent::Closed(Closed::Lost(Step::Idle));
         }
         self.used += 1;
@@ -150,7 +147,7 @@ impl Link {
 
     async fn feed(&mut self, plan: &Plan, feed: &mut Feed<'_>) {
         let piece = feed.next().await;
-        let now = Instant::now();
+        let now = monotonic();
         match piece {
             Ok(Some(piece)) => self.machine.body(piece, now),
             Ok(None) => self.machine.end_of_body(now),
@@ -168,7 +165,7 @@ impl Link {
             None => true,
             Some(Ok(read)) if read > 0 => {
                 let bytes = self.input.split();
-                self.machine.receive(&bytes, Instant::now());
+                self.machine.receive(&bytes, monotonic());
                 !matches!(self.machine.poll_event(), Some(Event::Closed(_)))
             }
             Some(_) => false,
@@ -178,7 +175,7 @@ impl Link {
     /// Lets the session rest until the next message. None when it is over.
     pub(crate) async fn rest(mut self: Box<Self>) -> Option<Box<Self>> {
         self.flush().await;
-        self.idle_since = Instant::now();
+        self.idle_since = monotonic();
         while let Some(event) = self.machine.poll_event() {
             if matches!(event, Event::Closed(_)) {
                 return None;
@@ -190,7 +187,7 @@ impl Link {
     /// Ends the session politely.
     pub(crate) async fn quit(mut self: Box<Self>) {
         if self.become_ready().await.is_ok() {
-            self.machine.quit(Instant::now());
+            self.machine.quit(monotonic());
             while !matches!(self.event().await, Event::Closed(_)) {}
         }
         self.flush().await;
@@ -222,19 +219,19 @@ impl Link {
             biased;
             read = self.io.read_buf(&mut self.input) => match read {
                 Ok(1..) => {
-                    self.machine.receive(&self.input, Instant::now());
+                    self.machine.receive(&self.input, monotonic());
                     self.input.clear();
                 }
                 Ok(0) | Err(_) => self.lost(),
             },
-            () = &mut self.timer => self.machine.handle_timeout(Instant::now()),
+            () = &mut self.timer => self.machine.handle_timeout(monotonic()),
         }
     }
 
     /// The connection is gone for writing; the next hop's last words may still be there to be read.
     fn lost(&mut self) {
         while let Some(Ok(1..)) = self.io.read_buf(&mut self.input).now_or_never() {
-            self.machine.receive(&self.input, Instant::now());
+            self.machine.receive(&self.input, monotonic());
             self.input.clear();
         }
         self.machine.connection_lost();
@@ -262,12 +259,12 @@ impl Link {
         match tokio::time::timeout(limit, write_all(&mut self.io, &mut pieces)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => self.lost(),
-            Err(_) => self.machine.handle_timeout(Instant::now()),
+            Err(_) => self.machine.handle_timeout(monotonic()),
         }
     }
 }
 
-async fn write_all(io: &mut Box<dyn Io>, pieces: &mut [Bytes]) -> io::Result<()> {
+async fn write_all(io: &mut Box<dyn Stream>, pieces: &mut [Bytes]) -> io::Result<()> {
     let mut first = 0;
     while first < pieces.len() {
         let slices: Vec<IoSlice<'_>> =

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::clock::monotonic;
 use crate::connect::Trouble;
 use crate::link::Link;
 use crate::plan::Target;
@@ -56,7 +57,7 @@ pub(crate) enum Turn {
 impl Pool {
     /// Waits for a slot among `limit`.
     pub(crate) async fn turn(&self, target: &Target, limit: usize) -> Turn {
-        let asked = Instant::now();
+        let asked = monotonic();
         let lane = self.lane(target, limit);
         let Ok(permit) = Arc::clone(&lane.slots).acquire_owned().await else {
             return Turn::Closed;
@@ -102,12 +103,12 @@ impl Pool {
 
     /// Whether this host is spoken to in plain text for now.
     pub(crate) fn is_plain(&self, host: &str) -> bool {
-        self.plain.lock().get(host).is_some_and(|until| *until > Instant::now())
+        self.plain.lock().get(host).is_some_and(|until| *until > monotonic())
     }
 
     /// This host's TLS failed.
     pub(crate) fn remember_plain(&self, host: &str, memory: Duration) {
-        self.plain.lock().insert(host.to_owned(), Instant::now() + memory);
+        self.plain.lock().insert(host.to_owned(), monotonic() + memory);
     }
 
     /// Begins anew under a changed configuration: gives the resting sessions away; those in use are given away as they
@@ -165,7 +166,7 @@ impl Slot {
 
     /// Tells those who wait that no session can be opened.
     pub(crate) fn fail(self, trouble: &Trouble) {
-        *self.lane.failed.lock() = Some((Instant::now(), trouble.clone()));
+        *self.lane.failed.lock() = Some((monotonic(), trouble.clone()));
     }
 
     fn take_idle(&self) -> Option<Box<Link>> {

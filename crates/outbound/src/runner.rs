@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
 
 use crate::attempt;
+use crate::clock::monotonic;
 use crate::handle::{Command, Handle};
 use crate::link::Link;
 use crate::reuse::Pool;
@@ -94,6 +95,7 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         chain: parts.chain,
         records: parts.records,
         capture: parts.capture,
+        network: parts.network,
         clock: parts.clock,
         dice: parts.dice,
         pool: Pool::default(),
@@ -168,18 +170,21 @@ impl Runner {
         loop {
             self.dispatch();
             self.arm();
+            // In this order, so that a run can be repeated. None starves those after it: operators and the tick are
+            // rare, what has finished ends when nothing is taken in, and a ring only wakes, since every round dispatches.
             tokio::select! {
-                Some(waiting) = self.arrivals.recv() => self.take_arrivals(&waiting),
-                Some(done) = self.work.join_next() => self.take_finished(done),
-                Some(page) = self.pending.recv() => page.iter().for_each(|waiting| self.insert(waiting)),
-                Some(()) = farewell(&mut self.farewells) => {}
-                () = ring(&mut self.timer) => self.timer = None,
-                _ = tick.tick() => self.tick(),
+                biased;
                 command = self.commands.recv() => match command {
                     Some(Command::Drain(grace)) => return self.drain(grace).await,
                     Some(command) => self.obey(command),
                     None => return self.drain(Duration::ZERO).await,
                 },
+                _ = tick.tick() => self.tick(),
+                Some(done) = self.work.join_next() => self.take_finished(done),
+                Some(()) = farewell(&mut self.farewells) => {}
+                Some(page) = self.pending.recv() => page.iter().for_each(|waiting| self.insert(waiting)),
+                Some(waiting) = self.arrivals.recv() => self.take_arrivals(&waiting),
+                () = ring(&mut self.timer) => self.timer = None,
             }
         }
     }
@@ -252,6 +257,15 @@ impl Runner {
         }
     }
 
+    /// Takes what was announced before this moment, so that whoever asks is answered with it in mind.
+    fn catch_up(&mut self) {
+        for _ in 0..self.arrivals.len() {
+            if let Ok(waiting) = self.arrivals.try_recv() {
+                self.insert(&waiting);
+            }
+        }
+    }
+
     fn take_finished(&mut self, first: Result<Option<Finished>, tokio::task::JoinError>) {
         let mut next = Some(first);
         for _ in 0..BATCH {
@@ -301,6 +315,7 @@ impl Runner {
     }
 
     fn obey(&mut self, command: Command) {
+        self.catch_up();
         let now = self.shared.clock.now();
         match command {
             // Whoever asked may have gone away, so nobody may be there to hear an answer.
@@ -366,7 +381,7 @@ impl Runner {
             quarantine::gauge(&totals.quarantines, &mut self.gauged);
         }
         let keep = self.shared.config.load().sessions.idle;
-        for link in self.shared.pool.expired(Instant::now(), keep) {
+        for link in self.shared.pool.expired(monotonic(), keep) {
             self.farewells.spawn(link.quit());
         }
         // Counts stay far below 2^52, where a float counts exactly.

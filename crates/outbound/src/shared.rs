@@ -11,7 +11,7 @@ use pintle_spool::{Hold, Spool};
 use pintle_tls::ClientTls;
 
 use crate::reuse::Pool;
-use crate::{Capture, Clock, Config, Dice, SystemClock, clock};
+use crate::{Capture, Clock, Config, Dice, Network, SystemClock, SystemNetwork, clock};
 
 /// What outbound is built from. None of it is made here, so a test can replace each part.
 pub struct Parts {
@@ -27,6 +27,8 @@ pub struct Parts {
     pub records: Arc<dyn Sink>,
     /// Who gets the messages in place of next hops.
     pub capture: Option<Arc<dyn Capture>>,
+    /// Who connects to next hops.
+    pub network: Arc<dyn Network>,
     /// Who knows the time.
     pub clock: Arc<dyn Clock>,
     /// Who throws the dice.
@@ -34,7 +36,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// These four; no plugins, no event log, no capture, the system's clock.
+    /// These four; no plugins, no event log, no capture, the system's network and clock.
     #[must_use]
     pub fn new(spool: Arc<dyn Spool>, resolver: Arc<dyn Resolver>, tls: ClientTls) -> Self {
         Self {
@@ -44,6 +46,7 @@ impl Parts {
             chain: Arc::new(ArcSwap::from_pointee(Chain::default())),
             records: Arc::new(NoRecords),
             capture: None,
+            network: Arc::new(SystemNetwork),
             clock: Arc::new(SystemClock),
             dice: clock::dice(),
         }
@@ -59,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) chain: Arc<ArcSwap<Chain>>,
     pub(crate) records: Arc<dyn Sink>,
     pub(crate) capture: Option<Arc<dyn Capture>>,
+    pub(crate) network: Arc<dyn Network>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Dice,
     pub(crate) pool: Pool,

@@ -1,0 +1,71 @@
+//! Connections to next hops as a parameter: a simulation puts a network of its own in place of the system's.
+//!
+//! It leaves to `connect` which addresses are tried, in what order, how long that may take, and what is spoken.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+/// What the octets of a session run over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// One address of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Over IP.
+    Tcp(SocketAddr),
+    /// A local socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Somebody who connects.
+pub trait Network: Send + Sync + 'static {
+    /// Connects to a place, from this address if one is given. The caller limits how long it waits.
+    fn connect(&self, to: &Place, source: Option<IpAddr>) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
+}
+
+/// The network of the system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemNetwork;
+
+impl Network for SystemNetwork {
+    fn connect(&self, to: &Place, source: Option<IpAddr>) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
+        let to = to.clone();
+        Box::pin(async move {
+            Ok(match to {
+                Place::Tcp(address) => Box::new(connect_tcp(address, source).await?) as Box<dyn Stream>,
+                Place::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            })
+        })
+    }
+}
+
+async fn connect_tcp(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let stream = socket.connect(address).await?;
+    // Commands are written whole, so waiting for more to fill a packet gains nothing.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
