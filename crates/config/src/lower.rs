@@ -5,6 +5,7 @@ mod intake;
 mod listener;
 mod operation;
 mod plugins;
+mod relays;
 mod signing;
 
 use std::net::SocketAddr;
@@ -85,6 +86,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
         hostname: hostname.clone(),
         domains: rules.domains.clone(),
         keys: signing::told(&keys),
+        relays: outbound.relays.keys().cloned().collect(),
     };
     outbound.keys = keys;
     let shared = listener::Shared {

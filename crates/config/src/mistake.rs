@@ -111,8 +111,10 @@ pub enum Rule {
     OnePassword,
     /// A user name without a password, or the reverse.
     HalfCredentials,
-    /// Credentials over a session that may be in the clear.
-    CredentialsInTheClear,
+    /// Credentials over sessions with this relay that may be in the clear.
+    CredentialsInTheClear(String),
+    /// Credentials for this relay, whose certificate nobody verifies.
+    CredentialsUnverified(String),
     /// A secret stands in the file (a warning).
     InlineSecret,
     /// A secret's file is open to others (a warning).
@@ -232,7 +234,15 @@ impl fmt::Display for Rule {
             Self::PlainPasswords => f.write_str("passwords may cross the network in the clear"),
             Self::OnePassword => f.write_str("a user has either a password or a password_hash"),
             Self::HalfCredentials => f.write_str("username and password go together"),
-            Self::CredentialsInTheClear => f.write_str("the password could be sent in the clear"),
+            Self::CredentialsInTheClear(relay) => {
+                write!(f, "the password for relay {relay:?} could be sent in the clear")
+            }
+            Self::CredentialsUnverified(relay) => {
+                write!(
+                    f,
+                    "the password for relay {relay:?} would go to whoever answers: no certificate is verified"
+                )
+            }
             Self::InlineSecret => f.write_str("a secret stands in the configuration file"),
             Self::OpenSecret(path) => write!(f, "{} can be read by other users", path.display()),
             Self::HostnameNotCovered(name) => write!(f, "no certificate covers the hostname {name:?}"),
@@ -258,7 +268,13 @@ impl Rule {
             Self::PlainPasswords => "keep this listener inside a trusted network",
             Self::OnePassword => "give exactly one of the two",
             Self::HalfCredentials => "give both, or neither",
-            Self::CredentialsInTheClear => "set tls = \"required\" or \"verified\" for this relay",
+            Self::CredentialsInTheClear(_) => {
+                "set tls = \"verified\" for the relay; plain_without_tls = true lets the password travel in the clear"
+            }
+            Self::CredentialsUnverified(_) => {
+                "set tls = \"verified\" for the relay, with [tls] roots where its authority is your own; \
+                 credentials_without_verified_tls = true lets the password go to an unverified host"
+            }
             Self::InlineSecret => "better: { file = \"...\" } or { env = \"NAME\" }",
             Self::OpenSecret(_) => "chmod 0600 it",
             Self::HostnameNotCovered(_) => {

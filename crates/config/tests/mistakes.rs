@@ -189,13 +189,61 @@ fn credentials_do_not_travel_in_the_clear_unless_told() {
             format!("{MX}[relays.a]\nhosts = \"a.example\"\nusername = \"u\"\npassword = \"p\"\n{more}\n");
         report(&text).mistakes.into_iter().map(|mistake| mistake.cause).collect::<Vec<_>>()
     };
-    assert_eq!(relay(""), [Cause::Rule(Rule::CredentialsInTheClear)]);
-    assert_eq!(relay("tls = \"none\""), [Cause::Rule(Rule::CredentialsInTheClear)]);
-    for good in
-        ["tls = \"required\"", "tls = \"verified\"", "implicit_tls = true", "plain_without_tls = true"]
+    let in_the_clear = || [Cause::Rule(Rule::CredentialsInTheClear("a".into()))];
+    let allowed = "credentials_without_verified_tls = true";
+    assert_eq!(relay(""), in_the_clear());
+    assert_eq!(relay("tls = \"none\""), in_the_clear());
+    assert_eq!(relay(allowed), in_the_clear(), "it may be unverified, and still not in the clear");
+    for unverified in ["tls = \"required\"", "implicit_tls = true", "implicit_tls = true\ntls = \"none\""] {
+        assert_eq!(relay(unverified), [Cause::Rule(Rule::CredentialsUnverified("a".into()))], "{unverified}");
+        assert_eq!(relay(&format!("{unverified}\n{allowed}")), [], "{unverified}");
+    }
+    for good in ["tls = \"verified\"", "tls = \"verified\"\nimplicit_tls = true", "plain_without_tls = true"]
     {
         assert_eq!(relay(good), [], "{good}");
     }
+}
+
+#[test]
+fn an_unverified_login_is_told_with_place_and_remedy() {
+    let text = format!(
+        "{MX}[relays.a]\nhosts = \"a.example\"\nusername = \"u\"\npassword = {{ env = \"PATH\" }}\ntls = \"required\"\n"
+    );
+    let shown = report(&text).to_string();
+    for part in [
+        "error: relays.a.tls: the password for relay \"a\" would go to whoever answers",
+        "pintle.toml:11:7",
+        "help: set tls = \"verified\" for the relay",
+        "credentials_without_verified_tls = true",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
+/// Whoever chooses where mail goes must not choose who hears a password.
+#[test]
+fn named_credentials_belong_to_relays() {
+    let named = |relays: &str, tls: &str, more: &str| {
+        let text = format!(
+            "{MX}[relays.a]\nhosts = \"a.example\"\ntls = \"{tls}\"\n[credentials.c]\nusername = \"u\"\n\
+             password = {{ env = \"PATH\" }}\n{relays}\n{more}\n"
+        );
+        let report = report(&text);
+        let found = report.mistakes.iter().map(|mistake| (mistake.key.clone(), mistake.cause.clone()));
+        found.collect::<Vec<_>>()
+    };
+    let key = "credentials.c.relays".to_owned();
+    assert_eq!(named("relays = \"a\"", "verified", ""), []);
+    let missing = named("", "verified", "");
+    assert!(matches!(&missing[..], [(at, Cause::Missing { .. })] if *at == key), "{missing:?}");
+    let known = vec!["a".to_owned()];
+    let undefined = Cause::Undefined { what: "relay", name: "b".into(), known };
+    assert_eq!(named("relays = [\"a\", \"b\"]", "verified", ""), [(key.clone(), undefined)]);
+    let unverified = || [(key.clone(), Cause::Rule(Rule::CredentialsUnverified("a".into())))];
+    assert_eq!(named("relays = \"a\"", "required", ""), unverified());
+    assert_eq!(named("relays = \"a\"", "required", "credentials_without_verified_tls = true"), []);
+    let clear = Cause::Rule(Rule::CredentialsInTheClear("a".into()));
+    assert_eq!(named("relays = \"a\"", "opportunistic", ""), [(key.clone(), clear)]);
 }
 
 #[test]
@@ -226,7 +274,7 @@ fn a_listener_that_takes_nothing_is_warned_about() {
 fn secrets_are_never_shown() {
     let text = format!(
         "{MX}[[user]]\nname = \"anna\"\npassword = \"sesame-1\"\n[relays.a]\nhosts = \"a.example\"\ntls = \"verified\"\n\
-         username = \"u\"\npassword = \"sesame-2\"\n[credentials.b]\nusername = \"u\"\npassword = \"sesame-3\"\n"
+         username = \"u\"\npassword = \"sesame-2\"\n[credentials.b]\nrelays = \"a\"\nusername = \"u\"\npassword = \"sesame-3\"\n"
     );
     let report = report(&text);
     let shown = report.to_string();

@@ -50,7 +50,7 @@ fn unreadable(attempt: &Attempt, error: &SpoolError) -> Finished {
 /// An attempt under way.
 struct Trying<'a> {
     shared: &'a Shared,
-    config: &'a Config,
+    config: &'a Arc<Config>,
     stored: &'a Stored,
     attempt: &'a Attempt,
     started: Instant,

@@ -2,7 +2,7 @@
 //!
 //! These are plain values; the configuration file's form, its units and its mistakes are known elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use pintle_mail::{NextHop, TlsPolicy};
 pub use pintle_queue::RetryPolicy;
 use pintle_sender_auth::sign::Keyring;
-pub use pintle_smtp::client::{Credentials, EightBit, Protocol, Timeouts, Transfer};
+pub use pintle_smtp::client::{Channel, Credentials, EightBit, Protocol, Timeouts, Transfer};
 
 use crate::{Endpoint, Keep, RouteTable};
 
@@ -27,8 +27,8 @@ pub struct Config {
     pub routes: RouteTable,
     /// Next hops by name.
     pub relays: BTreeMap<String, Relay>,
-    /// Credentials that plugins may choose by name.
-    pub credentials: BTreeMap<String, Credentials>,
+    /// Credentials that plugins may choose by name, each for the relays that it belongs to.
+    pub credentials: BTreeMap<String, NamedCredentials>,
     /// Delivery by MX.
     pub mx: Mx,
     /// Addresses to send from.
@@ -86,24 +86,24 @@ impl Config {
         ours(&self.hostname) || self.own_names.iter().any(|name| ours(name))
     }
 
-    /// How much TLS the configuration demands of a next hop.
+    /// How much TLS the configuration demands of a next hop; of one that it does not list as much as of exchangers.
     #[must_use]
     pub fn tls_for(&self, next_hop: &NextHop) -> TlsPolicy {
+        self.relay(next_hop).map_or(self.mx.tls, |(_, relay)| relay.tls)
+    }
+
+    /// The relay that this next hop is, if the configuration lists it, with its name.
+    pub(crate) fn relay<'a>(&'a self, next_hop: &'a NextHop) -> Option<(&'a str, &'a Relay)> {
         match next_hop {
-            NextHop::Mx(_) | NextHop::Discard => self.mx.tls,
-            NextHop::Relay(name) | NextHop::Lmtp(name) => {
-                self.relays.get(name).map_or(TlsPolicy::Opportunistic, |relay| relay.tls)
-            }
+            NextHop::Relay(name) | NextHop::Lmtp(name) => Some((name, self.relays.get(name)?)),
+            NextHop::Mx(_) | NextHop::Discard => None,
         }
     }
 
     /// How many sessions at once this next hop gets.
     pub(crate) fn sessions_for(&self, next_hop: &NextHop) -> usize {
-        let relay = match next_hop {
-            NextHop::Relay(name) | NextHop::Lmtp(name) => self.relays.get(name),
-            NextHop::Mx(_) | NextHop::Discard => None,
-        };
-        relay.and_then(|relay| relay.sessions).unwrap_or(self.sessions.per_hop).max(1)
+        let sessions = self.relay(next_hop).and_then(|(_, relay)| relay.sessions);
+        sessions.unwrap_or(self.sessions.per_hop).max(1)
     }
 }
 
@@ -137,6 +137,16 @@ impl Relay {
             sessions: None,
         }
     }
+}
+
+/// Credentials that a plugin may choose by name. They are said to the hosts of these relays and to nobody else: whoever
+/// chooses where mail goes must not choose who hears a password.
+#[derive(Debug, Clone)]
+pub struct NamedCredentials {
+    /// The secret.
+    pub credentials: Credentials,
+    /// The names of the relays that it belongs to.
+    pub relays: BTreeSet<String>,
 }
 
 /// Delivery by MX.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use pintle_mail::{EnhancedCode, QueueId, Reply, TlsPolicy};
 use pintle_record::{Peer, Tls};
-use pintle_smtp::client::{Channel, Closed, Config as Speech, Limits, Owner, Session, Speaker};
+use pintle_smtp::client::{Channel, Closed, Config as Speech, Credentials, Limits, Owner, Session, Speaker};
 use pintle_tls::{ClientPolicy, HandshakeError, PeerFacts};
 
 use crate::clock::monotonic;
@@ -57,6 +57,8 @@ struct Opening<'a> {
     /// For whom; others may use the session later.
     id: QueueId,
     target: &'a Target,
+    /// With what to authenticate.
+    login: Option<Credentials>,
     way: Way,
     /// Addresses that may still be tried.
     left: usize,
@@ -67,13 +69,14 @@ struct Opening<'a> {
 /// Opens a session along the plan's way.
 pub(crate) async fn open(shared: &Shared, config: &Config, plan: &Plan) -> Result<Box<Link>, Trouble> {
     let target = &plan.target;
-    if let Some(name) = target.credentials.as_ref().filter(|name| !config.credentials.contains_key(*name)) {
-        let text = format!("the configuration has no credentials named {name}");
+    let login = target.login(config).map_err(|text| {
+        tracing::error!(queue_id = %plan.id, next_hop = %target.next_hop, "{text}");
         // RFC 3463 section 3.4: X.3.5, system incorrectly configured.
-        return Err(Trouble::defer(ours(EnhancedCode(4, 3, 5), text)));
-    }
-    let way = resolve::way(&target.next_hop, config, shared.resolver.as_ref()).await?;
-    let opening = Opening { shared, config, id: plan.id, target, left: way.addresses, way, last: None };
+        Trouble::defer(ours(EnhancedCode(4, 3, 5), text))
+    })?;
+    let way = resolve::way(target, config, shared.resolver.as_ref()).await?;
+    let opening =
+        Opening { shared, config, id: plan.id, target, login, left: way.addresses, way, last: None };
     opening.run().await
 }
 
@@ -175,7 +178,7 @@ impl Opening<'_> {
         } else {
             stream
         };
-        let speech = self.speech(tls, facts.is_some());
+        let speech = self.speech(tls, channel(facts.as_ref()));
         let machine = Session::new(speech, monotonic());
         let mut link = Link::new(stream, machine, Peer { tls: facts, ..peer });
         loop {
@@ -230,15 +233,13 @@ impl Opening<'_> {
         }
     }
 
-    fn speech(&self, tls: TlsPolicy, encrypted: bool) -> Speech {
-        let named = self.target.credentials.as_ref();
-        let named = named.and_then(|name| self.config.credentials.get(name)).cloned();
+    fn speech(&self, tls: TlsPolicy, channel: Channel) -> Speech {
         Speech {
             hello_name: self.config.hostname.clone(),
             protocol: self.way.protocol,
             tls,
-            channel: if encrypted { Channel::Tls } else { Channel::Plain },
-            credentials: named.or_else(|| self.way.credentials.clone()),
+            channel,
+            credentials: self.login.clone(),
             transfer: self.config.transfer,
             eight_bit: self.config.eight_bit,
             timeouts: self.config.timeouts,
@@ -290,6 +291,15 @@ fn peer(host: &Host, place: &Place) -> Peer {
             Place::Unix(_) => None,
         },
         ..Peer::default()
+    }
+}
+
+/// What the bytes run over, as far as the session has to know.
+pub(crate) fn channel(tls: Option<&Tls>) -> Channel {
+    match tls {
+        None => Channel::Plain,
+        Some(tls) if tls.verified => Channel::VerifiedTls,
+        Some(_) => Channel::Tls,
     }
 }
 

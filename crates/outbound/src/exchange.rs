@@ -33,13 +33,12 @@ pub(crate) struct Answer {
 }
 
 /// Delivers what the plan says.
-pub(crate) async fn deliver(shared: &Shared, config: &Config, plan: &Plan) -> Exchange {
+pub(crate) async fn deliver(shared: &Shared, config: &Arc<Config>, plan: &Plan) -> Exchange {
     if let Some(capture) = &shared.capture {
         return capture_it(capture.as_ref(), plan).await;
     }
-    let limit = config.sessions_for(&plan.target.next_hop);
     loop {
-        match shared.pool.turn(&plan.target, limit).await {
+        match shared.pool.turn(&plan.target, config).await {
             Turn::Reuse(slot, link) => {
                 // A session that had ended while it rested has been sent nothing of this message.
                 if let Ok(answer) = send(config, plan, slot, link, Age::Used).await {

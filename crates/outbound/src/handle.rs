@@ -216,8 +216,9 @@ impl Handle {
     /// Takes a new configuration and TLS set-up. Attempts under way finish on the old ones; what is queued already keeps
     /// the next hop that the old routes gave it, whose settings are those of the new configuration.
     pub fn reload(&self, config: Config, tls: ClientTls) {
-        self.shared.config.store(Arc::new(config));
+        // In this order, an attempt that goes by the new configuration verifies against the new roots, too.
         self.shared.tls.store(Arc::new(tls));
+        self.shared.config.store(Arc::new(config));
         // A runner that has stopped needs no configuration.
         let _ = self.tell(Command::Configure);
     }

@@ -45,8 +45,8 @@ use tokio::task::JoinHandle;
 pub use capture::{Capture, Captured};
 pub use clock::{Clock, Dice, SystemClock, dice};
 pub use config::{
-    Config, Credentials, EightBit, Mx, Protocol, Relay, Reports, RetryPolicy, Sessions, Sources, Timeouts,
-    Transfer,
+    Channel, Config, Credentials, EightBit, Mx, NamedCredentials, Protocol, Relay, Reports, RetryPolicy,
+    Sessions, Sources, Timeouts, Transfer,
 };
 pub use endpoint::{Endpoint, EndpointError};
 pub use handle::{Counts, Handle, OperateError};

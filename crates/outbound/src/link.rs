@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Sleep;
 
 use crate::clock::monotonic;
+use crate::connect::channel;
 use crate::network::Stream;
 use crate::plan::Plan;
 
@@ -104,8 +105,8 @@ impl Link {
     /// The handshake is done.
     pub(crate) fn encrypted(&mut self, io: Box<dyn Stream>, tls: pintle_record::Tls) {
         self.io = io;
+        self.machine.tls_started(channel(Some(&tls)), monotonic());
         self.peer.tls = Some(tls);
-        self.machine.tls_started(monotonic());
     }
 
     /// How long the machine gives the handshake.

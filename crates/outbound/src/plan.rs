@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pintle_mail::{Body, Bytes, Envelope, NextHop, QueueId, TlsPolicy};
 use pintle_policy::View;
-use pintle_smtp::client::{Content, Transaction};
+use pintle_smtp::client::{Content, Credentials, Transaction};
 
 use crate::Config;
 
@@ -32,6 +32,8 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Target {
     pub(crate) next_hop: NextHop,
+    /// The next hop is spelt out, by a judge that may do so; otherwise only what the configuration lists is meant.
+    pub(crate) unlisted: bool,
     pub(crate) tls: TlsPolicy,
     pub(crate) source: Option<IpAddr>,
     /// The name of configured credentials, in place of the relay's own.
@@ -41,7 +43,35 @@ pub(crate) struct Target {
 impl Target {
     /// The way that the configuration knows.
     pub(crate) fn of(next_hop: &NextHop, config: &Config) -> Self {
-        Self { next_hop: next_hop.clone(), tls: config.tls_for(next_hop), source: None, credentials: None }
+        Self {
+            next_hop: next_hop.clone(),
+            unlisted: false,
+            tls: config.tls_for(next_hop),
+            source: None,
+            credentials: None,
+        }
+    }
+
+    /// With what to authenticate there. A relay's own credentials are for its own hosts; those that a judge chose by name
+    /// are for the relays that the configuration says they belong to.
+    ///
+    /// # Errors
+    /// What the judge chose cannot be used there, in words for the operator.
+    pub(crate) fn login(&self, config: &Config) -> Result<Option<Credentials>, String> {
+        let relay = config.relay(&self.next_hop);
+        let Some(name) = &self.credentials else {
+            return Ok(relay.and_then(|(_, relay)| relay.credentials.clone()));
+        };
+        let Some(named) = config.credentials.get(name) else {
+            return Err(format!("the configuration has no credentials named {name}"));
+        };
+        if !relay.is_some_and(|(relay, _)| named.relays.contains(relay)) {
+            let hop = &self.next_hop;
+            return Err(format!(
+                "the credentials {name} do not belong to {hop}, so they were not sent: see [credentials.{name}] relays"
+            ));
+        }
+        Ok(Some(named.credentials.clone()))
     }
 }
 

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use pintle_dns::{DnsError, Exchanger, MailRoute, Resolver};
 use pintle_mail::{EnhancedCode, NextHop, Reply};
 
-use crate::config::{Config, Credentials, Protocol};
+use crate::config::{Config, Protocol};
 use crate::connect::Trouble;
+use crate::plan::Target;
 use crate::{Endpoint, Relay};
 
 /// How a next hop is reached.
@@ -15,7 +16,6 @@ pub(crate) struct Way {
     pub(crate) hosts: Vec<Host>,
     pub(crate) protocol: Protocol,
     pub(crate) implicit_tls: bool,
-    pub(crate) credentials: Option<Credentials>,
     /// How many addresses one attempt tries.
     pub(crate) addresses: usize,
     /// A host that turns out to be ourselves ends the list (RFC 5321 section 5.1).
@@ -45,16 +45,15 @@ const SMTP_PORT: u16 = 25;
 const LMTP_PORT: u16 = 24;
 
 /// How to reach a next hop.
-pub(crate) async fn way(
-    next_hop: &NextHop,
-    config: &Config,
-    resolver: &dyn Resolver,
-) -> Result<Way, Trouble> {
-    match next_hop {
-        NextHop::Mx(domain) => mx(domain, config, resolver).await,
-        NextHop::Relay(name) => relay(name, Protocol::Smtp, config),
-        NextHop::Lmtp(name) => relay(name, Protocol::Lmtp, config),
-        NextHop::Discard => {
+pub(crate) async fn way(target: &Target, config: &Config, resolver: &dyn Resolver) -> Result<Way, Trouble> {
+    match (&target.next_hop, config.relay(&target.next_hop)) {
+        (NextHop::Mx(domain), _) => mx(domain, config, resolver).await,
+        (NextHop::Relay(_) | NextHop::Lmtp(_), Some((name, relay))) => to_relay(name, relay),
+        // A name that the configuration does not list any more must not be taken for a host of that name.
+        (NextHop::Relay(name) | NextHop::Lmtp(name), None) if !target.unlisted => Err(unknown_relay(name)),
+        (NextHop::Relay(name), None) => spelt_out(name, Protocol::Smtp),
+        (NextHop::Lmtp(name), None) => spelt_out(name, Protocol::Lmtp),
+        (NextHop::Discard, _) => {
             Err(Trouble::fail(Reply::new(550, EnhancedCode(5, 3, 5), "mail for nowhere cannot be sent")))
         }
     }
@@ -94,17 +93,14 @@ pub(crate) fn loops_back(domain: &str) -> Trouble {
     Trouble::fail(Reply::new(554, EnhancedCode(5, 4, 6), text))
 }
 
-fn relay(name: &str, protocol: Protocol, config: &Config) -> Result<Way, Trouble> {
+/// To a host or socket that a judge has spelt out.
+fn spelt_out(name: &str, protocol: Protocol) -> Result<Way, Trouble> {
     let port = if protocol == Protocol::Lmtp { LMTP_PORT } else { SMTP_PORT };
-    let spelt_out;
-    let relay = match config.relays.get(name) {
-        Some(relay) => relay,
-        None => {
-            let endpoint = Endpoint::parse(name, port).map_err(|_| unknown_relay(name))?;
-            spelt_out = Relay { protocol, ..Relay::new(vec![endpoint]) };
-            &spelt_out
-        }
-    };
+    let endpoint = Endpoint::parse(name, port).map_err(|_| unknown_relay(name))?;
+    to_relay(name, &Relay { protocol, ..Relay::new(vec![endpoint]) })
+}
+
+fn to_relay(name: &str, relay: &Relay) -> Result<Way, Trouble> {
     let hosts = relay.hosts.iter().cloned();
     let hosts: Vec<Host> = hosts.map(|endpoint| Host { endpoint, preference: 0 }).collect();
     if hosts.is_empty() {
@@ -114,7 +110,6 @@ fn relay(name: &str, protocol: Protocol, config: &Config) -> Result<Way, Trouble
         hosts,
         protocol: relay.protocol,
         implicit_tls: relay.implicit_tls,
-        credentials: relay.credentials.clone(),
         addresses: usize::MAX,
         by_mx: false,
     })
@@ -136,7 +131,6 @@ async fn mx(domain: &str, config: &Config, resolver: &dyn Resolver) -> Result<Wa
         hosts,
         protocol: Protocol::Smtp,
         implicit_tls: false,
-        credentials: None,
         addresses: config.mx.addresses.max(1),
         by_mx: true,
     })

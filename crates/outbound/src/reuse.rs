@@ -1,5 +1,9 @@
 //! Sessions at rest, and how many there may be: one lane for each way to a next hop.
 //!
+//! A lane is for one target under one configuration: the same next hop with the same demand of TLS, the same source and the
+//! same credentials. So a session that was opened for less, or that has authenticated as somebody else, is never met by a
+//! delivery that demands more.
+//!
 //! Whoever wants to deliver waits in the lane for a slot, which bounds the sessions to that next hop, and takes the session
 //! that rested last, or opens one. When opening failed, those who were waiting meanwhile share that answer instead of
 //! finding it out one after the other.
@@ -7,6 +11,7 @@
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +19,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::Config;
 use crate::clock::monotonic;
 use crate::connect::Trouble;
 use crate::link::Link;
@@ -22,10 +28,36 @@ use crate::plan::Target;
 /// All lanes.
 #[derive(Default)]
 pub(crate) struct Pool {
-    lanes: Mutex<HashMap<Target, Arc<Lane>>>,
+    lanes: Mutex<HashMap<Key, Arc<Lane>>>,
     /// Hosts whose TLS failed, and until when they are spoken to in plain text.
     plain: Mutex<HashMap<String, Instant>>,
     closed: AtomicBool,
+}
+
+/// Which lane: an attempt that began under an old configuration opens sessions as that one says, and a reload may have
+/// tightened it since.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    config: Held,
+    target: Target,
+}
+
+/// A configuration, known by its identity. Being held, it keeps its address to itself.
+#[derive(Clone)]
+struct Held(Arc<Config>);
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Held {}
+
+impl Hash for Held {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 struct Lane {
@@ -55,10 +87,10 @@ pub(crate) enum Turn {
 }
 
 impl Pool {
-    /// Waits for a slot among `limit`.
-    pub(crate) async fn turn(&self, target: &Target, limit: usize) -> Turn {
+    /// Waits for a slot among as many as the configuration gives the next hop.
+    pub(crate) async fn turn(&self, target: &Target, config: &Arc<Config>) -> Turn {
         let asked = monotonic();
-        let lane = self.lane(target, limit);
+        let lane = self.lane(target, config);
         let Ok(permit) = Arc::clone(&lane.slots).acquire_owned().await else {
             return Turn::Closed;
         };
@@ -118,13 +150,14 @@ impl Pool {
         old.values().flat_map(|lane| lane.end()).collect()
     }
 
-    fn lane(&self, target: &Target, limit: usize) -> Arc<Lane> {
+    fn lane(&self, target: &Target, config: &Arc<Config>) -> Arc<Lane> {
+        let key = Key { config: Held(Arc::clone(config)), target: target.clone() };
         let mut lanes = self.lanes.lock();
-        if let Some(lane) = lanes.get(target) {
+        if let Some(lane) = lanes.get(&key) {
             return Arc::clone(lane);
         }
         let lane = Arc::new(Lane {
-            slots: Arc::new(Semaphore::new(limit)),
+            slots: Arc::new(Semaphore::new(config.sessions_for(&target.next_hop))),
             idle: Mutex::default(),
             ended: AtomicBool::new(false),
             failed: Mutex::default(),
@@ -132,7 +165,7 @@ impl Pool {
         if self.closed.load(Ordering::Acquire) {
             lane.slots.close();
         }
-        lanes.insert(target.clone(), Arc::clone(&lane));
+        lanes.insert(key, Arc::clone(&lane));
         lane
     }
 }

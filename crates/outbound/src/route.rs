@@ -19,7 +19,7 @@ pub enum Route {
     /// To the recipient domain's own mail exchangers.
     #[default]
     Mx,
-    /// To a configured relay of this name, or an endpoint written out.
+    /// To a configured relay of this name.
     Relay(String),
     /// The same, in LMTP.
     Lmtp(String),

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pintle_mail::{
-    BodyType, Bytes, EnhancedCode, Envelope, HeaderBlock, Recipient, Reply, SessionId, TlsPolicy, UnixTime,
+    BodyType, Bytes, EnhancedCode, Envelope, HeaderBlock, QueueId, Recipient, Reply, SessionId, TlsPolicy,
+    UnixTime,
 };
 use pintle_policy::{
     Call, Decision, Delivery, Frozen, Hook, Message, Notes, Outcome, Session, Step, Verdict, View,
@@ -177,7 +178,9 @@ fn view_of(shared: &Shared, stored: &Stored, attempt: &Attempt, plan: &Plan) -> 
         age: shared.clock.now().since(stored.entry.received),
         recipients: plan.envelope.recipients.clone(),
         next_hop: plan.target.next_hop.clone(),
+        unlisted: false,
         tls: plan.target.tls,
+        tls_asked: None,
         source: None,
         credentials: None,
         retry_after: None,
@@ -237,11 +240,10 @@ fn edited(mut plan: Plan, view: View, config: &Config) -> Plan {
         }
     }
     if let Some(delivery) = &view.delivery {
-        // A judge that chose another next hop, and said nothing of TLS, gets what that one's configuration says.
-        let moved = delivery.next_hop != plan.target.next_hop && delivery.tls == plan.target.tls;
         plan.target = Target {
-            tls: if moved { config.tls_for(&delivery.next_hop) } else { delivery.tls },
+            tls: demanded(delivery, config, plan.id),
             next_hop: delivery.next_hop.clone(),
+            unlisted: delivery.unlisted,
             source: delivery.source,
             credentials: delivery.credentials.clone(),
         };
@@ -254,6 +256,17 @@ fn edited(mut plan: Plan, view: View, config: &Config) -> Plan {
     }
     plan.view = Some(view);
     plan
+}
+
+/// How much TLS the next hop must take: what the configuration says of it, or more where judges have asked for more.
+fn demanded(delivery: &Delivery, config: &Config, id: QueueId) -> TlsPolicy {
+    let floor = config.tls_for(&delivery.next_hop);
+    let asked = delivery.tls_asked.unwrap_or(floor);
+    if asked < floor {
+        tracing::warn!(queue_id = %id, next_hop = %delivery.next_hop, ?asked, demanded = ?floor,
+            "a plugin asks for less TLS than the configuration demands of the next hop; it gets no less");
+    }
+    floor.max(asked)
 }
 
 fn ruled(decision: Decision, plan: Box<Plan>) -> Staged {

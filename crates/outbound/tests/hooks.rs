@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use common::{HOUR, World, letter, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{Address, Charset, HeaderEdit, NextHop, Position, Reply, SessionId, TlsPolicy};
-use pintle_outbound::{Config, Credentials, Parts, Route};
+use pintle_outbound::{Channel, Config, Credentials, NamedCredentials, Parts, Route};
 use pintle_policy::{
     Call, Chain, Edit, Frozen, Hook, Hooks, Judge, Notes, Outcome, Piece, Ruling, Session, Transaction,
     Verdict, View,
@@ -197,16 +197,16 @@ async fn an_attempt_can_be_sent_another_way() {
         (Sink::start(Script::new()).await, Sink::start(Script::new().login("special", "secret")).await);
     let edits = vec![
         Edit::NextHop(NextHop::Relay("other".into())),
-        Edit::Tls(TlsPolicy::None),
+        Edit::Tls(TlsPolicy::Opportunistic),
         Edit::Source("127.0.0.5".parse().unwrap()),
         Edit::Credentials("named".into()),
     ];
     let oracle = Arc::new(Oracle::new(Verdict::Next, edits));
     let mut config = quiet(&one);
     config.relays.insert("other".into(), relay(&[two.address()]));
-    let mut credentials = Credentials::new("special", "secret");
-    credentials.in_clear = true;
-    config.credentials.insert("named".into(), credentials);
+    let credentials = Credentials { over: Channel::Plain, ..Credentials::new("special", "secret") };
+    let relays = ["other".to_owned()].into();
+    config.credentials.insert("named".into(), NamedCredentials { credentials, relays });
     let world = World::start_with(config, StaticResolver::new(), with(&oracle));
     world.mail(&["bob@example.net"]).await;
     let got = two.wait_for(1).await;

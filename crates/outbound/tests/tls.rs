@@ -6,7 +6,7 @@ mod common;
 
 use common::{World, letter, relay, to_relay, trusting, with_relay};
 use pintle_mail::TlsPolicy;
-use pintle_outbound::{Config, Credentials, Endpoint};
+use pintle_outbound::{Channel, Config, Credentials, Endpoint};
 use pintle_record::{Deferral, Delivery, Record};
 use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, TestCa};
 
@@ -128,7 +128,8 @@ async fn a_refused_login_defers_and_is_the_operator_s_to_mend() {
     let leaf = TestCa::new().issue(&["127.0.0.1"]);
     let sink = Sink::start(Script::new().starttls(&leaf).login("gate", "secret")).await;
     let mut config = demanding(&sink, TlsPolicy::Required);
-    config.relays.get_mut("next").unwrap().credentials = Some(Credentials::new("gate", "wrong"));
+    let credentials = Credentials { over: Channel::Tls, ..Credentials::new("gate", "wrong") };
+    config.relays.get_mut("next").unwrap().credentials = Some(credentials);
     let world = World::start(config, StaticResolver::new());
     world.mail(&["bob@example.net"]).await;
     let reply = deferred(&world).await.reply;

@@ -46,6 +46,8 @@ pub struct Gateway {
     pub domains: Domains,
     /// The keys that can be signed with, by their domain (A-labels, lower case).
     pub keys: BTreeMap<String, Vec<SigningKey>>,
+    /// The relays that the configuration lists, by name.
+    pub relays: BTreeSet<String>,
 }
 
 /// What a plugin may know of a key.
@@ -262,8 +264,10 @@ grants! {
     EditEnvelope = "edit-envelope",
     /// Let a recipient's mail leave for a domain that is not ours.
     Relay = "relay",
-    /// Choose next hop, TLS policy, source address and credentials of a delivery.
+    /// Choose next hop among relays and exchangers, more TLS, source address and credentials of a delivery.
     Route = "route",
+    /// With `route`: choose a next hop that no configuration lists, local sockets included.
+    RouteAnywhere = "route-anywhere",
     /// Judge credentials: it sees passwords, and whom it lets in may relay.
     Auth = "auth",
     /// Ask DNS.

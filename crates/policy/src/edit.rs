@@ -51,9 +51,11 @@ pub enum Edit {
     Sign(String),
     /// An ARC set by the configured key of this name, once the stage is done.
     Seal(String),
-    /// Another next hop for this delivery.
+    /// Another next hop for this delivery: a relay that the configuration lists, or exchangers.
     NextHop(NextHop),
-    /// Another TLS policy for this delivery.
+    /// A host or socket, spelt out, that no configuration lists.
+    UnlistedHop(NextHop),
+    /// At least this much TLS for this delivery.
     Tls(TlsPolicy),
     /// Bind this source address.
     Source(IpAddr),
@@ -146,6 +148,7 @@ impl View {
                 edit_message(part(&mut self.message, "message")?, edit)
             }
             Edit::NextHop(_)
+            | Edit::UnlistedHop(_)
             | Edit::Tls(_)
             | Edit::Source(_)
             | Edit::Credentials(_)
@@ -266,8 +269,13 @@ fn edit_message(message: &mut Message, edit: Edit) -> Result<(), EditError> {
 
 fn edit_delivery(delivery: &mut Delivery, edit: Edit) {
     match edit {
-        Edit::NextHop(hop) => delivery.next_hop = hop,
-        Edit::Tls(policy) => delivery.tls = policy,
+        Edit::NextHop(hop) => (delivery.next_hop, delivery.unlisted) = (hop, false),
+        Edit::UnlistedHop(hop) => (delivery.next_hop, delivery.unlisted) = (hop, true),
+        // What one judge demands, the next cannot take back.
+        Edit::Tls(policy) => {
+            delivery.tls = delivery.tls.max(policy);
+            delivery.tls_asked = delivery.tls_asked.max(Some(policy));
+        }
         Edit::Source(address) => delivery.source = Some(address),
         Edit::Credentials(name) => delivery.credentials = Some(name),
         Edit::RetryAfter(wait) => delivery.retry_after = Some(wait),

@@ -270,8 +270,12 @@ pub struct Delivery {
     pub recipients: Vec<Recipient>,
     /// Where it goes.
     pub next_hop: NextHop,
+    /// The next hop is a host or socket that a judge has spelt out, and no relay of the configuration.
+    pub unlisted: bool,
     /// How much TLS it demands.
     pub tls: TlsPolicy,
+    /// The most that judges have asked for. It can raise what the configuration demands for the next hop, never lower it.
+    pub tls_asked: Option<TlsPolicy>,
     /// The source address to bind, when one was chosen.
     pub source: Option<IpAddr>,
     /// The name of configured credentials to use.

@@ -1,8 +1,8 @@
 //! Plays `transcripts/client/*.smtp` against the client machine: `S:` bytes go in, `C:` bytes must come out.
 //!
-//! Settings: `hello`, `protocol`, `tls`, `channel`, `login USER PASSWORD`, `in-clear`, `transfer`, `strict`, `pipeline N`,
-//! `transmit N`. Acts: `send KEY=VALUE …` (`from`, `to` repeated with `,notify=`/`,orcpt=` behind it, `size`, `content`,
-//! `smtputf8`, `binary`, `require-tls`, `ret`, `envid`), `body TEXT`, `end`, `tls`, `probe`, `quit`, `abandon`, `lost`,
+//! Settings: `hello`, `protocol`, `tls`, `channel plain|tls|verified`, `login USER PASSWORD`, `login-over` a channel,
+//! `transfer`, `strict`, `pipeline N`, `transmit N`. Acts: `send KEY=VALUE …` (`from`, `to` repeated with `,notify=`/`,orcpt=` behind it, `size`, `content`,
+//! `smtputf8`, `binary`, `require-tls`, `ret`, `envid`), `body TEXT`, `end`, `tls` or `tls verified`, `probe`, `quit`, `abandon`, `lost`,
 //! `refused-send` (a `send` that must be given back).
 //! Events: `ready`, `start-tls`, `need-body`, `done handed-on|not-offered` followed by one
 //! `rcpt ID delivered|deferred|failed next-hop|us STEP REPLY` for each recipient, `closed OWNER TEXT`.
@@ -132,7 +132,7 @@ impl<'a> Player<'a> {
             "refused-send" => drop(self.session.send(transaction(rest), self.now).expect_err("it was taken")),
             "body" => self.session.body(Bytes::from(unescape(rest)), self.now),
             "end" => self.session.end_of_body(self.now),
-            "tls" => self.session.tls_started(self.now),
+            "tls" => self.session.tls_started(channel(rest), self.now),
             "probe" => self.session.probe(self.now),
             "quit" => self.session.quit(self.now),
             "abandon" => self.session.abandon(),
@@ -150,13 +150,14 @@ fn config(settings: &[(String, String)]) -> Config {
             ("protocol", "lmtp") => config.protocol = Protocol::Lmtp,
             ("tls", "none") => config.tls = TlsPolicy::None,
             ("tls", "required") => config.tls = TlsPolicy::Required,
-            ("channel", "tls") => config.channel = Channel::Tls,
+            ("channel", name) => config.channel = channel(name),
             ("login", login) => {
                 let (user, password) = login.split_once(' ').unwrap();
-                let in_clear = settings.iter().any(|(name, _)| name == "in-clear");
-                config.credentials = Some(Credentials { in_clear, ..Credentials::new(user, password) });
+                let over = settings.iter().find(|(name, _)| name == "login-over");
+                let over = over.map_or(Channel::VerifiedTls, |(_, name)| channel(name));
+                config.credentials = Some(Credentials { over, ..Credentials::new(user, password) });
             }
-            ("in-clear", "") => {}
+            ("login-over", _) => {}
             ("transfer", "chunking") => config.transfer = Transfer::Chunking,
             ("strict", "") => config.eight_bit = EightBit::Strict,
             ("pipeline", count) => config.limits.pipeline = count.parse().unwrap(),
@@ -165,6 +166,15 @@ fn config(settings: &[(String, String)]) -> Config {
         }
     }
     config
+}
+
+fn channel(name: &str) -> Channel {
+    match name {
+        "plain" => Channel::Plain,
+        "tls" | "" => Channel::Tls,
+        "verified" => Channel::VerifiedTls,
+        other => panic!("what is the channel {other:?}?"),
+    }
 }
 
 fn transaction(text: &str) -> Transaction {

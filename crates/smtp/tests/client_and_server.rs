@@ -91,7 +91,7 @@ impl Pair {
         while let Some(event) = self.client.poll_event() {
             match event {
                 client::Event::Ready => self.ready += 1,
-                client::Event::StartTls => self.client.tls_started(self.now),
+                client::Event::StartTls => self.client.tls_started(client::Channel::Tls, self.now),
                 client::Event::NeedBody => match self.pieces.pop_front() {
                     Some(piece) => self.client.body(piece, self.now),
                     None => self.client.end_of_body(self.now),
@@ -299,8 +299,10 @@ fn client_config(chunking: bool, tls: bool, login: bool) -> client::Config {
     let mut config = client::Config::new("relay.example");
     config.transfer = if chunking { Transfer::Chunking } else { Transfer::Data };
     config.tls = if tls { TlsPolicy::Required } else { TlsPolicy::None };
-    config.credentials =
-        login.then(|| client::Credentials { in_clear: true, ..client::Credentials::new("user", "password") });
+    config.credentials = login.then(|| client::Credentials {
+        over: client::Channel::Plain,
+        ..client::Credentials::new("user", "password")
+    });
     config
 }
 

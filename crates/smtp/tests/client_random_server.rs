@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pintle_mail::{Address, Charset, Envelope, MailParams, RcptParams, Recipient, ReversePath};
 use pintle_smtp::client::{
-    Config, Content, Delivery, Event, Outcome, Protocol, Session, Transaction, Transfer,
+    Channel, Config, Content, Delivery, Event, Outcome, Protocol, Session, Transaction, Transfer,
 };
 use proptest::prelude::*;
 
@@ -249,7 +249,7 @@ impl Host {
                 },
                 Event::Done(delivery) => self.deliveries.push(delivery),
                 Event::Closed(_) => self.closed += 1,
-                Event::StartTls => self.session.tls_started(self.now),
+                Event::StartTls => self.session.tls_started(Channel::Tls, self.now),
             }
         }
     }
@@ -405,7 +405,7 @@ fn make_noise(session: &mut Session, now: &mut Instant, noise: &Noise) -> Option
         }
         Noise::Body(len) => session.body(Bytes::from(vec![b'.'; *len]), *now),
         Noise::End => session.end_of_body(*now),
-        Noise::Tls => session.tls_started(*now),
+        Noise::Tls => session.tls_started(Channel::Tls, *now),
         Noise::Probe => session.probe(*now),
         Noise::Quit => session.quit(*now),
         Noise::Pass(seconds) => {

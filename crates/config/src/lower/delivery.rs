@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use pintle_mail::TlsPolicy;
 use pintle_outbound::{
-    Config, Credentials, EightBit, Endpoint, Keep, Mx, Protocol, Relay, Reports, RetryPolicy, Route,
-    RouteTable, Sessions, Sources, Timeouts, Transfer,
+    Config, EightBit, Endpoint, Keep, Mx, Protocol, Relay, Reports, RetryPolicy, Route, RouteTable, Sessions,
+    Sources, Timeouts, Transfer,
 };
 use toml::de::{DeTable, DeValue};
 
+use super::relays::{RESERVED, named_credentials, relay};
 use super::unique;
 use crate::read::{
-    Choice, Domain, NameServer, NonEmpty, OrNever, OrZero, Positive, Read, Secret, Size, domain, parsed,
-    wrong_type,
+    Choice, Domain, NameServer, NonEmpty, OrNever, OrZero, Positive, Read, Size, domain, parsed, wrong_type,
 };
 use crate::reader::{Section, Spot, Value};
 use crate::schema::Kind;
@@ -21,7 +21,7 @@ use crate::{Cause, Rule};
 
 /// A host as relays name it; its port may still be open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Host(String);
+pub(crate) struct Host(pub(super) String);
 
 /// `example.org`, `.example.org` or `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,19 +31,17 @@ pub(crate) struct RoutePattern(String);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Kept(Keep);
 
-/// Words that a route's `via` understands, and that no relay can therefore be called.
-const RESERVED: &[&str] = &["mx", "discard"];
-
 pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
     let section = root.table("delivery");
     let queue = root.table("queue");
     let relays: BTreeMap<String, Relay> = root.named("relays").into_iter().map(relay).collect();
+    let named = root.named("credentials").into_iter();
     Config {
         own_names: section.get::<Vec<Domain>>("own_names").into_iter().map(|name| name.0).collect(),
         own_addresses: section.get("own_addresses"),
         routes: routes(root, &relays),
+        credentials: named.map(|named| named_credentials(named, &relays)).collect(),
         relays,
-        credentials: root.named("credentials").into_iter().filter_map(named_credentials).collect(),
         mx: Mx {
             tls: section.get("mx_tls"),
             port: section.get::<Positive<_>>("mx_port").0,
@@ -107,50 +105,6 @@ fn reports(section: &Section<'_>) -> Reports {
         from_name: section.get("from_name"),
         return_limit: section.get::<Size>("return_limit").0,
     }
-}
-
-fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
-    if RESERVED.contains(&name.as_str()) {
-        section.here().complain(Cause::Rule(Rule::ReservedName(name.clone())));
-    }
-    let (protocol, implicit_tls) = (section.get("protocol"), section.get("implicit_tls"));
-    let tls: TlsPolicy = section.get("tls");
-    let port = match (protocol, implicit_tls) {
-        (Protocol::Lmtp, _) => 24,
-        (Protocol::Smtp, true) => 465,
-        (Protocol::Smtp, false) => 25,
-    };
-    let hosts = section.get::<NonEmpty<Host>>("hosts").0;
-    let credentials = credentials(&section);
-    let in_the_clear = !implicit_tls && matches!(tls, TlsPolicy::None | TlsPolicy::Opportunistic);
-    if credentials.as_ref().is_some_and(|credentials| in_the_clear && !credentials.in_clear) {
-        section.rule("tls", Rule::CredentialsInTheClear);
-    }
-    let relay = Relay {
-        hosts: hosts.iter().filter_map(|host| Endpoint::parse(&host.0, port).ok()).collect(),
-        protocol,
-        tls,
-        implicit_tls,
-        credentials,
-        sessions: section.optional::<Positive<_>>("max_sessions").map(|limit| limit.0),
-    };
-    (name, relay)
-}
-
-fn credentials(section: &Section<'_>) -> Option<Credentials> {
-    if section.has("username") != section.has("password") {
-        let written = if section.has("username") { "username" } else { "password" };
-        section.rule(written, Rule::HalfCredentials);
-    }
-    let (user, password) = (section.optional::<String>("username"), section.optional::<Secret>("password"));
-    let in_clear = section.get("plain_without_tls");
-    Some(Credentials { in_clear, ..Credentials::new(user?, password?.0) })
-}
-
-fn named_credentials((name, section): (String, Section<'_>)) -> Option<(String, Credentials)> {
-    let (user, password) = (section.get::<String>("username"), section.get::<Secret>("password"));
-    let in_clear = section.get("plain_without_tls");
-    Some((name, Credentials { in_clear, ..Credentials::new(user, password.0) }))
 }
 
 fn routes(root: &Section<'_>, relays: &BTreeMap<String, Relay>) -> RouteTable {

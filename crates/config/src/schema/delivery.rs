@@ -42,8 +42,17 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
             key::<bool>("implicit_tls", "false", "TLS with the first octet instead of STARTTLS."),
             optional::<String>("username", "With whom to authenticate."),
-            optional::<Secret>("password", "With what."),
+            optional::<Secret>(
+                "password",
+                "With what. It is said only to a verified host: `tls = \"verified\"`.",
+            ),
             key::<bool>("plain_without_tls", "false", "The password may be sent in the clear."),
+            key::<bool>(
+                "credentials_without_verified_tls",
+                "false",
+                "The password may be sent over TLS with a host whose certificate was not verified: whoever stands in between \
+                 can then read it.",
+            ),
             optional::<Positive<usize>>(
                 "max_sessions",
                 "Sessions at once, in place of `max_per_hop` of `[delivery]`.",
@@ -53,11 +62,25 @@ pub(super) static SECTIONS: &[Section] = &[
     Section {
         name: "credentials",
         shape: Shape::Named,
-        about: "Credentials that a plugin with the grant `route` may choose by name. It never sees them.",
+        about: "Credentials that a plugin with the grant `route` may choose by name. It never sees them, and they are said to \
+                the relays that they belong to and to no other host.",
         keys: &[
+            required::<NonEmpty<String>>(
+                "relays",
+                "To whom they belong: the names of one or more `[relays.NAME]`.",
+            ),
             required::<String>("username", "With whom to authenticate."),
-            required::<Secret>("password", "With what."),
+            required::<Secret>(
+                "password",
+                "With what. It is said only to a verified host: `tls = \"verified\"`.",
+            ),
             key::<bool>("plain_without_tls", "false", "The password may be sent in the clear."),
+            key::<bool>(
+                "credentials_without_verified_tls",
+                "false",
+                "The password may be sent over TLS with a host whose certificate was not verified: whoever stands in between \
+                 can then read it.",
+            ),
         ],
     },
     Section {

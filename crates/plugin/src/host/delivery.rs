@@ -37,7 +37,7 @@ impl Host for Guest {
             GuestHop::Lmtp(name) => NextHop::Lmtp(hop_name(name)?),
             GuestHop::Discard => NextHop::Discard,
         };
-        self.record_delivery(Edit::NextHop(hop))
+        self.record_hop(hop)
     }
 
     fn set_tls(&mut self, policy: GuestTls) -> Result<(), HostError> {
@@ -84,6 +84,20 @@ impl Host for Guest {
 }
 
 impl Guest {
+    /// What the configuration does not list may be anything that this machine reaches: a metadata service, a database, a
+    /// socket of another program.
+    fn record_hop(&mut self, hop: NextHop) -> Result<(), HostError> {
+        let listed = match &hop {
+            NextHop::Relay(name) | NextHop::Lmtp(name) => self.common.gateway.load().relays.contains(name),
+            NextHop::Mx(_) | NextHop::Discard => true,
+        };
+        if listed {
+            return self.record_delivery(Edit::NextHop(hop));
+        }
+        self.need(Grant::RouteAnywhere)?;
+        self.record_delivery(Edit::UnlistedHop(hop))
+    }
+
     fn record_delivery(&mut self, edit: Edit) -> Result<(), HostError> {
         self.live.delivery()?;
         self.live.record(edit, MAX_HOP)

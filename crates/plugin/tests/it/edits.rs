@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::{NextHop, TlsPolicy};
-use pintle_plugin::Grant;
-use pintle_policy::{Call, Chain, FaultKind, Outcome, Verdict};
+use pintle_plugin::{Config, Gateway, Grant, PluginConfig, Plugins};
+use pintle_policy::{Call, Chain, Edit, FaultKind, Judge, Outcome, Verdict};
 use serde_json::json;
 
-use crate::support::{delivery, message, one, session, transaction, unruly};
+use crate::support::{Zone, delivery, message, one, session, transaction, unruly};
 
 #[tokio::test]
 async fn everything_that_is_granted_is_changed_together() {
@@ -145,7 +145,7 @@ async fn names_of_the_client_are_confirmed() {
 async fn a_delivery_is_routed_and_its_bounce_suppressed() {
     let mut config = unruly(json!({"deliver": "route"}));
     config.grants.insert(Grant::Route);
-    let (plugins, judge) = one(config).await;
+    let (plugins, judge) = with_relay(config).await;
     let chain = Chain::new(vec![judge]);
     let mut view = delivery();
     let decision = chain.judge(&Call::Deliver, &mut view).await;
@@ -163,6 +163,37 @@ async fn a_delivery_is_routed_and_its_bounce_suppressed() {
     assert_eq!(delivery.tls, TlsPolicy::Verified);
     assert_eq!(delivery.no_bounce, [0]);
     plugins.shutdown().await;
+}
+
+/// A host whose configuration lists one relay, `inner`, and one plugin in it.
+async fn with_relay(plugin: PluginConfig) -> (Plugins, Arc<dyn Judge>) {
+    let gateway = Gateway { relays: ["inner".to_owned()].into(), ..Gateway::default() };
+    let config = Config { plugins: vec![plugin], gateway, ..Config::default() };
+    let plugins = Plugins::open(config, Arc::new(Zone)).await.unwrap();
+    let judge = plugins.judges().remove(0);
+    (plugins, judge)
+}
+
+#[tokio::test]
+async fn a_host_that_no_configuration_lists_needs_a_grant_of_its_own() {
+    let told = async |hop: &str, grants: &[Grant]| {
+        let mut config = unruly(json!({"deliver": format!("to {hop}")}));
+        config.grants.extend(grants);
+        let (plugins, judge) = with_relay(config).await;
+        let ruling = judge.judge(Call::Deliver, delivery()).await;
+        plugins.shutdown().await;
+        (ruling.edits, ruling.fault.map(|fault| fault.text).unwrap_or_default())
+    };
+    let relay = |name: &str| NextHop::Relay(name.to_owned());
+    assert_eq!(told("inner", &[Grant::Route]).await.0, [Edit::NextHop(relay("inner"))]);
+    for hop in ["169.254.169.254:80", "localhost", "unix:/run/mysqld/mysqld.sock", "inner:25"] {
+        let (edits, fault) = told(hop, &[Grant::Route]).await;
+        assert!(edits.is_empty() && fault.contains("route-anywhere"), "{hop}: {edits:?} {fault}");
+        let (edits, fault) = told(hop, &[Grant::RouteAnywhere]).await;
+        assert!(edits.is_empty() && fault.contains("\"route\""), "{hop}: {edits:?} {fault}");
+        let both = [Grant::Route, Grant::RouteAnywhere];
+        assert_eq!(told(hop, &both).await.0, [Edit::UnlistedHop(relay(hop))]);
+    }
 }
 
 #[tokio::test]

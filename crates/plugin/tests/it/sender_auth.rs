@@ -111,6 +111,7 @@ async fn with_key(plugin: PluginConfig) -> (Plugins, Arc<dyn Judge>) {
         hostname: "gw.example".to_owned(),
         domains: Domains::new(["ours.example", ".below.example"]),
         keys: BTreeMap::from([("ours.example".to_owned(), vec![key])]),
+        ..Gateway::default()
     };
     let config = Config { plugins: vec![plugin], gateway, ..Config::default() };
     let plugins = Plugins::open(config, Arc::new(zone())).await.unwrap();

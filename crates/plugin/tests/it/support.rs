@@ -145,6 +145,8 @@ pub(crate) fn delivery() -> View {
         age: Duration::ZERO,
         recipients: vec![recipient((0, &"bob"))],
         next_hop: NextHop::Mx("example.org".into()),
+        unlisted: false,
+        tls_asked: None,
         tls: TlsPolicy::Opportunistic,
         source: None,
         credentials: None,

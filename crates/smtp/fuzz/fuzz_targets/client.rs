@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use pintle_mail::{Address, Charset, Envelope, MailParams, RcptParams, Recipient, ReversePath};
-use pintle_smtp::client::{Config, Content, Credentials, Event, Protocol, Session, Transaction, Transfer};
+use pintle_smtp::client::{Channel, Config, Content, Credentials, Event, Protocol, Session, Transaction, Transfer};
 
 fuzz_target!(|input: &[u8]| {
     let Some((&setting, acts)) = input.split_first() else {
@@ -45,7 +45,7 @@ impl Run {
             config.transfer = Transfer::Chunking;
         }
         if setting & 4 != 0 {
-            config.credentials = Some(Credentials { in_clear: true, ..Credentials::new("user", "password") });
+            config.credentials = Some(Credentials { over: Channel::Plain, ..Credentials::new("user", "password") });
         }
         Self { session: Session::new(config, now), now, owed: VecDeque::new(), asked: false, closed: false }
     }
@@ -61,7 +61,7 @@ impl Run {
                 self.asked = false;
                 self.session.end_of_body(self.now);
             }
-            4 => self.session.tls_started(self.now),
+            4 => self.session.tls_started(Channel::Tls, self.now),
             5 => self.session.probe(self.now),
             6 if bytes.len() > 200 => self.session.quit(self.now),
             7 if bytes.len() > 200 => self.session.connection_lost(),

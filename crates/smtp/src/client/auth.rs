@@ -33,9 +33,11 @@ pub(super) fn begin(core: &mut Core, now: Instant) -> Turn {
     let Some(credentials) = &core.config.credentials else {
         return Ok(Idle::fresh(core));
     };
-    // RFC 4954 section 4: mechanisms that do not hide the password belong under TLS.
-    if core.channel == Channel::Plain && !credentials.in_clear {
-        return Err(Stop::new(Closed::Lacking(Lack::AuthWithoutTls)));
+    // RFC 4954 section 4: mechanisms that do not hide the password belong under TLS, and section 9 has the client verify
+    // whom it speaks to.
+    if core.channel < credentials.over {
+        let lack = if core.channel == Channel::Plain { Lack::AuthWithoutTls } else { Lack::AuthUnverified };
+        return Err(Stop::new(Closed::Lacking(lack)));
     }
     let offered = |name: &str| core.offers().auth.iter().any(|mechanism| mechanism == name);
     let (line, auth) = if offered("PLAIN") {

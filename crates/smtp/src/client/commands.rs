@@ -112,8 +112,8 @@ fn hopeless(transaction: &Transaction, core: &Core) -> Option<Reply> {
     if sender_or_header_needs_smtputf8(transaction) && !offers.smtputf8 {
         return Some(no_smtputf8());
     }
-    // RFC 8689 section 4.2.1: only over TLS, and only to a next hop that keeps the promise.
-    if params.require_tls && !(core.channel == Channel::Tls && offers.require_tls) {
+    // RFC 8689 section 4.2.1: only over TLS with a verified host, and only to a next hop that keeps the promise.
+    if params.require_tls && !(core.channel == Channel::VerifiedTls && offers.require_tls) {
         let text = "the message requires TLS all the way (REQUIRETLS), which the next hop does not offer";
         return Some(Reply::new(550, EnhancedCode(5, 7, 30), text));
     }

@@ -58,14 +58,16 @@ pub enum Protocol {
     Lmtp,
 }
 
-/// What the bytes run over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What the bytes run over, from the weakest to the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Channel {
     /// Plain TCP or a local socket.
     #[default]
     Plain,
-    /// TLS, from the start (implicit TLS) or since STARTTLS.
+    /// TLS, from the start (implicit TLS) or since STARTTLS, with whoever answered: no certificate was verified.
     Tls,
+    /// TLS with a certificate whose chain and name were verified.
+    VerifiedTls,
 }
 
 /// How bodies travel.
@@ -99,15 +101,16 @@ pub struct Credentials {
     pub user: String,
     /// Its secret.
     pub password: String,
-    /// May they be said without TLS? PLAIN and LOGIN do not hide them (RFC 4954 section 4).
-    pub in_clear: bool,
+    /// The weakest channel that they may be said over. PLAIN and LOGIN do not hide them (RFC 4954 section 4), and TLS hides
+    /// them only from those who do not answer in the next hop's place.
+    pub over: Channel,
 }
 
 impl Credentials {
-    /// Credentials that are only ever said over TLS.
+    /// Credentials that are only ever said to a host whose certificate was verified.
     #[must_use]
     pub fn new(user: impl Into<String>, password: impl Into<String>) -> Self {
-        Self { user: user.into(), password: password.into(), in_clear: false }
+        Self { user: user.into(), password: password.into(), over: Channel::VerifiedTls }
     }
 }
 

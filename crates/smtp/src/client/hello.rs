@@ -67,7 +67,7 @@ impl Hello {
 fn secure(core: &mut Core, now: Instant) -> Turn {
     let offered = core.offers().starttls;
     match (core.channel, core.config.tls) {
-        (Channel::Tls, _) | (_, TlsPolicy::None) => auth::begin(core, now),
+        (Channel::Tls | Channel::VerifiedTls, _) | (_, TlsPolicy::None) => auth::begin(core, now),
         (Channel::Plain, _) if offered => Ok(StartTls::begin(core, now)),
         (Channel::Plain, TlsPolicy::Opportunistic) => auth::begin(core, now),
         (Channel::Plain, TlsPolicy::Required | TlsPolicy::Verified) => {

@@ -101,10 +101,10 @@ impl Session {
         self.close(why);
     }
 
-    /// The handshake that [`Event::StartTls`] asked for is done.
-    pub fn tls_started(&mut self, now: Instant) {
+    /// The handshake that [`Event::StartTls`] asked for is done, and made the channel this.
+    pub fn tls_started(&mut self, channel: Channel, now: Instant) {
         if matches!(self.state, State::Handshake) {
-            self.core.channel = Channel::Tls;
+            self.core.channel = channel;
             // RFC 3207 section 4.2: everything known of the server is forgotten, and EHLO said anew.
             self.core.peer = Peer::default();
             self.state = Hello::begin(&mut self.core, now);

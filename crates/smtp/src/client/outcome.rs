@@ -242,6 +242,8 @@ pub enum Lack {
     Auth,
     /// There are credentials which must not be said without TLS.
     AuthWithoutTls,
+    /// There are credentials which must not be said to a host that nobody verified.
+    AuthUnverified,
 }
 
 /// Who must act on a session's end.
@@ -280,7 +282,7 @@ impl Closed {
             | Self::TimedOut(step)
             | Self::Abandoned(step) => *step,
             Self::Lacking(Lack::StartTls) => Step::StartTls,
-            Self::Lacking(Lack::Auth | Lack::AuthWithoutTls) => Step::Auth,
+            Self::Lacking(Lack::Auth | Lack::AuthWithoutTls | Lack::AuthUnverified) => Step::Auth,
         }
     }
 
@@ -344,6 +346,9 @@ impl fmt::Display for Lack {
             Self::Auth => "the next hop offers neither AUTH PLAIN nor AUTH LOGIN",
             Self::AuthWithoutTls => {
                 "credentials must not be sent without TLS, which the next hop does not offer"
+            }
+            Self::AuthUnverified => {
+                "credentials must not be sent to a next hop whose certificate has not been verified"
             }
         })
     }

@@ -106,6 +106,10 @@ impl Unruly {
             assert!(dane && matches!(seen.next_hop, delivery::NextHop::Relay(name) if name == "inner"));
             return Ok(Verdict::Next);
         }
+        if let Some(name) = self.deliver.strip_prefix("to ") {
+            delivery::set_next_hop(&delivery::NextHop::Relay(name.to_owned()))?;
+            return Ok(Verdict::Next);
+        }
         if self.deliver == "sender" {
             transaction::rewrite_sender("bounces@example.com")?;
             let stands = transaction::rewrite_recipient(0, "other@example.net");

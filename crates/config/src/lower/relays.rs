@@ -1,0 +1,102 @@
+//! Relays and the credentials that are said to them: a password goes to a host that was verified, unless the operator says
+//! in so many words that it need not be.
+
+use std::collections::BTreeMap;
+
+use pintle_mail::TlsPolicy;
+use pintle_outbound::{Channel, Credentials, Endpoint, NamedCredentials, Protocol, Relay};
+
+use super::delivery::Host;
+use crate::read::{NonEmpty, Positive, Secret};
+use crate::reader::Section;
+use crate::{Cause, Rule};
+
+/// Words that a route's `via` understands, and that no relay can therefore be called.
+pub(super) const RESERVED: &[&str] = &["mx", "discard"];
+
+pub(super) fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
+    if RESERVED.contains(&name.as_str()) {
+        section.here().complain(Cause::Rule(Rule::ReservedName(name.clone())));
+    }
+    let (protocol, implicit_tls) = (section.get("protocol"), section.get("implicit_tls"));
+    let port = match (protocol, implicit_tls) {
+        (Protocol::Lmtp, _) => 24,
+        (Protocol::Smtp, true) => 465,
+        (Protocol::Smtp, false) => 25,
+    };
+    let hosts = section.get::<NonEmpty<Host>>("hosts").0;
+    let relay = Relay {
+        hosts: hosts.iter().filter_map(|host| Endpoint::parse(&host.0, port).ok()).collect(),
+        protocol,
+        tls: section.get("tls"),
+        implicit_tls,
+        credentials: own_credentials(&section),
+        sessions: section.optional::<Positive<_>>("max_sessions").map(|limit| limit.0),
+    };
+    if let Some(credentials) = &relay.credentials {
+        check(credentials, &name, &relay, &section, "tls");
+    }
+    (name, relay)
+}
+
+fn own_credentials(section: &Section<'_>) -> Option<Credentials> {
+    if section.has("username") != section.has("password") {
+        let written = if section.has("username") { "username" } else { "password" };
+        section.rule(written, Rule::HalfCredentials);
+    }
+    let (user, password) = (section.optional::<String>("username"), section.optional::<Secret>("password"));
+    let over = weakest(section);
+    Some(Credentials { over, ..Credentials::new(user?, password?.0) })
+}
+
+/// Credentials that plugins choose by name, and the relays that hear them.
+pub(super) fn named_credentials(
+    (name, section): (String, Section<'_>),
+    relays: &BTreeMap<String, Relay>,
+) -> (String, NamedCredentials) {
+    let (user, password) = (section.get::<String>("username"), section.get::<Secret>("password"));
+    let credentials = Credentials { over: weakest(&section), ..Credentials::new(user, password.0) };
+    let belongs_to = section.get::<NonEmpty<String>>("relays").0;
+    for name in &belongs_to {
+        match relays.get(name) {
+            Some(relay) => check(&credentials, name, relay, &section, "relays"),
+            None => {
+                let known = relays.keys().cloned().collect();
+                section.complain("relays", Cause::Undefined { what: "relay", name: name.clone(), known });
+            }
+        }
+    }
+    (name, NamedCredentials { credentials, relays: belongs_to.into_iter().collect() })
+}
+
+/// The weakest channel that the operator lets these credentials travel over.
+fn weakest(section: &Section<'_>) -> Channel {
+    match (section.get("plain_without_tls"), section.get("credentials_without_verified_tls")) {
+        (true, _) => Channel::Plain,
+        (false, true) => Channel::Tls,
+        (false, false) => Channel::VerifiedTls,
+    }
+}
+
+/// Complains where the relay could be reached over less than the credentials may travel over: they would never be said, and
+/// its mail would wait.
+fn check(credentials: &Credentials, name: &str, relay: &Relay, section: &Section<'_>, key: &str) {
+    let worst = match relay.tls {
+        TlsPolicy::Verified => Channel::VerifiedTls,
+        TlsPolicy::Required => Channel::Tls,
+        TlsPolicy::None | TlsPolicy::Opportunistic if relay.implicit_tls => Channel::Tls,
+        TlsPolicy::None | TlsPolicy::Opportunistic => Channel::Plain,
+    };
+    if worst >= credentials.over {
+        return;
+    }
+    let name = name.to_owned();
+    section.rule(
+        key,
+        if worst == Channel::Plain {
+            Rule::CredentialsInTheClear(name)
+        } else {
+            Rule::CredentialsUnverified(name)
+        },
+    );
+}
