@@ -268,6 +268,8 @@ grants! {
     Route = "route",
     /// With `route`: choose a next hop that no configuration lists, local sockets included.
     RouteAnywhere = "route-anywhere",
+    /// Give up mail that was accepted: reject or discard it at a delivery, or keep its sender from hearing of a failure.
+    DropMail = "drop-mail",
     /// Judge credentials: it sees passwords, and whom it lets in may relay.
     Auth = "auth",
     /// Ask DNS.

@@ -265,7 +265,7 @@ impl Plugin {
             Ok(Some(reply)) => self.ruling(hook, reply),
         };
         ruled.unwrap_or_else(|fault| Ruling {
-            verdict: words::after_fault(self.config.load().failure.at(hook)),
+            verdict: words::after_fault(self.config.load().failure.at(hook), hook),
             edits: Vec::new(),
             fault: Some(fault),
         })
@@ -274,7 +274,11 @@ impl Plugin {
     fn ruling(&self, hook: Hook, reply: Reply) -> Result<Ruling, Fault> {
         let verdict = match reply.answer {
             Answer::Verdict(verdict) => {
-                words::verdict(verdict, hook).map_err(|text| self.bad_answer(hook, text))?
+                let allowed = words::verdict(verdict, hook).and_then(|verdict| {
+                    words::check_drop(&verdict, hook, &self.config.load().grants)?;
+                    Ok(verdict)
+                });
+                allowed.map_err(|text| self.bad_answer(hook, text))?
             }
             Answer::Auth(_) | Answer::Nothing => Verdict::Next,
         };

@@ -7,10 +7,10 @@ use pintle_mail::{
 };
 use pintle_policy::{AuthVerdict, Hook, Outcome, Verdict};
 
-use crate::FailurePolicy;
 use crate::bindings::exports::pintle::plugin::on_auth::AuthVerdict as GuestAuthVerdict;
 use crate::bindings::exports::pintle::plugin::on_delivery_result::Outcome as GuestOutcome;
 use crate::bindings::pintle::plugin::types;
+use crate::{FailurePolicy, Grant, Grants};
 
 /// The longest text of a reply that a plugin may give, in octets.
 const MAX_REPLY: usize = 2_000;
@@ -148,6 +148,19 @@ fn makes_sense(verdict: &Verdict, hook: Hook) -> bool {
     }
 }
 
+/// Once a client has its 250, nobody else has the message: who ends it for good needs leave to do so.
+pub(crate) fn check_drop(verdict: &Verdict, hook: Hook, grants: &Grants) -> Result<(), String> {
+    let ends = matches!(verdict, Verdict::Reject(_) | Verdict::Discard);
+    if hook != Hook::Deliver || !ends || grants.contains(&Grant::DropMail) {
+        return Ok(());
+    }
+    Err(format!(
+        "it answered `{}` in on-{hook}, which gives up mail that was accepted and needs the grant `{}`",
+        verdict.name(),
+        Grant::DropMail
+    ))
+}
+
 /// A guest's verdict about credentials as ours.
 pub(crate) fn auth_verdict(verdict: GuestAuthVerdict) -> Result<AuthVerdict, String> {
     Ok(match verdict {
@@ -163,9 +176,11 @@ pub(crate) fn auth_verdict(verdict: GuestAuthVerdict) -> Result<AuthVerdict, Str
     })
 }
 
-/// What the operator's policy makes of a fault.
-pub(crate) fn after_fault(policy: FailurePolicy) -> Verdict {
+/// What the operator's policy makes of a fault. After the 250 nothing is refused for a fault, which may be gone in a
+/// minute: the delivery waits.
+pub(crate) fn after_fault(policy: FailurePolicy, hook: Hook) -> Verdict {
     match policy {
+        FailurePolicy::Reject if hook == Hook::Deliver => Verdict::Defer(None),
         FailurePolicy::Defer => Verdict::Defer(None),
         FailurePolicy::Accept => Verdict::Accept,
         FailurePolicy::Reject => Verdict::Reject(None),
@@ -251,6 +266,27 @@ mod tests {
         assert!(verdict(types::Verdict::Quarantine("virus/Eicar-1".into()), Hook::Message).is_ok());
         assert!(verdict(types::Verdict::Close(None), Hook::Deliver).is_err());
         assert!(auth_verdict(GuestAuthVerdict::Granted(String::new())).is_err());
+    }
+
+    #[test]
+    fn no_plugin_gives_up_accepted_mail_without_the_grant() {
+        let (none, granted) = (Grants::new(), Grants::from([Grant::DropMail]));
+        for verdict in [Verdict::Discard, Verdict::Reject(None)] {
+            let error = check_drop(&verdict, Hook::Deliver, &none).unwrap_err();
+            assert!(error.contains("drop-mail"), "{error}");
+            assert_eq!(check_drop(&verdict, Hook::Deliver, &granted), Ok(()));
+            assert_eq!(check_drop(&verdict, Hook::Message, &none), Ok(()), "the client still has it");
+        }
+        for verdict in [Verdict::Next, Verdict::Accept, Verdict::Defer(None)] {
+            assert_eq!(check_drop(&verdict, Hook::Deliver, &none), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_fault_after_the_commit_point_never_refuses() {
+        assert_eq!(after_fault(FailurePolicy::Reject, Hook::Message), Verdict::Reject(None));
+        assert_eq!(after_fault(FailurePolicy::Reject, Hook::Deliver), Verdict::Defer(None));
+        assert_eq!(after_fault(FailurePolicy::Skip, Hook::Deliver), Verdict::Next);
     }
 
     #[test]

@@ -35,7 +35,10 @@ impl Host for Guest {
             GuestHop::Mx => NextHop::Mx(self.domain()?),
             GuestHop::Relay(name) => NextHop::Relay(hop_name(name)?),
             GuestHop::Lmtp(name) => NextHop::Lmtp(hop_name(name)?),
-            GuestHop::Discard => NextHop::Discard,
+            GuestHop::Discard => {
+                self.need(Grant::DropMail)?;
+                NextHop::Discard
+            }
         };
         self.record_hop(hop)
     }
@@ -75,6 +78,7 @@ impl Host for Guest {
     }
 
     fn suppress_bounce(&mut self, recipient: u32) -> Result<(), HostError> {
+        self.need(Grant::DropMail)?;
         let known = self.live.delivery()?.recipients.iter().any(|known| known.id == recipient);
         if !known {
             return Err(HostError::Invalid(format!("there is no recipient {recipient} in this delivery")));

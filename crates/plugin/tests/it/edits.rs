@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::{NextHop, TlsPolicy};
-use pintle_plugin::{Config, Gateway, Grant, PluginConfig, Plugins};
+use pintle_plugin::{Config, FailurePolicy, Gateway, Grant, PluginConfig, Plugins};
 use pintle_policy::{Call, Chain, Edit, FaultKind, Judge, Outcome, Verdict};
 use serde_json::json;
 
@@ -144,7 +144,7 @@ async fn names_of_the_client_are_confirmed() {
 #[tokio::test]
 async fn a_delivery_is_routed_and_its_bounce_suppressed() {
     let mut config = unruly(json!({"deliver": "route"}));
-    config.grants.insert(Grant::Route);
+    config.grants.extend([Grant::Route, Grant::DropMail]);
     let (plugins, judge) = with_relay(config).await;
     let chain = Chain::new(vec![judge]);
     let mut view = delivery();
@@ -194,6 +194,35 @@ async fn a_host_that_no_configuration_lists_needs_a_grant_of_its_own() {
         let both = [Grant::Route, Grant::RouteAnywhere];
         assert_eq!(told(hop, &both).await.0, [Edit::UnlistedHop(relay(hop))]);
     }
+}
+
+#[tokio::test]
+async fn accepted_mail_is_given_up_with_the_grant_alone() {
+    for act in ["reject", "discard"] {
+        let mut config = unruly(json!({"deliver": act}));
+        config.failure = FailurePolicy::Reject.into();
+        let (plugins, judge) = one(config.clone()).await;
+        let ruling = judge.judge(Call::Deliver, delivery()).await;
+        assert_eq!(ruling.verdict, Verdict::Defer(None), "a fault after the 250 defers, whatever on_fault says");
+        let fault = ruling.fault.unwrap();
+        assert!(fault.text.contains("drop-mail"), "{}", fault.text);
+        plugins.shutdown().await;
+        config.grants.insert(Grant::DropMail);
+        let (plugins, judge) = one(config).await;
+        assert_eq!(judge.judge(Call::Deliver, delivery()).await.verdict.name(), act);
+        plugins.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_bounce_is_suppressed_with_the_grant_alone() {
+    let (plugins, judge) = one(unruly(json!({}))).await;
+    let outcomes: Arc<[Outcome]> =
+        Arc::new([Outcome { recipient: 0, next_hop: None, reply: None, delivered: false, retry: false }]);
+    let ruling = judge.delivery_result(outcomes, delivery()).await;
+    assert!(ruling.fault.is_some_and(|fault| fault.text.contains("drop-mail")));
+    assert_eq!(ruling.edits, []);
+    plugins.shutdown().await;
 }
 
 #[tokio::test]
