@@ -228,7 +228,7 @@ impl Trying<'_> {
 
     /// What the attempt has found. An operator may have let go of it since: the queue knows which came later.
     fn held(&self, hold: Option<&Hold>) -> Finished {
-        let custody = self.config.quarantine.custody(hold);
+        let custody = self.config.quarantine.custody(hold, &self.shared.ages.timeline());
         self.finished(Report { custody, ..interrupted(self.attempt.recipients.clone()) })
     }
 

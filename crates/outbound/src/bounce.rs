@@ -8,7 +8,7 @@ use pintle_mail::{
     Address, BodyType, Bytes, Charset, EnhancedCode, Envelope, MailParams, Notify, QueueId, RcptParams,
     Recipient, Reply, Return, ReversePath, UnixTime,
 };
-use pintle_queue::{Aged, Report};
+use pintle_queue::{Aged, Custody, Report};
 use pintle_record::ReportKind;
 use pintle_smtp::client::Speaker;
 use pintle_spool::{Change, Content, Entry, Guard, Hold, NewMessage, Settlement, SpoolError, Status, Stored};
@@ -266,6 +266,12 @@ pub(crate) async fn expire(shared: Arc<Shared>, aged: Aged) -> Option<Finished> 
     if let Some(quarantine) = stored.entry.hold.as_ref().and_then(Hold::quarantine) {
         return Some(quarantine::expire(&shared, &stored, &aged, quarantine).await);
     }
+    let (held, config) = (stored.entry.hold.is_some(), shared.config.load_full());
+    if !shared.ages.is_steady(config.retry.max_age) {
+        // The clock was set while this waited for its turn.
+        let custody = if held { Custody::Held } else { Custody::Free };
+        return finished(Report { custody, ..Report::unchanged(aged.recipients.clone()) });
+    }
     // A report about what was taken for harmful would go to whoever was named as its sender.
     let trial = Trial { guard: Guard::Free, ..Trial::none(aged.next_hop.clone()) };
     let fates: Vec<Fate> = aged.recipients.iter().filter_map(|id| expired(&stored, *id)).collect();
@@ -287,13 +293,15 @@ fn expired(stored: &Stored, recipient: u32) -> Option<Fate> {
 
 /// Tells the sender of a delay, once.
 pub(crate) async fn warn(shared: Arc<Shared>, aged: Aged) -> Option<Finished> {
+    let finished =
+        Some(Finished::new(aged.id, aged.message, Report::unchanged(aged.recipients.clone())));
     let stored = match shared.spool.load(aged.message).await {
         Ok(stored) if stored.entry.hold.is_none() => stored,
-        // Whoever holds a message decides whether its sender hears of it.
-        Ok(_) => return None,
+        // Whoever holds a message decides whether its sender hears of it; the next attempt finds the hold.
+        Ok(_) => return finished,
         Err(error) => {
             tracing::debug!(queue_id = %aged.message, %error, "no delay warning");
-            return None;
+            return finished;
         }
     };
     let late: Vec<&Recipient> = aged.recipients.iter().filter_map(|id| late(&stored, *id)).collect();
@@ -305,7 +313,7 @@ pub(crate) async fn warn(shared: Arc<Shared>, aged: Aged) -> Option<Finished> {
         guard: Guard::Free,
     };
     settle::warned(&shared, &stored, settlement, &children).await;
-    None
+    finished
 }
 
 /// The recipients of whose delay the sender is told.
@@ -314,8 +322,8 @@ fn late(stored: &Stored, id: u32) -> Option<&Recipient> {
     settle::recipient(stored, id).filter(|recipient| recipient.params.notify().delay)
 }
 
-/// An attempt that settles at the same time may overwrite this, or be overwritten: at worst the sender is warned again
-/// after a restart, or an attempt is made early. Neither is worth a lock over the life of a message.
+/// The status as it was loaded, and the mark. Nobody else writes it meanwhile: the queue lets no attempt begin before the
+/// warning has come back, and what an operator has settled stays settled.
 fn warned(stored: &Stored, recipient: u32) -> Option<Change> {
     let mut pending = settle::pending(stored, recipient)?.clone();
     pending.warned = true;
@@ -330,7 +338,7 @@ async fn warning(shared: &Shared, stored: &Stored, aged: &Aged, late: &[&Recipie
         return Vec::new();
     }
     let trial = Trial::none(aged.next_hop.clone());
-    let until = aged.accepted.plus(shared.config.load().retry.max_age);
+    let until = shared.ages.timeline().wall(aged.accepted.plus(shared.config.load().retry.max_age));
     let statuses: Vec<dsn::Status<'_>> =
         late.iter().map(|recipient| delayed(stored, recipient, until)).collect();
     let letter = Letter { shared, stored, trial: &trial, sender };

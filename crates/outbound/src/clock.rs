@@ -1,34 +1,46 @@
-//! The time of day as a parameter: retries, warnings and expiry are tested without waiting for days.
+//! Time as a parameter: retries, warnings and expiry are tested without waiting for days.
 //!
-//! Only what the queue decides hangs on this clock. Deadlines within a session run on the monotonic clock of the runtime.
+//! What cannot be undone hangs on [`Ages`], which goes by the monotonic clock and watches the wall clock for steps. The
+//! wall clock gives what people and other hosts read: dates in reports and records, names of messages, times that are
+//! stored. Deadlines within a session run on the monotonic clock of the runtime.
 
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 use pintle_mail::UnixTime;
+use pintle_queue::{Reading, Step, Timeline};
 
-/// Somebody who knows the time of day.
+/// Somebody who has both clocks.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now.
+    /// The time of day, which anybody may set at any moment.
     fn now(&self) -> UnixTime;
 
-    /// Ends when the time has come, or soon after; at once when it lies in the past.
-    fn sleep_until(&self, at: UnixTime) -> BoxFuture<'static, ()>;
+    /// How much time has passed since some moment before the first call; nobody can change it.
+    fn monotonic(&self) -> Duration;
+
+    /// Ends when so much time has passed, or soon after.
+    fn sleep(&self, wait: Duration) -> BoxFuture<'static, ()>;
 }
 
-/// The system's clock.
+/// The system's clocks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
+
+static BEGAN: LazyLock<Instant> = LazyLock::new(monotonic);
 
 impl Clock for SystemClock {
     fn now(&self) -> UnixTime {
         SystemTime::now().into()
     }
 
-    fn sleep_until(&self, at: UnixTime) -> BoxFuture<'static, ()> {
+    fn monotonic(&self) -> Duration {
+        monotonic().saturating_duration_since(*BEGAN)
+    }
+
+    fn sleep(&self, wait: Duration) -> BoxFuture<'static, ()> {
         // A millisecond more, since the queue compares whole milliseconds and a timer may be early within one.
-        let wait = at.since(self.now()) + std::time::Duration::from_millis(1);
-        Box::pin(tokio::time::sleep(wait))
+        Box::pin(tokio::time::sleep(wait + Duration::from_millis(1)))
     }
 }
 
@@ -37,13 +49,90 @@ pub(crate) fn monotonic() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// The time that messages grow old in, shared by all who ask for it. Each question is a reading of both clocks; a step of
+/// the wall clock is told to the log and to the metrics here, once.
+pub(crate) struct Ages {
+    clock: Arc<dyn Clock>,
+    watched: Mutex<Watched>,
+}
+
+struct Watched {
+    timeline: Timeline,
+    /// Steps that the runner has not heard of.
+    news: Vec<Step>,
+}
+
+impl Ages {
+    pub(crate) fn start(clock: Arc<dyn Clock>) -> Self {
+        let timeline = Timeline::start(read(&*clock));
+        Self { clock, watched: Mutex::new(Watched { timeline, news: Vec::new() }) }
+    }
+
+    /// The time that the queue goes by.
+    pub(crate) fn now(&self) -> UnixTime {
+        self.read().timeline.now()
+    }
+
+    /// The timeline as both clocks have it now.
+    pub(crate) fn timeline(&self) -> Timeline {
+        self.read().timeline.clone()
+    }
+
+    /// The age of what was stored at this time, no greater than either clock allows.
+    pub(crate) fn since(&self, stored: UnixTime) -> Duration {
+        let watched = self.read();
+        watched.timeline.now().since(watched.timeline.place(stored))
+    }
+
+    /// Whether what has `limit` to live may end now.
+    pub(crate) fn is_steady(&self, limit: Duration) -> bool {
+        let watched = self.read();
+        watched.timeline.steady_at(limit) <= watched.timeline.now()
+    }
+
+    /// The last step, while it still holds something.
+    pub(crate) fn unsteady(&self) -> Option<Step> {
+        self.read().timeline.unsteady()
+    }
+
+    /// The steps since the last question.
+    pub(crate) fn take_news(&self) -> Vec<Step> {
+        std::mem::take(&mut self.read().news)
+    }
+
+    fn read(&self) -> MutexGuard<'_, Watched> {
+        // Whoever panicked with it left a timeline that is whole: a reading is taken or not.
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = read(&*self.clock);
+        if let Some(step) = watched.timeline.read(reading) {
+            tell(&step);
+            watched.news.push(step);
+        }
+        watched
+    }
+}
+
+fn read(clock: &dyn Clock) -> Reading {
+    Reading { wall: clock.now(), monotonic: clock.monotonic() }
+}
+
+fn tell(step: &Step) {
+    let direction = if step.is_ahead() { "ahead" } else { "back" };
+    metrics::counter!("pintle_clock_steps_total", "direction" => direction).increment(1);
+    tracing::error!(
+        direction, by = ?step.size(), now = %step.wall,
+        "the clock was set: no message expires, no sender is warned and no quarantine is emptied for a while; check the \
+         time service of this machine"
+    );
+}
+
 /// Random numbers; they name messages and spread retries, and keep no secret.
-pub type Dice = std::sync::Arc<dyn Fn() -> u128 + Send + Sync>;
+pub type Dice = Arc<dyn Fn() -> u128 + Send + Sync>;
 
 /// The default dice.
 #[must_use]
 pub fn dice() -> Dice {
-    std::sync::Arc::new(|| {
+    Arc::new(|| {
         let half = || u128::from(pintle_dns::random_seed());
         half() << 64 | half()
     })

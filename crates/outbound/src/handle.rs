@@ -5,13 +5,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use pintle_mail::{EnhancedCode, QueueId, Reply, UnixTime};
-use pintle_queue::Snapshot;
+use pintle_queue::{Snapshot, Step};
 use pintle_record::{Record, Release};
-use pintle_spool::{Disposition, Filter, Guard, Hold, Listing, Page, SpoolError, Stored, Totals};
+use pintle_spool::{
+    Disposition, Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, Stored, Totals,
+};
 use pintle_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot};
 
@@ -84,7 +87,7 @@ pub(crate) enum Command {
     /// The configuration has changed.
     Configure,
     /// Finish what is under way within this time, begin nothing.
-    Drain(std::time::Duration),
+    Drain(Duration),
 }
 
 impl Handle {
@@ -211,6 +214,41 @@ impl Handle {
     pub async fn counts(&self) -> Result<Counts, OperateError> {
         let queue = self.ask(Command::Count).await?;
         Ok(Counts { spool: self.shared.spool.totals().await?, queue, idle_sessions: self.shared.pool.idle() })
+    }
+
+    /// The last time that the clock was set, while something is still held for it.
+    #[must_use]
+    pub fn clock_step(&self) -> Option<Step> {
+        self.shared.ages.unsteady()
+    }
+
+    /// When a message expires whose age counts from this stored time, in the time of day.
+    #[must_use]
+    pub fn expires(&self, age_from: UnixTime) -> UnixTime {
+        let max_age = self.shared.config.load().retry.max_age;
+        let timeline = self.shared.ages.timeline();
+        timeline.wall(timeline.place(age_from).plus(max_age).max(timeline.steady_at(max_age)))
+    }
+
+    /// When the time of a message in this quarantine is over, in the time of day.
+    #[must_use]
+    pub fn kept_until(&self, quarantine: &Quarantine) -> UnixTime {
+        let timeline = self.shared.ages.timeline();
+        timeline.wall(self.shared.config.load().quarantine.until(quarantine, &timeline))
+    }
+
+    /// When a stored next attempt is really made, in the time of day.
+    #[must_use]
+    pub fn next_attempt(&self, stored: UnixTime) -> UnixTime {
+        let longest = self.shared.config.load().retry.longest_wait();
+        let timeline = self.shared.ages.timeline();
+        timeline.wall(timeline.place_ahead(stored, longest)).min(stored)
+    }
+
+    /// What was stored before this time is older than `age` by either clock.
+    #[must_use]
+    pub fn stored_before(&self, age: Duration) -> UnixTime {
+        self.shared.ages.timeline().stored_before(age)
     }
 
     /// Takes a new configuration and TLS set-up. Attempts under way finish on the old ones; what is queued already keeps

@@ -44,6 +44,7 @@ use tokio::task::JoinHandle;
 
 pub use capture::{Capture, Captured};
 pub use clock::{Clock, Dice, SystemClock, dice};
+pub use pintle_queue::Step;
 pub use config::{
     Channel, Config, Credentials, EightBit, Mx, NamedCredentials, Protocol, Relay, Reports, RetryPolicy,
     Sessions, Sources, Timeouts, Transfer,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pintle_mail::UnixTime;
-use pintle_queue::{Again, Aged, Custody, HopSign, Report};
+use pintle_queue::{Again, Aged, Custody, HopSign, Report, Timeline};
 use pintle_spool::{Amount, Guard, Hold, Quarantine, SpoolError, Stored};
 
 use crate::runner::Finished;
@@ -35,18 +35,20 @@ impl Default for Keep {
 }
 
 impl Keep {
-    /// When this message's time is over.
-    #[must_use]
-    pub fn until(&self, quarantine: &Quarantine) -> UnixTime {
-        quarantine.since.plus(*self.names.get(&quarantine.name).unwrap_or(&self.default))
+    /// When this message's time is over, on the timeline: not soon after a start or a step of the clock.
+    pub(crate) fn until(&self, quarantine: &Quarantine, timeline: &Timeline) -> UnixTime {
+        let keep = *self.names.get(&quarantine.name).unwrap_or(&self.default);
+        timeline.place(quarantine.since).plus(keep).max(timeline.steady_at(keep))
     }
 
     /// What a hold means for the queue.
-    pub(crate) fn custody(&self, hold: Option<&Hold>) -> Custody {
+    pub(crate) fn custody(&self, hold: Option<&Hold>, timeline: &Timeline) -> Custody {
         match hold {
             None => Custody::Free,
             Some(Hold::Operator(_)) => Custody::Held,
-            Some(Hold::Quarantine(quarantine)) => Custody::Quarantined(self.until(quarantine)),
+            Some(Hold::Quarantine(quarantine)) => {
+                Custody::Quarantined(self.until(quarantine, timeline))
+            }
         }
     }
 }
@@ -59,15 +61,16 @@ pub(crate) async fn expire(
     quarantine: &Quarantine,
 ) -> Finished {
     let finished = |report| Finished::new(aged.id, aged.message, report);
-    let until = shared.config.load().quarantine.until(quarantine);
+    let timeline = shared.ages.timeline();
+    let until = shared.config.load().quarantine.until(quarantine, &timeline);
     let stays = |custody| Report {
         remaining: aged.recipients.clone(),
         hop: HopSign::Silent,
         again: Again::BackOff,
         custody,
     };
-    if until > shared.clock.now() {
-        // The operator has lengthened the time since.
+    if until > timeline.now() {
+        // The operator has lengthened the time since, or the clock was set.
         return finished(stays(Custody::Quarantined(until)));
     }
     let trial = Trial {
@@ -131,15 +134,18 @@ pub(crate) fn gauge(amounts: &BTreeMap<String, Amount>, shown: &mut BTreeSet<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pintle_queue::Reading;
 
     #[test]
     fn a_quarantine_of_its_own_name_has_its_own_time() {
         let names = BTreeMap::from([("score".to_owned(), Duration::from_secs(60))]);
         let keep = Keep { names, ..Keep::default() };
-        let since = UnixTime::from_millis(1_000);
-        assert_eq!(keep.until(&Quarantine::new("score", since)), UnixTime::from_millis(61_000));
-        assert_eq!(keep.until(&Quarantine::new("dmarc", since)), since.plus(Duration::from_secs(2_592_000)));
-        assert_eq!(keep.custody(Some(&Hold::Operator("x".into()))), Custody::Held);
+        let since = UnixTime::from_millis(1_795_317_000_000);
+        let timeline = Timeline::start(Reading { wall: since, monotonic: Duration::ZERO });
+        let until = |name: &str| keep.until(&Quarantine::new(name, since), &timeline);
+        assert_eq!(until("score"), since.plus(Duration::from_secs(60)));
+        assert_eq!(until("dmarc"), since.plus(Duration::from_secs(2_592_000)));
+        assert_eq!(keep.custody(Some(&Hold::Operator("x".into())), &timeline), Custody::Held);
     }
 
     #[test]

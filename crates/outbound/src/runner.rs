@@ -9,14 +9,14 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_queue::{Again, Custody, Due, HopSign, Job, JobId, Next, Queue, Report, Selector};
+use pintle_queue::{Again, Custody, Due, HopSign, Job, JobId, Next, Queue, Report, Selector, Timeline};
 use pintle_spool::{Filter, Page, SpoolError, Summary, Waiting, WaitingRecipient};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
 
 use crate::attempt;
-use crate::clock::monotonic;
+use crate::clock::{Ages, monotonic};
 use crate::handle::{Command, Handle};
 use crate::link::Link;
 use crate::reuse::Pool;
@@ -85,7 +85,10 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         tracing::error!("somebody else hears of new mail; it will be delivered after a restart only");
         mpsc::unbounded_channel().1
     });
-    let queue = Queue::new(queue_config(&config));
+    let ages = Ages::start(Arc::clone(&parts.clock));
+    let mut queue = Queue::new(queue_config(&config));
+    // A start is as good as a step: who knows what the clock was before.
+    queue.clock_stepped(Duration::ZERO, ages.now());
     let keep = config.quarantine.clone();
     let shared = Arc::new(Shared {
         config: ArcSwap::from_pointee(config),
@@ -97,6 +100,7 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         capture: parts.capture,
         network: parts.network,
         clock: parts.clock,
+        ages,
         dice: parts.dice,
         pool: Pool::default(),
         acting: tokio::sync::Mutex::default(),
@@ -137,8 +141,7 @@ async fn recover(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Opti
             Err(SpoolError::Closed) => return None,
             Err(error) => {
                 tracing::error!(%error, "cannot read what is pending in the spool; trying again");
-                let at = shared.clock.now().plus(RECOVER_AGAIN);
-                shared.clock.sleep_until(at).await;
+                shared.clock.sleep(RECOVER_AGAIN).await;
             }
         }
     }
@@ -191,7 +194,8 @@ impl Runner {
 
     /// Begins everything that may begin now.
     fn dispatch(&mut self) {
-        let now = self.shared.clock.now();
+        let now = self.shared.ages.now();
+        self.hear_of_steps(now);
         while let Some(due) = self.queue.poll_due(now) {
             let shared = Arc::clone(&self.shared);
             match due {
@@ -207,9 +211,21 @@ impl Runner {
                     self.work.spawn(guarded(expiry, Some(back)));
                 }
                 Due::Warn(aged) => {
+                    let back = Report::unchanged(aged.recipients.clone());
+                    let back = Finished::new(aged.id, aged.message, back);
                     let warning = in_turn(Arc::clone(&self.turns), || bounce::warn(shared, aged));
-                    self.work.spawn(guarded(warning, None));
+                    self.work.spawn(guarded(warning, Some(back)));
                 }
+            }
+        }
+    }
+
+    /// What was reckoned by a clock that has been set since is reckoned anew before anything comes of it.
+    fn hear_of_steps(&mut self, now: UnixTime) {
+        for step in self.shared.ages.take_news() {
+            self.queue.clock_stepped(step.younger, now);
+            if !step.younger.is_zero() {
+                self.work.spawn(quarantined(Arc::clone(&self.shared), self.pages.clone()));
             }
         }
     }
@@ -220,7 +236,8 @@ impl Runner {
             return;
         };
         if self.timer.as_ref().is_none_or(|(set, _)| *set > at) {
-            self.timer = Some((at, self.shared.clock.sleep_until(at)));
+            let wait = at.since(self.shared.ages.now());
+            self.timer = Some((at, self.shared.clock.sleep(wait)));
         }
     }
 
@@ -235,13 +252,14 @@ impl Runner {
     }
 
     fn insert(&mut self, waiting: &Waiting) {
-        let custody = self.keep.custody(waiting.hold.as_ref());
+        let timeline = self.shared.ages.timeline();
+        let custody = self.keep.custody(waiting.hold.as_ref(), &timeline);
         if self.jobs.contains_key(&waiting.id) {
             // Known already: it was read at the start as well, or it has been released. What is older than the last
             // release must not hold it again, so a hold says no more here than until when.
-            let now = self.shared.clock.now();
+            let released = waiting.released.map(|at| timeline.place(at));
             self.for_jobs(&[waiting.id], |queue, which| match custody {
-                Custody::Free => queue.release(which, waiting.released, now),
+                Custody::Free => queue.release(which, released, timeline.now()),
                 Custody::Quarantined(until) => queue.keep_until(which, until),
                 Custody::Held => 0,
             });
@@ -249,7 +267,7 @@ impl Runner {
         }
         let config = self.shared.config.load();
         let mut ids = Vec::with_capacity(1);
-        for job in jobs_of(waiting, custody, &config) {
+        for job in jobs_of(waiting, custody, &config, &timeline) {
             ids.push(self.queue.insert(job));
         }
         if !ids.is_empty() {
@@ -288,7 +306,7 @@ impl Runner {
         if let Some(link) = retired {
             self.farewells.spawn(link.quit());
         }
-        let now = self.shared.clock.now();
+        let now = self.shared.ages.now();
         match self.queue.record(job, report, self.shared.roll(), now) {
             Next::Settled | Next::Removed | Next::Unknown => self.forget(job, message),
             // A hold is the whole message's, unless the queue has heard of its release since.
@@ -316,7 +334,7 @@ impl Runner {
 
     fn obey(&mut self, command: Command) {
         self.catch_up();
-        let now = self.shared.clock.now();
+        let now = self.shared.ages.now();
         match command {
             // Whoever asked may have gone away, so nobody may be there to hear an answer.
             Command::Retry(ids, answer) => {
@@ -327,6 +345,7 @@ impl Runner {
             }
             Command::Release(released, answer) => {
                 for (id, since) in released {
+                    let since = since.map(|at| self.shared.ages.timeline().place(at));
                     self.for_jobs(&[id], |queue, which| queue.release(which, since, now));
                 }
                 let _ = answer.send(());
@@ -387,6 +406,8 @@ impl Runner {
         // Counts stay far below 2^52, where a float counts exactly.
         #[allow(clippy::cast_precision_loss)]
         {
+            metrics::gauge!("pintle_clock_unsteady")
+                .set(f64::from(u8::from(self.shared.ages.unsteady().is_some())));
             metrics::gauge!("pintle_queue_jobs").set(self.queue.len() as f64);
             metrics::gauge!("pintle_outbound_idle_sessions").set(self.shared.pool.idle() as f64);
             metrics::gauge!("pintle_outbound_attempts_running").set(self.work.len() as f64);
@@ -476,7 +497,7 @@ fn queue_config(config: &Config) -> pintle_queue::Config {
 }
 
 /// One job for each next hop of a message's pending recipients.
-fn jobs_of(waiting: &Waiting, custody: Custody, config: &Config) -> Vec<Job> {
+fn jobs_of(waiting: &Waiting, custody: Custody, config: &Config, timeline: &Timeline) -> Vec<Job> {
     let mut jobs: Vec<(NextHop, Vec<&WaitingRecipient>)> = Vec::with_capacity(1);
     for recipient in &waiting.recipients {
         let next_hop = next_hop_of(recipient, config);
@@ -487,7 +508,7 @@ fn jobs_of(waiting: &Waiting, custody: Custody, config: &Config) -> Vec<Job> {
     }
     let job = |(next_hop, recipients): (NextHop, Vec<&WaitingRecipient>)| Job {
         custody,
-        ..job_of(waiting, next_hop, &recipients)
+        ..job_of(waiting, next_hop, &recipients, config.retry.longest_wait(), timeline)
     };
     jobs.into_iter().map(job).collect()
 }
@@ -499,11 +520,23 @@ fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> NextHop {
     config.next_hop(&recipient.domain)
 }
 
-fn job_of(waiting: &Waiting, next_hop: NextHop, recipients: &[&WaitingRecipient]) -> Job {
+/// What is stored was written by a clock that may have been wrong: what was never tried is due now, and nothing is due
+/// later than a next attempt can be.
+fn job_of(
+    waiting: &Waiting,
+    next_hop: NextHop,
+    recipients: &[&WaitingRecipient],
+    longest: Duration,
+    timeline: &Timeline,
+) -> Job {
     let ids: Vec<u32> = recipients.iter().map(|recipient| recipient.id).collect();
-    let mut job = Job::new(waiting.id, next_hop, ids, waiting.age_from());
+    let mut job = Job::new(waiting.id, next_hop, ids, timeline.place(waiting.age_from()));
     job.attempts = recipients.iter().map(|r| r.attempts).max().unwrap_or(0);
-    job.due = recipients.iter().map(|r| r.next_attempt).min().unwrap_or(waiting.received);
+    let tried = recipients.iter().filter(|_| job.attempts > 0);
+    job.due = tried
+        .map(|recipient| timeline.place_ahead(recipient.next_attempt, longest))
+        .min()
+        .unwrap_or_else(|| timeline.now());
     job.warned = recipients.iter().all(|r| r.warned);
     job
 }

@@ -165,8 +165,7 @@ pub(crate) async fn durably(
         match error {
             SpoolError::Full | SpoolError::Broken(_) | SpoolError::Store(_) => {
                 tracing::error!(queue_id = %stored.id, %error, "an attempt's outcome cannot be stored; trying again");
-                let at = shared.clock.now().plus(AGAIN);
-                shared.clock.sleep_until(at).await;
+                shared.clock.sleep(AGAIN).await;
             }
             error => return Err(error),
         }
@@ -311,7 +310,7 @@ fn record(
         recipient: recipient.address.clone(),
         next_hop: trial.next_hop(shared, stored, recipient),
         attempt: trial.attempt,
-        age_ms: millis(time.since(stored.entry.received)),
+        age_ms: millis(shared.ages.since(stored.entry.received)),
         size: stored.head.len() as u64 + stored.body.size(),
     };
     let reply = fate.reply.clone();

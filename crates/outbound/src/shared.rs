@@ -10,8 +10,9 @@ use pintle_record::{NoRecords, Record, Sink};
 use pintle_spool::{Hold, Spool};
 use pintle_tls::ClientTls;
 
+use crate::clock::{self, Ages};
 use crate::reuse::Pool;
-use crate::{Capture, Clock, Config, Dice, Network, SystemClock, SystemNetwork, clock};
+use crate::{Capture, Clock, Config, Dice, Network, SystemClock, SystemNetwork};
 
 /// What outbound is built from. None of it is made here, so a test can replace each part.
 pub struct Parts {
@@ -63,7 +64,10 @@ pub(crate) struct Shared {
     pub(crate) records: Arc<dyn Sink>,
     pub(crate) capture: Option<Arc<dyn Capture>>,
     pub(crate) network: Arc<dyn Network>,
+    /// The time of day, for what others read.
     pub(crate) clock: Arc<dyn Clock>,
+    /// The time that messages grow old in.
+    pub(crate) ages: Ages,
     pub(crate) dice: Dice,
     pub(crate) pool: Pool,
     /// Held while an operator holds or releases, until the runner has been told: it hears of acts in the order in which

@@ -175,7 +175,7 @@ fn view_of(shared: &Shared, stored: &Stored, attempt: &Attempt, plan: &Plan) -> 
     view.message = Some(Arc::new(message));
     view.delivery = Some(Arc::new(Delivery {
         attempt: attempt.attempts.saturating_add(1),
-        age: shared.clock.now().since(stored.entry.received),
+        age: shared.ages.since(stored.entry.received),
         recipients: plan.envelope.recipients.clone(),
         next_hop: plan.target.next_hop.clone(),
         unlisted: false,

@@ -87,14 +87,14 @@ impl Gateway {
         let settings = self.live.settings.load();
         let recipient = |(address, status): &(Address, Status)| {
             let next_hop = settings.outbound.routes.next_hop(&address.domain_ascii());
-            recipient(address, status, &next_hop)
+            recipient(address, status, &next_hop, &self.live.outbound)
         };
         QueueEntry {
             id: summary.id,
             received_ms: summary.received,
             expires_ms: Some(match &summary.hold {
-                Some(Hold::Quarantine(quarantine)) => settings.outbound.quarantine.until(quarantine),
-                Some(Hold::Operator(_)) | None => summary.age_from().plus(settings.outbound.retry.max_age),
+                Some(Hold::Quarantine(quarantine)) => self.live.outbound.kept_until(quarantine),
+                Some(Hold::Operator(_)) | None => self.live.outbound.expires(summary.age_from()),
             }),
             size: summary.size,
             sender: summary.sender.clone(),
@@ -246,7 +246,12 @@ fn affected(acts: Acts) -> Affected {
     }
 }
 
-fn recipient(address: &Address, status: &Status, next_hop: &NextHop) -> QueueRecipient {
+fn recipient(
+    address: &Address,
+    status: &Status,
+    next_hop: &NextHop,
+    outbound: &pintle_outbound::Handle,
+) -> QueueRecipient {
     let pending = status.pending();
     QueueRecipient {
         address: address.clone(),
@@ -259,7 +264,7 @@ fn recipient(address: &Address, status: &Status, next_hop: &NextHop) -> QueueRec
             Status::Done(pintle_spool::Disposition::Discarded) => Some(Disposition::Discarded),
         },
         attempts: pending.map_or(0, |pending| pending.attempts),
-        next_attempt_ms: pending.map(|pending| pending.next_attempt),
+        next_attempt_ms: pending.map(|pending| outbound.next_attempt(pending.next_attempt)),
         last_reply: pending.and_then(|pending| pending.last.as_ref()).map(ToString::to_string),
     }
 }

@@ -1,12 +1,12 @@
 //! The operator's view of quarantines: what the spool has, in the words of the admin socket.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use pintle_admin::{
     Exit, Leave, Leaver, Left, Points, QuarantinePage, Quarantined, Refusal, Sift, SiftPage, Whole,
 };
-use pintle_mail::{HeaderBlock, QueueId, UnixTime};
+use pintle_mail::{HeaderBlock, QueueId};
 use pintle_outbound::{Act, OperateError, Outcome, Select};
 use pintle_policy::{AuthResult, Frozen, Transaction};
 use pintle_spool::{Filter, Hold, Page, Stored};
@@ -26,7 +26,7 @@ const LONGEST_SUBJECT: usize = 500;
 /// A page of the list. It ends early where it would grow too large: subjects and recipients are strangers' choice.
 pub(crate) async fn list(live: &Live, query: SiftPage) -> Result<QuarantinePage, Refusal> {
     let page = Page { after: query.page.after, limit: query.page.limit };
-    let listing = live.outbound.list(filter(&query.sift), page).await.map_err(refusal)?;
+    let listing = live.outbound.list(filter(live, &query.sift), page).await.map_err(refusal)?;
     let ids: Vec<QueueId> = listing.messages.iter().map(|summary| summary.id).collect();
     let look = |id| async move { (id, live.outbound.show(id).await.map(|stored| view(live, &stored))) };
     let mut found = futures_util::stream::iter(ids).map(look).buffered(READERS);
@@ -83,7 +83,7 @@ pub(crate) async fn whole(live: &Live, id: QueueId) -> Result<Whole, Refusal> {
 pub(crate) async fn leave(live: &Live, exit: Exit, which: Leave) -> Result<Left, Refusal> {
     let (ids, next) = if which.ids.is_empty() {
         let page = Page { after: which.after, limit: AT_ONCE };
-        let listing = live.outbound.list(filter(&which.sift), page).await.map_err(refusal)?;
+        let listing = live.outbound.list(filter(live, &which.sift), page).await.map_err(refusal)?;
         (listing.messages.iter().map(|summary| summary.id).collect(), listing.next)
     } else {
         (which.ids, None)
@@ -105,12 +105,8 @@ fn elsewhere(id: QueueId) -> Refusal {
     Refusal::NotFound(format!("message {id} is in no quarantine: see `pintle queue show {id}`"))
 }
 
-fn filter(sift: &Sift) -> Filter {
-    let before = |age: u64| {
-        let now: UnixTime = SystemTime::now().into();
-        let age = i64::try_from(Duration::from_millis(age).as_millis()).unwrap_or(i64::MAX);
-        UnixTime::from_millis(now.millis().saturating_sub(age))
-    };
+fn filter(live: &Live, sift: &Sift) -> Filter {
+    let before = |age: u64| live.outbound.stored_before(Duration::from_millis(age));
     Filter {
         sender: sift.sender.clone(),
         recipient: sift.recipient.clone(),
@@ -136,7 +132,7 @@ fn view(live: &Live, stored: &Stored) -> Option<Quarantined> {
         id: stored.id,
         quarantine: quarantine.name.clone(),
         since_ms: quarantine.since,
-        expires_ms: live.settings.load().outbound.quarantine.until(quarantine),
+        expires_ms: live.outbound.kept_until(quarantine),
         received_ms: entry.received,
         by: quarantine.by.clone(),
         stage: quarantine.stage.clone(),

@@ -1,27 +1,54 @@
 //! Age: when a job's sender is to be warned, and when the job expires. It holds for waiting and held jobs alike; a job in
 //! the host's hands is looked at when it comes back.
+//!
+//! Neither can be taken back, so neither hangs on one reading of a clock: for a while after the host began, or the clock
+//! was set, no age counts; and what was never tried here is tried first.
+
+use std::time::Duration;
 
 use pintle_mail::UnixTime;
 
 use crate::job::{Aged, Due, JobId};
 use crate::queue::{Entry, Phase, Queue, Wish};
+use crate::timeline::hold;
+
+/// When to look again after a job that has reached an age and must be tried first.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 impl Queue {
+    /// To be told when the host begins and whenever the clock was set: for a while nothing ends. All jobs are taken for
+    /// `younger` by so much ([`Step::younger`](crate::Step::younger)).
+    pub fn clock_stepped(&mut self, younger: Duration, now: UnixTime) {
+        self.steady_since = now;
+        for entry in self.jobs.values_mut() {
+            entry.accepted = entry.accepted.plus(younger).min(now);
+        }
+        self.rearm_all();
+    }
+
+    pub(crate) fn rearm_all(&mut self) {
+        let armed: Vec<JobId> = self.alarms.iter().map(|(_, id)| *id).collect();
+        armed.into_iter().for_each(|id| self.rearm(id));
+    }
+
     /// Enters a job into the order of alarms, at its next age that matters, but not before the given time.
     pub(crate) fn arm(&mut self, id: JobId, not_before: UnixTime) {
-        let retry = &self.config.retry;
-        let Some(entry) = self.jobs.get_mut(&id) else {
+        let Some(entry) = self.jobs.get(&id) else {
             return;
         };
-        let expires = entry.accepted.plus(retry.max_age);
-        let warns = retry.warn_after.filter(|_| !entry.warned);
+        let expires = self.reaches(entry, self.config.retry.max_age);
         let age = match entry.phase {
             // Nobody is told that it takes long, and it has a time of its own.
             Phase::Quarantined => entry.due,
-            _ => warns.map_or(expires, |after| entry.accepted.plus(after).min(expires)),
+            // Whoever holds it decides whether its sender hears of it.
+            Phase::Held => expires,
+            _ => self.warns(entry).map_or(expires, |warns| warns.min(expires)),
         };
-        entry.alarm = age.max(not_before);
-        self.alarms.insert((entry.alarm, id));
+        let alarm = age.max(not_before);
+        self.alarms.insert((alarm, id));
+        if let Some(entry) = self.jobs.get_mut(&id) {
+            entry.alarm = alarm;
+        }
     }
 
     pub(crate) fn disarm(&mut self, id: JobId) {
@@ -32,26 +59,70 @@ impl Queue {
 
     /// The first job that has reached an age.
     pub(crate) fn poll_alarm(&mut self, now: UnixTime) -> Option<Due> {
-        let &(at, id) = self.alarms.first()?;
-        if at > now {
-            return None;
+        while let Some(&(at, id)) = self.alarms.first() {
+            if at > now {
+                return None;
+            }
+            self.alarms.pop_first();
+            if !self.may_end(id) {
+                self.hasten(id, now);
+                self.arm(id, now.plus(LOOK_AGAIN));
+                continue;
+            }
+            let entry = self.jobs.get(&id)?;
+            let has_come = |at: Option<UnixTime>| at.is_some_and(|at| at <= now);
+            if entry.phase == Phase::Quarantined || has_come(self.expires(id)) {
+                return self.expire(id);
+            }
+            if entry.phase == Phase::Waiting && has_come(self.warns(entry)) {
+                return self.warn(id);
+            }
+            // It was to be warned of, and is held since.
+            self.arm(id, UnixTime::default());
         }
-        self.alarms.pop_first();
-        let entry = self.jobs.get(&id)?;
-        let expired = entry.accepted.plus(self.config.retry.max_age) <= now;
-        if expired || entry.phase == Phase::Quarantined { self.expire(id) } else { self.warn(id) }
+        None
+    }
+
+    /// When the job expires, unless it must be tried first.
+    pub(crate) fn expires(&self, id: JobId) -> Option<UnixTime> {
+        self.jobs.get(&id).map(|entry| self.reaches(entry, self.config.retry.max_age))
+    }
+
+    fn warns(&self, entry: &Entry) -> Option<UnixTime> {
+        let after = self.config.retry.warn_after.filter(|_| !entry.warned)?;
+        Some(self.reaches(entry, after))
+    }
+
+    /// When the job has this age and it may count.
+    fn reaches(&self, entry: &Entry, age: Duration) -> UnixTime {
+        entry.accepted.plus(age).max(self.steady_since.plus(hold(age)))
+    }
+
+    /// Whether what is to be said of the job can be: it was tried here, or its next hop was, and failed as a whole; or
+    /// it is held, and cannot be tried.
+    pub(crate) fn may_end(&self, id: JobId) -> bool {
+        let Some(entry) = self.jobs.get(&id) else {
+            return true;
+        };
+        entry.tried
+            || entry.phase != Phase::Waiting
+            || self.hop(entry.hop).is_some_and(|hop| hop.trouble.is_some())
     }
 
     fn warn(&mut self, id: JobId) -> Option<Due> {
         self.jobs.get_mut(&id)?.warned = true;
-        self.arm(id, UnixTime::default());
-        self.aged(id).map(Due::Warn)
+        self.hand_out(id, Phase::Warning(Wish::GoOn)).map(Due::Warn)
     }
 
     fn expire(&mut self, id: JobId) -> Option<Due> {
+        self.hand_out(id, Phase::Expiring(Wish::GoOn)).map(Due::Expire)
+    }
+
+    /// Puts a job into the host's hands.
+    fn hand_out(&mut self, id: JobId, phase: Phase) -> Option<Aged> {
         let entry = self.jobs.get_mut(&id)?;
         let (was, key, hop) = (entry.phase, (entry.due, id), entry.hop);
-        entry.phase = Phase::Expiring(Wish::GoOn);
+        entry.phase = phase;
         self.hop_mut(hop, |hop| match was {
             Phase::Held | Phase::Quarantined => hop.held -= 1,
             _ => {
@@ -59,7 +130,7 @@ impl Queue {
             }
         });
         self.seat(hop);
-        self.aged(id).map(Due::Expire)
+        self.aged(id)
     }
 
     fn aged(&self, id: JobId) -> Option<Aged> {

@@ -84,6 +84,13 @@ impl RetryPolicy {
         self.lengthen(step(&self.intervals, &INTERVALS, count), dice)
     }
 
+    /// The longest that [`wait`](Self::wait) can give.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        let default = || Duration::from_secs(INTERVALS[INTERVALS.len() - 1]);
+        self.lengthen(self.intervals.iter().max().copied().unwrap_or_else(default), u64::MAX)
+    }
+
     /// The wait after failure number `count` (from 1) of a next hop, lengthened by `dice`.
     pub(crate) fn hop_wait(&self, count: u32, dice: u64) -> Duration {
         self.lengthen(step(&self.hop_intervals, &HOP_INTERVALS, count), dice)

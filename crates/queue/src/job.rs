@@ -81,7 +81,8 @@ impl fmt::Debug for JobId {
 pub enum Due {
     /// Try to deliver, then [`record`](crate::Queue::record).
     Attempt(Attempt),
-    /// Tell the sender about the delay. Asked once; the job goes on as before.
+    /// Tell the sender about the delay, then [`record`](crate::Queue::record) [`Report::unchanged`]. Asked once. The job
+    /// is not tried meanwhile, lest the two write over each other's marks.
     Warn(Aged),
     /// Settle the recipients as expired (bounce them, durably), then [`record`](crate::Queue::record) a report without
     /// remaining recipients. If that cannot be done now, record them as remaining: the queue will ask again.
@@ -150,6 +151,12 @@ impl Report {
         Self { remaining: remaining.into(), ..Self::settled() }
     }
 
+    /// Nothing was tried, and nothing has changed.
+    #[must_use]
+    pub fn unchanged(remaining: impl Into<Box<[u32]>>) -> Self {
+        Self { hop: HopSign::Silent, again: Again::AsBefore, ..Self::deferred(remaining) }
+    }
+
     /// The next hop as a whole failed: refused the connection, greeted with 4xx, ran out of resources.
     #[must_use]
     pub fn hop_failed(remaining: impl Into<Box<[u32]>>) -> Self {
@@ -177,6 +184,8 @@ pub enum Again {
     AtOnce,
     /// After this long.
     After(Duration),
+    /// When they were due anyhow, and it does not count.
+    AsBefore,
 }
 
 /// What follows a report.

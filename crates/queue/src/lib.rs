@@ -2,8 +2,8 @@
 //!
 //! It promises: no job is forgotten until the host says that it is settled; no attempt begins before its time or above
 //! a limit; next hops take turns, so that neither a slow one nor a huge one starves the others; a next hop in trouble is
-//! asked by one probe at a time; and a job older than the maximum age comes out as expired in whatever state it is.
-//! It knows no clock, no dice, no store and no network: the host brings the time and the dice, and makes every change
+//! asked by one probe at a time; and a job older than the maximum age comes out as expired in whatever state it is, but
+//! not for a clock that was set, and not before it was tried. It knows no clock, no dice, no store and no network: the host brings the time and the dice, and makes every change
 //! durable before it tells the queue. What is here can be rebuilt from the spool by inserting it again.
 
 mod alarm;
@@ -12,10 +12,12 @@ mod hop;
 mod job;
 mod operate;
 mod queue;
+mod timeline;
 mod view;
 
 pub use config::{Config, RetryPolicy};
 pub use job::{Again, Aged, Attempt, Custody, Due, HopSign, Job, JobId, Next, Report};
 pub use operate::Selector;
 pub use queue::Queue;
+pub use timeline::{Reading, Step, Timeline, hold};
 pub use view::{HopView, JobPhase, JobView, Snapshot};

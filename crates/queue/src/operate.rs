@@ -25,8 +25,9 @@ impl Queue {
     pub fn hold(&mut self, which: &Selector) -> usize {
         self.for_each(which, |queue, id, phase| match phase {
             Phase::Waiting => queue.park(id, Phase::Held),
-            Phase::Trying(Wish::Remove | Wish::Quarantine) => {}
-            Phase::Trying(_) => queue.set_phase(id, Phase::Trying(Wish::Hold)),
+            Phase::Trying(Wish::Remove | Wish::Quarantine)
+            | Phase::Warning(Wish::Remove | Wish::Quarantine) => {}
+            Phase::Trying(_) | Phase::Warning(_) => queue.set_phase(id, phase.wishing(Wish::Hold)),
             Phase::Expiring(_) | Phase::Held | Phase::Quarantined => {}
         })
     }
@@ -43,9 +44,9 @@ impl Queue {
                 queue.set_phase(id, Phase::Quarantined);
                 queue.redate(id, until);
             }
-            Phase::Trying(Wish::Remove) | Phase::Expiring(_) => {}
-            Phase::Trying(_) => {
-                queue.set_phase(id, Phase::Trying(Wish::Quarantine));
+            Phase::Trying(Wish::Remove) | Phase::Warning(Wish::Remove) | Phase::Expiring(_) => {}
+            Phase::Trying(_) | Phase::Warning(_) => {
+                queue.set_phase(id, phase.wishing(Wish::Quarantine));
                 if let Some(entry) = queue.jobs.get_mut(&id) {
                     entry.due = until;
                 }
@@ -68,11 +69,10 @@ impl Queue {
         self.for_each(which, |queue, id, phase| {
             match phase {
                 Phase::Held | Phase::Quarantined => queue.unpark(id, now),
-                Phase::Trying(Wish::GoOn | Wish::Hold | Wish::Quarantine) => {
-                    queue.set_phase(id, Phase::Trying(Wish::Release));
-                }
-                Phase::Expiring(Wish::GoOn) => queue.set_phase(id, Phase::Expiring(Wish::Release)),
-                Phase::Trying(_) | Phase::Expiring(_) | Phase::Waiting => {}
+                Phase::Trying(Wish::GoOn | Wish::Hold | Wish::Quarantine)
+                | Phase::Warning(Wish::GoOn | Wish::Hold | Wish::Quarantine)
+                | Phase::Expiring(Wish::GoOn) => queue.set_phase(id, phase.wishing(Wish::Release)),
+                Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) | Phase::Waiting => {}
             }
             queue.rejuvenate(id, since);
         })
@@ -83,8 +83,10 @@ impl Queue {
     pub fn retry_now(&mut self, which: &Selector, now: UnixTime) -> usize {
         self.for_each(which, |queue, id, phase| match phase {
             Phase::Waiting => queue.hasten(id, now),
-            Phase::Trying(Wish::GoOn | Wish::Release) => queue.set_phase(id, Phase::Trying(Wish::Retry)),
-            Phase::Trying(_) | Phase::Expiring(_) | Phase::Held | Phase::Quarantined => {}
+            Phase::Trying(Wish::GoOn | Wish::Release) | Phase::Warning(Wish::GoOn | Wish::Release) => {
+                queue.set_phase(id, phase.wishing(Wish::Retry));
+            }
+            Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) | Phase::Held | Phase::Quarantined => {}
         })
     }
 
@@ -93,8 +95,9 @@ impl Queue {
     pub fn remove(&mut self, which: &Selector) -> usize {
         self.for_each(which, |queue, id, phase| match phase {
             Phase::Waiting | Phase::Held | Phase::Quarantined => queue.drop_job(id, phase),
-            Phase::Trying(_) => queue.set_phase(id, Phase::Trying(Wish::Remove)),
-            Phase::Expiring(_) => queue.set_phase(id, Phase::Expiring(Wish::Remove)),
+            Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) => {
+                queue.set_phase(id, phase.wishing(Wish::Remove));
+            }
         })
     }
 
@@ -108,8 +111,7 @@ impl Queue {
             self.hop_mut(id, |hop| hop.limit = limit);
             self.seat(id);
         }
-        let armed: Vec<JobId> = self.alarms.iter().map(|(_, id)| *id).collect();
-        armed.into_iter().for_each(|id| self.rearm(id));
+        self.rearm_all();
     }
 
     fn for_each(&mut self, which: &Selector, mut act: impl FnMut(&mut Self, JobId, Phase)) -> usize {
@@ -188,12 +190,12 @@ impl Queue {
         }
     }
 
-    fn rearm(&mut self, id: JobId) {
+    pub(crate) fn rearm(&mut self, id: JobId) {
         self.disarm(id);
         self.arm(id, UnixTime::default());
     }
 
-    fn hasten(&mut self, id: JobId, now: UnixTime) {
+    pub(crate) fn hasten(&mut self, id: JobId, now: UnixTime) {
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
         };

@@ -25,6 +25,8 @@ pub struct Queue {
     round: VecDeque<HopId>,
     pub(crate) alarms: BTreeSet<(UnixTime, JobId)>,
     pub(crate) trying: usize,
+    /// When the host began, or the clock was last set: for a while after it nothing ends.
+    pub(crate) steady_since: UnixTime,
     next_id: u64,
 }
 
@@ -41,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) alarm: UnixTime,
     pub(crate) attempts: u32,
     pub(crate) warned: bool,
+    /// It was tried since it is here.
+    pub(crate) tried: bool,
     pub(crate) phase: Phase,
 }
 
@@ -59,8 +63,22 @@ pub(crate) enum Phase {
     Quarantined,
     /// The host's, as an attempt.
     Trying(Wish),
+    /// The host's, while the sender is told of the delay.
+    Warning(Wish),
     /// The host's, to be settled as expired.
     Expiring(Wish),
+}
+
+impl Phase {
+    /// The same work, and another wish for what comes after it.
+    pub(crate) fn wishing(self, wish: Wish) -> Self {
+        match self {
+            Self::Trying(_) => Self::Trying(wish),
+            Self::Warning(_) => Self::Warning(wish),
+            Self::Expiring(_) => Self::Expiring(wish),
+            Self::Waiting | Self::Held | Self::Quarantined => self,
+        }
+    }
 }
 
 /// What an operator wished for a job while it was in the host's hands.
@@ -91,6 +109,7 @@ impl Queue {
             round: VecDeque::new(),
             alarms: BTreeSet::new(),
             trying: 0,
+            steady_since: UnixTime::default(),
             next_id: 0,
         }
     }
@@ -118,6 +137,7 @@ impl Queue {
             alarm: job.accepted,
             attempts: job.attempts,
             warned: job.warned,
+            tried: false,
             phase,
         };
         if entry.phase == Phase::Waiting {
@@ -171,7 +191,7 @@ impl Queue {
         Some(attempt)
     }
 
-    /// Takes an attempt (or an expiry) back from the host. `dice` is any random number; it spreads the next attempts.
+    /// Takes an attempt (or a warning, or an expiry) back from the host. `dice` is any random number; it spreads the next attempts.
     ///
     /// Make durable first what the report says, then record it.
     pub fn record(&mut self, id: JobId, report: Report, dice: u64, now: UnixTime) -> Next {
@@ -186,7 +206,7 @@ impl Queue {
                 self.judge_hop(hop, report.hop, dice, now);
                 wish
             }
-            Phase::Expiring(wish) => wish,
+            Phase::Expiring(wish) | Phase::Warning(wish) => wish,
             Phase::Waiting | Phase::Held | Phase::Quarantined => return Next::Unknown,
         };
         let next = self.put_back(id, report, wish, dice, now);
@@ -240,12 +260,16 @@ impl Queue {
             return Next::Unknown;
         };
         entry.recipients = report.remaining;
-        entry.attempts += u32::from(report.again != Again::AtOnce);
-        let expiring = matches!(entry.phase, Phase::Expiring(_));
+        entry.attempts += u32::from(matches!(report.again, Again::BackOff | Again::After(_)));
+        let (expiring, trying) =
+            (matches!(entry.phase, Phase::Expiring(_)), matches!(entry.phase, Phase::Trying(_)));
+        // One that was only looked at, or cut off, says nothing yet.
+        entry.tried |= trying && (report.again != Again::AtOnce || report.hop != HopSign::Silent);
         let custody = custody(wish, report.custody, entry.due);
-        let released = wish == Wish::Release && (expiring || report.custody != Custody::Free);
+        let released = wish == Wish::Release && (!trying || report.custody != Custody::Free);
         entry.due = match report.again {
             _ if wish == Wish::Retry || released => now,
+            Again::AsBefore => entry.due,
             Again::AtOnce if !expiring => now,
             Again::AtOnce | Again::BackOff => now.plus(retry.wait(entry.attempts, dice)),
             Again::After(wait) => now.plus(wait),
@@ -261,8 +285,8 @@ impl Queue {
             self.hop_mut(hop, |hop| hop.held += 1);
             return Next::Held;
         }
-        let expired = !expiring && entry.accepted.plus(retry.max_age) <= now;
         entry.phase = Phase::Waiting;
+        let expired = !expiring && self.expires(id).is_some_and(|at| at <= now) && self.may_end(id);
         self.hop_mut(hop, |hop| hop.waiting.insert((due, id)));
         if expired { Next::Expiring } else { Next::Again(self.not_before(hop, due)) }
     }

@@ -115,7 +115,7 @@ impl Queue {
             accepted: entry.accepted,
             attempts: entry.attempts,
             phase: match entry.phase {
-                Phase::Waiting => {
+                Phase::Waiting | Phase::Warning(_) => {
                     JobPhase::Waiting(hop.trouble.map_or(entry.due, |trouble| trouble.until.max(entry.due)))
                 }
                 Phase::Held => JobPhase::Held,

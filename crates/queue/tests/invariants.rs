@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
-    Again, Config, Custody, Due, HopSign, Job, JobId, Next, Queue, Report, RetryPolicy, Selector,
+    Again, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Report, RetryPolicy, Selector,
+    hold,
 };
 use proptest::prelude::*;
 
@@ -15,6 +16,7 @@ const PER_HOP: usize = 3;
 const KEEP: Duration = Duration::from_secs(90);
 const TOTAL: usize = 7;
 const MAX_AGE: Duration = Duration::from_secs(3_600);
+const WARN_AFTER: Duration = Duration::from_secs(900);
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -24,6 +26,7 @@ enum Act {
     Record { pick: usize, sign: HopSign, again: Again, left: bool, dice: u64 },
     Operate { pick: u8, hop: u8 },
     Pass { seconds: u64 },
+    Step { younger: u64 },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -45,14 +48,18 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(pick, sign, again, left, dice)| Act::Record { pick, sign, again, left, dice }),
         1 => (0..6_u8, 0..HOPS).prop_map(|(pick, hop)| Act::Operate { pick, hop }),
         3 => (0..400_u64).prop_map(|seconds| Act::Pass { seconds }),
+        1 => prop_oneof![Just(0), 0..7_200_u64].prop_map(|younger| Act::Step { younger }),
     ]
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
     hop: u8,
-    /// It must not expire before.
-    ends: UnixTime,
+    /// Its age counts from here.
+    accepted: UnixTime,
+    /// The end of its time in a quarantine, while it may lie in one.
+    kept: Option<UnixTime>,
+    tried: bool,
     not_before: UnixTime,
     /// An operator hastened it while it was being tried.
     hastened: bool,
@@ -65,6 +72,8 @@ struct Model {
     alive: BTreeMap<JobId, Known>,
     trying: Vec<JobId>,
     expiring: Vec<JobId>,
+    warning: Vec<JobId>,
+    steady_since: UnixTime,
     /// Hops in trouble, and until when nothing may be tried.
     trouble: HashMap<u8, UnixTime>,
 }
@@ -77,7 +86,7 @@ impl Model {
     fn new() -> Self {
         let retry = RetryPolicy {
             max_age: MAX_AGE,
-            warn_after: Some(Duration::from_secs(900)),
+            warn_after: Some(WARN_AFTER),
             ..RetryPolicy::default()
         };
         Self {
@@ -93,6 +102,8 @@ impl Model {
             alive: BTreeMap::new(),
             trying: Vec::new(),
             expiring: Vec::new(),
+            warning: Vec::new(),
+            steady_since: UnixTime::default(),
             trouble: HashMap::new(),
         }
     }
@@ -110,6 +121,7 @@ impl Model {
             Act::Record { pick, sign, again, left, dice } => self.record(pick, sign, again, left, dice),
             Act::Operate { pick, hop: n } => self.operate(pick, n),
             Act::Pass { seconds } => self.now = self.now.plus(Duration::from_secs(seconds)),
+            Act::Step { younger } => self.step(Duration::from_secs(younger)),
         }
         assert_eq!(self.queue.len(), self.alive.len(), "a job was lost or came back");
         assert_eq!(self.queue.snapshot().trying, self.trying.len());
@@ -120,22 +132,61 @@ impl Model {
         let id = QueueId::new(self.now, self.serial);
         let custody = if held { Custody::Held } else { Custody::Free };
         let job = Job { custody, ..Job::new(id, hop(n), vec![1], self.now) };
-        let known = Known { hop: n, ends: self.now.plus(MAX_AGE), not_before: self.now, hastened: false };
+        let known = Known {
+            hop: n,
+            accepted: self.now,
+            kept: None,
+            tried: false,
+            not_before: self.now,
+            hastened: false,
+        };
         self.alive.insert(self.queue.insert(job), known);
+    }
+
+    fn step(&mut self, younger: Duration) {
+        self.queue.clock_stepped(younger, self.now);
+        self.steady_since = self.now;
+        for known in self.alive.values_mut() {
+            known.accepted = known.accepted.plus(younger).min(self.now);
+        }
+    }
+
+    /// Nothing may be said of it before this age counts.
+    fn reaches(&self, known: &Known, age: Duration) -> UnixTime {
+        known.accepted.plus(age).max(self.steady_since.plus(hold(age)))
+    }
+
+    /// What has grown old was tried, or its next hop is down, or it is kept back.
+    fn check_aged(&self, id: JobId, age: Duration, kept_back: &[JobId]) {
+        let known = &self.alive[&id];
+        let at = self.reaches(known, age);
+        assert!(known.kept.map_or(at, |kept| kept.min(at)) <= self.now, "too early");
+        let hops = self.queue.snapshot().hops;
+        let down = hops.iter().any(|view| view.next_hop == hop(known.hop) && view.failures > 0);
+        assert!(known.tried || down || kept_back.contains(&id), "it was never tried");
+        assert!(![&self.trying, &self.expiring, &self.warning].iter().any(|hand| hand.contains(&id)));
     }
 
     fn poll(&mut self) {
         let promised = self.queue.poll_timeout();
+        let kept_back: Vec<JobId> = self
+            .queue
+            .list(&Selector::Everything)
+            .filter(|view| matches!(view.phase, JobPhase::Held | JobPhase::Quarantined(_)))
+            .map(|view| view.id)
+            .collect();
         match self.queue.poll_due(self.now) {
             None => assert!(self.queue.poll_timeout().is_none_or(|at| at > self.now), "would spin"),
             Some(due) => {
                 assert!(promised.is_some_and(|at| at <= self.now), "would have been slept through");
                 match due {
                     Due::Attempt(attempt) => self.begin(attempt.id),
-                    Due::Warn(aged) => assert!(self.alive.contains_key(&aged.id)),
+                    Due::Warn(aged) => {
+                        self.check_aged(aged.id, WARN_AFTER, &[]);
+                        self.warning.push(aged.id);
+                    }
                     Due::Expire(aged) => {
-                        assert!(self.alive[&aged.id].ends <= self.now);
-                        assert!(!self.trying.contains(&aged.id));
+                        self.check_aged(aged.id, MAX_AGE, &kept_back);
                         self.expiring.push(aged.id);
                     }
                 }
@@ -145,8 +196,10 @@ impl Model {
 
     fn begin(&mut self, id: JobId) {
         let known = self.alive[&id];
-        assert!(known.not_before <= self.now, "before its time");
-        assert!(!self.trying.contains(&id) && !self.expiring.contains(&id), "twice in the host's hands");
+        let must_be_tried = !known.tried && self.reaches(&known, WARN_AFTER) <= self.now;
+        assert!(known.not_before <= self.now || must_be_tried, "before its time");
+        let hands = [&self.trying, &self.expiring, &self.warning];
+        assert!(!hands.iter().any(|hand| hand.contains(&id)), "twice in the host's hands");
         let same_hop = self.trying.iter().filter(|id| self.alive[id].hop == known.hop).count();
         assert!(same_hop < PER_HOP && self.trying.len() < TOTAL, "over a limit");
         if let Some(until) = self.trouble.get(&known.hop) {
@@ -156,6 +209,7 @@ impl Model {
     }
 
     fn record(&mut self, pick: usize, sign: HopSign, again: Again, left: bool, dice: u64) {
+        self.record_warnings(dice);
         let hands = self.trying.len() + self.expiring.len();
         if hands == 0 {
             return;
@@ -181,7 +235,7 @@ impl Model {
                 // The answer may name the time until which the whole hop is put off; the job's own wait is shorter.
                 let own = self.now.plus(match again {
                     Again::After(wait) => wait,
-                    Again::AtOnce => Duration::ZERO,
+                    Again::AtOnce | Again::AsBefore => Duration::ZERO,
                     Again::BackOff => Duration::from_secs(60),
                 });
                 self.alive.entry(id).and_modify(|known| {
@@ -195,8 +249,28 @@ impl Model {
         assert!(left || next == Next::Settled);
         if tried {
             self.note_sign(n, sign);
+            let counts = again != Again::AtOnce || sign != HopSign::Silent;
+            self.alive.entry(id).and_modify(|known| known.tried |= counts);
         }
         self.forget_empty(n);
+    }
+
+    fn record_warnings(&mut self, dice: u64) {
+        for id in std::mem::take(&mut self.warning) {
+            let n = self.alive[&id].hop;
+            match self.queue.record(id, Report::unchanged([1]), dice, self.now) {
+                Next::Removed => drop(self.alive.remove(&id)),
+                Next::Again(_) | Next::Held | Next::Expiring => {
+                    let now = self.now;
+                    self.alive.entry(id).and_modify(|known| {
+                        known.not_before = if known.hastened { now } else { known.not_before };
+                        known.hastened = false;
+                    });
+                }
+                Next::Settled | Next::Unknown => panic!("the queue forgot {id:?}"),
+            }
+            self.forget_empty(n);
+        }
     }
 
     fn note_sign(&mut self, n: u8, sign: HopSign) {
@@ -227,17 +301,20 @@ impl Model {
         };
         assert_eq!(touched, mine.len());
         for id in mine {
-            let in_hand = self.trying.contains(&id) || self.expiring.contains(&id);
+            let aged = self.expiring.contains(&id) || self.warning.contains(&id);
+            let in_hand = self.trying.contains(&id) || aged;
             if pick == 3 && !in_hand {
                 self.alive.remove(&id);
             } else if let Some(known) = self.alive.get_mut(&id) {
                 known.not_before = known.not_before.min(self.now);
-                // An expiry that is not carried out leaves a released job due at once.
-                let expiring = self.expiring.contains(&id);
-                known.hastened |= in_hand && pick == 2 || expiring && matches!(pick, 1 | 5);
+                // A warning, or an expiry that is not carried out, leaves a released job due at once.
+                known.hastened |= in_hand && pick == 2 || aged && matches!(pick, 1 | 5);
                 match pick {
-                    4 => known.ends = known.ends.min(self.now.plus(KEEP)),
-                    5 => known.ends = self.now.plus(MAX_AGE),
+                    4 => {
+                        let end = self.now.plus(KEEP);
+                        known.kept = Some(known.kept.map_or(end, |kept| kept.min(end)));
+                    }
+                    5 => known.accepted = self.now,
                     _ => {}
                 }
             }
@@ -265,6 +342,7 @@ impl Model {
                 let last = self.trying.len() + self.expiring.len() - 1;
                 self.record(last, HopSign::Silent, Again::BackOff, false, 0);
             }
+            self.record_warnings(0);
             while !self.trying.is_empty() {
                 self.record(0, HopSign::Working, Again::BackOff, true, 0);
             }

@@ -228,15 +228,65 @@ fn silence_about_the_hop_leaves_it_as_it_was() {
 #[test]
 fn the_sender_is_warned_once() {
     let mut queue = Queue::new(config());
-    let id = queue.insert(Job { due: at(9 * 3600), ..job(1, "a.example") });
+    let id = tried(&mut queue, job(1, "a.example"), 9 * 3600);
     assert_eq!(queue.poll_timeout(), Some(at(4 * 3600)));
     assert_eq!(queue.poll_due(at(4 * 3600 - 1)), None);
-    match queue.poll_due(at(4 * 3600)) {
-        Some(Due::Warn(aged)) => assert_eq!((aged.id, &*aged.recipients), (id, &[0, 1][..])),
+    assert_eq!(warning(&mut queue, at(4 * 3600)), id);
+    assert_eq!(queue.poll_due(at(10 * 3600)), None, "nobody tries it while its sender is told");
+    let next = queue.record(id, Report::unchanged([0, 1]), 0, at(4 * 3600 + 1));
+    assert_eq!(next, Next::Again(at(9 * 3600)), "a warning changes nothing");
+    assert_eq!(queue.poll_due(at(4 * 3600 + 1)), None);
+    assert_eq!(attempt(&mut queue, at(9 * 3600)).id, id);
+}
+
+fn warning(queue: &mut Queue, now: UnixTime) -> JobId {
+    match queue.poll_due(now) {
+        Some(Due::Warn(aged)) => {
+            assert_eq!(&*aged.recipients, &[0, 1]);
+            aged.id
+        }
         other => panic!("expected a warning, got {other:?}"),
     }
-    assert_eq!(queue.poll_due(at(4 * 3600)), None);
-    assert_eq!(attempt(&mut queue, at(9 * 3600)).id, id);
+}
+
+#[test]
+fn wishes_for_a_job_whose_sender_is_being_told_are_kept() {
+    let told = |wish: fn(&mut Queue, &Selector)| {
+        let mut queue = Queue::new(config());
+        let id = queue.insert(job(1, "a.example"));
+        attempt(&mut queue, at(1));
+        queue.record(id, later(20_000), 0, at(1));
+        assert_eq!(warning(&mut queue, at(4 * 3600)), id);
+        wish(&mut queue, &one(id));
+        let next = queue.record(id, Report::unchanged([0, 1]), 0, at(4 * 3600));
+        (queue, next)
+    };
+    let at_once = Next::Again(at(4 * 3600));
+    assert_eq!(told(|queue, which| drop(queue.retry_now(which, at(4 * 3600)))).1, at_once);
+    assert_eq!(told(|queue, which| drop(queue.remove(which))).1, Next::Removed);
+    let (mut queue, next) = told(|queue, which| drop(queue.hold(which)));
+    assert_eq!((next, queue.poll_due(at(30_000))), (Next::Held, None));
+    let (mut queue, next) = told(|queue, which| drop(queue.quarantine(which, at(40_000))));
+    assert_eq!((next, queue.poll_due(at(30_000))), (Next::Held, None));
+    expiry(&mut queue, at(40_000));
+    let quarantined_and_released = |queue: &mut Queue, which: &Selector| {
+        queue.quarantine(which, at(40_000));
+        queue.release(which, None, at(4 * 3600));
+    };
+    assert_eq!(told(quarantined_and_released).1, at_once);
+}
+
+/// Deferred by a next hop that works, for so long.
+fn later(seconds: u64) -> Report {
+    Report { again: Again::After(Duration::from_secs(seconds)), ..Report::deferred([0, 1]) }
+}
+
+/// A job that was tried once, as nearly every job is when it grows old.
+fn tried(queue: &mut Queue, job: Job, next: u64) -> JobId {
+    let id = queue.insert(job);
+    assert_eq!(attempt(queue, START).id, id);
+    queue.record(id, later(next), 0, START);
+    id
 }
 
 const FIVE_DAYS: u64 = 5 * 24 * 3600;
@@ -249,7 +299,7 @@ fn warned(n: u128, name: &str) -> Job {
 fn age_ends_a_job_in_every_phase() {
     let mut queue = Queue::new(config());
     let held = queue.insert(Job { custody: Custody::Held, ..warned(1, "a.example") });
-    let waiting = queue.insert(Job { due: at(FIVE_DAYS + 99), ..warned(2, "b.example") });
+    let waiting = tried(&mut queue, warned(2, "b.example"), FIVE_DAYS + 99);
     let trying = queue.insert(warned(3, "c.example"));
     assert_eq!(attempt(&mut queue, at(1)).id, trying);
     assert_eq!(queue.poll_due(at(FIVE_DAYS - 1)), None);
@@ -269,7 +319,7 @@ fn age_ends_a_job_in_every_phase() {
 #[test]
 fn an_open_session_does_not_get_an_expired_job() {
     let mut queue = Queue::new(config());
-    let id = queue.insert(warned(1, "a.example"));
+    let id = tried(&mut queue, warned(1, "a.example"), 60);
     assert_eq!(queue.next_for(&hop("a.example"), at(FIVE_DAYS)), None);
     assert_eq!(expiry(&mut queue, at(FIVE_DAYS)).id, id);
 }
@@ -286,12 +336,75 @@ fn a_put_off_hop_does_not_keep_a_job_from_expiring() {
 #[test]
 fn an_expiry_that_could_not_be_settled_comes_again_later() {
     let mut queue = Queue::new(config());
-    let id = queue.insert(warned(1, "a.example"));
+    let id = tried(&mut queue, warned(1, "a.example"), 60);
     let now = at(FIVE_DAYS);
     expiry(&mut queue, now);
-    assert_eq!(defer(&mut queue, id, now), Next::Again(now.plus(Duration::from_secs(60))));
+    assert_eq!(defer(&mut queue, id, now), Next::Again(now.plus(Duration::from_secs(300))));
     assert_eq!(queue.poll_due(now), None);
-    assert_eq!(expiry(&mut queue, at(FIVE_DAYS + 60)).id, id);
+    assert_eq!(expiry(&mut queue, at(FIVE_DAYS + 300)).id, id);
+}
+
+#[test]
+fn nothing_ends_that_was_never_tried_since_the_start() {
+    let mut queue = Queue::new(config());
+    let old = Job { due: at(FIVE_DAYS + 9_000), attempts: 40, ..job(1, "a.example") };
+    let id = queue.insert(old);
+    let now = at(FIVE_DAYS + 1);
+    assert_eq!(attempt(&mut queue, now).id, id, "neither warned of nor expired, but tried");
+    assert_eq!(queue.record(id, Report::deferred([0, 1]), 0, now), Next::Expiring);
+    assert_eq!(expiry(&mut queue, now).id, id);
+}
+
+#[test]
+fn an_attempt_that_was_cut_off_is_none() {
+    let mut queue = Queue::new(config());
+    let id = queue.insert(warned(1, "a.example"));
+    let now = at(FIVE_DAYS);
+    let cut_off = Report { hop: HopSign::Silent, again: Again::AtOnce, ..Report::deferred([1]) };
+    for _ in 0..3 {
+        assert_eq!(attempt(&mut queue, now).id, id);
+        queue.record(id, cut_off.clone(), 0, now);
+    }
+    attempt(&mut queue, now);
+}
+
+#[test]
+fn a_probe_of_a_next_hop_that_is_down_is_an_attempt_for_all_who_wait_for_it() {
+    let mut queue = Queue::new(Config { initial: 1, ..config() });
+    for n in 0..50 {
+        queue.insert(warned(n, "down.example"));
+    }
+    let now = at(FIVE_DAYS + 5);
+    let probe = attempt(&mut queue, now);
+    fail_hop(&mut queue, probe.id, now);
+    let expired = std::iter::from_fn(|| queue.poll_due(at(FIVE_DAYS + 120)));
+    assert_eq!(expired.filter(|due| matches!(due, Due::Expire(_))).count(), 50);
+}
+
+#[test]
+fn after_the_start_and_after_a_step_of_the_clock_no_age_counts_for_a_while() {
+    let mut queue = Queue::new(config());
+    queue.clock_stepped(Duration::ZERO, at(FIVE_DAYS - 60));
+    let id = tried(&mut queue, job(1, "a.example"), 2 * FIVE_DAYS);
+    let hold = 6 * 3600;
+    assert_eq!(queue.poll_due(at(FIVE_DAYS + 1)), None);
+    assert_eq!(warning(&mut queue, at(FIVE_DAYS - 60 + 12 * 60)), id, "a warning waits less");
+    queue.record(id, Report::unchanged([0, 1]), 0, at(FIVE_DAYS + 700));
+    assert_eq!(queue.poll_due(at(FIVE_DAYS - 61 + hold)), None);
+    queue.clock_stepped(Duration::ZERO, at(FIVE_DAYS - 60 + hold - 1));
+    assert_eq!(queue.poll_due(at(FIVE_DAYS - 60 + hold + 9)), None);
+    assert_eq!(expiry(&mut queue, at(FIVE_DAYS - 61 + 2 * hold)).id, id);
+}
+
+#[test]
+fn a_clock_that_was_ahead_at_the_start_and_is_set_right_makes_everything_younger() {
+    let mut queue = Queue::new(config());
+    let day = 24 * 3600;
+    // It says six days more than it should.
+    let id = tried(&mut queue, warned(1, "a.example"), 3 * FIVE_DAYS);
+    queue.clock_stepped(Duration::from_secs(6 * day), at(7 * day));
+    assert_eq!(queue.poll_due(at(6 * day + FIVE_DAYS - 1)), None, "accepted on the sixth day");
+    assert_eq!(expiry(&mut queue, at(6 * day + FIVE_DAYS)).id, id);
 }
 
 #[test]
@@ -449,6 +562,7 @@ fn a_new_configuration_moves_limits_and_ages() {
         ..config()
     });
     assert_eq!(attempts(&mut queue, START).len(), 3);
+    queue.hold(&Selector::Everything);
     expiry(&mut queue, at(10));
     expiry(&mut queue, at(10));
     assert_eq!(queue.poll_due(at(10)), None);

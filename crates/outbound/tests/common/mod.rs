@@ -28,30 +28,64 @@ pub const START: UnixTime = UnixTime::from_millis(1_795_317_000_000);
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 
-/// A clock that a test moves.
+/// Clocks that a test moves.
 #[derive(Clone)]
-pub struct FakeClock(watch::Sender<UnixTime>);
+pub struct FakeClock(watch::Sender<Hands>);
+
+/// What they say.
+#[derive(Clone, Copy)]
+struct Hands {
+    wall: UnixTime,
+    passed: Duration,
+    /// Whoever reads them panics.
+    broken: bool,
+}
 
 impl FakeClock {
-    fn new() -> Self {
-        Self(watch::Sender::new(START))
+    pub fn new() -> Self {
+        Self(watch::Sender::new(Hands { wall: START, passed: Duration::ZERO, broken: false }))
     }
 
+    /// Time passes.
     pub fn advance(&self, by: Duration) {
-        self.0.send_modify(|now| *now = now.plus(by));
+        self.0.send_modify(|hands| {
+            hands.wall = hands.wall.plus(by);
+            hands.passed += by;
+        });
+    }
+
+    /// Somebody sets the wall clock, ahead or back; no time passes.
+    pub fn set(&self, by_millis: i64) {
+        self.0.send_modify(|hands| hands.wall = UnixTime::from_millis(hands.wall.millis() + by_millis));
+    }
+
+    /// From now on whoever reads it panics.
+    pub fn break_down(&self) {
+        self.0.send_modify(|hands| hands.broken = true);
+    }
+
+    fn read(&self) -> Hands {
+        let hands = *self.0.borrow();
+        assert!(!hands.broken, "the clock is broken, as the test wants it");
+        hands
     }
 }
 
 impl Clock for FakeClock {
     fn now(&self) -> UnixTime {
-        *self.0.borrow()
+        self.read().wall
     }
 
-    fn sleep_until(&self, at: UnixTime) -> BoxFuture<'static, ()> {
+    fn monotonic(&self) -> Duration {
+        self.read().passed
+    }
+
+    fn sleep(&self, wait: Duration) -> BoxFuture<'static, ()> {
         let mut time = self.0.subscribe();
+        let at = time.borrow().passed + wait;
         Box::pin(async move {
             // A clock that is gone never strikes.
-            if time.wait_for(|now| *now >= at).await.is_err() {
+            if time.wait_for(|hands| hands.passed >= at).await.is_err() {
                 std::future::pending::<()>().await;
             }
         })
@@ -118,7 +152,18 @@ impl World {
         resolver: StaticResolver,
         change: impl FnOnce(&mut Parts),
     ) -> Self {
-        let (clock, log) = (FakeClock::new(), Log(watch::Sender::new(Vec::new())));
+        Self::under(FakeClock::new(), engine, config, resolver, change)
+    }
+
+    /// The same, under this clock.
+    pub fn under(
+        clock: FakeClock,
+        engine: Arc<Memory>,
+        config: Config,
+        resolver: StaticResolver,
+        change: impl FnOnce(&mut Parts),
+    ) -> Self {
+        let log = Log(watch::Sender::new(Vec::new()));
         let spool = Arc::clone(&engine) as Arc<dyn Spool>;
         let mut parts = Parts::new(spool, Arc::new(resolver), no_verification());
         parts.clock = Arc::new(clock.clone());
@@ -139,6 +184,11 @@ impl World {
         let message = letter.message(id, self.clock.now());
         self.outbound.spool().commit(message).await.unwrap();
         id
+    }
+
+    /// What the wall clock says.
+    pub fn clock_now(&self) -> UnixTime {
+        self.clock.now()
     }
 
     /// Waits until no attempt is under way and everything before this call has been seen by the queue.
