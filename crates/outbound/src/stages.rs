@@ -58,7 +58,13 @@ pub(crate) async fn deliver(shared: &Shared, config: &Config, stored: &Stored, a
     if !chain.wants(Hook::Deliver) && !chain.wants(Hook::DeliveryResult) {
         return Staged::Go(Box::new(plan));
     }
-    let mut view = view_of(shared, stored, attempt, &plan);
+    let mut view = match view_of(shared, stored, attempt, &plan) {
+        Ok(view) => view,
+        Err(reply) => {
+            let ruling = Ruling::Defer(reply);
+            return Staged::Decided(Ruled { ruling, by: None, plan: Box::new(plan) });
+        }
+    };
     let decision = chain.judge(&Call::Deliver, &mut view).await;
     tell_steps(shared, stored, Hook::Deliver, &decision.steps);
     let mut plan = Box::new(edited(plan, view, config));
@@ -156,19 +162,8 @@ fn envelope_for(stored: &Stored, ids: &[u32]) -> Envelope {
     }
 }
 
-fn view_of(shared: &Shared, stored: &Stored, attempt: &Attempt, plan: &Plan) -> View {
-    let envelope = stored.entry.envelope.clone();
-    let mut view = match Frozen::from_bytes(&stored.entry.context) {
-        Ok(frozen) => frozen.thaw(stored.id, envelope),
-        Err(error) => {
-            if !stored.entry.context.is_empty() {
-                tracing::error!(queue_id = %stored.id, %error, "what was known of the session cannot be read");
-            }
-            let mut view = View::of(own_session(stored));
-            view.transaction = Some(Arc::new(pintle_policy::Transaction::new(stored.id, envelope)));
-            view
-        }
-    };
+fn view_of(shared: &Shared, stored: &Stored, attempt: &Attempt, plan: &Plan) -> Result<View, Reply> {
+    let mut view = known(stored)?;
     let mut message =
         Message::new(HeaderBlock::parse(without_empty_line(&plan.head)), Some(Arc::clone(&plan.body)));
     message.has_8bit = stored.entry.has_8bit;
@@ -186,7 +181,30 @@ fn view_of(shared: &Shared, stored: &Stored, attempt: &Attempt, plan: &Plan) -> 
         retry_after: None,
         no_bounce: Vec::new(),
     }));
-    view
+    Ok(view)
+}
+
+/// Session and transaction as they were at the commit. A stranger's message must never pass for one of ours, which is
+/// trusted and signed in our name: what was known of it can be read, or it waits, and the stored octets with it.
+fn known(stored: &Stored) -> Result<View, Reply> {
+    let (entry, envelope) = (&stored.entry, stored.entry.envelope.clone());
+    if entry.context.is_empty() && entry.parent.is_some() {
+        let mut view = View::of(own_session(stored));
+        view.transaction = Some(Arc::new(pintle_policy::Transaction::new(stored.id, envelope)));
+        return Ok(view);
+    }
+    let frozen = Frozen::from_bytes(&entry.context).map_err(|error| {
+        metrics::counter!("pintle_unreadable_contexts_total").increment(1);
+        tracing::error!(
+            queue_id = %stored.id, %error,
+            "what was known of the session cannot be read, perhaps since a later version wrote it: plugins cannot be \
+             asked, and the message waits; go back to that version, or `pintle queue bounce` it"
+        );
+        // RFC 3463 section 3.4: X.3.0, the system.
+        let text = "what was known of this message's session cannot be read; it waits for the operator";
+        Reply::new(451, EnhancedCode(4, 3, 0), text)
+    })?;
+    Ok(frozen.thaw(stored.id, envelope))
 }
 
 /// Messages that we wrote ourselves came in no session; their judges see one with ourselves.

@@ -10,11 +10,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use common::{HOUR, World, letter, relay, to_relay};
 use futures_util::future::BoxFuture;
-use pintle_mail::{Address, Charset, HeaderEdit, NextHop, Position, Reply, SessionId, TlsPolicy};
+use pintle_mail::{Address, Charset, HeaderEdit, NextHop, Position, Reply, TlsPolicy};
 use pintle_outbound::{Channel, Config, Credentials, NamedCredentials, Parts, Route};
 use pintle_policy::{
-    Call, Chain, Edit, Frozen, Hook, Hooks, Judge, Notes, Outcome, Piece, Ruling, Session, Transaction,
-    Verdict, View,
+    Call, Chain, Edit, Hook, Hooks, Judge, Outcome, Piece, Ruling, Verdict, View,
 };
 use pintle_record::{Record, Unreported};
 use pintle_testkit::{Act, Script, Sink, StaticResolver, Step};
@@ -67,6 +66,38 @@ fn with(oracle: &Arc<Oracle>) -> impl FnOnce(&mut Parts) + use<> {
     |parts| parts.chain = Arc::new(ArcSwap::from_pointee(chain))
 }
 
+/// Strangers' mail whose context is lost must not pass for ours, which judges trust and sign.
+#[tokio::test]
+async fn no_judge_takes_mail_whose_context_is_lost_for_ours() {
+    let (sink, world, oracle) = ruled(Verdict::Next, vec![]).await;
+    for (n, context) in [&b""[..], b"{}", b"\0\0\0", b"{\"session\": 5}"].into_iter().enumerate() {
+        let id = pintle_mail::QueueId::new(common::START, n as u128);
+        let mut message = letter(&["bob@example.net"]).message(id, common::START);
+        message.entry.context = bytes::Bytes::from_static(context);
+        world.outbound.spool().commit(message).await.unwrap();
+    }
+    for record in world.log.wait_for("deferral", 4).await {
+        let Record::Deferral(deferral) = record else { unreachable!() };
+        assert_eq!(deferral.reply.to_string().split(' ').next(), Some("451"));
+    }
+    world.calm().await;
+    assert_eq!((oracle.seen.lock().unwrap().len(), sink.log().transactions.len()), (0, 0));
+    assert_eq!(world.handle.counts().await.unwrap().spool.messages, 4, "nothing is given up");
+}
+
+#[tokio::test]
+async fn what_we_wrote_ourselves_comes_in_a_session_of_our_own() {
+    let (_sink, world, oracle) = ruled(Verdict::Next, vec![]).await;
+    let id = pintle_mail::QueueId::new(common::START, 1);
+    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    message.entry.parent = Some(pintle_mail::QueueId::new(common::START, 2));
+    message.entry.context = bytes::Bytes::new();
+    world.outbound.spool().commit(message).await.unwrap();
+    world.empty().await;
+    let view = oracle.seen.lock().unwrap()[0].clone();
+    assert!(view.session.trusted && view.session.listener == "local");
+}
+
 /// A world in which a judge says this before each attempt.
 async fn ruled(verdict: Verdict, edits: Vec<Edit>) -> (Sink, World, Arc<Oracle>) {
     let sink = Sink::start(Script::new()).await;
@@ -85,28 +116,7 @@ fn quiet(sink: &Sink) -> Config {
 #[tokio::test]
 async fn a_judge_sees_session_message_and_attempt() {
     let (sink, world, oracle) = ruled(Verdict::Next, vec![]).await;
-    let session = Session {
-        id: SessionId::new(common::START, 4),
-        listener: "mx".into(),
-        client: ([192, 0, 2, 1], 1).into(),
-        local: ([192, 0, 2, 2], 25).into(),
-        started: common::START,
-        hello: Some("client.example".into()),
-        esmtp: true,
-        tls: None,
-        identity: None,
-        trusted: false,
-        extensions: Vec::new(),
-        notes: Notes::default(),
-        facts: std::collections::BTreeMap::new(),
-    };
-    let mail = letter(&["bob@example.net"]);
-    let id = pintle_mail::QueueId::new(common::START, 5);
-    let mut message = mail.message(id, common::START);
-    let mut transaction = Transaction::new(id, message.entry.envelope.clone());
-    transaction.facts.insert("listed".into(), "no".into());
-    message.entry.context = Frozen::of(&session, &transaction).to_bytes();
-    world.outbound.spool().commit(message).await.unwrap();
+    world.mail(&["bob@example.net"]).await;
     sink.wait_for(1).await;
     world.empty().await;
 

@@ -64,3 +64,18 @@ impl Frozen {
         View { transaction: Some(Arc::new(transaction)), ..View::of(self.session) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever goes back a version meets what the later one wrote.
+    #[test]
+    fn what_a_later_version_has_added_does_not_make_it_unreadable() {
+        let text = r#"{"session": {"id": "01M80Q0EBJ31F39JDN6QFYC006", "listener": "mx", "client": "192.0.2.1:5",
+            "local": "192.0.2.2:25", "started": 5, "hello": null, "esmtp": true, "tls": null, "identity": null,
+            "trusted": false, "extensions": [], "notes": {}, "facts": {}, "later": {"deep": [1]}}, "also": 7}"#;
+        let frozen = Frozen::from_bytes(text.as_bytes()).unwrap();
+        assert!(!frozen.session.trusted && frozen.scores.is_empty());
+    }
+}

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use pintle_mail::{
-    Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, UnixTime,
+    Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
 };
 use pintle_outbound::{Clock, Config, Endpoint, Handle, Outbound, Parts, Relay, Route, RouteTable};
+use pintle_policy::{Frozen, Notes, Session, Transaction};
 use pintle_record::{Record, Sink as Records};
 use pintle_spool::{Content, Entry, Memory, NewMessage, Spool};
 use pintle_testkit::{StaticResolver, TestCa, within};
@@ -263,11 +264,35 @@ impl Letter {
                 released: None,
                 has_8bit: !self.body.is_ascii() || !self.head.is_ascii(),
                 needs_smtputf8: self.smtputf8,
-                context: bytes::Bytes::new(),
+                context: context(id),
             },
             content: Content::from(bytes::Bytes::from(self.body)),
         }
     }
+}
+
+/// What the receiving side knew of the stranger who sent it.
+pub fn context(id: QueueId) -> bytes::Bytes {
+    let session = Session {
+        id: SessionId::new(START, 4),
+        listener: "mx".into(),
+        client: ([192, 0, 2, 1], 1).into(),
+        local: ([192, 0, 2, 2], 25).into(),
+        started: START,
+        hello: Some("client.example".into()),
+        esmtp: true,
+        tls: None,
+        identity: None,
+        trusted: false,
+        extensions: Vec::new(),
+        notes: Notes::default(),
+        facts: std::collections::BTreeMap::new(),
+    };
+    let envelope =
+        Envelope { sender: ReversePath::Null, params: MailParams::default(), recipients: Vec::new() };
+    let mut transaction = Transaction::new(id, envelope);
+    transaction.facts.insert("listed".into(), "no".into());
+    Frozen::of(&session, &transaction).to_bytes()
 }
 
 /// A configuration without chance in it.
