@@ -293,8 +293,7 @@ fn expired(stored: &Stored, recipient: u32) -> Option<Fate> {
 
 /// Tells the sender of a delay, once.
 pub(crate) async fn warn(shared: Arc<Shared>, aged: Aged) -> Option<Finished> {
-    let finished =
-        Some(Finished::new(aged.id, aged.message, Report::unchanged(aged.recipients.clone())));
+    let finished = Some(Finished::new(aged.id, aged.message, Report::unchanged(aged.recipients.clone())));
     let stored = match shared.spool.load(aged.message).await {
         Ok(stored) if stored.entry.hold.is_none() => stored,
         // Whoever holds a message decides whether its sender hears of it; the next attempt finds the hold.

@@ -12,9 +12,7 @@ use futures_util::future::join_all;
 use pintle_mail::{EnhancedCode, QueueId, Reply, UnixTime};
 use pintle_queue::{Snapshot, Step};
 use pintle_record::{Record, Release};
-use pintle_spool::{
-    Disposition, Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, Stored, Totals,
-};
+use pintle_spool::{Disposition, Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, Stored, Totals};
 use pintle_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot};
 

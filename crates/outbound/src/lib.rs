@@ -44,7 +44,6 @@ use tokio::task::JoinHandle;
 
 pub use capture::{Capture, Captured};
 pub use clock::{Clock, Dice, SystemClock, dice};
-pub use pintle_queue::Step;
 pub use config::{
     Channel, Config, Credentials, EightBit, Mx, NamedCredentials, Protocol, Relay, Reports, RetryPolicy,
     Sessions, Sources, Timeouts, Transfer,
@@ -52,6 +51,7 @@ pub use config::{
 pub use endpoint::{Endpoint, EndpointError};
 pub use handle::{Counts, Handle, OperateError};
 pub use network::{Network, Place, Stream, SystemNetwork};
+pub use pintle_queue::Step;
 pub use quarantine::Keep;
 pub use route::{Route, RouteTable};
 pub use select::{Act, Acts, Outcome, Select};

@@ -46,9 +46,7 @@ impl Keep {
         match hold {
             None => Custody::Free,
             Some(Hold::Operator(_)) => Custody::Held,
-            Some(Hold::Quarantine(quarantine)) => {
-                Custody::Quarantined(self.until(quarantine, timeline))
-            }
+            Some(Hold::Quarantine(quarantine)) => Custody::Quarantined(self.until(quarantine, timeline)),
         }
     }
 }

@@ -12,9 +12,7 @@ use common::{HOUR, World, letter, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{Address, Charset, HeaderEdit, NextHop, Position, Reply, TlsPolicy};
 use pintle_outbound::{Channel, Config, Credentials, NamedCredentials, Parts, Route};
-use pintle_policy::{
-    Call, Chain, Edit, Hook, Hooks, Judge, Outcome, Piece, Ruling, Verdict, View,
-};
+use pintle_policy::{Call, Chain, Edit, Hook, Hooks, Judge, Outcome, Piece, Ruling, Verdict, View};
 use pintle_record::{Record, Unreported};
 use pintle_testkit::{Act, Script, Sink, StaticResolver, Step};
 

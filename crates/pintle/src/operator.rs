@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use pintle_admin::{
@@ -133,6 +133,7 @@ impl Operator for Gateway {
                 ok: plugin.generation > 0,
                 detail: plugin.last_error,
             }));
+            components.push(clock(self.live.outbound.clock_step().as_ref()));
             let ready = components.iter().all(|component| component.ok || component.name != "spool");
             Health { ready, components }
         })
@@ -227,6 +228,16 @@ impl Operator for Gateway {
             Ok(CapturedPage { messages, next })
         })
     }
+}
+
+/// A step does no harm to mail, so the gateway stays ready; but somebody should look.
+fn clock(step: Option<&pintle_outbound::Step>) -> Component {
+    let told = |step: &pintle_outbound::Step| {
+        let direction = if step.is_ahead() { "ahead" } else { "back" };
+        let by = Duration::from_secs(step.size().as_secs());
+        format!("the clock was set {direction} by {by:?}: nothing expires for now; check the time service")
+    };
+    Component { name: "clock".to_owned(), ok: step.is_none(), detail: step.map(told) }
 }
 
 /// What an entry adds to an answer, without names and numbers.

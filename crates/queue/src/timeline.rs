@@ -244,7 +244,7 @@ mod tests {
             for stored in [i64::MIN, 0, WALL, i64::MAX] {
                 let stored = UnixTime::from_millis(stored);
                 assert!(timeline.place(stored) <= timeline.now());
-                timeline.place_ahead(stored, FIVE_DAYS);
+                assert!(timeline.place_ahead(stored, FIVE_DAYS) >= timeline.now());
             }
         }
     }

@@ -84,11 +84,7 @@ fn hop(n: u8) -> NextHop {
 
 impl Model {
     fn new() -> Self {
-        let retry = RetryPolicy {
-            max_age: MAX_AGE,
-            warn_after: Some(WARN_AFTER),
-            ..RetryPolicy::default()
-        };
+        let retry = RetryPolicy { max_age: MAX_AGE, warn_after: Some(WARN_AFTER), ..RetryPolicy::default() };
         Self {
             queue: Queue::new(Config {
                 per_hop: PER_HOP,

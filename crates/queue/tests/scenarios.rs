@@ -251,7 +251,7 @@ fn warning(queue: &mut Queue, now: UnixTime) -> JobId {
 
 #[test]
 fn wishes_for_a_job_whose_sender_is_being_told_are_kept() {
-    let told = |wish: fn(&mut Queue, &Selector)| {
+    let told = |wish: fn(&mut Queue, &Selector) -> usize| {
         let mut queue = Queue::new(config());
         let id = queue.insert(job(1, "a.example"));
         attempt(&mut queue, at(1));
@@ -262,16 +262,16 @@ fn wishes_for_a_job_whose_sender_is_being_told_are_kept() {
         (queue, next)
     };
     let at_once = Next::Again(at(4 * 3600));
-    assert_eq!(told(|queue, which| drop(queue.retry_now(which, at(4 * 3600)))).1, at_once);
-    assert_eq!(told(|queue, which| drop(queue.remove(which))).1, Next::Removed);
-    let (mut queue, next) = told(|queue, which| drop(queue.hold(which)));
+    assert_eq!(told(|queue, which| queue.retry_now(which, at(4 * 3600))).1, at_once);
+    assert_eq!(told(|queue, which| queue.remove(which)).1, Next::Removed);
+    let (mut queue, next) = told(|queue, which| queue.hold(which));
     assert_eq!((next, queue.poll_due(at(30_000))), (Next::Held, None));
-    let (mut queue, next) = told(|queue, which| drop(queue.quarantine(which, at(40_000))));
+    let (mut queue, next) = told(|queue, which| queue.quarantine(which, at(40_000)));
     assert_eq!((next, queue.poll_due(at(30_000))), (Next::Held, None));
     expiry(&mut queue, at(40_000));
     let quarantined_and_released = |queue: &mut Queue, which: &Selector| {
         queue.quarantine(which, at(40_000));
-        queue.release(which, None, at(4 * 3600));
+        queue.release(which, None, at(4 * 3600))
     };
     assert_eq!(told(quarantined_and_released).1, at_once);
 }

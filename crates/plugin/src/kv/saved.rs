@@ -3,7 +3,8 @@
 //! A file for each plugin, written as a whole beside the old one and then put in its place: a crash costs what came after
 //! the last saving, and never the file. What cannot be read is told and begun anew; nothing in it is worth a gateway that
 //! does not start. Of the wall clock one time alone is kept, that of the saving; all others count from it. A clock that was
-//! set back since ages nothing, rather than keep values and empty buckets for as long as it was wrong.
+//! set back since ages nothing, rather than keep values and empty buckets for as long as it was wrong; one that is ahead ages
+//! them by a day at most, rather than make every sender a stranger.
 
 use std::borrow::Cow;
 use std::fs;
@@ -19,6 +20,9 @@ use super::{Entry, PARTS, Part, Shelf, Store, Value, cost};
 
 /// The first octets: what this is, and in which form.
 const MAGIC: &[u8] = b"pintle-kv 1\n";
+
+/// The longest time between a saving and a start that is taken for one: a start that comes later counts as this late.
+const LONGEST_GONE: Duration = Duration::from_secs(24 * 3600);
 
 /// Writers take turns: a plugin that a reload took out and another one put back has two stores for a moment.
 static TURN: Mutex<()> = Mutex::new(());
@@ -46,10 +50,11 @@ impl Clocks {
         Self { now: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// How long ago a moment of the wall clock was; nothing, where it is still to come.
+    /// How long ago a moment of the wall clock was; nothing, where it is still to come, and no longer than a clock that
+    /// nobody has checked is believed.
     fn since(self, millis: u64) -> Duration {
         let at = UNIX_EPOCH.checked_add(Duration::from_millis(millis));
-        at.and_then(|at| self.wall.duration_since(at).ok()).unwrap_or_default()
+        at.and_then(|at| self.wall.duration_since(at).ok()).unwrap_or_default().min(LONGEST_GONE)
     }
 }
 
@@ -348,6 +353,19 @@ mod tests {
         let later = right.now + Duration::from_secs(10);
         assert_eq!(store.get_many(&["k".into()], later), [None], "it lives no longer than it was to");
         assert_eq!(store.take("b".into(), 5, 10, 1.0, later), Ok(Ok(5.0)), "it has filled since");
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_makes_no_strangers() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = path(folder.path(), "a");
+        let right = Clocks::read();
+        let store = Store::open(10_000, Some(file.clone()), right);
+        store.set("k".into(), b"v".to_vec(), Some(36 * 86_400), right.now).unwrap();
+        store.save(right).unwrap();
+        let wrong = Clocks { now: right.now, wall: right.wall + Duration::from_secs(365 * 86_400) };
+        let store = Store::open(10_000, Some(file), wrong);
+        assert!(store.get_many(&["k".into()], wrong.now)[0].is_some());
     }
 
     #[cfg(unix)]

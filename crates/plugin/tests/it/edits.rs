@@ -203,7 +203,11 @@ async fn accepted_mail_is_given_up_with_the_grant_alone() {
         config.failure = FailurePolicy::Reject.into();
         let (plugins, judge) = one(config.clone()).await;
         let ruling = judge.judge(Call::Deliver, delivery()).await;
-        assert_eq!(ruling.verdict, Verdict::Defer(None), "a fault after the 250 defers, whatever on_fault says");
+        assert_eq!(
+            ruling.verdict,
+            Verdict::Defer(None),
+            "a fault after the 250 defers, whatever on_fault says"
+        );
         let fault = ruling.fault.unwrap();
         assert!(fault.text.contains("drop-mail"), "{}", fault.text);
         plugins.shutdown().await;
