@@ -4,8 +4,9 @@
 //! its log, so that any number of scenarios run at once; waiting is always for a line or a message, never for a time.
 
 pub mod corpus;
+pub mod faults;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,8 +35,10 @@ pub fn built(name: &str, variable: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
     }
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let profile = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+    let own = std::env::current_exe().expect("a program knows its own path");
+    let folder = own.parent().expect("a program lies in a folder");
+    // Tests lie in target/PROFILE/deps, programs in the folder above.
+    let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let path = profile.join(name);
     assert!(
         path.exists(),
@@ -53,7 +56,10 @@ pub struct Gateway {
     addresses: BTreeMap<String, SocketAddr>,
 }
 
-/// Everything that the gateway has written to its log.
+/// So many lines of a log are kept, the latest: a gateway that runs for an hour must not fill its observer's memory.
+const KEPT_LINES: usize = 100_000;
+
+/// What the gateway has written to its log.
 #[derive(Default)]
 struct Log {
     lines: Mutex<Lines>,
@@ -62,7 +68,7 @@ struct Log {
 
 #[derive(Default)]
 struct Lines {
-    all: Vec<String>,
+    all: VecDeque<String>,
     closed: bool,
 }
 
@@ -73,10 +79,27 @@ impl Gateway {
     /// It does not come up; the message holds its log.
     #[must_use]
     pub fn start(config: &Path) -> Self {
-        let mut gateway = Self::spawn(Command::new(binary()).arg("run").arg("--config").arg(config));
-        gateway.wait_for("ready");
+        let command = &mut Command::new(binary());
+        Self::attempt(command.arg("run").arg("--config").arg(config)).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Starts the gateway by this command and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not come up; the text holds its log.
+    ///
+    /// # Panics
+    /// It cannot be started at all.
+    pub fn attempt(command: &mut Command) -> Result<Self, String> {
+        let mut gateway = Self::spawn(command);
+        gateway.log.try_wait(&["ready"])?;
         gateway.addresses = gateway.listening();
-        gateway
+        Ok(gateway)
+    }
+
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
     /// Starts a command of the binary without waiting.
@@ -135,7 +158,7 @@ impl Gateway {
     /// The log so far.
     #[must_use]
     pub fn log(&self) -> String {
-        self.log.lines.lock().expect("the log").all.join("\n")
+        self.log.lines.lock().expect("the log").text()
     }
 
     /// The process.
@@ -195,7 +218,7 @@ impl Drop for Gateway {
 impl Log {
     fn follow(&self, stderr: impl std::io::Read) {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            self.lines.lock().expect("the log").all.push(line);
+            self.lines.lock().expect("the log").push(line);
             self.changed.notify_all();
         }
         self.lines.lock().expect("the log").closed = true;
@@ -203,18 +226,39 @@ impl Log {
     }
 
     fn wait<T: AsRef<str> + std::fmt::Debug>(&self, texts: &[T]) -> String {
+        self.try_wait(texts).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_wait<T: AsRef<str> + std::fmt::Debug>(&self, texts: &[T]) -> Result<String, String> {
         let mut lines = self.lines.lock().expect("the log");
         loop {
             if let Some(line) =
                 lines.all.iter().find(|line| texts.iter().any(|text| line.contains(text.as_ref())))
             {
-                return line.clone();
+                return Ok(line.clone());
             }
-            assert!(!lines.closed, "the gateway ended before {texts:?}:\n{}", lines.all.join("\n"));
+            if lines.closed {
+                return Err(format!("the gateway ended before {texts:?}:\n{}", lines.text()));
+            }
             let (next, timeout) = self.changed.wait_timeout(lines, PATIENCE).expect("the log");
-            assert!(!timeout.timed_out(), "no {texts:?} in the log:\n{}", next.all.join("\n"));
             lines = next;
+            if timeout.timed_out() {
+                return Err(format!("no {texts:?} in the log:\n{}", lines.text()));
+            }
         }
+    }
+}
+
+impl Lines {
+    fn push(&mut self, line: String) {
+        if self.all.len() == KEPT_LINES {
+            self.all.pop_front();
+        }
+        self.all.push_back(line);
+    }
+
+    fn text(&self) -> String {
+        self.all.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 }
 

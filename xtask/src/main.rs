@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod clients;
 mod deny;
+mod faults;
 mod plugins;
 mod run;
 mod sandbox;
@@ -46,6 +47,10 @@ enum Chore {
     },
     /// Measure the release binary under load, beside Postfix where it is installed
     Bench(bench::Options),
+    /// Play the fault matrix on the real binary, and write docs/reliability.md when all of it was played
+    Faults(faults::Options),
+    /// Half an hour of mixed mail and faults: nothing may be lost, and nothing may grow
+    Soak(faults::SoakOptions),
     /// Check what the compiler cannot: fences between crates, sizes, first lines, copies
     Tidy,
     /// Check licences, duplicate and forbidden crates, sources and advisories
@@ -64,6 +69,8 @@ fn main() -> ExitCode {
         Chore::Test { arguments } => test::test(&arguments),
         Chore::Sandbox { arguments } => sandbox::sandbox(&arguments),
         Chore::Bench(options) => bench::bench(&options),
+        Chore::Faults(options) => faults::faults(&options),
+        Chore::Soak(options) => faults::soak(&options),
         Chore::Tidy => tidy::tidy(),
         Chore::Deny => deny::deny(),
         Chore::Ci => ci::ci(),

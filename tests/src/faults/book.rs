@@ -1,0 +1,385 @@
+//! What was sent, what was promised and what arrived, by identity: each message has a number, each copy a recipient.
+//!
+//! A message is made from its number alone, so that a copy that arrives is compared with what it must be, octet by octet.
+//! Its sender carries the number too, so that a bounce can be told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// Where senders are, to whom bounces go.
+const SENDERS: &str = "from.example";
+/// Where recipients are.
+const RECIPIENTS: &str = "to.example";
+
+/// What messages are like; each number stands for "every so many messages", and 0 for none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mix {
+    /// With a body of some 45 KiB.
+    pub medium: u64,
+    /// With a body of more than 64 KiB, which lies in a file of its own.
+    pub large: u64,
+    /// For five recipients.
+    pub many: u64,
+    /// For a recipient whom the next hop defers at first.
+    pub late: u64,
+    /// For a recipient whom the next hop refuses for good.
+    pub never: u64,
+}
+
+/// What the next hop does with a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Plain,
+    Late,
+    Never,
+}
+
+/// What a client heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    /// No reply, or none yet: it may arrive or not.
+    Open,
+    /// 250, with the queue id.
+    Promised(String),
+    /// Another code.
+    Refused(u16),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Copy {
+    arrived: u32,
+    reported: bool,
+}
+
+#[derive(Debug)]
+struct Message {
+    fate: Fate,
+    copies: Vec<Copy>,
+}
+
+/// Sums that change while a row is played.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Messages that got their 250.
+    pub promised: u64,
+    /// Messages that got another reply.
+    pub refused: u64,
+    /// Messages whose session broke, and sessions that broke before a message.
+    pub broken: u64,
+    /// Copies that reached the next hop.
+    pub arrived: u64,
+    /// Attempts at delivery that the next hop cut off, refused or left without an answer.
+    pub failed: u64,
+}
+
+impl Progress {
+    /// Messages and sessions whose outcome a client knows.
+    #[must_use]
+    pub fn outcomes(&self) -> u64 {
+        self.promised + self.refused + self.broken
+    }
+}
+
+/// The account at the end of a row, in copies.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// Copies of messages that got their 250.
+    pub promised: u64,
+    /// Those that arrived, or whose sender was told of their failure.
+    pub accounted: u64,
+    /// Those whose sender was told.
+    pub reported: u64,
+    /// Arrivals beyond the first.
+    pub twice: u64,
+    /// Copies of messages that were refused or got no reply, and came all the same.
+    pub unasked: u64,
+    /// Copies that arrived, but not as they were sent.
+    pub changed: u64,
+    /// Messages that were refused.
+    pub refused: u64,
+    /// Sessions that broke.
+    pub broken: u64,
+}
+
+/// The book.
+#[derive(Debug)]
+pub struct Book {
+    mix: Mix,
+    next: AtomicU64,
+    messages: Mutex<BTreeMap<u64, Message>>,
+    changed: AtomicU64,
+    progress: watch::Sender<Progress>,
+}
+
+impl Book {
+    pub(super) fn new(mix: Mix) -> Self {
+        Self {
+            mix,
+            next: AtomicU64::new(1),
+            messages: Mutex::default(),
+            changed: AtomicU64::new(0),
+            progress: watch::Sender::new(Progress::default()),
+        }
+    }
+
+    /// Opens the next message.
+    pub(super) fn open(&self) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let copies = vec![Copy::default(); self.recipients(number).len()];
+        self.messages.lock().insert(number, Message { fate: Fate::Open, copies });
+        number
+    }
+
+    pub(super) fn promise(&self, number: u64, id: &str) {
+        self.decide(number, Fate::Promised(id.to_owned()));
+        self.progress.send_modify(|progress| progress.promised += 1);
+    }
+
+    pub(super) fn refuse(&self, number: u64, code: u16) {
+        self.decide(number, Fate::Refused(code));
+        self.progress.send_modify(|progress| progress.refused += 1);
+    }
+
+    pub(super) fn broken(&self) {
+        self.progress.send_modify(|progress| progress.broken += 1);
+    }
+
+    pub(super) fn failed(&self) {
+        self.progress.send_modify(|progress| progress.failed += 1);
+    }
+
+    fn decide(&self, number: u64, fate: Fate) {
+        if let Some(message) = self.messages.lock().get_mut(&number) {
+            message.fate = fate;
+        }
+    }
+
+    /// Notes a message that the next hop has taken, for these recipients.
+    pub(super) fn arrive(&self, sender: &str, recipients: &[String], content: &[u8]) {
+        if sender.is_empty() {
+            for recipient in recipients {
+                self.report(recipient, content);
+            }
+            return;
+        }
+        for recipient in recipients {
+            self.take_copy(recipient, content);
+        }
+    }
+
+    fn take_copy(&self, recipient: &str, content: &[u8]) {
+        let Some((number, at)) = identity(recipient) else { return };
+        if !is_copy(&self.content(number), content) {
+            self.changed.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(copy) =
+            self.messages.lock().get_mut(&number).and_then(|message| message.copies.get_mut(at))
+        {
+            copy.arrived += 1;
+        }
+        self.progress.send_modify(|progress| progress.arrived += 1);
+    }
+
+    /// A bounce to a sender: all recipients that it names as failed.
+    fn report(&self, sender: &str, content: &[u8]) {
+        let Some((number, _)) = identity(sender) else { return };
+        let text = String::from_utf8_lossy(content);
+        let failed = text.contains("Action: failed");
+        let named: Vec<usize> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Final-Recipient: rfc822;"))
+            .filter_map(|address| Some(identity(address.trim())?.1))
+            .collect();
+        let mut messages = self.messages.lock();
+        let Some(message) = messages.get_mut(&number).filter(|_| failed) else { return };
+        named.iter().for_each(|at| {
+            if let Some(copy) = message.copies.get_mut(*at) {
+                copy.reported = true;
+            }
+        });
+        drop(messages);
+        self.progress.send_modify(|progress| progress.arrived += 1);
+    }
+
+    /// The sums so far.
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// Waits until the sums satisfy `enough`; false when `patience` has passed without.
+    pub(super) async fn wait(&self, patience: Duration, enough: impl FnMut(&Progress) -> bool) -> bool {
+        let mut changes = self.progress.subscribe();
+        tokio::time::timeout(patience, changes.wait_for(enough)).await.is_ok()
+    }
+
+    /// Queue ids of promised messages of which a copy has neither arrived nor been reported.
+    pub fn missing(&self) -> BTreeSet<String> {
+        let messages = self.messages.lock();
+        let missing = |message: &Message| match &message.fate {
+            Fate::Promised(id) if message.copies.iter().any(Copy::is_missing) => Some(id.clone()),
+            _ => None,
+        };
+        messages.values().filter_map(missing).collect()
+    }
+
+    /// The account of now.
+    pub fn account(&self) -> Account {
+        let progress = self.progress();
+        let mut account = Account {
+            changed: self.changed.load(Ordering::Relaxed),
+            refused: progress.refused,
+            broken: progress.broken,
+            ..Account::default()
+        };
+        for message in self.messages.lock().values() {
+            account.add(message);
+        }
+        account
+    }
+
+    pub(super) fn sender(number: u64) -> String {
+        format!("m{number}.0@{SENDERS}")
+    }
+
+    pub(super) fn recipients(&self, number: u64) -> Vec<String> {
+        let count = if every(number, self.mix.many) { 5 } else { 1 };
+        let wish = |at: u64| match at {
+            0 if every(number, self.mix.late) => ".late",
+            0 if every(number, self.mix.never) => ".never",
+            _ => "",
+        };
+        (0..count).map(|at| format!("m{number}.{at}{}@{RECIPIENTS}", wish(at))).collect()
+    }
+
+    /// What a client sends, without dots doubled: no line of it begins with one.
+    pub(super) fn content(&self, number: u64) -> Vec<u8> {
+        let lines = match number {
+            _ if every(number, self.mix.large) => 3_000,
+            _ if every(number, self.mix.medium) => 1_000,
+            _ => number % 7 * 11,
+        };
+        let mut text = format!("X-Number: {number}\r\nSubject: message {number}\r\n\r\n");
+        (0..lines).for_each(|line| text.push_str(&format!("{number} {line} {:x}\r\n", mixed(number, line))));
+        text.into_bytes()
+    }
+}
+
+impl Copy {
+    fn is_missing(&self) -> bool {
+        self.arrived == 0 && !self.reported
+    }
+}
+
+impl Account {
+    fn add(&mut self, message: &Message) {
+        let promised = matches!(message.fate, Fate::Promised(_));
+        for copy in &message.copies {
+            self.twice += u64::from(copy.arrived.saturating_sub(1));
+            if promised {
+                self.promised += 1;
+                self.accounted += u64::from(!copy.is_missing());
+                self.reported += u64::from(copy.reported);
+            } else {
+                self.unasked += u64::from(copy.arrived > 0);
+            }
+        }
+    }
+}
+
+/// Whether this is the message that was sent: the gateway may add fields to its header, and must change nothing.
+fn is_copy(sent: &[u8], arrived: &[u8]) -> bool {
+    let (Some((header, body)), Some((found, rest))) = (parts(sent), parts(arrived)) else { return false };
+    let mut fields = found.split(|octet| *octet == b'\n');
+    body == rest && header.split(|octet| *octet == b'\n').all(|field| fields.any(|found| found == field))
+}
+
+/// Header and body, around the first empty line; the header keeps the end of its last line.
+fn parts(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = memchr::memmem::find(message, b"\r\n\r\n")?;
+    Some((&message[..at + 1], &message[at + 4..]))
+}
+
+fn every(number: u64, so_many: u64) -> bool {
+    so_many > 0 && number.is_multiple_of(so_many)
+}
+
+/// Sixty octets that depend on both numbers, so that no line stands for another.
+fn mixed(number: u64, line: u64) -> u128 {
+    let word = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ line.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (u128::from(word) << 64) | u128::from(word.rotate_left(31).wrapping_mul(0x94d0_49bb_1331_11eb))
+}
+
+/// Number of the message and of the recipient, from an address of ours.
+fn identity(address: &str) -> Option<(u64, usize)> {
+    let (number, rest) = address.strip_prefix('m')?.split_once('.')?;
+    let at = rest.split(['.', '@']).next()?;
+    Some((number.parse().ok()?, at.parse().ok()?))
+}
+
+/// What is to become of a copy for this address.
+pub(super) fn wish(address: &str) -> Wish {
+    let local = address.split('@').next().unwrap_or_default();
+    if local.ends_with(".late") {
+        Wish::Late
+    } else if local.ends_with(".never") {
+        Wish::Never
+    } else {
+        Wish::Plain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn book() -> Book {
+        Book::new(Mix { many: 2, never: 3, ..Mix::default() })
+    }
+
+    #[test]
+    fn a_promise_is_missing_until_each_copy_is_accounted_for() {
+        let book = book();
+        let (one, two) = (book.open(), book.open());
+        book.promise(one, "ONE");
+        book.promise(two, "TWO");
+        assert_eq!(book.missing().len(), 2);
+        let all = book.recipients(two);
+        book.arrive("a@x", &book.recipients(one), &book.content(one));
+        book.arrive("a@x", &all[1..], &book.content(two));
+        assert_eq!(book.missing().into_iter().collect::<Vec<_>>(), ["TWO"]);
+        book.arrive("a@x", &all, &book.content(two));
+        let account = book.account();
+        assert_eq!((account.promised, account.accounted, account.twice), (6, 6, 4));
+        assert_eq!((account.changed, book.missing().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_copy_with_one_other_octet_is_changed() {
+        let book = book();
+        let number = book.open();
+        let mut content = [b"Received: x\r\n".to_vec(), book.content(number)].concat();
+        book.arrive("a@x", &book.recipients(number), &content);
+        assert_eq!(book.account().changed, 0);
+        *content.last_mut().unwrap() ^= 1;
+        book.arrive("a@x", &book.recipients(number), &content);
+        assert_eq!((book.account().changed, book.account().unasked), (1, 1));
+    }
+
+    #[test]
+    fn a_bounce_accounts_for_the_recipients_that_it_names() {
+        let book = book();
+        for _ in 0..3 {
+            let number = book.open();
+            book.promise(number, &number.to_string());
+        }
+        let text = "Final-Recipient: rfc822;m3.0.never@to.example\r\nAction: failed\r\n";
+        book.arrive("", &[Book::sender(3)], text.as_bytes());
+        assert!(!book.missing().contains("3"));
+        assert_eq!(book.account().reported, 1);
+        assert_eq!((wish("m3.0.never@to.example"), wish("m3.1@to.example")), (Wish::Never, Wish::Plain));
+    }
+}

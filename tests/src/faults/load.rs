@@ -1,0 +1,189 @@
+//! The load: clients that send as many messages as they are permitted, and remember what they were told.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::book::Book;
+
+/// How long a client waits for a reply.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client waits after a refusal or a broken session, so that a fault is not met with a storm.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// Clients at work; they end with this value.
+#[derive(Debug)]
+pub(super) struct Load {
+    permits: Arc<Semaphore>,
+    _clients: JoinSet<()>,
+}
+
+/// Where the gateway is, while it is.
+pub(super) type Where = watch::Receiver<Option<SocketAddr>>;
+
+impl Load {
+    pub(super) fn start(clients: usize, book: &Arc<Book>, address: &Where) -> Self {
+        let permits = Arc::new(Semaphore::new(0));
+        let mut tasks = JoinSet::new();
+        for _ in 0..clients {
+            tasks.spawn(client(Arc::clone(book), address.clone(), Arc::clone(&permits)));
+        }
+        Self { permits, _clients: tasks }
+    }
+
+    /// Permits so many more messages.
+    pub(super) fn send(&self, messages: usize) {
+        self.permits.add_permits(messages);
+    }
+}
+
+async fn client(book: Arc<Book>, mut address: Where, permits: Arc<Semaphore>) {
+    loop {
+        let Ok(there) = address.wait_for(Option::is_some).await.map(|there| *there) else { return };
+        let Some(there) = there else { continue };
+        let session = tokio::time::timeout(PATIENCE, Wire::connect(there)).await;
+        if let Ok(Ok(mut wire)) = session
+            && messages(&book, &mut wire, &permits).await.is_ok()
+        {
+            continue;
+        }
+        book.broken();
+        tokio::time::sleep(BREATH).await;
+    }
+}
+
+async fn messages(book: &Book, wire: &mut Wire, permits: &Semaphore) -> std::io::Result<()> {
+    loop {
+        // A session whose server has gone must not sit on its turn until there is something to send.
+        let permit = tokio::select! {
+            permit = permits.acquire() => permit.map_err(std::io::Error::other)?,
+            gone = wire.closed() => return gone,
+        };
+        permit.forget();
+        let sent = tokio::time::timeout(PATIENCE, wire.send(book)).await;
+        let promised = sent.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+        if !promised {
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+}
+
+pub(super) struct Wire {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    pub(super) async fn connect(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let mut wire = Self { stream, buffer: Vec::new() };
+        wire.expect(220).await?;
+        wire.ask("EHLO load.example", 250).await?;
+        Ok(wire)
+    }
+
+    /// One message; true when it was promised.
+    async fn send(&mut self, book: &Book) -> std::io::Result<bool> {
+        self.send_by(book, Duration::ZERO, usize::MAX).await
+    }
+
+    /// One message, with a pause after each so many octets of it.
+    pub(super) async fn send_by(
+        &mut self,
+        book: &Book,
+        pause: Duration,
+        piece: usize,
+    ) -> std::io::Result<bool> {
+        let number = book.open();
+        let mut commands = vec![format!("MAIL FROM:<{}>", Book::sender(number))];
+        commands.extend(book.recipients(number).iter().map(|recipient| format!("RCPT TO:<{recipient}>")));
+        for command in &commands {
+            let (code, _) = self.command(command).await?;
+            if code != 250 {
+                return self.refused(book, number, code).await;
+            }
+        }
+        let (code, _) = self.command("DATA").await?;
+        if code != 354 {
+            return self.refused(book, number, code).await;
+        }
+        for piece in [book.content(number), b".\r\n".to_vec()].concat().chunks(piece) {
+            self.stream.write_all(piece).await?;
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        let (code, text) = self.reply().await?;
+        if code != 250 {
+            book.refuse(number, code);
+            return Ok(false);
+        }
+        book.promise(number, text.rsplit(' ').next().unwrap_or_default());
+        Ok(true)
+    }
+
+    /// Begins a message and goes away in the middle of it.
+    pub(super) async fn abort(mut self, book: &Book) -> std::io::Result<()> {
+        let number = book.open();
+        self.ask(&format!("MAIL FROM:<{}>", Book::sender(number)), 250).await?;
+        self.ask(&format!("RCPT TO:<m{number}.0@to.example>"), 250).await?;
+        self.ask("DATA", 354).await?;
+        let content = book.content(number);
+        self.stream.write_all(&content[..content.len() / 2]).await
+    }
+
+    async fn refused(&mut self, book: &Book, number: u64, code: u16) -> std::io::Result<bool> {
+        book.refuse(number, code);
+        if code == 421 {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
+        self.ask("RSET", 250).await?;
+        Ok(false)
+    }
+
+    async fn ask(&mut self, command: &str, code: u16) -> std::io::Result<()> {
+        self.stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+        self.expect(code).await
+    }
+
+    async fn command(&mut self, command: &str) -> std::io::Result<(u16, String)> {
+        self.stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+        self.reply().await
+    }
+
+    async fn expect(&mut self, code: u16) -> std::io::Result<()> {
+        match self.reply().await? {
+            (got, _) if got == code => Ok(()),
+            (got, text) => Err(std::io::Error::other(format!("expected {code}, got {got} {text}"))),
+        }
+    }
+
+    /// Returns when the server has closed, or says something unasked.
+    async fn closed(&mut self) -> std::io::Result<()> {
+        self.stream.readable().await?;
+        Err(std::io::ErrorKind::ConnectionAborted.into())
+    }
+
+    /// Code and last line of the next reply.
+    async fn reply(&mut self) -> std::io::Result<(u16, String)> {
+        loop {
+            while let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n") {
+                let line = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
+                self.buffer.drain(..end + 2);
+                if line.as_bytes().get(3) != Some(&b'-') {
+                    let code = line.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0);
+                    return Ok((code, line));
+                }
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}

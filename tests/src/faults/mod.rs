@@ -1,0 +1,157 @@
+//! The fault matrix: the real binary under load while disk, clock, memory, name servers, next hops and plugins fail.
+//!
+//! `cargo xtask faults` plays [`ROWS`] and writes docs/reliability.md; a few of them are ordinary tests in
+//! `tests/tests/faults.rs`. A [`book`] knows each message and each copy of it, so that what was acknowledged is compared with
+//! what arrived by identity and octet by octet.
+
+pub mod book;
+mod damage;
+mod hop;
+mod load;
+mod play;
+mod powercut;
+mod report;
+mod rows;
+mod shim;
+mod soak;
+mod stage;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use report::{json, page, table};
+pub use rows::{Allow, ROWS, Row};
+pub use soak::{Report, soak};
+
+use book::Account;
+use stage::Stage;
+
+/// How rows are played.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// So many rounds at most, and larger steps.
+    pub rounds: Option<u32>,
+    /// What chance begins with.
+    pub seed: u64,
+    /// The component of the plugin that misbehaves.
+    pub unruly: Option<PathBuf>,
+}
+
+/// What a row came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Which row.
+    pub name: &'static str,
+    /// What was done.
+    pub about: &'static str,
+    /// How often.
+    pub rounds: u32,
+    /// The account of all copies.
+    pub account: Account,
+    /// Messages that did not arrive and that the operator can see.
+    pub set_aside: u64,
+    /// Messages that did not arrive and that nobody can see.
+    pub lost: u64,
+    /// How often the gateway had to be started anew although nobody had ended it.
+    pub restarts: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// What is not as the row demands; nothing when all is well.
+    pub problems: Vec<String>,
+}
+
+/// The row of this name.
+#[must_use]
+pub fn row(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
+
+/// Plays one row.
+///
+/// # Errors
+/// The stage could not be set up, which says nothing about the gateway.
+pub async fn play(row: &Row, options: &Options) -> Result<Outcome, String> {
+    play::Play::new(row, options).play().await
+}
+
+impl Outcome {
+    fn of(row: &Row, rounds: u32, stage: &Stage, took: Duration) -> Self {
+        let missing = stage.book.missing();
+        let visible = if missing.is_empty() { 0 } else { stage.visible(missing.iter()) as u64 };
+        let mut outcome = Self {
+            name: row.name,
+            about: row.about,
+            rounds,
+            account: stage.book.account(),
+            set_aside: visible,
+            lost: missing.len() as u64 - visible,
+            restarts: stage.restarts,
+            took,
+            problems: stage.problems.clone(),
+        };
+        outcome.judge(row.allow);
+        outcome
+    }
+
+    /// Adds what the row does not allow.
+    fn judge(&mut self, allow: Allow) {
+        let account = &self.account;
+        let most = allow.twice * u64::from(self.rounds);
+        let kept = u64::from(!allow.set_aside) * self.set_aside;
+        let told = u64::from(!allow.reports) * account.reported;
+        let restarts = u64::from(!allow.restart) * self.restarts;
+        let twice = account.twice.saturating_sub(most);
+        let silent = u64::from(account.promised == 0);
+        let found = [
+            (self.lost, "lost"),
+            (kept, "not delivered, although nothing was destroyed"),
+            (account.changed, "changed on the way"),
+            (told, "given up, although they could have been delivered"),
+            (restarts, "restarts needed"),
+            (twice, "duplicates beyond what the row allows"),
+            (silent, "rows in which nothing was acknowledged"),
+        ];
+        let bad = found.iter().filter(|(count, _)| *count > 0);
+        self.problems.extend(bad.map(|(count, what)| format!("{count} {what}")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(change: impl FnOnce(&mut Outcome)) -> Vec<String> {
+        let mut outcome = Outcome {
+            name: "x",
+            about: "x",
+            rounds: 2,
+            account: Account { promised: 10, accounted: 10, ..Account::default() },
+            set_aside: 0,
+            lost: 0,
+            restarts: 0,
+            took: Duration::ZERO,
+            problems: Vec::new(),
+        };
+        change(&mut outcome);
+        outcome.judge(Allow { twice: 3, restart: false, reports: false, set_aside: false });
+        outcome.problems
+    }
+
+    #[test]
+    fn each_thing_that_a_row_does_not_allow_is_a_problem() {
+        assert_eq!(outcome(|_| ()), [""; 0]);
+        assert_eq!(outcome(|outcome| outcome.account.twice = 6), [""; 0]);
+        let changes: [fn(&mut Outcome); 7] = [
+            |outcome| outcome.lost = 1,
+            |outcome| outcome.set_aside = 1,
+            |outcome| outcome.account.changed = 1,
+            |outcome| outcome.account.reported = 1,
+            |outcome| outcome.restarts = 1,
+            |outcome| outcome.account.twice = 7,
+            |outcome| outcome.account.promised = 0,
+        ];
+        for change in changes {
+            assert_eq!(outcome(change).len(), 1);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The rows of the fault matrix: one table, in which each row says what is done and what is expected.
+//!
+//! What every row expects goes without saying: each copy of an acknowledged message arrives, unchanged, or its sender is
+//! told, or where the row destroys octets themselves, the operator sees which message it was. [`Allow`] says what a row
+//! may cost beside that.
+
+use pintle_testkit::Fault as Dns;
+
+use super::book::Mix;
+use super::hop::Mode;
+use super::powercut::Keep;
+use super::shim::{Act, Errno, Ops, Rule};
+
+/// A row.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What is done.
+    pub about: &'static str,
+    /// How it is done.
+    pub fault: Fault,
+    /// What the mail is like.
+    pub mix: Mix,
+    /// How often, in a full run.
+    pub rounds: u32,
+    /// What it may cost.
+    pub allow: Allow,
+}
+
+/// What a row may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Allow {
+    /// Arrivals beyond the first, in each round.
+    pub twice: u64,
+    /// The gateway may need a restart, by whoever watches over processes.
+    pub restart: bool,
+    /// Senders may be told that their mail failed.
+    pub reports: bool,
+    /// Octets are destroyed: their messages may be set aside, where the operator sees them.
+    pub set_aside: bool,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// The process is killed after some messages.
+    Kill,
+    /// The process dies at one of these calls, before and after it in turns.
+    KillAt(Ops, &'static str),
+    /// As [`Fault::KillAt`], and what was not synced is gone.
+    PowerCut(Ops, &'static str, Keep),
+    /// So many calls fail.
+    Disk(Rule, u64),
+    /// The clock jumps by so many seconds while mail waits, and comes back or does not.
+    Clock { seconds: i64, returns: bool, restart: bool },
+    /// The clock runs fast or slow, by parts in a million.
+    Drift(i64),
+    /// The process may open so many files, and clients take what there is.
+    Descriptors(u64),
+    /// The process may have so many KiB of address space, and clients send large messages.
+    Memory(u64),
+    /// The spool is damaged while the gateway is down.
+    Damage(Damage),
+    /// A file of the spool is deleted while mail comes in.
+    Deleted(&'static str),
+    /// The next hop fails.
+    Hop(Mode),
+    /// DNS fails in this way, for mail that goes by MX.
+    Dns(Dns),
+    /// A plugin traps, spins, eats memory and sleeps at this hook, each in a round.
+    Plugin(&'static str),
+    /// Another process is started on the same spool.
+    Two,
+}
+
+/// What is done to files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The file is not there.
+    Missing(&'static str),
+    /// The file is empty.
+    Empty(&'static str),
+    /// The database is as it was some messages ago.
+    OldDatabase,
+    /// Two hundred octets in the middle of the file are others.
+    Overwritten(&'static str),
+    /// One octet in twenty places of the file is another.
+    Flipped(&'static str),
+    /// The second half of the file is gone.
+    Halved(&'static str),
+}
+
+const NOTHING: Allow = Allow { twice: 0, restart: false, reports: false, set_aside: false };
+/// Of mail that has been handed over when the process dies, the mark may be lost: so many messages are under way at most.
+const DIES: Allow = Allow { twice: 60, restart: true, ..NOTHING };
+/// A failed sync needs a restart; a mark that was not written costs a duplicate.
+const BREAKS: Allow = DIES;
+const DESTROYS: Allow = Allow { set_aside: true, twice: 60, ..NOTHING };
+const REPORTS: Allow = Allow { reports: true, ..NOTHING };
+
+const SMALL: Mix = Mix { medium: 0, large: 0, many: 7, late: 0, never: 0 };
+const MIXED: Mix = Mix { medium: 5, large: 11, many: 7, late: 13, never: 0 };
+const LARGE: Mix = Mix { medium: 0, large: 2, many: 7, late: 0, never: 0 };
+/// Fills segments, so that new ones are needed.
+const FULL: Mix = Mix { medium: 1, large: 0, many: 0, late: 0, never: 0 };
+
+/// Calls that change the spool.
+const CHANGES: Ops =
+    Ops::WRITE.or(Ops::SYNC).or(Ops::CREATE).or(Ops::TRUNCATE).or(Ops::UNLINK).or(Ops::FOLDER_SYNC);
+const SYNCS: Ops = Ops::SYNC.or(Ops::FOLDER_SYNC);
+
+const DAY: i64 = 86_400;
+const YEAR: i64 = 365 * DAY;
+const LOG: &str = "segments/";
+const DATABASE: &str = "envelopes.db";
+const BODIES: &str = "bodies/";
+
+const fn fails(ops: Ops, path: &'static str, error: Errno) -> Rule {
+    Rule { ops, path, act: Act::Fail(error) }
+}
+
+macro_rules! rows {
+    ($($name:literal, $about:literal, $fault:expr, $mix:expr, $rounds:literal, $allow:expr;)*) => {
+        &[$(Row { name: $name, about: $about, fault: $fault, mix: $mix, rounds: $rounds, allow: $allow }),*]
+    };
+}
+
+use Damage::{Empty, Flipped, Halved, Missing, OldDatabase, Overwritten};
+use Fault::{
+    Clock, Damage as Spoil, Deleted, Descriptors, Disk, Dns as Names, Drift, Hop, Kill, KillAt, Memory,
+    Plugin, PowerCut, Two,
+};
+
+/// The matrix.
+#[rustfmt::skip]
+pub const ROWS: &[Row] = rows! {
+    "kill", "kill -9 at any moment under load", Kill, MIXED, 100, DIES;
+    "kill-at-call", "kill -9 right before or after a write, sync, creation or removal in the spool",
+        KillAt(CHANGES, ""), MIXED, 40, DIES;
+    "power-cut", "power cut at such a call; nothing that was not synced is left",
+        PowerCut(CHANGES, "", Keep::Nothing), MIXED, 40, DIES;
+    "power-cut-torn", "power cut at such a call; any sectors of what was not synced are left, others are not",
+        PowerCut(CHANGES, "", Keep::Some), MIXED, 40, DIES;
+    "power-cut-sync", "power cut right before or after a sync", PowerCut(SYNCS, "", Keep::Nothing), MIXED, 30, DIES;
+
+    "log-write-eio", "I/O error when a segment is written", Disk(fails(Ops::WRITE, LOG, Errno::Io), 3), SMALL, 4, BREAKS;
+    "log-write-full", "disk full when a segment is written", Disk(fails(Ops::WRITE, LOG, Errno::Full), 20), SMALL, 4, NOTHING;
+    "log-write-short", "segments are written by halves", Disk(Rule { ops: Ops::WRITE, path: LOG, act: Act::Short }, 20),
+        SMALL, 4, NOTHING;
+    "log-sync-eio", "I/O error when a segment is synced", Disk(fails(Ops::SYNC, LOG, Errno::Io), 1), SMALL, 4, BREAKS;
+    "log-create-eio", "I/O error when a segment is made", Disk(fails(Ops::CREATE, LOG, Errno::Io), 5), FULL, 3, NOTHING;
+    "log-create-full", "disk full when a segment is made", Disk(fails(Ops::CREATE, LOG, Errno::Full), 5), FULL, 3, NOTHING;
+    "log-create-emfile", "no descriptor free when a segment is made",
+        Disk(fails(Ops::CREATE, LOG, Errno::Descriptors), 5), FULL, 3, NOTHING;
+    "log-allocate-full", "disk full when a segment's room is allocated",
+        Disk(fails(Ops::ALLOCATE, LOG, Errno::Full), 5), FULL, 3, NOTHING;
+    "database-write-eio", "I/O error when the database is written",
+        Disk(fails(Ops::WRITE, DATABASE, Errno::Io), 3), SMALL, 4, BREAKS;
+    "database-write-full", "disk full when the database is written",
+        Disk(fails(Ops::WRITE, DATABASE, Errno::Full), 20), SMALL, 4, BREAKS;
+    "database-sync-eio", "I/O error when the database is synced",
+        Disk(fails(Ops::SYNC, DATABASE, Errno::Io), 1), SMALL, 4, BREAKS;
+    "body-create-emfile", "no descriptor free when a large body gets a file",
+        Disk(fails(Ops::CREATE, BODIES, Errno::Descriptors), 5), LARGE, 3, NOTHING;
+    "body-write-eio", "I/O error when a large body is written",
+        Disk(fails(Ops::WRITE, BODIES, Errno::Io), 5), LARGE, 3, NOTHING;
+    "body-write-full", "disk full when a large body is written",
+        Disk(fails(Ops::WRITE, BODIES, Errno::Full), 5), LARGE, 3, NOTHING;
+    "body-sync-eio", "I/O error when a large body is synced",
+        Disk(fails(Ops::SYNC, BODIES, Errno::Io), 5), LARGE, 3, BREAKS;
+    "folder-sync-eio", "I/O error when a folder is synced",
+        Disk(fails(Ops::FOLDER_SYNC, "", Errno::Io), 2), LARGE, 3, BREAKS;
+    "remove-eio", "I/O error when a file is removed", Disk(fails(Ops::UNLINK, "", Errno::Io), 20), LARGE, 3, BREAKS;
+    "all-full", "nothing can be written, made or allocated for want of room, while mail waits to be settled",
+        Disk(fails(Ops::WRITE.or(Ops::CREATE).or(Ops::ALLOCATE), "", Errno::Full), 500), MIXED, 3, BREAKS;
+    "all-read-only", "the file system becomes read-only",
+        Disk(fails(CHANGES.or(Ops::ALLOCATE).or(Ops::RENAME), "", Errno::ReadOnly), 100), MIXED, 3, BREAKS;
+
+    "descriptors", "80 descriptors, and clients that take all of them", Descriptors(80), LARGE, 3, NOTHING;
+    "memory", "512 MiB of address space, and large messages", Memory(512 * 1_024), LARGE, 3, DIES;
+
+    "clock-hours", "the clock is five hours ahead for seconds", Clock { seconds: 5 * 3_600, returns: true, restart: false },
+        SMALL, 1, NOTHING;
+    "clock-days", "the clock is six days ahead for seconds", Clock { seconds: 6 * DAY, returns: true, restart: false },
+        SMALL, 1, NOTHING;
+    "clock-years", "the clock is four years ahead for seconds, then a restart with the right time",
+        Clock { seconds: 4 * YEAR, returns: true, restart: true }, SMALL, 1, NOTHING;
+    "clock-ahead-start", "the clock jumps six days ahead, stays there, and the gateway starts with it",
+        Clock { seconds: 6 * DAY, returns: false, restart: true }, SMALL, 1, NOTHING;
+    "clock-back-hours", "the clock goes back by five hours and stays there",
+        Clock { seconds: -5 * 3_600, returns: false, restart: false }, SMALL, 1, NOTHING;
+    "clock-back-days", "the clock goes back by six days for seconds",
+        Clock { seconds: -6 * DAY, returns: true, restart: false }, SMALL, 1, NOTHING;
+    "clock-back-years", "the clock goes back by ten years, stays there, and the gateway starts with it",
+        Clock { seconds: -10 * YEAR, returns: false, restart: true }, SMALL, 1, NOTHING;
+    "clock-fast", "the clock runs fast by a twentieth", Drift(50_000), MIXED, 1, NOTHING;
+    "clock-slow", "the clock runs slow by a twentieth", Drift(-50_000), MIXED, 1, NOTHING;
+
+    "database-missing", "the database is missing at the start", Spoil(Missing(DATABASE)), MIXED, 1, DIES;
+    "database-empty", "the database is of length zero at the start", Spoil(Empty(DATABASE)), MIXED, 1, DIES;
+    "database-without-wal", "the database's write-ahead log is missing at the start",
+        Spoil(Missing("envelopes.db-wal")), MIXED, 1, DIES;
+    "database-old", "the database is an old copy", Spoil(OldDatabase), MIXED, 1, DIES;
+    "database-page", "a page of the database is overwritten", Spoil(Overwritten(DATABASE)), MIXED, 1, DIES;
+    "database-flipped", "octets of the database are flipped", Spoil(Flipped(DATABASE)), MIXED, 1, DIES;
+    "database-halved", "the database is cut in half", Spoil(Halved(DATABASE)), MIXED, 1, DIES;
+    "database-deleted", "the database is deleted under load", Deleted(DATABASE), MIXED, 2, DIES;
+    "segment-flipped", "octets of a segment are flipped", Spoil(Flipped(LOG)), MIXED, 1, DESTROYS;
+    "segment-overwritten", "a part of a segment is overwritten", Spoil(Overwritten(LOG)), MIXED, 1, DESTROYS;
+    "segment-halved", "a segment is cut in half", Spoil(Halved(LOG)), MIXED, 1, DESTROYS;
+    "segment-missing", "a segment is missing", Spoil(Missing(LOG)), MIXED, 1, DESTROYS;
+    "body-missing", "the file of a large body is missing", Spoil(Missing(BODIES)), LARGE, 1, DESTROYS;
+    "body-halved", "the file of a large body is cut in half", Spoil(Halved(BODIES)), LARGE, 1, DESTROYS;
+    "two", "another process on the same spool, also after the lock's file was deleted", Two, SMALL, 1, NOTHING;
+
+    "hop-cut", "the next hop dies at each octet of a dialogue", Hop(Mode::Cut(1)), SMALL, 1, DIES;
+    "hop-away", "the next hop closes each connection", Hop(Mode::Away), SMALL, 1, NOTHING;
+    "hop-busy", "the next hop says 421", Hop(Mode::Busy), SMALL, 1, NOTHING;
+    "hop-silent", "the next hop never says a word", Hop(Mode::Silent), SMALL, 1, NOTHING;
+    "hop-deaf", "the next hop reads no message", Hop(Mode::Deaf), SMALL, 1, NOTHING;
+    "hop-slow", "the next hop takes 300 ms for each reply", Hop(Mode::Slow), SMALL, 1, NOTHING;
+
+    "dns-silent", "DNS does not answer", Names(Dns::Silent), SMALL, 1, NOTHING;
+    "dns-servfail", "DNS answers SERVFAIL", Names(Dns::ServFail), SMALL, 1, NOTHING;
+    "dns-refused", "DNS refuses, as a lame server does", Names(Dns::Refused), SMALL, 1, NOTHING;
+    "dns-truncated", "DNS answers are truncated, and TCP has the whole", Names(Dns::Truncated), SMALL, 1, NOTHING;
+    "dns-truncated-alone", "DNS answers are truncated, and TCP has no more", Names(Dns::TruncatedAlone), SMALL, 1, NOTHING;
+    "dns-garbage", "DNS answers nonsense", Names(Dns::Garbage), SMALL, 1, NOTHING;
+    "dns-wrong-id", "DNS answers other questions", Names(Dns::WrongId), SMALL, 1, NOTHING;
+    "dns-alias-loop", "DNS answers with aliases in a circle", Names(Dns::AliasLoop), SMALL, 1, REPORTS;
+    "dns-nxdomain", "DNS says that the domain does not exist, which is not true", Names(Dns::NxDomain), SMALL, 1, REPORTS;
+    "dns-no-data", "DNS says that the domain has no records, which is not true", Names(Dns::NoData), SMALL, 1, REPORTS;
+
+    "plugin-connect", "a plugin traps, spins, eats memory, sleeps on connect", Plugin("connect"), SMALL, 4, NOTHING;
+    "plugin-hello", "the same on hello", Plugin("hello"), SMALL, 4, NOTHING;
+    "plugin-mail", "the same on mail", Plugin("mail"), SMALL, 4, NOTHING;
+    "plugin-rcpt", "the same on rcpt", Plugin("rcpt"), SMALL, 4, NOTHING;
+    "plugin-message", "the same on message", Plugin("message"), SMALL, 4, NOTHING;
+    "plugin-deliver", "the same on deliver", Plugin("deliver"), SMALL, 4, NOTHING;
+    "plugin-result", "the same on delivery-result", Plugin("delivery_result"), SMALL, 4, NOTHING;
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> = ROWS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), ROWS.len());
+    }
+}

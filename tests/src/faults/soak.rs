@@ -1,0 +1,252 @@
+//! The soak: mixed mail and faults for long, while what the gateway uses is sampled, to see that nothing grows.
+//!
+//! The first quarter warms up, and the gateway is killed and started again in it; after that one process serves to the end,
+//! and what it uses in the second half of that time is compared with the first.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::book::{Account, Book, Mix};
+use super::hop::Mode;
+use super::load::{Where, Wire};
+use super::powercut::Chance;
+use super::stage::{Setting, Stage};
+
+/// Messages a second from clients that are quick.
+const RATE: u64 = 40;
+/// Clients that take their time, and as many that go away in the middle of a message.
+const SLOW: usize = 6;
+const MIX: Mix = Mix { medium: 9, large: 60, many: 7, late: 13, never: 31 };
+const PLUGINS: &str = "[[plugin]]\nname = \"example\"\ncomponent = \"stock:example\"\ngrants = [\"edit-headers\"]\n\
+                       config = { header = \"X-Seen\" }\n";
+
+/// What a process uses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    /// Resident memory in KiB.
+    pub memory: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// Threads.
+    pub threads: u64,
+    /// The spool's files on disk, in KiB.
+    pub spool: u64,
+}
+
+/// What the soak came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The account of all copies.
+    pub account: Account,
+    /// Messages that were acknowledged and did not arrive.
+    pub lost: u64,
+    /// How often the gateway was killed.
+    pub kills: u64,
+    /// Medians of the two halves after the warm-up.
+    pub halves: [Sample; 2],
+    /// What should not be; nothing when all is well.
+    pub problems: Vec<String>,
+}
+
+/// Lets mail come for so long, and says so by `tell` now and then.
+///
+/// # Errors
+/// The stage could not be set up.
+pub async fn soak(length: Duration, seed: u64, tell: impl Fn(String)) -> Result<Report, String> {
+    let setting = Setting { mix: MIX, more: PLUGINS.to_owned(), ..Setting::default() };
+    let mut soak =
+        Soak { stage: Stage::start(setting).await?, chance: Chance(seed), kills: 0, samples: Vec::new() };
+    let start = Instant::now();
+    let _others = others(&soak.stage.book, &soak.stage.address());
+    let mut second = 0;
+    while start.elapsed() < length {
+        let warm = start.elapsed() > length / 4;
+        soak.second(second, warm).await;
+        second += 1;
+        if second % 30 == 0 {
+            tell(soak.progress(start.elapsed()));
+        }
+    }
+    Ok(soak.end().await)
+}
+
+struct Soak {
+    stage: Stage,
+    chance: Chance,
+    kills: u64,
+    /// One a second, after the warm-up.
+    samples: Vec<Sample>,
+}
+
+impl Soak {
+    async fn second(&mut self, second: u64, warm: bool) {
+        self.stage.load.send(usize::try_from(RATE).unwrap_or_default());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if second.is_multiple_of(5) {
+            let mode = match self.chance.below(8) {
+                0 => Mode::Away,
+                1 => Mode::Slow,
+                2 => Mode::Busy,
+                3 => Mode::Silent,
+                _ => Mode::Well,
+            };
+            self.stage.hop.become_(mode);
+        }
+        if second.is_multiple_of(7) {
+            self.stage.reload();
+        }
+        if !warm && second % 15 == 14 {
+            self.kills += 1;
+            self.stage.kill();
+            self.stage.again();
+        }
+        if self.stage.has_ended() {
+            self.stage.problems.push("the gateway has ended by itself".to_owned());
+            self.stage.kill();
+            self.stage.again();
+        }
+        if warm {
+            self.samples.extend(self.sample());
+        }
+    }
+
+    fn sample(&self) -> Option<Sample> {
+        let pid = self.stage.gateway.as_ref()?.pid();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let number = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        Some(Sample {
+            memory: number("VmRSS:")?,
+            threads: number("Threads:")?,
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64,
+            spool: room(&self.stage.spool()) / 1_024,
+        })
+    }
+
+    fn progress(&self, elapsed: Duration) -> String {
+        let progress = self.stage.book.progress();
+        let sample = self.sample().unwrap_or_default();
+        format!(
+            "{:>5} s: {} acknowledged, {} arrived, {} refused, {} broken; {} MiB, {} descriptors, {} threads, spool {} MiB",
+            elapsed.as_secs(),
+            progress.promised,
+            progress.arrived,
+            progress.refused,
+            progress.broken,
+            sample.memory / 1_024,
+            sample.descriptors,
+            sample.threads,
+            sample.spool / 1_024
+        )
+    }
+
+    /// No more mail comes; what is there is delivered, also by a process that had nothing to do with it before.
+    async fn end(mut self) -> Report {
+        self.stage.hop.become_(Mode::Well);
+        self.kills += 1;
+        self.stage.kill();
+        self.stage.again();
+        self.stage.drain().await;
+        let mut problems = std::mem::take(&mut self.stage.problems);
+        if let Some(left) = self.stage.queue_left().await {
+            problems.push(format!("the queue is not empty at the end:\n{left}"));
+        }
+        let (first, second) = self.samples.split_at(self.samples.len() / 2);
+        let halves = [median(first), median(second)];
+        problems.extend(growth(&halves));
+        let account = self.stage.book.account();
+        let lost = self.stage.book.missing().len() as u64;
+        let bad = [(lost, "messages lost"), (account.changed, "copies changed on the way")];
+        problems.extend(
+            bad.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")),
+        );
+        Report { account, lost, kills: self.kills, halves, problems }
+    }
+}
+
+/// What the second half uses more than the first, beyond what chance explains.
+fn growth(halves: &[Sample; 2]) -> Vec<String> {
+    let [first, second] = halves;
+    let compared = [
+        ("KiB of memory", first.memory, second.memory, first.memory / 8 + 8_192),
+        ("descriptors", first.descriptors, second.descriptors, first.descriptors / 4 + 10),
+        ("threads", first.threads, second.threads, 4),
+        ("KiB of spool", first.spool, second.spool, first.spool / 2 + 16_384),
+    ];
+    let grown = compared.iter().filter(|(_, before, after, may)| *after > before + may);
+    grown.map(|(what, before, after, _)| format!("it grows: {before} {what}, later {after}")).collect()
+}
+
+fn median(samples: &[Sample]) -> Sample {
+    let middle = |of: fn(&Sample) -> u64| {
+        let mut all: Vec<u64> = samples.iter().map(of).collect();
+        all.sort_unstable();
+        all.get(all.len() / 2).copied().unwrap_or_default()
+    };
+    Sample {
+        memory: middle(|sample| sample.memory),
+        descriptors: middle(|sample| sample.descriptors),
+        threads: middle(|sample| sample.threads),
+        spool: middle(|sample| sample.spool),
+    }
+}
+
+/// The octets that the files below a folder take on disk.
+fn room(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(file) if file.is_dir() => room(&entry.path()),
+        Ok(file) => file.blocks() * 512,
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+/// Clients that dribble their messages, and clients that go away in the middle of one.
+fn others(book: &Arc<Book>, address: &Where) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    for at in 0..SLOW * 2 {
+        clients.spawn(other(Arc::clone(book), address.clone(), at % 2 == 0));
+    }
+    clients
+}
+
+async fn other(book: Arc<Book>, mut address: Where, slow: bool) {
+    while let Ok(there) = address.wait_for(Option::is_some).await.map(|there| *there) {
+        let Some(there) = there else { continue };
+        let session = async {
+            let mut wire = Wire::connect(there).await?;
+            if slow {
+                wire.send_by(&book, Duration::from_millis(50), 40).await.map(drop)
+            } else {
+                wire.abort(&book).await
+            }
+        };
+        let ended = session.await;
+        if ended.is_err() && slow {
+            book.broken();
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_grows_is_named_and_what_wavers_is_not() {
+        let sample = Sample { memory: 100_000, descriptors: 60, threads: 12, spool: 20_000 };
+        assert_eq!(growth(&[sample, Sample { memory: 105_000, threads: 13, ..sample }]), [""; 0]);
+        let leaks = Sample { memory: 130_000, descriptors: 300, threads: 40, spool: 90_000 };
+        assert_eq!(growth(&[sample, leaks]).len(), 4);
+        assert_eq!(median(&[leaks, sample, sample]).threads, 12);
+    }
+}

@@ -1,0 +1,324 @@
+//! What a row is played on: the gateway in a folder of its own with the shim before its kernel, a next hop, the load and
+//! the book.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pintle_testkit::TempDir;
+use tokio::sync::watch;
+
+use super::book::{Book, Mix, Progress};
+use super::hop::Hop;
+use super::load::Load;
+use super::powercut;
+use super::shim::Shim;
+use crate::{Gateway, binary};
+
+/// How long the stage waits for something to happen before it goes on without.
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+/// Clients that send at once.
+const CLIENTS: usize = 8;
+
+/// How a stage is set up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Setting {
+    pub(super) mix: Mix,
+    /// A journal is kept, for power cuts.
+    pub(super) journal: bool,
+    /// Sections at the end of the configuration.
+    pub(super) more: String,
+    /// How the gateway delivers: the last words of `[[route]]`.
+    pub(super) by_mx: bool,
+    /// Options of the shell's `ulimit`, with their values.
+    pub(super) limits: Vec<(char, u64)>,
+}
+
+/// The stage.
+pub(super) struct Stage {
+    pub(super) book: Arc<Book>,
+    pub(super) hop: Hop,
+    pub(super) shim: Shim,
+    pub(super) load: Load,
+    pub(super) gateway: Option<Gateway>,
+    /// How often the gateway had to be started anew although nobody had ended it.
+    pub(super) restarts: u64,
+    /// What went wrong beside lost mail.
+    pub(super) problems: Vec<String>,
+    /// The logs of gateways that have ended.
+    logs: Vec<String>,
+    setting: Setting,
+    address: watch::Sender<Option<SocketAddr>>,
+    folder: TempDir,
+}
+
+impl Stage {
+    /// Sets up and starts the gateway.
+    pub(super) async fn start(setting: Setting) -> Result<Self, String> {
+        let folder = TempDir::new().map_err(|error| error.to_string())?;
+        let book = Arc::new(Book::new(setting.mix));
+        let hop = Hop::start(Arc::clone(&book)).await.map_err(|error| error.to_string())?;
+        let shim = Shim::new(folder.path(), &folder.path().join("spool"), setting.journal)?;
+        let (address, there) = watch::channel(None);
+        let load = Load::start(CLIENTS, &book, &there);
+        let mut stage = Self {
+            book,
+            hop,
+            shim,
+            load,
+            gateway: None,
+            restarts: 0,
+            problems: Vec::new(),
+            logs: Vec::new(),
+            setting,
+            address,
+            folder,
+        };
+        stage.configure("");
+        stage.run()?;
+        Ok(stage)
+    }
+
+    /// Writes the configuration, with `more` at its end.
+    pub(super) fn configure(&self, more: &str) {
+        let hop = self.hop.address();
+        let via = if self.setting.by_mx { "mx" } else { "hop" };
+        let cache = binary().with_file_name("plugin-cache");
+        let text = format!(
+            include_str!("pintle.toml.in"),
+            hop = hop,
+            port = hop.port(),
+            via = via,
+            cache = cache.display(),
+            more = format_args!("{}\n{more}", self.setting.more)
+        );
+        std::fs::write(self.config(), text).expect("a scratch folder can be written to");
+    }
+
+    pub(super) fn config(&self) -> PathBuf {
+        self.folder.path().join("pintle.toml")
+    }
+
+    pub(super) fn spool(&self) -> PathBuf {
+        self.folder.path().join("spool")
+    }
+
+    /// Starts the gateway.
+    pub(super) fn run(&mut self) -> Result<(), String> {
+        let gateway = Gateway::attempt(&mut self.command())?;
+        self.address.send_replace(Some(gateway.address("inside")));
+        self.gateway = Some(gateway);
+        Ok(())
+    }
+
+    /// The command that starts the gateway behind the shim and its limits.
+    pub(super) fn command(&self) -> Command {
+        let limits: String =
+            self.setting.limits.iter().map(|(which, value)| format!("ulimit -{which} {value}; ")).collect();
+        let mut command = Command::new("sh");
+        // The shell itself must not be behind the shim, whose filter would outlive it.
+        command.arg("-c").arg(format!("{limits}exec env \"$@\"")).arg("sh");
+        for (name, value) in self.shim.environment() {
+            command.arg(format!("{name}={}", value.display()));
+        }
+        command.arg(binary()).arg("run").arg("--config").arg(self.config());
+        command
+    }
+
+    /// Starts another process on the same spool; gives whether it came up, and its log.
+    pub(super) fn second(&self) -> Result<(), String> {
+        Gateway::attempt(Command::new(binary()).arg("run").arg("--config").arg(self.config())).map(drop)
+    }
+
+    /// Ends the gateway with kill -9.
+    pub(super) fn kill(&mut self) {
+        self.address.send_replace(None);
+        if let Some(gateway) = self.gateway.take() {
+            self.logs.push(gateway.log());
+            gateway.kill();
+        }
+    }
+
+    /// Ends the gateway with kill -9 and takes back what it had not synced.
+    pub(super) fn cut_power(&mut self, keep: powercut::Keep, seed: u64) -> Result<usize, String> {
+        self.kill();
+        powercut::cut(self.shim.side(), &self.spool(), keep, seed)
+            .map_err(|error| format!("power cut: {error}"))
+    }
+
+    /// Starts the gateway again, and notes it as a problem when it does not come up.
+    pub(super) fn again(&mut self) {
+        if let Err(why) = self.run() {
+            self.problems.push(format!("it does not start: {}", tail(&why)));
+        }
+    }
+
+    /// Permits messages, and asks the gateway to read its configuration anew while they come.
+    pub(super) fn send(&self, messages: usize) {
+        self.load.send(messages);
+        self.reload();
+    }
+
+    /// Sends SIGHUP to a gateway that runs.
+    pub(super) fn reload(&self) {
+        if let Some(gateway) = &self.gateway {
+            // It may have died this moment.
+            let _ = Command::new("kill").arg("-HUP").arg(gateway.pid().to_string()).status();
+        }
+    }
+
+    /// Writes the configuration with `more` at its end and has it read.
+    pub(super) fn reconfigure(&mut self, more: &str) {
+        self.setting.more = more.to_owned();
+        self.configure("");
+        let mut command = Command::new(binary());
+        command.arg("reload").arg("-c").arg(self.config());
+        let output = tokio::task::block_in_place(|| command.output());
+        match output {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => self.problems.push(format!("reload: {}", String::from_utf8_lossy(&output.stderr))),
+            Err(error) => self.problems.push(format!("reload: {error}")),
+        }
+    }
+
+    /// Waits until `more` outcomes have come since `from`; false when they do not.
+    pub(super) async fn outcomes(&self, from: Progress, more: u64) -> bool {
+        self.book.wait(PATIENCE, |now| now.outcomes() >= from.outcomes() + more).await
+    }
+
+    /// Whether the gateway has ended by itself.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.gateway.as_mut().is_none_or(Gateway::has_ended)
+    }
+
+    /// Waits until the gateway has ended by itself, or all the permitted messages have had an outcome.
+    pub(super) async fn until_ended(&mut self) -> bool {
+        let start = std::time::Instant::now();
+        while start.elapsed() < PATIENCE {
+            if self.has_ended() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        false
+    }
+
+    /// Starts the gateway if it has died, and says whether it takes mail again: by itself, or after a restart.
+    pub(super) async fn recover(&mut self) {
+        if self.has_ended() {
+            self.restarts += 1;
+            self.kill();
+            self.again();
+        }
+        if !self.takes_mail().await {
+            self.restarts += 1;
+            self.kill();
+            self.again();
+            if !self.takes_mail().await {
+                self.problems.push("it takes no mail after a restart".to_owned());
+            }
+        }
+    }
+
+    async fn takes_mail(&self) -> bool {
+        let from = self.book.progress();
+        for _ in 0..40 {
+            let before = self.book.progress();
+            self.load.send(1);
+            self.book.wait(PATIENCE, |now| now.outcomes() > before.outcomes()).await;
+            if self.book.progress().promised > from.promised {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Waits until all that was promised is accounted for, or nothing comes any more.
+    pub(super) async fn drain(&self) {
+        loop {
+            let before = self.book.progress();
+            if self.book.missing().is_empty() {
+                return;
+            }
+            if !self.book.wait(PATIENCE, |now| now.arrived > before.arrived).await {
+                return;
+            }
+        }
+    }
+
+    /// Where the gateway is, while it is.
+    pub(super) fn address(&self) -> super::load::Where {
+        self.address.subscribe()
+    }
+
+    /// What is still in the queue after a while; nothing when it empties.
+    pub(super) async fn queue_left(&self) -> Option<String> {
+        let start = std::time::Instant::now();
+        loop {
+            let left = self.said(&["queue", "list", "--json"]);
+            let ids = serde_json::from_str::<serde_json::Value>(&left).ok()?;
+            let empty = ids.get("messages").and_then(serde_json::Value::as_array).is_some_and(Vec::is_empty);
+            if empty {
+                return None;
+            }
+            if start.elapsed() > PATIENCE {
+                return Some(left);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// What a command of the binary prints about this gateway.
+    fn said(&self, what: &[&str]) -> String {
+        let mut command = Command::new(binary());
+        command.args(what).arg("-c").arg(self.config());
+        let output = tokio::task::block_in_place(|| command.output());
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+    }
+
+    /// Which of these queue ids an operator can see: set aside, held, in a list, or named in a warning.
+    pub(super) fn visible<'a>(&self, ids: impl Iterator<Item = &'a String>) -> usize {
+        let mut text = String::new();
+        names(&self.spool(), &mut text);
+        for what in [["queue", "list"], ["quarantine", "list"]] {
+            text.push_str(&self.said(&what));
+        }
+        let warns = |line: &&str| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+        let log = self.log();
+        log.lines().filter(warns).for_each(|line| text.push_str(line));
+        ids.filter(|id| text.contains(id.as_str())).count()
+    }
+
+    /// All logs.
+    pub(super) fn log(&self) -> String {
+        let now = self.gateway.as_ref().map(Gateway::log).unwrap_or_default();
+        format!("{}\n{now}", self.logs.join("\n"))
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.problems.is_empty() && std::env::var_os("PINTLE_KEEP_LOGS").is_some() {
+            eprintln!("{}", self.log());
+        }
+    }
+}
+
+/// The names of all files below a folder.
+fn names(folder: &Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        into.push_str(&entry.file_name().to_string_lossy());
+        into.push('\n');
+        if entry.path().is_dir() {
+            names(&entry.path(), into);
+        }
+    }
+}
+
+/// The last lines of a log.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(3)..].join(" / ")
+}

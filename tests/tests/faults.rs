@@ -1,0 +1,48 @@
+//! A few rows of the fault matrix, played briefly: `cargo xtask faults` plays all of them, and for long.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use e2e::faults::{self, Options};
+
+/// Plays one row briefly, and fails with what the row does not allow.
+async fn holds(name: &str, rounds: u32) {
+    let row = faults::row(name).unwrap();
+    let options = Options { rounds: Some(rounds), seed: 1, unruly: None };
+    let outcome = faults::play(row, &options).await.unwrap();
+    assert!(outcome.problems.is_empty(), "{outcome:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_any_call_lose_nothing() {
+    holds("kill-at-call", 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_takes_nothing_that_was_promised() {
+    holds("power-cut", 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_that_leaves_torn_writes_takes_nothing_that_was_promised() {
+    holds("power-cut-torn", 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_costs_no_promised_message_and_no_restart() {
+    holds("log-write-full", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_costs_no_promised_message() {
+    holds("log-sync-eio", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_body_that_cannot_be_written_costs_no_promised_message_and_no_restart() {
+    holds("body-write-eio", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_next_hop_that_dies_at_any_octet_costs_no_message() {
+    holds("hop-cut", 1).await;
+}
