@@ -38,7 +38,7 @@ pub struct Options {
 }
 
 /// What a row came to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Which row.
     pub name: &'static str,
@@ -67,11 +67,16 @@ pub fn row(name: &str) -> Option<&'static Row> {
 }
 
 /// Plays one row.
-///
-/// # Errors
-/// The stage could not be set up, which says nothing about the gateway.
-pub async fn play(row: &Row, options: &Options) -> Result<Outcome, String> {
-    play::Play::new(row, options).play().await
+pub async fn play(row: &Row, options: &Options) -> Outcome {
+    match play::Play::new(row, options).play().await {
+        Ok(outcome) => outcome,
+        Err(why) => Outcome {
+            name: row.name,
+            about: row.about,
+            problems: vec![format!("it could not be played: {why}")],
+            ..Outcome::default()
+        },
+    }
 }
 
 impl Outcome {
@@ -90,6 +95,9 @@ impl Outcome {
             problems: stage.problems.clone(),
         };
         outcome.judge(row.allow);
+        if !outcome.problems.is_empty() && std::env::var_os("PINTLE_KEEP_LOGS").is_some() {
+            eprintln!("{}", stage.log());
+        }
         outcome
     }
 

@@ -97,6 +97,8 @@ const DIES: Allow = Allow { twice: 60, restart: true, ..NOTHING };
 /// A failed sync needs a restart; a mark that was not written costs a duplicate.
 const BREAKS: Allow = DIES;
 const DESTROYS: Allow = Allow { set_aside: true, twice: 60, ..NOTHING };
+/// A session that ends when the next hop changes its mind may have handed its message over.
+const CUTS: Allow = Allow { twice: 60, ..NOTHING };
 const REPORTS: Allow = Allow { reports: true, ..NOTHING };
 
 const SMALL: Mix = Mix { medium: 0, large: 0, many: 7, late: 0, never: 0 };
@@ -214,12 +216,12 @@ pub const ROWS: &[Row] = rows! {
     "body-halved", "the file of a large body is cut in half", Spoil(Halved(BODIES)), LARGE, 1, DESTROYS;
     "two", "another process on the same spool, also after the lock's file was deleted", Two, SMALL, 1, NOTHING;
 
-    "hop-cut", "the next hop dies at each octet of a dialogue", Hop(Mode::Cut(1)), SMALL, 1, DIES;
+    "hop-cut", "the next hop dies at each octet of a dialogue", Hop(Mode::Cut(1)), SMALL, 1, CUTS;
     "hop-away", "the next hop closes each connection", Hop(Mode::Away), SMALL, 1, NOTHING;
     "hop-busy", "the next hop says 421", Hop(Mode::Busy), SMALL, 1, NOTHING;
     "hop-silent", "the next hop never says a word", Hop(Mode::Silent), SMALL, 1, NOTHING;
     "hop-deaf", "the next hop reads no message", Hop(Mode::Deaf), SMALL, 1, NOTHING;
-    "hop-slow", "the next hop takes 300 ms for each reply", Hop(Mode::Slow), SMALL, 1, NOTHING;
+    "hop-slow", "the next hop takes 300 ms for each reply", Hop(Mode::Slow), SMALL, 1, CUTS;
 
     "dns-silent", "DNS does not answer", Names(Dns::Silent), SMALL, 1, NOTHING;
     "dns-servfail", "DNS answers SERVFAIL", Names(Dns::ServFail), SMALL, 1, NOTHING;

@@ -298,14 +298,6 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if !self.problems.is_empty() && std::env::var_os("PINTLE_KEEP_LOGS").is_some() {
-            eprintln!("{}", self.log());
-        }
-    }
-}
-
 /// The names of all files below a folder.
 fn names(folder: &Path, into: &mut String) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
