@@ -46,3 +46,18 @@ async fn a_large_body_that_cannot_be_written_costs_no_promised_message_and_no_re
 async fn a_next_hop_that_dies_at_any_octet_costs_no_message() {
     holds("hop-cut", 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_days_ahead_for_a_while_expires_nothing() {
+    holds("clock-days", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_of_a_clock_that_was_years_ahead_is_delivered_after_a_restart_with_the_right_time() {
+    holds("clock-years", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_does_not_wait_for_a_clock_that_went_back() {
+    holds("clock-back-hours", 1).await;
+}

@@ -48,7 +48,7 @@ async fn client(book: Arc<Book>, mut address: Where, permits: Arc<Semaphore>) {
         let Some(there) = there else { continue };
         let session = tokio::time::timeout(PATIENCE, Wire::connect(there)).await;
         if let Ok(Ok(mut wire)) = session
-            && messages(&book, &mut wire, &permits).await.is_ok()
+            && messages(&book, &mut wire, &permits, &mut address).await.is_ok()
         {
             continue;
         }
@@ -57,12 +57,19 @@ async fn client(book: Arc<Book>, mut address: Where, permits: Arc<Semaphore>) {
     }
 }
 
-async fn messages(book: &Book, wire: &mut Wire, permits: &Semaphore) -> std::io::Result<()> {
+/// Sends over one session until it breaks, or until the address is told anew.
+async fn messages(
+    book: &Book,
+    wire: &mut Wire,
+    permits: &Semaphore,
+    address: &mut Where,
+) -> std::io::Result<()> {
     loop {
         // A session whose server has gone must not sit on its turn until there is something to send.
         let permit = tokio::select! {
             permit = permits.acquire() => permit.map_err(std::io::Error::other)?,
             gone = wire.closed() => return gone,
+            _ = address.changed() => return Ok(()),
         };
         permit.forget();
         let sent = tokio::time::timeout(PATIENCE, wire.send(book)).await;

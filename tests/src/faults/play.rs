@@ -64,7 +64,6 @@ impl<'a> Play<'a> {
         match self.row.fault {
             Fault::PowerCut(..) => setting.journal = true,
             Fault::Descriptors(most) => setting.limits = vec![('n', most)],
-            Fault::Memory(most) => setting.limits = vec![('v', most)],
             Fault::Dns(_) => {
                 setting.by_mx = true;
                 setting.more = format!(
@@ -84,7 +83,7 @@ impl<'a> Play<'a> {
             self.options.unruly.as_ref().ok_or("this row needs the plugin `unruly`: --unruly FILE")?;
         let config = if hook.is_empty() { String::new() } else { format!("{hook} = \"{act}\"") };
         Ok(format!(
-            "[[plugin]]\nname = \"unruly\"\ncomponent = \"{}\"\ngrants = [\"kv\", \"dns\"]\nconfig = {{ {config} }}\n\
+            "[[plugin]]\nname = \"unruly\"\ncomponent = \"{}\"\ngrants = [\"kv\", \"dns\", \"auth\", \"sender-auth\"]\nconfig = {{ {config} }}\n\
              [plugin.limits]\nwall = \"300ms\"\n",
             component.display()
         ))
@@ -99,7 +98,7 @@ impl<'a> Play<'a> {
             Fault::Clock { seconds, returns, restart } => clock(stage, seconds, returns, restart).await,
             Fault::Drift(parts) => drift(stage, parts).await,
             Fault::Descriptors(_) => descriptors(stage).await,
-            Fault::Memory(_) => memory(stage).await,
+            Fault::Memory(more) => memory(stage, more * (u64::from(round) + 1)).await,
             Fault::Damage(damage) => self.damage(stage, damage).await,
             Fault::Deleted(file) => self.deleted(stage, file).await,
             Fault::Hop(mode) => self.hop(stage, mode).await,
@@ -229,11 +228,22 @@ impl<'a> Play<'a> {
         stage.outcomes(from, 20).await;
         let bad = self.plugin(hook, act).unwrap_or_default();
         stage.reconfigure(&bad);
+        // Sessions that are open have passed the first hooks.
+        stage.renew_sessions();
         let from = stage.book.progress();
         stage.load.send(20);
         stage.outcomes(from, 20).await;
         let good = self.plugin("", "").unwrap_or_default();
+        let told = format!("\"hook\":\"{}\"", hook.replace('_', "-"));
+        let waits = std::time::Instant::now();
+        while !stage.log().contains(&told) && waits.elapsed() < WHILE {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if !stage.log().contains(&told) {
+            stage.problems.push("the plugin did not fail at this hook".to_owned());
+        }
         stage.reconfigure(&good);
+        stage.renew_sessions();
         stage.recover().await;
         stage.drain().await;
     }
@@ -246,12 +256,18 @@ async fn wait_in_queue(stage: &mut Stage, messages: u64) {
     stage.outcomes(from, messages).await;
 }
 
+/// Waits until so many attempts at delivery have failed; a queue that makes none is given up after a while.
+async fn attempts(stage: &Stage, more: u64) {
+    let from = stage.book.progress();
+    stage.book.wait(WHILE, |now| now.failed >= from.failed + more).await;
+}
+
 async fn clock(stage: &mut Stage, seconds: i64, returns: bool, restart: bool) {
     stage.hop.become_(Mode::Away);
     wait_in_queue(stage, 30).await;
     stage.shim.step(seconds);
     wait_in_queue(stage, 30).await;
-    tokio::time::sleep(WHILE).await;
+    attempts(stage, 12).await;
     if returns {
         stage.shim.step(0);
     }
@@ -260,8 +276,8 @@ async fn clock(stage: &mut Stage, seconds: i64, returns: bool, restart: bool) {
         stage.again();
     }
     wait_in_queue(stage, 10).await;
-    // Not what waits for the next hop, but what the clock has done to the queue is to be seen.
-    tokio::time::sleep(WHILE).await;
+    // What waits is tried with the clock as it is now, which may give it up.
+    attempts(stage, 12).await;
     stage.hop.become_(Mode::Well);
     stage.drain().await;
 }
@@ -270,22 +286,28 @@ async fn drift(stage: &mut Stage, parts: i64) {
     stage.shim.drift(parts);
     stage.hop.become_(Mode::Away);
     wait_in_queue(stage, 60).await;
-    tokio::time::sleep(WHILE).await;
+    attempts(stage, 30).await;
     stage.hop.become_(Mode::Well);
     wait_in_queue(stage, 60).await;
     stage.drain().await;
 }
 
-/// Connections that say nothing take all descriptors while others send.
-async fn descriptors(stage: &mut Stage) {
+/// Connections that say nothing.
+async fn idle(stage: &Stage, count: usize) -> Vec<tokio::net::TcpStream> {
     let mut idle = Vec::new();
-    let from = stage.book.progress();
-    stage.send(60);
     if let Some(gateway) = &stage.gateway {
-        for _ in 0..100 {
+        for _ in 0..count {
             idle.extend(tokio::net::TcpStream::connect(gateway.address("inside")).await.ok());
         }
     }
+    idle
+}
+
+/// Connections that say nothing take all descriptors while others send.
+async fn descriptors(stage: &mut Stage) {
+    let from = stage.book.progress();
+    stage.send(60);
+    let idle = idle(stage, 100).await;
     stage.outcomes(from, 20).await;
     tokio::time::sleep(WHILE).await;
     drop(idle);
@@ -293,11 +315,14 @@ async fn descriptors(stage: &mut Stage) {
     stage.recover().await;
 }
 
-async fn memory(stage: &mut Stage) {
+async fn memory(stage: &mut Stage, more: u64) {
+    stage.problems.extend(stage.limit_memory(more).err());
     let from = stage.book.progress();
+    let idle = idle(stage, 300).await;
     stage.send(120);
-    stage.outcomes(from, 120).await;
+    stage.outcomes(from, 60).await;
     stage.recover().await;
+    drop(idle);
 }
 
 async fn dns(stage: &mut Stage, zone: &ZoneServer, fault: pintle_testkit::Fault) {

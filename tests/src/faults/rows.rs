@@ -58,7 +58,7 @@ pub enum Fault {
     Drift(i64),
     /// The process may open so many files, and clients take what there is.
     Descriptors(u64),
-    /// The process may have so many KiB of address space, and clients send large messages.
+    /// The process may take so many KiB of memory more than it had, in each round as many again; clients send large messages.
     Memory(u64),
     /// The spool is damaged while the gateway is down.
     Damage(Damage),
@@ -180,7 +180,8 @@ pub const ROWS: &[Row] = rows! {
         Disk(fails(CHANGES.or(Ops::ALLOCATE).or(Ops::RENAME), "", Errno::ReadOnly), 100), MIXED, 3, BREAKS;
 
     "descriptors", "80 descriptors, and clients that take all of them", Descriptors(80), LARGE, 3, NOTHING;
-    "memory", "512 MiB of address space, and large messages", Memory(512 * 1_024), LARGE, 3, DIES;
+    "memory", "no more than two MiB (four, six) can be had beyond what is in use, and large messages come over many sessions",
+        Memory(2_048), LARGE, 3, DIES;
 
     "clock-hours", "the clock is five hours ahead for seconds", Clock { seconds: 5 * 3_600, returns: true, restart: false },
         SMALL, 1, NOTHING;

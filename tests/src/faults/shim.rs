@@ -203,11 +203,12 @@ fn steady() -> i64 {
     nanoseconds
 }
 
-/// The shim as a library beside the binary, compiled when this source has not been yet.
+/// The shim as a library beside this program, compiled when this source has not been yet.
 fn library() -> Result<PathBuf, String> {
     let mut hasher = DefaultHasher::new();
     SOURCE.hash(&mut hasher);
-    let path = crate::binary().with_file_name(format!("pintle-shim-{:x}.so", hasher.finish()));
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let path = own.with_file_name(format!("pintle-shim-{:x}.so", hasher.finish()));
     if path.exists() {
         return Ok(path);
     }

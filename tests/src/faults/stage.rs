@@ -248,9 +248,30 @@ impl Stage {
         }
     }
 
+    /// Lets the gateway have no more than so many KiB of memory beyond what it has.
+    pub(super) fn limit_memory(&self, more: u64) -> Result<(), String> {
+        let pid = self.gateway.as_ref().ok_or("no gateway to limit")?.pid().to_string();
+        let status =
+            std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| error.to_string())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+        let has: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        let most = (has.ok_or("no VmData in its status")? + more) * 1_024;
+        let limited = Command::new("prlimit").args(["--pid", &pid, &format!("--data={most}")]).status();
+        match limited {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("prlimit: {status}")),
+            Err(error) => Err(format!("prlimit: {error}")),
+        }
+    }
+
     /// Where the gateway is, while it is.
     pub(super) fn address(&self) -> super::load::Where {
         self.address.subscribe()
+    }
+
+    /// Has the clients open new sessions.
+    pub(super) fn renew_sessions(&self) {
+        self.address.send_modify(|_| ());
     }
 
     /// What is still in the queue after a while; nothing when it empties.
