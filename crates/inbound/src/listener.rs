@@ -4,10 +4,13 @@
 //! stops accepting and tells every session to finish its transaction, then, when the time of grace is over, to stop.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -163,6 +166,23 @@ impl Inbound {
     #[must_use]
     pub fn reload(&self) -> Reload {
         Reload(Arc::clone(&self.shared))
+    }
+
+    /// Ends when a listener has, which none must do before a drain; says how.
+    pub async fn ended(&mut self) -> String {
+        std::future::poll_fn(|cx| {
+            for at in 0..self.acceptors.len() {
+                if let Poll::Ready(ended) = Pin::new(&mut self.acceptors[at]).poll(cx) {
+                    drop(self.acceptors.swap_remove(at));
+                    return Poll::Ready(match ended {
+                        Ok(()) => "ended by itself".to_owned(),
+                        Err(error) => format!("ended badly: {error}"),
+                    });
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Stops accepting, lets open transactions finish within `grace`, and waits for the last session to end.

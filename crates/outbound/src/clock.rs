@@ -121,8 +121,8 @@ fn tell(step: &Step) {
     metrics::counter!("pintle_clock_steps_total", "direction" => direction).increment(1);
     tracing::error!(
         direction, by = ?step.size(), now = %step.wall,
-        "the clock was set: no message expires, no sender is warned and no quarantine is emptied for a while; check the \
-         time service of this machine"
+        "the clock was set, or this machine slept: no message expires, no sender is warned and no quarantine is emptied \
+         for a while; check the time service"
     );
 }
 

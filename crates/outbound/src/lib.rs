@@ -62,7 +62,8 @@ use crate::handle::Command;
 /// Deliveries, running.
 pub struct Outbound {
     handle: Handle,
-    runner: JoinHandle<()>,
+    /// Until it has ended.
+    runner: Option<JoinHandle<()>>,
 }
 
 impl Outbound {
@@ -71,7 +72,7 @@ impl Outbound {
     #[must_use]
     pub fn start(config: Config, parts: Parts) -> Self {
         let (handle, runner) = runner::prepare(config, parts);
-        Self { handle, runner: tokio::spawn(runner.run()) }
+        Self { handle, runner: Some(tokio::spawn(runner.run())) }
     }
 
     /// For operators, and for reloading.
@@ -86,12 +87,28 @@ impl Outbound {
         Arc::clone(&self.handle.shared.spool)
     }
 
+    /// Ends when the runner has, which it must not do before a drain; says how. Nothing is delivered then, though mail
+    /// may still be taken: whoever owns this should end the process.
+    pub async fn ended(&mut self) -> String {
+        let Some(runner) = &mut self.runner else {
+            return std::future::pending().await;
+        };
+        let how = match runner.await {
+            Ok(()) => "ended by itself".to_owned(),
+            Err(error) => format!("ended badly: {error}"),
+        };
+        self.runner = None;
+        how
+    }
+
     /// Begins nothing more, lets attempts under way finish within `grace`, says QUIT to idle sessions, and waits for all
     /// tasks. What was cut off is delivered after the next start.
     pub async fn drain(mut self, grace: Duration) {
         // An error means that the runner has ended already.
         let _ = self.handle.commands.send(Command::Drain(grace));
-        if let Err(error) = (&mut self.runner).await {
+        if let Some(runner) = &mut self.runner
+            && let Err(error) = runner.await
+        {
             tracing::error!(%error, "the runner ended badly");
         }
     }
@@ -100,6 +117,6 @@ impl Outbound {
 impl Drop for Outbound {
     fn drop(&mut self) {
         // Without a drain nothing is waited for; the spool has all that is needed to go on later.
-        self.runner.abort();
+        self.runner.iter().for_each(JoinHandle::abort);
     }
 }

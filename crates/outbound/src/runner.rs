@@ -290,6 +290,8 @@ impl Runner {
             match next {
                 Some(Ok(Some(finished))) => self.finish(finished),
                 Some(Ok(None)) => {}
+                // Attempts catch their own panics; what reads the spool does not, and mail would lie there unseen.
+                Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Some(Err(error)) => tracing::error!(%error, "a delivery task ended badly"),
                 None => return,
             }

@@ -2,7 +2,6 @@
 //!
 //! Read [`App::start`] from top to bottom to see what hangs on what, and [`App::drain`] to see that nothing is left.
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,22 +11,25 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use pintle_config::Settings;
 use pintle_dns::{HickoryResolver, Resolver};
 use pintle_inbound::Inbound;
-use pintle_outbound::{Capture, Outbound};
+use pintle_outbound::{Capture, Clock, Outbound};
 use pintle_plugin::Plugins;
 use pintle_policy::Chain;
 use pintle_record::Sink;
 use pintle_spool::{Embedded, Spool};
 use pintle_tls::{ClientTls, ServerTls};
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use crate::open_files;
 use crate::operator::Gateway;
+use crate::supervisor::{Fallen, Supervisor};
 
 /// How often what was measured is put in order: until then each value of a histogram lies in memory, whether or not
 /// anybody ever asks for metrics.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// What the tasks are called where they die.
+const ADMIN_NAME: &str = "admin socket";
+const UPKEEP_NAME: &str = "upkeep of metrics";
 /// How long sessions and attempts may take to finish once the end has begun.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -39,6 +41,8 @@ pub(crate) struct Extras {
     pub(crate) records: Arc<dyn Sink>,
     /// Who gets messages in place of next hops.
     pub(crate) capture: Option<Arc<dyn Capture>>,
+    /// Who has the clocks that messages grow old by.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// The running gateway.
@@ -47,8 +51,9 @@ pub(crate) struct App {
     pub(crate) parts: Arc<Live>,
     outbound: Outbound,
     spool: Arc<Embedded>,
-    admin: (oneshot::Sender<()>, JoinHandle<()>),
-    upkeep: JoinSet<()>,
+    /// Dropped to tell the admin socket to end.
+    stop_admin: oneshot::Sender<()>,
+    supervisor: Supervisor,
 }
 
 /// The parts that a reload touches and the operator asks.
@@ -65,6 +70,7 @@ pub(crate) struct Live {
     pub(crate) outbound: pintle_outbound::Handle,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) metrics: PrometheusHandle,
+    pub(crate) fallen: Fallen,
 }
 
 /// A part that could not be started; it says itself which, why, and what to do.
@@ -76,6 +82,7 @@ impl App {
     /// # Errors
     /// The first part that could not be started; those before it have ended.
     pub(crate) async fn start(settings: Settings, extras: Extras) -> Result<Self, StartError> {
+        let mut supervisor = Supervisor::start();
         open_files::allow(&settings.inbound.listeners);
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
         let resolver: Arc<dyn Resolver> = Arc::new(HickoryResolver::new(&settings.dns)?);
@@ -89,6 +96,7 @@ impl App {
                 chain: Arc::clone(&chain),
                 records: Arc::clone(&extras.records),
                 capture: extras.capture,
+                clock: extras.clock,
                 ..pintle_outbound::Parts::new(
                     Arc::clone(&spool) as Arc<dyn Spool>,
                     resolver,
@@ -113,15 +121,20 @@ impl App {
             outbound: outbound.handle(),
             spool: Arc::clone(&spool) as Arc<dyn Spool>,
             metrics,
+            fallen: supervisor.fallen(),
             config: extras.config,
             at_start: settings.clone(),
             reloading: tokio::sync::Mutex::default(),
             settings: ArcSwap::from_pointee(settings),
         });
-        let admin = serve_admin(&live).await?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(upkeep(live.metrics.clone()));
-        Ok(Self { inbound, parts: live, outbound, spool, admin, upkeep: tasks })
+        let stop_admin = serve_admin(&live, &mut supervisor).await?;
+        supervisor.spawn(UPKEEP_NAME, upkeep(live.metrics.clone()));
+        Ok(Self { inbound, parts: live, outbound, spool, stop_admin, supervisor })
+    }
+
+    /// Ends when a part has died without which the gateway must not go on.
+    pub(crate) async fn fallen(&mut self) {
+        self.supervisor.watch(&mut self.inbound, &mut self.outbound).await;
     }
 
     /// Ends everything in the order in which mail flows, so that nothing is taken that could not be kept.
@@ -130,10 +143,9 @@ impl App {
         self.inbound.drain(GRACE).await;
         self.outbound.drain(GRACE).await;
         self.parts.plugins.shutdown().await;
-        let (stop, server) = self.admin;
-        drop(stop);
-        finish("admin socket", server).await;
-        self.upkeep.shutdown().await;
+        drop(self.stop_admin);
+        self.supervisor.wait_for(ADMIN_NAME).await;
+        self.supervisor.stop().await;
         if let Err(error) = self.spool.close().await {
             tracing::error!(%error, "the spool did not close well");
         }
@@ -141,7 +153,10 @@ impl App {
     }
 }
 
-async fn serve_admin(live: &Arc<Live>) -> Result<(oneshot::Sender<()>, JoinHandle<()>), StartError> {
+async fn serve_admin(
+    live: &Arc<Live>,
+    supervisor: &mut Supervisor,
+) -> Result<oneshot::Sender<()>, StartError> {
     let operator = Arc::new(Gateway::new(Arc::clone(live)));
     let server = pintle_admin::Server::bind(&live.settings.load().admin, operator).await?;
     if let Some(address) = server.http_address() {
@@ -152,7 +167,8 @@ async fn serve_admin(live: &Arc<Live>) -> Result<(oneshot::Sender<()>, JoinHandl
         // The sender is dropped when the gateway ends, and that is the sign.
         let _ = stopped.await;
     };
-    Ok((stop, tokio::spawn(server.serve(until_told))))
+    supervisor.spawn(ADMIN_NAME, server.serve(until_told));
+    Ok(stop)
 }
 
 async fn upkeep(metrics: PrometheusHandle) {
@@ -161,11 +177,5 @@ async fn upkeep(metrics: PrometheusHandle) {
     loop {
         tick.tick().await;
         metrics.run_upkeep();
-    }
-}
-
-async fn finish(what: &str, task: impl Future<Output = Result<(), tokio::task::JoinError>>) {
-    if let Err(error) = task.await {
-        tracing::error!(%error, "the {what} ended badly");
     }
 }

@@ -20,6 +20,7 @@ mod run;
 mod sandbox;
 mod say;
 mod stock;
+mod supervisor;
 mod trial;
 
 use std::process::ExitCode;

@@ -25,6 +25,9 @@ const PAGE: usize = 500;
 /// The octets at which a list ends, well below what the command line takes for an answer.
 const MAX_LIST: usize = 8 << 20;
 
+/// The part of the health report that tells of tasks and threads.
+const TASKS: &str = "tasks";
+
 /// The gateway as its operator sees it.
 pub(crate) struct Gateway {
     live: Arc<Live>,
@@ -133,8 +136,10 @@ impl Operator for Gateway {
                 ok: plugin.generation > 0,
                 detail: plugin.last_error,
             }));
+            components.push(tasks(self.live.fallen.get()));
             components.push(clock(self.live.outbound.clock_step().as_ref()));
-            let ready = components.iter().all(|component| component.ok || component.name != "spool");
+            let vital = |component: &Component| component.name == "spool" || component.name == TASKS;
+            let ready = components.iter().all(|component| component.ok || !vital(component));
             Health { ready, components }
         })
     }
@@ -228,6 +233,11 @@ impl Operator for Gateway {
             Ok(CapturedPage { messages, next })
         })
     }
+}
+
+/// The tasks and threads that must not end.
+fn tasks(fallen: Option<&String>) -> Component {
+    Component { name: TASKS.to_owned(), ok: fallen.is_none(), detail: fallen.cloned() }
 }
 
 /// A step does no harm to mail, so the gateway stays ready; but somebody should look.

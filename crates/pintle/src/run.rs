@@ -1,21 +1,26 @@
 //! `pintle run`: the gateway in the foreground, until a signal ends it.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_config::{LogFormat, Settings};
+use pintle_outbound::SystemClock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Extras};
 use crate::cli::ConfigFile;
-use crate::{logging, records, reload, stock};
+use crate::{logging, records, reload, stock, supervisor};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
 /// How often certificate files are looked at: a renewal is served within this time without a signal.
 const CERTIFICATES: Duration = Duration::from_secs(60);
+
+/// How long threads may take to end after everything else has.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long a drain may take when a part has died.
+const LONGEST_DRAIN: Duration = Duration::from_secs(90);
 
 /// Reads the configuration, starts everything, and waits for the end.
 pub(crate) fn run(options: &ConfigFile) -> Outcome {
@@ -34,8 +39,17 @@ pub(crate) fn run(options: &ConfigFile) -> Outcome {
         tracing::warn!(warning, "configuration");
     }
     let apart = settings.log.file.is_some();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("pintle").build()?;
-    let outcome = runtime.block_on(serve(settings, options.config.clone()));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(supervisor::RUNTIME).build()?;
+    let extras = Extras {
+        config: options.config.clone(),
+        records: Arc::new(records::Log),
+        capture: None,
+        clock: Arc::new(SystemClock),
+    };
+    let outcome = runtime.block_on(serve(settings, extras));
+    // What still blocks a thread has nothing to say any more.
+    runtime.shutdown_timeout(LAST_WORDS);
     if let (true, Err(error)) = (apart, &outcome) {
         // Whoever reads the log alone would see a gateway that begins and is gone.
         tracing::error!(%error, "the gateway ends");
@@ -43,25 +57,32 @@ pub(crate) fn run(options: &ConfigFile) -> Outcome {
     outcome
 }
 
-async fn serve(settings: Settings, config: PathBuf) -> Outcome {
-    let mut signals = Signals::new()?;
-    let extras = Extras { config, records: Arc::new(records::Log), capture: None };
+async fn serve(settings: Settings, extras: Extras) -> Outcome {
+    let signals = Signals::new()?;
     let app = App::start(settings, extras).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
+    Ok(until_the_end(app, signals).await)
+}
+
+/// Obeys signals until one of them ends the gateway, or a part of it has died.
+async fn until_the_end(mut app: App, mut signals: Signals) -> ExitCode {
     let mut certificates = tokio::time::interval(CERTIFICATES);
-    loop {
+    let end = loop {
         tokio::select! {
             _ = signals.hang_up.recv() => reload::by_signal(&app.parts).await,
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break ExitCode::SUCCESS,
+            _ = signals.interrupt.recv() => break ExitCode::SUCCESS,
+            () = app.fallen() => break ExitCode::FAILURE,
             _ = certificates.tick() => reload::certificates_if_changed(&app.parts),
         }
-    }
+    };
     // A second signal ends it at once: whoever sends it has reasons, and the spool has the mail.
     tokio::select! {
-        () = app.drain() => Ok(ExitCode::SUCCESS),
-        _ = signals.terminate.recv() => Ok(ExitCode::FAILURE),
-        _ = signals.interrupt.recv() => Ok(ExitCode::FAILURE),
+        () = app.drain() => end,
+        // With a part dead others may wait for it in vain.
+        () = tokio::time::sleep(LONGEST_DRAIN), if end != ExitCode::SUCCESS => end,
+        _ = signals.terminate.recv() => ExitCode::FAILURE,
+        _ = signals.interrupt.recv() => ExitCode::FAILURE,
     }
 }
 
@@ -88,4 +109,76 @@ fn start_log(settings: &Settings) -> std::io::Result<()> {
         LogFormat::Json => logging::Format::Json,
     };
     logging::start(format, settings.log.level.name(), settings.log.file.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::future::BoxFuture;
+    use pintle_admin::Operator;
+    use pintle_mail::UnixTime;
+    use pintle_outbound::Clock;
+
+    use super::*;
+    use crate::operator::Gateway;
+
+    /// A clock that panics from a moment on: whoever reads it, the runner first, dies of it.
+    #[derive(Default)]
+    struct Broken(AtomicBool);
+
+    impl Clock for Broken {
+        fn now(&self) -> UnixTime {
+            assert!(!self.0.load(Ordering::Relaxed), "as the test wants it");
+            SystemClock.now()
+        }
+
+        fn monotonic(&self) -> Duration {
+            SystemClock.monotonic()
+        }
+
+        fn sleep(&self, wait: Duration) -> BoxFuture<'static, ()> {
+            SystemClock.sleep(wait)
+        }
+    }
+
+    fn settings(folder: &std::path::Path, clock: &Arc<Broken>) -> (Settings, Extras) {
+        let config = folder.join("pintle.toml");
+        let text = format!(
+            "hostname = \"gate.example.org\"\n[spool]\ndir = \"{0}/spool\"\n[admin]\nsocket = \"{0}/admin.sock\"\n\
+             [[listener]]\nname = \"in\"\nkind = \"mx\"\naddresses = [\"127.0.0.1:0\"]\ntls = \"none\"\n\
+             trusted = [\"127.0.0.0/8\"]\n",
+            folder.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let settings = pintle_config::check(&config, &stock::components()).into_settings().unwrap();
+        let clock = Arc::clone(clock) as Arc<dyn Clock>;
+        (settings, Extras { config, records: Arc::new(records::Log), capture: None, clock })
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_runner_that_panics_is_seen_by_health_and_ends_the_process_with_an_error() {
+        let folder = pintle_testkit::TempDir::new().unwrap();
+        let clock = Arc::new(Broken::default());
+        let (settings, extras) = settings(folder.path(), &clock);
+        let app = App::start(settings, extras).await.unwrap();
+        let parts = Arc::clone(&app.parts);
+        let gateway = Gateway::new(Arc::clone(&parts));
+        assert!(gateway.health().await.ready);
+        let breaking = async {
+            clock.0.store(true, Ordering::Relaxed);
+            while parts.fallen.get().is_none() {
+                tokio::task::yield_now().await;
+            }
+            clock.0.store(false, Ordering::Relaxed);
+            gateway.health().await
+        };
+        let both = async { tokio::join!(until_the_end(app, Signals::new().unwrap()), breaking) };
+        let (end, health) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+        assert_eq!(end, ExitCode::FAILURE);
+        let part = health.components.iter().find(|component| component.name == "tasks").unwrap();
+        assert!(!health.ready && !part.ok);
+        let detail = part.detail.as_deref().unwrap();
+        assert!(detail.contains("runner") && detail.contains("as the test wants it"), "{detail}");
+    }
 }

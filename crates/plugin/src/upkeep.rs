@@ -4,9 +4,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use pintle_policy::Judge;
 use tokio::sync::watch;
@@ -53,8 +55,10 @@ impl Upkeep {
         for plugin in plugins {
             if let Entry::Vacant(entry) = known.entry(Arc::clone(plugin.name())) {
                 let (stop, stopped) = watch::channel(false);
-                tasks.spawn(keep(Arc::clone(plugin), stopped.clone()));
-                tasks.spawn(call_timer(Arc::clone(plugin), stopped));
+                let (keeper, timed) = (Arc::clone(plugin), Arc::clone(plugin));
+                let told = stopped.clone();
+                tasks.spawn(revived("keep", move || keep(Arc::clone(&keeper), told.clone())));
+                tasks.spawn(revived("timer", move || call_timer(Arc::clone(&timed), stopped.clone())));
                 entry.insert(stop);
             }
         }
@@ -73,6 +77,16 @@ impl Upkeep {
         self.plugins.lock().clear();
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Runs a task that goes on until it is told to stop. One that panics is begun anew: it holds nothing but its place, and
+/// without it instances are not replaced, state is not saved, or files are not looked at.
+pub(crate) async fn revived<F: Future<Output = ()>>(task: &'static str, begin: impl Fn() -> F) {
+    while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
+        metrics::counter!("pintle_task_restarts_total", "task" => task).increment(1);
+        tracing::error!(target: "pintle::plugin", task, "a task of the plugin host panicked and is begun anew");
+        tokio::time::sleep(REST).await;
     }
 }
 
@@ -148,5 +162,22 @@ async fn call_timer(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
             _ = stopped.changed() => return,
             () = tokio::time::sleep(rest) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_begun_anew() {
+        let begun = AtomicU32::new(0);
+        revived("test", || async {
+            assert!(begun.fetch_add(1, Ordering::Relaxed) == 2, "as the test wants it");
+        })
+        .await;
+        assert_eq!(begun.load(Ordering::Relaxed), 3);
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::generation::Loader;
+use crate::upkeep::revived;
 use crate::{Plugin, Source};
 
 /// The watch over all component files.
@@ -55,7 +56,10 @@ impl Watch {
                 return None;
             }
         };
-        tasks.spawn(load_changed(Arc::clone(&followed), loader, closed));
+        let watched = Arc::clone(&followed);
+        tasks.spawn(revived("watch", move || {
+            load_changed(Arc::clone(&watched), Arc::clone(&loader), closed.clone())
+        }));
         Some(Self { debouncer: Mutex::new(debouncer), folders: Mutex::default(), followed })
     }
 

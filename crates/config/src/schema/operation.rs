@@ -76,7 +76,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<OnFault>(
                 "on_fault",
                 "\"defer\"",
-                "What a trap, a timeout or exhausted memory means for the mail: `defer`, `accept`, `reject` or `skip`; or by hook: `{ default = \"defer\", rcpt = \"skip\" }`.",
+                "What a trap, a timeout or exhausted memory means for the mail: `defer`, `accept`, `reject` or `skip`; or by hook: `{ default = \"defer\", rcpt = \"skip\" }`. After the 250, in `deliver`, `reject` means `defer`.",
             ),
             key::<Duration>("timer", "\"1m\"", "How often `on-timer` is called."),
         ],

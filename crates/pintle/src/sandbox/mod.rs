@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use pintle_outbound::SystemClock;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -21,7 +22,7 @@ use crate::app::{App, Extras};
 use crate::cli::{Sandbox, SandboxCommand};
 use crate::run::Signals;
 use crate::say::{self, say};
-use crate::stock;
+use crate::{stock, supervisor};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
@@ -35,7 +36,10 @@ pub(crate) fn run(options: Sandbox) -> Outcome {
     match options.command {
         Some(SandboxCommand::Messages { json }) => messages(&options.folder, json),
         None => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .thread_name(supervisor::RUNTIME)
+                .build()?;
             runtime.block_on(serve(options))
         }
     }
@@ -58,18 +62,20 @@ async fn serve(options: Sandbox) -> Outcome {
     };
     let narrator = Arc::new(narrator::Narrator::default());
     let folder = capture::Folder::open(messages_beside(&settings.spool.folder), Arc::clone(&narrator))?;
-    let extras = Extras { config, records: narrator, capture: Some(Arc::new(folder)) };
+    let extras =
+        Extras { config, records: narrator, capture: Some(Arc::new(folder)), clock: Arc::new(SystemClock) };
     let mut signals = Signals::new()?;
     println!("Starting; the first start compiles the plugins, which takes a moment.");
-    let app = App::start(settings, extras).await?;
+    let mut app = App::start(settings, extras).await?;
     welcome::print(&app, &options);
-    tokio::select! {
-        _ = signals.terminate.recv() => {}
-        _ = signals.interrupt.recv() => {}
-    }
+    let end = tokio::select! {
+        _ = signals.terminate.recv() => ExitCode::SUCCESS,
+        _ = signals.interrupt.recv() => ExitCode::SUCCESS,
+        () = app.fallen() => ExitCode::FAILURE,
+    };
     say!("\nStopping; what was captured stays in {}", options.folder.join("messages").display());
     app.drain().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(end)
 }
 
 /// Writes certificate and configuration into the folder; gives the configuration's path.
@@ -188,7 +194,7 @@ config = { refuse = ["spammer@example.net"], header = "X-Pintle-Example" }
 
 /// In a sandbox there is nothing to protect from a plugin that one tries.
 const GRANTS: &str = "grants = [\"edit-headers\", \"edit-body\", \"edit-envelope\", \"relay\", \"route\", \"auth\", \
-    \"dns\", \"kv\"]\n";
+    \"dns\", \"kv\", \"drop-mail\"]\n";
 
 fn join(folder: &str, name: &str) -> String {
     format!("{}/{name}\"", folder.trim_end_matches('"'))
