@@ -1,4 +1,4 @@
-//! The words of mail: addresses, envelopes, replies, header blocks, trace fields and ids.
+//! The words of mail: addresses, envelopes, replies, header blocks, MIME trees, trace fields and ids.
 //!
 //! Everything above this crate speaks in these types. It promises that what was received can be written back exactly as
 //! it came, and that nothing here does I/O, reads a clock or waits. What the words mean for a session, a queue or a
@@ -12,6 +12,7 @@ pub mod dsn;
 pub mod envelope;
 pub mod header;
 pub mod id;
+pub mod mime;
 pub mod next_hop;
 pub mod reply;
 pub mod time;

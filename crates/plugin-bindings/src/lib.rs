@@ -16,6 +16,7 @@ wasmtime::component::bindgen!({
         "pintle:plugin/message.read-body": async,
         "pintle:plugin/message.find-in-body": async,
         "pintle:plugin/message.parts": async,
+        "pintle:plugin/message.tree-flaws": async,
         "pintle:plugin/message.part-headers": async,
         "pintle:plugin/message.read-part": async,
         "pintle:plugin/message.part-text": async,

@@ -5,6 +5,10 @@
 
 use mail_parser::parsers::MessageStream;
 
+/// The longest word that is read, in octets; RFC 2047 section 2 allows 75. Text that promises a word at every other octet,
+/// and never ends one, would else be searched to its end each time.
+const MAX_WORD: usize = 1_000;
+
 /// The text as readers see it. What decoding brings to light, line ends and NUL not excepted, is left in.
 #[must_use]
 pub fn decode(text: &str) -> String {
@@ -27,6 +31,7 @@ pub fn decode(text: &str) -> String {
 
 /// The decoded word that the text begins with, and how many octets it takes (RFC 2047 section 2).
 fn word_at(text: &str) -> Option<(String, usize)> {
+    let text = &text[..text.floor_char_boundary(MAX_WORD)];
     let charset = 2 + text[2..].find('?')?;
     let data = charset + 1 + text[charset + 1..].find('?')? + 1;
     let len = data + text[data..].find("?=")? + 2;

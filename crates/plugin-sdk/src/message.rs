@@ -1,14 +1,28 @@
 //! The message of this call. Nothing of it is copied into the plugin unless asked for.
 
+use crate::bindings::services::pintle::plugin::message as host;
 pub use crate::bindings::services::pintle::plugin::message::{
-    DigestAlgorithm, Field, HeaderEdit, Part, Piece, Position, Snapshot, edit_headers, find_in_body, headers,
+    DigestAlgorithm, Field, Flaws, HeaderEdit, Part, Piece, Position, Snapshot, find_in_body, headers,
     headers_named, info, part_digest, part_headers, part_text, parts, raw_header, read_body, read_part,
-    write_body,
+    tree_flaws, write_body,
 };
 use crate::{Header, HostError};
 
 /// The host's limit for one `read_body` (1 MiB).
 const CHUNK: u32 = 1 << 20;
+
+/// So many edits go to the host at once, which takes them in any number of calls.
+const EDITS: usize = 1_000;
+
+/// Changes of header fields, in the numbering of the fields as they were when the hook was called. They may be as many as
+/// the fields. Grant: edit-headers.
+///
+/// # Errors
+///
+/// The grant is missing, there is no such field, or a name or value cannot stand in a header.
+pub fn edit_headers(edits: &[HeaderEdit]) -> Result<(), HostError> {
+    edits.chunks(EDITS).try_for_each(host::edit_headers)
+}
 
 /// The value of the first field of this name, in any case.
 ///

@@ -10,7 +10,7 @@ use pintle_mail::{BodyError, Bytes, UnixTime};
 use pintle_policy::{Message, Session, Transaction};
 use pintle_sender_auth::{Ask, Client, DmarcResult, Findings, Signatures, SpfResult, dmarc, signatures, spf};
 
-use crate::mime::read_into;
+use crate::mime::CHUNK;
 
 /// Within this time every check of a call has a result, `temperror` if need be: less than a call may take by default.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -96,7 +96,14 @@ async fn whole(message: &Message) -> Result<Bytes, BodyError> {
     }
     whole.extend_from_slice(b"\r\n");
     if let Some(body) = message.received_body() {
-        read_into(&mut whole, &**body, 0..body.size()).await?;
+        let start = whole.len() as u64;
+        while whole.len() as u64 - start < body.size() {
+            let piece = body.read(whole.len() as u64 - start, CHUNK).await?;
+            if piece.is_empty() {
+                break;
+            }
+            whole.extend_from_slice(&piece);
+        }
     }
     Ok(whole.into())
 }

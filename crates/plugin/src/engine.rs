@@ -137,18 +137,24 @@ fn imports(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     type Own = HasSelf<Guest>;
-    contract::types::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
-    contract::gateway::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
-    contract::session::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
-    contract::transaction::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
-    contract::message::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
-    contract::delivery::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
-    contract::log::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
-    contract::metrics::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
-    contract::dns::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
-    contract::kv::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
-    contract::sender_auth::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+    contract::types::add_to_linker::<_, Own>(&mut linker, stepped)?;
+    contract::gateway::add_to_linker::<_, Own>(&mut linker, stepped)?;
+    contract::session::add_to_linker::<_, Own>(&mut linker, stepped)?;
+    contract::transaction::add_to_linker::<_, Own>(&mut linker, stepped)?;
+    contract::message::add_to_linker::<_, Own>(&mut linker, stepped)?;
+    contract::delivery::add_to_linker::<_, Own>(&mut linker, stepped)?;
+    contract::log::add_to_linker::<_, Own>(&mut linker, stepped)?;
+    contract::metrics::add_to_linker::<_, Own>(&mut linker, stepped)?;
+    contract::dns::add_to_linker::<_, Own>(&mut linker, stepped)?;
+    contract::kv::add_to_linker::<_, Own>(&mut linker, stepped)?;
+    contract::sender_auth::add_to_linker::<_, Own>(&mut linker, stepped)?;
     Ok(linker)
+}
+
+/// The way to every host function, which counts its calls.
+fn stepped(guest: &mut Guest) -> &mut Guest {
+    guest.live.budget.step();
+    guest
 }
 
 /// The thread that advances the engine's epoch. A thread of the operating system and no task: tasks starve when guests

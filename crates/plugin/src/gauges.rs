@@ -7,6 +7,10 @@ use parking_lot::Mutex;
 
 /// The most series (names with their labels) of one plugin: each lives in the recorder for good.
 const MAX_SERIES: usize = 256;
+/// The most series of one name. What strangers write (a domain, an address) makes a poor label: from here on, new values
+/// count as [`OTHER`], so that sums stay right and other names keep their room.
+const MAX_SERIES_OF_A_NAME: usize = 64;
+const OTHER: &str = "other";
 const MAX_LABELS: usize = 8;
 const MAX_LENGTH: usize = 64;
 
@@ -29,7 +33,7 @@ impl Gauges {
     }
 
     /// Adds to a counter. What exceeds a bound is dropped: a plugin must not fail for counting.
-    pub(crate) fn count(&self, name: &str, by: u64, labels: Vec<(String, String)>) {
+    pub(crate) fn count(&self, name: &str, by: u64, labels: &[(String, String)]) {
         self.with(
             name,
             labels,
@@ -43,7 +47,7 @@ impl Gauges {
     }
 
     /// Records a value.
-    pub(crate) fn observe(&self, name: &str, value: f64, labels: Vec<(String, String)>) {
+    pub(crate) fn observe(&self, name: &str, value: f64, labels: &[(String, String)]) {
         let make = |name, labels| Series::Histogram(metrics::histogram!(name, labels));
         self.with(name, labels, make, |series| {
             if let Series::Histogram(histogram) = series {
@@ -55,15 +59,19 @@ impl Gauges {
     fn with(
         &self,
         name: &str,
-        labels: Vec<(String, String)>,
+        labels: &[(String, String)],
         make: impl FnOnce(String, Vec<Label>) -> Series,
         act: impl FnOnce(&Series),
     ) {
         if labels.len() > MAX_LABELS {
             return;
         }
-        let key = (name.to_owned(), labels);
+        let mut key: Key = (word(name), labels.iter().map(short).collect());
         let mut all = self.series.lock();
+        let of_the_name = || all.keys().filter(|(name, _)| *name == key.0).count();
+        if !all.contains_key(&key) && of_the_name() >= MAX_SERIES_OF_A_NAME {
+            key.1.iter_mut().for_each(|(_, value)| OTHER.clone_into(value));
+        }
         if let Some(series) = all.get(&key) {
             return act(series);
         }
@@ -85,9 +93,13 @@ impl Gauges {
     }
 }
 
+/// As much of a label as is kept.
+fn short((name, value): &(String, String)) -> (String, String) {
+    (word(name), value[..value.floor_char_boundary(MAX_LENGTH)].to_owned())
+}
+
 fn label((name, value): &(String, String)) -> Label {
-    let value = &value[..value.floor_char_boundary(MAX_LENGTH)];
-    Label::new(word(name), value.to_owned())
+    Label::new(name.clone(), value.clone())
 }
 
 /// A word that every recorder takes: letters, digits and underscores.
@@ -106,9 +118,21 @@ mod tests {
     fn series_are_bounded_and_named_for_the_plugin() {
         let gauges = Gauges::new("grey-list");
         for n in 0..1_000 {
-            gauges.count("seen", 1, vec![("client".into(), n.to_string())]);
+            gauges.count("seen", 1, &[("client".into(), n.to_string())]);
+        }
+        assert_eq!(gauges.len(), MAX_SERIES_OF_A_NAME + 1, "the rest is `other`");
+        for n in 0..1_000 {
+            gauges.count(&format!("seen{n}"), 1, &[("long".repeat(1_000), "x".repeat(100_000))]);
         }
         assert_eq!(gauges.len(), MAX_SERIES);
+        assert!(
+            gauges
+                .series
+                .lock()
+                .keys()
+                .flat_map(|(_, labels)| labels)
+                .all(|(name, value)| { name.len() <= MAX_LENGTH && value.len() <= MAX_LENGTH })
+        );
         assert_eq!(gauges.name("Seen.Total"), "pintle_plugin_grey_list_seen_total");
     }
 }

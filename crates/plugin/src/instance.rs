@@ -22,6 +22,7 @@ use crate::bindings::exports::pintle::plugin::{
     on_message, on_rcpt, on_timer, plugin,
 };
 use crate::bindings::pintle::plugin::types::Verdict;
+use crate::budget::Overspent;
 use crate::engine::Host;
 use crate::guest::{Common, Guest};
 use crate::meter::{Expired, Meter, Metered};
@@ -235,7 +236,8 @@ impl Instance {
     }
 
     fn ended<T>(&mut self, called: Result<T, Failure>) -> Result<T, Fault> {
-        match called {
+        let in_budget = self.store.data().live.budget.check();
+        match called.and_then(|value| in_budget.map(|()| value).map_err(Failure::Overspent)) {
             Ok(value) => {
                 self.sound = true;
                 Ok(value)
@@ -336,6 +338,7 @@ fn store(host: &Host, guest: Guest) -> Store<Guest> {
 #[allow(clippy::needless_pass_by_value, reason = "the engine wants it so")]
 fn tick(guest: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
     guest.data().meter.check(Instant::now())?;
+    guest.data().live.budget.check()?;
     Ok(UpdateDeadline::Yield(1))
 }
 
@@ -343,6 +346,7 @@ fn tick(guest: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
 enum Failure {
     Engine(wasmtime::Error),
     Waited(Expired),
+    Overspent(Overspent),
 }
 
 impl From<wasmtime::Error> for Failure {
@@ -377,8 +381,13 @@ async fn bounded<T>(
 fn fault(failure: Failure, guest: &Guest) -> Fault {
     let error = match failure {
         Failure::Waited(expired) => return timeout(expired),
+        Failure::Overspent(over) => return overspent(over),
         Failure::Engine(error) => error,
     };
+    // A guest that was refused its budget is free to give up as it likes.
+    if let Err(over) = guest.live.budget.check() {
+        return overspent(over);
+    }
     if let Some(expired) = error.downcast_ref::<Expired>() {
         return timeout(*expired);
     }
@@ -404,4 +413,8 @@ fn fault(failure: Failure, guest: &Guest) -> Fault {
 
 fn timeout(expired: Expired) -> Fault {
     Fault { kind: FaultKind::Timeout, text: expired.to_string() }
+}
+
+fn overspent(over: Overspent) -> Fault {
+    Fault { kind: FaultKind::Limit, text: over.to_string() }
 }

@@ -62,6 +62,9 @@ struct Entry {
     expires: Option<Instant>,
 }
 
+/// A value and its version.
+type Found = (Vec<u8>, u64);
+
 #[derive(Clone)]
 enum Value {
     Octets(Vec<u8>),
@@ -77,6 +80,8 @@ pub(crate) enum KvError {
     Value,
     /// The plugin's share is full.
     Full,
+    /// All values asked for at once hold more than this.
+    Answer(usize),
     /// The key holds a value that is no counter.
     NotACounter,
 }
@@ -86,6 +91,9 @@ impl KvError {
         match self {
             Self::Key => format!("a key has 1 to {MAX_KEY} octets"),
             Self::Value => format!("a value has at most {MAX_VALUE} octets"),
+            Self::Answer(most) => {
+                format!("the values of one answer hold at most {most} octets: ask for fewer keys at once")
+            }
             Self::Full => "the plugin's store is full".into(),
             Self::NotACounter => "the key holds a value that is no counter".into(),
         }
@@ -126,14 +134,23 @@ impl Store {
         replaced.map(|()| true)
     }
 
-    /// The values under these keys, each with its version. A counter shows as its decimal digits.
-    pub(crate) fn get_many(&self, keys: &[String], now: Instant) -> Vec<Option<(Vec<u8>, u64)>> {
+    /// The values under these keys, each with its version, as far as they hold so many octets together. A counter shows
+    /// as its decimal digits.
+    pub(crate) fn get_many(
+        &self,
+        keys: &[String],
+        most: usize,
+        now: Instant,
+    ) -> Result<Vec<Option<Found>>, KvError> {
         let shelf = self.shelf.lock();
-        let read = |key: &String| {
-            let entry = shelf.part(key).entries.get(key).filter(|entry| entry.lives(now))?;
-            Some((entry.value.octets(), entry.version))
+        let mut room = most;
+        let mut read = |key: &String| {
+            let found = shelf.part(key).entries.get(key).filter(|entry| entry.lives(now));
+            let Some(entry) = found else { return Ok(None) };
+            room = room.checked_sub(entry.value.size()).ok_or(KvError::Answer(most))?;
+            Ok(Some((entry.value.octets(), entry.version)))
         };
-        keys.iter().map(read).collect()
+        keys.iter().map(&mut read).collect()
     }
 
     /// Writes a value.
@@ -319,6 +336,13 @@ impl Entry {
 }
 
 impl Value {
+    fn size(&self) -> usize {
+        match self {
+            Self::Octets(octets) => octets.len(),
+            Self::Counter(_) => 0,
+        }
+    }
+
     fn octets(&self) -> Vec<u8> {
         match self {
             Self::Octets(octets) => octets.clone(),
@@ -335,11 +359,7 @@ impl Value {
 }
 
 fn cost(key: &str, value: &Value) -> usize {
-    let octets = match value {
-        Value::Octets(octets) => octets.len(),
-        Value::Counter(_) => 0,
-    };
-    key.len() + octets + OVERHEAD
+    key.len() + value.size() + OVERHEAD
 }
 
 fn check_key(key: &str) -> Result<(), KvError> {
@@ -372,7 +392,17 @@ mod tests {
     use super::*;
 
     fn get(store: &Store, key: &str, now: Instant) -> Option<(Vec<u8>, u64)> {
-        store.get_many(&[key.to_owned()], now).pop().unwrap()
+        store.get_many(&[key.to_owned()], MAX_VALUE, now).unwrap().pop().unwrap()
+    }
+
+    /// One value, asked for a thousand times at once, would be a quarter of a GiB.
+    #[test]
+    fn an_answer_is_bounded_however_often_a_key_is_named() {
+        let (store, now) = (Store::new(1 << 20), Instant::now());
+        store.set("a".into(), vec![0; MAX_VALUE], None, now).unwrap();
+        let keys = vec!["a".to_owned(); 1_000];
+        assert_eq!(store.get_many(&keys, 4 << 20, now).unwrap_err(), KvError::Answer(4 << 20));
+        assert_eq!(store.get_many(&keys[..16], 4 << 20, now).unwrap().len(), 16);
     }
 
     #[test]

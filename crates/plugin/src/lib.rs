@@ -11,6 +11,7 @@
 
 mod artifact;
 mod bindings;
+mod budget;
 mod checks;
 pub mod config;
 mod engine;

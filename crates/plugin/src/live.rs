@@ -4,6 +4,7 @@
 //! the guest sees its own: facts, notes, scores, the envelope and the delivery as its edits leave them. Header fields
 //! and the body stay as they were when the hook was called, since edits of them go by that numbering.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +12,27 @@ use pintle_mail::{Bytes, HeaderEdit};
 use pintle_policy::{Delivery, Edit, Hook, Message, Piece, Session, Transaction, View};
 
 use crate::bindings::pintle::plugin::types::HostError;
+use crate::budget::Budget;
 
 /// What all edits of one call may hold, in octets, new bodies apart.
 const MAX_EDITS: usize = 4 << 20;
-/// What an edit costs at least.
+/// What an edit costs at least, and one of a header field, of which there are as many as a stranger likes.
 const EDIT_COST: usize = 64;
+const HEADER_EDIT_COST: usize = 16;
+/// What copying or indexing a recipient costs the budget.
+const RECIPIENT_COST: u64 = 32;
+/// The most pieces of a new body.
+const MAX_PIECES: usize = 65_536;
 
 /// The first id of a recipient that a plugin adds.
 const ADDED: u32 = 1 << 31;
+
+/// The ids of the recipients as the edits so far leave them, so that none has to be searched for.
+struct Recipients {
+    ids: HashSet<u32>,
+    /// The highest that was ever given.
+    last: u32,
+}
 
 /// One call, or none.
 pub(crate) struct Live {
@@ -32,6 +46,7 @@ pub(crate) struct Live {
     /// How many of `edits` are made in `now`.
     made: usize,
     spent: usize,
+    recipients: Option<Recipients>,
     headers: Vec<HeaderEdit>,
     body: Option<NewBody>,
     delay: Duration,
@@ -39,6 +54,8 @@ pub(crate) struct Live {
     pub(crate) decoded: Option<(u32, Bytes)>,
     /// How many DNS questions this call has asked.
     pub(crate) questions: usize,
+    /// What this call may have the host do.
+    pub(crate) budget: Budget,
 }
 
 impl Live {
@@ -53,11 +70,13 @@ impl Live {
             edits: Vec::new(),
             made: 0,
             spent: 0,
+            recipients: None,
             headers: Vec::new(),
             body: None,
             delay: Duration::ZERO,
             decoded: None,
             questions: 0,
+            budget: Budget::default(),
         }
     }
 
@@ -65,10 +84,12 @@ impl Live {
     pub(crate) fn begin(&mut self, hook: Option<Hook>, view: Option<View>) {
         self.hook = hook;
         self.now = None;
+        self.budget = Budget::of(view.as_ref());
         self.was = view;
         self.edits.clear();
         self.made = 0;
         self.spent = 0;
+        self.recipients = None;
         self.headers.clear();
         self.body = None;
         self.delay = Duration::ZERO;
@@ -135,14 +156,18 @@ impl Live {
 
     /// Writes down an edit that costs about so many octets.
     pub(crate) fn record(&mut self, edit: Edit, octets: usize) -> Result<(), HostError> {
-        self.spend(octets)?;
+        self.spend(octets + EDIT_COST, 0)?;
+        if let Some(recipients) = &mut self.recipients {
+            recipients.note(&edit);
+        }
         self.edits.push(edit);
         Ok(())
     }
 
     /// Writes down changes of the header block, which have been checked.
     pub(crate) fn record_headers(&mut self, edits: Vec<HeaderEdit>, octets: usize) -> Result<(), HostError> {
-        self.spend(octets + edits.len() * EDIT_COST)?;
+        let fields = self.message()?.header.len();
+        self.spend(octets + edits.len() * HEADER_EDIT_COST, 2 * fields * HEADER_EDIT_COST)?;
         self.headers.extend(edits);
         Ok(())
     }
@@ -158,13 +183,31 @@ impl Live {
     /// call, so added ones have the upper half of all numbers; none is given twice, whether its recipient is still
     /// there or not.
     pub(crate) fn new_recipient_id(&mut self) -> Result<u32, HostError> {
-        let there = self.transaction()?.envelope.recipients.iter().map(|recipient| recipient.id).max();
-        let added = self.edits.iter().filter_map(|edit| match edit {
-            Edit::AddRecipient(id, _) => Some(*id),
-            _ => None,
-        });
-        let last = added.chain(there).max().unwrap_or(0);
+        let last = self.recipients()?.last;
         Ok(last.max(ADDED - 1).saturating_add(1))
+    }
+
+    /// Whether there is a recipient of this id.
+    pub(crate) fn has_recipient(&mut self, id: u32) -> Result<bool, HostError> {
+        Ok(self.recipients()?.ids.contains(&id))
+    }
+
+    /// How many recipients there are.
+    pub(crate) fn recipient_count(&mut self) -> Result<usize, HostError> {
+        Ok(self.recipients()?.ids.len())
+    }
+
+    fn recipients(&mut self) -> Result<&Recipients, HostError> {
+        if self.recipients.is_none() {
+            let (_, transaction) = self.mail()?;
+            let ids: HashSet<u32> =
+                transaction.envelope.recipients.iter().map(|recipient| recipient.id).collect();
+            self.budget.charge(RECIPIENT_COST * ids.len() as u64)?;
+            let mut recipients = Recipients { last: ids.iter().copied().max().unwrap_or(0), ids };
+            self.edits.iter().for_each(|edit| recipients.note(edit));
+            self.recipients = Some(recipients);
+        }
+        self.recipients.as_ref().ok_or_else(|| unavailable("the transaction"))
     }
 
     /// The new body, begun by whoever asks first.
@@ -173,9 +216,10 @@ impl Live {
         self.body.get_or_insert_with(|| NewBody::new(limit))
     }
 
-    fn spend(&mut self, octets: usize) -> Result<(), HostError> {
-        let spent = self.spent.saturating_add(octets).saturating_add(EDIT_COST);
-        if spent > MAX_EDITS {
+    fn spend(&mut self, octets: usize, more_room: usize) -> Result<(), HostError> {
+        self.budget.charge(octets as u64)?;
+        let spent = self.spent.saturating_add(octets);
+        if spent > MAX_EDITS + more_room {
             return Err(HostError::Limit(format!("the edits of one call hold at most {MAX_EDITS} octets")));
         }
         self.spent = spent;
@@ -192,10 +236,30 @@ impl Live {
         let now = self.now.get_or_insert_with(|| was.clone());
         if self.made < self.edits.len() {
             let fresh = self.edits[self.made..].to_vec();
+            let copies = self.made == 0 || fresh.iter().any(Edit::is_of_recipients);
+            let recipients = now.transaction.as_ref().filter(|_| copies);
+            let recipients = recipients.map_or(0, |transaction| transaction.envelope.recipients.len());
+            self.budget.charge(RECIPIENT_COST * recipients as u64)?;
             self.made = self.edits.len();
-            now.apply(&self.judge, fresh).map_err(|error| HostError::Invalid(error.to_string()))?;
+            let made = now.apply_in_place(&self.judge, fresh);
+            made.map_err(|error| HostError::Invalid(error.to_string()))?;
         }
         Ok(now)
+    }
+}
+
+impl Recipients {
+    fn note(&mut self, edit: &Edit) {
+        match edit {
+            Edit::AddRecipient(id, _) => {
+                self.ids.insert(*id);
+                self.last = self.last.max(*id);
+            }
+            Edit::RemoveRecipient(id) => {
+                self.ids.remove(id);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -208,6 +272,8 @@ pub(crate) fn unavailable(what: &str) -> HostError {
 /// how one message is made to look like two.
 pub(crate) struct NewBody {
     pieces: Vec<Piece>,
+    /// New octets behind the last piece.
+    fresh: Vec<u8>,
     limit: u64,
     size: u64,
     end: End,
@@ -226,7 +292,7 @@ enum End {
 
 impl NewBody {
     fn new(limit: u64) -> Self {
-        Self { pieces: Vec::new(), limit, size: 0, end: End::Line }
+        Self { pieces: Vec::new(), fresh: Vec::new(), limit, size: 0, end: End::Line }
     }
 
     /// Appends octets of the plugin's: bare LF becomes CRLF, bare CR and NUL are refused.
@@ -249,7 +315,11 @@ impl NewBody {
         }
         self.grow(out.len() as u64)?;
         self.end = end;
-        self.pieces.push(Piece::Bytes(out.into()));
+        // A body written octet by octet is one piece all the same.
+        if self.fresh.is_empty() && !out.is_empty() {
+            self.room()?;
+        }
+        self.fresh.append(&mut out);
         Ok(())
     }
 
@@ -264,7 +334,29 @@ impl NewBody {
             b'\n' => End::Line,
             _ => End::Text,
         };
-        self.pieces.push(Piece::Copy { offset, len });
+        self.flush();
+        match self.pieces.last_mut() {
+            Some(Piece::Copy { offset: before, len: so_far }) if *before + *so_far == offset => {
+                *so_far += len;
+            }
+            _ => {
+                self.room()?;
+                self.pieces.push(Piece::Copy { offset, len });
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        if !self.fresh.is_empty() {
+            self.pieces.push(Piece::Bytes(std::mem::take(&mut self.fresh).into()));
+        }
+    }
+
+    fn room(&self) -> Result<(), HostError> {
+        if self.pieces.len() >= MAX_PIECES {
+            return Err(HostError::Limit(format!("a new body has at most {MAX_PIECES} pieces")));
+        }
         Ok(())
     }
 
@@ -281,8 +373,9 @@ impl NewBody {
         match self.end {
             End::Line => {}
             End::Cr => return Err("the new body ends in a bare CR".into()),
-            End::Text => self.pieces.push(Piece::Bytes(Bytes::from_static(b"\r\n"))),
+            End::Text => self.fresh.extend_from_slice(b"\r\n"),
         }
+        self.flush();
         Ok(self.pieces)
     }
 }
@@ -315,6 +408,17 @@ mod tests {
         assert_eq!(written(&[b"a\r"]), Err(()));
         assert_eq!(written(&[b"a\0b"]), Err(()));
         assert_eq!(written(&[]).unwrap(), b"");
+    }
+
+    #[test]
+    fn pieces_are_few_however_a_body_is_written() {
+        let mut body = NewBody::new(1 << 20);
+        (0..200_000).for_each(|_| body.append(b"x").unwrap());
+        (0..200_000).for_each(|at| body.copy(at, 1, b'a', b'a').unwrap());
+        assert_eq!(body.finished().unwrap().len(), 3, "new octets, a copy, and the last line's end");
+        let mut body = NewBody::new(1 << 20);
+        let refused = (0..200_000).any(|at| body.copy(2 * at, 1, b'a', b'a').is_err());
+        assert!(refused && body.finished().unwrap().len() <= MAX_PIECES + 1);
     }
 
     #[test]

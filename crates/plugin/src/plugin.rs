@@ -265,7 +265,7 @@ impl Plugin {
             Ok(Some(reply)) => self.ruling(hook, reply),
         };
         ruled.unwrap_or_else(|fault| Ruling {
-            verdict: words::after_fault(self.config.load().failure.at(hook), hook),
+            verdict: words::after_fault(self.config.load().failure.at(hook), hook, fault.kind),
             edits: Vec::new(),
             fault: Some(fault),
         })

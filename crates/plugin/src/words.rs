@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use pintle_mail::{
     Address, BodyType, EnhancedCode, MailParams, Notify, Param, RcptParams, Recipient, Reply, ReversePath,
 };
-use pintle_policy::{AuthVerdict, Hook, Outcome, Verdict};
+use pintle_policy::{AuthVerdict, FaultKind, Hook, Outcome, Verdict};
 
 use crate::bindings::exports::pintle::plugin::on_auth::AuthVerdict as GuestAuthVerdict;
 use crate::bindings::exports::pintle::plugin::on_delivery_result::Outcome as GuestOutcome;
@@ -176,10 +176,15 @@ pub(crate) fn auth_verdict(verdict: GuestAuthVerdict) -> Result<AuthVerdict, Str
     })
 }
 
-/// What the operator's policy makes of a fault. After the 250 nothing is refused for a fault, which may be gone in a
-/// minute: the delivery waits.
-pub(crate) fn after_fault(policy: FailurePolicy, hook: Hook) -> Verdict {
+/// What the operator's policy makes of a fault. One that the message itself can have brought about lets no message
+/// through: who writes messages would choose which plugins see them. After the 250 nothing is refused for a fault,
+/// which may be gone in a minute: the delivery waits.
+pub(crate) fn after_fault(policy: FailurePolicy, hook: Hook, kind: FaultKind) -> Verdict {
+    let sees_message = matches!(hook, Hook::Headers | Hook::Message | Hook::Deliver);
     match policy {
+        FailurePolicy::Accept | FailurePolicy::Skip if sees_message && kind.may_be_provoked() => {
+            Verdict::Defer(None)
+        }
         FailurePolicy::Reject if hook == Hook::Deliver => Verdict::Defer(None),
         FailurePolicy::Defer => Verdict::Defer(None),
         FailurePolicy::Accept => Verdict::Accept,
@@ -284,9 +289,29 @@ mod tests {
 
     #[test]
     fn a_fault_after_the_commit_point_never_refuses() {
-        assert_eq!(after_fault(FailurePolicy::Reject, Hook::Message), Verdict::Reject(None));
-        assert_eq!(after_fault(FailurePolicy::Reject, Hook::Deliver), Verdict::Defer(None));
-        assert_eq!(after_fault(FailurePolicy::Skip, Hook::Deliver), Verdict::Next);
+        assert_eq!(after_fault(FailurePolicy::Reject, Hook::Message, FaultKind::Busy), Verdict::Reject(None));
+        assert_eq!(after_fault(FailurePolicy::Reject, Hook::Deliver, FaultKind::Busy), Verdict::Defer(None));
+        assert_eq!(after_fault(FailurePolicy::Skip, Hook::Deliver, FaultKind::Busy), Verdict::Next);
+    }
+
+    #[test]
+    fn no_message_gets_past_a_plugin_by_making_it_fail() {
+        for policy in [FailurePolicy::Skip, FailurePolicy::Accept] {
+            for kind in [
+                FaultKind::Trap,
+                FaultKind::Timeout,
+                FaultKind::Memory,
+                FaultKind::Limit,
+                FaultKind::BadAnswer,
+            ] {
+                assert_eq!(after_fault(policy, Hook::Headers, kind), Verdict::Defer(None));
+                assert_eq!(after_fault(policy, Hook::Message, kind), Verdict::Defer(None));
+                assert_ne!(after_fault(policy, Hook::Rcpt, kind), Verdict::Defer(None));
+            }
+        }
+        assert_eq!(after_fault(FailurePolicy::Skip, Hook::Message, FaultKind::Busy), Verdict::Next);
+        assert_eq!(after_fault(FailurePolicy::Accept, Hook::Message, FaultKind::NotLoaded), Verdict::Accept);
+        assert_eq!(after_fault(FailurePolicy::Reject, Hook::Message, FaultKind::Trap), Verdict::Reject(None));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The changes that a judge asks for, and how they are made: all of one ruling, or none.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -112,6 +113,15 @@ impl View {
         Ok(delay)
     }
 
+    /// The same where it does not matter what is left behind when an edit cannot be made: on a copy that is shown to the
+    /// judge itself. It costs no copy of what it changes, beyond the first.
+    ///
+    /// # Errors
+    /// The first edit that cannot be made; those before it stay.
+    pub fn apply_in_place(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<(), EditError> {
+        self.make_all(judge, edits).map(drop)
+    }
+
     /// Whether this edit can be made whatever other such edits come before it.
     fn always_takes(&self, edit: &Edit) -> bool {
         match edit {
@@ -129,9 +139,15 @@ impl View {
 
     fn make_all(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<Duration, EditError> {
         let mut delay = Duration::ZERO;
-        for edit in edits {
+        let mut edits = edits.into_iter().peekable();
+        while let Some(edit) = edits.next() {
             match edit {
                 Edit::Delay(more) => delay += more,
+                edit if edit.is_of_recipients() => {
+                    let envelope = &mut part(&mut self.transaction, "transaction")?.envelope;
+                    let rest = std::iter::from_fn(|| edits.next_if(Edit::is_of_recipients));
+                    edit_recipients(&mut envelope.recipients, std::iter::once(edit).chain(rest))?;
+                }
                 edit => self.make(judge, edit)?,
             }
         }
@@ -159,6 +175,20 @@ impl View {
             }
             edit => edit_transaction(part(&mut self.transaction, "transaction")?, judge, edit),
         }
+    }
+}
+
+impl Edit {
+    /// Whether it changes who gets the mail.
+    #[must_use]
+    pub fn is_of_recipients(&self) -> bool {
+        matches!(
+            self,
+            Self::AddRecipient(..)
+                | Self::RemoveRecipient(_)
+                | Self::RewriteRecipient(..)
+                | Self::GrantRelay(_)
+        )
     }
 }
 
@@ -202,39 +232,54 @@ fn edit_transaction(transaction: &mut Transaction, judge: &Arc<str>, edit: Edit)
             let before = std::mem::replace(&mut transaction.envelope.sender, path);
             transaction.original_sender.get_or_insert(before);
         }
-        edit => edit_recipients(&mut transaction.envelope.recipients, edit)?,
-    }
-    Ok(())
-}
-
-fn edit_recipients(recipients: &mut Vec<Recipient>, edit: Edit) -> Result<(), EditError> {
-    match edit {
-        Edit::AddRecipient(id, address) => {
-            if recipients.iter().any(|recipient| recipient.id == id) {
-                return Err(EditError::Recipient(id));
-            }
-            let params = RcptParams::default();
-            recipients.push(Recipient { id, address, params, original: None, relay: false });
-        }
-        Edit::RemoveRecipient(id) => {
-            find(recipients, id)?;
-            recipients.retain(|recipient| recipient.id != id);
-        }
-        Edit::RewriteRecipient(id, address) => {
-            let recipient = find(recipients, id)?;
-            let before = std::mem::replace(&mut recipient.address, address);
-            recipient.original.get_or_insert(before);
-            // Leave to relay was given for the address that stood here before.
-            recipient.relay = false;
-        }
-        Edit::GrantRelay(id) => find(recipients, id)?.relay = true,
         _ => {}
     }
     Ok(())
 }
 
-fn find(recipients: &mut [Recipient], id: u32) -> Result<&mut Recipient, EditError> {
-    recipients.iter_mut().find(|recipient| recipient.id == id).ok_or(EditError::Recipient(id))
+/// Makes edits that follow each other in one pass: ten thousand edits of ten thousand recipients must not be a search
+/// each, and a removal must not move all behind it.
+fn edit_recipients(
+    recipients: &mut Vec<Recipient>,
+    edits: impl Iterator<Item = Edit>,
+) -> Result<(), EditError> {
+    let mut places: HashMap<u32, usize> =
+        recipients.iter().enumerate().map(|(at, recipient)| (recipient.id, at)).collect();
+    let mut gone = HashSet::new();
+    for edit in edits {
+        if let Edit::AddRecipient(id, address) = edit {
+            if places.insert(id, recipients.len()).is_some() {
+                return Err(EditError::Recipient(id));
+            }
+            let params = RcptParams::default();
+            recipients.push(Recipient { id, address, params, original: None, relay: false });
+            continue;
+        }
+        let (Edit::RemoveRecipient(id) | Edit::RewriteRecipient(id, _) | Edit::GrantRelay(id)) = edit else {
+            continue;
+        };
+        let at = *places.get(&id).ok_or(EditError::Recipient(id))?;
+        match edit {
+            Edit::RemoveRecipient(_) => {
+                places.remove(&id);
+                gone.insert(at);
+            }
+            Edit::RewriteRecipient(_, address) => rewrite(&mut recipients[at], address),
+            _ => recipients[at].relay = true,
+        }
+    }
+    if !gone.is_empty() {
+        let mut at = 0..;
+        recipients.retain(|_| at.next().is_none_or(|at| !gone.contains(&at)));
+    }
+    Ok(())
+}
+
+fn rewrite(recipient: &mut Recipient, address: Address) {
+    let before = std::mem::replace(&mut recipient.address, address);
+    recipient.original.get_or_insert(before);
+    // Leave to relay was given for the address that stood here before.
+    recipient.relay = false;
 }
 
 fn edit_message(message: &mut Message, edit: Edit) -> Result<(), EditError> {
@@ -335,6 +380,29 @@ mod tests {
         }
         assert!(old.session.facts.is_empty() && old.transaction.unwrap().facts.is_empty());
         assert_eq!(new.session.facts["a"], new.transaction.unwrap().facts["a"]);
+    }
+
+    #[test]
+    fn recipients_change_in_order_and_by_their_ids() {
+        let address = |n: u32| Address::parse(&format!("r{n}@there.example"), Charset::Ascii).unwrap();
+        let count = 20_000;
+        let mut many = view(ReversePath::Null);
+        let added = (0..count).map(|id| Edit::AddRecipient(id, address(id)));
+        let rest = (0..count).flat_map(|id| match id % 4 {
+            0 => vec![Edit::RemoveRecipient(id)],
+            1 => vec![Edit::GrantRelay(id), Edit::RewriteRecipient(id, address(id + 1))],
+            2 => vec![Edit::RemoveRecipient(id), Edit::AddRecipient(id, address(0))],
+            _ => vec![Edit::GrantRelay(id)],
+        });
+        many.apply(&"judge".into(), added.chain(rest).collect()).unwrap();
+        let recipients = &many.transaction.as_ref().unwrap().envelope.recipients;
+        let ids: Vec<u32> = recipients.iter().take(3).map(|recipient| recipient.id).collect();
+        assert_eq!((recipients.len(), ids), (15_000, vec![1, 3, 5]));
+        assert!(!recipients[0].relay && recipients[0].original.is_some(), "leave was for the other address");
+        assert!(recipients[1].relay && recipients.last().unwrap().id == count - 2, "added again at the end");
+        for bad in [Edit::RemoveRecipient(0), Edit::AddRecipient(1, address(1)), Edit::GrantRelay(count)] {
+            assert!(matches!(many.apply(&"judge".into(), vec![bad]), Err(EditError::Recipient(_))));
+        }
     }
 
     #[test]

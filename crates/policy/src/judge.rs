@@ -131,6 +131,8 @@ pub enum FaultKind {
     Timeout,
     /// It wanted more memory than its limit.
     Memory,
+    /// It wanted more of its host than one call, or all calls for one mail, may have.
+    Limit,
     /// No instance became free in time.
     Busy,
     /// It answered what cannot be done.
@@ -147,10 +149,18 @@ impl FaultKind {
             Self::Trap => "trap",
             Self::Timeout => "timeout",
             Self::Memory => "memory",
+            Self::Limit => "limit",
             Self::Busy => "busy",
             Self::BadAnswer => "bad-answer",
             Self::NotLoaded => "not-loaded",
         }
+    }
+
+    /// Whether what the judge was given can have brought it about. A judge that is busy or not there would have been so
+    /// for any mail.
+    #[must_use]
+    pub const fn may_be_provoked(self) -> bool {
+        !matches!(self, Self::Busy | Self::NotLoaded)
     }
 }
 

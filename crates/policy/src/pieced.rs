@@ -22,7 +22,8 @@ pub enum Piece {
 pub(crate) struct Pieced {
     base: Arc<dyn Body>,
     pieces: Vec<Piece>,
-    size: u64,
+    /// Where each piece ends in the new body: a read finds its first piece by halving.
+    ends: Vec<u64>,
 }
 
 impl Pieced {
@@ -32,19 +33,21 @@ impl Pieced {
                 *len = (*len).min(base.size().saturating_sub(*offset));
             }
         }
-        let size = pieces.iter().map(Piece::size).sum();
-        Self { base, pieces, size }
+        pieces.retain(|piece| piece.size() > 0);
+        let ends = pieces.iter().scan(0, |end, piece| {
+            *end += piece.size();
+            Some(*end)
+        });
+        Self { base, ends: ends.collect(), pieces }
     }
 
-    /// The piece in which this offset lies, and the offset within it.
-    fn locate(&self, mut offset: u64) -> Option<(&Piece, u64)> {
-        for piece in &self.pieces {
-            if offset < piece.size() {
-                return Some((piece, offset));
-            }
-            offset -= piece.size();
-        }
-        None
+    /// The piece in which this offset lies, or how many there are.
+    fn locate(&self, offset: u64) -> usize {
+        self.ends.partition_point(|end| *end <= offset)
+    }
+
+    fn start(&self, piece: usize) -> u64 {
+        piece.checked_sub(1).map_or(0, |before| self.ends[before])
     }
 }
 
@@ -59,15 +62,18 @@ impl Piece {
 
 impl Body for Pieced {
     fn size(&self) -> u64 {
-        self.size
+        self.ends.last().copied().unwrap_or(0)
     }
 
     fn read(&self, offset: u64, len: usize) -> BodyFuture<'_> {
         Box::pin(async move {
             let mut out = Vec::new();
+            let mut at = self.locate(offset);
             while out.len() < len
-                && let Some((piece, within)) = self.locate(offset + out.len() as u64)
+                && let Some(piece) = self.pieces.get(at)
             {
+                let place = offset + out.len() as u64;
+                let within = place - self.start(at);
                 let wanted = len - out.len();
                 let left = usize::try_from(piece.size() - within).unwrap_or(usize::MAX).min(wanted);
                 let bytes = match piece {
@@ -78,6 +84,8 @@ impl Body for Pieced {
                     break;
                 }
                 out.extend_from_slice(&bytes);
+                // A base may give less than was asked for.
+                at = self.locate(offset + out.len() as u64).max(at);
             }
             Ok(out.into())
         })
@@ -94,7 +102,9 @@ mod tests {
         let base: Arc<dyn Body> = Arc::new(Bytes::from_static(b"0123456789"));
         let pieces = vec![
             Piece::Copy { offset: 2, len: 3 },
+            Piece::Copy { offset: 10, len: 3 },
             Piece::Bytes(Bytes::from_static(b"ab")),
+            Piece::Bytes(Bytes::new()),
             Piece::Copy { offset: 8, len: 99 },
         ];
         let body = Pieced::new(base, pieces);

@@ -196,6 +196,12 @@ impl Notes {
         };
     }
 
+    /// How many notes this judge has.
+    #[must_use]
+    pub fn count(&self, judge: &str) -> usize {
+        self.0.get(judge).map_or(0, BTreeMap::len)
+    }
+
     /// The octets that the notes of this judge take, keys included.
     #[must_use]
     pub fn size(&self, judge: &str) -> usize {

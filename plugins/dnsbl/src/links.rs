@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use pintle_plugin_sdk::message::Part;
 use pintle_plugin_sdk::{HostError, IpAddress, message};
 
 /// So much text of each part is read.
@@ -24,9 +25,7 @@ pub(crate) enum Host {
 /// At most `max` different hosts in the text parts of the message, which the host program has decoded.
 pub(crate) fn hosts_in_message(max: usize) -> Result<Vec<Host>, HostError> {
     let mut hosts = Vec::new();
-    let parts = message::parts()?;
-    let texts = parts.iter().filter(|part| part.content_type.starts_with("text/") && !part.attachment);
-    for part in texts.take(MAX_PARTS) {
+    for part in texts(&message::parts()?).into_iter().take(MAX_PARTS) {
         for host in hosts_in(&message::part_text(part.index, MAX_TEXT)?) {
             if hosts.len() < max && !hosts.contains(&host) {
                 hosts.push(host);
@@ -34,6 +33,19 @@ pub(crate) fn hosts_in_message(max: usize) -> Result<Vec<Host>, HostError> {
         }
     }
     Ok(hosts)
+}
+
+/// The text parts that a reader sees as the message's own. What stands in an enclosed message was written by others: whoever
+/// reports spam sends it along.
+fn texts(parts: &[Part]) -> Vec<&Part> {
+    let mut enclosed = Vec::with_capacity(parts.len());
+    for part in parts {
+        let around = part.parent.and_then(|parent| usize::try_from(parent).ok());
+        let within = |at: usize| enclosed[at] || parts[at].content_type.starts_with("message/");
+        enclosed.push(around.is_some_and(within));
+    }
+    let own = parts.iter().zip(enclosed).filter(|(_, enclosed)| !enclosed).map(|(part, _)| part);
+    own.filter(|part| part.content_type.starts_with("text/") && !part.attachment).collect()
 }
 
 /// What lists of domains are asked about for these hosts.
@@ -202,6 +214,29 @@ mod tests {
             Host::Address(address) => format!("[{address}]"),
         };
         hosts_in(text).into_iter().map(text_of).collect()
+    }
+
+    #[test]
+    fn enclosed_messages_are_not_the_senders_words() {
+        let part = |index, parent, content_type: &str| Part {
+            index,
+            parent,
+            content_type: content_type.to_owned(),
+            charset: None,
+            filename: None,
+            attachment: false,
+            encoded_size: 1,
+        };
+        let parts = [
+            part(0, None, "multipart/mixed"),
+            part(1, Some(0), "text/plain"),
+            part(2, Some(0), "message/rfc822"),
+            part(3, Some(2), "multipart/mixed"),
+            part(4, Some(3), "text/html"),
+            part(5, Some(0), "text/html"),
+        ];
+        let own: Vec<u32> = texts(&parts).iter().map(|part| part.index).collect();
+        assert_eq!(own, [1, 5]);
     }
 
     #[test]

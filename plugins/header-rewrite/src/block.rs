@@ -4,6 +4,10 @@ use pintle_plugin_sdk::Header;
 use pintle_plugin_sdk::message::{Field, HeaderEdit, Position};
 use serde::Deserialize;
 
+/// The longest value and the longest line that the gateway writes, in octets.
+const MAX_VALUE: usize = 64 << 10;
+const MAX_LINE: usize = 998;
+
 /// The fields of a message, as they are and as they are to be.
 #[derive(Debug)]
 pub(crate) struct Block(Vec<Line>);
@@ -69,7 +73,7 @@ impl Block {
         // Each goes on top of those before it, so the lowest goes first.
         let mut edits: Vec<_> = above.iter().rev().filter_map(|line| line.edit(Position::Top)).collect();
         edits.extend(rest.iter().filter_map(|line| line.edit(Position::Bottom)));
-        let renamed = |line: &&Line| !line.removed && line.is_renamed();
+        let renamed = |line: &&Line| !line.removed && line.is_renamed() && line.can_be_written();
         edits.extend(
             self.0
                 .iter()
@@ -79,12 +83,17 @@ impl Block {
         edits
     }
 
+    /// The fields that go because what they were to become cannot be written.
+    pub(crate) fn unwritable(&self) -> impl Iterator<Item = &Line> {
+        self.fields().filter(|line| line.is_changed() && !line.can_be_written())
+    }
+
     /// The same for people: `-` before what goes, `+` before what comes.
     pub(crate) fn difference(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for line in self.0.iter().filter(|line| line.edit(Position::Bottom).is_some()) {
             lines.extend(line.old.as_ref().map(|old| format!("- {}: {}", old.name, old.value)));
-            if !line.removed {
+            if !line.removed && (line.old.is_none() || line.can_be_written()) {
                 lines.push(format!("+ {}: {}", line.name, line.value));
             }
         }
@@ -102,6 +111,20 @@ impl Line {
         !self.value.contains('\u{fffd}')
     }
 
+    /// Whether the gateway can write it: a line has room for each of its words (RFC 5322 section 2.1.1), and the first
+    /// stands beside the name.
+    fn can_be_written(&self) -> bool {
+        let mut words = self.value.split(' ').map(str::len);
+        self.value.len() <= MAX_VALUE
+            && !self.value.contains(['\r', '\n', '\0'])
+            && self.name.len() + words.next().unwrap_or(0) + 2 <= MAX_LINE
+            && words.all(|len| len < MAX_LINE)
+    }
+
+    fn is_changed(&self) -> bool {
+        self.old.as_ref().is_some_and(|old| old.name != self.name || old.value != self.value)
+    }
+
     fn is_renamed(&self) -> bool {
         self.old.as_ref().is_some_and(|old| old.name != self.name)
     }
@@ -113,6 +136,10 @@ impl Line {
             (None, true) => None,
             (None, false) => Some(HeaderEdit::Add((place, header()))),
             (Some(old), true) => Some(HeaderEdit::Remove(old.index)),
+            // Its old form is what was not to stay.
+            (Some(old), false) if self.is_changed() && !self.can_be_written() => {
+                Some(HeaderEdit::Remove(old.index))
+            }
             (Some(old), false) if self.is_renamed() => {
                 Some(HeaderEdit::Add((Position::Before(old.index), header())))
             }
@@ -179,6 +206,17 @@ pub(crate) mod tests {
         assert_eq!(edits.len(), 6, "{edits:?}");
         assert!(edits[0].contains("Top") && edits[1].contains("Remove(0)"), "{edits:?}");
         assert!(edits[3].contains("Before(2)") && edits[5].contains("Remove(2)"), "{edits:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_goes() {
+        let mut changed = block(&format!("A: secret{}\nB: 2\nC: 3", "x".repeat(1_000)));
+        changed.fields_mut().filter(|line| line.is("A")).for_each(|line| line.value.push('y'));
+        changed.fields_mut().filter(|line| line.is("B")).for_each(|line| line.name = "n".repeat(998));
+        let edits: Vec<String> = changed.edits().iter().map(|edit| format!("{edit:?}")).collect();
+        assert_eq!(edits, ["HeaderEdit::Remove(0)", "HeaderEdit::Remove(1)"]);
+        assert_eq!(changed.unwritable().count(), 2);
+        assert!(changed.difference().iter().all(|line| line.starts_with('-')));
     }
 
     #[test]

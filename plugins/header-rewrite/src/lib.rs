@@ -138,6 +138,11 @@ impl HeaderRewrite {
             return Ok(());
         }
         metrics::count("fields_changed", edits.len() as u64, &[]);
+        let unwritable = block.unwritable().count();
+        if unwritable > 0 {
+            metrics::count("fields_dropped", unwritable as u64, &[]);
+            warn!("{unwritable} fields were removed, since what they were to become fits no header");
+        }
         message::edit_headers(&edits)
     }
 
@@ -145,8 +150,7 @@ impl HeaderRewrite {
         if let Some(to) = addresses::sender(&self.addresses, mail) {
             self.tell(&[format!("- MAIL FROM:<{}>", mail.sender), format!("+ MAIL FROM:<{to}>")]);
             if !self.dry_run {
-                metrics::count("senders_rewritten", 1, &[]);
-                transaction::rewrite_sender(&to)?;
+                rewritten("senders_rewritten", transaction::rewrite_sender(&to))?;
             }
         }
         for rcpt in &mail.recipients {
@@ -155,8 +159,7 @@ impl HeaderRewrite {
             };
             self.tell(&[format!("- RCPT TO:<{}>", rcpt.address), format!("+ RCPT TO:<{to}>")]);
             if !self.dry_run {
-                metrics::count("recipients_rewritten", 1, &[]);
-                transaction::rewrite_recipient(rcpt.id, &to)?;
+                rewritten("recipients_rewritten", transaction::rewrite_recipient(rcpt.id, &to))?;
             }
         }
         Ok(())
@@ -173,6 +176,23 @@ impl HeaderRewrite {
     }
 }
 
+/// An address that cannot stand in an envelope stays what it was: the sender chose it, and must not choose that the plugin
+/// fails.
+fn rewritten(counter: &str, result: Result<(), HostError>) -> Result<(), HostError> {
+    match result {
+        Err(HostError::Invalid(why)) => {
+            warn!("an address stays as it is: {why}");
+            metrics::count("rewrites_refused", 1, &[]);
+            Ok(())
+        }
+        Ok(()) => {
+            metrics::count(counter, 1, &[]);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Takes fields away. RFC 5321 section 4.4 wants each hop's trace to be added to the others: at a delivery the topmost
 /// Received field is this gateway's own, and stays whatever is configured.
 fn strip(names: &[Glob], block: &mut Block, stage: Stage) {
@@ -182,13 +202,18 @@ fn strip(names: &[Glob], block: &mut Block, stage: Stage) {
 
 /// The addresses in a field's value, each replaced by what `map` says.
 fn replace_addresses(value: &str, map: impl Fn(&str, &str) -> Option<String>) -> String {
-    let mut new = value.to_owned();
-    for found in fields::addresses(value).into_iter().rev() {
-        if let Some(to) = map(&found.local, &found.domain) {
-            new.replace_range(found.place, &to);
+    // Written once from the front: a field may hold tens of thousands.
+    let (mut new, mut from) = (String::with_capacity(value.len()), 0);
+    for found in fields::addresses(value) {
+        let place = found.place;
+        let fresh = map(&found.local, &found.domain).filter(|_| place.start >= from);
+        if let Some(to) = fresh {
+            new.push_str(&value[from..place.start]);
+            new.push_str(&to);
+            from = place.end;
         }
     }
-    new
+    new + &value[from..]
 }
 
 pintle_plugin_sdk::export!(HeaderRewrite: on_headers, on_deliver);

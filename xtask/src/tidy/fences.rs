@@ -44,6 +44,7 @@ const FENCED_OUTSIDE: &[(&str, &[&str])] = &[
     ("hickory-*", &["dns", "testkit"]),
     ("rusqlite", &["spool"]),
     ("mail-auth", &["sender-auth"]),
+    ("mail-parser", &["mail", "sender-auth", "plugin-sdk", "outbound"]),
     ("rustls*", &["tls", "dns", "inbound", "outbound", "testkit", "pintle", "e2e"]),
     ("tokio-rustls", &["tls", "inbound", "outbound", "testkit", "pintle", "e2e"]),
     ("boon", &["plugin"]),

@@ -15,9 +15,12 @@ use crate::words;
 /// The longest wait that a plugin may ask for before the next attempt.
 const MAX_RETRY: u32 = 7 * 86_400;
 const MAX_HOP: usize = 255;
+/// What looking at a recipient costs.
+const RECIPIENT_COST: u64 = 64;
 
 impl Host for Guest {
     fn info(&mut self) -> Result<Snapshot, HostError> {
+        self.charge_recipients()?;
         let delivery = self.live.delivery()?;
         Ok(Snapshot {
             attempt: delivery.attempt,
@@ -79,6 +82,7 @@ impl Host for Guest {
 
     fn suppress_bounce(&mut self, recipient: u32) -> Result<(), HostError> {
         self.need(Grant::DropMail)?;
+        self.charge_recipients()?;
         let known = self.live.delivery()?.recipients.iter().any(|known| known.id == recipient);
         if !known {
             return Err(HostError::Invalid(format!("there is no recipient {recipient} in this delivery")));
@@ -100,6 +104,11 @@ impl Guest {
         }
         self.need(Grant::RouteAnywhere)?;
         self.record_delivery(Edit::UnlistedHop(hop))
+    }
+
+    fn charge_recipients(&mut self) -> Result<(), HostError> {
+        let count = self.live.delivery()?.recipients.len() as u64;
+        self.live.budget.charge(RECIPIENT_COST * count)
     }
 
     fn record_delivery(&mut self, edit: Edit) -> Result<(), HostError> {

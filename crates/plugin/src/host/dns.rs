@@ -14,6 +14,8 @@ use crate::guest::Guest;
 
 /// The most questions of one call of a hook, over all of its calls of `dns`.
 const MAX_QUESTIONS: usize = 256;
+/// What a question with its answer costs.
+const QUESTION_COST: u64 = 1_024;
 
 impl Host for Guest {
     async fn query_many(&mut self, queries: Vec<Query>) -> Vec<Result<Answer, DnsError>> {
@@ -70,6 +72,7 @@ impl Guest {
         if self.live.hook.is_none() {
             return Err(HostError::Unavailable("DNS is not available in `configure`".into()));
         }
+        self.live.budget.charge(QUESTION_COST * questions as u64)?;
         self.live.questions = self.live.questions.saturating_add(questions);
         if self.live.questions > MAX_QUESTIONS {
             return Err(HostError::Limit(format!("a call asks at most {MAX_QUESTIONS} questions")));

@@ -9,13 +9,21 @@ use crate::guest::Guest;
 use crate::kv::{KvError, Store};
 
 const MAX_KEYS: usize = 1_000;
+/// What all values of one answer may hold.
+const MAX_ANSWER: usize = 4 << 20;
+const KEY_COST: u64 = 512;
 
 impl Host for Guest {
     fn get_many(&mut self, scope: Scope, keys: Vec<String>) -> Result<Vec<Option<Entry>>, HostError> {
         if keys.len() > MAX_KEYS {
             return Err(HostError::Limit(format!("one call reads at most {MAX_KEYS} keys")));
         }
-        let found = self.store(scope)?.get_many(&keys, Instant::now());
+        self.store(scope)?;
+        // No key is longer than this and found.
+        self.live.budget.charge(keys.len() as u64 * KEY_COST)?;
+        let found = self.store(scope)?.get_many(&keys, MAX_ANSWER, Instant::now()).map_err(refused)?;
+        let octets: usize = found.iter().flatten().map(|(value, _)| value.len()).sum();
+        self.live.budget.charge(octets as u64)?;
         let entry = |(value, version)| Entry { value, version };
         Ok(found.into_iter().map(|found| found.map(entry)).collect())
     }
@@ -27,6 +35,8 @@ impl Host for Guest {
         value: Vec<u8>,
         ttl_s: Option<u32>,
     ) -> Result<(), HostError> {
+        self.store(scope)?;
+        self.live.budget.charge(KEY_COST + value.len() as u64)?;
         let store = self.store(scope)?;
         store.set(key, value, ttl_s, Instant::now()).map_err(refused)
     }
@@ -39,6 +49,8 @@ impl Host for Guest {
         ttl_s: Option<u32>,
         expected: u64,
     ) -> Result<bool, HostError> {
+        self.store(scope)?;
+        self.live.budget.charge(KEY_COST + value.len() as u64)?;
         let store = self.store(scope)?;
         store.swap(key, value, ttl_s, expected, Instant::now()).map_err(refused)
     }
@@ -94,7 +106,7 @@ impl Guest {
 fn refused(error: KvError) -> HostError {
     match error {
         KvError::Key | KvError::NotACounter => HostError::Invalid(error.text()),
-        KvError::Value | KvError::Full => HostError::Limit(error.text()),
+        KvError::Value | KvError::Full | KvError::Answer(_) => HostError::Limit(error.text()),
     }
 }
 

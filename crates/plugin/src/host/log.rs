@@ -12,7 +12,9 @@ impl Host for Guest {
     }
 
     fn write(&mut self, level: Level, text: String, fields: Vec<(String, String)>) {
-        self.scribe.write(trace_level(level), &text, &fields);
+        if self.pays_for(&text, &fields) {
+            self.scribe.write(trace_level(level), &text, &fields);
+        }
     }
 }
 

@@ -1,26 +1,37 @@
 //! `message`: header, body and MIME parts of the message of the call, and their changes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use memchr::memmem;
-use pintle_mail::{Body, BodyError, Bytes, HeaderBlock, HeaderEdit, Position};
-use pintle_policy::Hook;
+use pintle_mail::mime::{self as tree, Tree, transfer};
+use pintle_mail::{Body, Bytes, HeaderBlock, HeaderEdit, Position};
+use pintle_policy::{Edit, Hook};
 use sha2::Digest;
 
 use crate::Grant;
 use crate::bindings::pintle::plugin::message::{
-    DigestAlgorithm, Field, HeaderEdit as GuestEdit, Host, Part, Piece, Position as GuestPosition, Snapshot,
+    DigestAlgorithm, Field, Flaws, HeaderEdit as GuestEdit, Host, Part, Piece, Position as GuestPosition,
+    Snapshot,
 };
 use crate::bindings::pintle::plugin::types::{Header, HostError};
+use crate::budget::Budget;
 use crate::guest::Guest;
 use crate::live::unavailable;
-use crate::mime::{self, CHUNK, MimeError, Tree};
+use crate::mime::{self, CHUNK, unreadable};
 
 /// The most that one read gives.
 const MAX_READ: u32 = 1 << 20;
+/// What a field, a part, and a read of a body cost beside their octets.
+const FIELD_COST: usize = 32;
+const PART_COST: usize = 128;
+const READ_COST: u64 = 256;
+/// Facts about the tree.
+const MALFORMED: &str = "mime.malformed";
+const TRUNCATED: &str = "mime.truncated";
 const MAX_NEEDLE: usize = 1 << 10;
 const MAX_FOUND: usize = 10_000;
-const MAX_HEADER_EDITS: usize = 1_000;
+const MAX_HEADER_EDITS: usize = 10_000;
 const MAX_HEADER_VALUE: usize = 64 << 10;
 
 impl Host for Guest {
@@ -36,24 +47,24 @@ impl Host for Guest {
     }
 
     fn headers(&mut self) -> Result<Vec<Field>, HostError> {
+        self.charge_header()?;
         Ok(self.live.message()?.header.iter().map(field).collect())
     }
 
     fn headers_named(&mut self, names: Vec<String>) -> Result<Vec<Field>, HostError> {
-        let message = self.live.message()?;
-        let wanted = |found: &pintle_mail::Field<'_>| {
-            names.iter().any(|name| found.name().eq_ignore_ascii_case(name.as_bytes()))
-        };
-        Ok(message.header.iter().filter(wanted).map(field).collect())
+        self.charge_header()?;
+        let names: HashSet<Vec<u8>> =
+            names.into_iter().map(|name| name.to_ascii_lowercase().into()).collect();
+        let wanted = |found: &pintle_mail::Field<'_>| names.contains(&found.name().to_ascii_lowercase());
+        Ok(self.live.message()?.header.iter().filter(wanted).map(field).collect())
     }
 
     fn raw_header(&mut self, index: u32) -> Result<Vec<u8>, HostError> {
-        let message = self.live.message()?;
+        let message = Arc::clone(self.live.message()?);
         let field = message.header.get(index as usize);
-        field.map_or_else(
-            || Err(HostError::Invalid(format!("there is no header field {index}"))),
-            |field| Ok(field.raw().to_vec()),
-        )
+        let field = field.ok_or_else(|| HostError::Invalid(format!("there is no header field {index}")))?;
+        self.live.budget.charge(field.raw().len() as u64)?;
+        Ok(field.raw().to_vec())
     }
 
     fn edit_headers(&mut self, edits: Vec<GuestEdit>) -> Result<(), HostError> {
@@ -70,8 +81,7 @@ impl Host for Guest {
 
     async fn read_body(&mut self, offset: u64, len: u32) -> Result<Vec<u8>, HostError> {
         let body = self.body()?;
-        let read = body.read(offset, len.min(MAX_READ) as usize).await;
-        read.map(|bytes| bytes.to_vec()).map_err(unreadable)
+        self.read(&*body, offset, len).await
     }
 
     async fn find_in_body(
@@ -85,20 +95,33 @@ impl Host for Guest {
         }
         let body = self.body()?;
         let max = (max as usize).min(MAX_FOUND);
-        find(&*body, needle, ignore_ascii_case, max).await.map_err(unreadable)
+        find(&*body, needle, ignore_ascii_case, max, &mut self.live.budget).await
     }
 
     async fn parts(&mut self) -> Result<Vec<Part>, HostError> {
         let (tree, _) = self.tree().await?;
+        let names =
+            |part: &tree::Part| part.content_type.len() + part.filename.as_ref().map_or(0, String::len);
+        let octets: usize = tree.parts.iter().map(|part| PART_COST + names(part)).sum();
+        self.live.budget.charge(octets as u64)?;
         Ok(tree.parts.iter().enumerate().map(part).collect())
+    }
+
+    async fn tree_flaws(&mut self) -> Result<Flaws, HostError> {
+        let (tree, _) = self.tree().await?;
+        let words = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        Ok(Flaws { malformed: words(tree.malformed.names()), truncated: words(tree.truncated.names()) })
     }
 
     async fn part_headers(&mut self, index: u32) -> Result<Vec<Header>, HostError> {
         let (tree, body) = self.tree().await?;
-        let header = tree.header(find_part(&tree, index)?, &*body).await.map_err(unreadable)?;
+        let header = mime::header(find_part(&tree, index)?, &*body, &mut self.live.budget).await?;
         let block = match header {
             Some(raw) => HeaderBlock::parse(without_end(&raw)),
-            None => self.live.message()?.header.clone(),
+            None => {
+                self.charge_header()?;
+                self.live.message()?.header.clone()
+            }
         };
         let header = |field: pintle_mail::Field<'_>| Header {
             name: field.name_text().into_owned(),
@@ -109,8 +132,7 @@ impl Host for Guest {
 
     async fn read_part(&mut self, index: u32, offset: u64, len: u32) -> Result<Vec<u8>, HostError> {
         let content = self.part_content(index).await?;
-        let read = content.read(offset, len.min(MAX_READ) as usize).await;
-        read.map(|bytes| bytes.to_vec()).map_err(unreadable)
+        self.read(&content, offset, len).await
     }
 
     async fn part_text(&mut self, index: u32, max: u32) -> Result<String, HostError> {
@@ -119,18 +141,20 @@ impl Host for Guest {
         let part = find_part(&tree, index)?;
         let max = max.min(MAX_READ) as usize;
         // No charset needs more than four octets for a character of one.
-        let mut text = part.text(&content[..content.len().min(max.saturating_mul(4))]);
+        let start = &content[..content.len().min(max.saturating_mul(4))];
+        self.live.budget.charge(start.len() as u64)?;
+        let mut text = transfer::text(part, start);
         text.truncate(text.floor_char_boundary(max));
         Ok(text)
     }
 
     async fn part_digest(&mut self, index: u32, algorithm: DigestAlgorithm) -> Result<Vec<u8>, HostError> {
         let content = self.part_content(index).await?;
-        Ok(match algorithm {
-            DigestAlgorithm::Sha1 => sha1::Sha1::digest(&content).to_vec(),
-            DigestAlgorithm::Sha256 => sha2::Sha256::digest(&content).to_vec(),
-            DigestAlgorithm::Sha512 => sha2::Sha512::digest(&content).to_vec(),
-        })
+        match algorithm {
+            DigestAlgorithm::Sha1 => self.digest::<sha1::Sha1>(&content).await,
+            DigestAlgorithm::Sha256 => self.digest::<sha2::Sha256>(&content).await,
+            DigestAlgorithm::Sha512 => self.digest::<sha2::Sha512>(&content).await,
+        }
     }
 
     async fn write_body(&mut self, pieces: Vec<Piece>) -> Result<(), HostError> {
@@ -138,7 +162,10 @@ impl Host for Guest {
         let old = self.body()?;
         for piece in pieces {
             match piece {
-                Piece::Bytes(octets) => self.live.new_body().append(&octets)?,
+                Piece::Bytes(octets) => {
+                    self.live.budget.charge(octets.len() as u64)?;
+                    self.live.new_body().append(&octets)?;
+                }
                 Piece::Copy((offset, len)) => self.copy(&*old, offset, len).await?,
             }
         }
@@ -166,11 +193,45 @@ impl Guest {
     async fn tree(&mut self) -> Result<(Arc<Tree>, Arc<dyn Body>), HostError> {
         let body = self.body()?;
         let message = Arc::clone(self.live.message()?);
-        let tree = mime::tree(&message, &body).await.map_err(|error| match error {
-            MimeError::TooLarge => HostError::Limit("the message is too large to be parsed".into()),
-            MimeError::Body(error) => unreadable(error),
-        })?;
+        let tree = mime::tree(&message, &body, &mut self.live.budget).await?;
+        self.tell_flaws(&tree)?;
         Ok((tree, body))
+    }
+
+    /// What is wrong with a tree is a fact, for plugins that do not look at parts themselves and for the operator.
+    fn tell_flaws(&mut self, tree: &Tree) -> Result<(), HostError> {
+        let found = [(MALFORMED, tree.malformed.names()), (TRUNCATED, tree.truncated.names())];
+        for (key, names) in found.into_iter().filter(|(_, names)| !names.is_empty()) {
+            let known = self.live.transaction().is_ok_and(|transaction| transaction.facts.contains_key(key));
+            if !known && self.live.transaction().is_ok() {
+                self.live.record(Edit::Fact(key.to_owned(), names.join(" ")), 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn charge_header(&mut self) -> Result<(), HostError> {
+        let header = &self.live.message()?.header;
+        let octets = header.as_bytes().len() + header.len() * FIELD_COST;
+        self.live.budget.charge(octets as u64)
+    }
+
+    async fn read(&mut self, from: &dyn Body, offset: u64, len: u32) -> Result<Vec<u8>, HostError> {
+        let len = u64::from(len.min(MAX_READ)).min(from.size().saturating_sub(offset));
+        self.live.budget.charge(READ_COST + len)?;
+        let read = from.read(offset, usize::try_from(len).unwrap_or(0)).await;
+        read.map(|bytes| bytes.to_vec()).map_err(unreadable)
+    }
+
+    async fn digest<D: Digest>(&mut self, content: &Bytes) -> Result<Vec<u8>, HostError> {
+        let mut digest = D::new();
+        let budget = &mut self.live.budget;
+        mime::for_each_chunk(content, 0..content.size(), |chunk| {
+            digest.update(chunk);
+            budget.charge(chunk.len() as u64)
+        })
+        .await?;
+        Ok(digest.finalize().to_vec())
     }
 
     /// A part's decoded content, kept until the call ends or asks for another part.
@@ -181,7 +242,7 @@ impl Guest {
             return Ok(content.clone());
         }
         let (tree, body) = self.tree().await?;
-        let content = tree.content(find_part(&tree, index)?, &*body).await.map_err(unreadable)?;
+        let content = mime::content(find_part(&tree, index)?, &*body, &mut self.live.budget).await?;
         self.live.decoded = Some((index, content.clone()));
         Ok(content)
     }
@@ -194,6 +255,7 @@ impl Guest {
         if len == 0 {
             return Ok(());
         }
+        self.live.budget.charge(2 * READ_COST)?;
         let first = octet(old, offset).await?;
         let last = octet(old, offset + len - 1).await?;
         self.live.new_body().copy(offset, len, first, last)
@@ -211,16 +273,18 @@ async fn find(
     needle: Vec<u8>,
     ignore_case: bool,
     max: usize,
-) -> Result<Vec<u64>, BodyError> {
+    budget: &mut Budget,
+) -> Result<Vec<u64>, HostError> {
     let needle = if ignore_case { needle.to_ascii_lowercase() } else { needle };
     let finder = memmem::Finder::new(&needle);
     let overlap = needle.len() as u64 - 1;
     let (mut found, mut at) = (Vec::new(), 0);
     while found.len() < max && at + overlap < body.size() {
-        let chunk = body.read(at, CHUNK).await?;
+        let chunk = body.read(at, CHUNK).await.map_err(unreadable)?;
         if chunk.len() as u64 <= overlap {
             break;
         }
+        budget.charge(chunk.len() as u64)?;
         let chunk = if ignore_case { chunk.to_ascii_lowercase().into() } else { chunk };
         let left = max - found.len();
         found.extend(finder.find_iter(&chunk).take(left).map(|offset| at + offset as u64));
@@ -235,7 +299,7 @@ fn field(field: pintle_mail::Field<'_>) -> Field {
     Field { index: index(field.index), name: field.name_text().into_owned(), value: field.value() }
 }
 
-fn part((at, part): (usize, &mime::Part)) -> Part {
+fn part((at, part): (usize, &tree::Part)) -> Part {
     Part {
         index: index(at),
         parent: part.parent,
@@ -247,18 +311,13 @@ fn part((at, part): (usize, &mime::Part)) -> Part {
     }
 }
 
-fn find_part(tree: &Tree, index: u32) -> Result<&mime::Part, HostError> {
+fn find_part(tree: &Tree, index: u32) -> Result<&tree::Part, HostError> {
     let part = tree.parts.get(index as usize);
     part.ok_or_else(|| HostError::Invalid(format!("there is no part {index}")))
 }
 
 fn index(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
-fn unreadable(error: BodyError) -> HostError {
-    HostError::Temporary(error.to_string())
 }
 
 /// A part's header block, without the empty line that ends it.
@@ -286,24 +345,10 @@ fn header_edit(edit: GuestEdit) -> HeaderEdit {
 
 /// Checks an edit now, where the plugin can still hear of it, and without writing the whole block anew.
 fn check_edit(header: &HeaderBlock, edit: &HeaderEdit) -> Result<(), HostError> {
-    let place = match edit {
-        HeaderEdit::Add { at: Position::Before(index), .. }
-        | HeaderEdit::Replace { index, .. }
-        | HeaderEdit::Remove(index) => Some(*index),
-        HeaderEdit::Add { .. } | HeaderEdit::RemoveAll(_) => None,
-    };
-    if let Some(index) = place.filter(|index| header.get(*index).is_none()) {
-        return Err(HostError::Invalid(format!("there is no header field {index}")));
+    if let HeaderEdit::Add { value, .. } | HeaderEdit::Replace { value, .. } = edit {
+        super::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;
     }
-    let (name, value) = match edit {
-        HeaderEdit::Add { name, value, .. } => (name.clone(), value),
-        HeaderEdit::Replace { value, .. } => ("Replaced".to_owned(), value),
-        HeaderEdit::Remove(_) | HeaderEdit::RemoveAll(_) => return Ok(()),
-    };
-    super::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;
-    let alone = HeaderEdit::Add { at: Position::Top, name, value: value.clone() };
-    let checked = HeaderBlock::default().edited(&[alone]);
-    checked.map(drop).map_err(|error| HostError::Invalid(error.to_string()))
+    header.check(edit).map_err(|error| HostError::Invalid(error.to_string()))
 }
 
 fn size_of(edit: &HeaderEdit) -> usize {
@@ -325,11 +370,15 @@ mod tests {
         body[CHUNK - 2..CHUNK + 2].copy_from_slice(b"NeEd");
         body[7..11].copy_from_slice(b"need");
         let body = Bytes::from(body);
-        let search = |needle: &str, any_case, max| find(&body, needle.into(), any_case, max);
-        assert_eq!(search("need", true, 9).await.unwrap(), [7, CHUNK as u64 - 2]);
-        assert_eq!(search("need", false, 9).await.unwrap(), [7]);
-        assert_eq!(search("need", true, 1).await.unwrap(), [7]);
-        assert_eq!(search("absent", true, 9).await.unwrap(), [] as [u64; 0]);
+        for (needle, any_case, max, found) in [
+            ("need", true, 9, vec![7, CHUNK as u64 - 2]),
+            ("need", false, 9, vec![7]),
+            ("need", true, 1, vec![7]),
+            ("absent", true, 9, vec![]),
+        ] {
+            let budget = &mut Budget::of(None);
+            assert_eq!(find(&body, needle.into(), any_case, max, budget).await.unwrap(), found);
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ impl types::Host for Guest {}
 
 /// What all notes of one plugin on one session, or one transaction, may take.
 const MAX_NOTES: usize = 64 << 10;
+const MAX_NOTE_COUNT: usize = 256;
 const MAX_FACTS: usize = 256;
 const MAX_FACT: usize = 4 << 10;
 const MAX_NAME: usize = 128;
@@ -46,6 +47,9 @@ fn name(what: &str, name: &str) -> Result<(), HostError> {
 fn check_note(notes: &Notes, judge: &str, key: &str, value: Option<&Vec<u8>>) -> Result<(), HostError> {
     name("a note's key", key)?;
     let Some(value) = value else { return Ok(()) };
+    if notes.get(judge, key).is_none() && notes.count(judge) >= MAX_NOTE_COUNT {
+        return Err(HostError::Limit(format!("a plugin has at most {MAX_NOTE_COUNT} notes in one place")));
+    }
     let before = notes.get(judge, key).map_or(0, |old| old.len() + key.len());
     let after = notes.size(judge) - before + key.len() + value.len();
     bounded("all notes of a plugin together: it", after, MAX_NOTES)

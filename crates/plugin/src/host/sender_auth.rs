@@ -17,6 +17,9 @@ use crate::checks::Received;
 use crate::guest::Guest;
 use crate::live::unavailable;
 
+/// What handing over one result costs.
+const RESULT_COST: u64 = 1_024;
+
 impl Host for Guest {
     async fn spf(&mut self) -> Result<Vec<SpfResult>, HostError> {
         let results = self.received(Hook::Mail)?.spf().await;
@@ -26,6 +29,7 @@ impl Host for Guest {
     async fn dkim(&mut self) -> Result<Vec<DkimResult>, HostError> {
         let (received, message) = self.received_message()?;
         let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
+        self.live.budget.charge(RESULT_COST * results.dkim.len() as u64)?;
         Ok(results.dkim.iter().map(dkim).collect())
     }
 
@@ -38,6 +42,8 @@ impl Host for Guest {
     async fn arc(&mut self) -> Result<ArcResult, HostError> {
         let (received, message) = self.received_message()?;
         let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
+        let reported: usize = results.arc.reported.iter().map(Vec::len).sum();
+        self.live.budget.charge(RESULT_COST * (reported + results.arc.sealers.len()) as u64)?;
         Ok(arc(&results.arc))
     }
 

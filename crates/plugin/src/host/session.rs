@@ -13,6 +13,8 @@ use crate::words;
 
 /// The longest wait before a reply: clients give up after five minutes (RFC 5321 section 4.5.3.2).
 const MAX_DELAY: Duration = Duration::from_secs(60);
+/// The most extensions that are offered.
+const MAX_EXTENSIONS: usize = 64;
 /// How many names of an address are looked at.
 const MAX_NAMES: usize = 10;
 
@@ -66,6 +68,9 @@ impl Host for Guest {
         if value.as_ref().is_some_and(|value| value.len() > 200 || !value.bytes().all(is_text)) {
             return Err(HostError::Invalid("the value is not printable ASCII of at most 200 octets".into()));
         }
+        if self.live.session()?.extensions.len() >= MAX_EXTENSIONS {
+            return Err(HostError::Limit(format!("there are at most {MAX_EXTENSIONS} extensions")));
+        }
         let octets = keyword.len();
         let name = keyword.to_ascii_uppercase();
         self.live.record(Edit::Offer(Param { name, value }), octets)
@@ -80,8 +85,8 @@ impl Host for Guest {
 
     fn note(&mut self, key: String) -> Option<Vec<u8>> {
         let judge = self.live.judge().to_owned();
-        let session = self.live.session().ok()?;
-        session.notes.get(&judge, &key).map(<[u8]>::to_vec)
+        let note = self.live.session().ok()?.notes.get(&judge, &key).map(<[u8]>::to_vec);
+        self.charged(note, Vec::len)
     }
 
     fn set_note(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), HostError> {
@@ -92,7 +97,8 @@ impl Host for Guest {
     }
 
     fn fact(&mut self, key: String) -> Option<String> {
-        self.live.session().ok()?.facts.get(&key).cloned()
+        let fact = self.live.session().ok()?.facts.get(&key).cloned();
+        self.charged(fact, String::len)
     }
 
     fn set_fact(&mut self, key: String, value: String) -> Result<(), HostError> {

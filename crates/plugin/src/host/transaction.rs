@@ -13,6 +13,13 @@ use crate::words;
 /// The most recipients that a plugin may bring a transaction to.
 const MAX_RECIPIENTS: usize = 10_000;
 const MAX_PROPERTIES: usize = 32;
+/// The most results of a transaction, all plugins together, and what they may hold: they become one header field.
+const MAX_RESULTS: usize = 256;
+const MAX_RESULT_OCTETS: usize = 64 << 10;
+/// The most entries of points, all plugins together.
+const MAX_SCORES: usize = 1_000;
+/// What handing over a recipient, or an entry of a list, costs.
+const ENTRY_COST: u64 = 256;
 
 impl Host for Guest {
     fn info(&mut self) -> Result<Snapshot, HostError> {
@@ -31,6 +38,10 @@ impl Host for Guest {
     }
 
     fn recipients(&mut self) -> Vec<Recipient> {
+        let count = self.live.recipient_count().unwrap_or(0);
+        if self.live.budget.charge(ENTRY_COST * count as u64).is_err() {
+            return Vec::new();
+        }
         let transaction = self.live.transaction();
         transaction.map_or_else(
             |_| Vec::new(),
@@ -40,8 +51,7 @@ impl Host for Guest {
 
     fn add_recipient(&mut self, address: String) -> Result<u32, HostError> {
         let address = self.envelope_address(&address)?;
-        let recipients = &self.live.transaction()?.envelope.recipients;
-        if recipients.len() >= MAX_RECIPIENTS {
+        if self.live.recipient_count()? >= MAX_RECIPIENTS {
             return Err(HostError::Limit(format!("a transaction has at most {MAX_RECIPIENTS} recipients")));
         }
         let id = self.live.new_recipient_id()?;
@@ -88,8 +98,8 @@ impl Host for Guest {
 
     fn note(&mut self, key: String) -> Option<Vec<u8>> {
         let judge = self.live.judge().to_owned();
-        let transaction = self.live.transaction().ok()?;
-        transaction.notes.get(&judge, &key).map(<[u8]>::to_vec)
+        let note = self.live.transaction().ok()?.notes.get(&judge, &key).map(<[u8]>::to_vec);
+        self.charged(note, Vec::len)
     }
 
     fn set_note(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), HostError> {
@@ -100,7 +110,8 @@ impl Host for Guest {
     }
 
     fn fact(&mut self, key: String) -> Option<String> {
-        self.live.transaction().ok()?.facts.get(&key).cloned()
+        let fact = self.live.transaction().ok()?.facts.get(&key).cloned();
+        self.charged(fact, String::len)
     }
 
     fn set_fact(&mut self, key: String, value: String) -> Result<(), HostError> {
@@ -113,6 +124,11 @@ impl Host for Guest {
     fn add_score(&mut self, rule: String, points: f64) -> Result<(), HostError> {
         self.live.transaction()?;
         super::name("a rule's name", &rule)?;
+        if self.live.transaction()?.scores.len() >= MAX_SCORES {
+            return Err(HostError::Limit(format!(
+                "a transaction has at most {MAX_SCORES} entries of points"
+            )));
+        }
         if !points.is_finite() {
             return Err(HostError::Invalid("points are a finite number".into()));
         }
@@ -121,7 +137,12 @@ impl Host for Guest {
     }
 
     fn score(&mut self) -> f64 {
-        self.live.transaction().map_or(0.0, |transaction| transaction.score())
+        let score =
+            self.live.transaction().map(|transaction| (transaction.score(), transaction.scores.len()));
+        let (score, count) = score.unwrap_or((0.0, 0));
+        // What this call costs is known behind it; the next is refused.
+        let _ = self.live.budget.charge(8 * count as u64);
+        score
     }
 
     fn add_auth_result(
@@ -133,11 +154,24 @@ impl Host for Guest {
     ) -> Result<(), HostError> {
         self.live.transaction()?;
         let result = AuthResult { method, outcome, reason, properties };
-        let octets = check_auth_result(&result)?;
+        check_auth_result(&result)?;
+        let octets = octets_of(&result);
+        let there = &self.live.transaction()?.auth_results;
+        if there.len() >= MAX_RESULTS
+            || there.iter().map(octets_of).sum::<usize>() + octets > MAX_RESULT_OCTETS
+        {
+            return Err(HostError::Limit(format!(
+                "a transaction has at most {MAX_RESULTS} authentication results, of {MAX_RESULT_OCTETS} octets \
+                 together"
+            )));
+        }
         self.live.record(Edit::AuthResult(result), octets)
     }
 
     fn auth_results(&mut self) -> Vec<contract::AuthResult> {
+        if self.live.budget.charge(MAX_RESULT_OCTETS as u64).is_err() {
+            return Vec::new();
+        }
         let transaction = self.live.transaction();
         transaction.map_or_else(
             |_| Vec::new(),
@@ -161,6 +195,12 @@ impl Guest {
         }
     }
 
+    /// A value that is handed over, as long as the budget lasts.
+    pub(super) fn charged<T>(&mut self, value: Option<T>, len: impl Fn(&T) -> usize) -> Option<T> {
+        let octets = value.as_ref().map_or(0, len);
+        value.filter(|_| self.live.budget.charge(octets as u64).is_ok())
+    }
+
     fn envelope_address(&mut self, text: &str) -> Result<Address, HostError> {
         self.edits_envelope(Grant::EditEnvelope)?;
         Address::parse(text, self.charset()?).map_err(|error| HostError::Invalid(error.to_string()))
@@ -168,18 +208,18 @@ impl Guest {
 
     /// RFC 6531 section 3.4: without SMTPUTF8 no address of the transaction may be other than ASCII.
     fn charset(&mut self) -> Result<Charset, HostError> {
-        let smtputf8 = self.live.transaction()?.envelope.params.smtputf8;
+        let smtputf8 = self.live.mail()?.1.envelope.params.smtputf8;
         Ok(if smtputf8 { Charset::Utf8 } else { Charset::Ascii })
     }
 
     fn recipient(&mut self, id: u32) -> Result<(), HostError> {
-        let found = self.live.transaction()?.recipient(id).is_some();
+        let found = self.live.has_recipient(id)?;
         found.then_some(()).ok_or_else(|| HostError::Invalid(format!("there is no recipient {id}")))
     }
 }
 
 /// RFC 8601 section 2.2: methods, results and property names are tokens; reasons and values are quoted by the host.
-fn check_auth_result(result: &AuthResult) -> Result<usize, HostError> {
+fn check_auth_result(result: &AuthResult) -> Result<(), HostError> {
     let token = |text: &str| {
         let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
         !text.is_empty() && text.len() <= super::MAX_NAME && text.bytes().all(fits)
@@ -196,6 +236,11 @@ fn check_auth_result(result: &AuthResult) -> Result<usize, HostError> {
                 .into(),
         ));
     }
+    Ok(())
+}
+
+fn octets_of(result: &AuthResult) -> usize {
     let properties = result.properties.iter().map(|(name, value)| name.len() + value.len());
-    Ok(properties.sum::<usize>() + result.reason.as_ref().map_or(0, String::len))
+    let words = result.method.len() + result.outcome.len() + result.reason.as_ref().map_or(0, String::len);
+    properties.sum::<usize>() + words
 }

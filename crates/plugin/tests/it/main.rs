@@ -4,7 +4,9 @@
 
 mod edits;
 mod faults;
+mod hostile;
 mod load;
 mod reload;
 mod sender_auth;
 mod support;
+mod work;

@@ -85,6 +85,8 @@ impl Unruly {
         match self.message.as_str() {
             "edit-all" => edit_all(),
             "look" => look(),
+            "parts" => tell_parts(),
+            act if act.starts_with("work-") => work(&act["work-".len()..]),
             "nul" => {
                 message::write_body(&[Piece::Bytes(b"a\0b".to_vec())])?;
                 Ok(Verdict::Next)
@@ -281,6 +283,39 @@ fn edit_header_and_body() -> Result<(), HostError> {
     assert!(matches!(refused, Err(HostError::Invalid(_))));
     let size = message::info()?.body_size;
     message::write_body(&[Piece::Copy((0, size)), Piece::Bytes(b"-- \nfooter".to_vec())])
+}
+
+/// Tells how many parts there are, and what is wrong with the tree.
+fn tell_parts() -> Result<Verdict, HostError> {
+    transaction::set_fact("parts", &message::parts()?.len().to_string())?;
+    let found = message::tree_flaws()?;
+    transaction::set_fact("flaws", &format!("{:?} {:?}", found.malformed, found.truncated))?;
+    Ok(Verdict::Next)
+}
+
+/// Has the host work, again and again, until it is refused; what it was refused with is told and not obeyed.
+fn work(what: &str) -> Result<Verdict, HostError> {
+    let key = |n: u32| n.to_string();
+    let result = |n| transaction::add_auth_result("x", "pass", Some(&key(n)), &[]);
+    let step = |n: u32| match what {
+        "read" => message::read_body(0, 1 << 20).map(drop),
+        "find" => message::find_in_body(b"nowhere", true, 1).map(drop),
+        "headers" => message::headers().map(drop),
+        "values" => kv::get_many(Scope::Local, &vec!["big".to_owned(); 1_000]).map(drop),
+        "scores" => transaction::add_score(&key(n), 0.0),
+        "results" => result(n),
+        "notes" => transaction::set_note(&key(n), Some(&[0])),
+        "facts" => transaction::set_fact(&key(n), ""),
+        "pieces" => message::write_body(&[Piece::Copy((0, 1))]),
+        _ => Err(HostError::Invalid(what.to_owned())),
+    };
+    if what == "values" {
+        kv::set(Scope::Local, "big", &vec![0; 256 << 10], None)?;
+    }
+    let refused = (0..10_000_000).find_map(|n| step(n).err().map(|error| (n, error)));
+    let (count, error) = refused.expect("somebody stops it");
+    session::set_fact("refused", &format!("{count} {error:?}"))?;
+    Ok(Verdict::Accept)
 }
 
 /// Tells what it sees of the message in facts.

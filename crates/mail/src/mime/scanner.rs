@@ -1,0 +1,405 @@
+//! The scan: octets of a body go in, in order and in pieces of any size; the tree comes out.
+//!
+//! It goes by lines and keeps the beginning of one line, the header of one part, and the boundaries that are open. A
+//! boundary counts where RFC 2046 section 5.1 has it: at the beginning of a line, alone but for white space behind it.
+//! Lines may end in LF alone. The boundary of an outer multipart ends all that is open within it.
+
+use std::ops::Range;
+
+use memchr::memchr;
+
+use super::fields::Described;
+use super::{Defect, Encoding, Limit, Limits, Marks, Part, Tree};
+use crate::header::{is_continuation, is_field_line};
+use crate::{Bytes, HeaderBlock};
+
+/// The beginning of a line that is kept, in octets, where no header is read: longer than any boundary with its dashes.
+const MAX_LINE: usize = 1_024;
+
+/// Builds a tree. Nothing that it is given makes it fail.
+#[derive(Debug)]
+pub struct Scanner {
+    limits: Limits,
+    parts: Vec<Part>,
+    malformed: Marks<Defect>,
+    truncated: Marks<Limit>,
+    steps: u64,
+    names: usize,
+    /// The multiparts and enclosed messages around the place that was reached, the outermost first.
+    open: Vec<Open>,
+    state: State,
+    /// How many octets were seen.
+    at: u64,
+    line: Line,
+    /// Where the line before ended, without its line end.
+    before: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    part: usize,
+    /// None for a message, and for a multipart that was closed.
+    boundary: Option<Vec<u8>>,
+    kind: Container,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Container {
+    Message,
+    Multipart { digest: bool, parts: bool, closed: bool },
+}
+
+#[derive(Debug)]
+enum State {
+    /// In a part's header, of which so much is kept; whether some is not.
+    Header { part: usize, kept: Vec<u8>, cut: bool },
+    /// In a part's content.
+    Content(usize),
+    /// Before the first part of a multipart, or behind its last.
+    Between,
+    /// There are too many parts, and no more is looked at.
+    Over,
+}
+
+/// The line that is being read.
+#[derive(Debug)]
+struct Line {
+    start: u64,
+    /// Its beginning.
+    kept: Vec<u8>,
+    len: u64,
+    /// What is not kept is white space.
+    blank: bool,
+    /// Its last two octets so far.
+    last: [u8; 2],
+}
+
+impl Scanner {
+    /// A scan of the body that belongs to this header.
+    #[must_use]
+    pub fn new(header: &HeaderBlock, limits: Limits) -> Self {
+        let mut scanner = Self {
+            limits,
+            parts: Vec::new(),
+            malformed: Marks::default(),
+            truncated: Marks::default(),
+            steps: 0,
+            names: 0,
+            open: Vec::new(),
+            state: State::Between,
+            at: 0,
+            line: Line::default(),
+            before: 0,
+        };
+        scanner.parts.push(empty(None, None));
+        scanner.begin_content(0, header, true);
+        scanner
+    }
+
+    /// Takes the next octets.
+    pub fn push(&mut self, piece: &[u8]) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            if matches!(self.state, State::Over) {
+                self.at += rest.len() as u64;
+                return;
+            }
+            let end = memchr(b'\n', rest).map(|at| at + 1);
+            let (line, behind) = rest.split_at(end.unwrap_or(rest.len()));
+            self.at += line.len() as u64;
+            self.steps += line.len() as u64;
+            let header = matches!(self.state, State::Header { .. }).then_some(self.limits.header);
+            self.line.take(line, header);
+            if end.is_some() {
+                self.end_line();
+            }
+            rest = behind;
+        }
+    }
+
+    /// There are no more octets.
+    #[must_use]
+    pub fn finish(mut self) -> Tree {
+        if self.line.start < self.at && !matches!(self.state, State::Over) {
+            self.end_line();
+        }
+        self.end_leaf(self.at);
+        while let Some(open) = self.open.pop() {
+            self.end_container(&open, self.at);
+        }
+        let Self { parts, malformed, truncated, steps, .. } = self;
+        Tree { parts, malformed, truncated, steps }
+    }
+
+    /// What the scan has cost so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn end_line(&mut self) {
+        let mut line = std::mem::take(&mut self.line);
+        match self.delimiter(&line) {
+            Some((at, closes)) => self.delimit(at, closes),
+            None => self.header_line(&line),
+        }
+        self.before = self.at - line.end_len();
+        line.begin(self.at);
+        self.line = line;
+    }
+
+    /// Which open multipart this line delimits, and whether it closes it. The innermost has the first say.
+    fn delimiter(&mut self, line: &Line) -> Option<(usize, bool)> {
+        let dashed = line.text().strip_prefix(b"--").filter(|_| line.blank)?.trim_ascii_end();
+        let closing = dashed.strip_suffix(b"--");
+        for (at, open) in self.open.iter().enumerate().rev() {
+            self.steps += 1;
+            let Some(boundary) = open.boundary.as_deref() else { continue };
+            let len = boundary.len();
+            if len != dashed.len() && len + 2 != dashed.len() {
+                continue;
+            }
+            self.steps += len as u64 / 16;
+            if boundary == dashed {
+                return Some((at, false));
+            }
+            if closing == Some(boundary) {
+                return Some((at, true));
+            }
+        }
+        None
+    }
+
+    /// A line that is no delimiter matters in a header alone.
+    fn header_line(&mut self, line: &Line) {
+        let State::Header { part, kept, cut } = &mut self.state else { return };
+        let text = line.text();
+        if text.is_empty() {
+            let (part, kept) = (*part, std::mem::take(kept));
+            return self.end_header(part, kept, self.at, true);
+        }
+        if !is_field_line(text) && (!is_continuation(text) || kept.is_empty()) {
+            self.malformed.mark(Defect::Header);
+        }
+        // Lines behind one that has no room would continue another field than theirs.
+        *cut |= !line.whole() || kept.len() + text.len() + 2 > self.limits.header;
+        if *cut {
+            return self.truncated.mark(Limit::Header);
+        }
+        kept.extend_from_slice(text);
+        kept.extend_from_slice(b"\r\n");
+    }
+
+    /// A header ends, by its empty line or by something else; content begins here.
+    fn end_header(&mut self, part: usize, kept: Vec<u8>, at: u64, descend: bool) {
+        self.steps += 4 * kept.len() as u64;
+        let header = HeaderBlock::parse(Bytes::from(kept));
+        let begin = self.parts[part].header.as_ref().map_or(0, |header| header.start);
+        self.parts[part].header = Some(begin.min(at)..at);
+        self.parts[part].content = at..at;
+        self.begin_content(part, &header, descend);
+    }
+
+    /// Content begins where the part's range does; what is known of it is in its header.
+    fn begin_content(&mut self, part: usize, header: &HeaderBlock, descend: bool) {
+        let described = Described::by(header);
+        self.malformed.add(described.malformed);
+        if described.cut {
+            self.truncated.mark(Limit::Header);
+        }
+        let default = if self.in_digest(part) { "message/rfc822" } else { "text/plain" };
+        let kind = described.content_type.as_deref().unwrap_or(default);
+        let container = self.container(kind, &described);
+        let kind = kind.to_owned();
+        self.describe(part, kind, described, container.is_some());
+        self.state = State::Content(part);
+        match container.filter(|_| descend) {
+            None => {}
+            Some(_) if self.open.len() >= self.limits.depth => self.truncated.mark(Limit::Depth),
+            Some((boundary, kind)) => {
+                self.open.push(Open { part, boundary, kind });
+                self.state = State::Between;
+                if kind == Container::Message {
+                    self.begin_part(part, self.parts[part].content.start);
+                }
+            }
+        }
+    }
+
+    fn container(&mut self, kind: &str, described: &Described) -> Option<(Option<Vec<u8>>, Container)> {
+        let encoded = described.encoding != Encoding::Identity;
+        match kind.split_once('/').map_or(kind, |(kind, _)| kind) {
+            "multipart" => {
+                if encoded {
+                    self.malformed.mark(Defect::Encoded);
+                }
+                let Some(boundary) = described.boundary.clone() else {
+                    self.malformed.mark(Defect::NoBoundary);
+                    return None;
+                };
+                let digest = kind == "multipart/digest";
+                Some((Some(boundary), Container::Multipart { digest, parts: false, closed: false }))
+            }
+            "message" if matches!(kind, "message/rfc822" | "message/global") => {
+                // RFC 6532 section 3.7 allows it for the newer of the two.
+                if encoded && kind == "message/rfc822" {
+                    self.malformed.mark(Defect::Encoded);
+                }
+                (!encoded).then_some((None, Container::Message))
+            }
+            _ => None,
+        }
+    }
+
+    /// Writes down what the header says, as far as there is room for names.
+    fn describe(&mut self, part: usize, kind: String, described: Described, is_container: bool) {
+        let Described { charset, filename, attachment, encoding, .. } = described;
+        let names = [Some(&kind), charset.as_ref(), filename.as_ref()];
+        let octets: usize = names.into_iter().flatten().map(String::len).sum();
+        let part = &mut self.parts[part];
+        part.attachment = attachment;
+        part.encoding = encoding;
+        if self.names + octets <= self.limits.names {
+            self.names += octets;
+            (part.content_type, part.charset, part.filename) = (kind, charset, filename);
+            return;
+        }
+        self.truncated.mark(Limit::Names);
+        part.content_type = if is_container { kind } else { "application/octet-stream".into() };
+    }
+
+    fn in_digest(&self, part: usize) -> bool {
+        let around = self.parts[part].parent.and(self.open.last());
+        around.is_some_and(|open| matches!(open.kind, Container::Multipart { digest: true, .. }))
+    }
+
+    fn begin_part(&mut self, parent: usize, at: u64) {
+        if self.parts.len() >= self.limits.parts {
+            self.truncated.mark(Limit::Parts);
+            self.state = State::Over;
+            return;
+        }
+        let part = self.parts.len();
+        self.parts.push(empty(u32::try_from(parent).ok(), Some(at..at)));
+        self.state = State::Header { part, kept: Vec::new(), cut: false };
+    }
+
+    /// A delimiter line has been read. The line end before it belongs to it.
+    fn delimit(&mut self, at: usize, closes: bool) {
+        self.end_leaf(self.before);
+        while self.open.len() > at + 1 {
+            if let Some(open) = self.open.pop() {
+                self.end_container(&open, self.before);
+            }
+        }
+        self.state = State::Between;
+        let open = &mut self.open[at];
+        let parent = open.part;
+        if let Container::Multipart { parts, closed, .. } = &mut open.kind {
+            *parts |= !closes;
+            *closed = closes;
+        }
+        if closes {
+            open.boundary = None;
+        } else {
+            self.begin_part(parent, self.at);
+        }
+    }
+
+    /// Ends the part whose header or content is being read.
+    fn end_leaf(&mut self, end: u64) {
+        if let State::Header { part, kept, .. } = &mut self.state {
+            let (part, kept) = (*part, std::mem::take(kept));
+            self.end_header(part, kept, end, false);
+        }
+        if let State::Content(part) = self.state {
+            self.end_content(part, end);
+        }
+    }
+
+    fn end_container(&mut self, open: &Open, end: u64) {
+        let over = matches!(self.state, State::Over);
+        if let Container::Multipart { parts, closed: false, .. } = open.kind
+            && !over
+        {
+            self.malformed.mark(if parts { Defect::NotClosed } else { Defect::NoParts });
+        }
+        self.end_content(open.part, end);
+    }
+
+    /// Where a delimiter follows at once, the line end of the part's own empty line belongs to it.
+    fn end_content(&mut self, part: usize, end: u64) {
+        let part = &mut self.parts[part];
+        part.content = part.content.start.min(end)..end;
+        if let Some(header) = &mut part.header {
+            header.end = header.end.min(end);
+            header.start = header.start.min(end);
+        }
+    }
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { start: 0, kept: Vec::new(), len: 0, blank: true, last: [0; 2] }
+    }
+}
+
+impl Line {
+    fn begin(&mut self, start: u64) {
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.clear();
+        *self = Self { start, kept, ..Self::default() };
+    }
+
+    /// Takes more of the line. In a header so many octets of it are kept; elsewhere only a delimiter is.
+    fn take(&mut self, octets: &[u8], header: Option<usize>) {
+        let mut first = self.kept.iter().chain(octets).take(2);
+        let room = match header {
+            Some(room) => room.max(MAX_LINE),
+            None if first.all(|octet| *octet == b'-') => MAX_LINE,
+            None => 2,
+        };
+        let (kept, rest) = octets.split_at(octets.len().min(room.saturating_sub(self.kept.len())));
+        self.kept.extend_from_slice(kept);
+        self.blank &= rest.iter().all(u8::is_ascii_whitespace);
+        self.len += octets.len() as u64;
+        self.last = match *octets {
+            [] => self.last,
+            [one] => [self.last[1], one],
+            [.., before, last] => [before, last],
+        };
+    }
+
+    /// Whether all of it is kept.
+    fn whole(&self) -> bool {
+        self.kept.len() as u64 == self.len
+    }
+
+    /// How many octets its line end has.
+    fn end_len(&self) -> u64 {
+        match self.last {
+            [b'\r', b'\n'] => 2,
+            [_, b'\n'] => 1,
+            _ => 0,
+        }
+    }
+
+    /// What is kept of it, without its line end.
+    fn text(&self) -> &[u8] {
+        let len = usize::try_from(self.len - self.end_len()).unwrap_or(usize::MAX);
+        &self.kept[..len.min(self.kept.len())]
+    }
+}
+
+fn empty(parent: Option<u32>, header: Option<Range<u64>>) -> Part {
+    Part {
+        parent,
+        content_type: String::new(),
+        charset: None,
+        filename: None,
+        attachment: false,
+        encoding: Encoding::Identity,
+        content: header.as_ref().map_or(0, |header| header.end)..0,
+        header,
+    }
+}

@@ -1,0 +1,133 @@
+//! What a call may have the host do: one number for octets and steps, counted by call and by mail.
+//!
+//! The meter bounds time, which differs from machine to machine; this bounds work, which does not. Every host function
+//! charges what it reads, copies, compares and hands over, in octets, and each call of one costs something by itself. A
+//! guest that has spent its budget is done for: what it asks from then on is refused, and its call ends as a fault. All
+//! calls for one mail share a second budget, so that many cheap calls are no way around it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pintle_policy::View;
+
+use crate::bindings::pintle::plugin::types::HostError;
+
+/// What each call of a host function costs beside its octets.
+const STEP: u64 = 64;
+/// What one call may spend, and so many times the size of its message.
+const CALL: u64 = 64 << 20;
+const CALL_BY_SIZE: u64 = 16;
+/// What all calls for one mail may spend, and so many times the size of the message, and so much for each recipient.
+const MAIL: u64 = 1 << 30;
+const MAIL_BY_SIZE: u64 = 64;
+const MAIL_BY_RECIPIENT: u64 = 1 << 20;
+
+/// What all calls for one mail have spent.
+#[derive(Debug, Default)]
+struct Spent(AtomicU64);
+
+/// The budget of one call, and that of the mail which it is for.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    spent: u64,
+    limit: u64,
+    mail: Option<(Arc<Spent>, u64)>,
+    over: Option<Overspent>,
+}
+
+/// Which budget was spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overspent {
+    /// That of the call.
+    Call(u64),
+    /// That of the mail.
+    Mail(u64),
+}
+
+impl fmt::Display for Overspent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(limit) => {
+                write!(f, "it had the host work through more than {limit} octets in one call")
+            }
+            Self::Mail(limit) => {
+                write!(f, "plugins had the host work through more than {limit} octets for one mail")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Overspent {}
+
+impl Budget {
+    /// A new call begins.
+    pub(crate) fn of(view: Option<&View>) -> Self {
+        let size = view.and_then(|view| view.message.as_ref()).map_or(0, |message| {
+            message.header.as_bytes().len() as u64 + message.body.as_ref().map_or(0, |body| body.size())
+        });
+        let mail = view.and_then(|view| view.transaction.as_ref()).map(|transaction| {
+            let recipients = transaction.envelope.recipients.len() as u64;
+            let limit = MAIL.saturating_add(MAIL_BY_SIZE.saturating_mul(size));
+            let limit = limit.saturating_add(MAIL_BY_RECIPIENT.saturating_mul(recipients));
+            (transaction.computed.slot::<Spent>(), limit)
+        });
+        let limit = CALL.saturating_add(CALL_BY_SIZE.saturating_mul(size));
+        Self { spent: 0, limit, mail, over: None }
+    }
+
+    /// A host function is called.
+    pub(crate) fn step(&mut self) {
+        self.spend(STEP);
+    }
+
+    /// The host is about to work through so many octets.
+    pub(crate) fn charge(&mut self, octets: u64) -> Result<(), HostError> {
+        self.spend(octets);
+        self.check().map_err(|over| HostError::Limit(over.to_string()))
+    }
+
+    /// Which budget is spent, if one is.
+    pub(crate) fn check(&self) -> Result<(), Overspent> {
+        self.over.map_or(Ok(()), Err)
+    }
+
+    fn spend(&mut self, octets: u64) {
+        self.spent = self.spent.saturating_add(octets);
+        if self.spent > self.limit {
+            self.over.get_or_insert(Overspent::Call(self.limit));
+        }
+        let Some((spent, limit)) = &self.mail else { return };
+        let before = spent.0.fetch_add(octets, Ordering::Relaxed);
+        if before.saturating_add(octets) > *limit {
+            self.over.get_or_insert(Overspent::Mail(*limit));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_once_spent_stays_spent() {
+        let mut budget = Budget::of(None);
+        assert!(budget.charge(CALL).is_ok());
+        budget.step();
+        assert_eq!(budget.check(), Err(Overspent::Call(CALL)));
+        assert!(matches!(budget.charge(0), Err(HostError::Limit(text)) if text.contains(&CALL.to_string())));
+        assert!(Budget::of(None).charge(1).is_ok(), "another call has its own");
+    }
+
+    #[test]
+    fn calls_for_one_mail_share_a_budget() {
+        let shared = Arc::new(Spent::default());
+        let call =
+            || Budget { limit: CALL, mail: Some((Arc::clone(&shared), 2 * CALL)), ..Budget::default() };
+        assert!(call().charge(CALL).is_ok());
+        assert!(call().charge(CALL).is_ok());
+        let mut third = call();
+        assert!(third.charge(1).is_err());
+        assert_eq!(third.check(), Err(Overspent::Mail(2 * CALL)));
+    }
+}
