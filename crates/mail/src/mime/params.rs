@@ -278,7 +278,7 @@ mod tests {
                 Some("us-ascii"),
             ),
             ("multipart/mixed;\r\n\tboundary=\"a b\\\"c\"", "multipart/mixed", "boundary", Some("a b\"c")),
-            ("text / plain ; NAME = a b (1).pdf ; x=y", "text/plain", "name", Some("a b")),
+            ("text / plain ; NAME = a b (1).pdf ; x=y", "text/plain", "name", Some("a b .pdf")),
             ("a/b; name=a(1).pdf", "a/b", "name", Some("a(1).pdf")),
             ("a/b; name=\"one\"; name=two", "a/b", "name", Some("one")),
             ("a/b; x=\"; name=hidden\"; name=shown", "a/b", "name", Some("shown")),

@@ -53,7 +53,7 @@ async fn what_breaks_the_rules_of_mime_is_a_fact() {
 
 #[tokio::test]
 async fn a_call_that_has_spent_its_budget_is_a_fault_that_says_so() {
-    let (header, body) = ("X-Filler: x\r\n".repeat(9_000), "x".repeat(1 << 20));
+    let (header, body) = (format!("Subject: {}\r\n", "word ".repeat(50_000)), "x".repeat(1 << 20));
     for act in ["work-read", "work-find", "work-headers"] {
         let (decision, view) = told(act, FailurePolicy::Skip, with(&header, body.clone())).await;
         let fault = decision.steps[0].fault.as_ref().unwrap();
