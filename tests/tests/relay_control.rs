@@ -171,7 +171,7 @@ async fn a_relay_control_that_is_broken_opens_nothing() {
 }
 
 /// How an address of domain D hides one of host H, and how one of H is written so that a filter may overlook it.
-const FORMS: [&str; 61] = [
+const FORMS: [&str; 71] = [
     "b@H",
     "b@H.",
     "b@D@H",
@@ -233,6 +233,16 @@ const FORMS: [&str; 61] = [
     "b\u{ff20}H@D",
     "b\u{ff05}H@D",
     "H\u{ff01}b@D",
+    "H\u{ff1a}\u{ff1a}b@D",
+    "H\u{2236}\u{2236}b@D",
+    "H\u{203c}b@D",
+    "b\u{66a}H@D",
+    "b@H\u{ff20}D",
+    "b@H\u{ff20}x.D",
+    "\" IMCEASMTP-b+40H\"@D",
+    "\u{200b}imceasmtp-b+40H@D",
+    "imc\u{ad}easmtp-b+40H@D",
+    "=\u{ff1f}x?q?b=40H?=@D",
 ];
 
 /// Asks for all forms in one session, and for those whose dots are not ASCII; none may be taken.
@@ -282,6 +292,31 @@ async fn a_forms_table_without_the_plugin_is_closed_to_strangers_too() {
     let mut client = stage.stranger().await;
     client.ask("MAIL FROM:<a@x.example>", 250).await;
     client.ask("RCPT TO:<b@ours.example>", 250).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_another_one_to_a_next_hop_that_normalises_is_refused_with_the_reason() {
+    let (folder, sink) = (TempDir::new().unwrap(), Sink::start(Script::new()).await);
+    let config = configuration(folder.path(), sink.address(), "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("[\"ours.example\"]", "[\"ours.example\", \".sub.example\"]"))
+        .unwrap();
+    let gateway = Gateway::start(&config);
+    let mut client = Client::connect_from([127, 0, 0, 67].into(), gateway.address("mx")).await;
+    client.hello("client.example").await;
+    client.ask("MAIL FROM:<a@x.example> SMTPUTF8", 250).await;
+    for (address, code, text) in [
+        ("evil.test\u{ff1a}\u{ff1a}u@ours.example", 553, "5.1.3 Relaying denied: once normalised"),
+        ("\u{200b}IMCEASMTP-u+40evil.test@x.sub.example", 550, "5.7.1 Relaying denied"),
+        ("\" IMCEASMTP-u+40evil.test\"@x.sub.example", 550, "5.7.1 Relaying denied"),
+        ("bo\u{200b}ss@ours.example", 553, "5.1.3 Bad recipient address: once normalised"),
+        ("u@evil.test\u{ff20}x.sub.example", 501, "5.1.3 "),
+    ] {
+        says(&client.ask(&format!("RCPT TO:<{address}>"), code).await, text);
+    }
+    for same in ["zoe\u{308}@ours.example", "zo\u{eb}@x.sub.example", "u@ours\u{3002}example"] {
+        client.ask(&format!("RCPT TO:<{same}>"), 250).await;
+    }
 }
 
 /// What the operator's worst choice, to accept on faults, comes to when the plugin fails in this way.

@@ -3,6 +3,7 @@
 //! The core decides this itself, after the plugins of the stage, from what they granted. So no plugin that is missing,
 //! broken or slow can open the relay.
 
+use pintle_mail::normal::{is_normal, normal};
 use pintle_mail::{Domains, EnhancedCode, Recipient, Reply};
 use pintle_policy::Session;
 
@@ -23,26 +24,48 @@ pub fn check(session: &Session, recipient: &Recipient, domains: &Domains) -> Res
             format!("Relaying denied: mail for {} needs authentication", recipient.address.domain()),
         ));
     }
-    if routes_onward(&recipient.address.local()) {
+    let local = recipient.address.local();
+    if routes_onward(&local) {
         return Err(Reply::new(
             550,
             EnhancedCode(5, 7, 1),
-            "Relaying denied: the local part may name another host (%, !, @, ::, IMCEASMTP- or an encoded word)",
+            "Relaying denied: the local part may name another host (%, !, @, :, an IMCEA capsule or an encoded word)",
+        ));
+    }
+    // What passes is handed on as it is, and the next hop may normalise: it must see the address that was judged here.
+    if routes_onward(&normal(&local)) {
+        return Err(Reply::new(
+            553,
+            EnhancedCode(5, 1, 3),
+            "Relaying denied: once normalised (Unicode NFKC), the local part may name another host",
+        ));
+    }
+    if !is_normal(&local) {
+        return Err(Reply::new(
+            553,
+            EnhancedCode(5, 1, 3),
+            "Bad recipient address: once normalised (Unicode NFKC, blanks and unseen characters removed), it is another one",
         ));
     }
     Ok(())
 }
 
 /// Whether a next hop might read another address out of this local part: `user%host`, `host!user`, `user@host`, DECnet's
-/// `host::user`, Exchange's capsule `IMCEASMTP-user+40host`, and any of them in an encoded word, which some programs decode
-/// before they look for the `@`. A stranger who gets such a form past us relays through the server behind us.
+/// `host::user` and other prefixes with a colon, Exchange's capsules like `IMCEASMTP-user+40host`, and any of them in an
+/// encoded word, which some programs decode before they look for the `@`. A stranger who gets such a form past us relays
+/// through the server behind us.
 fn routes_onward(local: &str) -> bool {
-    // The wide and small forms become the sign itself under NFKC, which servers of SMTPUTF8 mail may apply.
-    let signs =
-        ['%', '!', '@', '\u{ff05}', '\u{fe6a}', '\u{ff01}', '\u{fe57}', '\u{fe15}', '\u{ff20}', '\u{fe6b}'];
-    let capsule = "imceasmtp-";
-    let is_capsule = local.get(..capsule.len()).is_some_and(|start| start.eq_ignore_ascii_case(capsule));
-    is_capsule || local.contains(signs) || local.contains("::") || local.contains("=?")
+    local.contains(['%', '!', '@', ':']) || local.contains("=?") || holds_capsule(local)
+}
+
+/// `IMCEA`, a type, `-`, and an address of that type: for SMTP, fax, X.400. `IMCEAEX-` is Exchange's own, in answers to old
+/// mail within it, and names nobody elsewhere. Exchange looks at the beginning; anywhere is on the safe side.
+fn holds_capsule(local: &str) -> bool {
+    let upper = local.to_uppercase();
+    upper.match_indices("IMCEA").any(|(at, word)| {
+        let kind = upper[at + word.len()..].split_once('-').map_or("EX", |(kind, _)| kind);
+        !matches!(kind, "" | "EX") && kind.chars().all(char::is_alphanumeric)
+    })
 }
 
 #[cfg(test)]
@@ -103,6 +126,9 @@ mod tests {
             "imceasmtp-a+40example.net@example.org",
             "a\u{ff20}example.net@example.org",
             "a@[192.0.2.9]",
+            "\" IMCEASMTP-a+40example.net\"@example.org",
+            "x.IMCEAFAX-0900@example.org",
+            "\u{131}mceasmtp-a+40example.net@example.org",
         ] {
             assert!(!passes(other, &stranger, false), "{other}");
         }
@@ -113,5 +139,44 @@ mod tests {
         assert!(passes("a@example.net", &session(Some("bob"), false), false));
         assert!(passes("a@example.net", &session(None, true), false));
         assert!(passes("a@example.net", &session(None, false), true));
+    }
+
+    /// The enhanced code of the refusal, with whether its text speaks of normalising.
+    fn refused(address: &str) -> Option<(EnhancedCode, bool)> {
+        let address = Address::parse(address, Charset::Utf8).unwrap();
+        let recipient =
+            Recipient { id: 0, address, params: RcptParams::default(), original: None, relay: false };
+        let domains = Domains::new(["example.org", ".sub.example.org"]);
+        let reply = check(&session(None, false), &recipient, &domains).err()?;
+        Some((reply.enhanced.unwrap(), reply.text.contains("normalised")))
+    }
+
+    #[test]
+    fn an_address_that_is_another_when_normalised_is_refused_for_that() {
+        for other in [
+            "evil.test\u{ff1a}\u{ff1a}u@example.org",
+            "evil.test\u{2236}\u{2236}u@example.org",
+            "u\u{ff20}evil.test@example.org",
+            "u\u{ff05}evil.test@x.sub.example.org",
+            "evil.test\u{203c}u@example.org",
+            "evil.test\u{1c3}u@example.org",
+            "=\u{ff1f}x?q?u=40evil.test?=@example.org",
+            "\u{200b}imc\u{ad}easmtp-u+40evil.test@example.org",
+            "\u{ff29}MCEASMTP-u+40evil.test@example.org",
+            "\u{ff42}oss@example.org",
+            "bo\u{200d}ss@example.org",
+            "\" boss\"@example.org",
+            "\"boss\u{a0}\"@example.org",
+        ] {
+            assert_eq!(refused(other), Some((EnhancedCode(5, 1, 3), true)), "{other:?}");
+        }
+        for same in [
+            "zo\u{eb}@example.org",
+            "zoe\u{308}@example.org",
+            "\"big boss\"@example.org",
+            "imcea@example.org",
+        ] {
+            assert_eq!(refused(same), None, "{same:?}");
+        }
     }
 }

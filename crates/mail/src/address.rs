@@ -74,12 +74,23 @@ impl Address {
     /// # Errors
     /// Says which part of the text breaks the grammar.
     pub fn parse(text: &str, charset: Charset) -> Result<Self, AddressError> {
+        if charset == Charset::Ascii && !text.is_ascii() {
+            return Err(AddressError::NotAscii);
+        }
+        let address = Self::read(text)?;
+        // RFC 6531 section 3.3: a domain is made of U-labels. One that becomes no domain, like `evil.example\u{ff20}ours`
+        // with its full-width sign, is two addresses to whoever normalises it.
+        if !address.domain().is_ascii() && !address.domain_ascii().is_ascii() {
+            return Err(AddressError::Domain);
+        }
+        Ok(address)
+    }
+
+    /// By the grammar alone: what an earlier version took must be readable where it is stored.
+    fn read(text: &str) -> Result<Self, AddressError> {
         // RFC 5321 section 4.5.1: <postmaster> without a domain must be taken, in any case.
         if text.eq_ignore_ascii_case("postmaster") {
             return Ok(Self { text: text.into(), at: text.len() });
-        }
-        if charset == Charset::Ascii && !text.is_ascii() {
-            return Err(AddressError::NotAscii);
         }
         let at = local_end(text)?;
         let domain = text[at..].strip_prefix('@').ok_or(AddressError::Domain)?;
@@ -174,7 +185,7 @@ impl Serialize for Address {
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text, Charset::Utf8).map_err(serde::de::Error::custom)
+        Self::read(&text).map_err(serde::de::Error::custom)
     }
 }
 
@@ -214,10 +225,17 @@ impl ReversePath {
     /// # Errors
     /// As [`Address::parse`]; a reverse-path without a domain is refused.
     pub fn parse(text: &str, charset: Charset) -> Result<Self, AddressError> {
+        Self::of(text, |text| Address::parse(text, charset))
+    }
+
+    fn of(
+        text: &str,
+        read: impl FnOnce(&str) -> Result<Address, AddressError>,
+    ) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Ok(Self::Null);
         }
-        let address = Address::parse(text, charset)?;
+        let address = read(text)?;
         if address.is_bare_postmaster() { Err(AddressError::Domain) } else { Ok(Self::Address(address)) }
     }
 }
@@ -243,7 +261,7 @@ impl Serialize for ReversePath {
 impl<'de> Deserialize<'de> for ReversePath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text, Charset::Utf8).map_err(serde::de::Error::custom)
+        Self::of(&text, Address::read).map_err(serde::de::Error::custom)
     }
 }
 
@@ -269,13 +287,17 @@ pub fn parse_literal(domain: &str) -> Option<IpAddr> {
     }
 }
 
-/// A domain in A-labels and lower case; a literal only lower-cased.
+/// A domain in A-labels and lower case; a literal only lower-cased. What has no A-labels stays in its other letters, also
+/// where mapping (UTS 46) would give signs that no domain holds: `evil.example\u{ff20}ours` is not `evil.example@ours`.
 #[must_use]
 pub fn domain_to_ascii(domain: &str) -> String {
     if domain.is_ascii() {
         return domain.to_ascii_lowercase();
     }
-    idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_lowercase())
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let ascii = idna::domain_to_ascii(domain).ok();
+    let ascii = ascii.filter(|ascii| ascii.chars().all(is_name) && !ascii.is_empty());
+    ascii.unwrap_or_else(|| domain.to_lowercase())
 }
 
 /// Whether the text is a domain or an address literal as EHLO and addresses want it.
@@ -427,6 +449,37 @@ mod tests {
         let address = Address::parse("grüße@bücher.example", Charset::Utf8).unwrap();
         assert!(!address.is_ascii());
         assert_eq!(address.domain_ascii(), "xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn a_domain_that_becomes_two_addresses_or_none_is_no_domain() {
+        for text in [
+            "u@evil.example\u{ff20}x.ours.example",
+            "u@evil.example\u{fe6b}ours.example",
+            "u@evil.example\u{ff05}ours.example",
+            "u@ours.example\u{ff1a}25",
+            "u@\u{ff3b}192.0.2.1\u{ff3d}",
+            "u@evil.example\u{2f}\u{e9}.ours.example",
+            "u@evil.example\u{ff0f}.ours.example",
+            "u@\u{2100}.ours.example",
+            "u@evil.example\u{3000}.ours.example",
+        ] {
+            assert_eq!(Address::parse(text, Charset::Utf8), Err(AddressError::Domain), "{text}");
+            let domain = &text[2..];
+            assert!(!domain_to_ascii(domain).is_ascii(), "{text}");
+        }
+        let wide = Address::parse("u@ours\u{3002}example", Charset::Utf8).unwrap();
+        assert_eq!(wide.domain_ascii(), "ours.example");
+    }
+
+    #[test]
+    fn what_an_earlier_version_took_is_read_from_where_it_is_stored() {
+        let stored = serde::de::value::StrDeserializer::<serde::de::value::Error>::new;
+        let text = "u@evil.example\u{ff20}x.ours.example";
+        assert_eq!(Address::deserialize(stored(text)).unwrap().as_str(), text);
+        assert_eq!(ReversePath::deserialize(stored(text)).unwrap().as_str(), text);
+        assert_eq!(ReversePath::deserialize(stored("")).unwrap(), ReversePath::Null);
+        assert!(Address::deserialize(stored("u@")).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod header;
 pub mod id;
 pub mod mime;
 pub mod next_hop;
+pub mod normal;
 pub mod reply;
 pub mod time;
 pub mod trace;

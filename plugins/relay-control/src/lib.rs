@@ -7,6 +7,7 @@
 //! Which domains are ours the gateway says.
 
 mod hidden;
+mod normal;
 mod rules;
 mod senders;
 
@@ -154,6 +155,8 @@ impl RelayControl {
         }
         let hidden = hidden::hidden(&address.local);
         let mut targets = vec![(address.local.clone(), address.domain_ascii.clone())];
+        // A rule that names a mailbox names it in every spelling that the next hop may take for it.
+        targets.push((normal::normal(&address.local), address.domain_ascii.clone()));
         targets.extend(hidden.hosts.into_iter().map(|domain| (String::new(), domain)));
         // RFC 5321 section 4.5.1: <postmaster> without a domain is ours.
         let is_ours = |domain: &str| {
@@ -273,10 +276,25 @@ mod tests {
         assert_eq!(relaying("@enemy.example:ann", "partner.example"), refused);
         assert_eq!(relaying("ann%ours.example", "ours.example"), Relaying::None);
         assert_eq!(relaying("ann%more.example", "ours.example"), Relaying::None);
+        assert_eq!(relaying("enemy.example\u{ff1a}\u{ff1a}ann", "partner.example"), refused);
+        assert_eq!(relaying(" IMCEASMTP-ann+40enemy.example", "partner.example"), refused);
         assert_eq!(relaying("ann%40enemy.example", "partner.example"), refused);
         assert!(matches!(relaying("=?x?q?ann?=", "partner.example"), Relaying::Unreadable(_)));
         assert!(matches!(relaying("=?x?q?ann?=%b.example", "partner.example"), Relaying::Unreadable(_)));
         assert_eq!(relaying("=?x?q?ann?=%enemy.example", "partner.example"), refused);
+    }
+
+    #[test]
+    fn a_mailbox_is_refused_in_every_spelling() {
+        let mut boss = Rule::named("boss", false);
+        boss.recipients = vec!["boss@partner.example".to_owned().try_into().unwrap()];
+        let mut plugin = plugin();
+        plugin.rules.insert(0, boss);
+        let client = Client { trusted: true, ..Client::stranger() };
+        for local in ["boss", "BOSS", " boss", "bo\u{200b}ss", "\u{ff42}oss"] {
+            let relaying = plugin.relaying(&client, &address(local, "partner.example"), |_| false);
+            assert_eq!(relaying, Relaying::Refused("partner.example".to_owned(), "boss".to_owned()), "{local:?}");
+        }
     }
 
     #[test]
