@@ -9,6 +9,7 @@ pub mod faults;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -318,6 +319,8 @@ via = "sink"
 "#
     );
     std::fs::write(&path, text).expect("a scratch folder can be written to");
+    // It may hold passwords, whatever a scenario adds to it later.
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("our own file");
     path
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -37,6 +38,7 @@ fn adapted(name: &str, folder: &Path, exchanges: &[(&str, String)]) -> std::path
     }
     let path = folder.join("pintle.toml");
     std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     path
 }
 
@@ -60,7 +62,8 @@ fn certificate(folder: &Path, ca: &TestCa, name: &str) {
 fn write(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 /// The edge, the server inside, the world outside, and their DNS.

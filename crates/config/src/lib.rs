@@ -2,11 +2,14 @@
 //!
 //! [`check`] reads a TOML file and gives a [`Report`]: every mistake at once, each with line, key, cause and remedy, or
 //! the [`Settings`] that the program runs with. It opens no socket and starts nothing; besides the file itself it reads
-//! only what the file names (certificates, secrets, settings of plugins). Whether a plugin's component can be compiled and
+//! only what the file names (certificates, secrets, settings of plugins; the system's list of users where it names one), and
+//! looks at who else could read or change all that. Whether a plugin's component can be compiled and
 //! likes its settings is found out by the plugin host.
 //!
 //! A running gateway calls [`check`] again on a reload and asks [`Settings::needs_restart`] what it cannot take over.
 
+mod accounts;
+mod exposed;
 mod form;
 mod lower;
 mod mistake;
@@ -22,6 +25,8 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use accounts::RunAs;
+pub use exposed::{Exposed, How};
 pub use lower::{Level, Log, LogFormat, Settings, Stock};
 pub use mistake::{Cause, Mistake, Rule};
 pub use reference::reference;

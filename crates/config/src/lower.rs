@@ -18,9 +18,10 @@ pub(crate) use listener::ListenerKind;
 pub use operation::{Level, Log, LogFormat};
 pub(crate) use plugins::OnFault;
 
-use crate::Rule;
+use crate::exposed::{self, Us};
 use crate::read::Domain;
 use crate::reader::Section;
+use crate::{Rule, RunAs};
 
 /// The components that come with the program, by name: what `stock:NAME` can mean.
 pub type Stock = [(&'static str, Bytes)];
@@ -48,6 +49,8 @@ pub struct Settings {
     pub admin: pintle_admin::Config,
     /// What is written about the work.
     pub log: Log,
+    /// Whom the gateway becomes after a start as root.
+    pub run_as: Option<RunAs>,
 }
 
 impl Settings {
@@ -59,6 +62,7 @@ impl Settings {
             |plugins: &pintle_plugin::Config| (plugins.cache.clone(), plugins.state.clone(), plugins.watch);
         let differences = [
             ("hostname", self.hostname != new.hostname),
+            ("[process]", self.run_as != new.run_as),
             ("[[listener]] and [relay]", self.inbound.listeners != new.inbound.listeners),
             ("[[tls.certificate]]", self.server_tls != new.server_tls),
             ("[spool]", self.spool != new.spool),
@@ -74,6 +78,10 @@ impl Settings {
 /// Reads every section. What is mistaken has been noted by the reader when this returns, and the settings are then only
 /// good for throwing away.
 pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
+    let run_as = operation::run_as(&root.table("process"));
+    root.here().reader.us.set(Us::new(run_as.as_ref()));
+    // Whoever can write the file decides everything. As a secret, if it holds one, it is judged where that stands.
+    root.here().guard(&root.here().reader.path, exposed::Kind::Trusted);
     let hostname = root.get::<Domain>("hostname").0;
     let (server_tls, client_tls) = intake::tls(root, &hostname);
     let mut plugins = plugins::plugins(root, stock);
@@ -113,6 +121,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
         plugins,
         admin: operation::admin(&root.table("admin")),
         log: operation::log(&root.table("log")),
+        run_as,
         hostname,
     }
 }
@@ -169,6 +178,7 @@ mod tests {
         assert_eq!(format!("{:?}", settings.inbound.rules), format!("{rules:?}"));
         let listener = &settings.inbound.listeners[0];
         assert_eq!(listener.limits, pintle_inbound::SessionLimits::default());
+        assert_eq!(listener.strangers, pintle_inbound::StrangerLimits::default());
         let hostname = "gw.example".to_owned();
         let smtp = pintle_smtp::server::Config { hostname, ..pintle_smtp::server::Config::default() };
         assert_eq!(*listener.smtp, smtp);

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use crate::Exposed;
+
 /// A mistake, or something worth a warning, at its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -87,6 +89,8 @@ pub enum Cause {
     Certificate(String),
     /// A key for signatures cannot be used; the text says why.
     SigningKey(String),
+    /// Others can read or change what only the gateway may.
+    Exposed(Exposed),
     /// The environment lacks this variable.
     Environment(String),
     /// Keys that contradict each other.
@@ -117,12 +121,22 @@ pub enum Rule {
     CredentialsUnverified(String),
     /// A secret stands in the file (a warning).
     InlineSecret,
-    /// A secret's file is open to others (a warning).
-    OpenSecret(PathBuf),
+    /// There is no such user on this system.
+    NoSuchUser(String),
+    /// There is no such group on this system.
+    NoSuchGroup(String),
+    /// A user by number, whose group the system does not know.
+    NumberWithoutGroup,
+    /// A group, and no user.
+    GroupWithoutUser,
+    /// The user to become is root.
+    UserIsRoot,
     /// `hostname` is in no certificate (a warning).
     HostnameNotCovered(String),
     /// A listener without a purpose: it accepts nobody's mail (a warning).
     AcceptsNothing,
+    /// All sessions are kept for trusted clients.
+    NothingForStrangers,
     /// The whole Internet may relay.
     OpenRelay,
     /// The sender is warned after the message has expired.
@@ -159,6 +173,7 @@ impl fmt::Display for Cause {
             }
             Self::File { path, why } => write!(f, "{} cannot be used: {why}", path.display()),
             Self::Certificate(why) | Self::SigningKey(why) => f.write_str(why),
+            Self::Exposed(exposed) => exposed.fmt(f),
             Self::Environment(name) => write!(f, "the environment variable {name} is not set"),
             Self::Rule(rule) => rule.fmt(f),
         }
@@ -207,6 +222,7 @@ impl Cause {
                     .into()
             }
             Self::SigningKey(_) => "mend it, or make a new key with `pintle dkim keygen`".into(),
+            Self::Exposed(exposed) => exposed.remedy(),
             Self::Environment(name) => {
                 format!("set {name} for the gateway's process, or use {{ file = \"...\" }}")
             }
@@ -244,9 +260,16 @@ impl fmt::Display for Rule {
                 )
             }
             Self::InlineSecret => f.write_str("a secret stands in the configuration file"),
-            Self::OpenSecret(path) => write!(f, "{} can be read by other users", path.display()),
+            Self::NoSuchUser(name) => write!(f, "this system has no user {name:?}"),
+            Self::NoSuchGroup(name) => write!(f, "this system has no group {name:?}"),
+            Self::NumberWithoutGroup => {
+                f.write_str("this user has no entry in /etc/passwd, and so no group of its own")
+            }
+            Self::GroupWithoutUser => f.write_str("a group is given, and no user"),
+            Self::UserIsRoot => f.write_str("who becomes root gives nothing up"),
             Self::HostnameNotCovered(name) => write!(f, "no certificate covers the hostname {name:?}"),
             Self::AcceptsNothing => f.write_str("this listener takes mail from nobody"),
+            Self::NothingForStrangers => f.write_str("no session is left for anybody else"),
             Self::OpenRelay => f.write_str("this network is the whole Internet: an open relay"),
             Self::WarnAfterExpiry => {
                 f.write_str("the delay warning would come after the message has expired")
@@ -276,11 +299,17 @@ impl Rule {
                  credentials_without_verified_tls = true lets the password go to an unverified host"
             }
             Self::InlineSecret => "better: { file = \"...\" } or { env = \"NAME\" }",
-            Self::OpenSecret(_) => "chmod 0600 it",
+            Self::NoSuchUser(_) | Self::NoSuchGroup(_) => {
+                "make it (`useradd --system pintle`), or give its number; only /etc/passwd and /etc/group are looked at"
+            }
+            Self::NumberWithoutGroup => "give a group too",
+            Self::GroupWithoutUser => "give a user too, or neither",
+            Self::UserIsRoot => "name a user without privileges, or leave it out",
             Self::HostnameNotCovered(_) => {
                 "clients that verify (Exchange does) will refuse; get a certificate for it, or change hostname"
             }
             Self::AcceptsNothing => "name your domains in [domains], trust networks, or offer AUTH",
+            Self::NothingForStrangers => "make it smaller than max_sessions",
             Self::OpenRelay => "name the networks of your own hosts",
             Self::WarnAfterExpiry => "make warn_after shorter than max_age, or \"never\"",
             Self::QuarantineAboveReject => "make quarantine lower than reject",

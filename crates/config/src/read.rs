@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use toml::de::DeValue;
 
 use crate::reader::{Spot, Value, nearest, type_name};
 use crate::schema::Kind;
-use crate::{Cause, Rule, places, units};
+use crate::{Cause, Rule, exposed, places, units};
 
 /// A type that a key's value can have.
 pub(crate) trait Read: Sized {
@@ -405,6 +404,9 @@ impl Read for Secret {
         match value.get_ref() {
             DeValue::String(text) => {
                 spot.warn(Rule::InlineSecret);
+                if !spot.reader.is_secret.replace(true) {
+                    spot.guard(&spot.reader.path, exposed::Kind::Secret);
+                }
                 Some(Self(text.to_string()))
             }
             DeValue::Table(table) if table.len() == 1 => {
@@ -428,9 +430,7 @@ impl Read for Secret {
 }
 
 fn secret_file(path: &Path, spot: &Spot<'_>) -> Option<Secret> {
-    if fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0) {
-        spot.warn(Rule::OpenSecret(path.to_owned()));
-    }
+    spot.guard(path, exposed::Kind::Secret);
     let text = fs::read_to_string(path).map_err(|error| error.to_string());
     // Editors end files with a line end, and no secret does.
     let text = text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned());

@@ -4,7 +4,7 @@
 //! nine. So the document is parsed with spans, recovering from errors of form, and then read key by key against the
 //! [`crate::schema`]: what is wrong is noted with its place, and reading goes on with the default.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use pintle_plugin::Places;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::exposed::{Kind, Us};
 use crate::read::Read;
 use crate::schema::{self, Key, Shape};
 use crate::{Cause, Mistake, Rule, report};
@@ -26,6 +27,10 @@ pub(crate) struct Reader<'a> {
     pub(crate) path: PathBuf,
     /// Where relative paths begin.
     pub(crate) base: PathBuf,
+    /// Whose files are good; whoever runs now, until it is known whom the gateway becomes.
+    pub(crate) us: Cell<Us>,
+    /// The configuration file has been found to be a secret.
+    pub(crate) is_secret: Cell<bool>,
     found: RefCell<Found>,
 }
 
@@ -58,7 +63,8 @@ pub(crate) struct Spot<'a> {
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a str, path: &Path) -> Self {
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
-        Self { text, path: path.to_owned(), base, found: RefCell::default() }
+        let (us, is_secret) = (Cell::new(Us::new(None)), Cell::new(false));
+        Self { text, path: path.to_owned(), base, us, is_secret, found: RefCell::default() }
     }
 
     /// The document's root.
@@ -261,6 +267,13 @@ impl<'a> Section<'a> {
 impl Spot<'_> {
     pub(crate) fn complain(&self, cause: Cause) {
         self.reader.mistake(self.key.clone(), self.span.clone(), cause);
+    }
+
+    /// Complains where somebody else could read or change this file or folder.
+    pub(crate) fn guard(&self, path: &Path, kind: Kind) {
+        if let Some(exposed) = self.reader.us.get().examine(path, kind) {
+            self.complain(Cause::Exposed(exposed));
+        }
     }
 
     pub(crate) fn warn(&self, rule: Rule) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pintle_config::{Cause, Report, Rule, read};
+use pintle_config::{Cause, Exposed, How, Report, Rule, read};
 
 fn report(text: &str) -> Report {
     read(text.to_owned(), Path::new("pintle.toml"), &[])
@@ -285,7 +285,7 @@ fn secrets_are_never_shown() {
 }
 
 #[test]
-fn secrets_come_from_files_and_warn_when_others_can_read_them() {
+fn secrets_come_from_files_that_nobody_else_can_read() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
@@ -298,7 +298,56 @@ fn secrets_come_from_files_and_warn_when_others_can_read_them() {
     let closed = with_mode(0o600);
     assert!(closed.settings.is_some() && closed.warnings.is_empty(), "{closed}");
     let open = with_mode(0o644);
-    assert_eq!(open.warnings[0].cause, Cause::Rule(Rule::OpenSecret(secret)));
+    assert_eq!(open.mistakes[0].cause, Cause::Exposed(Exposed { path: secret, how: How::Read(0o644) }));
+    assert!(open.to_string().contains("chmod o="), "{open}");
+}
+
+#[test]
+fn a_file_with_a_password_in_it_is_a_secret() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pintle.toml");
+    let text = format!(
+        "{MX}[[user]]\nname = \"anna\"\npassword = \"one\"\n[[user]]\nname = \"bob\"\npassword = \"two\"\n"
+    );
+    std::fs::write(&path, &text).unwrap();
+    let with_mode = |text: &str, mode| {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        read(text.to_owned(), &path, &[])
+            .mistakes
+            .into_iter()
+            .map(|mistake| mistake.cause)
+            .collect::<Vec<_>>()
+    };
+    let exposed = |how| [Cause::Exposed(Exposed { path: path.clone(), how })];
+    assert_eq!(with_mode(&text, 0o640), []);
+    assert_eq!(with_mode(&text, 0o644), exposed(How::Read(0o644)), "once, however many there are");
+    assert_eq!(with_mode(MX, 0o644), []);
+    assert_eq!(with_mode(MX, 0o646), exposed(How::Write(0o646)));
+}
+
+#[test]
+fn a_hash_that_would_stop_the_gateway_is_a_mistake() {
+    let hash = "$argon2id$v=19$m=4194304,t=1,p=1$c2FsdHNhbHQ$YWJjZGVmZ2hpamtsbW5vcA";
+    let report = report(&format!("{MX}[[user]]\nname = \"anna\"\npassword_hash = \"{hash}\"\n"));
+    assert!(report.to_string().contains("each login would take 4096 MiB of memory"), "{report}");
+}
+
+#[test]
+fn whom_to_become_must_exist_and_not_be_root() {
+    assert_eq!(
+        rules(&format!("{MX}[process]\nuser = \"no such user\"\n")),
+        [Rule::NoSuchUser("no such user".to_owned())]
+    );
+    assert_eq!(rules(&format!("{MX}[process]\nuser = \"root\"\n")), [Rule::UserIsRoot]);
+    assert_eq!(rules(&format!("{MX}[process]\ngroup = \"root\"\n")), [Rule::GroupWithoutUser]);
+    assert_eq!(rules(&format!("{MX}[process]\nuser = \"4294000001\"\n")), [Rule::NumberWithoutGroup]);
+}
+
+#[test]
+fn some_sessions_are_left_for_strangers() {
+    let text = format!("{MX}max_sessions = 10\nkept_for_trusted = 10\n");
+    assert_eq!(rules(&text), [Rule::NothingForStrangers]);
 }
 
 #[test]

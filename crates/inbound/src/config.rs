@@ -9,7 +9,7 @@ use pintle_mail::{Address, Domains};
 use pintle_sender_auth::sign::Keyring;
 use pintle_smtp::server;
 
-use crate::{SessionLimits, Users};
+use crate::{LoginLimits, SessionLimits, StrangerLimits, Users};
 
 /// Everything that the listeners share, and the listeners.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Rules {
     pub domains: Domains,
     /// Who may authenticate, when no plugin knows better.
     pub users: Users,
+    /// How often a network may fail to log in.
+    pub logins: LoginLimits,
     /// Where the bare `<postmaster>` goes; left as it is when none is named.
     pub postmaster: Option<Address>,
     /// A message with this many Received fields is taken to loop (RFC 5321 section 6.3).
@@ -48,6 +50,7 @@ impl Default for Rules {
         Self {
             domains: Domains::default(),
             users: Users::default(),
+            logins: LoginLimits::default(),
             postmaster: None,
             max_hops: 30,
             max_refusals: 100,
@@ -73,6 +76,8 @@ pub struct ListenerConfig {
     pub trusted: Vec<IpNet>,
     /// How many sessions it holds.
     pub limits: SessionLimits,
+    /// What a stranger's session may take.
+    pub strangers: StrangerLimits,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
     /// The protocol's own settings.

@@ -22,6 +22,7 @@ use tokio::time::Sleep;
 use crate::config::{ListenerConfig, TlsMode};
 use crate::listener::Shared;
 use crate::stages::Stages;
+use crate::strangers::{End, Lifetime};
 use crate::stream::Stream;
 
 /// The largest read.
@@ -78,6 +79,7 @@ struct Connection {
     session: Session<Receipt>,
     stages: Stages,
     phase: watch::Receiver<Phase>,
+    lifetime: Lifetime,
     timer: Timer,
 }
 
@@ -96,6 +98,8 @@ impl Connection {
         mut stages: Stages,
         mut phase: watch::Receiver<Phase>,
     ) -> io::Result<Self> {
+        let message = listener.smtp.timeouts.message;
+        let lifetime = Lifetime::new(&listener.strangers, message, Instant::now());
         let implicit = listener.tls == TlsMode::Implicit;
         let stream = if implicit {
             handshake(&shared, &listener, stream, &mut stages, &mut phase).await?
@@ -104,7 +108,7 @@ impl Connection {
         };
         let start = Start { session_id: Some(stages.id().to_string()), tls: implicit };
         let session = Session::new(Arc::clone(&listener.smtp), start, Instant::now());
-        Ok(Self { shared, listener, stream, session, stages, phase, timer: Timer::default() })
+        Ok(Self { shared, listener, stream, session, stages, phase, lifetime, timer: Timer::default() })
     }
 
     async fn run(&mut self) -> io::Result<()> {
@@ -118,7 +122,7 @@ impl Connection {
             match self.wait().await? {
                 Woken::Read(0) => self.session.peer_closed(Instant::now()),
                 Woken::Read(_) => {}
-                Woken::Timer => self.session.handle_timeout(Instant::now()),
+                Woken::Timer => self.tick(Instant::now()),
                 Woken::Phase(Phase::Running) => {}
                 Woken::Phase(Phase::Draining) => self.session.shutdown(Instant::now()),
                 Woken::Phase(Phase::Aborting) => self.session.abort(Instant::now()),
@@ -145,18 +149,32 @@ impl Connection {
         Ok(None)
     }
 
+    /// A deadline has passed: the protocol's, or the one of a stranger's session.
+    fn tick(&mut self, now: Instant) {
+        self.session.handle_timeout(now);
+        if !self.stages.is_stranger() {
+            return;
+        }
+        match self.lifetime.due(now) {
+            Some(End::Soon(reply)) => self.session.retire(reply, now),
+            Some(End::Now(reply)) => self.session.dismiss(reply, now),
+            None => {}
+        }
+    }
+
     async fn flush(&mut self) -> io::Result<()> {
         flush(&mut self.session, &mut self.stream).await
     }
 
     async fn wait(&mut self) -> io::Result<Woken> {
-        let Self { session, stream, phase, timer, .. } = self;
+        let Self { session, stream, phase, timer, stages, lifetime, .. } = self;
         // A client that sends without a pause would otherwise keep the clock and the drain from ever being looked at:
         // its reads are always ready, and they come first since they nearly always are what there is.
         if phase.has_changed().unwrap_or(true) {
             return Ok(Woken::Phase(latest(phase)));
         }
-        let deadline = session.poll_timeout();
+        let end = stages.is_stranger().then(|| lifetime.next());
+        let deadline = [session.poll_timeout(), end].into_iter().flatten().min();
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Ok(Woken::Timer);
         }

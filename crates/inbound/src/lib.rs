@@ -7,19 +7,28 @@
 
 pub mod config;
 mod connection;
+pub mod guesses;
+pub mod hashing;
 mod ids;
 mod listener;
+mod login;
+pub mod networks;
 pub mod permits;
 mod receive;
 mod records;
 pub mod relay;
 mod ruling;
 mod sign;
+mod sockets;
 mod stages;
+pub mod strangers;
 mod stream;
 pub mod users;
 
 pub use config::{AuthOffer, Config, ListenerConfig, Rules, TlsMode};
+pub use guesses::LoginLimits;
 pub use listener::{Inbound, Parts, Reload, StartError};
 pub use permits::SessionLimits;
-pub use users::{Secret, Users};
+pub use sockets::Sockets;
+pub use strangers::StrangerLimits;
+pub use users::{HashFault, Secret, Users};

@@ -18,17 +18,17 @@ use pintle_policy::Chain;
 use pintle_record::Sink;
 use pintle_spool::Spool;
 use pintle_tls::ServerTls;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::{Config, ListenerConfig, Rules, TlsMode};
 use crate::connection::{self, Phase};
+use crate::guesses::Guesses;
+use crate::hashing::Hashing;
 use crate::permits::{Crowded, Permits};
+use crate::sockets::Sockets;
 
-/// How many connections the kernel queues for us while we are busy.
-const BACKLOG: i32 = 1_024;
 /// How long to leave a listener alone that cannot accept, for want of file descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a session may take to end once it has been told to.
@@ -44,6 +44,8 @@ pub struct Inbound {
 
 /// What the receiving side works with.
 pub struct Parts {
+    /// Sockets that are bound already; without them they are bound at the start.
+    pub sockets: Option<Sockets>,
     /// Where messages become durable.
     pub spool: Arc<dyn Spool>,
     /// Who is asked; a reload puts another chain here.
@@ -62,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) chain: Arc<ArcSwap<Chain>>,
     pub(crate) records: Arc<dyn Sink>,
     pub(crate) tls: Option<Arc<ServerTls>>,
+    pub(crate) guesses: Guesses,
+    pub(crate) hashing: Hashing,
     /// Whether the operator has been told that the spool takes no mail now.
     pub(crate) closed: AtomicBool,
 }
@@ -124,7 +128,8 @@ impl Inbound {
     /// # Errors
     /// The first listener that cannot be started; none is left running then.
     pub fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
-        let Parts { spool, chain, records, tls } = parts;
+        let Parts { sockets, spool, chain, records, tls } = parts;
+        let sockets = sockets.map_or_else(|| Sockets::bind(&config.listeners), Ok)?;
         let rules = ArcSwap::from_pointee(config.rules);
         let shared = Arc::new(Shared {
             hostname: config.hostname,
@@ -133,9 +138,11 @@ impl Inbound {
             chain,
             records,
             tls,
+            guesses: Guesses::default(),
+            hashing: Hashing::default(),
             closed: AtomicBool::new(false),
         });
-        let mut bound = Vec::new();
+        let (mut bound, mut sockets) = (Vec::new(), sockets.into_iter());
         for listener in config.listeners {
             if listener.tls != TlsMode::None && shared.tls.is_none() {
                 return Err(StartError::NoCertificate { listener: listener.name });
@@ -143,8 +150,10 @@ impl Inbound {
             let listener = Arc::new(listener);
             // A listener's limits count over all its addresses.
             let permits = Permits::default();
-            for address in &listener.addresses {
-                let socket = bind(&listener.name, *address)?;
+            for (address, socket) in listener.addresses.iter().zip(&mut sockets) {
+                let failed =
+                    |source| StartError::Bind { listener: listener.name.clone(), address: *address, source };
+                let socket = TcpListener::from_std(socket).map_err(failed)?;
                 bound.push((Arc::clone(&listener), permits.clone(), socket));
             }
         }
@@ -283,9 +292,11 @@ impl Acceptor {
         let why: &[u8] = match crowded {
             Crowded::Total => b"421 4.3.2 Too many sessions now; try again later\r\n",
             Crowded::Address => b"421 4.7.0 Too many sessions from your address; close some first\r\n",
+            Crowded::Network => b"421 4.7.0 Too many sessions from your network; try again later\r\n",
         };
         tracing::info!(listener = self.listener.name, %client, ?crowded, "turned away");
-        metrics::counter!("pintle_sessions_refused_total", "listener" => self.listener.name.clone())
+        let (listener, limit) = (self.listener.name.clone(), crowded.name());
+        metrics::counter!("pintle_sessions_refused_total", "listener" => listener, "limit" => limit)
             .increment(1);
         let _ = stream.try_write(why);
     }
@@ -297,20 +308,4 @@ async fn overdue(phase: &mut watch::Receiver<Phase>) {
     // An error means that nobody is left to tell them.
     let _ = phase.wait_for(|phase| *phase == Phase::Aborting).await;
     tokio::time::sleep(LAST_WORDS).await;
-}
-
-fn bind(listener: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let make = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            // Each family gets an address of its own in the configuration, so that neither depends on a kernel setting.
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    make().map_err(|source| StartError::Bind { listener: listener.to_owned(), address, source })
 }

@@ -1,38 +1,66 @@
-//! How many sessions there may be at once: in all, and from one address.
+//! How many sessions there may be at once: in all, from one host, and from one site.
 //!
 //! A permit is taken before the greeting and given back when it is dropped, so that no path out of a session can forget
-//! it. An IPv6 client counts by its /64, since one host has all of that to choose from.
+//! it. Strangers are counted by host and by site, see [`crate::networks`], and never get the last sessions of a listener
+//! that has trusted clients.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
+
+use crate::networks::networks;
 
 /// The limits of one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionLimits {
     /// Sessions at once.
     pub total: usize,
-    /// Sessions at once from one address.
+    /// Of these, so many that only trusted clients get.
+    pub kept_for_trusted: usize,
+    /// Sessions at once from one address (one /64 of IPv6).
     pub per_address: usize,
+    /// Sessions at once from one /24 (one /48 of IPv6).
+    pub per_network: usize,
     /// Sessions at once from one address of a trusted network. Several Exchange servers behind one address open 20 each.
     pub per_trusted_address: usize,
 }
 
 impl Default for SessionLimits {
     fn default() -> Self {
-        Self { total: 10_000, per_address: 40, per_trusted_address: 400 }
+        Self {
+            total: 10_000,
+            kept_for_trusted: 0,
+            per_address: 40,
+            per_network: 160,
+            per_trusted_address: 400,
+        }
     }
 }
 
 /// Which limit a client has met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crowded {
-    /// All sessions of the listener are in use.
+    /// All sessions of the listener that it could have are in use.
     Total,
     /// All sessions that its address may have are in use.
     Address,
+    /// All sessions that the addresses around it may have are in use.
+    Network,
+}
+
+impl Crowded {
+    /// In metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Address => "address",
+            Self::Network => "network",
+        }
+    }
 }
 
 /// Hands out permits.
@@ -42,14 +70,17 @@ pub struct Permits(Arc<Mutex<Counts>>);
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_network: HashMap<Key, usize>,
 }
+
+/// Trusted clients and strangers do not use up each other's sessions.
+type Key = (bool, IpNet);
 
 /// Leave to hold one session; give it back by dropping it.
 #[derive(Debug)]
 pub struct Permit {
     permits: Permits,
-    key: IpAddr,
+    keys: Vec<Key>,
 }
 
 impl Permits {
@@ -58,19 +89,27 @@ impl Permits {
     /// # Errors
     /// Says which limit is reached.
     pub fn take(&self, client: IpAddr, trusted: bool, limits: SessionLimits) -> Result<Permit, Crowded> {
-        let key = network_of(client);
+        let [host, site] = networks(client);
+        let bounds = if trusted {
+            vec![(host, limits.per_trusted_address, Crowded::Address)]
+        } else {
+            vec![(host, limits.per_address, Crowded::Address), (site, limits.per_network, Crowded::Network)]
+        };
         let mut counts = self.0.lock();
-        if counts.total >= limits.total {
+        let kept = if trusted { 0 } else { limits.kept_for_trusted };
+        if counts.total.saturating_add(kept) >= limits.total {
             return Err(Crowded::Total);
         }
-        let most = if trusted { limits.per_trusted_address } else { limits.per_address };
-        let count = counts.by_address.entry(key).or_insert(0);
-        if *count >= most {
-            return Err(Crowded::Address);
+        let in_use = |network| counts.by_network.get(&(trusted, network)).copied().unwrap_or(0);
+        if let Some((.., crowded)) = bounds.iter().find(|(network, most, _)| in_use(*network) >= *most) {
+            return Err(*crowded);
         }
-        *count += 1;
+        let keys: Vec<Key> = bounds.into_iter().map(|(network, ..)| (trusted, network)).collect();
+        for key in &keys {
+            *counts.by_network.entry(*key).or_insert(0) += 1;
+        }
         counts.total += 1;
-        Ok(Permit { permits: self.clone(), key })
+        Ok(Permit { permits: self.clone(), keys })
     }
 
     /// Sessions that hold a permit now.
@@ -84,22 +123,14 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.permits.0.lock();
         counts.total -= 1;
-        if let Some(count) = counts.by_address.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                counts.by_address.remove(&self.key);
+        for key in &self.keys {
+            if let Some(count) = counts.by_network.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.by_network.remove(key);
+                }
             }
         }
-    }
-}
-
-fn network_of(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
     }
 }
 
@@ -107,20 +138,53 @@ fn network_of(client: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    const LIMITS: SessionLimits = SessionLimits { total: 3, per_address: 1, per_trusted_address: 2 };
+    const LIMITS: SessionLimits = SessionLimits {
+        total: 5,
+        kept_for_trusted: 2,
+        per_address: 1,
+        per_network: 2,
+        per_trusted_address: 4,
+    };
+
+    fn take(permits: &Permits, client: &str, trusted: bool) -> Result<Permit, Crowded> {
+        permits.take(client.parse().unwrap(), trusted, LIMITS)
+    }
 
     #[test]
     fn permits_come_back_when_dropped() {
         let permits = Permits::default();
-        let client = "2001:db8::1".parse().unwrap();
-        let neighbour = "2001:db8::2".parse().unwrap();
-        let first = permits.take(client, false, LIMITS).unwrap();
-        assert_eq!(permits.take(neighbour, false, LIMITS).unwrap_err(), Crowded::Address);
-        let second = permits.take(neighbour, true, LIMITS).unwrap();
-        let _third = permits.take("192.0.2.1".parse().unwrap(), false, LIMITS).unwrap();
-        assert_eq!(permits.take("192.0.2.2".parse().unwrap(), false, LIMITS).unwrap_err(), Crowded::Total);
-        drop((first, second));
-        assert_eq!(permits.in_use(), 1);
-        assert!(permits.take(client, false, LIMITS).is_ok());
+        let first = take(&permits, "2001:db8::1", false).unwrap();
+        assert_eq!(take(&permits, "2001:db8::2", false).unwrap_err(), Crowded::Address);
+        drop(first);
+        assert_eq!(permits.in_use(), 0);
+        assert!(permits.0.lock().by_network.is_empty());
+        assert!(take(&permits, "2001:db8::2", false).is_ok());
+    }
+
+    #[test]
+    fn a_site_is_no_crowd_of_clients() {
+        for neighbours in [
+            ["2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:1:3::1"],
+            ["192.0.2.1", "192.0.2.2", "192.0.2.3"],
+        ] {
+            let permits = Permits::default();
+            let _held = neighbours.map(|client| take(&permits, client, false).ok());
+            assert_eq!(permits.in_use(), 2, "{neighbours:?}");
+            assert_eq!(take(&permits, neighbours[2], false).unwrap_err(), Crowded::Network);
+            assert!(take(&permits, "198.51.100.1", false).is_ok(), "another site");
+        }
+    }
+
+    #[test]
+    fn strangers_never_get_what_is_kept_for_trusted_clients() {
+        let permits = Permits::default();
+        let strangers = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "203.0.113.2"];
+        let held = strangers.map(|client| take(&permits, client, false));
+        assert_eq!(held.iter().filter(|permit| permit.is_ok()).count(), 3);
+        assert!(matches!(held[3], Err(Crowded::Total)));
+        // One whose address was a stranger's a moment ago is counted apart from it.
+        let _trusted =
+            [take(&permits, "192.0.2.1", true).unwrap(), take(&permits, "192.0.2.1", true).unwrap()];
+        assert_eq!(take(&permits, "192.0.2.1", true).unwrap_err(), Crowded::Total);
     }
 }

@@ -11,10 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pintle_mail::{Bytes, EnhancedCode, Envelope, HeaderBlock, Recipient, Reply, SessionId};
-use pintle_policy::{
-    AuthVerdict, Call, Credentials, Decision, Hook, Message, Notes, Session, TlsFacts, Transaction, Verdict,
-    View,
-};
+use pintle_policy::{Call, Decision, Hook, Message, Notes, Session, TlsFacts, Transaction, Verdict, View};
 use pintle_smtp::server::{self, Headers, Hello, HelloVerb, Question, Sender};
 use pintle_spool::{Health, Hold, Receipt, SpoolError};
 
@@ -23,7 +20,8 @@ use crate::listener::Shared;
 use crate::receive::{self, Accepted, Intake};
 use crate::ruling::{Fate, edited, local_error, refusal};
 use crate::sign::Signing;
-use crate::{ids, records, relay};
+use crate::strangers::{StrangerLimits, Taken};
+use crate::{ids, login, records, relay};
 
 type Answer = server::Answer<Receipt>;
 
@@ -41,6 +39,8 @@ pub(crate) struct Stages {
     fate: Fate,
     /// Senders and recipients refused so far in the session.
     refusals: u32,
+    strangers: StrangerLimits,
+    taken: Taken,
 }
 
 impl Stages {
@@ -65,7 +65,20 @@ impl Stages {
             notes: Notes::default(),
             facts: BTreeMap::new(),
         };
-        Self { shared, view: View::of(session), intake: None, fate: Fate::default(), refusals: 0 }
+        Self {
+            shared,
+            view: View::of(session),
+            intake: None,
+            fate: Fate::default(),
+            refusals: 0,
+            strangers: listener.strangers,
+            taken: Taken::default(),
+        }
+    }
+
+    /// Whether nobody vouches for this client: it is not trusted, and has not authenticated.
+    pub(crate) fn is_stranger(&self) -> bool {
+        !self.view.session.trusted && self.view.session.identity.is_none()
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -96,6 +109,7 @@ impl Stages {
     }
 
     pub(crate) async fn body(&mut self, chunk: Bytes) {
+        self.taken.octets(chunk.len());
         if let Some(intake) = &mut self.intake {
             intake.append(chunk).await;
         }
@@ -114,7 +128,7 @@ impl Stages {
         match question {
             Question::Connect => self.connect().await,
             Question::Hello(hello) => self.hello(hello).await,
-            Question::Auth(credentials) => self.auth(credentials).await,
+            Question::Auth(given) => login::answer(&self.shared, &mut self.view, given).await,
             Question::Sender(sender) => {
                 let answer = self.sender(sender).await;
                 self.bear_with(answer)
@@ -157,35 +171,12 @@ impl Stages {
         })
     }
 
-    async fn auth(&mut self, given: server::Credentials) -> Answer {
-        let credentials = Arc::new(Credentials {
-            mechanism: given.mechanism.name().to_owned(),
-            authorization_id: given.authorization_id,
-            username: given.username,
-            password: given.password.expose().to_owned(),
-        });
-        let chain = self.shared.chain.load_full();
-        let mut verdict = chain.authenticate(&credentials, &mut self.view).await.verdict;
-        if verdict == AuthVerdict::Next {
-            let users = self.shared.rules.load().users.clone();
-            verdict = users.judge(&credentials).await;
-        }
-        let session = self.id();
-        tracing::info!(%session, username = credentials.username, verdict = verdict.name(), "authentication");
-        metrics::counter!("pintle_authentications_total", "verdict" => verdict.name()).increment(1);
-        match verdict {
-            AuthVerdict::Granted(identity) => {
-                Arc::make_mut(&mut self.view.session).identity = Some(identity.clone());
-                Answer::Granted { identity }
-            }
-            AuthVerdict::Denied(reply) => Answer::Denied(reply),
-            AuthVerdict::Unavailable(reply) => Answer::Unavailable(reply),
-            AuthVerdict::Next => Answer::Denied(None),
-        }
-    }
-
     async fn sender(&mut self, sender: Sender) -> Answer {
         self.reset();
+        let limits = self.is_stranger().then_some(&self.strangers);
+        if let Some(reply) = self.taken.transaction(limits) {
+            return Answer::Close(reply);
+        }
         // A client is turned away before it sends what could not be kept.
         if let Err(trouble) = self.room() {
             return self.no(Hook::Mail, trouble.reply());
@@ -234,6 +225,7 @@ impl Stages {
     }
 
     async fn headers(&mut self, headers: Headers) -> Answer {
+        self.taken.octets(headers.header.len());
         let block = HeaderBlock::parse(headers.header);
         if receive::loops(&block, self.shared.rules.load().max_hops) {
             let reply = Reply::new(554, EnhancedCode(5, 4, 6), "Too many hops: this message seems to loop");
@@ -409,8 +401,7 @@ impl Stages {
     /// Ends the session of a stranger who has been refused too often: whoever tries address after address is looking for
     /// those that exist.
     fn bear_with(&mut self, answer: Answer) -> Answer {
-        let session = &self.view.session;
-        if !matches!(answer, Answer::Refuse(_)) || session.trusted || session.identity.is_some() {
+        if !matches!(answer, Answer::Refuse(_)) || !self.is_stranger() {
             return answer;
         }
         self.refusals += 1;

@@ -1,16 +1,43 @@
 //! The users that the configuration names: a judge of credentials for gateways that have no directory to ask.
+//!
+//! Whether a name is one of them must not be told by the time that a refusal takes: a password for a name that nobody has
+//! is compared with the secret of some user, always the same one for the name, and refused whatever comes of it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::BuildHasher;
+use std::sync::{Arc, LazyLock};
 
+use argon2::Params;
 use argon2::password_hash::{PasswordHash, PasswordVerifier};
+use pintle_mail::{EnhancedCode, Reply};
 use pintle_policy::{AuthVerdict, Credentials};
 use subtle::ConstantTimeEq;
 
+use crate::hashing::{Busy, Hashing};
+
+/// The memory that one hash may take, in KiB.
+const MAX_MEMORY: u32 = 128 << 10;
+/// Memory times passes: what decides how long a hash takes.
+const MAX_WORK: u64 = 512 << 10;
+/// Lanes. They are computed one after the other.
+const MAX_LANES: u32 = 16;
+
+/// The key by which names are given secrets that they do not have. It stays for the life of the process: a name that
+/// changed its secret at each reload would tell that it has none.
+static STAND_INS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// Users and their secrets, by name.
 #[derive(Debug, Clone, Default)]
-pub struct Users(Arc<HashMap<String, Secret>>);
+pub struct Users(Arc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    secrets: HashMap<String, Secret>,
+    /// In the order of their names, to be picked from.
+    names: Vec<String>,
+}
 
 /// What a password is compared with.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,6 +48,42 @@ pub enum Secret {
     Argon2(String),
 }
 
+/// Why a text cannot be the hash of a password. The operator must act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashFault {
+    /// It is none, or cut short.
+    NoHash,
+    /// Its parameters are not Argon2's.
+    Parameters,
+    /// A login would take this much memory, in KiB.
+    Memory(u32),
+    /// A login would take too long: memory in KiB times passes.
+    Work(u64),
+    /// So many lanes.
+    Lanes(u32),
+}
+
+impl fmt::Display for HashFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHash => f.write_str("this is no Argon2 hash"),
+            Self::Parameters => f.write_str("these are no parameters of Argon2"),
+            Self::Memory(m) => write!(
+                f,
+                "each login would take {} MiB of memory (m={m}); at most {} are allowed",
+                m >> 10,
+                MAX_MEMORY >> 10
+            ),
+            Self::Work(work) => {
+                write!(f, "each login would take too long: m times t is {work}, and {MAX_WORK} is allowed")
+            }
+            Self::Lanes(p) => write!(f, "p={p} lanes; at most {MAX_LANES} are allowed"),
+        }
+    }
+}
+
+impl std::error::Error for HashFault {}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
@@ -30,35 +93,75 @@ impl fmt::Debug for Secret {
 impl Users {
     /// These users.
     #[must_use]
-    pub fn new(users: HashMap<String, Secret>) -> Self {
-        Self(Arc::new(users))
+    pub fn new(secrets: HashMap<String, Secret>) -> Self {
+        let mut names: Vec<String> = secrets.keys().cloned().collect();
+        names.sort();
+        Self(Arc::new(Known { secrets, names }))
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.names.is_empty()
     }
 
-    /// Judges a name and password. A hash is computed on a thread of its own, since it takes milliseconds on purpose.
-    pub async fn judge(&self, credentials: &Credentials) -> AuthVerdict {
-        let acts_for_itself = credentials
-            .authorization_id
-            .as_deref()
-            .is_none_or(|id| id.is_empty() || id == credentials.username);
-        let Some(secret) = self.0.get(&credentials.username).filter(|_| acts_for_itself).cloned() else {
+    /// Judges a name and password.
+    pub async fn judge(&self, credentials: &Credentials, hashing: &Hashing, trusted: bool) -> AuthVerdict {
+        let name = &credentials.username;
+        let acts_for_itself =
+            credentials.authorization_id.as_deref().is_none_or(|id| id.is_empty() || id == name);
+        let Some((secret, is_theirs)) = self.secret_for(name).filter(|_| acts_for_itself) else {
             return AuthVerdict::Denied(None);
         };
-        let password = credentials.password.clone();
-        match tokio::task::spawn_blocking(move || secret.matches(&password)).await {
-            Ok(true) => AuthVerdict::Granted(credentials.username.clone()),
-            Ok(false) => AuthVerdict::Denied(None),
-            Err(_) => AuthVerdict::Unavailable(None),
+        let (secret, password) = (secret.clone(), credentials.password.clone());
+        match hashing.run(trusted, move || secret.matches(&password)).await {
+            Ok(Some(true)) if is_theirs => AuthVerdict::Granted(name.clone()),
+            Ok(Some(_)) => AuthVerdict::Denied(None),
+            Ok(None) => AuthVerdict::Unavailable(None),
+            Err(Busy) => {
+                let text = "Too many logins at once; try again later";
+                AuthVerdict::Unavailable(Some(Reply::new(454, EnhancedCode(4, 7, 0), text)))
+            }
         }
+    }
+
+    /// What the password for this name is compared with, and whether it is the secret of somebody of this name. So the
+    /// times of names that nobody has are distributed as those of the users, whatever mixture of secrets these have.
+    fn secret_for(&self, name: &str) -> Option<(&Secret, bool)> {
+        let Known { secrets, names } = &*self.0;
+        if let Some(secret) = secrets.get(name) {
+            return Some((secret, true));
+        }
+        let one_of = u64::try_from(names.len()).ok().filter(|count| *count > 0)?;
+        let at = usize::try_from(STAND_INS.hash_one(name) % one_of).ok()?;
+        names.get(at).and_then(|other| secrets.get(other)).map(|secret| (secret, false))
     }
 }
 
 impl Secret {
+    /// A hash that this program can compare passwords with, at a price that it can pay.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn argon2(text: &str) -> Result<Self, HashFault> {
+        let hash = PasswordHash::new(text).map_err(|_| HashFault::NoHash)?;
+        let is_argon2 = matches!(hash.algorithm.as_str(), "argon2id" | "argon2i" | "argon2d");
+        if !is_argon2 || hash.salt.is_none() || hash.hash.is_none() {
+            return Err(HashFault::NoHash);
+        }
+        let params = Params::try_from(&hash).map_err(|_| HashFault::Parameters)?;
+        let work = u64::from(params.m_cost()) * u64::from(params.t_cost());
+        if params.m_cost() > MAX_MEMORY {
+            Err(HashFault::Memory(params.m_cost()))
+        } else if work > MAX_WORK {
+            Err(HashFault::Work(work))
+        } else if params.p_cost() > MAX_LANES {
+            Err(HashFault::Lanes(params.p_cost()))
+        } else {
+            Ok(Self::Argon2(text.to_owned()))
+        }
+    }
+
     fn matches(&self, password: &str) -> bool {
         match self {
             Self::Plain(secret) => secret.as_bytes().ct_eq(password.as_bytes()).into(),
@@ -101,12 +204,62 @@ mod tests {
             (credentials("hashed", "sesam", None), false),
             (credentials("nobody", "", None), false),
         ] {
-            let verdict = users.judge(&given).await;
+            let verdict = users.judge(&given, &Hashing::default(), false).await;
             assert_eq!(
                 matches!(verdict, AuthVerdict::Granted(name) if name == given.username),
                 granted,
                 "{given:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_costs_what_a_users_name_costs() {
+        let secret =
+            |n: usize| if n < 50 { Secret::Plain(n.to_string()) } else { Secret::Argon2(n.to_string()) };
+        let users = Users::new((0..100).map(|n| (format!("user{n}"), secret(n))).collect());
+        let is_hash = |name: &String| {
+            let (secret, is_theirs) = users.secret_for(name).unwrap();
+            assert_eq!(is_theirs, name.starts_with("user"), "{name}");
+            assert_eq!(users.secret_for(name), Some((secret, is_theirs)), "the same each time");
+            assert_eq!(users.clone().secret_for(name), Some((secret, is_theirs)));
+            matches!(secret, Secret::Argon2(_))
+        };
+        let hashed = |prefix: &str, count: usize| {
+            (0..count).map(|n| format!("{prefix}{n}")).filter(is_hash).count() * 100 / count
+        };
+        assert_eq!(hashed("user", 100), 50);
+        // Of 2,000 draws at one half, fewer than 40 % never happen.
+        assert!((40..=60).contains(&hashed("nobody", 2_000)));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_has_is_denied_with_any_password() {
+        let users = Users::new(HashMap::from([("ann".to_owned(), Secret::Plain("open".to_owned()))]));
+        let verdict = users.judge(&credentials("nobody", "open", None), &Hashing::default(), false).await;
+        assert!(matches!(verdict, AuthVerdict::Denied(None)), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_hash_that_costs_too_much_is_a_mistake() {
+        let hash =
+            |parameters: &str| format!("$argon2id$v=19${parameters}$c2FsdHNhbHQ$YWJjZGVmZ2hpamtsbW5vcA");
+        for good in ["m=19456,t=2,p=1", "m=65536,t=3,p=4", "m=131072,t=4,p=1", "m=7168,t=5,p=1"] {
+            assert!(Secret::argon2(&hash(good)).is_ok(), "{good}");
+        }
+        for (bad, fault) in [
+            ("m=2097152,t=1,p=4", HashFault::Memory(2_097_152)),
+            ("m=131072,t=5,p=1", HashFault::Work(655_360)),
+            ("m=8,t=4294967295,p=1", HashFault::Work(34_359_738_360)),
+            ("m=65536,t=1,p=255", HashFault::Lanes(255)),
+            ("m=1,t=1,p=1", HashFault::Parameters),
+        ] {
+            assert_eq!(Secret::argon2(&hash(bad)), Err(fault), "{bad}");
+        }
+        for none in
+            ["", "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ", "$scrypt$ln=15,r=8,p=1$c2FsdHNhbHQ$YWJjZGVm"]
+        {
+            assert_eq!(Secret::argon2(none), Err(HashFault::NoHash), "{none}");
         }
     }
 }

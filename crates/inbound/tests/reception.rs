@@ -10,11 +10,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use pintle_inbound::{
-    AuthOffer, Config, Inbound, ListenerConfig, Parts, Rules, Secret, SessionLimits, TlsMode, Users,
+    AuthOffer, Config, Inbound, ListenerConfig, LoginLimits, Parts, Rules, Secret, SessionLimits,
+    StrangerLimits, TlsMode, Users,
 };
 use pintle_mail::{Address, Charset, HeaderEdit, Position, Reply};
 use pintle_policy::{AuthResult, Call, Chain, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
 use pintle_record::{Record, Sink};
+use pintle_smtp::server::config::Auth;
 use pintle_smtp::server::{self, Extension};
 use pintle_spool::{Health, Memory, Spool, Stored};
 use pintle_testkit::{Client, TestCa};
@@ -89,6 +91,7 @@ fn listener(tls: TlsMode) -> ListenerConfig {
         auth: AuthOffer::Offered,
         trusted: Vec::new(),
         limits: SessionLimits::default(),
+        strangers: StrangerLimits::default(),
         handshake_timeout: Duration::from_secs(60),
         smtp: Arc::new(smtp.with(Extension::Auth)),
     }
@@ -109,10 +112,12 @@ fn gate(listener: ListenerConfig, judges: Vec<Arc<dyn Judge>>) -> Gate {
     let rules = Rules {
         domains: pintle_mail::Domains::new(["ours.example"]),
         users: Users::new(HashMap::from([("ann".to_owned(), Secret::Plain("secret".to_owned()))])),
+        logins: LoginLimits { delay: Duration::ZERO, max_failures: 4, ..LoginLimits::default() },
         ..Rules::default()
     };
     let config = Config { hostname: "gate.example".to_owned(), listeners: vec![listener], rules };
     let parts = Parts {
+        sockets: None,
         spool: Arc::clone(&spool) as Arc<dyn Spool>,
         chain: Arc::new(ArcSwap::from_pointee(Chain::new(judges))),
         records: Arc::clone(&records) as Arc<dyn Sink>,
@@ -223,6 +228,63 @@ async fn who_authenticates_over_tls_may_relay() {
     client.deliver("a@x.example", &["b@other.example"], MESSAGE).await;
     let (_, head, _) = gate.only().await.unwrap();
     assert!(head.contains("with ESMTPSA") && head.contains("(TLSv1.3"), "{head}");
+}
+
+#[tokio::test]
+async fn who_guesses_in_session_after_session_is_not_heard_any_more() {
+    let plain = ListenerConfig {
+        smtp: Arc::new(server::Config {
+            auth: Auth { without_tls: true, ..Auth::default() },
+            ..server::Config::default().with(Extension::Auth)
+        }),
+        ..listener(TlsMode::None)
+    };
+    let gate = gate(plain, Vec::new());
+    for _ in 0..2 {
+        let mut client = gate.client().await;
+        client.hello("client.example").await;
+        for _ in 0..2 {
+            client.ask("AUTH PLAIN AGFubgB3cm9uZw==", 535).await;
+        }
+    }
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    // The right password now, and it is not even looked at.
+    let reply = client.ask("AUTH PLAIN AGFubgBzZWNyZXQ=", 421).await;
+    assert!(reply.text().contains("4.7.0 Too many failed logins from your network"), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_strangers_session_ends_after_its_share_and_a_colleagues_does_not() {
+    let strangers = StrangerLimits { transactions: 2, ..StrangerLimits::default() };
+    for trusted in [Vec::new(), vec!["127.0.0.0/8".parse().unwrap()]] {
+        let is_trusted = !trusted.is_empty();
+        let gate = gate(ListenerConfig { strangers, trusted, ..listener(TlsMode::None) }, Vec::new());
+        let mut client = gate.client().await;
+        client.hello("client.example").await;
+        for _ in 0..2 {
+            client.deliver("a@x.example", &["b@ours.example"], MESSAGE).await;
+        }
+        let reply = client.ask("MAIL FROM:<a@x.example>", if is_trusted { 250 } else { 421 }).await;
+        assert!(is_trusted || reply.text().contains("4.7.0 Enough transactions"), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_strangers_session_has_an_end_whatever_it_does() {
+    let strangers = StrangerLimits { time: Duration::ZERO, ..StrangerLimits::default() };
+    for trusted in [Vec::new(), vec!["127.0.0.0/8".parse().unwrap()]] {
+        let is_trusted = !trusted.is_empty();
+        let gate = gate(ListenerConfig { strangers, trusted, ..listener(TlsMode::None) }, Vec::new());
+        let mut client = gate.client().await;
+        if is_trusted {
+            client.hello("client.example").await;
+        } else {
+            client.expect(220).await;
+            let reply = client.expect(421).await;
+            assert!(reply.text().contains("4.7.0 This session has lasted long enough"), "{reply:?}");
+        }
+    }
 }
 
 #[tokio::test]

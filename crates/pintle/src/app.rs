@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use pintle_config::Settings;
 use pintle_dns::{HickoryResolver, Resolver};
-use pintle_inbound::Inbound;
+use pintle_inbound::{Inbound, Sockets};
 use pintle_outbound::{Capture, Clock, Outbound};
 use pintle_plugin::Plugins;
 use pintle_policy::Chain;
@@ -39,6 +39,8 @@ pub(crate) struct Extras {
     pub(crate) config: PathBuf,
     /// Who keeps the event log.
     pub(crate) records: Arc<dyn Sink>,
+    /// The listeners' sockets, where they had to be bound before.
+    pub(crate) sockets: Option<Sockets>,
     /// Who gets messages in place of next hops.
     pub(crate) capture: Option<Arc<dyn Capture>>,
     /// Who has the clocks that messages grow old by.
@@ -107,6 +109,7 @@ impl App {
         let inbound = Inbound::start(
             settings.inbound.clone(),
             pintle_inbound::Parts {
+                sockets: extras.sockets,
                 spool: outbound.spool(),
                 chain: Arc::clone(&chain),
                 records: extras.records,

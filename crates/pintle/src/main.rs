@@ -13,6 +13,7 @@ mod dkim;
 mod logging;
 mod open_files;
 mod operator;
+mod privileges;
 mod quarantine;
 mod records;
 mod reload;
@@ -33,6 +34,9 @@ use clap::Parser;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    // Whatever this program writes is somebody's mail, or secret: nobody else gets to read it. First of all, since every
+    // thread shares it.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     pintle_tls::install_provider();
     let result = match cli::Cli::parse().command {
         cli::Command::Run(options) => run::run(&options),

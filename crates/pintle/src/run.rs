@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_config::{LogFormat, Settings};
+use pintle_inbound::Sockets;
 use pintle_outbound::SystemClock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Extras};
 use crate::cli::ConfigFile;
-use crate::{logging, records, reload, stock, supervisor};
+use crate::privileges::Who;
+use crate::{logging, privileges, records, reload, stock, supervisor};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
@@ -34,16 +36,27 @@ pub(crate) fn run(options: &ConfigFile) -> Outcome {
             return Ok(ExitCode::FAILURE);
         }
     };
-    start_log(&settings)?;
+    let apart = settings.log.file.is_some();
+    let prepared = prepare(&settings);
+    if prepared.is_ok() || settings.run_as.is_none() {
+        // Never as root for somebody else, who could not write to the file then.
+        start_log(&settings)?;
+    }
+    let (sockets, who) = prepared.inspect_err(|error| {
+        if apart {
+            tracing::error!(%error, "the gateway does not start");
+        }
+    })?;
+    privileges::say(&who);
     for warning in warnings {
         tracing::warn!(warning, "configuration");
     }
-    let apart = settings.log.file.is_some();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(supervisor::RUNTIME).build()?;
     let extras = Extras {
         config: options.config.clone(),
         records: Arc::new(records::Log),
+        sockets: Some(sockets),
         capture: None,
         clock: Arc::new(SystemClock),
     };
@@ -55,6 +68,14 @@ pub(crate) fn run(options: &ConfigFile) -> Outcome {
         tracing::error!(%error, "the gateway ends");
     }
     outcome
+}
+
+/// As root, while there is one thread: what only root may do comes first, and then root's rights go.
+fn prepare(settings: &Settings) -> Result<(Sockets, Who), Box<dyn std::error::Error>> {
+    privileges::make_folders(settings)?;
+    let sockets = Sockets::bind(&settings.inbound.listeners)?;
+    let who = privileges::give_up(settings.run_as.as_ref())?;
+    Ok((sockets, who))
 }
 
 async fn serve(settings: Settings, extras: Extras) -> Outcome {
@@ -153,7 +174,7 @@ mod tests {
         std::fs::write(&config, text).unwrap();
         let settings = pintle_config::check(&config, &stock::components()).into_settings().unwrap();
         let clock = Arc::clone(clock) as Arc<dyn Clock>;
-        (settings, Extras { config, records: Arc::new(records::Log), capture: None, clock })
+        (settings, Extras { config, records: Arc::new(records::Log), sockets: None, capture: None, clock })
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,8 @@
 //!
 //! Acts: `accept [REPLY]`, `refuse REPLY`, `close REPLY`, `accepted RECEIPT [REPLY]`, `discard`, `granted NAME`, `denied
 //! [REPLY]`, `unavailable`, `offer KEYWORD [VALUE]` and `withhold KEYWORD` (edit the offers before) `offers`, `early BYTES` (fed
-//! although nothing is wanted), `tls`, `tls-failed`, `eof`, `shutdown`, `abort`. `begin` stands for the connection accepted,
+//! although nothing is wanted), `tls`, `tls-failed`, `eof`, `shutdown`, `abort`,
+//! `retire` and `dismiss` with a reply. `begin` stands for the connection accepted,
 //! the greeting seen and EHLO answered; `transaction` for MAIL and one RCPT accepted, and their replies seen.
 
 #![allow(clippy::unwrap_used, reason = "a transcript that cannot be read is a failed test")]
@@ -179,6 +180,8 @@ impl<'a> Run<'a> {
             "eof" => self.session.peer_closed(self.now),
             "shutdown" => self.session.shutdown(self.now),
             "abort" => self.session.abort(self.now),
+            "retire" => self.session.retire(reply(rest).unwrap(), self.now),
+            "dismiss" => self.session.dismiss(reply(rest).unwrap(), self.now),
             _ => {
                 let answer = self.answer(verb, rest);
                 self.session.answer(answer, self.now);

@@ -109,7 +109,7 @@ impl Leaf {
         let chain = folder.join(format!("{name}.pem"));
         let key = folder.join(format!("{name}.key"));
         fs::write(&chain, &self.chain_pem).expect("a folder to write to");
-        fs::write(&key, &self.key_pem).expect("a folder to write to");
+        private(&key, &self.key_pem);
         LeafFiles { chain, key }
     }
 
@@ -128,6 +128,13 @@ impl Leaf {
     fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("a key")
     }
+}
+
+/// A key that others may read is refused by whoever takes keys seriously.
+fn private(path: &Path, text: &str) {
+    fs::write(path, text).expect("a folder to write to");
+    #[cfg(unix)]
+    let _ = fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600));
 }
 
 fn client_builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {

@@ -139,7 +139,10 @@ fn configuration(folder: &Path, sink: SocketAddr, plugins: &Plugins) -> String {
         Plugins::None | Plugins::Example(_) => {
             "kind = \"relay\"\nmax_per_trusted_address = 10000\ntrusted = [\"127.0.0.0/8\"]"
         }
-        Plugins::Stock(_) | Plugins::StockSigned(_) => "max_per_address = 10000",
+        Plugins::Stock(_) | Plugins::StockSigned(_) => {
+            "max_per_address = 10000\nmax_per_network = 10000\nmax_stranger_time = \"1d\"\n\
+             max_stranger_transactions = 1000000000\nmax_stranger_size = \"1000GiB\""
+        }
     };
     let mut text = format!(
         r#"hostname = "bench.example"

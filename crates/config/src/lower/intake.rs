@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use pintle_inbound::{Secret as Password, Users, config::Rules};
+use pintle_inbound::{HashFault, LoginLimits, Secret as Password, Users, config::Rules};
 use pintle_mail::{Address, Charset, Domains};
 use pintle_sender_auth::sign::Keyring;
 use pintle_tls::{
@@ -13,7 +13,8 @@ use pintle_tls::{
 };
 
 use super::{refuse_the_internet, unique};
-use crate::read::{DomainPattern, Positive, Secret};
+use crate::exposed::Kind;
+use crate::read::{DomainPattern, OrZero, Positive, Secret};
 use crate::reader::Section;
 use crate::{Cause, Rule};
 
@@ -47,6 +48,9 @@ fn certificate(section: &Section<'_>) -> CertificateSource {
         };
         section.complain(if at_key { "key" } else { "chain" }, Cause::Certificate(error.to_string()));
     }
+    if section.has("key") {
+        section.spot("key").guard(&key, Kind::Secret);
+    }
     source
 }
 
@@ -54,6 +58,7 @@ fn roots(section: &Section<'_>) -> ClientConfig {
     let Some(path) = section.optional::<PathBuf>("roots") else {
         return ClientConfig::default();
     };
+    section.spot("roots").guard(&path, Kind::Trusted);
     let config = ClientConfig { roots: Roots::File(path) };
     if let Err(error) = ClientTls::load(&config) {
         section.complain("roots", Cause::Certificate(error.to_string()));
@@ -74,6 +79,7 @@ pub(super) fn rules(root: &Section<'_>, loops: bool, keys: Arc<Keyring>) -> Rule
     Rules {
         domains: Domains::new(accepted.iter().map(|pattern| pattern.0.as_str())),
         users: users(root),
+        logins: logins(&root.table("authentication")),
         postmaster: root
             .optional::<Address>("postmaster")
             .or_else(|| postmaster(&accepted).filter(|_| loops)),
@@ -116,18 +122,26 @@ fn password(section: &Section<'_>) -> Option<Password> {
         section.here().complain(Cause::Rule(Rule::OnePassword));
     }
     let plain = section.optional::<Secret>("password").map(|secret| Password::Plain(secret.0));
-    let hash = section.optional::<String>("password_hash").inspect(|hash| check_hash(section, hash));
-    plain.or(hash.map(Password::Argon2))
+    let hash = section.optional::<String>("password_hash").and_then(|hash| argon2(section, &hash));
+    plain.or(hash)
 }
 
-/// `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`: a hash that is cut short would let nobody in, and nobody would know why.
-fn check_hash(section: &Section<'_>, hash: &str) {
-    let parts: Vec<&str> = hash.split('$').collect();
-    let is_hash = matches!(parts[..], ["", "argon2id" | "argon2i" | "argon2d", _, _, salt, hash]
-        if !salt.is_empty() && !hash.is_empty());
-    if !is_hash {
+/// A hash that is cut short would let nobody in, and nobody would know why; one that takes gigabytes would let everybody
+/// stop the gateway.
+fn argon2(section: &Section<'_>, hash: &str) -> Option<Password> {
+    let complain = |fault: HashFault| {
         let expected = "an Argon2 hash in PHC form: \"$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH\"".into();
-        section
-            .complain("password_hash", Cause::Malformed { expected, why: "this is no Argon2 hash".into() });
+        section.complain("password_hash", Cause::Malformed { expected, why: fault.to_string() });
+    };
+    Password::argon2(hash).map_err(complain).ok()
+}
+
+/// How often a network may fail to log in.
+fn logins(section: &Section<'_>) -> LoginLimits {
+    LoginLimits {
+        max_failures: section.get::<Positive<_>>("max_failures").0,
+        window: section.get("failure_window"),
+        delay: section.get::<OrZero>("failure_delay").0,
+        exempt: section.get("exempt"),
     }
 }

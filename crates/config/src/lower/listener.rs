@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use pintle_inbound::config::Rules;
-use pintle_inbound::{AuthOffer, ListenerConfig, SessionLimits, TlsMode};
+use pintle_inbound::{AuthOffer, ListenerConfig, SessionLimits, StrangerLimits, TlsMode};
 use pintle_smtp::server::config::{Auth, BareLf, EarlyTalk, Leniency, Limits, Timeouts};
 use pintle_smtp::server::{self, Extension, Extensions, Mechanism, Mechanisms};
 
@@ -67,14 +67,31 @@ fn listener(section: &Section<'_>, shared: &Shared<'_>) -> ListenerConfig {
         addresses: section.get::<NonEmpty<SocketAddr>>("addresses").0,
         tls: access.tls,
         auth: access.auth,
-        limits: SessionLimits {
-            total: section.get::<Positive<_>>("max_sessions").0,
-            per_address: section.get::<Positive<_>>("max_per_address").0,
-            per_trusted_address: section.get::<Positive<_>>("max_per_trusted_address").0,
+        limits: sessions(section, !access.trusted.is_empty()),
+        strangers: StrangerLimits {
+            time: section.get("max_stranger_time"),
+            transactions: section.get::<Positive<_>>("max_stranger_transactions").0,
+            octets: section.get::<Size>("max_stranger_size").0,
         },
         handshake_timeout: section.get("handshake_timeout"),
         smtp: Arc::new(smtp(section, &access, shared.hostname)),
         trusted: access.trusted,
+    }
+}
+
+/// How many at once; where nobody is trusted, nothing is kept for those who are.
+fn sessions(section: &Section<'_>, has_trusted: bool) -> SessionLimits {
+    let total = section.get::<Positive<usize>>("max_sessions").0;
+    let kept = section.optional("kept_for_trusted");
+    if kept.is_some_and(|kept| kept >= total) {
+        section.rule("kept_for_trusted", Rule::NothingForStrangers);
+    }
+    SessionLimits {
+        total,
+        kept_for_trusted: kept.unwrap_or(if has_trusted { total / 10 } else { 0 }),
+        per_address: section.get::<Positive<_>>("max_per_address").0,
+        per_network: section.get::<Positive<_>>("max_per_network").0,
+        per_trusted_address: section.get::<Positive<_>>("max_per_trusted_address").0,
     }
 }
 

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use pintle_spool::{DraftLimits, EmbeddedConfig};
 
+use crate::Rule;
+use crate::accounts::{RunAs, Unknown};
+use crate::exposed::Kind;
 use crate::read::{Choice, Size};
 use crate::reader::Section;
 
@@ -58,7 +61,28 @@ impl Level {
     }
 }
 
+/// Whom the gateway becomes.
+pub(super) fn run_as(section: &Section<'_>) -> Option<RunAs> {
+    let (user, group) = (section.optional::<String>("user"), section.optional::<String>("group"));
+    let Some(user) = user else {
+        if group.is_some() {
+            section.rule("group", Rule::GroupWithoutUser);
+        }
+        return None;
+    };
+    match RunAs::find(&user, group.as_deref()) {
+        Ok(found) if found.uid == 0 => section.rule("user", Rule::UserIsRoot),
+        Ok(found) => return Some(found),
+        Err(Unknown::User) => section.rule("user", Rule::NoSuchUser(user)),
+        Err(Unknown::Group) => section.rule("group", Rule::NoSuchGroup(group.unwrap_or_default())),
+        Err(Unknown::GroupOfNumber) => section.rule("user", Rule::NumberWithoutGroup),
+    }
+    None
+}
+
 pub(super) fn spool(section: &Section<'_>) -> EmbeddedConfig {
+    let folder: PathBuf = section.get("dir");
+    section.spot("dir").guard(&folder, Kind::Folder);
     EmbeddedConfig {
         drafts: DraftLimits {
             in_memory: section.get::<Size>("memory_per_message").octets(),
@@ -67,7 +91,7 @@ pub(super) fn spool(section: &Section<'_>) -> EmbeddedConfig {
         segment_size: section.get::<Size>("segment_size").0,
         reserve: section.get::<Size>("reserve").0,
         warm: section.get::<Size>("warm_memory").octets(),
-        ..EmbeddedConfig::new(section.get::<PathBuf>("dir"))
+        ..EmbeddedConfig::new(folder)
     }
 }
 

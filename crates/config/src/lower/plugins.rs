@@ -13,7 +13,7 @@ use crate::places;
 use crate::read::{Choice, Json, OrZero, Positive, Read, Size, json, wrong_type};
 use crate::reader::{Section, Spot, Value, nearest};
 use crate::schema::Kind;
-use crate::{Cause, Rule};
+use crate::{Cause, Rule, exposed};
 
 /// What faults mean: one word for all hooks, or a table.
 #[derive(Debug, Clone, Default)]
@@ -30,10 +30,15 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
         let component = component(section, &folder, stock);
         plugin(section, PluginConfig::new(name, component))
     };
+    // Machine code that lies in the cache is run, and what lies in the state is told to plugins as their own words.
+    let kept = |key: &'static str| {
+        let folder = section.optional::<PathBuf>(key);
+        folder.inspect(|folder| section.spot(key).guard(folder, exposed::Kind::Folder))
+    };
     Config {
         plugins: root.list("plugin").iter().map(lower).collect(),
-        cache: section.optional("cache"),
-        state: section.optional("state"),
+        cache: kept("cache"),
+        state: kept("state"),
         watch: section.get("watch"),
         settle: section.get::<OrZero>("settle").0,
         kv_octets: section.get::<Size>("kv_size").octets(),
@@ -82,6 +87,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
         if let Some(why) = why {
             section.complain("component", Cause::File { path: path.clone(), why });
         }
+        section.spot("component").guard(&path, exposed::Kind::Trusted);
     }
     Source::File(path)
 }
@@ -94,6 +100,7 @@ fn settings(section: &Section<'_>) -> Option<Json> {
     let inline = section.optional::<Json>("config");
     let path = section.optional::<PathBuf>("config_file");
     let from_file = path.and_then(|path| {
+        section.spot("config_file").guard(&path, exposed::Kind::Trusted);
         let read = settings_file(&path).map_err(|why| Cause::File { path, why });
         read.map_err(|cause| section.complain("config_file", cause)).ok()
     });

@@ -12,7 +12,7 @@ use pintle_tls::ClientCertificates;
 
 use super::{Section, Shape, key, optional, required};
 use crate::lower::ListenerKind;
-use crate::read::{DomainPattern, NonEmpty, Positive, Secret, Size};
+use crate::read::{DomainPattern, NonEmpty, OrZero, Positive, Secret, Size};
 
 pub(super) static SECTIONS: &[Section] = &[
     Section {
@@ -71,10 +71,20 @@ pub(super) static SECTIONS: &[Section] = &[
                 "ESMTP extensions that are not offered here, like `CHUNKING`.",
             ),
             key::<Positive<usize>>("max_sessions", "10000", "Sessions at once."),
+            optional::<usize>(
+                "kept_for_trusted",
+                "Of `max_sessions`, so many that only clients of trusted networks get. Left out: a tenth where there are such \
+                 networks, else none.",
+            ),
             key::<Positive<usize>>(
                 "max_per_address",
                 "40",
                 "Sessions at once from one address (one /64 of IPv6).",
+            ),
+            key::<Positive<usize>>(
+                "max_per_network",
+                "160",
+                "Sessions at once from one site: a /24, or a /48 of IPv6. Trusted clients are counted by address alone.",
             ),
             key::<Positive<usize>>(
                 "max_per_trusted_address",
@@ -95,6 +105,22 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<Positive<u32>>("max_bad_commands", "20", "Refused commands before the session is closed."),
             key::<Positive<u32>>("max_auth_failures", "3", "Failed logins before the session is closed."),
             optional::<Positive<u32>>("max_messages", "Messages in one session; no limit when left out."),
+            key::<Duration>(
+                "max_stranger_time",
+                "\"30m\"",
+                "How long a session may last whose client is neither trusted nor authenticated. Then it gets 421 as soon as \
+                 no transaction is open, and `message_timeout` later in any case.",
+            ),
+            key::<Positive<u32>>(
+                "max_stranger_transactions",
+                "1000",
+                "Transactions in such a session, accepted or not; the next MAIL gets 421.",
+            ),
+            key::<Size>(
+                "max_stranger_size",
+                "\"1GiB\"",
+                "All messages in such a session together, accepted or not; the next MAIL gets 421.",
+            ),
             key::<Duration>(
                 "command_timeout",
                 "\"5m\"",
@@ -159,7 +185,36 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             required::<String>("name", "The user name."),
             optional::<Secret>("password", "The password itself."),
-            optional::<String>("password_hash", "Its Argon2 hash in PHC form: `$argon2id$...`."),
+            optional::<String>(
+                "password_hash",
+                "Its Argon2 hash in PHC form: `$argon2id$...`. At most 128 MiB of memory, 512 MiB in all passes together, \
+                 16 lanes.",
+            ),
+        ],
+    },
+    Section {
+        name: "authentication",
+        shape: Shape::One,
+        about: "Who guesses passwords, in however many sessions. Clients of trusted networks are not counted.",
+        keys: &[
+            key::<Positive<u32>>(
+                "max_failures",
+                "10",
+                "Failed logins from one address (one /64 of IPv6) within the window before further ones get 421, unheard; \
+                 from its /24 (/48) five times as many.",
+            ),
+            key::<Duration>("failure_window", "\"15m\"", "In this time so many failures wear off, evenly."),
+            key::<OrZero>(
+                "failure_delay",
+                "\"1s\"",
+                "The reply to a failed login waits so long for each failure of its network that has not worn off, 10 \
+                 seconds at most.",
+            ),
+            key::<Vec<IpNet>>(
+                "exempt",
+                "[]",
+                "Networks whose failures are not counted either, like an office with many people behind one address.",
+            ),
         ],
     },
     Section {

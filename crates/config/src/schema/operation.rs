@@ -12,6 +12,23 @@ use crate::read::{Json, OrZero, Positive, Size};
 
 pub(super) static SECTIONS: &[Section] = &[
     Section {
+        name: "process",
+        shape: Shape::One,
+        about: "With whose rights the gateway runs. A change needs a restart.",
+        keys: &[
+            optional::<String>(
+                "user",
+                "Whom it becomes after a start as root, once it has bound its ports: a name in /etc/passwd, or a number. It \
+                 must be able to read all files that are named here and to write to its folders. Left out, the gateway stays \
+                 who it is, and says so when that is root.",
+            ),
+            optional::<String>(
+                "group",
+                "The group to go with it; left out: the user's. Its other groups it has anyhow.",
+            ),
+        ],
+    },
+    Section {
         name: "spool",
         shape: Shape::One,
         about: "Where messages lie until they are delivered. A change needs a restart.",

@@ -62,8 +62,13 @@ async fn serve(options: Sandbox) -> Outcome {
     };
     let narrator = Arc::new(narrator::Narrator::default());
     let folder = capture::Folder::open(messages_beside(&settings.spool.folder), Arc::clone(&narrator))?;
-    let extras =
-        Extras { config, records: narrator, capture: Some(Arc::new(folder)), clock: Arc::new(SystemClock) };
+    let extras = Extras {
+        config,
+        records: narrator,
+        sockets: None,
+        capture: Some(Arc::new(folder)),
+        clock: Arc::new(SystemClock),
+    };
     let mut signals = Signals::new()?;
     println!("Starting; the first start compiles the plugins, which takes a moment.");
     let mut app = App::start(settings, extras).await?;

@@ -142,7 +142,8 @@ pub enum Closed {
     Quit,
     /// The peer closed the connection without QUIT.
     Peer,
-    /// The host answered [`Answer::Close`], or refused with 421.
+    /// The host answered [`Answer::Close`], refused with 421, or called [`super::Session::retire`] or
+    /// [`super::Session::dismiss`].
     Host,
     /// [`super::Session::shutdown`] or [`super::Session::abort`].
     Shutdown,

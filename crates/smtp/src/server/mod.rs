@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use pintle_mail::Reply;
 
 mod command;
 pub mod config;
@@ -167,16 +168,34 @@ impl<R: fmt::Display> Session<R> {
 
     /// Drain: 421 as soon as no transaction is open (RFC 5321 section 3.8).
     pub fn shutdown(&mut self, now: Instant) {
-        self.core.now = now;
-        self.core.draining = true;
-        self.run();
+        self.drain((replies::SHUTDOWN, Closed::Shutdown), now);
+    }
+
+    /// The same for a reason of the host's own, told by this reply. One that is no refusal becomes a 421.
+    pub fn retire(&mut self, reply: Reply, now: Instant) {
+        self.drain((replies::negative(reply, &replies::CLOSING), Closed::Host), now);
     }
 
     /// 421 and the end, now, whatever is going on. An open question need not be answered any more.
     pub fn abort(&mut self, now: Instant) {
+        self.end((replies::SHUTDOWN, Closed::Shutdown), now);
+    }
+
+    /// The same for a reason of the host's own, told by this reply. One that is no refusal becomes a 421.
+    pub fn dismiss(&mut self, reply: Reply, now: Instant) {
+        self.end((replies::negative(reply, &replies::CLOSING), Closed::Host), now);
+    }
+
+    fn drain(&mut self, how: (Reply, Closed), now: Instant) {
+        self.core.now = now;
+        self.core.draining = Some(how);
+        self.run();
+    }
+
+    fn end(&mut self, (reply, why): (Reply, Closed), now: Instant) {
         self.core.now = now;
         if !matches!(self.state, State::Closed) {
-            self.state = self.core.close(Some(replies::SHUTDOWN), Closed::Shutdown);
+            self.state = self.core.close(Some(reply), why);
         }
         self.run();
     }

@@ -30,7 +30,8 @@ pub(crate) struct Core {
     pub(crate) now: Instant,
     pub(crate) tls: bool,
     pub(crate) identity: Option<String>,
-    pub(crate) draining: bool,
+    /// What is said once no transaction is open, and how the session has ended then.
+    pub(crate) draining: Option<(Reply, Closed)>,
     /// The peer will send no more.
     pub(crate) eof: bool,
     /// Since the last deadline was set, the peer has done something that deserves a new one.
@@ -74,7 +75,7 @@ impl Core {
             now,
             tls: start.tls,
             identity: None,
-            draining: false,
+            draining: None,
             eof: false,
             progress: false,
             session_id: start.session_id,
@@ -141,6 +142,12 @@ impl Core {
         self.event(Event::Closed(why));
         self.input = BytesMut::new();
         State::Closed
+    }
+
+    /// Ends the session as it was told to end, if it was.
+    pub(crate) fn drained(&mut self) -> Option<State> {
+        let (reply, why) = self.draining.take()?;
+        Some(self.close(Some(reply), why))
     }
 
     /// Refuses what the host wants refused; a 421 ends the session (RFC 5321 section 3.8).

@@ -93,10 +93,12 @@ pub(crate) trait Commanded: Into<State> + Sized {
 impl State {
     /// Works on the input as far as it goes.
     pub(crate) fn advance(self, core: &mut Core) -> Step {
+        if matches!(self, Self::TurnedAway(_) | Self::Fresh(_) | Self::Ready(_))
+            && let Some(over) = core.drained()
+        {
+            return Step::Again(over);
+        }
         match self {
-            Self::TurnedAway(_) | Self::Fresh(_) | Self::Ready(_) if core.draining => {
-                Step::Again(core.close(Some(replies::SHUTDOWN), Closed::Shutdown))
-            }
             Self::TurnedAway(state) => next_command(state, core),
             Self::Fresh(state) => next_command(state, core),
             Self::Ready(state) => next_command(state, core),

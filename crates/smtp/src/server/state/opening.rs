@@ -28,8 +28,10 @@ impl Connecting {
     }
 
     pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+        if let Some(over) = core.drained() {
+            return over;
+        }
         match ruling {
-            _ if core.draining => core.close(Some(replies::SHUTDOWN), Closed::Shutdown),
             Ruling::Accept(_) if self.talked && core.config.leniency.early_talk == EarlyTalk::Refuse => {
                 core.close(Some(Fault::EarlyTalk.reply()), Closed::Fault(Fault::EarlyTalk))
             }

@@ -1,0 +1,217 @@
+//! Who else could read or change what the gateway relies on: its secrets, its code, its folders.
+//!
+//! One rule for all of them, asked by `pintle check`, at a start and at a reload. Nobody but root and the gateway's user
+//! may own such a file or write to it, or to a folder above it, since whoever can rename a folder can put another in
+//! its place. A group may write where it is root's or the gateway's own.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::RunAs;
+
+/// What a file or folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nobody else may read it: a private key, a password.
+    Secret,
+    /// Nobody else may change it: a plugin, roots of trust, settings.
+    Trusted,
+    /// Nobody else may write in it: the spool, the cache of compiled code.
+    Folder,
+}
+
+/// Somebody else can do what only the gateway may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposed {
+    /// The file or folder, or the one above it that is open.
+    pub path: PathBuf,
+    /// How.
+    pub how: How,
+}
+
+/// How something is open to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Others can read a secret; this is its mode.
+    Read(u32),
+    /// Others can write; this is the mode.
+    Write(u32),
+    /// It belongs to another user.
+    Owned(u32),
+}
+
+/// Whose files are good.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Us {
+    uid: u32,
+    gid: u32,
+}
+
+impl Us {
+    /// Whom the gateway will run as: this user, or whoever runs now.
+    pub(crate) fn new(run_as: Option<&RunAs>) -> Self {
+        let now = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uid, gid) = run_as.map_or_else(now, |run_as| (run_as.uid, run_as.gid));
+        Self { uid, gid }
+    }
+
+    /// Whether an operator who is root may be looking at what another user will run.
+    fn may_be_another(self) -> bool {
+        self.uid == 0
+    }
+
+    /// What is wrong with this path, if anything. What is not there, or cannot be looked at, is not judged here: whoever
+    /// opens it will say so.
+    pub(crate) fn examine(self, path: &Path, kind: Kind) -> Option<Exposed> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let found = fs::metadata(&path).ok();
+        let itself = found.and_then(|found| self.judge(&found, kind));
+        let itself = itself.map(|how| Exposed { path: path.clone(), how });
+        itself.or_else(|| self.above(&path)).or_else(|| {
+            // A link leads elsewhere, and what is above that place counts as well.
+            let real = path.canonicalize().ok().filter(|real| *real != path)?;
+            self.above(&real)
+        })
+    }
+
+    fn judge(self, found: &Metadata, kind: Kind) -> Option<How> {
+        let mode = found.mode() & 0o7777;
+        if kind == Kind::Secret && mode & 0o007 != 0 {
+            return Some(How::Read(mode));
+        }
+        if mode & 0o002 != 0 || mode & 0o020 != 0 && !self.is_our_group(found.gid()) {
+            return Some(How::Write(mode));
+        }
+        (!self.may_be_another() && !self.is_our_user(found.uid())).then(|| How::Owned(found.uid()))
+    }
+
+    /// The folders above a path, from the nearest. In one like `/tmp`, with the sticky bit, nobody can rename what belongs to
+    /// others.
+    fn above(self, path: &Path) -> Option<Exposed> {
+        let is_open = |found: &Metadata| found.mode() & 0o1002 == 0o002;
+        let exposed = |folder: &Path| {
+            let found = fs::metadata(folder).ok().filter(is_open)?;
+            Some(Exposed { path: folder.to_owned(), how: How::Write(found.mode() & 0o7777) })
+        };
+        path.ancestors().skip(1).find_map(exposed)
+    }
+
+    fn is_our_user(self, uid: u32) -> bool {
+        uid == 0 || uid == self.uid
+    }
+
+    fn is_our_group(self, gid: u32) -> bool {
+        gid == 0 || gid == self.gid
+    }
+}
+
+impl Exposed {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let path = self.path.display();
+        match self.how {
+            How::Read(_) => format!("chmod o=,g-w {path}, and make its owner or group the gateway's"),
+            How::Write(_) => format!("chmod go-w {path}"),
+            How::Owned(_) => format!("chown {path} to root or to the user that the gateway runs as"),
+        }
+    }
+}
+
+impl fmt::Display for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match self.how {
+            How::Read(mode) => write!(f, "other users may read {path}, which is secret (mode {mode:04o})"),
+            How::Write(mode) => {
+                write!(f, "other users may write to {path}, and the gateway relies on it (mode {mode:04o})")
+            }
+            How::Owned(uid) => {
+                write!(f, "{path} belongs to user {uid}, who is neither root nor the gateway")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn with_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// How a file or folder of this mode is exposed, to a gateway whose user made it.
+    fn found(path: &Path, kind: Kind, mode: u32) -> Option<How> {
+        with_mode(path, mode);
+        Us::new(None).examine(path, kind).map(|exposed| {
+            assert_eq!(exposed.path, path);
+            assert!(exposed.to_string().contains(&path.display().to_string()));
+            exposed.how
+        })
+    }
+
+    #[test]
+    fn what_others_may_read_or_write_is_found() {
+        let parent = tempfile::tempdir().unwrap();
+        let (file, folder) = (parent.path().join("key.pem"), parent.path().join("spool"));
+        fs::write(&file, "secret").unwrap();
+        fs::create_dir(&folder).unwrap();
+        for (mode, how) in
+            [(0o600, None), (0o640, None), (0o644, Some(How::Read(0o644))), (0o602, Some(How::Read(0o602)))]
+        {
+            assert_eq!(found(&file, Kind::Secret, mode), how, "{mode:o}");
+        }
+        for (mode, how) in [(0o644, None), (0o755, None), (0o646, Some(How::Write(0o646)))] {
+            assert_eq!(found(&file, Kind::Trusted, mode), how, "{mode:o}");
+        }
+        for (mode, how) in [
+            (0o700, None),
+            (0o755, None),
+            (0o777, Some(How::Write(0o777))),
+            (0o1777, Some(How::Write(0o1777))),
+        ] {
+            assert_eq!(found(&folder, Kind::Folder, mode), how, "{mode:o}");
+        }
+        assert_eq!(Us::new(None).examine(&parent.path().join("missing"), Kind::Folder), None);
+    }
+
+    #[test]
+    fn a_strange_group_may_not_write_and_a_strange_owner_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("plugin.wasm");
+        fs::write(&file, "").unwrap();
+        let (own, group) = (fs::metadata(&file).unwrap().uid(), fs::metadata(&file).unwrap().gid());
+        let examine = |uid, gid| Us { uid, gid }.examine(&file, Kind::Trusted).map(|exposed| exposed.how);
+        with_mode(&file, 0o664);
+        assert_eq!(examine(own, group), None);
+        let strange = if group == 0 { None } else { Some(How::Write(0o664)) };
+        assert_eq!(examine(own, group + 1), strange);
+        with_mode(&file, 0o644);
+        let strange = if own == 0 { None } else { Some(How::Owned(own)) };
+        assert_eq!(examine(own + 1, group), strange);
+    }
+
+    #[test]
+    fn a_folder_above_that_others_may_write_counts_also_behind_a_link() {
+        let parent = tempfile::tempdir().unwrap();
+        let (open, link) = (parent.path().join("open"), parent.path().join("link"));
+        fs::create_dir_all(open.join("in/side")).unwrap();
+        symlink(open.join("in"), &link).unwrap();
+        let examine = |path: &Path| Us::new(None).examine(path, Kind::Folder);
+        assert_eq!(examine(&open.join("in/side")), None);
+        with_mode(&open, 0o777);
+        let exposed = Some(Exposed { path: open.clone(), how: How::Write(0o777) });
+        assert_eq!(examine(&open.join("in/side")), exposed);
+        assert_eq!(examine(&open.join("in/missing")), exposed, "it could be made by others");
+        let behind = examine(&link.join("side")).unwrap();
+        assert_eq!(behind.path, open.canonicalize().unwrap());
+        with_mode(&open, 0o1777);
+        assert_eq!(examine(&open.join("in/side")), None, "sticky");
+    }
+}
