@@ -12,6 +12,12 @@ use super::rows::Damage;
 const DATABASE: [&str; 3] = ["envelopes.db", "envelopes.db-wal", "envelopes.db-shm"];
 const COPY: &str = "copy-of-database";
 
+/// Whether it is the pages of the database itself that are damaged.
+pub(super) fn is_in_the_database(damage: Damage) -> bool {
+    use Damage::{Flipped, Halved, Overwritten};
+    matches!(damage, Overwritten("envelopes.db") | Flipped("envelopes.db") | Halved("envelopes.db"))
+}
+
 /// Puts a copy of the database aside.
 pub(super) fn keep_copy(spool: &Path) -> Result<(), String> {
     let copy = spool.with_file_name(COPY);

@@ -105,14 +105,14 @@ impl Outcome {
     fn judge(&mut self, allow: Allow) {
         let account = &self.account;
         let most = allow.twice * u64::from(self.rounds);
-        let kept = u64::from(!allow.set_aside) * self.set_aside;
+        let kept = self.set_aside.saturating_sub(allow.set_aside * u64::from(self.rounds));
         let told = u64::from(!allow.reports) * account.reported;
         let restarts = u64::from(!allow.restart) * self.restarts;
         let twice = account.twice.saturating_sub(most);
         let silent = u64::from(account.promised == 0);
         let found = [
             (self.lost, "lost"),
-            (kept, "not delivered, although nothing was destroyed"),
+            (kept, "not delivered, beyond what was destroyed"),
             (account.changed, "changed on the way"),
             (told, "given up, although they could have been delivered"),
             (restarts, "restarts needed"),
@@ -141,7 +141,7 @@ mod tests {
             problems: Vec::new(),
         };
         change(&mut outcome);
-        outcome.judge(Allow { twice: 3, restart: false, reports: false, set_aside: false });
+        outcome.judge(Allow { twice: 3, restart: false, reports: false, set_aside: 0 });
         outcome.problems
     }
 

@@ -170,6 +170,10 @@ impl<'a> Play<'a> {
             stage.again();
             wait_in_queue(stage, 50).await;
         }
+        if damage::is_in_the_database(damage) {
+            // A write-ahead log would hide what stands in the pages.
+            stage.stop().await;
+        }
         stage.kill();
         stage.problems.extend(damage::apply(damage, &stage.spool(), &mut self.chance).err());
         stage.again();

@@ -37,8 +37,8 @@ pub struct Allow {
     pub restart: bool,
     /// Senders may be told that their mail failed.
     pub reports: bool,
-    /// Octets are destroyed: their messages may be set aside, where the operator sees them.
-    pub set_aside: bool,
+    /// Octets are destroyed: so many messages in each round may be set aside, where the operator sees them.
+    pub set_aside: u64,
 }
 
 /// What is done.
@@ -91,12 +91,14 @@ pub enum Damage {
     Halved(&'static str),
 }
 
-const NOTHING: Allow = Allow { twice: 0, restart: false, reports: false, set_aside: false };
+const NOTHING: Allow = Allow { twice: 0, restart: false, reports: false, set_aside: 0 };
 /// Of mail that has been handed over when the process dies, the mark may be lost: so many messages are under way at most.
 const DIES: Allow = Allow { twice: 60, restart: true, ..NOTHING };
 /// A failed sync needs a restart; a mark that was not written costs a duplicate.
 const BREAKS: Allow = DIES;
-const DESTROYS: Allow = Allow { set_aside: true, twice: 60, ..NOTHING };
+const fn destroys(set_aside: u64) -> Allow {
+    Allow { set_aside, ..DIES }
+}
 /// A session that ends when the next hop changes its mind may have handed its message over.
 const CUTS: Allow = Allow { twice: 60, ..NOTHING };
 const REPORTS: Allow = Allow { reports: true, ..NOTHING };
@@ -207,14 +209,16 @@ pub const ROWS: &[Row] = rows! {
     "database-old", "the database is an old copy", Spoil(OldDatabase), MIXED, 1, DIES;
     "database-page", "a page of the database is overwritten", Spoil(Overwritten(DATABASE)), MIXED, 1, DIES;
     "database-flipped", "octets of the database are flipped", Spoil(Flipped(DATABASE)), MIXED, 1, DIES;
+    "database-wal-flipped", "octets of the database's write-ahead log are flipped", Spoil(Flipped("envelopes.db-wal")), MIXED, 1,
+        DIES;
     "database-halved", "the database is cut in half", Spoil(Halved(DATABASE)), MIXED, 1, DIES;
     "database-deleted", "the database is deleted under load", Deleted(DATABASE), MIXED, 2, DIES;
-    "segment-flipped", "octets of a segment are flipped", Spoil(Flipped(LOG)), MIXED, 1, DESTROYS;
-    "segment-overwritten", "a part of a segment is overwritten", Spoil(Overwritten(LOG)), MIXED, 1, DESTROYS;
-    "segment-halved", "a segment is cut in half", Spoil(Halved(LOG)), MIXED, 1, DESTROYS;
-    "segment-missing", "a segment is missing", Spoil(Missing(LOG)), MIXED, 1, DESTROYS;
-    "body-missing", "the file of a large body is missing", Spoil(Missing(BODIES)), LARGE, 1, DESTROYS;
-    "body-halved", "the file of a large body is cut in half", Spoil(Halved(BODIES)), LARGE, 1, DESTROYS;
+    "segment-flipped", "octets of a segment are flipped", Spoil(Flipped(LOG)), MIXED, 1, destroys(20);
+    "segment-overwritten", "a part of a segment is overwritten", Spoil(Overwritten(LOG)), MIXED, 1, destroys(3);
+    "segment-halved", "a segment is cut in half", Spoil(Halved(LOG)), MIXED, 1, destroys(35);
+    "segment-missing", "a segment is missing", Spoil(Missing(LOG)), MIXED, 1, destroys(50);
+    "body-missing", "the file of a large body is missing", Spoil(Missing(BODIES)), LARGE, 1, destroys(1);
+    "body-halved", "the file of a large body is cut in half", Spoil(Halved(BODIES)), LARGE, 1, destroys(1);
     "two", "another process on the same spool, also after the lock's file was deleted", Two, SMALL, 1, NOTHING;
 
     "hop-cut", "the next hop dies at each octet of a dialogue", Hop(Mode::Cut(1)), SMALL, 1, CUTS;

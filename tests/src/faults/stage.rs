@@ -141,6 +141,17 @@ impl Stage {
         }
     }
 
+    /// Asks the gateway to end, and waits until it has.
+    pub(super) async fn stop(&mut self) {
+        self.address.send_replace(None);
+        if let Some(gateway) = &self.gateway {
+            gateway.signal("TERM");
+        }
+        if !self.until_ended().await {
+            self.problems.push("it does not end when it is asked to".to_owned());
+        }
+    }
+
     /// Ends the gateway with kill -9 and takes back what it had not synced.
     pub(super) fn cut_power(&mut self, keep: powercut::Keep, seed: u64) -> Result<usize, String> {
         self.kill();
@@ -151,7 +162,8 @@ impl Stage {
     /// Starts the gateway again, and notes it as a problem when it does not come up.
     pub(super) fn again(&mut self) {
         if let Err(why) = self.run() {
-            self.problems.push(format!("it does not start: {}", tail(&why)));
+            let why = tail(&why).replace(&self.folder.path().display().to_string(), "FOLDER");
+            self.problems.push(format!("it does not start: {why}"));
         }
     }
 
@@ -212,7 +224,7 @@ impl Stage {
             self.kill();
             self.again();
         }
-        if !self.takes_mail().await {
+        if self.gateway.is_some() && !self.takes_mail().await {
             self.restarts += 1;
             self.kill();
             self.again();
@@ -224,7 +236,8 @@ impl Stage {
 
     async fn takes_mail(&self) -> bool {
         let from = self.book.progress();
-        for _ in 0..40 {
+        let start = std::time::Instant::now();
+        while self.gateway.is_some() && start.elapsed() < PATIENCE {
             let before = self.book.progress();
             self.load.send(1);
             self.book.wait(PATIENCE, |now| now.outcomes() > before.outcomes()).await;
