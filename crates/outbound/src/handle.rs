@@ -129,7 +129,7 @@ impl Handle {
             id: *id,
             outcome: match before {
                 Ok(Some(Hold::Quarantine(quarantine))) => Outcome::Quarantined(quarantine.name),
-                Ok(Some(Hold::Operator(_)) | None) => {
+                Ok(Some(Hold::Operator(_) | Hold::Other(_)) | None) => {
                     self.shared.tell_hold(*id, &hold, None);
                     Outcome::Done
                 }

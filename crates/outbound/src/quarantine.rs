@@ -45,7 +45,7 @@ impl Keep {
     pub(crate) fn custody(&self, hold: Option<&Hold>, timeline: &Timeline) -> Custody {
         match hold {
             None => Custody::Free,
-            Some(Hold::Operator(_)) => Custody::Held,
+            Some(Hold::Operator(_) | Hold::Other(_)) => Custody::Held,
             Some(Hold::Quarantine(quarantine)) => Custody::Quarantined(self.until(quarantine, timeline)),
         }
     }

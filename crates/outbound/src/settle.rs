@@ -163,7 +163,7 @@ pub(crate) async fn durably(
             Err(error) => error,
         };
         match error {
-            SpoolError::Full | SpoolError::Broken(_) | SpoolError::Store(_) => {
+            SpoolError::Full | SpoolError::Broken(_) | SpoolError::Store(_) | SpoolError::Index(_) => {
                 tracing::error!(queue_id = %stored.id, %error, "an attempt's outcome cannot be stored; trying again");
                 shared.clock.sleep(AGAIN).await;
             }

@@ -91,6 +91,7 @@ impl Shared {
         let (quarantine, reason) = match hold.clone() {
             Hold::Quarantine(quarantine) => (Some(quarantine.name), None),
             Hold::Operator(reason) => (None, Some(reason)),
+            other @ Hold::Other(_) => (None, Some(other.to_string())),
         };
         self.records.record(Record::Hold(pintle_record::Hold {
             time: self.clock.now(),

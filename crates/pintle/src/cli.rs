@@ -35,12 +35,40 @@ pub(crate) enum Command {
     Quarantine(Quarantine),
     /// See and reload the plugins of a running gateway
     Plugins(Plugins),
+    /// Look a spool folder through, or put one in order
+    Spool(SpoolFolder),
     /// Make keys that sign mail, and compare what DNS publishes with them
     Dkim(Dkim),
     /// Read configuration and certificates again, as SIGHUP does, and say what came of it
     Reload(Socket),
     /// Say how a running gateway is. Exit code 0: it takes mail, 1: it does not
     Status(Socket),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SpoolFolder {
+    #[command(subcommand)]
+    pub(crate) command: SpoolCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpoolCommand {
+    /// Read each record of the log, the database beside it, and each body, and change nothing. A gateway may be running.
+    /// Exit code 0: all is well, 1: something is wrong
+    Check(WhichSpool),
+    /// Make the database anew from the log, read each message, and set aside what cannot be served. The gateway must be
+    /// stopped. Exit code 0: every message is served, 1: some are set aside
+    Repair(WhichSpool),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhichSpool {
+    /// The configuration that names the folder
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
+    pub(crate) config: PathBuf,
+    /// The spool folder itself
+    #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -20,6 +20,7 @@ mod reload;
 mod run;
 mod sandbox;
 mod say;
+mod spool;
 mod stock;
 mod supervisor;
 mod trial;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         cli::Command::Queue(options) => ask::queue(options),
         cli::Command::Quarantine(options) => ask::quarantine(options),
         cli::Command::Plugins(options) => ask::plugins(options),
+        cli::Command::Spool(options) => spool::run(&options),
         cli::Command::Dkim(options) => dkim::run(&options),
         cli::Command::Reload(options) => ask::reload(&options),
         cli::Command::Status(options) => ask::status(&options),

@@ -4,15 +4,17 @@
 //! by itself. Sessions alone could use that up, and then neither the spool could open a file nor a delivery a socket.
 
 use pintle_inbound::ListenerConfig;
+use pintle_spool::DraftLimits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Beside the sessions: deliveries, the spool, plugins, the admin socket, the log.
+/// Beside the sessions and the bodies that lie in files: deliveries, the log, plugins, the admin socket.
 const OTHERS: u64 = 1_024;
 
 /// Raises the limit as far as it is allowed, and says so when that is not enough.
-pub(crate) fn allow(listeners: &[ListenerConfig]) {
+pub(crate) fn allow(listeners: &[ListenerConfig], drafts: &DraftLimits) {
     let sessions: usize = listeners.iter().map(sessions).sum();
-    let wanted = sessions as u64 + OTHERS;
+    // Not every session can have a body in a file at the same time.
+    let wanted = (sessions + sessions.min(drafts.files)) as u64 + OTHERS;
     let allowed = raise(wanted);
     if allowed < wanted {
         tracing::warn!(

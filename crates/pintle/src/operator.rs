@@ -97,7 +97,9 @@ impl Gateway {
             received_ms: summary.received,
             expires_ms: Some(match &summary.hold {
                 Some(Hold::Quarantine(quarantine)) => self.live.outbound.kept_until(quarantine),
-                Some(Hold::Operator(_)) | None => self.live.outbound.expires(summary.age_from()),
+                Some(Hold::Operator(_) | Hold::Other(_)) | None => {
+                    self.live.outbound.expires(summary.age_from())
+                }
             }),
             size: summary.size,
             sender: summary.sender.clone(),

@@ -75,7 +75,7 @@ pub(crate) async fn whole(live: &Live, id: QueueId) -> Result<Whole, Refusal> {
     let stored = live.outbound.show(id).await.map_err(refusal)?;
     match stored.entry.hold {
         Some(Hold::Quarantine(_)) => Ok(Whole { head: stored.head, body: stored.body }),
-        Some(Hold::Operator(_)) | None => Err(elsewhere(id)),
+        Some(Hold::Operator(_) | Hold::Other(_)) | None => Err(elsewhere(id)),
     }
 }
 

@@ -89,11 +89,12 @@ pub(crate) struct OwnFile {
     pub(crate) file: Arc<File>,
     pub(crate) path: PathBuf,
     kept: AtomicBool,
+    _descriptor: Charge,
 }
 
 impl OwnFile {
-    pub(crate) fn new(file: File, path: PathBuf) -> Self {
-        Self { file: Arc::new(file), path, kept: AtomicBool::new(false) }
+    pub(crate) fn new(file: File, path: PathBuf, descriptor: Charge) -> Self {
+        Self { file: Arc::new(file), path, kept: AtomicBool::new(false), _descriptor: descriptor }
     }
 
     /// Says whether the file belongs to a committed message now.

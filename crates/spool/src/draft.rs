@@ -30,11 +30,13 @@ pub struct DraftLimits {
     pub in_memory: usize,
     /// What all bodies in memory may hold together, in octets; beyond it new ones spill early.
     pub budget: usize,
+    /// How many bodies may lie in files at a time while they come in: each keeps a descriptor open.
+    pub files: usize,
 }
 
 impl Default for DraftLimits {
     fn default() -> Self {
-        Self { in_memory: 1024 * 1024, budget: 256 * 1024 * 1024 }
+        Self { in_memory: 1024 * 1024, budget: 256 * 1024 * 1024, files: 1024 }
     }
 }
 
@@ -174,22 +176,35 @@ pub(crate) struct Desk {
     disk: Option<Disk>,
     limits: DraftLimits,
     used: Arc<AtomicUsize>,
+    /// Files of bodies that are open.
+    files: Arc<AtomicUsize>,
     next_file: AtomicU64,
     faults: Faults,
 }
 
 impl Desk {
     pub(crate) fn new(disk: Option<Disk>, limits: DraftLimits, next_file: u64, faults: Faults) -> Self {
-        Self { disk, limits, used: Arc::default(), next_file: AtomicU64::new(next_file), faults }
+        Self {
+            disk,
+            limits,
+            used: Arc::default(),
+            files: Arc::default(),
+            next_file: AtomicU64::new(next_file),
+            faults,
+        }
     }
 
     fn new_file(&self) -> io::Result<OwnFile> {
+        let mut charge = Charge::new(self.files.clone());
+        if !charge.grow(1, self.limits.files) {
+            return Err(io::Error::other("too many large bodies are coming in at the same time"));
+        }
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let disk = self.disk.as_ref();
         let folder = &disk.ok_or_else(|| io::Error::other("no folder to spill to"))?.folder;
         let path = folder.join(format!("{number:016x}.body"));
         let file: File = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        Ok(OwnFile::new(file, path))
+        Ok(OwnFile::new(file, path, charge))
     }
 }
 
@@ -224,6 +239,25 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn only_so_many_bodies_keep_a_file_open() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let disk = Disk { folder: folder.path().to_owned(), reserve: 0 };
+        let limits = DraftLimits { in_memory: 1, files: 2, ..DraftLimits::default() };
+        let desk = Arc::new(Desk::new(Some(disk), limits, 1, Faults::none()));
+        let body = Bytes::from_static(b"large");
+        let mut kept = Vec::new();
+        for _ in 0..2 {
+            let mut draft = Draft::new(desk.clone());
+            draft.append(body.clone()).await.unwrap();
+            kept.push(draft.finish().await.unwrap());
+        }
+        let refused = Draft::new(desk.clone()).append(body.clone()).await;
+        assert!(matches!(refused, Err(SpoolError::Store(_))));
+        kept.pop();
+        Draft::new(desk).append(body).await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_growing_body_leaves_the_reserve_alone() {

@@ -26,6 +26,8 @@ pub enum SpoolError {
     HoldChanged(QueueId),
     /// The store refused one operation; nothing of it was done.
     Store(Arc<str>),
+    /// The index of the spool is not what was written. It is being made anew from the log; ask again.
+    Index(Arc<str>),
     /// The spool has been closed.
     Closed,
 }
@@ -65,6 +67,9 @@ impl fmt::Display for SpoolError {
             Self::Damaged(id, what) => write!(f, "message {id} is damaged on disk and was set aside: {what}"),
             Self::HoldChanged(id) => write!(f, "message {id} was quarantined or released in the meantime"),
             Self::Store(what) => write!(f, "the spool's store refused: {what}"),
+            Self::Index(what) => {
+                write!(f, "the spool's database is damaged and is being made anew from the log: {what}")
+            }
             Self::Closed => f.write_str("the spool is closed"),
         }
     }
@@ -79,12 +84,26 @@ pub enum OpenError {
     Locked(PathBuf),
     /// The folder was written by a newer version of us, with this schema number.
     Newer {
-        /// The database.
+        /// The database, or a part of the log.
         path: PathBuf,
         /// Its schema.
         found: i64,
         /// The highest schema that we read.
         known: i64,
+    },
+    /// The folder was in use, and its log is not there.
+    LogMissing {
+        /// Where the log should be.
+        path: PathBuf,
+        /// How many messages the database knows, if there is one.
+        messages: Option<u64>,
+    },
+    /// A part belongs to another spool, or to another place in this one.
+    Mixed {
+        /// The part.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
     },
     /// A file or folder could not be opened, read or made.
     Io {
@@ -92,6 +111,13 @@ pub enum OpenError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The log could not be written to.
+    Log {
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        what: String,
     },
     /// The database could not be opened or read.
     Database {
@@ -115,10 +141,25 @@ impl fmt::Display for OpenError {
                 "{} has schema {found}, and this version reads up to {known}: run the newer version",
                 path.display()
             ),
+            Self::LogMissing { path, messages } => {
+                write!(f, "{} has no segments, though this spool has been in use", path.display())?;
+                if let Some(messages) = messages {
+                    write!(f, " and its database knows {messages} messages")?;
+                }
+                f.write_str(
+                    ": mount or restore the folder; to begin with an empty spool, move the whole spool folder aside",
+                )
+            }
+            Self::Mixed { path, what } => write!(
+                f,
+                "{} does not belong here: {what}; restore all parts of the spool from one copy, or move this one aside",
+                path.display()
+            ),
             Self::Io { path, source } => write!(f, "cannot use {}: {source}", path.display()),
+            Self::Log { path, what } => write!(f, "cannot write to the log in {}: {what}", path.display()),
             Self::Database { path, what } => write!(
                 f,
-                "cannot read {}: {what}; restore it from a copy, or move the folder aside",
+                "cannot use {}: {what}; move it aside, and it is made anew from the log",
                 path.display()
             ),
         }

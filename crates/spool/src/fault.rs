@@ -15,6 +15,10 @@ pub enum CrashPoint {
     BodyFileSync,
     /// A large body's file and its folder are durable.
     BodyFileSynced,
+    /// A row has been put in; the transaction is open, and nothing is in the log yet.
+    Inserted,
+    /// A settlement has been carried out in the open transaction.
+    Settled,
     /// A new segment has been made.
     SegmentMade,
     /// A batch's records are about to be written.
@@ -25,13 +29,9 @@ pub enum CrashPoint {
     Sync,
     /// They are durable.
     Synced,
-    /// A row has been put in; the transaction is open.
-    Inserted,
-    /// A settlement has been written; the transaction is open.
-    Settled,
     /// The transaction is about to be committed.
     Commit,
-    /// It is durable; nobody has been told.
+    /// The index has it; nobody has been told.
     Committed,
     /// A removed message's own file is about to be unlinked.
     Unlink,

@@ -2,7 +2,7 @@
 //!
 //! A quarantine is a verdict about a message, a hold the wish of an operator. The stronger word is the verdict's: an
 //! operator who holds a message that lies in a quarantine changes nothing, so that it never becomes one that may be
-//! reported to a forged sender by accident.
+//! reported to a forged sender by accident. The same goes for a hold that a later version wrote.
 
 use std::fmt;
 
@@ -17,6 +17,9 @@ pub enum Hold {
     Quarantine(Quarantine),
     /// The operator holds it, for this reason.
     Operator(String),
+    /// Something that this version does not know, in the words of the one that wrote it. It is a hold all the same.
+    #[serde(untagged)]
+    Other(serde_json::Value),
 }
 
 /// The verdict that a message is to be looked at before it goes anywhere.
@@ -57,13 +60,13 @@ impl Hold {
     pub fn quarantine(&self) -> Option<&Quarantine> {
         match self {
             Self::Quarantine(quarantine) => Some(quarantine),
-            Self::Operator(_) => None,
+            Self::Operator(_) | Self::Other(_) => None,
         }
     }
 
     /// Whether this hold is put on a message that another one holds already: an operator's never replaces a verdict.
     pub(crate) fn replaces(&self, before: Option<&Self>) -> bool {
-        matches!(self, Self::Quarantine(_)) || before.and_then(Self::quarantine).is_none()
+        matches!(self, Self::Quarantine(_)) || matches!(before, None | Some(Self::Operator(_)))
     }
 }
 
@@ -96,6 +99,7 @@ impl fmt::Display for Hold {
         match self {
             Self::Quarantine(quarantine) => write!(f, "quarantine {}", quarantine.name),
             Self::Operator(reason) => write!(f, "held: {reason}"),
+            Self::Other(what) => write!(f, "held by a later version: {what}"),
         }
     }
 }
@@ -110,6 +114,16 @@ mod tests {
         let Hold::Quarantine(mut quarantine) = hold else { panic!("{hold:?}") };
         quarantine.dated(UnixTime::from_millis(7));
         assert_eq!(quarantine, Quarantine::new("viruses", UnixTime::from_millis(7)));
+    }
+
+    #[test]
+    fn a_hold_of_a_later_version_is_a_hold_and_stays_as_it_was() {
+        for text in [r#"{"embargo":{"until":7}}"#, r#""frozen""#, r#"{"quarantine":{"label":7}}"#] {
+            let hold: Hold = serde_json::from_str(text).unwrap();
+            assert!(matches!(hold, Hold::Other(_)), "{text}");
+            assert_eq!(serde_json::to_string(&hold).unwrap(), text);
+            assert!(!Hold::Operator("mine".to_owned()).replaces(Some(&hold)));
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Durable messages: the only crate that knows a store and `fsync`.
 //!
 //! A message comes in as a [`Draft`], is committed with its envelope, and from that moment survives any crash until each
-//! of its recipients has a [`Disposition`]. Engines stand behind one trait, [`Spool`]: [`Embedded`] keeps bodies in an
-//! append-only log and envelopes in SQLite, both written by one committer thread; [`Memory`] keeps nothing and serves
+//! of its recipients has a [`Disposition`]. Engines stand behind one trait, [`Spool`]: [`Embedded`] keeps everything in an
+//! append-only log with an index of it in SQLite, both written by one committer thread; [`Memory`] keeps nothing and serves
 //! tests. Both pass the same conformance suite, which cuts them off at every [`CrashPoint`](fault::CrashPoint).
 //!
 //! It leaves to others when to deliver (queue), to whom and how (outbound), and what a message means (mail). States on
@@ -23,7 +23,7 @@ mod spool;
 
 pub use content::Content;
 pub use draft::{Draft, DraftLimits};
-pub use embedded::{Embedded, EmbeddedConfig};
+pub use embedded::{Embedded, EmbeddedConfig, Inspection, Problem, Repair, inspect, repair};
 pub use entry::{Disposition, Entry, NewMessage, Pending, RecipientState, Status, Stored};
 pub use error::{OpenError, SpoolError};
 pub use hold::{Hold, Quarantine};

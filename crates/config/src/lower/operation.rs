@@ -87,6 +87,7 @@ pub(super) fn spool(section: &Section<'_>) -> EmbeddedConfig {
         drafts: DraftLimits {
             in_memory: section.get::<Size>("memory_per_message").octets(),
             budget: section.get::<Size>("memory").octets(),
+            ..DraftLimits::default()
         },
         segment_size: section.get::<Size>("segment_size").0,
         reserve: section.get::<Size>("reserve").0,

@@ -1,8 +1,8 @@
 //! Crashes: each row of `docs/message-states.md` is cut at its point, once by a kill and once by a power cut, and the
 //! store is opened again on what was left.
 //!
-//! Before the transaction is committed the message is as it was; from then on it is as it was to be: never anything in
-//! between, whether or not somebody got the answer. Bystanders are untouched, nothing is left lying around, and life
+//! Before the records are written the message is as it was, once they are synced it is as it was to be, and in between a
+//! kill leaves the latter and a power cut the former: never anything in between, whether or not somebody got the answer. Bystanders are untouched, nothing is left lying around, and life
 //! goes on.
 
 use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine};
@@ -48,59 +48,65 @@ enum After {
     Old,
     /// As if it had ended.
     New,
+    /// What was written and not synced: a kill leaves it, a power cut does not.
+    Written,
 }
 
 use Act::{
     Bounce, Commit, CommitLarge, Defer, Fill, Finish, FinishLarge, Receive, Release, SettlePart, Thin,
 };
-use After::{New, Old};
+use After::{New, Old, Written};
 use CrashPoint::{
     Append, Appended, BodyFileSync, BodyFileSynced, Committed, DraftSpilled, Inserted, Moved, Reclaim,
     SegmentMade, Settled, Sync, Synced, Unlink,
 };
 
 /// The rows of `docs/message-states.md` that have something on disk, by their numbers there.
-const ROWS: [(&str, Act, CrashPoint, After); 42] = [
+const ROWS: [(&str, Act, CrashPoint, After); 46] = [
     ("2 spilled draft", Receive, DraftSpilled, Old),
     ("3 body file written", CommitLarge, BodyFileSync, Old),
     ("3 body file durable", CommitLarge, BodyFileSynced, Old),
-    ("4 record about to be written", Commit, Append, Old),
+    ("4 row in an open transaction", Commit, Inserted, Old),
+    ("4 row of a large body", CommitLarge, Inserted, Old),
     ("4 segment made", Fill, SegmentMade, Old),
-    ("4 record written", Commit, Appended, Old),
-    ("4 record about to be synced", Commit, Sync, Old),
-    ("5 record durable", Commit, Synced, Old),
-    ("5 record of a large body durable", CommitLarge, Synced, Old),
-    ("6 row in an open transaction", Commit, Inserted, Old),
-    ("6 row of a large body", CommitLarge, Inserted, Old),
-    ("6 transaction about to be committed", Commit, CrashPoint::Commit, Old),
-    ("6 the same, large body", CommitLarge, CrashPoint::Commit, Old),
-    ("7 committed, not answered", Commit, Committed, New),
+    ("4 record about to be written", Commit, Append, Old),
+    ("5 record written", Commit, Appended, Written),
+    ("5 record of a large body written", CommitLarge, Appended, Written),
+    ("5 record about to be synced", Commit, Sync, Written),
+    ("6 record durable", Commit, Synced, New),
+    ("6 record of a large body durable", CommitLarge, Synced, New),
+    ("6 index about to be committed", Commit, CrashPoint::Commit, New),
+    ("6 the same, large body", CommitLarge, CrashPoint::Commit, New),
+    ("7 in the index, not answered", Commit, Committed, New),
     ("7 the same, large body", CommitLarge, Committed, New),
     ("8 deferral in an open transaction", Defer, Settled, Old),
-    ("8 deferral about to be committed", Defer, CrashPoint::Commit, Old),
+    ("8 deferral written", Defer, Appended, Written),
+    ("9 deferral durable", Defer, Synced, New),
     ("9 deferred", Defer, Committed, New),
-    ("10 hold about to be committed", Act::Hold, CrashPoint::Commit, Old),
+    ("10 hold written", Act::Hold, Appended, Written),
+    ("10 hold durable", Act::Hold, Synced, New),
     ("10 held", Act::Hold, Committed, New),
-    ("11 release about to be committed", Release, CrashPoint::Commit, Old),
+    ("11 release about to be written", Release, Append, Old),
+    ("11 release durable", Release, Synced, New),
     ("11 released", Release, Committed, New),
     ("11 drop in an open transaction", Act::Drop, Settled, Old),
-    ("11 drop about to be committed", Act::Drop, CrashPoint::Commit, Old),
+    ("11 drop written", Act::Drop, Appended, Written),
     ("11 dropped", Act::Drop, Committed, New),
     ("12 mark in an open transaction", SettlePart, Settled, Old),
-    ("12 mark about to be committed", SettlePart, CrashPoint::Commit, Old),
+    ("12 mark durable", SettlePart, Synced, New),
     ("12 partly settled", SettlePart, Committed, New),
-    ("13 record of a bounce written", Bounce, Appended, Old),
-    ("13 record of a bounce durable", Bounce, Synced, Old),
     ("13 row of a bounce", Bounce, Inserted, Old),
-    ("13 bounce and mark", Bounce, Settled, Old),
-    ("13 bounce about to be committed", Bounce, CrashPoint::Commit, Old),
+    ("13 bounce and mark in an open transaction", Bounce, Settled, Old),
+    ("13 bounce and mark written", Bounce, Appended, Written),
+    ("13 bounce and mark durable", Bounce, Synced, New),
     ("13 bounce committed", Bounce, Committed, New),
     ("14 removal in an open transaction", Finish, Settled, Old),
-    ("14 removal about to be committed", Finish, CrashPoint::Commit, Old),
+    ("14 removal written", Finish, Appended, Written),
     ("15 removed", Finish, Committed, New),
     ("15 removed, large body", FinishLarge, Committed, New),
     ("15 large body about to be unlinked", FinishLarge, Unlink, New),
-    ("16 straggler copied", Thin, Moved, New),
+    ("16 straggler placed", Thin, Moved, New),
+    ("16 straggler's copy written", Thin, Appended, New),
     ("16 straggler's copy about to be synced", Thin, Sync, New),
     ("17 empty segment about to be unlinked", Thin, Reclaim, New),
 ];
@@ -120,8 +126,12 @@ pub async fn run(subject: &dyn Subject, fault: Fault) {
 
 /// A disk that fails, but no crash: what is refused, and whether new mail is still taken.
 pub async fn failing_disks(subject: &dyn Subject) {
-    for point in [Sync, CrashPoint::Commit, BodyFileSync] {
+    for point in [Appended, Sync, BodyFileSync] {
         a_failed_sync_stops_the_spool_for_good(subject, point).await;
+    }
+    for fault in [Fault::Io, Fault::NoSpace] {
+        an_index_that_fails_is_brought_up_from_the_log(subject, fault).await;
+        a_segment_that_cannot_be_made_is_tried_again(subject, fault).await;
     }
     for point in [Append, Inserted, DraftSpilled] {
         a_full_disk_passes(subject, point).await;
@@ -129,6 +139,11 @@ pub async fn failing_disks(subject: &dyn Subject) {
 }
 
 async fn cut(subject: &dyn Subject, act: Act, (point, fault): (CrashPoint, Fault), after: After) {
+    let after = match (after, fault) {
+        (Written, Fault::PowerLoss) => Old,
+        (Written, _) => New,
+        (after, _) => after,
+    };
     let mut store = subject.store();
     let spool = store.open();
     let faults = store.faults().expect("an engine that outlives the process has the seam");
@@ -381,6 +396,54 @@ async fn a_full_disk_passes(subject: &dyn Subject, point: CrashPoint) {
         sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
     }
     assert_eq!(store.litter(), Vec::<String>::new());
+    spool.close().await.unwrap();
+}
+
+async fn an_index_that_fails_is_brought_up_from_the_log(subject: &dyn Subject, fault: Fault) {
+    let mut store = subject.store();
+    let spool = store.open();
+    let (kept, struck) = (Sample::small(1).to(2), Sample::large(2));
+    kept.commit(&*spool).await.unwrap();
+    arm(&*store, CrashPoint::Commit, fault);
+    struck.commit(&*spool).await.unwrap();
+    // What comes after sees it, and it is there after a restart.
+    spool.settle(kept.settlement(2, delivered())).await.unwrap();
+    struck.assert_same(&spool.load(struck.id()).await.unwrap()).await;
+    arm(&*store, CrashPoint::Commit, fault);
+    assert!(spool.settle(struck.all_done()).await.unwrap().removed);
+    assert_eq!(spool.health(), Health::Accepting);
+    spool.close().await.unwrap();
+    drop(spool);
+
+    let spool = store.open();
+    assert_eq!(spool.load(kept.id()).await.unwrap().recipients[1].status, delivered());
+    assert_eq!(spool.load(struck.id()).await.unwrap_err(), SpoolError::Unknown(struck.id()));
+    assert_eq!(store.litter(), Vec::<String>::new());
+    spool.close().await.unwrap();
+}
+
+/// Nothing has been written when it fails, so nothing is broken: descriptors may be free again in a moment.
+async fn a_segment_that_cannot_be_made_is_tried_again(subject: &dyn Subject, fault: Fault) {
+    let mut store = subject.store();
+    let spool = store.open();
+    arm(&*store, SegmentMade, fault);
+    let mut refused = 0;
+    let mut kept = Vec::new();
+    for number in 1..100 {
+        let sample = Sample::small(number);
+        match sample.commit(&*spool).await {
+            Ok(_) => kept.push(sample),
+            Err(error) => {
+                assert!(matches!(error, SpoolError::Full | SpoolError::Store(_)), "{error}");
+                refused += 1;
+            }
+        }
+        assert_eq!(spool.health(), Health::Accepting);
+    }
+    assert!(refused <= 1 && kept.len() >= 98);
+    for sample in kept {
+        sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
+    }
     spool.close().await.unwrap();
 }
 

@@ -1,23 +1,34 @@
-//! The one thread that writes: it takes whatever waits, makes it durable with as few syncs as can be, then answers all.
+//! The one thread that writes: it takes whatever waits, makes it durable with one sync, then answers all.
 //!
-//! A batch goes in three steps: append the records of all its messages and sync the log once; write all rows in one
-//! transaction; answer. Operations take effect in the order in which they came, so one message's never overtake each
-//! other. Everything that changes on disk changes here, which is why nothing below this needs a lock.
+//! A batch goes in four steps: put together its records and what they do to the index, in one transaction; append the
+//! records to the log and sync it; let the transaction stand; answer. From the sync on the batch is true, whatever
+//! becomes of the database, which is read from the log again when it cannot follow. Operations take effect in the order
+//! in which they came, so one message's never overtake each other. Everything that changes on disk changes here, which is
+//! why nothing below this needs a lock.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use super::database::Database;
+use super::ballast::Ballast;
+use super::batch::{Batch, Done};
+use super::database::{Database, Reached};
+use super::index::{Gone, Index};
 use super::mover::Mover;
 use super::operation::{Inbox, Operation};
 use super::record::Record;
-use super::segments::{Place, Segments, read_at};
+use super::recovery::{Census, Folders, make_index};
+use super::replay::{Outcome, bring_up};
+use super::scan::{self, Log};
+use super::segments::{Place, Segments};
 use super::shared::Shared;
-use super::transaction::{Effect, Gone, Transaction};
 use crate::content::Source;
 use crate::fault::CrashPoint;
-use crate::{Hold, NewMessage, Receipt, Settled, SpoolError};
+use crate::{NewMessage, Receipt, Settled, SpoolError};
+
+/// How often files are looked at that nothing refers to.
+const SWEEP: Duration = Duration::from_secs(3600);
 
 /// What the committer's thread owns.
 pub(crate) struct Committer {
@@ -25,112 +36,267 @@ pub(crate) struct Committer {
     pub(crate) database: Database,
     pub(crate) segments: Segments,
     pub(crate) mover: Mover,
+    pub(crate) ballast: Ballast,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) folders: Folders,
+    /// The database did not take what the log has.
+    pub(crate) behind: bool,
+    /// Edges of these segments stand in the database and mean nothing any more.
+    pub(crate) forgotten: Vec<u64>,
+    pub(crate) swept: Instant,
     /// Held as long as we may write.
-    pub(crate) lock: File,
+    pub(crate) _lock: File,
 }
-
-/// What became of each operation of a batch, and where each record of the batch lies.
-type Written = (Vec<Result<Effect, SpoolError>>, Vec<Place>);
 
 impl Committer {
     /// Serves until the inbox is closed and empty.
     pub(crate) fn run(mut self) {
         let _guard = Abandon(self.inbox.clone(), self.shared.clone());
         while !self.shared.faults.crashed() {
-            let Some(mut batch) = self.inbox.take(!self.mover.has_work(&self.segments)) else {
+            let Some(batch) = self.inbox.take(!self.has_work()) else {
                 break;
             };
-            if self.shared.condition.broken().is_none() {
-                batch.extend(self.mover.step(&self.segments, &self.database));
-            }
-            if !batch.is_empty() {
-                self.serve(batch);
-            }
+            self.turn(batch);
         }
-        drop(self.lock);
+    }
+
+    /// Serves a batch, and does a little of what can wait.
+    pub(crate) fn turn(&mut self, mut batch: Vec<Operation>) {
+        if self.has_work() {
+            batch.extend(self.mover.step(&self.segments, &self.database));
+        }
+        if !batch.is_empty() {
+            self.serve(batch);
+        }
+    }
+
+    /// Serves what waits, now, and does all of what can wait.
+    pub(crate) fn turn_all(&mut self) {
+        while !self.shared.faults.crashed() {
+            let batch = self.inbox.take_now();
+            if batch.is_empty() && !self.has_work() {
+                break;
+            }
+            self.turn(batch);
+        }
+    }
+
+    /// Whether there is something to do although nobody asks for anything. A broken spool moves nothing.
+    pub(crate) fn has_work(&self) -> bool {
+        self.shared.condition.broken().is_none() && !self.behind && self.mover.has_work(&self.segments)
+    }
+
+    /// Carries out operations that nobody waits for, before anybody else is served.
+    ///
+    /// # Errors
+    /// They could not be made durable.
+    pub(crate) fn begin(&mut self, first: Vec<Operation>) -> Result<(), SpoolError> {
+        let done = self.write(&first)?;
+        self.answer(first, done);
+        Ok(())
     }
 
     fn serve(&mut self, batch: Vec<Operation>) {
+        for operation in &batch {
+            if let Operation::Rebuild(generation, what) = operation {
+                self.rebuild_if(*generation, what);
+            }
+        }
         match self.write(&batch) {
             _ if self.shared.faults.crashed() => {}
-            Ok((effects, places)) => self.answer(batch, effects, places),
+            Ok(done) => self.answer(batch, done),
+            Err(SpoolError::Full) => self.serve_on_full_disk(batch),
+            Err(SpoolError::Index(what)) => {
+                let generation = self.shared.generation();
+                self.rebuild_if(generation, &what);
+                self.serve_again(batch);
+            }
             Err(error) => self.refuse(batch, &error),
         }
     }
 
+    fn serve_again(&mut self, batch: Vec<Operation>) {
+        match self.write(&batch) {
+            _ if self.shared.faults.crashed() => {}
+            Ok(done) => self.answer(batch, done),
+            Err(error) => self.refuse(batch, &error),
+        }
+    }
+
+    /// New mail has to wait for room; what makes room must not.
+    fn serve_on_full_disk(&mut self, batch: Vec<Operation>) {
+        let (mail, rest): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|operation| matches!(operation, Operation::Commit(..)));
+        self.refuse(mail, &SpoolError::Full);
+        if !rest.is_empty() {
+            self.ballast.drop_it();
+            self.serve_again(rest);
+        }
+    }
+
     /// Makes a batch durable. An error means that nothing of it is known to be.
-    fn write(&mut self, batch: &[Operation]) -> Result<Written, SpoolError> {
+    fn write(&mut self, batch: &[Operation]) -> Result<Vec<Result<Done, SpoolError>>, SpoolError> {
         if let Some(why) = self.shared.condition.broken() {
             return Err(SpoolError::Broken(why));
         }
-        let mut records: Vec<Record> = batch.iter().flat_map(records).collect();
-        let mut places = Vec::new();
-        if !records.is_empty() {
-            places = self.segments.append(&mut records).map_err(|error| write_error(&error))?;
-            self.segments.sync().map_err(|error| sync_error(&error))?;
+        if self.behind {
+            self.catch_up()?;
         }
         self.database.execute("BEGIN IMMEDIATE")?;
-        let effects = self.transact(batch, &places).inspect_err(|_| {
-            // A transaction that failed for want of room or of a disk may have been rolled back already.
-            let _ = self.database.execute("ROLLBACK");
+        let cursor = self.segments.cursor();
+        let mut written = Vec::new();
+        let put_together = self.put_together(batch, &mut written);
+        let done = put_together.inspect_err(|_| {
+            self.segments.rewind(cursor);
+            self.roll_back();
         })?;
-        Ok((effects, places))
-    }
-
-    fn transact(
-        &self,
-        batch: &[Operation],
-        places: &[Place],
-    ) -> Result<Vec<Result<Effect, SpoolError>>, SpoolError> {
-        let faults = &self.shared.faults;
-        let mut transaction = Transaction::new(&self.database, places, faults);
-        let effects = batch.iter().map(|operation| transaction.execute(operation));
-        let effects = effects.collect::<Result<Vec<_>, _>>()?;
-        faults.check(CrashPoint::Commit).map_err(|error| sync_error(&error))?;
         keep_files(batch, true);
-        self.database.execute("COMMIT").inspect_err(|error| {
-            // When it is unknown whether the rows are there, their files must stay; the next start sorts them out.
-            if !matches!(error, SpoolError::Broken(_)) {
-                keep_files(batch, false);
+        if !written.is_empty() {
+            self.append(&mut written).inspect_err(|error| {
+                self.roll_back();
+                // When it is unknown whether the records are there, their files must stay; the next start sorts them out.
+                if !matches!(error, SpoolError::Broken(_)) {
+                    keep_files(batch, false);
+                }
+            })?;
+        }
+        self.let_stand()?;
+        Ok(done)
+    }
+
+    /// Carries out the operations on the index and gathers their records.
+    fn put_together(
+        &mut self,
+        batch: &[Operation],
+        written: &mut Vec<(Record, Place)>,
+    ) -> Result<Vec<Result<Done, SpoolError>>, SpoolError> {
+        for segment in self.forgotten.drain(..) {
+            self.database.forget_segment(segment)?;
+        }
+        let index = Index { database: &self.database, faults: &self.shared.faults };
+        let (aside, bodies) = (&self.folders.aside, self.folders.bodies.as_path());
+        let mut batch_of =
+            Batch { index, segments: &mut self.segments, aside, bodies, written: std::mem::take(written) };
+        let done = batch.iter().map(|operation| batch_of.execute(operation));
+        let done = done.collect::<Result<Vec<_>, _>>()?;
+        *written = batch_of.written;
+        if !written.is_empty() {
+            let (segment, position) = self.segments.end();
+            let sequence = self.segments.sequence() + written.len() as u64;
+            self.database.set_reached(Reached { segment, position, sequence })?;
+        }
+        Ok(done)
+    }
+
+    fn append(&mut self, written: &mut [(Record, Place)]) -> Result<(), SpoolError> {
+        self.segments.write(written).map_err(|error| write_error(&error))?;
+        self.segments.sync().map_err(|error| sync_error(&error))
+    }
+
+    /// The records are durable, so the batch is true. A database that cannot say so is brought up later.
+    fn let_stand(&mut self) -> Result<(), SpoolError> {
+        let faults = &self.shared.faults;
+        let committed = faults
+            .check(CrashPoint::Commit)
+            .map_err(|error| SpoolError::from_io(&error))
+            .and_then(|()| self.database.execute("COMMIT"));
+        if let Err(error) = committed {
+            self.roll_back();
+            self.behind = true;
+            if !self.shared.faults.crashed() {
+                tracing::warn!(%error, "the spool's database did not take a batch; it will be read from the log");
             }
-        })?;
-        faults.check(CrashPoint::Committed).map_err(|error| sync_error(&error))?;
-        Ok(effects)
+        }
+        self.shared.faults.check(CrashPoint::Committed).map_err(|error| sync_error(&error))
     }
 
-    fn answer(
-        &mut self,
-        batch: Vec<Operation>,
-        effects: Vec<Result<Effect, SpoolError>>,
-        places: Vec<Place>,
-    ) {
-        let mut places = places.into_iter();
-        for (operation, effect) in batch.into_iter().zip(effects) {
-            self.answer_one(operation, effect, &mut places);
-        }
-        if let Err(error) = self.segments.reclaim() {
-            tracing::warn!(%error, "an empty segment of the spool could not be unlinked; the next start tries again");
-        }
+    fn roll_back(&self) {
+        // A transaction that failed for want of room or of a disk may have been rolled back already.
+        let _ = self.database.execute("ROLLBACK");
     }
 
-    fn answer_one(
-        &mut self,
-        operation: Operation,
-        effect: Result<Effect, SpoolError>,
-        places: &mut impl Iterator<Item = Place>,
-    ) {
-        let records = records_of(&operation);
-        match effect {
-            Ok(effect) => {
-                let done = Done { removed: effect.removed.is_some(), before: effect.before() };
-                self.apply(effect);
-                self.tell(operation, done, places);
+    /// Reads into the index what the log has beyond it.
+    fn catch_up(&mut self) -> Result<(), SpoolError> {
+        let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
+        match bring_up(&self.database, &log, Some(&self.folders.aside)) {
+            Ok(Outcome::Current { .. }) => {
+                self.behind = false;
+                Ok(())
+            }
+            Ok(Outcome::Apart(why)) => self.rebuild(why),
+            Err(super::replay::ReplayError::Store(SpoolError::Full)) => {
+                self.roll_back();
+                self.ballast.drop_it();
+                Err(SpoolError::Full)
             }
             Err(error) => {
-                places.by_ref().take(records).for_each(drop);
+                self.roll_back();
+                self.rebuild(&format!("{error:?}"))
+            }
+        }
+    }
+
+    fn rebuild_if(&mut self, generation: u64, what: &str) {
+        if generation == self.shared.generation()
+            && let Err(error) = self.rebuild(what)
+        {
+            tracing::error!(%error, "THE SPOOL'S DATABASE could not be made anew from the log; trying again");
+        }
+    }
+
+    /// Puts the index away and makes it anew from the log. Readers wait meanwhile.
+    fn rebuild(&mut self, what: &str) -> Result<(), SpoolError> {
+        self.behind = true;
+        let store = |error: &dyn std::fmt::Display| SpoolError::Store(error.to_string().into());
+        let log = self.log().map_err(|error| store(&error))?;
+        let mut reading = self.shared.reading.lock();
+        let identity = *self.segments.identity();
+        let database = make_index(&self.folders, &identity, &log, what).map_err(|error| store(&error))?;
+        let census = Census::take(&database, &log, &self.folders)?;
+        let edges = database.edges()?;
+        *reading =
+            Some(Database::open(&self.folders.database).map_err(|error| store(&format!("{error:?}")))?);
+        self.database = database;
+        self.segments.recount(census.tallies);
+        self.segments.adopt_edges(edges);
+        self.shared.next_generation();
+        *self.shared.totals.lock() = census.totals;
+        drop(reading);
+        for (id, what) in census.broken {
+            self.inbox.submit(Operation::SetAside(id, what));
+        }
+        self.behind = false;
+        Ok(())
+    }
+
+    fn log(&self) -> io::Result<Log> {
+        let segments = scan::find(&self.folders.segments)?;
+        Ok(Log::new(self.segments.identity().seed(), segments))
+    }
+
+    fn answer(&mut self, batch: Vec<Operation>, done: Vec<Result<Done, SpoolError>>) {
+        for (operation, done) in batch.into_iter().zip(done) {
+            self.answer_one(operation, done);
+        }
+        self.tidy_up();
+    }
+
+    fn answer_one(&mut self, operation: Operation, done: Result<Done, SpoolError>) {
+        match done {
+            Ok(mut done) => {
+                let answer = Answered {
+                    removed: done.effect.removed.is_some(),
+                    before: done.effect.before(),
+                    places: std::mem::take(&mut done.places),
+                };
+                self.apply(done);
+                self.tell(operation, answer);
+            }
+            Err(error) => {
                 keep_files(std::slice::from_ref(&operation), false);
-                if let SpoolError::Damaged(id, what) = &error {
+                if let (SpoolError::Damaged(id, what), false) =
+                    (&error, matches!(operation, Operation::SetAside(..)))
+                {
                     self.inbox.submit(Operation::SetAside(*id, what.to_string()));
                 }
                 operation.fail(error);
@@ -138,8 +304,9 @@ impl Committer {
         }
     }
 
-    /// Follows up in memory, and in the folder, what the transaction made true.
-    fn apply(&mut self, effect: Effect) {
+    /// Follows up in memory, and in the folder, what has become true.
+    fn apply(&mut self, done: Done) {
+        let effect = done.effect;
         if let Some(id) = effect.changed {
             self.shared.warm.evict(id);
         }
@@ -147,9 +314,19 @@ impl Committer {
             self.segments.bury(from);
             self.segments.revive(to);
         }
+        for segment in effect.unmarked {
+            self.segments.mark(segment, false);
+        }
+        if let Some(segment) = effect.marked {
+            self.segments.mark(segment, true);
+        }
+        effect.edges.into_iter().for_each(|edge| self.segments.add_edge(edge));
+        if let Some(segment) = effect.cleared {
+            self.segments.clear_ends(segment);
+        }
         if let Some(gone) = effect.removed {
             self.shared.count_out(&gone);
-            self.clear_away(&gone);
+            self.unlink_body(&gone);
             self.segments.bury(gone.place);
         }
         if let Some(change) = &effect.reheld {
@@ -160,49 +337,58 @@ impl Committer {
         }
     }
 
-    /// A damaged message's octets are kept for whoever wants to have a look; all others are of no more use.
-    fn clear_away(&self, gone: &Gone) {
-        match (&gone.file, gone.damaged) {
-            (_, true) => self.preserve(gone),
-            (Some(file), false) => self.unlink(file),
-            (None, false) => {}
-        }
-    }
-
-    fn preserve(&self, gone: &Gone) {
-        let Place { segment, position, length } = gone.place;
-        let path = self.shared.damaged.join(format!("{}.record", gone.id));
-        let file = self.segments.file(segment);
-        let copied =
-            file.and_then(|file| read_at(&file, position, length)).and_then(|raw| std::fs::write(&path, raw));
-        if let Err(error) = copied {
-            tracing::warn!(id = %gone.id, %error, "the octets of a damaged message could not be kept");
-        }
-    }
-
-    fn unlink(&self, file: &str) {
+    /// What there is of a damaged message has been kept elsewhere; all others' bodies are of no more use.
+    fn unlink_body(&self, gone: &Gone) {
+        let Some(file) = &gone.file else { return };
         let unlinked = self.shared.faults.check(CrashPoint::Unlink);
-        let unlinked = unlinked.and_then(|()| std::fs::remove_file(self.shared.bodies.join(file)));
+        let unlinked = unlinked.and_then(|()| std::fs::remove_file(self.folders.bodies.join(file)));
         if let Err(error) = unlinked {
-            tracing::warn!(file, %error, "a delivered body's file could not be unlinked; the next start tries again");
+            tracing::warn!(file, %error, "the file of a body that is done with could not be unlinked; the next start puts it away");
         }
     }
 
-    fn tell(&mut self, operation: Operation, done: Done, places: &mut impl Iterator<Item = Place>) {
+    /// What can be done once everybody has an answer.
+    fn tidy_up(&mut self) {
+        match self.segments.reclaim() {
+            Ok(gone) => self.forgotten.extend(gone),
+            Err(error) => {
+                tracing::warn!(%error, "an empty segment of the spool could not be unlinked; it is tried again");
+            }
+        }
+        if let Err(error) = self.segments.prepare() {
+            tracing::debug!(%error, "no segment could be made in advance");
+        }
+        self.ballast.restore();
+        self.sweep();
+    }
+
+    /// The process has run for an hour when this first does something.
+    fn sweep(&mut self) {
+        if self.swept.elapsed() < SWEEP {
+            return;
+        }
+        self.swept = Instant::now();
+        match self.folders.aside.expire(SystemTime::now()) {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "files that nothing has referred to for seven days are gone"),
+            Err(error) => tracing::warn!(%error, "files that nothing refers to could not be removed"),
+        }
+    }
+
+    fn tell(&mut self, operation: Operation, done: Answered) {
         // Answers that nobody waits for any more are dropped: the work is done and will be found.
         match operation {
-            Operation::Commit(messages, answer) => drop(answer.send(Ok(self.admit(messages, places)))),
+            Operation::Commit(messages, answer) => drop(answer.send(Ok(self.admit(messages, done.places)))),
             Operation::Settle(settlement, answer) => {
-                let children = self.admit(settlement.children, places);
+                let children = self.admit(settlement.children, done.places);
                 drop(answer.send(Ok(Settled { removed: done.removed, children })));
             }
             Operation::Amend(_, _, answer) => drop(answer.send(Ok(done.before))),
-            Operation::SetAside(..) => {}
-            Operation::Move(..) => drop(places.next()),
+            _ => {}
         }
     }
 
-    fn admit(&mut self, messages: Vec<NewMessage>, places: &mut impl Iterator<Item = Place>) -> Vec<Receipt> {
+    fn admit(&mut self, messages: Vec<NewMessage>, places: Vec<Place>) -> Vec<Receipt> {
         let admitted = messages.into_iter().zip(places).map(|(message, place)| {
             let id = message.id;
             self.segments.revive(place);
@@ -213,6 +399,7 @@ impl Committer {
     }
 
     fn refuse(&mut self, batch: Vec<Operation>, error: &SpoolError) {
+        self.mover.give_up(&self.segments);
         if let SpoolError::Broken(why) = error {
             self.shared.condition.break_down(why);
         }
@@ -223,9 +410,10 @@ impl Committer {
 }
 
 /// What of an operation's effect goes into its answer.
-struct Done {
+struct Answered {
     removed: bool,
-    before: Option<Hold>,
+    before: Option<crate::Hold>,
+    places: Vec<Place>,
 }
 
 /// Closes the inbox however the thread ends, a panic included, so that nobody waits for ever.
@@ -237,20 +425,6 @@ impl Drop for Abandon {
             self.1.condition.break_down(&"the committer panicked".into());
         }
         self.0.abandon();
-    }
-}
-
-fn records(operation: &Operation) -> Vec<Record> {
-    match operation {
-        Operation::Move(_, _, raw) => vec![Record::copy(raw)],
-        operation => operation.messages().iter().map(Record::of).collect(),
-    }
-}
-
-fn records_of(operation: &Operation) -> usize {
-    match operation {
-        Operation::Move(..) => 1,
-        operation => operation.messages().len(),
     }
 }
 
@@ -267,7 +441,7 @@ fn keep_files(batch: &[Operation], kept: bool) {
 fn write_error(error: &io::Error) -> SpoolError {
     match SpoolError::from_io(error) {
         SpoolError::Full => SpoolError::Full,
-        _ => SpoolError::Broken(format!("a write to the body log failed: {error}").into()),
+        _ => SpoolError::Broken(format!("a write to the log failed: {error}").into()),
     }
 }
 

@@ -1,4 +1,8 @@
-//! Envelopes and state in SQLite: schema, statements, and the rows as types.
+//! The index of the log in SQLite: schema, statements, and the rows as types.
+//!
+//! Nothing stands here that the log does not say; a missing or damaged database is made anew from it. It is brought up
+//! behind the log and not synced with each batch: the table `log` says how far it has come. Each row carries a checksum,
+//! so that a flipped octet is found before mail goes to another address.
 //!
 //! A message is one row, with its envelope as JSON text: an operator can query it with `sqlite3` (the view `queue` shows
 //! one line per recipient), and a message that is delivered at the first try costs one insert and one delete. Only
@@ -7,18 +11,22 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
-use pintle_mail::{NextHop, QueueId, UnixTime};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
+use pintle_mail::{NextHop, QueueId};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
-use super::segments::Place;
-use crate::{Entry, Hold, OpenError, RecipientState, SpoolError, Status};
+use super::identity::Identity;
+use super::meta::Touched;
+use super::row::{Checked, MessageRow, damaged, flipped, from_text, recipient_sum, to_text};
+use super::segments::Edge;
+use crate::{Entry, RecipientState, SpoolError, Status};
 
-/// The schema's number; a folder with a higher one is refused.
-pub(crate) const SCHEMA: i64 = 2;
+/// The schema's number; a folder with a higher one is refused, one with a lower one is brought up to date.
+pub(crate) const SCHEMA: i64 = 3;
 
 const CREATE: &str = "
+    CREATE TABLE log (              -- one row: how far the log has been read into this index
+        identity BLOB NOT NULL, segment INTEGER NOT NULL, position INTEGER NOT NULL, sequence INTEGER NOT NULL
+    ) STRICT;
     CREATE TABLE message (
         id BLOB PRIMARY KEY,        -- the queue id, 16 octets
         received INTEGER NOT NULL,  -- milliseconds since 1970
@@ -26,18 +34,24 @@ const CREATE: &str = "
         segment INTEGER NOT NULL, position INTEGER NOT NULL, length INTEGER NOT NULL,  -- where its record lies
         file TEXT,                  -- the file of a large body
         hold TEXT,                  -- JSON; why it is not to be delivered
-        touched INTEGER NOT NULL DEFAULT 0,  -- whether the table recipient has rows for it
+        touched INTEGER NOT NULL,   -- whether the tables recipient and mark have rows for it
         sheet TEXT NOT NULL,        -- JSON: id, envelope, and what else was known at the commit
-        released INTEGER            -- milliseconds since 1970; when it was let out of a quarantine
+        released INTEGER,           -- milliseconds since 1970; when it was let out of a quarantine
+        sum INTEGER NOT NULL        -- checksum of the above
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE recipient (
         message BLOB NOT NULL, number INTEGER NOT NULL,
         status TEXT,                -- JSON; NULL means fresh: due at once, never tried
         route TEXT,                 -- JSON; the operator's choice of next hop
+        sum INTEGER NOT NULL,
         PRIMARY KEY (message, number)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE damaged (
-        id BLOB PRIMARY KEY, what TEXT NOT NULL, received INTEGER, file TEXT, sheet TEXT
+    CREATE TABLE mark (             -- which segments have records of changes to a message
+        segment INTEGER NOT NULL, message BLOB NOT NULL, PRIMARY KEY (message, segment)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX marks ON mark (segment);
+    CREATE TABLE edge (             -- segments that must stay as long as older ones do
+        older INTEGER NOT NULL, newer INTEGER NOT NULL, copies INTEGER NOT NULL, PRIMARY KEY (older, newer, copies)
     ) STRICT, WITHOUT ROWID;
     CREATE VIEW queue AS
         SELECT sheet->>'$.id' AS id, datetime(received / 1000, 'unixepoch') AS received, size,
@@ -46,95 +60,113 @@ const CREATE: &str = "
         FROM message, json_each(sheet, '$.entry.envelope.recipients') AS each
             LEFT JOIN recipient ON recipient.message = message.id
                 AND recipient.number = each.value->>'$.id';
-    PRAGMA user_version = 2;
+    PRAGMA user_version = 3;
 ";
 
-/// From schema 1 to 2: messages can be released from a quarantine.
-const RELEASES: &str = "
-    ALTER TABLE message ADD COLUMN released INTEGER;
-    PRAGMA user_version = 2;
-";
-
-// FULL: a commit is durable when it returns. The write-ahead log may grow to 16 MiB before its pages go home, so that rows
-// of messages that live for a second are seldom written twice.
+// NORMAL: only a checkpoint syncs, which keeps the file whole; rows that a power cut takes are read from the log again.
+// The write-ahead log may grow to 16 MiB before its pages go home, so that rows of messages that live for a second are
+// seldom written twice.
 const PRAGMAS: &str = "
     PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = FULL;
+    PRAGMA synchronous = NORMAL;
     PRAGMA wal_autocheckpoint = 4000;
     PRAGMA journal_size_limit = 33554432;
     PRAGMA cache_size = -16000;
     PRAGMA temp_store = MEMORY;
 ";
 
+const COLUMNS: &str =
+    "segment, position, length, file, size, received, hold, touched, sheet, released, sum, id";
+
 /// One connection.
 pub(crate) struct Database {
     pub(crate) connection: Connection,
 }
 
-/// A message's row.
-pub(crate) struct MessageRow {
-    pub(crate) place: Place,
-    pub(crate) file: Option<String>,
-    pub(crate) size: u64,
-    pub(crate) hold: Option<String>,
-    pub(crate) touched: bool,
-    pub(crate) sheet: String,
-    released: Option<UnixTime>,
+/// How far the log has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Reached {
+    pub(crate) segment: u64,
+    /// Where the next record begins.
+    pub(crate) position: u64,
+    /// The number of the last record that counted.
+    pub(crate) sequence: u64,
 }
 
-/// What stands in the column `sheet`.
-#[derive(Serialize)]
-struct SheetRef<'a> {
-    id: QueueId,
-    entry: &'a Entry,
-}
-
-#[derive(Deserialize)]
-struct Sheet {
-    entry: Entry,
-}
-
-/// The numbers of the recipients alone: a settlement needs no more of the sheet.
-#[derive(Deserialize)]
-struct Numbers {
-    entry: NumbersEntry,
-}
-
-#[derive(Deserialize)]
-struct NumbersEntry {
-    envelope: NumbersEnvelope,
-}
-
-#[derive(Deserialize)]
-struct NumbersEnvelope {
-    recipients: Vec<Number>,
-}
-
-#[derive(Deserialize)]
-struct Number {
-    id: u32,
+/// Why a database cannot be used.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// A newer version wrote it.
+    Newer(i64),
+    /// An older version wrote it, and it was the truth then.
+    Older(i64),
+    /// It has no tables.
+    Empty,
+    /// It is not what we wrote, or cannot be read.
+    Damaged(String),
 }
 
 impl Database {
-    /// Opens the database, and makes it where there is none.
-    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
-        let refuse =
-            |error: rusqlite::Error| OpenError::Database { path: path.to_owned(), what: error.to_string() };
-        let connection = Connection::open(path).map_err(refuse)?;
-        connection.busy_timeout(Duration::from_secs(10)).map_err(refuse)?;
-        connection.set_prepared_statement_cache_capacity(32);
-        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(refuse)?;
-        if found > SCHEMA {
-            return Err(OpenError::Newer { path: path.to_owned(), found, known: SCHEMA });
+    /// Opens the database that lies there.
+    pub(crate) fn open(path: &Path) -> Result<Self, Unusable> {
+        let database =
+            Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| Unusable::of(&error))?;
+        match database.schema().map_err(|error| Unusable::of(&error))? {
+            SCHEMA => {}
+            0 => return Err(Unusable::Empty),
+            found if found > SCHEMA => return Err(Unusable::Newer(found)),
+            found => return Err(Unusable::Older(found)),
         }
-        connection.execute_batch(PRAGMAS).map_err(refuse)?;
-        let change = match found {
-            0 => CREATE,
-            1 => RELEASES,
-            _ => return Ok(Self { connection }),
-        };
-        connection.execute_batch(&format!("BEGIN; {change} COMMIT;")).map_err(refuse)?;
+        database.connection.execute_batch(PRAGMAS).map_err(|error| Unusable::of(&error))?;
+        Ok(database)
+    }
+
+    /// Makes a new one, for the log of this identity.
+    pub(crate) fn create(path: &Path, identity: &Identity) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let database = Self::connect(path, flags)?;
+        database.connection.execute_batch(PRAGMAS)?;
+        let connection = &database.connection;
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        connection.execute_batch(CREATE)?;
+        connection.execute("INSERT INTO log VALUES (?, 0, 0, 0)", [identity.octets()])?;
+        connection.execute_batch("COMMIT")?;
+        Ok(database)
+    }
+
+    /// Opens it to be looked at and not to be changed, whoever works with it.
+    pub(crate) fn read_only(path: &Path) -> Result<Self, Unusable> {
+        let database =
+            Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| Unusable::of(&error))?;
+        match database.schema().map_err(|error| Unusable::of(&error))? {
+            SCHEMA => Ok(database),
+            0 => Err(Unusable::Empty),
+            found if found > SCHEMA => Err(Unusable::Newer(found)),
+            found => Err(Unusable::Older(found)),
+        }
+    }
+
+    /// What SQLite itself finds wrong with the file.
+    pub(crate) fn faults(&self) -> rusqlite::Result<Vec<String>> {
+        let mut check = self.connection.prepare("PRAGMA quick_check(20)")?;
+        let lines = check.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    }
+
+    /// One that lies in memory and goes with the process.
+    pub(crate) fn in_memory(identity: &Identity) -> rusqlite::Result<Self> {
+        Self::create(Path::new(":memory:"), identity)
+    }
+
+    fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Self> {
+        let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(Duration::from_secs(10))?;
+        connection.set_prepared_statement_cache_capacity(32);
         Ok(Self { connection })
+    }
+
+    fn schema(&self) -> rusqlite::Result<i64> {
+        self.connection.query_row("PRAGMA user_version", [], |row| row.get(0))
     }
 
     pub(crate) fn execute(&self, sql: &str) -> Result<(), SpoolError> {
@@ -142,46 +174,77 @@ impl Database {
         Ok(())
     }
 
-    pub(crate) fn insert(
-        &self,
-        id: QueueId,
-        entry: &Entry,
-        place: Place,
-        size: u64,
-        file: Option<&str>,
-    ) -> Result<(), SpoolError> {
-        let sheet = to_json(&SheetRef { id, entry })?;
-        let hold = entry.hold.as_ref().map(to_json).transpose()?;
-        let mut insert = self.connection.prepare_cached(
-            "INSERT INTO message (id, received, size, segment, position, length, file, hold, sheet)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )?;
-        let result = insert.execute(params![
-            id.to_bytes(),
-            entry.received.millis(),
-            signed(size),
-            signed(place.segment),
-            signed(place.position),
-            signed(place.length),
-            file,
-            hold,
-            sheet,
-        ]);
-        match result {
+    /// The identity of the log that this is the index of.
+    pub(crate) fn identity(&self) -> rusqlite::Result<Identity> {
+        self.connection.query_row("SELECT identity FROM log", [], |row| Ok(Identity::new(row.get(0)?)))
+    }
+
+    pub(crate) fn reached(&self) -> Result<Reached, SpoolError> {
+        let mut select = self.connection.prepare_cached("SELECT segment, position, sequence FROM log")?;
+        let reached = select.query_row([], |row| {
+            Ok(Reached {
+                segment: unsigned(row, 0)?,
+                position: unsigned(row, 1)?,
+                sequence: unsigned(row, 2)?,
+            })
+        })?;
+        Ok(reached)
+    }
+
+    pub(crate) fn set_reached(&self, reached: Reached) -> Result<(), SpoolError> {
+        let mut update =
+            self.connection.prepare_cached("UPDATE log SET segment = ?, position = ?, sequence = ?")?;
+        let Reached { segment, position, sequence } = reached;
+        update.execute(params![signed(segment), signed(position), signed(sequence)])?;
+        Ok(())
+    }
+
+    /// Puts in a message that is not there yet.
+    pub(crate) fn insert(&self, id: QueueId, row: &MessageRow) -> Result<(), SpoolError> {
+        let put = self.put("INSERT", id, row);
+        match put {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                 Err(SpoolError::Duplicate(id))
             }
-            result => Ok(result.map(drop)?),
+            put => Ok(put?),
         }
     }
 
+    /// Writes a message's row anew.
+    pub(crate) fn replace(&self, id: QueueId, row: &MessageRow) -> Result<(), SpoolError> {
+        Ok(self.put("REPLACE", id, row)?)
+    }
+
+    fn put(&self, verb: &str, id: QueueId, row: &MessageRow) -> rusqlite::Result<()> {
+        let sql = format!("{verb} INTO message ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        let mut put = self.connection.prepare_cached(&sql)?;
+        put.execute(params![
+            signed(row.place.segment),
+            signed(row.place.position),
+            signed(row.place.length),
+            row.file,
+            signed(row.size),
+            row.received,
+            row.hold,
+            row.touched,
+            row.sheet,
+            row.released,
+            row.sum(id),
+            id.to_bytes(),
+        ])?;
+        Ok(())
+    }
+
     pub(crate) fn message(&self, id: QueueId) -> Result<MessageRow, SpoolError> {
-        let mut select = self.connection.prepare_cached(
-            "SELECT segment, position, length, file, size, hold, touched, sheet, released FROM message
-            WHERE id = ?",
-        )?;
+        self.find(id)?.ok_or(SpoolError::Unknown(id))
+    }
+
+    /// A message's row, if there is one.
+    pub(crate) fn find(&self, id: QueueId) -> Result<Option<MessageRow>, SpoolError> {
+        let mut select =
+            self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM message WHERE id = ?"))?;
         let row = select.query_row([id.to_bytes()], MessageRow::read).optional()?;
-        row.ok_or(SpoolError::Unknown(id))
+        row.map(|row| row.checked(id)).transpose()
     }
 
     /// Messages after an id, in order, those that are held or all.
@@ -193,14 +256,28 @@ impl Database {
     ) -> Result<Vec<(QueueId, MessageRow)>, SpoolError> {
         // Every id is greater than the empty blob.
         let after = after.map_or(Vec::new(), |id| id.to_bytes().to_vec());
-        let mut select = self.connection.prepare_cached(
-            "SELECT segment, position, length, file, size, hold, touched, sheet, released, id FROM message
-            WHERE id > ?1 AND (?3 = 0 OR hold IS NOT NULL) ORDER BY id LIMIT ?2",
-        )?;
+        let mut select = self.connection.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM message
+            WHERE id > ?1 AND (?3 = 0 OR hold IS NOT NULL) ORDER BY id LIMIT ?2"
+        ))?;
         let rows = select.query_map(params![after, signed(limit as u64), only_held], |row| {
-            Ok((QueueId::from_bytes(row.get(9)?), MessageRow::read(row)?))
+            Ok((QueueId::from_bytes(row.get(11)?), MessageRow::read(row)?))
         })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        rows.map(|row| {
+            let (id, row) = row?;
+            Ok((id, row.checked(id)?))
+        })
+        .collect()
+    }
+
+    /// The ids of messages after this one, in order.
+    pub(crate) fn ids_after(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<QueueId>, SpoolError> {
+        let after = after.map_or(Vec::new(), |id| id.to_bytes().to_vec());
+        let mut select =
+            self.connection.prepare_cached("SELECT id FROM message WHERE id > ? ORDER BY id LIMIT ?")?;
+        let ids = select
+            .query_map(params![after, signed(limit as u64)], |row| Ok(QueueId::from_bytes(row.get(0)?)))?;
+        Ok(ids.collect::<Result<_, _>>()?)
     }
 
     /// Whether the message's record is the one at this place.
@@ -209,20 +286,6 @@ impl Database {
             .connection
             .prepare_cached("SELECT 1 FROM message WHERE id = ? AND segment = ? AND position = ?")?;
         Ok(select.exists(params![id.to_bytes(), signed(segment), signed(position)])?)
-    }
-
-    pub(crate) fn relocate(&self, id: QueueId, from: Place, to: Place) -> Result<bool, SpoolError> {
-        let mut update = self.connection.prepare_cached(
-            "UPDATE message SET segment = ?, position = ? WHERE id = ? AND segment = ? AND position = ?",
-        )?;
-        let moved = update.execute(params![
-            signed(to.segment),
-            signed(to.position),
-            id.to_bytes(),
-            signed(from.segment),
-            signed(from.position),
-        ])?;
-        Ok(moved == 1)
     }
 
     /// The states of a message's recipients, in the envelope's order.
@@ -236,14 +299,14 @@ impl Database {
         if !touched {
             return Ok(states);
         }
-        for (number, status, route) in self.touched(id)? {
-            let Some(state) = states.iter_mut().find(|state| state.id == number) else {
+        for touched in self.touched(id)? {
+            let Some(state) = states.iter_mut().find(|state| state.id == touched.number) else {
                 continue;
             };
-            if let Some(status) = status {
+            if let Some(status) = touched.status {
                 state.status = status;
             }
-            state.route = route;
+            state.route = touched.route;
         }
         Ok(states)
     }
@@ -252,134 +315,108 @@ impl Database {
     pub(crate) fn touched(&self, id: QueueId) -> Result<Vec<Touched>, SpoolError> {
         let mut select = self
             .connection
-            .prepare_cached("SELECT number, status, route FROM recipient WHERE message = ?")?;
+            .prepare_cached("SELECT number, status, route, sum FROM recipient WHERE message = ?")?;
         let mut rows = select.query([id.to_bytes()])?;
         let mut touched = Vec::new();
         while let Some(row) = rows.next()? {
-            let status = row.get_ref(1)?.as_str_or_null().map_err(rusqlite::Error::from)?;
-            let route = row.get_ref(2)?.as_str_or_null().map_err(rusqlite::Error::from)?;
-            let status = status.map(from_json).transpose().map_err(|what| damaged(id, &what))?;
-            let route = route.map(from_json).transpose().map_err(|what| damaged(id, &what))?;
-            touched.push((row.get(0)?, status, route));
+            let number: u32 = row.get(0)?;
+            let (status, route): (Option<String>, Option<String>) = (row.get(1)?, row.get(2)?);
+            if row.get::<_, i64>(3)? != recipient_sum(id, number, status.as_deref(), route.as_deref()) {
+                return Err(flipped(id));
+            }
+            touched.push(Touched {
+                number,
+                status: status.as_deref().map(from_text).transpose().map_err(|what| damaged(id, &what))?,
+                route: route.as_deref().map(from_text).transpose().map_err(|what| damaged(id, &what))?,
+            });
         }
         Ok(touched)
     }
 
-    pub(crate) fn set_status(&self, id: QueueId, number: u32, status: &Status) -> Result<(), SpoolError> {
-        let mut upsert = self.connection.prepare_cached(
-            "INSERT INTO recipient (message, number, status) VALUES (?1, ?2, ?3)
-            ON CONFLICT DO UPDATE SET status = ?3",
+    /// Writes what is so of a recipient from now on.
+    pub(crate) fn set_touched(&self, id: QueueId, touched: &Touched) -> Result<(), SpoolError> {
+        let status = touched.status.as_ref().map(to_text).transpose()?;
+        let route = touched.route.as_ref().map(to_text).transpose()?;
+        let sum = recipient_sum(id, touched.number, status.as_deref(), route.as_deref());
+        let mut replace = self.connection.prepare_cached(
+            "REPLACE INTO recipient (message, number, status, route, sum) VALUES (?, ?, ?, ?, ?)",
         )?;
-        upsert.execute(params![id.to_bytes(), number, to_json(status)?])?;
+        replace.execute(params![id.to_bytes(), touched.number, status, route, sum])?;
         Ok(())
     }
 
-    pub(crate) fn set_route(
-        &self,
-        id: QueueId,
-        number: u32,
-        route: Option<&NextHop>,
-    ) -> Result<(), SpoolError> {
-        let mut upsert = self.connection.prepare_cached(
-            "INSERT INTO recipient (message, number, route) VALUES (?1, ?2, ?3)
-            ON CONFLICT DO UPDATE SET route = ?3",
-        )?;
-        upsert.execute(params![id.to_bytes(), number, route.map(to_json).transpose()?])?;
+    /// A segment has a record of a change to this message; false when that was known.
+    pub(crate) fn mark(&self, id: QueueId, segment: u64) -> Result<bool, SpoolError> {
+        let mut insert =
+            self.connection.prepare_cached("INSERT OR IGNORE INTO mark (segment, message) VALUES (?, ?)")?;
+        Ok(insert.execute(params![signed(segment), id.to_bytes()])? == 1)
+    }
+
+    /// What its records of changes said is no longer needed; gives the segments that have them.
+    pub(crate) fn unmark(&self, id: QueueId) -> Result<Vec<u64>, SpoolError> {
+        let mut delete =
+            self.connection.prepare_cached("DELETE FROM mark WHERE message = ? RETURNING segment")?;
+        let segments = delete.query_map([id.to_bytes()], |row| unsigned(row, 0))?;
+        Ok(segments.collect::<Result<_, _>>()?)
+    }
+
+    /// Some messages of whose changes this segment has records.
+    pub(crate) fn marked(&self, segment: u64, limit: usize) -> Result<Vec<QueueId>, SpoolError> {
+        let mut select =
+            self.connection.prepare_cached("SELECT message FROM mark WHERE segment = ? LIMIT ?")?;
+        let rows = select.query_map(params![signed(segment), signed(limit as u64)], |row| {
+            Ok(QueueId::from_bytes(row.get(0)?))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The rows of its recipients go.
+    pub(crate) fn forget_recipients(&self, id: QueueId) -> Result<(), SpoolError> {
+        let mut delete = self.connection.prepare_cached("DELETE FROM recipient WHERE message = ?")?;
+        delete.execute([id.to_bytes()])?;
         Ok(())
     }
 
-    pub(crate) fn set_touched(&self, id: QueueId) -> Result<(), SpoolError> {
-        let mut update = self.connection.prepare_cached("UPDATE message SET touched = 1 WHERE id = ?")?;
-        update.execute([id.to_bytes()])?;
-        Ok(())
-    }
-
-    pub(crate) fn set_hold(&self, id: QueueId, hold: Option<&Hold>) -> Result<(), SpoolError> {
-        let mut update = self.connection.prepare_cached("UPDATE message SET hold = ? WHERE id = ?")?;
-        update.execute(params![hold.map(to_json).transpose()?, id.to_bytes()])?;
-        Ok(())
-    }
-
-    /// Takes the hold away; a time of release stands unless this one brings a new one.
-    pub(crate) fn release(&self, id: QueueId, at: Option<UnixTime>) -> Result<(), SpoolError> {
-        let mut update = self.connection.prepare_cached(
-            "UPDATE message SET hold = NULL, released = coalesce(?, released) WHERE id = ?",
-        )?;
-        update.execute(params![at.map(UnixTime::millis), id.to_bytes()])?;
-        Ok(())
-    }
-
-    pub(crate) fn remove(&self, id: QueueId, touched: bool) -> Result<(), SpoolError> {
+    /// A message goes; gives the segments with records of changes to it.
+    pub(crate) fn remove(&self, id: QueueId, touched: bool) -> Result<Vec<u64>, SpoolError> {
         let mut delete = self.connection.prepare_cached("DELETE FROM message WHERE id = ?")?;
         delete.execute([id.to_bytes()])?;
-        if touched {
-            let mut delete = self.connection.prepare_cached("DELETE FROM recipient WHERE message = ?")?;
-            delete.execute([id.to_bytes()])?;
+        if !touched {
+            return Ok(Vec::new());
         }
+        self.forget_recipients(id)?;
+        self.unmark(id)
+    }
+
+    pub(crate) fn add_edge(&self, edge: Edge) -> Result<(), SpoolError> {
+        let mut insert = self
+            .connection
+            .prepare_cached("INSERT OR IGNORE INTO edge (older, newer, copies) VALUES (?, ?, ?)")?;
+        insert.execute(params![signed(edge.older), signed(edge.newer), edge.copies])?;
         Ok(())
     }
 
-    /// Moves a message that cannot be served to the table `damaged`.
-    pub(crate) fn set_aside(&self, id: QueueId, what: &str) -> Result<(), SpoolError> {
-        self.connection.execute(
-            "INSERT OR REPLACE INTO damaged SELECT id, ?, received, file, sheet FROM message WHERE id = ?",
-            params![what, id.to_bytes()],
-        )?;
-        self.remove(id, true)
+    /// All edges that come from these segments, which are gone.
+    pub(crate) fn forget_segment(&self, segment: u64) -> Result<(), SpoolError> {
+        let mut delete = self.connection.prepare_cached("DELETE FROM edge WHERE older = ?1 OR newer = ?1")?;
+        delete.execute([signed(segment)])?;
+        Ok(())
     }
 
-    pub(crate) fn damaged_count(&self) -> Result<u64, SpoolError> {
-        let count: i64 = self.connection.query_row("SELECT count(*) FROM damaged", [], |row| row.get(0))?;
-        Ok(count.unsigned_abs())
-    }
-}
-
-/// Number, status and route of a recipient that is no longer fresh.
-pub(crate) type Touched = (u32, Option<Status>, Option<NextHop>);
-
-impl MessageRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            place: Place {
-                segment: unsigned(row, 0)?,
-                position: unsigned(row, 1)?,
-                length: unsigned(row, 2)?,
-            },
-            file: row.get(3)?,
-            size: unsigned(row, 4)?,
-            hold: row.get(5)?,
-            touched: row.get(6)?,
-            sheet: row.get(7)?,
-            released: row.get::<_, Option<i64>>(8)?.map(UnixTime::from_millis),
-        })
+    /// A segment's ends of messages have all been written once more.
+    pub(crate) fn clear_ends(&self, newer: u64) -> Result<(), SpoolError> {
+        let mut delete = self.connection.prepare_cached("DELETE FROM edge WHERE newer = ? AND copies = 0")?;
+        delete.execute([signed(newer)])?;
+        Ok(())
     }
 
-    /// The entry, with the hold of now and the context that stands in the log.
-    pub(crate) fn entry(&self, id: QueueId, context: Bytes) -> Result<Entry, SpoolError> {
-        let sheet: Sheet = from_json(&self.sheet).map_err(|what| damaged(id, &what))?;
-        let mut hold = self.hold(id)?;
-        if let Some(Hold::Quarantine(quarantine)) = &mut hold {
-            quarantine.dated(sheet.entry.received);
-        }
-        Ok(Entry { hold, released: self.released, context, ..sheet.entry })
+    pub(crate) fn edges(&self) -> Result<Vec<Edge>, SpoolError> {
+        let mut select = self.connection.prepare("SELECT older, newer, copies FROM edge")?;
+        let edges = select.query_map([], |row| {
+            Ok(Edge { older: unsigned(row, 0)?, newer: unsigned(row, 1)?, copies: row.get(2)? })
+        })?;
+        Ok(edges.collect::<Result<_, _>>()?)
     }
-
-    /// What holds it.
-    pub(crate) fn hold(&self, id: QueueId) -> Result<Option<Hold>, SpoolError> {
-        parse_hold(self.hold.as_deref()).map_err(|what| damaged(id, &what))
-    }
-
-    /// The recipients' numbers, in the envelope's order.
-    pub(crate) fn numbers(&self, id: QueueId) -> Result<Vec<u32>, SpoolError> {
-        let numbers: Numbers = from_json(&self.sheet).map_err(|what| damaged(id, &what))?;
-        let recipients = numbers.entry.envelope.recipients.into_iter();
-        Ok(recipients.map(|recipient| recipient.id).collect())
-    }
-}
-
-/// What stands in the column `hold`.
-pub(crate) fn parse_hold(text: Option<&str>) -> serde_json::Result<Option<Hold>> {
-    text.map(from_json).transpose()
 }
 
 /// The states right after the commit.
@@ -388,9 +425,15 @@ pub(crate) fn fresh(entry: &Entry) -> Vec<RecipientState> {
     let states = recipients.map(|recipient| RecipientState {
         id: recipient.id,
         status: Status::fresh(entry.received),
-        route: None,
+        route: None::<NextHop>,
     });
     states.collect()
+}
+
+impl Unusable {
+    pub(crate) fn of(error: &rusqlite::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
 }
 
 impl From<rusqlite::Error> for SpoolError {
@@ -398,25 +441,10 @@ impl From<rusqlite::Error> for SpoolError {
         let what = error.to_string().into();
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
-            // The database's own syncs end here when they fail.
-            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Broken(what)
-            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Index(what),
             _ => Self::Store(what),
         }
     }
-}
-
-fn damaged(id: QueueId, what: &serde_json::Error) -> SpoolError {
-    SpoolError::Damaged(id, format!("its row cannot be read: {what}").into())
-}
-
-fn to_json(value: &impl Serialize) -> Result<String, SpoolError> {
-    serde_json::to_string(value).map_err(|error| SpoolError::Store(error.to_string().into()))
-}
-
-fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
-    serde_json::from_str(text)
 }
 
 /// SQLite's integers are signed; what we count never gets near the difference.

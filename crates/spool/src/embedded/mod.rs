@@ -1,28 +1,41 @@
-//! The engine of a gateway that stands alone: bodies in an append-only log, envelopes in SQLite, one committer thread.
+//! The engine of a gateway that stands alone: an append-only log that says everything, an index of it in SQLite, one
+//! committer thread.
 //!
-//! It promises that a commit or a settlement that was answered survives a power cut, at the price of two syncs per batch.
+//! It promises that a commit or a settlement that was answered survives a power cut, at the price of one sync per batch.
 //! One process at a time works in a folder. Why a log and a database, and not one of the two, stands in
-//! `docs/decisions/001-body-log-and-sqlite.md`.
+//! `docs/decisions/001-body-log-and-sqlite.md`; why the log is the truth, in `docs/decisions/006-log-is-the-truth.md`.
 //!
-//! The folder: `lock`, `envelopes.db` (with its `-wal` and `-shm`), `segments/` (the log), `bodies/` (large bodies, one
-//! file each), `damaged/` (what was set aside).
+//! The folder: `identity`, `segments/` (the log), `bodies/` (large bodies, one file each), `envelopes.db` (the index, with
+//! its `-wal` and `-shm`), `ballast` (room for when there is none), `damaged/` (what was set aside), `unreferenced/` (what
+//! nothing in the log names; it goes after a week).
 
+mod aside;
+mod ballast;
+mod batch;
 mod committer;
 mod database;
+mod identity;
+mod index;
+mod inspect;
+mod legacy;
+mod meta;
 mod mover;
 mod operation;
 mod reader;
 mod record;
 mod recovery;
+mod replay;
+mod row;
+mod scan;
 mod segments;
 mod shared;
-mod transaction;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use pintle_mail::{NextHop, QueueId, UnixTime};
@@ -30,13 +43,17 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
+use self::ballast::Ballast;
 use self::committer::Committer;
 use self::database::Database;
+use self::identity::Identity;
+use self::meta::Amendment;
 use self::mover::Mover;
-use self::operation::{Amendment, Answer, Inbox, Operation};
+use self::operation::{Answer, Inbox, Operation};
 use self::reader::Reader;
-use self::segments::{Folder, Segments, Shelf};
-use self::shared::{Condition, Shared, Warm};
+use self::recovery::{Folders, Recovered, at, make_folders, next_body, recover};
+use self::segments::Shelf;
+use self::shared::Shared;
 use crate::content::{OwnFile, Source};
 use crate::draft::{Desk, Disk};
 use crate::fault::{CrashPoint, Faults};
@@ -44,6 +61,8 @@ use crate::{
     Draft, DraftLimits, Filter, Health, Hold, Listing, NewMessage, OpenError, Page, Receipt, Settled,
     Settlement, Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
+
+pub use inspect::{Inspection, Problem, Repair, inspect, repair};
 
 /// Where the spool lies, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +101,31 @@ pub struct Embedded {
     shared: Arc<Shared>,
     reader: Arc<Reader>,
     bodies_folder: Arc<File>,
-    committer: Mutex<Option<JoinHandle<()>>>,
+    worker: Mutex<Worker>,
+}
+
+/// Who carries operations out.
+enum Worker {
+    Thread(JoinHandle<()>),
+    /// Whoever asks for them.
+    #[cfg_attr(not(any(test, feature = "crash-points")), allow(dead_code))]
+    Inline(Box<Committer>),
+    /// Nobody any more.
+    Gone,
+}
+
+impl Worker {
+    /// Waits for what was submitted, and ends. False when it had ended in a panic.
+    fn finish(&mut self) -> bool {
+        match std::mem::replace(self, Self::Gone) {
+            Self::Thread(thread) => thread.join().is_ok(),
+            Self::Inline(mut committer) => {
+                committer.turn_all();
+                true
+            }
+            Self::Gone => true,
+        }
+    }
 }
 
 impl Embedded {
@@ -99,43 +142,73 @@ impl Embedded {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_with(config: &EmbeddedConfig, faults: &Faults) -> Result<Self, OpenError> {
-        let folders = Folders::make(&config.folder)?;
-        let lock = lock(&config.folder)?;
-        let database = Database::open(&folders.database)?;
-        let reading = Database::open(&folders.database)?;
-        let shelf = Arc::new(Shelf::default());
-        let log = Folder::open(folders.segments.clone()).map_err(at(&folders.segments))?;
-        let mut segments = Segments::new(log, config.segment_size, shelf.clone(), faults.clone());
-        let totals = recovery::recover(&database, &mut segments, &folders.segments, &folders.bodies)?;
-        let reader = Reader {
-            database: Mutex::new(Some(reading)),
-            shelf,
-            bodies: folders.bodies.clone(),
-            inbox: Arc::default(),
-        };
-        let shared = Shared {
-            condition: Condition::default(),
-            warm: Warm::new(config.warm),
-            totals: Mutex::new(totals),
-            arrivals: Mutex::new(None),
-            bodies: folders.bodies.clone(),
-            damaged: folders.damaged.clone(),
-            faults: faults.clone(),
-        };
-        let mut engine = Self::idle(config, folders, Arc::new(shared), Arc::new(reader))?;
-        engine.start(database, segments, lock).map_err(at(&config.folder))?;
+        let (engine, committer) = Self::prepare(config, faults)?;
+        let thread = std::thread::Builder::new().name("spool-committer".to_owned());
+        let thread = thread.spawn(move || committer.run()).map_err(at(&config.folder))?;
+        *engine.worker.lock() = Worker::Thread(thread);
         Ok(engine)
+    }
+
+    /// The same without a thread of its own: each operation is carried out by the one who asks for it, before the call
+    /// returns. For simulations, in which nothing may happen by itself.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    #[cfg(any(test, feature = "crash-points"))]
+    pub fn open_inline(config: &EmbeddedConfig, faults: &Faults) -> Result<Self, OpenError> {
+        let (engine, committer) = Self::prepare(config, faults)?;
+        *engine.worker.lock() = Worker::Inline(Box::new(committer));
+        Ok(engine)
+    }
+
+    fn prepare(config: &EmbeddedConfig, faults: &Faults) -> Result<(Self, Committer), OpenError> {
+        let folders = Folders::of(&config.folder);
+        let lock = lock(&folders)?;
+        let shelf = Arc::new(Shelf::new(folders.segments.clone()));
+        let Recovered { database, segments, totals, broken } =
+            recover(&folders, config.segment_size, &shelf, faults)?;
+        let reading = Database::open(&folders.database).map_err(|error| OpenError::Database {
+            path: folders.database.clone(),
+            what: format!("{error:?}"),
+        })?;
+        let shared = Arc::new(Shared::new(reading, totals, config.warm, faults.clone()));
+        let inbox: Arc<Inbox> = Arc::default();
+        let identity = *segments.identity();
+        let mut committer = Committer {
+            inbox: inbox.clone(),
+            database,
+            segments,
+            mover: Mover::default(),
+            ballast: Ballast::new(&folders.root, config.reserve),
+            shared: shared.clone(),
+            folders: folders.clone(),
+            behind: false,
+            forgotten: Vec::new(),
+            swept: Instant::now(),
+            _lock: lock,
+        };
+        let mut first = vec![Operation::Start];
+        first.extend(broken.into_iter().map(|(id, what)| Operation::SetAside(id, what)));
+        committer
+            .begin(first)
+            .map_err(|error| OpenError::Log { path: folders.segments.clone(), what: error.to_string() })?;
+        if !matches!(Identity::read(&folders.root), Ok(Some(_))) {
+            identity.write(&folders.root).map_err(at(&folders.root))?;
+        }
+        let seed = identity.seed();
+        let reader = Reader { shared: shared.clone(), shelf, seed, bodies: folders.bodies.clone(), inbox };
+        Ok((Self::idle(config, &folders, shared, Arc::new(reader))?, committer))
     }
 
     fn idle(
         config: &EmbeddedConfig,
-        folders: Folders,
+        folders: &Folders,
         shared: Arc<Shared>,
         reader: Arc<Reader>,
     ) -> Result<Self, OpenError> {
-        let next_body = recovery::next_body(&folders.bodies).map_err(at(&folders.bodies))?;
+        let next_body = next_body(folders).map_err(at(&folders.bodies))?;
         let bodies_folder = File::open(&folders.bodies).map_err(at(&folders.bodies))?;
-        let disk = Disk { folder: folders.bodies, reserve: config.reserve };
+        let disk = Disk { folder: folders.bodies.clone(), reserve: config.reserve };
         let desk = Desk::new(Some(disk.clone()), config.drafts, next_body, shared.faults.clone());
         Ok(Self {
             desk: Arc::new(desk),
@@ -144,27 +217,16 @@ impl Embedded {
             shared,
             reader,
             bodies_folder: Arc::new(bodies_folder),
-            committer: Mutex::new(None),
+            worker: Mutex::new(Worker::Gone),
         })
-    }
-
-    fn start(&mut self, database: Database, segments: Segments, lock: File) -> io::Result<()> {
-        let committer = Committer {
-            inbox: self.inbox.clone(),
-            database,
-            segments,
-            mover: Mover::default(),
-            shared: self.shared.clone(),
-            lock,
-        };
-        let thread = std::thread::Builder::new().name("spool-committer".to_owned());
-        *self.committer.get_mut() = Some(thread.spawn(move || committer.run())?);
-        Ok(())
     }
 
     fn ask<'a, T: Send + 'a>(&self, operation: impl FnOnce(Answer<T>) -> Operation) -> SpoolFuture<'a, T> {
         let (answer, waiting) = oneshot::channel();
         self.inbox.submit(operation(answer));
+        if let Worker::Inline(committer) = &mut *self.worker.lock() {
+            committer.turn_all();
+        }
         // The committer drops the answer only when it ends.
         Box::pin(async move { waiting.await.unwrap_or(Err(SpoolError::Closed)) })
     }
@@ -285,17 +347,20 @@ impl Spool for Embedded {
 
     fn close(&self) -> SpoolFuture<'_, ()> {
         self.inbox.close();
-        let thread = self.committer.lock().take();
-        let (reader, shared) = (self.reader.clone(), self.shared.clone());
+        let mut worker = std::mem::replace(&mut *self.worker.lock(), Worker::Gone);
+        let shared = self.shared.clone();
         Box::pin(async move {
             let stopped = tokio::task::spawn_blocking(move || {
-                let joined = thread.map_or(Ok(()), JoinHandle::join);
-                *reader.database.lock() = None;
+                let ended_well = worker.finish();
+                *shared.reading.lock() = None;
                 *shared.arrivals.lock() = None;
-                joined
+                ended_well
             });
-            let panicked = SpoolError::Store("the committer ended in a panic".into());
-            stopped.await.map_err(|_| SpoolError::Closed)?.map_err(|_| panicked)
+            match stopped.await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(SpoolError::Store("the committer ended in a panic".into())),
+                Err(_) => Err(SpoolError::Closed),
+            }
         })
     }
 }
@@ -304,53 +369,20 @@ impl Spool for Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.inbox.close();
-        if let Some(thread) = self.committer.lock().take()
-            && thread.join().is_err()
-        {
+        if !self.worker.get_mut().finish() {
             tracing::error!("the spool's committer ended in a panic");
         }
     }
 }
 
-/// The paths in a spool folder.
-struct Folders {
-    database: PathBuf,
-    segments: PathBuf,
-    bodies: PathBuf,
-    damaged: PathBuf,
-}
-
-impl Folders {
-    fn make(folder: &Path) -> Result<Self, OpenError> {
-        let folders = Self {
-            database: folder.join("envelopes.db"),
-            segments: folder.join("segments"),
-            bodies: folder.join("bodies"),
-            damaged: folder.join("damaged"),
-        };
-        for path in [&folders.segments, &folders.bodies, &folders.damaged] {
-            fs::create_dir_all(path).map_err(at(path))?;
-        }
-        // The names of these folders must outlive a power cut no less than what they hold.
-        let parent = File::open(folder).and_then(|folder| folder.sync_all());
-        parent.map_err(at(folder))?;
-        Ok(folders)
+/// Locks the folder itself: a file in it could be deleted by hand, and then locked once more.
+fn lock(folders: &Folders) -> Result<File, OpenError> {
+    let folder = make_folders(folders)?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(folders.root.clone())),
+        Err(error) => Err(at(&folders.root)(error.into())),
     }
-}
-
-fn lock(folder: &Path) -> Result<File, OpenError> {
-    let path = folder.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(folder.to_owned())),
-        Err(error) => Err(at(&path)(error.into())),
-    }
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
-    let path = path.to_owned();
-    move |source| OpenError::Io { path, source }
 }
 
 fn own_files(messages: &[NewMessage]) -> Vec<Arc<OwnFile>> {

@@ -1,19 +1,22 @@
-//! Moves stragglers: a segment in which little lives is emptied, so that one slow message does not keep 64 MiB of disk.
+//! Empties segments in which little is needed, so that one slow message does not keep 64 MiB of disk.
 //!
-//! It walks through the segment's records, as many at a time as disturb nobody, asks the database which of them still
-//! count, and hands those to the committer as operations of the next batch. A crash at any moment leaves the row pointing
-//! to a whole record: the old one until the batch is durable, the new one after.
+//! A segment is needed for three things, and each of them is written once more at the end of the log: the state of
+//! messages of which it records changes, messages whose bytes lie in it, and the ends of messages whose bytes still lie in
+//! older segments. It goes a little at a time, as operations of ordinary batches. A crash at any moment leaves both, and
+//! the later word counts.
 
+use std::collections::BTreeSet;
 use std::io;
 
-use pintle_mail::Bytes;
+use pintle_mail::QueueId;
 
 use super::database::Database;
+use super::meta::{Graves, from_json};
 use super::operation::Operation;
-use super::record::{Front, HEADER, Header, clamp, padded};
-use super::segments::{Place, Segments, read_at};
+use super::record::{Front, HEADER, Header, Kind};
+use super::scan::is_sound;
+use super::segments::{PREFACE, Place, Segments, read_at};
 use crate::SpoolError;
-use crate::content::BLOCK;
 
 /// Records looked at in one step.
 const LOOK: usize = 64;
@@ -25,93 +28,119 @@ const COPY: u64 = 4 * 1024 * 1024;
 pub(crate) struct Mover {
     at: Option<(u64, u64)>,
     /// Segments walked through to the end.
-    walked: Vec<u64>,
+    walked: BTreeSet<u64>,
 }
 
 impl Mover {
     /// Whether a step would have something to do.
     pub(crate) fn has_work(&self, segments: &Segments) -> bool {
-        self.candidate(segments).is_some()
+        segments.sparse(&self.walked).is_some()
     }
 
-    /// The next few records to be copied; often none.
+    /// The next few things to be written once more; often none.
     pub(crate) fn step(&mut self, segments: &Segments, database: &Database) -> Vec<Operation> {
-        let Some(segment) = self.candidate(segments) else {
+        let Some(segment) = segments.sparse(&self.walked) else {
             return Vec::new();
         };
-        let mut moves = Vec::new();
-        match self.walk(segment, segments, database, &mut moves) {
-            Ok(true) => {}
-            Ok(false) => self.leave(segment, segments),
-            Err(error) => {
-                tracing::warn!(segment, %error, "stragglers of a segment stay where they are");
-                self.leave(segment, segments);
-            }
-        }
-        moves
+        let stepped = match segments.tally(segment).marks {
+            0 => self.walk(segment, segments, database),
+            _ => states(segment, database),
+        };
+        stepped.unwrap_or_else(|error| {
+            tracing::warn!(segment, %error, "what is needed of a sparse segment stays where it is");
+            self.leave(segment, segments);
+            Vec::new()
+        })
     }
 
-    fn candidate(&self, segments: &Segments) -> Option<u64> {
-        segments.sparse(&self.walked)
+    /// Something that was to be written once more was not: the segment stays as it is until the next start.
+    pub(crate) fn give_up(&mut self, segments: &Segments) {
+        if let Some((segment, _)) = self.at {
+            self.leave(segment, segments);
+        }
     }
 
     fn leave(&mut self, segment: u64, segments: &Segments) {
         self.walked.retain(|walked| segments.contains(*walked));
-        self.walked.push(segment);
+        self.walked.insert(segment);
         self.at = None;
     }
 
-    /// Looks at the next records of a segment. False at its end.
-    fn walk(
-        &mut self,
-        segment: u64,
-        segments: &Segments,
-        database: &Database,
-        moves: &mut Vec<Operation>,
-    ) -> io::Result<bool> {
-        let file = segments.file(segment)?;
-        let mut position = self.at.filter(|(at, _)| *at == segment).map_or(0, |(_, position)| position);
-        let mut copied = 0;
+    /// Looks at the next records of a segment.
+    fn walk(&mut self, segment: u64, segments: &Segments, database: &Database) -> io::Result<Vec<Operation>> {
+        let (file, used) = (segments.file(segment)?, segments.used(segment));
+        let (seed, mut ended) = (segments.identity().seed(), Vec::new());
+        let at = self.at.filter(|(at, _)| *at == segment);
+        let mut position = at.map_or(PREFACE, |(_, position)| position);
+        let (mut moves, mut copied, mut complete) = (Vec::new(), 0, false);
         for _ in 0..LOOK {
-            if position + HEADER as u64 > segments.used(segment) || copied > COPY {
+            complete = position + HEADER as u64 > used;
+            if complete || copied > COPY {
                 break;
             }
-            let Some(header) = Header::decode(&read_at(&file, position, HEADER as u64)?, segment) else {
-                // Not a record, so the end of what this segment's writer finished.
-                return Ok(false);
-            };
+            let raw = read_at(&file, position, HEADER as u64)?;
+            let header = Header::decode(&raw, seed, segment, position).ok_or_else(damaged)?;
             let place = Place { segment, position, length: header.length() };
-            if is_live(database, &header, place)? {
+            ended.extend(ends(&file, &header)?);
+            let of_message = header.kind().is_some_and(Kind::is_message);
+            if of_message && is_live(database, header.id, place)? {
                 moves.push(copy(&file, &header, place)?);
                 copied += place.length;
             }
-            position += padded(place.length);
+            position = header.end();
         }
+        ended.retain(|(_, older)| *older != segment && segments.contains(*older));
         self.at = Some((segment, position));
-        Ok(position + (HEADER as u64) <= segments.used(segment))
+        if complete {
+            self.leave(segment, segments);
+        }
+        if complete || !ended.is_empty() {
+            moves.push(Operation::Bury(Graves { from: segment, ended, complete }));
+        }
+        Ok(moves)
     }
 }
 
-fn is_live(database: &Database, header: &Header, place: Place) -> io::Result<bool> {
-    database
-        .is_at(header.id, place.segment, place.position)
-        .map_err(|error: SpoolError| io::Error::other(error.to_string()))
+/// Messages of whose changes the segment has records.
+fn states(segment: u64, database: &Database) -> io::Result<Vec<Operation>> {
+    let marked = database.marked(segment, LOOK).map_err(|error| unusable(&error))?;
+    if marked.is_empty() {
+        return Err(io::Error::other("its records of changes cannot be found"));
+    }
+    Ok(marked.into_iter().map(Operation::Restate).collect())
+}
+
+/// The messages that ended by this record, each with the segment in which its bytes lie.
+fn ends(file: &std::fs::File, header: &Header) -> io::Result<Vec<(QueueId, u64)>> {
+    if header.ends() {
+        return Ok(vec![(header.id, header.refers)]);
+    }
+    if header.kind() != Some(Kind::Graves) {
+        return Ok(Vec::new());
+    }
+    let raw = read_at(file, header.position, header.front())?;
+    let front = Front::decode(&raw, header).ok_or_else(damaged)?;
+    from_json(&front.meta).map(|graves: Graves| graves.ended).map_err(io::Error::other)
+}
+
+/// What comes behind it may be needed and cannot be found.
+fn damaged() -> io::Error {
+    io::Error::other("it is damaged")
+}
+
+fn is_live(database: &Database, id: QueueId, place: Place) -> io::Result<bool> {
+    database.is_at(id, place.segment, place.position).map_err(|error| unusable(&error))
+}
+
+fn unusable(error: &SpoolError) -> io::Error {
+    io::Error::other(error.to_string())
 }
 
 fn copy(file: &std::fs::File, header: &Header, place: Place) -> io::Result<Operation> {
     let raw = read_at(file, place.position, place.length)?;
-    Ok(match sound(&raw, header) {
+    // A copy of a damaged record would carry fresh trust.
+    Ok(match is_sound(&raw, header) {
         true => Operation::Move(header.id, place, raw),
         false => Operation::SetAside(header.id, "its record's checksum is wrong".to_owned()),
     })
-}
-
-/// Whether all of a record is as it was written. A copy of a damaged record would carry fresh trust.
-fn sound(raw: &Bytes, header: &Header) -> bool {
-    let Some(front) = Front::decode(raw, header) else {
-        return false;
-    };
-    let body = &raw[clamp(header.front())..];
-    let mut blocks = body.chunks(BLOCK).zip(&front.checksums);
-    blocks.all(|(block, sum)| crc32fast::hash(block) == *sum)
 }

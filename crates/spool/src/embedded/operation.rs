@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use pintle_mail::{Body, Bytes, NextHop, QueueId, UnixTime};
+use pintle_mail::{Body, Bytes, QueueId};
 use tokio::sync::oneshot;
 
+use super::meta::{Amendment, Graves};
 use super::segments::Place;
 use crate::{Hold, NewMessage, Receipt, Settled, Settlement, SpoolError};
 
@@ -31,13 +32,14 @@ pub(crate) enum Operation {
     SetAside(QueueId, String),
     /// A straggler is to be copied from this place; these are its record's octets.
     Move(QueueId, Place, Bytes),
-}
-
-/// What an operator changes about a message.
-pub(crate) enum Amendment {
-    Hold(Hold),
-    Release(UnixTime),
-    Reroute(Vec<u32>, Option<NextHop>),
+    /// The records of changes to this message are to be given back: its state is written once more.
+    Restate(QueueId),
+    /// Ends of messages are to be written once more.
+    Bury(Graves),
+    /// The first of each run: the log goes on from here.
+    Start,
+    /// Somebody found this wrong with the index, which was this one of all that there have been.
+    Rebuild(u64, String),
 }
 
 impl Operation {
@@ -46,7 +48,13 @@ impl Operation {
         match self {
             Self::Commit(messages, _) => messages,
             Self::Settle(settlement, _) => &settlement.children,
-            Self::Amend(..) | Self::SetAside(..) | Self::Move(..) => &[],
+            Self::Amend(..)
+            | Self::SetAside(..)
+            | Self::Move(..)
+            | Self::Restate(_)
+            | Self::Bury(_)
+            | Self::Start
+            | Self::Rebuild(..) => &[],
         }
     }
 
@@ -62,7 +70,12 @@ impl Operation {
             Self::Commit(_, answer) => drop(answer.send(Err(error))),
             Self::Settle(_, answer) => drop(answer.send(Err(error))),
             Self::Amend(_, _, answer) => drop(answer.send(Err(error))),
-            Self::SetAside(..) | Self::Move(..) => {}
+            Self::SetAside(..)
+            | Self::Move(..)
+            | Self::Restate(_)
+            | Self::Bury(_)
+            | Self::Start
+            | Self::Rebuild(..) => {}
         }
     }
 }
@@ -109,6 +122,13 @@ impl Inbox {
         while state.is_patient() && !self.wake.wait_until(&mut state, until).timed_out() {}
         let count = state.batch();
         Some(state.waiting.drain(..count).collect())
+    }
+
+    /// The next operations that wait already.
+    pub(crate) fn take_now(&self) -> Vec<Operation> {
+        let mut state = self.state.lock();
+        let count = state.batch().min(state.waiting.len());
+        state.waiting.drain(..count).collect()
     }
 
     /// Whether nothing is taken any more.

@@ -1,18 +1,20 @@
 //! Reads beside the committer: single messages, and pages of many. Rows come from a connection of its own, which sees
-//! what was last committed; octets come from segments and files, checked against their checksums.
+//! what was last committed; envelopes and octets come from segments and files, checked against their checksums.
 
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use pintle_mail::{Body, Bytes, QueueId};
 
-use super::database::{Database, MessageRow};
+use super::database::Database;
+use super::meta::{Written, from_json};
 use super::operation::{Inbox, Operation};
 use super::record::{Front, Header, clamp};
+use super::row::MessageRow;
 use super::segments::{Place, Shelf, read_at};
+use super::shared::Shared;
 use crate::content::{BLOCK, Blocks, OnDamage};
 use crate::{Filter, Listing, Page, SpoolError, Stored, Summary, Waiting};
 
@@ -23,8 +25,10 @@ const WHOLE: u64 = 2 * BLOCK as u64;
 
 /// The reading side.
 pub(crate) struct Reader {
-    pub(crate) database: Mutex<Option<Database>>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) shelf: Arc<Shelf>,
+    /// Where checksums of headers begin.
+    pub(crate) seed: u32,
     pub(crate) bodies: PathBuf,
     pub(crate) inbox: Arc<Inbox>,
 }
@@ -87,17 +91,20 @@ impl Reader {
     }
 
     fn try_load(&self, id: QueueId) -> Result<Stored, SpoolError> {
-        let (row, entry, states) = self.with(|database| {
+        let (row, states) = self.with(|database| {
             let row = database.message(id)?;
             let entry = row.entry(id, Bytes::new())?;
             let states = database.states(id, row.touched, &entry)?;
-            Ok((row, entry, states))
+            Ok((row, states))
         })?;
-        let record = Opened::read(id, row.place, &self.shelf)?;
+        let record = Opened::read(id, row.place, self)?;
+        // Where mail goes is taken from the log; the index only says where to look.
+        let written: Written =
+            from_json(&record.front.meta).map_err(|what| SpoolError::Damaged(id, what.into()))?;
         Ok(Stored {
             id,
             head: record.front.head.clone(),
-            entry: crate::Entry { context: record.front.context.clone(), ..entry },
+            entry: row.amended(id, written.entry, record.front.context.clone())?,
             recipients: states,
             body: self.body(id, &row, record)?,
         })
@@ -150,7 +157,13 @@ impl Reader {
     }
 
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
-        act(self.database.lock().as_ref().ok_or(SpoolError::Closed)?)
+        let reading = self.shared.reading.lock();
+        let generation = self.shared.generation();
+        act(reading.as_ref().ok_or(SpoolError::Closed)?).inspect_err(|error| {
+            if let SpoolError::Index(what) = error {
+                self.inbox.submit(Operation::Rebuild(generation, what.to_string()));
+            }
+        })
     }
 }
 
@@ -169,13 +182,13 @@ struct Opened {
 }
 
 impl Opened {
-    fn read(id: QueueId, place: Place, shelf: &Shelf) -> Result<Self, SpoolError> {
+    fn read(id: QueueId, place: Place, reader: &Reader) -> Result<Self, SpoolError> {
         let Place { segment, position, length } = place;
         let damaged = |what: &str| SpoolError::Damaged(id, what.into());
-        let file = shelf.get(segment).ok_or_else(|| damaged(&format!("segment {segment} is missing")))?;
+        let file = reader.shelf.get(segment).map_err(|error| unreadable(id, &error))?;
         let mut raw = read_at(&file, position, length.min(WHOLE)).map_err(|error| unreadable(id, &error))?;
-        let header =
-            Header::decode(&raw, segment).filter(|header| header.id == id && header.length() == length);
+        let header = Header::decode(&raw, reader.seed, segment, position)
+            .filter(|header| header.id == id && header.length() == length);
         let header = header.ok_or_else(|| damaged("there is no record of it in its place"))?;
         if header.front() > raw.len() as u64 {
             raw = read_at(&file, position, header.front()).map_err(|error| unreadable(id, &error))?;

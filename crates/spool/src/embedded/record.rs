@@ -1,88 +1,176 @@
-//! One message in the body log: a fixed header, a checksum per block of the body, and the bytes themselves.
+//! One record of the log: a fixed header, what the record says as JSON, and for a message its bytes.
 //!
 //! ```text
-//! 0  magic   4  checksum of 8..64   8  segment   16 id           32 octets of context   36 octets of head
-//! 40 octets of body in this record  48 octets of the whole body  56 number of blocks   60 checksum of 64..body
-//! 64 checksums of the body's blocks, context, head, body; zeros up to a multiple of eight
+//!  0 magic            4 checksum of 8..104   8 segment       16 position in it     24 sequence number
+//! 32 durable up to   40 queue id            56 kind          57 flags              58 records of the operation still to come
+//! 60 octets of meta  64 of context          68 of head       72 number of blocks   76 checksum of 104..body
+//! 80 octets of body in this record          88 of the whole body                   96 segment of the message that ends
+//! 104 meta, checksums of the body's blocks, context, head, body; zeros up to a multiple of eight
 //! ```
 //!
-//! Numbers are little-endian. The segment's number stands in the header so that what an earlier use of the same disk
-//! space left behind is never taken for a record. A large body lies in a file of its own; its checksums still stand here.
+//! Numbers are little-endian. Segment and position stand in the header so that what an earlier use of the same disk space
+//! left behind is never taken for a record, and the header's checksum begins with the spool's identity, which nobody outside
+//! knows: no message can be written so that a part of it passes for a record. Sequence numbers grow by one from record to record, over all segments; with
+//! the number up to which all was synced when the record was written they tell a torn write, which nobody was promised,
+//! from damage. A large body lies in a file of its own; its checksums still stand here.
 
 use bytes::Bytes;
-use pintle_mail::{Body, QueueId};
-
-use crate::NewMessage;
-use crate::content::Source;
+use pintle_mail::QueueId;
 
 /// Octets of the fixed part.
-pub(crate) const HEADER: usize = 64;
-const MAGIC: u32 = u32::from_le_bytes(*b"PNT1");
+pub(crate) const HEADER: usize = 104;
+const MAGIC: u32 = u32::from_le_bytes(*b"PNT3");
 /// Records begin at multiples of this.
-const ALIGN: u64 = PADDING.len() as u64;
+pub(crate) const ALIGN: u64 = PADDING.len() as u64;
 const PADDING: [u8; 8] = [0; 8];
+/// The message is gone once this record counts.
+const ENDS: u8 = 1;
+
+/// What a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A message came into our care.
+    Message,
+    /// Recipients have new statuses.
+    Settle,
+    /// An operator held, released or rerouted a message.
+    Amend,
+    /// A damaged message was set aside.
+    SetAside,
+    /// A message once more, with its state of now; what stood before counts no longer.
+    Copy,
+    /// The state of a message once more, without its bytes.
+    State,
+    /// Messages that ended in segments which are to be given back, while their records still lie in others.
+    Graves,
+    /// A gateway began to write here.
+    Start,
+}
+
+impl Kind {
+    const ALL: [Self; 8] = [
+        Self::Message,
+        Self::Settle,
+        Self::Amend,
+        Self::SetAside,
+        Self::Copy,
+        Self::State,
+        Self::Graves,
+        Self::Start,
+    ];
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+
+    fn number(self) -> u8 {
+        Self::ALL.iter().position(|kind| *kind == self).map_or(0, |at| u8::try_from(at + 1).unwrap_or(0))
+    }
+
+    /// Whether the record holds a message's bytes.
+    pub(crate) fn is_message(self) -> bool {
+        matches!(self, Self::Message | Self::Copy)
+    }
+}
 
 /// A record on its way to the log.
+#[derive(Debug, Clone)]
 pub(crate) struct Record {
+    header: Header,
     front: Vec<u8>,
     parts: [Bytes; 3],
-    length: u64,
+}
+
+/// The bytes of a message, as they go into a record.
+pub(crate) struct Parts<'a> {
+    pub(crate) context: Bytes,
+    pub(crate) head: Bytes,
+    pub(crate) checksums: &'a [u32],
+    /// Of the whole body, wherever it lies.
+    pub(crate) body: u64,
+    /// The body, where it lies in the record.
+    pub(crate) inline: Bytes,
 }
 
 impl Record {
-    pub(crate) fn of(message: &NewMessage) -> Self {
-        let inline = match message.content.source() {
-            Source::Memory(bytes) => bytes.clone(),
-            Source::File(..) => Bytes::new(),
+    /// A record that is all meta.
+    pub(crate) fn of(kind: Kind, id: QueueId, meta: Vec<u8>) -> Self {
+        let nothing = Parts {
+            context: Bytes::new(),
+            head: Bytes::new(),
+            checksums: &[],
+            body: 0,
+            inline: Bytes::new(),
         };
-        let context = message.entry.context.clone();
-        let checksums = message.content.checksums();
-        let header = Header {
-            segment: 0,
-            id: message.id,
-            context: context.len() as u64,
-            head: message.head.len() as u64,
-            inline: inline.len() as u64,
-            body: message.content.size(),
-            blocks: checksums.len() as u64,
-            front_crc: 0,
-        };
-        let mut front = header.encode();
-        front.extend(checksums.iter().flat_map(|sum| sum.to_le_bytes()));
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&front[HEADER..]);
-        crc.update(&context);
-        crc.update(&message.head);
-        front[60..64].copy_from_slice(&crc.finalize().to_le_bytes());
-        Self { front, length: header.length(), parts: [context, message.head.clone(), inline] }
+        Self::with(kind, id, meta, nothing)
     }
 
-    /// A record as it stands in another segment, to be written once more; `raw` has been checked.
-    pub(crate) fn copy(raw: &Bytes) -> Self {
-        Self {
-            front: raw[..HEADER].to_vec(),
-            length: raw.len() as u64,
-            parts: [raw.slice(HEADER..), Bytes::new(), Bytes::new()],
-        }
+    /// A record of a message.
+    pub(crate) fn with(kind: Kind, id: QueueId, meta: Vec<u8>, parts: Parts<'_>) -> Self {
+        let Parts { context, head, checksums, body, inline } = parts;
+        let mut header = Header {
+            segment: 0,
+            position: 0,
+            sequence: 0,
+            durable: 0,
+            id,
+            kind: kind.number(),
+            flags: 0,
+            rest: 0,
+            meta: meta.len() as u64,
+            context: context.len() as u64,
+            head: head.len() as u64,
+            blocks: checksums.len() as u64,
+            front_crc: 0,
+            inline: inline.len() as u64,
+            body,
+            refers: 0,
+        };
+        let mut front = meta;
+        front.extend(checksums.iter().flat_map(|sum| sum.to_le_bytes()));
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&front);
+        crc.update(&context);
+        crc.update(&head);
+        header.front_crc = crc.finalize();
+        Self { header, front, parts: [context, head, inline] }
     }
 
     /// Its octets, without what fills it up to the next multiple.
     pub(crate) fn length(&self) -> u64 {
-        self.length
+        self.header.length()
+    }
+
+    /// Says that the message, whose bytes lie in this segment, is gone once this record counts.
+    pub(crate) fn ends(&mut self, segment: u64) {
+        self.header.flags |= ENDS;
+        self.header.refers = segment;
+    }
+
+    /// How many records of the same operation come after it.
+    pub(crate) fn followed_by(&mut self, rest: usize) {
+        self.header.rest = u16::try_from(rest).unwrap_or(u16::MAX);
     }
 
     /// Says where it goes; last thing before it is written.
-    pub(crate) fn seal(&mut self, segment: u64) {
-        self.front[8..16].copy_from_slice(&segment.to_le_bytes());
-        let crc = crc32fast::hash(&self.front[8..HEADER]);
-        self.front[4..8].copy_from_slice(&crc.to_le_bytes());
+    pub(crate) fn seal(&mut self, segment: u64, position: u64, sequence: u64, durable: u64) {
+        let header = &mut self.header;
+        (header.segment, header.position) = (segment, position);
+        (header.sequence, header.durable) = (sequence, durable);
     }
 
-    /// Its pieces in order, padding included.
-    pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let padding = &PADDING[..clamp(padded(self.length) - self.length)];
-        let pieces = std::iter::once(self.front.as_slice()).chain(self.parts.iter().map(|part| &part[..]));
-        pieces.chain(std::iter::once(padding)).filter(|piece| !piece.is_empty())
+    /// The header's octets and its other pieces in order, padding included.
+    pub(crate) fn pieces(&self, seed: u32) -> Vec<Bytes> {
+        let mut pieces = Vec::with_capacity(5);
+        let mut front = self.header.encode(seed).to_vec();
+        front.extend_from_slice(&self.front);
+        pieces.push(Bytes::from(front));
+        pieces.extend(self.parts.iter().filter(|part| !part.is_empty()).cloned());
+        let padding = &PADDING[..clamp(padded(self.length()) - self.length())];
+        if !padding.is_empty() {
+            pieces.push(Bytes::from_static(&PADDING).slice(..padding.len()));
+        }
+        pieces
     }
 }
 
@@ -90,61 +178,121 @@ impl Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) segment: u64,
+    pub(crate) position: u64,
+    pub(crate) sequence: u64,
+    pub(crate) durable: u64,
     pub(crate) id: QueueId,
+    kind: u8,
+    flags: u8,
+    pub(crate) rest: u16,
+    pub(crate) meta: u64,
     pub(crate) context: u64,
     pub(crate) head: u64,
-    pub(crate) inline: u64,
-    pub(crate) body: u64,
     pub(crate) blocks: u64,
     pub(crate) front_crc: u32,
+    pub(crate) inline: u64,
+    pub(crate) body: u64,
+    /// Of a record that ends a message: the segment with its bytes.
+    pub(crate) refers: u64,
 }
 
 impl Header {
+    /// What the record says; none when a later version wrote it.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        Kind::from_number(self.kind)
+    }
+
+    /// Whether the message is gone once this record counts.
+    pub(crate) fn ends(&self) -> bool {
+        self.flags & ENDS != 0
+    }
+
     /// Octets before the body.
     pub(crate) fn front(&self) -> u64 {
-        HEADER as u64 + 4 * self.blocks + self.context + self.head
+        HEADER as u64 + self.meta + 4 * self.blocks + self.context + self.head
     }
 
     /// Octets of the record.
     pub(crate) fn length(&self) -> u64 {
-        self.front() + self.inline
+        self.front().saturating_add(self.inline)
     }
 
-    /// Reads a header; none when these octets are not one of this segment.
-    pub(crate) fn decode(raw: &[u8], segment: u64) -> Option<Self> {
+    /// Where the next record begins.
+    pub(crate) fn end(&self) -> u64 {
+        self.position.saturating_add(padded(self.length()))
+    }
+
+    /// Reads a header; none when these octets are not one that was written to this place.
+    pub(crate) fn decode(raw: &[u8], seed: u32, segment: u64, position: u64) -> Option<Self> {
         let raw = raw.get(..HEADER)?;
-        let sound = u32_at(raw, 0) == MAGIC && u32_at(raw, 4) == crc32fast::hash(&raw[8..]);
-        let header = Self {
-            segment: u64_at(raw, 8),
-            id: QueueId::from_bytes(raw[16..32].try_into().ok()?),
-            context: u32_at(raw, 32).into(),
-            head: u32_at(raw, 36).into(),
-            inline: u64_at(raw, 40),
-            body: u64_at(raw, 48),
-            blocks: u32_at(raw, 56).into(),
-            front_crc: u32_at(raw, 60),
-        };
-        (sound && header.segment == segment).then_some(header)
+        let here = u32_at(raw, 0) == MAGIC && u64_at(raw, 8) == segment && u64_at(raw, 16) == position;
+        if !here || u32_at(raw, 4) != seeded(seed, &raw[8..]) {
+            return None;
+        }
+        Some(Self {
+            segment,
+            position,
+            sequence: u64_at(raw, 24),
+            durable: u64_at(raw, 32),
+            id: QueueId::from_bytes(raw[40..56].try_into().ok()?),
+            kind: raw[56],
+            flags: raw[57],
+            rest: u16::from_le_bytes([raw[58], raw[59]]),
+            meta: u32_at(raw, 60).into(),
+            context: u32_at(raw, 64).into(),
+            head: u32_at(raw, 68).into(),
+            blocks: u32_at(raw, 72).into(),
+            front_crc: u32_at(raw, 76),
+            inline: u64_at(raw, 80),
+            body: u64_at(raw, 88),
+            refers: u64_at(raw, 96),
+        })
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER + 4 * clamp(self.blocks));
-        out.extend(MAGIC.to_le_bytes());
-        out.extend([0; 4]);
-        out.extend(self.segment.to_le_bytes());
-        out.extend(self.id.to_bytes());
-        out.extend(short(self.context));
-        out.extend(short(self.head));
-        out.extend(self.inline.to_le_bytes());
-        out.extend(self.body.to_le_bytes());
-        out.extend(short(self.blocks));
-        out.extend(self.front_crc.to_le_bytes());
+    fn encode(&self, seed: u32) -> [u8; HEADER] {
+        let mut out = [0; HEADER];
+        let mut put = |at: usize, octets: &[u8]| out[at..at + octets.len()].copy_from_slice(octets);
+        put(0, &MAGIC.to_le_bytes());
+        put(8, &self.segment.to_le_bytes());
+        put(16, &self.position.to_le_bytes());
+        put(24, &self.sequence.to_le_bytes());
+        put(32, &self.durable.to_le_bytes());
+        put(40, &self.id.to_bytes());
+        put(56, &[self.kind, self.flags]);
+        put(58, &self.rest.to_le_bytes());
+        put(60, &short(self.meta));
+        put(64, &short(self.context));
+        put(68, &short(self.head));
+        put(72, &short(self.blocks));
+        put(76, &self.front_crc.to_le_bytes());
+        put(80, &self.inline.to_le_bytes());
+        put(88, &self.body.to_le_bytes());
+        put(96, &self.refers.to_le_bytes());
+        let crc = seeded(seed, &out[8..]);
+        out[4..8].copy_from_slice(&crc.to_le_bytes());
         out
     }
 }
 
+/// Where a header may begin within these octets, which begin at `base` in their segment: the next place, from `from` on,
+/// that has the mark and the alignment of one.
+pub(crate) fn find_mark(raw: &[u8], base: u64, from: usize) -> Option<usize> {
+    let mark = MAGIC.to_le_bytes();
+    let mut at = from;
+    loop {
+        let start = raw.get(at..)?;
+        at += memchr::memmem::find(start, &mark)?;
+        if (base + at as u64).is_multiple_of(ALIGN) {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
 /// The front of a record, read and checked: what precedes the body.
+#[derive(Debug, Clone)]
 pub(crate) struct Front {
+    pub(crate) meta: Bytes,
     pub(crate) context: Bytes,
     pub(crate) head: Bytes,
     pub(crate) checksums: Vec<u32>,
@@ -157,10 +305,12 @@ impl Front {
         if crc32fast::hash(&raw[HEADER..]) != header.front_crc {
             return None;
         }
-        let context_at = HEADER + 4 * clamp(header.blocks);
+        let sums_at = HEADER + clamp(header.meta);
+        let context_at = sums_at + 4 * clamp(header.blocks);
         let head_at = context_at + clamp(header.context);
-        let checksums = raw[HEADER..context_at].chunks_exact(4);
+        let checksums = raw[sums_at..context_at].chunks_exact(4);
         Some(Self {
+            meta: raw.slice(HEADER..sums_at),
             checksums: checksums.map(|chunk| u32_at(chunk, 0)).collect(),
             context: raw.slice(context_at..head_at),
             head: raw.slice(head_at..),
@@ -168,12 +318,19 @@ impl Front {
     }
 }
 
-/// Where the next record begins after one of this length.
-pub(crate) fn padded(length: u64) -> u64 {
-    length.next_multiple_of(ALIGN)
+/// A checksum that begins where the checksum of the spool's identity ended.
+pub(crate) fn seeded(seed: u32, octets: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(seed);
+    crc.update(octets);
+    crc.finalize()
 }
 
-/// Head and context are far below 4 GiB: they were gathered in memory, with limits.
+/// Where the next record begins after one of this length.
+pub(crate) fn padded(length: u64) -> u64 {
+    length.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX)
+}
+
+/// Head, context and meta are far below 4 GiB: they were gathered in memory, with limits.
 fn short(number: u64) -> [u8; 4] {
     u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes()
 }
@@ -182,10 +339,80 @@ pub(crate) fn clamp(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn u32_at(raw: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(raw: &[u8], at: usize) -> u32 {
     raw[at..at + 4].iter().rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
-fn u64_at(raw: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(raw: &[u8], at: usize) -> u64 {
     raw[at..at + 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pintle_mail::UnixTime;
+
+    fn record() -> Record {
+        let id = QueueId::new(UnixTime::from_millis(7), 9);
+        let parts = Parts {
+            context: Bytes::from_static(b"context"),
+            head: Bytes::from_static(b"Subject: x\r\n\r\n"),
+            checksums: &[1, 2],
+            body: 5,
+            inline: Bytes::from_static(b"hello"),
+        };
+        let mut record = Record::with(Kind::Message, id, b"{}".to_vec(), parts);
+        record.ends(3);
+        record.followed_by(2);
+        record.seal(4, 64, 17, 15);
+        record
+    }
+
+    fn octets(record: &Record) -> Bytes {
+        record.pieces(5).concat().into()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let raw = octets(&record());
+        let header = Header::decode(&raw, 5, 4, 64).unwrap();
+        assert_eq!((header.sequence, header.durable, header.rest, header.refers), (17, 15, 2, 3));
+        assert_eq!((header.kind(), header.ends()), (Some(Kind::Message), true));
+        assert_eq!(padded(header.length()), raw.len() as u64);
+        let front = Front::decode(&raw, &header).unwrap();
+        assert_eq!((&front.meta[..], &front.context[..]), (&b"{}"[..], &b"context"[..]));
+        assert_eq!((&front.head[..], front.checksums), (&b"Subject: x\r\n\r\n"[..], vec![1, 2]));
+        assert_eq!(&raw[clamp(header.front())..clamp(header.length())], b"hello");
+    }
+
+    #[test]
+    fn it_counts_only_where_it_was_written_and_as_it_was_written() {
+        let raw = octets(&record());
+        assert!(
+            Header::decode(&raw, 5, 5, 64).is_none()
+                && Header::decode(&raw, 5, 4, 72).is_none()
+                && Header::decode(&raw, 6, 4, 64).is_none()
+        );
+        for at in 0..HEADER {
+            let mut flipped = raw.to_vec();
+            flipped[at] ^= 0x10;
+            assert!(Header::decode(&flipped, 5, 4, 64).is_none(), "octet {at}");
+        }
+        let header = Header::decode(&raw, 5, 4, 64).unwrap();
+        for at in HEADER..clamp(header.front()) {
+            let mut flipped = raw.to_vec();
+            flipped[at] ^= 0x10;
+            assert!(Front::decode(&flipped.into(), &header).is_none(), "octet {at}");
+        }
+    }
+
+    #[test]
+    fn a_mark_is_found_where_a_record_may_begin() {
+        let mut raw = vec![0; 3];
+        raw.extend(b"PNT3");
+        raw.resize(16, 0);
+        raw.extend(b"PNT3");
+        assert_eq!(find_mark(&raw, 64, 0), Some(16));
+        assert_eq!(find_mark(&raw, 64, 17), None);
+    }
 }

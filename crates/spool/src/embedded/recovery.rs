@@ -1,178 +1,421 @@
-//! What happens when a spool folder is opened: the database says what exists, and everything else is garbage.
+//! What happens when a spool folder is opened: the log says what exists, and the index is brought up to it.
 //!
-//! One pass over the rows counts what lives in each segment and which files belong to somebody. Segments that nobody
-//! needs, files that nobody needs, and the unused ends of segments are given back; rows whose octets are not there are
-//! set aside. No segment is scanned, so the time depends on the number of messages and not on their size.
+//! A whole index that stopped a little before the end of the log is brought up in a moment. One that is missing, damaged,
+//! of another spool, or of another history is put away, and a new one is made from the log. Then one pass over the rows
+//! counts what lives in each segment and which files belong to somebody. Files that nobody needs are put away, messages
+//! whose octets are not there are set aside. Nothing is deleted that the log does not say is done with.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pintle_mail::QueueId;
 
-use super::database::{Database, parse_hold, unsigned};
-use super::record::padded;
-use super::segments::{Folder, Place, Segments, Tally};
-use crate::{Hold, OpenError, SpoolError, Totals};
+use super::aside::{Aside, Evidence};
+use super::database::{Database, Unusable, unsigned};
+use super::identity::Identity;
+use super::legacy;
+use super::replay::{Outcome, ReplayError, bring_up};
+use super::row::MessageRow;
+use super::scan::{self, Found, Log};
+use super::segments::{FORMAT, Folder, PREFACE, Segments, Shelf, Tally};
+use crate::fault::Faults;
+use crate::{OpenError, SpoolError, Totals};
+
+/// The paths in a spool folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Folders {
+    pub(crate) root: PathBuf,
+    pub(crate) database: PathBuf,
+    pub(crate) segments: PathBuf,
+    pub(crate) bodies: PathBuf,
+    pub(crate) aside: Aside,
+}
+
+impl Folders {
+    pub(crate) fn of(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            database: root.join("envelopes.db"),
+            segments: root.join("segments"),
+            bodies: root.join("bodies"),
+            aside: Aside { damaged: root.join("damaged"), unreferenced: root.join("unreferenced") },
+        }
+    }
+}
+
+/// What a folder holds, in order.
+pub(crate) struct Recovered {
+    pub(crate) database: Database,
+    pub(crate) segments: Segments,
+    pub(crate) totals: Totals,
+    /// Messages that cannot be served, and why. They are counted, and are to be set aside.
+    pub(crate) broken: Vec<(QueueId, String)>,
+}
+
+/// Brings a folder into order.
+pub(crate) fn recover(
+    folders: &Folders,
+    size: u64,
+    shelf: &Arc<Shelf>,
+    faults: &Faults,
+) -> Result<Recovered, OpenError> {
+    let found = scan::find(&folders.segments).map_err(at(&folders.segments))?;
+    let found = legacy::upgrade(folders, found, size)?;
+    let identity = identify(folders, &found)?;
+    let log = Log::new(identity.seed(), found);
+    let database = open_index(folders, &identity, &log)?;
+    // What the last process wrote and did not live to sync counts, so it must stay.
+    for found in log.segments.values() {
+        found.open().and_then(|file| file.sync_data()).map_err(at(&found.path))?;
+    }
+    let (database, mut census) = match Census::take(&database, &log, folders) {
+        // Whatever a database says that does not answer: the log has all of it.
+        Err(SpoolError::Index(what) | SpoolError::Store(what)) => {
+            let known = legible(&database);
+            let database = make_index(folders, &identity, &log, &what)?;
+            salvage(&database, known, folders)?;
+            let census = Census::take(&database, &log, folders).map_err(refused(folders))?;
+            (database, census)
+        }
+        census => (database, census.map_err(refused(folders))?),
+    };
+    let log_folder = Folder::open(folders.segments.clone()).map_err(at(&folders.segments))?;
+    let mut segments = Segments::new(log_folder, identity, size, shelf.clone(), faults.clone());
+    let broken = std::mem::take(&mut census.broken);
+    let totals = census.settle_in(&database, log, folders, &mut segments)?;
+    Ok(Recovered { database, segments, totals, broken })
+}
+
+/// Which spool it is; one that has never been used becomes one.
+fn identify(folders: &Folders, found: &BTreeMap<u64, Found>) -> Result<Identity, OpenError> {
+    let written = match Identity::read(&folders.root) {
+        // The segments know as well.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+        read => read.map_err(at(&folders.root))?,
+    };
+    let mut identity = written;
+    for (number, found) in found {
+        let Some(preface) = found.preface else { continue };
+        let path = folders.segments.join(Folder::name(*number));
+        if preface.format > FORMAT {
+            let (found, known) = (preface.format.into(), FORMAT.into());
+            return Err(OpenError::Newer { path, found, known });
+        }
+        let known = *identity.get_or_insert(preface.identity);
+        if preface.identity != known {
+            let what = format!("it is of spool {}, and the others are of {known}", preface.identity);
+            return Err(OpenError::Mixed { path, what });
+        }
+        if preface.number != *number {
+            let what = format!("it was segment {}", Folder::name(preface.number));
+            return Err(OpenError::Mixed { path, what });
+        }
+    }
+    let used = written.is_some() || known_messages(&folders.database).is_some_and(|messages| messages > 0);
+    if used && found.is_empty() {
+        let messages = known_messages(&folders.database);
+        return Err(OpenError::LogMissing { path: folders.segments.clone(), messages });
+    }
+    let identity = identity.map_or_else(Identity::random, Ok).map_err(at(&folders.root))?;
+    Ok(identity)
+}
+
+/// How many messages the database knows, as far as it can be read.
+fn known_messages(database: &Path) -> Option<u64> {
+    let database = Database::read_only(database).ok()?;
+    database.connection.query_row("SELECT count(*) FROM message", [], |row| unsigned(row, 0)).ok()
+}
+
+/// The index, brought up to the log or made anew.
+fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Database, OpenError> {
+    let path = &folders.database;
+    let database = match Database::open(path) {
+        Ok(database) => database,
+        Err(Unusable::Newer(found)) => {
+            return Err(OpenError::Newer { path: path.clone(), found, known: super::database::SCHEMA });
+        }
+        Err(Unusable::Older(found)) => {
+            return make_index(folders, identity, log, &format!("it has schema {found}"));
+        }
+        Err(Unusable::Empty) => return make_index(folders, identity, log, "it is empty"),
+        Err(Unusable::Damaged(_)) if !path.exists() => {
+            return make_index(folders, identity, log, "it is missing");
+        }
+        Err(Unusable::Damaged(what)) => return make_index(folders, identity, log, &what),
+    };
+    match database.identity() {
+        Ok(found) if found == *identity => {}
+        Ok(found) => {
+            return make_index(folders, identity, log, &format!("it is of another spool, {found}"));
+        }
+        Err(error) => return make_index(folders, identity, log, &error.to_string()),
+    }
+    match bring_up(&database, log, Some(&folders.aside)) {
+        Ok(Outcome::Current { records, .. }) => {
+            tracing::debug!(records, "the spool's database has been brought up to the log");
+            Ok(database)
+        }
+        Ok(Outcome::Apart(why)) => make_index(folders, identity, log, why),
+        Err(ReplayError::Store(error @ SpoolError::Full)) => Err(refused(folders)(error)),
+        Err(ReplayError::Store(error)) => make_index(folders, identity, log, &error.to_string()),
+        Err(error) => Err(unread(folders, error)),
+    }
+}
+
+/// Makes the index anew from the whole log. What was there before is put away.
+pub(crate) fn make_index(
+    folders: &Folders,
+    identity: &Identity,
+    log: &Log,
+    why: &str,
+) -> Result<Database, OpenError> {
+    let path = &folders.database;
+    let new = log.segments.is_empty() && !path.exists();
+    if !new {
+        tracing::warn!(
+            path = %path.display(), why,
+            "the spool's database is made anew from the log; what was there is put away in unreferenced/"
+        );
+    }
+    put_away_index(folders).map_err(at(path))?;
+    let database = Database::create(path, identity)
+        .map_err(|error| OpenError::Database { path: path.clone(), what: error.to_string() })?;
+    match bring_up(&database, log, Some(&folders.aside)).map_err(|error| unread(folders, error))? {
+        Outcome::Current { records, damaged, .. } if !new => {
+            tracing::warn!(records, damaged, "the spool's database has been made anew");
+            Ok(database)
+        }
+        _ => Ok(database),
+    }
+}
+
+pub(crate) fn put_away_index(folders: &Folders) -> io::Result<()> {
+    for suffix in ["-wal", "-shm", ""] {
+        let mut path = folders.database.clone().into_os_string();
+        path.push(suffix);
+        let path = PathBuf::from(path);
+        match fs::metadata(&path) {
+            Ok(file) if file.len() == 0 || suffix == "-shm" => fs::remove_file(path)?,
+            Ok(_) => folders.aside.put_away(&path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
 
 /// What the pass over the rows found.
 #[derive(Default)]
-struct Census {
-    segments: BTreeMap<u64, Found>,
+pub(crate) struct Census {
+    pub(crate) tallies: BTreeMap<u64, Tally>,
+    pub(crate) totals: Totals,
     files: HashSet<String>,
-    totals: Totals,
-    broken: Vec<(QueueId, &'static str)>,
-}
-
-/// One segment's file, and who lives in it.
-struct Found {
-    file: Option<File>,
-    length: u64,
-    tally: Tally,
-}
-
-/// Brings the folder into order; gives back what lies in it.
-pub(crate) fn recover(
-    database: &Database,
-    segments: &mut Segments,
-    folder: &Path,
-    bodies: &Path,
-) -> Result<Totals, OpenError> {
-    let io_error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| OpenError::Io { path, source }
-    };
-    let mut census = Census::default();
-    census.find_segments(folder).map_err(io_error(folder))?;
-    census
-        .count(database, bodies)
-        .map_err(|error| OpenError::Database { path: folder.to_owned(), what: error.to_string() })?;
-    census
-        .set_aside(database)
-        .map_err(|error| OpenError::Database { path: folder.to_owned(), what: error.to_string() })?;
-    census.sweep_bodies(bodies).map_err(io_error(bodies))?;
-    census.settle_in(segments, folder).map_err(io_error(folder))
+    pub(crate) broken: Vec<(QueueId, String)>,
 }
 
 impl Census {
-    fn find_segments(&mut self, folder: &Path) -> io::Result<()> {
-        for file in fs::read_dir(folder)? {
-            let path = file?.path();
-            let Some(number) = Folder::number(&path) else {
-                continue;
-            };
-            let file = File::options().read(true).write(true).open(&path)?;
-            let length = file.metadata()?.len();
-            let found = Found { file: Some(file), length, tally: Tally::default() };
-            self.segments.insert(number, found);
+    /// Goes through all rows. Each is checked against its checksum.
+    pub(crate) fn take(database: &Database, log: &Log, folders: &Folders) -> Result<Self, SpoolError> {
+        let mut census = Self::default();
+        let mut after = None;
+        loop {
+            let rows = database.messages_after(after, 4_096, false)?;
+            let Some((last, _)) = rows.last() else { break };
+            after = Some(*last);
+            for (id, row) in rows {
+                if row.touched {
+                    database.touched(id)?;
+                }
+                census.count(id, &row, log, folders);
+            }
         }
-        Ok(())
-    }
-
-    fn count(&mut self, database: &Database, bodies: &Path) -> Result<(), SpoolError> {
-        let mut select = database
-            .connection
-            .prepare("SELECT id, segment, position, length, file, size, hold FROM message")?;
-        let mut rows = select.query([])?;
+        let mut marks = database.connection.prepare("SELECT segment, count(*) FROM mark GROUP BY segment")?;
+        let mut rows = marks.query([])?;
         while let Some(row) = rows.next()? {
-            let id = QueueId::from_bytes(row.get(0)?);
-            let place =
-                Place { segment: unsigned(row, 1)?, position: unsigned(row, 2)?, length: unsigned(row, 3)? };
-            let file: Option<String> = row.get(4)?;
-            let hold = row.get_ref(6)?.as_str_or_null().map_err(rusqlite::Error::from)?;
-            match (self.missing(place, file.as_deref(), bodies), parse_hold(hold)) {
-                (Some(what), _) => self.broken.push((id, what)),
-                (None, Err(_)) => self.broken.push((id, "what is said of its hold cannot be read")),
-                (None, Ok(hold)) => self.count_one(place, unsigned(row, 5)?, hold.as_ref()),
+            census.tallies.entry(unsigned(row, 0)?).or_default().marks = unsigned(row, 1)?;
+        }
+        let damaged = folders.aside.count();
+        census.totals.damaged = damaged.map_err(|error| SpoolError::from_io(&error))?;
+        Ok(census)
+    }
+
+    fn count(&mut self, id: QueueId, row: &MessageRow, log: &Log, folders: &Folders) {
+        self.files.extend(row.file.clone());
+        if let Some(what) = missing(row, log, &folders.bodies) {
+            self.broken.push((id, what.to_owned()));
+        }
+        let hold = row.hold(id).unwrap_or_else(|_| {
+            self.broken.push((id, "what is said of its hold cannot be read".to_owned()));
+            None
+        });
+        let tally = self.tallies.entry(row.place.segment).or_default();
+        tally.records += 1;
+        tally.live += row.place.length;
+        self.totals.count_in(row.size, hold.as_ref());
+    }
+
+    /// Puts away what nobody needs, and takes up the segments.
+    fn settle_in(
+        mut self,
+        database: &Database,
+        log: Log,
+        folders: &Folders,
+        segments: &mut Segments,
+    ) -> Result<Totals, OpenError> {
+        self.sweep_bodies(folders).map_err(at(&folders.bodies))?;
+        let reached = database.reached().map_err(refused(folders))?;
+        // Older ones were cut at their ends when they were the last, or are full.
+        let scans = log.scan(reached.segment).map_err(at(&folders.segments))?;
+        for (number, found) in log.segments {
+            segments.skip(number);
+            let path = found.path.clone();
+            let tally = self.tallies.remove(&number).unwrap_or_default();
+            let scan = scans.get(&number);
+            let no_records = scan.is_some_and(|scan| scan.records.is_empty()) || found.preface.is_none();
+            if tally == Tally::default() && no_records {
+                clear_away(&found, &folders.aside).map_err(at(&path))?;
+                continue;
             }
-            self.files.extend(file);
-        }
-        self.keep_damaged(database)
-    }
-
-    /// Files of messages that were set aside are evidence.
-    fn keep_damaged(&mut self, database: &Database) -> Result<(), SpoolError> {
-        let mut select = database.connection.prepare("SELECT file FROM damaged WHERE file IS NOT NULL")?;
-        let files = select.query_map([], |row| row.get(0))?;
-        self.files.extend(files.collect::<Result<Vec<String>, _>>()?);
-        self.totals.damaged = database.damaged_count()?;
-        Ok(())
-    }
-
-    fn missing(&self, place: Place, file: Option<&str>, bodies: &Path) -> Option<&'static str> {
-        let found = self.segments.get(&place.segment);
-        match found {
-            None => Some("its segment is missing"),
-            Some(found) if found.length < place.position + place.length => Some("its segment ends before it"),
-            Some(_) if file.is_some_and(|file| !bodies.join(file).exists()) => {
-                Some("its body's file is missing")
+            let used = scan.map_or(found.length, |scan| scan.end);
+            // Space that was preallocated and not used, and whatever a crash left half written there.
+            if found.length > used && scan.is_some_and(|scan| scan.gaps.is_empty()) {
+                found.open().and_then(|file| file.set_len(used)).map_err(at(&path))?;
             }
-            Some(_) => None,
+            segments.adopt(number, Tally { used, ..tally });
         }
-    }
-
-    fn count_one(&mut self, place: Place, size: u64, hold: Option<&Hold>) {
-        if let Some(found) = self.segments.get_mut(&place.segment) {
-            found.tally.records += 1;
-            found.tally.live += place.length;
-            found.tally.used = found.tally.used.max(padded(place.position + place.length));
-        }
-        self.totals.count_in(size, hold);
-    }
-
-    fn set_aside(&mut self, database: &Database) -> Result<(), SpoolError> {
-        if self.broken.is_empty() {
-            return Ok(());
-        }
-        database.execute("BEGIN IMMEDIATE")?;
-        for (id, what) in &self.broken {
-            tracing::error!(%id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
-            database.set_aside(*id, what)?;
-            self.totals.damaged += 1;
-        }
-        database.execute("COMMIT")
+        segments.adopt_edges(database.edges().map_err(refused(folders))?);
+        segments.go_on(reached.sequence);
+        Ok(self.totals)
     }
 
     /// A body's file without a row was never committed, or its message is done.
-    fn sweep_bodies(&self, bodies: &Path) -> io::Result<()> {
-        for file in fs::read_dir(bodies)? {
+    fn sweep_bodies(&self, folders: &Folders) -> io::Result<()> {
+        let mut put_away = 0_u64;
+        for file in fs::read_dir(&folders.bodies)? {
             let file = file?;
             let known = file.file_name().to_str().is_some_and(|name| self.files.contains(name));
             if !known {
-                fs::remove_file(file.path())?;
+                folders.aside.put_away(&file.path())?;
+                put_away += 1;
             }
+        }
+        if put_away > 0 {
+            tracing::info!(
+                files = put_away,
+                folder = %folders.aside.unreferenced.display(),
+                "bodies that belong to no message were put away; they go after seven days"
+            );
         }
         Ok(())
     }
+}
 
-    fn settle_in(self, segments: &mut Segments, folder: &Path) -> io::Result<Totals> {
-        for (number, found) in self.segments {
-            segments.skip(number);
-            let Some(file) = found.file else { continue };
-            if found.tally.records == 0 {
-                fs::remove_file(folder.join(Folder::name(number)))?;
-                continue;
-            }
-            // Space that was preallocated and not used, and whatever a crash left half written there.
-            if found.length > found.tally.used {
-                file.set_len(found.tally.used)?;
-            }
-            segments.adopt(number, file, found.tally);
+/// A segment without records: made in advance, or torn before its first record was whole.
+fn clear_away(found: &Found, aside: &Aside) -> io::Result<()> {
+    let (file, path) = (found.open()?, &found.path);
+    let mut position = PREFACE;
+    let mut blank = found.preface.is_some() || found.length == 0;
+    while blank && position < found.length {
+        let piece = super::segments::read_at(&file, position, (found.length - position).min(1 << 20))?;
+        blank = piece.iter().all(|octet| *octet == 0);
+        position += piece.len() as u64;
+    }
+    if blank { fs::remove_file(path) } else { aside.put_away(path) }
+}
+
+/// The rows of a damaged index that can be read.
+fn legible(database: &Database) -> Vec<(QueueId, MessageRow)> {
+    let mut known = Vec::new();
+    let mut after = None;
+    // One at a time: what cannot be read costs itself and what is reached only through it.
+    while let Ok(ids) = database.ids_after(after, 4_096) {
+        let Some(last) = ids.last() else { break };
+        after = Some(*last);
+        let rows = ids.into_iter().filter_map(|id| Some((id, database.find(id).ok()??)));
+        known.extend(rows);
+    }
+    known
+}
+
+/// What a current index knew and the log does not say any more, since part of it is lost: the envelopes are kept.
+fn salvage(
+    database: &Database,
+    known: Vec<(QueueId, MessageRow)>,
+    folders: &Folders,
+) -> Result<(), OpenError> {
+    for (id, row) in known {
+        let gone = database.find(id).map_err(refused(folders))?.is_none();
+        if gone && !folders.aside.has(id) {
+            let what = "its record is not in the log any more";
+            tracing::error!(%id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
+            let body = row.file.as_ref().map(|file| folders.bodies.join(file));
+            let evidence = Evidence { id, what, sheet: &row.sheet, octets: None, body };
+            folders.aside.preserve(&evidence).map_err(at(&folders.aside.damaged))?;
         }
-        Ok(self.totals)
+    }
+    Ok(())
+}
+
+pub(crate) fn missing(row: &MessageRow, log: &Log, bodies: &Path) -> Option<&'static str> {
+    let place = row.place;
+    match log.segments.get(&place.segment) {
+        None => Some("its segment is missing"),
+        Some(found) if found.length < place.position + place.length => Some("its segment ends before it"),
+        Some(_) if row.file.as_ref().is_some_and(|file| !bodies.join(file).exists()) => {
+            Some("its body's file is missing")
+        }
+        Some(_) => None,
     }
 }
 
 /// The number from which files of large bodies may be named: above all that exist.
-pub(crate) fn next_body(bodies: &Path) -> io::Result<u64> {
+pub(crate) fn next_body(folders: &Folders) -> io::Result<u64> {
     let mut next = 1;
-    for file in fs::read_dir(bodies)? {
-        let name = file?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".body"));
-        if let Some(number) = number.and_then(|number| u64::from_str_radix(number, 16).ok()) {
-            next = next.max(number + 1);
+    for folder in [&folders.bodies, &folders.aside.unreferenced] {
+        for file in fs::read_dir(folder)? {
+            let name = file?.file_name();
+            let number = name.to_str().and_then(|name| name.split_once(".body"));
+            if let Some(number) = number.and_then(|(number, _)| u64::from_str_radix(number, 16).ok()) {
+                next = next.max(number + 1);
+            }
         }
     }
     Ok(next)
+}
+
+/// Makes the folders, durably.
+pub(crate) fn make_folders(folders: &Folders) -> Result<File, OpenError> {
+    let Folders { root, segments, bodies, aside, .. } = folders;
+    for path in [segments, bodies, &aside.damaged, &aside.unreferenced] {
+        fs::create_dir_all(path).map_err(at(path))?;
+    }
+    // The names of these folders must outlive a power cut no less than what they hold.
+    let handle = File::open(root).map_err(at(root))?;
+    handle.sync_all().map_err(at(root))?;
+    Ok(handle)
+}
+
+pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
+    let path = path.to_owned();
+    move |source| OpenError::Io { path, source }
+}
+
+fn refused(folders: &Folders) -> impl FnOnce(SpoolError) -> OpenError + use<> {
+    let path = folders.database.clone();
+    move |error| OpenError::Database { path, what: error.to_string() }
+}
+
+fn unread(folders: &Folders, error: ReplayError) -> OpenError {
+    match error {
+        ReplayError::Io(source) => OpenError::Io { path: folders.segments.clone(), source },
+        ReplayError::Store(error) => refused(folders)(error),
+        ReplayError::Newer(number) => OpenError::Newer {
+            path: folders.segments.join(Folder::name(number)),
+            found: i64::from(FORMAT) + 1,
+            known: FORMAT.into(),
+        },
+    }
 }

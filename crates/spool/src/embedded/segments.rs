@@ -1,23 +1,32 @@
-//! The body log: append-only files of a fixed size, written by the committer alone and read by anyone.
+//! The log: append-only files of a fixed size, written by the committer alone and read by anyone.
 //!
-//! A segment is preallocated, filled, and never continued after a restart: whatever lies beyond its last referenced
-//! record, a torn tail included, is then garbage by construction, and nothing has to be scanned. Which records live is
-//! the database's knowledge; here only their number and size per segment are counted.
+//! A segment begins with a header that names the spool and the segment; records follow. It is preallocated, filled, and
+//! never continued after a restart. It may go once nobody needs it: no message has its bytes there, no message has a
+//! change recorded there, and no older segment is left for which it says that a message ended ([`Edge`]). So whatever
+//! set of segments is there tells the truth when it is read from the oldest to the newest.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use super::record::{Record, clamp, padded};
+use super::identity::Identity;
+use super::record::{Record, clamp, padded, u32_at, u64_at};
 use crate::fault::{CrashPoint, Faults};
 
-/// Pieces in one vectored write; the kernel takes no more.
-const MAX_SLICES: usize = 1024;
+/// Octets of a segment's header; records begin behind it.
+pub(crate) const PREFACE: u64 = 64;
+const MAGIC: &[u8; 4] = b"PNTS";
+/// The version of the log's format; a later one is refused.
+pub(crate) const FORMAT: u32 = 3;
+/// Pieces up to this length are gathered into one write.
+const GATHER: usize = 64 * 1024;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,16 +36,41 @@ pub(crate) struct Place {
     pub(crate) length: u64,
 }
 
+/// The newer segment must stay as long as the older one is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Edge {
+    pub(crate) older: u64,
+    pub(crate) newer: u64,
+    /// The newer one has a message whose bytes lie in the older one as well; otherwise it says that such a message ended.
+    pub(crate) copies: bool,
+}
+
 /// The log as its one writer sees it.
 pub(crate) struct Segments {
     folder: Folder,
+    identity: Identity,
     size: u64,
     shelf: Arc<Shelf>,
-    current: Option<u64>,
+    /// Segments made and not yet written to.
+    ready: BTreeSet<u64>,
+    /// Where the next record goes.
+    cursor: Cursor,
     next: u64,
     tallies: BTreeMap<u64, Tally>,
+    edges: BTreeSet<Edge>,
+    /// The number of the last record written, and of the last one synced.
+    sequence: u64,
+    durable: u64,
     dirty: BTreeSet<u64>,
     faults: Faults,
+}
+
+/// A place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    /// None before the first segment has been made.
+    segment: Option<u64>,
+    position: u64,
 }
 
 /// What is known of one segment.
@@ -44,31 +78,69 @@ pub(crate) struct Segments {
 pub(crate) struct Tally {
     /// Octets written.
     pub(crate) used: u64,
-    /// Octets of records that a row points to.
+    /// Octets of records of messages that the index points to.
     pub(crate) live: u64,
     /// Their number.
     pub(crate) records: u64,
+    /// Messages that have records of changes here.
+    pub(crate) marks: u64,
+}
+
+impl Tally {
+    fn is_empty(&self) -> bool {
+        self.records == 0 && self.marks == 0
+    }
 }
 
 impl Segments {
-    pub(crate) fn new(folder: Folder, size: u64, shelf: Arc<Shelf>, faults: Faults) -> Self {
+    pub(crate) fn new(
+        folder: Folder,
+        identity: Identity,
+        size: u64,
+        shelf: Arc<Shelf>,
+        faults: Faults,
+    ) -> Self {
         Self {
             folder,
+            identity,
             size,
             shelf,
-            current: None,
+            ready: BTreeSet::new(),
+            cursor: Cursor { segment: None, position: 0 },
             next: 1,
             tallies: BTreeMap::new(),
+            edges: BTreeSet::new(),
+            sequence: 0,
+            durable: 0,
             dirty: BTreeSet::new(),
             faults,
         }
     }
 
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Takes up a segment of an earlier run, to be read and emptied but not continued.
-    pub(crate) fn adopt(&mut self, number: u64, file: File, tally: Tally) {
-        self.shelf.put(number, file);
+    pub(crate) fn adopt(&mut self, number: u64, tally: Tally) {
         self.tallies.insert(number, tally);
         self.skip(number);
+    }
+
+    /// Takes up what must stay for the sake of what.
+    pub(crate) fn adopt_edges(&mut self, edges: impl IntoIterator<Item = Edge>) {
+        self.edges.clear();
+        self.edges.extend(edges);
+        let tallies = &self.tallies;
+        self.edges.retain(|edge| tallies.contains_key(&edge.older));
+    }
+
+    /// Replaces what is known of who needs a segment.
+    pub(crate) fn recount(&mut self, mut tallies: BTreeMap<u64, Tally>) {
+        for (number, tally) in &mut self.tallies {
+            let used = tally.used;
+            *tally = Tally { used, ..tallies.remove(number).unwrap_or_default() };
+        }
     }
 
     /// Never uses this number, or a lower one, for a new segment.
@@ -76,20 +148,124 @@ impl Segments {
         self.next = self.next.max(number + 1);
     }
 
-    /// Writes records one after the other. They are not durable before [`sync`](Self::sync), and not alive before
-    /// [`revive`](Self::revive).
-    pub(crate) fn append(&mut self, records: &mut [Record]) -> io::Result<Vec<Place>> {
-        self.faults.check(CrashPoint::Append)?;
-        let mut places = Vec::with_capacity(records.len());
-        let mut rest = records;
-        while let Some(first) = rest.first() {
-            let number = self.segment_for(first.length())?;
-            let (group, later) = rest.split_at_mut(self.fitting(number, rest));
-            self.write(number, group, &mut places)?;
-            rest = later;
+    /// Goes on behind the record of this number.
+    pub(crate) fn go_on(&mut self, sequence: u64) {
+        (self.sequence, self.durable) = (sequence, sequence);
+    }
+
+    /// The number of the last record.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Where the next record would go, to come back to with [`rewind`](Self::rewind).
+    pub(crate) fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Gives back the places that were taken since.
+    pub(crate) fn rewind(&mut self, cursor: Cursor) {
+        self.cursor = cursor;
+    }
+
+    /// Where the cursor stands, as a place in the log.
+    pub(crate) fn end(&self) -> (u64, u64) {
+        (self.cursor.segment.unwrap_or(0), self.cursor.position)
+    }
+
+    /// Takes the place for a record of this length. One longer than a whole segment gets a new one and overhangs it.
+    ///
+    /// An error comes before anything is written: a new segment was needed and could not be made. New mail does not take a
+    /// segment where the disk has no room for the one after it: that one is for the outcomes which make room.
+    pub(crate) fn place(&mut self, length: u64, mail: bool) -> io::Result<Place> {
+        let Cursor { segment, position } = self.cursor;
+        let fits = position == PREFACE || position + padded(length) <= self.size;
+        let (segment, position) = match segment {
+            Some(segment) if fits => (segment, position),
+            current => (self.segment_after(current, mail)?, PREFACE),
+        };
+        self.cursor = Cursor { segment: Some(segment), position: position + padded(length) };
+        Ok(Place { segment, position, length })
+    }
+
+    /// Makes the next segment before it is needed, so that no message waits for it.
+    pub(crate) fn prepare(&mut self) -> io::Result<()> {
+        let half = self.cursor.segment.is_some() && self.cursor.position >= self.size / 2;
+        if half && self.ready.range(self.cursor.segment.unwrap_or(0) + 1..).next().is_none() {
+            self.make()?;
         }
-        self.faults.check(CrashPoint::Appended)?;
-        Ok(places)
+        Ok(())
+    }
+
+    fn segment_after(&mut self, current: Option<u64>, mail: bool) -> io::Result<u64> {
+        if mail && !self.folder.has_room(self.size) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let from = current.map_or(0, |number| number + 1);
+        match self.ready.range(from..).next() {
+            Some(ready) => Ok(*ready),
+            None => self.make(),
+        }
+    }
+
+    fn make(&mut self) -> io::Result<u64> {
+        let number = self.next;
+        let file = self.folder.make(number, self.size, &self.identity)?;
+        self.faults.check(CrashPoint::SegmentMade)?;
+        self.skip(number);
+        self.shelf.put(number, Arc::new(file));
+        self.tallies.insert(number, Tally { used: PREFACE, ..Tally::default() });
+        self.ready.insert(number);
+        Ok(number)
+    }
+
+    /// Writes records to the places that were taken for them. They are not durable before [`sync`](Self::sync).
+    ///
+    /// After an error nothing of them counts: the log goes on in a new segment, and what a write left behind is older than
+    /// what follows there and yet has the same numbers, so that it is passed over when the log is read.
+    pub(crate) fn write(&mut self, records: &mut [(Record, Place)]) -> io::Result<()> {
+        let (sequence, start) = (self.sequence, records.first().map(|(_, place)| *place));
+        let written = self.try_write(records);
+        if written.is_err() {
+            self.sequence = sequence;
+            let last = self.tallies.keys().next_back().copied();
+            self.cursor = Cursor { segment: last, position: u64::MAX / 2 };
+            self.ready.clear();
+            if let Some(start) = start {
+                self.dirty.insert(start.segment);
+            }
+        }
+        written
+    }
+
+    fn try_write(&mut self, records: &mut [(Record, Place)]) -> io::Result<()> {
+        self.faults.check(CrashPoint::Append)?;
+        for (record, place) in records.iter_mut() {
+            self.sequence += 1;
+            record.seal(place.segment, place.position, self.sequence, self.durable);
+        }
+        for run in records.chunk_by(|(_, one), (_, two)| one.segment == two.segment) {
+            self.write_run(run)?;
+        }
+        self.faults.check(CrashPoint::Appended)
+    }
+
+    /// Writes neighbours within one segment.
+    fn write_run(&mut self, run: &[(Record, Place)]) -> io::Result<()> {
+        let (Some((_, first)), Some((last, end))) = (run.first(), run.last()) else {
+            return Ok(());
+        };
+        let number = first.segment;
+        let file = self.file(number)?;
+        self.faults.wrote(&self.folder.file(number), first.position);
+        self.dirty.insert(number);
+        self.ready.remove(&number);
+        let seed = self.identity.seed();
+        let pieces = run.iter().flat_map(|(record, _)| record.pieces(seed));
+        write_all(&file, pieces, first.position)?;
+        let used = end.position + padded(last.length());
+        self.tallies.entry(number).or_default().used = used;
+        Ok(())
     }
 
     /// Makes what was appended durable. After an error nothing is known of what the disk holds, so there is no second
@@ -103,17 +279,18 @@ impl Segments {
             self.file(number)?.sync_data()?;
             self.faults.synced(&self.folder.file(number));
         }
+        self.durable = self.sequence;
         self.faults.check(CrashPoint::Synced)
     }
 
-    /// A committed row points to this record now.
+    /// The index points to this message's record now.
     pub(crate) fn revive(&mut self, place: Place) {
         let tally = self.tallies.entry(place.segment).or_default();
         tally.live += place.length;
         tally.records += 1;
     }
 
-    /// No row points to this record any more.
+    /// The index does not point to this message's record any more.
     pub(crate) fn bury(&mut self, place: Place) {
         if let Some(tally) = self.tallies.get_mut(&place.segment) {
             tally.live = tally.live.saturating_sub(place.length);
@@ -121,25 +298,66 @@ impl Segments {
         }
     }
 
-    /// Unlinks full segments in which nothing lives.
-    pub(crate) fn reclaim(&mut self) -> io::Result<()> {
-        let empty = self.sealed().filter(|(_, tally)| tally.records == 0);
-        let empty: Vec<u64> = empty.map(|(number, _)| number).collect();
-        for number in empty {
-            self.faults.check(CrashPoint::Reclaim)?;
-            // Readers hold the file open and finish in peace.
-            self.shelf.take(number);
-            self.tallies.remove(&number);
-            std::fs::remove_file(self.folder.file(number))?;
+    /// A message has records of changes in this segment, or no longer.
+    pub(crate) fn mark(&mut self, segment: u64, more: bool) {
+        if let Some(tally) = self.tallies.get_mut(&segment) {
+            tally.marks = if more { tally.marks + 1 } else { tally.marks.saturating_sub(1) };
         }
+    }
+
+    /// Whether there is such a segment.
+    pub(crate) fn contains(&self, number: u64) -> bool {
+        self.tallies.contains_key(&number)
+    }
+
+    pub(crate) fn add_edge(&mut self, edge: Edge) {
+        if self.contains(edge.older) {
+            self.edges.insert(edge);
+        }
+    }
+
+    /// This segment's ends of messages have all been written once more.
+    pub(crate) fn clear_ends(&mut self, newer: u64) {
+        self.edges.retain(|edge| edge.newer != newer || edge.copies);
+    }
+
+    /// Unlinks full segments that nobody needs; gives those that are gone for good.
+    pub(crate) fn reclaim(&mut self) -> io::Result<Vec<u64>> {
+        let free = |number: &u64| !self.edges.iter().any(|edge| edge.newer == *number);
+        let empty = self.sealed().filter(|(_, tally)| tally.is_empty()).map(|(number, _)| number);
+        let candidates: Vec<u64> = empty.filter(free).collect();
+        let mut gone = Vec::new();
+        let mut failed = None;
+        for number in candidates {
+            match self.unlink(number) {
+                Ok(()) => gone.push(number),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if !gone.is_empty() {
+            // What was kept for the sake of these goes next time, when their names are gone for sure.
+            self.folder.handle.sync_all()?;
+            self.edges.retain(|edge| !gone.contains(&edge.older));
+        }
+        failed.map_or(Ok(gone), Err)
+    }
+
+    fn unlink(&mut self, number: u64) -> io::Result<()> {
+        self.faults.check(CrashPoint::Reclaim)?;
+        match std::fs::remove_file(self.folder.file(number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Readers hold the file open and finish in peace.
+        self.shelf.take(number);
+        self.tallies.remove(&number);
         Ok(())
     }
 
-    /// The oldest full segment, not among these, of which more than three quarters are garbage.
-    pub(crate) fn sparse(&self, except: &[u64]) -> Option<u64> {
-        let sparse = |(number, tally): &(u64, Tally)| {
-            tally.records > 0 && tally.live < tally.used / 4 && !except.contains(number)
-        };
+    /// The oldest full segment, not among these, of which more than three quarters are garbage and which is there all the
+    /// same.
+    pub(crate) fn sparse(&self, except: &BTreeSet<u64>) -> Option<u64> {
+        let sparse = |(number, tally): &(u64, Tally)| tally.live < tally.used / 4 && !except.contains(number);
         self.sealed().find(sparse).map(|(number, _)| number)
     }
 
@@ -148,96 +366,121 @@ impl Segments {
         self.tallies.get(&number).map_or(0, |tally| tally.used)
     }
 
-    pub(crate) fn file(&self, number: u64) -> io::Result<Arc<File>> {
-        self.shelf.get(number).ok_or_else(|| io::Error::other(format!("segment {number} is not open")))
+    /// All that is known of a segment.
+    pub(crate) fn tally(&self, number: u64) -> Tally {
+        self.tallies.get(&number).copied().unwrap_or_default()
     }
 
-    /// Whether there is such a segment.
-    pub(crate) fn contains(&self, number: u64) -> bool {
-        self.tallies.contains_key(&number)
+    pub(crate) fn file(&self, number: u64) -> io::Result<Arc<File>> {
+        self.shelf.get(number)
     }
 
     fn sealed(&self) -> impl Iterator<Item = (u64, Tally)> {
         let tallies = self.tallies.iter().map(|(number, tally)| (*number, *tally));
-        tallies.filter(|(number, _)| Some(*number) != self.current)
-    }
-
-    /// The segment that takes a record of this length. One longer than a whole segment gets a new one and overhangs it.
-    fn segment_for(&mut self, length: u64) -> io::Result<u64> {
-        if let Some(number) = self.current
-            && (self.used(number) == 0 || self.used(number) + length <= self.size)
-        {
-            return Ok(number);
-        }
-        let number = self.next;
-        let file = self.folder.make(number, self.size)?;
-        self.faults.check(CrashPoint::SegmentMade)?;
-        self.skip(number);
-        self.shelf.put(number, file);
-        self.tallies.insert(number, Tally::default());
-        self.current = Some(number);
-        Ok(number)
-    }
-
-    /// How many of these records go into the segment: those that fit, but at least one.
-    fn fitting(&self, number: u64, records: &[Record]) -> usize {
-        let mut end = self.used(number);
-        let fits = records.iter().take_while(|record| {
-            end += padded(record.length());
-            end <= self.size
-        });
-        fits.count().max(1)
-    }
-
-    fn write(&mut self, number: u64, group: &mut [Record], places: &mut Vec<Place>) -> io::Result<()> {
-        let start = self.used(number);
-        let mut position = start;
-        for record in group.iter_mut() {
-            record.seal(number);
-            places.push(Place { segment: number, position, length: record.length() });
-            position += padded(record.length());
-        }
-        self.faults.wrote(&self.folder.file(number), start);
-        self.dirty.insert(number);
-        write_all(&*self.file(number)?, group, start)?;
-        // Counted only now: after a failed write the next batch overwrites what this one left.
-        self.tallies.entry(number).or_default().used = position;
-        Ok(())
+        let current = self.cursor.segment;
+        tallies.filter(move |(number, _)| Some(*number) != current && !self.ready.contains(number))
     }
 }
 
-fn write_all(file: &File, records: &[Record], mut at: u64) -> io::Result<()> {
-    let pieces: Vec<&[u8]> = records.iter().flat_map(Record::slices).collect();
-    for group in pieces.chunks(MAX_SLICES) {
-        let mut slices: Vec<IoSlice<'_>> = group.iter().map(|piece| IoSlice::new(piece)).collect();
-        let mut slices = slices.as_mut_slice();
-        while !slices.is_empty() {
-            let written = rustix::io::pwritev(file, slices, at)?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+/// Writes pieces one after the other; small ones go together.
+fn write_all(file: &File, pieces: impl Iterator<Item = Bytes>, mut at: u64) -> io::Result<()> {
+    let mut gathered: Vec<u8> = Vec::new();
+    for piece in pieces {
+        if piece.len() <= GATHER {
+            gathered.extend_from_slice(&piece);
+            if gathered.len() < 16 * GATHER {
+                continue;
             }
-            at += written as u64;
-            IoSlice::advance_slices(&mut slices, written);
+        }
+        file.write_all_at(&gathered, at)?;
+        at += gathered.len() as u64;
+        gathered.clear();
+        if piece.len() > GATHER {
+            file.write_all_at(&piece, at)?;
+            at += piece.len() as u64;
         }
     }
-    Ok(())
+    file.write_all_at(&gathered, at)
 }
 
-/// The open segments, shared with readers.
-#[derive(Default)]
-pub(crate) struct Shelf(Mutex<HashMap<u64, Arc<File>>>);
+/// The segments' files, shared with readers: opened when they are needed, and only so many at a time, however long the
+/// log is.
+pub(crate) struct Shelf {
+    folder: PathBuf,
+    open: Mutex<BTreeMap<u64, Arc<File>>>,
+}
 
 impl Shelf {
-    pub(crate) fn get(&self, number: u64) -> Option<Arc<File>> {
-        self.0.lock().get(&number).cloned()
+    /// The most files that are kept open.
+    const OPEN: usize = 256;
+
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder, open: Mutex::default() }
     }
 
-    fn put(&self, number: u64, file: File) {
-        self.0.lock().insert(number, Arc::new(file));
+    /// A segment's file; an error of the kind `NotFound` when there is no such segment.
+    pub(crate) fn get(&self, number: u64) -> io::Result<Arc<File>> {
+        if let Some(file) = self.open.lock().get(&number) {
+            return Ok(file.clone());
+        }
+        let path = self.folder.join(Folder::name(number));
+        let file = Arc::new(File::options().read(true).write(true).open(path)?);
+        self.put(number, file.clone());
+        Ok(file)
+    }
+
+    fn put(&self, number: u64, file: Arc<File>) {
+        let mut open = self.open.lock();
+        open.insert(number, file);
+        if open.len() > Self::OPEN {
+            // The newest are asked for most.
+            open.pop_first();
+        }
     }
 
     fn take(&self, number: u64) {
-        self.0.lock().remove(&number);
+        self.open.lock().remove(&number);
+    }
+}
+
+/// What stands at the beginning of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Preface {
+    pub(crate) format: u32,
+    pub(crate) identity: Identity,
+    pub(crate) number: u64,
+}
+
+impl Preface {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.extend([0; 4]);
+        out.extend(self.format.to_le_bytes());
+        out.extend([0; 4]);
+        out.extend(self.identity.octets());
+        out.extend(self.number.to_le_bytes());
+        out.resize(clamp(PREFACE), 0);
+        let crc = crc32fast::hash(&out[8..]);
+        out[4..8].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Reads a segment's; none when there is no whole one.
+    pub(crate) fn read(file: &File) -> io::Result<Option<Self>> {
+        let raw = match read_at(file, 0, PREFACE) {
+            Ok(raw) => raw,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if &raw[..4] != MAGIC || u32_at(&raw, 4) != crc32fast::hash(&raw[8..]) {
+            return Ok(None);
+        }
+        let identity: [u8; 16] = raw[16..32].try_into().unwrap_or_default();
+        Ok(Some(Self {
+            format: u32_at(&raw, 8),
+            identity: Identity::new(identity),
+            number: u64_at(&raw, 32),
+        }))
     }
 }
 
@@ -257,6 +500,11 @@ impl Folder {
         self.path.join(Self::name(number))
     }
 
+    fn has_room(&self, octets: u64) -> bool {
+        let free = statvfs(&self.path).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        free.is_ok_and(|free| free >= octets)
+    }
+
     /// A segment's file name.
     pub(crate) fn name(number: u64) -> String {
         format!("{number:016x}.log")
@@ -270,14 +518,25 @@ impl Folder {
 
     /// A new segment, durable as a name and as space, so that later syncs have no length to write and a full disk shows
     /// here and not in the middle of a record.
-    fn make(&self, number: u64, size: u64) -> io::Result<File> {
+    fn make(&self, number: u64, size: u64, identity: &Identity) -> io::Result<File> {
         let path = self.file(number);
+        let made = self.try_make(&path, number, size, identity);
+        if made.is_err() {
+            // Nothing is in it yet; left behind it would only be in the way.
+            let _ = std::fs::remove_file(&path);
+        }
+        made
+    }
+
+    fn try_make(&self, path: &Path, number: u64, size: u64, identity: &Identity) -> io::Result<File> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         match fallocate(&file, FallocateFlags::empty(), 0, size) {
             // A file system without preallocation still works, only slower.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
+        let preface = Preface { format: FORMAT, identity: *identity, number };
+        file.write_all_at(&preface.encode(), 0)?;
         file.sync_all()?;
         self.handle.sync_all()?;
         Ok(file)
@@ -285,8 +544,7 @@ impl Folder {
 }
 
 /// Reads `length` octets at `position`.
-pub(crate) fn read_at(file: &File, position: u64, length: u64) -> io::Result<bytes::Bytes> {
-    use std::os::unix::fs::FileExt;
+pub(crate) fn read_at(file: &File, position: u64, length: u64) -> io::Result<Bytes> {
     let mut buffer = vec![0; clamp(length)];
     file.read_exact_at(&mut buffer, position)?;
     Ok(buffer.into())

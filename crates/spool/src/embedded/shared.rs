@@ -2,15 +2,15 @@
 //! the messages that were committed a moment ago.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use pintle_mail::{Body, Bytes, QueueId};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::database::fresh;
-use super::transaction::{Gone, Reheld};
+use super::database::{Database, fresh};
+use super::index::{Gone, Reheld};
 use crate::content::Source;
 use crate::fault::Faults;
 use crate::{Content, Entry, NewMessage, Stored, Totals, Waiting};
@@ -21,14 +21,36 @@ pub(crate) struct Shared {
     pub(crate) warm: Warm,
     pub(crate) totals: Mutex<Totals>,
     pub(crate) arrivals: Mutex<Option<UnboundedSender<Waiting>>>,
-    /// Where files of large bodies lie.
-    pub(crate) bodies: PathBuf,
-    /// Where the octets of damaged messages go.
-    pub(crate) damaged: PathBuf,
+    /// The readers' connection to the index; none once the spool is closed.
+    pub(crate) reading: Mutex<Option<Database>>,
+    /// How often the index has been made anew.
+    generation: AtomicU64,
     pub(crate) faults: Faults,
 }
 
 impl Shared {
+    pub(crate) fn new(reading: Database, totals: Totals, warm: usize, faults: Faults) -> Self {
+        Self {
+            condition: Condition::default(),
+            warm: Warm::new(warm),
+            totals: Mutex::new(totals),
+            arrivals: Mutex::new(None),
+            reading: Mutex::new(Some(reading)),
+            generation: AtomicU64::new(0),
+            faults,
+        }
+    }
+
+    /// Which of the indexes that there have been it is.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The index is another one now.
+    pub(crate) fn next_generation(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
     /// A message has been committed.
     pub(crate) fn admit(&self, message: NewMessage) {
         let size = message.head.len() as u64 + message.content.size();

@@ -1,0 +1,104 @@
+//! `pintle spool`: looks a spool folder through, and puts one in order.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+use pintle_spool::{EmbeddedConfig, Inspection, OpenError};
+
+use crate::cli::{SpoolCommand, SpoolFolder, WhichSpool};
+use crate::say::say;
+use crate::stock;
+
+type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+
+/// Does what was asked for.
+pub(crate) fn run(options: &SpoolFolder) -> Outcome {
+    match &options.command {
+        SpoolCommand::Check(which) => check(which),
+        SpoolCommand::Repair(which) => repair(which),
+    }
+}
+
+fn check(which: &WhichSpool) -> Outcome {
+    let Some(config) = spool_of(which) else { return Ok(ExitCode::FAILURE) };
+    let found = pintle_spool::inspect(&config.folder, &mut Progress::default().teller())?;
+    tell(&config.folder, &found);
+    Ok(if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tell(folder: &Path, found: &Inspection) {
+    let identity = found.identity.as_deref().unwrap_or("none yet");
+    say!("spool {}, identity {identity}", folder.display());
+    say!("  log: {} segments, {} records", found.segments, found.records);
+    say!("  messages: {}, {} octets", found.messages, found.octets);
+    say!("  set aside earlier, in damaged/: {}", found.set_aside);
+    say!("  files that nothing refers to, in unreferenced/: {}", found.unreferenced);
+    for problem in &found.problems {
+        let kind = if problem.costs_mail { "error" } else { "warning" };
+        say!("{kind}: {problem}");
+    }
+    let costs_mail = found.problems.iter().any(|problem| problem.costs_mail);
+    match (found.problems.is_empty(), costs_mail) {
+        (true, _) => say!("all is well"),
+        (false, true) => {
+            say!("help: stop the gateway and run `pintle spool repair`: it sets aside what cannot be served")
+        }
+        (false, false) => say!("no mail is affected"),
+    }
+}
+
+fn repair(which: &WhichSpool) -> Outcome {
+    let Some(config) = spool_of(which) else { return Ok(ExitCode::FAILURE) };
+    if !config.folder.is_dir() {
+        return Err(OpenError::Io {
+            path: config.folder,
+            source: std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder"),
+        }
+        .into());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut progress = Progress::default().teller();
+    let done = runtime.block_on(pintle_spool::repair(&config, &mut progress))?;
+    say!("the database has been made anew from the log; {} messages are served", done.served);
+    if done.set_aside == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let kept = config.folder.join("damaged");
+    say!("{} messages cannot be served and were set aside in {}", done.set_aside, kept.display());
+    Ok(ExitCode::FAILURE)
+}
+
+/// The spool that is meant; none when the configuration has mistakes, which have been told.
+fn spool_of(which: &WhichSpool) -> Option<EmbeddedConfig> {
+    if let Some(folder) = &which.dir {
+        return Some(EmbeddedConfig::new(folder));
+    }
+    match pintle_config::check(&which.config, &stock::components()).into_settings() {
+        Ok(settings) => Some(settings.spool),
+        Err(report) => {
+            eprintln!("{report}");
+            None
+        }
+    }
+}
+
+/// Says on a terminal how far it has come, a hundred times at most.
+#[derive(Default)]
+struct Progress {
+    told: u64,
+}
+
+impl Progress {
+    fn teller(mut self) -> impl FnMut(u64, u64) {
+        let shown = std::io::stderr().is_terminal();
+        move |done, of| {
+            let percent = done * 100 / of.max(1);
+            if shown && (percent > self.told || done == of) {
+                self.told = percent;
+                let end = if done == of { "\n" } else { "" };
+                eprint!("\r{done} of {of} messages read{end}");
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Where things go that must not be in the way and must not be lost.
+//!
+//! `damaged/` has what can no longer be served, for somebody to look at; it stays. `unreferenced/` has files that nothing
+//! in the log names: bodies that were never committed, a database that was made anew. They go after some days.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use pintle_mail::{Bytes, QueueId};
+
+/// How long files that nothing refers to are kept.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The two folders.
+#[derive(Debug, Clone)]
+pub(crate) struct Aside {
+    pub(crate) damaged: PathBuf,
+    pub(crate) unreferenced: PathBuf,
+}
+
+/// What is kept of a damaged message.
+pub(crate) struct Evidence<'a> {
+    pub(crate) id: QueueId,
+    pub(crate) what: &'a str,
+    /// What the index says of it: its envelope.
+    pub(crate) sheet: &'a str,
+    /// Its record, as far as it can be read.
+    pub(crate) octets: Option<Bytes>,
+    /// The file of its body.
+    pub(crate) body: Option<PathBuf>,
+}
+
+impl Aside {
+    /// Keeps what there is of a damaged message, durably.
+    pub(crate) fn preserve(&self, evidence: &Evidence<'_>) -> io::Result<()> {
+        let Evidence { id, what, sheet, octets, body } = evidence;
+        if let Some(octets) = octets {
+            write(&self.damaged.join(format!("{id}.record")), octets)?;
+        }
+        if let Some(body) = body {
+            let kept = self.damaged.join(format!("{id}.body"));
+            match fs::hard_link(body, kept) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                // It may be what is missing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        write(&self.damaged.join(format!("{id}.txt")), format!("{what}\n{sheet}\n").as_bytes())?;
+        File::open(&self.damaged)?.sync_all()
+    }
+
+    /// Keeps octets of the log that are no record although they should be.
+    pub(crate) fn preserve_gap(&self, name: &str, octets: &[u8]) -> io::Result<()> {
+        let path = self.damaged.join(name);
+        if path.exists() {
+            return Ok(());
+        }
+        write(&path, octets)?;
+        File::open(&self.damaged)?.sync_all()
+    }
+
+    /// Whether this message has been set aside.
+    pub(crate) fn has(&self, id: QueueId) -> bool {
+        self.damaged.join(format!("{id}.txt")).exists()
+    }
+
+    /// How many messages have been set aside and are still here.
+    pub(crate) fn count(&self) -> io::Result<u64> {
+        let mut count = 0;
+        for file in fs::read_dir(&self.damaged)? {
+            count += u64::from(file?.path().extension().is_some_and(|extension| extension == "txt"));
+        }
+        Ok(count)
+    }
+
+    /// Moves a file to those that nothing refers to.
+    pub(crate) fn put_away(&self, path: &Path) -> io::Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut target = self.unreferenced.join(&name);
+        let mut number = 1;
+        while target.exists() {
+            target = self.unreferenced.join(format!("{name}.{number}"));
+            number += 1;
+        }
+        // Its time counts from now: the file itself may be old.
+        let touched =
+            File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::debug!(path = %path.display(), %error, "a file keeps its time");
+        }
+        fs::rename(path, target)
+    }
+
+    /// Lets go what nothing has referred to for days. To be called by a process that has run for a while, whose clock can
+    /// be believed; gives how many files went.
+    pub(crate) fn expire(&self, now: SystemTime) -> io::Result<u64> {
+        let mut gone = 0;
+        for file in fs::read_dir(&self.unreferenced)? {
+            let file = file?;
+            let age = now.duration_since(file.metadata()?.modified()?);
+            if age.is_ok_and(|age| age > KEPT) {
+                fs::remove_file(file.path())?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+}
+
+fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
+    fs::write(path, octets)?;
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nothing_refers_to_stays_for_days_and_then_goes() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let aside = Aside {
+            damaged: folder.path().join("damaged"),
+            unreferenced: folder.path().join("unreferenced"),
+        };
+        fs::create_dir(&aside.unreferenced).unwrap();
+        for _ in 0..2 {
+            let path = folder.path().join("1.body");
+            fs::write(&path, "x").unwrap();
+            aside.put_away(&path).unwrap();
+            assert!(!path.exists());
+        }
+        let now = SystemTime::now();
+        assert_eq!(aside.expire(now + Duration::from_secs(6 * 24 * 3600)).unwrap(), 0);
+        // A clock that was set back makes nothing older.
+        assert_eq!(aside.expire(now - Duration::from_secs(3600)).unwrap(), 0);
+        assert_eq!(aside.expire(now + Duration::from_secs(8 * 24 * 3600)).unwrap(), 2);
+    }
+}

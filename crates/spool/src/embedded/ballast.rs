@@ -1,0 +1,82 @@
+//! Room on the disk that is given up when there is none left: the outcomes of deliveries must be written down even then,
+//! for they are what makes room.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+/// A file that holds nothing.
+pub(crate) struct Ballast {
+    path: PathBuf,
+    size: u64,
+    /// Free octets that must be left when it is made again.
+    reserve: u64,
+    there: bool,
+}
+
+impl Ballast {
+    /// A quarter of the reserve, and at most 32 MiB.
+    pub(crate) fn new(folder: &Path, reserve: u64) -> Self {
+        let size = (reserve / 4).min(32 * 1024 * 1024);
+        let path = folder.join("ballast");
+        let there = fs::metadata(&path).is_ok_and(|file| file.len() >= size);
+        let mut ballast = Self { path, size, reserve, there };
+        ballast.restore();
+        ballast
+    }
+
+    /// Gives the room away.
+    pub(crate) fn drop_it(&mut self) {
+        if self.there && fs::remove_file(&self.path).is_ok() {
+            tracing::warn!(
+                "the spool's disk is full: its last reserve is given up for outcomes of deliveries"
+            );
+        }
+        self.there = false;
+    }
+
+    /// Takes the room again once there is enough.
+    pub(crate) fn restore(&mut self) {
+        if self.there || self.size == 0 {
+            return;
+        }
+        let folder = self.path.parent().unwrap_or(&self.path);
+        let free = statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if free < self.reserve.saturating_add(self.size) {
+            return;
+        }
+        match self.make() {
+            Ok(()) => self.there = true,
+            Err(error) => tracing::debug!(%error, "no room could be set apart for outcomes of deliveries"),
+        }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        let file = File::create(&self.path)?;
+        match fallocate(&file, FallocateFlags::empty(), 0, self.size) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_given_up_and_taken_again() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut ballast = Ballast::new(folder.path(), 4096);
+        let path = folder.path().join("ballast");
+        assert_eq!(fs::metadata(&path).unwrap().len(), 1024);
+        ballast.drop_it();
+        assert!(!path.exists());
+        ballast.restore();
+        assert!(path.exists());
+        let hopeless = Ballast::new(&folder.path().join("none"), u64::MAX);
+        assert!(!hopeless.there);
+    }
+}

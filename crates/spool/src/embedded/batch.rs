@@ -1,0 +1,281 @@
+//! One batch: each operation becomes records with their places in the log, and changes of the index inside the
+//! transaction that the committer opened. Nothing is written here: the committer writes what was gathered, syncs it, and
+//! only then lets the transaction stand.
+
+use pintle_mail::{Body, Bytes, QueueId};
+
+use super::aside::{Aside, Evidence};
+use super::index::{Effect, Index};
+use super::meta::{Amendment, Graves, Marks, Reason, State, Written, WrittenRef, from_json, text, to_json};
+use super::operation::Operation;
+use super::record::{Front, Header, Kind, Parts, Record, clamp};
+use super::row::MessageRow;
+use super::segments::{Place, Segments, read_at};
+use crate::content::Source;
+use crate::fault::CrashPoint;
+use crate::{NewMessage, Settlement, SpoolError};
+
+/// The id in records that are about no message.
+fn nobody() -> QueueId {
+    QueueId::from_bytes([0; 16])
+}
+
+/// The batch that is being put together.
+pub(crate) struct Batch<'a> {
+    pub(crate) index: Index<'a>,
+    pub(crate) segments: &'a mut Segments,
+    pub(crate) aside: &'a Aside,
+    pub(crate) bodies: &'a std::path::Path,
+    /// What is to be written.
+    pub(crate) written: Vec<(Record, Place)>,
+}
+
+/// What an operation comes to.
+#[derive(Default)]
+pub(crate) struct Done {
+    pub(crate) effect: Effect,
+    /// Where the messages lie that it brought.
+    pub(crate) places: Vec<Place>,
+}
+
+impl Batch<'_> {
+    /// Carries out one operation. The outer error ends the batch; the inner one concerns this operation alone, of which
+    /// nothing has then been done.
+    pub(crate) fn execute(&mut self, operation: &Operation) -> Result<Result<Done, SpoolError>, SpoolError> {
+        let (cursor, written) = (self.segments.cursor(), self.written.len());
+        // An operation of several statements that may be refused half way needs a way back of its own.
+        let guarded = operation.messages().len() > 1
+            || matches!(operation, Operation::Settle(s, _) if !s.children.is_empty());
+        let database = self.index.database;
+        if guarded {
+            database.execute("SAVEPOINT operation")?;
+        }
+        let result = self.carry_out(operation);
+        if guarded && result.is_err() {
+            database.execute("ROLLBACK TO operation")?;
+        }
+        if guarded {
+            database.execute("RELEASE operation")?;
+        }
+        if result.is_err() {
+            self.segments.rewind(cursor);
+            self.written.truncate(written);
+        }
+        match result {
+            Err(error) if !is_refusal(&error) => Err(error),
+            result => Ok(result),
+        }
+    }
+
+    fn carry_out(&mut self, operation: &Operation) -> Result<Done, SpoolError> {
+        match operation {
+            Operation::Commit(messages, _) => {
+                Ok(Done { places: self.bring(messages, 0)?, ..Done::default() })
+            }
+            Operation::Settle(settlement, _) => self.settle(settlement),
+            Operation::Amend(id, amendment, _) => self.amend(*id, amendment),
+            Operation::SetAside(id, what) => self.set_aside(*id, what),
+            Operation::Move(id, from, raw) => self.relocate(*id, *from, raw),
+            Operation::Restate(id) => self.restate(*id),
+            Operation::Bury(graves) => self.bury(graves),
+            Operation::Start => {
+                self.mark(Record::of(Kind::Start, nobody(), Vec::new()), |_, _| Ok(Effect::default()))
+            }
+            Operation::Rebuild(..) => Ok(Done::default()),
+        }
+    }
+
+    /// New messages; so many records of the same operation come after them.
+    fn bring(&mut self, messages: &[NewMessage], more: usize) -> Result<Vec<Place>, SpoolError> {
+        let mut places = Vec::with_capacity(messages.len());
+        for (at, message) in messages.iter().enumerate() {
+            let (sheet, mut record) = message_record(message)?;
+            record.followed_by(messages.len() - at - 1 + more);
+            let place = self.place(&record, true)?;
+            let size = message.head.len() as u64 + message.content.size();
+            let row = MessageRow::new(&message.entry, file_of(message), sheet, place, size)?;
+            self.index.admit(message.id, &row)?;
+            self.written.push((record, place));
+            places.push(place);
+        }
+        Ok(places)
+    }
+
+    fn settle(&mut self, settlement: &Settlement) -> Result<Done, SpoolError> {
+        let id = settlement.id;
+        // Children first: in whatever order a reader goes through this, a mark never stands without them.
+        let places = self.bring(&settlement.children, 1)?;
+        let meta = to_json(&Marks::of(&settlement.changes))?;
+        let mut record = Record::of(Kind::Settle, id, meta);
+        let place = self.place(&record, false)?;
+        let changes = (settlement.changes.as_slice(), settlement.guard);
+        let effect = self.index.settle(id, changes, place.segment, false)?;
+        if let Some(gone) = &effect.removed {
+            record.ends(gone.place.segment);
+        }
+        self.written.push((record, place));
+        Ok(Done { effect, places })
+    }
+
+    fn amend(&mut self, id: QueueId, amendment: &Amendment) -> Result<Done, SpoolError> {
+        if matches!(amendment, Amendment::Release(_)) && self.index.database.message(id)?.hold.is_none() {
+            return Ok(Done { effect: Effect { changed: Some(id), ..Effect::default() }, ..Done::default() });
+        }
+        let record = Record::of(Kind::Amend, id, to_json(amendment)?);
+        self.mark(record, |index, at| index.amend(id, amendment, at))
+    }
+
+    /// What there is of the message is kept first, durably: once the record counts, its octets may go.
+    fn set_aside(&mut self, id: QueueId, what: &str) -> Result<Done, SpoolError> {
+        let row = self.index.database.message(id)?;
+        self.preserve(id, &row, what).map_err(|error| {
+            tracing::error!(%id, what, %error, "a damaged message could not be set aside");
+            SpoolError::Damaged(id, format!("{what}; what there is of it could not be kept: {error}").into())
+        })?;
+        let mut record = Record::of(Kind::SetAside, id, to_json(&Reason { what: what.to_owned() })?);
+        record.ends(row.place.segment);
+        let done = self.mark(record, |index, at| index.set_aside(id, at))?;
+        let kept = self.aside.damaged.display();
+        tracing::error!(
+            %id, what,
+            "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside: what there is of it lies in {kept}"
+        );
+        Ok(done)
+    }
+
+    fn preserve(&self, id: QueueId, row: &MessageRow, what: &str) -> std::io::Result<()> {
+        let Place { segment, position, length } = row.place;
+        let file = self.segments.file(segment);
+        let octets = file.and_then(|file| read_at(&file, position, length)).ok();
+        let body = row.file.as_ref().map(|file| self.bodies.join(file));
+        self.aside.preserve(&Evidence { id, what, sheet: &row.sheet, octets, body })
+    }
+
+    fn relocate(&mut self, id: QueueId, from: Place, raw: &Bytes) -> Result<Done, SpoolError> {
+        // It may have moved or gone since the mover looked.
+        if !self.index.database.is_at(id, from.segment, from.position)? {
+            return Ok(Done::default());
+        }
+        let (row, state) = self.index.state(id)?;
+        let damaged = |what: String| SpoolError::Damaged(id, what.into());
+        let (record, written, sheet) =
+            copy_record(raw, from, &state, self.segments.identity().seed()).map_err(damaged)?;
+        let place = self.place(&record, false)?;
+        self.index.faults.check(CrashPoint::Moved).map_err(|error| SpoolError::from_io(&error))?;
+        let effect = self.index.copy(id, (written, sheet), place, row.size)?;
+        self.written.push((record, place));
+        Ok(Done { effect, places: Vec::new() })
+    }
+
+    fn restate(&mut self, id: QueueId) -> Result<Done, SpoolError> {
+        let (_, state) = self.index.state(id)?;
+        let record = Record::of(Kind::State, id, to_json(&state)?);
+        self.mark(record, |index, at| index.restate(id, &state, at))
+    }
+
+    fn bury(&mut self, graves: &Graves) -> Result<Done, SpoolError> {
+        let (segments, from) = (&self.segments, graves.from);
+        let kept = graves.ended.iter().filter(|(_, older)| *older != from && segments.contains(*older));
+        let graves = Graves { from, ended: kept.copied().collect(), complete: graves.complete };
+        let record = Record::of(Kind::Graves, nobody(), to_json(&graves)?);
+        self.mark(record, |index, at| index.bury(&graves, at))
+    }
+
+    /// A record without a message's bytes, and what it does to the index.
+    fn mark(
+        &mut self,
+        record: Record,
+        act: impl FnOnce(&Index<'_>, u64) -> Result<Effect, SpoolError>,
+    ) -> Result<Done, SpoolError> {
+        let place = self.place(&record, false)?;
+        let effect = act(&self.index, place.segment)?;
+        self.written.push((record, place));
+        Ok(Done { effect, places: Vec::new() })
+    }
+
+    fn place(&mut self, record: &Record, mail: bool) -> Result<Place, SpoolError> {
+        self.segments.place(record.length(), mail).map_err(|error| match SpoolError::from_io(&error) {
+            SpoolError::Full => SpoolError::Full,
+            _ => SpoolError::Store(format!("a new segment of the log could not be made: {error}").into()),
+        })
+    }
+}
+
+/// The record of a message that is being committed, and what it says.
+pub(crate) fn message_record(message: &NewMessage) -> Result<(String, Record), SpoolError> {
+    let written = WrittenRef {
+        id: message.id,
+        entry: &message.entry,
+        hold: message.entry.hold.as_ref(),
+        released: message.entry.released,
+        file: file_of(message),
+        states: &[],
+    };
+    let meta = to_json(&written)?;
+    let sheet =
+        String::from_utf8(meta.clone()).map_err(|error| SpoolError::Store(error.to_string().into()))?;
+    let inline = match message.content.source() {
+        Source::Memory(bytes) => bytes.clone(),
+        Source::File(..) => Bytes::new(),
+    };
+    let parts = Parts {
+        context: message.entry.context.clone(),
+        head: message.head.clone(),
+        checksums: message.content.checksums(),
+        body: message.content.size(),
+        inline,
+    };
+    Ok((sheet, Record::with(Kind::Message, message.id, meta, parts)))
+}
+
+/// A message's record once more, with its state of now.
+fn copy_record(
+    raw: &Bytes,
+    from: Place,
+    state: &State,
+    seed: u32,
+) -> Result<(Record, Written, String), String> {
+    let lost = || "its record changed while it was being moved".to_owned();
+    let header = Header::decode(raw, seed, from.segment, from.position).ok_or_else(lost)?;
+    let front = Front::decode(raw, &header).ok_or_else(lost)?;
+    let written: Written = from_json(&front.meta)?;
+    let meta = to_json(&WrittenRef {
+        id: header.id,
+        entry: &written.entry,
+        hold: state.hold.as_ref(),
+        released: state.released,
+        file: written.file.as_deref(),
+        states: &state.states,
+    })
+    .map_err(|error| error.to_string())?;
+    let State { hold, released, states } = state.clone();
+    let written = Written { hold, released, states, ..written };
+    let sheet = text(&meta.clone().into())?;
+    let parts = Parts {
+        context: front.context,
+        head: front.head,
+        checksums: &front.checksums,
+        body: header.body,
+        inline: raw.slice(clamp(header.front())..clamp(header.length())),
+    };
+    Ok((Record::with(Kind::Copy, header.id, meta, parts), written, sheet))
+}
+
+fn file_of(message: &NewMessage) -> Option<&str> {
+    match message.content.source() {
+        Source::File(_, own) => own.name(),
+        Source::Memory(_) => None,
+    }
+}
+
+/// The caller's business, or one message's; everything else is the store's and ends the batch.
+pub(crate) fn is_refusal(error: &SpoolError) -> bool {
+    matches!(
+        error,
+        SpoolError::Unknown(_)
+            | SpoolError::UnknownRecipient(..)
+            | SpoolError::Duplicate(_)
+            | SpoolError::Damaged(..)
+            | SpoolError::HoldChanged(_)
+    )
+}

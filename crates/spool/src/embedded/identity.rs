@@ -1,0 +1,86 @@
+//! Which spool this is: a random number that the folder, each segment and the database carry, so that parts of two spools
+//! are never taken for one.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// The file in the spool folder.
+pub(crate) const FILE: &str = "identity";
+
+/// A spool's identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity([u8; 16]);
+
+impl Identity {
+    pub(crate) fn new(octets: [u8; 16]) -> Self {
+        Self(octets)
+    }
+
+    /// One that no other spool has.
+    pub(crate) fn random() -> io::Result<Self> {
+        let mut octets = [0; 16];
+        getrandom::fill(&mut octets).map_err(io::Error::other)?;
+        Ok(Self(octets))
+    }
+
+    pub(crate) fn octets(&self) -> [u8; 16] {
+        self.0
+    }
+
+    /// Where checksums of headers begin.
+    pub(crate) fn seed(&self) -> u32 {
+        crc32fast::hash(&self.0)
+    }
+
+    /// Reads the folder's; none where there is no such file.
+    pub(crate) fn read(folder: &Path) -> io::Result<Option<Self>> {
+        match fs::read_to_string(folder.join(FILE)) {
+            Ok(text) => Self::parse(text.trim())
+                .map(Some)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not 32 hexadecimal digits")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes it the folder's, durably.
+    pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
+        let (path, new) = (folder.join(FILE), folder.join("identity.new"));
+        let mut file = File::create(&new)?;
+        writeln!(file, "{self}")?;
+        file.sync_all()?;
+        fs::rename(new, path)?;
+        File::open(folder)?.sync_all()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.len() != 32 || !text.is_ascii() {
+            return None;
+        }
+        u128::from_str_radix(text, 16).ok().map(|number| Self(number.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_read_as_it_was_written() {
+        let folder = tempfile::TempDir::new().unwrap();
+        assert_eq!(Identity::read(folder.path()).unwrap(), None);
+        let identity = Identity::random().unwrap();
+        identity.write(folder.path()).unwrap();
+        assert_eq!(Identity::read(folder.path()).unwrap(), Some(identity));
+        fs::write(folder.path().join(FILE), "").unwrap();
+        assert!(Identity::read(folder.path()).is_err());
+    }
+}

@@ -1,0 +1,326 @@
+//! What each record of the log does to the index: the one place where a message's state changes.
+//!
+//! The committer calls it for what is about to be written, inside the transaction that it opened; recovery calls it for
+//! what it reads. Both come to the same rows, since everything that the outcome depends on stands in the record or in the
+//! index.
+
+use pintle_mail::{Bytes, QueueId, UnixTime};
+
+use super::database::Database;
+use super::meta::{Amendment, Graves, State, Touched, Written};
+use super::row::MessageRow;
+use super::segments::{Edge, Place};
+use crate::fault::{CrashPoint, Faults};
+use crate::{Change, Guard, Hold, SpoolError, Status, Waiting};
+
+/// What an operation has made true once it is durable, besides the messages that it brought.
+#[derive(Default)]
+pub(crate) struct Effect {
+    /// A message that is no longer as it was committed.
+    pub(crate) changed: Option<QueueId>,
+    /// A message that is gone.
+    pub(crate) removed: Option<Gone>,
+    /// A record that lies elsewhere now.
+    pub(crate) moved: Option<(Place, Place)>,
+    /// A message that was asked to be held or released.
+    pub(crate) reheld: Option<Reheld>,
+    /// A message that became pending.
+    pub(crate) announced: Option<Waiting>,
+    /// A segment that has got a first record of changes to the message.
+    pub(crate) marked: Option<u64>,
+    /// Segments whose records of changes to the message are needed no longer.
+    pub(crate) unmarked: Vec<u64>,
+    /// Segments that must stay for the sake of others.
+    pub(crate) edges: Vec<Edge>,
+    /// A segment whose ends of messages have all been written once more.
+    pub(crate) cleared: Option<u64>,
+}
+
+/// How a message is held, before and from now on.
+pub(crate) struct Reheld {
+    pub(crate) size: u64,
+    pub(crate) before: Option<Hold>,
+    pub(crate) now: Option<Hold>,
+}
+
+impl Effect {
+    /// What held the message before, for whoever asked.
+    pub(crate) fn before(&self) -> Option<Hold> {
+        self.reheld.as_ref().and_then(|change| change.before.clone())
+    }
+}
+
+/// A message whose row is gone.
+pub(crate) struct Gone {
+    pub(crate) place: Place,
+    pub(crate) file: Option<String>,
+    pub(crate) size: u64,
+    pub(crate) hold: Option<Hold>,
+    /// Set aside, so its file is kept.
+    pub(crate) damaged: bool,
+}
+
+/// The index, with an open transaction.
+#[derive(Clone, Copy)]
+pub(crate) struct Index<'a> {
+    pub(crate) database: &'a Database,
+    pub(crate) faults: &'a Faults,
+}
+
+impl Index<'_> {
+    /// A message came in.
+    pub(crate) fn admit(&self, id: QueueId, row: &MessageRow) -> Result<(), SpoolError> {
+        self.database.insert(id, row)?;
+        self.pass(CrashPoint::Inserted)
+    }
+
+    /// Recipients have new statuses; the record that says so lies in the segment `at`. The message is gone when none is
+    /// left, or when the record says so.
+    pub(crate) fn settle(
+        &self,
+        id: QueueId,
+        (changes, guard): (&[Change], Guard),
+        at: u64,
+        ends: bool,
+    ) -> Result<Effect, SpoolError> {
+        let row = self.database.message(id)?;
+        guard.check(id, row.hold(id)?.as_ref())?;
+        if ends {
+            return self.remove(id, row, at);
+        }
+        let numbers = row.numbers(id)?;
+        let touched = self.touched(id, &row)?;
+        check_numbers(id, changes.iter().map(|change| change.recipient), &numbers)?;
+        let tally = Settling::new(&numbers, &touched, changes);
+        let effect = match tally.open {
+            0 => self.remove(id, row, at)?,
+            _ => self.put_statuses(id, row, (&tally.effective, &touched), at)?,
+        };
+        self.pass(CrashPoint::Settled)?;
+        Ok(effect)
+    }
+
+    /// A message is held, released or rerouted.
+    pub(crate) fn amend(&self, id: QueueId, amendment: &Amendment, at: u64) -> Result<Effect, SpoolError> {
+        let mut row = self.database.message(id)?;
+        let mut effect = Effect { changed: Some(id), ..Effect::default() };
+        match amendment {
+            Amendment::Hold(hold) => effect.reheld = Some(hold_row(id, &mut row, hold)?),
+            Amendment::Release(at) => {
+                let before = row.hold(id)?;
+                if before.as_ref().and_then(Hold::quarantine).is_some() {
+                    row.released = Some(at.millis());
+                }
+                row.hold = None;
+                effect.reheld = Some(Reheld { size: row.size, before, now: None });
+            }
+            Amendment::Reroute(recipients, next_hop) => {
+                let numbers = row.numbers(id)?;
+                check_numbers(id, recipients.iter().copied(), &numbers)?;
+                let touched = self.touched(id, &row)?;
+                let chosen = if recipients.is_empty() { &numbers } else { recipients };
+                for number in chosen {
+                    let before = known(&touched, *number);
+                    self.database.set_touched(id, &Touched { route: next_hop.clone(), ..before })?;
+                }
+            }
+        }
+        effect.marked = self.touch(id, row, at)?;
+        if matches!(amendment, Amendment::Release(_)) {
+            effect.announced = Some(self.waiting(id)?);
+        }
+        Ok(effect)
+    }
+
+    /// A message cannot be served and is no longer among those that are.
+    pub(crate) fn set_aside(&self, id: QueueId, at: u64) -> Result<Effect, SpoolError> {
+        let row = self.database.message(id)?;
+        let mut effect = self.remove(id, row, at)?;
+        if let Some(gone) = &mut effect.removed {
+            gone.damaged = true;
+        }
+        Ok(effect)
+    }
+
+    /// A message's record lies there as well now, with its state of now.
+    pub(crate) fn copy(
+        &self,
+        id: QueueId,
+        (written, sheet): (Written, String),
+        to: Place,
+        size: u64,
+    ) -> Result<Effect, SpoolError> {
+        let state =
+            State { hold: written.hold.clone(), released: written.released, states: written.states.clone() };
+        let Some(mut row) = self.database.find(id)? else {
+            let mut row = MessageRow::of(&written, sheet, to, size)?;
+            self.put_state(id, &mut row, &state)?;
+            self.database.insert(id, &row)?;
+            return Ok(Effect::default());
+        };
+        let from = row.place;
+        row.place = to;
+        self.put_state(id, &mut row, &state)?;
+        self.database.replace(id, &row)?;
+        let edge = Edge { older: from.segment, newer: to.segment, copies: true };
+        Ok(Effect {
+            changed: Some(id),
+            moved: Some((from, to)),
+            unmarked: self.database.unmark(id)?,
+            edges: self.edge(edge)?,
+            ..Effect::default()
+        })
+    }
+
+    /// A message's state once more: what earlier records said of it counts no longer.
+    pub(crate) fn restate(&self, id: QueueId, state: &State, at: u64) -> Result<Effect, SpoolError> {
+        let mut row = self.database.message(id)?;
+        self.put_state(id, &mut row, state)?;
+        let unmarked = self.database.unmark(id)?;
+        let marked = self.touch(id, row, at)?;
+        Ok(Effect { changed: Some(id), marked, unmarked, ..Effect::default() })
+    }
+
+    /// Messages ended, as records said that are about to be given back; those of the messages still lie somewhere.
+    pub(crate) fn bury(&self, graves: &Graves, at: u64) -> Result<Effect, SpoolError> {
+        let mut effect = Effect::default();
+        for (_, older) in &graves.ended {
+            effect.edges.extend(self.edge(Edge { older: *older, newer: at, copies: false })?);
+        }
+        if graves.complete {
+            self.database.clear_ends(graves.from)?;
+            effect.cleared = Some(graves.from);
+        }
+        Ok(effect)
+    }
+
+    /// All that can change about a message, as it is now.
+    pub(crate) fn state(&self, id: QueueId) -> Result<(MessageRow, State), SpoolError> {
+        let row = self.database.message(id)?;
+        let state = State {
+            hold: row.hold(id)?,
+            released: row.released.map(UnixTime::from_millis),
+            states: self.touched(id, &row)?,
+        };
+        Ok((row, state))
+    }
+
+    fn put_state(&self, id: QueueId, row: &mut MessageRow, state: &State) -> Result<(), SpoolError> {
+        row.set_hold(state.hold.as_ref())?;
+        row.released = state.released.map(UnixTime::millis);
+        if row.touched {
+            self.database.forget_recipients(id)?;
+        }
+        for touched in &state.states {
+            self.database.set_touched(id, touched)?;
+        }
+        row.touched |= !state.states.is_empty();
+        Ok(())
+    }
+
+    fn remove(&self, id: QueueId, row: MessageRow, at: u64) -> Result<Effect, SpoolError> {
+        let unmarked = self.database.remove(id, row.touched)?;
+        let edges = self.edge(Edge { older: row.place.segment, newer: at, copies: false })?;
+        let removed = Some(Gone::new(id, row));
+        Ok(Effect { changed: Some(id), removed, unmarked, edges, ..Effect::default() })
+    }
+
+    fn edge(&self, edge: Edge) -> Result<Vec<Edge>, SpoolError> {
+        if edge.older == edge.newer {
+            return Ok(Vec::new());
+        }
+        self.database.add_edge(edge)?;
+        Ok(vec![edge])
+    }
+
+    fn put_statuses(
+        &self,
+        id: QueueId,
+        row: MessageRow,
+        (changes, touched): (&[&Change], &[Touched]),
+        at: u64,
+    ) -> Result<Effect, SpoolError> {
+        for change in changes {
+            let status = Some(change.status.clone());
+            self.database.set_touched(id, &Touched { status, ..known(touched, change.recipient) })?;
+        }
+        Ok(Effect { changed: Some(id), marked: self.touch(id, row, at)?, ..Effect::default() })
+    }
+
+    /// Writes the row of a message that has changed; the record that says how lies in the segment `at`.
+    fn touch(&self, id: QueueId, mut row: MessageRow, at: u64) -> Result<Option<u64>, SpoolError> {
+        row.touched = true;
+        self.database.replace(id, &row)?;
+        Ok(self.database.mark(id, at)?.then_some(at))
+    }
+
+    fn touched(&self, id: QueueId, row: &MessageRow) -> Result<Vec<Touched>, SpoolError> {
+        if row.touched { self.database.touched(id) } else { Ok(Vec::new()) }
+    }
+
+    /// The message as it stands within this transaction.
+    fn waiting(&self, id: QueueId) -> Result<Waiting, SpoolError> {
+        let row = self.database.message(id)?;
+        let entry = row.entry(id, Bytes::new())?;
+        let states = self.database.states(id, row.touched, &entry)?;
+        Ok(Waiting::new(id, &entry, row.size, &states))
+    }
+
+    fn pass(&self, point: CrashPoint) -> Result<(), SpoolError> {
+        self.faults.check(point).map_err(|error| SpoolError::from_io(&error))
+    }
+}
+
+impl Gone {
+    fn new(id: QueueId, row: MessageRow) -> Self {
+        // A hold that cannot be read has been counted as none, if the message was counted at all.
+        let hold = row.hold(id).unwrap_or_default();
+        Self { place: row.place, file: row.file, size: row.size, hold, damaged: false }
+    }
+}
+
+fn hold_row(id: QueueId, row: &mut MessageRow, hold: &Hold) -> Result<Reheld, SpoolError> {
+    let before = row.hold(id)?;
+    let now = if hold.replaces(before.as_ref()) { Some(hold.clone()) } else { before.clone() };
+    row.set_hold(now.as_ref())?;
+    Ok(Reheld { size: row.size, before, now })
+}
+
+fn known(touched: &[Touched], number: u32) -> Touched {
+    let known = touched.iter().find(|touched| touched.number == number);
+    known.cloned().unwrap_or(Touched { number, status: None, route: None })
+}
+
+/// A settlement weighed against what is known: which changes count, and how many recipients stay open.
+struct Settling<'a> {
+    effective: Vec<&'a Change>,
+    open: usize,
+}
+
+impl<'a> Settling<'a> {
+    fn new(numbers: &[u32], touched: &[Touched], changes: &'a [Change]) -> Self {
+        let done = touched.iter().filter(|touched| matches!(touched.status, Some(Status::Done(_))));
+        let mut done: std::collections::HashSet<u32> = done.map(|touched| touched.number).collect();
+        let mut effective = Vec::with_capacity(changes.len());
+        for change in changes {
+            if done.contains(&change.recipient) {
+                continue;
+            }
+            effective.push(change);
+            if change.status.pending().is_none() {
+                done.insert(change.recipient);
+            }
+        }
+        let open = numbers.iter().filter(|number| !done.contains(number)).count();
+        Self { effective, open }
+    }
+}
+
+fn check_numbers(id: QueueId, asked: impl Iterator<Item = u32>, known: &[u32]) -> Result<(), SpoolError> {
+    for number in asked {
+        if !known.contains(&number) {
+            return Err(SpoolError::UnknownRecipient(id, number));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,343 @@
+//! Looks a spool folder through, changing nothing; and puts one in order that does not start.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use pintle_mail::{Body, QueueId};
+
+use super::database::{Database, Unusable};
+use super::identity::Identity;
+use super::record::{Front, Header};
+use super::recovery::{Folders, at, missing, put_away_index};
+use super::replay::{Outcome, bring_up};
+use super::row::MessageRow;
+use super::scan::{self, Log, Scan};
+use super::segments::{FORMAT, Folder, Place, read_at};
+use super::{Embedded, EmbeddedConfig};
+use crate::content::BLOCK;
+use crate::{OpenError, Spool, SpoolError};
+
+/// What a look through a spool folder found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// The spool's identity, when it has one.
+    pub identity: Option<String>,
+    /// Files of the log.
+    pub segments: u64,
+    /// Whole records in them.
+    pub records: u64,
+    /// Messages that the log says are in the spool.
+    pub messages: u64,
+    /// Octets of their header blocks and bodies.
+    pub octets: u64,
+    /// Messages set aside earlier, in `damaged/`.
+    pub set_aside: u64,
+    /// Files that nothing refers to, in `unreferenced/`.
+    pub unreferenced: u64,
+    /// What is wrong; empty when all is well.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that is wrong with a spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, or the message.
+    pub place: String,
+    /// What it is.
+    pub what: String,
+    /// Mail is lost or cannot be served. Otherwise the next start mends it by itself.
+    pub costs_mail: bool,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// Looks a spool folder through: each record of the log, the index beside it, each body against its checksums. A gateway may
+/// be running on it; what it writes meanwhile may look unfinished.
+///
+/// `progress` hears how many of how many messages have been read.
+///
+/// # Errors
+/// The folder cannot be read, or is of a later version.
+pub fn inspect(folder: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Inspection, OpenError> {
+    let folders = Folders::of(folder);
+    let segments = scan::find(&folders.segments).map_err(at(&folders.segments))?;
+    let mut look = Look { folders, found: Inspection::default() };
+    let Some(identity) = look.identify(&segments)? else {
+        return Ok(look.found);
+    };
+    let log = Log::new(identity.seed(), segments);
+    let scans = log.scan(0).map_err(at(&look.folders.segments))?;
+    look.log(&scans);
+    let truth = look.replay(&identity, &log)?;
+    look.index(&identity, &truth);
+    look.messages(&truth, &log, progress)?;
+    look.rest()?;
+    Ok(look.found)
+}
+
+struct Look {
+    folders: Folders,
+    found: Inspection,
+}
+
+impl Look {
+    fn problem(&mut self, place: impl fmt::Display, what: impl Into<String>, costs_mail: bool) {
+        self.found.problems.push(Problem { place: place.to_string(), what: what.into(), costs_mail });
+    }
+
+    fn identify(&mut self, segments: &BTreeMap<u64, scan::Found>) -> Result<Option<Identity>, OpenError> {
+        let written = Identity::read(&self.folders.root).unwrap_or_else(|error| {
+            self.problem("identity", error.to_string(), false);
+            None
+        });
+        let mut identity = written;
+        for (number, found) in segments {
+            let path = self.folders.segments.join(Folder::name(*number));
+            let Some(preface) = found.preface else {
+                self.problem(path.display(), "its beginning is not that of a segment", false);
+                continue;
+            };
+            if preface.format > FORMAT {
+                let (found, known) = (preface.format.into(), FORMAT.into());
+                return Err(OpenError::Newer { path, found, known });
+            }
+            if *identity.get_or_insert(preface.identity) != preface.identity {
+                self.problem(path.display(), format!("it is of another spool, {}", preface.identity), true);
+            }
+        }
+        self.found.segments = segments.len() as u64;
+        self.found.identity = identity.map(|identity| identity.to_string());
+        if identity.is_some() && segments.is_empty() {
+            let place = self.folders.segments.display().to_string();
+            self.problem(place, "there are no segments, though this spool has been in use", true);
+            return Ok(None);
+        }
+        Ok(identity)
+    }
+
+    fn log(&mut self, scans: &BTreeMap<u64, Scan>) {
+        for scan in scans.values() {
+            self.found.records += scan.records.len() as u64;
+            for gap in &scan.gaps {
+                let place = self.folders.segments.join(Folder::name(gap.segment));
+                let what =
+                    format!("octets {} to {} are no records although they should be", gap.from, gap.to);
+                self.problem(place.display(), what, true);
+            }
+        }
+    }
+
+    /// What the log says, as an index in memory.
+    fn replay(&mut self, identity: &Identity, log: &Log) -> Result<Database, OpenError> {
+        let path = self.folders.segments.clone();
+        let failed = |what: String| OpenError::Database { path, what };
+        let truth = match Database::in_memory(identity) {
+            Ok(truth) => truth,
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        match bring_up(&truth, log, None) {
+            Ok(Outcome::Current { damaged, .. }) => {
+                if damaged > 0 {
+                    let what = format!("{damaged} records of messages are damaged");
+                    self.problem("segments", what, true);
+                }
+                Ok(truth)
+            }
+            Ok(Outcome::Apart(what)) => Err(failed(what.to_owned())),
+            Err(error) => Err(failed(format!("{error:?}"))),
+        }
+    }
+
+    /// Whether the index says what the log says.
+    fn index(&mut self, identity: &Identity, truth: &Database) {
+        let place = self.folders.database.display().to_string();
+        let database = match Database::read_only(&self.folders.database) {
+            Ok(database) => database,
+            Err(error) => return self.problem(place, unusable(&error), false),
+        };
+        if database.identity().ok() != Some(*identity) {
+            return self.problem(place, "it is of another spool: the next start makes it anew", false);
+        }
+        for line in database.faults().unwrap_or_else(|error| vec![error.to_string()]) {
+            self.problem(&place, format!("{line}: the next start makes it anew"), false);
+        }
+        match differs(&database, truth) {
+            Ok(0) => {}
+            Ok(count) => {
+                let what =
+                    format!("it differs from the log in {count} messages: the next start brings it up");
+                self.problem(place, what, false);
+            }
+            Err(error) => self.problem(place, format!("{error}: the next start makes it anew"), false),
+        }
+    }
+
+    /// Reads each message to its end.
+    fn messages(
+        &mut self,
+        truth: &Database,
+        log: &Log,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), OpenError> {
+        let refused = |error: SpoolError| OpenError::Database {
+            path: self.folders.segments.clone(),
+            what: error.to_string(),
+        };
+        let rows = all(truth).map_err(refused)?;
+        let total = rows.len() as u64;
+        for (done, (id, row)) in rows.into_iter().enumerate() {
+            self.found.messages += 1;
+            self.found.octets += row.size;
+            if let Some(what) = unreadable(&row, log, &self.folders.bodies) {
+                self.problem(id, what, true);
+            }
+            progress(done as u64 + 1, total);
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self) -> Result<(), OpenError> {
+        let aside = &self.folders.aside;
+        self.found.set_aside = aside.count().unwrap_or(0);
+        self.found.unreferenced = fs::read_dir(&aside.unreferenced).map_or(0, |files| files.count() as u64);
+        Ok(())
+    }
+}
+
+fn unusable(error: &Unusable) -> String {
+    match error {
+        Unusable::Newer(found) => format!("it has schema {found}, of a later version"),
+        Unusable::Older(found) => {
+            format!("it has schema {found}: the next start brings the spool up to date")
+        }
+        Unusable::Empty => "it is empty: the next start makes it anew".to_owned(),
+        Unusable::Damaged(what) => format!("{what}: the next start makes it anew"),
+    }
+}
+
+fn all(database: &Database) -> Result<Vec<(QueueId, MessageRow)>, SpoolError> {
+    let mut all = Vec::new();
+    loop {
+        let page = database.messages_after(all.last().map(|(id, _)| *id), 4_096, false)?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page);
+    }
+}
+
+fn differs(one: &Database, two: &Database) -> Result<usize, SpoolError> {
+    let (one, two) = (all(one)?, all(two)?);
+    let two: BTreeMap<QueueId, MessageRow> = two.into_iter().collect();
+    let missing = two.len().saturating_sub(one.len());
+    let other = one.iter().filter(|(id, row)| {
+        two.get(id)
+            .is_none_or(|two| two.place != row.place || two.hold != row.hold || two.released != row.released)
+    });
+    Ok(other.count().max(missing))
+}
+
+/// What is wrong with a message's octets.
+fn unreadable(row: &MessageRow, log: &Log, bodies: &Path) -> Option<String> {
+    if let Some(what) = missing(row, log, bodies) {
+        return Some(what.to_owned());
+    }
+    let Place { segment, position, length } = row.place;
+    let raw = log.file(segment).and_then(|file| read_at(&file, position, length));
+    let raw = match raw {
+        Ok(raw) => raw,
+        Err(error) => return Some(format!("its record cannot be read: {error}")),
+    };
+    let header = Header::decode(&raw, log.seed(), segment, position)?;
+    if !scan::is_sound(&raw, &header) {
+        return Some("its checksum is wrong".to_owned());
+    }
+    let name = row.file.as_ref()?;
+    let front = Front::decode(&raw, &header)?;
+    match sum_file(&bodies.join(name), header.body, &front.checksums) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("the checksum of its body's file {name} is wrong")),
+        Err(error) => Some(format!("its body's file {name} cannot be read: {error}")),
+    }
+}
+
+fn sum_file(path: &Path, size: u64, checksums: &[u32]) -> std::io::Result<bool> {
+    use std::io::Read;
+    let mut file = fs::File::open(path)?.take(size);
+    for sum in checksums {
+        let mut block = Vec::with_capacity(BLOCK);
+        file.by_ref().take(BLOCK as u64).read_to_end(&mut block)?;
+        if crc32fast::hash(&block) != *sum {
+            return Ok(false);
+        }
+    }
+    Ok(file.limit() == 0)
+}
+
+/// What a repair did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repair {
+    /// Messages that are served again.
+    pub served: u64,
+    /// Messages that were set aside by this repair.
+    pub set_aside: u64,
+}
+
+/// Makes the index anew from the log, reads each message to its end, and sets aside what cannot be served. No gateway may
+/// run on the folder.
+///
+/// # Errors
+/// The folder is in use, of a later version, not whole, or cannot be written to.
+pub async fn repair(
+    config: &EmbeddedConfig,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Repair, OpenError> {
+    let folders = Folders::of(&config.folder);
+    {
+        let _lock = super::lock(&folders)?;
+        if matches!(Database::open(&folders.database), Ok(_) | Err(Unusable::Damaged(_))) {
+            put_away_index(&folders).map_err(at(&folders.database))?;
+        }
+    }
+    let before = folders.aside.count().unwrap_or(0);
+    let spool = Embedded::open(config)?;
+    let failed =
+        |error: SpoolError| OpenError::Database { path: folders.database.clone(), what: error.to_string() };
+    let total = spool.totals().await.map_err(failed)?.messages;
+    let (mut after, mut done) = (None, 0);
+    loop {
+        let page = spool.claim(after, 256).await.map_err(failed)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        for message in &page {
+            // One that cannot be read is set aside by the reading.
+            if let Ok(stored) = spool.load(message.id).await {
+                read_to_end(&*stored.body).await;
+            }
+            done += 1;
+            progress(done, total);
+        }
+    }
+    spool.close().await.map_err(failed)?;
+    drop(spool);
+    let spool = Embedded::open(config)?;
+    let totals = spool.totals().await.map_err(failed)?;
+    spool.close().await.map_err(failed)?;
+    Ok(Repair { served: totals.messages, set_aside: totals.damaged.saturating_sub(before) })
+}
+
+async fn read_to_end(body: &dyn Body) {
+    let mut at = 0;
+    while at < body.size() {
+        match body.read(at, 4 * BLOCK).await {
+            Ok(piece) if !piece.is_empty() => at += piece.len() as u64,
+            _ => return,
+        }
+    }
+}

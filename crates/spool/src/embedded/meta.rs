@@ -1,0 +1,127 @@
+//! What records say, as JSON: readable by whoever looks into the log, and by later versions that know more.
+
+use bytes::Bytes;
+use pintle_mail::{NextHop, QueueId, UnixTime};
+use serde::{Deserialize, Serialize};
+
+use crate::{Change, Entry, Hold, SpoolError, Status};
+
+/// A message: what is known of it besides its bytes. The row in the database has the same text.
+#[derive(Serialize)]
+pub(crate) struct WrittenRef<'a> {
+    pub(crate) id: QueueId,
+    pub(crate) entry: &'a Entry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hold: Option<&'a Hold>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) released: Option<UnixTime>,
+    /// The file of a large body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<&'a str>,
+    /// Of recipients that are no longer as they were at the commit.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(crate) states: &'a [Touched],
+}
+
+/// The same, read.
+#[derive(Deserialize)]
+pub(crate) struct Written {
+    pub(crate) entry: Entry,
+    #[serde(default)]
+    pub(crate) hold: Option<Hold>,
+    #[serde(default)]
+    pub(crate) released: Option<UnixTime>,
+    #[serde(default)]
+    pub(crate) file: Option<String>,
+    #[serde(default)]
+    pub(crate) states: Vec<Touched>,
+}
+
+/// A recipient that is no longer as it was at the commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Touched {
+    pub(crate) number: u32,
+    /// None while it is as it was at the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<Status>,
+    /// The operator's choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) route: Option<NextHop>,
+}
+
+/// A settlement's marks.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Marks {
+    pub(crate) changes: Vec<Mark>,
+}
+
+/// One recipient's new status.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) number: u32,
+    pub(crate) status: Status,
+}
+
+impl Marks {
+    pub(crate) fn of(changes: &[Change]) -> Self {
+        let mark = |change: &Change| Mark { number: change.recipient, status: change.status.clone() };
+        Self { changes: changes.iter().map(mark).collect() }
+    }
+
+    pub(crate) fn changes(self) -> Vec<Change> {
+        let change = |mark: Mark| Change { recipient: mark.number, status: mark.status };
+        self.changes.into_iter().map(change).collect()
+    }
+}
+
+/// What an operator changes about a message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Amendment {
+    /// It is not to be delivered for now.
+    Hold(Hold),
+    /// It is; let out at this time.
+    Release(UnixTime),
+    /// These recipients, or all, go by another next hop.
+    Reroute(Vec<u32>, Option<NextHop>),
+}
+
+/// All that can change about a message, as it is now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct State {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hold: Option<Hold>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) released: Option<UnixTime>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) states: Vec<Touched>,
+}
+
+/// Messages that ended, each with the segment in which its bytes still lie.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Graves {
+    /// The segment whose own records of these ends are needed no longer.
+    pub(crate) from: u64,
+    pub(crate) ended: Vec<(QueueId, u64)>,
+    /// No more of that segment's will follow.
+    pub(crate) complete: bool,
+}
+
+/// Why a message was set aside.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Reason {
+    pub(crate) what: String,
+}
+
+pub(crate) fn to_json(value: &impl Serialize) -> Result<Vec<u8>, SpoolError> {
+    serde_json::to_vec(value).map_err(|error| SpoolError::Store(error.to_string().into()))
+}
+
+pub(crate) fn from_json<'a, T: Deserialize<'a>>(octets: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(octets).map_err(|error| error.to_string())
+}
+
+/// The text of a record's meta, for the database.
+pub(crate) fn text(meta: &Bytes) -> Result<String, String> {
+    String::from_utf8(meta.to_vec()).map_err(|error| error.to_string())
+}

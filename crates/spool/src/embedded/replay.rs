@@ -1,0 +1,281 @@
+//! Brings the index up to the log: from where it stopped, or from nothing.
+//!
+//! Records of one operation count together or not at all, unless all of them were once synced and some are damaged now:
+//! then those that are whole count. Octets that should be a record and are none are kept in `damaged/`.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use pintle_mail::QueueId;
+
+use super::aside::{Aside, Evidence};
+use super::database::{Database, Reached};
+use super::index::Index;
+use super::meta::{Amendment, Graves, Marks, State, Written, from_json, text};
+use super::record::{Front, Header, Kind};
+use super::row::MessageRow;
+use super::scan::{Gap, Log, Scan, bounds};
+use super::segments::{PREFACE, Place, read_at};
+use crate::fault::Faults;
+use crate::{Guard, Hold, SpoolError};
+
+/// Records in one transaction.
+const CHUNK: usize = 4_096;
+
+/// What came of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The index says what the log says.
+    Current {
+        /// How far the log goes.
+        reached: Reached,
+        /// Records that have been read.
+        records: u64,
+        /// Messages that came to light damaged.
+        damaged: u64,
+    },
+    /// The index and the log do not belong to the same history: the index must be made anew.
+    Apart(&'static str),
+}
+
+/// Why it could not be done.
+#[derive(Debug)]
+pub(crate) enum ReplayError {
+    /// The log could not be read.
+    Io(io::Error),
+    /// The index could not be written.
+    Store(SpoolError),
+    /// A later version wrote to this segment.
+    Newer(u64),
+}
+
+impl From<io::Error> for ReplayError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<SpoolError> for ReplayError {
+    fn from(error: SpoolError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Reads what the log has beyond the index into it.
+///
+/// What is damaged is kept in the folders of `aside`; without them it is only counted.
+pub(crate) fn bring_up(
+    database: &Database,
+    log: &Log,
+    aside: Option<&Aside>,
+) -> Result<Outcome, ReplayError> {
+    let reached = database.reached()?;
+    let scans = log.scan(reached.segment)?;
+    if reached.sequence > 0
+        && let Some(why) = apart(reached, &scans)
+    {
+        return Ok(Outcome::Apart(why));
+    }
+    let durable = scans.values().flat_map(|scan| &scan.records).map(|record| record.durable).max();
+    let index = Index { database, faults: &Faults::none() };
+    let mut replay =
+        Replay { index, log, aside, reached, durable: durable.unwrap_or(0), records: 0, damaged: 0 };
+    replay.gaps(&scans)?;
+    replay.run(&scans)?;
+    let Replay { reached, records, damaged, .. } = replay;
+    Ok(Outcome::Current { reached, records, damaged })
+}
+
+/// Why an index that came so far cannot be brought up to this log. What has been given back of the log since may have
+/// said what the index still needs to hear; only the whole of what is left tells the truth then.
+fn apart(reached: Reached, scans: &BTreeMap<u64, Scan>) -> Option<&'static str> {
+    let (_, last) = bounds(scans).unwrap_or_default();
+    if last < reached.sequence {
+        return Some("it knows more than the log says");
+    }
+    let records = scans.values().flat_map(|scan| &scan.records);
+    let new = records.filter(|record| record.sequence > reached.sequence);
+    let whole = (reached.sequence + 1..).zip(new).all(|(expected, record)| record.sequence == expected);
+    (!whole).then_some("the log has gone on without it for long")
+}
+
+struct Replay<'a> {
+    index: Index<'a>,
+    log: &'a Log,
+    aside: Option<&'a Aside>,
+    reached: Reached,
+    durable: u64,
+    records: u64,
+    damaged: u64,
+}
+
+impl Replay<'_> {
+    fn run(&mut self, scans: &BTreeMap<u64, Scan>) -> Result<(), ReplayError> {
+        let from = self.reached.sequence;
+        let records = scans.values().flat_map(|scan| &scan.records).filter(|record| record.sequence > from);
+        let groups = groups(records.copied(), self.durable);
+        for chunk in groups.chunks(CHUNK) {
+            self.index.database.execute("BEGIN IMMEDIATE")?;
+            for group in chunk {
+                group.iter().try_for_each(|header| self.apply(header))?;
+            }
+            if let Some(last) = chunk.last().and_then(|group| group.last()) {
+                self.reached =
+                    Reached { segment: last.segment, position: last.end(), sequence: last.sequence };
+            }
+            self.index.database.set_reached(self.reached)?;
+            self.index.database.execute("COMMIT")?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, header: &Header) -> Result<(), ReplayError> {
+        let kind = header.kind().ok_or(ReplayError::Newer(header.segment))?;
+        self.records += 1;
+        let applied = match self.log.front(header)? {
+            Some(front) => self.apply_sound(kind, header, &front),
+            None => self.apply_damaged(kind, header),
+        };
+        match applied {
+            Ok(()) => Ok(()),
+            // The message ended in what has been given back since, or the record came twice.
+            Err(
+                SpoolError::Unknown(_)
+                | SpoolError::UnknownRecipient(..)
+                | SpoolError::Duplicate(_)
+                | SpoolError::Damaged(..),
+            ) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn apply_sound(&mut self, kind: Kind, header: &Header, front: &Front) -> Result<(), SpoolError> {
+        let (id, at) = (header.id, header.segment);
+        match kind {
+            Kind::Start => Ok(()),
+            Kind::Message | Kind::Copy => self.apply_message(kind, header, front),
+            // That it is gone stands in the header, whatever the rest says.
+            Kind::Settle if header.ends() => self.settle_blindly(header),
+            Kind::Settle => match from_json::<Marks>(&front.meta) {
+                Ok(marks) => self.index.settle(id, (&marks.changes(), Guard::Any), at, false).map(drop),
+                Err(what) => self.hold_unread(id, &what, at),
+            },
+            Kind::SetAside => self.index.set_aside(id, at).map(drop),
+            Kind::Amend => match from_json::<Amendment>(&front.meta) {
+                Ok(amendment) => self.index.amend(id, &amendment, at).map(drop),
+                Err(what) => self.hold_unread(id, &what, at),
+            },
+            Kind::State => match from_json::<State>(&front.meta) {
+                Ok(state) => self.index.restate(id, &state, at).map(drop),
+                Err(what) => self.hold_unread(id, &what, at),
+            },
+            Kind::Graves => match from_json::<Graves>(&front.meta) {
+                Ok(graves) => self.bury(&graves, at),
+                Err(what) => Err(SpoolError::Store(what.into())),
+            },
+        }
+    }
+
+    /// The records that first said so may have been given back.
+    fn bury(&self, graves: &Graves, at: u64) -> Result<(), SpoolError> {
+        for (id, _) in &graves.ended {
+            match self.index.settle(*id, (&[], Guard::Any), at, true) {
+                Ok(_) | Err(SpoolError::Unknown(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.index.bury(graves, at).map(drop)
+    }
+
+    fn apply_message(&mut self, kind: Kind, header: &Header, front: &Front) -> Result<(), SpoolError> {
+        let place = Place { segment: header.segment, position: header.position, length: header.length() };
+        let size = front.head.len() as u64 + header.body;
+        let read = from_json::<Written>(&front.meta).and_then(|written| Ok((written, text(&front.meta)?)));
+        match read {
+            Ok((written, sheet)) if kind == Kind::Message => {
+                self.index.admit(header.id, &MessageRow::of(&written, sheet, place, size)?)
+            }
+            Ok(read) => self.index.copy(header.id, read, place, size).map(drop),
+            Err(what) => self.keep(header, &format!("what is said of it cannot be read: {what}")),
+        }
+    }
+
+    /// A record that was once synced and is not what was written.
+    fn apply_damaged(&mut self, kind: Kind, header: &Header) -> Result<(), SpoolError> {
+        match kind {
+            Kind::Message => self.keep(header, "its record in the log is damaged"),
+            // The one that it was copied from may still be there.
+            Kind::Copy if self.index.database.find(header.id)?.is_some() => Ok(()),
+            Kind::Copy => self.keep(header, "its record in the log is damaged"),
+            _ if header.ends() => self.settle_blindly(header),
+            _ => {
+                let id = header.id;
+                tracing::error!(%id, segment = header.segment, "a record of a change in the spool's log is damaged");
+                Ok(())
+            }
+        }
+    }
+
+    /// The header alone says that the message ended.
+    fn settle_blindly(&self, header: &Header) -> Result<(), SpoolError> {
+        self.index.settle(header.id, (&[], Guard::Any), header.segment, true).map(drop)
+    }
+
+    /// A later version said something of this message that we do not understand: it waits for one that does.
+    fn hold_unread(&self, id: QueueId, what: &str, at: u64) -> Result<(), SpoolError> {
+        let reason = format!("a later version wrote what this one cannot read: {what}");
+        self.index.amend(id, &Amendment::Hold(Hold::Operator(reason)), at).map(drop)
+    }
+
+    fn keep(&mut self, header: &Header, what: &str) -> Result<(), SpoolError> {
+        let id = header.id;
+        self.damaged += 1;
+        let Some(aside) = self.aside else { return Ok(()) };
+        let octets = self.log.octets(header).ok();
+        let evidence = Evidence { id, what, sheet: "", octets, body: None };
+        let kept = aside.preserve(&evidence);
+        kept.map_err(|error| SpoolError::Store(format!("damaged message {id}: {error}").into()))?;
+        tracing::error!(%id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
+        Ok(())
+    }
+
+    /// Keeps what lies between records.
+    fn gaps(&self, scans: &BTreeMap<u64, Scan>) -> Result<(), ReplayError> {
+        let Some(aside) = self.aside else { return Ok(()) };
+        let new = |gap: &&Gap| (gap.segment, gap.to) > (self.reached.segment, self.reached.position);
+        for gap in scans.values().flat_map(|scan| &scan.gaps).filter(new) {
+            let Some(found) = self.log.segments.get(&gap.segment) else { continue };
+            let to = gap.to.min(found.length);
+            tracing::error!(
+                segment = gap.segment,
+                from = gap.from,
+                to = gap.to,
+                "THE SPOOL'S LOG IS DAMAGED: these octets are no records; they are kept in damaged/"
+            );
+            if gap.from < to && gap.from >= PREFACE {
+                let octets = read_at(&*self.log.file(gap.segment)?, gap.from, to - gap.from)?;
+                let name = format!("segment-{:016x}-at-{}", gap.segment, gap.from);
+                aside.preserve_gap(&name, &octets)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The records of each operation together. At the end of the log an operation may be incomplete: it never was.
+fn groups(records: impl Iterator<Item = Header>, durable: u64) -> Vec<Vec<Header>> {
+    let mut groups: Vec<Vec<Header>> = Vec::new();
+    let mut open: Vec<Header> = Vec::new();
+    for record in records {
+        if open.last().is_some_and(|last| last.sequence + 1 != record.sequence) {
+            // Part of it is damaged; what is left of it counts, since all of it once did.
+            groups.extend(open.drain(..).map(|record| vec![record]));
+        }
+        open.push(record);
+        if record.rest == 0 {
+            groups.push(std::mem::take(&mut open));
+        }
+    }
+    groups.extend(open.into_iter().filter(|record| record.sequence <= durable).map(|record| vec![record]));
+    groups
+}

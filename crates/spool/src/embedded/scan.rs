@@ -1,0 +1,268 @@
+//! Reads the log: which records each segment has, where octets are that are none, and where the log ends.
+//!
+//! Two things look alike at first, a write that a crash cut off and damage to what was once synced. They differ in what
+//! comes after: a record says up to which number everything was durable when it was written. What is missing below that
+//! number is damage, reported and passed over; what is missing above it was promised to nobody, and the log ends there.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::record::{ALIGN, Front, HEADER, Header, clamp, find_mark};
+use super::segments::{Folder, PREFACE, Preface, read_at};
+use crate::content::BLOCK;
+
+/// Octets searched at a time for the next record.
+const WINDOW: u64 = 1024 * 1024;
+
+/// One segment's file.
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) length: u64,
+    /// None where the first octets are no segment's, or not whole.
+    pub(crate) preface: Option<Preface>,
+}
+
+impl Found {
+    /// Opens it. There may be more segments than a process may have files open.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        File::options().read(true).write(true).open(&self.path)
+    }
+}
+
+/// A stretch that is no record although it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) segment: u64,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+/// What a segment holds.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) records: Vec<Header>,
+    pub(crate) gaps: Vec<Gap>,
+    /// Behind the last record.
+    pub(crate) end: u64,
+}
+
+/// The whole log, by the segments' numbers.
+pub(crate) struct Log {
+    seed: u32,
+    pub(crate) segments: BTreeMap<u64, Found>,
+    /// The file that was read last.
+    last: Mutex<Option<(u64, Arc<File>)>>,
+}
+
+/// Finds the files of the log in their folder.
+pub(crate) fn find(folder: &Path) -> io::Result<BTreeMap<u64, Found>> {
+    let mut segments = BTreeMap::new();
+    for file in fs::read_dir(folder)? {
+        let path = file?.path();
+        let Some(number) = Folder::number(&path) else { continue };
+        let file = File::open(&path)?;
+        let (length, preface) = (file.metadata()?.len(), Preface::read(&file)?);
+        segments.insert(number, Found { path, length, preface });
+    }
+    Ok(segments)
+}
+
+impl Scan {
+    /// Leaves out the records that do not count, and with those at the end the gaps before them.
+    fn keep(&mut self, counts: impl FnMut(&Header) -> bool) {
+        self.records.retain(counts);
+        let end = self.records.last().map_or(PREFACE, Header::end);
+        self.end = end;
+        self.gaps.retain(|gap| gap.from < end);
+    }
+}
+
+impl Log {
+    pub(crate) fn new(seed: u32, segments: BTreeMap<u64, Found>) -> Self {
+        Self { seed, segments, last: Mutex::new(None) }
+    }
+
+    /// Where checksums of headers begin.
+    pub(crate) fn seed(&self) -> u32 {
+        self.seed
+    }
+
+    /// A segment's file; an error of the kind `NotFound` when there is no such segment.
+    pub(crate) fn file(&self, number: u64) -> io::Result<Arc<File>> {
+        let mut last = self.last.lock();
+        if let Some((open, file)) = &*last
+            && *open == number
+        {
+            return Ok(file.clone());
+        }
+        let found = self.segments.get(&number).ok_or(io::ErrorKind::NotFound)?;
+        let file = Arc::new(File::open(&found.path)?);
+        *last = Some((number, file.clone()));
+        Ok(file)
+    }
+
+    /// Reads the segments from this one on, in order.
+    ///
+    /// Records come out with growing numbers. What a failed write left behind has numbers that a later segment uses as
+    /// well, and is passed over. Gaps at the end of the log, where nothing was promised yet, are not reported.
+    pub(crate) fn scan(&self, from: u64) -> io::Result<BTreeMap<u64, Scan>> {
+        let mut scans = BTreeMap::new();
+        for (number, found) in self.segments.range(from..) {
+            scans.insert(*number, self.scan_one(*number, found)?);
+        }
+        drop_superseded(&mut scans);
+        self.cut_torn_tail(&mut scans)?;
+        self.add_lost_tails(&mut scans);
+        Ok(scans)
+    }
+
+    /// The front of a record and, where its body lies beside it, whether that is whole.
+    pub(crate) fn front(&self, header: &Header) -> io::Result<Option<Front>> {
+        let raw = read_at(&*self.file(header.segment)?, header.position, header.front())?;
+        Ok(Front::decode(&raw, header))
+    }
+
+    /// All octets of a record.
+    pub(crate) fn octets(&self, header: &Header) -> io::Result<Bytes> {
+        read_at(&*self.file(header.segment)?, header.position, header.length())
+    }
+
+    /// Whether all of a record is as it was written.
+    pub(crate) fn is_whole(&self, header: &Header) -> io::Result<bool> {
+        Ok(is_sound(&self.octets(header)?, header))
+    }
+
+    fn scan_one(&self, number: u64, found: &Found) -> io::Result<Scan> {
+        let mut scan = Scan { end: PREFACE, ..Scan::default() };
+        let mut position = PREFACE;
+        while position + HEADER as u64 <= found.length {
+            let header = self.header_at(number, found, position)?;
+            let next = match header {
+                Some(header) => {
+                    scan.records.push(header);
+                    scan.end = header.end();
+                    header.end()
+                }
+                None => match self.search(number, found, position + ALIGN)? {
+                    Some(next) => {
+                        scan.gaps.push(Gap { segment: number, from: position, to: next });
+                        next
+                    }
+                    None => break,
+                },
+            };
+            position = next;
+        }
+        Ok(scan)
+    }
+
+    fn header_at(&self, number: u64, found: &Found, position: u64) -> io::Result<Option<Header>> {
+        let raw = read_at(&*self.file(number)?, position, HEADER as u64)?;
+        let header = Header::decode(&raw, self.seed, number, position);
+        Ok(header.filter(|header| header.position + header.length() <= found.length))
+    }
+
+    /// The next place from here on at which a record begins.
+    fn search(&self, number: u64, found: &Found, from: u64) -> io::Result<Option<u64>> {
+        let mut base = from;
+        while base + HEADER as u64 <= found.length {
+            // Windows overlap, so that a mark on their border is seen.
+            let window =
+                read_at(&*self.file(number)?, base, (found.length - base).min(WINDOW + HEADER as u64))?;
+            let mut at = 0;
+            while let Some(mark) = find_mark(&window, base, at) {
+                let position = base + mark as u64;
+                if position + HEADER as u64 <= found.length
+                    && self.header_at(number, found, position)?.is_some()
+                {
+                    return Ok(Some(position));
+                }
+                at = mark + 1;
+            }
+            base += WINDOW;
+        }
+        Ok(None)
+    }
+
+    /// Ends the log at the first number that is missing, or not whole, and was never promised.
+    fn cut_torn_tail(&self, scans: &mut BTreeMap<u64, Scan>) -> io::Result<()> {
+        let records = || scans.values().flat_map(|scan| &scan.records);
+        let durable = records().map(|record| record.durable).max().unwrap_or(0);
+        let Some(first) = records().next().map(|record| record.sequence) else { return Ok(()) };
+        // Numbers above what was durable follow each other without a hole, up to where the log ends.
+        let mut end = first.max(durable + 1);
+        for record in records().filter(|record| record.sequence > durable) {
+            if record.sequence != end || !self.is_whole(record)? {
+                break;
+            }
+            end += 1;
+        }
+        for scan in scans.values_mut() {
+            scan.keep(|record| record.sequence < end);
+        }
+        Ok(())
+    }
+
+    /// A segment that ends before the next one begins has lost its end.
+    fn add_lost_tails(&self, scans: &mut BTreeMap<u64, Scan>) {
+        let firsts: Vec<(u64, u64)> = scans
+            .iter()
+            .filter_map(|(number, scan)| Some((*number, scan.records.first()?.sequence)))
+            .collect();
+        for pair in firsts.windows(2) {
+            let [(number, _), (next, first)] = pair else { continue };
+            let Some(scan) = scans.get_mut(number) else { continue };
+            let last = scan.records.last().map_or(0, |record| record.sequence);
+            // With segments missing between the two, what is missing may have been theirs.
+            if next - number == 1 && last + 1 < *first {
+                let to = self.segments.get(number).map_or(scan.end, |found| found.length.max(scan.end));
+                scan.gaps.push(Gap { segment: *number, from: scan.end, to });
+            }
+        }
+    }
+}
+
+/// Whether a record's octets are as they were written, its body included.
+pub(crate) fn is_sound(raw: &Bytes, header: &Header) -> bool {
+    let Some(front) = Front::decode(raw, header) else {
+        return false;
+    };
+    let body = &raw[clamp(header.front())..];
+    if header.inline == 0 {
+        return true;
+    }
+    let mut blocks = body.chunks(BLOCK).zip(&front.checksums);
+    blocks.all(|(block, sum)| crc32fast::hash(block) == *sum)
+}
+
+/// Keeps of each segment the records whose numbers no later segment uses, in growing order.
+fn drop_superseded(scans: &mut BTreeMap<u64, Scan>) {
+    let mut limit = u64::MAX;
+    for scan in scans.values_mut().rev() {
+        let mut last = 0;
+        scan.keep(|record| {
+            let counts = record.sequence < limit && record.sequence > last;
+            if counts {
+                last = record.sequence;
+            }
+            counts
+        });
+        if let Some(first) = scan.records.first() {
+            limit = limit.min(first.sequence);
+        }
+    }
+}
+
+/// The numbers of the first and the last record of a log.
+pub(crate) fn bounds(scans: &BTreeMap<u64, Scan>) -> Option<(u64, u64)> {
+    let mut records = scans.values().flat_map(|scan| &scan.records);
+    let first = records.next()?;
+    let last = scans.values().rev().find_map(|scan| scan.records.last())?;
+    Some((first.sequence, last.sequence))
+}
