@@ -91,7 +91,14 @@ impl Committer {
     /// # Errors
     /// They could not be made durable.
     pub(crate) fn begin(&mut self, first: Vec<Operation>) -> Result<(), SpoolError> {
-        let done = self.write(&first)?;
+        let done = match self.write(&first) {
+            Err(SpoolError::Full) => {
+                // A queue that fills the disk must still be delivered.
+                self.ballast.drop_it();
+                self.write(&first)?
+            }
+            done => done?,
+        };
         self.answer(first, done);
         Ok(())
     }
@@ -123,14 +130,13 @@ impl Committer {
         }
     }
 
-    /// New mail has to wait for room; what makes room must not.
+    /// New mail has to wait for room, and so has what nobody waits for; what makes room must not.
     fn serve_on_full_disk(&mut self, batch: Vec<Operation>) {
-        let (mail, rest): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|operation| matches!(operation, Operation::Commit(..)));
-        self.refuse(mail, &SpoolError::Full);
-        if !rest.is_empty() {
+        let (urgent, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(Operation::makes_room);
+        self.refuse(rest, &SpoolError::Full);
+        if !urgent.is_empty() {
             self.ballast.drop_it();
-            self.serve_again(rest);
+            self.serve_again(urgent);
         }
     }
 
@@ -200,12 +206,14 @@ impl Committer {
             .check(CrashPoint::Commit)
             .map_err(|error| SpoolError::from_io(&error))
             .and_then(|()| self.database.execute("COMMIT"));
-        if let Err(error) = committed {
+        if let (Err(error), false) = (committed, self.shared.faults.crashed()) {
+            tracing::warn!(%error, "the spool's database did not take a batch; it is read from the log");
             self.roll_back();
             self.behind = true;
-            if !self.shared.faults.crashed() {
-                tracing::warn!(%error, "the spool's database did not take a batch; it will be read from the log");
-            }
+            self.catch_up().map_err(|error| {
+                // Nobody may look for the batch in an index that has not heard of it.
+                SpoolError::Broken(format!("the database cannot be brought up to the log: {error}").into())
+            })?;
         }
         self.shared.faults.check(CrashPoint::Committed).map_err(|error| sync_error(&error))
     }
@@ -215,8 +223,18 @@ impl Committer {
         let _ = self.database.execute("ROLLBACK");
     }
 
-    /// Reads into the index what the log has beyond it.
+    /// Reads into the index what the log has beyond it, giving up the last room on the disk for it if need be.
     fn catch_up(&mut self) -> Result<(), SpoolError> {
+        match self.try_to_catch_up() {
+            Err(SpoolError::Full) => {
+                self.ballast.drop_it();
+                self.try_to_catch_up()
+            }
+            caught_up => caught_up,
+        }
+    }
+
+    fn try_to_catch_up(&mut self) -> Result<(), SpoolError> {
         let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
         match bring_up(&self.database, &log, Some(&self.folders.aside)) {
             Ok(Outcome::Current { .. }) => {
@@ -226,7 +244,6 @@ impl Committer {
             Ok(Outcome::Apart(why)) => self.rebuild(why),
             Err(super::replay::ReplayError::Store(SpoolError::Full)) => {
                 self.roll_back();
-                self.ballast.drop_it();
                 Err(SpoolError::Full)
             }
             Err(error) => {

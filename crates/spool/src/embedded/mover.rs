@@ -26,6 +26,8 @@ const COPY: u64 = 4 * 1024 * 1024;
 /// Where the walk has come to.
 #[derive(Default)]
 pub(crate) struct Mover {
+    /// The segment that the last step was about.
+    on: Option<u64>,
     at: Option<(u64, u64)>,
     /// Segments walked through to the end.
     walked: BTreeSet<u64>,
@@ -42,6 +44,7 @@ impl Mover {
         let Some(segment) = segments.sparse(&self.walked) else {
             return Vec::new();
         };
+        self.on = Some(segment);
         let stepped = match segments.tally(segment).marks {
             0 => self.walk(segment, segments, database),
             _ => states(segment, database),
@@ -55,7 +58,7 @@ impl Mover {
 
     /// Something that was to be written once more was not: the segment stays as it is until the next start.
     pub(crate) fn give_up(&mut self, segments: &Segments) {
-        if let Some((segment, _)) = self.at {
+        if let Some(segment) = self.on {
             self.leave(segment, segments);
         }
     }
@@ -63,7 +66,7 @@ impl Mover {
     fn leave(&mut self, segment: u64, segments: &Segments) {
         self.walked.retain(|walked| segments.contains(*walked));
         self.walked.insert(segment);
-        self.at = None;
+        (self.on, self.at) = (None, None);
     }
 
     /// Looks at the next records of a segment.

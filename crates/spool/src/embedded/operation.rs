@@ -58,6 +58,11 @@ impl Operation {
         }
     }
 
+    /// Whether it may use the last room on a disk: it says what became of messages, and so lets them go.
+    pub(crate) fn makes_room(&self) -> bool {
+        matches!(self, Self::Settle(..) | Self::Amend(..) | Self::SetAside(..) | Self::Start)
+    }
+
     /// Roughly how many octets it writes.
     fn weight(&self) -> u64 {
         let messages = self.messages().iter();

@@ -192,7 +192,7 @@ impl Segments {
     pub(crate) fn prepare(&mut self) -> io::Result<()> {
         let half = self.cursor.segment.is_some() && self.cursor.position >= self.size / 2;
         if half && self.ready.range(self.cursor.segment.unwrap_or(0) + 1..).next().is_none() {
-            self.make()?;
+            self.make(true)?;
         }
         Ok(())
     }
@@ -204,13 +204,19 @@ impl Segments {
         let from = current.map_or(0, |number| number + 1);
         match self.ready.range(from..).next() {
             Some(ready) => Ok(*ready),
-            None => self.make(),
+            None => self.make(mail),
         }
     }
 
-    fn make(&mut self) -> io::Result<u64> {
+    /// One that is not for mail is made as well as it can be where the disk has no room for a whole one.
+    fn make(&mut self, mail: bool) -> io::Result<u64> {
         let number = self.next;
-        let file = self.folder.make(number, self.size, &self.identity)?;
+        let file = match self.folder.make(number, self.size, &self.identity) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && !mail => {
+                self.folder.make(number, 0, &self.identity)?
+            }
+            made => made?,
+        };
         self.faults.check(CrashPoint::SegmentMade)?;
         self.skip(number);
         self.shelf.put(number, Arc::new(file));
@@ -530,10 +536,12 @@ impl Folder {
 
     fn try_make(&self, path: &Path, number: u64, size: u64, identity: &Identity) -> io::Result<File> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        match fallocate(&file, FallocateFlags::empty(), 0, size) {
-            // A file system without preallocation still works, only slower.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error.into()),
+        if size > 0 {
+            match fallocate(&file, FallocateFlags::empty(), 0, size) {
+                // A file system without preallocation still works, only slower.
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let preface = Preface { format: FORMAT, identity: *identity, number };
         file.write_all_at(&preface.encode(), 0)?;
