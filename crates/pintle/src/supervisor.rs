@@ -96,7 +96,8 @@ impl Supervisor {
 
 fn tell(panic: &PanicHookInfo<'_>, dead: &UnboundedSender<String>) {
     let current = thread::current();
-    let name = current.name().unwrap_or("without a name");
+    // Threads of a pool have no name; a panic there comes back to whoever gave them the work, as the compiler's does.
+    let name = current.name().unwrap_or_default();
     let place = panic.location().map(ToString::to_string);
     let message = panic.payload_as_str().unwrap_or_default();
     tracing::error!(thread = name, place, message, "a panic");
@@ -108,7 +109,7 @@ fn tell(panic: &PanicHookInfo<'_>, dead: &UnboundedSender<String>) {
 
 /// Whether the thread does one thing for as long as the process lives; its panic is its end.
 fn is_worker(name: &str) -> bool {
-    name != "main" && !name.starts_with(RUNTIME) && !name.starts_with("tokio")
+    !name.is_empty() && name != "main" && !name.starts_with(RUNTIME) && !name.starts_with("tokio")
 }
 
 #[cfg(test)]
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_a_task_is_its_owners_affair() {
-        assert!(!is_worker("main") && !is_worker(RUNTIME) && !is_worker("tokio-rt-worker"));
+        assert!(!is_worker("") && !is_worker("main") && !is_worker(RUNTIME) && !is_worker("tokio-rt-worker"));
         assert!(is_worker("plugin-tick"));
     }
 
