@@ -267,8 +267,8 @@ pub(crate) async fn expire(shared: Arc<Shared>, aged: Aged) -> Option<Finished> 
         return Some(quarantine::expire(&shared, &stored, &aged, quarantine).await);
     }
     let (held, config) = (stored.entry.hold.is_some(), shared.config.load_full());
-    if !shared.ages.is_steady(config.retry.max_age) {
-        // The clock was set while this waited for its turn.
+    if aged.quarantined || !shared.ages.is_steady(config.retry.max_age) {
+        // It was released, or the clock was set, while this waited for its turn.
         let custody = if held { Custody::Held } else { Custody::Free };
         return finished(Report { custody, ..Report::unchanged(aged.recipients.clone()) });
     }

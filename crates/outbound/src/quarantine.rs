@@ -35,9 +35,14 @@ impl Default for Keep {
 }
 
 impl Keep {
+    /// How long this message is kept.
+    fn of(&self, quarantine: &Quarantine) -> Duration {
+        *self.names.get(&quarantine.name).unwrap_or(&self.default)
+    }
+
     /// When this message's time is over, on the timeline: not soon after a start or a step of the clock.
     pub(crate) fn until(&self, quarantine: &Quarantine, timeline: &Timeline) -> UnixTime {
-        let keep = *self.names.get(&quarantine.name).unwrap_or(&self.default);
+        let keep = self.of(quarantine);
         timeline.place(quarantine.since).plus(keep).max(timeline.steady_at(keep))
     }
 
@@ -60,14 +65,17 @@ pub(crate) async fn expire(
 ) -> Finished {
     let finished = |report| Finished::new(aged.id, aged.message, report);
     let timeline = shared.ages.timeline();
-    let until = shared.config.load().quarantine.until(quarantine, &timeline);
+    let config = shared.config.load_full();
+    let (keep, until) = (config.quarantine.of(quarantine), config.quarantine.until(quarantine, &timeline));
     let stays = |custody| Report {
         remaining: aged.recipients.clone(),
         hop: HopSign::Silent,
         again: Again::BackOff,
         custody,
     };
-    if until > timeline.now() {
+    // A time from a wrong clock is placed at now, whenever it is looked at: the queue has counted since it knew the message.
+    let untold = timeline.place(quarantine.since) == timeline.now();
+    if until > timeline.now() && !(untold && aged.quarantined && shared.ages.is_steady(keep)) {
         // The operator has lengthened the time since, or the clock was set.
         return finished(stays(Custody::Quarantined(until)));
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{FakeClock, HOUR, MINUTE, World, letter, to_relay};
-use pintle_mail::QueueId;
+use pintle_mail::{QueueId, UnixTime};
 use pintle_outbound::Config;
 use pintle_spool::{Filter, Hold, Memory, Page, Quarantine, Spool};
 use pintle_testkit::{Script, Sink, StaticResolver, Step};
@@ -195,4 +195,22 @@ async fn no_quarantine_is_emptied_by_a_clock_that_jumps() {
     assert!(lies_there(&again).await && gone(&again) == [0; 4], "it is set right, and 29 days have passed");
     again.clock.advance(2 * DAY);
     again.log.wait_for("expiration", 1).await;
+}
+
+/// Its time was written by a clock that was years ahead, or not set yet: it counts from when the queue got to know it.
+#[tokio::test]
+async fn a_quarantine_under_a_wrong_clock_ends_all_the_same() {
+    for since in [common::START.millis() + 1_500 * DAY_MS, 0] {
+        let (_sink, config) = refusing().await;
+        let world = World::start(config, StaticResolver::new());
+        let mut message = letter(&["bob@example.net"]).message(QueueId::new(common::START, 7), common::START);
+        message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", UnixTime::from_millis(since))));
+        world.outbound.spool().commit(message).await.unwrap();
+        seen(&world).await;
+        world.clock.advance(29 * DAY);
+        seen(&world).await;
+        assert!(lies_there(&world).await && gone(&world) == [0; 4]);
+        world.clock.advance(2 * DAY);
+        world.log.wait_for("expiration", 1).await;
+    }
 }

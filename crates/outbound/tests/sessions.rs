@@ -15,8 +15,8 @@ use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_outbound::Select;
 use pintle_policy::{Call, Chain, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_spool::{
-    Draft, Filter, Health, Hold, Listing, Memory, NewMessage, Page, Receipt, Settled, Settlement, Spool,
-    SpoolError, SpoolFuture, Stored, Totals, Waiting,
+    Draft, Filter, Health, Hold, Listing, Memory, NewMessage, Page, Quarantine, Receipt, Settled, Settlement,
+    Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
 use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, within};
 use tokio::sync::Notify;
@@ -157,6 +157,8 @@ enum Fault {
     Full,
     /// A hold is made at once, and told when the gate opens.
     Late(Arc<Gate>),
+    /// Whatever is read has been released just before, at this time.
+    Released(UnixTime),
 }
 
 #[derive(Default)]
@@ -183,11 +185,17 @@ impl Spool for Unsettled {
         match &self.fault {
             Fault::Hang => Box::pin(std::future::pending()),
             Fault::Full => Box::pin(std::future::ready(Err(SpoolError::Full))),
-            Fault::Late(_) => self.engine.settle(settlement),
+            Fault::Late(_) | Fault::Released(_) => self.engine.settle(settlement),
         }
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored> {
-        self.engine.load(id)
+        let Fault::Released(at) = self.fault else {
+            return self.engine.load(id);
+        };
+        Box::pin(async move {
+            self.engine.release(id, at).await?;
+            self.engine.load(id).await
+        })
     }
     fn claim(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<Waiting>> {
         self.engine.claim(after, limit)
@@ -317,4 +325,26 @@ async fn a_release_is_not_undone_by_a_hold_that_came_before_it() {
     gate.answer.notify_one();
     sink.wait_for(1).await;
     world.empty().await;
+}
+
+/// Its time in quarantine is over, and somebody releases it before that is settled: it is mail like any other, and no old
+/// one.
+#[tokio::test]
+async fn a_release_in_the_last_moment_is_neither_expired_nor_reported() {
+    let sink = Sink::start(Script::new()).await;
+    let engine = Arc::new(Memory::new());
+    let month = common::HOUR * 24 * 31;
+    let spool = unsettled(&engine, Fault::Released(common::START.plus(month)), 0);
+    let world = World::over(engine, to_relay(&[sink.address()]), StaticResolver::new(), |parts| {
+        parts.spool = spool;
+    });
+    let mut message = letter(&["bob@example.net"]).message(QueueId::new(common::START, 1), common::START);
+    message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", common::START)));
+    world.outbound.spool().commit(message).await.unwrap();
+    world.calm().await;
+    world.clock.advance(month);
+    let got = sink.wait_for(1).await;
+    assert_eq!(got[0].recipients(), ["bob@example.net"]);
+    world.empty().await;
+    assert_eq!((world.log.count("expiration"), world.log.count("report")), (0, 0));
 }

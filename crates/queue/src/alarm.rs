@@ -130,10 +130,10 @@ impl Queue {
             }
         });
         self.seat(hop);
-        self.aged(id)
+        self.aged(id, was == Phase::Quarantined)
     }
 
-    fn aged(&self, id: JobId) -> Option<Aged> {
+    fn aged(&self, id: JobId, quarantined: bool) -> Option<Aged> {
         let Entry { message, hop, recipients, accepted, .. } = self.jobs.get(&id)?;
         Some(Aged {
             id,
@@ -141,6 +141,7 @@ impl Queue {
             next_hop: self.hop(*hop)?.name.clone(),
             recipients: recipients.clone(),
             accepted: *accepted,
+            quarantined,
         })
     }
 }

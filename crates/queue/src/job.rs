@@ -117,6 +117,8 @@ pub struct Aged {
     pub recipients: Box<[u32]>,
     /// When it was accepted.
     pub accepted: UnixTime,
+    /// It is its time in quarantine that is over.
+    pub quarantined: bool,
 }
 
 /// What became of an attempt.
