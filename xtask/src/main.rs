@@ -15,6 +15,7 @@ mod plugins;
 mod run;
 mod sandbox;
 mod setup;
+mod simulate;
 mod test;
 mod tidy;
 
@@ -51,6 +52,8 @@ enum Chore {
     Faults(faults::Options),
     /// Half an hour of mixed mail and faults: nothing may be lost, and nothing may grow
     Soak(faults::SoakOptions),
+    /// Run the simulation of spool, queue and delivery with many seeds
+    Simulate(simulate::Options),
     /// Check what the compiler cannot: fences between crates, sizes, first lines, copies
     Tidy,
     /// Check licences, duplicate and forbidden crates, sources and advisories
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Chore::Bench(options) => bench::bench(&options),
         Chore::Faults(options) => faults::faults(&options),
         Chore::Soak(options) => faults::soak(&options),
+        Chore::Simulate(options) => simulate::simulate(&options),
         Chore::Tidy => tidy::tidy(),
         Chore::Deny => deny::deny(),
         Chore::Ci => ci::ci(),

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -29,6 +29,8 @@ use crate::plan::Target;
 #[derive(Default)]
 pub(crate) struct Pool {
     lanes: Mutex<HashMap<Key, Arc<Lane>>>,
+    /// Lanes made so far.
+    made: AtomicU64,
     /// Hosts whose TLS failed, and until when they are spoken to in plain text.
     plain: Mutex<HashMap<String, Instant>>,
     closed: AtomicBool,
@@ -61,6 +63,8 @@ impl Hash for Held {
 }
 
 struct Lane {
+    /// Counted from the first. Sessions are ended in this order, so that a run can be repeated.
+    number: u64,
     slots: Arc<Semaphore>,
     idle: Mutex<Vec<Box<Link>>>,
     /// No session rests here any more.
@@ -117,12 +121,9 @@ impl Pool {
 
     /// Takes out the sessions that have rested longer than `keep`, and forgets lanes that nobody uses.
     pub(crate) fn expired(&self, now: Instant, keep: Duration) -> Vec<Box<Link>> {
-        let mut old = Vec::new();
         let mut lanes = self.lanes.lock();
-        lanes.retain(|_, lane| {
-            old.append(&mut lane.take_older(now, keep));
-            Arc::strong_count(lane) > 1 || !lane.idle.lock().is_empty()
-        });
+        let old = in_order(&lanes).iter().flat_map(|lane| lane.take_older(now, keep)).collect();
+        lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.idle.lock().is_empty());
         self.plain.lock().retain(|_, until| *until > now);
         old
     }
@@ -130,7 +131,7 @@ impl Pool {
     /// Sends everybody away who waits, now and later.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.lanes.lock().values().for_each(|lane| lane.slots.close());
+        in_order(&self.lanes.lock()).iter().for_each(|lane| lane.slots.close());
     }
 
     /// Whether this host is spoken to in plain text for now.
@@ -147,7 +148,7 @@ impl Pool {
     /// come back.
     pub(crate) fn renew(&self) -> Vec<Box<Link>> {
         let old = std::mem::take(&mut *self.lanes.lock());
-        old.values().flat_map(|lane| lane.end()).collect()
+        in_order(&old).iter().flat_map(|lane| lane.end()).collect()
     }
 
     fn lane(&self, target: &Target, config: &Arc<Config>) -> Arc<Lane> {
@@ -157,6 +158,7 @@ impl Pool {
             return Arc::clone(lane);
         }
         let lane = Arc::new(Lane {
+            number: self.made.fetch_add(1, Ordering::Relaxed),
             slots: Arc::new(Semaphore::new(config.sessions_for(&target.next_hop))),
             idle: Mutex::default(),
             ended: AtomicBool::new(false),
@@ -168,6 +170,12 @@ impl Pool {
         lanes.insert(key, Arc::clone(&lane));
         lane
     }
+}
+
+fn in_order(lanes: &HashMap<Key, Arc<Lane>>) -> Vec<Arc<Lane>> {
+    let mut lanes: Vec<_> = lanes.values().cloned().collect();
+    lanes.sort_by_key(|lane| lane.number);
+    lanes
 }
 
 impl Lane {
