@@ -163,7 +163,7 @@ impl Stage {
         let cache = binary().with_file_name("plugin-cache");
         let text = format!(
             "[dns]\nservers = [\"{}\"]\nhosts_file = false\nmax_negative_ttl = \"0s\"\n{dns}\n\
-             [delivery]\nmx_port = {}\n[plugins]\ncache = \"{}\"\n{}\n{more}",
+             [delivery]\nmx_port = {}\nmx_networks = [\"127.0.0.0/8\"]\n[plugins]\ncache = \"{}\"\n{}\n{more}",
             zone.address(),
             exchanger.port(),
             cache.display(),

@@ -110,6 +110,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     let sizes = listeners.iter().map(|listener| listener.smtp.limits.message);
     plugins.max_message = sizes.max().unwrap_or(plugins.max_message);
     let own = listeners.iter().flat_map(|listener| &listener.addresses);
+    outbound.listeners.extend(own.clone());
     outbound.own_addresses.extend(own.map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
     Settings {
         inbound: pintle_inbound::Config { hostname: hostname.clone(), listeners, rules },
@@ -172,7 +173,8 @@ mod tests {
         let plugins = pintle_plugin::Config { gateway, ..pintle_plugin::Config::default() };
         assert_eq!(settings.plugins, plugins);
         assert_eq!(settings.client_tls, pintle_tls::ClientConfig::default());
-        let outbound = pintle_outbound::Config::new("gw.example");
+        let mut outbound = pintle_outbound::Config::new("gw.example");
+        outbound.listeners = vec!["[::]:25".parse().unwrap()];
         assert_eq!(format!("{:?}", settings.outbound), format!("{outbound:?}"));
         let rules = pintle_inbound::config::Rules::default();
         assert_eq!(format!("{:?}", settings.inbound.rules), format!("{rules:?}"));

@@ -3,10 +3,11 @@
 //! These are plain values; the configuration file's form, its units and its mistakes are known elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use pintle_mail::{NextHop, TlsPolicy};
 pub use pintle_queue::RetryPolicy;
 use pintle_sender_auth::sign::Keyring;
@@ -21,8 +22,10 @@ pub struct Config {
     pub hostname: String,
     /// Other names under which we are known; an exchanger of such a name is ourselves (RFC 5321 section 5.1).
     pub own_names: Vec<String>,
-    /// Our addresses; an exchanger at one of them is ourselves.
+    /// Our addresses; an exchanger at one of them is ourselves, whatever its port.
     pub own_addresses: Vec<IpAddr>,
+    /// Where we listen; an exchanger there is ourselves. On a wildcard address that is every address of this machine.
+    pub listeners: Vec<SocketAddr>,
     /// Which domains go where.
     pub routes: RouteTable,
     /// Next hops by name.
@@ -64,6 +67,7 @@ impl Config {
             hostname: hostname.into(),
             own_names: Vec::new(),
             own_addresses: Vec::new(),
+            listeners: Vec::new(),
             routes: RouteTable::default(),
             relays: BTreeMap::new(),
             credentials: BTreeMap::new(),
@@ -158,11 +162,13 @@ pub struct Mx {
     pub port: u16,
     /// How many addresses of one domain's exchangers one attempt tries.
     pub addresses: usize,
+    /// Networks that exchangers may be in although they are not public. Strangers say where exchangers are.
+    pub networks: Vec<IpNet>,
 }
 
 impl Default for Mx {
     fn default() -> Self {
-        Self { tls: TlsPolicy::Opportunistic, port: 25, addresses: 5 }
+        Self { tls: TlsPolicy::Opportunistic, port: 25, addresses: 5, networks: Vec::new() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use futures_util::future::join_all;
 use pintle_mail::{EnhancedCode, QueueId, Reply, TlsPolicy};
 use pintle_record::{Peer, Tls};
 use pintle_smtp::client::{Channel, Closed, Config as Speech, Credentials, Limits, Owner, Session, Speaker};
@@ -13,7 +14,7 @@ use crate::network::{Place, Stream};
 use crate::plan::{Plan, Target};
 use crate::resolve::{self, Host, Way};
 use crate::shared::Shared;
-use crate::{Config, Endpoint};
+use crate::{Config, Endpoint, exchanger};
 
 /// Why nothing was sent, for all recipients of an attempt alike.
 #[derive(Debug, Clone)]
@@ -83,34 +84,52 @@ pub(crate) async fn open(shared: &Shared, config: &Config, plan: &Plan) -> Resul
 impl Opening<'_> {
     async fn run(mut self) -> Result<Box<Link>, Trouble> {
         let hosts = std::mem::take(&mut self.way.hosts);
-        let mut ours = None;
-        for host in &hosts {
-            if ours.is_some_and(|preference| host.preference >= preference) {
+        let by_mx = self.way.by_mx;
+        // Exchangers of one preference are looked up together: one of them may turn out to be ourselves, and then none of
+        // them is to be tried (RFC 5321 section 5.1).
+        for equals in hosts.chunk_by(|one, next| by_mx && one.preference == next.preference) {
+            let found = join_all(equals.iter().map(|host| self.addresses_of(host))).await;
+            if found.iter().flatten().any(|places| self.is_us(places)) {
                 break;
             }
-            let addresses = match self.addresses_of(host).await {
-                Ok(addresses) => addresses,
-                Err(trouble) => {
-                    self.note(trouble);
-                    continue;
-                }
-            };
-            if self.is_us(&addresses) {
-                ours = Some(host.preference);
-                continue;
-            }
-            for place in addresses {
-                if self.left == 0 {
-                    break;
-                }
-                self.left -= 1;
-                match self.host_at(host, &place).await {
-                    Ok(link) => return Ok(link),
+            for (host, places) in equals.iter().zip(found) {
+                match places.and_then(|places| self.admitted(host, places)) {
+                    Ok(places) => {
+                        if let Some(link) = self.host(host, places).await {
+                            return Ok(link);
+                        }
+                    }
                     Err(trouble) => self.note(trouble),
                 }
             }
         }
         Err(self.last.unwrap_or_else(|| resolve::loops_back(&domain_of(self.target))))
+    }
+
+    /// Tries the addresses of a host, as long as some may be tried.
+    async fn host(&mut self, host: &Host, places: Vec<Place>) -> Option<Box<Link>> {
+        for place in places {
+            self.left = self.left.checked_sub(1)?;
+            match self.host_at(host, &place).await {
+                Ok(link) => return Some(link),
+                Err(trouble) => self.note(trouble),
+            }
+        }
+        None
+    }
+
+    /// Those addresses of a host that DNS may send us to.
+    fn admitted(&self, host: &Host, places: Vec<Place>) -> Result<Vec<Place>, Trouble> {
+        let objection = |place: &Place| match place {
+            Place::Tcp(address) if self.way.by_mx => exchanger::objection(address.ip(), self.config),
+            _ => None,
+        };
+        let refused = places.iter().find_map(|place| Some((place.clone(), objection(place)?)));
+        let good: Vec<Place> = places.into_iter().filter(|place| objection(place).is_none()).collect();
+        match refused {
+            Some((place, what)) if good.is_empty() => Err(not_public(host, &place, what)),
+            _ => Ok(good),
+        }
     }
 
     fn note(&mut self, trouble: Trouble) {
@@ -137,13 +156,13 @@ impl Opening<'_> {
         }
     }
 
-    /// RFC 5321 section 5.1: an exchanger at one of our addresses is ourselves, whatever its name.
-    fn is_us(&self, addresses: &[Place]) -> bool {
+    /// Whether the host is ourselves, whatever its name.
+    fn is_us(&self, places: &[Place]) -> bool {
         let ours = |place: &Place| match place {
-            Place::Tcp(address) => self.config.own_addresses.contains(&address.ip()),
+            Place::Tcp(address) => exchanger::is_us(*address, self.config, self.shared.network.as_ref()),
             Place::Unix(_) => false,
         };
-        self.way.by_mx && addresses.iter().any(ours)
+        self.way.by_mx && places.iter().any(ours)
     }
 
     /// Tries one address; with opportunistic TLS that fails, once more in plain text (RFC 7435 section 3).
@@ -281,6 +300,20 @@ impl Failure {
 
 fn ours(code: EnhancedCode, text: String) -> Reply {
     Reply::new(451, code, text)
+}
+
+/// Never to become better by waiting: it is what the domain's DNS says. The next exchanger may still do.
+fn not_public(host: &Host, place: &Place, what: &str) -> Trouble {
+    let name = host.name();
+    let text = format!(
+        "the mail exchanger {name} is at {place}, {what}: mail is sent by MX to public addresses, and to the networks that the \
+         gateway's operator lists (mx_networks)"
+    );
+    // RFC 3463 section 3.5: X.4.4, unable to route.
+    Trouble {
+        peer: Box::new(peer(host, place)),
+        ..Trouble::fail(Reply::new(550, EnhancedCode(5, 4, 4), text))
+    }
 }
 
 fn peer(host: &Host, place: &Place) -> Peer {

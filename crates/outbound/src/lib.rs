@@ -22,6 +22,7 @@ mod config;
 mod connect;
 mod endpoint;
 mod exchange;
+mod exchanger;
 mod handle;
 mod link;
 mod network;

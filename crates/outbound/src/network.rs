@@ -4,12 +4,15 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+/// A port to ask the kernel about; 0 is none.
+const DISCARD: u16 = 9;
 
 /// What the octets of a session run over.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -38,6 +41,11 @@ impl fmt::Display for Place {
 pub trait Network: Send + Sync + 'static {
     /// Connects to a place, from this address if one is given. The caller limits how long it waits.
     fn connect(&self, to: &Place, source: Option<IpAddr>) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
+
+    /// Whether this is an address of the machine that we run on.
+    fn is_here(&self, address: IpAddr) -> bool {
+        address.is_loopback() || address.is_unspecified()
+    }
 }
 
 /// The network of the system.
@@ -54,6 +62,20 @@ impl Network for SystemNetwork {
             })
         })
     }
+
+    fn is_here(&self, address: IpAddr) -> bool {
+        address.is_loopback() || address.is_unspecified() || leads_here(address).unwrap_or(false)
+    }
+}
+
+/// Asks the kernel from which address it would send there: towards an address of its own, from that one. Nothing is sent.
+/// Trying to bind the address would say yes to any, where binding foreign addresses is allowed.
+fn leads_here(address: IpAddr) -> io::Result<bool> {
+    let any: IpAddr =
+        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((address, DISCARD))?;
+    Ok(socket.local_addr()?.ip() == address)
 }
 
 async fn connect_tcp(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
@@ -68,4 +90,17 @@ async fn connect_tcp(address: SocketAddr, source: Option<IpAddr>) -> io::Result<
     // Commands are written whole, so waiting for more to fill a packet gains nothing.
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_which_addresses_are_here() {
+        let here = |text: &str| SystemNetwork.is_here(text.parse().unwrap());
+        assert!(here("127.0.0.1") && here("127.9.9.9") && here("0.0.0.0"));
+        assert!(!here("192.0.2.1") && !here("2001:db8::1"));
+        assert!(leads_here("127.0.0.1".parse().unwrap()).unwrap(), "by asking, too");
+    }
 }

@@ -44,6 +44,9 @@ impl Host {
 const SMTP_PORT: u16 = 25;
 const LMTP_PORT: u16 = 24;
 
+/// Exchangers of a domain that an attempt looks at. A domain may list thousands, and each costs two questions to DNS.
+const MAX_EXCHANGERS: usize = 32;
+
 /// How to reach a next hop.
 pub(crate) async fn way(target: &Target, config: &Config, resolver: &dyn Resolver) -> Result<Way, Trouble> {
     match (&target.next_hop, config.relay(&target.next_hop)) {
@@ -149,7 +152,7 @@ async fn exchangers(domain: &str, config: &Config, resolver: &dyn Resolver) -> R
         return Err(loops_back(domain));
     }
     let as_host = |exchanger: Exchanger| host(exchanger.host, exchanger.preference, config);
-    Ok(before.into_iter().map(as_host).collect())
+    Ok(before.into_iter().take(MAX_EXCHANGERS).map(as_host).collect())
 }
 
 fn host(host: String, preference: u16, config: &Config) -> Host {

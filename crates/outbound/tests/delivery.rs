@@ -6,22 +6,14 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::{MINUTE, World, config, letter, nobody, relay, to_relay, with_relay};
+use common::{MINUTE, World, by_mx, letter, nobody, relay, to_relay, with_relay};
 use pintle_dns::{DnsError, RecordKind};
 use pintle_mail::{Charset, NextHop, ReversePath};
-use pintle_outbound::{Config, Protocol, Route, RouteTable};
+use pintle_outbound::{Protocol, Route, RouteTable};
 use pintle_record::Record;
 use pintle_testkit::{Act, Script, Sink, StaticResolver, Step};
 
 /// Exchangers on this port.
-fn by_mx(port: u16) -> Config {
-    let mut config = config();
-    config.mx.port = port;
-    // Reports go nowhere, so that the records are about the message alone.
-    config.routes.add("sender.example", Route::Discard);
-    config
-}
-
 fn reply_of(record: &Record) -> String {
     match record {
         Record::Delivery(delivery) => delivery.reply.to_string(),

@@ -46,6 +46,7 @@ pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
             tls: section.get("mx_tls"),
             port: section.get::<Positive<_>>("mx_port").0,
             addresses: section.get::<Positive<_>>("mx_addresses").0,
+            networks: section.get("mx_networks"),
         },
         sources: Sources { v4: section.optional("source_v4"), v6: section.optional("source_v6") },
         sessions: sessions(&section),

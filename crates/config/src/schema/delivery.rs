@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use pintle_mail::{Address, TlsPolicy};
 use pintle_outbound::{EightBit, Protocol, Transfer};
 use pintle_sender_auth::sign::Canonicalization;
@@ -128,6 +129,12 @@ pub(super) static SECTIONS: &[Section] = &[
                 "mx_addresses",
                 "5",
                 "How many addresses of a domain's exchangers one attempt tries.",
+            ),
+            key::<Vec<IpNet>>(
+                "mx_networks",
+                "[]",
+                "Networks that mail exchangers may be in although they are not public: private ones, loopback. Elsewhere such \
+                 an exchanger is not connected to, since whoever owns a domain says where its exchangers are.",
             ),
             optional::<Ipv4Addr>("source_v4", "The address to send from towards IPv4."),
             optional::<Ipv6Addr>("source_v6", "The address to send from towards IPv6."),

@@ -302,6 +302,16 @@ pub fn config() -> Config {
     config
 }
 
+/// Everything goes by MX, and exchangers may be on this machine.
+pub fn by_mx(port: u16) -> Config {
+    let mut config = config();
+    config.mx.port = port;
+    config.mx.networks = vec!["127.0.0.0/8".parse().unwrap()];
+    // Reports go nowhere, so that the records are about the message alone.
+    config.routes.add("sender.example", Route::Discard);
+    config
+}
+
 /// Everything goes to this relay.
 pub fn to_relay(addresses: &[SocketAddr]) -> Config {
     with_relay(relay(addresses))
