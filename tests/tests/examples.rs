@@ -117,7 +117,13 @@ impl Edge {
             // So that the second attempt need not wait.
             ("delay = \"5m\"", "delay = \"0s\"".to_owned()),
             ("[plugins]", format!("[dns]\nservers = [\"{}\"]\n[plugins]", zone.address())),
-            ("[log]", format!("[delivery]\nmx_port = {}\nmx_networks = \"127.0.0.0/8\"\n[log]", world.address().port())),
+            (
+                "[log]",
+                format!(
+                    "[delivery]\nmx_port = {}\nmx_networks = \"127.0.0.0/8\"\n[log]",
+                    world.address().port()
+                ),
+            ),
         ]
     }
 

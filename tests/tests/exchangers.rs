@@ -23,7 +23,8 @@ const TRAPS: &[(&str, &str)] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_do_not_send_us_inside() {
     let (folder, sink) = (TempDir::new().unwrap(), Sink::start(Script::new()).await);
-    let zone = |(domain, address): &(&str, &str)| format!("{domain} MX 10 mx.{domain}\nmx.{domain} {address}\n");
+    let zone =
+        |(domain, address): &(&str, &str)| format!("{domain} MX 10 mx.{domain}\nmx.{domain} {address}\n");
     let zones = ZoneServer::start(&TRAPS.iter().map(zone).collect::<String>()).await;
     let inside = TcpListener::bind((INSIDE, 0)).unwrap();
     inside.set_nonblocking(true).unwrap();
@@ -50,5 +51,9 @@ async fn strangers_do_not_send_us_inside() {
         assert!(report.contains("mx_networks"), "{report}");
     }
     gateway.stop();
-    assert_eq!(inside.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "somebody was connected to inside");
+    assert_eq!(
+        inside.accept().unwrap_err().kind(),
+        ErrorKind::WouldBlock,
+        "somebody was connected to inside"
+    );
 }

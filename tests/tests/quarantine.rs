@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use e2e::{Gateway, PATIENCE, binary, configuration};
-use pintle_testkit::{Client, Script, Sink, TempDir, ZoneServer};
+use pintle_testkit::{Client, Reply, Script, Sink, TempDir, ZoneServer};
 use serde_json::Value;
 
 /// A domain that wants forgeries put aside.
@@ -61,12 +61,20 @@ impl Stage {
 
     /// Somebody from outside claims to be a@x.example.
     async fn forge(&self, subject: &str) {
+        let reply = self.try_to_forge(subject).await;
+        assert_eq!(reply.code, 250, "{reply:?}");
+    }
+
+    /// Gives the reply to the message.
+    async fn try_to_forge(&self, subject: &str) -> Reply {
         let from = [127, 0, 0, 66].into();
         let mut client = Client::connect_from(from, self.gateway().address("mx")).await;
         client.hello("client.example").await;
         let head = format!("From: <a@x.example>\r\nSubject: {subject}\r\n\r\n");
         let body = b"\r\n.a line with a dot\r\nnot only ASCII: \xff\x80\xfe\r\n..\r\n\tend  \r\n";
-        client.deliver("a@x.example", &["b@ours.example"], &[head.as_bytes(), body].concat()).await;
+        client.envelope("a@x.example", &["b@ours.example"]).await;
+        client.send_data(&[head.as_bytes(), body].concat()).await;
+        client.reply().await
     }
 
     fn pintle(&self, arguments: &[&str]) -> Said {
@@ -214,6 +222,52 @@ async fn many_leave_by_name_and_by_age() {
     assert_eq!(stage.list(&[]).len(), 0);
     stage.gateway.take().unwrap().stop();
     assert_eq!(stage.sink.log().accepted().count(), 3);
+}
+
+/// Strangers cannot fill the disk with what is put aside: beyond the quota they keep their mail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_quarantine_refuses_for_now_and_other_mail_passes() {
+    let mut stage = Stage::start("", "[quarantine]\nmax_messages = { dmarc = 2 }").await;
+    stage.forge("the first").await;
+    stage.forge("the second").await;
+    let reply = stage.try_to_forge("the third").await;
+    assert!(reply.code == 452 && reply.text().contains("4.3.1"), "{reply:?}");
+    assert!(!reply.text().contains("quarantine"), "{reply:?}");
+    let line = stage.gateway().line("\"rejection\"");
+    assert!(line.contains(r#""by":"quota""#), "{line}");
+    stage.gateway().wait_for("as will be others");
+    stage.gateway().wait_for("a quarantine is nearly full");
+    assert_eq!(stage.list(&[]).len(), 2);
+    stage.wait_for_metric("pintle_quarantine_total{act=\"refused\"} 1");
+    stage.wait_for_metric("pintle_quarantine_full_ratio{quarantine=\"dmarc\"} 1");
+    let mut client = Client::connect(stage.gateway().address("mx")).await;
+    client.hello("client.example").await;
+    client.deliver("a@y.example", &["b@ours.example"], b"From: <a@y.example>\r\n\r\nhello\r\n").await;
+    stage.sink.wait_for(1).await;
+    assert_eq!(stage.pintle(&["quarantine", "delete", "--all"]).code, 0);
+    stage.forge("the fourth").await;
+    assert_eq!(stage.list(&[]).len(), 1);
+    stage.gateway.take().unwrap().stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_quarantine_drops_its_oldest_where_the_operator_wants_it() {
+    let more = "[quarantine]\nmax_messages = 2\nwhen_full = \"drop-oldest\"";
+    let mut stage = Stage::start("", more).await;
+    for subject in ["the first", "the second", "the third"] {
+        stage.forge(subject).await;
+    }
+    let subjects: Vec<_> = stage.list(&[]).iter().map(|message| message["subject"].clone()).collect();
+    assert_eq!(subjects, ["the second", "the third"]);
+    let line = stage.gateway().line("\"discard\"");
+    for part in [r#""by":"quota""#, r#""quarantine":"dmarc""#, r#""stage":"quarantine""#] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    stage.wait_for_metric("pintle_quarantine_total{act=\"dropped\"} 1");
+    let queue = stage.pintle(&["queue", "list"]).text();
+    assert!(queue.contains("2 messages"), "{queue}");
+    stage.gateway.take().unwrap().stop();
+    assert_eq!(stage.sink.log().accepted().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

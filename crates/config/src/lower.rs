@@ -5,6 +5,7 @@ mod intake;
 mod listener;
 mod operation;
 mod plugins;
+mod quarantine;
 mod relays;
 mod signing;
 
@@ -13,10 +14,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub(crate) use delivery::{Host, Kept, RoutePattern};
+pub(crate) use delivery::{Host, RoutePattern};
 pub(crate) use listener::ListenerKind;
 pub use operation::{Level, Log, LogFormat};
 pub(crate) use plugins::OnFault;
+pub(crate) use quarantine::ByQuarantine;
 
 use crate::exposed::{self, Us};
 use crate::read::Domain;
@@ -196,6 +198,21 @@ mod tests {
         assert_eq!((own.default, own.names.get("score"), own.names.len()), (days(14), Some(&days(2)), 1));
         let own = keep("[quarantine.keep]\nscore = '2d'");
         assert_eq!((own.default, own.names.get("score")), (days(30), Some(&days(2))));
+    }
+
+    #[test]
+    fn quarantines_hold_as_much_for_all_or_by_name() {
+        let quota =
+            |text: &str| settings(&format!("hostname = 'gw.example'\n[quarantine]\n{text}")).outbound.quota;
+        let defaults = pintle_outbound::Quota::default();
+        assert_eq!(quota(""), defaults);
+        let all =
+            quota("max_size = '5MiB'\nmax_messages = 7\nwhen_full = 'drop-oldest'\nmax_disk_percent = 20");
+        assert_eq!((all.of("x").bytes, all.of("x").messages, all.disk_percent), (5 << 20, 7, 20));
+        assert_eq!(all.when_full, pintle_outbound::WhenFull::DropOldest);
+        let own = quota("max_size = { score = '1kB' }\nmax_messages = { default = 3, score = 9 }");
+        assert_eq!((own.of("score").bytes, own.of("score").messages), (1_000, 9));
+        assert_eq!((own.of("dmarc").bytes, own.of("dmarc").messages), (defaults.default.bytes, 3));
     }
 
     #[test]

@@ -48,6 +48,10 @@ pub(crate) struct Positive<T>(pub(crate) T);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct OrZero(pub(crate) Duration);
 
+/// A part of a whole, 0 to 100.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Percent(pub(crate) u8);
+
 /// A list with something in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NonEmpty<T>(pub(crate) Vec<T>);
@@ -182,6 +186,21 @@ impl<T: Read + Default + PartialEq> Read for Positive<T> {
             return None;
         }
         Some(Self(number))
+    }
+}
+
+impl Read for Percent {
+    fn kind() -> Kind {
+        Kind::Percent
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        let percent = u8::read(value, spot)?;
+        if percent > 100 {
+            malformed::<Self>(spot, "there is no more than 100 percent".into());
+            return None;
+        }
+        Some(Self(percent))
     }
 }
 

@@ -70,7 +70,8 @@ pub(crate) enum Kind {
     Secret,
     Table,
     OnFault,
-    Keep,
+    Percent,
+    ByQuarantine(Box<Kind>),
     Word(Vec<&'static str>),
     List(Box<Kind>),
 }
@@ -187,8 +188,10 @@ impl Kind {
             Self::Path => "a path in quotes",
             Self::Secret => "{ file = \"PATH\" } or { env = \"NAME\" }",
             Self::Table => "a table",
-            Self::Keep => {
-                "a duration with its unit, like \"30d\", or a table of these by quarantine, with \"default\" for the rest"
+            Self::Percent => "a whole number from 0 to 100",
+            Self::ByQuarantine(item) => {
+                let item = item.describe();
+                return format!("{item}; or a table of these by quarantine, with \"default\" for the rest");
             }
             Self::OnFault => "\"defer\", \"accept\", \"reject\" or \"skip\", or a table of these by hook",
             Self::Word(words) => {

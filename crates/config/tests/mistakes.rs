@@ -254,6 +254,9 @@ fn numbers_that_would_stop_the_gateway_are_told() {
         ("max_recipients = -1", "listener[1].max_recipients"),
         ("[delivery]\nmax_total = 0", "delivery.max_total"),
         ("[queue]\nretry_intervals = []", "queue.retry_intervals"),
+        ("[quarantine]\nmax_messages = { score = 0 }", "quarantine.max_messages.score"),
+        ("[quarantine]\nmax_disk_percent = 101", "quarantine.max_disk_percent"),
+        ("[quarantine]\nwhen_full = \"drop\"", "quarantine.when_full"),
         ("[queue]\nretry_intervals = [\"1m\", \"0s\"]", "queue.retry_intervals[2]"),
     ] {
         let report = report(&format!("{MX}{text}\n"));

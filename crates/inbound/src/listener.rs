@@ -27,6 +27,7 @@ use crate::connection::{self, Phase};
 use crate::guesses::Guesses;
 use crate::hashing::Hashing;
 use crate::permits::{Crowded, Permits};
+use crate::quarantines::Quarantines;
 use crate::sockets::Sockets;
 
 /// How long to leave a listener alone that cannot accept, for want of file descriptors most likely.
@@ -52,6 +53,8 @@ pub struct Parts {
     pub chain: Arc<ArcSwap<Chain>>,
     /// Who keeps the event log.
     pub records: Arc<dyn Sink>,
+    /// Who says whether a quarantine takes more.
+    pub quarantines: Arc<dyn Quarantines>,
     /// Certificates, where some listener offers TLS.
     pub tls: Option<Arc<ServerTls>>,
 }
@@ -63,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) chain: Arc<ArcSwap<Chain>>,
     pub(crate) records: Arc<dyn Sink>,
+    pub(crate) quarantines: Arc<dyn Quarantines>,
     pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) guesses: Guesses,
     pub(crate) hashing: Hashing,
@@ -128,7 +132,7 @@ impl Inbound {
     /// # Errors
     /// The first listener that cannot be started; none is left running then.
     pub fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
-        let Parts { sockets, spool, chain, records, tls } = parts;
+        let Parts { sockets, spool, chain, records, quarantines, tls } = parts;
         let sockets = sockets.map_or_else(|| Sockets::bind(&config.listeners), Ok)?;
         let rules = ArcSwap::from_pointee(config.rules);
         let shared = Arc::new(Shared {
@@ -137,6 +141,7 @@ impl Inbound {
             spool,
             chain,
             records,
+            quarantines,
             tls,
             guesses: Guesses::default(),
             hashing: Hashing::default(),

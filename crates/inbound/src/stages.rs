@@ -13,10 +13,11 @@ use std::time::Duration;
 use pintle_mail::{Bytes, EnhancedCode, Envelope, HeaderBlock, Recipient, Reply, SessionId};
 use pintle_policy::{Call, Decision, Hook, Message, Notes, Session, TlsFacts, Transaction, Verdict, View};
 use pintle_smtp::server::{self, Headers, Hello, HelloVerb, Question, Sender};
-use pintle_spool::{Health, Hold, Receipt, SpoolError};
+use pintle_spool::{Health, Hold, Quarantine, Receipt, SpoolError};
 
 use crate::config::{ListenerConfig, Rules};
 use crate::listener::Shared;
+use crate::quarantines::Place;
 use crate::receive::{self, Accepted, Intake};
 use crate::ruling::{Fate, edited, local_error, refusal};
 use crate::sign::Signing;
@@ -29,6 +30,8 @@ type Answer = server::Answer<Receipt>;
 const MAX_DELAY: Duration = Duration::from_secs(120);
 /// Who decides, and which quarantine it is, when the points add up to the operator's threshold.
 const SCORE: &str = "score";
+/// Who decides when a quarantine is full.
+const QUOTA: &str = "quota";
 
 /// One session's decisions.
 pub(crate) struct Stages {
@@ -308,6 +311,12 @@ impl Stages {
             return self.no(Hook::Message, reply);
         }
         let quarantine = self.fate.quarantine.take();
+        let size = counted.header_size + counted.body_size;
+        // Kept until the message is stored and counted, so that no burst of messages takes one room twice.
+        let _place = match self.place(quarantine.as_ref(), size).await {
+            Ok(place) => place,
+            Err(reply) => return self.no_by(Hook::Message, reply, QUOTA),
+        };
         let hostname = &self.shared.hostname;
         let header = receive::without_forgeries(&message.header, &self.view.session, hostname);
         let rules = self.shared.rules.load_full();
@@ -332,7 +341,6 @@ impl Stages {
         };
         match intake.commit(accepted, self.shared.spool.as_ref()).await {
             Ok(receipt) => {
-                let size = counted.header_size + counted.body_size;
                 records::reception(
                     &*self.shared.records,
                     &self.view,
@@ -344,6 +352,14 @@ impl Stages {
                 Answer::Accepted { receipt, reply: None }
             }
             Err(error) => self.spool_trouble(Hook::Message, &error),
+        }
+    }
+
+    /// A place in the quarantine that the message goes to, if it goes to one.
+    async fn place(&self, quarantine: Option<&Quarantine>, size: u64) -> Result<Option<Place>, Reply> {
+        match quarantine {
+            Some(quarantine) => self.shared.quarantines.room(&quarantine.name, size).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -423,6 +439,13 @@ impl Stages {
     fn no(&self, stage: Hook, reply: Reply) -> Answer {
         let refusal = Answer::Refuse(reply);
         self.record_refusal(stage, None, &refusal, None);
+        refusal
+    }
+
+    /// The same of a part of the core that has a name.
+    fn no_by(&self, stage: Hook, reply: Reply, by: &str) -> Answer {
+        let refusal = Answer::Refuse(reply);
+        self.record_refusal(stage, None, &refusal, Some(by));
         refusal
     }
 

@@ -18,7 +18,7 @@ use crate::runner::{Finished, interrupted};
 use crate::settle::{self, End, Fate, Success, Telling, Trial};
 use crate::shared::Shared;
 use crate::stages::{self, Ruled, Ruling, Staged};
-use crate::{Config, quarantine};
+use crate::{Config, Full, Room, quarantine, quota};
 
 /// Makes the attempt. Whatever happens, the job comes back.
 pub(crate) async fn run(shared: Arc<Shared>, attempt: Attempt) -> Option<Finished> {
@@ -146,7 +146,11 @@ impl Trying<'_> {
     async fn obey(&self, ruled: Ruled) -> Finished {
         let Ruled { ruling, by, plan } = ruled;
         let outcome = match ruling {
-            Ruling::Quarantine(name) => return self.quarantine(name, by).await,
+            Ruling::Quarantine(name) => match self.room(&name).await {
+                Ok(_room) => return self.quarantine(name, by).await,
+                // It waits in the queue, where its age is counted.
+                Err(full) => Outcome::Deferred(full.reply()),
+            },
             Ruling::Discard => return self.discard(&plan, "deliver", by).await,
             Ruling::Fail(reply) => Outcome::Failed(reply),
             Ruling::Defer(reply) => Outcome::Deferred(reply),
@@ -204,6 +208,11 @@ impl Trying<'_> {
         let trial = self.trial(plan, Peer::default(), by, stage);
         let report = Report { hop: HopSign::Silent, ..Report::settled() };
         self.durably(&trial, &fates, report).await
+    }
+
+    async fn room(&self, name: &str) -> Result<Room, Full> {
+        let size = self.stored.head.len() as u64 + self.stored.body.size();
+        quota::admit(self.shared, name, size).await
     }
 
     /// Holds the whole message: a verdict speaks about its content, which all recipients share.

@@ -13,7 +13,7 @@ pub use pintle_queue::RetryPolicy;
 use pintle_sender_auth::sign::Keyring;
 pub use pintle_smtp::client::{Channel, Credentials, EightBit, Protocol, Timeouts, Transfer};
 
-use crate::{Endpoint, Keep, RouteTable};
+use crate::{Endpoint, Keep, Quota, RouteTable};
 
 /// Everything that outbound is told.
 #[derive(Debug, Clone)]
@@ -52,6 +52,8 @@ pub struct Config {
     pub keys: Arc<Keyring>,
     /// How long quarantines keep what nobody releases.
     pub quarantine: Keep,
+    /// How much quarantines hold.
+    pub quota: Quota,
 }
 
 impl Config {
@@ -81,6 +83,7 @@ impl Config {
             reports: Reports::default(),
             keys: Arc::default(),
             quarantine: Keep::default(),
+            quota: Quota::default(),
         }
     }
 

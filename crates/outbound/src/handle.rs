@@ -16,6 +16,8 @@ use pintle_spool::{Disposition, Filter, Guard, Hold, Listing, Page, Quarantine, 
 use pintle_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::quarantine::Deletion;
+use crate::quota::{self, Full, Room};
 use crate::select::{Act, Acts, Outcome, Select};
 use crate::settle::{self, Fate, Trial};
 use crate::shared::Shared;
@@ -175,8 +177,17 @@ impl Handle {
     /// As for [`hold`](Self::hold).
     pub async fn delete_quarantined(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
         let ids = self.ids(which).await?;
-        let acts = self.each(ids, |id| self.delete(id, user)).await;
+        let deletion = Deletion::by_operator(user);
+        let acts = self.each(ids, |id| quarantine::delete(&self.shared, id, &deletion)).await;
         self.forget(acts).await
+    }
+
+    /// Asks for room for one message of this size in a quarantine. Keep it until the message is held there.
+    ///
+    /// # Errors
+    /// There is none: the message must be refused for now.
+    pub async fn quarantine_room(&self, name: &str, size: u64) -> Result<Room, Full> {
+        quota::admit(&self.shared, name, size).await
     }
 
     /// Fails all recipients of messages that are not done, and reports it to the senders; but not of those in
@@ -316,30 +327,6 @@ impl Handle {
         let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
         let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
         quarantine.map(drop).ok_or(Outcome::NotQuarantined)
-    }
-
-    async fn delete(&self, id: QueueId, user: Option<&str>) -> Result<(), Outcome> {
-        let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
-        let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
-        let quarantine = quarantine.ok_or(Outcome::NotQuarantined)?;
-        let trial = Trial {
-            stage: "quarantine",
-            quarantine: Some(quarantine.name.clone()),
-            user: user.map(str::to_owned),
-            guard: Guard::Quarantined,
-            ..Trial::by_operator()
-        };
-        let reply = Reply::plain(250, "Deleted from its quarantine by the operator");
-        let fates = settle::all_pending(&stored, &Fate::by_operator(Disposition::Discarded, reply));
-        match settle::once(&self.shared, &stored, &trial, &fates).await {
-            Ok(_) => {
-                quarantine::count("deleted");
-                Ok(())
-            }
-            // It was released while we looked.
-            Err(SpoolError::HoldChanged(_)) => Err(Outcome::NotQuarantined),
-            Err(error) => Err(Outcome::of(error)),
-        }
     }
 
     async fn settle(&self, id: QueueId, guard: Guard, fate: &Fate) -> Result<(), Outcome> {

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pintle_mail::UnixTime;
+use pintle_mail::{QueueId, Reply, UnixTime};
 use pintle_queue::{Again, Aged, Custody, HopSign, Report, Timeline};
-use pintle_spool::{Amount, Guard, Hold, Quarantine, SpoolError, Stored};
+use pintle_spool::{Amount, Disposition, Guard, Hold, Quarantine, SpoolError, Stored};
 
 use crate::runner::Finished;
+use crate::select::Outcome;
 use crate::settle::{self, End, Fate, Telling, Trial};
 use crate::shared::Shared;
 
@@ -107,7 +108,57 @@ pub(crate) async fn expire(
     }
 }
 
-/// Counts a message that went into a quarantine or left it.
+/// Who drops messages from quarantines, and why.
+pub(crate) struct Deletion<'a> {
+    by: &'static str,
+    user: Option<&'a str>,
+    /// Only from this one.
+    from: Option<&'a str>,
+    act: &'static str,
+    text: &'static str,
+}
+
+impl<'a> Deletion<'a> {
+    pub(crate) fn by_operator(user: Option<&'a str>) -> Self {
+        let text = "Deleted from its quarantine by the operator";
+        Self { by: "operator", user, from: None, act: "deleted", text }
+    }
+
+    /// For room in the quarantine of this name.
+    pub(crate) fn by_quota(name: &'a str) -> Self {
+        let text = "Dropped from its quarantine, which was full, for newer messages";
+        Self { by: "quota", user: None, from: Some(name), act: "dropped", text }
+    }
+}
+
+/// Drops a message from its quarantine; its sender hears nothing. One that lies in none, or no longer, stays.
+pub(crate) async fn delete(shared: &Shared, id: QueueId, deletion: &Deletion<'_>) -> Result<(), Outcome> {
+    let stored = shared.spool.load(id).await.map_err(Outcome::of)?;
+    let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
+    let quarantine = quarantine.filter(|found| deletion.from.is_none_or(|name| found.name == name));
+    let quarantine = quarantine.ok_or(Outcome::NotQuarantined)?;
+    let trial = Trial {
+        stage: "quarantine",
+        quarantine: Some(quarantine.name.clone()),
+        by: Some(deletion.by.to_owned()),
+        user: deletion.user.map(str::to_owned),
+        guard: Guard::Quarantined,
+        ..Trial::by_operator()
+    };
+    let reply = Reply::plain(250, deletion.text);
+    let fates = settle::all_pending(&stored, &Fate::by_operator(Disposition::Discarded, reply));
+    match settle::once(shared, &stored, &trial, &fates).await {
+        Ok(_) => {
+            count(deletion.act);
+            Ok(())
+        }
+        // It was released while we looked.
+        Err(SpoolError::HoldChanged(_)) => Err(Outcome::NotQuarantined),
+        Err(error) => Err(Outcome::of(error)),
+    }
+}
+
+/// Counts a message that went into a quarantine, was refused by it, or left it.
 pub(crate) fn count(act: &'static str) {
     metrics::counter!("pintle_quarantine_total", "act" => act).increment(1);
 }

@@ -19,6 +19,7 @@ use crate::attempt;
 use crate::clock::{Ages, monotonic};
 use crate::handle::{Command, Handle};
 use crate::link::Link;
+use crate::quota::Rooms;
 use crate::reuse::Pool;
 use crate::shared::{Parts, Shared};
 use crate::{Config, Keep, bounce, quarantine};
@@ -103,6 +104,8 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         ages,
         dice: parts.dice,
         pool: Pool::default(),
+        rooms: Rooms::default(),
+        commands: commands.downgrade(),
         acting: tokio::sync::Mutex::default(),
     });
     let (pages, pending) = mpsc::channel(2);
@@ -400,6 +403,8 @@ impl Runner {
         // An engine that does not know at once is asked again with the next tick.
         if let Some(Ok(totals)) = self.shared.spool.totals().now_or_never() {
             quarantine::gauge(&totals.quarantines, &mut self.gauged);
+            let config = self.shared.config.load();
+            self.shared.rooms.watch(&totals, self.shared.spool.free(), &config, &self.gauged);
         }
         let keep = self.shared.config.load().sessions.idle;
         for link in self.shared.pool.expired(monotonic(), keep) {

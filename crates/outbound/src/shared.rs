@@ -9,8 +9,11 @@ use pintle_policy::Chain;
 use pintle_record::{NoRecords, Record, Sink};
 use pintle_spool::{Hold, Spool};
 use pintle_tls::ClientTls;
+use tokio::sync::mpsc::WeakUnboundedSender;
 
 use crate::clock::{self, Ages};
+use crate::handle::Command;
+use crate::quota::Rooms;
 use crate::reuse::Pool;
 use crate::{Capture, Clock, Config, Dice, Network, SystemClock, SystemNetwork};
 
@@ -70,6 +73,10 @@ pub(crate) struct Shared {
     pub(crate) ages: Ages,
     pub(crate) dice: Dice,
     pub(crate) pool: Pool,
+    /// Places in quarantines.
+    pub(crate) rooms: Rooms,
+    /// To the runner, while it lives.
+    pub(crate) commands: WeakUnboundedSender<Command>,
     /// Held while an operator holds or releases, until the runner has been told: it hears of acts in the order in which
     /// they became durable.
     pub(crate) acting: tokio::sync::Mutex<()>,

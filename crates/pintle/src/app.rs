@@ -22,6 +22,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::open_files;
 use crate::operator::Gateway;
+use crate::rooms::Rooms;
 use crate::supervisor::{Fallen, Supervisor};
 
 /// How often what was measured is put in order: until then each value of a histogram lies in memory, whether or not
@@ -113,6 +114,7 @@ impl App {
                 spool: outbound.spool(),
                 chain: Arc::clone(&chain),
                 records: extras.records,
+                quarantines: Arc::new(Rooms(outbound.handle())),
                 tls: server_tls.clone(),
             },
         )?;

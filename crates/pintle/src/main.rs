@@ -17,6 +17,7 @@ mod privileges;
 mod quarantine;
 mod records;
 mod reload;
+mod rooms;
 mod run;
 mod sandbox;
 mod say;

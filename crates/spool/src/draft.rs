@@ -216,6 +216,12 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    /// Octets that we may still write there. None where the disk does not tell.
+    pub(crate) fn free(&self) -> Option<u64> {
+        let disk = statvfs(&self.folder).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// Whether there is room beyond the reserve. One system call, cheap enough to make for each message; a figure kept
     /// from a moment ago would be wrong just when it matters.
     pub(crate) fn has_room(&self) -> bool {

@@ -216,6 +216,8 @@ pub struct Totals {
     pub messages: u64,
     /// Of these, how many are held.
     pub held: u64,
+    /// Octets of the header blocks and bodies of those that are held.
+    pub held_bytes: u64,
     /// Octets of all header blocks and bodies.
     pub bytes: u64,
     /// Messages set aside because what lies on disk is damaged.
@@ -251,6 +253,7 @@ impl Totals {
     /// A message is held so from now on.
     pub(crate) fn hold(&mut self, size: u64, hold: Option<&Hold>) {
         self.held += u64::from(hold.is_some());
+        self.held_bytes += if hold.is_some() { size } else { 0 };
         if let Some(quarantine) = hold.and_then(Hold::quarantine) {
             let amount = self.quarantines.entry(quarantine.name.clone()).or_default();
             amount.messages += 1;
@@ -261,6 +264,7 @@ impl Totals {
     /// A message is held so no longer.
     pub(crate) fn let_go(&mut self, size: u64, hold: Option<&Hold>) {
         self.held = self.held.saturating_sub(u64::from(hold.is_some()));
+        self.held_bytes = self.held_bytes.saturating_sub(if hold.is_some() { size } else { 0 });
         let Some(quarantine) = hold.and_then(Hold::quarantine) else {
             return;
         };

@@ -80,6 +80,11 @@ pub trait Spool: Send + Sync + 'static {
     /// Whether new mail can be taken now.
     fn health(&self) -> Health;
 
+    /// Octets that are free on the disk, where there is one.
+    fn free(&self) -> Option<u64> {
+        None
+    }
+
     /// Finishes what was submitted, stops every thread and task of the engine, and waits for them. Later calls fail with
     /// [`SpoolError::Closed`].
     fn close(&self) -> SpoolFuture<'_, ()>;

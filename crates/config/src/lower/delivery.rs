@@ -3,21 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pintle_mail::TlsPolicy;
-use pintle_outbound::{
-    Config, EightBit, Endpoint, Keep, Mx, Protocol, Relay, Reports, RetryPolicy, Route, RouteTable, Sessions,
-    Sources, Timeouts, Transfer,
-};
-use toml::de::{DeTable, DeValue};
-
 use super::relays::{RESERVED, named_credentials, relay};
-use super::unique;
+use super::{quarantine, unique};
 use crate::read::{
-    Choice, Domain, NameServer, NonEmpty, OrNever, OrZero, Positive, Read, Size, domain, parsed, wrong_type,
+    Choice, Domain, NameServer, NonEmpty, OrNever, OrZero, Positive, Read, Size, domain, parsed,
 };
 use crate::reader::{Section, Spot, Value};
 use crate::schema::Kind;
 use crate::{Cause, Rule};
+use pintle_mail::TlsPolicy;
+use pintle_outbound::{
+    Config, EightBit, Endpoint, Mx, Protocol, Relay, Reports, RetryPolicy, Route, RouteTable, Sessions,
+    Sources, Timeouts, Transfer,
+};
 
 /// A host as relays name it; its port may still be open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +24,6 @@ pub(crate) struct Host(pub(super) String);
 /// `example.org`, `.example.org` or `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoutePattern(String);
-
-/// How long quarantines keep: one time for all, or a table.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Kept(Keep);
 
 pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
     let section = root.table("delivery");
@@ -55,7 +49,8 @@ pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
         transfer: section.get("transfer"),
         retry: retry(&queue),
         reports: reports(&root.table("reports")),
-        quarantine: root.table("quarantine").get::<Kept>("keep").0,
+        quarantine: quarantine::keep(&root.table("quarantine")),
+        quota: quarantine::quota(&root.table("quarantine")),
         ..Config::new(hostname)
     }
 }
@@ -170,41 +165,6 @@ impl Read for Host {
             endpoint.map(|_| Self(text.to_owned())).map_err(|error| error.to_string())
         })
     }
-}
-
-impl Read for Kept {
-    fn kind() -> Kind {
-        Kind::Keep
-    }
-
-    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::String(_) => {
-                Duration::read(value, spot).map(|default| Self(Keep { default, ..Keep::default() }))
-            }
-            DeValue::Table(table) => Some(Self(by_quarantine(table, spot))),
-            _ => {
-                wrong_type::<Self>(value, spot);
-                None
-            }
-        }
-    }
-}
-
-fn by_quarantine(table: &DeTable<'_>, spot: &Spot<'_>) -> Keep {
-    let mut keep = Keep::default();
-    for (key, value) in table {
-        let name: &str = key.get_ref();
-        let Some(time) = Duration::read(value, &spot.within(name, value.span())) else {
-            continue;
-        };
-        if name == "default" {
-            keep.default = time;
-        } else {
-            keep.names.insert(name.to_owned(), time);
-        }
-    }
-    keep
 }
 
 impl Read for RoutePattern {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use pintle_mail::{Address, TlsPolicy};
-use pintle_outbound::{EightBit, Protocol, Transfer};
+use pintle_outbound::{EightBit, Protocol, Transfer, WhenFull};
 use pintle_sender_auth::sign::Canonicalization;
 
 use super::{Section, Shape, key, optional, required};
-use crate::lower::{Host, Kept, RoutePattern};
-use crate::read::{Domain, NameServer, NonEmpty, OrNever, OrZero, Positive, Secret, Size};
+use crate::lower::{ByQuarantine, Host, RoutePattern};
+use crate::read::{Domain, NameServer, NonEmpty, OrNever, OrZero, Percent, Positive, Secret, Size};
 
 pub(super) static SECTIONS: &[Section] = &[
     Section {
@@ -142,7 +142,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 "own_addresses",
                 "[]",
                 "Other addresses of this gateway, such as the one that a firewall translates; mail is never delivered \
-                 to them by MX. Those of the listeners are known.",
+                 to them by MX. Those of the listeners are known, and all of this machine where one listens on a wildcard address.",
             ),
             key::<Vec<Domain>>(
                 "own_names",
@@ -232,12 +232,32 @@ pub(super) static SECTIONS: &[Section] = &[
         name: "quarantine",
         shape: Shape::One,
         about: "Messages that a verdict has put aside for somebody to look at. See operations.md.",
-        keys: &[key::<Kept>(
-            "keep",
-            "\"30d\"",
-            "How long they stay; then they are dropped, and their senders hear nothing. In a table, each quarantine can \
-             have its own time: `{ default = \"30d\", score = \"7d\" }`.",
-        )],
+        keys: &[
+            key::<ByQuarantine<Duration>>(
+                "keep",
+                "\"30d\"",
+                "How long they stay; then they are dropped, and their senders hear nothing. In a table, each quarantine can \
+                 have its own time: `{ default = \"30d\", score = \"7d\" }`.",
+            ),
+            key::<ByQuarantine<Size>>("max_size", "\"1GiB\"", "How much lies in one quarantine at most."),
+            key::<ByQuarantine<Positive<u64>>>(
+                "max_messages",
+                "10000",
+                "How many messages lie in one quarantine at most.",
+            ),
+            key::<WhenFull>(
+                "when_full",
+                "\"refuse\"",
+                "What happens to a message for a full quarantine: it is refused for now (452), or the oldest there are dropped \
+                 to make room, which cannot be undone.",
+            ),
+            key::<Percent>(
+                "max_disk_percent",
+                "50",
+                "How much of the disk all held mail may take: of what it takes and what is free. Beyond that a message that \
+                 would be put aside is refused for now, and nothing is dropped.",
+            ),
+        ],
     },
     Section {
         name: "dns",

@@ -345,6 +345,10 @@ impl Spool for Embedded {
         }
     }
 
+    fn free(&self) -> Option<u64> {
+        self.disk.free()
+    }
+
     fn close(&self) -> SpoolFuture<'_, ()> {
         self.inbox.close();
         let mut worker = std::mem::replace(&mut *self.worker.lock(), Worker::Gone);
