@@ -131,7 +131,7 @@ fn folder() -> TempDir {
 
 fn spool_config(random: &mut Random, folder: PathBuf) -> EmbeddedConfig {
     EmbeddedConfig {
-        drafts: DraftLimits { in_memory: 10_000, budget: 50_000 },
+        drafts: DraftLimits { in_memory: 10_000, budget: 50_000, ..DraftLimits::default() },
         segment_size: *random.pick(&[16 * 1024, 64 * 1024, 512 * 1024]),
         reserve: 0,
         warm: *random.pick(&[0, 0, 20_000, 1_000_000]),
@@ -221,8 +221,8 @@ impl Run {
         self.root.path().join(self.folders.to_string())
     }
 
-    /// Starts the gateway. None when the disk ends it at once.
-    fn open(&mut self, faults: Faults) -> Option<Life> {
+    /// Starts the gateway. None when the disk ends it at once, as it may where it is told to fail.
+    fn open(&mut self, faults: Faults, may_fail: bool) -> Option<Life> {
         let next = self.next_folder();
         let (from, to) = (self.spool.folder.clone(), next.clone());
         let world = Arc::clone(&self.world);
@@ -233,7 +233,7 @@ impl Run {
                 });
             }
         });
-        let opened = Embedded::open_with(&self.spool, &faults);
+        let opened = Embedded::open_inline(&self.spool, &faults);
         if faults.crashed() {
             drop(opened);
             self.move_on(next);
@@ -242,7 +242,10 @@ impl Run {
         let spool = match opened {
             Ok(spool) => spool,
             Err(error) => {
-                self.world.ledger(|ledger| ledger.breach(format!("the spool cannot be opened: {error}")));
+                self.world.tell(|| format!("the gateway does not start: {error}"));
+                if !may_fail {
+                    self.world.ledger(|ledger| ledger.breach("the spool cannot be opened on a sound disk"));
+                }
                 return None;
             }
         };
@@ -278,10 +281,11 @@ impl Run {
     /// A life with accidents.
     async fn hard_life(&mut self) {
         let faults = Faults::none();
-        if self.random.chance(100) {
+        let armed = self.random.chance(100);
+        if armed {
             self.arm(&faults);
         }
-        let Some(life) = self.open(faults) else { return };
+        let Some(life) = self.open(faults, armed) else { return };
         let acts = self.random.between(4, 22);
         let mut end = None;
         for _ in 0..acts {
@@ -457,7 +461,7 @@ impl Run {
 
     /// A life without accidents, to the end of all mail.
     async fn last_life(&mut self) {
-        let Some(life) = self.open(Faults::none()) else { return };
+        let Some(life) = self.open(Faults::none(), false) else { return };
         let patience = AGES.quarantine + AGES.message;
         let deadline = self.world.time.passed() + patience;
         let thorough = self.random.chance(850);
