@@ -126,6 +126,9 @@ impl<'a> Play<'a> {
         round: u32,
     ) {
         let act = if round.is_multiple_of(2) { Act::DieBefore } else { Act::DieAfter };
+        let from = stage.book.progress();
+        stage.send(10);
+        stage.outcomes(from, 10).await;
         stage.shim.arm(Rule { ops, path, act }, self.chance.below(90), 1);
         stage.send(40);
         if !stage.until_ended().await {
@@ -147,7 +150,7 @@ impl<'a> Play<'a> {
         let from = stage.book.progress();
         stage.send(40);
         stage.outcomes(from, 20 + self.chance.below(20)).await;
-        stage.shim.arm(rule, self.chance.below(4), times);
+        stage.shim.arm(rule, self.chance.below(2), times);
         let from = stage.book.progress();
         stage.send(80);
         stage.outcomes(from, 80).await;
