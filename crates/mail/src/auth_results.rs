@@ -197,21 +197,27 @@ fn unquoted(inner: &str) -> String {
     out
 }
 
+/// The most octets of a quoted text, which may be one word and must fit a line.
+const MAX_QUOTED: usize = 900;
+
 /// A value as it is where it is a token or an address of plain words, else quoted.
 fn pvalue(value: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.+@!#$%&'*/=?^`{|}~".contains(&b);
     // `/`, `=` and `?` would end a token (RFC 2045 section 5.1).
     let fits = |b: u8| plain(b) && !b"/=?".contains(&b);
-    if !value.is_empty() && value.bytes().all(fits) {
+    if (1..=MAX_QUOTED).contains(&value.len()) && value.bytes().all(fits) {
         return value.to_owned();
     }
     quoted(value)
 }
 
-/// Characters that a header without SMTPUTF8 cannot hold become question marks.
+/// Characters that a header without SMTPUTF8 cannot hold become question marks; what no line can hold is cut off.
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
+        if out.len() + 2 > MAX_QUOTED {
+            break;
+        }
         match c {
             '"' | '\\' => out.extend(['\\', c]),
             ' '..='~' => out.push(c),

@@ -308,7 +308,12 @@ impl Notification<'_> {
             _ => '?',
         };
         // A single word longer than a line may be would make the report itself undeliverable.
-        text.chars().map(safe).take(900).collect()
+        let mut octets = 0;
+        let fits = |c: &char| {
+            octets += c.len_utf8();
+            octets <= 900
+        };
+        text.chars().map(safe).take_while(fits).collect()
     }
 
     fn write_returned(&self, out: &mut BytesMut, boundary: &str) {

@@ -86,7 +86,7 @@ pub enum HeaderError {
     NoSuchField(usize),
     /// This is no field name (RFC 5322 section 2.2: printable ASCII without space and colon).
     Name(String),
-    /// The value of the field of this name holds CR, LF or NUL, or a word too long for any line.
+    /// The value of the field of this name holds CR, LF or NUL, or a word or white space too long for any line.
     Value(String),
 }
 
@@ -98,7 +98,7 @@ impl fmt::Display for HeaderError {
             Self::Value(name) => {
                 write!(
                     f,
-                    "the value for {name} holds CR, LF or NUL, or a word of more than {MAX_LINE} octets"
+                    "the value for {name} holds CR, LF or NUL, or more than {MAX_LINE} octets that no line can hold"
                 )
             }
         }
@@ -307,23 +307,42 @@ pub fn is_continuation(line: &[u8]) -> bool {
 }
 
 /// A whole field, folded, with its CRLF. The caller has checked name and value.
+///
+/// Folding goes before white space that a word follows, so that no line is blank: some readers take such a line for the end
+/// of the header (RFC 5322 section 3.2.2 forbids writing it).
 #[must_use]
 pub fn folded(name: &str, value: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len() + value.len() + 8);
     out.extend_from_slice(name.as_bytes());
-    out.push(b':');
+    out.extend_from_slice(b": ");
     let mut line = out.len();
-    for word in value.split(' ') {
-        if line + 1 + word.len() > FOLD_AT && line > name.len() + 1 {
+    for (at, piece) in pieces(value).enumerate() {
+        if at > 0 && line + piece.len() > FOLD_AT {
             out.extend_from_slice(b"\r\n");
             line = 0;
         }
-        out.push(b' ');
-        out.extend_from_slice(word.as_bytes());
-        line += 1 + word.len();
+        out.extend_from_slice(piece.as_bytes());
+        line += piece.len();
     }
     out.extend_from_slice(b"\r\n");
     out
+}
+
+/// What must stay on one line: a word with the white space before it; the last one with that behind it, too.
+fn pieces(value: &str) -> impl Iterator<Item = &str> {
+    let mut rest = value;
+    std::iter::from_fn(move || {
+        let word = rest.find(|c| !is_blank(c))?;
+        let end = rest[word..].find(is_blank).map_or(rest.len(), |at| word + at);
+        let is_last = rest[end..].chars().all(is_blank);
+        let (piece, behind) = rest.split_at(if is_last { rest.len() } else { end });
+        rest = behind;
+        Some(piece)
+    })
+}
+
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t')
 }
 
 /// Whether a new field may be written.
@@ -341,8 +360,9 @@ pub fn check_field(name: &str, value: &str) -> Result<(), HeaderError> {
 fn check_value(name: &str, value: &str) -> Result<(), HeaderError> {
     // A line end inside a value would let its author write fields that nobody granted.
     let breaks_line = value.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
-    let too_long = value.split(' ').any(|word| word.len() + 1 > MAX_LINE)
-        || name.len() + value.split(' ').next().map_or(0, str::len) + 2 > MAX_LINE;
+    let mut pieces = pieces(value);
+    let first = name.len() + 2 + pieces.next().map_or(0, str::len);
+    let too_long = first > MAX_LINE || pieces.any(|piece| piece.len() > MAX_LINE);
     if breaks_line || too_long { Err(HeaderError::Value(name.to_owned())) } else { Ok(()) }
 }
 
@@ -466,6 +486,19 @@ mod tests {
         let edited = HeaderBlock::default().edited(&[edit]).unwrap();
         assert!(text(&edited).lines().all(|line| line.len() <= FOLD_AT));
         assert_eq!(edited.get(0).unwrap().value(), value);
+    }
+
+    /// Each piece of white space stays with the word behind it, whatever that makes of the lines' lengths.
+    #[test]
+    fn no_line_of_a_new_field_is_blank() {
+        let blanks = " ".repeat(200);
+        for value in [format!("a{blanks}b"), format!("a{blanks}"), blanks.clone(), format!("{blanks}a \t \t b")] {
+            let block = HeaderBlock::parse(Bytes::from(folded("X", &value)));
+            assert!(text(&block).lines().skip(1).all(|line| !line.trim().is_empty()), "{:?}", text(&block));
+            assert_eq!(block.get(0).unwrap().value(), value.trim());
+        }
+        let no_line = HeaderEdit::Replace { index: 0, value: format!("a{}b", " ".repeat(MAX_LINE)) };
+        assert!(matches!(block().check(&no_line), Err(HeaderError::Value(_))));
     }
 
     #[test]

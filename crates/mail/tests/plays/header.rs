@@ -1,0 +1,112 @@
+//! Header blocks: all octets are some field's, edits change what they name and nothing else, and no value writes a line.
+
+use pintle_mail::header::{folded, is_field_line};
+use pintle_mail::{Bytes, HeaderBlock, HeaderEdit, Position};
+
+use super::plan::Plan;
+
+/// A list of edits, and behind it the block that they are for.
+pub fn play(octets: &[u8]) {
+    let mut plan = Plan::new(octets);
+    let edits: Vec<HeaderEdit> = (0..plan.octet() % 8).map(|_| edit(&mut plan)).collect();
+    let block = HeaderBlock::parse(Bytes::copy_from_slice(plan.rest()));
+    fields(&block);
+    // A session's header begins with a field: the first line that is none belongs to the body.
+    if is_field_line(block.as_bytes()) || block.is_empty() {
+        edited(&block, &edits);
+    }
+}
+
+fn edit(plan: &mut Plan<'_>) -> HeaderEdit {
+    let kind = plan.octet();
+    let index = usize::from(plan.octet() % 8);
+    let at = match kind / 4 % 3 {
+        0 => Position::Top,
+        1 => Position::Bottom,
+        _ => Position::Before(index),
+    };
+    match kind % 4 {
+        0 => HeaderEdit::Add { at, name: plan.text(), value: plan.text() },
+        1 => HeaderEdit::Replace { index, value: plan.text() },
+        2 => HeaderEdit::Remove(index),
+        _ => HeaderEdit::RemoveAll(plan.text()),
+    }
+}
+
+fn fields(block: &HeaderBlock) {
+    let whole: Vec<u8> = block.iter().flat_map(|field| field.raw().to_vec()).collect();
+    assert_eq!(&whole, block.as_bytes(), "the fields are the block");
+    for (at, field) in block.iter().enumerate() {
+        assert_eq!(field.index, at);
+        assert!(field.raw().starts_with(field.name()) && field.raw().ends_with(field.value_octets()));
+        assert!(at == 0 || is_field_line(field.raw()), "only the first may be none");
+        assert!(!field.value().contains(['\r', '\n']), "{:?}", field.value());
+        let name = field.name_text();
+        assert!(block.named(&name).any(|named| named.index == at) || field.name() != name.as_bytes());
+    }
+}
+
+fn edited(block: &HeaderBlock, edits: &[HeaderEdit]) {
+    let fit = edits.iter().all(|edit| block.check(edit).is_ok());
+    let result = block.edited(edits);
+    assert_eq!(result.is_ok(), fit, "all edits or none");
+    let Ok(after) = result else { return };
+    fields(&after);
+    if edits.is_empty() {
+        return assert_eq!(after.as_bytes(), block.as_bytes());
+    }
+    let expected = expected(block, edits);
+    let raw: Vec<Vec<u8>> = after.iter().map(|field| field.raw().to_vec()).collect();
+    assert_eq!(raw.len(), expected.len(), "as many fields as there should be");
+    for (raw, (expected, ours)) in raw.iter().zip(&expected) {
+        let ended = [expected.as_slice(), b"\r\n"].concat();
+        assert!(raw == expected || !expected.ends_with(b"\n") && *raw == ended, "every other field as it was");
+        if *ours {
+            lines(raw);
+        }
+    }
+}
+
+/// What each field should be, made by the plainest reading of the edits; and whether the octets are ours.
+fn expected(block: &HeaderBlock, edits: &[HeaderEdit]) -> Vec<(Vec<u8>, bool)> {
+    let mut out = Vec::new();
+    let add = |out: &mut Vec<_>, place: Position| {
+        for edit in edits {
+            if let HeaderEdit::Add { at, name, value } = edit
+                && *at == place
+            {
+                out.push((folded(name, value), true));
+            }
+        }
+    };
+    add(&mut out, Position::Top);
+    for field in block.iter() {
+        add(&mut out, Position::Before(field.index));
+        let name = field.name_text();
+        let last = edits.iter().rev().find(|edit| match edit {
+            HeaderEdit::Replace { index, .. } | HeaderEdit::Remove(index) => *index == field.index,
+            HeaderEdit::RemoveAll(gone) => gone.as_bytes().eq_ignore_ascii_case(field.name()),
+            HeaderEdit::Add { .. } => false,
+        });
+        match last {
+            None => out.push((field.raw().to_vec(), false)),
+            Some(HeaderEdit::Replace { value, .. }) => out.push((folded(&name, value), true)),
+            Some(_) => {}
+        }
+    }
+    add(&mut out, Position::Bottom);
+    out
+}
+
+/// RFC 5322 sections 2.1.1 and 2.2.3: no line of ours is too long, and none of them is blank, which some readers take for the
+/// end of the header.
+pub fn lines(field: &[u8]) {
+    let text = field.strip_suffix(b"\r\n").unwrap();
+    for (at, line) in text.split(|octet| *octet == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        assert!(line.len() <= 998, "a line of {} octets", line.len());
+        assert!(!line.iter().any(|octet| matches!(octet, b'\r' | 0)), "{line:?}");
+        let blank = line.iter().all(|octet| matches!(octet, b' ' | b'\t'));
+        assert!(at == 0 || line.starts_with(b" ") && !blank, "{:?}", String::from_utf8_lossy(field));
+    }
+}
