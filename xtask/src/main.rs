@@ -11,6 +11,7 @@ mod ci;
 mod clients;
 mod deny;
 mod faults;
+mod fuzz;
 mod plugins;
 mod run;
 mod sandbox;
@@ -54,6 +55,8 @@ enum Chore {
     Soak(faults::SoakOptions),
     /// Run the simulation of spool, queue and delivery with many seeds
     Simulate(simulate::Options),
+    /// Run the fuzz targets, ten minutes each unless told otherwise
+    Fuzz(fuzz::Options),
     /// Check what the compiler cannot: fences between crates, sizes, first lines, copies
     Tidy,
     /// Check licences, duplicate and forbidden crates, sources and advisories
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Chore::Faults(options) => faults::faults(&options),
         Chore::Soak(options) => faults::soak(&options),
         Chore::Simulate(options) => simulate::simulate(&options),
+        Chore::Fuzz(options) => fuzz::fuzz(&options),
         Chore::Tidy => tidy::tidy(),
         Chore::Deny => deny::deny(),
         Chore::Ci => ci::ci(),

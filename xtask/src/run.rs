@@ -14,7 +14,7 @@ pub(crate) enum Fault {
     Failed { command: String, status: ExitStatus },
     /// A program was still running after this long, and was ended.
     TooSlow { command: String, limit: Duration },
-    /// No way to build plugins; the text says what to do.
+    /// A toolchain is missing; the text says what to do.
     NoToolchain(String),
     /// A guest was not built.
     Guest(pintle_guest_build::Fault),

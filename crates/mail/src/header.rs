@@ -492,7 +492,9 @@ mod tests {
     #[test]
     fn no_line_of_a_new_field_is_blank() {
         let blanks = " ".repeat(200);
-        for value in [format!("a{blanks}b"), format!("a{blanks}"), blanks.clone(), format!("{blanks}a \t \t b")] {
+        for value in
+            [format!("a{blanks}b"), format!("a{blanks}"), blanks.clone(), format!("{blanks}a \t \t b")]
+        {
             let block = HeaderBlock::parse(Bytes::from(folded("X", &value)));
             assert!(text(&block).lines().skip(1).all(|line| !line.trim().is_empty()), "{:?}", text(&block));
             assert_eq!(block.get(0).unwrap().value(), value.trim());

@@ -23,6 +23,8 @@ mod spool;
 
 pub use content::Content;
 pub use draft::{Draft, DraftLimits};
+#[cfg(any(test, feature = "crash-points"))]
+pub use embedded::play_segments;
 pub use embedded::{Embedded, EmbeddedConfig, Inspection, Problem, Repair, inspect, repair};
 pub use entry::{Disposition, Entry, NewMessage, Pending, RecipientState, Status, Stored};
 pub use error::{OpenError, SpoolError};

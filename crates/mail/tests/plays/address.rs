@@ -36,7 +36,11 @@ pub fn sound(address: &Address) {
     assert!(!text.chars().any(char::is_control), "{text:?}");
     assert!(!address.local().chars().any(char::is_control), "{text:?}");
     assert_eq!(Address::parse(&address.to_string(), Charset::Utf8).as_ref(), Ok(address));
-    assert_eq!(split_path(&format!("<{text}> SIZE=1")), Ok((text, " SIZE=1")), "it stands alone in a command");
+    assert_eq!(
+        split_path(&format!("<{text}> SIZE=1")),
+        Ok((text, " SIZE=1")),
+        "it stands alone in a command"
+    );
     assert!(address.local_as_received().len() <= MAX_LOCAL && address.domain().len() <= MAX_DOMAIN);
     assert!(text.len() + 2 <= MAX_PATH);
     assert!(address.local().len() <= address.local_as_received().len());

@@ -156,9 +156,7 @@ fn parts<'b>(tree: &Tree, body: &'b [u8]) -> Vec<(String, &'b [u8])> {
     let place = |at: u64| usize::try_from(at).unwrap();
     let of_root = tree.parts.iter().filter(|part| part.parent == Some(0));
     of_root
-        .map(|part| {
-            (part.content_type.clone(), &body[place(part.content.start)..place(part.content.end)])
-        })
+        .map(|part| (part.content_type.clone(), &body[place(part.content.start)..place(part.content.end)]))
         .collect()
 }
 
@@ -175,7 +173,8 @@ fn plain(content: &[u8], utf8: bool) {
 /// RFC 3464 section 2: one group for the message, one for each recipient, each field once.
 fn fields(asked: &Notification<'_>, content: &[u8]) {
     let text = std::str::from_utf8(content).unwrap();
-    let mut groups = text.split("\r\n\r\n").map(|group| HeaderBlock::parse(Bytes::copy_from_slice(group.as_bytes())));
+    let mut groups =
+        text.split("\r\n\r\n").map(|group| HeaderBlock::parse(Bytes::copy_from_slice(group.as_bytes())));
     let message = groups.next().unwrap();
     let mut expected = vec!["Reporting-MTA", "Arrival-Date"];
     if asked.envid.is_some() {

@@ -21,6 +21,8 @@ mod legacy;
 mod meta;
 mod mover;
 mod operation;
+#[cfg(any(test, feature = "crash-points"))]
+mod play;
 mod reader;
 mod record;
 mod recovery;
@@ -63,6 +65,8 @@ use crate::{
 };
 
 pub use inspect::{Inspection, Problem, Repair, inspect, repair};
+#[cfg(any(test, feature = "crash-points"))]
+pub use play::play_segments;
 
 /// Where the spool lies, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]

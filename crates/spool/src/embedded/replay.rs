@@ -267,7 +267,7 @@ fn groups(records: impl Iterator<Item = Header>, durable: u64) -> Vec<Vec<Header
     let mut groups: Vec<Vec<Header>> = Vec::new();
     let mut open: Vec<Header> = Vec::new();
     for record in records {
-        if open.last().is_some_and(|last| last.sequence + 1 != record.sequence) {
+        if open.last().is_some_and(|last| last.sequence.saturating_add(1) != record.sequence) {
             // Part of it is damaged; what is left of it counts, since all of it once did.
             groups.extend(open.drain(..).map(|record| vec![record]));
         }

@@ -4,7 +4,7 @@
 //! comes after: a record says up to which number everything was durable when it was written. What is missing below that
 //! number is damage, reported and passed over; what is missing above it was promised to nobody, and the log ends there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -116,9 +116,11 @@ impl Log {
         for (number, found) in self.segments.range(from..) {
             scans.insert(*number, self.scan_one(*number, found)?);
         }
+        let without_records = scans.iter().filter(|(_, scan)| scan.records.is_empty());
+        let barren = without_records.map(|(number, _)| *number).collect();
         drop_superseded(&mut scans);
         self.cut_torn_tail(&mut scans)?;
-        self.add_lost_tails(&mut scans);
+        self.add_lost_tails(&mut scans, &barren)?;
         Ok(scans)
     }
 
@@ -165,7 +167,7 @@ impl Log {
     fn header_at(&self, number: u64, found: &Found, position: u64) -> io::Result<Option<Header>> {
         let raw = read_at(&*self.file(number)?, position, HEADER as u64)?;
         let header = Header::decode(&raw, self.seed, number, position);
-        Ok(header.filter(|header| header.position + header.length() <= found.length))
+        Ok(header.filter(|header| header.length() <= found.length - position))
     }
 
     /// The next place from here on at which a record begins.
@@ -196,12 +198,12 @@ impl Log {
         let durable = records().map(|record| record.durable).max().unwrap_or(0);
         let Some(first) = records().next().map(|record| record.sequence) else { return Ok(()) };
         // Numbers above what was durable follow each other without a hole, up to where the log ends.
-        let mut end = first.max(durable + 1);
+        let mut end = first.max(durable.saturating_add(1));
         for record in records().filter(|record| record.sequence > durable) {
             if record.sequence != end || !self.is_whole(record)? {
                 break;
             }
-            end += 1;
+            end = end.saturating_add(1);
         }
         for scan in scans.values_mut() {
             scan.keep(|record| record.sequence < end);
@@ -209,22 +211,54 @@ impl Log {
         Ok(())
     }
 
-    /// A segment that ends before the next one begins has lost its end.
-    fn add_lost_tails(&self, scans: &mut BTreeMap<u64, Scan>) {
-        let firsts: Vec<(u64, u64)> = scans
-            .iter()
-            .filter_map(|(number, scan)| Some((*number, scan.records.first()?.sequence)))
-            .collect();
-        for pair in firsts.windows(2) {
-            let [(number, _), (next, first)] = pair else { continue };
-            let Some(scan) = scans.get_mut(number) else { continue };
-            let last = scan.records.last().map_or(0, |record| record.sequence);
-            // With segments missing between the two, what is missing may have been theirs.
-            if next - number == 1 && last + 1 < *first {
-                let to = self.segments.get(number).map_or(scan.end, |found| found.length.max(scan.end));
-                scan.gaps.push(Gap { segment: *number, from: scan.end, to });
+    /// A segment that ends before the next one begins has lost its end, or all that it had.
+    fn add_lost_tails(&self, scans: &mut BTreeMap<u64, Scan>, barren: &BTreeSet<u64>) -> io::Result<()> {
+        // Those since the last record, and its number; none where it is not known.
+        let (mut open, mut last) = (Vec::new(), None::<u64>);
+        let mut lost = Vec::new();
+        let mut next = 1;
+        for (number, scan) in scans.iter() {
+            if *number == 1 {
+                last = Some(0);
+            } else if *number != next {
+                // With segments missing between the two, what is missing may have been theirs.
+                (open, last) = (Vec::new(), None);
+            }
+            next = number.saturating_add(1);
+            if let (Some(first), Some(end)) = (scan.records.first(), scan.records.last()) {
+                match last {
+                    Some(last) if last.saturating_add(1) < first.sequence => lost.append(&mut open),
+                    None if first.sequence > 1 => lost.append(&mut self.not_blank(&open, barren)?),
+                    _ => {}
+                }
+                (open, last) = (Vec::new(), Some(end.sequence));
+            }
+            open.push(*number);
+        }
+        for number in lost {
+            let Some(scan) = scans.get_mut(&number) else { continue };
+            let to = self.segments.get(&number).map_or(scan.end, |found| found.length.max(scan.end));
+            scan.gaps.push(Gap { segment: number, from: scan.end, to });
+        }
+        Ok(())
+    }
+
+    /// Of these segments those without a single record in which something stands nevertheless: not made ready and never used.
+    fn not_blank(&self, open: &[u64], barren: &BTreeSet<u64>) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for number in open.iter().filter(|number| barren.contains(number)) {
+            let length = self.segments.get(number).map_or(0, |found| found.length);
+            let mut base = PREFACE;
+            while base < length {
+                let window = read_at(&*self.file(*number)?, base, (length - base).min(WINDOW))?;
+                if window.iter().any(|octet| *octet != 0) {
+                    found.push(*number);
+                    break;
+                }
+                base += WINDOW;
             }
         }
+        Ok(found)
     }
 }
 

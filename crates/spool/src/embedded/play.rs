@@ -1,0 +1,368 @@
+//! Segments of a log, made up or damaged, through scan and replay: for the fuzz target and the tests that replay its seeds.
+//! In test builds alone.
+//!
+//! Whatever the octets are, reading them ends in work that their number bounds. And damage costs what was damaged: no
+//! message becomes another, gets a status that nobody gave it, or is missing without a word.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise is a failed test")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use pintle_mail::{
+    Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, UnixTime,
+};
+
+use super::database::Database;
+use super::identity::Identity;
+use super::meta::{Amendment, Graves, Mark, Marks, State, Touched, WrittenRef, to_json};
+use super::record::{HEADER, Header, Kind, Parts, Record, seeded};
+use super::replay::{Outcome, ReplayError, bring_up};
+use super::scan::{Found, Log, Scan, is_sound};
+use super::segments::PREFACE;
+use crate::{Disposition, Entry, Hold, Status};
+
+/// Reads what the plan makes of two segments, in files of this folder, and watches.
+pub fn play_segments(folder: &Path, plan: &[u8]) {
+    let (how, plan) = plan.split_first().unwrap_or((&0, &[]));
+    let files = match how % 3 {
+        0 => made_up(plan),
+        1 => damaged(plan),
+        _ => rewritten(plan),
+    };
+    let read = Read::of(folder, &files);
+    read.bounded();
+    if how % 3 == 1 {
+        read.true_to(&SOUND);
+    }
+}
+
+/// Two segments of arbitrary octets.
+fn made_up(plan: &[u8]) -> Vec<Vec<u8>> {
+    let middle = plan.first().map_or(0, |at| usize::from(*at) * plan.len() / 256);
+    vec![plan[..middle].to_vec(), plan[middle..].to_vec()]
+}
+
+/// The sound ones, with octets changed, cut off, moved or lost.
+fn damaged(plan: &[u8]) -> Vec<Vec<u8>> {
+    let mut files = SOUND.files.clone();
+    for act in plan.chunks_exact(6) {
+        let [kind, which, high, low, length, value] = act else { continue };
+        let file = &mut files[usize::from(which % 2)];
+        let at = usize::from(u16::from_be_bytes([*high, *low]));
+        let at = at % (file.len() + 1);
+        let end = (at + usize::from(*length)).min(file.len());
+        match kind % 6 {
+            0 => file[at..end].iter_mut().for_each(|octet| *octet ^= value),
+            1 => file[at..end].fill(*value),
+            2 => file.truncate(at),
+            3 => drop(file.drain(at..end)),
+            4 => drop(file.splice(at..at, vec![*value; usize::from(*length)])),
+            _ => {
+                let to = usize::from(*value) * file.len() / 256;
+                let moved = file[at..end].to_vec();
+                let moved = &moved[..moved.len().min(file.len() - to)];
+                file[to..to + moved.len()].copy_from_slice(moved);
+            }
+        }
+    }
+    files
+}
+
+/// The sound ones, with the numbers in their headers changed as if somebody had meant it: every checksum is good.
+fn rewritten(plan: &[u8]) -> Vec<Vec<u8>> {
+    let mut files = SOUND.files.clone();
+    let mut changed = Vec::new();
+    for act in plan.chunks_exact(4) {
+        let [which, field, value, times] = act else { continue };
+        let (segment, header) = SOUND.headers[usize::from(*which) % SOUND.headers.len()];
+        let at = usize::try_from(header.position).expect("small") + 24 + usize::from(*field) % (HEADER - 24);
+        let end = (at + usize::from(times % 9)).min(files[segment].len());
+        files[segment][at..end].fill(*value);
+        changed.push((segment, header));
+    }
+    for (segment, header) in changed {
+        seal(&mut files[segment], &header);
+    }
+    files
+}
+
+/// Makes the checksums of a record fit what it says, as far as it lies in the file.
+fn seal(file: &mut [u8], header: &Header) {
+    let at = usize::try_from(header.position).expect("small");
+    let raw = &mut file[at..];
+    let number = |at: usize| u32::from_le_bytes(raw[at..at + 4].try_into().expect("four"));
+    let front =
+        u64::from(number(60)) + u64::from(number(64)) + u64::from(number(68)) + 4 * u64::from(number(72));
+    let front = HEADER + usize::try_from(front).expect("64 bits");
+    if let Some(octets) = raw.get(HEADER..front) {
+        let sum = crc32fast::hash(octets);
+        raw[76..80].copy_from_slice(&sum.to_le_bytes());
+    }
+    let sum = seeded(IDENTITY.seed(), &raw[8..HEADER]);
+    raw[4..8].copy_from_slice(&sum.to_le_bytes());
+}
+
+static IDENTITY: LazyLock<Identity> = LazyLock::new(|| Identity::new([7; 16]));
+static SOUND: LazyLock<Sound> = LazyLock::new(Sound::new);
+
+/// Two segments as they should be, and what they say.
+struct Sound {
+    files: Vec<Vec<u8>>,
+    /// All records, each with the place of its file.
+    headers: Vec<(usize, Header)>,
+    known: BTreeMap<QueueId, Known>,
+    sequence: u64,
+}
+
+/// What may be said of a message, now or earlier.
+#[derive(Default)]
+struct Known {
+    sequence: u64,
+    sheets: Vec<String>,
+    places: Vec<(u64, u64)>,
+    head: Bytes,
+    body: Bytes,
+    touched: Vec<Touched>,
+    held: bool,
+    ended: bool,
+}
+
+fn id(number: u64) -> QueueId {
+    QueueId::new(UnixTime::from_millis(1_000), number.into())
+}
+
+fn entry(number: u64, recipients: u32) -> Entry {
+    let address = |text: String| Address::parse(&text, Charset::Ascii).expect("an address");
+    let recipient = |id: u32| Recipient {
+        id,
+        address: address(format!("r{id}.m{number}@b.example")),
+        params: RcptParams::default(),
+        original: None,
+        relay: false,
+    };
+    Entry {
+        envelope: Envelope {
+            sender: ReversePath::Address(address(format!("s{number}@a.example"))),
+            params: MailParams::default(),
+            recipients: (0..recipients).map(recipient).collect(),
+        },
+        received: UnixTime::from_millis(1_000),
+        parent: None,
+        hold: None,
+        released: None,
+        has_8bit: false,
+        needs_smtputf8: false,
+        context: Bytes::new(),
+    }
+}
+
+impl Sound {
+    /// Two messages of which one ends by a report, and one is copied; states, graves, and a message that came and went.
+    fn new() -> Self {
+        let empty = vec![0; usize::try_from(PREFACE).expect("small")];
+        let files = vec![empty.clone(), empty];
+        let mut sound = Self { files, headers: Vec::new(), known: BTreeMap::new(), sequence: 0 };
+        let held = Hold::Operator("to be looked at".into());
+        sound.put(0, Record::of(Kind::Start, id(0), Vec::new()));
+        sound.message(0, Kind::Message, 1, None, 0);
+        sound.message(0, Kind::Message, 2, None, 0);
+        sound.settle(0, 1, 0, Disposition::Delivered, false);
+        sound.amend(0, 2, &Amendment::Hold(held.clone()));
+        sound.message(0, Kind::Message, 3, None, 1);
+        sound.settle(0, 1, 1, Disposition::Failed, true);
+        sound.put(1, Record::of(Kind::Start, id(0), Vec::new()));
+        sound.message(1, Kind::Message, 4, None, 0);
+        sound.message(1, Kind::Copy, 2, Some(&held), 0);
+        let state = State { hold: None, released: None, states: Vec::new() };
+        sound.put(1, Record::of(Kind::State, id(4), to_json(&state).expect("JSON")));
+        let graves = Graves { from: 1, ended: vec![(id(1), 1)], complete: true };
+        sound.put(1, Record::of(Kind::Graves, id(0), to_json(&graves).expect("JSON")));
+        sound.message(1, Kind::Message, 5, None, 0);
+        sound.settle(1, 5, 0, Disposition::Expired, true);
+        sound.put(1, Record::of(Kind::Start, id(0), Vec::new()));
+        sound
+    }
+
+    fn put(&mut self, file: usize, mut record: Record) -> (u64, u64) {
+        self.sequence += 1;
+        let (segment, octets) = (file as u64 + 1, &mut self.files[file]);
+        let position = octets.len() as u64;
+        record.seal(segment, position, self.sequence, self.sequence - 1);
+        octets.extend(record.pieces(IDENTITY.seed()).concat());
+        let raw = &octets[usize::try_from(position).expect("small")..];
+        let header = Header::decode(raw, IDENTITY.seed(), segment, position).expect("as written");
+        self.headers.push((file, header));
+        (segment, position)
+    }
+
+    fn message(&mut self, file: usize, kind: Kind, number: u64, hold: Option<&Hold>, rest: usize) {
+        let entry = entry(number, 2);
+        let written =
+            WrittenRef { id: id(number), entry: &entry, hold, released: None, file: None, states: &[] };
+        let meta = to_json(&written).expect("JSON");
+        let sheet = String::from_utf8(meta.clone()).expect("text");
+        let head = Bytes::from(format!("Subject: message {number}\r\n\r\n"));
+        let body = Bytes::from(format!("This is message {number}.\r\n").repeat(3));
+        let parts = Parts {
+            context: Bytes::from(format!("context {number}")),
+            head: head.clone(),
+            checksums: &[crc32fast::hash(&body)],
+            body: body.len() as u64,
+            inline: body.clone(),
+        };
+        let mut record = Record::with(kind, id(number), meta, parts);
+        record.followed_by(rest);
+        let place = self.put(file, record);
+        let sequence = self.sequence;
+        let known = self.known.entry(id(number)).or_insert_with(|| Known { sequence, ..Known::default() });
+        known.sheets.push(sheet);
+        known.places.push(place);
+        (known.head, known.body) = (head, body);
+    }
+
+    fn settle(&mut self, file: usize, number: u64, recipient: u32, fate: Disposition, ends: bool) {
+        let mark = Mark { number: recipient, status: Status::Done(fate) };
+        let touched = Touched { number: recipient, status: Some(mark.status.clone()), route: None };
+        let meta = to_json(&Marks { changes: vec![mark] }).expect("JSON");
+        let mut record = Record::of(Kind::Settle, id(number), meta);
+        let known = self.known.get_mut(&id(number)).expect("a message");
+        known.touched.push(touched);
+        known.ended |= ends;
+        if ends {
+            record.ends(known.places[0].0);
+        }
+        self.put(file, record);
+    }
+
+    fn amend(&mut self, file: usize, number: u64, amendment: &Amendment) {
+        self.known.get_mut(&id(number)).expect("a message").held = true;
+        self.put(file, Record::of(Kind::Amend, id(number), to_json(amendment).expect("JSON")));
+    }
+}
+
+/// What came of reading.
+struct Read {
+    log: Log,
+    scans: BTreeMap<u64, Scan>,
+    octets: u64,
+    database: Database,
+    outcome: Result<Outcome, ReplayError>,
+}
+
+impl Read {
+    fn of(folder: &Path, files: &[Vec<u8>]) -> Self {
+        let mut segments = BTreeMap::new();
+        for (octets, number) in files.iter().zip(1_u64..) {
+            let path = folder.join(number.to_string());
+            fs::write(&path, octets).expect("the folder can be written");
+            segments.insert(number, Found { path, length: octets.len() as u64, preface: None });
+        }
+        let octets = files.iter().map(|file| file.len() as u64).sum();
+        let log = Log::new(IDENTITY.seed(), segments);
+        let scans = log.scan(0).expect("the files can be read");
+        let database = Database::in_memory(&IDENTITY).expect("memory");
+        let outcome = bring_up(&database, &log, None);
+        Self { log, scans, octets, database, outcome }
+    }
+
+    /// No more records than the octets have room for, in order, one behind the other.
+    fn bounded(&self) {
+        let mut sequence = 0;
+        let mut count = 0;
+        for (number, scan) in &self.scans {
+            let length = self.log.segments[number].length;
+            let mut end = PREFACE;
+            for record in &scan.records {
+                assert!(record.position >= end && record.length() <= length - record.position);
+                assert!(record.sequence > sequence);
+                (end, sequence) = (record.end(), record.sequence);
+                count += 1;
+            }
+            assert!(scan.gaps.iter().all(|gap| gap.from <= gap.to && gap.to <= length.max(scan.end)));
+        }
+        assert!(count * HEADER as u64 <= self.octets);
+        match &self.outcome {
+            Ok(Outcome::Current { records, .. }) => assert!(*records <= count),
+            Ok(Outcome::Apart(why)) => panic!("an index that knows nothing is apart: {why}"),
+            Err(ReplayError::Io(error)) => panic!("the files can be read: {error}"),
+            // A later version may have written what this one cannot read.
+            Err(ReplayError::Store(_) | ReplayError::Newer(_)) => {}
+        }
+    }
+
+    /// Damage takes away and never adds, and what it took away is known.
+    fn true_to(&self, sound: &Sound) {
+        let Ok(Outcome::Current { damaged, .. }) = self.outcome else { panic!("{:?}", self.outcome) };
+        let ids = self.database.ids_after(None, usize::MAX >> 1).expect("an index");
+        for id in &ids {
+            self.same(*id, sound.known.get(id).expect("no message comes out of nothing"));
+        }
+        let records = || self.scans.values().flat_map(|scan| &scan.records);
+        let durable = records().map(|record| record.durable).max().unwrap_or(0);
+        let told = damaged > 0 || self.scans.values().any(|scan| !scan.gaps.is_empty());
+        for (id, known) in &sound.known {
+            let missing = !known.ended && !ids.contains(id) && known.sequence <= durable;
+            assert!(!missing || told, "{id} is missing without a word");
+        }
+    }
+
+    fn same(&self, id: QueueId, known: &Known) {
+        let row = self.database.message(id).expect("a row");
+        assert!(known.sheets.contains(&row.sheet), "{}", row.sheet);
+        assert!(known.places.contains(&(row.place.segment, row.place.position)));
+        assert!(row.hold.is_none() || known.held);
+        for touched in self.database.touched(id).expect("rows") {
+            assert!(known.touched.contains(&touched), "{touched:?}");
+        }
+        let records = self.scans[&row.place.segment].records.iter();
+        let header = records.copied().find(|record| record.position == row.place.position).expect("a record");
+        let octets = self.log.octets(&header).expect("the file can be read");
+        if is_sound(&octets, &header) {
+            assert!(octets.ends_with(&[known.head.as_ref(), known.body.as_ref()].concat()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sound_segments_are_read_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = Read::of(folder.path(), &SOUND.files);
+        read.true_to(&SOUND);
+        let ids = read.database.ids_after(None, 10).unwrap();
+        assert_eq!(ids, [id(2), id(3), id(4)]);
+        let records: usize = read.scans.values().map(|scan| scan.records.len()).sum();
+        assert_eq!(records, SOUND.headers.len());
+    }
+
+    #[test]
+    fn the_seeds_of_the_fuzz_target_hold() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/segment");
+        let seeds: Vec<_> = fs::read_dir(seeds).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(seeds.len() >= 8, "{}", seeds.len());
+        let folder = tempfile::tempdir().unwrap();
+        for seed in seeds {
+            play_segments(folder.path(), &fs::read(seed).unwrap());
+        }
+    }
+
+    /// One octet flipped at places all over the log, and the log cut there.
+    #[test]
+    fn no_flipped_octet_and_no_cut_makes_other_mail() {
+        let folder = tempfile::tempdir().unwrap();
+        for segment in 0..2_u8 {
+            for at in (0..SOUND.files[usize::from(segment)].len()).step_by(23) {
+                let [high, low] = u16::try_from(at).unwrap().to_be_bytes();
+                play_segments(folder.path(), &[1, 0, segment, high, low, 1, 0x40]);
+                play_segments(folder.path(), &[1, 2, segment, high, low, 0, 0]);
+            }
+        }
+    }
+}
