@@ -39,7 +39,7 @@ struct Target {
 
 /// Runs the targets that are named, and then says which of them found something.
 pub(crate) fn fuzz(options: &Options) -> Result<(), Fault> {
-    let targets = chosen(all(&repository())?, &options.targets)?;
+    let targets = chosen(all(repository())?, &options.targets)?;
     if options.list {
         targets.iter().for_each(|target| println!("{:<14} {}", target.name, target.folder.display()));
         return Ok(());
@@ -120,6 +120,7 @@ fn nightly(arguments: &[&str]) -> std::process::Command {
     command("rustup", &[&["run", "nightly", "cargo"], arguments].concat())
 }
 
+/// Builds it and lets it run.
 fn one(target: &Target, options: &Options) -> Result<(), Fault> {
     let root = repository();
     let folder = root.join(&target.folder);
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn targets_are_found_and_chosen_by_name() {
-        let found = all(&repository()).unwrap();
+        let found = all(repository()).unwrap();
         let server = Target { name: "server".into(), folder: "crates/smtp/fuzz".into() };
         assert!(found.contains(&server), "{found:?}");
         assert_eq!(chosen(found.clone(), &["server".into()]).unwrap(), [server]);
@@ -156,7 +157,7 @@ mod tests {
     /// So that a finding has a place to be kept in, and a build of the tests stays small.
     #[test]
     fn every_target_is_built_and_has_a_few_small_seeds() {
-        for Target { name, folder } in all(&repository()).unwrap() {
+        for Target { name, folder } in all(repository()).unwrap() {
             let folder = repository().join(folder);
             let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
             assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");

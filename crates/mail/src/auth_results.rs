@@ -315,4 +315,20 @@ mod tests {
         }
         assert_eq!(of(&format!("i=1; gate{}", "; dkim=pass".repeat(33))), []);
     }
+
+    /// A word cannot be folded, and RFC 5322 section 2.1.1 ends a line at 998 octets.
+    #[test]
+    fn a_word_that_no_line_can_hold_is_cut_off() {
+        let property = [("x".to_owned(), "\\".repeat(600))];
+        let long = "w".repeat(2_000);
+        let result =
+            MethodResult { method: "spf", outcome: "fail", reason: Some(&long), properties: &property };
+        let written = String::from_utf8(to_field("gate.example", [result])).unwrap();
+        assert!(written.lines().all(|line| line.len() <= 998), "{written}");
+        let read = reported_in_arc(&format!(
+            "i=1; {}",
+            &written["Authentication-Results:".len()..].replace("\r\n", "")
+        ));
+        assert!(long.starts_with(read[0].reason.as_ref().unwrap()) && read[0].properties[0].1.len() > 400);
+    }
 }

@@ -513,4 +513,16 @@ mod tests {
         assert!(body.contains("Final-Recipient: utf-8; jürgen@bücher.example\r\n"), "{body}");
         assert!(body.contains("Content-Type: message/global\r\n"));
     }
+
+    /// Lines are counted in octets (RFC 6532 section 3.4), of which a character may have four.
+    #[test]
+    fn wide_characters_fit_the_lines_of_a_report() {
+        let recipient = recipient("jürgen@bücher.example", None);
+        let reply = Reply::plain(550, "\u{1f980}".repeat(900));
+        let (_, body, _) = write(&[failed(&recipient, &reply)], header(""), true);
+        assert!(
+            body.lines().all(|line| line.len() <= 998) && body.contains(&"\u{1f980}".repeat(200)),
+            "{body}"
+        );
+    }
 }

@@ -330,6 +330,7 @@ impl Read {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embedded::scan::Gap;
 
     #[test]
     fn sound_segments_are_read_whole() {
@@ -351,6 +352,21 @@ mod tests {
         for seed in seeds {
             play_segments(folder.path(), &fs::read(seed).unwrap());
         }
+    }
+
+    /// It has no record any more, so nothing in it says that there were some. What comes after it does.
+    #[test]
+    fn a_segment_that_lost_all_its_records_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (&SOUND.files[0], &SOUND.files[1]);
+        let head = usize::try_from(PREFACE).unwrap();
+        for left in [Vec::new(), first[..head].to_vec(), vec![0; first.len()], vec![0x55; first.len()]] {
+            let length = (left.len() as u64).max(PREFACE);
+            let read = Read::of(folder.path(), &[left, second.clone()]);
+            assert_eq!(read.scans[&1].gaps, [Gap { segment: 1, from: PREFACE, to: length }]);
+        }
+        let read = Read::of(folder.path(), &[vec![0; head], vec![0; head]]);
+        assert!(read.scans.values().all(|scan| scan.gaps.is_empty()), "made and not yet used");
     }
 
     /// One octet flipped at places all over the log, and the log cut there.
