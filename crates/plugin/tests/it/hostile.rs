@@ -159,7 +159,7 @@ fn hostile_bodies() -> Vec<Mail> {
             mixed.clone(),
             "--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n".repeat(5_000),
         ),
-        mail("dashes", mixed.clone(), "--\r\n".repeat(60_000)),
+        mail("dashes", mixed, "--\r\n".repeat(60_000)),
         mail("no boundary", header("Content-Type: multipart/mixed\r\n"), "x\r\n".repeat(1_000)),
         mail("text of one line", html.clone(), "x".repeat(60_000)),
         mail("links", html.clone(), "http://a.example/ ".repeat(20_000)),
