@@ -130,7 +130,7 @@ grants = ["relay", "kv"]
 [[plugin]]
 name = "spf"
 component = "stock:spf"
-grants = ["sender-auth", "edit-headers"]
+grants = ["sender-auth", "auth-results", "edit-headers"]
 [plugin.config]
 received_spf = true
 temperror = "TEMPERROR"
@@ -140,7 +140,7 @@ wall = "2s"
 [[plugin]]
 name = "dmarc"
 component = "stock:dmarc"
-grants = ["sender-auth"]
+grants = ["sender-auth", "auth-results"]
 [plugin.config]
 temperror = "TEMPERROR"
 [plugin.limits]

@@ -46,7 +46,7 @@ impl Stage {
         let cache = binary().with_file_name("plugin-cache");
         let more = format!(
             "[dns]\nservers = [\"{}\"]\n{more}\n[plugins]\ncache = \"{}\"\n[[plugin]]\nname = \"dmarc\"\n\
-             component = \"stock:dmarc\"\ngrants = [\"sender-auth\"]\nconfig = {{ {plugin} }}\n",
+             component = \"stock:dmarc\"\ngrants = [\"sender-auth\", \"auth-results\"]\nconfig = {{ {plugin} }}\n",
             zone.address(),
             cache.display()
         );

@@ -28,9 +28,9 @@ impl Stage {
         let cache = binary().with_file_name("plugin-cache");
         let plugins = format!(
             "[dns]\nservers = [\"{}\"]\n[plugins]\ncache = \"{}\"\n\
-             [[plugin]]\nname = \"spf\"\ncomponent = \"stock:spf\"\ngrants = [\"sender-auth\"]\n\
+             [[plugin]]\nname = \"spf\"\ncomponent = \"stock:spf\"\ngrants = [\"sender-auth\", \"auth-results\"]\n\
              [plugin.config]\nfail = \"{fail}\"\n\
-             [[plugin]]\nname = \"dmarc\"\ncomponent = \"stock:dmarc\"\ngrants = [\"sender-auth\"]\n",
+             [[plugin]]\nname = \"dmarc\"\ncomponent = \"stock:dmarc\"\ngrants = [\"sender-auth\", \"auth-results\"]\n",
             zone.address(),
             cache.display()
         );

@@ -40,7 +40,7 @@ impl Hop {
         let cache = binary().with_file_name("plugin-cache");
         let more = format!(
             "[dns]\nservers = [\"{}\"]\n[plugins]\ncache = \"{}\"\n{keys}\n[[plugin]]\nname = \"dkim\"\n\
-             component = \"stock:dkim\"\ngrants = [\"sender-auth\", \"sign\"]\n{plugin}",
+             component = \"stock:dkim\"\ngrants = [\"sender-auth\", \"auth-results\", \"sign\"]\n{plugin}",
             zone.address(),
             cache.display()
         );
@@ -140,8 +140,8 @@ async fn without_the_grant_mail_leaves_unsigned_and_the_operator_hears_of_it() {
     let folder = TempDir::new().unwrap();
     let (config, record) = key(folder.path(), "k1", "a.example", "ed25519");
     let zone = ZoneServer::start(&record).await;
-    let plugin = "[[plugin]]\nname = \"verify\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\"]\n\
-        [[plugin]]\nname = \"seal\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\", \"sign\"]\n\
+    let plugin = "[[plugin]]\nname = \"verify\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\", \"auth-results\"]\n\
+        [[plugin]]\nname = \"seal\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\", \"auth-results\", \"sign\"]\n\
         config = { sign = false, seal = \"nobody's\" }\n";
     let sink = Sink::start(Script::new()).await;
     let more = format!("[dns]\nservers = [\"{}\"]\n{config}\n{plugin}", zone.address());
@@ -192,7 +192,7 @@ async fn a_trusted_seal_rescues_what_a_list_has_changed() {
     let policy = "_dmarc.a.example TXT \"v=DMARC1; p=reject\"\n";
     let zone = ZoneServer::start(&format!("{author_record}{seal_record}{policy}")).await;
     let signer = Hop::start(&zone, &author, "").await;
-    let dmarc = "[[plugin]]\nname = \"dmarc\"\ncomponent = \"stock:dmarc\"\ngrants = [\"sender-auth\"]\n";
+    let dmarc = "[[plugin]]\nname = \"dmarc\"\ncomponent = \"stock:dmarc\"\ngrants = [\"sender-auth\", \"auth-results\"]\n";
     let list = "[plugin.config]\nseal = \"k2\"\n[[plugin]]\nname = \"header-rewrite\"\n\
         component = \"stock:header-rewrite\"\ngrants = [\"edit-headers\", \"edit-envelope\"]\n\
         [[plugin.config.rules]]\nreplace = { name = \"Subject\", matches = \"^\", with = \"[list] \" }\n";
@@ -223,7 +223,7 @@ async fn a_trusted_seal_launders_no_forgery() {
     let (seal, seal_record) = key(folder.path(), "k2", "list.example", "ed25519");
     let policy = "_dmarc.a.example TXT \"v=DMARC1; p=reject\"\n";
     let zone = ZoneServer::start(&format!("{seal_record}{policy}")).await;
-    let dmarc = "[[plugin]]\nname = \"dmarc\"\ncomponent = \"stock:dmarc\"\ngrants = [\"sender-auth\"]\n";
+    let dmarc = "[[plugin]]\nname = \"dmarc\"\ncomponent = \"stock:dmarc\"\ngrants = [\"sender-auth\", \"auth-results\"]\n";
     let lenient = format!("[plugin.config]\nseal = \"k2\"\n{dmarc}config = {{ reject = \"pass-on\" }}\n");
     let trusting = format!("{dmarc}config = {{ trusted_sealers = [\"list.example\"] }}\n");
     let trusting = Hop::start(&zone, "", &trusting).await;

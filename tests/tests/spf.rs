@@ -63,7 +63,7 @@ const TELLING: &str = "fail = \"reject\"\nsoftfail = \"defer\"\npermerror = \"re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_of_the_suites_passes_through_the_gateway() {
-    let stage = Stage::start("\"sender-auth\"", TELLING).await;
+    let stage = Stage::start("\"sender-auth\", \"auth-results\"", TELLING).await;
     let mut wrong = Vec::new();
     let mut seen = Seen::default();
     for file in ["rfc7208-tests.json", "pintle.json"] {
@@ -211,7 +211,7 @@ const MESSAGE: &[u8] = b"From: <x@other.example>\r\nSubject: one\r\n\r\nhello\r\
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_default_no_result_refuses_and_both_identities_are_reported() {
-    let stage = Stage::start("\"sender-auth\"", "").await;
+    let stage = Stage::start("\"sender-auth\", \"auth-results\"", "").await;
     stage.zone.serve(ZONES);
     stage.zone.fail("temperror.example", Fault::ServFail);
     for (at, result) in RESULTS.iter().enumerate() {
@@ -233,7 +233,7 @@ async fn by_default_no_result_refuses_and_both_identities_are_reported() {
 async fn points_add_up_and_a_forbidden_hello_counts() {
     let points =
         "fail = 5.0\nsoftfail = 2.0\nneutral = \"quarantine\"\nnone = \"defer\"\n[score]\nreject = 5.0\n";
-    let stage = Stage::start("\"sender-auth\"", points).await;
+    let stage = Stage::start("\"sender-auth\", \"auth-results\"", points).await;
     stage.zone.serve(ZONES);
     for (hello, sender, at_mail, at_end) in [
         ("helo.example", "x@fail.example", 250, 550),
@@ -268,7 +268,7 @@ const FORGED: &[u8] =
 #[tokio::test(flavor = "multi_thread")]
 async fn received_spf_stands_on_top_and_nobody_else_writes_in_our_name() {
     let plugin = "received_spf = true\nexempt_networks = [\"127.0.0.77\"]";
-    let stage = Stage::start("\"sender-auth\", \"edit-headers\"", plugin).await;
+    let stage = Stage::start("\"sender-auth\", \"auth-results\", \"edit-headers\"", plugin).await;
     stage.zone.serve(ZONES);
     let hostile = "\"a\\\"; receiver=evil.example; (b\"@softfail.example";
     let ours = |result: &str, domain: &str, [identity, matched]: [&str; 2], from: &str| {
@@ -313,7 +313,7 @@ async fn received_spf_stands_on_top_and_nobody_else_writes_in_our_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_grant_costs_the_field_and_no_mail() {
-    let stage = Stage::start("\"sender-auth\"", "received_spf = true").await;
+    let stage = Stage::start("\"sender-auth\", \"auth-results\"", "received_spf = true").await;
     stage.zone.serve(ZONES);
     stage.stranger(66, "helo.example").await.deliver("x@pass.example", &["b@ours.example"], MESSAGE).await;
     stage.sink.wait_for(1).await;

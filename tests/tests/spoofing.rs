@@ -50,7 +50,7 @@ impl Stage {
         let cache = binary().with_file_name("plugin-cache");
         let plugin = |name: &str, config: &str| {
             format!(
-                "[[plugin]]\nname = \"{name}\"\ncomponent = \"stock:{name}\"\ngrants = [\"sender-auth\"]\n\
+                "[[plugin]]\nname = \"{name}\"\ncomponent = \"stock:{name}\"\ngrants = [\"sender-auth\", \"auth-results\"]\n\
                  [plugin.config]\n{config}\n"
             )
         };
@@ -173,7 +173,7 @@ async fn our_own_signature_vouches_for_what_a_forwarder_brings_back() {
     let record = out.lines().find(|line| line.contains("._domainkey.")).unwrap();
     let signing = format!(
         "[dkim_keys.k]\ndomain = \"ours.example\"\nselector = \"k\"\nkey = {{ file = \"{path}\" }}\n\
-         [[plugin]]\nname = \"dkim\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\", \"sign\"]\n"
+         [[plugin]]\nname = \"dkim\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\", \"auth-results\", \"sign\"]\n"
     );
     let stage = Stage::with("", record, &signing).await;
     let mut colleague = Client::connect(stage.gateway.address("inside")).await;

@@ -78,8 +78,9 @@ fn grants(name: &str) -> &'static str {
         "greylist" | "rate-limit" => "grants = [\"kv\"]",
         "header-rewrite" => "grants = [\"edit-headers\", \"edit-envelope\"]",
         "relay-control" => "grants = [\"relay\", \"kv\"]",
-        "dkim" => "grants = [\"sender-auth\", \"sign\"]",
-        "spf" | "dmarc" | "spoof-guard" => "grants = [\"sender-auth\"]",
+        "dkim" => "grants = [\"sender-auth\", \"auth-results\", \"sign\"]",
+        "spf" | "dmarc" => "grants = [\"sender-auth\", \"auth-results\"]",
+        "spoof-guard" => "grants = [\"sender-auth\"]",
         _ => panic!("no grants of {name} here"),
     }
 }

@@ -260,6 +260,12 @@ pub struct PluginCounts {
     pub instances: u64,
     /// The most instances allowed.
     pub max_instances: u64,
+    /// Calls that wait for an instance now.
+    #[serde(default)]
+    pub waiting: u64,
+    /// Calls since the start that got no instance in time; they count among the faults.
+    #[serde(default)]
+    pub crowded_out: u64,
 }
 
 /// What a reload of the configuration did.

@@ -111,6 +111,8 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     // What a plugin makes of a message may be as large as the largest that comes in.
     let sizes = listeners.iter().map(|listener| listener.smtp.limits.message);
     plugins.max_message = sizes.max().unwrap_or(plugins.max_message);
+    let sessions = listeners.iter().map(|listener| listener.limits.total);
+    plugins::follow_sessions(&mut plugins.plugins, sessions.fold(0, usize::saturating_add));
     let own = listeners.iter().flat_map(|listener| &listener.addresses);
     outbound.listeners.extend(own.clone());
     outbound.own_addresses.extend(own.map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));

@@ -19,6 +19,7 @@ mod receive;
 mod records;
 pub mod relay;
 mod ruling;
+pub mod score;
 mod sign;
 mod sockets;
 mod stages;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pintle_mail::trace::{self, Received};
 use pintle_mail::{Body, BodyError, Bytes, HeaderBlock, HeaderEdit, auth_results};
-use pintle_policy::{Frozen, Session, Transaction, View};
+use pintle_policy::{Frozen, Session, Transaction, View, facts};
 use pintle_spool::{Content, Draft, Entry, Hold, NewMessage, Receipt, Spool, SpoolError};
 
 use crate::ids;
@@ -120,7 +120,7 @@ impl Accepted<'_> {
         let recipients = &self.transaction.envelope.recipients;
         let received = Received {
             hello: session.hello.as_deref().unwrap_or(""),
-            client_name: session.facts.get("iprev.name").map(String::as_str),
+            client_name: session.facts.get(facts::CLIENT_NAME).map(String::as_str),
             client: session.client.ip().to_canonical(),
             by: self.hostname,
             with: protocol(session, self.transaction.envelope.params.smtputf8),

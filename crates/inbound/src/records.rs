@@ -1,7 +1,7 @@
 //! What the receiving side tells the event log, made from a session's view.
 
 use pintle_mail::{Recipient, Reply};
-use pintle_policy::{Decision, Hook, Session, Transaction, View};
+use pintle_policy::{Decision, Hook, Session, Transaction, View, facts};
 use pintle_record::{
     Client, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, PluginFault, PluginVerdict, Reception,
     Record, Rejection, Sink, SpfCheck, Tls,
@@ -108,8 +108,8 @@ pub(crate) fn verdicts(sink: &dyn Sink, view: &View, hook: Hook, decision: &Deci
     }
 }
 
-/// A stranger's message was held against the policy of its author's domain. What a plugin made of that it has said by
-/// facts; where none has, nothing was done.
+/// A stranger's message was held against the policy of its author's domain. What was made of that a plugin has said by
+/// facts which not every plugin may write; where none has, nothing was done.
 pub(crate) fn dmarc(sink: &dyn Sink, view: &View) {
     let Some(transaction) = view.transaction.as_deref().filter(|_| sink.wanted()) else {
         return;
@@ -120,6 +120,7 @@ pub(crate) fn dmarc(sink: &dyn Sink, view: &View) {
     else {
         return;
     };
+    let told = |fact| transaction.facts.get(fact).cloned();
     let sender = transaction.received_sender().address();
     let mut envelope_to: Vec<_> =
         transaction.envelope.recipients.iter().map(|recipient| recipient.address.domain_ascii()).collect();
@@ -136,8 +137,8 @@ pub(crate) fn dmarc(sink: &dyn Sink, view: &View) {
         result: result.outcome.to_string(),
         spf_aligned: result.spf_aligned,
         dkim_aligned: result.dkim_aligned,
-        disposition: transaction.facts.get("dmarc.disposition").cloned().unwrap_or_else(|| "none".to_owned()),
-        overridden: transaction.facts.get("dmarc.override").cloned(),
+        disposition: told(facts::DMARC_DISPOSITION).unwrap_or_else(|| "none".to_owned()),
+        overridden: told(facts::DMARC_OVERRIDE),
         spf: findings.spf.get().into_iter().flat_map(|results| results.iter()).map(spf_check).collect(),
         dkim: findings.signatures.get().into_iter().flat_map(|all| &all.dkim).map(dkim_check).collect(),
     }));

@@ -11,13 +11,12 @@ use crate::ids;
 
 type Answer = server::Answer<Receipt>;
 
-/// What earlier stages decided for the message as a whole.
+/// What earlier stages decided for the message as a whole; of two that decide alike the first counts.
 #[derive(Debug, Default)]
 pub(crate) struct Fate {
-    /// Drop it, whoever its recipients are.
-    pub(crate) discard: bool,
-    /// Who wanted it dropped.
-    pub(crate) by: Option<Arc<str>>,
+    /// Drop it, whoever its recipients are: decided at this stage, by this judge. It is done, and recorded, when nobody
+    /// can refuse the message any more.
+    pub(crate) discard: Option<(Hook, Option<Arc<str>>)>,
     /// There is a record of a discard.
     pub(crate) told: bool,
     /// Hold it in this quarantine.
@@ -28,13 +27,12 @@ impl Fate {
     pub(crate) fn take(&mut self, stage: Hook, decision: Decision) {
         match decision.verdict {
             Verdict::Discard => {
-                self.discard = true;
-                self.by = decision.by;
+                self.discard.get_or_insert((stage, decision.by));
             }
             Verdict::Quarantine(name) => {
                 let by = decision.by.map(|by| by.to_string());
                 let stage = Some(stage.name().to_owned());
-                self.quarantine = Some(Quarantine { by, stage, ..Quarantine::new(name, ids::now()) });
+                self.quarantine.get_or_insert(Quarantine { by, stage, ..Quarantine::new(name, ids::now()) });
             }
             _ => {}
         }

@@ -22,14 +22,12 @@ use crate::receive::{self, Accepted, Intake};
 use crate::ruling::{Fate, edited, local_error, refusal};
 use crate::sign::Signing;
 use crate::strangers::{StrangerLimits, Taken};
-use crate::{ids, login, records, relay};
+use crate::{ids, login, records, relay, score};
 
 type Answer = server::Answer<Receipt>;
 
 /// The longest that plugins can delay a reply: clients wait five minutes (RFC 5321 section 4.5.3.2).
 const MAX_DELAY: Duration = Duration::from_secs(120);
-/// Who decides, and which quarantine it is, when the points add up to the operator's threshold.
-const SCORE: &str = "score";
 /// Who decides when a quarantine is full.
 const QUOTA: &str = "quota";
 
@@ -241,9 +239,6 @@ impl Stages {
         if let Some(refusal) = self.refused(Hook::Headers, &decision) {
             return refusal;
         }
-        if decision.verdict == Verdict::Discard {
-            self.discard(Hook::Headers, None, decision.by.as_deref());
-        }
         self.fate.take(Hook::Headers, decision);
         match Intake::begin(self.shared.spool.as_ref(), headers.separated) {
             Ok(intake) => {
@@ -268,32 +263,14 @@ impl Stages {
             message.body = Some(body);
         }
         let mut decision = self.judge(Call::Message).await;
-        self.weigh_score(&mut decision);
+        let points = self.view.transaction.as_ref().map_or(0.0, |transaction| transaction.score());
+        score::weigh(&self.shared.rules.load(), points, &mut decision);
         records::dmarc(&*self.shared.records, &self.view);
         if let Some(refusal) = self.refused(Hook::Message, &decision) {
             return refusal;
         }
-        if decision.verdict == Verdict::Discard {
-            self.discard(Hook::Message, None, decision.by.as_deref());
-        }
         self.fate.take(Hook::Message, decision);
         self.take(intake, counted).await
-    }
-
-    /// The operator's thresholds act where no judge has decided otherwise.
-    fn weigh_score(&self, decision: &mut Decision) {
-        let score = self.view.transaction.as_ref().map_or(0.0, |transaction| transaction.score());
-        let rules = self.shared.rules.load();
-        if decision.verdict != Verdict::Next {
-            return;
-        }
-        if rules.reject_score.is_some_and(|limit| score >= limit) {
-            let text = format!("Refused: the message scored {score:.1}");
-            decision.verdict = Verdict::Reject(Some(Reply::new(550, EnhancedCode(5, 7, 1), text)));
-        } else if rules.quarantine_score.is_some_and(|limit| score >= limit) {
-            decision.verdict = Verdict::Quarantine(SCORE.to_owned());
-            decision.by = Some(SCORE.into());
-        }
     }
 
     /// Nobody objects: commits the message, or drops it where nobody is left to get it.
@@ -302,9 +279,9 @@ impl Stages {
         else {
             return self.no(Hook::Message, local_error());
         };
-        if self.fate.discard || transaction.envelope.recipients.is_empty() {
-            let by = self.fate.by.take();
-            self.discard(Hook::Message, None, by.as_deref());
+        if self.fate.discard.is_some() || transaction.envelope.recipients.is_empty() {
+            let (stage, by) = self.fate.discard.take().unwrap_or((Hook::Message, None));
+            self.discard(stage, None, by.as_deref());
             return Answer::Discard(None);
         }
         if let Some(reply) = self.check_all(&transaction) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pintle_admin::{
-    Affected, Client, Filter, Page, PluginState, Query, QueueAction, QueueEntry, QueueRecipient,
+    Affected, Client, Filter, Page, PluginCounts, PluginState, Query, QueueAction, QueueEntry, QueueRecipient,
 };
 use serde::Serialize;
 
@@ -187,12 +187,11 @@ fn print_plugin(plugin: &PluginState) {
     let version = printable(plugin.version.as_deref().unwrap_or("?"));
     say!("{}  {}  version {version}, {generation}", plugin.name, plugin.component);
     say!("  hooks  {}", plugin.hooks.join(", "));
-    say!(
-        "  calls  {}, faults {}, instances {}",
-        plugin.counts.calls,
-        plugin.counts.faults,
-        plugin.counts.instances
-    );
+    let PluginCounts { calls, faults, instances, max_instances, waiting, crowded_out } = plugin.counts;
+    say!("  calls  {calls}, faults {faults}, instances {instances} of {max_instances}");
+    if waiting + crowded_out > 0 {
+        say!("  busy  {waiting} calls wait for an instance, {crowded_out} got none in time");
+    }
     if let Some(error) = &plugin.last_error {
         say!("  error  {}", printable(error));
     }

@@ -40,6 +40,10 @@ fn tell(plugin: &Report) {
         if !plugin.ungranted.is_empty() {
             say!("  note: it would like {} in `grants`, and does without", plugin.ungranted.join(", "));
         }
+        for (grant, functions) in &plugin.denied {
+            let functions = functions.join(", ");
+            say!("  note: without `{grant}` in `grants`, it is denied what it imports for it: {functions}");
+        }
     }
 }
 

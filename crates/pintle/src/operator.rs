@@ -305,7 +305,9 @@ fn plugin_state(status: pintle_plugin::Status) -> PluginState {
             calls: status.calls,
             faults: status.faults,
             instances: (status.idle + status.busy) as u64,
-            max_instances: 0,
+            max_instances: status.max_instances as u64,
+            waiting: status.waiting as u64,
+            crowded_out: status.crowded_out,
         },
     }
 }

@@ -5,8 +5,50 @@ pub use crate::bindings::services::pintle::plugin::sender_auth::{
     dkim_sign, dmarc, signing_keys, spf,
 };
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::transaction::AuthResult;
-use crate::{HostError, transaction};
+use crate::{HostError, error, transaction};
+
+/// Reports a result in the Authentication-Results field, for those who get the message. A plugin without the grant
+/// `auth-results` does its work all the same, and the log says once that the gateway stays silent.
+///
+/// # Errors
+///
+/// As [`transaction::add_auth_result`], but for that grant.
+pub fn report(
+    method: &str,
+    outcome: Outcome,
+    reason: Option<&str>,
+    properties: &[(String, String)],
+) -> Result<(), HostError> {
+    spared(transaction::add_auth_result(method, outcome.name(), reason, properties))
+}
+
+/// Reports what was done with the message for its author's DMARC policy, and why not what that wants (the words of RFC
+/// 9990), for the gateway's own records. The grant is as with [`report`].
+///
+/// # Errors
+///
+/// As [`transaction::set_fact`], but for that grant.
+pub fn report_disposition(disposition: &str, overridden: Option<&str>) -> Result<(), HostError> {
+    spared(transaction::set_fact("dmarc.disposition", disposition))?;
+    overridden.map_or(Ok(()), |reason| spared(transaction::set_fact("dmarc.override", reason)))
+}
+
+/// That the operator does not let a plugin speak for the gateway is no reason to keep mail from anybody.
+fn spared(reported: Result<(), HostError>) -> Result<(), HostError> {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    match reported {
+        Err(HostError::Denied(grant)) => {
+            if !TOLD.swap(true, Ordering::Relaxed) {
+                error!("nothing is reported in the gateway's name: the plugin lacks the grant `{grant}`");
+            }
+            Ok(())
+        }
+        reported => reported,
+    }
+}
 
 /// Reports every DKIM signature in the Authentication-Results field (RFC 8601 section 2.7.1, RFC 6008), unless another
 /// plugin has already.
@@ -27,7 +69,7 @@ pub fn report_dkim() -> Result<(), HostError> {
             ("header.b".to_owned(), signature.signature),
         ];
         let known: Vec<_> = properties.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        transaction::add_auth_result("dkim", signature.outcome.name(), signature.reason.as_deref(), &known)?;
+        report("dkim", signature.outcome, signature.reason.as_deref(), &known)?;
     }
     Ok(())
 }
@@ -42,7 +84,7 @@ pub fn report_arc() -> Result<(), HostError> {
     if chain.outcome == Outcome::None || is_reported("arc") {
         return Ok(());
     }
-    transaction::add_auth_result("arc", chain.outcome.name(), None, &[])
+    report("arc", chain.outcome, None, &[])
 }
 
 fn is_reported(method: &str) -> bool {

@@ -1,19 +1,32 @@
 //! SPF, DKIM, DMARC and ARC of the mail at hand: each computed when the first plugin asks, and once.
 //!
-//! All are about the mail as it was received, whatever plugins have made of it since.
+//! All are about the mail as it was received, whatever plugins have made of it since. Whoever sent it decides how long his
+//! name servers take, so what a plugin is known to ask for is found out before its call: see `habits`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::join;
 use pintle_dns::Resolver;
 use pintle_mail::{BodyError, Bytes, UnixTime};
 use pintle_policy::{Message, Session, Transaction};
 use pintle_sender_auth::{Ask, Client, DmarcResult, Findings, Signatures, SpfResult, dmarc, signatures, spf};
+use tokio::sync::Semaphore;
 
+use crate::habits::{Need, Needs};
 use crate::mime::CHUNK;
 
-/// Within this time every check of a call has a result, `temperror` if need be: less than a call may take by default.
+/// Within this time every check has a result, `temperror` if need be.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// So much of messages is in memory at once to be verified, in KiB. Nobody waits for DNS while he has some of it.
+const ROOM: u32 = 256 << 10;
+static VERIFYING: Semaphore = Semaphore::const_new(ROOM as usize);
+
+/// How long checks may take of a call that has so much time left: a part, so that the call can still say something.
+pub(crate) fn patience(left: Duration) -> Duration {
+    PATIENCE.min(left * 4 / 5)
+}
 
 /// The mail that is checked.
 pub(crate) struct Received {
@@ -32,6 +45,7 @@ impl Received {
         transaction: Arc<Transaction>,
         resolver: Arc<dyn Resolver>,
         hostname: String,
+        patience: Duration,
     ) -> Self {
         Self {
             findings: transaction.computed.slot(),
@@ -39,7 +53,7 @@ impl Received {
             transaction,
             resolver,
             hostname,
-            deadline: Instant::now() + PATIENCE,
+            deadline: Instant::now() + patience,
         }
     }
 
@@ -64,9 +78,11 @@ impl Received {
             if !signatures::is_signed(message.received_header()) {
                 return Ok(Arc::new(Signatures::none()));
             }
+            let keys = signatures::keys(self.ask(), message.received_header().as_bytes()).await;
+            let _room = VERIFYING.acquire_many(kibibytes(message)).await;
             let whole = whole(message).await?;
             let now = UnixTime::from(SystemTime::now());
-            Ok(Arc::new(signatures::verify(self.ask(), whole, now).await))
+            Ok(Arc::new(signatures::verify_with(keys, whole, now).await))
         };
         self.findings.signatures.get_or_try_init(check).await.cloned()
     }
@@ -82,9 +98,35 @@ impl Received {
         self.findings.dmarc.get_or_try_init(check).await.cloned()
     }
 
+    /// Finds out what a call will ask for. What cannot be found out the call will hear when it asks.
+    pub(crate) async fn find_out(&self, needs: Needs, message: Option<&Message>) {
+        let spf = async {
+            if needs.has(Need::Spf) {
+                self.spf().await;
+            }
+        };
+        let about_message = async {
+            let Some(message) = message else { return };
+            if needs.has(Need::Signatures) {
+                let _ = self.signatures(message).await;
+            }
+            if needs.has(Need::Dmarc) {
+                let _ = self.dmarc(message).await;
+            }
+        };
+        join(spf, about_message).await;
+    }
+
     fn ask(&self) -> Ask<'_> {
         Ask::new(&*self.resolver, self.deadline)
     }
+}
+
+/// What a message takes, as far as there is room at all.
+fn kibibytes(message: &Message) -> u32 {
+    let body = message.received_body().map_or(0, |body| body.size());
+    let octets = body.saturating_add(message.received_header().as_bytes().len() as u64);
+    u32::try_from(octets >> 10).unwrap_or(ROOM).clamp(1, ROOM)
 }
 
 /// Header, empty line and body as received.

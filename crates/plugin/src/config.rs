@@ -192,6 +192,15 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// How many calls at once go with so many sessions, where the operator has not said: one for each hundred, since a
+    /// session that is asked about is one of many that wait for their clients.
+    #[must_use]
+    pub fn instances_for(sessions: usize) -> usize {
+        (sessions / 100).clamp(Self::default().max_instances, 128)
+    }
+}
+
 /// What a plugin's fault means for the mail at hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -284,6 +293,15 @@ grants! {
     SenderAuth = "sender-auth",
     /// Sign with configured keys.
     Sign = "sign",
+    /// Speak in the gateway's name of who sent a mail: results in its Authentication-Results field, and the facts that its
+    /// own records and trace fields tell.
+    AuthResults = "auth-results",
+    /// Spare a client, or a mail, the plugins that come after, by the verdict `accept`.
+    Accept = "accept",
+    /// Choose which SMTP extensions are offered; STARTTLS is one.
+    EditExtensions = "edit-extensions",
+    /// Ask DNS for the names of the client's address, and for nothing else.
+    ReverseDns = "reverse-dns",
 }
 
 impl fmt::Display for Grant {

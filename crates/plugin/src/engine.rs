@@ -26,8 +26,9 @@ pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 const WASM_PAGE: usize = 64 << 10;
 /// Slots for the instances of checks and of plugins that are added later.
 const SPARE_SLOTS: u32 = 64;
-/// Address space that the pool's memories may reserve when each gets the 4 GiB that spare bounds checks.
-const ROOMY: u64 = 16 << 40;
+/// Address space that the pool's memories may reserve when each gets the 4 GiB that spare bounds checks: half of what a
+/// process has on most machines.
+const ROOMY: u64 = 64 << 40;
 
 /// The engine, what guests can import, and the thread that ticks.
 pub(crate) struct Host {
@@ -46,7 +47,10 @@ impl Host {
         let memory = memory.unwrap_or(0).max(crate::Limits::default().memory);
         // Memories grow by pages, and the pool's slots are made of them.
         let memory = memory.next_multiple_of(WASM_PAGE);
-        let engine = Engine::new(&settings(slots, memory)).map_err(|error| format!("{error:#}"))?;
+        // A machine with less address space than usual runs guests with bounds checks.
+        let engine = Engine::new(&settings(slots, memory, is_roomy(slots)))
+            .or_else(|_| Engine::new(&settings(slots, memory, false)))
+            .map_err(|error| format!("{error:#}"))?;
         let linker = imports(&engine).map_err(|error| format!("{error:#}"))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| error.to_string())?;
         Ok(Self { engine, linker, slots, memory, _ticker: ticker })
@@ -99,7 +103,12 @@ fn slots(plugins: &[PluginConfig]) -> u32 {
         .fold(0, |sum: u32, plugin| sum.saturating_add(each(plugin).saturating_mul(2).saturating_add(2)))
 }
 
-fn settings(slots: u32, memory: usize) -> Config {
+/// Whether each memory can have the 4 GiB that spare bounds checks.
+fn is_roomy(slots: u32) -> bool {
+    u64::from(slots) * u64::from(MEMORIES) * (4 << 30) <= ROOMY
+}
+
+fn settings(slots: u32, memory: usize, roomy: bool) -> Config {
     let mut config = Config::new();
     config.strategy(Strategy::Cranelift);
     config.epoch_interruption(true);
@@ -108,7 +117,7 @@ fn settings(slots: u32, memory: usize) -> Config {
     config.concurrency_support(false);
     config.wasm_threads(false);
     config.wasm_backtrace_max_frames(NonZeroUsize::new(8));
-    if u64::from(slots) * u64::from(MEMORIES) * (4 << 30) > ROOMY {
+    if !roomy {
         config.memory_reservation(memory as u64);
     }
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots, memory)));

@@ -190,6 +190,13 @@ pub enum OpenError {
     },
     /// Two plugins have this name.
     TwiceNamed(String),
+    /// The facts of one plugin would stand under the name of another.
+    NamedWithin {
+        /// The name of the one.
+        outer: String,
+        /// The name of the other, which begins with it and a dot.
+        inner: String,
+    },
     /// Required plugins cannot be loaded: all of them are listed.
     Plugins(Vec<Problem>),
 }
@@ -207,6 +214,11 @@ impl fmt::Display for OpenError {
             Self::TwiceNamed(name) => {
                 write!(f, "two plugins are called {name:?}: give each a name of its own")
             }
+            Self::NamedWithin { outer, inner } => write!(
+                f,
+                "one plugin is called {outer:?} and another {inner:?}, so that the first could write facts in the name of \
+                 the second: write the longer name without its dot"
+            ),
             Self::Plugins(problems) => write_list(f, problems),
         }
     }

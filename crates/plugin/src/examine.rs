@@ -2,9 +2,11 @@
 //!
 //! The engine would refuse most of this by itself, but in words that name neither the grant nor the remedy.
 
+use std::collections::BTreeMap;
+
 use pintle_policy::{Hook, Hooks};
 use wasmtime::Engine;
-use wasmtime::component::types::Component;
+use wasmtime::component::types::{Component, ComponentItem};
 
 use crate::{Grant, Grants, LoadError};
 
@@ -33,6 +35,55 @@ pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -
         }
     }
     (exports.hooks, errors)
+}
+
+/// Functions of interfaces that everybody may import, by the grants of which each needs one; the first allows the least.
+const GRANTED: &[(&str, &str, &[Grant])] = &[
+    ("session", "reverse-names", &[Grant::ReverseDns, Grant::Dns]),
+    ("session", "offer-extension", &[Grant::EditExtensions]),
+    ("session", "withhold-extension", &[Grant::EditExtensions]),
+    ("transaction", "add-recipient", &[Grant::EditEnvelope]),
+    ("transaction", "remove-recipient", &[Grant::EditEnvelope]),
+    ("transaction", "rewrite-recipient", &[Grant::EditEnvelope]),
+    ("transaction", "rewrite-sender", &[Grant::EditEnvelope]),
+    ("transaction", "grant-relay", &[Grant::Relay]),
+    ("transaction", "add-auth-result", &[Grant::AuthResults]),
+    ("message", "edit-headers", &[Grant::EditHeaders]),
+    ("message", "write-body", &[Grant::EditBody]),
+    ("delivery", "set-next-hop", &[Grant::Route]),
+    ("delivery", "set-tls", &[Grant::Route]),
+    ("delivery", "set-source", &[Grant::Route]),
+    ("delivery", "set-credentials", &[Grant::Route]),
+    ("delivery", "suppress-bounce", &[Grant::DropMail]),
+    ("sender-auth", "signing-keys", &[Grant::Sign]),
+    ("sender-auth", "dkim-sign", &[Grant::Sign]),
+    ("sender-auth", "arc-seal", &[Grant::Sign]),
+];
+
+/// Functions by the grant that is missing for them.
+pub(crate) type Missing = BTreeMap<Grant, Vec<String>>;
+
+/// The grants that functions need which the component imports, and that it does not have. It is loaded all the same: some
+/// language kits import whole interfaces, whatever of them is called.
+pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -> Missing {
+    let mut missing = Missing::new();
+    for (name, item) in component.imports(engine) {
+        let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
+        let full = Name::split(name);
+        for (function, _) in instance.exports(engine) {
+            let needed = needed(&full, function);
+            if !needed.is_empty() && !needed.iter().any(|grant| grants.contains(grant)) {
+                missing.entry(needed[0]).or_default().push(format!("{}.{function}", full.interface));
+            }
+        }
+    }
+    missing
+}
+
+fn needed(import: &Name<'_>, function: &str) -> &'static [Grant] {
+    let mut ours = GRANTED.iter().filter(|_| import.package == OURS);
+    let found = ours.find(|(interface, name, _)| *interface == import.interface && *name == function);
+    found.map_or(&[], |(.., grants)| grants)
 }
 
 #[derive(Default)]

@@ -7,18 +7,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join;
 use parking_lot::Mutex;
 use pintle_policy::{Fault, FaultKind, Hooks, View};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
 use wasmtime::component::Component;
 
 use crate::artifact::{self, Cache};
+use crate::checks::{self, Received};
 use crate::engine::Host;
-use crate::examine::examine;
+use crate::examine::{Missing, examine, missing};
 use crate::guest::Common;
+use crate::habits::{Ahead, Kind, Need, Needs};
+use crate::host::dns::InTime;
+use crate::host::session::MAX_NAMES;
 use crate::instance::{Indices, Instance, Question, Reply, Template};
 use crate::schema::{self, SchemaFault};
+use crate::turns::{Crowded, Party, Turn, Turns};
 use crate::{LoadError, Manifest, PluginConfig};
 
 /// An instance that has not been used for so long is let go, beyond those that are always kept.
@@ -34,6 +40,7 @@ pub(crate) struct Loader {
 pub(crate) struct Loaded {
     pub(crate) manifest: Option<Manifest>,
     pub(crate) hooks: Hooks,
+    pub(crate) missing: Missing,
     pub(crate) result: Result<Generation, Vec<LoadError>>,
 }
 
@@ -43,10 +50,11 @@ impl Loader {
         &self,
         common: &Arc<Common>,
         config: &Arc<PluginConfig>,
-        permits: Arc<Semaphore>,
+        turns: Arc<Turns>,
     ) -> Loaded {
-        let mut loaded = Loaded { manifest: None, hooks: Hooks::NONE, result: Err(Vec::new()) };
-        loaded.result = self.go(common, config, permits, &mut loaded).await;
+        let mut loaded =
+            Loaded { manifest: None, hooks: Hooks::NONE, missing: Missing::new(), result: Err(Vec::new()) };
+        loaded.result = self.go(common, config, turns, &mut loaded).await;
         loaded
     }
 
@@ -54,12 +62,14 @@ impl Loader {
         &self,
         common: &Arc<Common>,
         config: &Arc<PluginConfig>,
-        permits: Arc<Semaphore>,
+        turns: Arc<Turns>,
         found: &mut Loaded,
     ) -> Result<Generation, Vec<LoadError>> {
         let (digest, component) = self.compile(config).await.map_err(|error| vec![error])?;
-        let (hooks, errors) = examine(&component.component_type(), &self.host.engine, &config.grants);
+        let kind = component.component_type();
+        let (hooks, errors) = examine(&kind, &self.host.engine, &config.grants);
         found.hooks = hooks;
+        found.missing = missing(&kind, &self.host.engine, &config.grants);
         refuse(errors)?;
         refuse(self.host.fits(&component, config.limits.memory))?;
         let template = self
@@ -76,7 +86,7 @@ impl Loader {
             digest,
             template,
             manifest: found.manifest.clone(),
-            permits,
+            turns,
             spare: Mutex::new(Spare { instances: vec![instance], retired: false }),
             wanting: Notify::new(),
         })
@@ -166,7 +176,7 @@ pub(crate) struct Generation {
     pub(crate) digest: [u8; 32],
     template: Template,
     /// One for each call at once; shared by generations that allow equally many.
-    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) turns: Arc<Turns>,
     spare: Mutex<Spare>,
     /// An instance was lost.
     pub(crate) wanting: Notify,
@@ -181,16 +191,53 @@ struct Spare {
 impl Generation {
     /// Serves a call on an instance of this generation, whatever takes its place meanwhile.
     pub(crate) async fn call(&self, question: &Question, view: Option<View>) -> Result<Reply, Fault> {
-        let _permit = self.permit().await?;
+        let kind = view.as_ref().map(|view| Kind::of(question.hook(), &view.session));
+        let needs = kind.map_or(Needs::default(), |kind| self.template.common.habits.of(kind));
+        let mut ahead = Ahead { kind, ..Ahead::default() };
+        if let Some(view) = view.as_ref().filter(|_| !needs.is_empty()) {
+            // On the heap, so that the many calls without have a small future.
+            Box::pin(self.find_out(needs, view, &mut ahead)).await;
+        }
+        let _turn = self.turn(view.as_ref()).await?;
         let instance = match self.take() {
             Some(instance) => instance,
             None => self.fresh().await?,
         };
         let mut lease = Lease { generation: self, instance: Some(instance) };
         let Some(instance) = lease.instance.as_mut() else {
-            return Err(busy(self.config.limits.wait));
+            return Err(no_instance());
         };
-        instance.ask(question, view, &self.config.limits).await
+        let reply = instance.ask(question, view, ahead, &self.config.limits).await;
+        if let (Some(kind), false) = (kind, needs.is_empty()) {
+            self.template.common.habits.ended(kind, instance.asked());
+        }
+        reply
+    }
+
+    /// What the call will ask for, found out before it takes a turn: nobody else waits for a stranger's name servers. It
+    /// is part of the call's time.
+    async fn find_out(&self, needs: Needs, view: &View, ahead: &mut Ahead) {
+        let common = &self.template.common;
+        let began = Instant::now();
+        let patience = checks::patience(self.config.limits.wall);
+        let names = async {
+            if needs.has(Need::Names) {
+                let dns = InTime::new(Arc::clone(&common.dns), patience / 2);
+                let client = view.session.client.ip();
+                ahead.names = Some(pintle_dns::reverse_names(&dns, client, MAX_NAMES).await);
+            }
+        };
+        let results = async {
+            if let Some(transaction) = &view.transaction {
+                let hostname = common.gateway.load().hostname.clone();
+                let (session, transaction) = (Arc::clone(&view.session), Arc::clone(transaction));
+                let dns = Arc::clone(&common.dns);
+                let received = Received::new(session, transaction, dns, hostname, patience);
+                received.find_out(needs, view.message.as_deref()).await;
+            }
+        };
+        join(names, results).await;
+        ahead.spent = began.elapsed();
     }
 
     /// No call begins here any more: spare instances end now, busy ones with their calls.
@@ -229,19 +276,18 @@ impl Generation {
     }
 
     pub(crate) fn busy(&self) -> usize {
-        self.config.limits.max_instances.saturating_sub(self.permits.available_permits())
+        self.turns.taken()
     }
 
-    /// The common case takes no timer.
-    async fn permit(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        if let Ok(permit) = self.permits.try_acquire() {
-            return Ok(permit);
+    async fn turn(&self, view: Option<&View>) -> Result<Turn<'_>, Fault> {
+        let party = Party::of(view);
+        if let Some(turn) = self.turns.try_take(party) {
+            return Ok(turn);
         }
+        let name = self.template.common.name.to_string();
+        metrics::counter!("pintle_plugin_waits_total", "plugin" => name).increment(1);
         let wait = self.config.limits.wait;
-        match tokio::time::timeout(wait, self.permits.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(busy(wait)),
-        }
+        self.turns.take(party, wait).await.map_err(|crowded| busy(wait, crowded))
     }
 
     fn take(&self) -> Option<Instance> {
@@ -282,8 +328,18 @@ impl Generation {
     }
 }
 
-fn busy(wait: Duration) -> Fault {
-    Fault { kind: FaultKind::Busy, text: format!("no instance became free within {wait:?}") }
+fn busy(wait: Duration, crowded: Crowded) -> Fault {
+    let full = match crowded.share {
+        Some(share) => format!("the {share} that one network of clients may have serve it already"),
+        None => format!("all {} serve others", crowded.all),
+    };
+    let text = format!("no instance became free within {wait:?}: {full} (`max_instances`)");
+    Fault { kind: FaultKind::Busy, text }
+}
+
+/// A lease has its instance until it is dropped; this is for the compiler.
+fn no_instance() -> Fault {
+    Fault { kind: FaultKind::Busy, text: "the instance is gone".into() }
 }
 
 /// An instance that serves a call. However the call ends, dropped half way included, the instance goes back to the pool

@@ -11,6 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::pintle::plugin::types::{HostError, IpAddress};
 use crate::gauges::Gauges;
+use crate::habits::{Ahead, Habits, Need};
 use crate::host::stdio::Printed;
 use crate::kv;
 use crate::live::Live;
@@ -25,6 +26,7 @@ pub(crate) struct Common {
     pub(crate) dns: Arc<dyn Resolver>,
     pub(crate) kv: kv::Store,
     pub(crate) gauges: Gauges,
+    pub(crate) habits: Habits,
     pub(crate) quota: Arc<Quota>,
     /// What plugins may know of the gateway; all plugins share it.
     pub(crate) gateway: Arc<ArcSwap<Gateway>>,
@@ -37,6 +39,7 @@ pub(crate) struct Guest {
     pub(crate) common: Arc<Common>,
     pub(crate) grants: Arc<Grants>,
     pub(crate) live: Live,
+    pub(crate) ahead: Ahead,
     pub(crate) memory: Memory,
     pub(crate) meter: Arc<Meter>,
     pub(crate) scribe: Arc<Scribe>,
@@ -50,6 +53,7 @@ impl Guest {
         let live = Live::idle(Arc::clone(&common.name), common.max_message);
         Self {
             live,
+            ahead: Ahead::default(),
             grants,
             memory: Memory::new(memory),
             meter,
@@ -60,12 +64,25 @@ impl Guest {
         }
     }
 
+    /// Writes down that this call asks for something, so that it lies ready for the next of its kind.
+    pub(crate) fn asks(&mut self, need: Need) {
+        if let Some(kind) = self.ahead.kind {
+            self.ahead.asked.add(need);
+            self.common.habits.asked(kind, need);
+        }
+    }
+
     /// Refuses what the operator did not grant.
     pub(crate) fn need(&self, grant: Grant) -> Result<(), HostError> {
-        if self.grants.contains(&grant) {
+        self.need_any(&[grant])
+    }
+
+    /// The same where one grant of several will do: named is the first, which allows the least.
+    pub(crate) fn need_any(&self, grants: &[Grant]) -> Result<(), HostError> {
+        if grants.iter().any(|grant| self.grants.contains(grant)) {
             return Ok(());
         }
-        Err(HostError::Denied(grant.name().to_owned()))
+        Err(HostError::Denied(grants.first().map_or("", |grant| grant.name()).to_owned()))
     }
 }
 

@@ -25,6 +25,7 @@ use crate::bindings::pintle::plugin::types::Verdict;
 use crate::budget::Overspent;
 use crate::engine::Host;
 use crate::guest::{Common, Guest};
+use crate::habits::{Ahead, Needs};
 use crate::meter::{Expired, Meter, Metered};
 use crate::scribe::clean;
 use crate::{ConfigMistake, Grants, Limits, Manifest, words};
@@ -202,10 +203,14 @@ impl Instance {
         &mut self,
         question: &Question,
         view: Option<View>,
+        ahead: Ahead,
         limits: &Limits,
     ) -> Result<Reply, Fault> {
         let recipient = recipient_of(question, view.as_ref());
-        let meter = self.begin(Some(question.hook()), view, limits.wall, limits.cpu);
+        // What has been found out beforehand leaves a fifth of the time at least.
+        let wall = limits.wall.saturating_sub(ahead.spent).max(limits.wall / 5);
+        let meter = self.begin(Some(question.hook()), view, wall, limits.cpu);
+        self.store.data_mut().ahead = ahead;
         let called = self.exports.call(&mut self.store, question, recipient);
         let called = bounded(&meter, limits.wall, called).await;
         let answer = self.ended(called)?;
@@ -217,6 +222,11 @@ impl Instance {
             Ok(edits) => Ok(Reply { answer, edits }),
             Err(text) => Err(Fault { kind: FaultKind::BadAnswer, text }),
         }
+    }
+
+    /// What the last call has asked the host for.
+    pub(crate) fn asked(&self) -> Needs {
+        self.store.data().ahead.asked
     }
 
     /// Whether it may serve another call.

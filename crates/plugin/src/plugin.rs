@@ -1,6 +1,6 @@
 //! One plugin as the chains know it: a judge whose answers come from whichever generation serves.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -11,13 +11,14 @@ use parking_lot::Mutex;
 use pintle_policy::{
     AuthRuling, Call, Credentials, Fault, FaultKind, Hook, Hooks, Judge, Outcome, Ruling, Verdict, View,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::generation::{Generation, Loaded, Loader, digest};
 use crate::guest::Common;
 use crate::instance::{Answer, Question, Reply};
 use crate::scribe::Quota;
-use crate::{LoadError, PluginConfig, Source, Status, artifact, words};
+use crate::turns::Turns;
+use crate::{Grant, LoadError, PluginConfig, Source, Status, artifact, words};
 
 /// Where a plugin of which nothing is known is asked: from MAIL on, so that no mail passes without it, and not before,
 /// so that clients are told in the place where they understand it.
@@ -38,6 +39,8 @@ pub struct Plugin {
     generations: AtomicU64,
     calls: AtomicU64,
     faults: AtomicU64,
+    /// Faults of calls that got no instance in time.
+    crowded_out: AtomicU64,
     last_error: Mutex<Option<String>>,
     /// One at a time changes the generation.
     changing: tokio::sync::Mutex<()>,
@@ -47,6 +50,8 @@ pub struct Plugin {
     pub(crate) changed: Notify,
     /// Faults that are told: a plugin that is down must not fill the log as well.
     told: Quota,
+    /// The operator has heard that this generation accepts without leave.
+    told_of_accept: AtomicBool,
     /// By hook, of those that some generation has had.
     durations: Vec<OnceLock<Histogram>>,
 }
@@ -62,11 +67,13 @@ impl Plugin {
             generations: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            crowded_out: AtomicU64::new(0),
             last_error: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             switching: Mutex::default(),
             changed: Notify::new(),
             told: Quota::new(Instant::now()),
+            told_of_accept: AtomicBool::new(false),
         }
     }
 
@@ -89,7 +96,7 @@ impl Plugin {
 
     /// Loads what this configuration names, beside what serves.
     pub(crate) async fn load(&self, loader: &Loader, config: &Arc<PluginConfig>) -> Loaded {
-        loader.load(&self.common, config, self.permits(config)).await
+        loader.load(&self.common, config, self.turns(config)).await
     }
 
     /// Loads the component again and lets it serve; gives the new generation's number.
@@ -149,6 +156,7 @@ impl Plugin {
             before.retire();
         }
         self.changed.notify_one();
+        self.told_of_accept.store(false, Ordering::Relaxed);
         *self.last_error.lock() = None;
         tracing::info!(target: "pintle::plugin", plugin = %self.common.name, generation = number, version, "live");
         Some(number)
@@ -183,6 +191,9 @@ impl Plugin {
             hooks: serving.map_or_else(Vec::new, |generation| generation.hooks.iter().collect()),
             idle: serving.map_or(0, Generation::idle),
             busy: serving.map_or(0, Generation::busy),
+            max_instances: self.config.load().limits.max_instances,
+            waiting: serving.map_or(0, |generation| generation.turns.waiting()),
+            crowded_out: self.crowded_out.load(Ordering::Relaxed),
             calls: self.calls.load(Ordering::Relaxed),
             faults: self.faults.load(Ordering::Relaxed),
             last_error: self.last_error.lock().clone(),
@@ -197,11 +208,11 @@ impl Plugin {
     }
 
     /// Calls at once, over all generations; another number needs another count.
-    fn permits(&self, config: &PluginConfig) -> Arc<Semaphore> {
+    fn turns(&self, config: &PluginConfig) -> Arc<Turns> {
         let most = config.limits.max_instances;
         match self.current() {
-            Some(current) if current.config.limits.max_instances == most => Arc::clone(&current.permits),
-            _ => Arc::new(Semaphore::new(most)),
+            Some(current) if current.turns.all() == most => Arc::clone(&current.turns),
+            _ => Arc::new(Turns::new(most)),
         }
     }
 
@@ -231,6 +242,9 @@ impl Plugin {
 
     fn faulted(&self, hook: Hook, fault: Fault) -> Fault {
         self.faults.fetch_add(1, Ordering::Relaxed);
+        if fault.kind == FaultKind::Busy {
+            self.crowded_out.fetch_add(1, Ordering::Relaxed);
+        }
         let kind = fault.kind.name();
         metrics::counter!(
             "pintle_plugin_faults_total",
@@ -278,11 +292,28 @@ impl Plugin {
                     words::check_drop(&verdict, hook, &self.config.load().grants)?;
                     Ok(verdict)
                 });
-                allowed.map_err(|text| self.bad_answer(hook, text))?
+                let verdict = allowed.map_err(|text| self.bad_answer(hook, text))?;
+                self.with_leave(hook, verdict)
             }
             Answer::Auth(_) | Answer::Nothing => Verdict::Next,
         };
         Ok(Ruling { verdict, edits: reply.edits, fault: None })
+    }
+
+    /// The verdict, but that a plugin spares nobody the rest without leave. That is no fault: it would have let the mail
+    /// pass, and so it does.
+    fn with_leave(&self, hook: Hook, verdict: Verdict) -> Verdict {
+        if verdict != Verdict::Accept || self.config.load().grants.contains(&Grant::Accept) {
+            return verdict;
+        }
+        if !self.told_of_accept.swap(true, Ordering::Relaxed) {
+            let plugin = &*self.common.name;
+            let text = "it answers `accept` without the grant `accept`, which is taken for `next`: add \"accept\" to the \
+                        plugin's `grants` if it may spare mail the plugins after it";
+            tracing::warn!(target: "pintle::plugin", plugin, hook = hook.name(), "{text}");
+            *self.last_error.lock() = Some(format!("on-{hook}: {text}"));
+        }
+        Verdict::Next
     }
 
     async fn rule_on_credentials(&self, credentials: Arc<Credentials>, view: View) -> AuthRuling {

@@ -10,15 +10,16 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use pintle_dns::Resolver;
 use pintle_policy::Judge;
-use tokio::sync::Semaphore;
 
 use crate::artifact::Cache;
 use crate::engine::Host;
 use crate::gauges::Gauges;
 use crate::generation::{Generation, Loader};
 use crate::guest::Common;
+use crate::habits::Habits;
 use crate::kv::saved::Clocks;
 use crate::scribe::Quota;
+use crate::turns::Turns;
 use crate::upkeep::Upkeep;
 use crate::{
     Config, Gateway, Grants, LoadError, Manifest, OpenError, Plugin, PluginConfig, Problem, ReloadError,
@@ -154,11 +155,12 @@ pub async fn check(config: Config) -> Result<Vec<Report>, OpenError> {
     let shared = Shared::start(&config, Arc::new(no_dns::NoDns))?;
     let mut reports = Vec::new();
     for config in config.plugins.into_iter().map(Arc::new) {
-        let permits = Arc::new(Semaphore::new(1));
-        let loaded = shared.loader.load(&shared.common(&config), &config, permits).await;
+        let turns = Arc::new(Turns::new(1));
+        let loaded = shared.loader.load(&shared.common(&config), &config, turns).await;
         reports.push(Report {
             name: config.name.clone(),
             ungranted: ungranted(loaded.manifest.as_ref(), &config.grants),
+            denied: loaded.missing,
             manifest: loaded.manifest,
             hooks: loaded.hooks.iter().collect(),
             errors: loaded.result.err().unwrap_or_default(),
@@ -204,6 +206,7 @@ impl Shared {
             gateway: Arc::clone(&self.gateway),
             kv: kv::Store::open(self.kv_octets, file, Clocks::read()),
             gauges: Gauges::new(&config.name),
+            habits: Habits::default(),
             quota: Arc::new(Quota::new(Instant::now())),
             max_message: self.max_message,
         })
@@ -212,8 +215,16 @@ impl Shared {
 
 fn check_names(plugins: &[PluginConfig]) -> Result<(), OpenError> {
     let mut seen = HashSet::new();
-    match plugins.iter().find(|plugin| !seen.insert(&plugin.name)) {
-        Some(twice) => Err(OpenError::TwiceNamed(twice.name.clone())),
+    if let Some(twice) = plugins.iter().find(|plugin| !seen.insert(plugin.name.as_str())) {
+        return Err(OpenError::TwiceNamed(twice.name.clone()));
+    }
+    // What is written under one name must not be what another could have written.
+    let above =
+        |name: &str| name.match_indices('.').map(|(dot, _)| dot).find(|dot| seen.contains(&name[..*dot]));
+    match plugins.iter().find_map(|plugin| above(&plugin.name).map(|dot| (&plugin.name, dot))) {
+        Some((inner, dot)) => {
+            Err(OpenError::NamedWithin { outer: inner[..dot].to_owned(), inner: inner.clone() })
+        }
         None => Ok(()),
     }
 }

@@ -1,9 +1,11 @@
 //! What can be told about plugins: to the operator while they run, and before.
 
+use std::collections::BTreeMap;
+
 use pintle_policy::Hook;
 use serde::Serialize;
 
-use crate::LoadError;
+use crate::{Grant, LoadError};
 
 /// What a plugin says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,6 +39,12 @@ pub struct Status {
     pub idle: usize,
     /// Instances that serve a call right now.
     pub busy: usize,
+    /// The most that there may be.
+    pub max_instances: usize,
+    /// Calls that wait for an instance right now.
+    pub waiting: usize,
+    /// Calls that got none in time: faults of the kind `busy`.
+    pub crowded_out: u64,
     /// Calls since the start.
     pub calls: u64,
     /// Calls that ended in a fault.
@@ -56,6 +64,8 @@ pub struct Report {
     pub hooks: Vec<Hook>,
     /// Grants that it would like and does not have.
     pub ungranted: Vec<String>,
+    /// Functions that it imports and would be denied, by the grant that is missing for them.
+    pub denied: BTreeMap<Grant, Vec<String>>,
     /// What is wrong; empty when it would go live.
     pub errors: Vec<LoadError>,
 }

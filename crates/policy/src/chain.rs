@@ -1,9 +1,12 @@
 //! Many judges, one decision.
 //!
-//! Judges are asked in their order. Each sees the view as the edits of those before it have left it. The first refusal
-//! ends the stage. The first acceptance (accept, discard, quarantine) skips the rest, but for those that are mandatory,
-//! whose objection still counts: an allow-list may spare a sender the scoring, never the virus scan. Their wish to hold
-//! or to drop what others have accepted is an objection as well.
+//! Judges are asked in their order. Each sees the view as the edits of those before it have left it, and the strictest
+//! verdict decides: a refusal before a discard, that before a quarantine, that before an acceptance; of equals the first.
+//!
+//! Only two verdicts end the asking. A refusal ends it for all, since nothing is left to decide. An acceptance ends it for
+//! all but the mandatory, whose objection still counts: an allow-list may spare a sender the scoring, never the virus
+//! scan. Holding and dropping end nothing: what is held may be released one day, and must then bear the edits of all
+//! (a firewall of header fields above all); and whoever would refuse it has the stronger word.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,12 +61,13 @@ impl Chain {
     /// Asks the judges at a stage and leaves their edits in the view.
     pub async fn judge(&self, call: &Call, view: &mut View) -> Decision {
         let mut decision = Decision::none();
+        let mut accepted = false;
         for judge in self.wanting(call.stage().hook()) {
-            if decision.by.is_some() && !judge.mandatory() {
+            if accepted && !judge.mandatory() {
                 continue;
             }
             let ruling = judge.judge(call.clone(), view.clone()).await;
-            decision.take(judge.name(), ruling, view);
+            accepted |= decision.take(judge.name(), ruling, view) == Strictness::Accepts;
             if decision.verdict.refuses() {
                 break;
             }
@@ -115,7 +119,8 @@ impl Decision {
         Self { verdict: Verdict::Next, by: None, delay: Duration::ZERO, steps: Vec::new() }
     }
 
-    fn take(&mut self, judge: &Arc<str>, ruling: Ruling, view: &mut View) {
+    /// Takes one judge's ruling in; gives what came of it once its edits are made or dropped.
+    fn take(&mut self, judge: &Arc<str>, ruling: Ruling, view: &mut View) -> Strictness {
         let Ruling { mut verdict, edits, mut fault } = ruling;
         match view.apply(judge, edits) {
             Ok(delay) => self.delay += delay,
@@ -126,14 +131,33 @@ impl Decision {
             }
         }
         self.steps.push(Step { judge: Arc::clone(judge), verdict: verdict.name(), fault });
-        // Only mandatory judges are asked after an acceptance, and theirs is the stricter word.
-        let decides = verdict.refuses()
-            || (self.by.is_none() && verdict != Verdict::Next)
-            || (self.verdict == Verdict::Accept
-                && matches!(verdict, Verdict::Discard | Verdict::Quarantine(_)));
-        if decides {
+        let strictness = Strictness::of(&verdict);
+        if strictness > Strictness::of(&self.verdict) {
             self.verdict = verdict;
             self.by = Some(Arc::clone(judge));
+        }
+        strictness
+    }
+}
+
+/// How much a verdict demands, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Strictness {
+    Nothing,
+    Accepts,
+    Holds,
+    Drops,
+    Refuses,
+}
+
+impl Strictness {
+    fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Next => Self::Nothing,
+            Verdict::Accept => Self::Accepts,
+            Verdict::Quarantine(_) => Self::Holds,
+            Verdict::Discard => Self::Drops,
+            Verdict::Reject(_) | Verdict::Defer(_) | Verdict::Close(_) => Self::Refuses,
         }
     }
 }
@@ -252,6 +276,49 @@ mod tests {
             assert_eq!(decision.verdict, objection);
             assert_eq!(decision.by.as_deref(), Some("scan"));
         }
+    }
+
+    #[test]
+    fn what_is_held_or_dropped_is_still_shown_to_those_who_come_after() {
+        for verdict in [Verdict::Quarantine("spam".into()), Verdict::Discard] {
+            let judges = [
+                Arc::new(fixed("scan", verdict.clone(), vec![])),
+                Arc::new(fixed("firewall", Verdict::Next, vec![fact("stripped")])),
+            ];
+            let mut view = view();
+            let decision = run(&judges, &mut view);
+            assert_eq!(decision.verdict, verdict);
+            assert_eq!(decision.by.as_deref(), Some("scan"));
+            assert!(view.session.facts.contains_key("stripped"), "its edits are made");
+        }
+    }
+
+    #[test]
+    fn the_strictest_verdict_decides_and_the_first_of_equals() {
+        let hold = |name: &str| Verdict::Quarantine(name.into());
+        let reject = Verdict::Reject(None);
+        for (verdicts, decides) in [
+            ([hold("a"), hold("b"), Verdict::Next], 0),
+            ([hold("a"), Verdict::Discard, hold("b")], 1),
+            ([Verdict::Discard, hold("a"), Verdict::Next], 0),
+            ([hold("a"), Verdict::Next, reject.clone()], 2),
+            ([Verdict::Discard, Verdict::Defer(None), reject], 1),
+            ([hold("a"), Verdict::Accept, Verdict::Next], 0),
+        ] {
+            let judges: Vec<_> = verdicts.iter().map(|v| Arc::new(fixed("j", v.clone(), vec![]))).collect();
+            assert_eq!(run(&judges, &mut view()).verdict, verdicts[decides], "{verdicts:?}");
+        }
+    }
+
+    #[test]
+    fn an_acceptance_spares_the_rest_also_what_was_held_before() {
+        let judges = [
+            Arc::new(fixed("scan", Verdict::Quarantine("spam".into()), vec![])),
+            Arc::new(fixed("allow", Verdict::Accept, vec![])),
+            Arc::new(fixed("late", Verdict::Reject(None), vec![])),
+        ];
+        assert_eq!(run(&judges, &mut view()).verdict, Verdict::Quarantine("spam".into()));
+        assert!(judges[2].seen.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod chain;
 pub mod computed;
 pub mod edit;
+pub mod facts;
 pub mod frozen;
 pub mod judge;
 pub mod pieced;

@@ -16,9 +16,9 @@ pub enum Verdict {
     Reject(Option<Reply>),
     /// Refuse for now (4xx).
     Defer(Option<Reply>),
-    /// Answer 2xx and drop: one recipient at [`Stage::Recipient`], the whole message later.
+    /// Answer 2xx and drop: one recipient at [`Stage::Recipient`], the whole message later; later judges are asked as well.
     Discard,
-    /// Take the message and hold it in the quarantine of this name.
+    /// Take the message and hold it in the quarantine of this name; later judges are asked as well.
     Quarantine(String),
     /// Reply (421 by default) and close the session.
     Close(Option<Reply>),

@@ -50,7 +50,7 @@ impl Default for Dkim {
 
 impl Plugin for Dkim {
     const ID: &'static str = "pintle.dkim";
-    const WANTS: &'static [&'static str] = &["sender-auth", "sign"];
+    const WANTS: &'static [&'static str] = &["sender-auth", "auth-results", "sign"];
     const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
 }
 

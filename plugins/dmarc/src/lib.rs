@@ -45,7 +45,7 @@ impl Default for Dmarc {
 
 impl Plugin for Dmarc {
     const ID: &'static str = "pintle.dmarc";
-    const WANTS: &'static [&'static str] = &["sender-auth"];
+    const WANTS: &'static [&'static str] = &["sender-auth", "auth-results"];
     const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
 }
 
@@ -61,10 +61,7 @@ impl Dmarc {
         transaction::set_fact("dmarc", name)?;
         metrics::count("results", 1, &[("result", name)]);
         let Judged { action, overridden } = self.judge(&result, &arc);
-        transaction::set_fact("dmarc.disposition", disposition(action))?;
-        if let Some(reason) = overridden {
-            transaction::set_fact("dmarc.override", reason)?;
-        }
+        sender_auth::report_disposition(disposition(action), overridden)?;
         if action.stops() {
             let (domain, policy) = (&result.from_domain, result.policy.name());
             info!(client = session.client, domain = domain, policy = policy; "not let through: {name}");
@@ -131,7 +128,7 @@ fn report(result: &DmarcResult) -> Result<(), HostError> {
     if !result.from_domain.is_empty() {
         properties.insert(0, ("header.from".to_owned(), result.from_domain.clone()));
     }
-    transaction::add_auth_result("dmarc", result.outcome.name(), None, &properties)?;
+    sender_auth::report("dmarc", result.outcome, None, &properties)?;
     sender_auth::report_arc()
 }
 

@@ -196,7 +196,7 @@ fn tell(found: &[Finding]) -> Result<(), HostError> {
         return Ok(());
     }
     let zones: Vec<&str> = found.iter().map(|finding| finding.zone.as_str()).collect();
-    transaction::set_fact("dnsbl.listed", &zones.join(" "))
+    transaction::set_fact("listed", &zones.join(" "))
 }
 
 /// RFC 5321 section 4.5.1 and RFC 2142: who is to hear of trouble must be reachable by those in trouble.

@@ -55,7 +55,7 @@ impl Default for Spf {
 
 impl Plugin for Spf {
     const ID: &'static str = "pintle.spf";
-    const WANTS: &'static [&'static str] = &["sender-auth", "edit-headers"];
+    const WANTS: &'static [&'static str] = &["sender-auth", "auth-results", "edit-headers"];
     const CONFIG_SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
 }
 
@@ -161,7 +161,7 @@ fn report(result: &SpfResult) -> Result<(), HostError> {
     let property = if result.mail_from { "smtp.mailfrom" } else { "smtp.helo" };
     let properties = [(property.to_owned(), result.domain.clone())];
     let known = if result.domain.is_empty() { &[][..] } else { &properties[..] };
-    transaction::add_auth_result("spf", result.outcome.name(), None, known)
+    sender_auth::report("spf", result.outcome, None, known)
 }
 
 /// The removal of fields that bear our name and came from a stranger. RFC 7208 section 9.1 lets those of others stand below

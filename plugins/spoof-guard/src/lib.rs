@@ -34,7 +34,7 @@ const READ: [&str; 7] =
     ["From", "Reply-To", "Sender", "List-Id", "List-Post", "Resent-From", "Resent-Sender"];
 
 /// The transaction's fact that names all findings.
-const FOUND: &str = "spoof-guard.found";
+const FOUND: &str = "found";
 
 /// What the operator may configure.
 #[derive(Debug, Deserialize)]

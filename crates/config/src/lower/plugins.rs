@@ -19,6 +19,15 @@ use crate::{Cause, Rule, exposed};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OnFault(FailurePolicies);
 
+/// No number that an operator can write.
+const UNSAID: usize = 0;
+
+/// Where the operator has not said how many calls there may be at once, as many as go with so many sessions.
+pub(super) fn follow_sessions(plugins: &mut [PluginConfig], sessions: usize) {
+    let unsaid = plugins.iter_mut().filter(|plugin| plugin.limits.max_instances == UNSAID);
+    unsaid.for_each(|plugin| plugin.limits.max_instances = Limits::instances_for(sessions));
+}
+
 pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
     let section = root.table("plugins");
     let folder = section.optional::<PathBuf>("folder");
@@ -126,7 +135,7 @@ fn limits(section: &Section<'_>) -> Limits {
         cpu: section.get("cpu"),
         start: section.get("start"),
         memory: section.get::<Size>("memory").octets(),
-        max_instances: section.get::<Positive<_>>("max_instances").0,
+        max_instances: section.optional::<Positive<_>>("max_instances").map_or(UNSAID, |most| most.0),
         min_idle: section.get("min_idle"),
         wait: section.get("wait"),
         recycle_after: (recycle_after > 0).then_some(recycle_after),

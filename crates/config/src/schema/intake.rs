@@ -233,7 +233,7 @@ pub(super) static SECTIONS: &[Section] = &[
     Section {
         name: "score",
         shape: Shape::One,
-        about: "What the sum of the points that plugins give means for a message.",
+        about: "What the sum of the points that plugins give means for a message that none of them has accepted. To refuse it is a stronger word than a plugin's that holds or drops it.",
         keys: &[
             optional::<f64>("reject", "Refused from this score on."),
             optional::<f64>("quarantine", "Held in the quarantine `score` from this score on."),

@@ -107,7 +107,10 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<Duration>("cpu", "\"1s\"", "Computing in one call."),
             key::<Duration>("start", "\"30s\"", "For making an instance."),
             key::<Size>("memory", "\"64MiB\"", "Of one instance."),
-            key::<Positive<usize>>("max_instances", "16", "Calls at once."),
+            optional::<Positive<usize>>(
+                "max_instances",
+                "Calls at once; one network of clients has a quarter of them at most, or half if it is trusted. Left out: one for each hundred sessions that the listeners may hold, from 16 to 128.",
+            ),
             key::<usize>("min_idle", "1", "Instances kept ready."),
             key::<Duration>("wait", "\"2s\"", "For a free instance."),
             key::<u64>("recycle_after", "100000", "Calls after which an instance is replaced; 0 keeps it."),

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use pintle_outbound::SystemClock;
+use pintle_plugin::Grant;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -181,9 +182,10 @@ fn plugins(options: &Sandbox) -> Result<String, Box<dyn std::error::Error>> {
             None => String::new(),
         };
         text.push_str(&format!(
-            "[[plugin]]\nname = {}\ncomponent = {}\n{GRANTS}{config}\n",
+            "[[plugin]]\nname = {}\ncomponent = {}\n{}{config}\n",
             toml_text(&stem),
-            toml_text(&path.display().to_string())
+            toml_text(&path.display().to_string()),
+            grants()
         ));
     }
     Ok(text)
@@ -197,9 +199,11 @@ grants = ["edit-headers"]
 config = { refuse = ["spammer@example.net"], header = "X-Pintle-Example" }
 "#;
 
-/// In a sandbox there is nothing to protect from a plugin that one tries.
-const GRANTS: &str = "grants = [\"edit-headers\", \"edit-body\", \"edit-envelope\", \"relay\", \"route\", \"auth\", \
-    \"dns\", \"kv\", \"drop-mail\"]\n";
+/// All that there are: in a sandbox there is nothing to protect from a plugin that one tries.
+fn grants() -> String {
+    let names: Vec<_> = Grant::ALL.iter().map(|grant| toml_text(grant.name())).collect();
+    format!("grants = [{}]\n", names.join(", "))
+}
 
 fn join(folder: &str, name: &str) -> String {
     format!("{}/{name}\"", folder.trim_end_matches('"'))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pintle_config::Settings;
-use pintle_inbound::{ListenerConfig, relay};
+use pintle_inbound::{ListenerConfig, relay, score};
 use pintle_mail::{
     Body, BodyError, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient, SessionId,
     UnixTime,
@@ -38,6 +38,8 @@ pub(super) struct Trial<'a> {
     stages: Vec<StageReport>,
     /// Recipients that were not refused, as they were asked about.
     taken: Vec<String>,
+    /// The same and those whose copies were dropped.
+    answered_yes: usize,
     /// The first refusal of the whole message.
     end: Option<End>,
     /// A recipient was refused.
@@ -71,6 +73,7 @@ impl<'a> Trial<'a> {
             view,
             stages: Vec::new(),
             taken: Vec::new(),
+            answered_yes: 0,
             end: None,
             some_refused: None,
             discarded: None,
@@ -122,15 +125,22 @@ impl<'a> Trial<'a> {
             self.with_recipients(|recipients| recipients.push(recipient));
             self.recipient(id, address.as_str()).await;
         }
-        let left =
-            self.view.transaction.as_ref().map_or(0, |transaction| transaction.envelope.recipients.len());
-        if left == 0 && self.end.is_none() {
-            self.end = self.some_refused.clone().or(self.discarded.clone());
+        // A copy that is dropped is not the message, unless it was the last.
+        if self.recipients() > 0 {
+            self.discarded = None;
+        }
+        // Where a client heard no other answer than no, it has nobody to send the message to.
+        if self.answered_yes == 0 && self.end.is_none() {
+            self.end.clone_from(&self.some_refused);
         }
     }
 
+    fn recipients(&self) -> usize {
+        self.view.transaction.as_ref().map_or(0, |transaction| transaction.envelope.recipients.len())
+    }
+
     async fn recipient(&mut self, id: u32, about: &str) {
-        let verdict = self.ask(Call::Recipient(id), Some(format!("<{about}>"))).await;
+        let verdict = self.ask(Call::Recipient(id), Some(format!("<{about}>"))).await.verdict;
         let by_plugin = verdict.refuses().then(|| self.end.take()).flatten();
         // Closing ends more than the recipient.
         if matches!(verdict, Verdict::Close(_)) {
@@ -138,6 +148,7 @@ impl<'a> Trial<'a> {
             return;
         }
         let refused = by_plugin.or_else(|| self.law(id));
+        self.answered_yes += usize::from(refused.is_none());
         if refused.is_some() || verdict == Verdict::Discard {
             self.with_recipients(|recipients| recipients.retain(|recipient| recipient.id != id));
         } else {
@@ -176,37 +187,34 @@ impl<'a> Trial<'a> {
             message.has_nul = mail.body.contains(&0);
             message.body = Some(Arc::new(mail.body.clone()));
         }
-        let verdict = self.ask(Call::Message, None).await;
-        if verdict == Verdict::Next {
-            self.weigh();
-        }
+        let decision = self.ask(Call::Message, None).await;
+        self.weigh(decision);
         self.check_added();
     }
 
-    /// The operator's thresholds act where no plugin has decided otherwise.
-    fn weigh(&mut self) {
-        let score = self.view.transaction.as_ref().map_or(0.0, |transaction| transaction.score());
-        let rules = &self.settings.inbound.rules;
-        let (fate, limit) = match (rules.reject_score, rules.quarantine_score) {
-            (Some(limit), _) if score >= limit => (Fate::Rejected, limit),
-            (_, Some(limit)) if score >= limit => (Fate::Quarantined, limit),
-            _ => return,
+    /// The operator's thresholds, as the gateway lets them act after the plugins.
+    fn weigh(&mut self, mut decision: Decision) {
+        let points = self.view.transaction.as_ref().map_or(0.0, |transaction| transaction.score());
+        let Some(limit) = score::weigh(&self.settings.inbound.rules, points, &mut decision) else {
+            return;
         };
-        let said = format!("the message scored {score:.1}, and the threshold is {limit:.1}");
+        let said = format!("the message scored {points:.1}, and the threshold is {limit:.1}");
         if let Some(stage) = self.stages.last_mut() {
             stage.gateway.push(said.clone());
         }
-        let end = Some(End { fate, by: Some("the gateway".to_owned()), reply: Some(said) });
-        if fate == Fate::Rejected {
-            self.end = end;
-        } else {
-            self.held = end;
+        let end = |fate| Some(End { fate, by: Some("the gateway".to_owned()), reply: Some(said) });
+        match decision.verdict {
+            Verdict::Quarantine(_) => self.held = self.held.take().or_else(|| end(Fate::Quarantined)),
+            _ => self.end = end(Fate::Rejected),
         }
     }
 
     /// Recipients that plugins have written or changed since they were judged.
     fn check_added(&mut self) {
         let Some(transaction) = self.view.transaction.clone() else { return };
+        if transaction.envelope.recipients.is_empty() {
+            self.discarded.get_or_insert(End { fate: Fate::Discarded, by: None, reply: None });
+        }
         let domains = &self.settings.inbound.rules.domains;
         let check = |recipient| relay::check(&self.view.session, recipient, domains).err();
         let Some(refusal) = transaction.envelope.recipients.iter().find_map(check) else { return };
@@ -267,7 +275,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Asks the chain, and notes what everybody said.
-    async fn ask(&mut self, call: Call, about: Option<String>) -> Verdict {
+    async fn ask(&mut self, call: Call, about: Option<String>) -> Decision {
         let decision = self.chain.judge(&call, &mut self.view).await;
         let stage = call.stage().hook().name();
         let reply = reply_to(&decision.verdict);
@@ -284,7 +292,7 @@ impl<'a> Trial<'a> {
             header_diff: None,
         });
         self.take(&decision.verdict, &End { fate: Fate::Accepted, by, reply });
-        decision.verdict
+        decision
     }
 
     fn plugins(&self, decision: &Decision) -> Vec<super::report::PluginReport> {
@@ -307,9 +315,11 @@ impl<'a> Trial<'a> {
             Verdict::Reject(_) => self.end = end(Fate::Rejected),
             Verdict::Defer(_) => self.end = end(Fate::Deferred),
             Verdict::Close(_) => self.end = end(Fate::Closed),
-            Verdict::Discard => self.discarded = end(Fate::Discarded),
+            // Of two stages that decide alike the first counts.
+            Verdict::Discard => self.discarded = self.discarded.take().or_else(|| end(Fate::Discarded)),
             Verdict::Quarantine(name) => {
-                self.held = Some(End { fate: Fate::Quarantined, reply: Some(name.clone()), ..said.clone() });
+                let held = End { fate: Fate::Quarantined, reply: Some(name.clone()), ..said.clone() };
+                self.held.get_or_insert(held);
             }
         }
     }

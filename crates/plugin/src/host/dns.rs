@@ -42,9 +42,15 @@ impl Host for Guest {
 
 /// A resolver that gives up on each question after a while, so that one dead name server costs its own answers, and not
 /// the call that asked it and the answers of all the others.
-pub(super) struct InTime {
+pub(crate) struct InTime {
     resolver: Arc<dyn Resolver>,
     limit: Duration,
+}
+
+impl InTime {
+    pub(crate) fn new(resolver: Arc<dyn Resolver>, limit: Duration) -> Self {
+        Self { resolver, limit }
+    }
 }
 
 impl Resolver for InTime {
@@ -64,7 +70,7 @@ impl Resolver for InTime {
 impl Guest {
     /// Half of what is left of the call: a plugin that asks again, about what it has learnt, still has time for that.
     pub(super) fn dns_in_time(&self) -> InTime {
-        InTime { resolver: Arc::clone(&self.common.dns), limit: self.meter.left(Instant::now()) / 2 }
+        InTime::new(Arc::clone(&self.common.dns), self.meter.left(Instant::now()) / 2)
     }
 
     fn may_ask(&mut self, questions: usize) -> Result<(), HostError> {

@@ -4,14 +4,15 @@
 //! will ever stand above them is checked in one place.
 
 mod delivery;
-mod dns;
+pub(crate) mod dns;
+mod facts;
 mod gateway;
 mod kv;
 mod log;
 mod message;
 mod metrics;
 mod sender_auth;
-mod session;
+pub(crate) mod session;
 pub(crate) mod stdio;
 mod transaction;
 
@@ -25,8 +26,6 @@ impl types::Host for Guest {}
 /// What all notes of one plugin on one session, or one transaction, may take.
 const MAX_NOTES: usize = 64 << 10;
 const MAX_NOTE_COUNT: usize = 256;
-const MAX_FACTS: usize = 256;
-const MAX_FACT: usize = 4 << 10;
 const MAX_NAME: usize = 128;
 
 /// A value between these bounds, or what is wrong with it.
@@ -53,13 +52,4 @@ fn check_note(notes: &Notes, judge: &str, key: &str, value: Option<&Vec<u8>>) ->
     let before = notes.get(judge, key).map_or(0, |old| old.len() + key.len());
     let after = notes.size(judge) - before + key.len() + value.len();
     bounded("all notes of a plugin together: it", after, MAX_NOTES)
-}
-
-fn check_fact(count: usize, is_new: bool, key: &str, value: &str) -> Result<(), HostError> {
-    name("a fact's key", key)?;
-    bounded("a fact", value.len(), MAX_FACT)?;
-    if is_new && count >= MAX_FACTS {
-        return Err(HostError::Limit(format!("there are at most {MAX_FACTS} facts")));
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! `sender-auth`: who sent this mail. Needs the grant of this name.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use pintle_mail::address::domain_to_ascii;
 use pintle_mail::auth_results::ReportedResult;
@@ -13,8 +14,9 @@ use crate::bindings::pintle::plugin::sender_auth::{
 };
 use crate::bindings::pintle::plugin::transaction::AuthResult;
 use crate::bindings::pintle::plugin::types::HostError;
-use crate::checks::Received;
+use crate::checks::{self, Received};
 use crate::guest::Guest;
+use crate::habits::Need;
 use crate::live::unavailable;
 
 /// What handing over one result costs.
@@ -22,12 +24,15 @@ const RESULT_COST: u64 = 1_024;
 
 impl Host for Guest {
     async fn spf(&mut self) -> Result<Vec<SpfResult>, HostError> {
-        let results = self.received(Hook::Mail)?.spf().await;
+        let received = self.received(Hook::Mail)?;
+        self.asks(Need::Spf);
+        let results = received.spf().await;
         Ok(results.iter().map(spf).collect())
     }
 
     async fn dkim(&mut self) -> Result<Vec<DkimResult>, HostError> {
         let (received, message) = self.received_message()?;
+        self.asks(Need::Signatures);
         let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
         self.live.budget.charge(RESULT_COST * results.dkim.len() as u64)?;
         Ok(results.dkim.iter().map(dkim).collect())
@@ -35,12 +40,14 @@ impl Host for Guest {
 
     async fn dmarc(&mut self) -> Result<DmarcResult, HostError> {
         let (received, message) = self.received_message()?;
+        self.asks(Need::Dmarc);
         let result = received.dmarc(&message).await.map_err(|error| unreadable(&error))?;
         Ok(dmarc(&result))
     }
 
     async fn arc(&mut self) -> Result<ArcResult, HostError> {
         let (received, message) = self.received_message()?;
+        self.asks(Need::Signatures);
         let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
         let reported: usize = results.arc.reported.iter().map(Vec::len).sum();
         self.live.budget.charge(RESULT_COST * (reported + results.arc.sealers.len()) as u64)?;
@@ -84,7 +91,8 @@ impl Guest {
         hook.ok_or_else(|| unavailable("this check of the sender"))?;
         let (session, transaction) = self.live.mail()?;
         let hostname = self.common.gateway.load().hostname.clone();
-        Ok(Received::new(session, transaction, Arc::clone(&self.common.dns), hostname))
+        let patience = checks::patience(self.meter.left(Instant::now()));
+        Ok(Received::new(session, transaction, Arc::clone(&self.common.dns), hostname, patience))
     }
 
     fn received_message(&mut self) -> Result<(Received, Arc<Message>), HostError> {

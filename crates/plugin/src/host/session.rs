@@ -5,9 +5,12 @@ use std::time::{Duration, SystemTime};
 use pintle_mail::{Param, UnixTime};
 use pintle_policy::{Edit, Hook};
 
+use super::facts;
+use crate::Grant;
 use crate::bindings::pintle::plugin::session::{Host, Snapshot, TlsState};
 use crate::bindings::pintle::plugin::types::{self, HostError};
 use crate::guest::{Guest, ip};
+use crate::habits::Need;
 use crate::live::unavailable;
 use crate::words;
 
@@ -16,7 +19,7 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 /// The most extensions that are offered.
 const MAX_EXTENSIONS: usize = 64;
 /// How many names of an address are looked at.
-const MAX_NAMES: usize = 10;
+pub(crate) const MAX_NAMES: usize = 10;
 
 impl Host for Guest {
     fn info(&mut self) -> wasmtime::Result<Snapshot> {
@@ -52,8 +55,13 @@ impl Host for Guest {
     }
 
     async fn reverse_names(&mut self) -> Result<Vec<String>, HostError> {
+        self.need_any(&[Grant::ReverseDns, Grant::Dns])?;
         let address = self.live.session()?.client.ip();
-        let names = pintle_dns::reverse_names(&self.dns_in_time(), address, MAX_NAMES).await;
+        self.asks(Need::Names);
+        let names = match self.ahead.names.clone() {
+            Some(names) => names,
+            None => pintle_dns::reverse_names(&self.dns_in_time(), address, MAX_NAMES).await,
+        };
         names.map(|names| names.names().to_vec()).map_err(|error| HostError::Temporary(error.to_string()))
     }
 
@@ -63,7 +71,7 @@ impl Host for Guest {
     }
 
     fn offer_extension(&mut self, keyword: String, value: Option<String>) -> Result<(), HostError> {
-        self.in_hello()?;
+        self.edits_extensions()?;
         check_keyword(&keyword)?;
         if value.as_ref().is_some_and(|value| value.len() > 200 || !value.bytes().all(is_text)) {
             return Err(HostError::Invalid("the value is not printable ASCII of at most 200 octets".into()));
@@ -77,7 +85,7 @@ impl Host for Guest {
     }
 
     fn withhold_extension(&mut self, keyword: String) -> Result<(), HostError> {
-        self.in_hello()?;
+        self.edits_extensions()?;
         check_keyword(&keyword)?;
         let octets = keyword.len();
         self.live.record(Edit::Withhold(keyword.to_ascii_uppercase()), octets)
@@ -97,15 +105,17 @@ impl Host for Guest {
     }
 
     fn fact(&mut self, key: String) -> Option<String> {
-        let fact = self.live.session().ok()?.facts.get(&key).cloned();
+        let judge = self.live.judge().to_owned();
+        let fact = facts::find(&self.live.session().ok()?.facts, &judge, &key);
         self.charged(fact, String::len)
     }
 
     fn set_fact(&mut self, key: String, value: String) -> Result<(), HostError> {
-        let facts = &self.live.session()?.facts;
-        super::check_fact(facts.len(), !facts.contains_key(&key), &key, &value)?;
-        let octets = key.len() + value.len();
-        self.live.record(Edit::SessionFact(key, value), octets)
+        let name = self.fact_name(key)?;
+        let judge = self.live.judge().to_owned();
+        facts::check(&self.live.session()?.facts, &judge, &name, &value)?;
+        let octets = name.len() + value.len();
+        self.live.record(Edit::SessionFact(name, value), octets)
     }
 
     fn delay_reply(&mut self, ms: u32) {
@@ -114,7 +124,8 @@ impl Host for Guest {
 }
 
 impl Guest {
-    fn in_hello(&self) -> Result<(), HostError> {
+    fn edits_extensions(&self) -> Result<(), HostError> {
+        self.need(Grant::EditExtensions)?;
         if self.live.hook == Some(Hook::Hello) {
             return Ok(());
         }

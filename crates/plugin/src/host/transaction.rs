@@ -3,6 +3,7 @@
 use pintle_mail::{Address, BodyType, Charset, ReversePath};
 use pintle_policy::{AuthResult, Edit, EditError, Hook};
 
+use super::facts;
 use crate::Grant;
 use crate::bindings::pintle::plugin::transaction::{self as contract, Host, Snapshot};
 use crate::bindings::pintle::plugin::types::{HostError, Recipient};
@@ -110,15 +111,17 @@ impl Host for Guest {
     }
 
     fn fact(&mut self, key: String) -> Option<String> {
-        let fact = self.live.transaction().ok()?.facts.get(&key).cloned();
+        let judge = self.live.judge().to_owned();
+        let fact = facts::find(&self.live.transaction().ok()?.facts, &judge, &key);
         self.charged(fact, String::len)
     }
 
     fn set_fact(&mut self, key: String, value: String) -> Result<(), HostError> {
-        let facts = &self.live.transaction()?.facts;
-        super::check_fact(facts.len(), !facts.contains_key(&key), &key, &value)?;
-        let octets = key.len() + value.len();
-        self.live.record(Edit::Fact(key, value), octets)
+        let name = self.fact_name(key)?;
+        let judge = self.live.judge().to_owned();
+        facts::check(&self.live.transaction()?.facts, &judge, &name, &value)?;
+        let octets = name.len() + value.len();
+        self.live.record(Edit::Fact(name, value), octets)
     }
 
     fn add_score(&mut self, rule: String, points: f64) -> Result<(), HostError> {
@@ -152,6 +155,7 @@ impl Host for Guest {
         reason: Option<String>,
         properties: Vec<(String, String)>,
     ) -> Result<(), HostError> {
+        self.need(Grant::AuthResults)?;
         self.live.transaction()?;
         let result = AuthResult { method, outcome, reason, properties };
         check_auth_result(&result)?;

@@ -35,7 +35,7 @@ async fn everything_that_is_granted_is_changed_together() {
         transaction.envelope.recipients.iter().map(|r| (r.address.as_str(), r.relay)).collect();
     assert_eq!(recipients, [("other@example.net", false), ("more@example.net", true)]);
     assert_eq!(transaction.envelope.recipients[1].id, 1 << 31, "no id that the session may give");
-    assert_eq!(transaction.facts["seen"], "all");
+    assert_eq!(transaction.facts["unruly.seen"], "all");
     assert_eq!(transaction.notes.get("unruly", "n"), Some(&b"5"[..]));
     assert!((transaction.score() - 2.0).abs() < 1e-9);
     assert_eq!(transaction.auth_results[0].method, "spf");
@@ -65,13 +65,13 @@ async fn a_message_is_seen_whole() {
     let decision = Chain::new(vec![judge]).judge(&Call::Message, &mut view).await;
     assert_eq!(decision.verdict, Verdict::Next, "{:?}", decision.steps);
     let facts = &view.transaction.unwrap().facts;
-    assert_eq!(facts["body"], crate::support::BODY.len().to_string());
-    assert_eq!(facts["found"], "[33, 81]");
-    assert_eq!(facts["parts"], "multipart/mixed text/plain text/html");
-    assert_eq!(facts["text"], "hello world");
-    assert_eq!(facts["part-header"], "Content-Type");
-    assert_eq!(facts["denied"], "Err(HostError::Denied(\"edit-headers\"))");
-    assert_eq!(facts["digest"].len(), 4);
+    assert_eq!(facts["unruly.body"], crate::support::BODY.len().to_string());
+    assert_eq!(facts["unruly.found"], "[33, 81]");
+    assert_eq!(facts["unruly.parts"], "multipart/mixed text/plain text/html");
+    assert_eq!(facts["unruly.text"], "hello world");
+    assert_eq!(facts["unruly.part-header"], "Content-Type");
+    assert_eq!(facts["unruly.denied"], "Err(HostError::Denied(\"edit-headers\"))");
+    assert_eq!(facts["unruly.digest"].len(), 4);
     plugins.shutdown().await;
 }
 
@@ -97,7 +97,7 @@ async fn notes_outlive_the_call_and_the_instance() {
     let chain = Chain::new(vec![judge]);
     for expected in ["1", "2", "3"] {
         chain.judge(&Call::Connect, &mut view).await;
-        assert_eq!(view.session.facts["count"], expected);
+        assert_eq!(view.session.facts["unruly.count"], expected);
     }
     plugins.shutdown().await;
 }
@@ -137,7 +137,7 @@ async fn names_of_the_client_are_confirmed() {
     let (plugins, judge) = one(unruly(json!({"connect": "names"}))).await;
     let mut view = session([192, 0, 2, 1]);
     Chain::new(vec![judge]).judge(&Call::Connect, &mut view).await;
-    assert_eq!(view.session.facts["names"], "client.example");
+    assert_eq!(view.session.facts["unruly.names"], "client.example");
     plugins.shutdown().await;
 }
 

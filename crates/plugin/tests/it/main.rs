@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets nothing has failed")]
 
 mod edits;
+mod fairness;
 mod faults;
+mod grants;
 mod hostile;
 mod load;
 mod reload;

@@ -65,10 +65,13 @@ async fn plugins_share_results_about_the_mail_as_received() {
     assert_eq!(decision.verdict, Verdict::Accept, "{:?}", decision.steps);
     let after = view.transaction.as_ref().unwrap();
     assert!(after.envelope.sender.is_null(), "the editor did its work");
-    assert_eq!(after.facts["spf"], "Outcome::Fail client.example false, Outcome::Pass signer.example true");
-    assert_eq!(after.facts["dkim"], "Outcome::Pass signer.example r");
-    assert_eq!(after.facts["dmarc"], "Outcome::Pass signer.example DmarcPolicy::Reject (true, true)");
-    assert_eq!(after.facts["arc"], "Outcome::None");
+    assert_eq!(
+        after.facts["second.spf"],
+        "Outcome::Fail client.example false, Outcome::Pass signer.example true"
+    );
+    assert_eq!(after.facts["second.dkim"], "Outcome::Pass signer.example r");
+    assert_eq!(after.facts["second.dmarc"], "Outcome::Pass signer.example DmarcPolicy::Reject (true, true)");
+    assert_eq!(after.facts["second.arc"], "Outcome::None");
     for name in ["signer.example", "r._domainkey.signer.example", "_dmarc.signer.example"] {
         let question = (name.to_owned(), RecordKind::Txt);
         let asked = resolver.asked().iter().filter(|asked| **asked == question).count();
@@ -160,7 +163,7 @@ async fn the_gateway_tells_of_itself_and_of_what_others_found() {
     let key = r#"SigningKey { name: "key", domain: "ours.example", selector: "s1" }"#;
     let expected =
         format!(r#"gw.example ["ours.example", ".below.example"] [true, false, true, false] [{key}]"#);
-    assert_eq!(told.edits, [Edit::SessionFact("gateway".into(), expected)]);
+    assert_eq!(told.edits, [Edit::SessionFact("unruly.gateway".into(), expected)]);
     let results = judge.judge(Call::Recipient(0), signed()).await;
     let results = format!("{:?}", results.edits[1]);
     assert!(results.contains("smtp.helo") && results.contains("pass"), "{results}");

@@ -50,7 +50,8 @@ pub(crate) fn unruly(settings: Value) -> PluginConfig {
     let source = Source::Bytes { name: "unruly".into(), bytes: component("unruly") };
     let mut config = PluginConfig::new("unruly", source);
     config.settings = settings;
-    config.grants = [Grant::Kv, Grant::Dns, Grant::Auth, Grant::SenderAuth].into();
+    config.grants =
+        [Grant::Kv, Grant::Dns, Grant::Auth, Grant::SenderAuth, Grant::AuthResults, Grant::Accept].into();
     config.limits = limits();
     config
 }

@@ -17,7 +17,7 @@ use crate::tags::Tags;
 const MIN_BITS: usize = 1_024;
 
 /// The keys of a message, by the names at which they are published.
-pub(super) struct Keys(HashMap<String, Result<Key, KeyFault>>);
+pub struct Keys(HashMap<String, Result<Key, KeyFault>>);
 
 /// A key that may be used.
 pub(super) struct Key {

@@ -15,7 +15,7 @@ use pintle_mail::{Bytes, HeaderBlock, UnixTime};
 
 pub use self::arc::ArcResult;
 pub use self::dkim::DkimResult;
-use self::keys::Keys;
+pub use self::keys::Keys;
 use crate::sign::Canonicalization;
 use crate::sign::canonical::BodyHasher;
 use crate::{Ask, Outcome};
@@ -54,10 +54,20 @@ pub fn is_signed(header: &HeaderBlock) -> bool {
 ///
 /// `now` decides which signatures have expired.
 pub async fn verify(ask: Ask<'_>, message: Bytes, now: UnixTime) -> Signatures {
-    let header = message.slice(..header_end(&message));
+    let keys = keys(ask, &message[..header_end(&message)]).await;
+    verify_with(keys, message, now).await
+}
+
+/// The keys that the signatures in this header want, in whatever time their owners' name servers take. What they verify
+/// need not be in memory meanwhile.
+pub async fn keys(ask: Ask<'_>, header: &[u8]) -> Keys {
     let wanted =
-        parsed(&header).map(|header| dkim::key_names(&header).chain(arc::key_names(&header)).collect());
-    let keys = Keys::fetch(ask, wanted.unwrap_or_default()).await;
+        parsed(header).map(|header| dkim::key_names(&header).chain(arc::key_names(&header)).collect());
+    Keys::fetch(ask, wanted.unwrap_or_default()).await
+}
+
+/// The same as [`verify`] with the keys of the message's header, and without waiting for anybody.
+pub async fn verify_with(keys: Keys, message: Bytes, now: UnixTime) -> Signatures {
     if message.len() < LARGE {
         return judge(&message, &keys, now);
     }

@@ -143,6 +143,12 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         "accept" => return Ok(Verdict::Accept),
         "reject" => return Ok(reject("5.7.1", "told to")),
         "discard" => return Ok(Verdict::Discard),
+        "quarantine" => return Ok(Verdict::Quarantine("unruly".to_owned())),
+        "forge" => transaction::set_fact("dmarc.disposition", "reject")?,
+        "forge-spf" => transaction::set_fact("spf", "pass")?,
+        "forge-name" => session::set_fact("iprev.name", "trusted.example")?,
+        "withhold" => session::withhold_extension("STARTTLS")?,
+        "offer" => session::offer_extension("XFORWARD", None)?,
         "contradict" => {
             return Ok(Verdict::Reject(Some(pintle_plugin_sdk::Reply::new(250, "2.0.0", "fine"))));
         }

@@ -1,0 +1,55 @@
+//! What the points of plugins add up to: the operator's thresholds.
+
+use pintle_mail::{EnhancedCode, Reply};
+use pintle_policy::{Decision, Verdict};
+
+use crate::Rules;
+
+/// Who decides, and which quarantine it is, when the points reach a threshold.
+const SCORE: &str = "score";
+
+/// Lets the operator's thresholds act on what judges have decided of a message; gives the one that did.
+///
+/// As among judges the strictest word counts: from the one threshold on a message is refused, also where a judge would
+/// only have held or dropped it; from the other on it is held where no judge had an opinion. An acceptance spares it both.
+pub fn weigh(rules: &Rules, points: f64, decision: &mut Decision) -> Option<f64> {
+    if decision.verdict == Verdict::Accept || decision.verdict.refuses() {
+        return None;
+    }
+    let reached = |limit: &f64| points >= *limit;
+    if let Some(limit) = rules.reject_score.filter(reached) {
+        let text = format!("Refused: the message scored {points:.1}");
+        decision.verdict = Verdict::Reject(Some(Reply::new(550, EnhancedCode(5, 7, 1), text)));
+        decision.by = Some(SCORE.into());
+        return Some(limit);
+    }
+    let limit = rules.quarantine_score.filter(reached).filter(|_| decision.verdict == Verdict::Next)?;
+    decision.verdict = Verdict::Quarantine(SCORE.to_owned());
+    decision.by = Some(SCORE.into());
+    Some(limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strictest_word_counts_and_an_acceptance_spares() {
+        let rules = Rules { quarantine_score: Some(5.0), reject_score: Some(10.0), ..Rules::default() };
+        let held = || Verdict::Quarantine("virus".into());
+        let name = |verdict: Verdict, points| {
+            let mut decision = Decision { verdict, ..Decision::none() };
+            weigh(&rules, points, &mut decision);
+            decision.verdict
+        };
+        assert_eq!(name(Verdict::Next, 4.9), Verdict::Next);
+        assert_eq!(name(Verdict::Next, 5.0), Verdict::Quarantine("score".into()));
+        assert_eq!(name(held(), 5.0), held());
+        assert_eq!(name(Verdict::Discard, 5.0), Verdict::Discard);
+        for verdict in [Verdict::Next, held(), Verdict::Discard] {
+            assert!(matches!(name(verdict, 10.0), Verdict::Reject(Some(_))));
+        }
+        assert_eq!(name(Verdict::Accept, 99.0), Verdict::Accept);
+        assert_eq!(name(Verdict::Defer(None), 99.0), Verdict::Defer(None));
+    }
+}

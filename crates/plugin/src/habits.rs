@@ -1,0 +1,151 @@
+//! What a plugin asks the host about clients and mail, learnt from what it has asked before.
+//!
+//! Strangers decide how long their own name servers take to answer. What a plugin is going to ask of those is therefore
+//! found out before its call takes a turn, and lies ready when it asks. The first call of its kind still waits inside;
+//! from then on it is known, by hook and for clients that we know apart from strangers, since most plugins ask about
+//! strangers alone. What some calls in a row have not asked for is not found out for the next.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use pintle_dns::ReverseNames;
+use pintle_policy::{Hook, Session};
+
+/// So many calls in a row that do without make a habit forgotten.
+const LASTS: u32 = 64;
+const BITS: u32 = 8;
+const MASK: u32 = (1 << BITS) - 1;
+
+/// Something that a plugin may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The confirmed names of the client's address.
+    Names,
+    /// What SPF says.
+    Spf,
+    /// What DKIM and ARC say.
+    Signatures,
+    /// What DMARC says.
+    Dmarc,
+}
+
+impl Need {
+    const ALL: [Self; 4] = [Self::Names, Self::Spf, Self::Signatures, Self::Dmarc];
+
+    fn shift(self) -> u32 {
+        self as u32 * BITS
+    }
+}
+
+/// Some of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Needs(u8);
+
+impl Needs {
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn has(self, need: Need) -> bool {
+        self.0 & 1 << need as u8 != 0
+    }
+
+    pub(crate) fn add(&mut self, need: Need) {
+        self.0 |= 1 << need as u8;
+    }
+}
+
+/// A kind of calls.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) hook: Hook,
+    /// The client is trusted, or has authenticated.
+    known: bool,
+}
+
+impl Kind {
+    pub(crate) fn of(hook: Hook, session: &Session) -> Self {
+        Self { hook, known: session.trusted || session.identity.is_some() }
+    }
+}
+
+/// The habits of one plugin: for each kind of calls, how many more of them may do without each need.
+#[derive(Default)]
+pub(crate) struct Habits([[AtomicU32; 2]; Hook::ALL.len()]);
+
+impl Habits {
+    /// What a call of this kind will ask for.
+    pub(crate) fn of(&self, kind: Kind) -> Needs {
+        let counts = self.counts(kind).load(Ordering::Relaxed);
+        let mut needs = Needs::default();
+        if counts != 0 {
+            let wanted = Need::ALL.into_iter().filter(|need| counts >> need.shift() & MASK != 0);
+            wanted.for_each(|need| needs.add(need));
+        }
+        needs
+    }
+
+    /// A call of this kind has asked for it.
+    pub(crate) fn asked(&self, kind: Kind, need: Need) {
+        let full = |counts: u32| counts & !(MASK << need.shift()) | LASTS << need.shift();
+        self.change(kind, full);
+    }
+
+    /// A call of this kind has asked for no more than this.
+    pub(crate) fn ended(&self, kind: Kind, asked: Needs) {
+        self.change(kind, |counts| {
+            let unasked = Need::ALL.into_iter().filter(|need| !asked.has(*need));
+            let counted = unasked.filter(|need| counts >> need.shift() & MASK != 0);
+            counted.fold(counts, |counts, need| counts - (1 << need.shift()))
+        });
+    }
+
+    /// Most changes change nothing, and then nothing is written that other cores would have to fetch.
+    fn change(&self, kind: Kind, to: impl Fn(u32) -> u32) {
+        let changed = |counts| Some(to(counts)).filter(|new| *new != counts);
+        let _ = self.counts(kind).fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
+    }
+
+    fn counts(&self, kind: Kind) -> &AtomicU32 {
+        &self.0[kind.hook as usize][usize::from(kind.known)]
+    }
+}
+
+/// What was found out before a call, and what the call has asked for since.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    /// The kind of the call; none of one without a session.
+    pub(crate) kind: Option<Kind>,
+    /// The client's names, where they were looked up. Results of checks lie with the transaction.
+    pub(crate) names: Option<Result<ReverseNames, pintle_dns::DnsError>>,
+    /// How long that took.
+    pub(crate) spent: Duration,
+    /// What the call has asked for.
+    pub(crate) asked: Needs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_is_expected_until_many_calls_do_without() {
+        let habits = Habits::default();
+        let strangers = Kind { hook: Hook::Mail, known: false };
+        let others = [Kind { hook: Hook::Mail, known: true }, Kind { hook: Hook::Message, known: false }];
+        assert!(habits.of(strangers).is_empty());
+        habits.asked(strangers, Need::Spf);
+        habits.asked(strangers, Need::Names);
+        let mut names = Needs::default();
+        names.add(Need::Names);
+        for _ in 1..LASTS {
+            habits.ended(strangers, names);
+            assert!(habits.of(strangers).has(Need::Spf));
+        }
+        habits.ended(strangers, names);
+        assert_eq!(habits.of(strangers), names, "names were asked for each time");
+        for other in others {
+            assert!(habits.of(other).is_empty());
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Whose turn it is: how many calls of a plugin run at once, and how they are shared out among clients' networks.
+//!
+//! A call holds its turn as long as it holds an instance, waiting for DNS included, and cannot be made to give it back. So
+//! no network may have more than a share of all turns, idle ones or not: whoever makes calls slow, slows down his own. Who
+//! waits stands in the line of his network, and the lines are served in a round, one turn each.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pintle_policy::View;
+use tokio::sync::oneshot;
+
+/// On whose behalf a call is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Party {
+    /// The gateway itself: its timer.
+    Gateway,
+    /// Clients that the operator trusts, or that have authenticated, in this network.
+    Known(u64),
+    /// Everybody else in this network.
+    Stranger(u64),
+}
+
+impl Party {
+    pub(crate) fn of(view: Option<&View>) -> Self {
+        let Some(session) = view.map(|view| &view.session) else {
+            return Self::Gateway;
+        };
+        let network = network(session.client.ip());
+        if session.trusted || session.identity.is_some() {
+            Self::Known(network)
+        } else {
+            Self::Stranger(network)
+        }
+    }
+
+    /// The most turns of `all` that it may have: a quarter for strangers of one network, half for those we know. One turn
+    /// is left to others wherever there are two.
+    fn share(self, all: usize) -> usize {
+        let share = match self {
+            Self::Gateway => return all,
+            Self::Known(_) => all / 2,
+            Self::Stranger(_) => all / 4,
+        };
+        share.max(2).min(all.saturating_sub(1)).max(1)
+    }
+}
+
+/// What one customer of a provider has at least: a /24, or a /48 (RFC 6177), with a bit that tells them apart.
+fn network(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
+        IpAddr::V6(v6) => (v6.to_bits() >> 80) as u64 | 1 << 48,
+    }
+}
+
+/// The turns of one plugin.
+pub(crate) struct Turns {
+    all: usize,
+    state: Mutex<State>,
+}
+
+/// What a party holds and who of it waits.
+#[derive(Default)]
+struct Line {
+    held: usize,
+    /// By ticket, so that the first came first.
+    waiting: BTreeMap<u64, oneshot::Sender<()>>,
+    /// It stands in the round.
+    in_round: bool,
+}
+
+struct State {
+    all: usize,
+    free: usize,
+    lines: HashMap<Party, Line>,
+    /// Parties of which somebody waits and which may have one more. It is empty while a turn is free.
+    round: VecDeque<Party>,
+    tickets: u64,
+}
+
+/// A turn, given back by dropping it.
+pub(crate) struct Turn<'a> {
+    turns: &'a Turns,
+    party: Party,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Crowded {
+    /// How many turns there are.
+    pub(crate) all: usize,
+    /// The party held its whole share, which is so much.
+    pub(crate) share: Option<usize>,
+}
+
+impl Turns {
+    pub(crate) fn new(all: usize) -> Self {
+        let state = State { all, free: all, lines: HashMap::new(), round: VecDeque::new(), tickets: 0 };
+        Self { all, state: Mutex::new(state) }
+    }
+
+    /// How many there are.
+    pub(crate) fn all(&self) -> usize {
+        self.all
+    }
+
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.all - self.state.lock().free
+    }
+
+    /// How many calls wait for one.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().lines.values().map(|line| line.waiting.len()).sum()
+    }
+
+    /// A turn at once, if there is one for this party: the common case, which takes no timer.
+    pub(crate) fn try_take(&self, party: Party) -> Option<Turn<'_>> {
+        // Lazily: a turn that nobody has taken must not be given back.
+        let taken = self.state.lock().take(party);
+        taken.then(|| Turn { turns: self, party })
+    }
+
+    /// A turn, waited for in line.
+    pub(crate) async fn take(&self, party: Party, wait: Duration) -> Result<Turn<'_>, Crowded> {
+        let (ticket, told) = {
+            let mut state = self.state.lock();
+            if state.take(party) {
+                return Ok(Turn { turns: self, party });
+            }
+            state.stand_in_line(party)
+        };
+        let mut place = Place { turns: self, party, ticket: Some(ticket) };
+        if let Ok(Ok(())) = tokio::time::timeout(wait, told).await {
+            place.ticket = None;
+            return Ok(Turn { turns: self, party });
+        }
+        Err(self.crowded(party))
+    }
+
+    fn crowded(&self, party: Party) -> Crowded {
+        let share = party.share(self.all);
+        let held = self.state.lock().lines.get(&party).map_or(0, |line| line.held);
+        Crowded { all: self.all, share: (held >= share).then_some(share) }
+    }
+}
+
+impl State {
+    fn take(&mut self, party: Party) -> bool {
+        if self.free == 0 {
+            return false;
+        }
+        let line = self.lines.entry(party).or_default();
+        if line.held >= party.share(self.all) {
+            return false;
+        }
+        line.held += 1;
+        self.free -= 1;
+        true
+    }
+
+    fn stand_in_line(&mut self, party: Party) -> (u64, oneshot::Receiver<()>) {
+        let (tell, told) = oneshot::channel();
+        self.tickets += 1;
+        self.lines.entry(party).or_default().waiting.insert(self.tickets, tell);
+        self.join_round(party);
+        (self.tickets, told)
+    }
+
+    fn join_round(&mut self, party: Party) {
+        let share = party.share(self.all);
+        if let Some(line) = self.lines.get_mut(&party)
+            && !line.in_round
+            && !line.waiting.is_empty()
+            && line.held < share
+        {
+            line.in_round = true;
+            self.round.push_back(party);
+        }
+    }
+
+    /// Gives a turn back, and on to whoever is next.
+    fn give_back(&mut self, party: Party) {
+        self.free += 1;
+        if let Some(line) = self.lines.get_mut(&party) {
+            line.held -= 1;
+        }
+        self.join_round(party);
+        self.forget(party);
+        while self.free > 0
+            && let Some(next) = self.round.pop_front()
+        {
+            self.serve(next);
+            self.join_round(next);
+            self.forget(next);
+        }
+    }
+
+    /// One turn for the first of this line that still waits.
+    fn serve(&mut self, party: Party) {
+        let Some(line) = self.lines.get_mut(&party) else { return };
+        line.in_round = false;
+        while let Some((_, tell)) = line.waiting.pop_first() {
+            if tell.send(()).is_ok() {
+                line.held += 1;
+                self.free -= 1;
+                return;
+            }
+        }
+    }
+
+    fn forget(&mut self, party: Party) {
+        let is_idle = |line: &Line| line.held == 0 && line.waiting.is_empty() && !line.in_round;
+        if self.lines.get(&party).is_some_and(is_idle) {
+            self.lines.remove(&party);
+        }
+    }
+
+    /// Somebody waits no more. One who has just been given a turn, and has not heard of it, gives it back.
+    fn leave(&mut self, party: Party, ticket: u64) {
+        match self.lines.get_mut(&party).and_then(|line| line.waiting.remove(&ticket)) {
+            Some(_) => self.forget(party),
+            None => self.give_back(party),
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.turns.state.lock().give_back(self.party);
+    }
+}
+
+/// A place in a line; dropped before the turn has come, it is left.
+struct Place<'a> {
+    turns: &'a Turns,
+    party: Party,
+    ticket: Option<u64>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.turns.state.lock().leave(self.party, ticket);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    fn stranger(address: &str) -> Party {
+        Party::Stranger(network(address.parse().unwrap()))
+    }
+
+    type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Turn<'a>, Crowded>> + 'a>>;
+
+    /// A call that waits; polled once, so that it stands in line.
+    fn waiting<'a>(turns: &'a Turns, party: Party) -> Waiting<'a> {
+        let mut waiting: Waiting<'a> = Box::pin(turns.take(party, LONG));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        waiting
+    }
+
+    #[test]
+    fn a_network_is_a_24_or_a_48_and_families_are_apart() {
+        assert_eq!(stranger("192.0.2.1"), stranger("192.0.2.255"));
+        assert_eq!(stranger("192.0.2.1"), stranger("::ffff:192.0.2.7"));
+        assert_ne!(stranger("192.0.2.1"), stranger("192.0.3.1"));
+        assert_eq!(stranger("2001:db8:1:2::1"), stranger("2001:db8:1:ffff::1"));
+        assert_ne!(stranger("2001:db8:1::1"), stranger("2001:db8:2::1"));
+        assert_ne!(stranger("0:c000:200::"), stranger("192.0.2.0"));
+    }
+
+    #[test]
+    fn shares_leave_something_to_others() {
+        let of = |all| [Party::Stranger(0).share(all), Party::Known(0).share(all), Party::Gateway.share(all)];
+        assert_eq!(of(1), [1, 1, 1]);
+        assert_eq!(of(2), [1, 1, 2]);
+        assert_eq!(of(4), [2, 2, 4]);
+        assert_eq!(of(100), [25, 50, 100]);
+    }
+
+    #[tokio::test]
+    async fn one_network_cannot_have_them_all_and_the_next_is_served_at_once() {
+        let turns = Turns::new(16);
+        let greedy = stranger("192.0.2.1");
+        let held: Vec<_> = (0..16).filter_map(|_| turns.try_take(greedy)).collect();
+        assert_eq!((held.len(), turns.taken()), (4, 4));
+        let _more: Vec<_> = (0..100).map(|_| waiting(&turns, greedy)).collect();
+        assert_eq!(turns.waiting(), 100);
+        assert!(turns.try_take(stranger("198.51.100.1")).is_some());
+        assert!(turns.try_take(Party::Known(network("192.0.2.1".parse().unwrap()))).is_some());
+    }
+
+    #[tokio::test]
+    async fn lines_are_served_in_a_round_and_within_a_line_in_order() {
+        let turns = Turns::new(1);
+        let held = turns.try_take(stranger("203.0.113.1")).unwrap();
+        let (a, b) = (stranger("192.0.2.1"), stranger("198.51.100.1"));
+        let mut lines =
+            [waiting(&turns, a), waiting(&turns, a), waiting(&turns, a), waiting(&turns, b)].map(Some);
+        drop(held);
+        let mut order = Vec::new();
+        while order.len() < 4 {
+            let ready = lines.iter_mut().enumerate().find_map(|(at, line)| {
+                let turn = line.as_mut()?.as_mut().now_or_never()?;
+                Some((at, turn.unwrap()))
+            });
+            let (at, turn) = ready.unwrap();
+            order.push(at);
+            lines[at] = None;
+            drop(turn);
+        }
+        assert_eq!(order, [0, 3, 1, 2]);
+        assert_eq!((turns.taken(), turns.state.lock().lines.len()), (0, 0), "nothing is left behind");
+    }
+
+    #[tokio::test]
+    async fn who_leaves_the_line_costs_nobody_a_turn() {
+        let turns = Turns::new(1);
+        let (a, b) = (stranger("192.0.2.1"), stranger("198.51.100.1"));
+        let held = turns.try_take(stranger("203.0.113.1")).unwrap();
+        drop(waiting(&turns, a));
+        let unheard = waiting(&turns, a);
+        let mut next = pin!(turns.take(b, LONG));
+        assert!(next.as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(next.as_mut().now_or_never().is_none(), "the other was first");
+        drop(unheard);
+        assert!(next.now_or_never().unwrap().is_ok());
+        assert_eq!((turns.taken(), turns.waiting(), turns.state.lock().lines.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_hears_what_was_full() {
+        let turns = Turns::new(2);
+        let (a, b) = (stranger("192.0.2.1"), stranger("198.51.100.1"));
+        let _one = turns.try_take(a).unwrap();
+        let share = turns.take(a, Duration::ZERO).await.err();
+        assert_eq!(share, Some(Crowded { all: 2, share: Some(1) }));
+        let _two = turns.try_take(b).unwrap();
+        let all = turns.take(stranger("203.0.113.1"), Duration::ZERO).await.err();
+        assert_eq!(all, Some(Crowded { all: 2, share: None }));
+        assert_eq!(turns.waiting(), 0);
+    }
+}

@@ -1,0 +1,143 @@
+//! What a plugin may do only by leave of the operator, beyond the interfaces that are granted whole.
+
+use std::sync::Arc;
+
+use pintle_mail::Param;
+use pintle_plugin::{Config, Grant, check};
+use pintle_policy::{Call, Chain, FaultKind, Ruling, Verdict, View};
+use serde_json::json;
+
+use crate::support::{message, one, open, session, transaction, unruly};
+
+/// What `act` at EHLO or MAIL comes to with these grants alone.
+async fn act(act: &str, grants: &[Grant]) -> (Ruling, View) {
+    let mut config = unruly(json!({"hello": act, "mail": act}));
+    config.grants = [Grant::Kv, Grant::Dns, Grant::Auth, Grant::SenderAuth].into();
+    config.grants.extend(grants);
+    let (plugins, judge) = one(config).await;
+    let mut view = transaction(&["bob"]);
+    let call = if !matches!(act, "withhold" | "offer") {
+        Call::Mail
+    } else {
+        view = session([192, 0, 2, 1]);
+        let starttls = Param { name: "STARTTLS".into(), value: None };
+        Arc::make_mut(&mut view.session).extensions = vec![starttls];
+        Call::Hello("client.example".into())
+    };
+    let ruling = judge.judge(call, view.clone()).await;
+    let applied = view.apply(judge.name(), ruling.edits.clone());
+    assert!(applied.is_ok());
+    plugins.shutdown().await;
+    (ruling, view)
+}
+
+#[tokio::test]
+async fn what_is_said_in_the_gateways_name_and_what_changes_its_offers_needs_a_grant() {
+    for (what, grant) in [
+        ("results", Grant::AuthResults),
+        ("forge", Grant::AuthResults),
+        ("forge-name", Grant::AuthResults),
+        ("withhold", Grant::EditExtensions),
+        ("offer", Grant::EditExtensions),
+    ] {
+        let (ruling, _) = act(what, &[]).await;
+        let fault = ruling.fault.unwrap();
+        assert!(fault.kind == FaultKind::Trap && fault.text.contains(grant.name()), "{what}: {}", fault.text);
+        assert_eq!((ruling.verdict, ruling.edits), (Verdict::Defer(None), vec![]), "{what}");
+        let (ruling, view) = act(what, &[grant]).await;
+        assert_eq!((ruling.fault, ruling.edits.is_empty()), (None, false), "{what}");
+        let facts = &view.session.facts;
+        match what {
+            "withhold" => assert!(view.session.extensions.is_empty()),
+            "offer" => assert_eq!(view.session.extensions.len(), 2),
+            "forge-name" => assert_eq!(facts["iprev.name"], "trusted.example"),
+            "forge" => assert_eq!(view.transaction.unwrap().facts["dmarc.disposition"], "reject"),
+            _ => assert_eq!(view.transaction.unwrap().auth_results[0].method, "spf"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_plugin_writes_facts_in_the_name_of_another() {
+    let (ruling, view) = act("forge-spf", &[Grant::AuthResults]).await;
+    assert_eq!(ruling.fault, None);
+    let facts = &view.transaction.unwrap().facts;
+    assert_eq!(facts.iter().collect::<Vec<_>>(), [(&"unruly.spf".to_owned(), &"pass".to_owned())]);
+    // Not even one whose name the operator has chosen so.
+    let mut dmarc = unruly(json!({"mail": "forge"}));
+    dmarc.name = "dmarc".to_owned();
+    dmarc.grants.remove(&Grant::AuthResults);
+    let (plugins, judge) = one(dmarc).await;
+    let ruling = judge.judge(Call::Mail, transaction(&["bob"])).await;
+    assert!(ruling.fault.unwrap().text.contains("auth-results"));
+    plugins.shutdown().await;
+    let named = |name: &str| pintle_plugin::PluginConfig { name: name.to_owned(), ..unruly(json!({})) };
+    let config = Config { plugins: vec![named("dmarc.strict"), named("dmarc")], ..Config::default() };
+    let error = check(config).await.unwrap_err().to_string();
+    assert!(error.contains("\"dmarc.strict\"") && error.contains("without its dot"), "{error}");
+}
+
+#[tokio::test]
+async fn who_may_not_accept_spares_nobody_the_rest() {
+    let second = |config: pintle_plugin::PluginConfig| pintle_plugin::PluginConfig {
+        name: "second".to_owned(),
+        settings: json!({"rcpt": "reject"}),
+        ..config
+    };
+    for (may, verdict) in [(true, "accept"), (false, "reject")] {
+        let mut first = unruly(json!({"rcpt": "accept"}));
+        if !may {
+            first.grants.remove(&Grant::Accept);
+        }
+        let plugins = open(vec![first.clone(), second(first)]).await;
+        let decision =
+            Chain::new(plugins.judges()).judge(&Call::Recipient(0), &mut transaction(&["bob"])).await;
+        assert_eq!(decision.verdict.name(), verdict);
+        assert_eq!(decision.steps[0].fault, None, "it is no fault");
+        let told = plugins.status()[0].last_error.clone();
+        assert_eq!(told.is_some_and(|told| told.contains("without the grant `accept`")), !may);
+        plugins.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn reverse_lookups_need_their_own_grant_or_that_for_all_dns() {
+    let (ruling, view) = act("names", &[]).await;
+    assert_eq!(ruling.fault, None, "`dns` allows them as well");
+    assert_eq!(view.session.facts["unruly.names"], "client.example");
+}
+
+#[tokio::test]
+async fn a_check_names_the_functions_that_would_be_denied() {
+    let mut config = unruly(json!({}));
+    config.grants.remove(&Grant::AuthResults);
+    let config = Config { plugins: vec![config], ..Config::default() };
+    let report = check(config).await.unwrap().remove(0);
+    assert!(report.errors.is_empty(), "{:?}", report.errors);
+    let denied = |grant| report.denied.get(&grant).cloned().unwrap_or_default();
+    assert_eq!(denied(Grant::AuthResults), ["transaction.add-auth-result"]);
+    assert!(denied(Grant::EditExtensions).contains(&"session.withhold-extension".to_owned()));
+    assert!(denied(Grant::ReverseDns).is_empty(), "it has the grant `dns`: {:?}", report.denied);
+    let mut config = unruly(json!({}));
+    config.grants.remove(&Grant::Dns);
+    let report = check(Config { plugins: vec![config], ..Config::default() }).await.unwrap().remove(0);
+    assert_eq!(report.denied[&Grant::ReverseDns], ["session.reverse-names"]);
+}
+
+#[tokio::test]
+async fn what_one_plugin_holds_the_next_still_edits() {
+    let holder = unruly(json!({"message": "quarantine"}));
+    let mut editor = unruly(json!({"message": "edit-all"}));
+    editor.name = "editor".to_owned();
+    editor.grants.extend([Grant::EditHeaders, Grant::EditBody, Grant::EditEnvelope, Grant::Relay]);
+    let plugins = open(vec![holder, editor]).await;
+    let mut view = message();
+    let decision = Chain::new(plugins.judges()).judge(&Call::Message, &mut view).await;
+    assert_eq!(decision.verdict, Verdict::Quarantine("unruly".into()));
+    assert_eq!(decision.by.as_deref(), Some("unruly"));
+    assert!(
+        view.message.unwrap().header.named("X-Old").next().is_none(),
+        "the field is gone from what is held"
+    );
+    plugins.shutdown().await;
+}
