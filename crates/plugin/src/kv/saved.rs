@@ -289,6 +289,10 @@ mod octets {
 mod tests {
     use super::*;
 
+    fn values(store: &Store, keys: &[String], now: Instant) -> Vec<Option<(Vec<u8>, u64)>> {
+        store.get_many(keys, usize::MAX, now).unwrap()
+    }
+
     #[test]
     fn a_store_outlives_its_process() {
         let folder = tempfile::tempdir().unwrap();
@@ -300,7 +304,7 @@ mod tests {
         store.set("long".into(), b"2".to_vec(), None, start.now).unwrap();
         store.increment("count".into(), 7, Some(1_000), start.now).unwrap();
         let _ = store.take("bucket".into(), 5, 10, 0.01, start.now).unwrap();
-        let version = store.get_many(&["long".into()], start.now)[0].clone().unwrap().1;
+        let version = values(&store, &["long".into()], start.now)[0].clone().unwrap().1;
         assert!(store.save(start).unwrap(), "there is something to save");
         assert!(!store.save(start).unwrap(), "and then no more");
 
@@ -308,7 +312,7 @@ mod tests {
         let later = Clocks { now: start.now, wall: start.wall + Duration::from_secs(11) };
         let store = Store::open(10_000, Some(file), later);
         let keys = ["short", "long", "count"].map(str::to_owned);
-        let found = store.get_many(&keys, later.now);
+        let found = values(&store, &keys, later.now);
         assert_eq!(found[0], None, "its time ran out while nobody was there");
         assert_eq!(found[1], Some((b"2".to_vec(), version)));
         assert_eq!(found[2].as_ref().unwrap().0, b"7");
@@ -333,7 +337,7 @@ mod tests {
         *octets.last_mut().unwrap() ^= 1;
         fs::write(&file, octets).unwrap();
         let store = Store::open(10_000, Some(file.clone()), clocks);
-        assert_eq!(store.get_many(&["k".into()], clocks.now), [None]);
+        assert_eq!(values(&store, &["k".into()], clocks.now), [None]);
         assert!(file.with_extension("damaged").exists(), "somebody may want to know what it was");
     }
 
@@ -349,9 +353,9 @@ mod tests {
 
         let right = Clocks { now: wrong.now, wall: wrong.wall - Duration::from_secs(365 * 86_400) };
         let store = Store::open(10_000, Some(file), right);
-        assert!(store.get_many(&["k".into()], right.now)[0].is_some());
+        assert!(values(&store, &["k".into()], right.now)[0].is_some());
         let later = right.now + Duration::from_secs(10);
-        assert_eq!(store.get_many(&["k".into()], later), [None], "it lives no longer than it was to");
+        assert_eq!(values(&store, &["k".into()], later), [None], "it lives no longer than it was to");
         assert_eq!(store.take("b".into(), 5, 10, 1.0, later), Ok(Ok(5.0)), "it has filled since");
     }
 
@@ -365,7 +369,7 @@ mod tests {
         store.save(right).unwrap();
         let wrong = Clocks { now: right.now, wall: right.wall + Duration::from_secs(365 * 86_400) };
         let store = Store::open(10_000, Some(file), wrong);
-        assert!(store.get_many(&["k".into()], wrong.now)[0].is_some());
+        assert!(values(&store, &["k".into()], wrong.now)[0].is_some());
     }
 
     #[cfg(unix)]
@@ -405,8 +409,8 @@ mod tests {
         let again = Store::open(64 << 20, Some(file), clocks);
         assert_eq!(again.shelf.lock().octets, store.shelf.lock().octets);
         let keys: Vec<_> = (0..5_000).map(|n| format!("key {n}")).collect();
-        assert_eq!(again.get_many(&keys, clocks.now), store.get_many(&keys, clocks.now));
+        assert_eq!(values(&again, &keys, clocks.now), values(&store, &keys, clocks.now));
         again.set("new".into(), vec![], None, clocks.now).unwrap();
-        assert_eq!(again.get_many(&["new".into()], clocks.now)[0].as_ref().unwrap().1, 5_001);
+        assert_eq!(values(&again, &["new".into()], clocks.now)[0].as_ref().unwrap().1, 5_001);
     }
 }
