@@ -158,6 +158,12 @@ impl<'a> Play<'a> {
             // What is done behind the back of the clients, such as a removal, may come a little later.
             stage.drain().await;
         }
+        if stage.shim.hits() == 0 {
+            // And what is done seldom, such as a sync of an index, is done at the end.
+            stage.stop().await;
+            stage.kill();
+            stage.again();
+        }
         self.hits += stage.shim.hits();
         stage.shim.disarm();
         stage.recover().await;

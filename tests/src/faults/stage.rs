@@ -237,7 +237,10 @@ impl Stage {
     async fn takes_mail(&self) -> bool {
         let from = self.book.progress();
         let start = std::time::Instant::now();
-        while self.gateway.is_some() && start.elapsed() < PATIENCE {
+        for _ in 0..40 {
+            if self.gateway.is_none() || start.elapsed() > PATIENCE {
+                break;
+            }
             let before = self.book.progress();
             self.load.send(1);
             self.book.wait(PATIENCE, |now| now.outcomes() > before.outcomes()).await;
