@@ -61,3 +61,23 @@ async fn mail_of_a_clock_that_was_years_ahead_is_delivered_after_a_restart_with_
 async fn mail_does_not_wait_for_a_clock_that_went_back() {
     holds("clock-back-hours", 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_missing_at_the_start_costs_no_message() {
+    holds("database-missing", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_deleted_under_load_costs_no_message() {
+    holds("database-deleted", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overwritten_page_of_the_database_costs_no_message() {
+    holds("database-page", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_cannot_be_made_for_want_of_descriptors_costs_no_restart() {
+    holds("log-create-emfile", 1).await;
+}
