@@ -216,7 +216,7 @@ pub const ROWS: &[Row] = rows! {
     "segment-flipped", "octets of a segment are flipped", Spoil(Flipped(LOG)), MIXED, 1, destroys(20);
     "segment-overwritten", "a part of a segment is overwritten", Spoil(Overwritten(LOG)), MIXED, 1, destroys(3);
     "segment-halved", "a segment is cut in half", Spoil(Halved(LOG)), MIXED, 1, destroys(35);
-    "segment-missing", "a segment is missing", Spoil(Missing(LOG)), MIXED, 1, destroys(50);
+    "segment-missing", "the first of several segments is missing", Spoil(Missing(LOG)), FULL, 1, destroys(50);
     "body-missing", "the file of a large body is missing", Spoil(Missing(BODIES)), LARGE, 1, destroys(1);
     "body-halved", "the file of a large body is cut in half", Spoil(Halved(BODIES)), LARGE, 1, destroys(1);
     "two", "another process on the same spool, also after the lock's file was deleted", Two, SMALL, 1, NOTHING;
