@@ -136,6 +136,9 @@ pub async fn failing_disks(subject: &dyn Subject) {
     for point in [Append, Inserted, DraftSpilled] {
         a_full_disk_passes(subject, point).await;
     }
+    for point in [Append, Appended, Inserted] {
+        what_was_refused_is_not_there_after_a_restart(subject, point).await;
+    }
 }
 
 async fn cut(subject: &dyn Subject, act: Act, (point, fault): (CrashPoint, Fault), after: After) {
@@ -395,6 +398,25 @@ async fn a_full_disk_passes(subject: &dyn Subject, point: CrashPoint) {
     for sample in [kept, struck] {
         sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
     }
+    assert_eq!(store.litter(), Vec::<String>::new());
+    spool.close().await.unwrap();
+}
+
+/// Its client was told 452 and sends it again: it must not be there already, whole as its record may have been written.
+async fn what_was_refused_is_not_there_after_a_restart(subject: &dyn Subject, point: CrashPoint) {
+    let mut store = subject.store();
+    let spool = store.open();
+    let (kept, struck) = (Sample::small(1), Sample::small(2));
+    kept.commit(&*spool).await.unwrap();
+    arm(&*store, point, Fault::NoSpace);
+    assert_eq!(struck.commit(&*spool).await, Err(SpoolError::Full), "{point:?}");
+    spool.close().await.unwrap();
+    drop(spool);
+
+    let spool = store.open();
+    kept.assert_same(&spool.load(kept.id()).await.unwrap()).await;
+    assert_eq!(spool.load(struck.id()).await.unwrap_err(), SpoolError::Unknown(struck.id()), "{point:?}");
+    struck.commit(&*spool).await.unwrap();
     assert_eq!(store.litter(), Vec::<String>::new());
     spool.close().await.unwrap();
 }

@@ -27,6 +27,8 @@ const MAGIC: &[u8; 4] = b"PNTS";
 pub(crate) const FORMAT: u32 = 3;
 /// Pieces up to this length are gathered into one write.
 const GATHER: usize = 64 * 1024;
+/// What a write that was refused is overwritten with.
+static ZEROS: [u8; GATHER] = [0; GATHER];
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,8 +229,9 @@ impl Segments {
 
     /// Writes records to the places that were taken for them. They are not durable before [`sync`](Self::sync).
     ///
-    /// After an error nothing of them counts: the log goes on in a new segment, and what a write left behind is older than
-    /// what follows there and yet has the same numbers, so that it is passed over when the log is read.
+    /// After an error nothing of them counts: what a write left behind is wiped, lest the next start take whole records of
+    /// it for true, and the log goes on in a new segment. Where that cannot be done, the error says so in place of the first,
+    /// and it is not the one for a full disk.
     pub(crate) fn write(&mut self, records: &mut [(Record, Place)]) -> io::Result<()> {
         let (sequence, start) = (self.sequence, records.first().map(|(_, place)| *place));
         let written = self.try_write(records);
@@ -240,8 +243,27 @@ impl Segments {
             if let Some(start) = start {
                 self.dirty.insert(start.segment);
             }
+            self.wipe(records)?;
         }
         written
+    }
+
+    /// Overwrites what lies at the places of these records, durably. It takes no room: it ends where the file does.
+    fn wipe(&self, records: &[(Record, Place)]) -> io::Result<()> {
+        if self.faults.crashed() {
+            return Ok(());
+        }
+        let not_full =
+            |error: io::Error| io::Error::other(format!("a refused write cannot be wiped: {error}"));
+        let run = |(_, one): &(Record, Place), (_, two): &(Record, Place)| one.segment == two.segment;
+        for run in records.chunk_by(run) {
+            let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else { continue };
+            let file = self.file(first.segment).map_err(not_full)?;
+            let length = file.metadata().map_err(not_full)?.len();
+            let end = last.position.saturating_add(padded(last.length)).min(length);
+            wipe(&file, first.position, end).and_then(|()| file.sync_data()).map_err(not_full)?;
+        }
+        Ok(())
     }
 
     fn try_write(&mut self, records: &mut [(Record, Place)]) -> io::Result<()> {
@@ -407,6 +429,15 @@ fn write_all(file: &File, pieces: impl Iterator<Item = Bytes>, mut at: u64) -> i
         }
     }
     file.write_all_at(&gathered, at)
+}
+
+fn wipe(file: &File, mut from: u64, end: u64) -> io::Result<()> {
+    while from < end {
+        let piece = (end - from).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..usize::try_from(piece).unwrap_or(0)], from)?;
+        from += piece;
+    }
+    Ok(())
 }
 
 /// The segments' files, shared with readers: opened when they are needed, and only so many at a time, however long the
