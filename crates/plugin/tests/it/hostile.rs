@@ -39,7 +39,7 @@ fn mail(what: impl Into<String>, header: impl Into<Vec<u8>>, body: impl Into<Vec
 
 /// So much of a text that whoever reads it more than once would be seen to, and that the test stays quick.
 fn much(text: &str) -> String {
-    text.repeat((40 << 10) / text.len().max(1))
+    text.repeat((16 << 10) / text.len().max(1))
 }
 
 /// Fields that plugins read, each with values made to hurt whoever reads them.
@@ -74,7 +74,7 @@ fn hostile_headers() -> Vec<Mail> {
         mail("nothing at all", "", ""),
         mail("only a header", from, ""),
         mail("1,200 forged fields", (0..1_200).map(forged).collect::<String>(), "x\r\n"),
-        mail("all fields forged", (0..9_000).map(forged).collect::<String>(), "x\r\n"),
+        mail("all fields forged", (0..3_000).map(forged).collect::<String>(), "x\r\n"),
         mail("the shortest fields", much("X:\r\n"), "x\r\n"),
         mail("the shortest fields to be stripped", much("X-:\r\n"), "x\r\n"),
         mail("fields to be renamed", much("X-Rename: y\r\n"), "x\r\n"),
@@ -128,7 +128,7 @@ fn hostile_bodies() -> Vec<Mail> {
     let header = |text: &str| format!("From: ann@example.com\r\n{text}");
     let mixed = header("Content-Type: multipart/mixed; boundary=b\r\n");
     let html = header("Content-Type: text/html\r\n");
-    let nested: String = (0..9_000)
+    let nested: String = (0..3_000)
         .map(|at| format!("Content-Type: multipart/mixed; boundary={at}\r\n\r\n--{at}\r\n"))
         .collect();
     vec![
@@ -142,7 +142,7 @@ fn hostile_bodies() -> Vec<Mail> {
             header("Content-Type: multipart/mixed; boundary=b\r\n"),
             format!("--b\r\n{nested}"),
         ),
-        mail("twenty thousand parts", mixed.clone(), "--b\r\n\r\nhttp://a.example\r\n".repeat(20_000)),
+        mail("twenty thousand parts", mixed.clone(), "--b\r\n\r\nhttp://a.example\r\n".repeat(12_000)),
         mail(
             "parts with long names",
             mixed.clone(),
@@ -162,11 +162,11 @@ fn hostile_bodies() -> Vec<Mail> {
         mail("dashes", mixed, "--\r\n".repeat(60_000)),
         mail("no boundary", header("Content-Type: multipart/mixed\r\n"), "x\r\n".repeat(1_000)),
         mail("text of one line", html.clone(), "x".repeat(60_000)),
-        mail("links", html.clone(), "http://a.example/ ".repeat(20_000)),
+        mail("links", html.clone(), "http://a.example/ ".repeat(12_000)),
         mail(
             "different links",
             html.clone(),
-            (0..20_000).map(|at| format!("http://h{at}.example/\r\n")).collect::<String>(),
+            (0..5_000).map(|at| format!("http://h{at}.example/\r\n")).collect::<String>(),
         ),
         mail("links that are none", html.clone(), "http://".repeat(30_000)),
         mail("names of links without end", html.clone(), format!("http://{}", "a.".repeat(60_000))),
