@@ -30,6 +30,9 @@ use crate::{NewMessage, Receipt, Settled, SpoolError};
 /// How often files are looked at that nothing refers to.
 const SWEEP: Duration = Duration::from_secs(3600);
 
+/// How long to wait for room for the database before it is tried again.
+const ROOM_AGAIN: Duration = Duration::from_millis(500);
+
 /// What the committer's thread owns.
 pub(crate) struct Committer {
     pub(crate) inbox: Arc<Inbox>,
@@ -210,12 +213,25 @@ impl Committer {
             tracing::warn!(%error, "the spool's database did not take a batch; it is read from the log");
             self.roll_back();
             self.behind = true;
-            self.catch_up().map_err(|error| {
-                // Nobody may look for the batch in an index that has not heard of it.
-                SpoolError::Broken(format!("the database cannot be brought up to the log: {error}").into())
-            })?;
+            self.catch_up_or_break()?;
         }
         self.shared.faults.check(CrashPoint::Committed).map_err(|error| sync_error(&error))
+    }
+
+    /// Nobody may look for a batch in an index that has not heard of it, so nothing goes on before it has. Room on the disk
+    /// comes back; whoever waits for an answer meanwhile is told later, and new mail is refused before it gets here.
+    fn catch_up_or_break(&mut self) -> Result<(), SpoolError> {
+        loop {
+            match self.catch_up() {
+                Err(SpoolError::Full) if !self.inbox.is_closed() => std::thread::sleep(ROOM_AGAIN),
+                caught_up => {
+                    return caught_up.map_err(|error| {
+                        let what = format!("the database cannot be brought up to the log: {error}");
+                        SpoolError::Broken(what.into())
+                    });
+                }
+            }
+        }
     }
 
     fn roll_back(&self) {
