@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -390,7 +391,9 @@ pub(crate) fn next_body(folders: &Folders) -> io::Result<u64> {
 pub(crate) fn make_folders(folders: &Folders) -> Result<File, OpenError> {
     let Folders { root, segments, bodies, aside, .. } = folders;
     for path in [segments, bodies, &aside.damaged, &aside.unreferenced] {
-        fs::create_dir_all(path).map_err(at(path))?;
+        // Others' mail is nobody's business, whatever the umask says.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(at(path))?;
     }
     // The names of these folders must outlive a power cut no less than what they hold.
     let handle = File::open(root).map_err(at(root))?;
