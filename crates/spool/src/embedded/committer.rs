@@ -258,6 +258,7 @@ impl Committer {
                 Ok(())
             }
             Ok(Outcome::Apart(why)) => self.rebuild(why),
+            Ok(Outcome::Ahead) => self.rebuild("the log has lost what it has heard"),
             Err(super::replay::ReplayError::Store(SpoolError::Full)) => {
                 self.roll_back();
                 Err(SpoolError::Full)

@@ -150,6 +150,7 @@ impl Look {
                 Ok(truth)
             }
             Ok(Outcome::Apart(what)) => Err(failed(what.to_owned())),
+            Ok(Outcome::Ahead) => Err(failed("nothing can be ahead of the log".to_owned())),
             Err(error) => Err(failed(format!("{error:?}"))),
         }
     }

@@ -287,7 +287,9 @@ impl Read {
         assert!(count * HEADER as u64 <= self.octets);
         match &self.outcome {
             Ok(Outcome::Current { records, .. }) => assert!(*records <= count),
-            Ok(Outcome::Apart(why)) => panic!("an index that knows nothing is apart: {why}"),
+            Ok(Outcome::Apart(_) | Outcome::Ahead) => {
+                panic!("an index that knows nothing is apart: {:?}", self.outcome)
+            }
             Err(ReplayError::Io(error)) => panic!("the files can be read: {error}"),
             // A later version may have written what this one cannot read.
             Err(ReplayError::Store(_) | ReplayError::Newer(_)) => {}

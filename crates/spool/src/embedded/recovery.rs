@@ -160,6 +160,12 @@ fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Datab
             Ok(database)
         }
         Ok(Outcome::Apart(why)) => make_index(folders, identity, log, why),
+        Ok(Outcome::Ahead) => {
+            let known = legible(&database);
+            let database = make_index(folders, identity, log, "the log has lost what it has heard")?;
+            salvage(&database, known, folders)?;
+            Ok(database)
+        }
         Err(ReplayError::Store(error @ SpoolError::Full)) => Err(refused(folders)(error)),
         Err(ReplayError::Store(error)) => make_index(folders, identity, log, &error.to_string()),
         Err(error) => Err(unread(folders, error)),

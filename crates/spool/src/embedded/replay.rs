@@ -36,6 +36,8 @@ pub(crate) enum Outcome {
     },
     /// The index and the log do not belong to the same history: the index must be made anew.
     Apart(&'static str),
+    /// The log has lost what the index has heard: the index must be made anew, and may know messages that nothing else does.
+    Ahead,
 }
 
 /// Why it could not be done.
@@ -71,10 +73,11 @@ pub(crate) fn bring_up(
 ) -> Result<Outcome, ReplayError> {
     let reached = database.reached()?;
     let scans = log.scan(reached.segment)?;
-    if reached.sequence > 0
-        && let Some(why) = apart(reached, &scans)
-    {
-        return Ok(Outcome::Apart(why));
+    if bounds(&scans).unwrap_or_default().1 < reached.sequence {
+        return Ok(Outcome::Ahead);
+    }
+    if reached.sequence > 0 && !follows(reached, &scans) {
+        return Ok(Outcome::Apart("the log has gone on without it for long"));
     }
     let durable = scans.values().flat_map(|scan| &scan.records).map(|record| record.durable).max();
     let index = Index { database, faults: &Faults::none() };
@@ -86,17 +89,12 @@ pub(crate) fn bring_up(
     Ok(Outcome::Current { reached, records, damaged })
 }
 
-/// Why an index that came so far cannot be brought up to this log. What has been given back of the log since may have
+/// Whether an index that came so far can be brought up to this log. What has been given back of the log since may have
 /// said what the index still needs to hear; only the whole of what is left tells the truth then.
-fn apart(reached: Reached, scans: &BTreeMap<u64, Scan>) -> Option<&'static str> {
-    let (_, last) = bounds(scans).unwrap_or_default();
-    if last < reached.sequence {
-        return Some("it knows more than the log says");
-    }
+fn follows(reached: Reached, scans: &BTreeMap<u64, Scan>) -> bool {
     let records = scans.values().flat_map(|scan| &scan.records);
     let new = records.filter(|record| record.sequence > reached.sequence);
-    let whole = (reached.sequence + 1..).zip(new).all(|(expected, record)| record.sequence == expected);
-    (!whole).then_some("the log has gone on without it for long")
+    (reached.sequence + 1..).zip(new).all(|(expected, record)| record.sequence == expected)
 }
 
 struct Replay<'a> {

@@ -375,6 +375,29 @@ async fn a_truncated_segment_costs_its_end_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_log_that_lost_its_end_costs_what_was_there_and_names_it() {
+    let mut store = FolderStore::new();
+    let spool = store.engine();
+    let samples: Vec<Sample> = (1..=20).map(Sample::small).chain([Sample::large(21)]).collect();
+    for sample in &samples {
+        sample.commit(&*spool).await.unwrap();
+    }
+    spool.close().await.unwrap();
+    drop(spool);
+    let path = store.folder.join("segments/0000000000000001.log");
+    File::options().write(true).open(&path).unwrap().set_len(100_000).unwrap();
+    for _ in 0..2 {
+        let spool = store.engine();
+        let served = spool.claim(None, 100).await.unwrap().len() as u64;
+        let damaged = spool.totals().await.unwrap().damaged;
+        assert!(served + damaged == 21 && served > 5 && damaged > 5, "{served} and {damaged}");
+        spool.close().await.unwrap();
+    }
+    let id = samples[20].id();
+    assert!(kept(&store).contains(&format!("{id}.body")) && kept(&store).contains(&format!("{id}.txt")));
+}
+
+#[tokio::test]
 async fn a_torn_tail_is_no_damage() {
     for tail in [vec![0; 500], vec![0xaa; 500], b"PNT3".repeat(40)] {
         let mut store = FolderStore::new();
