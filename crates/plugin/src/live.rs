@@ -216,6 +216,19 @@ impl Live {
         self.body.get_or_insert_with(|| NewBody::new(limit))
     }
 
+    /// How far the new body is, if one was begun.
+    pub(crate) fn mark_body(&self) -> Option<Mark> {
+        self.body.as_ref().map(NewBody::mark)
+    }
+
+    /// Takes back what was written since.
+    pub(crate) fn undo_body(&mut self, mark: Option<Mark>) {
+        match (&mut self.body, mark) {
+            (Some(body), Some(mark)) => body.undo(mark),
+            (body, _) => *body = None,
+        }
+    }
+
     fn spend(&mut self, octets: usize, more_room: usize) -> Result<(), HostError> {
         self.budget.charge(octets as u64)?;
         let spent = self.spent.saturating_add(octets);
@@ -290,7 +303,38 @@ enum End {
     Text,
 }
 
+/// How far a body is.
+pub(crate) struct Mark {
+    pieces: usize,
+    /// Octets of the last piece, if it is a copy, which may have grown.
+    copied: u64,
+    fresh: usize,
+    size: u64,
+    end: End,
+}
+
 impl NewBody {
+    fn mark(&self) -> Mark {
+        let copied = match self.pieces.last() {
+            Some(Piece::Copy { len, .. }) => *len,
+            _ => 0,
+        };
+        Mark { pieces: self.pieces.len(), copied, fresh: self.fresh.len(), size: self.size, end: self.end }
+    }
+
+    fn undo(&mut self, mark: Mark) {
+        let Mark { pieces, copied, fresh, size, end } = mark;
+        if let Some(Piece::Bytes(flushed)) = self.pieces.get(pieces).filter(|_| fresh > 0) {
+            self.fresh = flushed.to_vec();
+        }
+        self.fresh.truncate(fresh);
+        self.pieces.truncate(pieces);
+        if let Some(Piece::Copy { len, .. }) = self.pieces.last_mut() {
+            *len = copied;
+        }
+        (self.size, self.end) = (size, end);
+    }
+
     fn new(limit: u64) -> Self {
         Self { pieces: Vec::new(), fresh: Vec::new(), limit, size: 0, end: End::Line }
     }
@@ -431,5 +475,25 @@ mod tests {
         body.copy(5, 1, b'\n', b'\n').unwrap();
         assert!(body.copy(0, 2_000, b'a', b'b').is_err(), "too large");
         assert_eq!(body.finished().unwrap().len(), 1, "copies that adjoin are one");
+    }
+
+    #[test]
+    fn what_is_undone_was_never_written() {
+        type Step = fn(&mut NewBody);
+        let text: Step = |body| body.append(b"text").unwrap();
+        let copy: Step = |body| body.copy(0, 5, b'a', b'b').unwrap();
+        let next: Step = |body| body.copy(5, 5, b'a', b'b').unwrap();
+        for before in [vec![], vec![text], vec![copy], vec![text, copy], vec![copy, text]] {
+            for undone in [vec![text], vec![copy, text], vec![next], vec![text, next, copy, text]] {
+                let (mut body, mut expected) = (NewBody::new(1_000), NewBody::new(1_000));
+                before.iter().for_each(|step| (step(&mut body), step(&mut expected)).0);
+                let mark = body.mark();
+                undone.iter().for_each(|step| step(&mut body));
+                body.undo(mark);
+                text(&mut body);
+                text(&mut expected);
+                assert_eq!((body.size, body.finished()), (expected.size, expected.finished()));
+            }
+        }
     }
 }

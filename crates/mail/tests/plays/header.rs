@@ -12,7 +12,8 @@ pub fn play(octets: &[u8]) {
     let block = HeaderBlock::parse(Bytes::copy_from_slice(plan.rest()));
     fields(&block);
     // A session's header begins with a field: the first line that is none belongs to the body.
-    if is_field_line(block.as_bytes()) || block.is_empty() {
+    let first = block.as_bytes().split_inclusive(|octet| *octet == b'\n').next().unwrap_or_default();
+    if is_field_line(first) || block.is_empty() {
         edited(&block, &edits);
     }
 }

@@ -160,18 +160,14 @@ impl Host for Guest {
     async fn write_body(&mut self, pieces: Vec<Piece>) -> Result<(), HostError> {
         self.edits_message(Grant::EditBody)?;
         let old = self.body()?;
-        for piece in pieces {
-            match piece {
-                Piece::Bytes(octets) => {
-                    self.live.budget.charge(octets.len() as u64)?;
-                    self.live.new_body().append(&octets)?;
-                }
-                Piece::Copy((offset, len)) => self.copy(&*old, offset, len).await?,
-            }
+        // A call that is refused has written nothing, whatever came before the piece that cannot be: a plugin that goes on
+        // without its footer must not leave a message without a body.
+        let mark = self.live.mark_body();
+        let written = self.write_pieces(&*old, pieces).await;
+        if written.is_err() {
+            self.live.undo_body(mark);
         }
-        // A call without pieces still begins a new body, which is how a plugin empties one.
-        self.live.new_body();
-        Ok(())
+        written
     }
 }
 
@@ -245,6 +241,21 @@ impl Guest {
         let content = mime::content(find_part(&tree, index)?, &*body, &mut self.live.budget).await?;
         self.live.decoded = Some((index, content.clone()));
         Ok(content)
+    }
+
+    async fn write_pieces(&mut self, old: &dyn Body, pieces: Vec<Piece>) -> Result<(), HostError> {
+        // A call without pieces still begins a new body, which is how a plugin empties one.
+        self.live.new_body();
+        for piece in pieces {
+            match piece {
+                Piece::Bytes(octets) => {
+                    self.live.budget.charge(octets.len() as u64)?;
+                    self.live.new_body().append(&octets)?;
+                }
+                Piece::Copy((offset, len)) => self.copy(old, offset, len).await?,
+            }
+        }
+        Ok(())
     }
 
     async fn copy(&mut self, old: &dyn Body, offset: u64, len: u64) -> Result<(), HostError> {

@@ -1,0 +1,8 @@
+//! SPF records of strangers; what must hold is watched by the play that a test uses too.
+
+#![no_main]
+
+#[path = "../../tests/spf_play/mod.rs"]
+mod spf_play;
+
+libfuzzer_sys::fuzz_target!(|plan: &[u8]| spf_play::play(plan));

@@ -1,0 +1,118 @@
+//! SPF over records that strangers wrote, of any octets: shared by the fuzz target and the test that replays its seeds.
+//!
+//! [`play`] panics as soon as a promise is broken: more questions than RFC 7208 section 4.6.4 allows, a question for what is
+//! no name, a result whose reasons do not fit it, text of a stranger's with more than visible characters in it.
+
+#![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]
+#![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use pintle_dns::{Answer, DnsError, Record, RecordKind, Resolver};
+use pintle_sender_auth::{Ask, Client, Identity, Outcome, SpfResult, spf};
+
+/// Ten terms of one question and of ten for the hosts of each; the client's names and their addresses; the records that are
+/// asked for, one for each term; the explanation. For each of two identities.
+const MOST_QUESTIONS: usize = 2 * (10 * 11 + 11 + 11 + 1);
+
+/// The first line says who the client is and what DNS is like; each line behind it is a TXT record.
+pub fn play(plan: &[u8]) {
+    let mut lines = plan.split(|octet| *octet == b'\n');
+    let first = lines.next().unwrap_or_default();
+    let setting = first.first().copied().unwrap_or(0);
+    let zone =
+        Zone { records: lines.take(8).map(<[u8]>::to_vec).collect(), setting, asked: AtomicUsize::new(0) };
+    let text = String::from_utf8_lossy(first.get(1..).unwrap_or_default()).into_owned();
+    let (local, hello) = text.split_once('@').unwrap_or((&text, "mx.hello.example"));
+    let address: IpAddr =
+        if setting & 1 == 0 { [192, 0, 2, 3].into() } else { "2001:db8::3".parse().unwrap() };
+    let client = Client {
+        address,
+        hello,
+        sender: (setting & 2 == 0).then_some((local, "a0.example")),
+        receiver: "gate.example",
+    };
+    let results =
+        runtime().block_on(spf::check(Ask::new(&zone, Instant::now() + Duration::from_secs(600)), &client));
+    let asked = zone.asked.load(Ordering::Relaxed);
+    assert!(asked <= MOST_QUESTIONS, "{asked} questions");
+    assert!((1..=2).contains(&results.len()));
+    results.iter().for_each(|result| check(result, &zone));
+}
+
+/// With a clock for deadlines, which are never met.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+fn check(result: &SpfResult, zone: &Zone) {
+    let failed = matches!(result.outcome, Outcome::TempError | Outcome::PermError);
+    assert_eq!(result.reason.is_some(), failed, "{result:?}");
+    assert_eq!(result.mechanism.is_some(), !failed && result.outcome != Outcome::None, "{result:?}");
+    assert!(result.outcome != Outcome::Policy);
+    if let Some(mechanism) = &result.mechanism {
+        let written = zone
+            .records
+            .iter()
+            .any(|record| record.split(|octet| *octet == b' ').any(|term| term == mechanism.as_bytes()));
+        assert!(written || mechanism == "default", "{mechanism:?} stands in no record");
+    }
+    if let Some(text) = &result.explanation {
+        assert_eq!(result.outcome, Outcome::Fail);
+        assert!(text.len() <= 400 && text.bytes().all(|b| (b' '..=b'~').contains(&b)), "{text:?}");
+    }
+    if result.identity == Identity::MailFrom && zone.record("a0.example").is_some_and(is_broken) {
+        assert!(failed, "a record with octets outside ASCII is none: {result:?}");
+    }
+}
+
+/// Whether this says that it is an SPF record, and holds what none may.
+fn is_broken(record: &[u8]) -> bool {
+    record.starts_with(b"v=spf1 ") && !record.is_ascii()
+}
+
+/// Each name has the record that the digit behind its first letter names; other records as the setting says.
+struct Zone {
+    records: Vec<Vec<u8>>,
+    setting: u8,
+    asked: AtomicUsize,
+}
+
+impl Zone {
+    fn record(&self, name: &str) -> Option<&[u8]> {
+        let number = name.bytes().find(u8::is_ascii_digit).map_or(0, |digit| usize::from(digit - b'0'));
+        self.records.get(number).map(Vec::as_slice)
+    }
+
+    fn answer(&self, name: &str, kind: RecordKind) -> Result<Vec<Record>, DnsError> {
+        let bit = |at: u8| self.setting >> at & 1 == 1;
+        let there = bit(2) || name.contains('y');
+        Ok(match kind {
+            RecordKind::Txt => vec![Record::Txt(self.record(name).ok_or(DnsError::NxDomain)?.to_vec())],
+            RecordKind::A if there => vec![Record::A([192, 0, 2, if bit(3) { 3 } else { 4 }].into())],
+            RecordKind::Aaaa if there => vec![Record::Aaaa("2001:db8::4".parse().unwrap())],
+            RecordKind::Mx if bit(4) => (0..10).map(host).collect(),
+            RecordKind::Mx if bit(5) => (0..20).map(host).collect(),
+            RecordKind::Ptr if bit(6) => (0..20).map(|n| Record::Ptr(format!("p{n}y.example"))).collect(),
+            _ if name.contains("fail") => return Err(DnsError::ServFail),
+            _ => return Err(DnsError::NoData),
+        })
+    }
+}
+
+fn host(number: u16) -> Record {
+    Record::Mx { preference: number, exchange: format!("m{number}y.example") }
+}
+
+impl Resolver for Zone {
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+        assert!(name.len() <= 254, "{} octets of a name", name.len());
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let records = self.answer(name, kind);
+        let answer = records.map(|records| Answer { records, ttl: Duration::from_secs(60), secure: false });
+        Box::pin(std::future::ready(answer))
+    }
+}
