@@ -198,9 +198,10 @@ impl Guest {
     fn tell_flaws(&mut self, tree: &Tree) -> Result<(), HostError> {
         let found = [(MALFORMED, tree.malformed.names()), (TRUNCATED, tree.truncated.names())];
         for (key, names) in found.into_iter().filter(|(_, names)| !names.is_empty()) {
-            let known = self.live.transaction().is_ok_and(|transaction| transaction.facts.contains_key(key));
-            if !known && self.live.transaction().is_ok() {
-                self.live.record(Edit::Fact(key.to_owned(), names.join(" ")), 0)?;
+            let Ok(transaction) = self.live.transaction() else { break };
+            let told = names.join(" ");
+            if transaction.facts.get(key) != Some(&told) {
+                self.live.record(Edit::Fact(key.to_owned(), told), 0)?;
             }
         }
         Ok(())

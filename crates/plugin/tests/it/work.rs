@@ -35,8 +35,8 @@ async fn a_message_in_a_message_in_a_message_is_a_tree_of_bounded_depth() {
         told("parts", FailurePolicy::Defer, with(rfc822, format!("{rfc822}\r\n").repeat(60_000))).await;
     assert_eq!(decision.verdict, Verdict::Next, "{:?}", decision.steps);
     let facts = &view.transaction.unwrap().facts;
-    assert_eq!(facts["parts"], "101");
-    assert_eq!(facts["flaws"], "[] [\"depth\"]");
+    assert_eq!(facts["unruly.parts"], "101");
+    assert_eq!(facts["unruly.flaws"], "[] [\"depth\"]");
     assert_eq!(facts["mime.truncated"], "depth", "for plugins that do not look, and for the operator");
 }
 
@@ -80,7 +80,8 @@ async fn counts_of_a_mail_are_bounded() {
     ] {
         let (decision, view) = told(act, FailurePolicy::Defer, message()).await;
         assert_eq!(decision.verdict, Verdict::Accept, "{act}: {:?}", decision.steps);
-        assert!(view.session.facts["refused"].contains(words), "{act}: {}", view.session.facts["refused"]);
+        let refused = &view.session.facts["unruly.refused"];
+        assert!(refused.contains(words), "{act}: {refused}");
     }
 }
 
