@@ -144,7 +144,7 @@ mod seam {
             self.0.lock().crashed.is_some()
         }
 
-        /// The points passed so far.
+        /// The points passed so far, each once.
         #[must_use]
         pub fn seen(&self) -> Vec<CrashPoint> {
             self.0.lock().seen.clone()
@@ -152,7 +152,9 @@ mod seam {
 
         pub(crate) fn check(&self, point: CrashPoint) -> io::Result<()> {
             let mut plan = self.0.lock();
-            plan.seen.push(point);
+            if !plan.seen.contains(&point) {
+                plan.seen.push(point);
+            }
             match plan.armed {
                 _ if plan.crashed.is_some() => Err(io::Error::other("crashed")),
                 Some((armed, fault)) if armed == point => {
