@@ -247,5 +247,6 @@ fn needs_grant(edit: &Edit) -> bool {
             | Edit::Fact(..)
             | Edit::Score(..)
             | Edit::AuthResult(_)
+            | Edit::RetryAfter(_)
     )
 }
