@@ -304,6 +304,7 @@ enum End {
 }
 
 /// How far a body is.
+#[derive(Clone, Copy)]
 pub(crate) struct Mark {
     pieces: usize,
     /// Octets of the last piece, if it is a copy, which may have grown.

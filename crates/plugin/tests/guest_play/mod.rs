@@ -105,7 +105,7 @@ struct Nobody;
 
 impl Resolver for Nobody {
     fn lookup(&self, name: &str, _: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
-        let error = if name.len() % 2 == 0 { DnsError::NxDomain } else { DnsError::ServFail };
+        let error = if name.len().is_multiple_of(2) { DnsError::NxDomain } else { DnsError::ServFail };
         Box::pin(std::future::ready(Err(error)))
     }
 }

@@ -19,7 +19,8 @@ use super::meta::{Touched, Written, WrittenRef, from_json, to_json};
 use super::record::{Kind, Parts, Record, clamp, u32_at, u64_at};
 use super::recovery::{Folders, at, put_away_index};
 use super::scan::{self, Found, Log};
-use super::segments::{Folder, Place, Segments, Shelf, read_at};
+use super::segments::{Folder, Place, Segments, read_at};
+use super::shelf::Shelf;
 use crate::fault::Faults;
 use crate::{Hold, OpenError};
 

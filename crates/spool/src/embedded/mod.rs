@@ -31,6 +31,7 @@ mod row;
 mod scan;
 mod segments;
 mod shared;
+mod shelf;
 
 use std::fs::File;
 use std::io;
@@ -54,8 +55,8 @@ use self::mover::Mover;
 use self::operation::{Answer, Inbox, Operation};
 use self::reader::Reader;
 use self::recovery::{Folders, Recovered, at, make_folders, next_body, recover};
-use self::segments::Shelf;
 use self::shared::Shared;
+use self::shelf::Shelf;
 use crate::content::{OwnFile, Source};
 use crate::draft::{Desk, Disk};
 use crate::fault::{CrashPoint, Faults};

@@ -13,8 +13,9 @@ use super::meta::{Written, from_json};
 use super::operation::{Inbox, Operation};
 use super::record::{Front, Header, clamp};
 use super::row::MessageRow;
-use super::segments::{Place, Shelf, read_at};
+use super::segments::{Place, read_at};
 use super::shared::Shared;
+use super::shelf::Shelf;
 use crate::content::{BLOCK, Blocks, OnDamage};
 use crate::{Filter, Listing, Page, SpoolError, Stored, Summary, Waiting};
 

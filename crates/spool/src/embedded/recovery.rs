@@ -21,7 +21,8 @@ use super::legacy;
 use super::replay::{Outcome, ReplayError, bring_up};
 use super::row::MessageRow;
 use super::scan::{self, Found, Log};
-use super::segments::{FORMAT, Folder, PREFACE, Segments, Shelf, Tally};
+use super::segments::{FORMAT, Folder, PREFACE, Segments, Tally};
+use super::shelf::Shelf;
 use crate::fault::Faults;
 use crate::{OpenError, SpoolError, Totals};
 

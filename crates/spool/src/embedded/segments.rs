@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::identity::Identity;
 use super::record::{Record, clamp, padded, u32_at, u64_at};
+use super::shelf::Shelf;
 use crate::fault::{CrashPoint, Faults};
 
 /// Octets of a segment's header; records begin behind it.
@@ -64,6 +64,8 @@ pub(crate) struct Segments {
     sequence: u64,
     durable: u64,
     dirty: BTreeSet<u64>,
+    /// Where writes that were refused may have left something.
+    refused: Vec<Place>,
     faults: Faults,
 }
 
@@ -115,6 +117,7 @@ impl Segments {
             sequence: 0,
             durable: 0,
             dirty: BTreeSet::new(),
+            refused: Vec::new(),
             faults,
         }
     }
@@ -230,11 +233,11 @@ impl Segments {
     /// Writes records to the places that were taken for them. They are not durable before [`sync`](Self::sync).
     ///
     /// After an error nothing of them counts: what a write left behind is wiped, lest the next start take whole records of
-    /// it for true, and the log goes on in a new segment. Where that cannot be done, the error says so in place of the first,
-    /// and it is not the one for a full disk.
+    /// it for true, and the log goes on in a new segment. For want of room that is done before the next write; where it
+    /// cannot be done at all, the error says so in place of the first.
     pub(crate) fn write(&mut self, records: &mut [(Record, Place)]) -> io::Result<()> {
         let (sequence, start) = (self.sequence, records.first().map(|(_, place)| *place));
-        let written = self.try_write(records);
+        let written = self.wipe().and_then(|()| self.try_write(records));
         if written.is_err() {
             self.sequence = sequence;
             let last = self.tallies.keys().next_back().copied();
@@ -243,25 +246,28 @@ impl Segments {
             if let Some(start) = start {
                 self.dirty.insert(start.segment);
             }
-            self.wipe(records)?;
+            self.refused.extend(runs(records));
+            match self.wipe() {
+                // There may be room for it later; nothing else is written before.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+                wiped => wiped?,
+            }
         }
         written
     }
 
-    /// Overwrites what lies at the places of these records, durably. It takes no room: it ends where the file does.
-    fn wipe(&self, records: &[(Record, Place)]) -> io::Result<()> {
-        if self.faults.crashed() {
-            return Ok(());
-        }
-        let not_full =
-            |error: io::Error| io::Error::other(format!("a refused write cannot be wiped: {error}"));
-        let run = |(_, one): &(Record, Place), (_, two): &(Record, Place)| one.segment == two.segment;
-        for run in records.chunk_by(run) {
-            let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else { continue };
-            let file = self.file(first.segment).map_err(not_full)?;
-            let length = file.metadata().map_err(not_full)?.len();
-            let end = last.position.saturating_add(padded(last.length)).min(length);
-            wipe(&file, first.position, end).and_then(|()| file.sync_data()).map_err(not_full)?;
+    /// Overwrites what refused writes may have left, durably. It makes no file longer.
+    fn wipe(&mut self) -> io::Result<()> {
+        while let Some(run) = self.refused.last().copied() {
+            if self.faults.crashed() {
+                return Ok(());
+            }
+            match self.file(run.segment) {
+                Ok(file) => wipe(&file, run)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            self.refused.pop();
         }
         Ok(())
     }
@@ -431,53 +437,26 @@ fn write_all(file: &File, pieces: impl Iterator<Item = Bytes>, mut at: u64) -> i
     file.write_all_at(&gathered, at)
 }
 
-fn wipe(file: &File, mut from: u64, end: u64) -> io::Result<()> {
+/// The places of these records, neighbours as one.
+fn runs(records: &[(Record, Place)]) -> Vec<Place> {
+    let runs = records.chunk_by(|(_, one), (_, two)| one.segment == two.segment);
+    let run = |run: &[(Record, Place)]| {
+        let ((_, first), (_, last)) = (run.first()?, run.last()?);
+        let length = last.position + padded(last.length) - first.position;
+        Some(Place { length, ..*first })
+    };
+    runs.filter_map(run).collect()
+}
+
+fn wipe(file: &File, run: Place) -> io::Result<()> {
+    let end = run.position.saturating_add(run.length).min(file.metadata()?.len());
+    let mut from = run.position;
     while from < end {
         let piece = (end - from).min(ZEROS.len() as u64);
-        file.write_all_at(&ZEROS[..usize::try_from(piece).unwrap_or(0)], from)?;
+        file.write_all_at(&ZEROS[..clamp(piece)], from)?;
         from += piece;
     }
-    Ok(())
-}
-
-/// The segments' files, shared with readers: opened when they are needed, and only so many at a time, however long the
-/// log is.
-pub(crate) struct Shelf {
-    folder: PathBuf,
-    open: Mutex<BTreeMap<u64, Arc<File>>>,
-}
-
-impl Shelf {
-    /// The most files that are kept open.
-    const OPEN: usize = 256;
-
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, open: Mutex::default() }
-    }
-
-    /// A segment's file; an error of the kind `NotFound` when there is no such segment.
-    pub(crate) fn get(&self, number: u64) -> io::Result<Arc<File>> {
-        if let Some(file) = self.open.lock().get(&number) {
-            return Ok(file.clone());
-        }
-        let path = self.folder.join(Folder::name(number));
-        let file = Arc::new(File::options().read(true).write(true).open(path)?);
-        self.put(number, file.clone());
-        Ok(file)
-    }
-
-    fn put(&self, number: u64, file: Arc<File>) {
-        let mut open = self.open.lock();
-        open.insert(number, file);
-        if open.len() > Self::OPEN {
-            // The newest are asked for most.
-            open.pop_first();
-        }
-    }
-
-    fn take(&self, number: u64) {
-        self.open.lock().remove(&number);
-    }
+    file.sync_data()
 }
 
 /// What stands at the beginning of a segment.

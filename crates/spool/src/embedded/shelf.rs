@@ -1,0 +1,51 @@
+//! The open files of the log, for whoever reads them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::segments::Folder;
+
+/// The segments' files, shared with readers: opened when they are needed, and only so many at a time, however long the
+/// log is.
+pub(crate) struct Shelf {
+    folder: PathBuf,
+    open: Mutex<BTreeMap<u64, Arc<File>>>,
+}
+
+impl Shelf {
+    /// The most files that are kept open.
+    const OPEN: usize = 256;
+
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder, open: Mutex::default() }
+    }
+
+    /// A segment's file; an error of the kind `NotFound` when there is no such segment.
+    pub(crate) fn get(&self, number: u64) -> io::Result<Arc<File>> {
+        if let Some(file) = self.open.lock().get(&number) {
+            return Ok(file.clone());
+        }
+        let path = self.folder.join(Folder::name(number));
+        let file = Arc::new(File::options().read(true).write(true).open(path)?);
+        self.put(number, file.clone());
+        Ok(file)
+    }
+
+    pub(crate) fn put(&self, number: u64, file: Arc<File>) {
+        let mut open = self.open.lock();
+        open.insert(number, file);
+        if open.len() > Self::OPEN {
+            // The newest are asked for most.
+            open.pop_first();
+        }
+    }
+
+    pub(crate) fn take(&self, number: u64) {
+        self.open.lock().remove(&number);
+    }
+}
