@@ -293,7 +293,11 @@ mod tests {
         let client = Client { trusted: true, ..Client::stranger() };
         for local in ["boss", "BOSS", " boss", "bo\u{200b}ss", "\u{ff42}oss"] {
             let relaying = plugin.relaying(&client, &address(local, "partner.example"), |_| false);
-            assert_eq!(relaying, Relaying::Refused("partner.example".to_owned(), "boss".to_owned()), "{local:?}");
+            assert_eq!(
+                relaying,
+                Relaying::Refused("partner.example".to_owned(), "boss".to_owned()),
+                "{local:?}"
+            );
         }
     }
 
