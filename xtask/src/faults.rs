@@ -79,9 +79,9 @@ pub(crate) fn soak(options: &SoakOptions) -> Result<(), Fault> {
 fn program(name: &str, release: bool) -> Result<Command, Fault> {
     let profile = if release { "release" } else { "debug" };
     step(format!("Building the {profile} binary and {name}"));
-    // The whole workspace, as for the tests, so that both share one set of dependencies.
-    let mut build = cargo(&["build", "--quiet", "--workspace", "--bins"]);
-    run(if release { build.arg("--release") } else { &mut build })?;
+    let mut build = cargo(&["build", "--quiet", "--workspace"]);
+    // The debug binary is the one of the tests, with the same features, so that dependencies are built once for both.
+    run(build.args(if release { &["--bins", "--release"][..] } else { &["--lib", "--bins", "--tests"] }))?;
     let scratch = target_dir().join("scratch");
     std::fs::create_dir_all(&scratch)
         .map_err(|cause| Fault::Unreadable { path: scratch.display().to_string(), cause })?;

@@ -27,11 +27,12 @@ pub(super) struct Load {
 pub(super) type Where = watch::Receiver<Option<SocketAddr>>;
 
 impl Load {
-    pub(super) fn start(clients: usize, book: &Arc<Book>, address: &Where) -> Self {
+    /// Clients that find the gateway by `address`; with `logins` they authenticate in each session.
+    pub(super) fn start(clients: usize, book: &Arc<Book>, address: &Where, logins: bool) -> Self {
         let permits = Arc::new(Semaphore::new(0));
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
-            tasks.spawn(client(Arc::clone(book), address.clone(), Arc::clone(&permits)));
+            tasks.spawn(client(Arc::clone(book), address.clone(), Arc::clone(&permits), logins));
         }
         Self { permits, _clients: tasks }
     }
@@ -42,11 +43,11 @@ impl Load {
     }
 }
 
-async fn client(book: Arc<Book>, mut address: Where, permits: Arc<Semaphore>) {
+async fn client(book: Arc<Book>, mut address: Where, permits: Arc<Semaphore>, logins: bool) {
     loop {
         let Ok(there) = address.wait_for(Option::is_some).await.map(|there| *there) else { return };
         let Some(there) = there else { continue };
-        let session = tokio::time::timeout(PATIENCE, Wire::connect(there)).await;
+        let session = tokio::time::timeout(PATIENCE, Wire::open(there, logins)).await;
         if let Ok(Ok(mut wire)) = session
             && messages(&book, &mut wire, &permits, &mut address).await.is_ok()
         {
@@ -86,6 +87,15 @@ pub(super) struct Wire {
 }
 
 impl Wire {
+    async fn open(address: SocketAddr, logs_in: bool) -> std::io::Result<Self> {
+        let mut wire = Self::connect(address).await?;
+        if logs_in {
+            // User "load" with the password "right", as the plugin `unruly` knows it.
+            wire.ask("AUTH PLAIN AGxvYWQAcmlnaHQ=", 235).await?;
+        }
+        Ok(wire)
+    }
+
     pub(super) async fn connect(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;

@@ -72,7 +72,10 @@ impl<'a> Play<'a> {
                     zone.address()
                 );
             }
-            Fault::Plugin(_) => setting.more = self.plugin("", "")?,
+            Fault::Plugin(hook) => {
+                setting.logins = hook == "auth";
+                setting.more = self.plugin("", "")?;
+            }
             _ => {}
         }
         Ok(setting)
@@ -100,6 +103,7 @@ impl<'a> Play<'a> {
             Fault::Descriptors(_) => descriptors(stage).await,
             Fault::Memory(more) => memory(stage, more * (u64::from(round) + 1)).await,
             Fault::Damage(damage) => self.damage(stage, damage).await,
+            Fault::Away(folder) => away(stage, folder).await,
             Fault::Deleted(file) => self.deleted(stage, file).await,
             Fault::Hop(mode) => self.hop(stage, mode).await,
             Fault::Dns(fault) => dns(stage, zone, fault).await,
@@ -130,8 +134,7 @@ impl<'a> Play<'a> {
         stage.send(10);
         stage.outcomes(from, 10).await;
         stage.shim.arm(Rule { ops, path, act }, self.chance.below(90), 1);
-        stage.send(40);
-        if !stage.until_ended().await {
+        if !stage.send_until_ended().await {
             stage.problems.push("the process did not come to the call at which it was to die".to_owned());
         }
         stage.shim.disarm();
@@ -351,6 +354,22 @@ async fn dns(stage: &mut Stage, zone: &ZoneServer, fault: pintle_testkit::Fault)
     tokio::time::sleep(WHILE).await;
     zone.heal_all();
     stage.drain().await;
+}
+
+/// A folder of the spool is not there at the start, as when a disk is not mounted yet: the gateway must not begin without it.
+async fn away(stage: &mut Stage, folder: &str) {
+    stage.hop.become_(Mode::Away);
+    wait_in_queue(stage, 50).await;
+    stage.kill();
+    let (there, kept) = (stage.spool().join(folder), stage.spool().with_extension(folder));
+    stage.problems.extend(std::fs::rename(&there, &kept).err().map(|error| error.to_string()));
+    if stage.second().is_ok() {
+        stage.problems.push(format!("it starts without {folder}/"));
+    }
+    let _ = std::fs::remove_dir(&there);
+    stage.problems.extend(std::fs::rename(&kept, &there).err().map(|error| error.to_string()));
+    stage.again();
+    stage.hop.become_(Mode::Well);
 }
 
 /// A second process is refused: as it is, and when the lock's file has been deleted by hand.

@@ -62,6 +62,8 @@ pub enum Fault {
     Memory(u64),
     /// The spool is damaged while the gateway is down.
     Damage(Damage),
+    /// A folder of the spool is away at a start, and there again at the next.
+    Away(&'static str),
     /// A file of the spool is deleted while mail comes in.
     Deleted(&'static str),
     /// The next hop fails.
@@ -132,7 +134,7 @@ macro_rules! rows {
 
 use Damage::{Empty, Flipped, Halved, Missing, OldDatabase, Overwritten};
 use Fault::{
-    Clock, Damage as Spoil, Deleted, Descriptors, Disk, Dns as Names, Drift, Hop, Kill, KillAt, Memory,
+    Away, Clock, Damage as Spoil, Deleted, Descriptors, Disk, Dns as Names, Drift, Hop, Kill, KillAt, Memory,
     Plugin, PowerCut, Two,
 };
 
@@ -217,6 +219,8 @@ pub const ROWS: &[Row] = rows! {
     "segment-overwritten", "a part of a segment is overwritten", Spoil(Overwritten(LOG)), MIXED, 1, destroys(3);
     "segment-halved", "a segment is cut in half", Spoil(Halved(LOG)), MIXED, 1, destroys(35);
     "segment-missing", "the first of several segments is missing", Spoil(Missing(LOG)), FULL, 1, destroys(50);
+    "segments-away", "the folder of segments is away at a start, which is refused, and back at the next", Away("segments"),
+        MIXED, 2, DIES;
     "body-missing", "the file of a large body is missing", Spoil(Missing(BODIES)), LARGE, 1, destroys(1);
     "body-halved", "the file of a large body is cut in half", Spoil(Halved(BODIES)), LARGE, 1, destroys(1);
     "two", "another process on the same spool, also after the lock's file was deleted", Two, SMALL, 1, NOTHING;
@@ -241,8 +245,10 @@ pub const ROWS: &[Row] = rows! {
 
     "plugin-connect", "a plugin traps, spins, eats memory, sleeps on connect", Plugin("connect"), SMALL, 4, NOTHING;
     "plugin-hello", "the same on hello", Plugin("hello"), SMALL, 4, NOTHING;
+    "plugin-auth", "the same on auth", Plugin("auth"), SMALL, 4, NOTHING;
     "plugin-mail", "the same on mail", Plugin("mail"), SMALL, 4, NOTHING;
     "plugin-rcpt", "the same on rcpt", Plugin("rcpt"), SMALL, 4, NOTHING;
+    "plugin-headers", "the same on headers", Plugin("headers"), SMALL, 4, NOTHING;
     "plugin-message", "the same on message", Plugin("message"), SMALL, 4, NOTHING;
     "plugin-deliver", "the same on deliver", Plugin("deliver"), SMALL, 4, NOTHING;
     "plugin-result", "the same on delivery-result", Plugin("delivery_result"), SMALL, 4, NOTHING;

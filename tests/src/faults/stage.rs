@@ -32,6 +32,8 @@ pub(super) struct Setting {
     pub(super) more: String,
     /// How the gateway delivers: the last words of `[[route]]`.
     pub(super) by_mx: bool,
+    /// Clients authenticate.
+    pub(super) logins: bool,
     /// Options of the shell's `ulimit`, with their values.
     pub(super) limits: Vec<(char, u64)>,
 }
@@ -62,7 +64,7 @@ impl Stage {
         let hop = Hop::start(Arc::clone(&book)).await.map_err(|error| error.to_string())?;
         let shim = Shim::new(folder.path(), &folder.path().join("spool"), setting.journal)?;
         let (address, there) = watch::channel(None);
-        let load = Load::start(CLIENTS, &book, &there);
+        let load = Load::start(CLIENTS, &book, &there, setting.logins);
         let mut stage = Self {
             book,
             hop,
@@ -205,7 +207,7 @@ impl Stage {
         self.gateway.as_mut().is_none_or(Gateway::has_ended)
     }
 
-    /// Waits until the gateway has ended by itself, or all the permitted messages have had an outcome.
+    /// Waits until the gateway has ended by itself.
     pub(super) async fn until_ended(&mut self) -> bool {
         let start = std::time::Instant::now();
         while start.elapsed() < PATIENCE {
@@ -215,6 +217,17 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         false
+    }
+
+    /// Sends mail until the gateway ends by itself.
+    pub(super) async fn send_until_ended(&mut self) -> bool {
+        let start = std::time::Instant::now();
+        while start.elapsed() < PATIENCE && !self.has_ended() {
+            let from = self.book.progress();
+            self.send(40);
+            self.book.wait(Duration::from_secs(1), |now| now.outcomes() >= from.outcomes() + 40).await;
+        }
+        self.until_ended().await
     }
 
     /// Starts the gateway if it has died, and says whether it takes mail again: by itself, or after a restart.

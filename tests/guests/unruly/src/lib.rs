@@ -19,6 +19,7 @@ struct Unruly {
     auth: String,
     mail: String,
     rcpt: String,
+    headers: String,
     message: String,
     deliver: String,
     delivery_result: String,
@@ -79,6 +80,10 @@ impl Unruly {
             }
             other => act(other),
         }
+    }
+
+    fn on_headers(&self) -> Result<Verdict, HostError> {
+        act(&self.headers)
     }
 
     fn on_message(&self) -> Result<Verdict, HostError> {
@@ -345,5 +350,5 @@ fn look() -> Result<Verdict, HostError> {
 }
 
 pintle_plugin_sdk::export!(
-    Unruly: on_connect, on_hello, on_auth, on_mail, on_rcpt, on_message, on_deliver, on_delivery_result, on_timer
+    Unruly: on_connect, on_hello, on_auth, on_mail, on_rcpt, on_headers, on_message, on_deliver, on_delivery_result, on_timer
 );
