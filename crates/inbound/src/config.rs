@@ -82,6 +82,9 @@ pub struct ListenerConfig {
     pub handshake_timeout: Duration,
     /// The protocol's own settings.
     pub smtp: Arc<server::Config>,
+    /// What clients that are trusted or have authenticated send is a submission: its header is completed (RFC 6409
+    /// section 8).
+    pub completes_header: bool,
 }
 
 /// How TLS begins on a listener.

@@ -25,6 +25,7 @@ mod sockets;
 mod stages;
 pub mod strangers;
 mod stream;
+mod submission;
 pub mod users;
 
 pub use config::{AuthOffer, Config, ListenerConfig, Rules, TlsMode};

@@ -1,12 +1,14 @@
 //! From the header to the commit point: the draft that a body flows into, and the message that is made of it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use pintle_mail::trace::{self, Received};
-use pintle_mail::{Body, BodyError, Bytes, HeaderBlock, HeaderEdit, auth_results};
+use pintle_mail::{Address, Body, BodyError, Bytes, HeaderBlock, HeaderEdit, Recipient, auth_results};
 use pintle_policy::{Frozen, Session, Transaction, View, facts};
-use pintle_spool::{Content, Draft, Entry, Hold, NewMessage, Receipt, Spool, SpoolError};
+use pintle_spool::{Content, Draft, Hold, NewMessage, Receipt, Spool, SpoolError};
 
 use crate::ids;
 use crate::sign::method_result;
@@ -61,7 +63,7 @@ impl Intake {
         let body_empty = content.size() == 0;
         let has_8bit =
             view.message.as_ref().is_some_and(|message| message.has_8bit) || !header.as_bytes().is_ascii();
-        let entry = Entry {
+        let entry = pintle_spool::Entry {
             envelope: transaction.envelope.clone(),
             received: ids::now(),
             parent: None,
@@ -134,6 +136,30 @@ impl Accepted<'_> {
     }
 }
 
+/// Leaves one of several recipients who are the same mailbox, whether the client named them so or plugins made them so: nobody
+/// wants two copies. What any of them was to be told is kept.
+pub(crate) fn unite(recipients: &mut Vec<Recipient>) {
+    if recipients.len() < 2 {
+        return;
+    }
+    let mut places = HashMap::new();
+    let mut united: Vec<Recipient> = Vec::with_capacity(recipients.len());
+    for recipient in recipients.drain(..) {
+        match places.entry(recipient.address.key()) {
+            Entry::Vacant(place) => {
+                place.insert(united.len());
+                united.push(recipient);
+            }
+            Entry::Occupied(place) => {
+                let first = &mut united[*place.get()];
+                first.relay |= recipient.relay;
+                first.params.notify = first.params.notify.zip(recipient.params.notify).map(|(a, b)| a.or(b));
+            }
+        }
+    }
+    *recipients = united;
+}
+
 /// RFC 8601 section 5: a field in our name that came from outside is a lie, whatever it says. What our own network sends
 /// may have been here before.
 pub(crate) fn without_forgeries<'h>(
@@ -172,8 +198,8 @@ fn protocol(session: &Session, smtputf8: bool) -> &'static str {
 /// Whether the message needs SMTPUTF8 at the next hop, beyond the client's having asked for it (RFC 6531 section 3.6).
 fn needs_smtputf8(transaction: &Transaction, header: &HeaderBlock) -> bool {
     let envelope = &transaction.envelope;
-    !envelope.sender.as_str().is_ascii()
-        || envelope.recipients.iter().any(|recipient| !recipient.address.is_ascii())
+    envelope.sender.address().is_some_and(Address::needs_smtputf8)
+        || envelope.recipients.iter().any(|recipient| recipient.address.needs_smtputf8())
         || !header.as_bytes().is_ascii()
 }
 

@@ -22,7 +22,7 @@ use crate::receive::{self, Accepted, Intake};
 use crate::ruling::{Fate, edited, local_error, refusal};
 use crate::sign::Signing;
 use crate::strangers::{StrangerLimits, Taken};
-use crate::{ids, login, records, relay, score};
+use crate::{ids, login, records, relay, score, submission};
 
 type Answer = server::Answer<Receipt>;
 
@@ -42,6 +42,7 @@ pub(crate) struct Stages {
     refusals: u32,
     strangers: StrangerLimits,
     taken: Taken,
+    completes_header: bool,
 }
 
 impl Stages {
@@ -74,6 +75,7 @@ impl Stages {
             refusals: 0,
             strangers: listener.strangers,
             taken: Taken::default(),
+            completes_header: listener.completes_header,
         }
     }
 
@@ -232,6 +234,7 @@ impl Stages {
             let reply = Reply::new(554, EnhancedCode(5, 4, 6), "Too many hops: this message seems to loop");
             return self.no(Hook::Headers, reply);
         }
+        let block = if self.completes_header && !self.is_stranger() { self.completed(block) } else { block };
         let mut message = Message::new(block, None);
         message.has_8bit = !message.header.as_bytes().is_ascii();
         self.view.message = Some(Arc::new(message));
@@ -246,6 +249,15 @@ impl Stages {
                 Answer::Accept(None)
             }
             Err(error) => self.spool_trouble(Hook::Headers, &error),
+        }
+    }
+
+    fn completed(&self, header: HeaderBlock) -> HeaderBlock {
+        match &self.view.transaction {
+            Some(transaction) => {
+                submission::completed(header, transaction.id, &self.shared.hostname, ids::now())
+            }
+            None => header,
         }
     }
 
@@ -275,6 +287,7 @@ impl Stages {
 
     /// Nobody objects: commits the message, or drops it where nobody is left to get it.
     async fn take(&mut self, intake: Intake, counted: server::Message) -> Answer {
+        self.with_recipients(receive::unite);
         let (Some(transaction), Some(message)) = (self.view.transaction.clone(), self.view.message.clone())
         else {
             return self.no(Hook::Message, local_error());

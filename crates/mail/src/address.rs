@@ -10,11 +10,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The longest local part, in octets (RFC 5321 section 4.5.3.1.1).
-pub const MAX_LOCAL: usize = 64;
 /// The longest domain, in octets (RFC 5321 section 4.5.3.1.2).
 pub const MAX_DOMAIN: usize = 255;
 /// The longest path with its angle brackets, in octets (RFC 5321 section 4.5.3.1.3).
+///
+/// It is the only limit of a local part: the 64 octets of section 4.5.3.1.1 are what everybody must take at least, and
+/// variable envelope return paths, rewritten senders and list software write longer ones.
 pub const MAX_PATH: usize = 256;
 
 /// A mailbox: `local@domain`, or the bare `postmaster` of RFC 5321 section 4.1.1.3.
@@ -47,7 +48,7 @@ pub enum AddressError {
     Domain,
     /// The address literal is not `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
     Literal,
-    /// The local part, the domain or the path exceeds its limit.
+    /// The domain or the path exceeds its limit.
     TooLong,
     /// There are characters outside US-ASCII, and SMTPUTF8 was not asked for.
     NotAscii,
@@ -95,8 +96,7 @@ impl Address {
         let at = local_end(text)?;
         let domain = text[at..].strip_prefix('@').ok_or(AddressError::Domain)?;
         check_domain(domain)?;
-        // RFC 5321 section 4.5.3.1: the limits of local part and domain.
-        if at > MAX_LOCAL || domain.len() > MAX_DOMAIN || text.len() + 2 > MAX_PATH {
+        if domain.len() > MAX_DOMAIN || text.len() + 2 > MAX_PATH {
             return Err(AddressError::TooLong);
         }
         Ok(Self { text: text.into(), at })
@@ -151,10 +151,22 @@ impl Address {
         self.at == self.text.len()
     }
 
-    /// Whether the address can travel without SMTPUTF8.
+    /// The address as it travels without SMTPUTF8: as received, or with its domain in A-labels. None where the local part
+    /// is not US-ASCII, which has no other form (RFC 6531 section 3.2).
     #[must_use]
-    pub fn is_ascii(&self) -> bool {
-        self.text.is_ascii()
+    pub fn ascii(&self) -> Option<Cow<'_, str>> {
+        if self.text.is_ascii() {
+            return Some(Cow::Borrowed(&self.text));
+        }
+        let domain = self.domain_ascii();
+        let has_form = self.local_as_received().is_ascii() && domain.is_ascii();
+        has_form.then(|| Cow::Owned(format!("{}@{domain}", self.local_as_received())))
+    }
+
+    /// Whether the address has no form that travels without SMTPUTF8.
+    #[must_use]
+    pub fn needs_smtputf8(&self) -> bool {
+        self.ascii().is_none()
     }
 
     /// What two spellings of one mailbox share: the meant local part, in its own case, and the A-label domain.
@@ -441,14 +453,25 @@ mod tests {
         ] {
             assert_eq!(ascii(text), Err(error), "{text}");
         }
-        assert_eq!(ascii(&format!("{}@example.org", "a".repeat(65))), Err(AddressError::TooLong));
+        // With the brackets, 256 octets.
+        assert!(ascii(&format!("{}@example.org", "a".repeat(242))).is_ok());
+        assert_eq!(ascii(&format!("{}@example.org", "a".repeat(243))), Err(AddressError::TooLong));
     }
 
     #[test]
     fn utf8_is_taken_when_asked_for() {
         let address = Address::parse("grüße@bücher.example", Charset::Utf8).unwrap();
-        assert!(!address.is_ascii());
+        assert!(address.needs_smtputf8());
         assert_eq!(address.domain_ascii(), "xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn an_address_that_is_foreign_in_its_domain_alone_has_an_ascii_form() {
+        let form = |text: &str| Address::parse(text, Charset::Utf8).unwrap().ascii().map(Cow::into_owned);
+        assert_eq!(form("info@B\u{fc}cher.example").as_deref(), Some("info@xn--bcher-kva.example"));
+        assert_eq!(form("\"a b\"@b\u{fc}cher.example").as_deref(), Some("\"a b\"@xn--bcher-kva.example"));
+        assert_eq!(form("Info@Example.org").as_deref(), Some("Info@Example.org"));
+        assert_eq!(form("gr\u{fc}n@b\u{fc}cher.example"), None);
     }
 
     #[test]

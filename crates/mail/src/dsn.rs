@@ -5,6 +5,7 @@
 //! international forms of RFC 6533 take the place of the usual ones. Who deserves a notification, and that nobody ever
 //! gets one for a notification, is decided elsewhere.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -194,7 +195,7 @@ impl Notification<'_> {
         let mut out = BytesMut::with_capacity(1024);
         let mut field = |name: &str, value: &str| out.put_slice(&folded(name, value));
         field("From", &format!("{} <{}>", quoted(self.from_name), self.from));
-        field("To", &format!("<{}>", self.to));
+        field("To", &format!("<{}>", self.address(self.to)));
         field("Subject", self.action().subject());
         field("Date", &self.at.rfc5322());
         field("Message-ID", &format!("<{}@{}>", self.id, self.reporting_mta));
@@ -234,7 +235,7 @@ impl Notification<'_> {
         let mut text =
             format!("This is the mail gateway {}.\r\n\r\n{}\r\n", self.reporting_mta, action.opening());
         for status in self.recipients {
-            let _ = write!(text, "\r\n  <{}>\r\n", self.shown(status.recipient.address.as_str()));
+            let _ = write!(text, "\r\n  <{}>\r\n", self.shown(&self.address(&status.recipient.address)));
             for line in wrapped(&self.shown(&status.reason())) {
                 let _ = write!(text, "      {line}\r\n");
             }
@@ -272,10 +273,12 @@ impl Notification<'_> {
             // RFC 3464 section 2.3.1: type and address of ORCPT, decoded.
             let (kind, address) = orcpt.split_once(';').unwrap_or(("rfc822", orcpt));
             let address = xtext::decode(address);
+            let address =
+                if self.utf8 { Cow::Borrowed(&*address) } else { xtext::unicode_in_ascii(&address) };
             self.field(text, "Original-Recipient", &format!("{kind}; {address}"));
         }
-        let address = status.recipient.address.as_str();
-        let kind = if address.is_ascii() { "rfc822" } else { "utf-8" };
+        let kind = if status.recipient.address.needs_smtputf8() { "utf-8" } else { "rfc822" };
+        let address = self.address(&status.recipient.address);
         self.field(text, "Final-Recipient", &format!("{kind}; {address}"));
         self.field(text, "Action", status.action.as_str());
         self.field(text, "Status", &status.code().to_string());
@@ -291,6 +294,14 @@ impl Notification<'_> {
         if let Some(until) = status.will_retry_until {
             self.field(text, "Will-Retry-Until", &until.rfc5322());
         }
+    }
+
+    /// An address in a form that the report can hold (RFC 6533 section 3).
+    fn address<'t>(&self, address: &'t Address) -> Cow<'t, str> {
+        address.ascii().unwrap_or_else(|| match self.utf8 {
+            true => Cow::Borrowed(address.as_str()),
+            false => xtext::unicode_in_ascii(address.as_str()),
+        })
     }
 
     fn field(&self, text: &mut String, name: &str, value: &str) {
@@ -317,7 +328,9 @@ impl Notification<'_> {
     }
 
     fn write_returned(&self, out: &mut BytesMut, boundary: &str) {
-        let content_type = match (&self.returned, self.utf8) {
+        // The returned header says which type it is, wherever the report itself can go.
+        let utf8 = !self.returned.pieces()[0].is_ascii();
+        let content_type = match (&self.returned, utf8) {
             (Returned::Whole(..), false) => "message/rfc822",
             (Returned::Header(_), false) => "text/rfc822-headers",
             // RFC 6533 section 3.

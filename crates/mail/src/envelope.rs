@@ -106,6 +106,16 @@ impl Notify {
     pub const NEVER: Self = Self { success: false, failure: false, delay: false };
     /// What RFC 3461 section 4.1 leaves to us where the client says nothing: failures and delays.
     pub const DEFAULT: Self = Self { success: false, failure: true, delay: true };
+
+    /// All that either of them asks for.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            success: self.success || other.success,
+            failure: self.failure || other.failure,
+            delay: self.delay || other.delay,
+        }
+    }
 }
 
 impl RcptParams {

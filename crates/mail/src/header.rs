@@ -300,6 +300,14 @@ pub fn is_field_line(line: &[u8]) -> bool {
     field_name(line).is_some()
 }
 
+/// Whether a message that begins with this line comes out of a mailbox file: `From ann Mon Jan …`, or with `>` before it. Cron,
+/// fax servers and old clients leave the line above the header; it is no field, and no end of the header either.
+#[must_use]
+pub fn is_mailbox_line(line: &[u8]) -> bool {
+    let marks = line.iter().take_while(|octet| **octet == b'>').count();
+    line[marks..].starts_with(b"From ") && !is_field_line(line)
+}
+
 /// Whether this line continues the field above it (RFC 5322 section 2.2.3).
 #[must_use]
 pub fn is_continuation(line: &[u8]) -> bool {

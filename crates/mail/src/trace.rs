@@ -1,5 +1,6 @@
 //! Trace fields: the Received field that we write (RFC 5321 section 4.4) and the hops that others have left.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -44,8 +45,11 @@ impl Received<'_> {
             let _ = write!(value, " ({} {})", harmless(version), harmless(cipher));
         }
         let _ = write!(value, " id {}", self.id);
-        if let Some(recipient) = self.recipient.filter(|recipient| recipient.as_str().len() < 250) {
-            let _ = write!(value, " for <{}>", harmless_address(recipient.as_str()));
+        // Without SMTPUTF8 where the address has such a form: this field must not be what makes the message need it.
+        let recipient =
+            self.recipient.map(|address| address.ascii().unwrap_or(Cow::Borrowed(address.as_str())));
+        if let Some(recipient) = recipient.filter(|recipient| recipient.len() < 250) {
+            let _ = write!(value, " for <{}>", harmless_address(&recipient));
         }
         let _ = write!(value, "; {}", self.at.rfc5322());
         folded("Received", &value)

@@ -1,4 +1,8 @@
-//! xtext (RFC 3461 section 4): how ENVID, ORCPT and AUTH write characters that a command line cannot hold.
+//! xtext (RFC 3461 section 4): how ENVID, ORCPT and AUTH write characters that a command line cannot hold; and how an
+//! address in Unicode is written where only US-ASCII travels (RFC 6533 section 3).
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// The text that the xtext stands for; a `+` that no two upper-case hexadecimal digits follow stands for itself.
 #[must_use]
@@ -12,6 +16,31 @@ pub fn decode(xtext: &str) -> String {
         at += if coded.is_some() { 3 } else { 1 };
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The octets that the xtext stands for are no control characters: whoever decodes it may show it.
+#[must_use]
+pub fn is_shown(xtext: &str) -> bool {
+    // Decoding replaces what is no UTF-8, which is none.
+    !decode(xtext).chars().any(|c| c.is_ascii_control())
+}
+
+/// An address in Unicode as RFC 6533 section 3 writes it in US-ASCII (`utf-8-addr-xtext`): each other character as
+/// `\x{HEX}`.
+#[must_use]
+pub fn unicode_in_ascii(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            c if c.is_ascii() => out.push(c),
+            // Writing into a string cannot fail.
+            c => drop(write!(out, "\\x{{{:X}}}", u32::from(c))),
+        }
+    }
+    Cow::Owned(out)
 }
 
 fn octet(digits: &[u8]) -> Option<u8> {
@@ -35,5 +64,20 @@ mod tests {
         assert_eq!(decode("+2b+zz"), "+2b+zz");
         assert_eq!(decode("+C3+A4"), "ä");
         assert_eq!(decode("ä+2B"), "ä+");
+    }
+
+    #[test]
+    fn control_characters_are_seen_behind_their_code() {
+        assert!(is_shown("a+2Bb") && is_shown("+C3+A4") && is_shown("+80") && is_shown("q+20r"));
+        assert!(!is_shown("a+0D+0Ab") && !is_shown("+00") && !is_shown("+7F") && !is_shown("a+09"));
+    }
+
+    #[test]
+    fn unicode_is_written_in_ascii() {
+        assert_eq!(
+            unicode_in_ascii("utf-8;gr\u{fc}n@\u{1f600}.example"),
+            "utf-8;gr\\x{FC}n@\\x{1F600}.example"
+        );
+        assert_eq!(unicode_in_ascii("rfc822;a+2Bb@c.example"), "rfc822;a+2Bb@c.example");
     }
 }

@@ -103,7 +103,8 @@ impl Letter<'_> {
         let (id, at) = (self.shared.new_id(), self.shared.clock.now());
         let from = from_address(&config);
         let entry = &self.stored.entry;
-        let utf8 = entry.needs_smtputf8;
+        // Whatever the message needed: only its sender's address decides where the report must be able to go.
+        let utf8 = self.sender.needs_smtputf8();
         let written = Notification {
             id,
             at,
@@ -227,7 +228,13 @@ async fn read(stored: &Stored) -> Result<Bytes, pintle_mail::BodyError> {
     Ok(whole.into())
 }
 
-fn entry_of(parent: QueueId, to: &Address, at: UnixTime, written: &dsn::Written, utf8: bool) -> Entry {
+fn entry_of(
+    parent: QueueId,
+    to: &Address,
+    at: UnixTime,
+    written: &dsn::Written,
+    needs_smtputf8: bool,
+) -> Entry {
     let params = RcptParams {
         // RFC 3461 section 6.2: nobody is to be told about a report.
         notify: Some(Notify::NEVER),
@@ -235,7 +242,6 @@ fn entry_of(parent: QueueId, to: &Address, at: UnixTime, written: &dsn::Written,
     };
     let recipient = Recipient { id: 0, address: to.clone(), params, original: None, relay: true };
     let body = if written.has_8bit { BodyType::EightBitMime } else { BodyType::SevenBit };
-    let needs_smtputf8 = utf8 && !(written.head.is_ascii() && to.is_ascii());
     Entry {
         envelope: Envelope {
             sender: ReversePath::Null,

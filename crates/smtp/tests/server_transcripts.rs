@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pintle_mail::{MailParams, RcptParams, Reply};
-use pintle_smtp::server::config::{BareLf, EarlyTalk};
+use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
 use pintle_smtp::server::{
     Answer, Closed, Config, Credentials, Event, Extension, Fault, Hello, HelloVerb, Mechanisms, Message,
     Offers, Question, Session, Start,
@@ -259,6 +259,7 @@ fn configure(config: &mut Config, name: &str, value: &str) -> Option<()> {
             }
         }
         "bare-lf" => config.leniency.bare_lf = BareLf::Refuse,
+        "bare-cr" => config.leniency.bare_cr = BareCr::Normalise,
         "text-line" => config.leniency.text_line = value.parse().ok(),
         "brackets" => config.leniency.missing_brackets = false,
         "early-talk" => config.leniency.early_talk = EarlyTalk::Refuse,

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use pintle_inbound::config::Rules;
 use pintle_inbound::{AuthOffer, ListenerConfig, SessionLimits, StrangerLimits, TlsMode};
-use pintle_smtp::server::config::{Auth, BareLf, EarlyTalk, Leniency, Limits, Timeouts};
+use pintle_smtp::server::config::{Auth, BareCr, BareLf, EarlyTalk, Leniency, Limits, Timeouts};
 use pintle_smtp::server::{self, Extension, Extensions, Mechanism, Mechanisms};
 
 use super::intake::networks;
 use super::unique;
 use crate::Rule;
-use crate::read::{Choice, NonEmpty, Positive, Size};
+use crate::read::{Choice, Domain, NonEmpty, Positive, Size};
 use crate::reader::Section;
 
 /// What a listener is for.
@@ -38,6 +38,7 @@ pub(super) struct Shared<'a> {
 
 /// The choices of one listener that depend on each other.
 struct Access {
+    kind: ListenerKind,
     tls: TlsMode,
     require_tls: bool,
     auth: AuthOffer,
@@ -75,6 +76,7 @@ fn listener(section: &Section<'_>, shared: &Shared<'_>) -> ListenerConfig {
         },
         handshake_timeout: section.get("handshake_timeout"),
         smtp: Arc::new(smtp(section, &access, shared.hostname)),
+        completes_header: section.optional("complete_header").unwrap_or(access.kind != ListenerKind::Mx),
         trusted: access.trusted,
     }
 }
@@ -110,6 +112,7 @@ fn access(section: &Section<'_>, shared: &Shared<'_>) -> Access {
     let mut trusted = shared.networks.clone();
     trusted.extend(networks(section, "trusted"));
     Access {
+        kind,
         tls,
         require_tls: section.optional("require_tls").unwrap_or(kind == ListenerKind::Submission),
         auth: section.optional("auth").unwrap_or(by_kind),
@@ -157,7 +160,8 @@ fn smtp(section: &Section<'_>, access: &Access, hostname: &str) -> server::Confi
             data: section.get("data_timeout"),
             message: section.get("message_timeout"),
         },
-        leniency: leniency(section),
+        leniency: leniency(section, access.kind),
+        default_domain: section.optional::<Domain>("default_domain").map(|domain| domain.0),
     }
 }
 
@@ -189,10 +193,12 @@ fn limits(section: &Section<'_>) -> Limits {
     }
 }
 
-fn leniency(section: &Section<'_>) -> Leniency {
+fn leniency(section: &Section<'_>, kind: ListenerKind) -> Leniency {
     let default = Leniency::default();
+    let bare_cr = if kind == ListenerKind::Mx { BareCr::Refuse } else { BareCr::Normalise };
     Leniency {
         bare_lf: section.optional("bare_lf").unwrap_or(default.bare_lf),
+        bare_cr: section.optional("bare_cr").unwrap_or(bare_cr),
         early_talk: section.optional("early_talk").unwrap_or(default.early_talk),
         ..default
     }
@@ -214,6 +220,11 @@ impl Choice for AuthOffer {
 }
 
 impl Choice for BareLf {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("normalise", Self::Normalise), ("refuse", Self::Refuse)];
+}
+
+impl Choice for BareCr {
     const WORDS: &'static [(&'static str, Self)] =
         &[("normalise", Self::Normalise), ("refuse", Self::Refuse)];
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use pintle_inbound::{AuthOffer, TlsMode};
-use pintle_smtp::server::config::{BareLf, EarlyTalk};
+use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
 use pintle_smtp::server::{Extension, Mechanism};
 use pintle_tls::ClientCertificates;
 
 use super::{Section, Shape, key, optional, required};
 use crate::lower::ListenerKind;
-use crate::read::{DomainPattern, NonEmpty, OrZero, Positive, Secret, Size};
+use crate::read::{Domain, DomainPattern, NonEmpty, OrZero, Positive, Secret, Size};
 
 pub(super) static SECTIONS: &[Section] = &[
     Section {
@@ -62,6 +62,20 @@ pub(super) static SECTIONS: &[Section] = &[
                 "bare_lf",
                 "\"normalise\"",
                 "A LF without CR in DATA: made CRLF, or refused. It never ends a message.",
+            ),
+            optional::<BareCr>(
+                "bare_cr",
+                "A CR without LF in a message: a blank is put for it, and `CR CR LF` is one line end; or it is refused. \
+                 Left out: `refuse` for `mx`, else `normalise`.",
+            ),
+            optional::<Domain>(
+                "default_domain",
+                "The domain of senders and recipients who come without one (`<scanner>`). Left out: they are refused.",
+            ),
+            optional::<bool>(
+                "complete_header",
+                "A message of a client that is trusted or has authenticated gets Date and Message-ID if it lacks them, \
+                 and loses Bcc and Return-Path (RFC 6409 section 8). Left out: false for `mx`, else true.",
             ),
             key::<EarlyTalk>("early_talk", "\"tolerate\"", "A client that speaks before the greeting."),
             key::<String>("banner", "\"ESMTP Pintle\"", "What follows the hostname in the greeting."),

@@ -7,6 +7,7 @@ use pintle_mail::dsn::{Action, Notification, Returned, Status, Written};
 use pintle_mail::mime::{Limits, Scanner, Tree};
 use pintle_mail::{
     Address, Bytes, Charset, EnhancedCode, HeaderBlock, QueueId, RcptParams, Recipient, Reply, UnixTime,
+    xtext,
 };
 
 use super::plan::Plan;
@@ -112,14 +113,14 @@ fn check(asked: &Notification<'_>, written: &Written) {
     scanner.push(&written.body);
     let tree = scanner.finish();
     let parts = parts(&tree, &written.body);
-    let forms = match (asked.utf8, &asked.returned) {
-        (false, Returned::Whole(..)) => ["text/plain", "message/delivery-status", "message/rfc822"],
-        (false, Returned::Header(_)) => ["text/plain", "message/delivery-status", "text/rfc822-headers"],
-        (true, Returned::Whole(..)) => ["text/plain", "message/global-delivery-status", "message/global"],
-        (true, Returned::Header(_)) => {
-            ["text/plain", "message/global-delivery-status", "message/global-headers"]
-        }
+    let status = if asked.utf8 { "message/global-delivery-status" } else { "message/delivery-status" };
+    let returned = match &asked.returned {
+        Returned::Whole(head, _) if head.is_ascii() => "message/rfc822",
+        Returned::Whole(..) => "message/global",
+        Returned::Header(head) if head.is_ascii() => "text/rfc822-headers",
+        Returned::Header(_) => "message/global-headers",
     };
+    let forms = ["text/plain", status, returned];
     assert_eq!(parts.iter().map(|(form, _)| form.as_str()).collect::<Vec<_>>(), forms);
     for (_, content) in &parts[..2] {
         plain(content, asked.utf8);
@@ -184,11 +185,11 @@ fn fields(asked: &Notification<'_>, content: &[u8]) {
     let groups: Vec<HeaderBlock> = groups.collect();
     assert_eq!(groups.len(), asked.recipients.len(), "{text}");
     for (group, status) in groups.iter().zip(asked.recipients) {
-        recipient(group, status);
+        recipient(group, status, asked.utf8);
     }
 }
 
-fn recipient(group: &HeaderBlock, status: &Status<'_>) {
+fn recipient(group: &HeaderBlock, status: &Status<'_>, utf8: bool) {
     let there = [
         ("Original-Recipient", status.recipient.params.orcpt.is_some()),
         ("Final-Recipient", true),
@@ -209,7 +210,9 @@ fn recipient(group: &HeaderBlock, status: &Status<'_>) {
     };
     assert_eq!(value("Action"), action);
     assert!(value("Status").starts_with(class), "{}", value("Status"));
-    assert!(value("Final-Recipient").ends_with(status.recipient.address.as_str()));
+    let address = &status.recipient.address;
+    let other = if utf8 { address.as_str().into() } else { xtext::unicode_in_ascii(address.as_str()) };
+    assert!(value("Final-Recipient").ends_with(&*address.ascii().unwrap_or(other)));
     group.iter().for_each(|field| super::header::lines(&[field.raw().trim_ascii_end(), b"\r\n"].concat()));
 }
 

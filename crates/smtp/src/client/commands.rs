@@ -1,8 +1,9 @@
 //! MAIL and RCPT with their parameters: those that the next hop offers and the message needs, and no others.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use pintle_mail::{BodyType, EnhancedCode, Notify, Recipient, Reply, Return};
+use pintle_mail::{Address, BodyType, EnhancedCode, Notify, Recipient, Reply, Return, xtext};
 
 use super::Extensions;
 use super::config::{Channel, EightBit};
@@ -13,7 +14,10 @@ use super::outcome::{Content, Transaction};
 /// `MAIL FROM:<…>` with its parameters.
 pub(super) fn mail(transaction: &Transaction, offers: &Extensions) -> String {
     let params = &transaction.envelope.params;
-    let mut line = format!("MAIL FROM:<{}>", transaction.envelope.sender);
+    let utf8 = says_smtputf8(transaction, offers);
+    let sender =
+        transaction.envelope.sender.address().map_or(Cow::Borrowed(""), |sender| written(sender, utf8));
+    let mut line = format!("MAIL FROM:<{sender}>");
     // RFC 1870 section 6: the size that will be sent, not the one that was once announced.
     if offers.size.is_some() {
         let _ = write!(line, " SIZE={}", transaction.size);
@@ -23,7 +27,7 @@ pub(super) fn mail(transaction: &Transaction, offers: &Extensions) -> String {
     } else if offers.eight_bit_mime && transaction.content != Content::SevenBit {
         line.push_str(" BODY=8BITMIME");
     }
-    if offers.smtputf8 && needs_smtputf8(transaction) {
+    if utf8 {
         line.push_str(" SMTPUTF8");
     }
     if params.require_tls {
@@ -44,17 +48,32 @@ fn push_return(line: &mut String, ret: Option<Return>, envid: Option<&str>) {
     push_value(line, "ENVID", envid);
 }
 
-/// `RCPT TO:<…>` with its parameters.
-pub(super) fn rcpt(recipient: &Recipient, offers: &Extensions) -> String {
-    let mut line = format!("RCPT TO:<{}>", recipient.address);
+/// `RCPT TO:<…>` of a recipient of this transaction, with its parameters.
+pub(super) fn rcpt(recipient: &Recipient, transaction: &Transaction, offers: &Extensions) -> String {
+    let utf8 = says_smtputf8(transaction, offers);
+    let mut line = format!("RCPT TO:<{}>", written(&recipient.address, utf8));
     // RFC 3461 section 5.2.1: what the sender wished goes on unchanged; what it did not say is not made up.
     if offers.dsn {
         if let Some(notify) = recipient.params.notify {
             let _ = write!(line, " NOTIFY={}", notify_words(notify));
         }
-        push_value(&mut line, "ORCPT", recipient.params.orcpt.as_deref());
+        let orcpt = recipient.params.orcpt.as_deref();
+        let orcpt =
+            orcpt.map(|orcpt| if utf8 { Cow::Borrowed(orcpt) } else { xtext::unicode_in_ascii(orcpt) });
+        push_value(&mut line, "ORCPT", orcpt.as_deref());
     }
     line
+}
+
+/// An address in the form that this transaction can hold.
+fn written(address: &Address, utf8: bool) -> Cow<'_, str> {
+    let ascii = if utf8 { None } else { address.ascii() };
+    // Who has no such form was settled before.
+    ascii.unwrap_or(Cow::Borrowed(address.as_str()))
+}
+
+fn says_smtputf8(transaction: &Transaction, offers: &Extensions) -> bool {
+    offers.smtputf8 && needs_smtputf8(transaction)
 }
 
 fn notify_words(notify: Notify) -> String {
@@ -76,13 +95,13 @@ fn push_value(line: &mut String, name: &str, value: Option<&str>) {
 /// received with SMTPUTF8 and is ASCII throughout goes anywhere. (Who needs it where it is not offered was settled before.)
 fn needs_smtputf8(transaction: &Transaction) -> bool {
     sender_or_header_needs_smtputf8(transaction)
-        || transaction.envelope.recipients.iter().any(|recipient| !recipient.address.is_ascii())
+        || transaction.envelope.recipients.iter().any(|recipient| recipient.address.needs_smtputf8())
 }
 
 fn sender_or_header_needs_smtputf8(transaction: &Transaction) -> bool {
     let envelope = &transaction.envelope;
     let header = envelope.params.smtputf8 && transaction.content == Content::EightBitHeader;
-    let sender = envelope.sender.address().is_some_and(|address| !address.is_ascii());
+    let sender = envelope.sender.address().is_some_and(Address::needs_smtputf8);
     header || sender
 }
 
@@ -95,7 +114,7 @@ pub(super) fn settle_hopeless(transaction: &Transaction, core: &Core, ledger: &m
         return;
     }
     for (at, recipient) in transaction.envelope.recipients.iter().enumerate() {
-        if !recipient.address.is_ascii() {
+        if recipient.address.needs_smtputf8() {
             ledger.fail_unasked(Some(at), &no_smtputf8());
         }
     }

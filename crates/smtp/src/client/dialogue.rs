@@ -179,7 +179,7 @@ impl Dialogue {
             Command::Rcpt(at) => self.transaction.envelope.recipients.get(at).map_or_else(
                 // A position comes from this very list; a harmless command keeps the count of replies right.
                 || "NOOP".to_owned(),
-                |recipient| commands::rcpt(recipient, core.offers()),
+                |recipient| commands::rcpt(recipient, &self.transaction, core.offers()),
             ),
             Command::Data => "DATA".to_owned(),
         }

@@ -28,6 +28,9 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Which common mistakes of clients are forgiven.
     pub leniency: Leniency,
+    /// The domain of senders and recipients who come without one, as scanners and scripts give them; such addresses are
+    /// refused where there is none.
+    pub default_domain: Option<String>,
 }
 
 impl Default for Config {
@@ -42,6 +45,7 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             leniency: Leniency::default(),
+            default_domain: None,
         }
     }
 }
@@ -136,6 +140,8 @@ impl Default for Timeouts {
 pub struct Leniency {
     /// A LF without CR, in commands and in DATA. In BDAT it always becomes CRLF.
     pub bare_lf: BareLf,
+    /// A CR without LF in a message, by DATA or BDAT.
+    pub bare_cr: BareCr,
     /// `MAIL FROM:a@b.example`, as old devices say it.
     pub missing_brackets: bool,
     /// A client that speaks before the greeting.
@@ -149,6 +155,7 @@ impl Default for Leniency {
     fn default() -> Self {
         Self {
             bare_lf: BareLf::Normalise,
+            bare_cr: BareCr::Refuse,
             missing_brackets: true,
             early_talk: EarlyTalk::Tolerate,
             text_line: None,
@@ -162,6 +169,15 @@ pub enum BareLf {
     /// A line end, passed on as CRLF: curl and Python's smtplib send such content.
     Normalise,
     /// A fault: the message, or the command, is refused.
+    Refuse,
+}
+
+/// What a CR without LF is taken for. It never ends data or a line, since others would see another message than we do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BareCr {
+    /// White space: a blank takes its place. Of several before a CRLF, as in `CR CR LF`, nothing is left but the line end.
+    Normalise,
+    /// A fault: the message is refused (RFC 5321 section 2.3.8).
     Refuse,
 }
 

@@ -5,9 +5,9 @@
 //! to that end however bad the content is, since a reply is due only there. What a [`Flaw`] leads to is decided above.
 
 use bytes::{Bytes, BytesMut};
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr_iter, memchr2};
 
-use super::config::{BareLf, Leniency};
+use super::config::{BareCr, BareLf, Leniency};
 use super::fault::Fault;
 
 /// Decodes the content of one message.
@@ -17,6 +17,7 @@ pub(crate) struct Decoder {
     /// A chunk ended in CR: the LF may be the first octet of the next (RFC 3030 section 2).
     pending_cr: bool,
     bare_lf: BareLf,
+    bare_cr: BareCr,
     text_line: u64,
     line: u64,
     /// The longest line so far without its CRLF.
@@ -89,6 +90,7 @@ impl Decoder {
             at: At::AfterCrlf,
             pending_cr: false,
             bare_lf: leniency.bare_lf,
+            bare_cr: leniency.bare_cr,
             text_line: leniency.text_line.unwrap_or(u64::MAX),
             line: 0,
             longest_line: 0,
@@ -147,9 +149,9 @@ impl Decoder {
         self.serve(cooking.done(), input, end)
     }
 
-    /// The last chunk is through: a CR that still waits for its LF waits in vain.
+    /// The last chunk is through: a CR that still waits for its LF waits in vain. White space at the end is no loss.
     pub(crate) fn finish_chunks(&mut self) {
-        if self.pending_cr {
+        if self.pending_cr && self.bare_cr == BareCr::Refuse {
             self.spoil(Flaw::BareCr);
         }
         self.end_line();
@@ -181,24 +183,23 @@ impl Decoder {
             }
             None => {
                 let text = rest.strip_suffix(b"\r").unwrap_or(rest);
-                self.text(text);
                 if !text.is_empty() {
                     self.at = At::Within;
                 }
-                cooking.pos += text.len();
+                self.text(cooking, cooking.pos + text.len());
                 false
             }
         }
     }
 
     fn whole_line(&mut self, cooking: &mut Cooking<'_>, lf: usize) {
-        let line = &cooking.raw[cooking.pos..cooking.pos + lf];
-        let behind = cooking.pos + lf + 1;
-        if let Some(text) = line.strip_suffix(b"\r") {
-            self.text(text);
+        let end = cooking.pos + lf;
+        let behind = end + 1;
+        if lf > 0 && cooking.raw[end - 1] == b'\r' {
+            self.text(cooking, end - 1);
             self.at = At::AfterCrlf;
         } else {
-            self.text(line);
+            self.text(cooking, end);
             self.at = At::AfterLf;
             self.had_bare_lf = true;
             if self.bare_lf == BareLf::Refuse {
@@ -210,14 +211,30 @@ impl Decoder {
         cooking.pos = behind;
     }
 
-    /// Octets of a line that are neither its end nor a CR which may belong to it.
-    fn text(&mut self, text: &[u8]) {
+    /// Passes the octets of a line up to `end` that are neither its end nor a CR which may belong to it.
+    fn text(&mut self, cooking: &mut Cooking<'_>, end: usize) {
+        let text = &cooking.raw[cooking.pos..end];
         if let Some(bad) = memchr2(b'\r', 0, text) {
-            self.spoil(if text[bad] == 0 { Flaw::Nul } else { Flaw::BareCr });
+            self.odd_octets(cooking, end, bad);
         }
         self.line += text.len() as u64;
         if self.line > self.text_line {
             self.spoil(Flaw::LongLine);
+        }
+        cooking.pos = end;
+    }
+
+    /// The text up to `end` holds NUL or CR, the first of them at `first`.
+    fn odd_octets(&mut self, cooking: &mut Cooking<'_>, end: usize, first: usize) {
+        let text = &cooking.raw[cooking.pos..end];
+        match self.bare_cr {
+            BareCr::Refuse => self.spoil(if text[first] == 0 { Flaw::Nul } else { Flaw::BareCr }),
+            BareCr::Normalise => {
+                if memchr(0, &text[first..]).is_some() {
+                    self.spoil(Flaw::Nul);
+                }
+                blank_crs(cooking, end);
+            }
         }
     }
 
@@ -236,14 +253,25 @@ impl Decoder {
             return;
         };
         self.pending_cr = false;
-        if first == b'\n' {
-            cooking.replace(0, b"\r\n", 1);
-            cooking.pos = 1;
-            self.at = At::AfterCrlf;
-            self.end_line();
-        } else {
-            self.spoil(Flaw::BareCr);
+        match (first, self.bare_cr) {
+            (b'\n', _) => {
+                cooking.replace(0, b"\r\n", 1);
+                self.at = At::AfterCrlf;
+                self.end_line();
+            }
+            (_, BareCr::Refuse) => self.spoil(Flaw::BareCr),
+            (b'\r', BareCr::Normalise) => {}
+            (_, BareCr::Normalise) => cooking.replace(0, b" ", 0),
         }
+    }
+}
+
+/// Puts a blank for each CR of the text up to `end`, and nothing for one that another CR follows.
+fn blank_crs(cooking: &mut Cooking<'_>, end: usize) {
+    let (raw, start) = (cooking.raw, cooking.pos);
+    for at in memchr_iter(b'\r', &raw[start..end]).map(|at| start + at) {
+        let instead: &[u8] = if raw.get(at + 1) == Some(&b'\r') { b"" } else { b" " };
+        cooking.replace(at, instead, at + 1);
     }
 }
 
@@ -255,7 +283,7 @@ fn dot(rest: &[u8], at: At) -> Dot {
     match rest {
         [_] | [_, b'\r'] => Dot::Unknown,
         [_, b'\r', b'\n', ..] if at == At::AfterCrlf => Dot::End,
-        [_, b'\r', b'\n', ..] | [_, b'\n', ..] => Dot::Alone,
+        [_, b'\r', b'\n' | b'\r', ..] | [_, b'\n', ..] => Dot::Alone,
         _ => Dot::Stuffed,
     }
 }
@@ -289,7 +317,10 @@ mod tests {
 
     /// Decodes `wire`, fed in pieces of `step` octets: the content, what is left over, and the decoder.
     fn data(wire: &[u8], step: usize) -> (Vec<u8>, Option<Vec<u8>>, Decoder) {
-        let mut decoder = Decoder::for_data(&Leniency::default());
+        data_by(Decoder::for_data(&Leniency::default()), wire, step)
+    }
+
+    fn data_by(mut decoder: Decoder, wire: &[u8], step: usize) -> (Vec<u8>, Option<Vec<u8>>, Decoder) {
         let (mut input, mut content) = (BytesMut::new(), Vec::new());
         for (at, piece) in wire.chunks(step).enumerate() {
             input.extend_from_slice(piece);
@@ -304,7 +335,10 @@ mod tests {
     }
 
     fn chunks(chunks: &[&[u8]]) -> (Vec<u8>, Decoder) {
-        let mut decoder = Decoder::for_chunks(&Leniency::default());
+        chunks_by(Decoder::for_chunks(&Leniency::default()), chunks)
+    }
+
+    fn chunks_by(mut decoder: Decoder, chunks: &[&[u8]]) -> (Vec<u8>, Decoder) {
         let mut content = Vec::new();
         for chunk in chunks {
             let (mut input, mut left) = (BytesMut::new(), chunk.len() as u64);
@@ -355,6 +389,36 @@ mod tests {
                 assert_eq!(left, Some(Vec::new()), "{wire:?} by {step}");
                 assert_eq!(decoder.flaw, Some(flaw), "{wire:?} by {step}");
             }
+        }
+    }
+
+    #[test]
+    fn a_cr_alone_is_white_space_where_told() {
+        let lenient = Leniency { bare_cr: BareCr::Normalise, ..Leniency::default() };
+        for (wire, content) in [
+            ("a\rb\r\n.\r\n", "a b\r\n"),
+            ("a\r\rb\r\r\r\n\r\r\n.\r\n", "a b\r\n\r\n"),
+            ("a\r.\r\r\n.\r\n", "a .\r\n"),
+            ("a\r\n.\r\r\nb\r\n.\r\n", "a\r\n.\r\nb\r\n"),
+            ("\ra\r\n..\rb\r\n.\r\n", " a\r\n. b\r\n"),
+            ("a\r\rb\nc\r\n.\r\n", "a b\r\nc\r\n"),
+        ] {
+            for step in 1..=wire.len() {
+                let (got, left, decoder) = data_by(Decoder::for_data(&lenient), wire.as_bytes(), step);
+                assert_eq!(String::from_utf8(got).unwrap(), content, "{wire:?} by {step}");
+                assert_eq!((left, decoder.flaw), (Some(Vec::new()), None), "{wire:?} by {step}");
+            }
+        }
+        let (_, _, decoder) = data_by(Decoder::for_data(&lenient), b"a\rb\0\r\n.\r\n", 99);
+        assert_eq!(decoder.flaw, Some(Flaw::Nul));
+        let chunked = |parts: &[&[u8]]| chunks_by(Decoder::for_chunks(&lenient), parts);
+        for (parts, content) in [
+            (&[&b"a\r"[..], b"b\r", b"\r", b"\nc"][..], "a b\r\nc"),
+            (&[b"a\rb\r\r\n\r", b"\n"], "a b\r\n\r\n"),
+            (&[b"a\r"], "a"),
+        ] {
+            let (got, decoder) = chunked(parts);
+            assert_eq!((String::from_utf8(got).unwrap().as_str(), decoder.flaw), (content, None));
         }
     }
 

@@ -1,14 +1,18 @@
 //! Where the header of a message ends (RFC 5322 section 2.1), found while the message comes in.
 //!
 //! Usually an empty line ends it. A line that is neither a field nor the continuation of one ends it too, and is then
-//! the first line of the body: such messages exist, and nothing of them may be lost.
+//! the first line of the body: such messages exist, and nothing of them may be lost. The one exception is a mailbox file's
+//! `From ` line above all: it becomes a field, so that the header is still one.
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
-use pintle_mail::header::{is_continuation, is_field_line};
+use pintle_mail::header::{is_continuation, is_field_line, is_mailbox_line};
 
 /// Beyond this, a line without a colon can no longer become a field (RFC 5322 section 2.1.1).
 const LONGEST_NAME: usize = 998;
+
+/// What makes a field of a mailbox file's line; Postfix has the same name for it.
+const MAILBOX_LINE: &[u8] = b"X-Mailbox-Line: ";
 
 /// The header, as far as it is here.
 #[derive(Debug, Default)]
@@ -86,7 +90,7 @@ fn end_of_header(bytes: &[u8], judged: &mut usize) -> Option<(usize, usize)> {
 fn judge(line: &[u8], at: usize) -> Line {
     if line == b"\r\n" {
         Line::Empty
-    } else if is_field_line(line) || (at > 0 && is_continuation(line)) {
+    } else if is_field_line(line) || if at > 0 { is_continuation(line) } else { is_mailbox_line(line) } {
         Line::Belongs
     } else {
         Line::Foreign
@@ -96,7 +100,13 @@ fn judge(line: &[u8], at: usize) -> Line {
 fn split(mut bytes: Bytes, end: usize, separator: usize) -> Found {
     let header = bytes.split_to(end);
     let rest = bytes.split_off(separator);
+    let header =
+        if is_mailbox_line(first_line(&header)) { [MAILBOX_LINE, &header].concat().into() } else { header };
     Found { header, separated: separator > 0, rest }
+}
+
+fn first_line(bytes: &[u8]) -> &[u8] {
+    memchr(b'\n', bytes).map_or(bytes, |lf| &bytes[..lf])
 }
 
 #[cfg(test)]
@@ -127,6 +137,17 @@ mod tests {
             ("A: 1\r\nB: 2", "A: 1\r\nB: 2", false, ""),
             ("A: 1\r\nB", "A: 1\r\n", false, "B"),
             ("", "", false, ""),
+            (
+                "From a Mon Jan 1 10:00\r\nA: 1\r\n\r\nb",
+                "X-Mailbox-Line: From a Mon Jan 1 10:00\r\nA: 1\r\n",
+                true,
+                "b",
+            ),
+            (">From a\r\n\r\nb", "X-Mailbox-Line: >From a\r\n", true, "b"),
+            ("From a", "X-Mailbox-Line: From a", false, ""),
+            ("A: 1\r\nFrom b\r\n", "A: 1\r\n", false, "From b\r\n"),
+            ("From : a\r\n\r\nb", "From : a\r\n", true, "b"),
+            ("Fromage is\r\n", "", false, "Fromage is\r\n"),
         ] {
             for step in 1..=message.len().max(1) {
                 let expected = (header.to_owned(), separated, body.to_owned());

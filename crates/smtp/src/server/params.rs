@@ -6,8 +6,11 @@
 use pintle_mail::address::split_path;
 use pintle_mail::{
     Address, AddressError, BodyType, Charset, MailParams, Notify, Param, RcptParams, Return, ReversePath,
+    xtext,
 };
 
+use super::command::BLANKS;
+use super::config::Config;
 use super::fault::{Fault, Syntax};
 use super::offers::{Extension, Offers};
 
@@ -29,9 +32,9 @@ const RCPT: [(&str, Extension); 2] = [("NOTIFY", Extension::Dsn), ("ORCPT", Exte
 pub(crate) fn parse_mail(
     argument: &str,
     offers: &Offers,
-    lenient: bool,
+    config: &Config,
 ) -> Result<(ReversePath, MailParams), Fault> {
-    let (path, rest) = split(argument, lenient).map_err(Fault::SenderAddress)?;
+    let (path, rest) = split(argument, config.leniency.missing_brackets).map_err(Fault::SenderAddress)?;
     let mut params = MailParams::default();
     let mut seen = Seen(0);
     for word in words(rest)? {
@@ -41,7 +44,8 @@ pub(crate) fn parse_mail(
             None => params.other.push(other(name, value, offers, &params.other)?),
         }
     }
-    let path = ReversePath::parse(path, charset(params.smtputf8)).map_err(Fault::SenderAddress)?;
+    let path = completed(path, config, |path| ReversePath::parse(path, charset(params.smtputf8)));
+    let path = path.map_err(Fault::SenderAddress)?;
     Ok((path, params))
 }
 
@@ -49,11 +53,12 @@ pub(crate) fn parse_mail(
 pub(crate) fn parse_rcpt(
     argument: &str,
     offers: &Offers,
-    lenient: bool,
+    config: &Config,
     smtputf8: bool,
 ) -> Result<(Address, RcptParams), Fault> {
-    let (path, rest) = split(argument, lenient).map_err(Fault::RecipientAddress)?;
-    let address = Address::parse(path, charset(smtputf8)).map_err(Fault::RecipientAddress)?;
+    let (path, rest) = split(argument, config.leniency.missing_brackets).map_err(Fault::RecipientAddress)?;
+    let address = completed(path, config, |path| Address::parse(path, charset(smtputf8)));
+    let address = address.map_err(Fault::RecipientAddress)?;
     let mut params = RcptParams::default();
     let mut seen = Seen(0);
     for word in words(rest)? {
@@ -66,11 +71,26 @@ pub(crate) fn parse_rcpt(
     Ok((address, params))
 }
 
+/// Reads a path; one that lacks nothing but its domain gets the default one, where there is one.
+fn completed<T>(
+    path: &str,
+    config: &Config,
+    read: impl Fn(&str) -> Result<T, AddressError>,
+) -> Result<T, AddressError> {
+    match (read(path), &config.default_domain) {
+        (Err(AddressError::Domain), Some(domain)) if !path.is_empty() => {
+            // What has a domain already, if a bad one, does not become an address by another.
+            read(&format!("{path}@{domain}")).map_err(|_| AddressError::Domain)
+        }
+        (read, _) => read,
+    }
+}
+
 /// Parts the path from what follows it.
 fn split(argument: &str, lenient: bool) -> Result<(&str, &str), AddressError> {
     match split_path(argument) {
         Err(AddressError::Brackets) if lenient && !argument.contains(['<', '>']) && !argument.is_empty() => {
-            Ok(argument.split_at(argument.find(' ').unwrap_or(argument.len())))
+            Ok(argument.split_at(argument.find(BLANKS).unwrap_or(argument.len())))
         }
         result => result,
     }
@@ -82,8 +102,8 @@ fn charset(smtputf8: bool) -> Charset {
 
 /// The words behind a path, which must stand apart from it.
 fn words(rest: &str) -> Result<impl Iterator<Item = &str>, Fault> {
-    if rest.is_empty() || rest.starts_with(' ') {
-        Ok(rest.split(' ').filter(|word| !word.is_empty()))
+    if rest.is_empty() || rest.starts_with(BLANKS) {
+        Ok(rest.split(BLANKS).filter(|word| !word.is_empty()))
     } else {
         Err(Fault::Syntax(Syntax::Parameters))
     }
@@ -104,7 +124,8 @@ fn keyword(word: &str) -> Result<(&str, Option<&str>), Fault> {
 struct Seen(u16);
 
 impl Seen {
-    /// The known and offered parameter with this name; a second time it is a fault.
+    /// The known and offered parameter with this name; a second time it is a fault, but for SIZE, of which some clients
+    /// say a guess and then the truth.
     fn find(
         &mut self,
         table: &[(&'static str, Extension)],
@@ -117,7 +138,7 @@ impl Seen {
         let Some(index) = table.iter().position(known) else {
             return Ok(None);
         };
-        if self.0 & (1 << index) != 0 {
+        if self.0 & (1 << index) != 0 && table[index].1 != Extension::Size {
             return Err(bad(name));
         }
         self.0 |= 1 << index;
@@ -154,7 +175,7 @@ fn mail_param(params: &mut MailParams, name: &str, value: Option<&str>) -> Optio
         "SMTPUTF8" => params.smtputf8 = flag(value)?,
         "RET" => params.ret = Some(ret(value?)?),
         // RFC 3461 section 4.4: at most 100 characters.
-        "ENVID" => params.envid = Some(xtext(value?, 100)?),
+        "ENVID" => params.envid = Some(coded(value?, 100)?),
         "AUTH" => params.auth = Some(mailbox_or_null(value?)?),
         "REQUIRETLS" => params.require_tls = flag(value)?,
         _ => return None,
@@ -224,19 +245,21 @@ fn orcpt(value: &str, smtputf8: bool) -> Option<String> {
         return None;
     }
     let is_utf8 = kind.eq_ignore_ascii_case("utf-8") && smtputf8;
-    if (is_utf8 && is_value(text)) || is_xtext(text) { Some(value.to_owned()) } else { None }
+    let is_good = if is_utf8 { is_value(text) && xtext::is_shown(text) } else { is_xtext(text) };
+    is_good.then(|| value.to_owned())
 }
 
 /// RFC 4954 section 5.
 fn mailbox_or_null(value: &str) -> Option<String> {
-    if value == "<>" { Some(value.to_owned()) } else { xtext(value, 500) }
+    if value == "<>" { Some(value.to_owned()) } else { coded(value, 500) }
 }
 
-fn xtext(value: &str, longest: usize) -> Option<String> {
+fn coded(value: &str, longest: usize) -> Option<String> {
     (value.len() <= longest && is_xtext(value)).then(|| value.to_owned())
 }
 
-/// RFC 3461 section 4: printable characters but `+` and `=`, which stand as `+HH`.
+/// RFC 3461 section 4: printable characters but `+` and `=`, which stand as `+HH`. What they stand for is shown in reports
+/// and handed on, so that no control character may hide in it; octets from 0x80 on are somebody's letters.
 fn is_xtext(value: &str) -> bool {
     let is_hex = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
     let mut bytes = value.as_bytes().iter();
@@ -250,7 +273,7 @@ fn is_xtext(value: &str) -> bool {
             return false;
         }
     }
-    !value.is_empty()
+    !value.is_empty() && xtext::is_shown(value)
 }
 
 #[cfg(test)]
@@ -266,11 +289,11 @@ mod tests {
     }
 
     fn mail(argument: &str) -> Result<(ReversePath, MailParams), Fault> {
-        parse_mail(argument, &offers(), true)
+        parse_mail(argument, &offers(), &Config::default())
     }
 
     fn rcpt(argument: &str) -> Result<(Address, RcptParams), Fault> {
-        parse_rcpt(argument, &offers(), true, true)
+        parse_rcpt(argument, &offers(), &Config::default(), true)
     }
 
     #[test]
@@ -303,27 +326,64 @@ mod tests {
         for (text, name) in [
             ("SIZE", "SIZE"),
             ("SIZE=x", "SIZE"),
-            ("SIZE=1 size=1", "SIZE"),
+            ("BODY=7BIT body=8BITMIME", "BODY"),
             ("BODY=BINARYMIME", "BODY"),
             ("SMTPUTF8=1", "SMTPUTF8"),
             ("RET=SOME", "RET"),
             ("ENVID=a+2g", "ENVID"),
             ("ENVID=a=b", "ENVID"),
             ("ENVID=+2", "ENVID"),
+            ("ENVID=a+0D+0Ab", "ENVID"),
+            ("ENVID=+7F", "ENVID"),
+            ("AUTH=a+00@b.example", "AUTH"),
             ("X-TAG X-TAG", "X-TAG"),
         ] {
             let fault = mail(&format!("<> {text}")).unwrap_err();
             assert_eq!(fault, Fault::BadParameter(name.to_owned()), "{text}");
         }
-        for text in ["NOTIFY=NEVER,SUCCESS", "NOTIFY=", "ORCPT=a@b", "ORCPT=;a", "ORCPT=rfc822;"] {
+        assert!(
+            mail("<> ENVID=+C3+A4+FF").is_ok() && rcpt("<a@b.example> ORCPT=rfc822;+E4@b.example").is_ok()
+        );
+        let coded = ["ORCPT=rfc822;a+0D+0Ab@c.example", "ORCPT=utf-8;a+1B@c.example"];
+        let plain = ["NOTIFY=NEVER,SUCCESS", "NOTIFY=", "ORCPT=a@b", "ORCPT=;a", "ORCPT=rfc822;"];
+        for text in plain.into_iter().chain(coded) {
             assert!(matches!(rcpt(&format!("<a@b.example> {text}")), Err(Fault::BadParameter(_))), "{text}");
         }
     }
 
     #[test]
+    fn an_address_without_a_domain_gets_the_default_one() {
+        let config = Config { default_domain: Some("ours.example".to_owned()), ..Config::default() };
+        let mail = |text: &str| parse_mail(text, &offers(), &config).map(|(path, _)| path.to_string());
+        let rcpt = |text: &str| parse_rcpt(text, &offers(), &config, true).map(|(path, _)| path.to_string());
+        for (text, address) in [
+            ("<scanner>", "scanner@ours.example"),
+            ("scanner", "scanner@ours.example"),
+            ("<\"a @ b\">", "\"a @ b\"@ours.example"),
+            ("<a@b.example>", "a@b.example"),
+        ] {
+            assert_eq!(mail(text).unwrap(), address);
+            assert_eq!(rcpt(text).unwrap(), address);
+        }
+        assert_eq!(mail("<>").unwrap(), "");
+        assert_eq!(mail("<postmaster>").unwrap(), "postmaster@ours.example");
+        assert_eq!(rcpt("<postmaster>").unwrap(), "postmaster");
+        for text in ["<a@>", "<a@-b.example>", "<a@b@c>", "<a b>"] {
+            assert!(mail(text).is_err() && rcpt(text).is_err(), "{text}");
+        }
+        assert!(rcpt("<>").is_err());
+    }
+
+    #[test]
+    fn of_several_sizes_the_last_counts() {
+        assert_eq!(mail("<>\tSIZE=1\t size=20").unwrap().1.size, Some(20));
+        assert_eq!(mail("<> SIZE=1 SIZE=x").unwrap_err(), Fault::BadParameter("SIZE".to_owned()));
+    }
+
+    #[test]
     fn what_is_not_on_offer_is_unknown() {
         assert_eq!(mail("<> FOO=1").unwrap_err(), Fault::UnknownParameter("FOO".into()));
-        let none = parse_mail("<> SIZE=1", &Offers::none(), true);
+        let none = parse_mail("<> SIZE=1", &Offers::none(), &Config::default());
         assert_eq!(none.unwrap_err(), Fault::UnknownParameter("SIZE".into()));
         assert_eq!(mail("<>SIZE=1").unwrap_err(), Fault::Syntax(Syntax::Parameters));
         assert_eq!(mail("<> =1").unwrap_err(), Fault::Syntax(Syntax::Parameters));
@@ -331,9 +391,13 @@ mod tests {
 
     #[test]
     fn missing_brackets_are_forgiven_where_told() {
-        assert_eq!(mail("a@b.example SIZE=1").unwrap().0.as_str(), "a@b.example");
+        for text in ["a@b.example SIZE=1", "a@b.example\tSIZE=1"] {
+            assert_eq!(mail(text).unwrap().0.as_str(), "a@b.example");
+        }
+        let mut strict = Config::default();
+        strict.leniency.missing_brackets = false;
         for text in ["a@b.example", ""] {
-            let fault = parse_mail(text, &offers(), false).unwrap_err();
+            let fault = parse_mail(text, &offers(), &strict).unwrap_err();
             assert_eq!(fault, Fault::SenderAddress(AddressError::Brackets));
         }
         assert!(mail("").is_err() && mail("<a@b.example").is_err() && mail("a@b.example>").is_err());

@@ -182,7 +182,14 @@ fn greet_back(verb: HelloVerb, offers: Offers, wish: Option<Reply>, core: &mut C
     offers.append_lines(&mut text);
     core.reply(&Reply::plain(250, text));
     let esmtp = verb == HelloVerb::Ehlo;
-    Ready::new(Greeted { offers, esmtp }).into()
+    Ready::new(Greeted { offers: if esmtp { offers } else { unasked(core) }, esmtp }).into()
+}
+
+/// What is taken from a client that said HELO and was offered nothing: parameters of MAIL that cannot mislead it.
+fn unasked(core: &Core) -> Offers {
+    let mut offers = offers(core);
+    offers.restrict(Extensions::NONE.with(Extension::Size).with(Extension::EightBitMime));
+    offers
 }
 
 /// The 220 to STARTTLS is out; what comes now is not for us to read.

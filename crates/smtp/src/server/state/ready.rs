@@ -55,8 +55,7 @@ impl Ready {
         if core.config.require_auth && core.identity.is_none() {
             return Err(Fault::AuthRequired);
         }
-        let lenient = core.config.leniency.missing_brackets;
-        let (path, params) = parse_mail(argument, &self.greeted.offers, lenient)?;
+        let (path, params) = parse_mail(argument, &self.greeted.offers, &core.config)?;
         let limit = self.greeted.message_limit(core);
         // RFC 1870 section 6.1: a declared size beyond the limit is refused here.
         if params.size.is_some_and(|size| size > limit) {

@@ -126,9 +126,8 @@ fn in_transaction<S: InTransaction>(state: S, command: Command<'_>, core: &mut C
 
 fn recipient(sending: Sending, accepted: Option<NonZeroU32>, argument: &str, core: &mut Core) -> State {
     let count = accepted.map_or(0, NonZeroU32::get);
-    let lenient = core.config.leniency.missing_brackets;
     let parsed = if count < core.config.limits.recipients {
-        parse_rcpt(argument, &sending.greeted.offers, lenient, sending.smtputf8)
+        parse_rcpt(argument, &sending.greeted.offers, &core.config, sending.smtputf8)
     } else {
         Err(Fault::TooManyRecipients)
     };
