@@ -29,7 +29,12 @@ use crate::{Answer, DnsError, Record, RecordKind, Resolver};
 /// Clones share the cache. Identical questions in flight are asked once.
 #[derive(Clone)]
 pub struct HickoryResolver {
-    inner: TokioResolver,
+    /// All servers, the quickest first. It believes the first that answers, whatever the answer is.
+    all: TokioResolver,
+    /// Each server alone, where there are several: another one may know what the first does not.
+    each: Arc<[TokioResolver]>,
+    /// All servers, asked without EDNS.
+    plain: TokioResolver,
     deadline: Duration,
 }
 
@@ -109,26 +114,61 @@ impl HickoryResolver {
     /// A resolver with an empty cache. No server is contacted before the first question.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let servers = name_servers(&config.servers)?;
-        let parts = ResolverConfig::from_name_servers(servers);
-        let builder = TokioResolver::builder_with_config(parts, TokioRuntimeProvider::default());
-        let builder = builder.with_options(options(config)).with_tls_config(no_tls()?);
-        let inner = builder.build();
-        let inner = inner.map_err(|error| ConfigError::System(error.to_string()))?;
-        Ok(Self { inner, deadline: config.deadline })
+        let with_edns = options(config);
+        let each = if servers.len() > 1 { &servers[..] } else { &[] };
+        let each = each.iter().map(|server| stub(vec![server.clone()], with_edns.clone()));
+        let mut without_edns = with_edns.clone();
+        without_edns.edns0 = false;
+        Ok(Self {
+            each: each.collect::<Result<_, _>>()?,
+            plain: stub(servers.clone(), without_edns)?,
+            all: stub(servers, with_edns)?,
+            deadline: config.deadline,
+        })
     }
 
     async fn ask(&self, name: Name, kind: RecordKind) -> Result<Answer, DnsError> {
-        let lookup = self.inner.lookup(name.clone(), record_type(kind));
-        let result = match tokio::time::timeout(self.deadline, lookup).await {
-            Ok(Ok(found)) => answer(&name, kind, &found),
-            Ok(Err(error)) => Err(classify(&error)),
-            Err(_elapsed) => Err(DnsError::Timeout),
-        };
+        let answer = tokio::time::timeout(self.deadline, self.ask_until_told(&name, kind)).await;
+        let result = answer.unwrap_or(Err(DnsError::Timeout));
         if let Err(error) = &result {
             tracing::debug!(%name, %kind, %error, "lookup without an answer");
         }
         result
     }
+
+    /// The answer of the first server that gives one; else what the first one said.
+    async fn ask_until_told(&self, name: &Name, kind: RecordKind) -> Result<Answer, DnsError> {
+        let error = match self.all.lookup(name.clone(), record_type(kind)).await {
+            Ok(found) => return answer(name, kind, &found),
+            Err(error) => error,
+        };
+        for other in self.others(&error) {
+            match other.lookup(name.clone(), record_type(kind)).await {
+                Ok(found) => return answer(name, kind, &found),
+                Err(told) if !classify(&told).is_temporary() => return Err(classify(&told)),
+                Err(_) => {}
+            }
+        }
+        Err(classify(&error))
+    }
+
+    /// Who may know more than the server that failed so.
+    fn others(&self, error: &NetError) -> &[TokioResolver] {
+        match error {
+            NetError::Dns(WireError::ResponseCode(
+                ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS,
+            )) => std::slice::from_ref(&self.plain),
+            NetError::Dns(_) if classify(error).is_temporary() => &self.each,
+            _ => &[],
+        }
+    }
+}
+
+fn stub(servers: Vec<NameServerConfig>, options: ResolverOpts) -> Result<TokioResolver, ConfigError> {
+    let parts = ResolverConfig::from_name_servers(servers);
+    let builder = TokioResolver::builder_with_config(parts, TokioRuntimeProvider::default());
+    let resolver = builder.with_options(options).with_tls_config(no_tls()?).build();
+    resolver.map_err(|error| ConfigError::System(error.to_string()))
 }
 
 impl Resolver for HickoryResolver {
@@ -298,6 +338,9 @@ fn classify(error: &NetError) -> DnsError {
         NetError::Timeout => DnsError::Timeout,
         NetError::Dns(WireError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NXDomain => DnsError::NxDomain,
+            // RFC 2308 section 2.2.1: servers named without an SOA record are a referral, by a server that does not
+            // know and does not ask. It has not said that there is nothing.
+            _ if none.soa.is_none() && none.ns.is_some() => DnsError::ServFail,
             _ => DnsError::NoData,
         },
         NetError::Dns(WireError::ResponseCode(ResponseCode::Refused)) => DnsError::Refused,

@@ -89,6 +89,8 @@ async fn failures_are_told_apart() {
         (Fault::Refused, DnsError::Refused),
         (Fault::NxDomain, DnsError::NxDomain),
         (Fault::NoData, DnsError::NoData),
+        // Whoever sends us on to others has not said that there is nothing.
+        (Fault::Referral, DnsError::ServFail),
         (Fault::Silent, DnsError::Timeout),
     ];
     for (i, (fault, error)) in faults.into_iter().enumerate() {
@@ -249,6 +251,32 @@ async fn a_second_server_helps_when_the_first_is_silent() {
     let servers = Servers::List(vec![silent.address(), server.address()]);
     let config = Config { servers, timeout: Duration::from_secs(2), ..silent.config() };
     let resolver = HickoryResolver::new(&config).expect("a resolver");
+    assert_eq!(texts(&resolver, "plain.example", RecordKind::A).await, Ok(vec!["192.0.2.4".into()]));
+}
+
+/// One bad server of several must not be the only one that is heard.
+#[tokio::test]
+async fn a_second_server_helps_when_the_first_fails() {
+    for fault in [Fault::ServFail, Fault::Refused, Fault::Referral] {
+        let bad = ZoneServer::start(ZONE).await;
+        for name in ["plain.example", "missing.example"] {
+            bad.fail(name, fault);
+        }
+        let (server, _) = start().await;
+        let servers = Servers::List(vec![bad.address(), server.address()]);
+        let resolver = HickoryResolver::new(&Config { servers, ..bad.config() }).expect("a resolver");
+        let found = texts(&resolver, "plain.example", RecordKind::A).await;
+        assert_eq!(found, Ok(vec!["192.0.2.4".into()]), "{fault:?}");
+        let missing = resolver.lookup("missing.example", RecordKind::A).await;
+        assert_eq!(missing, Err(DnsError::NxDomain), "{fault:?}");
+    }
+}
+
+/// RFC 6891 section 7: FORMERR and NOTIMP say that the server does not know EDNS.
+#[tokio::test]
+async fn a_server_without_edns_is_asked_without_it() {
+    let (server, resolver) = start().await;
+    server.fail("plain.example", Fault::NoEdns);
     assert_eq!(texts(&resolver, "plain.example", RecordKind::A).await, Ok(vec!["192.0.2.4".into()]));
 }
 

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use hickory_proto::op::{Edns, Message, Metadata, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, CNAME, MX, PTR, SOA, TXT};
+use hickory_proto::rr::rdata::{A, CNAME, MX, NS, PTR, SOA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// A way to fail.
@@ -21,6 +21,10 @@ pub enum Fault {
     NxDomain,
     /// Answer that the name has nothing of the kind.
     NoData,
+    /// Answer as a server that neither knows the name nor asks for others does: other servers' names, and nothing else.
+    Referral,
+    /// Answer questions with EDNS that they are malformed, and others as usual.
+    NoEdns,
     /// Never answer.
     Silent,
     /// Over UDP, answer when [`crate::ZoneServer::release`] is called, and not before; over TCP never.
@@ -88,6 +92,12 @@ impl Fault {
             Self::Refused => lie = failed(&lie, ResponseCode::Refused),
             Self::NxDomain => lie = absent(&lie, ResponseCode::NXDomain),
             Self::NoData => lie = absent(&lie, ResponseCode::NoError),
+            Self::Referral => lie = referral(&lie),
+            Self::NoEdns if lie.edns.is_some() => {
+                lie = failed(&lie, ResponseCode::FormErr);
+                lie.edns = None;
+            }
+            Self::NoEdns => {}
             Self::WrongId => lie.metadata.id ^= 0x5555,
             Self::WrongQuestion => lie = elsewhere(&lie, true),
             Self::WrongOwner => lie = elsewhere(&lie, false),
@@ -157,6 +167,13 @@ fn failed(truth: &Message, code: ResponseCode) -> Message {
 fn absent(truth: &Message, code: ResponseCode) -> Message {
     let mut lie = emptied(truth);
     negative(&mut lie, code, vec![]);
+    lie
+}
+
+fn referral(truth: &Message) -> Message {
+    let mut lie = emptied(truth);
+    lie.metadata.recursion_available = false;
+    lie.add_authority(Record::from_rdata(Name::root(), LIFE, RData::NS(NS(name(ELSEWHERE)))));
     lie
 }
 
