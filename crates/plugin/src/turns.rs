@@ -199,16 +199,14 @@ impl State {
         }
     }
 
-    /// One turn for the first of this line that still waits.
+    /// One turn for the first of this line. Who is about to leave, and hears of it no more, gives it back as he goes.
     fn serve(&mut self, party: Party) {
         let Some(line) = self.lines.get_mut(&party) else { return };
         line.in_round = false;
-        while let Some((_, tell)) = line.waiting.pop_first() {
-            if tell.send(()).is_ok() {
-                line.held += 1;
-                self.free -= 1;
-                return;
-            }
+        if let Some((_, tell)) = line.waiting.pop_first() {
+            let _ = tell.send(());
+            line.held += 1;
+            self.free -= 1;
         }
     }
 
@@ -340,6 +338,21 @@ mod tests {
         drop(unheard);
         assert!(next.now_or_never().unwrap().is_ok());
         assert_eq!((turns.taken(), turns.waiting(), turns.state.lock().lines.len()), (0, 0, 0));
+    }
+
+    /// Between the end of his patience and his leaving, another thread may give him a turn.
+    #[test]
+    fn who_is_given_a_turn_as_he_leaves_gives_it_back_once() {
+        let turns = Turns::new(2);
+        let (a, b) = (stranger("192.0.2.1"), stranger("198.51.100.1"));
+        let held = [turns.try_take(a).unwrap(), turns.try_take(b).unwrap()];
+        let (ticket, told) = turns.state.lock().stand_in_line(a);
+        drop(told);
+        drop(held);
+        assert_eq!(turns.taken(), 1, "it is his until he leaves");
+        turns.state.lock().leave(a, ticket);
+        assert_eq!((turns.taken(), turns.waiting(), turns.state.lock().lines.len()), (0, 0, 0));
+        assert!(turns.try_take(a).is_some(), "nobody's share is lost");
     }
 
     #[tokio::test]
