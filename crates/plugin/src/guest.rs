@@ -60,7 +60,7 @@ impl Guest {
             wasi: nothing(&scribe),
             scribe,
             common,
-            table: ResourceTable::new(),
+            table: table(),
         }
     }
 
@@ -84,6 +84,13 @@ impl Guest {
         }
         Err(HostError::Denied(grants.first().map_or("", |grant| grant.name()).to_owned()))
     }
+}
+
+/// What the guest has of WASI's things, each of which takes memory of the host's.
+fn table() -> ResourceTable {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(crate::engine::HANDLES);
+    table
 }
 
 /// WASI with nothing behind it: no folders, no network, no environment, clocks and dice excepted. What the guest prints

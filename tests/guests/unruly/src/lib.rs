@@ -161,6 +161,7 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         "trap" => panic!("as told"),
         "exit" => std::process::exit(7),
         "eat" => eat(),
+        "hoard" => hoard(),
         "sleep" => std::thread::sleep(Duration::from_secs(3_600)),
         "nap" => std::thread::sleep(Duration::from_millis(600)),
         "flood" => (0..100_000).for_each(|n| info!("line {n}")),
@@ -225,6 +226,16 @@ fn eat() {
     loop {
         eaten.push(vec![1_u8; 1 << 20]);
         std::hint::black_box(&eaten);
+    }
+}
+
+/// Takes timers of the host's, without end, and gives none back.
+fn hoard() {
+    for n in 1.. {
+        std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(u64::MAX));
+        if n % 1_000 == 0 {
+            println!("{n} timers");
+        }
     }
 }
 
