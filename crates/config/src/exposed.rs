@@ -81,21 +81,31 @@ impl Us {
         if kind == Kind::Secret && mode & 0o007 != 0 {
             return Some(How::Read(mode));
         }
-        if mode & 0o002 != 0 || mode & 0o020 != 0 && !self.is_our_group(found.gid()) {
-            return Some(How::Write(mode));
-        }
-        (!self.may_be_another() && !self.is_our_user(found.uid())).then(|| How::Owned(found.uid()))
+        if self.is_open(found) { Some(How::Write(mode)) } else { self.strange_owner(found) }
     }
 
     /// The folders above a path, from the nearest. In one like `/tmp`, with the sticky bit, nobody can rename what belongs to
-    /// others.
+    /// others, but for the folder's owner.
     fn above(self, path: &Path) -> Option<Exposed> {
-        let is_open = |found: &Metadata| found.mode() & 0o1002 == 0o002;
+        let how = |found: Metadata| {
+            let mode = found.mode() & 0o7777;
+            let is_open = mode & 0o1000 == 0 && self.is_open(&found);
+            if is_open { Some(How::Write(mode)) } else { self.strange_owner(&found) }
+        };
         let exposed = |folder: &Path| {
-            let found = fs::metadata(folder).ok().filter(is_open)?;
-            Some(Exposed { path: folder.to_owned(), how: How::Write(found.mode() & 0o7777) })
+            let how = fs::metadata(folder).ok().and_then(how)?;
+            Some(Exposed { path: folder.to_owned(), how })
         };
         path.ancestors().skip(1).find_map(exposed)
+    }
+
+    fn is_open(self, found: &Metadata) -> bool {
+        let mode = found.mode();
+        mode & 0o002 != 0 || mode & 0o020 != 0 && !self.is_our_group(found.gid())
+    }
+
+    fn strange_owner(self, found: &Metadata) -> Option<How> {
+        (!self.may_be_another() && !self.is_our_user(found.uid())).then(|| How::Owned(found.uid()))
     }
 
     fn is_our_user(self, uid: u32) -> bool {
@@ -213,5 +223,29 @@ mod tests {
         assert_eq!(behind.path, open.canonicalize().unwrap());
         with_mode(&open, 0o1777);
         assert_eq!(examine(&open.join("in/side")), None, "sticky");
+    }
+
+    /// Whoever owns it can put another file in the place of the one that is relied on, whomever that belongs to.
+    #[test]
+    fn a_folder_above_of_a_strange_owner_or_for_a_strange_group_counts() {
+        let parent = tempfile::tempdir().unwrap();
+        let (folder, file) = (parent.path().join("home"), parent.path().join("home/plugin.wasm"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "").unwrap();
+        // Only root can give files away; for others theirs are strange to a gateway of another user, folder or not.
+        let (strange, ours) = (4_294_000_001, fs::metadata(&file).unwrap().gid());
+        let given = std::os::unix::fs::chown(&folder, Some(strange), Some(strange)).is_ok();
+        let examine = |mode, uid| {
+            with_mode(&folder, mode);
+            Us { uid, gid: ours }.examine(&file, Kind::Trusted)
+        };
+        let exposed = |how| given.then(|| Exposed { path: folder.clone(), how });
+        if given {
+            assert_eq!(examine(0o755, 990), exposed(How::Owned(strange)));
+            assert_eq!(examine(0o1755, 990), exposed(How::Owned(strange)), "sticky binds no owner");
+        }
+        assert_eq!(examine(0o775, 0), exposed(How::Write(0o775)));
+        assert_eq!(examine(0o1775, 0), None, "nor a group that cannot rename");
+        assert_eq!(examine(0o755, 0), None, "root may look at what others will run");
     }
 }

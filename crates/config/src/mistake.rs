@@ -131,6 +131,8 @@ pub enum Rule {
     GroupWithoutUser,
     /// The user to become is root.
     UserIsRoot,
+    /// A refusal where mail was accepted already (a warning).
+    RefusedAfterAcceptance,
     /// `hostname` is in no certificate (a warning).
     HostnameNotCovered(String),
     /// A listener without a purpose: it accepts nobody's mail (a warning).
@@ -267,6 +269,9 @@ impl fmt::Display for Rule {
             }
             Self::GroupWithoutUser => f.write_str("a group is given, and no user"),
             Self::UserIsRoot => f.write_str("who becomes root gives nothing up"),
+            Self::RefusedAfterAcceptance => f.write_str(
+                "a fault before a delivery refuses nothing, since the mail was accepted: it defers",
+            ),
             Self::HostnameNotCovered(name) => write!(f, "no certificate covers the hostname {name:?}"),
             Self::AcceptsNothing => f.write_str("this listener takes mail from nobody"),
             Self::NothingForStrangers => f.write_str("no session is left for anybody else"),
@@ -305,6 +310,9 @@ impl Rule {
             Self::NumberWithoutGroup => "give a group too",
             Self::GroupWithoutUser => "give a user too, or neither",
             Self::UserIsRoot => "name a user without privileges, or leave it out",
+            Self::RefusedAfterAcceptance => {
+                "write \"defer\", which is what happens: the mail is tried again until max_age ends it with a bounce"
+            }
             Self::HostnameNotCovered(_) => {
                 "clients that verify (Exchange does) will refuse; get a certificate for it, or change hostname"
             }

@@ -273,6 +273,24 @@ fn a_listener_that_takes_nothing_is_warned_about() {
     assert_eq!(report.warnings[0].cause, Cause::Rule(Rule::AcceptsNothing));
 }
 
+/// The mail has its 250 by then, so that the word would promise what does not happen.
+#[test]
+fn a_refusal_for_a_fault_after_the_acceptance_is_warned_about() {
+    let plugin = format!("{MX}[[plugin]]\nname = \"a\"\ncomponent = \"stock:a\"\n");
+    let read = |on_fault: &str| {
+        let text = format!("{plugin}on_fault = {on_fault}\n");
+        read(text, Path::new("pintle.toml"), &[("a", Default::default())])
+    };
+    let report = read("{ default = \"reject\", deliver = \"reject\" }");
+    assert!(report.settings.is_some(), "{report}");
+    let [warning] = report.warnings.as_slice() else { panic!("{report}") };
+    assert_eq!(warning.cause, Cause::Rule(Rule::RefusedAfterAcceptance));
+    assert_eq!((report.place(warning).line, warning.key.as_str()), (10, "plugin[1].on_fault.deliver"));
+    for fine in ["\"reject\"", "{ deliver = \"defer\", message = \"reject\" }"] {
+        assert!(read(fine).warnings.is_empty(), "{fine}");
+    }
+}
+
 #[test]
 fn secrets_are_never_shown() {
     let text = format!(

@@ -140,8 +140,14 @@ pub fn to_field<'a>(by: &str, results: impl IntoIterator<Item = MethodResult<'a>
 #[must_use]
 pub fn in_the_name_of(header: &HeaderBlock, by: &str) -> Vec<usize> {
     let fields = header.named("Authentication-Results");
-    let ours = fields.filter(|field| server(&field.value()).eq_ignore_ascii_case(by));
+    let ours = fields.filter(|field| bears_the_name_of(&field.value(), by));
     ours.map(|field| field.index).collect()
+}
+
+/// Whether an Authentication-Results field of this value would bear our name.
+#[must_use]
+pub fn bears_the_name_of(value: &str, by: &str) -> bool {
+    server(value).eq_ignore_ascii_case(by)
 }
 
 /// The authserv-id of a value: a token or a quoted string behind white space and comments (section 2.2).

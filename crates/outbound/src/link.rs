@@ -25,6 +25,8 @@ use crate::plan::Plan;
 const PIECE: usize = 64 * 1024;
 /// Buffers written in one system call.
 const SLICES: usize = 16;
+/// How long the end of a stream may take.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// A deadline that no session reaches.
 const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -192,8 +194,8 @@ impl Link {
             while !matches!(self.event().await, Event::Closed(_)) {}
         }
         self.flush().await;
-        // The peer may have gone already.
-        let _ = self.io.shutdown().await;
+        // The peer may have gone already, or take nothing more, not even the end of an encrypted stream.
+        let _ = tokio::time::timeout(LAST_WORDS, self.io.shutdown()).await;
     }
 
     /// The next event. What is to be written is written only when there is no event left, so that a small message goes
@@ -310,5 +312,45 @@ impl<'a> Feed<'a> {
             return Err(pintle_mail::BodyError("it is shorter than it was".into()));
         }
         Ok(Some(piece))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll};
+
+    use pintle_smtp::client::Config;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    use super::*;
+
+    /// A peer that has gone for reading, and takes no end of ours: a TLS stream in front of a full socket.
+    struct Stuck;
+
+    impl AsyncRead for Stuck {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(octets.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_no_end_keeps_no_session() {
+        let machine = Session::new(Config::new("gate.example"), monotonic());
+        let link = Link::new(Box::new(Stuck), machine, Peer::default());
+        assert!(tokio::time::timeout(Duration::from_secs(3_600), link.quit()).await.is_ok());
     }
 }

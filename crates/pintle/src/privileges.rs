@@ -4,9 +4,9 @@
 //! inherits what is left.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use capctl::{CapState, Error, cap_set_ids, prctl};
@@ -82,24 +82,38 @@ pub(crate) fn make_folders(settings: &Settings) -> Result<(), PrivilegeError> {
 fn make_private(folder: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     // Folders on the way that root made would be closed to the user.
     let made = DirBuilder::new().mode(0o700).recursive(owner.is_none()).create(folder);
-    let found = match (fs::metadata(folder), made) {
-        (Ok(found), _) => found,
+    // Held from here on: what root does is done to this folder, whatever its name leads to a moment later.
+    let held = match (File::open(folder), made) {
+        (Ok(held), _) => held,
         (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
     };
-    if let Some((uid, gid)) = owner
-        && found.uid() != uid
-    {
-        if fs::read_dir(folder)?.next().is_some() {
-            return Err(io::Error::other(format!("it belongs to user {} (chown -R it)", found.uid())));
-        }
-        chown(folder, Some(uid), Some(gid))?;
+    let found = held.metadata()?;
+    if !found.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    if let Some(owner) = owner.filter(|(uid, _)| found.uid() != *uid) {
+        give(folder, &held, owner)?;
     }
     let (mode, us) = (found.mode() & 0o777, geteuid());
     if mode & 0o077 == 0 || found.uid() != us.as_raw() && !us.is_root() {
         return Ok(());
     }
     eprintln!("pintle: {} was open to others (mode {mode:04o}) and is closed to them now", folder.display());
-    fs::set_permissions(folder, Permissions::from_mode(0o700))
+    held.set_permissions(Permissions::from_mode(0o700))
+}
+
+/// Makes a folder the user's. Not one that a link leads to: the folder around it may be the user's, and whoever has taken
+/// over the gateway would be given any empty folder of root's at the next start.
+fn give(folder: &Path, held: &File, (uid, gid): (u32, u32)) -> io::Result<()> {
+    let (found, named) = (held.metadata()?, fs::symlink_metadata(folder)?);
+    if (found.dev(), found.ino()) != (named.dev(), named.ino()) {
+        let why = format!("it is a link to a folder of user {} (chown that one)", found.uid());
+        return Err(io::Error::other(why));
+    }
+    if fs::read_dir(folder)?.next().is_some() {
+        return Err(io::Error::other(format!("it belongs to user {} (chown -R it)", found.uid())));
+    }
+    fchown(held, Some(uid), Some(gid))
 }
 
 /// Becomes the user that the configuration names, for good.
@@ -189,6 +203,22 @@ mod tests {
         assert_eq!(mode(), 0o700);
         fs::write(parent.join("file"), "").unwrap();
         assert!(make_private(&parent.join("file/spool"), None).is_err());
+        fs::remove_dir_all(parent).unwrap();
+    }
+
+    #[test]
+    fn a_link_gives_no_folder_away() {
+        let parent = std::env::temp_dir().join(format!("pintle-links-{}", std::process::id()));
+        let (other, folder) = (parent.join("other"), parent.join("spool"));
+        fs::create_dir_all(&other).unwrap();
+        std::os::unix::fs::symlink(&other, &folder).unwrap();
+        let before = fs::metadata(&other).unwrap();
+        let error = make_private(&folder, Some((before.uid() + 1, before.gid()))).unwrap_err();
+        let after = fs::metadata(&other).unwrap();
+        assert_eq!((after.uid(), after.mode()), (before.uid(), before.mode()));
+        assert!(error.to_string().contains("a link"), "{error}");
+        // One that is the user's already needs no giving.
+        make_private(&folder, Some((before.uid(), before.gid()))).unwrap();
         fs::remove_dir_all(parent).unwrap();
     }
 

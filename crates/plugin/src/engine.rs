@@ -22,6 +22,9 @@ pub(crate) const CORE_INSTANCES: u32 = 96;
 pub(crate) const MEMORIES: u32 = 4;
 pub(crate) const TABLES: u32 = 64;
 pub(crate) const TABLE_ELEMENTS: usize = 100_000;
+/// Things that an instance may hold at once by a handle, its own and the host's: they are kept in the host's memory, which
+/// its limit does not count. Language kits hold a few dozen.
+pub(crate) const HANDLES: usize = 4_096;
 /// A page of linear memory, in octets.
 const WASM_PAGE: usize = 64 << 10;
 /// Slots for the instances of checks and of plugins that are added later.

@@ -60,7 +60,7 @@ impl Guest {
             wasi: nothing(&scribe),
             scribe,
             common,
-            table: ResourceTable::new(),
+            table: table(),
         }
     }
 
@@ -86,6 +86,13 @@ impl Guest {
     }
 }
 
+/// What the guest has of WASI's things, each of which takes memory of the host's.
+fn table() -> ResourceTable {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(crate::engine::HANDLES);
+    table
+}
+
 /// WASI with nothing behind it: no folders, no network, no environment, clocks and dice excepted. What the guest prints
 /// goes to its log.
 fn nothing(scribe: &Arc<Scribe>) -> WasiCtx {
@@ -105,7 +112,10 @@ impl WasiView for Guest {
     }
 }
 
-/// How much memory the instance has, over all of its linear memories.
+/// What an element of a table takes, in octets: a pointer.
+const ELEMENT: usize = 8;
+
+/// How much memory the instance has, over all of its linear memories and tables.
 pub(crate) struct Memory {
     limit: usize,
     used: usize,
@@ -121,21 +131,32 @@ impl Memory {
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
+
+    /// Whether so much more can be had; then it is.
+    fn take(&mut self, octets: usize) -> bool {
+        let after = self.used.saturating_add(octets);
+        self.refused |= after > self.limit;
+        if after <= self.limit {
+            self.used = after;
+        }
+        after <= self.limit
+    }
 }
 
 impl ResourceLimiter for Memory {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let after = self.used.saturating_add(desired.saturating_sub(current));
-        if after > self.limit {
-            self.refused = true;
-            return Ok(false);
-        }
-        self.used = after;
-        Ok(true)
+        Ok(self.take(desired.saturating_sub(current)))
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= crate::engine::TABLE_ELEMENTS && maximum.is_none_or(|maximum| desired <= maximum))
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let fits =
+            desired <= crate::engine::TABLE_ELEMENTS && maximum.is_none_or(|maximum| desired <= maximum);
+        Ok(fits && self.take(desired.saturating_sub(current).saturating_mul(ELEMENT)))
     }
 
     fn instances(&self) -> usize {
@@ -180,6 +201,19 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+
+    #[test]
+    fn tables_and_memories_share_one_limit() {
+        let mut memory = Memory::new(4 << 20);
+        assert!(memory.memory_growing(0, 1 << 20, None).unwrap());
+        let tables = (0..64).filter(|_| memory.table_growing(0, 100_000, None).unwrap()).count();
+        assert_eq!((tables, memory.refused), (3, true), "of 800,000 octets each");
+        assert!(memory.table_growing(0, 10, None).unwrap(), "what was refused takes nothing");
+        assert!(!memory.memory_growing(1 << 20, 2 << 20, None).unwrap());
+        assert!(
+            !memory.table_growing(0, 100_001, None).unwrap() && !memory.table_growing(0, 9, Some(8)).unwrap()
+        );
+    }
 
     #[test]
     fn addresses_read_as_the_library_writes_them() {

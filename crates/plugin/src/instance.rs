@@ -339,6 +339,7 @@ fn store(host: &Host, guest: Guest) -> Store<Guest> {
     let mut store = Store::new(&host.engine, guest);
     store.limiter(|guest| &mut guest.memory);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
+    store.set_max_component_handles(crate::engine::HANDLES);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(tick);
     store

@@ -2,6 +2,7 @@
 //!
 //! A call holds its turn as long as it holds an instance, waiting for DNS included, and cannot be made to give it back. So
 //! no network may have more than a share of all turns, idle ones or not: whoever makes calls slow, slows down his own. Who
+//! has many networks could fill them all so, and therefore the last turns are left to those whom the gateway knows. Who
 //! waits stands in the line of his network, and the lines are served in a round, one turn each.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -46,6 +47,15 @@ impl Party {
         };
         share.max(2).min(all.saturating_sub(1)).max(1)
     }
+
+    /// How many turns of `all` it leaves to others, whoever asks for it: strangers an eighth.
+    fn leaves(self, all: usize) -> usize {
+        if self.is_stranger() { all / 8 } else { 0 }
+    }
+
+    fn is_stranger(self) -> bool {
+        matches!(self, Self::Stranger(_))
+    }
 }
 
 /// What one customer of a provider has at least: a /24, or a /48 (RFC 6177), with a bit that tells them apart.
@@ -76,8 +86,10 @@ struct State {
     all: usize,
     free: usize,
     lines: HashMap<Party, Line>,
-    /// Parties of which somebody waits and which may have one more. It is empty while a turn is free.
+    /// Parties of which somebody waits and whose share allows one more. While a turn is free, it is none that they may have.
     round: VecDeque<Party>,
+    /// How many of them are no strangers.
+    known: usize,
     tickets: u64,
 }
 
@@ -90,7 +102,7 @@ pub(crate) struct Turn<'a> {
 /// Why there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Crowded {
-    /// How many turns there are.
+    /// How many turns there are for those like him.
     pub(crate) all: usize,
     /// The party held its whole share, which is so much.
     pub(crate) share: Option<usize>,
@@ -98,7 +110,8 @@ pub(crate) struct Crowded {
 
 impl Turns {
     pub(crate) fn new(all: usize) -> Self {
-        let state = State { all, free: all, lines: HashMap::new(), round: VecDeque::new(), tickets: 0 };
+        let state =
+            State { all, free: all, lines: HashMap::new(), round: VecDeque::new(), known: 0, tickets: 0 };
         Self { all, state: Mutex::new(state) }
     }
 
@@ -142,15 +155,15 @@ impl Turns {
     }
 
     fn crowded(&self, party: Party) -> Crowded {
-        let share = party.share(self.all);
+        let (all, share) = (self.all - party.leaves(self.all), party.share(self.all));
         let held = self.state.lock().lines.get(&party).map_or(0, |line| line.held);
-        Crowded { all: self.all, share: (held >= share).then_some(share) }
+        Crowded { all, share: (held >= share).then_some(share) }
     }
 }
 
 impl State {
     fn take(&mut self, party: Party) -> bool {
-        if self.free == 0 {
+        if !self.has_one_for(party) {
             return false;
         }
         let line = self.lines.entry(party).or_default();
@@ -160,6 +173,10 @@ impl State {
         line.held += 1;
         self.free -= 1;
         true
+    }
+
+    fn has_one_for(&self, party: Party) -> bool {
+        self.free > party.leaves(self.all)
     }
 
     fn stand_in_line(&mut self, party: Party) -> (u64, oneshot::Receiver<()>) {
@@ -179,6 +196,7 @@ impl State {
         {
             line.in_round = true;
             self.round.push_back(party);
+            self.known += usize::from(!party.is_stranger());
         }
     }
 
@@ -190,25 +208,34 @@ impl State {
         }
         self.join_round(party);
         self.forget(party);
-        while self.free > 0
-            && let Some(next) = self.round.pop_front()
-        {
+        while let Some(next) = self.next() {
             self.serve(next);
             self.join_round(next);
             self.forget(next);
         }
     }
 
-    /// One turn for the first of this line that still waits.
+    /// The first in the round who may have what is free. Thousands of strangers are passed over only for somebody.
+    fn next(&mut self) -> Option<Party> {
+        let first = self.round.front().filter(|_| self.free > 0)?;
+        let at = match self.has_one_for(*first) {
+            true => 0,
+            false if self.known == 0 => return None,
+            false => self.round.iter().position(|party| self.has_one_for(*party))?,
+        };
+        let next = self.round.remove(at)?;
+        self.known -= usize::from(!next.is_stranger());
+        Some(next)
+    }
+
+    /// One turn for the first of this line. Who is about to leave, and hears of it no more, gives it back as he goes.
     fn serve(&mut self, party: Party) {
         let Some(line) = self.lines.get_mut(&party) else { return };
         line.in_round = false;
-        while let Some((_, tell)) = line.waiting.pop_first() {
-            if tell.send(()).is_ok() {
-                line.held += 1;
-                self.free -= 1;
-                return;
-            }
+        if let Some((_, tell)) = line.waiting.pop_first() {
+            let _ = tell.send(());
+            line.held += 1;
+            self.free -= 1;
         }
     }
 
@@ -304,6 +331,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn many_networks_of_strangers_leave_turns_to_those_we_know() {
+        let turns = Turns::new(16);
+        let strangers = (0..16).map(|n| Party::Stranger(n / 4));
+        let mut held: Vec<_> = strangers.filter_map(|party| turns.try_take(party)).collect();
+        assert_eq!((held.len(), turns.taken()), (14, 14));
+        let crowded = turns.take(Party::Stranger(9), Duration::ZERO).await.err();
+        assert_eq!(crowded, Some(Crowded { all: 14, share: None }));
+        let mut stranger = waiting(&turns, Party::Stranger(9));
+        let known = [0, 1].map(|n| turns.try_take(Party::Known(n)).unwrap());
+        let mut third = waiting(&turns, Party::Known(0));
+        held.pop();
+        assert!(stranger.as_mut().now_or_never().is_none(), "who is known goes first where no more is left");
+        let third = third.as_mut().now_or_never().unwrap();
+        drop((known, third));
+        assert!(stranger.as_mut().now_or_never().is_some(), "and then there is more than is left to them");
+        assert_eq!((turns.taken(), turns.waiting()), (13, 0));
+    }
+
+    #[tokio::test]
     async fn lines_are_served_in_a_round_and_within_a_line_in_order() {
         let turns = Turns::new(1);
         let held = turns.try_take(stranger("203.0.113.1")).unwrap();
@@ -340,6 +386,21 @@ mod tests {
         drop(unheard);
         assert!(next.now_or_never().unwrap().is_ok());
         assert_eq!((turns.taken(), turns.waiting(), turns.state.lock().lines.len()), (0, 0, 0));
+    }
+
+    /// Between the end of his patience and his leaving, another thread may give him a turn.
+    #[test]
+    fn who_is_given_a_turn_as_he_leaves_gives_it_back_once() {
+        let turns = Turns::new(2);
+        let (a, b) = (stranger("192.0.2.1"), stranger("198.51.100.1"));
+        let held = [turns.try_take(a).unwrap(), turns.try_take(b).unwrap()];
+        let (ticket, told) = turns.state.lock().stand_in_line(a);
+        drop(told);
+        drop(held);
+        assert_eq!(turns.taken(), 1, "it is his until he leaves");
+        turns.state.lock().leave(a, ticket);
+        assert_eq!((turns.taken(), turns.waiting(), turns.state.lock().lines.len()), (0, 0, 0));
+        assert!(turns.try_take(a).is_some(), "nobody's share is lost");
     }
 
     #[tokio::test]

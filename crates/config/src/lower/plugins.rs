@@ -167,7 +167,11 @@ fn by_hook(table: &DeTable<'_>, spot: &Spot<'_>) -> FailurePolicies {
         if name == "default" {
             policies.default = policy();
         } else if let Some(&hook) = Hook::ALL.iter().find(|hook| hook.name() == name) {
-            policies.hooks.insert(hook, policy());
+            let policy = policy();
+            if hook == Hook::Deliver && policy == FailurePolicy::Reject {
+                spot.within(name, value.span()).warn(Rule::RefusedAfterAcceptance);
+            }
+            policies.hooks.insert(hook, policy);
         } else {
             let known: Vec<_> = Hook::ALL.iter().map(|hook| hook.name()).chain(["default"]).collect();
             let nearest = nearest(name, &known);

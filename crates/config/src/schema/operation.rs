@@ -109,7 +109,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<Size>("memory", "\"64MiB\"", "Of one instance."),
             optional::<Positive<usize>>(
                 "max_instances",
-                "Calls at once; one network of clients has a quarter of them at most, or half if it is trusted. Left out: one for each hundred sessions that the listeners may hold, from 16 to 128.",
+                "Calls at once; one network of clients has a quarter of them at most, or half if it is trusted, and strangers leave an eighth to clients that are. Left out: one for each hundred sessions that the listeners may hold, from 16 to 128.",
             ),
             key::<usize>("min_idle", "1", "Instances kept ready."),
             key::<Duration>("wait", "\"2s\"", "For a free instance."),

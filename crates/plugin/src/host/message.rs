@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use memchr::memmem;
+use pintle_mail::auth_results::bears_the_name_of;
 use pintle_mail::mime::{self as tree, Tree, transfer};
 use pintle_mail::{Body, Bytes, HeaderBlock, HeaderEdit, Position};
 use pintle_policy::{Edit, Hook};
@@ -75,6 +76,7 @@ impl Host for Guest {
         let edits: Vec<HeaderEdit> = edits.into_iter().map(header_edit).collect();
         let header = &self.live.message()?.header;
         edits.iter().try_for_each(|edit| check_edit(header, edit))?;
+        edits.iter().try_for_each(|edit| self.may_say(edit))?;
         let octets = edits.iter().map(size_of).sum();
         self.live.record_headers(edits, octets)
     }
@@ -179,6 +181,21 @@ impl Guest {
             Some(Hook::Headers | Hook::Message | Hook::Deliver) => Ok(()),
             _ => Err(unavailable("changing the message")),
         }
+    }
+
+    /// To edit headers is no leave to speak in the gateway's name: a result under it takes the grant for that, whichever way
+    /// it gets there.
+    fn may_say(&self, edit: &HeaderEdit) -> Result<(), HostError> {
+        let (is_result, value) = match edit {
+            HeaderEdit::Add { name, value, .. } => (is_of_results(name), value),
+            HeaderEdit::Replace { index, value } => {
+                let field = self.live.message()?.header.get(*index);
+                (field.is_some_and(|field| is_of_results(&field.name_text())), value)
+            }
+            HeaderEdit::Remove(_) | HeaderEdit::RemoveAll(_) => return Ok(()),
+        };
+        let is_ours = is_result && bears_the_name_of(value, &self.common.gateway.load().hostname);
+        if is_ours { self.need(Grant::AuthResults) } else { Ok(()) }
     }
 
     fn body(&self) -> Result<Arc<dyn Body>, HostError> {
@@ -361,6 +378,10 @@ fn check_edit(header: &HeaderBlock, edit: &HeaderEdit) -> Result<(), HostError> 
         super::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;
     }
     header.check(edit).map_err(|error| HostError::Invalid(error.to_string()))
+}
+
+fn is_of_results(name: &str) -> bool {
+    name.trim_end().eq_ignore_ascii_case("Authentication-Results")
 }
 
 fn size_of(edit: &HeaderEdit) -> usize {

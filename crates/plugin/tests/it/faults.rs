@@ -69,6 +69,12 @@ async fn memory_ends_at_its_limit() {
     costs_one_call(by_recipient(), "eat", FaultKind::Memory, "8388608 octets").await;
 }
 
+/// Things of the host's lie in the host's memory, where the limit of the guest's own does not see them.
+#[tokio::test]
+async fn what_the_host_keeps_for_it_ends_at_its_limit() {
+    costs_one_call(by_recipient(), "hoard", FaultKind::Trap, " / 2000 timers").await;
+}
+
 #[tokio::test]
 async fn sleeping_counts_against_the_wall_alone() {
     let mut config = by_recipient();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use pintle_mail::Param;
-use pintle_plugin::{Config, Grant, check};
+use pintle_mail::{Bytes, HeaderBlock, Param};
+use pintle_plugin::{Config, Gateway, Grant, Plugins, check};
 use pintle_policy::{Call, Chain, FaultKind, Ruling, Verdict, View};
 use serde_json::json;
 
-use crate::support::{message, one, open, session, transaction, unruly};
+use crate::support::{Zone, delivery, message, one, open, session, transaction, unruly};
 
 /// What `act` at EHLO or MAIL comes to with these grants alone.
 async fn act(act: &str, grants: &[Grant]) -> (Ruling, View) {
@@ -54,6 +54,34 @@ async fn what_is_said_in_the_gateways_name_and_what_changes_its_offers_needs_a_g
             "forge" => assert_eq!(view.transaction.unwrap().facts["dmarc.disposition"], "reject"),
             _ => assert_eq!(view.transaction.unwrap().auth_results[0].method, "spf"),
         }
+    }
+}
+
+/// Before a delivery nobody takes out any more what is said falsely, so it must not be written.
+#[tokio::test]
+async fn who_edits_headers_speaks_in_the_gateways_name_by_leave_alone() {
+    for (act, may, said) in [
+        ("say", false, false),
+        ("say-again", false, false),
+        ("quote", false, true),
+        ("say", true, true),
+        ("say-again", true, true),
+    ] {
+        let mut plugin = unruly(json!({"deliver": act}));
+        plugin.grants.insert(Grant::EditHeaders);
+        if !may {
+            plugin.grants.remove(&Grant::AuthResults);
+        }
+        let gateway = Gateway { hostname: "gate.example".to_owned(), ..Gateway::default() };
+        let config = Config { plugins: vec![plugin], gateway, ..Config::default() };
+        let plugins = Plugins::open(config, Arc::new(Zone)).await.unwrap();
+        let mut view = delivery();
+        let header = b"Authentication-Results: elsewhere.example; spf=pass\r\n";
+        Arc::make_mut(view.message.as_mut().unwrap()).header = HeaderBlock::parse(Bytes::from_static(header));
+        let ruling = plugins.judges()[0].judge(Call::Deliver, view).await;
+        assert_eq!(!ruling.edits.is_empty(), said, "{act}: {:?}", ruling.fault);
+        assert!(said || ruling.fault.unwrap().text.contains("auth-results"), "{act}");
+        plugins.shutdown().await;
     }
 }
 

@@ -151,6 +151,7 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         "quarantine" => return Ok(Verdict::Quarantine("unruly".to_owned())),
         "forge" => transaction::set_fact("dmarc.disposition", "reject")?,
         "forge-spf" => transaction::set_fact("spf", "pass")?,
+        "say" | "say-again" | "quote" => say(what)?,
         "forge-name" => session::set_fact("iprev.name", "trusted.example")?,
         "withhold" => session::withhold_extension("STARTTLS")?,
         "offer" => session::offer_extension("XFORWARD", None)?,
@@ -161,6 +162,7 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         "trap" => panic!("as told"),
         "exit" => std::process::exit(7),
         "eat" => eat(),
+        "hoard" => hoard(),
         "sleep" => std::thread::sleep(Duration::from_secs(3_600)),
         "nap" => std::thread::sleep(Duration::from_millis(600)),
         "flood" => (0..100_000).for_each(|n| info!("line {n}")),
@@ -228,6 +230,16 @@ fn eat() {
     }
 }
 
+/// Takes timers of the host's, without end, and gives none back.
+fn hoard() {
+    for n in 1.. {
+        std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(u64::MAX));
+        if n % 1_000 == 0 {
+            println!("{n} timers");
+        }
+    }
+}
+
 fn count_in_note() -> Result<(), HostError> {
     let before = session::note_as::<u32>("count")?.unwrap_or(0);
     session::set_note_as("count", &(before + 1))?;
@@ -275,6 +287,17 @@ fn edit_all() -> Result<Verdict, HostError> {
     transaction::add_auth_result("spf", "pass", None, &properties)?;
     session::delay_reply(20);
     Ok(Verdict::Accept)
+}
+
+/// Speaks of a mail by a header field: in the gateway's name or another's, in a new field or the first that is there.
+fn say(how: &str) -> Result<(), HostError> {
+    let us = gateway::info().hostname.to_uppercase();
+    let who = if how == "quote" { "elsewhere.example" } else { &us };
+    let value = format!("(x) {who}; dmarc=pass");
+    message::edit_headers(&[match how {
+        "say-again" => HeaderEdit::Replace((0, value)),
+        _ => HeaderEdit::Add((Position::Top, Header { name: "authentication-results".to_owned(), value })),
+    }])
 }
 
 fn edit_header_and_body() -> Result<(), HostError> {
