@@ -66,6 +66,13 @@ pub enum HeaderEdit {
     Remove(usize),
     /// No more field of this name, in any case.
     RemoveAll(String),
+    /// Another name for a field; what stands behind its name stays as it is, octet by octet.
+    Rename {
+        /// Which field.
+        index: usize,
+        /// Its new name.
+        name: String,
+    },
 }
 
 /// Where a new field goes. Fields added at one place by one list of edits stand in the order of the list.
@@ -181,6 +188,11 @@ impl HeaderBlock {
                 Some(HeaderEdit::Replace { value, .. }) => {
                     out.put_slice(&folded(&field.name_text(), value));
                 }
+                Some(HeaderEdit::Rename { name, .. }) => {
+                    out.put_slice(name.as_bytes());
+                    out.put_slice(b":");
+                    out.put_slice(field.value_octets());
+                }
                 Some(_) => {}
             }
         }
@@ -208,6 +220,7 @@ impl HeaderBlock {
             HeaderEdit::Replace { index, value } => exists(*index).and_then(|name| check_value(&name, value)),
             HeaderEdit::Remove(index) => exists(*index).map(|_| ()),
             HeaderEdit::RemoveAll(_) => Ok(()),
+            HeaderEdit::Rename { index, name } => exists(*index).and_then(|_| check_name(name)),
         }
     }
 }
@@ -230,7 +243,9 @@ impl<'a> Plan<'a> {
                 HeaderEdit::Add { at, name, value } => {
                     plan.added.entry(*at).or_default().push((name, value));
                 }
-                HeaderEdit::Replace { index, .. } | HeaderEdit::Remove(index) => {
+                HeaderEdit::Replace { index, .. }
+                | HeaderEdit::Remove(index)
+                | HeaderEdit::Rename { index, .. } => {
                     plan.by_index.insert(*index, (number, edit));
                 }
                 HeaderEdit::RemoveAll(name) => {
@@ -358,11 +373,16 @@ fn is_blank(c: char) -> bool {
 /// # Errors
 /// Names what is wrong with it.
 pub fn check_field(name: &str, value: &str) -> Result<(), HeaderError> {
+    check_name(name)?;
+    check_value(name, value)
+}
+
+fn check_name(name: &str) -> Result<(), HeaderError> {
     let is_ftext = |byte: u8| (33..=126).contains(&byte) && byte != b':';
     if name.is_empty() || name.len() > MAX_LINE - 2 || !name.bytes().all(is_ftext) {
         return Err(HeaderError::Name(name.to_owned()));
     }
-    check_value(name, value)
+    Ok(())
 }
 
 fn check_value(name: &str, value: &str) -> Result<(), HeaderError> {
@@ -434,6 +454,18 @@ mod tests {
             text(&edited),
             "X-A: 1\r\nSubject:  hello\r\n  world \r\nX-B: 2\r\nX-Odd : 1\r\nsubject: new\r\nX-C: 3\r\n"
         );
+    }
+
+    #[test]
+    fn a_rename_keeps_octets() {
+        let raw = [b"A : \xff\xfe  x\r\n\t".as_slice(), &[b'w'; 2_000], b"\r\nB: 2"].concat();
+        let block = HeaderBlock::parse(Bytes::from(raw.clone()));
+        let rename = |index, name: &str| HeaderEdit::Rename { index, name: name.into() };
+        let edited = block.edited(&[rename(0, "X-A"), rename(1, "X-B")]).unwrap();
+        let expected = [b"X-A: \xff\xfe  x\r\n\t".as_slice(), &[b'w'; 2_000], b"\r\nX-B: 2\r\n"].concat();
+        assert_eq!(edited.as_bytes().as_ref(), expected);
+        assert_eq!(block.edited(&[rename(0, "X A")]).unwrap_err(), HeaderError::Name("X A".into()));
+        assert_eq!(block.edited(&[rename(2, "X-A")]).unwrap_err(), HeaderError::NoSuchField(2));
     }
 
     #[test]

@@ -4,14 +4,12 @@
 //! its successor has not is read as far as it can be: `pct=0` was the way to ask for a test and means `t=y` now; other
 //! percentages mean nothing.
 
-use mail_parser::parsers::MessageStream;
-use mail_parser::{Address, HeaderValue};
 use pintle_dns::{DnsError, RecordKind};
 use pintle_mail::HeaderBlock;
 
 use crate::spf::{Identity, SpfResult};
 use crate::tags::Tags;
-use crate::{Ask, DkimResult, Outcome, domain};
+use crate::{Ask, DkimResult, Outcome, author, domain};
 
 /// Section 4.10: names of more labels are walked from the seventh label on.
 const MAX_LABELS: usize = 7;
@@ -146,35 +144,12 @@ fn author_domain(header: &HeaderBlock) -> Result<String, &'static str> {
     };
     let raw = field.raw();
     let value = raw.get(field.name().len() + 1..).unwrap_or_default();
-    let mut domains: Vec<String> = addresses(value)
-        .iter()
-        .filter_map(|address| address.rsplit_once('@'))
-        .map(|(_, name)| domain::bare(&pintle_mail::address::domain_to_ascii(&joined(name))).to_owned())
-        .collect();
-    domains.dedup();
+    let domains = author::domains(value);
     match domains.as_slice() {
         [one] if domain::is_name(one) => Ok(one.clone()),
         [] | [_] => Err("the From field has no address with a domain"),
         _ => Err("the From field has authors of several domains"),
     }
-}
-
-/// As readers see it: RFC 5322 section 4.4 allowed blanks around the dots once, and a bracket that was never opened is
-/// no part of a name. Each would else be the name of nobody, who has no policy.
-fn joined(name: &str) -> String {
-    let name = name.trim_end_matches(|c: char| c == '>' || c.is_whitespace());
-    name.split('.').map(str::trim).collect::<Vec<_>>().join(".")
-}
-
-fn addresses(value: &[u8]) -> Vec<String> {
-    let list = match MessageStream::new(value).parse_address() {
-        HeaderValue::Address(Address::List(list)) => list,
-        HeaderValue::Address(Address::Group(groups)) => {
-            groups.into_iter().flat_map(|group| group.addresses).collect()
-        }
-        _ => Vec::new(),
-    };
-    list.into_iter().filter_map(|address| address.address.map(std::borrow::Cow::into_owned)).collect()
 }
 
 /// The policy for the author's domain (sections 4.7 and 4.10.1).
@@ -423,9 +398,6 @@ mod tests {
         let both = "From: a@a.example, b@A.example\r\n";
         assert_eq!(author(both).as_deref(), Ok("a.example"));
         assert_eq!(author("From: x <x@b\u{fc}cher.example>\r\n").as_deref(), Ok("xn--bcher-kva.example"));
-        for odd in ["a @ a . example", "a@a.example>", "<a@a.example", "x <a@A. Example >", "a@a.example."] {
-            assert_eq!(author(&format!("From: {odd}\r\n")).as_deref(), Ok("a.example"), "{odd}");
-        }
         for bad in [
             "From: a@a.example%b.example\r\n",
             "From: a@a.example A\r\n",
@@ -433,6 +405,7 @@ mod tests {
             "Subject: x\r\n",
             "From: a@a.example\r\nFROM: b@b.example\r\n",
             "From: a@a.example, b@b.example\r\n",
+            "From: \"a\" <x@a.example> <y@b.example>\r\n",
             "From: undisclosed:;\r\n",
             "From: a@localhost\r\n",
             "From:\r\n",

@@ -12,6 +12,7 @@
 //! it (RFC 8601).
 
 mod ask;
+mod author;
 mod domain;
 mod findings;
 mod outcome;

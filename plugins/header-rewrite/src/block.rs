@@ -73,19 +73,15 @@ impl Block {
         // Each goes on top of those before it, so the lowest goes first.
         let mut edits: Vec<_> = above.iter().rev().filter_map(|line| line.edit(Position::Top)).collect();
         edits.extend(rest.iter().filter_map(|line| line.edit(Position::Bottom)));
-        let renamed = |line: &&Line| !line.removed && line.is_renamed() && line.can_be_written();
-        edits.extend(
-            self.0
-                .iter()
-                .filter(renamed)
-                .filter_map(|line| Some(HeaderEdit::Remove(line.old.as_ref()?.index))),
-        );
+        let written_anew = |line: &&Line| !line.removed && line.is_renamed() && line.has_new_value();
+        let olds = self.0.iter().filter(written_anew).filter(|line| line.can_be_written());
+        edits.extend(olds.filter_map(|line| Some(HeaderEdit::Remove(line.old.as_ref()?.index))));
         edits
     }
 
-    /// The fields that go because what they were to become cannot be written.
+    /// The fields that stay as they were because what they were to become cannot be written, and those that do not come.
     pub(crate) fn unwritable(&self) -> impl Iterator<Item = &Line> {
-        self.fields().filter(|line| line.is_changed() && !line.can_be_written())
+        self.fields().filter(|line| line.has_new_value() && !line.can_be_written())
     }
 
     /// The same for people: `-` before what goes, `+` before what comes.
@@ -93,7 +89,7 @@ impl Block {
         let mut lines = Vec::new();
         for line in self.0.iter().filter(|line| line.edit(Position::Bottom).is_some()) {
             lines.extend(line.old.as_ref().map(|old| format!("- {}: {}", old.name, old.value)));
-            if !line.removed && (line.old.is_none() || line.can_be_written()) {
+            if !line.removed {
                 lines.push(format!("+ {}: {}", line.name, line.value));
             }
         }
@@ -121,32 +117,28 @@ impl Line {
             && words.all(|len| len < MAX_LINE)
     }
 
-    fn is_changed(&self) -> bool {
-        self.old.as_ref().is_some_and(|old| old.name != self.name || old.value != self.value)
+    fn has_new_value(&self) -> bool {
+        self.old.as_ref().is_none_or(|old| old.value != self.value)
     }
 
     fn is_renamed(&self) -> bool {
         self.old.as_ref().is_some_and(|old| old.name != self.name)
     }
 
-    /// Its edit, where it has one; a field that is renamed is added before itself.
+    /// Its edit, where it has one. A field that gets another name and another value is added before itself.
     fn edit(&self, place: Position) -> Option<HeaderEdit> {
         let header = || Header { name: self.name.clone(), value: self.value.clone() };
         match (&self.old, self.removed) {
             (None, true) => None,
-            (None, false) => Some(HeaderEdit::Add((place, header()))),
             (Some(old), true) => Some(HeaderEdit::Remove(old.index)),
-            // Its old form is what was not to stay.
-            (Some(old), false) if self.is_changed() && !self.can_be_written() => {
-                Some(HeaderEdit::Remove(old.index))
-            }
-            (Some(old), false) if self.is_renamed() => {
-                Some(HeaderEdit::Add((Position::Before(old.index), header())))
-            }
-            (Some(old), false) if old.value != self.value => {
-                Some(HeaderEdit::Replace((old.index, self.value.clone())))
-            }
-            (Some(_), false) => None,
+            (_, false) if self.has_new_value() && !self.can_be_written() => None,
+            (None, false) => Some(HeaderEdit::Add((place, header()))),
+            (Some(old), false) => match (self.is_renamed(), self.has_new_value()) {
+                (true, true) => Some(HeaderEdit::Add((Position::Before(old.index), header()))),
+                (true, false) => Some(HeaderEdit::Rename((old.index, self.name.clone()))),
+                (false, true) => Some(HeaderEdit::Replace((old.index, self.value.clone()))),
+                (false, false) => None,
+            },
         }
     }
 }
@@ -203,20 +195,36 @@ pub(crate) mod tests {
         let difference = changed.difference();
         assert_eq!(difference, ["+ T2: t", "- A: 1", "- B: 2", "+ B: two", "- C: 3", "+ X-C: 3", "+ Z: z"]);
         let edits: Vec<String> = changed.edits().iter().map(|edit| format!("{edit:?}")).collect();
-        assert_eq!(edits.len(), 6, "{edits:?}");
+        assert_eq!(edits.len(), 5, "{edits:?}");
         assert!(edits[0].contains("Top") && edits[1].contains("Remove(0)"), "{edits:?}");
-        assert!(edits[3].contains("Before(2)") && edits[5].contains("Remove(2)"), "{edits:?}");
+        assert!(edits[3].starts_with("HeaderEdit::Rename") && edits[3].contains("X-C"), "{edits:?}");
     }
 
     #[test]
-    fn what_cannot_be_written_goes() {
-        let mut changed = block(&format!("A: secret{}\nB: 2\nC: 3", "x".repeat(1_000)));
-        changed.fields_mut().filter(|line| line.is("A")).for_each(|line| line.value.push('y'));
-        changed.fields_mut().filter(|line| line.is("B")).for_each(|line| line.name = "n".repeat(998));
+    fn what_gets_another_name_and_value_is_written_anew() {
+        let mut changed = block("A: 1\nB: 2");
+        changed.fields_mut().filter(|line| line.is("A")).for_each(|line| {
+            line.name = "X-A".to_owned();
+            line.value = "one".to_owned();
+        });
         let edits: Vec<String> = changed.edits().iter().map(|edit| format!("{edit:?}")).collect();
-        assert_eq!(edits, ["HeaderEdit::Remove(0)", "HeaderEdit::Remove(1)"]);
+        assert!(edits[0].contains("Before(0)") && edits[1].contains("Remove(0)"), "{edits:?}");
+        assert_eq!(edits.len(), 2);
+    }
+
+    /// A name alone can always be changed: the octets behind it stay.
+    #[test]
+    fn what_cannot_be_written_anew_is_left_alone() {
+        let long = "x".repeat(1_000);
+        let mut changed = block(&format!("A: {long}\nB: {long}\nC: caf\u{fffd}"));
+        changed.fields_mut().filter(|line| line.is("A")).for_each(|line| line.value.push('y'));
+        changed.fields_mut().filter(|line| !line.is("A")).for_each(|line| line.name.insert_str(0, "X-"));
+        changed.add(false, "D", long);
+        let edits: Vec<String> = changed.edits().iter().map(|edit| format!("{edit:?}")).collect();
+        assert!(edits.iter().all(|edit| edit.starts_with("HeaderEdit::Rename")), "{edits:?}");
+        assert_eq!(edits.len(), 2);
         assert_eq!(changed.unwritable().count(), 2);
-        assert!(changed.difference().iter().all(|line| line.starts_with('-')));
+        assert!(changed.difference().iter().all(|line| !line.contains("A:") && !line.contains("D:")));
     }
 
     #[test]

@@ -129,6 +129,11 @@ impl HeaderRewrite {
     }
 
     fn change_fields(&self, block: &Block) -> Result<(), HostError> {
+        let unwritable: Vec<&str> = block.unwritable().map(|line| line.name.as_str()).collect();
+        if !unwritable.is_empty() {
+            metrics::count("fields_left", unwritable.len() as u64, &[]);
+            warn!(fields = unwritable.join(" "); "left as they are, since what they were to become fits no header");
+        }
         let edits = block.edits();
         if edits.is_empty() {
             return Ok(());
@@ -138,11 +143,6 @@ impl HeaderRewrite {
             return Ok(());
         }
         metrics::count("fields_changed", edits.len() as u64, &[]);
-        let unwritable = block.unwritable().count();
-        if unwritable > 0 {
-            metrics::count("fields_dropped", unwritable as u64, &[]);
-            warn!("{unwritable} fields were removed, since what they were to become fits no header");
-        }
         message::edit_headers(&edits)
     }
 

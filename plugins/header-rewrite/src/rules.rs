@@ -215,9 +215,9 @@ fn compiled(text: &str) -> Result<Regex, String> {
     built.map_err(|error| format!("not a regular expression: {error}"))
 }
 
-/// RFC 5322 section 2.2: printable ASCII without the colon.
+/// RFC 5322 section 2.2: printable ASCII without the colon; with which a line of section 2.1.1 has room for more.
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+    (1..=256).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
 
 #[cfg(test)]

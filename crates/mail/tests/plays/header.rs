@@ -30,6 +30,7 @@ fn edit(plan: &mut Plan<'_>) -> HeaderEdit {
         0 => HeaderEdit::Add { at, name: plan.text(), value: plan.text() },
         1 => HeaderEdit::Replace { index, value: plan.text() },
         2 => HeaderEdit::Remove(index),
+        3 => HeaderEdit::Rename { index, name: plan.text() },
         _ => HeaderEdit::RemoveAll(plan.text()),
     }
 }
@@ -88,13 +89,18 @@ fn expected(block: &HeaderBlock, edits: &[HeaderEdit]) -> Vec<(Vec<u8>, bool)> {
         add(&mut out, Position::Before(field.index));
         let name = field.name_text();
         let last = edits.iter().rev().find(|edit| match edit {
-            HeaderEdit::Replace { index, .. } | HeaderEdit::Remove(index) => *index == field.index,
+            HeaderEdit::Replace { index, .. }
+            | HeaderEdit::Remove(index)
+            | HeaderEdit::Rename { index, .. } => *index == field.index,
             HeaderEdit::RemoveAll(gone) => gone.as_bytes().eq_ignore_ascii_case(field.name()),
             HeaderEdit::Add { .. } => false,
         });
         match last {
             None => out.push((field.raw().to_vec(), false)),
             Some(HeaderEdit::Replace { value, .. }) => out.push((folded(&name, value), true)),
+            Some(HeaderEdit::Rename { name, .. }) => {
+                out.push(([name.as_bytes(), b":", field.value_octets()].concat(), false));
+            }
             Some(_) => {}
         }
     }

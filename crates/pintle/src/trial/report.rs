@@ -236,13 +236,15 @@ fn change(edit: &Edit) -> String {
 }
 
 fn headers(edits: &[HeaderEdit]) -> String {
-    let (mut added, mut replaced, mut removed) = (0, 0, 0);
+    let (mut added, mut replaced, mut renamed, mut removed) = (0, 0, 0, 0);
     for edit in edits {
         match edit {
             HeaderEdit::Add { .. } => added += 1,
             HeaderEdit::Replace { .. } => replaced += 1,
+            HeaderEdit::Rename { .. } => renamed += 1,
             HeaderEdit::Remove(_) | HeaderEdit::RemoveAll(_) => removed += 1,
         }
     }
-    format!("header: {added} added, {replaced} replaced, {removed} removed")
+    let renamed = if renamed > 0 { format!("{renamed} renamed, ") } else { String::new() };
+    format!("header: {added} added, {replaced} replaced, {renamed}{removed} removed")
 }

@@ -192,6 +192,10 @@ impl Guest {
                 let field = self.live.message()?.header.get(*index);
                 (field.is_some_and(|field| is_of_results(&field.name_text())), value)
             }
+            HeaderEdit::Rename { index, name } => {
+                let field = self.live.message()?.header.get(*index);
+                (is_of_results(name), &field.map(|field| field.value()).unwrap_or_default())
+            }
             HeaderEdit::Remove(_) | HeaderEdit::RemoveAll(_) => return Ok(()),
         };
         let is_ours = is_result && bears_the_name_of(value, &self.common.gateway.load().hostname);
@@ -369,6 +373,7 @@ fn header_edit(edit: GuestEdit) -> HeaderEdit {
         GuestEdit::Replace((index, value)) => HeaderEdit::Replace { index: index as usize, value },
         GuestEdit::Remove(index) => HeaderEdit::Remove(index as usize),
         GuestEdit::RemoveAll(name) => HeaderEdit::RemoveAll(name),
+        GuestEdit::Rename((index, name)) => HeaderEdit::Rename { index: index as usize, name },
     }
 }
 
@@ -389,7 +394,7 @@ fn size_of(edit: &HeaderEdit) -> usize {
         HeaderEdit::Add { name, value, .. } => name.len() + value.len(),
         HeaderEdit::Replace { value, .. } => value.len(),
         HeaderEdit::Remove(_) => 0,
-        HeaderEdit::RemoveAll(name) => name.len(),
+        HeaderEdit::RemoveAll(name) | HeaderEdit::Rename { name, .. } => name.len(),
     }
 }
 
