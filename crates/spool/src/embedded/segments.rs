@@ -561,6 +561,11 @@ impl Folder {
     }
 }
 
+/// Whether octets are not there, which is damage; a disk that cannot be read now may be readable later.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
+}
+
 /// Reads `length` octets at `position`.
 pub(crate) fn read_at(file: &File, position: u64, length: u64) -> io::Result<Bytes> {
     let mut buffer = vec![0; clamp(length)];
