@@ -10,7 +10,7 @@ use pintle_mail::{Body, QueueId};
 use super::database::{Database, Unusable};
 use super::identity::Identity;
 use super::record::{Front, Header};
-use super::recovery::{Folders, at, missing, put_away_index};
+use super::recovery::{Folders, at, missing, remake_index};
 use super::replay::{Outcome, bring_up};
 use super::row::MessageRow;
 use super::scan::{self, Log, Scan};
@@ -300,13 +300,11 @@ pub async fn repair(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Repair, OpenError> {
     let folders = Folders::of(&config.folder);
+    let before = folders.aside.count().unwrap_or(0);
     {
         let _lock = super::lock(&folders)?;
-        if matches!(Database::open(&folders.database), Ok(_) | Err(Unusable::Damaged(_))) {
-            put_away_index(&folders).map_err(at(&folders.database))?;
-        }
+        remake_index(&folders, config.segment_size)?;
     }
-    let before = folders.aside.count().unwrap_or(0);
     let spool = Embedded::open(config)?;
     let failed =
         |error: SpoolError| OpenError::Database { path: folders.database.clone(), what: error.to_string() };

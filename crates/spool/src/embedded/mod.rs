@@ -188,6 +188,7 @@ impl Embedded {
             shared: shared.clone(),
             folders: folders.clone(),
             behind: false,
+            uncounted: false,
             forgotten: Vec::new(),
             swept: Instant::now(),
             _lock: lock,

@@ -76,9 +76,7 @@ pub(crate) fn recover(
     let (database, mut census) = match Census::take(&database, &log, folders) {
         // Whatever a database says that does not answer: the log has all of it.
         Err(SpoolError::Index(what) | SpoolError::Store(what)) => {
-            let known = legible(&database);
-            let database = make_index(folders, &identity, &log, &what)?;
-            salvage(&database, known, folders)?;
+            let database = replace_index(database, folders, &identity, &log, &what)?;
             let census = Census::take(&database, &log, folders).map_err(refused(folders))?;
             (database, census)
         }
@@ -158,14 +156,16 @@ fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Datab
     match bring_up(&database, log, Some(&folders.aside)) {
         Ok(Outcome::Current { records, .. }) => {
             tracing::debug!(records, "the spool's database has been brought up to the log");
-            Ok(database)
+            match database.faults() {
+                Ok(faults) if faults.is_empty() => Ok(database),
+                // Rows may be hidden of messages whose segments would then seem to be empty.
+                Ok(faults) => replace_index(database, folders, identity, log, &faults[0]),
+                Err(error) => replace_index(database, folders, identity, log, &error.to_string()),
+            }
         }
         Ok(Outcome::Apart(why)) => make_index(folders, identity, log, why),
         Ok(Outcome::Ahead) => {
-            let known = legible(&database);
-            let database = make_index(folders, identity, log, "the log has lost what it has heard")?;
-            salvage(&database, known, folders)?;
-            Ok(database)
+            replace_index(database, folders, identity, log, "the log has lost what it has heard")
         }
         Err(ReplayError::Store(error @ SpoolError::Full)) => Err(refused(folders)(error)),
         Err(ReplayError::Store(error)) => make_index(folders, identity, log, &error.to_string()),
@@ -173,13 +173,43 @@ fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Datab
     }
 }
 
-/// Makes the index anew from the whole log. What was there before is put away.
-pub(crate) fn make_index(
+/// Makes the index anew in place of one that was current: what only that one knows is kept.
+fn replace_index(
+    database: Database,
     folders: &Folders,
     identity: &Identity,
     log: &Log,
     why: &str,
 ) -> Result<Database, OpenError> {
+    let known = legible(&database);
+    drop(database);
+    let database = make_index(folders, identity, log, why)?;
+    salvage(&database, known, folders)?;
+    Ok(database)
+}
+
+/// Makes the index of a folder that nobody works in anew, whatever is to be thought of the one that is there.
+pub(crate) fn remake_index(folders: &Folders, size: u64) -> Result<(), OpenError> {
+    let found = scan::find(&folders.segments).map_err(at(&folders.segments))?;
+    let found = legacy::upgrade(folders, found, size)?;
+    let identity = identify(folders, &found)?;
+    let log = Log::new(identity.seed(), found);
+    let database = open_index(folders, &identity, &log)?;
+    replace_index(database, folders, &identity, &log, "a repair was asked for").map(drop)
+}
+
+/// Makes the index anew from the whole log. What was there before is put away.
+fn make_index(folders: &Folders, identity: &Identity, log: &Log, why: &str) -> Result<Database, OpenError> {
+    fill_index(folders, identity, log, why).map_err(|error| unread(folders, error))
+}
+
+/// The same, for whoever goes on when there is no room for it.
+pub(crate) fn fill_index(
+    folders: &Folders,
+    identity: &Identity,
+    log: &Log,
+    why: &str,
+) -> Result<Database, ReplayError> {
     let path = &folders.database;
     let new = log.segments.is_empty() && !path.exists();
     if !new {
@@ -188,31 +218,49 @@ pub(crate) fn make_index(
             "the spool's database is made anew from the log; what was there is put away in unreferenced/"
         );
     }
-    put_away_index(folders).map_err(at(path))?;
-    let database = Database::create(path, identity)
-        .map_err(|error| OpenError::Database { path: path.clone(), what: error.to_string() })?;
-    match bring_up(&database, log, Some(&folders.aside)).map_err(|error| unread(folders, error))? {
-        Outcome::Current { records, damaged, .. } if !new => {
-            tracing::warn!(records, damaged, "the spool's database has been made anew");
+    put_away_index(folders)?;
+    let filled = Database::create(path, identity)
+        .map_err(|error| ReplayError::Store(error.into()))
+        .and_then(|database| Ok((bring_up(&database, log, Some(&folders.aside))?, database)));
+    match filled {
+        Ok((Outcome::Current { records, damaged, .. }, database)) => {
+            if !new {
+                tracing::warn!(records, damaged, "the spool's database has been made anew");
+            }
             Ok(database)
         }
-        _ => Ok(database),
+        Ok((_, database)) => Ok(database),
+        Err(error) => {
+            // Half an index is of no use to anybody, and may be what fills the disk.
+            index_files(folders).for_each(|path| drop(fs::remove_file(path)));
+            Err(error)
+        }
     }
 }
 
-pub(crate) fn put_away_index(folders: &Folders) -> io::Result<()> {
-    for suffix in ["-wal", "-shm", ""] {
+/// The database first: without it what is beside it is nothing, while it alone might be taken for whole.
+fn index_files(folders: &Folders) -> impl Iterator<Item = PathBuf> {
+    ["", "-wal", "-shm"].into_iter().map(|suffix| {
         let mut path = folders.database.clone().into_os_string();
         path.push(suffix);
-        let path = PathBuf::from(path);
+        PathBuf::from(path)
+    })
+}
+
+/// Puts the index away, durably.
+pub(crate) fn put_away_index(folders: &Folders) -> io::Result<()> {
+    for path in index_files(folders) {
         match fs::metadata(&path) {
-            Ok(file) if file.len() == 0 || suffix == "-shm" => fs::remove_file(path)?,
+            Ok(file) if file.len() == 0 || path.extension().is_some_and(|end| end == "db-shm") => {
+                fs::remove_file(path)?;
+            }
             Ok(_) => folders.aside.put_away(&path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    File::open(&folders.aside.unreferenced)?.sync_all()?;
+    File::open(&folders.root)?.sync_all()
 }
 
 /// What the pass over the rows found.
@@ -239,6 +287,9 @@ impl Census {
                 }
                 census.count(id, &row, log, folders);
             }
+        }
+        if database.has_stray_marks()? {
+            return Err(SpoolError::Index("it has marks of messages that it does not have".into()));
         }
         let mut marks = database.connection.prepare("SELECT segment, count(*) FROM mark GROUP BY segment")?;
         let mut rows = marks.query([])?;

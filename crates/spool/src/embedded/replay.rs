@@ -51,6 +51,19 @@ pub(crate) enum ReplayError {
     Newer(u64),
 }
 
+impl ReplayError {
+    /// The same as an error of the spool; want of room stays one.
+    pub(crate) fn into_spool(self) -> SpoolError {
+        match self {
+            Self::Io(error) => SpoolError::from_io(&error),
+            Self::Store(error) => error,
+            Self::Newer(segment) => {
+                SpoolError::Store(format!("a later version wrote to segment {segment}").into())
+            }
+        }
+    }
+}
+
 impl From<io::Error> for ReplayError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)

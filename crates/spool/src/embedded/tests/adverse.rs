@@ -1,0 +1,91 @@
+//! What somebody might do who wants mail to be lost: parts that go and come back, copies from another day, octets that
+//! hide others. Whatever it is, what was acknowledged is served or kept.
+
+use super::lost::remove_index;
+use super::*;
+use crate::fault::{CrashPoint, Fault};
+use crate::{NewMessage, inspect, repair};
+
+const FIRST: &str = "segments/0000000000000001.log";
+
+fn sql(store: &FolderStore, sql: &str) -> usize {
+    rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap().execute(sql, []).unwrap()
+}
+
+fn count(store: &FolderStore, sql: &str) -> i64 {
+    let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
+    database.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+async fn bring(store: &mut FolderStore, numbers: std::ops::RangeInclusive<u32>) -> Vec<Sample> {
+    let samples: Vec<Sample> = numbers.map(Sample::small).collect();
+    bring_all(store, &samples).await;
+    samples
+}
+
+async fn bring_all(store: &mut FolderStore, samples: &[Sample]) {
+    let spool = store.engine();
+    for sample in samples {
+        sample.commit(&*spool).await.unwrap();
+    }
+    spool.close().await.unwrap();
+}
+
+async fn commit_together(spool: &Embedded, samples: &[Sample]) {
+    let mut messages: Vec<NewMessage> = Vec::new();
+    for sample in samples {
+        messages.push(sample.message(spool).await.unwrap());
+    }
+    spool.commit_many(messages).await.unwrap();
+}
+
+async fn assert_served(store: &mut FolderStore, samples: &[Sample]) {
+    let spool = store.engine();
+    let served: Vec<QueueId> = spool.claim(None, 1000).await.unwrap().iter().map(|one| one.id).collect();
+    assert_eq!(served, samples.iter().map(Sample::id).collect::<Vec<_>>());
+    for sample in samples {
+        sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
+    }
+    spool.close().await.unwrap();
+}
+
+/// Where records begin in a segment.
+fn records(octets: &[u8]) -> Vec<usize> {
+    let marks = octets.windows(4).enumerate().filter(|(_, four)| four == b"PNT3");
+    marks.map(|(at, _)| at).collect()
+}
+
+#[tokio::test]
+async fn an_index_made_anew_within_a_batch_frees_no_segment_that_is_needed() {
+    let mut store = FolderStore::new();
+    let samples = bring(&mut store, 1..=2).await;
+    let spool = store.engine();
+    // The index does not take the batch, and cannot be brought up to the log.
+    sql(&store, "DELETE FROM log");
+    store.faults.arm(CrashPoint::Commit, Fault::Io);
+    spool.settle(samples[0].all_done()).await.unwrap();
+    assert_eq!(spool.totals().await.unwrap().messages, 1);
+    samples[1].assert_same(&spool.load(samples[1].id()).await.unwrap()).await;
+    spool.close().await.unwrap();
+    drop(spool);
+    assert!(store.folder.join(FIRST).exists());
+    assert_served(&mut store, &samples[1..]).await;
+}
+
+#[tokio::test]
+async fn a_mark_of_nobody_makes_the_index_anew_and_nobody_busy() {
+    let mut store = FolderStore::new();
+    let samples = bring(&mut store, 1..=2).await;
+    sql(&store, "INSERT INTO mark (segment, message) VALUES (1, x'00112233445566778899aabbccddeeff')");
+    assert_served(&mut store, &samples).await;
+    assert_eq!(count(&store, "SELECT count(*) FROM mark"), 0);
+}
+
+#[tokio::test]
+async fn a_repair_names_what_a_lost_segment_had() {
+    let mut store = FolderStore::new();
+    bring(&mut store, 1..=60).await;
+    fs::remove_file(store.folder.join(FIRST)).unwrap();
+    let done = repair(&store.config(), &mut |_, _| ()).await.unwrap();
+    assert!(done.set_aside > 5 && done.served + done.set_aside == 60, "{done:?}");
+}
