@@ -21,7 +21,7 @@ use super::legacy;
 use super::replay::{Outcome, ReplayError, bring_up};
 use super::row::MessageRow;
 use super::scan::{self, Found, Log};
-use super::segments::{FORMAT, Folder, PREFACE, Segments, Tally};
+use super::segments::{FORMAT, Folder, PREFACE, Segments, Tally, is_blank};
 use super::shelf::Shelf;
 use crate::fault::Faults;
 use crate::{OpenError, SpoolError, Totals};
@@ -375,13 +375,8 @@ impl Census {
 /// A segment without records: made in advance, or torn before its first record was whole.
 fn clear_away(found: &Found, aside: &Aside) -> io::Result<()> {
     let (file, path) = (found.open()?, &found.path);
-    let mut position = PREFACE;
-    let mut blank = found.preface.is_some() || found.length == 0;
-    while blank && position < found.length {
-        let piece = super::segments::read_at(&file, position, (found.length - position).min(1 << 20))?;
-        blank = piece.iter().all(|octet| *octet == 0);
-        position += piece.len() as u64;
-    }
+    let begun = found.preface.is_some() || found.length == 0;
+    let blank = begun && is_blank(&file, PREFACE, found.length)?;
     if blank { fs::remove_file(path) } else { aside.put_away(path) }
 }
 

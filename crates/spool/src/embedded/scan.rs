@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::record::{ALIGN, Front, HEADER, Header, clamp, find_mark};
-use super::segments::{Folder, PREFACE, Preface, read_at};
+use super::segments::{Folder, PREFACE, Preface, is_blank, read_at};
 use crate::content::BLOCK;
 
 /// Octets searched at a time for the next record.
@@ -248,14 +248,8 @@ impl Log {
         let mut found = Vec::new();
         for number in open.iter().filter(|number| barren.contains(number)) {
             let length = self.segments.get(number).map_or(0, |found| found.length);
-            let mut base = PREFACE;
-            while base < length {
-                let window = read_at(&*self.file(*number)?, base, (length - base).min(WINDOW))?;
-                if window.iter().any(|octet| *octet != 0) {
-                    found.push(*number);
-                    break;
-                }
-                base += WINDOW;
+            if !is_blank(&*self.file(*number)?, PREFACE, length)? {
+                found.push(*number);
             }
         }
         Ok(found)

@@ -561,6 +561,18 @@ impl Folder {
     }
 }
 
+/// Whether nothing stands between these two places.
+pub(crate) fn is_blank(file: &File, mut from: u64, to: u64) -> io::Result<bool> {
+    while from < to {
+        let piece = read_at(file, from, (to - from).min(1 << 20))?;
+        if piece.iter().any(|octet| *octet != 0) {
+            return Ok(false);
+        }
+        from += piece.len() as u64;
+    }
+    Ok(true)
+}
+
 /// Whether octets are not there, which is damage; a disk that cannot be read now may be readable later.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)

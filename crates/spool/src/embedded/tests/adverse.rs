@@ -82,6 +82,21 @@ async fn a_mark_of_nobody_makes_the_index_anew_and_nobody_busy() {
 }
 
 #[tokio::test]
+async fn a_segment_that_an_earlier_run_filled_is_emptied() {
+    let mut store = FolderStore::new();
+    let samples = bring(&mut store, 1..=60).await;
+    let spool = Embedded::open_inline(&store.config(), &Faults::none()).unwrap();
+    for sample in samples.iter().filter(|sample| sample.number % 20 != 3) {
+        spool.settle(sample.all_done()).await.unwrap();
+    }
+    spool.close().await.unwrap();
+    drop(spool);
+    assert!(!store.folder.join(FIRST).exists(), "{:?}", names(&store.folder.join("segments")));
+    let stay: Vec<Sample> = samples.into_iter().filter(|sample| sample.number % 20 == 3).collect();
+    assert_served(&mut store, &stay).await;
+}
+
+#[tokio::test]
 async fn a_repair_names_what_a_lost_segment_had() {
     let mut store = FolderStore::new();
     bring(&mut store, 1..=60).await;
