@@ -72,6 +72,12 @@ pub fn inspect(folder: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Insp
         return Ok(look.found);
     };
     let log = Log::new(identity.seed(), segments);
+    if let Ok(database) = Database::read_only(&look.folders.database)
+        && database.identity().ok() == Some(identity)
+        && let Ok(reached) = database.reached()
+    {
+        log.promise(reached.sequence);
+    }
     let scans = log.scan(0).map_err(at(&look.folders.segments))?;
     look.log(&scans);
     let truth = look.replay(&identity, &log)?;

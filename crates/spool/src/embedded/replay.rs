@@ -85,6 +85,8 @@ pub(crate) fn bring_up(
     aside: Option<&Aside>,
 ) -> Result<Outcome, ReplayError> {
     let reached = database.reached()?;
+    // The index hears of a record only when it is durable.
+    log.promise(reached.sequence);
     let scans = log.scan(reached.segment)?;
     if bounds(&scans).unwrap_or_default().1 < reached.sequence {
         return Ok(Outcome::Ahead);
@@ -92,10 +94,9 @@ pub(crate) fn bring_up(
     if reached.sequence > 0 && !follows(reached, &scans) {
         return Ok(Outcome::Apart("the log has gone on without it for long"));
     }
-    let durable = scans.values().flat_map(|scan| &scan.records).map(|record| record.durable).max();
+    let durable = log.durable(&scans);
     let index = Index { database, faults: &Faults::none() };
-    let mut replay =
-        Replay { index, log, aside, reached, durable: durable.unwrap_or(0), records: 0, damaged: 0 };
+    let mut replay = Replay { index, log, aside, reached, durable, records: 0, damaged: 0 };
     replay.gaps(&scans)?;
     replay.run(&scans)?;
     let Replay { reached, records, damaged, .. } = replay;

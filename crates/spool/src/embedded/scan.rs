@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -56,6 +57,8 @@ pub(crate) struct Scan {
 pub(crate) struct Log {
     seed: u32,
     pub(crate) segments: BTreeMap<u64, Found>,
+    /// Up to this number everything was durable once, as others know.
+    promised: AtomicU64,
     /// The file that was read last.
     last: Mutex<Option<(u64, Arc<File>)>>,
 }
@@ -85,7 +88,19 @@ impl Scan {
 
 impl Log {
     pub(crate) fn new(seed: u32, segments: BTreeMap<u64, Found>) -> Self {
-        Self { seed, segments, last: Mutex::new(None) }
+        Self { seed, segments, promised: AtomicU64::new(0), last: Mutex::new(None) }
+    }
+
+    /// Everything up to this number was durable: what of it is not there is no torn write but damage.
+    pub(crate) fn promise(&self, sequence: u64) {
+        self.promised.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    /// Up to which number everything was durable once, as these records say or others know.
+    pub(crate) fn durable(&self, scans: &BTreeMap<u64, Scan>) -> u64 {
+        let records = scans.values().flat_map(|scan| &scan.records);
+        let said = records.map(|record| record.durable).max().unwrap_or(0);
+        said.max(self.promised.load(Ordering::Relaxed))
     }
 
     /// Where checksums of headers begin.
@@ -195,7 +210,7 @@ impl Log {
     /// Ends the log at the first number that is missing, or not whole, and was never promised.
     fn cut_torn_tail(&self, scans: &mut BTreeMap<u64, Scan>) -> io::Result<()> {
         let records = || scans.values().flat_map(|scan| &scan.records);
-        let durable = records().map(|record| record.durable).max().unwrap_or(0);
+        let durable = self.durable(scans);
         let Some(first) = records().next().map(|record| record.sequence) else { return Ok(()) };
         // Numbers above what was durable follow each other without a hole, up to where the log ends.
         let mut end = first.max(durable.saturating_add(1));

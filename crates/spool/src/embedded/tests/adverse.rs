@@ -82,6 +82,39 @@ async fn a_mark_of_nobody_makes_the_index_anew_and_nobody_busy() {
 }
 
 #[tokio::test]
+async fn one_damaged_header_costs_no_others_of_the_last_batch() {
+    for with_index in [true, false] {
+        let mut store = FolderStore::new();
+        let samples: Vec<Sample> = (1..=4).map(Sample::small).collect();
+        let spool = store.engine();
+        commit_together(&spool, &samples).await;
+        spool.close().await.unwrap();
+        drop(spool);
+        if !with_index {
+            // Whatever comes later says that all was durable.
+            assert_served(&mut store, &samples).await;
+            remove_index(&store);
+        }
+        let path = store.folder.join(FIRST);
+        let mut octets = fs::read(&path).unwrap();
+        let second = records(&octets)[2];
+        octets[second + 41] ^= 4;
+        fs::write(&path, octets).unwrap();
+        let found = inspect(&store.folder, &mut |_, _| ()).unwrap();
+        assert_eq!(found.messages, 3, "{:?}", found.problems);
+        // An index that was there knows the one as well, until it is asked for.
+        let spool = store.engine();
+        assert!(spool.load(samples[1].id()).await.is_err());
+        assert!(spool.release(samples[1].id(), LATER).await.is_err());
+        spool.close().await.unwrap();
+        drop(spool);
+        for _ in 0..2 {
+            assert_served(&mut store, &[samples[0], samples[2], samples[3]]).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_segment_that_an_earlier_run_filled_is_emptied() {
     let mut store = FolderStore::new();
     let samples = bring(&mut store, 1..=60).await;
