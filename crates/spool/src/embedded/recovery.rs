@@ -325,6 +325,7 @@ impl Census {
         segments: &mut Segments,
     ) -> Result<Totals, OpenError> {
         self.sweep_bodies(folders).map_err(at(&folders.bodies))?;
+        let edges = database.edges().map_err(refused(folders))?;
         let reached = database.reached().map_err(refused(folders))?;
         // Older ones were cut at their ends when they were the last, or are full.
         let scans = log.scan(reached.segment).map_err(at(&folders.segments))?;
@@ -333,19 +334,23 @@ impl Census {
             let path = found.path.clone();
             let tally = self.tallies.remove(&number).unwrap_or_default();
             let scan = scans.get(&number);
-            let no_records = scan.is_some_and(|scan| scan.records.is_empty()) || found.preface.is_none();
-            if tally == Tally::default() && no_records {
+            let no_records = scan.map_or(found.preface.is_none(), |scan| scan.records.is_empty());
+            let needed = tally != Tally::default() || edges.iter().any(|edge| edge.newer == number);
+            if no_records && !needed {
                 clear_away(&found, &folders.aside).map_err(at(&path))?;
                 continue;
             }
-            let used = scan.map_or(found.length, |scan| scan.end);
-            // Space that was preallocated and not used, and whatever a crash left half written there.
-            if found.length > used && scan.is_some_and(|scan| scan.gaps.is_empty()) {
-                found.open().and_then(|file| file.set_len(used)).map_err(at(&path))?;
+            // The rest of the segment in which the log ends counts for nothing, now and when numbers have gone beyond it.
+            let used = match scan {
+                Some(_) if number == reached.segment => reached.position.max(PREFACE),
+                scan => scan.map_or(found.length, |scan| scan.end),
+            };
+            if scan.is_some_and(|scan| found.length > used && scan.gaps.iter().all(|gap| gap.to <= used)) {
+                found.cut(used).map_err(at(&path))?;
             }
             segments.adopt(number, Tally { used, ..tally });
         }
-        segments.adopt_edges(database.edges().map_err(refused(folders))?);
+        segments.adopt_edges(edges);
         segments.go_on(reached.sequence);
         Ok(self.totals)
     }

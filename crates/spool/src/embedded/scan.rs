@@ -34,6 +34,13 @@ impl Found {
     pub(crate) fn open(&self) -> io::Result<File> {
         File::options().read(true).write(true).open(&self.path)
     }
+
+    /// Ends it here, durably.
+    pub(crate) fn cut(&self, end: u64) -> io::Result<()> {
+        let file = self.open()?;
+        file.set_len(end)?;
+        file.sync_all()
+    }
 }
 
 /// A stretch that is no record although it should be.
@@ -68,7 +75,9 @@ pub(crate) fn find(folder: &Path) -> io::Result<BTreeMap<u64, Found>> {
     let mut segments = BTreeMap::new();
     for file in fs::read_dir(folder)? {
         let path = file?.path();
-        let Some(number) = Folder::number(&path) else { continue };
+        // One under another spelling of the same number would stand for it.
+        let number = Folder::number(&path).filter(|number| path.ends_with(Folder::name(*number)));
+        let Some(number) = number else { continue };
         let file = File::open(&path)?;
         let (length, preface) = (file.metadata()?.len(), Preface::read(&file)?);
         segments.insert(number, Found { path, length, preface });

@@ -115,6 +115,32 @@ async fn one_damaged_header_costs_no_others_of_the_last_batch() {
 }
 
 #[tokio::test]
+async fn what_was_never_whole_does_not_come_alive_later() {
+    let mut store = FolderStore::new();
+    let one = Sample::small(9);
+    let spool = store.engine();
+    one.commit(&*spool).await.unwrap();
+    commit_together(&spool, &[1, 2, 3].map(Sample::small)).await;
+    spool.close().await.unwrap();
+    drop(spool);
+    // The power failed while the three were on their way to the disk: the last of them never got there.
+    let path = store.folder.join(FIRST);
+    let mut octets = fs::read(&path).unwrap();
+    let last = records(&octets)[4];
+    octets[last..].fill(0);
+    fs::write(&path, octets).unwrap();
+    remove_index(&store);
+    // Its numbers are used again, and those who use them go.
+    for _ in 0..4 {
+        assert_served(&mut store, &[one]).await;
+    }
+    let straggler = Sample::small(10);
+    bring_all(&mut store, &[straggler]).await;
+    remove_index(&store);
+    assert_served(&mut store, &[one, straggler]).await;
+}
+
+#[tokio::test]
 async fn a_segment_that_an_earlier_run_filled_is_emptied() {
     let mut store = FolderStore::new();
     let samples = bring(&mut store, 1..=60).await;
@@ -136,4 +162,14 @@ async fn a_repair_names_what_a_lost_segment_had() {
     fs::remove_file(store.folder.join(FIRST)).unwrap();
     let done = repair(&store.config(), &mut |_, _| ()).await.unwrap();
     assert!(done.set_aside > 5 && done.served + done.set_aside == 60, "{done:?}");
+}
+
+#[tokio::test]
+async fn another_spelling_of_a_segments_number_is_no_segment() {
+    let mut store = FolderStore::new();
+    let samples = bring(&mut store, 1..=3).await;
+    for name in ["1.log", "+1.log", "01.log", "000000000000000001.log"] {
+        fs::write(store.folder.join("segments").join(name), vec![0; 500]).unwrap();
+    }
+    assert_served(&mut store, &samples).await;
 }
