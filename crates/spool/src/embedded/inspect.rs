@@ -9,12 +9,12 @@ use pintle_mail::{Body, QueueId};
 
 use super::database::{Database, Unusable};
 use super::identity::Identity;
-use super::record::{Front, Header};
 use super::recovery::{Folders, at, missing, remake_index};
 use super::replay::{Outcome, bring_up};
 use super::row::MessageRow;
 use super::scan::{self, Log, Scan};
-use super::segments::{FORMAT, Folder, Place, read_at};
+use super::segments::{FORMAT, Folder};
+use super::whole::flaw;
 use super::{Embedded, EmbeddedConfig};
 use crate::content::BLOCK;
 use crate::{OpenError, Spool, SpoolError};
@@ -201,7 +201,7 @@ impl Look {
         for (done, (id, row)) in rows.into_iter().enumerate() {
             self.found.messages += 1;
             self.found.octets += row.size;
-            if let Some(what) = unreadable(&row, log, &self.folders.bodies) {
+            if let Some(what) = unreadable(id, &row, log, &self.folders.bodies) {
                 self.problem(id, what, true);
             }
             progress(done as u64 + 1, total);
@@ -251,40 +251,13 @@ fn differs(one: &Database, two: &Database) -> Result<usize, SpoolError> {
 }
 
 /// What is wrong with a message's octets.
-fn unreadable(row: &MessageRow, log: &Log, bodies: &Path) -> Option<String> {
-    if let Some(what) = missing(row, log, bodies) {
-        return Some(what.to_owned());
-    }
-    let Place { segment, position, length } = row.place;
-    let raw = log.file(segment).and_then(|file| read_at(&file, position, length));
-    let raw = match raw {
-        Ok(raw) => raw,
-        Err(error) => return Some(format!("its record cannot be read: {error}")),
+fn unreadable(id: QueueId, row: &MessageRow, log: &Log, bodies: &Path) -> Option<String> {
+    let found = match missing(row, log, bodies) {
+        Ok(Some(what)) => return Some(what.to_owned()),
+        Ok(None) => log.file(row.place.segment).and_then(|file| flaw((id, row), &file, log.seed(), bodies)),
+        Err(error) => Err(error),
     };
-    let header = Header::decode(&raw, log.seed(), segment, position)?;
-    if !scan::is_sound(&raw, &header) {
-        return Some("its checksum is wrong".to_owned());
-    }
-    let name = row.file.as_ref()?;
-    let front = Front::decode(&raw, &header)?;
-    match sum_file(&bodies.join(name), header.body, &front.checksums) {
-        Ok(true) => None,
-        Ok(false) => Some(format!("the checksum of its body's file {name} is wrong")),
-        Err(error) => Some(format!("its body's file {name} cannot be read: {error}")),
-    }
-}
-
-fn sum_file(path: &Path, size: u64, checksums: &[u32]) -> std::io::Result<bool> {
-    use std::io::Read;
-    let mut file = fs::File::open(path)?.take(size);
-    for sum in checksums {
-        let mut block = Vec::with_capacity(BLOCK);
-        file.by_ref().take(BLOCK as u64).read_to_end(&mut block)?;
-        if crc32fast::hash(&block) != *sum {
-            return Ok(false);
-        }
-    }
-    Ok(file.limit() == 0)
+    found.unwrap_or_else(|error| Some(format!("it cannot be read: {error}")))
 }
 
 /// What a repair did.

@@ -186,7 +186,7 @@ impl<'a> Upgrade<'a> {
         tracing::error!(id = %row.id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
         let octets = self.octets(row).ok();
         let body = row.file.as_ref().map(|file| self.folders.bodies.join(file));
-        let evidence = Evidence { id: row.id, what, sheet: &row.sheet, octets, body };
+        let evidence = Evidence { id: row.id, what, sheet: &row.sheet, place: None, octets, body };
         self.folders.aside.preserve(&evidence).map_err(|error| error.to_string())
     }
 }

@@ -32,6 +32,7 @@ mod scan;
 mod segments;
 mod shared;
 mod shelf;
+mod whole;
 
 use std::fs::File;
 use std::io;

@@ -285,7 +285,7 @@ impl Census {
                 if row.touched {
                     database.touched(id)?;
                 }
-                census.count(id, &row, log, folders);
+                census.count(id, &row, log, folders).map_err(|error| SpoolError::from_io(&error))?;
             }
         }
         if database.has_stray_marks()? {
@@ -301,9 +301,15 @@ impl Census {
         Ok(census)
     }
 
-    fn count(&mut self, id: QueueId, row: &MessageRow, log: &Log, folders: &Folders) {
+    fn count(&mut self, id: QueueId, row: &MessageRow, log: &Log, folders: &Folders) -> io::Result<()> {
         self.files.extend(row.file.clone());
-        if let Some(what) = missing(row, log, &folders.bodies) {
+        if let Some(file) = &row.file
+            && !folders.bodies.join(file).try_exists()?
+            && folders.aside.take_back(&folders.bodies.join(file))?
+        {
+            tracing::warn!(%id, file, "the file of a body that had been put away is needed and was taken back");
+        }
+        if let Some(what) = missing(row, log, &folders.bodies)? {
             self.broken.push((id, what.to_owned()));
         }
         let hold = row.hold(id).unwrap_or_else(|_| {
@@ -314,6 +320,7 @@ impl Census {
         tally.records += 1;
         tally.live += row.place.length;
         self.totals.count_in(row.size, hold.as_ref());
+        Ok(())
     }
 
     /// Puts away what nobody needs, and takes up the segments.
@@ -324,6 +331,7 @@ impl Census {
         folders: &Folders,
         segments: &mut Segments,
     ) -> Result<Totals, OpenError> {
+        folders.aside.complete(&log).map_err(at(&folders.aside.damaged))?;
         self.sweep_bodies(folders).map_err(at(&folders.bodies))?;
         let edges = database.edges().map_err(refused(folders))?;
         let reached = database.reached().map_err(refused(folders))?;
@@ -357,14 +365,22 @@ impl Census {
 
     /// A body's file without a row was never committed, or its message is done.
     fn sweep_bodies(&self, folders: &Folders) -> io::Result<()> {
-        let mut put_away = 0_u64;
+        let (mut put_away, mut wanted) = (0_u64, None);
         for file in fs::read_dir(&folders.bodies)? {
             let file = file?;
-            let known = file.file_name().to_str().is_some_and(|name| self.files.contains(name));
-            if !known {
-                folders.aside.put_away(&file.path())?;
-                put_away += 1;
+            let name = file.file_name().to_string_lossy().into_owned();
+            if self.files.contains(&name) {
+                continue;
             }
+            let wanted = match &wanted {
+                Some(wanted) => wanted,
+                None => wanted.insert(folders.aside.wanted_bodies()?),
+            };
+            if let Some(kept) = wanted.get(&name) {
+                fs::hard_link(file.path(), kept)?;
+            }
+            folders.aside.put_away(&file.path())?;
+            put_away += 1;
         }
         if put_away > 0 {
             tracing::info!(
@@ -411,23 +427,26 @@ fn salvage(
             let what = "its record is not in the log any more";
             tracing::error!(%id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
             let body = row.file.as_ref().map(|file| folders.bodies.join(file));
-            let evidence = Evidence { id, what, sheet: &row.sheet, octets: None, body };
+            let evidence =
+                Evidence { id, what, sheet: &row.sheet, place: Some(row.place), octets: None, body };
             folders.aside.preserve(&evidence).map_err(at(&folders.aside.damaged))?;
         }
     }
     Ok(())
 }
 
-pub(crate) fn missing(row: &MessageRow, log: &Log, bodies: &Path) -> Option<&'static str> {
+/// What of a message's octets is not there, as far as names and lengths tell.
+pub(crate) fn missing(row: &MessageRow, log: &Log, bodies: &Path) -> io::Result<Option<&'static str>> {
     let place = row.place;
-    match log.segments.get(&place.segment) {
-        None => Some("its segment is missing"),
-        Some(found) if found.length < place.position + place.length => Some("its segment ends before it"),
-        Some(_) if row.file.as_ref().is_some_and(|file| !bodies.join(file).exists()) => {
-            Some("its body's file is missing")
+    Ok(match (log.segments.get(&place.segment), &row.file) {
+        (None, _) => Some("its segment is missing"),
+        (Some(found), _) if found.length < place.position + place.length => {
+            Some("its segment ends before it")
         }
-        Some(_) => None,
-    }
+        // A folder that cannot be read now tells nothing.
+        (Some(_), Some(file)) if !bodies.join(file).try_exists()? => Some("its body's file is missing"),
+        (Some(_), _) => None,
+    })
 }
 
 /// The number from which files of large bodies may be named: above all that exist.

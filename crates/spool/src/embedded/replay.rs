@@ -244,7 +244,7 @@ impl Replay<'_> {
         self.damaged += 1;
         let Some(aside) = self.aside else { return Ok(()) };
         let octets = self.log.octets(header).ok();
-        let evidence = Evidence { id, what, sheet: "", octets, body: None };
+        let evidence = Evidence { id, what, sheet: "", place: None, octets, body: None };
         let kept = aside.preserve(&evidence);
         kept.map_err(|error| SpoolError::Store(format!("damaged message {id}: {error}").into()))?;
         tracing::error!(%id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::record::{ALIGN, Front, HEADER, Header, clamp, find_mark};
-use super::segments::{Folder, PREFACE, Preface, is_blank, read_at};
+use super::segments::{Folder, PREFACE, Place, Preface, is_blank, read_at};
 use crate::content::BLOCK;
 
 /// Octets searched at a time for the next record.
@@ -110,6 +110,12 @@ impl Log {
         let records = scans.values().flat_map(|scan| &scan.records);
         let said = records.map(|record| record.durable).max().unwrap_or(0);
         said.max(self.promised.load(Ordering::Relaxed))
+    }
+
+    /// Whether there are octets in this place, whatever they are.
+    pub(crate) fn has(&self, place: Place) -> bool {
+        let end = place.position.checked_add(place.length);
+        self.segments.get(&place.segment).is_some_and(|found| end.is_some_and(|end| end <= found.length))
     }
 
     /// Where checksums of headers begin.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
 use super::record::{Record, clamp, padded, u32_at, u64_at};
@@ -31,7 +32,7 @@ const GATHER: usize = 64 * 1024;
 static ZEROS: [u8; GATHER] = [0; GATHER];
 
 /// Where a record lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub(crate) segment: u64,
     pub(crate) position: u64,

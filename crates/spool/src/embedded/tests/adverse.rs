@@ -156,6 +156,78 @@ async fn a_segment_that_an_earlier_run_filled_is_emptied() {
 }
 
 #[tokio::test]
+async fn a_segment_that_comes_back_is_not_thrown_away() {
+    for cut in [false, true] {
+        let mut store = FolderStore::new();
+        let samples = bring(&mut store, 1..=60).await;
+        let path = store.folder.join(FIRST);
+        let whole = fs::read(&path).unwrap();
+        match cut {
+            true => fs::write(&path, &whole[..whole.len() / 2]).unwrap(),
+            false => fs::remove_file(&path).unwrap(),
+        }
+        store.engine().close().await.unwrap();
+        fs::write(&path, &whole).unwrap();
+        // Twice, since by the second time it may have been given back.
+        for _ in 0..2 {
+            store.engine().close().await.unwrap();
+        }
+        let spool = store.engine();
+        let served: Vec<QueueId> = spool.claim(None, 100).await.unwrap().iter().map(|one| one.id).collect();
+        for lost in samples.iter().filter(|sample| !served.contains(&sample.id())) {
+            let record = store.folder.join(format!("damaged/{}.record", lost.id()));
+            let (record, body) = (fs::read(record).unwrap(), lost.body());
+            assert!(record.windows(body.len()).any(|part| part == body), "{lost:?}");
+        }
+        assert!(served.len() < 60);
+        spool.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_file_of_a_body_that_comes_back_is_kept_with_its_message() {
+    let mut store = FolderStore::new();
+    let (large, other) = (Sample::large(1), Sample::small(2));
+    bring_all(&mut store, &[large, other]).await;
+    let path = store.folder.join("bodies").join(&names(&store.folder.join("bodies"))[0]);
+    let away = store.folder.join("away");
+    fs::rename(&path, &away).unwrap();
+    assert_served(&mut store, &[other]).await;
+    fs::rename(&away, &path).unwrap();
+    assert_served(&mut store, &[other]).await;
+    let kept = fs::read(store.folder.join(format!("damaged/{}.body", large.id()))).unwrap();
+    assert_eq!(kept, large.body());
+}
+
+#[tokio::test]
+async fn a_body_that_was_put_away_and_is_needed_is_taken_back() {
+    let mut store = FolderStore::new();
+    let large = Sample::large(1);
+    bring_all(&mut store, &[large]).await;
+    let name = names(&store.folder.join("bodies"))[0].clone();
+    fs::rename(store.folder.join("bodies").join(&name), store.folder.join("unreferenced").join(&name))
+        .unwrap();
+    assert_served(&mut store, &[large]).await;
+}
+
+#[tokio::test]
+async fn what_reads_well_the_second_time_is_not_set_aside() {
+    let mut store = FolderStore::new();
+    let (large, other) = (Sample::large(1), Sample::small(2));
+    bring_all(&mut store, &[large, other]).await;
+    let spool = Embedded::open_inline(&store.config(), &Faults::none()).unwrap();
+    let stored = spool.load(large.id()).await.unwrap();
+    let name = format!("bodies/{}", names(&store.folder.join("bodies"))[0]);
+    store.corrupt(&name, &large.body()[500..540]);
+    assert!(stored.body.read(0, 1_000).await.is_err());
+    fs::write(store.folder.join(&name), large.body()).unwrap();
+    spool.settle(other.all_done()).await.unwrap();
+    large.assert_same(&spool.load(large.id()).await.unwrap()).await;
+    assert_eq!(kept(&store), Vec::<String>::new());
+    spool.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_repair_names_what_a_lost_segment_had() {
     let mut store = FolderStore::new();
     bring(&mut store, 1..=60).await;
