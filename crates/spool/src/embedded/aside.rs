@@ -1,7 +1,9 @@
 //! Where things go that must not be in the way and must not be lost.
 //!
 //! `damaged/` has what can no longer be served, for somebody to look at; it stays. `unreferenced/` has files that nothing
-//! in the log names: bodies that were never committed, a database that was made anew. They go after some days.
+//! in the log names: bodies that were never committed, a database that was made anew. They go after some days, and days are
+//! counted while a gateway runs: how long a file has lain here is its time of modification, from 1970 on. No clock that is
+//! wrong makes it older.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -19,6 +21,8 @@ use super::segments::{Place, read_at};
 
 /// How long files that nothing refers to are kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// A time of modification beyond this one is no age: somebody else has written it.
+const NO_AGE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The two folders.
 #[derive(Debug, Clone)]
@@ -137,10 +141,7 @@ impl Aside {
             target = self.unreferenced.join(format!("{name}.{number}"));
             number += 1;
         }
-        // Its time counts from now: the file itself may be old.
-        let touched =
-            File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
-        if let Err(error) = touched {
+        if let Err(error) = set_age(path, Duration::ZERO) {
             tracing::debug!(path = %path.display(), %error, "a file keeps its time");
         }
         fs::rename(path, target)
@@ -155,16 +156,23 @@ impl Aside {
         }
     }
 
-    /// Lets go what nothing has referred to for days. To be called by a process that has run for a while, whose clock can
-    /// be believed; gives how many files went.
-    pub(crate) fn expire(&self, now: SystemTime) -> io::Result<u64> {
+    /// Says that so much time has passed by a clock that nobody can set, and lets go what nothing has referred to for
+    /// days; gives how many files went.
+    pub(crate) fn expire(&self, passed: Duration) -> io::Result<u64> {
         let mut gone = 0;
         for file in fs::read_dir(&self.unreferenced)? {
             let file = file?;
-            let age = now.duration_since(file.metadata()?.modified()?);
-            if age.is_ok_and(|age| age > KEPT) {
+            let about = file.metadata()?;
+            if !about.is_file() {
+                continue;
+            }
+            let age = about.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let age = if age < NO_AGE { age + passed } else { Duration::ZERO };
+            if age > KEPT {
                 fs::remove_file(file.path())?;
                 gone += 1;
+            } else {
+                set_age(&file.path(), age)?;
             }
         }
         Ok(gone)
@@ -197,6 +205,11 @@ struct Sheet {
     file: Option<String>,
 }
 
+/// Notes how long a file has lain here.
+fn set_age(path: &Path, age: Duration) -> io::Result<()> {
+    File::options().write(true).open(path)?.set_modified(SystemTime::UNIX_EPOCH + age)
+}
+
 /// Whole or not at all: what is there is never looked at again.
 fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
@@ -211,24 +224,47 @@ fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_nothing_refers_to_stays_for_days_and_then_goes() {
+    fn aside() -> (tempfile::TempDir, Aside) {
         let folder = tempfile::TempDir::new().unwrap();
         let aside = Aside {
             damaged: folder.path().join("damaged"),
             unreferenced: folder.path().join("unreferenced"),
         };
+        fs::create_dir(&aside.damaged).unwrap();
         fs::create_dir(&aside.unreferenced).unwrap();
+        (folder, aside)
+    }
+
+    #[test]
+    fn what_nothing_refers_to_stays_for_days_that_have_passed_and_then_goes() {
+        let (folder, aside) = aside();
         for _ in 0..2 {
             let path = folder.path().join("1.body");
             fs::write(&path, "x").unwrap();
             aside.put_away(&path).unwrap();
             assert!(!path.exists());
         }
+        fs::create_dir(aside.unreferenced.join("lost+found")).unwrap();
+        let hour = Duration::from_secs(3600);
+        for _ in 0..7 * 24 {
+            assert_eq!(aside.expire(hour).unwrap(), 0);
+        }
+        assert_eq!(aside.expire(hour).unwrap(), 2);
+    }
+
+    #[test]
+    fn no_clock_makes_it_older() {
+        let (_folder, aside) = aside();
+        let path = aside.unreferenced.join("envelopes.db");
+        fs::write(&path, "x").unwrap();
         let now = SystemTime::now();
-        assert_eq!(aside.expire(now + Duration::from_secs(6 * 24 * 3600)).unwrap(), 0);
-        // A clock that was set back makes nothing older.
-        assert_eq!(aside.expire(now - Duration::from_secs(3600)).unwrap(), 0);
-        assert_eq!(aside.expire(now + Duration::from_secs(8 * 24 * 3600)).unwrap(), 2);
+        let week = Duration::from_secs(8 * 24 * 3600);
+        // As an earlier version wrote it, by a clock that was wrong either way; and by one that nobody had set yet.
+        for wrong in [now - week, now + week, now - 300 * week, SystemTime::UNIX_EPOCH - week] {
+            File::options().write(true).open(&path).unwrap().set_modified(wrong).unwrap();
+            for _ in 0..7 * 24 {
+                assert_eq!(aside.expire(Duration::from_secs(3600)).unwrap(), 0);
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::ballast::Ballast;
 use super::batch::{Batch, Done};
@@ -425,7 +425,7 @@ impl Committer {
             return;
         }
         self.swept = Instant::now();
-        match self.folders.aside.expire(SystemTime::now()) {
+        match self.folders.aside.expire(SWEEP) {
             Ok(0) => {}
             Ok(files) => tracing::info!(files, "files that nothing has referred to for seven days are gone"),
             Err(error) => tracing::warn!(%error, "files that nothing refers to could not be removed"),
