@@ -9,7 +9,7 @@ use pintle_mail::{Body, QueueId};
 
 use super::database::{Database, Unusable};
 use super::identity::Identity;
-use super::recovery::{Folders, at, missing, remake_index};
+use super::recovery::{Folders, at, missing, remake_index, require_spool};
 use super::replay::{Outcome, bring_up};
 use super::row::MessageRow;
 use super::scan::{self, Log, Scan};
@@ -66,6 +66,7 @@ impl fmt::Display for Problem {
 /// The folder cannot be read, or is of a later version.
 pub fn inspect(folder: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Inspection, OpenError> {
     let folders = Folders::of(folder);
+    require_spool(&folders)?;
     let segments = scan::find(&folders.segments).map_err(at(&folders.segments))?;
     let mut look = Look { folders, found: Inspection::default() };
     let Some(identity) = look.identify(&segments)? else {
@@ -279,6 +280,7 @@ pub async fn repair(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Repair, OpenError> {
     let folders = Folders::of(&config.folder);
+    require_spool(&folders)?;
     let before = folders.aside.count().unwrap_or(0);
     {
         let _lock = super::lock(&folders)?;

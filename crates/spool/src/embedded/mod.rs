@@ -213,7 +213,7 @@ impl Embedded {
         shared: Arc<Shared>,
         reader: Arc<Reader>,
     ) -> Result<Self, OpenError> {
-        let next_body = next_body(folders).map_err(at(&folders.bodies))?;
+        let next_body = next_body().map_err(at(&folders.bodies))?;
         let bodies_folder = File::open(&folders.bodies).map_err(at(&folders.bodies))?;
         let disk = Disk { folder: folders.bodies.clone(), reserve: config.reserve };
         let desk = Desk::new(Some(disk.clone()), config.drafts, next_body, shared.faults.clone());

@@ -16,7 +16,7 @@ use pintle_mail::QueueId;
 
 use super::aside::{Aside, Evidence};
 use super::database::{Database, Unusable, unsigned};
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::legacy;
 use super::replay::{Outcome, ReplayError, bring_up};
 use super::row::MessageRow;
@@ -119,8 +119,22 @@ fn identify(folders: &Folders, found: &BTreeMap<u64, Found>) -> Result<Identity,
         let messages = known_messages(&folders.database);
         return Err(OpenError::LogMissing { path: folders.segments.clone(), messages });
     }
-    let identity = identity.map_or_else(Identity::random, Ok).map_err(at(&folders.root))?;
-    Ok(identity)
+    match identity.or_else(|| Database::read_only(&folders.database).ok()?.identity().ok()) {
+        Some(identity) => Ok(identity),
+        None => first_identity(folders, found),
+    }
+}
+
+/// The identity of a spool that has never been used. What was cut off before its first record is all that may be there.
+fn first_identity(folders: &Folders, found: &BTreeMap<u64, Found>) -> Result<Identity, OpenError> {
+    for found in found.values() {
+        let blank = found.open().and_then(|file| is_blank(&file, 0, found.length));
+        if !blank.map_err(at(&found.path))? {
+            let (path, what) = (found.path.clone(), "nothing says which spool it is of".to_owned());
+            return Err(OpenError::Mixed { path, what });
+        }
+    }
+    Identity::random().map_err(at(&folders.root))
 }
 
 /// How many messages the database knows, as far as it can be read.
@@ -449,24 +463,32 @@ pub(crate) fn missing(row: &MessageRow, log: &Log, bodies: &Path) -> io::Result<
     })
 }
 
-/// The number from which files of large bodies may be named: above all that exist.
-pub(crate) fn next_body(folders: &Folders) -> io::Result<u64> {
-    let mut next = 1;
-    for folder in [&folders.bodies, &folders.aside.unreferenced] {
-        for file in fs::read_dir(folder)? {
-            let name = file?.file_name();
-            let number = name.to_str().and_then(|name| name.split_once(".body"));
-            if let Some(number) = number.and_then(|(number, _)| u64::from_str_radix(number, 16).ok()) {
-                next = next.max(number + 1);
-            }
+/// The number from which files of large bodies are named: no record, however old, may name a file that somebody else has
+/// now.
+pub(crate) fn next_body() -> io::Result<u64> {
+    let mut octets = [0; 8];
+    getrandom::fill(&mut octets).map_err(io::Error::other)?;
+    Ok(u64::from_le_bytes(octets) >> 1)
+}
+
+/// Refuses a folder that is no spool, before anything is made in it.
+pub(crate) fn require_spool(folders: &Folders) -> Result<(), OpenError> {
+    fs::read_dir(&folders.root).map_err(at(&folders.root))?;
+    for part in [&folders.segments, &folders.root.join(identity::FILE), &folders.database] {
+        if part.try_exists().map_err(at(part))? {
+            return Ok(());
         }
     }
-    Ok(next)
+    Err(OpenError::NoSpool(folders.root.clone()))
 }
 
 /// Makes the folders, durably.
 pub(crate) fn make_folders(folders: &Folders) -> Result<File, OpenError> {
     let Folders { root, segments, bodies, aside, .. } = folders;
+    let is_there = |path: &Path| path.try_exists().map_err(at(path));
+    if is_there(&root.join(identity::FILE))? && !is_there(bodies)? {
+        return Err(OpenError::BodiesMissing(bodies.clone()));
+    }
     for path in [segments, bodies, &aside.damaged, &aside.unreferenced] {
         // Others' mail is nobody's business, whatever the umask says.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);

@@ -211,6 +211,36 @@ async fn a_body_that_was_put_away_and_is_needed_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_folder_of_bodies_that_is_not_there_is_an_error_that_destroys_nothing() {
+    let mut store = FolderStore::new();
+    let large = Sample::large(1);
+    bring_all(&mut store, &[large]).await;
+    let (bodies, away) = (store.folder.join("bodies"), store.folder.join("away"));
+    fs::rename(&bodies, &away).unwrap();
+    assert!(matches!(Embedded::open(&store.config()), Err(OpenError::BodiesMissing(path)) if path == bodies));
+    assert!(!bodies.exists());
+    fs::rename(&away, &bodies).unwrap();
+    assert_served(&mut store, &[large]).await;
+}
+
+#[tokio::test]
+async fn files_of_bodies_have_names_that_nothing_had_before() {
+    let mut store = FolderStore::new();
+    let mut seen = Vec::new();
+    for number in 1..=3 {
+        let spool = store.engine();
+        let large = Sample::large(number);
+        large.commit(&*spool).await.unwrap();
+        seen.extend(names(&store.folder.join("bodies")));
+        spool.settle(large.all_done()).await.unwrap();
+        spool.close().await.unwrap();
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "{seen:?}");
+}
+
+#[tokio::test]
 async fn what_reads_well_the_second_time_is_not_set_aside() {
     let mut store = FolderStore::new();
     let (large, other) = (Sample::large(1), Sample::small(2));
@@ -237,6 +267,23 @@ async fn a_repair_names_what_a_lost_segment_had() {
 }
 
 #[tokio::test]
+async fn what_is_no_spool_is_neither_looked_at_nor_repaired() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("letter.txt"), "mine").unwrap();
+    for path in [folder.path().to_owned(), folder.path().join("none")] {
+        let looked = inspect(&path, &mut |_, _| ());
+        let repaired = repair(&EmbeddedConfig::new(&path), &mut |_, _| ()).await;
+        for refused in [looked.map(drop), repaired.map(drop)] {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+    }
+    let refused = inspect(folder.path(), &mut |_, _| ()).unwrap_err();
+    assert!(refused.to_string().contains("no `segments/`"), "{refused}");
+    assert_eq!(names(folder.path()), ["letter.txt"]);
+}
+
+#[tokio::test]
 async fn another_spelling_of_a_segments_number_is_no_segment() {
     let mut store = FolderStore::new();
     let samples = bring(&mut store, 1..=3).await;
@@ -244,4 +291,27 @@ async fn another_spelling_of_a_segments_number_is_no_segment() {
         fs::write(store.folder.join("segments").join(name), vec![0; 500]).unwrap();
     }
     assert_served(&mut store, &samples).await;
+}
+
+#[tokio::test]
+async fn a_log_that_nothing_knows_is_not_taken_for_a_new_one() {
+    for with_index in [true, false] {
+        let mut store = FolderStore::new();
+        let samples = bring(&mut store, 1..=3).await;
+        fs::remove_file(store.folder.join("identity")).unwrap();
+        for name in names(&store.folder.join("segments")) {
+            let path = store.folder.join("segments").join(name);
+            let mut octets = fs::read(&path).unwrap();
+            octets[20] ^= 1;
+            fs::write(path, octets).unwrap();
+        }
+        if with_index {
+            assert_served(&mut store, &samples).await;
+            continue;
+        }
+        let before = names(&store.folder.join("segments"));
+        remove_index(&store);
+        assert!(matches!(Embedded::open(&store.config()), Err(OpenError::Mixed { .. })));
+        assert_eq!(names(&store.folder.join("segments")), before);
+    }
 }
