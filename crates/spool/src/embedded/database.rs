@@ -270,6 +270,11 @@ impl Database {
         .collect()
     }
 
+    /// How many messages there are.
+    pub(crate) fn messages(&self) -> Result<u64, SpoolError> {
+        Ok(self.connection.query_row("SELECT count(*) FROM message", [], |row| unsigned(row, 0))?)
+    }
+
     /// The ids of messages after this one, in order.
     pub(crate) fn ids_after(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<QueueId>, SpoolError> {
         let after = after.map_or(Vec::new(), |id| id.to_bytes().to_vec());

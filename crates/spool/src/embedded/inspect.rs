@@ -193,21 +193,20 @@ impl Look {
         log: &Log,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), OpenError> {
-        let refused = |error: SpoolError| OpenError::Database {
-            path: self.folders.segments.clone(),
-            what: error.to_string(),
-        };
-        let rows = all(truth).map_err(refused)?;
-        let total = rows.len() as u64;
-        for (done, (id, row)) in rows.into_iter().enumerate() {
+        let path = self.folders.segments.clone();
+        let refused = |error: SpoolError| OpenError::Database { path: path.clone(), what: error.to_string() };
+        let (total, mut done) = (truth.messages().map_err(refused)?, 0);
+        let looked = each(truth, |id, row| {
             self.found.messages += 1;
             self.found.octets += row.size;
             if let Some(what) = unreadable(id, &row, log, &self.folders.bodies) {
                 self.problem(id, what, true);
             }
-            progress(done as u64 + 1, total);
-        }
-        Ok(())
+            done += 1;
+            progress(done, total);
+            Ok(())
+        });
+        looked.map_err(refused)
     }
 
     fn rest(&mut self) -> Result<(), OpenError> {
@@ -229,26 +228,33 @@ fn unusable(error: &Unusable) -> String {
     }
 }
 
-fn all(database: &Database) -> Result<Vec<(QueueId, MessageRow)>, SpoolError> {
-    let mut all = Vec::new();
+/// Goes through all rows, a few thousand at a time.
+fn each(
+    database: &Database,
+    mut act: impl FnMut(QueueId, MessageRow) -> Result<(), SpoolError>,
+) -> Result<(), SpoolError> {
+    let mut after = None;
     loop {
-        let page = database.messages_after(all.last().map(|(id, _)| *id), 4_096, false)?;
-        if page.is_empty() {
-            return Ok(all);
-        }
-        all.extend(page);
+        let page = database.messages_after(after, 4_096, false)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(*last);
+        page.into_iter().try_for_each(|(id, row)| act(id, row))?;
     }
 }
 
-fn differs(one: &Database, two: &Database) -> Result<usize, SpoolError> {
-    let (one, two) = (all(one)?, all(two)?);
-    let two: BTreeMap<QueueId, MessageRow> = two.into_iter().collect();
-    let missing = two.len().saturating_sub(one.len());
-    let other = one.iter().filter(|(id, row)| {
-        two.get(id)
-            .is_none_or(|two| two.place != row.place || two.hold != row.hold || two.released != row.released)
-    });
-    Ok(other.count().max(missing))
+/// In how many messages an index differs from the truth.
+fn differs(index: &Database, truth: &Database) -> Result<u64, SpoolError> {
+    let (mut known, mut other) = (0, 0);
+    each(index, |id, row| {
+        let found = truth.find(id)?;
+        known += u64::from(found.is_some());
+        let same = found.is_some_and(|found| {
+            found.place == row.place && found.hold == row.hold && found.released == row.released
+        });
+        other += u64::from(!same);
+        Ok(())
+    })?;
+    Ok(other + truth.messages()?.saturating_sub(known))
 }
 
 /// What is wrong with a message's octets.

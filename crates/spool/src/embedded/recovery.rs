@@ -139,8 +139,7 @@ fn first_identity(folders: &Folders, found: &BTreeMap<u64, Found>) -> Result<Ide
 
 /// How many messages the database knows, as far as it can be read.
 fn known_messages(database: &Path) -> Option<u64> {
-    let database = Database::read_only(database).ok()?;
-    database.connection.query_row("SELECT count(*) FROM message", [], |row| unsigned(row, 0)).ok()
+    Database::read_only(database).ok()?.messages().ok()
 }
 
 /// The index, brought up to the log or made anew.
