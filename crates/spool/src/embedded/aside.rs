@@ -147,6 +147,17 @@ impl Aside {
         fs::rename(path, target)
     }
 
+    /// How many files of this name have been put away and are still here.
+    pub(crate) fn copies(&self, path: &Path) -> io::Result<usize> {
+        let mut count = 0;
+        for file in fs::read_dir(&self.unreferenced)? {
+            let found = file?.path();
+            // A number follows the name from the second one on.
+            count += usize::from([found.file_name(), found.file_stem()].contains(&path.file_name()));
+        }
+        Ok(count)
+    }
+
     /// Takes a file back that was put away, if it was.
     pub(crate) fn take_back(&self, path: &Path) -> io::Result<bool> {
         match fs::rename(self.unreferenced.join(path.file_name().unwrap_or_default()), path) {

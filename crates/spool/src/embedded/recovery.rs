@@ -26,6 +26,9 @@ use super::shelf::Shelf;
 use crate::fault::Faults;
 use crate::{OpenError, SpoolError, Totals};
 
+/// Copies of the index that are put away before the next one is let go.
+const INDEX_COPIES: usize = 3;
+
 /// The paths in a spool folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Folders {
@@ -260,11 +263,13 @@ fn index_files(folders: &Folders) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Puts the index away, durably.
+/// Puts the index away, durably. Beyond some copies it is let go: the log says all of it, and a disk that damages one after
+/// the other must not be filled with them.
 pub(crate) fn put_away_index(folders: &Folders) -> io::Result<()> {
+    let many = folders.aside.copies(&folders.database)? >= INDEX_COPIES;
     for path in index_files(folders) {
         match fs::metadata(&path) {
-            Ok(file) if file.len() == 0 || path.extension().is_some_and(|end| end == "db-shm") => {
+            Ok(file) if many || file.len() == 0 || path.extension().is_some_and(|end| end == "db-shm") => {
                 fs::remove_file(path)?;
             }
             Ok(_) => folders.aside.put_away(&path)?,

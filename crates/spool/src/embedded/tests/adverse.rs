@@ -315,3 +315,15 @@ async fn a_log_that_nothing_knows_is_not_taken_for_a_new_one() {
         assert_eq!(names(&store.folder.join("segments")), before);
     }
 }
+
+#[tokio::test]
+async fn a_disk_that_damages_one_index_after_the_other_is_not_filled_with_them() {
+    let mut store = FolderStore::new();
+    let samples = bring(&mut store, 1..=2).await;
+    for _ in 0..6 {
+        sql(&store, "UPDATE message SET position = position + 8");
+        assert_served(&mut store, &samples).await;
+    }
+    let put_away = names(&store.folder.join("unreferenced"));
+    assert_eq!(put_away.iter().filter(|name| !name.contains("-wal")).count(), 3, "{put_away:?}");
+}
