@@ -366,11 +366,8 @@ impl Census {
                 clear_away(&found, &folders.aside).map_err(at(&path))?;
                 continue;
             }
-            // The rest of the segment in which the log ends counts for nothing, now and when numbers have gone beyond it.
-            let used = match scan {
-                Some(_) if number == reached.segment => reached.position.max(PREFACE),
-                scan => scan.map_or(found.length, |scan| scan.end),
-            };
+            // What comes behind the last record that counts is nothing, now and when numbers have gone beyond it.
+            let used = scan.map_or(found.length, |scan| scan.end_of(reached.sequence));
             if scan.is_some_and(|scan| found.length > used && scan.gaps.iter().all(|gap| gap.to <= used)) {
                 found.cut(used).map_err(at(&path))?;
             }

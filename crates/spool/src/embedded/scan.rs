@@ -86,6 +86,12 @@ pub(crate) fn find(folder: &Path) -> io::Result<BTreeMap<u64, Found>> {
 }
 
 impl Scan {
+    /// Behind the last record up to this number.
+    pub(crate) fn end_of(&self, sequence: u64) -> u64 {
+        let counted = self.records.iter().rev().find(|record| record.sequence <= sequence);
+        counted.map_or(PREFACE, Header::end)
+    }
+
     /// Leaves out the records that do not count, and with those at the end the gaps before them.
     fn keep(&mut self, counts: impl FnMut(&Header) -> bool) {
         self.records.retain(counts);

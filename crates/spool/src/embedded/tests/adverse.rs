@@ -327,3 +327,25 @@ async fn a_disk_that_damages_one_index_after_the_other_is_not_filled_with_them()
     let put_away = names(&store.folder.join("unreferenced"));
     assert_eq!(put_away.iter().filter(|name| !name.contains("-wal")).count(), 3, "{put_away:?}");
 }
+
+#[tokio::test]
+async fn where_the_log_ends_is_not_taken_from_the_index_alone() {
+    for flip in [
+        "position = 64",
+        "position = position + 800",
+        "segment = 0",
+        "segment = 9",
+        "sequence = 2",
+        "sequence = 99",
+    ] {
+        let mut store = FolderStore::new();
+        let samples = bring(&mut store, 1..=5).await;
+        sql(&store, &format!("UPDATE log SET {flip}"));
+        for _ in 0..2 {
+            assert_served(&mut store, &samples).await;
+        }
+        remove_index(&store);
+        assert_served(&mut store, &samples).await;
+        assert_eq!(kept(&store), Vec::<String>::new(), "{flip}");
+    }
+}
