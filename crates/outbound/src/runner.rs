@@ -39,6 +39,8 @@ const REPORTING: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// How long to wait before a spool that could not be read is asked again.
 const RECOVER_AGAIN: Duration = Duration::from_secs(10);
+/// The same where it is putting its index in order; the question itself waits until that is done.
+const RECOVER_SOON: Duration = Duration::from_millis(100);
 /// How long a polite end of idle sessions may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -132,7 +134,7 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
 /// Reads what is pending, page by page, while deliveries have begun already. A spool that cannot be read is asked again:
 /// what lies in it was promised.
 async fn recover(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Option<Finished> {
-    let mut after = None;
+    let (mut after, mut soon) = (None, RECOVER_SOON);
     loop {
         match shared.spool.claim(after, PAGE).await {
             Ok(page) if page.is_empty() => return None,
@@ -142,6 +144,12 @@ async fn recover(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Opti
                 pages.send(page).await.ok()?;
             }
             Err(SpoolError::Closed) => return None,
+            Err(SpoolError::Index(what)) => {
+                tracing::warn!(%what, "the spool's index is being made anew; what is pending is asked for again");
+                shared.clock.sleep(soon).await;
+                // It may not be in order the next time either.
+                soon = (soon * 2).min(RECOVER_AGAIN);
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot read what is pending in the spool; trying again");
                 shared.clock.sleep(RECOVER_AGAIN).await;

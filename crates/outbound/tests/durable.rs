@@ -5,6 +5,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{MINUTE, World, letter, to_relay};
 use pintle_outbound::Config;
@@ -75,6 +76,37 @@ async fn a_restart_takes_up_what_was_left() {
     let got = sink.wait_for(20).await;
     assert!(got[10..].iter().all(|transaction| transaction.recipients() == ["carl@example.net"]));
     empty(&after).await;
+    within("the drain", after.outbound.drain(MINUTE)).await;
+    spool.close().await.unwrap();
+}
+
+/// The row of a message in the index is flipped between the look at the start and the first question.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_that_is_made_anew_holds_the_start_up_for_a_moment() {
+    let folder = TempDir::new().unwrap();
+    let sink = Sink::start(Script::new().on(Step::Rcpt, Act::Reply("450 4.2.1 later".into()))).await;
+    let spool = open(&folder);
+    let before = world(&spool, to_relay(&[sink.address()]));
+    before.mail(&["bob@example.net"]).await;
+    before.log.wait_for("deferral", 1).await;
+    within("the drain", before.outbound.drain(MINUTE)).await;
+    spool.close().await.unwrap();
+    drop(spool);
+
+    let spool = open(&folder);
+    let path = folder.path().join("envelopes.db");
+    let mut octets = std::fs::read(&path).unwrap();
+    let at = octets.windows(15).position(|part| part == b"bob@example.net").unwrap();
+    octets[at] ^= 1;
+    std::fs::write(&path, octets).unwrap();
+    let after = world(&spool, to_relay(&[sink.address()]));
+    let mut waited = Duration::ZERO;
+    while after.handle.counts().await.unwrap().queue.jobs == 0 {
+        assert!(waited < Duration::from_secs(5), "nobody asks again");
+        after.clock.advance(Duration::from_millis(100));
+        waited += Duration::from_millis(100);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     within("the drain", after.outbound.drain(MINUTE)).await;
     spool.close().await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
-use pintle_spool::{EmbeddedConfig, Inspection, OpenError};
+use pintle_spool::{EmbeddedConfig, Inspection};
 
 use crate::cli::{SpoolCommand, SpoolFolder, WhichSpool};
 use crate::say::say;
@@ -50,13 +50,6 @@ fn tell(folder: &Path, found: &Inspection) {
 
 fn repair(which: &WhichSpool) -> Outcome {
     let Some(config) = spool_of(which) else { return Ok(ExitCode::FAILURE) };
-    if !config.folder.is_dir() {
-        return Err(OpenError::Io {
-            path: config.folder,
-            source: std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder"),
-        }
-        .into());
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut progress = Progress::default().teller();
     let done = runtime.block_on(pintle_spool::repair(&config, &mut progress))?;

@@ -98,6 +98,10 @@ pub enum OpenError {
         /// How many messages the database knows, if there is one.
         messages: Option<u64>,
     },
+    /// The folder was in use, and its folder of large bodies is not there.
+    BodiesMissing(PathBuf),
+    /// The folder is no spool: it has none of its parts.
+    NoSpool(PathBuf),
     /// A part belongs to another spool, or to another place in this one.
     Mixed {
         /// The part.
@@ -150,6 +154,18 @@ impl fmt::Display for OpenError {
                     ": mount or restore the folder; to begin with an empty spool, move the whole spool folder aside",
                 )
             }
+            Self::BodiesMissing(path) => write!(
+                f,
+                "{} is not there, though this spool has been in use: mount or restore the folder; to go on without the \
+                 large bodies that it held, make an empty one",
+                path.display()
+            ),
+            Self::NoSpool(path) => write!(
+                f,
+                "{} is no spool: it has no `segments/`, no `identity` and no `envelopes.db`; name the folder that the \
+                 gateway keeps its mail in",
+                path.display()
+            ),
             Self::Mixed { path, what } => write!(
                 f,
                 "{} does not belong here: {what}; restore all parts of the spool from one copy, or move this one aside",

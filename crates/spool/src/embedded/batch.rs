@@ -10,7 +10,8 @@ use super::meta::{Amendment, Graves, Marks, Reason, State, Written, WrittenRef, 
 use super::operation::Operation;
 use super::record::{Front, Header, Kind, Parts, Record, clamp};
 use super::row::MessageRow;
-use super::segments::{Place, Segments, read_at};
+use super::segments::{Place, Segments, is_absent, read_at};
+use super::whole::flaw;
 use crate::content::Source;
 use crate::fault::CrashPoint;
 use crate::{NewMessage, Settlement, SpoolError};
@@ -128,6 +129,10 @@ impl Batch<'_> {
     /// What there is of the message is kept first, durably: once the record counts, its octets may go.
     fn set_aside(&mut self, id: QueueId, what: &str) -> Result<Done, SpoolError> {
         let row = self.index.database.message(id)?;
+        if self.is_served(id, &row) {
+            tracing::warn!(%id, what, "a message seemed to be damaged, is whole now, and stays");
+            return Ok(Done::default());
+        }
         self.preserve(id, &row, what).map_err(|error| {
             tracing::error!(%id, what, %error, "a damaged message could not be set aside");
             SpoolError::Damaged(id, format!("{what}; what there is of it could not be kept: {error}").into())
@@ -143,12 +148,24 @@ impl Batch<'_> {
         Ok(done)
     }
 
+    /// Whether all of it reads well, now that it is asked for once more.
+    fn is_served(&self, id: QueueId, row: &MessageRow) -> bool {
+        let seed = self.segments.identity().seed();
+        let file = self.segments.file(row.place.segment);
+        let flaw = file.and_then(|file| flaw((id, row), &file, seed, self.bodies));
+        matches!(flaw, Ok(None)) && self.index.state(id).is_ok() && row.entry(id, Bytes::new()).is_ok()
+    }
+
+    /// A record that cannot be read now is no reason to go on without it: its segment may be given back next.
     fn preserve(&self, id: QueueId, row: &MessageRow, what: &str) -> std::io::Result<()> {
         let Place { segment, position, length } = row.place;
-        let file = self.segments.file(segment);
-        let octets = file.and_then(|file| read_at(&file, position, length)).ok();
+        let octets = match self.segments.file(segment).and_then(|file| read_at(&file, position, length)) {
+            Err(error) if is_absent(&error) => None,
+            octets => Some(octets?),
+        };
         let body = row.file.as_ref().map(|file| self.bodies.join(file));
-        self.aside.preserve(&Evidence { id, what, sheet: &row.sheet, octets, body })
+        let place = Some(row.place);
+        self.aside.preserve(&Evidence { id, what, sheet: &row.sheet, place, octets, body })
     }
 
     fn relocate(&mut self, id: QueueId, from: Place, raw: &Bytes) -> Result<Done, SpoolError> {

@@ -9,17 +9,17 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::ballast::Ballast;
 use super::batch::{Batch, Done};
-use super::database::{Database, Reached};
+use super::database::{Database, Reached, Unusable};
 use super::index::{Gone, Index};
 use super::mover::Mover;
 use super::operation::{Inbox, Operation};
 use super::record::Record;
-use super::recovery::{Census, Folders, make_index};
-use super::replay::{Outcome, bring_up};
+use super::recovery::{Census, Folders, fill_index};
+use super::replay::{Outcome, ReplayError, bring_up};
 use super::scan::{self, Log};
 use super::segments::{Place, Segments};
 use super::shared::Shared;
@@ -44,6 +44,8 @@ pub(crate) struct Committer {
     pub(crate) folders: Folders,
     /// The database did not take what the log has.
     pub(crate) behind: bool,
+    /// The index was made anew, and what it says of each segment has not been counted yet.
+    pub(crate) uncounted: bool,
     /// Edges of these segments stand in the database and mean nothing any more.
     pub(crate) forgotten: Vec<u64>,
     pub(crate) swept: Instant,
@@ -86,7 +88,8 @@ impl Committer {
 
     /// Whether there is something to do although nobody asks for anything. A broken spool moves nothing.
     pub(crate) fn has_work(&self) -> bool {
-        self.shared.condition.broken().is_none() && !self.behind && self.mover.has_work(&self.segments)
+        let sound = self.shared.condition.broken().is_none() && !self.behind && !self.uncounted;
+        sound && self.mover.has_work(&self.segments)
     }
 
     /// Carries out operations that nobody waits for, before anybody else is served.
@@ -259,7 +262,7 @@ impl Committer {
             }
             Ok(Outcome::Apart(why)) => self.rebuild(why),
             Ok(Outcome::Ahead) => self.rebuild("the log has lost what it has heard"),
-            Err(super::replay::ReplayError::Store(SpoolError::Full)) => {
+            Err(ReplayError::Store(SpoolError::Full)) => {
                 self.roll_back();
                 Err(SpoolError::Full)
             }
@@ -281,25 +284,30 @@ impl Committer {
     /// Puts the index away and makes it anew from the log. Readers wait meanwhile.
     fn rebuild(&mut self, what: &str) -> Result<(), SpoolError> {
         self.behind = true;
-        let store = |error: &dyn std::fmt::Display| SpoolError::Store(error.to_string().into());
-        let log = self.log().map_err(|error| store(&error))?;
+        let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
         let mut reading = self.shared.reading.lock();
         let identity = *self.segments.identity();
-        let database = make_index(&self.folders, &identity, &log, what).map_err(|error| store(&error))?;
-        let census = Census::take(&database, &log, &self.folders)?;
-        let edges = database.edges()?;
-        *reading =
-            Some(Database::open(&self.folders.database).map_err(|error| store(&format!("{error:?}")))?);
+        let database = fill_index(&self.folders, &identity, &log, what).map_err(ReplayError::into_spool)?;
+        *reading = Some(Database::open(&self.folders.database).map_err(Unusable::into_spool)?);
         self.database = database;
+        self.shared.next_generation();
+        (self.behind, self.uncounted) = (false, true);
+        Ok(())
+    }
+
+    /// Counts what lives in each segment by an index that was made anew. A batch that stood in the log by then stands in
+    /// that index as well, so it is followed up first: counted twice it would free a segment that is needed.
+    fn take_stock(&mut self) -> Result<(), SpoolError> {
+        let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
+        let census = Census::take(&self.database, &log, &self.folders)?;
+        let edges = self.database.edges()?;
         self.segments.recount(census.tallies);
         self.segments.adopt_edges(edges);
-        self.shared.next_generation();
         *self.shared.totals.lock() = census.totals;
-        drop(reading);
         for (id, what) in census.broken {
             self.inbox.submit(Operation::SetAside(id, what));
         }
-        self.behind = false;
+        self.uncounted = false;
         Ok(())
     }
 
@@ -328,6 +336,10 @@ impl Committer {
             }
             Err(error) => {
                 keep_files(std::slice::from_ref(&operation), false);
+                if let Operation::Restate(_) = &operation {
+                    // It would be asked for again and again.
+                    self.mover.give_up(&self.segments);
+                }
                 if let (SpoolError::Damaged(id, what), false) =
                     (&error, matches!(operation, Operation::SetAside(..)))
                 {
@@ -383,11 +395,13 @@ impl Committer {
 
     /// What can be done once everybody has an answer.
     fn tidy_up(&mut self) {
-        match self.segments.reclaim() {
-            Ok(gone) => self.forgotten.extend(gone),
-            Err(error) => {
-                tracing::warn!(%error, "an empty segment of the spool could not be unlinked; it is tried again");
-            }
+        if self.uncounted
+            && let Err(error) = self.take_stock()
+        {
+            tracing::warn!(%error, "what lives in the spool's segments could not be counted; none is given back before");
+        }
+        if !self.uncounted {
+            self.reclaim();
         }
         if let Err(error) = self.segments.prepare() {
             tracing::debug!(%error, "no segment could be made in advance");
@@ -396,13 +410,22 @@ impl Committer {
         self.sweep();
     }
 
+    fn reclaim(&mut self) {
+        match self.segments.reclaim() {
+            Ok(gone) => self.forgotten.extend(gone),
+            Err(error) => {
+                tracing::warn!(%error, "an empty segment of the spool could not be unlinked; it is tried again");
+            }
+        }
+    }
+
     /// The process has run for an hour when this first does something.
     fn sweep(&mut self) {
         if self.swept.elapsed() < SWEEP {
             return;
         }
         self.swept = Instant::now();
-        match self.folders.aside.expire(SystemTime::now()) {
+        match self.folders.aside.expire(SWEEP) {
             Ok(0) => {}
             Ok(files) => tracing::info!(files, "files that nothing has referred to for seven days are gone"),
             Err(error) => tracing::warn!(%error, "files that nothing refers to could not be removed"),

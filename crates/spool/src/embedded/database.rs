@@ -270,6 +270,11 @@ impl Database {
         .collect()
     }
 
+    /// How many messages there are.
+    pub(crate) fn messages(&self) -> Result<u64, SpoolError> {
+        Ok(self.connection.query_row("SELECT count(*) FROM message", [], |row| unsigned(row, 0))?)
+    }
+
     /// The ids of messages after this one, in order.
     pub(crate) fn ids_after(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<QueueId>, SpoolError> {
         let after = after.map_or(Vec::new(), |id| id.to_bytes().to_vec());
@@ -360,6 +365,14 @@ impl Database {
         Ok(segments.collect::<Result<_, _>>()?)
     }
 
+    /// Whether there are marks of messages that are not there.
+    pub(crate) fn has_stray_marks(&self) -> Result<bool, SpoolError> {
+        let mut select = self
+            .connection
+            .prepare("SELECT 1 FROM mark WHERE message NOT IN (SELECT id FROM message) LIMIT 1")?;
+        Ok(select.exists([])?)
+    }
+
     /// Some messages of whose changes this segment has records.
     pub(crate) fn marked(&self, segment: u64, limit: usize) -> Result<Vec<QueueId>, SpoolError> {
         let mut select =
@@ -433,6 +446,11 @@ pub(crate) fn fresh(entry: &Entry) -> Vec<RecipientState> {
 impl Unusable {
     pub(crate) fn of(error: &rusqlite::Error) -> Self {
         Self::Damaged(error.to_string())
+    }
+
+    /// The same as an error of the spool.
+    pub(crate) fn into_spool(self) -> SpoolError {
+        SpoolError::Store(format!("{self:?}").into())
     }
 }
 

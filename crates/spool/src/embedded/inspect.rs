@@ -9,12 +9,12 @@ use pintle_mail::{Body, QueueId};
 
 use super::database::{Database, Unusable};
 use super::identity::Identity;
-use super::record::{Front, Header};
-use super::recovery::{Folders, at, missing, put_away_index};
+use super::recovery::{Folders, at, missing, remake_index, require_spool};
 use super::replay::{Outcome, bring_up};
 use super::row::MessageRow;
 use super::scan::{self, Log, Scan};
-use super::segments::{FORMAT, Folder, Place, read_at};
+use super::segments::{FORMAT, Folder};
+use super::whole::flaw;
 use super::{Embedded, EmbeddedConfig};
 use crate::content::BLOCK;
 use crate::{OpenError, Spool, SpoolError};
@@ -66,12 +66,19 @@ impl fmt::Display for Problem {
 /// The folder cannot be read, or is of a later version.
 pub fn inspect(folder: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Inspection, OpenError> {
     let folders = Folders::of(folder);
+    require_spool(&folders)?;
     let segments = scan::find(&folders.segments).map_err(at(&folders.segments))?;
     let mut look = Look { folders, found: Inspection::default() };
     let Some(identity) = look.identify(&segments)? else {
         return Ok(look.found);
     };
     let log = Log::new(identity.seed(), segments);
+    if let Ok(database) = Database::read_only(&look.folders.database)
+        && database.identity().ok() == Some(identity)
+        && let Ok(reached) = database.reached()
+    {
+        log.promise(reached.sequence);
+    }
     let scans = log.scan(0).map_err(at(&look.folders.segments))?;
     look.log(&scans);
     let truth = look.replay(&identity, &log)?;
@@ -186,21 +193,20 @@ impl Look {
         log: &Log,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), OpenError> {
-        let refused = |error: SpoolError| OpenError::Database {
-            path: self.folders.segments.clone(),
-            what: error.to_string(),
-        };
-        let rows = all(truth).map_err(refused)?;
-        let total = rows.len() as u64;
-        for (done, (id, row)) in rows.into_iter().enumerate() {
+        let path = self.folders.segments.clone();
+        let refused = |error: SpoolError| OpenError::Database { path: path.clone(), what: error.to_string() };
+        let (total, mut done) = (truth.messages().map_err(refused)?, 0);
+        let looked = each(truth, |id, row| {
             self.found.messages += 1;
             self.found.octets += row.size;
-            if let Some(what) = unreadable(&row, log, &self.folders.bodies) {
+            if let Some(what) = unreadable(id, &row, log, &self.folders.bodies) {
                 self.problem(id, what, true);
             }
-            progress(done as u64 + 1, total);
-        }
-        Ok(())
+            done += 1;
+            progress(done, total);
+            Ok(())
+        });
+        looked.map_err(refused)
     }
 
     fn rest(&mut self) -> Result<(), OpenError> {
@@ -222,63 +228,43 @@ fn unusable(error: &Unusable) -> String {
     }
 }
 
-fn all(database: &Database) -> Result<Vec<(QueueId, MessageRow)>, SpoolError> {
-    let mut all = Vec::new();
+/// Goes through all rows, a few thousand at a time.
+fn each(
+    database: &Database,
+    mut act: impl FnMut(QueueId, MessageRow) -> Result<(), SpoolError>,
+) -> Result<(), SpoolError> {
+    let mut after = None;
     loop {
-        let page = database.messages_after(all.last().map(|(id, _)| *id), 4_096, false)?;
-        if page.is_empty() {
-            return Ok(all);
-        }
-        all.extend(page);
+        let page = database.messages_after(after, 4_096, false)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(*last);
+        page.into_iter().try_for_each(|(id, row)| act(id, row))?;
     }
 }
 
-fn differs(one: &Database, two: &Database) -> Result<usize, SpoolError> {
-    let (one, two) = (all(one)?, all(two)?);
-    let two: BTreeMap<QueueId, MessageRow> = two.into_iter().collect();
-    let missing = two.len().saturating_sub(one.len());
-    let other = one.iter().filter(|(id, row)| {
-        two.get(id)
-            .is_none_or(|two| two.place != row.place || two.hold != row.hold || two.released != row.released)
-    });
-    Ok(other.count().max(missing))
+/// In how many messages an index differs from the truth.
+fn differs(index: &Database, truth: &Database) -> Result<u64, SpoolError> {
+    let (mut known, mut other) = (0, 0);
+    each(index, |id, row| {
+        let found = truth.find(id)?;
+        known += u64::from(found.is_some());
+        let same = found.is_some_and(|found| {
+            found.place == row.place && found.hold == row.hold && found.released == row.released
+        });
+        other += u64::from(!same);
+        Ok(())
+    })?;
+    Ok(other + truth.messages()?.saturating_sub(known))
 }
 
 /// What is wrong with a message's octets.
-fn unreadable(row: &MessageRow, log: &Log, bodies: &Path) -> Option<String> {
-    if let Some(what) = missing(row, log, bodies) {
-        return Some(what.to_owned());
-    }
-    let Place { segment, position, length } = row.place;
-    let raw = log.file(segment).and_then(|file| read_at(&file, position, length));
-    let raw = match raw {
-        Ok(raw) => raw,
-        Err(error) => return Some(format!("its record cannot be read: {error}")),
+fn unreadable(id: QueueId, row: &MessageRow, log: &Log, bodies: &Path) -> Option<String> {
+    let found = match missing(row, log, bodies) {
+        Ok(Some(what)) => return Some(what.to_owned()),
+        Ok(None) => log.file(row.place.segment).and_then(|file| flaw((id, row), &file, log.seed(), bodies)),
+        Err(error) => Err(error),
     };
-    let header = Header::decode(&raw, log.seed(), segment, position)?;
-    if !scan::is_sound(&raw, &header) {
-        return Some("its checksum is wrong".to_owned());
-    }
-    let name = row.file.as_ref()?;
-    let front = Front::decode(&raw, &header)?;
-    match sum_file(&bodies.join(name), header.body, &front.checksums) {
-        Ok(true) => None,
-        Ok(false) => Some(format!("the checksum of its body's file {name} is wrong")),
-        Err(error) => Some(format!("its body's file {name} cannot be read: {error}")),
-    }
-}
-
-fn sum_file(path: &Path, size: u64, checksums: &[u32]) -> std::io::Result<bool> {
-    use std::io::Read;
-    let mut file = fs::File::open(path)?.take(size);
-    for sum in checksums {
-        let mut block = Vec::with_capacity(BLOCK);
-        file.by_ref().take(BLOCK as u64).read_to_end(&mut block)?;
-        if crc32fast::hash(&block) != *sum {
-            return Ok(false);
-        }
-    }
-    Ok(file.limit() == 0)
+    found.unwrap_or_else(|error| Some(format!("it cannot be read: {error}")))
 }
 
 /// What a repair did.
@@ -300,13 +286,12 @@ pub async fn repair(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Repair, OpenError> {
     let folders = Folders::of(&config.folder);
+    require_spool(&folders)?;
+    let before = folders.aside.count().unwrap_or(0);
     {
         let _lock = super::lock(&folders)?;
-        if matches!(Database::open(&folders.database), Ok(_) | Err(Unusable::Damaged(_))) {
-            put_away_index(&folders).map_err(at(&folders.database))?;
-        }
+        remake_index(&folders, config.segment_size)?;
     }
-    let before = folders.aside.count().unwrap_or(0);
     let spool = Embedded::open(config)?;
     let failed =
         |error: SpoolError| OpenError::Database { path: folders.database.clone(), what: error.to_string() };

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use super::meta::{Touched, Written, WrittenRef, from_json, to_json};
 use super::record::{Kind, Parts, Record, clamp, u32_at, u64_at};
 use super::recovery::{Folders, at, put_away_index};
 use super::scan::{self, Found, Log};
-use super::segments::{Folder, Place, Segments, read_at};
+use super::segments::{Folder, Place, Segments, is_absent, read_at};
 use super::shelf::Shelf;
 use crate::fault::Faults;
 use crate::{Hold, OpenError};
@@ -49,12 +49,24 @@ pub(crate) fn upgrade(
     let Some(database) = open(&folders.database) else {
         return Ok(found);
     };
+    let old_log = old_log(&found)?;
+    if matches!(Identity::read(&folders.root), Ok(Some(_))) {
+        // It was brought up to date long ago, and the database is a copy from before.
+        return match old_log {
+            None => Ok(found),
+            Some(path) => Err(OpenError::Mixed { path, what: "it is of an earlier version".to_owned() }),
+        };
+    }
     let messages: u64 = database
         .query_row("SELECT count(*) FROM message", [], |row| row.get::<_, i64>(0))
         .map_or(0, i64::unsigned_abs);
     if messages > 0 && found.is_empty() {
         let path = folders.segments.clone();
         return Err(OpenError::LogMissing { path, messages: Some(messages) });
+    }
+    if old_log.is_none() && found.values().any(|found| found.preface.is_some()) {
+        // All but the database has been brought up to date: the old segments go last.
+        return Ok(found);
     }
     tracing::warn!("the spool was written by an earlier version; it is brought up to date");
     let next = found.keys().next_back().map_or(1, |last| last + 1);
@@ -74,6 +86,17 @@ pub(crate) fn upgrade(
     }
     tracing::warn!(messages = count, "the spool has been brought up to date");
     scan::find(&folders.segments).map_err(at(&folders.segments))
+}
+
+/// A segment of an earlier version, if there is one.
+fn old_log(found: &BTreeMap<u64, Found>) -> Result<Option<PathBuf>, OpenError> {
+    for found in found.values().filter(|found| found.preface.is_none() && found.length >= HEADER as u64) {
+        let mark = found.open().and_then(|file| read_at(&file, 0, MAGIC.len() as u64));
+        if mark.map_err(at(&found.path))? == MAGIC[..] {
+            return Ok(Some(found.path.clone()));
+        }
+    }
+    Ok(None)
 }
 
 fn open(path: &Path) -> Option<Connection> {
@@ -103,7 +126,7 @@ impl<'a> Upgrade<'a> {
     fn run(mut self, database: &Connection) -> Result<u64, String> {
         let mut count = 0;
         for row in rows(database).map_err(|error| error.to_string())? {
-            match self.record(&row, database) {
+            match self.record(&row, database)? {
                 Ok(record) => self.put(record)?,
                 Err(what) => self.keep(&row, &what)?,
             }
@@ -127,9 +150,17 @@ impl<'a> Upgrade<'a> {
         written.map_err(|error| error.to_string())
     }
 
-    fn record(&self, row: &Row, database: &Connection) -> Result<Record, String> {
-        let raw = self.octets(row).map_err(|error| format!("part of it is missing: {error}"))?;
-        let parts = Old::decode(&raw, row).ok_or("there is no whole record of it in its place")?;
+    /// The inner error is damage; the outer one may pass, and nothing may be given up for it.
+    fn record(&self, row: &Row, database: &Connection) -> Result<Result<Record, String>, String> {
+        match self.octets(row) {
+            Ok(raw) => Ok(self.record_of(row, &raw, database)),
+            Err(error) if is_absent(&error) => Ok(Err(format!("part of it is missing: {error}"))),
+            Err(error) => Err(format!("message {} cannot be read: {error}", row.id)),
+        }
+    }
+
+    fn record_of(&self, row: &Row, raw: &Bytes, database: &Connection) -> Result<Record, String> {
+        let parts = Old::decode(raw, row).ok_or("there is no whole record of it in its place")?;
         let written: Written = from_json(row.sheet.as_bytes())?;
         let hold: Option<Hold> = row.hold.as_deref().map(|hold| from_json(hold.as_bytes())).transpose()?;
         let states = touched(database, row.id).map_err(|error| error.to_string())?;
@@ -155,7 +186,7 @@ impl<'a> Upgrade<'a> {
         tracing::error!(id = %row.id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
         let octets = self.octets(row).ok();
         let body = row.file.as_ref().map(|file| self.folders.bodies.join(file));
-        let evidence = Evidence { id: row.id, what, sheet: &row.sheet, octets, body };
+        let evidence = Evidence { id: row.id, what, sheet: &row.sheet, place: None, octets, body };
         self.folders.aside.preserve(&evidence).map_err(|error| error.to_string())
     }
 }
@@ -365,5 +396,38 @@ mod tests {
         sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
         assert_eq!(spool.claim(None, 9).await.unwrap().len(), 1);
         spool.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_the_old_database_beside_a_new_log_destroys_nothing() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        let (before, sample) = (Sample::small(1), Sample::small(2));
+        old_spool(&old, 2, &[before]);
+        let config = EmbeddedConfig { reserve: 0, ..EmbeddedConfig::new(&new) };
+        let spool = Embedded::open(&config).unwrap();
+        sample.commit(&spool).await.unwrap();
+        spool.close().await.unwrap();
+        drop(spool);
+        for with_identity in [true, false] {
+            for name in ["envelopes.db-wal", "envelopes.db-shm"] {
+                let _ = fs::remove_file(new.join(name));
+            }
+            fs::copy(old.join("envelopes.db"), new.join("envelopes.db")).unwrap();
+            if !with_identity {
+                // As if the power had failed when all but the old database was where it belongs.
+                fs::remove_file(new.join("identity")).unwrap();
+            }
+            let spool = Embedded::open(&config).unwrap();
+            sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
+            assert_eq!(spool.claim(None, 9).await.unwrap().len(), 1);
+            spool.close().await.unwrap();
+        }
+        // With its log as well nobody can tell which of the two is meant.
+        fs::copy(old.join("envelopes.db"), new.join("envelopes.db")).unwrap();
+        let name = "segments/00000000000000ff.log";
+        fs::copy(old.join("segments/0000000000000001.log"), new.join(name)).unwrap();
+        let refused = Embedded::open(&config);
+        assert!(matches!(refused, Err(OpenError::Mixed { path, .. }) if path == new.join(name)));
     }
 }

@@ -32,6 +32,7 @@ mod scan;
 mod segments;
 mod shared;
 mod shelf;
+mod whole;
 
 use std::fs::File;
 use std::io;
@@ -188,6 +189,7 @@ impl Embedded {
             shared: shared.clone(),
             folders: folders.clone(),
             behind: false,
+            uncounted: false,
             forgotten: Vec::new(),
             swept: Instant::now(),
             _lock: lock,
@@ -211,7 +213,7 @@ impl Embedded {
         shared: Arc<Shared>,
         reader: Arc<Reader>,
     ) -> Result<Self, OpenError> {
-        let next_body = next_body(folders).map_err(at(&folders.bodies))?;
+        let next_body = next_body().map_err(at(&folders.bodies))?;
         let bodies_folder = File::open(&folders.bodies).map_err(at(&folders.bodies))?;
         let disk = Disk { folder: folders.bodies.clone(), reserve: config.reserve };
         let desk = Desk::new(Some(disk.clone()), config.drafts, next_body, shared.faults.clone());

@@ -15,7 +15,7 @@ use super::meta::{Graves, from_json};
 use super::operation::Operation;
 use super::record::{Front, HEADER, Header, Kind};
 use super::scan::is_sound;
-use super::segments::{PREFACE, Place, Segments, read_at};
+use super::segments::{PREFACE, Place, Segments, is_blank, read_at};
 use crate::SpoolError;
 
 /// Records looked at in one step.
@@ -82,7 +82,14 @@ impl Mover {
                 break;
             }
             let raw = read_at(&file, position, HEADER as u64)?;
-            let header = Header::decode(&raw, seed, segment, position).ok_or_else(damaged)?;
+            let Some(header) = Header::decode(&raw, seed, segment, position) else {
+                // Room at its end in which no record had place, or that a refused write left wiped.
+                complete = is_blank(&file, position, used)?;
+                if complete {
+                    break;
+                }
+                return Err(damaged());
+            };
             let place = Place { segment, position, length: header.length() };
             ended.extend(ends(&file, &header)?);
             let of_message = header.kind().is_some_and(Kind::is_message);

@@ -13,7 +13,7 @@ use super::meta::{Written, from_json};
 use super::operation::{Inbox, Operation};
 use super::record::{Front, Header, clamp};
 use super::row::MessageRow;
-use super::segments::{Place, read_at};
+use super::segments::{Place, is_absent, read_at};
 use super::shared::Shared;
 use super::shelf::Shelf;
 use crate::content::{BLOCK, Blocks, OnDamage};
@@ -212,12 +212,9 @@ impl Opened {
     }
 }
 
-/// Octets that are not there are damage; a disk that cannot be read now may be readable later.
 fn unreadable(id: QueueId, error: &io::Error) -> SpoolError {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => {
-            SpoolError::Damaged(id, format!("part of it is missing: {error}").into())
-        }
-        _ => SpoolError::Store(error.to_string().into()),
+    if is_absent(error) {
+        return SpoolError::Damaged(id, format!("part of it is missing: {error}").into());
     }
+    SpoolError::Store(error.to_string().into())
 }

@@ -16,15 +16,18 @@ use pintle_mail::QueueId;
 
 use super::aside::{Aside, Evidence};
 use super::database::{Database, Unusable, unsigned};
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::legacy;
 use super::replay::{Outcome, ReplayError, bring_up};
 use super::row::MessageRow;
 use super::scan::{self, Found, Log};
-use super::segments::{FORMAT, Folder, PREFACE, Segments, Tally};
+use super::segments::{FORMAT, Folder, PREFACE, Segments, Tally, is_blank};
 use super::shelf::Shelf;
 use crate::fault::Faults;
 use crate::{OpenError, SpoolError, Totals};
+
+/// Copies of the index that are put away before the next one is let go.
+const INDEX_COPIES: usize = 3;
 
 /// The paths in a spool folder.
 #[derive(Debug, Clone)]
@@ -76,9 +79,7 @@ pub(crate) fn recover(
     let (database, mut census) = match Census::take(&database, &log, folders) {
         // Whatever a database says that does not answer: the log has all of it.
         Err(SpoolError::Index(what) | SpoolError::Store(what)) => {
-            let known = legible(&database);
-            let database = make_index(folders, &identity, &log, &what)?;
-            salvage(&database, known, folders)?;
+            let database = replace_index(database, folders, &identity, &log, &what)?;
             let census = Census::take(&database, &log, folders).map_err(refused(folders))?;
             (database, census)
         }
@@ -121,14 +122,27 @@ fn identify(folders: &Folders, found: &BTreeMap<u64, Found>) -> Result<Identity,
         let messages = known_messages(&folders.database);
         return Err(OpenError::LogMissing { path: folders.segments.clone(), messages });
     }
-    let identity = identity.map_or_else(Identity::random, Ok).map_err(at(&folders.root))?;
-    Ok(identity)
+    match identity.or_else(|| Database::read_only(&folders.database).ok()?.identity().ok()) {
+        Some(identity) => Ok(identity),
+        None => first_identity(folders, found),
+    }
+}
+
+/// The identity of a spool that has never been used. What was cut off before its first record is all that may be there.
+fn first_identity(folders: &Folders, found: &BTreeMap<u64, Found>) -> Result<Identity, OpenError> {
+    for found in found.values() {
+        let blank = found.open().and_then(|file| is_blank(&file, 0, found.length));
+        if !blank.map_err(at(&found.path))? {
+            let (path, what) = (found.path.clone(), "nothing says which spool it is of".to_owned());
+            return Err(OpenError::Mixed { path, what });
+        }
+    }
+    Identity::random().map_err(at(&folders.root))
 }
 
 /// How many messages the database knows, as far as it can be read.
 fn known_messages(database: &Path) -> Option<u64> {
-    let database = Database::read_only(database).ok()?;
-    database.connection.query_row("SELECT count(*) FROM message", [], |row| unsigned(row, 0)).ok()
+    Database::read_only(database).ok()?.messages().ok()
 }
 
 /// The index, brought up to the log or made anew.
@@ -158,14 +172,16 @@ fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Datab
     match bring_up(&database, log, Some(&folders.aside)) {
         Ok(Outcome::Current { records, .. }) => {
             tracing::debug!(records, "the spool's database has been brought up to the log");
-            Ok(database)
+            match database.faults() {
+                Ok(faults) if faults.is_empty() => Ok(database),
+                // Rows may be hidden of messages whose segments would then seem to be empty.
+                Ok(faults) => replace_index(database, folders, identity, log, &faults[0]),
+                Err(error) => replace_index(database, folders, identity, log, &error.to_string()),
+            }
         }
         Ok(Outcome::Apart(why)) => make_index(folders, identity, log, why),
         Ok(Outcome::Ahead) => {
-            let known = legible(&database);
-            let database = make_index(folders, identity, log, "the log has lost what it has heard")?;
-            salvage(&database, known, folders)?;
-            Ok(database)
+            replace_index(database, folders, identity, log, "the log has lost what it has heard")
         }
         Err(ReplayError::Store(error @ SpoolError::Full)) => Err(refused(folders)(error)),
         Err(ReplayError::Store(error)) => make_index(folders, identity, log, &error.to_string()),
@@ -173,13 +189,43 @@ fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Datab
     }
 }
 
-/// Makes the index anew from the whole log. What was there before is put away.
-pub(crate) fn make_index(
+/// Makes the index anew in place of one that was current: what only that one knows is kept.
+fn replace_index(
+    database: Database,
     folders: &Folders,
     identity: &Identity,
     log: &Log,
     why: &str,
 ) -> Result<Database, OpenError> {
+    let known = legible(&database);
+    drop(database);
+    let database = make_index(folders, identity, log, why)?;
+    salvage(&database, known, folders)?;
+    Ok(database)
+}
+
+/// Makes the index of a folder that nobody works in anew, whatever is to be thought of the one that is there.
+pub(crate) fn remake_index(folders: &Folders, size: u64) -> Result<(), OpenError> {
+    let found = scan::find(&folders.segments).map_err(at(&folders.segments))?;
+    let found = legacy::upgrade(folders, found, size)?;
+    let identity = identify(folders, &found)?;
+    let log = Log::new(identity.seed(), found);
+    let database = open_index(folders, &identity, &log)?;
+    replace_index(database, folders, &identity, &log, "a repair was asked for").map(drop)
+}
+
+/// Makes the index anew from the whole log. What was there before is put away.
+fn make_index(folders: &Folders, identity: &Identity, log: &Log, why: &str) -> Result<Database, OpenError> {
+    fill_index(folders, identity, log, why).map_err(|error| unread(folders, error))
+}
+
+/// The same, for whoever goes on when there is no room for it.
+pub(crate) fn fill_index(
+    folders: &Folders,
+    identity: &Identity,
+    log: &Log,
+    why: &str,
+) -> Result<Database, ReplayError> {
     let path = &folders.database;
     let new = log.segments.is_empty() && !path.exists();
     if !new {
@@ -188,31 +234,51 @@ pub(crate) fn make_index(
             "the spool's database is made anew from the log; what was there is put away in unreferenced/"
         );
     }
-    put_away_index(folders).map_err(at(path))?;
-    let database = Database::create(path, identity)
-        .map_err(|error| OpenError::Database { path: path.clone(), what: error.to_string() })?;
-    match bring_up(&database, log, Some(&folders.aside)).map_err(|error| unread(folders, error))? {
-        Outcome::Current { records, damaged, .. } if !new => {
-            tracing::warn!(records, damaged, "the spool's database has been made anew");
+    put_away_index(folders)?;
+    let filled = Database::create(path, identity)
+        .map_err(|error| ReplayError::Store(error.into()))
+        .and_then(|database| Ok((bring_up(&database, log, Some(&folders.aside))?, database)));
+    match filled {
+        Ok((Outcome::Current { records, damaged, .. }, database)) => {
+            if !new {
+                tracing::warn!(records, damaged, "the spool's database has been made anew");
+            }
             Ok(database)
         }
-        _ => Ok(database),
+        Ok((_, database)) => Ok(database),
+        Err(error) => {
+            // Half an index is of no use to anybody, and may be what fills the disk.
+            index_files(folders).for_each(|path| drop(fs::remove_file(path)));
+            Err(error)
+        }
     }
 }
 
-pub(crate) fn put_away_index(folders: &Folders) -> io::Result<()> {
-    for suffix in ["-wal", "-shm", ""] {
+/// The database first: without it what is beside it is nothing, while it alone might be taken for whole.
+fn index_files(folders: &Folders) -> impl Iterator<Item = PathBuf> {
+    ["", "-wal", "-shm"].into_iter().map(|suffix| {
         let mut path = folders.database.clone().into_os_string();
         path.push(suffix);
-        let path = PathBuf::from(path);
+        PathBuf::from(path)
+    })
+}
+
+/// Puts the index away, durably. Beyond some copies it is let go: the log says all of it, and a disk that damages one after
+/// the other must not be filled with them.
+pub(crate) fn put_away_index(folders: &Folders) -> io::Result<()> {
+    let many = folders.aside.copies(&folders.database)? >= INDEX_COPIES;
+    for path in index_files(folders) {
         match fs::metadata(&path) {
-            Ok(file) if file.len() == 0 || suffix == "-shm" => fs::remove_file(path)?,
+            Ok(file) if many || file.len() == 0 || path.extension().is_some_and(|end| end == "db-shm") => {
+                fs::remove_file(path)?;
+            }
             Ok(_) => folders.aside.put_away(&path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    File::open(&folders.aside.unreferenced)?.sync_all()?;
+    File::open(&folders.root)?.sync_all()
 }
 
 /// What the pass over the rows found.
@@ -237,8 +303,11 @@ impl Census {
                 if row.touched {
                     database.touched(id)?;
                 }
-                census.count(id, &row, log, folders);
+                census.count(id, &row, log, folders).map_err(|error| SpoolError::from_io(&error))?;
             }
+        }
+        if database.has_stray_marks()? {
+            return Err(SpoolError::Index("it has marks of messages that it does not have".into()));
         }
         let mut marks = database.connection.prepare("SELECT segment, count(*) FROM mark GROUP BY segment")?;
         let mut rows = marks.query([])?;
@@ -250,9 +319,15 @@ impl Census {
         Ok(census)
     }
 
-    fn count(&mut self, id: QueueId, row: &MessageRow, log: &Log, folders: &Folders) {
+    fn count(&mut self, id: QueueId, row: &MessageRow, log: &Log, folders: &Folders) -> io::Result<()> {
         self.files.extend(row.file.clone());
-        if let Some(what) = missing(row, log, &folders.bodies) {
+        if let Some(file) = &row.file
+            && !folders.bodies.join(file).try_exists()?
+            && folders.aside.take_back(&folders.bodies.join(file))?
+        {
+            tracing::warn!(%id, file, "the file of a body that had been put away is needed and was taken back");
+        }
+        if let Some(what) = missing(row, log, &folders.bodies)? {
             self.broken.push((id, what.to_owned()));
         }
         let hold = row.hold(id).unwrap_or_else(|_| {
@@ -263,6 +338,7 @@ impl Census {
         tally.records += 1;
         tally.live += row.place.length;
         self.totals.count_in(row.size, hold.as_ref());
+        Ok(())
     }
 
     /// Puts away what nobody needs, and takes up the segments.
@@ -273,7 +349,9 @@ impl Census {
         folders: &Folders,
         segments: &mut Segments,
     ) -> Result<Totals, OpenError> {
+        folders.aside.complete(&log).map_err(at(&folders.aside.damaged))?;
         self.sweep_bodies(folders).map_err(at(&folders.bodies))?;
+        let edges = database.edges().map_err(refused(folders))?;
         let reached = database.reached().map_err(refused(folders))?;
         // Older ones were cut at their ends when they were the last, or are full.
         let scans = log.scan(reached.segment).map_err(at(&folders.segments))?;
@@ -282,33 +360,42 @@ impl Census {
             let path = found.path.clone();
             let tally = self.tallies.remove(&number).unwrap_or_default();
             let scan = scans.get(&number);
-            let no_records = scan.is_some_and(|scan| scan.records.is_empty()) || found.preface.is_none();
-            if tally == Tally::default() && no_records {
+            let no_records = scan.map_or(found.preface.is_none(), |scan| scan.records.is_empty());
+            let needed = tally != Tally::default() || edges.iter().any(|edge| edge.newer == number);
+            if no_records && !needed {
                 clear_away(&found, &folders.aside).map_err(at(&path))?;
                 continue;
             }
-            let used = scan.map_or(found.length, |scan| scan.end);
-            // Space that was preallocated and not used, and whatever a crash left half written there.
-            if found.length > used && scan.is_some_and(|scan| scan.gaps.is_empty()) {
-                found.open().and_then(|file| file.set_len(used)).map_err(at(&path))?;
+            // What comes behind the last record that counts is nothing, now and when numbers have gone beyond it.
+            let used = scan.map_or(found.length, |scan| scan.end_of(reached.sequence));
+            if scan.is_some_and(|scan| found.length > used && scan.gaps.iter().all(|gap| gap.to <= used)) {
+                found.cut(used).map_err(at(&path))?;
             }
             segments.adopt(number, Tally { used, ..tally });
         }
-        segments.adopt_edges(database.edges().map_err(refused(folders))?);
+        segments.adopt_edges(edges);
         segments.go_on(reached.sequence);
         Ok(self.totals)
     }
 
     /// A body's file without a row was never committed, or its message is done.
     fn sweep_bodies(&self, folders: &Folders) -> io::Result<()> {
-        let mut put_away = 0_u64;
+        let (mut put_away, mut wanted) = (0_u64, None);
         for file in fs::read_dir(&folders.bodies)? {
             let file = file?;
-            let known = file.file_name().to_str().is_some_and(|name| self.files.contains(name));
-            if !known {
-                folders.aside.put_away(&file.path())?;
-                put_away += 1;
+            let name = file.file_name().to_string_lossy().into_owned();
+            if self.files.contains(&name) {
+                continue;
             }
+            let wanted = match &wanted {
+                Some(wanted) => wanted,
+                None => wanted.insert(folders.aside.wanted_bodies()?),
+            };
+            if let Some(kept) = wanted.get(&name) {
+                fs::hard_link(file.path(), kept)?;
+            }
+            folders.aside.put_away(&file.path())?;
+            put_away += 1;
         }
         if put_away > 0 {
             tracing::info!(
@@ -324,13 +411,8 @@ impl Census {
 /// A segment without records: made in advance, or torn before its first record was whole.
 fn clear_away(found: &Found, aside: &Aside) -> io::Result<()> {
     let (file, path) = (found.open()?, &found.path);
-    let mut position = PREFACE;
-    let mut blank = found.preface.is_some() || found.length == 0;
-    while blank && position < found.length {
-        let piece = super::segments::read_at(&file, position, (found.length - position).min(1 << 20))?;
-        blank = piece.iter().all(|octet| *octet == 0);
-        position += piece.len() as u64;
-    }
+    let begun = found.preface.is_some() || found.length == 0;
+    let blank = begun && is_blank(&file, PREFACE, found.length)?;
     if blank { fs::remove_file(path) } else { aside.put_away(path) }
 }
 
@@ -360,43 +442,54 @@ fn salvage(
             let what = "its record is not in the log any more";
             tracing::error!(%id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
             let body = row.file.as_ref().map(|file| folders.bodies.join(file));
-            let evidence = Evidence { id, what, sheet: &row.sheet, octets: None, body };
+            let evidence =
+                Evidence { id, what, sheet: &row.sheet, place: Some(row.place), octets: None, body };
             folders.aside.preserve(&evidence).map_err(at(&folders.aside.damaged))?;
         }
     }
     Ok(())
 }
 
-pub(crate) fn missing(row: &MessageRow, log: &Log, bodies: &Path) -> Option<&'static str> {
+/// What of a message's octets is not there, as far as names and lengths tell.
+pub(crate) fn missing(row: &MessageRow, log: &Log, bodies: &Path) -> io::Result<Option<&'static str>> {
     let place = row.place;
-    match log.segments.get(&place.segment) {
-        None => Some("its segment is missing"),
-        Some(found) if found.length < place.position + place.length => Some("its segment ends before it"),
-        Some(_) if row.file.as_ref().is_some_and(|file| !bodies.join(file).exists()) => {
-            Some("its body's file is missing")
+    Ok(match (log.segments.get(&place.segment), &row.file) {
+        (None, _) => Some("its segment is missing"),
+        (Some(found), _) if found.length < place.position + place.length => {
+            Some("its segment ends before it")
         }
-        Some(_) => None,
-    }
+        // A folder that cannot be read now tells nothing.
+        (Some(_), Some(file)) if !bodies.join(file).try_exists()? => Some("its body's file is missing"),
+        (Some(_), _) => None,
+    })
 }
 
-/// The number from which files of large bodies may be named: above all that exist.
-pub(crate) fn next_body(folders: &Folders) -> io::Result<u64> {
-    let mut next = 1;
-    for folder in [&folders.bodies, &folders.aside.unreferenced] {
-        for file in fs::read_dir(folder)? {
-            let name = file?.file_name();
-            let number = name.to_str().and_then(|name| name.split_once(".body"));
-            if let Some(number) = number.and_then(|(number, _)| u64::from_str_radix(number, 16).ok()) {
-                next = next.max(number + 1);
-            }
+/// The number from which files of large bodies are named: no record, however old, may name a file that somebody else has
+/// now.
+pub(crate) fn next_body() -> io::Result<u64> {
+    let mut octets = [0; 8];
+    getrandom::fill(&mut octets).map_err(io::Error::other)?;
+    Ok(u64::from_le_bytes(octets) >> 1)
+}
+
+/// Refuses a folder that is no spool, before anything is made in it.
+pub(crate) fn require_spool(folders: &Folders) -> Result<(), OpenError> {
+    fs::read_dir(&folders.root).map_err(at(&folders.root))?;
+    for part in [&folders.segments, &folders.root.join(identity::FILE), &folders.database] {
+        if part.try_exists().map_err(at(part))? {
+            return Ok(());
         }
     }
-    Ok(next)
+    Err(OpenError::NoSpool(folders.root.clone()))
 }
 
 /// Makes the folders, durably.
 pub(crate) fn make_folders(folders: &Folders) -> Result<File, OpenError> {
     let Folders { root, segments, bodies, aside, .. } = folders;
+    let is_there = |path: &Path| path.try_exists().map_err(at(path));
+    if is_there(&root.join(identity::FILE))? && !is_there(bodies)? {
+        return Err(OpenError::BodiesMissing(bodies.clone()));
+    }
     for path in [segments, bodies, &aside.damaged, &aside.unreferenced] {
         // Others' mail is nobody's business, whatever the umask says.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);

@@ -51,6 +51,19 @@ pub(crate) enum ReplayError {
     Newer(u64),
 }
 
+impl ReplayError {
+    /// The same as an error of the spool; want of room stays one.
+    pub(crate) fn into_spool(self) -> SpoolError {
+        match self {
+            Self::Io(error) => SpoolError::from_io(&error),
+            Self::Store(error) => error,
+            Self::Newer(segment) => {
+                SpoolError::Store(format!("a later version wrote to segment {segment}").into())
+            }
+        }
+    }
+}
+
 impl From<io::Error> for ReplayError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -72,6 +85,8 @@ pub(crate) fn bring_up(
     aside: Option<&Aside>,
 ) -> Result<Outcome, ReplayError> {
     let reached = database.reached()?;
+    // The index hears of a record only when it is durable.
+    log.promise(reached.sequence);
     let scans = log.scan(reached.segment)?;
     if bounds(&scans).unwrap_or_default().1 < reached.sequence {
         return Ok(Outcome::Ahead);
@@ -79,10 +94,9 @@ pub(crate) fn bring_up(
     if reached.sequence > 0 && !follows(reached, &scans) {
         return Ok(Outcome::Apart("the log has gone on without it for long"));
     }
-    let durable = scans.values().flat_map(|scan| &scan.records).map(|record| record.durable).max();
+    let durable = log.durable(&scans);
     let index = Index { database, faults: &Faults::none() };
-    let mut replay =
-        Replay { index, log, aside, reached, durable: durable.unwrap_or(0), records: 0, damaged: 0 };
+    let mut replay = Replay { index, log, aside, reached, durable, records: 0, damaged: 0 };
     replay.gaps(&scans)?;
     replay.run(&scans)?;
     let Replay { reached, records, damaged, .. } = replay;
@@ -230,7 +244,7 @@ impl Replay<'_> {
         self.damaged += 1;
         let Some(aside) = self.aside else { return Ok(()) };
         let octets = self.log.octets(header).ok();
-        let evidence = Evidence { id, what, sheet: "", octets, body: None };
+        let evidence = Evidence { id, what, sheet: "", place: None, octets, body: None };
         let kept = aside.preserve(&evidence);
         kept.map_err(|error| SpoolError::Store(format!("damaged message {id}: {error}").into()))?;
         tracing::error!(%id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");

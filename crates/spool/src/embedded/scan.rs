@@ -9,12 +9,13 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::record::{ALIGN, Front, HEADER, Header, clamp, find_mark};
-use super::segments::{Folder, PREFACE, Preface, read_at};
+use super::segments::{Folder, PREFACE, Place, Preface, is_blank, read_at};
 use crate::content::BLOCK;
 
 /// Octets searched at a time for the next record.
@@ -32,6 +33,13 @@ impl Found {
     /// Opens it. There may be more segments than a process may have files open.
     pub(crate) fn open(&self) -> io::Result<File> {
         File::options().read(true).write(true).open(&self.path)
+    }
+
+    /// Ends it here, durably.
+    pub(crate) fn cut(&self, end: u64) -> io::Result<()> {
+        let file = self.open()?;
+        file.set_len(end)?;
+        file.sync_all()
     }
 }
 
@@ -56,6 +64,8 @@ pub(crate) struct Scan {
 pub(crate) struct Log {
     seed: u32,
     pub(crate) segments: BTreeMap<u64, Found>,
+    /// Up to this number everything was durable once, as others know.
+    promised: AtomicU64,
     /// The file that was read last.
     last: Mutex<Option<(u64, Arc<File>)>>,
 }
@@ -65,7 +75,9 @@ pub(crate) fn find(folder: &Path) -> io::Result<BTreeMap<u64, Found>> {
     let mut segments = BTreeMap::new();
     for file in fs::read_dir(folder)? {
         let path = file?.path();
-        let Some(number) = Folder::number(&path) else { continue };
+        // One under another spelling of the same number would stand for it.
+        let number = Folder::number(&path).filter(|number| path.ends_with(Folder::name(*number)));
+        let Some(number) = number else { continue };
         let file = File::open(&path)?;
         let (length, preface) = (file.metadata()?.len(), Preface::read(&file)?);
         segments.insert(number, Found { path, length, preface });
@@ -74,6 +86,12 @@ pub(crate) fn find(folder: &Path) -> io::Result<BTreeMap<u64, Found>> {
 }
 
 impl Scan {
+    /// Behind the last record up to this number.
+    pub(crate) fn end_of(&self, sequence: u64) -> u64 {
+        let counted = self.records.iter().rev().find(|record| record.sequence <= sequence);
+        counted.map_or(PREFACE, Header::end)
+    }
+
     /// Leaves out the records that do not count, and with those at the end the gaps before them.
     fn keep(&mut self, counts: impl FnMut(&Header) -> bool) {
         self.records.retain(counts);
@@ -85,7 +103,25 @@ impl Scan {
 
 impl Log {
     pub(crate) fn new(seed: u32, segments: BTreeMap<u64, Found>) -> Self {
-        Self { seed, segments, last: Mutex::new(None) }
+        Self { seed, segments, promised: AtomicU64::new(0), last: Mutex::new(None) }
+    }
+
+    /// Everything up to this number was durable: what of it is not there is no torn write but damage.
+    pub(crate) fn promise(&self, sequence: u64) {
+        self.promised.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    /// Up to which number everything was durable once, as these records say or others know.
+    pub(crate) fn durable(&self, scans: &BTreeMap<u64, Scan>) -> u64 {
+        let records = scans.values().flat_map(|scan| &scan.records);
+        let said = records.map(|record| record.durable).max().unwrap_or(0);
+        said.max(self.promised.load(Ordering::Relaxed))
+    }
+
+    /// Whether there are octets in this place, whatever they are.
+    pub(crate) fn has(&self, place: Place) -> bool {
+        let end = place.position.checked_add(place.length);
+        self.segments.get(&place.segment).is_some_and(|found| end.is_some_and(|end| end <= found.length))
     }
 
     /// Where checksums of headers begin.
@@ -195,7 +231,7 @@ impl Log {
     /// Ends the log at the first number that is missing, or not whole, and was never promised.
     fn cut_torn_tail(&self, scans: &mut BTreeMap<u64, Scan>) -> io::Result<()> {
         let records = || scans.values().flat_map(|scan| &scan.records);
-        let durable = records().map(|record| record.durable).max().unwrap_or(0);
+        let durable = self.durable(scans);
         let Some(first) = records().next().map(|record| record.sequence) else { return Ok(()) };
         // Numbers above what was durable follow each other without a hole, up to where the log ends.
         let mut end = first.max(durable.saturating_add(1));
@@ -248,14 +284,8 @@ impl Log {
         let mut found = Vec::new();
         for number in open.iter().filter(|number| barren.contains(number)) {
             let length = self.segments.get(number).map_or(0, |found| found.length);
-            let mut base = PREFACE;
-            while base < length {
-                let window = read_at(&*self.file(*number)?, base, (length - base).min(WINDOW))?;
-                if window.iter().any(|octet| *octet != 0) {
-                    found.push(*number);
-                    break;
-                }
-                base += WINDOW;
+            if !is_blank(&*self.file(*number)?, PREFACE, length)? {
+                found.push(*number);
             }
         }
         Ok(found)

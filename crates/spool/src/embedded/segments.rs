@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
 use super::record::{Record, clamp, padded, u32_at, u64_at};
@@ -31,7 +32,7 @@ const GATHER: usize = 64 * 1024;
 static ZEROS: [u8; GATHER] = [0; GATHER];
 
 /// Where a record lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub(crate) segment: u64,
     pub(crate) position: u64,
@@ -559,6 +560,23 @@ impl Folder {
         self.handle.sync_all()?;
         Ok(file)
     }
+}
+
+/// Whether nothing stands between these two places.
+pub(crate) fn is_blank(file: &File, mut from: u64, to: u64) -> io::Result<bool> {
+    while from < to {
+        let piece = read_at(file, from, (to - from).min(1 << 20))?;
+        if piece.iter().any(|octet| *octet != 0) {
+            return Ok(false);
+        }
+        from += piece.len() as u64;
+    }
+    Ok(true)
+}
+
+/// Whether octets are not there, which is damage; a disk that cannot be read now may be readable later.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
 }
 
 /// Reads `length` octets at `position`.

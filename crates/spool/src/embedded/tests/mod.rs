@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+mod adverse;
 mod looked;
 mod lost;
 mod model;
