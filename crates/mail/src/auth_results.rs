@@ -144,10 +144,11 @@ pub fn in_the_name_of(header: &HeaderBlock, by: &str) -> Vec<usize> {
     ours.map(|field| field.index).collect()
 }
 
-/// Whether an Authentication-Results field of this value would bear our name.
+/// Whether an Authentication-Results field of this value would bear our name; with its last dot, it is the same name.
 #[must_use]
 pub fn bears_the_name_of(value: &str, by: &str) -> bool {
-    server(value).eq_ignore_ascii_case(by)
+    let bare = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    bare(&server(value)) == bare(by)
 }
 
 /// The authserv-id of a value: a token or a quoted string behind white space and comments (section 2.2).
@@ -239,6 +240,17 @@ mod tests {
     use crate::Bytes;
 
     use super::*;
+
+    #[test]
+    fn our_name_with_its_last_dot_is_our_name() {
+        for value in ["gate.example.; spf=pass", "\"GATE.example.\" 1; none", "(c) gate.example. ; none"] {
+            assert!(
+                bears_the_name_of(value, "gate.example") && bears_the_name_of(value, "gate.example."),
+                "{value}"
+            );
+        }
+        assert!(!bears_the_name_of("gate.example..; none", "gate.example"));
+    }
 
     #[test]
     fn the_field_says_what_was_found() {

@@ -67,7 +67,9 @@ impl Dmarc {
             info!(client = session.client, domain = domain, policy = policy; "not let through: {name}");
         }
         // RFC 7372 section 3.3: no check vouches for the author.
-        action.take(&Finding { rule: name, quarantine: "dmarc", code: "7.26", text: &explain(&result) })
+        let authors = if result.outcome == Outcome::Permerror { from_fields()? } else { 1 };
+        let text = explain(&result, authors);
+        action.take(&Finding { rule: name, quarantine: "dmarc", code: "7.26", text: &text })
     }
 
     fn judge(&self, result: &DmarcResult, arc: &ArcResult) -> Judged {
@@ -132,10 +134,17 @@ fn report(result: &DmarcResult) -> Result<(), HostError> {
     sender_auth::report_arc()
 }
 
-fn explain(result: &DmarcResult) -> String {
-    match result.outcome {
-        Outcome::Permerror => "From must name one author's domain".to_owned(),
-        Outcome::Temperror => format!("DMARC of {}: DNS does not answer now", result.from_domain),
+/// How many From fields there are.
+fn from_fields() -> Result<usize, HostError> {
+    Ok(message::headers_named(&["From".to_owned()])?.len())
+}
+
+fn explain(result: &DmarcResult, from_fields: usize) -> String {
+    match (result.outcome, from_fields) {
+        (Outcome::Permerror, 0) => "the message has no From field (RFC 5322 section 3.6)".to_owned(),
+        (Outcome::Permerror, 1) => "the From field must name authors of one domain, and does not".to_owned(),
+        (Outcome::Permerror, _) => "the message has several From fields (RFC 5322 section 3.6)".to_owned(),
+        (Outcome::Temperror, _) => format!("DMARC of {}: DNS does not answer now", result.from_domain),
         _ => format!("DMARC of {}: neither SPF nor DKIM vouches for this message", result.from_domain),
     }
 }
@@ -147,6 +156,14 @@ mod tests {
     use pintle_plugin_sdk::transaction::AuthResult;
 
     use super::*;
+
+    #[test]
+    fn a_refusal_names_the_field_that_is_missing() {
+        let result = result(Outcome::Permerror, DmarcPolicy::None);
+        assert_eq!(explain(&result, 0), "the message has no From field (RFC 5322 section 3.6)");
+        assert!(explain(&result, 1).contains("authors of one domain"));
+        assert!(explain(&result, 2).contains("several From fields"));
+    }
 
     fn result(outcome: Outcome, policy: DmarcPolicy) -> DmarcResult {
         DmarcResult {

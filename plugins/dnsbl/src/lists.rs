@@ -1,11 +1,15 @@
 //! Lists: which questions to ask them, and what their answers mean.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use pintle_plugin_sdk::dns::{self, Answer, DnsError, Query, RecordType};
 use pintle_plugin_sdk::{IpAddress, debug, metrics, warn};
 use serde::{Deserialize, Serialize};
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// One list.
 #[derive(Clone, Debug, Deserialize)]
@@ -129,10 +133,14 @@ impl List {
     /// What the replies to one question come to. Several codes at once are several reasons; the weightiest counts.
     fn reading(&self, records: &[String]) -> Reading {
         let replies: Vec<Ipv4Addr> = records.iter().filter_map(|record| record.parse().ok()).collect();
-        // 127.255.255.0/24 is how lists tell a client that it may not ask (an open resolver, too many questions), and
-        // what is not in 127.0.0.0/8 is no list's answer at all: a parked domain, or a resolver that lies.
-        let is_answer =
-            |reply: &&Ipv4Addr| reply.octets()[0] == 127 && reply.octets()[..3] != [127, 255, 255];
+        let is_answer = |reply: &&Ipv4Addr| match reply.octets() {
+            // How lists tell a client that it may not ask (an open resolver, too many questions).
+            [127, 255, 255, _] => false,
+            // The same by other lists; RFC 5782 section 5 has nobody listed so. Who counts it has named it.
+            [127, 0, 0, 1] => self.names(**reply),
+            // All else is no list's answer at all: a parked domain, or a resolver that lies.
+            [first, ..] => first == 127,
+        };
         let answers: Vec<_> = replies.iter().filter(is_answer).collect();
         if answers.is_empty() {
             return Reading::Refused(records.join(" "));
@@ -143,6 +151,10 @@ impl List {
             Some((points, meaning)) => Reading::Listed(points, meaning),
             None => Reading::Nothing,
         }
+    }
+
+    fn names(&self, reply: Ipv4Addr) -> bool {
+        self.ranges.iter().any(|(first, last, _)| (*first..=*last).contains(&reply))
     }
 
     fn code(&self, reply: Ipv4Addr) -> Option<(f64, Option<String>)> {
@@ -270,14 +282,32 @@ fn read<'q, 'l>(
     None
 }
 
-/// Counted each time; the log has it by the tests, once a round, since a dead list is dead at every connection.
+/// Counted each time; the log has it by the tests, once a round, since a dead list is dead at every connection, and one that
+/// refuses us does so at every message.
 fn report(list: &List, what: &'static str, detail: &str) {
     metrics::count("list_faults", 1, &[("list", &list.zone), ("fault", what)]);
     if what == "dead" {
         debug!(list = list.zone; "no answer: {detail}");
+    } else if is_news(&list.zone, what) {
+        warn!(list = list.zone; "{what}, and counts for nothing: {detail}. The counter list_faults goes on, the log does not");
     } else {
-        warn!(list = list.zone; "{what}, and counts for nothing: {detail}");
+        debug!(list = list.zone; "{what}: {detail}");
     }
+}
+
+/// Whether this instance has not said so in the last hour.
+fn is_news(zone: &str, what: &'static str) -> bool {
+    thread_local! {
+        static TOLD: RefCell<BTreeMap<(String, &'static str), Instant>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    let (key, now) = ((zone.to_owned(), what), Instant::now());
+    TOLD.with_borrow_mut(|told| {
+        let is_news = told.get(&key).is_none_or(|at| now.duration_since(*at) >= HOUR);
+        if is_news {
+            told.insert(key, now);
+        }
+        is_news
+    })
 }
 
 /// The lists whose test entries are not as RFC 5782 section 5 demands, with what is wrong.
@@ -375,19 +405,31 @@ mod tests {
 
     #[test]
     fn replies_mean_what_the_operator_says_and_the_weightiest_counts() {
-        let list = with_codes();
+        let mut list = with_codes();
         assert_eq!(reading(&list, &["127.0.0.2"]), Reading::Listed(0.5, Some("spam".to_owned())));
         assert_eq!(
             reading(&list, &["127.0.0.2", "127.0.0.6"]),
             Reading::Listed(1.0, Some("infected".to_owned()))
         );
         assert_eq!(reading(&list, &["127.0.0.8"]), Reading::Nothing);
+        assert_eq!(reading(&list, &["127.0.0.1"]), Reading::Refused("127.0.0.1".to_owned()));
+        assert_eq!(reading(&List::new("l"), &["127.0.0.1"]), Reading::Refused("127.0.0.1".to_owned()));
+        list.codes.insert("127.0.0.1".to_owned(), Code { meaning: "odd".to_owned(), weight: None });
+        list.ranges.clear();
+        assert!(list.prepare().is_empty());
+        assert_eq!(reading(&list, &["127.0.0.1"]), Reading::Listed(1.0, Some("odd".to_owned())));
         assert_eq!(reading(&List::new("l"), &["127.0.0.8"]), Reading::Listed(1.0, None));
     }
 
     #[test]
+    fn a_list_that_refuses_is_told_of_once_and_not_at_each_message() {
+        assert!(is_news("a.example", "refuses") && is_news("b.example", "refuses"));
+        assert!(!is_news("a.example", "refuses") && is_news("a.example", "lists_everything"));
+    }
+
+    #[test]
     fn what_is_no_lists_answer_lists_nobody() {
-        for reply in ["127.255.255.254", "192.0.2.80", "nonsense"] {
+        for reply in ["127.255.255.254", "127.0.0.1", "192.0.2.80", "nonsense"] {
             assert!(matches!(reading(&List::new("l"), &[reply]), Reading::Refused(_)), "{reply}");
         }
     }

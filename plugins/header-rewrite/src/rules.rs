@@ -198,7 +198,9 @@ pub(crate) fn authserv_id(value: &str) -> String {
     };
     let plain: String = value.chars().filter(outside).collect();
     let id = plain.split(';').next().unwrap_or_default().split_whitespace().next().unwrap_or_default();
-    id.trim_matches('"').to_owned()
+    let id = id.trim_matches('"');
+    // With its last dot, it is the same name.
+    id.strip_suffix('.').unwrap_or(id).to_owned()
 }
 
 fn names_any(mailbox: &Mailbox, recipients: &[Recipient]) -> bool {
@@ -318,8 +320,14 @@ pub(crate) mod tests {
 
     #[test]
     fn an_authserv_id_is_found_behind_comments_and_before_versions() {
-        for value in ["mx.example; spf=pass", " (x (y)) mx.example 1; none", "\"mx.example\";", "mx.example"]
-        {
+        for value in [
+            "mx.example; spf=pass",
+            "mx.example.; spf=pass",
+            "\"mx.example.\" 1; none",
+            " (x (y)) mx.example 1; none",
+            "\"mx.example\";",
+            "mx.example",
+        ] {
             assert_eq!(authserv_id(value), "mx.example", "{value}");
         }
     }

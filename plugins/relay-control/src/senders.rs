@@ -46,9 +46,19 @@ pub(crate) fn may_use(
             Sender::Of(mailbox) => mailbox.names(local, domain),
         }),
         (None, Others::Any) => true,
-        (None, Others::Own) => format!("{local}@{domain}").to_lowercase() == identity.to_lowercase(),
+        (None, Others::Own) => {
+            format!("{}@{domain}", untagged(local)).to_lowercase() == identity.to_lowercase()
+        }
         (None, Others::None) => false,
     }
+}
+
+/// The local part behind a tag for bounces (draft-levine-smtp-batv-01): `prvs=0123abcdef=ann` is ann's own address.
+fn untagged(local: &str) -> &str {
+    let tagged = local.get(..5).filter(|word| word.eq_ignore_ascii_case("prvs=")).and(local.get(5..));
+    let parts = tagged.and_then(|rest| rest.split_once('='));
+    let is_tag = |tag: &str| tag.len() == 10 && tag.bytes().all(|b| b.is_ascii_hexdigit());
+    parts.filter(|(tag, own)| is_tag(tag) && !own.is_empty()).map_or(local, |(_, own)| own)
 }
 
 #[cfg(test)]
@@ -73,6 +83,13 @@ mod tests {
         assert!(may(Others::None, "scanner", "director", "x.example"));
         assert!(may(Others::Own, "bob@x.example", "BOB", "x.example"));
         assert!(!may(Others::Own, "bob@x.example", "ann", "x.example"));
+        assert!(
+            may(Others::Own, "bob@x.example", "PRVS=0123abcdef=Bob", "x.example"),
+            "a tag of ours or others"
+        );
+        for other in ["prvs=0123abcdef=ann", "prvs=bob", "prvs=0123abcdex=bob", "prvs=0123abcdef="] {
+            assert!(!may(Others::Own, "bob@x.example", other, "x.example"), "{other}");
+        }
         assert!(may(Others::Any, "bob", "ann", "x.example") && !may(Others::None, "bob", "ann", "x.example"));
     }
 }

@@ -40,11 +40,11 @@ impl Checked<'_> {
 
     /// Section 2.4: a null reverse-path stands for the postmaster of the HELO name.
     fn envelope_from(&self) -> String {
-        let Address { local, domain, .. } = self.sender;
-        if domain.is_empty() && local.is_empty() {
+        if self.sender.is_null() {
             format!("postmaster@{}", self.hello)
         } else {
-            format!("{local}@{domain}")
+            // With the quotes of its local part, without which it would be another address.
+            self.sender.to_string()
         }
     }
 }
@@ -140,6 +140,15 @@ fn escaped(text: &str, special: &str) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_local_part_keeps_its_quotes() {
+        let value = value(&address("a b\"c", "x.example"), "h.example", true, Outcome::Pass);
+        assert!(value.contains(r#"envelope-from="\"a b\\\"c\"@x.example""#), "{value}");
+        assert!(
+            pairs(&value).unwrap().iter().any(|pair| pair.trim() == r#"envelope-from="a b\"c"@x.example"#)
+        );
+    }
+
     fn address(local: &str, domain: &str) -> Address {
         let domain = domain.to_owned();
         Address { local: local.to_owned(), domain_ascii: domain.clone(), domain }
@@ -186,7 +195,7 @@ mod tests {
             let keys: Vec<_> = pairs[1..].iter().map(|pair| pair.trim().split('=').next().unwrap()).collect();
             assert_eq!(keys, ["client-ip", "helo", "envelope-from", "receiver"]);
             assert_eq!(pairs[2].trim(), "helo=x) identity=mailfrom; receiver=\"gate.example??Evil: 1(?");
-            assert_eq!(pairs[3].trim(), "envelope-from=a\" receiver=x; b\\@c.example");
+            assert_eq!(pairs[3].trim(), r#"envelope-from="a\" receiver=x; b\\"@c.example"#);
         }
         let long = value(&address(&"l".repeat(4_000), "d.example"), &"h".repeat(4_000), true, Outcome::Pass);
         assert!(long.len() < 1_000, "{}", long.len());

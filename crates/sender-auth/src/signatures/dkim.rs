@@ -49,20 +49,42 @@ impl DkimResult {
 
 /// The keys that the signatures want.
 pub(super) fn key_names(header: &AuthenticatedMessage<'_>) -> impl Iterator<Item = String> {
-    let signatures = header.dkim_headers.iter().take(MAX_SIGNATURES);
-    signatures.map(|signed| key_name(&signed.header.s, &signed.header.d))
+    looked_at(header).map(|signed| key_name(&signed.header.s, &signed.header.d))
+}
+
+/// The signatures that are looked at, in their order. Where there are too many, those that may speak for the author come
+/// first: a good one must not be lost below others that anybody can put above it.
+fn looked_at<'m, 'x>(
+    message: &'m AuthenticatedMessage<'x>,
+) -> impl Iterator<Item = &'m Header<'x, Signature>> + use<'m, 'x> {
+    let all = &message.dkim_headers;
+    let mut chosen: Vec<usize> = (0..all.len()).collect();
+    if all.len() > MAX_SIGNATURES {
+        chosen.sort_by_key(|at| !may_be_aligned(message, &all[*at].header.d));
+        chosen.truncate(MAX_SIGNATURES);
+        chosen.sort_unstable();
+    }
+    chosen.into_iter().map(|at| &all[at])
+}
+
+/// Whether the signer's domain is the author's, above or below it. Which of these belong together, DMARC asks DNS.
+fn may_be_aligned(message: &AuthenticatedMessage<'_>, signer: &str) -> bool {
+    let signer = domain_to_ascii(signer);
+    message.from.iter().filter_map(|author| author.rsplit_once('@')).any(|(_, author)| {
+        let author = domain_to_ascii(author);
+        domain::is_within(&signer, &author) || domain::is_within(&author, &signer)
+    })
 }
 
 /// All signatures: those that could be read, in their order, and then those that could not.
 pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> Vec<DkimResult> {
-    let signatures = message.dkim_headers.iter().take(MAX_SIGNATURES);
     let mut results: Vec<_> =
-        signatures.map(|signed| result(&signed.header, verify(message, signed, keys, now))).collect();
+        looked_at(message).map(|signed| result(&signed.header, verify(message, signed, keys, now))).collect();
     let unread = message.errors.iter().filter(|field| field.name.eq_ignore_ascii_case(b"DKIM-Signature"));
     let unread = unread.map(|field| DkimResult::of(Outcome::PermError, &field.header.to_string()));
     results.extend(unread.take(MAX_SIGNATURES));
     if message.dkim_headers.len() > MAX_SIGNATURES {
-        let reason = format!("signatures beyond the first {MAX_SIGNATURES} are not looked at");
+        let reason = format!("of several signatures no more than {MAX_SIGNATURES} are looked at");
         results.push(DkimResult::of(Outcome::Policy, &reason));
     }
     results

@@ -26,7 +26,8 @@ const LARGE: usize = 128 << 10;
 /// What all signatures of a message came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signatures {
-    /// One for each DKIM-Signature field, from the top; those beyond the tenth share one result.
+    /// One for each DKIM-Signature field, from the top. Of more than ten, those of the author's domain are looked at first,
+    /// and those that are not looked at share one result.
     pub dkim: Vec<DkimResult>,
     /// The chain of ARC sets.
     pub arc: ArcResult,

@@ -208,6 +208,17 @@ async fn signatures_without_end_cost_ten_questions() {
     assert_eq!(resolver.asked().len(), 10);
 }
 
+/// Anybody can put signatures above others: those of the author's domain are looked at first.
+#[tokio::test]
+async fn a_good_signature_is_found_below_many_bad_ones() {
+    let good = String::from_utf8(file("rsa-relaxed-relaxed.eml")).unwrap();
+    let bad = "DKIM-Signature: v=1; a=rsa-sha256; d=d.example; s=s; h=from; bh=AAAA; b=AAAA\r\n".repeat(40);
+    let found = verify(&keys(), format!("{bad}{good}").as_bytes()).await.dkim;
+    assert_eq!(found.len(), 11);
+    let passed: Vec<_> = found.iter().filter(|result| result.outcome == Outcome::Pass).collect();
+    assert_eq!(passed.iter().map(|result| result.domain.as_str()).collect::<Vec<_>>(), ["signer.example"]);
+}
+
 #[tokio::test]
 async fn unsigned_messages_have_no_results() {
     let found = verify(&zone(""), b"From: a@a.example\r\n\r\nx\r\n").await;
