@@ -11,6 +11,15 @@ const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <ann@ours.example>\r\n\r\nhello\r
 
 const KEYS: &str = r#"keys = [{ number = 4, secret = "the key of the moment" }, { number = 0, secret = "the key of last year" }]"#;
 
+/// 239 octets: a tag would make a path of it that nobody has to take.
+const NO_ROOM: &str = concat!(
+    "a-local-part-that-leaves-no-room-for-any-tag-in-front.",
+    "a-local-part-that-leaves-no-room-for-any-tag-in-front.",
+    "a-local-part-that-leaves-no-room-for-any-tag-in-front.",
+    "a-local-part-that-leaves-no-room-for-any-tag-in-front.",
+    "to-the-end@ours.example"
+);
+
 struct Stage {
     gateway: Gateway,
     sink: Sink,
@@ -107,7 +116,7 @@ async fn only_our_own_addresses_are_signed_and_only_for_the_outside() {
         ("prvs=4123abcdef=ann@ours.example", "b@other.example"),
         ("c@guest.example", "b@other.example"),
         ("", "b@other.example"),
-        ("a-local-part-that-leaves-no-room-for-any-tag-in-front@ours.example", "b@other.example"),
+        (NO_ROOM, "b@other.example"),
     ] {
         assert_eq!(stage.out(sender, &[recipient]).await.sender.address, sender, "to {recipient}");
     }
@@ -138,7 +147,7 @@ async fn a_bounce_of_nothing_of_ours_is_refused_and_says_why() {
         "Postmaster",
         "ABUSE@ours.example",
         "robot@ours.example",
-        "a-local-part-that-leaves-no-room-for-any-tag-in-front@ours.example",
+        NO_ROOM,
     ] {
         assert_eq!(stage.bounce(taken).await.code, 250, "{taken}");
     }

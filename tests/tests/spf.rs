@@ -78,7 +78,7 @@ async fn every_case_of_the_suites_passes_through_the_gateway() {
 }
 
 /// Cases whose HELO or MAIL command is refused for its syntax.
-const UNSPEAKABLE: [&str; 4] = ["nolocalpart", "emptylabel", "toolonglabel", "invalid-hello-macro"];
+const UNSPEAKABLE: [&str; 3] = ["nolocalpart", "emptylabel", "toolonglabel"];
 /// Cases that need a name of the client, which a client on loopback cannot have: resolvers answer for its reverse zones
 /// themselves (RFC 6303 sections 4.2 and 4.4). They run in the tests of the crate alone.
 const NAMELESS: [&str; 9] = [
@@ -93,7 +93,7 @@ const NAMELESS: [&str; 9] = [
     "bytes-bug",
 ];
 /// All others.
-const JUDGED: usize = 203 + 43 - 4 - 9;
+const JUDGED: usize = 203 + 43 - 3 - 9;
 
 #[derive(Default)]
 struct Seen {
@@ -281,7 +281,7 @@ async fn received_spf_stands_on_top_and_nobody_else_writes_in_our_name() {
     let theirs = "Received-SPF: fail receiver=other.example".to_owned();
     let hello =
         |from| ours("pass", "helo.example lets its mail come from", ["helo", "\"ip4:127.0.0.66\""], from);
-    let quoted = "\"a\\\"; receiver=evil.example; (b@softfail.example\"";
+    let quoted = r#""\"a\\\"; receiver=evil.example; (b\"@softfail.example""#;
     let wish = "softfail.example would rather not have its mail come from";
     for (at, (sender, expected)) in [
         (hostile, vec![ours("softfail", wish, ["mailfrom", "~all"], quoted), hello(quoted), theirs.clone()]),

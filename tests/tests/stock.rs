@@ -372,12 +372,14 @@ async fn what_strangers_forge_is_stripped_and_rules_rewrite_the_rest() {
 async fn what_is_internal_does_not_leave_and_addresses_are_masqueraded() {
     let stage = Stage::start("header-rewrite", REWRITING, "").await;
     let message = b"Received: from inner by innermost; Mon, 1 Jan 2024 00:00:00 +0000\r\nX-Internal-Id: 7\r\n\
-        From: \"Ann, at pc7\" <ann@pc7.corp.example>\r\nTo: b@y.example\r\nX-Mailer: Secret 1.0\r\nX-Old: 1\r\n\r\nbody\r\n";
+        From: \"Ann, at pc7\" <ann@pc7.corp.example>\r\nTo: b@y.example\r\nX-Mailer: Secret 1.0\r\n\
+        Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nMessage-ID: <1@a.example>\r\nX-Old: 1\r\n\r\nbody\r\n";
     stage.colleague().await.deliver("ann@pc7.corp.example", &["b@y.example"], message).await;
     let arrived = stage.sink.wait_for(1).await.remove(0);
     assert_eq!(
         content(&arrived.message),
-        "From: \"Ann, at pc7\" <ann@corp.example>\r\nTo: b@y.example\r\nX-New: 1\r\n\r\nbody\r\n"
+        "From: \"Ann, at pc7\" <ann@corp.example>\r\nTo: b@y.example\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\n\
+         Message-ID: <1@a.example>\r\nX-New: 1\r\n\r\nbody\r\n"
     );
     assert_eq!(arrived.message.windows(10).filter(|window| window == b"\r\nReceived").count(), 0);
     assert_eq!(arrived.sender.address, "ann@corp.example");

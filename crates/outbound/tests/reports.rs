@@ -390,19 +390,28 @@ async fn what_leaves_a_quarantine_late_has_all_the_time_of_other_mail() {
     drop(home);
 }
 
+/// Only the address that a report goes to says whether it may need SMTPUTF8 (RFC 6533 section 3): the host of a sender who
+/// needs none may not know it.
 #[tokio::test]
-async fn international_mail_gets_an_international_report() {
-    let (_next, home, config) = two_ways(no_such_user()).await;
-    let world = World::start(config, StaticResolver::new());
-    let mut mail = letter(&[]);
-    mail.recipients = vec![recipient(0, "jürgen@example.net")];
-    mail.params.smtputf8 = true;
-    mail.smtputf8 = true;
-    mail.head = "Subject: für dich\r\n\r\n";
-    mail.sender = ReversePath::parse("anna@sender.example", Charset::Utf8).unwrap();
-    world.commit(mail).await;
-    let parsed = parse(&home.wait_for(1).await[0]);
-    assert!(parsed.fields.contains("Final-Recipient: utf-8; jürgen@example.net\r\n"), "{}", parsed.fields);
-    assert_eq!(parsed.returned_type, "message/global");
-    home.assert_no_violations();
+async fn an_international_report_goes_to_international_senders_alone() {
+    for (sender, recipient_field) in [
+        ("anna@sender.example", "Final-Recipient: utf-8; j\\x{FC}rgen@example.net\r\n"),
+        ("änna@sender.example", "Final-Recipient: utf-8; jürgen@example.net\r\n"),
+    ] {
+        let (_next, home, config) = two_ways(no_such_user()).await;
+        let world = World::start(config, StaticResolver::new());
+        let mut mail = letter(&[]);
+        mail.recipients = vec![recipient(0, "jürgen@example.net")];
+        mail.params.smtputf8 = true;
+        mail.smtputf8 = true;
+        mail.head = "Subject: für dich\r\n\r\n";
+        mail.sender = ReversePath::parse(sender, Charset::Utf8).unwrap();
+        world.commit(mail).await;
+        let report = &home.wait_for(1).await[0];
+        assert_eq!(report.sender.params.iter().any(|param| param == "SMTPUTF8"), sender.starts_with('ä'), "{report:?}");
+        let parsed = parse(report);
+        assert!(parsed.fields.contains(recipient_field), "{}", parsed.fields);
+        assert_eq!(parsed.returned_type, "message/global");
+        home.assert_no_violations();
+    }
 }
