@@ -43,8 +43,9 @@ impl Checked<'_> {
         if self.sender.is_null() {
             format!("postmaster@{}", self.hello)
         } else {
-            // With the quotes of its local part, without which it would be another address.
-            self.sender.to_string()
+            // With the quotes of its local part, without which it would be another address, and in A-labels, since the
+            // field has to travel where SMTPUTF8 does not.
+            Address { domain: self.sender.domain_ascii.clone(), ..self.sender.clone() }.to_string()
         }
     }
 }
@@ -139,6 +140,14 @@ fn escaped(text: &str, special: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_domain_is_written_in_a_labels() {
+        let domain_ascii = "xn--bcher-kva.example".to_owned();
+        let sender = Address { domain: "b\u{fc}cher.example".to_owned(), domain_ascii, ..address("a", "") };
+        let value = value(&sender, "h.example", false, Outcome::Pass);
+        assert!(value.contains("envelope-from=\"a@xn--bcher-kva.example\""), "{value}");
+    }
 
     #[test]
     fn a_local_part_keeps_its_quotes() {
