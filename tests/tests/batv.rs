@@ -142,13 +142,9 @@ async fn a_bounce_of_nothing_of_ours_is_refused_and_says_why() {
         &client.ask("RCPT TO:<prvs=4123abcdef=ann%other.example@ours.example>", 550).await,
         "Relaying denied",
     );
-    for taken in [
-        "postmaster@ours.example",
-        "Postmaster",
-        "ABUSE@ours.example",
-        "robot@ours.example",
-        NO_ROOM,
-    ] {
+    for taken in
+        ["postmaster@ours.example", "Postmaster", "ABUSE@ours.example", "robot@ours.example", NO_ROOM]
+    {
         assert_eq!(stage.bounce(taken).await.code, 250, "{taken}");
     }
     let mut colleague = stage.colleague().await;

@@ -371,7 +371,8 @@ async fn what_strangers_forge_is_stripped_and_rules_rewrite_the_rest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_internal_does_not_leave_and_addresses_are_masqueraded() {
     let stage = Stage::start("header-rewrite", REWRITING, "").await;
-    let message = b"Received: from inner by innermost; Mon, 1 Jan 2024 00:00:00 +0000\r\nX-Internal-Id: 7\r\n\
+    let message =
+        b"Received: from inner by innermost; Mon, 1 Jan 2024 00:00:00 +0000\r\nX-Internal-Id: 7\r\n\
         From: \"Ann, at pc7\" <ann@pc7.corp.example>\r\nTo: b@y.example\r\nX-Mailer: Secret 1.0\r\n\
         Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nMessage-ID: <1@a.example>\r\nX-Old: 1\r\n\r\nbody\r\n";
     stage.colleague().await.deliver("ann@pc7.corp.example", &["b@y.example"], message).await;

@@ -95,6 +95,9 @@ impl Address {
         }
         let at = local_end(text)?;
         let domain = text[at..].strip_prefix('@').ok_or(AddressError::Domain)?;
+        // The last dot of a name that DNS writes is none of the address, and next hops differ about it: it goes.
+        let domain = domain.strip_suffix('.').unwrap_or(domain);
+        let text = &text[..=at + domain.len()];
         check_domain(domain)?;
         if domain.len() > MAX_DOMAIN || text.len() + 2 > MAX_PATH {
             return Err(AddressError::TooLong);
@@ -286,6 +289,8 @@ pub fn split_path(argument: &str) -> Result<(&str, &str), AddressError> {
     let inner = argument.strip_prefix('<').ok_or(AddressError::Brackets)?;
     let end = closing_bracket(inner).ok_or(AddressError::Brackets)?;
     let (path, rest) = (&inner[..end], &inner[end + 1..]);
+    // Blanks within the brackets are a common mistake and belong to nothing.
+    let path = path.trim_matches([' ', '\t']);
     Ok((without_source_route(path)?, rest))
 }
 
@@ -364,8 +369,10 @@ fn local_end(text: &str) -> Result<usize, AddressError> {
 
 fn dot_string_end(text: &str) -> Result<usize, AddressError> {
     let end = text.find('@').ok_or(AddressError::Domain)?;
-    let atom = |atom: &str| !atom.is_empty() && atom.chars().all(is_atext);
-    if text[..end].split('.').all(atom) { Ok(end) } else { Err(AddressError::Local) }
+    // RFC 5321 section 4.1.2 has no dots side by side or at an end. Carriers have given such addresses to people, and their
+    // mail servers, like everybody's, take them.
+    let is_known = |c: char| is_atext(c) || c == '.';
+    if end > 0 && text[..end].chars().all(is_known) { Ok(end) } else { Err(AddressError::Local) }
 }
 
 fn quoted_end(text: &str) -> Result<usize, AddressError> {
@@ -441,13 +448,13 @@ mod tests {
     fn malformed_addresses_name_their_part() {
         for (text, error) in [
             ("@example.org", AddressError::Local),
-            ("a..b@example.org", AddressError::Local),
-            (".a@example.org", AddressError::Local),
             ("a b@example.org", AddressError::Local),
             ("\"a@example.org", AddressError::Local),
             ("a@", AddressError::Domain),
             ("a@-b.org", AddressError::Domain),
             ("a@b..org", AddressError::Domain),
+            ("a@b.org..", AddressError::Domain),
+            ("a@.", AddressError::Domain),
             ("a@b@c.org", AddressError::Domain),
             ("ä@example.org", AddressError::NotAscii),
         ] {
@@ -456,6 +463,16 @@ mod tests {
         // With the brackets, 256 octets.
         assert!(ascii(&format!("{}@example.org", "a".repeat(242))).is_ok());
         assert_eq!(ascii(&format!("{}@example.org", "a".repeat(243))), Err(AddressError::TooLong));
+    }
+
+    #[test]
+    fn what_no_next_hop_takes_amiss_is_taken() {
+        for local in ["a..b", ".a", "a.", "a.-.b"] {
+            let address = ascii(&format!("{local}@example.org")).unwrap();
+            assert_eq!((address.as_str(), &*address.local()), (&*format!("{local}@example.org"), local));
+        }
+        let address = ascii("ann@Example.org.").unwrap();
+        assert_eq!((address.as_str(), address.domain()), ("ann@Example.org", "Example.org"));
     }
 
     #[test]
@@ -510,6 +527,7 @@ mod tests {
         assert_eq!(split_path("<a@b.c> SIZE=1"), Ok(("a@b.c", " SIZE=1")));
         assert_eq!(split_path(r#"<"a>b"@c.d>"#), Ok((r#""a>b"@c.d"#, "")));
         assert_eq!(split_path("<>"), Ok(("", "")));
+        assert_eq!(split_path("< a@b.c\t> X"), Ok(("a@b.c", " X")));
         assert_eq!(split_path("<@x.y,@z.w:a@b.c>"), Ok(("a@b.c", "")));
         assert_eq!(split_path("a@b.c"), Err(AddressError::Brackets));
         assert_eq!(split_path("<a@b.c"), Err(AddressError::Brackets));

@@ -408,7 +408,11 @@ async fn an_international_report_goes_to_international_senders_alone() {
         mail.sender = ReversePath::parse(sender, Charset::Utf8).unwrap();
         world.commit(mail).await;
         let report = &home.wait_for(1).await[0];
-        assert_eq!(report.sender.params.iter().any(|param| param == "SMTPUTF8"), sender.starts_with('ä'), "{report:?}");
+        assert_eq!(
+            report.sender.params.iter().any(|param| param == "SMTPUTF8"),
+            sender.starts_with('ä'),
+            "{report:?}"
+        );
         let parsed = parse(report);
         assert!(parsed.fields.contains(recipient_field), "{}", parsed.fields);
         assert_eq!(parsed.returned_type, "message/global");

@@ -1,10 +1,10 @@
 //! Where the header of a message ends (RFC 5322 section 2.1), found while the message comes in.
 //!
 //! Usually an empty line ends it. A line that is neither a field nor the continuation of one ends it too, and is then
-//! the first line of the body: such messages exist, and nothing of them may be lost. The one exception is a mailbox file's
-//! `From ` line above all: it becomes a field, so that the header is still one.
+//! the first line of the body: such messages exist, and nothing of them may be lost. Two things above a header are known
+//! not to belong to the message: a mailbox file's `From ` line becomes a field, and the byte order mark of a text file goes.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 use pintle_mail::header::{is_continuation, is_field_line, is_mailbox_line};
 
@@ -13,6 +13,9 @@ const LONGEST_NAME: usize = 998;
 
 /// What makes a field of a mailbox file's line; Postfix has the same name for it.
 const MAILBOX_LINE: &[u8] = b"X-Mailbox-Line: ";
+
+/// U+FEFF in UTF-8, as editors and scripts put it before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The header, as far as it is here.
 #[derive(Debug, Default)]
@@ -88,20 +91,29 @@ fn end_of_header(bytes: &[u8], judged: &mut usize) -> Option<(usize, usize)> {
 }
 
 fn judge(line: &[u8], at: usize) -> Line {
-    if line == b"\r\n" {
-        Line::Empty
-    } else if is_field_line(line) || if at > 0 { is_continuation(line) } else { is_mailbox_line(line) } {
-        Line::Belongs
-    } else {
-        Line::Foreign
+    let belongs = match at {
+        0 => is_field_line(without_mark(line)) || is_mailbox_line(line),
+        _ => is_field_line(line) || is_continuation(line),
+    };
+    match line {
+        b"\r\n" => Line::Empty,
+        _ if belongs => Line::Belongs,
+        _ => Line::Foreign,
     }
 }
 
+fn without_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
+}
+
 fn split(mut bytes: Bytes, end: usize, separator: usize) -> Found {
-    let header = bytes.split_to(end);
+    let mut header = bytes.split_to(end);
     let rest = bytes.split_off(separator);
-    let header =
-        if is_mailbox_line(first_line(&header)) { [MAILBOX_LINE, &header].concat().into() } else { header };
+    if is_mailbox_line(first_line(&header)) {
+        header = [MAILBOX_LINE, &header].concat().into();
+    } else if header.starts_with(BYTE_ORDER_MARK) {
+        header.advance(BYTE_ORDER_MARK.len());
+    }
     Found { header, separated: separator > 0, rest }
 }
 
@@ -147,6 +159,9 @@ mod tests {
             ("From a", "X-Mailbox-Line: From a", false, ""),
             ("A: 1\r\nFrom b\r\n", "A: 1\r\n", false, "From b\r\n"),
             ("From : a\r\n\r\nb", "From : a\r\n", true, "b"),
+            ("\u{feff}A: 1\r\nB: 2\r\n\r\nb", "A: 1\r\nB: 2\r\n", true, "b"),
+            ("\u{feff}text\r\n", "", false, "\u{feff}text\r\n"),
+            ("A: 1\r\n\u{feff}B: 2\r\n", "A: 1\r\n", false, "\u{feff}B: 2\r\n"),
             ("Fromage is\r\n", "", false, "Fromage is\r\n"),
         ] {
             for step in 1..=message.len().max(1) {
