@@ -36,12 +36,18 @@ pub(crate) fn objection(address: IpAddr, config: &Config) -> Option<&'static str
 /// RFC 5321 section 5.1: an exchanger at one of our addresses is ourselves, whatever its name. A listener on a wildcard
 /// address is at every address of this machine.
 pub(crate) fn is_us(address: SocketAddr, config: &Config, network: &dyn Network) -> bool {
+    config.own_addresses.contains(&behind(address.ip())) || is_listener(address, &config.listeners, network)
+}
+
+/// Whether one of these listeners would answer at this address.
+#[must_use]
+pub fn is_listener(address: SocketAddr, listeners: &[SocketAddr], network: &dyn Network) -> bool {
     let ip = behind(address.ip());
     let listens = |listener: &SocketAddr| {
         let everywhere = listener.ip().is_unspecified() && listener.is_ipv4() == ip.is_ipv4();
         listener.port() == address.port() && (listener.ip() == ip || (everywhere && network.is_here(ip)))
     };
-    config.own_addresses.contains(&ip) || config.listeners.iter().any(listens)
+    listeners.iter().any(listens)
 }
 
 /// The host that an address leads to: some of IPv6 are IPv4 in disguise, and what is forbidden there is forbidden here.

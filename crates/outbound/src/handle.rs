@@ -3,24 +3,29 @@
 //!
 //! What is durable is changed in the spool first; then the runner, which alone owns the queue, is told.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use pintle_mail::{EnhancedCode, QueueId, Reply, UnixTime};
+use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply, UnixTime};
 use pintle_queue::{Snapshot, Step};
 use pintle_record::{Record, Release};
-use pintle_spool::{Disposition, Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, Stored, Totals};
+use pintle_spool::{
+    Disposition, Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, Stored, Totals, Waiting,
+};
 use pintle_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::quarantine::Deletion;
 use crate::quota::{self, Full, Room};
+use crate::reading::waiting_of;
 use crate::select::{Act, Acts, Outcome, Select};
 use crate::settle::{self, Fate, Trial};
 use crate::shared::Shared;
+use crate::whereabouts::{Found, Leg};
 use crate::{Config, quarantine};
 
 /// How many messages an operation on many looks up at once.
@@ -72,10 +77,17 @@ pub struct Counts {
     pub idle_sessions: usize,
 }
 
+/// Where messages are, by their ids. One that the queue does not have is not in it.
+pub type Whereabouts = HashMap<QueueId, Vec<Leg>>;
+
 /// What the runner is told.
 pub(crate) enum Command {
-    /// These are due now.
-    Retry(Vec<QueueId>, oneshot::Sender<usize>),
+    /// These are due now; the answer says how each was found.
+    Retry(Vec<QueueId>, oneshot::Sender<Vec<Found>>),
+    /// These go by the routes of now; the answer counts recipients that moved.
+    Reroute(Vec<Waiting>, oneshot::Sender<usize>),
+    /// Where these are.
+    Find(Vec<QueueId>, oneshot::Sender<Whereabouts>),
     /// These stay where they are.
     Hold(Vec<QueueId>, oneshot::Sender<usize>),
     /// These may go again; their age counts from the time given, if one is.
@@ -107,13 +119,50 @@ impl Handle {
         Ok(self.shared.spool.load(id).await?)
     }
 
-    /// Makes messages due now, whatever puts them or their next hops off. Gives how many have a delivery ahead.
+    /// Where messages are in the queue, and when they are tried again.
     ///
     /// # Errors
-    /// The spool's, or that outbound has stopped.
-    pub async fn retry(&self, which: Select) -> Result<usize, OperateError> {
+    /// Outbound has stopped.
+    pub async fn whereabouts(&self, ids: Vec<QueueId>) -> Result<Whereabouts, OperateError> {
+        self.ask(|answer| Command::Find(ids, answer)).await
+    }
+
+    /// Where mail for this recipient's domain (A-labels, lower case) goes that comes now.
+    #[must_use]
+    pub fn next_hop(&self, domain: &str) -> NextHop {
+        self.shared.config.load().next_hop(domain)
+    }
+
+    /// Makes messages due now, whatever puts them or their next hops off. What is held stays held.
+    ///
+    /// # Errors
+    /// The spool's while it looks for messages, or that outbound has stopped.
+    pub async fn retry(&self, which: Select) -> Result<Acts, OperateError> {
         let ids = self.ids(which).await?;
-        self.ask(|answer| Command::Retry(ids, answer)).await
+        let named = ids.clone();
+        let found = self.ask(|answer| Command::Retry(named, answer)).await?;
+        let found: HashMap<QueueId, Found> = ids.iter().copied().zip(found).collect();
+        let retried = |id: QueueId| {
+            let found = found.get(&id).copied().unwrap_or(Found::Absent);
+            async move { if found == Found::Free { Ok(()) } else { Err(self.why_not(id).await) } }
+        };
+        Ok(self.each(ids, retried).await)
+    }
+
+    /// Sends all pending recipients of messages by this next hop from now on, whatever routes say; by the routes, where none
+    /// is given. What is under way is moved when it comes back. A message that moves is due at once.
+    ///
+    /// # Errors
+    /// The spool's while it looks for messages, or that outbound has stopped.
+    pub async fn reroute(&self, which: Select, via: Option<&NextHop>) -> Result<Acts, OperateError> {
+        let ids = self.ids(which).await?;
+        let acts = self.each(ids, |id| self.choose(id, via)).await;
+        // Each is read anew, so that the queue hears what has become of it meanwhile.
+        let read = |id| async move { self.shared.spool.load(id).await.ok().map(|stored| waiting_of(&stored)) };
+        let read = futures_util::stream::iter(acts.ids_done()).map(read).buffered(AT_ONCE);
+        let messages: Vec<Waiting> = read.filter_map(std::future::ready).collect().await;
+        self.ask(|answer| Command::Reroute(messages, answer)).await?;
+        Ok(acts)
     }
 
     /// Keeps messages from delivery until they are released, expire, or are settled by hand. What lies in a quarantine
@@ -153,6 +202,18 @@ impl Handle {
         self.let_go(ids, user).await
     }
 
+    /// Lets held messages go, but leaves those in quarantines where they are.
+    ///
+    /// # Errors
+    /// As for [`hold`](Self::hold).
+    pub async fn release_held(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
+        let ids = self.ids(which).await?;
+        let mut acts = self.each(ids, |id| self.in_no_quarantine(id)).await;
+        let released = self.let_go(acts.ids_done(), user).await?;
+        acts.take_over(released, |outcome| outcome);
+        Ok(acts)
+    }
+
     /// Lets messages out of their quarantines, and no others go: they are due at once, and their age counts from now.
     ///
     /// # Errors
@@ -160,14 +221,12 @@ impl Handle {
     pub async fn release_quarantined(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
         let ids = self.ids(which).await?;
         let mut acts = self.each(ids, |id| self.in_quarantine(id)).await;
-        let mut released = self.let_go(acts.ids_done(), user).await?.0.into_iter();
-        for act in acts.0.iter_mut().filter(|act| act.outcome == Outcome::Done) {
-            if let Some(of) = released.next() {
-                // Somebody else was faster.
-                act.outcome =
-                    if of.outcome == Outcome::NotHeld { Outcome::NotQuarantined } else { of.outcome };
-            }
-        }
+        let released = self.let_go(acts.ids_done(), user).await?;
+        // Somebody else may have been faster.
+        acts.take_over(released, |outcome| match outcome {
+            Outcome::NotHeld => Outcome::NotQuarantined,
+            outcome => outcome,
+        });
         Ok(acts)
     }
 
@@ -260,8 +319,8 @@ impl Handle {
         self.shared.ages.timeline().stored_before(age)
     }
 
-    /// Takes a new configuration and TLS set-up. Attempts under way finish on the old ones; what is queued already keeps
-    /// the next hop that the old routes gave it, whose settings are those of the new configuration.
+    /// Takes a new configuration and TLS set-up. Attempts under way finish on the old ones; what waits goes by the new routes,
+    /// and what remains of an attempt under way does so when it comes back.
     pub fn reload(&self, config: Config, tls: ClientTls) {
         // In this order, an attempt that goes by the new configuration verifies against the new roots, too.
         self.shared.tls.store(Arc::new(tls));
@@ -323,10 +382,42 @@ impl Handle {
         }));
     }
 
+    /// Stores the operator's choice, where it is another than before.
+    async fn choose(&self, id: QueueId, via: Option<&NextHop>) -> Result<(), Outcome> {
+        let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
+        let pending = stored.recipients.iter().filter(|state| state.status.pending().is_some());
+        let ids: Vec<u32> = pending.filter(|state| state.route.as_ref() != via).map(|state| state.id).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let chosen = self.shared.spool.reroute(id, ids, via.cloned()).await;
+        chosen.map_err(Outcome::of)
+    }
+
+    /// Why a message that the queue does not try is not tried.
+    async fn why_not(&self, id: QueueId) -> Outcome {
+        match self.shared.spool.load(id).await {
+            Err(error) => Outcome::of(error),
+            Ok(stored) => match stored.entry.hold {
+                Some(Hold::Quarantine(quarantine)) => Outcome::Quarantined(quarantine.name),
+                Some(hold) => Outcome::Held(hold.to_string()),
+                None => Outcome::NotNow,
+            },
+        }
+    }
+
     async fn in_quarantine(&self, id: QueueId) -> Result<(), Outcome> {
         let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
         let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
         quarantine.map(drop).ok_or(Outcome::NotQuarantined)
+    }
+
+    async fn in_no_quarantine(&self, id: QueueId) -> Result<(), Outcome> {
+        let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
+        match stored.entry.hold {
+            Some(Hold::Quarantine(quarantine)) => Err(Outcome::Quarantined(quarantine.name)),
+            _ => Ok(()),
+        }
     }
 
     async fn settle(&self, id: QueueId, guard: Guard, fate: &Fate) -> Result<(), Outcome> {

@@ -24,11 +24,13 @@ mod endpoint;
 mod exchange;
 mod exchanger;
 mod handle;
+mod jobs;
 mod link;
 mod network;
 mod plan;
 mod quarantine;
 mod quota;
+mod reading;
 mod resolve;
 mod reuse;
 mod route;
@@ -37,6 +39,7 @@ mod select;
 mod settle;
 mod shared;
 mod stages;
+mod whereabouts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +54,8 @@ pub use config::{
     Sessions, Sources, Timeouts, Transfer,
 };
 pub use endpoint::{Endpoint, EndpointError};
-pub use handle::{Counts, Handle, OperateError};
+pub use exchanger::is_listener;
+pub use handle::{Counts, Handle, OperateError, Whereabouts};
 pub use network::{Network, Place, Stream, SystemNetwork};
 pub use pintle_queue::Step;
 pub use quarantine::Keep;
@@ -59,6 +63,7 @@ pub use quota::{Full, Quota, Room, WhenFull};
 pub use route::{Route, RouteTable};
 pub use select::{Act, Acts, Outcome, Select};
 pub use shared::Parts;
+pub use whereabouts::{Leg, Next};
 
 use crate::handle::Command;
 

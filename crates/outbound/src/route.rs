@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use pintle_mail::NextHop;
 
 /// Routes by recipient domain. A look-up costs one hash per label of the domain.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteTable {
     exact: HashMap<String, Route>,
     /// Keyed without the leading dot.

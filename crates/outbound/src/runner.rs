@@ -1,16 +1,16 @@
 //! The one task that owns the queue: jobs in, attempts out, reports back.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_queue::{Again, Custody, Due, HopSign, Job, JobId, Next, Queue, Report, Selector, Timeline};
-use pintle_spool::{Filter, Page, SpoolError, Summary, Waiting, WaitingRecipient};
+use pintle_mail::{QueueId, UnixTime};
+use pintle_queue::{Again, Custody, Due, HopSign, JobId, Next, Queue, Report, Selector};
+use pintle_spool::Waiting;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
@@ -18,29 +18,21 @@ use tokio::task::JoinSet;
 use crate::attempt;
 use crate::clock::{Ages, monotonic};
 use crate::handle::{Command, Handle};
+use crate::jobs::{jobs_of, next_hop_of, queue_config};
 use crate::link::Link;
 use crate::quota::Rooms;
+use crate::reading::{look_again, quarantined, recover};
 use crate::reuse::Pool;
 use crate::shared::{Parts, Shared};
-use crate::{Config, Keep, bounce, quarantine};
+use crate::whereabouts::{self, Found};
+use crate::{Config, Keep, RouteTable, bounce, quarantine};
 
-/// Attempts for one next hop that may be under way for each of its sessions. More than one, since an attempt ends when it
-/// is durably settled, and its session is free for the next one before that.
-const ATTEMPTS_PER_SESSION: usize = 4;
-/// Attempts for a next hop that has not worked yet.
-const INITIAL: usize = 5;
-/// Messages asked for at once when the spool is read at the start.
-const PAGE: usize = 1_000;
 /// Arrivals and results taken in one go before attempts are begun.
 const BATCH: usize = 256;
 /// Warnings and expiries at work at once: each may hold a message in memory to return it.
 const REPORTING: usize = 64;
 /// How often idle sessions are looked through and gauges are set.
 const TICK: Duration = Duration::from_secs(1);
-/// How long to wait before a spool that could not be read is asked again.
-const RECOVER_AGAIN: Duration = Duration::from_secs(10);
-/// The same where it is putting its index in order; the question itself waits until that is done.
-const RECOVER_SOON: Duration = Duration::from_millis(100);
 /// How long a polite end of idle sessions may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -75,6 +67,10 @@ pub(crate) struct Runner {
     pages: mpsc::Sender<Vec<Waiting>>,
     /// How long quarantines keep, as the queue has been told.
     keep: Keep,
+    /// Which way mail goes, as the queue has been told, and who we are: mail for a bare postmaster goes by our name.
+    routes: (RouteTable, String),
+    /// Messages that were under way when their routes changed: what remains of them is looked at once more.
+    stale: HashSet<QueueId>,
     /// Quarantines that have a gauge.
     gauged: BTreeSet<String>,
     timer: Option<(UnixTime, BoxFuture<'static, ()>)>,
@@ -93,6 +89,7 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
     // A start is as good as a step: who knows what the clock was before.
     queue.clock_stepped(Duration::ZERO, ages.now());
     let keep = config.quarantine.clone();
+    let routes = (config.routes.clone(), config.hostname.clone());
     let shared = Arc::new(Shared {
         config: ArcSwap::from_pointee(config),
         tls: ArcSwap::from_pointee(parts.tls),
@@ -125,56 +122,12 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         pending,
         pages,
         keep,
+        routes,
+        stale: HashSet::new(),
         gauged: BTreeSet::new(),
         timer: None,
     };
     (Handle { shared, commands }, runner)
-}
-
-/// Reads what is pending, page by page, while deliveries have begun already. A spool that cannot be read is asked again:
-/// what lies in it was promised.
-async fn recover(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Option<Finished> {
-    let (mut after, mut soon) = (None, RECOVER_SOON);
-    loop {
-        match shared.spool.claim(after, PAGE).await {
-            Ok(page) if page.is_empty() => return None,
-            Ok(page) => {
-                after = page.last().map(|waiting| waiting.id);
-                // An error means that the runner has ended.
-                pages.send(page).await.ok()?;
-            }
-            Err(SpoolError::Closed) => return None,
-            Err(SpoolError::Index(what)) => {
-                tracing::warn!(%what, "the spool's index is being made anew; what is pending is asked for again");
-                shared.clock.sleep(soon).await;
-                // It may not be in order the next time either.
-                soon = (soon * 2).min(RECOVER_AGAIN);
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot read what is pending in the spool; trying again");
-                shared.clock.sleep(RECOVER_AGAIN).await;
-            }
-        }
-    }
-}
-
-/// Reads what lies in quarantines, so that each message's time is reckoned anew. What cannot be read now is looked at
-/// when its old time has come.
-async fn quarantined(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Option<Finished> {
-    let filter = Filter { quarantined: Some(true), ..Filter::default() };
-    let mut page = Page { after: None, limit: PAGE };
-    loop {
-        let listing = match shared.spool.list(filter.clone(), page).await {
-            Ok(listing) => listing,
-            Err(error) => {
-                tracing::warn!(%error, "cannot read what lies in quarantines");
-                return None;
-            }
-        };
-        // Their jobs are known, so nobody asks for recipients.
-        pages.send(listing.messages.iter().map(Summary::waiting).collect()).await.ok()?;
-        page.after = Some(listing.next?);
-    }
 }
 
 impl Runner {
@@ -274,6 +227,7 @@ impl Runner {
                 Custody::Quarantined(until) => queue.keep_until(which, until),
                 Custody::Held => 0,
             });
+            self.reroute(waiting);
             return;
         }
         let config = self.shared.config.load();
@@ -284,6 +238,26 @@ impl Runner {
         if !ids.is_empty() {
             self.jobs.insert(waiting.id, ids);
         }
+    }
+
+    /// Sends what is known of a message by the routes of now. Recipients that are not named stay where they are.
+    fn reroute(&mut self, waiting: &Waiting) -> usize {
+        let Some(jobs) = self.jobs.get_mut(&waiting.id) else { return 0 };
+        let config = self.shared.config.load();
+        let way = |id: u32| {
+            let recipient = waiting.recipients.iter().find(|recipient| recipient.id == id)?;
+            Some(next_hop_of(recipient, &config))
+        };
+        let done = self.queue.reroute(jobs, way, self.shared.ages.now());
+        jobs.retain(|job| !done.gone.contains(job));
+        jobs.extend(done.new);
+        if done.busy {
+            self.stale.insert(waiting.id);
+        }
+        if done.moved > 0 {
+            tracing::info!(queue_id = %waiting.id, recipients = done.moved, "rerouted");
+        }
+        done.moved
     }
 
     /// Takes what was announced before this moment, so that whoever asks is answered with it in mind.
@@ -326,6 +300,9 @@ impl Runner {
             Next::Held => self.keep(message, custody),
             Next::Again(_) | Next::Expiring => {}
         }
+        if self.stale.remove(&message) && self.jobs.contains_key(&message) {
+            self.work.spawn(look_again(Arc::clone(&self.shared), self.pages.clone(), message));
+        }
     }
 
     fn keep(&mut self, message: QueueId, custody: Custody) {
@@ -351,7 +328,16 @@ impl Runner {
         match command {
             // Whoever asked may have gone away, so nobody may be there to hear an answer.
             Command::Retry(ids, answer) => {
-                let _ = answer.send(self.for_jobs(&ids, |queue, which| queue.retry_now(which, now)));
+                let _ = answer.send(ids.iter().map(|id| self.retry(*id, now)).collect());
+            }
+            Command::Reroute(messages, answer) => {
+                let _ = answer.send(messages.iter().map(|waiting| self.reroute(waiting)).sum());
+            }
+            Command::Find(ids, answer) => {
+                let timeline = self.shared.ages.timeline();
+                let jobs = |id: &QueueId| self.jobs.get(id).map(Vec::as_slice).unwrap_or_default();
+                let found = ids.iter().map(|id| (*id, whereabouts::find(&self.queue, jobs(id), &timeline)));
+                let _ = answer.send(found.collect());
             }
             Command::Hold(ids, answer) => {
                 let _ = answer.send(self.for_jobs(&ids, Queue::hold));
@@ -378,13 +364,29 @@ impl Runner {
         }
     }
 
-    /// Sessions that were opened under the old configuration carry nothing more.
+    /// Makes a message due now, unless something holds it.
+    fn retry(&mut self, id: QueueId, now: UnixTime) -> Found {
+        let jobs = self.jobs.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let found = whereabouts::custody(&self.queue, jobs);
+        if found == Found::Free {
+            self.for_jobs(&[id], |queue, which| queue.retry_now(which, now));
+        }
+        found
+    }
+
+    /// Sessions that were opened under the old configuration carry nothing more, and what waits goes by the new routes.
     fn configure(&mut self) {
         let config = self.shared.config.load_full();
         self.queue.configure(queue_config(&config));
         if self.keep != config.quarantine {
             self.keep = config.quarantine.clone();
             self.work.spawn(quarantined(Arc::clone(&self.shared), self.pages.clone()));
+        }
+        let routes = (config.routes.clone(), config.hostname.clone());
+        if self.routes != routes {
+            self.routes = routes;
+            // All that is pending is read again, and what is known is sent where it belongs now.
+            self.work.spawn(recover(Arc::clone(&self.shared), self.pages.clone()));
         }
         for link in self.shared.pool.renew() {
             self.farewells.spawn(link.quit());
@@ -493,67 +495,6 @@ async fn ring(timer: &mut Option<(UnixTime, BoxFuture<'static, ()>)>) {
 
 async fn farewell(farewells: &mut JoinSet<()>) -> Option<()> {
     farewells.join_next().await.map(|_| ())
-}
-
-fn queue_config(config: &Config) -> pintle_queue::Config {
-    let attempts = |sessions: usize| sessions.max(1) * ATTEMPTS_PER_SESSION;
-    let relay_limit = |(name, relay): (&String, &crate::Relay)| {
-        let limit = attempts(relay.sessions?);
-        Some([(NextHop::Relay(name.clone()), limit), (NextHop::Lmtp(name.clone()), limit)])
-    };
-    pintle_queue::Config {
-        per_hop: attempts(config.sessions.per_hop),
-        overrides: config.relays.iter().filter_map(relay_limit).flatten().collect(),
-        // One a session, until it is known that sessions come to something.
-        initial: INITIAL,
-        total: config.sessions.total,
-        retry: config.retry.clone(),
-    }
-}
-
-/// One job for each next hop of a message's pending recipients.
-fn jobs_of(waiting: &Waiting, custody: Custody, config: &Config, timeline: &Timeline) -> Vec<Job> {
-    let mut jobs: Vec<(NextHop, Vec<&WaitingRecipient>)> = Vec::with_capacity(1);
-    for recipient in &waiting.recipients {
-        let next_hop = next_hop_of(recipient, config);
-        match jobs.iter_mut().find(|(other, _)| *other == next_hop) {
-            Some((_, recipients)) => recipients.push(recipient),
-            None => jobs.push((next_hop, vec![recipient])),
-        }
-    }
-    let job = |(next_hop, recipients): (NextHop, Vec<&WaitingRecipient>)| Job {
-        custody,
-        ..job_of(waiting, next_hop, &recipients, config.retry.longest_wait(), timeline)
-    };
-    jobs.into_iter().map(job).collect()
-}
-
-fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> NextHop {
-    if let Some(route) = &recipient.route {
-        return route.clone();
-    }
-    config.next_hop(&recipient.domain)
-}
-
-/// What is stored was written by a clock that may have been wrong: what was never tried is due now, and nothing is due
-/// later than a next attempt can be.
-fn job_of(
-    waiting: &Waiting,
-    next_hop: NextHop,
-    recipients: &[&WaitingRecipient],
-    longest: Duration,
-    timeline: &Timeline,
-) -> Job {
-    let ids: Vec<u32> = recipients.iter().map(|recipient| recipient.id).collect();
-    let mut job = Job::new(waiting.id, next_hop, ids, timeline.place(waiting.age_from()));
-    job.attempts = recipients.iter().map(|r| r.attempts).max().unwrap_or(0);
-    let tried = recipients.iter().filter(|_| job.attempts > 0);
-    job.due = tried
-        .map(|recipient| timeline.place_ahead(recipient.next_attempt, longest))
-        .min()
-        .unwrap_or_else(|| timeline.now());
-    job.warned = recipients.iter().all(|r| r.warned);
-    job
 }
 
 /// What the queue is told when an attempt came to nothing for no fault of the next hop.

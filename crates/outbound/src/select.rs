@@ -36,6 +36,10 @@ pub enum Outcome {
     Quarantined(String),
     /// It lies in no quarantine.
     NotQuarantined,
+    /// Somebody holds it, for this reason.
+    Held(String),
+    /// It has just changed hands, or is not read yet after the start.
+    NotNow,
     /// The spool could not.
     Failed(SpoolError),
 }
@@ -49,6 +53,14 @@ impl Acts {
     #[must_use]
     pub fn done(&self) -> usize {
         self.0.iter().filter(|act| act.outcome == Outcome::Done).count()
+    }
+
+    /// Puts what came of a second step in the place of what was done by the first, in the same order.
+    pub(crate) fn take_over(&mut self, second: Self, word: impl Fn(Outcome) -> Outcome) {
+        let done = self.0.iter_mut().filter(|act| act.outcome == Outcome::Done);
+        for (act, of) in done.zip(second.0) {
+            act.outcome = word(of.outcome);
+        }
     }
 
     /// The messages with which that was so.
@@ -77,6 +89,8 @@ impl fmt::Display for Outcome {
                 write!(f, "left in quarantine {name}: see `pintle quarantine release` and `delete`")
             }
             Self::NotQuarantined => f.write_str("it is in no quarantine: see `pintle queue show`"),
+            Self::Held(why) => write!(f, "{why}: `pintle queue release` lets it go"),
+            Self::NotNow => f.write_str("it is just changing hands, or not read yet after the start: ask again"),
             Self::Failed(error) => error.fmt(f),
         }
     }

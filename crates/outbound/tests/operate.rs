@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use common::{MINUTE, World, config, letter, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply};
-use pintle_outbound::{Acts, Capture, Captured, OperateError, Outcome, Route, Select};
+use pintle_outbound::{Acts, Capture, Captured, Config, OperateError, Outcome, Route, RouteTable, Select};
 use pintle_record::Record;
 use pintle_spool::{Filter, Hold, Page, Quarantine, SpoolError};
-use pintle_testkit::{Script, Sink, StaticResolver, Step, within};
+use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, within};
 
 fn one(id: QueueId) -> Select {
     Select::Ids(vec![id])
@@ -52,7 +52,7 @@ async fn list_and_show_tell_how_each_recipient_stands() {
 async fn retry_does_not_wait() {
     let (sink, world, id) = waiting().await;
     sink.follow(Script::new());
-    assert_eq!(world.handle.retry(one(id)).await.unwrap(), 1);
+    assert_eq!(world.handle.retry(one(id)).await.unwrap().done(), 1);
     sink.wait_for(1).await;
     world.empty().await;
 }
@@ -63,7 +63,8 @@ async fn held_mail_waits_for_its_release() {
     sink.follow(Script::new());
     assert_eq!(world.handle.hold(all(), "looking at it").await.unwrap().done(), 1);
     world.clock.advance(MINUTE);
-    assert_eq!(world.handle.retry(one(id)).await.unwrap(), 1);
+    let held = vec![Outcome::Held("held: looking at it".into())];
+    assert_eq!(outcomes(world.handle.retry(one(id)).await.unwrap()), held);
     world.calm().await;
     assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
     assert_eq!(sink.log().accepted().count(), 0);
@@ -147,7 +148,15 @@ async fn the_verbs_of_the_queue_respect_a_quarantine_and_the_other_way_round() {
     let spam = || vec![Outcome::Quarantined("spam".into())];
     assert_eq!(outcomes(world.handle.bounce(all(), "no").await.unwrap()), spam());
     assert_eq!(outcomes(world.handle.hold(one(id), "look").await.unwrap()), spam());
-    world.handle.retry(one(id)).await.unwrap();
+    assert_eq!(outcomes(world.handle.retry(one(id)).await.unwrap()), spam());
+    assert_eq!(outcomes(world.handle.release_held(one(id), None).await.unwrap()), spam());
+    let stranger = QueueId::from_bytes([9; 16]);
+    for acts in [
+        world.handle.retry(one(stranger)).await.unwrap(),
+        world.handle.reroute(one(stranger), None).await.unwrap(),
+    ] {
+        assert_eq!(outcomes(acts), [Outcome::Unknown]);
+    }
     world.calm().await;
     assert_eq!((sink.log().sessions, world.log.count("report"), world.log.count("hold")), (0, 0, 0));
 
@@ -170,6 +179,79 @@ async fn a_new_configuration_counts_for_the_next_attempt() {
     world.handle.retry(one(id)).await.unwrap();
     other.wait_for(1).await;
     world.empty().await;
+}
+
+/// Two next hops, of which this one gets all mail.
+fn one_of_two(sinks: [&Sink; 2], route: &str) -> Config {
+    let mut config = config();
+    for (name, sink) in ["old", "new"].iter().zip(sinks) {
+        config.relays.insert((*name).into(), relay(&[sink.address()]));
+    }
+    config.routes = RouteTable::new(Route::Relay(route.into()));
+    config
+}
+
+/// Where the message goes, as the queue has it.
+async fn hops(world: &World, id: QueueId) -> Vec<String> {
+    let found = world.handle.whereabouts(vec![id]).await.unwrap();
+    found[&id].iter().map(|leg| leg.next_hop.to_string()).collect()
+}
+
+#[tokio::test]
+async fn what_waits_goes_by_new_routes_without_a_restart() {
+    let old = Sink::start(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let new = Sink::start(Script::new()).await;
+    let world = World::start(one_of_two([&old, &new], "old"), StaticResolver::new());
+    let id = world.mail(&["bob@example.net"]).await;
+    world.log.wait_for("deferral", 1).await;
+    world.calm().await;
+    let held = world.mail(&["eva@example.net"]).await;
+    world.log.wait_for("deferral", 2).await;
+    world.calm().await;
+    world.handle.hold(one(held), "look").await.unwrap();
+    assert_eq!(hops(&world, id).await, ["relay:old"]);
+    world.handle.reload(one_of_two([&old, &new], "new"), common::no_verification());
+    new.wait_for(1).await;
+    world.log.wait_for("delivery", 1).await;
+    world.calm().await;
+    assert_eq!(hops(&world, held).await, ["relay:new"]);
+    world.handle.release(one(held), None).await.unwrap();
+    new.wait_for(2).await;
+    world.empty().await;
+    assert_eq!(old.log().accepted().count(), 0);
+}
+
+#[tokio::test]
+async fn what_is_under_way_moves_when_it_has_come_back() {
+    let script = Script::new().on(Step::Rcpt, Act::Hold).reply(Step::Message, "451 4.2.1 not yet");
+    let old = Sink::start(script).await;
+    let new = Sink::start(Script::new()).await;
+    let world = World::start(one_of_two([&old, &new], "old"), StaticResolver::new());
+    let id = world.mail(&["bob@example.net"]).await;
+    old.wait_until("RCPT", |log| log.count("RCPT") > 0).await;
+    world.handle.reload(one_of_two([&old, &new], "new"), common::no_verification());
+    assert_eq!(world.handle.reroute(one(id), None).await.unwrap().done(), 1);
+    assert_eq!(hops(&world, id).await, ["relay:old"], "its mail is on the wire");
+    old.release();
+    new.wait_for(1).await;
+    world.empty().await;
+}
+
+#[tokio::test]
+async fn an_operators_choice_stands_over_routes_until_it_is_taken_back() {
+    let old = Sink::start(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let new = Sink::start(Script::new().reply(Step::Rcpt, "451 4.2.1 nor here")).await;
+    let world = World::start(one_of_two([&old, &new], "old"), StaticResolver::new());
+    let id = world.mail(&["bob@example.net"]).await;
+    world.log.wait_for("deferral", 1).await;
+    world.calm().await;
+    let choice = NextHop::Relay("new".into());
+    assert_eq!(world.handle.reroute(one(id), Some(&choice)).await.unwrap().done(), 1);
+    world.log.wait_for("deferral", 2).await;
+    assert_eq!(hops(&world, id).await, ["relay:new"]);
+    assert_eq!(world.handle.reroute(all(), None).await.unwrap().done(), 1);
+    world.log.wait_for("deferral", 3).await;
+    assert_eq!(hops(&world, id).await, ["relay:old"]);
 }
 
 #[tokio::test]

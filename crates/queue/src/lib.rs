@@ -12,6 +12,7 @@ mod hop;
 mod job;
 mod operate;
 mod queue;
+mod reroute;
 mod timeline;
 mod view;
 
@@ -19,5 +20,6 @@ pub use config::{Config, RetryPolicy};
 pub use job::{Again, Aged, Attempt, Custody, Due, HopSign, Job, JobId, Next, Report};
 pub use operate::Selector;
 pub use queue::Queue;
+pub use reroute::Rerouted;
 pub use timeline::{Reading, Step, Timeline, hold};
 pub use view::{HopView, JobPhase, JobView, Snapshot};

@@ -212,7 +212,7 @@ impl Queue {
         self.seat(hop);
     }
 
-    fn drop_job(&mut self, id: JobId, phase: Phase) {
+    pub(crate) fn drop_job(&mut self, id: JobId, phase: Phase) {
         let Some(entry) = self.jobs.get(&id) else { return };
         let (hop, key) = (entry.hop, (entry.due, id));
         self.hop_mut(hop, |hop| match phase {

@@ -96,6 +96,12 @@ impl Queue {
             .filter_map(|(id, entry)| self.view(*id, entry))
     }
 
+    /// One job.
+    #[must_use]
+    pub fn job(&self, id: JobId) -> Option<JobView<'_>> {
+        self.view(id, self.jobs.get(&id)?)
+    }
+
     pub(crate) fn matches(&self, which: &Selector, id: JobId, entry: &Entry) -> bool {
         match which {
             Selector::Everything => true,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
-    Again, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Report, RetryPolicy, Selector,
-    hold,
+    Again, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Report, Rerouted, RetryPolicy,
+    Selector, hold,
 };
 use proptest::prelude::*;
 
@@ -25,6 +25,7 @@ enum Act {
     Reuse { hop: u8 },
     Record { pick: usize, sign: HopSign, again: Again, left: bool, dice: u64 },
     Operate { pick: u8, hop: u8 },
+    Reroute { from: u8, to: u8 },
     Pass { seconds: u64 },
     Step { younger: u64 },
 }
@@ -47,6 +48,7 @@ fn act() -> impl Strategy<Value = Act> {
         5 => (any::<usize>(), sign, again, any::<bool>(), any::<u64>())
             .prop_map(|(pick, sign, again, left, dice)| Act::Record { pick, sign, again, left, dice }),
         1 => (0..6_u8, 0..HOPS).prop_map(|(pick, hop)| Act::Operate { pick, hop }),
+        1 => (0..HOPS, 0..HOPS).prop_map(|(from, to)| Act::Reroute { from, to }),
         3 => (0..400_u64).prop_map(|seconds| Act::Pass { seconds }),
         1 => prop_oneof![Just(0), 0..7_200_u64].prop_map(|younger| Act::Step { younger }),
     ]
@@ -116,6 +118,7 @@ impl Model {
             }
             Act::Record { pick, sign, again, left, dice } => self.record(pick, sign, again, left, dice),
             Act::Operate { pick, hop: n } => self.operate(pick, n),
+            Act::Reroute { from, to } => self.reroute(from, to),
             Act::Pass { seconds } => self.now = self.now.plus(Duration::from_secs(seconds)),
             Act::Step { younger } => self.step(Duration::from_secs(younger)),
         }
@@ -319,6 +322,26 @@ impl Model {
             self.trouble.entry(n).and_modify(|until| *until = (*until).min(self.now));
         }
         self.forget_empty(n);
+    }
+
+    /// Each job that nobody has in hand is another job for another next hop, of the same age, and not tried yet.
+    fn reroute(&mut self, from: u8, to: u8) {
+        let mine: Vec<JobId> =
+            self.alive.iter().filter(|(_, known)| known.hop == from).map(|(id, _)| *id).collect();
+        for id in mine {
+            let done = self.queue.reroute(&[id], |_| Some(hop(to)), self.now);
+            let in_hand = [&self.trying, &self.expiring, &self.warning].iter().any(|hand| hand.contains(&id));
+            if in_hand || from == to {
+                let busy = in_hand && from != to;
+                assert_eq!(done, Rerouted { busy, ..Rerouted::default() });
+                continue;
+            }
+            assert_eq!((&done.gone[..], done.new.len(), done.moved), (&[id][..], 1, 1));
+            let known = self.alive.remove(&id).expect("it was there");
+            let known = Known { hop: to, tried: false, not_before: self.now, hastened: false, ..known };
+            self.alive.insert(done.new[0], known);
+        }
+        self.forget_empty(from);
     }
 
     /// A next hop without jobs is forgotten, and its trouble with it.

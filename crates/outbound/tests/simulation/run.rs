@@ -368,8 +368,16 @@ impl Run {
             2 => self.operate(life),
             3 => self.change_mood(),
             4 => self.step_clock(),
-            _ => life.handle.reload(self.config.clone(), self.tls.clone()),
+            _ => self.reload(life),
         }
+    }
+
+    /// Routes change while mail waits for them.
+    fn reload(&mut self, life: &Life) {
+        let via = *self.random.pick(&["one", "other"]);
+        self.world.tell(|| format!("one.example goes by {via} from now on"));
+        self.config.routes.add("one.example", Route::Relay(via.into()));
+        life.handle.reload(self.config.clone(), self.tls.clone());
     }
 
     /// A client sends a message.

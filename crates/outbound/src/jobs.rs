@@ -1,0 +1,78 @@
+//! From a message in the spool to jobs of the queue: one for each next hop of its pending recipients.
+
+use std::time::Duration;
+
+use pintle_mail::NextHop;
+use pintle_queue::{Custody, Job, Timeline};
+use pintle_spool::{Waiting, WaitingRecipient};
+
+use crate::Config;
+
+/// Attempts for one next hop that may be under way for each of its sessions. More than one, since an attempt ends when it
+/// is durably settled, and its session is free for the next one before that.
+const ATTEMPTS_PER_SESSION: usize = 4;
+/// Attempts for a next hop that has not worked yet.
+const INITIAL: usize = 5;
+
+/// What the queue is told of the configuration.
+pub(crate) fn queue_config(config: &Config) -> pintle_queue::Config {
+    let attempts = |sessions: usize| sessions.max(1) * ATTEMPTS_PER_SESSION;
+    let relay_limit = |(name, relay): (&String, &crate::Relay)| {
+        let limit = attempts(relay.sessions?);
+        Some([(NextHop::Relay(name.clone()), limit), (NextHop::Lmtp(name.clone()), limit)])
+    };
+    pintle_queue::Config {
+        per_hop: attempts(config.sessions.per_hop),
+        overrides: config.relays.iter().filter_map(relay_limit).flatten().collect(),
+        // One a session, until it is known that sessions come to something.
+        initial: INITIAL,
+        total: config.sessions.total,
+        retry: config.retry.clone(),
+    }
+}
+
+/// One job for each next hop of a message's pending recipients.
+pub(crate) fn jobs_of(waiting: &Waiting, custody: Custody, config: &Config, timeline: &Timeline) -> Vec<Job> {
+    let mut jobs: Vec<(NextHop, Vec<&WaitingRecipient>)> = Vec::with_capacity(1);
+    for recipient in &waiting.recipients {
+        let next_hop = next_hop_of(recipient, config);
+        match jobs.iter_mut().find(|(other, _)| *other == next_hop) {
+            Some((_, recipients)) => recipients.push(recipient),
+            None => jobs.push((next_hop, vec![recipient])),
+        }
+    }
+    let job = |(next_hop, recipients): (NextHop, Vec<&WaitingRecipient>)| Job {
+        custody,
+        ..job_of(waiting, next_hop, &recipients, config.retry.longest_wait(), timeline)
+    };
+    jobs.into_iter().map(job).collect()
+}
+
+/// The operator's choice for this recipient, or the routes'.
+pub(crate) fn next_hop_of(recipient: &WaitingRecipient, config: &Config) -> NextHop {
+    if let Some(route) = &recipient.route {
+        return route.clone();
+    }
+    config.next_hop(&recipient.domain)
+}
+
+/// What is stored was written by a clock that may have been wrong: what was never tried is due now, and nothing is due
+/// later than a next attempt can be.
+fn job_of(
+    waiting: &Waiting,
+    next_hop: NextHop,
+    recipients: &[&WaitingRecipient],
+    longest: Duration,
+    timeline: &Timeline,
+) -> Job {
+    let ids: Vec<u32> = recipients.iter().map(|recipient| recipient.id).collect();
+    let mut job = Job::new(waiting.id, next_hop, ids, timeline.place(waiting.age_from()));
+    job.attempts = recipients.iter().map(|r| r.attempts).max().unwrap_or(0);
+    let tried = recipients.iter().filter(|_| job.attempts > 0);
+    job.due = tried
+        .map(|recipient| timeline.place_ahead(recipient.next_attempt, longest))
+        .min()
+        .unwrap_or_else(|| timeline.now());
+    job.warned = recipients.iter().all(|r| r.warned);
+    job
+}

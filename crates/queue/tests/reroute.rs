@@ -1,0 +1,99 @@
+//! Routes that change while jobs wait: each recipient goes the new way once, and nothing is lost on the way.
+
+use std::time::Duration;
+
+use pintle_mail::{NextHop, QueueId, UnixTime};
+use pintle_queue::{Config, Custody, Due, Job, JobId, JobPhase, Queue, Report, Rerouted, Selector};
+
+const START: UnixTime = UnixTime::from_millis(1_800_000_000_000);
+
+fn at(seconds: u64) -> UnixTime {
+    START.plus(Duration::from_secs(seconds))
+}
+
+fn relay(name: &str) -> NextHop {
+    NextHop::Relay(name.to_owned())
+}
+
+fn job(next_hop: &str, recipients: &[u32]) -> Job {
+    Job::new(QueueId::new(START, 1), relay(next_hop), recipients, START)
+}
+
+/// Even recipients go to one relay, odd ones to another, and the ninth stays where it is.
+fn by_parity(recipient: u32) -> Option<NextHop> {
+    (recipient != 9).then(|| relay(if recipient.is_multiple_of(2) { "even" } else { "odd" }))
+}
+
+/// Next hop and recipients of each job.
+fn all(queue: &Queue) -> Vec<(String, Vec<u32>)> {
+    let mut all: Vec<_> = queue
+        .list(&Selector::Everything)
+        .map(|view| (view.next_hop.to_string(), view.recipients.to_vec()))
+        .collect();
+    all.sort();
+    all
+}
+
+fn attempt(queue: &mut Queue, now: UnixTime) -> Option<JobId> {
+    match queue.poll_due(now) {
+        Some(Due::Attempt(attempt)) => Some(attempt.id),
+        None => None,
+        other => panic!("expected an attempt, got {other:?}"),
+    }
+}
+
+#[test]
+fn each_recipient_goes_the_new_way_at_once_in_as_few_jobs_as_can_be() {
+    let mut queue = Queue::new(Config::default());
+    let jobs = [queue.insert(job("old", &[0, 1, 9])), queue.insert(job("older", &[2, 3]))];
+    for _ in &jobs {
+        let id = attempt(&mut queue, START).expect("it was due");
+        queue.record(id, Report::hop_failed(if id == jobs[0] { vec![0, 1, 9] } else { vec![2, 3] }), 0, START);
+    }
+    assert_eq!(attempt(&mut queue, at(1)), None, "both wait");
+    let done = queue.reroute(&jobs, by_parity, at(1));
+    assert_eq!((done.moved, done.new.len(), &done.gone[..], done.busy), (4, 2, &jobs[1..], false));
+    let expected = [
+        ("relay:even".to_owned(), vec![0, 2]),
+        ("relay:odd".to_owned(), vec![1, 3]),
+        ("relay:old".to_owned(), vec![9]),
+    ];
+    assert_eq!(all(&queue), expected);
+    let tried = [attempt(&mut queue, at(1)), attempt(&mut queue, at(1)), attempt(&mut queue, at(1))];
+    assert_eq!(tried.iter().flatten().count(), 2, "the new ways are tried, the old one still waits");
+    let now: Vec<JobId> = [jobs[0], done.new[0], done.new[1]].into();
+    assert_eq!(queue.reroute(&now, by_parity, at(2)), Rerouted::default(), "nothing is left to move");
+}
+
+#[test]
+fn what_is_held_stays_held_on_its_new_way() {
+    let mut queue = Queue::new(Config::default());
+    let held = Job { custody: Custody::Held, ..job("old", &[0]) };
+    let aside = Job { custody: Custody::Quarantined(at(500)), ..job("old", &[2]) };
+    let jobs = [queue.insert(held), queue.insert(aside)];
+    assert_eq!(queue.reroute(&jobs, by_parity, at(1)).new.len(), 2, "each kind of custody for itself");
+    let phases: Vec<_> = queue.list(&Selector::Everything).map(|view| view.phase).collect();
+    assert_eq!(phases, [JobPhase::Held, JobPhase::Quarantined(at(500))]);
+    assert_eq!((attempt(&mut queue, at(2)), queue.snapshot().held, queue.snapshot().hops.len()), (None, 2, 1));
+}
+
+#[test]
+fn a_job_under_way_is_moved_when_it_has_come_back() {
+    let mut queue = Queue::new(Config::default());
+    let id = queue.insert(job("old", &[0, 1]));
+    assert_eq!(attempt(&mut queue, START), Some(id));
+    assert_eq!(queue.reroute(&[id], by_parity, at(1)), Rerouted { busy: true, ..Rerouted::default() });
+    assert_eq!(all(&queue), [("relay:old".to_owned(), vec![0, 1])]);
+    queue.record(id, Report::deferred(vec![1]), 0, at(2));
+    assert_eq!(queue.reroute(&[id], by_parity, at(2)).moved, 1);
+    assert_eq!(all(&queue), [("relay:odd".to_owned(), vec![1])]);
+}
+
+#[test]
+fn who_moves_keeps_the_age_and_the_attempts_of_before() {
+    let mut queue = Queue::new(Config::default());
+    let id = queue.insert(Job { attempts: 4, warned: true, ..job("old", &[1]) });
+    let moved = queue.reroute(&[id], by_parity, at(60)).new[0];
+    let view = queue.job(moved).expect("it is there");
+    assert_eq!((view.attempts, view.accepted, view.phase), (4, START, JobPhase::Waiting(at(60))));
+}
