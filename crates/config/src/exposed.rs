@@ -57,6 +57,16 @@ impl Us {
         Self { uid, gid }
     }
 
+    /// Whether it is known that the gateway's user is another than this one.
+    pub(crate) fn is_known_not_to_be(self, uid: u32) -> bool {
+        !self.may_be_another() && self.uid != uid
+    }
+
+    /// Whether the gateway will run as whoever looks now, and so can give no folder to anybody.
+    pub(crate) fn is_whoever_looks(self) -> bool {
+        self.uid == rustix::process::geteuid().as_raw()
+    }
+
     /// Whether an operator who is root may be looking at what another user will run.
     fn may_be_another(self) -> bool {
         self.uid == 0

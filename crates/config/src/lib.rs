@@ -1,7 +1,7 @@
 //! The configuration file: read once, checked whole, lowered to what each crate wants.
 //!
 //! [`check`] reads a TOML file and gives a [`Report`]: every mistake at once, each with line, key, cause and remedy, or
-//! the [`Settings`] that the program runs with. It opens no socket and starts nothing; besides the file itself it reads
+//! the [`Settings`] that the program runs with. It opens no port and starts nothing; besides the file itself it reads
 //! only what the file names (certificates, secrets, settings of plugins; the system's list of users where it names one), and
 //! looks at who else could read or change all that. Whether a plugin's component can be compiled and
 //! likes its settings is found out by the plugin host.
@@ -13,6 +13,7 @@ mod exposed;
 mod form;
 mod lower;
 mod mistake;
+pub mod parts;
 mod places;
 mod read;
 mod reader;
@@ -30,7 +31,7 @@ pub use exposed::{Exposed, How};
 pub use lower::{Level, Log, LogFormat, Settings, Stock};
 pub use mistake::{Cause, Mistake, Rule};
 pub use reference::reference;
-pub use report::{Place, Report};
+pub use report::{Place, Report, count};
 pub use units::duration;
 
 use crate::reader::Reader;
@@ -40,17 +41,11 @@ use crate::reader::Reader;
 pub fn check(path: &Path, stock: &Stock) -> Report {
     match std::fs::read_to_string(path) {
         Ok(text) => read(text, path, stock),
-        Err(error) => Report {
-            path: path.to_owned(),
-            text: String::new(),
-            mistakes: vec![Mistake {
-                key: String::new(),
-                span: 0..0,
-                cause: Cause::NoFile(error.to_string()),
-            }],
-            warnings: Vec::new(),
-            settings: None,
-        },
+        Err(error) => {
+            let cause = Cause::NoFile(error.to_string());
+            let mistake = Mistake { key: String::new(), span: 0..0, cause };
+            Report::of(path.to_owned(), String::new(), vec![mistake])
+        }
     }
 }
 
@@ -68,6 +63,23 @@ pub fn read(text: String, path: &Path, stock: &Stock) -> Report {
         let (mistakes, warnings) = reader.finish();
         (settings, mistakes, warnings)
     };
+    let plugins = sound(&settings.plugins, &mistakes);
     let settings = mistakes.is_empty().then_some(settings);
-    Report { path: path.to_owned(), text, mistakes, warnings, settings }
+    Report { path: path.to_owned(), text, mistakes, warnings, settings, plugins }
+}
+
+/// The plugins without a mistake of their own. They are told nothing of what is kept where.
+fn sound(plugins: &pintle_plugin::Config, mistakes: &[Mistake]) -> pintle_plugin::Config {
+    let is_mistaken = |at: usize| {
+        let (own, below) = (format!("plugin[{at}]"), format!("plugin[{at}]."));
+        mistakes.iter().any(|mistake| mistake.key == own || mistake.key.starts_with(&below))
+    };
+    let kept = plugins.plugins.iter().enumerate().filter(|(at, _)| !is_mistaken(at + 1));
+    let cache =
+        plugins.cache.clone().filter(|_| !mistakes.iter().any(|mistake| mistake.key == "plugins.cache"));
+    pintle_plugin::Config {
+        plugins: kept.map(|(_, plugin)| plugin.clone()).collect(),
+        cache,
+        ..plugins.clone()
+    }
 }

@@ -3,22 +3,24 @@
 mod delivery;
 mod intake;
 mod listener;
-mod operation;
+pub(crate) mod operation;
 mod plugins;
 mod quarantine;
 mod relays;
 mod signing;
+mod surroundings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub(crate) use delivery::{Host, RoutePattern};
+pub(crate) use delivery::{Host, RoutePattern, dns};
 pub(crate) use listener::ListenerKind;
 pub use operation::{Level, Log, LogFormat};
 pub(crate) use plugins::OnFault;
 pub(crate) use quarantine::ByQuarantine;
+pub(crate) use signing::keys;
 
 use crate::exposed::{self, Us};
 use crate::read::Domain;
@@ -77,6 +79,42 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// These settings, but with everything that needs a restart as it is in force: a gateway that took over half of a changed
+    /// name or listener would be neither the old one nor the new.
+    #[must_use]
+    pub fn as_far_as_running(mut self, in_force: &Self) -> Self {
+        let (new, old) = (&mut self.outbound, &in_force.outbound);
+        // Of our own addresses those of the listeners go with the listeners.
+        let of_listeners = |settings: &pintle_inbound::Config| -> Vec<std::net::IpAddr> {
+            settings.listeners.iter().flat_map(|listener| &listener.addresses).map(SocketAddr::ip).collect()
+        };
+        let coming = of_listeners(&self.inbound);
+        let written =
+            new.own_addresses.len().saturating_sub(coming.iter().filter(|ip| !ip.is_unspecified()).count());
+        new.own_addresses.truncate(written);
+        new.own_addresses
+            .extend(of_listeners(&in_force.inbound).into_iter().filter(|ip| !ip.is_unspecified()));
+        new.listeners.clone_from(&old.listeners);
+        new.hostname.clone_from(&old.hostname);
+        self.plugins.gateway.hostname.clone_from(&in_force.hostname);
+        self.plugins.cache.clone_from(&in_force.plugins.cache);
+        self.plugins.state.clone_from(&in_force.plugins.state);
+        self.plugins.watch = in_force.plugins.watch;
+        Self {
+            hostname: in_force.hostname.clone(),
+            inbound: pintle_inbound::Config { rules: self.inbound.rules, ..in_force.inbound.clone() },
+            server_tls: in_force.server_tls.clone(),
+            spool: in_force.spool.clone(),
+            dns: in_force.dns.clone(),
+            admin: in_force.admin.clone(),
+            log: in_force.log.clone(),
+            run_as: in_force.run_as.clone(),
+            ..self
+        }
+    }
+}
+
 /// Reads every section. What is mistaken has been noted by the reader when this returns, and the settings are then only
 /// good for throwing away.
 pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
@@ -90,12 +128,12 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     let mut outbound = delivery::outbound(root, &hostname);
     // By MX, mail for our own name leads back to us.
     let loops = *outbound.routes.find(&hostname) == pintle_outbound::Route::Mx;
-    let keys = signing::keys(root);
+    let keys = keys(root);
     let rules = intake::rules(root, loops, Arc::clone(&keys));
     plugins.gateway = pintle_plugin::Gateway {
         hostname: hostname.clone(),
         domains: rules.domains.clone(),
-        keys: signing::told(&keys),
+        keys: if keys.iter().next().is_some() { signing::told(&keys) } else { signing::named(root) },
         relays: outbound.relays.keys().cloned().collect(),
     };
     outbound.keys = keys;
@@ -107,7 +145,8 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
         has_plugins: root.has("plugin"),
         networks: intake::networks(&root.table("relay"), "networks"),
     };
-    let listeners = listener::listeners(root, &shared);
+    let mut taken = surroundings::Taken::default();
+    let listeners = listener::listeners(root, &shared, &mut taken);
     // What a plugin makes of a message may be as large as the largest that comes in.
     let sizes = listeners.iter().map(|listener| listener.smtp.limits.message);
     plugins.max_message = sizes.max().unwrap_or(plugins.max_message);
@@ -116,19 +155,30 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     let own = listeners.iter().flat_map(|listener| &listener.addresses);
     outbound.listeners.extend(own.clone());
     outbound.own_addresses.extend(own.map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
+    let admin = admin(root, &mut taken);
+    surroundings::relays(root, &outbound);
+    surroundings::domains(root);
     Settings {
         inbound: pintle_inbound::Config { hostname: hostname.clone(), listeners, rules },
         outbound,
         server_tls,
         client_tls,
         spool: operation::spool(&root.table("spool")),
-        dns: delivery::dns(&root.table("dns")),
+        dns: dns(&root.table("dns")),
         plugins,
-        admin: operation::admin(&root.table("admin")),
+        admin,
         log: operation::log(&root.table("log")),
         run_as,
         hostname,
     }
+}
+
+fn admin(root: &Section<'_>, taken: &mut surroundings::Taken) -> pintle_admin::Config {
+    let section = root.table("admin");
+    let admin = operation::admin(&section);
+    surroundings::socket(&section.spot("socket"), &admin.socket);
+    admin.http.iter().for_each(|address| taken.take(&section, "http", *address));
+    admin
 }
 
 /// Complains about a name that an earlier section of the same kind has, and remembers it otherwise.

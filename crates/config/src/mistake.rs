@@ -1,6 +1,7 @@
 //! What an operator can have got wrong: place, cause and remedy of each mistake.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -149,6 +150,34 @@ pub enum Rule {
     ReservedName(String),
     /// A plugin's settings given twice.
     TwoSettings,
+    /// What stands where a folder must be is none.
+    NotAFolder(PathBuf),
+    /// What stands where a file must be is a folder.
+    NotAFile(PathBuf),
+    /// What stands where the admin socket must be is something else.
+    NotASocket(PathBuf),
+    /// The folder in which something is made is missing.
+    NoFolder(PathBuf),
+    /// The same, where the service manager makes it at each start (a warning).
+    NoRuntimeFolder(PathBuf),
+    /// A folder that must be the gateway's own belongs to another user.
+    NotOurs(PathBuf, u32),
+    /// Two sockets would listen at one address; the line is the other's.
+    Overlap(SocketAddr, SocketAddr, usize),
+    /// A relay is one of our own listeners.
+    RelayIsUs(String),
+    /// A relay has our name and the port of a listener (a warning).
+    RelayMayBeUs(String),
+    /// Nobody can bring mail (a warning).
+    NoListener,
+    /// Mail for a domain of ours goes by its MX, which leads here (a warning).
+    NoRoute(String),
+    /// A certificate's time is over, since this day (a warning).
+    Expired(String),
+    /// A certificate's time is over soon, on this day (a warning).
+    ExpiresSoon(String),
+    /// A certificate's time has not begun (a warning).
+    NotYetValid(String),
 }
 
 impl Mistake {
@@ -282,6 +311,32 @@ impl fmt::Display for Rule {
             Self::QuarantineAboveReject => f.write_str("no score is held: the message is refused before"),
             Self::ReservedName(name) => write!(f, "{name:?} has a meaning of its own in routes"),
             Self::TwoSettings => f.write_str("config and config_file are both given"),
+            Self::NotAFolder(path) => write!(f, "{} is no folder", path.display()),
+            Self::NotAFile(path) => write!(f, "{} is no file that can be written to", path.display()),
+            Self::NotASocket(path) => write!(f, "{} exists and is no socket", path.display()),
+            Self::NoFolder(path) | Self::NoRuntimeFolder(path) => {
+                write!(f, "the folder {} does not exist", path.display())
+            }
+            Self::NotOurs(path, uid) => {
+                write!(f, "{} belongs to user {uid}, and the gateway's user must own it", path.display())
+            }
+            Self::Overlap(address, other, line) => {
+                write!(f, "{address} cannot be listened on beside {other} of line {line}")
+            }
+            Self::RelayIsUs(host) => {
+                write!(f, "{host} is a listener of this gateway: mail would go round in a loop")
+            }
+            Self::RelayMayBeUs(host) => {
+                write!(f, "{host} has our own name and the port of a listener: mail may go round in a loop")
+            }
+            Self::NoListener => f.write_str("there is no listener: nobody can bring mail"),
+            Self::NoRoute(domain) => write!(
+                f,
+                "mail for {domain} is taken and then goes by its MX records, which lead back here: it would be bounced"
+            ),
+            Self::Expired(at) => write!(f, "this certificate has expired on {at}"),
+            Self::ExpiresSoon(at) => write!(f, "this certificate expires on {at}"),
+            Self::NotYetValid(at) => write!(f, "this certificate is not valid before {at}"),
         }
     }
 }
@@ -323,6 +378,24 @@ impl Rule {
             Self::QuarantineAboveReject => "make quarantine lower than reject",
             Self::ReservedName(_) => "choose another name",
             Self::TwoSettings => "keep one of the two",
+            Self::NotAFolder(_) => "name a folder, or move away what stands there",
+            Self::NotAFile(_) => "name a file in it",
+            Self::NotASocket(_) => "remove it, or name another path",
+            Self::NoFolder(path) => return format!("make it first: mkdir -p {}", path.display()),
+            Self::NoRuntimeFolder(_) => {
+                "the service manager must make it at each start (systemd: RuntimeDirectory=), or name another path"
+            }
+            Self::NotOurs(path, _) => {
+                return format!("chown -R it to the gateway's user, or remove it: {}", path.display());
+            }
+            Self::Overlap(..) => "leave one of them out: a wildcard address takes in all others of its family and port",
+            Self::RelayIsUs(_) | Self::RelayMayBeUs(_) => "name the server behind this gateway, or its port",
+            Self::NoListener => "add a [[listener]] with name and addresses",
+            Self::NoRoute(_) => {
+                "add a [[route]] for it, to a relay or, where other exchangers are preferred to us, via = \"mx\""
+            }
+            Self::Expired(_) | Self::ExpiresSoon(_) => "renew it; the gateway serves the new one by itself",
+            Self::NotYetValid(_) => "look at this machine's clock, or wait",
         }
         .into()
     }

@@ -276,6 +276,10 @@ impl Spot<'_> {
         }
     }
 
+    pub(crate) fn rule(&self, rule: Rule) {
+        self.complain(Cause::Rule(rule));
+    }
+
     pub(crate) fn warn(&self, rule: Rule) {
         let (key, span) = (self.key.clone(), self.span.clone());
         self.reader.found.borrow_mut().warnings.push(Mistake { key, span, cause: Cause::Rule(rule) });

@@ -18,6 +18,8 @@ pub struct Report {
     pub warnings: Vec<Mistake>,
     /// What the program needs; there exactly when there are no mistakes.
     pub settings: Option<Settings>,
+    /// The plugins without a mistake of their own, so that they can be looked at whatever is wrong elsewhere.
+    pub plugins: pintle_plugin::Config,
 }
 
 /// A place in a file, both from 1; the column counts characters.
@@ -30,6 +32,22 @@ pub struct Place {
 }
 
 impl Report {
+    /// Of a file with these mistakes, and nothing else to say.
+    pub(crate) fn of(path: PathBuf, text: String, mistakes: Vec<Mistake>) -> Self {
+        let plugins = pintle_plugin::Config::default();
+        Self { path, text, mistakes, warnings: Vec::new(), settings: None, plugins }
+    }
+
+    /// Every mistake and warning with its place, without the line that counts them.
+    pub fn findings(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| self.show_all(f))
+    }
+
+    fn show_all(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.mistakes.iter().try_for_each(|mistake| self.show(f, "error", mistake))?;
+        self.warnings.iter().try_for_each(|warning| self.show(f, "warning", warning))
+    }
+
     /// The settings, if the file is good.
     ///
     /// # Errors
@@ -79,21 +97,19 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for mistake in &self.mistakes {
-            self.show(f, "error", mistake)?;
-        }
-        for warning in &self.warnings {
-            self.show(f, "warning", warning)?;
-        }
-        let path = self.path.display();
-        match (self.mistakes.len(), self.warnings.len()) {
-            (0, 0) => write!(f, "{path}: no mistakes"),
-            (0, warnings) => write!(f, "{path}: no mistakes, {}", counted(warnings, "warning")),
-            (mistakes, 0) => write!(f, "{path}: {}", counted(mistakes, "mistake")),
-            (mistakes, warnings) => {
-                write!(f, "{path}: {}, {}", counted(mistakes, "mistake"), counted(warnings, "warning"))
-            }
-        }
+        self.show_all(f)?;
+        write!(f, "{}: {}", self.path.display(), count(self.mistakes.len(), self.warnings.len()))
+    }
+}
+
+/// How much was found, in words.
+#[must_use]
+pub fn count(mistakes: usize, warnings: usize) -> String {
+    match (mistakes, warnings) {
+        (0, 0) => "no mistakes".to_owned(),
+        (0, warnings) => format!("no mistakes, {}", counted(warnings, "warning")),
+        (mistakes, 0) => counted(mistakes, "mistake"),
+        (mistakes, warnings) => format!("{}, {}", counted(mistakes, "mistake"), counted(warnings, "warning")),
     }
 }
 

@@ -33,6 +33,12 @@ fn example(name: &str, host: &str) -> Report {
     read(text.clone(), &folder.path().join("pintle.toml"), &stock.collect::<Vec<_>>())
 }
 
+/// What is warned of, but for what lies below /run on the machine of the test.
+fn warnings(report: &Report) -> Vec<Cause> {
+    let all = report.warnings.iter().map(|warning| warning.cause.clone());
+    all.filter(|cause| !matches!(cause, Cause::Rule(Rule::NoRuntimeFolder(_)))).collect()
+}
+
 fn write(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -43,7 +49,7 @@ fn write(folder: &Path, name: &str, text: &str) {
 #[test]
 fn the_edge_example_is_good() {
     let report = example("edge", "mx.example.org");
-    assert!(report.mistakes.is_empty() && report.warnings.is_empty(), "{report}");
+    assert!(report.mistakes.is_empty() && warnings(&report).is_empty(), "{report}");
     let settings = report.into_settings().unwrap();
     let mx = &settings.inbound.listeners[0];
     assert_eq!((mx.tls, mx.auth), (TlsMode::StartTls, AuthOffer::Off));
@@ -57,8 +63,7 @@ fn the_edge_example_is_good() {
 fn the_smarthost_example_is_good() {
     let report = example("smarthost", "relay.example.org");
     assert!(report.mistakes.is_empty(), "{report}");
-    let warnings: Vec<_> = report.warnings.iter().map(|warning| warning.cause.clone()).collect();
-    assert_eq!(warnings, [Cause::Rule(Rule::PlainPasswords)], "{report}");
+    assert_eq!(warnings(&report), [Cause::Rule(Rule::PlainPasswords)], "{report}");
     let settings = report.into_settings().unwrap();
     assert_eq!(settings.outbound.routes.next_hop("example.net"), NextHop::Relay("microsoft".into()));
     assert!(settings.outbound.relays["microsoft"].credentials.is_some());
@@ -68,8 +73,7 @@ fn the_smarthost_example_is_good() {
 #[test]
 fn a_hostname_outside_the_certificate_is_warned_about() {
     let report = example("edge", "other.example.org");
-    let warnings: Vec<_> = report.warnings.iter().map(|warning| warning.cause.clone()).collect();
-    assert_eq!(warnings, [Cause::Rule(Rule::HostnameNotCovered("mx.example.org".into()))]);
+    assert_eq!(warnings(&report), [Cause::Rule(Rule::HostnameNotCovered("mx.example.org".into()))]);
     assert!(report.settings.is_some());
 }
 

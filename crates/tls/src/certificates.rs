@@ -3,17 +3,20 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use rustls::client::verify_server_name;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ParsedCertificate};
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, SignatureScheme};
+use rustls::{CertificateError, InconsistentKeys, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::{Error as PemError, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, SignatureVerificationAlgorithm, UnixTime};
 
 use crate::TlsError;
+
+/// Later than the end of any certificate (RFC 5280 section 4.1.2.5), in seconds since 1970: the year 10000.
+const END_OF_TIME: Duration = Duration::from_secs(253_402_300_800);
 
 /// Where a certificate chain and its key come from.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,6 +67,22 @@ impl CertificateSource {
         Ok(Arc::new(pair))
     }
 
+    /// When the chain begins and ends to be good: the latest beginning and the earliest end of its certificates.
+    ///
+    /// # Errors
+    /// The chain cannot be read.
+    pub fn validity(&self) -> Result<Validity, TlsError> {
+        let (place, _) = self.places();
+        let text = match self {
+            Self::Files { chain, .. } => read(chain)?,
+            Self::Pem { chain, .. } => chain.clone().into_bytes(),
+        };
+        let algorithms = crate::provider().signature_verification_algorithms.all;
+        let all = certificates(&text, &place)?;
+        let bounds = all.iter().map(|der| bounds(der, algorithms));
+        Ok(bounds.fold(Validity::default(), Validity::within))
+    }
+
     /// What tells a file from its successor without reading it.
     pub(crate) fn stamps(&self) -> Vec<Stamp> {
         match self {
@@ -77,6 +96,47 @@ impl CertificateSource {
             Self::Files { chain, key } => (chain.display().to_string(), key.display().to_string()),
             Self::Pem { .. } => ("the given certificate text".into(), "the given key text".into()),
         }
+    }
+}
+
+/// From when until when something is good; an open end where that is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Validity {
+    /// Not before.
+    pub begins: Option<SystemTime>,
+    /// Not after.
+    pub ends: Option<SystemTime>,
+}
+
+impl Validity {
+    fn within(self, other: Self) -> Self {
+        let ends = self.ends.into_iter().chain(other.ends).min();
+        Self { begins: self.begins.max(other.begins), ends }
+    }
+}
+
+/// Asks the verifier about a time before and one after all others: it looks at the time first, and its refusal names the
+/// bound. So no second parser of certificates is needed. No root is trusted, so that nothing is ever verified here.
+fn bounds(der: &CertificateDer<'_>, algorithms: &[&dyn SignatureVerificationAlgorithm]) -> Validity {
+    let refusal = |now: Duration| {
+        let parsed = ParsedCertificate::try_from(der).ok()?;
+        let now = UnixTime::since_unix_epoch(now);
+        let none = RootCertStore::empty();
+        match verify_server_cert_signed_by_trust_anchor(&parsed, &none, &[], now, algorithms) {
+            Err(rustls::Error::InvalidCertificate(cause)) => Some(cause),
+            _ => None,
+        }
+    };
+    let at = |time: UnixTime| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
+    Validity {
+        begins: match refusal(Duration::ZERO) {
+            Some(CertificateError::NotValidYetContext { not_before, .. }) => at(not_before),
+            _ => None,
+        },
+        ends: match refusal(END_OF_TIME) {
+            Some(CertificateError::ExpiredContext { not_after, .. }) => at(not_after),
+            _ => None,
+        },
     }
 }
 

@@ -20,11 +20,11 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
-pub use certificates::CertificateSource;
+pub use certificates::{CertificateSource, Validity};
 pub use client::{ClientConfig, ClientPolicy, ClientTls, Roots};
 pub use error::{HandshakeError, TlsError};
 pub use facts::{PeerFacts, TlsFacts};
-pub use server::{ClientCertificates, Reload, ServerConfig, ServerTls};
+pub use server::{ClientCertificates, Reload, Renewed, ServerConfig, ServerTls};
 
 /// Makes aws-lc-rs the default of the process. Calling it again does nothing.
 pub fn install_provider() {

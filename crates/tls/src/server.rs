@@ -54,6 +54,13 @@ pub enum ClientCertificates {
     Record,
 }
 
+/// Certificates that were read again and do not serve yet.
+#[derive(Debug)]
+pub struct Renewed {
+    set: CertificateSet,
+    stamps: Vec<Stamp>,
+}
+
 /// What [`ServerTls::reload_if_changed`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
@@ -101,11 +108,23 @@ impl ServerTls {
         self.current.0.load().covers(host)
     }
 
-    /// Reads all certificates again. On an error everything stays as it was.
-    pub fn reload(&self) -> Result<(), TlsError> {
+    /// Reads all certificates again, for whoever has more to find out before they serve. Until then everything stays as it
+    /// was.
+    pub fn read_again(&self) -> Result<Renewed, TlsError> {
         // Taken before reading: a file that changes meanwhile is then read once more, not missed.
         let stamps = stamps(&self.sources);
-        self.reload_as(stamps)
+        Ok(Renewed { set: CertificateSet::load(&self.sources, &self.provider)?, stamps })
+    }
+
+    /// Lets certificates serve that were read again.
+    pub fn serve(&self, renewed: Renewed) {
+        *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = renewed.stamps;
+        self.current.0.store(Arc::new(renewed.set));
+    }
+
+    /// Reads all certificates again. On an error everything stays as it was.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.reload_as(stamps(&self.sources))
     }
 
     /// Reads all certificates again if a file has changed since it was last read; else it costs one look

@@ -25,6 +25,12 @@ pub(crate) struct Host(pub(super) String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoutePattern(String);
 
+impl RoutePattern {
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
 pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
     let section = root.table("delivery");
     let queue = root.table("queue");
@@ -135,7 +141,7 @@ fn via(section: &Section<'_>, relays: &BTreeMap<String, Relay>) -> Route {
     }
 }
 
-pub(super) fn dns(section: &Section<'_>) -> pintle_dns::Config {
+pub(crate) fn dns(section: &Section<'_>) -> pintle_dns::Config {
     let servers: Vec<_> =
         section.get::<Vec<NameServer>>("servers").into_iter().map(|server| server.0).collect();
     pintle_dns::Config {

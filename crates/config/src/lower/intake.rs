@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use pintle_inbound::{HashFault, LoginLimits, Secret as Password, Users, config::Rules};
-use pintle_mail::{Address, Charset, Domains};
+use pintle_mail::{Address, Charset, Domains, UnixTime};
 use pintle_sender_auth::sign::Keyring;
 use pintle_tls::{
     CertificateSource, ClientCertificates, ClientConfig, ClientTls, Roots, ServerConfig, ServerTls, TlsError,
+    Validity,
 };
 
 use super::{refuse_the_internet, unique};
@@ -17,6 +19,11 @@ use crate::exposed::Kind;
 use crate::read::{DomainPattern, OrZero, Positive, Secret};
 use crate::reader::Section;
 use crate::{Cause, Rule};
+
+/// So long before its end a certificate ought to have been renewed; of a short life it is a third.
+const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+/// The length of a date in a time as RFC 3339 writes it.
+const DATE: usize = 10;
 
 /// What listeners show and what next hops are verified against. Every certificate is loaded once, to see whether it can.
 pub(super) fn tls(root: &Section<'_>, hostname: &str) -> (Option<ServerConfig>, ClientConfig) {
@@ -48,10 +55,28 @@ fn certificate(section: &Section<'_>) -> CertificateSource {
         };
         section.complain(if at_key { "key" } else { "chain" }, Cause::Certificate(error.to_string()));
     }
+    age(section, &source);
     if section.has("key") {
         section.spot("key").guard(&key, Kind::Secret);
     }
     source
+}
+
+/// A certificate that is too old, or soon will be. A warning, since a gateway that does not start takes no mail at all, and
+/// most senders look at no certificate.
+fn age(section: &Section<'_>, source: &CertificateSource) {
+    let Ok(Validity { begins, ends }) = source.validity() else { return };
+    let now = SystemTime::now();
+    let date = |time: SystemTime| UnixTime::from(time).rfc3339()[..DATE].to_owned();
+    let lives = begins.zip(ends).and_then(|(begins, ends)| ends.duration_since(begins).ok());
+    let soon = lives.map_or(SOON, |lives| SOON.min(lives / 3));
+    let spot = section.spot("chain");
+    match (begins, ends) {
+        (_, Some(ends)) if ends <= now => spot.warn(Rule::Expired(date(ends))),
+        (Some(begins), _) if begins > now => spot.warn(Rule::NotYetValid(date(begins))),
+        (_, Some(ends)) if ends <= now + soon => spot.warn(Rule::ExpiresSoon(date(ends))),
+        _ => {}
+    }
 }
 
 fn roots(section: &Section<'_>) -> ClientConfig {

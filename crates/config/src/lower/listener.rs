@@ -10,6 +10,7 @@ use pintle_smtp::server::config::{Auth, BareCr, BareLf, EarlyTalk, Leniency, Lim
 use pintle_smtp::server::{self, Extension, Extensions, Mechanism, Mechanisms};
 
 use super::intake::networks;
+use super::surroundings::Taken;
 use super::unique;
 use crate::Rule;
 use crate::read::{Choice, Domain, NonEmpty, Positive, Size};
@@ -46,15 +47,16 @@ struct Access {
     trusted: Vec<IpNet>,
 }
 
-pub(super) fn listeners(root: &Section<'_>, shared: &Shared<'_>) -> Vec<ListenerConfig> {
+pub(super) fn listeners(root: &Section<'_>, shared: &Shared<'_>, taken: &mut Taken) -> Vec<ListenerConfig> {
     let sections = root.list("listener");
-    let (mut names, mut addresses) = (Vec::new(), Vec::new());
+    if !root.has("listener") {
+        root.spot("listener").warn(Rule::NoListener);
+    }
+    let mut names = Vec::new();
     let lower = |section: &Section<'_>| {
         let config = listener(section, shared);
         unique(&mut names, section, "name", "listener", &config.name);
-        for address in config.addresses.iter().filter(|address| address.port() != 0) {
-            unique(&mut addresses, section, "addresses", "address", &address.to_string());
-        }
+        config.addresses.iter().for_each(|address| taken.take(section, "addresses", *address));
         config
     };
     sections.iter().map(lower).collect()

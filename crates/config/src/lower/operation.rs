@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use pintle_spool::{DraftLimits, EmbeddedConfig};
 
+use super::surroundings;
 use crate::Rule;
 use crate::accounts::{RunAs, Unknown};
 use crate::exposed::Kind;
@@ -62,7 +63,7 @@ impl Level {
 }
 
 /// Whom the gateway becomes.
-pub(super) fn run_as(section: &Section<'_>) -> Option<RunAs> {
+pub(crate) fn run_as(section: &Section<'_>) -> Option<RunAs> {
     let (user, group) = (section.optional::<String>("user"), section.optional::<String>("group"));
     let Some(user) = user else {
         if group.is_some() {
@@ -80,9 +81,10 @@ pub(super) fn run_as(section: &Section<'_>) -> Option<RunAs> {
     None
 }
 
-pub(super) fn spool(section: &Section<'_>) -> EmbeddedConfig {
+pub(crate) fn spool(section: &Section<'_>) -> EmbeddedConfig {
     let folder: PathBuf = section.get("dir");
     section.spot("dir").guard(&folder, Kind::Folder);
+    surroundings::own_folder(&section.spot("dir"), &folder, false);
     EmbeddedConfig {
         drafts: DraftLimits {
             in_memory: section.get::<Size>("memory_per_message").octets(),
@@ -96,12 +98,14 @@ pub(super) fn spool(section: &Section<'_>) -> EmbeddedConfig {
     }
 }
 
-pub(super) fn admin(section: &Section<'_>) -> pintle_admin::Config {
+pub(crate) fn admin(section: &Section<'_>) -> pintle_admin::Config {
     pintle_admin::Config { socket: section.get("socket"), http: section.optional("http") }
 }
 
 pub(super) fn log(section: &Section<'_>) -> Log {
-    Log { format: section.get("format"), level: section.get("level"), file: section.optional("file") }
+    let file = section.optional("file");
+    file.iter().for_each(|file: &PathBuf| surroundings::file(&section.spot("file"), file));
+    Log { format: section.get("format"), level: section.get("level"), file }
 }
 
 impl Choice for LogFormat {

@@ -8,7 +8,7 @@ use pintle_plugin::{Config, FailurePolicies, FailurePolicy, Grant, Limits, Plugi
 use pintle_policy::Hook;
 use toml::de::{DeTable, DeValue};
 
-use super::{Stock, unique};
+use super::{Stock, surroundings, unique};
 use crate::places;
 use crate::read::{Choice, Json, OrZero, Positive, Read, Size, json, wrong_type};
 use crate::reader::{Section, Spot, Value, nearest};
@@ -42,7 +42,11 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
     // Machine code that lies in the cache is run, and what lies in the state is told to plugins as their own words.
     let kept = |key: &'static str| {
         let folder = section.optional::<PathBuf>(key);
-        folder.inspect(|folder| section.spot(key).guard(folder, exposed::Kind::Folder))
+        folder.inspect(|folder| {
+            let spot = section.spot(key);
+            spot.guard(folder, exposed::Kind::Folder);
+            surroundings::own_folder(&spot, folder, key == "cache");
+        })
     };
     Config {
         plugins: root.list("plugin").iter().map(lower).collect(),

@@ -11,7 +11,7 @@ use crate::read::{Choice, Domain, OrNever, Secret};
 use crate::reader::Section;
 
 /// Every key, checked; what is wrong with one is told at the line that is to be mended.
-pub(super) fn keys(root: &Section<'_>) -> Arc<Keyring> {
+pub(crate) fn keys(root: &Section<'_>) -> Arc<Keyring> {
     let sections = root.named("dkim_keys");
     // What is incomplete has been complained about.
     let configs = sections.iter().filter_map(|(name, section)| key(name, section));
@@ -37,6 +37,13 @@ pub(super) fn told(keys: &Keyring) -> BTreeMap<String, Vec<SigningKey>> {
     // In the order of their names: the ring has none.
     told.values_mut().for_each(|keys| keys.sort_by(|one, other| one.name.cmp(&other.name)));
     told
+}
+
+/// The names that the file gives to keys, good or not: who names one that is mistaken has not made a second mistake.
+pub(super) fn named(root: &Section<'_>) -> BTreeMap<String, Vec<SigningKey>> {
+    let known = |(name, _): (String, Section<'_>)| SigningKey { name, selector: String::new() };
+    let names: Vec<SigningKey> = root.named("dkim_keys").into_iter().map(known).collect();
+    if names.is_empty() { BTreeMap::new() } else { [(String::new(), names)].into() }
 }
 
 /// One key, whose parts are read all, so that each mistake is told; none where a part is missing or cannot be read.

@@ -201,7 +201,7 @@ pub(super) static SECTIONS: &[Section] = &[
             optional::<Secret>("password", "The password itself."),
             optional::<String>(
                 "password_hash",
-                "Its Argon2 hash in PHC form: `$argon2id$...`. At most 128 MiB of memory, 512 MiB in all passes together, \
+                "Its Argon2 hash in PHC form, `$argon2id$...`, as `pintle hash-password` prints it. At most 128 MiB of memory, 512 MiB in all passes together, \
                  16 lanes.",
             ),
         ],

@@ -1,0 +1,78 @@
+//! Parts of a configuration, for commands that need no more of it. Mistakes elsewhere are somebody else's affair: a typo in a
+//! plugin's settings must not keep an operator from looking at the queue.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pintle_sender_auth::sign::Keyring;
+use toml::de::DeTable;
+
+use crate::exposed::Us;
+use crate::lower::{self, keys, operation};
+use crate::reader::{Reader, Section};
+use crate::{Cause, Mistake, Report, form};
+
+/// A part of a configuration file.
+#[derive(Debug)]
+pub struct Part<T> {
+    /// As far as it could be read; defaults elsewhere.
+    pub value: T,
+    /// The mistakes in this part alone.
+    pub report: Report,
+}
+
+/// The operator's way in.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn admin(path: &Path) -> io::Result<Part<pintle_admin::Config>> {
+    part(path, &["admin"], |root| operation::admin(&root.table("admin")))
+}
+
+/// Where the admin socket is when nobody says.
+#[must_use]
+pub fn default_socket() -> PathBuf {
+    let reader = Reader::new("", Path::new(""));
+    let empty = DeTable::new();
+    operation::admin(&reader.root(&empty).table("admin")).socket
+}
+
+/// Where messages lie.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn spool(path: &Path) -> io::Result<Part<pintle_spool::EmbeddedConfig>> {
+    part(path, &["spool", "process"], |root| operation::spool(&root.table("spool")))
+}
+
+/// Keys that sign mail, and whom to ask for what is published of them.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn signing(path: &Path) -> io::Result<Part<(Arc<Keyring>, pintle_dns::Config)>> {
+    part(path, &["dkim_keys", "dns", "process"], |root| (keys(root), lower::dns(&root.table("dns"))))
+}
+
+fn part<T>(path: &Path, sections: &[&str], lower: impl FnOnce(&Section<'_>) -> T) -> io::Result<Part<T>> {
+    let text = std::fs::read_to_string(path)?;
+    let (value, mut mistakes) = {
+        let reader = Reader::new(&text, path);
+        let mended = form::mend(&text);
+        for fault in mended.faults {
+            reader.mistake(String::new(), fault.span, Cause::Syntax(fault.message));
+        }
+        let (document, _) = DeTable::parse_recoverable(&mended.text);
+        let root = reader.root(document.get_ref());
+        reader.us.set(Us::new(operation::run_as(&root.table("process")).as_ref()));
+        (lower(&root), reader.finish().0)
+    };
+    let first = |key: &str| key.split(['.', '[']).next().unwrap_or_default().to_owned();
+    // A line that is no TOML may have been meant for this part.
+    let is_meant = |mistake: &Mistake| {
+        matches!(mistake.cause, Cause::Syntax(_)) || sections.contains(&first(&mistake.key).as_str())
+    };
+    mistakes.retain(is_meant);
+    let report = Report::of(path.to_owned(), text, mistakes);
+    Ok(Part { value, report })
+}
