@@ -141,8 +141,7 @@ async fn without_the_grant_mail_leaves_unsigned_and_the_operator_hears_of_it() {
     let (config, record) = key(folder.path(), "k1", "a.example", "ed25519");
     let zone = ZoneServer::start(&record).await;
     let plugin = "[[plugin]]\nname = \"verify\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\", \"auth-results\"]\n\
-        [[plugin]]\nname = \"seal\"\ncomponent = \"stock:dkim\"\ngrants = [\"sender-auth\", \"auth-results\", \"sign\"]\n\
-        config = { sign = false, seal = \"nobody's\" }\n";
+        config = { seal = \"k1\" }\n";
     let sink = Sink::start(Script::new()).await;
     let more = format!("[dns]\nservers = [\"{}\"]\n{config}\n{plugin}", zone.address());
     let file = configuration(folder.path(), sink.address(), &more);
@@ -158,7 +157,7 @@ async fn without_the_grant_mail_leaves_unsigned_and_the_operator_hears_of_it() {
     let mut stranger = Client::connect_from([127, 0, 0, 66].into(), gateway.address("mx")).await;
     stranger.hello("client.example").await;
     stranger.deliver("joe@b.example", &["bob@ours.example"], MESSAGE).await;
-    gateway.wait_for("nothing is sealed: there is no key");
+    gateway.wait_for("nothing is sealed: the plugin lacks the grant `sign`");
 }
 
 #[tokio::test(flavor = "multi_thread")]

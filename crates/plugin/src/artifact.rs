@@ -73,6 +73,13 @@ impl Cache {
         Ok(cache)
     }
 
+    /// The folder as it is, for whoever only looks: nothing is made, and one that is not there, or not ours alone, is not
+    /// used. Root would make a folder that the gateway's own user must refuse.
+    pub(crate) fn as_it_is(folder: &Path) -> Option<Self> {
+        let found = fs::symlink_metadata(folder).ok()?;
+        check_private(&found).ok().map(|()| Self { folder: folder.to_owned() })
+    }
+
     /// The name says what was compiled and for which engine, so a file is never out of date.
     fn path_of(&self, engine: &Engine, bytes: &[u8]) -> PathBuf {
         let mut engine_hash = DefaultHasher::new();
@@ -171,9 +178,12 @@ mod tests {
     fn the_cache_is_private_or_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
+        assert!(Cache::as_it_is(&path).is_none() && !path.exists(), "who looks makes nothing");
         assert!(Cache::open(&path).is_ok(), "made when missing");
+        assert!(Cache::as_it_is(&path).is_some());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(Cache::as_it_is(&path).is_none());
         let error = Cache::open(&path).err().unwrap().to_string();
         assert!(error.contains("chmod 700"), "{error}");
     }

@@ -25,7 +25,7 @@ use crate::host::session::MAX_NAMES;
 use crate::instance::{Indices, Instance, Question, Reply, Template};
 use crate::schema::{self, SchemaFault};
 use crate::turns::{Crowded, Party, Turn, Turns};
-use crate::{LoadError, Manifest, PluginConfig};
+use crate::{Gateway, LoadError, Manifest, PluginConfig, names};
 
 /// An instance that has not been used for so long is let go, beyond those that are always kept.
 const SPARE_LIFE: Duration = Duration::from_secs(60);
@@ -45,16 +45,23 @@ pub(crate) struct Loaded {
 }
 
 impl Loader {
-    /// Reads, compiles, examines, starts and configures a component. Nothing that serves is touched.
+    /// Reads, compiles, examines, starts and configures a component, and holds what its settings name against a gateway.
+    /// Nothing that serves is touched.
     pub(crate) async fn load(
         &self,
         common: &Arc<Common>,
         config: &Arc<PluginConfig>,
         turns: Arc<Turns>,
+        gateway: &Gateway,
     ) -> Loaded {
         let mut loaded =
             Loaded { manifest: None, hooks: Hooks::NONE, missing: Missing::new(), result: Err(Vec::new()) };
         loaded.result = self.go(common, config, turns, &mut loaded).await;
+        if let (Ok(_), Some(manifest)) = (&loaded.result, &loaded.manifest)
+            && let Err(error) = check_names(manifest, config, gateway)
+        {
+            loaded.result = Err(vec![error]);
+        }
         loaded
     }
 
@@ -148,6 +155,18 @@ async fn check_settings(schema: Option<String>, config: &Arc<PluginConfig>) -> R
         Ok(mistakes) => Err(vec![placed(LoadError::Config(mistakes), config)]),
         Err(fault) => Err(vec![LoadError::Schema(fault)]),
     }
+}
+
+/// Holds what the settings name against the gateway's configuration.
+pub(crate) fn check_names(
+    manifest: &Manifest,
+    config: &PluginConfig,
+    gateway: &Gateway,
+) -> Result<(), LoadError> {
+    // Without a schema, or with one that cannot be read, nothing is known of names.
+    let schema = manifest.config_schema.as_deref().and_then(|schema| schema::read(schema).ok());
+    let mistakes = schema.map(|schema| names::check(&schema, &config.settings, gateway)).unwrap_or_default();
+    if mistakes.is_empty() { Ok(()) } else { Err(placed(LoadError::Config(mistakes), config)) }
 }
 
 async fn configure(instance: &mut Instance, template: &Template) -> Result<(), LoadError> {

@@ -27,6 +27,7 @@ mod kv;
 mod live;
 mod meter;
 mod mime;
+mod names;
 pub mod places;
 mod plugin;
 pub mod plugins;

@@ -18,7 +18,7 @@ use crate::guest::Common;
 use crate::instance::{Answer, Question, Reply};
 use crate::scribe::Quota;
 use crate::turns::Turns;
-use crate::{Grant, LoadError, PluginConfig, Source, Status, artifact, words};
+use crate::{Gateway, Grant, LoadError, PluginConfig, Source, Status, artifact, words};
 
 /// Where a plugin of which nothing is known is asked: from MAIL on, so that no mail passes without it, and not before,
 /// so that clients are told in the place where they understand it.
@@ -94,9 +94,25 @@ impl Plugin {
         &self.common
     }
 
-    /// Loads what this configuration names, beside what serves.
-    pub(crate) async fn load(&self, loader: &Loader, config: &Arc<PluginConfig>) -> Loaded {
-        loader.load(&self.common, config, self.turns(config)).await
+    /// Loads what this configuration names, beside what serves, for a gateway of which this is known.
+    pub(crate) async fn load(
+        &self,
+        loader: &Loader,
+        config: &Arc<PluginConfig>,
+        gateway: &Gateway,
+    ) -> Loaded {
+        loader.load(&self.common, config, self.turns(config), gateway).await
+    }
+
+    /// Whether the component is another than the one that serves, or cannot be read.
+    pub(crate) async fn is_outdated(&self) -> bool {
+        let config = self.config();
+        let Some(serving) = self.current().map(|generation| generation.digest) else { return true };
+        if matches!(config.component, Source::Bytes { .. }) {
+            return false;
+        }
+        let read = tokio::task::spawn_blocking(move || artifact::read(&config.component)).await;
+        !matches!(read, Ok(Ok(bytes)) if digest(&bytes) == serving)
     }
 
     /// Loads the component again and lets it serve; gives the new generation's number.
@@ -104,7 +120,8 @@ impl Plugin {
         let _changing = self.changing.lock().await;
         loop {
             let config = self.config();
-            match self.load(loader, &config).await.result {
+            let gateway = self.common.gateway.load_full();
+            match self.load(loader, &config, &gateway).await.result {
                 Ok(generation) => {
                     if let Some(number) = self.replace(generation, Some(&config)) {
                         return Ok(number);

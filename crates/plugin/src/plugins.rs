@@ -14,7 +14,7 @@ use pintle_policy::Judge;
 use crate::artifact::Cache;
 use crate::engine::Host;
 use crate::gauges::Gauges;
-use crate::generation::{Generation, Loader};
+use crate::generation::{self, Generation, Loader};
 use crate::guest::Common;
 use crate::habits::Habits;
 use crate::kv::saved::Clocks;
@@ -55,10 +55,12 @@ impl Plugins {
     /// What keeps the host from starting; all plugins that are required and do not load are named together.
     pub async fn open(config: Config, dns: Arc<dyn Resolver>) -> Result<Self, OpenError> {
         check_names(&config.plugins)?;
-        let shared = Shared::start(&config, dns)?;
+        let cache = config.cache.as_deref().map(Cache::open).transpose()?;
+        let shared = Shared::start(&config, dns, cache)?;
         let configs: Vec<_> = config.plugins.into_iter().map(Arc::new).collect();
         let plugins: Vec<_> = configs.iter().map(|config| Arc::new(shared.plugin(config))).collect();
-        let loads = plugins.iter().zip(&configs).map(|(plugin, config)| plugin.load(&shared.loader, config));
+        let pairs = plugins.iter().zip(&configs);
+        let loads = pairs.map(|(plugin, of)| plugin.load(&shared.loader, of, &config.gateway));
         let mut changes = Vec::new();
         for (plugin, loaded) in plugins.iter().zip(join_all(loads).await) {
             changes.push((Arc::clone(plugin), loaded.result));
@@ -95,36 +97,40 @@ impl Plugins {
         plugin.reload(&self.shared.loader).await.map_err(ReloadError::Load)
     }
 
-    /// Takes another configuration: plugins that are new or changed are loaded, and all go live together when all that
-    /// are required have loaded; plugins that it no longer names end once no chain holds them. The judges must be
-    /// fetched anew. What is not about single plugins stays as it was at the start.
+    /// Takes another configuration: plugins that are new or changed, in the configuration or on disk, are loaded, and all go
+    /// live together when all that are required, and all that serve already, have loaded; plugins that it no longer names
+    /// end once no chain holds them. The judges must be fetched anew. What is not about single plugins stays as it was at
+    /// the start. Gives what is wrong with plugins that may be missing, and are.
     ///
     /// # Errors
     /// What is wrong; everything is then as it was.
-    pub async fn reconfigure(&self, config: Config) -> Result<(), OpenError> {
+    pub async fn reconfigure(&self, config: Config) -> Result<Vec<Problem>, OpenError> {
         check_names(&config.plugins)?;
         let room = self.shared.loader.host.has_room_for(&config.plugins);
         room.map_err(|error| OpenError::Engine(error.to_string()))?;
         let configs: Vec<_> = config.plugins.into_iter().map(Arc::new).collect();
+        let gateway = config.gateway;
         let mut plugins = Vec::new();
         let mut changes = Vec::new();
         let mut same = Vec::new();
         for config in &configs {
             let plugin = self.find(&config.name).unwrap_or_else(|| Arc::new(self.shared.plugin(config)));
-            if plugin.current().is_none() || plugin.config() != *config {
-                let loaded = plugin.load(&self.shared.loader, config).await;
+            if plugin.config() != *config || plugin.is_outdated().await {
+                let loaded = plugin.load(&self.shared.loader, config, &gateway).await;
                 changes.push((Arc::clone(&plugin), loaded.result));
+            } else if let Err(error) = still_named(&plugin, config, &gateway) {
+                changes.push((Arc::clone(&plugin), Err(vec![error])));
             } else {
                 same.push((Arc::clone(&plugin), Arc::clone(config)));
             }
             plugins.push(plugin);
         }
-        go_live(changes)?;
+        let missing = go_live(changes)?;
         same.into_iter().for_each(|(plugin, config)| plugin.stands_at(config));
-        self.shared.gateway.store(Arc::new(config.gateway));
+        self.shared.gateway.store(Arc::new(gateway));
         self.upkeep.take_over(&plugins);
         self.plugins.store(Arc::new(plugins));
-        Ok(())
+        Ok(missing)
     }
 
     /// Ends timers, watching and spare instances, and waits for them. Calls that are under way are the chains' to
@@ -144,7 +150,7 @@ impl Plugins {
 }
 
 /// Loads all plugins as [`Plugins::open`] would, without a resolver, a watch or a call to a hook, and reports on each:
-/// what `pintle check` is made of.
+/// what `pintle check` is made of. No folder is made.
 ///
 /// # Errors
 /// The engine could not be started, or two plugins share a name.
@@ -152,11 +158,13 @@ pub async fn check(config: Config) -> Result<Vec<Report>, OpenError> {
     check_names(&config.plugins)?;
     // What plugins have stored is the running gateway's affair.
     let config = Config { state: None, ..config };
-    let shared = Shared::start(&config, Arc::new(no_dns::NoDns))?;
+    let cache = config.cache.as_deref().and_then(Cache::as_it_is);
+    let shared = Shared::start(&config, Arc::new(no_dns::NoDns), cache)?;
     let mut reports = Vec::new();
+    let gateway = config.gateway;
     for config in config.plugins.into_iter().map(Arc::new) {
         let turns = Arc::new(Turns::new(1));
-        let loaded = shared.loader.load(&shared.common(&config), &config, turns).await;
+        let loaded = shared.loader.load(&shared.common(&config), &config, turns, &gateway).await;
         reports.push(Report {
             name: config.name.clone(),
             ungranted: ungranted(loaded.manifest.as_ref(), &config.grants),
@@ -176,8 +184,8 @@ fn ungranted(manifest: Option<&Manifest>, grants: &Grants) -> Vec<String> {
 }
 
 impl Shared {
-    fn start(config: &Config, dns: Arc<dyn Resolver>) -> Result<Self, OpenError> {
-        let cache = config.cache.as_deref().map(Cache::open).transpose()?.map(Arc::new);
+    fn start(config: &Config, dns: Arc<dyn Resolver>, cache: Option<Cache>) -> Result<Self, OpenError> {
+        let cache = cache.map(Arc::new);
         let claim = config.state.as_ref().map(|folder| {
             kv::folder::claim(folder).map_err(|why| OpenError::State { folder: folder.clone(), why })
         });
@@ -231,23 +239,33 @@ fn check_names(plugins: &[PluginConfig]) -> Result<(), OpenError> {
 
 type Change = (Arc<Plugin>, Result<Generation, Vec<LoadError>>);
 
-/// Lets all generations serve, or none when a required one is missing.
-fn go_live(changes: Vec<Change>) -> Result<(), OpenError> {
-    let missing = |(plugin, result): &Change| match result {
-        Err(errors) if plugin.config().required => problems(plugin, errors),
-        _ => Vec::new(),
+/// Lets all generations serve, or none when one is missing that is required, or that serves already in another version:
+/// whoever breaks it would not be told otherwise. Gives what is wrong with the others.
+fn go_live(changes: Vec<Change>) -> Result<Vec<Problem>, OpenError> {
+    let must_load = |plugin: &Plugin| plugin.config().required || plugin.current().is_some();
+    let failed = |(plugin, result): &Change| match result {
+        Err(errors) => problems(plugin, errors),
+        Ok(_) => Vec::new(),
     };
-    let problems: Vec<_> = changes.iter().flat_map(missing).collect();
-    if !problems.is_empty() {
-        return Err(OpenError::Plugins(problems));
+    let fatal = changes.iter().filter(|(plugin, _)| must_load(plugin)).flat_map(failed);
+    let fatal: Vec<_> = fatal.collect();
+    if !fatal.is_empty() {
+        return Err(OpenError::Plugins(fatal));
     }
+    let missing = changes.iter().flat_map(failed).collect();
     for (plugin, result) in changes {
         match result {
             Ok(generation) => plugin.go_live(generation),
             Err(errors) => plugin.not_live(&errors),
         }
     }
-    Ok(())
+    Ok(missing)
+}
+
+/// What a plugin's settings name may be gone, though neither they nor the plugin have changed.
+fn still_named(plugin: &Plugin, config: &PluginConfig, gateway: &Gateway) -> Result<(), LoadError> {
+    let serving = plugin.current().and_then(|generation| generation.manifest.clone());
+    serving.map_or(Ok(()), |manifest| generation::check_names(&manifest, config, gateway))
 }
 
 fn problems(plugin: &Plugin, errors: &[LoadError]) -> Vec<Problem> {

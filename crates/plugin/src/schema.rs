@@ -86,7 +86,8 @@ pub(crate) fn check(schema: &str, settings: &Value) -> Result<Vec<ConfigMistake>
     }
 }
 
-fn read(text: &str) -> Result<Value, SchemaFault> {
+/// The schema itself, if it is one that is read here.
+pub(crate) fn read(text: &str) -> Result<Value, SchemaFault> {
     if text.len() > MAX_SCHEMA {
         return Err(SchemaFault::TooLarge(text.len()));
     }

@@ -1,0 +1,115 @@
+//! Names in a plugin's settings that must be names of something in the gateway's configuration.
+//!
+//! A plugin cannot look while it is configured, and JSON Schema knows nothing but the settings. So a schema says of a text what
+//! it names, by the keyword `x-pintle-names`: `signing-key` or `relay`. The host holds it against the configuration when the
+//! plugin is loaded, and again at each reload, since the other half may have changed.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::places::pointer;
+use crate::{ConfigMistake, Gateway};
+
+/// The keyword.
+const KEYWORD: &str = "x-pintle-names";
+/// The deepest that is looked into settings and references.
+const DEEPEST: usize = 64;
+/// The most steps: a schema may lead to one value by many ways.
+const MOST: usize = 100_000;
+
+/// All names in the settings that name nothing.
+pub(crate) fn check(schema: &Value, settings: &Value, gateway: &Gateway) -> Vec<ConfigMistake> {
+    let mut walk = Walk { root: schema, gateway, steps: 0, mistakes: Vec::new() };
+    walk.value("", schema, settings, DEEPEST);
+    walk.mistakes
+}
+
+struct Walk<'a> {
+    root: &'a Value,
+    gateway: &'a Gateway,
+    steps: usize,
+    mistakes: Vec<ConfigMistake>,
+}
+
+impl Walk<'_> {
+    fn value(&mut self, at: &str, schema: &Value, value: &Value, left: usize) {
+        self.steps += 1;
+        let Some(left) = left.checked_sub(1).filter(|_| self.steps < MOST) else { return };
+        if let Some(there) = schema.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix('#')) {
+            let root = self.root;
+            root.pointer(there).into_iter().for_each(|schema| self.value(at, schema, value, left));
+        }
+        if let (Some(kind), Some(name)) = (schema.get(KEYWORD).and_then(Value::as_str), value.as_str()) {
+            self.name(at, kind, name);
+        }
+        for (key, value) in value.as_object().into_iter().flatten() {
+            let own = schema.get("properties").and_then(|properties| properties.get(key));
+            let of = own.or_else(|| schema.get("additionalProperties"));
+            of.into_iter().for_each(|schema| self.value(&pointer(at, key), schema, value, left));
+        }
+        if let Some(schema) = schema.get("items") {
+            for (index, value) in value.as_array().into_iter().flatten().enumerate() {
+                self.value(&pointer(at, &index.to_string()), schema, value, left);
+            }
+        }
+    }
+
+    fn name(&mut self, at: &str, kind: &str, name: &str) {
+        let (what, section, known): (_, _, BTreeSet<&str>) = match kind {
+            "signing-key" => {
+                let keys = self.gateway.keys.values().flatten();
+                ("key", "[dkim_keys.NAME]", keys.map(|key| key.name.as_str()).collect())
+            }
+            "relay" => ("relay", "[relays.NAME]", self.gateway.relays.iter().map(String::as_str).collect()),
+            // A later release may know it.
+            _ => return,
+        };
+        if known.contains(name) {
+            return;
+        }
+        let text = format!("there is no {what} {name:?} in the configuration ({section})");
+        let known: Vec<&str> = known.into_iter().collect();
+        let remedy = match known.as_slice() {
+            [] => format!("define it in {section}"),
+            known => format!("define it in {section}, or name one of: {}", known.join(", ")),
+        };
+        self.mistakes.push(ConfigMistake { remedy: Some(remedy), ..ConfigMistake::new(at.to_owned(), text) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::SigningKey;
+
+    #[test]
+    fn names_of_nothing_are_found_wherever_they_stand() {
+        let key = SigningKey { name: "good".into(), selector: "s".into() };
+        let gateway = Gateway {
+            keys: [("a.example".to_owned(), vec![key])].into(),
+            relays: ["inside".to_owned()].into(),
+            ..Gateway::default()
+        };
+        let schema = json!({
+            "$defs": {"rule": {"properties": {"via": {"x-pintle-names": "relay"}, "rules": {"$ref": "#/$defs/rules"}}},
+                "rules": {"items": {"$ref": "#/$defs/rule"}}, "circle": {"$ref": "#/$defs/circle"}},
+            "properties": {"seal": {"type": "string", "x-pintle-names": "signing-key"},
+                "rules": {"$ref": "#/$defs/rules"}, "round": {"$ref": "#/$defs/circle"},
+                "later": {"x-pintle-names": "table"}},
+            "additionalProperties": {"x-pintle-names": "signing-key"},
+        });
+        let good =
+            json!({"seal": "good", "rules": [{"via": "inside"}], "round": 1, "later": "x", "other": "good"});
+        assert_eq!(check(&schema, &good, &gateway), []);
+        let bad =
+            json!({"seal": "goood", "rules": [{"via": "inside", "rules": [{"via": "out"}]}], "other": "x"});
+        let found: Vec<_> = check(&schema, &bad, &gateway);
+        let at: Vec<&str> = found.iter().map(|mistake| mistake.at.as_str()).collect();
+        assert_eq!(at, ["/other", "/rules/0/rules/0/via", "/seal"]);
+        assert_eq!(found[2].text, "there is no key \"goood\" in the configuration ([dkim_keys.NAME])");
+        assert_eq!(found[2].remedy.as_deref(), Some("define it in [dkim_keys.NAME], or name one of: good"));
+    }
+}
