@@ -134,7 +134,6 @@ async fn the_queue_is_seen_and_steered() {
     assert!(pintle(&["queue", "list", "--held", "true"]).contains(&id));
     sink.follow(Script::new());
     pintle(&["queue", "release", &id]);
-    pintle(&["queue", "retry", &id]);
     sink.wait_for(1).await;
     gateway.wait_for("\"delivery\"");
     assert!(!pintle(&["queue", "list"]).contains(&id));

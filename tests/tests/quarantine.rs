@@ -137,6 +137,27 @@ fn id(message: &Value) -> String {
     message["id"].as_str().unwrap().to_owned()
 }
 
+/// A command for all that is held must not let out what somebody wanted looked at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_s_commands_leave_quarantines_alone_unless_a_message_is_named() {
+    let stage = Stage::start("", "").await;
+    stage.forge("the first").await;
+    let first = id(&stage.list(&[])[0]);
+    for condition in [&["--held", "true"][..], &["--all"], &["--sender", "x.example"]] {
+        let said = stage.pintle(&[&["queue", "release"], condition].concat());
+        let text = said.text();
+        assert!(said.code == 0 && text.contains("left in quarantine dmarc"), "{text}{}", said.err);
+        assert!(text.contains("0 messages: release"), "{text}");
+    }
+    let said = stage.pintle(&["queue", "retry", &first]);
+    assert!(said.code == 1 && said.text().contains("left in quarantine dmarc"), "{}", said.text());
+    assert_eq!((stage.list(&[]).len(), stage.sink.log().sessions), (1, 0));
+    assert_eq!(stage.list(&["--sender", ""]).len(), 0, "it has a sender");
+    let said = stage.pintle(&["queue", "release", &first]);
+    assert_eq!(said.code, 0, "{}{}", said.text(), said.err);
+    stage.sink.wait_for(1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_held_is_seen_with_its_reason_survives_a_kill_and_arrives_when_released() {
     let mut stage = Stage::start("", "").await;

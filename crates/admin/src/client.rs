@@ -21,7 +21,7 @@ use crate::quarantine::{Exit, Leave, Left, Part, QuarantinePage, Quarantined, Si
 use crate::routes::ReloadPlugins;
 use crate::wire::{
     Affected, CapturedPage, Filter, Health, Page, PluginState, Query, QueueAction, QueueEntry, QueuePage,
-    Refusal, Reloaded, Version,
+    Refusal, Reloaded, Reroute, Version,
 };
 
 /// What drives a connection.
@@ -138,6 +138,11 @@ impl Client {
     /// Acts on the messages that pass the filter.
     pub async fn act(&self, action: QueueAction, filter: &Filter) -> Result<Affected, ClientError> {
         self.post(&format!("/v1/queue/{}", action.name()), filter).await
+    }
+
+    /// Sends the messages that pass the filter another way.
+    pub async fn reroute(&self, order: &Reroute) -> Result<Affected, ClientError> {
+        self.post("/v1/queue/reroute", order).await
     }
 
     /// A page of what lies in quarantines.

@@ -28,8 +28,8 @@ pub use server::Server;
 pub use socket::BindError;
 pub use wire::{
     Affected, Captured, CapturedPage, Component, Disposition, Filter, Health, Page, PluginCounts,
-    PluginState, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal, Reloaded, Spared,
-    Version,
+    PluginState, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal, Reloaded, Reroute,
+    Spared, Version,
 };
 
 /// Where the gateway listens for its operator.

@@ -6,7 +6,7 @@ use pintle_mail::QueueId;
 use crate::quarantine::{Exit, Leave, Left, QuarantinePage, Quarantined, SiftPage, Whole};
 use crate::wire::{
     Affected, CapturedPage, Filter, Health, Page, PluginState, Query, QueueAction, QueueEntry, QueuePage,
-    Refusal, Reloaded, Version,
+    Refusal, Reloaded, Reroute, Version,
 };
 
 /// What a command comes to, some time later.
@@ -34,6 +34,9 @@ pub trait Operator: Send + Sync + 'static {
 
     /// Acts on every message that passes the filter, which has at least one condition or says `all`.
     fn act(&self, action: QueueAction, filter: Filter) -> Answer<'_, Affected>;
+
+    /// Sends every message that passes the filter another way; of the filter the same holds.
+    fn reroute(&self, order: Reroute) -> Answer<'_, Affected>;
 
     /// A page of what lies in quarantines, oldest first, with the reasons.
     fn quarantine(&self, query: SiftPage) -> Answer<'_, QuarantinePage>;

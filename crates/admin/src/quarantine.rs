@@ -18,7 +18,7 @@ pub struct Sift {
     /// In the quarantine of this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The reverse-path contains this, in any case.
+    /// The reverse-path contains this, in any case; the empty text means the null reverse-path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
     /// A recipient's address contains this, in any case.

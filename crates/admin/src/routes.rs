@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Operator;
 use crate::quarantine::{Exit, Leave, Left, Part, SiftPage, Whole};
-use crate::wire::{Affected, Filter, Health, MAX_LIMIT, Page, Query, QueueAction, Refusal};
+use crate::wire::{Affected, Filter, Health, MAX_LIMIT, Page, Query, QueueAction, Refusal, Reroute};
 
 /// The largest request: a filter with a thousand ids.
 const MAX_BODY: usize = 64 * 1024;
@@ -34,6 +34,7 @@ pub(crate) fn all(operator: Arc<dyn Operator>) -> Router {
     let commands = Router::new()
         .route("/v1/version", get(version))
         .route("/v1/queue", get(queue))
+        .route("/v1/queue/reroute", post(reroute))
         // One pattern, since the router wants one name for this place: an id to read, an action to do.
         .route("/v1/queue/{what}", get(message).post(act))
         .route("/v1/quarantine", get(quarantine))
@@ -123,13 +124,26 @@ async fn act(
     filter: Result<Json<Filter>, JsonRejection>,
 ) -> Result<Json<Affected>, Refusal> {
     let (action, filter) = (action?.0, filter?.0);
-    if !filter.is_specific() {
-        return Err(Refusal::Invalid(format!(
-            "{} needs to know which messages: give ids or a filter, or say that all are meant",
-            action.name()
-        )));
-    }
+    specific(&filter, action.name())?;
     Ok(Json(operator.act(action, filter).await?))
+}
+
+async fn reroute(
+    State(operator): Gateway,
+    order: Result<Json<Reroute>, JsonRejection>,
+) -> Result<Json<Affected>, Refusal> {
+    let order = order?.0;
+    specific(&order.filter, "reroute")?;
+    Ok(Json(operator.reroute(order).await?))
+}
+
+fn specific(filter: &Filter, act: &str) -> Result<(), Refusal> {
+    if filter.is_specific() {
+        return Ok(());
+    }
+    Err(Refusal::Invalid(format!(
+        "{act} needs to know which messages: give ids or a filter, or say that all are meant"
+    )))
 }
 
 async fn quarantine(

@@ -170,6 +170,10 @@ mod tests {
             Box::pin(pending())
         }
 
+        fn reroute(&self, _: Reroute) -> Answer<'_, Affected> {
+            Box::pin(pending())
+        }
+
         fn quarantine(&self, _: SiftPage) -> Answer<'_, QuarantinePage> {
             Box::pin(pending())
         }

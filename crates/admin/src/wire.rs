@@ -20,13 +20,13 @@ pub struct Filter {
     /// Only these; a list parted by commas on the wire.
     #[serde(with = "ids", skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<QueueId>,
-    /// The reverse-path contains this, in any case.
+    /// The reverse-path contains this, in any case; the empty text means the null reverse-path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
     /// A recipient's domain is this one, in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
-    /// A recipient goes to this next hop, as lists show it: `mx:example.org`, `relay:NAME`.
+    /// A pending recipient goes to this next hop, as lists show it: `mx:example.org`, `relay:NAME`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<String>,
     /// Only held ones, or only those that are not.
@@ -54,8 +54,12 @@ impl Filter {
     #[must_use]
     pub fn admits(&self, entry: &QueueEntry) -> bool {
         let any = |test: &dyn Fn(&QueueRecipient) -> bool| entry.recipients.iter().any(test);
+        let sender = |part: &String| match part.as_str() {
+            "" => entry.sender.is_null(),
+            part => contains(entry.sender.as_str(), part),
+        };
         (self.ids.is_empty() || self.ids.contains(&entry.id))
-            && self.sender.as_ref().is_none_or(|part| contains(entry.sender.as_str(), part))
+            && self.sender.as_ref().is_none_or(sender)
             && self.domain.as_ref().is_none_or(|domain| any(&|r| same_domain(&r.address, domain)))
             && self.next_hop.as_ref().is_none_or(|hop| any(&|r| r.next_hop.as_ref() == Some(hop)))
             && self.held.is_none_or(|held| held == entry.hold.is_some())
@@ -128,6 +132,17 @@ impl QueueAction {
     }
 }
 
+/// Which messages are to go another way, and which.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reroute {
+    /// These.
+    pub filter: Filter,
+    /// This one: `mx:DOMAIN`, `relay:NAME`, `lmtp:NAME`. The routes decide, where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+}
+
 /// Some messages of the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct QueuePage {
@@ -163,14 +178,17 @@ pub struct QueueEntry {
 pub struct QueueRecipient {
     /// The address.
     pub address: Address,
-    /// `mx:DOMAIN`, `relay:NAME`, `lmtp:NAME` or `discard`, where it is known.
+    /// Where the queue sends it: `mx:DOMAIN`, `relay:NAME`, `lmtp:NAME` or `discard`. None for one that is done.
     pub next_hop: Option<String>,
     /// Its final fate; none while pending.
     pub disposition: Option<Disposition>,
     /// Delivery attempts made.
     pub attempts: u32,
-    /// When it is tried again.
+    /// When it is tried again; none while it is held, or being tried.
     pub next_attempt_ms: Option<UnixTime>,
+    /// It is being tried now.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub under_way: bool,
     /// The reply of the last attempt, as one text.
     pub last_reply: Option<String>,
 }
@@ -389,6 +407,7 @@ mod tests {
                 disposition: None,
                 attempts: 1,
                 next_attempt_ms: None,
+                under_way: false,
                 last_reply: None,
             }],
         }
@@ -411,6 +430,7 @@ mod tests {
         }
         for refused in [
             r#"{"sender": "carl"}"#,
+            r#"{"sender": ""}"#,
             r#"{"domain": "example"}"#,
             r#"{"sender": "anna", "held": true}"#,
             r#"{"next_hop": "relay:inside"}"#,
@@ -419,6 +439,8 @@ mod tests {
             assert!(!filter(refused).admits(&entry()), "{refused}");
         }
         assert!(Filter::id(entry().id).admits(&entry()));
+        let report = QueueEntry { sender: ReversePath::Null, ..entry() };
+        assert!(filter(r#"{"sender": ""}"#).admits(&report), "the null sender");
     }
 
     #[test]

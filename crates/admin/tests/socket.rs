@@ -92,6 +92,12 @@ impl Operator for Pretender {
         async move { Ok(Affected { ids, spared: vec![] }) }.boxed()
     }
 
+    fn reroute(&self, order: Reroute) -> Answer<'_, Affected> {
+        let why = order.via.unwrap_or_default();
+        let spared = order.filter.ids.iter().map(|id| Spared { id: *id, why: why.clone() }).collect();
+        async move { Ok(Affected { ids: vec![], spared }) }.boxed()
+    }
+
     fn quarantine(&self, query: SiftPage) -> Answer<'_, QuarantinePage> {
         self.sifted.lock().unwrap().push(query);
         async { Ok(QuarantinePage::default()) }.boxed()
@@ -253,6 +259,13 @@ async fn commands_reach_the_operator_and_refusals_come_back() {
     assert_eq!(affected.ids, [id(4)]);
     let acts = running.operator.acts.lock().unwrap().clone();
     assert_eq!(acts, [(QueueAction::Bounce, Filter::id(id(4)))]);
+    let order = Reroute { filter: Filter::id(id(4)), via: Some("relay:other".into()) };
+    assert_eq!(
+        client.reroute(&order).await.unwrap().spared,
+        [Spared { id: id(4), why: "relay:other".into() }]
+    );
+    let refusal = client.reroute(&Reroute::default()).await.unwrap_err();
+    assert!(matches!(&refusal, ClientError::Refused(Refusal::Invalid(_))), "{refusal}");
     let refusal = client.message(id(9)).await.unwrap_err();
     assert!(matches!(&refusal, ClientError::Refused(Refusal::NotFound(text)) if text.contains("no message")));
     let refusal = client.reload().await.unwrap_err();
@@ -378,4 +391,32 @@ async fn a_silent_connection_does_not_keep_the_gateway_from_ending() {
     let silent = UnixStream::connect(running.socket()).await.unwrap();
     running.stop().await;
     drop(silent);
+}
+
+/// Each path that is served is on the page for operators, and the page promises no other.
+#[test]
+fn the_paths_are_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let code = std::fs::read_to_string(root.join("src/routes.rs")).unwrap();
+    let page = std::fs::read_to_string(root.join("../../docs/operations.md")).unwrap();
+    let served: Vec<&str> = code
+        .match_indices(".route(\"")
+        .map(|(at, lead)| code[at + lead.len()..].split('"').next().unwrap())
+        .collect();
+    assert!(served.len() > 10, "{served:?}");
+    // What stands for an id and an action at once in the code is told one by one to people.
+    let (wide, plain): (Vec<&str>, Vec<&str>) = served.into_iter().partition(|path| path.contains("{what}"));
+    for path in &plain {
+        assert!(page.contains(&format!("`{path}`")) || page.contains(&format!(" {path}`")), "{path}");
+    }
+    for path in &wide {
+        let told = path.replace("{what}", "ID");
+        assert!(page.contains(&told), "{told}");
+    }
+    for action in [QueueAction::Retry, QueueAction::Hold, QueueAction::Release, QueueAction::Bounce] {
+        assert!(page.contains(&format!("/v1/queue/{}", action.name())), "{action:?}");
+    }
+    for exit in [Exit::Release, Exit::Delete] {
+        assert!(page.contains(&format!("/v1/quarantine/{}", exit.name())), "{exit:?}");
+    }
 }

@@ -26,6 +26,6 @@ pub use domains::Domains;
 pub use envelope::{BodyType, Envelope, MailParams, Notify, Param, RcptParams, Recipient, Return};
 pub use header::{Field, HeaderBlock, HeaderEdit, HeaderError, Position};
 pub use id::{QueueId, SessionId};
-pub use next_hop::{NextHop, TlsPolicy};
+pub use next_hop::{NextHop, NoNextHop, TlsPolicy};
 pub use reply::{EnhancedCode, Reply, Severity};
 pub use time::UnixTime;

@@ -1,6 +1,7 @@
 //! Where a message goes next, as routes, plugins and the queue name it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,33 @@ impl fmt::Display for NextHop {
     }
 }
 
+/// The text names no next hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoNextHop(String);
+
+impl fmt::Display for NoNextHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no next hop: write mx:DOMAIN, relay:NAME, lmtp:NAME or discard", self.0)
+    }
+}
+
+impl std::error::Error for NoNextHop {}
+
+impl FromStr for NextHop {
+    type Err = NoNextHop;
+
+    /// Reads what `Display` writes; a domain may be written in any form.
+    fn from_str(text: &str) -> Result<Self, NoNextHop> {
+        match text.split_once(':').filter(|(_, name)| !name.is_empty()) {
+            Some(("mx", domain)) => Ok(Self::Mx(crate::address::domain_to_ascii(domain))),
+            Some(("relay", name)) => Ok(Self::Relay(name.to_owned())),
+            Some(("lmtp", name)) => Ok(Self::Lmtp(name.to_owned())),
+            None if text == "discard" => Ok(Self::Discard),
+            _ => Err(NoNextHop(text.to_owned())),
+        }
+    }
+}
+
 /// How much TLS a delivery demands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -42,4 +70,20 @@ pub enum TlsPolicy {
     Required,
     /// Always, with a certificate that a trusted authority signed for the next hop's name.
     Verified,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_written() {
+        for text in ["mx:example.org", "relay:inside", "relay:[192.0.2.1]:25", "lmtp:store", "discard"] {
+            assert_eq!(text.parse::<NextHop>().map(|hop| hop.to_string()), Ok(text.to_owned()));
+        }
+        assert_eq!("mx:M\u{fc}ller.example".parse(), Ok(NextHop::Mx("xn--mller-kva.example".into())));
+        for text in ["inside", "relay:", "mx", "smtp:inside", "", "Discard"] {
+            assert_eq!(text.parse::<NextHop>(), Err(NoNextHop(text.to_owned())));
+        }
+    }
 }

@@ -1,20 +1,26 @@
 //! The subcommands that ask a running gateway over its admin socket.
 
 mod quarantine;
+mod socket;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pintle_admin::{
-    Affected, Client, Filter, Page, PluginCounts, PluginState, Query, QueueAction, QueueEntry, QueueRecipient,
+    Affected, Client, Disposition, Filter, Page, PluginCounts, PluginState, Query, QueueAction, QueueEntry,
+    QueueRecipient, Reroute,
 };
+use pintle_mail::NextHop;
 use serde::Serialize;
 
 use crate::cli::{Plugins, PluginsCommand, Queue, QueueCommand, Socket, Which};
 use crate::say::{self, printable, say};
-use crate::stock;
 
 pub(crate) use quarantine::quarantine;
+
+/// Recipients of a message that a list shows.
+const SHOWN: usize = 5;
+/// The longest reply in a list, in characters.
+const LONGEST_REPLY: usize = 200;
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
@@ -36,6 +42,7 @@ pub(crate) fn queue(options: Queue) -> Outcome {
             }
             QueueCommand::Show { id } => show(json, &client.message(id).await?, print_whole),
             QueueCommand::Retry(which) => return act(&client, QueueAction::Retry, which, json).await,
+            QueueCommand::Reroute { which, via } => return reroute(&client, which, via, json).await,
             QueueCommand::Hold(which) => return act(&client, QueueAction::Hold, which, json).await,
             QueueCommand::Release(which) => return act(&client, QueueAction::Release, which, json).await,
             QueueCommand::Bounce(which) => return act(&client, QueueAction::Bounce, which, json).await,
@@ -87,41 +94,48 @@ pub(crate) fn status(options: &Socket) -> Outcome {
 }
 
 fn with_client(options: &Socket, work: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
-    let socket = socket(options)?;
+    let socket = socket::find(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { work(Client::connect(&socket).await?).await })
 }
 
-fn socket(options: &Socket) -> Result<PathBuf, Box<dyn std::error::Error>> {
-    match &options.socket {
-        Some(socket) => Ok(socket.clone()),
-        None => {
-            let report = pintle_config::check(&options.config, &stock::components());
-            Ok(report.into_settings().map_err(|report| report.to_string())?.admin.socket)
-        }
-    }
+async fn act(client: &Client, action: QueueAction, which: Which, json: bool) -> Outcome {
+    let filter = specific(which, action.name())?;
+    let affected = client.act(action, &filter).await?;
+    Ok(tell(&affected, &filter, action.name(), json))
 }
 
-async fn act(client: &Client, action: QueueAction, which: Which, json: bool) -> Outcome {
+async fn reroute(client: &Client, which: Which, via: Option<NextHop>, json: bool) -> Outcome {
+    let filter = specific(which, "reroute")?;
+    let order = Reroute { filter, via: via.map(|via| via.to_string()) };
+    let affected = client.reroute(&order).await?;
+    Ok(tell(&affected, &order.filter, "reroute", json))
+}
+
+fn specific(which: Which, act: &str) -> Result<Filter, String> {
     let filter = Filter::from(which);
-    if !filter.is_specific() {
-        return Err(format!("say which messages to {}: ids, a condition, or --all", action.name()).into());
+    if filter.is_specific() {
+        return Ok(filter);
     }
-    let affected = client.act(action, &filter).await?;
-    show(json, &affected, |Affected { ids, spared }| {
+    Err(format!("say which messages to {act}: ids, a condition, or --all"))
+}
+
+/// What was done, and what was not.
+fn tell(affected: &Affected, filter: &Filter, act: &str, json: bool) -> ExitCode {
+    show(json, affected, |Affected { ids, spared }| {
         ids.iter().for_each(|id| say!("{id}"));
         spared.iter().for_each(|spared| say!("{}  not done: {}", spared.id, printable(&spared.why)));
-        say!("{} messages: {}", ids.len(), action.name());
+        say!("{} messages: {act}", ids.len());
     });
     // Who names messages wants to know when one of them was not meant after all.
     let missed = !filter.ids.is_empty() && !affected.spared.is_empty();
-    Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 impl From<Which> for Filter {
     fn from(which: Which) -> Self {
         let Which { ids, sender, domain, next_hop, held, all } = which;
-        Self { ids, sender, domain, next_hop, held, all }
+        Self { ids, sender, domain, next_hop: next_hop.map(|hop| hop.to_string()), held, all }
     }
 }
 
@@ -136,7 +150,8 @@ fn show<T: Serialize>(json: bool, answer: &T, print: impl FnOnce(&T)) {
 }
 
 fn print_entry(entry: &QueueEntry) {
-    let pending = entry.recipients.iter().filter(|recipient| recipient.disposition.is_none()).count();
+    let pending: Vec<_> =
+        entry.recipients.iter().filter(|recipient| recipient.disposition.is_none()).collect();
     let hold = entry.hold.as_ref().map(|hold| format!("  [{}]", printable(hold))).unwrap_or_default();
     say!(
         "{}  {}  {:>9}  <{}>  {} of {} pending{hold}",
@@ -144,9 +159,27 @@ fn print_entry(entry: &QueueEntry) {
         entry.received_ms.rfc3339(),
         entry.size,
         printable(entry.sender.as_str()),
-        pending,
+        pending.len(),
         entry.recipients.len()
     );
+    pending.iter().take(SHOWN).for_each(|recipient| print_waiting(recipient, entry.hold.is_some()));
+    if pending.len() > SHOWN {
+        say!("    and {} more: pintle queue show {}", pending.len() - SHOWN, entry.id);
+    }
+}
+
+/// A pending recipient on one line: where, when, and what was said last.
+fn print_waiting(recipient: &QueueRecipient, held: bool) {
+    let hop = printable(recipient.next_hop.as_deref().unwrap_or("not routed yet"));
+    let next = match recipient.next_attempt_ms {
+        _ if recipient.under_way => "under way".to_owned(),
+        _ if held => "held".to_owned(),
+        Some(next) => format!("next {}", next.rfc3339()),
+        None => "not tried again".to_owned(),
+    };
+    let reply = recipient.last_reply.as_deref().unwrap_or("not tried yet");
+    let reply = printable(&reply.chars().take(LONGEST_REPLY).collect::<String>());
+    say!("    <{}>  {hop}  {next}  {reply}", printable(recipient.address.as_str()));
 }
 
 fn print_whole(entry: &QueueEntry) {
@@ -168,16 +201,28 @@ fn print_whole(entry: &QueueEntry) {
 
 fn print_recipient(recipient: &QueueRecipient) {
     say!("recipient <{}>", printable(recipient.address.as_str()));
-    let hop = recipient.next_hop.as_deref().unwrap_or("not routed yet");
+    let hop = printable(recipient.next_hop.as_deref().unwrap_or("no next hop yet"));
     match recipient.disposition {
-        Some(disposition) => say!("  {disposition:?} after {} attempts, by {hop}", recipient.attempts),
+        // Which way it went, and how often it was tried, its delivery record has.
+        Some(disposition) => say!("  {}", word(disposition)),
         None => say!("  pending after {} attempts, by {hop}", recipient.attempts),
     }
-    if let Some(next) = recipient.next_attempt_ms {
-        say!("  next attempt {}", next.rfc3339());
+    match recipient.next_attempt_ms {
+        _ if recipient.under_way => say!("  next attempt under way"),
+        Some(next) => say!("  next attempt {}", next.rfc3339()),
+        None => {}
     }
     if let Some(reply) = &recipient.last_reply {
         say!("  last reply   {}", printable(reply));
+    }
+}
+
+fn word(disposition: Disposition) -> &'static str {
+    match disposition {
+        Disposition::Delivered => "delivered",
+        Disposition::Failed => "failed",
+        Disposition::Expired => "expired",
+        Disposition::Discarded => "discarded",
     }
 }
 

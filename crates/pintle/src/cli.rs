@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pintle_mail::QueueId;
+use pintle_mail::{NextHop, QueueId};
 use tracing::level_filters::LevelFilter;
 
 /// Where the configuration is looked for when nobody says.
-const CONFIG: &str = "/etc/pintle/pintle.toml";
+pub(crate) const CONFIG: &str = "/etc/pintle/pintle.toml";
 
 /// The programmable mail gateway: SMTP in, sandboxed plugins at every stage, durable spool, SMTP out.
 #[derive(Debug, Parser)]
@@ -39,9 +39,9 @@ pub(crate) enum Command {
     Spool(SpoolFolder),
     /// Make keys that sign mail, and compare what DNS publishes with them
     Dkim(Dkim),
-    /// Read configuration and certificates again, as SIGHUP does, and say what came of it
+    /// Read configuration and certificates again, as SIGHUP does, and say what came of it. Exit code 1: nothing has changed
     Reload(Socket),
-    /// Say how a running gateway is. Exit code 0: it takes mail, 1: it does not
+    /// Say how a running gateway is, and what waits for a restart. Exit code 0: it takes mail, 1: it does not
     Status(Socket),
 }
 
@@ -104,7 +104,7 @@ pub(crate) struct Try {
     /// The session is encrypted
     #[arg(long)]
     pub(crate) tls: bool,
-    /// The envelope's sender, \"\" for the null one; taken from Return-Path, Sender or From, if left out
+    /// The envelope's sender, "" for the null one; taken from Return-Path, Sender or From, if left out
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) sender: Option<String>,
     /// A recipient; may be given several times. Taken from To, Cc and Bcc, if left out
@@ -189,12 +189,13 @@ pub(crate) enum SandboxCommand {
 /// Which running gateway is meant.
 #[derive(Debug, Args)]
 pub(crate) struct Socket {
-    /// The admin socket; read from the configuration when not given
+    /// The admin socket. Left out: the one that -c FILE names, else the environment variable PINTLE_SOCKET, else the one
+    /// that /etc/pintle/pintle.toml names, else /run/pintle/admin.sock
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) socket: Option<PathBuf>,
-    /// The configuration that names the admin socket
-    #[arg(short, long, value_name = "FILE", default_value = CONFIG, global = true)]
-    pub(crate) config: PathBuf,
+    /// The configuration that names the admin socket; mistakes elsewhere in it do not matter
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
     /// Answer in JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -210,7 +211,7 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum QueueCommand {
-    /// List messages, oldest first
+    /// List messages, oldest first, and for each pending recipient the next hop, the next attempt and the last reply
     List {
         #[command(flatten)]
         which: Which,
@@ -226,11 +227,19 @@ pub(crate) enum QueueCommand {
         /// The queue id
         id: QueueId,
     },
-    /// Deliver now, whatever the schedule says
+    /// Deliver now, whatever the schedule says. Exit code 1 if a message that was named is unknown or held
     Retry(Which),
+    /// Send by another next hop: by the routes of now, or by the one given. What is under way goes there afterwards
+    Reroute {
+        #[command(flatten)]
+        which: Which,
+        /// Send by this next hop, whatever the routes say, until another `reroute`: relay:NAME, lmtp:NAME or mx:DOMAIN
+        #[arg(long, value_name = "HOP")]
+        via: Option<NextHop>,
+    },
     /// Do not deliver until released
     Hold(Which),
-    /// Deliver what was held or quarantined
+    /// Deliver what was held. What lies in a quarantine is released by its id, or by `pintle quarantine release`
     Release(Which),
     /// Give up: the senders get a bounce for what is pending. What is in quarantine stays there
     Bounce(Which),
@@ -242,15 +251,15 @@ pub(crate) struct Which {
     /// Queue ids
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<QueueId>,
-    /// The sender contains this text
+    /// The sender contains this text; "" means the null sender, which reports have
     #[arg(long, value_name = "TEXT")]
     pub(crate) sender: Option<String>,
     /// A recipient is in this domain
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) domain: Option<String>,
-    /// A recipient goes to this next hop, as `list` shows it
+    /// A recipient waits for this next hop, as `list` shows it: relay:NAME, lmtp:NAME, mx:DOMAIN or discard
     #[arg(long, value_name = "HOP")]
-    pub(crate) next_hop: Option<String>,
+    pub(crate) next_hop: Option<NextHop>,
     /// Only held messages (`true`) or only others (`false`)
     #[arg(long, value_name = "BOOL")]
     pub(crate) held: Option<bool>,
@@ -273,7 +282,7 @@ pub(crate) enum QuarantineCommand {
     List {
         /// Only in the quarantine of this name
         name: Option<String>,
-        /// The sender contains this text
+        /// The sender contains this text; "" means the null sender
         #[arg(long, value_name = "TEXT")]
         sender: Option<String>,
         /// A recipient's address contains this text
@@ -403,4 +412,27 @@ fn name_server(text: &str) -> Result<SocketAddr, String> {
     let bare = text.parse().map(|address: IpAddr| SocketAddr::new(address, 53));
     bare.or_else(|_| text.parse())
         .map_err(|_| "write it as 192.0.2.53, 192.0.2.53:53 or [2001:db8::53]:53".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn walk(command: &mut clap::Command, told: &mut Vec<String>) {
+        told.push(command.render_long_help().to_string());
+        command.get_subcommands_mut().for_each(|command| walk(command, told));
+    }
+
+    #[test]
+    fn help_is_written_for_people() {
+        let mut told = Vec::new();
+        walk(&mut Cli::command(), &mut told);
+        assert!(told.len() > 20);
+        for text in told {
+            assert!(!text.contains('\\'), "an escape that nobody undoes: {text}");
+        }
+        Cli::command().debug_assert();
+    }
 }

@@ -15,6 +15,7 @@ mod open_files;
 mod operator;
 mod privileges;
 mod quarantine;
+mod queue;
 mod records;
 mod reload;
 mod rooms;

@@ -82,7 +82,7 @@ impl WaitingRecipient {
 /// Which messages to list. An absent condition lets everything through.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    /// The reverse-path contains this, in any case.
+    /// The reverse-path contains this, in any case; the empty text means the null reverse-path.
     pub sender: Option<String>,
     /// The address of a recipient, pending or done, contains this, in any case.
     pub recipient: Option<String>,
@@ -106,7 +106,11 @@ impl Filter {
             let mut recipients = summary.recipients.iter();
             recipients.any(|(address, _)| contains(address.as_str(), part))
         };
-        self.sender.as_ref().is_none_or(|part| contains(summary.sender.as_str(), part))
+        let sender = |part: &String| match part.as_str() {
+            "" => summary.sender.is_null(),
+            part => contains(summary.sender.as_str(), part),
+        };
+        self.sender.as_ref().is_none_or(sender)
             && self.recipient.as_ref().is_none_or(recipient)
             && self.held.is_none_or(|held| held == summary.hold.is_some())
             && self.received_before.is_none_or(|limit| summary.received < limit)
@@ -167,6 +171,8 @@ pub struct Summary {
     pub released: Option<UnixTime>,
     /// Who gets it, and how each stands.
     pub recipients: Vec<(Address, Status)>,
+    /// Their [ids](pintle_mail::Recipient::id), in the same order.
+    pub ids: Vec<u32>,
 }
 
 impl Summary {
@@ -184,6 +190,7 @@ impl Summary {
             recipients: pairs
                 .map(|(recipient, state)| (recipient.address.clone(), state.status.clone()))
                 .collect(),
+            ids: states.iter().map(|state| state.id).collect(),
         }
     }
 }

@@ -1,0 +1,235 @@
+//! The operator's view of the queue: what lies in the spool, where the queue has it, and what is done to it.
+
+use std::collections::HashSet;
+
+use pintle_admin::{
+    Affected, Disposition, Filter, Page, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal,
+    Reroute, Spared,
+};
+use pintle_mail::{Address, NextHop, QueueId};
+use pintle_outbound::{Act, Acts, Leg, Next, Outcome, Select};
+use pintle_spool::{Hold, Status, Summary};
+
+use crate::app::Live;
+use crate::operator::refusal;
+
+/// How many messages are looked at at once.
+const PAGE: usize = 500;
+/// The octets at which a list ends, well below what the command line takes for an answer.
+const MAX_LIST: usize = 8 << 20;
+/// Next hops that are named where one is not found.
+const NAMED: usize = 20;
+
+/// A page of the messages that pass the filter.
+pub(crate) async fn list(live: &Live, query: &Query) -> Result<QueuePage, Refusal> {
+    let found = matching(live, &query.filter, &query.page).await?;
+    if found.messages.is_empty() && query.page.after.is_none() {
+        refuse_an_unknown_hop(live, &query.filter).await?;
+    }
+    Ok(found)
+}
+
+/// All about one message.
+pub(crate) async fn show(live: &Live, id: QueueId) -> Result<QueueEntry, Refusal> {
+    let stored = live.outbound.show(id).await.map_err(refusal)?;
+    let size = stored.head.len() as u64 + stored.body.size();
+    let mut legs = live.outbound.whereabouts(vec![id]).await.unwrap_or_default();
+    let summary = Summary::new(id, &stored.entry, size, &stored.recipients);
+    let mut entry = entry(live, &summary, legs.remove(&id).unwrap_or_default().as_slice());
+    entry.parent = stored.entry.parent;
+    Ok(entry)
+}
+
+/// Does something to all messages that are meant.
+pub(crate) async fn act(live: &Live, action: QueueAction, filter: &Filter) -> Result<Affected, Refusal> {
+    let (ids, unmet) = meant(live, filter).await?;
+    let (which, outbound) = (Select::Ids(ids), &live.outbound);
+    let acts = match action {
+        QueueAction::Retry => outbound.retry(which).await,
+        QueueAction::Hold => outbound.hold(which, "by the operator").await,
+        // A quarantine is left by those who were named, and not by the way.
+        QueueAction::Release if filter.ids.is_empty() => outbound.release_held(which, None).await,
+        QueueAction::Release => outbound.release(which, None).await,
+        QueueAction::Bounce => outbound.bounce(which, "The operator has given this message up").await,
+    };
+    Ok(affected(acts.map_err(refusal)?, unmet))
+}
+
+/// Sends all messages that are meant another way.
+pub(crate) async fn reroute(live: &Live, order: &Reroute) -> Result<Affected, Refusal> {
+    let via = order.via.as_deref().map(|via| way(live, via)).transpose()?;
+    let (ids, unmet) = meant(live, &order.filter).await?;
+    let acts = live.outbound.reroute(Select::Ids(ids), via.as_ref()).await.map_err(refusal)?;
+    Ok(affected(acts, unmet))
+}
+
+/// A next hop that an operator may choose: one that mail can go by.
+fn way(live: &Live, text: &str) -> Result<NextHop, Refusal> {
+    let settings = live.settings.load();
+    let via = text.parse::<NextHop>().map_err(|error| Refusal::Invalid(error.to_string()))?;
+    let (name, lmtp) = match &via {
+        NextHop::Mx(_) => return Ok(via),
+        NextHop::Relay(name) => (name, false),
+        NextHop::Lmtp(name) => (name, true),
+        NextHop::Discard => {
+            let text = "mail is not sent to `discard`: `pintle queue bounce` gives it up, and its sender hears of it";
+            return Err(Refusal::Invalid(text.to_owned()));
+        }
+    };
+    let relays = &settings.outbound.relays;
+    match relays.get(name).map(|relay| relay.protocol == pintle_outbound::Protocol::Lmtp) {
+        Some(found) if found == lmtp => Ok(via),
+        Some(_) => Err(Refusal::Invalid(format!(
+            "the relay {name} speaks {}: write {}:{name}",
+            if lmtp { "SMTP" } else { "LMTP" },
+            if lmtp { "relay" } else { "lmtp" }
+        ))),
+        None => {
+            let known: Vec<&str> = relays.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "it has none".to_owned() } else { known.join(", ") };
+            Err(Refusal::Invalid(format!("the configuration has no relay named {name}: {known}")))
+        }
+    }
+}
+
+/// The ids of the messages that are meant, and of those that were named but do not meet the other conditions.
+async fn meant(live: &Live, filter: &Filter) -> Result<(Vec<QueueId>, Vec<Spared>), Refusal> {
+    if !filter.ids.is_empty() && *filter == (Filter { ids: filter.ids.clone(), ..Filter::default() }) {
+        return Ok((filter.ids.clone(), Vec::new()));
+    }
+    let (mut ids, mut page) = (Vec::new(), Page { after: None, limit: pintle_admin::wire::MAX_LIMIT });
+    loop {
+        let found = matching(live, filter, &page).await?;
+        ids.extend(found.messages.iter().map(|entry| entry.id));
+        page.after = found.next;
+        if page.after.is_none() {
+            break;
+        }
+    }
+    if ids.is_empty() {
+        refuse_an_unknown_hop(live, filter).await?;
+    }
+    let met: HashSet<QueueId> = ids.iter().copied().collect();
+    let unmet = filter.ids.iter().filter(|id| !met.contains(id));
+    let why = "there is no such message, or it does not meet the other conditions";
+    Ok((ids, unmet.map(|id| Spared { id: *id, why: why.to_owned() }).collect()))
+}
+
+/// Nothing was found: perhaps since the next hop is written as none is.
+async fn refuse_an_unknown_hop(live: &Live, filter: &Filter) -> Result<(), Refusal> {
+    let Some(hop) = &filter.next_hop else { return Ok(()) };
+    let hop = hop.parse::<NextHop>().map_err(|error| Refusal::Invalid(error.to_string()))?;
+    let hops = live.outbound.counts().await.map_err(refusal)?.queue.hops;
+    if hops.iter().any(|view| view.next_hop == hop) {
+        return Ok(());
+    }
+    let named = hops.iter().take(NAMED).map(|view| format!("{} ({})", view.next_hop, view.jobs));
+    let named = named.collect::<Vec<_>>().join(", ");
+    let there = match (hops.is_empty(), hops.len() > NAMED) {
+        (true, _) => "the queue is empty".to_owned(),
+        (false, true) => format!("mail waits for {named} and others"),
+        (false, false) => format!("mail waits for {named}"),
+    };
+    Err(Refusal::NotFound(format!("nothing in the queue goes to {hop}: {there}")))
+}
+
+/// The messages that pass the filter, at most `limit` of them, and where to go on. A list ends early where it would
+/// grow too large: recipients and next hops' words are strangers' choice.
+async fn matching(live: &Live, filter: &Filter, page: &Page) -> Result<QueuePage, Refusal> {
+    let limit = page.limit.clamp(1, pintle_admin::wire::MAX_LIMIT);
+    let mut found = QueuePage { messages: Vec::new(), next: None };
+    let (mut after, mut size) = (page.after, 0);
+    loop {
+        let spool =
+            pintle_spool::Filter { sender: filter.sender.clone(), held: filter.held, ..Default::default() };
+        let part = pintle_spool::Page { after, limit: PAGE };
+        let listing = live.outbound.list(spool, part).await.map_err(refusal)?;
+        let ids = listing.messages.iter().map(|summary| summary.id).collect();
+        // While it is stopped, the queue says nothing, and what the routes say is the best that is known.
+        let mut legs = live.outbound.whereabouts(ids).await.unwrap_or_default();
+        for summary in &listing.messages {
+            let entry = entry(live, summary, legs.remove(&summary.id).unwrap_or_default().as_slice());
+            if filter.admits(&entry) {
+                size += octets(&entry);
+                found.messages.push(entry);
+            }
+            if found.messages.len() == limit || size > MAX_LIST {
+                found.next = Some(summary.id);
+                return Ok(found);
+            }
+        }
+        match listing.next {
+            Some(next) => after = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+fn entry(live: &Live, summary: &Summary, legs: &[Leg]) -> QueueEntry {
+    let outbound = &live.outbound;
+    let recipients = summary.recipients.iter().zip(&summary.ids);
+    QueueEntry {
+        id: summary.id,
+        received_ms: summary.received,
+        expires_ms: Some(match &summary.hold {
+            Some(Hold::Quarantine(quarantine)) => outbound.kept_until(quarantine),
+            Some(Hold::Operator(_) | Hold::Other(_)) | None => outbound.expires(summary.age_from()),
+        }),
+        size: summary.size,
+        sender: summary.sender.clone(),
+        hold: summary.hold.as_ref().map(ToString::to_string),
+        parent: None,
+        recipients: recipients
+            .map(|((address, status), id)| {
+                let leg = legs.iter().find(|leg| leg.recipients.contains(id));
+                recipient(outbound, address, status, leg)
+            })
+            .collect(),
+    }
+}
+
+fn recipient(
+    outbound: &pintle_outbound::Handle,
+    address: &Address,
+    status: &Status,
+    leg: Option<&Leg>,
+) -> QueueRecipient {
+    let pending = status.pending();
+    let by_route = || outbound.next_hop(&address.domain_ascii()).to_string();
+    QueueRecipient {
+        address: address.clone(),
+        next_hop: pending.map(|_| leg.map_or_else(by_route, |leg| leg.next_hop.to_string())),
+        disposition: match status {
+            Status::Pending(_) => None,
+            Status::Done(pintle_spool::Disposition::Delivered) => Some(Disposition::Delivered),
+            Status::Done(pintle_spool::Disposition::Failed) => Some(Disposition::Failed),
+            Status::Done(pintle_spool::Disposition::Expired) => Some(Disposition::Expired),
+            Status::Done(pintle_spool::Disposition::Discarded) => Some(Disposition::Discarded),
+        },
+        attempts: pending.map_or(0, |pending| pending.attempts),
+        next_attempt_ms: pending.and_then(|pending| match leg.map(|leg| leg.next) {
+            Some(Next::At(at)) => Some(at),
+            Some(Next::Now | Next::Held | Next::Never) => None,
+            None => Some(outbound.next_attempt(pending.next_attempt)),
+        }),
+        under_way: pending.is_some() && leg.is_some_and(|leg| leg.next == Next::Now),
+        last_reply: pending.and_then(|pending| pending.last.as_ref()).map(ToString::to_string),
+    }
+}
+
+/// What an entry adds to an answer, without names and numbers.
+fn octets(entry: &QueueEntry) -> usize {
+    let words = |recipient: &QueueRecipient| recipient.last_reply.as_ref().map_or(0, String::len);
+    let recipients = entry.recipients.iter();
+    300 + recipients.map(|each| each.address.as_str().len() + words(each) + 200).sum::<usize>()
+}
+
+fn affected(acts: Acts, unmet: Vec<Spared>) -> Affected {
+    let (done, spared): (Vec<Act>, Vec<Act>) =
+        acts.0.into_iter().partition(|act| act.outcome == Outcome::Done);
+    let spare = |act: Act| Spared { id: act.id, why: act.outcome.to_string() };
+    Affected {
+        ids: done.into_iter().map(|act| act.id).collect(),
+        spared: spared.into_iter().map(spare).chain(unmet).collect(),
+    }
+}
