@@ -22,6 +22,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::open_files;
 use crate::operator::Gateway;
+use crate::reload::LastReload;
 use crate::rooms::Rooms;
 use crate::supervisor::{Fallen, Supervisor};
 
@@ -64,7 +65,10 @@ pub(crate) struct Live {
     pub(crate) config: PathBuf,
     /// What the parts that cannot reload were made from.
     pub(crate) at_start: Settings,
+    /// What is in force.
     pub(crate) settings: ArcSwap<Settings>,
+    /// What came of the last reload.
+    pub(crate) reloaded: LastReload,
     pub(crate) reloading: tokio::sync::Mutex<()>,
     pub(crate) plugins: Plugins,
     pub(crate) chain: Arc<ArcSwap<Chain>>,
@@ -129,6 +133,7 @@ impl App {
             fallen: supervisor.fallen(),
             config: extras.config,
             at_start: settings.clone(),
+            reloaded: LastReload::default(),
             reloading: tokio::sync::Mutex::default(),
             settings: ArcSwap::from_pointee(settings),
         });

@@ -63,6 +63,8 @@ impl Operator for Gateway {
                 ok: plugin.generation > 0,
                 detail: plugin.last_error,
             }));
+            let (ok, detail) = self.live.reloaded.told();
+            components.push(Component { name: "configuration".to_owned(), ok, detail });
             components.push(tasks(self.live.fallen.get()));
             components.push(clock(self.live.outbound.clock_step().as_ref()));
             let vital = |component: &Component| component.name == "spool" || component.name == TASKS;
