@@ -1,29 +1,94 @@
-//! `pintle check`: everything that can be found out about a configuration without serving anybody.
+//! `pintle check`: everything that can be found out about a configuration without serving anybody, and without leaving a trace
+//! on the disk.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use pintle_config::{Mistake, count};
 use pintle_plugin::{ConfigMistake, LoadError, Report};
+use serde::Serialize;
 
-use crate::cli::ConfigFile;
-use crate::say::say;
+use crate::cli::Check;
+use crate::say::{self, say};
 use crate::stock;
 
-/// Prints every mistake and warning; the plugins are loaded and configured as they would be at a start.
-pub(crate) fn check(options: &ConfigFile) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let report = pintle_config::check(&options.config, &stock::components());
-    say!("{report}");
-    let Ok(settings) = report.into_settings() else {
-        return Ok(ExitCode::FAILURE);
-    };
+/// What was found, for machines. Fields are only ever added.
+#[derive(Debug, Serialize)]
+struct Answer {
+    file: String,
+    /// Whether a start would come to something.
+    good: bool,
+    mistakes: Vec<Told>,
+    warnings: Vec<Told>,
+    /// Those that could be loaded, or at least be looked at.
+    plugins: Vec<Plugin>,
+}
+
+/// A mistake or a warning.
+#[derive(Debug, Serialize)]
+struct Told {
+    /// The key in the file, as `listener[2].tls`; for a mistake in a plugin's settings the JSON Pointer into them.
+    key: String,
+    /// The plugin that it is about, if a plugin found it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugin: Option<String>,
+    /// The file in which it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
+    cause: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Plugin {
+    name: String,
+    good: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    hooks: Vec<&'static str>,
+    /// Grants that it would like and does not have.
+    ungranted: Vec<String>,
+    /// Functions that it imports and would be denied, by the grant that is missing.
+    denied: BTreeMap<String, Vec<String>>,
+}
+
+/// Prints every mistake and warning; the plugins are loaded and configured as they would be at a start, whatever else is
+/// wrong.
+pub(crate) fn check(options: &Check) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let report = pintle_config::check(&options.config.config, &stock::components());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let plugins = runtime.block_on(pintle_plugin::check(settings.plugins))?;
-    plugins.iter().for_each(tell);
+    let plugins = runtime.block_on(pintle_plugin::check(report.plugins.clone()))?;
     let bad = plugins.iter().filter(|plugin| !plugin.errors.is_empty()).count();
-    if bad > 0 {
-        say!("{}: {bad} of {} plugins cannot be loaded", options.config.display(), plugins.len());
-        return Ok(ExitCode::FAILURE);
+    let good = report.mistakes.is_empty() && bad == 0;
+    if options.json {
+        say::json(&answer(&report, &plugins, good))?;
+    } else {
+        print(&report, &plugins, bad);
     }
-    Ok(ExitCode::SUCCESS)
+    let passes = good && (!options.strict || report.warnings.is_empty());
+    Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(report: &pintle_config::Report, plugins: &[Report], bad: usize) {
+    let findings = report.findings().to_string();
+    if !findings.is_empty() {
+        say!("{}", findings.trim_end());
+        say!("");
+    }
+    plugins.iter().for_each(tell);
+    let file = report.path.display();
+    if bad > 0 {
+        say!("{file}: {bad} of {} plugins cannot be loaded", plugins.len());
+    }
+    // The last word, so that it is true of all that stands above.
+    if bad == 0 || !report.mistakes.is_empty() {
+        say!("{file}: {}", count(report.mistakes.len(), report.warnings.len()));
+    }
 }
 
 fn tell(plugin: &Report) {
@@ -58,4 +123,69 @@ fn show(plugin: &str, mistake: &ConfigMistake) {
         say!("  help: {remedy}");
     }
     say!("");
+}
+
+fn answer(report: &pintle_config::Report, plugins: &[Report], good: bool) -> Answer {
+    let told = |mistake: &Mistake| in_file(report, mistake);
+    let of_plugins =
+        plugins.iter().flat_map(|plugin| plugin.errors.iter().flat_map(|error| of(plugin, error)));
+    Answer {
+        file: report.path.display().to_string(),
+        good,
+        mistakes: report.mistakes.iter().map(told).chain(of_plugins).collect(),
+        warnings: report.warnings.iter().map(told).collect(),
+        plugins: plugins.iter().map(described).collect(),
+    }
+}
+
+fn in_file(report: &pintle_config::Report, mistake: &Mistake) -> Told {
+    let place = report.place(mistake);
+    Told {
+        key: mistake.key.clone(),
+        plugin: None,
+        file: Some(report.path.display().to_string()),
+        line: Some(place.line),
+        column: Some(place.column),
+        cause: mistake.cause.to_string(),
+        remedy: Some(mistake.remedy()),
+    }
+}
+
+fn of(plugin: &Report, error: &LoadError) -> Vec<Told> {
+    let told = |key: &str, cause: String| Told {
+        key: key.to_owned(),
+        plugin: Some(plugin.name.clone()),
+        file: None,
+        line: None,
+        column: None,
+        cause,
+        remedy: None,
+    };
+    match error {
+        LoadError::Config(mistakes) => mistakes
+            .iter()
+            .map(|mistake| Told {
+                file: mistake.place.as_ref().map(|place| place.file.display().to_string()),
+                line: mistake.place.as_ref().map(|place| place.line),
+                remedy: mistake.remedy.clone(),
+                ..told(&mistake.at, mistake.text.clone())
+            })
+            .collect(),
+        error => vec![told("", error.to_string())],
+    }
+}
+
+fn described(plugin: &Report) -> Plugin {
+    Plugin {
+        name: plugin.name.clone(),
+        good: plugin.errors.is_empty(),
+        version: plugin.manifest.as_ref().map(|manifest| manifest.version.clone()),
+        hooks: plugin.hooks.iter().map(|hook| hook.name()).collect(),
+        ungranted: plugin.ungranted.clone(),
+        denied: plugin
+            .denied
+            .iter()
+            .map(|(grant, functions)| (grant.to_string(), functions.clone()))
+            .collect(),
+    }
 }

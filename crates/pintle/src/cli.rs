@@ -23,7 +23,7 @@ pub(crate) enum Command {
     /// Run the gateway. SIGHUP reloads configuration and certificates, SIGTERM drains and stops
     Run(ConfigFile),
     /// Check a configuration: every mistake at once, with line and key. Exit code 0: good, 1: not
-    Check(ConfigFile),
+    Check(Check),
     /// Ask the plugins of a configuration about one message, without a server, and print what they would do. Exit code 0:
     /// taken for all recipients, 1: not, 2: it could not be found out
     Try(Try),
@@ -43,6 +43,18 @@ pub(crate) enum Command {
     Reload(Socket),
     /// Say how a running gateway is, and what waits for a restart. Exit code 0: it takes mail, 1: it does not
     Status(Socket),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// Exit code 1 for warnings, too
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,6 @@ use pintle_spool::{EmbeddedConfig, Inspection};
 
 use crate::cli::{SpoolCommand, SpoolFolder, WhichSpool};
 use crate::say::say;
-use crate::stock;
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
@@ -21,7 +20,7 @@ pub(crate) fn run(options: &SpoolFolder) -> Outcome {
 }
 
 fn check(which: &WhichSpool) -> Outcome {
-    let Some(config) = spool_of(which) else { return Ok(ExitCode::FAILURE) };
+    let Some(config) = spool_of(which)? else { return Ok(ExitCode::FAILURE) };
     let found = pintle_spool::inspect(&config.folder, &mut Progress::default().teller())?;
     tell(&config.folder, &found);
     Ok(if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -49,7 +48,7 @@ fn tell(folder: &Path, found: &Inspection) {
 }
 
 fn repair(which: &WhichSpool) -> Outcome {
-    let Some(config) = spool_of(which) else { return Ok(ExitCode::FAILURE) };
+    let Some(config) = spool_of(which)? else { return Ok(ExitCode::FAILURE) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut progress = Progress::default().teller();
     let done = runtime.block_on(pintle_spool::repair(&config, &mut progress))?;
@@ -62,18 +61,19 @@ fn repair(which: &WhichSpool) -> Outcome {
     Ok(ExitCode::FAILURE)
 }
 
-/// The spool that is meant; none when the configuration has mistakes, which have been told.
-fn spool_of(which: &WhichSpool) -> Option<EmbeddedConfig> {
+/// The spool that is meant; none when the configuration does not say it well, which has been told. Mistakes elsewhere in it
+/// do not matter.
+fn spool_of(which: &WhichSpool) -> Result<Option<EmbeddedConfig>, String> {
     if let Some(folder) = &which.dir {
-        return Some(EmbeddedConfig::new(folder));
+        return Ok(Some(EmbeddedConfig::new(folder)));
     }
-    match pintle_config::check(&which.config, &stock::components()).into_settings() {
-        Ok(settings) => Some(settings.spool),
-        Err(report) => {
-            eprintln!("{report}");
-            None
-        }
+    let part = pintle_config::parts::spool(&which.config)
+        .map_err(|error| format!("{}: {error}; name the folder with --dir", which.config.display()))?;
+    if part.report.mistakes.is_empty() {
+        return Ok(Some(part.value));
     }
+    eprintln!("{}", part.report);
+    Ok(None)
 }
 
 /// Says on a terminal how far it has come, a hundred times at most.

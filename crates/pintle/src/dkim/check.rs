@@ -10,7 +10,6 @@ use pintle_sender_auth::sign::{Finding, PrivateKey, Published, SigningKey, exami
 use super::{Outcome, read_key};
 use crate::cli::DkimCheck;
 use crate::say::say;
-use crate::stock;
 
 /// What is compared with DNS, and over which servers.
 struct Own {
@@ -71,9 +70,12 @@ fn own(options: &DkimCheck, domain: &str) -> Result<Own, Box<dyn std::error::Err
 }
 
 fn configured(file: &Path, domain: &str, selector: &str) -> Result<Own, Box<dyn std::error::Error>> {
-    let report = pintle_config::check(file, &stock::components());
-    let settings = report.into_settings().map_err(|report| report.to_string())?;
-    let mut keys = settings.outbound.keys.for_domain(domain);
+    let part = pintle_config::parts::signing(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    if !part.report.mistakes.is_empty() {
+        return Err(part.report.to_string().into());
+    }
+    let (ring, dns) = part.value;
+    let mut keys = ring.for_domain(domain);
     let key = keys.find(|key| key.selector().eq_ignore_ascii_case(selector)).ok_or_else(|| {
         format!(
             "no [dkim_keys.NAME] of {} has the domain {domain} and the selector {selector}",
@@ -81,7 +83,7 @@ fn configured(file: &Path, domain: &str, selector: &str) -> Result<Own, Box<dyn 
         )
     })?;
     let from = format!("[dkim_keys.{}]", key.name());
-    Ok(Own { key: Some(Key::Configured(Arc::clone(key))), from, dns: settings.dns })
+    Ok(Own { key: Some(Key::Configured(Arc::clone(key))), from, dns })
 }
 
 fn print_good(name: &str, published: &Published, own: &Own) {
