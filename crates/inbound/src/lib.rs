@@ -35,4 +35,4 @@ pub use permits::SessionLimits;
 pub use quarantines::Quarantines;
 pub use sockets::Sockets;
 pub use strangers::StrangerLimits;
-pub use users::{HashFault, Secret, Users};
+pub use users::{HashError, HashFault, Secret, Users, hash_password};

@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, LazyLock};
 
 use argon2::Params;
-use argon2::password_hash::{PasswordHash, PasswordVerifier};
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use pintle_mail::{EnhancedCode, Reply};
 use pintle_policy::{AuthVerdict, Credentials};
 use subtle::ConstantTimeEq;
@@ -172,6 +172,30 @@ impl Secret {
     }
 }
 
+/// A hash of a password with a salt of its own, as [`Secret::argon2`] takes it, at the price that OWASP advises.
+///
+/// # Errors
+/// The system gives no random numbers, or the password is longer than Argon2 can take.
+pub fn hash_password(password: &str) -> Result<String, HashError> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|error| HashError(error.to_string()))?;
+    let salt = SaltString::encode_b64(&salt).map_err(|error| HashError(error.to_string()))?;
+    let hash = argon2::Argon2::default().hash_password(password.as_bytes(), &salt);
+    hash.map(|hash| hash.to_string()).map_err(|error| HashError(error.to_string()))
+}
+
+/// Why there is no hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashError(String);
+
+impl fmt::Display for HashError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the password cannot be hashed: {}", self.0)
+    }
+}
+
+impl std::error::Error for HashError {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +212,6 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_password_is_granted() {
         // The hash is the one of "sesame" with the salt "saltsaltsalt" and the smallest costs.
-        use argon2::password_hash::{PasswordHasher, SaltString};
         let salt = SaltString::encode_b64(b"saltsaltsalt").unwrap();
         let hash = argon2::Argon2::default().hash_password(b"sesame", &salt).unwrap().to_string();
         let users = Users::new(HashMap::from([
@@ -238,6 +261,14 @@ mod tests {
         let users = Users::new(HashMap::from([("ann".to_owned(), Secret::Plain("open".to_owned()))]));
         let verdict = users.judge(&credentials("nobody", "open", None), &Hashing::default(), false).await;
         assert!(matches!(verdict, AuthVerdict::Denied(None)), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_hash_that_is_made_here_is_taken_here() {
+        let hash = hash_password("sesame").unwrap();
+        let secret = Secret::argon2(&hash).unwrap();
+        assert!(secret.matches("sesame") && !secret.matches("sesam"));
+        assert_ne!(hash_password("sesame").unwrap(), hash, "each has a salt of its own");
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub(crate) enum Command {
     Spool(SpoolFolder),
     /// Make keys that sign mail, and compare what DNS publishes with them
     Dkim(Dkim),
+    /// Read a password and print a hash of it, for `password_hash` of a [[user]]. A terminal is asked twice and shows nothing;
+    /// otherwise the first line of standard input is taken
+    HashPassword,
     /// Read configuration and certificates again, as SIGHUP does, and say what came of it. Exit code 1: nothing has changed
     Reload(Socket),
     /// Say how a running gateway is, and what waits for a restart. Exit code 0: it takes mail, 1: it does not

@@ -10,6 +10,7 @@ mod ask;
 mod check;
 mod cli;
 mod dkim;
+mod hash_password;
 mod logging;
 mod open_files;
 mod operator;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         cli::Command::Plugins(options) => ask::plugins(options),
         cli::Command::Spool(options) => spool::run(&options),
         cli::Command::Dkim(options) => dkim::run(&options),
+        cli::Command::HashPassword => hash_password::run(),
         cli::Command::Reload(options) => ask::reload(&options),
         cli::Command::Status(options) => ask::status(&options),
     };
