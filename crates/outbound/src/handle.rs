@@ -158,7 +158,8 @@ impl Handle {
         let ids = self.ids(which).await?;
         let acts = self.each(ids, |id| self.choose(id, via)).await;
         // Each is read anew, so that the queue hears what has become of it meanwhile.
-        let read = |id| async move { self.shared.spool.load(id).await.ok().map(|stored| waiting_of(&stored)) };
+        let read =
+            |id| async move { self.shared.spool.load(id).await.ok().map(|stored| waiting_of(&stored)) };
         let read = futures_util::stream::iter(acts.ids_done()).map(read).buffered(AT_ONCE);
         let messages: Vec<Waiting> = read.filter_map(std::future::ready).collect().await;
         self.ask(|answer| Command::Reroute(messages, answer)).await?;
@@ -386,7 +387,8 @@ impl Handle {
     async fn choose(&self, id: QueueId, via: Option<&NextHop>) -> Result<(), Outcome> {
         let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
         let pending = stored.recipients.iter().filter(|state| state.status.pending().is_some());
-        let ids: Vec<u32> = pending.filter(|state| state.route.as_ref() != via).map(|state| state.id).collect();
+        let ids: Vec<u32> =
+            pending.filter(|state| state.route.as_ref() != via).map(|state| state.id).collect();
         if ids.is_empty() {
             return Ok(());
         }

@@ -90,7 +90,9 @@ impl fmt::Display for Outcome {
             }
             Self::NotQuarantined => f.write_str("it is in no quarantine: see `pintle queue show`"),
             Self::Held(why) => write!(f, "{why}: `pintle queue release` lets it go"),
-            Self::NotNow => f.write_str("it is just changing hands, or not read yet after the start: ask again"),
+            Self::NotNow => {
+                f.write_str("it is just changing hands, or not read yet after the start: ask again")
+            }
             Self::Failed(error) => error.fmt(f),
         }
     }

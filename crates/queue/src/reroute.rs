@@ -54,7 +54,8 @@ impl Queue {
             }
             for (next_hop, recipients) in leave {
                 done.moved += recipients.len();
-                if let Some(made) = self.join(&all, Job { next_hop, recipients: recipients.into(), ..template.clone() })
+                if let Some(made) =
+                    self.join(&all, Job { next_hop, recipients: recipients.into(), ..template.clone() })
                 {
                     all.push(made);
                     done.new.push(made);

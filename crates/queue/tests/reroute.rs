@@ -48,7 +48,12 @@ fn each_recipient_goes_the_new_way_at_once_in_as_few_jobs_as_can_be() {
     let jobs = [queue.insert(job("old", &[0, 1, 9])), queue.insert(job("older", &[2, 3]))];
     for _ in &jobs {
         let id = attempt(&mut queue, START).expect("it was due");
-        queue.record(id, Report::hop_failed(if id == jobs[0] { vec![0, 1, 9] } else { vec![2, 3] }), 0, START);
+        queue.record(
+            id,
+            Report::hop_failed(if id == jobs[0] { vec![0, 1, 9] } else { vec![2, 3] }),
+            0,
+            START,
+        );
     }
     assert_eq!(attempt(&mut queue, at(1)), None, "both wait");
     let done = queue.reroute(&jobs, by_parity, at(1));
@@ -74,7 +79,10 @@ fn what_is_held_stays_held_on_its_new_way() {
     assert_eq!(queue.reroute(&jobs, by_parity, at(1)).new.len(), 2, "each kind of custody for itself");
     let phases: Vec<_> = queue.list(&Selector::Everything).map(|view| view.phase).collect();
     assert_eq!(phases, [JobPhase::Held, JobPhase::Quarantined(at(500))]);
-    assert_eq!((attempt(&mut queue, at(2)), queue.snapshot().held, queue.snapshot().hops.len()), (None, 2, 1));
+    assert_eq!(
+        (attempt(&mut queue, at(2)), queue.snapshot().held, queue.snapshot().hops.len()),
+        (None, 2, 1)
+    );
 }
 
 #[test]
