@@ -31,6 +31,32 @@ pub(super) fn unsafe_outside(source: &Source) -> Vec<Violation> {
         .collect()
 }
 
+/// The queue id has one name in lines of the log, or nobody finds all lines about a message.
+pub(super) fn log_fields(source: &Source) -> Vec<Violation> {
+    let field = |part: &str| {
+        part.split('=').next().unwrap_or_default().trim().trim_start_matches(['%', '?']).to_owned()
+    };
+    let is_other = |part: &str| ["id", "queue"].contains(&field(part).as_str());
+    let is_bad = |line: &str| {
+        let arguments = line.split_once("tracing::").and_then(|(_, rest)| rest.split_once("!("));
+        arguments.is_some_and(|(name, rest)| {
+            LEVELS.contains(&name)
+                && rest.split(['"', ')']).next().is_some_and(|fields| fields.split(',').any(is_other))
+        })
+    };
+    let lines = source.code().filter(|(_, line)| is_bad(line));
+    let violation = |(line, _)| Violation {
+        path: source.path.clone(),
+        line,
+        rule: Rule::LogField,
+        text: "calls the queue id otherwise than `queue_id` in a line of the log".to_owned(),
+    };
+    lines.map(violation).collect()
+}
+
+/// The macros that write lines.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "event"];
+
 /// What git leaves where two changes met and nobody looked.
 pub(super) fn merge_marks(source: &Source) -> Vec<Violation> {
     let mark = |line: &str| ["<", ">"].iter().any(|sign| line.starts_with(&format!("{} ", sign.repeat(7))));
@@ -126,6 +152,18 @@ mod tests {
         assert_eq!(machine_paths(&source("a.md", &format!("x\nsee {home}\n")))[0].line, 2);
         for fine in [format!("https://example.com{home}"), format!("$DIR{home}"), format!("a{home}")] {
             assert_eq!(machine_paths(&source("a.md", &fine)), [], "{fine}");
+        }
+    }
+
+    #[test]
+    fn the_queue_id_has_one_name_in_the_log() {
+        let line =
+            |fields: &str| format!("//! x\nfn f() {{\n    {}!({fields}, \"x\");\n}}\n", "tracing::info");
+        for bad in ["%id", "id = %id", "client, id = 1", "queue = %it"] {
+            assert_eq!(log_fields(&source("a.rs", &line(bad)))[0].line, 3, "{bad}");
+        }
+        for good in ["queue_id = %id", "session = %id, client", "%error"] {
+            assert_eq!(log_fields(&source("a.rs", &line(good))), [], "{good}");
         }
     }
 

@@ -134,7 +134,7 @@ impl Batch<'_> {
             return Ok(Done::default());
         }
         self.preserve(id, &row, what).map_err(|error| {
-            tracing::error!(%id, what, %error, "a damaged message could not be set aside");
+            tracing::error!(queue_id = %id, what, %error, "a damaged message could not be set aside");
             SpoolError::Damaged(id, format!("{what}; what there is of it could not be kept: {error}").into())
         })?;
         let mut record = Record::of(Kind::SetAside, id, to_json(&Reason { what: what.to_owned() })?);
