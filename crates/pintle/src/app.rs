@@ -86,7 +86,8 @@ impl App {
     /// The first part that could not be started; those before it have ended.
     pub(crate) async fn start(settings: Settings, extras: Extras) -> Result<Self, StartError> {
         let mut supervisor = Supervisor::start();
-        open_files::allow(&settings.inbound.listeners, &settings.spool.drafts);
+        let mut inbound = settings.inbound.clone();
+        open_files::allow(&mut inbound.listeners, &settings.spool.drafts);
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
         let resolver: Arc<dyn Resolver> = Arc::new(HickoryResolver::new(&settings.dns)?);
         let plugins = Plugins::open(settings.plugins.clone(), Arc::clone(&resolver)).await?;
@@ -108,7 +109,7 @@ impl App {
             },
         );
         let inbound = Inbound::start(
-            settings.inbound.clone(),
+            inbound,
             pintle_inbound::Parts {
                 sockets: extras.sockets,
                 spool: outbound.spool(),
