@@ -116,6 +116,13 @@ pub(crate) struct Try {
     /// Only this plugin; may be given several times
     #[arg(long, value_name = "PLUGIN")]
     pub(crate) only: Vec<String>,
+    /// Leave this plugin out; may be given several times
+    #[arg(long, value_name = "PLUGIN")]
+    pub(crate) skip: Vec<String>,
+    /// As if the greylist (stock:greylist) had seen this client, sender and recipient before: where it would have them come
+    /// again, that is told and passed over
+    #[arg(long)]
+    pub(crate) assume_known: bool,
     /// Ask this name server; may be given several times. Those of the configuration, if left out
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) dns: Vec<SocketAddr>,
