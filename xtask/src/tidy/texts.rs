@@ -37,14 +37,17 @@ pub(super) fn log_fields(source: &Source) -> Vec<Violation> {
         part.split('=').next().unwrap_or_default().trim().trim_start_matches(['%', '?']).to_owned()
     };
     let is_other = |part: &str| ["id", "queue"].contains(&field(part).as_str());
-    let is_bad = |line: &str| {
+    let names_it =
+        |fields: &str| fields.split(['"', ')']).next().is_some_and(|fields| fields.split(',').any(is_other));
+    // Where a macro is broken into lines, the fields begin on the one after its name.
+    let mut opened = false;
+    let lines = source.code().filter(|(_, line)| {
         let arguments = line.split_once("tracing::").and_then(|(_, rest)| rest.split_once("!("));
-        arguments.is_some_and(|(name, rest)| {
-            LEVELS.contains(&name)
-                && rest.split(['"', ')']).next().is_some_and(|fields| fields.split(',').any(is_other))
-        })
-    };
-    let lines = source.code().filter(|(_, line)| is_bad(line));
+        let arguments = arguments.filter(|(name, _)| LEVELS.contains(name)).map(|(_, rest)| rest);
+        let fields = arguments.or(opened.then_some(*line));
+        opened = arguments.is_some_and(str::is_empty);
+        fields.is_some_and(names_it)
+    });
     let violation = |(line, _)| Violation {
         path: source.path.clone(),
         line,
@@ -162,6 +165,8 @@ mod tests {
         for bad in ["%id", "id = %id", "client, id = 1", "queue = %it"] {
             assert_eq!(log_fields(&source("a.rs", &line(bad)))[0].line, 3, "{bad}");
         }
+        let broken = format!("//! x\n{}!(\n    %id, what,\n    \"x\"\n);\n", "tracing::error");
+        assert_eq!(log_fields(&source("a.rs", &broken))[0].line, 3);
         for good in ["queue_id = %id", "session = %id, client", "%error"] {
             assert_eq!(log_fields(&source("a.rs", &line(good))), [], "{good}");
         }

@@ -325,7 +325,7 @@ impl Census {
             && !folders.bodies.join(file).try_exists()?
             && folders.aside.take_back(&folders.bodies.join(file))?
         {
-            tracing::warn!(%id, file, "the file of a body that had been put away is needed and was taken back");
+            tracing::warn!(queue_id = %id, file, "the file of a body that had been put away is needed and was taken back");
         }
         if let Some(what) = missing(row, log, &folders.bodies)? {
             self.broken.push((id, what.to_owned()));
