@@ -43,7 +43,7 @@ struct Stage {
     gateway: Gateway,
     sink: Sink,
     zone: ZoneServer,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A way to fail, with its domain and its client.
@@ -170,7 +170,11 @@ impl Stage {
             PLUGINS.replace("TEMPERROR", temperror)
         );
         let gateway = Gateway::start(&configuration(folder.path(), sink.address(), &text));
-        Self { gateway, sink, zone, _folder: folder }
+        Self { gateway, sink, zone, folder }
+    }
+
+    fn config(&self) -> std::path::PathBuf {
+        self.folder.path().join("pintle.toml")
     }
 
     /// A whole session: the reply to a foreign recipient is a refusal; gives the code that the mail to ours came to.
@@ -360,4 +364,36 @@ fn has_no_host(fault: Option<Fault>) -> bool {
 /// Whether the mail exchanger can be found in spite of it.
 fn is_deliverable(fault: Option<Fault>) -> bool {
     spf(fault) == "pass"
+}
+
+/// Nothing comes from anywhere: the log names the servers, health says so and readiness stays, and sessions do not wait
+/// for each name anew. It ends when the servers are back.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_answer_nothing_are_named_and_waited_for_once() {
+    let folder = TempDir::new().unwrap();
+    let patient = "timeout = \"400ms\"\nattempts = 30\ndeadline = \"60s\"";
+    let stage = Stage::start("pass-on", patient, "").await;
+    let well = &troubles()[0];
+    stage.zone.fail(".", Fault::Silent);
+    for name in well.names() {
+        stage.zone.fail(&name, Fault::Silent);
+    }
+    assert_eq!(stage.session(well).await, 250);
+    let line = stage.gateway.line("no name server answers");
+    let servers = format!("\"servers\":\"{}\"", stage.zone.address());
+    assert!(line.contains("\"level\":\"WARN\"") && line.contains(&servers), "{line}");
+    let config = stage.config();
+    let status = || e2e::run(&["status", "-c", config.to_str().unwrap()], folder.path());
+    let (code, out, _) = status();
+    assert!(code == 0 && out.contains("ILL   dns no name server answers"), "{out}");
+    let arrived = stage.sink.wait_for(1).await;
+    assert!(Stage::results(&arrived, well).contains("spf=temperror"), "not known, and no \"no\"");
+    let told = stage.gateway.log().lines().filter(|line| line.contains("no name server answers")).count();
+    assert_eq!(told, 1, "rate-limited");
+    stage.zone.heal_all();
+    stage.gateway.wait_for("name servers answer again");
+    assert!(status().1.contains("ok    dns"));
+    assert_eq!(stage.session(well).await, 250);
+    let arrived = stage.sink.wait_for(2).await;
+    assert!(Stage::results(&arrived[1..], well).contains("spf=pass"));
 }

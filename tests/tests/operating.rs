@@ -1,8 +1,7 @@
-//! The operator's side of the real binary: check, queue, signals, sandbox.
+//! The operator's side of the real binary: check, queue, signals, limits.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use e2e::{Gateway, binary, configuration, example_plugin, run};
@@ -165,39 +164,22 @@ async fn a_hang_up_reloads_and_a_term_drains() {
     gateway.stop();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_sandbox_captures_and_says_what_hooks_see() {
+/// As in some containers: with less address space than the memories of plugins would reserve.
+#[test]
+fn a_limit_of_address_space_costs_no_start() {
     let folder = TempDir::new().unwrap();
-    let child = Command::new(binary())
-        .args(["sandbox", "--folder", "box", "--smtp", "127.0.0.1:0"])
-        .args(["--submission", "127.0.0.1:0", "--submissions", "127.0.0.1:0"])
-        .current_dir(folder.path())
-        .stdout(Stdio::piped())
-        .spawn();
-    let mut child = Ends(child.unwrap());
-    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(|line| line.unwrap());
-    let address = lines.by_ref().find(|line| line.trim_start().starts_with("SMTP")).unwrap();
-    let address = address.split_whitespace().nth(1).unwrap().parse().unwrap();
-    let mut client = Client::connect(address).await;
-    client.hello("client.example").await;
-    client.deliver("a@x.example", &["b@anywhere.example"], MESSAGE).await;
-    let mut told: Vec<String> = Vec::new();
-    while !told.last().is_some_and(|line| line.contains("captured")) {
-        told.push(lines.next().unwrap());
-    }
-    for expected in ["it has mail from a@x.example", "its subject is \"one\"", "accepted", ".eml"] {
-        assert!(told.iter().any(|line| line.contains(expected)), "{expected}: {told:#?}");
-    }
-    let (_, list, _) = run(&["sandbox", "messages", "--folder", "box"], folder.path());
-    assert!(list.contains("<a@x.example> to b@anywhere.example") && list.contains("1 messages"), "{list}");
-}
-
-/// A child that ends with the test, however that ends.
-struct Ends(std::process::Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    let more = example_plugin()
+        + "\n[[plugin]]\nname = \"grey\"\ncomponent = \"stock:greylist\"\ngrants = [\"kv\"]\n";
+    let config = configuration(folder.path(), "127.0.0.1:25".parse().unwrap(), &more);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 8000000 && exec \"$0\" run -c \"$1\""]).arg(binary()).arg(&config);
+    let gateway = Gateway::attempt(&mut command).unwrap_or_else(|why| panic!("{why}"));
+    gateway.wait_for("each instance takes its own, with bounds checks");
+    gateway.stop();
+    // The operator can say so, too.
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("[plugins]", "[plugins]\naddress_space = \"1GiB\"")).unwrap();
+    let gateway = Gateway::start(&config);
+    gateway.wait_for("each instance takes its own, with bounds checks");
+    gateway.stop();
 }

@@ -202,6 +202,26 @@ fn verdicts_facts_and_log_lines_are_told() {
     assert_eq!(code, 0, "relay clients never wait");
 }
 
+/// A greylist knows nobody in a trial, and what comes after RCPT could never be seen.
+#[test]
+fn a_trial_goes_beyond_the_greylist_where_it_is_told_to() {
+    let grey = "[[plugin]]\nname = \"grey\"\ncomponent = \"stock:greylist\"\ngrants = [\"kv\"]\n";
+    let desk = Desk::new(&format!("{grey}{REWRITE}"));
+    let to = ["--recipient", "c@ours.example"];
+    let (code, report) = desk.json(&[&to[..], &["--assume-known"]].concat());
+    assert_eq!((code, report["fate"].as_str()), (0, Some("accepted")), "{report}");
+    let step = &report["stages"][3]["plugins"][0];
+    assert_eq!((step["plugin"].as_str(), step["verdict"].as_str()), (Some("grey"), Some("next")), "{report}");
+    assert!(step["assumed_known"].as_str().unwrap().starts_with("451 4.7.1 Greylisted"), "{step}");
+    let (code, out, _) = desk.attempt(&[&to[..], &["--assume-known"]].concat());
+    assert!(code == 0 && out.contains("known  as assumed; otherwise it would have said 451 4.7.1"), "{out}");
+    let (code, report) = desk.json(&[&to[..], &["--skip", "grey"]].concat());
+    assert_eq!((code, report["fate"].as_str()), (0, Some("accepted")), "{report}");
+    assert!(!report.to_string().contains("\"grey\""), "{report}");
+    let (code, _, err) = desk.attempt(&[&to[..], &["--skip", "grey", "--assume-known"]].concat());
+    assert!(code == 2 && err.contains("--skip NAME leaves another one out"), "{err}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trial_asks_the_name_server_that_it_is_told_and_only_the_plugins_named() {
     let zone = ZoneServer::start("9.2.0.192.list.example A 127.0.0.2").await;
@@ -220,7 +240,7 @@ async fn a_trial_asks_the_name_server_that_it_is_told_and_only_the_plugins_named
     assert!(asked.iter().any(|question| question.name.starts_with("9.2.0.192.list.example")), "{asked:?}");
 }
 
-/// What the running gateway's plugins have stored is not a trial's to read or to write over.
+/// What the running gateway's plugins have stored is not a trial's to write over, whatever it is like.
 #[test]
 fn a_trial_leaves_what_plugins_have_stored_alone() {
     let desk = Desk::new(
@@ -231,6 +251,7 @@ fn a_trial_leaves_what_plugins_have_stored_alone() {
     std::fs::write(state.join("grey.kv"), "precious").unwrap();
     let (code, report) = desk.json(&["--client", "192.0.2.9", "--recipient", "c@ours.example"]);
     assert_eq!((code, report["fate"].as_str()), (1, Some("deferred")), "{report}");
+    assert!(report["log"].to_string().contains("cannot be read, and counts as nothing here"), "{report}");
     let files: Vec<_> = std::fs::read_dir(&state).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(files, ["grey.kv"]);
     assert_eq!(std::fs::read(state.join("grey.kv")).unwrap(), b"precious");
@@ -241,6 +262,7 @@ fn what_cannot_be_tried_is_no_verdict() {
     let desk = Desk::new(REWRITE);
     for (options, cause) in [
         (&["--only", "nobody"][..], "there is no plugin \"nobody\"; there are rewrite"),
+        (&["--skip", "nobody"][..], "there is no plugin \"nobody\"; there are rewrite"),
         (&["--listener", "nowhere"][..], "no such listener; there are: mx, inside"),
         (&["--sender", "no address"][..], "the sender \"no address\""),
     ] {

@@ -231,6 +231,9 @@ pub struct Spared {
 pub struct Health {
     /// It takes mail: listeners are open, the spool accepts, no drain has begun.
     pub ready: bool,
+    /// Some part does not work as it should. What can be done without it is done, so this alone keeps no traffic away.
+    #[serde(default)]
+    pub degraded: bool,
     /// Its parts, for whoever wants to know which one is ill.
     pub components: Vec<Component>,
 }

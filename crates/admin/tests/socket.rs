@@ -65,7 +65,7 @@ impl Operator for Pretender {
 
     fn health(&self) -> BoxFuture<'_, Health> {
         let ready = self.ready;
-        async move { Health { ready, components: vec![] } }.boxed()
+        async move { Health { ready, degraded: false, components: vec![] } }.boxed()
     }
 
     fn metrics(&self) -> String {

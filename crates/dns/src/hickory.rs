@@ -36,6 +36,7 @@ pub struct HickoryResolver {
     /// All servers, asked without EDNS.
     plain: TokioResolver,
     deadline: Duration,
+    servers: Arc<[String]>,
 }
 
 /// How to ask.
@@ -114,6 +115,7 @@ impl HickoryResolver {
     /// A resolver with an empty cache. No server is contacted before the first question.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let servers = name_servers(&config.servers)?;
+        let names = servers.iter().map(shown).collect();
         let with_edns = options(config);
         let each = if servers.len() > 1 { &servers[..] } else { &[] };
         let each = each.iter().map(|server| stub(vec![server.clone()], with_edns.clone()));
@@ -124,7 +126,14 @@ impl HickoryResolver {
             plain: stub(servers.clone(), without_edns)?,
             all: stub(servers, with_edns)?,
             deadline: config.deadline,
+            servers: names,
         })
+    }
+
+    /// Whom it asks, for people.
+    #[must_use]
+    pub fn servers(&self) -> &[String] {
+        &self.servers
     }
 
     async fn ask(&self, name: Name, kind: RecordKind) -> Result<Answer, DnsError> {
@@ -204,6 +213,11 @@ fn name_servers(servers: &Servers) -> Result<Vec<NameServerConfig>, ConfigError>
         }
     };
     if list.is_empty() { Err(ConfigError::NoServers) } else { Ok(list) }
+}
+
+fn shown(server: &NameServerConfig) -> String {
+    let port = server.connections.first().map_or(53, |connection| connection.port);
+    SocketAddr::new(server.ip, port).to_string()
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {

@@ -69,6 +69,21 @@ pub enum DnsError {
 }
 
 impl DnsError {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NxDomain => "nxdomain",
+            Self::NoData => "nodata",
+            Self::ServFail => "servfail",
+            Self::Bogus => "bogus",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::InvalidName => "invalid_name",
+        }
+    }
+
     /// Whether the same question may be answered later. A permanent failure is an answer by itself.
     pub fn is_temporary(self) -> bool {
         match self {

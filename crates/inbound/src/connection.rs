@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use pintle_smtp::server::{Answer, Closed, Event, Fault, Level, Session, Start};
+use pintle_smtp::server::{Answer, Closed, Event, Session, Start};
 use pintle_spool::Receipt;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -24,6 +24,7 @@ use crate::listener::Shared;
 use crate::stages::Stages;
 use crate::strangers::{End, Lifetime};
 use crate::stream::Stream;
+use crate::told;
 
 /// The largest read.
 const READ: usize = 64 * 1024;
@@ -57,13 +58,12 @@ pub(crate) async fn serve(
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let stages = Stages::new(Arc::clone(&shared), &listener, client, local);
+    let session = stages.session();
     let mut connection = match Connection::open(shared, listener, stream, stages, phase).await {
         Ok(connection) => connection,
-        Err(error) => {
-            tracing::info!(%client, %error, "TLS handshake failed");
-            return;
-        }
+        Err(error) => return told::handshake_failed(&session, &error),
     };
+    drop(session);
     tracing::debug!(session = %connection.stages.id(), %client, "session begins");
     let end = connection.run().await;
     if let Err(error) = end {
@@ -142,7 +142,7 @@ impl Connection {
                 Event::Body(chunk) => self.stages.body(chunk).await,
                 Event::StartTls => self.start_tls().await?,
                 Event::Reset => self.stages.reset(),
-                Event::Fault(fault) => self.report(&fault),
+                Event::Fault(fault) => told::fault(&self.stages.session(), &fault),
                 Event::Closed(closed) => return Ok(Some(closed)),
             }
         }
@@ -155,10 +155,12 @@ impl Connection {
         if !self.stages.is_stranger() {
             return;
         }
-        match self.lifetime.due(now) {
-            Some(End::Soon(reply)) => self.session.retire(reply, now),
-            Some(End::Now(reply)) => self.session.dismiss(reply, now),
-            None => {}
+        let Some(end) = self.lifetime.due(now) else { return };
+        let (End::Soon(reply) | End::Now(reply)) = &end;
+        told::dismissed(&self.stages.session(), reply);
+        match end {
+            End::Soon(reply) => self.session.retire(reply, now),
+            End::Now(reply) => self.session.dismiss(reply, now),
         }
     }
 
@@ -205,20 +207,9 @@ impl Connection {
             }
             Err(error) => {
                 self.session.tls_failed(Instant::now());
-                tracing::info!(session = %self.stages.id(), %error, "TLS handshake failed");
+                told::handshake_failed(&self.stages.session(), &error);
                 Err(error)
             }
-        }
-    }
-
-    fn report(&self, fault: &Fault) {
-        let session = self.stages.id();
-        metrics::counter!("pintle_session_faults_total", "fault" => fault.counter()).increment(1);
-        match fault.level() {
-            Level::Debug => tracing::debug!(%session, ?fault, "fault"),
-            Level::Info => tracing::info!(%session, ?fault, "fault"),
-            Level::Warn => tracing::warn!(%session, ?fault, "fault"),
-            Level::Error => tracing::error!(%session, ?fault, "fault"),
         }
     }
 
@@ -302,7 +293,9 @@ async fn handshake(
     let tls = shared.tls.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
     let accept = tokio::time::timeout(listener.handshake_timeout, tls.accept(stream));
     let accepted = tokio::select! {
-        accepted = accept => accepted?,
+        accepted = accept => accepted.map_err(|_| {
+            io::Error::new(io::ErrorKind::TimedOut, "the client did not get on with it in time")
+        })?,
         // No message is under way in a handshake, so a drain need not wait for a client that does not get on with it.
         _ = phase.wait_for(|phase| *phase != Phase::Running) => {
             return Err(io::Error::other("the gateway is going down"));

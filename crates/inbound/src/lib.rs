@@ -26,6 +26,7 @@ mod stages;
 pub mod strangers;
 mod stream;
 mod submission;
+mod told;
 pub mod users;
 
 pub use config::{AuthOffer, Config, ListenerConfig, Rules, TlsMode};

@@ -299,8 +299,9 @@ impl Acceptor {
             Crowded::Address => b"421 4.7.0 Too many sessions from your address; close some first\r\n",
             Crowded::Network => b"421 4.7.0 Too many sessions from your network; try again later\r\n",
         };
-        tracing::info!(listener = self.listener.name, %client, ?crowded, "turned away");
         let (listener, limit) = (self.listener.name.clone(), crowded.name());
+        let client = client.to_canonical();
+        tracing::info!(%client, listener, limit, "turned away: too many sessions at once");
         metrics::counter!("pintle_sessions_refused_total", "listener" => listener, "limit" => limit)
             .increment(1);
         let _ = stream.try_write(why);

@@ -18,6 +18,8 @@ use crate::networks::networks;
 pub struct SessionLimits {
     /// Sessions at once.
     pub total: usize,
+    /// Nobody has chosen `total`: there may be fewer, if there are too few open files for so many.
+    pub total_fits: bool,
     /// Of these, so many that only trusted clients get.
     pub kept_for_trusted: usize,
     /// Sessions at once from one address (one /64 of IPv6).
@@ -32,6 +34,7 @@ impl Default for SessionLimits {
     fn default() -> Self {
         Self {
             total: 10_000,
+            total_fits: true,
             kept_for_trusted: 0,
             per_address: 40,
             per_network: 160,
@@ -140,6 +143,7 @@ mod tests {
 
     const LIMITS: SessionLimits = SessionLimits {
         total: 5,
+        total_fits: false,
         kept_for_trusted: 2,
         per_address: 1,
         per_network: 2,

@@ -3,8 +3,8 @@
 use pintle_mail::{Recipient, Reply};
 use pintle_policy::{Decision, Hook, Session, Transaction, View, facts};
 use pintle_record::{
-    Client, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, PluginFault, PluginVerdict, Reception,
-    Record, Rejection, Sink, SpfCheck, Tls,
+    Client, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, MAX_SHOWN, PluginFault, PluginVerdict,
+    Reception, Record, Rejection, Sink, SpfCheck, Tls,
 };
 use pintle_sender_auth::{DkimResult, Findings, Identity, Published, SpfResult};
 
@@ -37,11 +37,20 @@ pub(crate) fn reception(
             .map(|recipient| recipient.address.clone())
             .collect(),
         size,
+        message_id: field(view, "Message-ID"),
+        subject: field(view, "Subject"),
     }));
     if let Some(held) = held {
         let (quarantine, by) = (Some(held.name.clone()), held.by.clone());
         sink.record(Record::Hold(Hold { time, id, quarantine, reason: None, by }));
     }
+}
+
+/// The first field of this name as the record tells it: a stranger's words, so cut and cleaned.
+fn field(view: &View, name: &str) -> Option<String> {
+    let header = &view.message.as_deref()?.header;
+    let value = header.named(name).next()?.value();
+    Some(pintle_mail::shown(&value, MAX_SHOWN)).filter(|shown| !shown.is_empty())
 }
 
 /// A client was told no.

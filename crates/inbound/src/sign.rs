@@ -44,7 +44,7 @@ impl Signing<'_> {
         match sign::sign(&keys, header, body, self.now).await {
             Ok(fields) => Ok(counted("dkim", "made", fields)),
             Err(error @ SignError::NoFrom) => {
-                tracing::warn!(id = %self.transaction.id, %error, "not signed");
+                tracing::warn!(queue_id = %self.transaction.id, %error, "not signed");
                 Ok(counted("dkim", "left-out", Vec::new()))
             }
             Err(error) => Err(self.failed("dkim", &error)),
@@ -64,7 +64,7 @@ impl Signing<'_> {
                 Err(self.failed("arc", &error))
             }
             Err(error) => {
-                tracing::info!(id = %self.transaction.id, %error, "not sealed");
+                tracing::info!(queue_id = %self.transaction.id, %error, "not sealed");
                 Ok(counted("arc", "left-out", Vec::new()))
             }
         }
@@ -72,12 +72,12 @@ impl Signing<'_> {
 
     /// A reload can take a key away between a plugin's asking for it and its use.
     fn missing(&self, name: &str) -> Reply {
-        tracing::error!(id = %self.transaction.id, key = name, "there is no such key any more");
+        tracing::error!(queue_id = %self.transaction.id, key = name, "there is no such key any more");
         cannot_sign()
     }
 
     fn failed(&self, kind: &'static str, error: &SignError) -> Reply {
-        tracing::error!(id = %self.transaction.id, %error, "a message could not be signed");
+        tracing::error!(queue_id = %self.transaction.id, %error, "a message could not be signed");
         counted(kind, "failed", Vec::new());
         cannot_sign()
     }

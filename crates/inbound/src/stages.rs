@@ -22,7 +22,7 @@ use crate::receive::{self, Accepted, Intake};
 use crate::ruling::{Fate, edited, local_error, refusal};
 use crate::sign::Signing;
 use crate::strangers::{StrangerLimits, Taken};
-use crate::{ids, login, records, relay, score, submission};
+use crate::{ids, login, records, relay, score, submission, told};
 
 type Answer = server::Answer<Receipt>;
 
@@ -82,6 +82,11 @@ impl Stages {
     /// Whether nobody vouches for this client: it is not trusted, and has not authenticated.
     pub(crate) fn is_stranger(&self) -> bool {
         !self.view.session.trusted && self.view.session.identity.is_none()
+    }
+
+    /// The session as it is now.
+    pub(crate) fn session(&self) -> Arc<Session> {
+        Arc::clone(&self.view.session)
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -178,6 +183,7 @@ impl Stages {
         self.reset();
         let limits = self.is_stranger().then_some(&self.strangers);
         if let Some(reply) = self.taken.transaction(limits) {
+            told::dismissed(&self.view.session, &reply);
             return Answer::Close(reply);
         }
         // A client is turned away before it sends what could not be kept.
@@ -415,7 +421,9 @@ impl Stages {
             return answer;
         }
         let text = "Too many refusals in one session; closing";
-        Answer::Close(Reply::new(421, EnhancedCode(4, 7, 0), text))
+        let reply = Reply::new(421, EnhancedCode(4, 7, 0), text);
+        told::dismissed(&self.view.session, &reply);
+        Answer::Close(reply)
     }
 
     /// The refusal that a decision amounts to, recorded.
@@ -465,8 +473,14 @@ impl Stages {
         room
     }
 
+    /// For lines of the log, from MAIL on.
+    fn queue_id(&self) -> Option<tracing::field::DisplayValue<pintle_mail::QueueId>> {
+        self.view.transaction.as_ref().map(|transaction| tracing::field::display(transaction.id))
+    }
+
     fn spool_trouble(&self, stage: Hook, error: &SpoolError) -> Answer {
-        tracing::error!(session = %self.id(), %error, "a message could not be stored");
+        let (client, queue_id) = (self.view.session.client.ip().to_canonical(), self.queue_id());
+        tracing::error!(%client, session = %self.id(), queue_id, %error, "a message could not be stored");
         self.no(stage, error.reply())
     }
 }

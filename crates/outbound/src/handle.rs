@@ -370,7 +370,6 @@ impl Handle {
     }
 
     fn tell_release(&self, id: QueueId, hold: &Hold, user: Option<&str>) {
-        tracing::info!(queue_id = %id, %hold, user, "released");
         if hold.quarantine().is_some() {
             quarantine::count("released");
         }

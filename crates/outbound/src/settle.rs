@@ -223,21 +223,19 @@ fn copy(message: &NewMessage) -> NewMessage {
     }
 }
 
-/// Log, records and metrics of what is durable now.
+/// Records and metrics of what is durable now. What becomes of a recipient has one line in the log: its record.
 fn tell(shared: &Shared, stored: &Stored, trial: &Trial, fates: &[Fate], children: &[Child]) {
     for fate in fates {
         let Some(recipient) = recipient(stored, fate.recipient) else {
             continue;
         };
         count(fate, trial);
-        log(stored, trial, fate, recipient, &trial.next_hop(shared, stored, recipient));
         if shared.records.wanted() {
             shared.records.record(record(shared, stored, trial, fate, recipient, children));
         }
     }
     for child in children {
         metrics::counter!("pintle_reports_total", "kind" => kind_name(child)).increment(1);
-        tracing::info!(queue_id = %stored.id, report = %child.message.id, to = %child.to, kind = kind_name(child), "reported");
         shared.records.record(Record::Report(Report {
             time: shared.clock.now(),
             id: child.message.id,
@@ -276,21 +274,6 @@ fn count(fate: &Fate, trial: &Trial) {
     metrics::counter!("pintle_deliveries_total", "outcome" => name(fate.end)).increment(1);
     if trial.attempt > 0 {
         metrics::histogram!("pintle_delivery_attempt_seconds").record(trial.took.as_secs_f64());
-    }
-}
-
-fn log(stored: &Stored, trial: &Trial, fate: &Fate, recipient: &Recipient, next_hop: &NextHop) {
-    let reply = fate.reply.as_ref().map(tracing::field::display);
-    let (host, outcome) = (trial.peer.host.as_deref(), name(fate.end));
-    let by = trial.by.as_deref();
-    match fate.end {
-        End::Deferred(next) => tracing::info!(queue_id = %stored.id, recipient = %recipient.address,
-            %next_hop, host, reply, attempt = trial.attempt, by, next_attempt = %next, outcome),
-        // Its record says the same, and there are as many of these as there is mail.
-        End::Delivered(_) => tracing::debug!(queue_id = %stored.id, recipient = %recipient.address,
-            %next_hop, host, reply, attempt = trial.attempt, outcome),
-        _ => tracing::info!(queue_id = %stored.id, recipient = %recipient.address,
-            %next_hop, host, reply, attempt = trial.attempt, by, outcome),
     }
 }
 

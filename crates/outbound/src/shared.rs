@@ -94,7 +94,6 @@ impl Shared {
     }
 
     pub(crate) fn tell_hold(&self, id: QueueId, hold: &Hold, by: Option<&str>) {
-        tracing::info!(queue_id = %id, %hold, by, "held");
         let (quarantine, reason) = match hold.clone() {
             Hold::Quarantine(quarantine) => (Some(quarantine.name), None),
             Hold::Operator(reason) => (None, Some(reason)),

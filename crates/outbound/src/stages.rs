@@ -311,20 +311,16 @@ fn tell_steps(shared: &Shared, stored: &Stored, hook: Hook, steps: &[Step]) {
             (step.judge.to_string(), hook.name().to_owned(), step.verdict.to_owned());
         let id = Some(stored.id);
         let record = match &step.fault {
-            Some(fault) => {
-                tracing::warn!(queue_id = %stored.id, plugin, hook, fault = fault.kind.name(), text = fault.text, verdict,
-                    "a plugin failed");
-                Record::PluginFault(PluginFault {
-                    time,
-                    plugin,
-                    hook,
-                    kind: fault.kind.name().to_owned(),
-                    text: fault.text.clone(),
-                    verdict,
-                    session: None,
-                    id,
-                })
-            }
+            Some(fault) => Record::PluginFault(PluginFault {
+                time,
+                plugin,
+                hook,
+                kind: fault.kind.name().to_owned(),
+                text: fault.text.clone(),
+                verdict,
+                session: None,
+                id,
+            }),
             None if step.verdict == "next" || !shared.records.wants_verdicts() => continue,
             None => Record::PluginVerdict(PluginVerdict { time, plugin, hook, verdict, session: None, id }),
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use pintle_config::Settings;
-use pintle_dns::{HickoryResolver, Resolver};
+use pintle_dns::{Resolver, Watched};
 use pintle_inbound::{Inbound, Sockets};
 use pintle_outbound::{Capture, Clock, Outbound};
 use pintle_plugin::Plugins;
@@ -32,6 +32,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// What the tasks are called where they die.
 const ADMIN_NAME: &str = "admin socket";
 const UPKEEP_NAME: &str = "upkeep of metrics";
+const DNS_NAME: &str = "watch over name servers";
 /// How long sessions and attempts may take to finish once the end has begun.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -77,6 +78,7 @@ pub(crate) struct Live {
     pub(crate) outbound: pintle_outbound::Handle,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) metrics: PrometheusHandle,
+    pub(crate) resolver: Arc<Watched>,
     pub(crate) fallen: Fallen,
 }
 
@@ -90,10 +92,12 @@ impl App {
     /// The first part that could not be started; those before it have ended.
     pub(crate) async fn start(settings: Settings, extras: Extras) -> Result<Self, StartError> {
         let mut supervisor = Supervisor::start();
-        open_files::allow(&settings.inbound.listeners, &settings.spool.drafts);
+        let mut inbound = settings.inbound.clone();
+        open_files::allow(&mut inbound.listeners, &settings.spool.drafts);
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
-        let resolver: Arc<dyn Resolver> = Arc::new(HickoryResolver::new(&settings.dns)?);
-        let plugins = Plugins::open(settings.plugins.clone(), Arc::clone(&resolver)).await?;
+        let resolver = Arc::new(Watched::new(&settings.dns)?);
+        let asked = Arc::clone(&resolver) as Arc<dyn Resolver>;
+        let plugins = Plugins::open(settings.plugins.clone(), Arc::clone(&asked)).await?;
         let chain = Arc::new(ArcSwap::from_pointee(Chain::new(plugins.judges())));
         let server_tls = settings.server_tls.as_ref().map(ServerTls::load).transpose()?.map(Arc::new);
         let spool = Arc::new(Embedded::open(&settings.spool)?);
@@ -106,13 +110,13 @@ impl App {
                 clock: extras.clock,
                 ..pintle_outbound::Parts::new(
                     Arc::clone(&spool) as Arc<dyn Spool>,
-                    resolver,
+                    asked,
                     ClientTls::load(&settings.client_tls)?,
                 )
             },
         );
         let inbound = Inbound::start(
-            settings.inbound.clone(),
+            inbound,
             pintle_inbound::Parts {
                 sockets: extras.sockets,
                 spool: outbound.spool(),
@@ -130,6 +134,7 @@ impl App {
             outbound: outbound.handle(),
             spool: Arc::clone(&spool) as Arc<dyn Spool>,
             metrics,
+            resolver: Arc::clone(&resolver),
             fallen: supervisor.fallen(),
             config: extras.config,
             at_start: settings.clone(),
@@ -139,6 +144,7 @@ impl App {
         });
         let stop_admin = serve_admin(&live, &mut supervisor).await?;
         supervisor.spawn(UPKEEP_NAME, upkeep(live.metrics.clone()));
+        supervisor.spawn(DNS_NAME, resolver.watch());
         Ok(Self { inbound, parts: live, outbound, spool, stop_admin, supervisor })
     }
 

@@ -131,6 +131,13 @@ pub(crate) struct Try {
     /// Only this plugin; may be given several times
     #[arg(long, value_name = "PLUGIN")]
     pub(crate) only: Vec<String>,
+    /// Leave this plugin out; may be given several times
+    #[arg(long, value_name = "PLUGIN")]
+    pub(crate) skip: Vec<String>,
+    /// As if the greylist (stock:greylist) had seen this client, sender and recipient before: where it would have them come
+    /// again, that is told and passed over
+    #[arg(long)]
+    pub(crate) assume_known: bool,
     /// Ask this name server; may be given several times. Those of the configuration, if left out
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) dns: Vec<SocketAddr>,
@@ -173,22 +180,37 @@ pub(crate) struct Sandbox {
     /// Where captured messages and the spool are kept
     #[arg(long, value_name = "FOLDER", default_value = "pintle-sandbox", global = true)]
     pub(crate) folder: PathBuf,
-    /// SMTP: takes mail for any domain, from this machine
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2525")]
-    pub(crate) smtp: SocketAddr,
-    /// Submission: STARTTLS, then a user and a password
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2587")]
-    pub(crate) submission: SocketAddr,
-    /// Submission over implicit TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2465")]
-    pub(crate) submissions: SocketAddr,
-    /// A plugin to try, as a component file; it is loaded again whenever the file changes. May be given several times,
-    /// in the order of the calls. Without one the example plugin is loaded
+    /// Listen at this address of this machine, such as 0.0.0.0 for all of them, instead of 127.0.0.1. Clients in
+    /// private networks may then send mail here, and others by submission
+    #[arg(long, value_name = "IP")]
+    pub(crate) listen: Option<IpAddr>,
+    /// SMTP: takes mail for any domain; 127.0.0.1:2525 if left out
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) smtp: Option<SocketAddr>,
+    /// Submission: STARTTLS, then a user and a password; 127.0.0.1:2587 if left out
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) submission: Option<SocketAddr>,
+    /// Submission over implicit TLS; 127.0.0.1:2465 if left out
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) submissions: Option<SocketAddr>,
+    /// A plugin to try, as a component file, which is loaded again whenever it changes, or stock:NAME. May be given several
+    /// times, in the order of the calls. Without one the example plugin is loaded
     #[arg(long = "plugin", value_name = "FILE")]
-    pub(crate) plugins: Vec<PathBuf>,
+    pub(crate) plugins: Vec<String>,
     /// The configuration of these plugins, as JSON, in the same order
     #[arg(long = "plugin-config", value_name = "JSON")]
     pub(crate) plugin_configs: Vec<String>,
+}
+
+impl Sandbox {
+    /// Whether anything is given that a configuration says too.
+    pub(crate) fn asks_for_something(&self) -> bool {
+        let places = [self.smtp, self.submission, self.submissions];
+        self.listen.is_some()
+            || places.iter().any(Option::is_some)
+            || !self.plugins.is_empty()
+            || !self.plugin_configs.is_empty()
+    }
 }
 
 #[derive(Debug, Subcommand)]

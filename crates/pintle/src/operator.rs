@@ -67,9 +67,11 @@ impl Operator for Gateway {
             components.push(Component { name: "configuration".to_owned(), ok, detail });
             components.push(tasks(self.live.fallen.get()));
             components.push(clock(self.live.outbound.clock_step().as_ref()));
+            components.push(dns(self.live.resolver.ailment()));
             let vital = |component: &Component| component.name == "spool" || component.name == TASKS;
             let ready = components.iter().all(|component| component.ok || !vital(component));
-            Health { ready, components }
+            let degraded = components.iter().any(|component| !component.ok);
+            Health { ready, degraded, components }
         })
     }
 
@@ -164,6 +166,11 @@ fn clock(step: Option<&pintle_outbound::Step>) -> Component {
         format!("the clock was set {direction} by {by:?}: nothing expires for now; check the time service")
     };
     Component { name: "clock".to_owned(), ok: step.is_none(), detail: step.map(told) }
+}
+
+/// Mail is taken and relayed without DNS, and checks that need it say so: the gateway stays ready, and is not well.
+fn dns(ailment: Option<String>) -> Component {
+    Component { name: "dns".to_owned(), ok: ailment.is_none(), detail: ailment }
 }
 
 fn plugin_state(status: pintle_plugin::Status) -> PluginState {

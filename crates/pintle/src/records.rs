@@ -1,8 +1,8 @@
 //! The event log: every record becomes a line of the program's log and moves a counter.
 //!
-//! A record is logged as its public JSON form in the field `record`: as text in lines of text, as an object in lines of
-//! JSON, so that whoever collects them needs one parser; and with the ids beside it, so that `grep ID` tells a message's
-//! whole life.
+//! A record is logged as its public JSON form in the field `record`, which lines of JSON show as an object, so that
+//! whoever collects them needs one parser, and lines of text as `name=value`; and with the ids beside it, so that
+//! `grep ID` tells a message's whole life.
 
 use pintle_record::{Record, Sink};
 use tracing::{Level, enabled};

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
+use pintle_mail::speaks;
 use serde::Serialize;
 
 macro_rules! say {
@@ -58,13 +59,6 @@ pub(crate) fn safe(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     text.chars().map(|c| if stays(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
-}
-
-/// Controls, and what turns the direction of text (Unicode TR 36, section 2.7).
-fn speaks(c: char) -> bool {
-    let turns =
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    turns || (c.is_control() && c != '\t')
 }
 
 #[cfg(test)]

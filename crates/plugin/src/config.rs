@@ -25,6 +25,11 @@ pub struct Config {
     pub cache: Option<PathBuf>,
     /// Where plugins' stored values (`kv`) outlive the process. None keeps them in memory alone.
     pub state: Option<PathBuf>,
+    /// What is stored there is read and never written, and whose it is may go on with it: for a trial beside a gateway that
+    /// runs.
+    pub state_is_anothers: bool,
+    /// The most address space that guests' memories may reserve, in octets; none takes what this process may have.
+    pub address_space: Option<u64>,
     /// Component files are watched, and a changed one is loaded by itself.
     pub watch: bool,
     /// How long a changed file must rest before it is read.
@@ -72,6 +77,8 @@ impl Default for Config {
             plugins: Vec::new(),
             cache: None,
             state: None,
+            state_is_anothers: false,
+            address_space: None,
             watch: true,
             settle: Duration::from_millis(250),
             kv_octets: 64 << 20,

@@ -8,10 +8,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
+use wasmtime::{Config, Engine, Strategy};
 
 use crate::bindings::pintle::plugin as contract;
 use crate::guest::Guest;
+use crate::layout::{self, Layout};
 use crate::{LoadError, PluginConfig};
 
 /// How often a computing guest is interrupted to look at the clock and to let other tasks run.
@@ -26,52 +27,36 @@ pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 /// its limit does not count. Language kits hold a few dozen.
 pub(crate) const HANDLES: usize = 4_096;
 /// A page of linear memory, in octets.
-const WASM_PAGE: usize = 64 << 10;
-/// Slots for the instances of checks and of plugins that are added later.
-const SPARE_SLOTS: u32 = 64;
-/// Address space that the pool's memories may reserve when each gets the 4 GiB that spare bounds checks: half of what a
-/// process has on most machines.
-const ROOMY: u64 = 64 << 40;
+const WASM_PAGE: u64 = 64 << 10;
 
 /// The engine, what guests can import, and the thread that ticks.
 pub(crate) struct Host {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<Guest>,
-    slots: u32,
-    memory: usize,
+    layout: Layout,
     _ticker: Ticker,
 }
 
 impl Host {
-    /// An engine with room for these plugins, twice over: while a plugin is replaced, both versions have instances.
-    pub(crate) fn start(plugins: &[PluginConfig]) -> Result<Self, String> {
-        let slots = slots(plugins) + SPARE_SLOTS;
-        let memory = plugins.iter().map(|plugin| plugin.limits.memory).max();
-        let memory = memory.unwrap_or(0).max(crate::Limits::default().memory);
-        // Memories grow by pages, and the pool's slots are made of them.
-        let memory = memory.next_multiple_of(WASM_PAGE);
-        // A machine with less address space than usual runs guests with bounds checks.
-        let engine = Engine::new(&settings(slots, memory, is_roomy(slots)))
-            .or_else(|_| Engine::new(&settings(slots, memory, false)))
-            .map_err(|error| format!("{error:#}"))?;
+    /// An engine with room for these plugins, in so much address space where somebody has said how much.
+    pub(crate) fn start(plugins: &[PluginConfig], space: Option<u64>) -> Result<Self, String> {
+        let (engine, layout) = engine(&Layout::within(plugins, layout::space(space)))?;
+        tracing::info!(target: "pintle::plugin", "plugins have {layout}");
         let linker = imports(&engine).map_err(|error| format!("{error:#}"))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| error.to_string())?;
-        Ok(Self { engine, linker, slots, memory, _ticker: ticker })
+        Ok(Self { engine, linker, layout, _ticker: ticker })
     }
 
     /// Whether these plugins can be served by an engine that was started for others.
     pub(crate) fn has_room_for(&self, plugins: &[PluginConfig]) -> Result<(), LoadError> {
-        let needs = slots(plugins);
-        if needs > self.slots {
-            return Err(too_big("instances in all (a restart makes room)", needs, self.slots));
+        let room = self.layout.has_places_for(plugins);
+        room.map_err(|(needs, has)| too_big("instances in all (a restart makes room)", needs, has))?;
+        let biggest = plugins.iter().map(|plugin| plugin.limits.memory).max().unwrap_or(0);
+        if self.layout.has_room_for(biggest) {
+            return Ok(());
         }
-        let biggest = plugins.iter().map(|plugin| plugin.limits.memory).max();
-        match biggest {
-            Some(memory) if memory > self.memory => {
-                Err(too_big("octets of memory (a restart makes room)", memory as u64, self.memory as u64))
-            }
-            _ => Ok(()),
-        }
+        let has = self.layout.memory as u64;
+        Err(too_big("octets of memory (a restart makes room)", biggest as u64, has))
     }
 
     /// Whether an instance of this component fits into a slot of the pool.
@@ -81,7 +66,7 @@ impl Host {
                 "it imports or makes core modules in a way whose needs cannot be told".into(),
             )];
         };
-        let octets = needs.max_initial_memory_size.unwrap_or(0) * WASM_PAGE as u64;
+        let octets = needs.max_initial_memory_size.unwrap_or(0) * WASM_PAGE;
         [
             ("linear memories", u64::from(needs.num_memories), u64::from(MEMORIES)),
             ("tables", u64::from(needs.num_tables), u64::from(TABLES)),
@@ -99,19 +84,27 @@ fn too_big(what: &'static str, needs: impl Into<u64>, limit: impl Into<u64>) -> 
     LoadError::TooBig { what, needs: needs.into(), limit: limit.into() }
 }
 
-fn slots(plugins: &[PluginConfig]) -> u32 {
-    let each = |plugin: &PluginConfig| u32::try_from(plugin.limits.max_instances).unwrap_or(u32::MAX);
-    plugins
-        .iter()
-        .fold(0, |sum: u32, plugin| sum.saturating_add(each(plugin).saturating_mul(2).saturating_add(2)))
+/// The engine of the first of these forms that this machine gives.
+fn engine(layouts: &[Layout]) -> Result<(Engine, Layout), String> {
+    let mut last = None;
+    for layout in layouts {
+        match Engine::new(&settings(layout)) {
+            Ok(engine) => return Ok((engine, *layout)),
+            Err(error) => {
+                tracing::info!(target: "pintle::plugin", error = format!("{error:#}"), "plugins cannot have {layout}");
+                last = Some(format!("{layout}: {error:#}"));
+            }
+        }
+    }
+    let free = layout::free().map_or_else(|| "unlimited".to_owned(), layout::octets);
+    Err(format!(
+        "{}; what this process may still take of address space is {free}: raise the limit (`ulimit -v`, LimitAS), or \
+         lower `address_space` of [plugins] or the plugins' `max_instances`",
+        last.unwrap_or_default()
+    ))
 }
 
-/// Whether each memory can have the 4 GiB that spare bounds checks.
-fn is_roomy(slots: u32) -> bool {
-    u64::from(slots) * u64::from(MEMORIES) * (4 << 30) <= ROOMY
-}
-
-fn settings(slots: u32, memory: usize, roomy: bool) -> Config {
+fn settings(layout: &Layout) -> Config {
     let mut config = Config::new();
     config.strategy(Strategy::Cranelift);
     config.epoch_interruption(true);
@@ -120,28 +113,8 @@ fn settings(slots: u32, memory: usize, roomy: bool) -> Config {
     config.concurrency_support(false);
     config.wasm_threads(false);
     config.wasm_backtrace_max_frames(NonZeroUsize::new(8));
-    if !roomy {
-        config.memory_reservation(memory as u64);
-    }
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots, memory)));
+    layout.apply(&mut config);
     config
-}
-
-fn pool(slots: u32, memory: usize) -> PoolingAllocationConfig {
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(slots)
-        .max_component_instance_size(4 << 20)
-        .max_core_instances_per_component(CORE_INSTANCES)
-        .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
-        .max_core_instance_size(4 << 20)
-        .max_memories_per_component(MEMORIES)
-        .total_memories(slots.saturating_mul(MEMORIES))
-        .max_memory_size(memory)
-        .max_tables_per_component(TABLES)
-        .total_tables(slots.saturating_mul(TABLES))
-        .table_elements(TABLE_ELEMENTS)
-        .total_stacks(slots);
-    pool
 }
 
 /// All that any guest can import. Whether this guest may is found out before it gets here.

@@ -13,7 +13,7 @@ pub(crate) mod saved;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bucket::{Bucket, Refused};
@@ -116,6 +116,21 @@ impl Store {
             })
         });
         Self { limit, shelf: Mutex::new(shelf.unwrap_or_default()), file }
+    }
+
+    /// A store with what another one's file holds, if it can be read. Nothing is ever written back.
+    pub(crate) fn copy(limit: usize, file: Option<&Path>, clocks: Clocks) -> Self {
+        let shelf = file.and_then(|path| {
+            let loaded = saved::load(path, clocks);
+            let tell = |why: &String| {
+                tracing::warn!(
+                    target: "pintle::plugin",
+                    path = %path.display(), "what a plugin has stored cannot be read, and counts as nothing here: {why}"
+                );
+            };
+            loaded.inspect_err(tell).ok()
+        });
+        Self { limit, shelf: Mutex::new(shelf.unwrap_or_default()), file: None }
     }
 
     /// Writes the file, if there is to be one and something has changed; tells whether it did. Waits for the disk.
@@ -403,6 +418,24 @@ mod tests {
         let keys = vec!["a".to_owned(); 1_000];
         assert_eq!(store.get_many(&keys, 4 << 20, now).unwrap_err(), KvError::Answer(4 << 20));
         assert_eq!(store.get_many(&keys[..16], 4 << 20, now).unwrap().len(), 16);
+    }
+
+    #[test]
+    fn a_copy_knows_what_was_stored_and_leaves_the_file_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, clocks) = (folder.path().join("grey.kv"), Clocks::read());
+        let store = Store::open(10_000, Some(path.clone()), clocks);
+        store.set("a".into(), b"1".to_vec(), None, clocks.now).unwrap();
+        assert!(store.save(clocks).unwrap());
+        let before = std::fs::read(&path).unwrap();
+        let copy = Store::copy(10_000, Some(&path), clocks);
+        assert_eq!(get(&copy, "a", clocks.now).unwrap().0, b"1");
+        copy.set("a".into(), b"2".to_vec(), None, clocks.now).unwrap();
+        assert!(!copy.save(clocks).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::write(&path, b"damaged").unwrap();
+        assert_eq!(get(&Store::copy(10_000, Some(&path), clocks), "a", clocks.now), None);
+        assert!(path.exists(), "nothing is put aside that is another one's");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod habits;
 mod host;
 mod instance;
 mod kv;
+mod layout;
 mod live;
 mod meter;
 mod mime;

@@ -275,9 +275,14 @@ impl Plugin {
         fault
     }
 
+    /// A line for faults at hooks of which there is no record; what is at stake at the others has one.
     fn tell(&self, hook: Hook, fault: &Fault) {
-        let (plugin, hook, kind) = (&*self.common.name, hook.name(), fault.kind.name());
-        if let Some(suppressed) = self.told.take(Instant::now()) {
+        let (plugin, kind) = (&*self.common.name, fault.kind.name());
+        let unrecorded = matches!(hook, Hook::Auth | Hook::Disconnect | Hook::Timer);
+        let hook = hook.name();
+        if !unrecorded {
+            tracing::debug!(target: "pintle::plugin", plugin, hook, kind, "{}", fault.text);
+        } else if let Some(suppressed) = self.told.take(Instant::now()) {
             let suppressed = (suppressed > 0).then_some(suppressed);
             tracing::warn!(target: "pintle::plugin", plugin, hook, kind, suppressed, "{}", fault.text);
         }

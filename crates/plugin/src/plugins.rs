@@ -39,6 +39,7 @@ struct Shared {
     dns: Arc<dyn Resolver>,
     gateway: Arc<ArcSwap<Gateway>>,
     state: Option<PathBuf>,
+    state_is_anothers: bool,
     /// Until what plugins have stored is saved for the last time.
     claim: Mutex<Option<kv::folder::Claim>>,
     kv_octets: usize,
@@ -186,16 +187,19 @@ fn ungranted(manifest: Option<&Manifest>, grants: &Grants) -> Vec<String> {
 impl Shared {
     fn start(config: &Config, dns: Arc<dyn Resolver>, cache: Option<Cache>) -> Result<Self, OpenError> {
         let cache = cache.map(Arc::new);
-        let claim = config.state.as_ref().map(|folder| {
+        // Who only reads keeps nobody else out.
+        let claimed = config.state.as_ref().filter(|_| !config.state_is_anothers);
+        let claim = claimed.map(|folder| {
             kv::folder::claim(folder).map_err(|why| OpenError::State { folder: folder.clone(), why })
         });
         let claim = Mutex::new(claim.transpose()?);
-        let host = Arc::new(Host::start(&config.plugins).map_err(OpenError::Engine)?);
+        let host = Arc::new(Host::start(&config.plugins, config.address_space).map_err(OpenError::Engine)?);
         Ok(Self {
             loader: Arc::new(Loader { host, cache }),
             dns,
             gateway: Arc::new(ArcSwap::from_pointee(config.gateway.clone())),
             state: config.state.clone(),
+            state_is_anothers: config.state_is_anothers,
             claim,
             kv_octets: config.kv_octets,
             max_message: config.max_message,
@@ -212,7 +216,11 @@ impl Shared {
             name: config.name.as_str().into(),
             dns: Arc::clone(&self.dns),
             gateway: Arc::clone(&self.gateway),
-            kv: kv::Store::open(self.kv_octets, file, Clocks::read()),
+            kv: if self.state_is_anothers {
+                kv::Store::copy(self.kv_octets, file.as_deref(), Clocks::read())
+            } else {
+                kv::Store::open(self.kv_octets, file, Clocks::read())
+            },
             gauges: Gauges::new(&config.name),
             habits: Habits::default(),
             quota: Arc::new(Quota::new(Instant::now())),

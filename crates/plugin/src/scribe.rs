@@ -17,6 +17,8 @@ const RATE: f64 = 100.0;
 const BURST: u32 = 500;
 /// The longest text of a line, in octets.
 pub(crate) const MAX_TEXT: usize = 4096;
+/// The most fields of a line.
+const MAX_FIELDS: usize = 16;
 
 /// What all instances of a plugin share: how much it may still say.
 pub(crate) struct Quota(Mutex<State>);
@@ -53,7 +55,7 @@ pub(crate) struct Scribe {
 struct Place {
     hook: Option<Hook>,
     session: Option<SessionId>,
-    queue: Option<QueueId>,
+    queue_id: Option<QueueId>,
 }
 
 #[derive(Default)]
@@ -74,7 +76,7 @@ impl Scribe {
         scope.place = Place {
             hook,
             session: view.map(|view| view.session.id),
-            queue: view.and_then(|view| view.transaction.as_ref()).map(|transaction| transaction.id),
+            queue_id: view.and_then(|view| view.transaction.as_ref()).map(|transaction| transaction.id),
         };
         scope.printed.clear();
     }
@@ -88,7 +90,7 @@ impl Scribe {
         if suppressed > 0 {
             tracing::warn!(target: "pintle::plugin", plugin = %self.plugin, suppressed, "the plugin says too much");
         }
-        emit(&self.plugin, place, level, &clean(text), &joined(fields));
+        emit(&self.plugin, place, level, &clean(text), object(fields).as_deref());
     }
 
     /// A line that the guest printed.
@@ -110,15 +112,14 @@ impl Scribe {
     }
 }
 
-fn emit(plugin: &str, place: Place, level: Level, text: &str, fields: &str) {
+fn emit(plugin: &str, place: Place, level: Level, text: &str, fields: Option<&str>) {
     let hook = place.hook.map(Hook::name);
     let session = place.session.map(tracing::field::display);
-    let queue = place.queue.map(tracing::field::display);
-    let fields = (!fields.is_empty()).then_some(fields);
+    let queue_id = place.queue_id.map(tracing::field::display);
     macro_rules! at {
         ($level:ident) => {
             tracing::event!(
-                target: "pintle::plugin", Level::$level, plugin, hook, session, queue, fields, "{text}"
+                target: "pintle::plugin", Level::$level, plugin, hook, session, queue_id, fields, "{text}"
             )
         };
     }
@@ -149,10 +150,23 @@ pub(crate) fn clean(text: &str) -> String {
     text[..end].trim_end().chars().map(safe).collect()
 }
 
-fn joined(fields: &[(String, String)]) -> String {
-    let pairs = fields.iter().take(16).map(|(name, value)| format!("{}={:?}", clean(name), clean(value)));
-    let all: Vec<_> = pairs.collect();
-    clean(&all.join(" "))
+/// The fields as a JSON object, for the log to show in its own form; none where there are none. What is too much is left
+/// out, and of a name that comes twice the first counts.
+fn object(fields: &[(String, String)]) -> Option<String> {
+    let mut members: Vec<(String, String)> = Vec::new();
+    let mut room = MAX_TEXT;
+    for (name, value) in fields.iter().take(MAX_FIELDS) {
+        let (name, value) = (clean(name), clean(value));
+        let Some(rest) = room.checked_sub(name.len() + value.len()) else { break };
+        if members.iter().all(|(known, _)| *known != name) {
+            room = rest;
+            members.push((name, value));
+        }
+    }
+    let quoted = |text: String| serde_json::Value::from(text).to_string();
+    let each = members.into_iter().map(|(name, value)| format!("{}:{}", quoted(name), quoted(value)));
+    let each: Vec<_> = each.collect();
+    (!each.is_empty()).then(|| format!("{{{}}}", each.join(",")))
 }
 
 #[cfg(test)]
@@ -168,6 +182,17 @@ mod tests {
         let written = (0..BURST + 50).filter(|_| quota.take(now).is_some()).count();
         assert_eq!(written, BURST as usize);
         assert_eq!(quota.take(now + Duration::from_secs(1)), Some(50));
+    }
+
+    #[test]
+    fn fields_are_one_bounded_object() {
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let given = [field("b", "1\n\"2\""), field("a", "x"), field("b", "again"), field("", "")];
+        assert_eq!(object(&given).unwrap(), r#"{"b":"1 \"2\"","a":"x","":""}"#, "in their order");
+        assert_eq!(object(&[]), None);
+        let long = object(&vec![field("n", &"x".repeat(3_000)), field("m", &"x".repeat(3_000))]).unwrap();
+        let read: serde_json::Value = serde_json::from_str(&long).unwrap();
+        assert_eq!(read.as_object().unwrap().len(), 1, "cut between members, and JSON still");
     }
 
     #[test]

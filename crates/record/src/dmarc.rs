@@ -14,6 +14,7 @@ pub struct DmarcEvaluation {
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id; no message of this id was committed when it was refused.
+    #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// Who brought it; its address is the report's `source_ip`.
     #[serde(flatten)]

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::stamp;
 
+/// So many characters of a field that a stranger has written stand in a record.
+pub const MAX_SHOWN: usize = 200;
+
 /// Who spoke to us. Its members stand directly in the records that bear it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -49,6 +52,7 @@ pub struct Reception {
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id.
+    #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// Who brought it.
     #[serde(flatten)]
@@ -59,6 +63,12 @@ pub struct Reception {
     pub recipients: Vec<Address>,
     /// Header block and body as received, in octets: without our Received field and what plugins changed.
     pub size: u64,
+    /// The Message-ID field, cut to [`MAX_SHOWN`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// The Subject field as readers see it, cut to [`MAX_SHOWN`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
 }
 
 /// A client was told no, 4xx or 5xx.
@@ -69,7 +79,7 @@ pub struct Rejection {
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The id that the message would have had, from MAIL on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "queue-id", alias = "id", skip_serializing_if = "Option::is_none")]
     pub id: Option<QueueId>,
     /// Who was refused.
     #[serde(flatten)]
@@ -97,6 +107,7 @@ pub struct Discard {
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id.
+    #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// At which stage: `rcpt`, `headers`, `message`, `deliver`, `route` for a route that says so, `quarantine` for what an
     /// operator deletes there.

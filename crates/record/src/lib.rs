@@ -1,9 +1,10 @@
 //! The vocabulary of the event log: what happened to mail, one [`Record`] an event.
 //!
 //! **The serialised form is a public contract.** A record is one JSON object. `event` names its kind, `time` is RFC 3339 in
-//! UTC to the millisecond, ids are 26 characters, durations are whole milliseconds in members that end in `-ms`, sizes are
-//! octets, and a member that has nothing to say is left out. Members and kinds may be added in any release; none changes
-//! its meaning or goes away without a new major version. Readers skip what they do not know.
+//! UTC to the millisecond, ids are 26 characters (a message's is `queue-id` in all of them), durations are whole
+//! milliseconds in members that end in `-ms`, sizes are octets, and a member that has nothing to say is left out. Members
+//! and kinds may be added in any release; none changes its meaning or goes away without a new major version. Readers skip
+//! what they do not know.
 //!
 //! Nothing here writes anything: who keeps records implements [`Sink`], who makes them is handed one.
 
@@ -17,7 +18,7 @@ use pintle_mail::{QueueId, UnixTime};
 use serde::{Deserialize, Serialize};
 
 pub use dmarc::{DkimCheck, DmarcEvaluation, DmarcPublished, SpfCheck};
-pub use inbound::{Client, Discard, Reception, Rejection, Tls};
+pub use inbound::{Client, Discard, MAX_SHOWN, Reception, Rejection, Tls};
 pub use outbound::{
     Bounce, Deferral, Delivery, Expiration, Hold, Job, Peer, Release, Report, ReportKind, Unreported,
 };

@@ -15,6 +15,7 @@ pub struct Job {
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id.
+    #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// The reverse-path; empty for the null one.
     pub sender: ReversePath,
@@ -145,6 +146,7 @@ pub struct Hold {
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id.
+    #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// The quarantine's name, when a verdict put it there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,6 +167,7 @@ pub struct Release {
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id.
+    #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// The quarantine that it lay in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,6 +188,7 @@ pub struct Report {
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The report's own queue id.
+    #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
     /// The message that it is about.
     pub about: QueueId,

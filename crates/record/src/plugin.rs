@@ -22,7 +22,7 @@ pub struct PluginVerdict {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
     /// The message, in the hooks that have one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "queue-id", alias = "id", skip_serializing_if = "Option::is_none")]
     pub id: Option<QueueId>,
 }
 
@@ -47,6 +47,6 @@ pub struct PluginFault {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
     /// The message, in the hooks that have one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "queue-id", alias = "id", skip_serializing_if = "Option::is_none")]
     pub id: Option<QueueId>,
 }

@@ -82,14 +82,17 @@ fn reception() {
         sender: ReversePath::Null,
         recipients: vec![address("b@example.net")],
         size: 1234,
+        message_id: Some("<1@client.example>".into()),
+        subject: Some("Grüße".into()),
     });
     pin(
         &record,
         concat!(
-            r#"{"event":"reception","time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001","#,
+            r#"{"event":"reception","time":"2026-11-22T03:10:28.123Z","queue-id":"00000000000000000000000001","#,
             r#""session":"00000000000000000000000002","listener":"mx","client":"192.0.2.1:4242","#,
             r#""hello":"client.example","tls":{"version":"TLSv1.3","cipher":"TLS_AES_256_GCM_SHA384","#,
-            r#""verified":false},"sender":"","recipients":["b@example.net"],"size":1234}"#
+            r#""verified":false},"sender":"","recipients":["b@example.net"],"size":1234,"#,
+            r#""message-id":"<1@client.example>","subject":"Grüße"}"#
         ),
     );
 }
@@ -132,7 +135,7 @@ fn discard() {
     pin(
         &record,
         concat!(
-            r#"{"event":"discard","time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001","#,
+            r#"{"event":"discard","time":"2026-11-22T03:10:28.123Z","queue-id":"00000000000000000000000001","#,
             r#""stage":"message","sender":"a@example.org","recipients":["b@example.net"]}"#
         ),
     );
@@ -169,14 +172,14 @@ fn plugins() {
         &fault,
         concat!(
             r#"{"event":"plugin-fault","time":"2026-11-22T03:10:28.123Z","plugin":"greylist","hook":"message","#,
-            r#""kind":"trap","text":"unreachable","verdict":"defer","id":"00000000000000000000000001"}"#
+            r#""kind":"trap","text":"unreachable","verdict":"defer","queue-id":"00000000000000000000000001"}"#
         ),
     );
 }
 
 /// What stands in the middle of every delivery event.
 const JOB: &str = concat!(
-    r#""time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001","sender":"a@example.org","#,
+    r#""time":"2026-11-22T03:10:28.123Z","queue-id":"00000000000000000000000001","sender":"a@example.org","#,
     r#""recipient":"b@example.net","next-hop":{"mx":"example.net"},"attempt":2,"age-ms":61000,"size":1234"#
 );
 const PEER: &str = r#""host":"mx.example.net","address":"192.0.2.25:25","session-use":3"#;
@@ -262,20 +265,20 @@ fn hold_release_and_report() {
     pin(
         &hold,
         concat!(
-            r#"{"event":"hold","time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001","#,
+            r#"{"event":"hold","time":"2026-11-22T03:10:28.123Z","queue-id":"00000000000000000000000001","#,
             r#""quarantine":"spam","by":"scanner"}"#
         ),
     );
     pin(
         &Record::Release(Release { time: AT, id: id(), quarantine: None, by: None, user: None }),
-        r#"{"event":"release","time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001"}"#,
+        r#"{"event":"release","time":"2026-11-22T03:10:28.123Z","queue-id":"00000000000000000000000001"}"#,
     );
     let text = |text: &str| Some(text.to_owned());
     let (quarantine, by, user) = (text("spam"), text("operator"), text("anna"));
     pin(
         &Record::Release(Release { time: AT, id: id(), quarantine, by, user }),
         concat!(
-            r#"{"event":"release","time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001","#,
+            r#"{"event":"release","time":"2026-11-22T03:10:28.123Z","queue-id":"00000000000000000000000001","#,
             r#""quarantine":"spam","by":"operator","user":"anna"}"#
         ),
     );
@@ -290,9 +293,16 @@ fn hold_release_and_report() {
     pin(
         &report,
         concat!(
-            r#"{"event":"report","time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001","#,
+            r#"{"event":"report","time":"2026-11-22T03:10:28.123Z","queue-id":"00000000000000000000000001","#,
             r#""about":"00000000000000000000000001","kind":"failure","to":"a@example.org","#,
             r#""recipients":["b@example.net"]}"#
         ),
     );
+}
+
+/// What earlier versions wrote.
+#[test]
+fn a_queue_id_by_its_old_name_is_read() {
+    let text = r#"{"event":"release","time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001"}"#;
+    assert_eq!(serde_json::from_str::<Record>(text).unwrap().id(), Some(id()));
 }

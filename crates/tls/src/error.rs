@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::{fmt, io};
 
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
+
+use crate::hello::Hello;
 
 /// A certificate, key or root store that cannot be used. The operator has to act; the text says where.
 #[derive(Debug)]
@@ -94,8 +96,17 @@ pub enum HandshakeError {
     /// trying without verification is the operator's choice alone.
     Untrusted(CertificateError),
     /// The peer broke off with an alert.
-    Alert(rustls::AlertDescription),
-    /// The peer and we have no TLS in common, or it does not speak TLS correctly.
+    Alert(AlertDescription),
+    /// There is no version of TLS that both sides speak. The peer's operator has to act.
+    NoCommonVersion {
+        /// The newest that the peer offers, such as `TLS 1.0`, where it has said so.
+        offered: Option<&'static str>,
+    },
+    /// There is no cipher, key exchange or signature that both sides know.
+    NoCommonCipher(rustls::Error),
+    /// What came first is no TLS: the peer speaks plain text.
+    NotTls,
+    /// The peer does not speak TLS correctly.
     Protocol(rustls::Error),
     /// The connection ended or failed.
     Io(io::Error),
@@ -109,7 +120,27 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Untrusted(cause) => write!(f, "the certificate is not trusted: {cause}"),
+            Self::Alert(AlertDescription::ProtocolVersion) => f.write_str(
+                "the peer broke off the TLS handshake: it speaks no version of TLS that is offered here (1.2 and 1.3)",
+            ),
             Self::Alert(alert) => write!(f, "the peer broke off the TLS handshake: {alert:?}"),
+            Self::NoCommonVersion { offered } => {
+                f.write_str("no version of TLS in common: the peer offers ")?;
+                match offered {
+                    Some(version) => write!(f, "{version} at best")?,
+                    None => f.write_str("only what is older")?,
+                }
+                f.write_str(", and TLS 1.2 is the oldest that is spoken here: update the peer, or switch TLS 1.2 on there")
+            }
+            Self::NoCommonCipher(cause) => write!(
+                f,
+                "no way to encrypt in common ({cause}): the peer has to offer ECDHE with AES-GCM or ChaCha20, and to know \
+                 the kind of key that the certificate has"
+            ),
+            Self::NotTls => f.write_str(
+                "what came is no TLS: the peer speaks plain text, perhaps since it is set up for STARTTLS where TLS comes \
+                 with the first octet",
+            ),
             Self::Protocol(cause) => write!(f, "the TLS handshake failed: {cause}"),
             Self::Io(cause) => write!(f, "the connection failed in the TLS handshake: {cause}"),
             Self::Setup(cause) => cause.fmt(f),
@@ -125,8 +156,44 @@ impl From<io::Error> for HandshakeError {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(cause)) => Self::Untrusted(cause.clone()),
             Some(rustls::Error::AlertReceived(alert)) => Self::Alert(*alert),
-            Some(other) => Self::Protocol(other.clone()),
+            Some(other) => Self::of_protocol(other),
             None => Self::Io(error),
+        }
+    }
+}
+
+impl HandshakeError {
+    /// Sorts what the library calls incompatible by what an operator can do about it.
+    fn of_protocol(error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::PeerIncompatible(
+                PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled
+                | PeerIncompatible::ServerDoesNotSupportTls12Or13
+                | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+                | PeerIncompatible::SupportedVersionsExtensionRequired,
+            ) => Self::NoCommonVersion { offered: None },
+            rustls::Error::PeerIncompatible(
+                PeerIncompatible::NoCipherSuitesInCommon
+                | PeerIncompatible::NoKxGroupsInCommon
+                | PeerIncompatible::NoSignatureSchemesInCommon
+                | PeerIncompatible::NoEcPointFormatsInCommon,
+            ) => Self::NoCommonCipher(error.clone()),
+            rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
+            other => Self::Protocol(other.clone()),
+        }
+    }
+
+    /// The same, once it is known which version the peer's first message names. The library looks for extensions first,
+    /// which peers of old versions do not send, and takes their absence for the fault.
+    pub(crate) fn knowing(self, hello: Hello) -> Self {
+        match self {
+            Self::Protocol(rustls::Error::PeerIncompatible(_)) | Self::NoCommonVersion { .. }
+                if hello.is_old() =>
+            {
+                Self::NoCommonVersion { offered: hello.version() }
+            }
+            other => other,
         }
     }
 }

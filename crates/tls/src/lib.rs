@@ -14,6 +14,7 @@ mod certificates;
 mod client;
 mod error;
 mod facts;
+mod hello;
 mod server;
 
 use std::sync::Arc;

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::certificates::{CertificateSet, CertificateSource, Stamp};
+use crate::hello::Hello;
 use crate::{HandshakeError, TlsError, TlsFacts, provider};
 
 /// Accepts TLS for one listener or for several that share certificates.
@@ -89,11 +90,17 @@ impl ServerTls {
 
     /// Shakes hands. The caller sets the time limit (by dropping the future) and, for STARTTLS, has thrown
     /// away whatever it had read beyond the command (RFC 3207 section 4.2).
-    pub async fn accept<S>(&self, stream: S) -> Result<(TlsStream<S>, TlsFacts), HandshakeError>
+    pub async fn accept<S>(&self, mut stream: S) -> Result<(TlsStream<S>, TlsFacts), HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = self.acceptor().accept(stream).await?;
+        let hello = Hello::read(&mut stream).await?;
+        hello.check()?;
+        let accepted = self.acceptor().accept_with(stream, |session| {
+            // A few octets always fit, and reading from memory does not fail.
+            let _ = session.read_tls(&mut hello.octets());
+        });
+        let stream = accepted.await.map_err(|error| HandshakeError::from(error).knowing(hello))?;
         let facts = TlsFacts::of_server(&stream);
         Ok((stream, facts))
     }

@@ -293,7 +293,55 @@ async fn a_peer_without_tls_is_told_from_one_that_hangs_up() {
     let (mut ours, theirs) = tokio::io::duplex(1_024);
     ours.write_all(b"220 still plain text\r\n").await.expect("written");
     let plain = client.connect(ClientPolicy::Required, "mx.example", theirs).await;
-    assert!(matches!(plain, Err(HandshakeError::Protocol(_))), "{plain:?}");
+    assert!(matches!(plain, Err(HandshakeError::NotTls)), "{plain:?}");
+}
+
+/// A client's hello with one cipher and no extension: what TLS 1.1 and older look like, and a broken TLS 1.2.
+fn bare_hello(version: u8) -> Vec<u8> {
+    let body = [&[3, version][..], &[7; 32], &[0], &[0, 2, 0xc0, 0x2f], &[1, 0]].concat();
+    let length = |octets: &[u8]| u8::try_from(octets.len()).expect("a short message");
+    let message = [&[1, 0, 0, length(&body)][..], &body].concat();
+    [&[22, 3, 1, 0, length(&message)][..], &message].concat()
+}
+
+/// What the server says of these octets, which come in one piece or one by one.
+async fn refusal(octets: &[u8], piece: usize) -> HandshakeError {
+    let server = server(&TestCa::new().issue(&["mx.example"]));
+    let (ours, mut theirs) = tokio::io::duplex(1_024);
+    let send = async {
+        for piece in octets.chunks(piece) {
+            theirs.write_all(piece).await.expect("written");
+            theirs.flush().await.expect("written");
+        }
+        &mut theirs
+    };
+    // The client stays, as one that waits for an answer does.
+    let (accepted, _client) = tokio::join!(server.accept(ours), send);
+    accepted.map(drop).expect_err("nothing to agree on")
+}
+
+#[tokio::test]
+async fn a_client_of_an_old_version_is_told_from_one_that_leaves_something_out() {
+    for (version, name) in [(0, "SSL 3.0"), (1, "TLS 1.0"), (2, "TLS 1.1")] {
+        for piece in [1, 1_000] {
+            let error = refusal(&bare_hello(version), piece).await;
+            let text = error.to_string();
+            assert!(matches!(error, HandshakeError::NoCommonVersion { .. }), "{error:?}");
+            for part in [name, "TLS 1.2", "update"] {
+                assert!(text.contains(part), "{part} is not in {text}");
+            }
+        }
+    }
+    let error = refusal(&bare_hello(3), 1_000).await;
+    assert!(matches!(error, HandshakeError::Protocol(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_client_in_plain_text_is_told_from_one_with_tls_without_waiting_for_more() {
+    let error = refusal(b"EHLO x\r\n", 1_000).await;
+    assert!(matches!(error, HandshakeError::NotTls), "{error:?}");
+    let error = refusal(b"\x80\x2e\x01\x00\x02", 1_000).await;
+    assert!(error.to_string().contains("SSL 2.0"), "{error}");
 }
 
 #[test]

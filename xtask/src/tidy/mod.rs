@@ -38,6 +38,7 @@ enum Rule {
     Unsafe,
     MachinePath,
     MergeMark,
+    LogField,
     Copy,
     Exception,
 }
@@ -53,6 +54,7 @@ pub(crate) fn tidy() -> Result<(), Fault> {
         found.extend(numbers::violations(source));
         found.extend(texts::first_line(source));
         found.extend(texts::unsafe_outside(source));
+        found.extend(texts::log_fields(source));
         found.extend(fences::knowledge(source));
     }
     found.extend(numbers::spread_violations(&rust));

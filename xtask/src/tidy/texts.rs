@@ -31,6 +31,35 @@ pub(super) fn unsafe_outside(source: &Source) -> Vec<Violation> {
         .collect()
 }
 
+/// The queue id has one name in lines of the log, or nobody finds all lines about a message.
+pub(super) fn log_fields(source: &Source) -> Vec<Violation> {
+    let field = |part: &str| {
+        part.split('=').next().unwrap_or_default().trim().trim_start_matches(['%', '?']).to_owned()
+    };
+    let is_other = |part: &str| ["id", "queue"].contains(&field(part).as_str());
+    let names_it =
+        |fields: &str| fields.split(['"', ')']).next().is_some_and(|fields| fields.split(',').any(is_other));
+    // Where a macro is broken into lines, the fields begin on the one after its name.
+    let mut opened = false;
+    let lines = source.code().filter(|(_, line)| {
+        let arguments = line.split_once("tracing::").and_then(|(_, rest)| rest.split_once("!("));
+        let arguments = arguments.filter(|(name, _)| LEVELS.contains(name)).map(|(_, rest)| rest);
+        let fields = arguments.or(opened.then_some(*line));
+        opened = arguments.is_some_and(str::is_empty);
+        fields.is_some_and(names_it)
+    });
+    let violation = |(line, _)| Violation {
+        path: source.path.clone(),
+        line,
+        rule: Rule::LogField,
+        text: "calls the queue id otherwise than `queue_id` in a line of the log".to_owned(),
+    };
+    lines.map(violation).collect()
+}
+
+/// The macros that write lines.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "event"];
+
 /// What git leaves where two changes met and nobody looked.
 pub(super) fn merge_marks(source: &Source) -> Vec<Violation> {
     let mark = |line: &str| ["<", ">"].iter().any(|sign| line.starts_with(&format!("{} ", sign.repeat(7))));
@@ -126,6 +155,20 @@ mod tests {
         assert_eq!(machine_paths(&source("a.md", &format!("x\nsee {home}\n")))[0].line, 2);
         for fine in [format!("https://example.com{home}"), format!("$DIR{home}"), format!("a{home}")] {
             assert_eq!(machine_paths(&source("a.md", &fine)), [], "{fine}");
+        }
+    }
+
+    #[test]
+    fn the_queue_id_has_one_name_in_the_log() {
+        let line =
+            |fields: &str| format!("//! x\nfn f() {{\n    {}!({fields}, \"x\");\n}}\n", "tracing::info");
+        for bad in ["%id", "id = %id", "client, id = 1", "queue = %it"] {
+            assert_eq!(log_fields(&source("a.rs", &line(bad)))[0].line, 3, "{bad}");
+        }
+        let broken = format!("//! x\n{}!(\n    %id, what,\n    \"x\"\n);\n", "tracing::error");
+        assert_eq!(log_fields(&source("a.rs", &broken))[0].line, 3);
+        for good in ["queue_id = %id", "session = %id, client", "%error"] {
+            assert_eq!(log_fields(&source("a.rs", &line(good))), [], "{good}");
         }
     }
 

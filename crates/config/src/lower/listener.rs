@@ -92,6 +92,7 @@ fn sessions(section: &Section<'_>, has_trusted: bool) -> SessionLimits {
     }
     SessionLimits {
         total,
+        total_fits: !section.has("max_sessions"),
         kept_for_trusted: kept.unwrap_or(if has_trusted { total / 10 } else { 0 }),
         per_address: section.get::<Positive<_>>("max_per_address").0,
         per_network: section.get::<Positive<_>>("max_per_network").0,

@@ -52,6 +52,7 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
         plugins: root.list("plugin").iter().map(lower).collect(),
         cache: kept("cache"),
         state: kept("state"),
+        address_space: section.optional::<Size>("address_space").map(|space| space.0),
         watch: section.get("watch"),
         settle: section.get::<OrZero>("settle").0,
         kv_octets: section.get::<Size>("kv_size").octets(),

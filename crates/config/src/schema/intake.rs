@@ -84,7 +84,11 @@ pub(super) static SECTIONS: &[Section] = &[
                 "[]",
                 "ESMTP extensions that are not offered here, like `CHUNKING`.",
             ),
-            key::<Positive<usize>>("max_sessions", "10000", "Sessions at once."),
+            key::<Positive<usize>>(
+                "max_sessions",
+                "10000",
+                "Sessions at once, on all its addresses together. Left out: fewer, where open files do not allow so many.",
+            ),
             optional::<usize>(
                 "kept_for_trusted",
                 "Of `max_sessions`, so many that only clients of trusted networks get. Left out: a tenth where there are such \

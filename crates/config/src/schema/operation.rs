@@ -63,6 +63,12 @@ pub(super) static SECTIONS: &[Section] = &[
                 "A folder that keeps what plugins store (grant `kv`), saved once a minute and at the end; left out, a restart \
                  forgets it. A change needs a restart.",
             ),
+            optional::<Size>(
+                "address_space",
+                "The most address space that guests' memories may reserve, which costs no memory; left out, half of what the \
+                 process may have. With less of it guests run with bounds checks; with little, such as `1GiB`, nothing is \
+                 reserved and each instance takes its own. A change needs a restart.",
+            ),
             key::<bool>("watch", "true", "A changed component file is loaded by itself."),
             key::<OrZero>("settle", "\"250ms\"", "How long a changed file must rest before it is read."),
             key::<Size>("kv_size", "\"64MiB\"", "What one plugin may store (grant `kv`)."),

@@ -15,6 +15,7 @@ use std::fmt;
 use std::ops::Range;
 
 pub use scanner::Scanner;
+pub(crate) use words::decode as decode_words;
 
 /// How much of a message's structure is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use mail_parser::parsers::MessageStream;
 const MAX_WORD: usize = 1_000;
 
 /// The text as readers see it. A word that cannot be read stays as it is.
-pub(super) fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     let mut shown = String::new();
     let (mut rest, mut follows_word) = (text, false);
     while let Some(at) = rest.find("=?") {

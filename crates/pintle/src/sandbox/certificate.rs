@@ -7,10 +7,11 @@ use std::path::Path;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
-/// Writes `certificate.pem` and `key.pem`; clients that want to verify can trust the first.
-pub(crate) fn write(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
+/// Writes `certificate.pem` and `key.pem`; clients that want to verify can trust the first. It is
+/// good for the usual names of this machine, and for `more`.
+pub(crate) fn write(folder: &Path, more: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let names = ["sandbox.localhost", "localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names)?;
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed([&names[..], more].concat())?;
     fs::write(folder.join("certificate.pem"), cert.pem())?;
     let mut key = fs::OpenOptions::new()
         .write(true)

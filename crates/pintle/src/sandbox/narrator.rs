@@ -10,10 +10,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pintle_admin::Captured;
 use pintle_mail::QueueId;
-use pintle_record::{Record, Sink};
+use pintle_record::{Bounce, Deferral, PluginFault, Reception, Record, Sink};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
+
+use crate::say;
 
 /// Tells records, and where messages have gone.
 #[derive(Debug, Default)]
@@ -32,16 +34,22 @@ struct Order {
 /// Plugin and hook of the line printed last: a plugin that has just said something need not be quoted with `next` too.
 static SPOKE_LAST: Mutex<Option<(String, String)>> = Mutex::new(None);
 
-/// Tells what plugins log, and what the gateway warns of.
+/// So many characters of what a plugin says are shown.
+const MAX_TEXT: usize = 1_000;
+/// The target of all that is logged about clients, and what there is no trouble.
+const CLIENTS: &str = "pintle_inbound";
+const GOES_WELL: [&str; 3] = ["listening", "login", "mail is taken again"];
+
+/// Tells what plugins log, what went wrong with a client, and what the gateway warns of.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PluginLines;
 
 impl Sink for Narrator {
     fn record(&self, record: Record) {
         if is_news(&record)
-            && let Some(line) = tell(&record)
+            && let Some((colour, word, text)) = tell(&record)
         {
-            print(&line);
+            print(&line(colour, &word, &text));
         }
         if let Record::Reception(reception) = &record {
             let mut order = self.order();
@@ -56,7 +64,7 @@ impl Sink for Narrator {
 impl Narrator {
     /// Tells where a message has gone.
     pub(crate) fn captured(&self, entry: &Captured) {
-        let line = format!("  {} {}", label(Colour::Green, "captured"), entry.file.display());
+        let line = line(Colour::Green, "captured", &entry.file.display().to_string());
         let mut order = self.order();
         // Reports to senders were never received.
         if entry.sender.is_null() || order.told.remove(&entry.id) {
@@ -76,11 +84,14 @@ impl<S: Subscriber> Layer<S> for PluginLines {
         let metadata = event.metadata();
         let mut said = Said::default();
         event.record(&mut said);
-        if metadata.target() == "pintle::plugin" {
+        if metadata.target() == "pintle::plugin" && !said.plugin.is_empty() {
             print(&said.as_plugin_line());
             *SPOKE_LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some((said.plugin, said.hook));
         } else if *metadata.level() <= Level::WARN {
-            print(&format!("  {} {} {}", label(Colour::Red, "warning"), said.message, said.rest.trim_end()));
+            print(&line(Colour::Red, "warning", &format!("{} {}", said.message, said.rest)));
+        } else if metadata.target().starts_with(CLIENTS) && !GOES_WELL.contains(&said.message.as_str()) {
+            // Wrong passwords, handshakes that fail, messages that are too large: no record tells of them.
+            print(&line(Colour::Red, "trouble", &format!("{} {}", said.message, said.rest)));
         }
     }
 }
@@ -97,7 +108,9 @@ struct Said {
 impl Said {
     fn as_plugin_line(&self) -> String {
         let hook = if self.hook.is_empty() { "load" } else { &self.hook };
-        format!("  {} {}: {}", label(Colour::Blue, hook), self.plugin, self.message)
+        // A subject may stand in it as the plugin has seen it.
+        let message = pintle_mail::shown(&self.message, MAX_TEXT);
+        line(Colour::Blue, hook, &format!("{}: {message}", self.plugin))
     }
 }
 
@@ -108,7 +121,7 @@ impl Visit for Said {
             "plugin" => self.plugin = value,
             "hook" => self.hook = value,
             "message" => self.message = value,
-            "session" | "queue" | "queue_id" => {}
+            "session" | "queue_id" | "fields" => {}
             name => {
                 let _ = write!(self.rest, "{name}={value} ");
             }
@@ -130,64 +143,55 @@ fn is_news(record: &Record) -> bool {
     verdict.verdict != "next" || !spoke.as_ref().is_some_and(by_same)
 }
 
-fn tell(record: &Record) -> Option<String> {
-    Some(match record {
-        Record::Reception(reception) => {
-            let to: Vec<String> = reception.recipients.iter().map(ToString::to_string).collect();
-            let how = match (&reception.from.identity, &reception.from.tls) {
-                (Some(identity), _) => format!(", from {identity}"),
-                (None, Some(_)) => ", over TLS".to_owned(),
-                (None, None) => String::new(),
-            };
-            format!(
-                "  {} {} from <{}> to {}, {} octets{how}",
-                label(Colour::Green, "accepted"),
-                reception.id,
-                reception.sender,
-                to.join(", "),
-                reception.size
-            )
-        }
+/// Colour and word that a line begins with, and what it says.
+fn tell(record: &Record) -> Option<(Colour, String, String)> {
+    let (colour, word, text) = match record {
+        Record::Reception(reception) => (Colour::Green, "accepted", accepted(reception)),
         Record::Rejection(rejection) => {
             let by = rejection.by.as_deref().map(|by| format!(" (by {by})")).unwrap_or_default();
-            format!("  {} at {}: {}{by}", label(Colour::Red, "refused"), rejection.stage, rejection.reply)
+            (Colour::Red, "refused", format!("at {}: {}{by}", rejection.stage, rejection.reply))
         }
         Record::Discard(discard) => {
-            format!("  {} {} at {}", label(Colour::Red, "discarded"), discard.id, discard.stage)
+            (Colour::Red, "discarded", format!("{} at {}", discard.id, discard.stage))
         }
         Record::PluginVerdict(verdict) => {
-            format!("  {} {}: {}", label(Colour::Blue, &verdict.hook), verdict.plugin, verdict.verdict)
+            (Colour::Blue, verdict.hook.as_str(), format!("{}: {}", verdict.plugin, verdict.verdict))
         }
-        Record::PluginFault(fault) => format!(
-            "  {} {}: {} at {}: {}; so the answer is {}",
-            label(Colour::Red, "fault"),
-            fault.plugin,
-            fault.kind,
-            fault.hook,
-            fault.text,
-            fault.verdict
-        ),
+        Record::PluginFault(fault) => {
+            let PluginFault { plugin, kind, hook, text, verdict, .. } = fault;
+            (Colour::Red, "fault", format!("{plugin}: {kind} at {hook}: {text}; so the answer is {verdict}"))
+        }
         Record::Hold(hold) => {
             let why = hold.quarantine.as_deref().or(hold.reason.as_deref()).unwrap_or("held");
-            format!("  {} {} in quarantine {why}", label(Colour::Red, "held"), hold.id)
+            (Colour::Red, "held", format!("{} in quarantine {why}", hold.id))
         }
-        Record::Deferral(deferral) => format!(
-            "  {} {} for {}: {}; again at {}",
-            label(Colour::Red, "deferred"),
-            deferral.job.id,
-            deferral.job.recipient,
-            deferral.reply,
-            deferral.next_attempt
-        ),
-        Record::Bounce(bounce) => format!(
-            "  {} {} for {}: {}",
-            label(Colour::Red, "failed"),
-            bounce.job.id,
-            bounce.job.recipient,
-            bounce.reply
-        ),
+        Record::Deferral(Deferral { job, reply, next_attempt, .. }) => {
+            let text = format!("{} for {}: {reply}; again at {next_attempt}", job.id, job.recipient);
+            (Colour::Red, "deferred", text)
+        }
+        Record::Bounce(Bounce { job, reply, .. }) => {
+            (Colour::Red, "failed", format!("{} for {}: {reply}", job.id, job.recipient))
+        }
         _ => return None,
-    })
+    };
+    Some((colour, word.to_owned(), text))
+}
+
+fn accepted(reception: &Reception) -> String {
+    let to: Vec<String> = reception.recipients.iter().map(ToString::to_string).collect();
+    let how = match (&reception.from.identity, &reception.from.tls) {
+        (Some(identity), _) => format!(", from {identity}"),
+        (None, Some(_)) => ", over TLS".to_owned(),
+        (None, None) => String::new(),
+    };
+    let subject = reception.subject.as_deref().map(|subject| format!(": \"{subject}\"")).unwrap_or_default();
+    let Reception { id, sender, size, .. } = reception;
+    format!("{id} from <{sender}> to {}, {size} octets{how}{subject}", to.join(", "))
+}
+
+/// A line: its first word, coloured, and then what strangers may have had a hand in.
+fn line(colour: Colour, word: &str, text: &str) -> String {
+    format!("  {} {}", label(colour, word), say::printable(text.trim_end()))
 }
 
 #[derive(Clone, Copy)]

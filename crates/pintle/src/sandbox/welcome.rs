@@ -2,13 +2,17 @@
 
 use std::net::SocketAddr;
 
-use super::{PASSWORD, USER};
+use super::{PASSWORD, Places, USER};
 use crate::app::App;
 use crate::cli::Sandbox;
 use crate::say::say;
 
+const EXAMPLE: &str = "\nThe example plugin refuses spammer@example.net; try it as sender or recipient.";
+const OPEN: &str =
+    "\nClients in private networks may send mail here without a password, all others by submission.";
+
 /// Prints where the sandbox listens and ready-made commands.
-pub(crate) fn print(app: &App, options: &Sandbox) {
+pub(crate) fn print(app: &App, options: &Sandbox, places: &Places, has_example: bool) {
     let at = |name: &str, asked: SocketAddr| {
         app.inbound
             .addresses()
@@ -16,9 +20,9 @@ pub(crate) fn print(app: &App, options: &Sandbox) {
             .find(|(listener, _)| listener == name)
             .map_or(asked, |(_, address)| *address)
     };
-    let smtp = at("smtp", options.smtp);
-    let submission = at("submission", options.submission);
-    let submissions = at("submissions", options.submissions);
+    let smtp = at("smtp", places.smtp);
+    let submission = at("submission", places.submission);
+    let submissions = at("submissions", places.submissions);
     let folder = options.folder.display();
     say!(
         r#"Pintle's sandbox is up. Every message is captured; none leaves this machine.
@@ -42,11 +46,12 @@ Send a message, in another terminal:
 
   python3 -c 'import smtplib; smtplib.SMTP("{host}", {port}).sendmail(
     "you@example.org", ["friend@example.net"], "Subject: hello\r\n\r\nhi\r\n")'
-
-The example plugin refuses spammer@example.net; try it as sender or recipient.
+{example}{open}
 What each hook says appears here. Ctrl-C ends the sandbox.
 "#,
         host = smtp.ip(),
         port = smtp.port(),
+        example = if has_example { EXAMPLE } else { "" },
+        open = if places.are_local() { "" } else { OPEN },
     );
 }

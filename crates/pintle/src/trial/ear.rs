@@ -4,13 +4,15 @@ use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
-use pintle_policy::{Call, Hooks, Judge, Ruling, View};
+use pintle_policy::{Call, Hooks, Judge, Ruling, Verdict, View};
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::logging::{self, people};
 
 /// Where everything that is said is kept until it is told.
 #[derive(Default)]
@@ -26,6 +28,8 @@ struct Heard {
 pub(super) struct Said {
     pub(super) judge: Arc<str>,
     pub(super) ruling: Ruling,
+    /// What it would have said to somebody whom it does not know, where that was passed over.
+    pub(super) passed_over: Option<String>,
     pub(super) lines: Vec<Line>,
 }
 
@@ -44,7 +48,8 @@ impl Ear {
     /// Hears all that plugins log from now on, at this level and above, and the gateway's own warnings.
     pub(super) fn listen(level: LevelFilter) -> Arc<Self> {
         let ear = Arc::new(Self::default());
-        let layer = Lines(Arc::clone(&ear)).with_filter(level);
+        let filter = logging::filter(&format!("warn,pintle={level}"));
+        let layer = Lines(Arc::clone(&ear)).with_filter(filter);
         // Somebody may have set a logger already; then there are no lines to tell.
         let _ = tracing_subscriber::registry().with(layer).try_init();
         ear
@@ -60,12 +65,12 @@ impl Ear {
         std::mem::take(&mut self.heard().lines)
     }
 
-    fn note(&self, judge: &Arc<str>, hook: &str, ruling: Ruling) {
+    fn note(&self, judge: &Arc<str>, hook: &str, ruling: Ruling, passed_over: Option<String>) {
         let mut heard = self.heard();
         let theirs =
             |line: &mut Line| line.plugin.as_deref() == Some(judge) && line.hook.as_deref() == Some(hook);
         let lines = heard.lines.extract_if(.., theirs).collect();
-        heard.rulings.push(Said { judge: Arc::clone(judge), ruling, lines });
+        heard.rulings.push(Said { judge: Arc::clone(judge), ruling, passed_over, lines });
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -77,11 +82,24 @@ impl Ear {
 pub(super) struct Overheard {
     inner: Arc<dyn Judge>,
     ear: Arc<Ear>,
+    /// Whoever comes counts as known to it.
+    knows_everybody: bool,
 }
 
 impl Overheard {
-    pub(super) fn new(inner: Arc<dyn Judge>, ear: Arc<Ear>) -> Self {
-        Self { inner, ear }
+    pub(super) fn new(inner: Arc<dyn Judge>, ear: Arc<Ear>, knows_everybody: bool) -> Self {
+        Self { inner, ear, knows_everybody }
+    }
+
+    /// Passes over that it would have somebody come again; gives the words.
+    fn pass_over(&self, ruling: &mut Ruling) -> Option<String> {
+        if !self.knows_everybody || ruling.fault.is_some() {
+            return None;
+        }
+        let Verdict::Defer(reply) = &ruling.verdict else { return None };
+        let words = reply.as_ref().map(ToString::to_string).unwrap_or_default();
+        ruling.verdict = Verdict::Next;
+        Some(words)
     }
 }
 
@@ -101,8 +119,9 @@ impl Judge for Overheard {
     fn judge(&self, call: Call, view: View) -> BoxFuture<'_, Ruling> {
         Box::pin(async move {
             let hook = call.stage().hook();
-            let ruling = self.inner.judge(call, view).await;
-            self.ear.note(self.name(), hook.name(), ruling.clone());
+            let mut ruling = self.inner.judge(call, view).await;
+            let passed_over = self.pass_over(&mut ruling);
+            self.ear.note(self.name(), hook.name(), ruling.clone(), passed_over);
             ruling
         })
     }
@@ -146,10 +165,7 @@ impl Visit for Words {
             "hook" => self.hook = Some(format!("{value:?}")),
             "message" => self.text = format!("{value:?}"),
             // All of it is one session.
-            "session" | "queue" | "queue_id" => {}
-            "fields" => {
-                let _ = write!(self.rest, " {value:?}");
-            }
+            "session" | "queue_id" => {}
             name => {
                 let _ = write!(self.rest, " {name}={value:?}");
             }
@@ -157,6 +173,11 @@ impl Visit for Words {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.record_debug(field, &format_args!("{value}"));
+        match people::fields(value) {
+            Some(fields) if field.name() == "fields" => {
+                let _ = write!(self.rest, " {fields}");
+            }
+            _ => self.record_debug(field, &format_args!("{value}")),
+        }
     }
 }

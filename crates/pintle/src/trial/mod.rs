@@ -32,6 +32,8 @@ use crate::{say, stock};
 
 type Trouble = Box<dyn std::error::Error>;
 
+/// The plugin that defers whom it has not seen.
+const GREYLIST: &str = "stock:greylist";
 /// The exit code where the message would not be taken for all of its recipients.
 const REFUSED: u8 = 1;
 /// The exit code where it could not be found out.
@@ -62,11 +64,15 @@ fn attempt(options: &Try) -> Result<Option<Fate>, Trouble> {
     let mail = Mail::read(&message(&options.message)?, options)?;
     let listener = listener(&settings, options.listener.as_deref())?;
     let ear = Ear::listen(options.log.into());
+    let known = known(&settings, options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(async {
         let resolver: Arc<dyn Resolver> = Arc::new(HickoryResolver::new(&settings.dns)?);
         let plugins = Plugins::open(settings.plugins.clone(), resolver).await?;
-        let overhear = |judge| Arc::new(Overheard::new(judge, Arc::clone(&ear))) as Arc<dyn Judge>;
+        let overhear = |judge: Arc<dyn Judge>| {
+            let assumed = known.iter().any(|name| **judge.name() == **name);
+            Arc::new(Overheard::new(judge, Arc::clone(&ear), assumed)) as Arc<dyn Judge>
+        };
         let chain = Chain::new(plugins.judges().into_iter().map(overhear).collect());
         let trial = Trial::new(&settings, listener, &chain, &ear, options);
         let report = trial.run(&mail).await;
@@ -86,20 +92,36 @@ fn adapted(mut settings: Settings, options: &Try) -> Result<Settings, Trouble> {
     let plugins = &mut settings.plugins;
     plugins.watch = false;
     // What plugins have stored is the running gateway's, and a trial must not write over it.
-    plugins.state = None;
-    if !options.only.is_empty() {
-        let stranger =
-            options.only.iter().find(|name| !plugins.plugins.iter().any(|plugin| plugin.name == **name));
-        if let Some(name) = stranger {
-            let known: Vec<_> = plugins.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-            return Err(format!("there is no plugin {name:?}; there are {}", known.join(", ")).into());
-        }
-        plugins.plugins.retain(|plugin| options.only.contains(&plugin.name));
+    plugins.state_is_anothers = true;
+    let mut named = options.only.iter().chain(&options.skip);
+    if let Some(name) = named.find(|name| !plugins.plugins.iter().any(|plugin| plugin.name == **name)) {
+        let known: Vec<_> = plugins.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+        return Err(format!("there is no plugin {name:?}; there are {}", known.join(", ")).into());
     }
+    plugins.plugins.retain(|plugin| {
+        (options.only.is_empty() || options.only.contains(&plugin.name))
+            && !options.skip.contains(&plugin.name)
+    });
     if !options.dns.is_empty() {
         settings.dns.servers = Servers::List(options.dns.clone());
     }
     Ok(settings)
+}
+
+/// The plugins to which everybody is assumed to be known, by name.
+fn known(settings: &Settings, options: &Try) -> Result<Vec<String>, Trouble> {
+    if !options.assume_known {
+        return Ok(Vec::new());
+    }
+    let greylists = settings.plugins.plugins.iter().filter(|plugin| plugin.component.to_string() == GREYLIST);
+    let names: Vec<_> = greylists.map(|plugin| plugin.name.clone()).collect();
+    if names.is_empty() {
+        return Err(format!(
+            "--assume-known is about {GREYLIST}, and no plugin that is asked is one: --skip NAME leaves another one out"
+        )
+        .into());
+    }
+    Ok(names)
 }
 
 fn message(path: &Path) -> Result<Vec<u8>, Trouble> {

@@ -133,6 +133,8 @@ pub(super) struct PluginReport {
     pub(super) verdict: &'static str,
     /// Its own words.
     pub(super) reply: Option<String>,
+    /// What it would have said to somebody whom it does not know; passed over, since everybody counts as known.
+    pub(super) assumed_known: Option<String>,
     pub(super) fault: Option<String>,
     pub(super) facts: Vec<(String, String)>,
     pub(super) scores: Vec<(String, f64)>,
@@ -152,6 +154,7 @@ impl From<Said> for PluginReport {
             plugin: said.judge.to_string(),
             verdict: said.ruling.verdict.name(),
             reply: words_of(&said.ruling.verdict),
+            assumed_known: said.passed_over,
             facts: Vec::new(),
             scores: Vec::new(),
             auth_results: Vec::new(),

@@ -8,7 +8,8 @@ use crate::say::{printable as shown, say};
 pub(super) const NOT_JUDGED: &[&str] = &[
     "limits of the session: sizes, rates, number of sessions, hops (loops)",
     "authentication and TLS: --identity and --tls are taken at their word, on-auth is not asked",
-    "state: `kv` is empty at the start, so greylists and counters know nobody",
+    "state: what plugins have stored is read from [plugins] `state`, as it was last saved, and never written; without that \
+     folder greylists and counters know nobody",
     "what the gateway writes itself: Received, Authentication-Results, signatures",
     "delivery: nothing is sent, on-delivery-result and on-disconnect are not asked",
 ];
@@ -75,6 +76,9 @@ fn plugin(plugin: &PluginReport) {
     let reply = plugin.reply.as_deref().map(|reply| format!("  {}", shown(reply))).unwrap_or_default();
     say!("  {:<16} {}{reply}", plugin.plugin, plugin.verdict);
     let detail = |name: &str, text: &str| say!("    {name:<6} {}", shown(text));
+    if let Some(words) = &plugin.assumed_known {
+        detail("known", &format!("as assumed; otherwise it would have said {words}"));
+    }
     if let Some(fault) = &plugin.fault {
         detail("fault", fault);
     }

@@ -108,7 +108,7 @@ impl Aside {
             let path = self.damaged.join(format!("{}.record", note.id));
             if fs::read(&path).ok().is_none_or(|kept| kept != octets) {
                 write(&path, &octets)?;
-                tracing::warn!(id = %note.id, "the record of a message that was set aside is there again and is kept");
+                tracing::warn!(queue_id = %note.id, "the record of a message that was set aside is there again and is kept");
             }
         }
         File::open(&self.damaged)?.sync_all()

@@ -130,11 +130,11 @@ impl Batch<'_> {
     fn set_aside(&mut self, id: QueueId, what: &str) -> Result<Done, SpoolError> {
         let row = self.index.database.message(id)?;
         if self.is_served(id, &row) {
-            tracing::warn!(%id, what, "a message seemed to be damaged, is whole now, and stays");
+            tracing::warn!(queue_id = %id, what, "a message seemed to be damaged, is whole now, and stays");
             return Ok(Done::default());
         }
         self.preserve(id, &row, what).map_err(|error| {
-            tracing::error!(%id, what, %error, "a damaged message could not be set aside");
+            tracing::error!(queue_id = %id, what, %error, "a damaged message could not be set aside");
             SpoolError::Damaged(id, format!("{what}; what there is of it could not be kept: {error}").into())
         })?;
         let mut record = Record::of(Kind::SetAside, id, to_json(&Reason { what: what.to_owned() })?);
@@ -142,7 +142,7 @@ impl Batch<'_> {
         let done = self.mark(record, |index, at| index.set_aside(id, at))?;
         let kept = self.aside.damaged.display();
         tracing::error!(
-            %id, what,
+            queue_id = %id, what,
             "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside: what there is of it lies in {kept}"
         );
         Ok(done)

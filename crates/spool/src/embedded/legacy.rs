@@ -183,7 +183,7 @@ impl<'a> Upgrade<'a> {
     }
 
     fn keep(&self, row: &Row, what: &str) -> Result<(), String> {
-        tracing::error!(id = %row.id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
+        tracing::error!(queue_id = %row.id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
         let octets = self.octets(row).ok();
         let body = row.file.as_ref().map(|file| self.folders.bodies.join(file));
         let evidence = Evidence { id: row.id, what, sheet: &row.sheet, place: None, octets, body };

@@ -325,7 +325,7 @@ impl Census {
             && !folders.bodies.join(file).try_exists()?
             && folders.aside.take_back(&folders.bodies.join(file))?
         {
-            tracing::warn!(%id, file, "the file of a body that had been put away is needed and was taken back");
+            tracing::warn!(queue_id = %id, file, "the file of a body that had been put away is needed and was taken back");
         }
         if let Some(what) = missing(row, log, &folders.bodies)? {
             self.broken.push((id, what.to_owned()));
@@ -440,7 +440,7 @@ fn salvage(
         let gone = database.find(id).map_err(refused(folders))?.is_none();
         if gone && !folders.aside.has(id) {
             let what = "its record is not in the log any more";
-            tracing::error!(%id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
+            tracing::error!(queue_id = %id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
             let body = row.file.as_ref().map(|file| folders.bodies.join(file));
             let evidence =
                 Evidence { id, what, sheet: &row.sheet, place: Some(row.place), octets: None, body };

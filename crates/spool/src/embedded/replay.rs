@@ -222,7 +222,7 @@ impl Replay<'_> {
             _ if header.ends() => self.settle_blindly(header),
             _ => {
                 let id = header.id;
-                tracing::error!(%id, segment = header.segment, "a record of a change in the spool's log is damaged");
+                tracing::error!(queue_id = %id, segment = header.segment, "a record of a change in the spool's log is damaged");
                 Ok(())
             }
         }
@@ -247,7 +247,7 @@ impl Replay<'_> {
         let evidence = Evidence { id, what, sheet: "", place: None, octets, body: None };
         let kept = aside.preserve(&evidence);
         kept.map_err(|error| SpoolError::Store(format!("damaged message {id}: {error}").into()))?;
-        tracing::error!(%id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
+        tracing::error!(queue_id = %id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
         Ok(())
     }
 

@@ -1,0 +1,236 @@
+//! The sandbox's configuration: written for whoever has none, and left alone once somebody has changed it.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use pintle_plugin::Grant;
+
+use super::{PASSWORD, Places, USER};
+use crate::cli::Sandbox;
+
+type Trouble = Box<dyn std::error::Error>;
+
+/// What the first line says before the checksum of what follows it.
+const MARK: &str = "# Written by `pintle sandbox`, checksum ";
+const PROMISE: &str = "Change what you like: a file that you have changed is kept.";
+
+/// Whose mail the sandbox takes without a password: this machine's; and where it listens to others, that of networks which
+/// no router of the Internet leads to (RFC 1918, 4193, 6598, 3927, 4291). Never everybody's, since the file is a start for
+/// one's own.
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+const PRIVATE: [&str; 7] = [
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+];
+
+/// A configuration in its place.
+pub(super) struct Written {
+    pub(super) path: PathBuf,
+    /// It was there, with changes of somebody's, and says what is run.
+    pub(super) kept: bool,
+}
+
+/// Puts the configuration into the folder, unless one with changes is there.
+pub(super) fn write(options: &Sandbox, places: &Places, folder: &Path) -> Result<Written, Trouble> {
+    let path = folder.join("pintle.toml");
+    let kept = match fs::read_to_string(&path) {
+        Ok(text) => !is_as_written(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(format!("cannot read {}: {error}", path.display()).into()),
+    };
+    if !kept {
+        fs::write(&path, signed(&configuration(options, places, folder)?))?;
+    }
+    Ok(Written { path, kept })
+}
+
+fn signed(text: &str) -> String {
+    format!("{MARK}{:08x}. {PROMISE}\n{text}", crc32fast::hash(text.as_bytes()))
+}
+
+fn is_as_written(text: &str) -> bool {
+    let Some((first, rest)) = text.split_once('\n') else { return text.is_empty() };
+    let sum = first.strip_prefix(MARK).and_then(|sum| u32::from_str_radix(sum.get(..8)?, 16).ok());
+    sum == Some(crc32fast::hash(rest.as_bytes()))
+}
+
+/// The configuration, as a person would write it: a start for one's own.
+fn configuration(options: &Sandbox, places: &Places, folder: &Path) -> Result<String, Trouble> {
+    let folder = toml_text(&folder.display().to_string());
+    let Places { smtp, submission, submissions } = places;
+    let (who, more) = match places.are_local() {
+        true => ("this machine", &[][..]),
+        false => ("private networks", &PRIVATE[..]),
+    };
+    let trusted: Vec<_> = LOOPBACK.iter().chain(more).map(|network| toml_text(network)).collect();
+    let trusted = trusted.join(", ");
+    let plugins = plugins(options)?;
+    Ok(format!(
+        r#"hostname = "sandbox.localhost"
+
+[spool]
+dir = {spool}
+
+[admin]
+socket = {socket}
+
+[[tls.certificate]]
+chain = {chain}
+key = {key}
+
+# Mail from {who} may go anywhere; here it goes nowhere, since the sandbox captures it.
+[[listener]]
+name = "smtp"
+kind = "mx"
+addresses = ["{smtp}"]
+tls = "starttls"
+trusted = [{trusted}]
+max_sessions = 200
+
+[[listener]]
+name = "submission"
+kind = "submission"
+addresses = ["{submission}"]
+tls = "starttls"
+max_sessions = 200
+
+[[listener]]
+name = "submissions"
+kind = "submission"
+addresses = ["{submissions}"]
+tls = "implicit"
+max_sessions = 200
+
+[[user]]
+name = "{USER}"
+password = "{PASSWORD}"
+
+[plugins]
+cache = {cache}
+
+{plugins}"#,
+        spool = join(&folder, "spool"),
+        socket = join(&folder, "admin.sock"),
+        chain = join(&folder, "certificate.pem"),
+        key = join(&folder, "key.pem"),
+        cache = join(&folder, "cache"),
+    ))
+}
+
+fn plugins(options: &Sandbox) -> Result<String, Trouble> {
+    if options.plugins.is_empty() {
+        return Ok(EXAMPLE.to_owned());
+    }
+    let mut text = String::new();
+    for (index, name) in options.plugins.iter().enumerate() {
+        let (name, component) = component(name)?;
+        let config = match options.plugin_configs.get(index) {
+            Some(json) => {
+                let json = serde_json::from_str(json)
+                    .map_err(|error| format!("--plugin-config of {name} is no JSON: {error}"))?;
+                format!("config = {}\n", toml_value(&json))
+            }
+            None => String::new(),
+        };
+        text.push_str(&format!(
+            "# All grants that there are: here is nothing to protect from a plugin that one tries.\n\
+             [[plugin]]\nname = {}\ncomponent = {}\n{}{config}\n",
+            toml_text(&name),
+            toml_text(&component),
+            grants()
+        ));
+    }
+    Ok(text)
+}
+
+/// Name and place of a plugin: a file, or one of those in the program.
+fn component(given: &str) -> Result<(String, String), Trouble> {
+    if let Some(name) = given.strip_prefix("stock:") {
+        return Ok((name.to_owned(), given.to_owned()));
+    }
+    let path = Path::new(given).canonicalize().map_err(|error| {
+        format!("plugin {given}: {error}; give a component file, or stock:NAME for a plugin of Pintle's own")
+    })?;
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok((stem, path.display().to_string()))
+}
+
+const EXAMPLE: &str = r#"# A plugin gets what is granted here and nothing else.
+[[plugin]]
+name = "example"
+component = "stock:example"
+grants = ["edit-headers"]
+config = { refuse = ["spammer@example.net"], header = "X-Pintle-Example" }
+"#;
+
+/// All that there are.
+fn grants() -> String {
+    let names: Vec<_> = Grant::ALL.iter().map(|grant| toml_text(grant.name())).collect();
+    format!("grants = [{}]\n", names.join(", "))
+}
+
+fn join(folder: &str, name: &str) -> String {
+    format!("{}/{name}\"", folder.trim_end_matches('"'))
+}
+
+/// A TOML basic string; JSON's escapes are among TOML's.
+fn toml_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// JSON as an inline TOML value. TOML has no null: such members are left out.
+fn toml_value(json: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match json {
+        Value::Object(members) => {
+            let member =
+                |(key, value): (&String, &Value)| format!("{} = {}", toml_text(key), toml_value(value));
+            let members: Vec<_> = members.iter().filter(|(_, value)| !value.is_null()).map(member).collect();
+            format!("{{ {} }}", members.join(", "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
+        Value::Null => "\"\"".to_owned(),
+        plain => plain.to_string(),
+    }
+}
+
+/// The names that the sandbox's certificate bears beside its usual ones: the addresses where it listens.
+pub(super) fn names(places: &Places) -> Vec<String> {
+    let all = [places.smtp, places.submission, places.submissions];
+    let mut ips: Vec<IpAddr> = all.iter().map(|address| address.ip()).collect();
+    ips.retain(|ip| !ip.is_unspecified() && !ip.is_loopback());
+    ips.dedup();
+    ips.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_somebody_has_changed_is_told_from_one_of_ours() {
+        let written = signed("hostname = \"sandbox.localhost\"\n");
+        assert!(is_as_written(&written) && is_as_written(""));
+        assert!(!is_as_written(&written.replace("sandbox.", "mx.")));
+        assert!(
+            !is_as_written(&written.replace(&MARK[..10], "# Mine: ")),
+            "without its first line it is theirs"
+        );
+        assert!(!is_as_written("# Written by `pintle sandbox` at each start.\nhostname = \"a.example\"\n"));
+        assert!(!is_as_written("hostname = \"a.example\""));
+    }
+
+    #[test]
+    fn plugins_of_the_programs_own_have_names_too() {
+        assert_eq!(component("stock:spf").unwrap(), ("spf".to_owned(), "stock:spf".to_owned()));
+        let error = component("no/such.wasm").unwrap_err().to_string();
+        assert!(error.contains("no/such.wasm") && error.contains("stock:NAME"), "{error}");
+    }
+}
