@@ -190,7 +190,7 @@ mod tests {
         let given = [field("b", "1\n\"2\""), field("a", "x"), field("b", "again"), field("", "")];
         assert_eq!(object(&given).unwrap(), r#"{"b":"1 \"2\"","a":"x","":""}"#, "in their order");
         assert_eq!(object(&[]), None);
-        let long = object(&vec![field("n", &"x".repeat(3_000)), field("m", &"x".repeat(3_000))]).unwrap();
+        let long = object(&[field("n", &"x".repeat(3_000)), field("m", &"x".repeat(3_000))]).unwrap();
         let read: serde_json::Value = serde_json::from_str(&long).unwrap();
         assert_eq!(read.as_object().unwrap().len(), 1, "cut between members, and JSON still");
     }
