@@ -109,7 +109,7 @@ impl Stage {
         let lines = log.lines().filter(|line| line.contains(id) && line.contains("\"message\":\"found: "));
         let check = |line: &str| {
             let line: Value = serde_json::from_str(line).unwrap();
-            line["fields"].as_str().unwrap().split('"').nth(1).unwrap().to_owned()
+            line["fields"]["check"].as_str().unwrap().to_owned()
         };
         lines.map(check).collect()
     }

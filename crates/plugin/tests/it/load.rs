@@ -1,5 +1,6 @@
 //! What is refused at load, in which words, and what a plugin that is not loaded answers.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,6 +193,8 @@ async fn a_plugin_that_is_not_loaded_answers_by_policy_and_opens_nothing() {
 #[tokio::test]
 async fn compiled_code_is_kept_and_used_again() {
     let folder = tempfile::tempdir().unwrap();
+    // A check makes no folder, and uses none that others may look into.
+    std::fs::DirBuilder::new().mode(0o700).create(folder.path().join("compiled")).unwrap();
     let config = || Config {
         plugins: vec![of_bytes(component("example").to_vec())],
         cache: Some(folder.path().join("compiled")),
