@@ -79,6 +79,7 @@ impl Heard {
             outcome: outcome.clone(),
             speaker,
             step: Step::Idle,
+            cut: false,
         });
         Self {
             outcomes: outcomes.collect(),

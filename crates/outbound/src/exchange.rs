@@ -35,7 +35,7 @@ pub(crate) struct Answer {
 /// Delivers what the plan says.
 pub(crate) async fn deliver(shared: &Shared, config: &Arc<Config>, plan: &Plan) -> Exchange {
     if let Some(capture) = &shared.capture {
-        return capture_it(capture.as_ref(), plan).await;
+        return capture_it(capture.as_ref(), config, plan).await;
     }
     loop {
         match shared.pool.turn(&plan.target, config).await {
@@ -115,7 +115,7 @@ fn is_stale(delivery: &Delivery) -> bool {
     delivery.recipients.iter().all(stale)
 }
 
-async fn capture_it(capture: &dyn crate::Capture, plan: &Plan) -> Exchange {
+async fn capture_it(capture: &dyn crate::Capture, config: &Config, plan: &Plan) -> Exchange {
     let captured = Captured {
         id: plan.id,
         envelope: plan.envelope.clone(),
@@ -134,11 +134,14 @@ async fn capture_it(capture: &dyn crate::Capture, plan: &Plan) -> Exchange {
         outcome: outcome.clone(),
         speaker: Speaker::Us,
         step: Step::End,
+        cut: false,
     });
     Exchange::Answered(Answer {
         delivery: Delivery {
             recipients: recipients.collect(),
             dsn: pintle_smtp::client::DsnRelay::NotOffered,
+            transfer: config.transfer,
+            ended: None,
         },
         peer: Peer::default(),
         last_stop: true,
