@@ -72,7 +72,7 @@ pub(crate) async fn expire(shared: Arc<Shared>, group: Group) -> Option<Finished
         Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => return Some(group.back(settled)),
         Err(error) => {
             tracing::error!(queue_id = %group.message, %error, "cannot expire the message now");
-            return Some(group.back(|left| Report::deferred(left)));
+            return Some(group.back(Report::deferred));
         }
     };
     if let Some(quarantine) = stored.entry.hold.as_ref().and_then(Hold::quarantine) {
@@ -90,7 +90,7 @@ pub(crate) async fn expire(shared: Arc<Shared>, group: Group) -> Option<Finished
     let fates: Vec<Fate> = group.recipients().filter_map(|id| expired(&stored, id)).collect();
     Some(match settle::durably(&shared, &stored, &trial, &fates).await {
         Ok(()) | Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => group.back(settled),
-        Err(_) => group.back(|left| Report::deferred(left)),
+        Err(_) => group.back(Report::deferred),
     })
 }
 
@@ -126,7 +126,7 @@ fn expired(stored: &Stored, recipient: u32) -> Option<Fate> {
 
 /// Tells the sender of a delay, once.
 pub(crate) async fn warn(shared: Arc<Shared>, group: Group) -> Option<Finished> {
-    let finished = Some(group.back(|left| Report::unchanged(left)));
+    let finished = Some(group.back(Report::unchanged));
     let stored = match shared.spool.load(group.message).await {
         Ok(stored) if stored.entry.hold.is_none() => stored,
         // Whoever holds a message decides whether its sender hears of it; the next attempt finds the hold.

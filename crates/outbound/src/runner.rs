@@ -182,12 +182,12 @@ impl Runner {
             }
         }
         for group in Group::of(expiring) {
-            let (shared, back) = (Arc::clone(&self.shared), group.back(|left| Report::deferred(left)));
+            let (shared, back) = (Arc::clone(&self.shared), group.back(Report::deferred));
             let expiry = in_turn(Arc::clone(&self.turns), || aged::expire(shared, group));
             self.work.spawn(guarded(expiry, Some(back)));
         }
         for group in Group::of(late) {
-            let (shared, back) = (Arc::clone(&self.shared), group.back(|left| Report::unchanged(left)));
+            let (shared, back) = (Arc::clone(&self.shared), group.back(Report::unchanged));
             let warning = in_turn(Arc::clone(&self.turns), || aged::warn(shared, group));
             self.work.spawn(guarded(warning, Some(back)));
         }

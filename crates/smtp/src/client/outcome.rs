@@ -375,10 +375,7 @@ pub(crate) fn is_too_many_recipients(reply: &Reply) -> bool {
     // RFC 5321 section 4.5.3.1.10: 452, or 552 from older servers, which is to be taken as 452. An enhanced code tells
     // a full mailbox (X.2.2) or a full disk (X.3.1) apart from too many recipients (X.5.3), where there is one; X.5.3 says
     // it with any other code.
-    match (reply.code, reply.enhanced) {
-        (452 | 552, None) | (400..=499 | 552, Some(EnhancedCode(_, 5, 3))) => true,
-        _ => false,
-    }
+    matches!((reply.code, reply.enhanced), (452 | 552, None) | (400..=499 | 552, Some(EnhancedCode(_, 5, 3))))
 }
 
 fn ours(enhanced: EnhancedCode, text: &impl fmt::Display) -> Reply {
