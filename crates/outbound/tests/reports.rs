@@ -38,7 +38,8 @@ fn parse(transaction: &Transaction) -> Parsed {
     assert_eq!((root.ctype(), root.subtype()), ("multipart", Some("report")));
     assert_eq!(root.attribute("report-type"), Some("delivery-status"));
     assert_eq!(message.header_raw("Auto-Submitted").map(str::trim), Some("auto-replied"));
-    assert_eq!(message.header_raw("To").map(str::trim), Some("<anna@sender.example>"));
+    let to = format!("<{}>", transaction.recipients()[0]);
+    assert_eq!(message.header_raw("To").map(str::trim), Some(to.as_str()));
     let raw = |at: usize| {
         let part = &message.parts[at];
         let (from, to) = (part.raw_body_offset() as usize, part.raw_end_offset() as usize);
