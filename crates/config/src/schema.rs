@@ -107,8 +107,8 @@ pub(crate) static ROOT: Section = Section {
         ),
         optional::<pintle_mail::Address>(
             "postmaster",
-            "Where mail for `<postmaster>` without a domain goes. Left out: to the postmaster of the first accepted domain, \
-             unless a route says where mail for the hostname goes.",
+            "Where mail for `<postmaster>` goes, without a domain or with the hostname, from which reports come. Left out: \
+             to the postmaster of the first accepted domain, unless a route says where mail for the hostname goes.",
         ),
     ],
 };

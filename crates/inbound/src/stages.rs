@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pintle_mail::{Bytes, EnhancedCode, Envelope, HeaderBlock, Recipient, Reply, SessionId};
+use pintle_mail::{Address, Bytes, EnhancedCode, Envelope, HeaderBlock, Recipient, Reply, SessionId};
 use pintle_policy::{Call, Decision, Hook, Message, Notes, Session, TlsFacts, Transaction, Verdict, View};
 use pintle_smtp::server::{self, Headers, Hello, HelloVerb, Question, Sender};
 use pintle_spool::{Health, Hold, Quarantine, Receipt, SpoolError};
@@ -204,10 +204,10 @@ impl Stages {
     async fn recipient(&mut self, mut recipient: Recipient) -> Answer {
         let id = recipient.id;
         let rules = self.shared.rules.load_full();
-        if recipient.address.is_bare_postmaster()
-            && let Some(postmaster) = &rules.postmaster
-        {
-            recipient.original = Some(std::mem::replace(&mut recipient.address, postmaster.clone()));
+        if self.is_our_postmaster(&recipient.address, &rules) {
+            if let Some(postmaster) = &rules.postmaster {
+                recipient.original = Some(std::mem::replace(&mut recipient.address, postmaster.clone()));
+            }
             // RFC 5321 section 4.5.1 wants this mail taken from anybody, and the operator has said where it goes.
             recipient.relay = true;
         }
@@ -225,6 +225,18 @@ impl Stages {
             self.fate.take(Hook::Rcpt, decision);
         }
         Answer::Accept(None)
+    }
+
+    /// Whether this is `<postmaster>`, or the same with our own name behind it, from which reports come. A hostname that is
+    /// one of our domains has mailboxes of its own.
+    fn is_our_postmaster(&self, address: &Address, rules: &Rules) -> bool {
+        let domain = address.domain_ascii();
+        let ours = || {
+            address.local().eq_ignore_ascii_case("postmaster")
+                && domain.eq_ignore_ascii_case(&self.shared.hostname)
+                && !rules.domains.contains(&domain)
+        };
+        address.is_bare_postmaster() || ours()
     }
 
     /// Law 7 for the recipient of this id, as the plugins have left it.

@@ -470,11 +470,32 @@ async fn anybody_reaches_the_postmaster_wherever_the_operator_has_put_him() {
     client.ask("MAIL FROM:<a@x.example>", 250).await;
     client.ask("RCPT TO:<ops@elsewhere.example>", 550).await;
     client.ask("RCPT TO:<Postmaster>", 250).await;
+    client.ask("RCPT TO:<anna@gate.example>", 550).await;
+    // Reports come from this one.
+    client.ask("RCPT TO:<postMaster@Gate.Example>", 250).await;
     client.ask("DATA", 354).await;
     client.send_data(MESSAGE).await;
     client.expect(250).await;
     let (stored, ..) = gate.only().await.unwrap();
-    assert_eq!(stored.entry.envelope.recipients[0].address, postmaster);
+    // Who is named twice gets one copy.
+    let recipients: Vec<&Address> = stored.entry.envelope.recipients.iter().map(|r| &r.address).collect();
+    assert_eq!(recipients, [&postmaster]);
+}
+
+/// Where a route leads mail for the hostname, its postmaster goes that way, and nobody else.
+#[tokio::test]
+async fn the_postmaster_of_the_hostname_is_taken_where_a_route_leads_him() {
+    let gate = gate(listener(TlsMode::None), Vec::new());
+    let mut client = gate.client().await;
+    client.hello("client.example").await;
+    client.ask("MAIL FROM:<a@x.example>", 250).await;
+    client.ask("RCPT TO:<anna@gate.example>", 550).await;
+    client.ask("RCPT TO:<postmaster@gate.example>", 250).await;
+    client.ask("DATA", 354).await;
+    client.send_data(MESSAGE).await;
+    client.expect(250).await;
+    let (stored, ..) = gate.only().await.unwrap();
+    assert_eq!(stored.entry.envelope.recipients[0].address.as_str(), "postmaster@gate.example");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -53,7 +54,7 @@ pub struct Status<'a> {
     pub action: Action,
     /// The status code; its class is made to fit the action.
     pub status: Option<EnhancedCode>,
-    /// The host that replied.
+    /// The host that replied: a name, or an IP address without brackets.
     pub remote_mta: Option<&'a str>,
     /// What the next hop said.
     pub diagnostic: Option<&'a Reply>,
@@ -283,7 +284,7 @@ impl Notification<'_> {
         self.field(text, "Action", status.action.as_str());
         self.field(text, "Status", &status.code().to_string());
         if let Some(host) = status.remote_mta {
-            self.field(text, "Remote-MTA", &format!("dns; {host}"));
+            self.field(text, "Remote-MTA", &format!("dns; {}", mta_name(host)));
         }
         if let Some(reply) = status.diagnostic {
             self.field(text, "Diagnostic-Code", &format!("smtp; {reply}"));
@@ -365,11 +366,22 @@ impl Status<'_> {
         match (self.cause, self.remote_mta, self.diagnostic) {
             (Some(cause), _, None) => cause.to_owned(),
             (Some(cause), host, Some(reply)) => {
-                format!("{cause} {} said: {reply}", host.unwrap_or("The last one asked"))
+                format!("{cause} {} said: {reply}", host.map_or("The last one asked".into(), mta_name))
             }
-            (None, host, Some(reply)) => format!("{} said: {reply}", host.unwrap_or("The next system")),
+            (None, host, Some(reply)) => {
+                format!("{} said: {reply}", host.map_or("The next system".into(), mta_name))
+            }
             (None, _, None) => String::new(),
         }
+    }
+}
+
+/// RFC 3464 section 2.1.2, RFC 1123 section 5.2.17: a host without a name is written as an address literal.
+fn mta_name(host: &str) -> Cow<'_, str> {
+    match host.parse() {
+        Ok(IpAddr::V4(address)) => format!("[{address}]").into(),
+        Ok(IpAddr::V6(address)) => format!("[IPv6:{address}]").into(),
+        Err(_) => host.into(),
     }
 }
 
@@ -480,6 +492,22 @@ mod tests {
         assert!(body.contains(fields), "{body}");
         assert!(body.contains("mx.example.net said: 550 5.1.1 no such user / really"));
         assert!(body.contains("Content-Type: text/rfc822-headers\r\n\r\nSubject: hi\r\n"));
+    }
+
+    #[test]
+    fn a_host_without_a_name_stands_in_brackets() {
+        let recipient = recipient("bob@example.net", None);
+        let reply = Reply::new(550, EnhancedCode(5, 1, 1), "no");
+        for (host, shown) in [
+            ("127.0.0.1", "[127.0.0.1]"),
+            ("2001:db8::1", "[IPv6:2001:db8::1]"),
+            ("mx.example", "mx.example"),
+        ] {
+            let status = Status { remote_mta: Some(host), ..failed(&recipient, &reply) };
+            let (_, body, _) = write(&[status], header("Subject: hi\r\n"), false);
+            assert!(body.contains(&format!("Remote-MTA: dns; {shown}\r\n")), "{body}");
+            assert!(body.contains(&format!("{shown} said: 550")), "{body}");
+        }
     }
 
     #[test]

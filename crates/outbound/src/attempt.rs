@@ -1,21 +1,22 @@
 //! One delivery attempt, from the queue's word to the durable outcome.
 
-use std::sync::Arc;
-use std::time::Instant;
+#![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
-use pintle_mail::{NextHop, Reply};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pintle_mail::{NextHop, UnixTime};
 use pintle_queue::{Again, Attempt, Custody, HopSign, Report};
-use pintle_record::Peer;
-use pintle_smtp::client::{DsnRelay, Outcome, RecipientOutcome, Speaker, Step};
+use pintle_smtp::client::Outcome;
 use pintle_spool::{Hold, Quarantine, SpoolError, Stored};
 
 use crate::clock::monotonic;
 use crate::connect::Trouble;
-use crate::exchange::{self, Answer, Exchange};
+use crate::exchange::{self, Answer, Exchange, Word};
 use crate::link::Link;
 use crate::plan::Plan;
 use crate::runner::{Finished, interrupted};
-use crate::settle::{self, End, Fate, Success, Telling, Trial};
+use crate::settle::{self, End, Fate, Telling, Trial};
 use crate::shared::Shared;
 use crate::stages::{self, Ruled, Ruling, Staged};
 use crate::{Config, Full, Room, quarantine, quota};
@@ -58,71 +59,50 @@ struct Trying<'a> {
 
 /// What was said about each recipient, by a next hop or in its place.
 struct Heard {
-    outcomes: Vec<RecipientOutcome>,
-    /// Who reports successes.
-    success: Success,
-    peer: Peer,
+    words: Vec<Word>,
     hop: HopSign,
     /// The next hop took only so many recipients at once.
     overflow: bool,
     /// The plugin that decided, if one did.
     by: Option<String>,
-    retired: Option<Box<Link>>,
+    retired: Vec<Box<Link>>,
 }
 
 impl Heard {
-    /// One outcome for everybody.
-    fn all(plan: &Plan, outcome: &Outcome, speaker: Speaker) -> Self {
+    /// The same word for everybody.
+    fn all(plan: &Plan, word: impl Fn(u32) -> Word) -> Self {
         let recipients = plan.envelope.recipients.iter();
-        let outcomes = recipients.map(|recipient| RecipientOutcome {
-            id: recipient.id,
-            outcome: outcome.clone(),
-            speaker,
-            step: Step::Idle,
-        });
         Self {
-            outcomes: outcomes.collect(),
-            success: Success::NextHop,
-            peer: Peer::default(),
+            words: recipients.map(|recipient| word(recipient.id)).collect(),
             hop: HopSign::Silent,
             overflow: false,
             by: None,
-            retired: None,
+            retired: Vec::new(),
         }
     }
 
     fn answer(answer: Answer) -> Self {
-        let delivery = answer.delivery;
-        let spoke = delivery.recipients.iter().any(|r| r.speaker == Speaker::NextHop);
+        let words = &answer.words;
         Self {
-            success: match delivery.dsn {
-                _ if answer.last_stop => Success::Delivered,
-                DsnRelay::HandedOn => Success::NextHop,
-                DsnRelay::NotOffered => Success::Relayed,
-            },
-            peer: answer.peer,
-            hop: match delivery.hop_trouble() {
-                Some(_) => HopSign::Trouble,
-                None if spoke => HopSign::Working,
+            hop: if words.iter().any(Word::is_hop_trouble) {
+                HopSign::Trouble
+            } else if words.iter().any(Word::is_heard) {
+                HopSign::Working
+            } else {
                 // A session that broke under one message says little about the next hop and may say much about the
                 // message.
-                None => HopSign::Silent,
+                HopSign::Silent
             },
-            overflow: delivery.has_overflow(),
-            outcomes: delivery.recipients,
+            overflow: answer.overflow,
             by: None,
             retired: answer.retired,
+            words: answer.words,
         }
     }
 
-    fn trouble(plan: &Plan, trouble: Trouble) -> Self {
-        let outcome =
-            if trouble.final_ { Outcome::Failed(trouble.reply) } else { Outcome::Deferred(trouble.reply) };
-        Self {
-            peer: *trouble.peer,
-            hop: if trouble.hop { HopSign::Trouble } else { HopSign::Silent },
-            ..Self::all(plan, &outcome, trouble.speaker)
-        }
+    fn trouble(plan: &Plan, trouble: &Trouble) -> Self {
+        let hop = if trouble.hop { HopSign::Trouble } else { HopSign::Silent };
+        Self { hop, ..Self::all(plan, |id| Word::trouble(id, trouble)) }
     }
 }
 
@@ -155,14 +135,14 @@ impl Trying<'_> {
             Ruling::Fail(reply) => Outcome::Failed(reply),
             Ruling::Defer(reply) => Outcome::Deferred(reply),
         };
-        let heard = Heard { by, ..Heard::all(&plan, &outcome, Speaker::Us) };
+        let heard = Heard { by, ..Heard::all(&plan, |id| Word::ours(id, outcome.clone())) };
         self.settle(&plan, heard).await
     }
 
     async fn send(&self, mut plan: Box<Plan>) -> Finished {
         let heard = match exchange::deliver(self.shared, self.config, &plan).await {
             Exchange::Answered(answer) => Heard::answer(answer),
-            Exchange::Trouble(trouble) => Heard::trouble(&plan, trouble),
+            Exchange::Trouble(trouble) => Heard::trouble(&plan, &trouble),
             Exchange::Interrupted => return self.finished(interrupted(self.attempt.recipients.clone())),
         };
         if plan.view.is_some() {
@@ -176,17 +156,17 @@ impl Trying<'_> {
             let count = self.attempt.attempts.saturating_add(1);
             self.config.retry.wait(count, self.shared.roll())
         });
-        let next = self.shared.clock.now().plus(wait);
+        let now = self.shared.clock.now();
         let mut fates = self.dropped(plan);
         let mut remaining = Vec::new();
-        for heard_of in &heard.outcomes {
-            let deferred = matches!(heard_of.outcome, Outcome::Deferred(_));
+        for word in &heard.words {
+            let deferred = word.is_deferred();
             if deferred {
-                remaining.push(heard_of.id);
+                remaining.push(word.outcome.id);
             }
             // Who is only waiting for the next transaction of the same attempt has not been deferred.
             if !(deferred && heard.overflow) {
-                fates.push(fate_of(heard_of, plan, heard.success, next));
+                fates.push(fate_of(word, plan, now, wait));
             }
         }
         let report = Report {
@@ -195,7 +175,7 @@ impl Trying<'_> {
             again: if heard.overflow { Again::AtOnce } else { Again::After(wait) },
             custody: Custody::Free,
         };
-        let trial = self.trial(plan, heard.peer, heard.by, "deliver");
+        let trial = self.trial(plan, heard.by, "deliver");
         let mut finished = self.durably(&trial, &fates, report).await;
         finished.retired = heard.retired;
         finished
@@ -205,7 +185,7 @@ impl Trying<'_> {
     async fn discard(&self, plan: &Plan, stage: &'static str, by: Option<String>) -> Finished {
         let mut fates = self.dropped(plan);
         fates.extend(plan.envelope.recipients.iter().map(|recipient| discarded(recipient.id)));
-        let trial = self.trial(plan, Peer::default(), by, stage);
+        let trial = self.trial(plan, by, stage);
         let report = Report { hop: HopSign::Silent, ..Report::settled() };
         self.durably(&trial, &fates, report).await
     }
@@ -253,9 +233,8 @@ impl Trying<'_> {
         self.finished(report)
     }
 
-    fn trial(&self, plan: &Plan, peer: Peer, by: Option<String>, stage: &'static str) -> Trial {
+    fn trial(&self, plan: &Plan, by: Option<String>, stage: &'static str) -> Trial {
         Trial {
-            peer,
             attempt: self.attempt.attempts.saturating_add(1),
             took: monotonic().saturating_duration_since(self.started),
             by,
@@ -278,32 +257,34 @@ impl Trying<'_> {
 }
 
 fn discarded(recipient: u32) -> Fate {
-    Fate { recipient, end: End::Discarded, reply: None, speaker: Speaker::Us }
+    Fate { end: End::Discarded, ..Fate::nothing(recipient) }
 }
 
-fn fate_of(heard: &RecipientOutcome, plan: &Plan, success: Success, next: pintle_mail::UnixTime) -> Fate {
+fn fate_of(word: &Word, plan: &Plan, now: UnixTime, wait: Duration) -> Fate {
+    let heard = &word.outcome;
     let telling = if plan.no_bounce.contains(&heard.id) { Telling::Suppressed } else { Telling::Due };
     Fate {
         recipient: heard.id,
         end: match &heard.outcome {
-            Outcome::Delivered(_) => End::Delivered(success),
-            Outcome::Deferred(_) => End::Deferred(next),
+            Outcome::Delivered(_) => End::Delivered(word.success),
+            Outcome::Deferred(_) => End::Deferred(now.plus(wait)),
             Outcome::Failed(_) => End::Failed(telling),
         },
         reply: Some(heard.outcome.reply().clone()),
         speaker: heard.speaker,
+        peer: Arc::clone(&word.peer),
+        last_attempt: Some(now),
     }
 }
 
 /// The outcomes as the judges hear of them.
 fn told(heard: &Heard) -> Vec<pintle_policy::Outcome> {
-    let reply = |outcome: &Outcome| -> Option<Reply> { Some(outcome.reply().clone()) };
-    let tell = |recipient: &RecipientOutcome| pintle_policy::Outcome {
-        recipient: recipient.id,
-        next_hop: heard.peer.host.clone(),
-        reply: reply(&recipient.outcome),
-        delivered: matches!(recipient.outcome, Outcome::Delivered(_)),
-        retry: matches!(recipient.outcome, Outcome::Deferred(_)),
+    let tell = |word: &Word| pintle_policy::Outcome {
+        recipient: word.outcome.id,
+        next_hop: word.peer.host.clone(),
+        reply: Some(word.outcome.outcome.reply().clone()),
+        delivered: matches!(word.outcome.outcome, Outcome::Delivered(_)),
+        retry: word.is_deferred(),
     };
-    heard.outcomes.iter().map(tell).collect()
+    heard.words.iter().map(tell).collect()
 }

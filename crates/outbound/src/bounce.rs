@@ -1,22 +1,19 @@
-//! What senders are told: who deserves a report, and the report as a new message; also what happens to jobs that grow old.
+//! What senders are told: who deserves a report, and the report as a new message.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use pintle_mail::dsn::{self, Action, Notification, Returned};
 use pintle_mail::{
     Address, BodyType, Bytes, Charset, EnhancedCode, Envelope, MailParams, Notify, QueueId, RcptParams,
-    Recipient, Reply, Return, ReversePath, UnixTime,
+    Recipient, Return, ReversePath, UnixTime,
 };
-use pintle_queue::{Aged, Custody, Report};
 use pintle_record::ReportKind;
 use pintle_smtp::client::Speaker;
-use pintle_spool::{Change, Content, Entry, Guard, Hold, NewMessage, Settlement, SpoolError, Status, Stored};
+use pintle_spool::{Content, Entry, NewMessage, Stored};
 
-use crate::runner::Finished;
-use crate::settle::{self, End, Fate, Success, Telling, Trial};
+use crate::Config;
+use crate::settle::{self, End, Fate, Success, Telling};
 use crate::shared::Shared;
-use crate::{Config, quarantine};
 
 /// The longest line that is returned, with its CRLF, in octets.
 const LONGEST_LINE: usize = 1_000;
@@ -31,7 +28,7 @@ pub(crate) struct Child {
 }
 
 /// The reports that these fates beget; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section 2).
-pub(crate) async fn children(shared: &Shared, stored: &Stored, trial: &Trial, fates: &[Fate]) -> Vec<Child> {
+pub(crate) async fn children(shared: &Shared, stored: &Stored, fates: &[Fate]) -> Vec<Child> {
     let mut children = Vec::new();
     let ReversePath::Address(sender) = &stored.entry.envelope.sender else {
         return children;
@@ -39,7 +36,7 @@ pub(crate) async fn children(shared: &Shared, stored: &Stored, trial: &Trial, fa
     for kind in [ReportKind::Failure, ReportKind::Success] {
         let told: Vec<Told<'_>> = fates.iter().filter_map(|fate| told(stored, fate, kind)).collect();
         if !told.is_empty() {
-            let letter = Letter { shared, stored, trial, sender };
+            let letter = Letter { shared, stored, sender };
             children.push(letter.child(kind, &told).await);
         }
     }
@@ -84,21 +81,24 @@ fn too_late(fate: &Fate) -> Cow<'static, str> {
 }
 
 /// What all reports of one settlement have in common.
-struct Letter<'a> {
-    shared: &'a Shared,
-    stored: &'a Stored,
-    trial: &'a Trial,
-    sender: &'a Address,
+pub(crate) struct Letter<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) stored: &'a Stored,
+    pub(crate) sender: &'a Address,
 }
 
 impl Letter<'_> {
     async fn child(&self, kind: ReportKind, told: &[Told<'_>]) -> Child {
-        let now = self.shared.clock.now();
-        let statuses: Vec<dsn::Status<'_>> = told.iter().map(|told| self.status(told, now)).collect();
+        let statuses: Vec<dsn::Status<'_>> = told.iter().map(status).collect();
         self.write(kind, &statuses, told.iter().map(|told| told.recipient.id).collect()).await
     }
 
-    async fn write(&self, kind: ReportKind, statuses: &[dsn::Status<'_>], about: Vec<u32>) -> Child {
+    pub(crate) async fn write(
+        &self,
+        kind: ReportKind,
+        statuses: &[dsn::Status<'_>],
+        about: Vec<u32>,
+    ) -> Child {
         let config = self.shared.config.load_full();
         let (id, at) = (self.shared.new_id(), self.shared.clock.now());
         let from = from_address(&config);
@@ -131,23 +131,20 @@ impl Letter<'_> {
             about,
         }
     }
+}
 
-    fn status<'a>(&'a self, told: &'a Told<'a>, now: UnixTime) -> dsn::Status<'a> {
-        let reply = told.fate.reply.as_ref();
-        let theirs = told.fate.speaker == Speaker::NextHop;
-        dsn::Status {
-            recipient: told.recipient,
-            action: told.action,
-            status: reply.and_then(|reply| reply.enhanced).or_else(|| default_status(told.fate.end)),
-            remote_mta: self.trial.peer.host.as_deref().filter(|_| theirs),
-            diagnostic: reply.filter(|_| theirs),
-            cause: told
-                .cause
-                .as_deref()
-                .or_else(|| reply.filter(|_| !theirs).map(|reply| reply.text.as_ref())),
-            last_attempt: (self.trial.attempt > 0).then_some(now),
-            will_retry_until: None,
-        }
+fn status<'a>(told: &'a Told<'a>) -> dsn::Status<'a> {
+    let reply = told.fate.reply.as_ref();
+    let theirs = told.fate.speaker == Speaker::NextHop;
+    dsn::Status {
+        recipient: told.recipient,
+        action: told.action,
+        status: reply.and_then(|reply| reply.enhanced).or_else(|| default_status(told.fate.end)),
+        remote_mta: told.fate.remote_host(),
+        diagnostic: reply.filter(|_| theirs),
+        cause: told.cause.as_deref().or_else(|| reply.filter(|_| !theirs).map(|reply| reply.text.as_ref())),
+        last_attempt: told.fate.last_attempt,
+        will_retry_until: None,
     }
 }
 
@@ -255,114 +252,5 @@ fn entry_of(
         has_8bit: written.has_8bit,
         needs_smtputf8,
         context: Bytes::new(),
-    }
-}
-
-/// Settles the recipients of a job whose time has run out.
-pub(crate) async fn expire(shared: Arc<Shared>, aged: Aged) -> Option<Finished> {
-    let finished = |report| Some(Finished::new(aged.id, aged.message, report));
-    let stored = match shared.spool.load(aged.message).await {
-        Ok(stored) => stored,
-        Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => return finished(Report::settled()),
-        Err(error) => {
-            tracing::error!(queue_id = %aged.message, %error, "cannot expire the message now");
-            return finished(Report::deferred(aged.recipients.clone()));
-        }
-    };
-    if let Some(quarantine) = stored.entry.hold.as_ref().and_then(Hold::quarantine) {
-        return Some(quarantine::expire(&shared, &stored, &aged, quarantine).await);
-    }
-    let (held, config) = (stored.entry.hold.is_some(), shared.config.load_full());
-    if aged.quarantined || !shared.ages.is_steady(config.retry.max_age) {
-        // It was released, or the clock was set, while this waited for its turn.
-        let custody = if held { Custody::Held } else { Custody::Free };
-        return finished(Report { custody, ..Report::unchanged(aged.recipients.clone()) });
-    }
-    // A report about what was taken for harmful would go to whoever was named as its sender.
-    let trial = Trial { guard: Guard::Free, ..Trial::none(aged.next_hop.clone()) };
-    let fates: Vec<Fate> = aged.recipients.iter().filter_map(|id| expired(&stored, *id)).collect();
-    match settle::durably(&shared, &stored, &trial, &fates).await {
-        Ok(()) | Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => finished(Report::settled()),
-        Err(_) => finished(Report::deferred(aged.recipients.clone())),
-    }
-}
-
-fn expired(stored: &Stored, recipient: u32) -> Option<Fate> {
-    let pending = settle::pending(stored, recipient)?;
-    Some(Fate {
-        recipient,
-        end: End::Expired(Telling::Due),
-        reply: pending.last.clone(),
-        speaker: if pending.unheard { Speaker::Us } else { Speaker::NextHop },
-    })
-}
-
-/// Tells the sender of a delay, once.
-pub(crate) async fn warn(shared: Arc<Shared>, aged: Aged) -> Option<Finished> {
-    let finished = Some(Finished::new(aged.id, aged.message, Report::unchanged(aged.recipients.clone())));
-    let stored = match shared.spool.load(aged.message).await {
-        Ok(stored) if stored.entry.hold.is_none() => stored,
-        // Whoever holds a message decides whether its sender hears of it; the next attempt finds the hold.
-        Ok(_) => return finished,
-        Err(error) => {
-            tracing::debug!(queue_id = %aged.message, %error, "no delay warning");
-            return finished;
-        }
-    };
-    let late: Vec<&Recipient> = aged.recipients.iter().filter_map(|id| late(&stored, *id)).collect();
-    let children = warning(&shared, &stored, &aged, &late).await;
-    let settlement = Settlement {
-        id: stored.id,
-        changes: aged.recipients.iter().filter_map(|id| warned(&stored, *id)).collect(),
-        children: Vec::new(),
-        guard: Guard::Free,
-    };
-    settle::warned(&shared, &stored, settlement, &children).await;
-    finished
-}
-
-/// The recipients of whose delay the sender is told.
-fn late(stored: &Stored, id: u32) -> Option<&Recipient> {
-    settle::pending(stored, id).filter(|pending| !pending.warned)?;
-    settle::recipient(stored, id).filter(|recipient| recipient.params.notify().delay)
-}
-
-/// The status as it was loaded, and the mark. Nobody else writes it meanwhile: the queue lets no attempt begin before the
-/// warning has come back, and what an operator has settled stays settled.
-fn warned(stored: &Stored, recipient: u32) -> Option<Change> {
-    let mut pending = settle::pending(stored, recipient)?.clone();
-    pending.warned = true;
-    Some(Change { recipient, status: Status::Pending(pending) })
-}
-
-async fn warning(shared: &Shared, stored: &Stored, aged: &Aged, late: &[&Recipient]) -> Vec<Child> {
-    let ReversePath::Address(sender) = &stored.entry.envelope.sender else {
-        return Vec::new();
-    };
-    if late.is_empty() {
-        return Vec::new();
-    }
-    let trial = Trial::none(aged.next_hop.clone());
-    let until = shared.ages.timeline().wall(aged.accepted.plus(shared.config.load().retry.max_age));
-    let statuses: Vec<dsn::Status<'_>> =
-        late.iter().map(|recipient| delayed(stored, recipient, until)).collect();
-    let letter = Letter { shared, stored, trial: &trial, sender };
-    let about = late.iter().map(|recipient| recipient.id).collect();
-    vec![letter.write(ReportKind::Delay, &statuses, about).await]
-}
-
-fn delayed<'a>(stored: &'a Stored, recipient: &'a Recipient, until: UnixTime) -> dsn::Status<'a> {
-    let pending = settle::pending(stored, recipient.id);
-    let last: Option<&Reply> = pending.and_then(|pending| pending.last.as_ref());
-    let unheard = pending.is_some_and(|pending| pending.unheard);
-    dsn::Status {
-        recipient,
-        action: Action::Delayed,
-        status: last.and_then(|reply| reply.enhanced),
-        remote_mta: None,
-        diagnostic: last.filter(|_| !unheard),
-        cause: last.filter(|_| unheard).map(|reply| reply.text.as_ref()),
-        last_attempt: None,
-        will_retry_until: Some(until),
     }
 }

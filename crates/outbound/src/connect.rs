@@ -1,11 +1,16 @@
 //! Opening a session: hosts in order, addresses in turn, TLS as the policy has it, until one next hop is ready.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use pintle_mail::{EnhancedCode, QueueId, Reply, TlsPolicy};
 use pintle_record::{Peer, Tls};
-use pintle_smtp::client::{Channel, Closed, Config as Speech, Credentials, Limits, Owner, Session, Speaker};
+use pintle_smtp::client::{
+    Channel, Closed, Config as Speech, Credentials, Limits, Owner, Session, Speaker, Step,
+};
 use pintle_tls::{ClientPolicy, HandshakeError, PeerFacts};
 
 use crate::clock::monotonic;
@@ -13,8 +18,12 @@ use crate::link::{Link, SetUp};
 use crate::network::{Place, Stream};
 use crate::plan::{Plan, Target};
 use crate::resolve::{self, Host, Way};
+use crate::reuse::Quirk;
 use crate::shared::Shared;
 use crate::{Config, Endpoint, exchanger};
+
+/// How long an address at which nobody answered comes after the others: longer than an attempt waits for the next one.
+const DEAD: Duration = Duration::from_secs(24 * 3600);
 
 /// Why nothing was sent, for all recipients of an attempt alike.
 #[derive(Debug, Clone)]
@@ -25,14 +34,14 @@ pub(crate) struct Trouble {
     /// Whose words the reply holds.
     pub(crate) speaker: Speaker,
     /// Who was asked last.
-    pub(crate) peer: Box<Peer>,
+    pub(crate) peer: Arc<Peer>,
     /// The next hop as a whole is in trouble.
     pub(crate) hop: bool,
 }
 
 impl Trouble {
     fn ours(final_: bool, reply: Reply) -> Self {
-        Self { final_, reply, speaker: Speaker::Us, peer: Box::default(), hop: !final_ }
+        Self { final_, reply, speaker: Speaker::Us, peer: Arc::default(), hop: !final_ }
     }
 
     /// The recipients fail.
@@ -46,8 +55,8 @@ impl Trouble {
     }
 
     /// The session is over.
-    pub(crate) fn closed(why: &Closed, peer: Peer) -> Self {
-        Self { speaker: why.speaker(), peer: Box::new(peer), ..Self::defer(why.reply()) }
+    fn closed(why: &Closed, peer: Peer) -> Self {
+        Self { speaker: why.speaker(), peer: Arc::new(peer), ..Self::defer(why.reply()) }
     }
 }
 
@@ -61,14 +70,27 @@ struct Opening<'a> {
     /// With what to authenticate.
     login: Option<Credentials>,
     way: Way,
+    /// Hosts that have had their say about this message.
+    asked: &'a [String],
     /// Addresses that may still be tried.
     left: usize,
+    /// Those at which nobody answered.
+    dead: Vec<String>,
+    /// Those that come after the others, since nobody answered there lately.
+    later: Vec<(Host, Place)>,
+    /// There were more addresses than may be tried.
+    short: bool,
     /// The last trouble; a next hop's own words are kept over ours.
     last: Option<Trouble>,
 }
 
-/// Opens a session along the plan's way.
-pub(crate) async fn open(shared: &Shared, config: &Config, plan: &Plan) -> Result<Box<Link>, Trouble> {
+/// Opens a session along the plan's way, with none of the hosts that were asked already.
+pub(crate) async fn open(
+    shared: &Shared,
+    config: &Config,
+    plan: &Plan,
+    asked: &[String],
+) -> Result<Box<Link>, Trouble> {
     let target = &plan.target;
     let login = target.login(config).map_err(|text| {
         tracing::error!(queue_id = %plan.id, next_hop = %target.next_hop, "{text}");
@@ -76,8 +98,20 @@ pub(crate) async fn open(shared: &Shared, config: &Config, plan: &Plan) -> Resul
         Trouble::defer(ours(EnhancedCode(4, 3, 5), text))
     })?;
     let way = resolve::way(target, config, shared.resolver.as_ref()).await?;
-    let opening =
-        Opening { shared, config, id: plan.id, target, login, left: way.addresses, way, last: None };
+    let opening = Opening {
+        shared,
+        config,
+        id: plan.id,
+        target,
+        login,
+        asked,
+        left: way.addresses,
+        dead: Vec::new(),
+        later: Vec::new(),
+        short: false,
+        way,
+        last: None,
+    };
     opening.run().await
 }
 
@@ -103,19 +137,56 @@ impl Opening<'_> {
                 }
             }
         }
+        for (host, place) in std::mem::take(&mut self.later) {
+            if let Some(link) = self.try_at(&host, &place).await {
+                return Ok(link);
+            }
+        }
+        self.remember_the_dead();
         Err(self.last.unwrap_or_else(|| resolve::loops_back(&domain_of(self.target))))
     }
 
-    /// Tries the addresses of a host, as long as some may be tried.
+    /// Tries the addresses of a host.
     async fn host(&mut self, host: &Host, places: Vec<Place>) -> Option<Box<Link>> {
+        if self.asked.iter().any(|asked| asked == host.name()) {
+            return None;
+        }
         for place in places {
-            self.left = self.left.checked_sub(1)?;
-            match self.host_at(host, &place).await {
-                Ok(link) => return Some(link),
-                Err(trouble) => self.note(trouble),
+            if self.shared.pool.knows(Quirk::Dead, &place.to_string()) {
+                self.later.push((host.clone(), place));
+            } else if let Some(link) = self.try_at(host, &place).await {
+                return Some(link);
             }
         }
         None
+    }
+
+    /// Tries an address, as long as some may be tried.
+    async fn try_at(&mut self, host: &Host, place: &Place) -> Option<Box<Link>> {
+        let Some(left) = self.left.checked_sub(1) else {
+            self.short = true;
+            return None;
+        };
+        self.left = left;
+        match self.host_at(host, place).await {
+            Ok(link) => {
+                self.shared.pool.forget(Quirk::Dead, &place.to_string());
+                Some(link)
+            }
+            Err(trouble) => {
+                self.dead.push(place.to_string());
+                self.note(trouble);
+                None
+            }
+        }
+    }
+
+    /// Where the dead are more than may be tried, they must not be all that is ever tried: the living come first next time.
+    /// With all of them tried each time, the domain's order stands.
+    fn remember_the_dead(&self) {
+        for place in self.dead.iter().filter(|_| self.short) {
+            self.shared.pool.remember(Quirk::Dead, place, DEAD);
+        }
     }
 
     /// Those addresses of a host that DNS may send us to.
@@ -170,14 +241,17 @@ impl Opening<'_> {
         let opportunistic = self.target.tls == TlsPolicy::Opportunistic && !self.way.implicit_tls;
         let key = place.to_string();
         let policy = match self.target.tls {
-            TlsPolicy::Opportunistic if opportunistic && self.shared.pool.is_plain(&key) => TlsPolicy::None,
+            TlsPolicy::Opportunistic if opportunistic && self.shared.pool.knows(Quirk::NoTls, &key) => {
+                TlsPolicy::None
+            }
             policy => policy,
         };
         match self.session(host, place, policy).await {
-            Err(Failure::Tls(error)) if opportunistic => {
-                tracing::warn!(queue_id = %self.id, next_hop = %self.target.next_hop, host = host.name(), %place, %error,
+            Err(failure) if opportunistic && failure.is_of_tls() => {
+                let error = failure.to_string();
+                tracing::warn!(queue_id = %self.id, next_hop = %self.target.next_hop, host = host.name(), %place, error,
                     "TLS failed, going on in plain text");
-                self.shared.pool.remember_plain(&key, self.config.sessions.plain_memory);
+                self.shared.pool.remember(Quirk::NoTls, &key, self.config.sessions.plain_memory);
                 let plain = self.session(host, place, TlsPolicy::None).await;
                 plain.map_err(|failure| failure.trouble(self.id, host, place))
             }
@@ -188,7 +262,7 @@ impl Opening<'_> {
     async fn session(&self, host: &Host, place: &Place, tls: TlsPolicy) -> Result<Box<Link>, Failure> {
         let stream = self.connect(place).await?;
         let peer = peer(host, place);
-        let mut facts = None;
+        let (mut facts, mut encrypted) = (None, false);
         let stream = if self.way.implicit_tls {
             let limit = self.config.timeouts.greeting;
             let (stream, tls) = self.handshake(host, stream, limit).await?;
@@ -203,11 +277,12 @@ impl Opening<'_> {
         loop {
             link = match link.set_up().await {
                 SetUp::Ready(link) => return Ok(link),
-                SetUp::Closed(why) => return Err(Failure::Closed(why)),
+                SetUp::Closed(why) => return Err(Failure::of(why, encrypted)),
                 SetUp::StartTls(mut link) => {
                     let limit = link.time_left();
                     let (stream, tls) = self.handshake(host, link.take_stream(), limit).await?;
                     link.encrypted(stream, tls);
+                    encrypted = true;
                     link
                 }
             };
@@ -237,7 +312,7 @@ impl Opening<'_> {
         &self,
         host: &Host,
         stream: Box<dyn Stream>,
-        limit: std::time::Duration,
+        limit: Duration,
     ) -> Result<(Box<dyn Stream>, Tls), Failure> {
         let policy = match self.target.tls {
             TlsPolicy::None | TlsPolicy::Opportunistic => ClientPolicy::Opportunistic,
@@ -271,10 +346,36 @@ impl Opening<'_> {
 enum Failure {
     Unreachable(String),
     Tls(HandshakeError),
+    /// The session ended over STARTTLS, or with the first words under TLS: in TLS 1.3 a server refuses a handshake when the
+    /// client has done its part.
+    StartTls(Closed),
     Closed(Closed),
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) => f.write_str(why),
+            Self::Tls(why) => why.fmt(f),
+            Self::StartTls(why) | Self::Closed(why) => why.fmt(f),
+        }
+    }
+}
+
 impl Failure {
+    fn of(why: Closed, encrypted: bool) -> Self {
+        match (&why, why.step()) {
+            (Closed::Lost(Step::Hello), _) if encrypted => Self::StartTls(why),
+            (_, Step::StartTls) => Self::StartTls(why),
+            _ => Self::Closed(why),
+        }
+    }
+
+    /// Whether a session in plain text may come to more.
+    fn is_of_tls(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::StartTls(_))
+    }
+
     /// Never final: a host that refuses us today may be mended, and only a reply to a recipient or to the message itself
     /// speaks about the message.
     fn trouble(self, id: QueueId, host: &Host, place: &Place) -> Trouble {
@@ -283,18 +384,26 @@ impl Failure {
         let reply = match self {
             // RFC 3463 section 3.5: X.4.1, no answer from host.
             Self::Unreachable(why) => {
-                ours(EnhancedCode(4, 4, 1), format!("{name} [{place}] cannot be reached: {why}"))
+                ours(EnhancedCode(4, 4, 1), format!("{} cannot be reached: {why}", shown(host, place)))
             }
             // RFC 3463 section 3.8: X.7.5, cryptographic failure.
-            Self::Tls(why) => ours(EnhancedCode(4, 7, 5), format!("{name} [{place}]: {why}")),
-            Self::Closed(why) => {
+            Self::Tls(why) => ours(EnhancedCode(4, 7, 5), format!("{}: {why}", shown(host, place))),
+            Self::StartTls(why) | Self::Closed(why) => {
                 if why.owner() == Owner::Operator {
                     tracing::error!(queue_id = %id, host = name, %place, %why, "the next hop does not serve us as we are configured");
                 }
                 return Trouble::closed(&why, peer);
             }
         };
-        Trouble { peer: Box::new(peer), ..Trouble::defer(reply) }
+        Trouble { peer: Arc::new(peer), ..Trouble::defer(reply) }
+    }
+}
+
+/// A place as senders may read of it: they have no use for paths of this machine.
+fn shown(host: &Host, place: &Place) -> String {
+    match place {
+        Place::Tcp(_) => format!("{} [{place}]", host.name()),
+        Place::Unix(_) => "the local mail system".to_owned(),
     }
 }
 
@@ -311,7 +420,7 @@ fn not_public(host: &Host, place: &Place, what: &str) -> Trouble {
     );
     // RFC 3463 section 3.5: X.4.4, unable to route.
     Trouble {
-        peer: Box::new(peer(host, place)),
+        peer: Arc::new(peer(host, place)),
         ..Trouble::fail(Reply::new(550, EnhancedCode(5, 4, 4), text))
     }
 }

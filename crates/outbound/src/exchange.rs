@@ -1,16 +1,22 @@
-//! One message over one session: take one that rests or open one, send, let it rest again.
+//! One message over a session: take one that rests or open one, send, let it rest again. What one session leaves open is
+//! decided by `talks`.
+
+#![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
 use std::sync::Arc;
 
+use pintle_mail::Severity;
 use pintle_record::Peer;
-use pintle_smtp::client::{Closed, Delivery, Outcome, Protocol, RecipientOutcome, Speaker, Step};
+use pintle_smtp::client::{Outcome, RecipientOutcome, Speaker, Step, is_hop_trouble};
 
-use crate::connect::{self, Trouble};
-use crate::link::{Link, Sent};
+use crate::connect::Trouble;
+use crate::link::Link;
 use crate::plan::Plan;
-use crate::reuse::{Slot, Turn};
+use crate::reuse::Turn;
+use crate::settle::Success;
 use crate::shared::Shared;
-use crate::{Captured, Config, resolve};
+use crate::talks::Talks;
+use crate::{Captured, Config};
 
 /// What an exchange came to.
 pub(crate) enum Exchange {
@@ -24,98 +30,75 @@ pub(crate) enum Exchange {
 
 /// What the next hop answered.
 pub(crate) struct Answer {
-    pub(crate) delivery: Delivery,
-    pub(crate) peer: Peer,
-    /// Whoever took the message is its last stop as far as mail transport goes, so that nobody further on reports.
-    pub(crate) last_stop: bool,
-    /// A session that has carried enough.
-    pub(crate) retired: Option<Box<Link>>,
+    /// One for each recipient of the plan.
+    pub(crate) words: Vec<Word>,
+    /// The next hop took only so many recipients at once.
+    pub(crate) overflow: bool,
+    /// Sessions that are not to be kept.
+    pub(crate) retired: Vec<Box<Link>>,
+}
+
+/// What was said of one recipient, and by whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Word {
+    pub(crate) outcome: RecipientOutcome,
+    pub(crate) peer: Arc<Peer>,
+    /// Who reports a success.
+    pub(crate) success: Success,
+}
+
+impl Word {
+    /// Said by us, in place of a next hop.
+    pub(crate) fn ours(id: u32, outcome: Outcome) -> Self {
+        Self::of(id, outcome, Speaker::Us, Arc::default())
+    }
+
+    /// The recipient cannot be served, or not now.
+    pub(crate) fn trouble(id: u32, trouble: &Trouble) -> Self {
+        let reply = trouble.reply.clone();
+        let outcome = if trouble.final_ { Outcome::Failed(reply) } else { Outcome::Deferred(reply) };
+        Self::of(id, outcome, trouble.speaker, Arc::clone(&trouble.peer))
+    }
+
+    fn of(id: u32, outcome: Outcome, speaker: Speaker, peer: Arc<Peer>) -> Self {
+        let outcome = RecipientOutcome { id, outcome, speaker, step: Step::Idle, cut: false };
+        Self { outcome, peer, success: Success::NextHop }
+    }
+
+    /// It is still to be delivered.
+    pub(crate) fn is_deferred(&self) -> bool {
+        matches!(self.outcome.outcome, Outcome::Deferred(_))
+    }
+
+    /// It was put off with words that speak for the whole next hop.
+    pub(crate) fn is_hop_trouble(&self) -> bool {
+        self.is_deferred() && self.is_heard() && is_hop_trouble(self.outcome.outcome.reply())
+    }
+
+    /// A next hop has spoken.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.outcome.speaker == Speaker::NextHop
+    }
 }
 
 /// Delivers what the plan says.
 pub(crate) async fn deliver(shared: &Shared, config: &Arc<Config>, plan: &Plan) -> Exchange {
     if let Some(capture) = &shared.capture {
-        return capture_it(capture.as_ref(), plan).await;
+        return Exchange::Answered(capture_it(capture.as_ref(), plan).await);
     }
-    loop {
-        match shared.pool.turn(&plan.target, config).await {
-            Turn::Reuse(slot, link) => {
-                // A session that had ended while it rested has been sent nothing of this message.
-                if let Ok(answer) = send(config, plan, slot, link, Age::Used).await {
-                    return Exchange::Answered(answer);
-                }
-            }
-            Turn::Open(slot) => return open_and_send(shared, config, plan, slot).await,
-            Turn::Failed(trouble) => return Exchange::Trouble(trouble),
-            Turn::Closed => return Exchange::Interrupted,
-        }
-    }
-}
-
-/// Whether a session has carried messages before.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Age {
-    New,
-    Used,
-}
-
-async fn open_and_send(shared: &Shared, config: &Config, plan: &Plan, slot: Slot) -> Exchange {
-    // Boxed, since sessions are seldom opened and every attempt would carry the room for it.
-    let link = match Box::pin(connect::open(shared, config, plan)).await {
-        Ok(link) => link,
-        Err(trouble) => {
-            slot.fail(&trouble);
-            return Exchange::Trouble(trouble);
-        }
+    let (slot, rested) = match shared.pool.turn(&plan.target, config).await {
+        Turn::Reuse(slot, link) => (slot, Some(link)),
+        Turn::Open(slot) => (slot, None),
+        Turn::Failed(trouble) => return Exchange::Trouble(trouble),
+        Turn::Closed => return Exchange::Interrupted,
     };
-    match send(config, plan, slot, link, Age::New).await {
+    match Talks::new(shared, config, plan).run(slot, rested).await {
         Ok(answer) => Exchange::Answered(answer),
         Err(trouble) => Exchange::Trouble(trouble),
     }
 }
 
-/// Sends the message. The trouble means that the session was over before it took anything.
-async fn send(
-    config: &Config,
-    plan: &Plan,
-    slot: Slot,
-    mut link: Box<Link>,
-    age: Age,
-) -> Result<Answer, Trouble> {
-    let sent = link.send(plan).await;
-    let peer = link.peer();
-    let delivery = match sent {
-        Sent::Done(delivery) if age == Age::Used && is_stale(&delivery) => {
-            return Err(Trouble::closed(&Closed::Lost(Step::Idle), peer));
-        }
-        Sent::Done(delivery) => delivery,
-        Sent::Closed(why) => return Err(Trouble::closed(&why, peer)),
-    };
-    let enough = link.used() >= config.sessions.messages.max(1);
-    let retired = match link.rest().await {
-        Some(link) if !enough => slot.give_back(link),
-        over => over,
-    };
-    Ok(Answer {
-        delivery,
-        peer,
-        last_stop: resolve::speaks(&plan.target.next_hop, config) == Protocol::Lmtp,
-        retired,
-    })
-}
-
-/// A session that was closed while it rested shows it at the first command: by its end, or by 421. The message has not
-/// been sent then, so a new session may have it at once.
-fn is_stale(delivery: &Delivery) -> bool {
-    let stale = |recipient: &RecipientOutcome| {
-        let early = matches!(recipient.step, Step::Idle | Step::Mail | Step::Probe);
-        let gone = recipient.speaker == Speaker::Us || recipient.outcome.reply().code == 421;
-        early && gone && matches!(recipient.outcome, Outcome::Deferred(_))
-    };
-    delivery.recipients.iter().all(stale)
-}
-
-async fn capture_it(capture: &dyn crate::Capture, plan: &Plan) -> Exchange {
+async fn capture_it(capture: &dyn crate::Capture, plan: &Plan) -> Answer {
     let captured = Captured {
         id: plan.id,
         envelope: plan.envelope.clone(),
@@ -125,23 +108,11 @@ async fn capture_it(capture: &dyn crate::Capture, plan: &Plan) -> Exchange {
     };
     let reply = capture.capture(captured).await;
     let outcome = match reply.severity() {
-        pintle_mail::Severity::Positive => Outcome::Delivered(reply),
-        pintle_mail::Severity::Permanent => Outcome::Failed(reply),
+        Severity::Positive => Outcome::Delivered(reply),
+        Severity::Permanent => Outcome::Failed(reply),
         _ => Outcome::Deferred(reply),
     };
-    let recipients = plan.envelope.recipients.iter().map(|recipient| RecipientOutcome {
-        id: recipient.id,
-        outcome: outcome.clone(),
-        speaker: Speaker::Us,
-        step: Step::End,
-    });
-    Exchange::Answered(Answer {
-        delivery: Delivery {
-            recipients: recipients.collect(),
-            dsn: pintle_smtp::client::DsnRelay::NotOffered,
-        },
-        peer: Peer::default(),
-        last_stop: true,
-        retired: None,
-    })
+    let ids = plan.envelope.recipients.iter().map(|recipient| recipient.id);
+    let words = ids.map(|id| Word { success: Success::Delivered, ..Word::ours(id, outcome.clone()) });
+    Answer { words: words.collect(), overflow: false, retired: Vec::new() }
 }

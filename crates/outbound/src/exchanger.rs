@@ -96,7 +96,8 @@ fn scope_v4(address: Ipv4Addr) -> Scope {
             Scope::Local("an address for documentation (RFC 5737)")
         }
         [198, 18 | 19, ..] => Scope::Local("an address for benchmarks (RFC 2544)"),
-        [0, ..] | [192, 0, 0, _] | [240..=255, ..] => Scope::Local("a reserved address"),
+        // The nearest relay of 6to4 was 192.88.99.1 (RFC 7526), whoever's that is.
+        [0, ..] | [192, 0, 0, _] | [192, 88, 99, _] | [240..=255, ..] => Scope::Local("a reserved address"),
         _ => Scope::Public,
     }
 }
@@ -112,8 +113,9 @@ fn scope_v6(address: Ipv6Addr) -> Scope {
             Scope::Local("an address for documentation (RFC 3849)")
         }
         [0x2001, 2, 0, ..] => Scope::Local("an address for benchmarks (RFC 5180)"),
-        // ORCHID (RFC 4843, RFC 7343) names no place, and Teredo (RFC 4380) hides one.
-        [0x2001, 0 | 0x10..=0x2f, ..] => Scope::Local("a reserved address"),
+        // ORCHID (RFC 4843, RFC 7343) names no place, Teredo (RFC 4380) hides one, and 2001:1::/32 is whoever is nearest
+        // (RFC 7723, RFC 8155).
+        [0x2001, 0 | 1 | 0x10..=0x2f, ..] => Scope::Local("a reserved address"),
         // What IANA has given out as global unicast so far; all the rest is kept for other things.
         [0x2000..=0x3fff, ..] => Scope::Public,
         _ => Scope::Local("a reserved address"),
@@ -166,6 +168,7 @@ mod tests {
             "172.31.255.255",
             "192.0.0.1",
             "192.0.2.1",
+            "192.88.99.1",
             "192.168.1.1",
             "198.18.0.1",
             "198.51.100.1",
@@ -199,6 +202,7 @@ mod tests {
             "3fff::1",
             "100::1",
             "2001::1",
+            "2001:1::1",
             "2001:10::1",
             "64:ff9b:1::10.0.0.1",
             "4000::1",

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! runner      queue.insert · queue.poll_due → Attempt
-//! attempt     stages (Deliver hook) → route → reuse or connect → exchange → outcome per recipient
+//! attempt     stages (Deliver hook) → route → reuse or connect → exchange (talks) → outcome per recipient
 //! settle      marks and reports to the spool, durable first; then the runner records it in the queue
 //! ```
 //!
@@ -14,6 +14,7 @@
 //! (at least once, never less); a null reverse-path begets no report; every task has an owner that awaits it. It leaves to
 //! others how messages come in, what plugins are, and where the configuration comes from.
 
+mod aged;
 mod attempt;
 mod bounce;
 mod capture;
@@ -39,6 +40,7 @@ mod select;
 mod settle;
 mod shared;
 mod stages;
+mod talks;
 mod whereabouts;
 
 use std::sync::Arc;

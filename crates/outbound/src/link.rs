@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use pintle_mail::Body;
 use pintle_record::Peer;
-use pintle_smtp::client::{Closed, Delivery, Event, Session, Step};
+use pintle_smtp::client::{Closed, Delivery, Event, Session, Step, Transfer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Sleep;
 
@@ -117,12 +117,19 @@ impl Link {
         self.machine.poll_timeout().map_or(NEVER, left)
     }
 
-    /// Sends one message.
-    pub(crate) async fn send(&mut self, plan: &Plan) -> Sent {
+    /// The address that it goes to, or the host where that is no address.
+    pub(crate) fn place(&self) -> String {
+        let address = self.peer.address.map(|address| address.to_string());
+        address.or_else(|| self.peer.host.clone()).unwrap_or_default()
+    }
+
+    /// Sends one message to these recipients of the plan.
+    pub(crate) async fn send(&mut self, plan: &Plan, ids: &[u32], transfer: Transfer) -> Sent {
         if let Err(why) = self.become_ready().await {
             return Sent::Closed(why);
         }
-        if self.machine.send(plan.transaction(), monotonic()).is_err() {
+        self.machine.set_transfer(transfer);
+        if self.machine.send(plan.transaction(ids), monotonic()).is_err() {
             return Sent::Closed(Closed::Lost(Step::Idle));
         }
         self.used += 1;

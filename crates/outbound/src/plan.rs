@@ -80,12 +80,15 @@ impl Plan {
         self.head.len() as u64 + self.body.size()
     }
 
-    pub(crate) fn transaction(&self) -> Transaction {
+    /// The transaction for these recipients of the plan.
+    pub(crate) fn transaction(&self, ids: &[u32]) -> Transaction {
         let content = match (self.head.is_ascii(), self.has_8bit) {
             (false, _) => Content::EightBitHeader,
             (true, true) => Content::EightBitBody,
             (true, false) => Content::SevenBit,
         };
-        Transaction { envelope: self.envelope.clone(), size: self.size(), content }
+        let mut envelope = self.envelope.clone();
+        envelope.recipients.retain(|recipient| ids.contains(&recipient.id));
+        Transaction { envelope, size: self.size(), content }
     }
 }

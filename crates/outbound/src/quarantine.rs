@@ -10,7 +10,6 @@ use pintle_mail::{QueueId, Reply, UnixTime};
 use pintle_queue::{Again, Aged, Custody, HopSign, Report, Timeline};
 use pintle_spool::{Amount, Disposition, Guard, Hold, Quarantine, SpoolError, Stored};
 
-use crate::runner::Finished;
 use crate::select::Outcome;
 use crate::settle::{self, End, Fate, Telling, Trial};
 use crate::shared::Shared;
@@ -58,13 +57,7 @@ impl Keep {
 }
 
 /// Ends the recipients of a job that has lain in quarantine to the end of its time. The sender hears nothing.
-pub(crate) async fn expire(
-    shared: &Shared,
-    stored: &Stored,
-    aged: &Aged,
-    quarantine: &Quarantine,
-) -> Finished {
-    let finished = |report| Finished::new(aged.id, aged.message, report);
+pub(crate) async fn expire(shared: &Shared, stored: &Stored, aged: &Aged, quarantine: &Quarantine) -> Report {
     let timeline = shared.ages.timeline();
     let config = shared.config.load_full();
     let (keep, until) = (config.quarantine.of(quarantine), config.quarantine.until(quarantine, &timeline));
@@ -78,7 +71,7 @@ pub(crate) async fn expire(
     let untold = timeline.place(quarantine.since) == timeline.now();
     if until > timeline.now() && !(untold && aged.quarantined && shared.ages.is_steady(keep)) {
         // The operator has lengthened the time since, or the clock was set.
-        return finished(stays(Custody::Quarantined(until)));
+        return stays(Custody::Quarantined(until));
     }
     let trial = Trial {
         quarantine: Some(quarantine.name.clone()),
@@ -88,23 +81,18 @@ pub(crate) async fn expire(
     let fate = |id: &u32| {
         let pending = settle::pending(stored, *id)?;
         let end = End::Expired(Telling::Suppressed);
-        Some(Fate {
-            recipient: *id,
-            end,
-            reply: pending.last.clone(),
-            speaker: pintle_smtp::client::Speaker::Us,
-        })
+        Some(Fate { end, reply: pending.last.clone(), ..Fate::nothing(*id) })
     };
     let fates: Vec<Fate> = aged.recipients.iter().filter_map(fate).collect();
     match settle::durably(shared, stored, &trial, &fates).await {
         Ok(()) => {
             count("expired");
-            finished(Report::settled())
+            Report::settled()
         }
-        Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => finished(Report::settled()),
+        Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => Report::settled(),
         // It was released in the last moment.
-        Err(SpoolError::HoldChanged(_)) => finished(stays(Custody::Free)),
-        Err(_) => finished(stays(Custody::Quarantined(until))),
+        Err(SpoolError::HoldChanged(_)) => stays(Custody::Free),
+        Err(_) => stays(Custody::Quarantined(until)),
     }
 }
 

@@ -31,9 +31,20 @@ pub(crate) struct Pool {
     lanes: Mutex<HashMap<Key, Arc<Lane>>>,
     /// Lanes made so far.
     made: AtomicU64,
-    /// Hosts whose TLS failed, and until when they are spoken to in plain text.
-    plain: Mutex<HashMap<String, Instant>>,
+    /// What addresses are known for, and until when that counts.
+    quirks: Mutex<HashMap<(Quirk, String), Instant>>,
     closed: AtomicBool,
+}
+
+/// What an address can be known for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Quirk {
+    /// TLS with it fails: it is spoken to in plain text.
+    NoTls,
+    /// BDAT stalls there: it gets DATA.
+    NoChunks,
+    /// Nobody answers there, and it kept others from being tried: they come before it.
+    Dead,
 }
 
 /// Which lane: an attempt that began under an old configuration opens sessions as that one says, and a reload may have
@@ -124,7 +135,7 @@ impl Pool {
         let mut lanes = self.lanes.lock();
         let old = in_order(&lanes).iter().flat_map(|lane| lane.take_older(now, keep)).collect();
         lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.idle.lock().is_empty());
-        self.plain.lock().retain(|_, until| *until > now);
+        self.quirks.lock().retain(|_, until| *until > now);
         old
     }
 
@@ -134,14 +145,23 @@ impl Pool {
         in_order(&self.lanes.lock()).iter().for_each(|lane| lane.slots.close());
     }
 
-    /// Whether this host is spoken to in plain text for now.
-    pub(crate) fn is_plain(&self, host: &str) -> bool {
-        self.plain.lock().get(host).is_some_and(|until| *until > monotonic())
+    /// Whether this place is known for that.
+    pub(crate) fn knows(&self, quirk: Quirk, place: &str) -> bool {
+        let quirks = self.quirks.lock();
+        !quirks.is_empty() && quirks.get(&(quirk, place.to_owned())).is_some_and(|until| *until > monotonic())
     }
 
-    /// This host's TLS failed.
-    pub(crate) fn remember_plain(&self, host: &str, memory: Duration) {
-        self.plain.lock().insert(host.to_owned(), monotonic() + memory);
+    /// It is, for so long.
+    pub(crate) fn remember(&self, quirk: Quirk, place: &str, memory: Duration) {
+        self.quirks.lock().insert((quirk, place.to_owned()), monotonic() + memory);
+    }
+
+    /// It is not any more.
+    pub(crate) fn forget(&self, quirk: Quirk, place: &str) {
+        let mut quirks = self.quirks.lock();
+        if !quirks.is_empty() {
+            quirks.remove(&(quirk, place.to_owned()));
+        }
     }
 
     /// Begins anew under a changed configuration: gives the resting sessions away; those in use are given away as they

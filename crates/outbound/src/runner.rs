@@ -1,5 +1,7 @@
 //! The one task that owns the queue: jobs in, attempts out, reports back.
 
+#![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
 
+use crate::aged::{self, Group};
 use crate::attempt;
 use crate::clock::{Ages, monotonic};
 use crate::handle::{Command, Handle};
@@ -25,7 +28,7 @@ use crate::reading::{look_again, quarantined, recover};
 use crate::reuse::Pool;
 use crate::shared::{Parts, Shared};
 use crate::whereabouts::{self, Found};
-use crate::{Config, Keep, RouteTable, bounce, quarantine};
+use crate::{Config, Keep, RouteTable, quarantine};
 
 /// Arrivals and results taken in one go before attempts are begun.
 const BATCH: usize = 256;
@@ -38,16 +41,21 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What an attempt leaves behind.
 pub(crate) struct Finished {
-    pub(crate) job: JobId,
     pub(crate) message: QueueId,
-    pub(crate) report: Report,
-    /// A session that is not to be kept.
-    pub(crate) retired: Option<Box<Link>>,
+    /// What the queue is to hear of which job.
+    pub(crate) jobs: Vec<(JobId, Report)>,
+    /// Sessions that are not to be kept.
+    pub(crate) retired: Vec<Box<Link>>,
 }
 
 impl Finished {
     pub(crate) fn new(job: JobId, message: QueueId, report: Report) -> Self {
-        Self { job, message, report, retired: None }
+        Self::all(message, vec![(job, report)])
+    }
+
+    /// Several jobs of one message.
+    pub(crate) fn all(message: QueueId, jobs: Vec<(JobId, Report)>) -> Self {
+        Self { message, jobs, retired: Vec::new() }
     }
 }
 
@@ -160,27 +168,28 @@ impl Runner {
     fn dispatch(&mut self) {
         let now = self.shared.ages.now();
         self.hear_of_steps(now);
+        let (mut expiring, mut late) = (Vec::new(), Vec::new());
         while let Some(due) = self.queue.poll_due(now) {
-            let shared = Arc::clone(&self.shared);
             match due {
                 Due::Attempt(attempt) => {
                     let lost = Report::deferred(attempt.recipients.clone());
                     let back = Finished::new(attempt.id, attempt.message, lost);
+                    let shared = Arc::clone(&self.shared);
                     self.work.spawn(guarded(attempt::run(shared, attempt), Some(back)));
                 }
-                Due::Expire(aged) => {
-                    let lost = Report::deferred(aged.recipients.clone());
-                    let back = Finished::new(aged.id, aged.message, lost);
-                    let expiry = in_turn(Arc::clone(&self.turns), || bounce::expire(shared, aged));
-                    self.work.spawn(guarded(expiry, Some(back)));
-                }
-                Due::Warn(aged) => {
-                    let back = Report::unchanged(aged.recipients.clone());
-                    let back = Finished::new(aged.id, aged.message, back);
-                    let warning = in_turn(Arc::clone(&self.turns), || bounce::warn(shared, aged));
-                    self.work.spawn(guarded(warning, Some(back)));
-                }
+                Due::Expire(aged) => expiring.push(aged),
+                Due::Warn(aged) => late.push(aged),
             }
+        }
+        for group in Group::of(expiring) {
+            let (shared, back) = (Arc::clone(&self.shared), group.back(Report::deferred));
+            let expiry = in_turn(Arc::clone(&self.turns), || aged::expire(shared, group));
+            self.work.spawn(guarded(expiry, Some(back)));
+        }
+        for group in Group::of(late) {
+            let (shared, back) = (Arc::clone(&self.shared), group.back(Report::unchanged));
+            let warning = in_turn(Arc::clone(&self.turns), || aged::warn(shared, group));
+            self.work.spawn(guarded(warning, Some(back)));
         }
     }
 
@@ -288,20 +297,26 @@ impl Runner {
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { job, message, report, retired } = finished;
-        let custody = report.custody;
-        if let Some(link) = retired {
+        for link in finished.retired {
             self.farewells.spawn(link.quit());
         }
+        for (job, report) in finished.jobs {
+            self.record(finished.message, job, report);
+        }
+        let message = finished.message;
+        if self.stale.remove(&message) && self.jobs.contains_key(&message) {
+            self.work.spawn(look_again(Arc::clone(&self.shared), self.pages.clone(), message));
+        }
+    }
+
+    fn record(&mut self, message: QueueId, job: JobId, report: Report) {
+        let custody = report.custody;
         let now = self.shared.ages.now();
         match self.queue.record(job, report, self.shared.roll(), now) {
             Next::Settled | Next::Removed | Next::Unknown => self.forget(job, message),
             // A hold is the whole message's, unless the queue has heard of its release since.
             Next::Held => self.keep(message, custody),
             Next::Again(_) | Next::Expiring => {}
-        }
-        if self.stale.remove(&message) && self.jobs.contains_key(&message) {
-            self.work.spawn(look_again(Arc::clone(&self.shared), self.pages.clone(), message));
         }
     }
 
@@ -440,7 +455,7 @@ impl Runner {
         let farewells = &mut self.farewells;
         let finish = async {
             while let Some(done) = work.join_next().await {
-                if let Ok(Some(Finished { retired: Some(link), .. })) = done {
+                for link in done.into_iter().flatten().flat_map(|finished| finished.retired) {
                     farewells.spawn(link.quit());
                 }
             }

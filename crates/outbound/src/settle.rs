@@ -3,6 +3,7 @@
 //! The order is the promise: reports to senders are committed with the marks they explain, and the queue hears of an
 //! attempt only when its marks are durable. A crash before that makes the attempt again; it never loses it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::{NextHop, Recipient, Reply, UnixTime};
@@ -27,6 +28,10 @@ pub(crate) struct Fate {
     /// What decided it; for an expiry what the last attempt came to.
     pub(crate) reply: Option<Reply>,
     pub(crate) speaker: Speaker,
+    /// Who was asked.
+    pub(crate) peer: Arc<Peer>,
+    /// When the last attempt was made; nothing where none was.
+    pub(crate) last_attempt: Option<UnixTime>,
 }
 
 /// How it ended.
@@ -65,6 +70,24 @@ pub(crate) enum Telling {
 }
 
 impl Fate {
+    /// Nothing was heard of it.
+    pub(crate) fn nothing(recipient: u32) -> Self {
+        Self {
+            recipient,
+            end: End::Discarded,
+            reply: None,
+            speaker: Speaker::Us,
+            peer: Arc::default(),
+            last_attempt: None,
+        }
+    }
+
+    /// The host whose words the reply holds; the path of a local socket is none.
+    pub(crate) fn remote_host(&self) -> Option<&str> {
+        let host = self.peer.host.as_deref().filter(|host| !host.starts_with('/'));
+        host.filter(|_| self.speaker == Speaker::NextHop)
+    }
+
     /// An operator's decision; the recipient's number is filled in by [`all_pending`].
     pub(crate) fn by_operator(fate: Disposition, reply: Reply) -> Self {
         let end = match fate {
@@ -72,7 +95,7 @@ impl Fate {
             Disposition::Expired => End::Expired(Telling::Due),
             Disposition::Delivered | Disposition::Discarded => End::Discarded,
         };
-        Self { recipient: 0, end, reply: Some(reply), speaker: Speaker::Us }
+        Self { end, reply: Some(reply), ..Self::nothing(0) }
     }
 }
 
@@ -80,7 +103,6 @@ impl Fate {
 pub(crate) struct Trial {
     /// None where nobody has looked at jobs: each recipient's own is meant.
     pub(crate) next_hop: Option<NextHop>,
-    pub(crate) peer: Peer,
     /// 1 for the first; 0 when nothing was tried.
     pub(crate) attempt: u32,
     pub(crate) took: Duration,
@@ -101,7 +123,6 @@ impl Trial {
     pub(crate) fn none(next_hop: NextHop) -> Self {
         Self {
             next_hop: Some(next_hop),
-            peer: Peer::default(),
             attempt: 0,
             took: Duration::ZERO,
             by: None,
@@ -139,7 +160,7 @@ pub(crate) async fn once(
     trial: &Trial,
     fates: &[Fate],
 ) -> Result<Settled, SpoolError> {
-    let children = bounce::children(shared, stored, trial, fates).await;
+    let children = bounce::children(shared, stored, fates).await;
     let settled = shared.spool.settle(settlement(stored, trial, fates, &children)).await?;
     tell(shared, stored, trial, fates, &children);
     Ok(settled)
@@ -156,7 +177,7 @@ pub(crate) async fn durably(
     if fates.is_empty() {
         return Ok(());
     }
-    let children = bounce::children(shared, stored, trial, fates).await;
+    let children = bounce::children(shared, stored, fates).await;
     loop {
         let error = match shared.spool.settle(settlement(stored, trial, fates, &children)).await {
             Ok(_) => break,
@@ -196,6 +217,8 @@ fn change(stored: &Stored, fate: &Fate) -> Change {
                 next_attempt,
                 last: fate.reply.clone(),
                 unheard: fate.speaker == Speaker::Us,
+                host: fate.remote_host().map(str::to_owned),
+                last_attempt: fate.last_attempt,
                 warned: before.is_some_and(|pending| pending.warned),
             })
         }
@@ -304,7 +327,7 @@ fn record(
         Some(_) => None,
         None => Some(why_unreported(stored, telling)),
     };
-    let peer = trial.peer.clone();
+    let peer = Peer::clone(&fate.peer);
     match fate.end {
         End::Delivered(_) => {
             Record::Delivery(Delivery { job, peer, reply: words(reply), took_ms: millis(trial.took) })

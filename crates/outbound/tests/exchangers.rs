@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{World, by_mx};
-use pintle_record::Record;
+use common::{World, by_mx, letter};
+use pintle_mail::{Charset, ReversePath};
+use pintle_record::{Record, Unreported};
 use pintle_testkit::{Script, Sink, StaticResolver};
 
 /// The reply with which the first delivery failed.
@@ -40,6 +41,39 @@ async fn an_exchanger_inside_fails_at_once() {
     for bounce in world.log.wait_for("bounce", 3).await {
         let Record::Bounce(bounce) = bounce else { unreachable!() };
         assert!(bounce.reply.to_string().starts_with("550 5.4.4"), "{bounce:?}");
+    }
+    assert_eq!(sink.log().sessions, 0);
+}
+
+/// The sender's address is a stranger's word too, and a report must not lead inside by it.
+#[tokio::test]
+async fn no_report_goes_to_an_address_inside() {
+    let sink = Sink::start(Script::new()).await;
+    let mut config = by_mx(sink.address().port());
+    config.mx.networks.clear();
+    let resolver = StaticResolver::new()
+        .with_address("trap.example", "127.0.0.1")
+        .with_address("v6.example", "fd00::1")
+        .with_address("six.example", "2002:7f00:1::1")
+        .with_mx("mx.example", 10, "trap.example");
+    for sender in [
+        "anna@[127.0.0.1]",
+        "anna@[IPv6:::1]",
+        "anna@[IPv6:::ffff:127.0.0.1]",
+        "anna@[IPv6:64:ff9b::127.0.0.1]",
+        "anna@trap.example",
+        "anna@v6.example",
+        "anna@six.example",
+        "anna@mx.example",
+    ] {
+        let world = World::start(config.clone(), resolver.clone());
+        let mut mail = letter(&["bob@trap.example"]);
+        mail.sender = ReversePath::parse(sender, Charset::Ascii).unwrap();
+        world.commit(mail).await;
+        let Record::Bounce(second) = world.log.wait_for("bounce", 2).await.remove(1) else { unreachable!() };
+        assert!(second.reply.to_string().starts_with("550 5.4.4"), "{sender}: {second:?}");
+        assert_eq!(second.unreported, Some(Unreported::NullSender), "{sender}");
+        world.empty().await;
     }
     assert_eq!(sink.log().sessions, 0);
 }

@@ -51,6 +51,25 @@ async fn tls_is_used_where_it_is_offered() {
     sink.assert_no_violations();
 }
 
+/// In TLS 1.3 the client has finished before the server refuses, say for want of a certificate of ours; and some end the
+/// session over the word STARTTLS.
+#[tokio::test]
+async fn a_session_that_ends_over_tls_leads_back_to_plain_text() {
+    let leaf = TestCa::new().issue(&["127.0.0.1"]);
+    for (step, nth, act) in [
+        (Step::Ehlo, 2, Act::Close),
+        (Step::StartTls, 1, Act::Close),
+        (Step::StartTls, 1, Act::ReplyThenClose("421 4.7.0 no TLS today".into())),
+    ] {
+        let sink = Sink::start(Script::new().starttls(&leaf).on_nth(step, nth, act)).await;
+        let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
+        world.mail(&["bob@example.net"]).await;
+        assert_eq!(sink.wait_for(1).await[0].tls, None, "{step:?}");
+        world.empty().await;
+        assert_eq!(world.log.count("deferral"), 0, "{step:?}");
+    }
+}
+
 /// RFC 7435: what cannot be encrypted goes in plain text, over a new connection, and so does the next for a while.
 #[tokio::test]
 async fn a_failing_handshake_leads_back_to_plain_text_and_is_remembered() {

@@ -113,6 +113,8 @@ impl Status {
             next_attempt: received,
             last: None,
             unheard: false,
+            host: None,
+            last_attempt: None,
             warned: false,
         })
     }
@@ -140,6 +142,12 @@ pub struct Pending {
     /// The next hop said nothing: `last` is our own word for what went wrong.
     #[serde(default)]
     pub unheard: bool,
+    /// The host that said `last`: a name, or an IP address without brackets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// When the last attempt was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_attempt: Option<UnixTime>,
     /// The sender has been told of the delay.
     #[serde(default)]
     pub warned: bool,

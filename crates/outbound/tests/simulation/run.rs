@@ -44,6 +44,16 @@ pub struct Outcome {
     pub counts: Counts,
 }
 
+/// Waits for the crash of this life. Several who notice one tell of it, so that some news may be of the life before.
+async fn crash_of(world: &World, faults: &Faults) {
+    loop {
+        world.crash.notified().await;
+        if faults.crashed() {
+            return;
+        }
+    }
+}
+
 /// How a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -290,7 +300,7 @@ impl Run {
         let mut end = None;
         for _ in 0..acts {
             let wait = self.wait();
-            let crash = self.world.crash.notified();
+            let crash = crash_of(&self.world, &life.faults);
             if tokio::time::timeout(wait, crash).await.is_ok() {
                 end = Some(End::Crash);
                 break;
@@ -320,7 +330,7 @@ impl Run {
         let Life { store, outbound, faults, .. } = life;
         match end {
             End::Drain(grace) => {
-                let crash = self.world.crash.notified();
+                let crash = crash_of(&self.world, &faults);
                 let drained = async {
                     outbound.drain(grace).await;
                     store.close().await

@@ -67,13 +67,13 @@ fn plain_response(credentials: &Credentials) -> String {
 
 impl Auth {
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
-        match (reply.severity(), reply.code) {
-            (Severity::Positive, 235) => Ok(Idle::fresh(core)),
-            (Severity::Intermediate, 334) => self.respond(core, now),
-            (Severity::Transient | Severity::Permanent, _) => {
+        match reply.severity() {
+            // RFC 4954 section 4 lists 235 and 334; the first digit says it all.
+            Severity::Positive => Ok(Idle::fresh(core)),
+            Severity::Intermediate => self.respond(core, now),
+            Severity::Transient | Severity::Permanent => {
                 Err(Stop::new(Closed::Refused { step: Step::Auth, reply }))
             }
-            _ => Err(Stop::unexpected(Step::Auth, &reply)),
         }
     }
 

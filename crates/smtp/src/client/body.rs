@@ -115,6 +115,9 @@ impl Body {
                     Ok(State::Body(self))
                 }
                 3 => Err(Stop::during(self.ledger, unexpected(Step::Body, &reply))),
+                _ if is_unknown_command(&reply) => {
+                    Err(Stop::during(self.ledger, unexpected(Step::Body, &reply)))
+                }
                 _ => {
                     let left = chunks.unanswered - 1;
                     self.ledger.settle_rest(&Outcome::refused(reply), Step::Body);
@@ -128,13 +131,19 @@ impl Body {
     /// A reply before the final dot. A refusal is believed, since many servers cannot wait to say it, but the session
     /// is lost: there is no way to stop a message half way.
     fn interrupted(mut self, reply: Reply) -> Box<Stop> {
-        if reply.code < 400 {
+        // 500 to 504 speak about a command, and none was sent: the two sides are out of step.
+        if matches!(reply.code, ..400 | 500..=504) {
             return Stop::during(self.ledger, unsolicited(&reply));
         }
         self.ledger.settle_rest(&Outcome::refused(reply.clone()), Step::Body);
         let step = Step::Body;
         Stop::during(self.ledger, Closed::Refused { step, reply })
     }
+}
+
+/// Whether this refuses BDAT itself and not the message: something in between does not know what the next hop offers.
+pub(super) fn is_unknown_command(reply: &Reply) -> bool {
+    matches!(reply.code, 500 | 502)
 }
 
 fn unsolicited(reply: &Reply) -> Closed {

@@ -160,11 +160,13 @@ impl Default for Timeouts {
 /// How much a next hop may say, and how much we hold for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Octets in one line of a reply, CRLF included. RFC 5321 section 4.5.3.1.5 says 512; real servers exceed it.
+    /// Octets that are kept of one line of a reply; the rest of it is passed over. RFC 5321 section 4.5.3.1.5 says 512, and
+    /// real servers exceed it.
     pub reply_line: usize,
-    /// Lines in one reply.
-    pub reply_lines: usize,
-    /// Octets in one reply, all its lines together.
+    /// Octets of text that are kept of one reply; lines beyond are passed over. It is stored for each recipient that it was
+    /// said of.
+    pub reply_text: usize,
+    /// Octets in one reply, all its lines together; with more it is a fault.
     pub reply_octets: usize,
     /// Commands sent ahead of their replies when PIPELINING is offered.
     pub pipeline: usize,
@@ -174,6 +176,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { reply_line: 2_048, reply_lines: 128, reply_octets: 32_768, pipeline: 100, transmit: 65_536 }
+        Self { reply_line: 2_048, reply_text: 8_192, reply_octets: 65_536, pipeline: 100, transmit: 65_536 }
     }
 }

@@ -23,7 +23,6 @@ pub(super) struct Dialogue {
     todo: VecDeque<Command>,
     /// Sent, and not answered yet.
     sent: VecDeque<Command>,
-    transfer: Transfer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,18 +49,13 @@ impl Dialogue {
     pub(super) fn begin(transaction: Transaction, slate: Slate, core: &mut Core, now: Instant) -> State {
         let dsn = if core.offers().dsn { DsnRelay::HandedOn } else { DsnRelay::NotOffered };
         let ids = transaction.envelope.recipients.iter().map(|recipient| recipient.id);
-        let mut ledger = Ledger::new(ids, dsn);
+        let transfer = transfer(&transaction, core);
+        let mut ledger = Ledger::new(ids, dsn, transfer);
         commands::settle_hopeless(&transaction, core, &mut ledger);
         if ledger.is_settled() {
             return Idle::after(ledger, slate, core);
         }
-        let mut dialogue = Self {
-            transfer: transfer(&transaction, core),
-            todo: VecDeque::new(),
-            sent: VecDeque::new(),
-            transaction,
-            ledger,
-        };
+        let mut dialogue = Self { todo: VecDeque::new(), sent: VecDeque::new(), transaction, ledger };
         dialogue.plan(slate);
         dialogue.pump(core, now);
         State::Dialogue(Box::new(dialogue))
@@ -73,7 +67,7 @@ impl Dialogue {
         }
         self.todo.push_back(Command::Mail);
         self.todo.extend(self.ledger.open().map(Command::Rcpt));
-        if self.transfer == Transfer::Data {
+        if self.ledger.transfer() == Transfer::Data {
             self.todo.push_back(Command::Data);
         }
     }
@@ -87,8 +81,8 @@ impl Dialogue {
             let why = Closed::Fault { step: Step::Mail, fault: Fault::Unsolicited(reply.code) };
             return Err(Stop::during(self.ledger, why));
         };
-        // 3xx means something only as 354 after DATA, and nothing else may follow DATA but a refusal.
-        let go_ahead = command == Command::Data && reply.code == 354;
+        // 3xx means something only after DATA, where 354 is meant, and nothing else may follow DATA but a refusal.
+        let go_ahead = command == Command::Data && reply.severity() == Severity::Intermediate;
         let meaningless = match reply.severity() {
             Severity::Intermediate => !go_ahead,
             Severity::Positive => command == Command::Data,

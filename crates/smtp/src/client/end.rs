@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use pintle_mail::{Reply, Severity};
 
-use super::config::Protocol;
+use super::body::is_unknown_command;
+use super::config::{Protocol, Transfer};
 use super::core::Core;
 use super::idle::{Idle, Slate};
 use super::ledger::Ledger;
@@ -27,6 +28,9 @@ impl End {
 
     pub(super) fn on_reply(mut self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
         core.expect(core.config.timeouts.end, now);
+        if self.ledger.transfer() == Transfer::Chunking && is_unknown_command(&reply) {
+            return Err(Stop::during(self.ledger, unexpected(Step::Body, &reply)));
+        }
         let outcome = match reply.severity() {
             Severity::Intermediate => return Err(Stop::during(self.ledger, unexpected(Step::End, &reply))),
             Severity::Positive => Outcome::Delivered(reply),

@@ -20,15 +20,15 @@ impl Greeting {
 
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
         match reply.severity() {
-            // RFC 5321 section 4.3.1: 220 is the only greeting that invites.
-            Severity::Positive if reply.code == 220 => {
+            // RFC 5321 section 4.3.2 lists 220 alone; its first digit invites as well.
+            Severity::Positive => {
                 core.peer.greeting = reply.text.into_owned();
                 Ok(Hello::begin(core, now))
             }
             Severity::Transient | Severity::Permanent => {
                 Err(Stop::new(Closed::Refused { step: Step::Greeting, reply }))
             }
-            Severity::Positive | Severity::Intermediate => Err(Stop::unexpected(Step::Greeting, &reply)),
+            Severity::Intermediate => Err(Stop::unexpected(Step::Greeting, &reply)),
         }
     }
 }

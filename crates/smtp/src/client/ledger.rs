@@ -3,6 +3,7 @@
 
 use pintle_mail::Reply;
 
+use super::config::Transfer;
 use super::outcome::{Closed, Delivery, DsnRelay, Outcome, RecipientOutcome, Speaker, Step};
 
 /// Outcomes so far, in the order of the envelope.
@@ -10,6 +11,7 @@ use super::outcome::{Closed, Delivery, DsnRelay, Outcome, RecipientOutcome, Spea
 pub(super) struct Ledger {
     entries: Vec<Entry>,
     dsn: DsnRelay,
+    transfer: Transfer,
 }
 
 #[derive(Debug)]
@@ -19,8 +21,13 @@ struct Entry {
 }
 
 impl Ledger {
-    pub(super) fn new(ids: impl Iterator<Item = u32>, dsn: DsnRelay) -> Self {
-        Self { entries: ids.map(|id| Entry { id, settled: None }).collect(), dsn }
+    pub(super) fn new(ids: impl Iterator<Item = u32>, dsn: DsnRelay, transfer: Transfer) -> Self {
+        Self { entries: ids.map(|id| Entry { id, settled: None }).collect(), dsn, transfer }
+    }
+
+    /// How the message travels.
+    pub(super) fn transfer(&self) -> Transfer {
+        self.transfer
     }
 
     /// Settles one recipient by a word of the next hop; the first word counts.
@@ -59,27 +66,31 @@ impl Ledger {
 
     /// Closes a book in which all are settled.
     pub(super) fn close(self) -> Delivery {
-        self.close_lost(&Closed::Lost(Step::End))
+        Delivery {
+            recipients: self.entries.into_iter().filter_map(|entry| entry.settled).collect(),
+            dsn: self.dsn,
+            transfer: self.transfer,
+            ended: None,
+        }
     }
 
     /// Closes the book over a session that has ended: whoever is not settled is deferred.
     pub(super) fn close_lost(mut self, why: &Closed) -> Delivery {
         // Even where the reply is 5xx, it was said about the session and not about these recipients.
         let (outcome, step) = (Outcome::Deferred(why.reply()), why.step());
-        for entry in &mut self.entries {
+        for entry in self.entries.iter_mut().filter(|entry| entry.settled.is_none()) {
             entry.settle(&outcome, why.speaker(), step);
+            entry.settled.iter_mut().for_each(|settled| settled.cut = true);
         }
-        Delivery {
-            recipients: self.entries.into_iter().filter_map(|entry| entry.settled).collect(),
-            dsn: self.dsn,
-        }
+        Delivery { ended: Some(why.clone()), ..self.close() }
     }
 }
 
 impl Entry {
     fn settle(&mut self, outcome: &Outcome, speaker: Speaker, step: Step) {
         if self.settled.is_none() {
-            self.settled = Some(RecipientOutcome { id: self.id, outcome: outcome.clone(), speaker, step });
+            let outcome = outcome.clone();
+            self.settled = Some(RecipientOutcome { id: self.id, outcome, speaker, step, cut: false });
         }
     }
 }

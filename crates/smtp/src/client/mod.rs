@@ -111,6 +111,11 @@ impl Session {
         }
     }
 
+    /// How bodies travel from the next transaction on.
+    pub fn set_transfer(&mut self, transfer: Transfer) {
+        self.core.config.transfer = transfer;
+    }
+
     /// Begins a transaction. Exactly one [`Event::Done`] will follow.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::fmt;
 
 use pintle_mail::{EnhancedCode, Envelope, Reply, Severity};
 
+use super::config::Transfer;
 use super::reply_reader::ReplyFault;
 
 /// What the host must know or do.
@@ -57,6 +58,10 @@ pub struct Delivery {
     pub recipients: Vec<RecipientOutcome>,
     /// Whether the sender's wishes about reports went along.
     pub dsn: DsnRelay,
+    /// How the message travelled, or would have.
+    pub transfer: Transfer,
+    /// Why the session ended under it, if it did.
+    pub ended: Option<Closed>,
 }
 
 impl Delivery {
@@ -95,6 +100,8 @@ pub struct RecipientOutcome {
     pub speaker: Speaker,
     /// Where in the dialogue it was decided.
     pub step: Step,
+    /// The session ended before anything was said of this recipient; the reply is about the session.
+    pub cut: bool,
 }
 
 /// What became of one recipient.
@@ -366,9 +373,9 @@ pub fn is_hop_trouble(reply: &Reply) -> bool {
 /// Whether a reply to RCPT says that the transaction is full rather than that this recipient is refused.
 pub(crate) fn is_too_many_recipients(reply: &Reply) -> bool {
     // RFC 5321 section 4.5.3.1.10: 452, or 552 from older servers, which is to be taken as 452. An enhanced code tells
-    // a full mailbox (X.2.2) or a full disk (X.3.1) apart from too many recipients (X.5.3), where there is one.
-    let detail = reply.enhanced.map(|code| (code.1, code.2));
-    matches!(reply.code, 452 | 552) && matches!(detail, None | Some((5, 3)))
+    // a full mailbox (X.2.2) or a full disk (X.3.1) apart from too many recipients (X.5.3), where there is one; X.5.3 says
+    // it with any other code.
+    matches!((reply.code, reply.enhanced), (452 | 552, None) | (400..=499 | 552, Some(EnhancedCode(_, 5, 3))))
 }
 
 fn ours(enhanced: EnhancedCode, text: &impl fmt::Display) -> Reply {

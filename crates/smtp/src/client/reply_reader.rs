@@ -1,7 +1,9 @@
-//! Bytes into replies, strictly (RFC 5321 section 4.2), with every limit enforced before anything is kept.
+//! Bytes into replies (RFC 5321 section 4.2): as much is taken as has one meaning only, and no more is kept than the limits
+//! allow.
 //!
-//! A next hop that cannot format a reply cannot be trusted with its meaning either, so each breach is a fault and ends
-//! the session. What it means that a reply came is the affair of the states.
+//! Real servers end lines with LF alone, write lines of any length, use codes that no RFC lists, and let a line of a long
+//! reply go without its code. None of that leaves a doubt about yes, no or later. Where a doubt is left, the reply is a
+//! fault and ends the session. What it means that a reply came is the affair of the states.
 
 use std::fmt;
 
@@ -12,15 +14,11 @@ use super::config::Limits;
 /// Why bytes are no reply. The next hop owns each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyFault {
-    /// A line does not begin with three digits of a code from 200 to 559, and a space, a hyphen or its end.
+    /// The first line does not begin with three digits of a code from 200 to 599, and a space, a hyphen or its end.
     Code,
-    /// The lines of one reply bear different codes.
+    /// The lines of one reply say different things: yes and no, or no and later.
     CodesDisagree,
-    /// A line ends in a bare LF, or holds a bare CR.
-    LineEnd,
-    /// A line is too long.
-    LineTooLong,
-    /// The reply has too many lines or octets.
+    /// The reply does not come to its end.
     TooLong,
 }
 
@@ -29,8 +27,6 @@ impl fmt::Display for ReplyFault {
         f.write_str(match self {
             Self::Code => "a line of the reply has no valid code",
             Self::CodesDisagree => "the lines of the reply bear different codes",
-            Self::LineEnd => "a line of the reply does not end in CR LF",
-            Self::LineTooLong => "a line of the reply is too long",
             Self::TooLong => "the reply is too long",
         })
     }
@@ -40,8 +36,10 @@ impl fmt::Display for ReplyFault {
 #[derive(Debug)]
 pub(crate) struct ReplyReader {
     limits: Limits,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line whose end has not come; no more of it than is kept.
     line: Vec<u8>,
+    /// Octets of the reply so far, with those that were not kept.
+    read: usize,
     partial: Option<Partial>,
 }
 
@@ -51,7 +49,6 @@ struct Partial {
     code: u16,
     enhanced: Option<EnhancedCode>,
     text: String,
-    lines: usize,
 }
 
 /// What a line says of the lines after it.
@@ -63,7 +60,7 @@ enum Position {
 
 impl ReplyReader {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, line: Vec::new(), partial: None }
+        Self { limits, line: Vec::new(), read: 0, partial: None }
     }
 
     /// Takes bytes off the front of `input` up to the end of a reply; none when more input is needed.
@@ -74,6 +71,7 @@ impl ReplyReader {
             self.keep(head)?;
             let line = std::mem::take(&mut self.line);
             if self.add_line(&line)? == Position::Last {
+                self.read = 0;
                 return Ok(self.partial.take().map(Partial::into_reply));
             }
         }
@@ -81,37 +79,37 @@ impl ReplyReader {
         Ok(None)
     }
 
+    /// Keeps what is kept of a line, and passes over the rest of it.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), ReplyFault> {
-        if self.line.len() + bytes.len() > self.limits.reply_line {
-            return Err(ReplyFault::LineTooLong);
+        self.read += bytes.len();
+        if self.read > self.limits.reply_octets {
+            return Err(ReplyFault::TooLong);
         }
-        self.line.extend_from_slice(bytes);
+        let room = self.limits.reply_line.saturating_sub(self.line.len());
+        self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
         Ok(())
     }
 
     fn add_line(&mut self, line: &[u8]) -> Result<Position, ReplyFault> {
-        // RFC 5321 section 2.3.8: nothing but CR LF ends a line, in either direction.
-        let line = line.strip_suffix(b"\r\n").ok_or(ReplyFault::LineEnd)?;
-        if memchr::memchr(b'\r', line).is_some() {
-            return Err(ReplyFault::LineEnd);
+        // RFC 5321 section 2.3.8 wants CR LF. A line that ends in LF alone can be taken for nothing else: what we send
+        // holds neither, so nobody can have put it into a reply.
+        let end = line.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+        let line = &line[..end];
+        match (&mut self.partial, split_line(line)) {
+            (None, Ok((code, position, text))) => {
+                self.partial = Some(Partial::new(code, text));
+                Ok(position)
+            }
+            (Some(partial), Ok((code, position, text))) => {
+                partial.add(code, text, self.limits.reply_text)?;
+                Ok(position)
+            }
+            (Some(partial), Err(_)) => {
+                partial.add_text(&printable(line), self.limits.reply_text);
+                Ok(Position::Middle)
+            }
+            (None, Err(fault)) => Err(fault),
         }
-        let (code, position, text) = split_line(line)?;
-        match &mut self.partial {
-            None => self.partial = Some(Partial::new(code, text)),
-            Some(partial) => partial.add(code, text)?,
-        }
-        self.check_length()?;
-        Ok(position)
-    }
-
-    fn check_length(&self) -> Result<(), ReplyFault> {
-        let over = |partial: &Partial| {
-            partial.lines > self.limits.reply_lines || partial.text.len() > self.limits.reply_octets
-        };
-        if self.partial.as_ref().is_some_and(over) {
-            return Err(ReplyFault::TooLong);
-        }
-        Ok(())
     }
 }
 
@@ -119,24 +117,30 @@ impl Partial {
     fn new(code: u16, text: &[u8]) -> Self {
         let text = printable(text);
         let (enhanced, rest) = split_enhanced(code, &text);
-        Self { code, enhanced, text: rest.to_owned(), lines: 1 }
+        Self { code, enhanced, text: rest.to_owned() }
     }
 
-    fn add(&mut self, code: u16, text: &[u8]) -> Result<(), ReplyFault> {
-        // RFC 5321 section 4.2.1: the code on each line must be the same.
-        if code != self.code {
+    /// RFC 5321 section 4.2.1: the code on each line must be the same. Where it is not, the last one counts, as it does
+    /// for most clients, provided that all of them say the same.
+    fn add(&mut self, code: u16, text: &[u8], limit: usize) -> Result<(), ReplyFault> {
+        if code / 100 != self.code / 100 {
             return Err(ReplyFault::CodesDisagree);
         }
+        self.code = code;
         let text = printable(text);
-        let rest = match split_enhanced(code, &text) {
-            (Some(enhanced), rest) if Some(enhanced) == self.enhanced => rest,
-            // A second opinion on the enhanced code is only text: the first line's stands.
-            _ => text.as_str(),
-        };
-        self.text.push('\n');
-        self.text.push_str(rest);
-        self.lines += 1;
+        let (found, rest) = split_enhanced(code, &text);
+        // A second opinion on the enhanced code is only text: the first one stands.
+        self.enhanced = self.enhanced.or(found);
+        let agrees = found.is_some() && found == self.enhanced;
+        self.add_text(if agrees { rest } else { &text }, limit);
         Ok(())
+    }
+
+    fn add_text(&mut self, text: &str, limit: usize) {
+        if self.text.len() + text.len() < limit {
+            self.text.push('\n');
+            self.text.push_str(text);
+        }
     }
 
     fn into_reply(self) -> Reply {
@@ -146,15 +150,15 @@ impl Partial {
 
 /// Code, position and text of a line without its CRLF.
 fn split_line(line: &[u8]) -> Result<(u16, Position, &[u8]), ReplyFault> {
-    // RFC 5321 section 4.2: Reply-code = %x32-35 %x30-35 %x30-39.
-    let &[first @ b'2'..=b'5', second @ b'0'..=b'5', third @ b'0'..=b'9', ref rest @ ..] = line else {
+    // RFC 5321 section 4.2 ends the second digit at 5. Filters refuse with 571 and 590, and the first digit says it all.
+    let &[first @ b'2'..=b'5', second @ b'0'..=b'9', third @ b'0'..=b'9', ref rest @ ..] = line else {
         return Err(ReplyFault::Code);
     };
     let code = [first, second, third].iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
     match rest {
         // RFC 5321 section 4.2: a client must take a code without text, with or without the space.
         [] => Ok((code, Position::Last, rest)),
-        [b' ', text @ ..] => Ok((code, Position::Last, text)),
+        [b' ' | b'\t', text @ ..] => Ok((code, Position::Last, text)),
         [b'-', text @ ..] => Ok((code, Position::Middle, text)),
         _ => Err(ReplyFault::Code),
     }
@@ -206,24 +210,50 @@ mod tests {
             read(b"250-2.0.0 a\r\n250 2.1.5 b\r\n"),
             Ok(Some(Reply::new(250, EnhancedCode(2, 0, 0), "a\n2.1.5 b")))
         );
+        let full = Reply::new(452, EnhancedCode(4, 2, 2), "sorry\nmailbox full");
+        assert_eq!(read(b"452-sorry\r\n452 4.2.2 mailbox full\r\n"), Ok(Some(full)));
     }
 
     #[test]
     fn every_breach_is_named() {
         for (input, fault) in [
             (&b"199 no\r\n"[..], ReplyFault::Code),
-            (b"260 no\r\n", ReplyFault::Code),
+            (b"600 no\r\n", ReplyFault::Code),
             (b"25\r\n", ReplyFault::Code),
             (b"250ok\r\n", ReplyFault::Code),
             (b"\r\n", ReplyFault::Code),
             (b"250-a\r\n550 c\r\n", ReplyFault::CodesDisagree),
-            (b"250 ok\n", ReplyFault::LineEnd),
-            (b"250 o\rk\r\n", ReplyFault::LineEnd),
-            (&[b'2'; 3000], ReplyFault::LineTooLong),
-            (&b"250-a\r\n".repeat(129), ReplyFault::TooLong),
+            (b"450-a\r\n550 c\r\n", ReplyFault::CodesDisagree),
+            (&[b'2'; 70_000], ReplyFault::TooLong),
+            (&b"250-a\r\n".repeat(10_000), ReplyFault::TooLong),
         ] {
             assert_eq!(read(input), Err(fault), "{}", String::from_utf8_lossy(input));
         }
+    }
+
+    #[test]
+    fn what_has_one_meaning_only_is_taken() {
+        assert_eq!(read(b"250 ok\n"), Ok(Some(Reply::plain(250, "ok"))));
+        assert_eq!(read(b"250-a\n250 b\r\r\n"), Ok(Some(Reply::plain(250, "a\nb"))));
+        assert_eq!(read(b"250 o\rk\r\n"), Ok(Some(Reply::plain(250, "o\u{fffd}k"))));
+        assert_eq!(read(b"571 no\r\n"), Ok(Some(Reply::plain(571, "no"))));
+        assert_eq!(read(b"550-a\r\n554 b\r\n"), Ok(Some(Reply::plain(554, "a\nb"))));
+        assert_eq!(read(b"550-a\r\nsee below\r\n550 b\r\n"), Ok(Some(Reply::plain(550, "a\nsee below\nb"))));
+    }
+
+    #[test]
+    fn of_long_lines_and_long_replies_the_beginning_is_kept() {
+        let long = format!("550 {}\r\n250 ok\r\n", "x".repeat(5_000));
+        let (mut reader, mut input) = (ReplyReader::new(Limits::default()), long.as_bytes());
+        assert_eq!(reader.next(&mut input), Ok(Some(Reply::plain(550, "x".repeat(2_044)))));
+        assert_eq!(reader.next(&mut input), Ok(Some(Reply::plain(250, "ok"))));
+        let lines = format!("{}250 end\r\n", "250-0123456789\r\n".repeat(2_000));
+        let reply = read(lines.as_bytes()).unwrap().unwrap();
+        assert!(
+            reply.code == 250 && reply.text.len() <= Limits::default().reply_text,
+            "{}",
+            reply.text.len()
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl StartTls {
 
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
         match reply.severity() {
-            Severity::Positive if reply.code == 220 => {
+            Severity::Positive => {
                 core.expect(core.config.timeouts.command, now);
                 core.event(Event::StartTls);
                 Ok(State::Handshake)
@@ -32,7 +32,7 @@ impl StartTls {
             Severity::Transient | Severity::Permanent => {
                 Err(Stop::new(Closed::Refused { step: Step::StartTls, reply }))
             }
-            Severity::Positive | Severity::Intermediate => Err(Stop::unexpected(Step::StartTls, &reply)),
+            Severity::Intermediate => Err(Stop::unexpected(Step::StartTls, &reply)),
         }
     }
 }

@@ -189,6 +189,8 @@ pub fn deferred(attempts: u32) -> Status {
         next_attempt: UnixTime::from_millis(NOW.millis() + i64::from(attempts) * 60_000),
         last: Some(Reply::new(450, EnhancedCode(4, 2, 0), "try later")),
         unheard: attempts > 4,
+        host: (attempts <= 4).then(|| "mx.example".to_owned()),
+        last_attempt: Some(NOW),
         warned: attempts > 3,
     })
 }

@@ -118,6 +118,8 @@ impl Play {
             next_attempt: UnixTime::from_millis(NOW.millis() + next),
             last: None,
             unheard: false,
+            host: None,
+            last_attempt: None,
             warned: false,
         });
         for spool in [self.spool() as &dyn Spool, &self.model] {

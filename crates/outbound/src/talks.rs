@@ -1,0 +1,245 @@
+//! Who is asked in one attempt: a session that rests, a new one in its place, and the next exchanger after one that puts
+//! recipients off.
+//!
+//! What is wrong with a session is no word about a message. A session that was used before may have ended while it rested,
+//! may be at the end of what the next hop lets it carry, or may have become confused; the message then goes over a new one
+//! at once, once, and no attempt is counted. What a fresh session says is meant.
+//!
+//! RFC 5321 section 5.1 has a client try the exchangers in their order until one takes the message. So after a deferral the
+//! next one is asked, but only one more in an attempt: whoever has put us off may have meant all. The better exchanger's
+//! word counts: another one's yes delivers, while its no may only say that it is a bad stand-in (it has no list of users,
+//! or does not know the domain any more), and must not return mail that the better one wants later.
+
+#![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pintle_record::Peer;
+use pintle_smtp::client::{
+    Closed, Delivery, DsnRelay, Fault, Outcome, Protocol, RecipientOutcome, Speaker, Step, Transfer,
+};
+
+use crate::connect::{self, Trouble};
+use crate::exchange::{Answer, Word};
+use crate::link::{Link, Sent};
+use crate::plan::Plan;
+use crate::reuse::{Quirk, Slot};
+use crate::settle::Success;
+use crate::shared::Shared;
+use crate::{Config, resolve};
+
+/// Hosts of a next hop that one attempt speaks to about a message.
+const MOST_ASKED: usize = 2;
+/// How long a host that stalled or failed at BDAT gets DATA: longer than an attempt waits for the next one.
+const WITHOUT_CHUNKS: Duration = Duration::from_secs(24 * 3600);
+
+/// The talks of one attempt.
+pub(crate) struct Talks<'a> {
+    shared: &'a Shared,
+    config: &'a Arc<Config>,
+    plan: &'a Plan,
+    /// What was said so far.
+    words: Vec<Word>,
+    /// Recipients that somebody is still to be asked about.
+    open: Vec<u32>,
+    /// Hosts that have had their say.
+    asked: Vec<String>,
+    /// A session was given up for its own faults; a second time it is taken for the next hop's.
+    renewed: bool,
+    overflow: bool,
+    /// Sessions that are not over, in the order of their exchangers.
+    links: Vec<Box<Link>>,
+}
+
+/// Whether a session has carried messages before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Age {
+    New,
+    Used,
+}
+
+impl<'a> Talks<'a> {
+    pub(crate) fn new(shared: &'a Shared, config: &'a Arc<Config>, plan: &'a Plan) -> Self {
+        Self {
+            shared,
+            config,
+            plan,
+            words: Vec::new(),
+            open: plan.envelope.recipients.iter().map(|recipient| recipient.id).collect(),
+            asked: Vec::new(),
+            renewed: false,
+            overflow: false,
+            links: Vec::new(),
+        }
+    }
+
+    /// Asks until nobody is left to be asked. The trouble means that nobody has said anything.
+    pub(crate) async fn run(mut self, slot: Slot, rested: Option<Box<Link>>) -> Result<Answer, Trouble> {
+        if let Some(link) = rested {
+            self.talk(link, Age::Used).await;
+        }
+        while !self.open.is_empty() && self.asked.len() < MOST_ASKED {
+            // Boxed, since sessions are seldom opened and every attempt would carry the room for it.
+            match Box::pin(connect::open(self.shared, self.config, self.plan, &self.asked)).await {
+                Ok(link) => self.talk(link, Age::New).await,
+                Err(trouble) if self.words.is_empty() => {
+                    slot.fail(&trouble);
+                    return Err(trouble);
+                }
+                Err(trouble) => {
+                    self.nobody(&trouble);
+                    break;
+                }
+            }
+        }
+        Ok(self.close(slot).await)
+    }
+
+    /// Nobody else can be asked: the words that there are stand.
+    fn nobody(&mut self, trouble: &Trouble) {
+        for id in std::mem::take(&mut self.open) {
+            if !self.words.iter().any(|word| word.outcome.id == id) {
+                self.words.push(Word::trouble(id, trouble));
+            }
+        }
+    }
+
+    async fn talk(&mut self, mut link: Box<Link>, age: Age) {
+        let place = link.place();
+        let chunks = !self.shared.pool.knows(Quirk::NoChunks, &place);
+        let transfer = if chunks { self.config.transfer } else { Transfer::Data };
+        let sent = link.send(self.plan, &self.open, transfer).await;
+        let peer = Arc::new(link.peer());
+        let delivery = match sent {
+            Sent::Done(delivery) => delivery,
+            Sent::Closed(why) => unsent(&self.open, why, transfer),
+        };
+        if failed_in_chunks(&delivery) {
+            self.shared.pool.remember(Quirk::NoChunks, &place, WITHOUT_CHUNKS);
+        }
+        let again = !self.renewed && is_worth_a_new_session(&delivery, age);
+        self.renewed |= again;
+        if !again {
+            self.asked.push(peer.host.clone().unwrap_or_default());
+        }
+        self.hear(delivery, &peer, again);
+        self.links.push(link);
+    }
+
+    /// Takes down what was said, and who is still to be asked about.
+    fn hear(&mut self, delivery: Delivery, peer: &Arc<Peer>, again: bool) {
+        // Whoever is only waiting for the next transaction is not put off.
+        let overflow = delivery.has_overflow();
+        self.overflow |= overflow;
+        self.open.clear();
+        let first = self.words.is_empty();
+        for outcome in delivery.recipients {
+            let anew = again && outcome.cut;
+            if anew || (!overflow && may_ask_elsewhere(&outcome, delivery.ended.as_ref())) {
+                self.open.push(outcome.id);
+            }
+            let word = Word { outcome, peer: Arc::clone(peer), success: self.success(delivery.dsn) };
+            match word {
+                _ if anew => {}
+                word if first => self.words.push(word),
+                word => self.note(word),
+            }
+        }
+    }
+
+    /// The better exchanger's word stands, unless it was none about the recipient, or another one takes the message.
+    fn note(&mut self, word: Word) {
+        let Some(before) = self.words.iter_mut().find(|before| before.outcome.id == word.outcome.id) else {
+            return self.words.push(word);
+        };
+        let delivered = matches!(word.outcome.outcome, Outcome::Delivered(_));
+        let better = before.outcome.cut && (!before.is_heard() || word.is_heard());
+        if delivered || better {
+            *before = word;
+        }
+    }
+
+    fn success(&self, dsn: DsnRelay) -> Success {
+        match dsn {
+            // Whoever took the message is its last stop as far as mail transport goes, so that nobody further on reports.
+            _ if resolve::speaks(&self.plan.target.next_hop, self.config) == Protocol::Lmtp => {
+                Success::Delivered
+            }
+            DsnRelay::HandedOn => Success::NextHop,
+            DsnRelay::NotOffered => Success::Relayed,
+        }
+    }
+
+    /// Lets the session with the best exchanger rest; those that come after it were opened for this message alone.
+    async fn close(self, slot: Slot) -> Answer {
+        let (mut slot, mut retired) = (Some(slot), Vec::new());
+        for link in self.links {
+            let enough = link.used() >= self.config.sessions.messages.max(1);
+            let Some(link) = link.rest().await else { continue };
+            match slot.take_if(|_| !enough) {
+                Some(slot) => retired.extend(slot.give_back(link)),
+                None => retired.push(link),
+            }
+        }
+        Answer { words: self.words, overflow: self.overflow, retired }
+    }
+}
+
+/// The session was over before it took up the message.
+fn unsent(ids: &[u32], why: Closed, transfer: Transfer) -> Delivery {
+    let cut = |id: &u32| RecipientOutcome {
+        id: *id,
+        outcome: Outcome::Deferred(why.reply()),
+        speaker: why.speaker(),
+        step: why.step(),
+        cut: true,
+    };
+    Delivery {
+        recipients: ids.iter().map(cut).collect(),
+        dsn: DsnRelay::NotOffered,
+        transfer,
+        ended: Some(why),
+    }
+}
+
+/// Whether the session ended for reasons that a new one may not have. The message has not been taken: its end has not
+/// been sent.
+fn is_worth_a_new_session(delivery: &Delivery, age: Age) -> bool {
+    let Some(why) = &delivery.ended else {
+        return false;
+    };
+    match (why, why.step()) {
+        (Closed::Abandoned(_), _) | (_, Step::End) => false,
+        _ if refuses_chunks(delivery) => true,
+        _ if age == Age::New => false,
+        // A session that a router has forgotten is silent from the first command on. Later silence is the next hop's.
+        (Closed::TimedOut(_), step) => matches!(step, Step::Idle | Step::Mail | Step::Probe),
+        _ => true,
+    }
+}
+
+/// Whether the next exchanger may know better. After the end of the message silence may mean that it was taken.
+fn may_ask_elsewhere(recipient: &RecipientOutcome, ended: Option<&Closed>) -> bool {
+    let deferred = matches!(recipient.outcome, Outcome::Deferred(_));
+    let in_doubt = recipient.step == Step::End && recipient.speaker == Speaker::Us;
+    let ours = recipient.cut && matches!(ended, Some(Closed::Abandoned(_)));
+    deferred && !in_doubt && !ours
+}
+
+/// Whether the session ended over BDAT, as some do for ever.
+fn failed_in_chunks(delivery: &Delivery) -> bool {
+    let failed = |why: &Closed| {
+        matches!(why, Closed::TimedOut(_) | Closed::Lost(_) | Closed::Fault { .. })
+            && matches!(why.step(), Step::Body | Step::End)
+    };
+    delivery.transfer == Transfer::Chunking && delivery.ended.as_ref().is_some_and(failed)
+}
+
+/// Whether the next hop does not know BDAT, whatever it offers.
+fn refuses_chunks(delivery: &Delivery) -> bool {
+    let unknown = Closed::Fault { step: Step::Body, fault: Fault::Unexpected(500) };
+    let not_there = Closed::Fault { step: Step::Body, fault: Fault::Unexpected(502) };
+    let ended = delivery.ended.as_ref();
+    delivery.transfer == Transfer::Chunking && (ended == Some(&unknown) || ended == Some(&not_there))
+}
