@@ -459,7 +459,7 @@ mod tests {
     #[test]
     fn a_rename_keeps_octets() {
         let raw = [b"A : \xff\xfe  x\r\n\t".as_slice(), &[b'w'; 2_000], b"\r\nB: 2"].concat();
-        let block = HeaderBlock::parse(Bytes::from(raw.clone()));
+        let block = HeaderBlock::parse(Bytes::from(raw));
         let rename = |index, name: &str| HeaderEdit::Rename { index, name: name.into() };
         let edited = block.edited(&[rename(0, "X-A"), rename(1, "X-B")]).unwrap();
         let expected = [b"X-A: \xff\xfe  x\r\n\t".as_slice(), &[b'w'; 2_000], b"\r\nX-B: 2\r\n"].concat();

@@ -35,8 +35,7 @@ fn joined(name: &str) -> String {
 fn addresses(value: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(value);
     let mut items = Items::default();
-    let mut rest = Plain { text: &text, quotes: true, comments: true };
-    while let Some(piece) = rest.next() {
+    for piece in (Plain { text: &text, quotes: true, comments: true }) {
         match piece {
             Piece::Quoted => items.text.push('"'),
             Piece::Sign(sign) => items.sign(sign),
