@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use pintle_mail::{Address, Bytes, Charset, HeaderBlock, ReversePath};
+use pintle_smtp::server::split_message;
 
 use crate::cli::Try;
 
@@ -23,15 +24,15 @@ impl Mail {
     /// It has no header, or nobody to send it to.
     pub(super) fn read(bytes: &[u8], options: &Try) -> Result<Self, String> {
         let whole = with_crlf(bytes);
-        let (header, body) = split(&whole);
-        let block = HeaderBlock::parse(Bytes::copy_from_slice(header));
+        let (header, body) = split_message(Bytes::copy_from_slice(&whole));
+        let block = HeaderBlock::parse(header);
         if block.is_empty() {
             return Err("the message has no header: is this a mail message?".to_owned());
         }
         let sender = sender(options.sender.as_deref(), &block)?;
         let recipients = recipients(&options.recipients, &block)?;
         let mended = matches!(whole, Cow::Owned(_));
-        Ok(Self { header: block, body: Bytes::copy_from_slice(body), sender, recipients, mended })
+        Ok(Self { header: block, body, sender, recipients, mended })
     }
 }
 
@@ -140,22 +141,6 @@ fn with_crlf(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Header and body, without the empty line between them. A line `From ` of a mailbox file is none of the message's.
-fn split(whole: &[u8]) -> (&[u8], &[u8]) {
-    let mut whole = whole;
-    if whole.starts_with(b"From ") {
-        let end = whole.iter().position(|octet| *octet == b'\n').map_or(whole.len(), |at| at + 1);
-        whole = &whole[end..];
-    }
-    if let Some(body) = whole.strip_prefix(b"\r\n") {
-        return (b"", body);
-    }
-    match whole.windows(4).position(|window| window == b"\r\n\r\n") {
-        Some(at) => (&whole[..at + 2], &whole[at + 4..]),
-        None => (whole, b""),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,10 +160,13 @@ mod tests {
 
     #[test]
     fn a_file_becomes_a_message() {
-        let whole = with_crlf(b"From a@b Mon\nSubject: s\n\nbody\r\n\n");
-        assert_eq!(split(&whole), (&b"Subject: s\r\n"[..], &b"body\r\n\r\n"[..]));
-        assert_eq!(split(b"\r\nbody"), (&b""[..], &b"body"[..]));
-        assert_eq!(split(b"A: b\r\n"), (&b"A: b\r\n"[..], &b""[..]));
+        let split = |message: &[u8]| split_message(Bytes::copy_from_slice(message));
+        let (header, body) = split(&with_crlf(b"From a@b Mon\nSubject: s\n\nbody\r\n\n"));
+        assert_eq!(header.as_ref(), b"X-Mailbox-Line: From a@b Mon\r\nSubject: s\r\n");
+        assert_eq!(body.as_ref(), b"body\r\n\r\n");
+        // As the gateway would: a line that is no field ends the header.
+        let (header, body) = split(b"A: b\r\nno field\r\nC: d\r\n\r\n");
+        assert_eq!((header.as_ref(), body.as_ref()), (&b"A: b\r\n"[..], &b"no field\r\nC: d\r\n\r\n"[..]));
         assert!(matches!(with_crlf(b"a\r\nb"), Cow::Borrowed(_)));
     }
 }

@@ -35,6 +35,14 @@ pub(crate) struct Found {
     pub(crate) rest: Bytes,
 }
 
+/// Header and body of a whole message with CRLF at its lines' ends, parted as a session parts what it receives.
+#[must_use]
+pub fn split_message(message: Bytes) -> (Bytes, Bytes) {
+    let mut head = Head::default();
+    let found = head.push(message).unwrap_or_else(|| head.finish());
+    (found.header, found.rest)
+}
+
 /// What a line means for the header.
 enum Line {
     Belongs,

@@ -41,6 +41,7 @@ use state::{Connecting, State, Step, Turn};
 pub use config::Config;
 pub use event::{Answer, Closed, Event, Headers, Hello, HelloVerb, Message, Question, Sender};
 pub use fault::{Fault, Level, Misuse, OtherProtocol, Owner, Sequence, Syntax};
+pub use head::split_message;
 pub use offers::{Extension, Extensions, Mechanism, Mechanisms, OfferError, Offers};
 pub use sasl::{Credentials, Password};
 
