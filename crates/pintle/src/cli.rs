@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Spool(SpoolFolder),
     /// Make keys that sign mail, and compare what DNS publishes with them
     Dkim(Dkim),
-    /// Read a password and print a hash of it, for `password_hash` of a [[user]]. A terminal is asked twice and shows nothing;
+    /// Read a password and print a hash of it, for `password_hash` of a user. A terminal is asked twice and shows nothing;
     /// otherwise the first line of standard input is taken
     HashPassword,
     /// Read configuration and certificates again, as SIGHUP does, and say what came of it. Exit code 1: nothing has changed
