@@ -33,6 +33,7 @@ pub use config::{AuthOffer, Config, ListenerConfig, Rules, TlsMode};
 pub use guesses::LoginLimits;
 pub use listener::{Inbound, Parts, Reload, StartError};
 pub use permits::SessionLimits;
+pub use pintle_smtp::server::split_message;
 pub use quarantines::Quarantines;
 pub use sockets::Sockets;
 pub use strangers::StrangerLimits;

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use pintle_inbound::split_message;
 use pintle_mail::{Address, Bytes, Charset, HeaderBlock, ReversePath};
-use pintle_smtp::server::split_message;
 
 use crate::cli::Try;
 
