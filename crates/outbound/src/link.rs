@@ -34,6 +34,8 @@ const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(crate) struct Link {
     io: Box<dyn Stream>,
     machine: Session,
+    /// How it ended. The machine says so once, and whoever asks later must not wait for more.
+    closed: Option<Closed>,
     /// Rings no later than the machine's deadline; set anew only when it would ring too late, or has rung.
     timer: Pin<Box<Sleep>>,
     input: BytesMut,
@@ -67,6 +69,7 @@ impl Link {
         Box::new(Self {
             io,
             machine,
+            closed: None,
             timer: Box::pin(tokio::time::sleep(NEVER)),
             input: BytesMut::new(),
             peer,
@@ -176,7 +179,7 @@ impl Link {
             Some(Ok(read)) if read > 0 => {
                 let bytes = self.input.split();
                 self.machine.receive(&bytes, monotonic());
-                !matches!(self.machine.poll_event(), Some(Event::Closed(_)))
+                !matches!(self.poll_event(), Some(Event::Closed(_)))
             }
             Some(_) => false,
         }
@@ -186,7 +189,7 @@ impl Link {
     pub(crate) async fn rest(mut self: Box<Self>) -> Option<Box<Self>> {
         self.flush().await;
         self.idle_since = monotonic();
-        while let Some(event) = self.machine.poll_event() {
+        while let Some(event) = self.poll_event() {
             if matches!(event, Event::Closed(_)) {
                 return None;
             }
@@ -209,15 +212,26 @@ impl Link {
     /// out in one piece.
     async fn event(&mut self) -> Event {
         loop {
-            if let Some(event) = self.machine.poll_event() {
+            if let Some(event) = self.poll_event() {
                 return event;
             }
             self.flush().await;
-            if let Some(event) = self.machine.poll_event() {
+            if let Some(event) = self.poll_event() {
                 return event;
+            }
+            if let Some(why) = &self.closed {
+                return Event::Closed(why.clone());
             }
             self.read().await;
         }
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        let event = self.machine.poll_event();
+        if let Some(Event::Closed(why)) = &event {
+            self.closed = Some(why.clone());
+        }
+        event
     }
 
     async fn read(&mut self) {
@@ -359,5 +373,16 @@ mod tests {
         let machine = Session::new(Config::new("gate.example"), monotonic());
         let link = Link::new(Box::new(Stuck), machine, Peer::default());
         assert!(tokio::time::timeout(Duration::from_secs(3_600), link.quit()).await.is_ok());
+    }
+
+    /// The machine says so once. Whoever asked it again would wait for ever, without letting anybody else run.
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_is_over_says_so_as_often_as_it_is_asked() {
+        let machine = Session::new(Config::new("gate.example"), monotonic());
+        let mut link = Link::new(Box::new(Stuck), machine, Peer::default());
+        let first = link.become_ready().await;
+        assert!(first.is_err());
+        assert_eq!(link.become_ready().await, first);
+        link.quit().await;
     }
 }
