@@ -143,6 +143,13 @@ impl Model {
     }
 
     fn step(&mut self, younger: Duration) {
+        // What was hastened since its age counted stays due, though it is younger from now on.
+        let aged: Vec<JobId> =
+            self.alive.iter().filter(|(_, known)| self.must_be_tried(known)).map(|(id, _)| *id).collect();
+        for id in aged {
+            let now = self.now;
+            self.alive.entry(id).and_modify(|known| known.not_before = known.not_before.min(now));
+        }
         self.queue.clock_stepped(younger, self.now);
         self.steady_since = self.now;
         for known in self.alive.values_mut() {
@@ -153,6 +160,11 @@ impl Model {
     /// Nothing may be said of it before this age counts.
     fn reaches(&self, known: &Known, age: Duration) -> UnixTime {
         known.accepted.plus(age).max(self.steady_since.plus(hold(age)))
+    }
+
+    /// It has an age at which something is said of it, and nothing may be said before it was tried.
+    fn must_be_tried(&self, known: &Known) -> bool {
+        !known.tried && self.reaches(known, WARN_AFTER) <= self.now
     }
 
     /// What has grown old was tried, or its next hop is down, or it is kept back.
@@ -195,8 +207,7 @@ impl Model {
 
     fn begin(&mut self, id: JobId) {
         let known = self.alive[&id];
-        let must_be_tried = !known.tried && self.reaches(&known, WARN_AFTER) <= self.now;
-        assert!(known.not_before <= self.now || must_be_tried, "before its time");
+        assert!(known.not_before <= self.now || self.must_be_tried(&known), "before its time");
         let hands = [&self.trying, &self.expiring, &self.warning];
         assert!(!hands.iter().any(|hand| hand.contains(&id)), "twice in the host's hands");
         let same_hop = self.trying.iter().filter(|id| self.alive[id].hop == known.hop).count();
