@@ -160,6 +160,17 @@ impl Edge {
         self.send(STRANGER, sender, recipient, message).await
     }
 
+    /// What `pintle try` says of the same.
+    fn dry_run(&self, from: IpAddr, sender: &str, recipient: &str, message: &[u8]) -> serde_json::Value {
+        std::fs::write(self.folder.path().join("message.eml"), message).unwrap();
+        let (from, listener) = (from.to_string(), if from == INSIDE { "inside" } else { "mx" });
+        let arguments = ["try", "-c", "pintle.toml", "message.eml", "--json", "--deliver", "--assume-known"];
+        let session = ["--client", &from, "--hello", "client.example", "--listener", listener];
+        let envelope = ["--sender", sender, "--recipient", recipient];
+        let (_, out, err) = run(&[&arguments[..], &session, &envelope].concat(), self.folder.path());
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{err}"))
+    }
+
     fn quarantine(&self, arguments: &[&str]) -> String {
         let config = self.folder.path().join("pintle.toml");
         let all = [&["quarantine"], arguments, &["-c", config.to_str().unwrap()]].concat();
@@ -307,6 +318,96 @@ async fn ordinary_mail_passes_the_edge_and_arrives_as_it_was() {
     }
 }
 
+/// `pintle try` plays the listener's own machine and pipeline: what it says of a message is what the gateway does with it,
+/// reply and header, octet by octet but for ids, times and the signatures over them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_says_what_the_edge_does() {
+    let list = corpus::list();
+    let envelopes = corpus::envelopes(&list);
+    let zones = format!("{ZONES}\n{LISTS}\n{}", corpus::honest_zones(&envelopes, "-all"));
+    let edge = Edge::of("example.org", &zones, &[]).await;
+    let mut tried: Vec<(IpAddr, String, &str, Vec<u8>)> = Vec::new();
+    for (name, envelope) in envelopes.iter().filter(|(_, envelope)| !envelope.sender.is_empty()).step_by(6) {
+        let from = IpAddr::from([127, 0, 0, envelope.client]);
+        tried.push((from, envelope.sender.to_owned(), "erika@example.org", corpus::message(name)));
+    }
+    let looping = "Received: by a.example; Sun, 22 Nov 2026 10:00:00 +0000\n".repeat(31);
+    let forged = |author: &str| format!("From: {author}\nTo: erika@example.org\nSubject: x\n\nx\n");
+    let out = "Received: from pc7 by exchange\nFrom: Erika <erika@example.org>\nTo: sue@there.example\n\
+        Date: Sun, 22 Nov 2026 10:00:00 +0000\nMessage-ID: <1@example.org>\n\nout\n";
+    for (from, sender, recipient, message) in [
+        (STRANGER, "joe@good.example", "erika@example.org", ORDINARY.to_owned()),
+        (STRANGER, "joe@good.example", "PostMaster", ORDINARY.to_owned()),
+        (STRANGER, "joe@good.example", "somebody@there.example", ORDINARY.to_owned()),
+        (STRANGER, "joe@good.example", "erika@example.org", format!("{looping}{ORDINARY}")),
+        (STRANGER, "joe@good.example", "erika@example.org", format!("{ORDINARY}\0\n")),
+        (STRANGER, "", "erika@example.org", forged("<mailer@good.example>")),
+        (STRANGER, "joe@other.example", "erika@example.org", forged("boss@strict.example")),
+        (STRANGER, "joe@second.example", "erika@example.org", forged("ceo@example.org")),
+        (LISTED, "joe@good.example", "erika@example.org", ORDINARY.to_owned()),
+        (INSIDE, "erika@example.org", "sue@there.example", out.to_owned()),
+    ] {
+        let message = message.replace('\n', "\r\n").into_bytes();
+        tried.push((from, sender.to_owned(), recipient, message));
+    }
+    let (mut arrived, mut refused, mut held) = (0, 0, 0);
+    for (from, sender, recipient, message) in &tried {
+        let first = edge.offer(*from, sender, recipient, message).await;
+        let waits = first.0 == 451 && first.1.contains("Greylisted");
+        let wire = if waits { edge.offer(*from, sender, recipient, message).await } else { first };
+        let report = edge.dry_run(*from, sender, recipient, message);
+        let about = || format!("<{sender}> to <{recipient}>: {wire:?}\n{report:#}");
+        let said = wire.1.split(" (session ").next().unwrap();
+        match report["fate"].as_str().unwrap() {
+            "accepted" => {
+                assert_eq!(wire.0, 250, "{}", about());
+                let sink = if *from == INSIDE { &edge.world } else { &edge.exchange };
+                let sent = if *from == INSIDE {
+                    1
+                } else {
+                    arrived += 1;
+                    arrived
+                };
+                let copy = sink.wait_for(sent).await.pop().unwrap();
+                let stages = report["stages"].as_array().unwrap();
+                let deliver = stages.iter().find(|stage| stage["stage"] == "deliver").unwrap();
+                let header = copy.text().split("\r\n\r\n").next().unwrap().to_owned() + "\r\n";
+                assert_eq!(stable(deliver["header"].as_str().unwrap()), stable(&header), "{}", about());
+            }
+            "quarantined" => {
+                assert_eq!(wire.0, 250, "{}", about());
+                held += 1;
+            }
+            _ => {
+                let reply = report["reply"].as_str().unwrap();
+                assert_eq!(reply, format!("{} {said}", wire.0), "{}", about());
+                refused += 1;
+            }
+        }
+    }
+    assert!(arrived > 10 && refused > 5, "{arrived} arrived, {refused} were refused");
+    let list: serde_json::Value = serde_json::from_str(&edge.quarantine(&["list", "--json"])).unwrap();
+    assert_eq!(list["messages"].as_array().unwrap().len(), held, "{list}");
+}
+
+/// A header without what differs from one session to the next: ids, times, and the signatures over them.
+fn stable(header: &str) -> String {
+    let unfolded = header.replace("\r\n\t", " ").replace("\r\n ", " ");
+    let varies = |tag: &&str| !["b=", "t=", "x="].iter().any(|name| tag.trim_start().starts_with(name));
+    let field = |line: &str| match line.split_once(':') {
+        Some((name, value)) if name.starts_with("ARC-") || name == "DKIM-Signature" => {
+            format!("{name}:{}", value.split(';').filter(varies).collect::<Vec<_>>().join(";"))
+        }
+        Some(("Received", value)) => {
+            let (before, after) = value.split_once(" id ").unwrap_or((value, ""));
+            let after = after.split_once(' ').map_or(after, |(_, after)| after);
+            format!("Received:{before}{}", after.split(';').next().unwrap_or_default())
+        }
+        _ => line.to_owned(),
+    };
+    unfolded.lines().map(field).collect::<Vec<_>>().join("\n")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_smart_host_serves_devices_and_accounts_and_nobody_else() {
     let folder = TempDir::new().unwrap();
@@ -343,6 +444,14 @@ async fn the_smart_host_serves_devices_and_accounts_and_nobody_else() {
     let arrived = provider.wait_for(1).await.remove(0);
     assert_eq!(arrived.sender.address, "ann@example.org");
     assert_eq!((arrived.user.as_deref(), arrived.tls.is_some()), (Some("relay@example.org"), true));
+    // Line ends as they come, no domain, no date: a scanner's mail is made whole, and signed as it is then.
+    let message = b"From: scanner@example.org\r\nTo: sue@there.example\r\r\n\r\npage\r1\r\r\n";
+    device.deliver("scanner", &["sue@there.example"], message).await;
+    let scanned = provider.wait_for(2).await.remove(1);
+    assert_eq!(scanned.sender.address, "scanner@example.org");
+    let text = scanned.text();
+    assert!(text.contains("\r\nDate: ") && text.contains("\r\nMessage-ID: <"), "{text}");
+    assert!(text.ends_with("\r\n\r\npage 1\r\n") && text.contains("DKIM-Signature: "), "{text}");
     let text = arrived.text().replace("\r\n ", " ").replace("\r\n\t", " ");
     assert!(text.contains("From: Ann <ann@example.org>") && !text.contains("X-Mailer"), "{text}");
     assert!(text.contains("DKIM-Signature:") && text.contains("s=relay2026"), "{text}");
@@ -356,7 +465,7 @@ async fn the_smart_host_serves_devices_and_accounts_and_nobody_else() {
     assert!(refused.text().contains("boss@example.org"), "{refused:?}");
     let message = b"From: <scanner@example.org>\r\nTo: sue@there.example\r\n\r\nscan\r\n";
     client.deliver("scanner@example.org", &["sue@there.example"], message).await;
-    provider.wait_for(2).await;
+    provider.wait_for(3).await;
 
     let mut stranger = Client::connect_from(STRANGER, gateway.address("devices")).await;
     stranger.hello("stranger").await;

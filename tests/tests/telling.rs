@@ -156,3 +156,27 @@ async fn whoever_is_not_served_is_named_by_address_and_told_apart() {
     }
     gateway.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_finds_no_session_free_is_named_by_address() {
+    let (folder, sink) = (TempDir::new().unwrap(), Sink::start(Script::new()).await);
+    let config = configuration(folder.path(), sink.address(), "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mx = "name = \"mx\"\n";
+    assert!(text.contains(mx));
+    std::fs::write(&config, text.replace(mx, "name = \"mx\"\nmax_per_address = 1\n")).unwrap();
+    let gateway = Gateway::start(&config);
+    let from = [127, 0, 0, 24].into();
+    let mut first = Client::connect_from(from, gateway.address("mx")).await;
+    assert_eq!(first.reply().await.code, 220);
+    let mut second = Client::connect_from(from, gateway.address("mx")).await;
+    let reply = second.reply().await;
+    assert_eq!(reply.code, 421, "{reply:?}");
+    gateway.wait_for("turned away: too many sessions at once");
+    let log = gateway.log();
+    let line = log.lines().find(|line| line.contains("turned away")).unwrap();
+    for part in ["\"client\":\"127.0.0.24\"", "\"listener\":\"mx\"", "\"limit\":\"address\""] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    gateway.stop();
+}

@@ -142,7 +142,7 @@ fn only_hooks_that_a_plugin_has_are_measured() {
 }
 
 #[test]
-fn a_trial_prints_verdicts_and_the_difference() {
+fn a_dry_run_prints_verdicts_and_the_difference() {
     let desk = Desk::new(REWRITE);
     let (code, out, err) = desk.attempt(&["--trusted", "--deliver"]);
     assert_eq!(code, 0, "{out}{err}");
@@ -166,7 +166,7 @@ fn a_trial_prints_verdicts_and_the_difference() {
 }
 
 #[test]
-fn a_trial_of_what_does_not_leave_changes_nothing() {
+fn a_dry_run_of_what_does_not_leave_changes_nothing() {
     let desk = Desk::new(REWRITE);
     let (code, report) = desk.json(&["--trusted", "--recipient", "c@ours.example"]);
     assert_eq!(code, 0, "{report}");
@@ -202,9 +202,9 @@ fn verdicts_facts_and_log_lines_are_told() {
     assert_eq!(code, 0, "relay clients never wait");
 }
 
-/// A greylist knows nobody in a trial, and what comes after RCPT could never be seen.
+/// A greylist knows nobody in a dry run, and what comes after RCPT could never be seen.
 #[test]
-fn a_trial_goes_beyond_the_greylist_where_it_is_told_to() {
+fn a_dry_run_goes_beyond_the_greylist_where_it_is_told_to() {
     let grey = "[[plugin]]\nname = \"grey\"\ncomponent = \"stock:greylist\"\ngrants = [\"kv\"]\n";
     let desk = Desk::new(&format!("{grey}{REWRITE}"));
     let to = ["--recipient", "c@ours.example"];
@@ -223,7 +223,7 @@ fn a_trial_goes_beyond_the_greylist_where_it_is_told_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trial_asks_the_name_server_that_it_is_told_and_only_the_plugins_named() {
+async fn a_dry_run_asks_the_name_server_that_it_is_told_and_only_the_plugins_named() {
     let zone = ZoneServer::start("9.2.0.192.list.example A 127.0.0.2").await;
     let desk = Desk::new(&format!(
         "{REWRITE}[[plugin]]\nname = \"lists\"\ncomponent = \"stock:dnsbl\"\ngrants = [\"dns\"]\n\
@@ -240,9 +240,9 @@ async fn a_trial_asks_the_name_server_that_it_is_told_and_only_the_plugins_named
     assert!(asked.iter().any(|question| question.name.starts_with("9.2.0.192.list.example")), "{asked:?}");
 }
 
-/// What the running gateway's plugins have stored is not a trial's to write over, whatever it is like.
+/// What the running gateway's plugins have stored is not a dry run's to write over, whatever it is like.
 #[test]
-fn a_trial_leaves_what_plugins_have_stored_alone() {
+fn a_dry_run_leaves_what_plugins_have_stored_alone() {
     let desk = Desk::new(
         "state = \"state\"\n[[plugin]]\nname = \"grey\"\ncomponent = \"stock:greylist\"\ngrants = [\"kv\"]\n",
     );

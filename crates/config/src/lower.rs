@@ -241,6 +241,29 @@ mod tests {
     }
 
     #[test]
+    fn relays_and_submissions_take_what_devices_send_and_an_exchanger_does_not() {
+        use pintle_smtp::server::config::BareCr;
+        let listener = |more: &str| {
+            let text = format!(
+                "hostname = 'gw.example'\n[[listener]]\nname = 'a'\naddresses = '[::]:25'\ntls = 'none'\n\
+                 require_tls = false\nauth = 'off'\ntrusted = '192.0.2.0/24'\n{more}"
+            );
+            let listener = settings(&text).inbound.listeners.remove(0);
+            let smtp = Arc::unwrap_or_clone(listener.smtp);
+            (smtp.leniency.bare_cr, listener.completes_header, smtp.default_domain)
+        };
+        assert_eq!(listener("kind = 'mx'"), (BareCr::Refuse, false, None));
+        assert_eq!(listener("kind = 'relay'"), (BareCr::Normalise, true, None));
+        assert_eq!(listener("kind = 'submission'"), (BareCr::Normalise, true, None));
+        let other = "bare_cr = 'refuse'\ncomplete_header = false\ndefault_domain = 'b\u{fc}cher.example'\n";
+        let domain = Some("xn--bcher-kva.example".to_owned());
+        assert_eq!(listener(&format!("kind = 'relay'\n{other}")), (BareCr::Refuse, false, domain));
+        let more = "bare_cr = 'normalise'\ncomplete_header = true\ndefault_domain = 'a.example'\n";
+        let domain = Some("a.example".to_owned());
+        assert_eq!(listener(&format!("kind = 'mx'\n{more}")), (BareCr::Normalise, true, domain));
+    }
+
+    #[test]
     fn quarantines_keep_for_one_time_or_for_a_time_of_their_own() {
         let keep = |text: &str| settings(&format!("hostname = 'gw.example'\n{text}")).outbound.quarantine;
         let days = |days: u64| std::time::Duration::from_secs(days * 24 * 3600);

@@ -146,6 +146,8 @@ pub enum Rule {
     WarnAfterExpiry,
     /// The quarantine threshold lies above the one for refusal (a warning).
     QuarantineAboveReject,
+    /// Mail for `<postmaster>` is taken from anybody and leads back to us (a warning).
+    PostmasterNowhere,
     /// A relay's name is a word with another meaning.
     ReservedName(String),
     /// A plugin's settings given twice.
@@ -309,6 +311,9 @@ impl fmt::Display for Rule {
                 f.write_str("the delay warning would come after the message has expired")
             }
             Self::QuarantineAboveReject => f.write_str("no score is held: the message is refused before"),
+            Self::PostmasterNowhere => f.write_str(
+                "mail for <postmaster>, which every server must take, leads back to this one and bounces",
+            ),
             Self::ReservedName(name) => write!(f, "{name:?} has a meaning of its own in routes"),
             Self::TwoSettings => f.write_str("config and config_file are both given"),
             Self::NotAFolder(path) => write!(f, "{} is no folder", path.display()),
@@ -376,6 +381,9 @@ impl Rule {
             Self::OpenRelay => "name the networks of your own hosts",
             Self::WarnAfterExpiry => "make warn_after shorter than max_age, or \"never\"",
             Self::QuarantineAboveReject => "make quarantine lower than reject",
+            Self::PostmasterNowhere => {
+                "name a mailbox: postmaster = \"you@example.org\"; or a route for the hostname, or an accepted domain"
+            }
             Self::ReservedName(_) => "choose another name",
             Self::TwoSettings => "keep one of the two",
             Self::NotAFolder(_) => "name a folder, or move away what stands there",

@@ -168,6 +168,9 @@ fn keys_that_contradict_each_other_are_told() {
     ] {
         assert_eq!(rules(&format!("{MX}{text}\n")), [rule], "{text}");
     }
+    let nobodys = MX.replace("\"example.org\"", "\".example.org\"");
+    assert_eq!(rules(&nobodys), [Rule::PostmasterNowhere]);
+    assert_eq!(rules(&format!("postmaster = \"a@b.example\"\n{nobodys}")), []);
     assert_eq!(rules(&format!("{MX}auth = \"offered\"\n")), [Rule::AuthNeverOffered, Rule::AuthWithoutUsers]);
     assert_eq!(rules(MX), []);
 }

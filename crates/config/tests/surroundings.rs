@@ -138,12 +138,14 @@ fn who_takes_no_mail_or_leads_it_nowhere_is_warned() {
     let route = |domain: &str, via: &str| format!("[[route]]\ndomain = \"{domain}\"\nvia = \"{via}\"\n");
     assert_eq!(domains("\"a.example\"", ""), no_route("a.example"));
     assert_eq!(domains("[\"a.example\", \"b.example\"]", &route("a.example", "in")), no_route("b.example"));
-    assert_eq!(domains("\".a.example\"", &route("a.example", "in")), no_route(".a.example"));
+    let below = domains("\".a.example\"", &route("a.example", "in"));
+    assert_eq!(below, [one("postmaster", Rule::PostmasterNowhere), no_route(".a.example")].concat());
+    let below = domains("\".a.example\"", &route(".a.example", "in"));
+    assert_eq!(below, one("postmaster", Rule::PostmasterNowhere));
     for (accepted, routed, via) in [
         ("a.example", "a.example", "in"),
         ("a.example", "*", "in"),
         ("x.a.example", ".a.example", "in"),
-        (".a.example", ".a.example", "in"),
         ("a.example", "a.example", "mx"),
     ] {
         assert_eq!(domains(&format!("\"{accepted}\""), &route(routed, via)), [], "{accepted} {routed}");

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::Fault;
 
@@ -14,6 +15,9 @@ const ROOTS: [&str; 3] = ["plugins", "examples/plugins", "tests/guests"];
 /// What every guest is made of besides its own folder: a change here makes every component stale.
 const SHARED: [&str; 4] =
     ["crates/plugin-sdk/src", "crates/plugin-sdk/wit", "crates/plugin-sdk/Cargo.toml", "plugins/Cargo.toml"];
+
+/// What only the repository's root has.
+const CONTRACT: &str = "wit/plugin.wit";
 
 /// A plugin of this repository.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,10 +64,19 @@ pub fn sources(guest: &Guest) -> Vec<PathBuf> {
 }
 
 /// The repository's root.
+///
+/// Cargo says of which checkout it runs something; two checkouts with one target folder can share what was compiled. A
+/// program that was not started by cargo takes the checkout that it was compiled in.
 #[must_use]
 pub fn repository() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here)
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let run = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let root =
+            |here: &Path| Some(here.ancestors().find(|folder| folder.join(CONTRACT).is_file())?.to_owned());
+        let compiled = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        run.as_deref().and_then(root).or_else(|| root(&compiled)).unwrap_or(compiled)
+    })
 }
 
 /// Where components are put: `plugins` in the target folder.

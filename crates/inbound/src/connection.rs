@@ -1,4 +1,4 @@
-//! One connection: bytes between the socket and the SMTP machine, and the machine's events to the stages.
+//! One connection: bytes between the socket and the SMTP machine, and the machine's events to the pipeline.
 //!
 //! The loop is always the same: work on events, send what is to be sent, wait for bytes, the deadline or the end. An idle
 //! session owns no buffer: reads go into one that belongs to the thread, and the machine keeps only what it needs.
@@ -14,14 +14,16 @@ use std::time::{Duration, Instant};
 
 use pintle_smtp::server::{Answer, Closed, Event, Session, Start};
 use pintle_spool::Receipt;
+use pintle_tls::ServerTls;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
 use crate::config::{ListenerConfig, TlsMode};
-use crate::listener::Shared;
-use crate::stages::Stages;
+use crate::phase::Phase;
+use crate::pipeline::Pipeline;
+use crate::services::Services;
 use crate::strangers::{End, Lifetime};
 use crate::stream::Stream;
 use crate::told;
@@ -35,50 +37,41 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
 }
 
-/// How the gateway is doing, for every session to see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// As usual.
-    Running,
-    /// Finish the transaction, then go.
-    Draining,
-    /// Go.
-    Aborting,
+/// What connections are served with.
+#[derive(Clone)]
+pub(crate) struct Serving {
+    pub(crate) services: Arc<Services>,
+    pub(crate) listener: Arc<ListenerConfig>,
+    /// Certificates, where the listener offers TLS.
+    pub(crate) tls: Option<Arc<ServerTls>>,
+    pub(crate) phase: watch::Receiver<Phase>,
 }
 
 /// Serves one client to the end.
-pub(crate) async fn serve(
-    shared: Arc<Shared>,
-    listener: Arc<ListenerConfig>,
-    stream: TcpStream,
-    client: SocketAddr,
-    phase: watch::Receiver<Phase>,
-) {
+pub(crate) async fn serve(serving: Serving, stream: TcpStream, client: SocketAddr) {
     // Replies are small and each is waited for: Nagle's algorithm would hold every second one back.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
-    let stages = Stages::new(Arc::clone(&shared), &listener, client, local);
-    let session = stages.session();
-    let mut connection = match Connection::open(shared, listener, stream, stages, phase).await {
+    let pipeline = Pipeline::new(Arc::clone(&serving.services), &serving.listener, client, local);
+    let session = pipeline.session();
+    let mut connection = match Connection::open(serving, stream, pipeline).await {
         Ok(connection) => connection,
         Err(error) => return told::handshake_failed(&session, &error),
     };
     drop(session);
-    tracing::debug!(session = %connection.stages.id(), %client, "session begins");
+    tracing::debug!(session = %connection.pipeline.id(), %client, "session begins");
     let end = connection.run().await;
     if let Err(error) = end {
-        tracing::debug!(session = %connection.stages.id(), %error, "connection lost");
+        tracing::debug!(session = %connection.pipeline.id(), %error, "connection lost");
     }
-    connection.stages.end().await;
+    connection.pipeline.end().await;
 }
 
 struct Connection {
-    shared: Arc<Shared>,
-    listener: Arc<ListenerConfig>,
+    serving: Serving,
     stream: Stream,
     session: Session<Receipt>,
-    stages: Stages,
-    phase: watch::Receiver<Phase>,
+    pipeline: Pipeline,
     lifetime: Lifetime,
     timer: Timer,
 }
@@ -91,24 +84,19 @@ enum Woken {
 }
 
 impl Connection {
-    async fn open(
-        shared: Arc<Shared>,
-        listener: Arc<ListenerConfig>,
-        stream: TcpStream,
-        mut stages: Stages,
-        mut phase: watch::Receiver<Phase>,
-    ) -> io::Result<Self> {
+    async fn open(mut serving: Serving, stream: TcpStream, mut pipeline: Pipeline) -> io::Result<Self> {
+        let listener = Arc::clone(&serving.listener);
         let message = listener.smtp.timeouts.message;
         let lifetime = Lifetime::new(&listener.strangers, message, Instant::now());
         let implicit = listener.tls == TlsMode::Implicit;
         let stream = if implicit {
-            handshake(&shared, &listener, stream, &mut stages, &mut phase).await?
+            handshake(&mut serving, stream, &mut pipeline).await?
         } else {
             Stream::Plain(stream)
         };
-        let start = Start { session_id: Some(stages.id().to_string()), tls: implicit };
+        let start = Start { session_id: Some(pipeline.id().to_string()), tls: implicit, identity: None };
         let session = Session::new(Arc::clone(&listener.smtp), start, Instant::now());
-        Ok(Self { shared, listener, stream, session, stages, phase, lifetime, timer: Timer::default() })
+        Ok(Self { serving, stream, session, pipeline, lifetime, timer: Timer::default() })
     }
 
     async fn run(&mut self) -> io::Result<()> {
@@ -116,7 +104,7 @@ impl Connection {
             let over = self.work().await?;
             self.flush().await?;
             if let Some(closed) = over {
-                tracing::debug!(session = %self.stages.id(), ?closed, "session ends");
+                tracing::debug!(session = %self.pipeline.id(), ?closed, "session ends");
                 return self.close().await;
             }
             match self.wait().await? {
@@ -135,14 +123,14 @@ impl Connection {
         while let Some(event) = self.session.poll_event() {
             match event {
                 Event::Ask(question) => {
-                    let stages = &mut self.stages;
-                    let answer = answer(&mut self.session, &mut self.stream, stages.answer(question)).await?;
+                    let decision = self.pipeline.answer(question);
+                    let answer = answer(&mut self.session, &mut self.stream, decision).await?;
                     self.session.answer(answer, Instant::now());
                 }
-                Event::Body(chunk) => self.stages.body(chunk).await,
+                Event::Body(chunk) => self.pipeline.body(chunk).await,
                 Event::StartTls => self.start_tls().await?,
-                Event::Reset => self.stages.reset(),
-                Event::Fault(fault) => told::fault(&self.stages.session(), &fault),
+                Event::Reset => self.pipeline.reset(),
+                Event::Fault(fault) => told::fault(&self.pipeline.session(), &fault),
                 Event::Closed(closed) => return Ok(Some(closed)),
             }
         }
@@ -152,12 +140,12 @@ impl Connection {
     /// A deadline has passed: the protocol's, or the one of a stranger's session.
     fn tick(&mut self, now: Instant) {
         self.session.handle_timeout(now);
-        if !self.stages.is_stranger() {
+        if !self.pipeline.is_stranger() {
             return;
         }
         let Some(end) = self.lifetime.due(now) else { return };
         let (End::Soon(reply) | End::Now(reply)) = &end;
-        told::dismissed(&self.stages.session(), reply);
+        told::dismissed(&self.pipeline.session(), reply);
         match end {
             End::Soon(reply) => self.session.retire(reply, now),
             End::Now(reply) => self.session.dismiss(reply, now),
@@ -169,13 +157,13 @@ impl Connection {
     }
 
     async fn wait(&mut self) -> io::Result<Woken> {
-        let Self { session, stream, phase, timer, stages, lifetime, .. } = self;
+        let Self { session, stream, serving: Serving { phase, .. }, timer, pipeline, lifetime } = self;
         // A client that sends without a pause would otherwise keep the clock and the drain from ever being looked at:
         // its reads are always ready, and they come first since they nearly always are what there is.
         if phase.has_changed().unwrap_or(true) {
             return Ok(Woken::Phase(latest(phase)));
         }
-        let end = stages.is_stranger().then(|| lifetime.next());
+        let end = pipeline.is_stranger().then(|| lifetime.next());
         let deadline = [session.poll_timeout(), end].into_iter().flatten().min();
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Ok(Woken::Timer);
@@ -198,8 +186,7 @@ impl Connection {
                 return Err(io::Error::other("STARTTLS on a session with TLS"));
             }
         };
-        let (stages, phase) = (&mut self.stages, &mut self.phase);
-        match handshake(&self.shared, &self.listener, plain, stages, phase).await {
+        match handshake(&mut self.serving, plain, &mut self.pipeline).await {
             Ok(stream) => {
                 self.stream = stream;
                 self.session.tls_started(Instant::now());
@@ -207,7 +194,7 @@ impl Connection {
             }
             Err(error) => {
                 self.session.tls_failed(Instant::now());
-                told::handshake_failed(&self.stages.session(), &error);
+                told::handshake_failed(&self.pipeline.session(), &error);
                 Err(error)
             }
         }
@@ -283,26 +270,20 @@ async fn read(session: &mut Session<Receipt>, stream: &mut Stream) -> io::Result
     .await
 }
 
-async fn handshake(
-    shared: &Shared,
-    listener: &ListenerConfig,
-    stream: TcpStream,
-    stages: &mut Stages,
-    phase: &mut watch::Receiver<Phase>,
-) -> io::Result<Stream> {
-    let tls = shared.tls.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
-    let accept = tokio::time::timeout(listener.handshake_timeout, tls.accept(stream));
+async fn handshake(serving: &mut Serving, stream: TcpStream, pipeline: &mut Pipeline) -> io::Result<Stream> {
+    let tls = serving.tls.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
+    let accept = tokio::time::timeout(serving.listener.handshake_timeout, tls.accept(stream));
     let accepted = tokio::select! {
         accepted = accept => accepted.map_err(|_| {
             io::Error::new(io::ErrorKind::TimedOut, "the client did not get on with it in time")
         })?,
         // No message is under way in a handshake, so a drain need not wait for a client that does not get on with it.
-        _ = phase.wait_for(|phase| *phase != Phase::Running) => {
+        _ = serving.phase.wait_for(|phase| *phase != Phase::Running) => {
             return Err(io::Error::other("the gateway is going down"));
         }
     };
     let (stream, facts) = accepted.map_err(io::Error::other)?;
-    stages.encrypted(facts);
+    pipeline.encrypted(facts);
     Ok(Stream::Tls(Box::new(stream)))
 }
 

@@ -9,7 +9,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,12 +21,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::config::{Config, ListenerConfig, Rules, TlsMode};
-use crate::connection::{self, Phase};
-use crate::guesses::Guesses;
-use crate::hashing::Hashing;
+use crate::config::{Config, Rules, TlsMode};
+use crate::connection::{self, Serving};
 use crate::permits::{Crowded, Permits};
+use crate::phase::Phase;
 use crate::quarantines::Quarantines;
+use crate::services::Services;
 use crate::sockets::Sockets;
 
 /// How long to leave a listener alone that cannot accept, for want of file descriptors most likely.
@@ -37,7 +36,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The receiving side, running.
 pub struct Inbound {
-    shared: Arc<Shared>,
+    services: Arc<Services>,
     addresses: Vec<(String, SocketAddr)>,
     phase: watch::Sender<Phase>,
     acceptors: Vec<JoinHandle<()>>,
@@ -59,24 +58,9 @@ pub struct Parts {
     pub tls: Option<Arc<ServerTls>>,
 }
 
-/// What all sessions share.
-pub(crate) struct Shared {
-    pub(crate) hostname: String,
-    pub(crate) rules: ArcSwap<Rules>,
-    pub(crate) spool: Arc<dyn Spool>,
-    pub(crate) chain: Arc<ArcSwap<Chain>>,
-    pub(crate) records: Arc<dyn Sink>,
-    pub(crate) quarantines: Arc<dyn Quarantines>,
-    pub(crate) tls: Option<Arc<ServerTls>>,
-    pub(crate) guesses: Guesses,
-    pub(crate) hashing: Hashing,
-    /// Whether the operator has been told that the spool takes no mail now.
-    pub(crate) closed: AtomicBool,
-}
-
 /// Changes what can be changed while sessions run.
 #[derive(Clone)]
-pub struct Reload(Arc<Shared>);
+pub struct Reload(Arc<Services>);
 
 impl Reload {
     /// Replaces the rules for every decision from now on.
@@ -134,38 +118,33 @@ impl Inbound {
     pub fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
         let Parts { sockets, spool, chain, records, quarantines, tls } = parts;
         let sockets = sockets.map_or_else(|| Sockets::bind(&config.listeners), Ok)?;
-        let rules = ArcSwap::from_pointee(config.rules);
-        let shared = Arc::new(Shared {
-            hostname: config.hostname,
-            rules,
-            spool,
-            chain,
-            records,
-            quarantines,
-            tls,
-            guesses: Guesses::default(),
-            hashing: Hashing::default(),
-            closed: AtomicBool::new(false),
-        });
+        let Config { hostname, listeners, rules } = config;
+        let services = Arc::new(Services::new(hostname, rules, spool, chain, records, quarantines));
+        let (phase, watching) = watch::channel(Phase::Running);
         let (mut bound, mut sockets) = (Vec::new(), sockets.into_iter());
-        for listener in config.listeners {
-            if listener.tls != TlsMode::None && shared.tls.is_none() {
+        for listener in listeners {
+            if listener.tls != TlsMode::None && tls.is_none() {
                 return Err(StartError::NoCertificate { listener: listener.name });
             }
-            let listener = Arc::new(listener);
+            let serving = Serving {
+                services: Arc::clone(&services),
+                listener: Arc::new(listener),
+                tls: tls.clone(),
+                phase: watching.clone(),
+            };
+            let listener = &serving.listener;
             // A listener's limits count over all its addresses.
             let permits = Permits::default();
             for (address, socket) in listener.addresses.iter().zip(&mut sockets) {
                 let failed =
                     |source| StartError::Bind { listener: listener.name.clone(), address: *address, source };
                 let socket = TcpListener::from_std(socket).map_err(failed)?;
-                bound.push((Arc::clone(&listener), permits.clone(), socket));
+                bound.push((serving.clone(), permits.clone(), socket));
             }
         }
-        let (phase, watching) = watch::channel(Phase::Running);
-        let mut inbound = Self { shared, addresses: Vec::new(), phase, acceptors: Vec::new() };
-        for (listener, permits, socket) in bound {
-            inbound.accept_on(listener, permits, socket, watching.clone());
+        let mut inbound = Self { services, addresses: Vec::new(), phase, acceptors: Vec::new() };
+        for (serving, permits, socket) in bound {
+            inbound.accept_on(serving, permits, socket);
         }
         Ok(inbound)
     }
@@ -179,7 +158,7 @@ impl Inbound {
     /// For whoever reads the configuration again.
     #[must_use]
     pub fn reload(&self) -> Reload {
-        Reload(Arc::clone(&self.shared))
+        Reload(Arc::clone(&self.services))
     }
 
     /// Ends when a listener has, which none must do before a drain; says how.
@@ -217,28 +196,21 @@ impl Inbound {
         }
     }
 
-    fn accept_on(
-        &mut self,
-        listener: Arc<ListenerConfig>,
-        permits: Permits,
-        socket: TcpListener,
-        phase: watch::Receiver<Phase>,
-    ) {
+    fn accept_on(&mut self, serving: Serving, permits: Permits, socket: TcpListener) {
+        let listener = &serving.listener;
         if let Ok(address) = socket.local_addr() {
             tracing::info!(listener = listener.name, %address, "listening");
             self.addresses.push((listener.name.clone(), address));
         }
-        let acceptor = Acceptor { shared: Arc::clone(&self.shared), listener, permits, phase };
+        let acceptor = Acceptor { serving, permits };
         self.acceptors.push(tokio::spawn(acceptor.run(socket)));
     }
 }
 
 /// Accepts on one address and owns the sessions that came of it.
 struct Acceptor {
-    shared: Arc<Shared>,
-    listener: Arc<ListenerConfig>,
+    serving: Serving,
     permits: Permits,
-    phase: watch::Receiver<Phase>,
 }
 
 impl Acceptor {
@@ -255,34 +227,37 @@ impl Acceptor {
                     Err(error) => {
                         // Once for all that fail in a row: this goes on until somebody leaves, ten times a second.
                         if !std::mem::replace(&mut failing, true) {
-                            tracing::warn!(listener = self.listener.name, %error, "cannot accept connections");
+                            tracing::warn!(listener = self.serving.listener.name, %error, "cannot accept connections");
                         }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
                 Some(_) = sessions.join_next() => {}
-                _ = self.phase.changed() => break,
+                _ = self.serving.phase.changed() => break,
             }
         }
         drop(socket);
         let finished = tokio::select! {
             () = async { while sessions.join_next().await.is_some() {} } => true,
-            () = overdue(&mut self.phase) => false,
+            () = overdue(&mut self.serving.phase) => false,
         };
         if !finished {
-            tracing::warn!(listener = self.listener.name, sessions = sessions.len(), "sessions cut off");
+            tracing::warn!(
+                listener = self.serving.listener.name,
+                sessions = sessions.len(),
+                "sessions cut off"
+            );
             sessions.shutdown().await;
         }
     }
 
     fn begin(&self, stream: TcpStream, client: SocketAddr, sessions: &mut JoinSet<()>) {
-        let trusted = self.listener.trusts(client.ip());
-        match self.permits.take(client.ip(), trusted, self.listener.limits) {
+        let listener = &self.serving.listener;
+        let trusted = listener.trusts(client.ip());
+        match self.permits.take(client.ip(), trusted, listener.limits) {
             Ok(permit) => {
-                metrics::counter!("pintle_sessions_total", "listener" => self.listener.name.clone())
-                    .increment(1);
-                let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(&self.listener));
-                let serve = connection::serve(shared, listener, stream, client, self.phase.clone());
+                metrics::counter!("pintle_sessions_total", "listener" => listener.name.clone()).increment(1);
+                let serve = connection::serve(self.serving.clone(), stream, client);
                 sessions.spawn(async move {
                     serve.await;
                     drop(permit);
@@ -299,7 +274,7 @@ impl Acceptor {
             Crowded::Address => b"421 4.7.0 Too many sessions from your address; close some first\r\n",
             Crowded::Network => b"421 4.7.0 Too many sessions from your network; try again later\r\n",
         };
-        let (listener, limit) = (self.listener.name.clone(), crowded.name());
+        let (listener, limit) = (self.serving.listener.name.clone(), crowded.name());
         let client = client.to_canonical();
         tracing::info!(%client, listener, limit, "turned away: too many sessions at once");
         metrics::counter!("pintle_sessions_refused_total", "listener" => listener, "limit" => limit)

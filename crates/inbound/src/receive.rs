@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use pintle_mail::trace::{self, Received};
+use pintle_mail::trace;
 use pintle_mail::{Address, Body, BodyError, Bytes, HeaderBlock, HeaderEdit, Recipient, auth_results};
-use pintle_policy::{Frozen, Session, Transaction, View, facts};
+use pintle_policy::{Frozen, Message, Session, Transaction, facts};
 use pintle_spool::{Content, Draft, Hold, NewMessage, Receipt, Spool, SpoolError};
 
 use crate::ids;
@@ -16,62 +16,64 @@ use crate::sign::method_result;
 /// How much of an edited body is copied at a time, in octets.
 const COPY: usize = 256 * 1024;
 
-/// A message on its way in.
-pub(crate) struct Intake {
-    draft: Option<Draft>,
-    content: Option<Content>,
+/// A message on its way in: the draft that its body flows into, or why there is none any more.
+pub(crate) struct Incoming {
+    draft: Result<Draft, SpoolError>,
     separated: bool,
-    trouble: Option<SpoolError>,
 }
 
-impl Intake {
-    /// Opens a draft.
+impl Incoming {
+    /// Opens a draft. `separated` says whether an empty line stood between header and body.
     pub(crate) fn begin(spool: &dyn Spool, separated: bool) -> Result<Self, SpoolError> {
-        Ok(Self { draft: Some(spool.begin()?), content: None, separated, trouble: None })
+        Ok(Self { draft: Ok(spool.begin()?), separated })
     }
 
     /// Takes the next piece of the body. Trouble is remembered and told at the end, since nothing can be said before.
     pub(crate) async fn append(&mut self, chunk: Bytes) {
-        if let Some(draft) = &mut self.draft
+        if let Ok(draft) = &mut self.draft
             && let Err(error) = draft.append(chunk).await
         {
-            self.trouble = Some(error);
-            self.draft = None;
+            self.draft = Err(error);
         }
     }
 
-    /// Ends the body and gives it for reading.
-    pub(crate) async fn finish(&mut self) -> Result<Arc<dyn Body>, SpoolError> {
-        let draft = self.draft.take().ok_or_else(|| self.trouble.take().unwrap_or(SpoolError::Closed))?;
-        let content = draft.finish().await?;
-        self.content = Some(content.clone());
-        Ok(Arc::new(content))
+    /// Ends the body.
+    pub(crate) async fn finish(self) -> Result<Received, SpoolError> {
+        Ok(Received { content: self.draft?.finish().await?, separated: self.separated })
+    }
+}
+
+/// A message that is here as a whole, and not yet durable.
+pub(crate) struct Received {
+    content: Content,
+    separated: bool,
+}
+
+impl Received {
+    /// The body, for reading.
+    pub(crate) fn body(&self) -> Arc<dyn Body> {
+        Arc::new(self.content.clone())
     }
 
-    /// Makes the message durable. What the plugins left in the view is what is committed.
+    /// Makes the message durable, as plugins have left it.
     pub(crate) async fn commit(
         self,
         accepted: Accepted<'_>,
         spool: &dyn Spool,
     ) -> Result<Receipt, SpoolError> {
-        let Accepted { view, transaction, header, hold, .. } = &accepted;
-        let content = match (&view.message, self.content) {
-            (Some(message), _) if message.body_edited => copy(message.body.as_deref(), spool).await?,
-            (_, Some(content)) => content,
-            (_, None) => return Err(SpoolError::Closed),
-        };
+        let Accepted { session, transaction, message, header, hold, .. } = &accepted;
+        let content =
+            if message.body_edited { copy(message.body.as_deref(), spool).await? } else { self.content };
         let body_empty = content.size() == 0;
-        let has_8bit =
-            view.message.as_ref().is_some_and(|message| message.has_8bit) || !header.as_bytes().is_ascii();
         let entry = pintle_spool::Entry {
             envelope: transaction.envelope.clone(),
             received: ids::now(),
             parent: None,
             hold: hold.clone(),
             released: None,
-            has_8bit,
+            has_8bit: message.has_8bit || !header.as_bytes().is_ascii(),
             needs_smtputf8: transaction.envelope.params.smtputf8 && needs_smtputf8(transaction, header),
-            context: Frozen::of(&view.session, transaction).to_bytes(),
+            context: Frozen::of(session, transaction).to_bytes(),
         };
         let head = accepted.head(self.separated || !body_empty);
         spool.commit(NewMessage { id: transaction.id, head, content, entry }).await
@@ -80,8 +82,10 @@ impl Intake {
 
 /// A message that nobody objects to.
 pub(crate) struct Accepted<'a> {
-    pub(crate) view: &'a View,
+    pub(crate) session: &'a Session,
     pub(crate) transaction: &'a Transaction,
+    pub(crate) message: &'a Message,
+    /// The message's header as it will be stored, below what we write ourselves.
     pub(crate) header: &'a HeaderBlock,
     pub(crate) hostname: &'a str,
     pub(crate) hold: Option<Hold>,
@@ -118,9 +122,9 @@ impl Accepted<'_> {
     }
 
     fn received(&self) -> Vec<u8> {
-        let session = &self.view.session;
+        let session = self.session;
         let recipients = &self.transaction.envelope.recipients;
-        let received = Received {
+        let received = trace::Received {
             hello: session.hello.as_deref().unwrap_or(""),
             client_name: session.facts.get(facts::CLIENT_NAME).map(String::as_str),
             client: session.client.ip().to_canonical(),

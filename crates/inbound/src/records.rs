@@ -3,8 +3,8 @@
 use pintle_mail::{Recipient, Reply};
 use pintle_policy::{Decision, Hook, Session, Transaction, View, facts};
 use pintle_record::{
-    Client, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, MAX_SHOWN, PluginFault, PluginVerdict,
-    Reception, Record, Rejection, Sink, SpfCheck, Tls,
+    Client, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, MAX_SHOWN, PluginStep, Reception,
+    Record, Rejection, Sink, SpfCheck, Tls,
 };
 use pintle_sender_auth::{DkimResult, Findings, Identity, Published, SpfResult};
 
@@ -102,18 +102,16 @@ pub(crate) fn discard(
 
 /// What each judge said at a stage.
 pub(crate) fn verdicts(sink: &dyn Sink, view: &View, hook: Hook, decision: &Decision) {
-    let (faults, verdicts) = (sink.wanted(), sink.wants_verdicts());
-    let (session, id) = (Some(view.session.id), view.transaction.as_ref().map(|transaction| transaction.id));
-    for step in decision.steps.iter().filter(|step| if step.fault.is_some() { faults } else { verdicts }) {
-        let (time, plugin, hook) = (ids::now(), step.judge.to_string(), hook.name().to_owned());
-        let verdict = step.verdict.to_owned();
-        sink.record(match &step.fault {
-            None => Record::PluginVerdict(PluginVerdict { time, plugin, hook, verdict, session, id }),
-            Some(fault) => {
-                let (kind, text) = (fault.kind.name().to_owned(), fault.text.clone());
-                Record::PluginFault(PluginFault { time, plugin, hook, kind, text, verdict, session, id })
-            }
-        });
+    for step in &decision.steps {
+        let told = PluginStep {
+            plugin: &step.judge,
+            hook: hook.name(),
+            verdict: step.verdict,
+            fault: step.fault.as_ref().map(|fault| (fault.kind.name(), fault.text.as_str())),
+            session: Some(view.session.id),
+            id: view.transaction.as_ref().map(|transaction| transaction.id),
+        };
+        told.record(sink, ids::now());
     }
 }
 

@@ -44,7 +44,9 @@ pub enum AddressError {
     Brackets,
     /// The local part is empty or holds what must be quoted.
     Local,
-    /// The domain is missing, empty or malformed.
+    /// There is no domain.
+    NoDomain,
+    /// The domain is empty or malformed.
     Domain,
     /// The address literal is not `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
     Literal,
@@ -59,6 +61,7 @@ impl fmt::Display for AddressError {
         f.write_str(match self {
             Self::Brackets => "the address must stand in angle brackets",
             Self::Local => "the local part of the address is malformed",
+            Self::NoDomain => "the address has no domain; write user@domain",
             Self::Domain => "the domain of the address is malformed",
             Self::Literal => "the address literal is malformed",
             Self::TooLong => "the address is too long",
@@ -94,7 +97,7 @@ impl Address {
             return Ok(Self { text: text.into(), at: text.len() });
         }
         let at = local_end(text)?;
-        let domain = text[at..].strip_prefix('@').ok_or(AddressError::Domain)?;
+        let domain = text[at..].strip_prefix('@').ok_or(AddressError::NoDomain)?;
         // The last dot of a name that DNS writes is none of the address, and next hops differ about it: it goes.
         let domain = domain.strip_suffix('.').unwrap_or(domain);
         let text = &text[..=at + domain.len()];
@@ -251,7 +254,7 @@ impl ReversePath {
             return Ok(Self::Null);
         }
         let address = read(text)?;
-        if address.is_bare_postmaster() { Err(AddressError::Domain) } else { Ok(Self::Address(address)) }
+        if address.is_bare_postmaster() { Err(AddressError::NoDomain) } else { Ok(Self::Address(address)) }
     }
 }
 
@@ -368,7 +371,7 @@ fn local_end(text: &str) -> Result<usize, AddressError> {
 }
 
 fn dot_string_end(text: &str) -> Result<usize, AddressError> {
-    let end = text.find('@').ok_or(AddressError::Domain)?;
+    let end = text.find('@').ok_or(AddressError::NoDomain)?;
     // RFC 5321 section 4.1.2 has no dots side by side or at an end. Carriers have given such addresses to people, and their
     // mail servers, like everybody's, take them.
     let is_known = |c: char| is_atext(c) || c == '.';
@@ -433,7 +436,7 @@ mod tests {
         assert!(address.is_bare_postmaster());
         assert_eq!(address.domain(), "");
         assert_eq!(address.as_str(), "PostMaster");
-        assert_eq!(ascii("someone"), Err(AddressError::Domain));
+        assert_eq!(ascii("someone"), Err(AddressError::NoDomain));
     }
 
     #[test]
@@ -536,6 +539,6 @@ mod tests {
     #[test]
     fn the_null_path_is_its_own_thing() {
         assert_eq!(ReversePath::parse("", Charset::Ascii), Ok(ReversePath::Null));
-        assert_eq!(ReversePath::parse("postmaster", Charset::Ascii), Err(AddressError::Domain));
+        assert_eq!(ReversePath::parse("postmaster", Charset::Ascii), Err(AddressError::NoDomain));
     }
 }

@@ -33,19 +33,27 @@ pub(crate) fn queue_config(config: &Config) -> pintle_queue::Config {
 
 /// One job for each next hop of a message's pending recipients.
 pub(crate) fn jobs_of(waiting: &Waiting, custody: Custody, config: &Config, timeline: &Timeline) -> Vec<Job> {
-    let mut jobs: Vec<(NextHop, Vec<&WaitingRecipient>)> = Vec::with_capacity(1);
-    for recipient in &waiting.recipients {
-        let next_hop = next_hop_of(recipient, config);
-        match jobs.iter_mut().find(|(other, _)| *other == next_hop) {
-            Some((_, recipients)) => recipients.push(recipient),
-            None => jobs.push((next_hop, vec![recipient])),
-        }
-    }
     let job = |(next_hop, recipients): (NextHop, Vec<&WaitingRecipient>)| Job {
         custody,
         ..job_of(waiting, next_hop, &recipients, config.retry.longest_wait(), timeline)
     };
-    jobs.into_iter().map(job).collect()
+    by_next_hop(waiting, config).into_iter().map(job).collect()
+}
+
+/// A message's pending recipients by the next hop that they go to, in the order in which they came.
+pub(crate) fn by_next_hop<'w>(
+    waiting: &'w Waiting,
+    config: &Config,
+) -> Vec<(NextHop, Vec<&'w WaitingRecipient>)> {
+    let mut hops: Vec<(NextHop, Vec<_>)> = Vec::with_capacity(1);
+    for recipient in &waiting.recipients {
+        let next_hop = next_hop_of(recipient, config);
+        match hops.iter_mut().find(|(other, _)| *other == next_hop) {
+            Some((_, recipients)) => recipients.push(recipient),
+            None => hops.push((next_hop, vec![recipient])),
+        }
+    }
+    hops
 }
 
 /// The operator's choice for this recipient, or the routes'.

@@ -21,6 +21,7 @@ mod capture;
 mod clock;
 mod config;
 mod connect;
+pub mod dry_run;
 mod endpoint;
 mod exchange;
 mod exchanger;

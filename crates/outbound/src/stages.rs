@@ -5,16 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pintle_mail::{
-    BodyType, Bytes, EnhancedCode, Envelope, HeaderBlock, QueueId, Recipient, Reply, SessionId, TlsPolicy,
-    UnixTime,
+    BodyType, Bytes, EnhancedCode, Envelope, HeaderBlock, NextHop, QueueId, Recipient, Reply, SessionId,
+    TlsPolicy, UnixTime,
 };
 use pintle_policy::{
-    Call, Decision, Delivery, Frozen, Hook, Message, Notes, Outcome, Session, Step, Verdict, View,
+    Call, Chain, Decision, Delivery, Frozen, Hook, Message, Notes, Outcome, Session, Step, Verdict, View,
 };
 use pintle_queue::Attempt;
-use pintle_record::{PluginFault, PluginVerdict, Record};
+use pintle_record::{PluginStep, Sink};
 use pintle_sender_auth::sign::{self, SignError};
 use pintle_spool::Stored;
 
@@ -51,30 +52,90 @@ pub(crate) enum Ruling {
     Quarantine(String),
 }
 
+/// What the Deliver stage works with, in an attempt and in a dry run alike.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) chain: &'a Chain,
+    pub(crate) config: &'a Config,
+    pub(crate) records: &'a dyn Sink,
+    pub(crate) now: UnixTime,
+    /// How old the message is.
+    pub(crate) age: Duration,
+}
+
+/// What an attempt is for.
+pub(crate) struct Leg<'a> {
+    pub(crate) next_hop: &'a NextHop,
+    pub(crate) recipients: &'a [u32],
+    /// Counted from 1.
+    pub(crate) attempt: u32,
+}
+
 /// Asks the judges before an attempt.
 pub(crate) async fn deliver(shared: &Shared, config: &Config, stored: &Stored, attempt: &Attempt) -> Staged {
-    let plan = first_plan(config, stored, attempt);
-    let chain = shared.chain.load_full();
-    if !chain.wants(Hook::Deliver) && !chain.wants(Hook::DeliveryResult) {
-        return Staged::Go(Box::new(plan));
-    }
-    let mut view = match view_of(shared, stored, attempt, &plan) {
-        Ok(view) => view,
-        Err(reply) => {
-            let ruling = Ruling::Defer(reply);
-            return Staged::Decided(Ruled { ruling, by: None, plan: Box::new(plan) });
-        }
+    let surroundings = Surroundings {
+        chain: &shared.chain.load_full(),
+        config,
+        records: &*shared.records,
+        now: shared.clock.now(),
+        age: shared.ages.since(stored.entry.received),
     };
-    let decision = chain.judge(&Call::Deliver, &mut view).await;
-    tell_steps(shared, stored, Hook::Deliver, &decision.steps);
-    let mut plan = Box::new(edited(plan, view, config));
-    match ruled(decision, plan) {
-        Staged::Go(ready) => plan = ready,
-        decided => return decided,
+    let leg = Leg {
+        next_hop: &attempt.next_hop,
+        recipients: &attempt.recipients,
+        attempt: attempt.attempts.saturating_add(1),
+    };
+    surroundings.stage(stored, &leg).await.1
+}
+
+impl Surroundings<'_> {
+    /// Asks the judges; gives what they decided, and what that means here.
+    pub(crate) async fn stage(&self, stored: &Stored, leg: &Leg<'_>) -> (Decision, Staged) {
+        let plan = first_plan(self.config, stored, leg);
+        if !self.chain.wants(Hook::Deliver) && !self.chain.wants(Hook::DeliveryResult) {
+            return (Decision::none(), Staged::Go(Box::new(plan)));
+        }
+        let mut view = match self.view_of(stored, leg, &plan) {
+            Ok(view) => view,
+            Err(reply) => {
+                let ruling = Ruling::Defer(reply);
+                let decided = Staged::Decided(Ruled { ruling, by: None, plan: Box::new(plan) });
+                return (Decision::none(), decided);
+            }
+        };
+        let decision = self.chain.judge(&Call::Deliver, &mut view).await;
+        tell_steps(self.records, self.now, stored, Hook::Deliver, &decision.steps);
+        let plan = Box::new(edited(plan, view, self.config));
+        let mut plan = match ruled(decision.clone(), plan) {
+            Staged::Go(ready) => ready,
+            decided @ Staged::Decided(_) => return (decision, decided),
+        };
+        let staged = match sign(&mut plan, self.config, self.now).await {
+            Ok(()) => Staged::Go(plan),
+            Err(reply) => Staged::Decided(Ruled { ruling: Ruling::Defer(reply), by: None, plan }),
+        };
+        (decision, staged)
     }
-    match sign(&mut plan, config, shared.clock.now()).await {
-        Ok(()) => Staged::Go(plan),
-        Err(reply) => Staged::Decided(Ruled { ruling: Ruling::Defer(reply), by: None, plan }),
+
+    fn view_of(&self, stored: &Stored, leg: &Leg<'_>, plan: &Plan) -> Result<View, Reply> {
+        let mut view = known(stored)?;
+        let mut message =
+            Message::new(HeaderBlock::parse(without_empty_line(&plan.head)), Some(Arc::clone(&plan.body)));
+        message.has_8bit = stored.entry.has_8bit;
+        view.message = Some(Arc::new(message));
+        view.delivery = Some(Arc::new(Delivery {
+            attempt: leg.attempt,
+            age: self.age,
+            recipients: plan.envelope.recipients.clone(),
+            next_hop: plan.target.next_hop.clone(),
+            unlisted: false,
+            tls: plan.target.tls,
+            tls_asked: None,
+            source: None,
+            credentials: None,
+            retry_after: None,
+            no_bounce: Vec::new(),
+        }));
+        Ok(view)
     }
 }
 
@@ -114,23 +175,23 @@ pub(crate) async fn result(shared: &Shared, stored: &Stored, plan: &mut Plan, ou
     };
     let outcomes: Arc<[Outcome]> = outcomes.into();
     let steps = chain.delivery_result(&outcomes, &mut view).await;
-    tell_steps(shared, stored, Hook::DeliveryResult, &steps);
+    tell_steps(&*shared.records, shared.clock.now(), stored, Hook::DeliveryResult, &steps);
     if let Some(delivery) = view.delivery {
         plan.retry_after = delivery.retry_after;
         plan.no_bounce.clone_from(&delivery.no_bounce);
     }
 }
 
-fn first_plan(config: &Config, stored: &Stored, attempt: &Attempt) -> Plan {
+fn first_plan(config: &Config, stored: &Stored, leg: &Leg<'_>) -> Plan {
     let entry = &stored.entry;
-    let mut target = Target::of(&attempt.next_hop, config);
+    let mut target = Target::of(leg.next_hop, config);
     if entry.envelope.params.require_tls {
         // RFC 8689 section 4.2.1: every hop is authenticated; REQUIRETLS itself the session asks for.
         target.tls = TlsPolicy::Verified;
     }
     Plan {
         id: stored.id,
-        envelope: envelope_for(stored, &attempt.recipients),
+        envelope: envelope_for(stored, leg.recipients),
         head: stored.head.clone(),
         body: Arc::clone(&stored.body),
         has_8bit: entry.has_8bit,
@@ -160,28 +221,6 @@ fn envelope_for(stored: &Stored, ids: &[u32]) -> Envelope {
         params,
         recipients: whole.recipients.iter().filter(chosen).cloned().collect(),
     }
-}
-
-fn view_of(shared: &Shared, stored: &Stored, attempt: &Attempt, plan: &Plan) -> Result<View, Reply> {
-    let mut view = known(stored)?;
-    let mut message =
-        Message::new(HeaderBlock::parse(without_empty_line(&plan.head)), Some(Arc::clone(&plan.body)));
-    message.has_8bit = stored.entry.has_8bit;
-    view.message = Some(Arc::new(message));
-    view.delivery = Some(Arc::new(Delivery {
-        attempt: attempt.attempts.saturating_add(1),
-        age: shared.ages.since(stored.entry.received),
-        recipients: plan.envelope.recipients.clone(),
-        next_hop: plan.target.next_hop.clone(),
-        unlisted: false,
-        tls: plan.target.tls,
-        tls_asked: None,
-        source: None,
-        credentials: None,
-        retry_after: None,
-        no_bounce: Vec::new(),
-    }));
-    Ok(view)
 }
 
 /// Session and transaction as they were at the commit. A stranger's message must never pass for one of ours, which is
@@ -304,26 +343,16 @@ fn ruled(decision: Decision, plan: Box<Plan>) -> Staged {
     Staged::Decided(Ruled { ruling, by: decision.by.map(|by| by.to_string()), plan })
 }
 
-fn tell_steps(shared: &Shared, stored: &Stored, hook: Hook, steps: &[Step]) {
+fn tell_steps(records: &dyn Sink, now: UnixTime, stored: &Stored, hook: Hook, steps: &[Step]) {
     for step in steps {
-        let time = shared.clock.now();
-        let (plugin, hook, verdict) =
-            (step.judge.to_string(), hook.name().to_owned(), step.verdict.to_owned());
-        let id = Some(stored.id);
-        let record = match &step.fault {
-            Some(fault) => Record::PluginFault(PluginFault {
-                time,
-                plugin,
-                hook,
-                kind: fault.kind.name().to_owned(),
-                text: fault.text.clone(),
-                verdict,
-                session: None,
-                id,
-            }),
-            None if step.verdict == "next" || !shared.records.wants_verdicts() => continue,
-            None => Record::PluginVerdict(PluginVerdict { time, plugin, hook, verdict, session: None, id }),
+        let told = PluginStep {
+            plugin: &step.judge,
+            hook: hook.name(),
+            verdict: step.verdict,
+            fault: step.fault.as_ref().map(|fault| (fault.kind.name(), fault.text.as_str())),
+            session: None,
+            id: Some(stored.id),
         };
-        shared.records.record(record);
+        told.record(records, now);
     }
 }

@@ -10,6 +10,7 @@ mod ask;
 mod check;
 mod cli;
 mod dkim;
+mod dry_run;
 mod hash_password;
 mod logging;
 mod open_files;
@@ -26,7 +27,6 @@ mod say;
 mod spool;
 mod stock;
 mod supervisor;
-mod trial;
 
 use std::process::ExitCode;
 
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let result = match cli::Cli::parse().command {
         cli::Command::Run(options) => run::run(&options),
         cli::Command::Check(options) => check::check(&options),
-        cli::Command::Try(options) => trial::run(&options),
+        cli::Command::Try(options) => dry_run::run(&options),
         cli::Command::Sandbox(options) => sandbox::run(options),
         cli::Command::Queue(options) => ask::queue(options),
         cli::Command::Quarantine(options) => ask::quarantine(options),

@@ -22,7 +22,7 @@ pub use inbound::{Client, Discard, MAX_SHOWN, Reception, Rejection, Tls};
 pub use outbound::{
     Bounce, Deferral, Delivery, Expiration, Hold, Job, Peer, Release, Report, ReportKind, Unreported,
 };
-pub use plugin::{PluginFault, PluginVerdict};
+pub use plugin::{PluginFault, PluginStep, PluginVerdict};
 
 /// One event in the life of mail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use pintle_mail::{QueueId, SessionId, UnixTime};
 use serde::{Deserialize, Serialize};
 
-use crate::stamp;
+use crate::{Record, Sink, stamp};
 
 /// A plugin gave a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,4 +49,55 @@ pub struct PluginFault {
     /// The message, in the hooks that have one.
     #[serde(default, rename = "queue-id", alias = "id", skip_serializing_if = "Option::is_none")]
     pub id: Option<QueueId>,
+}
+
+/// What one plugin said at a stage: a fault, which is always of interest, or a verdict, which few read.
+#[derive(Debug, Clone, Copy)]
+pub struct PluginStep<'a> {
+    /// The plugin's name.
+    pub plugin: &'a str,
+    /// The hook's name.
+    pub hook: &'a str,
+    /// The name of its verdict, or of the one that its fault came to.
+    pub verdict: &'a str,
+    /// The fault's kind and text.
+    pub fault: Option<(&'a str, &'a str)>,
+    /// The session, while there is one.
+    pub session: Option<SessionId>,
+    /// The message, from MAIL on.
+    pub id: Option<QueueId>,
+}
+
+impl PluginStep<'_> {
+    /// Records it, where somebody reads such records.
+    pub fn record(self, sink: &dyn Sink, time: UnixTime) {
+        let (plugin, hook) = (self.plugin.to_owned(), self.hook.to_owned());
+        let (verdict, session, id) = (self.verdict.to_owned(), self.session, self.id);
+        match self.fault {
+            Some((kind, text)) if sink.wanted() => {
+                let (kind, text) = (kind.to_owned(), text.to_owned());
+                sink.record(Record::PluginFault(PluginFault {
+                    time,
+                    plugin,
+                    hook,
+                    kind,
+                    text,
+                    verdict,
+                    session,
+                    id,
+                }));
+            }
+            None if sink.wants_verdicts() => {
+                sink.record(Record::PluginVerdict(PluginVerdict {
+                    time,
+                    plugin,
+                    hook,
+                    verdict,
+                    session,
+                    id,
+                }));
+            }
+            _ => {}
+        }
+    }
 }

@@ -129,9 +129,21 @@ impl Stage {
         command
     }
 
-    /// Starts another process on the same spool; gives whether it came up, and its log.
-    pub(super) fn second(&self) -> Result<(), String> {
-        Gateway::attempt(Command::new(binary()).arg("run").arg("--config").arg(self.config())).map(drop)
+    /// Starts another process on the same spool, with an admin socket of its own, which must refuse and say why.
+    pub(super) fn second_is_refused(&mut self, why: &str) {
+        let config = self.config().with_file_name("second.toml");
+        let text = std::fs::read_to_string(self.config()).unwrap_or_default();
+        let written = std::fs::write(&config, text.replace("admin.sock", "second.sock"));
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        let private = written.and_then(|()| std::fs::set_permissions(&config, mode));
+        self.problems.extend(private.err().map(|error| error.to_string()));
+        match Gateway::attempt(Command::new(binary()).arg("run").arg("--config").arg(&config)) {
+            Ok(_) => self.problems.push(format!("another process came up, though {why}")),
+            Err(log) if !log.contains(why) => {
+                self.problems.push(format!("another process was refused, and not since {why}: {log}"));
+            }
+            Err(_) => {}
+        }
     }
 
     /// Ends the gateway with kill -9.

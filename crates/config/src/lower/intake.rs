@@ -101,13 +101,16 @@ pub(super) fn rules(root: &Section<'_>, loops: bool, keys: Arc<Keyring>) -> Rule
     {
         score.spot("quarantine").warn(Rule::QuarantineAboveReject);
     }
+    let postmaster =
+        root.optional::<Address>("postmaster").or_else(|| postmaster(&accepted).filter(|_| loops));
+    if postmaster.is_none() && loops && !accepted.is_empty() {
+        root.spot("postmaster").warn(Rule::PostmasterNowhere);
+    }
     Rules {
         domains: Domains::new(accepted.iter().map(|pattern| pattern.0.as_str())),
         users: users(root),
         logins: logins(&root.table("authentication")),
-        postmaster: root
-            .optional::<Address>("postmaster")
-            .or_else(|| postmaster(&accepted).filter(|_| loops)),
+        postmaster,
         max_hops: root.table("limits").get::<Positive<_>>("max_hops").0,
         max_refusals: root.table("limits").get::<Positive<_>>("max_refusals").0,
         keys,

@@ -92,9 +92,20 @@ fn may_expire(ledger: &Ledger, id: QueueId, known: &Known) -> bool {
     let error = ledger.clock.least(ledger.now).saturating_sub(known.since.ahead).max(0);
     let age = ledger.now.saturating_sub(known.since.passed) + Duration::from_millis(error.unsigned_abs());
     let steady = ledger.now.saturating_sub(ledger.clock.stepped) + Duration::from_secs(1) >= wanted / 20;
-    // A next hop that fails as a whole has failed for all.
-    let tried = hold.is_some() || !ledger.deferred.is_empty();
-    age + SLACK >= wanted && steady && tried
+    age + SLACK >= wanted && steady && (hold.is_some() || was_tried(ledger, id, known))
+}
+
+/// In this life, it was, or mail for one of its domains: a next hop that fails as a whole has failed for all.
+fn was_tried(ledger: &Ledger, id: QueueId, known: &Known) -> bool {
+    let goes_there = |other: &QueueId| {
+        let other = ledger.known.get(other).map(|other| &other.letter.entry.envelope.recipients);
+        let mut theirs = other.into_iter().flatten().map(|recipient| recipient.address.domain_ascii());
+        theirs.any(|domain| {
+            let ours = &known.letter.entry.envelope.recipients;
+            ours.iter().any(|recipient| recipient.address.domain_ascii() == domain)
+        })
+    };
+    ledger.deferred.contains(&id) || ledger.deferred.iter().any(goes_there)
 }
 
 /// RFC 5321 section 4.5.5, RFC 3461: each failure is reported once, to whoever wants to hear of it, and nothing else is;

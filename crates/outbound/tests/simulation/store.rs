@@ -247,6 +247,10 @@ impl Spool for Store {
             if self.sabotaged(Sabotage::IgnoresHolds) {
                 claimed.iter_mut().for_each(|waiting| waiting.hold = None);
             }
+            if self.sabotaged(Sabotage::AgesMessages) {
+                let older = |time: UnixTime| UnixTime::from_millis(time.millis() - 30 * 24 * 3_600_000);
+                claimed.iter_mut().for_each(|waiting| waiting.received = older(waiting.received));
+            }
             Ok(claimed)
         })
     }

@@ -47,6 +47,8 @@ pub enum Sabotage {
     IgnoresHolds,
     /// The first message of the spool is gone after a restart.
     LosesMessages,
+    /// At a start, messages look older than any may be.
+    AgesMessages,
 }
 
 impl World {

@@ -355,12 +355,12 @@ impl Fault {
                 "TLS here begins with STARTTLS; for implicit TLS use its own port"
             }
             Self::ChunkSize => "BDAT needs the size of its chunk, a decimal number",
-            Self::BareCr => "Message holds a CR without LF",
-            Self::BareLf => "Message holds a LF without CR",
-            Self::Nul => "Message holds a NUL octet",
+            Self::BareCr => "Message holds a CR without LF; end its lines with CR LF",
+            Self::BareLf => "Message holds a LF without CR; end its lines with CR LF",
+            Self::Nul => "Message holds a NUL octet; encode what is no text, with base64 say",
             Self::LineTooLong => "Command line too long",
             Self::AuthLineTooLong => "Authentication line too long",
-            Self::TextLineTooLong => "Message holds a line that is too long",
+            Self::TextLineTooLong => "Message holds a line that is too long; wrap or encode it",
             Self::TooManyRecipients => "Too many recipients for one message; send the rest in another",
             Self::MessageTooBig => "Message is larger than this server accepts",
             Self::HeaderTooBig => "Message header is larger than this server accepts",

@@ -52,6 +52,8 @@ pub struct Start {
     pub session_id: Option<String>,
     /// TLS is on from the first byte.
     pub tls: bool,
+    /// Who the client is, where the host knows that without AUTH.
+    pub identity: Option<String>,
 }
 
 /// One session. `R` is the receipt of a durable commit; the machine only ever prints it.

@@ -78,10 +78,7 @@ fn completed<T>(
     read: impl Fn(&str) -> Result<T, AddressError>,
 ) -> Result<T, AddressError> {
     match (read(path), &config.default_domain) {
-        (Err(AddressError::Domain), Some(domain)) if !path.is_empty() => {
-            // What has a domain already, if a bad one, does not become an address by another.
-            read(&format!("{path}@{domain}")).map_err(|_| AddressError::Domain)
-        }
+        (Err(AddressError::NoDomain), Some(domain)) if !path.is_empty() => read(&format!("{path}@{domain}")),
         (read, _) => read,
     }
 }

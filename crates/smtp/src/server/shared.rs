@@ -74,7 +74,7 @@ impl Core {
             events: VecDeque::new(),
             now,
             tls: start.tls,
-            identity: None,
+            identity: start.identity,
             draining: None,
             eof: false,
             progress: false,

@@ -131,8 +131,11 @@ impl Host {
             config.auth.without_tls = setting & 4 != 0;
         }
         config.require_auth = setting & 24 == 24;
-        let start =
-            Start { session_id: (setting & 32 != 0).then(|| "ID".to_owned()), tls: setting & 64 != 0 };
+        let start = Start {
+            session_id: (setting & 32 != 0).then(|| "ID".to_owned()),
+            tls: setting & 64 != 0,
+            ..Start::default()
+        };
         let now = Instant::now();
         let mut host = Self {
             session: Session::new(Arc::new(config), start, now),

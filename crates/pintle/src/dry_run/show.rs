@@ -1,16 +1,15 @@
-//! A trial, told to people.
+//! A dry run, told to people.
 
-use super::ear::Line;
 use super::report::{EnvelopeReport, PluginReport, Report, StageReport};
+use super::trace::Line;
 use crate::say::{printable as shown, say};
 
-/// What the gateway does besides asking plugins, and is not played here.
+/// What the gateway does besides, and is not played here.
 pub(super) const NOT_JUDGED: &[&str] = &[
-    "limits of the session: sizes, rates, number of sessions, hops (loops)",
+    "how many sessions there are and how fast they come, and the room in spool and quarantines",
     "authentication and TLS: --identity and --tls are taken at their word, on-auth is not asked",
     "state: what plugins have stored is read from [plugins] `state`, as it was last saved, and never written; without that \
      folder greylists and counters know nobody",
-    "what the gateway writes itself: Received, Authentication-Results, signatures",
     "delivery: nothing is sent, on-delivery-result and on-disconnect are not asked",
 ];
 
@@ -109,6 +108,10 @@ fn changes(report: &Report) {
             difference(diff);
         }
         None => say!("\nheader    unchanged"),
+    }
+    if let Some(diff) = &report.written {
+        say!("\nwritten by the gateway itself:");
+        difference(diff);
     }
     if report.body.changed {
         say!("body      changed, from {} octets to {}", report.body.before, report.body.after);

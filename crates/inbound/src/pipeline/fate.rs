@@ -1,30 +1,28 @@
-//! What a stage's decision means for the message and on the wire: its fate, the reply, the offers.
+//! What a stage's decision means for the message and on the wire: its fate, and the reply.
 
 use std::sync::Arc;
 
-use pintle_mail::{EnhancedCode, Param, Reply};
+use pintle_mail::{EnhancedCode, Reply};
 use pintle_policy::{Decision, Hook, Verdict};
-use pintle_smtp::server::{self, Offers};
-use pintle_spool::{Quarantine, Receipt};
+use pintle_spool::Quarantine;
 
+use super::Answer;
 use crate::ids;
-
-type Answer = server::Answer<Receipt>;
 
 /// What earlier stages decided for the message as a whole; of two that decide alike the first counts.
 #[derive(Debug, Default)]
-pub(crate) struct Fate {
+pub(super) struct Fate {
     /// Drop it, whoever its recipients are: decided at this stage, by this judge. It is done, and recorded, when nobody
     /// can refuse the message any more.
-    pub(crate) discard: Option<(Hook, Option<Arc<str>>)>,
+    pub(super) discard: Option<(Hook, Option<Arc<str>>)>,
     /// There is a record of a discard.
-    pub(crate) told: bool,
+    pub(super) discard_recorded: bool,
     /// Hold it in this quarantine.
-    pub(crate) quarantine: Option<Quarantine>,
+    pub(super) quarantine: Option<Quarantine>,
 }
 
 impl Fate {
-    pub(crate) fn take(&mut self, stage: Hook, decision: Decision) {
+    pub(super) fn take(&mut self, stage: Hook, decision: Decision) {
         match decision.verdict {
             Verdict::Discard => {
                 self.discard.get_or_insert((stage, decision.by));
@@ -40,7 +38,7 @@ impl Fate {
 }
 
 /// The refusal that a verdict amounts to, if it is one. Words that no judge chose stand here.
-pub(crate) fn refusal(verdict: &Verdict) -> Option<Answer> {
+pub(super) fn refusal(verdict: &Verdict) -> Option<Answer> {
     match verdict {
         Verdict::Reject(reply) => {
             let usual = || Reply::new(550, EnhancedCode(5, 7, 1), "Refused by policy");
@@ -58,19 +56,6 @@ pub(crate) fn refusal(verdict: &Verdict) -> Option<Answer> {
     }
 }
 
-pub(crate) fn local_error() -> Reply {
+pub(super) fn local_error() -> Reply {
     Reply::new(451, EnhancedCode(4, 3, 0), "Local error in processing; try again later")
-}
-
-/// The offers as plugins have left them. A keyword that the machine cannot serve is left out, with a line in the log.
-pub(crate) fn edited(mut offers: Offers, before: &[Param], after: &[Param]) -> Offers {
-    for param in before.iter().filter(|param| !after.iter().any(|kept| kept.name == param.name)) {
-        offers.withhold(&param.name);
-    }
-    for param in after.iter().filter(|param| !before.contains(param)) {
-        if let Err(error) = offers.offer(&param.name, param.value.as_deref()) {
-            tracing::warn!(keyword = param.name, ?error, "a plugin offers what cannot be offered");
-        }
-    }
-    offers
 }

@@ -1,4 +1,4 @@
-//! Logins: who is asked, what a failure costs its network, and the line of the log that others read.
+//! AUTH, which is logins: who is asked, what a failure costs its network, and the line of the log that others read.
 //!
 //! The lines `login failed` and `login refused` have a form that operations.md promises: programs that shut out who
 //! guesses read them, so that the client's address comes first and what a client wrote comes last, in quotes.
@@ -9,31 +9,31 @@ use std::time::{Duration, Instant};
 use pintle_mail::{EnhancedCode, Reply};
 use pintle_policy::{AuthVerdict, Credentials, Session, View};
 use pintle_smtp::server;
-use pintle_spool::Receipt;
 
+use super::Answer;
 use crate::config::Rules;
 use crate::guesses::Guess;
-use crate::listener::Shared;
+use crate::services::Services;
 
-type Answer = server::Answer<Receipt>;
-
+/// The target of these lines: operations.md promises it, wherever this code stands.
+const LOG: &str = "pintle_inbound::login";
 /// Of a name that a client made up, the log wants so many characters.
 const SHOWN: usize = 128;
 
 /// Decides on a client's credentials.
-pub(crate) async fn answer(shared: &Shared, view: &mut View, given: server::Credentials) -> Answer {
+pub(super) async fn answer(services: &Services, view: &mut View, given: server::Credentials) -> Answer {
     let credentials = Arc::new(Credentials {
         mechanism: given.mechanism.name().to_owned(),
         authorization_id: given.authorization_id,
         username: given.username,
         password: given.password.expose().to_owned(),
     });
-    let rules = shared.rules.load_full();
-    let guess = match begin(shared, &view.session, &rules) {
+    let rules = services.rules.load_full();
+    let guess = match begin(services, &view.session, &rules) {
         Ok(guess) => guess,
         Err(wait) => return refuse(&view.session, &credentials.username, wait),
     };
-    let verdict = ask(shared, view, &credentials, &rules).await;
+    let verdict = ask(services, view, &credentials, &rules).await;
     tell(&view.session, &credentials.username, &verdict);
     match verdict {
         AuthVerdict::Denied(_) | AuthVerdict::Next => slow_down(guess, &rules).await,
@@ -53,19 +53,24 @@ pub(crate) async fn answer(shared: &Shared, view: &mut View, given: server::Cred
 }
 
 /// Charges the client's networks, unless nothing that comes from there is a guess.
-fn begin(shared: &Shared, session: &Session, rules: &Rules) -> Result<Option<Guess>, Duration> {
+fn begin(services: &Services, session: &Session, rules: &Rules) -> Result<Option<Guess>, Duration> {
     let client = session.client.ip().to_canonical();
     if session.trusted || rules.logins.exempt.iter().any(|network| network.contains(&client)) {
         return Ok(None);
     }
-    shared.guesses.begin(client, &rules.logins, Instant::now()).map(Some)
+    services.guesses.begin(client, &rules.logins, Instant::now()).map(Some)
 }
 
 /// The plugins first, then the users of the configuration.
-async fn ask(shared: &Shared, view: &mut View, credentials: &Arc<Credentials>, rules: &Rules) -> AuthVerdict {
-    let chain = shared.chain.load_full();
+async fn ask(
+    services: &Services,
+    view: &mut View,
+    credentials: &Arc<Credentials>,
+    rules: &Rules,
+) -> AuthVerdict {
+    let chain = services.chain.load_full();
     match chain.authenticate(credentials, view).await.verdict {
-        AuthVerdict::Next => rules.users.judge(credentials, &shared.hashing, view.session.trusted).await,
+        AuthVerdict::Next => rules.users.judge(credentials, &services.hashing, view.session.trusted).await,
         verdict => verdict,
     }
 }
@@ -80,7 +85,7 @@ async fn slow_down(guess: Option<Guess>, rules: &Rules) {
 /// A login that is not heard: its network has guessed too often.
 fn refuse(session: &Session, username: &str, wait: Duration) -> Answer {
     let (client, listener, id) = (session.client.ip().to_canonical(), &session.listener, session.id);
-    tracing::info!(%client, listener, session = %id, username = shown(username), "login refused");
+    tracing::info!(target: LOG, %client, listener, session = %id, username = shown(username), "login refused");
     metrics::counter!("pintle_authentications_total", "verdict" => "refused").increment(1);
     let minutes = wait.as_secs().div_ceil(60).max(1);
     let text = format!("Too many failed logins from your network; try again in {minutes} minutes");
@@ -93,13 +98,13 @@ fn tell(session: &Session, username: &str, verdict: &AuthVerdict) {
     metrics::counter!("pintle_authentications_total", "verdict" => verdict.name()).increment(1);
     match verdict {
         AuthVerdict::Granted(identity) => {
-            tracing::info!(%client, listener, session = %id, username, identity, "login");
+            tracing::info!(target: LOG, %client, listener, session = %id, username, identity, "login");
         }
         AuthVerdict::Denied(_) | AuthVerdict::Next => {
-            tracing::info!(%client, listener, session = %id, username, "login failed");
+            tracing::info!(target: LOG, %client, listener, session = %id, username, "login failed");
         }
         AuthVerdict::Unavailable(_) => {
-            tracing::warn!(%client, listener, session = %id, username, "login not decided");
+            tracing::warn!(target: LOG, %client, listener, session = %id, username, "login not decided");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The message that is tried, and an envelope for it: what the command line says, or else what the header suggests.
+//! The message of a dry run, and an envelope for it: what the command line says, or else what the header suggests.
 
 use std::borrow::Cow;
 
@@ -9,6 +9,8 @@ use crate::cli::Try;
 
 /// A message as the gateway would have received it.
 pub(super) struct Mail {
+    /// All of it, with lines that end in CRLF.
+    pub(super) octets: Bytes,
     pub(super) header: HeaderBlock,
     pub(super) body: Bytes,
     pub(super) sender: ReversePath,
@@ -24,7 +26,8 @@ impl Mail {
     /// It has no header, or nobody to send it to.
     pub(super) fn read(bytes: &[u8], options: &Try) -> Result<Self, String> {
         let whole = with_crlf(bytes);
-        let (header, body) = split_message(Bytes::copy_from_slice(&whole));
+        let octets = Bytes::copy_from_slice(&whole);
+        let (header, body) = split_message(octets.clone());
         let block = HeaderBlock::parse(header);
         if block.is_empty() {
             return Err("the message has no header: is this a mail message?".to_owned());
@@ -32,7 +35,7 @@ impl Mail {
         let sender = sender(options.sender.as_deref(), &block)?;
         let recipients = recipients(&options.recipients, &block)?;
         let mended = matches!(whole, Cow::Owned(_));
-        Ok(Self { header: block, body, sender, recipients, mended })
+        Ok(Self { octets, header: block, body, sender, recipients, mended })
     }
 }
 

@@ -1,32 +1,38 @@
 //! `pintle try`: the plugins of a configuration on one message, without a server, and what would come of it.
 //!
-//! The plugins are loaded as the gateway loads them, and asked by the same chain at the same stages; so what is
-//! printed is what they would do, and not what somebody thinks that they would. What the gateway does itself is not
-//! played here, relaying and the score's thresholds excepted: [`show::NOT_JUDGED`] names it, since an answer that
-//! leaves something out has to say so.
+//! The plugins are loaded as the gateway loads them, and the message goes through a listener's own machine and pipeline
+//! in memory; so what is printed is what the gateway would do, and not what somebody thinks that it would. What cannot be
+//! known without a server [`show::NOT_JUDGED`] names, since an answer that leaves something out has to say so.
 
+mod build_report;
 mod diff;
-mod ear;
 mod mail;
 mod report;
 mod show;
-mod stages;
+mod trace;
 
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use pintle_config::Settings;
 use pintle_dns::{HickoryResolver, Resolver, Servers};
-use pintle_inbound::ListenerConfig;
+use pintle_inbound::dry_run::Client;
+use pintle_inbound::quarantines::Boundless;
+use pintle_inbound::{ListenerConfig, Services, dry_run};
 use pintle_plugin::Plugins;
 use pintle_policy::{Chain, Judge};
+use pintle_record::{Record, Sink};
+use pintle_spool::{Memory, Spool};
 
-use self::ear::{Ear, Overheard};
+use self::build_report::Played;
 use self::mail::Mail;
-use self::report::Fate;
-use self::stages::Trial;
+use self::report::{Fate, Report};
+use self::trace::{RecordingJudge, RulingRecorder};
 use crate::cli::Try;
 use crate::{say, stock};
 
@@ -63,19 +69,18 @@ fn attempt(options: &Try) -> Result<Option<Fate>, Trouble> {
     };
     let mail = Mail::read(&message(&options.message)?, options)?;
     let listener = listener(&settings, options.listener.as_deref())?;
-    let ear = Ear::listen(options.log.into());
+    let recorder = RulingRecorder::listen(options.log.into());
     let known = known(&settings, options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(async {
         let resolver: Arc<dyn Resolver> = Arc::new(HickoryResolver::new(&settings.dns)?);
         let plugins = Plugins::open(settings.plugins.clone(), resolver).await?;
-        let overhear = |judge: Arc<dyn Judge>| {
+        let recording = |judge: Arc<dyn Judge>| {
             let assumed = known.iter().any(|name| **judge.name() == **name);
-            Arc::new(Overheard::new(judge, Arc::clone(&ear), assumed)) as Arc<dyn Judge>
+            Arc::new(RecordingJudge::new(judge, Arc::clone(&recorder), assumed)) as Arc<dyn Judge>
         };
-        let chain = Chain::new(plugins.judges().into_iter().map(overhear).collect());
-        let trial = Trial::new(&settings, listener, &chain, &ear, options);
-        let report = trial.run(&mail).await;
+        let chain = Chain::new(plugins.judges().into_iter().map(recording).collect());
+        let report = play(&settings, listener, chain, &recorder, (options, &mail)).await;
         plugins.shutdown().await;
         report
     })?;
@@ -87,11 +92,94 @@ fn attempt(options: &Try) -> Result<Option<Fate>, Trouble> {
     Ok(Some(report.fate))
 }
 
+/// Plays the session, and the deliveries where they are asked for.
+async fn play(
+    settings: &Settings,
+    listener: &ListenerConfig,
+    chain: Chain,
+    recorder: &RulingRecorder,
+    (options, mail): (&Try, &Mail),
+) -> Result<Report, Trouble> {
+    let (spool, records) = (Arc::new(Memory::new()), Arc::new(Records::default()));
+    let services = Services::new(
+        settings.inbound.hostname.clone(),
+        settings.inbound.rules.clone(),
+        Arc::clone(&spool) as Arc<dyn Spool>,
+        Arc::new(ArcSwap::from_pointee(chain.clone())),
+        Arc::clone(&records) as Arc<dyn Sink>,
+        Arc::new(Boundless),
+    );
+    let client = client(options);
+    let sent = dry_run::Mail { sender: &mail.sender, recipients: &mail.recipients, octets: &mail.octets };
+    let exchanges = dry_run::run(Arc::new(services), listener, &client, sent).await;
+    let waiting = spool.claim(None, 1).await?.pop();
+    let stored = match &waiting {
+        Some(waiting) => Some(spool.load(waiting.id).await?),
+        None => None,
+    };
+    let deliveries = match (waiting, &stored) {
+        (Some(waiting), Some(stored)) if options.deliver => {
+            let (config, now) = (&settings.outbound, SystemTime::now().into());
+            pintle_outbound::dry_run::deliveries(config, &chain, &*records, (&waiting, stored), now).await
+        }
+        _ => Vec::new(),
+    };
+    let played = Played {
+        options,
+        mail,
+        listener: &listener.name,
+        hello: client.hello,
+        exchanges,
+        records: records.take(),
+        stored,
+        deliveries,
+        rulings: recorder.rulings(),
+        lines: recorder.lines(),
+    };
+    played.report().await
+}
+
+/// A client that does not say who it is names its address (RFC 5321 section 4.1.4).
+fn client(options: &Try) -> Client {
+    let literal = || match options.client {
+        IpAddr::V4(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+    };
+    Client {
+        address: options.client,
+        hello: options.hello.clone().unwrap_or_else(literal),
+        tls: options.tls,
+        identity: options.identity.clone(),
+        trusted: options.trusted,
+    }
+}
+
+/// Keeps what would stand in the event log.
+#[derive(Default)]
+struct Records(Mutex<Vec<Record>>);
+
+impl Records {
+    fn take(&self) -> Vec<Record> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Sink for Records {
+    fn record(&self, record: Record) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+    }
+
+    /// They are told plugin by plugin.
+    fn wants_verdicts(&self) -> bool {
+        false
+    }
+}
+
 /// What the command line says, over what the configuration says.
 fn adapted(mut settings: Settings, options: &Try) -> Result<Settings, Trouble> {
     let plugins = &mut settings.plugins;
     plugins.watch = false;
-    // What plugins have stored is the running gateway's, and a trial must not write over it.
+    // What plugins have stored is the running gateway's, and a dry run must not write over it.
     plugins.state_is_anothers = true;
     let mut named = options.only.iter().chain(&options.skip);
     if let Some(name) = named.find(|name| !plugins.plugins.iter().any(|plugin| plugin.name == **name)) {

@@ -1,10 +1,11 @@
-//! What plugins say: each ruling as it was given, before the chain makes one decision of all, and each line of the log.
+//! The trace of a dry run: each ruling as a plugin gave it, before the chain makes one decision of all, and each line of
+//! the log.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
-use pintle_policy::{Call, Hooks, Judge, Ruling, Verdict, View};
+use pintle_policy::{Call, Edit, Hooks, Judge, Ruling, Verdict, View};
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -16,16 +17,16 @@ use crate::logging::{self, people};
 
 /// Where everything that is said is kept until it is told.
 #[derive(Default)]
-pub(super) struct Ear(Mutex<Heard>);
+pub(super) struct RulingRecorder(Mutex<Kept>);
 
 #[derive(Default)]
-struct Heard {
-    rulings: Vec<Said>,
+struct Kept {
+    rulings: Vec<Recorded>,
     lines: Vec<Line>,
 }
 
 /// One judge's answer at a stage.
-pub(super) struct Said {
+pub(super) struct Recorded {
     pub(super) judge: Arc<str>,
     pub(super) ruling: Ruling,
     /// What it would have said to somebody whom it does not know, where that was passed over.
@@ -44,51 +45,51 @@ pub(super) struct Line {
     pub(super) text: String,
 }
 
-impl Ear {
+impl RulingRecorder {
     /// Hears all that plugins log from now on, at this level and above, and the gateway's own warnings.
     pub(super) fn listen(level: LevelFilter) -> Arc<Self> {
-        let ear = Arc::new(Self::default());
+        let recorder = Arc::new(Self::default());
         let filter = logging::filter(&format!("warn,pintle={level}"));
-        let layer = Lines(Arc::clone(&ear)).with_filter(filter);
+        let layer = Lines(Arc::clone(&recorder)).with_filter(filter);
         // Somebody may have set a logger already; then there are no lines to tell.
         let _ = tracing_subscriber::registry().with(layer).try_init();
-        ear
+        recorder
     }
 
     /// The rulings since the last time that somebody asked.
-    pub(super) fn rulings(&self) -> Vec<Said> {
-        std::mem::take(&mut self.heard().rulings)
+    pub(super) fn rulings(&self) -> Vec<Recorded> {
+        std::mem::take(&mut self.kept().rulings)
     }
 
     /// The lines that were said beside any ruling.
     pub(super) fn lines(&self) -> Vec<Line> {
-        std::mem::take(&mut self.heard().lines)
+        std::mem::take(&mut self.kept().lines)
     }
 
     fn note(&self, judge: &Arc<str>, hook: &str, ruling: Ruling, passed_over: Option<String>) {
-        let mut heard = self.heard();
+        let mut kept = self.kept();
         let theirs =
             |line: &mut Line| line.plugin.as_deref() == Some(judge) && line.hook.as_deref() == Some(hook);
-        let lines = heard.lines.extract_if(.., theirs).collect();
-        heard.rulings.push(Said { judge: Arc::clone(judge), ruling, passed_over, lines });
+        let lines = kept.lines.extract_if(.., theirs).collect();
+        kept.rulings.push(Recorded { judge: Arc::clone(judge), ruling, passed_over, lines });
     }
 
-    fn heard(&self) -> MutexGuard<'_, Heard> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A judge whose rulings are heard.
-pub(super) struct Overheard {
+/// A judge whose rulings are kept.
+pub(super) struct RecordingJudge {
     inner: Arc<dyn Judge>,
-    ear: Arc<Ear>,
+    recorder: Arc<RulingRecorder>,
     /// Whoever comes counts as known to it.
     knows_everybody: bool,
 }
 
-impl Overheard {
-    pub(super) fn new(inner: Arc<dyn Judge>, ear: Arc<Ear>, knows_everybody: bool) -> Self {
-        Self { inner, ear, knows_everybody }
+impl RecordingJudge {
+    pub(super) fn new(inner: Arc<dyn Judge>, recorder: Arc<RulingRecorder>, knows_everybody: bool) -> Self {
+        Self { inner, recorder, knows_everybody }
     }
 
     /// Passes over that it would have somebody come again; gives the words.
@@ -103,7 +104,7 @@ impl Overheard {
     }
 }
 
-impl Judge for Overheard {
+impl Judge for RecordingJudge {
     fn name(&self) -> &Arc<str> {
         self.inner.name()
     }
@@ -121,13 +122,15 @@ impl Judge for Overheard {
             let hook = call.stage().hook();
             let mut ruling = self.inner.judge(call, view).await;
             let passed_over = self.pass_over(&mut ruling);
-            self.ear.note(self.name(), hook.name(), ruling.clone(), passed_over);
+            self.recorder.note(self.name(), hook.name(), ruling.clone(), passed_over);
+            // It is told, and nobody waits for it.
+            ruling.edits.retain(|edit| !matches!(edit, Edit::Delay(_)));
             ruling
         })
     }
 }
 
-struct Lines(Arc<Ear>);
+struct Lines(Arc<RulingRecorder>);
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
@@ -146,7 +149,7 @@ impl<S: Subscriber> Layer<S> for Lines {
             hook: words.hook,
             text: words.text + &words.rest,
         };
-        self.0.heard().lines.push(line);
+        self.0.kept().lines.push(line);
     }
 }
 

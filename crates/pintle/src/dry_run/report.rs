@@ -1,12 +1,13 @@
-//! What a trial found, as it is told to people and to programs. The JSON of `--json` is this, field for field.
+//! What a dry run found, as it is told to people and to programs. The JSON of `--json` is this, field for field.
 
-use pintle_mail::{Envelope, HeaderEdit, Reply};
+use pintle_mail::{Envelope, HeaderEdit};
 use pintle_policy::{AuthResult, Edit, Verdict};
+use pintle_record::Record;
 use serde::Serialize;
 
-use super::ear::{Line, Said};
+use super::trace::{Line, Recorded};
 
-/// A whole trial.
+/// A whole dry run.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) session: SessionReport,
@@ -33,6 +34,12 @@ pub(super) struct Report {
     pub(super) new_envelope: Option<EnvelopeReport>,
     /// A unified diff of the header; none when nothing has changed.
     pub(super) header_diff: Option<String>,
+    /// The same from there to the message as it would be stored: trace fields, results, signatures.
+    pub(super) written: Option<String>,
+    /// The header as it would be stored; none when nothing would be.
+    pub(super) stored_header: Option<String>,
+    /// What would stand in the event log.
+    pub(super) records: Vec<Record>,
     pub(super) body: BodyReport,
     /// What was logged beside any question, such as while plugins were loaded and by timers.
     pub(super) log: Vec<Line>,
@@ -124,6 +131,8 @@ pub(super) struct StageReport {
     pub(super) gateway: Vec<String>,
     /// In deliveries: what is different for this one from the message that was accepted.
     pub(super) header_diff: Option<String>,
+    /// In deliveries: the header as it would be sent.
+    pub(super) header: Option<String>,
 }
 
 /// One plugin's answer.
@@ -144,25 +153,25 @@ pub(super) struct PluginReport {
     pub(super) log: Vec<Line>,
 }
 
-impl From<Said> for PluginReport {
-    fn from(said: Said) -> Self {
-        let fault = said.ruling.fault;
+impl From<Recorded> for PluginReport {
+    fn from(recorded: Recorded) -> Self {
+        let fault = recorded.ruling.fault;
         // A fault is logged as well, and told once here.
         let is_the_fault =
             |line: &Line| fault.as_ref().is_some_and(|fault| line.text.starts_with(&fault.text));
         let mut report = Self {
-            plugin: said.judge.to_string(),
-            verdict: said.ruling.verdict.name(),
-            reply: words_of(&said.ruling.verdict),
-            assumed_known: said.passed_over,
+            plugin: recorded.judge.to_string(),
+            verdict: recorded.ruling.verdict.name(),
+            reply: words_of(&recorded.ruling.verdict),
+            assumed_known: recorded.passed_over,
             facts: Vec::new(),
             scores: Vec::new(),
             auth_results: Vec::new(),
             changes: Vec::new(),
-            log: said.lines.iter().filter(|line| !is_the_fault(line)).cloned().collect(),
+            log: recorded.lines.iter().filter(|line| !is_the_fault(line)).cloned().collect(),
             fault: fault.map(|fault| format!("{}: {}", fault.kind.name(), fault.text)),
         };
-        said.ruling.edits.into_iter().for_each(|edit| report.take(edit));
+        recorded.ruling.edits.into_iter().for_each(|edit| report.take(edit));
         report
     }
 }
@@ -186,17 +195,6 @@ fn words_of(verdict: &Verdict) -> Option<String> {
         }
         Verdict::Quarantine(name) => Some(name.clone()),
         Verdict::Next | Verdict::Accept | Verdict::Discard => None,
-    }
-}
-
-/// What the client would be told; the gateway has words of its own where a plugin has none.
-pub(super) fn reply_to(verdict: &Verdict) -> Option<String> {
-    let own = |given: &Option<Reply>| {
-        given.as_ref().map_or_else(|| "in the gateway's own words".to_owned(), ToString::to_string)
-    };
-    match verdict {
-        Verdict::Reject(reply) | Verdict::Defer(reply) | Verdict::Close(reply) => Some(own(reply)),
-        _ => None,
     }
 }
 

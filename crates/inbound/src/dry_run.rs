@@ -1,0 +1,311 @@
+//! A dry run: one message from one client through the SMTP machine and the pipeline, in memory, without a socket.
+//!
+//! What is said is what a client of a listener would hear, since both ends are the listener's own. What a client would do
+//! next is played here: it takes an answer for an answer, sends its message to the recipients that were taken, and goes
+//! when there is none.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use pintle_mail::{Address, ReversePath};
+use pintle_policy::{Call, Decision, Hook, Session as SessionView, TlsFacts, View};
+use pintle_smtp::server::{Event, Session, Start};
+use pintle_spool::Receipt;
+
+use crate::config::{ListenerConfig, TlsMode};
+use crate::pipeline::{Observer, Pipeline};
+use crate::services::Services;
+
+/// The client's port: any will do, as long as it is one.
+const PORT: u16 = 50_000;
+/// Octets of the message that the machine gets at a time.
+const PIECE: usize = 64 * 1024;
+
+/// Whom a dry run takes the client for.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Where it comes from.
+    pub address: IpAddr,
+    /// What it says in EHLO.
+    pub hello: String,
+    /// The session is encrypted.
+    pub tls: bool,
+    /// It has authenticated so.
+    pub identity: Option<String>,
+    /// It is in a trusted network, whatever the listener's configuration says.
+    pub trusted: bool,
+}
+
+/// What it sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Mail<'a> {
+    /// The reverse-path.
+    pub sender: &'a ReversePath,
+    /// The recipients, in order.
+    pub recipients: &'a [Address],
+    /// Header and body, with lines that end in CRLF.
+    pub octets: &'a [u8],
+}
+
+/// One command, and what came of it.
+pub struct Exchange {
+    /// The stage that it belongs to; of DATA, the message as a whole.
+    pub stage: Hook,
+    /// The recipient, where it is one's.
+    pub recipient: Option<Address>,
+    /// What the chain was asked about it, in order: of DATA, the header and then the message.
+    pub asked: Vec<Asked>,
+    /// The reply as the client hears it.
+    pub reply: Heard,
+    /// It ends the session.
+    pub closes: bool,
+}
+
+/// A question to the chain.
+
+pub struct Asked {
+    /// Where.
+    pub hook: Hook,
+    /// What the chain made of all answers. The core's own laws come after it.
+    pub decision: Decision,
+    /// Session, transaction and message as plugins have left them.
+    pub view: View,
+}
+
+/// A reply as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// The three digits; 0 where nothing was said.
+    pub code: u16,
+    /// Its lines without the digits.
+    pub text: String,
+}
+
+impl Heard {
+    /// Whether it refuses, for now or for good.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        !(200..400).contains(&self.code)
+    }
+
+    fn of(octets: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(octets);
+        let code = text.get(..3).and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        let lines: Vec<_> = text.lines().map(|line| line.get(4..).unwrap_or_default()).collect();
+        Self { code, text: lines.join("\n") }
+    }
+}
+
+/// Sends a message through a listener's machine and pipeline; gives what was asked and said, in order.
+///
+/// What the pipeline keeps goes where `services` say: a dry run is given a spool in memory, and reads there what would
+/// have been stored. Delays that plugins ask for are kept to.
+pub async fn run(
+    services: Arc<Services>,
+    listener: &ListenerConfig,
+    client: &Client,
+    mail: Mail<'_>,
+) -> Vec<Exchange> {
+    DryRun::new(services, listener, client).play(&client.hello, mail).await
+}
+
+struct DryRun {
+    machine: Session<Receipt>,
+    pipeline: Pipeline,
+    log: Arc<Log>,
+    exchanges: Vec<Exchange>,
+    over: bool,
+}
+
+impl DryRun {
+    fn new(services: Arc<Services>, listener: &ListenerConfig, client: &Client) -> Self {
+        let local = listener.addresses.first().copied();
+        let local = local.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 25)));
+        let log = Arc::new(Log::default());
+        let tls = client.tls || listener.tls == TlsMode::Implicit;
+        let assume = |session: &mut SessionView| {
+            session.trusted |= client.trusted;
+            session.identity.clone_from(&client.identity);
+            session.tls = tls.then(assumed_tls);
+        };
+        let pipeline = Pipeline::new(services, listener, SocketAddr::new(client.address, PORT), local)
+            .observed(Arc::clone(&log) as Arc<dyn Observer>, assume);
+        let start = Start { session_id: None, tls, identity: client.identity.clone() };
+        let machine = Session::new(Arc::clone(&listener.smtp), start, Instant::now());
+        Self { machine, pipeline, log, exchanges: Vec::new(), over: false }
+    }
+
+    async fn play(mut self, hello: &str, mail: Mail<'_>) -> Vec<Exchange> {
+        self.session(hello, mail).await;
+        self.pipeline.reset();
+        self.exchanges
+    }
+
+    async fn session(&mut self, hello: &str, mail: Mail<'_>) {
+        if self.say(Hook::Connect, None, "").await.refuses() {
+            return;
+        }
+        let offered = self.say(Hook::Hello, None, &format!("EHLO {}\r\n", in_one_line(hello))).await;
+        if offered.refuses() {
+            return;
+        }
+        let command = format!("MAIL FROM:<{}>{}\r\n", mail.sender.as_str(), parameters(&offered, mail));
+        if self.say(Hook::Mail, None, &command).await.refuses() {
+            return;
+        }
+        let mut taken = 0;
+        for recipient in mail.recipients {
+            let command = format!("RCPT TO:<{}>\r\n", recipient.as_str());
+            let reply = self.say(Hook::Rcpt, Some(recipient), &command).await;
+            if self.over {
+                return;
+            }
+            taken += usize::from(!reply.refuses());
+        }
+        if taken > 0 {
+            self.data(mail.octets).await;
+        }
+    }
+
+    async fn data(&mut self, octets: &[u8]) {
+        let begun = self.command("DATA\r\n".as_bytes()).await;
+        let reply = if begun.code == 354 { self.command(&stuffed(octets)).await } else { begun };
+        self.note(Hook::Message, None, reply);
+    }
+
+    /// Says a command and notes what came of it; the greeting is the answer to nothing.
+    async fn say(&mut self, stage: Hook, recipient: Option<&Address>, command: &str) -> Heard {
+        let reply = self.command(command.as_bytes()).await;
+        self.note(stage, recipient.cloned(), reply.clone());
+        reply
+    }
+
+    fn note(&mut self, stage: Hook, recipient: Option<Address>, reply: Heard) {
+        self.exchanges.push(Exchange { stage, recipient, asked: self.log.take(), reply, closes: self.over });
+    }
+
+    async fn command(&mut self, octets: &[u8]) -> Heard {
+        let mut heard = self.work().await;
+        for piece in octets.chunks(PIECE) {
+            if self.over {
+                break;
+            }
+            self.machine.receive(piece, Instant::now());
+            heard.extend(self.work().await);
+        }
+        Heard::of(&heard)
+    }
+
+    /// Works on all events, as a connection does; gives what the client hears.
+    async fn work(&mut self) -> Vec<u8> {
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                Event::Ask(question) => {
+                    let answer = self.pipeline.answer(question).await;
+                    self.machine.answer(answer, Instant::now());
+                }
+                Event::Body(chunk) => self.pipeline.body(chunk).await,
+                Event::Reset => self.pipeline.reset(),
+                // Its client never says STARTTLS, and hears of a fault in the reply.
+                Event::StartTls | Event::Fault(_) => {}
+                Event::Closed(_) => self.over = true,
+            }
+        }
+        std::iter::from_fn(|| self.machine.poll_transmit()).flatten().collect()
+    }
+}
+
+/// What was asked since the last command.
+#[derive(Default)]
+struct Log(Mutex<Vec<Asked>>);
+
+impl Log {
+    fn take(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Observer for Log {
+    fn decided(&self, call: &Call, decision: &Decision, view: &View) {
+        let asked = Asked { hook: call.stage().hook(), decision: decision.clone(), view: view.clone() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
+    }
+}
+
+fn assumed_tls() -> TlsFacts {
+    TlsFacts {
+        version: "TLSv1.3".to_owned(),
+        cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+        server_name: None,
+        client_certificate_sha256: None,
+        client_certificate_subject: None,
+        client_certificate_verified: false,
+    }
+}
+
+/// What a client says of the message in MAIL, as far as it was offered that.
+fn parameters(offered: &Heard, mail: Mail<'_>) -> String {
+    let has = |keyword: &str| {
+        let mut lines = offered.text.lines().skip(1);
+        lines.any(|line| line.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(keyword)))
+    };
+    let mut parameters = String::new();
+    if has("SIZE") {
+        parameters += &format!(" SIZE={}", mail.octets.len());
+    }
+    if has("8BITMIME") && !mail.octets.is_ascii() {
+        parameters += " BODY=8BITMIME";
+    }
+    let header = mail.octets.windows(4).position(|end| end == b"\r\n\r\n").unwrap_or(mail.octets.len());
+    let ascii = mail.sender.as_str().is_ascii()
+        && mail.recipients.iter().all(|recipient| recipient.as_str().is_ascii())
+        && mail.octets[..header].is_ascii();
+    if has("SMTPUTF8") && !ascii {
+        parameters += " SMTPUTF8";
+    }
+    parameters
+}
+
+/// The message as DATA sends it (RFC 5321 section 4.5.2), with the dot at its end.
+fn stuffed(octets: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(octets.len() + octets.len() / 64 + 5);
+    for line in octets.split_inclusive(|octet| *octet == b'\n') {
+        if line.starts_with(b".") {
+            out.push(b'.');
+        }
+        out.extend_from_slice(line);
+    }
+    if !out.is_empty() && !out.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b".\r\n");
+    out
+}
+
+/// A name given by hand must not become a command of its own.
+fn in_one_line(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_sent_as_data_wants_it() {
+        assert_eq!(stuffed(b".a\r\n..\r\nb"), b"..a\r\n...\r\nb\r\n.\r\n");
+        assert_eq!(stuffed(b""), b".\r\n");
+    }
+
+    #[test]
+    fn replies_are_read() {
+        let heard = Heard::of(b"250-gate.example\r\n250-SIZE 10\r\n250 SMTPUTF8\r\n");
+        assert_eq!(heard, Heard { code: 250, text: "gate.example\nSIZE 10\nSMTPUTF8".to_owned() });
+        assert!(!heard.refuses() && Heard::of(b"").refuses() && Heard::of(b"421 4.3.2 No\r\n").refuses());
+        let recipients = [];
+        let mail =
+            Mail { sender: &ReversePath::Null, recipients: &recipients, octets: "A: ä\r\n\r\nb".as_bytes() };
+        assert_eq!(parameters(&heard, mail), " SIZE=10 SMTPUTF8");
+    }
+}

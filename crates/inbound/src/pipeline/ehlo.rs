@@ -1,0 +1,44 @@
+//! EHLO and HELO: who the client says it is, and which extensions it is offered.
+
+use std::sync::Arc;
+
+use pintle_mail::Param;
+use pintle_policy::{Call, Hook};
+use pintle_smtp::server::{Hello, HelloVerb, Offers};
+
+use super::{Answer, Pipeline};
+
+impl Pipeline {
+    pub(super) async fn hello(&mut self, hello: Hello) -> Answer {
+        let session = Arc::make_mut(&mut self.view.session);
+        session.hello = Some(hello.name.clone());
+        session.esmtp = hello.verb == HelloVerb::Ehlo;
+        if self.observer.is_none() && !self.services.chain.load().wants(Hook::Hello) {
+            return Answer::Accept(None);
+        }
+        let before = hello.offers.params();
+        Arc::make_mut(&mut self.view.session).extensions.clone_from(&before);
+        let decision = self.judge(Call::Hello(hello.name)).await;
+        let after = std::mem::take(&mut Arc::make_mut(&mut self.view.session).extensions);
+        self.refused(Hook::Hello, &decision).unwrap_or_else(|| {
+            if before == after {
+                Answer::Accept(None)
+            } else {
+                Answer::Offer(edited(hello.offers, &before, &after))
+            }
+        })
+    }
+}
+
+/// The offers as plugins have left them. A keyword that the machine cannot serve is left out, with a line in the log.
+fn edited(mut offers: Offers, before: &[Param], after: &[Param]) -> Offers {
+    for param in before.iter().filter(|param| !after.iter().any(|kept| kept.name == param.name)) {
+        offers.withhold(&param.name);
+    }
+    for param in after.iter().filter(|param| !before.contains(param)) {
+        if let Err(error) = offers.offer(&param.name, param.value.as_deref()) {
+            tracing::warn!(keyword = param.name, ?error, "a plugin offers what cannot be offered");
+        }
+    }
+    offers
+}

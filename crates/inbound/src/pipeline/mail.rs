@@ -1,0 +1,34 @@
+//! MAIL: a transaction begins, if its sender is welcome and there is room for a message.
+
+use std::sync::Arc;
+
+use pintle_mail::Envelope;
+use pintle_policy::{Call, Hook, Transaction};
+use pintle_smtp::server::Sender;
+
+use super::{Answer, Pipeline};
+use crate::{ids, told};
+
+impl Pipeline {
+    pub(super) async fn sender(&mut self, sender: Sender) -> Answer {
+        self.reset();
+        let limits = self.is_stranger().then_some(&self.strangers);
+        if let Some(reply) = self.taken.transaction(limits) {
+            told::dismissed(&self.view.session, &reply);
+            return Answer::Close(reply);
+        }
+        // A client is turned away before it sends what could not be kept.
+        if let Err(trouble) = self.services.spool_accepts() {
+            return self.refuse(Hook::Mail, trouble.reply(), None);
+        }
+        let envelope = Envelope { sender: sender.path, params: sender.params, recipients: Vec::new() };
+        self.view.transaction = Some(Arc::new(Transaction::new(ids::queue_id(), envelope)));
+        let decision = self.judge(Call::Mail).await;
+        if let Some(refusal) = self.refused(Hook::Mail, &decision) {
+            self.view.transaction = None;
+            return refusal;
+        }
+        self.fate.take(Hook::Mail, decision);
+        Answer::Accept(None)
+    }
+}
