@@ -63,7 +63,6 @@ pub struct Exchange {
 }
 
 /// A question to the chain.
-
 pub struct Asked {
     /// Where.
     pub hook: Hook,
