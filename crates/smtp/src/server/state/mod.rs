@@ -1,26 +1,35 @@
 //! The states of a session. Each is a type that holds what is true in it, and is consumed by leaving it.
 //!
 //! ```text
-//! Connecting ─► Fresh ─► Helloing ─► Ready ─► SenderAsked ─► Sending ─► RecipientAsked ─► Addressed ─► Receiving ─► …
-//!     └► TurnedAway        │                                                                             │
-//!                          └ Ready ─► Handshake ─► Fresh     Ready ─► Responding ─► LoginAsked ─► Ready   │
-//!                                            HeadersAsked, BetweenChunks ◄─► Receiving ─► MessageAsked ─► Ready
+//! Connecting ─► ExpectHello ─► HelloAsked ─► Ready ─► SenderAsked ─► SenderAccepted
+//!     └► TurnedAway   ▲                       │                          │    ▲
+//!                     └────── Handshake ◄─────┤        RecipientAsked ◄──┘    └─ every recipient refused
+//!                                             │            └► RecipientsAccepted ─► RecipientAsked, Receiving
+//!             Ready ◄─ LoginAsked ◄─ Responding
+//!
+//! Receiving ─► HeadersAsked ─► Receiving ◄─► BetweenChunks        Receiving ─► MessageAsked ─► Ready
 //! ```
 //!
-//! DATA without recipients cannot be written down: only [`Addressed`] becomes [`Receiving`], and only a recipient that was
-//! accepted makes an [`Addressed`].
+//! DATA without recipients cannot be written down: only [`RecipientsAccepted`] becomes [`Receiving`], and only a recipient
+//! that was accepted makes it.
 
-mod login;
-mod message;
-mod opening;
+mod auth;
+mod data;
+mod ehlo;
+mod greeting;
+mod mail;
+mod rcpt;
 mod ready;
-mod transaction;
+mod starttls;
 
-pub(crate) use login::{LoginAsked, Responding};
-pub(crate) use message::{BetweenChunks, HeadersAsked, MessageAsked, Receiving, Swallowing};
-pub(crate) use opening::{Connecting, Fresh, Handshake, Helloing, TurnedAway};
+pub(crate) use auth::{LoginAsked, Responding};
+pub(crate) use data::{BetweenChunks, DiscardingChunk, HeadersAsked, MessageAsked, Receiving};
+pub(crate) use ehlo::{ExpectHello, HelloAsked};
+pub(crate) use greeting::{Connecting, TurnedAway};
+pub(crate) use mail::{SenderAccepted, SenderAsked};
+pub(crate) use rcpt::{RecipientAsked, RecipientsAccepted};
 pub(crate) use ready::Ready;
-pub(crate) use transaction::{Addressed, RecipientAsked, SenderAsked, Sending};
+pub(crate) use starttls::Handshake;
 
 use std::time::Instant;
 
@@ -37,27 +46,27 @@ use super::shared::Core;
 pub(crate) enum State {
     Connecting(Connecting),
     TurnedAway(TurnedAway),
-    Fresh(Fresh),
-    Helloing(Helloing),
+    ExpectHello(ExpectHello),
+    HelloAsked(HelloAsked),
     Handshake(Handshake),
     Ready(Ready),
     Responding(Responding),
     LoginAsked(LoginAsked),
     SenderAsked(SenderAsked),
-    Sending(Sending),
+    SenderAccepted(SenderAccepted),
     RecipientAsked(RecipientAsked),
-    Addressed(Addressed),
+    RecipientsAccepted(RecipientsAccepted),
     Receiving(Box<Receiving>),
     HeadersAsked(HeadersAsked),
     MessageAsked(MessageAsked),
     BetweenChunks(BetweenChunks),
-    Swallowing(Swallowing),
+    DiscardingChunk(DiscardingChunk),
     Closed,
 }
 
-/// What a hello settled.
+/// What a hello has negotiated.
 #[derive(Debug)]
-pub(crate) struct Greeted {
+pub(crate) struct Negotiated {
     pub(crate) offers: Offers,
     pub(crate) esmtp: bool,
 }
@@ -93,21 +102,21 @@ pub(crate) trait Commanded: Into<State> + Sized {
 impl State {
     /// Works on the input as far as it goes.
     pub(crate) fn advance(self, core: &mut Core) -> Step {
-        if matches!(self, Self::TurnedAway(_) | Self::Fresh(_) | Self::Ready(_))
+        if matches!(self, Self::TurnedAway(_) | Self::ExpectHello(_) | Self::Ready(_))
             && let Some(over) = core.drained()
         {
             return Step::Again(over);
         }
         match self {
             Self::TurnedAway(state) => next_command(state, core),
-            Self::Fresh(state) => next_command(state, core),
+            Self::ExpectHello(state) => next_command(state, core),
             Self::Ready(state) => next_command(state, core),
-            Self::Sending(state) => next_command(state, core),
-            Self::Addressed(state) => next_command(state, core),
+            Self::SenderAccepted(state) => next_command(state, core),
+            Self::RecipientsAccepted(state) => next_command(state, core),
             Self::BetweenChunks(state) => next_command(state, core),
             Self::Responding(state) => state.advance(core),
             Self::Receiving(state) => state.advance(core),
-            Self::Swallowing(state) => state.advance(core),
+            Self::DiscardingChunk(state) => state.advance(core),
             Self::Handshake(state) => Step::Wait(state.ignore_input(core)),
             _ => Step::Wait(self),
         }
@@ -117,7 +126,7 @@ impl State {
     pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> Self {
         match self {
             Self::Connecting(state) => state.ruled(ruling, core),
-            Self::Helloing(state) => state.ruled(ruling, core),
+            Self::HelloAsked(state) => state.ruled(ruling, core),
             Self::LoginAsked(state) => state.ruled(ruling, core),
             Self::SenderAsked(state) => state.ruled(ruling, core),
             Self::RecipientAsked(state) => state.ruled(ruling, core),
@@ -134,7 +143,7 @@ impl State {
         match self {
             Self::Receiving(state) => state.deadline(),
             Self::BetweenChunks(state) => state.deadline(),
-            Self::Swallowing(state) => state.deadline(),
+            Self::DiscardingChunk(state) => state.deadline(),
             _ => None,
         }
     }
@@ -152,14 +161,14 @@ impl State {
     pub(crate) fn turn(&self) -> Turn {
         match self {
             Self::Connecting(_)
-            | Self::Helloing(_)
+            | Self::HelloAsked(_)
             | Self::LoginAsked(_)
             | Self::SenderAsked(_)
             | Self::RecipientAsked(_)
             | Self::HeadersAsked(_)
             | Self::MessageAsked(_) => Turn::Host,
             Self::Handshake(_) => Turn::Handshake,
-            Self::Receiving(_) | Self::Swallowing(_) => Turn::Content,
+            Self::Receiving(_) | Self::DiscardingChunk(_) => Turn::Content,
             Self::Closed => Turn::Over,
             _ => Turn::Command,
         }
@@ -193,7 +202,7 @@ fn common<S: Commanded>(state: S, command: Command<'_>, core: &mut Core, fault: 
         Command::Vrfy => core.idle(&replies::VRFY, state),
         Command::Rset => core.idle(&replies::RESET, state),
         // The octets of a chunk follow whether it is welcome or not (RFC 3030 section 2).
-        Command::Bdat { size, .. } => Swallowing::new(size, fault, state, core).into(),
+        Command::Bdat { size, .. } => DiscardingChunk::new(size, fault, state, core).into(),
         _ => core.fault(fault, state),
     }
 }
@@ -211,20 +220,20 @@ macro_rules! into_state {
 into_state!(
     Connecting,
     TurnedAway,
-    Fresh,
-    Helloing,
+    ExpectHello,
+    HelloAsked,
     Handshake,
     Ready,
     Responding,
     LoginAsked,
     SenderAsked,
-    Sending,
+    SenderAccepted,
     RecipientAsked,
-    Addressed,
+    RecipientsAccepted,
     HeadersAsked,
     MessageAsked,
     BetweenChunks,
-    Swallowing
+    DiscardingChunk
 );
 
 impl From<Box<Receiving>> for State {

@@ -1,7 +1,7 @@
-//! Greeted, and no transaction open: MAIL, AUTH and STARTTLS begin here.
+//! A hello was answered, and no transaction is open: MAIL, AUTH and STARTTLS begin here.
 
-use super::opening::{Before, hello};
-use super::{Commanded, Greeted, Handshake, Responding, SenderAsked, State, common};
+use super::ehlo::{Before, hello};
+use super::{Commanded, Handshake, Negotiated, Responding, SenderAsked, State, common};
 use crate::server::command::Command;
 use crate::server::event::{Event, Question, Sender};
 use crate::server::fault::{Fault, Sequence};
@@ -13,13 +13,13 @@ use crate::server::shared::Core;
 /// Ready for a transaction.
 #[derive(Debug)]
 pub(crate) struct Ready {
-    greeted: Greeted,
+    negotiated: Negotiated,
 }
 
 impl Commanded for Ready {
     fn command(self, command: Command<'_>, core: &mut Core) -> State {
         match command {
-            Command::Hello(verb, name) => hello(verb, name, Before::Greeted(self.greeted), core),
+            Command::Hello(verb, name) => hello(verb, name, Before::Negotiated(self.negotiated), core),
             Command::Mail(argument) => self.mail(argument, core),
             Command::StartTls => self.start_tls(core),
             Command::Auth { mechanism, initial } => self.auth(mechanism, initial, core),
@@ -29,8 +29,8 @@ impl Commanded for Ready {
 }
 
 impl Ready {
-    pub(crate) fn new(greeted: Greeted) -> Self {
-        Self { greeted }
+    pub(crate) fn new(negotiated: Negotiated) -> Self {
+        Self { negotiated }
     }
 
     fn mail(self, argument: &str, core: &mut Core) -> State {
@@ -39,7 +39,7 @@ impl Ready {
             Ok(sender) => {
                 let smtputf8 = sender.params.smtputf8;
                 core.ask(Question::Sender(sender));
-                SenderAsked::new(self.greeted, smtputf8).into()
+                SenderAsked::new(self.negotiated, smtputf8).into()
             }
             Err(fault) => {
                 core.expect_consequences();
@@ -55,8 +55,8 @@ impl Ready {
         if core.config.require_auth && core.identity.is_none() {
             return Err(Fault::AuthRequired);
         }
-        let (path, params) = parse_mail(argument, &self.greeted.offers, &core.config)?;
-        let limit = self.greeted.message_limit(core);
+        let (path, params) = parse_mail(argument, &self.negotiated.offers, &core.config)?;
+        let limit = self.negotiated.message_limit(core);
         // RFC 1870 section 6.1: a declared size beyond the limit is refused here.
         if params.size.is_some_and(|size| size > limit) {
             return Err(Fault::MessageTooBig);
@@ -67,9 +67,9 @@ impl Ready {
     fn start_tls(self, core: &mut Core) -> State {
         if core.tls {
             core.fault(Fault::Sequence(Sequence::TlsAlready), self)
-        } else if !self.greeted.esmtp {
+        } else if !self.negotiated.esmtp {
             core.fault(Fault::Sequence(Sequence::EhloFirst), self)
-        } else if !self.greeted.offers.has(Extension::StartTls) {
+        } else if !self.negotiated.offers.has(Extension::StartTls) {
             core.fault(Fault::NotImplemented, self)
         } else {
             core.reply(&replies::START_TLS);
@@ -80,7 +80,7 @@ impl Ready {
 
     fn auth(self, mechanism: &str, initial: Option<&str>, core: &mut Core) -> State {
         match self.mechanism(mechanism, core) {
-            Ok(mechanism) => Responding::begin(self.greeted, mechanism, initial, core),
+            Ok(mechanism) => Responding::begin(self.negotiated, mechanism, initial, core),
             Err(fault) => core.fault(fault, self),
         }
     }
@@ -90,20 +90,20 @@ impl Ready {
         if core.identity.is_some() {
             return Err(Fault::Sequence(Sequence::AuthAlready));
         }
-        if !self.greeted.esmtp {
+        if !self.negotiated.esmtp {
             return Err(Fault::Sequence(Sequence::EhloFirst));
         }
-        if !self.greeted.offers.has(Extension::Auth) {
+        if !self.negotiated.offers.has(Extension::Auth) {
             let needs_tls = core.config.extensions.has(Extension::Auth) && !core.tls;
             return Err(if needs_tls { Fault::AuthNeedsTls } else { Fault::NotImplemented });
         }
         Mechanism::named(name)
-            .filter(|mechanism| self.greeted.offers.mechanisms().has(*mechanism))
+            .filter(|mechanism| self.negotiated.offers.mechanisms().has(*mechanism))
             .ok_or(Fault::UnknownMechanism)
     }
 }
 
-impl Greeted {
+impl Negotiated {
     /// The largest message of this session, in octets.
     pub(crate) fn message_limit(&self, core: &Core) -> u64 {
         let limit =

@@ -2,7 +2,7 @@
 
 use pintle_mail::Reply;
 
-use super::{Greeted, Ready, State, Step, misuse};
+use super::{Negotiated, Ready, State, Step, misuse};
 use crate::server::event::Question;
 use crate::server::fault::{Fault, Syntax};
 use crate::server::offers::Mechanism;
@@ -14,21 +14,21 @@ use crate::server::shared::{Core, Line};
 /// The client owes a response.
 #[derive(Debug)]
 pub(crate) struct Responding {
-    greeted: Greeted,
+    negotiated: Negotiated,
     exchange: Exchange,
 }
 
 impl Responding {
     pub(crate) fn begin(
-        greeted: Greeted,
+        negotiated: Negotiated,
         mechanism: Mechanism,
         initial: Option<&str>,
         core: &mut Core,
     ) -> State {
         let exchange = Exchange::begin(mechanism);
         match initial {
-            Some(response) => proceed(greeted, exchange.initial(response), core),
-            None => proceed(greeted, Ok(Progress::Challenge(exchange)), core),
+            Some(response) => proceed(negotiated, exchange.initial(response), core),
+            None => proceed(negotiated, Ok(Progress::Challenge(exchange)), core),
         }
     }
 
@@ -39,39 +39,39 @@ impl Responding {
             Line::Whole(line) => {
                 let response = std::str::from_utf8(&line).map_err(|_| Fault::BadAuthResponse);
                 let progress = response.and_then(|response| self.exchange.respond(response));
-                return Step::Again(proceed(self.greeted, progress, core));
+                return Step::Again(proceed(self.negotiated, progress, core));
             }
             Line::TooLong => Fault::AuthLineTooLong,
             Line::BareLf => Fault::Syntax(Syntax::LineEnd),
         };
-        Step::Again(core.fault(fault, Ready::new(self.greeted)))
+        Step::Again(core.fault(fault, Ready::new(self.negotiated)))
     }
 }
 
-fn proceed(greeted: Greeted, progress: Result<Progress, Fault>, core: &mut Core) -> State {
+fn proceed(negotiated: Negotiated, progress: Result<Progress, Fault>, core: &mut Core) -> State {
     match progress {
         Ok(Progress::Challenge(exchange)) => {
             // curl and others wait for the space of an empty challenge (RFC 4954 section 4).
             core.reply(&Reply::plain(334, exchange.challenge()));
-            Responding { greeted, exchange }.into()
+            Responding { negotiated, exchange }.into()
         }
         Ok(Progress::Done(credentials)) => {
             core.ask(Question::Auth(credentials));
-            LoginAsked { greeted }.into()
+            LoginAsked { negotiated }.into()
         }
-        Err(fault) => core.fault(fault, Ready::new(greeted)),
+        Err(fault) => core.fault(fault, Ready::new(negotiated)),
     }
 }
 
 /// The host judges the credentials.
 #[derive(Debug)]
 pub(crate) struct LoginAsked {
-    greeted: Greeted,
+    negotiated: Negotiated,
 }
 
 impl LoginAsked {
     pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
-        let ready = Ready::new(self.greeted);
+        let ready = Ready::new(self.negotiated);
         match ruling {
             Ruling::Granted(identity) => {
                 core.identity = Some(identity);

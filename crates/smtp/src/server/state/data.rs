@@ -8,8 +8,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use pintle_mail::{EnhancedCode, Reply};
 
-use super::opening::{Before, hello};
-use super::{Addressed, Commanded, Greeted, Ready, State, Step, common, misuse};
+use super::ehlo::{Before, hello};
+use super::{Commanded, Negotiated, Ready, RecipientsAccepted, State, Step, common, misuse};
 use crate::server::command::Command;
 use crate::server::content::Decoder;
 use crate::server::event::{Event, Headers, Message, Question};
@@ -29,7 +29,7 @@ pub(crate) struct Receiving {
 /// What is known of a message before its end.
 #[derive(Debug)]
 struct Incoming {
-    greeted: Greeted,
+    negotiated: Negotiated,
     decoder: Decoder,
     phase: Phase,
     header_size: u64,
@@ -75,17 +75,22 @@ enum End {
 
 impl Receiving {
     /// DATA.
-    pub(crate) fn data(addressed: Addressed, core: &mut Core) -> State {
+    pub(crate) fn data(addressed: RecipientsAccepted, core: &mut Core) -> State {
         core.reply(&replies::DATA);
         let decoder = Decoder::for_data(&core.config.leniency);
-        let incoming = Incoming::new(addressed.into_greeted(), decoder, core);
+        let incoming = Incoming::new(addressed.into_negotiated(), decoder, core);
         Self::boxed(incoming, Frame::Dots)
     }
 
     /// The first BDAT of a message.
-    pub(crate) fn first_chunk(addressed: Addressed, size: u64, last: bool, core: &mut Core) -> State {
+    pub(crate) fn first_chunk(
+        addressed: RecipientsAccepted,
+        size: u64,
+        last: bool,
+        core: &mut Core,
+    ) -> State {
         let decoder = Decoder::for_chunks(&core.config.leniency);
-        let incoming = Incoming::new(addressed.into_greeted(), decoder, core);
+        let incoming = Incoming::new(addressed.into_negotiated(), decoder, core);
         Self::chunk(incoming, size, last)
     }
 
@@ -177,11 +182,11 @@ impl Receiving {
 }
 
 impl Incoming {
-    fn new(greeted: Greeted, decoder: Decoder, core: &Core) -> Self {
+    fn new(negotiated: Negotiated, decoder: Decoder, core: &Core) -> Self {
         Self {
-            limit: greeted.message_limit(core),
+            limit: negotiated.message_limit(core),
             deadline: core.now.checked_add(core.config.timeouts.message),
-            greeted,
+            negotiated,
             decoder,
             phase: Phase::Header(Head::default()),
             header_size: 0,
@@ -226,7 +231,7 @@ impl Incoming {
     /// RFC 3030 section 2: each chunk has its reply; a refused one ends the transaction, and the chunks behind it get 503.
     fn end_chunk(self, size: u64, core: &mut Core) -> State {
         match self.phase {
-            Phase::Condemned(refusal) => refusal.speak(self.greeted, core),
+            Phase::Condemned(refusal) => refusal.speak(self.negotiated, core),
             _ => {
                 let text = format!("{size} octets received");
                 core.reply(&Reply::new(250, EnhancedCode(2, 0, 0), text));
@@ -237,7 +242,7 @@ impl Incoming {
 
     fn end(self, core: &mut Core) -> State {
         match self.phase {
-            Phase::Condemned(refusal) => refusal.speak(self.greeted, core),
+            Phase::Condemned(refusal) => refusal.speak(self.negotiated, core),
             _ => {
                 core.ask(Question::Message(Message {
                     header_size: self.header_size,
@@ -246,18 +251,20 @@ impl Incoming {
                     had_bare_lf: self.decoder.had_bare_lf,
                     longest_line: self.decoder.longest_line,
                 }));
-                MessageAsked { greeted: self.greeted }.into()
+                MessageAsked { negotiated: self.negotiated }.into()
             }
         }
     }
 }
 
 impl Refusal {
-    fn speak(self, greeted: Greeted, core: &mut Core) -> State {
+    fn speak(self, negotiated: Negotiated, core: &mut Core) -> State {
         core.expect_consequences();
         let next = match self {
-            Self::Fault(fault) => core.fault(fault, Ready::new(greeted)),
-            Self::Host(reply) => core.refuse_as_told(reply, &replies::REFUSED_MESSAGE, Ready::new(greeted)),
+            Self::Fault(fault) => core.fault(fault, Ready::new(negotiated)),
+            Self::Host(reply) => {
+                core.refuse_as_told(reply, &replies::REFUSED_MESSAGE, Ready::new(negotiated))
+            }
         };
         core.reset();
         next
@@ -298,14 +305,14 @@ impl HeadersAsked {
 /// The host judges the message, and makes it durable.
 #[derive(Debug)]
 pub(crate) struct MessageAsked {
-    greeted: Greeted,
+    negotiated: Negotiated,
 }
 
 impl MessageAsked {
     pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
         let accepted = matches!(ruling, Ruling::Durable(_) | Ruling::Discard(_));
         core.end_transaction(accepted);
-        let ready = Ready::new(self.greeted);
+        let ready = Ready::new(self.negotiated);
         match ruling {
             Ruling::Durable(durable) => core.reply(&durable.into_reply()),
             Ruling::Discard(wish) => core.reply(&replies::positive(wish, &[250], &replies::DISCARDED)),
@@ -337,10 +344,12 @@ impl Commanded for BetweenChunks {
     fn command(self, command: Command<'_>, core: &mut Core) -> State {
         match command {
             Command::Bdat { size, last } => Receiving::chunk(self.incoming, size, last),
-            Command::Hello(verb, name) => hello(verb, name, Before::Greeted(self.incoming.greeted), core),
+            Command::Hello(verb, name) => {
+                hello(verb, name, Before::Negotiated(self.incoming.negotiated), core)
+            }
             Command::Rset => {
                 core.reset();
-                core.idle(&replies::RESET, Ready::new(self.incoming.greeted))
+                core.idle(&replies::RESET, Ready::new(self.incoming.negotiated))
             }
             // RFC 3030 section 2: DATA after BDAT is out of sequence, and so is all else.
             _ => common(self, command, core, Fault::Sequence(Sequence::InChunks)),
@@ -350,7 +359,7 @@ impl Commanded for BetweenChunks {
 
 /// The octets of a chunk that nobody wants go by; its refusal comes behind them.
 #[derive(Debug)]
-pub(crate) struct Swallowing {
+pub(crate) struct DiscardingChunk {
     left: u64,
     fault: Fault,
     next: Box<State>,
@@ -358,7 +367,7 @@ pub(crate) struct Swallowing {
     deadline: Option<Instant>,
 }
 
-impl Swallowing {
+impl DiscardingChunk {
     pub(crate) fn new(size: u64, fault: Fault, next: impl Into<State>, core: &Core) -> Self {
         Self {
             left: size,

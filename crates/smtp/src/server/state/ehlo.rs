@@ -1,0 +1,126 @@
+//! EHLO and HELO, and what they offer (RFC 5321 section 3.2).
+
+use pintle_mail::Reply;
+
+use super::{Commanded, Negotiated, Ready, State, common, misuse};
+use crate::server::command::Command;
+use crate::server::event::{Hello, HelloVerb, Question};
+use crate::server::fault::{Fault, Sequence};
+use crate::server::offers::{Extension, Extensions, Offers};
+use crate::server::replies;
+use crate::server::ruling::Ruling;
+use crate::server::shared::Core;
+
+/// We have greeted the client, and wait for its hello.
+#[derive(Debug)]
+pub(crate) struct ExpectHello;
+
+impl Commanded for ExpectHello {
+    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+        match command {
+            Command::Hello(verb, name) => hello(verb, name, Before::ExpectHello, core),
+            _ => common(self, command, core, Fault::Sequence(Sequence::HelloFirst)),
+        }
+    }
+}
+
+/// Where a refused hello leads back to.
+#[derive(Debug)]
+pub(crate) enum Before {
+    ExpectHello,
+    Negotiated(Negotiated),
+}
+
+impl From<Before> for State {
+    fn from(before: Before) -> Self {
+        match before {
+            Before::ExpectHello => ExpectHello.into(),
+            Before::Negotiated(negotiated) => Ready::new(negotiated).into(),
+        }
+    }
+}
+
+/// RFC 5321 section 4.1.4: a hello at any time, and it resets the transaction.
+pub(crate) fn hello(verb: HelloVerb, name: &str, before: Before, core: &mut Core) -> State {
+    if core.is_idle_too_long() {
+        return core.fail(Fault::TooManyIdleCommands);
+    }
+    core.reset();
+    let offers = match verb {
+        HelloVerb::Ehlo => offers(core),
+        HelloVerb::Helo => Offers::none(),
+    };
+    core.ask(Question::Hello(Hello { verb, name: name.to_owned(), offers: offers.clone() }));
+    HelloAsked { verb, offers, before }.into()
+}
+
+/// What the configuration offers in this session.
+fn offers(core: &Core) -> Offers {
+    let mut offers =
+        Offers::new(core.config.extensions, core.config.limits.message, core.config.auth.mechanisms);
+    offers.restrict(possible(core));
+    offers
+}
+
+/// What can be served now, whoever offers it.
+fn possible(core: &Core) -> Extensions {
+    let mut possible = Extension::ALL.into_iter().fold(Extensions::NONE, Extensions::with);
+    let configured = core.config.extensions;
+    // RFC 3207 section 4.2: not within TLS.
+    if core.tls || !configured.has(Extension::StartTls) {
+        possible = possible.without(Extension::StartTls);
+    }
+    if !configured.has(Extension::Auth) || !(core.tls || core.config.auth.without_tls) {
+        possible = possible.without(Extension::Auth);
+    }
+    // RFC 8689 section 2: only within TLS.
+    if !core.tls {
+        possible = possible.without(Extension::RequireTls);
+    }
+    possible
+}
+
+/// The host judges the hello.
+#[derive(Debug)]
+pub(crate) struct HelloAsked {
+    verb: HelloVerb,
+    offers: Offers,
+    before: Before,
+}
+
+impl HelloAsked {
+    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+        match ruling {
+            Ruling::Accept(wish) => greet_back(self.verb, self.offers, wish, core),
+            Ruling::Offer(mut offers) if self.verb == HelloVerb::Ehlo => {
+                offers.restrict(possible(core));
+                offers.cap_size(core.config.limits.message);
+                greet_back(self.verb, offers, None, core)
+            }
+            Ruling::Offer(_) => greet_back(self.verb, self.offers, None, core),
+            Ruling::Refuse(wish) => core.refuse_as_told(wish, &replies::REFUSED, self.before),
+            Ruling::Close(wish) => core.close_as_told(wish),
+            _ => misuse(core, self.before),
+        }
+    }
+}
+
+fn greet_back(verb: HelloVerb, offers: Offers, wish: Option<Reply>, core: &mut Core) -> State {
+    let mut text = core.config.hostname.clone();
+    if let Some(reply) = wish.filter(|reply| reply.code == 250) {
+        text.push(' ');
+        text.extend(reply.text.chars().map(|c| if c == '\n' { ' ' } else { c }));
+    }
+    // RFC 5321 section 4.1.1.1: one keyword a line behind the greeting.
+    offers.append_lines(&mut text);
+    core.reply(&Reply::plain(250, text));
+    let esmtp = verb == HelloVerb::Ehlo;
+    Ready::new(Negotiated { offers: if esmtp { offers } else { unasked(core) }, esmtp }).into()
+}
+
+/// What is taken from a client that said HELO and was offered nothing: parameters of MAIL that cannot mislead it.
+fn unasked(core: &Core) -> Offers {
+    let mut offers = offers(core);
+    offers.restrict(Extensions::NONE.with(Extension::Size).with(Extension::EightBitMime));
+    offers
+}

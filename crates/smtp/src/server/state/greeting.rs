@@ -1,0 +1,78 @@
+//! The connection and the greeting (RFC 5321 section 3.1).
+
+use pintle_mail::Reply;
+
+use super::ehlo::ExpectHello;
+use super::{Commanded, State, common};
+use crate::server::command::Command;
+use crate::server::config::EarlyTalk;
+use crate::server::event::{Closed, Event};
+use crate::server::fault::{Fault, Misuse, Sequence};
+use crate::server::replies;
+use crate::server::ruling::Ruling;
+use crate::server::shared::Core;
+
+/// The host judges the connection.
+#[derive(Debug, Default)]
+pub(crate) struct Connecting {
+    talked: bool,
+}
+
+impl Connecting {
+    /// Bytes came before the greeting.
+    pub(crate) fn early_talk(&mut self, core: &mut Core) {
+        if !std::mem::replace(&mut self.talked, true) {
+            core.event(Event::Fault(Fault::EarlyTalk));
+        }
+    }
+
+    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+        if let Some(over) = core.drained() {
+            return over;
+        }
+        match ruling {
+            Ruling::Accept(_) if self.talked && core.config.leniency.early_talk == EarlyTalk::Refuse => {
+                core.close(Some(Fault::EarlyTalk.reply()), Closed::Fault(Fault::EarlyTalk))
+            }
+            Ruling::Accept(wish) => greet(wish, core),
+            Ruling::Refuse(wish) => turn_away(replies::negative(wish, &replies::REFUSED_CONNECTION), core),
+            Ruling::Close(wish) => core.close_as_told(wish),
+            _ => core.fail(Fault::HostMisuse(Misuse::WrongAnswer)),
+        }
+    }
+}
+
+fn greet(wish: Option<Reply>, core: &mut Core) -> State {
+    let text = match wish.filter(|reply| reply.code == 220) {
+        Some(reply) => reply.text,
+        None => core.config.banner.clone().into(),
+    };
+    // RFC 5321 section 4.2: the greeting begins with our name.
+    let greeting = Reply::plain(220, format!("{} {text}", core.config.hostname));
+    core.reply(&greeting);
+    ExpectHello.into()
+}
+
+/// RFC 5321 section 3.1: 554 instead of 220, then wait for QUIT. A refusal for now can only be 421, which closes.
+fn turn_away(reply: Reply, core: &mut Core) -> State {
+    if reply.code < 500 {
+        let reply = Reply { code: 421, ..reply };
+        return core.close(Some(reply), Closed::Host);
+    }
+    core.refuse(Reply { code: 554, ..reply });
+    TurnedAway.into()
+}
+
+/// The greeting was a refusal.
+#[derive(Debug)]
+pub(crate) struct TurnedAway;
+
+impl Commanded for TurnedAway {
+    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+        let fault = Fault::Sequence(Sequence::TurnedAway);
+        match command {
+            Command::Bdat { .. } => common(self, command, core, fault),
+            _ => core.fault(fault, self),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! MAIL: a transaction begins with a sender (RFC 5321 section 3.3).
+
+use super::ehlo::{Before, hello};
+use super::rcpt::recipient;
+use super::{Commanded, Negotiated, Ready, State, common, misuse};
+use crate::server::command::Command;
+use crate::server::fault::{Fault, Sequence};
+use crate::server::replies;
+use crate::server::ruling::Ruling;
+use crate::server::shared::Core;
+
+/// The host judges the sender.
+#[derive(Debug)]
+pub(crate) struct SenderAsked {
+    negotiated: Negotiated,
+    smtputf8: bool,
+}
+
+impl SenderAsked {
+    pub(crate) fn new(negotiated: Negotiated, smtputf8: bool) -> Self {
+        Self { negotiated, smtputf8 }
+    }
+
+    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+        match ruling {
+            Ruling::Accept(wish) => {
+                core.begin_transaction();
+                core.reply(&replies::positive(wish, &[250], &replies::SENDER));
+                SenderAccepted { negotiated: self.negotiated, smtputf8: self.smtputf8, next_id: 0 }.into()
+            }
+            Ruling::Refuse(wish) => {
+                core.expect_consequences();
+                core.refuse_as_told(wish, &replies::REFUSED, Ready::new(self.negotiated))
+            }
+            Ruling::Close(wish) => core.close_as_told(wish),
+            _ => misuse(core, Ready::new(self.negotiated)),
+        }
+    }
+}
+
+/// There is a sender, and no recipient yet.
+#[derive(Debug)]
+pub(crate) struct SenderAccepted {
+    pub(super) negotiated: Negotiated,
+    pub(super) smtputf8: bool,
+    pub(super) next_id: u32,
+}
+
+impl Commanded for SenderAccepted {
+    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+        match command {
+            Command::Rcpt(argument) => recipient(self, None, argument, core),
+            Command::Data => core.fault(Fault::Sequence(Sequence::NoRecipients), self),
+            Command::Bdat { .. } => common(self, command, core, Fault::Sequence(Sequence::RecipientFirst)),
+            _ => in_transaction(self, command, core),
+        }
+    }
+}
+
+/// A state within a transaction.
+pub(super) trait InTransaction: Commanded {
+    fn leave(self) -> Negotiated;
+}
+
+impl InTransaction for SenderAccepted {
+    fn leave(self) -> Negotiated {
+        self.negotiated
+    }
+}
+
+/// What MAIL has made possible or impossible, with recipients or without.
+pub(super) fn in_transaction<S: InTransaction>(state: S, command: Command<'_>, core: &mut Core) -> State {
+    match command {
+        Command::Hello(verb, name) => hello(verb, name, Before::Negotiated(state.leave()), core),
+        // RFC 5321 section 4.1.1.5.
+        Command::Rset => {
+            core.reset();
+            core.idle(&replies::RESET, Ready::new(state.leave()))
+        }
+        _ => common(state, command, core, Fault::Sequence(Sequence::InTransaction)),
+    }
+}

@@ -1,0 +1,118 @@
+//! RCPT: from a sender to a list of recipients (RFC 5321 section 3.3).
+
+use std::num::NonZeroU32;
+
+use pintle_mail::Recipient;
+
+use super::mail::{InTransaction, SenderAccepted, in_transaction};
+use super::{Commanded, Negotiated, Receiving, State, common, misuse};
+use crate::server::command::Command;
+use crate::server::event::Question;
+use crate::server::fault::Fault;
+use crate::server::offers::Extension;
+use crate::server::params::parse_rcpt;
+use crate::server::replies;
+use crate::server::ruling::Ruling;
+use crate::server::shared::Core;
+
+/// There are a sender and recipients.
+#[derive(Debug)]
+pub(crate) struct RecipientsAccepted {
+    sender: SenderAccepted,
+    recipients: NonZeroU32,
+}
+
+impl Commanded for RecipientsAccepted {
+    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+        match command {
+            Command::Rcpt(argument) => recipient(self.sender, Some(self.recipients), argument, core),
+            Command::Data => Receiving::data(self, core),
+            Command::Bdat { size, last } if self.offers_chunking() => {
+                Receiving::first_chunk(self, size, last, core)
+            }
+            Command::Bdat { .. } => common(self, command, core, Fault::NotImplemented),
+            _ => in_transaction(self, command, core),
+        }
+    }
+}
+
+impl RecipientsAccepted {
+    pub(crate) fn into_negotiated(self) -> Negotiated {
+        self.sender.negotiated
+    }
+
+    fn offers_chunking(&self) -> bool {
+        self.sender.negotiated.offers.has(Extension::Chunking)
+    }
+}
+
+impl InTransaction for RecipientsAccepted {
+    fn leave(self) -> Negotiated {
+        self.into_negotiated()
+    }
+}
+
+pub(super) fn recipient(
+    sender: SenderAccepted,
+    accepted: Option<NonZeroU32>,
+    argument: &str,
+    core: &mut Core,
+) -> State {
+    let count = accepted.map_or(0, NonZeroU32::get);
+    let parsed = if count < core.config.limits.recipients {
+        parse_rcpt(argument, &sender.negotiated.offers, &core.config, sender.smtputf8)
+    } else {
+        Err(Fault::TooManyRecipients)
+    };
+    match parsed {
+        Ok((address, params)) => {
+            core.ask(Question::Recipient(Recipient {
+                id: sender.next_id,
+                address,
+                params,
+                original: None,
+                relay: false,
+            }));
+            RecipientAsked { sender, accepted }.into()
+        }
+        Err(fault) => {
+            core.expect_consequences();
+            let back = back(sender, accepted);
+            core.fault(fault, back)
+        }
+    }
+}
+
+/// The state that this many accepted recipients make.
+fn back(sender: SenderAccepted, accepted: Option<NonZeroU32>) -> State {
+    match accepted {
+        Some(recipients) => RecipientsAccepted { sender, recipients }.into(),
+        None => sender.into(),
+    }
+}
+
+/// The host judges a recipient.
+#[derive(Debug)]
+pub(crate) struct RecipientAsked {
+    sender: SenderAccepted,
+    accepted: Option<NonZeroU32>,
+}
+
+impl RecipientAsked {
+    pub(crate) fn ruled(mut self, ruling: Ruling, core: &mut Core) -> State {
+        self.sender.next_id += 1;
+        match ruling {
+            Ruling::Accept(wish) => {
+                core.reply(&replies::positive(wish, &[250, 251, 252], &replies::RECIPIENT));
+                let recipients = self.accepted.map_or(NonZeroU32::MIN, |count| count.saturating_add(1));
+                back(self.sender, Some(recipients))
+            }
+            Ruling::Refuse(wish) => {
+                core.expect_consequences();
+                core.refuse_as_told(wish, &replies::REFUSED, back(self.sender, self.accepted))
+            }
+            Ruling::Close(wish) => core.close_as_told(wish),
+            _ => misuse(core, back(self.sender, self.accepted)),
+        }
+    }
+}
