@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use pintle_mail::address::{check_domain, domain_to_ascii};
 use pintle_mail::{Address, Charset};
 use pintle_plugin::Places;
@@ -66,6 +66,9 @@ impl<T> Default for NonEmpty<T> {
 /// An address whose port may be left out, being 53.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NameServer(pub(crate) SocketAddr);
+
+/// The prefix of a NAT64 translator.
+pub(crate) struct Nat64(pub(crate) Ipv6Net);
 
 /// A domain in A-labels and lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -345,6 +348,26 @@ impl Read for IpNet {
             } else {
                 Err(format!("{text} has bits set beyond its prefix; the network is {}", network.trunc()))
             }
+        })
+    }
+}
+
+impl Read for Nat64 {
+    fn kind() -> Kind {
+        Kind::Nat64
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        parsed::<Self, _, _>(value, spot, |text| match text.parse::<Ipv6Net>() {
+            // RFC 6052 section 2.2 knows no other lengths, and at any other the addresses behind it could not be told.
+            Ok(prefix)
+                if matches!(prefix.prefix_len(), 32 | 40 | 48 | 56 | 64 | 96) && prefix == prefix.trunc() =>
+            {
+                Ok(Self(prefix))
+            }
+            _ => Err(format!(
+                "{text:?} is no prefix of 32, 40, 48, 56, 64 or 96 bits with nothing beyond them"
+            )),
         })
     }
 }

@@ -407,3 +407,19 @@ fn no_text_makes_it_panic() {
         let _ = report(text).to_string();
     }
 }
+
+/// At any other length nobody can tell which IPv4 address lies behind an address.
+#[test]
+fn a_translator_s_prefix_has_one_of_six_lengths() {
+    let mistakes_of = |prefix: &str| {
+        let text = format!("hostname = \"gw.example\"\n[delivery]\nnat64_prefixes = [\"{prefix}\"]\n");
+        let report = report(&text);
+        report.mistakes.iter().filter(|mistake| mistake.key.contains("nat64")).count()
+    };
+    for good in ["2001:db8::/32", "2001:db8:122:344::/64", "2001:db8:64::/96", "fd00:64::/96"] {
+        assert_eq!(mistakes_of(good), 0, "{good}");
+    }
+    for bad in ["2001:db8::/33", "2001:db8::1/96", "192.0.2.0/24", "2001:db8:64::", "64:ff9b::/128"] {
+        assert_eq!(mistakes_of(bad), 1, "{bad}");
+    }
+}

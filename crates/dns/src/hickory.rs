@@ -286,7 +286,8 @@ fn answer(name: &Name, kind: RecordKind, lookup: &Lookup) -> Result<Answer, DnsE
     let records: Vec<Record> =
         matching.filter_map(|record| convert(&record.data)).filter(|record| record.kind() == kind).collect();
     if records.is_empty() {
-        return Err(DnsError::NoData);
+        // Nobody has said that there is nothing: there are more aliases than are followed.
+        return Err(DnsError::ServFail);
     }
     let ttl = lookup.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
     Ok(Answer { records, ttl: Duration::from_secs(ttl.into()), secure: false })

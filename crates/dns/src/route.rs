@@ -3,6 +3,7 @@
 //! Only names are decided here, in the order in which they are to be tried. Their addresses are looked up
 //! by [`crate::addresses`] when their turn comes, since most deliveries never get past the first.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::{DnsError, Record, RecordKind, Resolver};
@@ -77,12 +78,8 @@ fn route_by_records(records: Vec<Record>, seed: u64) -> MailRoute {
     }
     order(&mut exchangers, seed);
     // A host listed twice would be tried twice; its better preference counts.
-    let mut seen = Vec::new();
-    exchangers.retain(|e| {
-        let new = !seen.contains(&e.host);
-        seen.push(e.host.clone());
-        new
-    });
+    let mut seen = HashSet::new();
+    exchangers.retain(|e| seen.insert(e.host.clone()));
     MailRoute::Exchangers(exchangers)
 }
 

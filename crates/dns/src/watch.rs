@@ -1,7 +1,7 @@
 //! Notices that no name server answers at all, says so, and spares everybody the wait until one does.
 //!
 //! That a question has no answer says nothing about the servers asked: a domain's own may be dead. So whenever one goes
-//! unanswered the servers are asked something that each can tell from memory, past the cache. If that goes unanswered too
+//! unanswered the servers are asked what each can tell from memory, past the cache. If that goes unanswered too
 //! they are *silent*: questions that wait are let go, later ones get what the cache has and otherwise fail at once, for
 //! now and never for good, and [`Watched::watch`] asks on until there is an answer.
 
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, select_ok};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -147,10 +147,16 @@ impl Watched {
         self.state().looked.is_some_and(|looked| looked.elapsed() < AGAIN)
     }
 
-    /// Asks the servers who has the root zone, which every resolver knows; any answer will do, a refusal too.
+    /// Asks the servers who has the root zone and the largest one below it, which every resolver knows; any answer to
+    /// either will do, a refusal too. Filters that hold floods back drop questions about the root, of whoever asks.
     async fn look(&self) {
-        let answer = timeout(LOOK * 2, self.probe.lookup(".", RecordKind::Ns)).await;
-        let is_silent = answer.as_ref().map_or(true, is_unanswered);
+        let answers = [".", "com"].map(|zone| {
+            let asked = timeout(LOOK * 2, self.probe.lookup(zone, RecordKind::Ns));
+            asked
+                .map(|answer| if answer.as_ref().map_or(true, is_unanswered) { Err(()) } else { Ok(()) })
+                .boxed()
+        });
+        let is_silent = select_ok(answers).await.is_err();
         let mut state = self.state();
         state.looked = Some(Instant::now());
         match (state.since, is_silent) {
@@ -242,6 +248,8 @@ mod tests {
     struct Servers {
         silent: AtomicBool,
         refuse: AtomicBool,
+        /// Questions about the root are dropped.
+        rootless: AtomicBool,
         looks: AtomicU32,
     }
 
@@ -258,7 +266,8 @@ mod tests {
                 if cached {
                     return Err(DnsError::NxDomain);
                 }
-                if name == "slow.example" || self.0.silent.load(Ordering::Relaxed) {
+                let dropped = name == "." && self.0.rootless.load(Ordering::Relaxed);
+                if name == "slow.example" || dropped || self.0.silent.load(Ordering::Relaxed) {
                     sleep(Duration::from_secs(20)).await;
                     return Err(DnsError::Timeout);
                 }
@@ -338,6 +347,17 @@ mod tests {
         assert!(servers.looks.load(Ordering::Relaxed) > 0);
         assert_eq!(watched.ailment(), None);
         assert_eq!(asked(&watched, "a.example").await.0, Err(DnsError::NoData));
+    }
+
+    /// Or else whoever has such a domain could have all others fail, for as long as the process lives.
+    #[tokio::test(start_paused = true)]
+    async fn servers_that_answer_nothing_about_the_root_are_not_silent() {
+        let (servers, watched) = watched();
+        servers.rootless.store(true, Ordering::Relaxed);
+        assert_eq!(asked(&watched, "slow.example").await.0, Err(DnsError::Timeout));
+        assert!(servers.looks.load(Ordering::Relaxed) > 0);
+        assert_eq!(asked(&watched, "a.example").await, (Err(DnsError::NoData), Duration::ZERO));
+        assert_eq!(watched.ailment(), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -81,6 +81,18 @@ async fn aliases_are_followed_to_their_end() {
     assert!(circle.is_err(), "{circle:?}");
 }
 
+/// Whoever says so much has not said that there is nothing, which would send the mail elsewhere or return it.
+#[tokio::test]
+async fn more_aliases_than_are_followed_are_no_denial() {
+    let (server, resolver) = start().await;
+    let chain: String = (0..30).map(|i| format!("a{i}.example. CNAME a{}.example.\n", i + 1)).collect();
+    server.serve(&format!("{chain}a30.example. A 192.0.2.9\na30.example. MX 10 a30.example."));
+    for kind in [RecordKind::A, RecordKind::Mx] {
+        let failed = texts(&resolver, "a0.example", kind).await;
+        assert!(failed.as_ref().is_err_and(|error| error.is_temporary()), "{failed:?}");
+    }
+}
+
 #[tokio::test]
 async fn failures_are_told_apart() {
     let (server, resolver) = start().await;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use pintle_mail::{NextHop, TlsPolicy};
 pub use pintle_queue::RetryPolicy;
 use pintle_sender_auth::sign::Keyring;
@@ -167,11 +167,20 @@ pub struct Mx {
     pub addresses: usize,
     /// Networks that exchangers may be in although they are not public. Strangers say where exchangers are.
     pub networks: Vec<IpNet>,
+    /// Prefixes under which a translator of ours (NAT64) has IPv4 hosts, besides the well-known one; of the lengths that RFC
+    /// 6052 section 2.2 lists. Strangers could name inner hosts by them.
+    pub nat64: Vec<Ipv6Net>,
 }
 
 impl Default for Mx {
     fn default() -> Self {
-        Self { tls: TlsPolicy::Opportunistic, port: 25, addresses: 5, networks: Vec::new() }
+        Self {
+            tls: TlsPolicy::Opportunistic,
+            port: 25,
+            addresses: 5,
+            networks: Vec::new(),
+            nat64: Vec::new(),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::plan::{Plan, Target};
 use crate::resolve::{self, Host, Way};
 use crate::reuse::Quirk;
 use crate::shared::Shared;
+use crate::talks::Asked;
 use crate::{Config, Endpoint, exchanger};
 
 /// How long an address at which nobody answered comes after the others: longer than an attempt waits for the next one.
@@ -71,7 +72,9 @@ struct Opening<'a> {
     login: Option<Credentials>,
     way: Way,
     /// Hosts that have had their say about this message.
-    asked: &'a [String],
+    asked: &'a [Asked],
+    /// The preference of the best exchanger that could not be reached.
+    missed: Option<u16>,
     /// Addresses that may still be tried.
     left: usize,
     /// Those at which nobody answered.
@@ -89,7 +92,7 @@ pub(crate) async fn open(
     shared: &Shared,
     config: &Config,
     plan: &Plan,
-    asked: &[String],
+    asked: &[Asked],
 ) -> Result<Box<Link>, Trouble> {
     let target = &plan.target;
     let login = target.login(config).map_err(|text| {
@@ -105,6 +108,7 @@ pub(crate) async fn open(
         target,
         login,
         asked,
+        missed: None,
         left: way.addresses,
         dead: Vec::new(),
         later: Vec::new(),
@@ -133,7 +137,7 @@ impl Opening<'_> {
                             return Ok(link);
                         }
                     }
-                    Err(trouble) => self.note(trouble),
+                    Err(trouble) => self.miss(host, trouble),
                 }
             }
         }
@@ -148,11 +152,12 @@ impl Opening<'_> {
 
     /// Tries the addresses of a host.
     async fn host(&mut self, host: &Host, places: Vec<Place>) -> Option<Box<Link>> {
-        if self.asked.iter().any(|asked| asked == host.name()) {
+        if self.asked.iter().any(|asked| asked.host == host.name() && asked.port == host.port()) {
             return None;
         }
         for place in places {
-            if self.shared.pool.knows(Quirk::Dead, &place.to_string()) {
+            if self.shared.pool.knows(Quirk::Dead, &self.in_this_domain(&place)) {
+                self.missed.get_or_insert(host.preference);
                 self.later.push((host.clone(), place));
             } else if let Some(link) = self.try_at(host, &place).await {
                 return Some(link);
@@ -170,12 +175,14 @@ impl Opening<'_> {
         self.left = left;
         match self.host_at(host, place).await {
             Ok(link) => {
-                self.shared.pool.forget(Quirk::Dead, &place.to_string());
-                Some(link)
+                self.shared.pool.forget(Quirk::Dead, &self.in_this_domain(place));
+                // Hosts come in the order of their preferences, so that the first one missed is the best.
+                let missed = self.missed.is_some_and(|missed| missed < host.preference);
+                Some(if missed { link.stand_in() } else { link })
             }
             Err(trouble) => {
-                self.dead.push(place.to_string());
-                self.note(trouble);
+                self.dead.push(self.in_this_domain(place));
+                self.miss(host, trouble);
                 None
             }
         }
@@ -187,6 +194,11 @@ impl Opening<'_> {
         for place in self.dead.iter().filter(|_| self.short) {
             self.shared.pool.remember(Quirk::Dead, place, DEAD);
         }
+    }
+
+    /// The place as an exchanger of this domain. Another domain's may be chosen so that it seems to be dead.
+    fn in_this_domain(&self, place: &Place) -> String {
+        format!("{} {place}", self.target.next_hop)
     }
 
     /// Those addresses of a host that DNS may send us to.
@@ -201,6 +213,14 @@ impl Opening<'_> {
             Some((place, what)) if good.is_empty() => Err(not_public(host, &place, what)),
             _ => Ok(good),
         }
+    }
+
+    /// The host could not be reached, or will never be.
+    fn miss(&mut self, host: &Host, trouble: Trouble) {
+        if !trouble.final_ {
+            self.missed.get_or_insert(host.preference);
+        }
+        self.note(trouble);
     }
 
     fn note(&mut self, trouble: Trouble) {
@@ -239,7 +259,7 @@ impl Opening<'_> {
     /// Tries one address; with opportunistic TLS that fails, once more in plain text (RFC 7435 section 3).
     async fn host_at(&self, host: &Host, place: &Place) -> Result<Box<Link>, Trouble> {
         let opportunistic = self.target.tls == TlsPolicy::Opportunistic && !self.way.implicit_tls;
-        let key = place.to_string();
+        let key = under_its_name(host.name(), &place.to_string());
         let policy = match self.target.tls {
             TlsPolicy::Opportunistic if opportunistic && self.shared.pool.knows(Quirk::NoTls, &key) => {
                 TlsPolicy::None
@@ -365,7 +385,9 @@ impl fmt::Display for Failure {
 impl Failure {
     fn of(why: Closed, encrypted: bool) -> Self {
         match (&why, why.step()) {
-            (Closed::Lost(Step::Hello), _) if encrypted => Self::StartTls(why),
+            (Closed::Lost(Step::Hello) | Closed::TimedOut(Step::Hello), _) if encrypted => {
+                Self::StartTls(why)
+            }
             (_, Step::StartTls) => Self::StartTls(why),
             _ => Self::Closed(why),
         }
@@ -397,6 +419,12 @@ impl Failure {
         };
         Trouble { peer: Arc::new(peer), ..Trouble::defer(reply) }
     }
+}
+
+/// The place under the name that TLS is begun with. Under a name of his own a stranger may have TLS fail at anybody's
+/// address, which must not have others' mail sent there in plain text.
+pub(crate) fn under_its_name(host: &str, place: &str) -> String {
+    format!("{host} {place}")
 }
 
 /// A place as senders may read of it: they have no use for paths of this machine.

@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::Ipv6Net;
+
 use crate::config::Config;
 use crate::network::Network;
 
@@ -21,7 +23,7 @@ enum Scope {
 
 /// Why an exchanger at this address is not connected to; nothing where it is.
 pub(crate) fn objection(address: IpAddr, config: &Config) -> Option<&'static str> {
-    let (address, behind) = (address.to_canonical(), behind(address));
+    let (address, behind) = (address.to_canonical(), behind(address, &config.mx.nat64));
     match scope(behind) {
         Scope::Public => None,
         Scope::Local(what) => {
@@ -36,13 +38,14 @@ pub(crate) fn objection(address: IpAddr, config: &Config) -> Option<&'static str
 /// RFC 5321 section 5.1: an exchanger at one of our addresses is ourselves, whatever its name. A listener on a wildcard
 /// address is at every address of this machine.
 pub(crate) fn is_us(address: SocketAddr, config: &Config, network: &dyn Network) -> bool {
-    config.own_addresses.contains(&behind(address.ip())) || is_listener(address, &config.listeners, network)
+    let behind = SocketAddr::new(behind(address.ip(), &config.mx.nat64), address.port());
+    config.own_addresses.contains(&behind.ip()) || is_listener(behind, &config.listeners, network)
 }
 
 /// Whether one of these listeners would answer at this address.
 #[must_use]
 pub fn is_listener(address: SocketAddr, listeners: &[SocketAddr], network: &dyn Network) -> bool {
-    let ip = behind(address.ip());
+    let ip = behind(address.ip(), &[]);
     let listens = |listener: &SocketAddr| {
         let everywhere = listener.ip().is_unspecified() && listener.is_ipv4() == ip.is_ipv4();
         listener.port() == address.port() && (listener.ip() == ip || (everywhere && network.is_here(ip)))
@@ -51,11 +54,18 @@ pub fn is_listener(address: SocketAddr, listeners: &[SocketAddr], network: &dyn 
 }
 
 /// The host that an address leads to: some of IPv6 are IPv4 in disguise, and what is forbidden there is forbidden here.
-fn behind(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => disguised(v6).map_or(address, IpAddr::V4),
-    }
+fn behind(address: IpAddr, nat64: &[Ipv6Net]) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    let translated = nat64.iter().find(|prefix| prefix.contains(&v6));
+    let hidden = translated.map(|prefix| translated_to(v6, prefix.prefix_len())).or_else(|| disguised(v6));
+    hidden.map_or(address, IpAddr::V4)
+}
+
+/// RFC 6052 section 2.2: the IPv4 address follows the prefix, but for the ninth octet, which belongs to nobody.
+fn translated_to(address: Ipv6Addr, prefix: u8) -> Ipv4Addr {
+    let octets = address.octets();
+    let mut after = (usize::from(prefix / 8)..octets.len()).filter(|at| *at != 8).map(|at| octets[at]);
+    Ipv4Addr::from(std::array::from_fn::<u8, 4, _>(|_| after.next().unwrap_or_default()))
 }
 
 fn disguised(address: Ipv6Addr) -> Option<Ipv4Addr> {
@@ -222,6 +232,41 @@ mod tests {
         {
             assert!(objected(nobody, &["0.0.0.0/0", "::/0"]), "{nobody}");
         }
+    }
+
+    /// The examples of RFC 6052 section 2.4, and what they must not lead to.
+    #[test]
+    fn what_the_operator_s_translator_leads_to_is_known() {
+        let mut config = Config::new("gate.example");
+        for prefix in [
+            "2001:db8::/32",
+            "2001:db8:100::/40",
+            "2001:db8:122::/48",
+            "2001:db8:122:300::/56",
+            "2001:db8:122:344::/64",
+            "2001:db8:122:344::/96",
+        ] {
+            config.mx.nat64 = vec![prefix.parse().unwrap()];
+            let prefix: Ipv6Net = prefix.parse().unwrap();
+            for (v4, inside) in [([192, 0, 2, 33], true), ([10, 1, 2, 3], true), ([8, 8, 8, 8], false)] {
+                let mut octets = prefix.addr().octets();
+                let places = (usize::from(prefix.prefix_len() / 8)..16).filter(|at| *at != 8);
+                places.zip(v4).for_each(|(at, octet)| octets[at] = octet);
+                let address = IpAddr::from(octets);
+                assert_eq!(behind(address, &config.mx.nat64), IpAddr::from(v4), "{address}");
+                assert_eq!(objection(address, &config).is_some(), inside, "{address}");
+            }
+        }
+        let given: [(&str, &str); 3] = [
+            ("2001:db8::/32", "2001:db8:c000:221::"),
+            ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+            ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+        ];
+        for (prefix, address) in given {
+            let nat64 = [prefix.parse().unwrap()];
+            assert_eq!(behind(ip(address), &nat64), ip("192.0.2.33"), "{prefix}");
+        }
+        assert!(objected("fd00:64::8.8.8.8", &[]), "what nobody named is taken as it looks");
     }
 
     /// A machine with the addresses 192.0.2.7 and 2001:db8::7.

@@ -199,8 +199,7 @@ impl Handle {
     /// # Errors
     /// As for [`hold`](Self::hold).
     pub async fn release(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
-        let ids = self.ids(which).await?;
-        self.let_go(ids, user).await
+        self.let_go(which, user, Guard::Any).await
     }
 
     /// Lets held messages go, but leaves those in quarantines where they are.
@@ -208,11 +207,7 @@ impl Handle {
     /// # Errors
     /// As for [`hold`](Self::hold).
     pub async fn release_held(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
-        let ids = self.ids(which).await?;
-        let mut acts = self.each(ids, |id| self.in_no_quarantine(id)).await;
-        let released = self.let_go(acts.ids_done(), user).await?;
-        acts.take_over(released, |outcome| outcome);
-        Ok(acts)
+        self.let_go(which, user, Guard::Free).await
     }
 
     /// Lets messages out of their quarantines, and no others go: they are due at once, and their age counts from now.
@@ -220,15 +215,7 @@ impl Handle {
     /// # Errors
     /// As for [`hold`](Self::hold).
     pub async fn release_quarantined(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
-        let ids = self.ids(which).await?;
-        let mut acts = self.each(ids, |id| self.in_quarantine(id)).await;
-        let released = self.let_go(acts.ids_done(), user).await?;
-        // Somebody else may have been faster.
-        acts.take_over(released, |outcome| match outcome {
-            Outcome::NotHeld => Outcome::NotQuarantined,
-            outcome => outcome,
-        });
-        Ok(acts)
+        self.let_go(which, user, Guard::Quarantined).await
     }
 
     /// Drops messages that lie in quarantines, and tells nobody but the log.
@@ -343,30 +330,43 @@ impl Handle {
         Acts(acts.buffered(AT_ONCE).collect().await)
     }
 
-    async fn let_go(&self, ids: Vec<QueueId>, user: Option<&str>) -> Result<Acts, OperateError> {
+    /// Lets those go that the guard means. It is the spool that looks: a message may be quarantined at any moment.
+    async fn let_go(&self, which: Select, user: Option<&str>, guard: Guard) -> Result<Acts, OperateError> {
+        let ids = self.ids(which).await?;
         let _in_order = self.shared.acting.lock().await;
         let at = self.shared.clock.now();
-        let released = join_all(ids.iter().map(|id| self.shared.spool.release(*id, at))).await;
-        let mut since = Vec::with_capacity(ids.len());
-        let acts = ids.iter().zip(released).map(|(id, before)| {
-            let quarantine = before.as_ref().ok().and_then(Option::as_ref).and_then(Hold::quarantine);
-            since.push((*id, quarantine.map(|_| at)));
-            Act {
-                id: *id,
-                outcome: match &before {
-                    Ok(Some(hold)) => {
-                        self.tell_release(*id, hold, user);
-                        Outcome::Done
-                    }
-                    Ok(None) => Outcome::NotHeld,
-                    Err(error) => Outcome::of(error.clone()),
-                },
-            }
-        });
-        let acts = Acts(acts.collect());
+        let released = join_all(ids.iter().map(|id| self.shared.spool.release(*id, at, guard))).await;
+        let (mut since, mut acts) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+        for (id, before) in ids.into_iter().zip(released) {
+            let outcome = match before {
+                Ok(Some(hold)) => {
+                    since.push((id, hold.quarantine().map(|_| at)));
+                    self.tell_release(id, &hold, user);
+                    Outcome::Done
+                }
+                Ok(None) => {
+                    since.push((id, None));
+                    Outcome::NotHeld
+                }
+                Err(SpoolError::HoldChanged(_)) => self.not_meant(id).await,
+                Err(error) => Outcome::of(error),
+            };
+            acts.push(Act { id, outcome });
+        }
         // The runner is told as well, lest an announcement that met an attempt under way be lost on it.
         self.ask(|answer| Command::Release(since, answer)).await?;
-        Ok(acts)
+        Ok(Acts(acts))
+    }
+
+    /// Why the guard of a release spared this message.
+    async fn not_meant(&self, id: QueueId) -> Outcome {
+        match self.shared.spool.load(id).await {
+            Err(error) => Outcome::of(error),
+            Ok(stored) => match stored.entry.hold {
+                Some(Hold::Quarantine(quarantine)) => Outcome::Quarantined(quarantine.name),
+                _ => Outcome::NotQuarantined,
+            },
+        }
     }
 
     fn tell_release(&self, id: QueueId, hold: &Hold, user: Option<&str>) {
@@ -404,20 +404,6 @@ impl Handle {
                 Some(hold) => Outcome::Held(hold.to_string()),
                 None => Outcome::NotNow,
             },
-        }
-    }
-
-    async fn in_quarantine(&self, id: QueueId) -> Result<(), Outcome> {
-        let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
-        let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
-        quarantine.map(drop).ok_or(Outcome::NotQuarantined)
-    }
-
-    async fn in_no_quarantine(&self, id: QueueId) -> Result<(), Outcome> {
-        let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
-        match stored.entry.hold {
-            Some(Hold::Quarantine(quarantine)) => Err(Outcome::Quarantined(quarantine.name)),
-            _ => Ok(()),
         }
     }
 

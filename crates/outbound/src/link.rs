@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,7 +14,7 @@ use futures_util::FutureExt;
 use pintle_mail::Body;
 use pintle_record::Peer;
 use pintle_smtp::client::{Closed, Delivery, Event, Session, Step, Transfer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
 
 use crate::clock::monotonic;
@@ -42,6 +43,8 @@ pub(crate) struct Link {
     peer: Peer,
     /// Messages carried so far.
     used: u32,
+    /// A better exchanger could not be reached when it was opened.
+    stand_in: bool,
     /// Since when it has had nothing to do.
     pub(crate) idle_since: Instant,
 }
@@ -74,6 +77,7 @@ impl Link {
             input: BytesMut::new(),
             peer,
             used: 0,
+            stand_in: false,
             idle_since: monotonic(),
         })
     }
@@ -85,6 +89,16 @@ impl Link {
 
     pub(crate) fn used(&self) -> u32 {
         self.used
+    }
+
+    /// From now on it speaks for a better exchanger that could not be reached.
+    pub(crate) fn stand_in(mut self: Box<Self>) -> Box<Self> {
+        self.stand_in = true;
+        self
+    }
+
+    pub(crate) fn is_stand_in(&self) -> bool {
+        self.stand_in
     }
 
     /// Goes on with greeting, EHLO, STARTTLS and AUTH.
@@ -124,6 +138,20 @@ impl Link {
     pub(crate) fn place(&self) -> String {
         let address = self.peer.address.map(|address| address.to_string());
         address.or_else(|| self.peer.host.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.machine.is_closed()
+    }
+
+    /// Sends no command ahead of a reply any more.
+    pub(crate) fn keep_in_step(&mut self) {
+        self.machine.keep_in_step();
+    }
+
+    /// Whether the next hop says that commands may be sent ahead.
+    pub(crate) fn offers_pipelining(&self) -> bool {
+        self.machine.peer().extensions.pipelining
     }
 
     /// Sends one message to these recipients of the plan.
@@ -189,12 +217,8 @@ impl Link {
     pub(crate) async fn rest(mut self: Box<Self>) -> Option<Box<Self>> {
         self.flush().await;
         self.idle_since = monotonic();
-        while let Some(event) = self.poll_event() {
-            if matches!(event, Event::Closed(_)) {
-                return None;
-            }
-        }
-        Some(self)
+        while self.poll_event().is_some() {}
+        (!self.machine.is_closed()).then_some(self)
     }
 
     /// Ends the session politely.
@@ -280,32 +304,79 @@ impl Link {
             return;
         }
         let limit = self.time_left();
-        match tokio::time::timeout(limit, write_all(&mut self.io, &mut pieces)).await {
+        match tokio::time::timeout(limit, self.write_all(&mut pieces)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => self.lost(),
             Err(_) => self.machine.handle_timeout(monotonic()),
         }
     }
-}
 
-async fn write_all(io: &mut Box<dyn Stream>, pieces: &mut [Bytes]) -> io::Result<()> {
-    let mut first = 0;
-    while first < pieces.len() {
-        let slices: Vec<IoSlice<'_>> =
-            pieces[first..].iter().take(SLICES).map(|piece| IoSlice::new(piece)).collect();
-        let mut written = io.write_vectored(&slices).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+    /// Writes these pieces. While the next hop takes no more, what it says is heard: it may have seen enough of a message,
+    /// and the session may be over before the message is.
+    async fn write_all(&mut self, pieces: &mut [Bytes]) -> io::Result<()> {
+        let mut first = 0;
+        while first < pieces.len() {
+            match self.move_on(&pieces[first..]).await? {
+                Moved::Written(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Moved::Written(mut written) => {
+                    while first < pieces.len() && written >= pieces[first].len() {
+                        written -= pieces[first].len();
+                        first += 1;
+                    }
+                    if let Some(piece) = pieces.get_mut(first) {
+                        piece.advance(written);
+                    }
+                }
+                Moved::Heard if self.hear() => return Ok(()),
+                Moved::Heard => {}
+            }
         }
-        while first < pieces.len() && written >= pieces[first].len() {
-            written -= pieces[first].len();
-            first += 1;
-        }
-        if let Some(piece) = pieces.get_mut(first) {
-            piece.advance(written);
+        loop {
+            match self.move_on(&[]).await? {
+                Moved::Heard if !self.hear() => {}
+                Moved::Heard | Moved::Written(_) => return Ok(()),
+            }
         }
     }
-    io.flush().await
+
+    /// Writes some of these pieces, or pushes out what is written where there are none; reads while neither goes on.
+    async fn move_on(&mut self, pieces: &[Bytes]) -> io::Result<Moved> {
+        let slices: Vec<IoSlice<'_>> = pieces.iter().take(SLICES).map(|piece| IoSlice::new(piece)).collect();
+        let (io, input) = (&mut self.io, &mut self.input);
+        std::future::poll_fn(|cx| {
+            let written = if slices.is_empty() {
+                Pin::new(&mut *io).poll_flush(cx).map_ok(|()| 0)
+            } else {
+                Pin::new(&mut *io).poll_write_vectored(cx, &slices)
+            };
+            if let Poll::Ready(written) = written {
+                return Poll::Ready(written.map(Moved::Written));
+            }
+            match std::pin::pin!(io.read_buf(input)).poll(cx) {
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                read => read.map_ok(|_| Moved::Heard),
+            }
+        })
+        .await
+    }
+
+    /// Takes what was read amid writing. Whether the session is over: then nothing is written any more, since what was
+    /// being written has no end.
+    fn hear(&mut self) -> bool {
+        self.machine.receive(&self.input, monotonic());
+        self.input.clear();
+        let closed = self.machine.is_closed();
+        while closed && self.machine.poll_transmit().is_some() {}
+        closed
+    }
+}
+
+/// What went on at a connection.
+enum Moved {
+    /// So many octets were written; none where there were none to write.
+    Written(usize),
+    /// The next hop has said something.
+    Heard,
 }
 
 /// The message, piece by piece.
@@ -338,10 +409,10 @@ impl<'a> Feed<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Poll};
+    use std::task::Context;
 
     use pintle_smtp::client::Config;
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::io::{AsyncRead, ReadBuf};
 
     use super::*;
 

@@ -38,6 +38,13 @@ impl Host {
             Endpoint::Unix(path) => path.to_str().unwrap_or("unix"),
         }
     }
+
+    pub(crate) fn port(&self) -> Option<u16> {
+        match &self.endpoint {
+            Endpoint::Tcp { port, .. } => Some(*port),
+            Endpoint::Unix(_) => None,
+        }
+    }
 }
 
 /// The default ports where none is written: RFC 5321, and RFC 2033 with the port that IANA gives LMTP.

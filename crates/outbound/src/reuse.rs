@@ -25,25 +25,30 @@ use crate::connect::Trouble;
 use crate::link::Link;
 use crate::plan::Target;
 
+/// Addresses that are remembered for something. Strangers say where their exchangers are, and may say it anew each time.
+const QUIRKS: usize = 100_000;
+
 /// All lanes.
 #[derive(Default)]
 pub(crate) struct Pool {
     lanes: Mutex<HashMap<Key, Arc<Lane>>>,
     /// Lanes made so far.
     made: AtomicU64,
-    /// What addresses are known for, and until when that counts.
+    /// What places are known for, and until when that counts.
     quirks: Mutex<HashMap<(Quirk, String), Instant>>,
     closed: AtomicBool,
 }
 
-/// What an address can be known for.
+/// What a place can be known for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Quirk {
-    /// TLS with it fails: it is spoken to in plain text.
+    /// TLS with it, under a host's name, fails: it is spoken to in plain text.
     NoTls,
     /// BDAT stalls there: it gets DATA.
     NoChunks,
-    /// Nobody answers there, and it kept others from being tried: they come before it.
+    /// Commands that are sent ahead get lost there: it gets one at a time.
+    NoPipelining,
+    /// Nobody answers there, as an exchanger of a domain, and it kept others from being tried: they come before it.
     Dead,
 }
 
@@ -151,17 +156,18 @@ impl Pool {
         !quirks.is_empty() && quirks.get(&(quirk, place.to_owned())).is_some_and(|until| *until > monotonic())
     }
 
-    /// It is, for so long.
+    /// It is, for so long; a memory that is full takes in nothing new.
     pub(crate) fn remember(&self, quirk: Quirk, place: &str, memory: Duration) {
-        self.quirks.lock().insert((quirk, place.to_owned()), monotonic() + memory);
+        let (mut quirks, key) = (self.quirks.lock(), (quirk, place.to_owned()));
+        if quirks.len() < QUIRKS || quirks.contains_key(&key) {
+            quirks.insert(key, monotonic() + memory);
+        }
     }
 
-    /// It is not any more.
-    pub(crate) fn forget(&self, quirk: Quirk, place: &str) {
+    /// It is not any more. Gives whether it was.
+    pub(crate) fn forget(&self, quirk: Quirk, place: &str) -> bool {
         let mut quirks = self.quirks.lock();
-        if !quirks.is_empty() {
-            quirks.remove(&(quirk, place.to_owned()));
-        }
+        !quirks.is_empty() && quirks.remove(&(quirk, place.to_owned())).is_some()
     }
 
     /// Begins anew under a changed configuration: gives the resting sessions away; those in use are given away as they

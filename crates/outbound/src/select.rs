@@ -55,14 +55,6 @@ impl Acts {
         self.0.iter().filter(|act| act.outcome == Outcome::Done).count()
     }
 
-    /// Puts what came of a second step in the place of what was done by the first, in the same order.
-    pub(crate) fn take_over(&mut self, second: Self, word: impl Fn(Outcome) -> Outcome) {
-        let done = self.0.iter_mut().filter(|act| act.outcome == Outcome::Done);
-        for (act, of) in done.zip(second.0) {
-            act.outcome = word(of.outcome);
-        }
-    }
-
     /// The messages with which that was so.
     pub(crate) fn ids_done(&self) -> Vec<QueueId> {
         let done = self.0.iter().filter(|act| act.outcome == Outcome::Done);

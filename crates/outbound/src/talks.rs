@@ -15,9 +15,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pintle_mail::{EnhancedCode, Reply};
 use pintle_record::Peer;
 use pintle_smtp::client::{
     Closed, Delivery, DsnRelay, Fault, Outcome, Protocol, RecipientOutcome, Speaker, Step, Transfer,
+    demands_tls,
 };
 
 use crate::connect::{self, Trouble};
@@ -31,8 +33,8 @@ use crate::{Config, resolve};
 
 /// Hosts of a next hop that one attempt speaks to about a message.
 const MOST_ASKED: usize = 2;
-/// How long a host that stalled or failed at BDAT gets DATA: longer than an attempt waits for the next one.
-const WITHOUT_CHUNKS: Duration = Duration::from_secs(24 * 3600);
+/// How long a host that failed at an extension is spoken to without it: longer than an attempt waits for the next one.
+const WITHOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// The talks of one attempt.
 pub(crate) struct Talks<'a> {
@@ -44,12 +46,26 @@ pub(crate) struct Talks<'a> {
     /// Recipients that somebody is still to be asked about.
     open: Vec<u32>,
     /// Hosts that have had their say.
-    asked: Vec<String>,
+    asked: Vec<Asked>,
     /// A session was given up for its own faults; a second time it is taken for the next hop's.
     renewed: bool,
     overflow: bool,
     /// Sessions that are not over, in the order of their exchangers.
     links: Vec<Box<Link>>,
+}
+
+/// A host, known by its name and its port: a relay may list several at one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) host: String,
+    pub(crate) port: Option<u16>,
+}
+
+impl Asked {
+    fn of(peer: &Peer) -> Self {
+        let host = peer.host.clone().unwrap_or_default();
+        Self { host, port: peer.address.map(|address| address.port()) }
+    }
 }
 
 /// Whether a session has carried messages before.
@@ -109,22 +125,38 @@ impl<'a> Talks<'a> {
         let place = link.place();
         let chunks = !self.shared.pool.knows(Quirk::NoChunks, &place);
         let transfer = if chunks { self.config.transfer } else { Transfer::Data };
+        if self.shared.pool.knows(Quirk::NoPipelining, &place) {
+            link.keep_in_step();
+        }
         let sent = link.send(self.plan, &self.open, transfer).await;
         let peer = Arc::new(link.peer());
-        let delivery = match sent {
+        let mut delivery = match sent {
             Sent::Done(delivery) => delivery,
             Sent::Closed(why) => unsent(&self.open, why, transfer),
         };
-        if failed_in_chunks(&delivery) {
-            self.shared.pool.remember(Quirk::NoChunks, &place, WITHOUT_CHUNKS);
+        if link.is_stand_in() {
+            delivery.recipients.iter_mut().for_each(wait_for_the_better);
         }
-        let again = !self.renewed && is_worth_a_new_session(&delivery, age);
+        if failed_in_chunks(&delivery) {
+            self.shared.pool.remember(Quirk::NoChunks, &place, WITHOUT);
+        }
+        let confused = link.offers_pipelining() && lost_commands(&delivery);
+        if confused {
+            self.shared.pool.remember(Quirk::NoPipelining, &place, WITHOUT);
+        }
+        let named = connect::under_its_name(peer.host.as_deref().unwrap_or_default(), &place);
+        let secured = wants_tls(&delivery) && self.shared.pool.forget(Quirk::NoTls, &named);
+        let better = secured || (confused && is_out_of_step(&delivery));
+        let again = !self.renewed && (better || is_worth_a_new_session(&delivery, age));
         self.renewed |= again;
         if !again {
-            self.asked.push(peer.host.clone().unwrap_or_default());
+            self.asked.push(Asked::of(&peer));
         }
         self.hear(delivery, &peer, again);
-        self.links.push(link);
+        // One that is over ends now: its host may take no second one beside it.
+        if !link.is_over() {
+            self.links.push(link);
+        }
     }
 
     /// Takes down what was said, and who is still to be asked about.
@@ -155,7 +187,8 @@ impl<'a> Talks<'a> {
         };
         let delivered = matches!(word.outcome.outcome, Outcome::Delivered(_));
         let better = before.outcome.cut && (!before.is_heard() || word.is_heard());
-        if delivered || better {
+        let unasked = is_unasked(&word.outcome);
+        if delivered || (!unasked && (better || is_unasked(&before.outcome))) {
             *before = word;
         }
     }
@@ -176,8 +209,9 @@ impl<'a> Talks<'a> {
         let (mut slot, mut retired) = (Some(slot), Vec::new());
         for link in self.links {
             let enough = link.used() >= self.config.sessions.messages.max(1);
+            let best = self.asked.first().is_none_or(|first| *first == Asked::of(&link.peer()));
             let Some(link) = link.rest().await else { continue };
-            match slot.take_if(|_| !enough) {
+            match slot.take_if(|_| best && !enough) {
                 Some(slot) => retired.extend(slot.give_back(link)),
                 None => retired.push(link),
             }
@@ -221,10 +255,54 @@ fn is_worth_a_new_session(delivery: &Delivery, age: Age) -> bool {
 
 /// Whether the next exchanger may know better. After the end of the message silence may mean that it was taken.
 fn may_ask_elsewhere(recipient: &RecipientOutcome, ended: Option<&Closed>) -> bool {
+    // RFC 8689 section 4.2.1 has the others asked. How large a message may be the best exchanger says for the domain.
+    if is_unasked(recipient) {
+        return !is_too_large(recipient.outcome.reply());
+    }
     let deferred = matches!(recipient.outcome, Outcome::Deferred(_));
     let in_doubt = recipient.step == Step::End && recipient.speaker == Speaker::Us;
     let ours = recipient.cut && matches!(ended, Some(Closed::Abandoned(_)));
     deferred && !in_doubt && !ours
+}
+
+/// A host that does not offer what the message needs was not asked about it, and has said nothing of it.
+fn is_unasked(recipient: &RecipientOutcome) -> bool {
+    matches!(recipient.outcome, Outcome::Failed(_)) && recipient.speaker == Speaker::Us
+}
+
+/// RFC 3463 section 3.4: X.3.4, message too big for system.
+fn is_too_large(reply: &Reply) -> bool {
+    matches!(reply.enhanced, Some(EnhancedCode(_, 3, 4)))
+}
+
+/// What a stand-in does not offer, the better exchanger may, which could not be reached.
+fn wait_for_the_better(recipient: &mut RecipientOutcome) {
+    if is_unasked(recipient) {
+        recipient.outcome = Outcome::Deferred(recipient.outcome.reply().clone());
+    }
+}
+
+/// Whether the next hop wants TLS before it takes mail.
+fn wants_tls(delivery: &Delivery) -> bool {
+    matches!(&delivery.ended, Some(Closed::Refused { reply, .. }) if demands_tls(reply))
+}
+
+/// Whether the session may have ended over commands that were sent ahead. A proxy may let PIPELINING through and know nothing
+/// of it.
+fn lost_commands(delivery: &Delivery) -> bool {
+    let waited = matches!(&delivery.ended, Some(Closed::TimedOut(Step::Rcpt | Step::Data)));
+    waited || is_out_of_step(delivery)
+}
+
+/// Whether the session ended over a reply that does not fit the command.
+fn is_out_of_step(delivery: &Delivery) -> bool {
+    let Some(why) = &delivery.ended else { return false };
+    let misfit = match why {
+        Closed::Fault { fault, .. } => matches!(fault, Fault::Unexpected(_) | Fault::Unsolicited(_)),
+        Closed::Refused { reply, .. } => reply.code == 503,
+        _ => false,
+    };
+    misfit && matches!(why.step(), Step::Mail | Step::Rcpt | Step::Data)
 }
 
 /// Whether the session ended over BDAT, as some do for ever.

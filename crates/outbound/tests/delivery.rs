@@ -245,7 +245,8 @@ async fn waits_grow_and_survive_in_the_spool() {
 /// Older servers say 552 where 452 is meant (RFC 5321 section 4.5.3.1.10): the rest goes at once.
 #[tokio::test]
 async fn recipients_beyond_a_server_s_limit_follow_at_once() {
-    for reply in ["452 4.5.3 too many recipients", "552 too many recipients"] {
+    for reply in ["452 4.5.3 too many recipients", "552 too many recipients", "550 5.5.3 too many recipients"]
+    {
         let script = Script::new().on_nth(Step::Rcpt, 3, Act::Reply(reply.into()));
         let sink = Sink::start(script).await;
         let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());

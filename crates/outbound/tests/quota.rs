@@ -13,8 +13,8 @@ use pintle_outbound::{Config, Full, Route, RouteTable, Select, WhenFull};
 use pintle_policy::{Call, Chain, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_record::Record;
 use pintle_spool::{
-    Amount, Draft, Filter, Health, Hold, Listing, Memory, NewMessage, Page, Quarantine, Receipt, Settled,
-    Settlement, Spool, SpoolFuture, Stored, Totals, Waiting,
+    Amount, Draft, Filter, Guard, Health, Hold, Listing, Memory, NewMessage, Page, Quarantine, Receipt,
+    Settled, Settlement, Spool, SpoolFuture, Stored, Totals, Waiting,
 };
 use pintle_testkit::{StaticResolver, within};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -54,8 +54,8 @@ impl Spool for Odd {
     fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
         self.engine.hold(id, hold)
     }
-    fn release(&self, id: QueueId, at: UnixTime) -> SpoolFuture<'_, Option<Hold>> {
-        self.engine.release(id, at)
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
+        self.engine.release(id, at, guard)
     }
     fn reroute(&self, id: QueueId, ids: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
         self.engine.reroute(id, ids, next_hop)

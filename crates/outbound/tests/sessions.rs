@@ -12,11 +12,11 @@ use arc_swap::ArcSwap;
 use common::{MINUTE, World, letter, relay, to_relay, with_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_outbound::Select;
+use pintle_outbound::{Outcome, Select};
 use pintle_policy::{Call, Chain, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_spool::{
-    Draft, Filter, Health, Hold, Listing, Memory, NewMessage, Page, Quarantine, Receipt, Settled, Settlement,
-    Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
+    Draft, Filter, Guard, Health, Hold, Listing, Memory, NewMessage, Page, Quarantine, Receipt, Settled,
+    Settlement, Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
 use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, within};
 use tokio::sync::Notify;
@@ -159,6 +159,8 @@ enum Fault {
     Late(Arc<Gate>),
     /// Whatever is read has been released just before, at this time.
     Released(UnixTime),
+    /// Whatever is to be released has gone into quarantine just before.
+    Quarantined,
 }
 
 #[derive(Default)]
@@ -185,7 +187,7 @@ impl Spool for Unsettled {
         match &self.fault {
             Fault::Hang => Box::pin(std::future::pending()),
             Fault::Full => Box::pin(std::future::ready(Err(SpoolError::Full))),
-            Fault::Late(_) | Fault::Released(_) => self.engine.settle(settlement),
+            Fault::Late(_) | Fault::Released(_) | Fault::Quarantined => self.engine.settle(settlement),
         }
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored> {
@@ -193,7 +195,7 @@ impl Spool for Unsettled {
             return self.engine.load(id);
         };
         Box::pin(async move {
-            self.engine.release(id, at).await?;
+            self.engine.release(id, at, Guard::Any).await?;
             self.engine.load(id).await
         })
     }
@@ -215,8 +217,13 @@ impl Spool for Unsettled {
             before
         })
     }
-    fn release(&self, id: QueueId, at: UnixTime) -> SpoolFuture<'_, Option<Hold>> {
-        self.engine.release(id, at)
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
+        Box::pin(async move {
+            if matches!(self.fault, Fault::Quarantined) {
+                self.engine.hold(id, spam()).await?;
+            }
+            self.engine.release(id, at, guard).await
+        })
     }
     fn reroute(&self, id: QueueId, ids: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
         self.engine.reroute(id, ids, next_hop)
@@ -233,6 +240,10 @@ impl Spool for Unsettled {
     fn close(&self) -> SpoolFuture<'_, ()> {
         self.engine.close()
     }
+}
+
+fn spam() -> Hold {
+    Hold::Quarantine(Quarantine::new("spam", common::START))
 }
 
 fn unsettled(engine: &Arc<Memory>, fault: Fault, times: usize) -> Arc<dyn Spool> {
@@ -339,7 +350,7 @@ async fn a_release_in_the_last_moment_is_neither_expired_nor_reported() {
         parts.spool = spool;
     });
     let mut message = letter(&["bob@example.net"]).message(QueueId::new(common::START, 1), common::START);
-    message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", common::START)));
+    message.entry.hold = Some(spam());
     world.outbound.spool().commit(message).await.unwrap();
     world.calm().await;
     world.clock.advance(month);
@@ -347,4 +358,24 @@ async fn a_release_in_the_last_moment_is_neither_expired_nor_reported() {
     assert_eq!(got[0].recipients(), ["bob@example.net"]);
     world.empty().await;
     assert_eq!((world.log.count("expiration"), world.log.count("report")), (0, 0));
+}
+
+/// Somebody releases what an operator held, all at once, and one of the messages turns out to be harmful at that moment.
+#[tokio::test]
+async fn a_release_of_many_spares_what_goes_into_quarantine_meanwhile() {
+    let sink = Sink::start(Script::new()).await;
+    let engine = Arc::new(Memory::new());
+    let spool = unsettled(&engine, Fault::Quarantined, 0);
+    let world = World::over(engine, to_relay(&[sink.address()]), StaticResolver::new(), |parts| {
+        parts.spool = spool;
+    });
+    let id = QueueId::new(common::START, 1);
+    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    message.entry.hold = Some(Hold::Operator("look".into()));
+    world.outbound.spool().commit(message).await.unwrap();
+    let acts = world.handle.release_held(Select::Matching(Filter::default()), None).await.unwrap();
+    assert_eq!(acts.0[0].outcome, Outcome::Quarantined("spam".into()));
+    world.calm().await;
+    assert_eq!(world.engine.load(id).await.unwrap().entry.hold, Some(spam()));
+    assert_eq!((world.log.count("release"), sink.log().sessions), (0, 0));
 }

@@ -6,11 +6,15 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::ops::Add;
+use std::time::Duration;
 
-use common::{HOUR, World, by_mx, to_relay};
+use common::{HOUR, Letter, World, by_mx, letter, to_relay};
 use pintle_outbound::{Config, Route, Transfer};
 use pintle_record::Record;
 use pintle_testkit::{Act, Script, Sink, StaticResolver, Step};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 fn last(text: &str) -> Act {
     Act::ReplyThenClose(text.into())
@@ -56,6 +60,9 @@ async fn the_end_of_a_used_session_costs_the_message_nothing() {
         (Step::Rcpt, Act::Close),
         (Step::Data, Act::Close),
         (Step::Mail, Act::Raw(b"what is this?\r\n".to_vec())),
+        (Step::Mail, say("503 5.5.1 sender already given")),
+        (Step::Rcpt, say("503 5.5.1 MAIL first")),
+        (Step::Data, say("503 5.5.1 RCPT first")),
     ] {
         let script = Script::new().on_nth(step, 2, act);
         let sink = undelayed(script, &[&["bob@example.net"], &["bob@example.net"]], 2).await;
@@ -88,6 +95,79 @@ async fn the_end_of_a_new_session_is_a_deferral() {
     world.log.wait_for("deferral", 1).await;
     world.calm().await;
     assert_eq!(sink.log().count("EHLO"), 1);
+}
+
+/// It has lost a command, or its mind; nothing is said about the message.
+#[tokio::test]
+async fn a_new_session_that_is_out_of_step_is_a_deferral() {
+    for step in [Step::Mail, Step::Data] {
+        // Once with commands sent ahead, and once without.
+        let script = Script::new().on_nth(step, 1, say("503 5.5.1 bad sequence"));
+        let sink = Sink::start(script.on_nth(step, 2, say("503 5.5.1 bad sequence"))).await;
+        let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
+        world.mail(&["bob@example.net"]).await;
+        world.log.wait_for("deferral", 1).await;
+        world.calm().await;
+        world.clock.advance(HOUR);
+        sink.wait_for(1).await;
+        world.empty().await;
+        assert_eq!(world.log.count("bounce"), 0, "{step:?}");
+    }
+}
+
+/// A proxy that lets PIPELINING through: to commands that come along with MAIL it says this, and forgets them.
+async fn forgetful(listener: TcpListener, ahead: &str) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"220 mx.example.net\r\n").await.unwrap();
+        let mut octets = [0; 4096];
+        while let Ok(read @ 1..) = stream.read(&mut octets).await {
+            let text = String::from_utf8_lossy(&octets[..read]);
+            let reply = match text.get(..4) {
+                Some("EHLO") => "250-mx.example.net\r\n250 PIPELINING",
+                Some("DATA") => "354 go",
+                Some("MAIL") if text.lines().count() > 1 => ahead,
+                _ => "250 ok",
+            };
+            stream.write_all(format!("{reply}\r\n").as_bytes()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_next_hop_that_loses_commands_gets_one_at_a_time() {
+    // Some is waited for in vain; or a reply tells at once.
+    for (ahead, deferrals) in [("250 ok", 1), ("250 ok\r\n250 ok\r\n503 RCPT first", 0)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = to_relay(&[listener.local_addr().unwrap()]);
+        config.timeouts.rcpt = Duration::from_secs(1);
+        let world = World::start(config, StaticResolver::new());
+        let delivered = async {
+            world.mail(&["bob@example.net"]).await;
+            world.log.wait_for("deferral", deferrals).await;
+            if deferrals > 0 {
+                world.calm().await;
+                world.clock.advance(HOUR);
+            }
+            world.log.wait_for("delivery", 1).await;
+        };
+        tokio::select! {
+            () = forgetful(listener, ahead) => {}
+            () = delivered => {}
+        }
+        assert_eq!(world.log.count("deferral"), deferrals);
+    }
+}
+
+/// Several ports of one address are several hosts.
+#[tokio::test]
+async fn the_second_host_of_a_relay_may_be_another_port() {
+    let later = Sink::start(Script::new().reply(Step::Rcpt, "450 4.2.0 later")).await;
+    let sink = Sink::start(Script::new()).await;
+    let world = World::start(to_relay(&[later.address(), sink.address()]), StaticResolver::new());
+    world.mail(&["bob@example.net"]).await;
+    world.log.wait_for("delivery", 1).await;
+    assert_eq!((later.log().count("MAIL"), sink.log().accepted().count()), (1, 1));
 }
 
 fn chunking(sink: &Sink) -> Config {
@@ -260,4 +340,109 @@ async fn a_living_exchanger_behind_six_dead_ones_is_reached() {
     sink.wait_for(2).await;
     world.empty().await;
     assert_eq!(world.log.count("deferral"), 1);
+}
+
+/// A message that only some hosts can carry.
+fn needy() -> Letter {
+    let recipients = vec![common::recipient(0, "b\u{f6}b@example.net")];
+    Letter { recipients, ..letter(&[]) }
+}
+
+/// What a host does not offer it was not asked for, and has not refused.
+#[tokio::test]
+async fn an_exchanger_that_lacks_what_a_message_needs_does_not_speak_for_the_domain() {
+    let bare = || Script::new().hide("SMTPUTF8");
+    let mx = Exchangers::start(vec![bare(), Script::new()]).await;
+    let world = mx.world();
+    world.commit(needy()).await;
+    mx.sinks[1].wait_for(1).await;
+    world.empty().await;
+    assert_eq!((world.log.count("bounce"), mx.mails()), (0, vec![0, 1]));
+    // Where all lack it, the sender hears at once; and a message too large for the best one is too large.
+    let small = Script::new().hide("SIZE").offer("SIZE 10");
+    for scripts in [vec![bare(), bare()], vec![small, Script::new()]] {
+        let mx = Exchangers::start(scripts).await;
+        let world = mx.world();
+        world.commit(needy()).await;
+        world.log.wait_for("bounce", 1).await;
+        assert_eq!((world.log.count("deferral"), mx.mails()), (0, vec![0, 0]));
+    }
+}
+
+/// The best exchanger is away, or its session breaks, or it says later; and the next one lacks what the message needs, or room
+/// for it. The best one may not.
+#[tokio::test]
+async fn what_a_stand_in_lacks_the_better_exchanger_is_waited_for() {
+    for (step, act) in [
+        (Step::Connect, say("421 4.3.2 busy")),
+        (Step::Rcpt, Act::Close),
+        (Step::Mail, say("450 4.3.0 later")),
+    ] {
+        for worse in [Script::new().hide("SMTPUTF8"), Script::new().hide("SIZE").offer("SIZE 10")] {
+            let mut first = Script::new().on_nth(step, 1, act.clone());
+            if step == Step::Connect {
+                // It is looked for again after the stand-in has been asked.
+                first = first.on_nth(step, 2, act.clone());
+            }
+            let mx = Exchangers::start(vec![first, worse]).await;
+            let world = mx.world();
+            world.commit(needy()).await;
+            world.log.wait_for("deferral", 1).await;
+            world.calm().await;
+            world.clock.advance(HOUR);
+            mx.sinks[0].wait_for(1).await;
+            world.empty().await;
+            assert_eq!(world.log.count("bounce"), 0, "{step:?}");
+        }
+    }
+}
+
+/// Whoever has seen enough of a message may say so and read no further.
+#[tokio::test]
+async fn a_refusal_amid_the_message_is_heard_though_the_rest_is_not_taken() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = to_relay(&[listener.local_addr().unwrap()]);
+    config.routes.add("sender.example", Route::Discard);
+    let world = World::start(config, StaticResolver::new());
+    let mut large = letter(&["bob@example.net"]);
+    large.body = "x".repeat(998).add("\r\n").repeat(32_000);
+    world.commit(large).await;
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut stream = BufReader::new(stream);
+    stream.write_all(b"220 mx.example.net\r\n").await.unwrap();
+    for (verb, reply) in [
+        ("EHLO", "250 mx"),
+        ("MAIL", "250 ok"),
+        ("RCPT", "250 ok"),
+        ("DATA", "354 go"),
+        ("", "552 5.3.4 enough"),
+    ] {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        assert!(line.starts_with(verb), "{line}");
+        stream.write_all(format!("{reply}\r\n").as_bytes()).await.unwrap();
+    }
+    let Record::Bounce(bounce) = world.log.wait_for("bounce", 1).await.remove(0) else { unreachable!() };
+    assert!(bounce.reply.to_string().contains("enough"), "{bounce:?}");
+}
+
+/// A stranger lists our neighbour's exchanger among dead ones, in a moment in which it has no time.
+#[tokio::test]
+async fn what_is_dead_for_one_domain_is_not_so_for_another() {
+    let mx =
+        Exchangers::start(vec![Script::new().on_nth(Step::Connect, 1, say("421 4.3.2 busy")), Script::new()])
+            .await;
+    let mut resolver = mx.resolver.clone();
+    for (number, address) in
+        (1..).zip(["127.0.0.1", "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4", "127.0.1.5"])
+    {
+        let name = format!("mx{number}.trap.example");
+        resolver = resolver.with_mx("trap.example", number, &name).with_address(&name, address);
+    }
+    let world = World::start(by_mx(mx.port), resolver);
+    world.mail(&["eve@trap.example"]).await;
+    world.log.wait_for("deferral", 1).await;
+    world.mail(&["bob@example.net"]).await;
+    world.log.wait_for("delivery", 1).await;
+    assert_eq!(mx.mails(), [1, 0]);
 }

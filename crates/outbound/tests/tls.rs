@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{World, letter, relay, to_relay, trusting, with_relay};
+use std::time::Duration;
+
+use common::{World, by_mx, letter, relay, to_relay, trusting, with_relay};
 use pintle_mail::TlsPolicy;
 use pintle_outbound::{Channel, Config, Credentials, Endpoint};
 use pintle_record::{Deferral, Delivery, Record};
@@ -60,14 +62,47 @@ async fn a_session_that_ends_over_tls_leads_back_to_plain_text() {
         (Step::Ehlo, 2, Act::Close),
         (Step::StartTls, 1, Act::Close),
         (Step::StartTls, 1, Act::ReplyThenClose("421 4.7.0 no TLS today".into())),
+        (Step::Ehlo, 2, Act::Hold),
     ] {
         let sink = Sink::start(Script::new().starttls(&leaf).on_nth(step, nth, act)).await;
-        let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
+        let mut config = to_relay(&[sink.address()]);
+        config.timeouts.command = Duration::from_secs(2);
+        let world = World::start(config, StaticResolver::new());
         world.mail(&["bob@example.net"]).await;
         assert_eq!(sink.wait_for(1).await[0].tls, None, "{step:?}");
         world.empty().await;
         assert_eq!(world.log.count("deferral"), 0, "{step:?}");
     }
+}
+
+/// TLS fails once, as on a busy host, which then wants it all the same: nothing is said about the message.
+#[tokio::test]
+async fn a_host_that_insists_on_tls_gets_it_again() {
+    let leaf = TestCa::new().issue(&["127.0.0.1"]);
+    for reply in ["530 5.7.0 Must issue a STARTTLS command first", "550 5.7.10 encryption needed"] {
+        let script = Script::new().starttls(&leaf);
+        let script = script.on_nth(Step::StartTls, 1, Act::Raw(b"220 ready\r\n".to_vec()));
+        let script = script.on_nth(Step::Mail, 1, Act::Reply(reply.into()));
+        let sink = Sink::start(script).await;
+        let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
+        world.mail(&["bob@example.net"]).await;
+        assert_eq!(sink.wait_for(1).await[0].tls.as_deref(), Some("TLSv1.3"));
+        world.empty().await;
+        assert_eq!((world.log.count("deferral"), world.log.count("bounce")), (0, 0), "{reply}");
+    }
+}
+
+/// Where it gets none, the mail waits.
+#[tokio::test]
+async fn mail_for_a_host_that_insists_on_tls_waits_until_tls_works() {
+    let leaf = TestCa::new().issue(&["127.0.0.1"]);
+    let script = Script::new().starttls(&leaf).on(Step::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
+    let sink = Sink::start(script.reply(Step::Mail, "530 5.7.0 Must issue a STARTTLS command first")).await;
+    let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
+    world.mail(&["bob@example.net"]).await;
+    assert_eq!(deferred(&world).await.reply.code, 530);
+    world.calm().await;
+    assert_eq!((sink.log().count("STARTTLS"), sink.log().count("MAIL")), (2, 2), "once more, and no oftener");
 }
 
 /// RFC 7435: what cannot be encrypted goes in plain text, over a new connection, and so does the next for a while.
@@ -166,4 +201,23 @@ async fn a_message_that_requires_tls_goes_nowhere_without() {
     world.commit(mail).await;
     deferred(&world).await;
     assert_eq!(sink.log().count("MAIL"), 0);
+}
+
+/// Under a name of his own a stranger can have TLS fail at anybody's address, say since nobody has a certificate for it.
+#[tokio::test]
+async fn a_stranger_s_name_for_a_host_costs_nobody_else_tls() {
+    let leaf = TestCa::new().issue(&["mx.example.net"]);
+    let script = Script::new().starttls(&leaf).on_nth(Step::StartTls, 1, Act::Raw(b"220 ready\r\n".to_vec()));
+    let sink = Sink::start(script).await;
+    let mut resolver = StaticResolver::new();
+    for domain in ["trap.example", "example.net"] {
+        let host = format!("mx.{domain}");
+        resolver = resolver.with_mx(domain, 10, &host).with_address(&host, "127.0.0.1");
+    }
+    let world = World::start(by_mx(sink.address().port()), resolver);
+    for (recipient, tls) in [("eve@trap.example", false), ("bob@example.net", true)] {
+        world.mail(&[recipient]).await;
+        world.empty().await;
+        assert_eq!(sink.log().transactions.pop().unwrap().tls.is_some(), tls, "{recipient}");
+    }
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::draft::Desk;
 use crate::fault::Faults;
 use crate::{
-    Content, Draft, DraftLimits, Entry, Filter, Health, Hold, Listing, NewMessage, Page, Receipt,
+    Content, Draft, DraftLimits, Entry, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt,
     RecipientState, Settled, Settlement, Spool, SpoolError, SpoolFuture, Status, Stored, Summary, Totals,
     Waiting,
 };
@@ -124,9 +124,10 @@ impl Spool for Memory {
         }))
     }
 
-    fn release(&self, id: QueueId, at: UnixTime) -> SpoolFuture<'_, Option<Hold>> {
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
         now(self.with(|state| {
             let kept = state.kept(id)?;
+            guard.check(id, kept.entry.hold.as_ref())?;
             let before = kept.entry.hold.take();
             if let Some(hold) = &before {
                 kept.entry.released = hold.quarantine().map(|_| at).or(kept.entry.released);

@@ -64,8 +64,9 @@ pub trait Spool: Send + Sync + 'static {
     fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>>;
 
     /// Lets a held message go; it is announced as an arrival. From a quarantine it is `released` at this time. Gives what
-    /// held it; a message that was not held is left alone.
-    fn release(&self, id: QueueId, at: UnixTime) -> SpoolFuture<'_, Option<Hold>>;
+    /// held it; a message that was not held is left alone, and so is one that the guard does not mean
+    /// ([`SpoolError::HoldChanged`]).
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>>;
 
     /// Sends the recipients with these ids (all, when none are given) by another next hop, whatever routes say; `None`
     /// takes that back.
@@ -128,7 +129,7 @@ pub struct Settlement {
     pub guard: Guard,
 }
 
-/// What must still be so when a settlement takes effect: an operator may have acted since it was decided.
+/// What must still be so when a settlement or a release takes effect: somebody may have acted since it was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Guard {
     /// Nothing.
@@ -136,7 +137,7 @@ pub enum Guard {
     Any,
     /// It lies in a quarantine: what is dropped there unseen must not have been released.
     Quarantined,
-    /// It does not: what is reported to a sender must not be in quarantine.
+    /// It does not: what is reported to a sender, or let go with many others, must not be in quarantine.
     Free,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::relays::{RESERVED, named_credentials, relay};
 use super::{quarantine, unique};
 use crate::read::{
-    Choice, Domain, NameServer, NonEmpty, OrNever, OrZero, Positive, Read, Size, domain, parsed,
+    Choice, Domain, NameServer, Nat64, NonEmpty, OrNever, OrZero, Positive, Read, Size, domain, parsed,
 };
 use crate::reader::{Section, Spot, Value};
 use crate::schema::Kind;
@@ -47,6 +47,7 @@ pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
             port: section.get::<Positive<_>>("mx_port").0,
             addresses: section.get::<Positive<_>>("mx_addresses").0,
             networks: section.get("mx_networks"),
+            nat64: section.get::<Vec<Nat64>>("nat64_prefixes").into_iter().map(|prefix| prefix.0).collect(),
         },
         sources: Sources { v4: section.optional("source_v4"), v6: section.optional("source_v6") },
         sessions: sessions(&section),

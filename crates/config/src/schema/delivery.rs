@@ -10,7 +10,7 @@ use pintle_sender_auth::sign::Canonicalization;
 
 use super::{Section, Shape, key, optional, required};
 use crate::lower::{ByQuarantine, Host, RoutePattern};
-use crate::read::{Domain, NameServer, NonEmpty, OrNever, OrZero, Percent, Positive, Secret, Size};
+use crate::read::{Domain, NameServer, Nat64, NonEmpty, OrNever, OrZero, Percent, Positive, Secret, Size};
 
 pub(super) static SECTIONS: &[Section] = &[
     Section {
@@ -135,6 +135,12 @@ pub(super) static SECTIONS: &[Section] = &[
                 "[]",
                 "Networks that mail exchangers may be in although they are not public: private ones, loopback. Elsewhere such \
                  an exchanger is not connected to, since whoever owns a domain says where its exchangers are.",
+            ),
+            key::<Vec<Nat64>>(
+                "nat64_prefixes",
+                "[]",
+                "Prefixes under which a translator of your own has IPv4 hosts, besides 64:ff9b::/96. Exchangers below them are \
+                 judged by their IPv4 addresses: without this, whoever owns a domain could have mail sent to hosts inside.",
             ),
             optional::<Ipv4Addr>("source_v4", "The address to send from towards IPv4."),
             optional::<Ipv6Addr>("source_v6", "The address to send from towards IPv6."),

@@ -263,8 +263,9 @@ impl Spool for Store {
         self.write(Op::Hold(id, hold.clone()), move |spool| spool.hold(id, hold))
     }
 
-    fn release(&self, id: QueueId, at: UnixTime) -> SpoolFuture<'_, Option<Hold>> {
-        self.write(Op::Release(id, at, self.engine.world.time.moment()), move |spool| spool.release(id, at))
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
+        let op = Op::Release(id, at, self.engine.world.time.moment());
+        self.write(op, move |spool| spool.release(id, at, guard))
     }
 
     fn reroute(&self, id: QueueId, recipients: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {

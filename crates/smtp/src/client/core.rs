@@ -18,6 +18,8 @@ pub(super) struct Core {
     pub(super) out: Outbox,
     pub(super) events: VecDeque<Event>,
     pub(super) deadline: Option<Instant>,
+    /// Transactions begun so far.
+    pub(super) transactions: u32,
 }
 
 impl Core {
@@ -29,6 +31,7 @@ impl Core {
             out: Outbox::default(),
             events: VecDeque::new(),
             deadline: None,
+            transactions: 0,
         }
     }
 

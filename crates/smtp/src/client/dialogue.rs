@@ -7,12 +7,14 @@ use pintle_mail::{BodyType, Reply, Severity};
 
 use super::body::Body;
 use super::commands;
-use super::config::{Protocol, Transfer};
+use super::config::{Channel, Protocol, Transfer};
 use super::core::Core;
 use super::end::Drain;
 use super::idle::{Idle, Slate};
 use super::ledger::Ledger;
-use super::outcome::{Closed, DsnRelay, Fault, Outcome, Step, Transaction, is_too_many_recipients};
+use super::outcome::{
+    Closed, DsnRelay, Fault, Outcome, Step, Transaction, demands_tls, is_too_many_recipients,
+};
 use super::state::{State, Stop, Turn, unexpected};
 
 /// A transaction up to the go-ahead for its body.
@@ -55,6 +57,7 @@ impl Dialogue {
         if ledger.is_settled() {
             return Idle::after(ledger, slate, core);
         }
+        core.transactions = core.transactions.saturating_add(1);
         let mut dialogue = Self { todo: VecDeque::new(), sent: VecDeque::new(), transaction, ledger };
         dialogue.plan(slate);
         dialogue.pump(core, now);
@@ -95,7 +98,7 @@ impl Dialogue {
             return self.go_ahead(&reply, core, now);
         }
         if !reply.is_positive() {
-            if command == Command::Rset {
+            if self.is_about_the_session(command, &reply, core) {
                 let step = command.step();
                 return Err(Stop::during(self.ledger, Closed::Refused { step, reply }));
             }
@@ -104,10 +107,30 @@ impl Dialogue {
         Ok(self.go_on(core, now))
     }
 
+    /// Whether a refusal speaks about the session and not about the message, which another session may carry.
+    fn is_about_the_session(&self, command: Command, reply: &Reply, core: &Core) -> bool {
+        if command == Command::Rset {
+            return true;
+        }
+        // Where all are refused, commands that were sent ahead are out of sequence indeed.
+        if self.ledger.is_settled() {
+            return false;
+        }
+        // RFC 5321 section 4.2.3: 503, bad sequence of commands. Ours was none: the next hop has lost a command, or holds on
+        // to an earlier transaction. As an answer to the first RCPT many mean by it that they relay for nobody.
+        let out_of_step =
+            reply.code == 503 && (!matches!(command, Command::Rcpt(_)) || core.transactions > 1);
+        let to_be_secured = core.channel == Channel::Plain && core.offers().starttls && demands_tls(reply);
+        out_of_step || to_be_secured
+    }
+
     fn refuse(&mut self, command: Command, reply: Reply) {
+        // Whoever refuses the only one for that reason means something else.
+        let several =
+            reply.code / 100 == 4 || reply.code == 552 || self.transaction.envelope.recipients.len() > 1;
         match command {
             // RFC 5321 section 4.5.3.1.10: 552 for too many recipients is to be taken as 452.
-            Command::Rcpt(at) if is_too_many_recipients(&reply) => {
+            Command::Rcpt(at) if several && is_too_many_recipients(&reply) => {
                 self.ledger.settle(at, &Outcome::Deferred(reply), Step::Rcpt);
             }
             Command::Rcpt(at) => self.ledger.settle(at, &Outcome::refused(reply), Step::Rcpt),

@@ -49,7 +49,7 @@ pub use self::config::{Channel, Config, Credentials, EightBit, Limits, Protocol,
 pub use self::extensions::{Extensions, Peer};
 pub use self::outcome::{
     Closed, Content, Delivery, DsnRelay, Event, Fault, Lack, Outcome, Owner, RecipientOutcome, Speaker, Step,
-    Transaction, is_hop_trouble,
+    Transaction, demands_tls, is_hop_trouble,
 };
 pub use self::reply_reader::ReplyFault;
 
@@ -114,6 +114,11 @@ impl Session {
     /// How bodies travel from the next transaction on.
     pub fn set_transfer(&mut self, transfer: Transfer) {
         self.core.config.transfer = transfer;
+    }
+
+    /// Sends one command after the reply to the other from now on, though PIPELINING be offered.
+    pub fn keep_in_step(&mut self) {
+        self.core.config.limits.pipeline = 1;
     }
 
     /// Begins a transaction. Exactly one [`Event::Done`] will follow.
@@ -208,6 +213,12 @@ impl Session {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Idle(_))
+    }
+
+    /// Whether the session is over, whatever events are still to be taken.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
     }
 
     /// What the next hop said of itself.

@@ -370,12 +370,19 @@ pub fn is_hop_trouble(reply: &Reply) -> bool {
             && matches!(reply.enhanced, Some(EnhancedCode(4, 3, 1 | 2))))
 }
 
+/// Whether a reply to MAIL, RCPT or DATA says that TLS has to be begun first (RFC 3207 section 4; RFC
+/// 5248: X.7.10, encryption needed).
+#[must_use]
+pub fn demands_tls(reply: &Reply) -> bool {
+    reply.code == 530 || matches!(reply.enhanced, Some(EnhancedCode(5, 7, 10)))
+}
+
 /// Whether a reply to RCPT says that the transaction is full rather than that this recipient is refused.
 pub(crate) fn is_too_many_recipients(reply: &Reply) -> bool {
     // RFC 5321 section 4.5.3.1.10: 452, or 552 from older servers, which is to be taken as 452. An enhanced code tells
     // a full mailbox (X.2.2) or a full disk (X.3.1) apart from too many recipients (X.5.3), where there is one; X.5.3 says
-    // it with any other code.
-    matches!((reply.code, reply.enhanced), (452 | 552, None) | (400..=499 | 552, Some(EnhancedCode(_, 5, 3))))
+    // it with any other code (RFC 3463 section 3.6 has the client divide the recipients).
+    matches!((reply.code, reply.enhanced), (452 | 552, None) | (_, Some(EnhancedCode(_, 5, 3))))
 }
 
 fn ours(enhanced: EnhancedCode, text: &impl fmt::Display) -> Reply {

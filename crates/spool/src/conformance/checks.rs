@@ -131,7 +131,7 @@ pub(super) async fn strangers_are_refused(subject: &dyn Subject) {
     let unknown = SpoolError::Unknown(stranger.id());
     assert_eq!(spool.load(stranger.id()).await.unwrap_err(), unknown);
     assert_eq!(spool.settle(stranger.all_done()).await, Err(unknown.clone()));
-    assert_eq!(spool.release(stranger.id(), LATER).await, Err(unknown.clone()));
+    assert_eq!(spool.release(stranger.id(), LATER, Guard::Any).await, Err(unknown.clone()));
     let hold = Hold::Operator("why not".to_owned());
     assert_eq!(spool.hold(stranger.id(), hold).await, Err(unknown.clone()));
     assert_eq!(spool.reroute(stranger.id(), vec![], None).await, Err(unknown));
@@ -151,8 +151,8 @@ pub(super) async fn held_messages_are_released_and_announced(subject: &dyn Subje
     assert_eq!(stored.entry.hold.as_ref(), Some(&operator));
     sample.assert_same(&stored).await;
 
-    assert_eq!(spool.release(sample.id(), LATER).await.unwrap(), Some(operator));
-    assert_eq!(spool.release(sample.id(), LATER).await.unwrap(), None);
+    assert_eq!(spool.release(sample.id(), LATER, Guard::Any).await.unwrap(), Some(operator));
+    assert_eq!(spool.release(sample.id(), LATER, Guard::Any).await.unwrap(), None);
     let arrival = arrivals.recv().await.unwrap();
     assert_eq!((&arrival.hold, arrival.age_from()), (&None, NOW), "only a quarantine stops the clock");
     assert_eq!(arrival.recipients[0].domain, "example1.org");
@@ -175,7 +175,7 @@ pub(super) async fn a_quarantine_is_left_by_release_alone(subject: &dyn Subject)
     assert_eq!(spool.hold(sample.id(), operator).await.unwrap(), Some(in_quarantine("viruses")));
     assert_eq!(spool.load(sample.id()).await.unwrap().entry.hold, Some(in_quarantine("viruses")));
 
-    assert_eq!(spool.release(sample.id(), LATER).await.unwrap(), Some(in_quarantine("viruses")));
+    assert_eq!(spool.release(sample.id(), LATER, Guard::Any).await.unwrap(), Some(in_quarantine("viruses")));
     let arrival = arrivals.recv().await.unwrap();
     assert_eq!((arrival.hold, arrival.received, arrival.released), (None, NOW, Some(LATER)));
     spool.hold(sample.id(), in_quarantine("spam")).await.unwrap();
@@ -189,13 +189,32 @@ pub(super) async fn a_quarantine_is_left_by_release_alone(subject: &dyn Subject)
     assert_eq!((entry.age_from(), entry.hold), (LATER, Some(in_quarantine("spam"))));
 }
 
+pub(super) async fn a_release_spares_what_it_does_not_mean(subject: &dyn Subject) {
+    let mut store = subject.store();
+    let spool = store.open();
+    let (bad, held) = (Sample::small(1), Sample::small(2));
+    quarantined(&*spool, &bad, "spam").await;
+    held.commit(&*spool).await.unwrap();
+    let operator = Hold::Operator("look".to_owned());
+    spool.hold(held.id(), operator.clone()).await.unwrap();
+    let changed = |sample: Sample| Err(SpoolError::HoldChanged(sample.id()));
+    assert_eq!(spool.release(bad.id(), LATER, Guard::Free).await, changed(bad));
+    assert_eq!(spool.release(held.id(), LATER, Guard::Quarantined).await, changed(held));
+    assert_eq!(spool.load(bad.id()).await.unwrap().entry.hold, Some(in_quarantine("spam")));
+    assert_eq!(spool.load(held.id()).await.unwrap().entry.hold.as_ref(), Some(&operator));
+    assert_eq!(spool.release(bad.id(), LATER, Guard::Quarantined).await, Ok(Some(in_quarantine("spam"))));
+    assert_eq!(spool.release(held.id(), LATER, Guard::Free).await, Ok(Some(operator)));
+    assert_eq!(spool.release(held.id(), LATER, Guard::Quarantined).await, changed(held), "nothing holds it");
+    assert_eq!(spool.release(held.id(), LATER, Guard::Free).await, Ok(None));
+}
+
 pub(super) async fn a_settlement_meant_for_quarantine_spares_what_was_released(subject: &dyn Subject) {
     let mut store = subject.store();
     let spool = store.open();
     let (kept, let_go, child) = (Sample::small(1), Sample::small(2), Sample::small(3));
     quarantined(&*spool, &kept, "spam").await;
     quarantined(&*spool, &let_go, "spam").await;
-    spool.release(let_go.id(), LATER).await.unwrap();
+    spool.release(let_go.id(), LATER, Guard::Any).await.unwrap();
     let dropped = |sample: Sample, guard| Settlement {
         guard,
         ..sample.settlement(1, Status::Done(Disposition::Discarded))
@@ -316,7 +335,7 @@ async fn quarantines_count(spool: &dyn Spool, sample: &Sample) {
         let expected = BTreeMap::from([(name.to_owned(), Amount { messages: 1, bytes })]);
         assert_eq!((totals.held, totals.quarantines), (2, expected));
     }
-    spool.release(sample.id(), LATER).await.unwrap();
+    spool.release(sample.id(), LATER, Guard::Any).await.unwrap();
     let totals = spool.totals().await.unwrap();
     assert_eq!((totals.held, totals.quarantines), (1, BTreeMap::new()));
 }

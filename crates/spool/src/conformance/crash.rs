@@ -244,7 +244,7 @@ async fn perform(spool: &dyn Spool, act: Act, faults: &Faults) -> Vec<Sample> {
         Thin => return thin(spool, faults).await,
         Defer => spool.settle(target.settlement(1, deferred(1))).await.map(drop),
         Act::Hold => spool.hold(target.id(), Hold::Operator("look".to_owned())).await.map(drop),
-        Release => spool.release(target.id(), LATER).await.map(drop),
+        Release => spool.release(target.id(), LATER, Guard::Any).await.map(drop),
         Act::Drop => spool.settle(dropped(&target)).await.map(drop),
         SettlePart | Finish | FinishLarge => spool.settle(target.settlement(1, delivered())).await.map(drop),
         Bounce => bounce(spool, &target).await,
@@ -290,7 +290,7 @@ async fn thin(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
         assert!(settled.await.is_ok() || faults.crashed());
     }
     for _ in 0..10_000 {
-        if faults.crashed() || spool.release(Sample::small(1).id(), LATER).await.is_err() {
+        if faults.crashed() || spool.release(Sample::small(1).id(), LATER, Guard::Any).await.is_err() {
             break;
         }
     }

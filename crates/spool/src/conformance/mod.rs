@@ -46,6 +46,7 @@ pub async fn run(subject: &dyn Subject) {
     checks::strangers_are_refused(subject).await;
     checks::held_messages_are_released_and_announced(subject).await;
     checks::a_quarantine_is_left_by_release_alone(subject).await;
+    checks::a_release_spares_what_it_does_not_mean(subject).await;
     checks::a_settlement_meant_for_quarantine_spares_what_was_released(subject).await;
     checks::routes_of_the_operator_are_kept(subject).await;
     checks::pages_cover_everything_once(subject).await;

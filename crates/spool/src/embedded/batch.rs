@@ -14,7 +14,7 @@ use super::segments::{Place, Segments, is_absent, read_at};
 use super::whole::flaw;
 use crate::content::Source;
 use crate::fault::CrashPoint;
-use crate::{NewMessage, Settlement, SpoolError};
+use crate::{Guard, NewMessage, Settlement, SpoolError};
 
 /// The id in records that are about no message.
 fn nobody() -> QueueId {
@@ -74,7 +74,7 @@ impl Batch<'_> {
                 Ok(Done { places: self.bring(messages, 0)?, ..Done::default() })
             }
             Operation::Settle(settlement, _) => self.settle(settlement),
-            Operation::Amend(id, amendment, _) => self.amend(*id, amendment),
+            Operation::Amend(id, amendment, guard, _) => self.amend(*id, amendment, *guard),
             Operation::SetAside(id, what) => self.set_aside(*id, what),
             Operation::Move(id, from, raw) => self.relocate(*id, *from, raw),
             Operation::Restate(id) => self.restate(*id),
@@ -118,8 +118,10 @@ impl Batch<'_> {
         Ok(Done { effect, places })
     }
 
-    fn amend(&mut self, id: QueueId, amendment: &Amendment) -> Result<Done, SpoolError> {
-        if matches!(amendment, Amendment::Release(_)) && self.index.database.message(id)?.hold.is_none() {
+    fn amend(&mut self, id: QueueId, amendment: &Amendment, guard: Guard) -> Result<Done, SpoolError> {
+        let held = self.index.database.message(id)?.hold(id)?;
+        guard.check(id, held.as_ref())?;
+        if matches!(amendment, Amendment::Release(_)) && held.is_none() {
             return Ok(Done { effect: Effect { changed: Some(id), ..Effect::default() }, ..Done::default() });
         }
         let record = Record::of(Kind::Amend, id, to_json(amendment)?);

@@ -440,7 +440,7 @@ impl Committer {
                 let children = self.admit(settlement.children, done.places);
                 drop(answer.send(Ok(Settled { removed: done.removed, children })));
             }
-            Operation::Amend(_, _, answer) => drop(answer.send(Ok(done.before))),
+            Operation::Amend(_, _, _, answer) => drop(answer.send(Ok(done.before))),
             _ => {}
         }
     }

@@ -369,7 +369,7 @@ mod tests {
                 assert_eq!(spool.totals().await.unwrap().damaged, 1);
                 assert_eq!(spool.claim(None, 9).await.unwrap().len(), 2);
                 if round == 1 {
-                    spool.release(small.id(), LATER).await.unwrap();
+                    spool.release(small.id(), LATER, crate::Guard::Any).await.unwrap();
                 }
                 spool.close().await.unwrap();
             }

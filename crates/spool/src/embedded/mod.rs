@@ -62,7 +62,7 @@ use crate::content::{OwnFile, Source};
 use crate::draft::{Desk, Disk};
 use crate::fault::{CrashPoint, Faults};
 use crate::{
-    Draft, DraftLimits, Filter, Health, Hold, Listing, NewMessage, OpenError, Page, Receipt, Settled,
+    Draft, DraftLimits, Filter, Guard, Health, Hold, Listing, NewMessage, OpenError, Page, Receipt, Settled,
     Settlement, Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
 
@@ -323,15 +323,16 @@ impl Spool for Embedded {
     }
 
     fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
-        self.ask(|answer| Operation::Amend(id, Amendment::Hold(hold), answer))
+        self.ask(|answer| Operation::Amend(id, Amendment::Hold(hold), Guard::Any, answer))
     }
 
-    fn release(&self, id: QueueId, at: UnixTime) -> SpoolFuture<'_, Option<Hold>> {
-        self.ask(|answer| Operation::Amend(id, Amendment::Release(at), answer))
+    fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
+        self.ask(|answer| Operation::Amend(id, Amendment::Release(at), guard, answer))
     }
 
     fn reroute(&self, id: QueueId, recipients: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
-        let asked = self.ask(|answer| Operation::Amend(id, Amendment::Reroute(recipients, next_hop), answer));
+        let amendment = Amendment::Reroute(recipients, next_hop);
+        let asked = self.ask(|answer| Operation::Amend(id, amendment, Guard::Any, answer));
         Box::pin(async move { asked.await.map(drop) })
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::meta::{Amendment, Graves};
 use super::segments::Place;
-use crate::{Hold, NewMessage, Receipt, Settled, Settlement, SpoolError};
+use crate::{Guard, Hold, NewMessage, Receipt, Settled, Settlement, SpoolError};
 
 /// The most operations in one batch: beyond it the wait of the first grows and the cost of each no longer falls.
 const BATCH: usize = 256;
@@ -26,8 +26,8 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
 pub(crate) enum Operation {
     Commit(Vec<NewMessage>, Answer<Vec<Receipt>>),
     Settle(Settlement, Answer<Settled>),
-    /// Answered with what held the message before.
-    Amend(QueueId, Amendment, Answer<Option<Hold>>),
+    /// For messages that the guard means. Answered with what held the message before.
+    Amend(QueueId, Amendment, Guard, Answer<Option<Hold>>),
     /// A message turned out to be damaged.
     SetAside(QueueId, String),
     /// A straggler is to be copied from this place; these are its record's octets.
@@ -74,7 +74,7 @@ impl Operation {
         match self {
             Self::Commit(_, answer) => drop(answer.send(Err(error))),
             Self::Settle(_, answer) => drop(answer.send(Err(error))),
-            Self::Amend(_, _, answer) => drop(answer.send(Err(error))),
+            Self::Amend(_, _, _, answer) => drop(answer.send(Err(error))),
             Self::SetAside(..)
             | Self::Move(..)
             | Self::Restate(_)

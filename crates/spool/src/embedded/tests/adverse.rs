@@ -105,7 +105,7 @@ async fn one_damaged_header_costs_no_others_of_the_last_batch() {
         // An index that was there knows the one as well, until it is asked for.
         let spool = store.engine();
         assert!(spool.load(samples[1].id()).await.is_err());
-        assert!(spool.release(samples[1].id(), LATER).await.is_err());
+        assert!(spool.release(samples[1].id(), LATER, Guard::Any).await.is_err());
         spool.close().await.unwrap();
         drop(spool);
         for _ in 0..2 {

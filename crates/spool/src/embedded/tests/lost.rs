@@ -48,7 +48,7 @@ impl Mixed {
         spool.settle(mixed.partly.settlement(2, delivered())).await.unwrap();
         spool.reroute(mixed.partly.id(), vec![3], Some(NextHop::Relay("inside".into()))).await.unwrap();
         spool.hold(mixed.held.id(), Hold::Operator("look".to_owned())).await.unwrap();
-        spool.release(mixed.released.id(), LATER).await.unwrap();
+        spool.release(mixed.released.id(), LATER, Guard::Any).await.unwrap();
         spool.settle(mixed.gone.all_done()).await.unwrap();
         mixed
     }
@@ -172,7 +172,7 @@ async fn a_flipped_octet_in_a_row_sends_mail_nowhere_else() {
     database.execute(flips[0], []).unwrap();
     assert!(matches!(spool.load(mixed.deferred.id()).await, Err(SpoolError::Index(_))));
     // Whatever is asked of the committer comes behind what mends it.
-    assert!(spool.release(mixed.gone.id(), LATER).await.is_err());
+    assert!(spool.release(mixed.gone.id(), LATER, Guard::Any).await.is_err());
     mixed.assert_all(&spool).await;
     spool.close().await.unwrap();
 }

@@ -314,7 +314,7 @@ async fn a_crash_while_setting_aside_loses_neither_evidence_nor_others() {
         let spool = store.engine();
         store.faults.arm(point, fault);
         assert!(spool.load(bad.id()).await.is_err());
-        assert!(spool.release(good.id(), LATER).await.is_err());
+        assert!(spool.release(good.id(), LATER, Guard::Any).await.is_err());
         assert!(store.faults.crashed());
         let _ = spool.close().await;
         drop(spool);
@@ -322,7 +322,7 @@ async fn a_crash_while_setting_aside_loses_neither_evidence_nor_others() {
         let spool = store.engine();
         assert!(spool.load(bad.id()).await.is_err());
         good.assert_same(&spool.load(good.id()).await.unwrap()).await;
-        spool.release(good.id(), LATER).await.unwrap();
+        spool.release(good.id(), LATER, Guard::Any).await.unwrap();
         assert_eq!(spool.totals().await.unwrap().damaged, 1, "{point:?}");
         spool.close().await.unwrap();
     }
@@ -370,7 +370,7 @@ async fn stragglers_are_moved_and_segments_given_back() {
     }
     // Each operation lets the mover take a step.
     for _ in 0..200 {
-        spool.release(stay[0].id(), LATER).await.unwrap();
+        spool.release(stay[0].id(), LATER, Guard::Any).await.unwrap();
     }
     let left = names(&store.folder.join("segments")).len();
     assert!(full >= 8 && left <= 2, "{left} of {full} segments are left");
@@ -411,7 +411,7 @@ async fn when_all_is_delivered_nothing_is_left() {
         }
     }
     // An answer is given before the batch's segments are; the next batch comes after both.
-    assert!(spool.release(samples[0].id(), LATER).await.is_err());
+    assert!(spool.release(samples[0].id(), LATER, Guard::Any).await.is_err());
     assert_eq!(spool.totals().await.unwrap(), Totals::default());
     // The one that is written to, and the next.
     assert!(names(&store.folder.join("segments")).len() <= 2);

@@ -137,7 +137,7 @@ impl Play {
     async fn release(&mut self) {
         let Some(sample) = self.choose() else { return };
         for spool in [self.spool() as &dyn Spool, &self.model] {
-            spool.release(sample.id(), LATER).await.unwrap();
+            spool.release(sample.id(), LATER, Guard::Any).await.unwrap();
         }
     }
 
@@ -208,7 +208,7 @@ async fn play(seed: u64) {
         play.spool().settle(sample.all_done()).await.unwrap();
     }
     for _ in 0..3 {
-        assert!(play.spool().release(Sample::small(1).id(), LATER).await.is_err());
+        assert!(play.spool().release(Sample::small(1).id(), LATER, Guard::Any).await.is_err());
         play.restart(Harm::Nothing).await;
     }
     let left = names(&play.store.folder.join("segments"));
