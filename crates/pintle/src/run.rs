@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::{App, Extras};
 use crate::cli::ConfigFile;
 use crate::privileges::Who;
+use crate::say::complain;
 use crate::{logging, privileges, records, reload, stock, supervisor};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
@@ -32,7 +33,7 @@ pub(crate) fn run(options: &ConfigFile) -> Outcome {
     let settings = match report.into_settings() {
         Ok(settings) => settings,
         Err(report) => {
-            eprintln!("{report}");
+            complain!("{report}");
             return Ok(ExitCode::FAILURE);
         }
     };

@@ -28,7 +28,9 @@ pub(crate) enum Format {
 pub(crate) fn start(format: Format, level: &str, file: Option<&Path>) -> io::Result<()> {
     let filter = filter(&std::env::var("PINTLE_LOG").unwrap_or_else(|_| level.to_owned()));
     let colours = file.is_none() && io::stderr().is_terminal();
-    let log = fmt().with_env_filter(filter).with_writer(writer(file)?);
+    // A line that cannot be written is lost. The library would tell of it by `eprintln!`, which panics where the log's reader
+    // is gone or its disk is full, and the panic has a line of its own: the process would abort.
+    let log = fmt().with_env_filter(filter).with_writer(writer(file)?).log_internal_errors(false);
     // Somebody may have set a logger already; then that one stays.
     let _ = match format {
         Format::Json => {
