@@ -79,12 +79,16 @@ mod tests {
 
     /// What is written while this runs.
     fn written(format: Format, events: impl FnOnce()) -> Vec<String> {
+        written_in(format, false, events)
+    }
+
+    fn written_in(format: Format, colours: bool, events: impl FnOnce()) -> Vec<String> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let writer = Arc::clone(&lines);
         let log = fmt()
             .with_env_filter(filter("trace"))
             .with_writer(move || Lines(Arc::clone(&writer)))
-            .with_ansi(false);
+            .with_ansi(colours);
         match format {
             Format::Json => {
                 let log = log.json().flatten_event(true).with_current_span(false).map_event_format(Json);
@@ -133,11 +137,18 @@ mod tests {
 
     #[test]
     fn nothing_that_a_stranger_wrote_begins_a_line_or_speaks_to_a_terminal() {
-        let error = "no\nERROR forged\u{1b}[2J\u{202e}";
-        for format in [Format::Text, Format::Json] {
-            let lines = written(format, || tracing::info!(%error, "refused: {error}"));
+        let error = "no\nERROR forged\u{1b}[2J\u{9b}2J\u{202e}";
+        for (format, colours) in [(Format::Text, false), (Format::Json, false), (Format::Text, true)] {
+            let lines =
+                written_in(format, colours, || tracing::info!(%error, word = error, "refused: {error}"));
             assert_eq!(lines.len(), 1, "{lines:?}");
-            assert!(!lines[0].contains('\u{1b}'), "{lines:?}");
+            let (_, said) = lines[0].split_once("refused").unwrap();
+            assert!(said.contains("error") && said.contains("word"), "{said}");
+            assert!(!said.chars().any(pintle_mail::speaks), "{lines:?}");
+            if format == Format::Json {
+                let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+                assert_eq!(line["error"], error, "nothing is lost");
+            }
         }
     }
 
