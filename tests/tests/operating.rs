@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use e2e::{Gateway, binary, configuration, example_plugin, run};
@@ -162,6 +163,43 @@ async fn a_hang_up_reloads_and_a_term_drains() {
     client.send_data(MESSAGE).await;
     client.expect(250).await;
     gateway.stop();
+}
+
+/// Whoever reads the log may die, and the disk that it is on may be full: mail goes on without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_any_more_costs_no_mail() {
+    let folder = TempDir::new().unwrap();
+    let sink = Sink::start(Script::new()).await;
+    let config = configuration(folder.path(), sink.address(), "");
+    let mut command = Command::new(binary());
+    command.args(["run", "-c"]).arg(&config).stderr(Stdio::piped());
+    let mut gateway = command.spawn().unwrap();
+    let mut log = BufReader::new(gateway.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let listening = log.find(|line| line.contains("\"listening\"") && line.contains("\"inside\"")).unwrap();
+    let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
+    assert!(log.any(|line| line.contains("\"ready\"")));
+    drop(log);
+    let mut client = Client::connect(listening["address"].as_str().unwrap().parse().unwrap()).await;
+    client.hello("client.example").await;
+    for _ in 0..3 {
+        client.deliver("a@x.example", &["b@y.example"], MESSAGE).await;
+    }
+    sink.wait_for(3).await;
+    let (code, said, errors) = run(&["status", "-c", config.to_str().unwrap()], folder.path());
+    assert_eq!(code, 0, "{said}{errors}");
+    assert!(Command::new("kill").arg(gateway.id().to_string()).status().unwrap().success());
+    assert!(gateway.wait().unwrap().success());
+}
+
+#[test]
+fn a_complaint_that_nobody_can_have_is_no_crash() {
+    let folder = TempDir::new().unwrap();
+    for arguments in [["run", "-c", "missing.toml"], ["queue", "list", "--socket=missing.sock"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(binary());
+        let ended = command.args(arguments).current_dir(folder.path()).stderr(full).status().unwrap();
+        assert_eq!(ended.code(), Some(1), "{arguments:?}");
+    }
 }
 
 /// As in some containers: with less address space than the memories of plugins would reserve.

@@ -362,3 +362,102 @@ fn keys_can_be_compared_before_the_rest_is_there() {
     let mode = fs::metadata(&desk.config).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "it is a file like any other");
 }
+
+/// A gateway with two plugins that a reload would load anew, the second of which then takes its time.
+fn slow_to_reload(start: &str) -> (Desk, Gateway) {
+    let cache = binary().with_file_name("plugin-cache");
+    let plugin = |name: &str, act: &str| {
+        format!(
+            "[[plugin]]\nname = \"{name}\"\ncomponent = \"p.wasm\"\nconfig = {{ configure = \"{act}\" }}\n\
+             grants = [\"kv\", \"dns\", \"auth\", \"sender-auth\", \"auth-results\", \"accept\"]\n\
+             limits = {{ start = \"{start}\" }}\n"
+        )
+    };
+    let plugins = plugin("first", "before") + &plugin("second", "as before");
+    let desk = Desk::new(NOBODY, &format!("[plugins]\ncache = \"{}\"\n{plugins}", cache.display()));
+    fs::copy(pintle_guest_build::component("unruly").unwrap(), desk.at("p.wasm")).unwrap();
+    let gateway = Gateway::start(&desk.config);
+    desk.exchange("\"before\"", "\"print\"");
+    desk.exchange("\"as before\"", "\"sleep\"");
+    (desk, gateway)
+}
+
+/// A request's time may be over before plugins are compiled, and an operator may lose patience.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_nobody_waits_for_comes_to_its_end() {
+    let (desk, gateway) = slow_to_reload("5s");
+    let mut socket = std::os::unix::net::UnixStream::connect(desk.at("admin.sock")).unwrap();
+    let request = b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\nnull";
+    socket.write_all(request).unwrap();
+    gateway.wait_for("hello from inside");
+    drop(socket);
+    gateway.wait_for("the old configuration stays in force");
+    let (_, said) = desk.pintle(&["status"]);
+    assert!(said.contains("ILL   configuration the last reload failed"), "{said}");
+    gateway.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stops_the_gateway_waits_for_no_reload() {
+    for by_signal in [true, false] {
+        let (desk, gateway) = slow_to_reload("100s");
+        let reload = if by_signal {
+            gateway.signal("HUP");
+            None
+        } else {
+            let mut command = Command::new(binary());
+            Some(command.args(["reload", "-c"]).arg(&desk.config).stderr(Stdio::null()).spawn().unwrap())
+        };
+        gateway.wait_for("hello from inside");
+        gateway.signal("TERM");
+        gateway.wait_for("draining");
+        gateway.wait_for("the gateway is being stopped");
+        // A second signal would cut it short.
+        gateway.wait_for("\"stopped\"");
+        assert!(!gateway.log().contains("plugin second"), "{}", gateway.log());
+        assert!(reload.is_none_or(|mut reload| reload.wait().unwrap().code() == Some(1)));
+    }
+}
+
+/// A pipe has no end before its writer comes, and a device may have none: neither check nor a reload may wait for it.
+#[test]
+fn what_is_no_file_is_told_and_not_read() {
+    let desk = Desk::new(NOBODY, "");
+    let made = Command::new("mkfifo").args(["-m", "600"]).arg(desk.at("pipe")).status().unwrap();
+    assert!(made.success());
+    let before = fs::read_to_string(&desk.config).unwrap();
+    for more in [
+        "[[tls.certificate]]\nchain = \"PATH\"\nkey = \"PATH\"\n",
+        "[tls]\nroots = \"PATH\"\n",
+        "[[user]]\nname = \"a\"\npassword = { file = \"PATH\" }\n",
+        "[dkim_keys.a]\ndomain = \"x.example\"\nselector = \"s\"\nkey = { file = \"PATH\" }\n",
+        "[[plugin]]\nname = \"a\"\ncomponent = \"PATH\"\n",
+        "[[plugin]]\nname = \"a\"\ncomponent = \"stock:dnsbl\"\nconfig_file = \"PATH\"\n",
+    ] {
+        for path in ["pipe", "/dev/zero"] {
+            fs::write(&desk.config, before.clone() + &more.replace("PATH", path)).unwrap();
+            let (code, said) = desk.pintle(&["check"]);
+            assert_eq!(code, 1, "{more}: {said}");
+            assert!(
+                said.contains("no file") || path == "/dev/zero" && said.contains("other users may"),
+                "{said}"
+            );
+        }
+    }
+    let (code, _, said) = run(&["dkim", "check", "x.example", "s", "--key", "pipe"], desk.folder.path());
+    assert!(code == 1 && said.contains("no file"), "{said}");
+}
+
+/// Address space is laid out at the start, and has room for what comes later.
+#[tokio::test(flavor = "multi_thread")]
+async fn plugins_are_added_by_a_reload() {
+    let cache = binary().with_file_name("plugin-cache");
+    let desk = Desk::new(NOBODY, &format!("[plugins]\ncache = \"{}\"\n", cache.display()));
+    let gateway = Gateway::start(&desk.config);
+    let grey = "[[plugin]]\nname = \"grey\"\ncomponent = \"stock:greylist\"\ngrants = [\"kv\"]\n";
+    desk.exchange("[plugins]", &format!("{grey}[plugins]"));
+    let (code, said) = desk.pintle(&["reload"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(desk.json(&["plugins", "list"])[0]["name"], "grey");
+    gateway.stop();
+}

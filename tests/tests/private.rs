@@ -168,3 +168,25 @@ async fn who_stays_root_says_so() {
     assert_eq!(gateway.log().contains("THE GATEWAY RUNS AS ROOT"), is_root());
     gateway.stop();
 }
+
+/// Root reads what the gateway's user cannot: a start that is refused, or a reload, would be the first to tell.
+#[test]
+fn check_warns_of_what_the_gateways_user_cannot_read() {
+    if !is_root() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let more = "[process]\nuser = \"nobody\"\n[[user]]\nname = \"a\"\npassword = { file = \"secret\" }\n";
+    let config = configuration(folder.path(), "127.0.0.1:9".parse().unwrap(), more);
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "sesame").unwrap();
+    with_mode(&secret, 0o600);
+    with_mode(&config, 0o644);
+    let warned =
+        || run(&["check", "-c", config.to_str().unwrap()], folder.path()).1.matches("cannot read").count();
+    assert_eq!(warned(), 1);
+    with_mode(&secret, 0o640);
+    assert_eq!(warned(), 0, "there may be a group");
+    with_mode(&config, 0o600);
+    assert_eq!(warned(), 1);
+}

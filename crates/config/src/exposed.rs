@@ -72,6 +72,14 @@ impl Us {
         self.uid == 0
     }
 
+    /// The user whom the gateway becomes, where that one cannot read this file. One that a group may read is not judged: there
+    /// are other groups, and lists of who may, which count as one.
+    pub(crate) fn kept_out_of(self, path: &Path) -> Option<u32> {
+        let found = fs::metadata(path).ok()?;
+        let is_closed = found.is_file() && found.mode() & 0o044 == 0;
+        (is_closed && self.is_known_not_to_be(found.uid())).then_some(self.uid)
+    }
+
     /// What is wrong with this path, if anything. What is not there, or cannot be looked at, is not judged here: whoever
     /// opens it will say so.
     pub(crate) fn examine(self, path: &Path, kind: Kind) -> Option<Exposed> {

@@ -10,6 +10,7 @@
 
 mod accounts;
 mod exposed;
+pub mod files;
 mod form;
 mod lower;
 mod mistake;
@@ -39,7 +40,7 @@ use crate::reader::Reader;
 /// Reads and checks a configuration file. Relative paths in it begin at its folder.
 #[must_use]
 pub fn check(path: &Path, stock: &Stock) -> Report {
-    match std::fs::read_to_string(path) {
+    match files::text(path) {
         Ok(text) => read(text, path, stock),
         Err(error) => {
             let cause = Cause::NoFile(error.to_string());

@@ -10,10 +10,12 @@ mod relays;
 mod signing;
 mod surroundings;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pintle_plugin::{Gateway, PluginConfig};
 
 pub(crate) use delivery::{Host, RoutePattern, dns};
 pub(crate) use listener::ListenerKind;
@@ -55,6 +57,9 @@ pub struct Settings {
     pub log: Log,
     /// Whom the gateway becomes after a start as root.
     pub run_as: Option<RunAs>,
+    /// The plugins, by name, for which the operator has not said how many calls there may be at once: as many as go with the
+    /// sessions that there may be.
+    follow_sessions: BTreeSet<String>,
 }
 
 impl Settings {
@@ -62,8 +67,10 @@ impl Settings {
     /// gateway can take over. Ask the settings of the start, not those of the last reload, which are only partly in force.
     #[must_use]
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        let kept =
-            |plugins: &pintle_plugin::Config| (plugins.cache.clone(), plugins.state.clone(), plugins.watch);
+        let kept = |plugins: &pintle_plugin::Config| {
+            let folders = (plugins.cache.clone(), plugins.state.clone());
+            (folders, plugins.address_space, plugins.watch, plugins.settle, plugins.kv_octets)
+        };
         let differences = [
             ("hostname", self.hostname != new.hostname),
             ("[process]", self.run_as != new.run_as),
@@ -97,10 +104,15 @@ impl Settings {
             .extend(of_listeners(&in_force.inbound).into_iter().filter(|ip| !ip.is_unspecified()));
         new.listeners.clone_from(&old.listeners);
         new.hostname.clone_from(&old.hostname);
-        self.plugins.gateway.hostname.clone_from(&in_force.hostname);
-        self.plugins.cache.clone_from(&in_force.plugins.cache);
-        self.plugins.state.clone_from(&in_force.plugins.state);
-        self.plugins.watch = in_force.plugins.watch;
+        let plugins = self.plugins.plugins.iter_mut();
+        let following = plugins.filter(|plugin| self.follow_sessions.contains(&plugin.name));
+        plugins::follow_sessions(following, &in_force.inbound.listeners);
+        let Gateway { hostname: _, domains, keys, relays } = self.plugins.gateway;
+        self.plugins = pintle_plugin::Config {
+            plugins: self.plugins.plugins,
+            gateway: Gateway { hostname: in_force.hostname.clone(), domains, keys, relays },
+            ..in_force.plugins.clone()
+        };
         Self {
             hostname: in_force.hostname.clone(),
             inbound: pintle_inbound::Config { rules: self.inbound.rules, ..in_force.inbound.clone() },
@@ -130,7 +142,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     let loops = *outbound.routes.find(&hostname) == pintle_outbound::Route::Mx;
     let keys = keys(root);
     let rules = intake::rules(root, loops, Arc::clone(&keys));
-    plugins.gateway = pintle_plugin::Gateway {
+    plugins.gateway = Gateway {
         hostname: hostname.clone(),
         domains: rules.domains.clone(),
         keys: if keys.iter().next().is_some() { signing::told(&keys) } else { signing::named(root) },
@@ -150,8 +162,11 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     // What a plugin makes of a message may be as large as the largest that comes in.
     let sizes = listeners.iter().map(|listener| listener.smtp.limits.message);
     plugins.max_message = sizes.max().unwrap_or(plugins.max_message);
-    let sessions = listeners.iter().map(|listener| listener.limits.total);
-    plugins::follow_sessions(&mut plugins.plugins, sessions.fold(0, usize::saturating_add));
+    let unsaid = |plugin: &&mut PluginConfig| plugin.limits.max_instances == plugins::UNSAID;
+    let following: Vec<_> = plugins.plugins.iter_mut().filter(unsaid).collect();
+    let follow_sessions = following.iter().map(|plugin| plugin.name.clone()).collect();
+    plugins::follow_sessions(following, &listeners);
+    plugins.usual_instances = plugins::usual_instances(&listeners);
     let own = listeners.iter().flat_map(|listener| &listener.addresses);
     outbound.listeners.extend(own.clone());
     outbound.own_addresses.extend(own.map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()));
@@ -169,6 +184,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
         admin,
         log: operation::log(&root.table("log")),
         run_as,
+        follow_sessions,
         hostname,
     }
 }
@@ -222,9 +238,9 @@ mod tests {
         let folder = "/var/lib/pintle/spool";
         assert_eq!(settings.spool, pintle_spool::EmbeddedConfig::new(folder));
         assert_eq!(settings.dns, pintle_dns::Config::default());
-        let gateway =
-            pintle_plugin::Gateway { hostname: "gw.example".into(), ..pintle_plugin::Gateway::default() };
-        let plugins = pintle_plugin::Config { gateway, ..pintle_plugin::Config::default() };
+        let gateway = Gateway { hostname: "gw.example".into(), ..Gateway::default() };
+        let usual_instances = settings.plugins.usual_instances;
+        let plugins = pintle_plugin::Config { gateway, usual_instances, ..pintle_plugin::Config::default() };
         assert_eq!(settings.plugins, plugins);
         assert_eq!(settings.client_tls, pintle_tls::ClientConfig::default());
         let mut outbound = pintle_outbound::Config::new("gw.example");
@@ -298,7 +314,7 @@ mod tests {
         let source = pintle_plugin::Source::Bytes { name: "stock:footer".into(), bytes: stock[0].1.clone() };
         assert_eq!(
             report.into_settings().map(|settings| settings.plugins.plugins).unwrap(),
-            [pintle_plugin::PluginConfig::new("a", source)]
+            [PluginConfig::new("a", source)]
         );
     }
 
@@ -352,6 +368,31 @@ mod tests {
         assert_eq!(place(0, "/text"), "x.toml:6");
         assert_eq!(place(0, "/list/1"), "x.toml:9");
         assert_eq!(place(1, "/missing"), "x.toml:12", "where the plugin begins");
+    }
+
+    /// What follows from a key that waits for a restart waits with it: a plugin with twice the instances may not even fit.
+    #[test]
+    fn what_follows_from_listeners_waits_with_them() {
+        let stock = [("footer", Bytes::from_static(b"wasm"))];
+        let read = |sessions: usize, size: &str, more: &str| {
+            let text = format!(
+                "hostname = 'gw.example'\n[plugins]\n{more}\n[[listener]]\nname = 'mx'\naddresses = '[::]:25'\n\
+                 max_sessions = {sessions}\nmax_message_size = '{size}'\n\
+                 [[plugin]]\nname = 'a'\ncomponent = 'stock:footer'\n\
+                 [[plugin]]\nname = 'b'\ncomponent = 'stock:footer'\nlimits = {{ max_instances = 5 }}"
+            );
+            crate::read(text, Path::new("x.toml"), &stock).into_settings().unwrap()
+        };
+        let old = read(100, "1MiB", "");
+        let written = read(20_000, "2MiB", "");
+        assert_ne!(old.plugins.plugins[0].limits, written.plugins.plugins[0].limits);
+        assert_eq!(old.needs_restart(&written), ["[[listener]] and [relay]"]);
+        assert_eq!(written.as_far_as_running(&old).plugins, old.plugins);
+        for more in ["address_space = '1GiB'", "settle = '1s'", "kv_size = '1MiB'", "watch = false"] {
+            let written = read(100, "1MiB", more);
+            assert_eq!(old.needs_restart(&written), ["[plugins]"], "{more}");
+            assert_eq!(written.as_far_as_running(&old).plugins, old.plugins, "{more}");
+        }
     }
 
     #[test]

@@ -162,6 +162,8 @@ pub enum Rule {
     NoFolder(PathBuf),
     /// The same, where the service manager makes it at each start (a warning).
     NoRuntimeFolder(PathBuf),
+    /// A file that the user whom the gateway becomes cannot read (a warning).
+    Unreadable(PathBuf, u32),
     /// A folder that must be the gateway's own belongs to another user.
     NotOurs(PathBuf, u32),
     /// Two sockets would listen at one address; the line is the other's.
@@ -322,6 +324,11 @@ impl fmt::Display for Rule {
             Self::NoFolder(path) | Self::NoRuntimeFolder(path) => {
                 write!(f, "the folder {} does not exist", path.display())
             }
+            Self::Unreadable(path, uid) => write!(
+                f,
+                "user {uid}, whom the gateway becomes, cannot read {}: a reload fails, if not the start",
+                path.display()
+            ),
             Self::NotOurs(path, uid) => {
                 write!(f, "{} belongs to user {uid}, and the gateway's user must own it", path.display())
             }
@@ -393,6 +400,7 @@ impl Rule {
             Self::NoRuntimeFolder(_) => {
                 "the service manager must make it at each start (systemd: RuntimeDirectory=), or name another path"
             }
+            Self::Unreadable(path, uid) => return format!("chown {uid} {}", path.display()),
             Self::NotOurs(path, _) => {
                 return format!("chown -R it to the gateway's user, or remove it: {}", path.display());
             }

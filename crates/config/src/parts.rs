@@ -55,7 +55,7 @@ pub fn signing(path: &Path) -> io::Result<Part<(Arc<Keyring>, pintle_dns::Config
 }
 
 fn part<T>(path: &Path, sections: &[&str], lower: impl FnOnce(&Section<'_>) -> T) -> io::Result<Part<T>> {
-    let text = std::fs::read_to_string(path)?;
+    let text = crate::files::text(path)?;
     let (value, mut mistakes) = {
         let reader = Reader::new(&text, path);
         let mended = form::mend(&text);

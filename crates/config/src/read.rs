@@ -1,7 +1,6 @@
 //! From a TOML value to a type of ours: one implementation per kind of value that the file can hold.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use toml::de::DeValue;
 
 use crate::reader::{Spot, Value, nearest, type_name};
 use crate::schema::Kind;
-use crate::{Cause, Rule, exposed, places, units};
+use crate::{Cause, Rule, exposed, files, places, units};
 
 /// A type that a key's value can have.
 pub(crate) trait Read: Sized {
@@ -473,7 +472,7 @@ impl Read for Secret {
 
 fn secret_file(path: &Path, spot: &Spot<'_>) -> Option<Secret> {
     spot.guard(path, exposed::Kind::Secret);
-    let text = fs::read_to_string(path).map_err(|error| error.to_string());
+    let text = files::text(path).map_err(|error| error.to_string());
     // Editors end files with a line end, and no secret does.
     let text = text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
     match text {

@@ -274,6 +274,10 @@ impl Spot<'_> {
         if let Some(exposed) = self.reader.us.get().examine(path, kind) {
             self.complain(Cause::Exposed(exposed));
         }
+        let us = self.reader.us.get();
+        if let Some(uid) = us.kept_out_of(path).filter(|_| !us.is_whoever_looks()) {
+            self.warn(Rule::Unreadable(path.to_owned(), uid));
+        }
     }
 
     pub(crate) fn rule(&self, rule: Rule) {

@@ -17,7 +17,7 @@ use pintle_policy::Chain;
 use pintle_record::Sink;
 use pintle_spool::{Embedded, Spool};
 use pintle_tls::{ClientTls, ServerTls};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::open_files;
@@ -71,6 +71,8 @@ pub(crate) struct Live {
     /// What came of the last reload.
     pub(crate) reloaded: LastReload,
     pub(crate) reloading: tokio::sync::Mutex<()>,
+    /// True once the end has begun, and no reload is to come to anything.
+    pub(crate) stopping: watch::Sender<bool>,
     pub(crate) plugins: Plugins,
     pub(crate) chain: Arc<ArcSwap<Chain>>,
     pub(crate) server_tls: Option<Arc<ServerTls>>,
@@ -140,6 +142,7 @@ impl App {
             at_start: settings.clone(),
             reloaded: LastReload::default(),
             reloading: tokio::sync::Mutex::default(),
+            stopping: watch::Sender::new(false),
             settings: ArcSwap::from_pointee(settings),
         });
         let stop_admin = serve_admin(&live, &mut supervisor).await?;
@@ -156,6 +159,7 @@ impl App {
     /// Ends everything in the order in which mail flows, so that nothing is taken that could not be kept.
     pub(crate) async fn drain(mut self) {
         tracing::info!("draining");
+        self.parts.stopping.send_replace(true);
         self.inbound.drain(GRACE).await;
         self.outbound.drain(GRACE).await;
         self.parts.plugins.shutdown().await;

@@ -13,7 +13,7 @@ use pintle_mail::NextHop;
 use serde::Serialize;
 
 use crate::cli::{Plugins, PluginsCommand, Queue, QueueCommand, Socket, Which};
-use crate::say::{self, printable, say};
+use crate::say::{self, complain, printable, say};
 
 pub(crate) use quarantine::quarantine;
 
@@ -142,7 +142,7 @@ impl From<Which> for Filter {
 fn show<T: Serialize>(json: bool, answer: &T, print: impl FnOnce(&T)) {
     if json {
         if let Err(error) = say::json(answer) {
-            eprintln!("pintle: the answer cannot be shown: {error}");
+            complain!("pintle: the answer cannot be shown: {error}");
         }
     } else {
         print(answer);

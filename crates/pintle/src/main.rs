@@ -4,6 +4,7 @@
 //! parts hang together.
 
 #![allow(clippy::print_stdout, reason = "a command line answers on standard output")]
+#![warn(clippy::print_stderr, reason = "it panics when nobody reads any more: `complain!` does not")]
 
 mod app;
 mod ask;
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
         cli::Command::Status(options) => ask::status(&options),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("pintle: {}", say::safe(&error.to_string()));
+        say::complain!("pintle: {error}");
         ExitCode::FAILURE
     })
 }

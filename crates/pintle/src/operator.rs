@@ -33,10 +33,21 @@ impl Gateway {
     pub(crate) fn new(live: Arc<Live>) -> Self {
         Self { live, started: SystemTime::now().into() }
     }
+}
 
-    fn plugin_states(&self) -> Vec<PluginState> {
-        self.live.plugins.status().into_iter().map(plugin_state).collect()
-    }
+/// What changes something goes on when nobody waits for its answer any more: an operator who gives up, or a request whose time
+/// is over, must not leave on disk what the queue has not heard of, nor a reload that nobody is told of.
+fn to_its_end<T: Send + 'static>(
+    act: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Answer<'static, T> {
+    let act = tokio::spawn(act);
+    Box::pin(async {
+        act.await.unwrap_or_else(|error| Err(Refusal::Failed(format!("a fault of the gateway's: {error}"))))
+    })
+}
+
+fn plugin_states(live: &Live) -> Vec<PluginState> {
+    live.plugins.status().into_iter().map(plugin_state).collect()
 }
 
 impl Operator for Gateway {
@@ -88,11 +99,13 @@ impl Operator for Gateway {
     }
 
     fn act(&self, action: QueueAction, filter: Filter) -> Answer<'_, Affected> {
-        Box::pin(async move { queue::act(&self.live, action, &filter).await })
+        let live = Arc::clone(&self.live);
+        to_its_end(async move { queue::act(&live, action, &filter).await })
     }
 
     fn reroute(&self, order: Reroute) -> Answer<'_, Affected> {
-        Box::pin(async move { queue::reroute(&self.live, &order).await })
+        let live = Arc::clone(&self.live);
+        to_its_end(async move { queue::reroute(&live, &order).await })
     }
 
     fn quarantine(&self, query: SiftPage) -> Answer<'_, QuarantinePage> {
@@ -108,19 +121,21 @@ impl Operator for Gateway {
     }
 
     fn leave(&self, exit: Exit, which: Leave) -> Answer<'_, Left> {
-        Box::pin(quarantine::leave(&self.live, exit, which))
+        let live = Arc::clone(&self.live);
+        to_its_end(async move { quarantine::leave(&live, exit, which).await })
     }
 
     fn plugins(&self) -> Answer<'_, Vec<PluginState>> {
-        Box::pin(async { Ok(self.plugin_states()) })
+        Box::pin(async { Ok(plugin_states(&self.live)) })
     }
 
     fn reload_plugins(&self, name: Option<String>) -> Answer<'_, Vec<PluginState>> {
-        Box::pin(async move {
-            let all = || self.live.plugins.status().into_iter().map(|status| status.name).collect();
+        let live = Arc::clone(&self.live);
+        to_its_end(async move {
+            let all = || live.plugins.status().into_iter().map(|status| status.name).collect();
             let mut failed = Vec::new();
             for name in name.map_or_else(all, |name| vec![name]) {
-                match self.live.plugins.reload(&name).await {
+                match live.plugins.reload(&name).await {
                     Ok(_) => {}
                     Err(error @ ReloadError::NoSuchPlugin(_)) => {
                         return Err(Refusal::NotFound(error.to_string()));
@@ -129,14 +144,15 @@ impl Operator for Gateway {
                     Err(error) => failed.push(format!("plugin {name}: {error}")),
                 }
             }
-            if failed.is_empty() { Ok(self.plugin_states()) } else { Err(Refusal::Failed(failed.join("\n"))) }
+            if failed.is_empty() { Ok(plugin_states(&live)) } else { Err(Refusal::Failed(failed.join("\n"))) }
         })
     }
 
     fn reload(&self) -> Answer<'_, Reloaded> {
-        Box::pin(async {
-            reload::reload(&self.live).await.map_err(|error| Refusal::Failed(error.to_string()))
-        })
+        let live = Arc::clone(&self.live);
+        to_its_end(
+            async move { reload::reload(&live).await.map_err(|error| Refusal::Failed(error.to_string())) },
+        )
     }
 
     fn captured(&self, page: Page) -> Answer<'_, CapturedPage> {

@@ -13,6 +13,8 @@ use capctl::{CapState, Error, cap_set_ids, prctl};
 use pintle_config::{RunAs, Settings};
 use rustix::process::{geteuid, getgroups};
 
+use crate::say::complain;
+
 /// Whom the process is left with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Who {
@@ -98,7 +100,7 @@ fn make_private(folder: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     if mode & 0o077 == 0 || found.uid() != us.as_raw() && !us.is_root() {
         return Ok(());
     }
-    eprintln!("pintle: {} was open to others (mode {mode:04o}) and is closed to them now", folder.display());
+    complain!("pintle: {} was open to others (mode {mode:04o}) and is closed to them now", folder.display());
     held.set_permissions(Permissions::from_mode(0o700))
 }
 

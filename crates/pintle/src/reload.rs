@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use pintle_admin::Reloaded;
 use pintle_policy::Chain;
 use pintle_tls::{ClientTls, Reload, ServerTls};
+use tokio::task::JoinHandle;
 
 use crate::app::Live;
 use crate::stock;
@@ -60,10 +61,14 @@ fn in_short(error: &str) -> String {
     }
 }
 
-/// SIGHUP: reads the file again; the log says what came of it.
-pub(crate) async fn by_signal(live: &Live) {
-    // Nobody waits for an answer.
-    let _ = reload(live).await;
+/// SIGHUP: reads the file again; the log says what came of it. A task of its own, since plugins may take their time, and who
+/// waits for other signals must not wait for that.
+pub(crate) fn by_signal(live: &Arc<Live>) -> JoinHandle<()> {
+    let live = Arc::clone(live);
+    tokio::spawn(async move {
+        // Nobody waits for an answer.
+        let _ = reload(&live).await;
+    })
 }
 
 /// Reads the file again and takes over what a running gateway can, and says in the log what came of it. On an error
@@ -71,7 +76,13 @@ pub(crate) async fn by_signal(live: &Live) {
 pub(crate) async fn reload(live: &Live) -> Result<Reloaded, ReloadError> {
     // Two reloads at once would mix their parts.
     let _turn = live.reloading.lock().await;
-    let outcome = take_over(live).await;
+    let mut stopping = live.stopping.subscribe();
+    let outcome = tokio::select! {
+        biased;
+        // The sender lives as long as what it belongs to.
+        _ = stopping.wait_for(|stops| *stops) => Err("the gateway is being stopped".into()),
+        outcome = take_over(live) => outcome,
+    };
     live.reloaded.note(&outcome);
     match &outcome {
         Ok(done) => {

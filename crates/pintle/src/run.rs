@@ -8,10 +8,12 @@ use pintle_config::{LogFormat, Settings};
 use pintle_inbound::Sockets;
 use pintle_outbound::SystemClock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::app::{App, Extras};
 use crate::cli::ConfigFile;
 use crate::privileges::Who;
+use crate::say::complain;
 use crate::{logging, privileges, records, reload, stock, supervisor};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
@@ -32,7 +34,7 @@ pub(crate) fn run(options: &ConfigFile) -> Outcome {
     let settings = match report.into_settings() {
         Ok(settings) => settings,
         Err(report) => {
-            eprintln!("{report}");
+            complain!("{report}");
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -88,9 +90,12 @@ async fn serve(settings: Settings, extras: Extras) -> Outcome {
 /// Obeys signals until one of them ends the gateway, or a part of it has died.
 async fn until_the_end(mut app: App, mut signals: Signals) -> ExitCode {
     let mut certificates = tokio::time::interval(CERTIFICATES);
+    let mut reloading: Option<JoinHandle<()>> = None;
     let end = loop {
         tokio::select! {
-            _ = signals.hang_up.recv() => reload::by_signal(&app.parts).await,
+            // One after the other: all signals that come during a reload are obeyed by one more.
+            _ = signals.hang_up.recv(), if reloading.is_none() => reloading = Some(reload::by_signal(&app.parts)),
+            () = ended(&mut reloading) => reloading = None,
             _ = signals.terminate.recv() => break ExitCode::SUCCESS,
             _ = signals.interrupt.recv() => break ExitCode::SUCCESS,
             () = app.fallen() => break ExitCode::FAILURE,
@@ -104,6 +109,14 @@ async fn until_the_end(mut app: App, mut signals: Signals) -> ExitCode {
         () = tokio::time::sleep(LONGEST_DRAIN), if end != ExitCode::SUCCESS => end,
         _ = signals.terminate.recv() => ExitCode::FAILURE,
         _ = signals.interrupt.recv() => ExitCode::FAILURE,
+    }
+}
+
+/// Waits for a task, for ever where there is none. A panic of its own has been told to the log.
+async fn ended(task: &mut Option<JoinHandle<()>>) {
+    match task {
+        Some(task) => drop(task.await),
+        None => std::future::pending().await,
     }
 }
 

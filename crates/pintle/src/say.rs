@@ -17,17 +17,27 @@ macro_rules! say {
     ($($part:tt)*) => { $crate::say::line(format_args!($($part)*)) };
 }
 
-pub(crate) use say;
+macro_rules! complain {
+    ($($part:tt)*) => { $crate::say::complaint(format_args!($($part)*)) };
+}
+
+pub(crate) use {complain, say};
 
 /// Writes a line; trouble other than a reader that is gone is told on standard error.
 pub(crate) fn line(text: fmt::Arguments<'_>) {
     let text = text.to_string();
     match writeln!(io::stdout().lock(), "{}", safe(&text)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("pintle: standard output: {error}");
+            complain!("pintle: standard output: {error}");
         }
         _ => {}
     }
+}
+
+/// Writes a line to standard error, if anybody can have it: `eprintln!` would panic where nobody can.
+pub(crate) fn complaint(text: fmt::Arguments<'_>) {
+    let text = text.to_string();
+    let _ = writeln!(io::stderr().lock(), "{}", safe(&text));
 }
 
 /// An answer for machines. Within its texts every sign that could speak to a terminal is escaped, as JSON allows, so

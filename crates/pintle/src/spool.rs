@@ -1,13 +1,13 @@
 //! `pintle spool`: looks a spool folder through, and puts one in order.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use pintle_spool::{EmbeddedConfig, Inspection};
 
 use crate::cli::{SpoolCommand, SpoolFolder, WhichSpool};
-use crate::say::say;
+use crate::say::{complain, say};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
@@ -72,7 +72,7 @@ fn spool_of(which: &WhichSpool) -> Result<Option<EmbeddedConfig>, String> {
     if part.report.mistakes.is_empty() {
         return Ok(Some(part.value));
     }
-    eprintln!("{}", part.report);
+    complain!("{}", part.report);
     Ok(None)
 }
 
@@ -90,7 +90,8 @@ impl Progress {
             if shown && (percent > self.told || done == of) {
                 self.told = percent;
                 let end = if done == of { "\n" } else { "" };
-                eprint!("\r{done} of {of} messages read{end}");
+                // A terminal that is gone needs none.
+                let _ = write!(std::io::stderr(), "\r{done} of {of} messages read{end}");
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -44,11 +44,17 @@ pub(crate) fn read(source: &Source) -> Result<Bytes, LoadError> {
 }
 
 fn read_file(path: &Path) -> Result<Bytes, String> {
-    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > MAX_COMPONENT {
-        return Err(format!("it has {size} octets, and {MAX_COMPONENT} are the most"));
+    let found = fs::metadata(path).map_err(|error| error.to_string())?;
+    // A pipe would be waited for, and a device has no end.
+    if !found.is_file() {
+        return Err("it is no file".to_owned());
     }
-    fs::read(path).map(Bytes::from).map_err(|error| error.to_string())
+    if found.len() > MAX_COMPONENT {
+        return Err(format!("it has {} octets, and {MAX_COMPONENT} are the most", found.len()));
+    }
+    let mut octets = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(MAX_COMPONENT).read_to_end(&mut octets));
+    read.map(|_| Bytes::from(octets)).map_err(|error| error.to_string())
 }
 
 fn build(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {

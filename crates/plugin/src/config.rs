@@ -30,6 +30,8 @@ pub struct Config {
     pub state_is_anothers: bool,
     /// The most address space that guests' memories may reserve, in octets; none takes what this process may have.
     pub address_space: Option<u64>,
+    /// How many calls at once a plugin has of which nobody says how many: room is kept for some that are added later.
+    pub usual_instances: usize,
     /// Component files are watched, and a changed one is loaded by itself.
     pub watch: bool,
     /// How long a changed file must rest before it is read.
@@ -79,6 +81,7 @@ impl Default for Config {
             state: None,
             state_is_anothers: false,
             address_space: None,
+            usual_instances: Limits::default().max_instances,
             watch: true,
             settle: Duration::from_millis(250),
             kv_octets: 64 << 20,

@@ -38,9 +38,10 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// An engine with room for these plugins, in so much address space where somebody has said how much.
-    pub(crate) fn start(plugins: &[PluginConfig], space: Option<u64>) -> Result<Self, String> {
-        let (engine, layout) = engine(&Layout::within(plugins, layout::space(space)))?;
+    /// An engine with room for these plugins and some more, in so much address space where somebody has said how much.
+    pub(crate) fn start(config: &crate::Config) -> Result<Self, String> {
+        let space = layout::space(config.address_space);
+        let (engine, layout) = engine(&Layout::within(&config.plugins, config.usual_instances, space))?;
         tracing::info!(target: "pintle::plugin", "plugins have {layout}");
         let linker = imports(&engine).map_err(|error| format!("{error:#}"))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| error.to_string())?;

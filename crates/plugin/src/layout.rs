@@ -12,8 +12,10 @@ use crate::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
 
 /// A page of linear memory, in octets.
 const WASM_PAGE: usize = 64 << 10;
-/// Places for the instances of checks and of plugins that are added later.
+/// Places for the instances of checks.
 const SPARE_PLACES: u32 = 64;
+/// So many plugins can be added by reloads, where address space allows.
+const LATER_PLUGINS: u32 = 2;
 /// A memory that reserves all that its addresses can name spares the guest's code every bounds check.
 const WHOLE: u64 = 4 << 30;
 /// What lies behind such a memory, for offsets beyond its end; the engine's own choice.
@@ -50,14 +52,20 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// The forms that serve these plugins with so much address space, the best one first. While a plugin is replaced both
-    /// versions have instances, so there are twice as many places as calls at once.
-    pub(crate) fn within(plugins: &[PluginConfig], space: u64) -> Vec<Self> {
-        let places = places(plugins).saturating_add(SPARE_PLACES);
+    /// versions have instances, so there are twice as many places as calls at once. Each form has room for plugins that are
+    /// added later, with this many calls at once or as many as the busiest has now, before it does without.
+    pub(crate) fn within(plugins: &[PluginConfig], usual: usize, space: u64) -> Vec<Self> {
+        let busiest = plugins.iter().map(|plugin| plugin.limits.max_instances).fold(usual, usize::max);
+        let later = places_of(busiest).saturating_mul(LATER_PLUGINS);
+        let least = places(plugins).saturating_add(SPARE_PLACES);
         let memory = plugins.iter().map(|plugin| plugin.limits.memory).max().unwrap_or(0);
         // Memories grow by pages, and places are made of them.
         let memory = memory.max(crate::Limits::default().memory).next_multiple_of(WASM_PAGE);
-        let forms = [Form::Whole, Form::Exact, Form::None].map(|form| Self { form, places, memory });
-        forms.into_iter().filter(|layout| layout.reserves() <= space.min(MOST)).collect()
+        let with_room = |form| Self { form, places: least.saturating_add(later), memory };
+        let without = |form| Self { form, places: least, memory };
+        let forms = [Form::Whole, Form::Exact].into_iter().flat_map(|form| [with_room(form), without(form)]);
+        let forms = forms.chain([without(Form::None)]);
+        forms.filter(|layout| layout.reserves() <= space.min(MOST)).collect()
     }
 
     /// How much address space it takes from the start, in octets.
@@ -145,9 +153,12 @@ pub(crate) fn octets(size: u64) -> String {
 }
 
 fn places(plugins: &[PluginConfig]) -> u32 {
-    let each = |plugin: &PluginConfig| u32::try_from(plugin.limits.max_instances).unwrap_or(u32::MAX);
-    let both = |plugin| each(plugin).saturating_mul(2).saturating_add(2);
-    plugins.iter().fold(0, |sum: u32, plugin| sum.saturating_add(both(plugin)))
+    let each = plugins.iter().map(|plugin| places_of(plugin.limits.max_instances));
+    each.fold(0, u32::saturating_add)
+}
+
+fn places_of(instances: usize) -> u32 {
+    u32::try_from(instances).unwrap_or(u32::MAX).saturating_mul(2).saturating_add(2)
 }
 
 /// The address space that guests may have: what the operator allows, and half of what this process may still take, since
@@ -181,27 +192,42 @@ mod tests {
     }
 
     fn forms(plugins: &[PluginConfig], space: u64) -> Vec<Form> {
-        Layout::within(plugins, space).iter().map(|layout| layout.form).collect()
+        Layout::within(plugins, 16, space).iter().map(|layout| layout.form).collect()
     }
 
     #[test]
     fn what_is_reserved_fits_what_there_is() {
         let ten = plugins(10);
-        assert_eq!(forms(&ten, u64::MAX), [Form::Whole, Form::Exact, Form::None]);
-        assert_eq!(forms(&ten, 1 << 40), [Form::Exact, Form::None]);
+        assert_eq!(forms(&ten, u64::MAX), [Form::Whole, Form::Whole, Form::Exact, Form::Exact, Form::None]);
+        assert_eq!(forms(&ten, 1 << 40), [Form::Exact, Form::Exact, Form::None]);
         assert_eq!(forms(&ten, 1 << 30), [Form::None]);
         assert_eq!(forms(&ten, 0), [Form::None], "there is always a way to serve them");
-        for layout in Layout::within(&ten, u64::MAX) {
+        for layout in Layout::within(&ten, 16, u64::MAX) {
             assert!(layout.reserves() <= MOST);
             assert!(layout.to_string().contains("bounds checks"), "{layout}");
         }
-        let whole = Layout::within(&ten, u64::MAX)[0].to_string();
-        assert!(whole.contains(" of address space for 404 instances"), "{whole}");
+        let whole = Layout::within(&ten, 16, u64::MAX)[0].to_string();
+        assert!(whole.contains(" of address space for 472 instances"), "{whole}");
+    }
+
+    /// Room for them costs no other plugin its form: what is slower comes after what has none.
+    #[test]
+    fn a_reload_can_add_plugins_with_as_many_calls_as_are_usual() {
+        let busy = |count| {
+            let mut plugins = plugins(count);
+            plugins.iter_mut().for_each(|plugin| plugin.limits.max_instances = 128);
+            plugins
+        };
+        for before in [0, 1, 10] {
+            let layout = Layout::within(&busy(before), 128, u64::MAX)[0];
+            assert_eq!((layout.form, layout.has_places_for(&busy(before + 2))), (Form::Whole, Ok(())));
+        }
+        assert_eq!(Layout::within(&busy(15), 128, u64::MAX)[0].form, Form::Whole, "without room");
     }
 
     #[test]
     fn the_engine_takes_every_form() {
-        for layout in Layout::within(&plugins(1), u64::MAX) {
+        for layout in Layout::within(&plugins(1), 16, u64::MAX) {
             let mut config = Config::new();
             layout.apply(&mut config);
             wasmtime::Engine::new(&config).unwrap_or_else(|error| panic!("{layout}: {error:#}"));

@@ -193,7 +193,7 @@ impl Shared {
             kv::folder::claim(folder).map_err(|why| OpenError::State { folder: folder.clone(), why })
         });
         let claim = Mutex::new(claim.transpose()?);
-        let host = Arc::new(Host::start(&config.plugins, config.address_space).map_err(OpenError::Engine)?);
+        let host = Arc::new(Host::start(config).map_err(OpenError::Engine)?);
         Ok(Self {
             loader: Arc::new(Loader { host, cache }),
             dns,

@@ -1,6 +1,8 @@
 //! Certificates with their keys: reading them, and choosing one for a client.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +19,9 @@ use crate::TlsError;
 
 /// Later than the end of any certificate (RFC 5280 section 4.1.2.5), in seconds since 1970: the year 10000.
 const END_OF_TIME: Duration = Duration::from_secs(253_402_300_800);
+
+/// The most octets that are read of a file: all authorities of the world take a fraction of it.
+const MOST: u64 = 16 << 20;
 
 /// Where a certificate chain and its key come from.
 #[derive(Clone, PartialEq, Eq)]
@@ -224,8 +229,22 @@ fn covers(pair: &CertifiedKey, host: &str) -> bool {
     ParsedCertificate::try_from(own).is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
 }
 
+/// The octets of a file. A pipe is not waited for, nor is a device read that has no end: a reload would never come to one.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|cause| TlsError::Unreadable { path: path.to_owned(), cause })
+    read_file(path).map_err(|cause| TlsError::Unreadable { path: path.to_owned(), cause })
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() && !found.is_dir() {
+        return Err(io::Error::other("it is a pipe or a device, and no file"));
+    }
+    let mut octets = Vec::new();
+    File::open(path)?.take(MOST + 1).read_to_end(&mut octets)?;
+    if octets.len() as u64 > MOST {
+        return Err(io::Error::other(format!("it has more than {MOST} octets")));
+    }
+    Ok(octets)
 }
 
 /// Every certificate in `text`; at least one.

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use pintle_inbound::ListenerConfig;
 use pintle_plugin::{Config, FailurePolicies, FailurePolicy, Grant, Limits, PluginConfig, Source};
 use pintle_policy::Hook;
 use toml::de::{DeTable, DeValue};
@@ -20,12 +21,21 @@ use crate::{Cause, Rule, exposed};
 pub(crate) struct OnFault(FailurePolicies);
 
 /// No number that an operator can write.
-const UNSAID: usize = 0;
+pub(super) const UNSAID: usize = 0;
 
-/// Where the operator has not said how many calls there may be at once, as many as go with so many sessions.
-pub(super) fn follow_sessions(plugins: &mut [PluginConfig], sessions: usize) {
-    let unsaid = plugins.iter_mut().filter(|plugin| plugin.limits.max_instances == UNSAID);
-    unsaid.for_each(|plugin| plugin.limits.max_instances = Limits::instances_for(sessions));
+/// Lets these plugins have as many calls at once as go with the sessions of these listeners.
+pub(super) fn follow_sessions<'a>(
+    plugins: impl IntoIterator<Item = &'a mut PluginConfig>,
+    listeners: &[ListenerConfig],
+) {
+    let instances = usual_instances(listeners);
+    plugins.into_iter().for_each(|plugin| plugin.limits.max_instances = instances);
+}
+
+/// As many as go with all sessions that there may be.
+pub(super) fn usual_instances(listeners: &[ListenerConfig]) -> usize {
+    let sessions = listeners.iter().map(|listener| listener.limits.total);
+    Limits::instances_for(sessions.fold(0, usize::saturating_add))
 }
 
 pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
@@ -122,7 +132,7 @@ fn settings(section: &Section<'_>) -> Option<Json> {
 }
 
 fn settings_file(path: &Path) -> Result<Json, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = crate::files::text(path).map_err(|error| error.to_string())?;
     if path.extension().is_some_and(|extension| extension == "toml") {
         let table = DeTable::parse(&text).map_err(|error| error.to_string())?;
         let table = table.into_inner();

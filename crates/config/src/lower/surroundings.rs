@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -43,7 +44,8 @@ fn has_something(folder: &Path) -> bool {
 
 /// Complains where a file cannot be made or written to.
 pub(super) fn file(spot: &Spot<'_>, path: &Path) {
-    if path.is_dir() {
+    // A device or a pipe may be meant; what cannot be looked at, other than since it is missing, cannot be opened either.
+    if fs::metadata(path).map_or_else(|error| error.kind() != ErrorKind::NotFound, |found| found.is_dir()) {
         spot.rule(Rule::NotAFile(path.to_owned()));
     }
     parent(spot, path);

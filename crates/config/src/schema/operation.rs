@@ -56,7 +56,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
             optional::<PathBuf>(
                 "cache",
-                "A folder, closed to others, that keeps compiled plugins; left out, each start compiles.",
+                "A folder, closed to others, that keeps compiled plugins; left out, each start compiles. A change needs a restart.",
             ),
             optional::<PathBuf>(
                 "state",
@@ -69,9 +69,21 @@ pub(super) static SECTIONS: &[Section] = &[
                  process may have. With less of it guests run with bounds checks; with little, such as `1GiB`, nothing is \
                  reserved and each instance takes its own. A change needs a restart.",
             ),
-            key::<bool>("watch", "true", "A changed component file is loaded by itself."),
-            key::<OrZero>("settle", "\"250ms\"", "How long a changed file must rest before it is read."),
-            key::<Size>("kv_size", "\"64MiB\"", "What one plugin may store (grant `kv`)."),
+            key::<bool>(
+                "watch",
+                "true",
+                "A changed component file is loaded by itself. A change of this key needs a restart.",
+            ),
+            key::<OrZero>(
+                "settle",
+                "\"250ms\"",
+                "How long a changed file must rest before it is read. A change needs a restart.",
+            ),
+            key::<Size>(
+                "kv_size",
+                "\"64MiB\"",
+                "What one plugin may store (grant `kv`). A change needs a restart.",
+            ),
         ],
     },
     Section {

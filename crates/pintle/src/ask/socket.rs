@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{CONFIG, Socket};
+use crate::say::complain;
 
 /// Names the socket for all commands of a session.
 const VARIABLE: &str = "PINTLE_SOCKET";
@@ -35,8 +36,8 @@ pub(super) fn find(options: &Socket) -> Result<PathBuf, Box<dyn std::error::Erro
 fn named_by(config: &Path) -> std::io::Result<PathBuf> {
     let part = pintle_config::parts::admin(config)?;
     if !part.report.mistakes.is_empty() {
-        eprintln!("{}", crate::say::safe(&part.report.to_string()));
-        eprintln!("pintle: trying {}", part.value.socket.display());
+        complain!("{}", part.report);
+        complain!("pintle: trying {}", part.value.socket.display());
     }
     Ok(part.value.socket)
 }

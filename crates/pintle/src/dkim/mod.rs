@@ -22,6 +22,6 @@ pub(crate) fn run(options: &Dkim) -> Outcome {
 }
 
 fn read_key(file: &Path) -> Result<Pem, String> {
-    let text = std::fs::read_to_string(file);
+    let text = pintle_config::files::text(file);
     text.map(Pem::new).map_err(|error| format!("cannot read the private key {}: {error}", file.display()))
 }

@@ -34,6 +34,7 @@ use self::mail::Mail;
 use self::report::{Fate, Report};
 use self::trace::{RecordingJudge, RulingRecorder};
 use crate::cli::Try;
+use crate::say::complain;
 use crate::{say, stock};
 
 type Trouble = Box<dyn std::error::Error>;
@@ -48,7 +49,7 @@ const TROUBLE: u8 = 2;
 /// Tries a message. All trouble has an exit code of its own, since 1 is an answer.
 pub(crate) fn run(options: &Try) -> Result<ExitCode, Trouble> {
     let fate = attempt(options).unwrap_or_else(|trouble| {
-        eprintln!("pintle: {}", say::safe(&trouble.to_string()));
+        complain!("pintle: {trouble}");
         None
     });
     Ok(match fate {
@@ -63,7 +64,7 @@ fn attempt(options: &Try) -> Result<Option<Fate>, Trouble> {
     let settings = match report.into_settings() {
         Ok(settings) => adapted(settings, options)?,
         Err(report) => {
-            eprintln!("{report}");
+            complain!("{report}");
             return Ok(None);
         }
     };

@@ -3,7 +3,7 @@
 //! An event of `tracing` has a fixed list of fields. Records, and what plugins say beside their text, are objects of any
 //! form, so they come as JSON in one field, and get here the form that the log has.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::LazyLock;
 
 use tracing::field::{Field, Visit};
@@ -64,18 +64,26 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let found = json_field(event);
-        let Some((name, quoted, text)) =
-            found.and_then(|(name, text)| Some((name, serde_json::to_string(&text).ok()?, text)))
-        else {
-            return self.0.format_event(context, writer, event);
-        };
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
-        // With its name, since a text of the same words may stand before it; no text can hold a quote as it is.
-        let (member, object) = (format!("\"{name}\":{quoted}"), format!("\"{name}\":{text}"));
-        writer.write_str(&line.replacen(&member, &object, 1))
+        let found = json_field(event);
+        if let Some((name, quoted, text)) =
+            found.and_then(|(name, text)| Some((name, serde_json::to_string(&text).ok()?, text)))
+        {
+            // With its name, since a text of the same words may stand before it; no text can hold a quote as it is.
+            let (member, object) = (format!("\"{name}\":{quoted}"), format!("\"{name}\":{text}"));
+            line = line.replacen(&member, &object, 1);
+        }
+        writeln!(writer, "{}", in_json(line.trim_end_matches('\n')))
     }
+}
+
+/// JSON escapes the oldest control signs alone; whoever looks at the log has a terminal that obeys others, too.
+fn in_json(text: &str) -> std::borrow::Cow<'_, str> {
+    escaped(text, |line, c| {
+        // All of them are below U+10000.
+        let _ = write!(line, "\\u{:04x}", u32::from(c));
+    })
 }
 
 /// Lines of text. None holds a control sign but those that colour it: what a stranger wrote begins no line.
@@ -101,7 +109,11 @@ where
             return writeln!(writer, "{}", one_line(&line));
         }
         if writer.has_ansi_escapes() {
-            return self.0.format_event(context, writer, event);
+            // Colours are control signs, so what is said is made without them.
+            start(&mut writer, event)?;
+            let mut said = Said::default();
+            event.record(&mut said);
+            return writeln!(writer, "{}", one_line(&(said.message + &said.rest)));
         }
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
@@ -145,7 +157,6 @@ struct Said {
 
 impl Visit for Said {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        use fmt::Write as _;
         match field.name() {
             "message" => self.message = format!("{value:?}"),
             FIELDS => {}
@@ -158,12 +169,16 @@ impl Visit for Said {
 
 /// The text with every control sign escaped.
 fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
+    escaped(text, |line, c| line.extend(c.escape_default()))
+}
+
+fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> std::borrow::Cow<'_, str> {
     if !text.chars().any(pintle_mail::speaks) {
         return text.into();
     }
     let mut line = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if pintle_mail::speaks(c) { line.extend(c.escape_default()) } else { line.push(c) }
+        if pintle_mail::speaks(c) { escape(&mut line, c) } else { line.push(c) }
     }
     line.into()
 }

@@ -28,7 +28,9 @@ pub(crate) enum Format {
 pub(crate) fn start(format: Format, level: &str, file: Option<&Path>) -> io::Result<()> {
     let filter = filter(&std::env::var("PINTLE_LOG").unwrap_or_else(|_| level.to_owned()));
     let colours = file.is_none() && io::stderr().is_terminal();
-    let log = fmt().with_env_filter(filter).with_writer(writer(file)?);
+    // A line that cannot be written is lost. The library would tell of it by `eprintln!`, which panics where the log's reader
+    // is gone or its disk is full, and the panic has a line of its own: the process would abort.
+    let log = fmt().with_env_filter(filter).with_writer(writer(file)?).log_internal_errors(false);
     // Somebody may have set a logger already; then that one stays.
     let _ = match format {
         Format::Json => {
@@ -77,12 +79,16 @@ mod tests {
 
     /// What is written while this runs.
     fn written(format: Format, events: impl FnOnce()) -> Vec<String> {
+        written_in(format, false, events)
+    }
+
+    fn written_in(format: Format, colours: bool, events: impl FnOnce()) -> Vec<String> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let writer = Arc::clone(&lines);
         let log = fmt()
             .with_env_filter(filter("trace"))
             .with_writer(move || Lines(Arc::clone(&writer)))
-            .with_ansi(false);
+            .with_ansi(colours);
         match format {
             Format::Json => {
                 let log = log.json().flatten_event(true).with_current_span(false).map_event_format(Json);
@@ -131,11 +137,18 @@ mod tests {
 
     #[test]
     fn nothing_that_a_stranger_wrote_begins_a_line_or_speaks_to_a_terminal() {
-        let error = "no\nERROR forged\u{1b}[2J\u{202e}";
-        for format in [Format::Text, Format::Json] {
-            let lines = written(format, || tracing::info!(%error, "refused: {error}"));
+        let error = "no\nERROR forged\u{1b}[2J\u{9b}2J\u{202e}";
+        for (format, colours) in [(Format::Text, false), (Format::Json, false), (Format::Text, true)] {
+            let lines =
+                written_in(format, colours, || tracing::info!(%error, word = error, "refused: {error}"));
             assert_eq!(lines.len(), 1, "{lines:?}");
-            assert!(!lines[0].contains('\u{1b}'), "{lines:?}");
+            let (_, said) = lines[0].split_once("refused").unwrap();
+            assert!(said.contains("error") && said.contains("word"), "{said}");
+            assert!(!said.chars().any(pintle_mail::speaks), "{lines:?}");
+            if format == Format::Json {
+                let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+                assert_eq!(line["error"], error, "nothing is lost");
+            }
         }
     }
 

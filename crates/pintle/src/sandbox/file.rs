@@ -40,7 +40,7 @@ pub(super) struct Written {
 /// Puts the configuration into the folder, unless one with changes is there.
 pub(super) fn write(options: &Sandbox, places: &Places, folder: &Path) -> Result<Written, Trouble> {
     let path = folder.join("pintle.toml");
-    let kept = match fs::read_to_string(&path) {
+    let kept = match pintle_config::files::text(&path) {
         Ok(text) => !is_as_written(&text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(format!("cannot read {}: {error}", path.display()).into()),

@@ -25,7 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::app::{App, Extras};
 use crate::cli::{Sandbox, SandboxCommand};
 use crate::run::Signals;
-use crate::say::{self, say};
+use crate::say::{self, complain, say};
 use crate::{logging, stock, supervisor};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
@@ -93,7 +93,7 @@ async fn serve(options: Sandbox) -> Outcome {
     let settings = match pintle_config::check(&config, &stock::components()).into_settings() {
         Ok(settings) => settings,
         Err(report) => {
-            eprintln!("{report}");
+            complain!("{report}");
             return Ok(ExitCode::FAILURE);
         }
     };

@@ -1,0 +1,53 @@
+//! Reading what the configuration names: files and nothing else, and no more of them than makes sense.
+//!
+//! A pipe without a writer would be waited for and a device read without an end, by `pintle check` and, which is worse, by
+//! the reload of a gateway that runs.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+/// The most octets that are read of a file: some hundred thousand lines.
+const MOST: u64 = 16 << 20;
+
+/// The text of a file.
+///
+/// # Errors
+/// It cannot be read, is no file or no text, or is larger than any that is meant.
+pub fn text(path: &Path) -> io::Result<String> {
+    // Before it is opened, since that waits for a pipe's writer.
+    let found = fs::metadata(path)?;
+    if found.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !found.is_file() {
+        return Err(io::Error::other("it is a pipe or a device, and no file"));
+    }
+    let mut text = String::new();
+    File::open(path)?.take(MOST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST {
+        return Err(io::Error::other(format!("it has more than {MOST} octets")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_are_read_and_no_endless_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("text"), "text").unwrap();
+        assert_eq!(text(&at("text")).unwrap(), "text");
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+        for path in [at("pipe"), "/dev/zero".into(), folder.path().to_owned()] {
+            let why = text(&path).unwrap_err().to_string();
+            assert!(why.contains("no file") || why.contains("directory"), "{}: {why}", path.display());
+        }
+        File::create(at("sparse")).unwrap().set_len(1 << 40).unwrap();
+        assert!(text(&at("sparse")).unwrap_err().to_string().contains("more than"));
+    }
+}
