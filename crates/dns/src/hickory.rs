@@ -22,7 +22,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record as WireRecord, RecordType}
 use hickory_resolver::{TokioResolver, system_conf};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::{Answer, DnsError, Record, RecordKind, Resolver};
+use crate::{Answer, DnsError, Record, RecordKind, Resolver, second_look};
 
 /// Asks name servers over UDP, and over TCP when an answer does not fit; keeps what they say.
 ///
@@ -35,8 +35,10 @@ pub struct HickoryResolver {
     each: Arc<[TokioResolver]>,
     /// All servers, asked without EDNS.
     plain: TokioResolver,
+    /// How long one server may take over one try.
+    timeout: Duration,
     deadline: Duration,
-    servers: Arc<[String]>,
+    servers: Arc<[SocketAddr]>,
 }
 
 /// How to ask.
@@ -115,7 +117,7 @@ impl HickoryResolver {
     /// A resolver with an empty cache. No server is contacted before the first question.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let servers = name_servers(&config.servers)?;
-        let names = servers.iter().map(shown).collect();
+        let addresses = servers.iter().map(address).collect();
         let with_edns = options(config);
         let each = if servers.len() > 1 { &servers[..] } else { &[] };
         let each = each.iter().map(|server| stub(vec![server.clone()], with_edns.clone()));
@@ -125,15 +127,16 @@ impl HickoryResolver {
             each: each.collect::<Result<_, _>>()?,
             plain: stub(servers.clone(), without_edns)?,
             all: stub(servers, with_edns)?,
+            timeout: config.timeout,
             deadline: config.deadline,
-            servers: names,
+            servers: addresses,
         })
     }
 
     /// Whom it asks, for people.
     #[must_use]
-    pub fn servers(&self) -> &[String] {
-        &self.servers
+    pub fn servers(&self) -> Vec<String> {
+        self.servers.iter().map(ToString::to_string).collect()
     }
 
     async fn ask(&self, name: Name, kind: RecordKind) -> Result<Answer, DnsError> {
@@ -149,6 +152,7 @@ impl HickoryResolver {
     async fn ask_until_told(&self, name: &Name, kind: RecordKind) -> Result<Answer, DnsError> {
         let error = match self.all.lookup(name.clone(), record_type(kind)).await {
             Ok(found) => return answer(name, kind, &found),
+            Err(error) if is_bare_denial(&error) => return Err(self.look_again(name, kind).await),
             Err(error) => error,
         };
         for other in self.others(&error) {
@@ -159,6 +163,12 @@ impl HickoryResolver {
             }
         }
         Err(classify(&error))
+    }
+
+    /// What an answer without records, and without a word of who denies them, was.
+    async fn look_again(&self, name: &Name, kind: RecordKind) -> DnsError {
+        let denied = second_look::is_denied(&self.servers, name, record_type(kind), self.timeout).await;
+        if denied { DnsError::NoData } else { DnsError::ServFail }
     }
 
     /// Who may know more than the server that failed so.
@@ -215,9 +225,8 @@ fn name_servers(servers: &Servers) -> Result<Vec<NameServerConfig>, ConfigError>
     if list.is_empty() { Err(ConfigError::NoServers) } else { Ok(list) }
 }
 
-fn shown(server: &NameServerConfig) -> String {
-    let port = server.connections.first().map_or(53, |connection| connection.port);
-    SocketAddr::new(server.ip, port).to_string()
+fn address(server: &NameServerConfig) -> SocketAddr {
+    SocketAddr::new(server.ip, server.connections.first().map_or(53, |connection| connection.port))
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {
@@ -348,14 +357,20 @@ fn text(name: &Name) -> String {
     text
 }
 
+/// Whether this may be a denial, or an answer with records that nobody asked for.
+fn is_bare_denial(error: &NetError) -> bool {
+    matches!(error, NetError::Dns(WireError::NoRecordsFound(none))
+        if none.response_code == ResponseCode::NoError && none.soa.is_none() && none.ns.is_none())
+}
+
 fn classify(error: &NetError) -> DnsError {
     match error {
         NetError::Timeout => DnsError::Timeout,
         NetError::Dns(WireError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NXDomain => DnsError::NxDomain,
             // RFC 2308 section 2.2.1: servers named without an SOA record are a referral, by a server that does not
-            // know and does not ask. It has not said that there is nothing.
-            _ if none.soa.is_none() && none.ns.is_some() => DnsError::ServFail,
+            // know and will not ask for us. It has not said that there is nothing.
+            _ if none.soa.is_none() && none.ns.is_some() => DnsError::Refused,
             _ => DnsError::NoData,
         },
         NetError::Dns(WireError::ResponseCode(ResponseCode::Refused)) => DnsError::Refused,

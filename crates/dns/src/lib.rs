@@ -19,6 +19,7 @@ mod hickory;
 mod record;
 mod resolver;
 mod route;
+mod second_look;
 mod watch;
 
 pub use address::{

@@ -102,7 +102,10 @@ async fn failures_are_told_apart() {
         (Fault::NxDomain, DnsError::NxDomain),
         (Fault::NoData, DnsError::NoData),
         // Whoever sends us on to others has not said that there is nothing.
-        (Fault::Referral, DnsError::ServFail),
+        (Fault::Referral, DnsError::Refused),
+        // Nor has whoever answers about others, or goes in circles.
+        (Fault::WrongOwner, DnsError::ServFail),
+        (Fault::AliasLoop, DnsError::ServFail),
         (Fault::Silent, DnsError::Timeout),
     ];
     for (i, (fault, error)) in faults.into_iter().enumerate() {

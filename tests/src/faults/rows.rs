@@ -239,7 +239,7 @@ pub const ROWS: &[Row] = rows! {
     "dns-truncated-alone", "DNS answers are truncated, and TCP has no more", Names(Dns::TruncatedAlone), SMALL, 1, NOTHING;
     "dns-garbage", "DNS answers nonsense", Names(Dns::Garbage), SMALL, 1, NOTHING;
     "dns-wrong-id", "DNS answers other questions", Names(Dns::WrongId), SMALL, 1, NOTHING;
-    "dns-alias-loop", "DNS answers with aliases in a circle", Names(Dns::AliasLoop), SMALL, 1, REPORTS;
+    "dns-alias-loop", "DNS answers with aliases in a circle", Names(Dns::AliasLoop), SMALL, 1, NOTHING;
     "dns-nxdomain", "DNS says that the domain does not exist, which is not true", Names(Dns::NxDomain), SMALL, 1, REPORTS;
     "dns-no-data", "DNS says that the domain has no records, which is not true", Names(Dns::NoData), SMALL, 1, REPORTS;
 
