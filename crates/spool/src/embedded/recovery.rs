@@ -487,7 +487,9 @@ pub(crate) fn require_spool(folders: &Folders) -> Result<(), OpenError> {
 pub(crate) fn make_folders(folders: &Folders) -> Result<File, OpenError> {
     let Folders { root, segments, bodies, aside, .. } = folders;
     let is_there = |path: &Path| path.try_exists().map_err(at(path));
-    if is_there(&root.join(identity::FILE))? && !is_there(bodies)? {
+    // A spool whose identity is gone is known by its segments.
+    let used = is_there(&root.join(identity::FILE))? || has_segments(segments)?;
+    if used && !is_there(bodies)? {
         return Err(OpenError::BodiesMissing(bodies.clone()));
     }
     for path in [segments, bodies, &aside.damaged, &aside.unreferenced] {
@@ -517,6 +519,14 @@ fn unread(folders: &Folders, error: ReplayError) -> OpenError {
         ReplayError::Store(error) => refused(folders)(error),
         ReplayError::Newer(number) => OpenError::Newer {
             path: folders.segments.join(Folder::name(number)),
+fn has_segments(folder: &Path) -> Result<bool, OpenError> {
+    match fs::read_dir(folder) {
+        Ok(mut files) => Ok(files.any(|file| file.is_ok_and(|file| Folder::number(&file.path()).is_some()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(at(folder)(error)),
+    }
+}
+
             found: i64::from(FORMAT) + 1,
             known: FORMAT.into(),
         },
