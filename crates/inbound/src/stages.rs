@@ -470,6 +470,7 @@ impl Stages {
         let room = match self.shared.spool.health() {
             Health::Accepting => Ok(()),
             Health::Full => Err(SpoolError::Full),
+            Health::Behind(why) => Err(SpoolError::Store(why)),
             Health::Broken(why) => Err(SpoolError::Broken(why)),
         };
         let closed = &self.shared.closed;

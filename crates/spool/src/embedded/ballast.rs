@@ -5,7 +5,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::draft::free;
+use crate::fault::Faults;
 
 /// A file that holds nothing.
 pub(crate) struct Ballast {
@@ -14,25 +17,34 @@ pub(crate) struct Ballast {
     /// Free octets that must be left when it is made again.
     reserve: u64,
     there: bool,
+    faults: Faults,
 }
 
 impl Ballast {
     /// A quarter of the reserve, and at most 32 MiB.
-    pub(crate) fn new(folder: &Path, reserve: u64) -> Self {
+    pub(crate) fn new(folder: &Path, reserve: u64, faults: Faults) -> Self {
         let size = (reserve / 4).min(32 * 1024 * 1024);
         let path = folder.join("ballast");
         let there = fs::metadata(&path).is_ok_and(|file| file.len() >= size);
-        let mut ballast = Self { path, size, reserve, there };
+        let mut ballast = Self { path, size, reserve, there, faults };
         ballast.restore();
         ballast
     }
 
     /// Gives the room away.
     pub(crate) fn drop_it(&mut self) {
-        if self.there && fs::remove_file(&self.path).is_ok() {
-            tracing::warn!(
+        if !self.there {
+            return;
+        }
+        match fs::remove_file(&self.path) {
+            Ok(()) => tracing::warn!(
                 "the spool's disk is full: its last reserve is given up for outcomes of deliveries"
-            );
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // It still takes the room, and is asked for it again.
+            Err(error) => {
+                return tracing::warn!(%error, "the last reserve of the spool's disk could not be given up");
+            }
         }
         self.there = false;
     }
@@ -43,13 +55,16 @@ impl Ballast {
             return;
         }
         let folder = self.path.parent().unwrap_or(&self.path);
-        let free = statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        if free < self.reserve.saturating_add(self.size) {
+        if free(folder, &self.faults).unwrap_or(0) < self.reserve.saturating_add(self.size) {
             return;
         }
         match self.make() {
             Ok(()) => self.there = true,
-            Err(error) => tracing::debug!(%error, "no room could be set apart for outcomes of deliveries"),
+            Err(error) => {
+                // What it has got of the room would be nobody's.
+                let _ = fs::remove_file(&self.path);
+                tracing::debug!(%error, "no room could be set apart for outcomes of deliveries");
+            }
         }
     }
 
@@ -69,14 +84,14 @@ mod tests {
     #[test]
     fn it_is_given_up_and_taken_again() {
         let folder = tempfile::TempDir::new().unwrap();
-        let mut ballast = Ballast::new(folder.path(), 4096);
+        let mut ballast = Ballast::new(folder.path(), 4096, Faults::none());
         let path = folder.path().join("ballast");
         assert_eq!(fs::metadata(&path).unwrap().len(), 1024);
         ballast.drop_it();
         assert!(!path.exists());
         ballast.restore();
         assert!(path.exists());
-        let hopeless = Ballast::new(&folder.path().join("none"), u64::MAX);
+        let hopeless = Ballast::new(&folder.path().join("none"), u64::MAX, Faults::none());
         assert!(!hopeless.there);
     }
 }

@@ -46,14 +46,17 @@ impl Batch<'_> {
         let (cursor, written) = (self.segments.cursor(), self.written.len());
         // An operation of several statements that may be refused half way needs a way back of its own.
         let guarded = operation.messages().len() > 1
+            || operation.is_housekeeping()
             || matches!(operation, Operation::Settle(s, _) if !s.children.is_empty());
         let database = self.index.database;
         if guarded {
             database.execute("SAVEPOINT operation")?;
         }
         let result = self.carry_out(operation);
-        if guarded && result.is_err() {
-            database.execute("ROLLBACK TO operation")?;
+        if guarded && let Err(error) = &result {
+            // Where the whole transaction has been rolled back, that is why; a refusal is no reason for all.
+            let whole = |failed| if is_refusal(error) { failed } else { error.clone() };
+            database.execute("ROLLBACK TO operation").map_err(whole)?;
         }
         if guarded {
             database.execute("RELEASE operation")?;
@@ -63,7 +66,7 @@ impl Batch<'_> {
             self.written.truncate(written);
         }
         match result {
-            Err(error) if !is_refusal(&error) => Err(error),
+            Err(error) if !concerns_it_alone(operation, &error) => Err(error),
             result => Ok(result),
         }
     }
@@ -295,4 +298,11 @@ pub(crate) fn is_refusal(error: &SpoolError) -> bool {
             | SpoolError::Damaged(..)
             | SpoolError::HoldChanged(_)
     )
+/// Whether others of the batch are carried out all the same. What nobody waits for must not cost what somebody does; an
+/// index that cannot be used is no business of one operation.
+fn concerns_it_alone(operation: &Operation, error: &SpoolError) -> bool {
+    let no_more = operation.is_housekeeping() && matches!(error, SpoolError::Full | SpoolError::Store(_));
+    no_more || is_refusal(error)
+}
+
 }

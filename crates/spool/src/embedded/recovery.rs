@@ -216,19 +216,19 @@ pub(crate) fn remake_index(folders: &Folders, size: u64) -> Result<(), OpenError
 
 /// Makes the index anew from the whole log. What was there before is put away.
 fn make_index(folders: &Folders, identity: &Identity, log: &Log, why: &str) -> Result<Database, OpenError> {
-    fill_index(folders, identity, log, why).map_err(|error| unread(folders, error))
+    fill_index(folders, identity, log, Some(why)).map_err(|error| unread(folders, error))
 }
 
-/// The same, for whoever goes on when there is no room for it.
+/// The same, for whoever goes on when it cannot be done. Why it is done is told unless it has been.
 pub(crate) fn fill_index(
     folders: &Folders,
     identity: &Identity,
     log: &Log,
-    why: &str,
+    why: Option<&str>,
 ) -> Result<Database, ReplayError> {
     let path = &folders.database;
     let new = log.segments.is_empty() && !path.exists();
-    if !new {
+    if let (Some(why), false) = (why, new) {
         tracing::warn!(
             path = %path.display(), why,
             "the spool's database is made anew from the log; what was there is put away in unreferenced/"

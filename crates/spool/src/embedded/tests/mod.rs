@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 mod adverse;
+mod behind;
 mod looked;
 mod lost;
 mod model;
