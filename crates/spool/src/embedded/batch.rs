@@ -176,6 +176,7 @@ impl Batch<'_> {
         if !self.index.database.is_at(id, from.segment, from.position)? {
             return Ok(Done::default());
         }
+        self.check_understood(id)?;
         let (row, state) = self.index.state(id)?;
         let damaged = |what: String| SpoolError::Damaged(id, what.into());
         let (record, written, sheet) =
@@ -188,9 +189,18 @@ impl Batch<'_> {
     }
 
     fn restate(&mut self, id: QueueId) -> Result<Done, SpoolError> {
+        self.check_understood(id)?;
         let (_, state) = self.index.state(id)?;
         let record = Record::of(Kind::State, id, to_json(&state)?);
         self.mark(record, |index, at| index.restate(id, &state, at))
+    }
+
+    /// What is written once more is what this version understands; the rest would be gone with the segment.
+    fn check_understood(&self, id: QueueId) -> Result<(), SpoolError> {
+        match self.index.database.unread.contains(&id) {
+            true => Err(SpoolError::Store(format!("not all that is said of {id} is understood").into())),
+            false => Ok(()),
+        }
     }
 
     fn bury(&mut self, graves: &Graves) -> Result<Done, SpoolError> {
@@ -288,6 +298,13 @@ fn file_of(message: &NewMessage) -> Option<&str> {
     }
 }
 
+/// Whether others of the batch are carried out all the same. What nobody waits for must not cost what somebody does; an
+/// index that cannot be used is no business of one operation.
+fn concerns_it_alone(operation: &Operation, error: &SpoolError) -> bool {
+    let no_more = operation.is_housekeeping() && matches!(error, SpoolError::Full | SpoolError::Store(_));
+    no_more || is_refusal(error)
+}
+
 /// The caller's business, or one message's; everything else is the store's and ends the batch.
 pub(crate) fn is_refusal(error: &SpoolError) -> bool {
     matches!(
@@ -298,11 +315,4 @@ pub(crate) fn is_refusal(error: &SpoolError) -> bool {
             | SpoolError::Damaged(..)
             | SpoolError::HoldChanged(_)
     )
-/// Whether others of the batch are carried out all the same. What nobody waits for must not cost what somebody does; an
-/// index that cannot be used is no business of one operation.
-fn concerns_it_alone(operation: &Operation, error: &SpoolError) -> bool {
-    let no_more = operation.is_housekeeping() && matches!(error, SpoolError::Full | SpoolError::Store(_));
-    no_more || is_refusal(error)
-}
-
 }

@@ -123,7 +123,8 @@ impl Committer {
             .map_err(|error| ReplayError::Store(SpoolError::from_index(&error)))
             .and_then(|()| bring_up(&self.database, &log, Some(&self.folders.aside)));
         match brought_up {
-            Ok(Outcome::Current { .. }) => {
+            Ok(Outcome::Current { unread, .. }) => {
+                self.database.unread.extend(unread);
                 self.caught_up();
                 Ok(())
             }

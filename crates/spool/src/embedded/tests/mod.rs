@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 mod adverse;
 mod behind;
+mod later;
 mod looked;
 mod lost;
 mod model;
