@@ -31,22 +31,23 @@ impl Ballast {
         ballast
     }
 
-    /// Gives the room away.
-    pub(crate) fn drop_it(&mut self) {
+    /// Gives the room away; true when there is more of it than before.
+    pub(crate) fn drop_it(&mut self) -> bool {
         if !self.there {
-            return;
+            return false;
         }
-        match fs::remove_file(&self.path) {
+        let removed = fs::remove_file(&self.path);
+        // What could not be removed still takes the room, and is asked for it again.
+        self.there = removed.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
+        match &removed {
             Ok(()) => tracing::warn!(
                 "the spool's disk is full: its last reserve is given up for outcomes of deliveries"
             ),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // It still takes the room, and is asked for it again.
             Err(error) => {
-                return tracing::warn!(%error, "the last reserve of the spool's disk could not be given up");
+                tracing::warn!(%error, "the last reserve of the spool's disk could not be given up");
             }
         }
-        self.there = false;
+        removed.is_ok()
     }
 
     /// Takes the room again once there is enough.
@@ -87,8 +88,7 @@ mod tests {
         let mut ballast = Ballast::new(folder.path(), 4096, Faults::none());
         let path = folder.path().join("ballast");
         assert_eq!(fs::metadata(&path).unwrap().len(), 1024);
-        ballast.drop_it();
-        assert!(!path.exists());
+        assert!(ballast.drop_it() && !path.exists() && !ballast.drop_it());
         ballast.restore();
         assert!(path.exists());
         let hopeless = Ballast::new(&folder.path().join("none"), u64::MAX, Faults::none());

@@ -258,8 +258,8 @@ pub(crate) fn message_record(message: &NewMessage) -> Result<(String, Record), S
     Ok((sheet, Record::with(Kind::Message, message.id, meta, parts)))
 }
 
-/// A message's record once more, with its state of now.
-fn copy_record(
+/// A message's record once more, with its state of now. What else a later version said of it stays as it is.
+pub(crate) fn copy_record(
     raw: &Bytes,
     from: Place,
     state: &State,
@@ -269,15 +269,14 @@ fn copy_record(
     let header = Header::decode(raw, seed, from.segment, from.position).ok_or_else(lost)?;
     let front = Front::decode(raw, &header).ok_or_else(lost)?;
     let written: Written = from_json(&front.meta)?;
-    let meta = to_json(&WrittenRef {
-        id: header.id,
-        entry: &written.entry,
-        hold: state.hold.as_ref(),
-        released: state.released,
-        file: written.file.as_deref(),
-        states: &state.states,
-    })
-    .map_err(|error| error.to_string())?;
+    let mut said: serde_json::Map<String, serde_json::Value> = from_json(&front.meta)?;
+    said.retain(|key, _| !["hold", "released", "states"].contains(&key.as_str()));
+    let serde_json::Value::Object(now) = serde_json::to_value(state).map_err(|error| error.to_string())?
+    else {
+        return Err(lost());
+    };
+    said.extend(now);
+    let meta = to_json(&said).map_err(|error| error.to_string())?;
     let State { hold, released, states } = state.clone();
     let written = Written { hold, released, states, ..written };
     let sheet = text(&meta.clone().into())?;

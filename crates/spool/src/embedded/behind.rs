@@ -24,6 +24,8 @@ const SOON: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
 ];
+/// How long these may take all in all: each reads the end of the log.
+const LONG: Duration = Duration::from_secs(1);
 /// How long to wait before the tries after these, at first and at most.
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
@@ -54,9 +56,11 @@ impl Committer {
         tracing::warn!(%error, "the spool's database did not take a batch; it is read from the log");
         self.roll_back();
         self.behind.get_or_insert_with(|| Behind::new(None));
+        let begun = Instant::now();
         let mut failed = self.catch_up();
         for pause in SOON {
-            if failed.is_ok() || self.inbox.is_closed() || self.shared.faults.crashed() {
+            let over = self.inbox.is_closed() || self.shared.faults.crashed() || begun.elapsed() > LONG;
+            if failed.is_ok() || over {
                 break;
             }
             std::thread::sleep(pause);
@@ -103,11 +107,8 @@ impl Committer {
 
     fn catch_up(&mut self) -> Result<(), SpoolError> {
         match self.try_to_catch_up() {
-            Err(SpoolError::Full) => {
-                // What makes room must not need room.
-                self.ballast.drop_it();
-                self.try_to_catch_up()
-            }
+            // What makes room must not need room.
+            Err(SpoolError::Full) if self.ballast.drop_it() => self.try_to_catch_up(),
             caught_up => caught_up,
         }
     }

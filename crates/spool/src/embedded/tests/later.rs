@@ -1,13 +1,17 @@
 //! Going back by one version: what a later one wrote and this one does not understand holds its message, and is there when
 //! one runs again that does.
 
+use pintle_mail::Bytes;
+
 use super::lost::remove_index;
 use super::*;
+use crate::embedded::batch::{copy_record, message_record};
 use crate::embedded::identity::Identity;
+use crate::embedded::meta::State;
 use crate::embedded::record::{Kind, Record, clamp, padded, seeded};
 use crate::embedded::row::recipient_sum;
 use crate::embedded::scan::{self, Log};
-use crate::embedded::segments::{FORMAT, Folder};
+use crate::embedded::segments::{FORMAT, Folder, Place};
 use crate::{Disposition, Status};
 
 /// Octets of what a forged record says, so that it can be replaced by something else.
@@ -209,6 +213,33 @@ async fn what_holds_a_message_in_quarantine_is_not_replaced() {
     let spool = store.engine();
     let entry = spool.load(sample.id()).await.unwrap().entry;
     assert_eq!((entry.hold, entry.released), (None, Some(UnixTime::from_millis(7))));
+    spool.close().await.unwrap();
+}
+
+/// A later version may say more of a message than this one knows: moving its record must not cost it.
+#[tokio::test]
+async fn a_record_that_is_moved_keeps_what_is_not_known_of_it() {
+    let store = filled(&[]).await;
+    let spool = Embedded::open(&store.config()).unwrap();
+    let message = Sample::small(1).message(&spool).await.unwrap();
+    let (sheet, _) = message_record(&message).unwrap();
+    let mut said: serde_json::Value = serde_json::from_str(&sheet).unwrap();
+    said["entry"]["urgent"] = 7.into();
+    said["colour"] = "blue".into();
+    said["hold"] = serde_json::json!({ "operator": "look" });
+    let mut record = Record::of(Kind::Message, message.id, said.to_string().into_bytes());
+    let from = Place { segment: 1, position: 64, length: record.length() };
+    record.seal(1, 64, 9, 8);
+    let raw = Bytes::from(record.pieces(5).concat());
+    let state = State { hold: None, released: Some(LATER), states: Vec::new() };
+    let (_, written, sheet) = copy_record(&raw, from, &state, 5).unwrap();
+    let moved: serde_json::Value = serde_json::from_str(&sheet).unwrap();
+    let expected = serde_json::to_value(LATER).unwrap();
+    assert_eq!(
+        (&moved["entry"], &moved["colour"], &moved["released"]),
+        (&said["entry"], &said["colour"], &expected)
+    );
+    assert!(moved.get("hold").is_none() && written.hold.is_none());
     spool.close().await.unwrap();
 }
 
