@@ -38,6 +38,11 @@ async fn a_failed_sync_costs_no_promised_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_written_costs_no_promised_message_and_no_restart() {
+    holds("database-write-eio", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_large_body_that_cannot_be_written_costs_no_promised_message_and_no_restart() {
     holds("body-write-eio", 1).await;
 }

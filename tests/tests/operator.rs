@@ -321,6 +321,60 @@ async fn a_key_that_is_not_there_is_a_mistake_of_the_plugins_settings() {
     gateway.stop();
 }
 
+/// One octet of the first message's body is another, in the log.
+fn flip_a_body(folder: &Path) {
+    let segment = folder.join("segments/0000000000000001.log");
+    let mut octets = fs::read(&segment).unwrap();
+    let at = octets.windows(7).position(|part| part == b"hello\r\n").unwrap();
+    octets[at] ^= 0x20;
+    fs::write(segment, octets).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_is_looked_through_and_repaired_by_hand() {
+    let busy = Sink::start(Script::new().reply(Step::Rcpt, "451 4.2.0 mailbox busy")).await;
+    let desk = Desk::new(&busy.address().to_string(), "");
+    let gateway = Gateway::start(&desk.config);
+    for recipient in ["b@y.example", "c@y.example"] {
+        deliver(&gateway, "a@x.example", recipient).await;
+        gateway.wait_for("\"deferral\"");
+    }
+    let (code, said) = desk.pintle(&["spool", "repair"]);
+    assert!(code == 1 && said.contains("is in use by another process"), "{code} {said}");
+    gateway.stop();
+    let (code, said) = desk.pintle(&["spool", "check"]);
+    assert!(code == 0 && said.contains("messages: 2,") && said.contains("all is well"), "{code} {said}");
+    let (code, said) = desk.pintle(&["spool", "repair"]);
+    assert!(code == 0 && said.contains("2 messages are served"), "{code} {said}");
+
+    let spool = desk.at("spool");
+    flip_a_body(&spool);
+    for command in [vec!["spool", "check", "--dir", "spool"], vec!["spool", "check", "-c", "pintle.toml"]] {
+        let (code, out, err) = run(&command, desk.folder.path());
+        let told =
+            out.contains("error: ") && out.contains("checksum") && out.contains("`pintle spool repair`");
+        assert!(code == 1 && told, "{command:?}: {code} {out}{err}");
+    }
+    let (code, said) = desk.pintle(&["spool", "repair"]);
+    let told = said.contains("1 messages are served") && said.contains("1 messages cannot be served");
+    assert!(code == 1 && told, "{code} {said}");
+    let kept = fs::read_dir(spool.join("damaged")).unwrap().map(|file| file.unwrap().file_name());
+    let kept: Vec<String> = kept.map(|name| name.into_string().unwrap()).collect();
+    assert!(kept.iter().any(|name| name.ends_with(".record")), "{kept:?}");
+    assert!(kept.iter().any(|name| name.ends_with(".txt")), "{kept:?}");
+    let (code, said) = desk.pintle(&["spool", "check"]);
+    assert!(code == 0 && said.contains("set aside earlier, in damaged/: 1"), "{code} {said}");
+    let (code, said) = desk.pintle(&["spool", "repair"]);
+    assert!(code == 0 && said.contains("1 messages are served"), "{code} {said}");
+
+    fs::write(spool.join("envelopes.db"), "no database").unwrap();
+    let (code, said) = desk.pintle(&["spool", "check"]);
+    assert!(code == 1 && said.contains("warning: ") && said.contains("no mail is affected"), "{code} {said}");
+    let gateway = Gateway::start(&desk.config);
+    assert_eq!(desk.json(&["queue", "list"])["messages"].as_array().unwrap().len(), 1);
+    gateway.stop();
+}
+
 #[test]
 fn a_hash_that_is_printed_is_one_that_the_configuration_takes() {
     let desk = Desk::new(NOBODY, "");

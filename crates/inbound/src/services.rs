@@ -60,6 +60,7 @@ impl Services {
         let accepts = match self.spool.health() {
             Health::Accepting => Ok(()),
             Health::Full => Err(SpoolError::Full),
+            Health::Behind(why) => Err(SpoolError::Store(why)),
             Health::Broken(why) => Err(SpoolError::Broken(why)),
         };
         // Looking comes first, since writing would make every core fetch it anew with each message.

@@ -65,6 +65,7 @@ impl Operator for Gateway {
             let spool = match self.live.spool.health() {
                 pintle_spool::Health::Accepting => None,
                 pintle_spool::Health::Full => Some(SpoolError::Full.to_string()),
+                pintle_spool::Health::Behind(why) => Some(SpoolError::Store(why).to_string()),
                 pintle_spool::Health::Broken(why) => Some(SpoolError::Broken(why).to_string()),
             };
             let mut components =

@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -213,13 +213,13 @@ impl Desk {
 pub(crate) struct Disk {
     pub(crate) folder: PathBuf,
     pub(crate) reserve: u64,
+    pub(crate) faults: Faults,
 }
 
 impl Disk {
     /// Octets that we may still write there. None where the disk does not tell.
     pub(crate) fn free(&self) -> Option<u64> {
-        let disk = statvfs(&self.folder).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        free(&self.folder, &self.faults)
     }
 
     /// Whether there is room beyond the reserve. One system call, cheap enough to make for each message; a figure kept
@@ -228,9 +228,15 @@ impl Disk {
         let Ok(disk) = statvfs(&self.folder) else {
             return false;
         };
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize).min(self.faults.room().unwrap_or(u64::MAX));
         free >= self.reserve && (disk.f_files == 0 || disk.f_favail >= INODES)
     }
+}
+
+/// Octets that we may still write to the disk of this folder. None where it does not tell.
+pub(crate) fn free(folder: &Path, faults: &Faults) -> Option<u64> {
+    let disk = statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize).min(faults.room().unwrap_or(u64::MAX)))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -249,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn only_so_many_bodies_keep_a_file_open() {
         let folder = tempfile::TempDir::new().unwrap();
-        let disk = Disk { folder: folder.path().to_owned(), reserve: 0 };
+        let disk = Disk { folder: folder.path().to_owned(), reserve: 0, faults: Faults::none() };
         let limits = DraftLimits { in_memory: 1, files: 2, ..DraftLimits::default() };
         let desk = Arc::new(Desk::new(Some(disk), limits, 1, Faults::none()));
         let body = Bytes::from_static(b"large");
@@ -268,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn a_growing_body_leaves_the_reserve_alone() {
         let folder = tempfile::TempDir::new().unwrap();
-        let disk = Disk { folder: folder.path().to_owned(), reserve: u64::MAX };
+        let disk = Disk { folder: folder.path().to_owned(), reserve: u64::MAX, faults: Faults::none() };
         let limits = DraftLimits::default();
         let desk = Desk::new(Some(disk), limits, 1, Faults::none());
         let mut draft = Draft::new(Arc::new(desk));

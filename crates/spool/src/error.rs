@@ -26,7 +26,8 @@ pub enum SpoolError {
     HoldChanged(QueueId),
     /// The store refused one operation; nothing of it was done.
     Store(Arc<str>),
-    /// The index of the spool is not what was written. It is being made anew from the log; ask again.
+    /// The index of the spool is not what was written, or can be neither read nor written. It is being made anew from the
+    /// log; ask again.
     Index(Arc<str>),
     /// The spool has been closed.
     Closed,
@@ -38,6 +39,14 @@ impl SpoolError {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
             _ => Self::Store(error.to_string().into()),
+        }
+    }
+
+    /// The error for a failed write of the index; it is made anew where it stays so.
+    pub(crate) fn from_index(error: &io::Error) -> Self {
+        match Self::from_io(error) {
+            Self::Store(what) => Self::Index(what),
+            error => error,
         }
     }
 
@@ -68,7 +77,7 @@ impl fmt::Display for SpoolError {
             Self::HoldChanged(id) => write!(f, "message {id} was quarantined or released in the meantime"),
             Self::Store(what) => write!(f, "the spool's store refused: {what}"),
             Self::Index(what) => {
-                write!(f, "the spool's database is damaged and is being made anew from the log: {what}")
+                write!(f, "the spool's database cannot be used and is being made anew from the log: {what}")
             }
             Self::Closed => f.write_str("the spool is closed"),
         }

@@ -15,6 +15,8 @@ pub enum CrashPoint {
     BodyFileSync,
     /// A large body's file and its folder are durable.
     BodyFileSynced,
+    /// The transaction is about to begin.
+    Begin,
     /// A row has been put in; the transaction is open, and nothing is in the log yet.
     Inserted,
     /// A settlement has been carried out in the open transaction.
@@ -31,6 +33,12 @@ pub enum CrashPoint {
     Synced,
     /// The transaction is about to be committed.
     Commit,
+    /// An index that did not take a batch is about to be brought up to the log.
+    CatchUp,
+    /// The index is about to be made anew.
+    Rebuild,
+    /// It has been made anew, and is about to be opened for readers.
+    Reopen,
     /// The index has it; nobody has been told.
     Committed,
     /// A removed message's own file is about to be unlinked.
@@ -39,6 +47,37 @@ pub enum CrashPoint {
     Moved,
     /// An empty segment is about to be unlinked or reused.
     Reclaim,
+}
+
+impl CrashPoint {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::DraftSpilled,
+        Self::BodyFileSync,
+        Self::BodyFileSynced,
+        Self::Begin,
+        Self::Inserted,
+        Self::Settled,
+        Self::SegmentMade,
+        Self::Append,
+        Self::Appended,
+        Self::Sync,
+        Self::Synced,
+        Self::Commit,
+        Self::CatchUp,
+        Self::Rebuild,
+        Self::Reopen,
+        Self::Committed,
+        Self::Unlink,
+        Self::Moved,
+        Self::Reclaim,
+    ];
+
+    /// Whether what comes next needs room on the disk that was not set apart before: records go where there is room already.
+    #[cfg(any(test, feature = "crash-points"))]
+    fn needs_room(self) -> bool {
+        matches!(self, Self::DraftSpilled | Self::SegmentMade | Self::Commit | Self::CatchUp | Self::Rebuild)
+    }
 }
 
 /// What happens at a point.
@@ -85,6 +124,11 @@ mod seam {
         pub(crate) fn crashed(&self) -> bool {
             false
         }
+
+        #[inline(always)]
+        pub(crate) fn room(&self) -> Option<u64> {
+            None
+        }
     }
 }
 
@@ -104,12 +148,22 @@ mod seam {
 
     #[derive(Default)]
     struct Plan {
-        armed: Option<(CrashPoint, Fault)>,
+        armed: Vec<Armed>,
+        quota: Option<(PathBuf, u64)>,
+        syncs: u64,
         crashed: Option<Fault>,
         seen: Vec<CrashPoint>,
         /// Per file, from which offset on its bytes are not known to be durable.
         unsynced: HashMap<PathBuf, u64>,
         at_crash: Option<AtCrash>,
+    }
+
+    /// A fault that is still to happen so many times.
+    #[derive(Debug)]
+    struct Armed {
+        point: CrashPoint,
+        fault: Fault,
+        times: u32,
     }
 
     type AtCrash = Box<dyn FnOnce(&HashMap<PathBuf, u64>) + Send>;
@@ -127,9 +181,44 @@ mod seam {
             Self::default()
         }
 
-        /// Lets `fault` happen the next time that `point` is passed.
+        /// Lets `fault` happen the next time that `point` is passed, and nothing that was armed before.
         pub fn arm(&self, point: CrashPoint, fault: Fault) {
-            self.0.lock().armed = Some((point, fault));
+            self.disarm();
+            self.arm_times(point, fault, 1);
+        }
+
+        /// Lets `fault` happen the next so many times that `point` is passed, beside what was armed before.
+        pub fn arm_times(&self, point: CrashPoint, fault: Fault, times: u32) {
+            self.0.lock().armed.push(Armed { point, fault, times });
+        }
+
+        /// Lets nothing happen that has not happened yet.
+        pub fn disarm(&self) {
+            self.0.lock().armed.clear();
+        }
+
+        /// How often what is armed is still to happen, all in all.
+        #[must_use]
+        pub fn left(&self) -> u32 {
+            self.0.lock().armed.iter().map(|armed| armed.times).sum()
+        }
+
+        /// Lets the files of this folder have so many octets and no more: while they have more, whatever needs room finds
+        /// none. Unlinking gives it back.
+        pub fn quota(&self, folder: PathBuf, octets: u64) {
+            self.0.lock().quota = Some((folder, octets));
+        }
+
+        /// How many files have been synced, once for each time.
+        #[must_use]
+        pub fn syncs(&self) -> u64 {
+            self.0.lock().syncs
+        }
+
+        /// The octets that are left of the quota, if there is one.
+        pub(crate) fn room(&self) -> Option<u64> {
+            let (folder, octets) = self.0.lock().quota.clone()?;
+            Some(octets.saturating_sub(taken(&folder)))
         }
 
         /// What to do at the moment of a crash, with the engine standing still: it gets, per file, the offset from
@@ -155,11 +244,18 @@ mod seam {
             if !plan.seen.contains(&point) {
                 plan.seen.push(point);
             }
-            match plan.armed {
-                _ if plan.crashed.is_some() => Err(io::Error::other("crashed")),
-                Some((armed, fault)) if armed == point => {
-                    plan.armed = None;
-                    plan.strike(fault)
+            if plan.crashed.is_some() {
+                return Err(io::Error::other("crashed"));
+            }
+            if let Some(at) = plan.armed.iter().position(|armed| armed.point == point) {
+                let fault = plan.armed[at].fault;
+                plan.armed[at].times -= 1;
+                plan.armed.retain(|armed| armed.times > 0);
+                return plan.strike(fault);
+            }
+            match &plan.quota {
+                Some((folder, octets)) if point.needs_room() && taken(folder) > *octets => {
+                    Err(io::ErrorKind::StorageFull.into())
                 }
                 _ => Ok(()),
             }
@@ -172,8 +268,20 @@ mod seam {
         }
 
         pub(crate) fn synced(&self, path: &Path) {
-            self.0.lock().unsynced.remove(path);
+            let mut plan = self.0.lock();
+            plan.syncs += 1;
+            plan.unsynced.remove(path);
         }
+    }
+
+    /// Octets of the files in a folder and below it. What goes meanwhile counts for nothing.
+    fn taken(folder: &Path) -> u64 {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let octets = files.map(|file| match file.metadata() {
+            Ok(about) if about.is_dir() => taken(&file.path()),
+            about => about.map_or(0, |about| about.len()),
+        });
+        octets.sum()
     }
 
     impl Plan {

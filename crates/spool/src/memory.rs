@@ -185,6 +185,7 @@ impl State {
     fn accepting(&self) -> Result<(), SpoolError> {
         match &self.health {
             Some(Health::Full) => Err(SpoolError::Full),
+            Some(Health::Behind(why)) => Err(SpoolError::Store(why.clone())),
             Some(Health::Broken(why)) => Err(SpoolError::Broken(why.clone())),
             Some(Health::Accepting) | None => Ok(()),
         }

@@ -177,6 +177,8 @@ pub enum Health {
     Accepting,
     /// Not until there is room on the disk again.
     Full,
+    /// Not until the index follows what has been written: it is tried again, and nobody need act but to mend the disk.
+    Behind(std::sync::Arc<str>),
     /// Not until the operator has acted and restarted us: the disk did not keep what it was told to.
     Broken(std::sync::Arc<str>),
 }

@@ -96,7 +96,7 @@ pub enum Damage {
 const NOTHING: Allow = Allow { twice: 0, restart: false, reports: false, set_aside: 0 };
 /// Of mail that has been handed over when the process dies, the mark may be lost: so many messages are under way at most.
 const DIES: Allow = Allow { twice: 60, restart: true, ..NOTHING };
-/// A failed sync needs a restart; a mark that was not written costs a duplicate.
+/// A failed write or sync of data needs a restart; a mark that was not written costs a duplicate.
 const BREAKS: Allow = DIES;
 const fn destroys(set_aside: u64) -> Allow {
     Allow { set_aside, ..DIES }
@@ -162,7 +162,7 @@ pub const ROWS: &[Row] = rows! {
     "log-allocate-full", "disk full when a segment's room is allocated",
         Disk(fails(Ops::ALLOCATE, LOG, Errno::Full), 5), FULL, 3, NOTHING;
     "database-write-eio", "I/O error when the database is written",
-        Disk(fails(Ops::WRITE, DATABASE, Errno::Io), 3), SMALL, 4, BREAKS;
+        Disk(fails(Ops::WRITE, DATABASE, Errno::Io), 3), SMALL, 4, NOTHING;
     "database-write-full", "disk full when the database is written",
         Disk(fails(Ops::WRITE, DATABASE, Errno::Full), 20), SMALL, 4, NOTHING;
     "database-sync-eio", "I/O error when the database is synced",

@@ -17,6 +17,10 @@ enum Act {
     Receive,
     /// A small message is committed.
     Commit,
+    /// One is, and the index does not take it.
+    CatchUp,
+    /// One is, and the index neither takes it nor can be brought up.
+    Rebuild,
     /// A large one is.
     CommitLarge,
     /// Small ones are, until the log needs a new segment.
@@ -53,19 +57,21 @@ enum After {
 }
 
 use Act::{
-    Bounce, Commit, CommitLarge, Defer, Fill, Finish, FinishLarge, Receive, Release, SettlePart, Thin,
+    Bounce, CatchUp, Commit, CommitLarge, Defer, Fill, Finish, FinishLarge, Rebuild, Receive, Release,
+    SettlePart, Thin,
 };
 use After::{New, Old, Written};
 use CrashPoint::{
-    Append, Appended, BodyFileSync, BodyFileSynced, Committed, DraftSpilled, Inserted, Moved, Reclaim,
-    SegmentMade, Settled, Sync, Synced, Unlink,
+    Append, Appended, Begin, BodyFileSync, BodyFileSynced, Committed, DraftSpilled, Inserted, Moved, Reclaim,
+    Reopen, SegmentMade, Settled, Sync, Synced, Unlink,
 };
 
 /// The rows of `docs/message-states.md` that have something on disk, by their numbers there.
-const ROWS: [(&str, Act, CrashPoint, After); 46] = [
+const ROWS: [(&str, Act, CrashPoint, After); 50] = [
     ("2 spilled draft", Receive, DraftSpilled, Old),
     ("3 body file written", CommitLarge, BodyFileSync, Old),
     ("3 body file durable", CommitLarge, BodyFileSynced, Old),
+    ("4 transaction about to begin", Commit, Begin, Old),
     ("4 row in an open transaction", Commit, Inserted, Old),
     ("4 row of a large body", CommitLarge, Inserted, Old),
     ("4 segment made", Fill, SegmentMade, Old),
@@ -77,6 +83,9 @@ const ROWS: [(&str, Act, CrashPoint, After); 46] = [
     ("6 record of a large body durable", CommitLarge, Synced, New),
     ("6 index about to be committed", Commit, CrashPoint::Commit, New),
     ("6 the same, large body", CommitLarge, CrashPoint::Commit, New),
+    ("6 index about to be brought up", CatchUp, CrashPoint::CatchUp, New),
+    ("6 index about to be made anew", Rebuild, CrashPoint::Rebuild, New),
+    ("6 index made anew, about to be opened", Rebuild, Reopen, New),
     ("7 in the index, not answered", Commit, Committed, New),
     ("7 the same, large body", CommitLarge, Committed, New),
     ("8 deferral in an open transaction", Defer, Settled, Old),
@@ -118,6 +127,9 @@ const CHILD: Sample = Sample { number: 60, size: 3_000, recipients: 1 };
 
 /// Cuts every row in this way. Panics where a promise is broken.
 pub async fn run(subject: &dyn Subject, fault: Fault) {
+    for point in CrashPoint::ALL {
+        assert!(ROWS.iter().any(|(_, _, cut, _)| *cut == point), "no row cuts {point:?}");
+    }
     for (row, act, point, after) in ROWS {
         tracing::info!(row, ?fault, "cut");
         cut(subject, act, (point, fault), after).await;
@@ -205,7 +217,7 @@ impl Bystanders {
 /// Brings about the state in which the act begins.
 async fn prepare(spool: &dyn Spool, act: Act) {
     match act {
-        Receive | Commit | CommitLarge | Fill => {}
+        Receive | Commit | CatchUp | Rebuild | CommitLarge | Fill => {}
         Thin => {
             let mut messages = Vec::new();
             for number in 100..THINNED {
@@ -237,9 +249,15 @@ const KEEP: u32 = 30;
 /// Acts until the crash; gives back further messages that must have survived it.
 async fn perform(spool: &dyn Spool, act: Act, faults: &Faults) -> Vec<Sample> {
     let target = target(act);
+    if matches!(act, CatchUp | Rebuild) {
+        faults.arm_times(CrashPoint::Commit, Fault::Io, 1);
+    }
+    if act == Rebuild {
+        faults.arm_times(CrashPoint::CatchUp, Fault::Io, 1);
+    }
     let result = match act {
         Receive => target.content(spool).await.map(drop),
-        Commit | CommitLarge => target.commit(spool).await.map(drop),
+        Commit | CatchUp | Rebuild | CommitLarge => target.commit(spool).await.map(drop),
         Fill => return fill(spool, faults).await,
         Thin => return thin(spool, faults).await,
         Defer => spool.settle(target.settlement(1, deferred(1))).await.map(drop),

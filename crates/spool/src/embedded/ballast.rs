@@ -5,7 +5,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::draft::free;
+use crate::fault::Faults;
 
 /// A file that holds nothing.
 pub(crate) struct Ballast {
@@ -14,27 +17,37 @@ pub(crate) struct Ballast {
     /// Free octets that must be left when it is made again.
     reserve: u64,
     there: bool,
+    faults: Faults,
 }
 
 impl Ballast {
     /// A quarter of the reserve, and at most 32 MiB.
-    pub(crate) fn new(folder: &Path, reserve: u64) -> Self {
+    pub(crate) fn new(folder: &Path, reserve: u64, faults: Faults) -> Self {
         let size = (reserve / 4).min(32 * 1024 * 1024);
         let path = folder.join("ballast");
         let there = fs::metadata(&path).is_ok_and(|file| file.len() >= size);
-        let mut ballast = Self { path, size, reserve, there };
+        let mut ballast = Self { path, size, reserve, there, faults };
         ballast.restore();
         ballast
     }
 
-    /// Gives the room away.
-    pub(crate) fn drop_it(&mut self) {
-        if self.there && fs::remove_file(&self.path).is_ok() {
-            tracing::warn!(
-                "the spool's disk is full: its last reserve is given up for outcomes of deliveries"
-            );
+    /// Gives the room away; true when there is more of it than before.
+    pub(crate) fn drop_it(&mut self) -> bool {
+        if !self.there {
+            return false;
         }
-        self.there = false;
+        let removed = fs::remove_file(&self.path);
+        // What could not be removed still takes the room, and is asked for it again.
+        self.there = removed.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
+        match &removed {
+            Ok(()) => tracing::warn!(
+                "the spool's disk is full: its last reserve is given up for outcomes of deliveries"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "the last reserve of the spool's disk could not be given up");
+            }
+        }
+        removed.is_ok()
     }
 
     /// Takes the room again once there is enough.
@@ -43,13 +56,16 @@ impl Ballast {
             return;
         }
         let folder = self.path.parent().unwrap_or(&self.path);
-        let free = statvfs(folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        if free < self.reserve.saturating_add(self.size) {
+        if free(folder, &self.faults).unwrap_or(0) < self.reserve.saturating_add(self.size) {
             return;
         }
         match self.make() {
             Ok(()) => self.there = true,
-            Err(error) => tracing::debug!(%error, "no room could be set apart for outcomes of deliveries"),
+            Err(error) => {
+                // What it has got of the room would be nobody's.
+                let _ = fs::remove_file(&self.path);
+                tracing::debug!(%error, "no room could be set apart for outcomes of deliveries");
+            }
         }
     }
 
@@ -69,14 +85,13 @@ mod tests {
     #[test]
     fn it_is_given_up_and_taken_again() {
         let folder = tempfile::TempDir::new().unwrap();
-        let mut ballast = Ballast::new(folder.path(), 4096);
+        let mut ballast = Ballast::new(folder.path(), 4096, Faults::none());
         let path = folder.path().join("ballast");
         assert_eq!(fs::metadata(&path).unwrap().len(), 1024);
-        ballast.drop_it();
-        assert!(!path.exists());
+        assert!(ballast.drop_it() && !path.exists() && !ballast.drop_it());
         ballast.restore();
         assert!(path.exists());
-        let hopeless = Ballast::new(&folder.path().join("none"), u64::MAX);
+        let hopeless = Ballast::new(&folder.path().join("none"), u64::MAX, Faults::none());
         assert!(!hopeless.there);
     }
 }

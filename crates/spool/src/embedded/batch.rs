@@ -46,14 +46,17 @@ impl Batch<'_> {
         let (cursor, written) = (self.segments.cursor(), self.written.len());
         // An operation of several statements that may be refused half way needs a way back of its own.
         let guarded = operation.messages().len() > 1
+            || operation.is_housekeeping()
             || matches!(operation, Operation::Settle(s, _) if !s.children.is_empty());
         let database = self.index.database;
         if guarded {
             database.execute("SAVEPOINT operation")?;
         }
         let result = self.carry_out(operation);
-        if guarded && result.is_err() {
-            database.execute("ROLLBACK TO operation")?;
+        if guarded && let Err(error) = &result {
+            // Where the whole transaction has been rolled back, that is why; a refusal is no reason for all.
+            let whole = |failed| if is_refusal(error) { failed } else { error.clone() };
+            database.execute("ROLLBACK TO operation").map_err(whole)?;
         }
         if guarded {
             database.execute("RELEASE operation")?;
@@ -63,7 +66,7 @@ impl Batch<'_> {
             self.written.truncate(written);
         }
         match result {
-            Err(error) if !is_refusal(&error) => Err(error),
+            Err(error) if !concerns_it_alone(operation, &error) => Err(error),
             result => Ok(result),
         }
     }
@@ -175,6 +178,7 @@ impl Batch<'_> {
         if !self.index.database.is_at(id, from.segment, from.position)? {
             return Ok(Done::default());
         }
+        self.check_understood(id)?;
         let (row, state) = self.index.state(id)?;
         let damaged = |what: String| SpoolError::Damaged(id, what.into());
         let (record, written, sheet) =
@@ -187,9 +191,18 @@ impl Batch<'_> {
     }
 
     fn restate(&mut self, id: QueueId) -> Result<Done, SpoolError> {
+        self.check_understood(id)?;
         let (_, state) = self.index.state(id)?;
         let record = Record::of(Kind::State, id, to_json(&state)?);
         self.mark(record, |index, at| index.restate(id, &state, at))
+    }
+
+    /// What is written once more is what this version understands; the rest would be gone with the segment.
+    fn check_understood(&self, id: QueueId) -> Result<(), SpoolError> {
+        match self.index.database.unread.contains(&id) {
+            true => Err(SpoolError::Store(format!("not all that is said of {id} is understood").into())),
+            false => Ok(()),
+        }
     }
 
     fn bury(&mut self, graves: &Graves) -> Result<Done, SpoolError> {
@@ -247,8 +260,8 @@ pub(crate) fn message_record(message: &NewMessage) -> Result<(String, Record), S
     Ok((sheet, Record::with(Kind::Message, message.id, meta, parts)))
 }
 
-/// A message's record once more, with its state of now.
-fn copy_record(
+/// A message's record once more, with its state of now. What else a later version said of it stays as it is.
+pub(crate) fn copy_record(
     raw: &Bytes,
     from: Place,
     state: &State,
@@ -258,15 +271,14 @@ fn copy_record(
     let header = Header::decode(raw, seed, from.segment, from.position).ok_or_else(lost)?;
     let front = Front::decode(raw, &header).ok_or_else(lost)?;
     let written: Written = from_json(&front.meta)?;
-    let meta = to_json(&WrittenRef {
-        id: header.id,
-        entry: &written.entry,
-        hold: state.hold.as_ref(),
-        released: state.released,
-        file: written.file.as_deref(),
-        states: &state.states,
-    })
-    .map_err(|error| error.to_string())?;
+    let mut said: serde_json::Map<String, serde_json::Value> = from_json(&front.meta)?;
+    said.retain(|key, _| !["hold", "released", "states"].contains(&key.as_str()));
+    let serde_json::Value::Object(now) = serde_json::to_value(state).map_err(|error| error.to_string())?
+    else {
+        return Err(lost());
+    };
+    said.extend(now);
+    let meta = to_json(&said).map_err(|error| error.to_string())?;
     let State { hold, released, states } = state.clone();
     let written = Written { hold, released, states, ..written };
     let sheet = text(&meta.clone().into())?;
@@ -285,6 +297,13 @@ fn file_of(message: &NewMessage) -> Option<&str> {
         Source::File(_, own) => own.name(),
         Source::Memory(_) => None,
     }
+}
+
+/// Whether others of the batch are carried out all the same. What nobody waits for must not cost what somebody does; an
+/// index that cannot be used is no business of one operation.
+fn concerns_it_alone(operation: &Operation, error: &SpoolError) -> bool {
+    let no_more = operation.is_housekeeping() && matches!(error, SpoolError::Full | SpoolError::Store(_));
+    no_more || is_refusal(error)
 }
 
 /// The caller's business, or one message's; everything else is the store's and ends the batch.

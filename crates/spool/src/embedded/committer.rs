@@ -2,7 +2,7 @@
 //!
 //! A batch goes in four steps: put together its records and what they do to the index, in one transaction; append the
 //! records to the log and sync it; let the transaction stand; answer. From the sync on the batch is true, whatever
-//! becomes of the database, which is read from the log again when it cannot follow. Operations take effect in the order
+//! becomes of the database, which is brought up from the log again when it cannot follow (`behind.rs`). Operations take effect in the order
 //! in which they came, so one message's never overtake each other. Everything that changes on disk changes here, which is
 //! why nothing below this needs a lock.
 
@@ -13,14 +13,13 @@ use std::time::{Duration, Instant};
 
 use super::ballast::Ballast;
 use super::batch::{Batch, Done};
-use super::database::{Database, Reached, Unusable};
+use super::behind::Behind;
+use super::database::{Database, Reached};
 use super::index::{Gone, Index};
 use super::mover::Mover;
 use super::operation::{Inbox, Operation};
 use super::record::Record;
-use super::recovery::{Census, Folders, fill_index};
-use super::replay::{Outcome, ReplayError, bring_up};
-use super::scan::{self, Log};
+use super::recovery::Folders;
 use super::segments::{Place, Segments};
 use super::shared::Shared;
 use crate::content::Source;
@@ -30,8 +29,8 @@ use crate::{NewMessage, Receipt, Settled, SpoolError};
 /// How often files are looked at that nothing refers to.
 const SWEEP: Duration = Duration::from_secs(3600);
 
-/// How long to wait for room for the database before it is tried again.
-const ROOM_AGAIN: Duration = Duration::from_millis(500);
+/// What came of a batch, operation by operation.
+type Written = Result<Vec<Result<Done, SpoolError>>, SpoolError>;
 
 /// What the committer's thread owns.
 pub(crate) struct Committer {
@@ -43,7 +42,7 @@ pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) folders: Folders,
     /// The database did not take what the log has.
-    pub(crate) behind: bool,
+    pub(crate) behind: Option<Behind>,
     /// The index was made anew, and what it says of each segment has not been counted yet.
     pub(crate) uncounted: bool,
     /// Edges of these segments stand in the database and mean nothing any more.
@@ -58,7 +57,8 @@ impl Committer {
     pub(crate) fn run(mut self) {
         let _guard = Abandon(self.inbox.clone(), self.shared.clone());
         while !self.shared.faults.crashed() {
-            let Some(batch) = self.inbox.take(!self.has_work()) else {
+            let until = if self.has_work() { Some(Instant::now()) } else { self.tries_again() };
+            let Some(batch) = self.inbox.take(until) else {
                 break;
             };
             self.turn(batch);
@@ -67,6 +67,9 @@ impl Committer {
 
     /// Serves a batch, and does a little of what can wait.
     pub(crate) fn turn(&mut self, mut batch: Vec<Operation>) {
+        if self.behind.is_some() && self.keep_up().is_ok() {
+            self.tidy_up();
+        }
         if self.has_work() {
             batch.extend(self.mover.step(&self.segments, &self.database));
         }
@@ -88,7 +91,7 @@ impl Committer {
 
     /// Whether there is something to do although nobody asks for anything. A broken spool moves nothing.
     pub(crate) fn has_work(&self) -> bool {
-        let sound = self.shared.condition.broken().is_none() && !self.behind && !self.uncounted;
+        let sound = self.shared.condition.broken().is_none() && self.behind.is_none() && !self.uncounted;
         sound && self.mover.has_work(&self.segments)
     }
 
@@ -97,11 +100,11 @@ impl Committer {
     /// # Errors
     /// They could not be made durable.
     pub(crate) fn begin(&mut self, first: Vec<Operation>) -> Result<(), SpoolError> {
-        let done = match self.write(&first) {
+        let done = match self.write_somehow(&first) {
             Err(SpoolError::Full) => {
                 // A queue that fills the disk must still be delivered.
                 self.ballast.drop_it();
-                self.write(&first)?
+                self.write_somehow(&first)?
             }
             done => done?,
         };
@@ -115,21 +118,16 @@ impl Committer {
                 self.rebuild_if(*generation, what);
             }
         }
-        match self.write(&batch) {
+        match self.write_somehow(&batch) {
             _ if self.shared.faults.crashed() => {}
             Ok(done) => self.answer(batch, done),
             Err(SpoolError::Full) => self.serve_on_full_disk(batch),
-            Err(SpoolError::Index(what)) => {
-                let generation = self.shared.generation();
-                self.rebuild_if(generation, &what);
-                self.serve_again(batch);
-            }
             Err(error) => self.refuse(batch, &error),
         }
     }
 
     fn serve_again(&mut self, batch: Vec<Operation>) {
-        match self.write(&batch) {
+        match self.write_somehow(&batch) {
             _ if self.shared.faults.crashed() => {}
             Ok(done) => self.answer(batch, done),
             Err(error) => self.refuse(batch, &error),
@@ -146,14 +144,31 @@ impl Committer {
         }
     }
 
+    /// Makes a batch durable, with an index that was made anew if the one that is there cannot be used.
+    fn write_somehow(&mut self, batch: &[Operation]) -> Written {
+        let (begun, generation) = (Instant::now(), self.shared.generation());
+        let mut written = self.write(batch);
+        if matches!(written, Err(SpoolError::Index(_))) {
+            written = self.write(batch);
+        }
+        if let Err(SpoolError::Index(what)) = &written {
+            self.rebuild_if(generation, &what.clone());
+            written = self.write(batch);
+        }
+        written.map_err(|error| match error {
+            SpoolError::Index(what) => self.give_up_index(&what, begun.elapsed()),
+            error => error,
+        })
+    }
+
     /// Makes a batch durable. An error means that nothing of it is known to be.
-    fn write(&mut self, batch: &[Operation]) -> Result<Vec<Result<Done, SpoolError>>, SpoolError> {
+    fn write(&mut self, batch: &[Operation]) -> Written {
         if let Some(why) = self.shared.condition.broken() {
             return Err(SpoolError::Broken(why));
         }
-        if self.behind {
-            self.catch_up()?;
-        }
+        self.keep_up()?;
+        let begins = self.shared.faults.check(CrashPoint::Begin);
+        begins.map_err(|error| SpoolError::from_index(&error))?;
         self.database.execute("BEGIN IMMEDIATE")?;
         let cursor = self.segments.cursor();
         let mut written = Vec::new();
@@ -177,13 +192,9 @@ impl Committer {
     }
 
     /// Carries out the operations on the index and gathers their records.
-    fn put_together(
-        &mut self,
-        batch: &[Operation],
-        written: &mut Vec<(Record, Place)>,
-    ) -> Result<Vec<Result<Done, SpoolError>>, SpoolError> {
-        for segment in self.forgotten.drain(..) {
-            self.database.forget_segment(segment)?;
+    fn put_together(&mut self, batch: &[Operation], written: &mut Vec<(Record, Place)>) -> Written {
+        for segment in &self.forgotten {
+            self.database.forget_segment(*segment)?;
         }
         let index = Index { database: &self.database, faults: &self.shared.faults };
         let (aside, bodies) = (&self.folders.aside, self.folders.bodies.as_path());
@@ -205,115 +216,20 @@ impl Committer {
         self.segments.sync().map_err(|error| sync_error(&error))
     }
 
-    /// The records are durable, so the batch is true. A database that cannot say so is brought up later.
+    /// The records are durable, so the batch is true. A database that cannot say so is brought up from the log.
     fn let_stand(&mut self) -> Result<(), SpoolError> {
-        let faults = &self.shared.faults;
-        let committed = faults
+        let committed = self
+            .shared
+            .faults
             .check(CrashPoint::Commit)
-            .map_err(|error| SpoolError::from_io(&error))
+            .map_err(|error| SpoolError::from_index(&error))
             .and_then(|()| self.database.execute("COMMIT"));
-        if let (Err(error), false) = (committed, self.shared.faults.crashed()) {
-            tracing::warn!(%error, "the spool's database did not take a batch; it is read from the log");
-            self.roll_back();
-            self.behind = true;
-            self.catch_up_or_break()?;
+        match committed {
+            Ok(()) => self.forgotten.clear(),
+            Err(_) if self.shared.faults.crashed() => {}
+            Err(error) => self.fall_behind(&error),
         }
         self.shared.faults.check(CrashPoint::Committed).map_err(|error| sync_error(&error))
-    }
-
-    /// Nobody may look for a batch in an index that has not heard of it, so nothing goes on before it has. Room on the disk
-    /// comes back; whoever waits for an answer meanwhile is told later, and new mail is refused before it gets here.
-    fn catch_up_or_break(&mut self) -> Result<(), SpoolError> {
-        loop {
-            match self.catch_up() {
-                Err(SpoolError::Full) if !self.inbox.is_closed() => std::thread::sleep(ROOM_AGAIN),
-                caught_up => {
-                    return caught_up.map_err(|error| {
-                        let what = format!("the database cannot be brought up to the log: {error}");
-                        SpoolError::Broken(what.into())
-                    });
-                }
-            }
-        }
-    }
-
-    fn roll_back(&self) {
-        // A transaction that failed for want of room or of a disk may have been rolled back already.
-        let _ = self.database.execute("ROLLBACK");
-    }
-
-    /// Reads into the index what the log has beyond it, giving up the last room on the disk for it if need be.
-    fn catch_up(&mut self) -> Result<(), SpoolError> {
-        match self.try_to_catch_up() {
-            Err(SpoolError::Full) => {
-                self.ballast.drop_it();
-                self.try_to_catch_up()
-            }
-            caught_up => caught_up,
-        }
-    }
-
-    fn try_to_catch_up(&mut self) -> Result<(), SpoolError> {
-        let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
-        match bring_up(&self.database, &log, Some(&self.folders.aside)) {
-            Ok(Outcome::Current { .. }) => {
-                self.behind = false;
-                Ok(())
-            }
-            Ok(Outcome::Apart(why)) => self.rebuild(why),
-            Ok(Outcome::Ahead) => self.rebuild("the log has lost what it has heard"),
-            Err(ReplayError::Store(SpoolError::Full)) => {
-                self.roll_back();
-                Err(SpoolError::Full)
-            }
-            Err(error) => {
-                self.roll_back();
-                self.rebuild(&format!("{error:?}"))
-            }
-        }
-    }
-
-    fn rebuild_if(&mut self, generation: u64, what: &str) {
-        if generation == self.shared.generation()
-            && let Err(error) = self.rebuild(what)
-        {
-            tracing::error!(%error, "THE SPOOL'S DATABASE could not be made anew from the log; trying again");
-        }
-    }
-
-    /// Puts the index away and makes it anew from the log. Readers wait meanwhile.
-    fn rebuild(&mut self, what: &str) -> Result<(), SpoolError> {
-        self.behind = true;
-        let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
-        let mut reading = self.shared.reading.lock();
-        let identity = *self.segments.identity();
-        let database = fill_index(&self.folders, &identity, &log, what).map_err(ReplayError::into_spool)?;
-        *reading = Some(Database::open(&self.folders.database).map_err(Unusable::into_spool)?);
-        self.database = database;
-        self.shared.next_generation();
-        (self.behind, self.uncounted) = (false, true);
-        Ok(())
-    }
-
-    /// Counts what lives in each segment by an index that was made anew. A batch that stood in the log by then stands in
-    /// that index as well, so it is followed up first: counted twice it would free a segment that is needed.
-    fn take_stock(&mut self) -> Result<(), SpoolError> {
-        let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
-        let census = Census::take(&self.database, &log, &self.folders)?;
-        let edges = self.database.edges()?;
-        self.segments.recount(census.tallies);
-        self.segments.adopt_edges(edges);
-        *self.shared.totals.lock() = census.totals;
-        for (id, what) in census.broken {
-            self.inbox.submit(Operation::SetAside(id, what));
-        }
-        self.uncounted = false;
-        Ok(())
-    }
-
-    fn log(&self) -> io::Result<Log> {
-        let segments = scan::find(&self.folders.segments)?;
-        Ok(Log::new(self.segments.identity().seed(), segments))
     }
 
     fn answer(&mut self, batch: Vec<Operation>, done: Vec<Result<Done, SpoolError>>) {
@@ -336,7 +252,7 @@ impl Committer {
             }
             Err(error) => {
                 keep_files(std::slice::from_ref(&operation), false);
-                if let Operation::Restate(_) = &operation {
+                if operation.is_housekeeping() {
                     // It would be asked for again and again.
                     self.mover.give_up(&self.segments);
                 }
@@ -395,6 +311,9 @@ impl Committer {
 
     /// What can be done once everybody has an answer.
     fn tidy_up(&mut self) {
+        if self.behind.is_some() {
+            return;
+        }
         if self.uncounted
             && let Err(error) = self.take_stock()
         {
@@ -456,7 +375,9 @@ impl Committer {
     }
 
     fn refuse(&mut self, batch: Vec<Operation>, error: &SpoolError) {
-        self.mover.give_up(&self.segments);
+        if batch.iter().any(Operation::is_housekeeping) {
+            self.mover.give_up(&self.segments);
+        }
         if let SpoolError::Broken(why) = error {
             self.shared.condition.break_down(why);
         }

@@ -8,6 +8,7 @@
 //! one line per recipient), and a message that is delivered at the first try costs one insert and one delete. Only
 //! recipients that a first attempt did not settle get rows of their own.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,7 +82,13 @@ const COLUMNS: &str =
 /// One connection.
 pub(crate) struct Database {
     pub(crate) connection: Connection,
+    /// Messages of which the log says what this version does not understand, as far as it has been read through this
+    /// connection: what it says of them must stay as it is.
+    pub(crate) unread: BTreeSet<QueueId>,
 }
+
+/// The mark of an index that has passed over what its version did not understand.
+const PASSED_OVER: i64 = 1;
 
 /// How far the log has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -162,11 +169,26 @@ impl Database {
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(Duration::from_secs(10))?;
         connection.set_prepared_statement_cache_capacity(32);
-        Ok(Self { connection })
+        Ok(Self { connection, unread: BTreeSet::new() })
     }
 
     fn schema(&self) -> rusqlite::Result<i64> {
         self.connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+    }
+
+    /// Notes whether it has passed over what this version does not understand: whoever opens it then reads the log anew.
+    pub(crate) fn pass_over(&self, passed_over: bool) -> Result<(), SpoolError> {
+        if self.has_passed_over()? != passed_over {
+            let mark = if passed_over { PASSED_OVER } else { 0 };
+            self.connection.pragma_update(None, "application_id", mark)?;
+        }
+        Ok(())
+    }
+
+    /// Whether that was noted.
+    pub(crate) fn has_passed_over(&self) -> rusqlite::Result<bool> {
+        let mark: i64 = self.connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+        Ok(mark == PASSED_OVER)
     }
 
     pub(crate) fn execute(&self, sql: &str) -> Result<(), SpoolError> {
@@ -459,7 +481,15 @@ impl From<rusqlite::Error> for SpoolError {
         let what = error.to_string().into();
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Index(what),
+            Some(
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::ReadOnly
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked,
+            ) => Self::Index(what),
             _ => Self::Store(what),
         }
     }

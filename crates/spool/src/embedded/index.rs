@@ -267,7 +267,7 @@ impl Index<'_> {
     }
 
     fn pass(&self, point: CrashPoint) -> Result<(), SpoolError> {
-        self.faults.check(point).map_err(|error| SpoolError::from_io(&error))
+        self.faults.check(point).map_err(|error| SpoolError::from_index(&error))
     }
 }
 

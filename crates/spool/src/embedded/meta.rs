@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Change, Entry, Hold, SpoolError, Status};
 
@@ -33,7 +34,7 @@ pub(crate) struct Written {
     pub(crate) released: Option<UnixTime>,
     #[serde(default)]
     pub(crate) file: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "known")]
     pub(crate) states: Vec<Touched>,
 }
 
@@ -93,8 +94,24 @@ pub(crate) struct State {
     pub(crate) hold: Option<Hold>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) released: Option<UnixTime>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known")]
     pub(crate) states: Vec<Touched>,
+}
+
+/// Those that this version understands: one that it does not must not cost the message.
+fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Touched>, D::Error> {
+    let said = Vec::<serde_json::Value>::deserialize(from)?;
+    Ok(said.into_iter().filter_map(|state| serde_json::from_value(state).ok()).collect())
+}
+
+/// Whether a record says more of recipients than was understood.
+pub(crate) fn says_more(meta: &[u8], states: &[Touched]) -> bool {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(default)]
+        states: Vec<IgnoredAny>,
+    }
+    from_json::<Said>(meta).is_ok_and(|said| said.states.len() > states.len())
 }
 
 /// Messages that ended, each with the segment in which its bytes still lie.

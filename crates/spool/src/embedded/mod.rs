@@ -12,6 +12,7 @@
 mod aside;
 mod ballast;
 mod batch;
+mod behind;
 mod committer;
 mod database;
 mod identity;
@@ -185,10 +186,10 @@ impl Embedded {
             database,
             segments,
             mover: Mover::default(),
-            ballast: Ballast::new(&folders.root, config.reserve),
+            ballast: Ballast::new(&folders.root, config.reserve, faults.clone()),
             shared: shared.clone(),
             folders: folders.clone(),
-            behind: false,
+            behind: None,
             uncounted: false,
             forgotten: Vec::new(),
             swept: Instant::now(),
@@ -215,7 +216,8 @@ impl Embedded {
     ) -> Result<Self, OpenError> {
         let next_body = next_body().map_err(at(&folders.bodies))?;
         let bodies_folder = File::open(&folders.bodies).map_err(at(&folders.bodies))?;
-        let disk = Disk { folder: folders.bodies.clone(), reserve: config.reserve };
+        let (folder, faults) = (folders.bodies.clone(), shared.faults.clone());
+        let disk = Disk { folder, reserve: config.reserve, faults };
         let desk = Desk::new(Some(disk.clone()), config.drafts, next_body, shared.faults.clone());
         Ok(Self {
             desk: Arc::new(desk),
@@ -282,6 +284,7 @@ impl Spool for Embedded {
             _ if self.inbox.is_closed() => Err(SpoolError::Closed),
             Health::Accepting => Ok(Draft::new(self.desk.clone())),
             Health::Full => Err(SpoolError::Full),
+            Health::Behind(why) => Err(SpoolError::Store(why)),
             Health::Broken(why) => Err(SpoolError::Broken(why)),
         }
     }
@@ -346,10 +349,14 @@ impl Spool for Embedded {
     }
 
     fn health(&self) -> Health {
-        match self.shared.condition.broken() {
-            Some(why) => Health::Broken(why),
-            None if self.disk.has_room() => Health::Accepting,
-            None => Health::Full,
+        let condition = &self.shared.condition;
+        match (condition.broken(), condition.behind()) {
+            (Some(why), _) => Health::Broken(why),
+            (None, Some(SpoolError::Full)) => Health::Full,
+            (None, Some(SpoolError::Store(why))) => Health::Behind(why),
+            (None, Some(trouble)) => Health::Behind(trouble.to_string().into()),
+            (None, None) if self.disk.has_room() => Health::Accepting,
+            (None, None) => Health::Full,
         }
     }
 

@@ -90,6 +90,9 @@ impl Mover {
                 }
                 return Err(damaged());
             };
+            if header.kind().is_none() {
+                return Err(io::Error::other("a later version wrote to it"));
+            }
             let place = Place { segment, position, length: header.length() };
             ended.extend(ends(&file, &header)?);
             let of_message = header.kind().is_some_and(Kind::is_message);

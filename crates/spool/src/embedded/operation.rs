@@ -63,6 +63,11 @@ impl Operation {
         matches!(self, Self::Settle(..) | Self::Amend(..) | Self::SetAside(..) | Self::Start)
     }
 
+    /// Whether it writes once more what is there already, so that a segment can be given back: nobody waits for it.
+    pub(crate) fn is_housekeeping(&self) -> bool {
+        matches!(self, Self::Move(..) | Self::Restate(_) | Self::Bury(_))
+    }
+
     /// Roughly how many octets it writes.
     fn weight(&self) -> u64 {
         let messages = self.messages().iter();
@@ -111,17 +116,19 @@ impl Inbox {
         self.wake.notify_one();
     }
 
-    /// The next operations, as many as one batch may hold: waits for one when `block` is set. None once closed and empty.
-    pub(crate) fn take(&self, block: bool) -> Option<Vec<Operation>> {
+    /// The next operations, as many as one batch may hold: waits for one, until this time if there is one. None once closed
+    /// and empty.
+    pub(crate) fn take(&self, until: Option<Instant>) -> Option<Vec<Operation>> {
         let mut state = self.state.lock();
         while state.waiting.is_empty() {
             if state.closed {
                 return None;
             }
-            if !block {
-                return Some(Vec::new());
+            match until {
+                None => self.wake.wait(&mut state),
+                Some(until) if Instant::now() >= until => return Some(Vec::new()),
+                Some(until) => drop(self.wake.wait_until(&mut state, until)),
             }
-            self.wake.wait(&mut state);
         }
         let until = Instant::now() + LINGER;
         while state.is_patient() && !self.wake.wait_until(&mut state, until).timed_out() {}

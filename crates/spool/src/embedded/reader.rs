@@ -159,6 +159,10 @@ impl Reader {
 
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
         let reading = self.shared.reading.lock();
+        // Somebody may have been told of what it does not know.
+        if let Some(trouble) = self.shared.condition.behind() {
+            return Err(trouble);
+        }
         let generation = self.shared.generation();
         act(reading.as_ref().ok_or(SpoolError::Closed)?).inspect_err(|error| {
             if let SpoolError::Index(what) = error {

@@ -148,7 +148,7 @@ fn known_messages(database: &Path) -> Option<u64> {
 /// The index, brought up to the log or made anew.
 fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Database, OpenError> {
     let path = &folders.database;
-    let database = match Database::open(path) {
+    let mut database = match Database::open(path) {
         Ok(database) => database,
         Err(Unusable::Newer(found)) => {
             return Err(OpenError::Newer { path: path.clone(), found, known: super::database::SCHEMA });
@@ -169,8 +169,14 @@ fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Datab
         }
         Err(error) => return make_index(folders, identity, log, &error.to_string()),
     }
+    if database.has_passed_over().unwrap_or(true) {
+        // Whether this version understands it is seen by reading it.
+        let what = "there is something in the log that was not understood";
+        return make_index(folders, identity, log, what);
+    }
     match bring_up(&database, log, Some(&folders.aside)) {
-        Ok(Outcome::Current { records, .. }) => {
+        Ok(Outcome::Current { records, unread, .. }) => {
+            database.unread = unread;
             tracing::debug!(records, "the spool's database has been brought up to the log");
             match database.faults() {
                 Ok(faults) if faults.is_empty() => Ok(database),
@@ -216,19 +222,19 @@ pub(crate) fn remake_index(folders: &Folders, size: u64) -> Result<(), OpenError
 
 /// Makes the index anew from the whole log. What was there before is put away.
 fn make_index(folders: &Folders, identity: &Identity, log: &Log, why: &str) -> Result<Database, OpenError> {
-    fill_index(folders, identity, log, why).map_err(|error| unread(folders, error))
+    fill_index(folders, identity, log, Some(why)).map_err(|error| unread(folders, error))
 }
 
-/// The same, for whoever goes on when there is no room for it.
+/// The same, for whoever goes on when it cannot be done. Why it is done is told unless it has been.
 pub(crate) fn fill_index(
     folders: &Folders,
     identity: &Identity,
     log: &Log,
-    why: &str,
+    why: Option<&str>,
 ) -> Result<Database, ReplayError> {
     let path = &folders.database;
     let new = log.segments.is_empty() && !path.exists();
-    if !new {
+    if let (Some(why), false) = (why, new) {
         tracing::warn!(
             path = %path.display(), why,
             "the spool's database is made anew from the log; what was there is put away in unreferenced/"
@@ -239,7 +245,8 @@ pub(crate) fn fill_index(
         .map_err(|error| ReplayError::Store(error.into()))
         .and_then(|database| Ok((bring_up(&database, log, Some(&folders.aside))?, database)));
     match filled {
-        Ok((Outcome::Current { records, damaged, .. }, database)) => {
+        Ok((Outcome::Current { records, damaged, unread, .. }, mut database)) => {
+            database.unread = unread;
             if !new {
                 tracing::warn!(records, damaged, "the spool's database has been made anew");
             }
@@ -301,7 +308,7 @@ impl Census {
             after = Some(*last);
             for (id, row) in rows {
                 if row.touched {
-                    database.touched(id)?;
+                    database.touched(id).map_err(not_understood)?;
                 }
                 census.count(id, &row, log, folders).map_err(|error| SpoolError::from_io(&error))?;
             }
@@ -472,6 +479,15 @@ pub(crate) fn next_body() -> io::Result<u64> {
     Ok(u64::from_le_bytes(octets) >> 1)
 }
 
+/// A row that is as it was written and cannot be read was written by a version that knows more. The log says the same, and
+/// what this version understands of it.
+fn not_understood(error: SpoolError) -> SpoolError {
+    match error {
+        SpoolError::Damaged(_, what) => SpoolError::Index(what),
+        error => error,
+    }
+}
+
 /// Refuses a folder that is no spool, before anything is made in it.
 pub(crate) fn require_spool(folders: &Folders) -> Result<(), OpenError> {
     fs::read_dir(&folders.root).map_err(at(&folders.root))?;
@@ -487,7 +503,9 @@ pub(crate) fn require_spool(folders: &Folders) -> Result<(), OpenError> {
 pub(crate) fn make_folders(folders: &Folders) -> Result<File, OpenError> {
     let Folders { root, segments, bodies, aside, .. } = folders;
     let is_there = |path: &Path| path.try_exists().map_err(at(path));
-    if is_there(&root.join(identity::FILE))? && !is_there(bodies)? {
+    // A spool whose identity is gone is known by its segments.
+    let used = is_there(&root.join(identity::FILE))? || has_segments(segments)?;
+    if used && !is_there(bodies)? {
         return Err(OpenError::BodiesMissing(bodies.clone()));
     }
     for path in [segments, bodies, &aside.damaged, &aside.unreferenced] {
@@ -499,6 +517,14 @@ pub(crate) fn make_folders(folders: &Folders) -> Result<File, OpenError> {
     let handle = File::open(root).map_err(at(root))?;
     handle.sync_all().map_err(at(root))?;
     Ok(handle)
+}
+
+fn has_segments(folder: &Path) -> Result<bool, OpenError> {
+    match fs::read_dir(folder) {
+        Ok(mut files) => Ok(files.any(|file| file.is_ok_and(|file| Folder::number(&file.path()).is_some()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(at(folder)(error)),
+    }
 }
 
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {

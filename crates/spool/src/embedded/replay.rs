@@ -3,7 +3,7 @@
 //! Records of one operation count together or not at all, unless all of them were once synced and some are damaged now:
 //! then those that are whole count. Octets that should be a record and are none are kept in `damaged/`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use pintle_mail::QueueId;
@@ -11,7 +11,7 @@ use pintle_mail::QueueId;
 use super::aside::{Aside, Evidence};
 use super::database::{Database, Reached};
 use super::index::Index;
-use super::meta::{Amendment, Graves, Marks, State, Written, from_json, text};
+use super::meta::{Amendment, Graves, Marks, State, Touched, Written, from_json, says_more, text};
 use super::record::{Front, Header, Kind};
 use super::row::MessageRow;
 use super::scan::{Gap, Log, Scan, bounds};
@@ -33,6 +33,8 @@ pub(crate) enum Outcome {
         records: u64,
         /// Messages that came to light damaged.
         damaged: u64,
+        /// Messages of which something was said that this version does not understand.
+        unread: BTreeSet<QueueId>,
     },
     /// The index and the log do not belong to the same history: the index must be made anew.
     Apart(&'static str),
@@ -95,12 +97,12 @@ pub(crate) fn bring_up(
         return Ok(Outcome::Apart("the log has gone on without it for long"));
     }
     let durable = log.durable(&scans);
-    let index = Index { database, faults: &Faults::none() };
-    let mut replay = Replay { index, log, aside, reached, durable, records: 0, damaged: 0 };
+    let (index, unread) = (Index { database, faults: &Faults::none() }, BTreeSet::new());
+    let mut replay = Replay { index, log, aside, reached, durable, records: 0, damaged: 0, unread };
     replay.gaps(&scans)?;
     replay.run(&scans)?;
-    let Replay { reached, records, damaged, .. } = replay;
-    Ok(Outcome::Current { reached, records, damaged })
+    let Replay { reached, records, damaged, unread, .. } = replay;
+    Ok(Outcome::Current { reached, records, damaged, unread })
 }
 
 /// Whether an index that came so far can be brought up to this log. What has been given back of the log since may have
@@ -119,11 +121,14 @@ struct Replay<'a> {
     durable: u64,
     records: u64,
     damaged: u64,
+    unread: BTreeSet<QueueId>,
 }
 
 impl Replay<'_> {
     fn run(&mut self, scans: &BTreeMap<u64, Scan>) -> Result<(), ReplayError> {
         let from = self.reached.sequence;
+        let before = self.index.database.has_passed_over().map_err(SpoolError::from)?;
+        let mut passed_over = before;
         let records = scans.values().flat_map(|scan| &scan.records).filter(|record| record.sequence > from);
         let groups = groups(records.copied(), self.durable);
         for chunk in groups.chunks(CHUNK) {
@@ -136,7 +141,19 @@ impl Replay<'_> {
                     Reached { segment: last.segment, position: last.end(), sequence: last.sequence };
             }
             self.index.database.set_reached(self.reached)?;
+            passed_over |= !self.unread.is_empty();
+            self.index.database.pass_over(passed_over)?;
             self.index.database.execute("COMMIT")?;
+        }
+        // Messages that ended since need no second reading.
+        let (unread, database) = (std::mem::take(&mut self.unread), self.index.database);
+        for id in unread {
+            if database.find(id)?.is_some() {
+                self.unread.insert(id);
+            }
+        }
+        if passed_over && !before && self.unread.is_empty() {
+            database.pass_over(false)?;
         }
         Ok(())
     }
@@ -178,7 +195,10 @@ impl Replay<'_> {
                 Err(what) => self.hold_unread(id, &what, at),
             },
             Kind::State => match from_json::<State>(&front.meta) {
-                Ok(state) => self.index.restate(id, &state, at).map(drop),
+                Ok(state) => {
+                    self.index.restate(id, &state, at)?;
+                    self.hold_what_says_more(header, front, &state.states)
+                }
                 Err(what) => self.hold_unread(id, &what, at),
             },
             Kind::Graves => match from_json::<Graves>(&front.meta) {
@@ -207,7 +227,11 @@ impl Replay<'_> {
             Ok((written, sheet)) if kind == Kind::Message => {
                 self.index.admit(header.id, &MessageRow::of(&written, sheet, place, size)?)
             }
-            Ok(read) => self.index.copy(header.id, read, place, size).map(drop),
+            Ok(read) => {
+                let states = read.0.states.clone();
+                self.index.copy(header.id, read, place, size)?;
+                self.hold_what_says_more(header, front, &states)
+            }
             Err(what) => self.keep(header, &format!("what is said of it cannot be read: {what}")),
         }
     }
@@ -233,10 +257,28 @@ impl Replay<'_> {
         self.index.settle(header.id, (&[], Guard::Any), header.segment, true).map(drop)
     }
 
-    /// A later version said something of this message that we do not understand: it waits for one that does.
-    fn hold_unread(&self, id: QueueId, what: &str, at: u64) -> Result<(), SpoolError> {
+    /// The state of a message was said once more: what was said before counts no longer.
+    fn hold_what_says_more(
+        &mut self,
+        header: &Header,
+        front: &Front,
+        states: &[Touched],
+    ) -> Result<(), SpoolError> {
+        self.unread.remove(&header.id);
+        match says_more(&front.meta, states) {
+            true => self.hold_unread(header.id, "the state of a recipient", header.segment),
+            false => Ok(()),
+        }
+    }
+
+    /// A later version said something of this message that we do not understand: it waits for one that does. The hold
+    /// stands in the index alone, which is made anew at each start, so that whoever understands it finds no hold.
+    fn hold_unread(&mut self, id: QueueId, what: &str, at: u64) -> Result<(), SpoolError> {
         let reason = format!("a later version wrote what this one cannot read: {what}");
-        self.index.amend(id, &Amendment::Hold(Hold::Operator(reason)), at).map(drop)
+        self.index.amend(id, &Amendment::Hold(Hold::Operator(reason)), at)?;
+        self.unread.insert(id);
+        tracing::warn!(queue_id = %id, what, "a later version wrote of a message what this one cannot read: it is held");
+        Ok(())
     }
 
     fn keep(&mut self, header: &Header, what: &str) -> Result<(), SpoolError> {

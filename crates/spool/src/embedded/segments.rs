@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
 use super::record::{Record, clamp, padded, u32_at, u64_at};
 use super::shelf::Shelf;
+use crate::draft::free;
 use crate::fault::{CrashPoint, Faults};
 
 /// Octets of a segment's header; records begin behind it.
@@ -204,7 +205,7 @@ impl Segments {
     }
 
     fn segment_after(&mut self, current: Option<u64>, mail: bool) -> io::Result<u64> {
-        if mail && !self.folder.has_room(self.size) {
+        if mail && free(&self.folder.path, &self.faults).is_none_or(|free| free < self.size) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let from = current.map_or(0, |number| number + 1);
@@ -515,11 +516,6 @@ impl Folder {
 
     pub(crate) fn file(&self, number: u64) -> PathBuf {
         self.path.join(Self::name(number))
-    }
-
-    fn has_room(&self, octets: u64) -> bool {
-        let free = statvfs(&self.path).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        free.is_ok_and(|free| free >= octets)
     }
 
     /// A segment's file name.

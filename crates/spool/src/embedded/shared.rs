@@ -13,7 +13,7 @@ use super::database::{Database, fresh};
 use super::index::{Gone, Reheld};
 use crate::content::Source;
 use crate::fault::Faults;
-use crate::{Content, Entry, NewMessage, Stored, Totals, Waiting};
+use crate::{Content, Entry, NewMessage, SpoolError, Stored, Totals, Waiting};
 
 /// Written by the committer, read by all.
 pub(crate) struct Shared {
@@ -84,21 +84,50 @@ impl Shared {
     }
 }
 
-/// Whether what we write stays written. Once broken, always broken, until a restart has read the disk anew.
+/// Whether what we write stays written. Once broken, always broken, until a restart has read the disk anew. An index that
+/// does not follow passes.
 #[derive(Default)]
-pub(crate) struct Condition(OnceLock<Arc<str>>);
+pub(crate) struct Condition {
+    broken: OnceLock<Arc<str>>,
+    behind: Mutex<Option<SpoolError>>,
+}
 
 impl Condition {
     pub(crate) fn broken(&self) -> Option<Arc<str>> {
-        self.0.get().cloned()
+        self.broken.get().cloned()
     }
 
     pub(crate) fn break_down(&self, why: &Arc<str>) {
-        if self.0.set(why.clone()).is_ok() {
+        if self.broken.set(why.clone()).is_ok() {
             tracing::error!(
                 %why,
                 "THE SPOOL ACCEPTS NO MORE MAIL: the disk did not keep what it was told to. Check the disk, then restart"
             );
+        }
+    }
+
+    /// What keeps the index from taking what the log has, while it does not.
+    pub(crate) fn behind(&self) -> Option<SpoolError> {
+        self.behind.lock().clone()
+    }
+
+    /// The index does not take what the log has.
+    pub(crate) fn fall_behind(&self, trouble: SpoolError) {
+        let mut behind = self.behind.lock();
+        if behind.is_none() {
+            tracing::error!(
+                %trouble,
+                "THE SPOOL TAKES NO MAIL FOR NOW: its database cannot be written. What was taken lies in the log; the \
+                 database is tried again until it can be"
+            );
+        }
+        *behind = Some(trouble);
+    }
+
+    /// It has taken it.
+    pub(crate) fn catch_up(&self) {
+        if self.behind.lock().take().is_some() {
+            tracing::warn!("the spool's database says what the log says again: mail is taken");
         }
     }
 }

@@ -217,8 +217,14 @@ async fn a_folder_of_bodies_that_is_not_there_is_an_error_that_destroys_nothing(
     bring_all(&mut store, &[large]).await;
     let (bodies, away) = (store.folder.join("bodies"), store.folder.join("away"));
     fs::rename(&bodies, &away).unwrap();
-    assert!(matches!(Embedded::open(&store.config()), Err(OpenError::BodiesMissing(path)) if path == bodies));
-    assert!(!bodies.exists());
+    for with_identity in [true, false] {
+        if !with_identity {
+            fs::remove_file(store.folder.join("identity")).unwrap();
+        }
+        let refused = Embedded::open(&store.config());
+        assert!(matches!(refused, Err(OpenError::BodiesMissing(path)) if path == bodies));
+        assert!(!bodies.exists());
+    }
     fs::rename(&away, &bodies).unwrap();
     assert_served(&mut store, &[large]).await;
 }

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 mod adverse;
+mod behind;
+mod later;
 mod looked;
 mod lost;
 mod model;

@@ -1,0 +1,222 @@
+//! An index that does not take what the log has: it is brought up to the log, or made anew, until it does.
+//!
+//! Nothing is lost meanwhile, since the log is the truth; but nobody may look for a batch in an index that has not heard of
+//! it. So the committer tries again for a moment before it answers. Where that does not help the spool stands still: what is
+//! durable is answered, nothing more is written, so that the log grows no further, and nothing is read that the index may
+//! not know. It is tried again with pauses that grow, for as long as it takes.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::committer::Committer;
+use super::database::{Database, Unusable};
+use super::operation::Operation;
+use super::recovery::{Census, fill_index};
+use super::replay::{Outcome, ReplayError, bring_up};
+use super::scan::{self, Log};
+use crate::SpoolError;
+use crate::fault::CrashPoint;
+
+/// How long to wait before each try that whoever waits for an answer waits for as well.
+const SOON: [Duration; 4] = [
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+];
+/// How long these may take all in all: each reads the end of the log.
+const LONG: Duration = Duration::from_secs(1);
+/// How long to wait before the tries after these, at first and at most.
+const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
+
+/// The database did not take what the log has.
+pub(crate) struct Behind {
+    /// It is to be made anew, for this reason: the one that is open is not, or no longer, the one that counts.
+    anew: Option<String>,
+    /// When it is tried again; none before the spool stands still.
+    again: Option<Instant>,
+    pause: Duration,
+}
+
+impl Behind {
+    fn new(anew: Option<String>) -> Self {
+        Self { anew, again: None, pause: PAUSE }
+    }
+}
+
+impl Committer {
+    /// When an index that does not take what the log has is tried again.
+    pub(crate) fn tries_again(&self) -> Option<Instant> {
+        self.behind.as_ref()?.again
+    }
+
+    /// The log has what the index did not take.
+    pub(crate) fn fall_behind(&mut self, error: &SpoolError) {
+        tracing::warn!(%error, "the spool's database did not take a batch; it is read from the log");
+        self.roll_back();
+        self.behind.get_or_insert_with(|| Behind::new(None));
+        let begun = Instant::now();
+        let mut failed = self.catch_up();
+        for pause in SOON {
+            let over = self.inbox.is_closed() || self.shared.faults.crashed() || begun.elapsed() > LONG;
+            if failed.is_ok() || over {
+                break;
+            }
+            std::thread::sleep(pause);
+            failed = self.catch_up();
+        }
+        if let Err(error) = failed {
+            self.stand_still(error, Duration::ZERO);
+        }
+    }
+
+    /// Brings an index up that is behind, if it is time to.
+    ///
+    /// # Errors
+    /// It is not, or cannot be brought up now.
+    pub(crate) fn keep_up(&mut self) -> Result<(), SpoolError> {
+        let Some(behind) = &self.behind else { return Ok(()) };
+        let (now, trouble) = (Instant::now(), self.shared.condition.behind());
+        if let (Some(trouble), Some(again)) = (trouble, behind.again)
+            && now < again
+        {
+            return Err(trouble);
+        }
+        self.catch_up().map_err(|error| {
+            let took = now.elapsed();
+            self.stand_still(error, took)
+        })
+    }
+
+    /// Nothing is written or read until the index has been brought up. A try that takes long is not made more often for it.
+    fn stand_still(&mut self, error: SpoolError, took: Duration) -> SpoolError {
+        let trouble = match error {
+            SpoolError::Full => SpoolError::Full,
+            SpoolError::Store(what) | SpoolError::Index(what) => unwritable(&what),
+            error => unwritable(&error.to_string()),
+        };
+        if let Some(behind) = &mut self.behind {
+            let pause = behind.pause.max(took);
+            behind.again = Some(Instant::now() + pause);
+            behind.pause = (behind.pause * 2).min(PAUSE_AT_MOST);
+        }
+        self.shared.condition.fall_behind(trouble.clone());
+        trouble
+    }
+
+    fn catch_up(&mut self) -> Result<(), SpoolError> {
+        match self.try_to_catch_up() {
+            // What makes room must not need room.
+            Err(SpoolError::Full) if self.ballast.drop_it() => self.try_to_catch_up(),
+            caught_up => caught_up,
+        }
+    }
+
+    fn try_to_catch_up(&mut self) -> Result<(), SpoolError> {
+        if let Some(why) = self.behind.as_ref().and_then(|behind| behind.anew.clone()) {
+            return self.rebuild(&why);
+        }
+        let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
+        let faults = &self.shared.faults;
+        let brought_up = faults
+            .check(CrashPoint::CatchUp)
+            .map_err(|error| ReplayError::Store(SpoolError::from_index(&error)))
+            .and_then(|()| bring_up(&self.database, &log, Some(&self.folders.aside)));
+        match brought_up {
+            Ok(Outcome::Current { unread, .. }) => {
+                self.database.unread.extend(unread);
+                self.caught_up();
+                Ok(())
+            }
+            _ if self.shared.faults.crashed() => Err(SpoolError::Closed),
+            Ok(Outcome::Apart(why)) => self.rebuild(why),
+            Ok(Outcome::Ahead) => self.rebuild("the log has lost what it has heard"),
+            Err(ReplayError::Store(SpoolError::Full)) => {
+                self.roll_back();
+                Err(SpoolError::Full)
+            }
+            // The log is not there to be read: that says nothing of the index.
+            Err(ReplayError::Io(error)) => {
+                self.roll_back();
+                Err(SpoolError::from_io(&error))
+            }
+            Err(error) => {
+                self.roll_back();
+                self.rebuild(&error.into_spool().to_string())
+            }
+        }
+    }
+
+    fn caught_up(&mut self) {
+        self.behind = None;
+        self.shared.condition.catch_up();
+    }
+
+    /// Makes an index anew of which somebody found that it cannot be used.
+    pub(crate) fn rebuild_if(&mut self, generation: u64, what: &str) {
+        if generation != self.shared.generation() || self.tries_again().is_some() {
+            return;
+        }
+        if let Err(error) = self.rebuild(what) {
+            self.stand_still(error, Duration::ZERO);
+        }
+    }
+
+    /// An index was made anew, or could not be, and takes nothing all the same.
+    pub(crate) fn give_up_index(&mut self, what: &str, took: Duration) -> SpoolError {
+        self.behind.get_or_insert_with(|| Behind::new(None)).anew = Some(what.to_owned());
+        self.stand_still(SpoolError::Index(what.into()), took)
+    }
+
+    /// Puts the index away and makes it anew from the log. Readers wait meanwhile. From the first try on no other index will
+    /// do: the one that is open may lie where it has been put away.
+    fn rebuild(&mut self, what: &str) -> Result<(), SpoolError> {
+        self.behind.get_or_insert_with(|| Behind::new(None)).anew = Some(what.to_owned());
+        let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
+        let shared = self.shared.clone();
+        let mut reading = shared.reading.lock();
+        let identity = *self.segments.identity();
+        let check = |point| shared.faults.check(point).map_err(|error| SpoolError::from_index(&error));
+        check(CrashPoint::Rebuild)?;
+        let why = self.tries_again().is_none().then_some(what);
+        let database = fill_index(&self.folders, &identity, &log, why).map_err(ReplayError::into_spool)?;
+        check(CrashPoint::Reopen)?;
+        *reading = Some(Database::open(&self.folders.database).map_err(Unusable::into_spool)?);
+        self.database = database;
+        shared.next_generation();
+        self.uncounted = true;
+        self.caught_up();
+        Ok(())
+    }
+
+    /// Counts what lives in each segment by an index that was made anew. A batch that stood in the log by then stands in
+    /// that index as well, so it is followed up first: counted twice it would free a segment that is needed.
+    pub(crate) fn take_stock(&mut self) -> Result<(), SpoolError> {
+        let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
+        let census = Census::take(&self.database, &log, &self.folders)?;
+        let edges = self.database.edges()?;
+        self.segments.recount(census.tallies);
+        self.segments.adopt_edges(edges);
+        *self.shared.totals.lock() = census.totals;
+        for (id, what) in census.broken {
+            self.inbox.submit(Operation::SetAside(id, what));
+        }
+        self.uncounted = false;
+        Ok(())
+    }
+
+    pub(crate) fn roll_back(&self) {
+        // A transaction that failed for want of room or of a disk may have been rolled back already.
+        let _ = self.database.execute("ROLLBACK");
+    }
+
+    fn log(&self) -> io::Result<Log> {
+        let segments = scan::find(&self.folders.segments)?;
+        Ok(Log::new(self.segments.identity().seed(), segments))
+    }
+}
+
+fn unwritable(what: &str) -> SpoolError {
+    SpoolError::Store(format!("its database takes nothing: {what}; it is tried again").into())
+}
