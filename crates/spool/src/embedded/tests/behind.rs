@@ -155,7 +155,8 @@ async fn an_index_that_fails_for_long_is_waited_for() {
         assert_eq!(spool.commit(begun).await.unwrap_err().reply().code, code);
         let refused = spool.settle(one.all_done()).await.unwrap_err();
         assert!(matches!(refused, SpoolError::Full | SpoolError::Store(_)));
-        let waiting: Vec<SpoolFuture<'_, _>> = (0..200).map(|_| spool.release(one.id(), LATER)).collect();
+        let waiting: Vec<SpoolFuture<'_, _>> =
+            (0..200).map(|_| spool.release(one.id(), LATER, Guard::Any)).collect();
         for refused in waiting {
             assert!(matches!(refused.await, Err(SpoolError::Full | SpoolError::Store(_))));
         }
@@ -249,7 +250,7 @@ async fn what_is_given_up_on_a_full_disk_is_room_for_outcomes() {
     assert_eq!(spool.health(), Health::Accepting);
     spool.commit(begun).await.unwrap();
     // The next batch comes after what follows the last one.
-    spool.release(samples[2].id(), LATER).await.unwrap();
+    spool.release(samples[2].id(), LATER, Guard::Any).await.unwrap();
     assert_eq!(fs::metadata(&ballast).unwrap().len(), size);
     assert_eq!(spool.load(samples[1].id()).await.unwrap().recipients[0].status, deferred(1));
     spool.close().await.unwrap();
@@ -332,7 +333,7 @@ async fn a_batch_costs_one_sync() {
     let mut batch: Vec<Operation> = samples[1..9].iter().map(settle).collect();
     batch.push(Operation::Settle(with_bounce, oneshot::channel().0));
     let hold = Amendment::Hold(Hold::Operator("look".to_owned()));
-    batch.push(Operation::Amend(samples[10].id(), hold, oneshot::channel().0));
+    batch.push(Operation::Amend(samples[10].id(), hold, Guard::Any, oneshot::channel().0));
     assert_eq!(syncs(&mut committer, batch), 1);
     // What comes to nothing needs none.
     assert_eq!(syncs(&mut committer, vec![settle(&samples[0])]), 0);

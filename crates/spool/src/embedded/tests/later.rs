@@ -93,7 +93,7 @@ async fn thin_out(spool: &Embedded, store: &FolderStore, first: u32) {
         spool.settle(sample.all_done()).await.unwrap();
     }
     for _ in 0..50 {
-        assert!(spool.release(Sample::small(9_999).id(), LATER).await.is_err());
+        assert!(spool.release(Sample::small(9_999).id(), LATER, Guard::Any).await.is_err());
     }
     assert!(store.folder.join("segments/0000000000000001.log").exists(), "what was not understood is gone");
 }
