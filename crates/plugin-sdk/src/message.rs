@@ -11,8 +11,9 @@ use crate::{Header, HostError};
 /// The host's limit for one `read_body` (1 MiB).
 const CHUNK: u32 = 1 << 20;
 
-/// So many edits go to the host at once, which takes them in any number of calls.
+/// So many edits go to the host at once, of so many octets: it takes them in any number of calls, and 2 MiB in each.
 const EDITS: usize = 1_000;
+const OCTETS: usize = 512 << 10;
 
 /// The longest value of a field that the gateway writes, in octets.
 pub const MAX_VALUE: usize = 64 << 10;
@@ -53,7 +54,32 @@ fn pieces(value: &str) -> impl Iterator<Item = &str> {
 ///
 /// The grant is missing, there is no such field, or a name or value cannot stand in a header.
 pub fn edit_headers(edits: &[HeaderEdit]) -> Result<(), HostError> {
-    edits.chunks(EDITS).try_for_each(host::edit_headers)
+    batches(edits, size).try_for_each(host::edit_headers)
+}
+
+/// As many at once as go to the host.
+fn batches<T>(mut items: &[T], size: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let mut octets = 0;
+        let fits = |item: &&T| {
+            octets += size(item);
+            octets <= OCTETS
+        };
+        let count = items.iter().take(EDITS).take_while(fits).count().max(1);
+        let (batch, rest) = items.split_at_checked(count)?;
+        items = rest;
+        Some(batch)
+    })
+}
+
+fn size(edit: &HeaderEdit) -> usize {
+    match edit {
+        HeaderEdit::Add((_, header)) => header.name.len() + header.value.len(),
+        HeaderEdit::Replace((_, text)) | HeaderEdit::Rename((_, text)) | HeaderEdit::RemoveAll(text) => {
+            text.len()
+        }
+        HeaderEdit::Remove(_) => 0,
+    }
 }
 
 /// Changes that stand or fall each by itself, as those should whose values come from the message: one that the gateway does
@@ -64,16 +90,16 @@ pub fn edit_headers(edits: &[HeaderEdit]) -> Result<(), HostError> {
 ///
 /// The grant is missing, or there is no message at this stage.
 pub fn edit_headers_each(changes: &[Vec<HeaderEdit>]) -> Result<Vec<usize>, HostError> {
-    let mut refused = Vec::new();
-    for (at, some) in changes.chunks(EDITS).enumerate() {
-        if was_made(host::edit_headers(&some.concat()))? {
-            continue;
-        }
-        for (within, change) in some.iter().enumerate() {
-            if !was_made(host::edit_headers(change))? {
-                refused.push(at * EDITS + within);
+    let (mut refused, mut begin) = (Vec::new(), 0);
+    for some in batches(changes, |change| change.iter().map(size).sum()) {
+        if !was_made(host::edit_headers(&some.concat()))? {
+            for (change, at) in some.iter().zip(begin..) {
+                if !was_made(host::edit_headers(change))? {
+                    refused.push(at);
+                }
             }
         }
+        begin += some.len();
     }
     Ok(refused)
 }
@@ -148,6 +174,15 @@ pub fn body(max: usize) -> Result<Vec<u8>, HostError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn edits_go_in_batches_that_the_host_takes() {
+        let lengths = |sizes: &[usize]| batches(sizes, |size| *size).map(<[_]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&[]), []);
+        assert_eq!(lengths(&[1; 2_500]), [1_000, 1_000, 500]);
+        assert_eq!(lengths(&[64 << 10; 20]), [8, 8, 4]);
+        assert_eq!(lengths(&[1, OCTETS + 1, 1, 1]), [1, 1, 2]);
+    }
 
     #[test]
     fn a_line_holds_a_word_with_the_blanks_before_it() {
