@@ -426,7 +426,7 @@ async fn tell_the_result(judges: &[Chain], view: &mut View, faults: &mut Vec<Str
         next_hop: Some("mx.example.net".into()),
         reply: Some(Reply::new(550, EnhancedCode(5, 1, 1), "\u{202e}<b>=?utf-8?q?".repeat(100))),
         delivered: false,
-        retry: recipient.id % 2 == 0,
+        retry: recipient.id.is_multiple_of(2),
     };
     let outcomes: Arc<[Outcome]> = envelope(view).recipients.iter().map(outcome).collect();
     for chain in judges.iter().filter(|chain| chain.wants(Hook::DeliveryResult)) {
