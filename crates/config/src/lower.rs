@@ -346,6 +346,28 @@ mod tests {
     }
 
     #[test]
+    fn plugins_have_instances_for_the_sessions_of_all_listeners_unless_the_file_says_how_many() {
+        let stock = [("footer", Bytes::from_static(b"wasm"))];
+        let listener = |port: u16, sessions: usize| {
+            format!("[[listener]]\nname = 'l{port}'\naddresses = '[::]:{port}'\nmax_sessions = {sessions}\n")
+        };
+        let plugin = |more: &str| format!("[[plugin]]\nname = 'a'\ncomponent = 'stock:footer'\n{more}\n");
+        let said = "[plugin.limits]\nmax_instances = 5";
+        for (listeners, more, expected) in [
+            (vec![10_000], "", 100),
+            (vec![4_000, 6_000], "", 100),
+            (vec![900], "", 16),
+            (vec![1_000_000], "", 128),
+            (vec![10_000], said, 5),
+        ] {
+            let listeners = listeners.into_iter().zip(25..).map(|(sessions, port)| listener(port, sessions));
+            let text = format!("hostname = 'gw.example'\n{}{}", listeners.collect::<String>(), plugin(more));
+            let settings = crate::read(text.clone(), Path::new("x.toml"), &stock).into_settings().unwrap();
+            assert_eq!(settings.plugins.plugins[0].limits.max_instances, expected, "{text}");
+        }
+    }
+
+    #[test]
     fn plugins_write_bodies_as_large_as_the_largest_listener_takes() {
         let listener = |name: &str, port: u16, size: &str| {
             format!("[[listener]]\nname = '{name}'\naddresses = '[::]:{port}'\nmax_message_size = '{size}'\n")

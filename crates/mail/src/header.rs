@@ -217,7 +217,7 @@ impl HeaderBlock {
                 }
                 check_field(name, value)
             }
-            HeaderEdit::Replace { index, value } => exists(*index).and_then(|name| check_value(&name, value)),
+            HeaderEdit::Replace { index, value } => exists(*index).and_then(|name| check_field(&name, value)),
             HeaderEdit::Remove(index) => exists(*index).map(|_| ()),
             HeaderEdit::RemoveAll(_) => Ok(()),
             HeaderEdit::Rename { index, name } => exists(*index).and_then(|_| check_name(name)),
@@ -526,6 +526,14 @@ mod tests {
         let edited = HeaderBlock::default().edited(&[edit]).unwrap();
         assert!(text(&edited).lines().all(|line| line.len() <= FOLD_AT));
         assert_eq!(edited.get(0).unwrap().value(), value);
+    }
+
+    /// What stands above the first field may be none, and has no name that a value could be written behind.
+    #[test]
+    fn what_is_no_field_gets_no_value() {
+        let block = HeaderBlock::parse(Bytes::from_static(b"no field\r\nA: 1\r\n"));
+        let replace = |index| block.check(&HeaderEdit::Replace { index, value: "2".into() });
+        assert_eq!((replace(0), replace(1)), (Err(HeaderError::Name(String::new())), Ok(())));
     }
 
     /// Each piece of white space stays with the word behind it, whatever that makes of the lines' lengths.

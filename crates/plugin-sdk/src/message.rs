@@ -11,8 +11,41 @@ use crate::{Header, HostError};
 /// The host's limit for one `read_body` (1 MiB).
 const CHUNK: u32 = 1 << 20;
 
-/// So many edits go to the host at once, which takes them in any number of calls.
+/// So many edits go to the host at once, of so many octets: it takes them in any number of calls, and 2 MiB in each.
 const EDITS: usize = 1_000;
+const OCTETS: usize = 512 << 10;
+
+/// The longest value of a field that the gateway writes, in octets.
+pub const MAX_VALUE: usize = 64 << 10;
+/// The longest line (RFC 5322 section 2.1.1), in octets.
+const MAX_LINE: usize = 998;
+
+/// Whether the gateway would write a field of this name and value. What comes from a message need not be such a field, even if
+/// it stands there: lines of strangers are longer, and folded where no line may be.
+///
+/// The gateway folds before white space that a word follows. So a line has to hold each word with all white space before it,
+/// the first one beside the name, and the last one with what white space comes behind it.
+#[must_use]
+pub fn can_be_written(name: &str, value: &str) -> bool {
+    let is_name = !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':');
+    let mut beside = name.len() + 2;
+    let fits = pieces(value).all(|piece| std::mem::take(&mut beside) + piece.len() <= MAX_LINE);
+    is_name && fits && beside <= MAX_LINE && value.len() <= MAX_VALUE && !value.contains(['\r', '\n', '\0'])
+}
+
+/// What stays on one line.
+fn pieces(value: &str) -> impl Iterator<Item = &str> {
+    let is_blank = |c: char| matches!(c, ' ' | '\t');
+    let mut rest = value;
+    std::iter::from_fn(move || {
+        let word = rest.find(|c| !is_blank(c))?;
+        let end = rest[word..].find(is_blank).map_or(rest.len(), |at| word + at);
+        let is_last = rest[end..].chars().all(is_blank);
+        let (piece, behind) = rest.split_at(if is_last { rest.len() } else { end });
+        rest = behind;
+        Some(piece)
+    })
+}
 
 /// Changes of header fields, in the numbering of the fields as they were when the hook was called. They may be as many as
 /// the fields. Grant: edit-headers.
@@ -21,7 +54,64 @@ const EDITS: usize = 1_000;
 ///
 /// The grant is missing, there is no such field, or a name or value cannot stand in a header.
 pub fn edit_headers(edits: &[HeaderEdit]) -> Result<(), HostError> {
-    edits.chunks(EDITS).try_for_each(host::edit_headers)
+    batches(edits, size).try_for_each(host::edit_headers)
+}
+
+/// As many at once as go to the host.
+fn batches<T>(mut items: &[T], size: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let mut octets = 0;
+        let fits = |item: &&T| {
+            octets += size(item);
+            octets <= OCTETS
+        };
+        let count = items.iter().take(EDITS).take_while(fits).count().max(1);
+        let (batch, rest) = items.split_at_checked(count)?;
+        items = rest;
+        Some(batch)
+    })
+}
+
+fn size(edit: &HeaderEdit) -> usize {
+    match edit {
+        HeaderEdit::Add((_, header)) => header.name.len() + header.value.len(),
+        HeaderEdit::Replace((_, text)) | HeaderEdit::Rename((_, text)) | HeaderEdit::RemoveAll(text) => {
+            text.len()
+        }
+        HeaderEdit::Remove(_) => 0,
+    }
+}
+
+/// Changes that stand or fall each by itself, as those should whose values come from the message: one that the gateway does
+/// not make keeps no other from being made, and its sender from making the plugin fail. Gives the places of those that were
+/// refused, among `changes`. The edits of one change apply together. Grant: edit-headers.
+///
+/// # Errors
+///
+/// The grant is missing, or there is no message at this stage.
+pub fn edit_headers_each(changes: &[Vec<HeaderEdit>]) -> Result<Vec<usize>, HostError> {
+    let (mut refused, mut begin) = (Vec::new(), 0);
+    for some in batches(changes, |change| change.iter().map(size).sum()) {
+        if !was_made(host::edit_headers(&some.concat()))? {
+            for (change, at) in some.iter().zip(begin..) {
+                if !was_made(host::edit_headers(change))? {
+                    refused.push(at);
+                }
+            }
+        }
+        begin += some.len();
+    }
+    Ok(refused)
+}
+
+/// Without the grant for all changes there is no plugin of this kind; all else is about this one.
+fn was_made(result: Result<(), HostError>) -> Result<bool, HostError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(HostError::Invalid(_) | HostError::Limit(_)) => Ok(false),
+        Err(HostError::Denied(grant)) if grant != "edit-headers" => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The value of the first field of this name, in any case.
@@ -79,4 +169,35 @@ pub fn body(max: usize) -> Result<Vec<u8>, HostError> {
         body.extend(chunk);
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_go_in_batches_that_the_host_takes() {
+        let lengths = |sizes: &[usize]| batches(sizes, |size| *size).map(<[_]>::len).collect::<Vec<_>>();
+        assert!(lengths(&[]).is_empty());
+        assert_eq!(lengths(&[1; 2_500]), [1_000, 1_000, 500]);
+        assert_eq!(lengths(&[64 << 10; 20]), [8, 8, 4]);
+        assert_eq!(lengths(&[1, OCTETS + 1, 1, 1]), [1, 1, 2]);
+    }
+
+    #[test]
+    fn a_line_holds_a_word_with_the_blanks_before_it() {
+        let fits = |value: &str| can_be_written("Subject", value);
+        let (blanks, word) = (" ".repeat(1_000), "w".repeat(997));
+        assert!(fits("") && fits("\u{e9} ordinary\tvalue ") && fits(&format!("a {word}")));
+        for value in
+            [format!("a{blanks}b"), format!("a{blanks}"), format!("a  {word}"), format!("a\t {word}"), word]
+        {
+            assert!(!fits(&value), "{value:?}");
+        }
+        assert!(fits(&"w".repeat(998 - 9)) && !fits(&"w".repeat(998 - 8)), "the name stands beside it");
+        assert!(fits(&"a ".repeat(MAX_VALUE / 2)) && !fits(&"a ".repeat(MAX_VALUE / 2 + 1)));
+        assert!(!fits("a\r\nb") && !fits("a\0b"));
+        assert!(!can_be_written("", "x") && !can_be_written("a b", "x") && !can_be_written("\u{e9}", "x"));
+        assert!(can_be_written(&"n".repeat(996), "") && !can_be_written(&"n".repeat(997), ""));
+    }
 }

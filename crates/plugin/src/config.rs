@@ -279,7 +279,7 @@ grants! {
     EditHeaders = "edit-headers",
     /// Write a new body.
     EditBody = "edit-body",
-    /// Add, remove and rewrite recipients and the sender.
+    /// Add and rewrite recipients and the sender, and replace recipients.
     EditEnvelope = "edit-envelope",
     /// Let a recipient's mail leave for a domain that is not ours.
     Relay = "relay",
@@ -287,7 +287,8 @@ grants! {
     Route = "route",
     /// With `route`: choose a next hop that no configuration lists, local sockets included.
     RouteAnywhere = "route-anywhere",
-    /// Give up mail that was accepted: reject or discard it at a delivery, or keep its sender from hearing of a failure.
+    /// Give up mail that was accepted, or is believed to be: discard it, take recipients away, reject it at a delivery, or keep
+    /// its sender from hearing of a failure.
     DropMail = "drop-mail",
     /// Judge credentials: it sees passwords, and whom it lets in may relay.
     Auth = "auth",

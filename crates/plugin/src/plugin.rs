@@ -311,7 +311,9 @@ impl Plugin {
         let verdict = match reply.answer {
             Answer::Verdict(verdict) => {
                 let allowed = words::verdict(verdict, hook).and_then(|verdict| {
-                    words::check_drop(&verdict, hook, &self.config.load().grants)?;
+                    let grants = &self.config.load().grants;
+                    words::check_drop(&verdict, hook, grants)?;
+                    words::check_removals(&reply.edits, grants)?;
                     Ok(verdict)
                 });
                 let verdict = allowed.map_err(|text| self.bad_answer(hook, text))?;

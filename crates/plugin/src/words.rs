@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use pintle_mail::{
     Address, BodyType, EnhancedCode, MailParams, Notify, Param, RcptParams, Recipient, Reply, ReversePath,
 };
-use pintle_policy::{AuthVerdict, FaultKind, Hook, Outcome, Verdict};
+use pintle_policy::{AuthVerdict, Edit, FaultKind, Hook, Outcome, Verdict};
 
 use crate::bindings::exports::pintle::plugin::on_auth::AuthVerdict as GuestAuthVerdict;
 use crate::bindings::exports::pintle::plugin::on_delivery_result::Outcome as GuestOutcome;
@@ -148,15 +148,35 @@ fn makes_sense(verdict: &Verdict, hook: Hook) -> bool {
     }
 }
 
-/// Once a client has its 250, nobody else has the message: who ends it for good needs leave to do so.
+/// Once a client has its 250, nobody else has the message: who ends it for good needs leave to do so, whether the client hears
+/// the 250 before or, with a message that is dropped, in place of a refusal.
 pub(crate) fn check_drop(verdict: &Verdict, hook: Hook, grants: &Grants) -> Result<(), String> {
-    let ends = matches!(verdict, Verdict::Reject(_) | Verdict::Discard);
-    if hook != Hook::Deliver || !ends || grants.contains(&Grant::DropMail) {
+    let what = match verdict {
+        Verdict::Discard if hook != Hook::Deliver => "drops mail that the client believes to be accepted",
+        Verdict::Reject(_) | Verdict::Discard if hook == Hook::Deliver => "gives up mail that was accepted",
+        _ => return Ok(()),
+    };
+    if grants.contains(&Grant::DropMail) {
         return Ok(());
     }
     Err(format!(
-        "it answered `{}` in on-{hook}, which gives up mail that was accepted and needs the grant `{}`",
+        "it answered `{}` in on-{hook}, which {what} and needs the grant `{}`",
         verdict.name(),
+        Grant::DropMail
+    ))
+}
+
+/// To take recipients away, and put nobody in their place, is the same for each of them.
+pub(crate) fn check_removals(edits: &[Edit], grants: &Grants) -> Result<(), String> {
+    let count = |what: fn(&Edit) -> bool| edits.iter().filter(|edit| what(edit)).count();
+    let removed = count(|edit| matches!(edit, Edit::RemoveRecipient(_)));
+    let added = count(|edit| matches!(edit, Edit::AddRecipient(..)));
+    if removed <= added || grants.contains(&Grant::DropMail) {
+        return Ok(());
+    }
+    Err(format!(
+        "it took {removed} recipients away and added {added}: whom the client believes to get the mail would not, which needs \
+         the grant `{}`",
         Grant::DropMail
     ))
 }
@@ -280,11 +300,30 @@ mod tests {
             let error = check_drop(&verdict, Hook::Deliver, &none).unwrap_err();
             assert!(error.contains("drop-mail"), "{error}");
             assert_eq!(check_drop(&verdict, Hook::Deliver, &granted), Ok(()));
-            assert_eq!(check_drop(&verdict, Hook::Message, &none), Ok(()), "the client still has it");
+        }
+        assert_eq!(
+            check_drop(&Verdict::Reject(None), Hook::Message, &none),
+            Ok(()),
+            "the client still has it"
+        );
+        for hook in [Hook::Rcpt, Hook::Headers, Hook::Message] {
+            assert!(check_drop(&Verdict::Discard, hook, &none).unwrap_err().contains("drop-mail"), "{hook}");
+            assert_eq!(check_drop(&Verdict::Discard, hook, &granted), Ok(()));
         }
         for verdict in [Verdict::Next, Verdict::Accept, Verdict::Defer(None)] {
             assert_eq!(check_drop(&verdict, Hook::Deliver, &none), Ok(()));
         }
+    }
+
+    #[test]
+    fn no_plugin_takes_recipients_away_without_the_grant() {
+        let (none, granted) = (Grants::new(), Grants::from([Grant::DropMail]));
+        let another = Address::parse("b@example.org", pintle_mail::Charset::Ascii).unwrap();
+        let (away, added) = (Edit::RemoveRecipient(0), Edit::AddRecipient(1 << 31, another));
+        assert!(check_removals(std::slice::from_ref(&away), &none).unwrap_err().contains("drop-mail"));
+        assert_eq!(check_removals(std::slice::from_ref(&away), &granted), Ok(()));
+        assert_eq!(check_removals(&[away.clone(), added.clone()], &none), Ok(()), "in its place");
+        assert!(check_removals(&[away, added, Edit::RemoveRecipient(1)], &none).is_err());
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct PluginFault {
     pub plugin: String,
     /// The hook: `rcpt`, `message`, …
     pub hook: String,
-    /// `trap`, `timeout`, `memory`, `busy`, `bad-answer`, `not-loaded`.
+    /// `trap`, `timeout`, `memory`, `limit`, `busy`, `bad-answer`, `not-loaded`.
     pub kind: String,
     /// In words.
     pub text: String,

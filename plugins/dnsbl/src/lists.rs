@@ -1,15 +1,11 @@
 //! Lists: which questions to ask them, and what their answers mean.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
 
 use pintle_plugin_sdk::dns::{self, Answer, DnsError, Query, RecordType};
-use pintle_plugin_sdk::{IpAddress, debug, metrics, warn};
+use pintle_plugin_sdk::{IpAddress, debug, metrics};
 use serde::{Deserialize, Serialize};
-
-const HOUR: Duration = Duration::from_secs(3_600);
 
 /// One list.
 #[derive(Clone, Debug, Deserialize)]
@@ -282,32 +278,11 @@ fn read<'q, 'l>(
     None
 }
 
-/// Counted each time; the log has it by the tests, once a round, since a dead list is dead at every connection, and one that
-/// refuses us does so at every message.
+/// Counted each time; the log has it by the tests, once a round for the whole gateway, since a dead list is dead at every
+/// connection, and one that refuses us does so at every message and in every instance.
 fn report(list: &List, what: &'static str, detail: &str) {
     metrics::count("list_faults", 1, &[("list", &list.zone), ("fault", what)]);
-    if what == "dead" {
-        debug!(list = list.zone; "no answer: {detail}");
-    } else if is_news(&list.zone, what) {
-        warn!(list = list.zone; "{what}, and counts for nothing: {detail}. The counter list_faults goes on, the log does not");
-    } else {
-        debug!(list = list.zone; "{what}: {detail}");
-    }
-}
-
-/// Whether this instance has not said so in the last hour.
-fn is_news(zone: &str, what: &'static str) -> bool {
-    thread_local! {
-        static TOLD: RefCell<BTreeMap<(String, &'static str), Instant>> = const { RefCell::new(BTreeMap::new()) };
-    }
-    let (key, now) = ((zone.to_owned(), what), Instant::now());
-    TOLD.with_borrow_mut(|told| {
-        let is_news = told.get(&key).is_none_or(|at| now.duration_since(*at) >= HOUR);
-        if is_news {
-            told.insert(key, now);
-        }
-        is_news
-    })
+    debug!(list = list.zone; "{what}, and counts for nothing: {detail}");
 }
 
 /// The lists whose test entries are not as RFC 5782 section 5 demands, with what is wrong.
@@ -319,20 +294,24 @@ pub(crate) fn test(lists: &[List]) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
     for (list, (always, never)) in tests {
         let (listed, unlisted) = (answers.next(), answers.next());
-        let served = |answer: Answer| !matches!(list.reading(&answer.records), Reading::Refused(_));
-        if !listed.and_then(Result::ok).is_some_and(served) {
-            wrong.push((
-                list.zone.clone(),
-                format!("its test entry {always} is not listed: it is dead, or does not serve us"),
-            ));
-        } else if matches!(unlisted, Some(Ok(_))) {
-            wrong.push((
-                list.zone.clone(),
-                format!("it lists {never}, which nobody may list: it lists everything"),
-            ));
-        }
+        let listed = listed.and_then(Result::ok).map(|answer| list.reading(&answer.records));
+        let lists_all = matches!(unlisted, Some(Ok(_)));
+        let text = failure(listed, lists_all, &always, &never);
+        wrong.extend(text.map(|text| (list.zone.clone(), format!("{text}: it counts for nothing"))));
     }
     wrong
+}
+
+/// What is wrong with a list, by what it says to what it must list, and by whether it lists what it must not.
+fn failure(listed: Option<Reading>, lists_all: bool, always: &str, never: &str) -> Option<String> {
+    match listed {
+        None => Some(format!("its test entry {always} is not listed, it is dead or does not serve us")),
+        Some(Reading::Refused(reply)) => {
+            Some(format!("it answers {reply} to its test entry {always} and does not serve us"))
+        }
+        Some(_) if lists_all => Some(format!("it lists {never}, which nobody may list, and so everything")),
+        Some(_) => None,
+    }
 }
 
 /// What a list must list and what it must not, for each kind of thing that it is asked about.
@@ -422,9 +401,12 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_refuses_is_told_of_once_and_not_at_each_message() {
-        assert!(is_news("a.example", "refuses") && is_news("b.example", "refuses"));
-        assert!(!is_news("a.example", "refuses") && is_news("a.example", "lists_everything"));
+    fn a_test_says_what_is_wrong_with_a_list() {
+        let says = |listed, lists_all| failure(listed, lists_all, "always", "never").unwrap_or_default();
+        assert!(says(None, true).contains("always is not listed"));
+        assert!(says(Some(Reading::Refused("127.0.0.1".to_owned())), true).contains("answers 127.0.0.1"));
+        assert!(says(Some(Reading::Nothing), true).contains("lists never"));
+        assert_eq!(says(Some(Reading::Listed(1.0, None)), false), "");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use pintle_plugin_sdk::Address;
 use pintle_plugin_sdk::settings::Mailbox;
 use serde::Deserialize;
 
-use crate::block::Block;
+use crate::block::{Block, Line};
 use crate::mail::{Direction, Mail, Stage};
 use crate::replace_addresses;
 
@@ -38,18 +38,21 @@ enum Place {
 
 /// Rewrites the addresses in fields.
 pub(crate) fn in_fields(mappings: &[Mapping], mail: &Mail, block: &mut Block) {
-    for line in block.fields_mut().filter(|line| line.is_readable()) {
-        let concerned = |mapping: &&Mapping| {
-            mapping.concerns(Place::Header, mail)
-                && mapping.fields.iter().any(|name| line.name.eq_ignore_ascii_case(name))
+    let concerned = |line: &Line| {
+        let is_for = |mapping: &&Mapping| {
+            mapping.concerns(Place::Header, mail) && mapping.fields.iter().any(|name| line.is(name))
         };
-        let concerned: Vec<_> = mappings.iter().filter(concerned).collect();
-        if !concerned.is_empty() {
-            line.value = replace_addresses(&line.value, |local, domain| {
-                concerned.iter().find_map(|mapping| mapping.map(local, domain))
-            });
-        }
-    }
+        mappings.iter().filter(is_for).collect::<Vec<_>>()
+    };
+    block.rewrite(
+        |line| !concerned(line).is_empty(),
+        |line| {
+            let mappings = concerned(line);
+            replace_addresses(&line.value, |local, domain| {
+                mappings.iter().find_map(|mapping| mapping.map(local, domain))
+            })
+        },
+    );
 }
 
 /// The envelope's sender in its new form, if it gets one. The null sender has none.

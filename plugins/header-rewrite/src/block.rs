@@ -1,16 +1,20 @@
 //! A header block that steps can change, and the difference to what it was.
 
 use pintle_plugin_sdk::Header;
-use pintle_plugin_sdk::message::{Field, HeaderEdit, Position};
+use pintle_plugin_sdk::message::{Field, HeaderEdit, Position, can_be_written};
 use serde::Deserialize;
 
-/// The longest value and the longest line that the gateway writes, in octets.
-const MAX_VALUE: usize = 64 << 10;
-const MAX_LINE: usize = 998;
+/// New values hold no more than this, all together: half of what the gateway takes from a call. Senders choose how often a rule
+/// finds something in their mail.
+const MAX_WRITTEN: usize = 2 << 20;
 
 /// The fields of a message, as they are and as they are to be.
 #[derive(Debug)]
-pub(crate) struct Block(Vec<Line>);
+pub(crate) struct Block {
+    lines: Vec<Line>,
+    /// What the new values hold, in octets.
+    written: usize,
+}
 
 /// One field.
 #[derive(Debug)]
@@ -20,6 +24,19 @@ pub(crate) struct Line {
     /// What it was; none for one that is new.
     old: Option<Field>,
     removed: bool,
+    /// It was to have a value that cannot be had.
+    left: bool,
+}
+
+/// What is to be done with a block, in the numbering of the fields as they were.
+#[derive(Debug)]
+pub(crate) struct Edits<'b> {
+    /// Fields that go.
+    pub(crate) removals: Vec<HeaderEdit>,
+    /// All else: the edits of each field, which stand or fall together.
+    pub(crate) changes: Vec<Vec<HeaderEdit>>,
+    /// The name of each of these.
+    pub(crate) names: Vec<&'b str>,
 }
 
 /// Names of fields: `X-Spam-*` for all that begin so. Case does not count.
@@ -37,17 +54,18 @@ impl Block {
             value: field.value.clone(),
             old: Some(field),
             removed: false,
+            left: false,
         };
-        Self(fields.into_iter().map(line).collect())
+        Self { lines: fields.into_iter().map(line).collect(), written: 0 }
     }
 
     /// The fields that are there now.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &Line> {
-        self.0.iter().filter(|line| !line.removed)
+        self.lines.iter().filter(|line| !line.removed)
     }
 
     pub(crate) fn fields_mut(&mut self) -> impl Iterator<Item = &mut Line> {
-        self.0.iter_mut().filter(|line| !line.removed)
+        self.lines.iter_mut().filter(|line| !line.removed)
     }
 
     pub(crate) fn remove(&mut self, what: impl Fn(&Line) -> bool) {
@@ -60,34 +78,58 @@ impl Block {
         chosen.for_each(|(_, line)| line.removed = true);
     }
 
-    pub(crate) fn add(&mut self, top: bool, name: &str, value: String) {
-        let line = Line { name: name.to_owned(), value, old: None, removed: false };
-        let at = if top { 0 } else { self.0.len() };
-        self.0.insert(at, line);
+    /// Gives fields new values. What is no UTF-8 stays, and so does a field whose new value (or none, where it became too long)
+    /// cannot be had.
+    pub(crate) fn rewrite(&mut self, what: impl Fn(&Line) -> bool, new: impl Fn(&Line) -> Option<String>) {
+        let mut written = self.written;
+        for line in self.fields_mut().filter(|line| line.is_readable() && what(line)) {
+            let others = written - line.written();
+            match new(line) {
+                Some(value) if value == line.value => {}
+                Some(value) if others + value.len() <= MAX_WRITTEN => {
+                    line.value = value;
+                    written = others + line.written();
+                }
+                _ => line.left = true,
+            }
+        }
+        self.written = written;
     }
 
-    /// What is to be done, in the numbering of the fields as they were.
-    pub(crate) fn edits(&self) -> Vec<HeaderEdit> {
-        let first_old = self.0.iter().position(|line| line.old.is_some()).unwrap_or(0);
-        let (above, rest) = self.0.split_at(first_old);
-        // Each goes on top of those before it, so the lowest goes first.
-        let mut edits: Vec<_> = above.iter().rev().filter_map(|line| line.edit(Position::Top)).collect();
-        edits.extend(rest.iter().filter_map(|line| line.edit(Position::Bottom)));
-        let written_anew = |line: &&Line| !line.removed && line.is_renamed() && line.has_new_value();
-        let olds = self.0.iter().filter(written_anew).filter(|line| line.can_be_written());
-        edits.extend(olds.filter_map(|line| Some(HeaderEdit::Remove(line.old.as_ref()?.index))));
+    pub(crate) fn add(&mut self, top: bool, name: &str, value: String) {
+        let line = Line { name: name.to_owned(), value, old: None, removed: false, left: false };
+        let at = if top { 0 } else { self.lines.len() };
+        self.lines.insert(at, line);
+    }
+
+    /// What is to be done.
+    pub(crate) fn edits(&self) -> Edits<'_> {
+        let is_new = |line: &Line| line.old.is_none();
+        let first_old = self.lines.iter().position(|line| !is_new(line)).unwrap_or(0);
+        let mut edits = Edits { removals: Vec::new(), changes: Vec::new(), names: Vec::new() };
+        for (at, line) in self.lines.iter().enumerate() {
+            let place = if at < first_old { Position::Top } else { Position::Bottom };
+            match line.edits(place) {
+                Some(change) if line.removed => edits.removals.extend(change),
+                Some(change) => {
+                    edits.changes.push(change);
+                    edits.names.push(&line.name);
+                }
+                None => {}
+            }
+        }
         edits
     }
 
     /// The fields that stay as they were because what they were to become cannot be written, and those that do not come.
     pub(crate) fn unwritable(&self) -> impl Iterator<Item = &Line> {
-        self.fields().filter(|line| line.has_new_value() && !line.can_be_written())
+        self.fields().filter(|line| line.left || (line.has_new_value() && !line.can_be_written()))
     }
 
     /// The same for people: `-` before what goes, `+` before what comes.
     pub(crate) fn difference(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for line in self.0.iter().filter(|line| line.edit(Position::Bottom).is_some()) {
+        for line in self.lines.iter().filter(|line| line.edits(Position::Bottom).is_some()) {
             lines.extend(line.old.as_ref().map(|old| format!("- {}: {}", old.name, old.value)));
             if !line.removed {
                 lines.push(format!("+ {}: {}", line.name, line.value));
@@ -107,14 +149,13 @@ impl Line {
         !self.value.contains('\u{fffd}')
     }
 
-    /// Whether the gateway can write it: a line has room for each of its words (RFC 5322 section 2.1.1), and the first
-    /// stands beside the name.
     fn can_be_written(&self) -> bool {
-        let mut words = self.value.split(' ').map(str::len);
-        self.value.len() <= MAX_VALUE
-            && !self.value.contains(['\r', '\n', '\0'])
-            && self.name.len() + words.next().unwrap_or(0) + 2 <= MAX_LINE
-            && words.all(|len| len < MAX_LINE)
+        can_be_written(&self.name, &self.value)
+    }
+
+    /// How much of new values it holds.
+    fn written(&self) -> usize {
+        if self.has_new_value() { self.value.len() } else { 0 }
     }
 
     fn has_new_value(&self) -> bool {
@@ -125,18 +166,21 @@ impl Line {
         self.old.as_ref().is_some_and(|old| old.name != self.name)
     }
 
-    /// Its edit, where it has one. A field that gets another name and another value is added before itself.
-    fn edit(&self, place: Position) -> Option<HeaderEdit> {
+    /// Its edits, where it has any. A field that gets another name and another value is added before itself.
+    fn edits(&self, place: Position) -> Option<Vec<HeaderEdit>> {
         let header = || Header { name: self.name.clone(), value: self.value.clone() };
         match (&self.old, self.removed) {
             (None, true) => None,
-            (Some(old), true) => Some(HeaderEdit::Remove(old.index)),
+            (Some(old), true) => Some(vec![HeaderEdit::Remove(old.index)]),
             (_, false) if self.has_new_value() && !self.can_be_written() => None,
-            (None, false) => Some(HeaderEdit::Add((place, header()))),
+            (None, false) => Some(vec![HeaderEdit::Add((place, header()))]),
             (Some(old), false) => match (self.is_renamed(), self.has_new_value()) {
-                (true, true) => Some(HeaderEdit::Add((Position::Before(old.index), header()))),
-                (true, false) => Some(HeaderEdit::Rename((old.index, self.name.clone()))),
-                (false, true) => Some(HeaderEdit::Replace((old.index, self.value.clone()))),
+                (true, true) => Some(vec![
+                    HeaderEdit::Add((Position::Before(old.index), header())),
+                    HeaderEdit::Remove(old.index),
+                ]),
+                (true, false) => Some(vec![HeaderEdit::Rename((old.index, self.name.clone()))]),
+                (false, true) => Some(vec![HeaderEdit::Replace((old.index, self.value.clone()))]),
                 (false, false) => None,
             },
         }
@@ -181,23 +225,32 @@ pub(crate) mod tests {
         block.fields().map(|line| format!("{}: {}", line.name, line.value)).collect()
     }
 
+    fn changes(block: &Block) -> Vec<String> {
+        block.edits().changes.iter().map(|change| format!("{change:?}")).collect()
+    }
+
     #[test]
     fn what_is_untouched_has_no_edit() {
         let mut changed = block("A: 1\nB: 2\nC: 3\nD: 4");
-        assert!(changed.edits().is_empty());
+        assert!(changes(&changed).is_empty() && changed.edits().removals.is_empty());
         changed.add(true, "T1", "t".to_owned());
         changed.add(true, "T2", "t".to_owned());
+        changed.add(true, "T3", "t".to_owned());
         changed.add(false, "Z", "z".to_owned());
         changed.remove(|line| line.is("a") || line.is("T1"));
-        changed.fields_mut().filter(|line| line.is("B")).for_each(|line| line.value = "two".to_owned());
+        changed.rewrite(|line| line.is("B"), |_| Some("two".to_owned()));
         changed.fields_mut().filter(|line| line.is("C")).for_each(|line| line.name = "X-C".to_owned());
-        assert_eq!(lines(&changed), ["T2: t", "B: two", "X-C: 3", "D: 4", "Z: z"]);
+        assert_eq!(lines(&changed), ["T3: t", "T2: t", "B: two", "X-C: 3", "D: 4", "Z: z"]);
         let difference = changed.difference();
-        assert_eq!(difference, ["+ T2: t", "- A: 1", "- B: 2", "+ B: two", "- C: 3", "+ X-C: 3", "+ Z: z"]);
-        let edits: Vec<String> = changed.edits().iter().map(|edit| format!("{edit:?}")).collect();
-        assert_eq!(edits.len(), 5, "{edits:?}");
-        assert!(edits[0].contains("Top") && edits[1].contains("Remove(0)"), "{edits:?}");
-        assert!(edits[3].starts_with("HeaderEdit::Rename") && edits[3].contains("X-C"), "{edits:?}");
+        let expected = ["+ T3: t", "+ T2: t", "- A: 1", "- B: 2", "+ B: two", "- C: 3", "+ X-C: 3", "+ Z: z"];
+        assert_eq!(difference, expected);
+        assert_eq!(format!("{:?}", changed.edits().removals), "[HeaderEdit::Remove(0)]");
+        let changes = changes(&changed);
+        assert_eq!(changes.len(), 5, "{changes:?}");
+        // The gateway writes what goes to one place in the order of the list.
+        assert!(changes[0].contains("T3") && changes[1].contains("T2"), "{changes:?}");
+        assert!(changes[3].starts_with("[HeaderEdit::Rename") && changes[3].contains("X-C"), "{changes:?}");
+        assert_eq!(changed.edits().names, ["T3", "T2", "B", "X-C", "Z"]);
     }
 
     #[test]
@@ -207,24 +260,41 @@ pub(crate) mod tests {
             line.name = "X-A".to_owned();
             line.value = "one".to_owned();
         });
-        let edits: Vec<String> = changed.edits().iter().map(|edit| format!("{edit:?}")).collect();
-        assert!(edits[0].contains("Before(0)") && edits[1].contains("Remove(0)"), "{edits:?}");
-        assert_eq!(edits.len(), 2);
+        let changes = changes(&changed);
+        assert!(changes[0].contains("Before(0)") && changes[0].contains("Remove(0)"), "{changes:?}");
+        assert_eq!(changes.len(), 1, "both or neither");
     }
 
     /// A name alone can always be changed: the octets behind it stay.
     #[test]
     fn what_cannot_be_written_anew_is_left_alone() {
         let long = "x".repeat(1_000);
-        let mut changed = block(&format!("A: {long}\nB: {long}\nC: caf\u{fffd}"));
-        changed.fields_mut().filter(|line| line.is("A")).for_each(|line| line.value.push('y'));
+        let far = format!("a{}b", " ".repeat(1_000));
+        let mut changed = block(&format!("A: {long}\nB: {long}\nC: caf\u{fffd}\nE: {far}\nA: {far}"));
+        changed.rewrite(|line| line.is("A") || line.is("C"), |line| Some(format!("{}y", line.value)));
         changed.fields_mut().filter(|line| !line.is("A")).for_each(|line| line.name.insert_str(0, "X-"));
         changed.add(false, "D", long);
-        let edits: Vec<String> = changed.edits().iter().map(|edit| format!("{edit:?}")).collect();
-        assert!(edits.iter().all(|edit| edit.starts_with("HeaderEdit::Rename")), "{edits:?}");
-        assert_eq!(edits.len(), 2);
-        assert_eq!(changed.unwritable().count(), 2);
+        let changes = changes(&changed);
+        assert!(changes.iter().all(|edit| edit.starts_with("[HeaderEdit::Rename")), "{changes:?}");
+        assert_eq!(changes.len(), 3);
+        assert_eq!(changed.unwritable().count(), 3);
         assert!(changed.difference().iter().all(|line| !line.contains("A:") && !line.contains("D:")));
+    }
+
+    #[test]
+    fn what_is_written_anew_is_bounded_whatever_a_rule_finds() {
+        let mut changed = block(&"A: a\n".repeat(200));
+        let large = || Some("word ".repeat(10_000));
+        for _ in 0..3 {
+            changed.rewrite(|line| line.is("A"), |_| large());
+        }
+        let written = |block: &Block| block.fields().map(Line::written).sum::<usize>();
+        assert_eq!((changes(&changed).len(), changed.unwritable().count()), (41, 159));
+        assert!(written(&changed) <= MAX_WRITTEN && changed.written == written(&changed));
+        changed.rewrite(|line| line.is("A"), |_| Some("a".to_owned()));
+        assert_eq!((written(&changed), changed.written), (0, 0), "what is as it was takes no room");
+        changed.rewrite(|line| line.is("A"), |_| None);
+        assert_eq!(changed.unwritable().count(), 200);
     }
 
     #[test]

@@ -130,20 +130,22 @@ impl HeaderRewrite {
 
     fn change_fields(&self, block: &Block) -> Result<(), HostError> {
         let unwritable: Vec<&str> = block.unwritable().map(|line| line.name.as_str()).collect();
-        if !unwritable.is_empty() {
-            metrics::count("fields_left", unwritable.len() as u64, &[]);
-            warn!(fields = unwritable.join(" "); "left as they are, since what they were to become fits no header");
-        }
+        tell_left(&unwritable);
         let edits = block.edits();
-        if edits.is_empty() {
+        let count = edits.removals.len() + edits.changes.len();
+        if count == 0 {
             return Ok(());
         }
         self.tell(&block.difference());
         if self.dry_run {
             return Ok(());
         }
-        metrics::count("fields_changed", edits.len() as u64, &[]);
-        message::edit_headers(&edits)
+        // Mail is not to come through with what should be gone; for the rest, senders must not choose that the plugin fails.
+        message::edit_headers(&edits.removals)?;
+        let refused = message::edit_headers_each(&edits.changes)?;
+        tell_left(&refused.iter().map(|at| edits.names[*at]).collect::<Vec<_>>());
+        metrics::count("fields_changed", (count - refused.len()) as u64, &[]);
+        Ok(())
     }
 
     fn change_envelope(&self, mail: &Mail) -> Result<(), HostError> {
@@ -176,6 +178,14 @@ impl HeaderRewrite {
     }
 }
 
+/// Names the fields that are not what they were to become.
+fn tell_left(names: &[&str]) {
+    if !names.is_empty() {
+        metrics::count("fields_left", names.len() as u64, &[]);
+        warn!(fields = names.join(" "); "left as they are, since what they were to become fits no header");
+    }
+}
+
 /// An address that cannot stand in an envelope stays what it was: the sender chose it, and must not choose that the plugin
 /// fails.
 fn rewritten(counter: &str, result: Result<(), HostError>) -> Result<(), HostError> {
@@ -200,8 +210,8 @@ fn strip(names: &[Glob], block: &mut Block, stage: Stage) {
     block.remove_each(|at, field| Some(at) != own && names.iter().any(|glob| glob.matches(&field.name)));
 }
 
-/// The addresses in a field's value, each replaced by what `map` says.
-fn replace_addresses(value: &str, map: impl Fn(&str, &str) -> Option<String>) -> String {
+/// The addresses in a field's value, each replaced by what `map` says; none where that becomes longer than any field.
+fn replace_addresses(value: &str, map: impl Fn(&str, &str) -> Option<String>) -> Option<String> {
     // Written once from the front: a field may hold tens of thousands.
     let (mut new, mut from) = (String::with_capacity(value.len()), 0);
     for found in fields::addresses(value) {
@@ -211,9 +221,12 @@ fn replace_addresses(value: &str, map: impl Fn(&str, &str) -> Option<String>) ->
             new.push_str(&value[from..place.start]);
             new.push_str(&to);
             from = place.end;
+            if new.len() > message::MAX_VALUE {
+                return None;
+            }
         }
     }
-    new + &value[from..]
+    Some(if from == 0 { value.to_owned() } else { new + &value[from..] })
 }
 
 pintle_plugin_sdk::export!(HeaderRewrite: on_headers, on_deliver);

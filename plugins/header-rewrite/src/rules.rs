@@ -1,6 +1,7 @@
 //! Rules: when they fit, and what they do.
 
 use pintle_plugin_sdk::Recipient;
+use pintle_plugin_sdk::message::{MAX_VALUE, can_be_written};
 use pintle_plugin_sdk::settings::Mailbox;
 use regex_lite::{Regex, RegexBuilder};
 use serde::Deserialize;
@@ -84,6 +85,8 @@ struct Replace {
 
 /// A pattern may compile to so much, which bounds what each octet of a value can cost.
 const MAX_PATTERN: usize = 1 << 20;
+/// What captures may add to one place of a value.
+const MAX_EXPANDED: usize = 4 << 20;
 
 impl Rule {
     /// Compiles the patterns; gives each mistake with its key.
@@ -110,6 +113,18 @@ impl Rule {
                 key.to_owned(),
                 "it holds a control character; long values are folded by the gateway".to_owned(),
             ));
+        }
+        let set = self.set.iter().map(|set| ("/set/value", set));
+        for (key, add) in set.chain(self.add.iter().map(|add| ("/add/value", add))) {
+            if is_name(&add.name)
+                && !add.value.contains(char::is_control)
+                && !can_be_written(&add.name, &add.value)
+            {
+                mistakes.push((
+                    key.to_owned(),
+                    "it fits no header: a word of it is too long for any line".to_owned(),
+                ));
+            }
         }
         if self.remove.is_none() && self.replace.is_none() && self.new_names().next().is_none() {
             mistakes.push((
@@ -176,9 +191,26 @@ impl Add {
 impl Replace {
     fn apply(&self, block: &mut Block) {
         let Some(regex) = &self.regex else { return };
-        for line in block.fields_mut().filter(|line| self.name.matches(&line.name) && line.is_readable()) {
-            line.value = regex.replace_all(&line.value, self.with.as_str()).into_owned();
+        block.rewrite(|line| self.name.matches(&line.name), |line| self.replaced(regex, &line.value));
+    }
+
+    /// The new value; none where it becomes longer than any field: a sender may repeat what is found as often as he likes.
+    fn replaced(&self, regex: &Regex, value: &str) -> Option<String> {
+        let (mut new, mut from) = (String::new(), 0);
+        for captures in regex.captures_iter(value) {
+            let found = captures.get(0)?;
+            // No reference takes less than two octets, and none gives more than all that was found.
+            if self.with.len() / 2 * found.len() > MAX_EXPANDED {
+                return None;
+            }
+            new.push_str(&value[from..found.start()]);
+            captures.expand(&self.with, &mut new);
+            from = found.end();
+            if new.len() > MAX_VALUE {
+                return None;
+            }
         }
+        Some(new + &value[from..])
     }
 }
 
@@ -280,6 +312,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_becomes_too_long_is_left_alone() {
+        let many = format!("Subject: {}", "x ".repeat(10_000));
+        assert_eq!(applied(replace("x", "ten or more"), &many), [many.as_str()]);
+        let whole = format!("Subject: {}", "x".repeat(60_000));
+        let wide = "$0".repeat(1_000);
+        assert_eq!(applied(replace("x.*", &wide), &whole), [whole.as_str()]);
+        assert_eq!(applied(replace("(x)", "$1$1"), "Subject: axbxc"), ["Subject: axxbxxc"]);
+        assert_eq!(applied(replace("", "-"), "Subject: \u{e9}b"), ["Subject: -\u{e9}-b-"]);
+    }
+
+    #[test]
     fn a_pattern_made_to_explode_does_not() {
         let value = format!("Subject: {}!", "a".repeat(5_000));
         assert_eq!(applied(replace("(a*)*b", "x"), &value), [value]);
@@ -343,5 +386,7 @@ pub(crate) mod tests {
         assert_eq!(rename.prepare()[0].0, "/rename/to");
         assert_eq!(rule().prepare()[0].0, "", "it does nothing");
         assert_eq!(replace("x", "two\r\nlines").prepare()[0].0, "/replace/with");
+        let long = |value: usize| adding("X-Add", &"w".repeat(value)).prepare();
+        assert_eq!((long(900).len(), long(1_000)[0].0.as_str()), (0, "/add/value"));
     }
 }

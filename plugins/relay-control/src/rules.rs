@@ -4,6 +4,8 @@ use pintle_plugin_sdk::settings::{Mailbox, Network};
 use pintle_plugin_sdk::{Address, IpAddress, session};
 use serde::Deserialize;
 
+use crate::senders::untagged;
+
 /// One rule. It fits when all of its conditions do; a condition that is a list fits when one of its items does, and one
 /// that is left out fits always.
 #[derive(Clone, Debug, Deserialize)]
@@ -142,7 +144,9 @@ impl Rule {
             && self.trusted.is_none_or(|wanted| wanted == client.trusted)
             && self.tls.is_none_or(|wanted| wanted == client.tls)
             && any(&self.listeners, |name| *name == client.listener)
-            && any(&self.senders, |mailbox| mailbox.matches(&client.sender))
+            && any(&self.senders, |mailbox| {
+                mailbox.names(untagged(&client.sender.local), &client.sender.domain_ascii)
+            })
             && any(&self.recipients, |mailbox| mailbox.names(local, domain))
     }
 
@@ -194,6 +198,20 @@ mod tests {
         client.listener = "mx".to_owned();
         client.sender.domain_ascii = "z.example".to_owned();
         assert_eq!(word(&rules, &client, "c", "y.example"), Word::None);
+    }
+
+    #[test]
+    fn a_sender_with_a_tag_is_the_one_behind_it() {
+        let mut rule = Rule::named("director", false);
+        rule.senders = vec!["director@x.example".to_owned().try_into().unwrap()];
+        let mut client = Client::stranger();
+        for (local, fits) in
+            [("director", true), ("prvs=0123abcdef=Director", true), ("prvs=x=director", false)]
+        {
+            client.sender.local = local.to_owned();
+            client.sender.domain_ascii = "x.example".to_owned();
+            assert_eq!(rule.fits(&client, "c", "y.example"), fits, "{local}");
+        }
     }
 
     #[test]

@@ -40,21 +40,20 @@ pub(crate) fn may_use(
     local: &str,
     domain: &str,
 ) -> bool {
+    let local = untagged(local);
     match (senders.get(identity), others) {
         (Some(listed), _) => listed.iter().any(|sender| match sender {
             Sender::Any => true,
             Sender::Of(mailbox) => mailbox.names(local, domain),
         }),
         (None, Others::Any) => true,
-        (None, Others::Own) => {
-            format!("{}@{domain}", untagged(local)).to_lowercase() == identity.to_lowercase()
-        }
+        (None, Others::Own) => format!("{local}@{domain}").to_lowercase() == identity.to_lowercase(),
         (None, Others::None) => false,
     }
 }
 
 /// The local part behind a tag for bounces (draft-levine-smtp-batv-01): `prvs=0123abcdef=ann` is ann's own address.
-fn untagged(local: &str) -> &str {
+pub(crate) fn untagged(local: &str) -> &str {
     let tagged = local.get(..5).filter(|word| word.eq_ignore_ascii_case("prvs=")).and(local.get(5..));
     let parts = tagged.and_then(|rest| rest.split_once('='));
     let is_tag = |tag: &str| tag.len() == 10 && tag.bytes().all(|b| b.is_ascii_hexdigit());
@@ -80,6 +79,9 @@ mod tests {
         assert!(may(Others::None, "ann", "Ann", "x.example"));
         assert!(may(Others::None, "ann", "any", "lists.example"));
         assert!(!may(Others::Any, "ann", "director", "x.example"));
+        assert!(may(Others::None, "ann", "prvs=0123abcdef=ann", "x.example"), "listed, with its tag");
+        assert!(!may(Others::Any, "ann", "prvs=0123abcdef=director", "x.example"));
+        assert!(!may(Others::Any, "ann", "prvs=0123abcdef=prvs=0123abcdef=ann", "x.example"), "one tag");
         assert!(may(Others::None, "scanner", "director", "x.example"));
         assert!(may(Others::Own, "bob@x.example", "BOB", "x.example"));
         assert!(!may(Others::Own, "bob@x.example", "ann", "x.example"));

@@ -5,7 +5,7 @@ use pintle_plugin_sdk::{encoded_words, message::Field};
 
 use crate::check::{Check, Finding, quoted};
 use crate::domain::Name;
-use crate::known::{Known, People};
+use crate::known::{Known, People, posed_as};
 use crate::shown::{self, Shown};
 
 /// Nobody reads the names of more authors than this; that all are of one domain is seen to for all.
@@ -87,10 +87,13 @@ impl From {
             found.extend(
                 self.shows(author, known).filter(|finding| finding.check == Check::DisplayProtectedAddress),
             );
-            let outside = author.entry.addresses.iter().filter(|_| !known.is_own(&author.domain));
-            let posed =
-                outside.filter_map(|address| Some((address, people.posed_as(&author.name, address)?)));
-            found.extend(posed.map(|(address, person)| {
+            if known.is_own(&author.domain) {
+                continue;
+            }
+            let meant = people.meant_by(&author.name);
+            let addresses = author.entry.addresses.iter().filter(|_| !meant.is_empty());
+            let posed = addresses.filter_map(|address| Some((address, posed_as(&meant, address)?)));
+            found.extend(posed.take(READ).map(|(address, person)| {
                 let text = format!("{person} does not write from {}", shown_address(address));
                 Finding::new(Check::OwnPerson, text)
             }));
@@ -142,8 +145,9 @@ impl From {
 }
 
 fn authors(value: &str) -> Vec<Author> {
+    let brackets: Vec<(usize, &str)> = value.match_indices(['<', '>', '"']).collect();
     let entries = fields::entries(value).into_iter();
-    entries.filter_map(|entry| Author::read(value, entry)).collect()
+    entries.filter_map(|entry| Author::read(value, &brackets, entry)).collect()
 }
 
 /// Whether a value without an address has a word where one should stand.
@@ -157,15 +161,16 @@ fn names_somebody(value: &str) -> bool {
 }
 
 impl Author {
-    fn read(value: &str, entry: Entry) -> Option<Self> {
+    /// Where the value has brackets and quotes is found out once for all of its authors, of whom there may be thousands.
+    fn read(value: &str, brackets: &[(usize, &str)], entry: Entry) -> Option<Self> {
         let last = entry.addresses.last()?;
         let typed = value[last.place.clone()].to_owned();
         let plain = plain_part(&last.domain);
         let (domain, has_more) = (Name::new(plain), plain.len() < last.domain.len());
         let routed = |found: &Found| {
-            let before = &value[..found.place.start];
-            before.trim_end().ends_with(':')
-                && before.rsplit(['>', '"']).next().is_some_and(|it| it.contains('<'))
+            let start = found.place.start;
+            let before = &brackets[..brackets.partition_point(|(at, _)| *at < start)];
+            value[..start].trim_end().ends_with(':') && before.last().is_some_and(|(_, sign)| *sign == "<")
         };
         let has_route = entry.addresses.iter().any(routed);
         Some(Self { name: encoded_words::decode(&entry.name), entry, typed, domain, has_more, has_route })

@@ -1,6 +1,6 @@
 //! Whom others like to be taken for: our domains, those that the operator protects, and our people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use pintle_plugin_sdk::fields::Found;
 use pintle_plugin_sdk::settings::Mailbox;
@@ -142,7 +142,7 @@ fn is_one_edit(a: &str, b: &str) -> bool {
 pub(crate) struct People(Vec<Person>);
 
 #[derive(Debug)]
-struct Person {
+pub(crate) struct Person {
     name: String,
     words: [Vec<String>; 2],
     addresses: Vec<Mailbox>,
@@ -158,24 +158,27 @@ impl People {
         Self(people.iter().map(person).collect())
     }
 
-    /// Who of us is meant by this name though the address is not his.
-    pub(crate) fn posed_as(&self, shown: &str, address: &Found) -> Option<&str> {
-        let domain = Name::new(&address.domain).ascii();
+    /// Who of us is meant by this name. Read once for all addresses beside it, of which there may be thousands.
+    pub(crate) fn meant_by(&self, shown: &str) -> Vec<&Person> {
         // "Ann Lee (Ours Ltd)", "Ann Lee | Director", and what else is written beside a name.
-        let parts = || {
-            shown.split(['(', ')', '[', ']', '|', '/', '–', '—', '<', '>']).flat_map(|part| part.split(" - "))
-        };
-        let is_meant = |person: &&Person| {
-            parts().any(|part| words(part).iter().zip(&person.words).any(|(a, b)| !a.is_empty() && a == b))
-        };
-        let mut meant = self.0.iter().filter(is_meant).peekable();
-        meant.peek()?;
-        let mut meant: Vec<&Person> = meant.collect();
-        let is_theirs =
-            |person: &&Person| person.addresses.iter().any(|known| known.names(&address.local, &domain));
-        // Two of one name: whose address it is may write.
-        if meant.iter().any(is_theirs) { None } else { meant.pop().map(|person| person.name.as_str()) }
+        let parts = shown
+            .split(['(', ')', '[', ']', '|', '/', '–', '—', '<', '>'])
+            .flat_map(|part| part.split(" - "));
+        let forms = parts.flat_map(|part| words(part).into_iter().enumerate());
+        let names: HashSet<(usize, Vec<String>)> = forms.filter(|(_, words)| !words.is_empty()).collect();
+        let is_meant =
+            |person: &&Person| person.words.iter().cloned().enumerate().any(|form| names.contains(&form));
+        self.0.iter().filter(is_meant).collect()
     }
+}
+
+/// Who of those that are meant does not write from this address.
+pub(crate) fn posed_as<'p>(meant: &[&'p Person], address: &Found) -> Option<&'p str> {
+    let domain = Name::new(&address.domain).ascii();
+    let is_theirs =
+        |person: &&Person| person.addresses.iter().any(|known| known.names(&address.local, &domain));
+    // Two of one name: whose address it is may write.
+    if meant.iter().any(is_theirs) { None } else { meant.last().map(|person| person.name.as_str()) }
 }
 
 /// The words of a name by their shapes, sorted, since "Lee, Ann" is Ann Lee. Twice: a capital I looks like an l only as
@@ -266,7 +269,7 @@ mod tests {
         let people = People::new(&BTreeMap::from([("Ann-Kathrin Müller".to_owned(), addresses)]));
         let posed = |shown: &str, local: &str, domain: &str| {
             let found = Found { place: 0..0, local: local.to_owned(), domain: domain.to_owned() };
-            people.posed_as(shown, &found).is_some()
+            posed_as(&people.meant_by(shown), &found).is_some()
         };
         for shown in [
             "Ann-Kathrin Müller",

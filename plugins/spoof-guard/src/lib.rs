@@ -67,6 +67,9 @@ struct SpoofGuard {
     prepared: RefCell<Option<Prepared>>,
 }
 
+/// So many findings of one kind are told and counted.
+const MOST_OF_A_KIND: usize = 4;
+
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Clients {
@@ -233,6 +236,7 @@ impl SpoofGuard {
     }
 
     fn act(&self, findings: Vec<Finding>) -> Result<Verdict, HostError> {
+        let findings = some_of_each_kind(findings);
         if findings.is_empty() {
             return Ok(Verdict::Next);
         }
@@ -252,6 +256,17 @@ impl SpoofGuard {
         let decisive = self.actions.decisive(&findings);
         decisive.map_or(Ok(Verdict::Next), |finding| self.actions.of(finding).take(&finding.told()))
     }
+}
+
+/// As many of each kind as say something: a field may name thousands of authors, and a transaction holds a thousand scores.
+fn some_of_each_kind(mut findings: Vec<Finding>) -> Vec<Finding> {
+    let mut seen: BTreeMap<(Check, bool), usize> = BTreeMap::new();
+    findings.retain(|finding| {
+        let count = seen.entry((finding.check, finding.undecided)).or_default();
+        *count += 1;
+        *count <= MOST_OF_A_KIND
+    });
+    findings
 }
 
 impl Place {
@@ -304,6 +319,13 @@ pintle_plugin_sdk::export!(SpoofGuard: on_headers, on_message);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn findings_of_a_kind_are_few() {
+        let many = (0..5_000).map(|n| Finding::new(Check::OwnDomain, n.to_string()));
+        let left = some_of_each_kind(many.chain([Finding::new(Check::NullFrom, "x")]).collect());
+        assert_eq!((left.len(), left.last().unwrap().check), (MOST_OF_A_KIND + 1, Check::NullFrom));
+    }
 
     #[test]
     fn mistakes_are_told_by_place() {

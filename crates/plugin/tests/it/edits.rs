@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pintle_mail::{NextHop, TlsPolicy};
+use pintle_mail::{Bytes, HeaderBlock, NextHop, TlsPolicy};
 use pintle_plugin::{Config, FailurePolicy, Gateway, Grant, PluginConfig, Plugins};
 use pintle_policy::{Call, Chain, Edit, FaultKind, Judge, Outcome, Verdict};
 use serde_json::json;
@@ -86,6 +86,45 @@ async fn no_body_can_smuggle() {
         assert_eq!(ruling.edits, []);
         plugins.shutdown().await;
     }
+}
+
+/// Fields with blanks and words of any length, most of them near what a line just holds. `_` and `~` are blanks for the guest.
+fn odd_fields() -> String {
+    let mut state = 7_u64;
+    let mut chance = move |most: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % most
+    };
+    let mut fields = String::new();
+    for _ in 0..1_500 {
+        let name = if chance(4) == 0 { 960 + chance(60) } else { 1 + chance(20) };
+        fields.push_str(&format!("{}: ", "n".repeat(name)));
+        for _ in 0..chance(5) {
+            let blanks = if chance(4) == 0 { 480 + chance(600) } else { chance(4) };
+            let word = if chance(4) == 0 { 490 + chance(520) } else { chance(8) };
+            fields.extend((0..blanks).map(|_| if chance(9) == 0 { '~' } else { '_' }));
+            fields.push_str(&if chance(5) == 0 { "\u{e9}".repeat(word / 2) } else { "w".repeat(word) });
+        }
+        fields.push_str(&"_".repeat(if chance(3) == 0 { chance(1_000) } else { 0 }));
+        fields.push_str("\r\n");
+    }
+    fields
+}
+
+#[tokio::test]
+async fn what_the_kit_says_can_be_written_the_host_writes() {
+    let mut config = unruly(json!({"message": "write"}));
+    config.grants.insert(Grant::EditHeaders);
+    let (plugins, judge) = one(config).await;
+    let mut view = message();
+    Arc::make_mut(view.message.as_mut().unwrap()).header = HeaderBlock::parse(Bytes::from(odd_fields()));
+    let decision = Chain::new(vec![judge]).judge(&Call::Message, &mut view).await;
+    assert_eq!(decision.verdict, Verdict::Next, "{:?}", decision.steps);
+    let facts = &view.transaction.unwrap().facts;
+    assert_eq!(facts["unruly.other"], "");
+    let taken: usize = facts["unruly.taken"].parse().unwrap();
+    assert!((300..1_200).contains(&taken), "both kinds are tried: {taken}");
+    plugins.shutdown().await;
 }
 
 #[tokio::test]
@@ -175,6 +214,29 @@ async fn with_relay(plugin: PluginConfig) -> (Plugins, Arc<dyn Judge>) {
 }
 
 #[tokio::test]
+async fn a_delivery_goes_nowhere_with_both_grants_alone() {
+    for (grants, missing) in [
+        (&[Grant::Route][..], "drop-mail"),
+        (&[Grant::DropMail], "\"route\""),
+        (&[Grant::Route, Grant::RouteAnywhere], "drop-mail"),
+    ] {
+        let mut config = unruly(json!({"deliver": "to nowhere"}));
+        config.grants.extend(grants);
+        let (plugins, judge) = one(config).await;
+        let ruling = judge.judge(Call::Deliver, delivery()).await;
+        let fault = ruling.fault.unwrap().text;
+        assert!(ruling.edits.is_empty() && fault.contains(missing), "{grants:?}: {fault}");
+        plugins.shutdown().await;
+    }
+    let mut config = unruly(json!({"deliver": "to nowhere"}));
+    config.grants.extend([Grant::Route, Grant::DropMail]);
+    let (plugins, judge) = one(config).await;
+    let ruling = judge.judge(Call::Deliver, delivery()).await;
+    assert_eq!((ruling.fault, ruling.edits), (None, vec![Edit::NextHop(NextHop::Discard)]));
+    plugins.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_host_that_no_configuration_lists_needs_a_grant_of_its_own() {
     let told = async |hop: &str, grants: &[Grant]| {
         let mut config = unruly(json!({"deliver": format!("to {hop}")}));
@@ -215,6 +277,35 @@ async fn accepted_mail_is_given_up_with_the_grant_alone() {
         let (plugins, judge) = one(config).await;
         assert_eq!(judge.judge(Call::Deliver, delivery()).await.verdict.name(), act);
         plugins.shutdown().await;
+    }
+}
+
+/// The client hears 250 and deletes its copy, whether a message is dropped by a verdict or has no recipients any more.
+#[tokio::test]
+async fn mail_is_dropped_before_its_250_with_the_grant_alone() {
+    let (rcpt, whole) = ((Call::Recipient(0), transaction(&["bob"])), (Call::Message, message()));
+    let headers = (Call::Headers, message());
+    for (act, calls, dropped) in [
+        ("discard", vec![rcpt.clone(), headers.clone(), whole.clone()], true),
+        ("nobody", vec![rcpt.clone(), headers, whole], true),
+        ("nobody-else", vec![rcpt], false),
+    ] {
+        for (call, view) in calls {
+            let mut config = unruly(json!({"rcpt": act, "headers": act, "message": act}));
+            config.grants.insert(Grant::EditEnvelope);
+            let (plugins, judge) = one(config.clone()).await;
+            let ruling = judge.judge(call.clone(), view.clone()).await;
+            plugins.shutdown().await;
+            let fault = ruling.fault.map(|fault| fault.text).unwrap_or_default();
+            assert_eq!(fault.contains("drop-mail"), dropped, "{act} at {call:?}: {fault}");
+            assert_eq!(ruling.verdict == Verdict::Defer(None), dropped, "{act} at {call:?}");
+            assert_eq!(ruling.edits.is_empty(), dropped, "{act} at {call:?}");
+            config.grants.insert(Grant::DropMail);
+            let (plugins, judge) = one(config).await;
+            let ruling = judge.judge(call, view).await;
+            assert_eq!((ruling.fault, ruling.verdict == Verdict::Defer(None)), (None, false), "{act}");
+            plugins.shutdown().await;
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use pintle_mail::{Bytes, HeaderBlock, Param};
-use pintle_plugin::{Config, Gateway, Grant, Plugins, check};
+use pintle_plugin::{Config, Gateway, Grant, PluginConfig, Plugins, Source, check};
 use pintle_policy::{Call, Chain, FaultKind, Ruling, Verdict, View};
 use serde_json::json;
 
-use crate::support::{Zone, delivery, message, one, open, session, transaction, unruly};
+use crate::support::{Zone, component, delivery, message, one, open, session, transaction, unruly};
 
 /// What `act` at EHLO or MAIL comes to with these grants alone.
 async fn act(act: &str, grants: &[Grant]) -> (Ruling, View) {
@@ -64,8 +64,11 @@ async fn who_edits_headers_speaks_in_the_gateways_name_by_leave_alone() {
         ("say", false, false),
         ("say-again", false, false),
         ("quote", false, true),
+        ("rename", false, false),
+        ("rename-else", false, true),
         ("say", true, true),
         ("say-again", true, true),
+        ("rename", true, true),
     ] {
         let mut plugin = unruly(json!({"deliver": act}));
         plugin.grants.insert(Grant::EditHeaders);
@@ -76,7 +79,8 @@ async fn who_edits_headers_speaks_in_the_gateways_name_by_leave_alone() {
         let config = Config { plugins: vec![plugin], gateway, ..Config::default() };
         let plugins = Plugins::open(config, Arc::new(Zone)).await.unwrap();
         let mut view = delivery();
-        let header = b"Authentication-Results: elsewhere.example; spf=pass\r\n";
+        let header =
+            b"Authentication-Results: elsewhere.example; spf=pass\r\nX-Foo: gate.example; spf=pass\r\n";
         Arc::make_mut(view.message.as_mut().unwrap()).header = HeaderBlock::parse(Bytes::from_static(header));
         let ruling = plugins.judges()[0].judge(Call::Deliver, view).await;
         assert_eq!(!ruling.edits.is_empty(), said, "{act}: {:?}", ruling.fault);
@@ -99,7 +103,7 @@ async fn no_plugin_writes_facts_in_the_name_of_another() {
     let ruling = judge.judge(Call::Mail, transaction(&["bob"])).await;
     assert!(ruling.fault.unwrap().text.contains("auth-results"));
     plugins.shutdown().await;
-    let named = |name: &str| pintle_plugin::PluginConfig { name: name.to_owned(), ..unruly(json!({})) };
+    let named = |name: &str| PluginConfig { name: name.to_owned(), ..unruly(json!({})) };
     let config = Config { plugins: vec![named("dmarc.strict"), named("dmarc")], ..Config::default() };
     let error = check(config).await.unwrap_err().to_string();
     assert!(error.contains("\"dmarc.strict\"") && error.contains("without its dot"), "{error}");
@@ -107,7 +111,7 @@ async fn no_plugin_writes_facts_in_the_name_of_another() {
 
 #[tokio::test]
 async fn who_may_not_accept_spares_nobody_the_rest() {
-    let second = |config: pintle_plugin::PluginConfig| pintle_plugin::PluginConfig {
+    let second = |config: PluginConfig| PluginConfig {
         name: "second".to_owned(),
         settings: json!({"rcpt": "reject"}),
         ..config
@@ -130,9 +134,32 @@ async fn who_may_not_accept_spares_nobody_the_rest() {
 
 #[tokio::test]
 async fn reverse_lookups_need_their_own_grant_or_that_for_all_dns() {
-    let (ruling, view) = act("names", &[]).await;
-    assert_eq!(ruling.fault, None, "`dns` allows them as well");
-    assert_eq!(view.session.facts["unruly.names"], "client.example");
+    for (grant, may) in [
+        (Some(Grant::Dns), true),
+        (Some(Grant::ReverseDns), true),
+        (Some(Grant::SenderAuth), false),
+        (None, false),
+    ] {
+        let source = Source::Bytes { name: "asker".into(), bytes: component("asker") };
+        let mut config = PluginConfig::new("asker", source);
+        config.grants = grant.into_iter().collect();
+        let (plugins, judge) = one(config).await;
+        let mut view = transaction(&["bob"]);
+        let ruling = judge.judge(Call::Mail, view.clone()).await;
+        plugins.shutdown().await;
+        if may {
+            assert_eq!(ruling.fault, None, "{grant:?}");
+            view.apply(judge.name(), ruling.edits).unwrap();
+            assert_eq!(view.session.facts["asker.names"], "client.example");
+        } else {
+            let fault = ruling.fault.unwrap();
+            assert!(
+                fault.text.contains("reverse-dns") && ruling.edits.is_empty(),
+                "{grant:?}: {}",
+                fault.text
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use pintle_mail::address::domain_to_ascii;
 
 use super::keys::{Key, Keys, key_name};
 use super::signed::{self, Verdict};
-use crate::{Outcome, domain};
+use crate::{Outcome, author, domain};
 
 /// More signatures than this are not looked at: each costs a question and a public-key operation. RFC 6376 section 8.4
 /// wants some such limit.
@@ -60,20 +60,25 @@ fn looked_at<'m, 'x>(
     let all = &message.dkim_headers;
     let mut chosen: Vec<usize> = (0..all.len()).collect();
     if all.len() > MAX_SIGNATURES {
-        chosen.sort_by_key(|at| !may_be_aligned(message, &all[*at].header.d));
+        let authors = authors(message);
+        chosen.sort_by_key(|at| !may_be_aligned(&authors, &all[*at].header.d));
         chosen.truncate(MAX_SIGNATURES);
         chosen.sort_unstable();
     }
     chosen.into_iter().map(|at| &all[at])
 }
 
+/// The domains of the author, as DMARC reads them. Mail with more fields than one passes nowhere.
+fn authors(message: &AuthenticatedMessage<'_>) -> Vec<String> {
+    let is_from = |name: &[u8]| name.trim_ascii_end().eq_ignore_ascii_case(b"From");
+    let fields = message.headers.iter().filter(|(name, _)| is_from(name));
+    fields.take(MAX_SIGNATURES).flat_map(|(_, value)| author::domains(value)).collect()
+}
+
 /// Whether the signer's domain is the author's, above or below it. Which of these belong together, DMARC asks DNS.
-fn may_be_aligned(message: &AuthenticatedMessage<'_>, signer: &str) -> bool {
+fn may_be_aligned(authors: &[String], signer: &str) -> bool {
     let signer = domain_to_ascii(signer);
-    message.from.iter().filter_map(|author| author.rsplit_once('@')).any(|(_, author)| {
-        let author = domain_to_ascii(author);
-        domain::is_within(&signer, &author) || domain::is_within(&author, &signer)
-    })
+    authors.iter().any(|author| domain::is_within(&signer, author) || domain::is_within(author, &signer))
 }
 
 /// All signatures: those that could be read, in their order, and then those that could not.

@@ -73,6 +73,30 @@ fn with_body(body: &str) -> String {
     format!("From: ann@signer.example\r\nTo: bob@other.example\r\n\r\n{body}")
 }
 
+/// Where there are more signatures than are looked at, the author is whom DMARC takes for him, however the field is written.
+#[tokio::test]
+async fn a_good_signature_is_found_below_bad_ones_whoever_reads_the_author() {
+    let keys = keys("signer.example", |_| {});
+    let bad = "DKIM-Signature: v=1; a=rsa-sha256; d=d.example; s=s; h=from; bh=AAAA; b=AAAA\r\n".repeat(10);
+    for author in [
+        "ann@signer.example",
+        "ann(c \\) <x@b.example>)@(d(e)f)signer.example",
+        "(x@b.example) ann@signer.example (<y@c.example>)",
+        "\"Ann\" <ann@signer.example",
+        "<@b.example:ann@signer.example>",
+        "ann @ signer . example",
+        "\"a@b.example\"@signer.example",
+        "\"never closed <ann@signer.example>",
+        "<ann@signer.example> trailing words",
+        "team: ann@signer.example, \"b\" <b@signer.example>;",
+    ] {
+        let message = format!("From: {author}\r\nTo: bob@other.example\r\n\r\nx\r\n");
+        let message = [bad.as_bytes(), &signed(&keys, message.as_bytes()).await].concat();
+        let passed = outcomes(&message).await.into_iter().filter(|it| *it == Outcome::Pass).count();
+        assert_eq!(passed, 2, "{author}");
+    }
+}
+
 #[tokio::test]
 async fn what_we_sign_verifies_in_every_form() {
     use Canonicalization::{Relaxed, Simple};

@@ -91,6 +91,7 @@ impl Unruly {
             "edit-all" => edit_all(),
             "look" => look(),
             "parts" => tell_parts(),
+            "write" => write(),
             act if act.starts_with("work-") => work(&act["work-".len()..]),
             "nul" => {
                 message::write_body(&[Piece::Bytes(b"a\0b".to_vec())])?;
@@ -111,6 +112,10 @@ impl Unruly {
             let dane = delivery::set_tls(delivery::TlsPolicy::Dane).is_err();
             let seen = delivery::info()?;
             assert!(dane && matches!(seen.next_hop, delivery::NextHop::Relay(name) if name == "inner"));
+            return Ok(Verdict::Next);
+        }
+        if self.deliver == "to nowhere" {
+            delivery::set_next_hop(&delivery::NextHop::Discard)?;
             return Ok(Verdict::Next);
         }
         if let Some(name) = self.deliver.strip_prefix("to ") {
@@ -149,9 +154,12 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         "reject" => return Ok(reject("5.7.1", "told to")),
         "discard" => return Ok(Verdict::Discard),
         "quarantine" => return Ok(Verdict::Quarantine("unruly".to_owned())),
+        "nobody" | "nobody-else" => replace_all(what == "nobody-else")?,
         "forge" => transaction::set_fact("dmarc.disposition", "reject")?,
         "forge-spf" => transaction::set_fact("spf", "pass")?,
         "say" | "say-again" | "quote" => say(what)?,
+        "rename" => rename_all("Authentication-Results")?,
+        "rename-else" => rename_all("X-Results")?,
         "forge-name" => session::set_fact("iprev.name", "trusted.example")?,
         "withhold" => session::withhold_extension("STARTTLS")?,
         "offer" => session::offer_extension("XFORWARD", None)?,
@@ -188,6 +196,17 @@ fn act(what: &str) -> Result<Verdict, HostError> {
         _ => {}
     }
     Ok(Verdict::Next)
+}
+
+/// Takes all recipients away, and puts another in their place, or nobody.
+fn replace_all(by_another: bool) -> Result<(), HostError> {
+    for rcpt in transaction::recipients() {
+        transaction::remove_recipient(rcpt.id)?;
+    }
+    if by_another {
+        transaction::add_recipient("more@example.org")?;
+    }
+    Ok(())
 }
 
 /// What the gateway tells of itself, as a fact.
@@ -300,6 +319,13 @@ fn say(how: &str) -> Result<(), HostError> {
     }])
 }
 
+/// Gives all fields of the message another name.
+fn rename_all(name: &str) -> Result<(), HostError> {
+    let fields = message::headers()?;
+    let rename = |field: &message::Field| HeaderEdit::Rename((field.index, name.to_owned()));
+    message::edit_headers(&fields.iter().map(rename).collect::<Vec<_>>())
+}
+
 fn edit_header_and_body() -> Result<(), HostError> {
     let add = |at, name: &str, value: &str| {
         let name = name.to_owned();
@@ -317,6 +343,25 @@ fn edit_header_and_body() -> Result<(), HostError> {
     assert!(matches!(refused, Err(HostError::Invalid(_))));
     let size = message::info()?.body_size;
     message::write_body(&[Piece::Copy((0, size)), Piece::Bytes(b"-- \nfooter".to_vec())])
+}
+
+/// Writes each field of the message below the others, and tells how many the gateway took, and with which of them it was of
+/// another opinion than the kit. In the message `_` stands for a blank and `~` for a tab, so that they can end a value.
+fn write() -> Result<Verdict, HostError> {
+    let (mut taken, mut other) = (0, Vec::new());
+    for field in message::headers()? {
+        let value = field.value.replace('_', " ").replace('~', "\t");
+        let expected = message::can_be_written(&field.name, &value);
+        let edit = HeaderEdit::Add((Position::Bottom, Header { name: field.name, value }));
+        let result = message::edit_headers(&[edit]);
+        taken += u32::from(result.is_ok());
+        if result.is_ok() != expected {
+            other.push(format!("{}: {result:?}", field.index));
+        }
+    }
+    transaction::set_fact("taken", &taken.to_string())?;
+    transaction::set_fact("other", &other.join(", "))?;
+    Ok(Verdict::Next)
 }
 
 /// Tells how many parts there are, and what is wrong with the tree.
