@@ -377,6 +377,7 @@ async fn servers_that_answer_nothing_are_named_and_waited_for_once() {
     let stage = Stage::start("pass-on", patient, "").await;
     let well = &troubles()[0];
     stage.zone.fail(".", Fault::Silent);
+    stage.zone.fail("com", Fault::Silent);
     for name in well.names() {
         stage.zone.fail(&name, Fault::Silent);
     }

@@ -28,6 +28,8 @@ use crate::shared::Shared;
 use crate::whereabouts::{Found, Leg};
 use crate::{Config, quarantine};
 
+/// How often a message is looked at anew whose recipients come to their end while an operator settles it.
+const AGAIN: u32 = 10;
 /// How many messages an operation on many looks up at once.
 const PAGE: usize = 500;
 /// Messages that an operation on many has in memory at once.
@@ -408,15 +410,22 @@ impl Handle {
     }
 
     async fn settle(&self, id: QueueId, guard: Guard, fate: &Fate) -> Result<(), Outcome> {
-        let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
-        let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
-        if let (Guard::Free, Some(quarantine)) = (guard, quarantine) {
-            return Err(Outcome::Quarantined(quarantine.name.clone()));
-        }
         let trial = Trial { guard, ..Trial::by_operator() };
-        let fates = settle::all_pending(&stored, fate);
-        let settled = settle::once(&self.shared, &stored, &trial, &fates).await;
-        settled.map(drop).map_err(Outcome::of)
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
+            let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
+            if let (Guard::Free, Some(quarantine)) = (guard, quarantine) {
+                return Err(Outcome::Quarantined(quarantine.name.clone()));
+            }
+            let fates = settle::all_pending(&stored, fate);
+            match settle::once(&self.shared, &stored, &trial, &fates).await {
+                // An attempt came to its end meanwhile, and each recipient does so once.
+                Err(SpoolError::RecipientsChanged(_)) if tries < AGAIN => {}
+                settled => return settled.map(drop).map_err(Outcome::of),
+            }
+        }
     }
 
     /// Tells the runner what is settled.

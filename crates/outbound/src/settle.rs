@@ -3,6 +3,7 @@
 //! The order is the promise: reports to senders are committed with the marks they explain, and the queue hears of an
 //! attempt only when its marks are durable. A crash before that makes the attempt again; it never loses it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -174,16 +175,23 @@ pub(crate) async fn durably(
     trial: &Trial,
     fates: &[Fate],
 ) -> Result<(), SpoolError> {
-    if fates.is_empty() {
-        return Ok(());
-    }
-    let children = bounce::children(shared, stored, fates).await;
+    let (mut stored, mut fates) = (Cow::Borrowed(stored), Cow::Borrowed(fates));
+    let mut children = bounce::children(shared, &stored, &fates).await;
     loop {
-        let error = match shared.spool.settle(settlement(stored, trial, fates, &children)).await {
+        if fates.is_empty() {
+            return Ok(());
+        }
+        let error = match shared.spool.settle(settlement(&stored, trial, &fates, &children)).await {
             Ok(_) => break,
             Err(error) => error,
         };
         match error {
+            // An operator was quicker; what is left is settled.
+            SpoolError::RecipientsChanged(id) => {
+                stored = Cow::Owned(shared.spool.load(id).await?);
+                fates.to_mut().retain(|fate| pending(&stored, fate.recipient).is_some());
+                children = bounce::children(shared, &stored, &fates).await;
+            }
             SpoolError::Full | SpoolError::Broken(_) | SpoolError::Store(_) | SpoolError::Index(_) => {
                 tracing::error!(queue_id = %stored.id, %error, "an attempt's outcome cannot be stored; trying again");
                 shared.clock.sleep(AGAIN).await;
@@ -191,7 +199,7 @@ pub(crate) async fn durably(
             error => return Err(error),
         }
     }
-    tell(shared, stored, trial, fates, &children);
+    tell(shared, &stored, trial, &fates, &children);
     Ok(())
 }
 

@@ -24,6 +24,9 @@ pub enum SpoolError {
     Damaged(QueueId, Arc<str>),
     /// The message was put into a quarantine, or let out of one, before a settlement that was meant for the other case.
     HoldChanged(QueueId),
+    /// A recipient of the message has come to its end before a settlement that brings reports: they would tell something
+    /// else than what became of it. Nothing was done; look again.
+    RecipientsChanged(QueueId),
     /// The store refused one operation; nothing of it was done.
     Store(Arc<str>),
     /// The index of the spool is not what was written, or can be neither read nor written. It is being made anew from the
@@ -75,6 +78,9 @@ impl fmt::Display for SpoolError {
             Self::Duplicate(id) => write!(f, "there is a message {id} already"),
             Self::Damaged(id, what) => write!(f, "message {id} is damaged on disk and was set aside: {what}"),
             Self::HoldChanged(id) => write!(f, "message {id} was quarantined or released in the meantime"),
+            Self::RecipientsChanged(id) => {
+                write!(f, "recipients of message {id} have come to their end in the meantime")
+            }
             Self::Store(what) => write!(f, "the spool's store refused: {what}"),
             Self::Index(what) => {
                 write!(f, "the spool's database cannot be used and is being made anew from the log: {what}")

@@ -232,6 +232,11 @@ impl State {
         let kept = self.kept(id)?;
         settlement.guard.check(id, kept.entry.hold.as_ref())?;
         kept.check(id, &numbers)?;
+        let is_done =
+            |state: &&RecipientState| state.status.pending().is_none() && numbers.contains(&state.id);
+        if !settlement.children.is_empty() && kept.recipients.iter().any(|state| is_done(&state)) {
+            return Err(SpoolError::RecipientsChanged(id));
+        }
         let children = self.commit(settlement.children)?;
         let kept = self.kept(id)?;
         for change in settlement.changes {

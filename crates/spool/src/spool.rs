@@ -123,7 +123,8 @@ pub struct Settlement {
     pub id: QueueId,
     /// New statuses of some of its recipients. A recipient that is done stays as it is.
     pub changes: Vec<Change>,
-    /// Messages that this one begets, such as bounces; durable no later than the marks.
+    /// Messages that this one begets, such as bounces; durable no later than the marks. With them, a recipient that is done
+    /// refuses the whole with [`SpoolError::RecipientsChanged`]: they tell what became of each that is named.
     pub children: Vec<NewMessage>,
     /// For which messages it is meant; another one is left alone with [`SpoolError::HoldChanged`].
     pub guard: Guard,

@@ -117,6 +117,14 @@ pub(super) async fn children_come_with_the_marks_or_not_at_all(subject: &dyn Sub
     assert_eq!((settled.removed, settled.children[0].id()), (false, child.id()));
     child.assert_same(&spool.load(child.id()).await.unwrap()).await;
 
+    // What became of a recipient is told once, and not otherwise than it was.
+    let late = Settlement {
+        children: vec![stray.message(&*spool).await.unwrap()],
+        ..parent.settlement(1, failed.clone())
+    };
+    assert_eq!(spool.settle(late).await, Err(SpoolError::RecipientsChanged(parent.id())));
+    assert_eq!(spool.load(stray.id()).await.unwrap_err(), SpoolError::Unknown(stray.id()));
+
     let refused =
         Settlement { children: vec![stray.message(&*spool).await.unwrap()], ..parent.settlement(9, failed) };
     let refusal = SpoolError::UnknownRecipient(parent.id(), 9);

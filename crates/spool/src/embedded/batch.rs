@@ -107,6 +107,9 @@ impl Batch<'_> {
 
     fn settle(&mut self, settlement: &Settlement) -> Result<Done, SpoolError> {
         let id = settlement.id;
+        if !settlement.children.is_empty() {
+            self.index.check_pending(id, &settlement.changes)?;
+        }
         // Children first: in whatever order a reader goes through this, a mark never stands without them.
         let places = self.bring(&settlement.children, 1)?;
         let meta = to_json(&Marks::of(&settlement.changes))?;
@@ -315,5 +318,6 @@ pub(crate) fn is_refusal(error: &SpoolError) -> bool {
             | SpoolError::Duplicate(_)
             | SpoolError::Damaged(..)
             | SpoolError::HoldChanged(_)
+            | SpoolError::RecipientsChanged(_)
     )
 }

@@ -100,6 +100,15 @@ impl Index<'_> {
         Ok(effect)
     }
 
+    /// That none of these recipients has come to its end, which a report could then contradict.
+    pub(crate) fn check_pending(&self, id: QueueId, changes: &[Change]) -> Result<(), SpoolError> {
+        let touched = self.touched(id, &self.database.message(id)?)?;
+        let done = touched.iter().filter(|touched| matches!(touched.status, Some(Status::Done(_))));
+        let done: std::collections::HashSet<u32> = done.map(|touched| touched.number).collect();
+        let is_done = changes.iter().any(|change| done.contains(&change.recipient));
+        if is_done { Err(SpoolError::RecipientsChanged(id)) } else { Ok(()) }
+    }
+
     /// A message is held, released or rerouted.
     pub(crate) fn amend(&self, id: QueueId, amendment: &Amendment, at: u64) -> Result<Effect, SpoolError> {
         let mut row = self.database.message(id)?;
