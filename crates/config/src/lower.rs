@@ -10,7 +10,7 @@ mod relays;
 mod signing;
 mod surroundings;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -197,16 +197,19 @@ fn admin(root: &Section<'_>, taken: &mut surroundings::Taken) -> pintle_admin::C
     admin
 }
 
+/// Names that were given, each with the octet of the file where it stands.
+type Names = HashMap<String, usize>;
+
 /// Complains about a name that an earlier section of the same kind has, and remembers it otherwise.
-fn unique(seen: &mut Vec<(String, usize)>, section: &Section<'_>, key: &str, what: &'static str, name: &str) {
+fn unique(seen: &mut Names, section: &Section<'_>, key: &str, what: &'static str, name: &str) {
     let spot = section.spot(key);
-    match seen.iter().find(|(other, _)| other == name) {
-        Some((_, line)) => {
-            let (name, line) = (name.to_owned(), *line);
+    match seen.get(name) {
+        Some(first) => {
+            let (name, line) = (name.to_owned(), spot.reader.line(*first));
             spot.complain(crate::Cause::Duplicate { what, name, line });
         }
         None if name.is_empty() => {}
-        None => seen.push((name.to_owned(), spot.line())),
+        None => drop(seen.insert(name.to_owned(), spot.span.start)),
     }
 }
 

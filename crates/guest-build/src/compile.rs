@@ -4,7 +4,7 @@
 //! holds that one's lock while it runs the build script that calls this.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -50,7 +50,13 @@ pub enum Fault {
 pub fn build(guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf, Fault> {
     let target = target_dir().join("guests");
     let mut cargo = toolchain.cargo();
-    cargo.args(["build", "--release", "--quiet", "--target", WASM_TARGET]);
+    cargo.args(["build", "--release", "--target", WASM_TARGET]);
+    // Whoever looks on sees cargo's progress; a build script's output is nobody's until it fails.
+    if io::stderr().is_terminal() {
+        cargo.stderr(Stdio::inherit());
+    } else {
+        cargo.arg("--quiet");
+    }
     cargo.args(toolchain.build_arguments());
     cargo.arg("--manifest-path").arg(guest.folder.join("Cargo.toml"));
     cargo.arg("--target-dir").arg(&target);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::relays::{RESERVED, named_credentials, relay};
-use super::{quarantine, unique};
+use super::{Names, quarantine, unique};
 use crate::read::{
     Choice, Domain, NameServer, Nat64, NonEmpty, OrNever, OrZero, Positive, Read, Size, domain, parsed,
 };
@@ -111,7 +111,7 @@ fn reports(section: &Section<'_>) -> Reports {
 }
 
 fn routes(root: &Section<'_>, relays: &BTreeMap<String, Relay>) -> RouteTable {
-    let mut seen = Vec::new();
+    let mut seen = Names::new();
     let mut table = RouteTable::default();
     let mut special = Vec::new();
     for section in root.list("route") {

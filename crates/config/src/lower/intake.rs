@@ -14,7 +14,7 @@ use pintle_tls::{
     Validity,
 };
 
-use super::{refuse_the_internet, unique};
+use super::{Names, refuse_the_internet, unique};
 use crate::exposed::Kind;
 use crate::read::{DomainPattern, OrZero, Positive, Secret};
 use crate::reader::Section;
@@ -133,7 +133,7 @@ pub(super) fn networks(section: &Section<'_>, key: &'static str) -> Vec<IpNet> {
 }
 
 fn users(root: &Section<'_>) -> Users {
-    let mut seen = Vec::new();
+    let mut seen = Names::new();
     let mut users = HashMap::new();
     for section in root.list("user") {
         let name: String = section.get("name");

@@ -11,7 +11,7 @@ use pintle_smtp::server::{self, Extension, Extensions, Mechanism, Mechanisms};
 
 use super::intake::networks;
 use super::surroundings::Taken;
-use super::unique;
+use super::{Names, unique};
 use crate::Rule;
 use crate::read::{Choice, Domain, NonEmpty, Positive, Size};
 use crate::reader::Section;
@@ -52,7 +52,7 @@ pub(super) fn listeners(root: &Section<'_>, shared: &Shared<'_>, taken: &mut Tak
     if !root.has("listener") {
         root.spot("listener").warn(Rule::NoListener);
     }
-    let mut names = Vec::new();
+    let mut names = Names::new();
     let lower = |section: &Section<'_>| {
         let config = listener(section, shared);
         unique(&mut names, section, "name", "listener", &config.name);

@@ -9,7 +9,7 @@ use pintle_plugin::{Config, FailurePolicies, FailurePolicy, Grant, Limits, Plugi
 use pintle_policy::Hook;
 use toml::de::{DeTable, DeValue};
 
-use super::{Stock, surroundings, unique};
+use super::{Names, Stock, surroundings, unique};
 use crate::places;
 use crate::read::{Choice, Json, OrZero, Positive, Read, Size, json, wrong_type};
 use crate::reader::{Section, Spot, Value, nearest};
@@ -42,7 +42,7 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
     let section = root.table("plugins");
     let folder = section.optional::<PathBuf>("folder");
     let folder = folder.unwrap_or_else(|| root.here().reader.base.clone());
-    let mut names = Vec::new();
+    let mut names = Names::new();
     let lower = |section: &Section<'_>| {
         let name: String = section.get("name");
         unique(&mut names, section, "name", "plugin", &name);

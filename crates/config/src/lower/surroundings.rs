@@ -10,7 +10,7 @@ use std::path::Path;
 
 use pintle_outbound::{Config, Endpoint, Relay, Route, RouteTable, SystemNetwork, is_listener};
 
-use super::unique;
+use super::{Names, unique};
 use crate::Rule;
 use crate::read::{DomainPattern, NonEmpty};
 use crate::reader::{Section, Spot};
@@ -79,7 +79,7 @@ fn parent(spot: &Spot<'_>, path: &Path) {
 /// Addresses that are taken, and by which line.
 #[derive(Default)]
 pub(super) struct Taken {
-    names: Vec<(String, usize)>,
+    names: Names,
     addresses: Vec<(SocketAddr, usize)>,
 }
 

@@ -28,7 +28,7 @@ const SOON: [Duration; 4] = [
 const LONG: Duration = Duration::from_secs(1);
 /// How long to wait before the tries after these, at first and at most.
 const PAUSE: Duration = Duration::from_millis(250);
-const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
+const PAUSE_AT_MOST: Duration = Duration::from_secs(1);
 
 /// The database did not take what the log has.
 pub(crate) struct Behind {
