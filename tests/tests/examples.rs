@@ -229,7 +229,8 @@ async fn the_edge_refuses_and_holds_what_is_forged() {
     assert_eq!(edge.exchange.log().accepted().count(), 0, "nothing of it has come in");
 }
 
-/// Held by one plugin, and yet seen by the next: what an operator releases is as clean as what was never held.
+/// What an operator releases is as clean as what was never held: the header firewall comes first here, and holding would not
+/// keep it from being asked (the policy chain has the test of that).
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_edge_holds_and_releases_bears_no_forged_field() {
     let edge = Edge::start().await;

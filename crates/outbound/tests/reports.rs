@@ -461,6 +461,9 @@ async fn an_international_report_goes_to_international_senders_alone() {
         ("änna@sender.example", "Final-Recipient: utf-8; jürgen@example.net\r\n"),
     ] {
         let (_next, home, config) = two_ways(no_such_user()).await;
+        if sender.is_ascii() {
+            home.follow(Script::new().hide("SMTPUTF8"));
+        }
         let world = World::start(config, StaticResolver::new());
         let mut mail = letter(&[]);
         mail.recipients = vec![recipient(0, "jürgen@example.net")];
