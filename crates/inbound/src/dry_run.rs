@@ -227,7 +227,7 @@ impl Log {
 
 impl Observer for Log {
     fn decided(&self, call: &Call, decision: &Decision, view: &View) {
-        let asked = Asked { hook: call.stage().hook(), decision: decision.clone(), view: view.clone() };
+        let asked = Asked { hook: call.hook(), decision: decision.clone(), view: view.clone() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
     }
 }

@@ -277,7 +277,7 @@ async fn strangers_cannot_relay_whatever_plugins_accept() {
 #[tokio::test]
 async fn a_grant_lets_one_recipient_leave() {
     let judge = says(Hook::Rcpt, |call, _| {
-        let Call::Recipient(id) = call else {
+        let Call::Rcpt(id) = call else {
             return Verdict::Next.into();
         };
         Ruling { verdict: Verdict::Next, edits: vec![Edit::GrantRelay(*id)], fault: None }

@@ -39,8 +39,8 @@ async fn main() {
     let config = Config { plugins: vec![plugin], ..Config::default() };
     let plugins = Plugins::open(config, Arc::new(NoDns)).await.unwrap();
     let judge = plugins.judges().remove(0);
-    for call in [Call::Connect, Call::Mail, Call::Recipient(0)] {
-        if judge.hooks().has(call.stage().hook()) {
+    for call in [Call::Connect, Call::Mail, Call::Rcpt(0)] {
+        if judge.hooks().has(call.hook()) {
             measure(&*judge, &call).await;
         }
     }
@@ -58,7 +58,7 @@ async fn measure(judge: &dyn Judge, call: &Call) {
     }
     times.sort_unstable();
     let at = |percent: usize| times[times.len() * percent / 100].as_nanos();
-    let hook = call.stage().hook().name();
+    let hook = call.hook().name();
     println!("on-{hook:<8} p50 {} ns, p99 {} ns", at(50), at(99));
 }
 

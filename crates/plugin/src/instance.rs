@@ -50,7 +50,7 @@ pub(crate) enum Question {
 impl Question {
     pub(crate) fn hook(&self) -> Hook {
         match self {
-            Self::Stage(call) => call.stage().hook(),
+            Self::Stage(call) => call.hook(),
             Self::Auth(_) => Hook::Auth,
             Self::DeliveryResult(_) => Hook::DeliveryResult,
             Self::Disconnect => Hook::Disconnect,
@@ -299,7 +299,7 @@ impl Exports {
             Call::Connect => exported(self.on_connect.as_ref())?.call_handle(store).await,
             Call::Hello(name) => exported(self.on_hello.as_ref())?.call_handle(store, name).await,
             Call::Mail => exported(self.on_mail.as_ref())?.call_handle(store).await,
-            Call::Recipient(id) => {
+            Call::Rcpt(id) => {
                 let no_such = || wasmtime::Error::msg(format!("the view has no recipient {id}"));
                 let recipient = recipient.ok_or_else(no_such)?;
                 exported(self.on_rcpt.as_ref())?.call_handle(store, &recipient).await
@@ -320,7 +320,7 @@ fn recipient_of(
     question: &Question,
     view: Option<&View>,
 ) -> Option<crate::bindings::pintle::plugin::types::Recipient> {
-    let Question::Stage(Call::Recipient(id)) = question else {
+    let Question::Stage(Call::Rcpt(id)) = question else {
         return None;
     };
     let transaction = view?.transaction.as_ref()?;

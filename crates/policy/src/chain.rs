@@ -62,7 +62,7 @@ impl Chain {
     pub async fn judge(&self, call: &Call, view: &mut View) -> Decision {
         let mut decision = Decision::none();
         let mut accepted = false;
-        for judge in self.wanting(call.stage().hook()) {
+        for judge in self.wanting(call.hook()) {
             if accepted && !judge.mandatory() {
                 continue;
             }

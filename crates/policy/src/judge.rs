@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use pintle_mail::Reply;
 
-use crate::{AuthVerdict, Edit, Hooks, Stage, Verdict, View};
+use crate::{AuthVerdict, Edit, Hook, Hooks, Verdict, View};
 
 /// A plugin or a built-in check. It has one answer for every call, whatever happens inside: faults become the verdict
 /// that the operator chose for them, and are told in [`Ruling::fault`].
@@ -54,7 +54,7 @@ pub enum Call {
     /// MAIL FROM; the transaction is in the view.
     Mail,
     /// RCPT TO; the recipient of this id is in the transaction.
-    Recipient(u32),
+    Rcpt(u32),
     /// The header is in the view.
     Headers,
     /// The whole message is in the view.
@@ -64,17 +64,17 @@ pub enum Call {
 }
 
 impl Call {
-    /// The stage of the call.
+    /// The hook that is called.
     #[must_use]
-    pub fn stage(&self) -> Stage {
+    pub fn hook(&self) -> Hook {
         match self {
-            Self::Connect => Stage::Connect,
-            Self::Hello(_) => Stage::Hello,
-            Self::Mail => Stage::Mail,
-            Self::Recipient(_) => Stage::Recipient,
-            Self::Headers => Stage::Headers,
-            Self::Message => Stage::Message,
-            Self::Deliver => Stage::Deliver,
+            Self::Connect => Hook::Connect,
+            Self::Hello(_) => Hook::Hello,
+            Self::Mail => Hook::Mail,
+            Self::Rcpt(_) => Hook::Rcpt,
+            Self::Headers => Hook::Headers,
+            Self::Message => Hook::Message,
+            Self::Deliver => Hook::Deliver,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Stages, verdicts, and how the verdicts of many judges combine.
+//! Hooks, verdicts, and how the verdicts of many judges combine.
 //!
 //! A [`Judge`] is asked at a stage of a message's life and gives a [`Ruling`]: a verdict and edits. A [`Chain`] asks its
 //! judges in order and makes one [`Decision`] of what they say. Nothing here knows who the judges are (built-in or
@@ -20,5 +20,5 @@ pub use edit::{Edit, EditError};
 pub use frozen::Frozen;
 pub use judge::{AuthRuling, Call, Credentials, Fault, FaultKind, Judge, Outcome, Ruling};
 pub use pieced::Piece;
-pub use verdict::{AuthVerdict, Hook, Hooks, Stage, Verdict};
+pub use verdict::{AuthVerdict, Hook, Hooks, Verdict};
 pub use view::{AuthResult, Delivery, Message, Notes, Score, Session, TlsFacts, Transaction, View};

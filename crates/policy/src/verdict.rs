@@ -16,7 +16,7 @@ pub enum Verdict {
     Reject(Option<Reply>),
     /// Refuse for now (4xx).
     Defer(Option<Reply>),
-    /// Answer 2xx and drop: one recipient at [`Stage::Recipient`], the whole message later; later judges are asked as well.
+    /// Answer 2xx and drop: one recipient at [`Hook::Rcpt`], the whole message later; later judges are asked as well.
     Discard,
     /// Take the message and hold it in the quarantine of this name; later judges are asked as well.
     Quarantine(String),
@@ -122,42 +122,6 @@ hooks! {
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// A hook at which a verdict is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stage {
-    /// See [`Hook::Connect`].
-    Connect,
-    /// See [`Hook::Hello`].
-    Hello,
-    /// See [`Hook::Mail`].
-    Mail,
-    /// See [`Hook::Rcpt`].
-    Recipient,
-    /// See [`Hook::Headers`].
-    Headers,
-    /// See [`Hook::Message`].
-    Message,
-    /// See [`Hook::Deliver`].
-    Deliver,
-}
-
-impl Stage {
-    /// The hook that is called at this stage.
-    #[must_use]
-    pub const fn hook(self) -> Hook {
-        match self {
-            Self::Connect => Hook::Connect,
-            Self::Hello => Hook::Hello,
-            Self::Mail => Hook::Mail,
-            Self::Recipient => Hook::Rcpt,
-            Self::Headers => Hook::Headers,
-            Self::Message => Hook::Message,
-            Self::Deliver => Hook::Deliver,
-        }
     }
 }
 

@@ -61,7 +61,7 @@ pub struct Session {
     pub identity: Option<String>,
     /// The client is in one of the listener's trusted networks.
     pub trusted: bool,
-    /// The ESMTP keywords about to be offered; filled at [`crate::Stage::Hello`] alone.
+    /// The ESMTP keywords about to be offered; filled at [`crate::Hook::Hello`] alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<Param>,
     /// Private notes of the judges.
@@ -209,7 +209,7 @@ impl Notes {
     }
 }
 
-/// The message: its header block, and from [`crate::Stage::Message`] on its body.
+/// The message: its header block, and from [`crate::Hook::Message`] on its body.
 #[derive(Clone)]
 pub struct Message {
     /// As the edits so far have left it.

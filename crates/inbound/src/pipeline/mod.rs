@@ -183,7 +183,7 @@ impl Pipeline {
     /// Asks the chain at a stage, and waits as long as plugins want the client to wait.
     async fn judge(&mut self, call: Call) -> Decision {
         let chain = self.services.chain.load_full();
-        let hook = call.stage().hook();
+        let hook = call.hook();
         let decision = if chain.wants(hook) {
             let decision = chain.judge(&call, &mut self.view).await;
             records::verdicts(&*self.services.records, &self.view, hook, &decision);

@@ -22,7 +22,7 @@ impl Pipeline {
             recipient.relay = true;
         }
         self.with_recipients(|recipients| recipients.push(recipient));
-        let decision = self.judge(Call::Recipient(id)).await;
+        let decision = self.judge(Call::Rcpt(id)).await;
         let refusal = refusal(&decision.verdict).or_else(|| self.may_pass(id, &rules));
         if let Some(refusal) = refusal {
             let recipient = self.without_recipient(id);

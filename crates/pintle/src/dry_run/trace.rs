@@ -119,7 +119,7 @@ impl Judge for RecordingJudge {
 
     fn judge(&self, call: Call, view: View) -> BoxFuture<'_, Ruling> {
         Box::pin(async move {
-            let hook = call.stage().hook();
+            let hook = call.hook();
             let mut ruling = self.inner.judge(call, view).await;
             let passed_over = self.pass_over(&mut ruling);
             self.recorder.note(self.name(), hook.name(), ruling.clone(), passed_over);

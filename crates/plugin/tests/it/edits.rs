@@ -46,7 +46,7 @@ async fn everything_that_is_granted_is_changed_together() {
 async fn what_is_not_granted_is_denied_by_name() {
     let (plugins, judge) = one(unruly(json!({"message": "edit-all", "rcpt": "grant-relay"}))).await;
     for (call, view, grant) in
-        [(Call::Message, message(), "edit-headers"), (Call::Recipient(0), transaction(&["bob"]), "relay")]
+        [(Call::Message, message(), "edit-headers"), (Call::Rcpt(0), transaction(&["bob"]), "relay")]
     {
         let ruling = judge.judge(call, view).await;
         let fault = ruling.fault.unwrap();
@@ -154,7 +154,7 @@ async fn dns_and_stored_values_make_a_greylist() {
     let (plugins, judge) = one(unruly(json!({"rcpt": "greylist"}))).await;
     let ask = |mut view: pintle_policy::View, client: [u8; 4]| {
         Arc::make_mut(&mut view.session).client = (client, 1).into();
-        judge.judge(Call::Recipient(0), view)
+        judge.judge(Call::Rcpt(0), view)
     };
     let listed = ask(transaction(&["bob"]), [192, 0, 2, 66]).await.verdict;
     let Verdict::Reject(Some(reply)) = listed else { panic!("{listed:?}") };
@@ -283,7 +283,7 @@ async fn accepted_mail_is_given_up_with_the_grant_alone() {
 /// The client hears 250 and deletes its copy, whether a message is dropped by a verdict or has no recipients any more.
 #[tokio::test]
 async fn mail_is_dropped_before_its_250_with_the_grant_alone() {
-    let (rcpt, whole) = ((Call::Recipient(0), transaction(&["bob"])), (Call::Message, message()));
+    let (rcpt, whole) = ((Call::Rcpt(0), transaction(&["bob"])), (Call::Message, message()));
     let headers = (Call::Headers, message());
     for (act, calls, dropped) in [
         ("discard", vec![rcpt.clone(), headers.clone(), whole.clone()], true),

@@ -111,13 +111,13 @@ fn mail(client: [u8; 4], domain: &str) -> View {
 #[tokio::test]
 async fn a_network_with_slow_dns_on_all_its_sessions_keeps_no_other_from_its_answer() {
     let mut host = Host::start(unruly(json!({"rcpt": "greylist"})), 16).await;
-    let slow = (0..40).map(|_| host.begin(Call::Recipient(0), mail(SLOW_CLIENT, "x.example"))).collect();
+    let slow = (0..40).map(|_| host.begin(Call::Rcpt(0), mail(SLOW_CLIENT, "x.example"))).collect();
     // A quarter of all instances, each with its questions to two lists; and not one more.
     host.until_held(4 * LISTS).await;
     let status = &host.plugins.status()[0];
     assert_eq!((status.busy, status.max_instances), (4, 16));
     for expected in ["come again", "Next"] {
-        let ruling = host.ask(Call::Recipient(0), mail(OTHER_CLIENT, "x.example")).await;
+        let ruling = host.ask(Call::Rcpt(0), mail(OTHER_CLIENT, "x.example")).await;
         assert_eq!(ruling.fault, None);
         assert!(format!("{:?}", ruling.verdict).contains(expected), "{:?}", ruling.verdict);
     }
@@ -131,9 +131,9 @@ async fn who_got_no_turn_is_counted_and_told_why() {
     let mut config = unruly(json!({"rcpt": "greylist"}));
     config.limits.wait = Duration::ZERO;
     let mut host = Host::start(config, 2).await;
-    let slow = vec![host.begin(Call::Recipient(0), mail(SLOW_CLIENT, "x.example"))];
+    let slow = vec![host.begin(Call::Rcpt(0), mail(SLOW_CLIENT, "x.example"))];
     host.until_held(LISTS).await;
-    let neighbour = host.begin(Call::Recipient(0), mail([192, 0, 2, 1], "x.example"));
+    let neighbour = host.begin(Call::Rcpt(0), mail([192, 0, 2, 1], "x.example"));
     let mut held = host.held.clone();
     let Either::Left((ruling, _)) = select(neighbour, pin!(held.wait_for(|held| *held > LISTS))).await else {
         panic!("a second call of the network got an instance");

@@ -13,7 +13,7 @@ use crate::support::{limits, one, session, transaction, unruly};
 
 /// Asks at RCPT, where the plugin does what the recipient is called.
 async fn rcpt(judge: &Arc<dyn Judge>, act: &str) -> Ruling {
-    judge.judge(Call::Recipient(0), transaction(&[act])).await
+    judge.judge(Call::Rcpt(0), transaction(&[act])).await
 }
 
 fn by_recipient() -> PluginConfig {

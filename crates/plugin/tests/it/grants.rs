@@ -122,8 +122,7 @@ async fn who_may_not_accept_spares_nobody_the_rest() {
             first.grants.remove(&Grant::Accept);
         }
         let plugins = open(vec![first.clone(), second(first)]).await;
-        let decision =
-            Chain::new(plugins.judges()).judge(&Call::Recipient(0), &mut transaction(&["bob"])).await;
+        let decision = Chain::new(plugins.judges()).judge(&Call::Rcpt(0), &mut transaction(&["bob"])).await;
         assert_eq!(decision.verdict.name(), verdict);
         assert_eq!(decision.steps[0].fault, None, "it is no fault");
         let told = plugins.status()[0].last_error.clone();

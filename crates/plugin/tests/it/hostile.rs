@@ -349,7 +349,7 @@ async fn stock() -> Plugins {
 
 /// Each plugin is asked at each stage, whatever it says: what one refuses, another configuration lets through.
 async fn ask(judges: &[Chain], call: Call, view: &mut View, faults: &mut Vec<String>, what: &str) {
-    for chain in judges.iter().filter(|chain| chain.wants(call.stage().hook())) {
+    for chain in judges.iter().filter(|chain| chain.wants(call.hook())) {
         let decision: Decision = chain.judge(&call, view).await;
         let told = |step: &pintle_policy::Step| {
             let fault = step.fault.as_ref()?;
@@ -387,8 +387,7 @@ async fn send(judges: &[Chain], mail: &Mail) -> Vec<String> {
         envelope(&mut view).recipients.push(recipient(id));
         // Some of a thousand will do.
         if id < 3 || id % 97 == 0 {
-            ask(judges, Call::Recipient(u32::try_from(id).unwrap()), &mut view, &mut faults, &mail.what)
-                .await;
+            ask(judges, Call::Rcpt(u32::try_from(id).unwrap()), &mut view, &mut faults, &mail.what).await;
         }
     }
     let header = HeaderBlock::parse(Bytes::from(mail.header.clone()));

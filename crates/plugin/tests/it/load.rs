@@ -172,7 +172,7 @@ async fn a_plugin_that_is_not_loaded_answers_by_policy_and_opens_nothing() {
         broken.failure = policy.into();
         let (plugins, judge) = one(broken).await;
         assert!(judge.hooks().has(Hook::Mail) && judge.hooks().has(Hook::Auth));
-        let ruling = judge.judge(Call::Recipient(0), transaction(&["bob"])).await;
+        let ruling = judge.judge(Call::Rcpt(0), transaction(&["bob"])).await;
         assert_eq!((ruling.verdict, ruling.edits), (verdict, vec![]));
         assert_eq!(ruling.fault.unwrap().kind, FaultKind::NotLoaded);
         let credentials = Credentials {
@@ -267,7 +267,7 @@ async fn spare_instances_are_made_beside_the_mail() {
         tokio::time::timeout(Duration::from_secs(30), reached).await.unwrap();
     };
     ready(3).await;
-    let ruling = judge.judge(Call::Recipient(0), transaction(&["trap"])).await;
+    let ruling = judge.judge(Call::Rcpt(0), transaction(&["trap"])).await;
     assert_eq!(ruling.fault.unwrap().kind, FaultKind::Trap);
     ready(3).await;
     plugins.shutdown().await;

@@ -44,7 +44,7 @@ async fn calls_that_have_begun_end_on_the_old_one() {
     let (plugins, judge) = one(config).await;
     let ask = |act: &'static str| {
         let judge = Arc::clone(&judge);
-        async move { judge.judge(Call::Recipient(0), transaction(&[act])).await }
+        async move { judge.judge(Call::Rcpt(0), transaction(&[act])).await }
     };
     let asleep = tokio::spawn(ask("sleep"));
     while plugins.status()[0].busy == 0 {
@@ -55,7 +55,7 @@ async fn calls_that_have_begun_end_on_the_old_one() {
     let load = tokio::spawn(async move {
         let mut calls = 0_u32;
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            let ruling = judge_of_load.judge(Call::Recipient(0), transaction(&["accept"])).await;
+            let ruling = judge_of_load.judge(Call::Rcpt(0), transaction(&["accept"])).await;
             assert_eq!(ruling, Verdict::Accept.into());
             calls += 1;
             tokio::task::yield_now().await;
@@ -91,7 +91,7 @@ async fn a_half_written_file_leaves_the_old_one_serving() {
     };
     tokio::time::timeout(Duration::from_secs(60), told).await.unwrap();
     assert_eq!(plugins.status()[0].generation, 1);
-    let ruling = judge.judge(Call::Recipient(0), transaction(&["accept"])).await;
+    let ruling = judge.judge(Call::Rcpt(0), transaction(&["accept"])).await;
     assert_eq!(ruling, Verdict::Accept.into());
     std::fs::write(&path, &whole).unwrap();
     generation(&plugins, 2).await;
@@ -106,7 +106,7 @@ async fn a_plugin_that_comes_late_goes_live() {
     let mut config = of_file(&path);
     config.required = false;
     let (plugins, judge) = one(config).await;
-    let ask = || judge.judge(Call::Recipient(0), transaction(&["accept"]));
+    let ask = || judge.judge(Call::Rcpt(0), transaction(&["accept"]));
     assert_eq!(ask().await.verdict, Verdict::Defer(None));
     std::fs::write(&path, component("unruly")).unwrap();
     generation(&plugins, 1).await;
@@ -117,7 +117,7 @@ async fn a_plugin_that_comes_late_goes_live() {
 #[tokio::test]
 async fn stored_values_survive_a_reload_by_hand() {
     let (plugins, judge) = one(unruly(json!({"rcpt": "greylist"}))).await;
-    let ask = || judge.judge(Call::Recipient(0), transaction(&["bob"]));
+    let ask = || judge.judge(Call::Rcpt(0), transaction(&["bob"]));
     assert!(matches!(ask().await.verdict, Verdict::Defer(Some(_))));
     assert_eq!(plugins.reload("unruly").await, Ok(2));
     assert_eq!(ask().await.verdict, Verdict::Next, "the first try was remembered");

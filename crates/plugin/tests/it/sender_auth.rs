@@ -59,7 +59,7 @@ async fn plugins_share_results_about_the_mail_as_received() {
     let chain = Chain::new(plugins.judges());
     let mut view = signed();
     let recipient = view.transaction.as_ref().unwrap().envelope.recipients[0].id;
-    let decision = chain.judge(&Call::Recipient(recipient), &mut view).await;
+    let decision = chain.judge(&Call::Rcpt(recipient), &mut view).await;
     assert_eq!(decision.verdict, Verdict::Next, "{:?}", decision.steps);
     let decision = chain.judge(&Call::Message, &mut view).await;
     assert_eq!(decision.verdict, Verdict::Accept, "{:?}", decision.steps);
@@ -87,7 +87,7 @@ async fn callers_at_once_wait_for_one_computation() {
     let plugins = open_with(vec![config], Arc::new(resolver.clone())).await;
     let judge = plugins.judges().remove(0);
     let view = signed();
-    let ask = || judge.judge(Call::Recipient(0), view.clone());
+    let ask = || judge.judge(Call::Rcpt(0), view.clone());
     let rulings = futures_util::future::join_all([ask(), ask(), ask()]).await;
     assert!(rulings.iter().all(|ruling| ruling.fault.is_none() && !ruling.edits.is_empty()), "{rulings:?}");
     let question = ("signer.example".to_owned(), RecordKind::Txt);
@@ -100,7 +100,7 @@ async fn results_are_not_there_before_the_mail_is() {
     let (plugins, judge) = one(unruly(json!({"mail": "spf", "rcpt": "sender", "deliver": "spf"}))).await;
     let mut view = signed();
     view.message = None;
-    let early = judge.judge(Call::Recipient(0), view).await;
+    let early = judge.judge(Call::Rcpt(0), view).await;
     assert!(early.fault.unwrap().text.contains("not available"), "DKIM needs the message");
     let late = judge.judge(Call::Deliver, delivery()).await;
     assert!(format!("{:?}", late.edits).contains("not available"), "{late:?}");
@@ -143,7 +143,7 @@ async fn signing_needs_the_grant_a_key_and_a_message() {
     assert_eq!(told(signs("message", "sign", true), Call::Message, signed()).await, "[Sign(\"key\")]");
     assert_eq!(told(signs("message", "seal", true), Call::Message, signed()).await, "[Seal(\"key\")]");
     assert_eq!(told(signs("deliver", "sign", true), Call::Deliver, delivery()).await, "[Sign(\"key\")]");
-    for (hook, how, call) in [("rcpt", "sign", Call::Recipient(0)), ("deliver", "seal", Call::Deliver)] {
+    for (hook, how, call) in [("rcpt", "sign", Call::Rcpt(0)), ("deliver", "seal", Call::Deliver)] {
         let view = if hook == "rcpt" { signed() } else { delivery() };
         let refused = told(signs(hook, how, true), call, view).await;
         assert!(refused.contains("not available"), "{refused}");
@@ -164,7 +164,7 @@ async fn the_gateway_tells_of_itself_and_of_what_others_found() {
     let expected =
         format!(r#"gw.example ["ours.example", ".below.example"] [true, false, true, false] [{key}]"#);
     assert_eq!(told.edits, [Edit::SessionFact("unruly.gateway".into(), expected)]);
-    let results = judge.judge(Call::Recipient(0), signed()).await;
+    let results = judge.judge(Call::Rcpt(0), signed()).await;
     let results = format!("{:?}", results.edits[1]);
     assert!(results.contains("smtp.helo") && results.contains("pass"), "{results}");
     let changed = Gateway { hostname: "new.example".to_owned(), ..Gateway::default() };
