@@ -20,13 +20,13 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
+use crate::client_log;
 use crate::config::{ListenerConfig, TlsMode};
 use crate::phase::Phase;
 use crate::pipeline::Pipeline;
 use crate::services::Services;
 use crate::strangers::{End, Lifetime};
 use crate::stream::Stream;
-use crate::told;
 
 /// The largest read.
 const READ: usize = 64 * 1024;
@@ -56,7 +56,7 @@ pub(crate) async fn serve(serving: Serving, stream: TcpStream, client: SocketAdd
     let session = pipeline.session();
     let mut connection = match Connection::open(serving, stream, pipeline).await {
         Ok(connection) => connection,
-        Err(error) => return told::handshake_failed(&session, &error),
+        Err(error) => return client_log::handshake_failed(&session, &error),
     };
     drop(session);
     tracing::debug!(session = %connection.pipeline.id(), %client, "session begins");
@@ -130,7 +130,7 @@ impl Connection {
                 Event::Body(chunk) => self.pipeline.body(chunk).await,
                 Event::StartTls => self.start_tls().await?,
                 Event::Reset => self.pipeline.reset(),
-                Event::Fault(fault) => told::fault(&self.pipeline.session(), &fault),
+                Event::Fault(fault) => client_log::fault(&self.pipeline.session(), &fault),
                 Event::Closed(closed) => return Ok(Some(closed)),
             }
         }
@@ -145,7 +145,7 @@ impl Connection {
         }
         let Some(end) = self.lifetime.due(now) else { return };
         let (End::Soon(reply) | End::Now(reply)) = &end;
-        told::dismissed(&self.pipeline.session(), reply);
+        client_log::dismissed(&self.pipeline.session(), reply);
         match end {
             End::Soon(reply) => self.session.retire(reply, now),
             End::Now(reply) => self.session.dismiss(reply, now),
@@ -194,7 +194,7 @@ impl Connection {
             }
             Err(error) => {
                 self.session.tls_failed(Instant::now());
-                told::handshake_failed(&self.pipeline.session(), &error);
+                client_log::handshake_failed(&self.pipeline.session(), &error);
                 Err(error)
             }
         }

@@ -5,6 +5,7 @@
 //! core's own laws, `receive` turns an accepted message into a commit. It never sees the queue: the spool tells the
 //! relay side what has arrived.
 
+mod client_log;
 pub mod config;
 mod connection;
 pub mod dry_run;
@@ -19,15 +20,14 @@ mod pipeline;
 pub mod quarantines;
 mod receive;
 mod records;
-pub mod relay;
-pub mod score;
+mod relay;
+mod score;
 mod services;
 mod sign;
 mod sockets;
 pub mod strangers;
 mod stream;
 mod submission;
-mod told;
 pub mod users;
 
 pub use config::{AuthOffer, Config, ListenerConfig, Rules, TlsMode};

@@ -11,7 +11,7 @@ use pintle_policy::Session;
 ///
 /// # Errors
 /// The refusal.
-pub fn check(session: &Session, recipient: &Recipient, domains: &Domains) -> Result<(), Reply> {
+pub(crate) fn check(session: &Session, recipient: &Recipient, domains: &Domains) -> Result<(), Reply> {
     // RFC 5321 section 4.5.1: <postmaster> is always for us.
     let known = session.identity.is_some() || session.trusted || recipient.relay;
     if known || recipient.address.is_bare_postmaster() {

@@ -8,25 +8,23 @@ use crate::Rules;
 /// Who decides, and which quarantine it is, when the points reach a threshold.
 const SCORE: &str = "score";
 
-/// Lets the operator's thresholds act on what judges have decided of a message; gives the one that did.
+/// Lets the operator's thresholds act on what judges have decided of a message.
 ///
 /// As among judges the strictest word counts: from the one threshold on a message is refused, also where a judge would
 /// only have held or dropped it; from the other on it is held where no judge had an opinion. An acceptance spares it both.
-pub fn weigh(rules: &Rules, points: f64, decision: &mut Decision) -> Option<f64> {
+pub(crate) fn weigh(rules: &Rules, points: f64, decision: &mut Decision) {
     if decision.verdict == Verdict::Accept || decision.verdict.refuses() {
-        return None;
+        return;
     }
-    let reached = |limit: &f64| points >= *limit;
-    if let Some(limit) = rules.reject_score.filter(reached) {
+    let reached = |limit: f64| points >= limit;
+    if rules.reject_score.is_some_and(reached) {
         let text = format!("Refused: the message scored {points:.1}");
         decision.verdict = Verdict::Reject(Some(Reply::new(550, EnhancedCode(5, 7, 1), text)));
         decision.by = Some(SCORE.into());
-        return Some(limit);
+    } else if rules.quarantine_score.is_some_and(reached) && decision.verdict == Verdict::Next {
+        decision.verdict = Verdict::Quarantine(SCORE.to_owned());
+        decision.by = Some(SCORE.into());
     }
-    let limit = rules.quarantine_score.filter(reached).filter(|_| decision.verdict == Verdict::Next)?;
-    decision.verdict = Verdict::Quarantine(SCORE.to_owned());
-    decision.by = Some(SCORE.into());
-    Some(limit)
 }
 
 #[cfg(test)]

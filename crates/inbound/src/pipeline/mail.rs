@@ -7,14 +7,14 @@ use pintle_policy::{Call, Hook, Transaction};
 use pintle_smtp::server::Sender;
 
 use super::{Answer, Pipeline};
-use crate::{ids, told};
+use crate::{client_log, ids};
 
 impl Pipeline {
     pub(super) async fn sender(&mut self, sender: Sender) -> Answer {
         self.reset();
         let limits = self.is_stranger().then_some(&self.strangers);
         if let Some(reply) = self.taken.transaction(limits) {
-            told::dismissed(&self.view.session, &reply);
+            client_log::dismissed(&self.view.session, &reply);
             return Answer::Close(reply);
         }
         // A client is turned away before it sends what could not be kept.

@@ -30,7 +30,7 @@ use crate::config::ListenerConfig;
 use crate::receive::Incoming;
 use crate::services::Services;
 use crate::strangers::{StrangerLimits, Taken};
-use crate::{ids, records, told};
+use crate::{client_log, ids, records};
 
 type Answer = server::Answer<Receipt>;
 
@@ -234,7 +234,7 @@ impl Pipeline {
         }
         let text = "Too many refusals in one session; closing";
         let reply = Reply::new(421, EnhancedCode(4, 7, 0), text);
-        told::dismissed(&self.view.session, &reply);
+        client_log::dismissed(&self.view.session, &reply);
         Answer::Close(reply)
     }
 
