@@ -13,10 +13,10 @@ use pintle_record::{Peer, ReportKind};
 use pintle_smtp::client::Speaker;
 use pintle_spool::{Change, Guard, Hold, Quarantine, Settlement, SpoolError, Status, Stored};
 
-use crate::bounce::{Child, Letter};
+use crate::bounce::{BornReport, DsnBuilder};
 use crate::quarantine;
 use crate::runner::Finished;
-use crate::settle::{self, End, Fate, Telling, Trial};
+use crate::settle::{self, End, RecipientResult, ReportPolicy, SettleContext};
 use crate::shared::Shared;
 
 /// The jobs of one message that have reached an age together.
@@ -57,10 +57,10 @@ impl Group {
     }
 
     /// Nothing was tried. With several next hops each recipient's own is meant.
-    fn trial(&self) -> Trial {
+    fn context(&self) -> SettleContext {
         match self.jobs.as_slice() {
-            [job] => Trial::none(job.next_hop.clone()),
-            _ => Trial { next_hop: None, ..Trial::none(NextHop::Discard) },
+            [job] => SettleContext::none(job.next_hop.clone()),
+            _ => SettleContext { next_hop: None, ..SettleContext::none(NextHop::Discard) },
         }
     }
 }
@@ -86,9 +86,9 @@ pub(crate) async fn expire(shared: Arc<Shared>, group: Group) -> Option<Finished
         return Some(group.back(|left| Report { custody, ..Report::unchanged(left) }));
     }
     // A report about what was taken for harmful would go to whoever was named as its sender.
-    let trial = Trial { guard: Guard::Free, ..group.trial() };
-    let fates: Vec<Fate> = group.recipients().filter_map(|id| expired(&stored, id)).collect();
-    Some(match settle::durably(&shared, &stored, &trial, &fates).await {
+    let context = SettleContext { guard: Guard::Free, ..group.context() };
+    let results: Vec<RecipientResult> = group.recipients().filter_map(|id| expired(&stored, id)).collect();
+    Some(match settle::durably(&shared, &stored, &context, &results).await {
         Ok(()) | Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => group.back(settled),
         Err(_) => group.back(Report::deferred),
     })
@@ -112,15 +112,15 @@ async fn end_of_quarantine(
     Finished::all(group.message, jobs)
 }
 
-fn expired(stored: &Stored, recipient: u32) -> Option<Fate> {
+fn expired(stored: &Stored, recipient: u32) -> Option<RecipientResult> {
     let pending = settle::pending(stored, recipient)?;
-    Some(Fate {
-        end: End::Expired(Telling::Due),
+    Some(RecipientResult {
+        end: End::Expired(ReportPolicy::Due),
         reply: pending.last.clone(),
         speaker: if pending.unheard { Speaker::Us } else { Speaker::NextHop },
         peer: Arc::new(Peer { host: pending.host.clone(), ..Peer::default() }),
         last_attempt: pending.last_attempt,
-        ..Fate::nothing(recipient)
+        ..RecipientResult::nothing(recipient)
     })
 }
 
@@ -162,7 +162,7 @@ fn warned(stored: &Stored, recipient: u32) -> Option<Change> {
     Some(Change { recipient, status: Status::Pending(pending) })
 }
 
-async fn warning(shared: &Shared, stored: &Stored, group: &Group, late: &[&Recipient]) -> Vec<Child> {
+async fn warning(shared: &Shared, stored: &Stored, group: &Group, late: &[&Recipient]) -> Vec<BornReport> {
     let (ReversePath::Address(sender), Some(job)) = (&stored.entry.envelope.sender, group.jobs.first())
     else {
         return Vec::new();
@@ -173,7 +173,7 @@ async fn warning(shared: &Shared, stored: &Stored, group: &Group, late: &[&Recip
     let until = shared.ages.timeline().wall(job.accepted.plus(shared.config.load().retry.max_age));
     let statuses: Vec<dsn::Status<'_>> =
         late.iter().map(|recipient| delayed(stored, recipient, until)).collect();
-    let letter = Letter { shared, stored, sender };
+    let letter = DsnBuilder { shared, stored, sender };
     let about = late.iter().map(|recipient| recipient.id).collect();
     vec![letter.write(ReportKind::Delay, &statuses, about).await]
 }

@@ -11,12 +11,12 @@ use pintle_smtp::client::Outcome;
 use pintle_spool::{Hold, Quarantine, SpoolError, Stored};
 
 use crate::clock::monotonic;
-use crate::connect::Trouble;
+use crate::connect::ConnectFailure;
+use crate::connection::ClientConnection;
 use crate::exchange::{self, Answer, Exchange, Word};
-use crate::link::Link;
 use crate::plan::Plan;
 use crate::runner::{Finished, interrupted};
-use crate::settle::{self, End, Fate, Telling, Trial};
+use crate::settle::{self, End, RecipientResult, ReportPolicy, SettleContext};
 use crate::shared::Shared;
 use crate::stages::{self, Ruled, Ruling, Staged};
 use crate::{Config, Full, Room, quarantine, quota};
@@ -65,7 +65,7 @@ struct Heard {
     overflow: bool,
     /// The plugin that decided, if one did.
     by: Option<String>,
-    retired: Vec<Box<Link>>,
+    retired: Vec<Box<ClientConnection>>,
 }
 
 impl Heard {
@@ -100,7 +100,7 @@ impl Heard {
         }
     }
 
-    fn trouble(plan: &Plan, trouble: &Trouble) -> Self {
+    fn trouble(plan: &Plan, trouble: &ConnectFailure) -> Self {
         let hop = if trouble.hop { HopSign::Trouble } else { HopSign::Silent };
         Self { hop, ..Self::all(plan, |id| Word::trouble(id, trouble)) }
     }
@@ -142,7 +142,7 @@ impl Trying<'_> {
     async fn send(&self, mut plan: Box<Plan>) -> Finished {
         let heard = match exchange::deliver(self.shared, self.config, &plan).await {
             Exchange::Answered(answer) => Heard::answer(answer),
-            Exchange::Trouble(trouble) => Heard::trouble(&plan, &trouble),
+            Exchange::ConnectFailure(trouble) => Heard::trouble(&plan, &trouble),
             Exchange::Interrupted => return self.finished(interrupted(self.attempt.recipients.clone())),
         };
         if plan.view.is_some() {
@@ -157,7 +157,7 @@ impl Trying<'_> {
             self.config.retry.wait(count, self.shared.roll())
         });
         let now = self.shared.clock.now();
-        let mut fates = self.dropped(plan);
+        let mut results = self.dropped(plan);
         let mut remaining = Vec::new();
         for word in &heard.words {
             let deferred = word.is_deferred();
@@ -166,7 +166,7 @@ impl Trying<'_> {
             }
             // Who is only waiting for the next transaction of the same attempt has not been deferred.
             if !(deferred && heard.overflow) {
-                fates.push(fate_of(word, plan, now, wait));
+                results.push(fate_of(word, plan, now, wait));
             }
         }
         let report = Report {
@@ -175,19 +175,19 @@ impl Trying<'_> {
             again: if heard.overflow { Again::AtOnce } else { Again::After(wait) },
             custody: Custody::Free,
         };
-        let trial = self.trial(plan, heard.by, "deliver");
-        let mut finished = self.durably(&trial, &fates, report).await;
+        let context = self.context(plan, heard.by, "deliver");
+        let mut finished = self.durably(&context, &results, report).await;
         finished.retired = heard.retired;
         finished
     }
 
     /// Drops the copies of this attempt's recipients.
     async fn discard(&self, plan: &Plan, stage: &'static str, by: Option<String>) -> Finished {
-        let mut fates = self.dropped(plan);
-        fates.extend(plan.envelope.recipients.iter().map(|recipient| discarded(recipient.id)));
-        let trial = self.trial(plan, by, stage);
+        let mut results = self.dropped(plan);
+        results.extend(plan.envelope.recipients.iter().map(|recipient| discarded(recipient.id)));
+        let context = self.context(plan, by, stage);
         let report = Report { hop: HopSign::Silent, ..Report::settled() };
-        self.durably(&trial, &fates, report).await
+        self.durably(&context, &results, report).await
     }
 
     async fn room(&self, name: &str) -> Result<Room, Full> {
@@ -221,8 +221,13 @@ impl Trying<'_> {
         self.finished(Report { custody, ..interrupted(self.attempt.recipients.clone()) })
     }
 
-    async fn durably(&self, trial: &Trial, fates: &[Fate], report: Report) -> Finished {
-        match settle::durably(self.shared, self.stored, trial, fates).await {
+    async fn durably(
+        &self,
+        context: &SettleContext,
+        results: &[RecipientResult],
+        report: Report,
+    ) -> Finished {
+        match settle::durably(self.shared, self.stored, context, results).await {
             Ok(()) => {}
             // An operator settled it while the attempt was under way.
             Err(SpoolError::Unknown(_)) => return self.finished(Report::settled()),
@@ -233,19 +238,19 @@ impl Trying<'_> {
         self.finished(report)
     }
 
-    fn trial(&self, plan: &Plan, by: Option<String>, stage: &'static str) -> Trial {
-        Trial {
+    fn context(&self, plan: &Plan, by: Option<String>, stage: &'static str) -> SettleContext {
+        SettleContext {
             attempt: self.attempt.attempts.saturating_add(1),
             took: monotonic().saturating_duration_since(self.started),
             by,
             stage,
-            ..Trial::none(plan.target.next_hop.clone())
+            ..SettleContext::none(plan.target.next_hop.clone())
         }
     }
 
     /// Pending recipients of this attempt whom a plugin took out of it: their copies are dropped, since nobody would ever
     /// come back for them.
-    fn dropped(&self, plan: &Plan) -> Vec<Fate> {
+    fn dropped(&self, plan: &Plan) -> Vec<RecipientResult> {
         let kept = |id: u32| plan.envelope.recipients.iter().any(|recipient| recipient.id == id);
         let ids = self.attempt.recipients.iter().copied();
         ids.filter(|id| settle::pending(self.stored, *id).is_some() && !kept(*id)).map(discarded).collect()
@@ -256,14 +261,15 @@ impl Trying<'_> {
     }
 }
 
-fn discarded(recipient: u32) -> Fate {
-    Fate { end: End::Discarded, ..Fate::nothing(recipient) }
+fn discarded(recipient: u32) -> RecipientResult {
+    RecipientResult { end: End::Discarded, ..RecipientResult::nothing(recipient) }
 }
 
-fn fate_of(word: &Word, plan: &Plan, now: UnixTime, wait: Duration) -> Fate {
+fn fate_of(word: &Word, plan: &Plan, now: UnixTime, wait: Duration) -> RecipientResult {
     let heard = &word.outcome;
-    let telling = if plan.no_bounce.contains(&heard.id) { Telling::Suppressed } else { Telling::Due };
-    Fate {
+    let telling =
+        if plan.no_bounce.contains(&heard.id) { ReportPolicy::Suppressed } else { ReportPolicy::Due };
+    RecipientResult {
         recipient: heard.id,
         end: match &heard.outcome {
             Outcome::Delivered(_) => End::Delivered(word.success),

@@ -12,14 +12,14 @@ use pintle_smtp::client::Speaker;
 use pintle_spool::{Content, Entry, NewMessage, Stored};
 
 use crate::Config;
-use crate::settle::{self, End, Fate, Success, Telling};
+use crate::settle::{self, End, RecipientResult, ReportPolicy, Success};
 use crate::shared::Shared;
 
 /// The longest line that is returned, with its CRLF, in octets.
 const LONGEST_LINE: usize = 1_000;
 
 /// A report that is to be committed.
-pub(crate) struct Child {
+pub(crate) struct BornReport {
     pub(crate) message: NewMessage,
     pub(crate) kind: ReportKind,
     pub(crate) to: Address,
@@ -27,16 +27,20 @@ pub(crate) struct Child {
     pub(crate) about: Vec<u32>,
 }
 
-/// The reports that these fates beget; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section 2).
-pub(crate) async fn children(shared: &Shared, stored: &Stored, fates: &[Fate]) -> Vec<Child> {
+/// The reports that these results beget; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section 2).
+pub(crate) async fn children(
+    shared: &Shared,
+    stored: &Stored,
+    results: &[RecipientResult],
+) -> Vec<BornReport> {
     let mut children = Vec::new();
     let ReversePath::Address(sender) = &stored.entry.envelope.sender else {
         return children;
     };
     for kind in [ReportKind::Failure, ReportKind::Success] {
-        let told: Vec<Told<'_>> = fates.iter().filter_map(|fate| told(stored, fate, kind)).collect();
+        let told: Vec<Told<'_>> = results.iter().filter_map(|result| told(stored, result, kind)).collect();
         if !told.is_empty() {
-            let letter = Letter { shared, stored, sender };
+            let letter = DsnBuilder { shared, stored, sender };
             children.push(letter.child(kind, &told).await);
         }
     }
@@ -47,18 +51,18 @@ pub(crate) async fn children(shared: &Shared, stored: &Stored, fates: &[Fate]) -
 struct Told<'a> {
     recipient: &'a Recipient,
     action: Action,
-    fate: &'a Fate,
+    result: &'a RecipientResult,
     cause: Option<Cow<'static, str>>,
 }
 
 /// RFC 3461 sections 4.1 and 5.2: what the sender asked for decides.
-fn told<'a>(stored: &'a Stored, fate: &'a Fate, kind: ReportKind) -> Option<Told<'a>> {
-    let recipient = settle::recipient(stored, fate.recipient)?;
+fn told<'a>(stored: &'a Stored, result: &'a RecipientResult, kind: ReportKind) -> Option<Told<'a>> {
+    let recipient = settle::recipient(stored, result.recipient)?;
     let notify = recipient.params.notify();
-    let (action, cause) = match (kind, fate.end) {
-        (ReportKind::Failure, End::Failed(Telling::Due)) if notify.failure => (Action::Failed, None),
-        (ReportKind::Failure, End::Expired(Telling::Due)) if notify.failure => {
-            (Action::Failed, Some(too_late(fate)))
+    let (action, cause) = match (kind, result.end) {
+        (ReportKind::Failure, End::Failed(ReportPolicy::Due)) if notify.failure => (Action::Failed, None),
+        (ReportKind::Failure, End::Expired(ReportPolicy::Due)) if notify.failure => {
+            (Action::Failed, Some(too_late(result)))
         }
         (ReportKind::Success, End::Delivered(Success::Delivered)) if notify.success => {
             (Action::Delivered, None)
@@ -66,14 +70,14 @@ fn told<'a>(stored: &'a Stored, fate: &'a Fate, kind: ReportKind) -> Option<Told
         (ReportKind::Success, End::Delivered(Success::Relayed)) if notify.success => (Action::Relayed, None),
         _ => return None,
     };
-    Some(Told { recipient, action, fate, cause })
+    Some(Told { recipient, action, result, cause })
 }
 
 /// What a next hop said stands in a field of its own; what we found ourselves has no other place than this sentence.
-fn too_late(fate: &Fate) -> Cow<'static, str> {
+fn too_late(result: &RecipientResult) -> Cow<'static, str> {
     let sentence = "It could not be delivered in time, and we have given up.";
-    match &fate.reply {
-        Some(reply) if fate.speaker == Speaker::Us => {
+    match &result.reply {
+        Some(reply) if result.speaker == Speaker::Us => {
             format!("{sentence} The last trouble: {}.", reply.text).into()
         }
         _ => sentence.into(),
@@ -81,14 +85,14 @@ fn too_late(fate: &Fate) -> Cow<'static, str> {
 }
 
 /// What all reports of one settlement have in common.
-pub(crate) struct Letter<'a> {
+pub(crate) struct DsnBuilder<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) stored: &'a Stored,
     pub(crate) sender: &'a Address,
 }
 
-impl Letter<'_> {
-    async fn child(&self, kind: ReportKind, told: &[Told<'_>]) -> Child {
+impl DsnBuilder<'_> {
+    async fn child(&self, kind: ReportKind, told: &[Told<'_>]) -> BornReport {
         let statuses: Vec<dsn::Status<'_>> = told.iter().map(status).collect();
         self.write(kind, &statuses, told.iter().map(|told| told.recipient.id).collect()).await
     }
@@ -98,7 +102,7 @@ impl Letter<'_> {
         kind: ReportKind,
         statuses: &[dsn::Status<'_>],
         about: Vec<u32>,
-    ) -> Child {
+    ) -> BornReport {
         let config = self.shared.config.load_full();
         let (id, at) = (self.shared.new_id(), self.shared.clock.now());
         let from = from_address(&config);
@@ -124,7 +128,7 @@ impl Letter<'_> {
         let mut entry = entry_of(self.stored.id, self.sender, at, &written, utf8);
         // RFC 8689 section 5: a report on such a message names people and subject, and is protected like it.
         entry.envelope.params.require_tls = self.stored.entry.envelope.params.require_tls;
-        Child {
+        BornReport {
             message: NewMessage { id, head: written.head, content: Content::from(written.body), entry },
             kind,
             to: self.sender.clone(),
@@ -134,16 +138,16 @@ impl Letter<'_> {
 }
 
 fn status<'a>(told: &'a Told<'a>) -> dsn::Status<'a> {
-    let reply = told.fate.reply.as_ref();
-    let theirs = told.fate.speaker == Speaker::NextHop;
+    let reply = told.result.reply.as_ref();
+    let theirs = told.result.speaker == Speaker::NextHop;
     dsn::Status {
         recipient: told.recipient,
         action: told.action,
-        status: reply.and_then(|reply| reply.enhanced).or_else(|| default_status(told.fate.end)),
-        remote_mta: told.fate.remote_host(),
+        status: reply.and_then(|reply| reply.enhanced).or_else(|| default_status(told.result.end)),
+        remote_mta: told.result.remote_host(),
         diagnostic: reply.filter(|_| theirs),
         cause: told.cause.as_deref().or_else(|| reply.filter(|_| !theirs).map(|reply| reply.text.as_ref())),
-        last_attempt: told.fate.last_attempt,
+        last_attempt: told.result.last_attempt,
         will_retry_until: None,
     }
 }

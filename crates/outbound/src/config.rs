@@ -13,7 +13,7 @@ pub use pintle_queue::RetryPolicy;
 use pintle_sender_auth::sign::Keyring;
 pub use pintle_smtp::client::{Channel, Credentials, EightBit, Protocol, Timeouts, Transfer};
 
-use crate::{Endpoint, Keep, Quota, RouteTable};
+use crate::{Endpoint, Quota, Retention, RouteTable};
 
 /// Everything that outbound is told.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ pub struct Config {
     /// What messages are signed with when a plugin asks for it.
     pub keys: Arc<Keyring>,
     /// How long quarantines keep what nobody releases.
-    pub quarantine: Keep,
+    pub quarantine: Retention,
     /// How much quarantines hold.
     pub quota: Quota,
 }
@@ -82,7 +82,7 @@ impl Config {
             retry: RetryPolicy::default(),
             reports: Reports::default(),
             keys: Arc::default(),
-            quarantine: Keep::default(),
+            quarantine: Retention::default(),
             quota: Quota::default(),
         }
     }

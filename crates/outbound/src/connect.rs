@@ -14,11 +14,11 @@ use pintle_smtp::client::{
 use pintle_tls::{ClientPolicy, HandshakeError, PeerFacts};
 
 use crate::clock::monotonic;
-use crate::link::{Link, SetUp};
+use crate::connection::{ClientConnection, SetUp};
 use crate::network::{Place, Stream};
 use crate::plan::{Plan, Target};
 use crate::resolve::{self, Host, Way};
-use crate::reuse::Quirk;
+use crate::session_pool::Quirk;
 use crate::shared::Shared;
 use crate::talks::Asked;
 use crate::{Config, Endpoint, exchanger};
@@ -28,7 +28,7 @@ const DEAD: Duration = Duration::from_secs(24 * 3600);
 
 /// Why nothing was sent, for all recipients of an attempt alike.
 #[derive(Debug, Clone)]
-pub(crate) struct Trouble {
+pub(crate) struct ConnectFailure {
     /// The recipients fail; otherwise they are deferred.
     pub(crate) final_: bool,
     pub(crate) reply: Reply,
@@ -40,7 +40,7 @@ pub(crate) struct Trouble {
     pub(crate) hop: bool,
 }
 
-impl Trouble {
+impl ConnectFailure {
     fn ours(final_: bool, reply: Reply) -> Self {
         Self { final_, reply, speaker: Speaker::Us, peer: Arc::default(), hop: !final_ }
     }
@@ -62,7 +62,7 @@ impl Trouble {
 }
 
 /// One attempt to open a session.
-struct Opening<'a> {
+struct Connector<'a> {
     shared: &'a Shared,
     config: &'a Config,
     /// For whom; others may use the session later.
@@ -84,7 +84,7 @@ struct Opening<'a> {
     /// There were more addresses than may be tried.
     short: bool,
     /// The last trouble; a next hop's own words are kept over ours.
-    last: Option<Trouble>,
+    last: Option<ConnectFailure>,
 }
 
 /// Opens a session along the plan's way, with none of the hosts that were asked already.
@@ -93,15 +93,15 @@ pub(crate) async fn open(
     config: &Config,
     plan: &Plan,
     asked: &[Asked],
-) -> Result<Box<Link>, Trouble> {
+) -> Result<Box<ClientConnection>, ConnectFailure> {
     let target = &plan.target;
     let login = target.login(config).map_err(|text| {
         tracing::error!(queue_id = %plan.id, next_hop = %target.next_hop, "{text}");
         // RFC 3463 section 3.4: X.3.5, system incorrectly configured.
-        Trouble::defer(ours(EnhancedCode(4, 3, 5), text))
+        ConnectFailure::defer(ours(EnhancedCode(4, 3, 5), text))
     })?;
     let way = resolve::way(target, config, shared.resolver.as_ref()).await?;
-    let opening = Opening {
+    let opening = Connector {
         shared,
         config,
         id: plan.id,
@@ -119,8 +119,8 @@ pub(crate) async fn open(
     opening.run().await
 }
 
-impl Opening<'_> {
-    async fn run(mut self) -> Result<Box<Link>, Trouble> {
+impl Connector<'_> {
+    async fn run(mut self) -> Result<Box<ClientConnection>, ConnectFailure> {
         let hosts = std::mem::take(&mut self.way.hosts);
         let by_mx = self.way.by_mx;
         // Exchangers of one preference are looked up together: one of them may turn out to be ourselves, and then none of
@@ -151,7 +151,7 @@ impl Opening<'_> {
     }
 
     /// Tries the addresses of a host.
-    async fn host(&mut self, host: &Host, places: Vec<Place>) -> Option<Box<Link>> {
+    async fn host(&mut self, host: &Host, places: Vec<Place>) -> Option<Box<ClientConnection>> {
         if self.asked.iter().any(|asked| asked.host == host.name() && asked.port == host.port()) {
             return None;
         }
@@ -167,7 +167,7 @@ impl Opening<'_> {
     }
 
     /// Tries an address, as long as some may be tried.
-    async fn try_at(&mut self, host: &Host, place: &Place) -> Option<Box<Link>> {
+    async fn try_at(&mut self, host: &Host, place: &Place) -> Option<Box<ClientConnection>> {
         let Some(left) = self.left.checked_sub(1) else {
             self.short = true;
             return None;
@@ -202,7 +202,7 @@ impl Opening<'_> {
     }
 
     /// Those addresses of a host that DNS may send us to.
-    fn admitted(&self, host: &Host, places: Vec<Place>) -> Result<Vec<Place>, Trouble> {
+    fn admitted(&self, host: &Host, places: Vec<Place>) -> Result<Vec<Place>, ConnectFailure> {
         let objection = |place: &Place| match place {
             Place::Tcp(address) if self.way.by_mx => exchanger::objection(address.ip(), self.config),
             _ => None,
@@ -216,14 +216,14 @@ impl Opening<'_> {
     }
 
     /// The host could not be reached, or will never be.
-    fn miss(&mut self, host: &Host, trouble: Trouble) {
+    fn miss(&mut self, host: &Host, trouble: ConnectFailure) {
         if !trouble.final_ {
             self.missed.get_or_insert(host.preference);
         }
         self.note(trouble);
     }
 
-    fn note(&mut self, trouble: Trouble) {
+    fn note(&mut self, trouble: ConnectFailure) {
         tracing::debug!(queue_id = %self.id, next_hop = %self.target.next_hop, host = trouble.peer.host, address = ?trouble.peer.address,
             reply = %trouble.reply, "no session");
         let keep = self.last.as_ref().is_some_and(|last| {
@@ -236,7 +236,7 @@ impl Opening<'_> {
         }
     }
 
-    async fn addresses_of(&self, host: &Host) -> Result<Vec<Place>, Trouble> {
+    async fn addresses_of(&self, host: &Host) -> Result<Vec<Place>, ConnectFailure> {
         match &host.endpoint {
             Endpoint::Unix(path) => Ok(vec![Place::Unix(path.clone())]),
             Endpoint::Tcp { host, port } => {
@@ -257,7 +257,7 @@ impl Opening<'_> {
     }
 
     /// Tries one address; with opportunistic TLS that fails, once more in plain text (RFC 7435 section 3).
-    async fn host_at(&self, host: &Host, place: &Place) -> Result<Box<Link>, Trouble> {
+    async fn host_at(&self, host: &Host, place: &Place) -> Result<Box<ClientConnection>, ConnectFailure> {
         let opportunistic = self.target.tls == TlsPolicy::Opportunistic && !self.way.implicit_tls;
         let key = under_its_name(host.name(), &place.to_string());
         let policy = match self.target.tls {
@@ -279,7 +279,12 @@ impl Opening<'_> {
         }
     }
 
-    async fn session(&self, host: &Host, place: &Place, tls: TlsPolicy) -> Result<Box<Link>, Failure> {
+    async fn session(
+        &self,
+        host: &Host,
+        place: &Place,
+        tls: TlsPolicy,
+    ) -> Result<Box<ClientConnection>, Failure> {
         let stream = self.connect(place).await?;
         let peer = peer(host, place);
         let (mut facts, mut encrypted) = (None, false);
@@ -293,7 +298,7 @@ impl Opening<'_> {
         };
         let speech = self.speech(tls, channel(facts.as_ref()));
         let machine = Session::new(speech, monotonic());
-        let mut link = Link::new(stream, machine, Peer { tls: facts, ..peer });
+        let mut link = ClientConnection::new(stream, machine, Peer { tls: facts, ..peer });
         loop {
             link = match link.set_up().await {
                 SetUp::Ready(link) => return Ok(link),
@@ -400,7 +405,7 @@ impl Failure {
 
     /// Never final: a host that refuses us today may be mended, and only a reply to a recipient or to the message itself
     /// speaks about the message.
-    fn trouble(self, id: QueueId, host: &Host, place: &Place) -> Trouble {
+    fn trouble(self, id: QueueId, host: &Host, place: &Place) -> ConnectFailure {
         let name = host.name();
         let peer = peer(host, place);
         let reply = match self {
@@ -414,10 +419,10 @@ impl Failure {
                 if why.owner() == Owner::Operator {
                     tracing::error!(queue_id = %id, host = name, %place, %why, "the next hop does not serve us as we are configured");
                 }
-                return Trouble::closed(&why, peer);
+                return ConnectFailure::closed(&why, peer);
             }
         };
-        Trouble { peer: Arc::new(peer), ..Trouble::defer(reply) }
+        ConnectFailure { peer: Arc::new(peer), ..ConnectFailure::defer(reply) }
     }
 }
 
@@ -440,16 +445,16 @@ fn ours(code: EnhancedCode, text: String) -> Reply {
 }
 
 /// Never to become better by waiting: it is what the domain's DNS says. The next exchanger may still do.
-fn not_public(host: &Host, place: &Place, what: &str) -> Trouble {
+fn not_public(host: &Host, place: &Place, what: &str) -> ConnectFailure {
     let name = host.name();
     let text = format!(
         "the mail exchanger {name} is at {place}, {what}: mail is sent by MX to public addresses, and to the networks that the \
          gateway's operator lists (mx_networks)"
     );
     // RFC 3463 section 3.5: X.4.4, unable to route.
-    Trouble {
+    ConnectFailure {
         peer: Arc::new(peer(host, place)),
-        ..Trouble::fail(Reply::new(550, EnhancedCode(5, 4, 4), text))
+        ..ConnectFailure::fail(Reply::new(550, EnhancedCode(5, 4, 4), text))
     }
 }
 

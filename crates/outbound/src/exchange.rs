@@ -9,10 +9,10 @@ use pintle_mail::Severity;
 use pintle_record::Peer;
 use pintle_smtp::client::{Outcome, RecipientOutcome, Speaker, Step, is_hop_trouble};
 
-use crate::connect::Trouble;
-use crate::link::Link;
+use crate::connect::ConnectFailure;
+use crate::connection::ClientConnection;
 use crate::plan::Plan;
-use crate::reuse::Turn;
+use crate::session_pool::Acquired;
 use crate::settle::Success;
 use crate::shared::Shared;
 use crate::talks::Talks;
@@ -23,7 +23,7 @@ pub(crate) enum Exchange {
     /// The next hop, or the capture, has answered for each recipient.
     Answered(Answer),
     /// Nobody was there to answer.
-    Trouble(Trouble),
+    ConnectFailure(ConnectFailure),
     /// We are stopping.
     Interrupted,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Answer {
     /// The next hop took only so many recipients at once.
     pub(crate) overflow: bool,
     /// Sessions that are not to be kept.
-    pub(crate) retired: Vec<Box<Link>>,
+    pub(crate) retired: Vec<Box<ClientConnection>>,
 }
 
 /// What was said of one recipient, and by whom.
@@ -54,7 +54,7 @@ impl Word {
     }
 
     /// The recipient cannot be served, or not now.
-    pub(crate) fn trouble(id: u32, trouble: &Trouble) -> Self {
+    pub(crate) fn trouble(id: u32, trouble: &ConnectFailure) -> Self {
         let reply = trouble.reply.clone();
         let outcome = if trouble.final_ { Outcome::Failed(reply) } else { Outcome::Deferred(reply) };
         Self::of(id, outcome, trouble.speaker, Arc::clone(&trouble.peer))
@@ -87,14 +87,14 @@ pub(crate) async fn deliver(shared: &Shared, config: &Arc<Config>, plan: &Plan) 
         return Exchange::Answered(capture_it(capture.as_ref(), plan).await);
     }
     let (slot, rested) = match shared.pool.turn(&plan.target, config).await {
-        Turn::Reuse(slot, link) => (slot, Some(link)),
-        Turn::Open(slot) => (slot, None),
-        Turn::Failed(trouble) => return Exchange::Trouble(trouble),
-        Turn::Closed => return Exchange::Interrupted,
+        Acquired::Reuse(slot, link) => (slot, Some(link)),
+        Acquired::Open(slot) => (slot, None),
+        Acquired::Failed(trouble) => return Exchange::ConnectFailure(trouble),
+        Acquired::Closed => return Exchange::Interrupted,
     };
     match Talks::new(shared, config, plan).run(slot, rested).await {
         Ok(answer) => Exchange::Answered(answer),
-        Err(trouble) => Exchange::Trouble(trouble),
+        Err(trouble) => Exchange::ConnectFailure(trouble),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::quarantine::Deletion;
 use crate::quota::{self, Full, Room};
 use crate::reading::waiting_of;
 use crate::select::{Act, Acts, Outcome, Select};
-use crate::settle::{self, Fate, Trial};
+use crate::settle::{self, RecipientResult, SettleContext};
 use crate::shared::Shared;
 use crate::whereabouts::{Found, Leg};
 use crate::{Config, quarantine};
@@ -247,9 +247,9 @@ impl Handle {
     pub async fn bounce(&self, which: Select, reason: &str) -> Result<Acts, OperateError> {
         // RFC 3463 section 3.8: X.7.1, delivery not authorised.
         let reply = Reply::new(554, EnhancedCode(5, 7, 1), reason.to_owned());
-        let fate = Fate::by_operator(Disposition::Failed, reply);
+        let result = RecipientResult::by_operator(Disposition::Failed, reply);
         let ids = self.ids(which).await?;
-        let acts = self.each(ids, |id| self.settle(id, Guard::Free, &fate)).await;
+        let acts = self.each(ids, |id| self.settle(id, Guard::Free, &result)).await;
         self.forget(acts).await
     }
 
@@ -259,9 +259,9 @@ impl Handle {
     /// As for [`hold`](Self::hold).
     pub async fn discard(&self, which: Select) -> Result<Acts, OperateError> {
         let reply = Reply::plain(250, "Dropped by the operator");
-        let fate = Fate::by_operator(Disposition::Discarded, reply);
+        let result = RecipientResult::by_operator(Disposition::Discarded, reply);
         let ids = self.ids(which).await?;
-        let acts = self.each(ids, |id| self.settle(id, Guard::Any, &fate)).await;
+        let acts = self.each(ids, |id| self.settle(id, Guard::Any, &result)).await;
         self.forget(acts).await
     }
 
@@ -409,8 +409,8 @@ impl Handle {
         }
     }
 
-    async fn settle(&self, id: QueueId, guard: Guard, fate: &Fate) -> Result<(), Outcome> {
-        let trial = Trial { guard, ..Trial::by_operator() };
+    async fn settle(&self, id: QueueId, guard: Guard, result: &RecipientResult) -> Result<(), Outcome> {
+        let context = SettleContext { guard, ..SettleContext::by_operator() };
         let mut tries = 0;
         loop {
             tries += 1;
@@ -419,8 +419,8 @@ impl Handle {
             if let (Guard::Free, Some(quarantine)) = (guard, quarantine) {
                 return Err(Outcome::Quarantined(quarantine.name.clone()));
             }
-            let fates = settle::all_pending(&stored, fate);
-            match settle::once(&self.shared, &stored, &trial, &fates).await {
+            let results = settle::all_pending(&stored, result);
+            match settle::once(&self.shared, &stored, &context, &results).await {
                 // An attempt came to its end meanwhile, and each recipient does so once.
                 Err(SpoolError::RecipientsChanged(_)) if tries < AGAIN => {}
                 settled => return settled.map(drop).map_err(Outcome::of),

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! runner      queue.insert · queue.poll_due → Attempt
-//! attempt     stages (Deliver hook) → route → reuse or connect → exchange (talks) → outcome per recipient
+//! attempt     stages (Deliver hook) → route → session_pool or connect → exchange (talks) → outcome per recipient
 //! settle      marks and reports to the spool, durable first; then the runner records it in the queue
 //! ```
 //!
@@ -21,23 +21,23 @@ mod capture;
 mod clock;
 mod config;
 mod connect;
+mod connection;
 pub mod dry_run;
 mod endpoint;
 mod exchange;
 mod exchanger;
 mod handle;
 mod jobs;
-mod link;
 mod network;
 mod plan;
 mod quarantine;
 mod quota;
 mod reading;
 mod resolve;
-mod reuse;
 mod route;
 mod runner;
 mod select;
+mod session_pool;
 mod settle;
 mod shared;
 mod stages;
@@ -61,7 +61,7 @@ pub use exchanger::is_listener;
 pub use handle::{Counts, Handle, OperateError, Whereabouts};
 pub use network::{Network, Place, Stream, SystemNetwork};
 pub use pintle_queue::Step;
-pub use quarantine::Keep;
+pub use quarantine::Retention;
 pub use quota::{Full, Quota, Room, WhenFull};
 pub use route::{Route, RouteTable};
 pub use select::{Act, Acts, Outcome, Select};

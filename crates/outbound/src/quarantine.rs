@@ -11,7 +11,7 @@ use pintle_queue::{Again, Aged, Custody, HopSign, Report, Timeline};
 use pintle_spool::{Amount, Disposition, Guard, Hold, Quarantine, SpoolError, Stored};
 
 use crate::select::Outcome;
-use crate::settle::{self, End, Fate, Telling, Trial};
+use crate::settle::{self, End, RecipientResult, ReportPolicy, SettleContext};
 use crate::shared::Shared;
 
 /// Quarantines beyond so many share one gauge: plugins name them, and a series costs memory for ever.
@@ -21,20 +21,20 @@ const OTHERS: &str = "(others)";
 
 /// How long messages stay in quarantines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keep {
+pub struct Retention {
     /// In any.
     pub default: Duration,
     /// In some, by name.
     pub names: BTreeMap<String, Duration>,
 }
 
-impl Default for Keep {
+impl Default for Retention {
     fn default() -> Self {
         Self { default: Duration::from_secs(30 * 24 * 3600), names: BTreeMap::new() }
     }
 }
 
-impl Keep {
+impl Retention {
     /// How long this message is kept.
     fn of(&self, quarantine: &Quarantine) -> Duration {
         *self.names.get(&quarantine.name).unwrap_or(&self.default)
@@ -73,18 +73,18 @@ pub(crate) async fn expire(shared: &Shared, stored: &Stored, aged: &Aged, quaran
         // The operator has lengthened the time since, or the clock was set.
         return stays(Custody::Quarantined(until));
     }
-    let trial = Trial {
+    let context = SettleContext {
         quarantine: Some(quarantine.name.clone()),
         guard: Guard::Quarantined,
-        ..Trial::none(aged.next_hop.clone())
+        ..SettleContext::none(aged.next_hop.clone())
     };
-    let fate = |id: &u32| {
+    let result = |id: &u32| {
         let pending = settle::pending(stored, *id)?;
-        let end = End::Expired(Telling::Suppressed);
-        Some(Fate { end, reply: pending.last.clone(), ..Fate::nothing(*id) })
+        let end = End::Expired(ReportPolicy::Suppressed);
+        Some(RecipientResult { end, reply: pending.last.clone(), ..RecipientResult::nothing(*id) })
     };
-    let fates: Vec<Fate> = aged.recipients.iter().filter_map(fate).collect();
-    match settle::durably(shared, stored, &trial, &fates).await {
+    let results: Vec<RecipientResult> = aged.recipients.iter().filter_map(result).collect();
+    match settle::durably(shared, stored, &context, &results).await {
         Ok(()) => {
             count("expired");
             Report::settled()
@@ -125,17 +125,17 @@ pub(crate) async fn delete(shared: &Shared, id: QueueId, deletion: &Deletion<'_>
     let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
     let quarantine = quarantine.filter(|found| deletion.from.is_none_or(|name| found.name == name));
     let quarantine = quarantine.ok_or(Outcome::NotQuarantined)?;
-    let trial = Trial {
+    let context = SettleContext {
         stage: "quarantine",
         quarantine: Some(quarantine.name.clone()),
         by: Some(deletion.by.to_owned()),
         user: deletion.user.map(str::to_owned),
         guard: Guard::Quarantined,
-        ..Trial::by_operator()
+        ..SettleContext::by_operator()
     };
     let reply = Reply::plain(250, deletion.text);
-    let fates = settle::all_pending(&stored, &Fate::by_operator(Disposition::Discarded, reply));
-    match settle::once(shared, &stored, &trial, &fates).await {
+    let results = settle::all_pending(&stored, &RecipientResult::by_operator(Disposition::Discarded, reply));
+    match settle::once(shared, &stored, &context, &results).await {
         Ok(_) => {
             count(deletion.act);
             Ok(())
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_quarantine_of_its_own_name_has_its_own_time() {
         let names = BTreeMap::from([("score".to_owned(), Duration::from_secs(60))]);
-        let keep = Keep { names, ..Keep::default() };
+        let keep = Retention { names, ..Retention::default() };
         let since = UnixTime::from_millis(1_795_317_000_000);
         let timeline = Timeline::start(Reading { wall: since, monotonic: Duration::ZERO });
         let until = |name: &str| keep.until(&Quarantine::new(name, since), &timeline);

@@ -6,7 +6,7 @@ use pintle_dns::{DnsError, Exchanger, MailRoute, Resolver};
 use pintle_mail::{EnhancedCode, NextHop, Reply};
 
 use crate::config::{Config, Protocol};
-use crate::connect::Trouble;
+use crate::connect::ConnectFailure;
 use crate::plan::Target;
 use crate::{Endpoint, Relay};
 
@@ -55,7 +55,11 @@ const LMTP_PORT: u16 = 24;
 const MAX_EXCHANGERS: usize = 32;
 
 /// How to reach a next hop.
-pub(crate) async fn way(target: &Target, config: &Config, resolver: &dyn Resolver) -> Result<Way, Trouble> {
+pub(crate) async fn way(
+    target: &Target,
+    config: &Config,
+    resolver: &dyn Resolver,
+) -> Result<Way, ConnectFailure> {
     match (&target.next_hop, config.relay(&target.next_hop)) {
         (NextHop::Mx(domain), _) => mx(domain, config, resolver).await,
         (NextHop::Relay(_) | NextHop::Lmtp(_), Some((name, relay))) => to_relay(name, relay),
@@ -63,9 +67,11 @@ pub(crate) async fn way(target: &Target, config: &Config, resolver: &dyn Resolve
         (NextHop::Relay(name) | NextHop::Lmtp(name), None) if !target.unlisted => Err(unknown_relay(name)),
         (NextHop::Relay(name), None) => spelt_out(name, Protocol::Smtp),
         (NextHop::Lmtp(name), None) => spelt_out(name, Protocol::Lmtp),
-        (NextHop::Discard, _) => {
-            Err(Trouble::fail(Reply::new(550, EnhancedCode(5, 3, 5), "mail for nowhere cannot be sent")))
-        }
+        (NextHop::Discard, _) => Err(ConnectFailure::fail(Reply::new(
+            550,
+            EnhancedCode(5, 3, 5),
+            "mail for nowhere cannot be sent",
+        ))),
     }
 }
 
@@ -80,10 +86,10 @@ pub(crate) async fn addresses(
 }
 
 /// What a failed look-up of a host means for the message.
-pub(crate) fn no_address(host: &str, error: DnsError, by_mx: bool) -> Trouble {
+pub(crate) fn no_address(host: &str, error: DnsError, by_mx: bool) -> ConnectFailure {
     if error.is_temporary() || !by_mx {
         // A relay that cannot be found is the operator's mistake, and may be mended while the mail waits.
-        return Trouble::defer(Reply::new(
+        return ConnectFailure::defer(Reply::new(
             451,
             EnhancedCode(4, 4, 3),
             format!("the address of {host} cannot be found: {error}"),
@@ -91,26 +97,26 @@ pub(crate) fn no_address(host: &str, error: DnsError, by_mx: bool) -> Trouble {
     }
     // RFC 5321 section 5.1: exchangers of which none is usable are reported as an error.
     let text = format!("{host} has no address: {error}");
-    Trouble::fail(Reply::new(550, EnhancedCode(5, 4, 4), text))
+    ConnectFailure::fail(Reply::new(550, EnhancedCode(5, 4, 4), text))
 }
 
 /// The mail of this domain would come back to us.
-pub(crate) fn loops_back(domain: &str) -> Trouble {
+pub(crate) fn loops_back(domain: &str) -> ConnectFailure {
     let text = format!(
         "mail for {domain} loops back to us: its best mail exchanger is this gateway, which has no route for it"
     );
     // RFC 3463 section 3.5: X.4.6, routing loop detected.
-    Trouble::fail(Reply::new(554, EnhancedCode(5, 4, 6), text))
+    ConnectFailure::fail(Reply::new(554, EnhancedCode(5, 4, 6), text))
 }
 
 /// To a host or socket that a judge has spelt out.
-fn spelt_out(name: &str, protocol: Protocol) -> Result<Way, Trouble> {
+fn spelt_out(name: &str, protocol: Protocol) -> Result<Way, ConnectFailure> {
     let port = if protocol == Protocol::Lmtp { LMTP_PORT } else { SMTP_PORT };
     let endpoint = Endpoint::parse(name, port).map_err(|_| unknown_relay(name))?;
     to_relay(name, &Relay { protocol, ..Relay::new(vec![endpoint]) })
 }
 
-fn to_relay(name: &str, relay: &Relay) -> Result<Way, Trouble> {
+fn to_relay(name: &str, relay: &Relay) -> Result<Way, ConnectFailure> {
     let hosts = relay.hosts.iter().cloned();
     let hosts: Vec<Host> = hosts.map(|endpoint| Host { endpoint, preference: 0 }).collect();
     if hosts.is_empty() {
@@ -125,13 +131,13 @@ fn to_relay(name: &str, relay: &Relay) -> Result<Way, Trouble> {
     })
 }
 
-fn unknown_relay(name: &str) -> Trouble {
+fn unknown_relay(name: &str) -> ConnectFailure {
     let text = format!("the configuration has no relay named {name}");
     // RFC 3463 section 3.4: X.3.5, system incorrectly configured.
-    Trouble::defer(Reply::new(451, EnhancedCode(4, 3, 5), text))
+    ConnectFailure::defer(Reply::new(451, EnhancedCode(4, 3, 5), text))
 }
 
-async fn mx(domain: &str, config: &Config, resolver: &dyn Resolver) -> Result<Way, Trouble> {
+async fn mx(domain: &str, config: &Config, resolver: &dyn Resolver) -> Result<Way, ConnectFailure> {
     let hosts = match pintle_dns::address_literal(domain) {
         // RFC 5321 section 4.1.3: mail to an address literal goes to that address and asks no DNS.
         Some(address) => vec![host(address.to_string(), 0, config)],
@@ -146,7 +152,11 @@ async fn mx(domain: &str, config: &Config, resolver: &dyn Resolver) -> Result<Wa
     })
 }
 
-async fn exchangers(domain: &str, config: &Config, resolver: &dyn Resolver) -> Result<Vec<Host>, Trouble> {
+async fn exchangers(
+    domain: &str,
+    config: &Config,
+    resolver: &dyn Resolver,
+) -> Result<Vec<Host>, ConnectFailure> {
     let route = pintle_dns::mail_exchangers(resolver, domain, pintle_dns::random_seed()).await;
     let found = match route {
         Ok(MailRoute::Exchangers(found)) => found,
@@ -167,19 +177,19 @@ fn host(host: String, preference: u16, config: &Config) -> Host {
     Host { endpoint: Endpoint::Tcp { host, port }, preference }
 }
 
-fn null_mx(domain: &str) -> Trouble {
+fn null_mx(domain: &str) -> ConnectFailure {
     // RFC 7505 section 4.1: 556 with 5.1.10.
     let text = format!("{domain} says that it takes no mail (null MX)");
-    Trouble::fail(Reply::new(556, EnhancedCode(5, 1, 10), text))
+    ConnectFailure::fail(Reply::new(556, EnhancedCode(5, 1, 10), text))
 }
 
-fn no_route(domain: &str, error: DnsError) -> Trouble {
+fn no_route(domain: &str, error: DnsError) -> ConnectFailure {
     let text = format!("the mail exchangers of {domain} cannot be found: {error}");
     if error.is_temporary() {
-        Trouble::defer(Reply::new(451, EnhancedCode(4, 4, 3), text))
+        ConnectFailure::defer(Reply::new(451, EnhancedCode(4, 4, 3), text))
     } else {
         // RFC 3463 section 3.2: X.1.2, bad destination system address.
-        Trouble::fail(Reply::new(550, EnhancedCode(5, 1, 2), text))
+        ConnectFailure::fail(Reply::new(550, EnhancedCode(5, 1, 2), text))
     }
 }
 

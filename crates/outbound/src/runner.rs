@@ -20,15 +20,15 @@ use tokio::task::JoinSet;
 use crate::aged::{self, Group};
 use crate::attempt;
 use crate::clock::{Ages, monotonic};
+use crate::connection::ClientConnection;
 use crate::handle::{Command, Handle};
 use crate::jobs::{jobs_of, next_hop_of, queue_config};
-use crate::link::Link;
 use crate::quota::Rooms;
 use crate::reading::{look_again, quarantined, recover};
-use crate::reuse::Pool;
+use crate::session_pool::Pool;
 use crate::shared::{Parts, Shared};
 use crate::whereabouts::{self, Found};
-use crate::{Config, Keep, RouteTable, quarantine};
+use crate::{Config, Retention, RouteTable, quarantine};
 
 /// Arrivals and results taken in one go before attempts are begun.
 const BATCH: usize = 256;
@@ -45,7 +45,7 @@ pub(crate) struct Finished {
     /// What the queue is to hear of which job.
     pub(crate) jobs: Vec<(JobId, Report)>,
     /// Sessions that are not to be kept.
-    pub(crate) retired: Vec<Box<Link>>,
+    pub(crate) retired: Vec<Box<ClientConnection>>,
 }
 
 impl Finished {
@@ -74,7 +74,7 @@ pub(crate) struct Runner {
     /// Where pages of what lies in the spool are sent to.
     pages: mpsc::Sender<Vec<Waiting>>,
     /// How long quarantines keep, as the queue has been told.
-    keep: Keep,
+    keep: Retention,
     /// Which way mail goes, as the queue has been told, and who we are: mail for a bare postmaster goes by our name.
     routes: (RouteTable, String),
     /// Messages that were under way when their routes changed: what remains of them is looked at once more.

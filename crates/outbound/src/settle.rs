@@ -14,7 +14,7 @@ use pintle_spool::{
     Change, Disposition, Guard, NewMessage, Pending, Settled, Settlement, SpoolError, Status, Stored,
 };
 
-use crate::bounce::{self, Child};
+use crate::bounce::{self, BornReport};
 use crate::shared::Shared;
 
 /// How long to wait before a settlement that the spool refused is tried again.
@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// What happened to one recipient.
 #[derive(Debug, Clone)]
-pub(crate) struct Fate {
+pub(crate) struct RecipientResult {
     /// [`Recipient::id`].
     pub(crate) recipient: u32,
     pub(crate) end: End,
@@ -43,9 +43,9 @@ pub(crate) enum End {
     /// Not before this time.
     Deferred(UnixTime),
     /// Never.
-    Failed(Telling),
+    Failed(ReportPolicy),
     /// Too late.
-    Expired(Telling),
+    Expired(ReportPolicy),
     /// Dropped on purpose.
     Discarded,
 }
@@ -63,14 +63,14 @@ pub(crate) enum Success {
 
 /// Whether a failure may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Telling {
+pub(crate) enum ReportPolicy {
     /// If the sender wants to hear.
     Due,
     /// A plugin, the operator or a quarantine forbids it.
     Suppressed,
 }
 
-impl Fate {
+impl RecipientResult {
     /// Nothing was heard of it.
     pub(crate) fn nothing(recipient: u32) -> Self {
         Self {
@@ -90,10 +90,10 @@ impl Fate {
     }
 
     /// An operator's decision; the recipient's number is filled in by [`all_pending`].
-    pub(crate) fn by_operator(fate: Disposition, reply: Reply) -> Self {
-        let end = match fate {
-            Disposition::Failed => End::Failed(Telling::Due),
-            Disposition::Expired => End::Expired(Telling::Due),
+    pub(crate) fn by_operator(result: Disposition, reply: Reply) -> Self {
+        let end = match result {
+            Disposition::Failed => End::Failed(ReportPolicy::Due),
+            Disposition::Expired => End::Expired(ReportPolicy::Due),
             Disposition::Delivered | Disposition::Discarded => End::Discarded,
         };
         Self { end, reply: Some(reply), ..Self::nothing(0) }
@@ -101,7 +101,7 @@ impl Fate {
 }
 
 /// The circumstances of an attempt.
-pub(crate) struct Trial {
+pub(crate) struct SettleContext {
     /// None where nobody has looked at jobs: each recipient's own is meant.
     pub(crate) next_hop: Option<NextHop>,
     /// 1 for the first; 0 when nothing was tried.
@@ -119,7 +119,7 @@ pub(crate) struct Trial {
     pub(crate) guard: Guard,
 }
 
-impl Trial {
+impl SettleContext {
     /// Nothing was tried.
     pub(crate) fn none(next_hop: NextHop) -> Self {
         Self {
@@ -148,22 +148,22 @@ impl Trial {
     }
 }
 
-/// The same fate for every recipient that is not done.
-pub(crate) fn all_pending(stored: &Stored, fate: &Fate) -> Vec<Fate> {
+/// The same result for every recipient that is not done.
+pub(crate) fn all_pending(stored: &Stored, result: &RecipientResult) -> Vec<RecipientResult> {
     let pending = stored.recipients.iter().filter(|state| state.status.pending().is_some());
-    pending.map(|state| Fate { recipient: state.id, ..fate.clone() }).collect()
+    pending.map(|state| RecipientResult { recipient: state.id, ..result.clone() }).collect()
 }
 
 /// Settles what an operator decided; a refusal is the operator's to see.
 pub(crate) async fn once(
     shared: &Shared,
     stored: &Stored,
-    trial: &Trial,
-    fates: &[Fate],
+    context: &SettleContext,
+    results: &[RecipientResult],
 ) -> Result<Settled, SpoolError> {
-    let children = bounce::children(shared, stored, fates).await;
-    let settled = shared.spool.settle(settlement(stored, trial, fates, &children)).await?;
-    tell(shared, stored, trial, fates, &children);
+    let children = bounce::children(shared, stored, results).await;
+    let settled = shared.spool.settle(settlement(stored, context, results, &children)).await?;
+    tell(shared, stored, context, results, &children);
     Ok(settled)
 }
 
@@ -172,16 +172,16 @@ pub(crate) async fn once(
 pub(crate) async fn durably(
     shared: &Shared,
     stored: &Stored,
-    trial: &Trial,
-    fates: &[Fate],
+    context: &SettleContext,
+    results: &[RecipientResult],
 ) -> Result<(), SpoolError> {
-    let (mut stored, mut fates) = (Cow::Borrowed(stored), Cow::Borrowed(fates));
-    let mut children = bounce::children(shared, &stored, &fates).await;
+    let (mut stored, mut results) = (Cow::Borrowed(stored), Cow::Borrowed(results));
+    let mut children = bounce::children(shared, &stored, &results).await;
     loop {
-        if fates.is_empty() {
+        if results.is_empty() {
             return Ok(());
         }
-        let error = match shared.spool.settle(settlement(&stored, trial, &fates, &children)).await {
+        let error = match shared.spool.settle(settlement(&stored, context, &results, &children)).await {
             Ok(_) => break,
             Err(error) => error,
         };
@@ -189,8 +189,8 @@ pub(crate) async fn durably(
             // An operator was quicker; what is left is settled.
             SpoolError::RecipientsChanged(id) => {
                 stored = Cow::Owned(shared.spool.load(id).await?);
-                fates.to_mut().retain(|fate| pending(&stored, fate.recipient).is_some());
-                children = bounce::children(shared, &stored, &fates).await;
+                results.to_mut().retain(|result| pending(&stored, result.recipient).is_some());
+                children = bounce::children(shared, &stored, &results).await;
             }
             SpoolError::Full | SpoolError::Broken(_) | SpoolError::Store(_) | SpoolError::Index(_) => {
                 tracing::error!(queue_id = %stored.id, %error, "an attempt's outcome cannot be stored; trying again");
@@ -199,39 +199,44 @@ pub(crate) async fn durably(
             error => return Err(error),
         }
     }
-    tell(shared, &stored, trial, &fates, &children);
+    tell(shared, &stored, context, &results, &children);
     Ok(())
 }
 
-fn settlement(stored: &Stored, trial: &Trial, fates: &[Fate], children: &[Child]) -> Settlement {
+fn settlement(
+    stored: &Stored,
+    context: &SettleContext,
+    results: &[RecipientResult],
+    children: &[BornReport],
+) -> Settlement {
     Settlement {
         id: stored.id,
-        changes: fates.iter().map(|fate| change(stored, fate)).collect(),
+        changes: results.iter().map(|result| change(stored, result)).collect(),
         children: children.iter().map(|child| copy(&child.message)).collect(),
-        guard: trial.guard,
+        guard: context.guard,
     }
 }
 
-fn change(stored: &Stored, fate: &Fate) -> Change {
-    let status = match fate.end {
+fn change(stored: &Stored, result: &RecipientResult) -> Change {
+    let status = match result.end {
         End::Delivered(_) => Status::Done(Disposition::Delivered),
         End::Failed(_) => Status::Done(Disposition::Failed),
         End::Expired(_) => Status::Done(Disposition::Expired),
         End::Discarded => Status::Done(Disposition::Discarded),
         End::Deferred(next_attempt) => {
-            let before = pending(stored, fate.recipient);
+            let before = pending(stored, result.recipient);
             Status::Pending(Pending {
                 attempts: before.map_or(0, |pending| pending.attempts).saturating_add(1),
                 next_attempt,
-                last: fate.reply.clone(),
-                unheard: fate.speaker == Speaker::Us,
-                host: fate.remote_host().map(str::to_owned),
-                last_attempt: fate.last_attempt,
+                last: result.reply.clone(),
+                unheard: result.speaker == Speaker::Us,
+                host: result.remote_host().map(str::to_owned),
+                last_attempt: result.last_attempt,
                 warned: before.is_some_and(|pending| pending.warned),
             })
         }
     };
-    Change { recipient: fate.recipient, status }
+    Change { recipient: result.recipient, status }
 }
 
 /// How a recipient stood when the message was loaded.
@@ -255,14 +260,20 @@ fn copy(message: &NewMessage) -> NewMessage {
 }
 
 /// Records and metrics of what is durable now. What becomes of a recipient has one line in the log: its record.
-fn tell(shared: &Shared, stored: &Stored, trial: &Trial, fates: &[Fate], children: &[Child]) {
-    for fate in fates {
-        let Some(recipient) = recipient(stored, fate.recipient) else {
+fn tell(
+    shared: &Shared,
+    stored: &Stored,
+    context: &SettleContext,
+    results: &[RecipientResult],
+    children: &[BornReport],
+) {
+    for result in results {
+        let Some(recipient) = recipient(stored, result.recipient) else {
             continue;
         };
-        count(fate, trial);
+        count(result, context);
         if shared.records.wanted() {
-            shared.records.record(record(shared, stored, trial, fate, recipient, children));
+            shared.records.record(record(shared, stored, context, result, recipient, children));
         }
     }
     for child in children {
@@ -283,7 +294,7 @@ fn tell(shared: &Shared, stored: &Stored, trial: &Trial, fates: &[Fate], childre
     }
 }
 
-fn kind_name(child: &Child) -> &'static str {
+fn kind_name(child: &BornReport) -> &'static str {
     match child.kind {
         pintle_record::ReportKind::Failure => "failure",
         pintle_record::ReportKind::Delay => "delay",
@@ -301,20 +312,20 @@ fn name(end: End) -> &'static str {
     }
 }
 
-fn count(fate: &Fate, trial: &Trial) {
-    metrics::counter!("pintle_deliveries_total", "outcome" => name(fate.end)).increment(1);
-    if trial.attempt > 0 {
-        metrics::histogram!("pintle_delivery_attempt_seconds").record(trial.took.as_secs_f64());
+fn count(result: &RecipientResult, context: &SettleContext) {
+    metrics::counter!("pintle_deliveries_total", "outcome" => name(result.end)).increment(1);
+    if context.attempt > 0 {
+        metrics::histogram!("pintle_delivery_attempt_seconds").record(context.took.as_secs_f64());
     }
 }
 
 fn record(
     shared: &Shared,
     stored: &Stored,
-    trial: &Trial,
-    fate: &Fate,
+    context: &SettleContext,
+    result: &RecipientResult,
     recipient: &Recipient,
-    children: &[Child],
+    children: &[BornReport],
 ) -> Record {
     let time = shared.clock.now();
     let job = Job {
@@ -322,52 +333,52 @@ fn record(
         id: stored.id,
         sender: stored.entry.envelope.sender.clone(),
         recipient: recipient.address.clone(),
-        next_hop: trial.next_hop(shared, stored, recipient),
-        attempt: trial.attempt,
+        next_hop: context.next_hop(shared, stored, recipient),
+        attempt: context.attempt,
         age_ms: millis(shared.ages.since(stored.entry.received)),
         size: stored.head.len() as u64 + stored.body.size(),
     };
-    let reply = fate.reply.clone();
+    let reply = result.reply.clone();
     let words = |reply: Option<Reply>| reply.unwrap_or_else(|| Reply::plain(250, ""));
     let report =
-        children.iter().find(|child| child.about.contains(&fate.recipient)).map(|child| child.message.id);
+        children.iter().find(|child| child.about.contains(&result.recipient)).map(|child| child.message.id);
     let unreported = |telling| match report {
         Some(_) => None,
         None => Some(why_unreported(stored, telling)),
     };
-    let peer = Peer::clone(&fate.peer);
-    match fate.end {
+    let peer = Peer::clone(&result.peer);
+    match result.end {
         End::Delivered(_) => {
-            Record::Delivery(Delivery { job, peer, reply: words(reply), took_ms: millis(trial.took) })
+            Record::Delivery(Delivery { job, peer, reply: words(reply), took_ms: millis(context.took) })
         }
         End::Deferred(next_attempt) => {
             Record::Deferral(Deferral { job, peer, reply: words(reply), next_attempt })
         }
         End::Failed(telling) => {
-            let (unreported, by) = (unreported(telling), trial.by.clone());
+            let (unreported, by) = (unreported(telling), context.by.clone());
             Record::Bounce(Bounce { job, peer, reply: words(reply), report, unreported, by })
         }
         End::Expired(telling) => {
-            let (unreported, quarantine) = (unreported(telling), trial.quarantine.clone());
+            let (unreported, quarantine) = (unreported(telling), context.quarantine.clone());
             Record::Expiration(Expiration { job, reply, report, unreported, quarantine })
         }
         End::Discarded => Record::Discard(Discard {
             time,
             id: stored.id,
-            stage: trial.stage.to_owned(),
+            stage: context.stage.to_owned(),
             sender: stored.entry.envelope.sender.clone(),
             recipients: vec![recipient.address.clone()],
-            by: trial.by.clone(),
-            quarantine: trial.quarantine.clone(),
-            user: trial.user.clone(),
+            by: context.by.clone(),
+            quarantine: context.quarantine.clone(),
+            user: context.user.clone(),
         }),
     }
 }
 
-fn why_unreported(stored: &Stored, telling: Telling) -> Unreported {
+fn why_unreported(stored: &Stored, telling: ReportPolicy) -> Unreported {
     if stored.entry.envelope.sender.is_null() {
         Unreported::NullSender
-    } else if telling == Telling::Suppressed {
+    } else if telling == ReportPolicy::Suppressed {
         Unreported::Suppressed
     } else {
         Unreported::NotWanted
@@ -379,11 +390,11 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Settles a delay warning; one that the spool refuses is let go, since delivery matters more than news of it.
-pub(crate) async fn warned(shared: &Shared, stored: &Stored, changes: Settlement, children: &[Child]) {
+pub(crate) async fn warned(shared: &Shared, stored: &Stored, changes: Settlement, children: &[BornReport]) {
     let settlement =
         Settlement { children: children.iter().map(|child| copy(&child.message)).collect(), ..changes };
     match shared.spool.settle(settlement).await {
-        Ok(_) => tell(shared, stored, &Trial::none(NextHop::Discard), &[], children),
+        Ok(_) => tell(shared, stored, &SettleContext::none(NextHop::Discard), &[], children),
         Err(error) => tracing::warn!(queue_id = %stored.id, %error, "no delay warning"),
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::WeakUnboundedSender;
 use crate::clock::{self, Ages};
 use crate::handle::Command;
 use crate::quota::Rooms;
-use crate::reuse::Pool;
+use crate::session_pool::Pool;
 use crate::{Capture, Clock, Config, Dice, Network, SystemClock, SystemNetwork};
 
 /// What outbound is built from. None of it is made here, so a test can replace each part.

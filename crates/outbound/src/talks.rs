@@ -22,11 +22,11 @@ use pintle_smtp::client::{
     demands_tls,
 };
 
-use crate::connect::{self, Trouble};
+use crate::connect::{self, ConnectFailure};
+use crate::connection::{ClientConnection, Sent};
 use crate::exchange::{Answer, Word};
-use crate::link::{Link, Sent};
 use crate::plan::Plan;
-use crate::reuse::{Quirk, Slot};
+use crate::session_pool::{Quirk, SessionPermit};
 use crate::settle::Success;
 use crate::shared::Shared;
 use crate::{Config, resolve};
@@ -51,7 +51,7 @@ pub(crate) struct Talks<'a> {
     renewed: bool,
     overflow: bool,
     /// Sessions that are not over, in the order of their exchangers.
-    links: Vec<Box<Link>>,
+    links: Vec<Box<ClientConnection>>,
 }
 
 /// A host, known by its name and its port: a relay may list several at one address.
@@ -91,7 +91,11 @@ impl<'a> Talks<'a> {
     }
 
     /// Asks until nobody is left to be asked. The trouble means that nobody has said anything.
-    pub(crate) async fn run(mut self, slot: Slot, rested: Option<Box<Link>>) -> Result<Answer, Trouble> {
+    pub(crate) async fn run(
+        mut self,
+        slot: SessionPermit,
+        rested: Option<Box<ClientConnection>>,
+    ) -> Result<Answer, ConnectFailure> {
         if let Some(link) = rested {
             self.talk(link, Age::Used).await;
         }
@@ -113,7 +117,7 @@ impl<'a> Talks<'a> {
     }
 
     /// Nobody else can be asked: the words that there are stand.
-    fn nobody(&mut self, trouble: &Trouble) {
+    fn nobody(&mut self, trouble: &ConnectFailure) {
         for id in std::mem::take(&mut self.open) {
             if !self.words.iter().any(|word| word.outcome.id == id) {
                 self.words.push(Word::trouble(id, trouble));
@@ -121,7 +125,7 @@ impl<'a> Talks<'a> {
         }
     }
 
-    async fn talk(&mut self, mut link: Box<Link>, age: Age) {
+    async fn talk(&mut self, mut link: Box<ClientConnection>, age: Age) {
         let place = link.place();
         let chunks = !self.shared.pool.knows(Quirk::NoChunks, &place);
         let transfer = if chunks { self.config.transfer } else { Transfer::Data };
@@ -205,7 +209,7 @@ impl<'a> Talks<'a> {
     }
 
     /// Lets the session with the best exchanger rest; those that come after it were opened for this message alone.
-    async fn close(self, slot: Slot) -> Answer {
+    async fn close(self, slot: SessionPermit) -> Answer {
         let (mut slot, mut retired) = (Some(slot), Vec::new());
         for link in self.links {
             let enough = link.used() >= self.config.sessions.messages.max(1);

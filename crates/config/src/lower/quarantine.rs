@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pintle_outbound::{Keep, Quota, WhenFull};
+use pintle_outbound::{Retention, Quota, WhenFull};
 use toml::de::{DeTable, DeValue};
 
 use crate::read::{Choice, Percent, Positive, Read, Size};
@@ -18,9 +18,9 @@ pub(crate) struct ByQuarantine<T> {
     names: BTreeMap<String, T>,
 }
 
-pub(super) fn keep(section: &Section<'_>) -> Keep {
+pub(super) fn keep(section: &Section<'_>) -> Retention {
     let given = section.get::<ByQuarantine<Duration>>("keep");
-    Keep { default: given.default.unwrap_or(Keep::default().default), names: given.names }
+    Retention { default: given.default.unwrap_or(Retention::default().default), names: given.names }
 }
 
 pub(super) fn quota(section: &Section<'_>) -> Quota {

@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use pintle_mail::{NextHop, QueueId};
 use pintle_outbound::{Clock, Protocol};
 use pintle_outbound::{
-    Config, Endpoint, Handle, Keep, Outbound, Parts, Relay, RetryPolicy, Route, RouteTable, Select, Timeouts,
+    Config, Endpoint, Handle, Outbound, Parts, Relay, Retention, RetryPolicy, Route, RouteTable, Select,
+    Timeouts,
 };
 use pintle_policy::Chain;
 use pintle_record::NoRecords;
@@ -173,7 +174,7 @@ fn config(random: &mut Random) -> Config {
         max_age: AGES.message,
         warn_after: Some(Duration::from_secs(240)),
     };
-    config.quarantine = Keep { default: AGES.quarantine, ..Keep::default() };
+    config.quarantine = Retention { default: AGES.quarantine, ..Retention::default() };
     config.timeouts = Timeouts {
         greeting: Duration::from_secs(15),
         command: Duration::from_secs(15),

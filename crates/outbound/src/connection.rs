@@ -1,7 +1,7 @@
-//! A session with a next hop, on its socket: the machine of `smtp::client` driven by reads, writes and one timer.
+//! A client connection: a session with a next hop on its socket, driven by reads, writes and one timer.
 //!
 //! What the machine leaves to its host happens here and nowhere else: bytes, time, and the TLS handshake. Which message
-//! goes when is decided by `exchange`; where sessions rest between messages, by `reuse`.
+//! goes when is decided by `exchange`; where sessions wait between messages, by `session_pool`.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -32,7 +32,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// One session and its socket.
-pub(crate) struct Link {
+pub(crate) struct ClientConnection {
     io: Box<dyn Stream>,
     machine: Session,
     /// How it ended. The machine says so once, and whoever asks later must not wait for more.
@@ -52,9 +52,9 @@ pub(crate) struct Link {
 /// What came of a set-up.
 pub(crate) enum SetUp {
     /// Messages may be sent.
-    Ready(Box<Link>),
-    /// The next hop awaits a handshake on this stream; then [`Link::encrypted`] goes on.
-    StartTls(Box<Link>),
+    Ready(Box<ClientConnection>),
+    /// The next hop awaits a handshake on this stream; then [`ClientConnection::encrypted`] goes on.
+    StartTls(Box<ClientConnection>),
     /// The session is over.
     Closed(Closed),
 }
@@ -67,7 +67,7 @@ pub(crate) enum Sent {
     Closed(Closed),
 }
 
-impl Link {
+impl ClientConnection {
     pub(crate) fn new(io: Box<dyn Stream>, machine: Session, peer: Peer) -> Box<Self> {
         Box::new(Self {
             io,
@@ -116,7 +116,7 @@ impl Link {
         }
     }
 
-    /// Gives the stream away for a handshake; what comes back of it goes to [`Link::encrypted`].
+    /// Gives the stream away for a handshake; what comes back of it goes to [`ClientConnection::encrypted`].
     pub(crate) fn take_stream(&mut self) -> Box<dyn Stream> {
         std::mem::replace(&mut self.io, Box::new(tokio::io::empty()))
     }
@@ -442,7 +442,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_no_end_keeps_no_session() {
         let machine = Session::new(Config::new("gate.example"), monotonic());
-        let link = Link::new(Box::new(Stuck), machine, Peer::default());
+        let link = ClientConnection::new(Box::new(Stuck), machine, Peer::default());
         assert!(tokio::time::timeout(Duration::from_secs(3_600), link.quit()).await.is_ok());
     }
 
@@ -450,7 +450,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_session_that_is_over_says_so_as_often_as_it_is_asked() {
         let machine = Session::new(Config::new("gate.example"), monotonic());
-        let mut link = Link::new(Box::new(Stuck), machine, Peer::default());
+        let mut link = ClientConnection::new(Box::new(Stuck), machine, Peer::default());
         let first = link.become_ready().await;
         assert!(first.is_err());
         assert_eq!(link.become_ready().await, first);

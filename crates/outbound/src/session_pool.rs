@@ -1,12 +1,12 @@
-//! Sessions at rest, and how many there may be: one lane for each way to a next hop.
+//! The connection pool: idle sessions with next hops, and how many sessions there may be, by target.
 //!
-//! A lane is for one target under one configuration: the same next hop with the same demand of TLS, the same source and the
-//! same credentials. So a session that was opened for less, or that has authenticated as somebody else, is never met by a
-//! delivery that demands more.
+//! Each target has a pool of its own: the same next hop with the same demand of TLS, the same source and the same
+//! credentials, under one configuration. So a session that was opened for less, or that has authenticated as somebody else,
+//! is never met by a delivery that demands more.
 //!
-//! Whoever wants to deliver waits in the lane for a slot, which bounds the sessions to that next hop, and takes the session
-//! that rested last, or opens one. When opening failed, those who were waiting meanwhile share that answer instead of
-//! finding it out one after the other.
+//! Whoever wants to deliver waits for a permit, of which there are as many as the configuration allows sessions to that next
+//! hop, and takes the session that was used last, or opens one. When opening failed, those who were waiting meanwhile share
+//! that answer instead of finding it out one after the other.
 
 #![expect(clippy::vec_box, reason = "a session is moved from owner to owner as its box")]
 
@@ -21,17 +21,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Config;
 use crate::clock::monotonic;
-use crate::connect::Trouble;
-use crate::link::Link;
+use crate::connect::ConnectFailure;
+use crate::connection::ClientConnection;
 use crate::plan::Target;
 
 /// Addresses that are remembered for something. Strangers say where their exchangers are, and may say it anew each time.
 const QUIRKS: usize = 100_000;
 
-/// All lanes.
+/// All pools, by target.
 #[derive(Default)]
 pub(crate) struct Pool {
-    lanes: Mutex<HashMap<Key, Arc<Lane>>>,
+    hop_pools: Mutex<HashMap<Key, Arc<HopPool>>>,
     /// Lanes made so far.
     made: AtomicU64,
     /// What places are known for, and until when that counts.
@@ -52,7 +52,7 @@ pub(crate) enum Quirk {
     Dead,
 }
 
-/// Which lane: an attempt that began under an old configuration opens sessions as that one says, and a reload may have
+/// Which hop_pool: an attempt that began under an old configuration opens sessions as that one says, and a reload may have
 /// tightened it since.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -78,68 +78,68 @@ impl Hash for Held {
     }
 }
 
-struct Lane {
+struct HopPool {
     /// Counted from the first. Sessions are ended in this order, so that a run can be repeated.
     number: u64,
-    slots: Arc<Semaphore>,
-    idle: Mutex<Vec<Box<Link>>>,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Box<ClientConnection>>>,
     /// No session rests here any more.
     ended: AtomicBool,
-    failed: Mutex<Option<(Instant, Trouble)>>,
+    failed: Mutex<Option<(Instant, ConnectFailure)>>,
 }
 
-/// Leave to have one session.
-pub(crate) struct Slot {
-    lane: Arc<Lane>,
+/// Permission to have one session with a target.
+pub(crate) struct SessionPermit {
+    hop_pool: Arc<HopPool>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// What waiting in the lane came to.
-pub(crate) enum Turn {
+/// What waiting for a permit came to.
+pub(crate) enum Acquired {
     /// Use this session.
-    Reuse(Slot, Box<Link>),
+    Reuse(SessionPermit, Box<ClientConnection>),
     /// Open one.
-    Open(Slot),
+    Open(SessionPermit),
     /// Opening one failed while we waited.
-    Failed(Trouble),
+    Failed(ConnectFailure),
     /// Nothing is begun any more.
     Closed,
 }
 
 impl Pool {
-    /// Waits for a slot among as many as the configuration gives the next hop.
-    pub(crate) async fn turn(&self, target: &Target, config: &Arc<Config>) -> Turn {
+    /// Waits for a permit, of which there are as many as the configuration gives the next hop.
+    pub(crate) async fn turn(&self, target: &Target, config: &Arc<Config>) -> Acquired {
         let asked = monotonic();
-        let lane = self.lane(target, config);
-        let Ok(permit) = Arc::clone(&lane.slots).acquire_owned().await else {
-            return Turn::Closed;
+        let hop_pool = self.hop_pool(target, config);
+        let Ok(permit) = Arc::clone(&hop_pool.permits).acquire_owned().await else {
+            return Acquired::Closed;
         };
-        let slot = Slot { lane, _permit: permit };
+        let slot = SessionPermit { hop_pool, _permit: permit };
         // A session at rest is worth more than the news that another could not be opened.
         while let Some(mut link) = slot.take_idle() {
             if link.is_alive() {
-                return Turn::Reuse(slot, link);
+                return Acquired::Reuse(slot, link);
             }
         }
-        let failed = slot.lane.failed.lock().clone();
+        let failed = slot.hop_pool.failed.lock().clone();
         if let Some((at, trouble)) = failed
             && at >= asked
         {
-            return Turn::Failed(trouble);
+            return Acquired::Failed(trouble);
         }
-        Turn::Open(slot)
+        Acquired::Open(slot)
     }
 
     /// How many sessions rest.
     pub(crate) fn idle(&self) -> usize {
-        self.lanes.lock().values().map(|lane| lane.idle.lock().len()).sum()
+        self.hop_pools.lock().values().map(|hop_pool| hop_pool.idle.lock().len()).sum()
     }
 
-    /// Takes out the sessions that have rested longer than `keep`, and forgets lanes that nobody uses.
-    pub(crate) fn expired(&self, now: Instant, keep: Duration) -> Vec<Box<Link>> {
-        let mut lanes = self.lanes.lock();
-        let old = in_order(&lanes).iter().flat_map(|lane| lane.take_older(now, keep)).collect();
-        lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.idle.lock().is_empty());
+    /// Takes out the sessions that have rested longer than `keep`, and forgets hop_pools that nobody uses.
+    pub(crate) fn expired(&self, now: Instant, keep: Duration) -> Vec<Box<ClientConnection>> {
+        let mut hop_pools = self.hop_pools.lock();
+        let old = in_order(&hop_pools).iter().flat_map(|hop_pool| hop_pool.take_older(now, keep)).collect();
+        hop_pools.retain(|_, hop_pool| Arc::strong_count(hop_pool) > 1 || !hop_pool.idle.lock().is_empty());
         self.quirks.lock().retain(|_, until| *until > now);
         old
     }
@@ -147,7 +147,7 @@ impl Pool {
     /// Sends everybody away who waits, now and later.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        in_order(&self.lanes.lock()).iter().for_each(|lane| lane.slots.close());
+        in_order(&self.hop_pools.lock()).iter().for_each(|hop_pool| hop_pool.permits.close());
     }
 
     /// Whether this place is known for that.
@@ -172,59 +172,59 @@ impl Pool {
 
     /// Begins anew under a changed configuration: gives the resting sessions away; those in use are given away as they
     /// come back.
-    pub(crate) fn renew(&self) -> Vec<Box<Link>> {
-        let old = std::mem::take(&mut *self.lanes.lock());
-        in_order(&old).iter().flat_map(|lane| lane.end()).collect()
+    pub(crate) fn renew(&self) -> Vec<Box<ClientConnection>> {
+        let old = std::mem::take(&mut *self.hop_pools.lock());
+        in_order(&old).iter().flat_map(|hop_pool| hop_pool.end()).collect()
     }
 
-    fn lane(&self, target: &Target, config: &Arc<Config>) -> Arc<Lane> {
+    fn hop_pool(&self, target: &Target, config: &Arc<Config>) -> Arc<HopPool> {
         let key = Key { config: Held(Arc::clone(config)), target: target.clone() };
-        let mut lanes = self.lanes.lock();
-        if let Some(lane) = lanes.get(&key) {
-            return Arc::clone(lane);
+        let mut hop_pools = self.hop_pools.lock();
+        if let Some(hop_pool) = hop_pools.get(&key) {
+            return Arc::clone(hop_pool);
         }
-        let lane = Arc::new(Lane {
+        let hop_pool = Arc::new(HopPool {
             number: self.made.fetch_add(1, Ordering::Relaxed),
-            slots: Arc::new(Semaphore::new(config.sessions_for(&target.next_hop))),
+            permits: Arc::new(Semaphore::new(config.sessions_for(&target.next_hop))),
             idle: Mutex::default(),
             ended: AtomicBool::new(false),
             failed: Mutex::default(),
         });
         if self.closed.load(Ordering::Acquire) {
-            lane.slots.close();
+            hop_pool.permits.close();
         }
-        lanes.insert(key, Arc::clone(&lane));
-        lane
+        hop_pools.insert(key, Arc::clone(&hop_pool));
+        hop_pool
     }
 }
 
-fn in_order(lanes: &HashMap<Key, Arc<Lane>>) -> Vec<Arc<Lane>> {
-    let mut lanes: Vec<_> = lanes.values().cloned().collect();
-    lanes.sort_by_key(|lane| lane.number);
-    lanes
+fn in_order(hop_pools: &HashMap<Key, Arc<HopPool>>) -> Vec<Arc<HopPool>> {
+    let mut hop_pools: Vec<_> = hop_pools.values().cloned().collect();
+    hop_pools.sort_by_key(|hop_pool| hop_pool.number);
+    hop_pools
 }
 
-impl Lane {
-    fn end(&self) -> Vec<Box<Link>> {
+impl HopPool {
+    fn end(&self) -> Vec<Box<ClientConnection>> {
         let mut idle = self.idle.lock();
         self.ended.store(true, Ordering::Release);
         std::mem::take(&mut *idle)
     }
 
     /// The oldest stand first: a session that comes back is put at the end, and taken from there.
-    fn take_older(&self, now: Instant, keep: Duration) -> Vec<Box<Link>> {
+    fn take_older(&self, now: Instant, keep: Duration) -> Vec<Box<ClientConnection>> {
         let mut idle = self.idle.lock();
         let fresh = idle.partition_point(|link| now.saturating_duration_since(link.idle_since) >= keep);
         idle.drain(..fresh).collect()
     }
 }
 
-impl Slot {
+impl SessionPermit {
     /// Lets the session rest, and the next one take its turn. Gives it back where no session rests any more.
-    pub(crate) fn give_back(self, link: Box<Link>) -> Option<Box<Link>> {
-        *self.lane.failed.lock() = None;
-        let mut idle = self.lane.idle.lock();
-        if self.lane.ended.load(Ordering::Acquire) {
+    pub(crate) fn give_back(self, link: Box<ClientConnection>) -> Option<Box<ClientConnection>> {
+        *self.hop_pool.failed.lock() = None;
+        let mut idle = self.hop_pool.idle.lock();
+        if self.hop_pool.ended.load(Ordering::Acquire) {
             return Some(link);
         }
         idle.push(link);
@@ -232,11 +232,11 @@ impl Slot {
     }
 
     /// Tells those who wait that no session can be opened.
-    pub(crate) fn fail(self, trouble: &Trouble) {
-        *self.lane.failed.lock() = Some((monotonic(), trouble.clone()));
+    pub(crate) fn fail(self, trouble: &ConnectFailure) {
+        *self.hop_pool.failed.lock() = Some((monotonic(), trouble.clone()));
     }
 
-    fn take_idle(&self) -> Option<Box<Link>> {
-        self.lane.idle.lock().pop()
+    fn take_idle(&self) -> Option<Box<ClientConnection>> {
+        self.hop_pool.idle.lock().pop()
     }
 }
