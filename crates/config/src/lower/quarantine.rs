@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pintle_outbound::{Retention, Quota, WhenFull};
+use pintle_outbound::{Quota, Retention, WhenFull};
 use toml::de::{DeTable, DeValue};
 
 use crate::read::{Choice, Percent, Positive, Read, Size};
