@@ -86,7 +86,7 @@ impl<'a> Play<'a> {
             self.options.unruly.as_ref().ok_or("this row needs the plugin `unruly`: --unruly FILE")?;
         let config = if hook.is_empty() { String::new() } else { format!("{hook} = \"{act}\"") };
         Ok(format!(
-            "[[plugin]]\nname = \"unruly\"\ncomponent = \"{}\"\ngrants = [\"kv\", \"dns\", \"auth\", \"sender-auth\"]\nconfig = {{ {config} }}\n\
+            "[[plugin]]\nname = \"unruly\"\ncomponent = \"{}\"\ngrants = [\"kv\", \"dns\", \"auth\", \"sender-auth\"]\nconfig = {{ {config} }}\ntimer = \"200ms\"\n\
              [plugin.limits]\nwall = \"300ms\"\n",
             component.display()
         ))

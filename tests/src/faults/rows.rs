@@ -252,6 +252,8 @@ pub const ROWS: &[Row] = rows! {
     "plugin-message", "the same on message", Plugin("message"), SMALL, 4, NOTHING;
     "plugin-deliver", "the same on deliver", Plugin("deliver"), SMALL, 4, NOTHING;
     "plugin-result", "the same on delivery-result", Plugin("delivery_result"), SMALL, 4, NOTHING;
+    "plugin-disconnect", "the same on disconnect", Plugin("disconnect"), SMALL, 4, NOTHING;
+    "plugin-timer", "the same on timer", Plugin("timer"), SMALL, 4, NOTHING;
 };
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ struct Unruly {
     message: String,
     deliver: String,
     delivery_result: String,
+    disconnect: String,
     timer: String,
 }
 
@@ -138,9 +139,15 @@ impl Unruly {
         act(&self.delivery_result).map(drop)
     }
 
+    fn on_disconnect(&self) -> Result<(), HostError> {
+        act(&self.disconnect).map(drop)
+    }
+
     fn on_timer(&self) -> Result<(), HostError> {
         if self.timer == "session" {
             session::info();
+        } else {
+            act(&self.timer)?;
         }
         kv::increment(Scope::Local, "timer", 1, None)?;
         Ok(())
@@ -418,5 +425,6 @@ fn look() -> Result<Verdict, HostError> {
 }
 
 pintle_plugin_sdk::export!(
-    Unruly: on_connect, on_hello, on_auth, on_mail, on_rcpt, on_headers, on_message, on_deliver, on_delivery_result, on_timer
+    Unruly: on_connect, on_hello, on_auth, on_mail, on_rcpt, on_headers, on_message, on_deliver, on_delivery_result,
+    on_disconnect, on_timer
 );
