@@ -221,7 +221,7 @@ impl Replay<'_> {
 
     fn apply_message(&mut self, kind: Kind, header: &Header, front: &Front) -> Result<(), SpoolError> {
         let place = Place { segment: header.segment, position: header.position, length: header.length() };
-        let size = front.head.len() as u64 + header.body;
+        let size = header.body.saturating_add(front.head.len() as u64);
         let read = from_json::<Written>(&front.meta).and_then(|written| Ok((written, text(&front.meta)?)));
         match read {
             Ok((written, sheet)) if kind == Kind::Message => {
