@@ -198,7 +198,7 @@ impl Look {
         let (total, mut done) = (truth.messages().map_err(refused)?, 0);
         let looked = each(truth, |id, row| {
             self.found.messages += 1;
-            self.found.octets += row.size;
+            self.found.octets = self.found.octets.saturating_add(row.size);
             if let Some(what) = unreadable(id, &row, log, &self.folders.bodies) {
                 self.problem(id, what, true);
             }
