@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+/// The longest chain of aliases that counts.
+const MAX_ALIASES: usize = 16;
 /// The largest answer over UDP.
 const DATAGRAM: usize = 4096;
 
@@ -44,7 +46,8 @@ fn denies(name: &Name, answers: &[Record]) -> bool {
     }) {
         owner = target;
         followed += 1;
-        if followed > answers.len() {
+        // A circle, or more than is followed anywhere; each step looks through all that a server made up.
+        if followed > MAX_ALIASES {
             return false;
         }
     }
@@ -115,5 +118,11 @@ mod tests {
         assert!(!denies(&asked, &[alias("x.example.", "y.example.")]), "of another name");
         assert!(!denies(&asked, &[alias("a.example.", "b.example."), alias("b.example.", "a.example.")]));
         assert!(!denies(&asked, &[alias("a.example.", "a.example.")]));
+        let chain = |length: usize| -> Vec<Record> {
+            (0..length)
+                .map(|at| alias(&format!("c{at}.example."), &format!("c{}.example.", at + 1)))
+                .collect()
+        };
+        assert!(denies(&name("c0.example."), &chain(16)) && !denies(&name("c0.example."), &chain(17)));
     }
 }
