@@ -12,7 +12,7 @@ use pintle_mail::{
     TlsPolicy, UnixTime,
 };
 use pintle_policy::{
-    Call, Chain, Decision, Delivery, Frozen, Hook, Message, Notes, Outcome, Session, Step, Verdict, View,
+    Call, Chain, Decision, Delivery, Frozen, Hook, Message, Notes, Outcome, Session, JudgeStep, Verdict, View,
 };
 use pintle_queue::Attempt;
 use pintle_record::{PluginStep, Sink};
@@ -343,7 +343,7 @@ fn ruled(decision: Decision, plan: Box<Plan>) -> Staged {
     Staged::Decided(Ruled { ruling, by: decision.by.map(|by| by.to_string()), plan })
 }
 
-fn tell_steps(records: &dyn Sink, now: UnixTime, stored: &Stored, hook: Hook, steps: &[Step]) {
+fn tell_steps(records: &dyn Sink, now: UnixTime, stored: &Stored, hook: Hook, steps: &[JudgeStep]) {
     for step in steps {
         let told = PluginStep {
             plugin: &step.judge,

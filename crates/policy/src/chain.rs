@@ -31,12 +31,12 @@ pub struct Decision {
     /// How long to wait before the reply.
     pub delay: Duration,
     /// What each judge said that was asked, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<JudgeStep>,
 }
 
 /// One judge's part in a decision.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Step {
+pub struct JudgeStep {
     /// Who.
     pub judge: Arc<str>,
     /// The name of the verdict.
@@ -91,7 +91,7 @@ impl Chain {
     }
 
     /// Tells the judges how an attempt went; their edits are left in the view.
-    pub async fn delivery_result(&self, outcomes: &Arc<[Outcome]>, view: &mut View) -> Vec<Step> {
+    pub async fn delivery_result(&self, outcomes: &Arc<[Outcome]>, view: &mut View) -> Vec<JudgeStep> {
         let mut decision = Decision::none();
         for judge in self.wanting(Hook::DeliveryResult) {
             let ruling = judge.delivery_result(Arc::clone(outcomes), view.clone()).await;
@@ -130,7 +130,7 @@ impl Decision {
                 fault = Some(bad_answer(&error));
             }
         }
-        self.steps.push(Step { judge: Arc::clone(judge), verdict: verdict.name(), fault });
+        self.steps.push(JudgeStep { judge: Arc::clone(judge), verdict: verdict.name(), fault });
         let strictness = Strictness::of(&verdict);
         if strictness > Strictness::of(&self.verdict) {
             self.verdict = verdict;

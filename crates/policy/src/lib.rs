@@ -14,7 +14,7 @@ pub mod pieced;
 pub mod verdict;
 pub mod view;
 
-pub use chain::{Chain, Decision, Step};
+pub use chain::{Chain, Decision, JudgeStep};
 pub use computed::Computed;
 pub use edit::{Edit, EditError};
 pub use frozen::Frozen;

@@ -351,7 +351,7 @@ async fn stock() -> Plugins {
 async fn ask(judges: &[Chain], call: Call, view: &mut View, faults: &mut Vec<String>, what: &str) {
     for chain in judges.iter().filter(|chain| chain.wants(call.hook())) {
         let decision: Decision = chain.judge(&call, view).await;
-        let told = |step: &pintle_policy::Step| {
+        let told = |step: &pintle_policy::JudgeStep| {
             let fault = step.fault.as_ref()?;
             Some(format!("{what}: {} at {call:?}: {} ({})", step.judge, fault.text, fault.kind.name()))
         };
