@@ -5,7 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Act, Client, Reply, Script, Sink, Step, TempDir, Transaction};
+use pintle_testkit::{Act, Client, Reply, Script, Sink, SinkStep, TempDir, Transaction};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <ann@ours.example>\r\n\r\nhello\r\n";
 
@@ -166,7 +166,8 @@ fn expired() -> &'static str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_of_our_own_goes_to_the_address_without_a_tag() {
     let unknown = Act::Reply("550 5.1.1 no such user".into());
-    let stage = Stage::start("", Script::new().on_line(Step::Rcpt, "nobody@other.example", unknown)).await;
+    let stage =
+        Stage::start("", Script::new().on_line(SinkStep::Rcpt, "nobody@other.example", unknown)).await;
     stage.colleague().await.deliver("ann@ours.example", &["nobody@other.example"], MESSAGE).await;
     let report = stage.sink.wait_for(1).await.remove(0);
     assert_eq!((report.sender.address.as_str(), report.recipients()), ("", vec!["ann@ours.example"]));

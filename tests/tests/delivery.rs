@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use e2e::{Gateway, configuration, example_plugin};
-use pintle_testkit::{Client, Script, Sink, Step, TempDir};
+use pintle_testkit::{Client, Script, Sink, SinkStep, TempDir};
 
 const MESSAGE: &[u8] =
     b"Subject: one\r\nFrom: <a@x.example>\r\nX-Keep:  as\r\n\tit was\r\n\r\n.first\r\n\xff\xfe raw\r\n";
@@ -46,7 +46,7 @@ async fn a_plugin_refuses_and_the_log_says_who() {
 async fn what_the_next_hop_refuses_comes_back_as_a_report() {
     let folder = TempDir::new().unwrap();
     let script = Script::new().on_line(
-        Step::Rcpt,
+        SinkStep::Rcpt,
         "nobody@ours.example",
         pintle_testkit::Act::Reply("550 5.1.1 no such user".into()),
     );

@@ -135,7 +135,7 @@ async fn what_is_wrong_in_dns_is_told_with_its_remedy() {
         assert!(said.contains(reason), "{reason}: {said}");
         assert!(said.contains(good.trim_end()), "the record to publish: {said}");
     }
-    server.fail("s1._domainkey.example.org", pintle_testkit::Fault::Refused);
+    server.fail("s1._domainkey.example.org", pintle_testkit::ZoneFault::Refused);
     let (code, said) = check(&server, folder.path(), &[]).await;
     assert_eq!(code, 1);
     assert!(said.contains("DNS: "), "{said}");

@@ -10,31 +10,31 @@ use std::time::{Duration, Instant};
 
 use e2e::{Gateway, binary, configuration};
 use pintle_testkit::{
-    Client, ELSEWHERE, Fault, RecordKind, Script, Sink, TempDir, Transaction, ZoneServer, within,
+    Client, ELSEWHERE, RecordKind, Script, Sink, TempDir, Transaction, ZoneFault, ZoneServer, within,
 };
 use tokio::net::{TcpListener, TcpStream};
 
 /// All ways to fail, none at all first.
-const FAULTS: [Option<Fault>; 19] = [
+const FAULTS: [Option<ZoneFault>; 19] = [
     None,
-    Some(Fault::Silent),
-    Some(Fault::ServFail),
-    Some(Fault::Refused),
-    Some(Fault::NxDomain),
-    Some(Fault::NoData),
-    Some(Fault::Truncated),
-    Some(Fault::TruncatedAlone),
-    Some(Fault::Garbage),
-    Some(Fault::WrongId),
-    Some(Fault::WrongQuestion),
-    Some(Fault::WrongOwner),
-    Some(Fault::Referral),
-    Some(Fault::NoEdns),
-    Some(Fault::Poisoned),
-    Some(Fault::AliasLoop),
-    Some(Fault::Flood),
-    Some(Fault::Huge),
-    Some(Fault::Overcount),
+    Some(ZoneFault::Silent),
+    Some(ZoneFault::ServFail),
+    Some(ZoneFault::Refused),
+    Some(ZoneFault::NxDomain),
+    Some(ZoneFault::NoData),
+    Some(ZoneFault::Truncated),
+    Some(ZoneFault::TruncatedAlone),
+    Some(ZoneFault::Garbage),
+    Some(ZoneFault::WrongId),
+    Some(ZoneFault::WrongQuestion),
+    Some(ZoneFault::WrongOwner),
+    Some(ZoneFault::Referral),
+    Some(ZoneFault::NoEdns),
+    Some(ZoneFault::Poisoned),
+    Some(ZoneFault::AliasLoop),
+    Some(ZoneFault::Flood),
+    Some(ZoneFault::Huge),
+    Some(ZoneFault::Overcount),
 ];
 
 /// What a session may take from its greeting to its end: each plugin's call has two seconds, and there are few.
@@ -51,13 +51,13 @@ struct Stage {
 /// A way to fail, with its domain and its client.
 #[derive(Clone)]
 struct Trouble {
-    fault: Option<Fault>,
+    fault: Option<ZoneFault>,
     domain: String,
     client: [u8; 4],
 }
 
 fn troubles() -> Vec<Trouble> {
-    let trouble = |(at, fault): (usize, &Option<Fault>)| Trouble {
+    let trouble = |(at, fault): (usize, &Option<ZoneFault>)| Trouble {
         fault: *fault,
         domain: format!("t{at}.example"),
         client: [127, 0, 1, u8::try_from(at).unwrap() + 10],
@@ -240,14 +240,14 @@ async fn exchanger(sink: SocketAddr) -> SocketAddr {
 }
 
 /// What SPF comes to.
-fn spf(fault: Option<Fault>) -> &'static str {
+fn spf(fault: Option<ZoneFault>) -> &'static str {
     match fault {
         // The truth arrives, over TCP where need be; records of others beside it do no harm.
-        None | Some(Fault::Truncated | Fault::Poisoned | Fault::NoEdns) => "pass",
+        None | Some(ZoneFault::Truncated | ZoneFault::Poisoned | ZoneFault::NoEdns) => "pass",
         // An answer that there is nothing is an answer. One about others, or that goes in circles, or leads to others, is none.
-        Some(Fault::NxDomain | Fault::NoData) => "none",
+        Some(ZoneFault::NxDomain | ZoneFault::NoData) => "none",
         // Thousands of records, each of which says that everybody may send; and one that is too long to be meant.
-        Some(Fault::Flood | Fault::Huge) => "permerror",
+        Some(ZoneFault::Flood | ZoneFault::Huge) => "permerror",
         Some(_) => "temperror",
     }
 }
@@ -287,7 +287,7 @@ async fn where_the_operator_wants_it_mail_waits_until_dns_is_well() {
     // What does not fit a datagram cannot be had at all.
     stage.zone.refuse_tcp();
     let troubles = troubles();
-    let needs_tcp = |fault| matches!(fault, Some(Fault::Truncated | Fault::Flood | Fault::Huge));
+    let needs_tcp = |fault| matches!(fault, Some(ZoneFault::Truncated | ZoneFault::Flood | ZoneFault::Huge));
     let codes = futures_util::future::join_all(troubles.iter().map(|trouble| stage.session(trouble))).await;
     for (trouble, code) in troubles.iter().zip(&codes) {
         let waits = needs_tcp(trouble.fault) || spf(trouble.fault) == "temperror";
@@ -306,7 +306,7 @@ async fn a_slow_answer_is_waited_for_and_nobody_else_waits() {
     for name in slow.names() {
         stage.zone.heal(&name);
     }
-    stage.zone.fail(&slow.domain, Fault::Held);
+    stage.zone.fail(&slow.domain, ZoneFault::Held);
     let others = async {
         while stage.zone.count(&slow.domain, RecordKind::Txt) == 0 {
             tokio::task::yield_now().await;
@@ -359,12 +359,12 @@ async fn outbound_mail_waits_for_dns_and_is_delivered_once() {
 }
 
 /// Whether DNS says that the domain takes no mail.
-fn has_no_host(fault: Option<Fault>) -> bool {
+fn has_no_host(fault: Option<ZoneFault>) -> bool {
     spf(fault) == "none"
 }
 
 /// Whether the mail exchanger can be found in spite of it.
-fn is_deliverable(fault: Option<Fault>) -> bool {
+fn is_deliverable(fault: Option<ZoneFault>) -> bool {
     spf(fault) == "pass"
 }
 
@@ -376,10 +376,10 @@ async fn servers_that_answer_nothing_are_named_and_waited_for_once() {
     let patient = "timeout = \"400ms\"\nattempts = 30\ndeadline = \"60s\"";
     let stage = Stage::start("pass-on", patient, "").await;
     let well = &troubles()[0];
-    stage.zone.fail(".", Fault::Silent);
-    stage.zone.fail("com", Fault::Silent);
+    stage.zone.fail(".", ZoneFault::Silent);
+    stage.zone.fail("com", ZoneFault::Silent);
     for name in well.names() {
-        stage.zone.fail(&name, Fault::Silent);
+        stage.zone.fail(&name, ZoneFault::Silent);
     }
     assert_eq!(stage.session(well).await, 250);
     let line = stage.gateway.line("no name server answers");

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use e2e::{Gateway, binary, configuration, run};
-use pintle_testkit::{Client, Fault, RecordKind, Script, Sink, TempDir, ZoneServer};
+use pintle_testkit::{Client, RecordKind, Script, Sink, TempDir, ZoneFault, ZoneServer};
 
 /// Addresses of one /24, about which the list answers nothing.
 const SLOW: [IpAddr; 6] = [slow(61), slow(62), slow(63), slow(64), slow(65), slow(66)];
@@ -26,7 +26,7 @@ async fn a_network_whose_list_lookups_hang_keeps_no_other_from_being_served() {
     let folder = TempDir::new().unwrap();
     let sink = Sink::start(Script::new()).await;
     let zone = ZoneServer::start("2.0.0.127.list.example A 127.0.0.2").await;
-    SLOW.iter().for_each(|client| zone.fail(&listed(*client), Fault::Silent));
+    SLOW.iter().for_each(|client| zone.fail(&listed(*client), ZoneFault::Silent));
     let cache = binary().with_file_name("plugin-cache");
     let more = format!(
         "[dns]\nservers = [\"{}\"]\n[plugins]\ncache = \"{}\"\n[[plugin]]\nname = \"dnsbl\"\n\

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use e2e::{Gateway, binary, configuration, example_plugin, run};
-use pintle_testkit::{Act, Client, Script, Sink, Step, TempDir};
+use pintle_testkit::{Act, Client, Script, Sink, SinkStep, TempDir};
 
 const MESSAGE: &[u8] = b"Subject: one\r\n\r\nhello\r\n";
 
@@ -112,7 +112,8 @@ fn a_plugin_without_its_grant_is_named_by_check_and_refused_at_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_queue_is_seen_and_steered() {
     let folder = TempDir::new().unwrap();
-    let sink = Sink::start(Script::new().on(Step::Rcpt, Act::Reply("451 4.2.0 mailbox busy".into()))).await;
+    let sink =
+        Sink::start(Script::new().on(SinkStep::Rcpt, Act::Reply("451 4.2.0 mailbox busy".into()))).await;
     let config = configuration(folder.path(), sink.address(), "");
     let gateway = Gateway::start(&config);
     let mut client = Client::connect(gateway.address("inside")).await;

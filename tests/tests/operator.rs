@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use e2e::{Gateway, binary, configuration, example_plugin, run};
-use pintle_testkit::{Client, Script, Sink, Step, TempDir};
+use pintle_testkit::{Client, Script, Sink, SinkStep, TempDir};
 use serde_json::Value;
 
 const MESSAGE: &[u8] = b"Subject: one\r\n\r\nhello\r\n";
@@ -60,7 +60,7 @@ async fn deliver(gateway: &Gateway, sender: &str, recipient: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_goes_by_new_routes_after_a_reload() {
-    let busy = Sink::start(Script::new().reply(Step::Rcpt, "451 4.2.0 mailbox busy")).await;
+    let busy = Sink::start(Script::new().reply(SinkStep::Rcpt, "451 4.2.0 mailbox busy")).await;
     let other = Sink::start(Script::new()).await;
     let more = format!("[relays.other]\nhosts = [\"{}\"]\n", other.address());
     let desk = Desk::new(&busy.address().to_string(), &more);
@@ -82,7 +82,7 @@ async fn what_waits_goes_by_new_routes_after_a_reload() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn single_messages_are_sent_another_way_by_hand() {
-    let busy = Sink::start(Script::new().reply(Step::Rcpt, "451 4.2.0 mailbox busy")).await;
+    let busy = Sink::start(Script::new().reply(SinkStep::Rcpt, "451 4.2.0 mailbox busy")).await;
     let other = Sink::start(Script::new()).await;
     let more = format!(
         "[relays.other]\nhosts = [\"{}\"]\n[relays.store]\nhosts = [\"{NOBODY}\"]\nprotocol = \"lmtp\"\n",
@@ -109,7 +109,7 @@ async fn single_messages_are_sent_another_way_by_hand() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_said_with_exit_code_1() {
-    let busy = Sink::start(Script::new().reply(Step::Rcpt, "451 4.2.0 mailbox busy")).await;
+    let busy = Sink::start(Script::new().reply(SinkStep::Rcpt, "451 4.2.0 mailbox busy")).await;
     let desk = Desk::new(&busy.address().to_string(), "");
     let gateway = Gateway::start(&desk.config);
     deliver(&gateway, "a@x.example", "b@y.example").await;
@@ -332,7 +332,7 @@ fn flip_a_body(folder: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_is_looked_through_and_repaired_by_hand() {
-    let busy = Sink::start(Script::new().reply(Step::Rcpt, "451 4.2.0 mailbox busy")).await;
+    let busy = Sink::start(Script::new().reply(SinkStep::Rcpt, "451 4.2.0 mailbox busy")).await;
     let desk = Desk::new(&busy.address().to_string(), "");
     let gateway = Gateway::start(&desk.config);
     for recipient in ["b@y.example", "c@y.example"] {

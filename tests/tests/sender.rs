@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Client, Fault, Script, Sink, TempDir, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, TempDir, ZoneFault, ZoneServer};
 
 const ZONES: &str = "a.example TXT \"v=spf1 ip4:127.0.0.66 -all exp=why.a.example\"\n\
     why.a.example TXT \"%{i} is none of ours\"\n\
@@ -102,7 +102,7 @@ async fn spoofed_authors_are_refused_whatever_the_envelope_says() {
 async fn dns_in_trouble_refuses_nobody_by_default() {
     let stage = Stage::start("reject").await;
     for name in ["a.example", "_dmarc.a.example"] {
-        stage.zone.fail(name, Fault::ServFail);
+        stage.zone.fail(name, ZoneFault::ServFail);
     }
     assert_eq!(stage.send(67, "x@a.example", MESSAGE).await, 250);
     stage.sink.wait_for(1).await;

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use e2e::{Gateway, binary, configuration, run};
-use pintle_testkit::{Client, Script, Sink, Step, TempDir, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, SinkStep, TempDir, ZoneServer};
 
 const MESSAGE: &[u8] = b"From: Ann <ann@a.example>\r\nTo: bob@ours.example\r\nSubject: a\r\n\
     \t folded   one\r\nDate: Sun, 22 Nov 2026 10:00:00 +0000\r\n\r\nHello  there. \r\n\r\n.a dot\r\n\r\n\r\n";
@@ -167,7 +167,7 @@ async fn our_own_reports_are_signed_when_they_are_delivered() {
     let zone = ZoneServer::start(&record).await;
     let signer = Hop::start(&zone, &config, "").await;
     signer.sink.follow(Script::new().on_line(
-        Step::Rcpt,
+        SinkStep::Rcpt,
         "bob@ours.example",
         pintle_testkit::Act::Reply("550 5.1.1 nobody of this name".to_owned()),
     ));

@@ -8,7 +8,7 @@ mod moved;
 use std::net::{IpAddr, SocketAddr};
 
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Client, Fault, Reply, Script, Sink, SpfCase, SpfScenario, TempDir, ZoneServer};
+use pintle_testkit::{Client, Reply, Script, Sink, SpfCase, SpfScenario, TempDir, ZoneFault, ZoneServer};
 
 use moved::Moved;
 
@@ -112,7 +112,7 @@ async fn run(stage: &Stage, scenario: &SpfScenario, seen: &mut Seen, wrong: &mut
         stage.zone.heal_all();
         stage.zone.serve_records(&moved.records(&scenario.records));
         for (name, kind) in moved.silent(&scenario.silent) {
-            stage.zone.fail_kind(&name, kind, Fault::Silent);
+            stage.zone.fail_kind(&name, kind, ZoneFault::Silent);
         }
         let of_host = scenario.cases.iter().filter(|case| case.host.to_canonical() == host);
         let replies = of_host.map(|case| async move { (case, said(stage, moved, case).await) });
@@ -213,7 +213,7 @@ const MESSAGE: &[u8] = b"From: <x@other.example>\r\nSubject: one\r\n\r\nhello\r\
 async fn by_default_no_result_refuses_and_both_identities_are_reported() {
     let stage = Stage::start("\"sender-auth\", \"auth-results\"", "").await;
     stage.zone.serve(ZONES);
-    stage.zone.fail("temperror.example", Fault::ServFail);
+    stage.zone.fail("temperror.example", ZoneFault::ServFail);
     for (at, result) in RESULTS.iter().enumerate() {
         let mut client = stage.stranger(66, "helo.example").await;
         client.deliver(&format!("x@{result}.example"), &["b@ours.example"], MESSAGE).await;

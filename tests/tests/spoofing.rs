@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use e2e::{Gateway, binary, configuration, corpus, run};
-use pintle_testkit::{Client, Fault, Reply, Script, Sink, TempDir, Transaction, ZoneServer};
+use pintle_testkit::{Client, Reply, Script, Sink, TempDir, Transaction, ZoneFault, ZoneServer};
 use serde_json::Value;
 
 /// What the operator of the matrix has configured; the corpus passes with it and without.
@@ -228,7 +228,7 @@ async fn the_operators_actions_are_taken_and_dns_in_trouble_defers() {
     );
     assert!(send("eve@evil.example", b"From: <>\r\n\r\nx\r\n").await.starts_with("451 4.7.1 "));
     stage.sink.wait_for(1).await;
-    stage.zone.fail("other.ours.example", Fault::ServFail);
+    stage.zone.fail("other.ours.example", ZoneFault::ServFail);
     let reply = send("ann@other.ours.example", FORGED).await;
     assert!(reply.starts_with("451 4.7.26 ours.example in From is ours"), "{reply}");
 }

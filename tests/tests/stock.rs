@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use e2e::{Gateway, binary, configuration, run};
-use pintle_testkit::{Client, Fault, Reply, Script, Sink, TempDir, ZoneServer};
+use pintle_testkit::{Client, Reply, Script, Sink, TempDir, ZoneFault, ZoneServer};
 use serde_json::{Map, Value};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <a@x.example>\r\n\r\nhello\r\n";
@@ -98,7 +98,7 @@ async fn a_listed_client_hears_why_and_can_write_to_postmaster() {
     let zones =
         "66.0.0.127.list.example A 127.0.0.2\n66.0.0.127.list.example TXT \"see https://list.example/66\"";
     let stage = Stage::start("dnsbl", TWO_LISTS, zones).await;
-    stage.zone.fail("66.0.0.127.dead.example", Fault::ServFail);
+    stage.zone.fail("66.0.0.127.dead.example", ZoneFault::ServFail);
     let mut client = stage.stranger("client.example").await;
     client.ask("MAIL FROM:<a@x.example>", 250).await;
     let reply = client.ask("RCPT TO:<b@ours.example>", 550).await;
@@ -127,7 +127,9 @@ async fn a_list_of_the_good_outweighs_and_a_code_that_does_not_count_is_none() {
 async fn a_list_that_fails_in_any_way_refuses_nobody() {
     // The resolver would try for longer than a call may take; the call must not fail for that.
     let plugin = format!("{TWO_LISTS}\n[plugin.limits]\nwall = \"4s\"");
-    for fault in [Fault::ServFail, Fault::Refused, Fault::Garbage, Fault::Silent, Fault::NoData] {
+    for fault in
+        [ZoneFault::ServFail, ZoneFault::Refused, ZoneFault::Garbage, ZoneFault::Silent, ZoneFault::NoData]
+    {
         let stage = Stage::start("dnsbl", &plugin, "66.0.0.127.list.example A 127.0.0.2").await;
         for zone in ["list", "dead", "good"] {
             stage.zone.fail(&format!("66.0.0.127.{zone}.example"), fault);

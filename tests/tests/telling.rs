@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Act, Client, Script, Sink, Step, TempDir, TestCa};
+use pintle_testkit::{Act, Client, Script, Sink, SinkStep, TempDir, TestCa};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -18,8 +18,8 @@ const MESSAGE: &[u8] = b"Message-ID: <1@client.example>\r\n\
 async fn choosy() -> Sink {
     let refuse = |reply: &str| Act::Reply(reply.into());
     let script = Script::new()
-        .on_line(Step::Rcpt, "never@ours.example", refuse("550 5.1.1 no such user"))
-        .on_line(Step::Rcpt, "later@ours.example", refuse("451 4.2.1 mailbox busy"));
+        .on_line(SinkStep::Rcpt, "never@ours.example", refuse("550 5.1.1 no such user"))
+        .on_line(SinkStep::Rcpt, "later@ours.example", refuse("451 4.2.1 mailbox busy"));
     Sink::start(script).await
 }
 

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use pintle_guest_build::{guests, target_dir};
 
-use crate::run::{Fault, cargo, run, step};
+use crate::run::{ChoreError, cargo, run, step};
 use crate::{deny, setup, test, tidy};
 
-type Check = (&'static str, fn() -> Result<(), Fault>);
+type Check = (&'static str, fn() -> Result<(), ChoreError>);
 
 const CHECKS: [Check; 7] = [
     ("format", format),
@@ -22,7 +22,7 @@ const CHECKS: [Check; 7] = [
 
 /// Stops at the first check that fails; says at the end how long each has taken, since who waits for it wants to know
 /// what to speed up.
-pub(crate) fn ci() -> Result<(), Fault> {
+pub(crate) fn ci() -> Result<(), ChoreError> {
     let mut times = Vec::new();
     for (name, check) in CHECKS {
         let start = Instant::now();
@@ -33,15 +33,15 @@ pub(crate) fn ci() -> Result<(), Fault> {
     Ok(())
 }
 
-fn set_up() -> Result<(), Fault> {
+fn set_up() -> Result<(), ChoreError> {
     setup::setup().map(drop)
 }
 
-fn tests() -> Result<(), Fault> {
+fn tests() -> Result<(), ChoreError> {
     test::test(&[])
 }
 
-fn format() -> Result<(), Fault> {
+fn format() -> Result<(), ChoreError> {
     step("Checking the format");
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
     guests()?.iter().try_for_each(|guest| {
@@ -49,7 +49,7 @@ fn format() -> Result<(), Fault> {
     })
 }
 
-fn clippy() -> Result<(), Fault> {
+fn clippy() -> Result<(), ChoreError> {
     step("Running clippy");
     run(&mut cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     guests()?.iter().try_for_each(|guest| {
@@ -59,7 +59,7 @@ fn clippy() -> Result<(), Fault> {
     })
 }
 
-fn documentation() -> Result<(), Fault> {
+fn documentation() -> Result<(), ChoreError> {
     step("Building the documentation");
     // With the examples among them, tests' dependencies count and the graph has the features that clippy has just
     // checked it with. Without, most of it would be checked once more.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pintle_guest_build::{Guest, guests};
 
-use crate::run::{Fault, cargo, command, run, run_at_most, step, succeeds};
+use crate::run::{ChoreError, cargo, command, run, run_at_most, step, succeeds};
 
 /// Read when a version moves: the configuration file's format follows it.
 const VERSION: &str = "0.20.2";
@@ -17,7 +17,7 @@ const VERSION: &str = "0.20.2";
 const ADVISORIES_LIMIT: Duration = Duration::from_mins(2);
 
 /// Fails on what deny.toml forbids.
-pub(crate) fn deny() -> Result<(), Fault> {
+pub(crate) fn deny() -> Result<(), ChoreError> {
     let program = program()?;
     step("Checking licences, duplicate crates and their sources");
     run(&mut command(&program, &["check", "--hide-inclusion-graph", "bans", "licenses", "sources"]))?;
@@ -28,7 +28,7 @@ pub(crate) fn deny() -> Result<(), Fault> {
 }
 
 /// Plugins are linked from graphs of their own and are passed on like the rest; they need not use every licence.
-fn check_guest(program: &str, guest: &Guest) -> Result<(), Fault> {
+fn check_guest(program: &str, guest: &Guest) -> Result<(), ChoreError> {
     let mut check = command(program, &["--config", "deny.toml", "--manifest-path"]);
     check.arg(guest.folder.join("Cargo.toml")).args(["check", "--hide-inclusion-graph"]);
     check.args(["--allow", "license-not-encountered"]);
@@ -36,7 +36,7 @@ fn check_guest(program: &str, guest: &Guest) -> Result<(), Fault> {
 }
 
 /// A database that cannot be fetched is no fault of the change at hand; an advisory in one that was fetched is.
-fn advisories(program: &str) -> Result<(), Fault> {
+fn advisories(program: &str) -> Result<(), ChoreError> {
     step("Checking for advisories");
     if let Err(fault) = run_at_most(&mut command(program, &["fetch", "db"]), ADVISORIES_LIMIT) {
         println!("    NOT CHECKED: the advisory database cannot be fetched ({fault})");
@@ -46,7 +46,7 @@ fn advisories(program: &str) -> Result<(), Fault> {
 }
 
 /// cargo-deny from the PATH, or from the cache folder, built there first where it must be.
-fn program() -> Result<String, Fault> {
+fn program() -> Result<String, ChoreError> {
     if succeeds(&mut command("cargo-deny", &["--version"])) {
         return Ok("cargo-deny".to_owned());
     }

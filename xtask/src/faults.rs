@@ -8,7 +8,7 @@ use std::process::Command;
 use clap::Args;
 use pintle_guest_build::{component, repository, target_dir};
 
-use crate::run::{Fault, cargo, run, step};
+use crate::run::{ChoreError, cargo, run, step};
 use crate::setup;
 
 /// The page that a full run writes its table into.
@@ -48,7 +48,7 @@ pub(crate) struct SoakOptions {
 }
 
 /// Builds, plays the rows and, when all were played in full, writes the page.
-pub(crate) fn faults(options: &Options) -> Result<(), Fault> {
+pub(crate) fn faults(options: &Options) -> Result<(), ChoreError> {
     let mut command = program("pintle-faults", options.release)?;
     command.args(&options.rows);
     if options.list {
@@ -67,7 +67,7 @@ pub(crate) fn faults(options: &Options) -> Result<(), Fault> {
 }
 
 /// Builds, and lets mail come for long.
-pub(crate) fn soak(options: &SoakOptions) -> Result<(), Fault> {
+pub(crate) fn soak(options: &SoakOptions) -> Result<(), ChoreError> {
     let mut command = program("pintle-soak", options.release)?;
     command.arg("--minutes").arg(options.minutes.to_string());
     step(format!("Soaking for {} minutes", options.minutes));
@@ -76,7 +76,7 @@ pub(crate) fn soak(options: &SoakOptions) -> Result<(), Fault> {
 
 /// A program of package e2e with the binary beside it; its scratch folders lie on the disk that build products are on,
 /// since a temporary folder may lie in memory, where a sync costs nothing.
-fn program(name: &str, release: bool) -> Result<Command, Fault> {
+fn program(name: &str, release: bool) -> Result<Command, ChoreError> {
     let profile = if release { "release" } else { "debug" };
     step(format!("Building the {profile} binary and {name}"));
     let mut build = cargo(&["build", "--quiet", "--workspace"]);
@@ -84,14 +84,14 @@ fn program(name: &str, release: bool) -> Result<Command, Fault> {
     run(build.args(if release { &["--bins", "--release"][..] } else { &["--lib", "--bins", "--tests"] }))?;
     let scratch = target_dir().join("scratch");
     std::fs::create_dir_all(&scratch)
-        .map_err(|cause| Fault::Unreadable { path: scratch.display().to_string(), cause })?;
+        .map_err(|cause| ChoreError::Unreadable { path: scratch.display().to_string(), cause })?;
     let mut command = Command::new(target_dir().join(profile).join(name));
     command.env("TMPDIR", scratch);
     Ok(command)
 }
 
 /// The plugin that misbehaves.
-fn unruly() -> Result<PathBuf, Fault> {
+fn unruly() -> Result<PathBuf, ChoreError> {
     setup::setup()?;
     Ok(component("unruly")?)
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use pintle_guest_build::{repository, target_dir};
 
-use crate::run::{Fault, command, run, step, succeeds};
+use crate::run::{ChoreError, command, run, step, succeeds};
 
 /// Which, and for how long.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ struct Target {
 }
 
 /// Runs the targets that are named, and then says which of them found something.
-pub(crate) fn fuzz(options: &Options) -> Result<(), Fault> {
+pub(crate) fn fuzz(options: &Options) -> Result<(), ChoreError> {
     let targets = chosen(all(repository())?, &options.targets)?;
     if options.list {
         targets.iter().for_each(|target| println!("{:<14} {}", target.name, target.folder.display()));
@@ -58,7 +58,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<(), Fault> {
         |target: &&Target| target.folder.join("artifacts").join(&target.name).display().to_string();
     match found.is_empty() {
         true => Ok(()),
-        false => Err(Fault::BadRun(format!(
+        false => Err(ChoreError::BadRun(format!(
             "{} of {} targets failed; what they found, if they were built, lies in {}. Mend it and keep the input in seeds/",
             found.len(),
             targets.len(),
@@ -68,7 +68,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<(), Fault> {
 }
 
 /// All targets, by name.
-fn all(root: &Path) -> Result<Vec<Target>, Fault> {
+fn all(root: &Path) -> Result<Vec<Target>, ChoreError> {
     let mut targets = Vec::new();
     for package in names(&root.join("crates"))? {
         let folder = Path::new("crates").join(package).join("fuzz");
@@ -83,18 +83,18 @@ fn all(root: &Path) -> Result<Vec<Target>, Fault> {
     Ok(targets)
 }
 
-fn names(folder: &Path) -> Result<Vec<String>, Fault> {
-    let unreadable = |cause: io::Error| Fault::Unreadable { path: folder.display().to_string(), cause };
+fn names(folder: &Path) -> Result<Vec<String>, ChoreError> {
+    let unreadable = |cause: io::Error| ChoreError::Unreadable { path: folder.display().to_string(), cause };
     let entries = fs::read_dir(folder).map_err(unreadable)?;
     let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
     entries.map(name).collect::<io::Result<_>>().map_err(unreadable)
 }
 
 /// Those that are named, in the order of their names; all when none is.
-fn chosen(all: Vec<Target>, named: &[String]) -> Result<Vec<Target>, Fault> {
+fn chosen(all: Vec<Target>, named: &[String]) -> Result<Vec<Target>, ChoreError> {
     let known: Vec<&str> = all.iter().map(|target| target.name.as_str()).collect();
     if let Some(other) = named.iter().find(|name| !known.contains(&name.as_str())) {
-        return Err(Fault::BadRun(format!(
+        return Err(ChoreError::BadRun(format!(
             "there is no fuzz target `{other}`; there are {}",
             known.join(", ")
         )));
@@ -103,8 +103,8 @@ fn chosen(all: Vec<Target>, named: &[String]) -> Result<Vec<Target>, Fault> {
 }
 
 /// Says what is missing and how to get it. Nothing is installed for whoever has only asked.
-fn provided() -> Result<(), Fault> {
-    let lack = |what: &str| Err(Fault::NoToolchain(format!("{what}; then run this again")));
+fn provided() -> Result<(), ChoreError> {
+    let lack = |what: &str| Err(ChoreError::NoToolchain(format!("{what}; then run this again")));
     if !succeeds(&mut nightly(&["--version"])) {
         return lack(
             "fuzz targets need a nightly compiler: rustup toolchain install nightly --profile minimal",
@@ -121,10 +121,10 @@ fn nightly(arguments: &[&str]) -> std::process::Command {
 }
 
 /// Builds it and lets it run.
-fn one(target: &Target, options: &Options) -> Result<(), Fault> {
+fn one(target: &Target, options: &Options) -> Result<(), ChoreError> {
     let root = repository();
     let folder = root.join(&target.folder);
-    let unreadable = |cause| Fault::Unreadable { path: folder.display().to_string(), cause };
+    let unreadable = |cause| ChoreError::Unreadable { path: folder.display().to_string(), cause };
     let lock = folder.join("Cargo.lock");
     if !lock.exists() {
         // The versions that the product is built with.

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use pintle_guest_build::build_all;
 
-use crate::run::{Fault, step};
+use crate::run::{ChoreError, step};
 use crate::setup;
 
 /// The components, built where they were stale.
-pub(crate) fn plugins() -> Result<Vec<PathBuf>, Fault> {
+pub(crate) fn plugins() -> Result<Vec<PathBuf>, ChoreError> {
     let toolchain = setup::setup()?;
     step("Building plugins");
     let components = build_all(&toolchain, |guest| println!("    {}", guest.name))?;

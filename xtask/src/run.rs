@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Why a chore did not succeed.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum ChoreError {
     /// A program could not be started.
     NotStarted { program: String, cause: io::Error },
     /// A program ended with an error of its own, which it has printed.
@@ -17,7 +17,7 @@ pub(crate) enum Fault {
     /// A toolchain is missing; the text says what to do.
     NoToolchain(String),
     /// A guest was not built.
-    Guest(pintle_guest_build::Fault),
+    Guest(pintle_guest_build::BuildError),
     /// Something in the repository is not as tidy demands; each line names a place.
     Untidy(Vec<String>),
     /// A measurement that does not count.
@@ -47,14 +47,14 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 }
 
 /// Runs it in the open and waits.
-pub(crate) fn run(command: &mut Command) -> Result<(), Fault> {
+pub(crate) fn run(command: &mut Command) -> Result<(), ChoreError> {
     println!("    {}", shown(command));
     let status = command.status().map_err(|cause| not_started(command, cause))?;
-    if status.success() { Ok(()) } else { Err(Fault::Failed { command: shown(command), status }) }
+    if status.success() { Ok(()) } else { Err(ChoreError::Failed { command: shown(command), status }) }
 }
 
 /// As [`run`], but ends it after `limit`: for programs that may wait for a network that is not there.
-pub(crate) fn run_at_most(command: &mut Command, limit: Duration) -> Result<(), Fault> {
+pub(crate) fn run_at_most(command: &mut Command, limit: Duration) -> Result<(), ChoreError> {
     println!("    {}", shown(command));
     let mut child = command.spawn().map_err(|cause| not_started(command, cause))?;
     let start = Instant::now();
@@ -63,7 +63,7 @@ pub(crate) fn run_at_most(command: &mut Command, limit: Duration) -> Result<(), 
         match status {
             Some(status) if status.success() => return Ok(()),
             Some(status) => {
-                return Err(Fault::Failed { command: shown(command), status });
+                return Err(ChoreError::Failed { command: shown(command), status });
             }
             None if start.elapsed() > limit => break,
             None => std::thread::sleep(Duration::from_millis(100)),
@@ -72,7 +72,7 @@ pub(crate) fn run_at_most(command: &mut Command, limit: Duration) -> Result<(), 
     // It may have ended in this moment, and then neither call has anything to do.
     drop(child.kill());
     drop(child.wait());
-    Err(Fault::TooSlow { command: shown(command), limit })
+    Err(ChoreError::TooSlow { command: shown(command), limit })
 }
 
 /// Whether it can be run and succeeds; what it prints is not shown.
@@ -82,12 +82,12 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 }
 
 /// What it prints.
-pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>, Fault> {
+pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>, ChoreError> {
     let output = command.stderr(Stdio::inherit()).output().map_err(|cause| not_started(command, cause))?;
     if output.status.success() {
         Ok(output.stdout)
     } else {
-        Err(Fault::Failed { command: shown(command), status: output.status })
+        Err(ChoreError::Failed { command: shown(command), status: output.status })
     }
 }
 
@@ -99,17 +99,17 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-fn not_started(command: &Command, cause: io::Error) -> Fault {
-    Fault::NotStarted { program: command.get_program().to_string_lossy().into_owned(), cause }
+fn not_started(command: &Command, cause: io::Error) -> ChoreError {
+    ChoreError::NotStarted { program: command.get_program().to_string_lossy().into_owned(), cause }
 }
 
-impl From<pintle_guest_build::Fault> for Fault {
-    fn from(fault: pintle_guest_build::Fault) -> Self {
+impl From<pintle_guest_build::BuildError> for ChoreError {
+    fn from(fault: pintle_guest_build::BuildError) -> Self {
         Self::Guest(fault)
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ChoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotStarted { program, cause } => write!(f, "`{program}` cannot be run: {cause}"),
@@ -139,13 +139,13 @@ mod tests {
 
     #[test]
     fn a_program_that_fails_is_told_from_one_that_is_missing() {
-        assert!(matches!(run(&mut command("false", &[])), Err(Fault::Failed { .. })));
-        assert!(matches!(run(&mut command("no-such-program", &[])), Err(Fault::NotStarted { .. })));
+        assert!(matches!(run(&mut command("false", &[])), Err(ChoreError::Failed { .. })));
+        assert!(matches!(run(&mut command("no-such-program", &[])), Err(ChoreError::NotStarted { .. })));
     }
 
     #[test]
     fn a_program_that_hangs_is_ended() {
         let fault = run_at_most(&mut command("sleep", &["600"]), Duration::ZERO);
-        assert!(matches!(fault, Err(Fault::TooSlow { .. })));
+        assert!(matches!(fault, Err(ChoreError::TooSlow { .. })));
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask sandbox`: from a fresh clone to a gateway to play with.
 
 use crate::plugins;
-use crate::run::{Fault, cargo, run, step};
+use crate::run::{ChoreError, cargo, run, step};
 
 /// Optimised, since plugins are compiled by it: unoptimised its first start takes longer than this does. Not quiet, since it
 /// takes minutes, and who sees nothing happen believes that nothing does.
@@ -10,7 +10,7 @@ const BUILD: [&str; 4] = ["build", "--release", "--package", "pintle"];
 const START: [&str; 7] = ["run", "--release", "--quiet", "--package", "pintle", "--", "sandbox"];
 
 /// Runs `pintle sandbox` until it is interrupted.
-pub(crate) fn sandbox(arguments: &[String]) -> Result<(), Fault> {
+pub(crate) fn sandbox(arguments: &[String]) -> Result<(), ChoreError> {
     plugins::plugins()?;
     step("Building the gateway, as it is released: some minutes the first time");
     run(&mut cargo(&BUILD))?;

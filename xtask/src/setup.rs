@@ -8,13 +8,13 @@ use std::time::Duration;
 use pintle_guest_build::{Lack, Missing, Toolchain, WASM_TARGET};
 
 use crate::apt;
-use crate::run::{Fault, command, run_at_most, step};
+use crate::run::{ChoreError, command, run_at_most, step};
 
 /// A download of some 30 MB, where there is a network at all.
 const RUSTUP_LIMIT: Duration = Duration::from_mins(3);
 
 /// A toolchain that builds plugins, installed first where that is needed and possible.
-pub(crate) fn setup() -> Result<Toolchain, Fault> {
+pub(crate) fn setup() -> Result<Toolchain, ChoreError> {
     let Err(missing) = Toolchain::find() else {
         return found();
     };
@@ -26,11 +26,11 @@ pub(crate) fn setup() -> Result<Toolchain, Fault> {
         return found();
     }
     let left = Toolchain::find().err().unwrap_or(missing);
-    Err(Fault::NoToolchain(instruction(&left)))
+    Err(ChoreError::NoToolchain(instruction(&left)))
 }
 
-fn found() -> Result<Toolchain, Fault> {
-    let toolchain = Toolchain::find().map_err(|missing| Fault::NoToolchain(instruction(&missing)))?;
+fn found() -> Result<Toolchain, ChoreError> {
+    let toolchain = Toolchain::find().map_err(|missing| ChoreError::NoToolchain(instruction(&missing)))?;
     let by = match &toolchain {
         Toolchain::Active => "the active toolchain",
         Toolchain::Debian(_) => "Debian's rustc-web, the standard library included",
@@ -39,7 +39,7 @@ fn found() -> Result<Toolchain, Fault> {
     Ok(toolchain)
 }
 
-fn add_target() -> Result<(), Fault> {
+fn add_target() -> Result<(), ChoreError> {
     step("Asking rustup for the target");
     let outcome = run_at_most(&mut command("rustup", &["target", "add", WASM_TARGET]), RUSTUP_LIMIT);
     if let Err(fault) = &outcome {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::run::{Fault, cargo, run, step};
+use crate::run::{ChoreError, cargo, run, step};
 
 /// Which seeds.
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub(crate) struct Options {
 }
 
 /// Runs them, each core its share; fails when one of them breaks a law, and says how to repeat it.
-pub(crate) fn simulate(options: &Options) -> Result<(), Fault> {
+pub(crate) fn simulate(options: &Options) -> Result<(), ChoreError> {
     step(format!("Running {} seeds from {}; each hundredth of a share is told", options.seeds, options.from));
     let mut cargo = cargo(&["test", "--quiet", "--workspace", "--test", "simulation", "--"]);
     run(cargo

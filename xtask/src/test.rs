@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use pintle_guest_build::{FRESH_COMPONENTS, Guest, guests, plugins_dir, target_dir};
 
-use crate::run::{Fault, cargo, run, step, succeeds};
+use crate::run::{ChoreError, cargo, run, step, succeeds};
 use crate::{clients, plugins};
 
 /// Sets up, builds the plugins and runs all tests; `arguments` go to the runner of the workspace's tests.
-pub(crate) fn test(arguments: &[String]) -> Result<(), Fault> {
+pub(crate) fn test(arguments: &[String]) -> Result<(), ChoreError> {
     let start = Instant::now();
     clients::provide();
     let components = plugins::plugins()?;
@@ -38,7 +38,7 @@ fn runner() -> std::process::Command {
 }
 
 /// A plugin's pure functions are tested on the machine that builds it.
-fn test_guest(guest: &Guest) -> Result<(), Fault> {
+fn test_guest(guest: &Guest) -> Result<(), ChoreError> {
     let mut cargo = cargo(&["test", "--quiet", "--manifest-path"]);
     cargo.arg(guest.folder.join("Cargo.toml")).arg("--target-dir").arg(target_dir().join("guests"));
     run(&mut cargo)

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use client::{Client, ClientError};
-pub use operator::{Answer, Operator};
+pub use operator::{Operator, OperatorFuture};
 pub use quarantine::{
     Exit, Leave, Leaver, Left, Part, Points, QuarantinePage, Quarantined, Sift, SiftPage, Whole,
 };

@@ -10,7 +10,7 @@ use crate::wire::{
 };
 
 /// What a command comes to, some time later.
-pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
+pub type OperatorFuture<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
 
 /// The running gateway, as its operator sees it.
 ///
@@ -27,38 +27,38 @@ pub trait Operator: Send + Sync + 'static {
     fn metrics(&self) -> String;
 
     /// A page of the messages in the spool that pass a filter, oldest first.
-    fn queue(&self, query: Query) -> Answer<'_, QueuePage>;
+    fn queue(&self, query: Query) -> OperatorFuture<'_, QueuePage>;
 
     /// All about one message.
-    fn message(&self, id: QueueId) -> Answer<'_, QueueEntry>;
+    fn message(&self, id: QueueId) -> OperatorFuture<'_, QueueEntry>;
 
     /// Acts on every message that passes the filter, which has at least one condition or says `all`.
-    fn act(&self, action: QueueAction, filter: Filter) -> Answer<'_, Affected>;
+    fn act(&self, action: QueueAction, filter: Filter) -> OperatorFuture<'_, Affected>;
 
     /// Sends every message that passes the filter another way; of the filter the same holds.
-    fn reroute(&self, order: Reroute) -> Answer<'_, Affected>;
+    fn reroute(&self, order: Reroute) -> OperatorFuture<'_, Affected>;
 
     /// A page of what lies in quarantines, oldest first, with the reasons.
-    fn quarantine(&self, query: SiftPage) -> Answer<'_, QuarantinePage>;
+    fn quarantine(&self, query: SiftPage) -> OperatorFuture<'_, QuarantinePage>;
 
     /// One message in a quarantine.
-    fn quarantined(&self, id: QueueId) -> Answer<'_, Quarantined>;
+    fn quarantined(&self, id: QueueId) -> OperatorFuture<'_, Quarantined>;
 
     /// Its octets.
-    fn quarantined_message(&self, id: QueueId) -> Answer<'_, Whole>;
+    fn quarantined_message(&self, id: QueueId) -> OperatorFuture<'_, Whole>;
 
     /// Lets messages leave; says for each what came of it.
-    fn leave(&self, exit: Exit, which: Leave) -> Answer<'_, Left>;
+    fn leave(&self, exit: Exit, which: Leave) -> OperatorFuture<'_, Left>;
 
     /// The plugins and the generations they are in.
-    fn plugins(&self) -> Answer<'_, Vec<PluginState>>;
+    fn plugins(&self) -> OperatorFuture<'_, Vec<PluginState>>;
 
     /// Loads the plugin of this name again, or all of them; what fails leaves the old generation serving.
-    fn reload_plugins(&self, name: Option<String>) -> Answer<'_, Vec<PluginState>>;
+    fn reload_plugins(&self, name: Option<String>) -> OperatorFuture<'_, Vec<PluginState>>;
 
     /// Reads configuration and certificates again, as SIGHUP does.
-    fn reload(&self) -> Answer<'_, Reloaded>;
+    fn reload(&self) -> OperatorFuture<'_, Reloaded>;
 
     /// What the sandbox has captured, newest last.
-    fn captured(&self, page: Page) -> Answer<'_, CapturedPage>;
+    fn captured(&self, page: Page) -> OperatorFuture<'_, CapturedPage>;
 }

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::quarantine::*;
     use crate::wire::*;
-    use crate::{Answer, routes};
+    use crate::{OperatorFuture, routes};
 
     /// A gateway that answers nothing.
     struct Stuck;
@@ -158,51 +158,51 @@ mod tests {
             String::new()
         }
 
-        fn queue(&self, _: Query) -> Answer<'_, QueuePage> {
+        fn queue(&self, _: Query) -> OperatorFuture<'_, QueuePage> {
             Box::pin(pending())
         }
 
-        fn message(&self, _: QueueId) -> Answer<'_, QueueEntry> {
+        fn message(&self, _: QueueId) -> OperatorFuture<'_, QueueEntry> {
             Box::pin(pending())
         }
 
-        fn act(&self, _: QueueAction, _: Filter) -> Answer<'_, Affected> {
+        fn act(&self, _: QueueAction, _: Filter) -> OperatorFuture<'_, Affected> {
             Box::pin(pending())
         }
 
-        fn reroute(&self, _: Reroute) -> Answer<'_, Affected> {
+        fn reroute(&self, _: Reroute) -> OperatorFuture<'_, Affected> {
             Box::pin(pending())
         }
 
-        fn quarantine(&self, _: SiftPage) -> Answer<'_, QuarantinePage> {
+        fn quarantine(&self, _: SiftPage) -> OperatorFuture<'_, QuarantinePage> {
             Box::pin(pending())
         }
 
-        fn quarantined(&self, _: QueueId) -> Answer<'_, Quarantined> {
+        fn quarantined(&self, _: QueueId) -> OperatorFuture<'_, Quarantined> {
             Box::pin(pending())
         }
 
-        fn quarantined_message(&self, _: QueueId) -> Answer<'_, Whole> {
+        fn quarantined_message(&self, _: QueueId) -> OperatorFuture<'_, Whole> {
             Box::pin(pending())
         }
 
-        fn leave(&self, _: Exit, _: Leave) -> Answer<'_, Left> {
+        fn leave(&self, _: Exit, _: Leave) -> OperatorFuture<'_, Left> {
             Box::pin(pending())
         }
 
-        fn plugins(&self) -> Answer<'_, Vec<PluginState>> {
+        fn plugins(&self) -> OperatorFuture<'_, Vec<PluginState>> {
             Box::pin(pending())
         }
 
-        fn reload_plugins(&self, _: Option<String>) -> Answer<'_, Vec<PluginState>> {
+        fn reload_plugins(&self, _: Option<String>) -> OperatorFuture<'_, Vec<PluginState>> {
             Box::pin(pending())
         }
 
-        fn reload(&self) -> Answer<'_, Reloaded> {
+        fn reload(&self) -> OperatorFuture<'_, Reloaded> {
             Box::pin(pending())
         }
 
-        fn captured(&self, _: Page) -> Answer<'_, CapturedPage> {
+        fn captured(&self, _: Page) -> OperatorFuture<'_, CapturedPage> {
             Box::pin(pending())
         }
     }

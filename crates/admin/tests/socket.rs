@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_admin::wire::*;
 use pintle_admin::{
-    Answer, BindError, Client, ClientError, Config, Exit, Leave, Leaver, Left, Operator, Part,
+    BindError, Client, ClientError, Config, Exit, Leave, Leaver, Left, Operator, OperatorFuture, Part,
     QuarantinePage, Quarantined, Server, Sift, SiftPage, Whole,
 };
 use pintle_mail::{Bytes, QueueId, UnixTime};
@@ -72,7 +72,7 @@ impl Operator for Pretender {
         "pintle_messages_total 3\n".into()
     }
 
-    fn queue(&self, query: Query) -> Answer<'_, QueuePage> {
+    fn queue(&self, query: Query) -> OperatorFuture<'_, QueuePage> {
         let after = query.page.after;
         let passing = self.entries.iter().filter(|entry| query.filter.admits(entry));
         let messages: Vec<_> = passing.filter(|entry| Some(entry.id) > after).cloned().collect();
@@ -81,58 +81,58 @@ impl Operator for Pretender {
         async move { Ok(QueuePage { messages, next }) }.boxed()
     }
 
-    fn message(&self, id: QueueId) -> Answer<'_, QueueEntry> {
+    fn message(&self, id: QueueId) -> OperatorFuture<'_, QueueEntry> {
         let found = self.entries.iter().find(|entry| entry.id == id).cloned();
         async move { found.ok_or_else(|| Refusal::NotFound(format!("no message {id} in the queue"))) }.boxed()
     }
 
-    fn act(&self, action: QueueAction, filter: Filter) -> Answer<'_, Affected> {
+    fn act(&self, action: QueueAction, filter: Filter) -> OperatorFuture<'_, Affected> {
         let ids = filter.ids.clone();
         self.acts.lock().unwrap().push((action, filter));
         async move { Ok(Affected { ids, spared: vec![] }) }.boxed()
     }
 
-    fn reroute(&self, order: Reroute) -> Answer<'_, Affected> {
+    fn reroute(&self, order: Reroute) -> OperatorFuture<'_, Affected> {
         let why = order.via.unwrap_or_default();
         let spared = order.filter.ids.iter().map(|id| Spared { id: *id, why: why.clone() }).collect();
         async move { Ok(Affected { ids: vec![], spared }) }.boxed()
     }
 
-    fn quarantine(&self, query: SiftPage) -> Answer<'_, QuarantinePage> {
+    fn quarantine(&self, query: SiftPage) -> OperatorFuture<'_, QuarantinePage> {
         self.sifted.lock().unwrap().push(query);
         async { Ok(QuarantinePage::default()) }.boxed()
     }
 
-    fn quarantined(&self, id: QueueId) -> Answer<'_, Quarantined> {
+    fn quarantined(&self, id: QueueId) -> OperatorFuture<'_, Quarantined> {
         async move { Err(Refusal::NotFound(format!("no message {id}"))) }.boxed()
     }
 
-    fn quarantined_message(&self, id: QueueId) -> Answer<'_, Whole> {
+    fn quarantined_message(&self, id: QueueId) -> OperatorFuture<'_, Whole> {
         let whole = Whole { head: HEAD.into(), body: Arc::new(Bytes::from(octets())) };
         let found = self.entries.iter().any(|entry| entry.id == id);
         async move { if found { Ok(whole) } else { Err(Refusal::NotFound(format!("no message {id}"))) } }
             .boxed()
     }
 
-    fn leave(&self, exit: Exit, which: Leave) -> Answer<'_, Left> {
+    fn leave(&self, exit: Exit, which: Leave) -> OperatorFuture<'_, Left> {
         let leaver = |id: &QueueId| Leaver { id: *id, done: exit == Exit::Release, why: None };
         let messages = which.ids.iter().map(leaver).collect();
         async move { Ok(Left { messages, next: which.after }) }.boxed()
     }
 
-    fn plugins(&self) -> Answer<'_, Vec<PluginState>> {
+    fn plugins(&self) -> OperatorFuture<'_, Vec<PluginState>> {
         async { Ok(vec![]) }.boxed()
     }
 
-    fn reload_plugins(&self, name: Option<String>) -> Answer<'_, Vec<PluginState>> {
+    fn reload_plugins(&self, name: Option<String>) -> OperatorFuture<'_, Vec<PluginState>> {
         async move { Err(Refusal::NotFound(format!("no plugin {}", name.unwrap_or_default()))) }.boxed()
     }
 
-    fn reload(&self) -> Answer<'_, Reloaded> {
+    fn reload(&self) -> OperatorFuture<'_, Reloaded> {
         async { Err(Refusal::Failed("line 3: unknown key".into())) }.boxed()
     }
 
-    fn captured(&self, page: Page) -> Answer<'_, CapturedPage> {
+    fn captured(&self, page: Page) -> OperatorFuture<'_, CapturedPage> {
         async move { Ok(CapturedPage { messages: vec![], next: page.after }) }.boxed()
     }
 }

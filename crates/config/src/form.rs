@@ -12,12 +12,12 @@ use toml::de::{DeTable, Error};
 /// A file that can be read, and what had to be taken out of it for that.
 pub(crate) struct Mended {
     pub(crate) text: String,
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<SyntaxSlip>,
 }
 
 /// A slip: where the parser noticed it, and what it says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct SyntaxSlip {
     pub(crate) span: Range<usize>,
     pub(crate) message: String,
 }
@@ -35,7 +35,7 @@ pub(crate) fn mend(text: &str) -> Mended {
     }
     // What only shows in the whole: a table that is defined twice.
     let rest = errors(&mended.text);
-    mended.faults.extend(rest.iter().map(|error| Fault::new(error, 0)));
+    mended.faults.extend(rest.iter().map(|error| SyntaxSlip::new(error, 0)));
     mended
 }
 
@@ -45,7 +45,7 @@ impl Mended {
         for _ in 0..MAX_ROUNDS {
             let found = errors(&self.text[section.clone()]);
             let Some(first) = found.first() else { return };
-            let fault = Fault::new(first, section.start);
+            let fault = SyntaxSlip::new(first, section.start);
             let culprit = self.culprit(section.clone(), fault.span.start);
             self.faults.push(fault);
             blank(&mut self.text, culprit);
@@ -70,7 +70,7 @@ impl Mended {
     }
 }
 
-impl Fault {
+impl SyntaxSlip {
     fn new(error: &Error, offset: usize) -> Self {
         let span = error.span().unwrap_or(0..0);
         Self { span: span.start + offset..span.end + offset, message: error.message().to_owned() }

@@ -32,27 +32,27 @@ pub use exposed::{Exposed, How};
 pub use lower::{Level, Log, LogFormat, Settings, Stock};
 pub use mistake::{Cause, Mistake, Rule};
 pub use reference::reference;
-pub use report::{Place, Report, count};
+pub use report::{ConfigReport, TextPosition, count};
 pub use units::duration;
 
 use crate::reader::Reader;
 
 /// Reads and checks a configuration file. Relative paths in it begin at its folder.
 #[must_use]
-pub fn check(path: &Path, stock: &Stock) -> Report {
+pub fn check(path: &Path, stock: &Stock) -> ConfigReport {
     match files::text(path) {
         Ok(text) => read(text, path, stock),
         Err(error) => {
             let cause = Cause::NoFile(error.to_string());
             let mistake = Mistake { key: String::new(), span: 0..0, cause };
-            Report::of(path.to_owned(), String::new(), vec![mistake])
+            ConfigReport::of(path.to_owned(), String::new(), vec![mistake])
         }
     }
 }
 
 /// Checks a configuration that is already in memory, as if it stood in the file `path`.
 #[must_use]
-pub fn read(text: String, path: &Path, stock: &Stock) -> Report {
+pub fn read(text: String, path: &Path, stock: &Stock) -> ConfigReport {
     let (settings, mistakes, warnings) = {
         let reader = Reader::new(&text, path);
         let mended = form::mend(&text);
@@ -66,7 +66,7 @@ pub fn read(text: String, path: &Path, stock: &Stock) -> Report {
     };
     let plugins = sound(&settings.plugins, &mistakes);
     let settings = mistakes.is_empty().then_some(settings);
-    Report { path: path.to_owned(), text, mistakes, warnings, settings, plugins }
+    ConfigReport { path: path.to_owned(), text, mistakes, warnings, settings, plugins }
 }
 
 /// The plugins without a mistake of their own. They are told nothing of what is kept where.

@@ -149,7 +149,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
         relays: outbound.relays.keys().cloned().collect(),
     };
     outbound.keys = keys;
-    let shared = listener::Shared {
+    let shared = listener::ListenerDefaults {
         hostname: &hostname,
         rules: &rules,
         has_certificate: server_tls.is_some(),

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use crate::exposed::Us;
 use crate::lower::{self, keys, operation};
 use crate::reader::{Reader, Section};
-use crate::{Cause, Mistake, Report, form};
+use crate::{Cause, ConfigReport, Mistake, form};
 
 /// A part of a configuration file.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Part<T> {
     /// As far as it could be read; defaults elsewhere.
     pub value: T,
     /// The mistakes in this part alone.
-    pub report: Report,
+    pub report: ConfigReport,
 }
 
 /// The operator's way in.
@@ -73,6 +73,6 @@ fn part<T>(path: &Path, sections: &[&str], lower: impl FnOnce(&Section<'_>) -> T
         matches!(mistake.cause, Cause::Syntax(_)) || sections.contains(&first(&mistake.key).as_str())
     };
     mistakes.retain(is_meant);
-    let report = Report::of(path.to_owned(), text, mistakes);
+    let report = ConfigReport::of(path.to_owned(), text, mistakes);
     Ok(Part { value, report })
 }

@@ -31,11 +31,11 @@ pub(crate) struct Reader<'a> {
     pub(crate) us: Cell<Us>,
     /// The configuration file has been found to be a secret.
     pub(crate) is_secret: Cell<bool>,
-    found: RefCell<Found>,
+    found: RefCell<ReadFindings>,
 }
 
 #[derive(Default)]
-struct Found {
+struct ReadFindings {
     mistakes: Vec<Mistake>,
     warnings: Vec<Mistake>,
     /// Which keys of the schema were asked for, and what they were taken for; a test compares.

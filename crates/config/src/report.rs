@@ -7,7 +7,7 @@ use crate::{Cause, Mistake, Settings};
 
 /// All that reading a configuration found.
 #[derive(Debug)]
-pub struct Report {
+pub struct ConfigReport {
     /// The file, as it was named.
     pub path: PathBuf,
     /// Its text, empty when it could not be read.
@@ -24,14 +24,14 @@ pub struct Report {
 
 /// A place in a file, both from 1; the column counts characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct TextPosition {
     /// The line.
     pub line: usize,
     /// The column.
     pub column: usize,
 }
 
-impl Report {
+impl ConfigReport {
     /// Of a file with these mistakes, and nothing else to say.
     pub(crate) fn of(path: PathBuf, text: String, mistakes: Vec<Mistake>) -> Self {
         let plugins = pintle_plugin::Config::default();
@@ -58,7 +58,7 @@ impl Report {
 
     /// Where a mistake begins.
     #[must_use]
-    pub fn place(&self, mistake: &Mistake) -> Place {
+    pub fn place(&self, mistake: &Mistake) -> TextPosition {
         place(&self.text, mistake.span.start)
     }
 
@@ -75,7 +75,7 @@ impl Report {
         writeln!(f, "  help: {}\n", mistake.remedy())
     }
 
-    fn quote(&self, f: &mut fmt::Formatter<'_>, mistake: &Mistake, at: Place) -> fmt::Result {
+    fn quote(&self, f: &mut fmt::Formatter<'_>, mistake: &Mistake, at: TextPosition) -> fmt::Result {
         let Some(line) = self.text.lines().nth(at.line - 1) else {
             return Ok(());
         };
@@ -95,7 +95,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ConfigReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.show_all(f)?;
         write!(f, "{}: {}", self.path.display(), count(self.mistakes.len(), self.warnings.len()))
@@ -113,10 +113,10 @@ pub fn count(mistakes: usize, warnings: usize) -> String {
     }
 }
 
-pub(crate) fn place(text: &str, offset: usize) -> Place {
+pub(crate) fn place(text: &str, offset: usize) -> TextPosition {
     let before = text.get(..offset.min(text.len())).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    Place { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+    TextPosition { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
 }
 
 fn counted(number: usize, noun: &str) -> String {

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use pintle_config::{Cause, Report, Rule, read, reference};
+use pintle_config::{Cause, ConfigReport, Rule, read, reference};
 use pintle_inbound::{AuthOffer, TlsMode};
 use pintle_mail::NextHop;
 
@@ -15,7 +15,7 @@ fn repository() -> PathBuf {
 }
 
 /// Reads an example as if it lay in a folder that has what it names: certificates for this host, and secrets.
-fn example(name: &str, host: &str) -> Report {
+fn example(name: &str, host: &str) -> ConfigReport {
     let folder = tempfile::tempdir().unwrap();
     let pair = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
     write(folder.path(), "tls/fullchain.pem", &pair.cert.pem());
@@ -34,7 +34,7 @@ fn example(name: &str, host: &str) -> Report {
 }
 
 /// What is warned of, but for what lies below /run on the machine of the test.
-fn warnings(report: &Report) -> Vec<Cause> {
+fn warnings(report: &ConfigReport) -> Vec<Cause> {
     let all = report.warnings.iter().map(|warning| warning.cause.clone());
     all.filter(|cause| !matches!(cause, Cause::Rule(Rule::NoRuntimeFolder(_)))).collect()
 }
@@ -116,7 +116,7 @@ fn a_bare_postmaster_goes_where_somebody_reads_it() {
     assert_eq!(postmaster(&routed), None);
 }
 
-fn with_keys(more: &str) -> Report {
+fn with_keys(more: &str) -> ConfigReport {
     let folder = tempfile::tempdir().unwrap();
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     write(folder.path(), "good.pem", &pair.serialize_pem());

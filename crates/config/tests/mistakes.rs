@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use pintle_config::{Cause, Exposed, How, Report, Rule, read};
+use pintle_config::{Cause, ConfigReport, Exposed, How, Rule, read};
 
-fn report(text: &str) -> Report {
+fn report(text: &str) -> ConfigReport {
     read(text.to_owned(), Path::new("pintle.toml"), &[])
 }
 
 /// Line and key of every mistake.
-fn places(report: &Report) -> Vec<(usize, &str)> {
+fn places(report: &ConfigReport) -> Vec<(usize, &str)> {
     let place = |mistake| report.place(mistake).line;
     report.mistakes.iter().map(|mistake| (place(mistake), mistake.key.as_str())).collect()
 }

@@ -7,14 +7,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use pintle_config::{Cause, Report, Rule, Settings, parts, read};
+use pintle_config::{Cause, ConfigReport, Rule, Settings, parts, read};
 use pintle_mail::UnixTime;
 use tempfile::TempDir;
 
 const BEGIN: &str = "hostname = \"gw.example\"\n[[listener]]\nname = \"mx\"\naddresses = \"127.0.0.9:25\"\n";
 
 /// A file in a folder of its own.
-fn report(folder: &TempDir, text: &str) -> Report {
+fn report(folder: &TempDir, text: &str) -> ConfigReport {
     read(
         text.to_owned(),
         &folder.path().join("pintle.toml"),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use futures_util::future::{join, join_all};
 
-use crate::{Answer, DnsError, Record, RecordKind, Resolver};
+use crate::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
 
 /// All addresses of `host`, IPv6 and IPv4 in turn, beginning with IPv6; never empty.
 ///
@@ -74,7 +74,7 @@ pub async fn query_lists(
     resolver: &dyn Resolver,
     address: IpAddr,
     zones: &[String],
-) -> Vec<Result<Answer, DnsError>> {
+) -> Vec<Result<DnsAnswer, DnsError>> {
     let prefix = reversed(address);
     let names: Vec<String> = zones.iter().map(|zone| format!("{prefix}.{zone}")).collect();
     join_all(names.iter().map(|name| resolver.lookup(name, RecordKind::A))).await
@@ -109,7 +109,7 @@ pub fn address_literal(domain: &str) -> Option<IpAddr> {
     }
 }
 
-fn families(answer: Result<Answer, DnsError>) -> Vec<IpAddr> {
+fn families(answer: Result<DnsAnswer, DnsError>) -> Vec<IpAddr> {
     let records = answer.map(|answer| answer.records).unwrap_or_default();
     records.into_iter().filter_map(|record| ip(&record)).collect()
 }
@@ -127,7 +127,7 @@ fn in_turn(first: &[IpAddr], second: &[IpAddr]) -> Vec<IpAddr> {
     (0..rounds).flat_map(|i| [first.get(i), second.get(i)]).flatten().copied().collect()
 }
 
-fn pointers(answer: Answer, limit: usize) -> Vec<String> {
+fn pointers(answer: DnsAnswer, limit: usize) -> Vec<String> {
     let name = |record| match record {
         Record::Ptr(name) => Some(name),
         _ => None,

@@ -22,7 +22,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record as WireRecord, RecordType}
 use hickory_resolver::{TokioResolver, system_conf};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::{Answer, DnsError, Record, RecordKind, Resolver, second_look};
+use crate::{DnsAnswer, DnsError, Record, RecordKind, Resolver, second_look};
 
 /// Asks name servers over UDP, and over TCP when an answer does not fit; keeps what they say.
 ///
@@ -139,7 +139,7 @@ impl HickoryResolver {
         self.servers.iter().map(ToString::to_string).collect()
     }
 
-    async fn ask(&self, name: Name, kind: RecordKind) -> Result<Answer, DnsError> {
+    async fn ask(&self, name: Name, kind: RecordKind) -> Result<DnsAnswer, DnsError> {
         let answer = tokio::time::timeout(self.deadline, self.ask_until_told(&name, kind)).await;
         let result = answer.unwrap_or(Err(DnsError::Timeout));
         if let Err(error) = &result {
@@ -149,7 +149,7 @@ impl HickoryResolver {
     }
 
     /// The answer of the first server that gives one; else what the first one said.
-    async fn ask_until_told(&self, name: &Name, kind: RecordKind) -> Result<Answer, DnsError> {
+    async fn ask_until_told(&self, name: &Name, kind: RecordKind) -> Result<DnsAnswer, DnsError> {
         let error = match self.all.lookup(name.clone(), record_type(kind)).await {
             Ok(found) => return answer(name, kind, &found),
             Err(error) if is_bare_denial(&error) => return Err(self.look_again(name, kind).await),
@@ -191,7 +191,7 @@ fn stub(servers: Vec<NameServerConfig>, options: ResolverOpts) -> Result<TokioRe
 }
 
 impl Resolver for HickoryResolver {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let name = qualified(name);
         async move { self.ask(name?, kind).await }.boxed()
     }
@@ -289,7 +289,7 @@ const MAX_ALIASES: usize = 16;
 
 /// Takes from the answer section what belongs to `name` or to the end of its aliases. Records of other
 /// names that a server adds are not believed.
-fn answer(name: &Name, kind: RecordKind, lookup: &Lookup) -> Result<Answer, DnsError> {
+fn answer(name: &Name, kind: RecordKind, lookup: &Lookup) -> Result<DnsAnswer, DnsError> {
     let owner = if kind == RecordKind::Cname { name } else { end_of_aliases(name, lookup.answers()) };
     let matching = lookup.answers().iter().filter(|record| &record.name == owner);
     let records: Vec<Record> =
@@ -299,7 +299,7 @@ fn answer(name: &Name, kind: RecordKind, lookup: &Lookup) -> Result<Answer, DnsE
         return Err(DnsError::ServFail);
     }
     let ttl = lookup.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
-    Ok(Answer { records, ttl: Duration::from_secs(ttl.into()), secure: false })
+    Ok(DnsAnswer { records, ttl: Duration::from_secs(ttl.into()), secure: false })
 }
 
 fn end_of_aliases<'a>(name: &'a Name, answers: &'a [WireRecord]) -> &'a Name {

@@ -27,6 +27,6 @@ pub use address::{
 };
 pub use hickory::{Config, ConfigError, HickoryResolver, Servers};
 pub use record::{Record, RecordKind};
-pub use resolver::{Answer, DnsError, Owner, Resolver, lookup_many};
+pub use resolver::{DnsAnswer, DnsError, Owner, Resolver, lookup_many};
 pub use route::{Exchanger, MailRoute, before_ours, mail_exchangers, random_seed};
 pub use watch::Watched;

@@ -17,11 +17,11 @@ pub trait Resolver: Send + Sync + 'static {
     ///
     /// `name` is taken as fully qualified, with or without its last dot; U-labels are converted. An answer
     /// has at least one record: a name without any of this kind is [`DnsError::NoData`].
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>>;
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>>;
 }
 
 impl<R: Resolver + ?Sized> Resolver for Arc<R> {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         (**self).lookup(name, kind)
     }
 }
@@ -32,13 +32,13 @@ impl<R: Resolver + ?Sized> Resolver for Arc<R> {
 pub async fn lookup_many(
     resolver: &dyn Resolver,
     questions: &[(String, RecordKind)],
-) -> Vec<Result<Answer, DnsError>> {
+) -> Vec<Result<DnsAnswer, DnsError>> {
     join_all(questions.iter().map(|(name, kind)| resolver.lookup(name, *kind))).await
 }
 
 /// What a name had.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct DnsAnswer {
     /// The records of the kind that was asked for, in the order of the server; never empty.
     pub records: Vec<Record>,
     /// How long the answer may be kept: the shortest of its records' times to live.

@@ -15,7 +15,7 @@ use futures_util::future::{BoxFuture, select_ok};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Answer, Config, ConfigError, DnsError, HickoryResolver, RecordKind, Resolver};
+use crate::{Config, ConfigError, DnsAnswer, DnsError, HickoryResolver, RecordKind, Resolver};
 
 /// Between two looks at servers that are silent; and one look is good for as long.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -37,13 +37,13 @@ pub struct Watched {
     /// How long a question may go unanswered until the servers are doubted.
     patience: Duration,
     silent: watch::Sender<bool>,
-    state: Mutex<State>,
+    state: Mutex<WatchState>,
     /// A question goes unanswered. Whoever asked has no time to look, and may give up any moment.
     doubted: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WatchState {
     /// When the servers were last looked at.
     looked: Option<Instant>,
     /// Since when they have been silent.
@@ -114,7 +114,7 @@ impl Watched {
         (state.refusals >= REFUSALS).then(|| format!("{REFUSING} ({}): {ACCESS}", self.servers))
     }
 
-    async fn ask(&self, name: &str, kind: RecordKind) -> Result<Answer, DnsError> {
+    async fn ask(&self, name: &str, kind: RecordKind) -> Result<DnsAnswer, DnsError> {
         let mut silent = self.silent.subscribe();
         let result = if *silent.borrow() {
             let prompt = timeout(PROMPT, self.inner.lookup(name, kind)).await;
@@ -161,13 +161,13 @@ impl Watched {
         state.looked = Some(Instant::now());
         match (state.since, is_silent) {
             (None, true) => {
-                *state = State { since: state.looked, ..*state };
+                *state = WatchState { since: state.looked, ..*state };
                 self.warn(&mut state, SILENT, REMEDY);
             }
             (Some(since), false) => {
                 let (seconds, spared) = (since.elapsed().as_secs(), state.spared);
                 tracing::info!(servers = self.servers, seconds, spared, "name servers answer again");
-                *state = State { since: None, spared: 0, ..*state };
+                *state = WatchState { since: None, spared: 0, ..*state };
             }
             _ => {}
         }
@@ -177,7 +177,7 @@ impl Watched {
     }
 
     /// Counts what came of a question, and tells what is wrong.
-    fn note(&self, result: &Result<Answer, DnsError>) {
+    fn note(&self, result: &Result<DnsAnswer, DnsError>) {
         let name = result.as_ref().map_or_else(|error| error.name(), |_| "answered");
         metrics::counter!("pintle_dns_lookups_total", "result" => name).increment(1);
         let mut state = self.state();
@@ -197,7 +197,7 @@ impl Watched {
         }
     }
 
-    fn warn(&self, state: &mut State, what: &str, remedy: &str) {
+    fn warn(&self, state: &mut WatchState, what: &str, remedy: &str) {
         if state.told.is_some_and(|told| told.elapsed() < TELL_AGAIN) {
             return;
         }
@@ -207,7 +207,7 @@ impl Watched {
         tracing::warn!(servers = self.servers, seconds, spared, "{what}: {remedy}");
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -220,7 +220,7 @@ const ACCESS: &str = "checks by DNS come to no result and mail by MX waits; have
                       others in `servers` of [dns]";
 
 impl Resolver for Watched {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let name = name.to_owned();
         async move { self.ask(&name, kind).await }.boxed()
     }
@@ -233,7 +233,7 @@ impl fmt::Debug for Watched {
 }
 
 /// Whether nobody has answered. That the servers could not find out is an answer.
-fn is_unanswered(result: &Result<Answer, DnsError>) -> bool {
+fn is_unanswered(result: &Result<DnsAnswer, DnsError>) -> bool {
     matches!(result, Err(DnsError::Timeout | DnsError::Unreachable))
 }
 
@@ -254,10 +254,10 @@ mod tests {
     }
 
     /// The way to the servers with a cache, or past it.
-    struct Way(Arc<Servers>, bool);
+    struct Via(Arc<Servers>, bool);
 
-    impl Resolver for Way {
-        fn lookup(&self, name: &str, _: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+    impl Resolver for Via {
+        fn lookup(&self, name: &str, _: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
             let (name, cached) = (name.to_owned(), self.1 && name == "cached.example");
             async move {
                 if name == "." {
@@ -279,14 +279,14 @@ mod tests {
 
     fn watched() -> (Arc<Servers>, Arc<Watched>) {
         let servers = Arc::new(Servers::default());
-        let way = |cached| Arc::new(Way(Arc::clone(&servers), cached));
+        let way = |cached| Arc::new(Via(Arc::clone(&servers), cached));
         let watched = Watched::over(way(true), way(false), "192.0.2.53:53", Duration::from_secs(3));
         let watched = Arc::new(watched);
         tokio::spawn(Arc::clone(&watched).watch());
         (servers, watched)
     }
 
-    async fn asked(watched: &Watched, name: &str) -> (Result<Answer, DnsError>, Duration) {
+    async fn asked(watched: &Watched, name: &str) -> (Result<DnsAnswer, DnsError>, Duration) {
         let start = Instant::now();
         let result = watched.lookup(name, RecordKind::A).await;
         (result, start.elapsed())

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use pintle_dns::{
-    Answer, Config, DnsError, Exchanger, HickoryResolver, MailRoute, Record, RecordKind, Resolver,
+    Config, DnsAnswer, DnsError, Exchanger, HickoryResolver, MailRoute, Record, RecordKind, Resolver,
     ReverseNames, Servers, addresses, lookup_many, mail_exchangers, query_lists, reverse_names,
 };
-use pintle_testkit::{ELSEWHERE, FLOOD, Fault, HUGE, ZoneServer};
+use pintle_testkit::{ELSEWHERE, FLOOD, HUGE, ZoneFault, ZoneServer};
 
 const ZONE: &str = r#"
     example.            MX    20 second.example.
@@ -97,16 +97,16 @@ async fn more_aliases_than_are_followed_are_no_denial() {
 async fn failures_are_told_apart() {
     let (server, resolver) = start().await;
     let faults = [
-        (Fault::ServFail, DnsError::ServFail),
-        (Fault::Refused, DnsError::Refused),
-        (Fault::NxDomain, DnsError::NxDomain),
-        (Fault::NoData, DnsError::NoData),
+        (ZoneFault::ServFail, DnsError::ServFail),
+        (ZoneFault::Refused, DnsError::Refused),
+        (ZoneFault::NxDomain, DnsError::NxDomain),
+        (ZoneFault::NoData, DnsError::NoData),
         // Whoever sends us on to others has not said that there is nothing.
-        (Fault::Referral, DnsError::Refused),
+        (ZoneFault::Referral, DnsError::Refused),
         // Nor has whoever answers about others, or goes in circles.
-        (Fault::WrongOwner, DnsError::ServFail),
-        (Fault::AliasLoop, DnsError::ServFail),
-        (Fault::Silent, DnsError::Timeout),
+        (ZoneFault::WrongOwner, DnsError::ServFail),
+        (ZoneFault::AliasLoop, DnsError::ServFail),
+        (ZoneFault::Silent, DnsError::Timeout),
     ];
     for (i, (fault, error)) in faults.into_iter().enumerate() {
         let name = format!("fault{i}.example");
@@ -121,7 +121,7 @@ async fn failures_are_told_apart() {
 #[tokio::test]
 async fn garbage_is_a_temporary_failure() {
     let (server, resolver) = start().await;
-    server.fail("plain.example", Fault::Garbage);
+    server.fail("plain.example", ZoneFault::Garbage);
     let error = resolver.lookup("plain.example", RecordKind::A).await.expect_err("no answer");
     assert!(error.is_temporary(), "{error}");
 }
@@ -138,7 +138,7 @@ async fn nobody_listening_is_temporary() {
 #[tokio::test]
 async fn a_lookup_ends_within_its_deadline() {
     let server = ZoneServer::start(ZONE).await;
-    server.fail("plain.example", Fault::Silent);
+    server.fail("plain.example", ZoneFault::Silent);
     let patient = Config {
         timeout: Duration::from_secs(3_600),
         attempts: 5,
@@ -155,7 +155,7 @@ async fn what_does_not_fit_comes_over_tcp() {
     let many: String = (0..250).map(|i| format!("big.example. A 192.0.2.{i}\n")).collect();
     server.serve(&format!("{many}cut.example. A 192.0.2.9"));
     assert_eq!(texts(&resolver, "big.example", RecordKind::A).await.map(|list| list.len()), Ok(250));
-    server.fail("cut.example", Fault::Truncated);
+    server.fail("cut.example", ZoneFault::Truncated);
     assert_eq!(texts(&resolver, "cut.example", RecordKind::A).await, Ok(vec!["192.0.2.9".into()]));
     assert!(server.asked().iter().any(|asked| asked.name == "cut.example" && asked.tcp));
 }
@@ -173,7 +173,7 @@ async fn answers_and_denials_are_kept_and_failures_are_not() {
     assert_eq!(server.count("missing.example", RecordKind::A), 1);
     assert_eq!(server.count("plain.example", RecordKind::Txt), 1);
 
-    server.fail("second.example", Fault::ServFail);
+    server.fail("second.example", ZoneFault::ServFail);
     assert_eq!(resolver.lookup("second.example", RecordKind::A).await, Err(DnsError::ServFail));
     server.heal("second.example");
     assert!(resolver.lookup("second.example", RecordKind::A).await.is_ok());
@@ -200,7 +200,7 @@ async fn mail_goes_to_the_exchangers_or_to_the_domain_or_nowhere() {
     );
     assert_eq!(mail_exchangers(&resolver, "missing.example", 4).await, Err(DnsError::NxDomain));
     // A server in trouble must never be taken for a domain without MX records.
-    server.fail_kind("second.example", RecordKind::Mx, Fault::ServFail);
+    server.fail_kind("second.example", RecordKind::Mx, ZoneFault::ServFail);
     assert_eq!(mail_exchangers(&resolver, "second.example", 4).await, Err(DnsError::ServFail));
 }
 
@@ -213,13 +213,13 @@ async fn addresses_take_turns_and_one_family_is_enough() {
     v4.sort();
     assert_eq!(v4, ["192.0.2.1", "192.0.2.2"]);
 
-    server.fail_kind("second.example", RecordKind::Aaaa, Fault::ServFail);
+    server.fail_kind("second.example", RecordKind::Aaaa, ZoneFault::ServFail);
     assert_eq!(
         addresses(&resolver, "second.example").await,
         Ok(vec!["192.0.2.3".parse().expect("an address")])
     );
-    server.fail_kind("ns.example", RecordKind::Aaaa, Fault::ServFail);
-    server.fail_kind("ns.example", RecordKind::A, Fault::NoData);
+    server.fail_kind("ns.example", RecordKind::Aaaa, ZoneFault::ServFail);
+    server.fail_kind("ns.example", RecordKind::A, ZoneFault::NoData);
     assert_eq!(addresses(&resolver, "ns.example").await, Err(DnsError::ServFail));
     assert_eq!(addresses(&resolver, "example").await, Err(DnsError::NoData));
     assert_eq!(addresses(&resolver, "missing.example").await, Err(DnsError::NxDomain));
@@ -238,7 +238,7 @@ async fn only_names_that_lead_back_are_believed() {
     assert_eq!(ask("192.0.2.3", 10).await, Ok(ReverseNames::Unconfirmed));
     assert_eq!(ask("192.0.2.1", 0).await, Ok(ReverseNames::Unconfirmed));
     assert_eq!(ask("192.0.2.77", 10).await, Ok(ReverseNames::Unnamed));
-    server.fail("88.2.0.192.in-addr.arpa", Fault::ServFail);
+    server.fail("88.2.0.192.in-addr.arpa", ZoneFault::ServFail);
     assert_eq!(ask("192.0.2.88", 10).await, Err(DnsError::ServFail));
 }
 
@@ -250,7 +250,7 @@ async fn many_questions_are_answered_in_their_order() {
     let answers = lookup_many(&resolver, &questions).await;
     let plain = Record::A("192.0.2.4".parse().expect("an address"));
     assert_eq!(answers[0], Err(DnsError::NxDomain));
-    assert!(matches!(&answers[1], Ok(Answer { records, secure: false, .. }) if *records == [plain]));
+    assert!(matches!(&answers[1], Ok(DnsAnswer { records, secure: false, .. }) if *records == [plain]));
 
     let zones = ["list.example".to_owned(), "other.example".to_owned()];
     let lists = query_lists(&resolver, "192.0.2.1".parse().expect("an address"), &zones).await;
@@ -261,7 +261,7 @@ async fn many_questions_are_answered_in_their_order() {
 #[tokio::test]
 async fn a_second_server_helps_when_the_first_is_silent() {
     let silent = ZoneServer::start(ZONE).await;
-    silent.fail("plain.example", Fault::Silent);
+    silent.fail("plain.example", ZoneFault::Silent);
     let (server, _) = start().await;
     let servers = Servers::List(vec![silent.address(), server.address()]);
     let config = Config { servers, timeout: Duration::from_secs(2), ..silent.config() };
@@ -272,7 +272,7 @@ async fn a_second_server_helps_when_the_first_is_silent() {
 /// One bad server of several must not be the only one that is heard.
 #[tokio::test]
 async fn a_second_server_helps_when_the_first_fails() {
-    for fault in [Fault::ServFail, Fault::Refused, Fault::Referral] {
+    for fault in [ZoneFault::ServFail, ZoneFault::Refused, ZoneFault::Referral] {
         let bad = ZoneServer::start(ZONE).await;
         for name in ["plain.example", "missing.example"] {
             bad.fail(name, fault);
@@ -291,7 +291,7 @@ async fn a_second_server_helps_when_the_first_fails() {
 #[tokio::test]
 async fn a_server_without_edns_is_asked_without_it() {
     let (server, resolver) = start().await;
-    server.fail("plain.example", Fault::NoEdns);
+    server.fail("plain.example", ZoneFault::NoEdns);
     assert_eq!(texts(&resolver, "plain.example", RecordKind::A).await, Ok(vec!["192.0.2.4".into()]));
 }
 
@@ -328,12 +328,12 @@ async fn the_operator_may_shorten_what_is_kept() {
 #[tokio::test]
 async fn answers_about_others_are_never_believed() {
     let (server, resolver) = start().await;
-    for fault in [Fault::WrongOwner, Fault::WrongQuestion, Fault::AliasLoop] {
+    for fault in [ZoneFault::WrongOwner, ZoneFault::WrongQuestion, ZoneFault::AliasLoop] {
         server.fail("example", fault);
         assert!(resolver.lookup("example", RecordKind::A).await.is_err(), "{fault:?}");
         server.heal("example");
     }
-    server.fail("second.example", Fault::Poisoned);
+    server.fail("second.example", ZoneFault::Poisoned);
     assert_eq!(texts(&resolver, "second.example", RecordKind::A).await, Ok(vec!["192.0.2.3".to_owned()]));
     assert_eq!(
         texts(&resolver, ELSEWHERE, RecordKind::A).await,
@@ -345,7 +345,7 @@ async fn answers_about_others_are_never_believed() {
 #[tokio::test]
 async fn what_is_no_answer_is_a_failure_and_healed_names_are_well_at_once() {
     let (server, _) = start().await;
-    for fault in [Fault::WrongId, Fault::Garbage, Fault::TruncatedAlone, Fault::Overcount] {
+    for fault in [ZoneFault::WrongId, ZoneFault::Garbage, ZoneFault::TruncatedAlone, ZoneFault::Overcount] {
         let resolver = resolver(&server);
         server.fail("first.example", fault);
         let failed = resolver.lookup("first.example", RecordKind::A).await;
@@ -358,10 +358,10 @@ async fn what_is_no_answer_is_a_failure_and_healed_names_are_well_at_once() {
 #[tokio::test]
 async fn answers_of_any_size_arrive() {
     let (server, resolver) = start().await;
-    server.fail("first.example", Fault::Flood);
+    server.fail("first.example", ZoneFault::Flood);
     let flood = resolver.lookup("first.example", RecordKind::A).await.expect("all of them");
     assert_eq!(flood.records.len(), FLOOD);
-    server.fail("example", Fault::Huge);
+    server.fail("example", ZoneFault::Huge);
     let huge = resolver.lookup("example", RecordKind::Txt).await.expect("the whole of it");
     assert!(matches!(&huge.records[..], [Record::Txt(text)] if text.len() == HUGE));
 }
@@ -369,11 +369,11 @@ async fn answers_of_any_size_arrive() {
 #[tokio::test]
 async fn an_answer_that_is_held_back_is_waited_for() {
     let (server, resolver) = start().await;
-    server.fail("second.example", Fault::Held);
+    server.fail("second.example", ZoneFault::Held);
     let lookup = texts(&resolver, "second.example", RecordKind::A);
     let release = async {
         while server.release("second.example") == 0 {
-            server.fail("second.example", Fault::Held);
+            server.fail("second.example", ZoneFault::Held);
             tokio::task::yield_now().await;
         }
     };

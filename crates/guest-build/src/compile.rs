@@ -12,7 +12,7 @@ use crate::{Guest, Missing, Toolchain, WASM_TARGET, guests, plugins_dir, target_
 
 /// Why there is no component.
 #[derive(Debug)]
-pub enum Fault {
+pub enum BuildError {
     /// No folder holds a guest of this name.
     UnknownGuest {
         /// What was asked for.
@@ -47,7 +47,7 @@ pub enum Fault {
 /// # Errors
 ///
 /// It does not compile, or a file operation fails.
-pub fn build(guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf, Fault> {
+pub fn build(guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf, BuildError> {
     let target = target_dir().join("guests");
     let mut cargo = toolchain.cargo();
     cargo.args(["build", "--release", "--target", WASM_TARGET]);
@@ -61,10 +61,10 @@ pub fn build(guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf, Fault> {
     cargo.arg("--manifest-path").arg(guest.folder.join("Cargo.toml"));
     cargo.arg("--target-dir").arg(&target);
     cargo.current_dir(&guest.folder).stdin(Stdio::null());
-    let output = cargo.output().map_err(|cause| Fault::io(Path::new(cargo.get_program()), cause))?;
+    let output = cargo.output().map_err(|cause| BuildError::io(Path::new(cargo.get_program()), cause))?;
     if !output.status.success() {
         let output = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(Fault::DoesNotBuild { guest: guest.name.clone(), output });
+        return Err(BuildError::DoesNotBuild { guest: guest.name.clone(), output });
     }
     let file = format!("{}.wasm", guest.name.replace('-', "_"));
     publish(&target.join(WASM_TARGET).join("release").join(file), &guest.name)
@@ -75,7 +75,7 @@ pub fn build(guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf, Fault> {
 /// # Errors
 ///
 /// As [`build`], for the first guest that fails.
-pub fn build_all(toolchain: &Toolchain, mut watch: impl FnMut(&Guest)) -> Result<Vec<PathBuf>, Fault> {
+pub fn build_all(toolchain: &Toolchain, mut watch: impl FnMut(&Guest)) -> Result<Vec<PathBuf>, BuildError> {
     let all = guests()?;
     all.iter()
         .map(|guest| {
@@ -87,33 +87,33 @@ pub fn build_all(toolchain: &Toolchain, mut watch: impl FnMut(&Guest)) -> Result
 
 /// Copies a component into the plugins folder, unless the same bytes are there: an unchanged file keeps its time, and
 /// what depends on it is not built again. The copy appears whole, since tests may be reading the old one.
-fn publish(component: &Path, name: &str) -> Result<PathBuf, Fault> {
-    let bytes = std::fs::read(component).map_err(|cause| Fault::io(component, cause))?;
+fn publish(component: &Path, name: &str) -> Result<PathBuf, BuildError> {
+    let bytes = std::fs::read(component).map_err(|cause| BuildError::io(component, cause))?;
     let folder = plugins_dir();
-    std::fs::create_dir_all(&folder).map_err(|cause| Fault::io(&folder, cause))?;
+    std::fs::create_dir_all(&folder).map_err(|cause| BuildError::io(&folder, cause))?;
     let path = folder.join(format!("{name}.wasm"));
     if std::fs::read(&path).is_ok_and(|present| present == bytes) {
         return Ok(path);
     }
     let draft = folder.join(format!(".{name}.{}", std::process::id()));
-    std::fs::write(&draft, bytes).map_err(|cause| Fault::io(&draft, cause))?;
-    std::fs::rename(&draft, &path).map_err(|cause| Fault::io(&path, cause))?;
+    std::fs::write(&draft, bytes).map_err(|cause| BuildError::io(&draft, cause))?;
+    std::fs::rename(&draft, &path).map_err(|cause| BuildError::io(&path, cause))?;
     Ok(path)
 }
 
-impl Fault {
+impl BuildError {
     pub(crate) fn io(path: &Path, cause: io::Error) -> Self {
         Self::Io { path: path.to_path_buf(), cause }
     }
 }
 
-impl From<Missing> for Fault {
+impl From<Missing> for BuildError {
     fn from(missing: Missing) -> Self {
         Self::NoToolchain(missing)
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownGuest { name, known } => {
@@ -132,4 +132,4 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for BuildError {}

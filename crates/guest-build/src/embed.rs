@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::{Fault, Guest, Toolchain, build, guests, sources};
+use crate::{BuildError, Guest, Toolchain, build, guests, sources};
 
 /// Builds the guests called `names` and writes `components.rs` into the folder of the calling build script's output.
 /// The program takes `const COMPONENTS: &[(&str, &[u8])]`, names and bytes, from there by
@@ -12,17 +12,17 @@ use crate::{Fault, Guest, Toolchain, build, guests, sources};
 /// # Errors
 ///
 /// As [`crate::component`]. A build script should print the fault and exit with failure: its text says what to do.
-pub fn embed(names: &[&str]) -> Result<(), Fault> {
-    let folder = PathBuf::from(std::env::var_os("OUT_DIR").ok_or(Fault::NoBuildScript)?);
+pub fn embed(names: &[&str]) -> Result<(), BuildError> {
+    let folder = PathBuf::from(std::env::var_os("OUT_DIR").ok_or(BuildError::NoBuildScript)?);
     let toolchain = Toolchain::find()?;
     let chosen = names.iter().map(|name| guests::find(name)).collect::<Result<Vec<_>, _>>()?;
     for guest in &chosen {
         watch(guest);
         let target = folder.join(format!("{}.wasm", guest.name));
-        std::fs::copy(build(guest, &toolchain)?, &target).map_err(|cause| Fault::io(&target, cause))?;
+        std::fs::copy(build(guest, &toolchain)?, &target).map_err(|cause| BuildError::io(&target, cause))?;
     }
     let path = folder.join("components.rs");
-    std::fs::write(&path, source(&chosen, &folder)).map_err(|cause| Fault::io(&path, cause))
+    std::fs::write(&path, source(&chosen, &folder)).map_err(|cause| BuildError::io(&path, cause))
 }
 
 #[allow(clippy::print_stdout, reason = "a build script talks to cargo this way")]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::Fault;
+use crate::BuildError;
 
 /// Stock plugins, plugins to learn from, and plugins that misbehave for tests.
 const ROOTS: [&str; 3] = ["plugins", "examples/plugins", "tests/guests"];
@@ -33,7 +33,7 @@ pub struct Guest {
 /// # Errors
 ///
 /// A folder or manifest cannot be read.
-pub fn guests() -> Result<Vec<Guest>, Fault> {
+pub fn guests() -> Result<Vec<Guest>, BuildError> {
     let mut found = Vec::new();
     for root in ROOTS {
         let root = repository().join(root);
@@ -46,11 +46,11 @@ pub fn guests() -> Result<Vec<Guest>, Fault> {
 }
 
 /// The guest of this name.
-pub(crate) fn find(name: &str) -> Result<Guest, Fault> {
+pub(crate) fn find(name: &str) -> Result<Guest, BuildError> {
     let mut all = guests()?;
     let Some(at) = all.iter().position(|guest| guest.name == name) else {
         let known = all.into_iter().map(|guest| guest.name).collect();
-        return Err(Fault::UnknownGuest { name: name.to_owned(), known });
+        return Err(BuildError::UnknownGuest { name: name.to_owned(), known });
     };
     Ok(all.swap_remove(at))
 }
@@ -100,15 +100,15 @@ pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
 }
 
-fn collect(root: &Path, found: &mut Vec<Guest>) -> Result<(), Fault> {
-    for entry in fs::read_dir(root).map_err(|cause| Fault::io(root, cause))? {
-        let folder = entry.map_err(|cause| Fault::io(root, cause))?.path();
+fn collect(root: &Path, found: &mut Vec<Guest>) -> Result<(), BuildError> {
+    for entry in fs::read_dir(root).map_err(|cause| BuildError::io(root, cause))? {
+        let folder = entry.map_err(|cause| BuildError::io(root, cause))?.path();
         let manifest = folder.join("Cargo.toml");
         if !manifest.is_file() {
             continue;
         }
-        let text = fs::read_to_string(&manifest).map_err(|cause| Fault::io(&manifest, cause))?;
-        let name = package_name(&text).ok_or(Fault::Nameless(manifest))?;
+        let text = fs::read_to_string(&manifest).map_err(|cause| BuildError::io(&manifest, cause))?;
+        let name = package_name(&text).ok_or(BuildError::Nameless(manifest))?;
         found.push(Guest { name, folder });
     }
     Ok(())
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn an_unknown_guest_is_answered_with_those_there_are() {
-        let Err(Fault::UnknownGuest { known, .. }) = find("no-such-guest") else { panic!("found") };
+        let Err(BuildError::UnknownGuest { known, .. }) = find("no-such-guest") else { panic!("found") };
         assert!(known.contains(&"example".to_owned()));
     }
 

@@ -18,7 +18,7 @@ mod embed;
 mod guests;
 mod toolchain;
 
-pub use compile::{Fault, build, build_all};
+pub use compile::{BuildError, build, build_all};
 pub use embed::embed;
 pub use guests::{Guest, guests, plugins_dir, repository, sources, target_dir};
 pub use toolchain::{Debian, Lack, Missing, Toolchain, WASM_TARGET};
@@ -34,7 +34,7 @@ pub const FRESH_COMPONENTS: &str = "PINTLE_COMPONENTS";
 /// # Errors
 ///
 /// There is no such guest, no toolchain that can build it, or its source does not compile.
-pub fn component(name: &str) -> Result<PathBuf, Fault> {
+pub fn component(name: &str) -> Result<PathBuf, BuildError> {
     if let Some(folder) = std::env::var_os(FRESH_COMPONENTS) {
         let path = PathBuf::from(folder).join(format!("{name}.wasm"));
         if path.is_file() {

@@ -5,18 +5,19 @@ use std::fmt::Display;
 
 use pintle_mail::Reply;
 use pintle_policy::Session;
-use pintle_smtp::server::{Fault, Level, Owner};
+use pintle_smtp::server::{Level, Owner, SessionFault};
 
 /// A TLS handshake came to nothing.
 pub(crate) fn handshake_failed(session: &Session, error: &impl Display) {
-    metrics::counter!("pintle_session_faults_total", "fault" => Fault::TlsFailed.counter()).increment(1);
+    metrics::counter!("pintle_session_faults_total", "fault" => SessionFault::TlsFailed.counter())
+        .increment(1);
     let (client, listener, id) = (session.client.ip().to_canonical(), &session.listener, session.id);
     let why = error.to_string();
     tracing::info!(%client, listener, session = %id, why, "TLS handshake failed");
 }
 
 /// A client broke the protocol, or met a limit.
-pub(crate) fn fault(session: &Session, fault: &Fault) {
+pub(crate) fn fault(session: &Session, fault: &SessionFault) {
     metrics::counter!("pintle_session_faults_total", "fault" => fault.counter()).increment(1);
     let (client, listener, id) = (session.client.ip().to_canonical(), &session.listener, session.id);
     let (kind, reply) = (fault.counter(), fault.reply().to_string());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use pintle_smtp::server::{Answer, Closed, Event, Session, Start};
+use pintle_smtp::server::{Closed, Event, HostAnswer, Session, Start};
 use pintle_spool::Receipt;
 use pintle_tls::ServerTls;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
@@ -25,7 +25,7 @@ use crate::config::{ListenerConfig, TlsMode};
 use crate::phase::Phase;
 use crate::pipeline::Pipeline;
 use crate::services::Services;
-use crate::strangers::{End, Lifetime};
+use crate::strangers::{Lifetime, SessionEnd};
 use crate::stream::Stream;
 
 /// The largest read.
@@ -144,11 +144,11 @@ impl Connection {
             return;
         }
         let Some(end) = self.lifetime.due(now) else { return };
-        let (End::Soon(reply) | End::Now(reply)) = &end;
+        let (SessionEnd::Soon(reply) | SessionEnd::Now(reply)) = &end;
         client_log::dismissed(&self.pipeline.session(), reply);
         match end {
-            End::Soon(reply) => self.session.retire(reply, now),
-            End::Now(reply) => self.session.dismiss(reply, now),
+            SessionEnd::Soon(reply) => self.session.retire(reply, now),
+            SessionEnd::Now(reply) => self.session.dismiss(reply, now),
         }
     }
 
@@ -220,8 +220,8 @@ fn latest(phase: &mut watch::Receiver<Phase>) -> Phase {
 async fn answer(
     session: &mut Session<Receipt>,
     stream: &mut Stream,
-    decision: impl Future<Output = Answer<Receipt>>,
-) -> io::Result<Answer<Receipt>> {
+    decision: impl Future<Output = HostAnswer<Receipt>>,
+) -> io::Result<HostAnswer<Receipt>> {
     let mut decision = pin!(decision);
     let at_once = poll_fn(|cx| match decision.as_mut().poll(cx) {
         Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -344,13 +344,13 @@ mod tests {
         let mut session =
             Session::<Receipt>::new(Arc::new(Config::default()), Start::default(), Instant::now());
         assert_eq!(session.poll_event(), Some(Event::Ask(Question::Connect)));
-        session.answer(Answer::Accept(None), Instant::now());
+        session.answer(HostAnswer::Accept(None), Instant::now());
         let mut stream = Stream::Plain(ours);
         let (done, decided) = oneshot::channel();
         let decision = async {
             tokio::task::yield_now().await;
             done.send(()).unwrap();
-            Answer::Accept(None)
+            HostAnswer::Accept(None)
         };
         // The other end begins to read only once the decision is made, and the greeting waits for that.
         let reads = async {
@@ -364,6 +364,6 @@ mod tests {
             }
         };
         let answer = tokio::time::timeout(Duration::from_secs(10), both).await;
-        assert_eq!(answer.expect("neither waits for the other"), Answer::Accept(None));
+        assert_eq!(answer.expect("neither waits for the other"), HostAnswer::Accept(None));
     }
 }

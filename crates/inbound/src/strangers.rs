@@ -65,7 +65,7 @@ pub(crate) struct Lifetime {
 
 /// What is to be done with a session.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum SessionEnd {
     /// When no transaction is open.
     Soon(Reply),
     /// Now.
@@ -90,13 +90,13 @@ impl Lifetime {
     }
 
     /// What is due.
-    pub(crate) fn due(&mut self, now: Instant) -> Option<End> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<SessionEnd> {
         let text = "This session has lasted long enough; go on in another";
         if now >= self.dismiss {
-            return Some(End::Now(enough("time", text)));
+            return Some(SessionEnd::Now(enough("time", text)));
         }
         let due = now >= self.retire && !std::mem::replace(&mut self.retired, now >= self.retire);
-        due.then(|| End::Soon(enough("time", text)))
+        due.then(|| SessionEnd::Soon(enough("time", text)))
     }
 }
 
@@ -131,9 +131,9 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut lifetime = Lifetime::new(&limits, Duration::from_secs(30), start);
         assert_eq!((lifetime.next(), lifetime.due(at(59))), (at(60), None));
-        assert!(matches!(lifetime.due(at(60)), Some(End::Soon(reply)) if reply.code == 421));
+        assert!(matches!(lifetime.due(at(60)), Some(SessionEnd::Soon(reply)) if reply.code == 421));
         assert_eq!((lifetime.next(), lifetime.due(at(61))), (at(90), None));
-        assert!(matches!(lifetime.due(at(90)), Some(End::Now(reply)) if reply.code == 421));
+        assert!(matches!(lifetime.due(at(90)), Some(SessionEnd::Now(reply)) if reply.code == 421));
         let endless = StrangerLimits { time: Duration::MAX, ..limits };
         assert!(Lifetime::new(&endless, Duration::MAX, start).next() > at(1_000_000));
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pintle_mail::dsn::{self, Action};
 use pintle_mail::{NextHop, QueueId, Recipient, ReversePath, UnixTime};
-use pintle_queue::{Aged, Custody, JobId, Report};
+use pintle_queue::{Aged, AttemptReport, Custody, JobId};
 use pintle_record::{Peer, ReportKind};
 use pintle_smtp::client::Speaker;
 use pintle_spool::{Change, Guard, Hold, Quarantine, Settlement, SpoolError, Status, Stored};
@@ -16,8 +16,8 @@ use pintle_spool::{Change, Guard, Hold, Quarantine, Settlement, SpoolError, Stat
 use crate::bounce::{BornReport, DsnBuilder};
 use crate::quarantine;
 use crate::runner::Finished;
-use crate::settle::{self, End, RecipientResult, ReportPolicy, SettleContext};
-use crate::shared::Shared;
+use crate::settle::{self, RecipientResult, ReportPolicy, Resolution, SettleContext};
+use crate::shared::OutboundShared;
 
 /// The jobs of one message that have reached an age together.
 pub(crate) struct Group {
@@ -47,7 +47,7 @@ impl Group {
     }
 
     /// All jobs come back with such a report.
-    pub(crate) fn back(&self, report: impl Fn(Box<[u32]>) -> Report) -> Finished {
+    pub(crate) fn back(&self, report: impl Fn(Box<[u32]>) -> AttemptReport) -> Finished {
         let jobs = self.jobs.iter().map(|job| (job.id, report(job.recipients.clone())));
         Finished::all(self.message, jobs.collect())
     }
@@ -66,13 +66,13 @@ impl Group {
 }
 
 /// Settles the recipients of jobs whose time has run out.
-pub(crate) async fn expire(shared: Arc<Shared>, group: Group) -> Option<Finished> {
+pub(crate) async fn expire(shared: Arc<OutboundShared>, group: Group) -> Option<Finished> {
     let stored = match shared.spool.load(group.message).await {
         Ok(stored) => stored,
         Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => return Some(group.back(settled)),
         Err(error) => {
             tracing::error!(queue_id = %group.message, %error, "cannot expire the message now");
-            return Some(group.back(Report::deferred));
+            return Some(group.back(AttemptReport::deferred));
         }
     };
     if let Some(quarantine) = stored.entry.hold.as_ref().and_then(Hold::quarantine) {
@@ -83,28 +83,28 @@ pub(crate) async fn expire(shared: Arc<Shared>, group: Group) -> Option<Finished
     if quarantined || !shared.ages.is_steady(config.retry.max_age) {
         // It was released, or the clock was set, while this waited for its turn.
         let custody = if held { Custody::Held } else { Custody::Free };
-        return Some(group.back(|left| Report { custody, ..Report::unchanged(left) }));
+        return Some(group.back(|left| AttemptReport { custody, ..AttemptReport::unchanged(left) }));
     }
     // A report about what was taken for harmful would go to whoever was named as its sender.
     let context = SettleContext { guard: Guard::Free, ..group.context() };
     let results: Vec<RecipientResult> = group.recipients().filter_map(|id| expired(&stored, id)).collect();
     Some(match settle::durably(&shared, &stored, &context, &results).await {
         Ok(()) | Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => group.back(settled),
-        Err(_) => group.back(Report::deferred),
+        Err(_) => group.back(AttemptReport::deferred),
     })
 }
 
-fn settled(_: Box<[u32]>) -> Report {
-    Report::settled()
+fn settled(_: Box<[u32]>) -> AttemptReport {
+    AttemptReport::settled()
 }
 
 async fn end_of_quarantine(
-    shared: &Shared,
+    shared: &OutboundShared,
     stored: &Stored,
     group: &Group,
     quarantine: &Quarantine,
 ) -> Finished {
-    let mut jobs: Vec<(JobId, Report)> = Vec::with_capacity(group.jobs.len());
+    let mut jobs: Vec<(JobId, AttemptReport)> = Vec::with_capacity(group.jobs.len());
     for job in &group.jobs {
         let report = quarantine::expire(shared, stored, job, quarantine).await;
         jobs.push((job.id, report));
@@ -115,7 +115,7 @@ async fn end_of_quarantine(
 fn expired(stored: &Stored, recipient: u32) -> Option<RecipientResult> {
     let pending = settle::pending(stored, recipient)?;
     Some(RecipientResult {
-        end: End::Expired(ReportPolicy::Due),
+        end: Resolution::Expired(ReportPolicy::Due),
         reply: pending.last.clone(),
         speaker: if pending.unheard { Speaker::Us } else { Speaker::NextHop },
         peer: Arc::new(Peer { host: pending.host.clone(), ..Peer::default() }),
@@ -125,8 +125,8 @@ fn expired(stored: &Stored, recipient: u32) -> Option<RecipientResult> {
 }
 
 /// Tells the sender of a delay, once.
-pub(crate) async fn warn(shared: Arc<Shared>, group: Group) -> Option<Finished> {
-    let finished = Some(group.back(Report::unchanged));
+pub(crate) async fn warn(shared: Arc<OutboundShared>, group: Group) -> Option<Finished> {
+    let finished = Some(group.back(AttemptReport::unchanged));
     let stored = match shared.spool.load(group.message).await {
         Ok(stored) if stored.entry.hold.is_none() => stored,
         // Whoever holds a message decides whether its sender hears of it; the next attempt finds the hold.
@@ -162,7 +162,12 @@ fn warned(stored: &Stored, recipient: u32) -> Option<Change> {
     Some(Change { recipient, status: Status::Pending(pending) })
 }
 
-async fn warning(shared: &Shared, stored: &Stored, group: &Group, late: &[&Recipient]) -> Vec<BornReport> {
+async fn warning(
+    shared: &OutboundShared,
+    stored: &Stored,
+    group: &Group,
+    late: &[&Recipient],
+) -> Vec<BornReport> {
     let (ReversePath::Address(sender), Some(job)) = (&stored.entry.envelope.sender, group.jobs.first())
     else {
         return Vec::new();

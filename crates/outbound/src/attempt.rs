@@ -6,23 +6,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pintle_mail::{NextHop, UnixTime};
-use pintle_queue::{Again, Attempt, Custody, HopSign, Report};
-use pintle_smtp::client::Outcome;
+use pintle_queue::{Again, Attempt, AttemptReport, Custody, HopSign};
+use pintle_smtp::client::ReplyOutcome;
 use pintle_spool::{Hold, Quarantine, SpoolError, Stored};
 
 use crate::clock::monotonic;
 use crate::connect::ConnectFailure;
 use crate::connection::ClientConnection;
-use crate::exchange::{self, Answer, Exchange, Word};
+use crate::exchange::{self, Exchange, ExchangeReplies, Word};
 use crate::plan::Plan;
 use crate::runner::{Finished, interrupted};
-use crate::settle::{self, End, RecipientResult, ReportPolicy, SettleContext};
-use crate::shared::Shared;
+use crate::settle::{self, RecipientResult, ReportPolicy, Resolution, SettleContext};
+use crate::shared::OutboundShared;
 use crate::stages::{self, Ruled, Ruling, Staged};
 use crate::{Config, Full, Room, quarantine, quota};
 
 /// Makes the attempt. Whatever happens, the job comes back.
-pub(crate) async fn run(shared: Arc<Shared>, attempt: Attempt) -> Option<Finished> {
+pub(crate) async fn run(shared: Arc<OutboundShared>, attempt: Attempt) -> Option<Finished> {
     let config = shared.config.load_full();
     let stored = match shared.spool.load(attempt.message).await {
         Ok(stored) => stored,
@@ -39,7 +39,7 @@ fn unreadable(attempt: &Attempt, error: &SpoolError) -> Finished {
     if *error != SpoolError::Unknown(attempt.message) {
         tracing::error!(queue_id = %attempt.message, %error, "a message cannot be delivered");
     }
-    let report = Report {
+    let report = AttemptReport {
         remaining: if gone { Box::default() } else { attempt.recipients.clone() },
         hop: HopSign::Silent,
         again: Again::BackOff,
@@ -50,7 +50,7 @@ fn unreadable(attempt: &Attempt, error: &SpoolError) -> Finished {
 
 /// An attempt under way.
 struct Trying<'a> {
-    shared: &'a Shared,
+    shared: &'a OutboundShared,
     config: &'a Arc<Config>,
     stored: &'a Stored,
     attempt: &'a Attempt,
@@ -81,7 +81,7 @@ impl Heard {
         }
     }
 
-    fn answer(answer: Answer) -> Self {
+    fn answer(answer: ExchangeReplies) -> Self {
         let words = &answer.words;
         Self {
             hop: if words.iter().any(Word::is_hop_trouble) {
@@ -129,11 +129,11 @@ impl Trying<'_> {
             Ruling::Quarantine(name) => match self.room(&name).await {
                 Ok(_room) => return self.quarantine(name, by).await,
                 // It waits in the queue, where its age is counted.
-                Err(full) => Outcome::Deferred(full.reply()),
+                Err(full) => ReplyOutcome::Deferred(full.reply()),
             },
             Ruling::Discard => return self.discard(&plan, "deliver", by).await,
-            Ruling::Fail(reply) => Outcome::Failed(reply),
-            Ruling::Defer(reply) => Outcome::Deferred(reply),
+            Ruling::Fail(reply) => ReplyOutcome::Failed(reply),
+            Ruling::Defer(reply) => ReplyOutcome::Deferred(reply),
         };
         let heard = Heard { by, ..Heard::all(&plan, |id| Word::ours(id, outcome.clone())) };
         self.settle(&plan, heard).await
@@ -169,7 +169,7 @@ impl Trying<'_> {
                 results.push(fate_of(word, plan, now, wait));
             }
         }
-        let report = Report {
+        let report = AttemptReport {
             remaining: remaining.into(),
             hop: heard.hop,
             again: if heard.overflow { Again::AtOnce } else { Again::After(wait) },
@@ -186,7 +186,7 @@ impl Trying<'_> {
         let mut results = self.dropped(plan);
         results.extend(plan.envelope.recipients.iter().map(|recipient| discarded(recipient.id)));
         let context = self.context(plan, by, stage);
-        let report = Report { hop: HopSign::Silent, ..Report::settled() };
+        let report = AttemptReport { hop: HopSign::Silent, ..AttemptReport::settled() };
         self.durably(&context, &results, report).await
     }
 
@@ -206,11 +206,11 @@ impl Trying<'_> {
                 self.shared.tell_hold(self.stored.id, &hold, by.as_deref());
                 self.held(Some(&hold))
             }
-            Err(SpoolError::Unknown(_)) => self.finished(Report::settled()),
+            Err(SpoolError::Unknown(_)) => self.finished(AttemptReport::settled()),
             Err(error) => {
                 tracing::error!(queue_id = %self.stored.id, %error, "a message cannot be held now");
                 let again = Again::BackOff;
-                self.finished(Report { again, ..interrupted(self.attempt.recipients.clone()) })
+                self.finished(AttemptReport { again, ..interrupted(self.attempt.recipients.clone()) })
             }
         }
     }
@@ -218,19 +218,19 @@ impl Trying<'_> {
     /// What the attempt has found. An operator may have let go of it since: the queue knows which came later.
     fn held(&self, hold: Option<&Hold>) -> Finished {
         let custody = self.config.quarantine.custody(hold, &self.shared.ages.timeline());
-        self.finished(Report { custody, ..interrupted(self.attempt.recipients.clone()) })
+        self.finished(AttemptReport { custody, ..interrupted(self.attempt.recipients.clone()) })
     }
 
     async fn durably(
         &self,
         context: &SettleContext,
         results: &[RecipientResult],
-        report: Report,
+        report: AttemptReport,
     ) -> Finished {
         match settle::durably(self.shared, self.stored, context, results).await {
             Ok(()) => {}
             // An operator settled it while the attempt was under way.
-            Err(SpoolError::Unknown(_)) => return self.finished(Report::settled()),
+            Err(SpoolError::Unknown(_)) => return self.finished(AttemptReport::settled()),
             Err(error) => {
                 tracing::error!(queue_id = %self.stored.id, %error, "an attempt's outcome cannot be stored");
             }
@@ -256,13 +256,13 @@ impl Trying<'_> {
         ids.filter(|id| settle::pending(self.stored, *id).is_some() && !kept(*id)).map(discarded).collect()
     }
 
-    fn finished(&self, report: Report) -> Finished {
+    fn finished(&self, report: AttemptReport) -> Finished {
         Finished::new(self.attempt.id, self.attempt.message, report)
     }
 }
 
 fn discarded(recipient: u32) -> RecipientResult {
-    RecipientResult { end: End::Discarded, ..RecipientResult::nothing(recipient) }
+    RecipientResult { end: Resolution::Discarded, ..RecipientResult::nothing(recipient) }
 }
 
 fn fate_of(word: &Word, plan: &Plan, now: UnixTime, wait: Duration) -> RecipientResult {
@@ -272,9 +272,9 @@ fn fate_of(word: &Word, plan: &Plan, now: UnixTime, wait: Duration) -> Recipient
     RecipientResult {
         recipient: heard.id,
         end: match &heard.outcome {
-            Outcome::Delivered(_) => End::Delivered(word.success),
-            Outcome::Deferred(_) => End::Deferred(now.plus(wait)),
-            Outcome::Failed(_) => End::Failed(telling),
+            ReplyOutcome::Delivered(_) => Resolution::Delivered(word.success),
+            ReplyOutcome::Deferred(_) => Resolution::Deferred(now.plus(wait)),
+            ReplyOutcome::Failed(_) => Resolution::Failed(telling),
         },
         reply: Some(heard.outcome.reply().clone()),
         speaker: heard.speaker,
@@ -284,12 +284,12 @@ fn fate_of(word: &Word, plan: &Plan, now: UnixTime, wait: Duration) -> Recipient
 }
 
 /// The outcomes as the judges hear of them.
-fn told(heard: &Heard) -> Vec<pintle_policy::Outcome> {
-    let tell = |word: &Word| pintle_policy::Outcome {
+fn told(heard: &Heard) -> Vec<pintle_policy::DeliveryOutcome> {
+    let tell = |word: &Word| pintle_policy::DeliveryOutcome {
         recipient: word.outcome.id,
         next_hop: word.peer.host.clone(),
         reply: Some(word.outcome.outcome.reply().clone()),
-        delivered: matches!(word.outcome.outcome, Outcome::Delivered(_)),
+        delivered: matches!(word.outcome.outcome, ReplyOutcome::Delivered(_)),
         retry: word.is_deferred(),
     };
     heard.words.iter().map(tell).collect()

@@ -12,8 +12,8 @@ use pintle_smtp::client::Speaker;
 use pintle_spool::{Content, Entry, NewMessage, Stored};
 
 use crate::Config;
-use crate::settle::{self, End, RecipientResult, ReportPolicy, Success};
-use crate::shared::Shared;
+use crate::settle::{self, RecipientResult, ReportPolicy, Resolution, SuccessReporter};
+use crate::shared::OutboundShared;
 
 /// The longest line that is returned, with its CRLF, in octets.
 const LONGEST_LINE: usize = 1_000;
@@ -29,7 +29,7 @@ pub(crate) struct BornReport {
 
 /// The reports that these results beget; none for a null reverse-path (RFC 5321 section 4.5.5, RFC 3464 section 2).
 pub(crate) async fn children(
-    shared: &Shared,
+    shared: &OutboundShared,
     stored: &Stored,
     results: &[RecipientResult],
 ) -> Vec<BornReport> {
@@ -38,7 +38,8 @@ pub(crate) async fn children(
         return children;
     };
     for kind in [ReportKind::Failure, ReportKind::Success] {
-        let told: Vec<Told<'_>> = results.iter().filter_map(|result| told(stored, result, kind)).collect();
+        let told: Vec<DsnRecipient<'_>> =
+            results.iter().filter_map(|result| dsn_recipient(stored, result, kind)).collect();
         if !told.is_empty() {
             let letter = DsnBuilder { shared, stored, sender };
             children.push(letter.child(kind, &told).await);
@@ -48,7 +49,7 @@ pub(crate) async fn children(
 }
 
 /// A recipient of whom the sender is told.
-struct Told<'a> {
+struct DsnRecipient<'a> {
     recipient: &'a Recipient,
     action: Action,
     result: &'a RecipientResult,
@@ -56,21 +57,29 @@ struct Told<'a> {
 }
 
 /// RFC 3461 sections 4.1 and 5.2: what the sender asked for decides.
-fn told<'a>(stored: &'a Stored, result: &'a RecipientResult, kind: ReportKind) -> Option<Told<'a>> {
+fn dsn_recipient<'a>(
+    stored: &'a Stored,
+    result: &'a RecipientResult,
+    kind: ReportKind,
+) -> Option<DsnRecipient<'a>> {
     let recipient = settle::recipient(stored, result.recipient)?;
     let notify = recipient.params.notify();
     let (action, cause) = match (kind, result.end) {
-        (ReportKind::Failure, End::Failed(ReportPolicy::Due)) if notify.failure => (Action::Failed, None),
-        (ReportKind::Failure, End::Expired(ReportPolicy::Due)) if notify.failure => {
+        (ReportKind::Failure, Resolution::Failed(ReportPolicy::Due)) if notify.failure => {
+            (Action::Failed, None)
+        }
+        (ReportKind::Failure, Resolution::Expired(ReportPolicy::Due)) if notify.failure => {
             (Action::Failed, Some(too_late(result)))
         }
-        (ReportKind::Success, End::Delivered(Success::Delivered)) if notify.success => {
+        (ReportKind::Success, Resolution::Delivered(SuccessReporter::Delivered)) if notify.success => {
             (Action::Delivered, None)
         }
-        (ReportKind::Success, End::Delivered(Success::Relayed)) if notify.success => (Action::Relayed, None),
+        (ReportKind::Success, Resolution::Delivered(SuccessReporter::Relayed)) if notify.success => {
+            (Action::Relayed, None)
+        }
         _ => return None,
     };
-    Some(Told { recipient, action, result, cause })
+    Some(DsnRecipient { recipient, action, result, cause })
 }
 
 /// What a next hop said stands in a field of its own; what we found ourselves has no other place than this sentence.
@@ -86,13 +95,13 @@ fn too_late(result: &RecipientResult) -> Cow<'static, str> {
 
 /// What all reports of one settlement have in common.
 pub(crate) struct DsnBuilder<'a> {
-    pub(crate) shared: &'a Shared,
+    pub(crate) shared: &'a OutboundShared,
     pub(crate) stored: &'a Stored,
     pub(crate) sender: &'a Address,
 }
 
 impl DsnBuilder<'_> {
-    async fn child(&self, kind: ReportKind, told: &[Told<'_>]) -> BornReport {
+    async fn child(&self, kind: ReportKind, told: &[DsnRecipient<'_>]) -> BornReport {
         let statuses: Vec<dsn::Status<'_>> = told.iter().map(status).collect();
         self.write(kind, &statuses, told.iter().map(|told| told.recipient.id).collect()).await
     }
@@ -137,7 +146,7 @@ impl DsnBuilder<'_> {
     }
 }
 
-fn status<'a>(told: &'a Told<'a>) -> dsn::Status<'a> {
+fn status<'a>(told: &'a DsnRecipient<'a>) -> dsn::Status<'a> {
     let reply = told.result.reply.as_ref();
     let theirs = told.result.speaker == Speaker::NextHop;
     dsn::Status {
@@ -153,8 +162,8 @@ fn status<'a>(told: &'a Told<'a>) -> dsn::Status<'a> {
 }
 
 /// RFC 3463 section 3.5: X.4.7, delivery time expired.
-fn default_status(end: End) -> Option<EnhancedCode> {
-    matches!(end, End::Expired(_)).then_some(EnhancedCode(5, 4, 7))
+fn default_status(end: Resolution) -> Option<EnhancedCode> {
+    matches!(end, Resolution::Expired(_)).then_some(EnhancedCode(5, 4, 7))
 }
 
 fn from_address(config: &Config) -> Address {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 use pintle_mail::UnixTime;
-use pintle_queue::{Reading, Step, Timeline};
+use pintle_queue::{ClockStep, Reading, Timeline};
 
 /// Somebody who has both clocks.
 pub trait Clock: Send + Sync + 'static {
@@ -59,7 +59,7 @@ pub(crate) struct Ages {
 struct Watched {
     timeline: Timeline,
     /// Steps that the runner has not heard of.
-    news: Vec<Step>,
+    news: Vec<ClockStep>,
 }
 
 impl Ages {
@@ -91,12 +91,12 @@ impl Ages {
     }
 
     /// The last step, while it still holds something.
-    pub(crate) fn unsteady(&self) -> Option<Step> {
+    pub(crate) fn unsteady(&self) -> Option<ClockStep> {
         self.read().timeline.unsteady()
     }
 
     /// The steps since the last question.
-    pub(crate) fn take_news(&self) -> Vec<Step> {
+    pub(crate) fn take_news(&self) -> Vec<ClockStep> {
         std::mem::take(&mut self.read().news)
     }
 
@@ -116,7 +116,7 @@ fn read(clock: &dyn Clock) -> Reading {
     Reading { wall: clock.now(), monotonic: clock.monotonic() }
 }
 
-fn tell(step: &Step) {
+fn tell(step: &ClockStep) {
     let direction = if step.is_ahead() { "ahead" } else { "back" };
     metrics::counter!("pintle_clock_steps_total", "direction" => direction).increment(1);
     tracing::error!(

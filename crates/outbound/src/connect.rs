@@ -9,17 +9,17 @@ use futures_util::future::join_all;
 use pintle_mail::{EnhancedCode, QueueId, Reply, TlsPolicy};
 use pintle_record::{Peer, Tls};
 use pintle_smtp::client::{
-    Channel, Closed, Config as Speech, Credentials, Limits, Owner, Session, Speaker, Step,
+    Channel, Closed, Config as Speech, Credentials, DialogueStep, Limits, Owner, Session, Speaker,
 };
 use pintle_tls::{ClientPolicy, HandshakeError, PeerFacts};
 
 use crate::clock::monotonic;
 use crate::connection::{ClientConnection, SetUp};
-use crate::network::{Place, Stream};
+use crate::network::{HostAddress, Stream};
 use crate::plan::{Plan, Target};
-use crate::resolve::{self, Host, Way};
+use crate::resolve::{self, HopPath, Host};
 use crate::session_pool::Quirk;
-use crate::shared::Shared;
+use crate::shared::OutboundShared;
 use crate::talks::Asked;
 use crate::{Config, Endpoint, exchanger};
 
@@ -63,14 +63,14 @@ impl ConnectFailure {
 
 /// One attempt to open a session.
 struct Connector<'a> {
-    shared: &'a Shared,
+    shared: &'a OutboundShared,
     config: &'a Config,
     /// For whom; others may use the session later.
     id: QueueId,
     target: &'a Target,
     /// With what to authenticate.
     login: Option<Credentials>,
-    way: Way,
+    way: HopPath,
     /// Hosts that have had their say about this message.
     asked: &'a [Asked],
     /// The preference of the best exchanger that could not be reached.
@@ -80,7 +80,7 @@ struct Connector<'a> {
     /// Those at which nobody answered.
     dead: Vec<String>,
     /// Those that come after the others, since nobody answered there lately.
-    later: Vec<(Host, Place)>,
+    later: Vec<(Host, HostAddress)>,
     /// There were more addresses than may be tried.
     short: bool,
     /// The last trouble; a next hop's own words are kept over ours.
@@ -89,7 +89,7 @@ struct Connector<'a> {
 
 /// Opens a session along the plan's way, with none of the hosts that were asked already.
 pub(crate) async fn open(
-    shared: &Shared,
+    shared: &OutboundShared,
     config: &Config,
     plan: &Plan,
     asked: &[Asked],
@@ -151,7 +151,7 @@ impl Connector<'_> {
     }
 
     /// Tries the addresses of a host.
-    async fn host(&mut self, host: &Host, places: Vec<Place>) -> Option<Box<ClientConnection>> {
+    async fn host(&mut self, host: &Host, places: Vec<HostAddress>) -> Option<Box<ClientConnection>> {
         if self.asked.iter().any(|asked| asked.host == host.name() && asked.port == host.port()) {
             return None;
         }
@@ -167,7 +167,7 @@ impl Connector<'_> {
     }
 
     /// Tries an address, as long as some may be tried.
-    async fn try_at(&mut self, host: &Host, place: &Place) -> Option<Box<ClientConnection>> {
+    async fn try_at(&mut self, host: &Host, place: &HostAddress) -> Option<Box<ClientConnection>> {
         let Some(left) = self.left.checked_sub(1) else {
             self.short = true;
             return None;
@@ -197,18 +197,18 @@ impl Connector<'_> {
     }
 
     /// The place as an exchanger of this domain. Another domain's may be chosen so that it seems to be dead.
-    fn in_this_domain(&self, place: &Place) -> String {
+    fn in_this_domain(&self, place: &HostAddress) -> String {
         format!("{} {place}", self.target.next_hop)
     }
 
     /// Those addresses of a host that DNS may send us to.
-    fn admitted(&self, host: &Host, places: Vec<Place>) -> Result<Vec<Place>, ConnectFailure> {
-        let objection = |place: &Place| match place {
-            Place::Tcp(address) if self.way.by_mx => exchanger::objection(address.ip(), self.config),
+    fn admitted(&self, host: &Host, places: Vec<HostAddress>) -> Result<Vec<HostAddress>, ConnectFailure> {
+        let objection = |place: &HostAddress| match place {
+            HostAddress::Tcp(address) if self.way.by_mx => exchanger::objection(address.ip(), self.config),
             _ => None,
         };
         let refused = places.iter().find_map(|place| Some((place.clone(), objection(place)?)));
-        let good: Vec<Place> = places.into_iter().filter(|place| objection(place).is_none()).collect();
+        let good: Vec<HostAddress> = places.into_iter().filter(|place| objection(place).is_none()).collect();
         match refused {
             Some((place, what)) if good.is_empty() => Err(not_public(host, &place, what)),
             _ => Ok(good),
@@ -236,28 +236,34 @@ impl Connector<'_> {
         }
     }
 
-    async fn addresses_of(&self, host: &Host) -> Result<Vec<Place>, ConnectFailure> {
+    async fn addresses_of(&self, host: &Host) -> Result<Vec<HostAddress>, ConnectFailure> {
         match &host.endpoint {
-            Endpoint::Unix(path) => Ok(vec![Place::Unix(path.clone())]),
+            Endpoint::Unix(path) => Ok(vec![HostAddress::Unix(path.clone())]),
             Endpoint::Tcp { host, port } => {
                 let found = resolve::addresses(host, *port, self.shared.resolver.as_ref()).await;
                 let found = found.map_err(|error| resolve::no_address(host, error, self.way.by_mx))?;
-                Ok(found.into_iter().map(Place::Tcp).collect())
+                Ok(found.into_iter().map(HostAddress::Tcp).collect())
             }
         }
     }
 
     /// Whether the host is ourselves, whatever its name.
-    fn is_us(&self, places: &[Place]) -> bool {
-        let ours = |place: &Place| match place {
-            Place::Tcp(address) => exchanger::is_us(*address, self.config, self.shared.network.as_ref()),
-            Place::Unix(_) => false,
+    fn is_us(&self, places: &[HostAddress]) -> bool {
+        let ours = |place: &HostAddress| match place {
+            HostAddress::Tcp(address) => {
+                exchanger::is_us(*address, self.config, self.shared.network.as_ref())
+            }
+            HostAddress::Unix(_) => false,
         };
         self.way.by_mx && places.iter().any(ours)
     }
 
     /// Tries one address; with opportunistic TLS that fails, once more in plain text (RFC 7435 section 3).
-    async fn host_at(&self, host: &Host, place: &Place) -> Result<Box<ClientConnection>, ConnectFailure> {
+    async fn host_at(
+        &self,
+        host: &Host,
+        place: &HostAddress,
+    ) -> Result<Box<ClientConnection>, ConnectFailure> {
         let opportunistic = self.target.tls == TlsPolicy::Opportunistic && !self.way.implicit_tls;
         let key = under_its_name(host.name(), &place.to_string());
         let policy = match self.target.tls {
@@ -282,7 +288,7 @@ impl Connector<'_> {
     async fn session(
         &self,
         host: &Host,
-        place: &Place,
+        place: &HostAddress,
         tls: TlsPolicy,
     ) -> Result<Box<ClientConnection>, Failure> {
         let stream = self.connect(place).await?;
@@ -314,7 +320,7 @@ impl Connector<'_> {
         }
     }
 
-    async fn connect(&self, place: &Place) -> Result<Box<dyn Stream>, Failure> {
+    async fn connect(&self, place: &HostAddress) -> Result<Box<dyn Stream>, Failure> {
         let connecting = self.shared.network.connect(place, self.source_for(place));
         match tokio::time::timeout(self.config.sessions.connect, connecting).await {
             Ok(connected) => connected.map_err(|error| Failure::Unreachable(error.to_string())),
@@ -323,8 +329,8 @@ impl Connector<'_> {
     }
 
     /// The address to bind: of the same family as the destination, or the system's choice.
-    fn source_for(&self, to: &Place) -> Option<IpAddr> {
-        let Place::Tcp(to) = to else { return None };
+    fn source_for(&self, to: &HostAddress) -> Option<IpAddr> {
+        let HostAddress::Tcp(to) = to else { return None };
         let sources = &self.config.sources;
         match self.target.source {
             Some(source) if source.is_ipv4() == to.is_ipv4() => Some(source),
@@ -390,10 +396,10 @@ impl fmt::Display for Failure {
 impl Failure {
     fn of(why: Closed, encrypted: bool) -> Self {
         match (&why, why.step()) {
-            (Closed::Lost(Step::Hello) | Closed::TimedOut(Step::Hello), _) if encrypted => {
+            (Closed::Lost(DialogueStep::Hello) | Closed::TimedOut(DialogueStep::Hello), _) if encrypted => {
                 Self::StartTls(why)
             }
-            (_, Step::StartTls) => Self::StartTls(why),
+            (_, DialogueStep::StartTls) => Self::StartTls(why),
             _ => Self::Closed(why),
         }
     }
@@ -405,7 +411,7 @@ impl Failure {
 
     /// Never final: a host that refuses us today may be mended, and only a reply to a recipient or to the message itself
     /// speaks about the message.
-    fn trouble(self, id: QueueId, host: &Host, place: &Place) -> ConnectFailure {
+    fn trouble(self, id: QueueId, host: &Host, place: &HostAddress) -> ConnectFailure {
         let name = host.name();
         let peer = peer(host, place);
         let reply = match self {
@@ -433,10 +439,10 @@ pub(crate) fn under_its_name(host: &str, place: &str) -> String {
 }
 
 /// A place as senders may read of it: they have no use for paths of this machine.
-fn shown(host: &Host, place: &Place) -> String {
+fn shown(host: &Host, place: &HostAddress) -> String {
     match place {
-        Place::Tcp(_) => format!("{} [{place}]", host.name()),
-        Place::Unix(_) => "the local mail system".to_owned(),
+        HostAddress::Tcp(_) => format!("{} [{place}]", host.name()),
+        HostAddress::Unix(_) => "the local mail system".to_owned(),
     }
 }
 
@@ -445,7 +451,7 @@ fn ours(code: EnhancedCode, text: String) -> Reply {
 }
 
 /// Never to become better by waiting: it is what the domain's DNS says. The next exchanger may still do.
-fn not_public(host: &Host, place: &Place, what: &str) -> ConnectFailure {
+fn not_public(host: &Host, place: &HostAddress, what: &str) -> ConnectFailure {
     let name = host.name();
     let text = format!(
         "the mail exchanger {name} is at {place}, {what}: mail is sent by MX to public addresses, and to the networks that the \
@@ -458,12 +464,12 @@ fn not_public(host: &Host, place: &Place, what: &str) -> ConnectFailure {
     }
 }
 
-fn peer(host: &Host, place: &Place) -> Peer {
+fn peer(host: &Host, place: &HostAddress) -> Peer {
     Peer {
         host: Some(host.name().to_owned()),
         address: match place {
-            Place::Tcp(address) => Some(*address),
-            Place::Unix(_) => None,
+            HostAddress::Tcp(address) => Some(*address),
+            HostAddress::Unix(_) => None,
         },
         ..Peer::default()
     }

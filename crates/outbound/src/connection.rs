@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use pintle_mail::Body;
 use pintle_record::Peer;
-use pintle_smtp::client::{Closed, Delivery, Event, Session, Step, Transfer};
+use pintle_smtp::client::{Closed, Delivery, DialogueStep, Event, Session, Transfer};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
 
@@ -161,7 +161,7 @@ impl ClientConnection {
         }
         self.machine.set_transfer(transfer);
         if self.machine.send(plan.transaction(ids), monotonic()).is_err() {
-            return Sent::Closed(Closed::Lost(Step::Idle));
+            return Sent::Closed(Closed::Lost(DialogueStep::Idle));
         }
         self.used += 1;
         let mut feed = Feed::new(&plan.head, &plan.body);

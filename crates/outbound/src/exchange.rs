@@ -7,21 +7,21 @@ use std::sync::Arc;
 
 use pintle_mail::Severity;
 use pintle_record::Peer;
-use pintle_smtp::client::{Outcome, RecipientOutcome, Speaker, Step, is_hop_trouble};
+use pintle_smtp::client::{DialogueStep, RecipientOutcome, ReplyOutcome, Speaker, is_hop_trouble};
 
 use crate::connect::ConnectFailure;
 use crate::connection::ClientConnection;
 use crate::plan::Plan;
 use crate::session_pool::Acquired;
-use crate::settle::Success;
-use crate::shared::Shared;
+use crate::settle::SuccessReporter;
+use crate::shared::OutboundShared;
 use crate::talks::Talks;
 use crate::{Captured, Config};
 
 /// What an exchange came to.
 pub(crate) enum Exchange {
     /// The next hop, or the capture, has answered for each recipient.
-    Answered(Answer),
+    Answered(ExchangeReplies),
     /// Nobody was there to answer.
     ConnectFailure(ConnectFailure),
     /// We are stopping.
@@ -29,7 +29,7 @@ pub(crate) enum Exchange {
 }
 
 /// What the next hop answered.
-pub(crate) struct Answer {
+pub(crate) struct ExchangeReplies {
     /// One for each recipient of the plan.
     pub(crate) words: Vec<Word>,
     /// The next hop took only so many recipients at once.
@@ -44,30 +44,31 @@ pub(crate) struct Word {
     pub(crate) outcome: RecipientOutcome,
     pub(crate) peer: Arc<Peer>,
     /// Who reports a success.
-    pub(crate) success: Success,
+    pub(crate) success: SuccessReporter,
 }
 
 impl Word {
     /// Said by us, in place of a next hop.
-    pub(crate) fn ours(id: u32, outcome: Outcome) -> Self {
+    pub(crate) fn ours(id: u32, outcome: ReplyOutcome) -> Self {
         Self::of(id, outcome, Speaker::Us, Arc::default())
     }
 
     /// The recipient cannot be served, or not now.
     pub(crate) fn trouble(id: u32, trouble: &ConnectFailure) -> Self {
         let reply = trouble.reply.clone();
-        let outcome = if trouble.final_ { Outcome::Failed(reply) } else { Outcome::Deferred(reply) };
+        let outcome =
+            if trouble.final_ { ReplyOutcome::Failed(reply) } else { ReplyOutcome::Deferred(reply) };
         Self::of(id, outcome, trouble.speaker, Arc::clone(&trouble.peer))
     }
 
-    fn of(id: u32, outcome: Outcome, speaker: Speaker, peer: Arc<Peer>) -> Self {
-        let outcome = RecipientOutcome { id, outcome, speaker, step: Step::Idle, cut: false };
-        Self { outcome, peer, success: Success::NextHop }
+    fn of(id: u32, outcome: ReplyOutcome, speaker: Speaker, peer: Arc<Peer>) -> Self {
+        let outcome = RecipientOutcome { id, outcome, speaker, step: DialogueStep::Idle, cut: false };
+        Self { outcome, peer, success: SuccessReporter::NextHop }
     }
 
     /// It is still to be delivered.
     pub(crate) fn is_deferred(&self) -> bool {
-        matches!(self.outcome.outcome, Outcome::Deferred(_))
+        matches!(self.outcome.outcome, ReplyOutcome::Deferred(_))
     }
 
     /// It was put off with words that speak for the whole next hop.
@@ -82,7 +83,7 @@ impl Word {
 }
 
 /// Delivers what the plan says.
-pub(crate) async fn deliver(shared: &Shared, config: &Arc<Config>, plan: &Plan) -> Exchange {
+pub(crate) async fn deliver(shared: &OutboundShared, config: &Arc<Config>, plan: &Plan) -> Exchange {
     if let Some(capture) = &shared.capture {
         return Exchange::Answered(capture_it(capture.as_ref(), plan).await);
     }
@@ -98,7 +99,7 @@ pub(crate) async fn deliver(shared: &Shared, config: &Arc<Config>, plan: &Plan) 
     }
 }
 
-async fn capture_it(capture: &dyn crate::Capture, plan: &Plan) -> Answer {
+async fn capture_it(capture: &dyn crate::Capture, plan: &Plan) -> ExchangeReplies {
     let captured = Captured {
         id: plan.id,
         envelope: plan.envelope.clone(),
@@ -108,11 +109,11 @@ async fn capture_it(capture: &dyn crate::Capture, plan: &Plan) -> Answer {
     };
     let reply = capture.capture(captured).await;
     let outcome = match reply.severity() {
-        Severity::Positive => Outcome::Delivered(reply),
-        Severity::Permanent => Outcome::Failed(reply),
-        _ => Outcome::Deferred(reply),
+        Severity::Positive => ReplyOutcome::Delivered(reply),
+        Severity::Permanent => ReplyOutcome::Failed(reply),
+        _ => ReplyOutcome::Deferred(reply),
     };
     let ids = plan.envelope.recipients.iter().map(|recipient| recipient.id);
-    let words = ids.map(|id| Word { success: Success::Delivered, ..Word::ours(id, outcome.clone()) });
-    Answer { words: words.collect(), overflow: false, retired: Vec::new() }
+    let words = ids.map(|id| Word { success: SuccessReporter::Delivered, ..Word::ours(id, outcome.clone()) });
+    ExchangeReplies { words: words.collect(), overflow: false, retired: Vec::new() }
 }

@@ -275,7 +275,7 @@ mod tests {
     impl Network for Machine {
         fn connect(
             &self,
-            _: &crate::Place,
+            _: &crate::HostAddress,
             _: Option<IpAddr>,
         ) -> BoxFuture<'static, std::io::Result<Box<dyn crate::Stream>>> {
             unreachable!("nobody connects here")

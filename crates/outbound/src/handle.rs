@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply, UnixTime};
-use pintle_queue::{Snapshot, Step};
+use pintle_queue::{ClockStep, Snapshot};
 use pintle_record::{Record, Release};
 use pintle_spool::{
     Disposition, Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, Stored, Totals, Waiting,
@@ -22,10 +22,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::quarantine::Deletion;
 use crate::quota::{self, Full, Room};
 use crate::reading::waiting_of;
-use crate::select::{Act, Acts, Outcome, Select};
+use crate::select::{Act, Acts, CommandOutcome, Select};
 use crate::settle::{self, RecipientResult, SettleContext};
-use crate::shared::Shared;
-use crate::whereabouts::{Found, Leg};
+use crate::shared::OutboundShared;
+use crate::whereabouts::{Leg, QueuePresence};
 use crate::{Config, quarantine};
 
 /// How often a message is looked at anew whose recipients come to their end while an operator settles it.
@@ -38,7 +38,7 @@ const AT_ONCE: usize = 32;
 /// Asks a running [`Outbound`](crate::Outbound). Clones ask the same one.
 #[derive(Clone)]
 pub struct Handle {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<OutboundShared>,
     pub(crate) commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -85,7 +85,7 @@ pub type Whereabouts = HashMap<QueueId, Vec<Leg>>;
 /// What the runner is told.
 pub(crate) enum Command {
     /// These are due now; the answer says how each was found.
-    Retry(Vec<QueueId>, oneshot::Sender<Vec<Found>>),
+    Retry(Vec<QueueId>, oneshot::Sender<Vec<QueuePresence>>),
     /// These go by the routes of now; the answer counts recipients that moved.
     Reroute(Vec<Waiting>, oneshot::Sender<usize>),
     /// Where these are.
@@ -143,10 +143,10 @@ impl Handle {
         let ids = self.ids(which).await?;
         let named = ids.clone();
         let found = self.ask(|answer| Command::Retry(named, answer)).await?;
-        let found: HashMap<QueueId, Found> = ids.iter().copied().zip(found).collect();
+        let found: HashMap<QueueId, QueuePresence> = ids.iter().copied().zip(found).collect();
         let retried = |id: QueueId| {
-            let found = found.get(&id).copied().unwrap_or(Found::Absent);
-            async move { if found == Found::Free { Ok(()) } else { Err(self.why_not(id).await) } }
+            let found = found.get(&id).copied().unwrap_or(QueuePresence::Absent);
+            async move { if found == QueuePresence::Free { Ok(()) } else { Err(self.why_not(id).await) } }
         };
         Ok(self.each(ids, retried).await)
     }
@@ -182,12 +182,12 @@ impl Handle {
         let acts = ids.iter().zip(held).map(|(id, before)| Act {
             id: *id,
             outcome: match before {
-                Ok(Some(Hold::Quarantine(quarantine))) => Outcome::Quarantined(quarantine.name),
+                Ok(Some(Hold::Quarantine(quarantine))) => CommandOutcome::Quarantined(quarantine.name),
                 Ok(Some(Hold::Operator(_) | Hold::Other(_)) | None) => {
                     self.shared.tell_hold(*id, &hold, None);
-                    Outcome::Done
+                    CommandOutcome::Done
                 }
-                Err(error) => Outcome::of(error),
+                Err(error) => CommandOutcome::of(error),
             },
         });
         let acts = Acts(acts.collect());
@@ -276,7 +276,7 @@ impl Handle {
 
     /// The last time that the clock was set, while something is still held for it.
     #[must_use]
-    pub fn clock_step(&self) -> Option<Step> {
+    pub fn clock_step(&self) -> Option<ClockStep> {
         self.shared.ages.unsteady()
     }
 
@@ -320,14 +320,14 @@ impl Handle {
     }
 
     /// One operation after the other is asked for, some at a time, so that they share their syncs.
-    async fn each<W: Future<Output = Result<(), Outcome>>>(
+    async fn each<W: Future<Output = Result<(), CommandOutcome>>>(
         &self,
         ids: Vec<QueueId>,
         act: impl Fn(QueueId) -> W,
     ) -> Acts {
         let acts = futures_util::stream::iter(ids).map(|id| {
             let acting = act(id);
-            async move { Act { id, outcome: acting.await.err().unwrap_or(Outcome::Done) } }
+            async move { Act { id, outcome: acting.await.err().unwrap_or(CommandOutcome::Done) } }
         });
         Acts(acts.buffered(AT_ONCE).collect().await)
     }
@@ -344,14 +344,14 @@ impl Handle {
                 Ok(Some(hold)) => {
                     since.push((id, hold.quarantine().map(|_| at)));
                     self.tell_release(id, &hold, user);
-                    Outcome::Done
+                    CommandOutcome::Done
                 }
                 Ok(None) => {
                     since.push((id, None));
-                    Outcome::NotHeld
+                    CommandOutcome::NotHeld
                 }
                 Err(SpoolError::HoldChanged(_)) => self.not_meant(id).await,
-                Err(error) => Outcome::of(error),
+                Err(error) => CommandOutcome::of(error),
             };
             acts.push(Act { id, outcome });
         }
@@ -361,12 +361,12 @@ impl Handle {
     }
 
     /// Why the guard of a release spared this message.
-    async fn not_meant(&self, id: QueueId) -> Outcome {
+    async fn not_meant(&self, id: QueueId) -> CommandOutcome {
         match self.shared.spool.load(id).await {
-            Err(error) => Outcome::of(error),
+            Err(error) => CommandOutcome::of(error),
             Ok(stored) => match stored.entry.hold {
-                Some(Hold::Quarantine(quarantine)) => Outcome::Quarantined(quarantine.name),
-                _ => Outcome::NotQuarantined,
+                Some(Hold::Quarantine(quarantine)) => CommandOutcome::Quarantined(quarantine.name),
+                _ => CommandOutcome::NotQuarantined,
             },
         }
     }
@@ -385,8 +385,8 @@ impl Handle {
     }
 
     /// Stores the operator's choice, where it is another than before.
-    async fn choose(&self, id: QueueId, via: Option<&NextHop>) -> Result<(), Outcome> {
-        let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
+    async fn choose(&self, id: QueueId, via: Option<&NextHop>) -> Result<(), CommandOutcome> {
+        let stored = self.shared.spool.load(id).await.map_err(CommandOutcome::of)?;
         let pending = stored.recipients.iter().filter(|state| state.status.pending().is_some());
         let ids: Vec<u32> =
             pending.filter(|state| state.route.as_ref() != via).map(|state| state.id).collect();
@@ -394,36 +394,41 @@ impl Handle {
             return Ok(());
         }
         let chosen = self.shared.spool.reroute(id, ids, via.cloned()).await;
-        chosen.map_err(Outcome::of)
+        chosen.map_err(CommandOutcome::of)
     }
 
     /// Why a message that the queue does not try is not tried.
-    async fn why_not(&self, id: QueueId) -> Outcome {
+    async fn why_not(&self, id: QueueId) -> CommandOutcome {
         match self.shared.spool.load(id).await {
-            Err(error) => Outcome::of(error),
+            Err(error) => CommandOutcome::of(error),
             Ok(stored) => match stored.entry.hold {
-                Some(Hold::Quarantine(quarantine)) => Outcome::Quarantined(quarantine.name),
-                Some(hold) => Outcome::Held(hold.to_string()),
-                None => Outcome::NotNow,
+                Some(Hold::Quarantine(quarantine)) => CommandOutcome::Quarantined(quarantine.name),
+                Some(hold) => CommandOutcome::Held(hold.to_string()),
+                None => CommandOutcome::NotNow,
             },
         }
     }
 
-    async fn settle(&self, id: QueueId, guard: Guard, result: &RecipientResult) -> Result<(), Outcome> {
+    async fn settle(
+        &self,
+        id: QueueId,
+        guard: Guard,
+        result: &RecipientResult,
+    ) -> Result<(), CommandOutcome> {
         let context = SettleContext { guard, ..SettleContext::by_operator() };
         let mut tries = 0;
         loop {
             tries += 1;
-            let stored = self.shared.spool.load(id).await.map_err(Outcome::of)?;
+            let stored = self.shared.spool.load(id).await.map_err(CommandOutcome::of)?;
             let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
             if let (Guard::Free, Some(quarantine)) = (guard, quarantine) {
-                return Err(Outcome::Quarantined(quarantine.name.clone()));
+                return Err(CommandOutcome::Quarantined(quarantine.name.clone()));
             }
             let results = settle::all_pending(&stored, result);
             match settle::once(&self.shared, &stored, &context, &results).await {
                 // An attempt came to its end meanwhile, and each recipient does so once.
                 Err(SpoolError::RecipientsChanged(_)) if tries < AGAIN => {}
-                settled => return settled.map(drop).map_err(Outcome::of),
+                settled => return settled.map(drop).map_err(CommandOutcome::of),
             }
         }
     }

@@ -59,12 +59,12 @@ pub use config::{
 pub use endpoint::{Endpoint, EndpointError};
 pub use exchanger::is_listener;
 pub use handle::{Counts, Handle, OperateError, Whereabouts};
-pub use network::{Network, Place, Stream, SystemNetwork};
-pub use pintle_queue::Step;
+pub use network::{HostAddress, Network, Stream, SystemNetwork};
+pub use pintle_queue::ClockStep;
 pub use quarantine::Retention;
 pub use quota::{Full, Quota, Room, WhenFull};
 pub use route::{Route, RouteTable};
-pub use select::{Act, Acts, Outcome, Select};
+pub use select::{Act, Acts, CommandOutcome, Select};
 pub use shared::Parts;
 pub use whereabouts::{Leg, Next};
 

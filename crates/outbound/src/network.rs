@@ -21,14 +21,14 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// One address of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum HostAddress {
     /// Over IP.
     Tcp(SocketAddr),
     /// A local socket.
     Unix(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for HostAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
@@ -40,7 +40,11 @@ impl fmt::Display for Place {
 /// Somebody who connects.
 pub trait Network: Send + Sync + 'static {
     /// Connects to a place, from this address if one is given. The caller limits how long it waits.
-    fn connect(&self, to: &Place, source: Option<IpAddr>) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
+    fn connect(
+        &self,
+        to: &HostAddress,
+        source: Option<IpAddr>,
+    ) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
 
     /// Whether this is an address of the machine that we run on.
     fn is_here(&self, address: IpAddr) -> bool {
@@ -53,12 +57,16 @@ pub trait Network: Send + Sync + 'static {
 pub struct SystemNetwork;
 
 impl Network for SystemNetwork {
-    fn connect(&self, to: &Place, source: Option<IpAddr>) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
+    fn connect(
+        &self,
+        to: &HostAddress,
+        source: Option<IpAddr>,
+    ) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
         let to = to.clone();
         Box::pin(async move {
             Ok(match to {
-                Place::Tcp(address) => Box::new(connect_tcp(address, source).await?) as Box<dyn Stream>,
-                Place::Unix(path) => Box::new(UnixStream::connect(path).await?),
+                HostAddress::Tcp(address) => Box::new(connect_tcp(address, source).await?) as Box<dyn Stream>,
+                HostAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
             })
         })
     }

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pintle_mail::{QueueId, Reply, UnixTime};
-use pintle_queue::{Again, Aged, Custody, HopSign, Report, Timeline};
+use pintle_queue::{Again, Aged, AttemptReport, Custody, HopSign, Timeline};
 use pintle_spool::{Amount, Disposition, Guard, Hold, Quarantine, SpoolError, Stored};
 
-use crate::select::Outcome;
-use crate::settle::{self, End, RecipientResult, ReportPolicy, SettleContext};
-use crate::shared::Shared;
+use crate::select::CommandOutcome;
+use crate::settle::{self, RecipientResult, ReportPolicy, Resolution, SettleContext};
+use crate::shared::OutboundShared;
 
 /// Quarantines beyond so many share one gauge: plugins name them, and a series costs memory for ever.
 const GAUGES: usize = 100;
@@ -57,11 +57,16 @@ impl Retention {
 }
 
 /// Ends the recipients of a job that has lain in quarantine to the end of its time. The sender hears nothing.
-pub(crate) async fn expire(shared: &Shared, stored: &Stored, aged: &Aged, quarantine: &Quarantine) -> Report {
+pub(crate) async fn expire(
+    shared: &OutboundShared,
+    stored: &Stored,
+    aged: &Aged,
+    quarantine: &Quarantine,
+) -> AttemptReport {
     let timeline = shared.ages.timeline();
     let config = shared.config.load_full();
     let (keep, until) = (config.quarantine.of(quarantine), config.quarantine.until(quarantine, &timeline));
-    let stays = |custody| Report {
+    let stays = |custody| AttemptReport {
         remaining: aged.recipients.clone(),
         hop: HopSign::Silent,
         again: Again::BackOff,
@@ -80,16 +85,16 @@ pub(crate) async fn expire(shared: &Shared, stored: &Stored, aged: &Aged, quaran
     };
     let result = |id: &u32| {
         let pending = settle::pending(stored, *id)?;
-        let end = End::Expired(ReportPolicy::Suppressed);
+        let end = Resolution::Expired(ReportPolicy::Suppressed);
         Some(RecipientResult { end, reply: pending.last.clone(), ..RecipientResult::nothing(*id) })
     };
     let results: Vec<RecipientResult> = aged.recipients.iter().filter_map(result).collect();
     match settle::durably(shared, stored, &context, &results).await {
         Ok(()) => {
             count("expired");
-            Report::settled()
+            AttemptReport::settled()
         }
-        Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => Report::settled(),
+        Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => AttemptReport::settled(),
         // It was released in the last moment.
         Err(SpoolError::HoldChanged(_)) => stays(Custody::Free),
         Err(_) => stays(Custody::Quarantined(until)),
@@ -120,11 +125,15 @@ impl<'a> Deletion<'a> {
 }
 
 /// Drops a message from its quarantine; its sender hears nothing. One that lies in none, or no longer, stays.
-pub(crate) async fn delete(shared: &Shared, id: QueueId, deletion: &Deletion<'_>) -> Result<(), Outcome> {
-    let stored = shared.spool.load(id).await.map_err(Outcome::of)?;
+pub(crate) async fn delete(
+    shared: &OutboundShared,
+    id: QueueId,
+    deletion: &Deletion<'_>,
+) -> Result<(), CommandOutcome> {
+    let stored = shared.spool.load(id).await.map_err(CommandOutcome::of)?;
     let quarantine = stored.entry.hold.as_ref().and_then(Hold::quarantine);
     let quarantine = quarantine.filter(|found| deletion.from.is_none_or(|name| found.name == name));
-    let quarantine = quarantine.ok_or(Outcome::NotQuarantined)?;
+    let quarantine = quarantine.ok_or(CommandOutcome::NotQuarantined)?;
     let context = SettleContext {
         stage: "quarantine",
         quarantine: Some(quarantine.name.clone()),
@@ -141,8 +150,8 @@ pub(crate) async fn delete(shared: &Shared, id: QueueId, deletion: &Deletion<'_>
             Ok(())
         }
         // It was released while we looked.
-        Err(SpoolError::HoldChanged(_)) => Err(Outcome::NotQuarantined),
-        Err(error) => Err(Outcome::of(error)),
+        Err(SpoolError::HoldChanged(_)) => Err(CommandOutcome::NotQuarantined),
+        Err(error) => Err(CommandOutcome::of(error)),
     }
 }
 

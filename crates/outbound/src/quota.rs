@@ -15,7 +15,7 @@ use pintle_mail::{EnhancedCode, QueueId, Reply};
 use pintle_spool::{Amount, Filter, Page, SpoolError, Totals};
 
 use crate::handle::Command;
-use crate::shared::Shared;
+use crate::shared::OutboundShared;
 use crate::{Config, quarantine};
 
 /// Different quarantines that may be in use at once. Plugins name them, and each has a quota of its own.
@@ -161,7 +161,7 @@ pub(crate) struct Rooms {
 const ALL: &str = "";
 
 /// Asks for room for one message of this size.
-pub(crate) async fn admit(shared: &Shared, name: &str, bytes: u64) -> Result<Room, Full> {
+pub(crate) async fn admit(shared: &OutboundShared, name: &str, bytes: u64) -> Result<Room, Full> {
     let rooms = &shared.rooms;
     let _turn = rooms.turn.lock().await;
     let admitted = judge(shared, name, bytes).await;
@@ -175,7 +175,7 @@ pub(crate) async fn admit(shared: &Shared, name: &str, bytes: u64) -> Result<Roo
     }
 }
 
-async fn judge(shared: &Shared, name: &str, bytes: u64) -> Result<(), Full> {
+async fn judge(shared: &OutboundShared, name: &str, bytes: u64) -> Result<(), Full> {
     let config = shared.config.load_full();
     // Those on their way are read first: one that is stored between the two counts twice, and never not at all.
     let on_the_way = shared.rooms.taken.lock().clone();
@@ -212,7 +212,7 @@ fn share_left(then: u64, now: u64, free: Option<u64>, percent: u8) -> bool {
 
 /// Drops the oldest messages of a full quarantine until what is coming fits. It counts them first, one by one: what cannot
 /// be undone must not hang on a total that was kept along the way.
-async fn drop_oldest(shared: &Shared, name: &str, coming: Amount, limit: Amount) -> Result<(), Full> {
+async fn drop_oldest(shared: &OutboundShared, name: &str, coming: Amount, limit: Amount) -> Result<(), Full> {
     let lying = listed(shared, name).await.map_err(Full::Spool)?;
     let mut left =
         lying.iter().fold(coming, |sum, (_, bytes)| more(sum, Amount { messages: 1, bytes: *bytes }));
@@ -248,7 +248,7 @@ async fn drop_oldest(shared: &Shared, name: &str, coming: Amount, limit: Amount)
 }
 
 /// What lies in a quarantine, oldest first, with sizes.
-async fn listed(shared: &Shared, name: &str) -> Result<Vec<(QueueId, u64)>, SpoolError> {
+async fn listed(shared: &OutboundShared, name: &str) -> Result<Vec<(QueueId, u64)>, SpoolError> {
     let filter = Filter { quarantine: Some(name.to_owned()), ..Filter::default() };
     let mut page = Page { after: None, limit: PAGE };
     let mut found = Vec::new();
@@ -263,7 +263,7 @@ async fn listed(shared: &Shared, name: &str) -> Result<Vec<(QueueId, u64)>, Spoo
 }
 
 /// Gives how many were dropped. One that has been released, or that the spool keeps, stays.
-async fn delete(shared: &Shared, name: &str, oldest: Vec<(QueueId, u64)>) -> usize {
+async fn delete(shared: &OutboundShared, name: &str, oldest: Vec<(QueueId, u64)>) -> usize {
     let drop =
         async |id| quarantine::delete(shared, id, &quarantine::Deletion::by_quota(name)).await.map(|()| id);
     let dropping = futures_util::stream::iter(oldest).map(|(id, _)| drop(id)).buffered(AT_ONCE);

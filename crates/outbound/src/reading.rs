@@ -9,7 +9,7 @@ use pintle_spool::{Filter, Page, SpoolError, Stored, Summary, Waiting};
 use tokio::sync::mpsc;
 
 use crate::runner::Finished;
-use crate::shared::Shared;
+use crate::shared::OutboundShared;
 
 /// Messages asked for at once.
 const PAGE: usize = 1_000;
@@ -20,7 +20,10 @@ const RECOVER_SOON: Duration = Duration::from_millis(100);
 
 /// Reads what is pending, page by page, while deliveries have begun already. A spool that cannot be read is asked again:
 /// what lies in it was promised.
-pub(crate) async fn recover(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Option<Finished> {
+pub(crate) async fn recover(
+    shared: Arc<OutboundShared>,
+    pages: mpsc::Sender<Vec<Waiting>>,
+) -> Option<Finished> {
     let (mut after, mut soon) = (None, RECOVER_SOON);
     loop {
         match shared.spool.claim(after, PAGE).await {
@@ -47,7 +50,10 @@ pub(crate) async fn recover(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting
 
 /// Reads what lies in quarantines, so that each message's time is reckoned anew. What cannot be read now is looked at
 /// when its old time has come.
-pub(crate) async fn quarantined(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Waiting>>) -> Option<Finished> {
+pub(crate) async fn quarantined(
+    shared: Arc<OutboundShared>,
+    pages: mpsc::Sender<Vec<Waiting>>,
+) -> Option<Finished> {
     let filter = Filter { quarantined: Some(true), ..Filter::default() };
     let mut page = Page { after: None, limit: PAGE };
     loop {
@@ -66,7 +72,7 @@ pub(crate) async fn quarantined(shared: Arc<Shared>, pages: mpsc::Sender<Vec<Wai
 
 /// Reads one message, so that what remains of it goes by the routes of now. One that is gone by then needs none.
 pub(crate) async fn look_again(
-    shared: Arc<Shared>,
+    shared: Arc<OutboundShared>,
     pages: mpsc::Sender<Vec<Waiting>>,
     id: QueueId,
 ) -> Option<Finished> {

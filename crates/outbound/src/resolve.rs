@@ -11,7 +11,7 @@ use crate::plan::Target;
 use crate::{Endpoint, Relay};
 
 /// How a next hop is reached.
-pub(crate) struct Way {
+pub(crate) struct HopPath {
     /// To be tried in this order; never empty.
     pub(crate) hosts: Vec<Host>,
     pub(crate) protocol: Protocol,
@@ -59,7 +59,7 @@ pub(crate) async fn way(
     target: &Target,
     config: &Config,
     resolver: &dyn Resolver,
-) -> Result<Way, ConnectFailure> {
+) -> Result<HopPath, ConnectFailure> {
     match (&target.next_hop, config.relay(&target.next_hop)) {
         (NextHop::Mx(domain), _) => mx(domain, config, resolver).await,
         (NextHop::Relay(_) | NextHop::Lmtp(_), Some((name, relay))) => to_relay(name, relay),
@@ -110,19 +110,19 @@ pub(crate) fn loops_back(domain: &str) -> ConnectFailure {
 }
 
 /// To a host or socket that a judge has spelt out.
-fn spelt_out(name: &str, protocol: Protocol) -> Result<Way, ConnectFailure> {
+fn spelt_out(name: &str, protocol: Protocol) -> Result<HopPath, ConnectFailure> {
     let port = if protocol == Protocol::Lmtp { LMTP_PORT } else { SMTP_PORT };
     let endpoint = Endpoint::parse(name, port).map_err(|_| unknown_relay(name))?;
     to_relay(name, &Relay { protocol, ..Relay::new(vec![endpoint]) })
 }
 
-fn to_relay(name: &str, relay: &Relay) -> Result<Way, ConnectFailure> {
+fn to_relay(name: &str, relay: &Relay) -> Result<HopPath, ConnectFailure> {
     let hosts = relay.hosts.iter().cloned();
     let hosts: Vec<Host> = hosts.map(|endpoint| Host { endpoint, preference: 0 }).collect();
     if hosts.is_empty() {
         return Err(unknown_relay(name));
     }
-    Ok(Way {
+    Ok(HopPath {
         hosts,
         protocol: relay.protocol,
         implicit_tls: relay.implicit_tls,
@@ -137,13 +137,13 @@ fn unknown_relay(name: &str) -> ConnectFailure {
     ConnectFailure::defer(Reply::new(451, EnhancedCode(4, 3, 5), text))
 }
 
-async fn mx(domain: &str, config: &Config, resolver: &dyn Resolver) -> Result<Way, ConnectFailure> {
+async fn mx(domain: &str, config: &Config, resolver: &dyn Resolver) -> Result<HopPath, ConnectFailure> {
     let hosts = match pintle_dns::address_literal(domain) {
         // RFC 5321 section 4.1.3: mail to an address literal goes to that address and asks no DNS.
         Some(address) => vec![host(address.to_string(), 0, config)],
         None => exchangers(domain, config, resolver).await?,
     };
-    Ok(Way {
+    Ok(HopPath {
         hosts,
         protocol: Protocol::Smtp,
         implicit_tls: false,

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_mail::{QueueId, UnixTime};
-use pintle_queue::{Again, Custody, Due, HopSign, JobId, Next, Queue, Report, Selector};
+use pintle_queue::{Again, AttemptReport, Custody, Due, HopSign, JobId, Next, Queue, Selector};
 use pintle_spool::Waiting;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -26,8 +26,8 @@ use crate::jobs::{jobs_of, next_hop_of, queue_config};
 use crate::quota::Rooms;
 use crate::reading::{look_again, quarantined, recover};
 use crate::session_pool::Pool;
-use crate::shared::{Parts, Shared};
-use crate::whereabouts::{self, Found};
+use crate::shared::{OutboundShared, Parts};
+use crate::whereabouts::{self, QueuePresence};
 use crate::{Config, Retention, RouteTable, quarantine};
 
 /// Arrivals and results taken in one go before attempts are begun.
@@ -43,31 +43,31 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub(crate) struct Finished {
     pub(crate) message: QueueId,
     /// What the queue is to hear of which job.
-    pub(crate) jobs: Vec<(JobId, Report)>,
+    pub(crate) jobs: Vec<(JobId, AttemptReport)>,
     /// Sessions that are not to be kept.
     pub(crate) retired: Vec<Box<ClientConnection>>,
 }
 
 impl Finished {
-    pub(crate) fn new(job: JobId, message: QueueId, report: Report) -> Self {
+    pub(crate) fn new(job: JobId, message: QueueId, report: AttemptReport) -> Self {
         Self::all(message, vec![(job, report)])
     }
 
     /// Several jobs of one message.
-    pub(crate) fn all(message: QueueId, jobs: Vec<(JobId, Report)>) -> Self {
+    pub(crate) fn all(message: QueueId, jobs: Vec<(JobId, AttemptReport)>) -> Self {
         Self { message, jobs, retired: Vec::new() }
     }
 }
 
 pub(crate) struct Runner {
-    shared: Arc<Shared>,
+    shared: Arc<OutboundShared>,
     queue: Queue,
     /// The queue's jobs by message: the spool may announce a message twice, and operators name messages.
     jobs: HashMap<QueueId, Vec<JobId>>,
     work: JoinSet<Option<Finished>>,
     /// Turns for what happens to messages that grow old.
-    turns: Arc<Semaphore>,
-    farewells: JoinSet<()>,
+    report_permits: Arc<Semaphore>,
+    closing_sessions: JoinSet<()>,
     commands: UnboundedReceiver<Command>,
     arrivals: UnboundedReceiver<Waiting>,
     pending: mpsc::Receiver<Vec<Waiting>>,
@@ -98,7 +98,7 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
     queue.clock_stepped(Duration::ZERO, ages.now());
     let keep = config.quarantine.clone();
     let routes = (config.routes.clone(), config.hostname.clone());
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(OutboundShared {
         config: ArcSwap::from_pointee(config),
         tls: ArcSwap::from_pointee(parts.tls),
         spool: parts.spool,
@@ -123,8 +123,8 @@ pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
         queue,
         jobs: HashMap::new(),
         work,
-        turns: Arc::new(Semaphore::new(REPORTING)),
-        farewells: JoinSet::new(),
+        report_permits: Arc::new(Semaphore::new(REPORTING)),
+        closing_sessions: JoinSet::new(),
         commands: inbox,
         arrivals,
         pending,
@@ -151,12 +151,12 @@ impl Runner {
                 biased;
                 command = self.commands.recv() => match command {
                     Some(Command::Drain(grace)) => return self.drain(grace).await,
-                    Some(command) => self.obey(command),
+                    Some(command) => self.handle_command(command),
                     None => return self.drain(Duration::ZERO).await,
                 },
                 _ = tick.tick() => self.tick(),
                 Some(done) = self.work.join_next() => self.take_finished(done),
-                Some(()) = farewell(&mut self.farewells) => {}
+                Some(()) = closed_session(&mut self.closing_sessions) => {}
                 Some(page) = self.pending.recv() => page.iter().for_each(|waiting| self.insert(waiting)),
                 Some(waiting) = self.arrivals.recv() => self.take_arrivals(&waiting),
                 () = ring(&mut self.timer) => self.timer = None,
@@ -172,7 +172,7 @@ impl Runner {
         while let Some(due) = self.queue.poll_due(now) {
             match due {
                 Due::Attempt(attempt) => {
-                    let lost = Report::deferred(attempt.recipients.clone());
+                    let lost = AttemptReport::deferred(attempt.recipients.clone());
                     let back = Finished::new(attempt.id, attempt.message, lost);
                     let shared = Arc::clone(&self.shared);
                     self.work.spawn(guarded(attempt::run(shared, attempt), Some(back)));
@@ -182,13 +182,13 @@ impl Runner {
             }
         }
         for group in Group::of(expiring) {
-            let (shared, back) = (Arc::clone(&self.shared), group.back(Report::deferred));
-            let expiry = in_turn(Arc::clone(&self.turns), || aged::expire(shared, group));
+            let (shared, back) = (Arc::clone(&self.shared), group.back(AttemptReport::deferred));
+            let expiry = limited(Arc::clone(&self.report_permits), || aged::expire(shared, group));
             self.work.spawn(guarded(expiry, Some(back)));
         }
         for group in Group::of(late) {
-            let (shared, back) = (Arc::clone(&self.shared), group.back(Report::unchanged));
-            let warning = in_turn(Arc::clone(&self.turns), || aged::warn(shared, group));
+            let (shared, back) = (Arc::clone(&self.shared), group.back(AttemptReport::unchanged));
+            let warning = limited(Arc::clone(&self.report_permits), || aged::warn(shared, group));
             self.work.spawn(guarded(warning, Some(back)));
         }
     }
@@ -298,7 +298,7 @@ impl Runner {
 
     fn finish(&mut self, finished: Finished) {
         for link in finished.retired {
-            self.farewells.spawn(link.quit());
+            self.closing_sessions.spawn(link.quit());
         }
         for (job, report) in finished.jobs {
             self.record(finished.message, job, report);
@@ -309,18 +309,18 @@ impl Runner {
         }
     }
 
-    fn record(&mut self, message: QueueId, job: JobId, report: Report) {
+    fn record(&mut self, message: QueueId, job: JobId, report: AttemptReport) {
         let custody = report.custody;
         let now = self.shared.ages.now();
         match self.queue.record(job, report, self.shared.roll(), now) {
             Next::Settled | Next::Removed | Next::Unknown => self.forget(job, message),
             // A hold is the whole message's, unless the queue has heard of its release since.
-            Next::Held => self.keep(message, custody),
+            Next::Held => self.hold_jobs(message, custody),
             Next::Again(_) | Next::Expiring => {}
         }
     }
 
-    fn keep(&mut self, message: QueueId, custody: Custody) {
+    fn hold_jobs(&mut self, message: QueueId, custody: Custody) {
         self.for_jobs(&[message], |queue, which| match custody {
             Custody::Free => 0,
             Custody::Held => queue.hold(which),
@@ -337,7 +337,7 @@ impl Runner {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         self.catch_up();
         let now = self.shared.ages.now();
         match command {
@@ -380,10 +380,10 @@ impl Runner {
     }
 
     /// Makes a message due now, unless something holds it.
-    fn retry(&mut self, id: QueueId, now: UnixTime) -> Found {
+    fn retry(&mut self, id: QueueId, now: UnixTime) -> QueuePresence {
         let jobs = self.jobs.get(&id).map(Vec::as_slice).unwrap_or_default();
         let found = whereabouts::custody(&self.queue, jobs);
-        if found == Found::Free {
+        if found == QueuePresence::Free {
             self.for_jobs(&[id], |queue, which| queue.retry_now(which, now));
         }
         found
@@ -404,7 +404,7 @@ impl Runner {
             self.work.spawn(recover(Arc::clone(&self.shared), self.pages.clone()));
         }
         for link in self.shared.pool.renew() {
-            self.farewells.spawn(link.quit());
+            self.closing_sessions.spawn(link.quit());
         }
     }
 
@@ -433,7 +433,7 @@ impl Runner {
         }
         let keep = self.shared.config.load().sessions.idle;
         for link in self.shared.pool.expired(monotonic(), keep) {
-            self.farewells.spawn(link.quit());
+            self.closing_sessions.spawn(link.quit());
         }
         // Counts stay far below 2^52, where a float counts exactly.
         #[allow(clippy::cast_precision_loss)]
@@ -452,7 +452,7 @@ impl Runner {
         self.shared.pool.close();
         self.pending.close();
         let work = &mut self.work;
-        let farewells = &mut self.farewells;
+        let farewells = &mut self.closing_sessions;
         let finish = async {
             while let Some(done) = work.join_next().await {
                 for link in done.into_iter().flatten().flat_map(|finished| finished.retired) {
@@ -468,18 +468,18 @@ impl Runner {
         }
         self.work.shutdown().await;
         for link in self.shared.pool.renew() {
-            self.farewells.spawn(link.quit());
+            self.closing_sessions.spawn(link.quit());
         }
-        let goodbye = async { while self.farewells.join_next().await.is_some() {} };
+        let goodbye = async { while self.closing_sessions.join_next().await.is_some() {} };
         // A next hop that does not answer QUIT keeps nobody from stopping.
         let _ = tokio::time::timeout(FAREWELL, goodbye).await;
-        self.farewells.shutdown().await;
+        self.closing_sessions.shutdown().await;
     }
 }
 
 /// Writes reports only so many at a time. After an outage of days, or a restart, a whole queue may reach its age in one
 /// moment; what waits here is small, since the work is not begun before its turn.
-async fn in_turn<W: Future>(turns: Arc<Semaphore>, work: impl FnOnce() -> W) -> W::Output {
+async fn limited<W: Future>(turns: Arc<Semaphore>, work: impl FnOnce() -> W) -> W::Output {
     // The semaphore is never closed; were it, the work would still have to be done.
     let _turn = turns.acquire().await.ok();
     Box::pin(work()).await
@@ -508,13 +508,18 @@ async fn ring(timer: &mut Option<(UnixTime, BoxFuture<'static, ()>)>) {
     }
 }
 
-async fn farewell(farewells: &mut JoinSet<()>) -> Option<()> {
+async fn closed_session(farewells: &mut JoinSet<()>) -> Option<()> {
     farewells.join_next().await.map(|_| ())
 }
 
 /// What the queue is told when an attempt came to nothing for no fault of the next hop.
-pub(crate) fn interrupted(recipients: Box<[u32]>) -> Report {
-    Report { remaining: recipients, hop: HopSign::Silent, again: Again::AtOnce, custody: Custody::Free }
+pub(crate) fn interrupted(recipients: Box<[u32]>) -> AttemptReport {
+    AttemptReport {
+        remaining: recipients,
+        hop: HopSign::Silent,
+        again: Again::AtOnce,
+        custody: Custody::Free,
+    }
 }
 
 #[cfg(test)]
@@ -527,8 +532,8 @@ mod tests {
         let turns = Arc::new(Semaphore::new(1));
         let (go, gone) = oneshot::channel::<()>();
         let begun = std::cell::Cell::new(false);
-        let mut first = Box::pin(in_turn(Arc::clone(&turns), || gone));
-        let mut second = Box::pin(in_turn(turns, || {
+        let mut first = Box::pin(limited(Arc::clone(&turns), || gone));
+        let mut second = Box::pin(limited(turns, || {
             begun.set(true);
             std::future::ready(())
         }));

@@ -20,12 +20,12 @@ pub struct Act {
     /// Which.
     pub id: QueueId,
     /// What.
-    pub outcome: Outcome,
+    pub outcome: CommandOutcome,
 }
 
 /// What came of it. Whatever is said to be done is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CommandOutcome {
     /// As asked.
     Done,
     /// There is no such message, or no longer.
@@ -52,17 +52,17 @@ impl Acts {
     /// How many were done as asked.
     #[must_use]
     pub fn done(&self) -> usize {
-        self.0.iter().filter(|act| act.outcome == Outcome::Done).count()
+        self.0.iter().filter(|act| act.outcome == CommandOutcome::Done).count()
     }
 
     /// The messages with which that was so.
     pub(crate) fn ids_done(&self) -> Vec<QueueId> {
-        let done = self.0.iter().filter(|act| act.outcome == Outcome::Done);
+        let done = self.0.iter().filter(|act| act.outcome == CommandOutcome::Done);
         done.map(|act| act.id).collect()
     }
 }
 
-impl Outcome {
+impl CommandOutcome {
     pub(crate) fn of(error: SpoolError) -> Self {
         match error {
             SpoolError::Unknown(_) => Self::Unknown,
@@ -71,7 +71,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for CommandOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done => f.write_str("done"),

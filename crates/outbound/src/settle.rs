@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::{NextHop, Recipient, Reply, UnixTime};
-use pintle_record::{Bounce, Deferral, Delivery, Discard, Expiration, Job, Peer, Record, Report, Unreported};
+use pintle_record::{
+    Bounce, Deferral, Delivery, Discard, DsnReport, Expiration, Job, Peer, Record, Unreported,
+};
 use pintle_smtp::client::Speaker;
 use pintle_spool::{
     Change, Disposition, Guard, NewMessage, Pending, Settled, Settlement, SpoolError, Status, Stored,
 };
 
 use crate::bounce::{self, BornReport};
-use crate::shared::Shared;
+use crate::shared::OutboundShared;
 
 /// How long to wait before a settlement that the spool refused is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -25,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 pub(crate) struct RecipientResult {
     /// [`Recipient::id`].
     pub(crate) recipient: u32,
-    pub(crate) end: End,
+    pub(crate) end: Resolution,
     /// What decided it; for an expiry what the last attempt came to.
     pub(crate) reply: Option<Reply>,
     pub(crate) speaker: Speaker,
@@ -37,9 +39,9 @@ pub(crate) struct RecipientResult {
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum Resolution {
     /// Somebody took the message; this is what the sender may want to hear.
-    Delivered(Success),
+    Delivered(SuccessReporter),
     /// Not before this time.
     Deferred(UnixTime),
     /// Never.
@@ -52,7 +54,7 @@ pub(crate) enum End {
 
 /// Who reports a success that the sender asked to hear of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Success {
+pub(crate) enum SuccessReporter {
     /// The next hop, which takes DSN parameters.
     NextHop,
     /// We: this was the last stop.
@@ -75,7 +77,7 @@ impl RecipientResult {
     pub(crate) fn nothing(recipient: u32) -> Self {
         Self {
             recipient,
-            end: End::Discarded,
+            end: Resolution::Discarded,
             reply: None,
             speaker: Speaker::Us,
             peer: Arc::default(),
@@ -92,9 +94,9 @@ impl RecipientResult {
     /// An operator's decision; the recipient's number is filled in by [`all_pending`].
     pub(crate) fn by_operator(result: Disposition, reply: Reply) -> Self {
         let end = match result {
-            Disposition::Failed => End::Failed(ReportPolicy::Due),
-            Disposition::Expired => End::Expired(ReportPolicy::Due),
-            Disposition::Delivered | Disposition::Discarded => End::Discarded,
+            Disposition::Failed => Resolution::Failed(ReportPolicy::Due),
+            Disposition::Expired => Resolution::Expired(ReportPolicy::Due),
+            Disposition::Delivered | Disposition::Discarded => Resolution::Discarded,
         };
         Self { end, reply: Some(reply), ..Self::nothing(0) }
     }
@@ -141,7 +143,7 @@ impl SettleContext {
     }
 
     /// Where the recipient's copy was to go.
-    fn next_hop(&self, shared: &Shared, stored: &Stored, recipient: &Recipient) -> NextHop {
+    fn next_hop(&self, shared: &OutboundShared, stored: &Stored, recipient: &Recipient) -> NextHop {
         let chosen = || stored.recipients.iter().find(|state| state.id == recipient.id)?.route.clone();
         let known = self.next_hop.clone().or_else(chosen);
         known.unwrap_or_else(|| shared.config.load().next_hop(&recipient.address.domain_ascii()))
@@ -156,7 +158,7 @@ pub(crate) fn all_pending(stored: &Stored, result: &RecipientResult) -> Vec<Reci
 
 /// Settles what an operator decided; a refusal is the operator's to see.
 pub(crate) async fn once(
-    shared: &Shared,
+    shared: &OutboundShared,
     stored: &Stored,
     context: &SettleContext,
     results: &[RecipientResult],
@@ -170,7 +172,7 @@ pub(crate) async fn once(
 /// Settles an attempt. While the spool refuses, the attempt stays under way, so that what has been delivered is not
 /// delivered again; gives up only where the spool will never take it.
 pub(crate) async fn durably(
-    shared: &Shared,
+    shared: &OutboundShared,
     stored: &Stored,
     context: &SettleContext,
     results: &[RecipientResult],
@@ -219,11 +221,11 @@ fn settlement(
 
 fn change(stored: &Stored, result: &RecipientResult) -> Change {
     let status = match result.end {
-        End::Delivered(_) => Status::Done(Disposition::Delivered),
-        End::Failed(_) => Status::Done(Disposition::Failed),
-        End::Expired(_) => Status::Done(Disposition::Expired),
-        End::Discarded => Status::Done(Disposition::Discarded),
-        End::Deferred(next_attempt) => {
+        Resolution::Delivered(_) => Status::Done(Disposition::Delivered),
+        Resolution::Failed(_) => Status::Done(Disposition::Failed),
+        Resolution::Expired(_) => Status::Done(Disposition::Expired),
+        Resolution::Discarded => Status::Done(Disposition::Discarded),
+        Resolution::Deferred(next_attempt) => {
             let before = pending(stored, result.recipient);
             Status::Pending(Pending {
                 attempts: before.map_or(0, |pending| pending.attempts).saturating_add(1),
@@ -261,7 +263,7 @@ fn copy(message: &NewMessage) -> NewMessage {
 
 /// Records and metrics of what is durable now. What becomes of a recipient has one line in the log: its record.
 fn tell(
-    shared: &Shared,
+    shared: &OutboundShared,
     stored: &Stored,
     context: &SettleContext,
     results: &[RecipientResult],
@@ -278,7 +280,7 @@ fn tell(
     }
     for child in children {
         metrics::counter!("pintle_reports_total", "kind" => kind_name(child)).increment(1);
-        shared.records.record(Record::Report(Report {
+        shared.records.record(Record::Report(DsnReport {
             time: shared.clock.now(),
             id: child.message.id,
             about: stored.id,
@@ -302,13 +304,13 @@ fn kind_name(child: &BornReport) -> &'static str {
     }
 }
 
-fn name(end: End) -> &'static str {
+fn name(end: Resolution) -> &'static str {
     match end {
-        End::Delivered(_) => "delivered",
-        End::Deferred(_) => "deferred",
-        End::Failed(_) => "failed",
-        End::Expired(_) => "expired",
-        End::Discarded => "discarded",
+        Resolution::Delivered(_) => "delivered",
+        Resolution::Deferred(_) => "deferred",
+        Resolution::Failed(_) => "failed",
+        Resolution::Expired(_) => "expired",
+        Resolution::Discarded => "discarded",
     }
 }
 
@@ -320,7 +322,7 @@ fn count(result: &RecipientResult, context: &SettleContext) {
 }
 
 fn record(
-    shared: &Shared,
+    shared: &OutboundShared,
     stored: &Stored,
     context: &SettleContext,
     result: &RecipientResult,
@@ -348,21 +350,21 @@ fn record(
     };
     let peer = Peer::clone(&result.peer);
     match result.end {
-        End::Delivered(_) => {
+        Resolution::Delivered(_) => {
             Record::Delivery(Delivery { job, peer, reply: words(reply), took_ms: millis(context.took) })
         }
-        End::Deferred(next_attempt) => {
+        Resolution::Deferred(next_attempt) => {
             Record::Deferral(Deferral { job, peer, reply: words(reply), next_attempt })
         }
-        End::Failed(telling) => {
+        Resolution::Failed(telling) => {
             let (unreported, by) = (unreported(telling), context.by.clone());
             Record::Bounce(Bounce { job, peer, reply: words(reply), report, unreported, by })
         }
-        End::Expired(telling) => {
+        Resolution::Expired(telling) => {
             let (unreported, quarantine) = (unreported(telling), context.quarantine.clone());
             Record::Expiration(Expiration { job, reply, report, unreported, quarantine })
         }
-        End::Discarded => Record::Discard(Discard {
+        Resolution::Discarded => Record::Discard(Discard {
             time,
             id: stored.id,
             stage: context.stage.to_owned(),
@@ -390,7 +392,12 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Settles a delay warning; one that the spool refuses is let go, since delivery matters more than news of it.
-pub(crate) async fn warned(shared: &Shared, stored: &Stored, changes: Settlement, children: &[BornReport]) {
+pub(crate) async fn warned(
+    shared: &OutboundShared,
+    stored: &Stored,
+    changes: Settlement,
+    children: &[BornReport],
+) {
     let settlement =
         Settlement { children: children.iter().map(|child| copy(&child.message)).collect(), ..changes };
     match shared.spool.settle(settlement).await {

@@ -58,7 +58,7 @@ impl Parts {
 }
 
 /// What all deliveries share.
-pub(crate) struct Shared {
+pub(crate) struct OutboundShared {
     pub(crate) config: ArcSwap<Config>,
     pub(crate) tls: ArcSwap<ClientTls>,
     pub(crate) spool: Arc<dyn Spool>,
@@ -82,7 +82,7 @@ pub(crate) struct Shared {
     pub(crate) acting: tokio::sync::Mutex<()>,
 }
 
-impl Shared {
+impl OutboundShared {
     pub(crate) fn new_id(&self) -> QueueId {
         QueueId::new(self.clock.now(), (self.dice)())
     }

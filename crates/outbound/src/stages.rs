@@ -12,7 +12,8 @@ use pintle_mail::{
     TlsPolicy, UnixTime,
 };
 use pintle_policy::{
-    Call, Chain, Decision, Delivery, Frozen, Hook, Message, Notes, Outcome, Session, JudgeStep, Verdict, View,
+    Call, Chain, Decision, Delivery, DeliveryOutcome, Frozen, Hook, JudgeStep, Message, Notes, Session,
+    Verdict, View,
 };
 use pintle_queue::Attempt;
 use pintle_record::{PluginStep, Sink};
@@ -21,7 +22,7 @@ use pintle_spool::Stored;
 
 use crate::Config;
 use crate::plan::{Plan, Target};
-use crate::shared::Shared;
+use crate::shared::OutboundShared;
 
 /// What the Deliver stage came to.
 pub(crate) enum Staged {
@@ -71,7 +72,12 @@ pub(crate) struct Leg<'a> {
 }
 
 /// Asks the judges before an attempt.
-pub(crate) async fn deliver(shared: &Shared, config: &Config, stored: &Stored, attempt: &Attempt) -> Staged {
+pub(crate) async fn deliver(
+    shared: &OutboundShared,
+    config: &Config,
+    stored: &Stored,
+    attempt: &Attempt,
+) -> Staged {
     let surroundings = Surroundings {
         chain: &shared.chain.load_full(),
         config,
@@ -165,7 +171,12 @@ async fn sign(plan: &mut Plan, config: &Config, now: UnixTime) -> Result<(), Rep
 }
 
 /// Tells the judges how the attempt ended; what they change of retry and reports is in the plan afterwards.
-pub(crate) async fn result(shared: &Shared, stored: &Stored, plan: &mut Plan, outcomes: Vec<Outcome>) {
+pub(crate) async fn result(
+    shared: &OutboundShared,
+    stored: &Stored,
+    plan: &mut Plan,
+    outcomes: Vec<DeliveryOutcome>,
+) {
     let chain = shared.chain.load_full();
     if !chain.wants(Hook::DeliveryResult) {
         return;
@@ -173,7 +184,7 @@ pub(crate) async fn result(shared: &Shared, stored: &Stored, plan: &mut Plan, ou
     let Some(mut view) = plan.view.take() else {
         return;
     };
-    let outcomes: Arc<[Outcome]> = outcomes.into();
+    let outcomes: Arc<[DeliveryOutcome]> = outcomes.into();
     let steps = chain.delivery_result(&outcomes, &mut view).await;
     tell_steps(&*shared.records, shared.clock.now(), stored, Hook::DeliveryResult, &steps);
     if let Some(delivery) = view.delivery {

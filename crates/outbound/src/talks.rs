@@ -18,17 +18,17 @@ use std::time::Duration;
 use pintle_mail::{EnhancedCode, Reply};
 use pintle_record::Peer;
 use pintle_smtp::client::{
-    Closed, Delivery, DsnRelay, Fault, Outcome, Protocol, RecipientOutcome, Speaker, Step, Transfer,
-    demands_tls,
+    Closed, Delivery, DialogueStep, DsnRelay, Protocol, ProtocolFault, RecipientOutcome, ReplyOutcome,
+    Speaker, Transfer, demands_tls,
 };
 
 use crate::connect::{self, ConnectFailure};
 use crate::connection::{ClientConnection, Sent};
-use crate::exchange::{Answer, Word};
+use crate::exchange::{ExchangeReplies, Word};
 use crate::plan::Plan;
 use crate::session_pool::{Quirk, SessionPermit};
-use crate::settle::Success;
-use crate::shared::Shared;
+use crate::settle::SuccessReporter;
+use crate::shared::OutboundShared;
 use crate::{Config, resolve};
 
 /// Hosts of a next hop that one attempt speaks to about a message.
@@ -38,7 +38,7 @@ const WITHOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// The talks of one attempt.
 pub(crate) struct Talks<'a> {
-    shared: &'a Shared,
+    shared: &'a OutboundShared,
     config: &'a Arc<Config>,
     plan: &'a Plan,
     /// What was said so far.
@@ -76,7 +76,7 @@ enum Age {
 }
 
 impl<'a> Talks<'a> {
-    pub(crate) fn new(shared: &'a Shared, config: &'a Arc<Config>, plan: &'a Plan) -> Self {
+    pub(crate) fn new(shared: &'a OutboundShared, config: &'a Arc<Config>, plan: &'a Plan) -> Self {
         Self {
             shared,
             config,
@@ -95,7 +95,7 @@ impl<'a> Talks<'a> {
         mut self,
         slot: SessionPermit,
         rested: Option<Box<ClientConnection>>,
-    ) -> Result<Answer, ConnectFailure> {
+    ) -> Result<ExchangeReplies, ConnectFailure> {
         if let Some(link) = rested {
             self.talk(link, Age::Used).await;
         }
@@ -189,7 +189,7 @@ impl<'a> Talks<'a> {
         let Some(before) = self.words.iter_mut().find(|before| before.outcome.id == word.outcome.id) else {
             return self.words.push(word);
         };
-        let delivered = matches!(word.outcome.outcome, Outcome::Delivered(_));
+        let delivered = matches!(word.outcome.outcome, ReplyOutcome::Delivered(_));
         let better = before.outcome.cut && (!before.is_heard() || word.is_heard());
         let unasked = is_unasked(&word.outcome);
         if delivered || (!unasked && (better || is_unasked(&before.outcome))) {
@@ -197,19 +197,19 @@ impl<'a> Talks<'a> {
         }
     }
 
-    fn success(&self, dsn: DsnRelay) -> Success {
+    fn success(&self, dsn: DsnRelay) -> SuccessReporter {
         match dsn {
             // Whoever took the message is its last stop as far as mail transport goes, so that nobody further on reports.
             _ if resolve::speaks(&self.plan.target.next_hop, self.config) == Protocol::Lmtp => {
-                Success::Delivered
+                SuccessReporter::Delivered
             }
-            DsnRelay::HandedOn => Success::NextHop,
-            DsnRelay::NotOffered => Success::Relayed,
+            DsnRelay::HandedOn => SuccessReporter::NextHop,
+            DsnRelay::NotOffered => SuccessReporter::Relayed,
         }
     }
 
     /// Lets the session with the best exchanger rest; those that come after it were opened for this message alone.
-    async fn close(self, slot: SessionPermit) -> Answer {
+    async fn close(self, slot: SessionPermit) -> ExchangeReplies {
         let (mut slot, mut retired) = (Some(slot), Vec::new());
         for link in self.links {
             let enough = link.used() >= self.config.sessions.messages.max(1);
@@ -220,7 +220,7 @@ impl<'a> Talks<'a> {
                 None => retired.push(link),
             }
         }
-        Answer { words: self.words, overflow: self.overflow, retired }
+        ExchangeReplies { words: self.words, overflow: self.overflow, retired }
     }
 }
 
@@ -228,7 +228,7 @@ impl<'a> Talks<'a> {
 fn unsent(ids: &[u32], why: Closed, transfer: Transfer) -> Delivery {
     let cut = |id: &u32| RecipientOutcome {
         id: *id,
-        outcome: Outcome::Deferred(why.reply()),
+        outcome: ReplyOutcome::Deferred(why.reply()),
         speaker: why.speaker(),
         step: why.step(),
         cut: true,
@@ -248,11 +248,13 @@ fn is_worth_a_new_session(delivery: &Delivery, age: Age) -> bool {
         return false;
     };
     match (why, why.step()) {
-        (Closed::Abandoned(_), _) | (_, Step::End) => false,
+        (Closed::Abandoned(_), _) | (_, DialogueStep::End) => false,
         _ if refuses_chunks(delivery) => true,
         _ if age == Age::New => false,
         // A session that a router has forgotten is silent from the first command on. Later silence is the next hop's.
-        (Closed::TimedOut(_), step) => matches!(step, Step::Idle | Step::Mail | Step::Probe),
+        (Closed::TimedOut(_), step) => {
+            matches!(step, DialogueStep::Idle | DialogueStep::Mail | DialogueStep::Probe)
+        }
         _ => true,
     }
 }
@@ -263,15 +265,15 @@ fn may_ask_elsewhere(recipient: &RecipientOutcome, ended: Option<&Closed>) -> bo
     if is_unasked(recipient) {
         return !is_too_large(recipient.outcome.reply());
     }
-    let deferred = matches!(recipient.outcome, Outcome::Deferred(_));
-    let in_doubt = recipient.step == Step::End && recipient.speaker == Speaker::Us;
+    let deferred = matches!(recipient.outcome, ReplyOutcome::Deferred(_));
+    let in_doubt = recipient.step == DialogueStep::End && recipient.speaker == Speaker::Us;
     let ours = recipient.cut && matches!(ended, Some(Closed::Abandoned(_)));
     deferred && !in_doubt && !ours
 }
 
 /// A host that does not offer what the message needs was not asked about it, and has said nothing of it.
 fn is_unasked(recipient: &RecipientOutcome) -> bool {
-    matches!(recipient.outcome, Outcome::Failed(_)) && recipient.speaker == Speaker::Us
+    matches!(recipient.outcome, ReplyOutcome::Failed(_)) && recipient.speaker == Speaker::Us
 }
 
 /// RFC 3463 section 3.4: X.3.4, message too big for system.
@@ -282,7 +284,7 @@ fn is_too_large(reply: &Reply) -> bool {
 /// What a stand-in does not offer, the better exchanger may, which could not be reached.
 fn wait_for_the_better(recipient: &mut RecipientOutcome) {
     if is_unasked(recipient) {
-        recipient.outcome = Outcome::Deferred(recipient.outcome.reply().clone());
+        recipient.outcome = ReplyOutcome::Deferred(recipient.outcome.reply().clone());
     }
 }
 
@@ -294,7 +296,7 @@ fn wants_tls(delivery: &Delivery) -> bool {
 /// Whether the session may have ended over commands that were sent ahead. A proxy may let PIPELINING through and know nothing
 /// of it.
 fn lost_commands(delivery: &Delivery) -> bool {
-    let waited = matches!(&delivery.ended, Some(Closed::TimedOut(Step::Rcpt | Step::Data)));
+    let waited = matches!(&delivery.ended, Some(Closed::TimedOut(DialogueStep::Rcpt | DialogueStep::Data)));
     waited || is_out_of_step(delivery)
 }
 
@@ -302,26 +304,28 @@ fn lost_commands(delivery: &Delivery) -> bool {
 fn is_out_of_step(delivery: &Delivery) -> bool {
     let Some(why) = &delivery.ended else { return false };
     let misfit = match why {
-        Closed::Fault { fault, .. } => matches!(fault, Fault::Unexpected(_) | Fault::Unsolicited(_)),
+        Closed::Fault { fault, .. } => {
+            matches!(fault, ProtocolFault::Unexpected(_) | ProtocolFault::Unsolicited(_))
+        }
         Closed::Refused { reply, .. } => reply.code == 503,
         _ => false,
     };
-    misfit && matches!(why.step(), Step::Mail | Step::Rcpt | Step::Data)
+    misfit && matches!(why.step(), DialogueStep::Mail | DialogueStep::Rcpt | DialogueStep::Data)
 }
 
 /// Whether the session ended over BDAT, as some do for ever.
 fn failed_in_chunks(delivery: &Delivery) -> bool {
     let failed = |why: &Closed| {
         matches!(why, Closed::TimedOut(_) | Closed::Lost(_) | Closed::Fault { .. })
-            && matches!(why.step(), Step::Body | Step::End)
+            && matches!(why.step(), DialogueStep::Body | DialogueStep::End)
     };
     delivery.transfer == Transfer::Chunking && delivery.ended.as_ref().is_some_and(failed)
 }
 
 /// Whether the next hop does not know BDAT, whatever it offers.
 fn refuses_chunks(delivery: &Delivery) -> bool {
-    let unknown = Closed::Fault { step: Step::Body, fault: Fault::Unexpected(500) };
-    let not_there = Closed::Fault { step: Step::Body, fault: Fault::Unexpected(502) };
+    let unknown = Closed::Fault { step: DialogueStep::Body, fault: ProtocolFault::Unexpected(500) };
+    let not_there = Closed::Fault { step: DialogueStep::Body, fault: ProtocolFault::Unexpected(502) };
     let ended = delivery.ended.as_ref();
     delivery.transfer == Transfer::Chunking && (ended == Some(&unknown) || ended == Some(&not_there))
 }

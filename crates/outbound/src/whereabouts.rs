@@ -29,7 +29,7 @@ pub enum Next {
 
 /// How the queue keeps a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum QueuePresence {
     /// It may be tried, or is being tried.
     Free,
     /// An operator or a quarantine holds it.
@@ -55,11 +55,11 @@ pub(crate) fn find(queue: &Queue, jobs: &[JobId], timeline: &Timeline) -> Vec<Le
 }
 
 /// How a message with these jobs is kept. A hold is the whole message's.
-pub(crate) fn custody(queue: &Queue, jobs: &[JobId]) -> Found {
+pub(crate) fn custody(queue: &Queue, jobs: &[JobId]) -> QueuePresence {
     let mut phases = jobs.iter().filter_map(|id| queue.job(*id)).map(|view| view.phase).peekable();
     if phases.peek().is_none() {
-        return Found::Absent;
+        return QueuePresence::Absent;
     }
     let is_held = |phase| matches!(phase, JobPhase::Held | JobPhase::Quarantined(_));
-    if phases.all(is_held) { Found::Held } else { Found::Free }
+    if phases.all(is_held) { QueuePresence::Held } else { QueuePresence::Free }
 }

@@ -11,13 +11,13 @@ use common::{FakeClock, HOUR, MINUTE, World, letter, to_relay};
 use pintle_mail::{QueueId, UnixTime};
 use pintle_outbound::Config;
 use pintle_spool::{Filter, Hold, Memory, Page, Quarantine, Spool};
-use pintle_testkit::{Script, Sink, StaticResolver, Step};
+use pintle_testkit::{Script, Sink, SinkStep, StaticResolver};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const DAY_MS: i64 = 24 * 3_600_000;
 
 fn not_yet() -> Script {
-    Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")
+    Script::new().reply(SinkStep::Rcpt, "450 4.2.1 not yet")
 }
 
 async fn refusing() -> (Sink, Config) {

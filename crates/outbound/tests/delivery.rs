@@ -11,7 +11,7 @@ use pintle_dns::{DnsError, RecordKind};
 use pintle_mail::{Charset, NextHop, ReversePath};
 use pintle_outbound::{Protocol, Route, RouteTable};
 use pintle_record::Record;
-use pintle_testkit::{Act, Script, Sink, StaticResolver, Step};
+use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver};
 
 /// Exchangers on this port.
 fn reply_of(record: &Record) -> String {
@@ -104,7 +104,7 @@ async fn the_next_exchanger_is_tried_when_the_first_is_out() {
 #[tokio::test]
 async fn an_exchanger_that_greets_with_an_error_is_passed_over() {
     for greeting in ["421 4.3.2 busy", "554 5.3.2 no service"] {
-        let sick = Sink::start(Script::new().reply(Step::Connect, greeting)).await;
+        let sick = Sink::start(Script::new().reply(SinkStep::Connect, greeting)).await;
         let well =
             Sink::start_at(SocketAddr::from(([127, 0, 0, 2], sick.address().port())), Script::new()).await;
         let resolver = StaticResolver::new()
@@ -121,7 +121,7 @@ async fn an_exchanger_that_greets_with_an_error_is_passed_over() {
 
 #[tokio::test]
 async fn when_every_exchanger_refuses_us_the_mail_waits() {
-    let sink = Sink::start(Script::new().reply(Step::Connect, "554 5.3.2 go away")).await;
+    let sink = Sink::start(Script::new().reply(SinkStep::Connect, "554 5.3.2 go away")).await;
     let resolver = StaticResolver::new().with_address("example.net", "127.0.0.1");
     let world = World::start(by_mx(sink.address().port()), resolver);
     world.mail(&["bob@example.net"]).await;
@@ -200,8 +200,8 @@ async fn mail_that_would_come_back_to_us_fails() {
 #[tokio::test]
 async fn each_recipient_has_its_own_outcome() {
     let script = Script::new()
-        .on_line(Step::Rcpt, "later@", Act::Reply("450 4.2.1 mailbox busy".into()))
-        .on_line(Step::Rcpt, "never@", Act::Reply("550 5.1.1 no such user".into()));
+        .on_line(SinkStep::Rcpt, "later@", Act::Reply("450 4.2.1 mailbox busy".into()))
+        .on_line(SinkStep::Rcpt, "never@", Act::Reply("550 5.1.1 no such user".into()));
     let sink = Sink::start(script).await;
     let mut config = to_relay(&[sink.address()]);
     // The report goes elsewhere, so that the sink sees the message alone.
@@ -226,7 +226,7 @@ async fn each_recipient_has_its_own_outcome() {
 
 #[tokio::test]
 async fn waits_grow_and_survive_in_the_spool() {
-    let script = Script::new().reply(Step::Rcpt, "450 4.2.1 not yet");
+    let script = Script::new().reply(SinkStep::Rcpt, "450 4.2.1 not yet");
     let sink = Sink::start(script).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
     let id = world.mail(&["bob@example.net"]).await;
@@ -247,7 +247,7 @@ async fn waits_grow_and_survive_in_the_spool() {
 async fn recipients_beyond_a_server_s_limit_follow_at_once() {
     for reply in ["452 4.5.3 too many recipients", "552 too many recipients", "550 5.5.3 too many recipients"]
     {
-        let script = Script::new().on_nth(Step::Rcpt, 3, Act::Reply(reply.into()));
+        let script = Script::new().on_nth(SinkStep::Rcpt, 3, Act::Reply(reply.into()));
         let sink = Sink::start(script).await;
         let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
         world.mail(&["a@example.net", "b@example.net", "c@example.net"]).await;
@@ -262,7 +262,7 @@ async fn recipients_beyond_a_server_s_limit_follow_at_once() {
 /// Back pressure speaks for the whole next hop: one probe later, not each message.
 #[tokio::test]
 async fn a_next_hop_without_resources_is_put_off_as_a_whole() {
-    let script = Script::new().reply(Step::Mail, "452 4.3.1 Insufficient system resources");
+    let script = Script::new().reply(SinkStep::Mail, "452 4.3.1 Insufficient system resources");
     let sink = Sink::start(script).await;
     let mut config = to_relay(&[sink.address()]);
     config.sessions.total = 1;
@@ -303,8 +303,8 @@ async fn a_relay_s_hosts_are_tried_in_order_and_it_may_come_back() {
 async fn lmtp_answers_for_each_recipient() {
     let script = Script::new()
         .lmtp()
-        .on_line(Step::Message, "full@", Act::Reply("452 4.2.2 mailbox full".into()))
-        .on_line(Step::Message, "gone@", Act::Reply("550 5.1.1 gone".into()));
+        .on_line(SinkStep::Message, "full@", Act::Reply("452 4.2.2 mailbox full".into()))
+        .on_line(SinkStep::Message, "gone@", Act::Reply("550 5.1.1 gone".into()));
     let sink = Sink::start(script).await;
     let mut relay = relay(&[sink.address()]);
     relay.protocol = Protocol::Lmtp;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{MINUTE, World, letter, to_relay};
 use pintle_outbound::Config;
 use pintle_spool::{Embedded, EmbeddedConfig, Memory, Spool};
-use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, TempDir, within};
+use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver, TempDir, within};
 
 fn open(folder: &TempDir) -> Arc<dyn Spool> {
     Arc::new(Embedded::open(&EmbeddedConfig::new(folder.path())).unwrap())
@@ -58,7 +58,8 @@ async fn every_message_arrives_once_and_whole() {
 async fn a_restart_takes_up_what_was_left() {
     let folder = TempDir::new().unwrap();
     let sink =
-        Sink::start(Script::new().on_line(Step::Rcpt, "carl@", Act::Reply("450 4.2.1 later".into()))).await;
+        Sink::start(Script::new().on_line(SinkStep::Rcpt, "carl@", Act::Reply("450 4.2.1 later".into())))
+            .await;
     let spool = open(&folder);
     let before = world(&spool, to_relay(&[sink.address()]));
     for _ in 0..10 {
@@ -84,7 +85,7 @@ async fn a_restart_takes_up_what_was_left() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_that_is_made_anew_holds_the_start_up_for_a_moment() {
     let folder = TempDir::new().unwrap();
-    let sink = Sink::start(Script::new().on(Step::Rcpt, Act::Reply("450 4.2.1 later".into()))).await;
+    let sink = Sink::start(Script::new().on(SinkStep::Rcpt, Act::Reply("450 4.2.1 later".into()))).await;
     let spool = open(&folder);
     let before = world(&spool, to_relay(&[sink.address()]));
     before.mail(&["bob@example.net"]).await;

@@ -12,9 +12,9 @@ use common::{HOUR, World, letter, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{Address, Charset, HeaderEdit, NextHop, Position, Reply, TlsPolicy};
 use pintle_outbound::{Channel, Config, Credentials, NamedCredentials, Parts, Route};
-use pintle_policy::{Call, Chain, Edit, Hook, Hooks, Judge, Outcome, Piece, Ruling, Verdict, View};
+use pintle_policy::{Call, Chain, DeliveryOutcome, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
 use pintle_record::{Record, Unreported};
-use pintle_testkit::{Act, Script, Sink, StaticResolver, Step};
+use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver};
 
 /// Answers as it was told, and keeps what it saw.
 struct Oracle {
@@ -22,7 +22,7 @@ struct Oracle {
     before: Ruling,
     after: Vec<Edit>,
     seen: Mutex<Vec<View>>,
-    heard: Mutex<Vec<Outcome>>,
+    heard: Mutex<Vec<DeliveryOutcome>>,
 }
 
 impl Oracle {
@@ -52,7 +52,7 @@ impl Judge for Oracle {
         Box::pin(std::future::ready(self.before.clone()))
     }
 
-    fn delivery_result(&self, outcomes: Arc<[Outcome]>, _: View) -> BoxFuture<'_, Ruling> {
+    fn delivery_result(&self, outcomes: Arc<[DeliveryOutcome]>, _: View) -> BoxFuture<'_, Ruling> {
         self.heard.lock().unwrap().extend(outcomes.iter().cloned());
         let ruling = Ruling { edits: self.after.clone(), ..Ruling::from(Verdict::Next) };
         Box::pin(std::future::ready(ruling))
@@ -179,7 +179,7 @@ async fn header_and_body_are_changed_for_the_attempt_alone() {
         Edit::Body(vec![Piece::Copy { offset: 0, len: u64::MAX }, Piece::Bytes("footer\r\n".into())]),
     ];
     let (sink, world, _) = ruled(Verdict::Next, edits).await;
-    sink.follow(Script::new().on_nth(Step::Message, 1, Act::Reply("451 4.2.0 again".into())));
+    sink.follow(Script::new().on_nth(SinkStep::Message, 1, Act::Reply("451 4.2.0 again".into())));
     let mail = letter(&["bob@example.net"]);
     let expected = format!("X-Way: out\r\n{}footer\r\n", mail.text());
     world.commit(mail).await;
@@ -242,7 +242,7 @@ async fn the_envelope_is_changed_for_the_attempt() {
 
 #[tokio::test]
 async fn what_is_said_after_the_attempt_counts() {
-    let sink = Sink::start(Script::new().reply(Step::Rcpt, "550 5.1.1 no")).await;
+    let sink = Sink::start(Script::new().reply(SinkStep::Rcpt, "550 5.1.1 no")).await;
     let mut oracle = Oracle::new(Verdict::Next, vec![]);
     oracle.after = vec![Edit::NoBounce(0)];
     let oracle = Arc::new(oracle);

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex};
 use common::{MINUTE, World, config, letter, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply};
-use pintle_outbound::{Acts, Capture, Captured, Config, OperateError, Outcome, Route, RouteTable, Select};
+use pintle_outbound::{
+    Acts, Capture, Captured, CommandOutcome, Config, OperateError, Route, RouteTable, Select,
+};
 use pintle_record::Record;
 use pintle_spool::{Filter, Hold, Page, Quarantine, SpoolError};
-use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, within};
+use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver, within};
 
 fn one(id: QueueId) -> Select {
     Select::Ids(vec![id])
@@ -24,7 +26,7 @@ fn all() -> Select {
 
 /// A world whose next hop defers everything, with one message waiting.
 async fn waiting() -> (Sink, World, QueueId) {
-    let sink = Sink::start(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let sink = Sink::start(Script::new().reply(SinkStep::Rcpt, "450 4.2.1 not yet")).await;
     let mut config = to_relay(&[sink.address()]);
     config.routes.add("sender.example", Route::Discard);
     let world = World::start(config, StaticResolver::new());
@@ -63,7 +65,7 @@ async fn held_mail_waits_for_its_release() {
     sink.follow(Script::new());
     assert_eq!(world.handle.hold(all(), "looking at it").await.unwrap().done(), 1);
     world.clock.advance(MINUTE);
-    let held = vec![Outcome::Held("held: looking at it".into())];
+    let held = vec![CommandOutcome::Held("held: looking at it".into())];
     assert_eq!(outcomes(world.handle.retry(one(id)).await.unwrap()), held);
     world.calm().await;
     assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
@@ -109,7 +111,7 @@ async fn quarantined() -> (Sink, World, QueueId) {
     (sink, world, id)
 }
 
-fn outcomes(acts: Acts) -> Vec<Outcome> {
+fn outcomes(acts: Acts) -> Vec<CommandOutcome> {
     acts.0.into_iter().map(|act| act.outcome).collect()
 }
 
@@ -119,20 +121,20 @@ async fn what_is_released_from_a_quarantine_arrives_and_all_else_is_named() {
     let stranger = QueueId::from_bytes([9; 16]);
     let both = || Select::Ids(vec![stranger, id]);
     let acts = world.handle.release_quarantined(both(), Some("anna")).await.unwrap();
-    assert_eq!(outcomes(acts), [Outcome::Unknown, Outcome::Done]);
+    assert_eq!(outcomes(acts), [CommandOutcome::Unknown, CommandOutcome::Done]);
     let Record::Release(release) = world.log.wait_for("release", 1).await.remove(0) else { unreachable!() };
     assert_eq!((release.quarantine.as_deref(), release.user.as_deref()), (Some("spam"), Some("anna")));
     sink.wait_for(1).await;
     world.empty().await;
     let acts = world.handle.release_quarantined(both(), None).await.unwrap();
-    assert_eq!(outcomes(acts), [Outcome::Unknown, Outcome::Unknown]);
+    assert_eq!(outcomes(acts), [CommandOutcome::Unknown, CommandOutcome::Unknown]);
 }
 
 #[tokio::test]
 async fn what_is_deleted_from_a_quarantine_never_arrives_and_begets_nothing() {
     let (sink, world, id) = quarantined().await;
     let acts = world.handle.delete_quarantined(one(id), Some("anna")).await.unwrap();
-    assert_eq!(outcomes(acts), [Outcome::Done]);
+    assert_eq!(outcomes(acts), [CommandOutcome::Done]);
     let Record::Discard(discard) = world.log.wait_for("discard", 1).await.remove(0) else { unreachable!() };
     assert_eq!((discard.stage.as_str(), discard.by.as_deref()), ("quarantine", Some("operator")));
     assert_eq!((discard.quarantine.as_deref(), discard.user.as_deref()), (Some("spam"), Some("anna")));
@@ -145,7 +147,7 @@ async fn what_is_deleted_from_a_quarantine_never_arrives_and_begets_nothing() {
 #[tokio::test]
 async fn the_verbs_of_the_queue_respect_a_quarantine_and_the_other_way_round() {
     let (sink, world, id) = quarantined().await;
-    let spam = || vec![Outcome::Quarantined("spam".into())];
+    let spam = || vec![CommandOutcome::Quarantined("spam".into())];
     assert_eq!(outcomes(world.handle.bounce(all(), "no").await.unwrap()), spam());
     assert_eq!(outcomes(world.handle.hold(one(id), "look").await.unwrap()), spam());
     assert_eq!(outcomes(world.handle.retry(one(id)).await.unwrap()), spam());
@@ -155,7 +157,7 @@ async fn the_verbs_of_the_queue_respect_a_quarantine_and_the_other_way_round() {
         world.handle.retry(one(stranger)).await.unwrap(),
         world.handle.reroute(one(stranger), None).await.unwrap(),
     ] {
-        assert_eq!(outcomes(acts), [Outcome::Unknown]);
+        assert_eq!(outcomes(acts), [CommandOutcome::Unknown]);
     }
     world.calm().await;
     assert_eq!((sink.log().sessions, world.log.count("report"), world.log.count("hold")), (0, 0, 0));
@@ -165,9 +167,9 @@ async fn the_verbs_of_the_queue_respect_a_quarantine_and_the_other_way_round() {
         world.handle.release_quarantined(one(other), None).await.unwrap(),
         world.handle.delete_quarantined(one(other), None).await.unwrap(),
     ] {
-        assert_eq!(outcomes(acts), [Outcome::NotQuarantined]);
+        assert_eq!(outcomes(acts), [CommandOutcome::NotQuarantined]);
     }
-    assert_eq!(outcomes(world.handle.release(one(other), None).await.unwrap()), [Outcome::NotHeld]);
+    assert_eq!(outcomes(world.handle.release(one(other), None).await.unwrap()), [CommandOutcome::NotHeld]);
     assert_eq!(world.log.count("release"), 0, "nothing was held");
 }
 
@@ -199,7 +201,7 @@ async fn hops(world: &World, id: QueueId) -> Vec<String> {
 
 #[tokio::test]
 async fn what_waits_goes_by_new_routes_without_a_restart() {
-    let old = Sink::start(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let old = Sink::start(Script::new().reply(SinkStep::Rcpt, "450 4.2.1 not yet")).await;
     let new = Sink::start(Script::new()).await;
     let world = World::start(one_of_two([&old, &new], "old"), StaticResolver::new());
     let id = world.mail(&["bob@example.net"]).await;
@@ -223,7 +225,7 @@ async fn what_waits_goes_by_new_routes_without_a_restart() {
 
 #[tokio::test]
 async fn what_is_under_way_moves_when_it_has_come_back() {
-    let script = Script::new().on(Step::Rcpt, Act::Hold).reply(Step::Message, "451 4.2.1 not yet");
+    let script = Script::new().on(SinkStep::Rcpt, Act::Hold).reply(SinkStep::Message, "451 4.2.1 not yet");
     let old = Sink::start(script).await;
     let new = Sink::start(Script::new()).await;
     let world = World::start(one_of_two([&old, &new], "old"), StaticResolver::new());
@@ -239,8 +241,8 @@ async fn what_is_under_way_moves_when_it_has_come_back() {
 
 #[tokio::test]
 async fn an_operators_choice_stands_over_routes_until_it_is_taken_back() {
-    let old = Sink::start(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
-    let new = Sink::start(Script::new().reply(Step::Rcpt, "451 4.2.1 nor here")).await;
+    let old = Sink::start(Script::new().reply(SinkStep::Rcpt, "450 4.2.1 not yet")).await;
+    let new = Sink::start(Script::new().reply(SinkStep::Rcpt, "451 4.2.1 nor here")).await;
     let world = World::start(one_of_two([&old, &new], "old"), StaticResolver::new());
     let id = world.mail(&["bob@example.net"]).await;
     world.log.wait_for("deferral", 1).await;

@@ -9,7 +9,7 @@ use mail_parser::{MessageParser, MimeHeaders};
 use pintle_mail::{Charset, Notify, Return, ReversePath};
 use pintle_outbound::{Config, Endpoint, Protocol, Relay, Route, Select};
 use pintle_record::{Record, ReportKind, Unreported};
-use pintle_testkit::{Script, Sink, StaticResolver, Step, Transaction};
+use pintle_testkit::{Script, Sink, SinkStep, StaticResolver, Transaction};
 
 /// Mail goes to one sink, reports to the other.
 async fn two_ways(script: Script) -> (Sink, Sink, Config) {
@@ -21,7 +21,7 @@ async fn two_ways(script: Script) -> (Sink, Sink, Config) {
 }
 
 fn no_such_user() -> Script {
-    Script::new().reply(Step::Rcpt, "550 5.1.1 no such user")
+    Script::new().reply(SinkStep::Rcpt, "550 5.1.1 no such user")
 }
 
 /// The parts of a report: its text, its fields, and what is returned with its type.
@@ -152,7 +152,7 @@ async fn a_report_on_mail_that_requires_tls_requires_it_too() {
 /// A whole queue may grow old in one moment; all of it is told, though not all at once.
 #[tokio::test]
 async fn a_hundred_messages_expire_together() {
-    let (_next, home, config) = two_ways(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let (_next, home, config) = two_ways(Script::new().reply(SinkStep::Rcpt, "450 4.2.1 not yet")).await;
     let world = World::start(config, StaticResolver::new());
     for _ in 0..100 {
         world.mail(&["bob@example.net"]).await;
@@ -263,7 +263,7 @@ async fn lmtp_is_the_last_stop_and_reported_as_delivered() {
 
 #[tokio::test]
 async fn a_delay_is_told_once_and_the_end_at_last() {
-    let (_next, home, config) = two_ways(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let (_next, home, config) = two_ways(Script::new().reply(SinkStep::Rcpt, "450 4.2.1 not yet")).await;
     let world = World::start(config, StaticResolver::new());
     let id = world.mail(&["bob@example.net"]).await;
     let mut deferrals = 1;
@@ -350,7 +350,7 @@ async fn the_path_of_a_socket_is_not_told() {
 /// One message for two next hops is two jobs, and one thing to its sender.
 #[tokio::test]
 async fn jobs_that_grow_old_together_make_one_report() {
-    let later = || Script::new().reply(Step::Rcpt, "450 4.2.1 not yet");
+    let later = || Script::new().reply(SinkStep::Rcpt, "450 4.2.1 not yet");
     let (_next, home, mut config) = two_ways(later()).await;
     let other = Sink::start(later()).await;
     config.relays.insert("other".into(), relay(&[other.address()]));
@@ -436,7 +436,7 @@ async fn a_quarantine_ends_at_its_own_time_and_tells_nobody() {
 
 #[tokio::test]
 async fn what_leaves_a_quarantine_late_has_all_the_time_of_other_mail() {
-    let (next, home, config) = two_ways(Script::new().reply(Step::Rcpt, "450 4.2.1 not yet")).await;
+    let (next, home, config) = two_ways(Script::new().reply(SinkStep::Rcpt, "450 4.2.1 not yet")).await;
     let world = World::start(config, StaticResolver::new());
     let id = held(&world, spam()).await;
     world.clock.advance(20 * 24 * HOUR);

@@ -12,13 +12,13 @@ use arc_swap::ArcSwap;
 use common::{MINUTE, World, letter, relay, to_relay, with_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_outbound::{Outcome, Select};
+use pintle_outbound::{CommandOutcome, Select};
 use pintle_policy::{Call, Chain, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_spool::{
     Draft, Filter, Guard, Health, Hold, Listing, Memory, NewMessage, Page, Quarantine, Receipt, Settled,
     Settlement, Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
-use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, within};
+use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver, within};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -39,7 +39,7 @@ async fn many_messages_share_few_sessions() {
 
 #[tokio::test]
 async fn no_more_sessions_than_allowed_are_open() {
-    let sink = Sink::start(Script::new().on(Step::Message, Act::Hold)).await;
+    let sink = Sink::start(Script::new().on(SinkStep::Message, Act::Hold)).await;
     let mut relay = relay(&[sink.address()]);
     relay.sessions = Some(2);
     let world = World::start(with_relay(relay), StaticResolver::new());
@@ -73,7 +73,8 @@ async fn a_session_that_died_at_rest_costs_nobody_a_deferral() {
 
 #[tokio::test]
 async fn a_session_ended_by_421_at_rest_costs_nobody_a_deferral() {
-    let script = Script::new().on_nth(Step::Mail, 2, Act::ReplyThenClose("421 4.4.2 idle too long".into()));
+    let script =
+        Script::new().on_nth(SinkStep::Mail, 2, Act::ReplyThenClose("421 4.4.2 idle too long".into()));
     let sink = Sink::start(script).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
     for number in 1..=2 {
@@ -116,7 +117,7 @@ async fn idle_sessions_end_after_their_time() {
 
 #[tokio::test]
 async fn a_drain_lets_attempts_finish_and_begins_nothing() {
-    let sink = Sink::start(Script::new().on(Step::Message, Act::Hold)).await;
+    let sink = Sink::start(Script::new().on(SinkStep::Message, Act::Hold)).await;
     let mut config = to_relay(&[sink.address()]);
     config.sessions.per_hop = 1;
     let world = World::start(config, StaticResolver::new());
@@ -134,7 +135,7 @@ async fn a_drain_lets_attempts_finish_and_begins_nothing() {
 
 #[tokio::test]
 async fn a_drain_without_grace_cuts_off_and_loses_nothing() {
-    let sink = Sink::start(Script::new().on(Step::Message, Act::Hold)).await;
+    let sink = Sink::start(Script::new().on(SinkStep::Message, Act::Hold)).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
     world.mail(&["bob@example.net"]).await;
     sink.wait_until("the message", |log| log.count("DATA") == 1).await;
@@ -374,7 +375,7 @@ async fn a_release_of_many_spares_what_goes_into_quarantine_meanwhile() {
     message.entry.hold = Some(Hold::Operator("look".into()));
     world.outbound.spool().commit(message).await.unwrap();
     let acts = world.handle.release_held(Select::Matching(Filter::default()), None).await.unwrap();
-    assert_eq!(acts.0[0].outcome, Outcome::Quarantined("spam".into()));
+    assert_eq!(acts.0[0].outcome, CommandOutcome::Quarantined("spam".into()));
     world.calm().await;
     assert_eq!(world.engine.load(id).await.unwrap().entry.hold, Some(spam()));
     assert_eq!((world.log.count("release"), sink.log().sessions), (0, 0));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::{HOUR, Letter, World, by_mx, letter, to_relay};
 use pintle_outbound::{Config, Route, Transfer};
 use pintle_record::Record;
-use pintle_testkit::{Act, Script, Sink, StaticResolver, Step};
+use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
@@ -43,8 +43,9 @@ async fn undelayed(script: Script, messages: &[&[&str]], delivered: usize) -> Si
 #[tokio::test]
 async fn a_refused_rset_costs_the_next_message_nothing() {
     for reply in ["500 5.5.1 what?", "550 5.7.1 no", "451 4.3.0 not now", "421 4.3.2 bye"] {
-        let script =
-            Script::new().on_line(Step::Rcpt, "nobody", say("550 5.1.1 nobody")).on(Step::Rset, say(reply));
+        let script = Script::new()
+            .on_line(SinkStep::Rcpt, "nobody", say("550 5.1.1 nobody"))
+            .on(SinkStep::Rset, say(reply));
         let sink = undelayed(script, &[&["nobody@example.net"], &["bob@example.net"]], 1).await;
         assert_eq!(sink.log().count("EHLO"), 2, "{reply}");
     }
@@ -54,15 +55,15 @@ async fn a_refused_rset_costs_the_next_message_nothing() {
 #[tokio::test]
 async fn the_end_of_a_used_session_costs_the_message_nothing() {
     for (step, act) in [
-        (Step::Mail, last("421 4.7.0 enough for one session")),
-        (Step::Rcpt, last("421 4.7.0 enough for one session")),
-        (Step::Data, last("421 4.7.0 enough for one session")),
-        (Step::Rcpt, Act::Close),
-        (Step::Data, Act::Close),
-        (Step::Mail, Act::Raw(b"what is this?\r\n".to_vec())),
-        (Step::Mail, say("503 5.5.1 sender already given")),
-        (Step::Rcpt, say("503 5.5.1 MAIL first")),
-        (Step::Data, say("503 5.5.1 RCPT first")),
+        (SinkStep::Mail, last("421 4.7.0 enough for one session")),
+        (SinkStep::Rcpt, last("421 4.7.0 enough for one session")),
+        (SinkStep::Data, last("421 4.7.0 enough for one session")),
+        (SinkStep::Rcpt, Act::Close),
+        (SinkStep::Data, Act::Close),
+        (SinkStep::Mail, Act::Raw(b"what is this?\r\n".to_vec())),
+        (SinkStep::Mail, say("503 5.5.1 sender already given")),
+        (SinkStep::Rcpt, say("503 5.5.1 MAIL first")),
+        (SinkStep::Data, say("503 5.5.1 RCPT first")),
     ] {
         let script = Script::new().on_nth(step, 2, act);
         let sink = undelayed(script, &[&["bob@example.net"], &["bob@example.net"]], 2).await;
@@ -73,8 +74,8 @@ async fn the_end_of_a_used_session_costs_the_message_nothing() {
 /// What was said of single recipients before the end stands, and only the others are asked about again.
 #[tokio::test]
 async fn what_was_said_before_the_end_stands() {
-    let script = Script::new().on_line(Step::Rcpt, "nobody", say("550 5.1.1 nobody")).on_nth(
-        Step::Rcpt,
+    let script = Script::new().on_line(SinkStep::Rcpt, "nobody", say("550 5.1.1 nobody")).on_nth(
+        SinkStep::Rcpt,
         3,
         last("421 4.7.0 enough"),
     );
@@ -89,7 +90,7 @@ async fn what_was_said_before_the_end_stands() {
 /// A new session that ends so is the next hop's word, and is not begun again and again.
 #[tokio::test]
 async fn the_end_of_a_new_session_is_a_deferral() {
-    let sink = Sink::start(Script::new().on(Step::Rcpt, last("421 4.3.2 no service"))).await;
+    let sink = Sink::start(Script::new().on(SinkStep::Rcpt, last("421 4.3.2 no service"))).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
     world.mail(&["bob@example.net"]).await;
     world.log.wait_for("deferral", 1).await;
@@ -100,7 +101,7 @@ async fn the_end_of_a_new_session_is_a_deferral() {
 /// It has lost a command, or its mind; nothing is said about the message.
 #[tokio::test]
 async fn a_new_session_that_is_out_of_step_is_a_deferral() {
-    for step in [Step::Mail, Step::Data] {
+    for step in [SinkStep::Mail, SinkStep::Data] {
         // Once with commands sent ahead, and once without.
         let script = Script::new().on_nth(step, 1, say("503 5.5.1 bad sequence"));
         let sink = Sink::start(script.on_nth(step, 2, say("503 5.5.1 bad sequence"))).await;
@@ -162,7 +163,7 @@ async fn a_next_hop_that_loses_commands_gets_one_at_a_time() {
 /// Several ports of one address are several hosts.
 #[tokio::test]
 async fn the_second_host_of_a_relay_may_be_another_port() {
-    let later = Sink::start(Script::new().reply(Step::Rcpt, "450 4.2.0 later")).await;
+    let later = Sink::start(Script::new().reply(SinkStep::Rcpt, "450 4.2.0 later")).await;
     let sink = Sink::start(Script::new()).await;
     let world = World::start(to_relay(&[later.address(), sink.address()]), StaticResolver::new());
     world.mail(&["bob@example.net"]).await;
@@ -176,7 +177,7 @@ fn chunking(sink: &Sink) -> Config {
 
 #[tokio::test]
 async fn a_next_hop_that_fails_at_bdat_gets_data_from_then_on() {
-    let sink = Sink::start(Script::new().on_nth(Step::Message, 1, Act::Close)).await;
+    let sink = Sink::start(Script::new().on_nth(SinkStep::Message, 1, Act::Close)).await;
     let world = World::start(chunking(&sink), StaticResolver::new());
     world.mail(&["bob@example.net"]).await;
     world.log.wait_for("deferral", 1).await;
@@ -193,7 +194,7 @@ async fn a_next_hop_that_fails_at_bdat_gets_data_from_then_on() {
 /// A proxy that lets CHUNKING through: its 500 is about the command.
 #[tokio::test]
 async fn a_next_hop_that_does_not_know_bdat_gets_data_at_once() {
-    let sink = Sink::start(Script::new().on_nth(Step::Message, 1, say("500 5.5.1 what?"))).await;
+    let sink = Sink::start(Script::new().on_nth(SinkStep::Message, 1, say("500 5.5.1 what?"))).await;
     let world = World::start(chunking(&sink), StaticResolver::new());
     world.mail(&["bob@example.net"]).await;
     sink.wait_for(1).await;
@@ -238,12 +239,12 @@ impl Exchangers {
 #[tokio::test]
 async fn the_next_exchanger_is_asked_when_the_first_puts_off() {
     for (step, act) in [
-        (Step::Mail, say("451 4.3.0 not now")),
-        (Step::Rcpt, say("450 4.2.0 greylisted")),
-        (Step::Data, say("451 4.3.0 not now")),
-        (Step::Message, say("451 4.3.0 not now")),
-        (Step::Rcpt, last("421 4.3.2 no service")),
-        (Step::Mail, Act::Close),
+        (SinkStep::Mail, say("451 4.3.0 not now")),
+        (SinkStep::Rcpt, say("450 4.2.0 greylisted")),
+        (SinkStep::Data, say("451 4.3.0 not now")),
+        (SinkStep::Message, say("451 4.3.0 not now")),
+        (SinkStep::Rcpt, last("421 4.3.2 no service")),
+        (SinkStep::Mail, Act::Close),
     ] {
         let mx = Exchangers::start(vec![Script::new().on(step, act), Script::new()]).await;
         let world = mx.world();
@@ -262,7 +263,7 @@ async fn the_next_exchanger_is_asked_when_the_first_puts_off() {
 /// Only those whom the first puts off, and each message asks the first first.
 #[tokio::test]
 async fn the_first_exchanger_stays_the_first() {
-    let picky = Script::new().on_line(Step::Rcpt, "bob", say("450 4.2.0 later"));
+    let picky = Script::new().on_line(SinkStep::Rcpt, "bob", say("450 4.2.0 later"));
     let mx = Exchangers::start(vec![picky, Script::new()]).await;
     let world = mx.world();
     for number in 1..=2 {
@@ -278,8 +279,9 @@ async fn the_first_exchanger_stays_the_first() {
 /// A stand-in that does not know the users, or the domain any more, returns no mail that the first one wants later.
 #[tokio::test]
 async fn a_stand_in_s_refusal_is_not_believed_when_the_first_says_later() {
-    let later = Script::new().on_nth(Step::Rcpt, 1, say("450 4.2.0 greylisted"));
-    let mx = Exchangers::start(vec![later, Script::new().reply(Step::Rcpt, "550 5.7.1 no relaying")]).await;
+    let later = Script::new().on_nth(SinkStep::Rcpt, 1, say("450 4.2.0 greylisted"));
+    let mx =
+        Exchangers::start(vec![later, Script::new().reply(SinkStep::Rcpt, "550 5.7.1 no relaying")]).await;
     let world = mx.world();
     world.mail(&["bob@example.net"]).await;
     let Record::Deferral(deferral) = world.log.wait_for("deferral", 1).await.remove(0) else {
@@ -296,7 +298,7 @@ async fn a_stand_in_s_refusal_is_not_believed_when_the_first_says_later() {
 
 #[tokio::test]
 async fn no_more_than_two_exchangers_are_asked_in_one_attempt() {
-    let later = || Script::new().reply(Step::Rcpt, "450 4.2.0 greylisted");
+    let later = || Script::new().reply(SinkStep::Rcpt, "450 4.2.0 greylisted");
     let mx = Exchangers::start(vec![later(), later(), later()]).await;
     let world = mx.world();
     world.mail(&["bob@example.net"]).await;
@@ -308,7 +310,7 @@ async fn no_more_than_two_exchangers_are_asked_in_one_attempt() {
 /// After the end of a message silence may mean that it was taken.
 #[tokio::test]
 async fn a_message_whose_fate_is_not_known_goes_to_no_other_exchanger() {
-    let mx = Exchangers::start(vec![Script::new().on(Step::Message, Act::Close), Script::new()]).await;
+    let mx = Exchangers::start(vec![Script::new().on(SinkStep::Message, Act::Close), Script::new()]).await;
     let world = mx.world();
     world.mail(&["bob@example.net"]).await;
     world.log.wait_for("deferral", 1).await;
@@ -374,13 +376,13 @@ async fn an_exchanger_that_lacks_what_a_message_needs_does_not_speak_for_the_dom
 #[tokio::test]
 async fn what_a_stand_in_lacks_the_better_exchanger_is_waited_for() {
     for (step, act) in [
-        (Step::Connect, say("421 4.3.2 busy")),
-        (Step::Rcpt, Act::Close),
-        (Step::Mail, say("450 4.3.0 later")),
+        (SinkStep::Connect, say("421 4.3.2 busy")),
+        (SinkStep::Rcpt, Act::Close),
+        (SinkStep::Mail, say("450 4.3.0 later")),
     ] {
         for worse in [Script::new().hide("SMTPUTF8"), Script::new().hide("SIZE").offer("SIZE 10")] {
             let mut first = Script::new().on_nth(step, 1, act.clone());
-            if step == Step::Connect {
+            if step == SinkStep::Connect {
                 // It is looked for again after the stand-in has been asked.
                 first = first.on_nth(step, 2, act.clone());
             }
@@ -429,9 +431,11 @@ async fn a_refusal_amid_the_message_is_heard_though_the_rest_is_not_taken() {
 /// A stranger lists our neighbour's exchanger among dead ones, in a moment in which it has no time.
 #[tokio::test]
 async fn what_is_dead_for_one_domain_is_not_so_for_another() {
-    let mx =
-        Exchangers::start(vec![Script::new().on_nth(Step::Connect, 1, say("421 4.3.2 busy")), Script::new()])
-            .await;
+    let mx = Exchangers::start(vec![
+        Script::new().on_nth(SinkStep::Connect, 1, say("421 4.3.2 busy")),
+        Script::new(),
+    ])
+    .await;
     let mut resolver = mx.resolver.clone();
     for (number, address) in
         (1..).zip(["127.0.0.1", "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4", "127.0.1.5"])

@@ -10,7 +10,7 @@ use common::{World, by_mx, letter, relay, to_relay, trusting, with_relay};
 use pintle_mail::TlsPolicy;
 use pintle_outbound::{Channel, Config, Credentials, Endpoint};
 use pintle_record::{Deferral, Delivery, Record};
-use pintle_testkit::{Act, Script, Sink, StaticResolver, Step, TestCa};
+use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver, TestCa};
 
 async fn delivered(world: &World) -> Delivery {
     match world.log.wait_for("delivery", 1).await.remove(0) {
@@ -59,10 +59,10 @@ async fn tls_is_used_where_it_is_offered() {
 async fn a_session_that_ends_over_tls_leads_back_to_plain_text() {
     let leaf = TestCa::new().issue(&["127.0.0.1"]);
     for (step, nth, act) in [
-        (Step::Ehlo, 2, Act::Close),
-        (Step::StartTls, 1, Act::Close),
-        (Step::StartTls, 1, Act::ReplyThenClose("421 4.7.0 no TLS today".into())),
-        (Step::Ehlo, 2, Act::Hold),
+        (SinkStep::Ehlo, 2, Act::Close),
+        (SinkStep::StartTls, 1, Act::Close),
+        (SinkStep::StartTls, 1, Act::ReplyThenClose("421 4.7.0 no TLS today".into())),
+        (SinkStep::Ehlo, 2, Act::Hold),
     ] {
         let sink = Sink::start(Script::new().starttls(&leaf).on_nth(step, nth, act)).await;
         let mut config = to_relay(&[sink.address()]);
@@ -81,8 +81,8 @@ async fn a_host_that_insists_on_tls_gets_it_again() {
     let leaf = TestCa::new().issue(&["127.0.0.1"]);
     for reply in ["530 5.7.0 Must issue a STARTTLS command first", "550 5.7.10 encryption needed"] {
         let script = Script::new().starttls(&leaf);
-        let script = script.on_nth(Step::StartTls, 1, Act::Raw(b"220 ready\r\n".to_vec()));
-        let script = script.on_nth(Step::Mail, 1, Act::Reply(reply.into()));
+        let script = script.on_nth(SinkStep::StartTls, 1, Act::Raw(b"220 ready\r\n".to_vec()));
+        let script = script.on_nth(SinkStep::Mail, 1, Act::Reply(reply.into()));
         let sink = Sink::start(script).await;
         let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
         world.mail(&["bob@example.net"]).await;
@@ -96,8 +96,9 @@ async fn a_host_that_insists_on_tls_gets_it_again() {
 #[tokio::test]
 async fn mail_for_a_host_that_insists_on_tls_waits_until_tls_works() {
     let leaf = TestCa::new().issue(&["127.0.0.1"]);
-    let script = Script::new().starttls(&leaf).on(Step::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
-    let sink = Sink::start(script.reply(Step::Mail, "530 5.7.0 Must issue a STARTTLS command first")).await;
+    let script = Script::new().starttls(&leaf).on(SinkStep::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
+    let sink =
+        Sink::start(script.reply(SinkStep::Mail, "530 5.7.0 Must issue a STARTTLS command first")).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
     world.mail(&["bob@example.net"]).await;
     assert_eq!(deferred(&world).await.reply.code, 530);
@@ -109,7 +110,7 @@ async fn mail_for_a_host_that_insists_on_tls_waits_until_tls_works() {
 #[tokio::test]
 async fn a_failing_handshake_leads_back_to_plain_text_and_is_remembered() {
     let leaf = TestCa::new().issue(&["127.0.0.1"]);
-    let script = Script::new().starttls(&leaf).on(Step::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
+    let script = Script::new().starttls(&leaf).on(SinkStep::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
     let sink = Sink::start(script).await;
     let mut config = to_relay(&[sink.address()]);
     config.sessions.messages = 1;
@@ -127,7 +128,7 @@ async fn a_failing_handshake_leads_back_to_plain_text_and_is_remembered() {
 #[tokio::test]
 async fn required_tls_never_falls_back() {
     let leaf = TestCa::new().issue(&["127.0.0.1"]);
-    let broken = Script::new().starttls(&leaf).on(Step::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
+    let broken = Script::new().starttls(&leaf).on(SinkStep::StartTls, Act::Raw(b"220 ready\r\n".to_vec()));
     for script in [Script::new(), broken] {
         let sink = Sink::start(script).await;
         let world = World::start(demanding(&sink, TlsPolicy::Required), StaticResolver::new());
@@ -207,7 +208,8 @@ async fn a_message_that_requires_tls_goes_nowhere_without() {
 #[tokio::test]
 async fn a_stranger_s_name_for_a_host_costs_nobody_else_tls() {
     let leaf = TestCa::new().issue(&["mx.example.net"]);
-    let script = Script::new().starttls(&leaf).on_nth(Step::StartTls, 1, Act::Raw(b"220 ready\r\n".to_vec()));
+    let script =
+        Script::new().starttls(&leaf).on_nth(SinkStep::StartTls, 1, Act::Raw(b"220 ready\r\n".to_vec()));
     let sink = Sink::start(script).await;
     let mut resolver = StaticResolver::new();
     for domain in ["trap.example", "example.net"] {

@@ -21,9 +21,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::open_files;
-use crate::operator::Gateway;
+use crate::operator::AdminOperator;
+use crate::quarantine_space::QuarantineSpace;
 use crate::reload::LastReload;
-use crate::rooms::Rooms;
 use crate::supervisor::{Fallen, Supervisor};
 
 /// How often what was measured is put in order: until then each value of a histogram lies in memory, whether or not
@@ -53,7 +53,7 @@ pub(crate) struct Extras {
 /// The running gateway.
 pub(crate) struct App {
     pub(crate) inbound: Inbound,
-    pub(crate) parts: Arc<Live>,
+    pub(crate) parts: Arc<GatewayParts>,
     outbound: Outbound,
     spool: Arc<Embedded>,
     /// Dropped to tell the admin socket to end.
@@ -62,7 +62,7 @@ pub(crate) struct App {
 }
 
 /// The parts that a reload touches and the operator asks.
-pub(crate) struct Live {
+pub(crate) struct GatewayParts {
     pub(crate) config: PathBuf,
     /// What the parts that cannot reload were made from.
     pub(crate) at_start: Settings,
@@ -124,11 +124,11 @@ impl App {
                 spool: outbound.spool(),
                 chain: Arc::clone(&chain),
                 records: extras.records,
-                quarantines: Arc::new(Rooms(outbound.handle())),
+                quarantines: Arc::new(QuarantineSpace(outbound.handle())),
                 tls: server_tls.clone(),
             },
         )?;
-        let live = Arc::new(Live {
+        let live = Arc::new(GatewayParts {
             plugins,
             chain,
             server_tls,
@@ -174,10 +174,10 @@ impl App {
 }
 
 async fn serve_admin(
-    live: &Arc<Live>,
+    live: &Arc<GatewayParts>,
     supervisor: &mut Supervisor,
 ) -> Result<oneshot::Sender<()>, StartError> {
-    let operator = Arc::new(Gateway::new(Arc::clone(live)));
+    let operator = Arc::new(AdminOperator::new(Arc::clone(live)));
     let server = pintle_admin::Server::bind(&live.settings.load().admin, operator).await?;
     if let Some(address) = server.http_address() {
         tracing::info!(%address, "health and metrics");

@@ -5,28 +5,28 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use pintle_config::{Mistake, count};
-use pintle_plugin::{ConfigMistake, LoadError, Report};
+use pintle_plugin::{ConfigMistake, LoadError, PluginCheck};
 use serde::Serialize;
 
 use crate::cli::Check;
-use crate::say::{self, say};
+use crate::output::{self, say};
 use crate::stock;
 
 /// What was found, for machines. Fields are only ever added.
 #[derive(Debug, Serialize)]
-struct Answer {
+struct CheckReport {
     file: String,
     /// Whether a start would come to something.
     good: bool,
-    mistakes: Vec<Told>,
-    warnings: Vec<Told>,
+    mistakes: Vec<CheckFinding>,
+    warnings: Vec<CheckFinding>,
     /// Those that could be loaded, or at least be looked at.
     plugins: Vec<Plugin>,
 }
 
 /// A mistake or a warning.
 #[derive(Debug, Serialize)]
-struct Told {
+struct CheckFinding {
     /// The key in the file, as `listener[2].tls`; for a mistake in a plugin's settings the JSON Pointer into them.
     key: String,
     /// The plugin that it is about, if a plugin found it.
@@ -66,7 +66,7 @@ pub(crate) fn check(options: &Check) -> Result<ExitCode, Box<dyn std::error::Err
     let bad = plugins.iter().filter(|plugin| !plugin.errors.is_empty()).count();
     let good = report.mistakes.is_empty() && bad == 0;
     if options.json {
-        say::json(&answer(&report, &plugins, good))?;
+        output::json(&answer(&report, &plugins, good))?;
     } else {
         print(&report, &plugins, bad);
     }
@@ -74,7 +74,7 @@ pub(crate) fn check(options: &Check) -> Result<ExitCode, Box<dyn std::error::Err
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print(report: &pintle_config::Report, plugins: &[Report], bad: usize) {
+fn print(report: &pintle_config::ConfigReport, plugins: &[PluginCheck], bad: usize) {
     let findings = report.findings().to_string();
     if !findings.is_empty() {
         say!("{}", findings.trim_end());
@@ -91,7 +91,7 @@ fn print(report: &pintle_config::Report, plugins: &[Report], bad: usize) {
     }
 }
 
-fn tell(plugin: &Report) {
+fn tell(plugin: &PluginCheck) {
     let version = plugin.manifest.as_ref().map_or("", |manifest| manifest.version.as_str());
     for error in &plugin.errors {
         match error {
@@ -125,11 +125,11 @@ fn show(plugin: &str, mistake: &ConfigMistake) {
     say!("");
 }
 
-fn answer(report: &pintle_config::Report, plugins: &[Report], good: bool) -> Answer {
+fn answer(report: &pintle_config::ConfigReport, plugins: &[PluginCheck], good: bool) -> CheckReport {
     let told = |mistake: &Mistake| in_file(report, mistake);
     let of_plugins =
         plugins.iter().flat_map(|plugin| plugin.errors.iter().flat_map(|error| of(plugin, error)));
-    Answer {
+    CheckReport {
         file: report.path.display().to_string(),
         good,
         mistakes: report.mistakes.iter().map(told).chain(of_plugins).collect(),
@@ -138,9 +138,9 @@ fn answer(report: &pintle_config::Report, plugins: &[Report], good: bool) -> Ans
     }
 }
 
-fn in_file(report: &pintle_config::Report, mistake: &Mistake) -> Told {
+fn in_file(report: &pintle_config::ConfigReport, mistake: &Mistake) -> CheckFinding {
     let place = report.place(mistake);
-    Told {
+    CheckFinding {
         key: mistake.key.clone(),
         plugin: None,
         file: Some(report.path.display().to_string()),
@@ -151,8 +151,8 @@ fn in_file(report: &pintle_config::Report, mistake: &Mistake) -> Told {
     }
 }
 
-fn of(plugin: &Report, error: &LoadError) -> Vec<Told> {
-    let told = |key: &str, cause: String| Told {
+fn of(plugin: &PluginCheck, error: &LoadError) -> Vec<CheckFinding> {
+    let told = |key: &str, cause: String| CheckFinding {
         key: key.to_owned(),
         plugin: Some(plugin.name.clone()),
         file: None,
@@ -164,7 +164,7 @@ fn of(plugin: &Report, error: &LoadError) -> Vec<Told> {
     match error {
         LoadError::Config(mistakes) => mistakes
             .iter()
-            .map(|mistake| Told {
+            .map(|mistake| CheckFinding {
                 file: mistake.place.as_ref().map(|place| place.file.display().to_string()),
                 line: mistake.place.as_ref().map(|place| place.line),
                 remedy: mistake.remedy.clone(),
@@ -175,7 +175,7 @@ fn of(plugin: &Report, error: &LoadError) -> Vec<Told> {
     }
 }
 
-fn described(plugin: &Report) -> Plugin {
+fn described(plugin: &PluginCheck) -> Plugin {
     Plugin {
         name: plugin.name.clone(),
         good: plugin.errors.is_empty(),

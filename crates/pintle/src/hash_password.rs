@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::process::ExitCode;
 
-use crate::say::say;
+use crate::output::say;
 
 /// The longest password, in octets; more than any client sends.
 const LONGEST: u64 = 1_024;

@@ -7,7 +7,6 @@
 #![warn(clippy::print_stderr, reason = "it panics when nobody reads any more: `complain!` does not")]
 
 mod app;
-mod ask;
 mod check;
 mod cli;
 mod dkim;
@@ -16,15 +15,16 @@ mod hash_password;
 mod logging;
 mod open_files;
 mod operator;
+mod output;
 mod privileges;
 mod quarantine;
+mod quarantine_space;
 mod queue;
 mod records;
 mod reload;
-mod rooms;
+mod remote;
 mod run;
 mod sandbox;
-mod say;
 mod spool;
 mod stock;
 mod supervisor;
@@ -48,17 +48,17 @@ fn main() -> ExitCode {
         cli::Command::Check(options) => check::check(&options),
         cli::Command::Try(options) => dry_run::run(&options),
         cli::Command::Sandbox(options) => sandbox::run(options),
-        cli::Command::Queue(options) => ask::queue(options),
-        cli::Command::Quarantine(options) => ask::quarantine(options),
-        cli::Command::Plugins(options) => ask::plugins(options),
+        cli::Command::Queue(options) => remote::queue(options),
+        cli::Command::Quarantine(options) => remote::quarantine(options),
+        cli::Command::Plugins(options) => remote::plugins(options),
         cli::Command::Spool(options) => spool::run(&options),
         cli::Command::Dkim(options) => dkim::run(&options),
         cli::Command::HashPassword => hash_password::run(),
-        cli::Command::Reload(options) => ask::reload(&options),
-        cli::Command::Status(options) => ask::status(&options),
+        cli::Command::Reload(options) => remote::reload(&options),
+        cli::Command::Status(options) => remote::status(&options),
     };
     result.unwrap_or_else(|error| {
-        say::complain!("pintle: {error}");
+        output::complain!("pintle: {error}");
         ExitCode::FAILURE
     })
 }

@@ -15,22 +15,22 @@ use pintle_outbound::OperateError;
 use pintle_plugin::ReloadError;
 use pintle_spool::SpoolError;
 
-use crate::app::Live;
+use crate::app::GatewayParts;
 use crate::{quarantine, queue, reload, sandbox};
 
-type Answer<'a, T> = pintle_admin::Answer<'a, T>;
+type Answer<'a, T> = pintle_admin::OperatorFuture<'a, T>;
 
 /// The part of the health report that tells of tasks and threads.
 const TASKS: &str = "tasks";
 
 /// The gateway as its operator sees it.
-pub(crate) struct Gateway {
-    live: Arc<Live>,
+pub(crate) struct AdminOperator {
+    live: Arc<GatewayParts>,
     started: UnixTime,
 }
 
-impl Gateway {
-    pub(crate) fn new(live: Arc<Live>) -> Self {
+impl AdminOperator {
+    pub(crate) fn new(live: Arc<GatewayParts>) -> Self {
         Self { live, started: SystemTime::now().into() }
     }
 }
@@ -46,11 +46,11 @@ fn to_its_end<T: Send + 'static>(
     })
 }
 
-fn plugin_states(live: &Live) -> Vec<PluginState> {
+fn plugin_states(live: &GatewayParts) -> Vec<PluginState> {
     live.plugins.status().into_iter().map(plugin_state).collect()
 }
 
-impl Operator for Gateway {
+impl Operator for AdminOperator {
     fn version(&self) -> Version {
         Version {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -176,8 +176,8 @@ fn tasks(fallen: Option<&String>) -> Component {
 }
 
 /// A step does no harm to mail, so the gateway stays ready; but somebody should look.
-fn clock(step: Option<&pintle_outbound::Step>) -> Component {
-    let told = |step: &pintle_outbound::Step| {
+fn clock(step: Option<&pintle_outbound::ClockStep>) -> Component {
+    let told = |step: &pintle_outbound::ClockStep| {
         let direction = if step.is_ahead() { "ahead" } else { "back" };
         let by = Duration::from_secs(step.size().as_secs());
         format!("the clock was set {direction} by {by:?}: nothing expires for now; check the time service")

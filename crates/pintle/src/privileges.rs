@@ -13,7 +13,7 @@ use capctl::{CapState, Error, cap_set_ids, prctl};
 use pintle_config::{RunAs, Settings};
 use rustix::process::{geteuid, getgroups};
 
-use crate::say::complain;
+use crate::output::complain;
 
 /// Whom the process is left with.
 #[derive(Debug, Clone, PartialEq, Eq)]

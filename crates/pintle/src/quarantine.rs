@@ -7,11 +7,11 @@ use pintle_admin::{
     Exit, Leave, Leaver, Left, Points, QuarantinePage, Quarantined, Refusal, Sift, SiftPage, Whole,
 };
 use pintle_mail::{HeaderBlock, QueueId};
-use pintle_outbound::{Act, OperateError, Outcome, Select};
+use pintle_outbound::{Act, CommandOutcome, OperateError, Select};
 use pintle_policy::{AuthResult, Frozen, Transaction};
 use pintle_spool::{Filter, Hold, Page, Stored};
 
-use crate::app::Live;
+use crate::app::GatewayParts;
 use crate::operator::refusal;
 
 /// Messages that leave with one request: what its answer's half minute is long enough for, however slow the disk.
@@ -24,7 +24,7 @@ const MAX_LIST: usize = 8 << 20;
 const LONGEST_SUBJECT: usize = 500;
 
 /// A page of the list. It ends early where it would grow too large: subjects and recipients are strangers' choice.
-pub(crate) async fn list(live: &Live, query: SiftPage) -> Result<QuarantinePage, Refusal> {
+pub(crate) async fn list(live: &GatewayParts, query: SiftPage) -> Result<QuarantinePage, Refusal> {
     let page = Page { after: query.page.after, limit: query.page.limit };
     let listing = live.outbound.list(filter(live, &query.sift), page).await.map_err(refusal)?;
     let ids: Vec<QueueId> = listing.messages.iter().map(|summary| summary.id).collect();
@@ -65,13 +65,13 @@ fn octets(message: &Quarantined) -> usize {
 }
 
 /// One message.
-pub(crate) async fn show(live: &Live, id: QueueId) -> Result<Quarantined, Refusal> {
+pub(crate) async fn show(live: &GatewayParts, id: QueueId) -> Result<Quarantined, Refusal> {
     let stored = live.outbound.show(id).await.map_err(refusal)?;
     view(live, &stored).ok_or_else(|| elsewhere(id))
 }
 
 /// Its octets.
-pub(crate) async fn whole(live: &Live, id: QueueId) -> Result<Whole, Refusal> {
+pub(crate) async fn whole(live: &GatewayParts, id: QueueId) -> Result<Whole, Refusal> {
     let stored = live.outbound.show(id).await.map_err(refusal)?;
     match stored.entry.hold {
         Some(Hold::Quarantine(_)) => Ok(Whole { head: stored.head, body: stored.body }),
@@ -80,7 +80,7 @@ pub(crate) async fn whole(live: &Live, id: QueueId) -> Result<Whole, Refusal> {
 }
 
 /// Lets messages leave.
-pub(crate) async fn leave(live: &Live, exit: Exit, which: Leave) -> Result<Left, Refusal> {
+pub(crate) async fn leave(live: &GatewayParts, exit: Exit, which: Leave) -> Result<Left, Refusal> {
     let (ids, next) = if which.ids.is_empty() {
         let page = Page { after: which.after, limit: AT_ONCE };
         let listing = live.outbound.list(filter(live, &which.sift), page).await.map_err(refusal)?;
@@ -97,7 +97,7 @@ pub(crate) async fn leave(live: &Live, exit: Exit, which: Leave) -> Result<Left,
 }
 
 fn leaver(act: &Act) -> Leaver {
-    let done = act.outcome == Outcome::Done;
+    let done = act.outcome == CommandOutcome::Done;
     Leaver { id: act.id, done, why: (!done).then(|| act.outcome.to_string()) }
 }
 
@@ -105,7 +105,7 @@ fn elsewhere(id: QueueId) -> Refusal {
     Refusal::NotFound(format!("message {id} is in no quarantine: see `pintle queue show {id}`"))
 }
 
-fn filter(live: &Live, sift: &Sift) -> Filter {
+fn filter(live: &GatewayParts, sift: &Sift) -> Filter {
     let before = |age: u64| live.outbound.stored_before(Duration::from_millis(age));
     Filter {
         sender: sift.sender.clone(),
@@ -117,7 +117,7 @@ fn filter(live: &Live, sift: &Sift) -> Filter {
     }
 }
 
-fn view(live: &Live, stored: &Stored) -> Option<Quarantined> {
+fn view(live: &GatewayParts, stored: &Stored) -> Option<Quarantined> {
     let entry = &stored.entry;
     let quarantine = entry.hold.as_ref().and_then(Hold::quarantine)?;
     // What we wrote ourselves came in no session, and nobody has judged it.

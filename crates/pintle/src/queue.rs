@@ -7,10 +7,10 @@ use pintle_admin::{
     Reroute, Spared,
 };
 use pintle_mail::{Address, NextHop, QueueId};
-use pintle_outbound::{Act, Acts, Leg, Next, Outcome, Select};
+use pintle_outbound::{Act, Acts, CommandOutcome, Leg, Next, Select};
 use pintle_spool::{Hold, Status, Summary};
 
-use crate::app::Live;
+use crate::app::GatewayParts;
 use crate::operator::refusal;
 
 /// How many messages are looked at at once.
@@ -21,7 +21,7 @@ const MAX_LIST: usize = 8 << 20;
 const NAMED: usize = 20;
 
 /// A page of the messages that pass the filter.
-pub(crate) async fn list(live: &Live, query: &Query) -> Result<QueuePage, Refusal> {
+pub(crate) async fn list(live: &GatewayParts, query: &Query) -> Result<QueuePage, Refusal> {
     let found = matching(live, &query.filter, &query.page).await?;
     if found.messages.is_empty() && query.page.after.is_none() {
         refuse_an_unknown_hop(live, &query.filter).await?;
@@ -30,7 +30,7 @@ pub(crate) async fn list(live: &Live, query: &Query) -> Result<QueuePage, Refusa
 }
 
 /// All about one message.
-pub(crate) async fn show(live: &Live, id: QueueId) -> Result<QueueEntry, Refusal> {
+pub(crate) async fn show(live: &GatewayParts, id: QueueId) -> Result<QueueEntry, Refusal> {
     let stored = live.outbound.show(id).await.map_err(refusal)?;
     let size = stored.head.len() as u64 + stored.body.size();
     let mut legs = live.outbound.whereabouts(vec![id]).await.unwrap_or_default();
@@ -41,7 +41,11 @@ pub(crate) async fn show(live: &Live, id: QueueId) -> Result<QueueEntry, Refusal
 }
 
 /// Does something to all messages that are meant.
-pub(crate) async fn act(live: &Live, action: QueueAction, filter: &Filter) -> Result<Affected, Refusal> {
+pub(crate) async fn act(
+    live: &GatewayParts,
+    action: QueueAction,
+    filter: &Filter,
+) -> Result<Affected, Refusal> {
     let (ids, unmet) = meant(live, filter).await?;
     let (which, outbound) = (Select::Ids(ids), &live.outbound);
     let acts = match action {
@@ -56,7 +60,7 @@ pub(crate) async fn act(live: &Live, action: QueueAction, filter: &Filter) -> Re
 }
 
 /// Sends all messages that are meant another way.
-pub(crate) async fn reroute(live: &Live, order: &Reroute) -> Result<Affected, Refusal> {
+pub(crate) async fn reroute(live: &GatewayParts, order: &Reroute) -> Result<Affected, Refusal> {
     let via = order.via.as_deref().map(|via| way(live, via)).transpose()?;
     let (ids, unmet) = meant(live, &order.filter).await?;
     let acts = live.outbound.reroute(Select::Ids(ids), via.as_ref()).await.map_err(refusal)?;
@@ -64,7 +68,7 @@ pub(crate) async fn reroute(live: &Live, order: &Reroute) -> Result<Affected, Re
 }
 
 /// A next hop that an operator may choose: one that mail can go by.
-fn way(live: &Live, text: &str) -> Result<NextHop, Refusal> {
+fn way(live: &GatewayParts, text: &str) -> Result<NextHop, Refusal> {
     let settings = live.settings.load();
     let via = text.parse::<NextHop>().map_err(|error| Refusal::Invalid(error.to_string()))?;
     let (name, lmtp) = match &via {
@@ -93,7 +97,7 @@ fn way(live: &Live, text: &str) -> Result<NextHop, Refusal> {
 }
 
 /// The ids of the messages that are meant, and of those that were named but do not meet the other conditions.
-async fn meant(live: &Live, filter: &Filter) -> Result<(Vec<QueueId>, Vec<Spared>), Refusal> {
+async fn meant(live: &GatewayParts, filter: &Filter) -> Result<(Vec<QueueId>, Vec<Spared>), Refusal> {
     if !filter.ids.is_empty() && *filter == (Filter { ids: filter.ids.clone(), ..Filter::default() }) {
         return Ok((filter.ids.clone(), Vec::new()));
     }
@@ -116,7 +120,7 @@ async fn meant(live: &Live, filter: &Filter) -> Result<(Vec<QueueId>, Vec<Spared
 }
 
 /// Nothing was found: perhaps since the next hop is written as none is.
-async fn refuse_an_unknown_hop(live: &Live, filter: &Filter) -> Result<(), Refusal> {
+async fn refuse_an_unknown_hop(live: &GatewayParts, filter: &Filter) -> Result<(), Refusal> {
     let Some(hop) = &filter.next_hop else { return Ok(()) };
     let hop = hop.parse::<NextHop>().map_err(|error| Refusal::Invalid(error.to_string()))?;
     let hops = live.outbound.counts().await.map_err(refusal)?.queue.hops;
@@ -135,7 +139,7 @@ async fn refuse_an_unknown_hop(live: &Live, filter: &Filter) -> Result<(), Refus
 
 /// The messages that pass the filter, at most `limit` of them, and where to go on. A list ends early where it would
 /// grow too large: recipients and next hops' words are strangers' choice.
-async fn matching(live: &Live, filter: &Filter, page: &Page) -> Result<QueuePage, Refusal> {
+async fn matching(live: &GatewayParts, filter: &Filter, page: &Page) -> Result<QueuePage, Refusal> {
     let limit = page.limit.clamp(1, pintle_admin::wire::MAX_LIMIT);
     let mut found = QueuePage { messages: Vec::new(), next: None };
     let (mut after, mut size) = (page.after, 0);
@@ -165,7 +169,7 @@ async fn matching(live: &Live, filter: &Filter, page: &Page) -> Result<QueuePage
     }
 }
 
-fn entry(live: &Live, summary: &Summary, legs: &[Leg]) -> QueueEntry {
+fn entry(live: &GatewayParts, summary: &Summary, legs: &[Leg]) -> QueueEntry {
     let outbound = &live.outbound;
     let recipients = summary.recipients.iter().zip(&summary.ids);
     QueueEntry {
@@ -226,7 +230,7 @@ fn octets(entry: &QueueEntry) -> usize {
 
 fn affected(acts: Acts, unmet: Vec<Spared>) -> Affected {
     let (done, spared): (Vec<Act>, Vec<Act>) =
-        acts.0.into_iter().partition(|act| act.outcome == Outcome::Done);
+        acts.0.into_iter().partition(|act| act.outcome == CommandOutcome::Done);
     let spare = |act: Act| Spared { id: act.id, why: act.outcome.to_string() };
     Affected {
         ids: done.into_iter().map(|act| act.id).collect(),

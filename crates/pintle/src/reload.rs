@@ -8,17 +8,17 @@ use pintle_policy::Chain;
 use pintle_tls::{ClientTls, Reload, ServerTls};
 use tokio::task::JoinHandle;
 
-use crate::app::Live;
+use crate::app::GatewayParts;
 use crate::stock;
 
 type ReloadError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What came of the last reload, for whoever asks later how the gateway is.
 #[derive(Debug, Default)]
-pub(crate) struct LastReload(ArcSwap<Outcome>);
+pub(crate) struct LastReload(ArcSwap<ReloadOutcome>);
 
 #[derive(Debug, Default)]
-struct Outcome {
+struct ReloadOutcome {
     /// Why what stands in the file is not in force.
     failed: Option<String>,
     /// What of it waits for a restart.
@@ -40,9 +40,9 @@ impl LastReload {
 
     fn note(&self, outcome: &Result<Reloaded, ReloadError>) {
         let outcome = match outcome {
-            Ok(done) => Outcome { failed: None, needs_restart: done.needs_restart.clone() },
+            Ok(done) => ReloadOutcome { failed: None, needs_restart: done.needs_restart.clone() },
             // What waited before waits still.
-            Err(error) => Outcome {
+            Err(error) => ReloadOutcome {
                 failed: Some(in_short(&error.to_string())),
                 needs_restart: self.0.load().needs_restart.clone(),
             },
@@ -63,7 +63,7 @@ fn in_short(error: &str) -> String {
 
 /// SIGHUP: reads the file again; the log says what came of it. A task of its own, since plugins may take their time, and who
 /// waits for other signals must not wait for that.
-pub(crate) fn by_signal(live: &Arc<Live>) -> JoinHandle<()> {
+pub(crate) fn by_signal(live: &Arc<GatewayParts>) -> JoinHandle<()> {
     let live = Arc::clone(live);
     tokio::spawn(async move {
         // Nobody waits for an answer.
@@ -73,7 +73,7 @@ pub(crate) fn by_signal(live: &Arc<Live>) -> JoinHandle<()> {
 
 /// Reads the file again and takes over what a running gateway can, and says in the log what came of it. On an error
 /// everything stays as it was.
-pub(crate) async fn reload(live: &Live) -> Result<Reloaded, ReloadError> {
+pub(crate) async fn reload(live: &GatewayParts) -> Result<Reloaded, ReloadError> {
     // Two reloads at once would mix their parts.
     let _turn = live.reloading.lock().await;
     let mut stopping = live.stopping.subscribe();
@@ -99,7 +99,7 @@ pub(crate) async fn reload(live: &Live) -> Result<Reloaded, ReloadError> {
     outcome
 }
 
-async fn take_over(live: &Live) -> Result<Reloaded, ReloadError> {
+async fn take_over(live: &GatewayParts) -> Result<Reloaded, ReloadError> {
     let report = pintle_config::check(&live.config, &stock::components());
     let mut warnings: Vec<String> =
         report.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.cause)).collect();
@@ -123,7 +123,7 @@ async fn take_over(live: &Live) -> Result<Reloaded, ReloadError> {
 }
 
 /// Serves renewed certificates without being told.
-pub(crate) fn certificates_if_changed(live: &Live) {
+pub(crate) fn certificates_if_changed(live: &GatewayParts) {
     let Some(tls) = &live.server_tls else { return };
     match tls.reload_if_changed() {
         Ok(Reload::Unchanged) => {}

@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use crate::app::{App, Extras};
 use crate::cli::ConfigFile;
+use crate::output::complain;
 use crate::privileges::Who;
-use crate::say::complain;
 use crate::{logging, privileges, records, reload, stock, supervisor};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
@@ -155,7 +155,7 @@ mod tests {
     use pintle_outbound::Clock;
 
     use super::*;
-    use crate::operator::Gateway;
+    use crate::operator::AdminOperator;
 
     /// A clock that panics from a moment on: whoever reads it, the runner first, dies of it.
     #[derive(Default)]
@@ -197,7 +197,7 @@ mod tests {
         let (settings, extras) = settings(folder.path(), &clock);
         let app = App::start(settings, extras).await.unwrap();
         let parts = Arc::clone(&app.parts);
-        let gateway = Gateway::new(Arc::clone(&parts));
+        let gateway = AdminOperator::new(Arc::clone(&parts));
         assert!(gateway.health().await.ready);
         let breaking = async {
             clock.0.store(true, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pintle_spool::{EmbeddedConfig, Inspection};
 
 use crate::cli::{SpoolCommand, SpoolFolder, WhichSpool};
-use crate::say::{complain, say};
+use crate::output::{complain, say};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// An address in a field's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FieldAddress {
     /// Where `local@domain` stands in the value.
     pub place: Range<usize>,
     /// Without quotes and escapes.
@@ -24,12 +24,12 @@ pub struct Entry {
     /// group. Encoded words are as they are.
     pub name: String,
     /// One where the field keeps to the grammar. None for what names nobody, such as an empty group.
-    pub addresses: Vec<Found>,
+    pub addresses: Vec<FieldAddress>,
 }
 
 /// The addresses in an address field's value, in order.
 #[must_use]
-pub fn addresses(value: &str) -> Vec<Found> {
+pub fn addresses(value: &str) -> Vec<FieldAddress> {
     entries(value).into_iter().flat_map(|entry| entry.addresses).collect()
 }
 
@@ -163,7 +163,7 @@ fn items(mask: &[u8]) -> Vec<Item> {
     items
 }
 
-fn found(value: &str, mask: &[u8], place: Range<usize>) -> Option<Found> {
+fn found(value: &str, mask: &[u8], place: Range<usize>) -> Option<FieldAddress> {
     // RFC 5322 section 4.4: an obsolete route ends in a colon.
     let route = mask[place.clone()].iter().rposition(|&octet| octet == b':');
     let start = route.map_or(place.start, |colon| place.start + colon + 1);
@@ -175,7 +175,7 @@ fn found(value: &str, mask: &[u8], place: Range<usize>) -> Option<Found> {
     let place = start + before..place.end.checked_sub(after).filter(|end| *end > start + before)?;
     let at = place.start + mask[place.clone()].iter().rposition(|&octet| octet == b'@')?;
     let part = |range: Range<usize>| value.get(range.clone()).map(|text| uncommented(text, &mask[range]));
-    Some(Found {
+    Some(FieldAddress {
         local: unquoted(part(place.start..at)?.trim()),
         domain: joined(&part(at + 1..place.end)?),
         place,

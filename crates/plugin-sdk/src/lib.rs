@@ -76,7 +76,7 @@ mod log_macros;
 mod notes;
 #[doc(hidden)]
 pub mod plugin;
-mod words;
+mod replies;
 
 pub use bindings::on_auth::exports::pintle::plugin::on_auth::{AuthVerdict, Bearer, Credentials, Password};
 pub use bindings::on_delivery_result::exports::pintle::plugin::on_delivery_result::Outcome;
@@ -85,7 +85,7 @@ pub use bindings::services::pintle::plugin::types::{
     Address, Header, HostError, IpAddress, Param, Recipient, Reply, Verdict,
 };
 pub use plugin::{Plugin, Settle, mistake};
-pub use words::{defer, reject};
+pub use replies::{defer, reject};
 
 /// What nearly every plugin uses; meant to be imported whole.
 pub mod prelude {

@@ -11,8 +11,8 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, Strategy};
 
 use crate::bindings::pintle::plugin as contract;
-use crate::guest::Guest;
 use crate::layout::{self, Layout};
+use crate::store_data::StoreData;
 use crate::{LoadError, PluginConfig};
 
 /// How often a computing guest is interrupted to look at the clock and to let other tasks run.
@@ -32,7 +32,7 @@ const WASM_PAGE: u64 = 64 << 10;
 /// The engine, what guests can import, and the thread that ticks.
 pub(crate) struct Host {
     pub(crate) engine: Engine,
-    pub(crate) linker: Linker<Guest>,
+    pub(crate) linker: Linker<StoreData>,
     layout: Layout,
     _ticker: Ticker,
 }
@@ -119,10 +119,10 @@ fn settings(layout: &Layout) -> Config {
 }
 
 /// All that any guest can import. Whether this guest may is found out before it gets here.
-fn imports(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+fn imports(engine: &Engine) -> wasmtime::Result<Linker<StoreData>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    type Own = HasSelf<Guest>;
+    type Own = HasSelf<StoreData>;
     contract::types::add_to_linker::<_, Own>(&mut linker, stepped)?;
     contract::gateway::add_to_linker::<_, Own>(&mut linker, stepped)?;
     contract::session::add_to_linker::<_, Own>(&mut linker, stepped)?;
@@ -138,7 +138,7 @@ fn imports(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 }
 
 /// The way to every host function, which counts its calls.
-fn stepped(guest: &mut Guest) -> &mut Guest {
+fn stepped(guest: &mut StoreData) -> &mut StoreData {
     guest.live.budget.step();
     guest
 }

@@ -5,10 +5,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pintle_policy::{Fault, Hook};
+use pintle_policy::{Hook, JudgeFault};
 
 use crate::schema::SchemaFault;
-use crate::{Grant, Place};
+use crate::{FileLine, Grant};
 
 /// Why one component does not serve. The operator or the plugin's author owns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub enum LoadError {
         limit: u64,
     },
     /// It went wrong while it was started, described or configured.
-    Start(Fault),
+    Start(JudgeFault),
     /// Its JSON Schema for its configuration cannot be used.
     Schema(SchemaFault),
     /// Its schema or the plugin itself refuses its configuration.
@@ -134,7 +134,7 @@ pub struct ConfigMistake {
     /// What to do, where that is known.
     pub remedy: Option<String>,
     /// Where it stands, when the settings came from a file.
-    pub place: Option<Place>,
+    pub place: Option<FileLine>,
 }
 
 impl ConfigMistake {

@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::join;
 use parking_lot::Mutex;
-use pintle_policy::{Fault, FaultKind, Hooks, View};
+use pintle_policy::{FaultKind, Hooks, JudgeFault, View};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use wasmtime::component::Component;
 
 use crate::artifact::{self, Cache};
-use crate::checks::{self, Received};
 use crate::engine::Host;
 use crate::examine::{Missing, examine, missing};
-use crate::guest::Common;
 use crate::habits::{Ahead, Kind, Need, Needs};
 use crate::host::dns::InTime;
 use crate::host::session::MAX_NAMES;
 use crate::instance::{Indices, Instance, Question, Reply, Template};
 use crate::schema::{self, SchemaFault};
+use crate::sender_auth_checks::{self, SenderAuthChecks};
+use crate::store_data::PluginShared;
 use crate::turns::{Crowded, Party, Turn, Turns};
 use crate::{Gateway, LoadError, Manifest, PluginConfig, names};
 
@@ -49,14 +49,14 @@ impl Loader {
     /// Nothing that serves is touched.
     pub(crate) async fn load(
         &self,
-        common: &Arc<Common>,
+        common: &Arc<PluginShared>,
         config: &Arc<PluginConfig>,
         turns: Arc<Turns>,
         gateway: &Gateway,
     ) -> Loaded {
         let mut loaded =
             Loaded { manifest: None, hooks: Hooks::NONE, missing: Missing::new(), result: Err(Vec::new()) };
-        loaded.result = self.go(common, config, turns, &mut loaded).await;
+        loaded.result = self.load_generation(common, config, turns, &mut loaded).await;
         if let (Ok(_), Some(manifest)) = (&loaded.result, &loaded.manifest)
             && let Err(error) = check_names(manifest, config, gateway)
         {
@@ -65,9 +65,9 @@ impl Loader {
         loaded
     }
 
-    async fn go(
+    async fn load_generation(
         &self,
-        common: &Arc<Common>,
+        common: &Arc<PluginShared>,
         config: &Arc<PluginConfig>,
         turns: Arc<Turns>,
         found: &mut Loaded,
@@ -113,7 +113,7 @@ impl Loader {
 
     fn template(
         &self,
-        common: &Arc<Common>,
+        common: &Arc<PluginShared>,
         config: &PluginConfig,
         component: &Component,
         hooks: Hooks,
@@ -140,7 +140,7 @@ fn refuse(errors: Vec<LoadError>) -> Result<(), Vec<LoadError>> {
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-fn start_fault(fault: Fault) -> Vec<LoadError> {
+fn start_fault(fault: JudgeFault) -> Vec<LoadError> {
     vec![LoadError::Start(fault)]
 }
 
@@ -209,7 +209,7 @@ struct Spare {
 
 impl Generation {
     /// Serves a call on an instance of this generation, whatever takes its place meanwhile.
-    pub(crate) async fn call(&self, question: &Question, view: Option<View>) -> Result<Reply, Fault> {
+    pub(crate) async fn call(&self, question: &Question, view: Option<View>) -> Result<Reply, JudgeFault> {
         let kind = view.as_ref().map(|view| Kind::of(question.hook(), &view.session));
         let needs = kind.map_or(Needs::default(), |kind| self.template.common.habits.of(kind));
         let mut ahead = Ahead { kind, ..Ahead::default() };
@@ -218,9 +218,9 @@ impl Generation {
             Box::pin(self.find_out(needs, view, &mut ahead)).await;
         }
         let _turn = self.turn(view.as_ref()).await?;
-        let instance = match self.take() {
+        let instance = match self.pop_idle() {
             Some(instance) => instance,
-            None => self.fresh().await?,
+            None => self.new_instance().await?,
         };
         let mut lease = Lease { generation: self, instance: Some(instance) };
         let Some(instance) = lease.instance.as_mut() else {
@@ -238,7 +238,7 @@ impl Generation {
     async fn find_out(&self, needs: Needs, view: &View, ahead: &mut Ahead) {
         let common = &self.template.common;
         let began = Instant::now();
-        let patience = checks::patience(self.config.limits.wall);
+        let patience = sender_auth_checks::patience(self.config.limits.wall);
         let names = async {
             if needs.has(Need::Names) {
                 let dns = InTime::new(Arc::clone(&common.dns), patience / 2);
@@ -251,7 +251,7 @@ impl Generation {
                 let hostname = common.gateway.load().hostname.clone();
                 let (session, transaction) = (Arc::clone(&view.session), Arc::clone(transaction));
                 let dns = Arc::clone(&common.dns);
-                let received = Received::new(session, transaction, dns, hostname, patience);
+                let received = SenderAuthChecks::new(session, transaction, dns, hostname, patience);
                 received.find_out(needs, view.message.as_deref()).await;
             }
         };
@@ -271,9 +271,9 @@ impl Generation {
     }
 
     /// Makes instances until the spare ones are as many as configured; stops where there is no room or no luck.
-    pub(crate) async fn refill(&self) -> Result<(), Fault> {
+    pub(crate) async fn refill(&self) -> Result<(), JudgeFault> {
         while self.lacks_spare() {
-            let instance = self.fresh().await?;
+            let instance = self.new_instance().await?;
             self.put_back(instance);
         }
         Ok(())
@@ -298,7 +298,7 @@ impl Generation {
         self.turns.taken()
     }
 
-    async fn turn(&self, view: Option<&View>) -> Result<Turn<'_>, Fault> {
+    async fn turn(&self, view: Option<&View>) -> Result<Turn<'_>, JudgeFault> {
         let party = Party::of(view);
         if let Some(turn) = self.turns.try_take(party) {
             return Ok(turn);
@@ -309,14 +309,14 @@ impl Generation {
         self.turns.take(party, wait).await.map_err(|crowded| busy(wait, crowded))
     }
 
-    fn take(&self) -> Option<Instance> {
+    fn pop_idle(&self) -> Option<Instance> {
         self.spare.lock().instances.pop()
     }
 
-    async fn fresh(&self) -> Result<Instance, Fault> {
+    async fn new_instance(&self) -> Result<Instance, JudgeFault> {
         let mut instance = Instance::start(&self.template).await?;
         let configured = instance.configure(&self.template.settings, &self.template.limits).await?;
-        configured.map_err(|mistakes| Fault {
+        configured.map_err(|mistakes| JudgeFault {
             kind: FaultKind::BadAnswer,
             text: format!(
                 "a new instance refuses the configuration that an earlier one took: {}",
@@ -347,18 +347,18 @@ impl Generation {
     }
 }
 
-fn busy(wait: Duration, crowded: Crowded) -> Fault {
+fn busy(wait: Duration, crowded: Crowded) -> JudgeFault {
     let full = match crowded.share {
         Some(share) => format!("the {share} that one network of clients may have serve it already"),
         None => format!("all {} serve others", crowded.all),
     };
     let text = format!("no instance became free within {wait:?}: {full} (`max_instances`)");
-    Fault { kind: FaultKind::Busy, text }
+    JudgeFault { kind: FaultKind::Busy, text }
 }
 
 /// A lease has its instance until it is dropped; this is for the compiler.
-fn no_instance() -> Fault {
-    Fault { kind: FaultKind::Busy, text: "the instance is gone".into() }
+fn no_instance() -> JudgeFault {
+    JudgeFault { kind: FaultKind::Busy, text: "the instance is gone".into() }
 }
 
 /// An instance that serves a call. However the call ends, dropped half way included, the instance goes back to the pool

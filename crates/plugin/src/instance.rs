@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use pintle_policy::{Call, Credentials, Edit, Fault, FaultKind, Hook, Hooks, Outcome, View};
+use pintle_policy::{Call, Credentials, DeliveryOutcome, Edit, FaultKind, Hook, Hooks, JudgeFault, View};
 use wasmtime::component::{Instance as Linked, InstancePre};
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
@@ -24,11 +24,11 @@ use crate::bindings::exports::pintle::plugin::{
 use crate::bindings::pintle::plugin::types::Verdict;
 use crate::budget::Overspent;
 use crate::engine::Host;
-use crate::guest::{Common, Guest};
+use crate::guest_log::clean;
 use crate::habits::{Ahead, Needs};
 use crate::meter::{Expired, Meter, Metered};
-use crate::scribe::clean;
-use crate::{ConfigMistake, Grants, Limits, Manifest, words};
+use crate::store_data::{PluginShared, StoreData};
+use crate::{ConfigMistake, Grants, Limits, Manifest, convert};
 
 /// What a guest may hand to the host in one call of a host function, in octets; and what its answer may hold.
 const HOSTCALL_FUEL: usize = 2 << 20;
@@ -40,7 +40,7 @@ pub(crate) enum Question {
     /// A verdict about credentials.
     Auth(Arc<Credentials>),
     /// Nothing: it is told how an attempt went.
-    DeliveryResult(Arc<[Outcome]>),
+    DeliveryResult(Arc<[DeliveryOutcome]>),
     /// Nothing: it is told that the session has ended.
     Disconnect,
     /// Nothing: its time has come.
@@ -60,7 +60,7 @@ impl Question {
 }
 
 /// What a guest answers.
-pub(crate) enum Answer {
+pub(crate) enum GuestAnswer {
     Verdict(Verdict),
     Auth(AuthVerdict),
     Nothing,
@@ -68,18 +68,18 @@ pub(crate) enum Answer {
 
 /// An answer and the edits that stand or fall with it.
 pub(crate) struct Reply {
-    pub(crate) answer: Answer,
+    pub(crate) answer: GuestAnswer,
     pub(crate) edits: Vec<Edit>,
 }
 
 /// All that an instance is made from.
 pub(crate) struct Template {
     pub(crate) host: Arc<Host>,
-    pub(crate) common: Arc<Common>,
+    pub(crate) common: Arc<PluginShared>,
     pub(crate) grants: Arc<Grants>,
     pub(crate) limits: Limits,
     pub(crate) settings: String,
-    pub(crate) linked: InstancePre<Guest>,
+    pub(crate) linked: InstancePre<StoreData>,
     pub(crate) exports: Indices,
 }
 
@@ -92,7 +92,7 @@ macro_rules! exports {
         }
 
         impl Indices {
-            pub(crate) fn find(linked: &InstancePre<Guest>, hooks: Hooks) -> wasmtime::Result<Self> {
+            pub(crate) fn find(linked: &InstancePre<StoreData>, hooks: Hooks) -> wasmtime::Result<Self> {
                 Ok(Self {
                     plugin: plugin::GuestIndices::new(linked)?,
                     $($field: match hooks.has(Hook::$hook) {
@@ -102,7 +102,7 @@ macro_rules! exports {
                 })
             }
 
-            fn load(&self, store: &mut Store<Guest>, linked: &Linked) -> wasmtime::Result<Exports> {
+            fn load(&self, store: &mut Store<StoreData>, linked: &Linked) -> wasmtime::Result<Exports> {
                 Ok(Exports {
                     plugin: self.plugin.load(&mut *store, linked)?,
                     $($field: match &self.$field {
@@ -137,7 +137,7 @@ exports! {
 
 /// A guest that can be called.
 pub(crate) struct Instance {
-    store: Store<Guest>,
+    store: Store<StoreData>,
     exports: Exports,
     /// The last call has ended as it should.
     sound: bool,
@@ -147,10 +147,10 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// A new instance, not yet configured.
-    pub(crate) async fn start(template: &Template) -> Result<Self, Fault> {
+    pub(crate) async fn start(template: &Template) -> Result<Self, JudgeFault> {
         let limits = &template.limits;
         let meter = Arc::new(Meter::new(Instant::now()));
-        let guest = Guest::new(
+        let guest = StoreData::new(
             Arc::clone(&template.common),
             Arc::clone(&template.grants),
             limits.memory,
@@ -167,7 +167,7 @@ impl Instance {
     }
 
     /// What the plugin says of itself.
-    pub(crate) async fn describe(&mut self, limits: &Limits) -> Result<Manifest, Fault> {
+    pub(crate) async fn describe(&mut self, limits: &Limits) -> Result<Manifest, JudgeFault> {
         let meter = self.begin(None, None, limits.start, limits.start);
         let called = self.exports.plugin.call_describe(&mut self.store);
         let called = bounded(&meter, limits.start, called).await;
@@ -186,7 +186,7 @@ impl Instance {
         &mut self,
         settings: &str,
         limits: &Limits,
-    ) -> Result<Result<(), Vec<ConfigMistake>>, Fault> {
+    ) -> Result<Result<(), Vec<ConfigMistake>>, JudgeFault> {
         let meter = self.begin(None, None, limits.start, limits.start);
         let called = self.exports.plugin.call_configure(&mut self.store, settings);
         let called = bounded(&meter, limits.start, called).await;
@@ -205,7 +205,7 @@ impl Instance {
         view: Option<View>,
         ahead: Ahead,
         limits: &Limits,
-    ) -> Result<Reply, Fault> {
+    ) -> Result<Reply, JudgeFault> {
         let recipient = recipient_of(question, view.as_ref());
         // What has been found out beforehand leaves a fifth of the time at least.
         let wall = limits.wall.saturating_sub(ahead.spent).max(limits.wall / 5);
@@ -220,7 +220,7 @@ impl Instance {
         }
         match self.store.data_mut().live.end() {
             Ok(edits) => Ok(Reply { answer, edits }),
-            Err(text) => Err(Fault { kind: FaultKind::BadAnswer, text }),
+            Err(text) => Err(JudgeFault { kind: FaultKind::BadAnswer, text }),
         }
     }
 
@@ -245,7 +245,7 @@ impl Instance {
         Arc::clone(&guest.meter)
     }
 
-    fn ended<T>(&mut self, called: Result<T, Failure>) -> Result<T, Fault> {
+    fn ended<T>(&mut self, called: Result<T, Failure>) -> Result<T, JudgeFault> {
         let in_budget = self.store.data().live.budget.check();
         match called.and_then(|value| in_budget.map(|()| value).map_err(Failure::Overspent)) {
             Ok(value) => {
@@ -260,38 +260,38 @@ impl Instance {
 impl Exports {
     async fn call(
         &self,
-        store: &mut Store<Guest>,
+        store: &mut Store<StoreData>,
         question: &Question,
         recipient: Option<crate::bindings::pintle::plugin::types::Recipient>,
-    ) -> wasmtime::Result<Answer> {
+    ) -> wasmtime::Result<GuestAnswer> {
         match question {
-            Question::Stage(call) => self.judge(store, call, recipient).await.map(Answer::Verdict),
+            Question::Stage(call) => self.judge(store, call, recipient).await.map(GuestAnswer::Verdict),
             Question::Auth(given) => {
                 let hook = exported(self.on_auth.as_ref())?;
                 let credentials = guest_credentials(given);
                 let verdict = hook.call_handle(store, &given.mechanism, &credentials).await?;
-                Ok(Answer::Auth(verdict))
+                Ok(GuestAnswer::Auth(verdict))
             }
             Question::DeliveryResult(outcomes) => {
-                let outcomes: Vec<_> = outcomes.iter().map(words::outcome).collect();
+                let outcomes: Vec<_> = outcomes.iter().map(convert::outcome).collect();
                 let hook = exported(self.on_delivery_result.as_ref())?;
                 hook.call_handle(store, &outcomes).await?;
-                Ok(Answer::Nothing)
+                Ok(GuestAnswer::Nothing)
             }
             Question::Disconnect => {
                 exported(self.on_disconnect.as_ref())?.call_handle(store).await?;
-                Ok(Answer::Nothing)
+                Ok(GuestAnswer::Nothing)
             }
             Question::Timer => {
                 exported(self.on_timer.as_ref())?.call_handle(store).await?;
-                Ok(Answer::Nothing)
+                Ok(GuestAnswer::Nothing)
             }
         }
     }
 
     async fn judge(
         &self,
-        store: &mut Store<Guest>,
+        store: &mut Store<StoreData>,
         call: &Call,
         recipient: Option<crate::bindings::pintle::plugin::types::Recipient>,
     ) -> wasmtime::Result<Verdict> {
@@ -324,7 +324,7 @@ fn recipient_of(
         return None;
     };
     let transaction = view?.transaction.as_ref()?;
-    transaction.recipient(*id).map(words::recipient)
+    transaction.recipient(*id).map(convert::recipient)
 }
 
 fn guest_credentials(given: &Credentials) -> GuestCredentials {
@@ -335,7 +335,7 @@ fn guest_credentials(given: &Credentials) -> GuestCredentials {
     })
 }
 
-fn store(host: &Host, guest: Guest) -> Store<Guest> {
+fn store(host: &Host, guest: StoreData) -> Store<StoreData> {
     let mut store = Store::new(&host.engine, guest);
     store.limiter(|guest| &mut guest.memory);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
@@ -347,7 +347,7 @@ fn store(host: &Host, guest: Guest) -> Store<Guest> {
 
 /// A computing guest is interrupted at every tick: past its limits it ends, and before them it lets others run.
 #[allow(clippy::needless_pass_by_value, reason = "the engine wants it so")]
-fn tick(guest: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
+fn tick(guest: StoreContextMut<'_, StoreData>) -> wasmtime::Result<UpdateDeadline> {
     guest.data().meter.check(Instant::now())?;
     guest.data().live.budget.check()?;
     Ok(UpdateDeadline::Yield(1))
@@ -389,7 +389,7 @@ async fn bounded<T>(
     .await
 }
 
-fn fault(failure: Failure, guest: &Guest) -> Fault {
+fn fault(failure: Failure, guest: &StoreData) -> JudgeFault {
     let error = match failure {
         Failure::Waited(expired) => return timeout(expired),
         Failure::Overspent(over) => return overspent(over),
@@ -403,7 +403,7 @@ fn fault(failure: Failure, guest: &Guest) -> Fault {
         return timeout(*expired);
     }
     if guest.memory.refused {
-        return Fault {
+        return JudgeFault {
             kind: FaultKind::Memory,
             text: format!("it wanted more than its {} octets of memory", guest.memory.limit()),
         };
@@ -419,13 +419,13 @@ fn fault(failure: Failure, guest: &Guest) -> Fault {
         Some(words) => format!("{what}; it printed: {words}"),
         None => what,
     };
-    Fault { kind: FaultKind::Trap, text }
+    JudgeFault { kind: FaultKind::Trap, text }
 }
 
-fn timeout(expired: Expired) -> Fault {
-    Fault { kind: FaultKind::Timeout, text: expired.to_string() }
+fn timeout(expired: Expired) -> JudgeFault {
+    JudgeFault { kind: FaultKind::Timeout, text: expired.to_string() }
 }
 
-fn overspent(over: Overspent) -> Fault {
-    Fault { kind: FaultKind::Limit, text: over.to_string() }
+fn overspent(over: Overspent) -> JudgeFault {
+    JudgeFault { kind: FaultKind::Limit, text: over.to_string() }
 }

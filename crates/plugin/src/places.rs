@@ -18,7 +18,7 @@ pub struct Places {
 
 /// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct FileLine {
     /// The file.
     pub file: PathBuf,
     /// The line, from 1.
@@ -28,11 +28,11 @@ pub struct Place {
 impl Places {
     /// Where the value of this pointer stands, or the nearest one around it that is known.
     #[must_use]
-    pub fn at(&self, pointer: &str) -> Option<Place> {
+    pub fn at(&self, pointer: &str) -> Option<FileLine> {
         let mut pointer = pointer;
         loop {
             if let Some(&line) = self.lines.get(pointer) {
-                return Some(Place { file: self.file.clone(), line });
+                return Some(FileLine { file: self.file.clone(), line });
             }
             pointer = &pointer[..pointer.rfind('/')?];
         }
@@ -45,7 +45,7 @@ impl PartialEq for Places {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for FileLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.line)
     }

@@ -9,16 +9,17 @@ use futures_util::future::BoxFuture;
 use metrics::Histogram;
 use parking_lot::Mutex;
 use pintle_policy::{
-    AuthRuling, Call, Credentials, Fault, FaultKind, Hook, Hooks, Judge, Outcome, Ruling, Verdict, View,
+    AuthRuling, Call, Credentials, DeliveryOutcome, FaultKind, Hook, Hooks, Judge, JudgeFault, Ruling,
+    Verdict, View,
 };
 use tokio::sync::Notify;
 
 use crate::generation::{Generation, Loaded, Loader, digest};
-use crate::guest::Common;
-use crate::instance::{Answer, Question, Reply};
-use crate::scribe::Quota;
+use crate::guest_log::LogQuota;
+use crate::instance::{GuestAnswer, Question, Reply};
+use crate::store_data::PluginShared;
 use crate::turns::Turns;
-use crate::{Gateway, Grant, LoadError, PluginConfig, Source, Status, artifact, words};
+use crate::{Gateway, Grant, LoadError, PluginConfig, Source, Status, artifact, convert};
 
 /// Where a plugin of which nothing is known is asked: from MAIL on, so that no mail passes without it, and not before,
 /// so that clients are told in the place where they understand it.
@@ -32,7 +33,7 @@ const UNKNOWN_HOOKS: Hooks = Hooks::NONE
 
 /// One plugin, whichever generation of it serves: the judge that the chains ask.
 pub struct Plugin {
-    common: Arc<Common>,
+    common: Arc<PluginShared>,
     /// What the operator wants; the generation that serves may still be of another mind.
     config: ArcSwap<PluginConfig>,
     current: ArcSwapOption<Generation>,
@@ -49,7 +50,7 @@ pub struct Plugin {
     /// Another generation serves than before.
     pub(crate) changed: Notify,
     /// Faults that are told: a plugin that is down must not fill the log as well.
-    told: Quota,
+    told: LogQuota,
     /// The operator has heard that this generation accepts without leave.
     told_of_accept: AtomicBool,
     /// By hook, of those that some generation has had.
@@ -58,7 +59,7 @@ pub struct Plugin {
 
 impl Plugin {
     /// A plugin of which nothing is loaded yet.
-    pub(crate) fn new(common: Arc<Common>, config: Arc<PluginConfig>) -> Self {
+    pub(crate) fn new(common: Arc<PluginShared>, config: Arc<PluginConfig>) -> Self {
         Self {
             durations: Hook::ALL.iter().map(|_| OnceLock::new()).collect(),
             common,
@@ -72,7 +73,7 @@ impl Plugin {
             changing: tokio::sync::Mutex::default(),
             switching: Mutex::default(),
             changed: Notify::new(),
-            told: Quota::new(Instant::now()),
+            told: LogQuota::new(Instant::now()),
             told_of_accept: AtomicBool::new(false),
         }
     }
@@ -90,7 +91,7 @@ impl Plugin {
         self.current.load_full()
     }
 
-    pub(crate) fn common(&self) -> &Arc<Common> {
+    pub(crate) fn common(&self) -> &Arc<PluginShared> {
         &self.common
     }
 
@@ -234,7 +235,7 @@ impl Plugin {
     }
 
     /// Asks the generation that serves now. A fault is counted and told here, and nowhere else.
-    async fn ask(&self, question: Question, view: Option<View>) -> Result<Option<Reply>, Fault> {
+    async fn ask(&self, question: Question, view: Option<View>) -> Result<Option<Reply>, JudgeFault> {
         let hook = question.hook();
         let Some(generation) = self.current() else {
             return Err(self.faulted(hook, not_loaded()));
@@ -257,7 +258,7 @@ impl Plugin {
         })
     }
 
-    fn faulted(&self, hook: Hook, fault: Fault) -> Fault {
+    fn faulted(&self, hook: Hook, fault: JudgeFault) -> JudgeFault {
         self.faults.fetch_add(1, Ordering::Relaxed);
         if fault.kind == FaultKind::Busy {
             self.crowded_out.fetch_add(1, Ordering::Relaxed);
@@ -276,7 +277,7 @@ impl Plugin {
     }
 
     /// A line for faults at hooks of which there is no record; what is at stake at the others has one.
-    fn tell(&self, hook: Hook, fault: &Fault) {
+    fn tell(&self, hook: Hook, fault: &JudgeFault) {
         let (plugin, kind) = (&*self.common.name, fault.kind.name());
         let unrecorded = matches!(hook, Hook::Auth | Hook::Disconnect | Hook::Timer);
         let hook = hook.name();
@@ -288,9 +289,9 @@ impl Plugin {
         }
     }
 
-    fn bad_answer(&self, hook: Hook, text: String) -> Fault {
+    fn bad_answer(&self, hook: Hook, text: String) -> JudgeFault {
         let kind = FaultKind::BadAnswer;
-        self.faulted(hook, Fault { kind, text })
+        self.faulted(hook, JudgeFault { kind, text })
     }
 
     async fn rule(&self, question: Question, view: View) -> Ruling {
@@ -301,25 +302,25 @@ impl Plugin {
             Ok(Some(reply)) => self.ruling(hook, reply),
         };
         ruled.unwrap_or_else(|fault| Ruling {
-            verdict: words::after_fault(self.config.load().failure.at(hook), hook, fault.kind),
+            verdict: convert::after_fault(self.config.load().failure.at(hook), hook, fault.kind),
             edits: Vec::new(),
             fault: Some(fault),
         })
     }
 
-    fn ruling(&self, hook: Hook, reply: Reply) -> Result<Ruling, Fault> {
+    fn ruling(&self, hook: Hook, reply: Reply) -> Result<Ruling, JudgeFault> {
         let verdict = match reply.answer {
-            Answer::Verdict(verdict) => {
-                let allowed = words::verdict(verdict, hook).and_then(|verdict| {
+            GuestAnswer::Verdict(verdict) => {
+                let allowed = convert::verdict(verdict, hook).and_then(|verdict| {
                     let grants = &self.config.load().grants;
-                    words::check_drop(&verdict, hook, grants)?;
-                    words::check_removals(&reply.edits, grants)?;
+                    convert::check_drop(&verdict, hook, grants)?;
+                    convert::check_removals(&reply.edits, grants)?;
                     Ok(verdict)
                 });
                 let verdict = allowed.map_err(|text| self.bad_answer(hook, text))?;
                 self.with_leave(hook, verdict)
             }
-            Answer::Auth(_) | Answer::Nothing => Verdict::Next,
+            GuestAnswer::Auth(_) | GuestAnswer::Nothing => Verdict::Next,
         };
         Ok(Ruling { verdict, edits: reply.edits, fault: None })
     }
@@ -343,23 +344,23 @@ impl Plugin {
     async fn rule_on_credentials(&self, credentials: Arc<Credentials>, view: View) -> AuthRuling {
         let asked = self.ask(Question::Auth(credentials), Some(view)).await;
         let ruled = asked.and_then(|reply| match reply {
-            Some(Reply { answer: Answer::Auth(verdict), edits }) => {
+            Some(Reply { answer: GuestAnswer::Auth(verdict), edits }) => {
                 let verdict =
-                    words::auth_verdict(verdict).map_err(|text| self.bad_answer(Hook::Auth, text))?;
+                    convert::auth_verdict(verdict).map_err(|text| self.bad_answer(Hook::Auth, text))?;
                 Ok(AuthRuling { verdict, edits, fault: None })
             }
             _ => Ok(pintle_policy::AuthVerdict::Next.into()),
         });
         ruled.unwrap_or_else(|fault| AuthRuling {
-            verdict: words::auth_after_fault(self.config.load().failure.at(Hook::Auth)),
+            verdict: convert::auth_after_fault(self.config.load().failure.at(Hook::Auth)),
             edits: Vec::new(),
             fault: Some(fault),
         })
     }
 }
 
-fn not_loaded() -> Fault {
-    Fault { kind: FaultKind::NotLoaded, text: "no version of it is loaded".into() }
+fn not_loaded() -> JudgeFault {
+    JudgeFault { kind: FaultKind::NotLoaded, text: "no version of it is loaded".into() }
 }
 
 impl Judge for Plugin {
@@ -383,7 +384,7 @@ impl Judge for Plugin {
         Box::pin(self.rule_on_credentials(credentials, view))
     }
 
-    fn delivery_result(&self, outcomes: Arc<[Outcome]>, view: View) -> BoxFuture<'_, Ruling> {
+    fn delivery_result(&self, outcomes: Arc<[DeliveryOutcome]>, view: View) -> BoxFuture<'_, Ruling> {
         Box::pin(self.rule(Question::DeliveryResult(outcomes), view))
     }
 

@@ -13,28 +13,28 @@ use pintle_policy::Judge;
 
 use crate::artifact::Cache;
 use crate::engine::Host;
-use crate::gauges::Gauges;
 use crate::generation::{self, Generation, Loader};
-use crate::guest::Common;
+use crate::guest_log::LogQuota;
 use crate::habits::Habits;
 use crate::kv::saved::Clocks;
-use crate::scribe::Quota;
+use crate::maintenance::Maintenance;
+use crate::plugin_metrics::PluginMetrics;
+use crate::store_data::PluginShared;
 use crate::turns::Turns;
-use crate::upkeep::Upkeep;
 use crate::{
-    Config, Gateway, Grants, LoadError, Manifest, OpenError, Plugin, PluginConfig, Problem, ReloadError,
-    Report, Status, kv,
+    Config, Gateway, Grants, LoadError, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, Problem,
+    ReloadError, Status, kv,
 };
 
 /// The plugins of a running gateway. Whoever opens them closes them.
 pub struct Plugins {
-    shared: Shared,
+    shared: HostShared,
     plugins: ArcSwap<Vec<Arc<Plugin>>>,
-    upkeep: Upkeep,
+    upkeep: Maintenance,
 }
 
 /// What every plugin is made with.
-struct Shared {
+struct HostShared {
     loader: Arc<Loader>,
     dns: Arc<dyn Resolver>,
     gateway: Arc<ArcSwap<Gateway>>,
@@ -57,7 +57,7 @@ impl Plugins {
     pub async fn open(config: Config, dns: Arc<dyn Resolver>) -> Result<Self, OpenError> {
         check_names(&config.plugins)?;
         let cache = config.cache.as_deref().map(Cache::open).transpose()?;
-        let shared = Shared::start(&config, dns, cache)?;
+        let shared = HostShared::start(&config, dns, cache)?;
         let configs: Vec<_> = config.plugins.into_iter().map(Arc::new).collect();
         let plugins: Vec<_> = configs.iter().map(|config| Arc::new(shared.plugin(config))).collect();
         let pairs = plugins.iter().zip(&configs);
@@ -67,7 +67,7 @@ impl Plugins {
             changes.push((Arc::clone(plugin), loaded.result));
         }
         go_live(changes)?;
-        let upkeep = Upkeep::start(&shared.loader, &plugins, config.watch.then_some(config.settle));
+        let upkeep = Maintenance::start(&shared.loader, &plugins, config.watch.then_some(config.settle));
         Ok(Self { shared, plugins: ArcSwap::from_pointee(plugins), upkeep })
     }
 
@@ -155,18 +155,18 @@ impl Plugins {
 ///
 /// # Errors
 /// The engine could not be started, or two plugins share a name.
-pub async fn check(config: Config) -> Result<Vec<Report>, OpenError> {
+pub async fn check(config: Config) -> Result<Vec<PluginCheck>, OpenError> {
     check_names(&config.plugins)?;
     // What plugins have stored is the running gateway's affair.
     let config = Config { state: None, ..config };
     let cache = config.cache.as_deref().and_then(Cache::as_it_is);
-    let shared = Shared::start(&config, Arc::new(no_dns::NoDns), cache)?;
+    let shared = HostShared::start(&config, Arc::new(no_dns::NoDns), cache)?;
     let mut reports = Vec::new();
     let gateway = config.gateway;
     for config in config.plugins.into_iter().map(Arc::new) {
         let turns = Arc::new(Turns::new(1));
         let loaded = shared.loader.load(&shared.common(&config), &config, turns, &gateway).await;
-        reports.push(Report {
+        reports.push(PluginCheck {
             name: config.name.clone(),
             ungranted: ungranted(loaded.manifest.as_ref(), &config.grants),
             denied: loaded.missing,
@@ -184,7 +184,7 @@ fn ungranted(manifest: Option<&Manifest>, grants: &Grants) -> Vec<String> {
         .map_or_else(Vec::new, |manifest| manifest.wants.iter().filter(|name| !has(name)).cloned().collect())
 }
 
-impl Shared {
+impl HostShared {
     fn start(config: &Config, dns: Arc<dyn Resolver>, cache: Option<Cache>) -> Result<Self, OpenError> {
         let cache = cache.map(Arc::new);
         // Who only reads keeps nobody else out.
@@ -210,9 +210,9 @@ impl Shared {
         Plugin::new(self.common(config), Arc::clone(config))
     }
 
-    fn common(&self, config: &PluginConfig) -> Arc<Common> {
+    fn common(&self, config: &PluginConfig) -> Arc<PluginShared> {
         let file = self.state.as_deref().map(|folder| kv::saved::path(folder, &config.name));
-        Arc::new(Common {
+        Arc::new(PluginShared {
             name: config.name.as_str().into(),
             dns: Arc::clone(&self.dns),
             gateway: Arc::clone(&self.gateway),
@@ -221,9 +221,9 @@ impl Shared {
             } else {
                 kv::Store::open(self.kv_octets, file, Clocks::read())
             },
-            gauges: Gauges::new(&config.name),
+            gauges: PluginMetrics::new(&config.name),
             habits: Habits::default(),
-            quota: Arc::new(Quota::new(Instant::now())),
+            quota: Arc::new(LogQuota::new(Instant::now())),
             max_message: self.max_message,
         })
     }
@@ -285,12 +285,12 @@ mod no_dns {
     //! A resolver for checks, where nothing may ask.
 
     use futures_util::future::BoxFuture;
-    use pintle_dns::{Answer, DnsError, RecordKind, Resolver};
+    use pintle_dns::{DnsAnswer, DnsError, RecordKind, Resolver};
 
     pub(super) struct NoDns;
 
     impl Resolver for NoDns {
-        fn lookup(&self, _: &str, _: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+        fn lookup(&self, _: &str, _: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
             Box::pin(std::future::ready(Err(DnsError::Unreachable)))
         }
     }

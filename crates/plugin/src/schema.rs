@@ -7,8 +7,8 @@
 //!
 //! Everything here computes and may take a while: it belongs onto a blocking thread.
 
-mod toil;
-mod words;
+mod cost;
+mod explain;
 
 use std::fmt;
 
@@ -73,7 +73,7 @@ impl std::error::Error for SchemaFault {}
 /// The schema cannot be used.
 pub(crate) fn check(schema: &str, settings: &Value) -> Result<Vec<ConfigMistake>, SchemaFault> {
     let schema = read(schema)?;
-    toil::bound(&schema, settings)?;
+    cost::bound(&schema, settings)?;
     let mut compiler = Compiler::new();
     compiler.set_default_draft(Draft::V2020_12);
     compiler.use_loader(Box::new(Nowhere));
@@ -82,7 +82,7 @@ pub(crate) fn check(schema: &str, settings: &Value) -> Result<Vec<ConfigMistake>
     let index = compiler.compile(NAME, &mut schemas).map_err(|error| invalid(&error))?;
     match schemas.validate(settings, index) {
         Ok(()) => Ok(Vec::new()),
-        Err(error) => Ok(words::mistakes(&error, &schema, settings)),
+        Err(error) => Ok(explain::mistakes(&error, &schema, settings)),
     }
 }
 
@@ -101,12 +101,12 @@ pub(crate) fn read(text: &str) -> Result<Value, SchemaFault> {
     match schema.get("$schema") {
         None => Ok(schema),
         Some(Value::String(dialect)) if dialect.trim_end_matches('#') == DIALECT => Ok(schema),
-        Some(other) => Err(SchemaFault::Dialect(crate::scribe::clean(&other.to_string()))),
+        Some(other) => Err(SchemaFault::Dialect(crate::guest_log::clean(&other.to_string()))),
     }
 }
 
 fn invalid(error: &boon::CompileError) -> SchemaFault {
-    SchemaFault::Invalid(crate::scribe::clean(&format!("{error:#}")))
+    SchemaFault::Invalid(crate::guest_log::clean(&format!("{error:#}")))
 }
 
 /// Fetches nothing.

@@ -55,7 +55,7 @@ pub struct Status {
 
 /// What checking a plugin found, without running it on mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct PluginCheck {
     /// Its name in the configuration.
     pub name: String,
     /// What it says of itself, when it came that far.

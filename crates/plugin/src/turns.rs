@@ -69,7 +69,7 @@ fn network(address: IpAddr) -> u64 {
 /// The turns of one plugin.
 pub(crate) struct Turns {
     all: usize,
-    state: Mutex<State>,
+    state: Mutex<TurnsState>,
 }
 
 /// What a party holds and who of it waits.
@@ -82,7 +82,7 @@ struct Line {
     in_round: bool,
 }
 
-struct State {
+struct TurnsState {
     all: usize,
     free: usize,
     lines: HashMap<Party, Line>,
@@ -110,8 +110,14 @@ pub(crate) struct Crowded {
 
 impl Turns {
     pub(crate) fn new(all: usize) -> Self {
-        let state =
-            State { all, free: all, lines: HashMap::new(), round: VecDeque::new(), known: 0, tickets: 0 };
+        let state = TurnsState {
+            all,
+            free: all,
+            lines: HashMap::new(),
+            round: VecDeque::new(),
+            known: 0,
+            tickets: 0,
+        };
         Self { all, state: Mutex::new(state) }
     }
 
@@ -146,7 +152,7 @@ impl Turns {
             }
             state.stand_in_line(party)
         };
-        let mut place = Place { turns: self, party, ticket: Some(ticket) };
+        let mut place = PlaceInLine { turns: self, party, ticket: Some(ticket) };
         if let Ok(Ok(())) = tokio::time::timeout(wait, told).await {
             place.ticket = None;
             return Ok(Turn { turns: self, party });
@@ -161,7 +167,7 @@ impl Turns {
     }
 }
 
-impl State {
+impl TurnsState {
     fn take(&mut self, party: Party) -> bool {
         if !self.has_one_for(party) {
             return false;
@@ -262,13 +268,13 @@ impl Drop for Turn<'_> {
 }
 
 /// A place in a line; dropped before the turn has come, it is left.
-struct Place<'a> {
+struct PlaceInLine<'a> {
     turns: &'a Turns,
     party: Party,
     ticket: Option<u64>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for PlaceInLine<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             self.turns.state.lock().leave(self.party, ticket);

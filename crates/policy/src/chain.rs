@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    AuthRuling, AuthVerdict, Call, Credentials, Fault, FaultKind, Hook, Judge, Outcome, Ruling, Verdict, View,
+    AuthRuling, AuthVerdict, Call, Credentials, DeliveryOutcome, FaultKind, Hook, Judge, JudgeFault, Ruling,
+    Verdict, View,
 };
 
 /// Judges in the order in which they are asked.
@@ -42,7 +43,7 @@ pub struct JudgeStep {
     /// The name of the verdict.
     pub verdict: &'static str,
     /// What went wrong inside.
-    pub fault: Option<Fault>,
+    pub fault: Option<JudgeFault>,
 }
 
 impl Chain {
@@ -91,7 +92,11 @@ impl Chain {
     }
 
     /// Tells the judges how an attempt went; their edits are left in the view.
-    pub async fn delivery_result(&self, outcomes: &Arc<[Outcome]>, view: &mut View) -> Vec<JudgeStep> {
+    pub async fn delivery_result(
+        &self,
+        outcomes: &Arc<[DeliveryOutcome]>,
+        view: &mut View,
+    ) -> Vec<JudgeStep> {
         let mut decision = Decision::none();
         for judge in self.wanting(Hook::DeliveryResult) {
             let ruling = judge.delivery_result(Arc::clone(outcomes), view.clone()).await;
@@ -162,8 +167,8 @@ impl Strictness {
     }
 }
 
-fn bad_answer(error: &impl ToString) -> Fault {
-    Fault { kind: FaultKind::BadAnswer, text: error.to_string() }
+fn bad_answer(error: &impl ToString) -> JudgeFault {
+    JudgeFault { kind: FaultKind::BadAnswer, text: error.to_string() }
 }
 
 #[cfg(test)]

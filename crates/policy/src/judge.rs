@@ -32,7 +32,7 @@ pub trait Judge: Send + Sync + 'static {
     }
 
     /// Hears how an attempt went; its edits say what follows.
-    fn delivery_result(&self, outcomes: Arc<[Outcome]>, view: View) -> BoxFuture<'_, Ruling> {
+    fn delivery_result(&self, outcomes: Arc<[DeliveryOutcome]>, view: View) -> BoxFuture<'_, Ruling> {
         let _ = (outcomes, view);
         Box::pin(std::future::ready(Ruling::from(Verdict::Next)))
     }
@@ -87,7 +87,7 @@ pub struct Ruling {
     /// What it changes.
     pub edits: Vec<Edit>,
     /// What went wrong inside, when the verdict is the operator's answer to a fault.
-    pub fault: Option<Fault>,
+    pub fault: Option<JudgeFault>,
 }
 
 impl From<Verdict> for Ruling {
@@ -104,7 +104,7 @@ pub struct AuthRuling {
     /// What it changes.
     pub edits: Vec<Edit>,
     /// What went wrong inside.
-    pub fault: Option<Fault>,
+    pub fault: Option<JudgeFault>,
 }
 
 impl From<AuthVerdict> for AuthRuling {
@@ -115,7 +115,7 @@ impl From<AuthVerdict> for AuthRuling {
 
 /// What went wrong inside a judge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct JudgeFault {
     /// Of which kind.
     pub kind: FaultKind,
     /// In words for the log.
@@ -186,7 +186,7 @@ impl fmt::Debug for Credentials {
 
 /// How a delivery attempt ended for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct DeliveryOutcome {
     /// The recipient's id.
     pub recipient: u32,
     /// The host that answered.

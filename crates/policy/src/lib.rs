@@ -18,7 +18,7 @@ pub use chain::{Chain, Decision, JudgeStep};
 pub use computed::Computed;
 pub use edit::{Edit, EditError};
 pub use frozen::Frozen;
-pub use judge::{AuthRuling, Call, Credentials, Fault, FaultKind, Judge, Outcome, Ruling};
+pub use judge::{AuthRuling, Call, Credentials, DeliveryOutcome, FaultKind, Judge, JudgeFault, Ruling};
 pub use pieced::Piece;
 pub use verdict::{AuthVerdict, Hook, Hooks, Verdict};
 pub use view::{AuthResult, Delivery, Message, Notes, Score, Session, TlsFacts, Transaction, View};

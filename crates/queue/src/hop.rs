@@ -28,7 +28,7 @@ pub(crate) struct Hop {
     pub(crate) held: usize,
     /// It failed as a whole, and has not worked since.
     pub(crate) trouble: Option<Trouble>,
-    pub(crate) place: Place,
+    pub(crate) place: HopState,
 }
 
 /// A next hop's failures in a row.
@@ -41,7 +41,7 @@ pub(crate) struct Trouble {
 
 /// Where the queue looks for a hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum HopState {
     /// Nowhere: nothing waits, or no attempt more is allowed.
     Idle,
     /// Among the sleepers, until this time.
@@ -62,7 +62,7 @@ impl Hop {
             jobs: 0,
             held: 0,
             trouble: None,
-            place: Place::Idle,
+            place: HopState::Idle,
         }
     }
 

@@ -123,7 +123,7 @@ pub struct Aged {
 
 /// What became of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct AttemptReport {
     /// The recipients that are not settled; none when the job is done.
     pub remaining: Box<[u32]>,
     /// What it tells about the next hop as a whole.
@@ -135,7 +135,7 @@ pub struct Report {
     pub custody: Custody,
 }
 
-impl Report {
+impl AttemptReport {
     /// All recipients are settled, over a next hop that works.
     #[must_use]
     pub fn settled() -> Self {

@@ -17,9 +17,9 @@ mod timeline;
 mod view;
 
 pub use config::{Config, RetryPolicy};
-pub use job::{Again, Aged, Attempt, Custody, Due, HopSign, Job, JobId, Next, Report};
+pub use job::{Again, Aged, Attempt, AttemptReport, Custody, Due, HopSign, Job, JobId, Next};
 pub use operate::Selector;
 pub use queue::Queue;
 pub use reroute::Rerouted;
-pub use timeline::{Reading, Step, Timeline, hold};
+pub use timeline::{ClockStep, Reading, Timeline, hold};
 pub use view::{HopView, JobPhase, JobView, Snapshot};

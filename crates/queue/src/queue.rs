@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use pintle_mail::{NextHop, QueueId, UnixTime};
 
 use crate::config::Config;
-use crate::hop::{Hop, HopId, Place, Trouble};
-use crate::job::{Again, Attempt, Custody, Due, HopSign, Job, JobId, Next, Report};
+use crate::hop::{Hop, HopId, HopState, Trouble};
+use crate::job::{Again, Attempt, AttemptReport, Custody, Due, HopSign, Job, JobId, Next};
 
 /// What is due, for which next hop, and when again.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl Queue {
         self.wake(now);
         let aged = self.alarms.first().is_some_and(|(at, _)| *at <= now);
         let free = self.config.total.saturating_sub(self.trying);
-        let others = self.round.len() - usize::from(self.hop(hop)?.place == Place::Ready);
+        let others = self.round.len() - usize::from(self.hop(hop)?.place == HopState::Ready);
         let scarce = free <= others;
         if aged || free == 0 || (scarce && self.round.front() != Some(&hop)) {
             return None;
@@ -194,7 +194,7 @@ impl Queue {
     /// Takes an attempt (or a warning, or an expiry) back from the host. `dice` is any random number; it spreads the next attempts.
     ///
     /// Make durable first what the report says, then record it.
-    pub fn record(&mut self, id: JobId, report: Report, dice: u64, now: UnixTime) -> Next {
+    pub fn record(&mut self, id: JobId, report: AttemptReport, dice: u64, now: UnixTime) -> Next {
         let Some(entry) = self.jobs.get(&id) else {
             return Next::Unknown;
         };
@@ -240,7 +240,7 @@ impl Queue {
     }
 
     /// Puts a job that the host gave back where it belongs.
-    fn put_back(&mut self, id: JobId, report: Report, wish: Wish, dice: u64, now: UnixTime) -> Next {
+    fn put_back(&mut self, id: JobId, report: AttemptReport, wish: Wish, dice: u64, now: UnixTime) -> Next {
         if report.remaining.is_empty() || wish == Wish::Remove {
             let done = report.remaining.is_empty();
             self.forget(id);
@@ -254,7 +254,7 @@ impl Queue {
         next
     }
 
-    fn reschedule(&mut self, id: JobId, report: Report, wish: Wish, dice: u64, now: UnixTime) -> Next {
+    fn reschedule(&mut self, id: JobId, report: AttemptReport, wish: Wish, dice: u64, now: UnixTime) -> Next {
         let retry = &self.config.retry;
         let Some(entry) = self.jobs.get_mut(&id) else {
             return Next::Unknown;
@@ -350,7 +350,7 @@ impl Queue {
             }
             self.sleepers.pop_first();
             self.round.push_back(hop);
-            self.hop_mut(hop, |hop| hop.place = Place::Ready);
+            self.hop_mut(hop, |hop| hop.place = HopState::Ready);
         }
     }
 
@@ -360,7 +360,7 @@ impl Queue {
         if more {
             self.round.push_back(id);
         } else {
-            self.hop_mut(id, |hop| hop.place = Place::Idle);
+            self.hop_mut(id, |hop| hop.place = HopState::Idle);
             self.seat(id);
         }
     }
@@ -370,14 +370,14 @@ impl Queue {
         let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        if hop.place == Place::Ready {
+        if hop.place == HopState::Ready {
             return;
         }
-        if let Place::Asleep(at) = hop.place {
+        if let HopState::Asleep(at) = hop.place {
             self.sleepers.remove(&(at, id));
         }
-        hop.place = hop.wakes().map_or(Place::Idle, Place::Asleep);
-        if let Place::Asleep(at) = hop.place {
+        hop.place = hop.wakes().map_or(HopState::Idle, HopState::Asleep);
+        if let HopState::Asleep(at) = hop.place {
             self.sleepers.insert((at, id));
         }
         if hop.jobs == 0 {
@@ -449,7 +449,7 @@ mod tests {
             let Some(Due::Attempt(attempt)) = queue.poll_due(now) else {
                 panic!("it was due");
             };
-            queue.record(attempt.id, Report::settled(), 0, now);
+            queue.record(attempt.id, AttemptReport::settled(), 0, now);
         }
         assert_eq!(queue.hops.len(), 1);
         assert!(queue.by_name.is_empty() && queue.sleepers.is_empty() && queue.round.is_empty());

@@ -34,7 +34,7 @@ pub struct Reading {
 
 /// The wall clock was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
+pub struct ClockStep {
     /// By how many milliseconds; below zero when it was set back.
     pub millis: i64,
     /// What it says since.
@@ -43,7 +43,7 @@ pub struct Step {
     pub younger: Duration,
 }
 
-impl Step {
+impl ClockStep {
     /// Whether it was set ahead, and by how much.
     #[must_use]
     pub fn is_ahead(&self) -> bool {
@@ -68,7 +68,7 @@ pub struct Timeline {
     least: i64,
     /// The start, or the last step.
     steady_since: UnixTime,
-    step: Option<Step>,
+    step: Option<ClockStep>,
 }
 
 impl Timeline {
@@ -80,7 +80,7 @@ impl Timeline {
     }
 
     /// Takes a reading; tells of a step since the last one.
-    pub fn read(&mut self, reading: Reading) -> Option<Step> {
+    pub fn read(&mut self, reading: Reading) -> Option<ClockStep> {
         let passed = reading.monotonic.saturating_sub(self.start.monotonic);
         self.now = self.now.max(self.start.wall.plus(passed));
         let lead = reading.wall.millis().saturating_sub(self.now.millis());
@@ -94,7 +94,7 @@ impl Timeline {
         self.least = self.least.min(lead);
         self.steady_since = self.now;
         self.step =
-            Some(Step { millis: change, wall: reading.wall, younger: Duration::from_millis(younger) });
+            Some(ClockStep { millis: change, wall: reading.wall, younger: Duration::from_millis(younger) });
         self.step
     }
 
@@ -140,7 +140,7 @@ impl Timeline {
 
     /// The last step, while it still holds something.
     #[must_use]
-    pub fn unsteady(&self) -> Option<Step> {
+    pub fn unsteady(&self) -> Option<ClockStep> {
         self.step.filter(|_| self.now < self.steady_since.plus(LONGEST_HOLD))
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
-    Again, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Report, Rerouted, RetryPolicy,
-    Selector, hold,
+    Again, AttemptReport, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Rerouted,
+    RetryPolicy, Selector, hold,
 };
 use proptest::prelude::*;
 
@@ -234,7 +234,7 @@ impl Model {
         let remaining: Box<[u32]> = if left { Box::new([1]) } else { Box::default() };
         let next = self.queue.record(
             id,
-            Report { remaining, hop: sign, again, custody: Custody::Free },
+            AttemptReport { remaining, hop: sign, again, custody: Custody::Free },
             dice,
             self.now,
         );
@@ -268,7 +268,7 @@ impl Model {
     fn record_warnings(&mut self, dice: u64) {
         for id in std::mem::take(&mut self.warning) {
             let n = self.alive[&id].hop;
-            match self.queue.record(id, Report::unchanged([1]), dice, self.now) {
+            match self.queue.record(id, AttemptReport::unchanged([1]), dice, self.now) {
                 Next::Removed => drop(self.alive.remove(&id)),
                 Next::Again(_) | Next::Held | Next::Expiring => {
                     let now = self.now;
@@ -408,7 +408,7 @@ fn a_hundred_thousand_jobs_are_no_burden() {
     }
     let mut settled = 0;
     while let Some(Due::Attempt(attempt)) = queue.poll_due(now) {
-        settled += u32::from(queue.record(attempt.id, Report::settled(), 0, now) == Next::Settled);
+        settled += u32::from(queue.record(attempt.id, AttemptReport::settled(), 0, now) == Next::Settled);
     }
     assert_eq!(settled, 100_000);
     assert!(queue.is_empty());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_queue::{Config, Custody, Due, Job, JobId, JobPhase, Queue, Report, Rerouted, Selector};
+use pintle_queue::{AttemptReport, Config, Custody, Due, Job, JobId, JobPhase, Queue, Rerouted, Selector};
 
 const START: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
@@ -50,7 +50,7 @@ fn each_recipient_goes_the_new_way_at_once_in_as_few_jobs_as_can_be() {
         let id = attempt(&mut queue, START).expect("it was due");
         queue.record(
             id,
-            Report::hop_failed(if id == jobs[0] { vec![0, 1, 9] } else { vec![2, 3] }),
+            AttemptReport::hop_failed(if id == jobs[0] { vec![0, 1, 9] } else { vec![2, 3] }),
             0,
             START,
         );
@@ -92,7 +92,7 @@ fn a_job_under_way_is_moved_when_it_has_come_back() {
     assert_eq!(attempt(&mut queue, START), Some(id));
     assert_eq!(queue.reroute(&[id], by_parity, at(1)), Rerouted { busy: true, ..Rerouted::default() });
     assert_eq!(all(&queue), [("relay:old".to_owned(), vec![0, 1])]);
-    queue.record(id, Report::deferred(vec![1]), 0, at(2));
+    queue.record(id, AttemptReport::deferred(vec![1]), 0, at(2));
     assert_eq!(queue.reroute(&[id], by_parity, at(2)).moved, 1);
     assert_eq!(all(&queue), [("relay:odd".to_owned(), vec![1])]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
-    Again, Aged, Attempt, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Report,
+    Again, Aged, Attempt, AttemptReport, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue,
     RetryPolicy, Selector,
 };
 
@@ -56,11 +56,11 @@ fn expiry(queue: &mut Queue, now: UnixTime) -> Aged {
 }
 
 fn defer(queue: &mut Queue, id: JobId, now: UnixTime) -> Next {
-    queue.record(id, Report::deferred(vec![1]), 0, now)
+    queue.record(id, AttemptReport::deferred(vec![1]), 0, now)
 }
 
 fn fail_hop(queue: &mut Queue, id: JobId, now: UnixTime) -> Next {
-    queue.record(id, Report::hop_failed(vec![0, 1]), 0, now)
+    queue.record(id, AttemptReport::hop_failed(vec![0, 1]), 0, now)
 }
 
 #[test]
@@ -71,10 +71,10 @@ fn a_job_is_tried_at_once_and_gone_when_settled() {
     let attempt = attempt(&mut queue, START);
     assert_eq!((attempt.id, attempt.message, &*attempt.recipients), (id, message(1), &[0, 1][..]));
     assert_eq!(queue.poll_due(START), None);
-    assert_eq!(queue.record(id, Report::settled(), 0, at(1)), Next::Settled);
+    assert_eq!(queue.record(id, AttemptReport::settled(), 0, at(1)), Next::Settled);
     assert!(queue.is_empty() && queue.snapshot().hops.is_empty());
     assert_eq!(queue.poll_timeout(), None);
-    assert_eq!(queue.record(id, Report::settled(), 0, at(1)), Next::Unknown);
+    assert_eq!(queue.record(id, AttemptReport::settled(), 0, at(1)), Next::Unknown);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn an_overflow_goes_again_at_once_and_does_not_count() {
     let mut queue = Queue::new(config());
     let id = queue.insert(job(1, "a.example"));
     attempt(&mut queue, START);
-    let report = Report { again: Again::AtOnce, ..Report::deferred(vec![1]) };
+    let report = AttemptReport { again: Again::AtOnce, ..AttemptReport::deferred(vec![1]) };
     assert_eq!(queue.record(id, report, 0, at(2)), Next::Again(at(2)));
     assert_eq!(attempt(&mut queue, at(2)).attempts, 0);
 }
@@ -147,10 +147,10 @@ fn a_next_hop_begins_with_few_attempts_and_earns_more() {
     let (sent, dropped): (Vec<_>, Vec<_>) = begun.iter().partition(|a| a.next_hop == hop("silent.example"));
     assert_eq!((sent.len(), dropped.len()), (5, 8), "where nothing is sent nothing is proven");
     // A broken session or a plugin's word prove nothing.
-    queue.record(sent[0].id, Report { hop: HopSign::Silent, ..Report::settled() }, 0, at(1));
+    queue.record(sent[0].id, AttemptReport { hop: HopSign::Silent, ..AttemptReport::settled() }, 0, at(1));
     assert_eq!(attempts(&mut queue, at(1)).len(), 1);
     for attempt in &sent[1..] {
-        queue.record(attempt.id, Report::settled(), 0, at(1));
+        queue.record(attempt.id, AttemptReport::settled(), 0, at(1));
     }
     assert_eq!(attempts(&mut queue, at(1)).len(), 7, "its limit is 8");
 }
@@ -162,12 +162,12 @@ fn an_open_session_takes_the_next_job_but_never_jumps_the_round() {
         queue.insert(job(n, "a.example"));
     }
     let under_way = attempts(&mut queue, START);
-    queue.record(under_way[0].id, Report::settled(), 0, at(1));
+    queue.record(under_way[0].id, AttemptReport::settled(), 0, at(1));
     let reused = queue.next_for(&hop("a.example"), at(1)).unwrap();
     queue.insert(job(9, "b.example"));
-    queue.record(reused.id, Report::settled(), 0, at(2));
+    queue.record(reused.id, AttemptReport::settled(), 0, at(2));
     let turn = queue.next_for(&hop("a.example"), at(2)).unwrap();
-    queue.record(turn.id, Report::settled(), 0, at(3));
+    queue.record(turn.id, AttemptReport::settled(), 0, at(3));
     assert_eq!(queue.next_for(&hop("a.example"), at(3)), None, "it is the turn of b");
     assert_eq!(attempt(&mut queue, at(3)).next_hop, hop("b.example"));
     assert_eq!(queue.next_for(&hop("nobody.example"), at(2)), None);
@@ -191,7 +191,7 @@ fn a_next_hop_in_trouble_gets_one_probe_at_a_time() {
     assert_eq!(fail_hop(&mut queue, probe.id, at(62)), Next::Again(at(62 + 120)));
     let probe = attempt(&mut queue, at(182));
     assert_eq!(queue.snapshot().hops[0].failures, 2);
-    queue.record(probe.id, Report::settled(), 0, at(183));
+    queue.record(probe.id, AttemptReport::settled(), 0, at(183));
     assert_eq!(attempts(&mut queue, at(183)).len(), 15, "a success lifts it");
 }
 
@@ -216,10 +216,10 @@ fn silence_about_the_hop_leaves_it_as_it_was() {
     let first = attempt(&mut queue, START);
     fail_hop(&mut queue, first.id, START);
     let probe = attempt(&mut queue, at(60));
-    let report = Report {
+    let report = AttemptReport {
         hop: HopSign::Silent,
         again: Again::After(Duration::from_secs(7)),
-        ..Report::deferred(vec![0])
+        ..AttemptReport::deferred(vec![0])
     };
     assert_eq!(queue.record(probe.id, report, 0, at(61)), Next::Again(at(68)));
     assert_eq!(queue.snapshot().hops[0].failures, 1);
@@ -233,7 +233,7 @@ fn the_sender_is_warned_once() {
     assert_eq!(queue.poll_due(at(4 * 3600 - 1)), None);
     assert_eq!(warning(&mut queue, at(4 * 3600)), id);
     assert_eq!(queue.poll_due(at(10 * 3600)), None, "nobody tries it while its sender is told");
-    let next = queue.record(id, Report::unchanged([0, 1]), 0, at(4 * 3600 + 1));
+    let next = queue.record(id, AttemptReport::unchanged([0, 1]), 0, at(4 * 3600 + 1));
     assert_eq!(next, Next::Again(at(9 * 3600)), "a warning changes nothing");
     assert_eq!(queue.poll_due(at(4 * 3600 + 1)), None);
     assert_eq!(attempt(&mut queue, at(9 * 3600)).id, id);
@@ -258,7 +258,7 @@ fn wishes_for_a_job_whose_sender_is_being_told_are_kept() {
         queue.record(id, later(20_000), 0, at(1));
         assert_eq!(warning(&mut queue, at(4 * 3600)), id);
         wish(&mut queue, &one(id));
-        let next = queue.record(id, Report::unchanged([0, 1]), 0, at(4 * 3600));
+        let next = queue.record(id, AttemptReport::unchanged([0, 1]), 0, at(4 * 3600));
         (queue, next)
     };
     let at_once = Next::Again(at(4 * 3600));
@@ -277,8 +277,8 @@ fn wishes_for_a_job_whose_sender_is_being_told_are_kept() {
 }
 
 /// Deferred by a next hop that works, for so long.
-fn later(seconds: u64) -> Report {
-    Report { again: Again::After(Duration::from_secs(seconds)), ..Report::deferred([0, 1]) }
+fn later(seconds: u64) -> AttemptReport {
+    AttemptReport { again: Again::After(Duration::from_secs(seconds)), ..AttemptReport::deferred([0, 1]) }
 }
 
 /// A job that was tried once, as nearly every job is when it grows old.
@@ -311,7 +311,7 @@ fn age_ends_a_job_in_every_phase() {
     assert_eq!(queue.next_for(&hop("c.example"), now), None);
     assert_eq!(expiry(&mut queue, now).id, trying);
     for id in [held, waiting, trying] {
-        assert_eq!(queue.record(id, Report::settled(), 0, now), Next::Settled);
+        assert_eq!(queue.record(id, AttemptReport::settled(), 0, now), Next::Settled);
     }
     assert!(queue.is_empty());
 }
@@ -351,7 +351,7 @@ fn nothing_ends_that_was_never_tried_since_the_start() {
     let id = queue.insert(old);
     let now = at(FIVE_DAYS + 1);
     assert_eq!(attempt(&mut queue, now).id, id, "neither warned of nor expired, but tried");
-    assert_eq!(queue.record(id, Report::deferred([0, 1]), 0, now), Next::Expiring);
+    assert_eq!(queue.record(id, AttemptReport::deferred([0, 1]), 0, now), Next::Expiring);
     assert_eq!(expiry(&mut queue, now).id, id);
 }
 
@@ -360,7 +360,8 @@ fn an_attempt_that_was_cut_off_is_none() {
     let mut queue = Queue::new(config());
     let id = queue.insert(warned(1, "a.example"));
     let now = at(FIVE_DAYS);
-    let cut_off = Report { hop: HopSign::Silent, again: Again::AtOnce, ..Report::deferred([1]) };
+    let cut_off =
+        AttemptReport { hop: HopSign::Silent, again: Again::AtOnce, ..AttemptReport::deferred([1]) };
     for _ in 0..3 {
         assert_eq!(attempt(&mut queue, now).id, id);
         queue.record(id, cut_off.clone(), 0, now);
@@ -389,7 +390,7 @@ fn after_the_start_and_after_a_step_of_the_clock_no_age_counts_for_a_while() {
     let hold = 6 * 3600;
     assert_eq!(queue.poll_due(at(FIVE_DAYS + 1)), None);
     assert_eq!(warning(&mut queue, at(FIVE_DAYS - 60 + 12 * 60)), id, "a warning waits less");
-    queue.record(id, Report::unchanged([0, 1]), 0, at(FIVE_DAYS + 700));
+    queue.record(id, AttemptReport::unchanged([0, 1]), 0, at(FIVE_DAYS + 700));
     assert_eq!(queue.poll_due(at(FIVE_DAYS - 61 + hold)), None);
     queue.clock_stepped(Duration::ZERO, at(FIVE_DAYS - 60 + hold - 1));
     assert_eq!(queue.poll_due(at(FIVE_DAYS - 60 + hold + 9)), None);
@@ -425,7 +426,7 @@ fn one(id: JobId) -> Selector {
 
 /// The host comes back with a job that it has found, or put, on hold.
 fn held(queue: &mut Queue, id: JobId, custody: Custody, now: UnixTime) -> Next {
-    let report = Report { again: Again::AtOnce, custody, ..Report::deferred(vec![1]) };
+    let report = AttemptReport { again: Again::AtOnce, custody, ..AttemptReport::deferred(vec![1]) };
     queue.record(id, report, 0, now)
 }
 
@@ -470,7 +471,7 @@ fn a_quarantine_ends_at_its_own_time_and_warns_nobody() {
     assert_eq!(queue.snapshot().held, 2);
     queue.hold(&one(short));
     assert_eq!(expiry(&mut queue, at(600)).id, short);
-    assert_eq!(queue.record(short, Report::settled(), 0, at(600)), Next::Settled);
+    assert_eq!(queue.record(short, AttemptReport::settled(), 0, at(600)), Next::Settled);
     assert_eq!(queue.poll_due(at(2 * FIVE_DAYS)), None);
     assert_eq!(queue.poll_timeout(), Some(at(keep)));
     assert_eq!(expiry(&mut queue, at(keep)).id, id);

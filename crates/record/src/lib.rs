@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use dmarc::{DkimCheck, DmarcEvaluation, DmarcPublished, SpfCheck};
 pub use inbound::{Client, Discard, MAX_SHOWN, Reception, Rejection, Tls};
 pub use outbound::{
-    Bounce, Deferral, Delivery, Expiration, Hold, Job, Peer, Release, Report, ReportKind, Unreported,
+    Bounce, Deferral, Delivery, DsnReport, Expiration, Hold, Job, Peer, Release, ReportKind, Unreported,
 };
 pub use plugin::{PluginFault, PluginStep, PluginVerdict};
 
@@ -54,7 +54,7 @@ pub enum Record {
     /// A held message may go again.
     Release(Release),
     /// A delivery status notification was committed.
-    Report(Report),
+    Report(DsnReport),
 }
 
 impl Record {

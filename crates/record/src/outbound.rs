@@ -183,7 +183,7 @@ pub struct Release {
 /// A delivery status notification (RFC 3464) was committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Report {
+pub struct DsnReport {
     /// When.
     #[serde(with = "stamp")]
     pub time: UnixTime,

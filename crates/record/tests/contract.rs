@@ -6,8 +6,8 @@ use pintle_mail::{
     Address, Charset, EnhancedCode, NextHop, QueueId, Reply, ReversePath, SessionId, UnixTime,
 };
 use pintle_record::{
-    Bounce, Client, Deferral, Delivery, Discard, Expiration, Hold, Job, Peer, PluginFault, PluginVerdict,
-    Reception, Record, Rejection, Release, Report, ReportKind, Tls, Unreported,
+    Bounce, Client, Deferral, Delivery, Discard, DsnReport, Expiration, Hold, Job, Peer, PluginFault,
+    PluginVerdict, Reception, Record, Rejection, Release, ReportKind, Tls, Unreported,
 };
 
 const AT: UnixTime = UnixTime::from_millis(1_795_317_028_123);
@@ -282,7 +282,7 @@ fn hold_release_and_report() {
             r#""quarantine":"spam","by":"operator","user":"anna"}"#
         ),
     );
-    let report = Record::Report(Report {
+    let report = Record::Report(DsnReport {
         time: AT,
         id: id(),
         about: id(),

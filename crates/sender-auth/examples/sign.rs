@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use pintle_mail::auth_results::MethodResult;
 use pintle_mail::{Bytes, HeaderBlock, UnixTime};
 use pintle_sender_auth::sign::{Assessment, KeyConfig, Keyring, Pem, SigningKey, seal, sign};
-use pintle_sender_auth::{ArcResult, Outcome};
+use pintle_sender_auth::{ArcResult, AuthOutcome};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let fields = match kind.as_str() {
         "dkim" => sign(&keys, &header, &body, now).await?,
         _ => {
-            let outcome = if sealers.is_empty() { Outcome::None } else { Outcome::Pass };
+            let outcome = if sealers.is_empty() { AuthOutcome::None } else { AuthOutcome::Pass };
             let chain =
                 ArcResult { outcome, sealers: sealers.into_iter().cloned().collect(), ..ArcResult::none() };
             let properties = [("header.d".to_owned(), domain.clone())];

@@ -9,7 +9,7 @@ use pintle_mail::HeaderBlock;
 
 use crate::spf::{Identity, SpfResult};
 use crate::tags::Tags;
-use crate::{Ask, DkimResult, Outcome, author, domain};
+use crate::{Ask, AuthOutcome, DkimResult, author, domain};
 
 /// Section 4.10: names of more labels are walked from the seventh label on.
 const MAX_LABELS: usize = 7;
@@ -20,7 +20,7 @@ const MAX_URIS: usize = 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DmarcResult {
     /// `none`, `pass`, `fail`, `temperror` or `permerror`.
-    pub outcome: Outcome,
+    pub outcome: AuthOutcome,
     /// The author's domain, in A-labels; empty when there is not one.
     pub from_domain: String,
     /// What the domain's owner wants done with messages that fail. `none` as well where nobody has said.
@@ -91,11 +91,12 @@ pub async fn check(
 ) -> DmarcResult {
     let author = match author_domain(header) {
         Ok(author) => author,
-        Err(reason) => return DmarcResult::of("", Outcome::PermError, Some(reason.to_owned())),
+        Err(reason) => return DmarcResult::of("", AuthOutcome::PermError, Some(reason.to_owned())),
     };
     let checked = judge(ask, &author, spf, dkim).await;
-    checked
-        .unwrap_or_else(|error| DmarcResult::of(&author, Outcome::TempError, Some(format!("DNS: {error}"))))
+    checked.unwrap_or_else(|error| {
+        DmarcResult::of(&author, AuthOutcome::TempError, Some(format!("DNS: {error}")))
+    })
 }
 
 async fn judge(
@@ -106,9 +107,9 @@ async fn judge(
 ) -> Result<DmarcResult, DnsError> {
     let walk = Walk::up(ask, author).await?;
     let Some(found) = walk.policy_record() else {
-        return Ok(DmarcResult::of(author, Outcome::None, None));
+        return Ok(DmarcResult::of(author, AuthOutcome::None, None));
     };
-    let mut result = DmarcResult::of(author, Outcome::Fail, None);
+    let mut result = DmarcResult::of(author, AuthOutcome::Fail, None);
     result.policy = policy(ask, &found, author).await?;
     result.published = Some(found.record.published(found.name));
     let aligned = Aligned { ask, author, organization: walk.organization() };
@@ -116,13 +117,13 @@ async fn judge(
     let signers: Vec<_> = dkim.iter().map(|dkim| (dkim.domain.as_str(), dkim.outcome)).collect();
     let by_spf = aligned.best(sender.as_slice(), found.record.strict_spf).await;
     let by_dkim = aligned.best(&signers, found.record.strict_dkim).await;
-    result.spf_aligned = by_spf == Outcome::Pass;
-    result.dkim_aligned = by_dkim == Outcome::Pass;
+    result.spf_aligned = by_spf == AuthOutcome::Pass;
+    result.dkim_aligned = by_dkim == AuthOutcome::Pass;
     if result.spf_aligned || result.dkim_aligned {
-        result.outcome = Outcome::Pass;
-    } else if by_spf == Outcome::TempError || by_dkim == Outcome::TempError {
+        result.outcome = AuthOutcome::Pass;
+    } else if by_spf == AuthOutcome::TempError || by_dkim == AuthOutcome::TempError {
         // Section 5.3.6: what might have been aligned may yet be.
-        result.outcome = Outcome::TempError;
+        result.outcome = AuthOutcome::TempError;
         result.reason = Some("an aligned check could not be finished".into());
     }
     Ok(result)
@@ -153,7 +154,7 @@ fn author_domain(header: &HeaderBlock) -> Result<String, &'static str> {
 }
 
 /// The policy for the author's domain (sections 4.7 and 4.10.1).
-async fn policy(ask: Ask<'_>, found: &Found<'_>, author: &str) -> Result<DmarcPolicy, DnsError> {
+async fn policy(ask: Ask<'_>, found: &FoundRecord<'_>, author: &str) -> Result<DmarcPolicy, DnsError> {
     let record = found.record;
     let policy = if found.name == author {
         record.policy
@@ -258,7 +259,7 @@ struct Walk<'a> {
 }
 
 /// The record that applies, and where it stands.
-struct Found<'w> {
+struct FoundRecord<'w> {
     name: &'w str,
     record: &'w Record,
 }
@@ -292,10 +293,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Section 4.10.1: the author's own record, else the organisation's, else the suffix's.
-    fn policy_record(&self) -> Option<Found<'_>> {
+    fn policy_record(&self) -> Option<FoundRecord<'_>> {
         let at = |name: &str| self.found.iter().find(|(known, _)| *known == name);
         let found = at(self.start).or_else(|| at(self.organization())).or_else(|| self.found.last());
-        found.map(|(name, record)| Found { name, record })
+        found.map(|(name, record)| FoundRecord { name, record })
     }
 }
 
@@ -338,16 +339,16 @@ struct Aligned<'a> {
 
 impl Aligned<'_> {
     /// `pass` when a check passed for an aligned domain, `temperror` when one might have, else `fail`.
-    async fn best(&self, checks: &[(&str, Outcome)], strict: bool) -> Outcome {
-        let mut best = Outcome::Fail;
+    async fn best(&self, checks: &[(&str, AuthOutcome)], strict: bool) -> AuthOutcome {
+        let mut best = AuthOutcome::Fail;
         for &(name, outcome) in checks {
-            if !matches!(outcome, Outcome::Pass | Outcome::TempError) {
+            if !matches!(outcome, AuthOutcome::Pass | AuthOutcome::TempError) {
                 continue;
             }
             match (self.is_aligned(name, strict).await, outcome) {
-                (Ok(true), Outcome::Pass) => return Outcome::Pass,
+                (Ok(true), AuthOutcome::Pass) => return AuthOutcome::Pass,
                 (Ok(false), _) => {}
-                _ => best = Outcome::TempError,
+                _ => best = AuthOutcome::TempError,
             }
         }
         best
@@ -367,7 +368,7 @@ impl Aligned<'_> {
 }
 
 impl DmarcResult {
-    fn of(author: &str, outcome: Outcome, reason: Option<String>) -> Self {
+    fn of(author: &str, outcome: AuthOutcome, reason: Option<String>) -> Self {
         Self {
             outcome,
             from_domain: author.to_owned(),

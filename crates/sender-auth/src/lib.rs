@@ -26,6 +26,6 @@ pub mod spf;
 pub use ask::Ask;
 pub use dmarc::{DmarcPolicy, DmarcResult, Published};
 pub use findings::Findings;
-pub use outcome::Outcome;
+pub use outcome::AuthOutcome;
 pub use signatures::{ArcResult, DkimResult, Signatures};
 pub use spf::{Client, Identity, SpfResult};

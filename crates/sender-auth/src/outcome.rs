@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What a method found (RFC 8601 section 2.7). Not every method knows every outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum AuthOutcome {
     /// There is nothing to judge: no record, no signature.
     None,
     /// The domain's owner says nothing about this client.
@@ -23,7 +23,7 @@ pub enum Outcome {
     PermError,
 }
 
-impl Outcome {
+impl AuthOutcome {
     /// The word in header fields.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -40,7 +40,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for AuthOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

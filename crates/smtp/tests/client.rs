@@ -20,8 +20,8 @@ use pintle_mail::{
     TlsPolicy,
 };
 use pintle_smtp::client::{
-    Channel, Config, Content, Credentials, Delivery, DsnRelay, EightBit, Event, Outcome, Protocol, Session,
-    Speaker, Transaction, Transfer,
+    Channel, Config, Content, Credentials, Delivery, DsnRelay, EightBit, Event, Protocol, ReplyOutcome,
+    Session, Speaker, Transaction, Transfer,
 };
 use transcript::{Cut, Kind, Script, unescape};
 
@@ -251,9 +251,9 @@ fn describe_delivery(delivery: &Delivery, lines: &mut VecDeque<String>) {
     lines.push_back(format!("done{hints}"));
     for recipient in &delivery.recipients {
         let fate = match recipient.outcome {
-            Outcome::Delivered(_) => "delivered",
-            Outcome::Deferred(_) => "deferred",
-            Outcome::Failed(_) => "failed",
+            ReplyOutcome::Delivered(_) => "delivered",
+            ReplyOutcome::Deferred(_) => "deferred",
+            ReplyOutcome::Failed(_) => "failed",
         };
         let speaker = match recipient.speaker {
             Speaker::NextHop => "next-hop",

@@ -12,8 +12,8 @@ use pintle_mail::{
     Address, BodyType, Charset, EnhancedCode, Envelope, MailParams, Notify, RcptParams, Recipient, Reply,
     Return, ReversePath, TlsPolicy,
 };
-use pintle_smtp::client::{self, Content, Delivery, Outcome, Transaction, Transfer};
-use pintle_smtp::server::{self, Answer, Extension, Fault, Question, Sequence};
+use pintle_smtp::client::{self, Content, Delivery, ReplyOutcome, Transaction, Transfer};
+use pintle_smtp::server::{self, Extension, HostAnswer, Question, Sequence, SessionFault};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -113,7 +113,7 @@ impl Pair {
                 server::Event::StartTls => self.server.tls_started(self.now),
                 server::Event::Reset => {}
                 // RFC 2920 section 3.1: what was sent ahead of a refusal comes out of order without anybody's fault.
-                server::Event::Fault(Fault::Sequence(
+                server::Event::Fault(SessionFault::Sequence(
                     Sequence::MailFirst | Sequence::RecipientFirst | Sequence::NoRecipients,
                 )) => {}
                 server::Event::Fault(fault) => panic!("the client made a fault: {fault:?}"),
@@ -122,17 +122,17 @@ impl Pair {
         }
     }
 
-    fn decide(&mut self, question: Question) -> Answer<&'static str> {
+    fn decide(&mut self, question: Question) -> HostAnswer<&'static str> {
         match question {
-            Question::Connect | Question::Hello(_) => Answer::Accept(None),
-            Question::Auth(credentials) => Answer::Granted { identity: credentials.username },
+            Question::Connect | Question::Hello(_) => HostAnswer::Accept(None),
+            Question::Auth(credentials) => HostAnswer::Granted { identity: credentials.username },
             Question::Sender(sender) => {
                 self.seen = Seen { sender: Some((sender.path, sender.params)), ..Seen::default() };
                 self.verdict()
             }
             Question::Recipient(recipient) => {
                 let answer = self.verdict();
-                if matches!(answer, Answer::Accept(_)) {
+                if matches!(answer, HostAnswer::Accept(_)) {
                     self.seen.accepted.push(recipient.id);
                 }
                 self.seen.recipients.push(recipient);
@@ -143,23 +143,23 @@ impl Pair {
                 if headers.separated {
                     self.seen.message.extend_from_slice(b"\r\n");
                 }
-                Answer::Accept(None)
+                HostAnswer::Accept(None)
             }
             Question::Message(_) => match self.verdict() {
-                Answer::Accept(_) => {
+                HostAnswer::Accept(_) => {
                     self.seen.taken = true;
-                    Answer::Accepted { receipt: "R1", reply: None }
+                    HostAnswer::Accepted { receipt: "R1", reply: None }
                 }
                 other => other,
             },
         }
     }
 
-    fn verdict(&mut self) -> Answer<&'static str> {
+    fn verdict(&mut self) -> HostAnswer<&'static str> {
         match self.dice.pop_front().unwrap_or(0) {
-            0..=7 => Answer::Accept(None),
-            8 => Answer::Refuse(Reply::new(451, EnhancedCode(4, 7, 1), "later")),
-            _ => Answer::Refuse(Reply::new(550, EnhancedCode(5, 7, 1), "never")),
+            0..=7 => HostAnswer::Accept(None),
+            8 => HostAnswer::Refuse(Reply::new(451, EnhancedCode(4, 7, 1), "later")),
+            _ => HostAnswer::Refuse(Reply::new(550, EnhancedCode(5, 7, 1), "never")),
         }
     }
 }
@@ -305,7 +305,7 @@ fn check(pair: &Pair, letter: &Letter) {
     let delivery = pair.deliveries.last().unwrap();
     for one in &delivery.recipients {
         let expected = seen.taken && seen.accepted.contains(&one.id);
-        assert_eq!(matches!(one.outcome, Outcome::Delivered(_)), expected, "{one:?}");
+        assert_eq!(matches!(one.outcome, ReplyOutcome::Delivered(_)), expected, "{one:?}");
     }
 }
 

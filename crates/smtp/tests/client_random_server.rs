@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pintle_mail::{Address, Charset, Envelope, MailParams, RcptParams, Recipient, ReversePath};
 use pintle_smtp::client::{
-    Channel, Config, Content, Delivery, Event, Outcome, Protocol, Session, Transaction, Transfer,
+    Channel, Config, Content, Delivery, Event, Protocol, ReplyOutcome, Session, Transaction, Transfer,
 };
 use proptest::prelude::*;
 
@@ -299,7 +299,7 @@ fn pieces(message: &[u8], cuts: &[prop::sample::Index]) -> VecDeque<Bytes> {
 }
 
 fn delivered(delivery: &Delivery, round: usize) -> Vec<String> {
-    let taken = |outcome: &Outcome| matches!(outcome, Outcome::Delivered(_));
+    let taken = |outcome: &ReplyOutcome| matches!(outcome, ReplyOutcome::Delivered(_));
     let ids = delivery.recipients.iter().filter(|one| taken(&one.outcome)).map(|one| one.id);
     ids.map(|id| format!("r{id}.{round}@b.example")).collect()
 }

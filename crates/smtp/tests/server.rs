@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use pintle_smtp::server::{Answer, Config, Event, Extension, Question, Session, Start};
+use pintle_smtp::server::{Config, Event, Extension, HostAnswer, Question, Session, Start};
 
 /// A session that has said hello, and whose host says yes to everything.
 struct Yes {
@@ -36,9 +36,9 @@ impl Yes {
             match event {
                 Event::Ask(Question::Message(_)) => {
                     let (receipt, reply) = ("R", None);
-                    self.session.answer(Answer::Accepted { receipt, reply }, self.now);
+                    self.session.answer(HostAnswer::Accepted { receipt, reply }, self.now);
                 }
-                Event::Ask(_) => self.session.answer(Answer::Accept(None), self.now),
+                Event::Ask(_) => self.session.answer(HostAnswer::Accept(None), self.now),
                 Event::Body(bytes) => self.bodies.push(bytes),
                 _ => {}
             }

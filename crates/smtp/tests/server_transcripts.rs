@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use pintle_mail::{MailParams, RcptParams, Reply};
 use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
 use pintle_smtp::server::{
-    Answer, Closed, Config, Credentials, Event, Extension, Fault, Hello, HelloVerb, Mechanisms, Message,
-    Offers, Question, Session, Start,
+    Closed, Config, Credentials, Event, Extension, Hello, HelloVerb, HostAnswer, Mechanisms, Message, Offers,
+    Question, Session, SessionFault, Start,
 };
 use transcript::{Cut, Kind, Script, Step, duration, quoted, scripts, unescape};
 
@@ -190,20 +190,20 @@ impl<'a> Run<'a> {
         self.pump();
     }
 
-    fn answer(&mut self, verb: &str, rest: &str) -> Answer<String> {
+    fn answer(&mut self, verb: &str, rest: &str) -> HostAnswer<String> {
         match verb {
-            "accept" => Answer::Accept(reply(rest)),
-            "offers" => Answer::Offer(self.offers.take().unwrap()),
-            "refuse" => Answer::Refuse(reply(rest).unwrap()),
-            "close" => Answer::Close(reply(rest).unwrap()),
+            "accept" => HostAnswer::Accept(reply(rest)),
+            "offers" => HostAnswer::Offer(self.offers.take().unwrap()),
+            "refuse" => HostAnswer::Refuse(reply(rest).unwrap()),
+            "close" => HostAnswer::Close(reply(rest).unwrap()),
             "accepted" => {
                 let (receipt, text) = rest.split_once(' ').unwrap_or((rest, ""));
-                Answer::Accepted { receipt: receipt.to_owned(), reply: reply(text) }
+                HostAnswer::Accepted { receipt: receipt.to_owned(), reply: reply(text) }
             }
-            "discard" => Answer::Discard(reply(rest)),
-            "granted" => Answer::Granted { identity: rest.to_owned() },
-            "denied" => Answer::Denied(reply(rest)),
-            "unavailable" => Answer::Unavailable(reply(rest)),
+            "discard" => HostAnswer::Discard(reply(rest)),
+            "granted" => HostAnswer::Granted { identity: rest.to_owned() },
+            "denied" => HostAnswer::Denied(reply(rest)),
+            "unavailable" => HostAnswer::Unavailable(reply(rest)),
             _ => panic!("{}: no act: {verb}", self.place),
         }
     }
@@ -322,7 +322,7 @@ fn closed(why: &Closed) -> &'static str {
         Closed::Peer => "peer",
         Closed::Host => "host",
         Closed::Shutdown => "shutdown",
-        Closed::Fault(fault) => Fault::counter(fault),
+        Closed::Fault(fault) => SessionFault::counter(fault),
     }
 }
 

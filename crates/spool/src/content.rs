@@ -27,7 +27,7 @@ pub struct Content(Arc<Inner>);
 struct Inner {
     source: Source,
     checksums: Vec<u32>,
-    _charge: Charge,
+    _charge: MemoryCharge,
 }
 
 pub(crate) enum Source {
@@ -36,14 +36,18 @@ pub(crate) enum Source {
 }
 
 impl Content {
-    pub(crate) fn in_memory(bytes: Bytes, charge: Charge) -> Self {
+    pub(crate) fn in_memory(bytes: Bytes, charge: MemoryCharge) -> Self {
         let checksums = bytes.chunks(BLOCK).map(crc32fast::hash).collect();
         Self(Arc::new(Inner { source: Source::Memory(bytes), checksums, _charge: charge }))
     }
 
     pub(crate) fn in_file(own: Arc<OwnFile>, size: u64, checksums: Vec<u32>) -> Self {
         let blocks = Blocks::new(own.file.clone(), 0, size, checksums.as_slice().into(), None);
-        Self(Arc::new(Inner { source: Source::File(blocks, own), checksums, _charge: Charge::default() }))
+        Self(Arc::new(Inner {
+            source: Source::File(blocks, own),
+            checksums,
+            _charge: MemoryCharge::default(),
+        }))
     }
 
     pub(crate) fn source(&self) -> &Source {
@@ -58,7 +62,7 @@ impl Content {
 /// For bodies that we write ourselves, such as those of bounces.
 impl From<Bytes> for Content {
     fn from(bytes: Bytes) -> Self {
-        Self::in_memory(bytes, Charge::default())
+        Self::in_memory(bytes, MemoryCharge::default())
     }
 }
 
@@ -89,11 +93,11 @@ pub(crate) struct OwnFile {
     pub(crate) file: Arc<File>,
     pub(crate) path: PathBuf,
     kept: AtomicBool,
-    _descriptor: Charge,
+    _descriptor: MemoryCharge,
 }
 
 impl OwnFile {
-    pub(crate) fn new(file: File, path: PathBuf, descriptor: Charge) -> Self {
+    pub(crate) fn new(file: File, path: PathBuf, descriptor: MemoryCharge) -> Self {
         Self { file: Arc::new(file), path, kept: AtomicBool::new(false), _descriptor: descriptor }
     }
 
@@ -226,12 +230,12 @@ fn clamp(len: u64) -> usize {
 
 /// Memory counted against the budget that all drafts share, given back on drop.
 #[derive(Default)]
-pub(crate) struct Charge {
+pub(crate) struct MemoryCharge {
     used: Option<Arc<AtomicUsize>>,
     amount: usize,
 }
 
-impl Charge {
+impl MemoryCharge {
     pub(crate) fn new(used: Arc<AtomicUsize>) -> Self {
         Self { used: Some(used), amount: 0 }
     }
@@ -248,7 +252,7 @@ impl Charge {
     }
 }
 
-impl Drop for Charge {
+impl Drop for MemoryCharge {
     fn drop(&mut self) {
         if let Some(used) = &self.used {
             used.fetch_sub(self.amount, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use rustix::fs::statvfs;
 
 use crate::SpoolError;
-use crate::content::{BLOCK, Charge, Content, OwnFile};
+use crate::content::{BLOCK, Content, MemoryCharge, OwnFile};
 use crate::fault::{CrashPoint, Faults};
 
 /// What is gathered before it is written to a spilled draft's file; whole blocks, so that checksums fall into place.
@@ -42,18 +42,18 @@ impl Default for DraftLimits {
 
 /// A body being received. Dropping it leaves nothing behind.
 pub struct Draft {
-    desk: Arc<Desk>,
-    state: State,
+    desk: Arc<DraftBudget>,
+    state: DraftState,
 }
 
-enum State {
+enum DraftState {
     Memory {
         bytes: BytesMut,
-        charge: Charge,
+        charge: MemoryCharge,
     },
     Spilled(Spill),
     /// A write failed, or its future was dropped half way: what the file holds is unknown.
-    Spoilt,
+    Failed,
 }
 
 struct Spill {
@@ -64,10 +64,10 @@ struct Spill {
 }
 
 impl Draft {
-    pub(crate) fn new(desk: Arc<Desk>) -> Self {
-        let charge = Charge::new(desk.used.clone());
+    pub(crate) fn new(desk: Arc<DraftBudget>) -> Self {
+        let charge = MemoryCharge::new(desk.used.clone());
         let bytes = BytesMut::new();
-        Self { desk, state: State::Memory { bytes, charge } }
+        Self { desk, state: DraftState::Memory { bytes, charge } }
     }
 
     /// Takes the next piece of the body. It waits only while a large body is written to its file.
@@ -75,7 +75,7 @@ impl Draft {
     /// # Errors
     /// The file could not be made or written: [`SpoolError::Full`] or [`SpoolError::Store`]. The draft is then of no use.
     pub async fn append(&mut self, chunk: Bytes) -> Result<(), SpoolError> {
-        if let State::Memory { bytes, charge } = &mut self.state {
+        if let DraftState::Memory { bytes, charge } = &mut self.state {
             let fits = bytes.len() + chunk.len() <= self.desk.limits.in_memory;
             let stays = self.desk.disk.is_none() || fits && charge.grow(chunk.len(), self.desk.limits.budget);
             if stays {
@@ -91,9 +91,9 @@ impl Draft {
     #[must_use]
     pub fn size(&self) -> u64 {
         match &self.state {
-            State::Memory { bytes, .. } => bytes.len() as u64,
-            State::Spilled(spill) => spill.written + spill.buffer.len() as u64,
-            State::Spoilt => 0,
+            DraftState::Memory { bytes, .. } => bytes.len() as u64,
+            DraftState::Spilled(spill) => spill.written + spill.buffer.len() as u64,
+            DraftState::Failed => 0,
         }
     }
 
@@ -102,24 +102,25 @@ impl Draft {
     /// # Errors
     /// As for [`append`](Self::append).
     pub async fn finish(mut self) -> Result<Content, SpoolError> {
-        if let State::Spilled(spill) = &mut self.state {
+        if let DraftState::Spilled(spill) = &mut self.state {
             let rest = spill.buffer.split().freeze();
             self.write(rest).await?;
         }
         match self.state {
-            State::Memory { bytes, charge } => Ok(Content::in_memory(bytes.freeze(), charge)),
-            State::Spilled(spill) => Ok(Content::in_file(spill.own, spill.written, spill.checksums)),
-            State::Spoilt => Err(SpoolError::Store("an earlier write of this body failed".into())),
+            DraftState::Memory { bytes, charge } => Ok(Content::in_memory(bytes.freeze(), charge)),
+            DraftState::Spilled(spill) => Ok(Content::in_file(spill.own, spill.written, spill.checksums)),
+            DraftState::Failed => Err(SpoolError::Store("an earlier write of this body failed".into())),
         }
     }
 
     async fn spill(&mut self) -> Result<(), SpoolError> {
-        let State::Memory { bytes, charge } = std::mem::replace(&mut self.state, State::Spoilt) else {
+        let DraftState::Memory { bytes, charge } = std::mem::replace(&mut self.state, DraftState::Failed)
+        else {
             return Ok(());
         };
         let desk = self.desk.clone();
         let own = blocking(move || desk.new_file()).await?;
-        self.state = State::Spilled(Spill {
+        self.state = DraftState::Spilled(Spill {
             own: Arc::new(own),
             written: 0,
             buffer: BytesMut::with_capacity(WRITE),
@@ -131,7 +132,7 @@ impl Draft {
     }
 
     async fn append_to_file(&mut self, mut chunk: &[u8]) -> Result<(), SpoolError> {
-        while let State::Spilled(spill) = &mut self.state {
+        while let DraftState::Spilled(spill) = &mut self.state {
             let room = WRITE - spill.buffer.len();
             let (now, later) = chunk.split_at(room.min(chunk.len()));
             spill.buffer.extend_from_slice(now);
@@ -148,7 +149,7 @@ impl Draft {
     /// Writes the next octets of the file. The state is out of place meanwhile, so that a future dropped here leaves a
     /// spoilt draft and never a body with a hole.
     async fn write(&mut self, bytes: Bytes) -> Result<(), SpoolError> {
-        let State::Spilled(mut spill) = std::mem::replace(&mut self.state, State::Spoilt) else {
+        let DraftState::Spilled(mut spill) = std::mem::replace(&mut self.state, DraftState::Failed) else {
             return Ok(());
         };
         spill.checksums.extend(bytes.chunks(BLOCK).map(crc32fast::hash));
@@ -165,13 +166,13 @@ impl Draft {
             faults.check(CrashPoint::DraftSpilled)
         })
         .await?;
-        self.state = State::Spilled(spill);
+        self.state = DraftState::Spilled(spill);
         Ok(())
     }
 }
 
 /// What the drafts of one engine share: limits, the memory in use, and where they spill to.
-pub(crate) struct Desk {
+pub(crate) struct DraftBudget {
     /// None where nothing can spill.
     disk: Option<Disk>,
     limits: DraftLimits,
@@ -182,7 +183,7 @@ pub(crate) struct Desk {
     faults: Faults,
 }
 
-impl Desk {
+impl DraftBudget {
     pub(crate) fn new(disk: Option<Disk>, limits: DraftLimits, next_file: u64, faults: Faults) -> Self {
         Self {
             disk,
@@ -195,7 +196,7 @@ impl Desk {
     }
 
     fn new_file(&self) -> io::Result<OwnFile> {
-        let mut charge = Charge::new(self.files.clone());
+        let mut charge = MemoryCharge::new(self.files.clone());
         if !charge.grow(1, self.limits.files) {
             return Err(io::Error::other("too many large bodies are coming in at the same time"));
         }
@@ -257,7 +258,7 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let disk = Disk { folder: folder.path().to_owned(), reserve: 0, faults: Faults::none() };
         let limits = DraftLimits { in_memory: 1, files: 2, ..DraftLimits::default() };
-        let desk = Arc::new(Desk::new(Some(disk), limits, 1, Faults::none()));
+        let desk = Arc::new(DraftBudget::new(Some(disk), limits, 1, Faults::none()));
         let body = Bytes::from_static(b"large");
         let mut kept = Vec::new();
         for _ in 0..2 {
@@ -276,7 +277,7 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let disk = Disk { folder: folder.path().to_owned(), reserve: u64::MAX, faults: Faults::none() };
         let limits = DraftLimits::default();
-        let desk = Desk::new(Some(disk), limits, 1, Faults::none());
+        let desk = DraftBudget::new(Some(disk), limits, 1, Faults::none());
         let mut draft = Draft::new(Arc::new(desk));
         let piece = Bytes::from(vec![b'x'; limits.in_memory]);
         draft.append(piece.clone()).await.unwrap();

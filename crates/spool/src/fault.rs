@@ -82,7 +82,7 @@ impl CrashPoint {
 
 /// What happens at a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum InjectedFault {
     /// The process is killed there: what was written stays, synced or not.
     Crash,
     /// The power fails there: what was not synced is gone.
@@ -140,7 +140,7 @@ mod seam {
 
     use parking_lot::Mutex;
 
-    use super::{CrashPoint, Fault, Path, io};
+    use super::{CrashPoint, InjectedFault, Path, io};
 
     /// What is to happen at which point, shared with the engine under test.
     #[derive(Clone, Default)]
@@ -151,7 +151,7 @@ mod seam {
         armed: Vec<Armed>,
         quota: Option<(PathBuf, u64)>,
         syncs: u64,
-        crashed: Option<Fault>,
+        crashed: Option<InjectedFault>,
         seen: Vec<CrashPoint>,
         /// Per file, from which offset on its bytes are not known to be durable.
         unsynced: HashMap<PathBuf, u64>,
@@ -162,7 +162,7 @@ mod seam {
     #[derive(Debug)]
     struct Armed {
         point: CrashPoint,
-        fault: Fault,
+        fault: InjectedFault,
         times: u32,
     }
 
@@ -182,13 +182,13 @@ mod seam {
         }
 
         /// Lets `fault` happen the next time that `point` is passed, and nothing that was armed before.
-        pub fn arm(&self, point: CrashPoint, fault: Fault) {
+        pub fn arm(&self, point: CrashPoint, fault: InjectedFault) {
             self.disarm();
             self.arm_times(point, fault, 1);
         }
 
         /// Lets `fault` happen the next so many times that `point` is passed, beside what was armed before.
-        pub fn arm_times(&self, point: CrashPoint, fault: Fault, times: u32) {
+        pub fn arm_times(&self, point: CrashPoint, fault: InjectedFault, times: u32) {
             self.0.lock().armed.push(Armed { point, fault, times });
         }
 
@@ -285,12 +285,12 @@ mod seam {
     }
 
     impl Plan {
-        fn strike(&mut self, fault: Fault) -> io::Result<()> {
+        fn strike(&mut self, fault: InjectedFault) -> io::Result<()> {
             match fault {
-                Fault::Io => return Err(io::Error::other("an I/O error, made for a test")),
-                Fault::NoSpace => return Err(io::ErrorKind::StorageFull.into()),
-                Fault::Crash => self.unsynced.clear(),
-                Fault::PowerLoss => {}
+                InjectedFault::Io => return Err(io::Error::other("an I/O error, made for a test")),
+                InjectedFault::NoSpace => return Err(io::ErrorKind::StorageFull.into()),
+                InjectedFault::Crash => self.unsynced.clear(),
+                InjectedFault::PowerLoss => {}
             }
             self.crashed = Some(fault);
             if let Some(act) = self.at_crash.take() {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use pintle_mail::{Body, NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::draft::Desk;
+use crate::draft::DraftBudget;
 use crate::fault::Faults;
 use crate::{
     Content, Draft, DraftLimits, Entry, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt,
@@ -20,12 +20,12 @@ use crate::{
 
 /// The engine that keeps everything in memory.
 pub struct Memory {
-    desk: Arc<Desk>,
-    state: Mutex<State>,
+    desk: Arc<DraftBudget>,
+    state: Mutex<MemoryState>,
 }
 
 #[derive(Default)]
-struct State {
+struct MemoryState {
     messages: BTreeMap<QueueId, Kept>,
     health: Option<Health>,
     closed: bool,
@@ -44,7 +44,7 @@ impl Memory {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            desk: Arc::new(Desk::new(None, DraftLimits::default(), 0, Faults::none())),
+            desk: Arc::new(DraftBudget::new(None, DraftLimits::default(), 0, Faults::none())),
             state: Mutex::default(),
         }
     }
@@ -54,7 +54,7 @@ impl Memory {
         self.state.lock().health = Some(health);
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
+    fn with<T>(&self, act: impl FnOnce(&mut MemoryState) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(SpoolError::Closed);
@@ -181,7 +181,7 @@ impl Spool for Memory {
     }
 }
 
-impl State {
+impl MemoryState {
     fn accepting(&self) -> Result<(), SpoolError> {
         match &self.health {
             Some(Health::Full) => Err(SpoolError::Full),

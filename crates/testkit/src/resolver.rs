@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use pintle_dns::{Answer, DnsError, Record, RecordKind, Resolver};
+use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
 
 /// Answers what it was told, `NxDomain` for names it has never heard of, `NoData` for other kinds of known
 /// names. Clones share everything, so a test can keep one and change it while the other is in use.
 #[derive(Clone, Debug, Default)]
 pub struct StaticResolver {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<StaticState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct StaticState {
     records: HashMap<String, Vec<Record>>,
     faults: HashMap<(String, RecordKind), DnsError>,
     asked: Vec<(String, RecordKind)>,
@@ -81,13 +81,13 @@ impl StaticResolver {
         self.state().asked.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, StaticState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Resolver for StaticResolver {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let mut state = self.state();
         state.asked.push((key(name), kind));
         let result = state.answer(&key(name), kind);
@@ -95,38 +95,38 @@ impl Resolver for StaticResolver {
     }
 }
 
-impl State {
-    fn answer(&self, name: &str, kind: RecordKind) -> Result<Answer, DnsError> {
+impl StaticState {
+    fn answer(&self, name: &str, kind: RecordKind) -> Result<DnsAnswer, DnsError> {
         let mut owner = name.to_owned();
         for _ in 0..8 {
             if let Some(fault) = self.faults.get(&(owner.clone(), kind)) {
                 return Err(*fault);
             }
             match self.step(&owner, kind)? {
-                Step::Found(records) => {
-                    return Ok(Answer { records, ttl: Duration::from_secs(300), secure: false });
+                LookupStep::Found(records) => {
+                    return Ok(DnsAnswer { records, ttl: Duration::from_secs(300), secure: false });
                 }
-                Step::Alias(target) => owner = target,
+                LookupStep::Alias(target) => owner = target,
             }
         }
         Err(DnsError::ServFail)
     }
 
-    fn step(&self, owner: &str, kind: RecordKind) -> Result<Step, DnsError> {
+    fn step(&self, owner: &str, kind: RecordKind) -> Result<LookupStep, DnsError> {
         let records = self.records.get(owner).ok_or(DnsError::NxDomain)?;
         let found: Vec<Record> = records.iter().filter(|record| record.kind() == kind).cloned().collect();
         if !found.is_empty() {
-            return Ok(Step::Found(found));
+            return Ok(LookupStep::Found(found));
         }
         let alias = records.iter().find_map(|record| match record {
-            Record::Cname(target) => Some(Step::Alias(key(target))),
+            Record::Cname(target) => Some(LookupStep::Alias(key(target))),
             _ => None,
         });
         alias.ok_or(DnsError::NoData)
     }
 }
 
-enum Step {
+enum LookupStep {
     Found(Vec<Record>),
     Alias(String),
 }

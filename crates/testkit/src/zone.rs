@@ -17,7 +17,7 @@ pub(crate) struct Zone {
 
 /// What is at a name.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Found {
+pub(crate) enum ZoneLookup {
     /// The records, led by the aliases on the way.
     Records(Vec<Record>),
     /// The name, without this type. Aliases on the way, if any.
@@ -68,24 +68,24 @@ impl Zone {
     }
 
     /// Looks up `name`, following aliases as far as they stay in these zones.
-    pub(crate) fn find(&self, name: &Name, kind: RecordType) -> Found {
+    pub(crate) fn find(&self, name: &Name, kind: RecordType) -> ZoneLookup {
         let mut owner = name.to_lowercase();
         let mut path: Vec<Record> = Vec::new();
         for _ in 0..8 {
             if let Some(records) = self.records.get(&(owner.clone(), kind)) {
                 path.extend(records.iter().cloned());
-                return Found::Records(path);
+                return ZoneLookup::Records(path);
             }
             match self.alias(&owner) {
                 Some((record, target)) => {
                     path.push(record);
                     owner = target;
                 }
-                None if self.names.contains(&owner) => return Found::NoData(path),
-                None => return Found::NxDomain(path),
+                None if self.names.contains(&owner) => return ZoneLookup::NoData(path),
+                None => return ZoneLookup::NxDomain(path),
             }
         }
-        Found::Records(path)
+        ZoneLookup::Records(path)
     }
 
     fn alias(&self, owner: &Name) -> Option<(Record, Name)> {
@@ -132,17 +132,21 @@ mod tests {
     fn a_name_above_a_record_exists_and_others_do_not() {
         let zone = Zone::parse("mail.deep.example. A 192.0.2.1");
         assert!(
-            matches!(zone.find(&name("MAIL.deep.example"), RecordType::A), Found::Records(r) if r.len() == 1)
+            matches!(zone.find(&name("MAIL.deep.example"), RecordType::A), ZoneLookup::Records(r) if r.len() == 1)
         );
-        assert_eq!(zone.find(&name("mail.deep.example"), RecordType::MX), Found::NoData(vec![]));
-        assert_eq!(zone.find(&name("deep.example"), RecordType::A), Found::NoData(vec![]));
-        assert_eq!(zone.find(&name("other.example"), RecordType::A), Found::NxDomain(vec![]));
+        assert_eq!(zone.find(&name("mail.deep.example"), RecordType::MX), ZoneLookup::NoData(vec![]));
+        assert_eq!(zone.find(&name("deep.example"), RecordType::A), ZoneLookup::NoData(vec![]));
+        assert_eq!(zone.find(&name("other.example"), RecordType::A), ZoneLookup::NxDomain(vec![]));
     }
 
     #[test]
     fn aliases_lead_the_answer() {
         let zone = Zone::parse("a.example. CNAME b.example.\nb.example. A 192.0.2.1");
-        assert!(matches!(zone.find(&name("a.example"), RecordType::A), Found::Records(r) if r.len() == 2));
-        assert!(matches!(zone.find(&name("a.example"), RecordType::MX), Found::NoData(r) if r.len() == 1));
+        assert!(
+            matches!(zone.find(&name("a.example"), RecordType::A), ZoneLookup::Records(r) if r.len() == 2)
+        );
+        assert!(
+            matches!(zone.find(&name("a.example"), RecordType::MX), ZoneLookup::NoData(r) if r.len() == 1)
+        );
     }
 }

@@ -12,7 +12,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 /// What spoils the exchange itself, rather than an answer, happens over UDP, and over TCP nothing comes at all: a resolver
 /// asks many questions over one TCP connection, and what spoils that would fail those of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ZoneFault {
     /// Answer SERVFAIL.
     ServFail,
     /// Answer REFUSED.
@@ -66,7 +66,7 @@ pub const FLOOD: usize = 4_000;
 /// In seconds, how long lies may be kept: a name that is healed is to be well at once.
 const LIFE: u32 = 0;
 
-impl Fault {
+impl ZoneFault {
     /// Whether nothing is sent back.
     pub(crate) fn is_silent(self, tcp: bool) -> bool {
         match self {

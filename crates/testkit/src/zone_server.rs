@@ -10,14 +10,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::zone::{Found, Zone};
-use crate::zone_fault::{Fault, blank, negative};
+use crate::zone::{Zone, ZoneLookup};
+use crate::zone_fault::{ZoneFault, blank, negative};
 
 /// Serves zones on 127.0.0.1 until it is dropped, and remembers what it was asked.
 #[derive(Debug)]
 pub struct ZoneServer {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ZoneServerShared>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -33,9 +33,9 @@ pub struct Asked {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ZoneServerShared {
     zone: Mutex<Zone>,
-    faults: Mutex<HashMap<(String, Option<String>), Fault>>,
+    faults: Mutex<HashMap<(String, Option<String>), ZoneFault>>,
     asked: Mutex<Vec<Asked>>,
     /// Questions over UDP that wait for their release, with who asked.
     held: Mutex<Vec<(Vec<u8>, SocketAddr)>>,
@@ -50,7 +50,7 @@ impl ZoneServer {
     pub async fn start(text: &str) -> Self {
         let (tcp, udp) = bind().await;
         let address = tcp.local_addr().expect("a bound socket has an address");
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ZoneServerShared {
             zone: Mutex::new(Zone::parse(text)),
             faults: Mutex::default(),
             asked: Mutex::default(),
@@ -112,12 +112,12 @@ impl ZoneServer {
     }
 
     /// Fails at every question about `name`.
-    pub fn fail(&self, name: &str, fault: Fault) {
+    pub fn fail(&self, name: &str, fault: ZoneFault) {
         lock(&self.shared.faults).insert((key(name), None), fault);
     }
 
     /// Fails at questions about `name` of one kind.
-    pub fn fail_kind(&self, name: &str, kind: RecordKind, fault: Fault) {
+    pub fn fail_kind(&self, name: &str, kind: RecordKind, fault: ZoneFault) {
         lock(&self.shared.faults).insert((key(name), Some(kind.to_string())), fault);
     }
 
@@ -156,7 +156,7 @@ async fn bind() -> (TcpListener, UdpSocket) {
     panic!("no port is free for both TCP and UDP");
 }
 
-async fn serve_udp(shared: Arc<Shared>) {
+async fn serve_udp(shared: Arc<ZoneServerShared>) {
     let mut buffer = vec![0; 65_535];
     loop {
         // An ICMP error about an earlier answer surfaces here and means nothing.
@@ -171,7 +171,7 @@ async fn serve_udp(shared: Arc<Shared>) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
+async fn serve_tcp(listener: TcpListener, shared: Arc<ZoneServerShared>) {
     let mut sessions = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         sessions.spawn(serve_stream(stream, Arc::clone(&shared)));
@@ -179,7 +179,7 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve_stream(mut stream: TcpStream, shared: Arc<Shared>) {
+async fn serve_stream(mut stream: TcpStream, shared: Arc<ZoneServerShared>) {
     // RFC 1035 section 4.2.2: each message follows its length in two bytes.
     while let Ok(length) = stream.read_u16().await {
         let mut question = vec![0; usize::from(length)];
@@ -197,7 +197,7 @@ async fn serve_stream(mut stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-impl Shared {
+impl ZoneServerShared {
     /// The bytes to send back; none for silence.
     fn respond(&self, bytes: &[u8], tcp: bool) -> Option<Vec<u8>> {
         let (request, mut asked) = question(bytes)?;
@@ -225,12 +225,12 @@ impl Shared {
     /// Keeps a question for its release, where that is its name's fault.
     fn hold(&self, bytes: &[u8], peer: SocketAddr) {
         let fault = question(bytes).and_then(|(_, asked)| self.fault(&asked));
-        if fault == Some(Fault::Held) {
+        if fault == Some(ZoneFault::Held) {
             lock(&self.held).push((bytes.to_vec(), peer));
         }
     }
 
-    fn fault(&self, asked: &Asked) -> Option<Fault> {
+    fn fault(&self, asked: &Asked) -> Option<ZoneFault> {
         let faults = lock(&self.faults);
         let exact = faults.get(&(asked.name.clone(), Some(asked.kind.clone())));
         exact.or_else(|| faults.get(&(asked.name.clone(), None))).copied()
@@ -243,9 +243,9 @@ impl Shared {
             return response;
         };
         match lock(&self.zone).find(query.name(), query.query_type()) {
-            Found::Records(records) => response.insert_answers(records),
-            Found::NoData(path) => negative(&mut response, ResponseCode::NoError, path),
-            Found::NxDomain(path) => negative(&mut response, ResponseCode::NXDomain, path),
+            ZoneLookup::Records(records) => response.insert_answers(records),
+            ZoneLookup::NoData(path) => negative(&mut response, ResponseCode::NoError, path),
+            ZoneLookup::NxDomain(path) => negative(&mut response, ResponseCode::NXDomain, path),
         }
         response
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pintle_testkit::{Act, Client, Script, Sink, Step, TestCa};
+use pintle_testkit::{Act, Client, Script, Sink, SinkStep, TestCa};
 
 const MESSAGE: &[u8] = b"Subject: hello\r\n\r\n.a line with a dot\r\n";
 
@@ -49,9 +49,9 @@ async fn takes_chunks_and_parameters() {
 #[tokio::test]
 async fn follows_its_script() {
     let script = Script::new()
-        .on_nth(Step::Rcpt, 2, Act::Reply("451 4.3.0 later".into()))
-        .on_line(Step::Rcpt, "never@", Act::Reply("550-5.1.1 no\n550 5.1.1 never".into()))
-        .on(Step::Message, Act::Close);
+        .on_nth(SinkStep::Rcpt, 2, Act::Reply("451 4.3.0 later".into()))
+        .on_line(SinkStep::Rcpt, "never@", Act::Reply("550-5.1.1 no\n550 5.1.1 never".into()))
+        .on(SinkStep::Message, Act::Close);
     let sink = Sink::start(script).await;
     let mut client = session(&sink).await;
     client.ask("MAIL FROM:<a@x.example>", 250).await;
@@ -69,7 +69,7 @@ async fn follows_its_script() {
 
 #[tokio::test]
 async fn may_take_a_message_and_not_say_so() {
-    let sink = Sink::start(Script::new().on(Step::Message, Act::AcceptThenClose)).await;
+    let sink = Sink::start(Script::new().on(SinkStep::Message, Act::AcceptThenClose)).await;
     let mut client = session(&sink).await;
     client.envelope("a@x.example", &["b@y.example"]).await;
     client.send_data(MESSAGE).await;
@@ -79,11 +79,11 @@ async fn may_take_a_message_and_not_say_so() {
 
 #[tokio::test]
 async fn holds_until_released_and_changes_its_mind() {
-    let sink = Sink::start(Script::new().on(Step::Mail, Act::Hold)).await;
+    let sink = Sink::start(Script::new().on(SinkStep::Mail, Act::Hold)).await;
     let mut client = session(&sink).await;
     client.send("MAIL FROM:<a@x.example>").await;
     sink.wait_until("a session held", |log| log.held == 1).await;
-    sink.follow(Script::new().reply(Step::Rcpt, "450 4.2.0 busy"));
+    sink.follow(Script::new().reply(SinkStep::Rcpt, "450 4.2.0 busy"));
     sink.release();
     client.expect(250).await;
     client.ask("RCPT TO:<b@y.example>", 450).await;
@@ -120,7 +120,7 @@ async fn speaks_tls_in_both_ways_and_knows_users() {
 #[tokio::test]
 async fn answers_each_recipient_in_lmtp() {
     let sink = Sink::start(Script::new().lmtp().on_line(
-        Step::Message,
+        SinkStep::Message,
         "full@",
         Act::Reply("452 4.2.2 full".into()),
     ))
@@ -179,7 +179,7 @@ async fn a_bare_line_feed_does_not_end_a_message() {
 
 #[tokio::test]
 async fn goes_away_and_comes_back() {
-    let sink = Sink::start(Script::new().on(Step::Noop, Act::Delay(Duration::from_millis(1)))).await;
+    let sink = Sink::start(Script::new().on(SinkStep::Noop, Act::Delay(Duration::from_millis(1)))).await;
     let address = sink.address();
     let mut client = session(&sink).await;
     client.ask("NOOP", 250).await;

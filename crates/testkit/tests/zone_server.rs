@@ -2,7 +2,7 @@
 //! that an error common to it and to the resolver under test would show.
 #![expect(clippy::unwrap_used, reason = "a test that cannot reach its server has failed")]
 
-use pintle_testkit::{Fault, ZoneServer, within};
+use pintle_testkit::{ZoneFault, ZoneServer, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -70,11 +70,11 @@ async fn answers_and_denies() {
 #[tokio::test]
 async fn fails_as_told_and_heals() {
     let server = ZoneServer::start("mail.example. A 192.0.2.7").await;
-    server.fail("mail.example", Fault::ServFail);
+    server.fail("mail.example", ZoneFault::ServFail);
     assert_eq!(code(&ask_udp(&server, "mail.example", A).await), 2);
-    server.fail("mail.example", Fault::Refused);
+    server.fail("mail.example", ZoneFault::Refused);
     assert_eq!(code(&ask_udp(&server, "mail.example", A).await), 5);
-    server.fail("mail.example", Fault::Truncated);
+    server.fail("mail.example", ZoneFault::Truncated);
     assert!(truncated(&ask_udp(&server, "mail.example", A).await));
     assert_eq!(counts(&ask_tcp(&server, "mail.example", A).await), (1, 0));
     server.heal("mail.example");

@@ -1,6 +1,6 @@
 //! The form of From: whether it names one sender, and whether its name shows another one.
 
-use pintle_plugin_sdk::fields::{self, Entry, Found};
+use pintle_plugin_sdk::fields::{self, Entry, FieldAddress};
 use pintle_plugin_sdk::{encoded_words, message::Field};
 
 use crate::check::{Check, Finding, quoted};
@@ -167,7 +167,7 @@ impl Author {
         let typed = value[last.place.clone()].to_owned();
         let plain = plain_part(&last.domain);
         let (domain, has_more) = (Name::new(plain), plain.len() < last.domain.len());
-        let routed = |found: &Found| {
+        let routed = |found: &FieldAddress| {
             let start = found.place.start;
             let before = &brackets[..brackets.partition_point(|(at, _)| *at < start)];
             value[..start].trim_end().ends_with(':') && before.last().is_some_and(|(_, sign)| *sign == "<")
@@ -187,7 +187,8 @@ impl Author {
     /// One mailbox has one address (RFC 5322 section 3.4), and that one is no riddle.
     fn form(&self) -> Vec<Finding> {
         let addresses = &self.entry.addresses;
-        let same = |found: &Found| found.domain == addresses[0].domain && found.local == addresses[0].local;
+        let same =
+            |found: &FieldAddress| found.domain == addresses[0].domain && found.local == addresses[0].local;
         let two = |text: &str| Finding::new(Check::TwoAddresses, text);
         let mut found = Vec::new();
         if addresses.iter().any(|address| is_encoded(&address.local) || is_encoded(&address.domain)) {
@@ -224,7 +225,7 @@ fn is_encoded(text: &str) -> bool {
     text.contains("=?") && text.contains("?=")
 }
 
-fn shown_address(address: &Found) -> String {
+fn shown_address(address: &FieldAddress) -> String {
     quoted(&format!("{}@{}", address.local, Name::new(&address.domain)))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use pintle_plugin_sdk::fields::Found;
+use pintle_plugin_sdk::fields::FieldAddress;
 use pintle_plugin_sdk::settings::Mailbox;
 
 use crate::check::{Check, Finding};
@@ -173,7 +173,7 @@ impl People {
 }
 
 /// Who of those that are meant does not write from this address.
-pub(crate) fn posed_as<'p>(meant: &[&'p Person], address: &Found) -> Option<&'p str> {
+pub(crate) fn posed_as<'p>(meant: &[&'p Person], address: &FieldAddress) -> Option<&'p str> {
     let domain = Name::new(&address.domain).ascii();
     let is_theirs =
         |person: &&Person| person.addresses.iter().any(|known| known.names(&address.local, &domain));
@@ -268,7 +268,7 @@ mod tests {
         let addresses = vec![mailbox("ann@ours.example"), mailbox("ann@home.example")];
         let people = People::new(&BTreeMap::from([("Ann-Kathrin Müller".to_owned(), addresses)]));
         let posed = |shown: &str, local: &str, domain: &str| {
-            let found = Found { place: 0..0, local: local.to_owned(), domain: domain.to_owned() };
+            let found = FieldAddress { place: 0..0, local: local.to_owned(), domain: domain.to_owned() };
             posed_as(&people.meant_by(shown), &found).is_some()
         };
         for shown in [

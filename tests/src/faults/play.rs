@@ -344,7 +344,7 @@ async fn memory(stage: &mut Stage, more: u64) {
     drop(idle);
 }
 
-async fn dns(stage: &mut Stage, zone: &ZoneServer, fault: pintle_testkit::Fault) {
+async fn dns(stage: &mut Stage, zone: &ZoneServer, fault: pintle_testkit::ZoneFault) {
     for name in ["to.example", "mx.to.example"] {
         zone.fail(name, fault);
     }

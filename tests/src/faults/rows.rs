@@ -4,7 +4,7 @@
 //! told, or where the row destroys octets themselves, the operator sees which message it was. [`Allow`] says what a row
 //! may cost beside that.
 
-use pintle_testkit::Fault as Dns;
+use pintle_testkit::ZoneFault as Dns;
 
 use super::book::Mix;
 use super::hop::Mode;

@@ -11,7 +11,7 @@ use crate::bench::postfix::Postfix;
 use crate::bench::process::{self, Usage};
 use crate::bench::release;
 use crate::bench::stock::Stock;
-use crate::run::Fault;
+use crate::run::ChoreError;
 
 /// Who.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ enum Kind {
 
 impl Running {
     /// Starts a contender that relays everything to `sink`.
-    pub(crate) fn start(contender: &Contender, sink: SocketAddr) -> Result<Self, Fault> {
+    pub(crate) fn start(contender: &Contender, sink: SocketAddr) -> Result<Self, ChoreError> {
         let folder = scratch()?;
         match contender {
             Contender::Pintle(plugins) => pintle(folder, sink, plugins),
@@ -102,21 +102,21 @@ impl Running {
     }
 }
 
-fn pintle(folder: PathBuf, sink: SocketAddr, plugins: &Plugins) -> Result<Running, Fault> {
+fn pintle(folder: PathBuf, sink: SocketAddr, plugins: &Plugins) -> Result<Running, ChoreError> {
     let config = folder.join("pintle.toml");
-    let unreadable = |cause| Fault::Unreadable { path: config.display().to_string(), cause };
+    let unreadable = |cause| ChoreError::Unreadable { path: config.display().to_string(), cause };
     fs::write(&config, configuration(&folder, sink, plugins)).map_err(unreadable)?;
     let mut command = Command::new(release("pintle"));
     command.arg("run").arg("--config").arg(&config).stdin(Stdio::null()).stderr(Stdio::piped());
     let mut child =
-        command.spawn().map_err(|cause| Fault::NotStarted { program: "pintle".to_owned(), cause })?;
+        command.spawn().map_err(|cause| ChoreError::NotStarted { program: "pintle".to_owned(), cause })?;
     let mut log = child.stderr.take().map(BufReader::new);
     let mut address = None;
     let mut said = String::new();
     while let Some(log) = &mut log {
         let mut line = String::new();
         if log.read_line(&mut line).unwrap_or(0) == 0 {
-            return Err(Fault::BadRun(format!("the gateway did not start:\n{said}")));
+            return Err(ChoreError::BadRun(format!("the gateway did not start:\n{said}")));
         }
         said.push_str(&line);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
@@ -126,7 +126,7 @@ fn pintle(folder: PathBuf, sink: SocketAddr, plugins: &Plugins) -> Result<Runnin
             _ => {}
         }
     }
-    let address = address.ok_or_else(|| Fault::BadRun("the gateway told no address".to_owned()))?;
+    let address = address.ok_or_else(|| ChoreError::BadRun("the gateway told no address".to_owned()))?;
     // Its log must be read, or it would wait for us.
     let log = log.map(|log| std::thread::spawn(move || log.lines().for_each(drop)));
     Ok(Running { address, kind: Kind::Pintle { child, log }, folder })
@@ -191,13 +191,13 @@ via = "sink"
     text
 }
 
-pub(crate) fn scratch() -> Result<PathBuf, Fault> {
+pub(crate) fn scratch() -> Result<PathBuf, ChoreError> {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("pintle-bench-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     // Below the target folder, since a temporary folder may lie in memory, where a sync costs nothing.
     let path = pintle_guest_build::target_dir().join(name);
     fs::create_dir_all(&path)
-        .map_err(|cause| Fault::Unreadable { path: path.display().to_string(), cause })?;
+        .map_err(|cause| ChoreError::Unreadable { path: path.display().to_string(), cause })?;
     Ok(path)
 }

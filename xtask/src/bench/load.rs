@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::run::Fault;
+use crate::run::ChoreError;
 
 /// How long the last message may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -46,9 +46,9 @@ pub(crate) struct Sent<'a> {
 
 impl Figures {
     /// Refusals and broken sessions fail the benchmark, since they would flatter it.
-    pub(crate) fn must_be_whole(&self) -> Result<(), Fault> {
+    pub(crate) fn must_be_whole(&self) -> Result<(), ChoreError> {
         if self.refused + self.broken > 0 {
-            return Err(Fault::BadRun(format!("{} refused, {} broken", self.refused, self.broken)));
+            return Err(ChoreError::BadRun(format!("{} refused, {} broken", self.refused, self.broken)));
         }
         Ok(())
     }
@@ -61,7 +61,7 @@ pub(crate) fn run(
     shape: Shape,
     messages: u64,
     sent: Sent<'_>,
-) -> Result<Figures, Fault> {
+) -> Result<Figures, ChoreError> {
     let pairs = [
         ("--target", target.to_string()),
         ("--sessions", shape.sessions.to_string()),
@@ -78,7 +78,7 @@ pub(crate) fn run(
     }
     let line = crate::run::output(&mut command)?;
     serde_json::from_slice(&line)
-        .map_err(|cause| Fault::Unexpected { command: "pintle-load".to_owned(), cause })
+        .map_err(|cause| ChoreError::Unexpected { command: "pintle-load".to_owned(), cause })
 }
 
 /// A sink at work; it ends with this value.
@@ -89,12 +89,12 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    pub(crate) fn start(program: &Path) -> Result<Self, Fault> {
+    pub(crate) fn start(program: &Path) -> Result<Self, ChoreError> {
         let started = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child =
-            started.map_err(|cause| Fault::NotStarted { program: "pintle-sink".to_owned(), cause })?;
+            started.map_err(|cause| ChoreError::NotStarted { program: "pintle-sink".to_owned(), cause })?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Fault::BadRun("the sink has no pipes".to_owned()));
+            return Err(ChoreError::BadRun("the sink has no pipes".to_owned()));
         };
         let mut output = BufReader::new(output);
         let address = number_after(&mut output, "listening ")?;
@@ -102,7 +102,7 @@ impl Sink {
     }
 
     /// Waits until so many messages have arrived.
-    pub(crate) fn wait_for(&self, count: u64) -> Result<(), Fault> {
+    pub(crate) fn wait_for(&self, count: u64) -> Result<(), ChoreError> {
         let start = Instant::now();
         loop {
             let taken = self.taken()?;
@@ -110,15 +110,17 @@ impl Sink {
                 return Ok(());
             }
             if start.elapsed() > PATIENCE {
-                return Err(Fault::BadRun(format!("{taken} of {count} messages arrived")));
+                return Err(ChoreError::BadRun(format!("{taken} of {count} messages arrived")));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    fn taken(&self) -> Result<u64, Fault> {
+    fn taken(&self) -> Result<u64, ChoreError> {
         let (input, output) = &mut *self.pipes.borrow_mut();
-        input.write_all(b"\n").map_err(|cause| Fault::Unreadable { path: "the sink".to_owned(), cause })?;
+        input
+            .write_all(b"\n")
+            .map_err(|cause| ChoreError::Unreadable { path: "the sink".to_owned(), cause })?;
         number_after(output, "taken ")
     }
 }
@@ -130,15 +132,17 @@ impl Drop for Sink {
     }
 }
 
-fn number_after<T: std::str::FromStr>(output: &mut impl BufRead, word: &str) -> Result<T, Fault> {
+fn number_after<T: std::str::FromStr>(output: &mut impl BufRead, word: &str) -> Result<T, ChoreError> {
     let mut line = String::new();
-    output.read_line(&mut line).map_err(|cause| Fault::Unreadable { path: "the sink".to_owned(), cause })?;
+    output
+        .read_line(&mut line)
+        .map_err(|cause| ChoreError::Unreadable { path: "the sink".to_owned(), cause })?;
     let value = line.strip_prefix(word).and_then(|rest| rest.trim().parse().ok());
-    value.ok_or_else(|| Fault::BadRun(format!("the sink said {line:?}")))
+    value.ok_or_else(|| ChoreError::BadRun(format!("the sink said {line:?}")))
 }
 
 /// Opens sessions that say EHLO and then wait.
-pub(crate) fn idle(target: SocketAddr, sessions: u64) -> Result<Vec<TcpStream>, Fault> {
+pub(crate) fn idle(target: SocketAddr, sessions: u64) -> Result<Vec<TcpStream>, ChoreError> {
     let open = || -> std::io::Result<TcpStream> {
         let mut stream = TcpStream::connect(target)?;
         let mut buffer = [0; 1024];
@@ -147,6 +151,6 @@ pub(crate) fn idle(target: SocketAddr, sessions: u64) -> Result<Vec<TcpStream>, 
         let _offers = stream.read(&mut buffer)?;
         Ok(stream)
     };
-    let each = |_| open().map_err(|cause| Fault::Unreadable { path: target.to_string(), cause });
+    let each = |_| open().map_err(|cause| ChoreError::Unreadable { path: target.to_string(), cause });
     (0..sessions).map(each).collect()
 }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use pintle_guest_build::{component, target_dir};
 
-use crate::run::{Fault, cargo, run, step};
+use crate::run::{ChoreError, cargo, run, step};
 use contender::{Contender, Plugins, Running};
 use load::{Sent, Shape, Sink};
 use stock::Zone;
@@ -51,7 +51,7 @@ const SHAPES: [Shape; 4] = [
 ];
 
 /// Builds, measures, and prints the table.
-pub(crate) fn bench(options: &Options) -> Result<(), Fault> {
+pub(crate) fn bench(options: &Options) -> Result<(), ChoreError> {
     step("Building in release: the gateway, the load generator, the sink, the example plugin");
     run(&mut cargo(&["build", "--release", "--quiet", "--package", "pintle", "--package", "e2e", "--bins"]))?;
     let plugin = component("example")?;
@@ -76,7 +76,7 @@ pub(crate) fn bench(options: &Options) -> Result<(), Fault> {
     Ok(())
 }
 
-fn contenders(options: &Options, plugin: &Path, zone: &Zone) -> Result<Vec<Contender>, Fault> {
+fn contenders(options: &Options, plugin: &Path, zone: &Zone) -> Result<Vec<Contender>, ChoreError> {
     let all = [
         Plugins::None,
         Plugins::Example(plugin.to_owned()),
@@ -94,7 +94,7 @@ fn contenders(options: &Options, plugin: &Path, zone: &Zone) -> Result<Vec<Conte
 }
 
 /// One contender under one load.
-fn measure(contender: &Contender, shape: Shape, options: &Options) -> Result<Row, Fault> {
+fn measure(contender: &Contender, shape: Shape, options: &Options) -> Result<Row, ChoreError> {
     let sink = Sink::start(&release("pintle-sink"))?;
     let running = Running::start(contender, sink.address)?;
     // The first messages pay for what is made once: sessions, caches, segments.
@@ -115,7 +115,7 @@ fn measure(contender: &Contender, shape: Shape, options: &Options) -> Result<Row
 }
 
 /// What 2,000 sessions cost that have said EHLO and wait.
-fn idle_memory(contenders: &[Contender], rows: &mut Vec<Row>, options: &Options) -> Result<(), Fault> {
+fn idle_memory(contenders: &[Contender], rows: &mut Vec<Row>, options: &Options) -> Result<(), ChoreError> {
     const SESSIONS: u64 = 2_000;
     let Some(contender) = contenders.first() else {
         return Ok(());

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::bench::process;
-use crate::run::Fault;
+use crate::run::ChoreError;
 
 const DAEMONS: &str = "/usr/lib/postfix/sbin";
 
@@ -33,8 +33,8 @@ pub(crate) struct Postfix {
 
 impl Postfix {
     /// Starts an instance below `folder` that relays everything to `sink`.
-    pub(crate) fn start(folder: &Path, sink: SocketAddr) -> Result<Self, Fault> {
-        let unreadable = |cause| Fault::Unreadable { path: folder.display().to_string(), cause };
+    pub(crate) fn start(folder: &Path, sink: SocketAddr) -> Result<Self, ChoreError> {
+        let unreadable = |cause| ChoreError::Unreadable { path: folder.display().to_string(), cause };
         // The port is free now, and nobody else on this machine is picking ports at this pace.
         let address =
             TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).map_err(unreadable)?;
@@ -49,7 +49,8 @@ impl Postfix {
         postfix(&config, "start")?;
         wait_until_it_listens(address)?;
         let pid = fs::read_to_string(folder.join("spool/pid/master.pid")).map_err(unreadable)?;
-        let master = pid.trim().parse().map_err(|_| Fault::BadRun(format!("Postfix's pid is {pid:?}")))?;
+        let master =
+            pid.trim().parse().map_err(|_| ChoreError::BadRun(format!("Postfix's pid is {pid:?}")))?;
         Ok(Self { address, config, master })
     }
 
@@ -62,12 +63,16 @@ impl Postfix {
     }
 }
 
-fn postfix(config: &Path, verb: &str) -> Result<(), Fault> {
+fn postfix(config: &Path, verb: &str) -> Result<(), ChoreError> {
     let mut command = Command::new("/usr/sbin/postfix");
     command.arg("-c").arg(config).arg(verb).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let status =
-        command.status().map_err(|cause| Fault::NotStarted { program: "postfix".to_owned(), cause })?;
-    if status.success() { Ok(()) } else { Err(Fault::BadRun(format!("postfix {verb} failed ({status})"))) }
+        command.status().map_err(|cause| ChoreError::NotStarted { program: "postfix".to_owned(), cause })?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(ChoreError::BadRun(format!("postfix {verb} failed ({status})")))
+    }
 }
 
 /// Its daemons run as another user, who must be able to pass through the folders above.
@@ -76,11 +81,11 @@ fn open_to_all(folder: &Path) {
     let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o755));
 }
 
-fn wait_until_it_listens(address: SocketAddr) -> Result<(), Fault> {
+fn wait_until_it_listens(address: SocketAddr) -> Result<(), ChoreError> {
     let start = Instant::now();
     while TcpStream::connect(address).is_err() {
         if start.elapsed() > Duration::from_secs(30) {
-            return Err(Fault::BadRun("Postfix does not listen".to_owned()));
+            return Err(ChoreError::BadRun("Postfix does not listen".to_owned()));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

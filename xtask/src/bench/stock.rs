@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::bench::release;
-use crate::run::{Fault, cargo, output};
+use crate::run::{ChoreError, cargo, output};
 
 /// Whom the load claims to be, with everything that vouches for it.
 const ZONE: &str = "load.example TXT \"v=spf1 ip4:127.0.0.0/8 -all\"\n_dmarc.load.example TXT \"v=DMARC1; p=reject\"\n\
@@ -36,28 +36,29 @@ pub(crate) struct Zone {
 
 impl Zone {
     /// Makes a key, publishes it, and serves.
-    pub(crate) fn start(folder: PathBuf) -> Result<Self, Fault> {
+    pub(crate) fn start(folder: PathBuf) -> Result<Self, ChoreError> {
         let key = folder.join("load.pem");
         let mut keygen = Command::new(release("pintle"));
         keygen.args(["dkim", "keygen", "--domain", "load.example", "--selector", "s1", "--algorithm", "rsa"]);
         let said = output(keygen.arg("--force").arg("--out").arg(&key))?;
         let said = String::from_utf8_lossy(&said).into_owned();
         let record = said.lines().find(|line| line.contains("._domainkey."));
-        let record = record.ok_or_else(|| Fault::BadRun(format!("no record in: {said}")))?;
+        let record = record.ok_or_else(|| ChoreError::BadRun(format!("no record in: {said}")))?;
         let file = folder.join("zone");
         write(&file, &format!("{ZONE}{record}\n"))?;
         write(&folder.join("batv.json"), r#"{"keys": [{"number": 0, "secret": "the benchmark's own"}]}"#)?;
         let mut command = Command::new(release("pintle-zone"));
         let started = command.arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child =
-            started.map_err(|cause| Fault::NotStarted { program: "pintle-zone".to_owned(), cause })?;
+            started.map_err(|cause| ChoreError::NotStarted { program: "pintle-zone".to_owned(), cause })?;
         let address = child.stdout.take().and_then(listening);
-        let address = address.ok_or_else(|| Fault::BadRun("the DNS server told no address".to_owned()))?;
+        let address =
+            address.ok_or_else(|| ChoreError::BadRun("the DNS server told no address".to_owned()))?;
         Ok(Self { child, folder, key, address })
     }
 
     /// The plugins over a message of this size without a signature.
-    pub(crate) fn unsigned(&self) -> Result<Stock, Fault> {
+    pub(crate) fn unsigned(&self) -> Result<Stock, ChoreError> {
         let seal =
             "seal = \"example-rsa\"               # ARC, for those whom the inner server forwards to\n";
         let sections = exchanged(&self.sections()?, &[(seal, "")])?;
@@ -65,7 +66,7 @@ impl Zone {
     }
 
     /// The plugins over the same message, signed.
-    pub(crate) fn signed(&self, size: usize) -> Result<Stock, Fault> {
+    pub(crate) fn signed(&self, size: usize) -> Result<Stock, ChoreError> {
         let plain = self.folder.join("plain.eml");
         let mut load = Command::new(release("pintle-load"));
         write(
@@ -80,12 +81,12 @@ impl Zone {
         Ok(Stock { sections: self.sections()?, message: Some(message) })
     }
 
-    fn sections(&self) -> Result<String, Fault> {
+    fn sections(&self) -> Result<String, ChoreError> {
         let example = pintle_guest_build::repository().join("examples/edge/pintle.toml");
         let text = fs::read_to_string(&example).map_err(|cause| unreadable(&example, cause))?;
         let plugins = text.split_once("# --- Plugins").and_then(|(_, rest)| rest.split_once("\n[log]"));
         let (plugins, _) =
-            plugins.ok_or_else(|| Fault::BadRun("the edge example has no plugins".to_owned()))?;
+            plugins.ok_or_else(|| ChoreError::BadRun("the edge example has no plugins".to_owned()))?;
         let plugins = plugins.split_once('\n').map_or("", |(_, rest)| rest);
         let batv = format!("config_file = \"{}\"", self.folder.join("batv.json").display());
         let exchanges =
@@ -109,11 +110,11 @@ impl Drop for Zone {
     }
 }
 
-fn exchanged(text: &str, exchanges: &[(&str, &str)]) -> Result<String, Fault> {
+fn exchanged(text: &str, exchanges: &[(&str, &str)]) -> Result<String, ChoreError> {
     let mut text = text.to_owned();
     for (from, to) in exchanges {
         if !text.contains(from) {
-            return Err(Fault::BadRun(format!("the edge example does not say {from}")));
+            return Err(ChoreError::BadRun(format!("the edge example does not say {from}")));
         }
         text = text.replace(from, to);
     }
@@ -126,10 +127,10 @@ fn listening(output: impl std::io::Read) -> Option<SocketAddr> {
     line.strip_prefix("listening ")?.trim().parse().ok()
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Fault> {
+fn write(path: &Path, text: &str) -> Result<(), ChoreError> {
     fs::write(path, text).map_err(|cause| unreadable(path, cause))
 }
 
-fn unreadable(path: &Path, cause: std::io::Error) -> Fault {
-    Fault::Unreadable { path: path.display().to_string(), cause }
+fn unreadable(path: &Path, cause: std::io::Error) -> ChoreError {
+    ChoreError::Unreadable { path: path.display().to_string(), cause }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::bench::load::{Figures, Shape};
 use crate::bench::process::Usage;
-use crate::run::Fault;
+use crate::run::ChoreError;
 
 /// One run's figures.
 #[derive(Debug, Clone, Serialize)]
@@ -133,8 +133,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Writes all rows as a JSON list.
-pub(crate) fn write_json(path: &Path, rows: &[Row]) -> Result<(), Fault> {
-    let unreadable = |cause| Fault::Unreadable { path: path.display().to_string(), cause };
+pub(crate) fn write_json(path: &Path, rows: &[Row]) -> Result<(), ChoreError> {
+    let unreadable = |cause| ChoreError::Unreadable { path: path.display().to_string(), cause };
     let text = serde_json::to_string_pretty(rows).map_err(|error| unreadable(error.into()))?;
     std::fs::write(path, text).map_err(unreadable)
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::source::Source;
 use super::{Rule, Violation};
-use crate::run::{Fault, cargo, output};
+use crate::run::{ChoreError, cargo, output};
 
 /// What a package of ours may depend on among our packages, without the prefix `pintle-`. A package that is not here
 /// has no place in the house yet. Everybody's tests may use `testkit` and `guest-build`, and those are not for others. A
@@ -82,11 +82,11 @@ struct Dependency {
     kind: Option<String>,
 }
 
-pub(super) fn metadata() -> Result<Metadata, Fault> {
+pub(super) fn metadata() -> Result<Metadata, ChoreError> {
     let arguments = ["metadata", "--format-version", "1", "--no-deps"];
     let json = output(&mut cargo(&arguments))?;
     serde_json::from_slice(&json)
-        .map_err(|cause| Fault::Unexpected { command: format!("cargo {}", arguments.join(" ")), cause })
+        .map_err(|cause| ChoreError::Unexpected { command: format!("cargo {}", arguments.join(" ")), cause })
 }
 
 /// Dependencies that cross a fence.

@@ -12,7 +12,7 @@ mod texts;
 
 use std::fmt;
 
-use crate::run::{Fault, step};
+use crate::run::{ChoreError, step};
 use source::Source;
 
 /// A rule broken at a place.
@@ -44,7 +44,7 @@ enum Rule {
 }
 
 /// Reports every violation, or none.
-pub(crate) fn tidy() -> Result<(), Fault> {
+pub(crate) fn tidy() -> Result<(), ChoreError> {
     step("Tidying");
     let sources = source::tracked()?;
     let mut found = fences::violations(&fences::metadata()?);
@@ -64,7 +64,7 @@ pub(crate) fn tidy() -> Result<(), Fault> {
     left.sort();
     println!("    {} files; functions: {}", sources.len(), numbers::Spread::of(&rust));
     let lines: Vec<_> = left.iter().map(ToString::to_string).collect();
-    if lines.is_empty() { Ok(()) } else { Err(Fault::Untidy(lines)) }
+    if lines.is_empty() { Ok(()) } else { Err(ChoreError::Untidy(lines)) }
 }
 
 impl fmt::Display for Violation {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::run::{Fault, command, output};
+use crate::run::{ChoreError, command, output};
 
 /// A text file that git tracks, or would track.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(super) struct Source {
 }
 
 /// All text files, new ones included; what is not UTF-8 is no text.
-pub(super) fn tracked() -> Result<Vec<Source>, Fault> {
+pub(super) fn tracked() -> Result<Vec<Source>, ChoreError> {
     let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
     let listed = output(&mut command("git", &list))?;
     let paths = listed.split(|&byte| byte == 0).filter(|path| !path.is_empty());

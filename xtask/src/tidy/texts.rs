@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::source::Source;
 use super::{Rule, Violation};
-use crate::run::Fault;
+use crate::run::ChoreError;
 
 /// Every Rust file opens by saying what it is for.
 pub(super) fn first_line(source: &Source) -> Option<Violation> {
@@ -99,7 +99,7 @@ fn names(line: &str, root: &str) -> bool {
 
 /// The SDK has to work from its folder alone, on systems without symbolic links and from a registry, so it carries
 /// the contract; this keeps the copy one.
-pub(super) fn copies() -> Result<Vec<Violation>, Fault> {
+pub(super) fn copies() -> Result<Vec<Violation>, ChoreError> {
     let original = wit_files("wit")?;
     let copy = wit_files("crates/plugin-sdk/wit/deps/plugin")?;
     let names = original.keys().chain(copy.keys().filter(|name| !original.contains_key(*name)));
@@ -114,8 +114,8 @@ fn copy_violation(name: &str) -> Violation {
 }
 
 /// The WIT files directly in a folder, by name.
-fn wit_files(folder: &str) -> Result<BTreeMap<String, String>, Fault> {
-    let unreadable = |path: &Path, cause| Fault::Unreadable { path: path.display().to_string(), cause };
+fn wit_files(folder: &str) -> Result<BTreeMap<String, String>, ChoreError> {
+    let unreadable = |path: &Path, cause| ChoreError::Unreadable { path: path.display().to_string(), cause };
     let folder = pintle_guest_build::repository().join(folder);
     let entries = fs::read_dir(&folder).map_err(|cause| unreadable(&folder, cause))?;
     let paths = entries.flatten().map(|entry| entry.path());

@@ -26,7 +26,7 @@ pub(crate) enum ListenerKind {
 }
 
 /// What all listeners depend on.
-pub(super) struct Shared<'a> {
+pub(super) struct ListenerDefaults<'a> {
     pub(super) hostname: &'a str,
     pub(super) rules: &'a Rules,
     pub(super) has_certificate: bool,
@@ -47,7 +47,11 @@ struct Access {
     trusted: Vec<IpNet>,
 }
 
-pub(super) fn listeners(root: &Section<'_>, shared: &Shared<'_>, taken: &mut Taken) -> Vec<ListenerConfig> {
+pub(super) fn listeners(
+    root: &Section<'_>,
+    shared: &ListenerDefaults<'_>,
+    taken: &mut Taken,
+) -> Vec<ListenerConfig> {
     let sections = root.list("listener");
     if !root.has("listener") {
         root.spot("listener").warn(Rule::NoListener);
@@ -62,7 +66,7 @@ pub(super) fn listeners(root: &Section<'_>, shared: &Shared<'_>, taken: &mut Tak
     sections.iter().map(lower).collect()
 }
 
-fn listener(section: &Section<'_>, shared: &Shared<'_>) -> ListenerConfig {
+fn listener(section: &Section<'_>, shared: &ListenerDefaults<'_>) -> ListenerConfig {
     let access = access(section, shared);
     check(section, &access, shared);
     ListenerConfig {
@@ -100,7 +104,7 @@ fn sessions(section: &Section<'_>, has_trusted: bool) -> SessionLimits {
     }
 }
 
-fn access(section: &Section<'_>, shared: &Shared<'_>) -> Access {
+fn access(section: &Section<'_>, shared: &ListenerDefaults<'_>) -> Access {
     let kind: ListenerKind = section.get("kind");
     let by_certificate = if shared.has_certificate { TlsMode::StartTls } else { TlsMode::None };
     let tls = section.optional("tls").unwrap_or(by_certificate);
@@ -124,7 +128,7 @@ fn access(section: &Section<'_>, shared: &Shared<'_>) -> Access {
     }
 }
 
-fn check(section: &Section<'_>, access: &Access, shared: &Shared<'_>) {
+fn check(section: &Section<'_>, access: &Access, shared: &ListenerDefaults<'_>) {
     let has_tls = access.tls != TlsMode::None;
     let has_auth = access.auth != AuthOffer::Off;
     // A listener that wants TLS and only lacks the certificate has one mistake, whatever follows from it.

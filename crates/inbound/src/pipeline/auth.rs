@@ -10,7 +10,7 @@ use pintle_mail::{EnhancedCode, Reply};
 use pintle_policy::{AuthVerdict, Credentials, Session, View};
 use pintle_smtp::server;
 
-use super::Answer;
+use super::StageAnswer;
 use crate::config::Rules;
 use crate::guesses::Guess;
 use crate::services::Services;
@@ -21,7 +21,7 @@ const LOG: &str = "pintle_inbound::login";
 const SHOWN: usize = 128;
 
 /// Decides on a client's credentials.
-pub(super) async fn answer(services: &Services, view: &mut View, given: server::Credentials) -> Answer {
+pub(super) async fn answer(services: &Services, view: &mut View, given: server::Credentials) -> StageAnswer {
     let credentials = Arc::new(Credentials {
         mechanism: given.mechanism.name().to_owned(),
         authorization_id: given.authorization_id,
@@ -44,11 +44,11 @@ pub(super) async fn answer(services: &Services, view: &mut View, given: server::
     match verdict {
         AuthVerdict::Granted(identity) => {
             Arc::make_mut(&mut view.session).identity = Some(identity.clone());
-            Answer::Granted { identity }
+            StageAnswer::Granted { identity }
         }
-        AuthVerdict::Denied(reply) => Answer::Denied(reply),
-        AuthVerdict::Unavailable(reply) => Answer::Unavailable(reply),
-        AuthVerdict::Next => Answer::Denied(None),
+        AuthVerdict::Denied(reply) => StageAnswer::Denied(reply),
+        AuthVerdict::Unavailable(reply) => StageAnswer::Unavailable(reply),
+        AuthVerdict::Next => StageAnswer::Denied(None),
     }
 }
 
@@ -83,13 +83,13 @@ async fn slow_down(guess: Option<Guess>, rules: &Rules) {
 }
 
 /// A login that is not heard: its network has guessed too often.
-fn refuse(session: &Session, username: &str, wait: Duration) -> Answer {
+fn refuse(session: &Session, username: &str, wait: Duration) -> StageAnswer {
     let (client, listener, id) = (session.client.ip().to_canonical(), &session.listener, session.id);
     tracing::info!(target: LOG, %client, listener, session = %id, username = shown(username), "login refused");
     metrics::counter!("pintle_authentications_total", "verdict" => "refused").increment(1);
     let minutes = wait.as_secs().div_ceil(60).max(1);
     let text = format!("Too many failed logins from your network; try again in {minutes} minutes");
-    Answer::Close(Reply::new(421, EnhancedCode(4, 7, 0), text))
+    StageAnswer::Close(Reply::new(421, EnhancedCode(4, 7, 0), text))
 }
 
 fn tell(session: &Session, username: &str, verdict: &AuthVerdict) {

@@ -8,7 +8,7 @@ use pintle_smtp::server::{self, Headers};
 use pintle_spool::{Hold, Quarantine};
 
 use super::fate::local_error;
-use super::{Answer, Pipeline};
+use super::{Pipeline, StageAnswer};
 use crate::quarantines::Place;
 use crate::receive::{self, Accepted, Incoming, Received};
 use crate::sign::Signing;
@@ -18,7 +18,7 @@ use crate::{ids, records, relay, score, submission};
 const QUOTA: &str = "quota";
 
 impl Pipeline {
-    pub(super) async fn headers(&mut self, headers: Headers) -> Answer {
+    pub(super) async fn headers(&mut self, headers: Headers) -> StageAnswer {
         self.taken.octets(headers.header.len());
         let block = HeaderBlock::parse(headers.header);
         if receive::loops(&block, self.services.rules.load().max_hops) {
@@ -37,7 +37,7 @@ impl Pipeline {
         match Incoming::begin(self.services.spool.as_ref(), headers.separated) {
             Ok(incoming) => {
                 self.incoming = Some(incoming);
-                Answer::Accept(None)
+                StageAnswer::Accept(None)
             }
             Err(error) => self.spool_trouble(Hook::Headers, &error),
         }
@@ -52,7 +52,7 @@ impl Pipeline {
         }
     }
 
-    pub(super) async fn message(&mut self, counted: server::Message) -> Answer {
+    pub(super) async fn message(&mut self, counted: server::Message) -> StageAnswer {
         let Some(incoming) = self.incoming.take() else {
             return self.refuse(Hook::Message, local_error(), None);
         };
@@ -77,7 +77,7 @@ impl Pipeline {
     }
 
     /// Nobody objects: commits the message, or drops it where nobody is left to get it.
-    async fn keep(&mut self, received: Received, counted: server::Message) -> Answer {
+    async fn keep(&mut self, received: Received, counted: server::Message) -> StageAnswer {
         self.with_recipients(receive::unite);
         let (Some(transaction), Some(message)) = (self.view.transaction.clone(), self.view.message.clone())
         else {
@@ -86,7 +86,7 @@ impl Pipeline {
         if self.fate.discard.is_some() || transaction.envelope.recipients.is_empty() {
             let (stage, by) = self.fate.discard.take().unwrap_or((Hook::Message, None));
             self.discard(stage, None, by.as_deref());
-            return Answer::Discard(None);
+            return StageAnswer::Discard(None);
         }
         if let Some(reply) = self.may_all_pass(&transaction) {
             return self.refuse(Hook::Message, reply, None);
@@ -109,7 +109,7 @@ impl Pipeline {
         message: &Message,
         quarantine: Option<Quarantine>,
         size: u64,
-    ) -> Answer {
+    ) -> StageAnswer {
         let services = &self.services;
         let hostname = &services.hostname;
         let header = receive::without_forgeries(&message.header, &self.view.session, hostname);
@@ -133,7 +133,7 @@ impl Pipeline {
                 let records = &*services.records;
                 records::reception(records, &self.view, transaction, size, quarantine.as_ref());
                 metrics::counter!("pintle_messages_accepted_total").increment(1);
-                Answer::Accepted { receipt, reply: None }
+                StageAnswer::Accepted { receipt, reply: None }
             }
             Err(error) => self.spool_trouble(Hook::Message, &error),
         }

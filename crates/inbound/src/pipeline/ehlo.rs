@@ -6,15 +6,15 @@ use pintle_mail::Param;
 use pintle_policy::{Call, Hook};
 use pintle_smtp::server::{Hello, HelloVerb, Offers};
 
-use super::{Answer, Pipeline};
+use super::{Pipeline, StageAnswer};
 
 impl Pipeline {
-    pub(super) async fn hello(&mut self, hello: Hello) -> Answer {
+    pub(super) async fn hello(&mut self, hello: Hello) -> StageAnswer {
         let session = Arc::make_mut(&mut self.view.session);
         session.hello = Some(hello.name.clone());
         session.esmtp = hello.verb == HelloVerb::Ehlo;
         if self.observer.is_none() && !self.services.chain.load().wants(Hook::Hello) {
-            return Answer::Accept(None);
+            return StageAnswer::Accept(None);
         }
         let before = hello.offers.params();
         Arc::make_mut(&mut self.view.session).extensions.clone_from(&before);
@@ -22,9 +22,9 @@ impl Pipeline {
         let after = std::mem::take(&mut Arc::make_mut(&mut self.view.session).extensions);
         self.refused(Hook::Hello, &decision).unwrap_or_else(|| {
             if before == after {
-                Answer::Accept(None)
+                StageAnswer::Accept(None)
             } else {
-                Answer::Offer(edited(hello.offers, &before, &after))
+                StageAnswer::Offer(edited(hello.offers, &before, &after))
             }
         })
     }

@@ -6,7 +6,7 @@ use pintle_mail::{EnhancedCode, Reply};
 use pintle_policy::{Decision, Hook, Verdict};
 use pintle_spool::Quarantine;
 
-use super::Answer;
+use super::StageAnswer;
 use crate::ids;
 
 /// What earlier stages decided for the message as a whole; of two that decide alike the first counts.
@@ -38,19 +38,19 @@ impl Fate {
 }
 
 /// The refusal that a verdict amounts to, if it is one. Words that no judge chose stand here.
-pub(super) fn refusal(verdict: &Verdict) -> Option<Answer> {
+pub(super) fn refusal(verdict: &Verdict) -> Option<StageAnswer> {
     match verdict {
         Verdict::Reject(reply) => {
             let usual = || Reply::new(550, EnhancedCode(5, 7, 1), "Refused by policy");
-            Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
+            Some(StageAnswer::Refuse(reply.clone().unwrap_or_else(usual)))
         }
         Verdict::Defer(reply) => {
             let usual = || Reply::new(451, EnhancedCode(4, 7, 1), "Cannot be decided now; try again later");
-            Some(Answer::Refuse(reply.clone().unwrap_or_else(usual)))
+            Some(StageAnswer::Refuse(reply.clone().unwrap_or_else(usual)))
         }
         Verdict::Close(reply) => {
             let usual = || Reply::new(421, EnhancedCode(4, 7, 0), "Closing the session by policy");
-            Some(Answer::Close(reply.clone().unwrap_or_else(usual)))
+            Some(StageAnswer::Close(reply.clone().unwrap_or_else(usual)))
         }
         Verdict::Next | Verdict::Accept | Verdict::Discard | Verdict::Quarantine(_) => None,
     }

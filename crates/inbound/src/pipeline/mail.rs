@@ -6,16 +6,16 @@ use pintle_mail::Envelope;
 use pintle_policy::{Call, Hook, Transaction};
 use pintle_smtp::server::Sender;
 
-use super::{Answer, Pipeline};
+use super::{Pipeline, StageAnswer};
 use crate::{client_log, ids};
 
 impl Pipeline {
-    pub(super) async fn sender(&mut self, sender: Sender) -> Answer {
+    pub(super) async fn sender(&mut self, sender: Sender) -> StageAnswer {
         self.reset();
         let limits = self.is_stranger().then_some(&self.strangers);
         if let Some(reply) = self.taken.transaction(limits) {
             client_log::dismissed(&self.view.session, &reply);
-            return Answer::Close(reply);
+            return StageAnswer::Close(reply);
         }
         // A client is turned away before it sends what could not be kept.
         if let Err(trouble) = self.services.spool_accepts() {
@@ -29,6 +29,6 @@ impl Pipeline {
             return refusal;
         }
         self.fate.take(Hook::Mail, decision);
-        Answer::Accept(None)
+        StageAnswer::Accept(None)
     }
 }

@@ -32,7 +32,7 @@ use crate::services::Services;
 use crate::strangers::{StrangerLimits, Taken};
 use crate::{client_log, ids, records};
 
-type Answer = server::Answer<Receipt>;
+type StageAnswer = server::HostAnswer<Receipt>;
 
 /// The longest that plugins can delay a reply: clients wait five minutes (RFC 5321 section 4.5.3.2).
 const MAX_DELAY: Duration = Duration::from_secs(120);
@@ -153,7 +153,7 @@ impl Pipeline {
         }
     }
 
-    pub(crate) async fn answer(&mut self, question: Question) -> Answer {
+    pub(crate) async fn answer(&mut self, question: Question) -> StageAnswer {
         match question {
             Question::Connect => self.connect().await,
             Question::Hello(hello) => self.hello(hello).await,
@@ -175,9 +175,9 @@ impl Pipeline {
         }
     }
 
-    async fn connect(&mut self) -> Answer {
+    async fn connect(&mut self) -> StageAnswer {
         let decision = self.judge(Call::Connect).await;
-        self.refused(Hook::Connect, &decision).unwrap_or(Answer::Accept(None))
+        self.refused(Hook::Connect, &decision).unwrap_or(StageAnswer::Accept(None))
     }
 
     /// Asks the chain at a stage, and waits as long as plugins want the client to wait.
@@ -224,8 +224,8 @@ impl Pipeline {
 
     /// Ends the session of a stranger who has been refused too often: whoever tries address after address is looking for
     /// those that exist.
-    fn limit_refusals(&mut self, answer: Answer) -> Answer {
-        if !matches!(answer, Answer::Refuse(_)) || !self.is_stranger() {
+    fn limit_refusals(&mut self, answer: StageAnswer) -> StageAnswer {
+        if !matches!(answer, StageAnswer::Refuse(_)) || !self.is_stranger() {
             return answer;
         }
         self.refusals += 1;
@@ -235,25 +235,31 @@ impl Pipeline {
         let text = "Too many refusals in one session; closing";
         let reply = Reply::new(421, EnhancedCode(4, 7, 0), text);
         client_log::dismissed(&self.view.session, &reply);
-        Answer::Close(reply)
+        StageAnswer::Close(reply)
     }
 
     /// The refusal that a decision amounts to, recorded.
-    fn refused(&self, stage: Hook, decision: &Decision) -> Option<Answer> {
+    fn refused(&self, stage: Hook, decision: &Decision) -> Option<StageAnswer> {
         let refusal = refusal(&decision.verdict)?;
         self.record_refusal(stage, None, &refusal, decision.by.as_deref());
         Some(refusal)
     }
 
     /// A refusal of the core's own, recorded; `by` is the part of the core that refuses, where it has a name.
-    fn refuse(&self, stage: Hook, reply: Reply, by: Option<&str>) -> Answer {
-        let refusal = Answer::Refuse(reply);
+    fn refuse(&self, stage: Hook, reply: Reply, by: Option<&str>) -> StageAnswer {
+        let refusal = StageAnswer::Refuse(reply);
         self.record_refusal(stage, None, &refusal, by);
         refusal
     }
 
-    fn record_refusal(&self, stage: Hook, recipient: Option<&Recipient>, answer: &Answer, by: Option<&str>) {
-        if let Answer::Refuse(reply) | Answer::Close(reply) = answer {
+    fn record_refusal(
+        &self,
+        stage: Hook,
+        recipient: Option<&Recipient>,
+        answer: &StageAnswer,
+        by: Option<&str>,
+    ) {
+        if let StageAnswer::Refuse(reply) | StageAnswer::Close(reply) = answer {
             records::rejection(&*self.services.records, &self.view, stage, recipient, reply, by);
         }
     }
@@ -263,7 +269,7 @@ impl Pipeline {
         self.view.transaction.as_ref().map(|transaction| tracing::field::display(transaction.id))
     }
 
-    fn spool_trouble(&self, stage: Hook, error: &SpoolError) -> Answer {
+    fn spool_trouble(&self, stage: Hook, error: &SpoolError) -> StageAnswer {
         let (client, queue_id) = (self.view.session.client.ip().to_canonical(), self.queue_id());
         tracing::error!(%client, session = %self.id(), queue_id, %error, "a message could not be stored");
         self.refuse(stage, error.reply(), None)

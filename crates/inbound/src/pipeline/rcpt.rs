@@ -6,12 +6,12 @@ use pintle_mail::{Address, Recipient};
 use pintle_policy::{Call, Hook, Verdict};
 
 use super::fate::refusal;
-use super::{Answer, Pipeline};
+use super::{Pipeline, StageAnswer};
 use crate::config::Rules;
 use crate::relay;
 
 impl Pipeline {
-    pub(super) async fn recipient(&mut self, mut recipient: Recipient) -> Answer {
+    pub(super) async fn recipient(&mut self, mut recipient: Recipient) -> StageAnswer {
         let id = recipient.id;
         let rules = self.services.rules.load_full();
         if self.is_our_postmaster(&recipient.address, &rules) {
@@ -34,7 +34,7 @@ impl Pipeline {
         } else {
             self.fate.take(Hook::Rcpt, decision);
         }
-        Answer::Accept(None)
+        StageAnswer::Accept(None)
     }
 
     /// Whether this is `<postmaster>`, or the same with our own name behind it, from which reports come. A hostname that is
@@ -50,9 +50,9 @@ impl Pipeline {
     }
 
     /// Law 7 for the recipient of this id, as the plugins have left it.
-    fn may_pass(&self, id: u32, rules: &Rules) -> Option<Answer> {
+    fn may_pass(&self, id: u32, rules: &Rules) -> Option<StageAnswer> {
         let recipient = self.view.transaction.as_deref()?.recipient(id)?;
-        relay::check(&self.view.session, recipient, &rules.domains).err().map(Answer::Refuse)
+        relay::check(&self.view.session, recipient, &rules.domains).err().map(StageAnswer::Refuse)
     }
 
     /// Takes a recipient out of the transaction.

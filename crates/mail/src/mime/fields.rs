@@ -29,14 +29,14 @@ pub(super) struct Described {
 
 /// What is found out on the way.
 #[derive(Default)]
-struct Found {
+struct FieldFindings {
     malformed: Marks<Defect>,
     cut: bool,
 }
 
 impl Described {
     pub(super) fn by(header: &HeaderBlock) -> Self {
-        let mut found = Found::default();
+        let mut found = FieldFindings::default();
         let kind = first(header, "content-type", &["boundary", "charset", "name"], &mut found);
         let disposition = first(header, "content-disposition", &["filename"], &mut found);
         let encoding = first(header, "content-transfer-encoding", &[], &mut found);
@@ -65,7 +65,12 @@ impl Described {
 }
 
 /// The first field of this name: what follows it is an attempt to make two programs see two things.
-fn first(header: &HeaderBlock, name: &str, wanted: &[&'static str], found: &mut Found) -> Option<Structured> {
+fn first(
+    header: &HeaderBlock,
+    name: &str,
+    wanted: &[&'static str],
+    found: &mut FieldFindings,
+) -> Option<Structured> {
     let mut fields = header.named(name);
     let octets = fields.next()?.value_octets();
     found.cut |= octets.len() > MAX_FIELD;

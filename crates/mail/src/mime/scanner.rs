@@ -27,7 +27,7 @@ pub struct Scanner {
     names: usize,
     /// The multiparts and enclosed messages around the place that was reached, the outermost first.
     open: Vec<Open>,
-    state: State,
+    state: ScanState,
     /// How many octets were seen.
     at: u64,
     line: Line,
@@ -50,7 +50,7 @@ enum Container {
 }
 
 #[derive(Debug)]
-enum State {
+enum ScanState {
     /// In a part's header, of which so much is kept; whether some is not.
     Header { part: usize, kept: Vec<u8>, cut: bool },
     /// In a part's content.
@@ -86,7 +86,7 @@ impl Scanner {
             steps: 0,
             names: 0,
             open: Vec::new(),
-            state: State::Between,
+            state: ScanState::Between,
             at: 0,
             line: Line::default(),
             before: 0,
@@ -100,7 +100,7 @@ impl Scanner {
     pub fn push(&mut self, piece: &[u8]) {
         let mut rest = piece;
         while !rest.is_empty() {
-            if matches!(self.state, State::Over) {
+            if matches!(self.state, ScanState::Over) {
                 self.at += rest.len() as u64;
                 return;
             }
@@ -108,7 +108,7 @@ impl Scanner {
             let (line, behind) = rest.split_at(end.unwrap_or(rest.len()));
             self.at += line.len() as u64;
             self.steps += line.len() as u64;
-            let header = matches!(self.state, State::Header { .. }).then_some(self.limits.header);
+            let header = matches!(self.state, ScanState::Header { .. }).then_some(self.limits.header);
             self.line.take(line, header);
             if end.is_some() {
                 self.end_line();
@@ -120,7 +120,7 @@ impl Scanner {
     /// There are no more octets.
     #[must_use]
     pub fn finish(mut self) -> Tree {
-        if self.line.start < self.at && !matches!(self.state, State::Over) {
+        if self.line.start < self.at && !matches!(self.state, ScanState::Over) {
             self.end_line();
         }
         self.end_leaf(self.at);
@@ -172,7 +172,7 @@ impl Scanner {
 
     /// A line that is no delimiter matters in a header alone.
     fn header_line(&mut self, line: &Line) {
-        let State::Header { part, kept, cut } = &mut self.state else { return };
+        let ScanState::Header { part, kept, cut } = &mut self.state else { return };
         let text = line.text();
         if text.is_empty() {
             let (part, kept) = (*part, std::mem::take(kept));
@@ -212,13 +212,13 @@ impl Scanner {
         let container = self.container(kind, &described);
         let kind = kind.to_owned();
         self.describe(part, kind, described, container.is_some());
-        self.state = State::Content(part);
+        self.state = ScanState::Content(part);
         match container.filter(|_| descend) {
             None => {}
             Some(_) if self.open.len() >= self.limits.depth => self.truncated.mark(Limit::Depth),
             Some((boundary, kind)) => {
                 self.open.push(Open { part, boundary, kind });
-                self.state = State::Between;
+                self.state = ScanState::Between;
                 if kind == Container::Message {
                     self.begin_part(part, self.parts[part].content.start);
                 }
@@ -276,12 +276,12 @@ impl Scanner {
     fn begin_part(&mut self, parent: usize, at: u64) {
         if self.parts.len() >= self.limits.parts {
             self.truncated.mark(Limit::Parts);
-            self.state = State::Over;
+            self.state = ScanState::Over;
             return;
         }
         let part = self.parts.len();
         self.parts.push(empty(u32::try_from(parent).ok(), Some(at..at)));
-        self.state = State::Header { part, kept: Vec::new(), cut: false };
+        self.state = ScanState::Header { part, kept: Vec::new(), cut: false };
     }
 
     /// A delimiter line has been read. The line end before it belongs to it.
@@ -292,7 +292,7 @@ impl Scanner {
                 self.end_container(&open, self.before);
             }
         }
-        self.state = State::Between;
+        self.state = ScanState::Between;
         let open = &mut self.open[at];
         let parent = open.part;
         if let Container::Multipart { parts, closed, .. } = &mut open.kind {
@@ -308,17 +308,17 @@ impl Scanner {
 
     /// Ends the part whose header or content is being read.
     fn end_leaf(&mut self, end: u64) {
-        if let State::Header { part, kept, .. } = &mut self.state {
+        if let ScanState::Header { part, kept, .. } = &mut self.state {
             let (part, kept) = (*part, std::mem::take(kept));
             self.end_header(part, kept, end, false);
         }
-        if let State::Content(part) = self.state {
+        if let ScanState::Content(part) = self.state {
             self.end_content(part, end);
         }
     }
 
     fn end_container(&mut self, open: &Open, end: u64) {
-        let over = matches!(self.state, State::Over);
+        let over = matches!(self.state, ScanState::Over);
         if let Container::Multipart { parts, closed: false, .. } = open.kind
             && !over
         {

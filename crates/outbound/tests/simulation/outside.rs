@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use pintle_dns::{Answer, DnsError, Record, RecordKind, Resolver};
-use pintle_outbound::{Network, Place, Stream};
+use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
+use pintle_outbound::{HostAddress, Network, Stream};
 
 use crate::hop::{Mood, serve};
 use crate::random::Random;
@@ -19,12 +19,12 @@ pub struct Wires(pub Arc<World>);
 impl Network for Wires {
     fn connect(
         &self,
-        to: &Place,
+        to: &HostAddress,
         _source: Option<IpAddr>,
     ) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
         let (world, to) = (Arc::clone(&self.0), to.clone());
         Box::pin(async move {
-            let Place::Tcp(address) = &to else { return Err(io::ErrorKind::NotFound.into()) };
+            let HostAddress::Tcp(address) = &to else { return Err(io::ErrorKind::NotFound.into()) };
             let hop = world.hops.get(&address.ip()).cloned();
             let Some(hop) = hop else { return Err(io::ErrorKind::HostUnreachable.into()) };
             let number = hop.next_connection();
@@ -51,7 +51,7 @@ impl Network for Wires {
 pub struct Names(pub Arc<World>);
 
 impl Resolver for Names {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let (name, world) = (name.to_owned(), Arc::clone(&self.0));
         Box::pin(async move {
             let (wait, fault) = world.draw(|random| (random.millis(0, 60), fault(random, &name)));
@@ -63,7 +63,7 @@ impl Resolver for Names {
                 world.ledger(|ledger| ledger.no_mail.insert(name.clone()));
             }
             world.tell(|| format!("names: {name} {kind}: {answer:?}"));
-            answer.map(|records| Answer { records, ttl: Duration::from_secs(60), secure: false })
+            answer.map(|records| DnsAnswer { records, ttl: Duration::from_secs(60), secure: false })
         })
     }
 }

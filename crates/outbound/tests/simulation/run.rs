@@ -15,7 +15,7 @@ use pintle_outbound::{
 };
 use pintle_policy::Chain;
 use pintle_record::NoRecords;
-use pintle_spool::fault::{CrashPoint, Fault, Faults};
+use pintle_spool::fault::{CrashPoint, Faults, InjectedFault};
 use pintle_spool::{
     Content, DraftLimits, Embedded, EmbeddedConfig, Health, Hold, NewMessage, Spool, SpoolError,
 };
@@ -84,7 +84,8 @@ const POINTS: &[CrashPoint] = &[
     CrashPoint::Moved,
     CrashPoint::Reclaim,
 ];
-const FAULTS: &[Fault] = &[Fault::Crash, Fault::PowerLoss, Fault::Io, Fault::NoSpace];
+const FAULTS: &[InjectedFault] =
+    &[InjectedFault::Crash, InjectedFault::PowerLoss, InjectedFault::Io, InjectedFault::NoSpace];
 
 struct Run {
     world: Arc<World>,

@@ -9,7 +9,7 @@ use pintle_sender_auth::sign::{Finding, PrivateKey, Published, SigningKey, exami
 
 use super::{Outcome, read_key};
 use crate::cli::DkimCheck;
-use crate::say::say;
+use crate::output::say;
 
 /// What is compared with DNS, and over which servers.
 struct Own {

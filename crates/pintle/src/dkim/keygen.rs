@@ -10,7 +10,7 @@ use pintle_sender_auth::sign::{Algorithm, KeyConfig, KeyPair, Keyring, SigningKe
 
 use super::Outcome;
 use crate::cli::{KeyKind, Keygen};
-use crate::say::say;
+use crate::output::say;
 
 /// Makes the keys, checks them as a start would, writes them, and says what to publish and configure.
 pub(super) fn keygen(options: &Keygen) -> Outcome {

@@ -11,7 +11,7 @@ use super::Trouble;
 use super::diff::unified;
 use super::mail::Mail;
 use super::report::{
-    BodyReport, EnvelopeReport, Fate, PluginReport, Report, SessionReport, StageReport, auth_result,
+    BodyReport, DryRunReport, EnvelopeReport, Fate, PluginReport, SessionReport, StageReport, auth_result,
 };
 use super::show::NOT_JUDGED;
 use super::trace::{Line, Recorded};
@@ -41,7 +41,7 @@ pub(super) struct Played<'a> {
 }
 
 /// How it ended, by whose word.
-struct End {
+struct DryRunEnd {
     fate: Fate,
     by: Option<String>,
     reply: Option<String>,
@@ -52,9 +52,9 @@ impl Played<'_> {
     ///
     /// # Errors
     /// A body that plugins have written cannot be read.
-    pub(super) async fn report(mut self) -> Result<Report, Trouble> {
+    pub(super) async fn report(mut self) -> Result<DryRunReport, Trouble> {
         let stages = self.stages();
-        let End { fate, by, reply } = self.end();
+        let DryRunEnd { fate, by, reply } = self.end();
         let recipients = self.mail.recipients.iter().map(|address| address.as_str().to_owned()).collect();
         let envelope = EnvelopeReport { sender: self.mail.sender.as_str().to_owned(), recipients };
         let taken = self.taken();
@@ -68,7 +68,7 @@ impl Played<'_> {
         let received = text(self.mail.header.as_bytes());
         let header_diff =
             after.as_ref().and_then(|after| unified(&received, after, ("received", "after the plugins")));
-        Ok(Report {
+        Ok(DryRunReport {
             session: self.session(),
             new_envelope: self.new_envelope().filter(|new| *new != unchanged),
             envelope,
@@ -203,7 +203,7 @@ impl Played<'_> {
     }
 
     /// What came of it: a refusal before anything, then what drops the message, then what holds it.
-    fn end(&self) -> End {
+    fn end(&self) -> DryRunEnd {
         let refused = |exchange: &&Exchange| exchange.reply.refuses();
         let some = self.exchanges.iter().filter(|exchange| exchange.recipient.is_some()).find(refused);
         let whole = self.exchanges.last().filter(refused).filter(|exchange| {
@@ -215,22 +215,22 @@ impl Played<'_> {
             return self.refusal(exchange, None);
         }
         if self.stored.is_none() {
-            return End { fate: Fate::Discarded, by: self.discarded_by(), reply: None };
+            return DryRunEnd { fate: Fate::Discarded, by: self.discarded_by(), reply: None };
         }
         if let Some(held) = self.held() {
             let by = held
                 .by
                 .clone()
                 .map(|by| if Some(&by) == held.quarantine.as_ref() { GATEWAY.to_owned() } else { by });
-            return End { fate: Fate::Quarantined, by, reply: held.quarantine.clone() };
+            return DryRunEnd { fate: Fate::Quarantined, by, reply: held.quarantine.clone() };
         }
         match some {
             Some(exchange) => self.refusal(exchange, Some(Fate::AcceptedForSome)),
-            None => End { fate: Fate::Accepted, by: None, reply: None },
+            None => DryRunEnd { fate: Fate::Accepted, by: None, reply: None },
         }
     }
 
-    fn refusal(&self, exchange: &Exchange, fate: Option<Fate>) -> End {
+    fn refusal(&self, exchange: &Exchange, fate: Option<Fate>) -> DryRunEnd {
         let by_code = if exchange.closes {
             Fate::Closed
         } else if (400..500).contains(&exchange.reply.code) {
@@ -240,7 +240,11 @@ impl Played<'_> {
         };
         let by = exchange.asked.iter().find(|asked| asked.decision.verdict.refuses());
         let by = by.and_then(|asked| asked.decision.by.as_ref()).map_or(GATEWAY, |by| by);
-        End { fate: fate.unwrap_or(by_code), by: Some(by.to_owned()), reply: Some(said(&exchange.reply)) }
+        DryRunEnd {
+            fate: fate.unwrap_or(by_code),
+            by: Some(by.to_owned()),
+            reply: Some(said(&exchange.reply)),
+        }
     }
 
     fn held(&self) -> Option<&pintle_record::Hold> {

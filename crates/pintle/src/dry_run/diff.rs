@@ -20,31 +20,31 @@ pub(super) fn unified(before: &str, after: &str, names: (&str, &str)) -> Option<
 
 /// A line that stays, goes or comes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step<'a> {
+enum DiffLine<'a> {
     Stays(&'a str),
     Goes(&'a str),
     Comes(&'a str),
 }
 
 /// The steps from the one to the other, with as many lines staying as can.
-fn steps<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Step<'a>> {
+fn steps<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<DiffLine<'a>> {
     let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
     let (old_rest, new_rest) = (&old[head..], &new[head..]);
     let tail = old_rest.iter().rev().zip(new_rest.iter().rev()).take_while(|(a, b)| a == b).count();
     let (old_middle, new_middle) = (&old_rest[..old_rest.len() - tail], &new_rest[..new_rest.len() - tail]);
-    let mut steps: Vec<_> = old[..head].iter().map(|line| Step::Stays(line)).collect();
+    let mut steps: Vec<_> = old[..head].iter().map(|line| DiffLine::Stays(line)).collect();
     if old_middle.len().saturating_mul(new_middle.len()) > MAX_CELLS {
-        steps.extend(old_middle.iter().map(|line| Step::Goes(line)));
-        steps.extend(new_middle.iter().map(|line| Step::Comes(line)));
+        steps.extend(old_middle.iter().map(|line| DiffLine::Goes(line)));
+        steps.extend(new_middle.iter().map(|line| DiffLine::Comes(line)));
     } else {
         steps.extend(middle(old_middle, new_middle));
     }
-    steps.extend(old_rest[old_rest.len() - tail..].iter().map(|line| Step::Stays(line)));
+    steps.extend(old_rest[old_rest.len() - tail..].iter().map(|line| DiffLine::Stays(line)));
     steps
 }
 
 /// By the longest common subsequence.
-fn middle<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Step<'a>> {
+fn middle<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<DiffLine<'a>> {
     let width = new.len() + 1;
     let mut common = vec![0_u32; (old.len() + 1) * width];
     for i in (0..old.len()).rev() {
@@ -60,15 +60,15 @@ fn middle<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     while i < old.len() || j < new.len() {
         if i < old.len() && j < new.len() && old[i] == new[j] {
-            steps.push(Step::Stays(old[i]));
+            steps.push(DiffLine::Stays(old[i]));
             (i, j) = (i + 1, j + 1);
         } else if i < old.len()
             && (j == new.len() || common[(i + 1) * width + j] >= common[i * width + j + 1])
         {
-            steps.push(Step::Goes(old[i]));
+            steps.push(DiffLine::Goes(old[i]));
             i += 1;
         } else {
-            steps.push(Step::Comes(new[j]));
+            steps.push(DiffLine::Comes(new[j]));
             j += 1;
         }
     }
@@ -77,14 +77,14 @@ fn middle<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Step<'a>> {
 
 /// Changes that stand close together, with the lines around them.
 struct Hunk<'s, 'a> {
-    steps: &'s [Step<'a>],
+    steps: &'s [DiffLine<'a>],
     /// Lines before it.
     old_before: usize,
     new_before: usize,
 }
 
-fn hunks<'s, 'a>(steps: &'s [Step<'a>]) -> Vec<Hunk<'s, 'a>> {
-    let changes = steps.iter().enumerate().filter(|(_, step)| !matches!(step, Step::Stays(_)));
+fn hunks<'s, 'a>(steps: &'s [DiffLine<'a>]) -> Vec<Hunk<'s, 'a>> {
+    let changes = steps.iter().enumerate().filter(|(_, step)| !matches!(step, DiffLine::Stays(_)));
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for (at, _) in changes {
         let (begin, end) = (at.saturating_sub(AROUND), (at + AROUND + 1).min(steps.len()));
@@ -106,9 +106,9 @@ impl Hunk<'_, '_> {
         let mut text = format!("@@ -{} +{} @@\n", range(self.old_before, old), range(self.new_before, new));
         for step in self.steps {
             let (mark, line) = match step {
-                Step::Stays(line) => (' ', line),
-                Step::Goes(line) => ('-', line),
-                Step::Comes(line) => ('+', line),
+                DiffLine::Stays(line) => (' ', line),
+                DiffLine::Goes(line) => ('-', line),
+                DiffLine::Comes(line) => ('+', line),
             };
             text.push(mark);
             text.push_str(line);
@@ -123,12 +123,12 @@ fn range(before: usize, lines: usize) -> String {
     format!("{},{lines}", if lines == 0 { before } else { before + 1 })
 }
 
-fn old_lines(steps: &[Step<'_>]) -> usize {
-    steps.iter().filter(|step| !matches!(step, Step::Comes(_))).count()
+fn old_lines(steps: &[DiffLine<'_>]) -> usize {
+    steps.iter().filter(|step| !matches!(step, DiffLine::Comes(_))).count()
 }
 
-fn new_lines(steps: &[Step<'_>]) -> usize {
-    steps.iter().filter(|step| !matches!(step, Step::Goes(_))).count()
+fn new_lines(steps: &[DiffLine<'_>]) -> usize {
+    steps.iter().filter(|step| !matches!(step, DiffLine::Goes(_))).count()
 }
 
 #[cfg(test)]

@@ -31,11 +31,11 @@ use pintle_spool::{Memory, Spool};
 
 use self::build_report::Played;
 use self::mail::Mail;
-use self::report::{Fate, Report};
+use self::report::{DryRunReport, Fate};
 use self::trace::{RecordingJudge, RulingRecorder};
 use crate::cli::Try;
-use crate::say::complain;
-use crate::{say, stock};
+use crate::output::complain;
+use crate::{output, stock};
 
 type Trouble = Box<dyn std::error::Error>;
 
@@ -86,7 +86,7 @@ fn attempt(options: &Try) -> Result<Option<Fate>, Trouble> {
         report
     })?;
     if options.json {
-        say::json(&report)?;
+        output::json(&report)?;
     } else {
         show::print(&report);
     }
@@ -100,7 +100,7 @@ async fn play(
     chain: Chain,
     recorder: &RulingRecorder,
     (options, mail): (&Try, &Mail),
-) -> Result<Report, Trouble> {
+) -> Result<DryRunReport, Trouble> {
     let (spool, records) = (Arc::new(Memory::new()), Arc::new(Records::default()));
     let services = Services::new(
         settings.inbound.hostname.clone(),

@@ -9,7 +9,7 @@ use super::trace::{Line, Recorded};
 
 /// A whole dry run.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct DryRunReport {
     pub(super) session: SessionReport,
     /// As it was asked about.
     pub(super) envelope: EnvelopeReport,

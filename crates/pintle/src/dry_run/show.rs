@@ -1,8 +1,8 @@
 //! A dry run, told to people.
 
-use super::report::{EnvelopeReport, PluginReport, Report, StageReport};
+use super::report::{DryRunReport, EnvelopeReport, PluginReport, StageReport};
 use super::trace::Line;
-use crate::say::{printable as shown, say};
+use crate::output::{printable as shown, say};
 
 /// What the gateway does besides, and is not played here.
 pub(super) const NOT_JUDGED: &[&str] = &[
@@ -14,7 +14,7 @@ pub(super) const NOT_JUDGED: &[&str] = &[
 ];
 
 /// Prints the whole.
-pub(super) fn print(report: &Report) {
+pub(super) fn print(report: &DryRunReport) {
     let mended = if report.mended { ", line ends made CRLF" } else { "" };
     say!("message   {} octets{mended}", report.size);
     say!("session   {}", session(report));
@@ -35,7 +35,7 @@ pub(super) fn print(report: &Report) {
     report.not_judged.iter().for_each(|what| say!("  {what}"));
 }
 
-fn session(report: &Report) -> String {
+fn session(report: &DryRunReport) -> String {
     let session = &report.session;
     let who = match (&session.identity, session.trusted) {
         (Some(identity), _) => format!("authenticated as {identity}"),
@@ -88,13 +88,13 @@ fn plugin(plugin: &PluginReport) {
     plugin.log.iter().for_each(|line| detail("log", &format!("{}: {}", line.level, line.text)));
 }
 
-fn result(report: &Report) -> String {
+fn result(report: &DryRunReport) -> String {
     let by = report.by.as_deref().map(|by| format!(", by {by}")).unwrap_or_default();
     let reply = report.reply.as_deref().map(|reply| format!(": {reply}")).unwrap_or_default();
     shown(&format!("{}{by}{reply}", report.fate.words()))
 }
 
-fn changes(report: &Report) {
+fn changes(report: &DryRunReport) {
     if let Some(new) = &report.new_envelope {
         say!("\nenvelope:");
         let before =

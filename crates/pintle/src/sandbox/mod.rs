@@ -24,8 +24,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::app::{App, Extras};
 use crate::cli::{Sandbox, SandboxCommand};
+use crate::output::{self, complain, say};
 use crate::run::Signals;
-use crate::say::{self, complain, say};
 use crate::{logging, stock, supervisor};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
@@ -143,7 +143,7 @@ fn prepare(options: &Sandbox, places: &Places) -> Result<PathBuf, Box<dyn std::e
 fn messages(folder: &Path, json: bool) -> Outcome {
     let captured = capture::list(&folder.join("messages"))?;
     if json {
-        say::json(&captured)?;
+        output::json(&captured)?;
         return Ok(ExitCode::SUCCESS);
     }
     for entry in &captured {

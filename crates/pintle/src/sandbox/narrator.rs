@@ -15,7 +15,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use crate::say;
+use crate::output;
 
 /// Tells records, and where messages have gone.
 #[derive(Debug, Default)]
@@ -191,7 +191,7 @@ fn accepted(reception: &Reception) -> String {
 
 /// A line: its first word, coloured, and then what strangers may have had a hand in.
 fn line(colour: Colour, word: &str, text: &str) -> String {
-    format!("  {} {}", label(colour, word), say::printable(text.trim_end()))
+    format!("  {} {}", label(colour, word), output::printable(text.trim_end()))
 }
 
 #[derive(Clone, Copy)]

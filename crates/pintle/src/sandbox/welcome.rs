@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{PASSWORD, Places, USER};
 use crate::app::App;
 use crate::cli::Sandbox;
-use crate::say::say;
+use crate::output::say;
 
 const EXAMPLE: &str = "\nThe example plugin refuses spammer@example.net; try it as sender or recipient.";
 const OPEN: &str =

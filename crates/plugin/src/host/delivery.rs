@@ -9,8 +9,8 @@ use pintle_policy::Edit;
 use crate::Grant;
 use crate::bindings::pintle::plugin::delivery::{Host, NextHop as GuestHop, Snapshot, TlsPolicy as GuestTls};
 use crate::bindings::pintle::plugin::types::HostError;
-use crate::guest::Guest;
-use crate::words;
+use crate::convert;
+use crate::store_data::StoreData;
 
 /// The longest wait that a plugin may ask for before the next attempt.
 const MAX_RETRY: u32 = 7 * 86_400;
@@ -18,14 +18,14 @@ const MAX_HOP: usize = 255;
 /// What looking at a recipient costs.
 const RECIPIENT_COST: u64 = 64;
 
-impl Host for Guest {
+impl Host for StoreData {
     fn info(&mut self) -> Result<Snapshot, HostError> {
         self.charge_recipients()?;
         let delivery = self.live.delivery()?;
         Ok(Snapshot {
             attempt: delivery.attempt,
             age_s: delivery.age.as_secs(),
-            recipients: delivery.recipients.iter().map(words::recipient).collect(),
+            recipients: delivery.recipients.iter().map(convert::recipient).collect(),
             next_hop: guest_hop(&delivery.next_hop),
             tls: guest_tls(delivery.tls),
             source: delivery.source.map(|address| address.to_string()),
@@ -91,7 +91,7 @@ impl Host for Guest {
     }
 }
 
-impl Guest {
+impl StoreData {
     /// What the configuration does not list may be anything that this machine reaches: a metadata service, a database, a
     /// socket of another program.
     fn record_hop(&mut self, hop: NextHop) -> Result<(), HostError> {

@@ -10,14 +10,14 @@ use pintle_dns::{RecordKind, Resolver, lookup_many};
 use crate::Grant;
 use crate::bindings::pintle::plugin::dns::{Answer, DnsError, Host, Query, RecordType};
 use crate::bindings::pintle::plugin::types::{HostError, IpAddress};
-use crate::guest::Guest;
+use crate::store_data::StoreData;
 
 /// The most questions of one call of a hook, over all of its calls of `dns`.
 const MAX_QUESTIONS: usize = 256;
 /// What a question with its answer costs.
 const QUESTION_COST: u64 = 1_024;
 
-impl Host for Guest {
+impl Host for StoreData {
     async fn query_many(&mut self, queries: Vec<Query>) -> Vec<Result<Answer, DnsError>> {
         if let Err(error) = self.may_ask(queries.len()) {
             return refused_all(queries.len(), &error);
@@ -58,7 +58,7 @@ impl Resolver for InTime {
         &self,
         name: &str,
         kind: RecordKind,
-    ) -> BoxFuture<'_, Result<pintle_dns::Answer, pintle_dns::DnsError>> {
+    ) -> BoxFuture<'_, Result<pintle_dns::DnsAnswer, pintle_dns::DnsError>> {
         let lookup = self.resolver.lookup(name, kind);
         Box::pin(async move {
             let answer = tokio::time::timeout(self.limit, lookup).await;
@@ -67,7 +67,7 @@ impl Resolver for InTime {
     }
 }
 
-impl Guest {
+impl StoreData {
     /// Half of what is left of the call: a plugin that asks again, about what it has learnt, still has time for that.
     pub(super) fn dns_in_time(&self) -> InTime {
         InTime::new(Arc::clone(&self.common.dns), self.meter.left(Instant::now()) / 2)
@@ -114,7 +114,7 @@ fn record_kind(kind: RecordType) -> RecordKind {
     }
 }
 
-fn answer(answer: Result<pintle_dns::Answer, pintle_dns::DnsError>) -> Result<Answer, DnsError> {
+fn answer(answer: Result<pintle_dns::DnsAnswer, pintle_dns::DnsError>) -> Result<Answer, DnsError> {
     use pintle_dns::DnsError as Ours;
     let answer = answer.map_err(|error| match error {
         Ours::NxDomain => DnsError::Nxdomain,

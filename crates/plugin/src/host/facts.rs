@@ -10,7 +10,7 @@ use pintle_policy::facts::is_read_by_the_core;
 
 use crate::Grant;
 use crate::bindings::pintle::plugin::types::HostError;
-use crate::guest::Guest;
+use crate::store_data::StoreData;
 
 /// Of one plugin, on a session or on a transaction.
 const MAX_FACTS: usize = 256;
@@ -18,7 +18,7 @@ const MAX_FACT: usize = 4 << 10;
 
 type Facts = BTreeMap<String, String>;
 
-impl Guest {
+impl StoreData {
     /// The name under which this plugin's fact is kept.
     pub(super) fn fact_name(&self, key: String) -> Result<String, HostError> {
         super::name("a fact's key", &key)?;

@@ -3,13 +3,13 @@
 use pintle_mail::address::domain_to_ascii;
 
 use crate::bindings::pintle::plugin::gateway::{Host, Snapshot};
-use crate::guest::Guest;
+use crate::store_data::StoreData;
 
 /// What normalising an octet costs, and the longest domain for which it is done: U-labels may have four octets a letter.
 const OCTET_COST: u64 = 8;
 const MAX_DOMAIN: usize = 1_024;
 
-impl Host for Guest {
+impl Host for StoreData {
     fn info(&mut self) -> Snapshot {
         Snapshot {
             hostname: self.common.gateway.load().hostname.clone(),

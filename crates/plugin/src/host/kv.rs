@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use crate::Grant;
 use crate::bindings::pintle::plugin::kv::{Bucket, Entry, Host, Scope, Taken};
 use crate::bindings::pintle::plugin::types::HostError;
-use crate::guest::Guest;
 use crate::kv::{KvError, Store};
+use crate::store_data::StoreData;
 
 const MAX_KEYS: usize = 1_000;
 /// What all values of one answer may hold.
 const MAX_ANSWER: usize = 4 << 20;
 const KEY_COST: u64 = 512;
 
-impl Host for Guest {
+impl Host for StoreData {
     fn get_many(&mut self, scope: Scope, keys: Vec<String>) -> Result<Vec<Option<Entry>>, HostError> {
         if keys.len() > MAX_KEYS {
             return Err(HostError::Limit(format!("one call reads at most {MAX_KEYS} keys")));
@@ -88,7 +88,7 @@ impl Host for Guest {
     }
 }
 
-impl Guest {
+impl StoreData {
     fn store(&self, scope: Scope) -> Result<&Store, HostError> {
         self.need(Grant::Kv)?;
         if self.live.hook.is_none() {

@@ -3,12 +3,12 @@
 use tracing::Level as TraceLevel;
 
 use crate::bindings::pintle::plugin::log::{Host, Level};
-use crate::guest::Guest;
-use crate::scribe;
+use crate::guest_log;
+use crate::store_data::StoreData;
 
-impl Host for Guest {
+impl Host for StoreData {
     fn enabled(&mut self, level: Level) -> bool {
-        scribe::enabled(trace_level(level))
+        guest_log::enabled(trace_level(level))
     }
 
     fn write(&mut self, level: Level, text: String, fields: Vec<(String, String)>) {

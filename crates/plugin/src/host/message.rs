@@ -17,9 +17,9 @@ use crate::bindings::pintle::plugin::message::{
 };
 use crate::bindings::pintle::plugin::types::{Header, HostError};
 use crate::budget::Budget;
-use crate::guest::Guest;
-use crate::live::unavailable;
+use crate::call::unavailable;
 use crate::mime::{self, CHUNK, unreadable};
+use crate::store_data::StoreData;
 
 /// The most that one read gives.
 const MAX_READ: u32 = 1 << 20;
@@ -35,7 +35,7 @@ const MAX_FOUND: usize = 10_000;
 const MAX_HEADER_EDITS: usize = 10_000;
 const MAX_HEADER_VALUE: usize = 64 << 10;
 
-impl Host for Guest {
+impl Host for StoreData {
     fn info(&mut self) -> Result<Snapshot, HostError> {
         let message = self.live.message()?;
         Ok(Snapshot {
@@ -173,7 +173,7 @@ impl Host for Guest {
     }
 }
 
-impl Guest {
+impl StoreData {
     /// A message changes before it is committed, and for a delivery; never after one.
     fn edits_message(&self, grant: Grant) -> Result<(), HostError> {
         self.need(grant)?;

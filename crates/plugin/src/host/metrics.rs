@@ -1,9 +1,9 @@
 //! `metrics`: a plugin's own numbers.
 
 use crate::bindings::pintle::plugin::metrics::Host;
-use crate::guest::Guest;
+use crate::store_data::StoreData;
 
-impl Host for Guest {
+impl Host for StoreData {
     fn count(&mut self, name: String, by: u64, labels: Vec<(String, String)>) {
         if self.pays_for(&name, &labels) {
             self.common.gauges.count(&name, by, &labels);
@@ -17,7 +17,7 @@ impl Host for Guest {
     }
 }
 
-impl Guest {
+impl StoreData {
     pub(super) fn pays_for(&mut self, text: &str, pairs: &[(String, String)]) -> bool {
         let octets: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.live.budget.charge((text.len() + octets) as u64).is_ok()

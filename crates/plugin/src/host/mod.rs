@@ -19,9 +19,9 @@ mod transaction;
 use pintle_policy::Notes;
 
 use crate::bindings::pintle::plugin::types::{self, HostError};
-use crate::guest::Guest;
+use crate::store_data::StoreData;
 
-impl types::Host for Guest {}
+impl types::Host for StoreData {}
 
 /// What all notes of one plugin on one session, or one transaction, may take.
 const MAX_NOTES: usize = 64 << 10;

@@ -14,15 +14,15 @@ use crate::bindings::pintle::plugin::sender_auth::{
 };
 use crate::bindings::pintle::plugin::transaction::AuthResult;
 use crate::bindings::pintle::plugin::types::HostError;
-use crate::checks::{self, Received};
-use crate::guest::Guest;
+use crate::call::unavailable;
 use crate::habits::Need;
-use crate::live::unavailable;
+use crate::sender_auth_checks::{self, SenderAuthChecks};
+use crate::store_data::StoreData;
 
 /// What handing over one result costs.
 const RESULT_COST: u64 = 1_024;
 
-impl Host for Guest {
+impl Host for StoreData {
     async fn spf(&mut self) -> Result<Vec<SpfResult>, HostError> {
         let received = self.received(Hook::Mail)?;
         self.asks(Need::Spf);
@@ -79,9 +79,9 @@ impl Host for Guest {
     }
 }
 
-impl Guest {
+impl StoreData {
     /// The mail, from this hook to the end of its reception. Deliveries have what was found in notes and facts.
-    fn received(&mut self, from: Hook) -> Result<Received, HostError> {
+    fn received(&mut self, from: Hook) -> Result<SenderAuthChecks, HostError> {
         self.need(Grant::SenderAuth)?;
         let hooks: &[Hook] = match from {
             Hook::Message => &[Hook::Message],
@@ -91,11 +91,11 @@ impl Guest {
         hook.ok_or_else(|| unavailable("this check of the sender"))?;
         let (session, transaction) = self.live.mail()?;
         let hostname = self.common.gateway.load().hostname.clone();
-        let patience = checks::patience(self.meter.left(Instant::now()));
-        Ok(Received::new(session, transaction, Arc::clone(&self.common.dns), hostname, patience))
+        let patience = sender_auth_checks::patience(self.meter.left(Instant::now()));
+        Ok(SenderAuthChecks::new(session, transaction, Arc::clone(&self.common.dns), hostname, patience))
     }
 
-    fn received_message(&mut self) -> Result<(Received, Arc<Message>), HostError> {
+    fn received_message(&mut self) -> Result<(SenderAuthChecks, Arc<Message>), HostError> {
         let received = self.received(Hook::Message)?;
         let message = Arc::clone(self.live.message()?);
         Ok((received, message))
@@ -170,8 +170,8 @@ fn reported(result: &ReportedResult) -> AuthResult {
     }
 }
 
-fn outcome(outcome: checked::Outcome) -> Outcome {
-    use checked::Outcome as Ours;
+fn outcome(outcome: checked::AuthOutcome) -> Outcome {
+    use checked::AuthOutcome as Ours;
     match outcome {
         Ours::None => Outcome::None,
         Ours::Neutral => Outcome::Neutral,

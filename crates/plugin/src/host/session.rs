@@ -9,10 +9,10 @@ use super::facts;
 use crate::Grant;
 use crate::bindings::pintle::plugin::session::{Host, Snapshot, TlsState};
 use crate::bindings::pintle::plugin::types::{self, HostError};
-use crate::guest::{Guest, ip};
+use crate::call::unavailable;
+use crate::convert;
 use crate::habits::Need;
-use crate::live::unavailable;
-use crate::words;
+use crate::store_data::{StoreData, ip};
 
 /// The longest wait before a reply: clients give up after five minutes (RFC 5321 section 4.5.3.2).
 const MAX_DELAY: Duration = Duration::from_secs(60);
@@ -21,7 +21,7 @@ const MAX_EXTENSIONS: usize = 64;
 /// How many names of an address are looked at.
 pub(crate) const MAX_NAMES: usize = 10;
 
-impl Host for Guest {
+impl Host for StoreData {
     fn info(&mut self) -> wasmtime::Result<Snapshot> {
         let Ok(session) = self.live.session() else {
             return Err(wasmtime::Error::msg("it asked for the session in a call that belongs to none"));
@@ -67,7 +67,7 @@ impl Host for Guest {
 
     fn extensions(&mut self) -> Vec<types::Param> {
         let session = self.live.session().ok();
-        session.map_or_else(Vec::new, |session| session.extensions.iter().map(words::param).collect())
+        session.map_or_else(Vec::new, |session| session.extensions.iter().map(convert::param).collect())
     }
 
     fn offer_extension(&mut self, keyword: String, value: Option<String>) -> Result<(), HostError> {
@@ -123,7 +123,7 @@ impl Host for Guest {
     }
 }
 
-impl Guest {
+impl StoreData {
     fn edits_extensions(&self) -> Result<(), HostError> {
         self.need(Grant::EditExtensions)?;
         if self.live.hook == Some(Hook::Hello) {

@@ -9,17 +9,17 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use crate::scribe::{MAX_TEXT, Scribe};
+use crate::guest_log::{GuestLog, MAX_TEXT};
 
 /// Standard output and standard error: takes everything at once, keeps at most a line.
 #[derive(Clone)]
 pub(crate) struct Printed {
-    scribe: Arc<Scribe>,
+    scribe: Arc<GuestLog>,
     line: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Printed {
-    pub(crate) fn new(scribe: Arc<Scribe>) -> Self {
+    pub(crate) fn new(scribe: Arc<GuestLog>) -> Self {
         Self { scribe, line: Arc::default() }
     }
 

@@ -7,9 +7,9 @@ use super::facts;
 use crate::Grant;
 use crate::bindings::pintle::plugin::transaction::{self as contract, Host, Snapshot};
 use crate::bindings::pintle::plugin::types::{HostError, Recipient};
-use crate::guest::Guest;
-use crate::live::unavailable;
-use crate::words;
+use crate::call::unavailable;
+use crate::convert;
+use crate::store_data::StoreData;
 
 /// The most recipients that a plugin may bring a transaction to.
 const MAX_RECIPIENTS: usize = 10_000;
@@ -22,14 +22,14 @@ const MAX_SCORES: usize = 1_000;
 /// What handing over a recipient, or an entry of a list, costs.
 const ENTRY_COST: u64 = 256;
 
-impl Host for Guest {
+impl Host for StoreData {
     fn info(&mut self) -> Result<Snapshot, HostError> {
         let transaction = self.live.transaction()?;
         let envelope = &transaction.envelope;
         Ok(Snapshot {
             id: transaction.id.to_string(),
-            sender: words::reverse_path(&envelope.sender),
-            sender_params: words::mail_params(&envelope.params),
+            sender: convert::reverse_path(&envelope.sender),
+            sender_params: convert::mail_params(&envelope.params),
             declared_size: envelope.params.size,
             smtputf8: envelope.params.smtputf8,
             eight_bit: envelope.params.body != BodyType::SevenBit,
@@ -46,7 +46,7 @@ impl Host for Guest {
         let transaction = self.live.transaction();
         transaction.map_or_else(
             |_| Vec::new(),
-            |transaction| transaction.envelope.recipients.iter().map(words::recipient).collect(),
+            |transaction| transaction.envelope.recipients.iter().map(convert::recipient).collect(),
         )
     }
 
@@ -189,7 +189,7 @@ fn auth_result(result: AuthResult) -> contract::AuthResult {
     contract::AuthResult { method, outcome, reason, properties }
 }
 
-impl Guest {
+impl StoreData {
     /// The envelope changes while it is received, and stands afterwards but for the sender.
     fn edits_envelope(&self, grant: Grant) -> Result<(), HostError> {
         self.need(grant)?;

@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use pintle_dns::{Answer, DnsError, RecordKind, Resolver};
+use pintle_dns::{DnsAnswer, DnsError, RecordKind, Resolver};
 use pintle_mail::{
     Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
     Reply, ReversePath, SessionId, TlsPolicy, UnixTime,
@@ -104,7 +104,7 @@ fn plugin(name: &str, without: &[&str]) -> PluginConfig {
 struct Nobody;
 
 impl Resolver for Nobody {
-    fn lookup(&self, name: &str, _: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+    fn lookup(&self, name: &str, _: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let error = if name.len().is_multiple_of(2) { DnsError::NxDomain } else { DnsError::ServFail };
         Box::pin(std::future::ready(Err(error)))
     }

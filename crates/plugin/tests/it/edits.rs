@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pintle_mail::{Bytes, HeaderBlock, NextHop, TlsPolicy};
 use pintle_plugin::{Config, FailurePolicy, Gateway, Grant, PluginConfig, Plugins};
-use pintle_policy::{Call, Chain, Edit, FaultKind, Judge, Outcome, Verdict};
+use pintle_policy::{Call, Chain, DeliveryOutcome, Edit, FaultKind, Judge, Verdict};
 use serde_json::json;
 
 use crate::support::{Zone, delivery, message, one, session, transaction, unruly};
@@ -189,14 +189,14 @@ async fn a_delivery_is_routed_and_its_bounce_suppressed() {
     let mut view = delivery();
     let decision = chain.judge(&Call::Deliver, &mut view).await;
     assert_eq!(decision.verdict, Verdict::Next, "{:?}", decision.steps);
-    let outcomes = Arc::new([Outcome {
+    let outcomes = Arc::new([DeliveryOutcome {
         recipient: 0,
         next_hop: Some("mx.example.org".into()),
         reply: None,
         delivered: false,
         retry: false,
     }]);
-    chain.delivery_result(&(outcomes as Arc<[Outcome]>), &mut view).await;
+    chain.delivery_result(&(outcomes as Arc<[DeliveryOutcome]>), &mut view).await;
     let delivery = view.delivery.unwrap();
     assert_eq!(delivery.next_hop, NextHop::Relay("inner".into()));
     assert_eq!(delivery.tls, TlsPolicy::Verified);
@@ -312,8 +312,13 @@ async fn mail_is_dropped_before_its_250_with_the_grant_alone() {
 #[tokio::test]
 async fn a_bounce_is_suppressed_with_the_grant_alone() {
     let (plugins, judge) = one(unruly(json!({}))).await;
-    let outcomes: Arc<[Outcome]> =
-        Arc::new([Outcome { recipient: 0, next_hop: None, reply: None, delivered: false, retry: false }]);
+    let outcomes: Arc<[DeliveryOutcome]> = Arc::new([DeliveryOutcome {
+        recipient: 0,
+        next_hop: None,
+        reply: None,
+        delivered: false,
+        retry: false,
+    }]);
     let ruling = judge.delivery_result(outcomes, delivery()).await;
     assert!(ruling.fault.is_some_and(|fault| fault.text.contains("drop-mail")));
     assert_eq!(ruling.edits, []);

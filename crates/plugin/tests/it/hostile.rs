@@ -12,7 +12,7 @@ use pintle_mail::{
     TlsPolicy,
 };
 use pintle_plugin::{Config, Gateway, Grant, Limits, PluginConfig, Plugins, SigningKey, Source};
-use pintle_policy::{Call, Chain, Decision, Delivery, Hook, Message, Outcome, View};
+use pintle_policy::{Call, Chain, Decision, Delivery, DeliveryOutcome, Hook, Message, View};
 use serde_json::{Value, json};
 
 use crate::support::{Zone, component, transaction};
@@ -420,14 +420,14 @@ async fn send(judges: &[Chain], mail: &Mail) -> Vec<String> {
 
 /// What the next hop says is a stranger's word as well.
 async fn tell_the_result(judges: &[Chain], view: &mut View, faults: &mut Vec<String>, what: &str) {
-    let outcome = |recipient: &Recipient| Outcome {
+    let outcome = |recipient: &Recipient| DeliveryOutcome {
         recipient: recipient.id,
         next_hop: Some("mx.example.net".into()),
         reply: Some(Reply::new(550, EnhancedCode(5, 1, 1), "\u{202e}<b>=?utf-8?q?".repeat(100))),
         delivered: false,
         retry: recipient.id.is_multiple_of(2),
     };
-    let outcomes: Arc<[Outcome]> = envelope(view).recipients.iter().map(outcome).collect();
+    let outcomes: Arc<[DeliveryOutcome]> = envelope(view).recipients.iter().map(outcome).collect();
     for chain in judges.iter().filter(|chain| chain.wants(Hook::DeliveryResult)) {
         let steps = chain.delivery_result(&outcomes, view).await;
         let told = steps.into_iter().filter_map(|step| Some((step.judge, step.fault?.text)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_plugin::{
-    Config, FailurePolicy, LoadError, OpenError, Places, PluginConfig, Plugins, Report, Source, check,
+    Config, FailurePolicy, LoadError, OpenError, Places, PluginCheck, PluginConfig, Plugins, Source, check,
 };
 use pintle_policy::{AuthVerdict, Call, Credentials, FaultKind, Hook, Judge, Verdict};
 use serde_json::json;
@@ -17,7 +17,7 @@ fn of_bytes(bytes: Vec<u8>) -> PluginConfig {
     PluginConfig::new("p", Source::Bytes { name, bytes: bytes.into() })
 }
 
-async fn report(plugin: PluginConfig) -> Report {
+async fn report(plugin: PluginConfig) -> PluginCheck {
     let config = Config { plugins: vec![plugin], ..Config::default() };
     check(config).await.unwrap().remove(0)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use pintle_dns::{Answer, DnsError, Record, RecordKind, Resolver};
+use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
 use pintle_mail::{
     Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
     ReversePath, SessionId, TlsPolicy, UnixTime,
@@ -18,7 +18,7 @@ use serde_json::Value;
 pub(crate) struct Zone;
 
 impl Resolver for Zone {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let record = match (name, kind) {
             ("66.2.0.192.list.example", RecordKind::A) => Ok(Record::A([127, 0, 0, 2].into())),
             ("1.2.0.192.in-addr.arpa", RecordKind::Ptr) => Ok(Record::Ptr("client.example".into())),
@@ -26,7 +26,7 @@ impl Resolver for Zone {
             (name, _) if name.ends_with("dead.example") => Err(DnsError::Timeout),
             _ => Err(DnsError::NxDomain),
         };
-        let answer = record.map(|record| Answer {
+        let answer = record.map(|record| DnsAnswer {
             records: vec![record],
             ttl: Duration::from_secs(60),
             secure: false,

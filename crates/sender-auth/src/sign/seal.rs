@@ -10,7 +10,7 @@ use super::canonical::Canonicalization;
 use super::field::{FieldText, Unsigned, seconds};
 use super::{BodyHashes, SignError, SigningKey, complete};
 use crate::tags::Tags;
-use crate::{ArcResult, Outcome};
+use crate::{ArcResult, AuthOutcome};
 
 /// Section 4.2.1.
 const MAX_SETS: u32 = 50;
@@ -110,13 +110,13 @@ impl<'a> Chain<'a> {
             return Err(SealError::TooLong);
         }
         let (validation, covered) = match verified.outcome {
-            Outcome::TempError => return Err(SealError::Undecided),
-            Outcome::None if highest > 0 => return Err(SealError::Changed),
-            Outcome::None => ("none", Vec::new()),
-            Outcome::Pass if usize::try_from(highest) != Ok(verified.sealers.len()) => {
+            AuthOutcome::TempError => return Err(SealError::Undecided),
+            AuthOutcome::None if highest > 0 => return Err(SealError::Changed),
+            AuthOutcome::None => ("none", Vec::new()),
+            AuthOutcome::Pass if usize::try_from(highest) != Ok(verified.sealers.len()) => {
                 return Err(SealError::Changed);
             }
-            Outcome::Pass => ("pass", covered(header, highest)?),
+            AuthOutcome::Pass => ("pass", covered(header, highest)?),
             // Section 5.1.2: where the chain is broken, nobody knows which of its fields to cover.
             _ if ends_failed(header, highest) => return Err(SealError::AlreadyFailed),
             _ => ("fail", Vec::new()),

@@ -8,7 +8,7 @@ use pintle_mail::auth_results::{self, ReportedResult};
 
 use super::keys::{Keys, key_name};
 use super::signed::{self, Verdict};
-use crate::Outcome;
+use crate::AuthOutcome;
 
 /// Section 4.2.1.
 const MAX_SETS: usize = 50;
@@ -17,7 +17,7 @@ const MAX_SETS: usize = 50;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArcResult {
     /// `none`, `pass`, `fail` or `temperror`.
-    pub outcome: Outcome,
+    pub outcome: AuthOutcome,
     /// Who sealed, the oldest first. Empty unless the chain passes, for nobody else can be believed to have.
     pub sealers: Vec<String>,
     /// What each of them says it found of the message when that came to it, in the same order.
@@ -30,10 +30,10 @@ impl ArcResult {
     /// There is no chain.
     #[must_use]
     pub fn none() -> Self {
-        Self { outcome: Outcome::None, sealers: Vec::new(), reported: Vec::new(), reason: None }
+        Self { outcome: AuthOutcome::None, sealers: Vec::new(), reported: Vec::new(), reason: None }
     }
 
-    pub(super) fn of(outcome: Outcome, reason: &str) -> Self {
+    pub(super) fn of(outcome: AuthOutcome, reason: &str) -> Self {
         Self { outcome, reason: Some(reason.to_owned()), ..Self::none() }
     }
 }
@@ -54,14 +54,14 @@ pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -
     }
     match verify(message, keys, now) {
         Ok(()) => ArcResult {
-            outcome: Outcome::Pass,
+            outcome: AuthOutcome::Pass,
             sealers: message.as_headers.iter().map(sealer).collect(),
             reported: message.aar_headers.iter().map(|field| reported(field.value)).collect(),
             reason: None,
         },
         // Of a chain there is pass or fail alone (section 5.2); what DNS may yet mend is told apart.
-        Err((Outcome::TempError, reason)) => ArcResult::of(Outcome::TempError, &reason),
-        Err((_, reason)) => ArcResult::of(Outcome::Fail, &reason),
+        Err((AuthOutcome::TempError, reason)) => ArcResult::of(AuthOutcome::TempError, &reason),
+        Err((_, reason)) => ArcResult::of(AuthOutcome::Fail, &reason),
     }
 }
 
@@ -87,7 +87,7 @@ fn shown(result: &ReportedResult) -> ReportedResult {
 }
 
 fn broken(reason: &str) -> Verdict {
-    (Outcome::Fail, reason.to_owned())
+    (AuthOutcome::Fail, reason.to_owned())
 }
 
 fn verify(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> Result<(), Verdict> {

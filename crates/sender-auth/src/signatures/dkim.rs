@@ -8,7 +8,7 @@ use pintle_mail::address::domain_to_ascii;
 
 use super::keys::{Key, Keys, key_name};
 use super::signed::{self, Verdict};
-use crate::{Outcome, author, domain};
+use crate::{AuthOutcome, author, domain};
 
 /// More signatures than this are not looked at: each costs a question and a public-key operation. RFC 6376 section 8.4
 /// wants some such limit.
@@ -18,7 +18,7 @@ const MAX_SIGNATURES: usize = 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DkimResult {
     /// `pass`, `fail`, `policy`, `temperror` or `permerror`.
-    pub outcome: Outcome,
+    pub outcome: AuthOutcome,
     /// Who signed, as far as the field could be read.
     pub domain: String,
     /// By which key.
@@ -34,7 +34,7 @@ pub struct DkimResult {
 }
 
 impl DkimResult {
-    pub(super) fn of(outcome: Outcome, reason: &str) -> Self {
+    pub(super) fn of(outcome: AuthOutcome, reason: &str) -> Self {
         Self {
             outcome,
             domain: String::new(),
@@ -86,18 +86,18 @@ pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -
     let mut results: Vec<_> =
         looked_at(message).map(|signed| result(&signed.header, verify(message, signed, keys, now))).collect();
     let unread = message.errors.iter().filter(|field| field.name.eq_ignore_ascii_case(b"DKIM-Signature"));
-    let unread = unread.map(|field| DkimResult::of(Outcome::PermError, &field.header.to_string()));
+    let unread = unread.map(|field| DkimResult::of(AuthOutcome::PermError, &field.header.to_string()));
     results.extend(unread.take(MAX_SIGNATURES));
     if message.dkim_headers.len() > MAX_SIGNATURES {
         let reason = format!("of several signatures no more than {MAX_SIGNATURES} are looked at");
-        results.push(DkimResult::of(Outcome::Policy, &reason));
+        results.push(DkimResult::of(AuthOutcome::Policy, &reason));
     }
     results
 }
 
 fn result(signature: &Signature, verdict: Result<(), Verdict>) -> DkimResult {
     let (outcome, reason) = match verdict {
-        Ok(()) => (Outcome::Pass, None),
+        Ok(()) => (AuthOutcome::Pass, None),
         Err((outcome, reason)) => (outcome, Some(reason)),
     };
     DkimResult {
@@ -139,7 +139,7 @@ fn verify(
 fn check_form(field: &Header<'_, Signature>, now: u64) -> Result<(), Verdict> {
     let signature = &field.header;
     signed::check_algorithm(signature.a)?;
-    let permanent = |reason: &str| Err((Outcome::PermError, reason.to_owned()));
+    let permanent = |reason: &str| Err((AuthOutcome::PermError, reason.to_owned()));
     let Some(tags) = signed::tags(field.value) else {
         return permanent("its tags cannot be read, or one stands twice");
     };
@@ -172,5 +172,5 @@ fn check_identity(signature: &Signature, key: &Key) -> Result<(), Verdict> {
     if fits {
         return Ok(());
     }
-    Err((Outcome::PermError, "its identity is not of the signing domain".into()))
+    Err((AuthOutcome::PermError, "its identity is not of the signing domain".into()))
 }

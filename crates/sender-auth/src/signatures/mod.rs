@@ -18,7 +18,7 @@ pub use self::dkim::DkimResult;
 pub use self::keys::Keys;
 use crate::sign::Canonicalization;
 use crate::sign::canonical::BodyHasher;
-use crate::{Ask, Outcome};
+use crate::{Ask, AuthOutcome};
 
 /// Messages beyond this many octets are hashed where blocking is allowed.
 const LARGE: usize = 128 << 10;
@@ -76,8 +76,8 @@ pub async fn verify_with(keys: Keys, message: Bytes, now: UnixTime) -> Signature
     judged.await.unwrap_or_else(|error| {
         tracing::error!(%error, "verifying signatures failed");
         Signatures {
-            dkim: vec![DkimResult::of(Outcome::TempError, "verifying failed inside the gateway")],
-            arc: ArcResult::of(Outcome::TempError, "verifying failed inside the gateway"),
+            dkim: vec![DkimResult::of(AuthOutcome::TempError, "verifying failed inside the gateway")],
+            arc: ArcResult::of(AuthOutcome::TempError, "verifying failed inside the gateway"),
         }
     })
 }

@@ -7,7 +7,7 @@ use mail_auth::dkim::Canonicalization;
 use mail_auth::{AuthenticatedMessage, Error};
 
 use super::keys::KeyFault;
-use crate::Outcome;
+use crate::AuthOutcome;
 use crate::tags::Tags;
 
 /// As long as a domain, or a local part, may be (RFC 5321 section 4.5.3.1), in characters of which four octets each fit
@@ -18,7 +18,7 @@ const MAX_SHOWN: usize = 128;
 type NameAndValue<'m> = (&'m [u8], &'m [u8]);
 
 /// A result and its reason.
-pub(super) type Verdict = (Outcome, String);
+pub(super) type Verdict = (AuthOutcome, String);
 
 /// The field's value with the signature itself taken out, and without its line end (RFC 6376 section 3.7).
 pub(super) fn unsigned(value: &[u8]) -> Vec<u8> {
@@ -86,14 +86,14 @@ pub(super) fn check_body(
         .find(|(c, h, length, _)| *c == canonicalization && *h == hash && *length == 0);
     match computed {
         Some((.., computed)) if computed == expected => Ok(()),
-        _ => Err((Outcome::Fail, "the body is not the one that was signed".into())),
+        _ => Err((AuthOutcome::Fail, "the body is not the one that was signed".into())),
     }
 }
 
 /// RFC 8301 section 3.1: a signature by rsa-sha1 has failed for good.
 pub(super) fn check_algorithm(algorithm: Algorithm) -> Result<(), Verdict> {
     match algorithm {
-        Algorithm::RsaSha1 => Err((Outcome::PermError, "signatures by SHA-1 are not accepted".into())),
+        Algorithm::RsaSha1 => Err((AuthOutcome::PermError, "signatures by SHA-1 are not accepted".into())),
         Algorithm::RsaSha256 | Algorithm::Ed25519Sha256 => Ok(()),
     }
 }
@@ -110,13 +110,13 @@ pub(super) fn algorithm_name(algorithm: Algorithm) -> &'static str {
 /// What a missing key means for the signature.
 pub(super) fn without_key(fault: &KeyFault) -> Verdict {
     match fault {
-        KeyFault::Dns(error) => (Outcome::TempError, format!("the key, from DNS: {error}")),
-        KeyFault::Missing => (Outcome::PermError, "there is no such key".into()),
-        KeyFault::Unusable(why) => (Outcome::PermError, format!("the key cannot be used: {why}")),
+        KeyFault::Dns(error) => (AuthOutcome::TempError, format!("the key, from DNS: {error}")),
+        KeyFault::Missing => (AuthOutcome::PermError, "there is no such key".into()),
+        KeyFault::Unusable(why) => (AuthOutcome::PermError, format!("the key cannot be used: {why}")),
         KeyFault::NotForThis => {
-            (Outcome::PermError, "the key is not for signatures of mail like this".into())
+            (AuthOutcome::PermError, "the key is not for signatures of mail like this".into())
         }
-        KeyFault::Weak => (Outcome::Policy, "RSA keys of less than 1,024 bits are not accepted".into()),
+        KeyFault::Weak => (AuthOutcome::Policy, "RSA keys of less than 1,024 bits are not accepted".into()),
     }
 }
 
@@ -124,9 +124,9 @@ pub(super) fn without_key(fault: &KeyFault) -> Verdict {
 pub(super) fn unverified(error: &Error) -> Verdict {
     match error {
         Error::Crypto(mail_auth::common::crypto::CryptoError::IncompatibleAlgorithms) => {
-            (Outcome::PermError, "the key is of another algorithm than the signature".into())
+            (AuthOutcome::PermError, "the key is of another algorithm than the signature".into())
         }
-        _ => (Outcome::Fail, "the signature does not fit the header".into()),
+        _ => (AuthOutcome::Fail, "the signature does not fit the header".into()),
     }
 }
 

@@ -10,7 +10,7 @@ use pintle_dns::{DnsError, Record as DnsRecord, RecordKind};
 use super::Client;
 use super::macros::{Macros, Spec};
 use super::record::{BadTerm, Mechanism, Prefixes, Record, is_spf};
-use crate::{Ask, Outcome, domain};
+use crate::{Ask, AuthOutcome, domain};
 
 /// Section 4.6.4: terms that ask DNS, over all records of a check.
 const MAX_TERMS: u32 = 10;
@@ -42,7 +42,7 @@ pub(super) struct Evaluation<'a> {
 /// What a record came to.
 #[derive(Debug)]
 pub(super) struct Matched {
-    pub(super) outcome: Outcome,
+    pub(super) outcome: AuthOutcome,
     /// What matched, as it is written; none where there is no record.
     pub(super) mechanism: Option<String>,
     /// Where the record stood that decided.
@@ -104,7 +104,7 @@ impl<'a> Evaluation<'a> {
                 Some(target) => self.redirect(target, name, depth).await,
                 // Section 4.7: nothing matches and nothing else is said.
                 None => Ok(Matched {
-                    outcome: Outcome::Neutral,
+                    outcome: AuthOutcome::Neutral,
                     mechanism: Some(NO_MECHANISM.to_owned()),
                     ..Matched::none(name)
                 }),
@@ -133,7 +133,7 @@ impl<'a> Evaluation<'a> {
             Matched::none(&target)
         };
         match matched.outcome {
-            Outcome::None => Err(Stop::Permanent(format!("redirect to {target}, which has no record"))),
+            AuthOutcome::None => Err(Stop::Permanent(format!("redirect to {target}, which has no record"))),
             _ => Ok(matched),
         }
     }
@@ -172,11 +172,11 @@ impl<'a> Evaluation<'a> {
         let outcome = if domain::is_qualified(&target) {
             self.check(&target, depth + 1).await?.outcome
         } else {
-            Outcome::None
+            AuthOutcome::None
         };
         match outcome {
-            Outcome::Pass => Ok(true),
-            Outcome::None => Err(Stop::Permanent(format!("it includes {target}, which has no record"))),
+            AuthOutcome::Pass => Ok(true),
+            AuthOutcome::None => Err(Stop::Permanent(format!("it includes {target}, which has no record"))),
             _ => Ok(false),
         }
     }
@@ -315,7 +315,7 @@ impl<'a> Evaluation<'a> {
 impl Matched {
     /// There is no record.
     fn none(name: &str) -> Self {
-        Self { outcome: Outcome::None, mechanism: None, domain: name.to_owned(), explanation: None }
+        Self { outcome: AuthOutcome::None, mechanism: None, domain: name.to_owned(), explanation: None }
     }
 }
 

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use pintle_dns::DnsError;
 
 use self::evaluate::{Evaluation, Stop};
-use crate::{Ask, Outcome, domain};
+use crate::{Ask, AuthOutcome, domain};
 
 /// Checks the HELO identity, and the MAIL FROM identity unless the reverse-path is null, in this order.
 ///
@@ -47,7 +47,7 @@ pub struct Client<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpfResult {
     /// `none`, `neutral`, `pass`, `fail`, `softfail`, `temperror` or `permerror`.
-    pub outcome: Outcome,
+    pub outcome: AuthOutcome,
     /// The domain that was asked.
     pub domain: String,
     /// Which identity it is.
@@ -80,25 +80,25 @@ async fn check_host(
 ) -> SpfResult {
     // Section 4.3: a name that cannot be looked up has no record.
     if !domain::is_name(name) {
-        return SpfResult::of(identity, name, Outcome::None);
+        return SpfResult::of(identity, name, AuthOutcome::None);
     }
     let mut evaluation = Evaluation::new(ask, client, local, name);
     let found = evaluation.check(name, 0).await;
-    let mut result = SpfResult::of(identity, name, Outcome::None);
+    let mut result = SpfResult::of(identity, name, AuthOutcome::None);
     match found {
         Ok(matched) => {
             result.outcome = matched.outcome;
             result.mechanism = matched.mechanism;
-            if let (Outcome::Fail, Some(spec)) = (matched.outcome, &matched.explanation) {
+            if let (AuthOutcome::Fail, Some(spec)) = (matched.outcome, &matched.explanation) {
                 result.explanation = evaluation.explain(spec, &matched.domain).await;
             }
         }
         Err(Stop::Temporary(error)) => {
-            result.outcome = Outcome::TempError;
+            result.outcome = AuthOutcome::TempError;
             result.reason = Some(temporary(error));
         }
         Err(Stop::Permanent(reason)) => {
-            result.outcome = Outcome::PermError;
+            result.outcome = AuthOutcome::PermError;
             result.reason = Some(reason);
         }
     }
@@ -110,7 +110,7 @@ fn temporary(error: DnsError) -> String {
 }
 
 impl SpfResult {
-    fn of(identity: Identity, name: &str, outcome: Outcome) -> Self {
+    fn of(identity: Identity, name: &str, outcome: AuthOutcome) -> Self {
         Self {
             outcome,
             domain: domain::bare(name).to_ascii_lowercase(),

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::macros::{Macros, Spec};
-use crate::Outcome;
+use crate::AuthOutcome;
 
 /// A record, in terms.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Record {
 pub(super) struct Directive {
     /// As it is written.
     pub(super) text: String,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: AuthOutcome,
     pub(super) mechanism: Mechanism,
 }
 
@@ -93,13 +93,13 @@ impl Record {
     }
 }
 
-fn directive(name: &str, rest: &str) -> Option<(Outcome, Mechanism)> {
+fn directive(name: &str, rest: &str) -> Option<(AuthOutcome, Mechanism)> {
     let (outcome, name) = match name.as_bytes().first()? {
-        b'+' => (Outcome::Pass, &name[1..]),
-        b'-' => (Outcome::Fail, &name[1..]),
-        b'~' => (Outcome::SoftFail, &name[1..]),
-        b'?' => (Outcome::Neutral, &name[1..]),
-        _ => (Outcome::Pass, name),
+        b'+' => (AuthOutcome::Pass, &name[1..]),
+        b'-' => (AuthOutcome::Fail, &name[1..]),
+        b'~' => (AuthOutcome::SoftFail, &name[1..]),
+        b'?' => (AuthOutcome::Neutral, &name[1..]),
+        _ => (AuthOutcome::Pass, name),
     };
     let argument = rest.strip_prefix(':');
     let mechanism = match name.to_ascii_lowercase().as_str() {

@@ -2,12 +2,12 @@
 
 use pintle_dns::RecordKind;
 use pintle_mail::{Bytes, HeaderBlock};
-use pintle_sender_auth::{DkimResult, DmarcPolicy, DmarcResult, Identity, Outcome, SpfResult, dmarc};
+use pintle_sender_auth::{AuthOutcome, DkimResult, DmarcPolicy, DmarcResult, Identity, SpfResult, dmarc};
 use pintle_testkit::StaticResolver;
 
 use crate::support::{ask, fails, zone};
 
-fn spf(domain: &str, outcome: Outcome) -> SpfResult {
+fn spf(domain: &str, outcome: AuthOutcome) -> SpfResult {
     SpfResult {
         outcome,
         domain: domain.to_owned(),
@@ -18,7 +18,7 @@ fn spf(domain: &str, outcome: Outcome) -> SpfResult {
     }
 }
 
-fn dkim(domain: &str, outcome: Outcome) -> DkimResult {
+fn dkim(domain: &str, outcome: AuthOutcome) -> DkimResult {
     DkimResult {
         outcome,
         domain: domain.to_owned(),
@@ -49,14 +49,14 @@ async fn alignment_is_as_the_owner_wants_it() {
         ("", "a.example", "other.example", "a.example.evil.example", false, false),
     ] {
         let resolver = zone(&format!("_dmarc.a.example TXT v=DMARC1; p=reject{tags}"));
-        let results = (spf(sender, Outcome::Pass), dkim(signer, Outcome::Pass));
+        let results = (spf(sender, AuthOutcome::Pass), dkim(signer, AuthOutcome::Pass));
         let result = check(&resolver, author, &[results.0], &[results.1]).await;
         assert_eq!(
             (result.spf_aligned, result.dkim_aligned),
             (by_spf, by_dkim),
             "{author} {sender} {signer} {tags}"
         );
-        let outcome = if by_spf || by_dkim { Outcome::Pass } else { Outcome::Fail };
+        let outcome = if by_spf || by_dkim { AuthOutcome::Pass } else { AuthOutcome::Fail };
         assert_eq!((result.outcome, result.policy), (outcome, DmarcPolicy::Reject));
     }
 }
@@ -65,27 +65,27 @@ async fn alignment_is_as_the_owner_wants_it() {
 async fn what_did_not_pass_aligns_nothing() {
     let resolver = zone("_dmarc.a.example TXT v=DMARC1; p=quarantine");
     for outcome in [
-        Outcome::None,
-        Outcome::Neutral,
-        Outcome::Fail,
-        Outcome::SoftFail,
-        Outcome::Policy,
-        Outcome::PermError,
+        AuthOutcome::None,
+        AuthOutcome::Neutral,
+        AuthOutcome::Fail,
+        AuthOutcome::SoftFail,
+        AuthOutcome::Policy,
+        AuthOutcome::PermError,
     ] {
         let result =
             check(&resolver, "a.example", &[spf("a.example", outcome)], &[dkim("a.example", outcome)]).await;
-        assert_eq!(result.outcome, Outcome::Fail, "{outcome}");
+        assert_eq!(result.outcome, AuthOutcome::Fail, "{outcome}");
     }
-    let unsure = check(&resolver, "a.example", &[spf("a.example", Outcome::TempError)], &[]).await;
-    assert_eq!(unsure.outcome, Outcome::TempError);
-    let elsewhere = check(&resolver, "a.example", &[spf("b.example", Outcome::TempError)], &[]).await;
-    assert_eq!(elsewhere.outcome, Outcome::Fail);
+    let unsure = check(&resolver, "a.example", &[spf("a.example", AuthOutcome::TempError)], &[]).await;
+    assert_eq!(unsure.outcome, AuthOutcome::TempError);
+    let elsewhere = check(&resolver, "a.example", &[spf("b.example", AuthOutcome::TempError)], &[]).await;
+    assert_eq!(elsewhere.outcome, AuthOutcome::Fail);
     let one = [
-        dkim("a.example", Outcome::Fail),
-        dkim("b.example", Outcome::Pass),
-        dkim("a.example", Outcome::Pass),
+        dkim("a.example", AuthOutcome::Fail),
+        dkim("b.example", AuthOutcome::Pass),
+        dkim("a.example", AuthOutcome::Pass),
     ];
-    assert_eq!(check(&resolver, "a.example", &[], &one).await.outcome, Outcome::Pass);
+    assert_eq!(check(&resolver, "a.example", &[], &one).await.outcome, AuthOutcome::Pass);
 }
 
 #[tokio::test]
@@ -93,38 +93,38 @@ async fn policies_come_from_the_record_that_applies() {
     use DmarcPolicy::{None, Quarantine, Reject};
     let there = "there.a.example A 192.0.2.1\n";
     for (records, author, outcome, policy) in [
-        ("_dmarc.a.example TXT v=DMARC1; p=reject", "a.example", Outcome::Fail, Reject),
-        ("_dmarc.a.example TXT v=DMARC1; p=none; sp=reject", "there.a.example", Outcome::Fail, Reject),
+        ("_dmarc.a.example TXT v=DMARC1; p=reject", "a.example", AuthOutcome::Fail, Reject),
+        ("_dmarc.a.example TXT v=DMARC1; p=none; sp=reject", "there.a.example", AuthOutcome::Fail, Reject),
         (
             "_dmarc.a.example TXT v=DMARC1; p=none; sp=quarantine; np=reject",
             "there.a.example",
-            Outcome::Fail,
+            AuthOutcome::Fail,
             Quarantine,
         ),
         (
             "_dmarc.a.example TXT v=DMARC1; p=none; sp=quarantine; np=reject",
             "gone.a.example",
-            Outcome::Fail,
+            AuthOutcome::Fail,
             Reject,
         ),
         (
             "_dmarc.there.a.example TXT v=DMARC1; p=none\n_dmarc.a.example TXT v=DMARC1; p=reject",
             "there.a.example",
-            Outcome::Fail,
+            AuthOutcome::Fail,
             None,
         ),
-        ("_dmarc.a.example TXT v=DMARC1; p=reject; t=y", "a.example", Outcome::Fail, Quarantine),
-        ("_dmarc.a.example TXT v=DMARC1; p=quarantine; pct=0", "a.example", Outcome::Fail, None),
-        ("_dmarc.a.example TXT v=DMARC1; p=reject; pct=20", "a.example", Outcome::Fail, Reject),
+        ("_dmarc.a.example TXT v=DMARC1; p=reject; t=y", "a.example", AuthOutcome::Fail, Quarantine),
+        ("_dmarc.a.example TXT v=DMARC1; p=quarantine; pct=0", "a.example", AuthOutcome::Fail, None),
+        ("_dmarc.a.example TXT v=DMARC1; p=reject; pct=20", "a.example", AuthOutcome::Fail, Reject),
         (
             "_dmarc.a.example TXT v=DMARC1; p=reject\n_dmarc.a.example TXT v=DMARC1; p=none",
             "a.example",
-            Outcome::None,
+            AuthOutcome::None,
             None,
         ),
-        ("_dmarc.a.example TXT v=spf1 all", "a.example", Outcome::None, None),
-        ("", "a.example", Outcome::None, None),
-        ("_dmarc.example TXT v=DMARC1; p=reject; psd=y; np=reject", "a.example", Outcome::Fail, Reject),
+        ("_dmarc.a.example TXT v=spf1 all", "a.example", AuthOutcome::None, None),
+        ("", "a.example", AuthOutcome::None, None),
+        ("_dmarc.example TXT v=DMARC1; p=reject; psd=y; np=reject", "a.example", AuthOutcome::Fail, Reject),
     ] {
         let resolver = zone(&format!("{there}{records}"));
         let result = check(&resolver, author, &[], &[]).await;
@@ -136,30 +136,30 @@ async fn policies_come_from_the_record_that_applies() {
 async fn a_public_suffix_is_no_organisation() {
     let resolver =
         zone("_dmarc.co.example TXT v=DMARC1; p=none; psd=y\n_dmarc.shop.co.example TXT v=DMARC1; p=reject");
-    let sibling = [spf("other.co.example", Outcome::Pass)];
+    let sibling = [spf("other.co.example", AuthOutcome::Pass)];
     let result = check(&resolver, "shop.co.example", &sibling, &[]).await;
-    assert_eq!((result.outcome, result.policy), (Outcome::Fail, DmarcPolicy::Reject));
-    let own = [spf("mail.shop.co.example", Outcome::Pass)];
-    assert_eq!(check(&resolver, "shop.co.example", &own, &[]).await.outcome, Outcome::Pass);
+    assert_eq!((result.outcome, result.policy), (AuthOutcome::Fail, DmarcPolicy::Reject));
+    let own = [spf("mail.shop.co.example", AuthOutcome::Pass)];
+    assert_eq!(check(&resolver, "shop.co.example", &own, &[]).await.outcome, AuthOutcome::Pass);
     let declared =
         zone("_dmarc.own.a.example TXT v=DMARC1; p=reject; psd=n\n_dmarc.a.example TXT v=DMARC1; p=none");
-    let above = [spf("a.example", Outcome::Pass)];
-    assert_eq!(check(&declared, "own.a.example", &above, &[]).await.outcome, Outcome::Fail);
+    let above = [spf("a.example", AuthOutcome::Pass)];
+    assert_eq!(check(&declared, "own.a.example", &above, &[]).await.outcome, AuthOutcome::Fail);
 }
 
 #[tokio::test]
 async fn dns_in_trouble_is_a_temporary_error() {
     let resolver = fails(zone(""), "_dmarc.a.example", RecordKind::Txt);
-    let result = check(&resolver, "a.example", &[spf("a.example", Outcome::Pass)], &[]).await;
-    assert_eq!((result.outcome, result.from_domain.as_str()), (Outcome::TempError, "a.example"));
+    let result = check(&resolver, "a.example", &[spf("a.example", AuthOutcome::Pass)], &[]).await;
+    assert_eq!((result.outcome, result.from_domain.as_str()), (AuthOutcome::TempError, "a.example"));
 }
 
 #[tokio::test]
 async fn several_from_fields_are_a_permanent_error_whatever_passes() {
     let resolver = zone("_dmarc.a.example TXT v=DMARC1; p=none");
     let header = HeaderBlock::parse(Bytes::from_static(b"From: <x@a.example>\r\nfrom: <x@b.example>\r\n"));
-    let result = dmarc::check(ask(&resolver), &header, &[spf("a.example", Outcome::Pass)], &[]).await;
-    assert_eq!(result.outcome, Outcome::PermError);
+    let result = dmarc::check(ask(&resolver), &header, &[spf("a.example", AuthOutcome::Pass)], &[]).await;
+    assert_eq!(result.outcome, AuthOutcome::PermError);
     assert_eq!(result.reason.as_deref(), Some("there are several From fields"));
     assert!(resolver.asked().is_empty());
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use pintle_dns::HickoryResolver;
 use pintle_mail::{Bytes, HeaderBlock, UnixTime};
-use pintle_sender_auth::{Ask, Client, Outcome, dmarc, signatures, spf};
-use pintle_testkit::{Fault, ZoneServer, within};
+use pintle_sender_auth::{Ask, AuthOutcome, Client, dmarc, signatures, spf};
+use pintle_testkit::{ZoneFault, ZoneServer, within};
 
 const ZONE: &str = "a.example. TXT \"v=spf1 a:h.example mx exists:e.example -all\"
     a.example. MX 10 h.example.
@@ -18,9 +18,9 @@ const SIGNED: &[u8] = b"DKIM-Signature: v=1; a=ed25519-sha256; d=a.example; s=s;
     bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA; c=relaxed/relaxed\r\nFrom: <x@a.example>\r\n\r\n";
 
 struct Outcomes {
-    spf: Outcome,
-    dkim: Outcome,
-    dmarc: Outcome,
+    spf: AuthOutcome,
+    dkim: AuthOutcome,
+    dmarc: AuthOutcome,
     took: Duration,
 }
 
@@ -49,31 +49,31 @@ async fn outcomes(server: &ZoneServer, patience: Duration) -> Outcomes {
 async fn a_name_server_in_order_is_understood() {
     let server = ZoneServer::start(ZONE).await;
     let seen = outcomes(&server, Duration::from_secs(60)).await;
-    assert_eq!((seen.spf, seen.dkim, seen.dmarc), (Outcome::Pass, Outcome::Fail, Outcome::Pass));
+    assert_eq!((seen.spf, seen.dkim, seen.dmarc), (AuthOutcome::Pass, AuthOutcome::Fail, AuthOutcome::Pass));
 }
 
 #[tokio::test]
 async fn failing_name_servers_are_a_temporary_error() {
-    for fault in [Fault::ServFail, Fault::Refused] {
+    for fault in [ZoneFault::ServFail, ZoneFault::Refused] {
         let server = ZoneServer::start(ZONE).await;
         for name in ["a.example", "s._domainkey.a.example", "_dmarc.a.example"] {
             server.fail(name, fault);
         }
         let seen = outcomes(&server, Duration::from_secs(60)).await;
-        let temporary = Outcome::TempError;
+        let temporary = AuthOutcome::TempError;
         assert_eq!((seen.spf, seen.dkim, seen.dmarc), (temporary, temporary, temporary), "{fault:?}");
     }
 }
 
 #[tokio::test]
 async fn silent_name_servers_cost_the_deadline_and_no_more() {
-    for fault in [Fault::Silent, Fault::Garbage] {
+    for fault in [ZoneFault::Silent, ZoneFault::Garbage] {
         let server = ZoneServer::start(ZONE).await;
         for name in ["a.example", "s._domainkey.a.example", "_dmarc.a.example"] {
             server.fail(name, fault);
         }
         let seen = outcomes(&server, Duration::from_millis(300)).await;
-        let temporary = Outcome::TempError;
+        let temporary = AuthOutcome::TempError;
         assert_eq!((seen.spf, seen.dkim, seen.dmarc), (temporary, temporary, temporary), "{fault:?}");
         // A lookup has twenty seconds of its own, and there are three.
         assert!(seen.took < Duration::from_secs(15), "{:?}", seen.took);
@@ -84,19 +84,22 @@ async fn silent_name_servers_cost_the_deadline_and_no_more() {
 async fn a_name_that_is_said_not_to_exist_has_nothing() {
     let server = ZoneServer::start(ZONE).await;
     for name in ["a.example", "s._domainkey.a.example", "_dmarc.a.example"] {
-        server.fail(name, Fault::NxDomain);
+        server.fail(name, ZoneFault::NxDomain);
     }
     let seen = outcomes(&server, Duration::from_secs(60)).await;
-    assert_eq!((seen.spf, seen.dkim, seen.dmarc), (Outcome::None, Outcome::PermError, Outcome::None));
+    assert_eq!(
+        (seen.spf, seen.dkim, seen.dmarc),
+        (AuthOutcome::None, AuthOutcome::PermError, AuthOutcome::None)
+    );
 }
 
 #[tokio::test]
 async fn answers_that_do_not_fit_are_asked_for_again() {
     let server = ZoneServer::start(ZONE).await;
-    server.fail("a.example", Fault::Truncated);
-    server.fail("h.example", Fault::Truncated);
+    server.fail("a.example", ZoneFault::Truncated);
+    server.fail("h.example", ZoneFault::Truncated);
     let seen = outcomes(&server, Duration::from_secs(60)).await;
-    assert_eq!(seen.spf, Outcome::Pass);
+    assert_eq!(seen.spf, AuthOutcome::Pass);
 }
 
 #[tokio::test]
@@ -108,7 +111,7 @@ async fn floods_of_records_are_an_error_and_not_a_flood_of_questions() {
     }
     let server = ZoneServer::start(&flood).await;
     let seen = outcomes(&server, Duration::from_secs(60)).await;
-    assert_eq!(seen.spf, Outcome::PermError);
+    assert_eq!(seen.spf, AuthOutcome::PermError);
     assert!(server.asked().len() < 60, "{} questions", server.asked().len());
 }
 
@@ -121,5 +124,5 @@ async fn ten_thousand_texts_end_somewhere() {
     let server = ZoneServer::start(&flood).await;
     // More than a DNS message holds: what arrives, if anything does, has no SPF record in it.
     let seen = outcomes(&server, Duration::from_secs(5)).await;
-    assert!(matches!(seen.spf, Outcome::None | Outcome::TempError), "{}", seen.spf);
+    assert!(matches!(seen.spf, AuthOutcome::None | AuthOutcome::TempError), "{}", seen.spf);
 }

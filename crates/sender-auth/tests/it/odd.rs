@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pintle_mail::{Bytes, HeaderBlock};
-use pintle_sender_auth::{DkimResult, Outcome, dmarc};
+use pintle_sender_auth::{AuthOutcome, DkimResult, dmarc};
 use pintle_testkit::StaticResolver;
 
 use crate::support::{ask, verify, zone};
@@ -41,14 +41,14 @@ async fn result(resolver: &StaticResolver, message: &str) -> DkimResult {
     found.remove(0)
 }
 
-async fn outcome(tags: &str) -> (Outcome, String) {
+async fn outcome(tags: &str) -> (AuthOutcome, String) {
     let found = result(&published("s._domainkey.a.example", ""), &signed("x@a.example", tags)).await;
     (found.outcome, found.reason.unwrap_or_default())
 }
 
 #[tokio::test]
 async fn lists_of_tags_are_held_to_their_grammar() {
-    assert_eq!(outcome("v=1; d=a.example;").await, (Outcome::Pass, String::new()));
+    assert_eq!(outcome("v=1; d=a.example;").await, (AuthOutcome::Pass, String::new()));
     for (tags, reason) in [
         ("v=1; d=evil.example; d=a.example;", "twice"),
         ("v=1; v=1; d=a.example;", "twice"),
@@ -56,7 +56,7 @@ async fn lists_of_tags_are_held_to_their_grammar() {
         ("d=a.example;", "no version"),
     ] {
         let (found, why) = outcome(tags).await;
-        assert_eq!(found, Outcome::PermError, "{tags}");
+        assert_eq!(found, AuthOutcome::PermError, "{tags}");
         assert!(why.contains(reason), "{tags}: {why}");
     }
 }
@@ -71,14 +71,14 @@ async fn domains_in_u_labels_are_those_in_a_labels() {
         "v=1; d=b\u{fc}cher.example; i=@news.xn--bcher-kva.example;",
     ] {
         let found = result(&resolver, &signed("x@b\u{fc}cher.example", tags)).await;
-        assert_eq!((found.outcome, found.reason), (Outcome::Pass, None), "{tags}");
+        assert_eq!((found.outcome, found.reason), (AuthOutcome::Pass, None), "{tags}");
         assert_eq!(found.domain, "xn--bcher-kva.example");
     }
     let strict = published("s._domainkey.xn--bcher-kva.example", " t=s;");
     let same = "v=1; d=xn--bcher-kva.example; i=@b\u{fc}cher.example;";
-    assert_eq!(result(&strict, &signed("x@a.example", same)).await.outcome, Outcome::Pass);
+    assert_eq!(result(&strict, &signed("x@a.example", same)).await.outcome, AuthOutcome::Pass);
     let below = "v=1; d=xn--bcher-kva.example; i=@news.b\u{fc}cher.example;";
-    assert_eq!(result(&strict, &signed("x@a.example", below)).await.outcome, Outcome::PermError);
+    assert_eq!(result(&strict, &signed("x@a.example", below)).await.outcome, AuthOutcome::PermError);
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn what_a_stranger_writes_is_cut_before_anybody_reads_it() {
         format!("v=1; d=a\u{1}b.example; i={long}@a\u{7f}.example;"),
     ] {
         let found = result(&zone(""), &signed("x@a.example", &tags)).await;
-        assert_eq!(found.outcome, Outcome::PermError);
+        assert_eq!(found.outcome, AuthOutcome::PermError);
         for text in [found.domain, found.selector, found.identity.unwrap()] {
             assert!(text.len() <= 512 && !text.chars().any(char::is_control), "{text:?}");
         }
@@ -97,7 +97,7 @@ async fn what_a_stranger_writes_is_cut_before_anybody_reads_it() {
     for author in ["From: <x@a\u{1}b.example>\r\n", "From: <x@[192.0.2.1]>\r\n", "From: <x@192.0.2.1>\r\n"] {
         let header = HeaderBlock::parse(Bytes::copy_from_slice(author.as_bytes()));
         let found = dmarc::check(ask(&zone("")), &header, &[], &[]).await;
-        assert_eq!((found.outcome, found.from_domain.as_str()), (Outcome::PermError, ""), "{author:?}");
+        assert_eq!((found.outcome, found.from_domain.as_str()), (AuthOutcome::PermError, ""), "{author:?}");
     }
 }
 
@@ -116,6 +116,6 @@ async fn long_lists_of_fields_cost_no_more_than_they_are_long() {
     );
     let begun = Instant::now();
     let found = result(&published("s._domainkey.a.example", ""), &message).await;
-    assert_eq!(found.outcome, Outcome::Fail);
+    assert_eq!(found.outcome, AuthOutcome::Fail);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }

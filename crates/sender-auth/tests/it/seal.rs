@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use pintle_mail::auth_results::MethodResult;
 use pintle_mail::{Bytes, HeaderBlock};
 use pintle_sender_auth::sign::{Assessment, KeyConfig, Keyring, SealError, seal, sign};
-use pintle_sender_auth::{ArcResult, Outcome, signatures};
+use pintle_sender_auth::{ArcResult, AuthOutcome, signatures};
 
 use crate::sign::{NOW, PLAIN, RSA, keys, parts, published};
 use crate::support::ask;
@@ -57,13 +57,13 @@ async fn chains_of_one_two_and_three_sets_verify() {
     for (number, domain) in DOMAINS.into_iter().enumerate() {
         message = sealed(&message, domain, number % 2).await.unwrap();
         let chain = chain_of(&message).await;
-        assert_eq!((chain.outcome, chain.reason), (Outcome::Pass, None), "{domain}");
+        assert_eq!((chain.outcome, chain.reason), (AuthOutcome::Pass, None), "{domain}");
         assert_eq!(chain.sealers, DOMAINS[..=number]);
     }
     // The next forwarder may fold and space differently.
     let text = String::from_utf8(message).unwrap();
     let folded = text.replacen("A   test", "A\r\n test", 1);
-    assert_eq!(chain_of(folded.as_bytes()).await.outcome, Outcome::Pass);
+    assert_eq!(chain_of(folded.as_bytes()).await.outcome, AuthOutcome::Pass);
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_set_has_the_fields_of_the_rfc_in_order() {
 #[tokio::test]
 async fn tampering_breaks_the_chain() {
     let message = String::from_utf8(chain_of_three().await).unwrap();
-    assert_eq!(chain_of(message.as_bytes()).await.outcome, Outcome::Pass);
+    assert_eq!(chain_of(message.as_bytes()).await.outcome, AuthOutcome::Pass);
     for (was, is) in [
         ("second line", "second lime"),
         ("From: Ann", "From: Eve"),
@@ -111,7 +111,7 @@ async fn tampering_breaks_the_chain() {
     ] {
         let forged = message.replacen(was, is, 1);
         assert_ne!(forged, message, "{was}");
-        assert_eq!(chain_of(forged.as_bytes()).await.outcome, Outcome::Fail, "{is}");
+        assert_eq!(chain_of(forged.as_bytes()).await.outcome, AuthOutcome::Fail, "{is}");
     }
 }
 
@@ -121,7 +121,7 @@ async fn a_broken_chain_is_sealed_as_broken_and_only_once() {
     let message = sealed(broken.as_bytes(), "one.example", 1).await.unwrap();
     let (header, _) = parts(&message);
     assert!(header.get(0).unwrap().value().starts_with("i=4; a=ed25519-sha256; cv=fail; "));
-    assert_eq!(chain_of(&message).await.outcome, Outcome::Fail);
+    assert_eq!(chain_of(&message).await.outcome, AuthOutcome::Fail);
     // The seal covers its own set alone, as if there were no other (section 5.1.2).
     let relaxed = |at: usize| {
         let field = header.get(at).unwrap();
@@ -144,7 +144,7 @@ async fn what_cannot_be_vouched_for_is_not_sealed() {
     let message = chain_of_three().await;
     let chain = chain_of(&message).await;
     let of = |outcome| ArcResult { outcome, ..chain.clone() };
-    let undecided = sealed_after(&message, "one.example", 0, &of(Outcome::TempError)).await;
+    let undecided = sealed_after(&message, "one.example", 0, &of(AuthOutcome::TempError)).await;
     assert!(matches!(undecided, Err(SealError::Undecided)));
     // The header is another than that which was verified.
     let none = ArcResult::none();
@@ -157,7 +157,7 @@ async fn what_cannot_be_vouched_for_is_not_sealed() {
     ));
     let many = [b"ARC-Seal: i=50; cv=pass\r\n".as_slice(), &message].concat();
     assert!(matches!(
-        sealed_after(&many, "one.example", 0, &of(Outcome::Fail)).await,
+        sealed_after(&many, "one.example", 0, &of(AuthOutcome::Fail)).await,
         Err(SealError::TooLong)
     ));
     let header = HeaderBlock::parse(Bytes::from_static(b"To: a@a.example\r\n"));
@@ -178,5 +178,5 @@ async fn fields_of_the_chain_are_never_signed_by_its_message_signature() {
     let assessment = Assessment { authserv_id: "gate", results: &[], chain: &chain_of(&message).await };
     let fields = seal(ring.get("k").unwrap(), &assessment, &header, &body, NOW).await.unwrap();
     let all = chain_of(&[fields.as_slice(), &message].concat()).await;
-    assert_eq!((all.outcome, all.reason), (Outcome::Pass, None));
+    assert_eq!((all.outcome, all.reason), (AuthOutcome::Pass, None));
 }

@@ -9,7 +9,7 @@ use pintle_sender_auth::sign::{
     Algorithm, Canonicalization, Finding, KeyConfig, KeyPair, Keyring, SignError, SigningKey, examine,
     generate, key_name, sign,
 };
-use pintle_sender_auth::{Outcome, signatures};
+use pintle_sender_auth::{AuthOutcome, signatures};
 use pintle_testkit::StaticResolver;
 
 use crate::support::{ask, zone};
@@ -57,17 +57,17 @@ async fn signed(keys: &[Arc<SigningKey>], message: &[u8]) -> Vec<u8> {
     out
 }
 
-async fn outcomes_at(message: &[u8], now: UnixTime) -> Vec<Outcome> {
+async fn outcomes_at(message: &[u8], now: UnixTime) -> Vec<AuthOutcome> {
     let resolver = published(&["signer.example"]);
     let found = signatures::verify(ask(&resolver), Bytes::copy_from_slice(message), now).await;
     found.dkim.into_iter().map(|result| result.outcome).collect()
 }
 
-async fn outcomes(message: &[u8]) -> Vec<Outcome> {
+async fn outcomes(message: &[u8]) -> Vec<AuthOutcome> {
     outcomes_at(message, NOW).await
 }
 
-const GOOD: [Outcome; 2] = [Outcome::Pass; 2];
+const GOOD: [AuthOutcome; 2] = [AuthOutcome::Pass; 2];
 
 fn with_body(body: &str) -> String {
     format!("From: ann@signer.example\r\nTo: bob@other.example\r\n\r\n{body}")
@@ -92,7 +92,7 @@ async fn a_good_signature_is_found_below_bad_ones_whoever_reads_the_author() {
     ] {
         let message = format!("From: {author}\r\nTo: bob@other.example\r\n\r\nx\r\n");
         let message = [bad.as_bytes(), &signed(&keys, message.as_bytes()).await].concat();
-        let passed = outcomes(&message).await.into_iter().filter(|it| *it == Outcome::Pass).count();
+        let passed = outcomes(&message).await.into_iter().filter(|it| *it == AuthOutcome::Pass).count();
         assert_eq!(passed, 2, "{author}");
     }
 }
@@ -201,7 +201,7 @@ async fn what_is_changed_after_signing_is_noticed() {
     ] {
         let forged = format!("{}{}", &message[..start], message[start..].replacen(was, is, 1));
         assert_ne!(forged, message, "{is}");
-        assert_eq!(outcomes(forged.as_bytes()).await, [Outcome::Fail; 2], "{is}");
+        assert_eq!(outcomes(forged.as_bytes()).await, [AuthOutcome::Fail; 2], "{is}");
     }
     let harmless = message.replacen("A   test", "A test", 1).replacen("To: ", "X-New: 1\r\nTO:", 1);
     assert_eq!(outcomes(harmless.as_bytes()).await, GOOD);
@@ -213,7 +213,10 @@ async fn signatures_expire_when_they_should() {
     let message =
         signed(&keys("signer.example", |config| config.expires = Some(day)), PLAIN.as_bytes()).await;
     assert_eq!(outcomes_at(&message, NOW.plus(day)).await, GOOD);
-    assert_eq!(outcomes_at(&message, NOW.plus(day + Duration::from_secs(1))).await, [Outcome::PermError; 2]);
+    assert_eq!(
+        outcomes_at(&message, NOW.plus(day + Duration::from_secs(1))).await,
+        [AuthOutcome::PermError; 2]
+    );
     let message = signed(&keys("signer.example", |config| config.expires = None), PLAIN.as_bytes()).await;
     assert_eq!(outcomes_at(&message, NOW.plus(1_000 * day)).await, GOOD);
 }

@@ -2,7 +2,7 @@
 //! (fixed keys, published in `keys.zone`).
 
 use pintle_dns::RecordKind;
-use pintle_sender_auth::Outcome;
+use pintle_sender_auth::AuthOutcome;
 use pintle_testkit::StaticResolver;
 
 use crate::support::{fails, verify, zone};
@@ -82,13 +82,13 @@ fn keys() -> StaticResolver {
     zone(&String::from_utf8(file("keys.zone")).unwrap())
 }
 
-async fn dkim(resolver: &StaticResolver, message: &[u8]) -> Vec<(Outcome, Option<String>)> {
+async fn dkim(resolver: &StaticResolver, message: &[u8]) -> Vec<(AuthOutcome, Option<String>)> {
     let found = verify(resolver, message).await;
     found.dkim.into_iter().map(|result| (result.outcome, result.reason)).collect()
 }
 
-fn pass() -> (Outcome, Option<String>) {
-    (Outcome::Pass, None)
+fn pass() -> (AuthOutcome, Option<String>) {
+    (AuthOutcome::Pass, None)
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn the_examples_of_the_rfcs_verify() {
     assert_eq!(found.dkim.len(), 1);
     assert_eq!(
         (found.dkim[0].outcome, found.dkim[0].domain.as_str()),
-        (Outcome::Pass, "example.com"),
+        (AuthOutcome::Pass, "example.com"),
         "{found:?}"
     );
     assert_eq!(found.dkim[0].identity.as_deref(), Some("joe@football.example.com"));
@@ -120,14 +120,14 @@ async fn every_canonicalisation_verifies_and_notices_changes() {
         {
             let forged = message.replace(was, is);
             let found = dkim(&keys(), forged.as_bytes()).await;
-            assert_eq!(found[0].0, Outcome::Fail, "{name} {is}");
+            assert_eq!(found[0].0, AuthOutcome::Fail, "{name} {is}");
         }
         // From is signed once more than it is there, so nobody can add one.
         let two = message.replacen("From:", "From: <eve@evil.example>\r\nFrom:", 1);
-        assert_eq!(dkim(&keys(), two.as_bytes()).await[0].0, Outcome::Fail, "{name}");
+        assert_eq!(dkim(&keys(), two.as_bytes()).await[0].0, AuthOutcome::Fail, "{name}");
         let spaced = message.replace("First  line", "First \t line");
         let relaxed = name.ends_with("-relaxed.eml");
-        assert_eq!(dkim(&keys(), spaced.as_bytes()).await[0].0 == Outcome::Pass, relaxed, "{name}");
+        assert_eq!(dkim(&keys(), spaced.as_bytes()).await[0].0 == AuthOutcome::Pass, relaxed, "{name}");
     }
 }
 
@@ -145,7 +145,7 @@ async fn white_space_counts_as_the_rfc_says() {
         assert_eq!(dkim(&keys(), &file(name)).await, [pass()], "{name}");
     }
     let indented = String::from_utf8(file("blank-line.eml")).unwrap().replace("second", " second");
-    assert_eq!(dkim(&keys(), indented.as_bytes()).await[0].0, Outcome::Fail);
+    assert_eq!(dkim(&keys(), indented.as_bytes()).await[0].0, AuthOutcome::Fail);
     // Before the colon it is no part of the name.
     let message = String::from_utf8(file("rsa-relaxed-relaxed.eml")).unwrap();
     let spaced = message.replace("Subject:", "Subject \t:");
@@ -156,13 +156,13 @@ async fn white_space_counts_as_the_rfc_says() {
 #[tokio::test]
 async fn what_is_weak_or_not_meant_for_mail_is_refused() {
     for (name, outcome, reason) in [
-        ("sha1.eml", Outcome::PermError, "SHA-1"),
-        ("weak.eml", Outcome::Policy, "1,024"),
-        ("web.eml", Outcome::PermError, "not for"),
-        ("old.eml", Outcome::PermError, "not for"),
-        ("gone.eml", Outcome::PermError, "revoked"),
-        ("missing.eml", Outcome::PermError, "no such key"),
-        ("length.eml", Outcome::PermError, "l="),
+        ("sha1.eml", AuthOutcome::PermError, "SHA-1"),
+        ("weak.eml", AuthOutcome::Policy, "1,024"),
+        ("web.eml", AuthOutcome::PermError, "not for"),
+        ("old.eml", AuthOutcome::PermError, "not for"),
+        ("gone.eml", AuthOutcome::PermError, "revoked"),
+        ("missing.eml", AuthOutcome::PermError, "no such key"),
+        ("length.eml", AuthOutcome::PermError, "l="),
     ] {
         let found = dkim(&keys(), &file(name)).await;
         assert_eq!(found.len(), 1, "{name}");
@@ -185,7 +185,7 @@ async fn broken_signatures_have_a_result_each() {
         let broken = whole.replacen(was, is, 1);
         let found = dkim(&keys(), broken.as_bytes()).await;
         assert_eq!(found.len(), 1, "{is}");
-        assert!(matches!(found[0].0, Outcome::PermError | Outcome::Fail), "{is}: {found:?}");
+        assert!(matches!(found[0].0, AuthOutcome::PermError | AuthOutcome::Fail), "{is}: {found:?}");
     }
     let message = whole.replace("from", "fron");
     assert_eq!(dkim(&keys(), message.as_bytes()).await[0].1.as_deref(), Some("From is not signed"));
@@ -194,7 +194,7 @@ async fn broken_signatures_have_a_result_each() {
 #[tokio::test]
 async fn keys_that_dns_does_not_give_now_are_a_temporary_error() {
     let resolver = fails(keys(), "r._domainkey.signer.example", RecordKind::Txt);
-    assert_eq!(dkim(&resolver, &file("rsa-simple-simple.eml")).await[0].0, Outcome::TempError);
+    assert_eq!(dkim(&resolver, &file("rsa-simple-simple.eml")).await[0].0, AuthOutcome::TempError);
 }
 
 #[tokio::test]
@@ -204,7 +204,7 @@ async fn signatures_without_end_cost_ten_questions() {
     let resolver = zone("");
     let found = dkim(&resolver, format!("{many}From: a@a.example\r\n\r\nx\r\n").as_bytes()).await;
     assert_eq!(found.len(), 11);
-    assert_eq!(found[10].0, Outcome::Policy);
+    assert_eq!(found[10].0, AuthOutcome::Policy);
     assert_eq!(resolver.asked().len(), 10);
 }
 
@@ -215,23 +215,23 @@ async fn a_good_signature_is_found_below_many_bad_ones() {
     let bad = "DKIM-Signature: v=1; a=rsa-sha256; d=d.example; s=s; h=from; bh=AAAA; b=AAAA\r\n".repeat(40);
     let found = verify(&keys(), format!("{bad}{good}").as_bytes()).await.dkim;
     assert_eq!(found.len(), 11);
-    let passed: Vec<_> = found.iter().filter(|result| result.outcome == Outcome::Pass).collect();
+    let passed: Vec<_> = found.iter().filter(|result| result.outcome == AuthOutcome::Pass).collect();
     assert_eq!(passed.iter().map(|result| result.domain.as_str()).collect::<Vec<_>>(), ["signer.example"]);
 }
 
 #[tokio::test]
 async fn unsigned_messages_have_no_results() {
     let found = verify(&zone(""), b"From: a@a.example\r\n\r\nx\r\n").await;
-    assert_eq!((found.dkim.len(), found.arc.outcome), (0, Outcome::None));
+    assert_eq!((found.dkim.len(), found.arc.outcome), (0, AuthOutcome::None));
 }
 
 #[tokio::test]
 async fn chains_verify_and_name_their_sealers() {
     let one = verify(&keys(), &file("arc-1.eml")).await.arc;
-    assert_eq!((one.outcome, one.reason), (Outcome::Pass, None));
+    assert_eq!((one.outcome, one.reason), (AuthOutcome::Pass, None));
     assert_eq!(one.sealers, ["list.example"]);
     let two = verify(&keys(), &file("arc-2.eml")).await.arc;
-    assert_eq!((two.outcome, two.reason), (Outcome::Pass, None));
+    assert_eq!((two.outcome, two.reason), (AuthOutcome::Pass, None));
     assert_eq!(two.sealers, ["list.example", "forward.example"]);
 }
 
@@ -250,8 +250,8 @@ async fn broken_chains_fail_and_name_nobody() {
         let forged = whole.replacen(was, is, 1);
         assert_ne!(forged, whole, "{was}");
         let found = verify(&keys(), forged.as_bytes()).await.arc;
-        assert_eq!((found.outcome, found.sealers.len()), (Outcome::Fail, 0), "{is}: {:?}", found.reason);
+        assert_eq!((found.outcome, found.sealers.len()), (AuthOutcome::Fail, 0), "{is}: {:?}", found.reason);
     }
     let resolver = fails(keys(), "r._domainkey.list.example", RecordKind::Txt);
-    assert_eq!(verify(&resolver, whole.as_bytes()).await.arc.outcome, Outcome::TempError);
+    assert_eq!(verify(&resolver, whole.as_bytes()).await.arc.outcome, AuthOutcome::TempError);
 }

@@ -1,12 +1,12 @@
 //! SPF by the rules of RFC 7208, section by section.
 
 use pintle_dns::RecordKind;
-use pintle_sender_auth::{Identity, Outcome};
+use pintle_sender_auth::{AuthOutcome, Identity};
 
 use crate::support::{fails, mail_from, spf_of, zone};
 
 /// Each record, asked for by 192.0.2.1 (or another client), with its result.
-async fn expect(hosts: &str, cases: &[(&str, &str, Outcome)]) {
+async fn expect(hosts: &str, cases: &[(&str, &str, AuthOutcome)]) {
     for (record, client, outcome) in cases {
         let resolver = zone(&format!("a.example TXT v=spf1 {record}\n{hosts}"));
         let result = mail_from(&resolver, client, "joe@a.example").await;
@@ -33,7 +33,7 @@ const HOSTS: &str = "
 
 #[tokio::test]
 async fn mechanisms_match_as_section_5_says() {
-    use Outcome::{Fail, Neutral, Pass, PermError, SoftFail};
+    use AuthOutcome::{Fail, Neutral, Pass, PermError, SoftFail};
     expect(
         HOSTS,
         &[
@@ -82,18 +82,18 @@ async fn mechanisms_match_as_section_5_says() {
 #[tokio::test]
 async fn records_are_found_as_section_4_says() {
     for (records, outcome) in [
-        ("a.example A 192.0.2.1", Outcome::None),
-        ("a.example TXT something else", Outcome::None),
-        ("a.example TXT v=spf10 all", Outcome::None),
-        ("a.example TXT V=SPF1 ALL\na.example TXT other", Outcome::Pass),
-        ("a.example TXT v=spf1 all\na.example TXT v=spf1 all", Outcome::PermError),
+        ("a.example A 192.0.2.1", AuthOutcome::None),
+        ("a.example TXT something else", AuthOutcome::None),
+        ("a.example TXT v=spf10 all", AuthOutcome::None),
+        ("a.example TXT V=SPF1 ALL\na.example TXT other", AuthOutcome::Pass),
+        ("a.example TXT v=spf1 all\na.example TXT v=spf1 all", AuthOutcome::PermError),
     ] {
         let result = mail_from(&zone(records), "192.0.2.1", "joe@a.example").await;
         assert_eq!(result.outcome, outcome, "{records}");
     }
     for domain in ["localhost", "[192.0.2.1]", &"x".repeat(64), ""] {
         let result = mail_from(&zone(""), "192.0.2.1", &format!("joe@{domain}")).await;
-        assert_eq!(result.outcome, Outcome::None, "{domain}");
+        assert_eq!(result.outcome, AuthOutcome::None, "{domain}");
     }
 }
 
@@ -105,8 +105,8 @@ async fn both_identities_are_checked() {
     assert_eq!(
         seen,
         [
-            (Identity::Hello, Outcome::Fail, "mx.hello.example"),
-            (Identity::MailFrom, Outcome::Pass, "a.example"),
+            (Identity::Hello, AuthOutcome::Fail, "mx.hello.example"),
+            (Identity::MailFrom, AuthOutcome::Pass, "a.example"),
         ]
     );
     let null = spf_of(&resolver, "192.0.2.1", "").await;
@@ -121,30 +121,30 @@ async fn the_limits_hold_over_all_records() {
     expect(
         &hosts,
         &[
-            (&format!("{}all", includes(10)), "192.0.2.1", Outcome::Pass),
-            (&format!("{}all", includes(11)), "192.0.2.1", Outcome::PermError),
-            (&format!("all {}", includes(11)), "192.0.2.1", Outcome::Pass),
-            ("a:v1.example a:v2.example all", "192.0.2.1", Outcome::Pass),
-            ("a:v1.example exists:v2.example mx:v3.example all", "192.0.2.1", Outcome::PermError),
-            ("mx:many.example all", "192.0.2.1", Outcome::Pass),
+            (&format!("{}all", includes(10)), "192.0.2.1", AuthOutcome::Pass),
+            (&format!("{}all", includes(11)), "192.0.2.1", AuthOutcome::PermError),
+            (&format!("all {}", includes(11)), "192.0.2.1", AuthOutcome::Pass),
+            ("a:v1.example a:v2.example all", "192.0.2.1", AuthOutcome::Pass),
+            ("a:v1.example exists:v2.example mx:v3.example all", "192.0.2.1", AuthOutcome::PermError),
+            ("mx:many.example all", "192.0.2.1", AuthOutcome::Pass),
         ],
     )
     .await;
     let many: String = (0..11).map(|n| format!("many.example MX m{n}.example\n")).collect();
-    expect(&many, &[("mx:many.example all", "192.0.2.1", Outcome::PermError)]).await;
+    expect(&many, &[("mx:many.example all", "192.0.2.1", AuthOutcome::PermError)]).await;
 }
 
 #[tokio::test]
 async fn what_dns_fails_to_say_is_temporary_and_where_it_does_not_matter_ignored() {
     for (record, name, kind, outcome) in [
-        ("all", "a.example", RecordKind::Txt, Outcome::TempError),
-        ("a:h.example all", "h.example", RecordKind::A, Outcome::TempError),
-        ("mx:h.example all", "h.example", RecordKind::Mx, Outcome::TempError),
-        ("include:h.example all", "h.example", RecordKind::Txt, Outcome::TempError),
-        ("exists:h.example all", "h.example", RecordKind::A, Outcome::TempError),
-        ("redirect=h.example", "h.example", RecordKind::Txt, Outcome::TempError),
-        ("ptr ?all", "1.2.0.192.in-addr.arpa", RecordKind::Ptr, Outcome::Neutral),
-        ("ip4:192.0.2.1 a:h.example", "h.example", RecordKind::A, Outcome::Pass),
+        ("all", "a.example", RecordKind::Txt, AuthOutcome::TempError),
+        ("a:h.example all", "h.example", RecordKind::A, AuthOutcome::TempError),
+        ("mx:h.example all", "h.example", RecordKind::Mx, AuthOutcome::TempError),
+        ("include:h.example all", "h.example", RecordKind::Txt, AuthOutcome::TempError),
+        ("exists:h.example all", "h.example", RecordKind::A, AuthOutcome::TempError),
+        ("redirect=h.example", "h.example", RecordKind::Txt, AuthOutcome::TempError),
+        ("ptr ?all", "1.2.0.192.in-addr.arpa", RecordKind::Ptr, AuthOutcome::Neutral),
+        ("ip4:192.0.2.1 a:h.example", "h.example", RecordKind::A, AuthOutcome::Pass),
     ] {
         let resolver = fails(zone(&format!("a.example TXT v=spf1 {record}")), name, kind);
         let result = mail_from(&resolver, "192.0.2.1", "joe@a.example").await;
@@ -156,7 +156,7 @@ async fn what_dns_fails_to_say_is_temporary_and_where_it_does_not_matter_ignored
 async fn a_fail_is_explained_in_the_owners_words() {
     let explained = |zone_text: &'static str| async move {
         let result = mail_from(&zone(zone_text), "192.0.2.1", "joe@a.example").await;
-        assert_eq!(result.outcome, Outcome::Fail);
+        assert_eq!(result.outcome, AuthOutcome::Fail);
         result.explanation
     };
     let text = explained(
@@ -186,8 +186,8 @@ async fn the_clients_name_is_used_only_when_it_is_confirmed() {
     let resolver = zone(&format!(
         "a.example TXT v=spf1 exists:%{{p}}.ok.example -all\nhost.a.example.ok.example A 127.0.0.1\n{HOSTS}"
     ));
-    assert_eq!(mail_from(&resolver, "192.0.2.9", "joe@a.example").await.outcome, Outcome::Pass);
+    assert_eq!(mail_from(&resolver, "192.0.2.9", "joe@a.example").await.outcome, AuthOutcome::Pass);
     let liar = mail_from(&resolver, "192.0.2.8", "joe@a.example").await;
-    assert_eq!(liar.outcome, Outcome::Fail);
+    assert_eq!(liar.outcome, AuthOutcome::Fail);
     assert!(resolver.asked().iter().any(|(name, _)| name == "unknown.ok.example"));
 }

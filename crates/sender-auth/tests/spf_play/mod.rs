@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use pintle_dns::{Answer, DnsError, Record, RecordKind, Resolver};
-use pintle_sender_auth::{Ask, Client, Identity, Outcome, SpfResult, spf};
+use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
+use pintle_sender_auth::{Ask, AuthOutcome, Client, Identity, SpfResult, spf};
 
 /// Ten terms of one question and of ten for the hosts of each; the client's names and their addresses; the records that are
 /// asked for, one for each term; the explanation. For each of two identities.
@@ -49,10 +49,10 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn check(result: &SpfResult, zone: &Zone) {
-    let failed = matches!(result.outcome, Outcome::TempError | Outcome::PermError);
+    let failed = matches!(result.outcome, AuthOutcome::TempError | AuthOutcome::PermError);
     assert_eq!(result.reason.is_some(), failed, "{result:?}");
-    assert_eq!(result.mechanism.is_some(), !failed && result.outcome != Outcome::None, "{result:?}");
-    assert!(result.outcome != Outcome::Policy);
+    assert_eq!(result.mechanism.is_some(), !failed && result.outcome != AuthOutcome::None, "{result:?}");
+    assert!(result.outcome != AuthOutcome::Policy);
     if let Some(mechanism) = &result.mechanism {
         let written = zone
             .records
@@ -61,7 +61,7 @@ fn check(result: &SpfResult, zone: &Zone) {
         assert!(written || mechanism == "default", "{mechanism:?} stands in no record");
     }
     if let Some(text) = &result.explanation {
-        assert_eq!(result.outcome, Outcome::Fail);
+        assert_eq!(result.outcome, AuthOutcome::Fail);
         assert!(text.len() <= 400 && text.bytes().all(|b| (b' '..=b'~').contains(&b)), "{text:?}");
     }
     if result.identity == Identity::MailFrom && zone.record("a0.example").is_some_and(is_broken) {
@@ -108,11 +108,12 @@ fn host(number: u16) -> Record {
 }
 
 impl Resolver for Zone {
-    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<Answer, DnsError>> {
+    fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         assert!(name.len() <= 254, "{} octets of a name", name.len());
         self.asked.fetch_add(1, Ordering::Relaxed);
         let records = self.answer(name, kind);
-        let answer = records.map(|records| Answer { records, ttl: Duration::from_secs(60), secure: false });
+        let answer =
+            records.map(|records| DnsAnswer { records, ttl: Duration::from_secs(60), secure: false });
         Box::pin(std::future::ready(answer))
     }
 }

@@ -9,8 +9,8 @@ use pintle_mail::{Reply, Severity};
 use super::config::{Channel, Credentials};
 use super::core::Core;
 use super::idle::Idle;
-use super::outcome::{Closed, Fault, Lack, Step};
-use super::state::{State, Stop, Turn};
+use super::outcome::{Closed, DialogueStep, Lack, ProtocolFault};
+use super::state::{ClientState, Stop, Turn};
 
 /// What the next reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(super) fn begin(core: &mut Core, now: Instant) -> Turn {
         return Err(Stop::new(Closed::Lacking(Lack::Auth)));
     };
     core.command(&line, core.config.timeouts.command, now);
-    Ok(State::Auth(auth))
+    Ok(ClientState::Auth(auth))
 }
 
 fn plain_line(credentials: &Credentials) -> (String, Auth) {
@@ -72,7 +72,7 @@ impl Auth {
             Severity::Positive => Ok(Idle::fresh(core)),
             Severity::Intermediate => self.respond(core, now),
             Severity::Transient | Severity::Permanent => {
-                Err(Stop::new(Closed::Refused { step: Step::Auth, reply }))
+                Err(Stop::new(Closed::Refused { step: DialogueStep::Auth, reply }))
             }
         }
     }
@@ -86,10 +86,13 @@ impl Auth {
                 (STANDARD.encode(&credentials.password), Self::Verdict)
             }
             _ => {
-                return Err(Stop::new(Closed::Fault { step: Step::Auth, fault: Fault::Challenge }));
+                return Err(Stop::new(Closed::Fault {
+                    step: DialogueStep::Auth,
+                    fault: ProtocolFault::Challenge,
+                }));
             }
         };
         core.command(&response, core.config.timeouts.command, now);
-        Ok(State::Auth(next))
+        Ok(ClientState::Auth(next))
     }
 }

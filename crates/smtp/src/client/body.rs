@@ -7,10 +7,10 @@ use bytes::Bytes;
 use pintle_mail::Reply;
 
 use super::core::Core;
-use super::end::{Drain, End};
+use super::end::{Drain, EndOfData};
 use super::ledger::Ledger;
-use super::outcome::{Closed, Event, Fault, Outcome, Step};
-use super::state::{State, Stop, Turn, unexpected};
+use super::outcome::{Closed, DialogueStep, Event, ProtocolFault, ReplyOutcome};
+use super::state::{ClientState, Stop, Turn, unexpected};
 use super::stuffing::{Stuffer, Tail};
 
 /// The next hop takes the message.
@@ -48,11 +48,11 @@ struct Chunks {
 }
 
 impl Body {
-    pub(super) fn begin_data(ledger: Ledger, core: &mut Core, now: Instant) -> State {
+    pub(super) fn begin_data(ledger: Ledger, core: &mut Core, now: Instant) -> ClientState {
         Self::begin(ledger, Framing::Dots(Stuffer::new()), core, now)
     }
 
-    pub(super) fn begin_chunks(ledger: Ledger, core: &mut Core, now: Instant) -> State {
+    pub(super) fn begin_chunks(ledger: Ledger, core: &mut Core, now: Instant) -> ClientState {
         // RFC 3030 section 2: BDAT may be pipelined. Few suffice to keep the line busy.
         let chunks = Chunks {
             held: Bytes::new(),
@@ -63,11 +63,11 @@ impl Body {
         Self::begin(ledger, Framing::Chunks(chunks), core, now)
     }
 
-    fn begin(ledger: Ledger, framing: Framing, core: &mut Core, now: Instant) -> State {
+    fn begin(ledger: Ledger, framing: Framing, core: &mut Core, now: Instant) -> ClientState {
         core.expect(core.config.timeouts.block, now);
         let mut body = Self { ledger, framing, demand: Demand::Enough };
         body.ask(core);
-        State::Body(body)
+        ClientState::Body(body)
     }
 
     /// Asks for the next piece when there is room for it.
@@ -93,7 +93,7 @@ impl Body {
         self.ask(core);
     }
 
-    pub(super) fn finish(self, core: &mut Core, now: Instant) -> State {
+    pub(super) fn finish(self, core: &mut Core, now: Instant) -> ClientState {
         core.expect(core.config.timeouts.end, now);
         let chunks = match self.framing {
             Framing::Dots(stuffer) => {
@@ -102,7 +102,7 @@ impl Body {
             }
             Framing::Chunks(chunks) => chunks.finish(core),
         };
-        End::begin(self.ledger, chunks)
+        EndOfData::begin(self.ledger, chunks)
     }
 
     pub(super) fn on_reply(mut self, reply: Reply, core: &mut Core) -> Turn {
@@ -112,15 +112,15 @@ impl Body {
                 2 => {
                     chunks.unanswered -= 1;
                     self.ask(core);
-                    Ok(State::Body(self))
+                    Ok(ClientState::Body(self))
                 }
-                3 => Err(Stop::during(self.ledger, unexpected(Step::Body, &reply))),
+                3 => Err(Stop::during(self.ledger, unexpected(DialogueStep::Body, &reply))),
                 _ if is_unknown_command(&reply) => {
-                    Err(Stop::during(self.ledger, unexpected(Step::Body, &reply)))
+                    Err(Stop::during(self.ledger, unexpected(DialogueStep::Body, &reply)))
                 }
                 _ => {
                     let left = chunks.unanswered - 1;
-                    self.ledger.settle_rest(&Outcome::refused(reply), Step::Body);
+                    self.ledger.settle_rest(&ReplyOutcome::refused(reply), DialogueStep::Body);
                     Ok(Drain::begin(self.ledger, left, core))
                 }
             },
@@ -135,8 +135,8 @@ impl Body {
         if matches!(reply.code, ..400 | 500..=504) {
             return Stop::during(self.ledger, unsolicited(&reply));
         }
-        self.ledger.settle_rest(&Outcome::refused(reply.clone()), Step::Body);
-        let step = Step::Body;
+        self.ledger.settle_rest(&ReplyOutcome::refused(reply.clone()), DialogueStep::Body);
+        let step = DialogueStep::Body;
         Stop::during(self.ledger, Closed::Refused { step, reply })
     }
 }
@@ -147,7 +147,7 @@ pub(super) fn is_unknown_command(reply: &Reply) -> bool {
 }
 
 fn unsolicited(reply: &Reply) -> Closed {
-    Closed::Fault { step: Step::Body, fault: Fault::Unsolicited(reply.code) }
+    Closed::Fault { step: DialogueStep::Body, fault: ProtocolFault::Unsolicited(reply.code) }
 }
 
 impl Chunks {

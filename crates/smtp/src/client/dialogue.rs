@@ -13,9 +13,10 @@ use super::end::Drain;
 use super::idle::{Idle, Slate};
 use super::ledger::Ledger;
 use super::outcome::{
-    Closed, DsnRelay, Fault, Outcome, Step, Transaction, demands_tls, is_too_many_recipients,
+    Closed, DialogueStep, DsnRelay, ProtocolFault, ReplyOutcome, Transaction, demands_tls,
+    is_too_many_recipients,
 };
-use super::state::{State, Stop, Turn, unexpected};
+use super::state::{ClientState, Stop, Turn, unexpected};
 
 /// A transaction up to the go-ahead for its body.
 #[derive(Debug)]
@@ -37,18 +38,23 @@ enum Command {
 }
 
 impl Command {
-    fn step(self) -> Step {
+    fn step(self) -> DialogueStep {
         match self {
-            Self::Rset | Self::Mail => Step::Mail,
-            Self::Rcpt(_) => Step::Rcpt,
-            Self::Data => Step::Data,
+            Self::Rset | Self::Mail => DialogueStep::Mail,
+            Self::Rcpt(_) => DialogueStep::Rcpt,
+            Self::Data => DialogueStep::Data,
         }
     }
 }
 
 impl Dialogue {
     /// Begins a transaction; one that is known to be hopeless ends here.
-    pub(super) fn begin(transaction: Transaction, slate: Slate, core: &mut Core, now: Instant) -> State {
+    pub(super) fn begin(
+        transaction: Transaction,
+        slate: Slate,
+        core: &mut Core,
+        now: Instant,
+    ) -> ClientState {
         let dsn = if core.offers().dsn { DsnRelay::HandedOn } else { DsnRelay::NotOffered };
         let ids = transaction.envelope.recipients.iter().map(|recipient| recipient.id);
         let transfer = transfer(&transaction, core);
@@ -61,7 +67,7 @@ impl Dialogue {
         let mut dialogue = Self { todo: VecDeque::new(), sent: VecDeque::new(), transaction, ledger };
         dialogue.plan(slate);
         dialogue.pump(core, now);
-        State::Dialogue(Box::new(dialogue))
+        ClientState::Dialogue(Box::new(dialogue))
     }
 
     fn plan(&mut self, slate: Slate) {
@@ -75,13 +81,14 @@ impl Dialogue {
         }
     }
 
-    pub(super) fn step(&self) -> Step {
-        self.sent.front().map_or(Step::Mail, |command| command.step())
+    pub(super) fn step(&self) -> DialogueStep {
+        self.sent.front().map_or(DialogueStep::Mail, |command| command.step())
     }
 
     pub(super) fn on_reply(mut self: Box<Self>, reply: Reply, core: &mut Core, now: Instant) -> Turn {
         let Some(command) = self.sent.pop_front() else {
-            let why = Closed::Fault { step: Step::Mail, fault: Fault::Unsolicited(reply.code) };
+            let why =
+                Closed::Fault { step: DialogueStep::Mail, fault: ProtocolFault::Unsolicited(reply.code) };
             return Err(Stop::during(self.ledger, why));
         };
         // 3xx means something only after DATA, where 354 is meant, and nothing else may follow DATA but a refusal.
@@ -131,11 +138,11 @@ impl Dialogue {
         match command {
             // RFC 5321 section 4.5.3.1.10: 552 for too many recipients is to be taken as 452.
             Command::Rcpt(at) if several && is_too_many_recipients(&reply) => {
-                self.ledger.settle(at, &Outcome::Deferred(reply), Step::Rcpt);
+                self.ledger.settle(at, &ReplyOutcome::Deferred(reply), DialogueStep::Rcpt);
             }
-            Command::Rcpt(at) => self.ledger.settle(at, &Outcome::refused(reply), Step::Rcpt),
+            Command::Rcpt(at) => self.ledger.settle(at, &ReplyOutcome::refused(reply), DialogueStep::Rcpt),
             Command::Mail | Command::Data | Command::Rset => {
-                self.ledger.settle_rest(&Outcome::refused(reply), command.step());
+                self.ledger.settle_rest(&ReplyOutcome::refused(reply), command.step());
                 self.todo.clear();
             }
         }
@@ -149,21 +156,21 @@ impl Dialogue {
         // RFC 2033 section 4.2: an LMTP server must answer DATA with 503 here; how many replies would follow an empty
         // message is anybody's guess.
         if core.config.protocol == Protocol::Lmtp {
-            return Err(Stop::during(self.ledger, unexpected(Step::Data, reply)));
+            return Err(Stop::during(self.ledger, unexpected(DialogueStep::Data, reply)));
         }
         // RFC 2920 section 3.1: an empty message, whose acceptance means nothing.
         core.command(".", core.config.timeouts.end, now);
-        Ok(State::Drain(Drain::new(self.ledger, 1)))
+        Ok(ClientState::Drain(Drain::new(self.ledger, 1)))
     }
 
-    fn go_on(mut self: Box<Self>, core: &mut Core, now: Instant) -> State {
+    fn go_on(mut self: Box<Self>, core: &mut Core, now: Instant) -> ClientState {
         let asked_all = !self.todo.iter().any(|command| matches!(command, Command::Mail | Command::Rcpt(_)));
         if asked_all && self.ledger.is_settled() {
             self.todo.clear();
         }
         if !self.sent.is_empty() || !self.todo.is_empty() {
             self.pump(core, now);
-            return State::Dialogue(self);
+            return ClientState::Dialogue(self);
         }
         if self.ledger.is_settled() {
             Idle::after(self.ledger, Slate::NeedsReset, core)

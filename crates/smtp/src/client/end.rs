@@ -10,68 +10,70 @@ use super::config::{Protocol, Transfer};
 use super::core::Core;
 use super::idle::{Idle, Slate};
 use super::ledger::Ledger;
-use super::outcome::{Closed, Outcome, Step};
-use super::state::{State, Stop, Turn, unexpected};
+use super::outcome::{Closed, DialogueStep, ReplyOutcome};
+use super::state::{ClientState, Stop, Turn, unexpected};
 
 /// The whole message is sent.
 #[derive(Debug)]
-pub(super) struct End {
+pub(super) struct EndOfData {
     pub(super) ledger: Ledger,
     /// Replies to chunks that come before the final one.
     chunks: usize,
 }
 
-impl End {
-    pub(super) fn begin(ledger: Ledger, chunks: usize) -> State {
-        State::End(Self { ledger, chunks })
+impl EndOfData {
+    pub(super) fn begin(ledger: Ledger, chunks: usize) -> ClientState {
+        ClientState::End(Self { ledger, chunks })
     }
 
     pub(super) fn on_reply(mut self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
         core.expect(core.config.timeouts.end, now);
         if self.ledger.transfer() == Transfer::Chunking && is_unknown_command(&reply) {
-            return Err(Stop::during(self.ledger, unexpected(Step::Body, &reply)));
+            return Err(Stop::during(self.ledger, unexpected(DialogueStep::Body, &reply)));
         }
         let outcome = match reply.severity() {
-            Severity::Intermediate => return Err(Stop::during(self.ledger, unexpected(Step::End, &reply))),
-            Severity::Positive => Outcome::Delivered(reply),
-            Severity::Transient | Severity::Permanent => Outcome::refused(reply),
+            Severity::Intermediate => {
+                return Err(Stop::during(self.ledger, unexpected(DialogueStep::End, &reply)));
+            }
+            Severity::Positive => ReplyOutcome::Delivered(reply),
+            Severity::Transient | Severity::Permanent => ReplyOutcome::refused(reply),
         };
         match (self.chunks, outcome) {
             (0, outcome) => Ok(self.settle(&outcome, core)),
-            (_, Outcome::Delivered(_)) => {
+            (_, ReplyOutcome::Delivered(_)) => {
                 self.chunks -= 1;
-                Ok(State::End(self))
+                Ok(ClientState::End(self))
             }
             (chunks, refusal) => self.refuse_chunk(chunks, &refusal, core),
         }
     }
 
-    fn settle(mut self, outcome: &Outcome, core: &mut Core) -> State {
+    fn settle(mut self, outcome: &ReplyOutcome, core: &mut Core) -> ClientState {
         match core.config.protocol {
-            Protocol::Smtp => self.ledger.settle_rest(outcome, Step::End),
+            Protocol::Smtp => self.ledger.settle_rest(outcome, DialogueStep::End),
             // RFC 2033 section 4.2: one reply for each accepted recipient, in the order of the RCPTs.
             Protocol::Lmtp => {
                 let first = self.ledger.open().next();
-                self.ledger.settle(first.unwrap_or_default(), outcome, Step::End);
+                self.ledger.settle(first.unwrap_or_default(), outcome, DialogueStep::End);
             }
         }
         if self.ledger.is_settled() {
             // RFC 5321 section 4.1.1.4: the end of data clears the buffers, whatever the reply.
             Idle::after(self.ledger, Slate::Clean, core)
         } else {
-            State::End(self)
+            ClientState::End(self)
         }
     }
 
     /// A chunk before the last was refused, and the message with it (RFC 3030 section 2).
-    fn refuse_chunk(mut self, chunks: usize, refusal: &Outcome, core: &mut Core) -> Turn {
-        self.ledger.settle_rest(refusal, Step::Body);
+    fn refuse_chunk(mut self, chunks: usize, refusal: &ReplyOutcome, core: &mut Core) -> Turn {
+        self.ledger.settle_rest(refusal, DialogueStep::Body);
         match core.config.protocol {
             Protocol::Smtp => Ok(Drain::begin(self.ledger, chunks, core)),
             // How many replies an LMTP server gives to the last chunk of a refused message is not settled by any RFC.
             Protocol::Lmtp => {
                 let reply = refusal.reply().clone();
-                Err(Stop::during(self.ledger, Closed::Refused { step: Step::End, reply }))
+                Err(Stop::during(self.ledger, Closed::Refused { step: DialogueStep::End, reply }))
             }
         }
     }
@@ -89,11 +91,11 @@ impl Drain {
         Self { ledger, left }
     }
 
-    pub(super) fn begin(ledger: Ledger, left: usize, core: &mut Core) -> State {
+    pub(super) fn begin(ledger: Ledger, left: usize, core: &mut Core) -> ClientState {
         if left == 0 {
             Idle::after(ledger, Slate::NeedsReset, core)
         } else {
-            State::Drain(Self::new(ledger, left))
+            ClientState::Drain(Self::new(ledger, left))
         }
     }
 

@@ -6,16 +6,16 @@ use pintle_mail::{Reply, Severity};
 
 use super::core::Core;
 use super::hello::Hello;
-use super::outcome::{Closed, Step};
-use super::state::{State, Stop, Turn};
+use super::outcome::{Closed, DialogueStep};
+use super::state::{ClientState, Stop, Turn};
 
 #[derive(Debug)]
 pub(super) struct Greeting;
 
 impl Greeting {
-    pub(super) fn begin(core: &mut Core, now: Instant) -> State {
+    pub(super) fn begin(core: &mut Core, now: Instant) -> ClientState {
         core.expect(core.config.timeouts.greeting, now);
-        State::Greeting(Self)
+        ClientState::Greeting(Self)
     }
 
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
@@ -26,9 +26,9 @@ impl Greeting {
                 Ok(Hello::begin(core, now))
             }
             Severity::Transient | Severity::Permanent => {
-                Err(Stop::new(Closed::Refused { step: Step::Greeting, reply }))
+                Err(Stop::new(Closed::Refused { step: DialogueStep::Greeting, reply }))
             }
-            Severity::Intermediate => Err(Stop::unexpected(Step::Greeting, &reply)),
+            Severity::Intermediate => Err(Stop::unexpected(DialogueStep::Greeting, &reply)),
         }
     }
 }

@@ -8,9 +8,9 @@ use super::Extensions;
 use super::auth;
 use super::config::{Channel, Protocol};
 use super::core::Core;
-use super::outcome::{Closed, Lack, Step};
+use super::outcome::{Closed, DialogueStep, Lack};
 use super::start_tls::StartTls;
-use super::state::{State, Stop, Turn};
+use super::state::{ClientState, Stop, Turn};
 
 /// Which greeting was said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) enum Hello {
 }
 
 impl Hello {
-    pub(super) fn begin(core: &mut Core, now: Instant) -> State {
+    pub(super) fn begin(core: &mut Core, now: Instant) -> ClientState {
         let hello = match core.config.protocol {
             Protocol::Smtp => Self::Ehlo,
             Protocol::Lmtp => Self::Lhlo,
@@ -29,7 +29,7 @@ impl Hello {
         hello.say(core, now)
     }
 
-    fn say(self, core: &mut Core, now: Instant) -> State {
+    fn say(self, core: &mut Core, now: Instant) -> ClientState {
         // Nothing that was offered before counts any more (RFC 3207 section 4.2).
         core.peer.extensions = Extensions::default();
         let verb = match self {
@@ -39,7 +39,7 @@ impl Hello {
         };
         let line = format!("{verb} {}", core.config.hello_name);
         core.command(&line, core.config.timeouts.command, now);
-        State::Hello(self)
+        ClientState::Hello(self)
     }
 
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
@@ -56,9 +56,9 @@ impl Hello {
                 Ok(Self::Helo.say(core, now))
             }
             Severity::Transient | Severity::Permanent => {
-                Err(Stop::new(Closed::Refused { step: Step::Hello, reply }))
+                Err(Stop::new(Closed::Refused { step: DialogueStep::Hello, reply }))
             }
-            Severity::Intermediate => Err(Stop::unexpected(Step::Hello, &reply)),
+            Severity::Intermediate => Err(Stop::unexpected(DialogueStep::Hello, &reply)),
         }
     }
 }

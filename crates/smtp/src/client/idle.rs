@@ -6,8 +6,8 @@ use pintle_mail::Reply;
 
 use super::core::Core;
 use super::ledger::Ledger;
-use super::outcome::{Closed, Event, Step};
-use super::state::{State, Stop, Turn, unexpected};
+use super::outcome::{Closed, DialogueStep, Event};
+use super::state::{ClientState, Stop, Turn, unexpected};
 
 /// Ready.
 #[derive(Debug)]
@@ -25,29 +25,29 @@ pub(super) enum Slate {
 }
 
 impl Idle {
-    pub(super) fn fresh(core: &mut Core) -> State {
+    pub(super) fn fresh(core: &mut Core) -> ClientState {
         Self::ready(Slate::Clean, core)
     }
 
     /// Closes the book of a transaction and is ready for the next.
-    pub(super) fn after(ledger: Ledger, slate: Slate, core: &mut Core) -> State {
+    pub(super) fn after(ledger: Ledger, slate: Slate, core: &mut Core) -> ClientState {
         core.event(Event::Done(ledger.close()));
         Self::ready(slate, core)
     }
 
-    fn ready(slate: Slate, core: &mut Core) -> State {
+    fn ready(slate: Slate, core: &mut Core) -> ClientState {
         core.deadline = None;
         core.event(Event::Ready);
-        State::Idle(Self { slate })
+        ClientState::Idle(Self { slate })
     }
 
-    pub(super) fn probe(self, core: &mut Core, now: Instant) -> State {
+    pub(super) fn probe(self, core: &mut Core, now: Instant) -> ClientState {
         let verb = match self.slate {
             Slate::Clean => "NOOP",
             Slate::NeedsReset => "RSET",
         };
         core.command(verb, core.config.timeouts.command, now);
-        State::Probe(Probe)
+        ClientState::Probe(Probe)
     }
 }
 
@@ -59,8 +59,8 @@ impl Probe {
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core) -> Turn {
         match reply.code / 100 {
             2 => Ok(Idle::fresh(core)),
-            3 => Err(Stop::new(unexpected(Step::Probe, &reply))),
-            _ => Err(Stop::new(Closed::Refused { step: Step::Probe, reply })),
+            3 => Err(Stop::new(unexpected(DialogueStep::Probe, &reply))),
+            _ => Err(Stop::new(Closed::Refused { step: DialogueStep::Probe, reply })),
         }
     }
 }

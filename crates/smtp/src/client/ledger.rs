@@ -4,7 +4,7 @@
 use pintle_mail::Reply;
 
 use super::config::Transfer;
-use super::outcome::{Closed, Delivery, DsnRelay, Outcome, RecipientOutcome, Speaker, Step};
+use super::outcome::{Closed, Delivery, DialogueStep, DsnRelay, RecipientOutcome, ReplyOutcome, Speaker};
 
 /// Outcomes so far, in the order of the envelope.
 #[derive(Debug)]
@@ -31,14 +31,14 @@ impl Ledger {
     }
 
     /// Settles one recipient by a word of the next hop; the first word counts.
-    pub(super) fn settle(&mut self, at: usize, outcome: &Outcome, step: Step) {
+    pub(super) fn settle(&mut self, at: usize, outcome: &ReplyOutcome, step: DialogueStep) {
         if let Some(entry) = self.entries.get_mut(at) {
             entry.settle(outcome, Speaker::NextHop, step);
         }
     }
 
     /// Settles all who are not yet, by a word of the next hop.
-    pub(super) fn settle_rest(&mut self, outcome: &Outcome, step: Step) {
+    pub(super) fn settle_rest(&mut self, outcome: &ReplyOutcome, step: DialogueStep) {
         for entry in &mut self.entries {
             entry.settle(outcome, Speaker::NextHop, step);
         }
@@ -46,10 +46,10 @@ impl Ledger {
 
     /// Fails one recipient, or all, before the next hop was asked.
     pub(super) fn fail_unasked(&mut self, at: Option<usize>, reply: &Reply) {
-        let outcome = Outcome::Failed(reply.clone());
+        let outcome = ReplyOutcome::Failed(reply.clone());
         for (number, entry) in self.entries.iter_mut().enumerate() {
             if at.is_none_or(|at| at == number) {
-                entry.settle(&outcome, Speaker::Us, Step::Mail);
+                entry.settle(&outcome, Speaker::Us, DialogueStep::Mail);
             }
         }
     }
@@ -77,7 +77,7 @@ impl Ledger {
     /// Closes the book over a session that has ended: whoever is not settled is deferred.
     pub(super) fn close_lost(mut self, why: &Closed) -> Delivery {
         // Even where the reply is 5xx, it was said about the session and not about these recipients.
-        let (outcome, step) = (Outcome::Deferred(why.reply()), why.step());
+        let (outcome, step) = (ReplyOutcome::Deferred(why.reply()), why.step());
         for entry in self.entries.iter_mut().filter(|entry| entry.settled.is_none()) {
             entry.settle(&outcome, why.speaker(), step);
             entry.settled.iter_mut().for_each(|settled| settled.cut = true);
@@ -87,7 +87,7 @@ impl Ledger {
 }
 
 impl Entry {
-    fn settle(&mut self, outcome: &Outcome, speaker: Speaker, step: Step) {
+    fn settle(&mut self, outcome: &ReplyOutcome, speaker: Speaker, step: DialogueStep) {
         if self.settled.is_none() {
             let outcome = outcome.clone();
             self.settled = Some(RecipientOutcome { id: self.id, outcome, speaker, step, cut: false });

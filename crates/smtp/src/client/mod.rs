@@ -43,13 +43,13 @@ use self::dialogue::Dialogue;
 use self::greeting::Greeting;
 use self::hello::Hello;
 use self::reply_reader::ReplyReader;
-use self::state::{State, Stop, Turn};
+use self::state::{ClientState, Stop, Turn};
 
 pub use self::config::{Channel, Config, Credentials, EightBit, Limits, Protocol, Timeouts, Transfer};
 pub use self::extensions::{Extensions, Peer};
 pub use self::outcome::{
-    Closed, Content, Delivery, DsnRelay, Event, Fault, Lack, Outcome, Owner, RecipientOutcome, Speaker, Step,
-    Transaction, demands_tls, is_hop_trouble,
+    Closed, Content, Delivery, DialogueStep, DsnRelay, Event, Lack, Owner, ProtocolFault, RecipientOutcome,
+    ReplyOutcome, Speaker, Transaction, demands_tls, is_hop_trouble,
 };
 pub use self::reply_reader::ReplyFault;
 
@@ -58,7 +58,7 @@ pub use self::reply_reader::ReplyFault;
 pub struct Session {
     core: Core,
     reader: ReplyReader,
-    state: State,
+    state: ClientState,
 }
 
 /// The session cannot take a transaction now; here it is back, untouched.
@@ -79,15 +79,15 @@ impl Session {
     pub fn receive(&mut self, mut bytes: &[u8], now: Instant) {
         while !bytes.is_empty() {
             match self.state {
-                State::Closed => return,
+                ClientState::Closed => return,
                 // RFC 3207 section 6, CVE-2011-0411: what came in the clear must not be taken for what came under TLS.
-                State::Handshake => return self.fault(Fault::PlaintextAfterStartTls),
+                ClientState::Handshake => return self.fault(ProtocolFault::PlaintextAfterStartTls),
                 _ => {}
             }
             match self.reader.next(&mut bytes) {
                 Ok(Some(reply)) => self.turn(|state, core| state.on_reply(reply, core, now)),
                 Ok(None) => {}
-                Err(fault) => self.fault(Fault::Reply(fault)),
+                Err(fault) => self.fault(ProtocolFault::Reply(fault)),
             }
         }
     }
@@ -95,7 +95,7 @@ impl Session {
     /// The connection ended or failed: nothing more will come, nothing more can be written.
     pub fn connection_lost(&mut self) {
         let why = match self.state {
-            State::Quit => Closed::Quit,
+            ClientState::Quit => Closed::Quit,
             _ => Closed::Lost(self.state.step()),
         };
         self.close(why);
@@ -103,7 +103,7 @@ impl Session {
 
     /// The handshake that [`Event::StartTls`] asked for is done, and made the channel this.
     pub fn tls_started(&mut self, channel: Channel, now: Instant) {
-        if matches!(self.state, State::Handshake) {
+        if matches!(self.state, ClientState::Handshake) {
             self.core.channel = channel;
             // RFC 3207 section 4.2: everything known of the server is forgotten, and EHLO said anew.
             self.core.peer = Peer::default();
@@ -128,7 +128,7 @@ impl Session {
     /// next hop has closed it since.
     pub fn send(&mut self, transaction: Transaction, now: Instant) -> Result<(), NotReady> {
         match &self.state {
-            State::Idle(idle) => {
+            ClientState::Idle(idle) => {
                 self.state = Dialogue::begin(transaction, idle.slate, &mut self.core, now);
                 Ok(())
             }
@@ -139,7 +139,7 @@ impl Session {
     /// The next piece of the message, header first: whole lines or not, with CRLF line ends, of any size (the host's
     /// choice bounds memory; 16 to 64 KiB are good). Ignored when the transaction ended in the meantime.
     pub fn body(&mut self, piece: Bytes, now: Instant) {
-        if let State::Body(body) = &mut self.state {
+        if let ClientState::Body(body) = &mut self.state {
             body.take(piece, &mut self.core, now);
         }
     }
@@ -147,7 +147,7 @@ impl Session {
     /// The message has been given whole.
     pub fn end_of_body(&mut self, now: Instant) {
         self.turn(|state, core| match state {
-            State::Body(body) => Ok(body.finish(core, now)),
+            ClientState::Body(body) => Ok(body.finish(core, now)),
             other => Ok(other),
         });
     }
@@ -156,17 +156,17 @@ impl Session {
     /// [`Event::Closed`] follows. Does nothing in any other state.
     pub fn probe(&mut self, now: Instant) {
         self.turn(|state, core| match state {
-            State::Idle(idle) => Ok(idle.probe(core, now)),
+            ClientState::Idle(idle) => Ok(idle.probe(core, now)),
             other => Ok(other),
         });
     }
 
     /// Ends an idle session politely; [`Event::Closed`] follows. In any other state it is [`Self::abandon`].
     pub fn quit(&mut self, now: Instant) {
-        if matches!(self.state, State::Idle(_)) {
+        if matches!(self.state, ClientState::Idle(_)) {
             let patience = self.core.config.timeouts.quit;
             self.core.command("QUIT", patience, now);
-            self.state = State::Quit;
+            self.state = ClientState::Quit;
         } else {
             self.abandon();
         }
@@ -180,7 +180,7 @@ impl Session {
     /// The next bytes to write, in order; none when there are no more for now. Small pieces are already joined.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
         let piece = self.core.out.take();
-        if let State::Body(body) = &mut self.state {
+        if let ClientState::Body(body) = &mut self.state {
             body.ask(&mut self.core);
         }
         piece
@@ -202,7 +202,7 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.core.deadline.is_some_and(|deadline| deadline <= now) {
             let why = match self.state {
-                State::Quit => Closed::Quit,
+                ClientState::Quit => Closed::Quit,
                 _ => Closed::TimedOut(self.state.step()),
             };
             self.close(why);
@@ -212,13 +212,13 @@ impl Session {
     /// Whether [`Self::send`] would be taken.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        matches!(self.state, State::Idle(_))
+        matches!(self.state, ClientState::Idle(_))
     }
 
     /// Whether the session is over, whatever events are still to be taken.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        matches!(self.state, ClientState::Closed)
     }
 
     /// What the next hop said of itself.
@@ -233,21 +233,21 @@ impl Session {
         self.core.channel
     }
 
-    fn fault(&mut self, fault: Fault) {
+    fn fault(&mut self, fault: ProtocolFault) {
         let step = self.state.step();
         self.close(Closed::Fault { step, fault });
     }
 
     fn close(&mut self, why: Closed) {
         self.turn(|state, _| match state {
-            State::Closed => Ok(State::Closed),
+            ClientState::Closed => Ok(ClientState::Closed),
             state => Err(state.stop(why)),
         });
     }
 
     /// Consumes the state for the next one, or ends the session.
-    fn turn(&mut self, go: impl FnOnce(State, &mut Core) -> Turn) {
-        let state = std::mem::replace(&mut self.state, State::Closed);
+    fn turn(&mut self, go: impl FnOnce(ClientState, &mut Core) -> Turn) {
+        let state = std::mem::replace(&mut self.state, ClientState::Closed);
         match go(state, &mut self.core) {
             Ok(next) => self.state = next,
             Err(stop) => self.stop(*stop),
@@ -273,7 +273,13 @@ impl Session {
 fn is_worth_a_quit(why: &Closed) -> bool {
     match why {
         Closed::Refused { step, reply } => {
-            let listening = [Step::Greeting, Step::Hello, Step::StartTls, Step::Auth, Step::Probe];
+            let listening = [
+                DialogueStep::Greeting,
+                DialogueStep::Hello,
+                DialogueStep::StartTls,
+                DialogueStep::Auth,
+                DialogueStep::Probe,
+            ];
             reply.code != 421 && listening.contains(step)
         }
         Closed::Lacking(_) => true,

@@ -70,7 +70,9 @@ impl Delivery {
     #[must_use]
     pub fn hop_trouble(&self) -> Option<&Reply> {
         self.recipients.iter().find_map(|recipient| match &recipient.outcome {
-            Outcome::Deferred(reply) if recipient.speaker == Speaker::NextHop && is_hop_trouble(reply) => {
+            ReplyOutcome::Deferred(reply)
+                if recipient.speaker == Speaker::NextHop && is_hop_trouble(reply) =>
+            {
                 Some(reply)
             }
             _ => None,
@@ -80,10 +82,10 @@ impl Delivery {
     /// Whether recipients are left only because the next hop took no more in one transaction: try those at once.
     #[must_use]
     pub fn has_overflow(&self) -> bool {
-        let delivered = |r: &RecipientOutcome| matches!(r.outcome, Outcome::Delivered(_));
+        let delivered = |r: &RecipientOutcome| matches!(r.outcome, ReplyOutcome::Delivered(_));
         let overflow = |r: &RecipientOutcome| {
-            r.step == Step::Rcpt
-                && matches!(&r.outcome, Outcome::Deferred(reply) if is_too_many_recipients(reply))
+            r.step == DialogueStep::Rcpt
+                && matches!(&r.outcome, ReplyOutcome::Deferred(reply) if is_too_many_recipients(reply))
         };
         self.recipients.iter().any(delivered) && self.recipients.iter().any(overflow)
     }
@@ -95,18 +97,18 @@ pub struct RecipientOutcome {
     /// [`Recipient::id`](pintle_mail::Recipient::id).
     pub id: u32,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: ReplyOutcome,
     /// Whose words the outcome's reply holds.
     pub speaker: Speaker,
     /// Where in the dialogue it was decided.
-    pub step: Step,
+    pub step: DialogueStep,
     /// The session ended before anything was said of this recipient; the reply is about the session.
     pub cut: bool,
 }
 
 /// What became of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReplyOutcome {
     /// The next hop has taken responsibility.
     Delivered(Reply),
     /// Not now. The reply may bear a 5xx code where an RFC wants that taken as temporary.
@@ -115,7 +117,7 @@ pub enum Outcome {
     Failed(Reply),
 }
 
-impl Outcome {
+impl ReplyOutcome {
     /// The reply that decided.
     #[must_use]
     pub fn reply(&self) -> &Reply {
@@ -150,7 +152,7 @@ pub enum DsnRelay {
 
 /// Where in the dialogue something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Step {
+pub enum DialogueStep {
     /// Waiting for the greeting.
     Greeting,
     /// EHLO, HELO or LHLO.
@@ -177,7 +179,7 @@ pub enum Step {
     Quit,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for DialogueStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Greeting => "waiting for the greeting",
@@ -204,30 +206,30 @@ pub enum Closed {
     /// The next hop will not serve this session; its own words.
     Refused {
         /// Which step was refused; 421 may come at any.
-        step: Step,
+        step: DialogueStep,
         /// 4xx or 5xx.
         reply: Reply,
     },
     /// The connection ended under us.
-    Lost(Step),
+    Lost(DialogueStep),
     /// The next hop took longer than [`Timeouts`](super::Timeouts) allow.
-    TimedOut(Step),
+    TimedOut(DialogueStep),
     /// The next hop broke the protocol.
     Fault {
         /// In which step.
-        step: Step,
+        step: DialogueStep,
         /// How.
-        fault: Fault,
+        fault: ProtocolFault,
     },
     /// The next hop cannot do what our configuration demands.
     Lacking(Lack),
     /// The host gave up ([`abandon`](super::Session::abandon)).
-    Abandoned(Step),
+    Abandoned(DialogueStep),
 }
 
 /// How a next hop broke the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum ProtocolFault {
     /// What it sent is no reply.
     Reply(ReplyFault),
     /// It spoke without having been asked.
@@ -272,7 +274,7 @@ impl Closed {
     pub fn owner(&self) -> Owner {
         match self {
             Self::Quit => Owner::Nobody,
-            Self::Refused { step: Step::Auth, .. } | Self::Lacking(_) => Owner::Operator,
+            Self::Refused { step: DialogueStep::Auth, .. } | Self::Lacking(_) => Owner::Operator,
             Self::Refused { .. } | Self::Lost(_) | Self::TimedOut(_) | Self::Fault { .. } => Owner::NextHop,
             Self::Abandoned(_) => Owner::Us,
         }
@@ -280,16 +282,16 @@ impl Closed {
 
     /// Where in the dialogue the session ended.
     #[must_use]
-    pub fn step(&self) -> Step {
+    pub fn step(&self) -> DialogueStep {
         match self {
-            Self::Quit => Step::Quit,
+            Self::Quit => DialogueStep::Quit,
             Self::Refused { step, .. }
             | Self::Fault { step, .. }
             | Self::Lost(step)
             | Self::TimedOut(step)
             | Self::Abandoned(step) => *step,
-            Self::Lacking(Lack::StartTls) => Step::StartTls,
-            Self::Lacking(Lack::Auth | Lack::AuthWithoutTls | Lack::AuthUnverified) => Step::Auth,
+            Self::Lacking(Lack::StartTls) => DialogueStep::StartTls,
+            Self::Lacking(Lack::Auth | Lack::AuthWithoutTls | Lack::AuthUnverified) => DialogueStep::Auth,
         }
     }
 
@@ -322,7 +324,7 @@ impl fmt::Display for Closed {
         match self {
             Self::Quit => f.write_str("the session was closed"),
             Self::Refused { step, reply } => write!(f, "refused while {step}: {reply}"),
-            Self::Lost(Step::End) => {
+            Self::Lost(DialogueStep::End) => {
                 f.write_str("connection lost after the end of the message; it may have arrived all the same")
             }
             Self::Lost(step) => write!(f, "connection lost while {step}"),
@@ -334,7 +336,7 @@ impl fmt::Display for Closed {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ProtocolFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reply(fault) => write!(f, "{fault}"),

@@ -6,16 +6,16 @@ use pintle_mail::{Reply, Severity, TlsPolicy};
 
 use super::auth;
 use super::core::Core;
-use super::outcome::{Closed, Event, Step};
-use super::state::{State, Stop, Turn};
+use super::outcome::{Closed, DialogueStep, Event};
+use super::state::{ClientState, Stop, Turn};
 
 #[derive(Debug)]
 pub(super) struct StartTls;
 
 impl StartTls {
-    pub(super) fn begin(core: &mut Core, now: Instant) -> State {
+    pub(super) fn begin(core: &mut Core, now: Instant) -> ClientState {
         core.command("STARTTLS", core.config.timeouts.command, now);
-        State::StartTls(Self)
+        ClientState::StartTls(Self)
     }
 
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
@@ -23,16 +23,16 @@ impl StartTls {
             Severity::Positive => {
                 core.expect(core.config.timeouts.command, now);
                 core.event(Event::StartTls);
-                Ok(State::Handshake)
+                Ok(ClientState::Handshake)
             }
             // A server that offers TLS and then refuses it is no reason to hold mail which may travel without.
             Severity::Transient | Severity::Permanent if core.config.tls == TlsPolicy::Opportunistic => {
                 auth::begin(core, now)
             }
             Severity::Transient | Severity::Permanent => {
-                Err(Stop::new(Closed::Refused { step: Step::StartTls, reply }))
+                Err(Stop::new(Closed::Refused { step: DialogueStep::StartTls, reply }))
             }
-            Severity::Intermediate => Err(Stop::unexpected(Step::StartTls, &reply)),
+            Severity::Intermediate => Err(Stop::unexpected(DialogueStep::StartTls, &reply)),
         }
     }
 }

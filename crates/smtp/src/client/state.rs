@@ -11,16 +11,16 @@ use super::auth::Auth;
 use super::body::Body;
 use super::core::Core;
 use super::dialogue::Dialogue;
-use super::end::{Drain, End};
+use super::end::{Drain, EndOfData};
 use super::greeting::Greeting;
 use super::hello::Hello;
 use super::idle::{Idle, Probe};
 use super::ledger::Ledger;
-use super::outcome::{Closed, Fault, Step};
+use super::outcome::{Closed, DialogueStep, ProtocolFault};
 use super::start_tls::StartTls;
 
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum ClientState {
     Greeting(Greeting),
     Hello(Hello),
     StartTls(StartTls),
@@ -31,7 +31,7 @@ pub(super) enum State {
     Probe(Probe),
     Dialogue(Box<Dialogue>),
     Body(Body),
-    End(End),
+    End(EndOfData),
     Drain(Drain),
     /// QUIT is said.
     Quit,
@@ -46,7 +46,7 @@ pub(super) struct Stop {
 }
 
 /// What a transition gives.
-pub(super) type Turn = Result<State, Box<Stop>>;
+pub(super) type Turn = Result<ClientState, Box<Stop>>;
 
 impl Stop {
     /// An end outside any transaction.
@@ -59,29 +59,29 @@ impl Stop {
         Box::new(Self { why, ledger: Some(ledger) })
     }
 
-    pub(super) fn unexpected(step: Step, reply: &Reply) -> Box<Self> {
+    pub(super) fn unexpected(step: DialogueStep, reply: &Reply) -> Box<Self> {
         Self::new(unexpected(step, reply))
     }
 }
 
 /// The fault of a reply whose code has no meaning in this step.
-pub(super) fn unexpected(step: Step, reply: &Reply) -> Closed {
-    Closed::Fault { step, fault: Fault::Unexpected(reply.code) }
+pub(super) fn unexpected(step: DialogueStep, reply: &Reply) -> Closed {
+    Closed::Fault { step, fault: ProtocolFault::Unexpected(reply.code) }
 }
 
-impl State {
-    pub(super) fn step(&self) -> Step {
+impl ClientState {
+    pub(super) fn step(&self) -> DialogueStep {
         match self {
-            Self::Greeting(_) => Step::Greeting,
-            Self::Hello(_) => Step::Hello,
-            Self::StartTls(_) | Self::Handshake => Step::StartTls,
-            Self::Auth(_) => Step::Auth,
-            Self::Idle(_) | Self::Closed => Step::Idle,
-            Self::Probe(_) => Step::Probe,
+            Self::Greeting(_) => DialogueStep::Greeting,
+            Self::Hello(_) => DialogueStep::Hello,
+            Self::StartTls(_) | Self::Handshake => DialogueStep::StartTls,
+            Self::Auth(_) => DialogueStep::Auth,
+            Self::Idle(_) | Self::Closed => DialogueStep::Idle,
+            Self::Probe(_) => DialogueStep::Probe,
             Self::Dialogue(dialogue) => dialogue.step(),
-            Self::Body(_) => Step::Body,
-            Self::End(_) | Self::Drain(_) => Step::End,
-            Self::Quit => Step::Quit,
+            Self::Body(_) => DialogueStep::Body,
+            Self::End(_) | Self::Drain(_) => DialogueStep::End,
+            Self::Quit => DialogueStep::Quit,
         }
     }
 
@@ -117,7 +117,7 @@ impl State {
             Self::Quit => Err(Stop::new(Closed::Quit)),
             Self::Closed => Ok(Self::Closed),
             Self::Idle(_) | Self::Handshake => {
-                Err(Stop::new(Closed::Fault { step, fault: Fault::Unsolicited(reply.code) }))
+                Err(Stop::new(Closed::Fault { step, fault: ProtocolFault::Unsolicited(reply.code) }))
             }
         }
     }

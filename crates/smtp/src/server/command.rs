@@ -1,7 +1,7 @@
 //! Command lines (RFC 5321 section 4.1): from octets to a [`Command`], without regard to what is allowed when.
 
 use super::event::HelloVerb;
-use super::fault::{Fault, OtherProtocol, Syntax};
+use super::fault::{OtherProtocol, SessionFault, Syntax};
 
 /// A command with its argument still as text where its meaning depends on the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +30,10 @@ pub(crate) enum Command<'a> {
 
 impl<'a> Command<'a> {
     /// Reads a line without its line end.
-    pub(crate) fn parse(line: &'a [u8]) -> Result<Self, Fault> {
-        let line = std::str::from_utf8(line).map_err(|_| Fault::Syntax(Syntax::Characters))?;
+    pub(crate) fn parse(line: &'a [u8]) -> Result<Self, SessionFault> {
+        let line = std::str::from_utf8(line).map_err(|_| SessionFault::Syntax(Syntax::Characters))?;
         if line.bytes().any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
-            return Err(Fault::Syntax(Syntax::Characters));
+            return Err(SessionFault::Syntax(Syntax::Characters));
         }
         let line = line.trim_end_matches(BLANKS);
         let (verb, argument) = line.split_once(BLANKS).unwrap_or((line, ""));
@@ -50,7 +50,7 @@ fn upper(verb: &str) -> ([u8; 16], usize) {
     (letters, len)
 }
 
-fn parse_verb<'a>(verb: &str, argument: &'a str) -> Result<Command<'a>, Fault> {
+fn parse_verb<'a>(verb: &str, argument: &'a str) -> Result<Command<'a>, SessionFault> {
     let (letters, len) = upper(verb);
     // RFC 5321 section 2.4: verbs in any case.
     match &letters[..len] {
@@ -71,20 +71,20 @@ fn parse_verb<'a>(verb: &str, argument: &'a str) -> Result<Command<'a>, Fault> {
         b"AUTH" => auth(argument),
         b"EXPN" | b"TURN" | b"ATRN" | b"ETRN" | b"SEND" | b"SOML" | b"SAML" | b"XEXCH50" | b"X-EXPS"
         | b"X-ANONYMOUSTLS" | b"XRDST" | b"XCLIENT" | b"XFORWARD" | b"BURL" | b"LHLO" => {
-            Err(Fault::NotImplemented)
+            Err(SessionFault::NotImplemented)
         }
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"DELETE" | b"PATCH" | b"CONNECT" | b"TRACE"
-        | b"PRI" => Err(Fault::OtherProtocol(OtherProtocol::Http)),
-        _ => Err(Fault::UnknownCommand),
+        | b"PRI" => Err(SessionFault::OtherProtocol(OtherProtocol::Http)),
+        _ => Err(SessionFault::UnknownCommand),
     }
 }
 
 /// RFC 5321 section 4.1.1.1 wants a domain or an address literal; many clients bring neither, and RFC 5321 section 4.1.4
 /// forbids to refuse mail for that alone. So any text will do, also `EHLO front desk` of a device that is named so, and
 /// the host judges it.
-fn hello(verb: HelloVerb, name: &str) -> Result<Command<'_>, Fault> {
+fn hello(verb: HelloVerb, name: &str) -> Result<Command<'_>, SessionFault> {
     if name.is_empty() || name.len() > 255 {
-        Err(Fault::Syntax(Syntax::Hello))
+        Err(SessionFault::Syntax(Syntax::Hello))
     } else {
         Ok(Command::Hello(verb, name))
     }
@@ -95,41 +95,41 @@ fn hello(verb: HelloVerb, name: &str) -> Result<Command<'_>, Fault> {
 pub(super) const BLANKS: [char; 2] = [' ', '\t'];
 
 /// What follows `FROM:` or `TO:`; blanks around the colon are a common mistake and do no harm.
-fn path<'a>(argument: &'a str, keyword: &str) -> Result<&'a str, Fault> {
+fn path<'a>(argument: &'a str, keyword: &str) -> Result<&'a str, SessionFault> {
     let after = argument
         .split_at_checked(keyword.len())
         .filter(|(word, _)| word.eq_ignore_ascii_case(keyword))
         .and_then(|(_, rest)| rest.trim_start_matches(BLANKS).strip_prefix(':'));
-    after.map(|path| path.trim_start_matches(BLANKS)).ok_or(Fault::Syntax(Syntax::Path))
+    after.map(|path| path.trim_start_matches(BLANKS)).ok_or(SessionFault::Syntax(Syntax::Path))
 }
 
-fn bare<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, Fault> {
-    if argument.is_empty() { Ok(command) } else { Err(Fault::Syntax(Syntax::UnexpectedArgument)) }
+fn bare<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, SessionFault> {
+    if argument.is_empty() { Ok(command) } else { Err(SessionFault::Syntax(Syntax::UnexpectedArgument)) }
 }
 
-fn some(argument: &str) -> Result<&str, Fault> {
-    if argument.is_empty() { Err(Fault::Syntax(Syntax::MissingArgument)) } else { Ok(argument) }
+fn some(argument: &str) -> Result<&str, SessionFault> {
+    if argument.is_empty() { Err(SessionFault::Syntax(Syntax::MissingArgument)) } else { Ok(argument) }
 }
 
 /// RFC 3030 section 2: `BDAT size [LAST]`. A size that cannot be read ends the session: what follows may be content, and
 /// content must never be taken for commands.
-fn chunk(argument: &str) -> Result<Command<'_>, Fault> {
+fn chunk(argument: &str) -> Result<Command<'_>, SessionFault> {
     let (size, rest) = argument.split_once(BLANKS).unwrap_or((argument, ""));
     let is_number = !size.is_empty() && size.len() <= 20 && size.bytes().all(|byte| byte.is_ascii_digit());
-    let size = size.parse().ok().filter(|_| is_number).ok_or(Fault::ChunkSize)?;
+    let size = size.parse().ok().filter(|_| is_number).ok_or(SessionFault::ChunkSize)?;
     match rest.trim_matches(BLANKS) {
         "" => Ok(Command::Bdat { size, last: false }),
         last if last.eq_ignore_ascii_case("LAST") => Ok(Command::Bdat { size, last: true }),
-        _ => Err(Fault::ChunkSize),
+        _ => Err(SessionFault::ChunkSize),
     }
 }
 
 /// RFC 4954 section 4: `AUTH mechanism [initial-response]`.
-fn auth(argument: &str) -> Result<Command<'_>, Fault> {
+fn auth(argument: &str) -> Result<Command<'_>, SessionFault> {
     let mut words = some(argument)?.split_ascii_whitespace();
     match (words.next(), words.next(), words.next()) {
         (Some(mechanism), initial, None) => Ok(Command::Auth { mechanism, initial }),
-        _ => Err(Fault::Syntax(Syntax::UnexpectedArgument)),
+        _ => Err(SessionFault::Syntax(Syntax::UnexpectedArgument)),
     }
 }
 
@@ -163,27 +163,27 @@ mod tests {
     #[test]
     fn other_lines_name_their_fault() {
         for (line, fault) in [
-            ("", Fault::UnknownCommand),
-            ("EHLO", Fault::Syntax(Syntax::Hello)),
-            ("MAIL", Fault::Syntax(Syntax::Path)),
-            ("MAIL TO:<a@b.c>", Fault::Syntax(Syntax::Path)),
-            ("MAIL FRÖM:<a@b.c>", Fault::Syntax(Syntax::Path)),
-            ("DATA now", Fault::Syntax(Syntax::UnexpectedArgument)),
-            ("BDAT", Fault::ChunkSize),
-            ("BDAT x", Fault::ChunkSize),
-            ("BDAT +1", Fault::ChunkSize),
-            ("BDAT -1", Fault::ChunkSize),
-            ("BDAT 99999999999999999999", Fault::ChunkSize),
-            ("BDAT 1 FIRST", Fault::ChunkSize),
-            ("AUTH", Fault::Syntax(Syntax::MissingArgument)),
-            ("AUTH PLAIN a b", Fault::Syntax(Syntax::UnexpectedArgument)),
-            ("GET / HTTP/1.1", Fault::OtherProtocol(OtherProtocol::Http)),
-            ("EXPN list", Fault::NotImplemented),
-            ("DATADATADATADATADATA", Fault::UnknownCommand),
-            ("NOOP \u{1}", Fault::Syntax(Syntax::Characters)),
+            ("", SessionFault::UnknownCommand),
+            ("EHLO", SessionFault::Syntax(Syntax::Hello)),
+            ("MAIL", SessionFault::Syntax(Syntax::Path)),
+            ("MAIL TO:<a@b.c>", SessionFault::Syntax(Syntax::Path)),
+            ("MAIL FRÖM:<a@b.c>", SessionFault::Syntax(Syntax::Path)),
+            ("DATA now", SessionFault::Syntax(Syntax::UnexpectedArgument)),
+            ("BDAT", SessionFault::ChunkSize),
+            ("BDAT x", SessionFault::ChunkSize),
+            ("BDAT +1", SessionFault::ChunkSize),
+            ("BDAT -1", SessionFault::ChunkSize),
+            ("BDAT 99999999999999999999", SessionFault::ChunkSize),
+            ("BDAT 1 FIRST", SessionFault::ChunkSize),
+            ("AUTH", SessionFault::Syntax(Syntax::MissingArgument)),
+            ("AUTH PLAIN a b", SessionFault::Syntax(Syntax::UnexpectedArgument)),
+            ("GET / HTTP/1.1", SessionFault::OtherProtocol(OtherProtocol::Http)),
+            ("EXPN list", SessionFault::NotImplemented),
+            ("DATADATADATADATADATA", SessionFault::UnknownCommand),
+            ("NOOP \u{1}", SessionFault::Syntax(Syntax::Characters)),
         ] {
             assert_eq!(Command::parse(line.as_bytes()), Err(fault), "{line}");
         }
-        assert_eq!(Command::parse(b"NOOP \xff"), Err(Fault::Syntax(Syntax::Characters)));
+        assert_eq!(Command::parse(b"NOOP \xff"), Err(SessionFault::Syntax(Syntax::Characters)));
     }
 }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use memchr::{memchr, memchr_iter, memchr2};
 
 use super::config::{BareCr, BareLf, Leniency};
-use super::fault::Fault;
+use super::fault::SessionFault;
 
 /// Decodes the content of one message.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) enum Flaw {
     LongLine,
 }
 
-impl From<Flaw> for Fault {
+impl From<Flaw> for SessionFault {
     fn from(flaw: Flaw) -> Self {
         match flaw {
             Flaw::BareCr => Self::BareCr,

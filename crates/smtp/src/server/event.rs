@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use pintle_mail::{MailParams, Recipient, Reply, ReversePath};
 
-use super::fault::Fault;
+use super::fault::SessionFault;
 use super::offers::Offers;
 use super::sasl::Credentials;
 
@@ -23,7 +23,7 @@ pub enum Event {
     /// The transaction ended without an answered [`Question::Message`]: forget its envelope and its draft.
     Reset,
     /// Somebody did something wrong; the reply, if one is due, is already in the transmit queue.
-    Fault(Fault),
+    Fault(SessionFault),
     /// The session is over: send what is in the transmit queue and close the socket.
     Closed(Closed),
 }
@@ -103,7 +103,7 @@ pub struct Message {
 /// The host's decision. Which answers fit which question stands at each; one that does not fit is a fault of the host:
 /// it is taken for a refusal with 451, so that no mistake can accept a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer<R> {
+pub enum HostAnswer<R> {
     /// Go on. For Connect, Hello, Sender, Recipient and Headers. A 2xx reply replaces the usual one; its code is heeded
     /// for Sender and Recipient, its text for Connect and Hello too, and nothing of it for Headers, which have no reply.
     Accept(Option<Reply>),
@@ -148,5 +148,5 @@ pub enum Closed {
     /// [`super::Session::shutdown`] or [`super::Session::abort`].
     Shutdown,
     /// A fault that cannot be gone on from.
-    Fault(Fault),
+    Fault(SessionFault),
 }

@@ -10,7 +10,7 @@ use pintle_mail::{AddressError, EnhancedCode, Reply};
 
 /// Something went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum SessionFault {
     /// The client spoke before the greeting.
     EarlyTalk,
     /// Not a command that we know.
@@ -173,7 +173,7 @@ pub enum Level {
     Error,
 }
 
-impl Fault {
+impl SessionFault {
     /// Who must act.
     #[must_use]
     pub fn owner(&self) -> Owner {
@@ -404,10 +404,10 @@ impl Sequence {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for SessionFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text())
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for SessionFault {}

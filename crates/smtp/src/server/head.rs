@@ -27,7 +27,7 @@ pub(crate) struct Head {
 
 /// The header is complete.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct CompleteHeader {
     pub(crate) header: Bytes,
     /// An empty line stood behind it.
     pub(crate) separated: bool,
@@ -57,7 +57,7 @@ impl Head {
     }
 
     /// Takes decoded content; gives the header when it ends in it.
-    pub(crate) fn push(&mut self, content: Bytes) -> Option<Found> {
+    pub(crate) fn push(&mut self, content: Bytes) -> Option<CompleteHeader> {
         if !self.lines.is_empty() {
             self.lines.extend_from_slice(&content);
             let (end, separator) = end_of_header(&self.lines, &mut self.judged)?;
@@ -74,7 +74,7 @@ impl Head {
     }
 
     /// The message ended before its header did. A last line without CRLF is judged like any other.
-    pub(crate) fn finish(&mut self) -> Found {
+    pub(crate) fn finish(&mut self) -> CompleteHeader {
         let last = &self.lines[self.judged..];
         let end = match judge(last, self.judged) {
             Line::Belongs => self.lines.len(),
@@ -114,7 +114,7 @@ fn without_mark(line: &[u8]) -> &[u8] {
     line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
 }
 
-fn split(mut bytes: Bytes, end: usize, separator: usize) -> Found {
+fn split(mut bytes: Bytes, end: usize, separator: usize) -> CompleteHeader {
     let mut header = bytes.split_to(end);
     let rest = bytes.split_off(separator);
     if is_mailbox_line(first_line(&header)) {
@@ -122,7 +122,7 @@ fn split(mut bytes: Bytes, end: usize, separator: usize) -> Found {
     } else if header.starts_with(BYTE_ORDER_MARK) {
         header.advance(BYTE_ORDER_MARK.len());
     }
-    Found { header, separated: separator > 0, rest }
+    CompleteHeader { header, separated: separator > 0, rest }
 }
 
 fn first_line(bytes: &[u8]) -> &[u8] {

@@ -34,13 +34,13 @@ mod sasl;
 mod shared;
 mod state;
 
-use ruling::Ruling;
+use ruling::AnswerKind;
 use shared::Core;
-use state::{Connecting, State, Step, Turn};
+use state::{Advance, Connecting, SessionState, Turn};
 
 pub use config::Config;
-pub use event::{Answer, Closed, Event, Headers, Hello, HelloVerb, Message, Question, Sender};
-pub use fault::{Fault, Level, Misuse, OtherProtocol, Owner, Sequence, Syntax};
+pub use event::{Closed, Event, Headers, Hello, HelloVerb, HostAnswer, Message, Question, Sender};
+pub use fault::{Level, Misuse, OtherProtocol, Owner, Sequence, SessionFault, Syntax};
 pub use head::split_message;
 pub use offers::{Extension, Extensions, Mechanism, Mechanisms, OfferError, Offers};
 pub use sasl::{Credentials, Password};
@@ -59,7 +59,7 @@ pub struct Start {
 /// One session. `R` is the receipt of a durable commit; the machine only ever prints it.
 pub struct Session<R> {
     core: Core,
-    state: State,
+    state: SessionState,
     deadline: Option<Instant>,
     receipt: PhantomData<fn(R)>,
 }
@@ -78,13 +78,15 @@ impl<R: fmt::Display> Session<R> {
     pub fn receive(&mut self, bytes: &[u8], now: Instant) {
         self.core.now = now;
         match &mut self.state {
-            State::Closed => return,
-            State::Connecting(connecting) if !bytes.is_empty() => connecting.early_talk(&mut self.core),
+            SessionState::Closed => return,
+            SessionState::Connecting(connecting) if !bytes.is_empty() => {
+                connecting.early_talk(&mut self.core)
+            }
             _ => {}
         }
         let held = self.core.input.len() + bytes.len();
         if self.state.turn() == Turn::Host && held > self.core.config.limits.input {
-            self.state = self.core.fail(Fault::HostMisuse(Misuse::Overfed));
+            self.state = self.core.fail(SessionFault::HostMisuse(Misuse::Overfed));
         } else {
             self.core.input.extend_from_slice(bytes);
         }
@@ -92,9 +94,9 @@ impl<R: fmt::Display> Session<R> {
     }
 
     /// Answers the open question and works on what is already here.
-    pub fn answer(&mut self, answer: Answer<R>, now: Instant) {
+    pub fn answer(&mut self, answer: HostAnswer<R>, now: Instant) {
         self.core.now = now;
-        self.state = self.take_state().ruled(Ruling::from(answer), &mut self.core);
+        self.state = self.take_state().ruled(AnswerKind::from(answer), &mut self.core);
         self.run();
     }
 
@@ -118,7 +120,7 @@ impl<R: fmt::Display> Session<R> {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.core.now = now;
         if self.deadline.is_some_and(|deadline| now >= deadline) {
-            self.state = self.core.fail(Fault::Timeout);
+            self.state = self.core.fail(SessionFault::Timeout);
             self.run();
         }
     }
@@ -197,32 +199,36 @@ impl<R: fmt::Display> Session<R> {
 
     fn end(&mut self, (reply, why): (Reply, Closed), now: Instant) {
         self.core.now = now;
-        if !matches!(self.state, State::Closed) {
+        if !matches!(self.state, SessionState::Closed) {
             self.state = self.core.close(Some(reply), why);
         }
         self.run();
     }
 
-    fn handshake_over(&mut self, now: Instant, result: impl FnOnce(state::Handshake, &mut Core) -> State) {
+    fn handshake_over(
+        &mut self,
+        now: Instant,
+        result: impl FnOnce(state::Handshake, &mut Core) -> SessionState,
+    ) {
         self.core.now = now;
         self.state = match self.take_state() {
-            State::Handshake(handshake) => result(handshake, &mut self.core),
-            State::Closed => State::Closed,
-            _ => self.core.fail(Fault::HostMisuse(Misuse::NoHandshake)),
+            SessionState::Handshake(handshake) => result(handshake, &mut self.core),
+            SessionState::Closed => SessionState::Closed,
+            _ => self.core.fail(SessionFault::HostMisuse(Misuse::NoHandshake)),
         };
         self.run();
     }
 
-    fn take_state(&mut self) -> State {
-        mem::replace(&mut self.state, State::Closed)
+    fn take_state(&mut self) -> SessionState {
+        mem::replace(&mut self.state, SessionState::Closed)
     }
 
     /// Works on the input until somebody else is needed.
     fn run(&mut self) {
         loop {
             match self.take_state().advance(&mut self.core) {
-                Step::Again(state) => self.state = state,
-                Step::Wait(state) => {
+                Advance::Again(state) => self.state = state,
+                Advance::Wait(state) => {
                     self.state = state;
                     break;
                 }

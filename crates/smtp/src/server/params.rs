@@ -11,7 +11,7 @@ use pintle_mail::{
 
 use super::command::BLANKS;
 use super::config::Config;
-use super::fault::{Fault, Syntax};
+use super::fault::{SessionFault, Syntax};
 use super::offers::{Extension, Offers};
 
 /// The parameters of MAIL that we know, and where they come from.
@@ -33,8 +33,9 @@ pub(crate) fn parse_mail(
     argument: &str,
     offers: &Offers,
     config: &Config,
-) -> Result<(ReversePath, MailParams), Fault> {
-    let (path, rest) = split(argument, config.leniency.missing_brackets).map_err(Fault::SenderAddress)?;
+) -> Result<(ReversePath, MailParams), SessionFault> {
+    let (path, rest) =
+        split(argument, config.leniency.missing_brackets).map_err(SessionFault::SenderAddress)?;
     let mut params = MailParams::default();
     let mut seen = Seen(0);
     for word in words(rest)? {
@@ -45,7 +46,7 @@ pub(crate) fn parse_mail(
         }
     }
     let path = completed(path, config, |path| ReversePath::parse(path, charset(params.smtputf8)));
-    let path = path.map_err(Fault::SenderAddress)?;
+    let path = path.map_err(SessionFault::SenderAddress)?;
     Ok((path, params))
 }
 
@@ -55,10 +56,11 @@ pub(crate) fn parse_rcpt(
     offers: &Offers,
     config: &Config,
     smtputf8: bool,
-) -> Result<(Address, RcptParams), Fault> {
-    let (path, rest) = split(argument, config.leniency.missing_brackets).map_err(Fault::RecipientAddress)?;
+) -> Result<(Address, RcptParams), SessionFault> {
+    let (path, rest) =
+        split(argument, config.leniency.missing_brackets).map_err(SessionFault::RecipientAddress)?;
     let address = completed(path, config, |path| Address::parse(path, charset(smtputf8)));
-    let address = address.map_err(Fault::RecipientAddress)?;
+    let address = address.map_err(SessionFault::RecipientAddress)?;
     let mut params = RcptParams::default();
     let mut seen = Seen(0);
     for word in words(rest)? {
@@ -98,23 +100,23 @@ fn charset(smtputf8: bool) -> Charset {
 }
 
 /// The words behind a path, which must stand apart from it.
-fn words(rest: &str) -> Result<impl Iterator<Item = &str>, Fault> {
+fn words(rest: &str) -> Result<impl Iterator<Item = &str>, SessionFault> {
     if rest.is_empty() || rest.starts_with(BLANKS) {
         Ok(rest.split(BLANKS).filter(|word| !word.is_empty()))
     } else {
-        Err(Fault::Syntax(Syntax::Parameters))
+        Err(SessionFault::Syntax(Syntax::Parameters))
     }
 }
 
 /// RFC 5321 section 4.1.2: `esmtp-keyword ["=" esmtp-value]`.
-fn keyword(word: &str) -> Result<(&str, Option<&str>), Fault> {
+fn keyword(word: &str) -> Result<(&str, Option<&str>), SessionFault> {
     let (name, value) = match word.split_once('=') {
         Some((name, value)) => (name, Some(value)),
         None => (word, None),
     };
     let is_name = name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if is_name { Ok((name, value)) } else { Err(Fault::Syntax(Syntax::Parameters)) }
+    if is_name { Ok((name, value)) } else { Err(SessionFault::Syntax(Syntax::Parameters)) }
 }
 
 /// Which known parameters a command has named.
@@ -128,7 +130,7 @@ impl Seen {
         table: &[(&'static str, Extension)],
         name: &str,
         offers: &Offers,
-    ) -> Result<Option<&'static str>, Fault> {
+    ) -> Result<Option<&'static str>, SessionFault> {
         let known = |(known, extension): &(&str, Extension)| {
             known.eq_ignore_ascii_case(name) && offers.has(*extension)
         };
@@ -143,18 +145,18 @@ impl Seen {
     }
 }
 
-fn bad(name: &str) -> Fault {
-    Fault::BadParameter(name.to_ascii_uppercase())
+fn bad(name: &str) -> SessionFault {
+    SessionFault::BadParameter(name.to_ascii_uppercase())
 }
 
 /// A parameter of an extension that the host offered.
-fn other(name: &str, value: Option<&str>, offers: &Offers, before: &[Param]) -> Result<Param, Fault> {
+fn other(name: &str, value: Option<&str>, offers: &Offers, before: &[Param]) -> Result<Param, SessionFault> {
     let upper = name.to_ascii_uppercase();
     if !offers.has_other(name) {
-        return Err(Fault::UnknownParameter(upper));
+        return Err(SessionFault::UnknownParameter(upper));
     }
     if before.iter().any(|param| param.name == upper) || !value.is_none_or(is_value) {
-        return Err(Fault::BadParameter(upper));
+        return Err(SessionFault::BadParameter(upper));
     }
     Ok(Param { name: upper, value: value.map(str::to_owned) })
 }
@@ -285,11 +287,11 @@ mod tests {
         offers
     }
 
-    fn mail(argument: &str) -> Result<(ReversePath, MailParams), Fault> {
+    fn mail(argument: &str) -> Result<(ReversePath, MailParams), SessionFault> {
         parse_mail(argument, &offers(), &Config::default())
     }
 
-    fn rcpt(argument: &str) -> Result<(Address, RcptParams), Fault> {
+    fn rcpt(argument: &str) -> Result<(Address, RcptParams), SessionFault> {
         parse_rcpt(argument, &offers(), &Config::default(), true)
     }
 
@@ -336,7 +338,7 @@ mod tests {
             ("X-TAG X-TAG", "X-TAG"),
         ] {
             let fault = mail(&format!("<> {text}")).unwrap_err();
-            assert_eq!(fault, Fault::BadParameter(name.to_owned()), "{text}");
+            assert_eq!(fault, SessionFault::BadParameter(name.to_owned()), "{text}");
         }
         assert!(
             mail("<> ENVID=+C3+A4+FF").is_ok() && rcpt("<a@b.example> ORCPT=rfc822;+E4@b.example").is_ok()
@@ -344,7 +346,10 @@ mod tests {
         let coded = ["ORCPT=rfc822;a+0D+0Ab@c.example", "ORCPT=utf-8;a+1B@c.example"];
         let plain = ["NOTIFY=NEVER,SUCCESS", "NOTIFY=", "ORCPT=a@b", "ORCPT=;a", "ORCPT=rfc822;"];
         for text in plain.into_iter().chain(coded) {
-            assert!(matches!(rcpt(&format!("<a@b.example> {text}")), Err(Fault::BadParameter(_))), "{text}");
+            assert!(
+                matches!(rcpt(&format!("<a@b.example> {text}")), Err(SessionFault::BadParameter(_))),
+                "{text}"
+            );
         }
     }
 
@@ -374,16 +379,16 @@ mod tests {
     #[test]
     fn of_several_sizes_the_last_counts() {
         assert_eq!(mail("<>\tSIZE=1\t size=20").unwrap().1.size, Some(20));
-        assert_eq!(mail("<> SIZE=1 SIZE=x").unwrap_err(), Fault::BadParameter("SIZE".to_owned()));
+        assert_eq!(mail("<> SIZE=1 SIZE=x").unwrap_err(), SessionFault::BadParameter("SIZE".to_owned()));
     }
 
     #[test]
     fn what_is_not_on_offer_is_unknown() {
-        assert_eq!(mail("<> FOO=1").unwrap_err(), Fault::UnknownParameter("FOO".into()));
+        assert_eq!(mail("<> FOO=1").unwrap_err(), SessionFault::UnknownParameter("FOO".into()));
         let none = parse_mail("<> SIZE=1", &Offers::none(), &Config::default());
-        assert_eq!(none.unwrap_err(), Fault::UnknownParameter("SIZE".into()));
-        assert_eq!(mail("<>SIZE=1").unwrap_err(), Fault::Syntax(Syntax::Parameters));
-        assert_eq!(mail("<> =1").unwrap_err(), Fault::Syntax(Syntax::Parameters));
+        assert_eq!(none.unwrap_err(), SessionFault::UnknownParameter("SIZE".into()));
+        assert_eq!(mail("<>SIZE=1").unwrap_err(), SessionFault::Syntax(Syntax::Parameters));
+        assert_eq!(mail("<> =1").unwrap_err(), SessionFault::Syntax(Syntax::Parameters));
     }
 
     #[test]
@@ -395,7 +400,7 @@ mod tests {
         strict.leniency.missing_brackets = false;
         for text in ["a@b.example", ""] {
             let fault = parse_mail(text, &offers(), &strict).unwrap_err();
-            assert_eq!(fault, Fault::SenderAddress(AddressError::Brackets));
+            assert_eq!(fault, SessionFault::SenderAddress(AddressError::Brackets));
         }
         assert!(mail("").is_err() && mail("<a@b.example").is_err() && mail("a@b.example>").is_err());
         assert_eq!(size("99999999999999999999"), Some(u64::MAX));

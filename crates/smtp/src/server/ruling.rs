@@ -7,13 +7,13 @@ use std::fmt;
 
 use pintle_mail::{EnhancedCode, Reply};
 
-use super::event::Answer;
+use super::event::HostAnswer;
 use super::offers::Offers;
 use super::replies;
 
 /// An answer.
 #[derive(Debug)]
-pub(crate) enum Ruling {
+pub(crate) enum AnswerKind {
     Accept(Option<Reply>),
     Offer(Offers),
     Durable(Durable),
@@ -35,21 +35,21 @@ impl Durable {
     }
 }
 
-impl<R: fmt::Display> From<Answer<R>> for Ruling {
-    fn from(answer: Answer<R>) -> Self {
+impl<R: fmt::Display> From<HostAnswer<R>> for AnswerKind {
+    fn from(answer: HostAnswer<R>) -> Self {
         match answer {
-            Answer::Accept(reply) => Self::Accept(reply),
-            Answer::Offer(offers) => Self::Offer(offers),
-            Answer::Accepted { receipt, reply } => {
+            HostAnswer::Accept(reply) => Self::Accept(reply),
+            HostAnswer::Offer(offers) => Self::Offer(offers),
+            HostAnswer::Accepted { receipt, reply } => {
                 let usual = Reply::new(250, EnhancedCode(2, 0, 0), format!("Queued as {receipt}"));
                 Self::Durable(Durable(replies::positive(reply, &[250], &usual)))
             }
-            Answer::Discard(reply) => Self::Discard(reply),
-            Answer::Granted { identity } => Self::Granted(identity),
-            Answer::Denied(reply) => Self::Denied(reply),
-            Answer::Unavailable(reply) => Self::Unavailable(reply),
-            Answer::Refuse(reply) => Self::Refuse(reply),
-            Answer::Close(reply) => Self::Close(reply),
+            HostAnswer::Discard(reply) => Self::Discard(reply),
+            HostAnswer::Granted { identity } => Self::Granted(identity),
+            HostAnswer::Denied(reply) => Self::Denied(reply),
+            HostAnswer::Unavailable(reply) => Self::Unavailable(reply),
+            HostAnswer::Refuse(reply) => Self::Refuse(reply),
+            HostAnswer::Close(reply) => Self::Close(reply),
         }
     }
 }

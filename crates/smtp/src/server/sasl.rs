@@ -7,7 +7,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::fault::Fault;
+use super::fault::SessionFault;
 use super::offers::Mechanism;
 
 /// What a client proved, or claims to.
@@ -85,20 +85,20 @@ impl Exchange {
     }
 
     /// Takes an initial response, in which `=` stands for the empty one (RFC 4954 section 4).
-    pub(crate) fn initial(self, response: &str) -> Result<Progress, Fault> {
+    pub(crate) fn initial(self, response: &str) -> Result<Progress, SessionFault> {
         self.respond(if response == "=" { "" } else { response })
     }
 
     /// Takes a response in base64.
-    pub(crate) fn respond(self, response: &str) -> Result<Progress, Fault> {
+    pub(crate) fn respond(self, response: &str) -> Result<Progress, SessionFault> {
         if response == "*" {
-            return Err(Fault::AuthCancelled);
+            return Err(SessionFault::AuthCancelled);
         }
-        let octets = STANDARD.decode(response).map_err(|_| Fault::BadAuthResponse)?;
-        let text = String::from_utf8(octets).map_err(|_| Fault::BadAuthResponse)?;
+        let octets = STANDARD.decode(response).map_err(|_| SessionFault::BadAuthResponse)?;
+        let text = String::from_utf8(octets).map_err(|_| SessionFault::BadAuthResponse)?;
         match self {
-            Self::Plain => plain(&text).map(Progress::Done).ok_or(Fault::BadAuthResponse),
-            _ if text.is_empty() || text.contains('\0') => Err(Fault::BadAuthResponse),
+            Self::Plain => plain(&text).map(Progress::Done).ok_or(SessionFault::BadAuthResponse),
+            _ if text.is_empty() || text.contains('\0') => Err(SessionFault::BadAuthResponse),
             Self::LoginUsername => Ok(Progress::Challenge(Self::LoginPassword(text))),
             Self::LoginPassword(username) => Ok(Progress::Done(Credentials {
                 mechanism: Mechanism::Login,

@@ -13,8 +13,8 @@ use pintle_mail::{Reply, Severity};
 
 use super::config::{BareLf, Config};
 use super::event::{Closed, Event, Question};
-use super::fault::{Fault, OtherProtocol, Syntax};
-use super::state::State;
+use super::fault::{OtherProtocol, SessionFault, Syntax};
+use super::state::SessionState;
 use super::{Start, replies};
 
 /// An input buffer of more than this is given back when it is empty: most sessions are idle, and there are many.
@@ -107,15 +107,15 @@ impl Core {
     }
 
     /// Refuses a command for its fault; the session goes on in `next`, or ends if there were too many of the kind.
-    pub(crate) fn fault(&mut self, fault: Fault, next: impl Into<State>) -> State {
-        if matches!(fault, Fault::OtherProtocol(_) | Fault::ChunkSize) {
+    pub(crate) fn fault(&mut self, fault: SessionFault, next: impl Into<SessionState>) -> SessionState {
+        if matches!(fault, SessionFault::OtherProtocol(_) | SessionFault::ChunkSize) {
             return self.fail(fault);
         }
         let bad = fault.is_bad_command() && !self.is_consequence(&fault);
         self.counts.bad_commands += u32::from(bad);
         if self.counts.bad_commands > self.config.limits.bad_commands {
             self.event(Event::Fault(fault));
-            return self.fail(Fault::TooManyBadCommands);
+            return self.fail(SessionFault::TooManyBadCommands);
         }
         self.refuse(fault.reply());
         self.event(Event::Fault(fault));
@@ -123,7 +123,7 @@ impl Core {
     }
 
     /// Ends the session for a fault.
-    pub(crate) fn fail(&mut self, fault: Fault) -> State {
+    pub(crate) fn fail(&mut self, fault: SessionFault) -> SessionState {
         let mut reply = fault.reply();
         if reply.severity() == Severity::Transient {
             // RFC 5321 section 3.8: a server that closes for now says 421.
@@ -134,24 +134,29 @@ impl Core {
     }
 
     /// Ends the session, with a last refusal where one is due.
-    pub(crate) fn close(&mut self, last: Option<Reply>, why: Closed) -> State {
+    pub(crate) fn close(&mut self, last: Option<Reply>, why: Closed) -> SessionState {
         if let Some(reply) = last {
             self.refuse(reply);
         }
         self.reset();
         self.event(Event::Closed(why));
         self.input = BytesMut::new();
-        State::Closed
+        SessionState::Closed
     }
 
     /// Ends the session as it was told to end, if it was.
-    pub(crate) fn drained(&mut self) -> Option<State> {
+    pub(crate) fn drained(&mut self) -> Option<SessionState> {
         let (reply, why) = self.draining.take()?;
         Some(self.close(Some(reply), why))
     }
 
     /// Refuses what the host wants refused; a 421 ends the session (RFC 5321 section 3.8).
-    pub(crate) fn refuse_as_told(&mut self, wish: Reply, usual: &Reply, next: impl Into<State>) -> State {
+    pub(crate) fn refuse_as_told(
+        &mut self,
+        wish: Reply,
+        usual: &Reply,
+        next: impl Into<SessionState>,
+    ) -> SessionState {
         let reply = replies::negative(wish, usual);
         if reply.code == 421 {
             return self.close(Some(reply), Closed::Host);
@@ -160,15 +165,15 @@ impl Core {
         next.into()
     }
 
-    pub(crate) fn close_as_told(&mut self, wish: Reply) -> State {
+    pub(crate) fn close_as_told(&mut self, wish: Reply) -> SessionState {
         let reply = replies::negative(wish, &replies::CLOSING);
         self.close(Some(reply), Closed::Host)
     }
 
     /// Answers a command that brings no message nearer.
-    pub(crate) fn idle(&mut self, reply: &Reply, next: impl Into<State>) -> State {
+    pub(crate) fn idle(&mut self, reply: &Reply, next: impl Into<SessionState>) -> SessionState {
         if self.is_idle_too_long() {
-            return self.fail(Fault::TooManyIdleCommands);
+            return self.fail(SessionFault::TooManyIdleCommands);
         }
         self.reply(reply);
         next.into()
@@ -194,7 +199,7 @@ impl Core {
 
     /// Whether a fault merely follows from a refusal, which is then used up a little: the client must not be able to go
     /// on for ever.
-    fn is_consequence(&mut self, fault: &Fault) -> bool {
+    fn is_consequence(&mut self, fault: &SessionFault) -> bool {
         let follows = fault.follows_refusal() && self.counts.consequences > 0;
         self.counts.consequences -= u32::from(follows);
         follows
@@ -251,17 +256,17 @@ impl Core {
     }
 
     /// The next command line, or what is the matter with it.
-    pub(crate) fn command_line(&mut self) -> Result<Option<BytesMut>, Fault> {
+    pub(crate) fn command_line(&mut self) -> Result<Option<BytesMut>, SessionFault> {
         // A TLS record of type handshake, version 3.x: nobody's SMTP begins like that.
         if let [0x16, 3, ..] = self.input[..] {
-            return Err(Fault::OtherProtocol(OtherProtocol::Tls));
+            return Err(SessionFault::OtherProtocol(OtherProtocol::Tls));
         }
         let limits = self.config.limits;
         match self.line(|start| limits.command_line + extra_length(start, limits.auth_line)) {
             Line::Partial => Ok(None),
             Line::Whole(line) => Ok(Some(line)),
-            Line::TooLong => Err(Fault::LineTooLong),
-            Line::BareLf => Err(Fault::Syntax(Syntax::LineEnd)),
+            Line::TooLong => Err(SessionFault::LineTooLong),
+            Line::BareLf => Err(SessionFault::Syntax(Syntax::LineEnd)),
         }
     }
 

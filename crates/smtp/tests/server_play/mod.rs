@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use pintle_mail::{EnhancedCode, Reply};
 use pintle_smtp::server::config::Limits;
-use pintle_smtp::server::{Answer, Closed, Config, Event, Extension, Headers, Question, Session, Start};
+use pintle_smtp::server::{Closed, Config, Event, Extension, Headers, HostAnswer, Question, Session, Start};
 
 /// Limits small enough to be met by chance.
 const LIMITS: Limits = Limits {
@@ -175,46 +175,46 @@ impl Host {
         self.collect();
     }
 
-    fn choose(&mut self, question: &Question, whim: u8) -> Answer<String> {
+    fn choose(&mut self, question: &Question, whim: u8) -> HostAnswer<String> {
         let reply = |code, class| Reply::new(code, EnhancedCode(class, 7, 1), "whim");
         match (whim % 24, question) {
-            (0, _) => Answer::Refuse(reply(550, 5)),
-            (1, _) => Answer::Refuse(reply(451, 4)),
-            (2, _) => Answer::Refuse(reply(250, 2)),
-            (3, _) => Answer::Close(reply(421, 4)),
+            (0, _) => HostAnswer::Refuse(reply(550, 5)),
+            (1, _) => HostAnswer::Refuse(reply(451, 4)),
+            (2, _) => HostAnswer::Refuse(reply(250, 2)),
+            (3, _) => HostAnswer::Close(reply(421, 4)),
             // Answers that fit no question, or not this one.
-            (4, Question::Message(_)) => Answer::Accept(Some(reply(250, 2))),
+            (4, Question::Message(_)) => HostAnswer::Accept(Some(reply(250, 2))),
             (4, _) => self.receipt(),
-            (5, Question::Message(_)) => Answer::Discard(None),
-            (5 | 6, Question::Auth(_)) => Answer::Denied(None),
-            (7, Question::Auth(_)) => Answer::Unavailable(None),
-            (_, Question::Auth(_)) => Answer::Granted { identity: "a".to_owned() },
+            (5, Question::Message(_)) => HostAnswer::Discard(None),
+            (5 | 6, Question::Auth(_)) => HostAnswer::Denied(None),
+            (7, Question::Auth(_)) => HostAnswer::Unavailable(None),
+            (_, Question::Auth(_)) => HostAnswer::Granted { identity: "a".to_owned() },
             (_, Question::Message(_)) => self.receipt(),
-            (6, _) => Answer::Accept(Some(reply(550, 2))),
+            (6, _) => HostAnswer::Accept(Some(reply(550, 2))),
             (7, Question::Hello(hello)) => {
                 let mut offers = hello.offers.clone();
                 offers.withhold("CHUNKING");
-                Answer::Offer(offers)
+                HostAnswer::Offer(offers)
             }
-            _ => Answer::Accept(None),
+            _ => HostAnswer::Accept(None),
         }
     }
 
-    fn receipt(&mut self) -> Answer<String> {
+    fn receipt(&mut self) -> HostAnswer<String> {
         self.receipts += 1;
-        Answer::Accepted { receipt: format!("R{}.", self.receipts), reply: None }
+        HostAnswer::Accepted { receipt: format!("R{}.", self.receipts), reply: None }
     }
 
     /// Keeps the books of what was decided, as the machine should.
-    fn enter(&mut self, question: &Question, answer: &Answer<String>) {
+    fn enter(&mut self, question: &Question, answer: &HostAnswer<String>) {
         match (question, answer) {
-            (Question::Sender(_), Answer::Accept(_)) => {
+            (Question::Sender(_), HostAnswer::Accept(_)) => {
                 assert_eq!(self.stage, Stage::None);
                 self.stage = Stage::Envelope;
                 (self.recipients, self.next_id) = (0, 0);
             }
-            (Question::Recipient(_), Answer::Accept(_)) => self.recipients += 1,
-            (Question::Headers(_), Answer::Accept(_)) => self.stage = Stage::Body,
+            (Question::Recipient(_), HostAnswer::Accept(_)) => self.recipients += 1,
+            (Question::Headers(_), HostAnswer::Accept(_)) => self.stage = Stage::Body,
             (Question::Message(_), _) => self.stage = Stage::None,
             _ => {}
         }

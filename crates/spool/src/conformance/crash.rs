@@ -7,7 +7,7 @@
 
 use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine};
 use super::{Store, Subject};
-use crate::fault::{CrashPoint, Fault, Faults};
+use crate::fault::{CrashPoint, Faults, InjectedFault};
 use crate::{Disposition, Guard, Health, Hold, Settlement, Spool, SpoolError, Status};
 
 /// What is going on when the crash comes.
@@ -126,7 +126,7 @@ const SUBJECT: Sample = Sample { number: 50, size: 10_000, recipients: 1 };
 const CHILD: Sample = Sample { number: 60, size: 3_000, recipients: 1 };
 
 /// Cuts every row in this way. Panics where a promise is broken.
-pub async fn run(subject: &dyn Subject, fault: Fault) {
+pub async fn run(subject: &dyn Subject, fault: InjectedFault) {
     for point in CrashPoint::ALL {
         assert!(ROWS.iter().any(|(_, _, cut, _)| *cut == point), "no row cuts {point:?}");
     }
@@ -141,7 +141,7 @@ pub async fn failing_disks(subject: &dyn Subject) {
     for point in [Appended, Sync, BodyFileSync] {
         a_failed_sync_stops_the_spool_for_good(subject, point).await;
     }
-    for fault in [Fault::Io, Fault::NoSpace] {
+    for fault in [InjectedFault::Io, InjectedFault::NoSpace] {
         an_index_that_fails_is_brought_up_from_the_log(subject, fault).await;
         a_segment_that_cannot_be_made_is_tried_again(subject, fault).await;
     }
@@ -153,9 +153,9 @@ pub async fn failing_disks(subject: &dyn Subject) {
     }
 }
 
-async fn cut(subject: &dyn Subject, act: Act, (point, fault): (CrashPoint, Fault), after: After) {
+async fn cut(subject: &dyn Subject, act: Act, (point, fault): (CrashPoint, InjectedFault), after: After) {
     let after = match (after, fault) {
-        (Written, Fault::PowerLoss) => Old,
+        (Written, InjectedFault::PowerLoss) => Old,
         (Written, _) => New,
         (after, _) => after,
     };
@@ -250,10 +250,10 @@ const KEEP: u32 = 30;
 async fn perform(spool: &dyn Spool, act: Act, faults: &Faults) -> Vec<Sample> {
     let target = target(act);
     if matches!(act, CatchUp | Rebuild) {
-        faults.arm_times(CrashPoint::Commit, Fault::Io, 1);
+        faults.arm_times(CrashPoint::Commit, InjectedFault::Io, 1);
     }
     if act == Rebuild {
-        faults.arm_times(CrashPoint::CatchUp, Fault::Io, 1);
+        faults.arm_times(CrashPoint::CatchUp, InjectedFault::Io, 1);
     }
     let result = match act {
         Receive => target.content(spool).await.map(drop),
@@ -380,7 +380,7 @@ async fn a_failed_sync_stops_the_spool_for_good(subject: &dyn Subject, point: Cr
     kept.commit(&*spool).await.unwrap();
     let (struck, later) = (Sample::large(2), Sample::small(3));
     let prepared = later.message(&*spool).await.unwrap();
-    arm(&*store, point, Fault::Io);
+    arm(&*store, point, InjectedFault::Io);
     assert!(matches!(struck.commit(&*spool).await, Err(SpoolError::Broken(_))), "{point:?}");
     // The next sync would succeed, and must not be believed.
     assert!(matches!(spool.commit(prepared).await, Err(SpoolError::Broken(_))));
@@ -403,7 +403,7 @@ async fn a_full_disk_passes(subject: &dyn Subject, point: CrashPoint) {
     let spool = store.open();
     let (kept, struck) = (Sample::small(1), Sample::large(2));
     kept.commit(&*spool).await.unwrap();
-    arm(&*store, point, Fault::NoSpace);
+    arm(&*store, point, InjectedFault::NoSpace);
     assert_eq!(struck.commit(&*spool).await, Err(SpoolError::Full), "{point:?}");
     assert_eq!(spool.load(struck.id()).await.unwrap_err(), SpoolError::Unknown(struck.id()));
     assert_eq!(SpoolError::Full.reply().code, 452);
@@ -426,7 +426,7 @@ async fn what_was_refused_is_not_there_after_a_restart(subject: &dyn Subject, po
     let spool = store.open();
     let (kept, struck) = (Sample::small(1), Sample::small(2));
     kept.commit(&*spool).await.unwrap();
-    arm(&*store, point, Fault::NoSpace);
+    arm(&*store, point, InjectedFault::NoSpace);
     assert_eq!(struck.commit(&*spool).await, Err(SpoolError::Full), "{point:?}");
     spool.close().await.unwrap();
     drop(spool);
@@ -439,7 +439,7 @@ async fn what_was_refused_is_not_there_after_a_restart(subject: &dyn Subject, po
     spool.close().await.unwrap();
 }
 
-async fn an_index_that_fails_is_brought_up_from_the_log(subject: &dyn Subject, fault: Fault) {
+async fn an_index_that_fails_is_brought_up_from_the_log(subject: &dyn Subject, fault: InjectedFault) {
     let mut store = subject.store();
     let spool = store.open();
     let (kept, struck) = (Sample::small(1).to(2), Sample::large(2));
@@ -463,7 +463,7 @@ async fn an_index_that_fails_is_brought_up_from_the_log(subject: &dyn Subject, f
 }
 
 /// Nothing has been written when it fails, so nothing is broken: descriptors may be free again in a moment.
-async fn a_segment_that_cannot_be_made_is_tried_again(subject: &dyn Subject, fault: Fault) {
+async fn a_segment_that_cannot_be_made_is_tried_again(subject: &dyn Subject, fault: InjectedFault) {
     let mut store = subject.store();
     let spool = store.open();
     arm(&*store, SegmentMade, fault);
@@ -487,7 +487,7 @@ async fn a_segment_that_cannot_be_made_is_tried_again(subject: &dyn Subject, fau
     spool.close().await.unwrap();
 }
 
-fn arm(store: &dyn Store, point: CrashPoint, fault: Fault) {
+fn arm(store: &dyn Store, point: CrashPoint, fault: InjectedFault) {
     let faults = store.faults().expect("an engine that outlives the process has the seam");
     faults.arm(point, fault);
 }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::meta::{from_json, to_json};
 use super::record::Header;
 use super::scan::{Log, is_sound};
-use super::segments::{Place, read_at};
+use super::segments::{Extent, read_at};
 
 /// How long files that nothing refers to are kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -38,7 +38,7 @@ pub(crate) struct Evidence<'a> {
     /// What the index says of it: its envelope.
     pub(crate) sheet: &'a str,
     /// Where its record should be, as far as that is known.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<Extent>,
     /// Its record, as far as it can be read.
     pub(crate) octets: Option<Bytes>,
     /// The file of its body.
@@ -193,7 +193,7 @@ impl Aside {
 /// What is known of a message that was set aside.
 struct Note {
     id: QueueId,
-    place: Option<Place>,
+    place: Option<Extent>,
     file: Option<String>,
 }
 

@@ -6,11 +6,13 @@ use pintle_mail::{Body, Bytes, QueueId};
 
 use super::aside::{Aside, Evidence};
 use super::index::{Effect, Index};
-use super::meta::{Amendment, Graves, Marks, Reason, State, Written, WrittenRef, from_json, text, to_json};
+use super::meta::{
+    Amendment, Graves, Marks, MessageState, Reason, Written, WrittenRef, from_json, text, to_json,
+};
 use super::operation::Operation;
 use super::record::{Front, Header, Kind, Parts, Record, clamp};
 use super::row::MessageRow;
-use super::segments::{Place, Segments, is_absent, read_at};
+use super::segments::{Extent, Segments, is_absent, read_at};
 use super::whole::flaw;
 use crate::content::Source;
 use crate::fault::CrashPoint;
@@ -28,7 +30,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) aside: &'a Aside,
     pub(crate) bodies: &'a std::path::Path,
     /// What is to be written.
-    pub(crate) written: Vec<(Record, Place)>,
+    pub(crate) written: Vec<(Record, Extent)>,
 }
 
 /// What an operation comes to.
@@ -36,7 +38,7 @@ pub(crate) struct Batch<'a> {
 pub(crate) struct Done {
     pub(crate) effect: Effect,
     /// Where the messages lie that it brought.
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: Vec<Extent>,
 }
 
 impl Batch<'_> {
@@ -90,7 +92,7 @@ impl Batch<'_> {
     }
 
     /// New messages; so many records of the same operation come after them.
-    fn bring(&mut self, messages: &[NewMessage], more: usize) -> Result<Vec<Place>, SpoolError> {
+    fn bring(&mut self, messages: &[NewMessage], more: usize) -> Result<Vec<Extent>, SpoolError> {
         let mut places = Vec::with_capacity(messages.len());
         for (at, message) in messages.iter().enumerate() {
             let (sheet, mut record) = message_record(message)?;
@@ -166,7 +168,7 @@ impl Batch<'_> {
 
     /// A record that cannot be read now is no reason to go on without it: its segment may be given back next.
     fn preserve(&self, id: QueueId, row: &MessageRow, what: &str) -> std::io::Result<()> {
-        let Place { segment, position, length } = row.place;
+        let Extent { segment, position, length } = row.place;
         let octets = match self.segments.file(segment).and_then(|file| read_at(&file, position, length)) {
             Err(error) if is_absent(&error) => None,
             octets => Some(octets?),
@@ -176,7 +178,7 @@ impl Batch<'_> {
         self.aside.preserve(&Evidence { id, what, sheet: &row.sheet, place, octets, body })
     }
 
-    fn relocate(&mut self, id: QueueId, from: Place, raw: &Bytes) -> Result<Done, SpoolError> {
+    fn relocate(&mut self, id: QueueId, from: Extent, raw: &Bytes) -> Result<Done, SpoolError> {
         // It may have moved or gone since the mover looked.
         if !self.index.database.is_at(id, from.segment, from.position)? {
             return Ok(Done::default());
@@ -228,7 +230,7 @@ impl Batch<'_> {
         Ok(Done { effect, places: Vec::new() })
     }
 
-    fn place(&mut self, record: &Record, mail: bool) -> Result<Place, SpoolError> {
+    fn place(&mut self, record: &Record, mail: bool) -> Result<Extent, SpoolError> {
         self.segments.place(record.length(), mail).map_err(|error| match SpoolError::from_io(&error) {
             SpoolError::Full => SpoolError::Full,
             _ => SpoolError::Store(format!("a new segment of the log could not be made: {error}").into()),
@@ -266,8 +268,8 @@ pub(crate) fn message_record(message: &NewMessage) -> Result<(String, Record), S
 /// A message's record once more, with its state of now. What else a later version said of it stays as it is.
 pub(crate) fn copy_record(
     raw: &Bytes,
-    from: Place,
-    state: &State,
+    from: Extent,
+    state: &MessageState,
     seed: u32,
 ) -> Result<(Record, Written, String), String> {
     let lost = || "its record changed while it was being moved".to_owned();
@@ -282,7 +284,7 @@ pub(crate) fn copy_record(
     };
     said.extend(now);
     let meta = to_json(&said).map_err(|error| error.to_string())?;
-    let State { hold, released, states } = state.clone();
+    let MessageState { hold, released, states } = state.clone();
     let written = Written { hold, released, states, ..written };
     let sheet = text(&meta.clone().into())?;
     let parts = Parts {

@@ -12,7 +12,7 @@ use super::committer::Committer;
 use super::database::{Database, Unusable};
 use super::operation::Operation;
 use super::recovery::{Census, fill_index};
-use super::replay::{Outcome, ReplayError, bring_up};
+use super::replay::{ReplayError, ReplayOutcome, bring_up};
 use super::scan::{self, Log};
 use crate::SpoolError;
 use crate::fault::CrashPoint;
@@ -124,14 +124,14 @@ impl Committer {
             .map_err(|error| ReplayError::Store(SpoolError::from_index(&error)))
             .and_then(|()| bring_up(&self.database, &log, Some(&self.folders.aside)));
         match brought_up {
-            Ok(Outcome::Current { unread, .. }) => {
+            Ok(ReplayOutcome::Current { unread, .. }) => {
                 self.database.unread.extend(unread);
                 self.caught_up();
                 Ok(())
             }
             _ if self.shared.faults.crashed() => Err(SpoolError::Closed),
-            Ok(Outcome::Apart(why)) => self.rebuild(why),
-            Ok(Outcome::Ahead) => self.rebuild("the log has lost what it has heard"),
+            Ok(ReplayOutcome::Apart(why)) => self.rebuild(why),
+            Ok(ReplayOutcome::Ahead) => self.rebuild("the log has lost what it has heard"),
             Err(ReplayError::Store(SpoolError::Full)) => {
                 self.roll_back();
                 Err(SpoolError::Full)

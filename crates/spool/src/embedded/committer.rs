@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use super::ballast::Ballast;
 use super::batch::{Batch, Done};
 use super::behind::Behind;
+use super::compactor::Compactor;
 use super::database::{Database, Reached};
 use super::index::{Gone, Index};
-use super::mover::Mover;
 use super::operation::{Inbox, Operation};
 use super::record::Record;
 use super::recovery::Folders;
-use super::segments::{Place, Segments};
-use super::shared::Shared;
+use super::segments::{Extent, Segments};
+use super::shared::EngineShared;
 use crate::content::Source;
 use crate::fault::CrashPoint;
 use crate::{NewMessage, Receipt, Settled, SpoolError};
@@ -37,9 +37,9 @@ pub(crate) struct Committer {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) database: Database,
     pub(crate) segments: Segments,
-    pub(crate) mover: Mover,
+    pub(crate) mover: Compactor,
     pub(crate) ballast: Ballast,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<EngineShared>,
     pub(crate) folders: Folders,
     /// The database did not take what the log has.
     pub(crate) behind: Option<Behind>,
@@ -192,7 +192,7 @@ impl Committer {
     }
 
     /// Carries out the operations on the index and gathers their records.
-    fn put_together(&mut self, batch: &[Operation], written: &mut Vec<(Record, Place)>) -> Written {
+    fn put_together(&mut self, batch: &[Operation], written: &mut Vec<(Record, Extent)>) -> Written {
         for segment in &self.forgotten {
             self.database.forget_segment(*segment)?;
         }
@@ -211,7 +211,7 @@ impl Committer {
         Ok(done)
     }
 
-    fn append(&mut self, written: &mut [(Record, Place)]) -> Result<(), SpoolError> {
+    fn append(&mut self, written: &mut [(Record, Extent)]) -> Result<(), SpoolError> {
         self.segments.write(written).map_err(|error| write_error(&error))?;
         self.segments.sync().map_err(|error| sync_error(&error))
     }
@@ -364,7 +364,7 @@ impl Committer {
         }
     }
 
-    fn admit(&mut self, messages: Vec<NewMessage>, places: Vec<Place>) -> Vec<Receipt> {
+    fn admit(&mut self, messages: Vec<NewMessage>, places: Vec<Extent>) -> Vec<Receipt> {
         let admitted = messages.into_iter().zip(places).map(|(message, place)| {
             let id = message.id;
             self.segments.revive(place);
@@ -391,11 +391,11 @@ impl Committer {
 struct Answered {
     removed: bool,
     before: Option<crate::Hold>,
-    places: Vec<Place>,
+    places: Vec<Extent>,
 }
 
 /// Closes the inbox however the thread ends, a panic included, so that nobody waits for ever.
-struct Abandon(Arc<Inbox>, Arc<Shared>);
+struct Abandon(Arc<Inbox>, Arc<EngineShared>);
 
 impl Drop for Abandon {
     fn drop(&mut self) {

@@ -7,9 +7,9 @@
 use pintle_mail::{Bytes, QueueId, UnixTime};
 
 use super::database::Database;
-use super::meta::{Amendment, Graves, State, Touched, Written};
+use super::meta::{Amendment, Graves, MessageState, Touched, Written};
 use super::row::MessageRow;
-use super::segments::{Edge, Place};
+use super::segments::{Edge, Extent};
 use crate::fault::{CrashPoint, Faults};
 use crate::{Change, Guard, Hold, SpoolError, Status, Waiting};
 
@@ -21,7 +21,7 @@ pub(crate) struct Effect {
     /// A message that is gone.
     pub(crate) removed: Option<Gone>,
     /// A record that lies elsewhere now.
-    pub(crate) moved: Option<(Place, Place)>,
+    pub(crate) moved: Option<(Extent, Extent)>,
     /// A message that was asked to be held or released.
     pub(crate) reheld: Option<Reheld>,
     /// A message that became pending.
@@ -52,7 +52,7 @@ impl Effect {
 
 /// A message whose row is gone.
 pub(crate) struct Gone {
-    pub(crate) place: Place,
+    pub(crate) place: Extent,
     pub(crate) file: Option<String>,
     pub(crate) size: u64,
     pub(crate) hold: Option<Hold>,
@@ -156,11 +156,14 @@ impl Index<'_> {
         &self,
         id: QueueId,
         (written, sheet): (Written, String),
-        to: Place,
+        to: Extent,
         size: u64,
     ) -> Result<Effect, SpoolError> {
-        let state =
-            State { hold: written.hold.clone(), released: written.released, states: written.states.clone() };
+        let state = MessageState {
+            hold: written.hold.clone(),
+            released: written.released,
+            states: written.states.clone(),
+        };
         let Some(mut row) = self.database.find(id)? else {
             let mut row = MessageRow::of(&written, sheet, to, size)?;
             self.put_state(id, &mut row, &state)?;
@@ -182,7 +185,7 @@ impl Index<'_> {
     }
 
     /// A message's state once more: what earlier records said of it counts no longer.
-    pub(crate) fn restate(&self, id: QueueId, state: &State, at: u64) -> Result<Effect, SpoolError> {
+    pub(crate) fn restate(&self, id: QueueId, state: &MessageState, at: u64) -> Result<Effect, SpoolError> {
         let mut row = self.database.message(id)?;
         self.put_state(id, &mut row, state)?;
         let unmarked = self.database.unmark(id)?;
@@ -204,9 +207,9 @@ impl Index<'_> {
     }
 
     /// All that can change about a message, as it is now.
-    pub(crate) fn state(&self, id: QueueId) -> Result<(MessageRow, State), SpoolError> {
+    pub(crate) fn state(&self, id: QueueId) -> Result<(MessageRow, MessageState), SpoolError> {
         let row = self.database.message(id)?;
-        let state = State {
+        let state = MessageState {
             hold: row.hold(id)?,
             released: row.released.map(UnixTime::from_millis),
             states: self.touched(id, &row)?,
@@ -214,7 +217,7 @@ impl Index<'_> {
         Ok((row, state))
     }
 
-    fn put_state(&self, id: QueueId, row: &mut MessageRow, state: &State) -> Result<(), SpoolError> {
+    fn put_state(&self, id: QueueId, row: &mut MessageRow, state: &MessageState) -> Result<(), SpoolError> {
         row.set_hold(state.hold.as_ref())?;
         row.released = state.released.map(UnixTime::millis);
         if row.touched {

@@ -10,7 +10,7 @@ use pintle_mail::{Body, QueueId};
 use super::database::{Database, Unusable};
 use super::identity::Identity;
 use super::recovery::{Folders, at, missing, remake_index, require_spool};
-use super::replay::{Outcome, bring_up};
+use super::replay::{ReplayOutcome, bring_up};
 use super::row::MessageRow;
 use super::scan::{self, Log, Scan};
 use super::segments::{FORMAT, Folder};
@@ -98,7 +98,10 @@ impl Look {
         self.found.problems.push(Problem { place: place.to_string(), what: what.into(), costs_mail });
     }
 
-    fn identify(&mut self, segments: &BTreeMap<u64, scan::Found>) -> Result<Option<Identity>, OpenError> {
+    fn identify(
+        &mut self,
+        segments: &BTreeMap<u64, scan::SegmentFile>,
+    ) -> Result<Option<Identity>, OpenError> {
         let written = Identity::read(&self.folders.root).unwrap_or_else(|error| {
             self.problem("identity", error.to_string(), false);
             None
@@ -149,15 +152,15 @@ impl Look {
             Err(error) => return Err(failed(error.to_string())),
         };
         match bring_up(&truth, log, None) {
-            Ok(Outcome::Current { damaged, .. }) => {
+            Ok(ReplayOutcome::Current { damaged, .. }) => {
                 if damaged > 0 {
                     let what = format!("{damaged} records of messages are damaged");
                     self.problem("segments", what, true);
                 }
                 Ok(truth)
             }
-            Ok(Outcome::Apart(what)) => Err(failed(what.to_owned())),
-            Ok(Outcome::Ahead) => Err(failed("nothing can be ahead of the log".to_owned())),
+            Ok(ReplayOutcome::Apart(what)) => Err(failed(what.to_owned())),
+            Ok(ReplayOutcome::Ahead) => Err(failed("nothing can be ahead of the log".to_owned())),
             Err(error) => Err(failed(format!("{error:?}"))),
         }
     }

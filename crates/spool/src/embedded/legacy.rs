@@ -18,8 +18,8 @@ use super::identity::Identity;
 use super::meta::{Touched, Written, WrittenRef, from_json, to_json};
 use super::record::{Kind, Parts, Record, clamp, u32_at, u64_at};
 use super::recovery::{Folders, at, put_away_index};
-use super::scan::{self, Found, Log};
-use super::segments::{Folder, Place, Segments, is_absent, read_at};
+use super::scan::{self, Log, SegmentFile};
+use super::segments::{Extent, Folder, Segments, is_absent, read_at};
 use super::shelf::Shelf;
 use crate::fault::Faults;
 use crate::{Hold, OpenError};
@@ -33,7 +33,7 @@ const BATCH: u64 = 16 * 1024 * 1024;
 /// A row of the database, as it was.
 struct Row {
     id: QueueId,
-    place: Place,
+    place: Extent,
     file: Option<String>,
     hold: Option<String>,
     sheet: String,
@@ -43,9 +43,9 @@ struct Row {
 /// Brings a spool of an earlier version up to date, if it is one; gives back the segments that there are then.
 pub(crate) fn upgrade(
     folders: &Folders,
-    found: BTreeMap<u64, Found>,
+    found: BTreeMap<u64, SegmentFile>,
     size: u64,
-) -> Result<BTreeMap<u64, Found>, OpenError> {
+) -> Result<BTreeMap<u64, SegmentFile>, OpenError> {
     let Some(database) = open(&folders.database) else {
         return Ok(found);
     };
@@ -89,7 +89,7 @@ pub(crate) fn upgrade(
 }
 
 /// A segment of an earlier version, if there is one.
-fn old_log(found: &BTreeMap<u64, Found>) -> Result<Option<PathBuf>, OpenError> {
+fn old_log(found: &BTreeMap<u64, SegmentFile>) -> Result<Option<PathBuf>, OpenError> {
     for found in found.values().filter(|found| found.preface.is_none() && found.length >= HEADER as u64) {
         let mark = found.open().and_then(|file| read_at(&file, 0, MAGIC.len() as u64));
         if mark.map_err(at(&found.path))? == MAGIC[..] {
@@ -109,7 +109,7 @@ struct Upgrade<'a> {
     folders: &'a Folders,
     old: &'a Log,
     new: Segments,
-    written: Vec<(Record, Place)>,
+    written: Vec<(Record, Extent)>,
     octets: u64,
 }
 
@@ -201,7 +201,7 @@ fn rows(database: &Connection) -> rusqlite::Result<Vec<Row>> {
         let number = |column: usize| row.get::<_, i64>(column).map(i64::unsigned_abs);
         Ok(Row {
             id: QueueId::from_bytes(row.get(0)?),
-            place: Place { segment: number(1)?, position: number(2)?, length: number(3)? },
+            place: Extent { segment: number(1)?, position: number(2)?, length: number(3)? },
             file: row.get(4)?,
             hold: row.get(5)?,
             sheet: row.get(6)?,

@@ -89,7 +89,7 @@ pub(crate) enum Amendment {
 
 /// All that can change about a message, as it is now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct State {
+pub(crate) struct MessageState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hold: Option<Hold>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

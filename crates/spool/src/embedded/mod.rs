@@ -14,13 +14,13 @@ mod ballast;
 mod batch;
 mod behind;
 mod committer;
+mod compactor;
 mod database;
 mod identity;
 mod index;
 mod inspect;
 mod legacy;
 mod meta;
-mod mover;
 mod operation;
 #[cfg(any(test, feature = "crash-points"))]
 mod play;
@@ -50,17 +50,17 @@ use tokio::sync::oneshot;
 
 use self::ballast::Ballast;
 use self::committer::Committer;
+use self::compactor::Compactor;
 use self::database::Database;
 use self::identity::Identity;
 use self::meta::Amendment;
-use self::mover::Mover;
-use self::operation::{Answer, Inbox, Operation};
+use self::operation::{Inbox, Operation, ReplyTo};
 use self::reader::Reader;
 use self::recovery::{Folders, Recovered, at, make_folders, next_body, recover};
-use self::shared::Shared;
+use self::shared::EngineShared;
 use self::shelf::Shelf;
 use crate::content::{OwnFile, Source};
-use crate::draft::{Desk, Disk};
+use crate::draft::{Disk, DraftBudget};
 use crate::fault::{CrashPoint, Faults};
 use crate::{
     Draft, DraftLimits, Filter, Guard, Health, Hold, Listing, NewMessage, OpenError, Page, Receipt, Settled,
@@ -103,9 +103,9 @@ impl EmbeddedConfig {
 /// The engine. Its futures need a tokio runtime.
 pub struct Embedded {
     disk: Disk,
-    desk: Arc<Desk>,
+    desk: Arc<DraftBudget>,
     inbox: Arc<Inbox>,
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     reader: Arc<Reader>,
     bodies_folder: Arc<File>,
     worker: Mutex<Worker>,
@@ -178,14 +178,14 @@ impl Embedded {
             path: folders.database.clone(),
             what: format!("{error:?}"),
         })?;
-        let shared = Arc::new(Shared::new(reading, totals, config.warm, faults.clone()));
+        let shared = Arc::new(EngineShared::new(reading, totals, config.warm, faults.clone()));
         let inbox: Arc<Inbox> = Arc::default();
         let identity = *segments.identity();
         let mut committer = Committer {
             inbox: inbox.clone(),
             database,
             segments,
-            mover: Mover::default(),
+            mover: Compactor::default(),
             ballast: Ballast::new(&folders.root, config.reserve, faults.clone()),
             shared: shared.clone(),
             folders: folders.clone(),
@@ -211,14 +211,14 @@ impl Embedded {
     fn idle(
         config: &EmbeddedConfig,
         folders: &Folders,
-        shared: Arc<Shared>,
+        shared: Arc<EngineShared>,
         reader: Arc<Reader>,
     ) -> Result<Self, OpenError> {
         let next_body = next_body().map_err(at(&folders.bodies))?;
         let bodies_folder = File::open(&folders.bodies).map_err(at(&folders.bodies))?;
         let (folder, faults) = (folders.bodies.clone(), shared.faults.clone());
         let disk = Disk { folder, reserve: config.reserve, faults };
-        let desk = Desk::new(Some(disk.clone()), config.drafts, next_body, shared.faults.clone());
+        let desk = DraftBudget::new(Some(disk.clone()), config.drafts, next_body, shared.faults.clone());
         Ok(Self {
             desk: Arc::new(desk),
             disk,
@@ -230,7 +230,7 @@ impl Embedded {
         })
     }
 
-    fn ask<'a, T: Send + 'a>(&self, operation: impl FnOnce(Answer<T>) -> Operation) -> SpoolFuture<'a, T> {
+    fn ask<'a, T: Send + 'a>(&self, operation: impl FnOnce(ReplyTo<T>) -> Operation) -> SpoolFuture<'a, T> {
         let (answer, waiting) = oneshot::channel();
         self.inbox.submit(operation(answer));
         if let Worker::Inline(committer) = &mut *self.worker.lock() {
@@ -245,7 +245,7 @@ impl Embedded {
     fn bring<'a, T: Send + 'a>(
         &'a self,
         files: Vec<Arc<OwnFile>>,
-        operation: impl FnOnce(Answer<T>) -> Operation + Send + 'a,
+        operation: impl FnOnce(ReplyTo<T>) -> Operation + Send + 'a,
     ) -> SpoolFuture<'a, T> {
         if files.is_empty() {
             return self.ask(operation);

@@ -8,7 +8,7 @@ use pintle_mail::{Body, Bytes, QueueId};
 use tokio::sync::oneshot;
 
 use super::meta::{Amendment, Graves};
-use super::segments::Place;
+use super::segments::Extent;
 use crate::{Guard, Hold, NewMessage, Receipt, Settled, Settlement, SpoolError};
 
 /// The most operations in one batch: beyond it the wait of the first grows and the cost of each no longer falls.
@@ -20,18 +20,18 @@ const BATCH_OCTETS: u64 = 16 * 1024 * 1024;
 const LINGER: Duration = Duration::from_millis(5);
 
 /// Where the answer goes. Nobody may be waiting any more; the work is done all the same.
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, SpoolError>>;
+pub(crate) type ReplyTo<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 /// One piece of work; it is done whole or not at all.
 pub(crate) enum Operation {
-    Commit(Vec<NewMessage>, Answer<Vec<Receipt>>),
-    Settle(Settlement, Answer<Settled>),
+    Commit(Vec<NewMessage>, ReplyTo<Vec<Receipt>>),
+    Settle(Settlement, ReplyTo<Settled>),
     /// For messages that the guard means. Answered with what held the message before.
-    Amend(QueueId, Amendment, Guard, Answer<Option<Hold>>),
+    Amend(QueueId, Amendment, Guard, ReplyTo<Option<Hold>>),
     /// A message turned out to be damaged.
     SetAside(QueueId, String),
     /// A straggler is to be copied from this place; these are its record's octets.
-    Move(QueueId, Place, Bytes),
+    Move(QueueId, Extent, Bytes),
     /// The records of changes to this message are to be given back: its state is written once more.
     Restate(QueueId),
     /// Ends of messages are to be written once more.
@@ -93,12 +93,12 @@ impl Operation {
 /// First come, first served, by one committer.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    state: Mutex<State>,
+    state: Mutex<InboxState>,
     wake: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct InboxState {
     waiting: VecDeque<Operation>,
     closed: bool,
 }
@@ -162,7 +162,7 @@ impl Inbox {
     }
 }
 
-impl State {
+impl InboxState {
     /// Whether nobody who waits would rather have his own sync at once: a client is told 250 after it, an outcome only
     /// leaves the queue.
     fn is_patient(&self) -> bool {

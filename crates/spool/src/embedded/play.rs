@@ -18,10 +18,10 @@ use pintle_mail::{
 
 use super::database::Database;
 use super::identity::Identity;
-use super::meta::{Amendment, Graves, Mark, Marks, State, Touched, WrittenRef, to_json};
+use super::meta::{Amendment, Graves, Mark, Marks, MessageState, Touched, WrittenRef, to_json};
 use super::record::{HEADER, Header, Kind, Parts, Record, seeded};
-use super::replay::{Outcome, ReplayError, bring_up};
-use super::scan::{Found, Log, Scan, is_sound};
+use super::replay::{ReplayError, ReplayOutcome, bring_up};
+use super::scan::{Log, Scan, SegmentFile, is_sound};
 use super::segments::PREFACE;
 use crate::{Disposition, Entry, Hold, Status};
 
@@ -177,7 +177,7 @@ impl Sound {
         sound.put(1, Record::of(Kind::Start, id(0), Vec::new()));
         sound.message(1, Kind::Message, 4, None, 0);
         sound.message(1, Kind::Copy, 2, Some(&held), 0);
-        let state = State { hold: None, released: None, states: Vec::new() };
+        let state = MessageState { hold: None, released: None, states: Vec::new() };
         sound.put(1, Record::of(Kind::State, id(4), to_json(&state).expect("JSON")));
         let graves = Graves { from: 1, ended: vec![(id(1), 1)], complete: true };
         sound.put(1, Record::of(Kind::Graves, id(0), to_json(&graves).expect("JSON")));
@@ -250,7 +250,7 @@ struct Read {
     scans: BTreeMap<u64, Scan>,
     octets: u64,
     database: Database,
-    outcome: Result<Outcome, ReplayError>,
+    outcome: Result<ReplayOutcome, ReplayError>,
 }
 
 impl Read {
@@ -259,7 +259,7 @@ impl Read {
         for (octets, number) in files.iter().zip(1_u64..) {
             let path = folder.join(number.to_string());
             fs::write(&path, octets).expect("the folder can be written");
-            segments.insert(number, Found { path, length: octets.len() as u64, preface: None });
+            segments.insert(number, SegmentFile { path, length: octets.len() as u64, preface: None });
         }
         let octets = files.iter().map(|file| file.len() as u64).sum();
         let log = Log::new(IDENTITY.seed(), segments);
@@ -286,8 +286,8 @@ impl Read {
         }
         assert!(count * HEADER as u64 <= self.octets);
         match &self.outcome {
-            Ok(Outcome::Current { records, .. }) => assert!(*records <= count),
-            Ok(Outcome::Apart(_) | Outcome::Ahead) => {
+            Ok(ReplayOutcome::Current { records, .. }) => assert!(*records <= count),
+            Ok(ReplayOutcome::Apart(_) | ReplayOutcome::Ahead) => {
                 panic!("an index that knows nothing is apart: {:?}", self.outcome)
             }
             Err(ReplayError::Io(error)) => panic!("the files can be read: {error}"),
@@ -298,7 +298,7 @@ impl Read {
 
     /// Damage takes away and never adds, and what it took away is known.
     fn true_to(&self, sound: &Sound) {
-        let Ok(Outcome::Current { damaged, .. }) = self.outcome else { panic!("{:?}", self.outcome) };
+        let Ok(ReplayOutcome::Current { damaged, .. }) = self.outcome else { panic!("{:?}", self.outcome) };
         let ids = self.database.ids_after(None, usize::MAX >> 1).expect("an index");
         for id in &ids {
             self.same(*id, sound.known.get(id).expect("no message comes out of nothing"));

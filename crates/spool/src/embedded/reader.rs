@@ -13,8 +13,8 @@ use super::meta::{Written, from_json};
 use super::operation::{Inbox, Operation};
 use super::record::{Front, Header, clamp};
 use super::row::MessageRow;
-use super::segments::{Place, is_absent, read_at};
-use super::shared::Shared;
+use super::segments::{Extent, is_absent, read_at};
+use super::shared::EngineShared;
 use super::shelf::Shelf;
 use crate::content::{BLOCK, Blocks, OnDamage};
 use crate::{Filter, Listing, Page, SpoolError, Stored, Summary, Waiting};
@@ -26,7 +26,7 @@ const WHOLE: u64 = 2 * BLOCK as u64;
 
 /// The reading side.
 pub(crate) struct Reader {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<EngineShared>,
     pub(crate) shelf: Arc<Shelf>,
     /// Where checksums of headers begin.
     pub(crate) seed: u32,
@@ -187,8 +187,8 @@ struct Opened {
 }
 
 impl Opened {
-    fn read(id: QueueId, place: Place, reader: &Reader) -> Result<Self, SpoolError> {
-        let Place { segment, position, length } = place;
+    fn read(id: QueueId, place: Extent, reader: &Reader) -> Result<Self, SpoolError> {
+        let Extent { segment, position, length } = place;
         let damaged = |what: &str| SpoolError::Damaged(id, what.into());
         let file = reader.shelf.get(segment).map_err(|error| unreadable(id, &error))?;
         let mut raw = read_at(&file, position, length.min(WHOLE)).map_err(|error| unreadable(id, &error))?;

@@ -18,9 +18,9 @@ use super::aside::{Aside, Evidence};
 use super::database::{Database, Unusable, unsigned};
 use super::identity::{self, Identity};
 use super::legacy;
-use super::replay::{Outcome, ReplayError, bring_up};
+use super::replay::{ReplayError, ReplayOutcome, bring_up};
 use super::row::MessageRow;
-use super::scan::{self, Found, Log};
+use super::scan::{self, Log, SegmentFile};
 use super::segments::{FORMAT, Folder, PREFACE, Segments, Tally, is_blank};
 use super::shelf::Shelf;
 use crate::fault::Faults;
@@ -93,7 +93,7 @@ pub(crate) fn recover(
 }
 
 /// Which spool it is; one that has never been used becomes one.
-fn identify(folders: &Folders, found: &BTreeMap<u64, Found>) -> Result<Identity, OpenError> {
+fn identify(folders: &Folders, found: &BTreeMap<u64, SegmentFile>) -> Result<Identity, OpenError> {
     let written = match Identity::read(&folders.root) {
         // The segments know as well.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
@@ -129,7 +129,7 @@ fn identify(folders: &Folders, found: &BTreeMap<u64, Found>) -> Result<Identity,
 }
 
 /// The identity of a spool that has never been used. What was cut off before its first record is all that may be there.
-fn first_identity(folders: &Folders, found: &BTreeMap<u64, Found>) -> Result<Identity, OpenError> {
+fn first_identity(folders: &Folders, found: &BTreeMap<u64, SegmentFile>) -> Result<Identity, OpenError> {
     for found in found.values() {
         let blank = found.open().and_then(|file| is_blank(&file, 0, found.length));
         if !blank.map_err(at(&found.path))? {
@@ -175,7 +175,7 @@ fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Datab
         return make_index(folders, identity, log, what);
     }
     match bring_up(&database, log, Some(&folders.aside)) {
-        Ok(Outcome::Current { records, unread, .. }) => {
+        Ok(ReplayOutcome::Current { records, unread, .. }) => {
             database.unread = unread;
             tracing::debug!(records, "the spool's database has been brought up to the log");
             match database.faults() {
@@ -185,8 +185,8 @@ fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Datab
                 Err(error) => replace_index(database, folders, identity, log, &error.to_string()),
             }
         }
-        Ok(Outcome::Apart(why)) => make_index(folders, identity, log, why),
-        Ok(Outcome::Ahead) => {
+        Ok(ReplayOutcome::Apart(why)) => make_index(folders, identity, log, why),
+        Ok(ReplayOutcome::Ahead) => {
             replace_index(database, folders, identity, log, "the log has lost what it has heard")
         }
         Err(ReplayError::Store(error @ SpoolError::Full)) => Err(refused(folders)(error)),
@@ -245,7 +245,7 @@ pub(crate) fn fill_index(
         .map_err(|error| ReplayError::Store(error.into()))
         .and_then(|database| Ok((bring_up(&database, log, Some(&folders.aside))?, database)));
     match filled {
-        Ok((Outcome::Current { records, damaged, unread, .. }, mut database)) => {
+        Ok((ReplayOutcome::Current { records, damaged, unread, .. }, mut database)) => {
             database.unread = unread;
             if !new {
                 tracing::warn!(records, damaged, "the spool's database has been made anew");
@@ -416,7 +416,7 @@ impl Census {
 }
 
 /// A segment without records: made in advance, or torn before its first record was whole.
-fn clear_away(found: &Found, aside: &Aside) -> io::Result<()> {
+fn clear_away(found: &SegmentFile, aside: &Aside) -> io::Result<()> {
     let (file, path) = (found.open()?, &found.path);
     let begun = found.preface.is_some() || found.length == 0;
     let blank = begun && is_blank(&file, PREFACE, found.length)?;

@@ -11,11 +11,11 @@ use pintle_mail::QueueId;
 use super::aside::{Aside, Evidence};
 use super::database::{Database, Reached};
 use super::index::Index;
-use super::meta::{Amendment, Graves, Marks, State, Touched, Written, from_json, says_more, text};
+use super::meta::{Amendment, Graves, Marks, MessageState, Touched, Written, from_json, says_more, text};
 use super::record::{Front, Header, Kind};
 use super::row::MessageRow;
 use super::scan::{Gap, Log, Scan, bounds};
-use super::segments::{PREFACE, Place, read_at};
+use super::segments::{Extent, PREFACE, read_at};
 use crate::fault::Faults;
 use crate::{Guard, Hold, SpoolError};
 
@@ -24,7 +24,7 @@ const CHUNK: usize = 4_096;
 
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ReplayOutcome {
     /// The index says what the log says.
     Current {
         /// How far the log goes.
@@ -85,16 +85,16 @@ pub(crate) fn bring_up(
     database: &Database,
     log: &Log,
     aside: Option<&Aside>,
-) -> Result<Outcome, ReplayError> {
+) -> Result<ReplayOutcome, ReplayError> {
     let reached = database.reached()?;
     // The index hears of a record only when it is durable.
     log.promise(reached.sequence);
     let scans = log.scan(reached.segment)?;
     if bounds(&scans).unwrap_or_default().1 < reached.sequence {
-        return Ok(Outcome::Ahead);
+        return Ok(ReplayOutcome::Ahead);
     }
     if reached.sequence > 0 && !follows(reached, &scans) {
-        return Ok(Outcome::Apart("the log has gone on without it for long"));
+        return Ok(ReplayOutcome::Apart("the log has gone on without it for long"));
     }
     let durable = log.durable(&scans);
     let (index, unread) = (Index { database, faults: &Faults::none() }, BTreeSet::new());
@@ -102,7 +102,7 @@ pub(crate) fn bring_up(
     replay.gaps(&scans)?;
     replay.run(&scans)?;
     let Replay { reached, records, damaged, unread, .. } = replay;
-    Ok(Outcome::Current { reached, records, damaged, unread })
+    Ok(ReplayOutcome::Current { reached, records, damaged, unread })
 }
 
 /// Whether an index that came so far can be brought up to this log. What has been given back of the log since may have
@@ -194,7 +194,7 @@ impl Replay<'_> {
                 Ok(amendment) => self.index.amend(id, &amendment, at).map(drop),
                 Err(what) => self.hold_unread(id, &what, at),
             },
-            Kind::State => match from_json::<State>(&front.meta) {
+            Kind::State => match from_json::<MessageState>(&front.meta) {
                 Ok(state) => {
                     self.index.restate(id, &state, at)?;
                     self.hold_what_says_more(header, front, &state.states)
@@ -220,7 +220,7 @@ impl Replay<'_> {
     }
 
     fn apply_message(&mut self, kind: Kind, header: &Header, front: &Front) -> Result<(), SpoolError> {
-        let place = Place { segment: header.segment, position: header.position, length: header.length() };
+        let place = Extent { segment: header.segment, position: header.position, length: header.length() };
         let size = header.body.saturating_add(front.head.len() as u64);
         let read = from_json::<Written>(&front.meta).and_then(|written| Ok((written, text(&front.meta)?)));
         match read {

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::database::unsigned;
 use super::meta::Written;
-use super::segments::Place;
+use super::segments::Extent;
 use crate::{Entry, Hold, SpoolError};
 
 /// A message's row.
 #[derive(Debug, Clone)]
 pub(crate) struct MessageRow {
-    pub(crate) place: Place,
+    pub(crate) place: Extent,
     pub(crate) file: Option<String>,
     pub(crate) size: u64,
     pub(crate) received: i64,
@@ -25,7 +25,7 @@ pub(crate) struct MessageRow {
 
 impl MessageRow {
     /// The row of a message whose record, which says this, lies there.
-    pub(crate) fn of(written: &Written, sheet: String, place: Place, size: u64) -> Result<Self, SpoolError> {
+    pub(crate) fn of(written: &Written, sheet: String, place: Extent, size: u64) -> Result<Self, SpoolError> {
         let (file, hold) = (written.file.clone(), written.hold.as_ref().map(to_text).transpose()?);
         let (received, released) = (written.entry.received.millis(), written.released.map(UnixTime::millis));
         Ok(Self { place, file, size, received, hold, touched: false, sheet, released })
@@ -36,7 +36,7 @@ impl MessageRow {
         entry: &Entry,
         file: Option<&str>,
         sheet: String,
-        place: Place,
+        place: Extent,
         size: u64,
     ) -> Result<Self, SpoolError> {
         let (file, hold) = (file.map(str::to_owned), entry.hold.as_ref().map(to_text).transpose()?);
@@ -46,7 +46,7 @@ impl MessageRow {
 
     pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<(Self, i64)> {
         let read = Self {
-            place: Place {
+            place: Extent {
                 segment: unsigned(row, 0)?,
                 position: unsigned(row, 1)?,
                 length: unsigned(row, 2)?,
@@ -65,7 +65,7 @@ impl MessageRow {
     pub(crate) fn sum(&self, id: QueueId) -> i64 {
         let mut crc = crc32fast::Hasher::new();
         crc.update(&id.to_bytes());
-        let Place { segment, position, length } = self.place;
+        let Extent { segment, position, length } = self.place;
         for number in [segment, position, length, self.size, u64::from(self.touched)] {
             crc.update(&number.to_le_bytes());
         }

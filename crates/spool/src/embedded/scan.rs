@@ -15,21 +15,21 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::record::{ALIGN, Front, HEADER, Header, clamp, find_mark};
-use super::segments::{Folder, PREFACE, Place, Preface, is_blank, read_at};
+use super::segments::{Extent, Folder, PREFACE, Preface, is_blank, read_at};
 use crate::content::BLOCK;
 
 /// Octets searched at a time for the next record.
 const WINDOW: u64 = 1024 * 1024;
 
 /// One segment's file.
-pub(crate) struct Found {
+pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     pub(crate) length: u64,
     /// None where the first octets are no segment's, or not whole.
     pub(crate) preface: Option<Preface>,
 }
 
-impl Found {
+impl SegmentFile {
     /// Opens it. There may be more segments than a process may have files open.
     pub(crate) fn open(&self) -> io::Result<File> {
         File::options().read(true).write(true).open(&self.path)
@@ -63,7 +63,7 @@ pub(crate) struct Scan {
 /// The whole log, by the segments' numbers.
 pub(crate) struct Log {
     seed: u32,
-    pub(crate) segments: BTreeMap<u64, Found>,
+    pub(crate) segments: BTreeMap<u64, SegmentFile>,
     /// Up to this number everything was durable once, as others know.
     promised: AtomicU64,
     /// The file that was read last.
@@ -71,7 +71,7 @@ pub(crate) struct Log {
 }
 
 /// Finds the files of the log in their folder.
-pub(crate) fn find(folder: &Path) -> io::Result<BTreeMap<u64, Found>> {
+pub(crate) fn find(folder: &Path) -> io::Result<BTreeMap<u64, SegmentFile>> {
     let mut segments = BTreeMap::new();
     for file in fs::read_dir(folder)? {
         let path = file?.path();
@@ -80,7 +80,7 @@ pub(crate) fn find(folder: &Path) -> io::Result<BTreeMap<u64, Found>> {
         let Some(number) = number else { continue };
         let file = File::open(&path)?;
         let (length, preface) = (file.metadata()?.len(), Preface::read(&file)?);
-        segments.insert(number, Found { path, length, preface });
+        segments.insert(number, SegmentFile { path, length, preface });
     }
     Ok(segments)
 }
@@ -102,7 +102,7 @@ impl Scan {
 }
 
 impl Log {
-    pub(crate) fn new(seed: u32, segments: BTreeMap<u64, Found>) -> Self {
+    pub(crate) fn new(seed: u32, segments: BTreeMap<u64, SegmentFile>) -> Self {
         Self { seed, segments, promised: AtomicU64::new(0), last: Mutex::new(None) }
     }
 
@@ -119,7 +119,7 @@ impl Log {
     }
 
     /// Whether there are octets in this place, whatever they are.
-    pub(crate) fn has(&self, place: Place) -> bool {
+    pub(crate) fn has(&self, place: Extent) -> bool {
         let end = place.position.checked_add(place.length);
         self.segments.get(&place.segment).is_some_and(|found| end.is_some_and(|end| end <= found.length))
     }
@@ -176,7 +176,7 @@ impl Log {
         Ok(is_sound(&self.octets(header)?, header))
     }
 
-    fn scan_one(&self, number: u64, found: &Found) -> io::Result<Scan> {
+    fn scan_one(&self, number: u64, found: &SegmentFile) -> io::Result<Scan> {
         let mut scan = Scan { end: PREFACE, ..Scan::default() };
         let mut position = PREFACE;
         while position + HEADER as u64 <= found.length {
@@ -200,14 +200,14 @@ impl Log {
         Ok(scan)
     }
 
-    fn header_at(&self, number: u64, found: &Found, position: u64) -> io::Result<Option<Header>> {
+    fn header_at(&self, number: u64, found: &SegmentFile, position: u64) -> io::Result<Option<Header>> {
         let raw = read_at(&*self.file(number)?, position, HEADER as u64)?;
         let header = Header::decode(&raw, self.seed, number, position);
         Ok(header.filter(|header| header.length() <= found.length - position))
     }
 
     /// The next place from here on at which a record begins.
-    fn search(&self, number: u64, found: &Found, from: u64) -> io::Result<Option<u64>> {
+    fn search(&self, number: u64, found: &SegmentFile, from: u64) -> io::Result<Option<u64>> {
         let mut base = from;
         while base + HEADER as u64 <= found.length {
             // Windows overlap, so that a mark on their border is seen.

@@ -34,7 +34,7 @@ static ZEROS: [u8; GATHER] = [0; GATHER];
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct Extent {
     pub(crate) segment: u64,
     pub(crate) position: u64,
     pub(crate) length: u64,
@@ -67,7 +67,7 @@ pub(crate) struct Segments {
     durable: u64,
     dirty: BTreeSet<u64>,
     /// Where writes that were refused may have left something.
-    refused: Vec<Place>,
+    refused: Vec<Extent>,
     faults: Faults,
 }
 
@@ -184,7 +184,7 @@ impl Segments {
     ///
     /// An error comes before anything is written: a new segment was needed and could not be made. New mail does not take a
     /// segment where the disk has no room for the one after it: that one is for the outcomes which make room.
-    pub(crate) fn place(&mut self, length: u64, mail: bool) -> io::Result<Place> {
+    pub(crate) fn place(&mut self, length: u64, mail: bool) -> io::Result<Extent> {
         let Cursor { segment, position } = self.cursor;
         let fits = position == PREFACE || position + padded(length) <= self.size;
         let (segment, position) = match segment {
@@ -192,7 +192,7 @@ impl Segments {
             current => (self.segment_after(current, mail)?, PREFACE),
         };
         self.cursor = Cursor { segment: Some(segment), position: position + padded(length) };
-        Ok(Place { segment, position, length })
+        Ok(Extent { segment, position, length })
     }
 
     /// Makes the next segment before it is needed, so that no message waits for it.
@@ -237,7 +237,7 @@ impl Segments {
     /// After an error nothing of them counts: what a write left behind is wiped, lest the next start take whole records of
     /// it for true, and the log goes on in a new segment. For want of room that is done before the next write; where it
     /// cannot be done at all, the error says so in place of the first.
-    pub(crate) fn write(&mut self, records: &mut [(Record, Place)]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, records: &mut [(Record, Extent)]) -> io::Result<()> {
         let (sequence, start) = (self.sequence, records.first().map(|(_, place)| *place));
         let written = self.wipe().and_then(|()| self.try_write(records));
         if written.is_err() {
@@ -274,7 +274,7 @@ impl Segments {
         Ok(())
     }
 
-    fn try_write(&mut self, records: &mut [(Record, Place)]) -> io::Result<()> {
+    fn try_write(&mut self, records: &mut [(Record, Extent)]) -> io::Result<()> {
         self.faults.check(CrashPoint::Append)?;
         for (record, place) in records.iter_mut() {
             self.sequence += 1;
@@ -287,7 +287,7 @@ impl Segments {
     }
 
     /// Writes neighbours within one segment.
-    fn write_run(&mut self, run: &[(Record, Place)]) -> io::Result<()> {
+    fn write_run(&mut self, run: &[(Record, Extent)]) -> io::Result<()> {
         let (Some((_, first)), Some((last, end))) = (run.first(), run.last()) else {
             return Ok(());
         };
@@ -320,14 +320,14 @@ impl Segments {
     }
 
     /// The index points to this message's record now.
-    pub(crate) fn revive(&mut self, place: Place) {
+    pub(crate) fn revive(&mut self, place: Extent) {
         let tally = self.tallies.entry(place.segment).or_default();
         tally.live += place.length;
         tally.records += 1;
     }
 
     /// The index does not point to this message's record any more.
-    pub(crate) fn bury(&mut self, place: Place) {
+    pub(crate) fn bury(&mut self, place: Extent) {
         if let Some(tally) = self.tallies.get_mut(&place.segment) {
             tally.live = tally.live.saturating_sub(place.length);
             tally.records = tally.records.saturating_sub(1);
@@ -440,17 +440,17 @@ fn write_all(file: &File, pieces: impl Iterator<Item = Bytes>, mut at: u64) -> i
 }
 
 /// The places of these records, neighbours as one.
-fn runs(records: &[(Record, Place)]) -> Vec<Place> {
+fn runs(records: &[(Record, Extent)]) -> Vec<Extent> {
     let runs = records.chunk_by(|(_, one), (_, two)| one.segment == two.segment);
-    let run = |run: &[(Record, Place)]| {
+    let run = |run: &[(Record, Extent)]| {
         let ((_, first), (_, last)) = (run.first()?, run.last()?);
         let length = last.position + padded(last.length) - first.position;
-        Some(Place { length, ..*first })
+        Some(Extent { length, ..*first })
     };
     runs.filter_map(run).collect()
 }
 
-fn wipe(file: &File, run: Place) -> io::Result<()> {
+fn wipe(file: &File, run: Extent) -> io::Result<()> {
     let end = run.position.saturating_add(run.length).min(file.metadata()?.len());
     let mut from = run.position;
     while from < end {

@@ -16,9 +16,9 @@ use crate::fault::Faults;
 use crate::{Content, Entry, NewMessage, SpoolError, Stored, Totals, Waiting};
 
 /// Written by the committer, read by all.
-pub(crate) struct Shared {
-    pub(crate) condition: Condition,
-    pub(crate) warm: Warm,
+pub(crate) struct EngineShared {
+    pub(crate) condition: StoreHealth,
+    pub(crate) warm: RecentCache,
     pub(crate) totals: Mutex<Totals>,
     pub(crate) arrivals: Mutex<Option<UnboundedSender<Waiting>>>,
     /// The readers' connection to the index; none once the spool is closed.
@@ -28,11 +28,11 @@ pub(crate) struct Shared {
     pub(crate) faults: Faults,
 }
 
-impl Shared {
+impl EngineShared {
     pub(crate) fn new(reading: Database, totals: Totals, warm: usize, faults: Faults) -> Self {
         Self {
-            condition: Condition::default(),
-            warm: Warm::new(warm),
+            condition: StoreHealth::default(),
+            warm: RecentCache::new(warm),
             totals: Mutex::new(totals),
             arrivals: Mutex::new(None),
             reading: Mutex::new(Some(reading)),
@@ -87,12 +87,12 @@ impl Shared {
 /// Whether what we write stays written. Once broken, always broken, until a restart has read the disk anew. An index that
 /// does not follow passes.
 #[derive(Default)]
-pub(crate) struct Condition {
+pub(crate) struct StoreHealth {
     broken: OnceLock<Arc<str>>,
     behind: Mutex<Option<SpoolError>>,
 }
 
-impl Condition {
+impl StoreHealth {
     pub(crate) fn broken(&self) -> Option<Arc<str>> {
         self.broken.get().cloned()
     }
@@ -135,7 +135,7 @@ impl Condition {
 /// Messages that nobody has changed since they were committed, for as long as memory allows.
 ///
 /// Most mail is delivered the moment it has come in; its delivery then reads neither the database nor the log.
-pub(crate) struct Warm {
+pub(crate) struct RecentCache {
     limit: usize,
     state: Mutex<Kept>,
 }
@@ -147,7 +147,7 @@ struct Kept {
     octets: usize,
 }
 
-impl Warm {
+impl RecentCache {
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, state: Mutex::default() }
     }

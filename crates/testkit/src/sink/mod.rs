@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use self::log::{Command, Log, Path, Transaction};
-pub use self::script::{Act, Script, Step};
+pub use self::script::{Act, Script, SinkStep};
 
 use crate::within;
 
@@ -24,12 +24,12 @@ use crate::within;
 #[derive(Debug)]
 pub struct Sink {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<SinkShared>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SinkShared {
     script: Mutex<Script>,
     log: watch::Sender<Log>,
     released: watch::Sender<bool>,
@@ -51,7 +51,7 @@ impl Sink {
     pub async fn start_at(address: SocketAddr, script: Script) -> Self {
         let listener = TcpListener::bind(address).await.expect("an address to listen on");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SinkShared {
             script: Mutex::new(script),
             log: watch::Sender::new(Log::default()),
             released: watch::Sender::new(false),
@@ -130,7 +130,7 @@ impl Drop for Sink {
 }
 
 /// Owns the sessions: they end with it.
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<SinkShared>) {
     let mut sessions = JoinSet::new();
     while let Ok((stream, peer)) = listener.accept().await {
         sessions.spawn(session::serve(stream, peer, Arc::clone(&shared)));

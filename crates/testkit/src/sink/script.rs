@@ -20,7 +20,7 @@ pub struct Script {
 
 /// A point of the dialogue at which a sink can be told to do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
+pub enum SinkStep {
     /// The greeting.
     Connect,
     /// EHLO or LHLO.
@@ -76,7 +76,7 @@ pub enum Act {
 
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
-    step: Step,
+    step: SinkStep,
     containing: Option<String>,
     nth: Option<usize>,
     act: Act,
@@ -149,35 +149,35 @@ impl Script {
 
     /// Does `act` each time `step` comes. Of several rules that apply, the one given first is followed.
     #[must_use]
-    pub fn on(self, step: Step, act: Act) -> Self {
+    pub fn on(self, step: SinkStep, act: Act) -> Self {
         self.rule(step, None, None, act)
     }
 
     /// Does `act` the `nth` time `step` comes, counted from 1 over all sessions.
     #[must_use]
-    pub fn on_nth(self, step: Step, nth: usize, act: Act) -> Self {
+    pub fn on_nth(self, step: SinkStep, nth: usize, act: Act) -> Self {
         self.rule(step, None, Some(nth), act)
     }
 
     /// Does `act` each time `step` comes with a line that contains `part`.
     #[must_use]
-    pub fn on_line(self, step: Step, part: &str, act: Act) -> Self {
+    pub fn on_line(self, step: SinkStep, part: &str, act: Act) -> Self {
         self.rule(step, Some(part.to_owned()), None, act)
     }
 
     /// [`Act::Reply`] each time `step` comes.
     #[must_use]
-    pub fn reply(self, step: Step, text: &str) -> Self {
+    pub fn reply(self, step: SinkStep, text: &str) -> Self {
         self.on(step, Act::Reply(text.to_owned()))
     }
 
-    fn rule(mut self, step: Step, containing: Option<String>, nth: Option<usize>, act: Act) -> Self {
+    fn rule(mut self, step: SinkStep, containing: Option<String>, nth: Option<usize>, act: Act) -> Self {
         self.rules.push(Rule { step, containing, nth, act, seen: 0 });
         self
     }
 
     /// What to do now. Every rule that fits counts the occasion, whichever is followed.
-    pub(super) fn act(&mut self, step: Step, line: &str) -> Option<Act> {
+    pub(super) fn act(&mut self, step: SinkStep, line: &str) -> Option<Act> {
         let due: Vec<&Rule> = self.rules.iter_mut().filter_map(|rule| rule.due(step, line)).collect();
         due.first().map(|rule| rule.act.clone())
     }
@@ -188,7 +188,7 @@ impl Script {
 }
 
 impl Rule {
-    fn due(&mut self, step: Step, line: &str) -> Option<&Self> {
+    fn due(&mut self, step: SinkStep, line: &str) -> Option<&Self> {
         let fits =
             self.step == step && self.containing.as_ref().is_none_or(|part| line.contains(part.as_str()));
         if !fits {

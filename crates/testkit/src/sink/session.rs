@@ -10,11 +10,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::transaction::Mail;
-use super::{Act, Command, Log, Script, Shared, Step};
+use super::{Act, Command, Log, Script, SinkShared, SinkStep};
 use crate::wire::Wire;
 
 /// Serves one connection to its end. I/O errors end it: that is what a client that breaks off looks like.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<SinkShared>) {
     let number = shared.begin();
     let _open = Open(Arc::clone(&shared));
     let wire = Wire::new(stream);
@@ -23,7 +23,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Share
 }
 
 pub(super) struct Session {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SinkShared>,
     pub(super) wire: Wire,
     pub(super) number: usize,
     pub(super) peer: SocketAddr,
@@ -59,14 +59,14 @@ impl Session {
         if self.script(|script| script.implicit_tls) {
             self = self.handshake().await?;
         }
-        self.step(Step::Connect, "", "220 sink.example ESMTP").await?;
+        self.step(SinkStep::Connect, "", "220 sink.example ESMTP").await?;
         loop {
             let line = self.command().await?;
             let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
             match verb.to_ascii_uppercase().as_str() {
                 "STARTTLS" => self = self.starttls(&line).await?,
                 "QUIT" => {
-                    self.step(Step::Quit, &line, "221 2.0.0 Goodbye").await?;
+                    self.step(SinkStep::Quit, &line, "221 2.0.0 Goodbye").await?;
                     return Ok(());
                 }
                 verb => self.dispatch(verb, rest, &line).await?,
@@ -84,11 +84,11 @@ impl Session {
             "BDAT" => self.bdat(rest, line).await,
             "RSET" => {
                 self.mail = None;
-                self.step(Step::Rset, line, "250 2.0.0 Forgotten").await.map(drop)
+                self.step(SinkStep::Rset, line, "250 2.0.0 Forgotten").await.map(drop)
             }
-            "NOOP" => self.step(Step::Noop, line, "250 2.0.0 Nothing done").await.map(drop),
-            "VRFY" => self.step(Step::Vrfy, line, "252 2.5.0 Try it").await.map(drop),
-            _ => self.step(Step::Unknown, line, "500 5.5.1 Unknown command").await.map(drop),
+            "NOOP" => self.step(SinkStep::Noop, line, "250 2.0.0 Nothing done").await.map(drop),
+            "VRFY" => self.step(SinkStep::Vrfy, line, "252 2.5.0 Try it").await.map(drop),
+            _ => self.step(SinkStep::Unknown, line, "500 5.5.1 Unknown command").await.map(drop),
         }
     }
 
@@ -135,9 +135,9 @@ impl Session {
             return self.refuse("501 5.5.4 Who?").await;
         }
         let (step, reply) = if extended {
-            (Step::Ehlo, self.greeting())
+            (SinkStep::Ehlo, self.greeting())
         } else {
-            (Step::Helo, "250 sink.example".to_owned())
+            (SinkStep::Helo, "250 sink.example".to_owned())
         };
         if self.step(step, line, &reply).await? == Went::Ahead {
             self.hello = Some(Hello { name: name.to_owned(), extended });
@@ -168,7 +168,7 @@ impl Session {
             self.refuse("503 5.5.1 No TLS now").await?;
             return Ok(self);
         }
-        if self.step(Step::StartTls, line, "220 2.0.0 Go ahead").await? == Went::Refused {
+        if self.step(SinkStep::StartTls, line, "220 2.0.0 Go ahead").await? == Went::Refused {
             return Ok(self);
         }
         self.handshake().await
@@ -196,7 +196,7 @@ impl Session {
         let Some(user) = found else {
             return self.refuse("535 5.7.8 No").await;
         };
-        if self.step(Step::Auth, line, "235 2.7.0 Welcome").await? == Went::Ahead {
+        if self.step(SinkStep::Auth, line, "235 2.7.0 Welcome").await? == Went::Ahead {
             self.user = Some(user);
         }
         Ok(())
@@ -231,12 +231,12 @@ impl Session {
     }
 
     /// Says the usual, unless the script has something else at this point.
-    pub(super) async fn step(&mut self, step: Step, line: &str, usual: &str) -> io::Result<Went> {
+    pub(super) async fn step(&mut self, step: SinkStep, line: &str, usual: &str) -> io::Result<Went> {
         let say = self.ask_script(step, line, usual).await;
         self.say(say).await
     }
 
-    pub(super) async fn ask_script(&mut self, step: Step, line: &str, usual: &str) -> Say {
+    pub(super) async fn ask_script(&mut self, step: SinkStep, line: &str, usual: &str) -> Say {
         let act = self.shared.script.lock().unwrap_or_else(PoisonError::into_inner).act(step, line);
         match act {
             Some(Act::Reply(text)) => return Say::Reply(text),
@@ -308,7 +308,7 @@ impl Say {
     }
 }
 
-impl Shared {
+impl SinkShared {
     fn begin(&self) -> usize {
         let mut number = 0;
         self.log.send_modify(|log| {
@@ -322,7 +322,7 @@ impl Shared {
 }
 
 /// Counts a session as open for as long as it lives, however it ends.
-struct Open(Arc<Shared>);
+struct Open(Arc<SinkShared>);
 
 impl Drop for Open {
     fn drop(&mut self) {

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::session::{Say, Session, Went};
-use super::{Path, Step, Transaction};
+use super::{Path, SinkStep, Transaction};
 
 /// A transaction in progress.
 pub(super) struct Mail {
@@ -27,7 +27,7 @@ impl Session {
         if let Some(unknown) = self.unknown_param(&sender, &MAIL_PARAMS) {
             return self.refuse(&format!("555 5.5.4 {unknown} was not offered")).await;
         }
-        if self.step(Step::Mail, line, "250 2.1.0 Sender taken").await? == Went::Ahead {
+        if self.step(SinkStep::Mail, line, "250 2.1.0 Sender taken").await? == Went::Ahead {
             self.mail = Some(Mail { sender, recipients: vec![], message: vec![], chunked: false });
         }
         Ok(())
@@ -43,7 +43,7 @@ impl Session {
         if let Some(unknown) = self.unknown_param(&recipient, &RCPT_PARAMS) {
             return self.refuse(&format!("555 5.5.4 {unknown} was not offered")).await;
         }
-        if self.step(Step::Rcpt, line, "250 2.1.5 Recipient taken").await? == Went::Ahead
+        if self.step(SinkStep::Rcpt, line, "250 2.1.5 Recipient taken").await? == Went::Ahead
             && let Some(mail) = &mut self.mail
         {
             mail.recipients.push(recipient);
@@ -96,7 +96,7 @@ impl Session {
         if mail.recipients.is_empty() || mail.chunked {
             return self.refuse("554 5.5.1 No valid recipients").await;
         }
-        if self.step(Step::Data, line, "354 End with a dot").await? == Went::Refused {
+        if self.step(SinkStep::Data, line, "354 End with a dot").await? == Went::Refused {
             return Ok(());
         }
         let message = self.content().await?;
@@ -148,7 +148,7 @@ impl Session {
         if last.eq_ignore_ascii_case("LAST") {
             return self.finish().await;
         }
-        if self.step(Step::Chunk, line, "250 2.0.0 Chunk taken").await? == Went::Refused {
+        if self.step(SinkStep::Chunk, line, "250 2.0.0 Chunk taken").await? == Went::Refused {
             self.mail = None;
         }
         Ok(())
@@ -168,7 +168,7 @@ impl Session {
         };
         let mut says = Vec::new();
         for line in lines {
-            says.push(self.ask_script(Step::Message, &line, "250 2.6.0 Message taken").await);
+            says.push(self.ask_script(SinkStep::Message, &line, "250 2.6.0 Message taken").await);
         }
         self.record(mail, &says);
         for say in says {

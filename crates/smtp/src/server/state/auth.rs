@@ -2,12 +2,12 @@
 
 use pintle_mail::Reply;
 
-use super::{Negotiated, Ready, State, Step, misuse};
+use super::{Advance, Negotiated, Ready, SessionState, misuse};
 use crate::server::event::Question;
-use crate::server::fault::{Fault, Syntax};
+use crate::server::fault::{SessionFault, Syntax};
 use crate::server::offers::Mechanism;
 use crate::server::replies;
-use crate::server::ruling::Ruling;
+use crate::server::ruling::AnswerKind;
 use crate::server::sasl::{Exchange, Progress};
 use crate::server::shared::{Core, Line};
 
@@ -24,7 +24,7 @@ impl Responding {
         mechanism: Mechanism,
         initial: Option<&str>,
         core: &mut Core,
-    ) -> State {
+    ) -> SessionState {
         let exchange = Exchange::begin(mechanism);
         match initial {
             Some(response) => proceed(negotiated, exchange.initial(response), core),
@@ -32,23 +32,27 @@ impl Responding {
         }
     }
 
-    pub(crate) fn advance(self, core: &mut Core) -> Step {
+    pub(crate) fn advance(self, core: &mut Core) -> Advance {
         let limit = core.config.limits.auth_line;
         let fault = match core.line(|_| limit) {
-            Line::Partial => return Step::Wait(self.into()),
+            Line::Partial => return Advance::Wait(self.into()),
             Line::Whole(line) => {
-                let response = std::str::from_utf8(&line).map_err(|_| Fault::BadAuthResponse);
+                let response = std::str::from_utf8(&line).map_err(|_| SessionFault::BadAuthResponse);
                 let progress = response.and_then(|response| self.exchange.respond(response));
-                return Step::Again(proceed(self.negotiated, progress, core));
+                return Advance::Again(proceed(self.negotiated, progress, core));
             }
-            Line::TooLong => Fault::AuthLineTooLong,
-            Line::BareLf => Fault::Syntax(Syntax::LineEnd),
+            Line::TooLong => SessionFault::AuthLineTooLong,
+            Line::BareLf => SessionFault::Syntax(Syntax::LineEnd),
         };
-        Step::Again(core.fault(fault, Ready::new(self.negotiated)))
+        Advance::Again(core.fault(fault, Ready::new(self.negotiated)))
     }
 }
 
-fn proceed(negotiated: Negotiated, progress: Result<Progress, Fault>, core: &mut Core) -> State {
+fn proceed(
+    negotiated: Negotiated,
+    progress: Result<Progress, SessionFault>,
+    core: &mut Core,
+) -> SessionState {
     match progress {
         Ok(Progress::Challenge(exchange)) => {
             // curl and others wait for the space of an empty challenge (RFC 4954 section 4).
@@ -70,30 +74,30 @@ pub(crate) struct LoginAsked {
 }
 
 impl LoginAsked {
-    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+    pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> SessionState {
         let ready = Ready::new(self.negotiated);
         match ruling {
-            Ruling::Granted(identity) => {
+            AnswerKind::Granted(identity) => {
                 core.identity = Some(identity);
                 core.reply(&replies::AUTHENTICATED);
                 ready.into()
             }
-            Ruling::Unavailable(wish) => {
+            AnswerKind::Unavailable(wish) => {
                 let wish = wish.filter(|reply| (400..500).contains(&reply.code));
                 core.refuse_as_told(wish.unwrap_or(replies::UNAVAILABLE), &replies::UNAVAILABLE, ready)
             }
-            Ruling::Denied(wish) => deny(wish.unwrap_or(replies::DENIED), ready, core),
-            Ruling::Refuse(wish) => deny(wish, ready, core),
-            Ruling::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Denied(wish) => deny(wish.unwrap_or(replies::DENIED), ready, core),
+            AnswerKind::Refuse(wish) => deny(wish, ready, core),
+            AnswerKind::Close(wish) => core.close_as_told(wish),
             _ => misuse(core, ready),
         }
     }
 }
 
 /// Guessing must not be cheap: the connection ends with the last guess allowed.
-fn deny(wish: Reply, ready: Ready, core: &mut Core) -> State {
+fn deny(wish: Reply, ready: Ready, core: &mut Core) -> SessionState {
     if core.is_last_login() {
-        core.fail(Fault::TooManyAuthFailures)
+        core.fail(SessionFault::TooManyAuthFailures)
     } else {
         core.refuse_as_told(wish, &replies::DENIED, ready)
     }

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use pintle_mail::{EnhancedCode, Reply};
 
 use super::ehlo::{Before, hello};
-use super::{Commanded, Negotiated, Ready, RecipientsAccepted, State, Step, common, misuse};
+use super::{Advance, Commanded, Negotiated, Ready, RecipientsAccepted, SessionState, common, misuse};
 use crate::server::command::Command;
 use crate::server::content::Decoder;
 use crate::server::event::{Event, Headers, Message, Question};
-use crate::server::fault::{Fault, Misuse, Sequence};
-use crate::server::head::{Found, Head};
+use crate::server::fault::{Misuse, Sequence, SessionFault};
+use crate::server::head::{CompleteHeader, Head};
 use crate::server::replies;
-use crate::server::ruling::Ruling;
+use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
 
 /// A message is coming in.
@@ -51,7 +51,7 @@ enum Phase {
 /// Why a message is refused before its end.
 #[derive(Debug)]
 enum Refusal {
-    Fault(Fault),
+    Fault(SessionFault),
     Host(Reply),
 }
 
@@ -64,7 +64,7 @@ enum Frame {
 
 /// Where the octets at hand end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum FrameEnd {
     /// Nowhere yet.
     Open,
     /// A chunk that is not the last.
@@ -75,7 +75,7 @@ enum End {
 
 impl Receiving {
     /// DATA.
-    pub(crate) fn data(addressed: RecipientsAccepted, core: &mut Core) -> State {
+    pub(crate) fn data(addressed: RecipientsAccepted, core: &mut Core) -> SessionState {
         core.reply(&replies::DATA);
         let decoder = Decoder::for_data(&core.config.leniency);
         let incoming = Incoming::new(addressed.into_negotiated(), decoder, core);
@@ -88,17 +88,17 @@ impl Receiving {
         size: u64,
         last: bool,
         core: &mut Core,
-    ) -> State {
+    ) -> SessionState {
         let decoder = Decoder::for_chunks(&core.config.leniency);
         let incoming = Incoming::new(addressed.into_negotiated(), decoder, core);
         Self::chunk(incoming, size, last)
     }
 
-    fn chunk(incoming: Incoming, size: u64, last: bool) -> State {
+    fn chunk(incoming: Incoming, size: u64, last: bool) -> SessionState {
         Self::boxed(incoming, Frame::Chunk { size, left: size, last })
     }
 
-    fn boxed(incoming: Incoming, frame: Frame) -> State {
+    fn boxed(incoming: Incoming, frame: Frame) -> SessionState {
         Box::new(Self { incoming, frame }).into()
     }
 
@@ -111,44 +111,44 @@ impl Receiving {
         self.incoming.held()
     }
 
-    pub(crate) fn advance(mut self: Box<Self>, core: &mut Core) -> Step {
+    pub(crate) fn advance(mut self: Box<Self>, core: &mut Core) -> Advance {
         let before = core.input.len();
         let (content, end) = self.decode(core);
         core.progress |= core.input.len() < before;
-        if content.is_empty() && end == End::Open {
-            return Step::Wait(self.into());
+        if content.is_empty() && end == FrameEnd::Open {
+            return Advance::Wait(self.into());
         }
-        Step::Again(self.take(content, end, core))
+        Advance::Again(self.take(content, end, core))
     }
 
-    fn decode(&mut self, core: &mut Core) -> (Bytes, End) {
+    fn decode(&mut self, core: &mut Core) -> (Bytes, FrameEnd) {
         let decoder = &mut self.incoming.decoder;
         match &mut self.frame {
             Frame::Dots => {
                 let (content, ended) = decoder.decode_data(&mut core.input);
-                (content, if ended { End::Message } else { End::Open })
+                (content, if ended { FrameEnd::Message } else { FrameEnd::Open })
             }
             Frame::Chunk { size, left, last } => {
                 let content = decoder.decode_chunk(&mut core.input, left);
                 match (*left, *last) {
                     (0, true) => {
                         decoder.finish_chunks();
-                        (content, End::Message)
+                        (content, FrameEnd::Message)
                     }
-                    (0, false) => (content, End::Chunk(*size)),
-                    _ => (content, End::Open),
+                    (0, false) => (content, FrameEnd::Chunk(*size)),
+                    _ => (content, FrameEnd::Open),
                 }
             }
         }
     }
 
     /// Counts and judges content, and finds the header's end in it.
-    fn take(mut self: Box<Self>, content: Bytes, end: End, core: &mut Core) -> State {
+    fn take(mut self: Box<Self>, content: Bytes, end: FrameEnd, core: &mut Core) -> SessionState {
         let incoming = &mut self.incoming;
         incoming.check(content.len() as u64, core);
         let found = match &mut incoming.phase {
             Phase::Header(head) => {
-                head.push(content).or_else(|| (end == End::Message).then(|| head.finish()))
+                head.push(content).or_else(|| (end == FrameEnd::Message).then(|| head.finish()))
             }
             Phase::Body => {
                 incoming.pass_on(content, core);
@@ -162,21 +162,26 @@ impl Receiving {
         }
     }
 
-    fn ask_headers(mut self: Box<Self>, found: Found, end: End, core: &mut Core) -> State {
+    fn ask_headers(
+        mut self: Box<Self>,
+        found: CompleteHeader,
+        end: FrameEnd,
+        core: &mut Core,
+    ) -> SessionState {
         self.incoming.header_size = found.header.len() as u64;
         if found.header.len() > core.config.limits.header {
-            self.incoming.condemn(Fault::HeaderTooBig);
+            self.incoming.condemn(SessionFault::HeaderTooBig);
             return self.go_on(end, core);
         }
         core.ask(Question::Headers(Headers { header: found.header, separated: found.separated }));
         HeadersAsked { receiving: self, rest: found.rest, end }.into()
     }
 
-    fn go_on(self: Box<Self>, end: End, core: &mut Core) -> State {
+    fn go_on(self: Box<Self>, end: FrameEnd, core: &mut Core) -> SessionState {
         match end {
-            End::Open => self.into(),
-            End::Chunk(size) => self.incoming.end_chunk(size, core),
-            End::Message => self.incoming.end(core),
+            FrameEnd::Open => self.into(),
+            FrameEnd::Chunk(size) => self.incoming.end_chunk(size, core),
+            FrameEnd::Message => self.incoming.end(core),
         }
     }
 }
@@ -211,13 +216,13 @@ impl Incoming {
         if let Some(flaw) = self.decoder.flaw {
             self.condemn(flaw.into());
         } else if held + more > self.limit {
-            self.condemn(Fault::MessageTooBig);
+            self.condemn(SessionFault::MessageTooBig);
         } else if matches!(self.phase, Phase::Header(_)) && held > core.config.limits.header as u64 {
-            self.condemn(Fault::HeaderTooBig);
+            self.condemn(SessionFault::HeaderTooBig);
         }
     }
 
-    fn condemn(&mut self, fault: Fault) {
+    fn condemn(&mut self, fault: SessionFault) {
         self.phase = Phase::Condemned(Refusal::Fault(fault));
     }
 
@@ -229,7 +234,7 @@ impl Incoming {
     }
 
     /// RFC 3030 section 2: each chunk has its reply; a refused one ends the transaction, and the chunks behind it get 503.
-    fn end_chunk(self, size: u64, core: &mut Core) -> State {
+    fn end_chunk(self, size: u64, core: &mut Core) -> SessionState {
         match self.phase {
             Phase::Condemned(refusal) => refusal.speak(self.negotiated, core),
             _ => {
@@ -240,7 +245,7 @@ impl Incoming {
         }
     }
 
-    fn end(self, core: &mut Core) -> State {
+    fn end(self, core: &mut Core) -> SessionState {
         match self.phase {
             Phase::Condemned(refusal) => refusal.speak(self.negotiated, core),
             _ => {
@@ -258,7 +263,7 @@ impl Incoming {
 }
 
 impl Refusal {
-    fn speak(self, negotiated: Negotiated, core: &mut Core) -> State {
+    fn speak(self, negotiated: Negotiated, core: &mut Core) -> SessionState {
         core.expect_consequences();
         let next = match self {
             Self::Fault(fault) => core.fault(fault, Ready::new(negotiated)),
@@ -277,7 +282,7 @@ pub(crate) struct HeadersAsked {
     receiving: Box<Receiving>,
     /// Body that came along with the header.
     rest: Bytes,
-    end: End,
+    end: FrameEnd,
 }
 
 impl HeadersAsked {
@@ -285,18 +290,18 @@ impl HeadersAsked {
         self.rest.len()
     }
 
-    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+    pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> SessionState {
         let mut receiving = self.receiving;
         let incoming = &mut receiving.incoming;
         match ruling {
-            Ruling::Accept(_) => {
+            AnswerKind::Accept(_) => {
                 incoming.phase = Phase::Body;
                 incoming.pass_on(self.rest, core);
             }
             // RFC 5321 section 4.1.1.4: no reply before the end of data, so the refusal waits for it.
-            Ruling::Refuse(wish) => incoming.phase = Phase::Condemned(Refusal::Host(wish)),
-            Ruling::Close(wish) => return core.close_as_told(wish),
-            _ => incoming.condemn(Fault::HostMisuse(Misuse::WrongAnswer)),
+            AnswerKind::Refuse(wish) => incoming.phase = Phase::Condemned(Refusal::Host(wish)),
+            AnswerKind::Close(wish) => return core.close_as_told(wish),
+            _ => incoming.condemn(SessionFault::HostMisuse(Misuse::WrongAnswer)),
         }
         receiving.go_on(self.end, core)
     }
@@ -309,15 +314,15 @@ pub(crate) struct MessageAsked {
 }
 
 impl MessageAsked {
-    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
-        let accepted = matches!(ruling, Ruling::Durable(_) | Ruling::Discard(_));
+    pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> SessionState {
+        let accepted = matches!(ruling, AnswerKind::Durable(_) | AnswerKind::Discard(_));
         core.end_transaction(accepted);
         let ready = Ready::new(self.negotiated);
         match ruling {
-            Ruling::Durable(durable) => core.reply(&durable.into_reply()),
-            Ruling::Discard(wish) => core.reply(&replies::positive(wish, &[250], &replies::DISCARDED)),
-            Ruling::Refuse(wish) => return core.refuse_as_told(wish, &replies::REFUSED_MESSAGE, ready),
-            Ruling::Close(wish) => return core.close_as_told(wish),
+            AnswerKind::Durable(durable) => core.reply(&durable.into_reply()),
+            AnswerKind::Discard(wish) => core.reply(&replies::positive(wish, &[250], &replies::DISCARDED)),
+            AnswerKind::Refuse(wish) => return core.refuse_as_told(wish, &replies::REFUSED_MESSAGE, ready),
+            AnswerKind::Close(wish) => return core.close_as_told(wish),
             _ => return misuse(core, ready),
         }
         ready.into()
@@ -341,7 +346,7 @@ impl BetweenChunks {
 }
 
 impl Commanded for BetweenChunks {
-    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+    fn command(self, command: Command<'_>, core: &mut Core) -> SessionState {
         match command {
             Command::Bdat { size, last } => Receiving::chunk(self.incoming, size, last),
             Command::Hello(verb, name) => {
@@ -352,7 +357,7 @@ impl Commanded for BetweenChunks {
                 core.idle(&replies::RESET, Ready::new(self.incoming.negotiated))
             }
             // RFC 3030 section 2: DATA after BDAT is out of sequence, and so is all else.
-            _ => common(self, command, core, Fault::Sequence(Sequence::InChunks)),
+            _ => common(self, command, core, SessionFault::Sequence(Sequence::InChunks)),
         }
     }
 }
@@ -361,14 +366,14 @@ impl Commanded for BetweenChunks {
 #[derive(Debug)]
 pub(crate) struct DiscardingChunk {
     left: u64,
-    fault: Fault,
-    next: Box<State>,
+    fault: SessionFault,
+    next: Box<SessionState>,
     /// When it must be through, as if it were a message.
     deadline: Option<Instant>,
 }
 
 impl DiscardingChunk {
-    pub(crate) fn new(size: u64, fault: Fault, next: impl Into<State>, core: &Core) -> Self {
+    pub(crate) fn new(size: u64, fault: SessionFault, next: impl Into<SessionState>, core: &Core) -> Self {
         Self {
             left: size,
             fault,
@@ -381,14 +386,14 @@ impl DiscardingChunk {
         self.deadline
     }
 
-    pub(crate) fn advance(mut self, core: &mut Core) -> Step {
+    pub(crate) fn advance(mut self, core: &mut Core) -> Advance {
         let here = usize::try_from(self.left).map_or(core.input.len(), |left| left.min(core.input.len()));
         let _ = core.input.split_to(here);
         self.left -= here as u64;
         core.progress |= here > 0;
         if self.left > 0 {
-            return Step::Wait(self.into());
+            return Advance::Wait(self.into());
         }
-        Step::Again(core.fault(self.fault, *self.next))
+        Advance::Again(core.fault(self.fault, *self.next))
     }
 }

@@ -2,13 +2,13 @@
 
 use pintle_mail::Reply;
 
-use super::{Commanded, Negotiated, Ready, State, common, misuse};
+use super::{Commanded, Negotiated, Ready, SessionState, common, misuse};
 use crate::server::command::Command;
 use crate::server::event::{Hello, HelloVerb, Question};
-use crate::server::fault::{Fault, Sequence};
+use crate::server::fault::{Sequence, SessionFault};
 use crate::server::offers::{Extension, Extensions, Offers};
 use crate::server::replies;
-use crate::server::ruling::Ruling;
+use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
 
 /// We have greeted the client, and wait for its hello.
@@ -16,10 +16,10 @@ use crate::server::shared::Core;
 pub(crate) struct ExpectHello;
 
 impl Commanded for ExpectHello {
-    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+    fn command(self, command: Command<'_>, core: &mut Core) -> SessionState {
         match command {
             Command::Hello(verb, name) => hello(verb, name, Before::ExpectHello, core),
-            _ => common(self, command, core, Fault::Sequence(Sequence::HelloFirst)),
+            _ => common(self, command, core, SessionFault::Sequence(Sequence::HelloFirst)),
         }
     }
 }
@@ -31,7 +31,7 @@ pub(crate) enum Before {
     Negotiated(Negotiated),
 }
 
-impl From<Before> for State {
+impl From<Before> for SessionState {
     fn from(before: Before) -> Self {
         match before {
             Before::ExpectHello => ExpectHello.into(),
@@ -41,9 +41,9 @@ impl From<Before> for State {
 }
 
 /// RFC 5321 section 4.1.4: a hello at any time, and it resets the transaction.
-pub(crate) fn hello(verb: HelloVerb, name: &str, before: Before, core: &mut Core) -> State {
+pub(crate) fn hello(verb: HelloVerb, name: &str, before: Before, core: &mut Core) -> SessionState {
     if core.is_idle_too_long() {
-        return core.fail(Fault::TooManyIdleCommands);
+        return core.fail(SessionFault::TooManyIdleCommands);
     }
     core.reset();
     let offers = match verb {
@@ -89,23 +89,23 @@ pub(crate) struct HelloAsked {
 }
 
 impl HelloAsked {
-    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+    pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> SessionState {
         match ruling {
-            Ruling::Accept(wish) => greet_back(self.verb, self.offers, wish, core),
-            Ruling::Offer(mut offers) if self.verb == HelloVerb::Ehlo => {
+            AnswerKind::Accept(wish) => greet_back(self.verb, self.offers, wish, core),
+            AnswerKind::Offer(mut offers) if self.verb == HelloVerb::Ehlo => {
                 offers.restrict(possible(core));
                 offers.cap_size(core.config.limits.message);
                 greet_back(self.verb, offers, None, core)
             }
-            Ruling::Offer(_) => greet_back(self.verb, self.offers, None, core),
-            Ruling::Refuse(wish) => core.refuse_as_told(wish, &replies::REFUSED, self.before),
-            Ruling::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Offer(_) => greet_back(self.verb, self.offers, None, core),
+            AnswerKind::Refuse(wish) => core.refuse_as_told(wish, &replies::REFUSED, self.before),
+            AnswerKind::Close(wish) => core.close_as_told(wish),
             _ => misuse(core, self.before),
         }
     }
 }
 
-fn greet_back(verb: HelloVerb, offers: Offers, wish: Option<Reply>, core: &mut Core) -> State {
+fn greet_back(verb: HelloVerb, offers: Offers, wish: Option<Reply>, core: &mut Core) -> SessionState {
     let mut text = core.config.hostname.clone();
     if let Some(reply) = wish.filter(|reply| reply.code == 250) {
         text.push(' ');

@@ -3,13 +3,13 @@
 use pintle_mail::Reply;
 
 use super::ehlo::ExpectHello;
-use super::{Commanded, State, common};
+use super::{Commanded, SessionState, common};
 use crate::server::command::Command;
 use crate::server::config::EarlyTalk;
 use crate::server::event::{Closed, Event};
-use crate::server::fault::{Fault, Misuse, Sequence};
+use crate::server::fault::{Misuse, Sequence, SessionFault};
 use crate::server::replies;
-use crate::server::ruling::Ruling;
+use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
 
 /// The host judges the connection.
@@ -22,27 +22,29 @@ impl Connecting {
     /// Bytes came before the greeting.
     pub(crate) fn early_talk(&mut self, core: &mut Core) {
         if !std::mem::replace(&mut self.talked, true) {
-            core.event(Event::Fault(Fault::EarlyTalk));
+            core.event(Event::Fault(SessionFault::EarlyTalk));
         }
     }
 
-    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+    pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> SessionState {
         if let Some(over) = core.drained() {
             return over;
         }
         match ruling {
-            Ruling::Accept(_) if self.talked && core.config.leniency.early_talk == EarlyTalk::Refuse => {
-                core.close(Some(Fault::EarlyTalk.reply()), Closed::Fault(Fault::EarlyTalk))
+            AnswerKind::Accept(_) if self.talked && core.config.leniency.early_talk == EarlyTalk::Refuse => {
+                core.close(Some(SessionFault::EarlyTalk.reply()), Closed::Fault(SessionFault::EarlyTalk))
             }
-            Ruling::Accept(wish) => greet(wish, core),
-            Ruling::Refuse(wish) => turn_away(replies::negative(wish, &replies::REFUSED_CONNECTION), core),
-            Ruling::Close(wish) => core.close_as_told(wish),
-            _ => core.fail(Fault::HostMisuse(Misuse::WrongAnswer)),
+            AnswerKind::Accept(wish) => greet(wish, core),
+            AnswerKind::Refuse(wish) => {
+                turn_away(replies::negative(wish, &replies::REFUSED_CONNECTION), core)
+            }
+            AnswerKind::Close(wish) => core.close_as_told(wish),
+            _ => core.fail(SessionFault::HostMisuse(Misuse::WrongAnswer)),
         }
     }
 }
 
-fn greet(wish: Option<Reply>, core: &mut Core) -> State {
+fn greet(wish: Option<Reply>, core: &mut Core) -> SessionState {
     let text = match wish.filter(|reply| reply.code == 220) {
         Some(reply) => reply.text,
         None => core.config.banner.clone().into(),
@@ -54,7 +56,7 @@ fn greet(wish: Option<Reply>, core: &mut Core) -> State {
 }
 
 /// RFC 5321 section 3.1: 554 instead of 220, then wait for QUIT. A refusal for now can only be 421, which closes.
-fn turn_away(reply: Reply, core: &mut Core) -> State {
+fn turn_away(reply: Reply, core: &mut Core) -> SessionState {
     if reply.code < 500 {
         let reply = Reply { code: 421, ..reply };
         return core.close(Some(reply), Closed::Host);
@@ -68,8 +70,8 @@ fn turn_away(reply: Reply, core: &mut Core) -> State {
 pub(crate) struct TurnedAway;
 
 impl Commanded for TurnedAway {
-    fn command(self, command: Command<'_>, core: &mut Core) -> State {
-        let fault = Fault::Sequence(Sequence::TurnedAway);
+    fn command(self, command: Command<'_>, core: &mut Core) -> SessionState {
+        let fault = SessionFault::Sequence(Sequence::TurnedAway);
         match command {
             Command::Bdat { .. } => common(self, command, core, fault),
             _ => core.fault(fault, self),

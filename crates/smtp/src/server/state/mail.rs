@@ -2,11 +2,11 @@
 
 use super::ehlo::{Before, hello};
 use super::rcpt::recipient;
-use super::{Commanded, Negotiated, Ready, State, common, misuse};
+use super::{Commanded, Negotiated, Ready, SessionState, common, misuse};
 use crate::server::command::Command;
-use crate::server::fault::{Fault, Sequence};
+use crate::server::fault::{Sequence, SessionFault};
 use crate::server::replies;
-use crate::server::ruling::Ruling;
+use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
 
 /// The host judges the sender.
@@ -21,18 +21,18 @@ impl SenderAsked {
         Self { negotiated, smtputf8 }
     }
 
-    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> State {
+    pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> SessionState {
         match ruling {
-            Ruling::Accept(wish) => {
+            AnswerKind::Accept(wish) => {
                 core.begin_transaction();
                 core.reply(&replies::positive(wish, &[250], &replies::SENDER));
                 SenderAccepted { negotiated: self.negotiated, smtputf8: self.smtputf8, next_id: 0 }.into()
             }
-            Ruling::Refuse(wish) => {
+            AnswerKind::Refuse(wish) => {
                 core.expect_consequences();
                 core.refuse_as_told(wish, &replies::REFUSED, Ready::new(self.negotiated))
             }
-            Ruling::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Close(wish) => core.close_as_told(wish),
             _ => misuse(core, Ready::new(self.negotiated)),
         }
     }
@@ -47,11 +47,13 @@ pub(crate) struct SenderAccepted {
 }
 
 impl Commanded for SenderAccepted {
-    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+    fn command(self, command: Command<'_>, core: &mut Core) -> SessionState {
         match command {
             Command::Rcpt(argument) => recipient(self, None, argument, core),
-            Command::Data => core.fault(Fault::Sequence(Sequence::NoRecipients), self),
-            Command::Bdat { .. } => common(self, command, core, Fault::Sequence(Sequence::RecipientFirst)),
+            Command::Data => core.fault(SessionFault::Sequence(Sequence::NoRecipients), self),
+            Command::Bdat { .. } => {
+                common(self, command, core, SessionFault::Sequence(Sequence::RecipientFirst))
+            }
             _ => in_transaction(self, command, core),
         }
     }
@@ -69,7 +71,11 @@ impl InTransaction for SenderAccepted {
 }
 
 /// What MAIL has made possible or impossible, with recipients or without.
-pub(super) fn in_transaction<S: InTransaction>(state: S, command: Command<'_>, core: &mut Core) -> State {
+pub(super) fn in_transaction<S: InTransaction>(
+    state: S,
+    command: Command<'_>,
+    core: &mut Core,
+) -> SessionState {
     match command {
         Command::Hello(verb, name) => hello(verb, name, Before::Negotiated(state.leave()), core),
         // RFC 5321 section 4.1.1.5.
@@ -77,6 +83,6 @@ pub(super) fn in_transaction<S: InTransaction>(state: S, command: Command<'_>, c
             core.reset();
             core.idle(&replies::RESET, Ready::new(state.leave()))
         }
-        _ => common(state, command, core, Fault::Sequence(Sequence::InTransaction)),
+        _ => common(state, command, core, SessionFault::Sequence(Sequence::InTransaction)),
     }
 }

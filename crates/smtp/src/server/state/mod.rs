@@ -35,15 +35,15 @@ use std::time::Instant;
 
 use super::command::Command;
 use super::event::Closed;
-use super::fault::{Fault, Misuse};
+use super::fault::{Misuse, SessionFault};
 use super::offers::Offers;
 use super::replies;
-use super::ruling::Ruling;
+use super::ruling::AnswerKind;
 use super::shared::Core;
 
 /// Where a session stands.
 #[derive(Debug)]
-pub(crate) enum State {
+pub(crate) enum SessionState {
     Connecting(Connecting),
     TurnedAway(TurnedAway),
     ExpectHello(ExpectHello),
@@ -72,11 +72,11 @@ pub(crate) struct Negotiated {
 }
 
 /// What came of working on the input.
-pub(crate) enum Step {
+pub(crate) enum Advance {
     /// There may be more to do.
-    Again(State),
+    Again(SessionState),
     /// Nothing more without the peer or the host.
-    Wait(State),
+    Wait(SessionState),
 }
 
 /// Whose move it is.
@@ -95,17 +95,17 @@ pub(crate) enum Turn {
 }
 
 /// A state in which commands are taken.
-pub(crate) trait Commanded: Into<State> + Sized {
-    fn command(self, command: Command<'_>, core: &mut Core) -> State;
+pub(crate) trait Commanded: Into<SessionState> + Sized {
+    fn command(self, command: Command<'_>, core: &mut Core) -> SessionState;
 }
 
-impl State {
+impl SessionState {
     /// Works on the input as far as it goes.
-    pub(crate) fn advance(self, core: &mut Core) -> Step {
+    pub(crate) fn advance(self, core: &mut Core) -> Advance {
         if matches!(self, Self::TurnedAway(_) | Self::ExpectHello(_) | Self::Ready(_))
             && let Some(over) = core.drained()
         {
-            return Step::Again(over);
+            return Advance::Again(over);
         }
         match self {
             Self::TurnedAway(state) => next_command(state, core),
@@ -117,13 +117,13 @@ impl State {
             Self::Responding(state) => state.advance(core),
             Self::Receiving(state) => state.advance(core),
             Self::DiscardingChunk(state) => state.advance(core),
-            Self::Handshake(state) => Step::Wait(state.ignore_input(core)),
-            _ => Step::Wait(self),
+            Self::Handshake(state) => Advance::Wait(state.ignore_input(core)),
+            _ => Advance::Wait(self),
         }
     }
 
     /// Goes on with the host's answer.
-    pub(crate) fn ruled(self, ruling: Ruling, core: &mut Core) -> Self {
+    pub(crate) fn ruled(self, ruling: AnswerKind, core: &mut Core) -> Self {
         match self {
             Self::Connecting(state) => state.ruled(ruling, core),
             Self::HelloAsked(state) => state.ruled(ruling, core),
@@ -134,7 +134,7 @@ impl State {
             Self::MessageAsked(state) => state.ruled(ruling, core),
             // The session ended while the host was still deciding: nobody is left to hear it.
             Self::Closed => Self::Closed,
-            _ => core.fail(Fault::HostMisuse(Misuse::NoQuestion)),
+            _ => core.fail(SessionFault::HostMisuse(Misuse::NoQuestion)),
         }
     }
 
@@ -175,9 +175,9 @@ impl State {
     }
 }
 
-fn next_command<S: Commanded>(state: S, core: &mut Core) -> Step {
-    Step::Again(match core.command_line() {
-        Ok(None) => return Step::Wait(state.into()),
+fn next_command<S: Commanded>(state: S, core: &mut Core) -> Advance {
+    Advance::Again(match core.command_line() {
+        Ok(None) => return Advance::Wait(state.into()),
         Ok(Some(line)) => match Command::parse(&line) {
             Ok(Command::Quit) => quit(core),
             Ok(command) => state.command(command, core),
@@ -188,17 +188,22 @@ fn next_command<S: Commanded>(state: S, core: &mut Core) -> Step {
 }
 
 /// RFC 5321 section 4.1.1.10: QUIT may come at any time, and loses what is not complete.
-fn quit(core: &mut Core) -> State {
+fn quit(core: &mut Core) -> SessionState {
     core.reply(&replies::BYE);
     core.close(None, Closed::Quit)
 }
 
 /// The commands that mean the same everywhere; the rest is refused with `fault`.
-fn common<S: Commanded>(state: S, command: Command<'_>, core: &mut Core, fault: Fault) -> State {
+fn common<S: Commanded>(
+    state: S,
+    command: Command<'_>,
+    core: &mut Core,
+    fault: SessionFault,
+) -> SessionState {
     match command {
         Command::Noop => core.idle(&replies::NOOP, state),
         Command::Help => core.idle(&replies::HELP, state),
-        Command::Vrfy if core.config.require_tls && !core.tls => core.fault(Fault::TlsRequired, state),
+        Command::Vrfy if core.config.require_tls && !core.tls => core.fault(SessionFault::TlsRequired, state),
         Command::Vrfy => core.idle(&replies::VRFY, state),
         Command::Rset => core.idle(&replies::RESET, state),
         // The octets of a chunk follow whether it is welcome or not (RFC 3030 section 2).
@@ -209,7 +214,7 @@ fn common<S: Commanded>(state: S, command: Command<'_>, core: &mut Core, fault: 
 
 macro_rules! into_state {
     ($($name:ident),*) => {$(
-        impl From<$name> for State {
+        impl From<$name> for SessionState {
             fn from(state: $name) -> Self {
                 Self::$name(state)
             }
@@ -236,13 +241,13 @@ into_state!(
     DiscardingChunk
 );
 
-impl From<Box<Receiving>> for State {
+impl From<Box<Receiving>> for SessionState {
     fn from(state: Box<Receiving>) -> Self {
         Self::Receiving(state)
     }
 }
 
 /// For an answer that does not fit: the fault is the host's, the peer is asked to come again.
-fn misuse(core: &mut Core, next: impl Into<State>) -> State {
-    core.fault(Fault::HostMisuse(Misuse::WrongAnswer), next)
+fn misuse(core: &mut Core, next: impl Into<SessionState>) -> SessionState {
+    core.fault(SessionFault::HostMisuse(Misuse::WrongAnswer), next)
 }

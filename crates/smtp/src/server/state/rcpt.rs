@@ -5,14 +5,14 @@ use std::num::NonZeroU32;
 use pintle_mail::Recipient;
 
 use super::mail::{InTransaction, SenderAccepted, in_transaction};
-use super::{Commanded, Negotiated, Receiving, State, common, misuse};
+use super::{Commanded, Negotiated, Receiving, SessionState, common, misuse};
 use crate::server::command::Command;
 use crate::server::event::Question;
-use crate::server::fault::Fault;
+use crate::server::fault::SessionFault;
 use crate::server::offers::Extension;
 use crate::server::params::parse_rcpt;
 use crate::server::replies;
-use crate::server::ruling::Ruling;
+use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
 
 /// There are a sender and recipients.
@@ -23,14 +23,14 @@ pub(crate) struct RecipientsAccepted {
 }
 
 impl Commanded for RecipientsAccepted {
-    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+    fn command(self, command: Command<'_>, core: &mut Core) -> SessionState {
         match command {
             Command::Rcpt(argument) => recipient(self.sender, Some(self.recipients), argument, core),
             Command::Data => Receiving::data(self, core),
             Command::Bdat { size, last } if self.offers_chunking() => {
                 Receiving::first_chunk(self, size, last, core)
             }
-            Command::Bdat { .. } => common(self, command, core, Fault::NotImplemented),
+            Command::Bdat { .. } => common(self, command, core, SessionFault::NotImplemented),
             _ => in_transaction(self, command, core),
         }
     }
@@ -57,12 +57,12 @@ pub(super) fn recipient(
     accepted: Option<NonZeroU32>,
     argument: &str,
     core: &mut Core,
-) -> State {
+) -> SessionState {
     let count = accepted.map_or(0, NonZeroU32::get);
     let parsed = if count < core.config.limits.recipients {
         parse_rcpt(argument, &sender.negotiated.offers, &core.config, sender.smtputf8)
     } else {
-        Err(Fault::TooManyRecipients)
+        Err(SessionFault::TooManyRecipients)
     };
     match parsed {
         Ok((address, params)) => {
@@ -84,7 +84,7 @@ pub(super) fn recipient(
 }
 
 /// The state that this many accepted recipients make.
-fn back(sender: SenderAccepted, accepted: Option<NonZeroU32>) -> State {
+fn back(sender: SenderAccepted, accepted: Option<NonZeroU32>) -> SessionState {
     match accepted {
         Some(recipients) => RecipientsAccepted { sender, recipients }.into(),
         None => sender.into(),
@@ -99,19 +99,19 @@ pub(crate) struct RecipientAsked {
 }
 
 impl RecipientAsked {
-    pub(crate) fn ruled(mut self, ruling: Ruling, core: &mut Core) -> State {
+    pub(crate) fn ruled(mut self, ruling: AnswerKind, core: &mut Core) -> SessionState {
         self.sender.next_id += 1;
         match ruling {
-            Ruling::Accept(wish) => {
+            AnswerKind::Accept(wish) => {
                 core.reply(&replies::positive(wish, &[250, 251, 252], &replies::RECIPIENT));
                 let recipients = self.accepted.map_or(NonZeroU32::MIN, |count| count.saturating_add(1));
                 back(self.sender, Some(recipients))
             }
-            Ruling::Refuse(wish) => {
+            AnswerKind::Refuse(wish) => {
                 core.expect_consequences();
                 core.refuse_as_told(wish, &replies::REFUSED, back(self.sender, self.accepted))
             }
-            Ruling::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Close(wish) => core.close_as_told(wish),
             _ => misuse(core, back(self.sender, self.accepted)),
         }
     }

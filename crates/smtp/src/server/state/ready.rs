@@ -1,10 +1,10 @@
 //! A hello was answered, and no transaction is open: MAIL, AUTH and STARTTLS begin here.
 
 use super::ehlo::{Before, hello};
-use super::{Commanded, Handshake, Negotiated, Responding, SenderAsked, State, common};
+use super::{Commanded, Handshake, Negotiated, Responding, SenderAsked, SessionState, common};
 use crate::server::command::Command;
 use crate::server::event::{Event, Question, Sender};
-use crate::server::fault::{Fault, Sequence};
+use crate::server::fault::{Sequence, SessionFault};
 use crate::server::offers::{Extension, Mechanism};
 use crate::server::params::parse_mail;
 use crate::server::replies;
@@ -17,13 +17,13 @@ pub(crate) struct Ready {
 }
 
 impl Commanded for Ready {
-    fn command(self, command: Command<'_>, core: &mut Core) -> State {
+    fn command(self, command: Command<'_>, core: &mut Core) -> SessionState {
         match command {
             Command::Hello(verb, name) => hello(verb, name, Before::Negotiated(self.negotiated), core),
             Command::Mail(argument) => self.mail(argument, core),
             Command::StartTls => self.start_tls(core),
             Command::Auth { mechanism, initial } => self.auth(mechanism, initial, core),
-            _ => common(self, command, core, Fault::Sequence(Sequence::MailFirst)),
+            _ => common(self, command, core, SessionFault::Sequence(Sequence::MailFirst)),
         }
     }
 }
@@ -33,9 +33,9 @@ impl Ready {
         Self { negotiated }
     }
 
-    fn mail(self, argument: &str, core: &mut Core) -> State {
+    fn mail(self, argument: &str, core: &mut Core) -> SessionState {
         match self.sender(argument, core) {
-            Ok(_) if !core.has_message_left() => core.fail(Fault::TooManyMessages),
+            Ok(_) if !core.has_message_left() => core.fail(SessionFault::TooManyMessages),
             Ok(sender) => {
                 let smtputf8 = sender.params.smtputf8;
                 core.ask(Question::Sender(sender));
@@ -48,29 +48,29 @@ impl Ready {
         }
     }
 
-    fn sender(&self, argument: &str, core: &Core) -> Result<Sender, Fault> {
+    fn sender(&self, argument: &str, core: &Core) -> Result<Sender, SessionFault> {
         if core.config.require_tls && !core.tls {
-            return Err(Fault::TlsRequired);
+            return Err(SessionFault::TlsRequired);
         }
         if core.config.require_auth && core.identity.is_none() {
-            return Err(Fault::AuthRequired);
+            return Err(SessionFault::AuthRequired);
         }
         let (path, params) = parse_mail(argument, &self.negotiated.offers, &core.config)?;
         let limit = self.negotiated.message_limit(core);
         // RFC 1870 section 6.1: a declared size beyond the limit is refused here.
         if params.size.is_some_and(|size| size > limit) {
-            return Err(Fault::MessageTooBig);
+            return Err(SessionFault::MessageTooBig);
         }
         Ok(Sender { path, params })
     }
 
-    fn start_tls(self, core: &mut Core) -> State {
+    fn start_tls(self, core: &mut Core) -> SessionState {
         if core.tls {
-            core.fault(Fault::Sequence(Sequence::TlsAlready), self)
+            core.fault(SessionFault::Sequence(Sequence::TlsAlready), self)
         } else if !self.negotiated.esmtp {
-            core.fault(Fault::Sequence(Sequence::EhloFirst), self)
+            core.fault(SessionFault::Sequence(Sequence::EhloFirst), self)
         } else if !self.negotiated.offers.has(Extension::StartTls) {
-            core.fault(Fault::NotImplemented, self)
+            core.fault(SessionFault::NotImplemented, self)
         } else {
             core.reply(&replies::START_TLS);
             core.event(Event::StartTls);
@@ -78,28 +78,28 @@ impl Ready {
         }
     }
 
-    fn auth(self, mechanism: &str, initial: Option<&str>, core: &mut Core) -> State {
+    fn auth(self, mechanism: &str, initial: Option<&str>, core: &mut Core) -> SessionState {
         match self.mechanism(mechanism, core) {
             Ok(mechanism) => Responding::begin(self.negotiated, mechanism, initial, core),
             Err(fault) => core.fault(fault, self),
         }
     }
 
-    fn mechanism(&self, name: &str, core: &Core) -> Result<Mechanism, Fault> {
+    fn mechanism(&self, name: &str, core: &Core) -> Result<Mechanism, SessionFault> {
         // RFC 4954 section 4: once a session, and only after EHLO.
         if core.identity.is_some() {
-            return Err(Fault::Sequence(Sequence::AuthAlready));
+            return Err(SessionFault::Sequence(Sequence::AuthAlready));
         }
         if !self.negotiated.esmtp {
-            return Err(Fault::Sequence(Sequence::EhloFirst));
+            return Err(SessionFault::Sequence(Sequence::EhloFirst));
         }
         if !self.negotiated.offers.has(Extension::Auth) {
             let needs_tls = core.config.extensions.has(Extension::Auth) && !core.tls;
-            return Err(if needs_tls { Fault::AuthNeedsTls } else { Fault::NotImplemented });
+            return Err(if needs_tls { SessionFault::AuthNeedsTls } else { SessionFault::NotImplemented });
         }
         Mechanism::named(name)
             .filter(|mechanism| self.negotiated.offers.mechanisms().has(*mechanism))
-            .ok_or(Fault::UnknownMechanism)
+            .ok_or(SessionFault::UnknownMechanism)
     }
 }
 

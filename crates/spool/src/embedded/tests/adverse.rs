@@ -3,7 +3,7 @@
 
 use super::lost::remove_index;
 use super::*;
-use crate::fault::{CrashPoint, Fault};
+use crate::fault::{CrashPoint, InjectedFault};
 use crate::{NewMessage, inspect, repair};
 
 const FIRST: &str = "segments/0000000000000001.log";
@@ -62,7 +62,7 @@ async fn an_index_made_anew_within_a_batch_frees_no_segment_that_is_needed() {
     let spool = store.engine();
     // The index does not take the batch, and cannot be brought up to the log.
     sql(&store, "DELETE FROM log");
-    store.faults.arm(CrashPoint::Commit, Fault::Io);
+    store.faults.arm(CrashPoint::Commit, InjectedFault::Io);
     spool.settle(samples[0].all_done()).await.unwrap();
     assert_eq!(spool.totals().await.unwrap().messages, 1);
     samples[1].assert_same(&spool.load(samples[1].id()).await.unwrap()).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::SpoolFuture;
-use crate::fault::{CrashPoint, Fault};
+use crate::fault::{CrashPoint, InjectedFault};
 
 /// Long enough for what takes a moment, and far below the patience of a client.
 const SOON: Duration = Duration::from_secs(20);
@@ -64,7 +64,7 @@ async fn an_index_that_cannot_be_written_breaks_nothing_and_is_tried_again() {
     let (one, two) = (Sample::small(1), Sample::large(2));
     one.commit(&*spool).await.unwrap();
     let obstacle = Obstacle::new(&store);
-    store.faults.arm(CrashPoint::Commit, Fault::Io);
+    store.faults.arm(CrashPoint::Commit, InjectedFault::Io);
     two.commit(&*spool).await.unwrap();
     assert!(!matches!(spool.health(), Health::Broken(_) | Health::Accepting), "{:?}", spool.health());
     assert_eq!(spool.begin().err().unwrap().reply().code, 451);
@@ -107,7 +107,7 @@ async fn some_errors_of_the_index_one_after_the_other_cost_nothing() {
         one.commit(&*spool).await.unwrap();
         three.commit(&*spool).await.unwrap();
         for (point, times) in *chain {
-            store.faults.arm_times(*point, Fault::Io, *times);
+            store.faults.arm_times(*point, InjectedFault::Io, *times);
         }
         // Refused before anything was written, or done.
         let until = Instant::now() + SOON;
@@ -137,7 +137,7 @@ async fn some_errors_of_the_index_one_after_the_other_cost_nothing() {
 /// Whatever fails for long: what is durable is answered, nothing more goes into the log, and it is not tried without a pause.
 #[tokio::test]
 async fn an_index_that_fails_for_long_is_waited_for() {
-    for (fault, code) in [(Fault::Io, 451), (Fault::NoSpace, 452)] {
+    for (fault, code) in [(InjectedFault::Io, 451), (InjectedFault::NoSpace, 452)] {
         let mut store = FolderStore::new();
         let spool = store.engine();
         let (one, two, late) = (Sample::small(1), Sample::large(2), Sample::small(3));
@@ -185,8 +185,8 @@ async fn a_transaction_that_never_begins_is_told_and_passes() {
     let spool = store.engine();
     let (one, two) = (Sample::small(1), Sample::small(2));
     one.commit(&*spool).await.unwrap();
-    store.faults.arm_times(CrashPoint::Begin, Fault::Io, 10_000);
-    store.faults.arm_times(CrashPoint::Rebuild, Fault::Io, 10_000);
+    store.faults.arm_times(CrashPoint::Begin, InjectedFault::Io, 10_000);
+    store.faults.arm_times(CrashPoint::Rebuild, InjectedFault::Io, 10_000);
     assert!(matches!(two.commit(&*spool).await, Err(SpoolError::Store(_))));
     assert!(matches!(spool.health(), Health::Behind(_)));
     let left = store.faults.left();
@@ -201,7 +201,7 @@ async fn a_transaction_that_never_begins_is_told_and_passes() {
 
 #[tokio::test]
 async fn closing_waits_for_no_index() {
-    for fault in [Fault::Io, Fault::NoSpace] {
+    for fault in [InjectedFault::Io, InjectedFault::NoSpace] {
         let mut store = FolderStore::new();
         let spool = store.engine();
         let (one, two) = (Sample::small(1), Sample::small(2));
@@ -285,7 +285,7 @@ fn settle(sample: &Sample) -> Operation {
 /// Nobody waits for the mover, so nobody is refused for it.
 #[tokio::test]
 async fn a_straggler_that_cannot_be_moved_costs_nobody_else() {
-    for fault in [Fault::Io, Fault::NoSpace] {
+    for fault in [InjectedFault::Io, InjectedFault::NoSpace] {
         let (store, engine, mut committer, samples) = thinned().await;
         let late = Sample::small(500);
         let (answer, committed) = oneshot::channel();

@@ -7,11 +7,11 @@ use super::lost::remove_index;
 use super::*;
 use crate::embedded::batch::{copy_record, message_record};
 use crate::embedded::identity::Identity;
-use crate::embedded::meta::State;
+use crate::embedded::meta::MessageState;
 use crate::embedded::record::{Kind, Record, clamp, padded, seeded};
 use crate::embedded::row::recipient_sum;
 use crate::embedded::scan::{self, Log};
-use crate::embedded::segments::{FORMAT, Folder, Place};
+use crate::embedded::segments::{Extent, FORMAT, Folder};
 use crate::{Disposition, Status};
 
 /// Octets of what a forged record says, so that it can be replaced by something else.
@@ -228,10 +228,10 @@ async fn a_record_that_is_moved_keeps_what_is_not_known_of_it() {
     said["colour"] = "blue".into();
     said["hold"] = serde_json::json!({ "operator": "look" });
     let mut record = Record::of(Kind::Message, message.id, said.to_string().into_bytes());
-    let from = Place { segment: 1, position: 64, length: record.length() };
+    let from = Extent { segment: 1, position: 64, length: record.length() };
     record.seal(1, 64, 9, 8);
     let raw = Bytes::from(record.pieces(5).concat());
-    let state = State { hold: None, released: Some(LATER), states: Vec::new() };
+    let state = MessageState { hold: None, released: Some(LATER), states: Vec::new() };
     let (_, written, sheet) = copy_record(&raw, from, &state, 5).unwrap();
     let moved: serde_json::Value = serde_json::from_str(&sheet).unwrap();
     let expected = serde_json::to_value(LATER).unwrap();

@@ -18,7 +18,7 @@ mod model;
 use super::*;
 use crate::conformance::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine, read_all};
 use crate::conformance::{self, Store, Subject};
-use crate::fault::Fault;
+use crate::fault::InjectedFault;
 
 /// Small enough that tests fill several.
 const SEGMENT: u64 = 256 * 1024;
@@ -153,12 +153,12 @@ async fn it_conforms() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_a_kill_at_every_point() {
-    conformance::crash::run(&Folderly, Fault::Crash).await;
+    conformance::crash::run(&Folderly, InjectedFault::Crash).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_a_power_cut_at_every_point() {
-    conformance::crash::run(&Folderly, Fault::PowerLoss).await;
+    conformance::crash::run(&Folderly, InjectedFault::PowerLoss).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,9 +213,9 @@ async fn outcomes_are_written_down_on_a_full_disk() {
     let (one, two) = (Sample::small(1), Sample::small(2));
     one.commit(&spool).await.unwrap();
     assert!(store.folder.join("ballast").exists());
-    store.faults.arm(CrashPoint::Inserted, Fault::NoSpace);
+    store.faults.arm(CrashPoint::Inserted, InjectedFault::NoSpace);
     assert_eq!(two.commit(&spool).await, Err(SpoolError::Full));
-    store.faults.arm(CrashPoint::Settled, Fault::NoSpace);
+    store.faults.arm(CrashPoint::Settled, InjectedFault::NoSpace);
     assert!(spool.settle(one.all_done()).await.unwrap().removed);
     assert_eq!(spool.health(), Health::Accepting);
     two.commit(&spool).await.unwrap();
@@ -238,7 +238,7 @@ async fn a_broken_spool_stands_still() {
     let most = samples.iter().filter(|sample| sample.number % 10 != 0 && sample.number != 119);
     committer.turn(most.map(settle).collect());
     assert!(committer.has_work());
-    store.faults.arm(CrashPoint::Sync, Fault::Io);
+    store.faults.arm(CrashPoint::Sync, InjectedFault::Io);
     committer.turn(vec![settle(&samples[119])]);
     assert!(matches!(engine.health(), Health::Broken(_)));
     assert!(!committer.has_work());
@@ -300,10 +300,10 @@ async fn a_damaged_record_is_set_aside_and_the_rest_is_served() {
 #[tokio::test]
 async fn a_crash_while_setting_aside_loses_neither_evidence_nor_others() {
     for (point, fault) in [
-        (CrashPoint::Commit, Fault::Crash),
-        (CrashPoint::Commit, Fault::PowerLoss),
-        (CrashPoint::Committed, Fault::Crash),
-        (CrashPoint::Committed, Fault::PowerLoss),
+        (CrashPoint::Commit, InjectedFault::Crash),
+        (CrashPoint::Commit, InjectedFault::PowerLoss),
+        (CrashPoint::Committed, InjectedFault::Crash),
+        (CrashPoint::Committed, InjectedFault::PowerLoss),
     ] {
         let mut store = FolderStore::new();
         let spool = store.engine();

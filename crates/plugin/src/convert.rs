@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use pintle_mail::{
     Address, BodyType, EnhancedCode, MailParams, Notify, Param, RcptParams, Recipient, Reply, ReversePath,
 };
-use pintle_policy::{AuthVerdict, Edit, FaultKind, Hook, Outcome, Verdict};
+use pintle_policy::{AuthVerdict, DeliveryOutcome, Edit, FaultKind, Hook, Verdict};
 
 use crate::bindings::exports::pintle::plugin::on_auth::AuthVerdict as GuestAuthVerdict;
 use crate::bindings::exports::pintle::plugin::on_delivery_result::Outcome as GuestOutcome;
@@ -96,7 +96,7 @@ fn notify(notify: Notify) -> String {
     if words.is_empty() { "NEVER".into() } else { words.join(",") }
 }
 
-pub(crate) fn outcome(outcome: &Outcome) -> GuestOutcome {
+pub(crate) fn outcome(outcome: &DeliveryOutcome) -> GuestOutcome {
     GuestOutcome {
         recipient: outcome.recipient,
         next_hop: outcome.next_hop.clone(),

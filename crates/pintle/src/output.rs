@@ -14,11 +14,11 @@ use pintle_mail::speaks;
 use serde::Serialize;
 
 macro_rules! say {
-    ($($part:tt)*) => { $crate::say::line(format_args!($($part)*)) };
+    ($($part:tt)*) => { $crate::output::line(format_args!($($part)*)) };
 }
 
 macro_rules! complain {
-    ($($part:tt)*) => { $crate::say::complaint(format_args!($($part)*)) };
+    ($($part:tt)*) => { $crate::output::complaint(format_args!($($part)*)) };
 }
 
 pub(crate) use {complain, say};

@@ -28,7 +28,7 @@ const SAVE: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_secs(1);
 
 /// The tasks of the plugin host.
-pub(crate) struct Upkeep {
+pub(crate) struct Maintenance {
     closing: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
     /// By plugin: what ends its tasks.
@@ -36,7 +36,7 @@ pub(crate) struct Upkeep {
     watch: Option<Watch>,
 }
 
-impl Upkeep {
+impl Maintenance {
     /// Starts the tasks of these plugins; their files are watched when there is a time for them to settle.
     pub(crate) fn start(loader: &Arc<Loader>, plugins: &[Arc<Plugin>], settle: Option<Duration>) -> Self {
         let mut tasks = JoinSet::new();
@@ -57,7 +57,7 @@ impl Upkeep {
                 let (stop, stopped) = watch::channel(false);
                 let (keeper, timed) = (Arc::clone(plugin), Arc::clone(plugin));
                 let told = stopped.clone();
-                tasks.spawn(revived("keep", move || keep(Arc::clone(&keeper), told.clone())));
+                tasks.spawn(revived("keep", move || maintain_pool(Arc::clone(&keeper), told.clone())));
                 tasks.spawn(revived("timer", move || call_timer(Arc::clone(&timed), stopped.clone())));
                 entry.insert(stop);
             }
@@ -91,7 +91,7 @@ pub(crate) async fn revived<F: Future<Output = ()>>(task: &'static str, begin: i
 }
 
 /// Keeps a plugin's pool as it should be. Ends when its sender is dropped.
-async fn keep(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
+async fn maintain_pool(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
     let (mut sweep, mut save) = (interval(SWEEP), interval(SAVE));
     loop {
         let current = plugin.current();

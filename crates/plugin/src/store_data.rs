@@ -10,24 +10,24 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::pintle::plugin::types::{HostError, IpAddress};
-use crate::gauges::Gauges;
+use crate::call::CallState;
+use crate::guest_log::{GuestLog, LogQuota};
 use crate::habits::{Ahead, Habits, Need};
 use crate::host::stdio::Printed;
 use crate::kv;
-use crate::live::Live;
 use crate::meter::Meter;
-use crate::scribe::{Quota, Scribe};
+use crate::plugin_metrics::PluginMetrics;
 use crate::{Gateway, Grant, Grants};
 
 /// What all instances and generations of one plugin share.
-pub(crate) struct Common {
+pub(crate) struct PluginShared {
     /// The operator's name for the plugin.
     pub(crate) name: Arc<str>,
     pub(crate) dns: Arc<dyn Resolver>,
     pub(crate) kv: kv::Store,
-    pub(crate) gauges: Gauges,
+    pub(crate) gauges: PluginMetrics,
     pub(crate) habits: Habits,
-    pub(crate) quota: Arc<Quota>,
+    pub(crate) quota: Arc<LogQuota>,
     /// What plugins may know of the gateway; all plugins share it.
     pub(crate) gateway: Arc<ArcSwap<Gateway>>,
     /// The largest message that a plugin may make.
@@ -35,22 +35,27 @@ pub(crate) struct Common {
 }
 
 /// The data of a store: all that host functions can reach.
-pub(crate) struct Guest {
-    pub(crate) common: Arc<Common>,
+pub(crate) struct StoreData {
+    pub(crate) common: Arc<PluginShared>,
     pub(crate) grants: Arc<Grants>,
-    pub(crate) live: Live,
+    pub(crate) live: CallState,
     pub(crate) ahead: Ahead,
     pub(crate) memory: Memory,
     pub(crate) meter: Arc<Meter>,
-    pub(crate) scribe: Arc<Scribe>,
+    pub(crate) scribe: Arc<GuestLog>,
     wasi: WasiCtx,
     table: ResourceTable,
 }
 
-impl Guest {
-    pub(crate) fn new(common: Arc<Common>, grants: Arc<Grants>, memory: usize, meter: Arc<Meter>) -> Self {
-        let scribe = Arc::new(Scribe::new(Arc::clone(&common.name), Arc::clone(&common.quota)));
-        let live = Live::idle(Arc::clone(&common.name), common.max_message);
+impl StoreData {
+    pub(crate) fn new(
+        common: Arc<PluginShared>,
+        grants: Arc<Grants>,
+        memory: usize,
+        meter: Arc<Meter>,
+    ) -> Self {
+        let scribe = Arc::new(GuestLog::new(Arc::clone(&common.name), Arc::clone(&common.quota)));
+        let live = CallState::idle(Arc::clone(&common.name), common.max_message);
         Self {
             live,
             ahead: Ahead::default(),
@@ -95,7 +100,7 @@ fn table() -> ResourceTable {
 
 /// WASI with nothing behind it: no folders, no network, no environment, clocks and dice excepted. What the guest prints
 /// goes to its log.
-fn nothing(scribe: &Arc<Scribe>) -> WasiCtx {
+fn nothing(scribe: &Arc<GuestLog>) -> WasiCtx {
     WasiCtx::builder()
         .stdout(Printed::new(Arc::clone(scribe)))
         .stderr(Printed::new(Arc::clone(scribe)))
@@ -106,7 +111,7 @@ fn nothing(scribe: &Arc<Scribe>) -> WasiCtx {
         .build()
 }
 
-impl WasiView for Guest {
+impl WasiView for StoreData {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }

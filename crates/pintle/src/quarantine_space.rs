@@ -5,9 +5,9 @@ use pintle_inbound::quarantines::{Asked, Place};
 use pintle_outbound::Handle;
 
 /// The quotas of a running delivering side.
-pub(crate) struct Rooms(pub(crate) Handle);
+pub(crate) struct QuarantineSpace(pub(crate) Handle);
 
-impl Quarantines for Rooms {
+impl Quarantines for QuarantineSpace {
     fn room<'a>(&'a self, name: &'a str, size: u64) -> Asked<'a> {
         Box::pin(async move {
             let room = self.0.quarantine_room(name, size).await;

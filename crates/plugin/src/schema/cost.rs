@@ -40,7 +40,7 @@ const INNER_NAMED: &[&str] = &["patternProperties"];
 /// Refuses a schema by which these settings cannot be checked in bounded time, or which leads out of itself.
 pub(super) fn bound(schema: &Value, settings: &Value) -> Result<(), SchemaFault> {
     look_over(schema, &mut 0)?;
-    let mut toil = Toil { root: schema, known: HashMap::new() };
+    let mut toil = CostEstimate { root: schema, known: HashMap::new() };
     let steps = toil.steps(schema, settings, 0)?;
     if steps > MAX_STEPS { Err(SchemaFault::Costly) } else { Ok(()) }
 }
@@ -110,13 +110,13 @@ fn fits(pattern: &str) -> Result<(), SchemaFault> {
     }
 }
 
-struct Toil<'a> {
+struct CostEstimate<'a> {
     root: &'a Value,
     /// The steps of each pair of schema and value, by their addresses; none while they are being counted.
     known: HashMap<(usize, usize), Option<u64>>,
 }
 
-impl<'a> Toil<'a> {
+impl<'a> CostEstimate<'a> {
     fn steps(&mut self, schema: &'a Value, value: &'a Value, depth: usize) -> Result<u64, SchemaFault> {
         let Some(object) = schema.as_object() else {
             return Ok(1);

@@ -15,7 +15,7 @@ use super::meta::{Graves, from_json};
 use super::operation::Operation;
 use super::record::{Front, HEADER, Header, Kind};
 use super::scan::is_sound;
-use super::segments::{PREFACE, Place, Segments, is_blank, read_at};
+use super::segments::{Extent, PREFACE, Segments, is_blank, read_at};
 use crate::SpoolError;
 
 /// Records looked at in one step.
@@ -25,7 +25,7 @@ const COPY: u64 = 4 * 1024 * 1024;
 
 /// Where the walk has come to.
 #[derive(Default)]
-pub(crate) struct Mover {
+pub(crate) struct Compactor {
     /// The segment that the last step was about.
     on: Option<u64>,
     at: Option<(u64, u64)>,
@@ -33,7 +33,7 @@ pub(crate) struct Mover {
     walked: BTreeSet<u64>,
 }
 
-impl Mover {
+impl Compactor {
     /// Whether a step would have something to do.
     pub(crate) fn has_work(&self, segments: &Segments) -> bool {
         segments.sparse(&self.walked).is_some()
@@ -93,7 +93,7 @@ impl Mover {
             if header.kind().is_none() {
                 return Err(io::Error::other("a later version wrote to it"));
             }
-            let place = Place { segment, position, length: header.length() };
+            let place = Extent { segment, position, length: header.length() };
             ended.extend(ends(&file, &header)?);
             let of_message = header.kind().is_some_and(Kind::is_message);
             if of_message && is_live(database, header.id, place)? {
@@ -141,7 +141,7 @@ fn damaged() -> io::Error {
     io::Error::other("it is damaged")
 }
 
-fn is_live(database: &Database, id: QueueId, place: Place) -> io::Result<bool> {
+fn is_live(database: &Database, id: QueueId, place: Extent) -> io::Result<bool> {
     database.is_at(id, place.segment, place.position).map_err(|error| unusable(&error))
 }
 
@@ -149,7 +149,7 @@ fn unusable(error: &SpoolError) -> io::Error {
     io::Error::other(error.to_string())
 }
 
-fn copy(file: &std::fs::File, header: &Header, place: Place) -> io::Result<Operation> {
+fn copy(file: &std::fs::File, header: &Header, place: Extent) -> io::Result<Operation> {
     let raw = read_at(file, place.position, place.length)?;
     // A copy of a damaged record would carry fresh trust.
     Ok(match is_sound(&raw, header) {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{CONFIG, Socket};
-use crate::say::complain;
+use crate::output::complain;
 
 /// Names the socket for all commands of a session.
 const VARIABLE: &str = "PINTLE_SOCKET";

@@ -15,7 +15,7 @@ const MAX_LABELS: usize = 8;
 const MAX_LENGTH: usize = 64;
 
 /// All series of one plugin.
-pub(crate) struct Gauges {
+pub(crate) struct PluginMetrics {
     plugin: String,
     series: Mutex<HashMap<Key, Series>>,
 }
@@ -27,7 +27,7 @@ enum Series {
     Histogram(Histogram),
 }
 
-impl Gauges {
+impl PluginMetrics {
     pub(crate) fn new(plugin: &str) -> Self {
         Self { plugin: word(plugin), series: Mutex::default() }
     }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn series_are_bounded_and_named_for_the_plugin() {
-        let gauges = Gauges::new("grey-list");
+        let gauges = PluginMetrics::new("grey-list");
         for n in 0..1_000 {
             gauges.count("seen", 1, &[("client".into(), n.to_string())]);
         }

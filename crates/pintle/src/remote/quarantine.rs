@@ -12,7 +12,7 @@ use pintle_mail::QueueId;
 
 use super::{Outcome, show, with_client};
 use crate::cli::{Leaving, Quarantine, QuarantineCommand};
-use crate::say::{printable, say};
+use crate::output::{printable, say};
 
 /// `pintle quarantine …`
 pub(crate) fn quarantine(options: Quarantine) -> Outcome {

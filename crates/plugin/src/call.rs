@@ -35,7 +35,7 @@ struct Recipients {
 }
 
 /// One call, or none.
-pub(crate) struct Live {
+pub(crate) struct CallState {
     judge: Arc<str>,
     max_message: u64,
     pub(crate) hook: Option<Hook>,
@@ -58,7 +58,7 @@ pub(crate) struct Live {
     pub(crate) budget: Budget,
 }
 
-impl Live {
+impl CallState {
     /// No call.
     pub(crate) fn idle(judge: Arc<str>, max_message: u64) -> Self {
         Self {
@@ -289,12 +289,12 @@ pub(crate) struct NewBody {
     fresh: Vec<u8>,
     limit: u64,
     size: u64,
-    end: End,
+    end: BodyEnd,
 }
 
 /// How a body ends so far.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+enum BodyEnd {
     /// Nothing yet, or CRLF.
     Line,
     /// CR, whose LF must come next.
@@ -311,7 +311,7 @@ pub(crate) struct Mark {
     copied: u64,
     fresh: usize,
     size: u64,
-    end: End,
+    end: BodyEnd,
 }
 
 impl NewBody {
@@ -337,7 +337,7 @@ impl NewBody {
     }
 
     fn new(limit: u64) -> Self {
-        Self { pieces: Vec::new(), fresh: Vec::new(), limit, size: 0, end: End::Line }
+        Self { pieces: Vec::new(), fresh: Vec::new(), limit, size: 0, end: BodyEnd::Line }
     }
 
     /// Appends octets of the plugin's: bare LF becomes CRLF, bare CR and NUL are refused.
@@ -346,15 +346,15 @@ impl NewBody {
         let mut end = self.end;
         for &octet in octets {
             end = match (octet, end) {
-                (b'\n', End::Cr) => End::Line,
-                (_, End::Cr) => return Err(invalid("a bare CR in the new body")),
+                (b'\n', BodyEnd::Cr) => BodyEnd::Line,
+                (_, BodyEnd::Cr) => return Err(invalid("a bare CR in the new body")),
                 (0, _) => return Err(invalid("a NUL in the new body")),
                 (b'\n', _) => {
                     out.push(b'\r');
-                    End::Line
+                    BodyEnd::Line
                 }
-                (b'\r', _) => End::Cr,
-                _ => End::Text,
+                (b'\r', _) => BodyEnd::Cr,
+                _ => BodyEnd::Text,
             };
             out.push(octet);
         }
@@ -370,14 +370,14 @@ impl NewBody {
 
     /// Appends octets of the old body, whose first and last are these.
     pub(crate) fn copy(&mut self, offset: u64, len: u64, first: u8, last: u8) -> Result<(), HostError> {
-        if (self.end == End::Cr) != (first == b'\n') {
+        if (self.end == BodyEnd::Cr) != (first == b'\n') {
             return Err(invalid("a copy that parts a CR from its LF"));
         }
         self.grow(len)?;
         self.end = match last {
-            b'\r' => End::Cr,
-            b'\n' => End::Line,
-            _ => End::Text,
+            b'\r' => BodyEnd::Cr,
+            b'\n' => BodyEnd::Line,
+            _ => BodyEnd::Text,
         };
         self.flush();
         match self.pieces.last_mut() {
@@ -416,9 +416,9 @@ impl NewBody {
 
     fn finished(mut self) -> Result<Vec<Piece>, String> {
         match self.end {
-            End::Line => {}
-            End::Cr => return Err("the new body ends in a bare CR".into()),
-            End::Text => self.fresh.extend_from_slice(b"\r\n"),
+            BodyEnd::Line => {}
+            BodyEnd::Cr => return Err("the new body ends in a bare CR".into()),
+            BodyEnd::Text => self.fresh.extend_from_slice(b"\r\n"),
         }
         self.flush();
         Ok(self.pieces)

@@ -13,7 +13,7 @@ use pintle_mail::NextHop;
 use serde::Serialize;
 
 use crate::cli::{Plugins, PluginsCommand, Queue, QueueCommand, Socket, Which};
-use crate::say::{self, complain, printable, say};
+use crate::output::{self, complain, printable, say};
 
 pub(crate) use quarantine::quarantine;
 
@@ -141,7 +141,7 @@ impl From<Which> for Filter {
 
 fn show<T: Serialize>(json: bool, answer: &T, print: impl FnOnce(&T)) {
     if json {
-        if let Err(error) = say::json(answer) {
+        if let Err(error) = output::json(answer) {
             complain!("pintle: the answer cannot be shown: {error}");
         }
     } else {

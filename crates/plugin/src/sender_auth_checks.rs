@@ -29,7 +29,7 @@ pub(crate) fn patience(left: Duration) -> Duration {
 }
 
 /// The mail that is checked.
-pub(crate) struct Received {
+pub(crate) struct SenderAuthChecks {
     findings: Arc<Findings>,
     session: Arc<Session>,
     transaction: Arc<Transaction>,
@@ -39,7 +39,7 @@ pub(crate) struct Received {
     deadline: Instant,
 }
 
-impl Received {
+impl SenderAuthChecks {
     pub(crate) fn new(
         session: Arc<Session>,
         transaction: Arc<Transaction>,

@@ -21,16 +21,16 @@ pub(crate) const MAX_TEXT: usize = 4096;
 const MAX_FIELDS: usize = 16;
 
 /// What all instances of a plugin share: how much it may still say.
-pub(crate) struct Quota(Mutex<State>);
+pub(crate) struct LogQuota(Mutex<QuotaState>);
 
-struct State {
+struct QuotaState {
     bucket: Bucket,
     suppressed: u64,
 }
 
-impl Quota {
+impl LogQuota {
     pub(crate) fn new(now: Instant) -> Self {
-        Self(Mutex::new(State { bucket: Bucket::full(BURST, now), suppressed: 0 }))
+        Self(Mutex::new(QuotaState { bucket: Bucket::full(BURST, now), suppressed: 0 }))
     }
 
     /// Whether one more line may be written, and how many were not since the last.
@@ -45,14 +45,14 @@ impl Quota {
 }
 
 /// The pen of one instance.
-pub(crate) struct Scribe {
+pub(crate) struct GuestLog {
     plugin: Arc<str>,
-    quota: Arc<Quota>,
+    quota: Arc<LogQuota>,
     scope: Mutex<Scope>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct LogOrigin {
     hook: Option<Hook>,
     session: Option<SessionId>,
     queue_id: Option<QueueId>,
@@ -60,20 +60,20 @@ struct Place {
 
 #[derive(Default)]
 struct Scope {
-    place: Place,
+    place: LogOrigin,
     /// The last lines that it printed: a panic's message is told with the fault.
     printed: VecDeque<String>,
 }
 
-impl Scribe {
-    pub(crate) fn new(plugin: Arc<str>, quota: Arc<Quota>) -> Self {
+impl GuestLog {
+    pub(crate) fn new(plugin: Arc<str>, quota: Arc<LogQuota>) -> Self {
         Self { plugin, quota, scope: Mutex::default() }
     }
 
     /// Another call begins.
     pub(crate) fn begin(&self, hook: Option<Hook>, view: Option<&View>) {
         let mut scope = self.scope.lock();
-        scope.place = Place {
+        scope.place = LogOrigin {
             hook,
             session: view.map(|view| view.session.id),
             queue_id: view.and_then(|view| view.transaction.as_ref()).map(|transaction| transaction.id),
@@ -112,7 +112,7 @@ impl Scribe {
     }
 }
 
-fn emit(plugin: &str, place: Place, level: Level, text: &str, fields: Option<&str>) {
+fn emit(plugin: &str, place: LogOrigin, level: Level, text: &str, fields: Option<&str>) {
     let hook = place.hook.map(Hook::name);
     let session = place.session.map(tracing::field::display);
     let queue_id = place.queue_id.map(tracing::field::display);
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_flood_is_cut_and_the_cut_is_counted() {
         let now = Instant::now();
-        let quota = Quota::new(now);
+        let quota = LogQuota::new(now);
         let written = (0..BURST + 50).filter(|_| quota.take(now).is_some()).count();
         assert_eq!(written, BURST as usize);
         assert_eq!(quota.take(now + Duration::from_secs(1)), Some(50));

@@ -6,10 +6,10 @@
 use boon::{ErrorKind, ValidationError};
 use serde_json::{Map, Value};
 
-use super::toil::{decoded, referred};
+use super::cost::{decoded, referred};
 use crate::ConfigMistake;
+use crate::guest_log::clean;
 use crate::places::pointer;
-use crate::scribe::clean;
 
 /// References that are followed to describe what is expected.
 const MAX_STEPS: usize = 16;
