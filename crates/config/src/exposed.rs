@@ -13,7 +13,7 @@ use crate::RunAs;
 
 /// What a file or folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FileKind {
     /// Nobody else may read it: a private key, a password.
     Secret,
     /// Nobody else may change it: a plugin, roots of trust, settings.
@@ -82,7 +82,7 @@ impl Us {
 
     /// What is wrong with this path, if anything. What is not there, or cannot be looked at, is not judged here: whoever
     /// opens it will say so.
-    pub(crate) fn examine(self, path: &Path, kind: Kind) -> Option<Exposed> {
+    pub(crate) fn examine(self, path: &Path, kind: FileKind) -> Option<Exposed> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let found = fs::metadata(&path).ok();
         let itself = found.and_then(|found| self.judge(&found, kind));
@@ -94,9 +94,9 @@ impl Us {
         })
     }
 
-    fn judge(self, found: &Metadata, kind: Kind) -> Option<How> {
+    fn judge(self, found: &Metadata, kind: FileKind) -> Option<How> {
         let mode = found.mode() & 0o7777;
-        if kind == Kind::Secret && mode & 0o007 != 0 {
+        if kind == FileKind::Secret && mode & 0o007 != 0 {
             return Some(How::Read(mode));
         }
         if self.is_open(found) { Some(How::Write(mode)) } else { self.strange_owner(found) }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     /// How a file or folder of this mode is exposed, to a gateway whose user made it.
-    fn found(path: &Path, kind: Kind, mode: u32) -> Option<How> {
+    fn found(path: &Path, kind: FileKind, mode: u32) -> Option<How> {
         with_mode(path, mode);
         Us::new(None).examine(path, kind).map(|exposed| {
             assert_eq!(exposed.path, path);
@@ -193,10 +193,10 @@ mod tests {
         for (mode, how) in
             [(0o600, None), (0o640, None), (0o644, Some(How::Read(0o644))), (0o602, Some(How::Read(0o602)))]
         {
-            assert_eq!(found(&file, Kind::Secret, mode), how, "{mode:o}");
+            assert_eq!(found(&file, FileKind::Secret, mode), how, "{mode:o}");
         }
         for (mode, how) in [(0o644, None), (0o755, None), (0o646, Some(How::Write(0o646)))] {
-            assert_eq!(found(&file, Kind::Trusted, mode), how, "{mode:o}");
+            assert_eq!(found(&file, FileKind::Trusted, mode), how, "{mode:o}");
         }
         for (mode, how) in [
             (0o700, None),
@@ -204,9 +204,9 @@ mod tests {
             (0o777, Some(How::Write(0o777))),
             (0o1777, Some(How::Write(0o1777))),
         ] {
-            assert_eq!(found(&folder, Kind::Folder, mode), how, "{mode:o}");
+            assert_eq!(found(&folder, FileKind::Folder, mode), how, "{mode:o}");
         }
-        assert_eq!(Us::new(None).examine(&parent.path().join("missing"), Kind::Folder), None);
+        assert_eq!(Us::new(None).examine(&parent.path().join("missing"), FileKind::Folder), None);
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
         let file = parent.path().join("plugin.wasm");
         fs::write(&file, "").unwrap();
         let (own, group) = (fs::metadata(&file).unwrap().uid(), fs::metadata(&file).unwrap().gid());
-        let examine = |uid, gid| Us { uid, gid }.examine(&file, Kind::Trusted).map(|exposed| exposed.how);
+        let examine = |uid, gid| Us { uid, gid }.examine(&file, FileKind::Trusted).map(|exposed| exposed.how);
         with_mode(&file, 0o664);
         assert_eq!(examine(own, group), None);
         let strange = if group == 0 { None } else { Some(How::Write(0o664)) };
@@ -231,7 +231,7 @@ mod tests {
         let (open, link) = (parent.path().join("open"), parent.path().join("link"));
         fs::create_dir_all(open.join("in/side")).unwrap();
         symlink(open.join("in"), &link).unwrap();
-        let examine = |path: &Path| Us::new(None).examine(path, Kind::Folder);
+        let examine = |path: &Path| Us::new(None).examine(path, FileKind::Folder);
         assert_eq!(examine(&open.join("in/side")), None);
         with_mode(&open, 0o777);
         let exposed = Some(Exposed { path: open.clone(), how: How::Write(0o777) });
@@ -255,7 +255,7 @@ mod tests {
         let given = std::os::unix::fs::chown(&folder, Some(strange), Some(strange)).is_ok();
         let examine = |mode, uid| {
             with_mode(&folder, mode);
-            Us { uid, gid: ours }.examine(&file, Kind::Trusted)
+            Us { uid, gid: ours }.examine(&file, FileKind::Trusted)
         };
         let exposed = |how| given.then(|| Exposed { path: folder.clone(), how });
         if given {

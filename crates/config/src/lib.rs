@@ -9,6 +9,7 @@
 //! A running gateway calls [`check`] again on a reload and asks [`Settings::needs_restart`] what it cannot take over.
 
 mod accounts;
+mod definition;
 mod exposed;
 pub mod files;
 mod form;
@@ -16,12 +17,13 @@ mod lower;
 mod mistake;
 pub mod parts;
 mod places;
-mod read;
 mod reader;
 mod reference;
 mod report;
 mod schema;
 mod units;
+mod value_kind;
+mod values;
 
 use std::path::Path;
 
@@ -29,13 +31,15 @@ use toml::de::DeTable;
 
 pub use accounts::RunAs;
 pub use exposed::{Exposed, How};
-pub use lower::{Level, Log, LogFormat, Settings, Stock};
+pub use lower::{Log, Settings, Stock};
 pub use mistake::{Cause, Mistake, Rule};
 pub use reference::reference;
 pub use report::{ConfigReport, TextPosition, count};
 pub use units::duration;
+pub use values::{Level, LogFormat};
 
 use crate::reader::Reader;
+use crate::schema::SCHEMA;
 
 /// Reads and checks a configuration file. Relative paths in it begin at its folder.
 #[must_use]
@@ -54,7 +58,7 @@ pub fn check(path: &Path, stock: &Stock) -> ConfigReport {
 #[must_use]
 pub fn read(text: String, path: &Path, stock: &Stock) -> ConfigReport {
     let (settings, mistakes, warnings) = {
-        let reader = Reader::new(&text, path);
+        let reader = Reader::new(&text, path, &SCHEMA);
         let mended = form::mend(&text);
         for fault in mended.faults {
             reader.mistake(String::new(), fault.span, Cause::Syntax(fault.message));

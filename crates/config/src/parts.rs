@@ -11,6 +11,7 @@ use toml::de::DeTable;
 use crate::exposed::Us;
 use crate::lower::{self, keys, operation};
 use crate::reader::{Reader, Section};
+use crate::schema::SCHEMA;
 use crate::{Cause, ConfigReport, Mistake, form};
 
 /// A part of a configuration file.
@@ -33,7 +34,7 @@ pub fn admin(path: &Path) -> io::Result<Part<pintle_admin::Config>> {
 /// Where the admin socket is when nobody says.
 #[must_use]
 pub fn default_socket() -> PathBuf {
-    let reader = Reader::new("", Path::new(""));
+    let reader = Reader::new("", Path::new(""), &SCHEMA);
     let empty = DeTable::new();
     operation::admin(&reader.root(&empty).table("admin")).socket
 }
@@ -57,7 +58,7 @@ pub fn signing(path: &Path) -> io::Result<Part<(Arc<Keyring>, pintle_dns::Config
 fn part<T>(path: &Path, sections: &[&str], lower: impl FnOnce(&Section<'_>) -> T) -> io::Result<Part<T>> {
     let text = crate::files::text(path)?;
     let (value, mut mistakes) = {
-        let reader = Reader::new(&text, path);
+        let reader = Reader::new(&text, path, &SCHEMA);
         let mended = form::mend(&text);
         for fault in mended.faults {
             reader.mistake(String::new(), fault.span, Cause::Syntax(fault.message));

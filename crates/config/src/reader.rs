@@ -2,7 +2,7 @@
 //!
 //! Deserialising with serde ends at the first wrong type, and an operator who mends ten mistakes in ten runs has wasted
 //! nine. So the document is parsed with spans, recovering from errors of form, and then read key by key against the
-//! [`crate::schema`]: what is wrong is noted with its place, and reading goes on with the default.
+//! [`Schema`]: what is wrong is noted with its place, and reading goes on with the default.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -13,9 +13,9 @@ use pintle_plugin::Places;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::exposed::{Kind, Us};
-use crate::read::Read;
-use crate::schema::{self, Key, Shape};
+use crate::definition::{KeyDefinition, Schema, SectionDefinition, Shape};
+use crate::exposed::{FileKind, Us};
+use crate::value_kind::ValueKind;
 use crate::{Cause, Mistake, Rule, report};
 
 pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
@@ -25,6 +25,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) text: &'a str,
     /// The file, as it was named.
     pub(crate) path: PathBuf,
+    schema: &'static Schema,
     /// Where relative paths begin.
     pub(crate) base: PathBuf,
     /// Whose files are good; whoever runs now, until it is known whom the gateway becomes.
@@ -46,7 +47,7 @@ struct ReadFindings {
 #[derive(Clone)]
 pub(crate) struct Section<'a> {
     pub(crate) reader: &'a Reader<'a>,
-    spec: &'static schema::Section,
+    spec: &'static SectionDefinition,
     table: Option<&'a DeTable<'a>>,
     span: Range<usize>,
     path: String,
@@ -61,17 +62,17 @@ pub(crate) struct Spot<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(text: &'a str, path: &Path) -> Self {
+    pub(crate) fn new(text: &'a str, path: &Path, schema: &'static Schema) -> Self {
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let (us, is_secret) = (Cell::new(Us::new(None)), Cell::new(false));
-        Self { text, path: path.to_owned(), base, us, is_secret, found: RefCell::default() }
+        Self { text, path: path.to_owned(), schema, base, us, is_secret, found: RefCell::default() }
     }
 
     /// The document's root.
     pub(crate) fn root(&'a self, table: &'a DeTable<'a>) -> Section<'a> {
         let root = Section {
             reader: self,
-            spec: &schema::ROOT,
+            spec: &self.schema.root,
             table: Some(table),
             span: 0..0,
             path: String::new(),
@@ -127,11 +128,11 @@ impl<'a> Section<'a> {
             if read.is_some() {
                 return read;
             }
-        } else if spec.required && self.table.is_some() {
+        } else if spec.is_some_and(|spec| spec.required) && self.table.is_some() {
             let expected = format!("{key} = {}", T::kind().describe());
             self.complain(key, Cause::Missing { expected });
         }
-        self.default(spec)
+        self.default(spec?)
     }
 
     /// A table below this one; absent ones are read as empty.
@@ -202,13 +203,14 @@ impl<'a> Section<'a> {
         self.table.and_then(|table| table.get(key))
     }
 
-    fn key(&self, name: &str) -> &'static Key {
+    /// None where the schema lacks the key, which only a test can meet.
+    fn key(&self, name: &str) -> Option<&'static KeyDefinition> {
         let found = self.spec.keys.iter().find(|key| key.name == name);
         debug_assert!(found.is_some(), "the schema lacks {}.{name}", self.spec.name);
-        found.unwrap_or(&schema::UNDEFINED)
+        found
     }
 
-    fn default<T: Read>(&self, spec: &'static Key) -> Option<T> {
+    fn default<T: Read>(&self, spec: &'static KeyDefinition) -> Option<T> {
         let value = DeValue::parse(spec.default?).ok()?;
         T::read(&value, &self.here())
     }
@@ -228,7 +230,7 @@ impl<'a> Section<'a> {
     fn empty(&self, name: &'static str) -> Section<'a> {
         Section {
             reader: self.reader,
-            spec: schema::section(self.spec.name, name),
+            spec: self.reader.schema.section(self.spec.name, name),
             table: None,
             span: self.span.clone(),
             path: self.path_of(name),
@@ -236,7 +238,7 @@ impl<'a> Section<'a> {
     }
 
     fn child(&self, name: &'static str, step: &str, value: &'a Value<'a>, shape: Shape) -> Section<'a> {
-        let spec = schema::section(self.spec.name, name);
+        let spec = self.reader.schema.section(self.spec.name, name);
         let table = match value.get_ref() {
             DeValue::Table(table) => Some(table),
             _ => None,
@@ -252,7 +254,7 @@ impl<'a> Section<'a> {
     }
 
     fn refuse_unknown(&self) {
-        let known = self.spec.names();
+        let known = self.reader.schema.names_in(self.spec);
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
             if !known.contains(&name) {
@@ -270,7 +272,7 @@ impl Spot<'_> {
     }
 
     /// Complains where somebody else could read or change this file or folder.
-    pub(crate) fn guard(&self, path: &Path, kind: Kind) {
+    pub(crate) fn guard(&self, path: &Path, kind: FileKind) {
         if let Some(exposed) = self.reader.us.get().examine(path, kind) {
             self.complain(Cause::Exposed(exposed));
         }
@@ -307,6 +309,50 @@ impl Spot<'_> {
     pub(crate) fn item(&self, at: usize, value: &Value<'_>) -> Self {
         Spot { reader: self.reader, key: format!("{}[{}]", self.key, at + 1), span: value.span() }
     }
+}
+
+/// A type that a key's value can have.
+pub(crate) trait Read: Sized {
+    /// What error messages and the reference call it.
+    fn kind() -> ValueKind;
+    /// Reads it; a value that cannot be read is complained about at `spot` and gives none.
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self>;
+}
+
+/// The text that a key of type `T` holds, or a complaint.
+pub(crate) fn text<'a, T: Read>(value: &'a Value<'_>, spot: &Spot<'_>) -> Option<&'a str> {
+    let text = value.get_ref().as_str();
+    if text.is_none() {
+        wrong_type::<T>(value, spot);
+    }
+    text
+}
+
+/// Reads a text and parses it; what the parser says becomes the complaint. `T` is the type that the key holds.
+pub(crate) fn parsed<'v, T: Read, P, E: Into<String>>(
+    value: &'v Value<'_>,
+    spot: &Spot<'_>,
+    parse: impl FnOnce(&'v str) -> Result<P, E>,
+) -> Option<P> {
+    match parse(text::<T>(value, spot)?) {
+        Ok(parsed) => Some(parsed),
+        Err(why) => {
+            malformed::<T>(spot, why.into());
+            None
+        }
+    }
+}
+
+/// Complains about a value of the wrong TOML type.
+pub(crate) fn wrong_type<T: Read>(value: &Value<'_>, spot: &Spot<'_>) {
+    let (expected, found) = (T::kind().describe(), type_name(value.get_ref()));
+    spot.complain(Cause::WrongType { expected, found });
+}
+
+/// Complains about a value that its type does not allow.
+pub(crate) fn malformed<T: Read>(spot: &Spot<'_>, why: String) {
+    let expected = T::kind().describe();
+    spot.complain(Cause::Malformed { expected, why });
 }
 
 /// The name that was probably meant, if one is near.

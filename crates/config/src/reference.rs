@@ -2,20 +2,21 @@
 
 use std::fmt::Write as _;
 
-use crate::schema::{Key, ROOT, Section, sections};
+use crate::definition::{KeyDefinition, SectionDefinition};
+use crate::schema::SCHEMA;
 
 /// Every section and key, with type, default and meaning.
 #[must_use]
 pub fn reference() -> String {
     let mut page = String::new();
-    describe(&mut page, "Top of the file", &ROOT);
-    for section in sections() {
+    describe(&mut page, "Top of the file", &SCHEMA.root);
+    for section in SCHEMA.sections() {
         describe(&mut page, &format!("`{}`", section.heading()), section);
     }
     page
 }
 
-fn describe(page: &mut String, heading: &str, section: &Section) {
+fn describe(page: &mut String, heading: &str, section: &SectionDefinition) {
     // Writing to a String cannot fail.
     let _ = writeln!(page, "### {heading}\n\n{}\n", section.about);
     let _ = writeln!(page, "| key | value | default | meaning |\n|---|---|---|---|");
@@ -26,7 +27,7 @@ fn describe(page: &mut String, heading: &str, section: &Section) {
     page.push('\n');
 }
 
-fn default(key: &Key) -> String {
+fn default(key: &KeyDefinition) -> String {
     match key.default {
         Some(default) => format!("`{default}`"),
         None if key.required => "required".into(),

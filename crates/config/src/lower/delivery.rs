@@ -5,31 +5,12 @@ use std::time::Duration;
 
 use super::relays::{RESERVED, named_credentials, relay};
 use super::{Names, quarantine, unique};
-use crate::read::{
-    Choice, Domain, NameServer, Nat64, NonEmpty, OrNever, OrZero, Positive, Read, Size, domain, parsed,
-};
-use crate::reader::{Section, Spot, Value};
-use crate::schema::Kind;
+use crate::reader::Section;
+use crate::values::{Domain, NameServer, Nat64, NonEmpty, OrNever, OrZero, Positive, RoutePattern, Size};
 use crate::{Cause, Rule};
-use pintle_mail::TlsPolicy;
 use pintle_outbound::{
-    Config, EightBit, Endpoint, Mx, Protocol, Relay, Reports, RetryPolicy, Route, RouteTable, Sessions,
-    Sources, Timeouts, Transfer,
+    Config, Mx, Protocol, Relay, Reports, RetryPolicy, Route, RouteTable, Sessions, Sources, Timeouts,
 };
-
-/// A host as relays name it; its port may still be open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Host(pub(super) String);
-
-/// `example.org`, `.example.org` or `*`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RoutePattern(String);
-
-impl RoutePattern {
-    pub(super) fn text(&self) -> &str {
-        &self.0
-    }
-}
 
 pub(super) fn outbound(root: &Section<'_>, hostname: &str) -> Config {
     let section = root.table("delivery");
@@ -159,53 +140,4 @@ pub(crate) fn dns(section: &Section<'_>) -> pintle_dns::Config {
         max_negative_ttl: section.get::<OrZero>("max_negative_ttl").0,
         hosts_file: section.get("hosts_file"),
     }
-}
-
-impl Read for Host {
-    fn kind() -> Kind {
-        Kind::Host
-    }
-
-    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
-        parsed::<Self, _, _>(value, spot, |text| {
-            let endpoint = Endpoint::parse(text, 25);
-            endpoint.map(|_| Self(text.to_owned())).map_err(|error| error.to_string())
-        })
-    }
-}
-
-impl Read for RoutePattern {
-    fn kind() -> Kind {
-        Kind::RoutePattern
-    }
-
-    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
-        parsed::<Self, _, _>(value, spot, |text| match (text, text.strip_prefix('.')) {
-            ("*", _) => Ok(Self(text.to_owned())),
-            (_, Some(parent)) => domain(parent).map(|parent| Self(format!(".{parent}"))),
-            (_, None) => domain(text).map(Self),
-        })
-    }
-}
-
-impl Choice for TlsPolicy {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("none", Self::None),
-        ("opportunistic", Self::Opportunistic),
-        ("required", Self::Required),
-        ("verified", Self::Verified),
-    ];
-}
-
-impl Choice for Protocol {
-    const WORDS: &'static [(&'static str, Self)] = &[("smtp", Self::Smtp), ("lmtp", Self::Lmtp)];
-}
-
-impl Choice for EightBit {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("send-anyway", Self::SendAnyway), ("strict", Self::Strict)];
-}
-
-impl Choice for Transfer {
-    const WORDS: &'static [(&'static str, Self)] = &[("data", Self::Data), ("chunking", Self::Chunking)];
 }

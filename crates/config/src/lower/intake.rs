@@ -15,9 +15,9 @@ use pintle_tls::{
 };
 
 use super::{Names, refuse_the_internet, unique};
-use crate::exposed::Kind;
-use crate::read::{DomainPattern, OrZero, Positive, Secret};
+use crate::exposed::FileKind;
 use crate::reader::Section;
+use crate::values::{DomainPattern, OrZero, Positive, Secret};
 use crate::{Cause, Rule};
 
 /// So long before its end a certificate ought to have been renewed; of a short life it is a third.
@@ -57,7 +57,7 @@ fn certificate(section: &Section<'_>) -> CertificateSource {
     }
     age(section, &source);
     if section.has("key") {
-        section.spot("key").guard(&key, Kind::Secret);
+        section.spot("key").guard(&key, FileKind::Secret);
     }
     source
 }
@@ -83,7 +83,7 @@ fn roots(section: &Section<'_>) -> ClientConfig {
     let Some(path) = section.optional::<PathBuf>("roots") else {
         return ClientConfig::default();
     };
-    section.spot("roots").guard(&path, Kind::Trusted);
+    section.spot("roots").guard(&path, FileKind::Trusted);
     let config = ClientConfig { roots: Roots::File(path) };
     if let Err(error) = ClientTls::load(&config) {
         section.complain("roots", Cause::Certificate(error.to_string()));

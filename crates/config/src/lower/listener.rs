@@ -6,24 +6,15 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use pintle_inbound::config::Rules;
 use pintle_inbound::{AuthOffer, ListenerConfig, SessionLimits, StrangerLimits, TlsMode};
-use pintle_smtp::server::config::{Auth, BareCr, BareLf, EarlyTalk, Leniency, Limits, Timeouts};
+use pintle_smtp::server::config::{Auth, BareCr, Leniency, Limits, Timeouts};
 use pintle_smtp::server::{self, Extension, Extensions, Mechanism, Mechanisms};
 
 use super::intake::networks;
 use super::surroundings::Taken;
 use super::{Names, unique};
 use crate::Rule;
-use crate::read::{Choice, Domain, NonEmpty, Positive, Size};
 use crate::reader::Section;
-
-/// What a listener is for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum ListenerKind {
-    #[default]
-    Mx,
-    Submission,
-    Relay,
-}
+use crate::values::{Domain, ListenerKind, NonEmpty, Positive, Size};
 
 /// What all listeners depend on.
 pub(super) struct ListenerDefaults<'a> {
@@ -209,53 +200,4 @@ fn leniency(section: &Section<'_>, kind: ListenerKind) -> Leniency {
         early_talk: section.optional("early_talk").unwrap_or(default.early_talk),
         ..default
     }
-}
-
-impl Choice for ListenerKind {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("mx", Self::Mx), ("submission", Self::Submission), ("relay", Self::Relay)];
-}
-
-impl Choice for TlsMode {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("none", Self::None), ("starttls", Self::StartTls), ("implicit", Self::Implicit)];
-}
-
-impl Choice for AuthOffer {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("off", Self::Off), ("offered", Self::Offered), ("required", Self::Required)];
-}
-
-impl Choice for BareLf {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("normalise", Self::Normalise), ("refuse", Self::Refuse)];
-}
-
-impl Choice for BareCr {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("normalise", Self::Normalise), ("refuse", Self::Refuse)];
-}
-
-impl Choice for EarlyTalk {
-    const WORDS: &'static [(&'static str, Self)] = &[("tolerate", Self::Tolerate), ("refuse", Self::Refuse)];
-}
-
-impl Choice for Mechanism {
-    const WORDS: &'static [(&'static str, Self)] = &[("PLAIN", Self::Plain), ("LOGIN", Self::Login)];
-}
-
-impl Choice for Extension {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("PIPELINING", Self::Pipelining),
-        ("SIZE", Self::Size),
-        ("8BITMIME", Self::EightBitMime),
-        ("SMTPUTF8", Self::SmtpUtf8),
-        ("CHUNKING", Self::Chunking),
-        ("ENHANCEDSTATUSCODES", Self::EnhancedStatusCodes),
-        ("DSN", Self::Dsn),
-    ];
-}
-
-impl Choice for pintle_tls::ClientCertificates {
-    const WORDS: &'static [(&'static str, Self)] = &[("ignore", Self::Ignore), ("record", Self::Record)];
 }

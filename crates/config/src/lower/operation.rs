@@ -7,9 +7,9 @@ use pintle_spool::{DraftLimits, EmbeddedConfig};
 use super::surroundings;
 use crate::Rule;
 use crate::accounts::{RunAs, Unknown};
-use crate::exposed::Kind;
-use crate::read::{Choice, Size};
+use crate::exposed::FileKind;
 use crate::reader::Section;
+use crate::values::{Level, LogFormat, Size};
 
 /// What is written about the work.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,46 +20,6 @@ pub struct Log {
     pub level: Level,
     /// Where; none is standard error.
     pub file: Option<PathBuf>,
-}
-
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// How much is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Level {
-    /// What the operator has to act on.
-    Error,
-    /// And what went wrong otherwise.
-    Warn,
-    /// And what happens to messages.
-    #[default]
-    Info,
-    /// And why.
-    Debug,
-    /// And everything else.
-    Trace,
-}
-
-impl Level {
-    /// The word for it, as log filters want it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
 }
 
 /// Whom the gateway becomes.
@@ -83,7 +43,7 @@ pub(crate) fn run_as(section: &Section<'_>) -> Option<RunAs> {
 
 pub(crate) fn spool(section: &Section<'_>) -> EmbeddedConfig {
     let folder: PathBuf = section.get("dir");
-    section.spot("dir").guard(&folder, Kind::Folder);
+    section.spot("dir").guard(&folder, FileKind::Folder);
     surroundings::own_folder(&section.spot("dir"), &folder, false);
     EmbeddedConfig {
         drafts: DraftLimits {
@@ -106,18 +66,4 @@ pub(super) fn log(section: &Section<'_>) -> Log {
     let file = section.optional("file");
     file.iter().for_each(|file: &PathBuf| surroundings::file(&section.spot("file"), file));
     Log { format: section.get("format"), level: section.get("level"), file }
-}
-
-impl Choice for LogFormat {
-    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
-}
-
-impl Choice for Level {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
-    ];
 }

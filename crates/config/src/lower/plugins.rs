@@ -5,20 +5,14 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use pintle_inbound::ListenerConfig;
-use pintle_plugin::{Config, FailurePolicies, FailurePolicy, Grant, Limits, PluginConfig, Source};
-use pintle_policy::Hook;
+use pintle_plugin::{Config, Grant, Limits, PluginConfig, Source};
 use toml::de::{DeTable, DeValue};
 
 use super::{Names, Stock, surroundings, unique};
 use crate::places;
-use crate::read::{Choice, Json, OrZero, Positive, Read, Size, json, wrong_type};
-use crate::reader::{Section, Spot, Value, nearest};
-use crate::schema::Kind;
+use crate::reader::Section;
+use crate::values::{Json, OnFault, OrZero, Positive, Size, json};
 use crate::{Cause, Rule, exposed};
-
-/// What faults mean: one word for all hooks, or a table.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct OnFault(FailurePolicies);
 
 /// No number that an operator can write.
 pub(super) const UNSAID: usize = 0;
@@ -54,7 +48,7 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
         let folder = section.optional::<PathBuf>(key);
         folder.inspect(|folder| {
             let spot = section.spot(key);
-            spot.guard(folder, exposed::Kind::Folder);
+            spot.guard(folder, exposed::FileKind::Folder);
             surroundings::own_folder(&spot, folder, key == "cache");
         })
     };
@@ -111,7 +105,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
         if let Some(why) = why {
             section.complain("component", Cause::File { path: path.clone(), why });
         }
-        section.spot("component").guard(&path, exposed::Kind::Trusted);
+        section.spot("component").guard(&path, exposed::FileKind::Trusted);
     }
     Source::File(path)
 }
@@ -124,7 +118,7 @@ fn settings(section: &Section<'_>) -> Option<Json> {
     let inline = section.optional::<Json>("config");
     let path = section.optional::<PathBuf>("config_file");
     let from_file = path.and_then(|path| {
-        section.spot("config_file").guard(&path, exposed::Kind::Trusted);
+        section.spot("config_file").guard(&path, exposed::FileKind::Trusted);
         let read = settings_file(&path).map_err(|why| Cause::File { path, why });
         read.map_err(|cause| section.complain("config_file", cause)).ok()
     });
@@ -155,60 +149,4 @@ fn limits(section: &Section<'_>) -> Limits {
         wait: section.get("wait"),
         recycle_after: (recycle_after > 0).then_some(recycle_after),
     }
-}
-
-impl Read for OnFault {
-    fn kind() -> Kind {
-        Kind::OnFault
-    }
-
-    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::String(_) => FailurePolicy::read(value, spot).map(|policy| Self(policy.into())),
-            DeValue::Table(table) => Some(Self(by_hook(table, spot))),
-            _ => {
-                wrong_type::<Self>(value, spot);
-                None
-            }
-        }
-    }
-}
-
-fn by_hook(table: &DeTable<'_>, spot: &Spot<'_>) -> FailurePolicies {
-    let mut policies = FailurePolicies::default();
-    for (key, value) in table {
-        let name: &str = key.get_ref();
-        let policy = || FailurePolicy::read(value, &spot.within(name, value.span())).unwrap_or_default();
-        if name == "default" {
-            policies.default = policy();
-        } else if let Some(&hook) = Hook::ALL.iter().find(|hook| hook.name() == name) {
-            let policy = policy();
-            if hook == Hook::Deliver && policy == FailurePolicy::Reject {
-                spot.within(name, value.span()).warn(Rule::RefusedAfterAcceptance);
-            }
-            policies.hooks.insert(hook, policy);
-        } else {
-            let known: Vec<_> = Hook::ALL.iter().map(|hook| hook.name()).chain(["default"]).collect();
-            let nearest = nearest(name, &known);
-            spot.within(name, key.span()).complain(Cause::UnknownKey { nearest, known });
-        }
-    }
-    policies
-}
-
-impl Choice for FailurePolicy {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("defer", Self::Defer), ("accept", Self::Accept), ("reject", Self::Reject), ("skip", Self::Skip)];
-}
-
-impl Choice for Grant {
-    const WORDS: &'static [(&'static str, Self)] = &{
-        let mut words = [("", Self::EditHeaders); Self::ALL.len()];
-        let mut at = 0;
-        while at < words.len() {
-            words[at] = (Self::ALL[at].name(), Self::ALL[at]);
-            at += 1;
-        }
-        words
-    };
 }

@@ -1,22 +1,11 @@
 //! Quarantines: how long and how much they keep, for all or by name.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pintle_outbound::{Quota, Retention, WhenFull};
-use toml::de::{DeTable, DeValue};
+use pintle_outbound::{Quota, Retention};
 
-use crate::read::{Choice, Percent, Positive, Read, Size};
-use crate::reader::{Section, Spot, Value};
-use crate::schema::Kind;
-
-/// One value for all quarantines, or a table of them by name.
-#[derive(Debug, Clone)]
-pub(crate) struct ByQuarantine<T> {
-    /// For those without a value of their own, where one was given.
-    default: Option<T>,
-    names: BTreeMap<String, T>,
-}
+use crate::reader::Section;
+use crate::values::{ByQuarantine, Percent, Positive, Size};
 
 pub(super) fn keep(section: &Section<'_>) -> Retention {
     let given = section.get::<ByQuarantine<Duration>>("keep");
@@ -36,44 +25,4 @@ pub(super) fn quota(section: &Section<'_>) -> Quota {
     quota.default.messages = messages.default.map_or(quota.default.messages, |limit| limit.0);
     quota.default.bytes = size.default.map_or(quota.default.bytes, |limit| limit.0);
     quota
-}
-
-impl<T> Default for ByQuarantine<T> {
-    fn default() -> Self {
-        Self { default: None, names: BTreeMap::new() }
-    }
-}
-
-impl<T: Read> Read for ByQuarantine<T> {
-    fn kind() -> Kind {
-        Kind::ByQuarantine(Box::new(T::kind()))
-    }
-
-    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::Table(table) => Some(by_name(table, spot)),
-            _ => T::read(value, spot).map(|all| Self { default: Some(all), ..Self::default() }),
-        }
-    }
-}
-
-fn by_name<T: Read>(table: &DeTable<'_>, spot: &Spot<'_>) -> ByQuarantine<T> {
-    let mut given = ByQuarantine::default();
-    for (key, value) in table {
-        let name: &str = key.get_ref();
-        let Some(read) = T::read(value, &spot.within(name, value.span())) else {
-            continue;
-        };
-        if name == "default" {
-            given.default = Some(read);
-        } else {
-            given.names.insert(name.to_owned(), read);
-        }
-    }
-    given
-}
-
-impl Choice for WhenFull {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("refuse", Self::Refuse), ("drop-oldest", Self::DropOldest)];
 }

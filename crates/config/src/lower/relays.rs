@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use pintle_mail::TlsPolicy;
 use pintle_outbound::{Channel, Credentials, Endpoint, NamedCredentials, Protocol, Relay};
 
-use super::delivery::Host;
-use crate::read::{NonEmpty, Positive, Secret};
 use crate::reader::Section;
+use crate::values::{Host, NonEmpty, Positive, Secret};
 use crate::{Cause, Rule};
 
 /// Words that a route's `via` understands, and that no relay can therefore be called.

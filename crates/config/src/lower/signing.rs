@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pintle_plugin::SigningKey;
-use pintle_sender_auth::sign::{Canonicalization, KeyConfig, KeyFault, Keyring, Pem};
+use pintle_sender_auth::sign::{KeyConfig, KeyFault, Keyring, Pem};
 
 use crate::Cause;
-use crate::read::{Choice, Domain, OrNever, Secret};
 use crate::reader::Section;
+use crate::values::{Domain, OrNever, Secret};
 
 /// Every key, checked; what is wrong with one is told at the line that is to be mended.
 pub(crate) fn keys(root: &Section<'_>) -> Arc<Keyring> {
@@ -74,8 +74,4 @@ fn at(fault: &KeyFault) -> &'static str {
         KeyFault::Field(_) => "headers",
         KeyFault::Expires => "expires",
     }
-}
-
-impl Choice for Canonicalization {
-    const WORDS: &'static [(&'static str, Self)] = &[("relaxed", Self::Relaxed), ("simple", Self::Simple)];
 }

@@ -12,8 +12,8 @@ use pintle_outbound::{Config, Endpoint, Relay, Route, RouteTable, SystemNetwork,
 
 use super::{Names, unique};
 use crate::Rule;
-use crate::read::{DomainPattern, NonEmpty};
 use crate::reader::{Section, Spot};
+use crate::values::{DomainPattern, NonEmpty};
 
 /// A domain below every other, to ask routes for what has no name of its own.
 const ANY: &str = "any";
@@ -153,7 +153,7 @@ fn written(root: &Section<'_>) -> RouteTable {
     let patterns: BTreeMap<String, ()> = root
         .list("route")
         .iter()
-        .flat_map(|section| section.get::<NonEmpty<super::RoutePattern>>("domain").0)
+        .flat_map(|section| section.get::<NonEmpty<crate::values::RoutePattern>>("domain").0)
         .map(|pattern| (pattern.text().to_owned(), ()))
         .collect();
     let default = if patterns.contains_key("*") { Route::Discard } else { Route::Mx };

@@ -8,12 +8,15 @@ use pintle_mail::{Address, TlsPolicy};
 use pintle_outbound::{EightBit, Protocol, Transfer, WhenFull};
 use pintle_sender_auth::sign::Canonicalization;
 
-use super::{Section, Shape, key, optional, required};
-use crate::lower::{ByQuarantine, Host, RoutePattern};
-use crate::read::{Domain, NameServer, Nat64, NonEmpty, OrNever, OrZero, Percent, Positive, Secret, Size};
+use super::{key, optional, required};
+use crate::definition::{SectionDefinition, Shape};
+use crate::values::{
+    ByQuarantine, Domain, Host, NameServer, Nat64, NonEmpty, OrNever, OrZero, Percent, Positive,
+    RoutePattern, Secret, Size,
+};
 
-pub(super) static SECTIONS: &[Section] = &[
-    Section {
+pub(super) const SECTIONS: &[SectionDefinition] = &[
+    SectionDefinition {
         name: "route",
         shape: Shape::Many,
         about: "Which way mail for some domains goes. The most special pattern wins, whatever the order. Without any \
@@ -26,7 +29,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "relays",
         shape: Shape::Named,
         about: "A next hop by name: a smart host, an inner server, an LMTP store.",
@@ -60,7 +63,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "credentials",
         shape: Shape::Named,
         about: "Credentials that a plugin with the grant `route` may choose by name. It never sees them, and they are said to \
@@ -84,7 +87,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "dkim_keys",
         shape: Shape::Named,
         about: "A key that mail is signed with (DKIM, RFC 6376) or sealed with (ARC, RFC 8617) when a plugin with the grant \
@@ -118,7 +121,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<Canonicalization>("body_form", "\"relaxed\"", "The canonical form of the body."),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "delivery",
         shape: Shape::One,
         about: "How next hops are spoken to.",
@@ -193,7 +196,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "queue",
         shape: Shape::One,
         about: "When to try again, to warn and to give up.",
@@ -217,7 +220,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<OrNever>("warn_after", "\"4h\"", "The age at which its sender is warned once."),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "reports",
         shape: Shape::One,
         about: "Bounces and warnings (RFC 3464).",
@@ -234,7 +237,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "quarantine",
         shape: Shape::One,
         about: "Messages that a verdict has put aside for somebody to look at. See operations.md.",
@@ -265,7 +268,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "dns",
         shape: Shape::One,
         about: "Whom to ask for names.",

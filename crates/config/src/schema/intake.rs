@@ -10,12 +10,12 @@ use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
 use pintle_smtp::server::{Extension, Mechanism};
 use pintle_tls::ClientCertificates;
 
-use super::{Section, Shape, key, optional, required};
-use crate::lower::ListenerKind;
-use crate::read::{Domain, DomainPattern, NonEmpty, OrZero, Positive, Secret, Size};
+use super::{key, optional, required};
+use crate::definition::{SectionDefinition, Shape};
+use crate::values::{Domain, DomainPattern, ListenerKind, NonEmpty, OrZero, Positive, Secret, Size};
 
-pub(super) static SECTIONS: &[Section] = &[
-    Section {
+pub(super) const SECTIONS: &[SectionDefinition] = &[
+    SectionDefinition {
         name: "listener",
         shape: Shape::Many,
         about: "A place where clients connect. A change needs a restart.",
@@ -149,7 +149,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<Duration>("handshake_timeout", "\"30s\"", "For a TLS handshake."),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "tls",
         shape: Shape::One,
         about: "TLS on listeners and towards next hops: versions 1.2 and 1.3, with forward secrecy. Certificates are \
@@ -166,7 +166,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "tls.certificate",
         shape: Shape::Many,
         about: "A certificate with its key. Clients that name a host get the one that fits, others the first.",
@@ -175,7 +175,7 @@ pub(super) static SECTIONS: &[Section] = &[
             required::<PathBuf>("key", "A PEM file: the private key, not encrypted."),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "domains",
         shape: Shape::One,
         about: "The domains that are ours: mail for them is taken from anybody. Mail for all others is refused unless \
@@ -186,7 +186,7 @@ pub(super) static SECTIONS: &[Section] = &[
             "The domain alone, or with a leading dot all below it.",
         )],
     },
-    Section {
+    SectionDefinition {
         name: "relay",
         shape: Shape::One,
         about: "Who may send mail to domains that are not ours, without authenticating.",
@@ -196,7 +196,7 @@ pub(super) static SECTIONS: &[Section] = &[
             "The networks of our own servers and devices; they hold for every listener.",
         )],
     },
-    Section {
+    SectionDefinition {
         name: "user",
         shape: Shape::Many,
         about: "Somebody who may authenticate and then send mail anywhere, where no plugin knows the users.",
@@ -210,7 +210,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "authentication",
         shape: Shape::One,
         about: "Who guesses passwords, in however many sessions. Clients of trusted networks are not counted.",
@@ -235,7 +235,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "limits",
         shape: Shape::One,
         about: "What holds for every message.",
@@ -248,7 +248,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "score",
         shape: Shape::One,
         about: "What the sum of the points that plugins give means for a message that none of them has accepted. To refuse it is a stronger word than a plugin's that holds or drops it.",

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use pintle_plugin::Grant;
 
-use super::{Section, Shape, key, optional, required};
-use crate::lower::{Level, LogFormat, OnFault};
-use crate::read::{Json, OrZero, Positive, Size};
+use super::{key, optional, required};
+use crate::definition::{SectionDefinition, Shape};
+use crate::values::{Json, Level, LogFormat, OnFault, OrZero, Positive, Size};
 
-pub(super) static SECTIONS: &[Section] = &[
-    Section {
+pub(super) const SECTIONS: &[SectionDefinition] = &[
+    SectionDefinition {
         name: "process",
         shape: Shape::One,
         about: "With whose rights the gateway runs. A change needs a restart.",
@@ -28,7 +28,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "spool",
         shape: Shape::One,
         about: "Where messages lie until they are delivered. A change needs a restart.",
@@ -45,7 +45,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<Size>("warm_memory", "\"32MiB\"", "Memory for messages just committed."),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "plugins",
         shape: Shape::One,
         about: "What holds for all plugins.",
@@ -86,7 +86,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "plugin",
         shape: Shape::Many,
         about: "A plugin. They are asked in the order of the file.",
@@ -116,7 +116,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<Duration>("timer", "\"1m\"", "How often `on-timer` is called."),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "plugin.limits",
         shape: Shape::One,
         about: "What the plugin before it may use.",
@@ -134,7 +134,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key::<u64>("recycle_after", "100000", "Calls after which an instance is replaced; 0 keeps it."),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "log",
         shape: Shape::One,
         about: "What is written about the work.",
@@ -144,7 +144,7 @@ pub(super) static SECTIONS: &[Section] = &[
             optional::<PathBuf>("file", "Written to instead of standard error. A change needs a restart."),
         ],
     },
-    Section {
+    SectionDefinition {
         name: "admin",
         shape: Shape::One,
         about: "Where `pintle queue` and its like reach the gateway. A change needs a restart.",

@@ -17,16 +17,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pintle_plugin::{Gateway, PluginConfig};
 
-pub(crate) use delivery::{Host, RoutePattern, dns};
-pub(crate) use listener::ListenerKind;
-pub use operation::{Level, Log, LogFormat};
-pub(crate) use plugins::OnFault;
-pub(crate) use quarantine::ByQuarantine;
+pub(crate) use delivery::dns;
+pub use operation::Log;
 pub(crate) use signing::keys;
 
 use crate::exposed::{self, Us};
-use crate::read::Domain;
 use crate::reader::Section;
+use crate::values::Domain;
 use crate::{Rule, RunAs};
 
 /// The components that come with the program, by name: what `stock:NAME` can mean.
@@ -133,7 +130,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     let run_as = operation::run_as(&root.table("process"));
     root.here().reader.us.set(Us::new(run_as.as_ref()));
     // Whoever can write the file decides everything. As a secret, if it holds one, it is judged where that stands.
-    root.here().guard(&root.here().reader.path, exposed::Kind::Trusted);
+    root.here().guard(&root.here().reader.path, exposed::FileKind::Trusted);
     let hostname = root.get::<Domain>("hostname").0;
     let (server_tls, client_tls) = intake::tls(root, &hostname);
     let mut plugins = plugins::plugins(root, stock);

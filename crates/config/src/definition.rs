@@ -1,0 +1,95 @@
+//! How a section and a key of the file are defined: name, type, default, meaning. The definitions themselves are in
+//! [`crate::schema`].
+
+use crate::value_kind::ValueKind;
+
+/// One table of the file.
+pub(crate) struct SectionDefinition {
+    /// The path from the top of the file, such as `tls.certificate`; empty for the root.
+    pub(crate) name: &'static str,
+    /// How it is written.
+    pub(crate) shape: Shape,
+    /// What it is for.
+    pub(crate) about: &'static str,
+    /// What it holds.
+    pub(crate) keys: &'static [KeyDefinition],
+}
+
+/// How a section is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// `[name]`, once.
+    One,
+    /// `[[name]]`, any number of times.
+    Many,
+    /// `[name.NAME]`, any number of times.
+    Named,
+}
+
+/// One key of a section.
+pub(crate) struct KeyDefinition {
+    pub(crate) name: &'static str,
+    pub(crate) kind: fn() -> ValueKind,
+    /// In TOML.
+    pub(crate) default: Option<&'static str>,
+    pub(crate) required: bool,
+    pub(crate) about: &'static str,
+}
+
+/// All sections that a file may have.
+pub(crate) struct Schema {
+    /// The keys before the first section.
+    pub(crate) root: SectionDefinition,
+    /// The sections, in groups, in the order of the reference.
+    pub(crate) groups: &'static [&'static [SectionDefinition]],
+}
+
+impl Schema {
+    /// Every section but the root, in the order of the reference.
+    pub(crate) fn sections(&self) -> impl Iterator<Item = &'static SectionDefinition> {
+        self.groups.iter().copied().flatten()
+    }
+
+    /// The section of this name below `parent`; the root where the schema lacks it, which only a test can meet.
+    pub(crate) fn section(&'static self, parent: &str, name: &str) -> &'static SectionDefinition {
+        let found = self.sections().find(|section| section.is_below(parent) && section.last_name() == name);
+        debug_assert!(found.is_some(), "the schema lacks the section {name}");
+        found.unwrap_or(&self.root)
+    }
+
+    /// What may stand in a section: its keys and the sections below it.
+    pub(crate) fn names_in(&self, section: &SectionDefinition) -> Vec<&'static str> {
+        let below = self.sections().filter(|other| other.is_below(section.name));
+        section.keys.iter().map(|key| key.name).chain(below.map(SectionDefinition::last_name)).collect()
+    }
+}
+
+impl SectionDefinition {
+    /// As it stands in a file.
+    pub(crate) fn heading(&self) -> String {
+        match self.shape {
+            Shape::One => format!("[{}]", self.name),
+            Shape::Many => format!("[[{}]]", self.name),
+            Shape::Named => format!("[{}.NAME]", self.name),
+        }
+    }
+
+    fn is_below(&self, parent: &str) -> bool {
+        let own = self.name.rsplit_once('.').map_or("", |(parent, _)| parent);
+        own == parent && !self.name.is_empty()
+    }
+
+    fn last_name(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or(self.name, |(_, last)| last)
+    }
+}
+
+impl Shape {
+    pub(crate) fn describe(self, name: &str) -> String {
+        match self {
+            Self::One => format!("a table: [{name}]"),
+            Self::Many => format!("a list of tables: [[{name}]]"),
+            Self::Named => format!("tables with names: [{name}.NAME]"),
+        }
+    }
+}

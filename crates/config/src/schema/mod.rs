@@ -1,0 +1,98 @@
+//! Every section and key of the file, with type, default and meaning: the one place where they stand.
+//!
+//! The reader takes defaults and known names from here, and the reference in docs/configuration.md is written from it,
+//! so neither can disagree with what the program does. A test holds these defaults against those of the crates that the
+//! values go to, and another checks that every key is read, and as the type that stands here.
+
+use crate::definition::{KeyDefinition, Schema, SectionDefinition, Shape};
+use crate::reader::Read;
+use crate::values::Domain;
+
+mod delivery;
+mod intake;
+mod operation;
+
+/// A key that may be left out; in its place stands the default, which is TOML.
+pub(super) const fn key<T: Read>(
+    name: &'static str,
+    default: &'static str,
+    about: &'static str,
+) -> KeyDefinition {
+    KeyDefinition { name, kind: T::kind, default: Some(default), required: false, about }
+}
+
+/// A key that may be left out, and is then not there.
+pub(super) const fn optional<T: Read>(name: &'static str, about: &'static str) -> KeyDefinition {
+    KeyDefinition { name, kind: T::kind, default: None, required: false, about }
+}
+
+/// A key that must be there.
+pub(super) const fn required<T: Read>(name: &'static str, about: &'static str) -> KeyDefinition {
+    KeyDefinition { name, kind: T::kind, default: None, required: true, about }
+}
+
+/// All that may stand in a configuration file.
+pub(crate) static SCHEMA: Schema = Schema {
+    root: SectionDefinition {
+        name: "",
+        shape: Shape::One,
+        about: "Keys before the first section.",
+        keys: &[
+            required::<Domain>(
+                "hostname",
+                "The gateway's own name: in the greeting, in EHLO, in Received fields and bounces. It should resolve to the \
+             gateway's address and back, and stand in its certificate.",
+            ),
+            optional::<pintle_mail::Address>(
+                "postmaster",
+                "Where mail for `<postmaster>` goes, without a domain or with the hostname, from which reports come. Left out: \
+             to the postmaster of the first accepted domain, unless a route says where mail for the hostname goes.",
+            ),
+        ],
+    },
+    groups: &[intake::SECTIONS, delivery::SECTIONS, operation::SECTIONS],
+};
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use toml::de::{DeTable, DeValue};
+
+    use super::*;
+    use crate::lower::lower;
+    use crate::reader::Reader;
+
+    /// Every section once, and nothing in it: the lowering then asks for every key.
+    fn every_section() -> String {
+        SCHEMA.sections().map(|section| section.heading() + "\n").collect()
+    }
+
+    #[test]
+    fn every_key_is_read_and_as_what_the_schema_says() {
+        let text = every_section();
+        let reader = Reader::new(&text, Path::new("x.toml"), &SCHEMA);
+        let document = DeTable::parse(&text).unwrap();
+        lower(&reader.root(document.get_ref()), &[]);
+        let all = std::iter::once(&SCHEMA.root).chain(SCHEMA.sections());
+        let of = |section: &'static SectionDefinition| {
+            section.keys.iter().map(|key| (section.name, key.name, (key.kind)().describe()))
+        };
+        let defined: BTreeSet<_> = all.flat_map(of).collect();
+        assert_eq!(reader.asked(), defined);
+    }
+
+    #[test]
+    fn names_are_unique_and_defaults_are_toml() {
+        for section in std::iter::once(&SCHEMA.root).chain(SCHEMA.sections()) {
+            let names = SCHEMA.names_in(section);
+            assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{}", section.name);
+            for key in section.keys {
+                let default = key.default.unwrap_or("true");
+                assert!(DeValue::parse(default).is_ok(), "{}.{}: {default}", section.name, key.name);
+                assert!(!key.about.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Secrets: from a file, from the environment, or, with a warning, from the configuration itself.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use toml::de::DeValue;
+
+use crate::reader::{Read, Spot, Value, wrong_type};
+use crate::value_kind::ValueKind;
+use crate::{Cause, Rule, exposed, files};
+
+/// A secret, wherever it came from. It has no `Debug` on purpose.
+#[derive(Clone, Default)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl Read for Secret {
+    fn kind() -> ValueKind {
+        ValueKind::Secret
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(text) => {
+                spot.warn(Rule::InlineSecret);
+                if !spot.reader.is_secret.replace(true) {
+                    spot.guard(&spot.reader.path, exposed::FileKind::Secret);
+                }
+                Some(Self(text.to_string()))
+            }
+            DeValue::Table(table) if table.len() == 1 => {
+                let (key, value) = table.iter().next()?;
+                let source = value.get_ref().as_str();
+                match (key.get_ref().as_ref(), source) {
+                    ("file", Some(path)) => secret_file(&spot.reader.base.join(path), spot),
+                    ("env", Some(name)) => secret_variable(name, spot),
+                    _ => {
+                        wrong_type::<Self>(value, spot);
+                        None
+                    }
+                }
+            }
+            _ => {
+                wrong_type::<Self>(value, spot);
+                None
+            }
+        }
+    }
+}
+
+fn secret_file(path: &Path, spot: &Spot<'_>) -> Option<Secret> {
+    spot.guard(path, exposed::FileKind::Secret);
+    let text = files::text(path).map_err(|error| error.to_string());
+    // Editors end files with a line end, and no secret does.
+    let text = text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
+    match text {
+        Ok(secret) if !secret.is_empty() => return Some(Secret(secret)),
+        Ok(_) => spot.complain(Cause::File { path: path.to_owned(), why: "it is empty".into() }),
+        Err(why) => spot.complain(Cause::File { path: path.to_owned(), why }),
+    }
+    None
+}
+
+fn secret_variable(name: &str, spot: &Spot<'_>) -> Option<Secret> {
+    let value = std::env::var_os(name).as_deref().and_then(OsStr::to_str).map(str::to_owned);
+    let value = value.filter(|value| !value.is_empty());
+    if value.is_none() {
+        spot.complain(Cause::Environment(name.to_owned()));
+    }
+    value.map(Secret)
+}

@@ -1,0 +1,135 @@
+//! Values that may be tables: settings of plugins, limits by quarantine, failure policies by hook.
+
+use std::collections::BTreeMap;
+
+use pintle_plugin::{FailurePolicies, FailurePolicy, Places};
+use pintle_policy::Hook;
+use toml::de::{DeTable, DeValue};
+
+use crate::reader::{Read, Spot, Value, nearest, wrong_type};
+use crate::value_kind::ValueKind;
+use crate::{Cause, Rule, places};
+
+/// Any table, as JSON, and where its values stand.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Json(pub(crate) serde_json::Value, pub(crate) Places);
+
+impl Read for Json {
+    fn kind() -> ValueKind {
+        ValueKind::Table
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        let DeValue::Table(table) = value.get_ref() else {
+            wrong_type::<Self>(value, spot);
+            return None;
+        };
+        let places = places::in_toml(&spot.reader.path, spot.reader.text, value.span().start, table);
+        Some(Self(json(value.get_ref()), places))
+    }
+}
+
+pub(crate) fn json(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(whole) => i64::from_str_radix(whole.as_str(), whole.radix()).ok().into(),
+        DeValue::Float(float) => float.as_str().parse::<f64>().ok().into(),
+        DeValue::Boolean(flag) => (*flag).into(),
+        DeValue::Datetime(time) => time.to_string().into(),
+        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let pair = |(key, value): (&toml::Spanned<_>, &Value<'_>)| {
+                let key: &std::borrow::Cow<'_, str> = key.get_ref();
+                (key.to_string(), json(value.get_ref()))
+            };
+            serde_json::Value::Object(table.iter().map(pair).collect())
+        }
+    }
+}
+
+/// One value for all quarantines, or a table of them by name.
+#[derive(Debug, Clone)]
+pub(crate) struct ByQuarantine<T> {
+    /// For those without a value of their own, where one was given.
+    pub(crate) default: Option<T>,
+    /// For those named.
+    pub(crate) names: BTreeMap<String, T>,
+}
+
+impl<T> Default for ByQuarantine<T> {
+    fn default() -> Self {
+        Self { default: None, names: BTreeMap::new() }
+    }
+}
+
+impl<T: Read> Read for ByQuarantine<T> {
+    fn kind() -> ValueKind {
+        ValueKind::ByQuarantine(Box::new(T::kind()))
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Table(table) => Some(by_name(table, spot)),
+            _ => T::read(value, spot).map(|all| Self { default: Some(all), ..Self::default() }),
+        }
+    }
+}
+
+fn by_name<T: Read>(table: &DeTable<'_>, spot: &Spot<'_>) -> ByQuarantine<T> {
+    let mut given = ByQuarantine::default();
+    for (key, value) in table {
+        let name: &str = key.get_ref();
+        let Some(read) = T::read(value, &spot.within(name, value.span())) else {
+            continue;
+        };
+        if name == "default" {
+            given.default = Some(read);
+        } else {
+            given.names.insert(name.to_owned(), read);
+        }
+    }
+    given
+}
+
+/// What faults mean: one word for all hooks, or a table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OnFault(pub(crate) FailurePolicies);
+
+impl Read for OnFault {
+    fn kind() -> ValueKind {
+        ValueKind::OnFault
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(_) => FailurePolicy::read(value, spot).map(|policy| Self(policy.into())),
+            DeValue::Table(table) => Some(Self(by_hook(table, spot))),
+            _ => {
+                wrong_type::<Self>(value, spot);
+                None
+            }
+        }
+    }
+}
+
+fn by_hook(table: &DeTable<'_>, spot: &Spot<'_>) -> FailurePolicies {
+    let mut policies = FailurePolicies::default();
+    for (key, value) in table {
+        let name: &str = key.get_ref();
+        let policy = || FailurePolicy::read(value, &spot.within(name, value.span())).unwrap_or_default();
+        if name == "default" {
+            policies.default = policy();
+        } else if let Some(&hook) = Hook::ALL.iter().find(|hook| hook.name() == name) {
+            let policy = policy();
+            if hook == Hook::Deliver && policy == FailurePolicy::Reject {
+                spot.within(name, value.span()).warn(Rule::RefusedAfterAcceptance);
+            }
+            policies.hooks.insert(hook, policy);
+        } else {
+            let known: Vec<_> = Hook::ALL.iter().map(|hook| hook.name()).chain(["default"]).collect();
+            let nearest = nearest(name, &known);
+            spot.within(name, key.span()).complain(Cause::UnknownKey { nearest, known });
+        }
+    }
+    policies
+}
