@@ -18,8 +18,9 @@ use pintle_inbound::{
 use pintle_mail::{Address, Charset, HeaderEdit, Position, Reply};
 use pintle_policy::{AuthResult, Call, Chain, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
 use pintle_record::{Record, Sink};
+use pintle_smtp::Extension;
 use pintle_smtp::server::config::Auth;
-use pintle_smtp::server::{self, Extension};
+use pintle_smtp::server::{self};
 use pintle_spool::{Health, Memory, Spool, Stored};
 use pintle_testkit::{Client, TestCa};
 use pintle_tls::{CertificateSource, ServerConfig, ServerTls};

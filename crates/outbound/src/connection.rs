@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use pintle_mail::Body;
 use pintle_record::Peer;
+use pintle_smtp::Extension;
 use pintle_smtp::client::{Closed, Delivery, DialogueStep, Event, Session, Transfer};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
@@ -151,7 +152,7 @@ impl ClientConnection {
 
     /// Whether the next hop says that commands may be sent ahead.
     pub(crate) fn offers_pipelining(&self) -> bool {
-        self.machine.peer().extensions.pipelining
+        self.machine.peer().offered.has(Extension::Pipelining)
     }
 
     /// Sends one message to these recipients of the plan.

@@ -5,4 +5,7 @@
 //! [`client`] hands it on.
 
 pub mod client;
+pub mod extension;
 pub mod server;
+
+pub use extension::{Extension, Extensions};

@@ -12,8 +12,9 @@ use pintle_mail::{
     Address, BodyType, Charset, EnhancedCode, Envelope, MailParams, Notify, RcptParams, Recipient, Reply,
     Return, ReversePath, TlsPolicy,
 };
+use pintle_smtp::Extension;
 use pintle_smtp::client::{self, Content, Delivery, ReplyOutcome, Transaction, Transfer};
-use pintle_smtp::server::{self, Extension, HostAnswer, Question, Sequence, SessionFault};
+use pintle_smtp::server::{self, HostAnswer, Question, Sequence, SessionFault};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use pintle_smtp::server::{Config, Event, Extension, HostAnswer, Question, Session, Start};
+use pintle_smtp::Extension;
+use pintle_smtp::server::{Config, Event, HostAnswer, Question, Session, Start};
 
 /// A session that has said hello, and whose host says yes to everything.
 struct Yes {

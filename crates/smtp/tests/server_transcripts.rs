@@ -20,10 +20,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pintle_mail::{MailParams, RcptParams, Reply};
+use pintle_smtp::Extension;
 use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
 use pintle_smtp::server::{
-    Closed, Config, Credentials, Event, Extension, Hello, HelloVerb, HostAnswer, Mechanisms, Message, Offers,
-    Question, Session, SessionFault, Start,
+    Closed, Config, Credentials, Event, Hello, HelloVerb, HostAnswer, Mechanisms, Message, Offers, Question,
+    Session, SessionFault, Start,
 };
 use transcript::{Cut, Kind, Script, Step, duration, quoted, scripts, unescape};
 

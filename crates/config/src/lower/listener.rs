@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use pintle_inbound::config::Rules;
 use pintle_inbound::{AuthOffer, ListenerConfig, SessionLimits, StrangerLimits, TlsMode};
 use pintle_smtp::server::config::{Auth, BareCr, Leniency, Limits, Timeouts};
-use pintle_smtp::server::{self, Extension, Extensions, Mechanism, Mechanisms};
+use pintle_smtp::server::{self, Mechanism, Mechanisms};
+use pintle_smtp::{Extension, Extensions};
 
 use super::intake::networks;
 use super::surroundings::Taken;

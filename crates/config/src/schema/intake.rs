@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use pintle_inbound::{AuthOffer, TlsMode};
+use pintle_smtp::Extension;
+use pintle_smtp::server::Mechanism;
 use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
-use pintle_smtp::server::{Extension, Mechanism};
 use pintle_tls::ClientCertificates;
 
 use super::{key, optional, required};

@@ -5,8 +5,9 @@ use pintle_mail::TlsPolicy;
 use pintle_outbound::{EightBit, Protocol, Transfer, WhenFull};
 use pintle_plugin::{FailurePolicy, Grant};
 use pintle_sender_auth::sign::Canonicalization;
+use pintle_smtp::Extension;
+use pintle_smtp::server::Mechanism;
 use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
-use pintle_smtp::server::{Extension, Mechanism};
 
 use super::Choice;
 

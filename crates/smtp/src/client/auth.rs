@@ -39,7 +39,7 @@ pub(super) fn begin(core: &mut Core, now: Instant) -> Turn {
         let lack = if core.channel == Channel::Plain { Lack::AuthWithoutTls } else { Lack::AuthUnverified };
         return Err(Stop::new(Closed::Lacking(lack)));
     }
-    let offered = |name: &str| core.offers().auth.iter().any(|mechanism| mechanism == name);
+    let offered = |name: &str| core.offers().mechanisms().iter().any(|mechanism| mechanism == name);
     let (line, auth) = if offered("PLAIN") {
         plain_line(credentials)
     } else if offered("LOGIN") {

@@ -12,6 +12,7 @@ use super::ledger::Ledger;
 use super::outcome::{Closed, DialogueStep, Event, ProtocolFault, ReplyOutcome};
 use super::state::{ClientState, Stop, Turn, unexpected};
 use super::stuffing::{Stuffer, Tail};
+use crate::extension::Extension;
 
 /// The next hop takes the message.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Body {
             held: Bytes::new(),
             tail: Tail::LineStart,
             unanswered: 0,
-            window: if core.offers().pipelining { 4 } else { 1 },
+            window: if core.offers().has(Extension::Pipelining) { 4 } else { 1 },
         };
         Self::begin(ledger, Framing::Chunks(chunks), core, now)
     }

@@ -5,26 +5,26 @@ use std::fmt::Write as _;
 
 use pintle_mail::{Address, BodyType, EnhancedCode, Notify, Recipient, Reply, Return, xtext};
 
-use super::Extensions;
 use super::config::{Channel, EightBit};
 use super::core::Core;
 use super::ledger::Ledger;
 use super::outcome::{Content, Transaction};
+use crate::extension::{Extension, Offered};
 
 /// `MAIL FROM:<…>` with its parameters.
-pub(super) fn mail(transaction: &Transaction, offers: &Extensions) -> String {
+pub(super) fn mail(transaction: &Transaction, offers: &Offered) -> String {
     let params = &transaction.envelope.params;
     let utf8 = says_smtputf8(transaction, offers);
     let sender =
         transaction.envelope.sender.address().map_or(Cow::Borrowed(""), |sender| written(sender, utf8));
     let mut line = format!("MAIL FROM:<{sender}>");
     // RFC 1870 section 6: the size that will be sent, not the one that was once announced.
-    if offers.size.is_some() {
+    if offers.has(Extension::Size) {
         let _ = write!(line, " SIZE={}", transaction.size);
     }
     if params.body == BodyType::BinaryMime {
         line.push_str(" BODY=BINARYMIME");
-    } else if offers.eight_bit_mime && transaction.content != Content::SevenBit {
+    } else if offers.has(Extension::EightBitMime) && transaction.content != Content::SevenBit {
         line.push_str(" BODY=8BITMIME");
     }
     if utf8 {
@@ -33,7 +33,7 @@ pub(super) fn mail(transaction: &Transaction, offers: &Extensions) -> String {
     if params.require_tls {
         line.push_str(" REQUIRETLS");
     }
-    if offers.dsn {
+    if offers.has(Extension::Dsn) {
         push_return(&mut line, params.ret, params.envid.as_deref());
     }
     line
@@ -49,11 +49,11 @@ fn push_return(line: &mut String, ret: Option<Return>, envid: Option<&str>) {
 }
 
 /// `RCPT TO:<…>` of a recipient of this transaction, with its parameters.
-pub(super) fn rcpt(recipient: &Recipient, transaction: &Transaction, offers: &Extensions) -> String {
+pub(super) fn rcpt(recipient: &Recipient, transaction: &Transaction, offers: &Offered) -> String {
     let utf8 = says_smtputf8(transaction, offers);
     let mut line = format!("RCPT TO:<{}>", written(&recipient.address, utf8));
     // RFC 3461 section 5.2.1: what the sender wished goes on unchanged; what it did not say is not made up.
-    if offers.dsn {
+    if offers.has(Extension::Dsn) {
         if let Some(notify) = recipient.params.notify {
             let _ = write!(line, " NOTIFY={}", notify_words(notify));
         }
@@ -72,8 +72,8 @@ fn written(address: &Address, utf8: bool) -> Cow<'_, str> {
     ascii.unwrap_or(Cow::Borrowed(address.as_str()))
 }
 
-fn says_smtputf8(transaction: &Transaction, offers: &Extensions) -> bool {
-    offers.smtputf8 && needs_smtputf8(transaction)
+fn says_smtputf8(transaction: &Transaction, offers: &Offered) -> bool {
+    offers.has(Extension::SmtpUtf8) && needs_smtputf8(transaction)
 }
 
 fn notify_words(notify: Notify) -> String {
@@ -110,7 +110,7 @@ pub(super) fn settle_hopeless(transaction: &Transaction, core: &Core, ledger: &m
     if let Some(reply) = hopeless(transaction, core) {
         ledger.fail_unasked(None, &reply);
     }
-    if core.offers().smtputf8 {
+    if core.offers().has(Extension::SmtpUtf8) {
         return;
     }
     for (at, recipient) in transaction.envelope.recipients.iter().enumerate() {
@@ -124,24 +124,26 @@ pub(super) fn settle_hopeless(transaction: &Transaction, core: &Core, ledger: &m
 fn hopeless(transaction: &Transaction, core: &Core) -> Option<Reply> {
     let (offers, params) = (core.offers(), &transaction.envelope.params);
     // RFC 1870 section 6.1: a message above the declared limit need not be tried; zero declares none.
-    if offers.size.is_some_and(|limit| limit > 0 && transaction.size > limit) {
-        return Some(too_big(transaction.size, offers.size.unwrap_or_default()));
+    if offers.size().is_some_and(|limit| limit > 0 && transaction.size > limit) {
+        return Some(too_big(transaction.size, offers.size().unwrap_or_default()));
     }
     // RFC 6531 section 3.5.
-    if sender_or_header_needs_smtputf8(transaction) && !offers.smtputf8 {
+    if sender_or_header_needs_smtputf8(transaction) && !offers.has(Extension::SmtpUtf8) {
         return Some(no_smtputf8());
     }
     // RFC 8689 section 4.2.1: only over TLS with a verified host, and only to a next hop that keeps the promise.
-    if params.require_tls && !(core.channel == Channel::VerifiedTls && offers.require_tls) {
+    if params.require_tls && !(core.channel == Channel::VerifiedTls && offers.has(Extension::RequireTls)) {
         let text = "the message requires TLS all the way (REQUIRETLS), which the next hop does not offer";
         return Some(Reply::new(550, EnhancedCode(5, 7, 30), text));
     }
-    if params.body == BodyType::BinaryMime && !(offers.chunking && offers.binary_mime) {
+    if params.body == BodyType::BinaryMime
+        && !(offers.has(Extension::Chunking) && offers.has(Extension::BinaryMime))
+    {
         let text = "the message is binary, and the next hop does not offer BINARYMIME";
         return Some(Reply::new(554, EnhancedCode(5, 6, 3), text));
     }
     let strict = core.config.eight_bit == EightBit::Strict && transaction.content != Content::SevenBit;
-    if strict && !offers.eight_bit_mime {
+    if strict && !offers.has(Extension::EightBitMime) {
         let text = "the message has 8-bit content, and the next hop does not offer 8BITMIME";
         return Some(Reply::new(554, EnhancedCode(5, 6, 3), text));
     }

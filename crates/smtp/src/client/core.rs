@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::Peer;
 use super::config::{Channel, Config};
 use super::outcome::Event;
-use super::{Extensions, Peer};
+use crate::extension::Offered;
 
 /// The part of a session that outlives its states.
 #[derive(Debug)]
@@ -35,8 +36,8 @@ impl Core {
         }
     }
 
-    pub(super) fn offers(&self) -> &Extensions {
-        &self.peer.extensions
+    pub(super) fn offers(&self) -> &Offered {
+        &self.peer.offered
     }
 
     /// Sends a command whose reply must come within `patience`.

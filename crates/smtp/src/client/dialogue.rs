@@ -17,6 +17,7 @@ use super::outcome::{
     is_too_many_recipients,
 };
 use super::state::{ClientState, Stop, Turn, unexpected};
+use crate::extension::Extension;
 
 /// A transaction up to the go-ahead for its body.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Dialogue {
         core: &mut Core,
         now: Instant,
     ) -> ClientState {
-        let dsn = if core.offers().dsn { DsnRelay::HandedOn } else { DsnRelay::NotOffered };
+        let dsn = if core.offers().has(Extension::Dsn) { DsnRelay::HandedOn } else { DsnRelay::NotOffered };
         let ids = transaction.envelope.recipients.iter().map(|recipient| recipient.id);
         let transfer = transfer(&transaction, core);
         let mut ledger = Ledger::new(ids, dsn, transfer);
@@ -127,7 +128,8 @@ impl Dialogue {
         // to an earlier transaction. As an answer to the first RCPT many mean by it that they relay for nobody.
         let out_of_step =
             reply.code == 503 && (!matches!(command, Command::Rcpt(_)) || core.transactions > 1);
-        let to_be_secured = core.channel == Channel::Plain && core.offers().starttls && demands_tls(reply);
+        let to_be_secured =
+            core.channel == Channel::Plain && core.offers().has(Extension::StartTls) && demands_tls(reply);
         out_of_step || to_be_secured
     }
 
@@ -181,7 +183,7 @@ impl Dialogue {
 
     /// Sends what may be sent, and waits for the oldest reply.
     fn pump(&mut self, core: &mut Core, now: Instant) {
-        let pipelining = core.offers().pipelining;
+        let pipelining = core.offers().has(Extension::Pipelining);
         let window = if pipelining { core.config.limits.pipeline.max(1) } else { 1 };
         while self.sent.len() < window {
             let Some(command) = self.todo.pop_front() else {
@@ -223,7 +225,7 @@ fn patience(command: Command, core: &Core) -> Duration {
 /// BDAT where it is wanted or where nothing else can carry the octets, and where it is offered.
 fn transfer(transaction: &Transaction, core: &Core) -> Transfer {
     let binary = transaction.envelope.params.body == BodyType::BinaryMime;
-    if core.offers().chunking && (binary || core.config.transfer == Transfer::Chunking) {
+    if core.offers().has(Extension::Chunking) && (binary || core.config.transfer == Transfer::Chunking) {
         Transfer::Chunking
     } else {
         Transfer::Data

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use pintle_mail::{Reply, Severity, TlsPolicy};
 
-use super::Extensions;
 use super::auth;
 use super::config::{Channel, Protocol};
 use super::core::Core;
 use super::outcome::{Closed, DialogueStep, Lack};
 use super::start_tls::StartTls;
 use super::state::{ClientState, Stop, Turn};
+use crate::extension::{Extension, Offered};
 
 /// Which greeting was said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Hello {
 
     fn say(self, core: &mut Core, now: Instant) -> ClientState {
         // Nothing that was offered before counts any more (RFC 3207 section 4.2).
-        core.peer.extensions = Extensions::default();
+        core.peer.offered = Offered::default();
         let verb = match self {
             Self::Ehlo => "EHLO",
             Self::Helo => "HELO",
@@ -46,7 +46,7 @@ impl Hello {
         match reply.severity() {
             Severity::Positive => {
                 if self != Self::Helo {
-                    core.peer.extensions = Extensions::parse(&reply.text);
+                    core.peer.offered = Offered::parse(&reply.text);
                 }
                 secure(core, now)
             }
@@ -65,7 +65,7 @@ impl Hello {
 
 /// After a greeting: TLS where policy and offer want it, else on to AUTH.
 fn secure(core: &mut Core, now: Instant) -> Turn {
-    let offered = core.offers().starttls;
+    let offered = core.offers().has(Extension::StartTls);
     match (core.channel, core.config.tls) {
         (Channel::Tls | Channel::VerifiedTls, _) | (_, TlsPolicy::None) => auth::begin(core, now),
         (Channel::Plain, _) if offered => Ok(StartTls::begin(core, now)),

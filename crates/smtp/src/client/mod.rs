@@ -23,12 +23,12 @@ mod config;
 mod core;
 mod dialogue;
 mod end;
-mod extensions;
 mod greeting;
 mod hello;
 mod idle;
 mod ledger;
 mod outcome;
+mod peer;
 mod reply_reader;
 mod start_tls;
 mod state;
@@ -46,11 +46,11 @@ use self::reply_reader::ReplyReader;
 use self::state::{ClientState, Stop, Turn};
 
 pub use self::config::{Channel, Config, Credentials, EightBit, Limits, Protocol, Timeouts, Transfer};
-pub use self::extensions::{Extensions, Peer};
 pub use self::outcome::{
     Closed, Content, Delivery, DialogueStep, DsnRelay, Event, Lack, Owner, ProtocolFault, RecipientOutcome,
     ReplyOutcome, Speaker, Transaction, demands_tls, is_hop_trouble,
 };
+pub use self::peer::Peer;
 pub use self::reply_reader::ReplyFault;
 
 /// One session with a next hop.

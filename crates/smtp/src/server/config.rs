@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::offers::{Extension, Extensions, Mechanisms};
+use super::offers::Mechanisms;
+use crate::extension::{Extension, Extensions};
 
 /// The settings of a listener's sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]

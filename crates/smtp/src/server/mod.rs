@@ -42,7 +42,7 @@ pub use config::Config;
 pub use event::{Closed, Event, Headers, Hello, HelloVerb, HostAnswer, Message, Question, Sender};
 pub use fault::{Level, Misuse, OtherProtocol, Owner, Sequence, SessionFault, Syntax};
 pub use head::split_message;
-pub use offers::{Extension, Extensions, Mechanism, Mechanisms, OfferError, Offers};
+pub use offers::{Mechanism, Mechanisms, OfferError, Offers};
 pub use sasl::{Credentials, Password};
 
 /// What the host knows when a connection comes in.

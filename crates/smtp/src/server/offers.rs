@@ -1,4 +1,4 @@
-//! ESMTP extensions: which there are, which a configuration allows, and what one session offers (RFC 5321 section 2.2).
+//! What one session of the server offers: its EHLO keywords (RFC 5321 section 2.2) and its SASL mechanisms.
 //!
 //! [`Offers`] is the list of EHLO keywords of one session. The host may edit it while the question [`super::Question::Hello`]
 //! is open; what it then holds is what the machine advertises and what it accepts afterwards.
@@ -7,111 +7,7 @@ use std::fmt;
 
 use pintle_mail::Param;
 
-/// An extension that the machine can serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extension {
-    /// RFC 2920.
-    Pipelining,
-    /// RFC 1870.
-    Size,
-    /// RFC 6152.
-    EightBitMime,
-    /// RFC 6531.
-    SmtpUtf8,
-    /// BDAT (RFC 3030).
-    Chunking,
-    /// RFC 2034. Replies bear their codes even where this is withheld: they are text to a client that does not know them.
-    EnhancedStatusCodes,
-    /// RFC 3461.
-    Dsn,
-    /// RFC 3207.
-    StartTls,
-    /// RFC 4954.
-    Auth,
-    /// RFC 8689. Only for a host whose delivery obeys it.
-    RequireTls,
-}
-
-impl Extension {
-    /// In the order in which they are offered.
-    pub const ALL: [Self; 10] = [
-        Self::Pipelining,
-        Self::Size,
-        Self::StartTls,
-        Self::Auth,
-        Self::EnhancedStatusCodes,
-        Self::EightBitMime,
-        Self::Dsn,
-        Self::Chunking,
-        Self::SmtpUtf8,
-        Self::RequireTls,
-    ];
-
-    /// Its EHLO keyword.
-    #[must_use]
-    pub fn keyword(self) -> &'static str {
-        match self {
-            Self::Pipelining => "PIPELINING",
-            Self::Size => "SIZE",
-            Self::EightBitMime => "8BITMIME",
-            Self::SmtpUtf8 => "SMTPUTF8",
-            Self::Chunking => "CHUNKING",
-            Self::EnhancedStatusCodes => "ENHANCEDSTATUSCODES",
-            Self::Dsn => "DSN",
-            Self::StartTls => "STARTTLS",
-            Self::Auth => "AUTH",
-            Self::RequireTls => "REQUIRETLS",
-        }
-    }
-
-    /// The extension with this keyword, in any case.
-    #[must_use]
-    pub fn named(keyword: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|extension| extension.keyword().eq_ignore_ascii_case(keyword))
-    }
-
-    fn bit(self) -> u16 {
-        1 << self as u16
-    }
-}
-
-/// A set of extensions. The default is all but STARTTLS, AUTH and REQUIRETLS, which need a host that can serve them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extensions(u16);
-
-impl Extensions {
-    /// None at all, as after HELO.
-    pub const NONE: Self = Self(0);
-
-    /// The set with this extension.
-    #[must_use]
-    pub fn with(self, extension: Extension) -> Self {
-        Self(self.0 | extension.bit())
-    }
-
-    /// The set without it.
-    #[must_use]
-    pub fn without(self, extension: Extension) -> Self {
-        Self(self.0 & !extension.bit())
-    }
-
-    /// Whether it is in the set.
-    #[must_use]
-    pub fn has(self, extension: Extension) -> bool {
-        self.0 & extension.bit() != 0
-    }
-}
-
-impl Default for Extensions {
-    fn default() -> Self {
-        Extension::ALL
-            .into_iter()
-            .fold(Self::NONE, Self::with)
-            .without(Extension::StartTls)
-            .without(Extension::Auth)
-            .without(Extension::RequireTls)
-    }
-}
+use crate::extension::{Extension, Extensions, Offered, Parameter};
 
 /// A SASL mechanism (RFC 4422) that the machine speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,18 +60,15 @@ impl Mechanisms {
         }
     }
 
-    /// Their names as EHLO gives them, if there are any.
-    fn names(self) -> Option<&'static str> {
-        match (self.plain, self.login) {
-            (true, true) => Some("PLAIN LOGIN"),
-            (true, false) => Some("PLAIN"),
-            (false, true) => Some("LOGIN"),
-            (false, false) => None,
-        }
+    /// Their names, as the parameter of AUTH.
+    fn parameter(self) -> Parameter {
+        let all = [Mechanism::Plain, Mechanism::Login].into_iter().filter(|mechanism| self.has(*mechanism));
+        Parameter::Words(all.map(|mechanism| mechanism.name().to_owned()).collect())
     }
 
-    fn from_names(names: &str) -> Self {
-        let has = |wanted| names.split_ascii_whitespace().any(|name| Mechanism::named(name) == Some(wanted));
+    /// Those that the machine speaks, of the names in a parameter of AUTH.
+    fn from_names(names: &[String]) -> Self {
+        let has = |wanted| names.iter().any(|name| Mechanism::named(name) == Some(wanted));
         Self { plain: has(Mechanism::Plain), login: has(Mechanism::Login) }
     }
 }
@@ -183,19 +76,26 @@ impl Mechanisms {
 /// What one session offers in its reply to EHLO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offers {
-    known: Extensions,
-    size: u64,
-    mechanisms: Mechanisms,
+    known: Offered,
     other: Vec<Param>,
 }
 
 impl Offers {
-    pub(super) fn new(known: Extensions, size: u64, mechanisms: Mechanisms) -> Self {
-        Self { known, size, mechanisms, other: Vec::new() }
+    pub(super) fn new(extensions: Extensions, size: u64, mechanisms: Mechanisms) -> Self {
+        let mut known = Offered::default();
+        for extension in Extension::ALL.into_iter().filter(|extension| extensions.has(*extension)) {
+            let parameter = match extension {
+                Extension::Size => Parameter::Octets(size),
+                Extension::Auth => mechanisms.parameter(),
+                _ => Parameter::None,
+            };
+            known.insert(extension, parameter);
+        }
+        Self { known, other: Vec::new() }
     }
 
     pub(super) fn none() -> Self {
-        Self::new(Extensions::NONE, 0, Mechanisms::default())
+        Self { known: Offered::default(), other: Vec::new() }
     }
 
     /// Whether the extension is on offer.
@@ -204,41 +104,37 @@ impl Offers {
         self.known.has(extension)
     }
 
-    /// The largest message, in octets; 0 is no limit.
+    /// The largest message in octets, where SIZE is on offer; 0 is no limit.
     #[must_use]
-    pub fn size(&self) -> u64 {
-        self.size
+    pub fn size(&self) -> Option<u64> {
+        self.known.size()
     }
 
-    /// The SASL mechanisms, which mean something while AUTH is on offer.
+    /// The SASL mechanisms of AUTH, where it is on offer.
     #[must_use]
     pub fn mechanisms(&self) -> Mechanisms {
-        self.mechanisms
+        Mechanisms::from_names(self.known.mechanisms())
     }
 
-    /// Adds a keyword, or changes its value. A keyword that the machine does not know is advertised, and its
+    /// Adds a keyword, or changes its parameter. A keyword that the machine does not know is advertised, and its
     /// parameters of MAIL and RCPT are passed on in `other`.
     ///
-    /// STARTTLS within TLS, and AUTH where the configuration forbids it, are left out of the reply all the same.
+    /// STARTTLS within TLS, and AUTH where the configuration forbids it, are left out of the reply all the same, and so
+    /// are mechanisms that the machine does not speak.
     ///
     /// # Errors
     /// Says why the keyword cannot stand in a reply to EHLO.
     pub fn offer(&mut self, keyword: &str, value: Option<&str>) -> Result<(), OfferError> {
         check_offer(keyword, value)?;
-        match Extension::named(keyword) {
-            Some(Extension::Size) => {
-                self.size = value.unwrap_or("0").parse().map_err(|_| OfferError::Value)?;
-            }
-            Some(Extension::Auth) => self.mechanisms = Mechanisms::from_names(value.unwrap_or_default()),
-            Some(_) if value.is_some() => return Err(OfferError::Value),
-            Some(_) => {}
-            None => {
-                self.offer_other(keyword, value);
-                return Ok(());
-            }
-        }
-        if let Some(extension) = Extension::named(keyword) {
-            self.known = self.known.with(extension);
+        let Some(extension) = Extension::named(keyword) else {
+            self.withhold(keyword);
+            self.other.push(Param { name: keyword.to_ascii_uppercase(), value: value.map(str::to_owned) });
+            return Ok(());
+        };
+        let parameter = Parameter::parse(extension, value).ok_or(OfferError::Value)?;
+        self.known.insert(extension, parameter);
+        if extension == Extension::Auth {
+            self.known.insert(extension, self.mechanisms().parameter());
         }
         Ok(())
     }
@@ -246,7 +142,7 @@ impl Offers {
     /// Takes a keyword out; one that is not there is no fault.
     pub fn withhold(&mut self, keyword: &str) {
         match Extension::named(keyword) {
-            Some(extension) => self.known = self.known.without(extension),
+            Some(extension) => self.known.remove(extension),
             None => self.other.retain(|param| !param.name.eq_ignore_ascii_case(keyword)),
         }
     }
@@ -254,37 +150,20 @@ impl Offers {
     /// The keywords with their values, in the order of the reply.
     #[must_use]
     pub fn params(&self) -> Vec<Param> {
-        let mut params = Vec::new();
-        for extension in Extension::ALL {
-            self.known_line(extension, |value| {
-                params.push(Param { name: extension.keyword().to_owned(), value: value.map(str::to_owned) });
-            });
-        }
-        params.extend(self.other.iter().cloned());
-        params
+        let param = |(extension, parameter): (Extension, &Parameter)| Param {
+            name: extension.keyword().to_owned(),
+            value: parameter.text(),
+        };
+        self.known.iter().map(param).chain(self.other.iter().cloned()).collect()
     }
 
     /// Appends the keywords to the text of a reply, each on a line of its own.
     pub(super) fn append_lines(&self, text: &mut String) {
-        for extension in Extension::ALL {
-            self.known_line(extension, |value| append_line(text, extension.keyword(), value));
+        for (extension, parameter) in self.known.iter() {
+            append_line(text, extension.keyword(), parameter.text().as_deref());
         }
         for param in &self.other {
             append_line(text, &param.name, param.value.as_deref());
-        }
-    }
-
-    /// Calls `line` with the value of this extension if it is on offer.
-    fn known_line(&self, extension: Extension, line: impl FnOnce(Option<&str>)) {
-        match extension {
-            _ if !self.has(extension) => {}
-            Extension::Size => line(Some(&self.size.to_string())),
-            Extension::Auth => {
-                if let Some(names) = self.mechanisms.names() {
-                    line(Some(names));
-                }
-            }
-            _ => line(None),
         }
     }
 
@@ -295,23 +174,16 @@ impl Offers {
 
     /// Leaves only what the session can serve now.
     pub(super) fn restrict(&mut self, possible: Extensions) {
-        for extension in Extension::ALL {
-            if !possible.has(extension) {
-                self.known = self.known.without(extension);
-            }
+        for extension in Extension::ALL.into_iter().filter(|extension| !possible.has(*extension)) {
+            self.known.remove(extension);
         }
     }
 
     /// Never promises more than the configuration does: its limit is what memory and disk were laid out for. 0 is no limit.
     pub(super) fn cap_size(&mut self, most: u64) {
-        if most > 0 && (self.size == 0 || self.size > most) {
-            self.size = most;
+        if most > 0 && self.size().is_some_and(|size| size == 0 || size > most) {
+            self.known.insert(Extension::Size, Parameter::Octets(most));
         }
-    }
-
-    fn offer_other(&mut self, keyword: &str, value: Option<&str>) {
-        self.withhold(keyword);
-        self.other.push(Param { name: keyword.to_ascii_uppercase(), value: value.map(str::to_owned) });
     }
 }
 
@@ -408,7 +280,7 @@ mod tests {
             let mut offers = offers();
             offers.offer("SIZE", Some(offered)).unwrap();
             offers.cap_size(most);
-            assert_eq!(offers.size(), size, "{offered} of {most}");
+            assert_eq!(offers.size(), Some(size), "{offered} of {most}");
         }
     }
 

@@ -12,7 +12,8 @@ use pintle_mail::{
 use super::command::BLANKS;
 use super::config::Config;
 use super::fault::{SessionFault, Syntax};
-use super::offers::{Extension, Offers};
+use super::offers::Offers;
+use crate::extension::Extension;
 
 /// The parameters of MAIL that we know, and where they come from.
 const MAIL: [(&str, Extension); 7] = [
@@ -277,8 +278,9 @@ fn is_xtext(value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::offers::{Extensions, Mechanisms};
+    use super::super::offers::Mechanisms;
     use super::*;
+    use crate::extension::Extensions;
 
     fn offers() -> Offers {
         let known = Extensions::default().with(Extension::Auth).with(Extension::RequireTls);

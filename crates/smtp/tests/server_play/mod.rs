@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pintle_mail::{EnhancedCode, Reply};
+use pintle_smtp::Extension;
 use pintle_smtp::server::config::Limits;
-use pintle_smtp::server::{Closed, Config, Event, Extension, Headers, HostAnswer, Question, Session, Start};
+use pintle_smtp::server::{Closed, Config, Event, Headers, HostAnswer, Question, Session, Start};
 
 /// Limits small enough to be met by chance.
 const LIMITS: Limits = Limits {

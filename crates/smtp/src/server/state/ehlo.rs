@@ -3,10 +3,11 @@
 use pintle_mail::Reply;
 
 use super::{Commanded, Negotiated, Ready, SessionState, common, misuse};
+use crate::extension::{Extension, Extensions};
 use crate::server::command::Command;
 use crate::server::event::{Hello, HelloVerb, Question};
 use crate::server::fault::{Sequence, SessionFault};
-use crate::server::offers::{Extension, Extensions, Offers};
+use crate::server::offers::Offers;
 use crate::server::replies;
 use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;

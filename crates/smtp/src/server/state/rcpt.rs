@@ -6,10 +6,10 @@ use pintle_mail::Recipient;
 
 use super::mail::{InTransaction, SenderAccepted, in_transaction};
 use super::{Commanded, Negotiated, Receiving, SessionState, common, misuse};
+use crate::extension::Extension;
 use crate::server::command::Command;
 use crate::server::event::Question;
 use crate::server::fault::SessionFault;
-use crate::server::offers::Extension;
 use crate::server::params::parse_rcpt;
 use crate::server::replies;
 use crate::server::ruling::AnswerKind;

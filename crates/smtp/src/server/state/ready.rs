@@ -2,10 +2,11 @@
 
 use super::ehlo::{Before, hello};
 use super::{Commanded, Handshake, Negotiated, Responding, SenderAsked, SessionState, common};
+use crate::extension::Extension;
 use crate::server::command::Command;
 use crate::server::event::{Event, Question, Sender};
 use crate::server::fault::{Sequence, SessionFault};
-use crate::server::offers::{Extension, Mechanism};
+use crate::server::offers::Mechanism;
 use crate::server::params::parse_mail;
 use crate::server::replies;
 use crate::server::shared::Core;
@@ -106,8 +107,7 @@ impl Ready {
 impl Negotiated {
     /// The largest message of this session, in octets.
     pub(crate) fn message_limit(&self, core: &Core) -> u64 {
-        let limit =
-            if self.offers.has(Extension::Size) { self.offers.size() } else { core.config.limits.message };
+        let limit = self.offers.size().unwrap_or(core.config.limits.message);
         if limit == 0 { u64::MAX } else { limit }
     }
 }
