@@ -4,7 +4,7 @@ use pintle_mail::{Recipient, Reply};
 use pintle_policy::{Decision, Hook, Session, Transaction, View, facts};
 use pintle_record::{
     Client, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, MAX_SHOWN, PluginStep, Reception,
-    Record, Rejection, Sink, SpfCheck, Tls,
+    Record, RecordSink, Rejection, SpfCheck, Tls,
 };
 use pintle_sender_auth::{DkimResult, Findings, Identity, Published, SpfResult};
 
@@ -12,7 +12,7 @@ use crate::ids;
 
 /// A message was committed, and perhaps put into a quarantine.
 pub(crate) fn reception(
-    sink: &dyn Sink,
+    sink: &dyn RecordSink,
     view: &View,
     transaction: &Transaction,
     size: u64,
@@ -25,7 +25,7 @@ pub(crate) fn reception(
         return;
     }
     let (time, id) = (ids::now(), transaction.id);
-    sink.record(Record::Reception(Reception {
+    sink.record(&Record::Reception(Reception {
         time,
         id,
         from: client(&view.session),
@@ -42,7 +42,7 @@ pub(crate) fn reception(
     }));
     if let Some(held) = held {
         let (quarantine, by) = (Some(held.name.clone()), held.by.clone());
-        sink.record(Record::Hold(Hold { time, id, quarantine, reason: None, by }));
+        sink.record(&Record::Hold(Hold { time, id, quarantine, reason: None, by }));
     }
 }
 
@@ -55,7 +55,7 @@ fn field(view: &View, name: &str) -> Option<String> {
 
 /// A client was told no.
 pub(crate) fn rejection(
-    sink: &dyn Sink,
+    sink: &dyn RecordSink,
     view: &View,
     stage: Hook,
     recipient: Option<&Recipient>,
@@ -67,7 +67,7 @@ pub(crate) fn rejection(
         return;
     }
     let transaction = view.transaction.as_deref();
-    sink.record(Record::Rejection(Rejection {
+    sink.record(&Record::Rejection(Rejection {
         time: ids::now(),
         id: transaction.map(|transaction| transaction.id),
         from: client(&view.session),
@@ -81,14 +81,14 @@ pub(crate) fn rejection(
 
 /// Recipients were accepted and dropped.
 pub(crate) fn discard(
-    sink: &dyn Sink,
+    sink: &dyn RecordSink,
     transaction: &Transaction,
     stage: Hook,
     recipients: &[Recipient],
     by: Option<&str>,
 ) {
     metrics::counter!("pintle_discards_total", "stage" => stage.name()).increment(1);
-    sink.record(Record::Discard(Discard {
+    sink.record(&Record::Discard(Discard {
         time: ids::now(),
         id: transaction.id,
         stage: stage.name().to_owned(),
@@ -101,7 +101,7 @@ pub(crate) fn discard(
 }
 
 /// What each judge said at a stage.
-pub(crate) fn verdicts(sink: &dyn Sink, view: &View, hook: Hook, decision: &Decision) {
+pub(crate) fn verdicts(sink: &dyn RecordSink, view: &View, hook: Hook, decision: &Decision) {
     for step in &decision.steps {
         let told = PluginStep {
             plugin: &step.judge,
@@ -117,7 +117,7 @@ pub(crate) fn verdicts(sink: &dyn Sink, view: &View, hook: Hook, decision: &Deci
 
 /// A stranger's message was held against the policy of its author's domain. What was made of that a plugin has said by
 /// facts which not every plugin may write; where none has, nothing was done.
-pub(crate) fn dmarc(sink: &dyn Sink, view: &View) {
+pub(crate) fn dmarc(sink: &dyn RecordSink, view: &View) {
     let Some(transaction) = view.transaction.as_deref().filter(|_| sink.wanted()) else {
         return;
     };
@@ -133,7 +133,7 @@ pub(crate) fn dmarc(sink: &dyn Sink, view: &View) {
         transaction.envelope.recipients.iter().map(|recipient| recipient.address.domain_ascii()).collect();
     envelope_to.sort_unstable();
     envelope_to.dedup();
-    sink.record(Record::DmarcEvaluation(DmarcEvaluation {
+    sink.record(&Record::DmarcEvaluation(DmarcEvaluation {
         time: ids::now(),
         id: transaction.id,
         from: client(&view.session),

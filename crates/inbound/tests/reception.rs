@@ -17,7 +17,7 @@ use pintle_inbound::{
 };
 use pintle_mail::{Address, Charset, HeaderEdit, Position, Reply};
 use pintle_policy::{AuthResult, Call, Chain, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
-use pintle_record::{Record, Sink};
+use pintle_record::{Record, RecordSink};
 use pintle_smtp::Extension;
 use pintle_smtp::server::config::Auth;
 use pintle_smtp::server::{self};
@@ -39,9 +39,9 @@ struct Gate {
 #[derive(Default)]
 struct Kept(Mutex<Vec<Record>>);
 
-impl Sink for Kept {
-    fn record(&self, record: Record) {
-        self.0.lock().unwrap().push(record);
+impl RecordSink for Kept {
+    fn record(&self, record: &Record) {
+        self.0.lock().unwrap().push(record.clone());
     }
 }
 
@@ -132,7 +132,7 @@ fn gate_with(
         sockets: None,
         spool: Arc::clone(&spool) as Arc<dyn Spool>,
         chain: Arc::new(ArcSwap::from_pointee(Chain::new(judges))),
-        records: Arc::clone(&records) as Arc<dyn Sink>,
+        records: Arc::clone(&records) as Arc<dyn RecordSink>,
         quarantines,
         tls: Some(Arc::new(tls)),
     };

@@ -375,7 +375,7 @@ impl Handle {
         if hold.quarantine().is_some() {
             quarantine::count("released");
         }
-        self.shared.records.record(Record::Release(Release {
+        self.shared.records.record(&Record::Release(Release {
             time: self.shared.clock.now(),
             id,
             quarantine: hold.quarantine().map(|quarantine| quarantine.name.clone()),

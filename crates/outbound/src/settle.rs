@@ -275,12 +275,12 @@ fn tell(
         };
         count(result, context);
         if shared.records.wanted() {
-            shared.records.record(record(shared, stored, context, result, recipient, children));
+            shared.records.record(&record(shared, stored, context, result, recipient, children));
         }
     }
     for child in children {
         metrics::counter!("pintle_reports_total", "kind" => kind_name(child)).increment(1);
-        shared.records.record(Record::Report(DsnReport {
+        shared.records.record(&Record::Report(DsnReport {
             time: shared.clock.now(),
             id: child.message.id,
             about: stored.id,

@@ -14,17 +14,17 @@ use pintle_inbound::{Inbound, Sockets};
 use pintle_outbound::{Capture, Clock, Outbound};
 use pintle_plugin::Plugins;
 use pintle_policy::Chain;
-use pintle_record::Sink;
+use pintle_record::RecordSink;
 use pintle_spool::{Embedded, Spool};
 use pintle_tls::{ClientTls, ServerTls};
 use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::open_files;
 use crate::operator::AdminOperator;
 use crate::quarantine_space::QuarantineSpace;
 use crate::reload::LastReload;
 use crate::supervisor::{Fallen, Supervisor};
+use crate::{open_files, records};
 
 /// How often what was measured is put in order: until then each value of a histogram lies in memory, whether or not
 /// anybody ever asks for metrics.
@@ -40,8 +40,8 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(crate) struct Extras {
     /// The file that the settings came from, to be read again on a reload.
     pub(crate) config: PathBuf,
-    /// Who keeps the event log.
-    pub(crate) records: Arc<dyn Sink>,
+    /// The reader of the event log.
+    pub(crate) records: Arc<dyn RecordSink>,
     /// The listeners' sockets, where they had to be bound before.
     pub(crate) sockets: Option<Sockets>,
     /// Who gets messages in place of next hops.
@@ -94,6 +94,7 @@ impl App {
     /// The first part that could not be started; those before it have ended.
     pub(crate) async fn start(settings: Settings, extras: Extras) -> Result<Self, StartError> {
         let mut supervisor = Supervisor::start();
+        let records = records::readers(extras.records);
         let mut inbound = settings.inbound.clone();
         open_files::allow(&mut inbound.listeners, &settings.spool.drafts);
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
@@ -107,7 +108,7 @@ impl App {
             settings.outbound.clone(),
             pintle_outbound::Parts {
                 chain: Arc::clone(&chain),
-                records: Arc::clone(&extras.records),
+                records: Arc::clone(&records),
                 capture: extras.capture,
                 clock: extras.clock,
                 ..pintle_outbound::Parts::new(
@@ -123,7 +124,7 @@ impl App {
                 sockets: extras.sockets,
                 spool: outbound.spool(),
                 chain: Arc::clone(&chain),
-                records: extras.records,
+                records,
                 quarantines: Arc::new(QuarantineSpace(outbound.handle())),
                 tls: server_tls.clone(),
             },

@@ -1,33 +1,54 @@
-//! The event log: every record becomes a line of the program's log and moves a counter.
+//! The readers of records: the event log, in which every record becomes a line of the program's log, and a counter.
 //!
 //! A record is logged as its public JSON form in the field `record`, which lines of JSON show as an object, so that
 //! whoever collects them needs one parser, and lines of text as `name=value`; and with the ids beside it, so that
 //! `grep ID` tells a message's whole life.
 
-use pintle_record::{Record, Sink};
+use std::sync::Arc;
+
+use pintle_record::{Record, RecordReaders, RecordSink};
 use tracing::{Level, enabled};
 
 /// The target of all records, for filters.
 pub(crate) const TARGET: &str = "pintle::record";
 
+/// All readers of a gateway's records: a counter, and this one.
+pub(crate) fn readers(reader: Arc<dyn RecordSink>) -> Arc<dyn RecordSink> {
+    Arc::new(RecordReaders::new(vec![Arc::new(RecordCounter), reader]))
+}
+
+/// Counts records by kind.
+#[derive(Debug, Clone, Copy, Default)]
+struct RecordCounter;
+
+impl RecordSink for RecordCounter {
+    fn record(&self, record: &Record) {
+        metrics::counter!("pintle_records_total", "event" => record.event()).increment(1);
+    }
+
+    /// No record is made for a counter alone.
+    fn wants_verdicts(&self) -> bool {
+        false
+    }
+}
+
 /// Writes records to the log.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Log;
+pub(crate) struct RecordLog;
 
-impl Sink for Log {
-    fn record(&self, record: Record) {
-        metrics::counter!("pintle_records_total", "event" => record.event()).increment(1);
+impl RecordSink for RecordLog {
+    fn record(&self, record: &Record) {
         if let Record::PluginVerdict(_) = record {
-            tracing::debug!(target: TARGET, event = record.event(), record = json(&record));
+            tracing::debug!(target: TARGET, event = record.event(), record = json(record));
             return;
         }
         let queue_id = record.id().map(tracing::field::display);
-        match &record {
+        match record {
             Record::PluginFault(_) => {
-                tracing::warn!(target: TARGET, event = record.event(), queue_id, record = json(&record));
+                tracing::warn!(target: TARGET, event = record.event(), queue_id, record = json(record));
             }
             _ if enabled!(target: TARGET, Level::INFO) => {
-                tracing::info!(target: TARGET, event = record.event(), queue_id, record = json(&record));
+                tracing::info!(target: TARGET, event = record.event(), queue_id, record = json(record));
             }
             _ => {}
         }
@@ -52,7 +73,7 @@ mod tests {
         let reader = |level| tracing_subscriber::fmt().with_max_level(level).finish();
         for (level, reads) in [(Level::INFO, false), (Level::DEBUG, true)] {
             tracing::subscriber::with_default(reader(level), || {
-                assert_eq!((Log.wanted(), Log.wants_verdicts()), (true, reads));
+                assert_eq!((RecordLog.wanted(), RecordLog.wants_verdicts()), (true, reads));
             });
         }
     }

@@ -57,7 +57,7 @@ pub(crate) fn run(options: &ConfigFile) -> Outcome {
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(supervisor::RUNTIME).build()?;
     let extras = Extras {
         config: options.config.clone(),
-        records: Arc::new(records::Log),
+        records: Arc::new(records::RecordLog),
         sockets: Some(sockets),
         capture: None,
         clock: Arc::new(SystemClock),
@@ -187,7 +187,10 @@ mod tests {
         std::fs::write(&config, text).unwrap();
         let settings = pintle_config::check(&config, &stock::components()).into_settings().unwrap();
         let clock = Arc::clone(clock) as Arc<dyn Clock>;
-        (settings, Extras { config, records: Arc::new(records::Log), sockets: None, capture: None, clock })
+        (
+            settings,
+            Extras { config, records: Arc::new(records::RecordLog), sockets: None, capture: None, clock },
+        )
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

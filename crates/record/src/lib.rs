@@ -14,6 +14,8 @@ mod outbound;
 mod plugin;
 mod stamp;
 
+use std::sync::Arc;
+
 use pintle_mail::{QueueId, UnixTime};
 use serde::{Deserialize, Serialize};
 
@@ -119,19 +121,46 @@ impl Record {
     }
 }
 
-/// Where records go. Called on the mail path, so it must not wait: it queues what it cannot write at once.
-pub trait Sink: Send + Sync + 'static {
+/// A reader of records: the log, a counter, a store, a live view. Called on the mail path, so it must not wait: it queues
+/// what it cannot write at once.
+pub trait RecordSink: Send + Sync + 'static {
     /// Takes one record.
-    fn record(&self, record: Record);
+    fn record(&self, record: &Record);
 
-    /// Whether anybody reads records; where nobody does, their making can be spared.
+    /// Whether this reader wants records; where no reader does, they are not made.
     fn wanted(&self) -> bool {
         true
     }
 
-    /// Whether anybody reads what each plugin said at each stage: some twenty records a message.
+    /// Whether this reader wants what each plugin said at each stage, some twenty records a message; where no reader does,
+    /// they are not made. A reader may get them all the same, because another wants them.
     fn wants_verdicts(&self) -> bool {
         self.wanted()
+    }
+}
+
+/// Hands each record to several readers, in their order.
+pub struct RecordReaders(Vec<Arc<dyn RecordSink>>);
+
+impl RecordReaders {
+    /// Of these readers.
+    #[must_use]
+    pub fn new(readers: Vec<Arc<dyn RecordSink>>) -> Self {
+        Self(readers)
+    }
+}
+
+impl RecordSink for RecordReaders {
+    fn record(&self, record: &Record) {
+        self.0.iter().for_each(|reader| reader.record(record));
+    }
+
+    fn wanted(&self) -> bool {
+        self.0.iter().any(|reader| reader.wanted())
+    }
+
+    fn wants_verdicts(&self) -> bool {
+        self.0.iter().any(|reader| reader.wants_verdicts())
     }
 }
 
@@ -139,12 +168,62 @@ pub trait Sink: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoRecords;
 
-impl Sink for NoRecords {
-    fn record(&self, record: Record) {
-        drop(record);
-    }
+impl RecordSink for NoRecords {
+    fn record(&self, _: &Record) {}
 
     fn wanted(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Keeps the kinds of what it is given.
+    struct Reader {
+        verdicts: bool,
+        events: Mutex<Vec<&'static str>>,
+    }
+
+    impl Reader {
+        fn new(verdicts: bool) -> Arc<Self> {
+            Arc::new(Self { verdicts, events: Mutex::default() })
+        }
+    }
+
+    impl RecordSink for Reader {
+        fn record(&self, record: &Record) {
+            self.events.lock().unwrap().push(record.event());
+        }
+
+        fn wants_verdicts(&self) -> bool {
+            self.verdicts
+        }
+    }
+
+    #[test]
+    fn every_reader_gets_what_some_reader_wants() {
+        let step = |fault| PluginStep {
+            plugin: "p",
+            hook: "on-mail",
+            verdict: "next",
+            fault,
+            session: None,
+            id: None,
+        };
+        let (some, all) = (Reader::new(false), Reader::new(true));
+        let both = RecordReaders::new(vec![some.clone(), Arc::new(NoRecords), all.clone()]);
+        assert!(both.wanted() && both.wants_verdicts());
+        step(None).record(&both, UnixTime::from_millis(0));
+        step(Some(("trap", "x"))).record(&both, UnixTime::from_millis(0));
+        assert_eq!(*some.events.lock().unwrap(), ["plugin-verdict", "plugin-fault"]);
+        assert_eq!(*all.events.lock().unwrap(), ["plugin-verdict", "plugin-fault"]);
+        let few = RecordReaders::new(vec![some.clone(), Arc::new(NoRecords)]);
+        assert!(few.wanted() && !few.wants_verdicts() && !RecordReaders::new(Vec::new()).wanted());
+        step(None).record(&few, UnixTime::from_millis(0));
+        assert_eq!(some.events.lock().unwrap().len(), 2, "nobody wants it, so it is not made");
     }
 }

@@ -3,7 +3,7 @@
 use pintle_mail::{QueueId, SessionId, UnixTime};
 use serde::{Deserialize, Serialize};
 
-use crate::{Record, Sink, stamp};
+use crate::{Record, RecordSink, stamp};
 
 /// A plugin gave a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,13 +70,13 @@ pub struct PluginStep<'a> {
 
 impl PluginStep<'_> {
     /// Records it, where somebody reads such records.
-    pub fn record(self, sink: &dyn Sink, time: UnixTime) {
+    pub fn record(self, sink: &dyn RecordSink, time: UnixTime) {
         let (plugin, hook) = (self.plugin.to_owned(), self.hook.to_owned());
         let (verdict, session, id) = (self.verdict.to_owned(), self.session, self.id);
         match self.fault {
             Some((kind, text)) if sink.wanted() => {
                 let (kind, text) = (kind.to_owned(), text.to_owned());
-                sink.record(Record::PluginFault(PluginFault {
+                sink.record(&Record::PluginFault(PluginFault {
                     time,
                     plugin,
                     hook,
@@ -88,7 +88,7 @@ impl PluginStep<'_> {
                 }));
             }
             None if sink.wants_verdicts() => {
-                sink.record(Record::PluginVerdict(PluginVerdict {
+                sink.record(&Record::PluginVerdict(PluginVerdict {
                     time,
                     plugin,
                     hook,

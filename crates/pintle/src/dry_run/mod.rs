@@ -26,7 +26,7 @@ use pintle_inbound::quarantines::Boundless;
 use pintle_inbound::{ListenerConfig, Services, dry_run};
 use pintle_plugin::Plugins;
 use pintle_policy::{Chain, Judge};
-use pintle_record::{Record, Sink};
+use pintle_record::{Record, RecordSink};
 use pintle_spool::{Memory, Spool};
 
 use self::build_report::Played;
@@ -107,7 +107,7 @@ async fn play(
         settings.inbound.rules.clone(),
         Arc::clone(&spool) as Arc<dyn Spool>,
         Arc::new(ArcSwap::from_pointee(chain.clone())),
-        Arc::clone(&records) as Arc<dyn Sink>,
+        Arc::clone(&records) as Arc<dyn RecordSink>,
         Arc::new(Boundless),
     );
     let client = client(options);
@@ -165,9 +165,9 @@ impl Records {
     }
 }
 
-impl Sink for Records {
-    fn record(&self, record: Record) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+impl RecordSink for Records {
+    fn record(&self, record: &Record) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record.clone());
     }
 
     /// They are told plugin by plugin.
