@@ -12,7 +12,7 @@ use pintle_policy::{
     AuthRuling, Call, Credentials, DeliveryOutcome, FaultKind, Hook, Hooks, Judge, JudgeFault, Ruling,
     Verdict, View,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::generation::{Generation, Loaded, Loader, digest};
 use crate::guest_log::LogQuota;
@@ -43,10 +43,8 @@ pub struct Plugin {
     /// Faults of calls that got no instance in time.
     crowded_out: AtomicU64,
     last_error: Mutex<Option<String>>,
-    /// One at a time changes the generation.
-    changing: tokio::sync::Mutex<()>,
-    /// Held while one generation takes the other's place.
-    switching: Mutex<()>,
+    /// Held by what changes the generation or the configuration.
+    changing: Arc<tokio::sync::Mutex<()>>,
     /// Another generation serves than before.
     pub(crate) changed: Notify,
     /// Faults that are told: a plugin that is down must not fill the log as well.
@@ -70,8 +68,7 @@ impl Plugin {
             faults: AtomicU64::new(0),
             crowded_out: AtomicU64::new(0),
             last_error: Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
-            switching: Mutex::default(),
+            changing: Arc::default(),
             changed: Notify::new(),
             told: LogQuota::new(Instant::now()),
             told_of_accept: AtomicBool::new(false),
@@ -82,8 +79,14 @@ impl Plugin {
         self.config.load_full()
     }
 
-    /// The same configuration, which may stand at other lines by now: for what is said when it is refused later.
-    pub(crate) fn stands_at(&self, config: Arc<PluginConfig>) {
+    /// Until this is dropped, nobody else changes the generation or the configuration.
+    pub(crate) async fn hold(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.changing).lock_owned().await
+    }
+
+    /// Goes by this configuration from now on, also where no generation of it serves. It is taken where it is the same as
+    /// before, too: it may stand at other lines of the file, which error messages name.
+    pub(crate) fn take_config(&self, config: Arc<PluginConfig>) {
         self.config.store(config);
     }
 
@@ -118,22 +121,10 @@ impl Plugin {
 
     /// Loads the component again and lets it serve; gives the new generation's number.
     pub(crate) async fn reload(&self, loader: &Loader) -> Result<u64, Vec<LoadError>> {
-        let _changing = self.changing.lock().await;
-        loop {
-            let config = self.config();
-            let gateway = self.common.gateway.load_full();
-            match self.load(loader, &config, &gateway).await.result {
-                Ok(generation) => {
-                    if let Some(number) = self.replace(generation, Some(&config)) {
-                        return Ok(number);
-                    }
-                }
-                Err(errors) => {
-                    self.not_live(&errors);
-                    return Err(errors);
-                }
-            }
-        }
+        let _changing = self.hold().await;
+        let gateway = self.common.gateway.load_full();
+        let loaded = self.load(loader, &self.config(), &gateway).await.result;
+        loaded.map(|generation| self.go_live(generation)).inspect_err(|errors| self.not_live(errors))
     }
 
     /// Loads the component again if its file holds another than the one that serves.
@@ -151,25 +142,14 @@ impl Plugin {
         }
     }
 
-    /// Lets a generation serve all calls that begin from now on.
-    pub(crate) fn go_live(&self, generation: Generation) {
-        self.replace(generation, None);
-    }
-
-    /// The same, unless the configuration is another than the one that the generation was loaded with: what was loaded
-    /// with an older one must not take its place.
-    fn replace(&self, generation: Generation, loaded_with: Option<&Arc<PluginConfig>>) -> Option<u64> {
-        let _switching = self.switching.lock();
-        if loaded_with.is_some_and(|config| !Arc::ptr_eq(config, &self.config())) {
-            return None;
-        }
+    /// Lets a generation serve all calls that begin from now on; gives its number. The caller holds the plugin.
+    pub(crate) fn go_live(&self, generation: Generation) -> u64 {
         let number = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let version = generation.manifest.as_ref().map(|manifest| manifest.version.clone());
         // They show up with zero calls; hooks that it does not have never do.
         for hook in generation.hooks.iter() {
             self.duration(hook);
         }
-        self.config.store(Arc::clone(&generation.config));
         if let Some(before) = self.current.swap(Some(Arc::new(generation))) {
             before.retire();
         }
@@ -177,7 +157,7 @@ impl Plugin {
         self.told_of_accept.store(false, Ordering::Relaxed);
         *self.last_error.lock() = None;
         tracing::info!(target: "pintle::plugin", plugin = %self.common.name, generation = number, version, "live");
-        Some(number)
+        number
     }
 
     /// Tells why a version does not serve.
