@@ -34,6 +34,7 @@ mod plugin;
 mod plugin_metrics;
 pub mod plugins;
 mod prepare;
+mod question;
 pub mod schema;
 mod sender_auth_checks;
 pub mod status;

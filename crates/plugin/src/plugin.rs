@@ -14,9 +14,14 @@ use pintle_policy::{
 };
 use tokio::sync::{Notify, OwnedMutexGuard};
 
+use crate::bindings::exports::pintle::plugin::on_auth;
+use crate::bindings::pintle::plugin::types;
 use crate::generation::{Generation, Loaded, Loader, digest};
 use crate::guest_log::LogQuota;
-use crate::instance::{GuestAnswer, Question, Reply};
+use crate::instance::GuestReply;
+use crate::question::{
+    AuthQuestion, DeliveryResultNotice, DisconnectNotice, GuestQuestion, StageQuestion, TimerNotice,
+};
 use crate::store_data::PluginShared;
 use crate::turns::Turns;
 use crate::{Gateway, Grant, LoadError, PluginConfig, Source, Status, artifact, convert};
@@ -201,7 +206,7 @@ impl Plugin {
     /// Calls `on-timer`, when there is one.
     pub(crate) async fn on_timer(&self) {
         if self.current().is_some_and(|generation| generation.hooks.has(Hook::Timer)) {
-            let _ = self.ask(Question::Timer, None).await;
+            let _ = self.ask(TimerNotice, None).await;
         }
     }
 
@@ -214,8 +219,13 @@ impl Plugin {
         }
     }
 
-    /// Asks the generation that serves now. A fault is counted and told here, and nowhere else.
-    async fn ask(&self, question: Question, view: Option<View>) -> Result<Option<Reply>, JudgeFault> {
+    /// Asks the generation that serves now; there is no reply where it does not have the hook. A fault is counted and
+    /// told here, and nowhere else.
+    async fn ask<Q: GuestQuestion>(
+        &self,
+        question: Q,
+        view: Option<View>,
+    ) -> Result<Option<GuestReply<Q::Answer>>, JudgeFault> {
         let hook = question.hook();
         let Some(generation) = self.current() else {
             return Err(self.faulted(hook, not_loaded()));
@@ -274,35 +284,38 @@ impl Plugin {
         self.faulted(hook, JudgeFault { kind, text })
     }
 
-    async fn rule(&self, question: Question, view: View) -> Ruling {
-        let hook = question.hook();
-        let ruled = match self.ask(question, Some(view)).await {
-            Err(fault) => Err(fault),
-            Ok(None) => Ok(Verdict::Next.into()),
+    async fn rule(&self, call: Call, view: View) -> Ruling {
+        let hook = call.hook();
+        let ruled = match self.ask(StageQuestion(call), Some(view)).await {
             Ok(Some(reply)) => self.ruling(hook, reply),
+            Ok(None) => Ok(Verdict::Next.into()),
+            Err(fault) => Err(fault),
         };
-        ruled.unwrap_or_else(|fault| Ruling {
-            verdict: convert::after_fault(self.config.load().failure.at(hook), hook, fault.kind),
-            edits: Vec::new(),
-            fault: Some(fault),
-        })
+        ruled.unwrap_or_else(|fault| self.after_fault(hook, fault))
     }
 
-    fn ruling(&self, hook: Hook, reply: Reply) -> Result<Ruling, JudgeFault> {
-        let verdict = match reply.answer {
-            GuestAnswer::Verdict(verdict) => {
-                let allowed = convert::verdict(verdict, hook).and_then(|verdict| {
-                    let grants = &self.config.load().grants;
-                    convert::check_drop(&verdict, hook, grants)?;
-                    convert::check_removals(&reply.edits, grants)?;
-                    Ok(verdict)
-                });
-                let verdict = allowed.map_err(|text| self.bad_answer(hook, text))?;
-                self.with_leave(hook, verdict)
-            }
-            GuestAnswer::Auth(_) | GuestAnswer::Nothing => Verdict::Next,
-        };
-        Ok(Ruling { verdict, edits: reply.edits, fault: None })
+    fn ruling(&self, hook: Hook, reply: GuestReply<types::Verdict>) -> Result<Ruling, JudgeFault> {
+        let allowed = convert::verdict(reply.answer, hook).and_then(|verdict| {
+            let grants = &self.config.load().grants;
+            convert::check_drop(&verdict, hook, grants)?;
+            convert::check_removals(&reply.edits, grants)?;
+            Ok(verdict)
+        });
+        let verdict = allowed.map_err(|text| self.bad_answer(hook, text))?;
+        Ok(Ruling { verdict: self.with_leave(hook, verdict), edits: reply.edits, fault: None })
+    }
+
+    async fn hear_delivery_result(&self, outcomes: Arc<[DeliveryOutcome]>, view: View) -> Ruling {
+        match self.ask(DeliveryResultNotice(outcomes), Some(view)).await {
+            Ok(Some(reply)) => Ruling { edits: reply.edits, ..Verdict::Next.into() },
+            Ok(None) => Verdict::Next.into(),
+            Err(fault) => self.after_fault(Hook::DeliveryResult, fault),
+        }
+    }
+
+    fn after_fault(&self, hook: Hook, fault: JudgeFault) -> Ruling {
+        let verdict = convert::after_fault(self.config.load().failure.at(hook), hook, fault.kind);
+        Ruling { verdict, edits: Vec::new(), fault: Some(fault) }
     }
 
     /// The verdict, but that a plugin spares nobody the rest without leave. That is no fault: it would have let the mail
@@ -322,20 +335,22 @@ impl Plugin {
     }
 
     async fn rule_on_credentials(&self, credentials: Arc<Credentials>, view: View) -> AuthRuling {
-        let asked = self.ask(Question::Auth(credentials), Some(view)).await;
-        let ruled = asked.and_then(|reply| match reply {
-            Some(Reply { answer: GuestAnswer::Auth(verdict), edits }) => {
-                let verdict =
-                    convert::auth_verdict(verdict).map_err(|text| self.bad_answer(Hook::Auth, text))?;
-                Ok(AuthRuling { verdict, edits, fault: None })
-            }
-            _ => Ok(pintle_policy::AuthVerdict::Next.into()),
-        });
+        let ruled = match self.ask(AuthQuestion(credentials), Some(view)).await {
+            Ok(Some(reply)) => self.auth_ruling(reply),
+            Ok(None) => Ok(pintle_policy::AuthVerdict::Next.into()),
+            Err(fault) => Err(fault),
+        };
         ruled.unwrap_or_else(|fault| AuthRuling {
             verdict: convert::auth_after_fault(self.config.load().failure.at(Hook::Auth)),
             edits: Vec::new(),
             fault: Some(fault),
         })
+    }
+
+    fn auth_ruling(&self, reply: GuestReply<on_auth::AuthVerdict>) -> Result<AuthRuling, JudgeFault> {
+        let verdict =
+            convert::auth_verdict(reply.answer).map_err(|text| self.bad_answer(Hook::Auth, text))?;
+        Ok(AuthRuling { verdict, edits: reply.edits, fault: None })
     }
 }
 
@@ -357,7 +372,7 @@ impl Judge for Plugin {
     }
 
     fn judge(&self, call: Call, view: View) -> BoxFuture<'_, Ruling> {
-        Box::pin(self.rule(Question::Stage(call), view))
+        Box::pin(self.rule(call, view))
     }
 
     fn authenticate(&self, credentials: Arc<Credentials>, view: View) -> BoxFuture<'_, AuthRuling> {
@@ -365,12 +380,12 @@ impl Judge for Plugin {
     }
 
     fn delivery_result(&self, outcomes: Arc<[DeliveryOutcome]>, view: View) -> BoxFuture<'_, Ruling> {
-        Box::pin(self.rule(Question::DeliveryResult(outcomes), view))
+        Box::pin(self.hear_delivery_result(outcomes, view))
     }
 
     fn disconnect(&self, view: View) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let _ = self.ask(Question::Disconnect, Some(view)).await;
+            let _ = self.ask(DisconnectNotice, Some(view)).await;
         })
     }
 }
