@@ -109,8 +109,9 @@ async fn take_over(live: &GatewayParts) -> Result<Reloaded, ReloadError> {
     // Everything that can still say no comes first, the plugins last of it; what follows them cannot fail.
     let client_tls = ClientTls::load(&settings.client_tls)?;
     let certificates = live.server_tls.as_deref().map(ServerTls::read_again).transpose()?;
-    let missing = live.plugins.reconfigure(settings.plugins.clone()).await?;
-    warnings.extend(missing.iter().map(|problem| format!("not loaded: {problem}")));
+    let prepared = live.plugins.prepare(settings.plugins.clone()).await?;
+    let plugins = live.plugins.apply(prepared);
+    warnings.extend(plugins.missing.iter().map(|problem| format!("not loaded: {problem}")));
     if let Some((tls, certificates)) = live.server_tls.as_deref().zip(certificates) {
         tls.serve(certificates);
     }

@@ -174,7 +174,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why the host does not start.
+/// Why the host does not start, or does not take another configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpenError {
     /// The engine could not be started.
@@ -197,6 +197,10 @@ pub enum OpenError {
         /// The name of the other, which begins with it and a dot.
         inner: String,
     },
+    /// The engine was started for fewer or smaller plugins than these.
+    NoRoom(LoadError),
+    /// The host is shutting down.
+    Closing,
     /// Required plugins cannot be loaded: all of them are listed.
     Plugins(Vec<Problem>),
 }
@@ -219,6 +223,8 @@ impl fmt::Display for OpenError {
                 "one plugin is called {outer:?} and another {inner:?}, so that the first could write facts in the name of \
                  the second: write the longer name without its dot"
             ),
+            Self::NoRoom(error) => error.fmt(f),
+            Self::Closing => f.write_str("the gateway is shutting down"),
             Self::Plugins(problems) => write_list(f, problems),
         }
     }

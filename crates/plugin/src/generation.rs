@@ -20,7 +20,8 @@ use crate::examine::{Missing, examine, missing};
 use crate::habits::{Ahead, Kind, Need, Needs};
 use crate::host::dns::InTime;
 use crate::host::session::MAX_NAMES;
-use crate::instance::{Indices, Instance, Question, Reply, Template};
+use crate::instance::{GuestReply, Instance, Template};
+use crate::question::{GuestQuestion, Indices};
 use crate::schema::{self, SchemaFault};
 use crate::sender_auth_checks::{self, SenderAuthChecks};
 use crate::store_data::PluginShared;
@@ -209,7 +210,11 @@ struct Spare {
 
 impl Generation {
     /// Serves a call on an instance of this generation, whatever takes its place meanwhile.
-    pub(crate) async fn call(&self, question: &Question, view: Option<View>) -> Result<Reply, JudgeFault> {
+    pub(crate) async fn call<Q: GuestQuestion>(
+        &self,
+        question: &Q,
+        view: Option<View>,
+    ) -> Result<GuestReply<Q::Answer>, JudgeFault> {
         let kind = view.as_ref().map(|view| Kind::of(question.hook(), &view.session));
         let needs = kind.map_or(Needs::default(), |kind| self.template.common.habits.of(kind));
         let mut ahead = Ahead { kind, ..Ahead::default() };

@@ -9,66 +9,27 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use pintle_policy::{Call, Credentials, DeliveryOutcome, Edit, FaultKind, Hook, Hooks, JudgeFault, View};
-use wasmtime::component::{Instance as Linked, InstancePre};
+use pintle_policy::{Edit, FaultKind, Hook, JudgeFault, View};
+use wasmtime::component::InstancePre;
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
-use crate::bindings::exports::pintle::plugin::on_auth::{
-    AuthVerdict, Credentials as GuestCredentials, Password,
-};
-use crate::bindings::exports::pintle::plugin::{
-    on_auth, on_connect, on_deliver, on_delivery_result, on_disconnect, on_headers, on_hello, on_mail,
-    on_message, on_rcpt, on_timer, plugin,
-};
-use crate::bindings::pintle::plugin::types::Verdict;
+use crate::bindings::exports::pintle::plugin::plugin;
 use crate::budget::Overspent;
 use crate::engine::Host;
 use crate::guest_log::clean;
 use crate::habits::{Ahead, Needs};
 use crate::meter::{Expired, Meter, Metered};
+use crate::question::{Exports, GuestQuestion, Indices};
 use crate::store_data::{PluginShared, StoreData};
-use crate::{ConfigMistake, Grants, Limits, Manifest, convert};
+use crate::{ConfigMistake, Grants, Limits, Manifest};
 
 /// What a guest may hand to the host in one call of a host function, in octets; and what its answer may hold.
 const HOSTCALL_FUEL: usize = 2 << 20;
 
-/// What is asked of a guest.
-pub(crate) enum Question {
-    /// A verdict at a stage.
-    Stage(Call),
-    /// A verdict about credentials.
-    Auth(Arc<Credentials>),
-    /// Nothing: it is told how an attempt went.
-    DeliveryResult(Arc<[DeliveryOutcome]>),
-    /// Nothing: it is told that the session has ended.
-    Disconnect,
-    /// Nothing: its time has come.
-    Timer,
-}
-
-impl Question {
-    pub(crate) fn hook(&self) -> Hook {
-        match self {
-            Self::Stage(call) => call.hook(),
-            Self::Auth(_) => Hook::Auth,
-            Self::DeliveryResult(_) => Hook::DeliveryResult,
-            Self::Disconnect => Hook::Disconnect,
-            Self::Timer => Hook::Timer,
-        }
-    }
-}
-
-/// What a guest answers.
-pub(crate) enum GuestAnswer {
-    Verdict(Verdict),
-    Auth(AuthVerdict),
-    Nothing,
-}
-
 /// An answer and the edits that stand or fall with it.
-pub(crate) struct Reply {
-    pub(crate) answer: GuestAnswer,
+pub(crate) struct GuestReply<A> {
+    pub(crate) answer: A,
     pub(crate) edits: Vec<Edit>,
 }
 
@@ -81,58 +42,6 @@ pub(crate) struct Template {
     pub(crate) settings: String,
     pub(crate) linked: InstancePre<StoreData>,
     pub(crate) exports: Indices,
-}
-
-macro_rules! exports {
-    ($($field:ident: $hook:ident),+ $(,)?) => {
-        /// Where a component's exports are found: looked up once for a component.
-        pub(crate) struct Indices {
-            plugin: plugin::GuestIndices,
-            $($field: Option<$field::GuestIndices>),+
-        }
-
-        impl Indices {
-            pub(crate) fn find(linked: &InstancePre<StoreData>, hooks: Hooks) -> wasmtime::Result<Self> {
-                Ok(Self {
-                    plugin: plugin::GuestIndices::new(linked)?,
-                    $($field: match hooks.has(Hook::$hook) {
-                        true => Some($field::GuestIndices::new(linked)?),
-                        false => None,
-                    }),+
-                })
-            }
-
-            fn load(&self, store: &mut Store<StoreData>, linked: &Linked) -> wasmtime::Result<Exports> {
-                Ok(Exports {
-                    plugin: self.plugin.load(&mut *store, linked)?,
-                    $($field: match &self.$field {
-                        Some(indices) => Some(indices.load(&mut *store, linked)?),
-                        None => None,
-                    }),+
-                })
-            }
-        }
-
-        /// The functions of one instance.
-        struct Exports {
-            plugin: plugin::Guest,
-            $($field: Option<$field::Guest>),+
-        }
-    };
-}
-
-exports! {
-    on_connect: Connect,
-    on_hello: Hello,
-    on_auth: Auth,
-    on_mail: Mail,
-    on_rcpt: Rcpt,
-    on_headers: Headers,
-    on_message: Message,
-    on_deliver: Deliver,
-    on_delivery_result: DeliveryResult,
-    on_disconnect: Disconnect,
-    on_timer: Timer,
 }
 
 /// A guest that can be called.
@@ -199,19 +108,18 @@ impl Instance {
     }
 
     /// Calls a hook.
-    pub(crate) async fn ask(
+    pub(crate) async fn ask<Q: GuestQuestion>(
         &mut self,
-        question: &Question,
+        question: &Q,
         view: Option<View>,
         ahead: Ahead,
         limits: &Limits,
-    ) -> Result<Reply, JudgeFault> {
-        let recipient = recipient_of(question, view.as_ref());
+    ) -> Result<GuestReply<Q::Answer>, JudgeFault> {
         // What has been found out beforehand leaves a fifth of the time at least.
         let wall = limits.wall.saturating_sub(ahead.spent).max(limits.wall / 5);
         let meter = self.begin(Some(question.hook()), view, wall, limits.cpu);
         self.store.data_mut().ahead = ahead;
-        let called = self.exports.call(&mut self.store, question, recipient);
+        let called = question.ask(&self.exports, &mut self.store);
         let called = bounded(&meter, limits.wall, called).await;
         let answer = self.ended(called)?;
         self.calls += 1;
@@ -219,7 +127,7 @@ impl Instance {
             self.sound = false;
         }
         match self.store.data_mut().live.end() {
-            Ok(edits) => Ok(Reply { answer, edits }),
+            Ok(edits) => Ok(GuestReply { answer, edits }),
             Err(text) => Err(JudgeFault { kind: FaultKind::BadAnswer, text }),
         }
     }
@@ -255,84 +163,6 @@ impl Instance {
             Err(failure) => Err(fault(failure, self.store.data())),
         }
     }
-}
-
-impl Exports {
-    async fn call(
-        &self,
-        store: &mut Store<StoreData>,
-        question: &Question,
-        recipient: Option<crate::bindings::pintle::plugin::types::Recipient>,
-    ) -> wasmtime::Result<GuestAnswer> {
-        match question {
-            Question::Stage(call) => self.judge(store, call, recipient).await.map(GuestAnswer::Verdict),
-            Question::Auth(given) => {
-                let hook = exported(self.on_auth.as_ref())?;
-                let credentials = guest_credentials(given);
-                let verdict = hook.call_handle(store, &given.mechanism, &credentials).await?;
-                Ok(GuestAnswer::Auth(verdict))
-            }
-            Question::DeliveryResult(outcomes) => {
-                let outcomes: Vec<_> = outcomes.iter().map(convert::outcome).collect();
-                let hook = exported(self.on_delivery_result.as_ref())?;
-                hook.call_handle(store, &outcomes).await?;
-                Ok(GuestAnswer::Nothing)
-            }
-            Question::Disconnect => {
-                exported(self.on_disconnect.as_ref())?.call_handle(store).await?;
-                Ok(GuestAnswer::Nothing)
-            }
-            Question::Timer => {
-                exported(self.on_timer.as_ref())?.call_handle(store).await?;
-                Ok(GuestAnswer::Nothing)
-            }
-        }
-    }
-
-    async fn judge(
-        &self,
-        store: &mut Store<StoreData>,
-        call: &Call,
-        recipient: Option<crate::bindings::pintle::plugin::types::Recipient>,
-    ) -> wasmtime::Result<Verdict> {
-        match call {
-            Call::Connect => exported(self.on_connect.as_ref())?.call_handle(store).await,
-            Call::Hello(name) => exported(self.on_hello.as_ref())?.call_handle(store, name).await,
-            Call::Mail => exported(self.on_mail.as_ref())?.call_handle(store).await,
-            Call::Rcpt(id) => {
-                let no_such = || wasmtime::Error::msg(format!("the view has no recipient {id}"));
-                let recipient = recipient.ok_or_else(no_such)?;
-                exported(self.on_rcpt.as_ref())?.call_handle(store, &recipient).await
-            }
-            Call::Headers => exported(self.on_headers.as_ref())?.call_handle(store).await,
-            Call::Message => exported(self.on_message.as_ref())?.call_handle(store).await,
-            Call::Deliver => exported(self.on_deliver.as_ref())?.call_handle(store).await,
-        }
-    }
-}
-
-/// Hooks that are not exported are never asked; this is for the compiler.
-fn exported<T>(hook: Option<&T>) -> wasmtime::Result<&T> {
-    hook.ok_or_else(|| wasmtime::Error::msg("the hook is not exported"))
-}
-
-fn recipient_of(
-    question: &Question,
-    view: Option<&View>,
-) -> Option<crate::bindings::pintle::plugin::types::Recipient> {
-    let Question::Stage(Call::Rcpt(id)) = question else {
-        return None;
-    };
-    let transaction = view?.transaction.as_ref()?;
-    transaction.recipient(*id).map(convert::recipient)
-}
-
-fn guest_credentials(given: &Credentials) -> GuestCredentials {
-    GuestCredentials::Password(Password {
-        authorization_id: given.authorization_id.clone(),
-        username: given.username.clone(),
-        password: given.password.clone(),
-    })
 }
 
 fn store(host: &Host, guest: StoreData) -> Store<StoreData> {

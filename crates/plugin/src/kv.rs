@@ -36,6 +36,8 @@ pub(crate) struct Store {
     limit: usize,
     shelf: Mutex<Shelf>,
     file: Option<PathBuf>,
+    /// Why the file could not be read, until it is put aside.
+    damaged: Mutex<Option<String>>,
 }
 
 struct Shelf {
@@ -101,21 +103,29 @@ impl KvError {
 }
 
 impl Store {
-    /// A store of at most so many octets, with what the file holds if there is one. What cannot be read is told, and
-    /// put aside.
+    /// A store of at most so many octets, with what the file holds if there is one and it can be read. Nothing on disk
+    /// changes.
     pub(crate) fn open(limit: usize, file: Option<PathBuf>, clocks: Clocks) -> Self {
-        let shelf = file.as_ref().map(|path| {
-            saved::load(path, clocks).unwrap_or_else(|why| {
-                let aside = saved::put_aside(path);
-                tracing::error!(
-                    target: "pintle::plugin",
-                    path = %path.display(), aside = %aside.display(),
-                    "what a plugin had stored cannot be read, and is begun anew: {why}"
-                );
-                Shelf::default()
-            })
-        });
-        Self { limit, shelf: Mutex::new(shelf.unwrap_or_default()), file }
+        let loaded = file.as_deref().map_or_else(|| Ok(Shelf::default()), |path| saved::load(path, clocks));
+        let (shelf, damaged) = match loaded {
+            Ok(shelf) => (shelf, None),
+            Err(why) => (Shelf::default(), Some(why)),
+        };
+        Self { limit, shelf: Mutex::new(shelf), file, damaged: Mutex::new(damaged) }
+    }
+
+    /// Renames a file that could not be read, and says so in the log. To be called before the first saving, which would
+    /// overwrite the file.
+    pub(crate) fn put_damaged_aside(&self) {
+        let damaged = self.damaged.lock().take();
+        if let Some((path, why)) = self.file.as_deref().zip(damaged) {
+            let aside = saved::put_aside(path);
+            tracing::error!(
+                target: "pintle::plugin",
+                path = %path.display(), aside = %aside.display(),
+                "what a plugin had stored cannot be read, and is begun anew: {why}"
+            );
+        }
     }
 
     /// A store with what another one's file holds, if it can be read. Nothing is ever written back.
@@ -130,7 +140,7 @@ impl Store {
             };
             loaded.inspect_err(tell).ok()
         });
-        Self { limit, shelf: Mutex::new(shelf.unwrap_or_default()), file: None }
+        Self { limit, shelf: Mutex::new(shelf.unwrap_or_default()), file: None, damaged: Mutex::default() }
     }
 
     /// Writes the file, if there is to be one and something has changed; tells whether it did. Waits for the disk.

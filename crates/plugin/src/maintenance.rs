@@ -1,6 +1,6 @@
 //! What goes on beside the mail: lost instances are replaced, spare ones let go, timers called, files watched.
 //!
-//! Every task is owned here and awaited by [`Upkeep::close`].
+//! Every task is owned here and awaited by [`Maintenance::close`].
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -37,18 +37,19 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    /// Starts the tasks of these plugins; their files are watched when there is a time for them to settle.
-    pub(crate) fn start(loader: &Arc<Loader>, plugins: &[Arc<Plugin>], settle: Option<Duration>) -> Self {
+    /// Maintenance without a plugin so far. Component files are watched when there is a time for them to settle.
+    pub(crate) fn start(loader: &Arc<Loader>, settle: Option<Duration>) -> Self {
         let mut tasks = JoinSet::new();
         let (closing, closed) = watch::channel(false);
         let watch = settle.and_then(|settle| Watch::start(&mut tasks, Arc::clone(loader), settle, closed));
-        let upkeep = Self { closing, tasks: Mutex::new(tasks), plugins: Mutex::default(), watch };
-        upkeep.take_over(plugins);
-        upkeep
+        Self { closing, tasks: Mutex::new(tasks), plugins: Mutex::default(), watch }
     }
 
-    /// Starts what is new and ends what is gone.
+    /// Starts what is new and ends what is gone; nothing starts any more when all has ended.
     pub(crate) fn take_over(&self, plugins: &[Arc<Plugin>]) {
+        if self.is_closing() {
+            return;
+        }
         let mut known = self.plugins.lock();
         known.retain(|name, _| plugins.iter().any(|plugin| plugin.name() == name));
         let mut tasks = self.tasks.lock();

@@ -12,11 +12,16 @@ use pintle_policy::{
     AuthRuling, Call, Credentials, DeliveryOutcome, FaultKind, Hook, Hooks, Judge, JudgeFault, Ruling,
     Verdict, View,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
+use crate::bindings::exports::pintle::plugin::on_auth;
+use crate::bindings::pintle::plugin::types;
 use crate::generation::{Generation, Loaded, Loader, digest};
 use crate::guest_log::LogQuota;
-use crate::instance::{GuestAnswer, Question, Reply};
+use crate::instance::GuestReply;
+use crate::question::{
+    AuthQuestion, DeliveryResultNotice, DisconnectNotice, GuestQuestion, StageQuestion, TimerNotice,
+};
 use crate::store_data::PluginShared;
 use crate::turns::Turns;
 use crate::{Gateway, Grant, LoadError, PluginConfig, Source, Status, artifact, convert};
@@ -43,10 +48,8 @@ pub struct Plugin {
     /// Faults of calls that got no instance in time.
     crowded_out: AtomicU64,
     last_error: Mutex<Option<String>>,
-    /// One at a time changes the generation.
-    changing: tokio::sync::Mutex<()>,
-    /// Held while one generation takes the other's place.
-    switching: Mutex<()>,
+    /// Held by what changes the generation or the configuration.
+    changing: Arc<tokio::sync::Mutex<()>>,
     /// Another generation serves than before.
     pub(crate) changed: Notify,
     /// Faults that are told: a plugin that is down must not fill the log as well.
@@ -70,8 +73,7 @@ impl Plugin {
             faults: AtomicU64::new(0),
             crowded_out: AtomicU64::new(0),
             last_error: Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
-            switching: Mutex::default(),
+            changing: Arc::default(),
             changed: Notify::new(),
             told: LogQuota::new(Instant::now()),
             told_of_accept: AtomicBool::new(false),
@@ -82,8 +84,14 @@ impl Plugin {
         self.config.load_full()
     }
 
-    /// The same configuration, which may stand at other lines by now: for what is said when it is refused later.
-    pub(crate) fn stands_at(&self, config: Arc<PluginConfig>) {
+    /// Until this is dropped, nobody else changes the generation or the configuration.
+    pub(crate) async fn hold(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.changing).lock_owned().await
+    }
+
+    /// Goes by this configuration from now on, also where no generation of it serves. It is taken where it is the same as
+    /// before, too: it may stand at other lines of the file, which error messages name.
+    pub(crate) fn take_config(&self, config: Arc<PluginConfig>) {
         self.config.store(config);
     }
 
@@ -118,22 +126,10 @@ impl Plugin {
 
     /// Loads the component again and lets it serve; gives the new generation's number.
     pub(crate) async fn reload(&self, loader: &Loader) -> Result<u64, Vec<LoadError>> {
-        let _changing = self.changing.lock().await;
-        loop {
-            let config = self.config();
-            let gateway = self.common.gateway.load_full();
-            match self.load(loader, &config, &gateway).await.result {
-                Ok(generation) => {
-                    if let Some(number) = self.replace(generation, Some(&config)) {
-                        return Ok(number);
-                    }
-                }
-                Err(errors) => {
-                    self.not_live(&errors);
-                    return Err(errors);
-                }
-            }
-        }
+        let _changing = self.hold().await;
+        let gateway = self.common.gateway.load_full();
+        let loaded = self.load(loader, &self.config(), &gateway).await.result;
+        loaded.map(|generation| self.go_live(generation)).inspect_err(|errors| self.not_live(errors))
     }
 
     /// Loads the component again if its file holds another than the one that serves.
@@ -151,25 +147,14 @@ impl Plugin {
         }
     }
 
-    /// Lets a generation serve all calls that begin from now on.
-    pub(crate) fn go_live(&self, generation: Generation) {
-        self.replace(generation, None);
-    }
-
-    /// The same, unless the configuration is another than the one that the generation was loaded with: what was loaded
-    /// with an older one must not take its place.
-    fn replace(&self, generation: Generation, loaded_with: Option<&Arc<PluginConfig>>) -> Option<u64> {
-        let _switching = self.switching.lock();
-        if loaded_with.is_some_and(|config| !Arc::ptr_eq(config, &self.config())) {
-            return None;
-        }
+    /// Lets a generation serve all calls that begin from now on; gives its number. The caller holds the plugin.
+    pub(crate) fn go_live(&self, generation: Generation) -> u64 {
         let number = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let version = generation.manifest.as_ref().map(|manifest| manifest.version.clone());
         // They show up with zero calls; hooks that it does not have never do.
         for hook in generation.hooks.iter() {
             self.duration(hook);
         }
-        self.config.store(Arc::clone(&generation.config));
         if let Some(before) = self.current.swap(Some(Arc::new(generation))) {
             before.retire();
         }
@@ -177,7 +162,7 @@ impl Plugin {
         self.told_of_accept.store(false, Ordering::Relaxed);
         *self.last_error.lock() = None;
         tracing::info!(target: "pintle::plugin", plugin = %self.common.name, generation = number, version, "live");
-        Some(number)
+        number
     }
 
     /// Tells why a version does not serve.
@@ -221,7 +206,7 @@ impl Plugin {
     /// Calls `on-timer`, when there is one.
     pub(crate) async fn on_timer(&self) {
         if self.current().is_some_and(|generation| generation.hooks.has(Hook::Timer)) {
-            let _ = self.ask(Question::Timer, None).await;
+            let _ = self.ask(TimerNotice, None).await;
         }
     }
 
@@ -234,8 +219,13 @@ impl Plugin {
         }
     }
 
-    /// Asks the generation that serves now. A fault is counted and told here, and nowhere else.
-    async fn ask(&self, question: Question, view: Option<View>) -> Result<Option<Reply>, JudgeFault> {
+    /// Asks the generation that serves now; there is no reply where it does not have the hook. A fault is counted and
+    /// told here, and nowhere else.
+    async fn ask<Q: GuestQuestion>(
+        &self,
+        question: Q,
+        view: Option<View>,
+    ) -> Result<Option<GuestReply<Q::Answer>>, JudgeFault> {
         let hook = question.hook();
         let Some(generation) = self.current() else {
             return Err(self.faulted(hook, not_loaded()));
@@ -294,35 +284,38 @@ impl Plugin {
         self.faulted(hook, JudgeFault { kind, text })
     }
 
-    async fn rule(&self, question: Question, view: View) -> Ruling {
-        let hook = question.hook();
-        let ruled = match self.ask(question, Some(view)).await {
-            Err(fault) => Err(fault),
-            Ok(None) => Ok(Verdict::Next.into()),
+    async fn rule(&self, call: Call, view: View) -> Ruling {
+        let hook = call.hook();
+        let ruled = match self.ask(StageQuestion(call), Some(view)).await {
             Ok(Some(reply)) => self.ruling(hook, reply),
+            Ok(None) => Ok(Verdict::Next.into()),
+            Err(fault) => Err(fault),
         };
-        ruled.unwrap_or_else(|fault| Ruling {
-            verdict: convert::after_fault(self.config.load().failure.at(hook), hook, fault.kind),
-            edits: Vec::new(),
-            fault: Some(fault),
-        })
+        ruled.unwrap_or_else(|fault| self.after_fault(hook, fault))
     }
 
-    fn ruling(&self, hook: Hook, reply: Reply) -> Result<Ruling, JudgeFault> {
-        let verdict = match reply.answer {
-            GuestAnswer::Verdict(verdict) => {
-                let allowed = convert::verdict(verdict, hook).and_then(|verdict| {
-                    let grants = &self.config.load().grants;
-                    convert::check_drop(&verdict, hook, grants)?;
-                    convert::check_removals(&reply.edits, grants)?;
-                    Ok(verdict)
-                });
-                let verdict = allowed.map_err(|text| self.bad_answer(hook, text))?;
-                self.with_leave(hook, verdict)
-            }
-            GuestAnswer::Auth(_) | GuestAnswer::Nothing => Verdict::Next,
-        };
-        Ok(Ruling { verdict, edits: reply.edits, fault: None })
+    fn ruling(&self, hook: Hook, reply: GuestReply<types::Verdict>) -> Result<Ruling, JudgeFault> {
+        let allowed = convert::verdict(reply.answer, hook).and_then(|verdict| {
+            let grants = &self.config.load().grants;
+            convert::check_drop(&verdict, hook, grants)?;
+            convert::check_removals(&reply.edits, grants)?;
+            Ok(verdict)
+        });
+        let verdict = allowed.map_err(|text| self.bad_answer(hook, text))?;
+        Ok(Ruling { verdict: self.with_leave(hook, verdict), edits: reply.edits, fault: None })
+    }
+
+    async fn hear_delivery_result(&self, outcomes: Arc<[DeliveryOutcome]>, view: View) -> Ruling {
+        match self.ask(DeliveryResultNotice(outcomes), Some(view)).await {
+            Ok(Some(reply)) => Ruling { edits: reply.edits, ..Verdict::Next.into() },
+            Ok(None) => Verdict::Next.into(),
+            Err(fault) => self.after_fault(Hook::DeliveryResult, fault),
+        }
+    }
+
+    fn after_fault(&self, hook: Hook, fault: JudgeFault) -> Ruling {
+        let verdict = convert::after_fault(self.config.load().failure.at(hook), hook, fault.kind);
+        Ruling { verdict, edits: Vec::new(), fault: Some(fault) }
     }
 
     /// The verdict, but that a plugin spares nobody the rest without leave. That is no fault: it would have let the mail
@@ -342,20 +335,22 @@ impl Plugin {
     }
 
     async fn rule_on_credentials(&self, credentials: Arc<Credentials>, view: View) -> AuthRuling {
-        let asked = self.ask(Question::Auth(credentials), Some(view)).await;
-        let ruled = asked.and_then(|reply| match reply {
-            Some(Reply { answer: GuestAnswer::Auth(verdict), edits }) => {
-                let verdict =
-                    convert::auth_verdict(verdict).map_err(|text| self.bad_answer(Hook::Auth, text))?;
-                Ok(AuthRuling { verdict, edits, fault: None })
-            }
-            _ => Ok(pintle_policy::AuthVerdict::Next.into()),
-        });
+        let ruled = match self.ask(AuthQuestion(credentials), Some(view)).await {
+            Ok(Some(reply)) => self.auth_ruling(reply),
+            Ok(None) => Ok(pintle_policy::AuthVerdict::Next.into()),
+            Err(fault) => Err(fault),
+        };
         ruled.unwrap_or_else(|fault| AuthRuling {
             verdict: convert::auth_after_fault(self.config.load().failure.at(Hook::Auth)),
             edits: Vec::new(),
             fault: Some(fault),
         })
+    }
+
+    fn auth_ruling(&self, reply: GuestReply<on_auth::AuthVerdict>) -> Result<AuthRuling, JudgeFault> {
+        let verdict =
+            convert::auth_verdict(reply.answer).map_err(|text| self.bad_answer(Hook::Auth, text))?;
+        Ok(AuthRuling { verdict, edits: reply.edits, fault: None })
     }
 }
 
@@ -377,7 +372,7 @@ impl Judge for Plugin {
     }
 
     fn judge(&self, call: Call, view: View) -> BoxFuture<'_, Ruling> {
-        Box::pin(self.rule(Question::Stage(call), view))
+        Box::pin(self.rule(call, view))
     }
 
     fn authenticate(&self, credentials: Arc<Credentials>, view: View) -> BoxFuture<'_, AuthRuling> {
@@ -385,12 +380,12 @@ impl Judge for Plugin {
     }
 
     fn delivery_result(&self, outcomes: Arc<[DeliveryOutcome]>, view: View) -> BoxFuture<'_, Ruling> {
-        Box::pin(self.rule(Question::DeliveryResult(outcomes), view))
+        Box::pin(self.hear_delivery_result(outcomes, view))
     }
 
     fn disconnect(&self, view: View) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let _ = self.ask(Question::Disconnect, Some(view)).await;
+            let _ = self.ask(DisconnectNotice, Some(view)).await;
         })
     }
 }

@@ -13,24 +13,26 @@ use pintle_policy::Judge;
 
 use crate::artifact::Cache;
 use crate::engine::Host;
-use crate::generation::{self, Generation, Loader};
+use crate::generation::Loader;
 use crate::guest_log::LogQuota;
 use crate::habits::Habits;
 use crate::kv::saved::Clocks;
 use crate::maintenance::Maintenance;
 use crate::plugin_metrics::PluginMetrics;
+use crate::prepare::{self, AppliedPlugins, PreparedPlugin, PreparedPlugins};
 use crate::store_data::PluginShared;
 use crate::turns::Turns;
 use crate::{
-    Config, Gateway, Grants, LoadError, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, Problem,
-    ReloadError, Status, kv,
+    Config, Gateway, Grants, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, ReloadError, Status, kv,
 };
 
 /// The plugins of a running gateway. Whoever opens them closes them.
 pub struct Plugins {
     shared: HostShared,
     plugins: ArcSwap<Vec<Arc<Plugin>>>,
-    upkeep: Maintenance,
+    maintenance: Maintenance,
+    /// One configuration at a time is prepared and applied.
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What every plugin is made with.
@@ -58,17 +60,12 @@ impl Plugins {
         check_names(&config.plugins)?;
         let cache = config.cache.as_deref().map(Cache::open).transpose()?;
         let shared = HostShared::start(&config, dns, cache)?;
-        let configs: Vec<_> = config.plugins.into_iter().map(Arc::new).collect();
-        let plugins: Vec<_> = configs.iter().map(|config| Arc::new(shared.plugin(config))).collect();
-        let pairs = plugins.iter().zip(&configs);
-        let loads = pairs.map(|(plugin, of)| plugin.load(&shared.loader, of, &config.gateway));
-        let mut changes = Vec::new();
-        for (plugin, loaded) in plugins.iter().zip(join_all(loads).await) {
-            changes.push((Arc::clone(plugin), loaded.result));
-        }
-        go_live(changes)?;
-        let upkeep = Maintenance::start(&shared.loader, &plugins, config.watch.then_some(config.settle));
-        Ok(Self { shared, plugins: ArcSwap::from_pointee(plugins), upkeep })
+        let maintenance = Maintenance::start(&shared.loader, config.watch.then_some(config.settle));
+        let (plugins, changing) = (ArcSwap::default(), Arc::default());
+        let opened = Self { shared, plugins, maintenance, changing };
+        let prepared = opened.load(config).await?;
+        opened.apply(prepared);
+        Ok(opened)
     }
 
     /// The judges, in the order of the configuration.
@@ -92,52 +89,60 @@ impl Plugins {
     pub async fn reload(&self, name: &str) -> Result<u64, ReloadError> {
         let plugin = self.find(name);
         let plugin = plugin.ok_or_else(|| ReloadError::NoSuchPlugin(name.to_owned()))?;
-        if self.upkeep.is_closing() {
+        if self.maintenance.is_closing() {
             return Err(ReloadError::Closing);
         }
         plugin.reload(&self.shared.loader).await.map_err(ReloadError::Load)
     }
 
-    /// Takes another configuration: plugins that are new or changed, in the configuration or on disk, are loaded, and all go
-    /// live together when all that are required, and all that serve already, have loaded; plugins that it no longer names
-    /// end once no chain holds them. The judges must be fetched anew. What is not about single plugins stays as it was at
-    /// the start. Gives what is wrong with plugins that may be missing, and are.
+    /// Loads another configuration beside the one that serves: plugins that are new or changed, in the configuration or on
+    /// disk. Nothing that serves changes. What is not about single plugins, but for what they may know of the gateway, stays
+    /// as it was at the start.
+    ///
+    /// Waits for a configuration that was prepared before to be applied or dropped, and for reloads that have begun.
     ///
     /// # Errors
-    /// What is wrong; everything is then as it was.
-    pub async fn reconfigure(&self, config: Config) -> Result<Vec<Problem>, OpenError> {
+    /// What is wrong: of the plugins, all that are required or serve already, and do not load.
+    pub async fn prepare(&self, config: Config) -> Result<PreparedPlugins, OpenError> {
         check_names(&config.plugins)?;
-        let room = self.shared.loader.host.has_room_for(&config.plugins);
-        room.map_err(|error| OpenError::Engine(error.to_string()))?;
-        let configs: Vec<_> = config.plugins.into_iter().map(Arc::new).collect();
-        let gateway = config.gateway;
-        let mut plugins = Vec::new();
-        let mut changes = Vec::new();
-        let mut same = Vec::new();
-        for config in &configs {
-            let plugin = self.find(&config.name).unwrap_or_else(|| Arc::new(self.shared.plugin(config)));
-            if plugin.config() != *config || plugin.is_outdated().await {
-                let loaded = plugin.load(&self.shared.loader, config, &gateway).await;
-                changes.push((Arc::clone(&plugin), loaded.result));
-            } else if let Err(error) = still_named(&plugin, config, &gateway) {
-                changes.push((Arc::clone(&plugin), Err(vec![error])));
-            } else {
-                same.push((Arc::clone(&plugin), Arc::clone(config)));
-            }
-            plugins.push(plugin);
+        self.shared.loader.host.has_room_for(&config.plugins).map_err(OpenError::NoRoom)?;
+        self.load(config).await
+    }
+
+    async fn load(&self, config: Config) -> Result<PreparedPlugins, OpenError> {
+        let changing = Arc::clone(&self.changing).lock_owned().await;
+        if self.maintenance.is_closing() {
+            return Err(OpenError::Closing);
         }
-        let missing = go_live(changes)?;
-        same.into_iter().for_each(|(plugin, config)| plugin.stands_at(config));
-        self.shared.gateway.store(Arc::new(gateway));
-        self.upkeep.take_over(&plugins);
-        self.plugins.store(Arc::new(plugins));
-        Ok(missing)
+        let (loader, gateway) = (&self.shared.loader, config.gateway);
+        let plugins = config.plugins.into_iter().map(async |config| match self.find(&config.name) {
+            Some(plugin) => PreparedPlugin::known(plugin, Arc::new(config), loader, &gateway).await,
+            None => PreparedPlugin::new(self.shared.plugin(config), loader, &gateway).await,
+        });
+        let plugins = join_all(plugins).await;
+        prepare::check_required(&plugins)?;
+        Ok(PreparedPlugins { plugins, gateway, _changing: changing })
+    }
+
+    /// Lets a prepared configuration serve all calls that begin from now on. The judges must be fetched anew.
+    pub fn apply(&self, prepared: PreparedPlugins) -> AppliedPlugins {
+        let mut applied = AppliedPlugins::default();
+        let prepared_plugins = prepared.plugins.into_iter();
+        let plugins: Vec<_> = prepared_plugins.map(|plugin| plugin.apply(&mut applied)).collect();
+        self.shared.gateway.store(Arc::new(prepared.gateway));
+        self.maintenance.take_over(&plugins);
+        let before = self.plugins.swap(Arc::new(plugins));
+        let names = before.iter().map(|plugin| Arc::clone(plugin.name()));
+        applied.removed = names.filter(|name| self.find(name).is_none()).collect();
+        applied
     }
 
     /// Ends timers, watching and spare instances, and waits for them. Calls that are under way are the chains' to
     /// await; calls that begin later get the answer of a plugin that is not loaded.
     pub async fn shutdown(&self) {
-        self.upkeep.close().await;
+        self.maintenance.close().await;
+        // What has been prepared is applied before, or never.
+        let _changing = self.changing.lock().await;
         for plugin in self.plugins.load().iter() {
             plugin.unload();
         }
@@ -206,8 +211,8 @@ impl HostShared {
         })
     }
 
-    fn plugin(&self, config: &Arc<PluginConfig>) -> Plugin {
-        Plugin::new(self.common(config), Arc::clone(config))
+    fn plugin(&self, config: PluginConfig) -> Plugin {
+        Plugin::new(self.common(&config), Arc::new(config))
     }
 
     fn common(&self, config: &PluginConfig) -> Arc<PluginShared> {
@@ -243,42 +248,6 @@ fn check_names(plugins: &[PluginConfig]) -> Result<(), OpenError> {
         }
         None => Ok(()),
     }
-}
-
-type Change = (Arc<Plugin>, Result<Generation, Vec<LoadError>>);
-
-/// Lets all generations serve, or none when one is missing that is required, or that serves already in another version:
-/// whoever breaks it would not be told otherwise. Gives what is wrong with the others.
-fn go_live(changes: Vec<Change>) -> Result<Vec<Problem>, OpenError> {
-    let must_load = |plugin: &Plugin| plugin.config().required || plugin.current().is_some();
-    let failed = |(plugin, result): &Change| match result {
-        Err(errors) => problems(plugin, errors),
-        Ok(_) => Vec::new(),
-    };
-    let fatal = changes.iter().filter(|(plugin, _)| must_load(plugin)).flat_map(failed);
-    let fatal: Vec<_> = fatal.collect();
-    if !fatal.is_empty() {
-        return Err(OpenError::Plugins(fatal));
-    }
-    let missing = changes.iter().flat_map(failed).collect();
-    for (plugin, result) in changes {
-        match result {
-            Ok(generation) => plugin.go_live(generation),
-            Err(errors) => plugin.not_live(&errors),
-        }
-    }
-    Ok(missing)
-}
-
-/// What a plugin's settings name may be gone, though neither they nor the plugin have changed.
-fn still_named(plugin: &Plugin, config: &PluginConfig, gateway: &Gateway) -> Result<(), LoadError> {
-    let serving = plugin.current().and_then(|generation| generation.manifest.clone());
-    serving.map_or(Ok(()), |manifest| generation::check_names(&manifest, config, gateway))
-}
-
-fn problems(plugin: &Plugin, errors: &[LoadError]) -> Vec<Problem> {
-    let problem = |error: &LoadError| Problem { plugin: Arc::clone(plugin.name()), error: error.clone() };
-    errors.iter().map(problem).collect()
 }
 
 mod no_dns {

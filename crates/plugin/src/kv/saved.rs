@@ -338,6 +338,8 @@ mod tests {
         fs::write(&file, octets).unwrap();
         let store = Store::open(10_000, Some(file.clone()), clocks);
         assert_eq!(values(&store, &["k".into()], clocks.now), [None]);
+        assert!(file.exists(), "to open it changes nothing");
+        store.put_damaged_aside();
         assert!(file.with_extension("damaged").exists(), "somebody may want to know what it was");
     }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::Bytes;
-use pintle_plugin::{Config, PluginConfig, Plugins, ReloadError, Source};
+use pintle_plugin::{
+    AppliedPlugins, Config, FailurePolicy, OpenError, PluginConfig, Plugins, ReloadError, Source, Status,
+};
 use pintle_policy::{Call, Judge, Verdict};
 use serde_json::json;
 
-use crate::support::{Zone, component, one, session, transaction, unruly};
+use crate::support::{Zone, component, one, open, session, transaction, unruly};
 
 /// The component with an empty custom section after it: another version that does the same.
 fn another(bytes: &Bytes) -> Vec<u8> {
@@ -127,29 +129,113 @@ async fn stored_values_survive_a_reload_by_hand() {
     assert_eq!(plugins.reload("unruly").await, Err(ReloadError::Closing));
 }
 
+fn config(plugins: Vec<PluginConfig>) -> Config {
+    Config { plugins, settle: Duration::from_millis(20), ..Config::default() }
+}
+
+fn named(name: &str, connect: &str) -> PluginConfig {
+    let mut plugin = unruly(json!({"connect": connect}));
+    plugin.name = name.into();
+    plugin
+}
+
+async fn at_connect(judge: &Arc<dyn Judge>) -> Verdict {
+    judge.judge(Call::Connect, session([192, 0, 2, 1])).await.verdict
+}
+
 #[tokio::test]
 async fn a_new_configuration_takes_over_whole_or_not_at_all() {
-    let config = |plugins| Config { plugins, ..Config::default() };
-    let told = |act: &str| unruly(json!({"connect": act}));
-    let named = |name: &str, mut plugin: PluginConfig| {
-        plugin.name = name.into();
-        plugin
-    };
-    let first = config(vec![named("a", told("accept")), named("b", told("reject"))]);
-    let plugins = Plugins::open(first, Arc::new(Zone)).await.unwrap();
-    let said = |judge: Arc<dyn Judge>| async move {
-        judge.judge(Call::Connect, session([192, 0, 2, 1])).await.verdict
-    };
-    let broken = config(vec![named("a", told("reject")), named("b", unruly(json!({"connect": 5})))]);
-    assert!(plugins.reconfigure(broken).await.is_err());
-    assert_eq!(said(plugins.judges().remove(0)).await, Verdict::Accept, "a is as it was");
+    let plugins = open(vec![named("a", "accept"), named("b", "reject"), named("d", "note")]).await;
+    let mut broken = unruly(json!({"connect": 5}));
+    broken.name = "b".into();
+    assert!(plugins.prepare(config(vec![named("a", "reject"), broken])).await.is_err());
+    assert_eq!(at_connect(&plugins.judges()[0]).await, Verdict::Accept, "a is as it was");
     let old_b = plugins.judges().remove(1);
-    let sound = config(vec![named("c", told("accept")), named("a", told("reject"))]);
-    plugins.reconfigure(sound).await.unwrap();
+    let sound = config(vec![named("c", "accept"), named("a", "reject"), named("d", "note")]);
+    let prepared = plugins.prepare(sound).await.unwrap();
+    assert_eq!(at_connect(&plugins.judges()[0]).await, Verdict::Accept, "a is as it was until then");
+    let applied = plugins.apply(prepared);
+    let expected = AppliedPlugins {
+        added: vec!["c".into()],
+        removed: vec!["b".into()],
+        reconfigured: vec!["a".into()],
+        ..AppliedPlugins::default()
+    };
+    assert_eq!(applied, expected);
     let names: Vec<_> = plugins.status().into_iter().map(|status| (status.name, status.generation)).collect();
-    assert_eq!(names, [("c".into(), 1), ("a".into(), 2)]);
-    assert_eq!(said(plugins.judges().remove(0)).await, Verdict::Accept);
-    assert!(matches!(said(plugins.judges().remove(1)).await, Verdict::Reject(Some(_))));
-    assert!(matches!(said(old_b).await, Verdict::Reject(Some(_))), "chains that hold it still may");
+    assert_eq!(names, [("c".into(), 1), ("a".into(), 2), ("d".into(), 1)]);
+    assert_eq!(at_connect(&plugins.judges()[0]).await, Verdict::Accept);
+    assert!(matches!(at_connect(&plugins.judges()[1]).await, Verdict::Reject(Some(_))));
+    assert!(matches!(at_connect(&old_b).await, Verdict::Reject(Some(_))), "chains that hold it still may");
     plugins.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_prepared_configuration_that_is_dropped_leaves_everything_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let mut gone = named("gone", "accept");
+    gone.required = false;
+    gone.component = Source::File(folder.path().join("gone.wasm"));
+    let with_state = |plugins| Config { state: Some(state.clone()), ..config(plugins) };
+    let first = with_state(vec![named("a", "accept"), gone.clone()]);
+    let plugins = Plugins::open(first, Arc::new(Zone)).await.unwrap();
+    // The store of a plugin that is added: nobody may touch it before that.
+    std::fs::write(state.join("new.kv"), "damaged").unwrap();
+    // Timers count as calls.
+    let status =
+        || plugins.status().into_iter().map(|status| Status { calls: 0, ..status }).collect::<Vec<_>>();
+    let before = status();
+    gone.settings = json!({"connect": "reject"});
+    gone.component = Source::File(folder.path().join("elsewhere.wasm"));
+    let other = with_state(vec![named("new", "note"), gone, named("a", "reject")]);
+    drop(plugins.prepare(other.clone()).await.unwrap());
+    assert_eq!(status(), before);
+    assert_eq!(std::fs::read(state.join("new.kv")).unwrap(), b"damaged");
+    assert_eq!(plugins.reload("a").await, Ok(2), "nothing is held any more");
+    let prepared = plugins.prepare(other).await.unwrap();
+    let applied = plugins.apply(prepared);
+    assert_eq!(applied.missing.len(), 1, "{applied:?}");
+    assert!(!state.join("new.kv").exists() && state.join("new.damaged").exists());
+    assert!(plugins.status()[1].last_error.as_ref().unwrap().contains("elsewhere.wasm"));
+    plugins.shutdown().await;
+}
+
+/// What was loaded with an older configuration, or from an older file, must not take the place of the newer.
+#[tokio::test]
+async fn a_reload_waits_until_what_is_prepared_is_applied() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.wasm");
+    std::fs::write(&path, component("unruly")).unwrap();
+    let (plugins, _) = one(of_file(&path)).await;
+    std::fs::write(&path, another(&component("unruly"))).unwrap();
+    let prepared = plugins.prepare(config(vec![of_file(&path)])).await.unwrap();
+    let before = plugins.status()[0].generation;
+    let mut reload = Box::pin(plugins.reload("unruly"));
+    assert!(futures_util::poll!(&mut reload).is_pending());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(plugins.status()[0].generation, before, "the watch waits too");
+    let applied = plugins.apply(prepared);
+    assert_eq!(applied.reloaded.len() + usize::try_from(before).unwrap(), 2, "{applied:?}");
+    assert!(reload.await.unwrap() > before);
+    plugins.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_missing_answers_by_the_failure_policy_of_today() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut missing = of_file(&folder.path().join("p.wasm"));
+    missing.required = false;
+    let (plugins, judge) = one(missing.clone()).await;
+    assert_eq!(at_connect(&judge).await, Verdict::Defer(None));
+    missing.failure = FailurePolicy::Skip.into();
+    let prepared = plugins.prepare(config(vec![missing.clone()])).await.unwrap();
+    let applied = plugins.apply(prepared);
+    assert_eq!((applied.missing.len(), applied.reconfigured.len()), (1, 1));
+    assert_eq!(at_connect(&judge).await, Verdict::Next);
+    missing.required = true;
+    let refused = plugins.prepare(config(vec![missing])).await.err().unwrap();
+    assert!(matches!(refused, OpenError::Plugins(_)), "{refused}");
+    plugins.shutdown().await;
+    assert!(matches!(plugins.prepare(config(Vec::new())).await, Err(OpenError::Closing)));
 }

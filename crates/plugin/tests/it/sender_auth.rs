@@ -169,7 +169,8 @@ async fn the_gateway_tells_of_itself_and_of_what_others_found() {
     assert!(results.contains("smtp.helo") && results.contains("pass"), "{results}");
     let changed = Gateway { hostname: "new.example".to_owned(), ..Gateway::default() };
     let config = Config { plugins: vec![config], gateway: changed, ..Config::default() };
-    plugins.reconfigure(config).await.unwrap();
+    let prepared = plugins.prepare(config).await.unwrap();
+    plugins.apply(prepared);
     let told = format!("{:?}", judge.judge(Call::Mail, signed()).await.edits);
     assert!(told.contains("new.example"), "a reload tells plugins without loading them again: {told}");
     plugins.shutdown().await;

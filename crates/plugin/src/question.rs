@@ -1,0 +1,187 @@
+//! What a guest is asked, each question with the type of its answer, and the exported functions that answer.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use pintle_policy::{Call, Credentials, DeliveryOutcome, Hook, Hooks};
+use wasmtime::Store;
+use wasmtime::component::{Instance, InstancePre};
+
+use crate::bindings::exports::pintle::plugin::on_auth::{
+    AuthVerdict, Credentials as GuestCredentials, Password,
+};
+use crate::bindings::exports::pintle::plugin::{
+    on_auth, on_connect, on_deliver, on_delivery_result, on_disconnect, on_headers, on_hello, on_mail,
+    on_message, on_rcpt, on_timer, plugin,
+};
+use crate::bindings::pintle::plugin::types::Verdict;
+use crate::convert;
+use crate::store_data::StoreData;
+
+/// A call of one hook.
+pub(crate) trait GuestQuestion: Send + Sync {
+    /// What the guest answers.
+    type Answer: Send;
+
+    /// The hook that is called.
+    fn hook(&self) -> Hook;
+
+    /// Calls the exported function.
+    fn ask(
+        &self,
+        exports: &Exports,
+        store: &mut Store<StoreData>,
+    ) -> impl Future<Output = wasmtime::Result<Self::Answer>> + Send;
+}
+
+/// Asks for a verdict at a stage.
+pub(crate) struct StageQuestion(pub(crate) Call);
+
+/// Asks for a verdict about credentials.
+pub(crate) struct AuthQuestion(pub(crate) Arc<Credentials>);
+
+/// Tells how an attempt at a delivery went.
+pub(crate) struct DeliveryResultNotice(pub(crate) Arc<[DeliveryOutcome]>);
+
+/// Tells that the session has ended.
+pub(crate) struct DisconnectNotice;
+
+/// Tells that the plugin's timer has run out.
+pub(crate) struct TimerNotice;
+
+impl GuestQuestion for StageQuestion {
+    type Answer = Verdict;
+
+    fn hook(&self) -> Hook {
+        self.0.hook()
+    }
+
+    async fn ask(&self, exports: &Exports, store: &mut Store<StoreData>) -> wasmtime::Result<Verdict> {
+        match &self.0 {
+            Call::Connect => exported(exports.on_connect.as_ref())?.call_handle(store).await,
+            Call::Hello(name) => exported(exports.on_hello.as_ref())?.call_handle(store, name).await,
+            Call::Mail => exported(exports.on_mail.as_ref())?.call_handle(store).await,
+            Call::Rcpt(id) => {
+                let no_such = || wasmtime::Error::msg(format!("the view has no recipient {id}"));
+                let (_, transaction) = store.data().live.mail().map_err(|_| no_such())?;
+                let recipient = convert::recipient(transaction.recipient(*id).ok_or_else(no_such)?);
+                exported(exports.on_rcpt.as_ref())?.call_handle(store, &recipient).await
+            }
+            Call::Headers => exported(exports.on_headers.as_ref())?.call_handle(store).await,
+            Call::Message => exported(exports.on_message.as_ref())?.call_handle(store).await,
+            Call::Deliver => exported(exports.on_deliver.as_ref())?.call_handle(store).await,
+        }
+    }
+}
+
+impl GuestQuestion for AuthQuestion {
+    type Answer = AuthVerdict;
+
+    fn hook(&self) -> Hook {
+        Hook::Auth
+    }
+
+    async fn ask(&self, exports: &Exports, store: &mut Store<StoreData>) -> wasmtime::Result<AuthVerdict> {
+        let given = &self.0;
+        let credentials = GuestCredentials::Password(Password {
+            authorization_id: given.authorization_id.clone(),
+            username: given.username.clone(),
+            password: given.password.clone(),
+        });
+        exported(exports.on_auth.as_ref())?.call_handle(store, &given.mechanism, &credentials).await
+    }
+}
+
+impl GuestQuestion for DeliveryResultNotice {
+    type Answer = ();
+
+    fn hook(&self) -> Hook {
+        Hook::DeliveryResult
+    }
+
+    async fn ask(&self, exports: &Exports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
+        let outcomes: Vec<_> = self.0.iter().map(convert::outcome).collect();
+        exported(exports.on_delivery_result.as_ref())?.call_handle(store, &outcomes).await
+    }
+}
+
+impl GuestQuestion for DisconnectNotice {
+    type Answer = ();
+
+    fn hook(&self) -> Hook {
+        Hook::Disconnect
+    }
+
+    async fn ask(&self, exports: &Exports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
+        exported(exports.on_disconnect.as_ref())?.call_handle(store).await
+    }
+}
+
+impl GuestQuestion for TimerNotice {
+    type Answer = ();
+
+    fn hook(&self) -> Hook {
+        Hook::Timer
+    }
+
+    async fn ask(&self, exports: &Exports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
+        exported(exports.on_timer.as_ref())?.call_handle(store).await
+    }
+}
+
+/// Hooks that are not exported are never asked; this is for the compiler.
+fn exported<T>(hook: Option<&T>) -> wasmtime::Result<&T> {
+    hook.ok_or_else(|| wasmtime::Error::msg("the hook is not exported"))
+}
+
+macro_rules! exports {
+    ($($field:ident: $hook:ident),+ $(,)?) => {
+        /// Where a component's exports are found: looked up once for a component.
+        pub(crate) struct Indices {
+            plugin: plugin::GuestIndices,
+            $($field: Option<$field::GuestIndices>),+
+        }
+
+        impl Indices {
+            pub(crate) fn find(linked: &InstancePre<StoreData>, hooks: Hooks) -> wasmtime::Result<Self> {
+                Ok(Self {
+                    plugin: plugin::GuestIndices::new(linked)?,
+                    $($field: match hooks.has(Hook::$hook) {
+                        true => Some($field::GuestIndices::new(linked)?),
+                        false => None,
+                    }),+
+                })
+            }
+
+            pub(crate) fn load(&self, store: &mut Store<StoreData>, linked: &Instance) -> wasmtime::Result<Exports> {
+                Ok(Exports {
+                    plugin: self.plugin.load(&mut *store, linked)?,
+                    $($field: match &self.$field {
+                        Some(indices) => Some(indices.load(&mut *store, linked)?),
+                        None => None,
+                    }),+
+                })
+            }
+        }
+
+        /// The functions of one instance.
+        pub(crate) struct Exports {
+            pub(crate) plugin: plugin::Guest,
+            $($field: Option<$field::Guest>),+
+        }
+    };
+}
+
+exports! {
+    on_connect: Connect,
+    on_hello: Hello,
+    on_auth: Auth,
+    on_mail: Mail,
+    on_rcpt: Rcpt,
+    on_headers: Headers,
+    on_message: Message,
+    on_deliver: Deliver,
+    on_delivery_result: DeliveryResult,
+    on_disconnect: Disconnect,
+    on_timer: Timer,
+}
