@@ -292,7 +292,8 @@ pub struct PluginCounts {
 /// What a reload of the configuration did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// What changed and is in force.
+    /// What differs from before and is in force now: `certificates`, `rules`, `delivery`, `plugin NAME (added)` and the
+    /// like. Empty where nothing has changed.
     pub applied: Vec<String>,
     /// What changed but needs a restart.
     pub needs_restart: Vec<String>,

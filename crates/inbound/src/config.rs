@@ -23,7 +23,7 @@ pub struct Config {
 }
 
 /// What a reload replaces for the sessions that begin after it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
     /// The domains whose mail we take from anybody.
     pub domains: Domains,

@@ -29,10 +29,10 @@ const MAX_LANES: u32 = 16;
 static STAND_INS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Users and their secrets, by name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Users(Arc<Known>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Known {
     secrets: HashMap<String, Secret>,
     /// In the order of their names, to be picked from.

@@ -16,7 +16,7 @@ pub use pintle_smtp::client::{Channel, Credentials, EightBit, Protocol, Timeouts
 use crate::{Endpoint, Quota, Retention, RouteTable};
 
 /// Everything that outbound is told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Our name: said in EHLO, named in reports, and never delivered to by MX.
     pub hostname: String,
@@ -115,7 +115,7 @@ impl Config {
 }
 
 /// A configured next hop: one or more hosts that take the same mail.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Relay {
     /// Tried in this order.
     pub hosts: Vec<Endpoint>,
@@ -148,7 +148,7 @@ impl Relay {
 
 /// Credentials that a plugin may choose by name. They are said to the hosts of these relays and to nobody else: whoever
 /// chooses where mail goes must not choose who hears a password.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NamedCredentials {
     /// The secret.
     pub credentials: Credentials,
@@ -157,7 +157,7 @@ pub struct NamedCredentials {
 }
 
 /// Delivery by MX.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mx {
     /// How much TLS it takes.
     pub tls: TlsPolicy,
@@ -194,7 +194,7 @@ pub struct Sources {
 }
 
 /// How many sessions, and how long they live.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sessions {
     /// At once for one next hop; below the 20 that Exchange takes from one source.
     pub per_hop: usize,
@@ -224,7 +224,7 @@ impl Default for Sessions {
 }
 
 /// Reports to senders (RFC 3464).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Reports {
     /// The address in their From field; none means `postmaster@` and our hostname.
     pub from: Option<pintle_mail::Address>,

@@ -1,11 +1,14 @@
 //! Taking over a changed configuration while mail flows: all that can be, or nothing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use pintle_admin::Reloaded;
+use pintle_config::Settings;
+use pintle_plugin::{AppliedPlugins, PreparedPlugins};
 use pintle_policy::Chain;
-use pintle_tls::{ClientTls, Reload, ServerTls};
+use pintle_tls::{ClientTls, Reload, Renewed, ServerTls};
 use tokio::task::JoinHandle;
 
 use crate::app::GatewayParts;
@@ -99,28 +102,92 @@ pub(crate) async fn reload(live: &GatewayParts) -> Result<Reloaded, ReloadError>
     outcome
 }
 
-async fn take_over(live: &GatewayParts) -> Result<Reloaded, ReloadError> {
-    let report = pintle_config::check(&live.config, &stock::components());
-    let mut warnings: Vec<String> =
-        report.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.cause)).collect();
-    let written = report.into_settings().map_err(|report| report.to_string())?;
-    let needs_restart = live.at_start.needs_restart(&written).into_iter().map(str::to_owned).collect();
-    let settings = written.as_far_as_running(&live.at_start);
-    // Everything that can still say no comes first, the plugins last of it; what follows them cannot fail.
-    let client_tls = ClientTls::load(&settings.client_tls)?;
-    let certificates = live.server_tls.as_deref().map(ServerTls::read_again).transpose()?;
-    let prepared = live.plugins.prepare(settings.plugins.clone()).await?;
-    let plugins = live.plugins.apply(prepared);
-    warnings.extend(plugins.missing.iter().map(|problem| format!("not loaded: {problem}")));
-    if let Some((tls, certificates)) = live.server_tls.as_deref().zip(certificates) {
-        tls.serve(certificates);
+async fn take_over(parts: &GatewayParts) -> Result<Reloaded, ReloadError> {
+    Ok(PreparedReload::new(parts).await?.apply(parts))
+}
+
+/// A changed configuration that is ready to serve: everything that can fail has been done, and nothing has changed yet.
+struct PreparedReload {
+    settings: Settings,
+    needs_restart: Vec<String>,
+    warnings: Vec<String>,
+    client_tls: ClientTls,
+    certificates: Option<Renewed>,
+    plugins: PreparedPlugins,
+}
+
+impl PreparedReload {
+    async fn new(parts: &GatewayParts) -> Result<Self, ReloadError> {
+        let report = pintle_config::check(&parts.config, &stock::components());
+        let warnings =
+            report.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.cause)).collect();
+        let written = report.into_settings().map_err(|report| report.to_string())?;
+        let needs_restart = parts.at_start.needs_restart(&written).into_iter().map(str::to_owned).collect();
+        let settings = written.as_far_as_running(&parts.at_start);
+        Ok(Self {
+            client_tls: ClientTls::load(&settings.client_tls)?,
+            certificates: parts.server_tls.as_deref().map(ServerTls::read_again).transpose()?,
+            // They take the longest, so they come last.
+            plugins: parts.plugins.prepare(settings.plugins.clone()).await?,
+            settings,
+            needs_restart,
+            warnings,
+        })
     }
-    live.chain.store(Arc::new(Chain::new(live.plugins.judges())));
-    live.rules.replace(settings.inbound.rules.clone());
-    live.outbound.reload(settings.outbound.clone(), client_tls);
-    live.settings.store(Arc::new(settings));
-    let applied = ["certificates", "plugins", "rules", "delivery"].map(str::to_owned).to_vec();
-    Ok(Reloaded { applied, needs_restart, warnings })
+
+    /// Lets it serve, and names what differs from what served before.
+    fn apply(self, parts: &GatewayParts) -> Reloaded {
+        let Self { settings, needs_restart, mut warnings, client_tls, certificates, plugins } = self;
+        let before = parts.settings.load_full();
+        let mut applied = Vec::new();
+        if let Some((tls, certificates)) = parts.server_tls.as_deref().zip(certificates)
+            && tls.serve(certificates) == Reload::Reloaded
+        {
+            applied.push("certificates".to_owned());
+        }
+        let plugins = parts.plugins.apply(plugins);
+        parts.chain.store(Arc::new(Chain::new(parts.plugins.judges())));
+        warnings.extend(plugins.missing.iter().map(|problem| format!("not loaded: {problem}")));
+        applied.extend(plugin_changes(&plugins));
+        if is_reordered(&before.plugins, &settings.plugins) {
+            applied.push("the order of the plugins".to_owned());
+        }
+        if before.inbound.rules != settings.inbound.rules {
+            applied.push("rules".to_owned());
+        }
+        if before.outbound != settings.outbound || before.client_tls != settings.client_tls {
+            applied.push("delivery".to_owned());
+        }
+        parts.rules.replace(settings.inbound.rules.clone());
+        parts.outbound.reload(settings.outbound.clone(), client_tls);
+        parts.settings.store(Arc::new(settings));
+        Reloaded { applied, needs_restart, warnings }
+    }
+}
+
+/// Whether plugins that are in both configurations are asked in another order.
+fn is_reordered(before: &pintle_plugin::Config, after: &pintle_plugin::Config) -> bool {
+    let names = |config: &pintle_plugin::Config| -> Vec<String> {
+        config.plugins.iter().map(|plugin| plugin.name.clone()).collect()
+    };
+    let (mut before, mut after) = (names(before), names(after));
+    let (old, new): (HashSet<_>, HashSet<_>) =
+        (before.iter().cloned().collect(), after.iter().cloned().collect());
+    before.retain(|name| new.contains(name));
+    after.retain(|name| old.contains(name));
+    before != after
+}
+
+fn plugin_changes(plugins: &AppliedPlugins) -> impl Iterator<Item = String> {
+    let kinds = [
+        ("added", &plugins.added),
+        ("removed", &plugins.removed),
+        ("reloaded", &plugins.reloaded),
+        ("reconfigured", &plugins.reconfigured),
+    ];
+    kinds
+        .into_iter()
+        .flat_map(|(what, names)| names.iter().map(move |name| format!("plugin {name} ({what})")))
 }
 
 /// Serves renewed certificates without being told.

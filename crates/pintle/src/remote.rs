@@ -69,7 +69,10 @@ pub(crate) fn reload(options: &Socket) -> Outcome {
     let json = options.json;
     with_client(options, async move |client| {
         show(json, &client.reload().await?, |done| {
-            say!("in force: {}", done.applied.join(", "));
+            match done.applied.as_slice() {
+                [] => say!("nothing has changed"),
+                applied => applied.iter().for_each(|what| say!("changed: {what}")),
+            }
             done.needs_restart.iter().for_each(|what| say!("needs a restart: {what}"));
             done.warnings.iter().for_each(|warning| say!("warning: {warning}"));
         });

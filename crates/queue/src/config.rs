@@ -41,7 +41,7 @@ impl Config {
 }
 
 /// When to try again, to warn and to give up.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
     /// The wait after the first, second, … deferral of a job; the last one repeats. An empty list means the default.
     ///

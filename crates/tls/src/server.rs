@@ -123,10 +123,12 @@ impl ServerTls {
         Ok(Renewed { set: CertificateSet::load(&self.sources, &self.provider)?, stamps })
     }
 
-    /// Lets certificates serve that were read again.
-    pub fn serve(&self, renewed: Renewed) {
-        *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = renewed.stamps;
+    /// Lets certificates serve that were read again; says whether a file had changed since the last reading.
+    pub fn serve(&self, renewed: Renewed) -> Reload {
+        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *stamps, renewed.stamps);
         self.current.0.store(Arc::new(renewed.set));
+        if before == *stamps { Reload::Unchanged } else { Reload::Reloaded }
     }
 
     /// Reads all certificates again. On an error everything stays as it was.

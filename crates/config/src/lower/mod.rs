@@ -245,9 +245,9 @@ mod tests {
         assert_eq!(settings.client_tls, pintle_tls::ClientConfig::default());
         let mut outbound = pintle_outbound::Config::new("gw.example");
         outbound.listeners = vec!["[::]:25".parse().unwrap()];
-        assert_eq!(format!("{:?}", settings.outbound), format!("{outbound:?}"));
+        assert_eq!(settings.outbound, outbound);
         let rules = pintle_inbound::config::Rules::default();
-        assert_eq!(format!("{:?}", settings.inbound.rules), format!("{rules:?}"));
+        assert_eq!(settings.inbound.rules, rules);
         let listener = &settings.inbound.listeners[0];
         assert_eq!(listener.limits, pintle_inbound::SessionLimits::default());
         assert_eq!(listener.strangers, pintle_inbound::StrangerLimits::default());

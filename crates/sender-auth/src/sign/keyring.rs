@@ -170,8 +170,15 @@ pub struct SigningKey {
     pub(super) config: Settings,
 }
 
+/// Two are the same when they sign the same: the private key is compared by the public one.
+impl PartialEq for SigningKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.config == other.config && self.private.record() == other.private.record()
+    }
+}
+
 /// What a checked key knows beside the key.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     name: String,
     pub(super) domain: String,
@@ -286,7 +293,7 @@ fn fields(headers: Vec<String>, oversign: &[String]) -> Vec<(String, bool)> {
 }
 
 /// All keys.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Keyring {
     by_name: HashMap<String, Arc<SigningKey>>,
     by_domain: HashMap<String, Vec<Arc<SigningKey>>>,
