@@ -129,7 +129,7 @@ impl App {
                 tls: server_tls.clone(),
             },
         )?;
-        let live = Arc::new(GatewayParts {
+        let parts = Arc::new(GatewayParts {
             plugins,
             chain,
             server_tls,
@@ -146,10 +146,10 @@ impl App {
             stopping: watch::Sender::new(false),
             settings: ArcSwap::from_pointee(settings),
         });
-        let stop_admin = serve_admin(&live, &mut supervisor).await?;
-        supervisor.spawn(UPKEEP_NAME, upkeep(live.metrics.clone()));
+        let stop_admin = serve_admin(&parts, &mut supervisor).await?;
+        supervisor.spawn(UPKEEP_NAME, upkeep(parts.metrics.clone()));
         supervisor.spawn(DNS_NAME, resolver.watch());
-        Ok(Self { inbound, parts: live, outbound, spool, stop_admin, supervisor })
+        Ok(Self { inbound, parts, outbound, spool, stop_admin, supervisor })
     }
 
     /// Ends when a part has died without which the gateway must not go on.
@@ -175,11 +175,11 @@ impl App {
 }
 
 async fn serve_admin(
-    live: &Arc<GatewayParts>,
+    parts: &Arc<GatewayParts>,
     supervisor: &mut Supervisor,
 ) -> Result<oneshot::Sender<()>, StartError> {
-    let operator = Arc::new(AdminOperator::new(Arc::clone(live)));
-    let server = pintle_admin::Server::bind(&live.settings.load().admin, operator).await?;
+    let operator = Arc::new(AdminOperator::new(Arc::clone(parts)));
+    let server = pintle_admin::Server::bind(&parts.settings.load().admin, operator).await?;
     if let Some(address) = server.http_address() {
         tracing::info!(%address, "health and metrics");
     }

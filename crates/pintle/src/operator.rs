@@ -25,13 +25,13 @@ const TASKS: &str = "tasks";
 
 /// The gateway as its operator sees it.
 pub(crate) struct AdminOperator {
-    live: Arc<GatewayParts>,
+    parts: Arc<GatewayParts>,
     started: UnixTime,
 }
 
 impl AdminOperator {
-    pub(crate) fn new(live: Arc<GatewayParts>) -> Self {
-        Self { live, started: SystemTime::now().into() }
+    pub(crate) fn new(parts: Arc<GatewayParts>) -> Self {
+        Self { parts, started: SystemTime::now().into() }
     }
 }
 
@@ -46,8 +46,8 @@ fn to_its_end<T: Send + 'static>(
     })
 }
 
-fn plugin_states(live: &GatewayParts) -> Vec<PluginState> {
-    live.plugins.status().into_iter().map(plugin_state).collect()
+fn plugin_states(parts: &GatewayParts) -> Vec<PluginState> {
+    parts.plugins.status().into_iter().map(plugin_state).collect()
 }
 
 impl Operator for AdminOperator {
@@ -56,13 +56,13 @@ impl Operator for AdminOperator {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_ms: self.started,
-            hostname: self.live.settings.load().hostname.clone(),
+            hostname: self.parts.settings.load().hostname.clone(),
         }
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {
         Box::pin(async {
-            let spool = match self.live.spool.health() {
+            let spool = match self.parts.spool.health() {
                 pintle_spool::Health::Accepting => None,
                 pintle_spool::Health::Full => Some(SpoolError::Full.to_string()),
                 pintle_spool::Health::Behind(why) => Some(SpoolError::Store(why).to_string()),
@@ -70,16 +70,16 @@ impl Operator for AdminOperator {
             };
             let mut components =
                 vec![Component { name: "spool".to_owned(), ok: spool.is_none(), detail: spool }];
-            components.extend(self.live.plugins.status().into_iter().map(|plugin| Component {
+            components.extend(self.parts.plugins.status().into_iter().map(|plugin| Component {
                 name: format!("plugin {}", plugin.name),
                 ok: plugin.generation > 0,
                 detail: plugin.last_error,
             }));
-            let (ok, detail) = self.live.reloaded.told();
+            let (ok, detail) = self.parts.reloaded.told();
             components.push(Component { name: "configuration".to_owned(), ok, detail });
-            components.push(tasks(self.live.fallen.get()));
-            components.push(clock(self.live.outbound.clock_step().as_ref()));
-            components.push(dns(self.live.resolver.ailment()));
+            components.push(tasks(self.parts.fallen.get()));
+            components.push(clock(self.parts.outbound.clock_step().as_ref()));
+            components.push(dns(self.parts.resolver.ailment()));
             let vital = |component: &Component| component.name == "spool" || component.name == TASKS;
             let ready = components.iter().all(|component| component.ok || !vital(component));
             let degraded = components.iter().any(|component| !component.ok);
@@ -88,55 +88,55 @@ impl Operator for AdminOperator {
     }
 
     fn metrics(&self) -> String {
-        self.live.metrics.render()
+        self.parts.metrics.render()
     }
 
     fn queue(&self, query: Query) -> Answer<'_, QueuePage> {
-        Box::pin(async move { queue::list(&self.live, &query).await })
+        Box::pin(async move { queue::list(&self.parts, &query).await })
     }
 
     fn message(&self, id: QueueId) -> Answer<'_, QueueEntry> {
-        Box::pin(queue::show(&self.live, id))
+        Box::pin(queue::show(&self.parts, id))
     }
 
     fn act(&self, action: QueueAction, filter: Filter) -> Answer<'_, Affected> {
-        let live = Arc::clone(&self.live);
-        to_its_end(async move { queue::act(&live, action, &filter).await })
+        let parts = Arc::clone(&self.parts);
+        to_its_end(async move { queue::act(&parts, action, &filter).await })
     }
 
     fn reroute(&self, order: Reroute) -> Answer<'_, Affected> {
-        let live = Arc::clone(&self.live);
-        to_its_end(async move { queue::reroute(&live, &order).await })
+        let parts = Arc::clone(&self.parts);
+        to_its_end(async move { queue::reroute(&parts, &order).await })
     }
 
     fn quarantine(&self, query: SiftPage) -> Answer<'_, QuarantinePage> {
-        Box::pin(quarantine::list(&self.live, query))
+        Box::pin(quarantine::list(&self.parts, query))
     }
 
     fn quarantined(&self, id: QueueId) -> Answer<'_, Quarantined> {
-        Box::pin(quarantine::show(&self.live, id))
+        Box::pin(quarantine::show(&self.parts, id))
     }
 
     fn quarantined_message(&self, id: QueueId) -> Answer<'_, Whole> {
-        Box::pin(quarantine::whole(&self.live, id))
+        Box::pin(quarantine::whole(&self.parts, id))
     }
 
     fn leave(&self, exit: Exit, which: Leave) -> Answer<'_, Left> {
-        let live = Arc::clone(&self.live);
-        to_its_end(async move { quarantine::leave(&live, exit, which).await })
+        let parts = Arc::clone(&self.parts);
+        to_its_end(async move { quarantine::leave(&parts, exit, which).await })
     }
 
     fn plugins(&self) -> Answer<'_, Vec<PluginState>> {
-        Box::pin(async { Ok(plugin_states(&self.live)) })
+        Box::pin(async { Ok(plugin_states(&self.parts)) })
     }
 
     fn reload_plugins(&self, name: Option<String>) -> Answer<'_, Vec<PluginState>> {
-        let live = Arc::clone(&self.live);
+        let parts = Arc::clone(&self.parts);
         to_its_end(async move {
-            let all = || live.plugins.status().into_iter().map(|status| status.name).collect();
+            let all = || parts.plugins.status().into_iter().map(|status| status.name).collect();
             let mut failed = Vec::new();
             for name in name.map_or_else(all, |name| vec![name]) {
-                match live.plugins.reload(&name).await {
+                match parts.plugins.reload(&name).await {
                     Ok(_) => {}
                     Err(error @ ReloadError::NoSuchPlugin(_)) => {
                         return Err(Refusal::NotFound(error.to_string()));
@@ -145,20 +145,24 @@ impl Operator for AdminOperator {
                     Err(error) => failed.push(format!("plugin {name}: {error}")),
                 }
             }
-            if failed.is_empty() { Ok(plugin_states(&live)) } else { Err(Refusal::Failed(failed.join("\n"))) }
+            if failed.is_empty() {
+                Ok(plugin_states(&parts))
+            } else {
+                Err(Refusal::Failed(failed.join("\n")))
+            }
         })
     }
 
     fn reload(&self) -> Answer<'_, Reloaded> {
-        let live = Arc::clone(&self.live);
+        let parts = Arc::clone(&self.parts);
         to_its_end(
-            async move { reload::reload(&live).await.map_err(|error| Refusal::Failed(error.to_string())) },
+            async move { reload::reload(&parts).await.map_err(|error| Refusal::Failed(error.to_string())) },
         )
     }
 
     fn captured(&self, page: Page) -> Answer<'_, CapturedPage> {
         Box::pin(async move {
-            let folder: PathBuf = sandbox::messages_beside(&self.live.settings.load().spool.folder);
+            let folder: PathBuf = sandbox::messages_beside(&self.parts.settings.load().spool.folder);
             let all = sandbox::capture::list(&folder).map_err(|error| Refusal::Failed(error.to_string()))?;
             let later = all.into_iter().filter(|entry| page.after.is_none_or(|after| entry.id > after));
             let mut messages: Vec<_> = later.take(page.limit + 1).collect();

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use pintle_mail::speaks;
 use serde::Serialize;
@@ -23,10 +24,13 @@ macro_rules! complain {
 
 pub(crate) use {complain, say};
 
+/// What a command comes to: its exit code, or an error that `main` prints.
+pub(crate) type CommandResult = Result<ExitCode, Box<dyn std::error::Error>>;
+
 /// Writes a line; trouble other than a reader that is gone is told on standard error.
 pub(crate) fn line(text: fmt::Arguments<'_>) {
     let text = text.to_string();
-    match writeln!(io::stdout().lock(), "{}", safe(&text)) {
+    match writeln!(io::stdout().lock(), "{}", escape_lines(&text)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             complain!("pintle: standard output: {error}");
         }
@@ -37,7 +41,7 @@ pub(crate) fn line(text: fmt::Arguments<'_>) {
 /// Writes a line to standard error, if anybody can have it: `eprintln!` would panic where nobody can.
 pub(crate) fn complaint(text: fmt::Arguments<'_>) {
     let text = text.to_string();
-    let _ = writeln!(io::stderr().lock(), "{}", safe(&text));
+    let _ = writeln!(io::stderr().lock(), "{}", escape_lines(&text));
 }
 
 /// An answer for machines. Within its texts every sign that could speak to a terminal is escaped, as JSON allows, so
@@ -58,12 +62,12 @@ pub(crate) fn json(answer: &impl Serialize) -> serde_json::Result<()> {
 }
 
 /// A stranger's text as part of a line.
-pub(crate) fn printable(text: &str) -> String {
+pub(crate) fn escape_untrusted(text: &str) -> String {
     text.chars().map(|c| if speaks(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Lines of ours with strangers' words in them.
-pub(crate) fn safe(text: &str) -> Cow<'_, str> {
+pub(crate) fn escape_lines(text: &str) -> Cow<'_, str> {
     let stays = |c: char| c == '\n' || !speaks(c);
     if text.chars().all(stays) {
         return Cow::Borrowed(text);
@@ -77,14 +81,14 @@ mod tests {
 
     #[test]
     fn what_strangers_wrote_does_not_speak_to_the_terminal() {
-        assert_eq!(printable("free\u{1b}[2J money\r\n"), "free\u{fffd}[2J money\u{fffd}\u{fffd}");
-        assert_eq!(printable("\u{9b}2J <a\u{202e}b@x.example>"), "\u{fffd}2J <a\u{fffd}b@x.example>");
-        assert_eq!(printable("Grüße, 東京, שלום\t"), "Grüße, 東京, שלום\t");
+        assert_eq!(escape_untrusted("free\u{1b}[2J money\r\n"), "free\u{fffd}[2J money\u{fffd}\u{fffd}");
+        assert_eq!(escape_untrusted("\u{9b}2J <a\u{202e}b@x.example>"), "\u{fffd}2J <a\u{fffd}b@x.example>");
+        assert_eq!(escape_untrusted("Grüße, 東京, שלום\t"), "Grüße, 東京, שלום\t");
     }
 
     #[test]
     fn lines_of_ours_stay_lines() {
-        assert_eq!(safe("\nheader:\n\ta"), "\nheader:\n\ta");
-        assert_eq!(safe("a\u{1b}c\rb"), "a\u{fffd}c\u{fffd}b");
+        assert_eq!(escape_lines("\nheader:\n\ta"), "\nheader:\n\ta");
+        assert_eq!(escape_lines("a\u{1b}c\rb"), "a\u{fffd}c\u{fffd}b");
     }
 }

@@ -24,11 +24,11 @@ const MAX_LIST: usize = 8 << 20;
 const LONGEST_SUBJECT: usize = 500;
 
 /// A page of the list. It ends early where it would grow too large: subjects and recipients are strangers' choice.
-pub(crate) async fn list(live: &GatewayParts, query: SiftPage) -> Result<QuarantinePage, Refusal> {
+pub(crate) async fn list(parts: &GatewayParts, query: SiftPage) -> Result<QuarantinePage, Refusal> {
     let page = Page { after: query.page.after, limit: query.page.limit };
-    let listing = live.outbound.list(filter(live, &query.sift), page).await.map_err(refusal)?;
+    let listing = parts.outbound.list(filter(parts, &query.sift), page).await.map_err(refusal)?;
     let ids: Vec<QueueId> = listing.messages.iter().map(|summary| summary.id).collect();
-    let look = |id| async move { (id, live.outbound.show(id).await.map(|stored| view(live, &stored))) };
+    let look = |id| async move { (id, parts.outbound.show(id).await.map(|stored| view(parts, &stored))) };
     let mut found = futures_util::stream::iter(ids).map(look).buffered(READERS);
     let (mut messages, mut size) = (Vec::new(), 0);
     while let Some((id, shown)) = found.next().await {
@@ -65,14 +65,14 @@ fn octets(message: &Quarantined) -> usize {
 }
 
 /// One message.
-pub(crate) async fn show(live: &GatewayParts, id: QueueId) -> Result<Quarantined, Refusal> {
-    let stored = live.outbound.show(id).await.map_err(refusal)?;
-    view(live, &stored).ok_or_else(|| elsewhere(id))
+pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<Quarantined, Refusal> {
+    let stored = parts.outbound.show(id).await.map_err(refusal)?;
+    view(parts, &stored).ok_or_else(|| elsewhere(id))
 }
 
 /// Its octets.
-pub(crate) async fn whole(live: &GatewayParts, id: QueueId) -> Result<Whole, Refusal> {
-    let stored = live.outbound.show(id).await.map_err(refusal)?;
+pub(crate) async fn whole(parts: &GatewayParts, id: QueueId) -> Result<Whole, Refusal> {
+    let stored = parts.outbound.show(id).await.map_err(refusal)?;
     match stored.entry.hold {
         Some(Hold::Quarantine(_)) => Ok(Whole { head: stored.head, body: stored.body }),
         Some(Hold::Operator(_) | Hold::Other(_)) | None => Err(elsewhere(id)),
@@ -80,18 +80,18 @@ pub(crate) async fn whole(live: &GatewayParts, id: QueueId) -> Result<Whole, Ref
 }
 
 /// Lets messages leave.
-pub(crate) async fn leave(live: &GatewayParts, exit: Exit, which: Leave) -> Result<Left, Refusal> {
+pub(crate) async fn leave(parts: &GatewayParts, exit: Exit, which: Leave) -> Result<Left, Refusal> {
     let (ids, next) = if which.ids.is_empty() {
         let page = Page { after: which.after, limit: AT_ONCE };
-        let listing = live.outbound.list(filter(live, &which.sift), page).await.map_err(refusal)?;
+        let listing = parts.outbound.list(filter(parts, &which.sift), page).await.map_err(refusal)?;
         (listing.messages.iter().map(|summary| summary.id).collect(), listing.next)
     } else {
         (which.ids, None)
     };
     let (ids, user) = (Select::Ids(ids), which.user.as_deref());
     let acts = match exit {
-        Exit::Release => live.outbound.release_quarantined(ids, user).await,
-        Exit::Delete => live.outbound.delete_quarantined(ids, user).await,
+        Exit::Release => parts.outbound.release_quarantined(ids, user).await,
+        Exit::Delete => parts.outbound.delete_quarantined(ids, user).await,
     };
     Ok(Left { messages: acts.map_err(refusal)?.0.iter().map(leaver).collect(), next })
 }
@@ -105,8 +105,8 @@ fn elsewhere(id: QueueId) -> Refusal {
     Refusal::NotFound(format!("message {id} is in no quarantine: see `pintle queue show {id}`"))
 }
 
-fn filter(live: &GatewayParts, sift: &Sift) -> Filter {
-    let before = |age: u64| live.outbound.stored_before(Duration::from_millis(age));
+fn filter(parts: &GatewayParts, sift: &Sift) -> Filter {
+    let before = |age: u64| parts.outbound.stored_before(Duration::from_millis(age));
     Filter {
         sender: sift.sender.clone(),
         recipient: sift.recipient.clone(),
@@ -117,7 +117,7 @@ fn filter(live: &GatewayParts, sift: &Sift) -> Filter {
     }
 }
 
-fn view(live: &GatewayParts, stored: &Stored) -> Option<Quarantined> {
+fn view(parts: &GatewayParts, stored: &Stored) -> Option<Quarantined> {
     let entry = &stored.entry;
     let quarantine = entry.hold.as_ref().and_then(Hold::quarantine)?;
     // What we wrote ourselves came in no session, and nobody has judged it.
@@ -132,7 +132,7 @@ fn view(live: &GatewayParts, stored: &Stored) -> Option<Quarantined> {
         id: stored.id,
         quarantine: quarantine.name.clone(),
         since_ms: quarantine.since,
-        expires_ms: live.outbound.kept_until(quarantine),
+        expires_ms: parts.outbound.kept_until(quarantine),
         received_ms: entry.received,
         by: quarantine.by.clone(),
         stage: quarantine.stage.clone(),

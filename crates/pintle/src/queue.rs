@@ -21,33 +21,33 @@ const MAX_LIST: usize = 8 << 20;
 const NAMED: usize = 20;
 
 /// A page of the messages that pass the filter.
-pub(crate) async fn list(live: &GatewayParts, query: &Query) -> Result<QueuePage, Refusal> {
-    let found = matching(live, &query.filter, &query.page).await?;
+pub(crate) async fn list(parts: &GatewayParts, query: &Query) -> Result<QueuePage, Refusal> {
+    let found = matching(parts, &query.filter, &query.page).await?;
     if found.messages.is_empty() && query.page.after.is_none() {
-        refuse_an_unknown_hop(live, &query.filter).await?;
+        refuse_an_unknown_hop(parts, &query.filter).await?;
     }
     Ok(found)
 }
 
 /// All about one message.
-pub(crate) async fn show(live: &GatewayParts, id: QueueId) -> Result<QueueEntry, Refusal> {
-    let stored = live.outbound.show(id).await.map_err(refusal)?;
+pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<QueueEntry, Refusal> {
+    let stored = parts.outbound.show(id).await.map_err(refusal)?;
     let size = stored.head.len() as u64 + stored.body.size();
-    let mut legs = live.outbound.whereabouts(vec![id]).await.unwrap_or_default();
+    let mut legs = parts.outbound.whereabouts(vec![id]).await.unwrap_or_default();
     let summary = Summary::new(id, &stored.entry, size, &stored.recipients);
-    let mut entry = entry(live, &summary, legs.remove(&id).unwrap_or_default().as_slice());
+    let mut entry = entry(parts, &summary, legs.remove(&id).unwrap_or_default().as_slice());
     entry.parent = stored.entry.parent;
     Ok(entry)
 }
 
 /// Does something to all messages that are meant.
 pub(crate) async fn act(
-    live: &GatewayParts,
+    parts: &GatewayParts,
     action: QueueAction,
     filter: &Filter,
 ) -> Result<Affected, Refusal> {
-    let (ids, unmet) = meant(live, filter).await?;
-    let (which, outbound) = (Select::Ids(ids), &live.outbound);
+    let (ids, unmet) = meant(parts, filter).await?;
+    let (which, outbound) = (Select::Ids(ids), &parts.outbound);
     let acts = match action {
         QueueAction::Retry => outbound.retry(which).await,
         QueueAction::Hold => outbound.hold(which, "by the operator").await,
@@ -60,16 +60,16 @@ pub(crate) async fn act(
 }
 
 /// Sends all messages that are meant another way.
-pub(crate) async fn reroute(live: &GatewayParts, order: &Reroute) -> Result<Affected, Refusal> {
-    let via = order.via.as_deref().map(|via| way(live, via)).transpose()?;
-    let (ids, unmet) = meant(live, &order.filter).await?;
-    let acts = live.outbound.reroute(Select::Ids(ids), via.as_ref()).await.map_err(refusal)?;
+pub(crate) async fn reroute(parts: &GatewayParts, order: &Reroute) -> Result<Affected, Refusal> {
+    let via = order.via.as_deref().map(|via| way(parts, via)).transpose()?;
+    let (ids, unmet) = meant(parts, &order.filter).await?;
+    let acts = parts.outbound.reroute(Select::Ids(ids), via.as_ref()).await.map_err(refusal)?;
     Ok(affected(acts, unmet))
 }
 
 /// A next hop that an operator may choose: one that mail can go by.
-fn way(live: &GatewayParts, text: &str) -> Result<NextHop, Refusal> {
-    let settings = live.settings.load();
+fn way(parts: &GatewayParts, text: &str) -> Result<NextHop, Refusal> {
+    let settings = parts.settings.load();
     let via = text.parse::<NextHop>().map_err(|error| Refusal::Invalid(error.to_string()))?;
     let (name, lmtp) = match &via {
         NextHop::Mx(_) => return Ok(via),
@@ -97,13 +97,13 @@ fn way(live: &GatewayParts, text: &str) -> Result<NextHop, Refusal> {
 }
 
 /// The ids of the messages that are meant, and of those that were named but do not meet the other conditions.
-async fn meant(live: &GatewayParts, filter: &Filter) -> Result<(Vec<QueueId>, Vec<Spared>), Refusal> {
+async fn meant(parts: &GatewayParts, filter: &Filter) -> Result<(Vec<QueueId>, Vec<Spared>), Refusal> {
     if !filter.ids.is_empty() && *filter == (Filter { ids: filter.ids.clone(), ..Filter::default() }) {
         return Ok((filter.ids.clone(), Vec::new()));
     }
     let (mut ids, mut page) = (Vec::new(), Page { after: None, limit: pintle_admin::wire::MAX_LIMIT });
     loop {
-        let found = matching(live, filter, &page).await?;
+        let found = matching(parts, filter, &page).await?;
         ids.extend(found.messages.iter().map(|entry| entry.id));
         page.after = found.next;
         if page.after.is_none() {
@@ -111,7 +111,7 @@ async fn meant(live: &GatewayParts, filter: &Filter) -> Result<(Vec<QueueId>, Ve
         }
     }
     if ids.is_empty() {
-        refuse_an_unknown_hop(live, filter).await?;
+        refuse_an_unknown_hop(parts, filter).await?;
     }
     let met: HashSet<QueueId> = ids.iter().copied().collect();
     let unmet = filter.ids.iter().filter(|id| !met.contains(id));
@@ -120,10 +120,10 @@ async fn meant(live: &GatewayParts, filter: &Filter) -> Result<(Vec<QueueId>, Ve
 }
 
 /// Nothing was found: perhaps since the next hop is written as none is.
-async fn refuse_an_unknown_hop(live: &GatewayParts, filter: &Filter) -> Result<(), Refusal> {
+async fn refuse_an_unknown_hop(parts: &GatewayParts, filter: &Filter) -> Result<(), Refusal> {
     let Some(hop) = &filter.next_hop else { return Ok(()) };
     let hop = hop.parse::<NextHop>().map_err(|error| Refusal::Invalid(error.to_string()))?;
-    let hops = live.outbound.counts().await.map_err(refusal)?.queue.hops;
+    let hops = parts.outbound.counts().await.map_err(refusal)?.queue.hops;
     if hops.iter().any(|view| view.next_hop == hop) {
         return Ok(());
     }
@@ -139,7 +139,7 @@ async fn refuse_an_unknown_hop(live: &GatewayParts, filter: &Filter) -> Result<(
 
 /// The messages that pass the filter, at most `limit` of them, and where to go on. A list ends early where it would
 /// grow too large: recipients and next hops' words are strangers' choice.
-async fn matching(live: &GatewayParts, filter: &Filter, page: &Page) -> Result<QueuePage, Refusal> {
+async fn matching(parts: &GatewayParts, filter: &Filter, page: &Page) -> Result<QueuePage, Refusal> {
     let limit = page.limit.clamp(1, pintle_admin::wire::MAX_LIMIT);
     let mut found = QueuePage { messages: Vec::new(), next: None };
     let (mut after, mut size) = (page.after, 0);
@@ -147,12 +147,12 @@ async fn matching(live: &GatewayParts, filter: &Filter, page: &Page) -> Result<Q
         let spool =
             pintle_spool::Filter { sender: filter.sender.clone(), held: filter.held, ..Default::default() };
         let part = pintle_spool::Page { after, limit: PAGE };
-        let listing = live.outbound.list(spool, part).await.map_err(refusal)?;
+        let listing = parts.outbound.list(spool, part).await.map_err(refusal)?;
         let ids = listing.messages.iter().map(|summary| summary.id).collect();
         // While it is stopped, the queue says nothing, and what the routes say is the best that is known.
-        let mut legs = live.outbound.whereabouts(ids).await.unwrap_or_default();
+        let mut legs = parts.outbound.whereabouts(ids).await.unwrap_or_default();
         for summary in &listing.messages {
-            let entry = entry(live, summary, legs.remove(&summary.id).unwrap_or_default().as_slice());
+            let entry = entry(parts, summary, legs.remove(&summary.id).unwrap_or_default().as_slice());
             if filter.admits(&entry) {
                 size += octets(&entry);
                 found.messages.push(entry);
@@ -169,8 +169,8 @@ async fn matching(live: &GatewayParts, filter: &Filter, page: &Page) -> Result<Q
     }
 }
 
-fn entry(live: &GatewayParts, summary: &Summary, legs: &[Leg]) -> QueueEntry {
-    let outbound = &live.outbound;
+fn entry(parts: &GatewayParts, summary: &Summary, legs: &[Leg]) -> QueueEntry {
+    let outbound = &parts.outbound;
     let recipients = summary.recipients.iter().zip(&summary.ids);
     QueueEntry {
         id: summary.id,

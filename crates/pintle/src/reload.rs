@@ -66,27 +66,27 @@ fn in_short(error: &str) -> String {
 
 /// SIGHUP: reads the file again; the log says what came of it. A task of its own, since plugins may take their time, and who
 /// waits for other signals must not wait for that.
-pub(crate) fn by_signal(live: &Arc<GatewayParts>) -> JoinHandle<()> {
-    let live = Arc::clone(live);
+pub(crate) fn by_signal(parts: &Arc<GatewayParts>) -> JoinHandle<()> {
+    let parts = Arc::clone(parts);
     tokio::spawn(async move {
         // Nobody waits for an answer.
-        let _ = reload(&live).await;
+        let _ = reload(&parts).await;
     })
 }
 
 /// Reads the file again and takes over what a running gateway can, and says in the log what came of it. On an error
 /// everything stays as it was.
-pub(crate) async fn reload(live: &GatewayParts) -> Result<Reloaded, ReloadError> {
+pub(crate) async fn reload(parts: &GatewayParts) -> Result<Reloaded, ReloadError> {
     // Two reloads at once would mix their parts.
-    let _turn = live.reloading.lock().await;
-    let mut stopping = live.stopping.subscribe();
+    let _turn = parts.reloading.lock().await;
+    let mut stopping = parts.stopping.subscribe();
     let outcome = tokio::select! {
         biased;
         // The sender lives as long as what it belongs to.
         _ = stopping.wait_for(|stops| *stops) => Err("the gateway is being stopped".into()),
-        outcome = take_over(live) => outcome,
+        outcome = take_over(parts) => outcome,
     };
-    live.reloaded.note(&outcome);
+    parts.reloaded.note(&outcome);
     match &outcome {
         Ok(done) => {
             tracing::info!(applied = ?done.applied, needs_restart = ?done.needs_restart, "reloaded");
@@ -191,8 +191,8 @@ fn plugin_changes(plugins: &AppliedPlugins) -> impl Iterator<Item = String> {
 }
 
 /// Serves renewed certificates without being told.
-pub(crate) fn certificates_if_changed(live: &GatewayParts) {
-    let Some(tls) = &live.server_tls else { return };
+pub(crate) fn certificates_if_changed(parts: &GatewayParts) {
+    let Some(tls) = &parts.server_tls else { return };
     match tls.reload_if_changed() {
         Ok(Reload::Unchanged) => {}
         Ok(Reload::Reloaded) => tracing::info!("certificates reloaded"),

@@ -12,11 +12,9 @@ use tokio::task::JoinHandle;
 
 use crate::app::{App, Extras};
 use crate::cli::ConfigFile;
-use crate::output::complain;
+use crate::output::{CommandResult, complain};
 use crate::privileges::Who;
 use crate::{logging, privileges, records, reload, stock, supervisor};
-
-type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
 /// How often certificate files are looked at: a renewal is served within this time without a signal.
 const CERTIFICATES: Duration = Duration::from_secs(60);
@@ -27,7 +25,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 const LONGEST_DRAIN: Duration = Duration::from_secs(90);
 
 /// Reads the configuration, starts everything, and waits for the end.
-pub(crate) fn run(options: &ConfigFile) -> Outcome {
+pub(crate) fn run(options: &ConfigFile) -> CommandResult {
     let report = pintle_config::check(&options.config, &stock::components());
     let warnings: Vec<String> =
         report.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.cause)).collect();
@@ -80,7 +78,7 @@ fn prepare(settings: &Settings) -> Result<(Sockets, Who), Box<dyn std::error::Er
     Ok((sockets, who))
 }
 
-async fn serve(settings: Settings, extras: Extras) -> Outcome {
+async fn serve(settings: Settings, extras: Extras) -> CommandResult {
     let signals = Signals::new()?;
     let app = App::start(settings, extras).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");

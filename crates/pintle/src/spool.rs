@@ -7,19 +7,17 @@ use std::process::ExitCode;
 use pintle_spool::{EmbeddedConfig, Inspection};
 
 use crate::cli::{SpoolCommand, SpoolFolder, WhichSpool};
-use crate::output::{complain, say};
-
-type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+use crate::output::{CommandResult, complain, say};
 
 /// Does what was asked for.
-pub(crate) fn run(options: &SpoolFolder) -> Outcome {
+pub(crate) fn run(options: &SpoolFolder) -> CommandResult {
     match &options.command {
         SpoolCommand::Check(which) => check(which),
         SpoolCommand::Repair(which) => repair(which),
     }
 }
 
-fn check(which: &WhichSpool) -> Outcome {
+fn check(which: &WhichSpool) -> CommandResult {
     let Some(config) = spool_of(which)? else { return Ok(ExitCode::FAILURE) };
     let found = pintle_spool::inspect(&config.folder, &mut Progress::default().teller())?;
     tell(&config.folder, &found);
@@ -47,7 +45,7 @@ fn tell(folder: &Path, found: &Inspection) {
     }
 }
 
-fn repair(which: &WhichSpool) -> Outcome {
+fn repair(which: &WhichSpool) -> CommandResult {
     let Some(config) = spool_of(which)? else { return Ok(ExitCode::FAILURE) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut progress = Progress::default().teller();

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use pintle_dns::{Config, DnsError, HickoryResolver, Record, RecordKind, Resolver, Servers};
 use pintle_sender_auth::sign::{Finding, PrivateKey, Published, SigningKey, examine, key_name, zone_line};
 
-use super::{Outcome, read_key};
+use super::read_key;
 use crate::cli::DkimCheck;
-use crate::output::say;
+use crate::output::{CommandResult, say};
 
 /// What is compared with DNS, and over which servers.
 struct Own {
@@ -34,7 +34,7 @@ impl Own {
 }
 
 /// Says everything that is wrong, with its remedy.
-pub(super) fn check(options: &DkimCheck) -> Outcome {
+pub(super) fn check(options: &DkimCheck) -> CommandResult {
     let domain = pintle_mail::address::domain_to_ascii(&options.domain);
     let name = key_name(&options.selector, &domain);
     let mut own = own(options, &domain)?;

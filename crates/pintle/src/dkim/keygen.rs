@@ -8,12 +8,12 @@ use std::process::ExitCode;
 
 use pintle_sender_auth::sign::{Algorithm, KeyConfig, KeyPair, Keyring, SigningKey, generate, zone_line};
 
-use super::Outcome;
 use crate::cli::{KeyKind, Keygen};
+use crate::output::CommandResult;
 use crate::output::say;
 
 /// Makes the keys, checks them as a start would, writes them, and says what to publish and configure.
-pub(super) fn keygen(options: &Keygen) -> Outcome {
+pub(super) fn keygen(options: &Keygen) -> CommandResult {
     let domain = pintle_mail::address::domain_to_ascii(&options.domain);
     let mut pairs = Vec::new();
     for (algorithm, selector) in wanted(options) {

@@ -6,15 +6,13 @@ mod check;
 mod keygen;
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use pintle_sender_auth::sign::Pem;
 
 use crate::cli::{Dkim, DkimCommand};
+use crate::output::CommandResult;
 
-type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
-
-pub(crate) fn run(options: &Dkim) -> Outcome {
+pub(crate) fn run(options: &Dkim) -> CommandResult {
     match &options.command {
         DkimCommand::Keygen(options) => keygen::keygen(options),
         DkimCommand::Check(options) => check::check(options),

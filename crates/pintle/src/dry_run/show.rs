@@ -2,7 +2,7 @@
 
 use super::report::{DryRunReport, EnvelopeReport, PluginReport, StageReport};
 use super::trace::Line;
-use crate::output::{printable as shown, say};
+use crate::output::{escape_untrusted as shown, say};
 
 /// What the gateway does besides, and is not played here.
 pub(super) const NOT_JUDGED: &[&str] = &[

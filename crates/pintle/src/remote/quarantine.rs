@@ -10,12 +10,12 @@ use pintle_admin::{
 };
 use pintle_mail::QueueId;
 
-use super::{Outcome, show, with_client};
+use super::{show, with_client};
 use crate::cli::{Leaving, Quarantine, QuarantineCommand};
-use crate::output::{printable, say};
+use crate::output::{CommandResult, escape_untrusted, say};
 
 /// `pintle quarantine …`
-pub(crate) fn quarantine(options: Quarantine) -> Outcome {
+pub(crate) fn quarantine(options: Quarantine) -> CommandResult {
     let json = options.socket.json;
     with_client(&options.socket, async move |client| match options.command {
         QuarantineCommand::List { name, sender, recipient, limit, after } => {
@@ -41,7 +41,7 @@ pub(crate) fn quarantine(options: Quarantine) -> Outcome {
     })
 }
 
-async fn print_details(client: &Client, id: QueueId, json: bool) -> Outcome {
+async fn print_details(client: &Client, id: QueueId, json: bool) -> CommandResult {
     let message = client.quarantined(id).await?;
     show(json, &message, print_whole);
     if json {
@@ -52,7 +52,7 @@ async fn print_details(client: &Client, id: QueueId, json: bool) -> Outcome {
 }
 
 /// Octets go out as they are: no text, no line ends of ours. A terminal alone gets no commands with them.
-async fn print_octets(client: &Client, id: QueueId, part: Part) -> Outcome {
+async fn print_octets(client: &Client, id: QueueId, part: Part) -> CommandResult {
     let mut out = io::stdout();
     if out.is_terminal() {
         return print_text(client, id, part).await;
@@ -62,7 +62,7 @@ async fn print_octets(client: &Client, id: QueueId, part: Part) -> Outcome {
 }
 
 /// Octets to be read by people.
-async fn print_text(client: &Client, id: QueueId, part: Part) -> Outcome {
+async fn print_text(client: &Client, id: QueueId, part: Part) -> CommandResult {
     let mut terminal = Terminal::new(io::stdout());
     let trouble = hand_over(client, id, part, |octets| terminal.write(octets)).await?;
     ended(trouble.and_then(|()| terminal.end()))
@@ -84,7 +84,7 @@ async fn hand_over(
     Ok(taken)
 }
 
-fn ended(written: io::Result<()>) -> Outcome {
+fn ended(written: io::Result<()>) -> CommandResult {
     match written {
         // Whoever reads has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -120,12 +120,12 @@ impl<W: Write> Terminal<W> {
             Some(text) => (text.strip_suffix(b"\r").unwrap_or(text), "\n"),
             None => (line.as_slice(), ""),
         };
-        write!(self.out, "{}{end}", printable(&String::from_utf8_lossy(text)))?;
+        write!(self.out, "{}{end}", escape_untrusted(&String::from_utf8_lossy(text)))?;
         self.out.flush()
     }
 }
 
-async fn leave(client: &Client, exit: Exit, which: Leaving, json: bool) -> Outcome {
+async fn leave(client: &Client, exit: Exit, which: Leaving, json: bool) -> CommandResult {
     let mut which = request(which)?;
     if !which.is_specific() {
         let verb = exit.name();
@@ -179,7 +179,7 @@ fn past(exit: Exit) -> &'static str {
 fn print_leaver(exit: Exit, leaver: &Leaver) {
     match &leaver.why {
         None => say!("{}  {}", leaver.id, past(exit)),
-        Some(why) => say!("{}  not {}: {}", leaver.id, past(exit), printable(why)),
+        Some(why) => say!("{}  not {}: {}", leaver.id, past(exit), escape_untrusted(why)),
     }
 }
 
@@ -193,18 +193,18 @@ fn print_page(page: &QuarantinePage) {
 
 fn print_entry(message: &Quarantined) {
     let recipients: Vec<String> =
-        message.recipients.iter().map(|to| format!("<{}>", printable(to.as_str()))).collect();
+        message.recipients.iter().map(|to| format!("<{}>", escape_untrusted(to.as_str()))).collect();
     say!(
         "{}  {}  [{}]  {:>9}  <{}> to {}",
         message.id,
         message.since_ms.rfc3339(),
-        printable(&message.quarantine),
+        escape_untrusted(&message.quarantine),
         message.size,
-        printable(message.sender.as_str()),
+        escape_untrusted(message.sender.as_str()),
         recipients.join(", ")
     );
-    say!("    subject  {}", printable(message.subject.as_deref().unwrap_or("(none)")));
-    say!("    why      {}", printable(&why(message)));
+    say!("    subject  {}", escape_untrusted(message.subject.as_deref().unwrap_or("(none)")));
+    say!("    why      {}", escape_untrusted(&why(message)));
 }
 
 /// Who decided, and the most telling of what was found out.
@@ -235,22 +235,27 @@ fn telling_facts(message: &Quarantined) -> impl Iterator<Item = (&String, &Strin
 
 fn print_whole(message: &Quarantined) {
     say!("id          {}", message.id);
-    say!("quarantine  {}", printable(&message.quarantine));
+    say!("quarantine  {}", escape_untrusted(&message.quarantine));
     say!("since       {}", message.since_ms.rfc3339());
     say!("expires     {}", message.expires_ms.rfc3339());
     say!("received    {}", message.received_ms.rfc3339());
     say!("size        {} octets", message.size);
     if let Some(client) = &message.client {
-        say!("client      {client} ({})", printable(message.hello.as_deref().unwrap_or("no name")));
+        say!("client      {client} ({})", escape_untrusted(message.hello.as_deref().unwrap_or("no name")));
     }
-    say!("sender      <{}>", printable(message.sender.as_str()));
-    message.recipients.iter().for_each(|to| say!("recipient   <{}>", printable(to.as_str())));
-    say!("why         {}", printable(&why(message)));
+    say!("sender      <{}>", escape_untrusted(message.sender.as_str()));
+    message.recipients.iter().for_each(|to| say!("recipient   <{}>", escape_untrusted(to.as_str())));
+    say!("why         {}", escape_untrusted(&why(message)));
     for rule in &message.rules {
-        say!("  points    {:>6}  {}, by {}", rule.points, printable(&rule.rule), printable(&rule.judge));
+        say!(
+            "  points    {:>6}  {}, by {}",
+            rule.points,
+            escape_untrusted(&rule.rule),
+            escape_untrusted(&rule.judge)
+        );
     }
     for (name, value) in &message.facts {
-        say!("  fact      {}: {}", printable(name), printable(value));
+        say!("  fact      {}: {}", escape_untrusted(name), escape_untrusted(value));
     }
 }
 

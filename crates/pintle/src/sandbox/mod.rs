@@ -24,11 +24,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::app::{App, Extras};
 use crate::cli::{Sandbox, SandboxCommand};
-use crate::output::{self, complain, say};
+use crate::output::{self, CommandResult, complain, say};
 use crate::run::Signals;
 use crate::{logging, stock, supervisor};
-
-type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
 /// The user that the sandbox knows.
 pub(crate) const USER: &str = "sandbox";
@@ -38,7 +36,7 @@ pub(crate) const PASSWORD: &str = "open sesame";
 const MAX_SUBJECT: usize = 200;
 
 /// Runs the sandbox, or lists what it has captured.
-pub(crate) fn run(options: Sandbox) -> Outcome {
+pub(crate) fn run(options: Sandbox) -> CommandResult {
     match options.command {
         Some(SandboxCommand::Messages { json }) => messages(&options.folder, json),
         None => {
@@ -82,7 +80,7 @@ impl Places {
     }
 }
 
-async fn serve(options: Sandbox) -> Outcome {
+async fn serve(options: Sandbox) -> CommandResult {
     let places = Places::of(&options);
     let survives = terminal::survives_hang_up();
     let mut signals = Signals::new()?;
@@ -140,7 +138,7 @@ fn prepare(options: &Sandbox, places: &Places) -> Result<PathBuf, Box<dyn std::e
     Ok(written.path)
 }
 
-fn messages(folder: &Path, json: bool) -> Outcome {
+fn messages(folder: &Path, json: bool) -> CommandResult {
     let captured = capture::list(&folder.join("messages"))?;
     if json {
         output::json(&captured)?;

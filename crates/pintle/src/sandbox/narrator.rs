@@ -191,7 +191,7 @@ fn accepted(reception: &Reception) -> String {
 
 /// A line: its first word, coloured, and then what strangers may have had a hand in.
 fn line(colour: Colour, word: &str, text: &str) -> String {
-    format!("  {} {}", label(colour, word), output::printable(text.trim_end()))
+    format!("  {} {}", label(colour, word), output::escape_untrusted(text.trim_end()))
 }
 
 #[derive(Clone, Copy)]

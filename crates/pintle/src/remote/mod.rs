@@ -13,7 +13,7 @@ use pintle_mail::NextHop;
 use serde::Serialize;
 
 use crate::cli::{Plugins, PluginsCommand, Queue, QueueCommand, Socket, Which};
-use crate::output::{self, complain, printable, say};
+use crate::output::{self, CommandResult, complain, escape_untrusted, say};
 
 pub(crate) use quarantine::quarantine;
 
@@ -22,10 +22,8 @@ const SHOWN: usize = 5;
 /// The longest reply in a list, in characters.
 const LONGEST_REPLY: usize = 200;
 
-type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
-
 /// `pintle queue …`
-pub(crate) fn queue(options: Queue) -> Outcome {
+pub(crate) fn queue(options: Queue) -> CommandResult {
     let json = options.socket.json;
     with_client(&options.socket, async move |client| {
         match options.command {
@@ -52,7 +50,7 @@ pub(crate) fn queue(options: Queue) -> Outcome {
 }
 
 /// `pintle plugins …`
-pub(crate) fn plugins(options: Plugins) -> Outcome {
+pub(crate) fn plugins(options: Plugins) -> CommandResult {
     let json = options.socket.json;
     with_client(&options.socket, async move |client| {
         let plugins = match options.command {
@@ -65,7 +63,7 @@ pub(crate) fn plugins(options: Plugins) -> Outcome {
 }
 
 /// `pintle reload`
-pub(crate) fn reload(options: &Socket) -> Outcome {
+pub(crate) fn reload(options: &Socket) -> CommandResult {
     let json = options.json;
     with_client(options, async move |client| {
         show(json, &client.reload().await?, |done| {
@@ -81,14 +79,14 @@ pub(crate) fn reload(options: &Socket) -> Outcome {
 }
 
 /// `pintle status`
-pub(crate) fn status(options: &Socket) -> Outcome {
+pub(crate) fn status(options: &Socket) -> CommandResult {
     let json = options.json;
     with_client(options, async move |client| {
         let (version, health) = (client.version().await?, client.health().await?);
         show(json, &health, |health| {
             say!("pintle {} on {}, process {}", version.version, version.hostname, version.pid);
             for part in &health.components {
-                let detail = printable(part.detail.as_deref().unwrap_or(""));
+                let detail = escape_untrusted(part.detail.as_deref().unwrap_or(""));
                 say!("{:<5} {} {detail}", if part.ok { "ok" } else { "ILL" }, part.name);
             }
         });
@@ -96,19 +94,19 @@ pub(crate) fn status(options: &Socket) -> Outcome {
     })
 }
 
-fn with_client(options: &Socket, work: impl AsyncFnOnce(Client) -> Outcome) -> Outcome {
+fn with_client(options: &Socket, work: impl AsyncFnOnce(Client) -> CommandResult) -> CommandResult {
     let socket = socket::find(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { work(Client::connect(&socket).await?).await })
 }
 
-async fn act(client: &Client, action: QueueAction, which: Which, json: bool) -> Outcome {
+async fn act(client: &Client, action: QueueAction, which: Which, json: bool) -> CommandResult {
     let filter = specific(which, action.name())?;
     let affected = client.act(action, &filter).await?;
     Ok(tell(&affected, &filter, action.name(), json))
 }
 
-async fn reroute(client: &Client, which: Which, via: Option<NextHop>, json: bool) -> Outcome {
+async fn reroute(client: &Client, which: Which, via: Option<NextHop>, json: bool) -> CommandResult {
     let filter = specific(which, "reroute")?;
     let order = Reroute { filter, via: via.map(|via| via.to_string()) };
     let affected = client.reroute(&order).await?;
@@ -127,7 +125,7 @@ fn specific(which: Which, act: &str) -> Result<Filter, String> {
 fn tell(affected: &Affected, filter: &Filter, act: &str, json: bool) -> ExitCode {
     show(json, affected, |Affected { ids, spared }| {
         ids.iter().for_each(|id| say!("{id}"));
-        spared.iter().for_each(|spared| say!("{}  not done: {}", spared.id, printable(&spared.why)));
+        spared.iter().for_each(|spared| say!("{}  not done: {}", spared.id, escape_untrusted(&spared.why)));
         say!("{} messages: {act}", ids.len());
     });
     // Who names messages wants to know when one of them was not meant after all.
@@ -155,13 +153,13 @@ fn show<T: Serialize>(json: bool, answer: &T, print: impl FnOnce(&T)) {
 fn print_entry(entry: &QueueEntry) {
     let pending: Vec<_> =
         entry.recipients.iter().filter(|recipient| recipient.disposition.is_none()).collect();
-    let hold = entry.hold.as_ref().map(|hold| format!("  [{}]", printable(hold))).unwrap_or_default();
+    let hold = entry.hold.as_ref().map(|hold| format!("  [{}]", escape_untrusted(hold))).unwrap_or_default();
     say!(
         "{}  {}  {:>9}  <{}>  {} of {} pending{hold}",
         entry.id,
         entry.received_ms.rfc3339(),
         entry.size,
-        printable(entry.sender.as_str()),
+        escape_untrusted(entry.sender.as_str()),
         pending.len(),
         entry.recipients.len()
     );
@@ -173,7 +171,7 @@ fn print_entry(entry: &QueueEntry) {
 
 /// A pending recipient on one line: where, when, and what was said last.
 fn print_waiting(recipient: &QueueRecipient, held: bool) {
-    let hop = printable(recipient.next_hop.as_deref().unwrap_or("not routed yet"));
+    let hop = escape_untrusted(recipient.next_hop.as_deref().unwrap_or("not routed yet"));
     let next = match recipient.next_attempt_ms {
         _ if recipient.under_way => "under way".to_owned(),
         _ if held => "held".to_owned(),
@@ -181,8 +179,8 @@ fn print_waiting(recipient: &QueueRecipient, held: bool) {
         None => "not tried again".to_owned(),
     };
     let reply = recipient.last_reply.as_deref().unwrap_or("not tried yet");
-    let reply = printable(&reply.chars().take(LONGEST_REPLY).collect::<String>());
-    say!("    <{}>  {hop}  {next}  {reply}", printable(recipient.address.as_str()));
+    let reply = escape_untrusted(&reply.chars().take(LONGEST_REPLY).collect::<String>());
+    say!("    <{}>  {hop}  {next}  {reply}", escape_untrusted(recipient.address.as_str()));
 }
 
 fn print_whole(entry: &QueueEntry) {
@@ -192,9 +190,9 @@ fn print_whole(entry: &QueueEntry) {
         say!("expires   {}", expires.rfc3339());
     }
     say!("size      {} octets", entry.size);
-    say!("sender    <{}>", printable(entry.sender.as_str()));
+    say!("sender    <{}>", escape_untrusted(entry.sender.as_str()));
     if let Some(hold) = &entry.hold {
-        say!("held      {}", printable(hold));
+        say!("held      {}", escape_untrusted(hold));
     }
     if let Some(parent) = &entry.parent {
         say!("reports   {parent}");
@@ -203,8 +201,8 @@ fn print_whole(entry: &QueueEntry) {
 }
 
 fn print_recipient(recipient: &QueueRecipient) {
-    say!("recipient <{}>", printable(recipient.address.as_str()));
-    let hop = printable(recipient.next_hop.as_deref().unwrap_or("no next hop yet"));
+    say!("recipient <{}>", escape_untrusted(recipient.address.as_str()));
+    let hop = escape_untrusted(recipient.next_hop.as_deref().unwrap_or("no next hop yet"));
     match recipient.disposition {
         // Which way it went, and how often it was tried, its delivery record has.
         Some(disposition) => say!("  {}", word(disposition)),
@@ -216,7 +214,7 @@ fn print_recipient(recipient: &QueueRecipient) {
         None => {}
     }
     if let Some(reply) = &recipient.last_reply {
-        say!("  last reply   {}", printable(reply));
+        say!("  last reply   {}", escape_untrusted(reply));
     }
 }
 
@@ -232,7 +230,7 @@ fn word(disposition: Disposition) -> &'static str {
 fn print_plugin(plugin: &PluginState) {
     let generation =
         plugin.generation.map_or_else(|| "not loaded".to_owned(), |number| format!("generation {number}"));
-    let version = printable(plugin.version.as_deref().unwrap_or("?"));
+    let version = escape_untrusted(plugin.version.as_deref().unwrap_or("?"));
     say!("{}  {}  version {version}, {generation}", plugin.name, plugin.component);
     say!("  hooks  {}", plugin.hooks.join(", "));
     let PluginCounts { calls, faults, instances, max_instances, waiting, crowded_out } = plugin.counts;
@@ -241,6 +239,6 @@ fn print_plugin(plugin: &PluginState) {
         say!("  busy  {waiting} calls wait for an instance, {crowded_out} got none in time");
     }
     if let Some(error) = &plugin.last_error {
-        say!("  error  {}", printable(error));
+        say!("  error  {}", escape_untrusted(error));
     }
 }
