@@ -17,11 +17,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::quarantine::{Exit, Leave, Left, Part, QuarantinePage, Quarantined, SiftPage};
+use crate::quarantine::{Exit, Leave, Left, MessagePart, QuarantinePage, Quarantined, SiftPage};
 use crate::routes::ReloadPlugins;
 use crate::wire::{
-    Affected, CapturedPage, Filter, Health, Page, PluginState, Query, QueueAction, QueueEntry, QueuePage,
-    Refusal, Reloaded, Reroute, Version,
+    Affected, CapturedPage, HealthReport, OperatorRefusal, PageQuery, PluginState, Query, QueueAction,
+    QueueEntry, QueueFilter, QueuePage, Reloaded, Reroute, Version,
 };
 
 /// What drives a connection.
@@ -34,7 +34,7 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Speaks to the gateway behind one socket. Each call is a connection of its own.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct AdminClient {
     path: PathBuf,
 }
 
@@ -62,7 +62,7 @@ pub enum ClientError {
         cause: String,
     },
     /// The gateway said no.
-    Refused(Refusal),
+    Refused(OperatorRefusal),
 }
 
 impl fmt::Display for ClientError {
@@ -94,7 +94,7 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-impl Client {
+impl AdminClient {
     /// A client for the gateway at this socket, once it is known that one answers there.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl Client {
     }
 
     /// How its parts are.
-    pub async fn health(&self) -> Result<Health, ClientError> {
+    pub async fn health(&self) -> Result<HealthReport, ClientError> {
         self.get("/health").await
     }
 
@@ -136,7 +136,7 @@ impl Client {
     }
 
     /// Acts on the messages that pass the filter.
-    pub async fn act(&self, action: QueueAction, filter: &Filter) -> Result<Affected, ClientError> {
+    pub async fn act(&self, action: QueueAction, filter: &QueueFilter) -> Result<Affected, ClientError> {
         self.post(&format!("/v1/queue/{}", action.name()), filter).await
     }
 
@@ -160,7 +160,7 @@ impl Client {
     pub async fn quarantined_message(
         &self,
         id: QueueId,
-        part: Part,
+        part: MessagePart,
         take: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), ClientError> {
         let target = format!("/v1/quarantine/{id}/message?part={}", part.name());
@@ -224,7 +224,7 @@ impl Client {
     }
 
     /// What the sandbox has captured.
-    pub async fn captured(&self, page: &Page) -> Result<CapturedPage, ClientError> {
+    pub async fn captured(&self, page: &PageQuery) -> Result<CapturedPage, ClientError> {
         let page = self.query_text(page)?;
         self.get(&format!("/v1/messages?{page}")).await
     }

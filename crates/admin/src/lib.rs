@@ -19,17 +19,17 @@ pub mod wire;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use client::{Client, ClientError};
+pub use client::{AdminClient, ClientError};
 pub use operator::{Operator, OperatorFuture};
 pub use quarantine::{
-    Exit, Leave, Leaver, Left, Part, Points, QuarantinePage, Quarantined, Sift, SiftPage, Whole,
+    Exit, Leave, Leaver, Left, MessagePart, Points, QuarantinePage, Quarantined, Sift, SiftPage, Whole,
 };
 pub use server::Server;
 pub use socket::BindError;
 pub use wire::{
-    Affected, Captured, CapturedPage, Component, Disposition, Filter, Health, Page, PluginCounts,
-    PluginState, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal, Reloaded, Reroute,
-    Spared, Version,
+    Affected, CapturedMessage, CapturedPage, Component, Disposition, HealthReport, OperatorRefusal,
+    PageQuery, PluginCounts, PluginState, Query, QueueAction, QueueEntry, QueueFilter, QueuePage,
+    QueueRecipient, Reloaded, Reroute, Spared, Version,
 };
 
 /// Where the gateway listens for its operator.

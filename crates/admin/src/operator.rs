@@ -5,12 +5,12 @@ use pintle_mail::QueueId;
 
 use crate::quarantine::{Exit, Leave, Left, QuarantinePage, Quarantined, SiftPage, Whole};
 use crate::wire::{
-    Affected, CapturedPage, Filter, Health, Page, PluginState, Query, QueueAction, QueueEntry, QueuePage,
-    Refusal, Reloaded, Reroute, Version,
+    Affected, CapturedPage, HealthReport, OperatorRefusal, PageQuery, PluginState, Query, QueueAction,
+    QueueEntry, QueueFilter, QueuePage, Reloaded, Reroute, Version,
 };
 
 /// What a command comes to, some time later.
-pub type OperatorFuture<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
+pub type OperatorFuture<'a, T> = BoxFuture<'a, Result<T, OperatorRefusal>>;
 
 /// The running gateway, as its operator sees it.
 ///
@@ -21,7 +21,7 @@ pub trait Operator: Send + Sync + 'static {
     fn version(&self) -> Version;
 
     /// How its parts are.
-    fn health(&self) -> BoxFuture<'_, Health>;
+    fn health(&self) -> BoxFuture<'_, HealthReport>;
 
     /// The counters in Prometheus's text format.
     fn metrics(&self) -> String;
@@ -33,7 +33,7 @@ pub trait Operator: Send + Sync + 'static {
     fn message(&self, id: QueueId) -> OperatorFuture<'_, QueueEntry>;
 
     /// Acts on every message that passes the filter, which has at least one condition or says `all`.
-    fn act(&self, action: QueueAction, filter: Filter) -> OperatorFuture<'_, Affected>;
+    fn act(&self, action: QueueAction, filter: QueueFilter) -> OperatorFuture<'_, Affected>;
 
     /// Sends every message that passes the filter another way; of the filter the same holds.
     fn reroute(&self, order: Reroute) -> OperatorFuture<'_, Affected>;
@@ -60,5 +60,5 @@ pub trait Operator: Send + Sync + 'static {
     fn reload(&self) -> OperatorFuture<'_, Reloaded>;
 
     /// What the sandbox has captured, newest last.
-    fn captured(&self, page: Page) -> OperatorFuture<'_, CapturedPage>;
+    fn captured(&self, page: PageQuery) -> OperatorFuture<'_, CapturedPage>;
 }

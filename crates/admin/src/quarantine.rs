@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pintle_mail::{Address, Body, Bytes, QueueId, ReversePath, UnixTime};
 use serde::{Deserialize, Serialize};
 
-use crate::Page;
+use crate::PageQuery;
 
 /// Which messages in quarantines are meant: those that meet every condition given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct SiftPage {
     /// Which messages.
     pub sift: Sift,
     /// Which of them now.
-    pub page: Page,
+    pub page: PageQuery,
 }
 
 /// Some messages in quarantines.
@@ -108,7 +108,7 @@ pub struct Whole {
 /// Which octets of a message are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Part {
+pub enum MessagePart {
     /// All of them.
     #[default]
     Whole,
@@ -118,7 +118,7 @@ pub enum Part {
     Body,
 }
 
-impl Part {
+impl MessagePart {
     /// The word in a query string.
     #[must_use]
     pub const fn name(self) -> &'static str {

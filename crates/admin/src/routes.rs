@@ -17,8 +17,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Operator;
-use crate::quarantine::{Exit, Leave, Left, Part, SiftPage, Whole};
-use crate::wire::{Affected, Filter, Health, MAX_LIMIT, Page, Query, QueueAction, Refusal, Reroute};
+use crate::quarantine::{Exit, Leave, Left, MessagePart, SiftPage, Whole};
+use crate::wire::{
+    Affected, HealthReport, MAX_LIMIT, OperatorRefusal, PageQuery, Query, QueueAction, QueueFilter, Reroute,
+};
 
 /// The largest request: a filter with a thousand ids.
 const MAX_BODY: usize = 64 * 1024;
@@ -77,21 +79,21 @@ async fn bounded(request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     answer.unwrap_or_else(|_| {
         let text = format!("no answer within {REQUEST_TIMEOUT:?}; it may still be carried out");
-        Refusal::Unavailable(text).into_response()
+        OperatorRefusal::Unavailable(text).into_response()
     })
 }
 
-async fn no_such_path() -> Refusal {
-    Refusal::NotFound("there is no such path on this socket".into())
+async fn no_such_path() -> OperatorRefusal {
+    OperatorRefusal::NotFound("there is no such path on this socket".into())
 }
 
 /// Alive: the process answers. Probes that restart should ask this one.
-async fn health(State(operator): Gateway) -> Json<Health> {
+async fn health(State(operator): Gateway) -> Json<HealthReport> {
     Json(operator.health().await)
 }
 
 /// Ready: it takes mail. Probes that direct traffic should ask this one.
-async fn ready(State(operator): Gateway) -> (StatusCode, Json<Health>) {
+async fn ready(State(operator): Gateway) -> (StatusCode, Json<HealthReport>) {
     let health = operator.health().await;
     let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health))
@@ -106,7 +108,10 @@ async fn version(State(operator): Gateway) -> impl IntoResponse {
     Json(operator.version())
 }
 
-async fn queue(State(operator): Gateway, RawQuery(text): RawQuery) -> Result<impl IntoResponse, Refusal> {
+async fn queue(
+    State(operator): Gateway,
+    RawQuery(text): RawQuery,
+) -> Result<impl IntoResponse, OperatorRefusal> {
     let query = read_query(text.as_deref().unwrap_or_default())?;
     Ok(Json(operator.queue(query).await?))
 }
@@ -114,15 +119,15 @@ async fn queue(State(operator): Gateway, RawQuery(text): RawQuery) -> Result<imp
 async fn message(
     State(operator): Gateway,
     id: Result<Path<QueueId>, PathRejection>,
-) -> Result<impl IntoResponse, Refusal> {
+) -> Result<impl IntoResponse, OperatorRefusal> {
     Ok(Json(operator.message(id?.0).await?))
 }
 
 async fn act(
     State(operator): Gateway,
     action: Result<Path<QueueAction>, PathRejection>,
-    filter: Result<Json<Filter>, JsonRejection>,
-) -> Result<Json<Affected>, Refusal> {
+    filter: Result<Json<QueueFilter>, JsonRejection>,
+) -> Result<Json<Affected>, OperatorRefusal> {
     let (action, filter) = (action?.0, filter?.0);
     specific(&filter, action.name())?;
     Ok(Json(operator.act(action, filter).await?))
@@ -131,17 +136,17 @@ async fn act(
 async fn reroute(
     State(operator): Gateway,
     order: Result<Json<Reroute>, JsonRejection>,
-) -> Result<Json<Affected>, Refusal> {
+) -> Result<Json<Affected>, OperatorRefusal> {
     let order = order?.0;
     specific(&order.filter, "reroute")?;
     Ok(Json(operator.reroute(order).await?))
 }
 
-fn specific(filter: &Filter, act: &str) -> Result<(), Refusal> {
+fn specific(filter: &QueueFilter, act: &str) -> Result<(), OperatorRefusal> {
     if filter.is_specific() {
         return Ok(());
     }
-    Err(Refusal::Invalid(format!(
+    Err(OperatorRefusal::Invalid(format!(
         "{act} needs to know which messages: give ids or a filter, or say that all are meant"
     )))
 }
@@ -149,7 +154,7 @@ fn specific(filter: &Filter, act: &str) -> Result<(), Refusal> {
 async fn quarantine(
     State(operator): Gateway,
     RawQuery(text): RawQuery,
-) -> Result<impl IntoResponse, Refusal> {
+) -> Result<impl IntoResponse, OperatorRefusal> {
     let (sift, page) = read_filtered(text.as_deref().unwrap_or_default())?;
     Ok(Json(operator.quarantine(SiftPage { sift, page }).await?))
 }
@@ -157,7 +162,7 @@ async fn quarantine(
 async fn quarantined(
     State(operator): Gateway,
     id: Result<Path<QueueId>, PathRejection>,
-) -> Result<impl IntoResponse, Refusal> {
+) -> Result<impl IntoResponse, OperatorRefusal> {
     Ok(Json(operator.quarantined(id?.0).await?))
 }
 
@@ -165,10 +170,10 @@ async fn leave(
     State(operator): Gateway,
     exit: Result<Path<Exit>, PathRejection>,
     which: Result<Json<Leave>, JsonRejection>,
-) -> Result<Json<Left>, Refusal> {
+) -> Result<Json<Left>, OperatorRefusal> {
     let (exit, which) = (exit?.0, which?.0);
     if !which.is_specific() {
-        return Err(Refusal::Invalid(format!(
+        return Err(OperatorRefusal::Invalid(format!(
             "{} needs to know which messages: give ids or conditions, or say that all are meant",
             exit.name()
         )));
@@ -181,7 +186,7 @@ async fn leave(
 #[serde(deny_unknown_fields)]
 struct WhichPart {
     #[serde(default)]
-    part: Part,
+    part: MessagePart,
 }
 
 /// The octets as they are. They are read as the client takes them, so that no size is too large.
@@ -189,16 +194,16 @@ async fn quarantined_message(
     State(operator): Gateway,
     id: Result<Path<QueueId>, PathRejection>,
     RawQuery(text): RawQuery,
-) -> Result<Response, Refusal> {
+) -> Result<Response, OperatorRefusal> {
     let asked: WhichPart = serde_urlencoded::from_str(text.as_deref().unwrap_or_default())
-        .map_err(|error| Refusal::Invalid(format!("the query is malformed: {error}")))?;
+        .map_err(|error| OperatorRefusal::Invalid(format!("the query is malformed: {error}")))?;
     let Whole { head, body } = operator.quarantined_message(id?.0).await?;
     let (head, length) = match asked.part {
-        Part::Whole => (head.clone(), head.len() as u64 + body.size()),
-        Part::Header => (head.clone(), head.len() as u64),
-        Part::Body => (Bytes::new(), body.size()),
+        MessagePart::Whole => (head.clone(), head.len() as u64 + body.size()),
+        MessagePart::Header => (head.clone(), head.len() as u64),
+        MessagePart::Body => (Bytes::new(), body.size()),
     };
-    let body = if asked.part == Part::Header { None } else { Some(body) };
+    let body = if asked.part == MessagePart::Header { None } else { Some(body) };
     let octets = axum::body::Body::from_stream(octets(head, body));
     let kind = "application/octet-stream".to_owned();
     Ok(([(header::CONTENT_TYPE, kind), (header::CONTENT_LENGTH, length.to_string())], octets).into_response())
@@ -220,55 +225,59 @@ fn octets(head: Bytes, body: Option<Arc<dyn Body>>) -> impl Stream<Item = io::Re
     futures_util::stream::once(async { Ok(head) }).chain(rest)
 }
 
-async fn plugins(State(operator): Gateway) -> Result<impl IntoResponse, Refusal> {
+async fn plugins(State(operator): Gateway) -> Result<impl IntoResponse, OperatorRefusal> {
     Ok(Json(operator.plugins().await?))
 }
 
 async fn reload_plugins(
     State(operator): Gateway,
     which: Result<Json<ReloadPlugins>, JsonRejection>,
-) -> Result<impl IntoResponse, Refusal> {
+) -> Result<impl IntoResponse, OperatorRefusal> {
     Ok(Json(operator.reload_plugins(which?.0.name).await?))
 }
 
-async fn reload(State(operator): Gateway) -> Result<impl IntoResponse, Refusal> {
+async fn reload(State(operator): Gateway) -> Result<impl IntoResponse, OperatorRefusal> {
     Ok(Json(operator.reload().await?))
 }
 
-async fn captured(State(operator): Gateway, RawQuery(text): RawQuery) -> Result<impl IntoResponse, Refusal> {
+async fn captured(
+    State(operator): Gateway,
+    RawQuery(text): RawQuery,
+) -> Result<impl IntoResponse, OperatorRefusal> {
     let query = read_query(text.as_deref().unwrap_or_default())?;
-    if query.filter != Filter::default() {
-        return Err(Refusal::Invalid("captured messages can be paged, not filtered".into()));
+    if query.filter != QueueFilter::default() {
+        return Err(OperatorRefusal::Invalid("captured messages can be paged, not filtered".into()));
     }
     Ok(Json(operator.captured(query.page).await?))
 }
 
 /// A page and a filter stand side by side in one query string. `serde(flatten)` would join them in one type, but it reads
 /// every value of a query string as text and then refuses it as a number or a flag; so the pairs are dealt out first.
-fn read_query(text: &str) -> Result<Query, Refusal> {
+fn read_query(text: &str) -> Result<Query, OperatorRefusal> {
     let (filter, page) = read_filtered(text)?;
     Ok(Query { filter, page })
 }
 
-fn read_filtered<F: DeserializeOwned>(text: &str) -> Result<(F, Page), Refusal> {
-    let invalid = |error| Refusal::Invalid(format!("the query is malformed: {error}"));
+fn read_filtered<F: DeserializeOwned>(text: &str) -> Result<(F, PageQuery), OperatorRefusal> {
+    let invalid = |error| OperatorRefusal::Invalid(format!("the query is malformed: {error}"));
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).map_err(invalid)?;
     let (page, filter) = pairs.into_iter().partition(|(name, _)| matches!(name.as_str(), "after" | "limit"));
-    let (page, filter): (Page, F) = (from_pairs(page)?, from_pairs(filter)?);
+    let (page, filter): (PageQuery, F) = (from_pairs(page)?, from_pairs(filter)?);
     if (1..=MAX_LIMIT).contains(&page.limit) {
         Ok((filter, page))
     } else {
-        Err(Refusal::Invalid(format!("limit must be 1 to {MAX_LIMIT}, not {}", page.limit)))
+        Err(OperatorRefusal::Invalid(format!("limit must be 1 to {MAX_LIMIT}, not {}", page.limit)))
     }
 }
 
-fn from_pairs<T: DeserializeOwned>(pairs: Vec<(String, String)>) -> Result<T, Refusal> {
-    let text = serde_urlencoded::to_string(pairs).map_err(|error| Refusal::Invalid(error.to_string()))?;
+fn from_pairs<T: DeserializeOwned>(pairs: Vec<(String, String)>) -> Result<T, OperatorRefusal> {
+    let text =
+        serde_urlencoded::to_string(pairs).map_err(|error| OperatorRefusal::Invalid(error.to_string()))?;
     serde_urlencoded::from_str(&text)
-        .map_err(|error| Refusal::Invalid(format!("the query is malformed: {error}")))
+        .map_err(|error| OperatorRefusal::Invalid(format!("the query is malformed: {error}")))
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for OperatorRefusal {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
@@ -281,13 +290,13 @@ impl IntoResponse for Refusal {
     }
 }
 
-impl From<JsonRejection> for Refusal {
+impl From<JsonRejection> for OperatorRefusal {
     fn from(rejection: JsonRejection) -> Self {
         Self::Invalid(rejection.body_text())
     }
 }
 
-impl From<PathRejection> for Refusal {
+impl From<PathRejection> for OperatorRefusal {
     fn from(rejection: PathRejection) -> Self {
         Self::Invalid(rejection.body_text())
     }

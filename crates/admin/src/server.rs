@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::socket::{BindError, Socket};
+use crate::socket::{BindError, ListeningSocket};
 use crate::{Config, Operator, routes};
 
 /// More connections than this wait in the kernel. An operator, a probe and a scraper need three.
@@ -30,7 +30,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// The admin socket, and the TCP port for health and metrics where there is one; both are open once this exists.
 pub struct Server {
-    socket: Socket,
+    socket: ListeningSocket,
     tcp: Option<TcpListener>,
     operator: Arc<dyn Operator>,
 }
@@ -48,7 +48,7 @@ impl Server {
             }
             None => None,
         };
-        Ok(Self { socket: Socket::claim(&config.socket)?, tcp, operator })
+        Ok(Self { socket: ListeningSocket::claim(&config.socket)?, tcp, operator })
     }
 
     /// Where health and metrics are served over TCP, with the port that the system chose.
@@ -150,7 +150,7 @@ mod tests {
             unreachable!("no test asks")
         }
 
-        fn health(&self) -> BoxFuture<'_, Health> {
+        fn health(&self) -> BoxFuture<'_, HealthReport> {
             Box::pin(pending())
         }
 
@@ -166,7 +166,7 @@ mod tests {
             Box::pin(pending())
         }
 
-        fn act(&self, _: QueueAction, _: Filter) -> OperatorFuture<'_, Affected> {
+        fn act(&self, _: QueueAction, _: QueueFilter) -> OperatorFuture<'_, Affected> {
             Box::pin(pending())
         }
 
@@ -202,7 +202,7 @@ mod tests {
             Box::pin(pending())
         }
 
-        fn captured(&self, _: Page) -> OperatorFuture<'_, CapturedPage> {
+        fn captured(&self, _: PageQuery) -> OperatorFuture<'_, CapturedPage> {
             Box::pin(pending())
         }
     }

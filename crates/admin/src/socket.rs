@@ -12,7 +12,7 @@ use tokio::net::UnixListener;
 
 /// A socket that is listened on; its file goes when this does.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(crate) struct ListeningSocket {
     pub(crate) listener: UnixListener,
     path: PathBuf,
     /// The file's identity: another process may have put its own in this place since.
@@ -70,7 +70,7 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-impl Socket {
+impl ListeningSocket {
     /// Must be called inside a tokio runtime.
     pub(crate) fn claim(path: &Path) -> Result<Self, BindError> {
         refuse_the_living(path)?;
@@ -81,7 +81,7 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for ListeningSocket {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
             let _ = fs::remove_file(&self.path);

@@ -16,7 +16,7 @@ pub const MAX_LIMIT: usize = 1_000;
 /// Which messages are meant: those that meet every condition given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Filter {
+pub struct QueueFilter {
     /// Only these; a list parted by commas on the wire.
     #[serde(with = "ids", skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<QueueId>,
@@ -37,7 +37,7 @@ pub struct Filter {
     pub all: bool,
 }
 
-impl Filter {
+impl QueueFilter {
     /// One message.
     #[must_use]
     pub fn id(id: QueueId) -> Self {
@@ -82,7 +82,7 @@ fn is_false(flag: &bool) -> bool {
 /// Where in a list, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Page {
+pub struct PageQuery {
     /// Only entries after this one, which a page before gave as its `next`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<QueueId>,
@@ -90,7 +90,7 @@ pub struct Page {
     pub limit: usize,
 }
 
-impl Default for Page {
+impl Default for PageQuery {
     fn default() -> Self {
         Self { after: None, limit: DEFAULT_LIMIT }
     }
@@ -100,9 +100,9 @@ impl Default for Page {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Query {
     /// Which messages.
-    pub filter: Filter,
+    pub filter: QueueFilter,
     /// Which of them now.
-    pub page: Page,
+    pub page: PageQuery,
 }
 
 /// What an operator can do to messages.
@@ -137,7 +137,7 @@ impl QueueAction {
 #[serde(deny_unknown_fields)]
 pub struct Reroute {
     /// These.
-    pub filter: Filter,
+    pub filter: QueueFilter,
     /// This one: `mx:DOMAIN`, `relay:NAME`, `lmtp:NAME`. The routes decide, where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
@@ -228,7 +228,7 @@ pub struct Spared {
 
 /// Whether the gateway can do its work.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Health {
+pub struct HealthReport {
     /// It takes mail: listeners are open, the spool accepts, no drain has begun.
     pub ready: bool,
     /// Some part does not work as it should. What can be done without it is done, so this alone keeps no traffic away.
@@ -318,14 +318,14 @@ pub struct Version {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CapturedPage {
     /// Oldest first.
-    pub messages: Vec<Captured>,
+    pub messages: Vec<CapturedMessage>,
     /// The `after` of the page that follows; none at the end.
     pub next: Option<QueueId>,
 }
 
 /// A message that the sandbox kept in place of delivering it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Captured {
+pub struct CapturedMessage {
     /// Its id.
     pub id: QueueId,
     /// When it was taken.
@@ -345,7 +345,7 @@ pub struct Captured {
 /// Why a command was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "refusal", content = "text", rename_all = "kebab-case")]
-pub enum Refusal {
+pub enum OperatorRefusal {
     /// There is no such message, plugin or path.
     NotFound(String),
     /// The request makes no sense.
@@ -358,7 +358,7 @@ pub enum Refusal {
     Failed(String),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for OperatorRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound(text)
@@ -370,7 +370,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for OperatorRefusal {}
 
 /// Ids as one text, the same in a query string and in JSON, since a query string has no lists.
 mod ids {
@@ -417,7 +417,7 @@ mod tests {
         }
     }
 
-    fn filter(json: &str) -> Filter {
+    fn filter(json: &str) -> QueueFilter {
         serde_json::from_str(json).unwrap()
     }
 
@@ -442,29 +442,29 @@ mod tests {
         ] {
             assert!(!filter(refused).admits(&entry()), "{refused}");
         }
-        assert!(Filter::id(entry().id).admits(&entry()));
+        assert!(QueueFilter::id(entry().id).admits(&entry()));
         let report = QueueEntry { sender: ReversePath::Null, ..entry() };
         assert!(filter(r#"{"sender": ""}"#).admits(&report), "the null sender");
     }
 
     #[test]
     fn only_a_filter_that_says_something_is_specific() {
-        assert!(!Filter::default().is_specific());
+        assert!(!QueueFilter::default().is_specific());
         assert!(filter(r#"{"all": true}"#).is_specific());
         assert!(filter(r#"{"held": false}"#).is_specific());
     }
 
     #[test]
     fn filters_survive_json_and_query_strings() {
-        let original = Filter {
+        let original = QueueFilter {
             ids: vec![entry().id, QueueId::new(UnixTime::from_millis(9), 2)],
             sender: Some("a&b=c".into()),
             held: Some(true),
-            ..Filter::default()
+            ..QueueFilter::default()
         };
         let json = serde_json::to_string(&original).unwrap();
         assert_eq!(filter(&json), original);
         let query = serde_urlencoded::to_string(&original).unwrap();
-        assert_eq!(serde_urlencoded::from_str::<Filter>(&query), Ok(original));
+        assert_eq!(serde_urlencoded::from_str::<QueueFilter>(&query), Ok(original));
     }
 }

@@ -11,8 +11,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_admin::wire::*;
 use pintle_admin::{
-    BindError, Client, ClientError, Config, Exit, Leave, Leaver, Left, Operator, OperatorFuture, Part,
-    QuarantinePage, Quarantined, Server, Sift, SiftPage, Whole,
+    AdminClient, BindError, ClientError, Config, Exit, Leave, Leaver, Left, MessagePart, Operator,
+    OperatorFuture, QuarantinePage, Quarantined, Server, Sift, SiftPage, Whole,
 };
 use pintle_mail::{Bytes, QueueId, UnixTime};
 use tempfile::TempDir;
@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 struct Pretender {
     ready: bool,
     entries: Vec<QueueEntry>,
-    acts: Mutex<Vec<(QueueAction, Filter)>>,
+    acts: Mutex<Vec<(QueueAction, QueueFilter)>>,
     sifted: Mutex<Vec<SiftPage>>,
 }
 
@@ -63,9 +63,9 @@ impl Operator for Pretender {
         }
     }
 
-    fn health(&self) -> BoxFuture<'_, Health> {
+    fn health(&self) -> BoxFuture<'_, HealthReport> {
         let ready = self.ready;
-        async move { Health { ready, degraded: false, components: vec![] } }.boxed()
+        async move { HealthReport { ready, degraded: false, components: vec![] } }.boxed()
     }
 
     fn metrics(&self) -> String {
@@ -83,10 +83,11 @@ impl Operator for Pretender {
 
     fn message(&self, id: QueueId) -> OperatorFuture<'_, QueueEntry> {
         let found = self.entries.iter().find(|entry| entry.id == id).cloned();
-        async move { found.ok_or_else(|| Refusal::NotFound(format!("no message {id} in the queue"))) }.boxed()
+        async move { found.ok_or_else(|| OperatorRefusal::NotFound(format!("no message {id} in the queue"))) }
+            .boxed()
     }
 
-    fn act(&self, action: QueueAction, filter: Filter) -> OperatorFuture<'_, Affected> {
+    fn act(&self, action: QueueAction, filter: QueueFilter) -> OperatorFuture<'_, Affected> {
         let ids = filter.ids.clone();
         self.acts.lock().unwrap().push((action, filter));
         async move { Ok(Affected { ids, spared: vec![] }) }.boxed()
@@ -104,13 +105,13 @@ impl Operator for Pretender {
     }
 
     fn quarantined(&self, id: QueueId) -> OperatorFuture<'_, Quarantined> {
-        async move { Err(Refusal::NotFound(format!("no message {id}"))) }.boxed()
+        async move { Err(OperatorRefusal::NotFound(format!("no message {id}"))) }.boxed()
     }
 
     fn quarantined_message(&self, id: QueueId) -> OperatorFuture<'_, Whole> {
         let whole = Whole { head: HEAD.into(), body: Arc::new(Bytes::from(octets())) };
         let found = self.entries.iter().any(|entry| entry.id == id);
-        async move { if found { Ok(whole) } else { Err(Refusal::NotFound(format!("no message {id}"))) } }
+        async move { if found { Ok(whole) } else { Err(OperatorRefusal::NotFound(format!("no message {id}"))) } }
             .boxed()
     }
 
@@ -125,14 +126,15 @@ impl Operator for Pretender {
     }
 
     fn reload_plugins(&self, name: Option<String>) -> OperatorFuture<'_, Vec<PluginState>> {
-        async move { Err(Refusal::NotFound(format!("no plugin {}", name.unwrap_or_default()))) }.boxed()
+        async move { Err(OperatorRefusal::NotFound(format!("no plugin {}", name.unwrap_or_default()))) }
+            .boxed()
     }
 
     fn reload(&self) -> OperatorFuture<'_, Reloaded> {
-        async { Err(Refusal::Failed("line 3: unknown key".into())) }.boxed()
+        async { Err(OperatorRefusal::Failed("line 3: unknown key".into())) }.boxed()
     }
 
-    fn captured(&self, page: Page) -> OperatorFuture<'_, CapturedPage> {
+    fn captured(&self, page: PageQuery) -> OperatorFuture<'_, CapturedPage> {
         async move { Ok(CapturedPage { messages: vec![], next: page.after }) }.boxed()
     }
 }
@@ -162,8 +164,8 @@ impl Running {
         self.folder.path().join("admin.sock")
     }
 
-    async fn client(&self) -> Client {
-        Client::connect(&self.socket()).await.unwrap()
+    async fn client(&self) -> AdminClient {
+        AdminClient::connect(&self.socket()).await.unwrap()
     }
 
     async fn stop(self) -> TempDir {
@@ -190,9 +192,11 @@ async fn a_message_in_quarantine_is_handed_over_octet_by_octet() {
     let running = Running::start(Pretender { entries, ..Pretender::default() }).await;
     let client = running.client().await;
     let whole = [HEAD.as_bytes(), &octets()].concat();
-    for (part, expected) in
-        [(Part::Whole, whole), (Part::Header, HEAD.as_bytes().to_vec()), (Part::Body, octets())]
-    {
+    for (part, expected) in [
+        (MessagePart::Whole, whole),
+        (MessagePart::Header, HEAD.as_bytes().to_vec()),
+        (MessagePart::Body, octets()),
+    ] {
         let mut got = Vec::new();
         let mut take = |octets: &[u8]| {
             got.extend_from_slice(octets);
@@ -206,9 +210,9 @@ async fn a_message_in_quarantine_is_handed_over_octet_by_octet() {
         pieces += 1;
         ControlFlow::Break(())
     };
-    client.quarantined_message(id(1), Part::Whole, &mut enough).await.unwrap();
-    let refused = client.quarantined_message(id(2), Part::Whole, &mut enough).await.unwrap_err();
-    assert!(matches!(refused, ClientError::Refused(Refusal::NotFound(_))), "{refused}");
+    client.quarantined_message(id(1), MessagePart::Whole, &mut enough).await.unwrap();
+    let refused = client.quarantined_message(id(2), MessagePart::Whole, &mut enough).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused(OperatorRefusal::NotFound(_))), "{refused}");
     assert_eq!(pieces, 1);
 }
 
@@ -217,7 +221,7 @@ async fn quarantines_are_sifted_and_left() {
     let running = Running::start(Pretender::default()).await;
     let client = running.client().await;
     let sift = Sift { name: Some("a&b".into()), older_than_ms: Some(5), ..Sift::default() };
-    let query = SiftPage { sift, page: Page { after: Some(id(3)), limit: 7 } };
+    let query = SiftPage { sift, page: PageQuery { after: Some(id(3)), limit: 7 } };
     client.quarantine(&query).await.unwrap();
     assert_eq!(*running.operator.sifted.lock().unwrap(), [query]);
     let which = Leave { ids: vec![id(1)], user: Some("anna".into()), ..Leave::default() };
@@ -226,7 +230,7 @@ async fn quarantines_are_sifted_and_left() {
         assert_eq!(left.messages, [Leaver { id: id(1), done, why: None }]);
     }
     let refused = client.leave(Exit::Delete, &Leave::default()).await.unwrap_err();
-    assert!(matches!(refused, ClientError::Refused(Refusal::Invalid(_))), "{refused}");
+    assert!(matches!(refused, ClientError::Refused(OperatorRefusal::Invalid(_))), "{refused}");
 }
 
 #[tokio::test]
@@ -245,7 +249,10 @@ async fn the_queue_is_listed_by_page_and_by_filter() {
     assert_eq!((first.messages.len(), first.next), (1, Some(id(1))));
     query.page.after = first.next;
     assert_eq!(client.queue(&query).await.unwrap().messages, entries[1..2]);
-    let held = Query { filter: Filter { held: Some(true), ..Filter::default() }, page: Page::default() };
+    let held = Query {
+        filter: QueueFilter { held: Some(true), ..QueueFilter::default() },
+        page: PageQuery::default(),
+    };
     assert_eq!(client.queue(&held).await.unwrap().messages, entries[1..2]);
     assert_eq!(client.message(id(3)).await.unwrap(), entries[2]);
     running.stop().await;
@@ -255,26 +262,30 @@ async fn the_queue_is_listed_by_page_and_by_filter() {
 async fn commands_reach_the_operator_and_refusals_come_back() {
     let running = Running::start(Pretender::default()).await;
     let client = running.client().await;
-    let affected = client.act(QueueAction::Bounce, &Filter::id(id(4))).await.unwrap();
+    let affected = client.act(QueueAction::Bounce, &QueueFilter::id(id(4))).await.unwrap();
     assert_eq!(affected.ids, [id(4)]);
     let acts = running.operator.acts.lock().unwrap().clone();
-    assert_eq!(acts, [(QueueAction::Bounce, Filter::id(id(4)))]);
-    let order = Reroute { filter: Filter::id(id(4)), via: Some("relay:other".into()) };
+    assert_eq!(acts, [(QueueAction::Bounce, QueueFilter::id(id(4)))]);
+    let order = Reroute { filter: QueueFilter::id(id(4)), via: Some("relay:other".into()) };
     assert_eq!(
         client.reroute(&order).await.unwrap().spared,
         [Spared { id: id(4), why: "relay:other".into() }]
     );
     let refusal = client.reroute(&Reroute::default()).await.unwrap_err();
-    assert!(matches!(&refusal, ClientError::Refused(Refusal::Invalid(_))), "{refusal}");
+    assert!(matches!(&refusal, ClientError::Refused(OperatorRefusal::Invalid(_))), "{refusal}");
     let refusal = client.message(id(9)).await.unwrap_err();
-    assert!(matches!(&refusal, ClientError::Refused(Refusal::NotFound(text)) if text.contains("no message")));
+    assert!(
+        matches!(&refusal, ClientError::Refused(OperatorRefusal::NotFound(text)) if text.contains("no message"))
+    );
     let refusal = client.reload().await.unwrap_err();
-    assert!(matches!(&refusal, ClientError::Refused(Refusal::Failed(text)) if text == "line 3: unknown key"));
+    assert!(
+        matches!(&refusal, ClientError::Refused(OperatorRefusal::Failed(text)) if text == "line 3: unknown key")
+    );
     let refusal = client.reload_plugins(Some("x".into())).await.unwrap_err();
     assert_eq!(refusal.to_string(), "no plugin x");
     assert_eq!(client.version().await.unwrap().hostname, "gw.example");
     assert_eq!(client.plugins().await.unwrap(), []);
-    assert_eq!(client.captured(&Page::default()).await.unwrap(), CapturedPage::default());
+    assert_eq!(client.captured(&PageQuery::default()).await.unwrap(), CapturedPage::default());
     running.stop().await;
 }
 
@@ -282,9 +293,9 @@ async fn commands_reach_the_operator_and_refusals_come_back() {
 async fn a_command_that_names_no_message_is_refused() {
     let running = Running::start(Pretender::default()).await;
     let client = running.client().await;
-    let refusal = client.act(QueueAction::Bounce, &Filter::default()).await.unwrap_err();
-    assert!(matches!(refusal, ClientError::Refused(Refusal::Invalid(_))));
-    let all = Filter { all: true, ..Filter::default() };
+    let refusal = client.act(QueueAction::Bounce, &QueueFilter::default()).await.unwrap_err();
+    assert!(matches!(refusal, ClientError::Refused(OperatorRefusal::Invalid(_))));
+    let all = QueueFilter { all: true, ..QueueFilter::default() };
     assert!(client.act(QueueAction::Retry, &all).await.is_ok());
     running.stop().await;
 }
@@ -352,7 +363,7 @@ async fn the_socket_is_for_its_owner_and_goes_with_the_gateway() {
     let socket = running.socket();
     let _folder = running.stop().await;
     assert!(!socket.exists());
-    let error = Client::connect(&socket).await.unwrap_err();
+    let error = AdminClient::connect(&socket).await.unwrap_err();
     let expected = format!("no gateway is running at {}", socket.display());
     assert!(error.to_string().starts_with(&expected), "{error}");
 }

@@ -8,7 +8,7 @@ pub(crate) struct SectionDefinition {
     /// The path from the top of the file, such as `tls.certificate`; empty for the root.
     pub(crate) name: &'static str,
     /// How it is written.
-    pub(crate) shape: Shape,
+    pub(crate) shape: SectionShape,
     /// What it is for.
     pub(crate) about: &'static str,
     /// What it holds.
@@ -17,7 +17,7 @@ pub(crate) struct SectionDefinition {
 
 /// How a section is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum SectionShape {
     /// `[name]`, once.
     One,
     /// `[[name]]`, any number of times.
@@ -68,9 +68,9 @@ impl SectionDefinition {
     /// As it stands in a file.
     pub(crate) fn heading(&self) -> String {
         match self.shape {
-            Shape::One => format!("[{}]", self.name),
-            Shape::Many => format!("[[{}]]", self.name),
-            Shape::Named => format!("[{}.NAME]", self.name),
+            SectionShape::One => format!("[{}]", self.name),
+            SectionShape::Many => format!("[[{}]]", self.name),
+            SectionShape::Named => format!("[{}.NAME]", self.name),
         }
     }
 
@@ -84,7 +84,7 @@ impl SectionDefinition {
     }
 }
 
-impl Shape {
+impl SectionShape {
     pub(crate) fn describe(self, name: &str) -> String {
         match self {
             Self::One => format!("a table: [{name}]"),

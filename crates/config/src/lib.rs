@@ -31,14 +31,14 @@ use toml::de::DeTable;
 
 pub use accounts::RunAs;
 pub use exposed::{Exposed, How};
-pub use lower::{Log, Settings, Stock};
-pub use mistake::{Cause, Mistake, Rule};
+pub use lower::{LogSettings, Settings, Stock};
+pub use mistake::{Cause, ConfigRule, Mistake};
 pub use reference::reference;
 pub use report::{ConfigReport, TextPosition, count};
 pub use units::duration;
-pub use values::{Level, LogFormat};
+pub use values::{LogFormat, LogLevel};
 
-use crate::reader::Reader;
+use crate::reader::ConfigReader;
 use crate::schema::SCHEMA;
 
 /// Reads and checks a configuration file. Relative paths in it begin at its folder.
@@ -58,7 +58,7 @@ pub fn check(path: &Path, stock: &Stock) -> ConfigReport {
 #[must_use]
 pub fn read(text: String, path: &Path, stock: &Stock) -> ConfigReport {
     let (settings, mistakes, warnings) = {
-        let reader = Reader::new(&text, path, &SCHEMA);
+        let reader = ConfigReader::new(&text, path, &SCHEMA);
         let mended = form::mend(&text);
         for fault in mended.faults {
             reader.mistake(String::new(), fault.span, Cause::Syntax(fault.message));

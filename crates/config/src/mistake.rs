@@ -95,13 +95,13 @@ pub enum Cause {
     /// The environment lacks this variable.
     Environment(String),
     /// Keys that contradict each other.
-    Rule(Rule),
+    Rule(ConfigRule),
 }
 
 /// Rules between keys, and between the file and the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Rule {
+pub enum ConfigRule {
     /// TLS without a certificate.
     TlsWithoutCertificate,
     /// TLS is demanded where none is served.
@@ -218,14 +218,14 @@ impl fmt::Display for Cause {
 impl Cause {
     /// Whether a line that could not be read may be what is missed here.
     pub(crate) fn is_an_absence(&self) -> bool {
-        let rule = |rule: &Rule| {
+        let rule = |rule: &ConfigRule| {
             matches!(
                 rule,
-                Rule::TlsWithoutCertificate
-                    | Rule::AuthWithoutUsers
-                    | Rule::OnePassword
-                    | Rule::HalfCredentials
-                    | Rule::AcceptsNothing
+                ConfigRule::TlsWithoutCertificate
+                    | ConfigRule::AuthWithoutUsers
+                    | ConfigRule::OnePassword
+                    | ConfigRule::HalfCredentials
+                    | ConfigRule::AcceptsNothing
             )
         };
         match self {
@@ -273,7 +273,7 @@ fn suggestion(nearest: Option<&str>, known: &[&str]) -> String {
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for ConfigRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TlsWithoutCertificate => f.write_str("TLS needs a certificate, and [tls] names none"),
@@ -353,7 +353,7 @@ impl fmt::Display for Rule {
     }
 }
 
-impl Rule {
+impl ConfigRule {
     fn remedy(&self) -> String {
         match self {
             Self::TlsWithoutCertificate => "add [[tls.certificate]] with chain and key, or set tls = \"none\"",

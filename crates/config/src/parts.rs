@@ -10,13 +10,13 @@ use toml::de::DeTable;
 
 use crate::exposed::Us;
 use crate::lower::{self, keys, operation};
-use crate::reader::{Reader, Section};
+use crate::reader::{ConfigReader, Section};
 use crate::schema::SCHEMA;
 use crate::{Cause, ConfigReport, Mistake, form};
 
 /// A part of a configuration file.
 #[derive(Debug)]
-pub struct Part<T> {
+pub struct ConfigPart<T> {
     /// As far as it could be read; defaults elsewhere.
     pub value: T,
     /// The mistakes in this part alone.
@@ -27,14 +27,14 @@ pub struct Part<T> {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn admin(path: &Path) -> io::Result<Part<pintle_admin::Config>> {
+pub fn admin(path: &Path) -> io::Result<ConfigPart<pintle_admin::Config>> {
     part(path, &["admin"], |root| operation::admin(&root.table("admin")))
 }
 
 /// Where the admin socket is when nobody says.
 #[must_use]
 pub fn default_socket() -> PathBuf {
-    let reader = Reader::new("", Path::new(""), &SCHEMA);
+    let reader = ConfigReader::new("", Path::new(""), &SCHEMA);
     let empty = DeTable::new();
     operation::admin(&reader.root(&empty).table("admin")).socket
 }
@@ -43,7 +43,7 @@ pub fn default_socket() -> PathBuf {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn spool(path: &Path) -> io::Result<Part<pintle_spool::EmbeddedConfig>> {
+pub fn spool(path: &Path) -> io::Result<ConfigPart<pintle_spool::EmbeddedConfig>> {
     part(path, &["spool", "process"], |root| operation::spool(&root.table("spool")))
 }
 
@@ -51,14 +51,18 @@ pub fn spool(path: &Path) -> io::Result<Part<pintle_spool::EmbeddedConfig>> {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn signing(path: &Path) -> io::Result<Part<(Arc<Keyring>, pintle_dns::Config)>> {
+pub fn signing(path: &Path) -> io::Result<ConfigPart<(Arc<Keyring>, pintle_dns::Config)>> {
     part(path, &["dkim_keys", "dns", "process"], |root| (keys(root), lower::dns(&root.table("dns"))))
 }
 
-fn part<T>(path: &Path, sections: &[&str], lower: impl FnOnce(&Section<'_>) -> T) -> io::Result<Part<T>> {
+fn part<T>(
+    path: &Path,
+    sections: &[&str],
+    lower: impl FnOnce(&Section<'_>) -> T,
+) -> io::Result<ConfigPart<T>> {
     let text = crate::files::text(path)?;
     let (value, mut mistakes) = {
-        let reader = Reader::new(&text, path, &SCHEMA);
+        let reader = ConfigReader::new(&text, path, &SCHEMA);
         let mended = form::mend(&text);
         for fault in mended.faults {
             reader.mistake(String::new(), fault.span, Cause::Syntax(fault.message));
@@ -75,5 +79,5 @@ fn part<T>(path: &Path, sections: &[&str], lower: impl FnOnce(&Section<'_>) -> T
     };
     mistakes.retain(is_meant);
     let report = ConfigReport::of(path.to_owned(), text, mistakes);
-    Ok(Part { value, report })
+    Ok(ConfigPart { value, report })
 }

@@ -20,7 +20,7 @@ pub(crate) fn in_toml(file: &Path, text: &str, begin: usize, table: &DeTable<'_>
 
 /// Of a text that is JSON, as somebody has found out before.
 pub(crate) fn in_json(file: &Path, text: &str) -> Places {
-    let mut json = Json { text, at: 0, line: 1, lines: HashMap::new() };
+    let mut json = JsonWalk { text, at: 0, line: 1, lines: HashMap::new() };
     json.value("");
     Places { file: file.to_owned(), lines: json.lines }
 }
@@ -64,14 +64,14 @@ fn line_starts(text: &str) -> Vec<usize> {
 }
 
 /// A walk over JSON that is known to be sound; on anything else it gives lines of no meaning.
-struct Json<'a> {
+struct JsonWalk<'a> {
     text: &'a str,
     at: usize,
     line: usize,
     lines: HashMap<String, usize>,
 }
 
-impl Json<'_> {
+impl JsonWalk<'_> {
     fn value(&mut self, at: &str) {
         let first = self.peek();
         self.lines.entry(at.to_owned()).or_insert(self.line);

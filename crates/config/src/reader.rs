@@ -13,15 +13,15 @@ use pintle_plugin::Places;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::definition::{KeyDefinition, Schema, SectionDefinition, Shape};
+use crate::definition::{KeyDefinition, Schema, SectionDefinition, SectionShape};
 use crate::exposed::{FileKind, Us};
 use crate::value_kind::ValueKind;
-use crate::{Cause, Mistake, Rule, report};
+use crate::{Cause, ConfigRule, Mistake, report};
 
 pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
 
 /// One file being read.
-pub(crate) struct Reader<'a> {
+pub(crate) struct ConfigReader<'a> {
     pub(crate) text: &'a str,
     /// The file, as it was named.
     pub(crate) path: PathBuf,
@@ -46,7 +46,7 @@ struct ReadFindings {
 /// A table of the file: the key's path to it, its definition, and its content, which may be absent.
 #[derive(Clone)]
 pub(crate) struct Section<'a> {
-    pub(crate) reader: &'a Reader<'a>,
+    pub(crate) reader: &'a ConfigReader<'a>,
     spec: &'static SectionDefinition,
     table: Option<&'a DeTable<'a>>,
     span: Range<usize>,
@@ -56,12 +56,12 @@ pub(crate) struct Section<'a> {
 /// Where a value stands, for complaints about it.
 #[derive(Clone)]
 pub(crate) struct Spot<'a> {
-    pub(crate) reader: &'a Reader<'a>,
+    pub(crate) reader: &'a ConfigReader<'a>,
     pub(crate) key: String,
     pub(crate) span: Range<usize>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ConfigReader<'a> {
     pub(crate) fn new(text: &'a str, path: &Path, schema: &'static Schema) -> Self {
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let (us, is_secret) = (Cell::new(Us::new(None)), Cell::new(false));
@@ -115,12 +115,12 @@ fn ordered(mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
 
 impl<'a> Section<'a> {
     /// A value with a default; an absent or mistaken one gives the default, or the type's own where it is required.
-    pub(crate) fn get<T: Read + Default>(&self, key: &'static str) -> T {
+    pub(crate) fn get<T: ReadValue + Default>(&self, key: &'static str) -> T {
         self.optional(key).unwrap_or_default()
     }
 
     /// A value that may be absent.
-    pub(crate) fn optional<T: Read>(&self, key: &'static str) -> Option<T> {
+    pub(crate) fn optional<T: ReadValue>(&self, key: &'static str) -> Option<T> {
         let spec = self.key(key);
         self.note_asked::<T>(key);
         if let Some(value) = self.value(key) {
@@ -138,7 +138,7 @@ impl<'a> Section<'a> {
     /// A table below this one; absent ones are read as empty.
     pub(crate) fn table(&self, name: &'static str) -> Section<'a> {
         match self.value(name) {
-            Some(value) => self.child(name, name, value, Shape::One),
+            Some(value) => self.child(name, name, value, SectionShape::One),
             None => self.empty(name),
         }
     }
@@ -147,10 +147,10 @@ impl<'a> Section<'a> {
     pub(crate) fn list(&self, name: &'static str) -> Vec<Section<'a>> {
         let items = match self.value(name).map(|value| (value, value.get_ref())) {
             Some((_, DeValue::Array(items))) => items,
-            Some((value, _)) => return vec![self.child(name, name, value, Shape::Many)],
+            Some((value, _)) => return vec![self.child(name, name, value, SectionShape::Many)],
             None => return Vec::new(),
         };
-        let child = |(at, item)| self.child(name, &format!("{name}[{}]", at + 1), item, Shape::Many);
+        let child = |(at, item)| self.child(name, &format!("{name}[{}]", at + 1), item, SectionShape::Many);
         items.iter().enumerate().map(child).collect()
     }
 
@@ -160,12 +160,12 @@ impl<'a> Section<'a> {
             return Vec::new();
         };
         let DeValue::Table(table) = value.get_ref() else {
-            self.child(name, name, value, Shape::Named);
+            self.child(name, name, value, SectionShape::Named);
             return Vec::new();
         };
         let child = |(key, value): (&Spanned<_>, &'a Value<'a>)| {
             let own: &std::borrow::Cow<'_, str> = key.get_ref();
-            let mut section = self.child(name, &format!("{name}.{own}"), value, Shape::Named);
+            let mut section = self.child(name, &format!("{name}.{own}"), value, SectionShape::Named);
             section.span = key.span();
             (own.to_string(), section)
         };
@@ -195,7 +195,7 @@ impl<'a> Section<'a> {
         self.spot(key).complain(cause);
     }
 
-    pub(crate) fn rule(&self, key: &str, rule: Rule) {
+    pub(crate) fn rule(&self, key: &str, rule: ConfigRule) {
         self.spot(key).complain(Cause::Rule(rule));
     }
 
@@ -210,12 +210,12 @@ impl<'a> Section<'a> {
         found
     }
 
-    fn default<T: Read>(&self, spec: &'static KeyDefinition) -> Option<T> {
+    fn default<T: ReadValue>(&self, spec: &'static KeyDefinition) -> Option<T> {
         let value = DeValue::parse(spec.default?).ok()?;
         T::read(&value, &self.here())
     }
 
-    fn note_asked<T: Read>(&self, key: &'static str) {
+    fn note_asked<T: ReadValue>(&self, key: &'static str) {
         // Only the test that compares code and schema wants this.
         if cfg!(test) {
             let asked = (self.spec.name, key, T::kind().describe());
@@ -237,7 +237,13 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn child(&self, name: &'static str, step: &str, value: &'a Value<'a>, shape: Shape) -> Section<'a> {
+    fn child(
+        &self,
+        name: &'static str,
+        step: &str,
+        value: &'a Value<'a>,
+        shape: SectionShape,
+    ) -> Section<'a> {
         let spec = self.reader.schema.section(self.spec.name, name);
         let table = match value.get_ref() {
             DeValue::Table(table) => Some(table),
@@ -278,15 +284,15 @@ impl Spot<'_> {
         }
         let us = self.reader.us.get();
         if let Some(uid) = us.kept_out_of(path).filter(|_| !us.is_whoever_looks()) {
-            self.warn(Rule::Unreadable(path.to_owned(), uid));
+            self.warn(ConfigRule::Unreadable(path.to_owned(), uid));
         }
     }
 
-    pub(crate) fn rule(&self, rule: Rule) {
+    pub(crate) fn rule(&self, rule: ConfigRule) {
         self.complain(Cause::Rule(rule));
     }
 
-    pub(crate) fn warn(&self, rule: Rule) {
+    pub(crate) fn warn(&self, rule: ConfigRule) {
         let (key, span) = (self.key.clone(), self.span.clone());
         self.reader.found.borrow_mut().warnings.push(Mistake { key, span, cause: Cause::Rule(rule) });
     }
@@ -312,7 +318,7 @@ impl Spot<'_> {
 }
 
 /// A type that a key's value can have.
-pub(crate) trait Read: Sized {
+pub(crate) trait ReadValue: Sized {
     /// What error messages and the reference call it.
     fn kind() -> ValueKind;
     /// Reads it; a value that cannot be read is complained about at `spot` and gives none.
@@ -320,7 +326,7 @@ pub(crate) trait Read: Sized {
 }
 
 /// The text that a key of type `T` holds, or a complaint.
-pub(crate) fn text<'a, T: Read>(value: &'a Value<'_>, spot: &Spot<'_>) -> Option<&'a str> {
+pub(crate) fn text<'a, T: ReadValue>(value: &'a Value<'_>, spot: &Spot<'_>) -> Option<&'a str> {
     let text = value.get_ref().as_str();
     if text.is_none() {
         wrong_type::<T>(value, spot);
@@ -329,7 +335,7 @@ pub(crate) fn text<'a, T: Read>(value: &'a Value<'_>, spot: &Spot<'_>) -> Option
 }
 
 /// Reads a text and parses it; what the parser says becomes the complaint. `T` is the type that the key holds.
-pub(crate) fn parsed<'v, T: Read, P, E: Into<String>>(
+pub(crate) fn parsed<'v, T: ReadValue, P, E: Into<String>>(
     value: &'v Value<'_>,
     spot: &Spot<'_>,
     parse: impl FnOnce(&'v str) -> Result<P, E>,
@@ -344,13 +350,13 @@ pub(crate) fn parsed<'v, T: Read, P, E: Into<String>>(
 }
 
 /// Complains about a value of the wrong TOML type.
-pub(crate) fn wrong_type<T: Read>(value: &Value<'_>, spot: &Spot<'_>) {
+pub(crate) fn wrong_type<T: ReadValue>(value: &Value<'_>, spot: &Spot<'_>) {
     let (expected, found) = (T::kind().describe(), type_name(value.get_ref()));
     spot.complain(Cause::WrongType { expected, found });
 }
 
 /// Complains about a value that its type does not allow.
-pub(crate) fn malformed<T: Read>(spot: &Spot<'_>, why: String) {
+pub(crate) fn malformed<T: ReadValue>(spot: &Spot<'_>, why: String) {
     let expected = T::kind().describe();
     spot.complain(Cause::Malformed { expected, why });
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pintle_config::{Cause, ConfigReport, Exposed, How, Rule, read};
+use pintle_config::{Cause, ConfigReport, ConfigRule, Exposed, How, read};
 
 fn report(text: &str) -> ConfigReport {
     read(text.to_owned(), Path::new("pintle.toml"), &[])
@@ -14,7 +14,7 @@ fn places(report: &ConfigReport) -> Vec<(usize, &str)> {
     report.mistakes.iter().map(|mistake| (place(mistake), mistake.key.as_str())).collect()
 }
 
-fn rules(text: &str) -> Vec<Rule> {
+fn rules(text: &str) -> Vec<ConfigRule> {
     let report = report(text);
     let rule = |mistake: &pintle_config::Mistake| match &mistake.cause {
         Cause::Rule(rule) => rule.clone(),
@@ -22,7 +22,7 @@ fn rules(text: &str) -> Vec<Rule> {
     };
     // What lies below /run on the machine of the test is nobody's mistake.
     let found = report.mistakes.iter().chain(&report.warnings).map(rule);
-    found.filter(|rule| !matches!(rule, Rule::NoRuntimeFolder(_))).collect()
+    found.filter(|rule| !matches!(rule, ConfigRule::NoRuntimeFolder(_))).collect()
 }
 
 const MANY: &str = r#"hostnme = "gw.example"
@@ -155,23 +155,26 @@ const MX: &str = "hostname = \"gw.example\"\n[domains]\naccepted = \"example.org
 #[test]
 fn keys_that_contradict_each_other_are_told() {
     for (text, rule) in [
-        ("tls = \"starttls\"", Rule::TlsWithoutCertificate),
-        ("require_tls = true", Rule::TlsWithoutCertificate),
-        ("tls = \"none\"\nrequire_tls = true", Rule::RequireTlsWithoutTls),
-        ("trusted = \"0.0.0.0/0\"", Rule::OpenRelay),
-        ("[relay]\nnetworks = \"::/0\"", Rule::OpenRelay),
-        ("[queue]\nmax_age = \"1h\"", Rule::WarnAfterExpiry),
-        ("[[user]]\nname = \"a\"", Rule::OnePassword),
-        ("[relays.mx]\nhosts = \"a.example\"", Rule::ReservedName("mx".into())),
-        ("[relays.a]\nhosts = \"a.example\"\nusername = \"u\"", Rule::HalfCredentials),
-        ("[score]\nreject = 5\nquarantine = 7.5", Rule::QuarantineAboveReject),
+        ("tls = \"starttls\"", ConfigRule::TlsWithoutCertificate),
+        ("require_tls = true", ConfigRule::TlsWithoutCertificate),
+        ("tls = \"none\"\nrequire_tls = true", ConfigRule::RequireTlsWithoutTls),
+        ("trusted = \"0.0.0.0/0\"", ConfigRule::OpenRelay),
+        ("[relay]\nnetworks = \"::/0\"", ConfigRule::OpenRelay),
+        ("[queue]\nmax_age = \"1h\"", ConfigRule::WarnAfterExpiry),
+        ("[[user]]\nname = \"a\"", ConfigRule::OnePassword),
+        ("[relays.mx]\nhosts = \"a.example\"", ConfigRule::ReservedName("mx".into())),
+        ("[relays.a]\nhosts = \"a.example\"\nusername = \"u\"", ConfigRule::HalfCredentials),
+        ("[score]\nreject = 5\nquarantine = 7.5", ConfigRule::QuarantineAboveReject),
     ] {
         assert_eq!(rules(&format!("{MX}{text}\n")), [rule], "{text}");
     }
     let nobodys = MX.replace("\"example.org\"", "\".example.org\"");
-    assert_eq!(rules(&nobodys), [Rule::PostmasterNowhere]);
+    assert_eq!(rules(&nobodys), [ConfigRule::PostmasterNowhere]);
     assert_eq!(rules(&format!("postmaster = \"a@b.example\"\n{nobodys}")), []);
-    assert_eq!(rules(&format!("{MX}auth = \"offered\"\n")), [Rule::AuthNeverOffered, Rule::AuthWithoutUsers]);
+    assert_eq!(
+        rules(&format!("{MX}auth = \"offered\"\n")),
+        [ConfigRule::AuthNeverOffered, ConfigRule::AuthWithoutUsers]
+    );
     assert_eq!(rules(MX), []);
 }
 
@@ -196,13 +199,17 @@ fn credentials_do_not_travel_in_the_clear_unless_told() {
             format!("{MX}[relays.a]\nhosts = \"a.example\"\nusername = \"u\"\npassword = \"p\"\n{more}\n");
         report(&text).mistakes.into_iter().map(|mistake| mistake.cause).collect::<Vec<_>>()
     };
-    let in_the_clear = || [Cause::Rule(Rule::CredentialsInTheClear("a".into()))];
+    let in_the_clear = || [Cause::Rule(ConfigRule::CredentialsInTheClear("a".into()))];
     let allowed = "credentials_without_verified_tls = true";
     assert_eq!(relay(""), in_the_clear());
     assert_eq!(relay("tls = \"none\""), in_the_clear());
     assert_eq!(relay(allowed), in_the_clear(), "it may be unverified, and still not in the clear");
     for unverified in ["tls = \"required\"", "implicit_tls = true", "implicit_tls = true\ntls = \"none\""] {
-        assert_eq!(relay(unverified), [Cause::Rule(Rule::CredentialsUnverified("a".into()))], "{unverified}");
+        assert_eq!(
+            relay(unverified),
+            [Cause::Rule(ConfigRule::CredentialsUnverified("a".into()))],
+            "{unverified}"
+        );
         assert_eq!(relay(&format!("{unverified}\n{allowed}")), [], "{unverified}");
     }
     for good in ["tls = \"verified\"", "tls = \"verified\"\nimplicit_tls = true", "plain_without_tls = true"]
@@ -246,10 +253,10 @@ fn named_credentials_belong_to_relays() {
     let known = vec!["a".to_owned()];
     let undefined = Cause::Undefined { what: "relay", name: "b".into(), known };
     assert_eq!(named("relays = [\"a\", \"b\"]", "verified", ""), [(key.clone(), undefined)]);
-    let unverified = || [(key.clone(), Cause::Rule(Rule::CredentialsUnverified("a".into())))];
+    let unverified = || [(key.clone(), Cause::Rule(ConfigRule::CredentialsUnverified("a".into())))];
     assert_eq!(named("relays = \"a\"", "required", ""), unverified());
     assert_eq!(named("relays = \"a\"", "required", "credentials_without_verified_tls = true"), []);
-    let clear = Cause::Rule(Rule::CredentialsInTheClear("a".into()));
+    let clear = Cause::Rule(ConfigRule::CredentialsInTheClear("a".into()));
     assert_eq!(named("relays = \"a\"", "opportunistic", ""), [(key.clone(), clear)]);
 }
 
@@ -276,7 +283,7 @@ fn numbers_that_would_stop_the_gateway_are_told() {
 fn a_listener_that_takes_nothing_is_warned_about() {
     let text = "hostname = \"gw.example\"\n[[listener]]\nname = \"mx\"\naddresses = \"[::]:25\"\n";
     assert!(report(text).settings.is_some());
-    assert_eq!(rules(text), [Rule::AcceptsNothing]);
+    assert_eq!(rules(text), [ConfigRule::AcceptsNothing]);
 }
 
 /// The mail has its 250 by then, so that the word would promise what does not happen.
@@ -290,7 +297,7 @@ fn a_refusal_for_a_fault_after_the_acceptance_is_warned_about() {
     let report = read("{ default = \"reject\", deliver = \"reject\" }");
     assert!(report.settings.is_some(), "{report}");
     let [warning] = report.warnings.as_slice() else { panic!("{report}") };
-    assert_eq!(warning.cause, Cause::Rule(Rule::RefusedAfterAcceptance));
+    assert_eq!(warning.cause, Cause::Rule(ConfigRule::RefusedAfterAcceptance));
     assert_eq!((report.place(warning).line, warning.key.as_str()), (15, "plugin[1].on_fault.deliver"));
     for fine in ["\"reject\"", "{ deliver = \"defer\", message = \"reject\" }"] {
         assert!(read(fine).warnings.is_empty(), "{fine}");
@@ -364,17 +371,17 @@ fn a_hash_that_would_stop_the_gateway_is_a_mistake() {
 fn whom_to_become_must_exist_and_not_be_root() {
     assert_eq!(
         rules(&format!("{MX}[process]\nuser = \"no such user\"\n")),
-        [Rule::NoSuchUser("no such user".to_owned())]
+        [ConfigRule::NoSuchUser("no such user".to_owned())]
     );
-    assert_eq!(rules(&format!("{MX}[process]\nuser = \"root\"\n")), [Rule::UserIsRoot]);
-    assert_eq!(rules(&format!("{MX}[process]\ngroup = \"root\"\n")), [Rule::GroupWithoutUser]);
-    assert_eq!(rules(&format!("{MX}[process]\nuser = \"4294000001\"\n")), [Rule::NumberWithoutGroup]);
+    assert_eq!(rules(&format!("{MX}[process]\nuser = \"root\"\n")), [ConfigRule::UserIsRoot]);
+    assert_eq!(rules(&format!("{MX}[process]\ngroup = \"root\"\n")), [ConfigRule::GroupWithoutUser]);
+    assert_eq!(rules(&format!("{MX}[process]\nuser = \"4294000001\"\n")), [ConfigRule::NumberWithoutGroup]);
 }
 
 #[test]
 fn some_sessions_are_left_for_strangers() {
     let text = format!("{MX}max_sessions = 10\nkept_for_trusted = 10\n");
-    assert_eq!(rules(&text), [Rule::NothingForStrangers]);
+    assert_eq!(rules(&text), [ConfigRule::NothingForStrangers]);
 }
 
 #[test]

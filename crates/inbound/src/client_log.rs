@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use pintle_mail::Reply;
 use pintle_policy::Session;
-use pintle_smtp::server::{Level, Owner, SessionFault};
+use pintle_smtp::server::{FaultLevel, FaultOwner, SessionFault};
 
 /// A TLS handshake came to nothing.
 pub(crate) fn handshake_failed(session: &Session, error: &impl Display) {
@@ -27,19 +27,19 @@ pub(crate) fn fault(session: &Session, fault: &SessionFault) {
         };
     }
     match fault.level() {
-        Level::Debug => tell!(debug),
-        Level::Info => tell!(info),
-        Level::Warn => tell!(warn),
-        Level::Error => tell!(error),
+        FaultLevel::Debug => tell!(debug),
+        FaultLevel::Info => tell!(info),
+        FaultLevel::Warn => tell!(warn),
+        FaultLevel::Error => tell!(error),
     }
 }
 
-fn what(owner: Owner) -> &'static str {
+fn what(owner: FaultOwner) -> &'static str {
     match owner {
-        Owner::PeerMisbehaved => "a client broke the protocol",
-        Owner::PeerIncompatible => "a client wants what is not done here",
-        Owner::LimitExceeded => "a client met a limit",
-        Owner::Us => "a session was misused by the gateway itself: please report it",
+        FaultOwner::PeerMisbehaved => "a client broke the protocol",
+        FaultOwner::PeerIncompatible => "a client wants what is not done here",
+        FaultOwner::LimitExceeded => "a client met a limit",
+        FaultOwner::Us => "a session was misused by the gateway itself: please report it",
     }
 }
 

@@ -22,11 +22,11 @@ use tokio::time::Sleep;
 
 use crate::client_log;
 use crate::config::{ListenerConfig, TlsMode};
-use crate::phase::Phase;
+use crate::phase::ServerPhase;
 use crate::pipeline::Pipeline;
 use crate::services::Services;
 use crate::strangers::{Lifetime, SessionEnd};
-use crate::stream::Stream;
+use crate::stream::ClientStream;
 
 /// The largest read.
 const READ: usize = 64 * 1024;
@@ -44,7 +44,7 @@ pub(crate) struct Serving {
     pub(crate) listener: Arc<ListenerConfig>,
     /// Certificates, where the listener offers TLS.
     pub(crate) tls: Option<Arc<ServerTls>>,
-    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) phase: watch::Receiver<ServerPhase>,
 }
 
 /// Serves one client to the end.
@@ -69,7 +69,7 @@ pub(crate) async fn serve(serving: Serving, stream: TcpStream, client: SocketAdd
 
 struct Connection {
     serving: Serving,
-    stream: Stream,
+    stream: ClientStream,
     session: Session<Receipt>,
     pipeline: Pipeline,
     lifetime: Lifetime,
@@ -80,7 +80,7 @@ struct Connection {
 enum Woken {
     Read(usize),
     Timer,
-    Phase(Phase),
+    Phase(ServerPhase),
 }
 
 impl Connection {
@@ -92,7 +92,7 @@ impl Connection {
         let stream = if implicit {
             handshake(&mut serving, stream, &mut pipeline).await?
         } else {
-            Stream::Plain(stream)
+            ClientStream::Plain(stream)
         };
         let start = Start { session_id: Some(pipeline.id().to_string()), tls: implicit, identity: None };
         let session = Session::new(Arc::clone(&listener.smtp), start, Instant::now());
@@ -111,9 +111,9 @@ impl Connection {
                 Woken::Read(0) => self.session.peer_closed(Instant::now()),
                 Woken::Read(_) => {}
                 Woken::Timer => self.tick(Instant::now()),
-                Woken::Phase(Phase::Running) => {}
-                Woken::Phase(Phase::Draining) => self.session.shutdown(Instant::now()),
-                Woken::Phase(Phase::Aborting) => self.session.abort(Instant::now()),
+                Woken::Phase(ServerPhase::Running) => {}
+                Woken::Phase(ServerPhase::Draining) => self.session.shutdown(Instant::now()),
+                Woken::Phase(ServerPhase::Aborting) => self.session.abort(Instant::now()),
             }
         }
     }
@@ -179,10 +179,10 @@ impl Connection {
 
     async fn start_tls(&mut self) -> io::Result<()> {
         self.flush().await?;
-        let plain = match std::mem::replace(&mut self.stream, Stream::Closed) {
-            Stream::Plain(plain) => plain,
+        let plain = match std::mem::replace(&mut self.stream, ClientStream::Closed) {
+            ClientStream::Plain(plain) => plain,
             // The machine offers STARTTLS on plain sessions alone.
-            Stream::Tls(_) | Stream::Closed => {
+            ClientStream::Tls(_) | ClientStream::Closed => {
                 return Err(io::Error::other("STARTTLS on a session with TLS"));
             }
         };
@@ -208,8 +208,8 @@ impl Connection {
 }
 
 /// The phase now. A sender that is gone means that the gateway is going.
-fn latest(phase: &mut watch::Receiver<Phase>) -> Phase {
-    if phase.has_changed().is_ok() { *phase.borrow_and_update() } else { Phase::Aborting }
+fn latest(phase: &mut watch::Receiver<ServerPhase>) -> ServerPhase {
+    if phase.has_changed().is_ok() { *phase.borrow_and_update() } else { ServerPhase::Aborting }
 }
 
 /// Waits for the host's answer; replies that are ready go out meanwhile if it takes more than a moment.
@@ -219,7 +219,7 @@ fn latest(phase: &mut watch::Receiver<Phase>) -> Phase {
 /// so that whatever became durable is recorded.
 async fn answer(
     session: &mut Session<Receipt>,
-    stream: &mut Stream,
+    stream: &mut ClientStream,
     decision: impl Future<Output = HostAnswer<Receipt>>,
 ) -> io::Result<HostAnswer<Receipt>> {
     let mut decision = pin!(decision);
@@ -235,7 +235,7 @@ async fn answer(
     Ok(answer)
 }
 
-async fn flush(session: &mut Session<Receipt>, stream: &mut Stream) -> io::Result<()> {
+async fn flush(session: &mut Session<Receipt>, stream: &mut ClientStream) -> io::Result<()> {
     while let Some(bytes) = session.poll_transmit() {
         let write = async {
             stream.write_all(&bytes).await?;
@@ -248,7 +248,7 @@ async fn flush(session: &mut Session<Receipt>, stream: &mut Stream) -> io::Resul
 
 /// Reads into the thread's buffer and feeds the machine; gives how many octets came. While the machine wants none it
 /// does not end.
-async fn read(session: &mut Session<Receipt>, stream: &mut Stream) -> io::Result<usize> {
+async fn read(session: &mut Session<Receipt>, stream: &mut ClientStream) -> io::Result<usize> {
     poll_fn(|cx| {
         if !session.wants_read() {
             return Poll::Pending;
@@ -270,7 +270,11 @@ async fn read(session: &mut Session<Receipt>, stream: &mut Stream) -> io::Result
     .await
 }
 
-async fn handshake(serving: &mut Serving, stream: TcpStream, pipeline: &mut Pipeline) -> io::Result<Stream> {
+async fn handshake(
+    serving: &mut Serving,
+    stream: TcpStream,
+    pipeline: &mut Pipeline,
+) -> io::Result<ClientStream> {
     let tls = serving.tls.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
     let accept = tokio::time::timeout(serving.listener.handshake_timeout, tls.accept(stream));
     let accepted = tokio::select! {
@@ -278,13 +282,13 @@ async fn handshake(serving: &mut Serving, stream: TcpStream, pipeline: &mut Pipe
             io::Error::new(io::ErrorKind::TimedOut, "the client did not get on with it in time")
         })?,
         // No message is under way in a handshake, so a drain need not wait for a client that does not get on with it.
-        _ = serving.phase.wait_for(|phase| *phase != Phase::Running) => {
+        _ = serving.phase.wait_for(|phase| *phase != ServerPhase::Running) => {
             return Err(io::Error::other("the gateway is going down"));
         }
     };
     let (stream, facts) = accepted.map_err(io::Error::other)?;
     pipeline.encrypted(facts);
-    Ok(Stream::Tls(Box::new(stream)))
+    Ok(ClientStream::Tls(Box::new(stream)))
 }
 
 /// A deadline that mostly moves away: the timer is set anew only when it has fired or must fire earlier, since setting
@@ -345,7 +349,7 @@ mod tests {
             Session::<Receipt>::new(Arc::new(Config::default()), Start::default(), Instant::now());
         assert_eq!(session.poll_event(), Some(Event::Ask(Question::Connect)));
         session.answer(HostAnswer::Accept(None), Instant::now());
-        let mut stream = Stream::Plain(ours);
+        let mut stream = ClientStream::Plain(ours);
         let (done, decided) = oneshot::channel();
         let decision = async {
             tokio::task::yield_now().await;

@@ -24,7 +24,7 @@ const PIECE: usize = 64 * 1024;
 
 /// Whom a dry run takes the client for.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct DryRunClient {
     /// Where it comes from.
     pub address: IpAddr,
     /// What it says in EHLO.
@@ -39,7 +39,7 @@ pub struct Client {
 
 /// What it sends.
 #[derive(Debug, Clone, Copy)]
-pub struct Mail<'a> {
+pub struct DryRunMail<'a> {
     /// The reverse-path.
     pub sender: &'a ReversePath,
     /// The recipients, in order.
@@ -49,21 +49,21 @@ pub struct Mail<'a> {
 }
 
 /// One command, and what came of it.
-pub struct Exchange {
+pub struct DryRunExchange {
     /// The stage that it belongs to; of DATA, the message as a whole.
     pub stage: Hook,
     /// The recipient, where it is one's.
     pub recipient: Option<Address>,
     /// What the chain was asked about it, in order: of DATA, the header and then the message.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<AskedQuestion>,
     /// The reply as the client hears it.
-    pub reply: Heard,
+    pub reply: HeardReply,
     /// It ends the session.
     pub closes: bool,
 }
 
 /// A question to the chain.
-pub struct Asked {
+pub struct AskedQuestion {
     /// Where.
     pub hook: Hook,
     /// What the chain made of all answers. The core's own laws come after it.
@@ -74,14 +74,14 @@ pub struct Asked {
 
 /// A reply as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
+pub struct HeardReply {
     /// The three digits; 0 where nothing was said.
     pub code: u16,
     /// Its lines without the digits.
     pub text: String,
 }
 
-impl Heard {
+impl HeardReply {
     /// Whether it refuses, for now or for good.
     #[must_use]
     pub fn refuses(&self) -> bool {
@@ -103,25 +103,25 @@ impl Heard {
 pub async fn run(
     services: Arc<Services>,
     listener: &ListenerConfig,
-    client: &Client,
-    mail: Mail<'_>,
-) -> Vec<Exchange> {
+    client: &DryRunClient,
+    mail: DryRunMail<'_>,
+) -> Vec<DryRunExchange> {
     DryRun::new(services, listener, client).play(&client.hello, mail).await
 }
 
 struct DryRun {
     machine: Session<Receipt>,
     pipeline: Pipeline,
-    log: Arc<Log>,
-    exchanges: Vec<Exchange>,
+    log: Arc<QuestionLog>,
+    exchanges: Vec<DryRunExchange>,
     over: bool,
 }
 
 impl DryRun {
-    fn new(services: Arc<Services>, listener: &ListenerConfig, client: &Client) -> Self {
+    fn new(services: Arc<Services>, listener: &ListenerConfig, client: &DryRunClient) -> Self {
         let local = listener.addresses.first().copied();
         let local = local.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 25)));
-        let log = Arc::new(Log::default());
+        let log = Arc::new(QuestionLog::default());
         let tls = client.tls || listener.tls == TlsMode::Implicit;
         let assume = |session: &mut SessionView| {
             session.trusted |= client.trusted;
@@ -135,13 +135,13 @@ impl DryRun {
         Self { machine, pipeline, log, exchanges: Vec::new(), over: false }
     }
 
-    async fn play(mut self, hello: &str, mail: Mail<'_>) -> Vec<Exchange> {
+    async fn play(mut self, hello: &str, mail: DryRunMail<'_>) -> Vec<DryRunExchange> {
         self.session(hello, mail).await;
         self.pipeline.reset();
         self.exchanges
     }
 
-    async fn session(&mut self, hello: &str, mail: Mail<'_>) {
+    async fn session(&mut self, hello: &str, mail: DryRunMail<'_>) {
         if self.say(Hook::Connect, None, "").await.refuses() {
             return;
         }
@@ -174,17 +174,23 @@ impl DryRun {
     }
 
     /// Says a command and notes what came of it; the greeting is the answer to nothing.
-    async fn say(&mut self, stage: Hook, recipient: Option<&Address>, command: &str) -> Heard {
+    async fn say(&mut self, stage: Hook, recipient: Option<&Address>, command: &str) -> HeardReply {
         let reply = self.command(command.as_bytes()).await;
         self.note(stage, recipient.cloned(), reply.clone());
         reply
     }
 
-    fn note(&mut self, stage: Hook, recipient: Option<Address>, reply: Heard) {
-        self.exchanges.push(Exchange { stage, recipient, asked: self.log.take(), reply, closes: self.over });
+    fn note(&mut self, stage: Hook, recipient: Option<Address>, reply: HeardReply) {
+        self.exchanges.push(DryRunExchange {
+            stage,
+            recipient,
+            asked: self.log.take(),
+            reply,
+            closes: self.over,
+        });
     }
 
-    async fn command(&mut self, octets: &[u8]) -> Heard {
+    async fn command(&mut self, octets: &[u8]) -> HeardReply {
         let mut heard = self.work().await;
         for piece in octets.chunks(PIECE) {
             if self.over {
@@ -193,7 +199,7 @@ impl DryRun {
             self.machine.receive(piece, Instant::now());
             heard.extend(self.work().await);
         }
-        Heard::of(&heard)
+        HeardReply::of(&heard)
     }
 
     /// Works on all events, as a connection does; gives what the client hears.
@@ -217,17 +223,17 @@ impl DryRun {
 
 /// What was asked since the last command.
 #[derive(Default)]
-struct Log(Mutex<Vec<Asked>>);
+struct QuestionLog(Mutex<Vec<AskedQuestion>>);
 
-impl Log {
-    fn take(&self) -> Vec<Asked> {
+impl QuestionLog {
+    fn take(&self) -> Vec<AskedQuestion> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Observer for Log {
+impl Observer for QuestionLog {
     fn decided(&self, call: &Call, decision: &Decision, view: &View) {
-        let asked = Asked { hook: call.hook(), decision: decision.clone(), view: view.clone() };
+        let asked = AskedQuestion { hook: call.hook(), decision: decision.clone(), view: view.clone() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
     }
 }
@@ -244,7 +250,7 @@ fn assumed_tls() -> TlsFacts {
 }
 
 /// What a client says of the message in MAIL, as far as it was offered that.
-fn parameters(offered: &Heard, mail: Mail<'_>) -> String {
+fn parameters(offered: &HeardReply, mail: DryRunMail<'_>) -> String {
     let has = |keyword: &str| {
         let mut lines = offered.text.lines().skip(1);
         lines.any(|line| line.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(keyword)))
@@ -299,12 +305,19 @@ mod tests {
 
     #[test]
     fn replies_are_read() {
-        let heard = Heard::of(b"250-gate.example\r\n250-SIZE 10\r\n250 SMTPUTF8\r\n");
-        assert_eq!(heard, Heard { code: 250, text: "gate.example\nSIZE 10\nSMTPUTF8".to_owned() });
-        assert!(!heard.refuses() && Heard::of(b"").refuses() && Heard::of(b"421 4.3.2 No\r\n").refuses());
+        let heard = HeardReply::of(b"250-gate.example\r\n250-SIZE 10\r\n250 SMTPUTF8\r\n");
+        assert_eq!(heard, HeardReply { code: 250, text: "gate.example\nSIZE 10\nSMTPUTF8".to_owned() });
+        assert!(
+            !heard.refuses()
+                && HeardReply::of(b"").refuses()
+                && HeardReply::of(b"421 4.3.2 No\r\n").refuses()
+        );
         let recipients = [];
-        let mail =
-            Mail { sender: &ReversePath::Null, recipients: &recipients, octets: "A: ä\r\n\r\nb".as_bytes() };
+        let mail = DryRunMail {
+            sender: &ReversePath::Null,
+            recipients: &recipients,
+            octets: "A: ä\r\n\r\nb".as_bytes(),
+        };
         assert_eq!(parameters(&heard, mail), " SIZE=10 SMTPUTF8");
     }
 }

@@ -32,11 +32,11 @@ pub mod users;
 
 pub use config::{AuthOffer, Config, ListenerConfig, Rules, TlsMode};
 pub use guesses::LoginLimits;
-pub use listener::{Inbound, Parts, Reload, StartError};
+pub use listener::{Inbound, InboundParts, RulesHandle, StartError};
 pub use permits::SessionLimits;
 pub use pintle_smtp::server::split_message;
 pub use quarantines::Quarantines;
 pub use services::Services;
 pub use sockets::Sockets;
 pub use strangers::StrangerLimits;
-pub use users::{HashError, HashFault, Secret, Users, hash_password};
+pub use users::{HashError, HashFault, StoredPassword, Users, hash_password};

@@ -23,8 +23,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::{Config, Rules, TlsMode};
 use crate::connection::{self, Serving};
-use crate::permits::{Crowded, Permits};
-use crate::phase::Phase;
+use crate::permits::{Permits, SessionLimit};
+use crate::phase::ServerPhase;
 use crate::quarantines::Quarantines;
 use crate::services::Services;
 use crate::sockets::Sockets;
@@ -38,12 +38,12 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub struct Inbound {
     services: Arc<Services>,
     addresses: Vec<(String, SocketAddr)>,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<ServerPhase>,
     acceptors: Vec<JoinHandle<()>>,
 }
 
 /// What the receiving side works with.
-pub struct Parts {
+pub struct InboundParts {
     /// Sockets that are bound already; without them they are bound at the start.
     pub sockets: Option<Sockets>,
     /// Where messages become durable.
@@ -60,9 +60,9 @@ pub struct Parts {
 
 /// Changes what can be changed while sessions run.
 #[derive(Clone)]
-pub struct Reload(Arc<Services>);
+pub struct RulesHandle(Arc<Services>);
 
-impl Reload {
+impl RulesHandle {
     /// Replaces the rules for every decision from now on.
     pub fn replace(&self, rules: Rules) {
         self.0.rules.store(Arc::new(rules));
@@ -115,12 +115,12 @@ impl Inbound {
     ///
     /// # Errors
     /// The first listener that cannot be started; none is left running then.
-    pub fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
-        let Parts { sockets, spool, chain, records, quarantines, tls } = parts;
+    pub fn start(config: Config, parts: InboundParts) -> Result<Self, StartError> {
+        let InboundParts { sockets, spool, chain, records, quarantines, tls } = parts;
         let sockets = sockets.map_or_else(|| Sockets::bind(&config.listeners), Ok)?;
         let Config { hostname, listeners, rules } = config;
         let services = Arc::new(Services::new(hostname, rules, spool, chain, records, quarantines));
-        let (phase, watching) = watch::channel(Phase::Running);
+        let (phase, watching) = watch::channel(ServerPhase::Running);
         let (mut bound, mut sockets) = (Vec::new(), sockets.into_iter());
         for listener in listeners {
             if listener.tls != TlsMode::None && tls.is_none() {
@@ -157,8 +157,8 @@ impl Inbound {
 
     /// For whoever reads the configuration again.
     #[must_use]
-    pub fn reload(&self) -> Reload {
-        Reload(Arc::clone(&self.services))
+    pub fn reload(&self) -> RulesHandle {
+        RulesHandle(Arc::clone(&self.services))
     }
 
     /// Ends when a listener has, which none must do before a drain; says how.
@@ -180,7 +180,7 @@ impl Inbound {
 
     /// Stops accepting, lets open transactions finish within `grace`, and waits for the last session to end.
     pub async fn drain(self, grace: Duration) {
-        let _ = self.phase.send(Phase::Draining);
+        let _ = self.phase.send(ServerPhase::Draining);
         let mut acceptors = self.acceptors;
         let all = async {
             for acceptor in &mut acceptors {
@@ -190,7 +190,7 @@ impl Inbound {
         if tokio::time::timeout(grace, all).await.is_ok() {
             return;
         }
-        let _ = self.phase.send(Phase::Aborting);
+        let _ = self.phase.send(ServerPhase::Aborting);
         for acceptor in acceptors.iter_mut().filter(|acceptor| !acceptor.is_finished()) {
             let _ = acceptor.await;
         }
@@ -268,11 +268,11 @@ impl Acceptor {
     }
 
     /// 421 with one write that does not wait: a flood must not cost more than that.
-    fn turn_away(&self, stream: &TcpStream, client: IpAddr, crowded: Crowded) {
+    fn turn_away(&self, stream: &TcpStream, client: IpAddr, crowded: SessionLimit) {
         let why: &[u8] = match crowded {
-            Crowded::Total => b"421 4.3.2 Too many sessions now; try again later\r\n",
-            Crowded::Address => b"421 4.7.0 Too many sessions from your address; close some first\r\n",
-            Crowded::Network => b"421 4.7.0 Too many sessions from your network; try again later\r\n",
+            SessionLimit::Total => b"421 4.3.2 Too many sessions now; try again later\r\n",
+            SessionLimit::Address => b"421 4.7.0 Too many sessions from your address; close some first\r\n",
+            SessionLimit::Network => b"421 4.7.0 Too many sessions from your network; try again later\r\n",
         };
         let (listener, limit) = (self.serving.listener.name.clone(), crowded.name());
         let client = client.to_canonical();
@@ -285,8 +285,8 @@ impl Acceptor {
 
 /// Ends when sessions have been told to go and have had the time to say so. One that waits for its client to read, or for
 /// a slow judge, must not keep the gateway from ending; what it has committed is safe, and nothing else was promised.
-async fn overdue(phase: &mut watch::Receiver<Phase>) {
+async fn overdue(phase: &mut watch::Receiver<ServerPhase>) {
     // An error means that nobody is left to tell them.
-    let _ = phase.wait_for(|phase| *phase == Phase::Aborting).await;
+    let _ = phase.wait_for(|phase| *phase == ServerPhase::Aborting).await;
     tokio::time::sleep(LAST_WORDS).await;
 }

@@ -45,7 +45,7 @@ impl Default for SessionLimits {
 
 /// Which limit a client has met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Crowded {
+pub enum SessionLimit {
     /// All sessions of the listener that it could have are in use.
     Total,
     /// All sessions that its address may have are in use.
@@ -54,7 +54,7 @@ pub enum Crowded {
     Network,
 }
 
-impl Crowded {
+impl SessionLimit {
     /// In metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -68,10 +68,10 @@ impl Crowded {
 
 /// Hands out permits.
 #[derive(Debug, Clone, Default)]
-pub struct Permits(Arc<Mutex<Counts>>);
+pub struct Permits(Arc<Mutex<PermitCounts>>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct PermitCounts {
     total: usize,
     by_network: HashMap<Key, usize>,
 }
@@ -91,17 +91,20 @@ impl Permits {
     ///
     /// # Errors
     /// Says which limit is reached.
-    pub fn take(&self, client: IpAddr, trusted: bool, limits: SessionLimits) -> Result<Permit, Crowded> {
+    pub fn take(&self, client: IpAddr, trusted: bool, limits: SessionLimits) -> Result<Permit, SessionLimit> {
         let [host, site] = networks(client);
         let bounds = if trusted {
-            vec![(host, limits.per_trusted_address, Crowded::Address)]
+            vec![(host, limits.per_trusted_address, SessionLimit::Address)]
         } else {
-            vec![(host, limits.per_address, Crowded::Address), (site, limits.per_network, Crowded::Network)]
+            vec![
+                (host, limits.per_address, SessionLimit::Address),
+                (site, limits.per_network, SessionLimit::Network),
+            ]
         };
         let mut counts = self.0.lock();
         let kept = if trusted { 0 } else { limits.kept_for_trusted };
         if counts.total.saturating_add(kept) >= limits.total {
-            return Err(Crowded::Total);
+            return Err(SessionLimit::Total);
         }
         let in_use = |network| counts.by_network.get(&(trusted, network)).copied().unwrap_or(0);
         if let Some((.., crowded)) = bounds.iter().find(|(network, most, _)| in_use(*network) >= *most) {
@@ -150,7 +153,7 @@ mod tests {
         per_trusted_address: 4,
     };
 
-    fn take(permits: &Permits, client: &str, trusted: bool) -> Result<Permit, Crowded> {
+    fn take(permits: &Permits, client: &str, trusted: bool) -> Result<Permit, SessionLimit> {
         permits.take(client.parse().unwrap(), trusted, LIMITS)
     }
 
@@ -158,7 +161,7 @@ mod tests {
     fn permits_come_back_when_dropped() {
         let permits = Permits::default();
         let first = take(&permits, "2001:db8::1", false).unwrap();
-        assert_eq!(take(&permits, "2001:db8::2", false).unwrap_err(), Crowded::Address);
+        assert_eq!(take(&permits, "2001:db8::2", false).unwrap_err(), SessionLimit::Address);
         drop(first);
         assert_eq!(permits.in_use(), 0);
         assert!(permits.0.lock().by_network.is_empty());
@@ -174,7 +177,7 @@ mod tests {
             let permits = Permits::default();
             let _held = neighbours.map(|client| take(&permits, client, false).ok());
             assert_eq!(permits.in_use(), 2, "{neighbours:?}");
-            assert_eq!(take(&permits, neighbours[2], false).unwrap_err(), Crowded::Network);
+            assert_eq!(take(&permits, neighbours[2], false).unwrap_err(), SessionLimit::Network);
             assert!(take(&permits, "198.51.100.1", false).is_ok(), "another site");
         }
     }
@@ -185,10 +188,10 @@ mod tests {
         let strangers = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "203.0.113.2"];
         let held = strangers.map(|client| take(&permits, client, false));
         assert_eq!(held.iter().filter(|permit| permit.is_ok()).count(), 3);
-        assert!(matches!(held[3], Err(Crowded::Total)));
+        assert!(matches!(held[3], Err(SessionLimit::Total)));
         // One whose address was a stranger's a moment ago is counted apart from it.
         let _trusted =
             [take(&permits, "192.0.2.1", true).unwrap(), take(&permits, "192.0.2.1", true).unwrap()];
-        assert_eq!(take(&permits, "192.0.2.1", true).unwrap_err(), Crowded::Total);
+        assert_eq!(take(&permits, "192.0.2.1", true).unwrap_err(), SessionLimit::Total);
     }
 }

@@ -2,7 +2,7 @@
 
 /// Running, or on its way to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum ServerPhase {
     /// As usual.
     Running,
     /// Finish the transaction, then go.

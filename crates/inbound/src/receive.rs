@@ -17,12 +17,12 @@ use crate::sign::method_result;
 const COPY: usize = 256 * 1024;
 
 /// A message on its way in: the draft that its body flows into, or why there is none any more.
-pub(crate) struct Incoming {
+pub(crate) struct IncomingDraft {
     draft: Result<Draft, SpoolError>,
     separated: bool,
 }
 
-impl Incoming {
+impl IncomingDraft {
     /// Opens a draft. `separated` says whether an empty line stood between header and body.
     pub(crate) fn begin(spool: &dyn Spool, separated: bool) -> Result<Self, SpoolError> {
         Ok(Self { draft: Ok(spool.begin()?), separated })
@@ -38,18 +38,18 @@ impl Incoming {
     }
 
     /// Ends the body.
-    pub(crate) async fn finish(self) -> Result<Received, SpoolError> {
-        Ok(Received { content: self.draft?.finish().await?, separated: self.separated })
+    pub(crate) async fn finish(self) -> Result<CompleteMessage, SpoolError> {
+        Ok(CompleteMessage { content: self.draft?.finish().await?, separated: self.separated })
     }
 }
 
 /// A message that is here as a whole, and not yet durable.
-pub(crate) struct Received {
+pub(crate) struct CompleteMessage {
     content: Content,
     separated: bool,
 }
 
-impl Received {
+impl CompleteMessage {
     /// The body, for reading.
     pub(crate) fn body(&self) -> Arc<dyn Body> {
         Arc::new(self.content.clone())

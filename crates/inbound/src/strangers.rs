@@ -28,12 +28,12 @@ impl Default for StrangerLimits {
 
 /// What a session has taken of messages.
 #[derive(Debug, Default)]
-pub(crate) struct Taken {
+pub(crate) struct MessagesTaken {
     transactions: u32,
     octets: u64,
 }
 
-impl Taken {
+impl MessagesTaken {
     /// Counts what came of a message.
     pub(crate) fn octets(&mut self, count: usize) {
         self.octets = self.octets.saturating_add(count as u64);
@@ -112,12 +112,12 @@ mod tests {
     #[test]
     fn a_stranger_gets_so_many_transactions_and_octets_and_others_get_all() {
         let limits = StrangerLimits { transactions: 2, octets: 100, ..StrangerLimits::default() };
-        let mut taken = Taken::default();
+        let mut taken = MessagesTaken::default();
         assert_eq!(taken.transaction(Some(&limits)), None);
         assert_eq!(taken.transaction(Some(&limits)), None);
         assert_eq!(taken.transaction(Some(&limits)).unwrap().code, 421);
         assert_eq!(taken.transaction(None), None);
-        let mut taken = Taken::default();
+        let mut taken = MessagesTaken::default();
         taken.octets(99);
         assert_eq!(taken.transaction(Some(&limits)), None);
         taken.octets(1);

@@ -30,18 +30,18 @@ static STAND_INS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Users and their secrets, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Users(Arc<Known>);
+pub struct Users(Arc<UserTable>);
 
 #[derive(Debug, Default, PartialEq)]
-struct Known {
-    secrets: HashMap<String, Secret>,
+struct UserTable {
+    secrets: HashMap<String, StoredPassword>,
     /// In the order of their names, to be picked from.
     names: Vec<String>,
 }
 
 /// What a password is compared with.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
+pub enum StoredPassword {
     /// The password itself.
     Plain(String),
     /// Its Argon2 hash in the PHC string form (`$argon2id$…`).
@@ -84,7 +84,7 @@ impl fmt::Display for HashFault {
 
 impl std::error::Error for HashFault {}
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for StoredPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
     }
@@ -93,10 +93,10 @@ impl fmt::Debug for Secret {
 impl Users {
     /// These users.
     #[must_use]
-    pub fn new(secrets: HashMap<String, Secret>) -> Self {
+    pub fn new(secrets: HashMap<String, StoredPassword>) -> Self {
         let mut names: Vec<String> = secrets.keys().cloned().collect();
         names.sort();
-        Self(Arc::new(Known { secrets, names }))
+        Self(Arc::new(UserTable { secrets, names }))
     }
 
     /// Whether there is none.
@@ -127,8 +127,8 @@ impl Users {
 
     /// What the password for this name is compared with, and whether it is the secret of somebody of this name. So the
     /// times of names that nobody has are distributed as those of the users, whatever mixture of secrets these have.
-    fn secret_for(&self, name: &str) -> Option<(&Secret, bool)> {
-        let Known { secrets, names } = &*self.0;
+    fn secret_for(&self, name: &str) -> Option<(&StoredPassword, bool)> {
+        let UserTable { secrets, names } = &*self.0;
         if let Some(secret) = secrets.get(name) {
             return Some((secret, true));
         }
@@ -138,7 +138,7 @@ impl Users {
     }
 }
 
-impl Secret {
+impl StoredPassword {
     /// A hash that this program can compare passwords with, at a price that it can pay.
     ///
     /// # Errors
@@ -215,8 +215,8 @@ mod tests {
         let salt = SaltString::encode_b64(b"saltsaltsalt").unwrap();
         let hash = argon2::Argon2::default().hash_password(b"sesame", &salt).unwrap().to_string();
         let users = Users::new(HashMap::from([
-            ("plain".to_owned(), Secret::Plain("open".to_owned())),
-            ("hashed".to_owned(), Secret::Argon2(hash)),
+            ("plain".to_owned(), StoredPassword::Plain("open".to_owned())),
+            ("hashed".to_owned(), StoredPassword::Argon2(hash)),
         ]));
         for (given, granted) in [
             (credentials("plain", "open", None), true),
@@ -238,15 +238,16 @@ mod tests {
 
     #[test]
     fn a_name_that_nobody_has_costs_what_a_users_name_costs() {
-        let secret =
-            |n: usize| if n < 50 { Secret::Plain(n.to_string()) } else { Secret::Argon2(n.to_string()) };
+        let secret = |n: usize| {
+            if n < 50 { StoredPassword::Plain(n.to_string()) } else { StoredPassword::Argon2(n.to_string()) }
+        };
         let users = Users::new((0..100).map(|n| (format!("user{n}"), secret(n))).collect());
         let is_hash = |name: &String| {
             let (secret, is_theirs) = users.secret_for(name).unwrap();
             assert_eq!(is_theirs, name.starts_with("user"), "{name}");
             assert_eq!(users.secret_for(name), Some((secret, is_theirs)), "the same each time");
             assert_eq!(users.clone().secret_for(name), Some((secret, is_theirs)));
-            matches!(secret, Secret::Argon2(_))
+            matches!(secret, StoredPassword::Argon2(_))
         };
         let hashed = |prefix: &str, count: usize| {
             (0..count).map(|n| format!("{prefix}{n}")).filter(is_hash).count() * 100 / count
@@ -258,7 +259,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_nobody_has_is_denied_with_any_password() {
-        let users = Users::new(HashMap::from([("ann".to_owned(), Secret::Plain("open".to_owned()))]));
+        let users = Users::new(HashMap::from([("ann".to_owned(), StoredPassword::Plain("open".to_owned()))]));
         let verdict = users.judge(&credentials("nobody", "open", None), &Hashing::default(), false).await;
         assert!(matches!(verdict, AuthVerdict::Denied(None)), "{verdict:?}");
     }
@@ -266,7 +267,7 @@ mod tests {
     #[test]
     fn a_hash_that_is_made_here_is_taken_here() {
         let hash = hash_password("sesame").unwrap();
-        let secret = Secret::argon2(&hash).unwrap();
+        let secret = StoredPassword::argon2(&hash).unwrap();
         assert!(secret.matches("sesame") && !secret.matches("sesam"));
         assert_ne!(hash_password("sesame").unwrap(), hash, "each has a salt of its own");
     }
@@ -276,7 +277,7 @@ mod tests {
         let hash =
             |parameters: &str| format!("$argon2id$v=19${parameters}$c2FsdHNhbHQ$YWJjZGVmZ2hpamtsbW5vcA");
         for good in ["m=19456,t=2,p=1", "m=65536,t=3,p=4", "m=131072,t=4,p=1", "m=7168,t=5,p=1"] {
-            assert!(Secret::argon2(&hash(good)).is_ok(), "{good}");
+            assert!(StoredPassword::argon2(&hash(good)).is_ok(), "{good}");
         }
         for (bad, fault) in [
             ("m=2097152,t=1,p=4", HashFault::Memory(2_097_152)),
@@ -285,12 +286,12 @@ mod tests {
             ("m=65536,t=1,p=255", HashFault::Lanes(255)),
             ("m=1,t=1,p=1", HashFault::Parameters),
         ] {
-            assert_eq!(Secret::argon2(&hash(bad)), Err(fault), "{bad}");
+            assert_eq!(StoredPassword::argon2(&hash(bad)), Err(fault), "{bad}");
         }
         for none in
             ["", "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ", "$scrypt$ln=15,r=8,p=1$c2FsdHNhbHQ$YWJjZGVm"]
         {
-            assert_eq!(Secret::argon2(none), Err(HashFault::NoHash), "{none}");
+            assert_eq!(StoredPassword::argon2(none), Err(HashFault::NoHash), "{none}");
         }
     }
 }

@@ -12,8 +12,8 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use pintle_inbound::quarantines::{Boundless, Place};
 use pintle_inbound::{
-    AuthOffer, Config, Inbound, ListenerConfig, LoginLimits, Parts, Quarantines, Rules, Secret,
-    SessionLimits, StrangerLimits, TlsMode, Users,
+    AuthOffer, Config, Inbound, InboundParts, ListenerConfig, LoginLimits, Quarantines, Rules, SessionLimits,
+    StoredPassword, StrangerLimits, TlsMode, Users,
 };
 use pintle_mail::{Address, Charset, HeaderEdit, Position, Reply};
 use pintle_policy::{AuthResult, Call, Chain, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
@@ -123,12 +123,12 @@ fn gate_with(
     let records = Arc::new(Kept::default());
     let rules = Rules {
         domains: pintle_mail::Domains::new(["ours.example", ".ours.example"]),
-        users: Users::new(HashMap::from([("ann".to_owned(), Secret::Plain("secret".to_owned()))])),
+        users: Users::new(HashMap::from([("ann".to_owned(), StoredPassword::Plain("secret".to_owned()))])),
         logins: LoginLimits { delay: Duration::ZERO, max_failures: 4, ..LoginLimits::default() },
         ..Rules::default()
     };
     let config = Config { hostname: "gate.example".to_owned(), listeners: vec![listener], rules };
-    let parts = Parts {
+    let parts = InboundParts {
         sockets: None,
         spool: Arc::clone(&spool) as Arc<dyn Spool>,
         chain: Arc::new(ArcSwap::from_pointee(Chain::new(judges))),

@@ -76,7 +76,7 @@ pub(crate) struct GatewayParts {
     pub(crate) plugins: Plugins,
     pub(crate) chain: Arc<ArcSwap<Chain>>,
     pub(crate) server_tls: Option<Arc<ServerTls>>,
-    pub(crate) rules: pintle_inbound::Reload,
+    pub(crate) rules: pintle_inbound::RulesHandle,
     pub(crate) outbound: pintle_outbound::Handle,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) metrics: PrometheusHandle,
@@ -120,7 +120,7 @@ impl App {
         );
         let inbound = Inbound::start(
             inbound,
-            pintle_inbound::Parts {
+            pintle_inbound::InboundParts {
                 sockets: extras.sockets,
                 spool: outbound.spool(),
                 chain: Arc::clone(&chain),

@@ -21,7 +21,7 @@ struct CheckReport {
     mistakes: Vec<CheckFinding>,
     warnings: Vec<CheckFinding>,
     /// Those that could be loaded, or at least be looked at.
-    plugins: Vec<Plugin>,
+    plugins: Vec<CheckedPlugin>,
 }
 
 /// A mistake or a warning.
@@ -45,7 +45,7 @@ struct CheckFinding {
 }
 
 #[derive(Debug, Serialize)]
-struct Plugin {
+struct CheckedPlugin {
     name: String,
     good: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,8 +175,8 @@ fn of(plugin: &PluginCheck, error: &LoadError) -> Vec<CheckFinding> {
     }
 }
 
-fn described(plugin: &PluginCheck) -> Plugin {
-    Plugin {
+fn described(plugin: &PluginCheck) -> CheckedPlugin {
+    CheckedPlugin {
         name: plugin.name.clone(),
         good: plugin.errors.is_empty(),
         version: plugin.manifest.as_ref().map(|manifest| manifest.version.clone()),

@@ -15,11 +15,11 @@ pub(crate) const CONFIG: &str = "/etc/pintle/pintle.toml";
 #[command(name = "pintle", version, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Run the gateway. SIGHUP reloads configuration and certificates, SIGTERM drains and stops
     Run(ConfigFile),
     /// Check a configuration: every mistake at once, with line and key. Exit code 0: good, 1: not
@@ -30,11 +30,11 @@ pub(crate) enum Command {
     /// Try Pintle without a file or privilege: mail is captured, and every hook says what it sees
     Sandbox(Sandbox),
     /// See and steer the queue of a running gateway
-    Queue(Queue),
+    Queue(QueueOptions),
     /// See why messages were put aside, and release or delete them
-    Quarantine(Quarantine),
+    Quarantine(QuarantineOptions),
     /// See and reload the plugins of a running gateway
-    Plugins(Plugins),
+    Plugins(PluginsOptions),
     /// Look a spool folder through, or put one in order
     Spool(SpoolFolder),
     /// Make keys that sign mail, and compare what DNS publishes with them
@@ -43,9 +43,9 @@ pub(crate) enum Command {
     /// otherwise the first line of standard input is taken
     HashPassword,
     /// Read configuration and certificates again, as SIGHUP does, and say what came of it. Exit code 1: nothing has changed
-    Reload(Socket),
+    Reload(SocketOptions),
     /// Say how a running gateway is, and what waits for a restart. Exit code 0: it takes mail, 1: it does not
-    Status(Socket),
+    Status(SocketOptions),
 }
 
 #[derive(Debug, Args)]
@@ -143,7 +143,7 @@ pub(crate) struct Try {
     pub(crate) dns: Vec<SocketAddr>,
     /// The least that is told of what plugins log
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info)]
-    pub(crate) log: LogLevel,
+    pub(crate) log: LogLevelOption,
     /// Print how the body was changed, too
     #[arg(long)]
     pub(crate) diff_body: bool,
@@ -153,7 +153,7 @@ pub(crate) struct Try {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum LogLevel {
+pub(crate) enum LogLevelOption {
     Error,
     Warn,
     Info,
@@ -161,14 +161,14 @@ pub(crate) enum LogLevel {
     Trace,
 }
 
-impl From<LogLevel> for LevelFilter {
-    fn from(level: LogLevel) -> Self {
+impl From<LogLevelOption> for LevelFilter {
+    fn from(level: LogLevelOption) -> Self {
         match level {
-            LogLevel::Error => Self::ERROR,
-            LogLevel::Warn => Self::WARN,
-            LogLevel::Info => Self::INFO,
-            LogLevel::Debug => Self::DEBUG,
-            LogLevel::Trace => Self::TRACE,
+            LogLevelOption::Error => Self::ERROR,
+            LogLevelOption::Warn => Self::WARN,
+            LogLevelOption::Info => Self::INFO,
+            LogLevelOption::Debug => Self::DEBUG,
+            LogLevelOption::Trace => Self::TRACE,
         }
     }
 }
@@ -225,7 +225,7 @@ pub(crate) enum SandboxCommand {
 
 /// Which running gateway is meant.
 #[derive(Debug, Args)]
-pub(crate) struct Socket {
+pub(crate) struct SocketOptions {
     /// The admin socket. Left out: the one that -c FILE names, else the environment variable PINTLE_SOCKET, else the one
     /// that /etc/pintle/pintle.toml names, else /run/pintle/admin.sock
     #[arg(long, value_name = "FILE", global = true)]
@@ -239,11 +239,11 @@ pub(crate) struct Socket {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Queue {
+pub(crate) struct QueueOptions {
     #[command(subcommand)]
     pub(crate) command: QueueCommand,
     #[command(flatten)]
-    pub(crate) socket: Socket,
+    pub(crate) socket: SocketOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -306,11 +306,11 @@ pub(crate) struct Which {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Quarantine {
+pub(crate) struct QuarantineOptions {
     #[command(subcommand)]
     pub(crate) command: QuarantineCommand,
     #[command(flatten)]
-    pub(crate) socket: Socket,
+    pub(crate) socket: SocketOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -367,11 +367,11 @@ pub(crate) struct Leaving {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Plugins {
+pub(crate) struct PluginsOptions {
     #[command(subcommand)]
     pub(crate) command: PluginsCommand,
     #[command(flatten)]
-    pub(crate) socket: Socket,
+    pub(crate) socket: SocketOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -396,7 +396,7 @@ pub(crate) enum DkimCommand {
     /// Make a key, and say what to publish and what to configure
     Keygen(Keygen),
     /// Ask DNS for a key, and say what is wrong with it. Exit code 0: good, 1: not
-    Check(DkimCheck),
+    Check(DkimCheckOptions),
 }
 
 #[derive(Debug, Args)]
@@ -429,7 +429,7 @@ pub(crate) enum KeyKind {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct DkimCheck {
+pub(crate) struct DkimCheckOptions {
     /// The domain that signs
     pub(crate) domain: String,
     /// The selector of the key

@@ -44,18 +44,18 @@ fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     pintle_tls::install_provider();
     let result = match cli::Cli::parse().command {
-        cli::Command::Run(options) => run::run(&options),
-        cli::Command::Check(options) => check::check(&options),
-        cli::Command::Try(options) => dry_run::run(&options),
-        cli::Command::Sandbox(options) => sandbox::run(options),
-        cli::Command::Queue(options) => remote::queue(options),
-        cli::Command::Quarantine(options) => remote::quarantine(options),
-        cli::Command::Plugins(options) => remote::plugins(options),
-        cli::Command::Spool(options) => spool::run(&options),
-        cli::Command::Dkim(options) => dkim::run(&options),
-        cli::Command::HashPassword => hash_password::run(),
-        cli::Command::Reload(options) => remote::reload(&options),
-        cli::Command::Status(options) => remote::status(&options),
+        cli::CliCommand::Run(options) => run::run(&options),
+        cli::CliCommand::Check(options) => check::check(&options),
+        cli::CliCommand::Try(options) => dry_run::run(&options),
+        cli::CliCommand::Sandbox(options) => sandbox::run(options),
+        cli::CliCommand::Queue(options) => remote::queue(options),
+        cli::CliCommand::Quarantine(options) => remote::quarantine(options),
+        cli::CliCommand::Plugins(options) => remote::plugins(options),
+        cli::CliCommand::Spool(options) => spool::run(&options),
+        cli::CliCommand::Dkim(options) => dkim::run(&options),
+        cli::CliCommand::HashPassword => hash_password::run(),
+        cli::CliCommand::Reload(options) => remote::reload(&options),
+        cli::CliCommand::Status(options) => remote::status(&options),
     };
     result.unwrap_or_else(|error| {
         output::complain!("pintle: {error}");

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use pintle_admin::{
-    Affected, CapturedPage, Component, Exit, Filter, Health, Leave, Left, Operator, Page, PluginCounts,
-    PluginState, QuarantinePage, Quarantined, Query, QueueAction, QueueEntry, QueuePage, Refusal, Reloaded,
-    Reroute, SiftPage, Version, Whole,
+    Affected, CapturedPage, Component, Exit, HealthReport, Leave, Left, Operator, OperatorRefusal, PageQuery,
+    PluginCounts, PluginState, QuarantinePage, Quarantined, Query, QueueAction, QueueEntry, QueueFilter,
+    QueuePage, Reloaded, Reroute, SiftPage, Version, Whole,
 };
 use pintle_mail::{QueueId, UnixTime};
 use pintle_outbound::OperateError;
@@ -38,11 +38,13 @@ impl AdminOperator {
 /// What changes something goes on when nobody waits for its answer any more: an operator who gives up, or a request whose time
 /// is over, must not leave on disk what the queue has not heard of, nor a reload that nobody is told of.
 fn to_its_end<T: Send + 'static>(
-    act: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    act: impl Future<Output = Result<T, OperatorRefusal>> + Send + 'static,
 ) -> Answer<'static, T> {
     let act = tokio::spawn(act);
     Box::pin(async {
-        act.await.unwrap_or_else(|error| Err(Refusal::Failed(format!("a fault of the gateway's: {error}"))))
+        act.await.unwrap_or_else(|error| {
+            Err(OperatorRefusal::Failed(format!("a fault of the gateway's: {error}")))
+        })
     })
 }
 
@@ -60,7 +62,7 @@ impl Operator for AdminOperator {
         }
     }
 
-    fn health(&self) -> BoxFuture<'_, Health> {
+    fn health(&self) -> BoxFuture<'_, HealthReport> {
         Box::pin(async {
             let spool = match self.parts.spool.health() {
                 pintle_spool::Health::Accepting => None,
@@ -83,7 +85,7 @@ impl Operator for AdminOperator {
             let vital = |component: &Component| component.name == "spool" || component.name == TASKS;
             let ready = components.iter().all(|component| component.ok || !vital(component));
             let degraded = components.iter().any(|component| !component.ok);
-            Health { ready, degraded, components }
+            HealthReport { ready, degraded, components }
         })
     }
 
@@ -99,7 +101,7 @@ impl Operator for AdminOperator {
         Box::pin(queue::show(&self.parts, id))
     }
 
-    fn act(&self, action: QueueAction, filter: Filter) -> Answer<'_, Affected> {
+    fn act(&self, action: QueueAction, filter: QueueFilter) -> Answer<'_, Affected> {
         let parts = Arc::clone(&self.parts);
         to_its_end(async move { queue::act(&parts, action, &filter).await })
     }
@@ -139,7 +141,7 @@ impl Operator for AdminOperator {
                 match parts.plugins.reload(&name).await {
                     Ok(_) => {}
                     Err(error @ ReloadError::NoSuchPlugin(_)) => {
-                        return Err(Refusal::NotFound(error.to_string()));
+                        return Err(OperatorRefusal::NotFound(error.to_string()));
                     }
                     // One that is broken keeps no other from being loaded.
                     Err(error) => failed.push(format!("plugin {name}: {error}")),
@@ -148,22 +150,23 @@ impl Operator for AdminOperator {
             if failed.is_empty() {
                 Ok(plugin_states(&parts))
             } else {
-                Err(Refusal::Failed(failed.join("\n")))
+                Err(OperatorRefusal::Failed(failed.join("\n")))
             }
         })
     }
 
     fn reload(&self) -> Answer<'_, Reloaded> {
         let parts = Arc::clone(&self.parts);
-        to_its_end(
-            async move { reload::reload(&parts).await.map_err(|error| Refusal::Failed(error.to_string())) },
-        )
+        to_its_end(async move {
+            reload::reload(&parts).await.map_err(|error| OperatorRefusal::Failed(error.to_string()))
+        })
     }
 
-    fn captured(&self, page: Page) -> Answer<'_, CapturedPage> {
+    fn captured(&self, page: PageQuery) -> Answer<'_, CapturedPage> {
         Box::pin(async move {
             let folder: PathBuf = sandbox::messages_beside(&self.parts.settings.load().spool.folder);
-            let all = sandbox::capture::list(&folder).map_err(|error| Refusal::Failed(error.to_string()))?;
+            let all = sandbox::capture::list(&folder)
+                .map_err(|error| OperatorRefusal::Failed(error.to_string()))?;
             let later = all.into_iter().filter(|entry| page.after.is_none_or(|after| entry.id > after));
             let mut messages: Vec<_> = later.take(page.limit + 1).collect();
             let more = messages.len() > page.limit;
@@ -214,10 +217,10 @@ fn plugin_state(status: pintle_plugin::Status) -> PluginState {
     }
 }
 
-pub(crate) fn refusal(error: OperateError) -> Refusal {
+pub(crate) fn refusal(error: OperateError) -> OperatorRefusal {
     match error {
-        OperateError::Spool(error @ SpoolError::Unknown(_)) => Refusal::NotFound(error.to_string()),
-        OperateError::Spool(error) => Refusal::Failed(error.to_string()),
-        OperateError::Stopped => Refusal::Unavailable(error.to_string()),
+        OperateError::Spool(error @ SpoolError::Unknown(_)) => OperatorRefusal::NotFound(error.to_string()),
+        OperateError::Spool(error) => OperatorRefusal::Failed(error.to_string()),
+        OperateError::Stopped => OperatorRefusal::Unavailable(error.to_string()),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use pintle_admin::{
-    Exit, Leave, Leaver, Left, Points, QuarantinePage, Quarantined, Refusal, Sift, SiftPage, Whole,
+    Exit, Leave, Leaver, Left, OperatorRefusal, Points, QuarantinePage, Quarantined, Sift, SiftPage, Whole,
 };
 use pintle_mail::{HeaderBlock, QueueId};
 use pintle_outbound::{Act, CommandOutcome, OperateError, Select};
@@ -24,7 +24,7 @@ const MAX_LIST: usize = 8 << 20;
 const LONGEST_SUBJECT: usize = 500;
 
 /// A page of the list. It ends early where it would grow too large: subjects and recipients are strangers' choice.
-pub(crate) async fn list(parts: &GatewayParts, query: SiftPage) -> Result<QuarantinePage, Refusal> {
+pub(crate) async fn list(parts: &GatewayParts, query: SiftPage) -> Result<QuarantinePage, OperatorRefusal> {
     let page = Page { after: query.page.after, limit: query.page.limit };
     let listing = parts.outbound.list(filter(parts, &query.sift), page).await.map_err(refusal)?;
     let ids: Vec<QueueId> = listing.messages.iter().map(|summary| summary.id).collect();
@@ -65,13 +65,13 @@ fn octets(message: &Quarantined) -> usize {
 }
 
 /// One message.
-pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<Quarantined, Refusal> {
+pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<Quarantined, OperatorRefusal> {
     let stored = parts.outbound.show(id).await.map_err(refusal)?;
     view(parts, &stored).ok_or_else(|| elsewhere(id))
 }
 
 /// Its octets.
-pub(crate) async fn whole(parts: &GatewayParts, id: QueueId) -> Result<Whole, Refusal> {
+pub(crate) async fn whole(parts: &GatewayParts, id: QueueId) -> Result<Whole, OperatorRefusal> {
     let stored = parts.outbound.show(id).await.map_err(refusal)?;
     match stored.entry.hold {
         Some(Hold::Quarantine(_)) => Ok(Whole { head: stored.head, body: stored.body }),
@@ -80,7 +80,7 @@ pub(crate) async fn whole(parts: &GatewayParts, id: QueueId) -> Result<Whole, Re
 }
 
 /// Lets messages leave.
-pub(crate) async fn leave(parts: &GatewayParts, exit: Exit, which: Leave) -> Result<Left, Refusal> {
+pub(crate) async fn leave(parts: &GatewayParts, exit: Exit, which: Leave) -> Result<Left, OperatorRefusal> {
     let (ids, next) = if which.ids.is_empty() {
         let page = Page { after: which.after, limit: AT_ONCE };
         let listing = parts.outbound.list(filter(parts, &which.sift), page).await.map_err(refusal)?;
@@ -101,8 +101,8 @@ fn leaver(act: &Act) -> Leaver {
     Leaver { id: act.id, done, why: (!done).then(|| act.outcome.to_string()) }
 }
 
-fn elsewhere(id: QueueId) -> Refusal {
-    Refusal::NotFound(format!("message {id} is in no quarantine: see `pintle queue show {id}`"))
+fn elsewhere(id: QueueId) -> OperatorRefusal {
+    OperatorRefusal::NotFound(format!("message {id} is in no quarantine: see `pintle queue show {id}`"))
 }
 
 fn filter(parts: &GatewayParts, sift: &Sift) -> Filter {

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use pintle_admin::{
-    Affected, Disposition, Filter, Page, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal,
-    Reroute, Spared,
+    Affected, Disposition, OperatorRefusal, PageQuery, Query, QueueAction, QueueEntry, QueueFilter,
+    QueuePage, QueueRecipient, Reroute, Spared,
 };
 use pintle_mail::{Address, NextHop, QueueId};
 use pintle_outbound::{Act, Acts, CommandOutcome, Leg, Next, Select};
@@ -21,7 +21,7 @@ const MAX_LIST: usize = 8 << 20;
 const NAMED: usize = 20;
 
 /// A page of the messages that pass the filter.
-pub(crate) async fn list(parts: &GatewayParts, query: &Query) -> Result<QueuePage, Refusal> {
+pub(crate) async fn list(parts: &GatewayParts, query: &Query) -> Result<QueuePage, OperatorRefusal> {
     let found = matching(parts, &query.filter, &query.page).await?;
     if found.messages.is_empty() && query.page.after.is_none() {
         refuse_an_unknown_hop(parts, &query.filter).await?;
@@ -30,7 +30,7 @@ pub(crate) async fn list(parts: &GatewayParts, query: &Query) -> Result<QueuePag
 }
 
 /// All about one message.
-pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<QueueEntry, Refusal> {
+pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<QueueEntry, OperatorRefusal> {
     let stored = parts.outbound.show(id).await.map_err(refusal)?;
     let size = stored.head.len() as u64 + stored.body.size();
     let mut legs = parts.outbound.whereabouts(vec![id]).await.unwrap_or_default();
@@ -44,8 +44,8 @@ pub(crate) async fn show(parts: &GatewayParts, id: QueueId) -> Result<QueueEntry
 pub(crate) async fn act(
     parts: &GatewayParts,
     action: QueueAction,
-    filter: &Filter,
-) -> Result<Affected, Refusal> {
+    filter: &QueueFilter,
+) -> Result<Affected, OperatorRefusal> {
     let (ids, unmet) = meant(parts, filter).await?;
     let (which, outbound) = (Select::Ids(ids), &parts.outbound);
     let acts = match action {
@@ -60,7 +60,7 @@ pub(crate) async fn act(
 }
 
 /// Sends all messages that are meant another way.
-pub(crate) async fn reroute(parts: &GatewayParts, order: &Reroute) -> Result<Affected, Refusal> {
+pub(crate) async fn reroute(parts: &GatewayParts, order: &Reroute) -> Result<Affected, OperatorRefusal> {
     let via = order.via.as_deref().map(|via| way(parts, via)).transpose()?;
     let (ids, unmet) = meant(parts, &order.filter).await?;
     let acts = parts.outbound.reroute(Select::Ids(ids), via.as_ref()).await.map_err(refusal)?;
@@ -68,22 +68,22 @@ pub(crate) async fn reroute(parts: &GatewayParts, order: &Reroute) -> Result<Aff
 }
 
 /// A next hop that an operator may choose: one that mail can go by.
-fn way(parts: &GatewayParts, text: &str) -> Result<NextHop, Refusal> {
+fn way(parts: &GatewayParts, text: &str) -> Result<NextHop, OperatorRefusal> {
     let settings = parts.settings.load();
-    let via = text.parse::<NextHop>().map_err(|error| Refusal::Invalid(error.to_string()))?;
+    let via = text.parse::<NextHop>().map_err(|error| OperatorRefusal::Invalid(error.to_string()))?;
     let (name, lmtp) = match &via {
         NextHop::Mx(_) => return Ok(via),
         NextHop::Relay(name) => (name, false),
         NextHop::Lmtp(name) => (name, true),
         NextHop::Discard => {
             let text = "mail is not sent to `discard`: `pintle queue bounce` gives it up, and its sender hears of it";
-            return Err(Refusal::Invalid(text.to_owned()));
+            return Err(OperatorRefusal::Invalid(text.to_owned()));
         }
     };
     let relays = &settings.outbound.relays;
     match relays.get(name).map(|relay| relay.protocol == pintle_outbound::Protocol::Lmtp) {
         Some(found) if found == lmtp => Ok(via),
-        Some(_) => Err(Refusal::Invalid(format!(
+        Some(_) => Err(OperatorRefusal::Invalid(format!(
             "the relay {name} speaks {}: write {}:{name}",
             if lmtp { "SMTP" } else { "LMTP" },
             if lmtp { "relay" } else { "lmtp" }
@@ -91,17 +91,22 @@ fn way(parts: &GatewayParts, text: &str) -> Result<NextHop, Refusal> {
         None => {
             let known: Vec<&str> = relays.keys().map(String::as_str).collect();
             let known = if known.is_empty() { "it has none".to_owned() } else { known.join(", ") };
-            Err(Refusal::Invalid(format!("the configuration has no relay named {name}: {known}")))
+            Err(OperatorRefusal::Invalid(format!("the configuration has no relay named {name}: {known}")))
         }
     }
 }
 
 /// The ids of the messages that are meant, and of those that were named but do not meet the other conditions.
-async fn meant(parts: &GatewayParts, filter: &Filter) -> Result<(Vec<QueueId>, Vec<Spared>), Refusal> {
-    if !filter.ids.is_empty() && *filter == (Filter { ids: filter.ids.clone(), ..Filter::default() }) {
+async fn meant(
+    parts: &GatewayParts,
+    filter: &QueueFilter,
+) -> Result<(Vec<QueueId>, Vec<Spared>), OperatorRefusal> {
+    if !filter.ids.is_empty()
+        && *filter == (QueueFilter { ids: filter.ids.clone(), ..QueueFilter::default() })
+    {
         return Ok((filter.ids.clone(), Vec::new()));
     }
-    let (mut ids, mut page) = (Vec::new(), Page { after: None, limit: pintle_admin::wire::MAX_LIMIT });
+    let (mut ids, mut page) = (Vec::new(), PageQuery { after: None, limit: pintle_admin::wire::MAX_LIMIT });
     loop {
         let found = matching(parts, filter, &page).await?;
         ids.extend(found.messages.iter().map(|entry| entry.id));
@@ -120,9 +125,9 @@ async fn meant(parts: &GatewayParts, filter: &Filter) -> Result<(Vec<QueueId>, V
 }
 
 /// Nothing was found: perhaps since the next hop is written as none is.
-async fn refuse_an_unknown_hop(parts: &GatewayParts, filter: &Filter) -> Result<(), Refusal> {
+async fn refuse_an_unknown_hop(parts: &GatewayParts, filter: &QueueFilter) -> Result<(), OperatorRefusal> {
     let Some(hop) = &filter.next_hop else { return Ok(()) };
-    let hop = hop.parse::<NextHop>().map_err(|error| Refusal::Invalid(error.to_string()))?;
+    let hop = hop.parse::<NextHop>().map_err(|error| OperatorRefusal::Invalid(error.to_string()))?;
     let hops = parts.outbound.counts().await.map_err(refusal)?.queue.hops;
     if hops.iter().any(|view| view.next_hop == hop) {
         return Ok(());
@@ -134,12 +139,16 @@ async fn refuse_an_unknown_hop(parts: &GatewayParts, filter: &Filter) -> Result<
         (false, true) => format!("mail waits for {named} and others"),
         (false, false) => format!("mail waits for {named}"),
     };
-    Err(Refusal::NotFound(format!("nothing in the queue goes to {hop}: {there}")))
+    Err(OperatorRefusal::NotFound(format!("nothing in the queue goes to {hop}: {there}")))
 }
 
 /// The messages that pass the filter, at most `limit` of them, and where to go on. A list ends early where it would
 /// grow too large: recipients and next hops' words are strangers' choice.
-async fn matching(parts: &GatewayParts, filter: &Filter, page: &Page) -> Result<QueuePage, Refusal> {
+async fn matching(
+    parts: &GatewayParts,
+    filter: &QueueFilter,
+    page: &PageQuery,
+) -> Result<QueuePage, OperatorRefusal> {
     let limit = page.limit.clamp(1, pintle_admin::wire::MAX_LIMIT);
     let mut found = QueuePage { messages: Vec::new(), next: None };
     let (mut after, mut size) = (page.after, 0);

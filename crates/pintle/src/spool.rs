@@ -19,7 +19,7 @@ pub(crate) fn run(options: &SpoolFolder) -> CommandResult {
 
 fn check(which: &WhichSpool) -> CommandResult {
     let Some(config) = spool_of(which)? else { return Ok(ExitCode::FAILURE) };
-    let found = pintle_spool::inspect(&config.folder, &mut Progress::default().teller())?;
+    let found = pintle_spool::inspect(&config.folder, &mut ProgressLine::default().teller())?;
     tell(&config.folder, &found);
     Ok(if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -48,7 +48,7 @@ fn tell(folder: &Path, found: &Inspection) {
 fn repair(which: &WhichSpool) -> CommandResult {
     let Some(config) = spool_of(which)? else { return Ok(ExitCode::FAILURE) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut progress = Progress::default().teller();
+    let mut progress = ProgressLine::default().teller();
     let done = runtime.block_on(pintle_spool::repair(&config, &mut progress))?;
     say!("the database has been made anew from the log; {} messages are served", done.served);
     if done.set_aside == 0 {
@@ -76,11 +76,11 @@ fn spool_of(which: &WhichSpool) -> Result<Option<EmbeddedConfig>, String> {
 
 /// Says on a terminal how far it has come, a hundred times at most.
 #[derive(Default)]
-struct Progress {
+struct ProgressLine {
     told: u64,
 }
 
-impl Progress {
+impl ProgressLine {
     fn teller(mut self) -> impl FnMut(u64, u64) {
         let shown = std::io::stderr().is_terminal();
         move |done, of| {

@@ -23,8 +23,8 @@ use pintle_mail::{MailParams, RcptParams, Reply};
 use pintle_smtp::Extension;
 use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
 use pintle_smtp::server::{
-    Closed, Config, Credentials, Event, Hello, HelloVerb, HostAnswer, Mechanisms, Message, Offers, Question,
-    Session, SessionFault, Start,
+    Closed, Config, Event, Hello, HelloVerb, HostAnswer, MessageCounts, Offers, Question, SaslCredentials,
+    SaslMechanisms, Session, SessionFault, Start,
 };
 use transcript::{Cut, Kind, Script, Step, duration, quoted, scripts, unescape};
 
@@ -267,7 +267,7 @@ fn configure(config: &mut Config, name: &str, value: &str) -> Option<()> {
         "auth-in-clear" => config.auth.without_tls = true,
         "mechanisms" => {
             config.auth.mechanisms =
-                Mechanisms { plain: value.contains("PLAIN"), login: value.contains("LOGIN") }
+                SaslMechanisms { plain: value.contains("PLAIN"), login: value.contains("LOGIN") }
         }
         "require-tls" => config.require_tls = true,
         "require-auth" => config.require_auth = true,
@@ -352,7 +352,7 @@ fn said_hello(hello: &Hello) -> String {
     format!("hello {verb} {}", hello.name)
 }
 
-fn logged_in(credentials: &Credentials) -> String {
+fn logged_in(credentials: &SaslCredentials) -> String {
     let mut text = format!(
         "auth {} {} {}",
         credentials.mechanism.name(),
@@ -403,7 +403,7 @@ fn rcpt_params(params: &RcptParams) -> String {
     text
 }
 
-fn counted(message: &Message) -> String {
+fn counted(message: &MessageCounts) -> String {
     let mut text = format!("message {}+{}", message.header_size, message.body_size);
     if message.has_8bit {
         text.push_str(" 8bit");

@@ -7,7 +7,7 @@ use super::relays::{RESERVED, named_credentials, relay};
 use super::{Names, quarantine, unique};
 use crate::reader::Section;
 use crate::values::{Domain, NameServer, Nat64, NonEmpty, OrNever, OrZero, Positive, RoutePattern, Size};
-use crate::{Cause, Rule};
+use crate::{Cause, ConfigRule};
 use pintle_outbound::{
     Config, Mx, Protocol, Relay, Reports, RetryPolicy, Route, RouteTable, Sessions, Sources, Timeouts,
 };
@@ -72,7 +72,10 @@ fn retry(section: &Section<'_>) -> RetryPolicy {
     let max_age: Duration = section.get("max_age");
     let warn_after = section.get::<OrNever>("warn_after").0;
     if warn_after.is_some_and(|warn_after| warn_after >= max_age) {
-        section.rule(if section.has("warn_after") { "warn_after" } else { "max_age" }, Rule::WarnAfterExpiry);
+        section.rule(
+            if section.has("warn_after") { "warn_after" } else { "max_age" },
+            ConfigRule::WarnAfterExpiry,
+        );
     }
     RetryPolicy {
         intervals: section.get::<NonEmpty<Duration>>("retry_intervals").0,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
-use pintle_inbound::{HashFault, LoginLimits, Secret as Password, Users, config::Rules};
+use pintle_inbound::{HashFault, LoginLimits, StoredPassword as Password, Users, config::Rules};
 use pintle_mail::{Address, Charset, Domains, UnixTime};
 use pintle_sender_auth::sign::Keyring;
 use pintle_tls::{
@@ -17,8 +17,8 @@ use pintle_tls::{
 use super::{Names, refuse_the_internet, unique};
 use crate::exposed::FileKind;
 use crate::reader::Section;
-use crate::values::{DomainPattern, OrZero, Positive, Secret};
-use crate::{Cause, Rule};
+use crate::values::{DomainPattern, OrZero, Positive, SecretText};
+use crate::{Cause, ConfigRule};
 
 /// So long before its end a certificate ought to have been renewed; of a short life it is a third.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -35,7 +35,7 @@ pub(super) fn tls(root: &Section<'_>, hostname: &str) -> (Option<ServerConfig>, 
     };
     let is_covered = |tls: ServerTls| hostname.is_empty() || tls.covers(hostname);
     if ServerTls::load(&config).is_ok_and(|tls| !is_covered(tls)) {
-        root.spot("hostname").warn(Rule::HostnameNotCovered(hostname.to_owned()));
+        root.spot("hostname").warn(ConfigRule::HostnameNotCovered(hostname.to_owned()));
     }
     let server = (!config.certificates.is_empty()).then_some(config);
     (server, roots(&section))
@@ -72,9 +72,9 @@ fn age(section: &Section<'_>, source: &CertificateSource) {
     let soon = lives.map_or(SOON, |lives| SOON.min(lives / 3));
     let spot = section.spot("chain");
     match (begins, ends) {
-        (_, Some(ends)) if ends <= now => spot.warn(Rule::Expired(date(ends))),
-        (Some(begins), _) if begins > now => spot.warn(Rule::NotYetValid(date(begins))),
-        (_, Some(ends)) if ends <= now + soon => spot.warn(Rule::ExpiresSoon(date(ends))),
+        (_, Some(ends)) if ends <= now => spot.warn(ConfigRule::Expired(date(ends))),
+        (Some(begins), _) if begins > now => spot.warn(ConfigRule::NotYetValid(date(begins))),
+        (_, Some(ends)) if ends <= now + soon => spot.warn(ConfigRule::ExpiresSoon(date(ends))),
         _ => {}
     }
 }
@@ -99,12 +99,12 @@ pub(super) fn rules(root: &Section<'_>, loops: bool, keys: Arc<Keyring>) -> Rule
     if let (Some(reject), Some(quarantine)) = (reject, quarantine)
         && quarantine >= reject
     {
-        score.spot("quarantine").warn(Rule::QuarantineAboveReject);
+        score.spot("quarantine").warn(ConfigRule::QuarantineAboveReject);
     }
     let postmaster =
         root.optional::<Address>("postmaster").or_else(|| postmaster(&accepted).filter(|_| loops));
     if postmaster.is_none() && loops && !accepted.is_empty() {
-        root.spot("postmaster").warn(Rule::PostmasterNowhere);
+        root.spot("postmaster").warn(ConfigRule::PostmasterNowhere);
     }
     Rules {
         domains: Domains::new(accepted.iter().map(|pattern| pattern.0.as_str())),
@@ -147,9 +147,9 @@ fn users(root: &Section<'_>) -> Users {
 
 fn password(section: &Section<'_>) -> Option<Password> {
     if section.has("password") == section.has("password_hash") {
-        section.here().complain(Cause::Rule(Rule::OnePassword));
+        section.here().complain(Cause::Rule(ConfigRule::OnePassword));
     }
-    let plain = section.optional::<Secret>("password").map(|secret| Password::Plain(secret.0));
+    let plain = section.optional::<SecretText>("password").map(|secret| Password::Plain(secret.0));
     let hash = section.optional::<String>("password_hash").and_then(|hash| argon2(section, &hash));
     plain.or(hash)
 }

@@ -7,13 +7,13 @@ use ipnet::IpNet;
 use pintle_inbound::config::Rules;
 use pintle_inbound::{AuthOffer, ListenerConfig, SessionLimits, StrangerLimits, TlsMode};
 use pintle_smtp::server::config::{Auth, BareCr, Leniency, Limits, Timeouts};
-use pintle_smtp::server::{self, Mechanism, Mechanisms};
+use pintle_smtp::server::{self, SaslMechanism, SaslMechanisms};
 use pintle_smtp::{Extension, Extensions};
 
 use super::intake::networks;
-use super::surroundings::Taken;
+use super::surroundings::TakenAddresses;
 use super::{Names, unique};
-use crate::Rule;
+use crate::ConfigRule;
 use crate::reader::Section;
 use crate::values::{Domain, ListenerKind, NonEmpty, Positive, Size};
 
@@ -42,11 +42,11 @@ struct Access {
 pub(super) fn listeners(
     root: &Section<'_>,
     shared: &ListenerDefaults<'_>,
-    taken: &mut Taken,
+    taken: &mut TakenAddresses,
 ) -> Vec<ListenerConfig> {
     let sections = root.list("listener");
     if !root.has("listener") {
-        root.spot("listener").warn(Rule::NoListener);
+        root.spot("listener").warn(ConfigRule::NoListener);
     }
     let mut names = Names::new();
     let lower = |section: &Section<'_>| {
@@ -84,7 +84,7 @@ fn sessions(section: &Section<'_>, has_trusted: bool) -> SessionLimits {
     let total = section.get::<Positive<usize>>("max_sessions").0;
     let kept = section.optional("kept_for_trusted");
     if kept.is_some_and(|kept| kept >= total) {
-        section.rule("kept_for_trusted", Rule::NothingForStrangers);
+        section.rule("kept_for_trusted", ConfigRule::NothingForStrangers);
     }
     SessionLimits {
         total,
@@ -126,22 +126,22 @@ fn check(section: &Section<'_>, access: &Access, shared: &ListenerDefaults<'_>) 
     // A listener that wants TLS and only lacks the certificate has one mistake, whatever follows from it.
     let wants_tls = has_tls || access.require_tls && !section.has("tls");
     if wants_tls && !shared.has_certificate {
-        section.rule("tls", Rule::TlsWithoutCertificate);
+        section.rule("tls", ConfigRule::TlsWithoutCertificate);
     } else if access.require_tls && !has_tls {
-        section.rule("require_tls", Rule::RequireTlsWithoutTls);
+        section.rule("require_tls", ConfigRule::RequireTlsWithoutTls);
     }
     if has_auth && !wants_tls && !access.plain_without_tls {
-        section.rule("auth", Rule::AuthNeverOffered);
+        section.rule("auth", ConfigRule::AuthNeverOffered);
     }
     if has_auth && !shared.has_users && !shared.has_plugins {
-        section.rule("auth", Rule::AuthWithoutUsers);
+        section.rule("auth", ConfigRule::AuthWithoutUsers);
     }
     if has_auth && access.plain_without_tls {
-        section.spot("plain_without_tls").warn(Rule::PlainPasswords);
+        section.spot("plain_without_tls").warn(ConfigRule::PlainPasswords);
     }
     let has_domains = shared.rules.domains != pintle_mail::Domains::default();
     if !has_domains && !has_auth && access.trusted.is_empty() && !shared.has_plugins {
-        section.here().warn(Rule::AcceptsNothing);
+        section.here().warn(ConfigRule::AcceptsNothing);
     }
 }
 
@@ -175,9 +175,12 @@ fn extensions(section: &Section<'_>, access: &Access) -> Extensions {
     section.get::<Vec<Extension>>("withhold").into_iter().fold(extensions, Extensions::without)
 }
 
-fn mechanisms(section: &Section<'_>) -> Mechanisms {
-    let named: Vec<Mechanism> = section.get("mechanisms");
-    Mechanisms { plain: named.contains(&Mechanism::Plain), login: named.contains(&Mechanism::Login) }
+fn mechanisms(section: &Section<'_>) -> SaslMechanisms {
+    let named: Vec<SaslMechanism> = section.get("mechanisms");
+    SaslMechanisms {
+        plain: named.contains(&SaslMechanism::Plain),
+        login: named.contains(&SaslMechanism::Login),
+    }
 }
 
 fn limits(section: &Section<'_>) -> Limits {

@@ -18,13 +18,13 @@ use bytes::Bytes;
 use pintle_plugin::{Gateway, PluginConfig};
 
 pub(crate) use delivery::dns;
-pub use operation::Log;
+pub use operation::LogSettings;
 pub(crate) use signing::keys;
 
 use crate::exposed::{self, Us};
 use crate::reader::Section;
 use crate::values::Domain;
-use crate::{Rule, RunAs};
+use crate::{ConfigRule, RunAs};
 
 /// The components that come with the program, by name: what `stock:NAME` can mean.
 pub type Stock = [(&'static str, Bytes)];
@@ -51,7 +51,7 @@ pub struct Settings {
     /// The operator's way in.
     pub admin: pintle_admin::Config,
     /// What is written about the work.
-    pub log: Log,
+    pub log: LogSettings,
     /// Whom the gateway becomes after a start as root.
     pub run_as: Option<RunAs>,
     /// The plugins, by name, for which the operator has not said how many calls there may be at once: as many as go with the
@@ -154,7 +154,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
         has_plugins: root.has("plugin"),
         networks: intake::networks(&root.table("relay"), "networks"),
     };
-    let mut taken = surroundings::Taken::default();
+    let mut taken = surroundings::TakenAddresses::default();
     let listeners = listener::listeners(root, &shared, &mut taken);
     // What a plugin makes of a message may be as large as the largest that comes in.
     let sizes = listeners.iter().map(|listener| listener.smtp.limits.message);
@@ -186,7 +186,7 @@ pub(crate) fn lower(root: &Section<'_>, stock: &Stock) -> Settings {
     }
 }
 
-fn admin(root: &Section<'_>, taken: &mut surroundings::Taken) -> pintle_admin::Config {
+fn admin(root: &Section<'_>, taken: &mut surroundings::TakenAddresses) -> pintle_admin::Config {
     let section = root.table("admin");
     let admin = operation::admin(&section);
     surroundings::socket(&section.spot("socket"), &admin.socket);
@@ -213,7 +213,7 @@ fn unique(seen: &mut Names, section: &Section<'_>, key: &str, what: &'static str
 /// Whoever may relay from everywhere makes an open relay, whatever was meant.
 fn refuse_the_internet(networks: &[ipnet::IpNet], section: &Section<'_>, key: &str) {
     if networks.iter().any(|network| network.prefix_len() == 0) {
-        section.rule(key, Rule::OpenRelay);
+        section.rule(key, ConfigRule::OpenRelay);
     }
 }
 
@@ -342,7 +342,7 @@ mod tests {
         let text = "hostname = 'gw.example'\n[[plugin]]\nname = 'a'\ncomponent = 'stock:footer'\nconfig_file = 'a.json'\n\
                     config = {}";
         let report = crate::read(text.to_owned(), &folder.path().join("x.toml"), &stock);
-        assert_eq!(report.mistakes[0].cause, crate::Cause::Rule(Rule::TwoSettings));
+        assert_eq!(report.mistakes[0].cause, crate::Cause::Rule(ConfigRule::TwoSettings));
     }
 
     #[test]

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use pintle_spool::{DraftLimits, EmbeddedConfig};
 
 use super::surroundings;
-use crate::Rule;
+use crate::ConfigRule;
 use crate::accounts::{RunAs, Unknown};
 use crate::exposed::FileKind;
 use crate::reader::Section;
-use crate::values::{Level, LogFormat, Size};
+use crate::values::{LogFormat, LogLevel, Size};
 
 /// What is written about the work.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Log {
+pub struct LogSettings {
     /// In which form.
     pub format: LogFormat,
     /// The least that is written.
-    pub level: Level,
+    pub level: LogLevel,
     /// Where; none is standard error.
     pub file: Option<PathBuf>,
 }
@@ -27,16 +27,16 @@ pub(crate) fn run_as(section: &Section<'_>) -> Option<RunAs> {
     let (user, group) = (section.optional::<String>("user"), section.optional::<String>("group"));
     let Some(user) = user else {
         if group.is_some() {
-            section.rule("group", Rule::GroupWithoutUser);
+            section.rule("group", ConfigRule::GroupWithoutUser);
         }
         return None;
     };
     match RunAs::find(&user, group.as_deref()) {
-        Ok(found) if found.uid == 0 => section.rule("user", Rule::UserIsRoot),
+        Ok(found) if found.uid == 0 => section.rule("user", ConfigRule::UserIsRoot),
         Ok(found) => return Some(found),
-        Err(Unknown::User) => section.rule("user", Rule::NoSuchUser(user)),
-        Err(Unknown::Group) => section.rule("group", Rule::NoSuchGroup(group.unwrap_or_default())),
-        Err(Unknown::GroupOfNumber) => section.rule("user", Rule::NumberWithoutGroup),
+        Err(Unknown::User) => section.rule("user", ConfigRule::NoSuchUser(user)),
+        Err(Unknown::Group) => section.rule("group", ConfigRule::NoSuchGroup(group.unwrap_or_default())),
+        Err(Unknown::GroupOfNumber) => section.rule("user", ConfigRule::NumberWithoutGroup),
     }
     None
 }
@@ -62,8 +62,8 @@ pub(crate) fn admin(section: &Section<'_>) -> pintle_admin::Config {
     pintle_admin::Config { socket: section.get("socket"), http: section.optional("http") }
 }
 
-pub(super) fn log(section: &Section<'_>) -> Log {
+pub(super) fn log(section: &Section<'_>) -> LogSettings {
     let file = section.optional("file");
     file.iter().for_each(|file: &PathBuf| surroundings::file(&section.spot("file"), file));
-    Log { format: section.get("format"), level: section.get("level"), file }
+    LogSettings { format: section.get("format"), level: section.get("level"), file }
 }

@@ -11,8 +11,8 @@ use toml::de::{DeTable, DeValue};
 use super::{Names, Stock, surroundings, unique};
 use crate::places;
 use crate::reader::Section;
-use crate::values::{Json, OnFault, OrZero, Positive, Size, json};
-use crate::{Cause, Rule, exposed};
+use crate::values::{JsonTable, OnFault, OrZero, Positive, Size, json};
+use crate::{Cause, ConfigRule, exposed};
 
 /// No number that an operator can write.
 pub(super) const UNSAID: usize = 0;
@@ -65,8 +65,8 @@ pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
 }
 
 fn plugin(section: &Section<'_>, plugin: PluginConfig) -> PluginConfig {
-    let here = || Json(plugin.settings.clone(), section.here().places());
-    let Json(settings, places) = settings(section).unwrap_or_else(here);
+    let here = || JsonTable(plugin.settings.clone(), section.here().places());
+    let JsonTable(settings, places) = settings(section).unwrap_or_else(here);
     PluginConfig {
         settings,
         places,
@@ -111,11 +111,11 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
 }
 
 /// What `configure` gets.
-fn settings(section: &Section<'_>) -> Option<Json> {
+fn settings(section: &Section<'_>) -> Option<JsonTable> {
     if section.has("config") && section.has("config_file") {
-        section.rule("config_file", Rule::TwoSettings);
+        section.rule("config_file", ConfigRule::TwoSettings);
     }
-    let inline = section.optional::<Json>("config");
+    let inline = section.optional::<JsonTable>("config");
     let path = section.optional::<PathBuf>("config_file");
     let from_file = path.and_then(|path| {
         section.spot("config_file").guard(&path, exposed::FileKind::Trusted);
@@ -125,16 +125,16 @@ fn settings(section: &Section<'_>) -> Option<Json> {
     inline.or(from_file)
 }
 
-fn settings_file(path: &Path) -> Result<Json, String> {
+fn settings_file(path: &Path) -> Result<JsonTable, String> {
     let text = crate::files::text(path).map_err(|error| error.to_string())?;
     if path.extension().is_some_and(|extension| extension == "toml") {
         let table = DeTable::parse(&text).map_err(|error| error.to_string())?;
         let table = table.into_inner();
         let places = places::in_toml(path, &text, 0, &table);
-        return Ok(Json(json(&DeValue::Table(table)), places));
+        return Ok(JsonTable(json(&DeValue::Table(table)), places));
     }
     let settings = serde_json::from_str(&text).map_err(|error| format!("it is no JSON: {error}"))?;
-    Ok(Json(settings, places::in_json(path, &text)))
+    Ok(JsonTable(settings, places::in_json(path, &text)))
 }
 
 fn limits(section: &Section<'_>) -> Limits {

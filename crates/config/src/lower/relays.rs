@@ -7,15 +7,15 @@ use pintle_mail::TlsPolicy;
 use pintle_outbound::{Channel, Credentials, Endpoint, NamedCredentials, Protocol, Relay};
 
 use crate::reader::Section;
-use crate::values::{Host, NonEmpty, Positive, Secret};
-use crate::{Cause, Rule};
+use crate::values::{NonEmpty, Positive, RelayHost, SecretText};
+use crate::{Cause, ConfigRule};
 
 /// Words that a route's `via` understands, and that no relay can therefore be called.
 pub(super) const RESERVED: &[&str] = &["mx", "discard"];
 
 pub(super) fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
     if RESERVED.contains(&name.as_str()) {
-        section.here().complain(Cause::Rule(Rule::ReservedName(name.clone())));
+        section.here().complain(Cause::Rule(ConfigRule::ReservedName(name.clone())));
     }
     let (protocol, implicit_tls) = (section.get("protocol"), section.get("implicit_tls"));
     let port = match (protocol, implicit_tls) {
@@ -23,7 +23,7 @@ pub(super) fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
         (Protocol::Smtp, true) => 465,
         (Protocol::Smtp, false) => 25,
     };
-    let hosts = section.get::<NonEmpty<Host>>("hosts").0;
+    let hosts = section.get::<NonEmpty<RelayHost>>("hosts").0;
     let relay = Relay {
         hosts: hosts.iter().filter_map(|host| Endpoint::parse(&host.0, port).ok()).collect(),
         protocol,
@@ -41,9 +41,10 @@ pub(super) fn relay((name, section): (String, Section<'_>)) -> (String, Relay) {
 fn own_credentials(section: &Section<'_>) -> Option<Credentials> {
     if section.has("username") != section.has("password") {
         let written = if section.has("username") { "username" } else { "password" };
-        section.rule(written, Rule::HalfCredentials);
+        section.rule(written, ConfigRule::HalfCredentials);
     }
-    let (user, password) = (section.optional::<String>("username"), section.optional::<Secret>("password"));
+    let (user, password) =
+        (section.optional::<String>("username"), section.optional::<SecretText>("password"));
     let over = weakest(section);
     Some(Credentials { over, ..Credentials::new(user?, password?.0) })
 }
@@ -53,7 +54,7 @@ pub(super) fn named_credentials(
     (name, section): (String, Section<'_>),
     relays: &BTreeMap<String, Relay>,
 ) -> (String, NamedCredentials) {
-    let (user, password) = (section.get::<String>("username"), section.get::<Secret>("password"));
+    let (user, password) = (section.get::<String>("username"), section.get::<SecretText>("password"));
     let credentials = Credentials { over: weakest(&section), ..Credentials::new(user, password.0) };
     let belongs_to = section.get::<NonEmpty<String>>("relays").0;
     for name in &belongs_to {
@@ -93,9 +94,9 @@ fn check(credentials: &Credentials, name: &str, relay: &Relay, section: &Section
     section.rule(
         key,
         if worst == Channel::Plain {
-            Rule::CredentialsInTheClear(name)
+            ConfigRule::CredentialsInTheClear(name)
         } else {
-            Rule::CredentialsUnverified(name)
+            ConfigRule::CredentialsUnverified(name)
         },
     );
 }

@@ -8,7 +8,7 @@ use pintle_sender_auth::sign::{KeyConfig, KeyFault, Keyring, Pem};
 
 use crate::Cause;
 use crate::reader::Section;
-use crate::values::{Domain, OrNever, Secret};
+use crate::values::{Domain, OrNever, SecretText};
 
 /// Every key, checked; what is wrong with one is told at the line that is to be mended.
 pub(crate) fn keys(root: &Section<'_>) -> Arc<Keyring> {
@@ -50,7 +50,7 @@ pub(super) fn named(root: &Section<'_>) -> BTreeMap<String, Vec<SigningKey>> {
 fn key(name: &str, section: &Section<'_>) -> Option<KeyConfig> {
     let domain = section.optional::<Domain>("domain");
     let selector = section.optional::<String>("selector");
-    let secret = section.optional::<Secret>("key");
+    let secret = section.optional::<SecretText>("key");
     let is_complete = domain.is_some() && selector.is_some() && secret.is_some();
     let pem = Pem::new(secret.unwrap_or_default().0);
     let usual = KeyConfig::new(name, &domain.unwrap_or_default().0, &selector.unwrap_or_default(), pem);

@@ -9,16 +9,16 @@ use pintle_outbound::{EightBit, Protocol, Transfer, WhenFull};
 use pintle_sender_auth::sign::Canonicalization;
 
 use super::{key, optional, required};
-use crate::definition::{SectionDefinition, Shape};
+use crate::definition::{SectionDefinition, SectionShape};
 use crate::values::{
-    ByQuarantine, Domain, Host, NameServer, Nat64, NonEmpty, OrNever, OrZero, Percent, Positive,
-    RoutePattern, Secret, Size,
+    ByQuarantine, Domain, NameServer, Nat64, NonEmpty, OrNever, OrZero, Percent, Positive, RelayHost,
+    RoutePattern, SecretText, Size,
 };
 
 pub(super) const SECTIONS: &[SectionDefinition] = &[
     SectionDefinition {
         name: "route",
-        shape: Shape::Many,
+        shape: SectionShape::Many,
         about: "Which way mail for some domains goes. The most special pattern wins, whatever the order. Without any \
                 route, mail goes by MX.",
         keys: &[
@@ -31,10 +31,10 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "relays",
-        shape: Shape::Named,
+        shape: SectionShape::Named,
         about: "A next hop by name: a smart host, an inner server, an LMTP store.",
         keys: &[
-            required::<NonEmpty<Host>>(
+            required::<NonEmpty<RelayHost>>(
                 "hosts",
                 "Tried in this order. Without a port: 25, 465 with implicit TLS, 24 for LMTP.",
             ),
@@ -46,7 +46,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
             ),
             key::<bool>("implicit_tls", "false", "TLS with the first octet instead of STARTTLS."),
             optional::<String>("username", "With whom to authenticate."),
-            optional::<Secret>(
+            optional::<SecretText>(
                 "password",
                 "With what. It is said only to a verified host: `tls = \"verified\"`.",
             ),
@@ -65,7 +65,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "credentials",
-        shape: Shape::Named,
+        shape: SectionShape::Named,
         about: "Credentials that a plugin with the grant `route` may choose by name. It never sees them, and they are said to \
                 the relays that they belong to and to no other host.",
         keys: &[
@@ -74,7 +74,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
                 "To whom they belong: the names of one or more `[relays.NAME]`.",
             ),
             required::<String>("username", "With whom to authenticate."),
-            required::<Secret>(
+            required::<SecretText>(
                 "password",
                 "With what. It is said only to a verified host: `tls = \"verified\"`.",
             ),
@@ -89,7 +89,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "dkim_keys",
-        shape: Shape::Named,
+        shape: SectionShape::Named,
         about: "A key that mail is signed with (DKIM, RFC 6376) or sealed with (ARC, RFC 8617) when a plugin with the grant \
                 `sign` asks for it by NAME, as the stock plugin `dkim` does. `pintle dkim keygen` makes one. No plugin sees \
                 the key itself.",
@@ -99,7 +99,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
                 "selector",
                 "Under which name its public half is published: `SELECTOR._domainkey.DOMAIN`.",
             ),
-            required::<Secret>(
+            required::<SecretText>(
                 "key",
                 "The private key, in PEM form: Ed25519, or RSA of at least 2,048 bits. Several keys of a domain all sign.",
             ),
@@ -123,7 +123,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "delivery",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "How next hops are spoken to.",
         keys: &[
             key::<TlsPolicy>("mx_tls", "\"opportunistic\"", "How much TLS delivery by MX takes."),
@@ -198,7 +198,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "queue",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "When to try again, to warn and to give up.",
         keys: &[
             key::<NonEmpty<Duration>>(
@@ -222,7 +222,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "reports",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "Bounces and warnings (RFC 3464).",
         keys: &[
             optional::<Address>(
@@ -239,7 +239,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "quarantine",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "Messages that a verdict has put aside for somebody to look at. See operations.md.",
         keys: &[
             key::<ByQuarantine<Duration>>(
@@ -270,7 +270,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "dns",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "Whom to ask for names.",
         keys: &[
             key::<Vec<NameServer>>("servers", "[]", "Name servers; none means those of /etc/resolv.conf."),

@@ -7,18 +7,18 @@ use std::time::Duration;
 use ipnet::IpNet;
 use pintle_inbound::{AuthOffer, TlsMode};
 use pintle_smtp::Extension;
-use pintle_smtp::server::Mechanism;
+use pintle_smtp::server::SaslMechanism;
 use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
 use pintle_tls::ClientCertificates;
 
 use super::{key, optional, required};
-use crate::definition::{SectionDefinition, Shape};
-use crate::values::{Domain, DomainPattern, ListenerKind, NonEmpty, OrZero, Positive, Secret, Size};
+use crate::definition::{SectionDefinition, SectionShape};
+use crate::values::{Domain, DomainPattern, ListenerKind, NonEmpty, OrZero, Positive, SecretText, Size};
 
 pub(super) const SECTIONS: &[SectionDefinition] = &[
     SectionDefinition {
         name: "listener",
-        shape: Shape::Many,
+        shape: SectionShape::Many,
         about: "A place where clients connect. A change needs a restart.",
         keys: &[
             required::<String>("name", "Its name in logs, metrics and plugins. Each listener has its own."),
@@ -43,7 +43,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
                 "Whether clients authenticate. Left out: `required` for `submission`, `offered` for `relay` when \
                  there is TLS and a user or plugin to ask, `off` for `mx`.",
             ),
-            key::<Vec<Mechanism>>(
+            key::<Vec<SaslMechanism>>(
                 "mechanisms",
                 "[\"PLAIN\", \"LOGIN\"]",
                 "How clients may authenticate. Exchange knows LOGIN alone.",
@@ -152,7 +152,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "tls",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "TLS on listeners and towards next hops: versions 1.2 and 1.3, with forward secrecy. Certificates are \
                 read again when their files change.",
         keys: &[
@@ -169,7 +169,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "tls.certificate",
-        shape: Shape::Many,
+        shape: SectionShape::Many,
         about: "A certificate with its key. Clients that name a host get the one that fits, others the first.",
         keys: &[
             required::<PathBuf>("chain", "A PEM file: the certificate, then its issuers."),
@@ -178,7 +178,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "domains",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "The domains that are ours: mail for them is taken from anybody. Mail for all others is refused unless \
                 the client is trusted or has authenticated, or a plugin grants it.",
         keys: &[key::<Vec<DomainPattern>>(
@@ -189,7 +189,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "relay",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "Who may send mail to domains that are not ours, without authenticating.",
         keys: &[key::<Vec<IpNet>>(
             "networks",
@@ -199,11 +199,11 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "user",
-        shape: Shape::Many,
+        shape: SectionShape::Many,
         about: "Somebody who may authenticate and then send mail anywhere, where no plugin knows the users.",
         keys: &[
             required::<String>("name", "The user name."),
-            optional::<Secret>("password", "The password itself."),
+            optional::<SecretText>("password", "The password itself."),
             optional::<String>(
                 "password_hash",
                 "Its Argon2 hash in PHC form, `$argon2id$...`, as `pintle hash-password` prints it. At most 128 MiB of memory, 512 MiB in all passes together, \
@@ -213,7 +213,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "authentication",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "Who guesses passwords, in however many sessions. Clients of trusted networks are not counted.",
         keys: &[
             key::<Positive<u32>>(
@@ -238,7 +238,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "limits",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "What holds for every message.",
         keys: &[
             key::<Positive<usize>>("max_hops", "30", "Received fields at which a message is taken to loop."),
@@ -251,7 +251,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "score",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "What the sum of the points that plugins give means for a message that none of them has accepted. To refuse it is a stronger word than a plugin's that holds or drops it.",
         keys: &[
             optional::<f64>("reject", "Refused from this score on."),

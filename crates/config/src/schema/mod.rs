@@ -4,8 +4,8 @@
 //! so neither can disagree with what the program does. A test holds these defaults against those of the crates that the
 //! values go to, and another checks that every key is read, and as the type that stands here.
 
-use crate::definition::{KeyDefinition, Schema, SectionDefinition, Shape};
-use crate::reader::Read;
+use crate::definition::{KeyDefinition, Schema, SectionDefinition, SectionShape};
+use crate::reader::ReadValue;
 use crate::values::Domain;
 
 mod delivery;
@@ -13,7 +13,7 @@ mod intake;
 mod operation;
 
 /// A key that may be left out; in its place stands the default, which is TOML.
-pub(super) const fn key<T: Read>(
+pub(super) const fn key<T: ReadValue>(
     name: &'static str,
     default: &'static str,
     about: &'static str,
@@ -22,12 +22,12 @@ pub(super) const fn key<T: Read>(
 }
 
 /// A key that may be left out, and is then not there.
-pub(super) const fn optional<T: Read>(name: &'static str, about: &'static str) -> KeyDefinition {
+pub(super) const fn optional<T: ReadValue>(name: &'static str, about: &'static str) -> KeyDefinition {
     KeyDefinition { name, kind: T::kind, default: None, required: false, about }
 }
 
 /// A key that must be there.
-pub(super) const fn required<T: Read>(name: &'static str, about: &'static str) -> KeyDefinition {
+pub(super) const fn required<T: ReadValue>(name: &'static str, about: &'static str) -> KeyDefinition {
     KeyDefinition { name, kind: T::kind, default: None, required: true, about }
 }
 
@@ -35,7 +35,7 @@ pub(super) const fn required<T: Read>(name: &'static str, about: &'static str) -
 pub(crate) static SCHEMA: Schema = Schema {
     root: SectionDefinition {
         name: "",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "Keys before the first section.",
         keys: &[
             required::<Domain>(
@@ -62,7 +62,7 @@ mod tests {
 
     use super::*;
     use crate::lower::lower;
-    use crate::reader::Reader;
+    use crate::reader::ConfigReader;
 
     /// Every section once, and nothing in it: the lowering then asks for every key.
     fn every_section() -> String {
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn every_key_is_read_and_as_what_the_schema_says() {
         let text = every_section();
-        let reader = Reader::new(&text, Path::new("x.toml"), &SCHEMA);
+        let reader = ConfigReader::new(&text, Path::new("x.toml"), &SCHEMA);
         let document = DeTable::parse(&text).unwrap();
         lower(&reader.root(document.get_ref()), &[]);
         let all = std::iter::once(&SCHEMA.root).chain(SCHEMA.sections());

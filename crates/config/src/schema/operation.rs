@@ -7,13 +7,13 @@ use std::time::Duration;
 use pintle_plugin::Grant;
 
 use super::{key, optional, required};
-use crate::definition::{SectionDefinition, Shape};
-use crate::values::{Json, Level, LogFormat, OnFault, OrZero, Positive, Size};
+use crate::definition::{SectionDefinition, SectionShape};
+use crate::values::{JsonTable, LogFormat, LogLevel, OnFault, OrZero, Positive, Size};
 
 pub(super) const SECTIONS: &[SectionDefinition] = &[
     SectionDefinition {
         name: "process",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "With whose rights the gateway runs. A change needs a restart.",
         keys: &[
             optional::<String>(
@@ -30,7 +30,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "spool",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "Where messages lie until they are delivered. A change needs a restart.",
         keys: &[
             key::<PathBuf>(
@@ -47,7 +47,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "plugins",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "What holds for all plugins.",
         keys: &[
             optional::<PathBuf>(
@@ -88,7 +88,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "plugin",
-        shape: Shape::Many,
+        shape: SectionShape::Many,
         about: "A plugin. They are asked in the order of the file.",
         keys: &[
             required::<String>(
@@ -99,7 +99,10 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
                 "component",
                 "A .wasm file, or `stock:NAME` for one that comes with the program.",
             ),
-            optional::<Json>("config", "The plugin's own settings, whatever it wants: `[plugin.config]`."),
+            optional::<JsonTable>(
+                "config",
+                "The plugin's own settings, whatever it wants: `[plugin.config]`.",
+            ),
             optional::<PathBuf>("config_file", "A JSON or TOML file with them instead."),
             key::<Vec<Grant>>("grants", "[]", "What it may do; nothing unless it is named here."),
             key::<bool>("mandatory", "false", "It is asked even after another plugin has accepted."),
@@ -118,7 +121,7 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "plugin.limits",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "What the plugin before it may use.",
         keys: &[
             key::<Duration>("wall", "\"10s\"", "For one call, waiting included."),
@@ -136,17 +139,17 @@ pub(super) const SECTIONS: &[SectionDefinition] = &[
     },
     SectionDefinition {
         name: "log",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "What is written about the work.",
         keys: &[
             key::<LogFormat>("format", "\"text\"", "Lines for people, or JSON."),
-            key::<Level>("level", "\"info\"", "The least that is written."),
+            key::<LogLevel>("level", "\"info\"", "The least that is written."),
             optional::<PathBuf>("file", "Written to instead of standard error. A change needs a restart."),
         ],
     },
     SectionDefinition {
         name: "admin",
-        shape: Shape::One,
+        shape: SectionShape::One,
         about: "Where `pintle queue` and its like reach the gateway. A change needs a restart.",
         keys: &[
             key::<PathBuf>(

@@ -6,7 +6,7 @@ use pintle_outbound::{EightBit, Protocol, Transfer, WhenFull};
 use pintle_plugin::{FailurePolicy, Grant};
 use pintle_sender_auth::sign::Canonicalization;
 use pintle_smtp::Extension;
-use pintle_smtp::server::Mechanism;
+use pintle_smtp::server::SaslMechanism;
 use pintle_smtp::server::config::{BareCr, BareLf, EarlyTalk};
 
 use super::Choice;
@@ -71,7 +71,7 @@ impl Choice for EarlyTalk {
     const WORDS: &'static [(&'static str, Self)] = &[("tolerate", Self::Tolerate), ("refuse", Self::Refuse)];
 }
 
-impl Choice for Mechanism {
+impl Choice for SaslMechanism {
     const WORDS: &'static [(&'static str, Self)] = &[("PLAIN", Self::Plain), ("LOGIN", Self::Login)];
 }
 
@@ -116,7 +116,7 @@ impl Choice for LogFormat {
 
 /// How much is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Level {
+pub enum LogLevel {
     /// What the operator has to act on.
     Error,
     /// And what went wrong otherwise.
@@ -130,7 +130,7 @@ pub enum Level {
     Trace,
 }
 
-impl Level {
+impl LogLevel {
     /// The word for it, as log filters want it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -144,7 +144,7 @@ impl Level {
     }
 }
 
-impl Choice for Level {
+impl Choice for LogLevel {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("error", Self::Error),
         ("warn", Self::Warn),

@@ -11,12 +11,12 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 pub(crate) use choices::ListenerKind;
-pub use choices::{Level, LogFormat};
-pub(crate) use network::{Domain, DomainPattern, Host, NameServer, Nat64, RoutePattern};
-pub(crate) use secret::Secret;
-pub(crate) use tables::{ByQuarantine, Json, OnFault, json};
+pub use choices::{LogFormat, LogLevel};
+pub(crate) use network::{Domain, DomainPattern, NameServer, Nat64, RelayHost, RoutePattern};
+pub(crate) use secret::SecretText;
+pub(crate) use tables::{ByQuarantine, JsonTable, OnFault, json};
 
-use crate::reader::{Read, Spot, Value, malformed, nearest, parsed, text, wrong_type};
+use crate::reader::{ReadValue, Spot, Value, malformed, nearest, parsed, text, wrong_type};
 use crate::value_kind::ValueKind;
 use crate::{Cause, units};
 
@@ -63,7 +63,7 @@ impl<T> Default for NonEmpty<T> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct OrNever(pub(crate) Option<Duration>);
 
-impl<T: Read> Read for Vec<T> {
+impl<T: ReadValue> ReadValue for Vec<T> {
     fn kind() -> ValueKind {
         ValueKind::List(Box::new(T::kind()))
     }
@@ -82,7 +82,7 @@ impl<T: Read> Read for Vec<T> {
     }
 }
 
-impl<T: Choice> Read for T {
+impl<T: Choice> ReadValue for T {
     fn kind() -> ValueKind {
         ValueKind::Word(T::WORDS.iter().map(|(word, _)| *word).collect())
     }
@@ -99,7 +99,7 @@ impl<T: Choice> Read for T {
     }
 }
 
-impl Read for String {
+impl ReadValue for String {
     fn kind() -> ValueKind {
         ValueKind::Text
     }
@@ -115,7 +115,7 @@ impl Read for String {
     }
 }
 
-impl Read for bool {
+impl ReadValue for bool {
     fn kind() -> ValueKind {
         ValueKind::Flag
     }
@@ -131,7 +131,7 @@ impl Read for bool {
 
 macro_rules! whole_numbers {
     ($($number:ty),+) => {$(
-        impl Read for $number {
+        impl ReadValue for $number {
             fn kind() -> ValueKind {
                 ValueKind::Count
             }
@@ -150,7 +150,7 @@ macro_rules! whole_numbers {
 }
 whole_numbers!(u8, u16, u32, u64, usize);
 
-impl<T: Read + Default + PartialEq> Read for Positive<T> {
+impl<T: ReadValue + Default + PartialEq> ReadValue for Positive<T> {
     fn kind() -> ValueKind {
         ValueKind::Positive
     }
@@ -165,7 +165,7 @@ impl<T: Read + Default + PartialEq> Read for Positive<T> {
     }
 }
 
-impl Read for Percent {
+impl ReadValue for Percent {
     fn kind() -> ValueKind {
         ValueKind::Percent
     }
@@ -180,7 +180,7 @@ impl Read for Percent {
     }
 }
 
-impl<T: Read> Read for NonEmpty<T> {
+impl<T: ReadValue> ReadValue for NonEmpty<T> {
     fn kind() -> ValueKind {
         Vec::<T>::kind()
     }
@@ -195,7 +195,7 @@ impl<T: Read> Read for NonEmpty<T> {
     }
 }
 
-impl Read for f64 {
+impl ReadValue for f64 {
     fn kind() -> ValueKind {
         ValueKind::Number
     }
@@ -214,7 +214,7 @@ impl Read for f64 {
     }
 }
 
-impl Read for Duration {
+impl ReadValue for Duration {
     fn kind() -> ValueKind {
         ValueKind::Duration
     }
@@ -229,7 +229,7 @@ impl Read for Duration {
     }
 }
 
-impl Read for OrZero {
+impl ReadValue for OrZero {
     fn kind() -> ValueKind {
         ValueKind::DurationOrZero
     }
@@ -239,7 +239,7 @@ impl Read for OrZero {
     }
 }
 
-impl Read for OrNever {
+impl ReadValue for OrNever {
     fn kind() -> ValueKind {
         ValueKind::DurationOrNever
     }
@@ -252,7 +252,7 @@ impl Read for OrNever {
     }
 }
 
-impl Read for Size {
+impl ReadValue for Size {
     fn kind() -> ValueKind {
         ValueKind::Size
     }
@@ -262,7 +262,7 @@ impl Read for Size {
     }
 }
 
-impl Read for PathBuf {
+impl ReadValue for PathBuf {
     fn kind() -> ValueKind {
         ValueKind::Path
     }

@@ -7,7 +7,7 @@ use pintle_mail::address::{check_domain, domain_to_ascii};
 use pintle_mail::{Address, Charset};
 use pintle_outbound::Endpoint;
 
-use crate::reader::{Read, Spot, Value, parsed};
+use crate::reader::{ReadValue, Spot, Value, parsed};
 use crate::value_kind::ValueKind;
 
 /// An address whose port may be left out, being 53.
@@ -25,7 +25,7 @@ pub(crate) struct Domain(pub(crate) String);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DomainPattern(pub(crate) String);
 
-impl Read for SocketAddr {
+impl ReadValue for SocketAddr {
     fn kind() -> ValueKind {
         ValueKind::SocketAddress
     }
@@ -39,7 +39,7 @@ impl Read for SocketAddr {
     }
 }
 
-impl Read for NameServer {
+impl ReadValue for NameServer {
     fn kind() -> ValueKind {
         ValueKind::NameServer
     }
@@ -54,7 +54,7 @@ impl Read for NameServer {
 
 macro_rules! ip_addresses {
     ($($address:ty: $kind:ident, $name:literal);+) => {$(
-        impl Read for $address {
+        impl ReadValue for $address {
             fn kind() -> ValueKind {
                 ValueKind::$kind
             }
@@ -70,7 +70,7 @@ macro_rules! ip_addresses {
 
 ip_addresses!(IpAddr: IpAddress, "IP"; Ipv4Addr: Ipv4Address, "IPv4"; Ipv6Addr: Ipv6Address, "IPv6");
 
-impl Read for IpNet {
+impl ReadValue for IpNet {
     fn kind() -> ValueKind {
         ValueKind::Network
     }
@@ -89,7 +89,7 @@ impl Read for IpNet {
     }
 }
 
-impl Read for Nat64 {
+impl ReadValue for Nat64 {
     fn kind() -> ValueKind {
         ValueKind::Nat64
     }
@@ -109,7 +109,7 @@ impl Read for Nat64 {
     }
 }
 
-impl Read for Domain {
+impl ReadValue for Domain {
     fn kind() -> ValueKind {
         ValueKind::Domain
     }
@@ -119,7 +119,7 @@ impl Read for Domain {
     }
 }
 
-impl Read for DomainPattern {
+impl ReadValue for DomainPattern {
     fn kind() -> ValueKind {
         ValueKind::DomainPattern
     }
@@ -132,7 +132,7 @@ impl Read for DomainPattern {
     }
 }
 
-impl Read for Address {
+impl ReadValue for Address {
     fn kind() -> ValueKind {
         ValueKind::Mailbox
     }
@@ -155,7 +155,7 @@ pub(crate) fn domain(text: &str) -> Result<String, String> {
 
 /// A host as relays name it; its port may still be open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Host(pub(crate) String);
+pub(crate) struct RelayHost(pub(crate) String);
 
 /// `example.org`, `.example.org` or `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl RoutePattern {
     }
 }
 
-impl Read for Host {
+impl ReadValue for RelayHost {
     fn kind() -> ValueKind {
         ValueKind::Host
     }
@@ -180,7 +180,7 @@ impl Read for Host {
     }
 }
 
-impl Read for RoutePattern {
+impl ReadValue for RoutePattern {
     fn kind() -> ValueKind {
         ValueKind::RoutePattern
     }

@@ -5,15 +5,15 @@ use std::path::Path;
 
 use toml::de::DeValue;
 
-use crate::reader::{Read, Spot, Value, wrong_type};
+use crate::reader::{ReadValue, Spot, Value, wrong_type};
 use crate::value_kind::ValueKind;
-use crate::{Cause, Rule, exposed, files};
+use crate::{Cause, ConfigRule, exposed, files};
 
 /// A secret, wherever it came from. It has no `Debug` on purpose.
 #[derive(Clone, Default)]
-pub(crate) struct Secret(pub(crate) String);
+pub(crate) struct SecretText(pub(crate) String);
 
-impl Read for Secret {
+impl ReadValue for SecretText {
     fn kind() -> ValueKind {
         ValueKind::Secret
     }
@@ -21,7 +21,7 @@ impl Read for Secret {
     fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
         match value.get_ref() {
             DeValue::String(text) => {
-                spot.warn(Rule::InlineSecret);
+                spot.warn(ConfigRule::InlineSecret);
                 if !spot.reader.is_secret.replace(true) {
                     spot.guard(&spot.reader.path, exposed::FileKind::Secret);
                 }
@@ -47,24 +47,24 @@ impl Read for Secret {
     }
 }
 
-fn secret_file(path: &Path, spot: &Spot<'_>) -> Option<Secret> {
+fn secret_file(path: &Path, spot: &Spot<'_>) -> Option<SecretText> {
     spot.guard(path, exposed::FileKind::Secret);
     let text = files::text(path).map_err(|error| error.to_string());
     // Editors end files with a line end, and no secret does.
     let text = text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
     match text {
-        Ok(secret) if !secret.is_empty() => return Some(Secret(secret)),
+        Ok(secret) if !secret.is_empty() => return Some(SecretText(secret)),
         Ok(_) => spot.complain(Cause::File { path: path.to_owned(), why: "it is empty".into() }),
         Err(why) => spot.complain(Cause::File { path: path.to_owned(), why }),
     }
     None
 }
 
-fn secret_variable(name: &str, spot: &Spot<'_>) -> Option<Secret> {
+fn secret_variable(name: &str, spot: &Spot<'_>) -> Option<SecretText> {
     let value = std::env::var_os(name).as_deref().and_then(OsStr::to_str).map(str::to_owned);
     let value = value.filter(|value| !value.is_empty());
     if value.is_none() {
         spot.complain(Cause::Environment(name.to_owned()));
     }
-    value.map(Secret)
+    value.map(SecretText)
 }

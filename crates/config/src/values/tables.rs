@@ -6,15 +6,15 @@ use pintle_plugin::{FailurePolicies, FailurePolicy, Places};
 use pintle_policy::Hook;
 use toml::de::{DeTable, DeValue};
 
-use crate::reader::{Read, Spot, Value, nearest, wrong_type};
+use crate::reader::{ReadValue, Spot, Value, nearest, wrong_type};
 use crate::value_kind::ValueKind;
-use crate::{Cause, Rule, places};
+use crate::{Cause, ConfigRule, places};
 
 /// Any table, as JSON, and where its values stand.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Json(pub(crate) serde_json::Value, pub(crate) Places);
+pub(crate) struct JsonTable(pub(crate) serde_json::Value, pub(crate) Places);
 
-impl Read for Json {
+impl ReadValue for JsonTable {
     fn kind() -> ValueKind {
         ValueKind::Table
     }
@@ -62,7 +62,7 @@ impl<T> Default for ByQuarantine<T> {
     }
 }
 
-impl<T: Read> Read for ByQuarantine<T> {
+impl<T: ReadValue> ReadValue for ByQuarantine<T> {
     fn kind() -> ValueKind {
         ValueKind::ByQuarantine(Box::new(T::kind()))
     }
@@ -75,7 +75,7 @@ impl<T: Read> Read for ByQuarantine<T> {
     }
 }
 
-fn by_name<T: Read>(table: &DeTable<'_>, spot: &Spot<'_>) -> ByQuarantine<T> {
+fn by_name<T: ReadValue>(table: &DeTable<'_>, spot: &Spot<'_>) -> ByQuarantine<T> {
     let mut given = ByQuarantine::default();
     for (key, value) in table {
         let name: &str = key.get_ref();
@@ -95,7 +95,7 @@ fn by_name<T: Read>(table: &DeTable<'_>, spot: &Spot<'_>) -> ByQuarantine<T> {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OnFault(pub(crate) FailurePolicies);
 
-impl Read for OnFault {
+impl ReadValue for OnFault {
     fn kind() -> ValueKind {
         ValueKind::OnFault
     }
@@ -122,7 +122,7 @@ fn by_hook(table: &DeTable<'_>, spot: &Spot<'_>) -> FailurePolicies {
         } else if let Some(&hook) = Hook::ALL.iter().find(|hook| hook.name() == name) {
             let policy = policy();
             if hook == Hook::Deliver && policy == FailurePolicy::Reject {
-                spot.within(name, value.span()).warn(Rule::RefusedAfterAcceptance);
+                spot.within(name, value.span()).warn(ConfigRule::RefusedAfterAcceptance);
             }
             policies.hooks.insert(hook, policy);
         } else {

@@ -21,7 +21,11 @@ const LOG: &str = "pintle_inbound::login";
 const SHOWN: usize = 128;
 
 /// Decides on a client's credentials.
-pub(super) async fn answer(services: &Services, view: &mut View, given: server::Credentials) -> StageAnswer {
+pub(super) async fn answer(
+    services: &Services,
+    view: &mut View,
+    given: server::SaslCredentials,
+) -> StageAnswer {
     let credentials = Arc::new(Credentials {
         mechanism: given.mechanism.name().to_owned(),
         authorization_id: given.authorization_id,

@@ -10,7 +10,7 @@ use pintle_spool::{Hold, Quarantine};
 use super::fate::local_error;
 use super::{Pipeline, StageAnswer};
 use crate::quarantines::Place;
-use crate::receive::{self, Accepted, Incoming, Received};
+use crate::receive::{self, Accepted, CompleteMessage, IncomingDraft};
 use crate::sign::Signing;
 use crate::{ids, records, relay, score, submission};
 
@@ -34,7 +34,7 @@ impl Pipeline {
             return refusal;
         }
         self.fate.take(Hook::Headers, decision);
-        match Incoming::begin(self.services.spool.as_ref(), headers.separated) {
+        match IncomingDraft::begin(self.services.spool.as_ref(), headers.separated) {
             Ok(incoming) => {
                 self.incoming = Some(incoming);
                 StageAnswer::Accept(None)
@@ -52,7 +52,7 @@ impl Pipeline {
         }
     }
 
-    pub(super) async fn message(&mut self, counted: server::Message) -> StageAnswer {
+    pub(super) async fn message(&mut self, counted: server::MessageCounts) -> StageAnswer {
         let Some(incoming) = self.incoming.take() else {
             return self.refuse(Hook::Message, local_error(), None);
         };
@@ -77,7 +77,7 @@ impl Pipeline {
     }
 
     /// Nobody objects: commits the message, or drops it where nobody is left to get it.
-    async fn keep(&mut self, received: Received, counted: server::Message) -> StageAnswer {
+    async fn keep(&mut self, received: CompleteMessage, counted: server::MessageCounts) -> StageAnswer {
         self.with_recipients(receive::unite);
         let (Some(transaction), Some(message)) = (self.view.transaction.clone(), self.view.message.clone())
         else {
@@ -104,7 +104,7 @@ impl Pipeline {
     /// Signs the message and makes it durable: THE commit point of the receiving side.
     async fn commit(
         &self,
-        received: Received,
+        received: CompleteMessage,
         transaction: &Transaction,
         message: &Message,
         quarantine: Option<Quarantine>,

@@ -11,7 +11,7 @@ use crate::ids;
 
 /// What earlier stages decided for the message as a whole; of two that decide alike the first counts.
 #[derive(Debug, Default)]
-pub(super) struct Fate {
+pub(super) struct MessageFate {
     /// Drop it, whoever its recipients are: decided at this stage, by this judge. It is done, and recorded, when nobody
     /// can refuse the message any more.
     pub(super) discard: Option<(Hook, Option<Arc<str>>)>,
@@ -21,7 +21,7 @@ pub(super) struct Fate {
     pub(super) quarantine: Option<Quarantine>,
 }
 
-impl Fate {
+impl MessageFate {
     pub(super) fn take(&mut self, stage: Hook, decision: Decision) {
         match decision.verdict {
             Verdict::Discard => {

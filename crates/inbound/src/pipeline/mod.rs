@@ -25,11 +25,11 @@ use pintle_policy::{Call, Decision, Hook, Notes, Session, TlsFacts, View};
 use pintle_smtp::server::{self, Question};
 use pintle_spool::{Receipt, SpoolError};
 
-use self::fate::{Fate, refusal};
+use self::fate::{MessageFate, refusal};
 use crate::config::ListenerConfig;
-use crate::receive::Incoming;
+use crate::receive::IncomingDraft;
 use crate::services::Services;
-use crate::strangers::{StrangerLimits, Taken};
+use crate::strangers::{MessagesTaken, StrangerLimits};
 use crate::{client_log, ids, records};
 
 type StageAnswer = server::HostAnswer<Receipt>;
@@ -49,12 +49,12 @@ pub(crate) struct Pipeline {
     observer: Option<Arc<dyn Observer>>,
     view: View,
     /// The message that is coming in.
-    incoming: Option<Incoming>,
-    fate: Fate,
+    incoming: Option<IncomingDraft>,
+    fate: MessageFate,
     /// Senders and recipients refused so far in the session.
     refusals: u32,
     strangers: StrangerLimits,
-    taken: Taken,
+    taken: MessagesTaken,
     completes_header: bool,
 }
 
@@ -85,10 +85,10 @@ impl Pipeline {
             observer: None,
             view: View::of(session),
             incoming: None,
-            fate: Fate::default(),
+            fate: MessageFate::default(),
             refusals: 0,
             strangers: listener.strangers,
-            taken: Taken::default(),
+            taken: MessagesTaken::default(),
             completes_header: listener.completes_header,
         }
     }
@@ -134,7 +134,7 @@ impl Pipeline {
         self.view.transaction = None;
         self.view.message = None;
         self.incoming = None;
-        self.fate = Fate::default();
+        self.fate = MessageFate::default();
     }
 
     pub(crate) async fn body(&mut self, chunk: Bytes) {

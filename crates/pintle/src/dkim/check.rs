@@ -8,7 +8,7 @@ use pintle_dns::{Config, DnsError, HickoryResolver, Record, RecordKind, Resolver
 use pintle_sender_auth::sign::{Finding, PrivateKey, Published, SigningKey, examine, key_name, zone_line};
 
 use super::read_key;
-use crate::cli::DkimCheck;
+use crate::cli::DkimCheckOptions;
 use crate::output::{CommandResult, say};
 
 /// What is compared with DNS, and over which servers.
@@ -34,7 +34,7 @@ impl Own {
 }
 
 /// Says everything that is wrong, with its remedy.
-pub(super) fn check(options: &DkimCheck) -> CommandResult {
+pub(super) fn check(options: &DkimCheckOptions) -> CommandResult {
     let domain = pintle_mail::address::domain_to_ascii(&options.domain);
     let name = key_name(&options.selector, &domain);
     let mut own = own(options, &domain)?;
@@ -57,7 +57,7 @@ pub(super) fn check(options: &DkimCheck) -> CommandResult {
     Ok(ExitCode::FAILURE)
 }
 
-fn own(options: &DkimCheck, domain: &str) -> Result<Own, Box<dyn std::error::Error>> {
+fn own(options: &DkimCheckOptions, domain: &str) -> Result<Own, Box<dyn std::error::Error>> {
     if let Some(file) = &options.config {
         return configured(file, domain, &options.selector);
     }

@@ -1,6 +1,6 @@
 //! From what a dry run asked, heard and recorded to the report of it.
 
-use pintle_inbound::dry_run::{Asked, Exchange, Heard};
+use pintle_inbound::dry_run::{AskedQuestion, DryRunExchange, HeardReply};
 use pintle_mail::{Body, BodyError, NextHop};
 use pintle_outbound::dry_run::Delivery;
 use pintle_policy::{Decision, Edit, Hook, Verdict, View};
@@ -9,12 +9,13 @@ use pintle_spool::Stored;
 
 use super::Trouble;
 use super::diff::unified;
-use super::mail::Mail;
+use super::mail::MailFile;
 use super::report::{
-    BodyReport, DryRunReport, EnvelopeReport, Fate, PluginReport, SessionReport, StageReport, auth_result,
+    BodyReport, DryRunReport, EnvelopeReport, FateReport, PluginReport, SessionReport, StageReport,
+    auth_result,
 };
 use super::show::NOT_JUDGED;
-use super::trace::{Line, Recorded};
+use super::trace::{LogLine, Recorded};
 use crate::cli::Try;
 
 /// Bodies are read in pieces of this size.
@@ -25,10 +26,10 @@ const GATEWAY: &str = "the gateway";
 /// A dry run that is over.
 pub(super) struct Played<'a> {
     pub(super) options: &'a Try,
-    pub(super) mail: &'a Mail,
+    pub(super) mail: &'a MailFile,
     pub(super) listener: &'a str,
     pub(super) hello: String,
-    pub(super) exchanges: Vec<Exchange>,
+    pub(super) exchanges: Vec<DryRunExchange>,
     /// What would be in the event log.
     pub(super) records: Vec<Record>,
     /// The message as it would be in the spool.
@@ -37,12 +38,12 @@ pub(super) struct Played<'a> {
     /// What each plugin said, in the order in which they were asked.
     pub(super) rulings: Vec<Recorded>,
     /// What was logged beside any question.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<LogLine>,
 }
 
 /// How it ended, by whose word.
 struct DryRunEnd {
-    fate: Fate,
+    fate: FateReport,
     by: Option<String>,
     reply: Option<String>,
 }
@@ -119,7 +120,7 @@ impl Played<'_> {
 
     /// The recipients whose copies are kept, as the client named them.
     fn taken(&self) -> Vec<String> {
-        let dropped = |exchange: &Exchange| {
+        let dropped = |exchange: &DryRunExchange| {
             exchange.asked.iter().any(|asked| asked.decision.verdict == Verdict::Discard)
         };
         let taken = self.exchanges.iter().filter(|exchange| !exchange.reply.refuses() && !dropped(exchange));
@@ -150,9 +151,9 @@ impl Played<'_> {
 
     fn stage(
         &self,
-        exchange: &Exchange,
-        asked: &Asked,
-        reply: Option<&Heard>,
+        exchange: &DryRunExchange,
+        asked: &AskedQuestion,
+        reply: Option<&HeardReply>,
         plugins: Vec<(PluginReport, u64)>,
     ) -> StageReport {
         let verdict = &asked.decision.verdict;
@@ -204,7 +205,7 @@ impl Played<'_> {
 
     /// What came of it: a refusal before anything, then what drops the message, then what holds it.
     fn end(&self) -> DryRunEnd {
-        let refused = |exchange: &&Exchange| exchange.reply.refuses();
+        let refused = |exchange: &&DryRunExchange| exchange.reply.refuses();
         let some = self.exchanges.iter().filter(|exchange| exchange.recipient.is_some()).find(refused);
         let whole = self.exchanges.last().filter(refused).filter(|exchange| {
             // A client sends its message to whoever was taken.
@@ -215,28 +216,28 @@ impl Played<'_> {
             return self.refusal(exchange, None);
         }
         if self.stored.is_none() {
-            return DryRunEnd { fate: Fate::Discarded, by: self.discarded_by(), reply: None };
+            return DryRunEnd { fate: FateReport::Discarded, by: self.discarded_by(), reply: None };
         }
         if let Some(held) = self.held() {
             let by = held
                 .by
                 .clone()
                 .map(|by| if Some(&by) == held.quarantine.as_ref() { GATEWAY.to_owned() } else { by });
-            return DryRunEnd { fate: Fate::Quarantined, by, reply: held.quarantine.clone() };
+            return DryRunEnd { fate: FateReport::Quarantined, by, reply: held.quarantine.clone() };
         }
         match some {
-            Some(exchange) => self.refusal(exchange, Some(Fate::AcceptedForSome)),
-            None => DryRunEnd { fate: Fate::Accepted, by: None, reply: None },
+            Some(exchange) => self.refusal(exchange, Some(FateReport::AcceptedForSome)),
+            None => DryRunEnd { fate: FateReport::Accepted, by: None, reply: None },
         }
     }
 
-    fn refusal(&self, exchange: &Exchange, fate: Option<Fate>) -> DryRunEnd {
+    fn refusal(&self, exchange: &DryRunExchange, fate: Option<FateReport>) -> DryRunEnd {
         let by_code = if exchange.closes {
-            Fate::Closed
+            FateReport::Closed
         } else if (400..500).contains(&exchange.reply.code) {
-            Fate::Deferred
+            FateReport::Deferred
         } else {
-            Fate::Rejected
+            FateReport::Rejected
         };
         let by = exchange.asked.iter().find(|asked| asked.decision.verdict.refuses());
         let by = by.and_then(|asked| asked.decision.by.as_ref()).map_or(GATEWAY, |by| by);
@@ -290,7 +291,7 @@ fn plugins_of(rulings: impl Iterator<Item = Recorded>, decision: &Decision) -> V
 }
 
 /// A command that was refused before anybody was asked.
-fn unasked(exchange: &Exchange) -> StageReport {
+fn unasked(exchange: &DryRunExchange) -> StageReport {
     StageReport {
         stage: exchange.stage.name(),
         about: exchange.recipient.as_ref().map(|recipient| format!("<{}>", recipient.as_str())),
@@ -305,7 +306,7 @@ fn unasked(exchange: &Exchange) -> StageReport {
     }
 }
 
-fn said(reply: &Heard) -> String {
+fn said(reply: &HeardReply) -> String {
     format!("{} {}", reply.code, reply.text.replace('\n', " "))
 }
 

@@ -8,7 +8,7 @@ use pintle_mail::{Address, Bytes, Charset, HeaderBlock, ReversePath};
 use crate::cli::Try;
 
 /// A message as the gateway would have received it.
-pub(super) struct Mail {
+pub(super) struct MailFile {
     /// All of it, with lines that end in CRLF.
     pub(super) octets: Bytes,
     pub(super) header: HeaderBlock,
@@ -19,7 +19,7 @@ pub(super) struct Mail {
     pub(super) mended: bool,
 }
 
-impl Mail {
+impl MailFile {
     /// Takes a message apart.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use pintle_config::Settings;
 use pintle_dns::{HickoryResolver, Resolver, Servers};
-use pintle_inbound::dry_run::Client;
+use pintle_inbound::dry_run::DryRunClient;
 use pintle_inbound::quarantines::Boundless;
 use pintle_inbound::{ListenerConfig, Services, dry_run};
 use pintle_plugin::Plugins;
@@ -30,8 +30,8 @@ use pintle_record::{Record, RecordSink};
 use pintle_spool::{Memory, Spool};
 
 use self::build_report::Played;
-use self::mail::Mail;
-use self::report::{DryRunReport, Fate};
+use self::mail::MailFile;
+use self::report::{DryRunReport, FateReport};
 use self::trace::{RecordingJudge, RulingRecorder};
 use crate::cli::Try;
 use crate::output::complain;
@@ -53,13 +53,13 @@ pub(crate) fn run(options: &Try) -> Result<ExitCode, Trouble> {
         None
     });
     Ok(match fate {
-        Some(Fate::Accepted) => ExitCode::SUCCESS,
+        Some(FateReport::Accepted) => ExitCode::SUCCESS,
         Some(_) => REFUSED.into(),
         None => TROUBLE.into(),
     })
 }
 
-fn attempt(options: &Try) -> Result<Option<Fate>, Trouble> {
+fn attempt(options: &Try) -> Result<Option<FateReport>, Trouble> {
     let report = pintle_config::check(&options.config, &stock::components());
     let settings = match report.into_settings() {
         Ok(settings) => adapted(settings, options)?,
@@ -68,7 +68,7 @@ fn attempt(options: &Try) -> Result<Option<Fate>, Trouble> {
             return Ok(None);
         }
     };
-    let mail = Mail::read(&message(&options.message)?, options)?;
+    let mail = MailFile::read(&message(&options.message)?, options)?;
     let listener = listener(&settings, options.listener.as_deref())?;
     let recorder = RulingRecorder::listen(options.log.into());
     let known = known(&settings, options)?;
@@ -99,7 +99,7 @@ async fn play(
     listener: &ListenerConfig,
     chain: Chain,
     recorder: &RulingRecorder,
-    (options, mail): (&Try, &Mail),
+    (options, mail): (&Try, &MailFile),
 ) -> Result<DryRunReport, Trouble> {
     let (spool, records) = (Arc::new(Memory::new()), Arc::new(Records::default()));
     let services = Services::new(
@@ -111,7 +111,8 @@ async fn play(
         Arc::new(Boundless),
     );
     let client = client(options);
-    let sent = dry_run::Mail { sender: &mail.sender, recipients: &mail.recipients, octets: &mail.octets };
+    let sent =
+        dry_run::DryRunMail { sender: &mail.sender, recipients: &mail.recipients, octets: &mail.octets };
     let exchanges = dry_run::run(Arc::new(services), listener, &client, sent).await;
     let waiting = spool.claim(None, 1).await?.pop();
     let stored = match &waiting {
@@ -141,12 +142,12 @@ async fn play(
 }
 
 /// A client that does not say who it is names its address (RFC 5321 section 4.1.4).
-fn client(options: &Try) -> Client {
+fn client(options: &Try) -> DryRunClient {
     let literal = || match options.client {
         IpAddr::V4(ip) => format!("[{ip}]"),
         IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
     };
-    Client {
+    DryRunClient {
         address: options.client,
         hello: options.hello.clone().unwrap_or_else(literal),
         tls: options.tls,

@@ -5,7 +5,7 @@ use pintle_policy::{AuthResult, Edit, Verdict};
 use pintle_record::Record;
 use serde::Serialize;
 
-use super::trace::{Line, Recorded};
+use super::trace::{LogLine, Recorded};
 
 /// A whole dry run.
 #[derive(Debug, Serialize)]
@@ -19,7 +19,7 @@ pub(super) struct DryRunReport {
     /// Every question, in order.
     pub(super) stages: Vec<StageReport>,
     /// What would become of the message.
-    pub(super) fate: Fate,
+    pub(super) fate: FateReport,
     /// Who decided so, the gateway's own laws included; none where nobody objected.
     pub(super) by: Option<String>,
     /// What the client would be told, when it is refused.
@@ -42,7 +42,7 @@ pub(super) struct DryRunReport {
     pub(super) records: Vec<Record>,
     pub(super) body: BodyReport,
     /// What was logged beside any question, such as while plugins were loaded and by timers.
-    pub(super) log: Vec<Line>,
+    pub(super) log: Vec<LogLine>,
     /// What this answer leaves out.
     pub(super) not_judged: &'static [&'static str],
 }
@@ -50,7 +50,7 @@ pub(super) struct DryRunReport {
 /// What would become of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Fate {
+pub(super) enum FateReport {
     /// Taken for all recipients.
     Accepted,
     /// Taken, but not for all.
@@ -67,7 +67,7 @@ pub(super) enum Fate {
     Quarantined,
 }
 
-impl Fate {
+impl FateReport {
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -150,7 +150,7 @@ pub(super) struct PluginReport {
     pub(super) auth_results: Vec<String>,
     /// Everything else that it changes.
     pub(super) changes: Vec<String>,
-    pub(super) log: Vec<Line>,
+    pub(super) log: Vec<LogLine>,
 }
 
 impl From<Recorded> for PluginReport {
@@ -158,7 +158,7 @@ impl From<Recorded> for PluginReport {
         let fault = recorded.ruling.fault;
         // A fault is logged as well, and told once here.
         let is_the_fault =
-            |line: &Line| fault.as_ref().is_some_and(|fault| line.text.starts_with(&fault.text));
+            |line: &LogLine| fault.as_ref().is_some_and(|fault| line.text.starts_with(&fault.text));
         let mut report = Self {
             plugin: recorded.judge.to_string(),
             verdict: recorded.ruling.verdict.name(),

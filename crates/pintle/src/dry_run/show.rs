@@ -1,7 +1,7 @@
 //! A dry run, told to people.
 
 use super::report::{DryRunReport, EnvelopeReport, PluginReport, StageReport};
-use super::trace::Line;
+use super::trace::LogLine;
 use crate::output::{escape_untrusted as shown, say};
 
 /// What the gateway does besides, and is not played here.
@@ -127,7 +127,7 @@ fn difference(diff: &str) {
     diff.lines().for_each(|line| say!("{}", shown(line)));
 }
 
-fn log(line: &Line) {
+fn log(line: &LogLine) {
     let who = line.plugin.as_deref().unwrap_or("the gateway");
     let hook = line.hook.as_deref().map(|hook| format!(" at {hook}")).unwrap_or_default();
     say!("  {who}{hook}, {}: {}", line.level, shown(&line.text));

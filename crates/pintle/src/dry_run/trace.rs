@@ -17,12 +17,12 @@ use crate::logging::{self, people};
 
 /// Where everything that is said is kept until it is told.
 #[derive(Default)]
-pub(super) struct RulingRecorder(Mutex<Kept>);
+pub(super) struct RulingRecorder(Mutex<RecordedRulings>);
 
 #[derive(Default)]
-struct Kept {
+struct RecordedRulings {
     rulings: Vec<Recorded>,
-    lines: Vec<Line>,
+    lines: Vec<LogLine>,
 }
 
 /// One judge's answer at a stage.
@@ -31,12 +31,12 @@ pub(super) struct Recorded {
     pub(super) ruling: Ruling,
     /// What it would have said to somebody whom it does not know, where that was passed over.
     pub(super) passed_over: Option<String>,
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<LogLine>,
 }
 
 /// A line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Line {
+pub(super) struct LogLine {
     pub(super) level: String,
     /// Whose it is; none for the gateway's own.
     pub(super) plugin: Option<String>,
@@ -50,7 +50,7 @@ impl RulingRecorder {
     pub(super) fn listen(level: LevelFilter) -> Arc<Self> {
         let recorder = Arc::new(Self::default());
         let filter = logging::filter(&format!("warn,pintle={level}"));
-        let layer = Lines(Arc::clone(&recorder)).with_filter(filter);
+        let layer = LogLayer(Arc::clone(&recorder)).with_filter(filter);
         // Somebody may have set a logger already; then there are no lines to tell.
         let _ = tracing_subscriber::registry().with(layer).try_init();
         recorder
@@ -62,19 +62,19 @@ impl RulingRecorder {
     }
 
     /// The lines that were said beside any ruling.
-    pub(super) fn lines(&self) -> Vec<Line> {
+    pub(super) fn lines(&self) -> Vec<LogLine> {
         std::mem::take(&mut self.kept().lines)
     }
 
     fn note(&self, judge: &Arc<str>, hook: &str, ruling: Ruling, passed_over: Option<String>) {
         let mut kept = self.kept();
         let theirs =
-            |line: &mut Line| line.plugin.as_deref() == Some(judge) && line.hook.as_deref() == Some(hook);
+            |line: &mut LogLine| line.plugin.as_deref() == Some(judge) && line.hook.as_deref() == Some(hook);
         let lines = kept.lines.extract_if(.., theirs).collect();
         kept.rulings.push(Recorded { judge: Arc::clone(judge), ruling, passed_over, lines });
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, RecordedRulings> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,9 +130,9 @@ impl Judge for RecordingJudge {
     }
 }
 
-struct Lines(Arc<RulingRecorder>);
+struct LogLayer(Arc<RulingRecorder>);
 
-impl<S: Subscriber> Layer<S> for Lines {
+impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         let by_plugin = metadata.target() == "pintle::plugin";
@@ -143,7 +143,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         if !said_by_it && *metadata.level() > Level::WARN {
             return;
         }
-        let line = Line {
+        let line = LogLine {
             level: metadata.level().as_str().to_ascii_lowercase(),
             plugin: words.plugin,
             hook: words.hook,

@@ -50,9 +50,9 @@ impl Visit for Named {
 }
 
 /// JSON lines in which an object is a member like any other, and no text to be parsed again.
-pub(super) struct Json<F>(pub(super) F);
+pub(super) struct JsonLines<F>(pub(super) F);
 
-impl<S, N, F> FormatEvent<S, N> for Json<F>
+impl<S, N, F> FormatEvent<S, N> for JsonLines<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -111,7 +111,7 @@ where
         if writer.has_ansi_escapes() {
             // Colours are control signs, so what is said is made without them.
             start(&mut writer, event)?;
-            let mut said = Said::default();
+            let mut said = RecordedFields::default();
             event.record(&mut said);
             return writeln!(writer, "{}", one_line(&(said.message + &said.rest)));
         }
@@ -144,18 +144,18 @@ fn start(writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
 
 /// A plugin's text, what the gateway knows of the call, and last what the plugin added.
 fn said(event: &Event<'_>, fields: &str) -> String {
-    let mut said = Said::default();
+    let mut said = RecordedFields::default();
     event.record(&mut said);
     format!("{}{} {FIELDS}={{{fields}}}", said.message, said.rest)
 }
 
 #[derive(Default)]
-struct Said {
+struct RecordedFields {
     message: String,
     rest: String,
 }
 
-impl Visit for Said {
+impl Visit for RecordedFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         match field.name() {
             "message" => self.message = format!("{value:?}"),

@@ -12,7 +12,7 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use self::lines::{Json, QUIET, Text};
+use self::lines::{JsonLines, QUIET, Text};
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) fn start(format: Format, level: &str, file: Option<&Path>) -> io::Res
     let _ = match format {
         Format::Json => {
             let log = log.json().flatten_event(true).with_current_span(false);
-            log.map_event_format(Json).try_init()
+            log.map_event_format(JsonLines).try_init()
         }
         Format::Text => log.with_ansi(colours).map_event_format(Text).try_init(),
     };
@@ -91,7 +91,7 @@ mod tests {
             .with_ansi(colours);
         match format {
             Format::Json => {
-                let log = log.json().flatten_event(true).with_current_span(false).map_event_format(Json);
+                let log = log.json().flatten_event(true).with_current_span(false).map_event_format(JsonLines);
                 tracing::subscriber::with_default(log.finish(), events);
             }
             Format::Text => {

@@ -6,13 +6,13 @@ mod socket;
 use std::process::ExitCode;
 
 use pintle_admin::{
-    Affected, Client, Disposition, Filter, Page, PluginCounts, PluginState, Query, QueueAction, QueueEntry,
-    QueueRecipient, Reroute,
+    AdminClient, Affected, Disposition, PageQuery, PluginCounts, PluginState, Query, QueueAction, QueueEntry,
+    QueueFilter, QueueRecipient, Reroute,
 };
 use pintle_mail::NextHop;
 use serde::Serialize;
 
-use crate::cli::{Plugins, PluginsCommand, Queue, QueueCommand, Socket, Which};
+use crate::cli::{PluginsCommand, PluginsOptions, QueueCommand, QueueOptions, SocketOptions, Which};
 use crate::output::{self, CommandResult, complain, escape_untrusted, say};
 
 pub(crate) use quarantine::quarantine;
@@ -23,12 +23,12 @@ const SHOWN: usize = 5;
 const LONGEST_REPLY: usize = 200;
 
 /// `pintle queue …`
-pub(crate) fn queue(options: Queue) -> CommandResult {
+pub(crate) fn queue(options: QueueOptions) -> CommandResult {
     let json = options.socket.json;
     with_client(&options.socket, async move |client| {
         match options.command {
             QueueCommand::List { which, limit, after } => {
-                let query = Query { filter: which.into(), page: Page { after, limit } };
+                let query = Query { filter: which.into(), page: PageQuery { after, limit } };
                 let page = client.queue(&query).await?;
                 show(json, &page, |page| {
                     page.messages.iter().for_each(print_entry);
@@ -50,7 +50,7 @@ pub(crate) fn queue(options: Queue) -> CommandResult {
 }
 
 /// `pintle plugins …`
-pub(crate) fn plugins(options: Plugins) -> CommandResult {
+pub(crate) fn plugins(options: PluginsOptions) -> CommandResult {
     let json = options.socket.json;
     with_client(&options.socket, async move |client| {
         let plugins = match options.command {
@@ -63,7 +63,7 @@ pub(crate) fn plugins(options: Plugins) -> CommandResult {
 }
 
 /// `pintle reload`
-pub(crate) fn reload(options: &Socket) -> CommandResult {
+pub(crate) fn reload(options: &SocketOptions) -> CommandResult {
     let json = options.json;
     with_client(options, async move |client| {
         show(json, &client.reload().await?, |done| {
@@ -79,7 +79,7 @@ pub(crate) fn reload(options: &Socket) -> CommandResult {
 }
 
 /// `pintle status`
-pub(crate) fn status(options: &Socket) -> CommandResult {
+pub(crate) fn status(options: &SocketOptions) -> CommandResult {
     let json = options.json;
     with_client(options, async move |client| {
         let (version, health) = (client.version().await?, client.health().await?);
@@ -94,27 +94,30 @@ pub(crate) fn status(options: &Socket) -> CommandResult {
     })
 }
 
-fn with_client(options: &Socket, work: impl AsyncFnOnce(Client) -> CommandResult) -> CommandResult {
+fn with_client(
+    options: &SocketOptions,
+    work: impl AsyncFnOnce(AdminClient) -> CommandResult,
+) -> CommandResult {
     let socket = socket::find(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { work(Client::connect(&socket).await?).await })
+    runtime.block_on(async { work(AdminClient::connect(&socket).await?).await })
 }
 
-async fn act(client: &Client, action: QueueAction, which: Which, json: bool) -> CommandResult {
+async fn act(client: &AdminClient, action: QueueAction, which: Which, json: bool) -> CommandResult {
     let filter = specific(which, action.name())?;
     let affected = client.act(action, &filter).await?;
     Ok(tell(&affected, &filter, action.name(), json))
 }
 
-async fn reroute(client: &Client, which: Which, via: Option<NextHop>, json: bool) -> CommandResult {
+async fn reroute(client: &AdminClient, which: Which, via: Option<NextHop>, json: bool) -> CommandResult {
     let filter = specific(which, "reroute")?;
     let order = Reroute { filter, via: via.map(|via| via.to_string()) };
     let affected = client.reroute(&order).await?;
     Ok(tell(&affected, &order.filter, "reroute", json))
 }
 
-fn specific(which: Which, act: &str) -> Result<Filter, String> {
-    let filter = Filter::from(which);
+fn specific(which: Which, act: &str) -> Result<QueueFilter, String> {
+    let filter = QueueFilter::from(which);
     if filter.is_specific() {
         return Ok(filter);
     }
@@ -122,7 +125,7 @@ fn specific(which: Which, act: &str) -> Result<Filter, String> {
 }
 
 /// What was done, and what was not.
-fn tell(affected: &Affected, filter: &Filter, act: &str, json: bool) -> ExitCode {
+fn tell(affected: &Affected, filter: &QueueFilter, act: &str, json: bool) -> ExitCode {
     show(json, affected, |Affected { ids, spared }| {
         ids.iter().for_each(|id| say!("{id}"));
         spared.iter().for_each(|spared| say!("{}  not done: {}", spared.id, escape_untrusted(&spared.why)));
@@ -133,7 +136,7 @@ fn tell(affected: &Affected, filter: &Filter, act: &str, json: bool) -> ExitCode
     if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-impl From<Which> for Filter {
+impl From<Which> for QueueFilter {
     fn from(which: Which) -> Self {
         let Which { ids, sender, domain, next_hop, held, all } = which;
         Self { ids, sender, domain, next_hop: next_hop.map(|hop| hop.to_string()), held, all }

@@ -6,29 +6,30 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use pintle_admin::{
-    Client, ClientError, Exit, Leave, Leaver, Left, Page, Part, QuarantinePage, Quarantined, Sift, SiftPage,
+    AdminClient, ClientError, Exit, Leave, Leaver, Left, MessagePart, PageQuery, QuarantinePage, Quarantined,
+    Sift, SiftPage,
 };
 use pintle_mail::QueueId;
 
 use super::{show, with_client};
-use crate::cli::{Leaving, Quarantine, QuarantineCommand};
+use crate::cli::{Leaving, QuarantineCommand, QuarantineOptions};
 use crate::output::{CommandResult, escape_untrusted, say};
 
 /// `pintle quarantine …`
-pub(crate) fn quarantine(options: Quarantine) -> CommandResult {
+pub(crate) fn quarantine(options: QuarantineOptions) -> CommandResult {
     let json = options.socket.json;
     with_client(&options.socket, async move |client| match options.command {
         QuarantineCommand::List { name, sender, recipient, limit, after } => {
             let sift = Sift { name, sender, recipient, older_than_ms: None };
-            let page = client.quarantine(&SiftPage { sift, page: Page { after, limit } }).await?;
+            let page = client.quarantine(&SiftPage { sift, page: PageQuery { after, limit } }).await?;
             show(json, &page, print_page);
             Ok(ExitCode::SUCCESS)
         }
         QuarantineCommand::Show { id, header, raw, body } => {
             let part = match (header, raw, body) {
-                (true, ..) => Some(Part::Header),
-                (_, true, _) => Some(Part::Whole),
-                (_, _, true) => Some(Part::Body),
+                (true, ..) => Some(MessagePart::Header),
+                (_, true, _) => Some(MessagePart::Whole),
+                (_, _, true) => Some(MessagePart::Body),
                 (false, false, false) => None,
             };
             match part {
@@ -41,18 +42,18 @@ pub(crate) fn quarantine(options: Quarantine) -> CommandResult {
     })
 }
 
-async fn print_details(client: &Client, id: QueueId, json: bool) -> CommandResult {
+async fn print_details(client: &AdminClient, id: QueueId, json: bool) -> CommandResult {
     let message = client.quarantined(id).await?;
     show(json, &message, print_whole);
     if json {
         return Ok(ExitCode::SUCCESS);
     }
     say!("");
-    print_text(client, id, Part::Header).await
+    print_text(client, id, MessagePart::Header).await
 }
 
 /// Octets go out as they are: no text, no line ends of ours. A terminal alone gets no commands with them.
-async fn print_octets(client: &Client, id: QueueId, part: Part) -> CommandResult {
+async fn print_octets(client: &AdminClient, id: QueueId, part: MessagePart) -> CommandResult {
     let mut out = io::stdout();
     if out.is_terminal() {
         return print_text(client, id, part).await;
@@ -62,7 +63,7 @@ async fn print_octets(client: &Client, id: QueueId, part: Part) -> CommandResult
 }
 
 /// Octets to be read by people.
-async fn print_text(client: &Client, id: QueueId, part: Part) -> CommandResult {
+async fn print_text(client: &AdminClient, id: QueueId, part: MessagePart) -> CommandResult {
     let mut terminal = Terminal::new(io::stdout());
     let trouble = hand_over(client, id, part, |octets| terminal.write(octets)).await?;
     ended(trouble.and_then(|()| terminal.end()))
@@ -70,9 +71,9 @@ async fn print_text(client: &Client, id: QueueId, part: Part) -> CommandResult {
 
 /// Hands octets over until there are no more, or they are not taken.
 async fn hand_over(
-    client: &Client,
+    client: &AdminClient,
     id: QueueId,
-    part: Part,
+    part: MessagePart,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<io::Result<()>, ClientError> {
     let mut taken = Ok(());
@@ -125,7 +126,7 @@ impl<W: Write> Terminal<W> {
     }
 }
 
-async fn leave(client: &Client, exit: Exit, which: Leaving, json: bool) -> CommandResult {
+async fn leave(client: &AdminClient, exit: Exit, which: Leaving, json: bool) -> CommandResult {
     let mut which = request(which)?;
     if !which.is_specific() {
         let verb = exit.name();

@@ -4,14 +4,14 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{CONFIG, Socket};
+use crate::cli::{CONFIG, SocketOptions};
 use crate::output::complain;
 
 /// Names the socket for all commands of a session.
 const VARIABLE: &str = "PINTLE_SOCKET";
 
 /// What is said by hand comes before what is set, and that before what is found.
-pub(super) fn find(options: &Socket) -> Result<PathBuf, Box<dyn std::error::Error>> {
+pub(super) fn find(options: &SocketOptions) -> Result<PathBuf, Box<dyn std::error::Error>> {
     if let Some(socket) = &options.socket {
         return Ok(socket.clone());
     }

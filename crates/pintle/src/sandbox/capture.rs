@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use pintle_admin::Captured as Entry;
+use pintle_admin::CapturedMessage as Entry;
 use pintle_mail::{EnhancedCode, HeaderBlock, Reply};
 use pintle_outbound::{Capture, Captured};
 
@@ -17,12 +17,12 @@ const COPY: usize = 256 * 1024;
 const INDEX: &str = "index.jsonl";
 
 /// Writes messages into a folder.
-pub(crate) struct Folder {
+pub(crate) struct CaptureFolder {
     path: PathBuf,
     narrator: Arc<Narrator>,
 }
 
-impl Folder {
+impl CaptureFolder {
     /// A folder of this path, made when it is missing.
     pub(crate) fn open(path: PathBuf, narrator: Arc<Narrator>) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
@@ -55,7 +55,7 @@ impl Folder {
     }
 }
 
-impl Capture for Folder {
+impl Capture for CaptureFolder {
     fn capture(&self, captured: Captured) -> BoxFuture<'_, Reply> {
         Box::pin(async move {
             match self.write(&captured).await {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use pintle_plugin::Grant;
 
-use super::{PASSWORD, Places, USER};
+use super::{PASSWORD, SandboxAddresses, USER};
 use crate::cli::Sandbox;
 
 type Trouble = Box<dyn std::error::Error>;
@@ -31,14 +31,18 @@ const PRIVATE: [&str; 7] = [
 ];
 
 /// A configuration in its place.
-pub(super) struct Written {
+pub(super) struct WrittenConfig {
     pub(super) path: PathBuf,
     /// It was there, with changes of somebody's, and says what is run.
     pub(super) kept: bool,
 }
 
 /// Puts the configuration into the folder, unless one with changes is there.
-pub(super) fn write(options: &Sandbox, places: &Places, folder: &Path) -> Result<Written, Trouble> {
+pub(super) fn write(
+    options: &Sandbox,
+    places: &SandboxAddresses,
+    folder: &Path,
+) -> Result<WrittenConfig, Trouble> {
     let path = folder.join("pintle.toml");
     let kept = match pintle_config::files::text(&path) {
         Ok(text) => !is_as_written(&text),
@@ -48,7 +52,7 @@ pub(super) fn write(options: &Sandbox, places: &Places, folder: &Path) -> Result
     if !kept {
         fs::write(&path, signed(&configuration(options, places, folder)?))?;
     }
-    Ok(Written { path, kept })
+    Ok(WrittenConfig { path, kept })
 }
 
 fn signed(text: &str) -> String {
@@ -62,9 +66,9 @@ fn is_as_written(text: &str) -> bool {
 }
 
 /// The configuration, as a person would write it: a start for one's own.
-fn configuration(options: &Sandbox, places: &Places, folder: &Path) -> Result<String, Trouble> {
+fn configuration(options: &Sandbox, places: &SandboxAddresses, folder: &Path) -> Result<String, Trouble> {
     let folder = toml_text(&folder.display().to_string());
-    let Places { smtp, submission, submissions } = places;
+    let SandboxAddresses { smtp, submission, submissions } = places;
     let (who, more) = match places.are_local() {
         true => ("this machine", &[][..]),
         false => ("private networks", &PRIVATE[..]),
@@ -202,7 +206,7 @@ fn toml_value(json: &serde_json::Value) -> String {
 }
 
 /// The names that the sandbox's certificate bears beside its usual ones: the addresses where it listens.
-pub(super) fn names(places: &Places) -> Vec<String> {
+pub(super) fn names(places: &SandboxAddresses) -> Vec<String> {
     let all = [places.smtp, places.submission, places.submissions];
     let mut ips: Vec<IpAddr> = all.iter().map(|address| address.ip()).collect();
     ips.retain(|ip| !ip.is_unspecified() && !ip.is_loopback());

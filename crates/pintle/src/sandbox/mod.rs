@@ -56,13 +56,13 @@ pub(crate) fn messages_beside(spool: &Path) -> PathBuf {
 
 /// Where the sandbox listens.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Places {
+pub(crate) struct SandboxAddresses {
     pub(crate) smtp: SocketAddr,
     pub(crate) submission: SocketAddr,
     pub(crate) submissions: SocketAddr,
 }
 
-impl Places {
+impl SandboxAddresses {
     /// What the options say: each address, or `--listen` with the usual ports, which is this machine if left out.
     fn of(options: &Sandbox) -> Self {
         let ip = options.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -81,7 +81,7 @@ impl Places {
 }
 
 async fn serve(options: Sandbox) -> CommandResult {
-    let places = Places::of(&options);
+    let places = SandboxAddresses::of(&options);
     let survives = terminal::survives_hang_up();
     let mut signals = Signals::new()?;
     let config = prepare(&options, &places)?;
@@ -96,7 +96,8 @@ async fn serve(options: Sandbox) -> CommandResult {
         }
     };
     let narrator = Arc::new(narrator::Narrator::default());
-    let folder = capture::Folder::open(messages_beside(&settings.spool.folder), Arc::clone(&narrator))?;
+    let folder =
+        capture::CaptureFolder::open(messages_beside(&settings.spool.folder), Arc::clone(&narrator))?;
     let has_example =
         settings.plugins.plugins.iter().any(|plugin| plugin.component.to_string() == "stock:example");
     let extras = Extras {
@@ -122,7 +123,7 @@ async fn serve(options: Sandbox) -> CommandResult {
 }
 
 /// Writes certificate and configuration into the folder; gives the configuration's path.
-fn prepare(options: &Sandbox, places: &Places) -> Result<PathBuf, Box<dyn std::error::Error>> {
+fn prepare(options: &Sandbox, places: &SandboxAddresses) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let named = |error: io::Error| format!("cannot use the folder {}: {error}", options.folder.display());
     fs::create_dir_all(&options.folder).map_err(named)?;
     let folder = options.folder.canonicalize().map_err(named)?;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use pintle_admin::Captured;
+use pintle_admin::CapturedMessage;
 use pintle_mail::QueueId;
 use pintle_record::{Bounce, Deferral, PluginFault, Reception, Record, RecordSink};
 use tracing::field::{Field, Visit};
@@ -63,7 +63,7 @@ impl RecordSink for Narrator {
 
 impl Narrator {
     /// Tells where a message has gone.
-    pub(crate) fn captured(&self, entry: &Captured) {
+    pub(crate) fn captured(&self, entry: &CapturedMessage) {
         let line = line(Colour::Green, "captured", &entry.file.display().to_string());
         let mut order = self.order();
         // Reports to senders were never received.
@@ -82,7 +82,7 @@ impl Narrator {
 impl<S: Subscriber> Layer<S> for PluginLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut said = Said::default();
+        let mut said = EventFields::default();
         event.record(&mut said);
         if metadata.target() == "pintle::plugin" && !said.plugin.is_empty() {
             print(&said.as_plugin_line());
@@ -98,14 +98,14 @@ impl<S: Subscriber> Layer<S> for PluginLines {
 
 /// The fields of an event that are told.
 #[derive(Default)]
-struct Said {
+struct EventFields {
     plugin: String,
     hook: String,
     message: String,
     rest: String,
 }
 
-impl Said {
+impl EventFields {
     fn as_plugin_line(&self) -> String {
         let hook = if self.hook.is_empty() { "load" } else { &self.hook };
         // A subject may stand in it as the plugin has seen it.
@@ -114,7 +114,7 @@ impl Said {
     }
 }
 
-impl Visit for Said {
+impl Visit for EventFields {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         let value = format!("{value:?}");
         match field.name() {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{PASSWORD, Places, USER};
+use super::{PASSWORD, SandboxAddresses, USER};
 use crate::app::App;
 use crate::cli::Sandbox;
 use crate::output::say;
@@ -12,7 +12,7 @@ const OPEN: &str =
     "\nClients in private networks may send mail here without a password, all others by submission.";
 
 /// Prints where the sandbox listens and ready-made commands.
-pub(crate) fn print(app: &App, options: &Sandbox, places: &Places, has_example: bool) {
+pub(crate) fn print(app: &App, options: &Sandbox, places: &SandboxAddresses, has_example: bool) {
     let at = |name: &str, asked: SocketAddr| {
         app.inbound
             .addresses()

@@ -10,7 +10,7 @@ use super::config::{Channel, Credentials};
 use super::core::Core;
 use super::idle::Idle;
 use super::outcome::{Closed, DialogueStep, Lack, ProtocolFault};
-use super::state::{ClientState, Stop, Turn};
+use super::state::{ClientState, SessionStop, Turn};
 
 /// What the next reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) fn begin(core: &mut Core, now: Instant) -> Turn {
     // whom it speaks to.
     if core.channel < credentials.over {
         let lack = if core.channel == Channel::Plain { Lack::AuthWithoutTls } else { Lack::AuthUnverified };
-        return Err(Stop::new(Closed::Lacking(lack)));
+        return Err(SessionStop::new(Closed::Lacking(lack)));
     }
     let offered = |name: &str| core.offers().mechanisms().iter().any(|mechanism| mechanism == name);
     let (line, auth) = if offered("PLAIN") {
@@ -45,7 +45,7 @@ pub(super) fn begin(core: &mut Core, now: Instant) -> Turn {
     } else if offered("LOGIN") {
         ("AUTH LOGIN".to_owned(), Auth::LoginUser)
     } else {
-        return Err(Stop::new(Closed::Lacking(Lack::Auth)));
+        return Err(SessionStop::new(Closed::Lacking(Lack::Auth)));
     };
     core.command(&line, core.config.timeouts.command, now);
     Ok(ClientState::Auth(auth))
@@ -72,7 +72,7 @@ impl Auth {
             Severity::Positive => Ok(Idle::fresh(core)),
             Severity::Intermediate => self.respond(core, now),
             Severity::Transient | Severity::Permanent => {
-                Err(Stop::new(Closed::Refused { step: DialogueStep::Auth, reply }))
+                Err(SessionStop::new(Closed::Refused { step: DialogueStep::Auth, reply }))
             }
         }
     }
@@ -86,7 +86,7 @@ impl Auth {
                 (STANDARD.encode(&credentials.password), Self::Verdict)
             }
             _ => {
-                return Err(Stop::new(Closed::Fault {
+                return Err(SessionStop::new(Closed::Fault {
                     step: DialogueStep::Auth,
                     fault: ProtocolFault::Challenge,
                 }));

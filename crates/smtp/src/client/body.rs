@@ -10,13 +10,13 @@ use super::core::Core;
 use super::end::{Drain, EndOfData};
 use super::ledger::Ledger;
 use super::outcome::{Closed, DialogueStep, Event, ProtocolFault, ReplyOutcome};
-use super::state::{ClientState, Stop, Turn, unexpected};
+use super::state::{ClientState, SessionStop, Turn, unexpected};
 use super::stuffing::{Stuffer, Tail};
 use crate::extension::Extension;
 
 /// The next hop takes the message.
 #[derive(Debug)]
-pub(super) struct Body {
+pub(super) struct SendingBody {
     pub(super) ledger: Ledger,
     framing: Framing,
     demand: Demand,
@@ -48,7 +48,7 @@ struct Chunks {
     window: usize,
 }
 
-impl Body {
+impl SendingBody {
     pub(super) fn begin_data(ledger: Ledger, core: &mut Core, now: Instant) -> ClientState {
         Self::begin(ledger, Framing::Dots(Stuffer::new()), core, now)
     }
@@ -115,9 +115,9 @@ impl Body {
                     self.ask(core);
                     Ok(ClientState::Body(self))
                 }
-                3 => Err(Stop::during(self.ledger, unexpected(DialogueStep::Body, &reply))),
+                3 => Err(SessionStop::during(self.ledger, unexpected(DialogueStep::Body, &reply))),
                 _ if is_unknown_command(&reply) => {
-                    Err(Stop::during(self.ledger, unexpected(DialogueStep::Body, &reply)))
+                    Err(SessionStop::during(self.ledger, unexpected(DialogueStep::Body, &reply)))
                 }
                 _ => {
                     let left = chunks.unanswered - 1;
@@ -125,20 +125,20 @@ impl Body {
                     Ok(Drain::begin(self.ledger, left, core))
                 }
             },
-            Framing::Chunks(_) => Err(Stop::during(self.ledger, unsolicited(&reply))),
+            Framing::Chunks(_) => Err(SessionStop::during(self.ledger, unsolicited(&reply))),
         }
     }
 
     /// A reply before the final dot. A refusal is believed, since many servers cannot wait to say it, but the session
     /// is lost: there is no way to stop a message half way.
-    fn interrupted(mut self, reply: Reply) -> Box<Stop> {
+    fn interrupted(mut self, reply: Reply) -> Box<SessionStop> {
         // 500 to 504 speak about a command, and none was sent: the two sides are out of step.
         if matches!(reply.code, ..400 | 500..=504) {
-            return Stop::during(self.ledger, unsolicited(&reply));
+            return SessionStop::during(self.ledger, unsolicited(&reply));
         }
         self.ledger.settle_rest(&ReplyOutcome::refused(reply.clone()), DialogueStep::Body);
         let step = DialogueStep::Body;
-        Stop::during(self.ledger, Closed::Refused { step, reply })
+        SessionStop::during(self.ledger, Closed::Refused { step, reply })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pintle_mail::{BodyType, Reply, Severity};
 
-use super::body::Body;
+use super::body::SendingBody;
 use super::commands;
 use super::config::{Channel, Protocol, Transfer};
 use super::core::Core;
@@ -16,7 +16,7 @@ use super::outcome::{
     Closed, DialogueStep, DsnRelay, ProtocolFault, ReplyOutcome, Transaction, demands_tls,
     is_too_many_recipients,
 };
-use super::state::{ClientState, Stop, Turn, unexpected};
+use super::state::{ClientState, SessionStop, Turn, unexpected};
 use crate::extension::Extension;
 
 /// A transaction up to the go-ahead for its body.
@@ -24,13 +24,13 @@ use crate::extension::Extension;
 pub(super) struct Dialogue {
     pub(super) ledger: Ledger,
     transaction: Transaction,
-    todo: VecDeque<Command>,
+    todo: VecDeque<PipelinedCommand>,
     /// Sent, and not answered yet.
-    sent: VecDeque<Command>,
+    sent: VecDeque<PipelinedCommand>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Command {
+enum PipelinedCommand {
     Rset,
     Mail,
     /// With the recipient's position.
@@ -38,7 +38,7 @@ enum Command {
     Data,
 }
 
-impl Command {
+impl PipelinedCommand {
     fn step(self) -> DialogueStep {
         match self {
             Self::Rset | Self::Mail => DialogueStep::Mail,
@@ -73,12 +73,12 @@ impl Dialogue {
 
     fn plan(&mut self, slate: Slate) {
         if slate == Slate::NeedsReset {
-            self.todo.push_back(Command::Rset);
+            self.todo.push_back(PipelinedCommand::Rset);
         }
-        self.todo.push_back(Command::Mail);
-        self.todo.extend(self.ledger.open().map(Command::Rcpt));
+        self.todo.push_back(PipelinedCommand::Mail);
+        self.todo.extend(self.ledger.open().map(PipelinedCommand::Rcpt));
         if self.ledger.transfer() == Transfer::Data {
-            self.todo.push_back(Command::Data);
+            self.todo.push_back(PipelinedCommand::Data);
         }
     }
 
@@ -90,17 +90,17 @@ impl Dialogue {
         let Some(command) = self.sent.pop_front() else {
             let why =
                 Closed::Fault { step: DialogueStep::Mail, fault: ProtocolFault::Unsolicited(reply.code) };
-            return Err(Stop::during(self.ledger, why));
+            return Err(SessionStop::during(self.ledger, why));
         };
         // 3xx means something only after DATA, where 354 is meant, and nothing else may follow DATA but a refusal.
-        let go_ahead = command == Command::Data && reply.severity() == Severity::Intermediate;
+        let go_ahead = command == PipelinedCommand::Data && reply.severity() == Severity::Intermediate;
         let meaningless = match reply.severity() {
             Severity::Intermediate => !go_ahead,
-            Severity::Positive => command == Command::Data,
+            Severity::Positive => command == PipelinedCommand::Data,
             Severity::Transient | Severity::Permanent => false,
         };
         if meaningless {
-            return Err(Stop::during(self.ledger, unexpected(command.step(), &reply)));
+            return Err(SessionStop::during(self.ledger, unexpected(command.step(), &reply)));
         }
         if go_ahead {
             return self.go_ahead(&reply, core, now);
@@ -108,7 +108,7 @@ impl Dialogue {
         if !reply.is_positive() {
             if self.is_about_the_session(command, &reply, core) {
                 let step = command.step();
-                return Err(Stop::during(self.ledger, Closed::Refused { step, reply }));
+                return Err(SessionStop::during(self.ledger, Closed::Refused { step, reply }));
             }
             self.refuse(command, reply);
         }
@@ -116,8 +116,8 @@ impl Dialogue {
     }
 
     /// Whether a refusal speaks about the session and not about the message, which another session may carry.
-    fn is_about_the_session(&self, command: Command, reply: &Reply, core: &Core) -> bool {
-        if command == Command::Rset {
+    fn is_about_the_session(&self, command: PipelinedCommand, reply: &Reply, core: &Core) -> bool {
+        if command == PipelinedCommand::Rset {
             return true;
         }
         // Where all are refused, commands that were sent ahead are out of sequence indeed.
@@ -127,23 +127,25 @@ impl Dialogue {
         // RFC 5321 section 4.2.3: 503, bad sequence of commands. Ours was none: the next hop has lost a command, or holds on
         // to an earlier transaction. As an answer to the first RCPT many mean by it that they relay for nobody.
         let out_of_step =
-            reply.code == 503 && (!matches!(command, Command::Rcpt(_)) || core.transactions > 1);
+            reply.code == 503 && (!matches!(command, PipelinedCommand::Rcpt(_)) || core.transactions > 1);
         let to_be_secured =
             core.channel == Channel::Plain && core.offers().has(Extension::StartTls) && demands_tls(reply);
         out_of_step || to_be_secured
     }
 
-    fn refuse(&mut self, command: Command, reply: Reply) {
+    fn refuse(&mut self, command: PipelinedCommand, reply: Reply) {
         // Whoever refuses the only one for that reason means something else.
         let several =
             reply.code / 100 == 4 || reply.code == 552 || self.transaction.envelope.recipients.len() > 1;
         match command {
             // RFC 5321 section 4.5.3.1.10: 552 for too many recipients is to be taken as 452.
-            Command::Rcpt(at) if several && is_too_many_recipients(&reply) => {
+            PipelinedCommand::Rcpt(at) if several && is_too_many_recipients(&reply) => {
                 self.ledger.settle(at, &ReplyOutcome::Deferred(reply), DialogueStep::Rcpt);
             }
-            Command::Rcpt(at) => self.ledger.settle(at, &ReplyOutcome::refused(reply), DialogueStep::Rcpt),
-            Command::Mail | Command::Data | Command::Rset => {
+            PipelinedCommand::Rcpt(at) => {
+                self.ledger.settle(at, &ReplyOutcome::refused(reply), DialogueStep::Rcpt)
+            }
+            PipelinedCommand::Mail | PipelinedCommand::Data | PipelinedCommand::Rset => {
                 self.ledger.settle_rest(&ReplyOutcome::refused(reply), command.step());
                 self.todo.clear();
             }
@@ -153,12 +155,12 @@ impl Dialogue {
     /// 354 came. With all recipients refused it should not have, but a pipelining client must be ready for it.
     fn go_ahead(self: Box<Self>, reply: &Reply, core: &mut Core, now: Instant) -> Turn {
         if !self.ledger.is_settled() {
-            return Ok(Body::begin_data(self.ledger, core, now));
+            return Ok(SendingBody::begin_data(self.ledger, core, now));
         }
         // RFC 2033 section 4.2: an LMTP server must answer DATA with 503 here; how many replies would follow an empty
         // message is anybody's guess.
         if core.config.protocol == Protocol::Lmtp {
-            return Err(Stop::during(self.ledger, unexpected(DialogueStep::Data, reply)));
+            return Err(SessionStop::during(self.ledger, unexpected(DialogueStep::Data, reply)));
         }
         // RFC 2920 section 3.1: an empty message, whose acceptance means nothing.
         core.command(".", core.config.timeouts.end, now);
@@ -166,7 +168,10 @@ impl Dialogue {
     }
 
     fn go_on(mut self: Box<Self>, core: &mut Core, now: Instant) -> ClientState {
-        let asked_all = !self.todo.iter().any(|command| matches!(command, Command::Mail | Command::Rcpt(_)));
+        let asked_all = !self
+            .todo
+            .iter()
+            .any(|command| matches!(command, PipelinedCommand::Mail | PipelinedCommand::Rcpt(_)));
         if asked_all && self.ledger.is_settled() {
             self.todo.clear();
         }
@@ -177,7 +182,7 @@ impl Dialogue {
         if self.ledger.is_settled() {
             Idle::after(self.ledger, Slate::NeedsReset, core)
         } else {
-            Body::begin_chunks(self.ledger, core, now)
+            SendingBody::begin_chunks(self.ledger, core, now)
         }
     }
 
@@ -198,27 +203,27 @@ impl Dialogue {
         }
     }
 
-    fn line(&self, command: Command, core: &Core) -> String {
+    fn line(&self, command: PipelinedCommand, core: &Core) -> String {
         match command {
-            Command::Rset => "RSET".to_owned(),
-            Command::Mail => commands::mail(&self.transaction, core.offers()),
-            Command::Rcpt(at) => self.transaction.envelope.recipients.get(at).map_or_else(
+            PipelinedCommand::Rset => "RSET".to_owned(),
+            PipelinedCommand::Mail => commands::mail(&self.transaction, core.offers()),
+            PipelinedCommand::Rcpt(at) => self.transaction.envelope.recipients.get(at).map_or_else(
                 // A position comes from this very list; a harmless command keeps the count of replies right.
                 || "NOOP".to_owned(),
                 |recipient| commands::rcpt(recipient, &self.transaction, core.offers()),
             ),
-            Command::Data => "DATA".to_owned(),
+            PipelinedCommand::Data => "DATA".to_owned(),
         }
     }
 }
 
-fn patience(command: Command, core: &Core) -> Duration {
+fn patience(command: PipelinedCommand, core: &Core) -> Duration {
     let timeouts = &core.config.timeouts;
     match command {
-        Command::Rset => timeouts.command,
-        Command::Mail => timeouts.mail,
-        Command::Rcpt(_) => timeouts.rcpt,
-        Command::Data => timeouts.data,
+        PipelinedCommand::Rset => timeouts.command,
+        PipelinedCommand::Mail => timeouts.mail,
+        PipelinedCommand::Rcpt(_) => timeouts.rcpt,
+        PipelinedCommand::Data => timeouts.data,
     }
 }
 

@@ -11,7 +11,7 @@ use super::core::Core;
 use super::idle::{Idle, Slate};
 use super::ledger::Ledger;
 use super::outcome::{Closed, DialogueStep, ReplyOutcome};
-use super::state::{ClientState, Stop, Turn, unexpected};
+use super::state::{ClientState, SessionStop, Turn, unexpected};
 
 /// The whole message is sent.
 #[derive(Debug)]
@@ -29,11 +29,11 @@ impl EndOfData {
     pub(super) fn on_reply(mut self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
         core.expect(core.config.timeouts.end, now);
         if self.ledger.transfer() == Transfer::Chunking && is_unknown_command(&reply) {
-            return Err(Stop::during(self.ledger, unexpected(DialogueStep::Body, &reply)));
+            return Err(SessionStop::during(self.ledger, unexpected(DialogueStep::Body, &reply)));
         }
         let outcome = match reply.severity() {
             Severity::Intermediate => {
-                return Err(Stop::during(self.ledger, unexpected(DialogueStep::End, &reply)));
+                return Err(SessionStop::during(self.ledger, unexpected(DialogueStep::End, &reply)));
             }
             Severity::Positive => ReplyOutcome::Delivered(reply),
             Severity::Transient | Severity::Permanent => ReplyOutcome::refused(reply),
@@ -73,7 +73,7 @@ impl EndOfData {
             // How many replies an LMTP server gives to the last chunk of a refused message is not settled by any RFC.
             Protocol::Lmtp => {
                 let reply = refusal.reply().clone();
-                Err(Stop::during(self.ledger, Closed::Refused { step: DialogueStep::End, reply }))
+                Err(SessionStop::during(self.ledger, Closed::Refused { step: DialogueStep::End, reply }))
             }
         }
     }

@@ -5,9 +5,9 @@ use std::time::Instant;
 use pintle_mail::{Reply, Severity};
 
 use super::core::Core;
-use super::hello::Hello;
+use super::hello::HelloState;
 use super::outcome::{Closed, DialogueStep};
-use super::state::{ClientState, Stop, Turn};
+use super::state::{ClientState, SessionStop, Turn};
 
 #[derive(Debug)]
 pub(super) struct Greeting;
@@ -23,12 +23,12 @@ impl Greeting {
             // RFC 5321 section 4.3.2 lists 220 alone; its first digit invites as well.
             Severity::Positive => {
                 core.peer.greeting = reply.text.into_owned();
-                Ok(Hello::begin(core, now))
+                Ok(HelloState::begin(core, now))
             }
             Severity::Transient | Severity::Permanent => {
-                Err(Stop::new(Closed::Refused { step: DialogueStep::Greeting, reply }))
+                Err(SessionStop::new(Closed::Refused { step: DialogueStep::Greeting, reply }))
             }
-            Severity::Intermediate => Err(Stop::unexpected(DialogueStep::Greeting, &reply)),
+            Severity::Intermediate => Err(SessionStop::unexpected(DialogueStep::Greeting, &reply)),
         }
     }
 }

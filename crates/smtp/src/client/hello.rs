@@ -9,18 +9,18 @@ use super::config::{Channel, Protocol};
 use super::core::Core;
 use super::outcome::{Closed, DialogueStep, Lack};
 use super::start_tls::StartTls;
-use super::state::{ClientState, Stop, Turn};
+use super::state::{ClientState, SessionStop, Turn};
 use crate::extension::{Extension, Offered};
 
 /// Which greeting was said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hello {
+pub(super) enum HelloState {
     Ehlo,
     Helo,
     Lhlo,
 }
 
-impl Hello {
+impl HelloState {
     pub(super) fn begin(core: &mut Core, now: Instant) -> ClientState {
         let hello = match core.config.protocol {
             Protocol::Smtp => Self::Ehlo,
@@ -56,9 +56,9 @@ impl Hello {
                 Ok(Self::Helo.say(core, now))
             }
             Severity::Transient | Severity::Permanent => {
-                Err(Stop::new(Closed::Refused { step: DialogueStep::Hello, reply }))
+                Err(SessionStop::new(Closed::Refused { step: DialogueStep::Hello, reply }))
             }
-            Severity::Intermediate => Err(Stop::unexpected(DialogueStep::Hello, &reply)),
+            Severity::Intermediate => Err(SessionStop::unexpected(DialogueStep::Hello, &reply)),
         }
     }
 }
@@ -71,7 +71,7 @@ fn secure(core: &mut Core, now: Instant) -> Turn {
         (Channel::Plain, _) if offered => Ok(StartTls::begin(core, now)),
         (Channel::Plain, TlsPolicy::Opportunistic) => auth::begin(core, now),
         (Channel::Plain, TlsPolicy::Required | TlsPolicy::Verified) => {
-            Err(Stop::new(Closed::Lacking(Lack::StartTls)))
+            Err(SessionStop::new(Closed::Lacking(Lack::StartTls)))
         }
     }
 }

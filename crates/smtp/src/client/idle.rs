@@ -7,7 +7,7 @@ use pintle_mail::Reply;
 use super::core::Core;
 use super::ledger::Ledger;
 use super::outcome::{Closed, DialogueStep, Event};
-use super::state::{ClientState, Stop, Turn, unexpected};
+use super::state::{ClientState, SessionStop, Turn, unexpected};
 
 /// Ready.
 #[derive(Debug)]
@@ -59,8 +59,8 @@ impl Probe {
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core) -> Turn {
         match reply.code / 100 {
             2 => Ok(Idle::fresh(core)),
-            3 => Err(Stop::new(unexpected(DialogueStep::Probe, &reply))),
-            _ => Err(Stop::new(Closed::Refused { step: DialogueStep::Probe, reply })),
+            3 => Err(SessionStop::new(unexpected(DialogueStep::Probe, &reply))),
+            _ => Err(SessionStop::new(Closed::Refused { step: DialogueStep::Probe, reply })),
         }
     }
 }

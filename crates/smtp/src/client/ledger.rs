@@ -9,20 +9,20 @@ use super::outcome::{Closed, Delivery, DialogueStep, DsnRelay, RecipientOutcome,
 /// Outcomes so far, in the order of the envelope.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    entries: Vec<Entry>,
+    entries: Vec<LedgerEntry>,
     dsn: DsnRelay,
     transfer: Transfer,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct LedgerEntry {
     id: u32,
     settled: Option<RecipientOutcome>,
 }
 
 impl Ledger {
     pub(super) fn new(ids: impl Iterator<Item = u32>, dsn: DsnRelay, transfer: Transfer) -> Self {
-        Self { entries: ids.map(|id| Entry { id, settled: None }).collect(), dsn, transfer }
+        Self { entries: ids.map(|id| LedgerEntry { id, settled: None }).collect(), dsn, transfer }
     }
 
     /// How the message travels.
@@ -56,7 +56,7 @@ impl Ledger {
 
     /// The positions of those not settled yet.
     pub(super) fn open(&self) -> impl Iterator<Item = usize> {
-        let open = |(at, entry): (usize, &Entry)| entry.settled.is_none().then_some(at);
+        let open = |(at, entry): (usize, &LedgerEntry)| entry.settled.is_none().then_some(at);
         self.entries.iter().enumerate().filter_map(open)
     }
 
@@ -86,7 +86,7 @@ impl Ledger {
     }
 }
 
-impl Entry {
+impl LedgerEntry {
     fn settle(&mut self, outcome: &ReplyOutcome, speaker: Speaker, step: DialogueStep) {
         if self.settled.is_none() {
             let outcome = outcome.clone();

@@ -41,9 +41,9 @@ use bytes::Bytes;
 use self::core::Core;
 use self::dialogue::Dialogue;
 use self::greeting::Greeting;
-use self::hello::Hello;
+use self::hello::HelloState;
 use self::reply_reader::ReplyReader;
-use self::state::{ClientState, Stop, Turn};
+use self::state::{ClientState, SessionStop, Turn};
 
 pub use self::config::{Channel, Config, Credentials, EightBit, Limits, Protocol, Timeouts, Transfer};
 pub use self::outcome::{
@@ -107,7 +107,7 @@ impl Session {
             self.core.channel = channel;
             // RFC 3207 section 4.2: everything known of the server is forgotten, and EHLO said anew.
             self.core.peer = Peer::default();
-            self.state = Hello::begin(&mut self.core, now);
+            self.state = HelloState::begin(&mut self.core, now);
         }
     }
 
@@ -254,7 +254,7 @@ impl Session {
         }
     }
 
-    fn stop(&mut self, stop: Stop) {
+    fn stop(&mut self, stop: SessionStop) {
         let core = &mut self.core;
         core.deadline = None;
         core.out.clear();

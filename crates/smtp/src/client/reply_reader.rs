@@ -53,7 +53,7 @@ struct Partial {
 
 /// What a line says of the lines after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Position {
+enum LinePosition {
     Middle,
     Last,
 }
@@ -70,7 +70,7 @@ impl ReplyReader {
             *input = rest;
             self.keep(head)?;
             let line = std::mem::take(&mut self.line);
-            if self.add_line(&line)? == Position::Last {
+            if self.add_line(&line)? == LinePosition::Last {
                 self.read = 0;
                 return Ok(self.partial.take().map(Partial::into_reply));
             }
@@ -90,7 +90,7 @@ impl ReplyReader {
         Ok(())
     }
 
-    fn add_line(&mut self, line: &[u8]) -> Result<Position, ReplyFault> {
+    fn add_line(&mut self, line: &[u8]) -> Result<LinePosition, ReplyFault> {
         // RFC 5321 section 2.3.8 wants CR LF. A line that ends in LF alone can be taken for nothing else: what we send
         // holds neither, so nobody can have put it into a reply.
         let end = line.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
@@ -106,7 +106,7 @@ impl ReplyReader {
             }
             (Some(partial), Err(_)) => {
                 partial.add_text(&printable(line), self.limits.reply_text);
-                Ok(Position::Middle)
+                Ok(LinePosition::Middle)
             }
             (None, Err(fault)) => Err(fault),
         }
@@ -149,7 +149,7 @@ impl Partial {
 }
 
 /// Code, position and text of a line without its CRLF.
-fn split_line(line: &[u8]) -> Result<(u16, Position, &[u8]), ReplyFault> {
+fn split_line(line: &[u8]) -> Result<(u16, LinePosition, &[u8]), ReplyFault> {
     // RFC 5321 section 4.2 ends the second digit at 5. Filters refuse with 571 and 590, and the first digit says it all.
     let &[first @ b'2'..=b'5', second @ b'0'..=b'9', third @ b'0'..=b'9', ref rest @ ..] = line else {
         return Err(ReplyFault::Code);
@@ -157,9 +157,9 @@ fn split_line(line: &[u8]) -> Result<(u16, Position, &[u8]), ReplyFault> {
     let code = [first, second, third].iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
     match rest {
         // RFC 5321 section 4.2: a client must take a code without text, with or without the space.
-        [] => Ok((code, Position::Last, rest)),
-        [b' ' | b'\t', text @ ..] => Ok((code, Position::Last, text)),
-        [b'-', text @ ..] => Ok((code, Position::Middle, text)),
+        [] => Ok((code, LinePosition::Last, rest)),
+        [b' ' | b'\t', text @ ..] => Ok((code, LinePosition::Last, text)),
+        [b'-', text @ ..] => Ok((code, LinePosition::Middle, text)),
         _ => Err(ReplyFault::Code),
     }
 }

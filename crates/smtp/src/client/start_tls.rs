@@ -7,7 +7,7 @@ use pintle_mail::{Reply, Severity, TlsPolicy};
 use super::auth;
 use super::core::Core;
 use super::outcome::{Closed, DialogueStep, Event};
-use super::state::{ClientState, Stop, Turn};
+use super::state::{ClientState, SessionStop, Turn};
 
 #[derive(Debug)]
 pub(super) struct StartTls;
@@ -30,9 +30,9 @@ impl StartTls {
                 auth::begin(core, now)
             }
             Severity::Transient | Severity::Permanent => {
-                Err(Stop::new(Closed::Refused { step: DialogueStep::StartTls, reply }))
+                Err(SessionStop::new(Closed::Refused { step: DialogueStep::StartTls, reply }))
             }
-            Severity::Intermediate => Err(Stop::unexpected(DialogueStep::StartTls, &reply)),
+            Severity::Intermediate => Err(SessionStop::unexpected(DialogueStep::StartTls, &reply)),
         }
     }
 }

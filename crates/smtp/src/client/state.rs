@@ -8,12 +8,12 @@ use std::time::Instant;
 use pintle_mail::Reply;
 
 use super::auth::Auth;
-use super::body::Body;
+use super::body::SendingBody;
 use super::core::Core;
 use super::dialogue::Dialogue;
 use super::end::{Drain, EndOfData};
 use super::greeting::Greeting;
-use super::hello::Hello;
+use super::hello::HelloState;
 use super::idle::{Idle, Probe};
 use super::ledger::Ledger;
 use super::outcome::{Closed, DialogueStep, ProtocolFault};
@@ -22,7 +22,7 @@ use super::start_tls::StartTls;
 #[derive(Debug)]
 pub(super) enum ClientState {
     Greeting(Greeting),
-    Hello(Hello),
+    Hello(HelloState),
     StartTls(StartTls),
     /// The host does the handshake; nothing may be said by either side.
     Handshake,
@@ -30,7 +30,7 @@ pub(super) enum ClientState {
     Idle(Idle),
     Probe(Probe),
     Dialogue(Box<Dialogue>),
-    Body(Body),
+    Body(SendingBody),
     End(EndOfData),
     Drain(Drain),
     /// QUIT is said.
@@ -40,15 +40,15 @@ pub(super) enum ClientState {
 
 /// The end of a session, with what it cuts short.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(super) struct SessionStop {
     pub(super) why: Closed,
     pub(super) ledger: Option<Ledger>,
 }
 
 /// What a transition gives.
-pub(super) type Turn = Result<ClientState, Box<Stop>>;
+pub(super) type Turn = Result<ClientState, Box<SessionStop>>;
 
-impl Stop {
+impl SessionStop {
     /// An end outside any transaction.
     pub(super) fn new(why: Closed) -> Box<Self> {
         Box::new(Self { why, ledger: None })
@@ -86,7 +86,7 @@ impl ClientState {
     }
 
     /// Ends the session in this state.
-    pub(super) fn stop(self, why: Closed) -> Box<Stop> {
+    pub(super) fn stop(self, why: Closed) -> Box<SessionStop> {
         let ledger = match self {
             Self::Dialogue(dialogue) => Some(dialogue.ledger),
             Self::Body(body) => Some(body.ledger),
@@ -94,7 +94,7 @@ impl ClientState {
             Self::Drain(drain) => Some(drain.ledger),
             _ => None,
         };
-        Box::new(Stop { why, ledger })
+        Box::new(SessionStop { why, ledger })
     }
 
     pub(super) fn on_reply(self, reply: Reply, core: &mut Core, now: Instant) -> Turn {
@@ -114,10 +114,10 @@ impl ClientState {
             Self::End(state) => state.on_reply(reply, core, now),
             Self::Drain(state) => state.on_reply(core, now),
             // Whatever answers QUIT, the session is over.
-            Self::Quit => Err(Stop::new(Closed::Quit)),
+            Self::Quit => Err(SessionStop::new(Closed::Quit)),
             Self::Closed => Ok(Self::Closed),
             Self::Idle(_) | Self::Handshake => {
-                Err(Stop::new(Closed::Fault { step, fault: ProtocolFault::Unsolicited(reply.code) }))
+                Err(SessionStop::new(Closed::Fault { step, fault: ProtocolFault::Unsolicited(reply.code) }))
             }
         }
     }

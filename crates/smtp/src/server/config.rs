@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::offers::Mechanisms;
+use super::offers::SaslMechanisms;
 use crate::extension::{Extension, Extensions};
 
 /// The settings of a listener's sessions.
@@ -65,7 +65,7 @@ impl Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Auth {
     /// The mechanisms on offer.
-    pub mechanisms: Mechanisms,
+    pub mechanisms: SaslMechanisms,
     /// Passwords may cross the wire in the clear. Off by default (RFC 4954 section 4).
     pub without_tls: bool,
 }

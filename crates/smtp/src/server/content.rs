@@ -12,7 +12,7 @@ use super::fault::SessionFault;
 
 /// Decodes the content of one message.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub(crate) struct ContentDecoder {
     at: At,
     /// A chunk ended in CR: the LF may be the first octet of the next (RFC 3030 section 2).
     pending_cr: bool,
@@ -83,7 +83,7 @@ struct Cooking<'a> {
     copy: Option<BytesMut>,
 }
 
-impl Decoder {
+impl ContentDecoder {
     /// For the message that DATA announced.
     pub(crate) fn for_data(leniency: &Leniency) -> Self {
         Self {
@@ -316,11 +316,15 @@ mod tests {
     use super::*;
 
     /// Decodes `wire`, fed in pieces of `step` octets: the content, what is left over, and the decoder.
-    fn data(wire: &[u8], step: usize) -> (Vec<u8>, Option<Vec<u8>>, Decoder) {
-        data_by(Decoder::for_data(&Leniency::default()), wire, step)
+    fn data(wire: &[u8], step: usize) -> (Vec<u8>, Option<Vec<u8>>, ContentDecoder) {
+        data_by(ContentDecoder::for_data(&Leniency::default()), wire, step)
     }
 
-    fn data_by(mut decoder: Decoder, wire: &[u8], step: usize) -> (Vec<u8>, Option<Vec<u8>>, Decoder) {
+    fn data_by(
+        mut decoder: ContentDecoder,
+        wire: &[u8],
+        step: usize,
+    ) -> (Vec<u8>, Option<Vec<u8>>, ContentDecoder) {
         let (mut input, mut content) = (BytesMut::new(), Vec::new());
         for (at, piece) in wire.chunks(step).enumerate() {
             input.extend_from_slice(piece);
@@ -334,11 +338,11 @@ mod tests {
         (content, None, decoder)
     }
 
-    fn chunks(chunks: &[&[u8]]) -> (Vec<u8>, Decoder) {
-        chunks_by(Decoder::for_chunks(&Leniency::default()), chunks)
+    fn chunks(chunks: &[&[u8]]) -> (Vec<u8>, ContentDecoder) {
+        chunks_by(ContentDecoder::for_chunks(&Leniency::default()), chunks)
     }
 
-    fn chunks_by(mut decoder: Decoder, chunks: &[&[u8]]) -> (Vec<u8>, Decoder) {
+    fn chunks_by(mut decoder: ContentDecoder, chunks: &[&[u8]]) -> (Vec<u8>, ContentDecoder) {
         let mut content = Vec::new();
         for chunk in chunks {
             let (mut input, mut left) = (BytesMut::new(), chunk.len() as u64);
@@ -404,14 +408,14 @@ mod tests {
             ("a\r\rb\nc\r\n.\r\n", "a b\r\nc\r\n"),
         ] {
             for step in 1..=wire.len() {
-                let (got, left, decoder) = data_by(Decoder::for_data(&lenient), wire.as_bytes(), step);
+                let (got, left, decoder) = data_by(ContentDecoder::for_data(&lenient), wire.as_bytes(), step);
                 assert_eq!(String::from_utf8(got).unwrap(), content, "{wire:?} by {step}");
                 assert_eq!((left, decoder.flaw), (Some(Vec::new()), None), "{wire:?} by {step}");
             }
         }
-        let (_, _, decoder) = data_by(Decoder::for_data(&lenient), b"a\rb\0\r\n.\r\n", 99);
+        let (_, _, decoder) = data_by(ContentDecoder::for_data(&lenient), b"a\rb\0\r\n.\r\n", 99);
         assert_eq!(decoder.flaw, Some(Flaw::Nul));
-        let chunked = |parts: &[&[u8]]| chunks_by(Decoder::for_chunks(&lenient), parts);
+        let chunked = |parts: &[&[u8]]| chunks_by(ContentDecoder::for_chunks(&lenient), parts);
         for (parts, content) in [
             (&[&b"a\r"[..], b"b\r", b"\r", b"\nc"][..], "a b\r\nc"),
             (&[b"a\rb\r\r\n\r", b"\n"], "a b\r\n\r\n"),

@@ -8,7 +8,7 @@ use pintle_mail::{MailParams, Recipient, Reply, ReversePath};
 
 use super::fault::SessionFault;
 use super::offers::Offers;
-use super::sasl::Credentials;
+use super::sasl::SaslCredentials;
 
 /// What happened, in order. All of it is to be polled before more is read from the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Question {
     /// EHLO or HELO, before its reply.
     Hello(Hello),
     /// Credentials, to be granted or denied.
-    Auth(Credentials),
+    Auth(SaslCredentials),
     /// MAIL FROM.
     Sender(Sender),
     /// RCPT TO. Its id counts from 0 within the transaction, refused recipients included.
@@ -44,7 +44,7 @@ pub enum Question {
     /// The header of the message is here, the body is not.
     Headers(Headers),
     /// The whole message is here; the reply to DATA or `BDAT … LAST` waits for this.
-    Message(Message),
+    Message(MessageCounts),
 }
 
 /// EHLO or HELO.
@@ -87,7 +87,7 @@ pub struct Headers {
 
 /// What the machine counted while the message came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Message {
+pub struct MessageCounts {
     /// The header block, in octets, without the empty line.
     pub header_size: u64,
     /// The body, in octets: the sum of all [`Event::Body`].

@@ -149,7 +149,7 @@ pub enum Misuse {
 
 /// Who must act on a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub enum FaultOwner {
     /// The peer broke the protocol.
     PeerMisbehaved,
     /// The peer wants what we do not do.
@@ -162,7 +162,7 @@ pub enum Owner {
 
 /// How loud a fault is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub enum FaultLevel {
     /// Everyday.
     Debug,
     /// Worth knowing when somebody complains.
@@ -176,7 +176,7 @@ pub enum Level {
 impl SessionFault {
     /// Who must act.
     #[must_use]
-    pub fn owner(&self) -> Owner {
+    pub fn owner(&self) -> FaultOwner {
         match self {
             Self::NotImplemented
             | Self::UnknownParameter(_)
@@ -185,7 +185,7 @@ impl SessionFault {
             | Self::UnknownMechanism
             | Self::AuthNeedsTls
             | Self::AuthCancelled
-            | Self::TlsFailed => Owner::PeerIncompatible,
+            | Self::TlsFailed => FaultOwner::PeerIncompatible,
             Self::LineTooLong
             | Self::AuthLineTooLong
             | Self::TextLineTooLong
@@ -196,20 +196,22 @@ impl SessionFault {
             | Self::TooManyIdleCommands
             | Self::TooManyAuthFailures
             | Self::TooManyMessages
-            | Self::Timeout => Owner::LimitExceeded,
-            Self::HostMisuse(_) => Owner::Us,
-            _ => Owner::PeerMisbehaved,
+            | Self::Timeout => FaultOwner::LimitExceeded,
+            Self::HostMisuse(_) => FaultOwner::Us,
+            _ => FaultOwner::PeerMisbehaved,
         }
     }
 
     /// How loud it is.
     #[must_use]
-    pub fn level(&self) -> Level {
+    pub fn level(&self) -> FaultLevel {
         match self {
-            Self::HostMisuse(_) => Level::Error,
-            Self::PlaintextBehindStartTls | Self::TooManyAuthFailures => Level::Warn,
-            Self::AuthCancelled | Self::NotImplemented | Self::UnknownCommand | Self::Timeout => Level::Debug,
-            _ => Level::Info,
+            Self::HostMisuse(_) => FaultLevel::Error,
+            Self::PlaintextBehindStartTls | Self::TooManyAuthFailures => FaultLevel::Warn,
+            Self::AuthCancelled | Self::NotImplemented | Self::UnknownCommand | Self::Timeout => {
+                FaultLevel::Debug
+            }
+            _ => FaultLevel::Info,
         }
     }
 

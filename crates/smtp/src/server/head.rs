@@ -19,7 +19,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The header, as far as it is here.
 #[derive(Debug, Default)]
-pub(crate) struct Head {
+pub(crate) struct HeaderReader {
     lines: BytesMut,
     /// The lines before this offset are fields and continuations.
     judged: usize,
@@ -38,19 +38,19 @@ pub(crate) struct CompleteHeader {
 /// Header and body of a whole message with CRLF at its lines' ends, parted as a session parts what it receives.
 #[must_use]
 pub fn split_message(message: Bytes) -> (Bytes, Bytes) {
-    let mut head = Head::default();
+    let mut head = HeaderReader::default();
     let found = head.push(message).unwrap_or_else(|| head.finish());
     (found.header, found.rest)
 }
 
 /// What a line means for the header.
-enum Line {
+enum HeaderLine {
     Belongs,
     Empty,
     Foreign,
 }
 
-impl Head {
+impl HeaderReader {
     /// How much is held.
     pub(crate) fn len(&self) -> usize {
         self.lines.len()
@@ -77,8 +77,8 @@ impl Head {
     pub(crate) fn finish(&mut self) -> CompleteHeader {
         let last = &self.lines[self.judged..];
         let end = match judge(last, self.judged) {
-            Line::Belongs => self.lines.len(),
-            Line::Empty | Line::Foreign => self.judged,
+            HeaderLine::Belongs => self.lines.len(),
+            HeaderLine::Empty | HeaderLine::Foreign => self.judged,
         };
         split(self.lines.split().freeze(), end, 0)
     }
@@ -88,25 +88,25 @@ impl Head {
 fn end_of_header(bytes: &[u8], judged: &mut usize) -> Option<(usize, usize)> {
     while let Some(lf) = memchr(b'\n', &bytes[*judged..]) {
         match judge(&bytes[*judged..=*judged + lf], *judged) {
-            Line::Belongs => *judged += lf + 1,
-            Line::Empty => return Some((*judged, lf + 1)),
-            Line::Foreign => return Some((*judged, 0)),
+            HeaderLine::Belongs => *judged += lf + 1,
+            HeaderLine::Empty => return Some((*judged, lf + 1)),
+            HeaderLine::Foreign => return Some((*judged, 0)),
         }
     }
     let last = &bytes[*judged..];
-    let endless = last.len() > LONGEST_NAME && matches!(judge(last, *judged), Line::Foreign);
+    let endless = last.len() > LONGEST_NAME && matches!(judge(last, *judged), HeaderLine::Foreign);
     endless.then_some((*judged, 0))
 }
 
-fn judge(line: &[u8], at: usize) -> Line {
+fn judge(line: &[u8], at: usize) -> HeaderLine {
     let belongs = match at {
         0 => is_field_line(without_mark(line)) || is_mailbox_line(line),
         _ => is_field_line(line) || is_continuation(line),
     };
     match line {
-        b"\r\n" => Line::Empty,
-        _ if belongs => Line::Belongs,
-        _ => Line::Foreign,
+        b"\r\n" => HeaderLine::Empty,
+        _ if belongs => HeaderLine::Belongs,
+        _ => HeaderLine::Foreign,
     }
 }
 
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn scan(message: &str, step: usize) -> (String, bool, String) {
-        let mut head = Head::default();
+        let mut head = HeaderReader::default();
         let mut pieces = message.as_bytes().chunks(step);
         let found = pieces.by_ref().find_map(|piece| head.push(Bytes::copy_from_slice(piece)));
         let found = found.unwrap_or_else(|| head.finish());
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn an_endless_line_is_no_header() {
         let message = "x".repeat(3_000);
-        let mut head = Head::default();
+        let mut head = HeaderReader::default();
         let found = head.push(Bytes::from(message.clone())).unwrap();
         assert_eq!((found.header.len(), found.rest.len()), (0, message.len()));
     }

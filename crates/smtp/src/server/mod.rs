@@ -36,14 +36,14 @@ mod state;
 
 use ruling::AnswerKind;
 use shared::Core;
-use state::{Advance, Connecting, SessionState, Turn};
+use state::{Advance, Connecting, SessionState, WhoseMove};
 
 pub use config::Config;
-pub use event::{Closed, Event, Headers, Hello, HelloVerb, HostAnswer, Message, Question, Sender};
-pub use fault::{Level, Misuse, OtherProtocol, Owner, Sequence, SessionFault, Syntax};
+pub use event::{Closed, Event, Headers, Hello, HelloVerb, HostAnswer, MessageCounts, Question, Sender};
+pub use fault::{FaultLevel, FaultOwner, Misuse, OtherProtocol, Sequence, SessionFault, Syntax};
 pub use head::split_message;
-pub use offers::{Mechanism, Mechanisms, OfferError, Offers};
-pub use sasl::{Credentials, Password};
+pub use offers::{OfferError, Offers, SaslMechanism, SaslMechanisms};
+pub use sasl::{Password, SaslCredentials};
 
 /// What the host knows when a connection comes in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -85,7 +85,7 @@ impl<R: fmt::Display> Session<R> {
             _ => {}
         }
         let held = self.core.input.len() + bytes.len();
-        if self.state.turn() == Turn::Host && held > self.core.config.limits.input {
+        if self.state.turn() == WhoseMove::Host && held > self.core.config.limits.input {
             self.state = self.core.fail(SessionFault::HostMisuse(Misuse::Overfed));
         } else {
             self.core.input.extend_from_slice(bytes);
@@ -131,7 +131,7 @@ impl<R: fmt::Display> Session<R> {
     pub fn wants_read(&self) -> bool {
         !self.core.eof
             && self.core.events.is_empty()
-            && matches!(self.state.turn(), Turn::Command | Turn::Content)
+            && matches!(self.state.turn(), WhoseMove::Command | WhoseMove::Content)
     }
 
     /// Octets of the peer that are held in memory: input not worked on yet, and a header that is not complete. At most
@@ -234,7 +234,7 @@ impl<R: fmt::Display> Session<R> {
                 }
             }
         }
-        if self.core.eof && !matches!(self.state.turn(), Turn::Host | Turn::Over) {
+        if self.core.eof && !matches!(self.state.turn(), WhoseMove::Host | WhoseMove::Over) {
             self.state = self.core.close(None, Closed::Peer);
         }
         self.core.shrink();
@@ -245,9 +245,9 @@ impl<R: fmt::Display> Session<R> {
     fn schedule(&mut self) {
         let timeouts = &self.core.config.timeouts;
         let wait = match self.state.turn() {
-            Turn::Command => timeouts.command,
-            Turn::Content => timeouts.data,
-            Turn::Host | Turn::Handshake | Turn::Over => {
+            WhoseMove::Command => timeouts.command,
+            WhoseMove::Content => timeouts.data,
+            WhoseMove::Host | WhoseMove::Handshake | WhoseMove::Over => {
                 self.deadline = None;
                 return;
             }

@@ -11,14 +11,14 @@ use crate::extension::{Extension, Extensions, Offered, Parameter};
 
 /// A SASL mechanism (RFC 4422) that the machine speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mechanism {
+pub enum SaslMechanism {
     /// RFC 4616.
     Plain,
     /// The undocumented one that Exchange and Outlook insist on.
     Login,
 }
 
-impl Mechanism {
+impl SaslMechanism {
     /// Its registered name.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -37,39 +37,40 @@ impl Mechanism {
 
 /// A set of mechanisms; both by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mechanisms {
+pub struct SaslMechanisms {
     /// PLAIN.
     pub plain: bool,
     /// LOGIN.
     pub login: bool,
 }
 
-impl Default for Mechanisms {
+impl Default for SaslMechanisms {
     fn default() -> Self {
         Self { plain: true, login: true }
     }
 }
 
-impl Mechanisms {
+impl SaslMechanisms {
     /// Whether this mechanism is in the set.
     #[must_use]
-    pub fn has(self, mechanism: Mechanism) -> bool {
+    pub fn has(self, mechanism: SaslMechanism) -> bool {
         match mechanism {
-            Mechanism::Plain => self.plain,
-            Mechanism::Login => self.login,
+            SaslMechanism::Plain => self.plain,
+            SaslMechanism::Login => self.login,
         }
     }
 
     /// Their names, as the parameter of AUTH.
     fn parameter(self) -> Parameter {
-        let all = [Mechanism::Plain, Mechanism::Login].into_iter().filter(|mechanism| self.has(*mechanism));
+        let all =
+            [SaslMechanism::Plain, SaslMechanism::Login].into_iter().filter(|mechanism| self.has(*mechanism));
         Parameter::Words(all.map(|mechanism| mechanism.name().to_owned()).collect())
     }
 
     /// Those that the machine speaks, of the names in a parameter of AUTH.
     fn from_names(names: &[String]) -> Self {
-        let has = |wanted| names.iter().any(|name| Mechanism::named(name) == Some(wanted));
-        Self { plain: has(Mechanism::Plain), login: has(Mechanism::Login) }
+        let has = |wanted| names.iter().any(|name| SaslMechanism::named(name) == Some(wanted));
+        Self { plain: has(SaslMechanism::Plain), login: has(SaslMechanism::Login) }
     }
 }
 
@@ -81,7 +82,7 @@ pub struct Offers {
 }
 
 impl Offers {
-    pub(super) fn new(extensions: Extensions, size: u64, mechanisms: Mechanisms) -> Self {
+    pub(super) fn new(extensions: Extensions, size: u64, mechanisms: SaslMechanisms) -> Self {
         let mut known = Offered::default();
         for extension in Extension::ALL.into_iter().filter(|extension| extensions.has(*extension)) {
             let parameter = match extension {
@@ -112,8 +113,8 @@ impl Offers {
 
     /// The SASL mechanisms of AUTH, where it is on offer.
     #[must_use]
-    pub fn mechanisms(&self) -> Mechanisms {
-        Mechanisms::from_names(self.known.mechanisms())
+    pub fn mechanisms(&self) -> SaslMechanisms {
+        SaslMechanisms::from_names(self.known.mechanisms())
     }
 
     /// Adds a keyword, or changes its parameter. A keyword that the machine does not know is advertised, and its
@@ -237,7 +238,7 @@ mod tests {
     use super::*;
 
     fn offers() -> Offers {
-        Offers::new(Extensions::default(), 1_000, Mechanisms::default())
+        Offers::new(Extensions::default(), 1_000, SaslMechanisms::default())
     }
 
     fn keywords(offers: &Offers) -> Vec<String> {

@@ -278,13 +278,13 @@ fn is_xtext(value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::offers::Mechanisms;
+    use super::super::offers::SaslMechanisms;
     use super::*;
     use crate::extension::Extensions;
 
     fn offers() -> Offers {
         let known = Extensions::default().with(Extension::Auth).with(Extension::RequireTls);
-        let mut offers = Offers::new(known, 0, Mechanisms::default());
+        let mut offers = Offers::new(known, 0, SaslMechanisms::default());
         offers.offer("X-TAG", None).unwrap();
         offers
     }

@@ -8,13 +8,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::fault::SessionFault;
-use super::offers::Mechanism;
+use super::offers::SaslMechanism;
 
 /// What a client proved, or claims to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub struct SaslCredentials {
     /// How they came.
-    pub mechanism: Mechanism,
+    pub mechanism: SaslMechanism,
     /// Whom the client wants to act as, when it says so (PLAIN alone can).
     pub authorization_id: Option<String>,
     /// Who the client is.
@@ -49,7 +49,7 @@ impl fmt::Debug for Password {
 
 /// An exchange under way, by what the client is to send next.
 #[derive(Debug)]
-pub(crate) enum Exchange {
+pub(crate) enum SaslExchange {
     /// PLAIN: everything in one response.
     Plain,
     /// LOGIN: the name.
@@ -60,18 +60,18 @@ pub(crate) enum Exchange {
 
 /// What a response led to.
 #[derive(Debug)]
-pub(crate) enum Progress {
+pub(crate) enum SaslProgress {
     /// The next challenge is due.
-    Challenge(Exchange),
+    Challenge(SaslExchange),
     /// All is said.
-    Done(Credentials),
+    Done(SaslCredentials),
 }
 
-impl Exchange {
-    pub(crate) fn begin(mechanism: Mechanism) -> Self {
+impl SaslExchange {
+    pub(crate) fn begin(mechanism: SaslMechanism) -> Self {
         match mechanism {
-            Mechanism::Plain => Self::Plain,
-            Mechanism::Login => Self::LoginUsername,
+            SaslMechanism::Plain => Self::Plain,
+            SaslMechanism::Login => Self::LoginUsername,
         }
     }
 
@@ -85,23 +85,23 @@ impl Exchange {
     }
 
     /// Takes an initial response, in which `=` stands for the empty one (RFC 4954 section 4).
-    pub(crate) fn initial(self, response: &str) -> Result<Progress, SessionFault> {
+    pub(crate) fn initial(self, response: &str) -> Result<SaslProgress, SessionFault> {
         self.respond(if response == "=" { "" } else { response })
     }
 
     /// Takes a response in base64.
-    pub(crate) fn respond(self, response: &str) -> Result<Progress, SessionFault> {
+    pub(crate) fn respond(self, response: &str) -> Result<SaslProgress, SessionFault> {
         if response == "*" {
             return Err(SessionFault::AuthCancelled);
         }
         let octets = STANDARD.decode(response).map_err(|_| SessionFault::BadAuthResponse)?;
         let text = String::from_utf8(octets).map_err(|_| SessionFault::BadAuthResponse)?;
         match self {
-            Self::Plain => plain(&text).map(Progress::Done).ok_or(SessionFault::BadAuthResponse),
+            Self::Plain => plain(&text).map(SaslProgress::Done).ok_or(SessionFault::BadAuthResponse),
             _ if text.is_empty() || text.contains('\0') => Err(SessionFault::BadAuthResponse),
-            Self::LoginUsername => Ok(Progress::Challenge(Self::LoginPassword(text))),
-            Self::LoginPassword(username) => Ok(Progress::Done(Credentials {
-                mechanism: Mechanism::Login,
+            Self::LoginUsername => Ok(SaslProgress::Challenge(Self::LoginPassword(text))),
+            Self::LoginPassword(username) => Ok(SaslProgress::Done(SaslCredentials {
+                mechanism: SaslMechanism::Login,
                 authorization_id: None,
                 username,
                 password: Password(text),
@@ -112,14 +112,14 @@ impl Exchange {
 
 /// RFC 4616 section 2: `[authzid] NUL authcid NUL passwd`, the last two not empty. An empty password in particular must
 /// not reach a directory that takes it for an anonymous login.
-fn plain(text: &str) -> Option<Credentials> {
+fn plain(text: &str) -> Option<SaslCredentials> {
     let mut parts = text.split('\0');
     let (authorization_id, username, password) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() || username.is_empty() || password.is_empty() {
         return None;
     }
-    Some(Credentials {
-        mechanism: Mechanism::Plain,
+    Some(SaslCredentials {
+        mechanism: SaslMechanism::Plain,
         authorization_id: (!authorization_id.is_empty()).then(|| authorization_id.to_owned()),
         username: username.to_owned(),
         password: Password(password.to_owned()),

@@ -41,11 +41,11 @@ pub(crate) struct Core {
     in_transaction: bool,
     /// The rest of a line that was too long goes by unread.
     skipping: bool,
-    counts: Counts,
+    counts: SessionCounts,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct SessionCounts {
     bad_commands: u32,
     idle_commands: u32,
     auth_failures: u32,
@@ -55,7 +55,7 @@ struct Counts {
 }
 
 /// What the input holds for a state that waits for a line.
-pub(crate) enum Line {
+pub(crate) enum LineInput {
     Partial,
     /// Without its line end.
     Whole(BytesMut),
@@ -81,7 +81,7 @@ impl Core {
             session_id: start.session_id,
             in_transaction: false,
             skipping: false,
-            counts: Counts::default(),
+            counts: SessionCounts::default(),
         }
     }
 
@@ -216,7 +216,11 @@ impl Core {
         self.in_transaction = false;
         if accepted {
             let messages = self.counts.messages + 1;
-            self.counts = Counts { messages, auth_failures: self.counts.auth_failures, ..Counts::default() };
+            self.counts = SessionCounts {
+                messages,
+                auth_failures: self.counts.auth_failures,
+                ..SessionCounts::default()
+            };
         }
     }
 
@@ -232,27 +236,27 @@ impl Core {
     }
 
     /// The next line of the input, at most as long as `limit` says for its beginning.
-    pub(crate) fn line(&mut self, limit: impl Fn(&[u8]) -> usize) -> Line {
+    pub(crate) fn line(&mut self, limit: impl Fn(&[u8]) -> usize) -> LineInput {
         let Some(lf) = memchr(b'\n', &self.input) else {
             if self.skipping || self.input.len() > limit(&self.input) {
                 self.skipping = true;
                 self.input.clear();
             }
-            return Line::Partial;
+            return LineInput::Partial;
         };
         self.progress = true;
         let too_long = std::mem::take(&mut self.skipping) || lf + 1 > limit(&self.input[..lf]);
         let mut line = self.input.split_to(lf + 1);
         line.truncate(lf);
         if too_long {
-            return Line::TooLong;
+            return LineInput::TooLong;
         }
         if line.last() == Some(&b'\r') {
             line.truncate(lf - 1);
         } else if self.config.leniency.bare_lf == BareLf::Refuse {
-            return Line::BareLf;
+            return LineInput::BareLf;
         }
-        Line::Whole(line)
+        LineInput::Whole(line)
     }
 
     /// The next command line, or what is the matter with it.
@@ -263,10 +267,10 @@ impl Core {
         }
         let limits = self.config.limits;
         match self.line(|start| limits.command_line + extra_length(start, limits.auth_line)) {
-            Line::Partial => Ok(None),
-            Line::Whole(line) => Ok(Some(line)),
-            Line::TooLong => Err(SessionFault::LineTooLong),
-            Line::BareLf => Err(SessionFault::Syntax(Syntax::LineEnd)),
+            LineInput::Partial => Ok(None),
+            LineInput::Whole(line) => Ok(Some(line)),
+            LineInput::TooLong => Err(SessionFault::LineTooLong),
+            LineInput::BareLf => Err(SessionFault::Syntax(Syntax::LineEnd)),
         }
     }
 

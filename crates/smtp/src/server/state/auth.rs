@@ -5,44 +5,44 @@ use pintle_mail::Reply;
 use super::{Advance, Negotiated, Ready, SessionState, misuse};
 use crate::server::event::Question;
 use crate::server::fault::{SessionFault, Syntax};
-use crate::server::offers::Mechanism;
+use crate::server::offers::SaslMechanism;
 use crate::server::replies;
 use crate::server::ruling::AnswerKind;
-use crate::server::sasl::{Exchange, Progress};
-use crate::server::shared::{Core, Line};
+use crate::server::sasl::{SaslExchange, SaslProgress};
+use crate::server::shared::{Core, LineInput};
 
 /// The client owes a response.
 #[derive(Debug)]
 pub(crate) struct Responding {
     negotiated: Negotiated,
-    exchange: Exchange,
+    exchange: SaslExchange,
 }
 
 impl Responding {
     pub(crate) fn begin(
         negotiated: Negotiated,
-        mechanism: Mechanism,
+        mechanism: SaslMechanism,
         initial: Option<&str>,
         core: &mut Core,
     ) -> SessionState {
-        let exchange = Exchange::begin(mechanism);
+        let exchange = SaslExchange::begin(mechanism);
         match initial {
             Some(response) => proceed(negotiated, exchange.initial(response), core),
-            None => proceed(negotiated, Ok(Progress::Challenge(exchange)), core),
+            None => proceed(negotiated, Ok(SaslProgress::Challenge(exchange)), core),
         }
     }
 
     pub(crate) fn advance(self, core: &mut Core) -> Advance {
         let limit = core.config.limits.auth_line;
         let fault = match core.line(|_| limit) {
-            Line::Partial => return Advance::Wait(self.into()),
-            Line::Whole(line) => {
+            LineInput::Partial => return Advance::Wait(self.into()),
+            LineInput::Whole(line) => {
                 let response = std::str::from_utf8(&line).map_err(|_| SessionFault::BadAuthResponse);
                 let progress = response.and_then(|response| self.exchange.respond(response));
                 return Advance::Again(proceed(self.negotiated, progress, core));
             }
-            Line::TooLong => SessionFault::AuthLineTooLong,
-            Line::BareLf => SessionFault::Syntax(Syntax::LineEnd),
+            LineInput::TooLong => SessionFault::AuthLineTooLong,
+            LineInput::BareLf => SessionFault::Syntax(Syntax::LineEnd),
         };
         Advance::Again(core.fault(fault, Ready::new(self.negotiated)))
     }
@@ -50,16 +50,16 @@ impl Responding {
 
 fn proceed(
     negotiated: Negotiated,
-    progress: Result<Progress, SessionFault>,
+    progress: Result<SaslProgress, SessionFault>,
     core: &mut Core,
 ) -> SessionState {
     match progress {
-        Ok(Progress::Challenge(exchange)) => {
+        Ok(SaslProgress::Challenge(exchange)) => {
             // curl and others wait for the space of an empty challenge (RFC 4954 section 4).
             core.reply(&Reply::plain(334, exchange.challenge()));
             Responding { negotiated, exchange }.into()
         }
-        Ok(Progress::Done(credentials)) => {
+        Ok(SaslProgress::Done(credentials)) => {
             core.ask(Question::Auth(credentials));
             LoginAsked { negotiated }.into()
         }

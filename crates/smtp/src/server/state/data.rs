@@ -11,10 +11,10 @@ use pintle_mail::{EnhancedCode, Reply};
 use super::ehlo::{Before, hello};
 use super::{Advance, Commanded, Negotiated, Ready, RecipientsAccepted, SessionState, common, misuse};
 use crate::server::command::Command;
-use crate::server::content::Decoder;
-use crate::server::event::{Event, Headers, Message, Question};
+use crate::server::content::ContentDecoder;
+use crate::server::event::{Event, Headers, MessageCounts, Question};
 use crate::server::fault::{Misuse, Sequence, SessionFault};
-use crate::server::head::{CompleteHeader, Head};
+use crate::server::head::{CompleteHeader, HeaderReader};
 use crate::server::replies;
 use crate::server::ruling::AnswerKind;
 use crate::server::shared::Core;
@@ -22,16 +22,16 @@ use crate::server::shared::Core;
 /// A message is coming in.
 #[derive(Debug)]
 pub(crate) struct Receiving {
-    incoming: Incoming,
-    frame: Frame,
+    incoming: IncomingMessage,
+    frame: FrameState,
 }
 
 /// What is known of a message before its end.
 #[derive(Debug)]
-struct Incoming {
+struct IncomingMessage {
     negotiated: Negotiated,
-    decoder: Decoder,
-    phase: Phase,
+    decoder: ContentDecoder,
+    phase: MessagePhase,
     header_size: u64,
     body_size: u64,
     limit: u64,
@@ -41,23 +41,23 @@ struct Incoming {
 
 /// Which part of the message comes next.
 #[derive(Debug)]
-enum Phase {
-    Header(Head),
+enum MessagePhase {
+    Header(HeaderReader),
     Body,
     /// None: the message is refused, and this is why.
-    Condemned(Refusal),
+    Condemned(MessageRefusal),
 }
 
 /// Why a message is refused before its end.
 #[derive(Debug)]
-enum Refusal {
+enum MessageRefusal {
     Fault(SessionFault),
     Host(Reply),
 }
 
 /// What frames the octets that are coming in.
 #[derive(Debug, Clone, Copy)]
-enum Frame {
+enum FrameState {
     Dots,
     Chunk { size: u64, left: u64, last: bool },
 }
@@ -77,9 +77,9 @@ impl Receiving {
     /// DATA.
     pub(crate) fn data(addressed: RecipientsAccepted, core: &mut Core) -> SessionState {
         core.reply(&replies::DATA);
-        let decoder = Decoder::for_data(&core.config.leniency);
-        let incoming = Incoming::new(addressed.into_negotiated(), decoder, core);
-        Self::boxed(incoming, Frame::Dots)
+        let decoder = ContentDecoder::for_data(&core.config.leniency);
+        let incoming = IncomingMessage::new(addressed.into_negotiated(), decoder, core);
+        Self::boxed(incoming, FrameState::Dots)
     }
 
     /// The first BDAT of a message.
@@ -89,16 +89,16 @@ impl Receiving {
         last: bool,
         core: &mut Core,
     ) -> SessionState {
-        let decoder = Decoder::for_chunks(&core.config.leniency);
-        let incoming = Incoming::new(addressed.into_negotiated(), decoder, core);
+        let decoder = ContentDecoder::for_chunks(&core.config.leniency);
+        let incoming = IncomingMessage::new(addressed.into_negotiated(), decoder, core);
         Self::chunk(incoming, size, last)
     }
 
-    fn chunk(incoming: Incoming, size: u64, last: bool) -> SessionState {
-        Self::boxed(incoming, Frame::Chunk { size, left: size, last })
+    fn chunk(incoming: IncomingMessage, size: u64, last: bool) -> SessionState {
+        Self::boxed(incoming, FrameState::Chunk { size, left: size, last })
     }
 
-    fn boxed(incoming: Incoming, frame: Frame) -> SessionState {
+    fn boxed(incoming: IncomingMessage, frame: FrameState) -> SessionState {
         Box::new(Self { incoming, frame }).into()
     }
 
@@ -124,11 +124,11 @@ impl Receiving {
     fn decode(&mut self, core: &mut Core) -> (Bytes, FrameEnd) {
         let decoder = &mut self.incoming.decoder;
         match &mut self.frame {
-            Frame::Dots => {
+            FrameState::Dots => {
                 let (content, ended) = decoder.decode_data(&mut core.input);
                 (content, if ended { FrameEnd::Message } else { FrameEnd::Open })
             }
-            Frame::Chunk { size, left, last } => {
+            FrameState::Chunk { size, left, last } => {
                 let content = decoder.decode_chunk(&mut core.input, left);
                 match (*left, *last) {
                     (0, true) => {
@@ -147,14 +147,14 @@ impl Receiving {
         let incoming = &mut self.incoming;
         incoming.check(content.len() as u64, core);
         let found = match &mut incoming.phase {
-            Phase::Header(head) => {
+            MessagePhase::Header(head) => {
                 head.push(content).or_else(|| (end == FrameEnd::Message).then(|| head.finish()))
             }
-            Phase::Body => {
+            MessagePhase::Body => {
                 incoming.pass_on(content, core);
                 None
             }
-            Phase::Condemned(_) => None,
+            MessagePhase::Condemned(_) => None,
         };
         match found {
             Some(found) => self.ask_headers(found, end, core),
@@ -186,14 +186,14 @@ impl Receiving {
     }
 }
 
-impl Incoming {
-    fn new(negotiated: Negotiated, decoder: Decoder, core: &Core) -> Self {
+impl IncomingMessage {
+    fn new(negotiated: Negotiated, decoder: ContentDecoder, core: &Core) -> Self {
         Self {
             limit: negotiated.message_limit(core),
             deadline: core.now.checked_add(core.config.timeouts.message),
             negotiated,
             decoder,
-            phase: Phase::Header(Head::default()),
+            phase: MessagePhase::Header(HeaderReader::default()),
             header_size: 0,
             body_size: 0,
         }
@@ -201,7 +201,7 @@ impl Incoming {
 
     fn held(&self) -> usize {
         match &self.phase {
-            Phase::Header(head) => head.len(),
+            MessagePhase::Header(head) => head.len(),
             _ => 0,
         }
     }
@@ -209,21 +209,21 @@ impl Incoming {
     /// Condemns the message if the octets that came make it unacceptable.
     fn check(&mut self, more: u64, core: &Core) {
         let held = match &self.phase {
-            Phase::Header(head) => head.len() as u64,
-            Phase::Body => self.header_size + self.body_size,
-            Phase::Condemned(_) => return,
+            MessagePhase::Header(head) => head.len() as u64,
+            MessagePhase::Body => self.header_size + self.body_size,
+            MessagePhase::Condemned(_) => return,
         };
         if let Some(flaw) = self.decoder.flaw {
             self.condemn(flaw.into());
         } else if held + more > self.limit {
             self.condemn(SessionFault::MessageTooBig);
-        } else if matches!(self.phase, Phase::Header(_)) && held > core.config.limits.header as u64 {
+        } else if matches!(self.phase, MessagePhase::Header(_)) && held > core.config.limits.header as u64 {
             self.condemn(SessionFault::HeaderTooBig);
         }
     }
 
     fn condemn(&mut self, fault: SessionFault) {
-        self.phase = Phase::Condemned(Refusal::Fault(fault));
+        self.phase = MessagePhase::Condemned(MessageRefusal::Fault(fault));
     }
 
     fn pass_on(&mut self, content: Bytes, core: &mut Core) {
@@ -236,7 +236,7 @@ impl Incoming {
     /// RFC 3030 section 2: each chunk has its reply; a refused one ends the transaction, and the chunks behind it get 503.
     fn end_chunk(self, size: u64, core: &mut Core) -> SessionState {
         match self.phase {
-            Phase::Condemned(refusal) => refusal.speak(self.negotiated, core),
+            MessagePhase::Condemned(refusal) => refusal.speak(self.negotiated, core),
             _ => {
                 let text = format!("{size} octets received");
                 core.reply(&Reply::new(250, EnhancedCode(2, 0, 0), text));
@@ -247,9 +247,9 @@ impl Incoming {
 
     fn end(self, core: &mut Core) -> SessionState {
         match self.phase {
-            Phase::Condemned(refusal) => refusal.speak(self.negotiated, core),
+            MessagePhase::Condemned(refusal) => refusal.speak(self.negotiated, core),
             _ => {
-                core.ask(Question::Message(Message {
+                core.ask(Question::Message(MessageCounts {
                     header_size: self.header_size,
                     body_size: self.body_size,
                     has_8bit: self.decoder.has_8bit,
@@ -262,7 +262,7 @@ impl Incoming {
     }
 }
 
-impl Refusal {
+impl MessageRefusal {
     fn speak(self, negotiated: Negotiated, core: &mut Core) -> SessionState {
         core.expect_consequences();
         let next = match self {
@@ -295,11 +295,11 @@ impl HeadersAsked {
         let incoming = &mut receiving.incoming;
         match ruling {
             AnswerKind::Accept(_) => {
-                incoming.phase = Phase::Body;
+                incoming.phase = MessagePhase::Body;
                 incoming.pass_on(self.rest, core);
             }
             // RFC 5321 section 4.1.1.4: no reply before the end of data, so the refusal waits for it.
-            AnswerKind::Refuse(wish) => incoming.phase = Phase::Condemned(Refusal::Host(wish)),
+            AnswerKind::Refuse(wish) => incoming.phase = MessagePhase::Condemned(MessageRefusal::Host(wish)),
             AnswerKind::Close(wish) => return core.close_as_told(wish),
             _ => incoming.condemn(SessionFault::HostMisuse(Misuse::WrongAnswer)),
         }
@@ -332,7 +332,7 @@ impl MessageAsked {
 /// A chunk is through, and it was not the last.
 #[derive(Debug)]
 pub(crate) struct BetweenChunks {
-    incoming: Incoming,
+    incoming: IncomingMessage,
 }
 
 impl BetweenChunks {

@@ -81,7 +81,7 @@ pub(crate) enum Advance {
 
 /// Whose move it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum WhoseMove {
     /// The peer's: a command, or a line of an AUTH exchange.
     Command,
     /// The peer's: content.
@@ -158,7 +158,7 @@ impl SessionState {
         }
     }
 
-    pub(crate) fn turn(&self) -> Turn {
+    pub(crate) fn turn(&self) -> WhoseMove {
         match self {
             Self::Connecting(_)
             | Self::HelloAsked(_)
@@ -166,11 +166,11 @@ impl SessionState {
             | Self::SenderAsked(_)
             | Self::RecipientAsked(_)
             | Self::HeadersAsked(_)
-            | Self::MessageAsked(_) => Turn::Host,
-            Self::Handshake(_) => Turn::Handshake,
-            Self::Receiving(_) | Self::DiscardingChunk(_) => Turn::Content,
-            Self::Closed => Turn::Over,
-            _ => Turn::Command,
+            | Self::MessageAsked(_) => WhoseMove::Host,
+            Self::Handshake(_) => WhoseMove::Handshake,
+            Self::Receiving(_) | Self::DiscardingChunk(_) => WhoseMove::Content,
+            Self::Closed => WhoseMove::Over,
+            _ => WhoseMove::Command,
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::extension::Extension;
 use crate::server::command::Command;
 use crate::server::event::{Event, Question, Sender};
 use crate::server::fault::{Sequence, SessionFault};
-use crate::server::offers::Mechanism;
+use crate::server::offers::SaslMechanism;
 use crate::server::params::parse_mail;
 use crate::server::replies;
 use crate::server::shared::Core;
@@ -86,7 +86,7 @@ impl Ready {
         }
     }
 
-    fn mechanism(&self, name: &str, core: &Core) -> Result<Mechanism, SessionFault> {
+    fn mechanism(&self, name: &str, core: &Core) -> Result<SaslMechanism, SessionFault> {
         // RFC 4954 section 4: once a session, and only after EHLO.
         if core.identity.is_some() {
             return Err(SessionFault::Sequence(Sequence::AuthAlready));
@@ -98,7 +98,7 @@ impl Ready {
             let needs_tls = core.config.extensions.has(Extension::Auth) && !core.tls;
             return Err(if needs_tls { SessionFault::AuthNeedsTls } else { SessionFault::NotImplemented });
         }
-        Mechanism::named(name)
+        SaslMechanism::named(name)
             .filter(|mechanism| self.negotiated.offers.mechanisms().has(*mechanism))
             .ok_or(SessionFault::UnknownMechanism)
     }
