@@ -17,6 +17,7 @@ mod lower;
 mod mistake;
 pub mod parts;
 mod places;
+mod position;
 mod reader;
 mod reference;
 mod report;
@@ -33,8 +34,9 @@ pub use accounts::RunAs;
 pub use exposed::{Exposed, How};
 pub use lower::{LogSettings, Settings, Stock};
 pub use mistake::{Cause, ConfigRule, Mistake};
+pub use position::TextPosition;
 pub use reference::reference;
-pub use report::{ConfigReport, TextPosition, count};
+pub use report::{ConfigReport, count};
 pub use units::duration;
 pub use values::{LogFormat, LogLevel};
 

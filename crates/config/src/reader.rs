@@ -15,8 +15,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::definition::{KeyDefinition, Schema, SectionDefinition, SectionShape};
 use crate::exposed::{FileKind, Us};
+use crate::position::position;
 use crate::value_kind::ValueKind;
-use crate::{Cause, ConfigRule, Mistake, report};
+use crate::{Cause, ConfigRule, Mistake};
 
 pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
 
@@ -87,7 +88,7 @@ impl<'a> ConfigReader<'a> {
     }
 
     pub(crate) fn line(&self, offset: usize) -> usize {
-        report::place(self.text, offset).line
+        position(self.text, offset).line
     }
 
     /// Everything found, in the order of the file.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::position::{TextPosition, position};
 use crate::{Cause, Mistake, Settings};
 
 /// All that reading a configuration found.
@@ -20,15 +21,6 @@ pub struct ConfigReport {
     pub settings: Option<Settings>,
     /// The plugins without a mistake of their own, so that they can be looked at whatever is wrong elsewhere.
     pub plugins: pintle_plugin::Config,
-}
-
-/// A place in a file, both from 1; the column counts characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextPosition {
-    /// The line.
-    pub line: usize,
-    /// The column.
-    pub column: usize,
 }
 
 impl ConfigReport {
@@ -59,7 +51,7 @@ impl ConfigReport {
     /// Where a mistake begins.
     #[must_use]
     pub fn place(&self, mistake: &Mistake) -> TextPosition {
-        place(&self.text, mistake.span.start)
+        position(&self.text, mistake.span.start)
     }
 
     fn show(&self, f: &mut fmt::Formatter<'_>, kind: &str, mistake: &Mistake) -> fmt::Result {
@@ -111,12 +103,6 @@ pub fn count(mistakes: usize, warnings: usize) -> String {
         (mistakes, 0) => counted(mistakes, "mistake"),
         (mistakes, warnings) => format!("{}, {}", counted(mistakes, "mistake"), counted(warnings, "warning")),
     }
-}
-
-pub(crate) fn place(text: &str, offset: usize) -> TextPosition {
-    let before = text.get(..offset.min(text.len())).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    TextPosition { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
 }
 
 fn counted(number: usize, noun: &str) -> String {

@@ -49,11 +49,11 @@ impl Default for LoginLimits {
 
 /// The failures of all networks.
 #[derive(Debug, Clone, Default)]
-pub struct Guesses(Arc<Mutex<HashMap<IpNet, Instant>>>);
+pub(crate) struct Guesses(Arc<Mutex<HashMap<IpNet, Instant>>>);
 
 /// A login that was let through, charged as if it failed.
 #[derive(Debug)]
-pub struct Guess {
+pub(crate) struct Guess {
     guesses: Guesses,
     charges: [(IpNet, Duration); 2],
 }
@@ -63,7 +63,12 @@ impl Guesses {
     ///
     /// # Errors
     /// So long it has to wait before another login is heard; nothing was charged then.
-    pub fn begin(&self, client: IpAddr, limits: &LoginLimits, now: Instant) -> Result<Guess, Duration> {
+    pub(crate) fn begin(
+        &self,
+        client: IpAddr,
+        limits: &LoginLimits,
+        now: Instant,
+    ) -> Result<Guess, Duration> {
         let [narrow, wide] = networks(client);
         let charge = |times: u32| limits.window / limits.max_failures.saturating_mul(times).max(1);
         let charges = [(narrow, charge(1)), (wide, charge(SITE))];
@@ -88,20 +93,22 @@ impl Guesses {
 
     /// Networks that are remembered.
     #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.0.lock().len()
     }
 
     /// Whether no network is remembered.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Guess {
     /// It was no guess: the login succeeded, or nobody could tell.
-    pub fn give_back(self, now: Instant) {
+    pub(crate) fn give_back(self, now: Instant) {
         let mut owed = self.guesses.0.lock();
         for (network, charge) in self.charges {
             if let Some(until) = owed.get_mut(&network) {
@@ -115,7 +122,7 @@ impl Guess {
 
     /// How long the reply to this failure waits.
     #[must_use]
-    pub fn delay(&self, limits: &LoginLimits, now: Instant) -> Duration {
+    pub(crate) fn delay(&self, limits: &LoginLimits, now: Instant) -> Duration {
         let (network, charge) = self.charges[0];
         let debt = debt(&self.guesses.0.lock(), network, now);
         let failures = debt.as_secs_f64() / charge.as_secs_f64().max(f64::MIN_POSITIVE);

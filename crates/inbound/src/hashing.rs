@@ -18,7 +18,7 @@ const KEPT: usize = 16;
 
 /// Hands out turns.
 #[derive(Debug, Clone)]
-pub struct Hashing {
+pub(crate) struct Hashing {
     turns: Arc<Semaphore>,
     /// Who has a place, waits or has a turn.
     places: Arc<Semaphore>,
@@ -26,7 +26,7 @@ pub struct Hashing {
 
 /// All places are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Busy;
+pub(crate) struct Busy;
 
 impl Default for Hashing {
     /// Half of the machine's cores, since the other half has mail to carry.
@@ -46,7 +46,7 @@ impl Hashing {
     ///
     /// # Errors
     /// Too many wait already.
-    pub async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         trusted: bool,
         work: impl FnOnce() -> T + Send + 'static,

@@ -3,9 +3,7 @@
 //! One task per address accepts; it owns the sessions it has begun and ends only when they have (law 8). A drain first
 //! stops accepting and tells every session to finish its transaction, then, when the time of grace is over, to stop.
 
-use std::fmt;
 use std::future::Future;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,6 +26,7 @@ use crate::phase::ServerPhase;
 use crate::quarantines::Quarantines;
 use crate::services::Services;
 use crate::sockets::Sockets;
+use crate::start_error::StartError;
 
 /// How long to leave a listener alone that cannot accept, for want of file descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -68,47 +67,6 @@ impl RulesHandle {
         self.0.rules.store(Arc::new(rules));
     }
 }
-
-/// A listener cannot be started. The operator must act.
-#[derive(Debug)]
-pub enum StartError {
-    /// The address cannot be bound.
-    Bind {
-        /// The listener's name.
-        listener: String,
-        /// Its address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The listener wants TLS, and there is no certificate.
-    NoCertificate {
-        /// The listener's name.
-        listener: String,
-    },
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bind { listener, address, source } => {
-                write!(f, "listener {listener} cannot listen on {address}: {source}")?;
-                match source.kind() {
-                    io::ErrorKind::PermissionDenied => {
-                        f.write_str("; ports below 1024 need the capability CAP_NET_BIND_SERVICE")
-                    }
-                    io::ErrorKind::AddrInUse => f.write_str("; another server has it"),
-                    _ => Ok(()),
-                }
-            }
-            Self::NoCertificate { listener } => {
-                write!(f, "listener {listener} offers TLS, but no certificate is configured")
-            }
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 impl Inbound {
     /// Binds every address and begins to accept.

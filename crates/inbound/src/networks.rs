@@ -11,7 +11,7 @@ const V6: [u8; 2] = [64, 48];
 
 /// The networks of a client, the narrow one (one host) first and the wide one (one site) second.
 #[must_use]
-pub fn networks(client: IpAddr) -> [IpNet; 2] {
+pub(crate) fn networks(client: IpAddr) -> [IpNet; 2] {
     let client = client.to_canonical();
     let lengths = if client.is_ipv4() { V4 } else { V6 };
     // No length is longer than its address.

@@ -45,7 +45,7 @@ impl Default for SessionLimits {
 
 /// Which limit a client has met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionLimit {
+pub(crate) enum SessionLimit {
     /// All sessions of the listener that it could have are in use.
     Total,
     /// All sessions that its address may have are in use.
@@ -57,7 +57,7 @@ pub enum SessionLimit {
 impl SessionLimit {
     /// In metrics.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Total => "total",
             Self::Address => "address",
@@ -68,7 +68,7 @@ impl SessionLimit {
 
 /// Hands out permits.
 #[derive(Debug, Clone, Default)]
-pub struct Permits(Arc<Mutex<PermitCounts>>);
+pub(crate) struct Permits(Arc<Mutex<PermitCounts>>);
 
 #[derive(Debug, Default)]
 struct PermitCounts {
@@ -81,7 +81,7 @@ type Key = (bool, IpNet);
 
 /// Leave to hold one session; give it back by dropping it.
 #[derive(Debug)]
-pub struct Permit {
+pub(crate) struct Permit {
     permits: Permits,
     keys: Vec<Key>,
 }
@@ -91,7 +91,12 @@ impl Permits {
     ///
     /// # Errors
     /// Says which limit is reached.
-    pub fn take(&self, client: IpAddr, trusted: bool, limits: SessionLimits) -> Result<Permit, SessionLimit> {
+    pub(crate) fn take(
+        &self,
+        client: IpAddr,
+        trusted: bool,
+        limits: SessionLimits,
+    ) -> Result<Permit, SessionLimit> {
         let [host, site] = networks(client);
         let bounds = if trusted {
             vec![(host, limits.per_trusted_address, SessionLimit::Address)]
@@ -120,7 +125,8 @@ impl Permits {
 
     /// Sessions that hold a permit now.
     #[must_use]
-    pub fn in_use(&self) -> usize {
+    #[cfg(test)]
+    fn in_use(&self) -> usize {
         self.0.lock().total
     }
 }

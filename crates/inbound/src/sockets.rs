@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::ListenerConfig;
-use crate::listener::StartError;
+use crate::start_error::StartError;
 
 /// How many connections the kernel queues for us while we are busy.
 const BACKLOG: i32 = 1_024;

@@ -106,7 +106,12 @@ impl Users {
     }
 
     /// Judges a name and password.
-    pub async fn judge(&self, credentials: &Credentials, hashing: &Hashing, trusted: bool) -> AuthVerdict {
+    pub(crate) async fn judge(
+        &self,
+        credentials: &Credentials,
+        hashing: &Hashing,
+        trusted: bool,
+    ) -> AuthVerdict {
         let name = &credentials.username;
         let acts_for_itself =
             credentials.authorization_id.as_deref().is_none_or(|id| id.is_empty() || id == name);

@@ -61,29 +61,6 @@ pub(crate) struct App {
     supervisor: Supervisor,
 }
 
-/// The parts that a reload touches and the operator asks.
-pub(crate) struct GatewayParts {
-    pub(crate) config: PathBuf,
-    /// What the parts that cannot reload were made from.
-    pub(crate) at_start: Settings,
-    /// What is in force.
-    pub(crate) settings: ArcSwap<Settings>,
-    /// What came of the last reload.
-    pub(crate) reloaded: LastReload,
-    pub(crate) reloading: tokio::sync::Mutex<()>,
-    /// True once the end has begun, and no reload is to come to anything.
-    pub(crate) stopping: watch::Sender<bool>,
-    pub(crate) plugins: Plugins,
-    pub(crate) chain: Arc<ArcSwap<Chain>>,
-    pub(crate) server_tls: Option<Arc<ServerTls>>,
-    pub(crate) rules: pintle_inbound::RulesHandle,
-    pub(crate) outbound: pintle_outbound::Handle,
-    pub(crate) spool: Arc<dyn Spool>,
-    pub(crate) metrics: PrometheusHandle,
-    pub(crate) resolver: Arc<Watched>,
-    pub(crate) fallen: Fallen,
-}
-
 /// A part that could not be started; it says itself which, why, and what to do.
 pub(crate) type StartError = Box<dyn std::error::Error>;
 

@@ -142,7 +142,7 @@ pub(crate) struct Try {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) dns: Vec<SocketAddr>,
     /// The least that is told of what plugins log
-    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info)]
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = LogLevelOption::Info)]
     pub(crate) log: LogLevelOption,
     /// Print how the body was changed, too
     #[arg(long)]

@@ -7,24 +7,29 @@
 #![warn(clippy::print_stderr, reason = "it panics when nobody reads any more: `complain!` does not")]
 
 mod app;
+mod capture;
 mod check;
 mod cli;
 mod dkim;
 mod dry_run;
 mod hash_password;
+mod last_reload;
 mod logging;
 mod open_files;
 mod operator;
 mod output;
+mod parts;
 mod privileges;
 mod quarantine;
 mod quarantine_space;
 mod queue;
 mod records;
+mod refusal;
 mod reload;
 mod remote;
 mod run;
 mod sandbox;
+mod signals;
 mod spool;
 mod stock;
 mod supervisor;

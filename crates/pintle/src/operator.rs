@@ -15,8 +15,8 @@ use pintle_outbound::OperateError;
 use pintle_plugin::ReloadError;
 use pintle_spool::SpoolError;
 
-use crate::app::GatewayParts;
-use crate::{quarantine, queue, reload, sandbox};
+use crate::parts::GatewayParts;
+use crate::{capture, quarantine, queue, reload};
 
 type Answer<'a, T> = pintle_admin::OperatorFuture<'a, T>;
 
@@ -164,9 +164,8 @@ impl Operator for AdminOperator {
 
     fn captured(&self, page: PageQuery) -> Answer<'_, CapturedPage> {
         Box::pin(async move {
-            let folder: PathBuf = sandbox::messages_beside(&self.parts.settings.load().spool.folder);
-            let all = sandbox::capture::list(&folder)
-                .map_err(|error| OperatorRefusal::Failed(error.to_string()))?;
+            let folder: PathBuf = capture::messages_beside(&self.parts.settings.load().spool.folder);
+            let all = capture::list(&folder).map_err(|error| OperatorRefusal::Failed(error.to_string()))?;
             let later = all.into_iter().filter(|entry| page.after.is_none_or(|after| entry.id > after));
             let mut messages: Vec<_> = later.take(page.limit + 1).collect();
             let more = messages.len() > page.limit;
@@ -214,13 +213,5 @@ fn plugin_state(status: pintle_plugin::Status) -> PluginState {
             waiting: status.waiting as u64,
             crowded_out: status.crowded_out,
         },
-    }
-}
-
-pub(crate) fn refusal(error: OperateError) -> OperatorRefusal {
-    match error {
-        OperateError::Spool(error @ SpoolError::Unknown(_)) => OperatorRefusal::NotFound(error.to_string()),
-        OperateError::Spool(error) => OperatorRefusal::Failed(error.to_string()),
-        OperateError::Stopped => OperatorRefusal::Unavailable(error.to_string()),
     }
 }

@@ -11,8 +11,8 @@ use pintle_outbound::{Act, CommandOutcome, OperateError, Select};
 use pintle_policy::{AuthResult, Frozen, Transaction};
 use pintle_spool::{Filter, Hold, Page, Stored};
 
-use crate::app::GatewayParts;
-use crate::operator::refusal;
+use crate::parts::GatewayParts;
+use crate::refusal::refusal;
 
 /// Messages that leave with one request: what its answer's half minute is long enough for, however slow the disk.
 const AT_ONCE: usize = 200;

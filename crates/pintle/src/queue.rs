@@ -10,8 +10,8 @@ use pintle_mail::{Address, NextHop, QueueId};
 use pintle_outbound::{Act, Acts, CommandOutcome, Leg, Next, Select};
 use pintle_spool::{Hold, Status, Summary};
 
-use crate::app::GatewayParts;
-use crate::operator::refusal;
+use crate::parts::GatewayParts;
+use crate::refusal::refusal;
 
 /// How many messages are looked at at once.
 const PAGE: usize = 500;

@@ -7,13 +7,13 @@ use std::time::Duration;
 use pintle_config::{LogFormat, Settings};
 use pintle_inbound::Sockets;
 use pintle_outbound::SystemClock;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::app::{App, Extras};
 use crate::cli::ConfigFile;
 use crate::output::{CommandResult, complain};
 use crate::privileges::Who;
+use crate::signals::Signals;
 use crate::{logging, privileges, records, reload, stock, supervisor};
 
 /// How often certificate files are looked at: a renewal is served within this time without a signal.
@@ -115,23 +115,6 @@ async fn ended(task: &mut Option<JoinHandle<()>>) {
     match task {
         Some(task) => drop(task.await),
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that mean something to us.
-pub(crate) struct Signals {
-    pub(crate) hang_up: Signal,
-    pub(crate) terminate: Signal,
-    pub(crate) interrupt: Signal,
-}
-
-impl Signals {
-    pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            hang_up: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
     }
 }
 

@@ -7,9 +7,10 @@ use pintle_policy::{Call, Hook, Message, Transaction};
 use pintle_smtp::server::{self, Headers};
 use pintle_spool::{Hold, Quarantine};
 
+use super::Pipeline;
+use super::fate::StageAnswer;
 use super::fate::local_error;
-use super::{Pipeline, StageAnswer};
-use crate::quarantines::Place;
+use crate::quarantines::Reservation;
 use crate::receive::{self, Accepted, CompleteMessage, IncomingDraft};
 use crate::sign::Signing;
 use crate::{ids, records, relay, score, submission};
@@ -140,7 +141,7 @@ impl Pipeline {
     }
 
     /// A place in the quarantine that the message goes to, if it goes to one.
-    async fn place(&self, quarantine: Option<&Quarantine>, size: u64) -> Result<Option<Place>, Reply> {
+    async fn place(&self, quarantine: Option<&Quarantine>, size: u64) -> Result<Option<Reservation>, Reply> {
         match quarantine {
             Some(quarantine) => self.services.quarantines.room(&quarantine.name, size).await.map(Some),
             None => Ok(None),

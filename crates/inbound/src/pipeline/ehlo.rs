@@ -6,7 +6,8 @@ use pintle_mail::Param;
 use pintle_policy::{Call, Hook};
 use pintle_smtp::server::{Hello, HelloVerb, Offers};
 
-use super::{Pipeline, StageAnswer};
+use super::Pipeline;
+use super::fate::StageAnswer;
 
 impl Pipeline {
     pub(super) async fn hello(&mut self, hello: Hello) -> StageAnswer {

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use pintle_mail::{EnhancedCode, Reply};
 use pintle_policy::{Decision, Hook, Verdict};
-use pintle_spool::Quarantine;
+use pintle_smtp::server::HostAnswer;
+use pintle_spool::{Quarantine, Receipt};
 
-use super::StageAnswer;
 use crate::ids;
+
+/// What the SMTP machine is told at a stage.
+pub(super) type StageAnswer = HostAnswer<Receipt>;
 
 /// What earlier stages decided for the message as a whole; of two that decide alike the first counts.
 #[derive(Debug, Default)]

@@ -6,7 +6,8 @@ use pintle_mail::Envelope;
 use pintle_policy::{Call, Hook, Transaction};
 use pintle_smtp::server::Sender;
 
-use super::{Pipeline, StageAnswer};
+use super::Pipeline;
+use super::fate::StageAnswer;
 use crate::{client_log, ids};
 
 impl Pipeline {

@@ -22,17 +22,15 @@ use std::time::Duration;
 
 use pintle_mail::{Bytes, EnhancedCode, QueueId, Recipient, Reply, SessionId};
 use pintle_policy::{Call, Decision, Hook, Notes, Session, TlsFacts, View};
-use pintle_smtp::server::{self, Question};
-use pintle_spool::{Receipt, SpoolError};
+use pintle_smtp::server::Question;
+use pintle_spool::SpoolError;
 
-use self::fate::{MessageFate, refusal};
+use self::fate::{MessageFate, StageAnswer, refusal};
 use crate::config::ListenerConfig;
 use crate::receive::IncomingDraft;
 use crate::services::Services;
 use crate::strangers::{MessagesTaken, StrangerLimits};
 use crate::{client_log, ids, records};
-
-type StageAnswer = server::HostAnswer<Receipt>;
 
 /// The longest that plugins can delay a reply: clients wait five minutes (RFC 5321 section 4.5.3.2).
 const MAX_DELAY: Duration = Duration::from_secs(120);

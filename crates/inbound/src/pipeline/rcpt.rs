@@ -5,8 +5,9 @@ use std::sync::Arc;
 use pintle_mail::{Address, Recipient};
 use pintle_policy::{Call, Hook, Verdict};
 
+use super::Pipeline;
+use super::fate::StageAnswer;
 use super::fate::refusal;
-use super::{Pipeline, StageAnswer};
 use crate::config::Rules;
 use crate::relay;
 

@@ -3,7 +3,6 @@
 //! It is the real program with a configuration that it writes itself; only the last step differs: messages are captured
 //! instead of delivered. Nothing needs privilege, and nothing leaves this machine.
 
-pub(crate) mod capture;
 mod certificate;
 mod file;
 mod narrator;
@@ -25,8 +24,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::app::{App, Extras};
 use crate::cli::{Sandbox, SandboxCommand};
 use crate::output::{self, CommandResult, complain, say};
-use crate::run::Signals;
-use crate::{logging, stock, supervisor};
+use crate::signals::Signals;
+use crate::{capture, logging, stock, supervisor};
 
 /// The user that the sandbox knows.
 pub(crate) const USER: &str = "sandbox";
@@ -47,11 +46,6 @@ pub(crate) fn run(options: Sandbox) -> CommandResult {
             runtime.block_on(serve(options))
         }
     }
-}
-
-/// Where captured messages lie, given the spool's folder.
-pub(crate) fn messages_beside(spool: &Path) -> PathBuf {
-    spool.with_file_name("messages")
 }
 
 /// Where the sandbox listens.
@@ -96,8 +90,11 @@ async fn serve(options: Sandbox) -> CommandResult {
         }
     };
     let narrator = Arc::new(narrator::Narrator::default());
-    let folder =
-        capture::CaptureFolder::open(messages_beside(&settings.spool.folder), Arc::clone(&narrator))?;
+    let folder = {
+        let narrator = Arc::clone(&narrator);
+        let folder = capture::messages_beside(&settings.spool.folder);
+        capture::CaptureFolder::open(folder, move |entry| narrator.captured(entry))?
+    };
     let has_example =
         settings.plugins.plugins.iter().any(|plugin| plugin.component.to_string() == "stock:example");
     let extras = Extras {

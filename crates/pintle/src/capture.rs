@@ -3,14 +3,11 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use pintle_admin::CapturedMessage as Entry;
 use pintle_mail::{EnhancedCode, HeaderBlock, Reply};
 use pintle_outbound::{Capture, Captured};
-
-use super::narrator::Narrator;
 
 /// How much of a body is copied at a time, in octets.
 const COPY: usize = 256 * 1024;
@@ -19,14 +16,15 @@ const INDEX: &str = "index.jsonl";
 /// Writes messages into a folder.
 pub(crate) struct CaptureFolder {
     path: PathBuf,
-    narrator: Arc<Narrator>,
+    /// Hears of each message that has been written.
+    observer: Box<dyn Fn(&Entry) + Send + Sync>,
 }
 
 impl CaptureFolder {
     /// A folder of this path, made when it is missing.
-    pub(crate) fn open(path: PathBuf, narrator: Arc<Narrator>) -> io::Result<Self> {
+    pub(crate) fn open(path: PathBuf, observer: impl Fn(&Entry) + Send + Sync + 'static) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
-        Ok(Self { path, narrator })
+        Ok(Self { path, observer: Box::new(observer) })
     }
 
     async fn write(&self, captured: &Captured) -> io::Result<Entry> {
@@ -60,7 +58,7 @@ impl Capture for CaptureFolder {
         Box::pin(async move {
             match self.write(&captured).await {
                 Ok(entry) => {
-                    self.narrator.captured(&entry);
+                    (self.observer)(&entry);
                     Reply::new(250, EnhancedCode(2, 0, 0), format!("Captured in {}", entry.file.display()))
                 }
                 Err(error) => Reply::new(
@@ -71,6 +69,11 @@ impl Capture for CaptureFolder {
             }
         })
     }
+}
+
+/// Where captured messages lie, given the spool's folder.
+pub(crate) fn messages_beside(spool: &Path) -> PathBuf {
+    spool.with_file_name("messages")
 }
 
 /// What the folder holds, oldest first.
