@@ -20,10 +20,11 @@ use pintle_tls::{ClientTls, ServerTls};
 use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::last_reload::LastReload;
 use crate::operator::AdminOperator;
+use crate::parts::GatewayParts;
 use crate::quarantine_space::QuarantineSpace;
-use crate::reload::LastReload;
-use crate::supervisor::{Fallen, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::{open_files, records};
 
 /// How often what was measured is put in order: until then each value of a histogram lies in memory, whether or not

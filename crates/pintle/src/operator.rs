@@ -11,7 +11,6 @@ use pintle_admin::{
     QueuePage, Reloaded, Reroute, SiftPage, Version, Whole,
 };
 use pintle_mail::{QueueId, UnixTime};
-use pintle_outbound::OperateError;
 use pintle_plugin::ReloadError;
 use pintle_spool::SpoolError;
 

@@ -24,8 +24,11 @@ macro_rules! complain {
 
 pub(crate) use {complain, say};
 
-/// What a command comes to: its exit code, or an error that `main` prints.
-pub(crate) type CommandResult = Result<ExitCode, Box<dyn std::error::Error>>;
+/// Why a command cannot do its work; `main` prints it.
+pub(crate) type CommandError = Box<dyn std::error::Error>;
+
+/// What a command comes to: its exit code, or an error.
+pub(crate) type CommandResult = Result<ExitCode, CommandError>;
 
 /// Writes a line; trouble other than a reader that is gone is told on standard error.
 pub(crate) fn line(text: fmt::Arguments<'_>) {

@@ -19,7 +19,6 @@ use pintle_smtp::server;
 use pintle_spool::{Memory, Spool, Stored};
 use pintle_testkit::{Client, TestCa};
 use pintle_tls::{CertificateSource, ServerConfig, ServerTls};
-use tokio::io::AsyncWriteExt;
 
 /// A gateway without its sending half.
 pub(crate) struct Gate {

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use pintle_inbound::{Quarantines, Reservation, TlsMode};
 use pintle_mail::Reply;
-use pintle_policy::{Hook, Judge, Verdict};
+use pintle_policy::{Hook, Verdict};
 use pintle_record::Record;
 use pintle_spool::Spool;
 

@@ -7,7 +7,6 @@ use pintle_policy::{Decision, Edit, Hook, Verdict, View};
 use pintle_record::Record;
 use pintle_spool::Stored;
 
-use super::Trouble;
 use super::diff::unified;
 use super::mail::MailFile;
 use super::report::{
@@ -17,6 +16,7 @@ use super::report::{
 use super::show::NOT_JUDGED;
 use super::trace::{LogLine, Recorded};
 use crate::cli::Try;
+use crate::output::CommandError;
 
 /// Bodies are read in pieces of this size.
 const PIECE: usize = 1 << 20;
@@ -53,7 +53,7 @@ impl Played<'_> {
     ///
     /// # Errors
     /// A body that plugins have written cannot be read.
-    pub(super) async fn report(mut self) -> Result<DryRunReport, Trouble> {
+    pub(super) async fn report(mut self) -> Result<DryRunReport, CommandError> {
         let stages = self.stages();
         let DryRunEnd { fate, by, reply } = self.end();
         let recipients = self.mail.recipients.iter().map(|address| address.as_str().to_owned()).collect();
@@ -258,7 +258,7 @@ impl Played<'_> {
         self.records.iter().rev().find_map(by)
     }
 
-    async fn body(&self, view: Option<&View>) -> Result<BodyReport, Trouble> {
+    async fn body(&self, view: Option<&View>) -> Result<BodyReport, CommandError> {
         let before = self.mail.body.size();
         let edited = view.and_then(|view| view.message.as_ref()).filter(|message| message.body_edited);
         let Some(body) = edited.and_then(|message| message.body.as_ref()) else {

@@ -34,10 +34,8 @@ use self::mail::MailFile;
 use self::report::{DryRunReport, FateReport};
 use self::trace::{RecordingJudge, RulingRecorder};
 use crate::cli::Try;
-use crate::output::complain;
+use crate::output::{CommandError, complain};
 use crate::{output, stock};
-
-type Trouble = Box<dyn std::error::Error>;
 
 /// The plugin that defers whom it has not seen.
 const GREYLIST: &str = "stock:greylist";
@@ -47,7 +45,7 @@ const REFUSED: u8 = 1;
 const TROUBLE: u8 = 2;
 
 /// Tries a message. All trouble has an exit code of its own, since 1 is an answer.
-pub(crate) fn run(options: &Try) -> Result<ExitCode, Trouble> {
+pub(crate) fn run(options: &Try) -> Result<ExitCode, CommandError> {
     let fate = attempt(options).unwrap_or_else(|trouble| {
         complain!("pintle: {trouble}");
         None
@@ -59,7 +57,7 @@ pub(crate) fn run(options: &Try) -> Result<ExitCode, Trouble> {
     })
 }
 
-fn attempt(options: &Try) -> Result<Option<FateReport>, Trouble> {
+fn attempt(options: &Try) -> Result<Option<FateReport>, CommandError> {
     let report = pintle_config::check(&options.config, &stock::components());
     let settings = match report.into_settings() {
         Ok(settings) => adapted(settings, options)?,
@@ -100,7 +98,7 @@ async fn play(
     chain: Chain,
     recorder: &RulingRecorder,
     (options, mail): (&Try, &MailFile),
-) -> Result<DryRunReport, Trouble> {
+) -> Result<DryRunReport, CommandError> {
     let (spool, records) = (Arc::new(Memory::new()), Arc::new(Records::default()));
     let services = Services::new(
         settings.inbound.hostname.clone(),
@@ -178,7 +176,7 @@ impl RecordSink for Records {
 }
 
 /// What the command line says, over what the configuration says.
-fn adapted(mut settings: Settings, options: &Try) -> Result<Settings, Trouble> {
+fn adapted(mut settings: Settings, options: &Try) -> Result<Settings, CommandError> {
     let plugins = &mut settings.plugins;
     plugins.watch = false;
     // What plugins have stored is the running gateway's, and a dry run must not write over it.
@@ -199,7 +197,7 @@ fn adapted(mut settings: Settings, options: &Try) -> Result<Settings, Trouble> {
 }
 
 /// The plugins to which everybody is assumed to be known, by name.
-fn known(settings: &Settings, options: &Try) -> Result<Vec<String>, Trouble> {
+fn known(settings: &Settings, options: &Try) -> Result<Vec<String>, CommandError> {
     if !options.assume_known {
         return Ok(Vec::new());
     }
@@ -214,7 +212,7 @@ fn known(settings: &Settings, options: &Try) -> Result<Vec<String>, Trouble> {
     Ok(names)
 }
 
-fn message(path: &Path) -> Result<Vec<u8>, Trouble> {
+fn message(path: &Path) -> Result<Vec<u8>, CommandError> {
     if path == Path::new("-") {
         let mut bytes = Vec::new();
         std::io::stdin().lock().read_to_end(&mut bytes)?;
@@ -223,7 +221,7 @@ fn message(path: &Path) -> Result<Vec<u8>, Trouble> {
     std::fs::read(path).map_err(|error| format!("cannot read the message {}: {error}", path.display()).into())
 }
 
-fn listener<'a>(settings: &'a Settings, name: Option<&str>) -> Result<&'a ListenerConfig, Trouble> {
+fn listener<'a>(settings: &'a Settings, name: Option<&str>) -> Result<&'a ListenerConfig, CommandError> {
     let listeners = &settings.inbound.listeners;
     let found = match name {
         None => listeners.first(),

@@ -9,8 +9,7 @@ use pintle_plugin::Grant;
 
 use super::{PASSWORD, SandboxAddresses, USER};
 use crate::cli::Sandbox;
-
-type Trouble = Box<dyn std::error::Error>;
+use crate::output::CommandError;
 
 /// What the first line says before the checksum of what follows it.
 const MARK: &str = "# Written by `pintle sandbox`, checksum ";
@@ -42,7 +41,7 @@ pub(super) fn write(
     options: &Sandbox,
     places: &SandboxAddresses,
     folder: &Path,
-) -> Result<WrittenConfig, Trouble> {
+) -> Result<WrittenConfig, CommandError> {
     let path = folder.join("pintle.toml");
     let kept = match pintle_config::files::text(&path) {
         Ok(text) => !is_as_written(&text),
@@ -66,7 +65,11 @@ fn is_as_written(text: &str) -> bool {
 }
 
 /// The configuration, as a person would write it: a start for one's own.
-fn configuration(options: &Sandbox, places: &SandboxAddresses, folder: &Path) -> Result<String, Trouble> {
+fn configuration(
+    options: &Sandbox,
+    places: &SandboxAddresses,
+    folder: &Path,
+) -> Result<String, CommandError> {
     let folder = toml_text(&folder.display().to_string());
     let SandboxAddresses { smtp, submission, submissions } = places;
     let (who, more) = match places.are_local() {
@@ -128,7 +131,7 @@ cache = {cache}
     ))
 }
 
-fn plugins(options: &Sandbox) -> Result<String, Trouble> {
+fn plugins(options: &Sandbox) -> Result<String, CommandError> {
     if options.plugins.is_empty() {
         return Ok(EXAMPLE.to_owned());
     }
@@ -155,7 +158,7 @@ fn plugins(options: &Sandbox) -> Result<String, Trouble> {
 }
 
 /// Name and place of a plugin: a file, or one of those in the program.
-fn component(given: &str) -> Result<(String, String), Trouble> {
+fn component(given: &str) -> Result<(String, String), CommandError> {
     if let Some(name) = given.strip_prefix("stock:") {
         return Ok((name.to_owned(), given.to_owned()));
     }
