@@ -10,7 +10,7 @@ use pintle_policy::{AuthVerdict, DeliveryOutcome, Edit, FaultKind, Hook, Verdict
 use crate::bindings::exports::pintle::plugin::on_auth::AuthVerdict as GuestAuthVerdict;
 use crate::bindings::exports::pintle::plugin::on_delivery_result::Outcome as GuestOutcome;
 use crate::bindings::pintle::plugin::types;
-use crate::{FailurePolicy, Grant, Grants};
+use crate::{FailurePolicy, GrantKind, Grants};
 
 /// The longest text of a reply that a plugin may give, in octets.
 const MAX_REPLY: usize = 2_000;
@@ -156,13 +156,13 @@ pub(crate) fn check_drop(verdict: &Verdict, hook: Hook, grants: &Grants) -> Resu
         Verdict::Reject(_) | Verdict::Discard if hook == Hook::Deliver => "gives up mail that was accepted",
         _ => return Ok(()),
     };
-    if grants.contains(&Grant::DropMail) {
+    if grants.contains(GrantKind::DropMail) {
         return Ok(());
     }
     Err(format!(
         "it answered `{}` in on-{hook}, which {what} and needs the grant `{}`",
         verdict.name(),
-        Grant::DropMail
+        GrantKind::DropMail
     ))
 }
 
@@ -171,13 +171,13 @@ pub(crate) fn check_removals(edits: &[Edit], grants: &Grants) -> Result<(), Stri
     let count = |what: fn(&Edit) -> bool| edits.iter().filter(|edit| what(edit)).count();
     let removed = count(|edit| matches!(edit, Edit::RemoveRecipient(_)));
     let added = count(|edit| matches!(edit, Edit::AddRecipient(..)));
-    if removed <= added || grants.contains(&Grant::DropMail) {
+    if removed <= added || grants.contains(GrantKind::DropMail) {
         return Ok(());
     }
     Err(format!(
         "it took {removed} recipients away and added {added}: whom the client believes to get the mail would not, which needs \
          the grant `{}`",
-        Grant::DropMail
+        GrantKind::DropMail
     ))
 }
 
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn no_plugin_gives_up_accepted_mail_without_the_grant() {
-        let (none, granted) = (Grants::new(), Grants::from([Grant::DropMail]));
+        let (none, granted) = (Grants::default(), Grants::from([GrantKind::DropMail]));
         for verdict in [Verdict::Discard, Verdict::Reject(None)] {
             let error = check_drop(&verdict, Hook::Deliver, &none).unwrap_err();
             assert!(error.contains("drop-mail"), "{error}");
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn no_plugin_takes_recipients_away_without_the_grant() {
-        let (none, granted) = (Grants::new(), Grants::from([Grant::DropMail]));
+        let (none, granted) = (Grants::default(), Grants::from([GrantKind::DropMail]));
         let another = Address::parse("b@example.org", pintle_mail::Charset::Ascii).unwrap();
         let (away, added) = (Edit::RemoveRecipient(0), Edit::AddRecipient(1 << 31, another));
         assert!(check_removals(std::slice::from_ref(&away), &none).unwrap_err().contains("drop-mail"));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pintle_policy::{Hook, JudgeFault};
 
 use crate::schema::SchemaFault;
-use crate::{FileLine, Grant};
+use crate::{FileLine, GrantKind};
 
 /// Why one component does not serve. The operator or the plugin's author owns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +39,14 @@ pub enum LoadError {
         /// The interface as the component names it.
         interface: String,
         /// What would have to be granted.
-        grant: Grant,
+        grant: GrantKind,
     },
     /// It exports a hook without the grant.
     UngrantedHook {
         /// Which.
         hook: Hook,
         /// What would have to be granted.
-        grant: Grant,
+        grant: GrantKind,
     },
     /// It needs more of something than any plugin gets.
     TooBig {

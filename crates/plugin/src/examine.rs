@@ -8,7 +8,7 @@ use pintle_policy::{Hook, Hooks};
 use wasmtime::Engine;
 use wasmtime::component::types::{Component, ComponentItem};
 
-use crate::{Grant, Grants, LoadError};
+use crate::{GrantKind, Grants, LoadError};
 
 /// The version of the contract that this release offers.
 pub(crate) const OFFERED: &str = "0.1.0";
@@ -38,30 +38,30 @@ pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -
 }
 
 /// Functions of interfaces that everybody may import, by the grants of which each needs one; the first allows the least.
-const GRANTED: &[(&str, &str, &[Grant])] = &[
-    ("session", "reverse-names", &[Grant::ReverseDns, Grant::Dns]),
-    ("session", "offer-extension", &[Grant::EditExtensions]),
-    ("session", "withhold-extension", &[Grant::EditExtensions]),
-    ("transaction", "add-recipient", &[Grant::EditEnvelope]),
-    ("transaction", "remove-recipient", &[Grant::EditEnvelope]),
-    ("transaction", "rewrite-recipient", &[Grant::EditEnvelope]),
-    ("transaction", "rewrite-sender", &[Grant::EditEnvelope]),
-    ("transaction", "grant-relay", &[Grant::Relay]),
-    ("transaction", "add-auth-result", &[Grant::AuthResults]),
-    ("message", "edit-headers", &[Grant::EditHeaders]),
-    ("message", "write-body", &[Grant::EditBody]),
-    ("delivery", "set-next-hop", &[Grant::Route]),
-    ("delivery", "set-tls", &[Grant::Route]),
-    ("delivery", "set-source", &[Grant::Route]),
-    ("delivery", "set-credentials", &[Grant::Route]),
-    ("delivery", "suppress-bounce", &[Grant::DropMail]),
-    ("sender-auth", "signing-keys", &[Grant::Sign]),
-    ("sender-auth", "dkim-sign", &[Grant::Sign]),
-    ("sender-auth", "arc-seal", &[Grant::Sign]),
+const GRANTED: &[(&str, &str, &[GrantKind])] = &[
+    ("session", "reverse-names", &[GrantKind::ReverseDns, GrantKind::Dns]),
+    ("session", "offer-extension", &[GrantKind::EditExtensions]),
+    ("session", "withhold-extension", &[GrantKind::EditExtensions]),
+    ("transaction", "add-recipient", &[GrantKind::EditEnvelope]),
+    ("transaction", "remove-recipient", &[GrantKind::EditEnvelope]),
+    ("transaction", "rewrite-recipient", &[GrantKind::EditEnvelope]),
+    ("transaction", "rewrite-sender", &[GrantKind::EditEnvelope]),
+    ("transaction", "grant-relay", &[GrantKind::Relay]),
+    ("transaction", "add-auth-result", &[GrantKind::AuthResults]),
+    ("message", "edit-headers", &[GrantKind::EditHeaders]),
+    ("message", "write-body", &[GrantKind::EditBody]),
+    ("delivery", "set-next-hop", &[GrantKind::Route]),
+    ("delivery", "set-tls", &[GrantKind::Route]),
+    ("delivery", "set-source", &[GrantKind::Route]),
+    ("delivery", "set-credentials", &[GrantKind::Route]),
+    ("delivery", "suppress-bounce", &[GrantKind::DropMail]),
+    ("sender-auth", "signing-keys", &[GrantKind::Sign]),
+    ("sender-auth", "dkim-sign", &[GrantKind::Sign]),
+    ("sender-auth", "arc-seal", &[GrantKind::Sign]),
 ];
 
 /// Functions by the grant that is missing for them.
-pub(crate) type Missing = BTreeMap<Grant, Vec<String>>;
+pub(crate) type Missing = BTreeMap<GrantKind, Vec<String>>;
 
 /// The grants that functions need which the component imports, and that it does not have. It is loaded all the same: some
 /// language kits import whole interfaces, whatever of them is called.
@@ -72,7 +72,7 @@ pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -
         let full = Name::split(name);
         for (function, _) in instance.exports(engine) {
             let needed = needed(&full, function);
-            if !needed.is_empty() && !needed.iter().any(|grant| grants.contains(grant)) {
+            if !needed.is_empty() && !needed.iter().any(|grant| grants.contains(*grant)) {
                 missing.entry(needed[0]).or_default().push(format!("{}.{function}", full.interface));
             }
         }
@@ -80,7 +80,7 @@ pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -
     missing
 }
 
-fn needed(import: &Name<'_>, function: &str) -> &'static [Grant] {
+fn needed(import: &Name<'_>, function: &str) -> &'static [GrantKind] {
     let mut ours = GRANTED.iter().filter(|_| import.package == OURS);
     let found = ours.find(|(interface, name, _)| *interface == import.interface && *name == function);
     found.map_or(&[], |(.., grants)| grants)
@@ -132,8 +132,8 @@ fn hook_named(name: &str) -> Option<Hook> {
 
 /// Whom this hook lets in is no stranger any more, and may send mail elsewhere (law 7); and it hears every password.
 fn check_hooks(hooks: Hooks, grants: &Grants) -> Option<LoadError> {
-    let (hook, grant) = (Hook::Auth, Grant::Auth);
-    (hooks.has(hook) && !grants.contains(&grant)).then_some(LoadError::UngrantedHook { hook, grant })
+    let (hook, grant) = (Hook::Auth, GrantKind::Auth);
+    (hooks.has(hook) && !grants.contains(grant)).then_some(LoadError::UngrantedHook { hook, grant })
 }
 
 fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
@@ -149,16 +149,16 @@ fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
         "types" | "gateway" | "session" | "transaction" | "message" | "delivery" | "log" | "metrics" => {
             Ok(())
         }
-        "dns" => granted(name, Grant::Dns, grants),
-        "kv" => granted(name, Grant::Kv, grants),
-        "sender-auth" => granted(name, Grant::SenderAuth, grants),
+        "dns" => granted(name, GrantKind::Dns, grants),
+        "kv" => granted(name, GrantKind::Kv, grants),
+        "sender-auth" => granted(name, GrantKind::SenderAuth, grants),
         "http" | "tables" => Err(LoadError::NotServed(name.to_owned())),
         _ => Err(LoadError::UnknownImport(name.to_owned())),
     }
 }
 
-fn granted(interface: &str, grant: Grant, grants: &Grants) -> Result<(), LoadError> {
-    if grants.contains(&grant) {
+fn granted(interface: &str, grant: GrantKind, grants: &Grants) -> Result<(), LoadError> {
+    if grants.contains(grant) {
         return Ok(());
     }
     Err(LoadError::MissingGrant { interface: interface.to_owned(), grant })
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn imports_are_known_granted_and_of_our_version() {
         let none = Grants::default();
-        let kv = Grants::from([Grant::Kv]);
+        let kv = Grants::from([GrantKind::Kv]);
         assert_eq!(check_import("pintle:plugin/session@0.1.0", &none), Ok(()));
         assert_eq!(check_import("wasi:io/streams@0.2.12", &none), Ok(()));
         assert_eq!(check_import("pintle:plugin/kv@0.1.0", &kv), Ok(()));

@@ -19,6 +19,7 @@ mod engine;
 pub mod error;
 mod examine;
 mod generation;
+pub mod grants;
 mod guest_log;
 mod habits;
 mod host;
@@ -42,10 +43,9 @@ mod store_data;
 mod turns;
 mod watch;
 
-pub use config::{
-    Config, FailurePolicies, FailurePolicy, Gateway, Grant, Grants, Limits, PluginConfig, SigningKey, Source,
-};
+pub use config::{Config, FailurePolicies, FailurePolicy, Gateway, Limits, PluginConfig, SigningKey, Source};
 pub use error::{ConfigMistake, LoadError, OpenError, Problem, ReloadError};
+pub use grants::{Grant, GrantKind, GrantMistake, Grants};
 pub use places::{FileLine, Places};
 pub use plugin::Plugin;
 pub use plugins::{Plugins, check};

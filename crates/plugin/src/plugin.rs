@@ -24,7 +24,7 @@ use crate::question::{
 };
 use crate::store_data::PluginShared;
 use crate::turns::Turns;
-use crate::{Gateway, Grant, LoadError, PluginConfig, Source, Status, artifact, convert};
+use crate::{Gateway, GrantKind, LoadError, PluginConfig, Source, Status, artifact, convert};
 
 /// Where a plugin of which nothing is known is asked: from MAIL on, so that no mail passes without it, and not before,
 /// so that clients are told in the place where they understand it.
@@ -321,7 +321,7 @@ impl Plugin {
     /// The verdict, but that a plugin spares nobody the rest without leave. That is no fault: it would have let the mail
     /// pass, and so it does.
     fn with_leave(&self, hook: Hook, verdict: Verdict) -> Verdict {
-        if verdict != Verdict::Accept || self.config.load().grants.contains(&Grant::Accept) {
+        if verdict != Verdict::Accept || self.config.load().grants.contains(GrantKind::Accept) {
             return verdict;
         }
         if !self.told_of_accept.swap(true, Ordering::Relaxed) {

@@ -184,7 +184,7 @@ pub async fn check(config: Config) -> Result<Vec<PluginCheck>, OpenError> {
 }
 
 fn ungranted(manifest: Option<&Manifest>, grants: &Grants) -> Vec<String> {
-    let has = |name: &String| grants.iter().any(|grant| grant.name() == name);
+    let has = |name: &String| name.parse().is_ok_and(|kind| grants.contains(kind));
     manifest
         .map_or_else(Vec::new, |manifest| manifest.wants.iter().filter(|name| !has(name)).cloned().collect())
 }

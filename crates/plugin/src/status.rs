@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pintle_policy::Hook;
 use serde::Serialize;
 
-use crate::{Grant, LoadError};
+use crate::{GrantKind, LoadError};
 
 /// What a plugin says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -65,7 +65,7 @@ pub struct PluginCheck {
     /// Grants that it would like and does not have.
     pub ungranted: Vec<String>,
     /// Functions that it imports and would be denied, by the grant that is missing for them.
-    pub denied: BTreeMap<Grant, Vec<String>>,
+    pub denied: BTreeMap<GrantKind, Vec<String>>,
     /// What is wrong; empty when it would go live.
     pub errors: Vec<LoadError>,
 }

@@ -17,7 +17,7 @@ use crate::host::stdio::Printed;
 use crate::kv;
 use crate::meter::Meter;
 use crate::plugin_metrics::PluginMetrics;
-use crate::{Gateway, Grant, Grants};
+use crate::{Gateway, GrantKind, Grants};
 
 /// What all instances and generations of one plugin share.
 pub(crate) struct PluginShared {
@@ -78,13 +78,13 @@ impl StoreData {
     }
 
     /// Refuses what the operator did not grant.
-    pub(crate) fn need(&self, grant: Grant) -> Result<(), HostError> {
+    pub(crate) fn need(&self, grant: GrantKind) -> Result<(), HostError> {
         self.need_any(&[grant])
     }
 
     /// The same where one grant of several will do: named is the first, which allows the least.
-    pub(crate) fn need_any(&self, grants: &[Grant]) -> Result<(), HostError> {
-        if grants.iter().any(|grant| self.grants.contains(grant)) {
+    pub(crate) fn need_any(&self, grants: &[GrantKind]) -> Result<(), HostError> {
+        if grants.iter().any(|grant| self.grants.contains(*grant)) {
             return Ok(());
         }
         Err(HostError::Denied(grants.first().map_or("", |grant| grant.name()).to_owned()))

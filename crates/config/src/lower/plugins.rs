@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use pintle_inbound::ListenerConfig;
-use pintle_plugin::{Config, FailurePolicies, FailurePolicy, Grant, Limits, PluginConfig, Source};
+use pintle_plugin::{
+    Config, FailurePolicies, FailurePolicy, Grant, GrantKind, GrantMistake, Limits, PluginConfig, Source,
+};
 use pintle_policy::Hook;
 use toml::de::{DeTable, DeValue};
 
 use super::{Names, Stock, surroundings, unique};
 use crate::places;
-use crate::read::{Choice, Json, OrZero, Positive, Read, Size, json, wrong_type};
+use crate::read::{Choice, Json, OrZero, Positive, Read, Size, json, parsed, wrong_type};
 use crate::reader::{Section, Spot, Value, nearest};
 use crate::schema::Kind;
 use crate::{Cause, Rule, exposed};
@@ -201,7 +203,22 @@ impl Choice for FailurePolicy {
         &[("defer", Self::Defer), ("accept", Self::Accept), ("reject", Self::Reject), ("skip", Self::Skip)];
 }
 
-impl Choice for Grant {
+impl Read for Grant {
+    fn kind() -> Kind {
+        GrantKind::kind()
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        match value.get_ref().as_str() {
+            Some(text) if text.contains(':') => parsed::<Self, _, _>(value, spot, |text| {
+                text.parse().map_err(|error: GrantMistake| error.to_string())
+            }),
+            _ => GrantKind::read(value, spot).map(Self::from),
+        }
+    }
+}
+
+impl Choice for GrantKind {
     const WORDS: &'static [(&'static str, Self)] = &{
         let mut words = [("", Self::EditHeaders); Self::ALL.len()];
         let mut at = 0;

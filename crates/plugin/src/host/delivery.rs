@@ -6,7 +6,7 @@ use std::time::Duration;
 use pintle_mail::{NextHop, TlsPolicy};
 use pintle_policy::Edit;
 
-use crate::Grant;
+use crate::GrantKind;
 use crate::bindings::pintle::plugin::delivery::{Host, NextHop as GuestHop, Snapshot, TlsPolicy as GuestTls};
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::convert;
@@ -33,13 +33,13 @@ impl Host for StoreData {
     }
 
     fn set_next_hop(&mut self, hop: GuestHop) -> Result<(), HostError> {
-        self.need(Grant::Route)?;
+        self.need(GrantKind::Route)?;
         let hop = match hop {
             GuestHop::Mx => NextHop::Mx(self.domain()?),
             GuestHop::Relay(name) => NextHop::Relay(hop_name(name)?),
             GuestHop::Lmtp(name) => NextHop::Lmtp(hop_name(name)?),
             GuestHop::Discard => {
-                self.need(Grant::DropMail)?;
+                self.need(GrantKind::DropMail)?;
                 NextHop::Discard
             }
         };
@@ -47,7 +47,7 @@ impl Host for StoreData {
     }
 
     fn set_tls(&mut self, policy: GuestTls) -> Result<(), HostError> {
-        self.need(Grant::Route)?;
+        self.need(GrantKind::Route)?;
         let policy = match policy {
             GuestTls::None => TlsPolicy::None,
             GuestTls::Opportunistic => TlsPolicy::Opportunistic,
@@ -63,14 +63,14 @@ impl Host for StoreData {
     }
 
     fn set_source(&mut self, address: String) -> Result<(), HostError> {
-        self.need(Grant::Route)?;
+        self.need(GrantKind::Route)?;
         let address: IpAddr =
             address.parse().map_err(|_| HostError::Invalid(format!("{address:?} is no IP address")))?;
         self.record_delivery(Edit::Source(address))
     }
 
     fn set_credentials(&mut self, name: String) -> Result<(), HostError> {
-        self.need(Grant::Route)?;
+        self.need(GrantKind::Route)?;
         super::name("the credentials' name", &name)?;
         self.record_delivery(Edit::Credentials(name))
     }
@@ -81,7 +81,7 @@ impl Host for StoreData {
     }
 
     fn suppress_bounce(&mut self, recipient: u32) -> Result<(), HostError> {
-        self.need(Grant::DropMail)?;
+        self.need(GrantKind::DropMail)?;
         self.charge_recipients()?;
         let known = self.live.delivery()?.recipients.iter().any(|known| known.id == recipient);
         if !known {
@@ -102,7 +102,7 @@ impl StoreData {
         if listed {
             return self.record_delivery(Edit::NextHop(hop));
         }
-        self.need(Grant::RouteAnywhere)?;
+        self.need(GrantKind::RouteAnywhere)?;
         self.record_delivery(Edit::UnlistedHop(hop))
     }
 

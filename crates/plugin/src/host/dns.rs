@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use pintle_dns::{RecordKind, Resolver, lookup_many};
 
-use crate::Grant;
+use crate::GrantKind;
 use crate::bindings::pintle::plugin::dns::{Answer, DnsError, Host, Query, RecordType};
 use crate::bindings::pintle::plugin::types::{HostError, IpAddress};
 use crate::store_data::StoreData;
@@ -74,7 +74,7 @@ impl StoreData {
     }
 
     fn may_ask(&mut self, questions: usize) -> Result<(), HostError> {
-        self.need(Grant::Dns)?;
+        self.need(GrantKind::Dns)?;
         if self.live.hook.is_none() {
             return Err(HostError::Unavailable("DNS is not available in `configure`".into()));
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use pintle_policy::facts::is_read_by_the_core;
 
-use crate::Grant;
+use crate::GrantKind;
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::store_data::StoreData;
 
@@ -24,7 +24,7 @@ impl StoreData {
         super::name("a fact's key", &key)?;
         let name = if is_read_by_the_core(&key) { key } else { owned(self.live.judge(), key) };
         if is_read_by_the_core(&name) {
-            self.need(Grant::AuthResults)?;
+            self.need(GrantKind::AuthResults)?;
         }
         Ok(name)
     }

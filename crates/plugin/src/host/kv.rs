@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Grant;
+use crate::GrantKind;
 use crate::bindings::pintle::plugin::kv::{Bucket, Entry, Host, Scope, Taken};
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::kv::{KvError, Store};
@@ -90,7 +90,7 @@ impl Host for StoreData {
 
 impl StoreData {
     fn store(&self, scope: Scope) -> Result<&Store, HostError> {
-        self.need(Grant::Kv)?;
+        self.need(GrantKind::Kv)?;
         if self.live.hook.is_none() {
             return Err(HostError::Unavailable("stored values are not available in `configure`".into()));
         }

@@ -10,7 +10,7 @@ use pintle_mail::{Body, Bytes, HeaderBlock, HeaderEdit, Position};
 use pintle_policy::{Edit, Hook};
 use sha2::Digest;
 
-use crate::Grant;
+use crate::GrantKind;
 use crate::bindings::pintle::plugin::message::{
     DigestAlgorithm, Field, Flaws, HeaderEdit as GuestEdit, Host, Part, Piece, Position as GuestPosition,
     Snapshot,
@@ -69,7 +69,7 @@ impl Host for StoreData {
     }
 
     fn edit_headers(&mut self, edits: Vec<GuestEdit>) -> Result<(), HostError> {
-        self.edits_message(Grant::EditHeaders)?;
+        self.edits_message(GrantKind::EditHeaders)?;
         if edits.len() > MAX_HEADER_EDITS {
             return Err(HostError::Limit(format!("one call takes at most {MAX_HEADER_EDITS} header edits")));
         }
@@ -160,7 +160,7 @@ impl Host for StoreData {
     }
 
     async fn write_body(&mut self, pieces: Vec<Piece>) -> Result<(), HostError> {
-        self.edits_message(Grant::EditBody)?;
+        self.edits_message(GrantKind::EditBody)?;
         let old = self.body()?;
         // A call that is refused has written nothing, whatever came before the piece that cannot be: a plugin that goes on
         // without its footer must not leave a message without a body.
@@ -175,7 +175,7 @@ impl Host for StoreData {
 
 impl StoreData {
     /// A message changes before it is committed, and for a delivery; never after one.
-    fn edits_message(&self, grant: Grant) -> Result<(), HostError> {
+    fn edits_message(&self, grant: GrantKind) -> Result<(), HostError> {
         self.need(grant)?;
         match self.live.hook {
             Some(Hook::Headers | Hook::Message | Hook::Deliver) => Ok(()),
@@ -199,7 +199,7 @@ impl StoreData {
             HeaderEdit::Remove(_) | HeaderEdit::RemoveAll(_) => return Ok(()),
         };
         let is_ours = is_result && bears_the_name_of(value, &self.common.gateway.load().hostname);
-        if is_ours { self.need(Grant::AuthResults) } else { Ok(()) }
+        if is_ours { self.need(GrantKind::AuthResults) } else { Ok(()) }
     }
 
     fn body(&self) -> Result<Arc<dyn Body>, HostError> {

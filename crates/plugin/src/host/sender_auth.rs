@@ -8,7 +8,7 @@ use pintle_mail::auth_results::ReportedResult;
 use pintle_policy::{Edit, Hook, Message};
 use pintle_sender_auth as checked;
 
-use crate::Grant;
+use crate::GrantKind;
 use crate::bindings::pintle::plugin::sender_auth::{
     ArcResult, DkimResult, DmarcPolicy, DmarcResult, Host, Outcome, SigningKey, SpfResult,
 };
@@ -55,7 +55,7 @@ impl Host for StoreData {
     }
 
     fn signing_keys(&mut self, domain: String) -> Result<Vec<SigningKey>, HostError> {
-        self.need(Grant::Sign)?;
+        self.need(GrantKind::Sign)?;
         let domain = domain_to_ascii(&domain);
         let gateway = self.common.gateway.load();
         let key = |key: &crate::SigningKey| SigningKey {
@@ -82,7 +82,7 @@ impl Host for StoreData {
 impl StoreData {
     /// The mail, from this hook to the end of its reception. Deliveries have what was found in notes and facts.
     fn received(&mut self, from: Hook) -> Result<SenderAuthChecks, HostError> {
-        self.need(Grant::SenderAuth)?;
+        self.need(GrantKind::SenderAuth)?;
         let hooks: &[Hook] = match from {
             Hook::Message => &[Hook::Message],
             _ => &[Hook::Mail, Hook::Rcpt, Hook::Headers, Hook::Message],
@@ -102,7 +102,7 @@ impl StoreData {
     }
 
     fn may_sign(&self, key: &str, hooks: &[Hook]) -> Result<(), HostError> {
-        self.need(Grant::Sign)?;
+        self.need(GrantKind::Sign)?;
         self.live.hook.filter(|hook| hooks.contains(hook)).ok_or_else(|| unavailable("signing so"))?;
         if self.common.gateway.load().has_key(key) {
             return Ok(());

@@ -6,7 +6,7 @@ use pintle_mail::{Param, UnixTime};
 use pintle_policy::{Edit, Hook};
 
 use super::facts;
-use crate::Grant;
+use crate::GrantKind;
 use crate::bindings::pintle::plugin::session::{Host, Snapshot, TlsState};
 use crate::bindings::pintle::plugin::types::{self, HostError};
 use crate::call::unavailable;
@@ -55,7 +55,7 @@ impl Host for StoreData {
     }
 
     async fn reverse_names(&mut self) -> Result<Vec<String>, HostError> {
-        self.need_any(&[Grant::ReverseDns, Grant::Dns])?;
+        self.need_any(&[GrantKind::ReverseDns, GrantKind::Dns])?;
         let address = self.live.session()?.client.ip();
         self.asks(Need::Names);
         let names = match self.ahead.names.clone() {
@@ -125,7 +125,7 @@ impl Host for StoreData {
 
 impl StoreData {
     fn edits_extensions(&self) -> Result<(), HostError> {
-        self.need(Grant::EditExtensions)?;
+        self.need(GrantKind::EditExtensions)?;
         if self.live.hook == Some(Hook::Hello) {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use pintle_mail::{Address, BodyType, Charset, ReversePath};
 use pintle_policy::{AuthResult, Edit, EditError, Hook};
 
 use super::facts;
-use crate::Grant;
+use crate::GrantKind;
 use crate::bindings::pintle::plugin::transaction::{self as contract, Host, Snapshot};
 use crate::bindings::pintle::plugin::types::{HostError, Recipient};
 use crate::call::unavailable;
@@ -62,7 +62,7 @@ impl Host for StoreData {
     }
 
     fn remove_recipient(&mut self, id: u32) -> Result<(), HostError> {
-        self.edits_envelope(Grant::EditEnvelope)?;
+        self.edits_envelope(GrantKind::EditEnvelope)?;
         self.recipient(id)?;
         self.live.record(Edit::RemoveRecipient(id), 0)
     }
@@ -77,9 +77,9 @@ impl Host for StoreData {
     fn rewrite_sender(&mut self, address: String) -> Result<(), HostError> {
         // Delivered from elsewhere than stored: for this attempt, so that our own reports still go to who sent it.
         if self.live.hook == Some(Hook::Deliver) {
-            self.need(Grant::EditEnvelope)?;
+            self.need(GrantKind::EditEnvelope)?;
         } else {
-            self.edits_envelope(Grant::EditEnvelope)?;
+            self.edits_envelope(GrantKind::EditEnvelope)?;
         }
         let charset = self.charset()?;
         let path =
@@ -92,7 +92,7 @@ impl Host for StoreData {
     }
 
     fn grant_relay(&mut self, recipient: u32) -> Result<(), HostError> {
-        self.edits_envelope(Grant::Relay)?;
+        self.edits_envelope(GrantKind::Relay)?;
         self.recipient(recipient)?;
         self.live.record(Edit::GrantRelay(recipient), 0)
     }
@@ -155,7 +155,7 @@ impl Host for StoreData {
         reason: Option<String>,
         properties: Vec<(String, String)>,
     ) -> Result<(), HostError> {
-        self.need(Grant::AuthResults)?;
+        self.need(GrantKind::AuthResults)?;
         self.live.transaction()?;
         let result = AuthResult { method, outcome, reason, properties };
         check_auth_result(&result)?;
@@ -191,7 +191,7 @@ fn auth_result(result: AuthResult) -> contract::AuthResult {
 
 impl StoreData {
     /// The envelope changes while it is received, and stands afterwards but for the sender.
-    fn edits_envelope(&self, grant: Grant) -> Result<(), HostError> {
+    fn edits_envelope(&self, grant: GrantKind) -> Result<(), HostError> {
         self.need(grant)?;
         match self.live.hook {
             Some(Hook::Mail | Hook::Rcpt | Hook::Headers | Hook::Message) => Ok(()),
@@ -206,7 +206,7 @@ impl StoreData {
     }
 
     fn envelope_address(&mut self, text: &str) -> Result<Address, HostError> {
-        self.edits_envelope(Grant::EditEnvelope)?;
+        self.edits_envelope(GrantKind::EditEnvelope)?;
         Address::parse(text, self.charset()?).map_err(|error| HostError::Invalid(error.to_string()))
     }
 

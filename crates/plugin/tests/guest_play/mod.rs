@@ -19,7 +19,7 @@ use pintle_mail::{
     Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
     Reply, ReversePath, SessionId, TlsPolicy, UnixTime,
 };
-use pintle_plugin::{Config, Gateway, Grant, Limits, PluginConfig, Plugins, SigningKey, Source};
+use pintle_plugin::{Config, Gateway, GrantKind, Limits, PluginConfig, Plugins, SigningKey, Source};
 use pintle_policy::{
     Call, Delivery, Edit, FaultKind, Judge, Message, Notes, Piece, Ruling, Session, Transaction, Verdict,
     View,
@@ -63,7 +63,7 @@ struct Bench {
 
 static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let grants = Grant::ALL.iter().copied().collect();
+    let grants = GrantKind::ALL.iter().copied().collect();
     let granted = PluginConfig { grants, ..plugin("granted", &["http", "tables"]) };
     let bare = plugin("bare", &["http", "tables", "dns", "kv", "sender-auth"]);
     let key = SigningKey { name: "key".into(), selector: "s".into() };

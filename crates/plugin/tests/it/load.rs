@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_plugin::{
-    Config, FailurePolicy, LoadError, OpenError, Places, PluginCheck, PluginConfig, Plugins, Source, check,
+    Config, FailurePolicy, Grants, LoadError, OpenError, Places, PluginCheck, PluginConfig, Plugins, Source,
+    check,
 };
 use pintle_policy::{AuthVerdict, Call, Credentials, FaultKind, Hook, Judge, Verdict};
 use serde_json::json;
@@ -50,7 +51,7 @@ async fn a_sound_plugin_is_reported_with_its_manifest_and_hooks() {
 #[tokio::test]
 async fn missing_grants_are_named_all_of_them() {
     let mut plugin = unruly(json!({}));
-    plugin.grants.clear();
+    plugin.grants = Grants::default();
     assert_eq!(
         errors(plugin).await,
         [

@@ -10,7 +10,7 @@ use pintle_mail::{
     Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
     ReversePath, SessionId, TlsPolicy, UnixTime,
 };
-use pintle_plugin::{Config, Grant, Limits, PluginConfig, Plugins, Source};
+use pintle_plugin::{Config, GrantKind, Limits, PluginConfig, Plugins, Source};
 use pintle_policy::{Delivery, Judge, Message, Notes, Session, Transaction, View};
 use serde_json::Value;
 
@@ -50,8 +50,15 @@ pub(crate) fn unruly(settings: Value) -> PluginConfig {
     let source = Source::Bytes { name: "unruly".into(), bytes: component("unruly") };
     let mut config = PluginConfig::new("unruly", source);
     config.settings = settings;
-    config.grants =
-        [Grant::Kv, Grant::Dns, Grant::Auth, Grant::SenderAuth, Grant::AuthResults, Grant::Accept].into();
+    config.grants = [
+        GrantKind::Kv,
+        GrantKind::Dns,
+        GrantKind::Auth,
+        GrantKind::SenderAuth,
+        GrantKind::AuthResults,
+        GrantKind::Accept,
+    ]
+    .into();
     config.limits = limits();
     config
 }
