@@ -87,6 +87,18 @@ impl Budget {
         self.check().map_err(|over| HostError::Limit(over.to_string()))
     }
 
+    /// A value of so many octets that is handed over, as long as the budget lasts.
+    pub(crate) fn charged<T>(&mut self, value: Option<T>, octets: impl Fn(&T) -> usize) -> Option<T> {
+        let octets = value.as_ref().map_or(0, octets);
+        value.filter(|_| self.charge(octets as u64).is_ok())
+    }
+
+    /// Whether the budget lasts for a text with its pairs of name and value.
+    pub(crate) fn pays_for(&mut self, text: &str, pairs: &[(String, String)]) -> bool {
+        let octets: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.charge((text.len() + octets) as u64).is_ok()
+    }
+
     /// Which budget is spent, if one is.
     pub(crate) fn check(&self) -> Result<(), Overspent> {
         self.over.map_or(Ok(()), Err)

@@ -8,7 +8,7 @@ use pintle_policy::{Hook, Hooks};
 use wasmtime::Engine;
 use wasmtime::component::types::{Component, ComponentItem};
 
-use crate::{GrantKind, Grants, LoadError};
+use crate::{GrantKind, Grants, LoadError, interfaces};
 
 /// The version of the contract that this release offers.
 pub(crate) const OFFERED: &str = "0.1.0";
@@ -37,29 +37,6 @@ pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -
     (exports.hooks, errors)
 }
 
-/// Functions of interfaces that everybody may import, by the grants of which each needs one; the first allows the least.
-const GRANTED: &[(&str, &str, &[GrantKind])] = &[
-    ("session", "reverse-names", &[GrantKind::ReverseDns, GrantKind::Dns]),
-    ("session", "offer-extension", &[GrantKind::EditExtensions]),
-    ("session", "withhold-extension", &[GrantKind::EditExtensions]),
-    ("transaction", "add-recipient", &[GrantKind::EditEnvelope]),
-    ("transaction", "remove-recipient", &[GrantKind::EditEnvelope]),
-    ("transaction", "rewrite-recipient", &[GrantKind::EditEnvelope]),
-    ("transaction", "rewrite-sender", &[GrantKind::EditEnvelope]),
-    ("transaction", "grant-relay", &[GrantKind::Relay]),
-    ("transaction", "add-auth-result", &[GrantKind::AuthResults]),
-    ("message", "edit-headers", &[GrantKind::EditHeaders]),
-    ("message", "write-body", &[GrantKind::EditBody]),
-    ("delivery", "set-next-hop", &[GrantKind::Route]),
-    ("delivery", "set-tls", &[GrantKind::Route]),
-    ("delivery", "set-source", &[GrantKind::Route]),
-    ("delivery", "set-credentials", &[GrantKind::Route]),
-    ("delivery", "suppress-bounce", &[GrantKind::DropMail]),
-    ("sender-auth", "signing-keys", &[GrantKind::Sign]),
-    ("sender-auth", "dkim-sign", &[GrantKind::Sign]),
-    ("sender-auth", "arc-seal", &[GrantKind::Sign]),
-];
-
 /// Functions by the grant that is missing for them.
 pub(crate) type Missing = BTreeMap<GrantKind, Vec<String>>;
 
@@ -81,9 +58,10 @@ pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -
 }
 
 fn needed(import: &Name<'_>, function: &str) -> &'static [GrantKind] {
-    let mut ours = GRANTED.iter().filter(|_| import.package == OURS);
-    let found = ours.find(|(interface, name, _)| *interface == import.interface && *name == function);
-    found.map_or(&[], |(.., grants)| grants)
+    let interface = interfaces::find(import.interface).filter(|_| import.package == OURS);
+    let functions = interface.map_or(&[][..], |interface| interface.functions);
+    let found = functions.iter().find(|(name, _)| *name == function);
+    found.map_or(&[], |(_, kinds)| kinds)
 }
 
 #[derive(Default)]
@@ -145,23 +123,17 @@ fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
         return Err(LoadError::UnknownImport(name.to_owned()));
     }
     full.check_version(name)?;
-    match full.interface {
-        "types" | "gateway" | "session" | "transaction" | "message" | "delivery" | "log" | "metrics" => {
-            Ok(())
+    let interface = interfaces::find(full.interface);
+    let interface = interface.ok_or_else(|| LoadError::UnknownImport(name.to_owned()))?;
+    if interface.link.is_none() {
+        return Err(LoadError::NotServed(name.to_owned()));
+    }
+    match interface.grant {
+        Some(grant) if !grants.contains(grant) => {
+            Err(LoadError::MissingGrant { interface: name.to_owned(), grant })
         }
-        "dns" => granted(name, GrantKind::Dns, grants),
-        "kv" => granted(name, GrantKind::Kv, grants),
-        "sender-auth" => granted(name, GrantKind::SenderAuth, grants),
-        "http" | "tables" => Err(LoadError::NotServed(name.to_owned())),
-        _ => Err(LoadError::UnknownImport(name.to_owned())),
+        _ => Ok(()),
     }
-}
-
-fn granted(interface: &str, grant: GrantKind, grants: &Grants) -> Result<(), LoadError> {
-    if grants.contains(grant) {
-        return Ok(());
-    }
-    Err(LoadError::MissingGrant { interface: interface.to_owned(), grant })
 }
 
 /// `package/interface@version`.

@@ -15,16 +15,15 @@ use tokio::sync::Notify;
 use wasmtime::component::Component;
 
 use crate::artifact::{self, Cache};
+use crate::call_dns::{InTime, MAX_REVERSE_NAMES};
 use crate::engine::Host;
 use crate::examine::{Missing, examine, missing};
 use crate::habits::{Ahead, Kind, Need, Needs};
-use crate::host::dns::InTime;
-use crate::host::session::MAX_NAMES;
 use crate::instance::{GuestReply, Instance, Template};
 use crate::question::{GuestQuestion, Indices};
 use crate::schema::{self, SchemaFault};
 use crate::sender_auth_checks::{self, SenderAuthChecks};
-use crate::store_data::PluginShared;
+use crate::state::{GenerationState, HostServices};
 use crate::turns::{Crowded, Party, Turn, Turns};
 use crate::{Gateway, LoadError, Manifest, PluginConfig, names};
 
@@ -34,6 +33,7 @@ const SPARE_LIFE: Duration = Duration::from_secs(60);
 /// What a component was loaded with and into.
 pub(crate) struct Loader {
     pub(crate) host: Arc<Host>,
+    pub(crate) services: Arc<HostServices>,
     pub(crate) cache: Option<Arc<Cache>>,
 }
 
@@ -50,14 +50,14 @@ impl Loader {
     /// Nothing that serves is touched.
     pub(crate) async fn load(
         &self,
-        common: &Arc<PluginShared>,
+        state: &Arc<GenerationState>,
         config: &Arc<PluginConfig>,
         turns: Arc<Turns>,
         gateway: &Gateway,
     ) -> Loaded {
         let mut loaded =
             Loaded { manifest: None, hooks: Hooks::NONE, missing: Missing::new(), result: Err(Vec::new()) };
-        loaded.result = self.load_generation(common, config, turns, &mut loaded).await;
+        loaded.result = self.load_generation(state, config, turns, &mut loaded).await;
         if let (Ok(_), Some(manifest)) = (&loaded.result, &loaded.manifest)
             && let Err(error) = check_names(manifest, config, gateway)
         {
@@ -68,7 +68,7 @@ impl Loader {
 
     async fn load_generation(
         &self,
-        common: &Arc<PluginShared>,
+        state: &Arc<GenerationState>,
         config: &Arc<PluginConfig>,
         turns: Arc<Turns>,
         found: &mut Loaded,
@@ -81,7 +81,7 @@ impl Loader {
         refuse(errors)?;
         refuse(self.host.fits(&component, config.limits.memory))?;
         let template = self
-            .template(common, config, &component, hooks)
+            .template(state, config, &component, hooks)
             .map_err(|error| vec![LoadError::NotAComponent(format!("{error:#}"))])?;
         let mut instance = Instance::start(&template).await.map_err(start_fault)?;
         let manifest = instance.describe(&config.limits).await.map_err(start_fault)?;
@@ -114,7 +114,7 @@ impl Loader {
 
     fn template(
         &self,
-        common: &Arc<PluginShared>,
+        state: &Arc<GenerationState>,
         config: &PluginConfig,
         component: &Component,
         hooks: Hooks,
@@ -122,7 +122,8 @@ impl Loader {
         let linked = self.host.linker.instantiate_pre(component)?;
         Ok(Template {
             host: Arc::clone(&self.host),
-            common: Arc::clone(common),
+            services: Arc::clone(&self.services),
+            state: Arc::clone(state),
             grants: Arc::new(config.grants.clone()),
             limits: config.limits.clone(),
             settings: config.settings.to_string(),
@@ -216,7 +217,7 @@ impl Generation {
         view: Option<View>,
     ) -> Result<GuestReply<Q::Answer>, JudgeFault> {
         let kind = view.as_ref().map(|view| Kind::of(question.hook(), &view.session));
-        let needs = kind.map_or(Needs::default(), |kind| self.template.common.habits.of(kind));
+        let needs = kind.map_or(Needs::default(), |kind| self.template.state.habits.of(kind));
         let mut ahead = Ahead { kind, ..Ahead::default() };
         if let Some(view) = view.as_ref().filter(|_| !needs.is_empty()) {
             // On the heap, so that the many calls without have a small future.
@@ -233,7 +234,7 @@ impl Generation {
         };
         let reply = instance.ask(question, view, ahead, &self.config.limits).await;
         if let (Some(kind), false) = (kind, needs.is_empty()) {
-            self.template.common.habits.ended(kind, instance.asked());
+            self.template.state.habits.ended(kind, instance.asked());
         }
         reply
     }
@@ -241,21 +242,21 @@ impl Generation {
     /// What the call will ask for, found out before it takes a turn: nobody else waits for a stranger's name servers. It
     /// is part of the call's time.
     async fn find_out(&self, needs: Needs, view: &View, ahead: &mut Ahead) {
-        let common = &self.template.common;
+        let services = &self.template.services;
         let began = Instant::now();
         let patience = sender_auth_checks::patience(self.config.limits.wall);
         let names = async {
             if needs.has(Need::Names) {
-                let dns = InTime::new(Arc::clone(&common.dns), patience / 2);
+                let dns = InTime::new(Arc::clone(&services.dns), patience / 2);
                 let client = view.session.client.ip();
-                ahead.names = Some(pintle_dns::reverse_names(&dns, client, MAX_NAMES).await);
+                ahead.names = Some(pintle_dns::reverse_names(&dns, client, MAX_REVERSE_NAMES).await);
             }
         };
         let results = async {
             if let Some(transaction) = &view.transaction {
-                let hostname = common.gateway.load().hostname.clone();
+                let hostname = services.gateway.load().hostname.clone();
                 let (session, transaction) = (Arc::clone(&view.session), Arc::clone(transaction));
-                let dns = Arc::clone(&common.dns);
+                let dns = Arc::clone(&services.dns);
                 let received = SenderAuthChecks::new(session, transaction, dns, hostname, patience);
                 received.find_out(needs, view.message.as_deref()).await;
             }
@@ -308,7 +309,7 @@ impl Generation {
         if let Some(turn) = self.turns.try_take(party) {
             return Ok(turn);
         }
-        let name = self.template.common.name.to_string();
+        let name = self.template.state.plugin.to_string();
         metrics::counter!("pintle_plugin_waits_total", "plugin" => name).increment(1);
         let wait = self.config.limits.wait;
         self.turns.take(party, wait).await.map_err(|crowded| busy(wait, crowded))

@@ -124,6 +124,16 @@ pub(crate) struct Ahead {
     pub(crate) asked: Needs,
 }
 
+impl Ahead {
+    /// Writes down that this call asks for something, so that it lies ready for the next of its kind.
+    pub(crate) fn asks(&mut self, habits: &Habits, need: Need) {
+        if let Some(kind) = self.kind {
+            self.asked.add(need);
+            habits.asked(kind, need);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

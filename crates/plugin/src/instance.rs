@@ -21,7 +21,8 @@ use crate::guest_log::clean;
 use crate::habits::{Ahead, Needs};
 use crate::meter::{Expired, Meter, Metered};
 use crate::question::{Exports, GuestQuestion, Indices};
-use crate::store_data::{PluginShared, StoreData};
+use crate::state::{GenerationState, HostServices};
+use crate::store_data::StoreData;
 use crate::{ConfigMistake, Grants, Limits, Manifest};
 
 /// What a guest may hand to the host in one call of a host function, in octets; and what its answer may hold.
@@ -36,7 +37,8 @@ pub(crate) struct GuestReply<A> {
 /// All that an instance is made from.
 pub(crate) struct Template {
     pub(crate) host: Arc<Host>,
-    pub(crate) common: Arc<PluginShared>,
+    pub(crate) services: Arc<HostServices>,
+    pub(crate) state: Arc<GenerationState>,
     pub(crate) grants: Arc<Grants>,
     pub(crate) limits: Limits,
     pub(crate) settings: String,
@@ -60,7 +62,8 @@ impl Instance {
         let limits = &template.limits;
         let meter = Arc::new(Meter::new(Instant::now()));
         let guest = StoreData::new(
-            Arc::clone(&template.common),
+            Arc::clone(&template.services),
+            Arc::clone(&template.state),
             Arc::clone(&template.grants),
             limits.memory,
             Arc::clone(&meter),
@@ -126,7 +129,7 @@ impl Instance {
         if limits.recycle_after.is_some_and(|most| self.calls >= most) {
             self.sound = false;
         }
-        match self.store.data_mut().live.end() {
+        match self.store.data_mut().call.end() {
             Ok(edits) => Ok(GuestReply { answer, edits }),
             Err(text) => Err(JudgeFault { kind: FaultKind::BadAnswer, text }),
         }
@@ -147,14 +150,14 @@ impl Instance {
         self.store.set_epoch_deadline(1);
         let guest = self.store.data_mut();
         guest.memory.refused = false;
-        guest.scribe.begin(hook, view.as_ref());
-        guest.live.begin(hook, view);
+        guest.log.begin(hook, view.as_ref());
+        guest.call.begin(hook, view);
         guest.meter.begin(Instant::now(), wall, cpu);
         Arc::clone(&guest.meter)
     }
 
     fn ended<T>(&mut self, called: Result<T, Failure>) -> Result<T, JudgeFault> {
-        let in_budget = self.store.data().live.budget.check();
+        let in_budget = self.store.data().call.budget.check();
         match called.and_then(|value| in_budget.map(|()| value).map_err(Failure::Overspent)) {
             Ok(value) => {
                 self.sound = true;
@@ -169,7 +172,7 @@ fn store(host: &Host, guest: StoreData) -> Store<StoreData> {
     let mut store = Store::new(&host.engine, guest);
     store.limiter(|guest| &mut guest.memory);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
-    store.set_max_component_handles(crate::engine::HANDLES);
+    store.set_max_component_handles(crate::layout::HANDLES);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(tick);
     store
@@ -179,7 +182,7 @@ fn store(host: &Host, guest: StoreData) -> Store<StoreData> {
 #[allow(clippy::needless_pass_by_value, reason = "the engine wants it so")]
 fn tick(guest: StoreContextMut<'_, StoreData>) -> wasmtime::Result<UpdateDeadline> {
     guest.data().meter.check(Instant::now())?;
-    guest.data().live.budget.check()?;
+    guest.data().call.budget.check()?;
     Ok(UpdateDeadline::Yield(1))
 }
 
@@ -226,7 +229,7 @@ fn fault(failure: Failure, guest: &StoreData) -> JudgeFault {
         Failure::Engine(error) => error,
     };
     // A guest that was refused its budget is free to give up as it likes.
-    if let Err(over) = guest.live.budget.check() {
+    if let Err(over) = guest.call.budget.check() {
         return overspent(over);
     }
     if let Some(expired) = error.downcast_ref::<Expired>() {
@@ -245,7 +248,7 @@ fn fault(failure: Failure, guest: &StoreData) -> JudgeFault {
     } else {
         clean(&format!("{error:#}"))
     };
-    let text = match guest.scribe.last_words() {
+    let text = match guest.log.last_words() {
         Some(words) => format!("{what}; it printed: {words}"),
         None => what,
     };

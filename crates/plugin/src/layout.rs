@@ -8,8 +8,15 @@ use std::fmt;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::PluginConfig;
-use crate::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
 
+/// What any one component may consist of; Python's, the largest known, has 38 core instances and 3 memories.
+pub(crate) const CORE_INSTANCES: u32 = 96;
+pub(crate) const MEMORIES: u32 = 4;
+pub(crate) const TABLES: u32 = 64;
+pub(crate) const TABLE_ELEMENTS: usize = 100_000;
+/// Things that an instance may hold at once by a handle, its own and the host's: they are kept in the host's memory, which
+/// its limit does not count. Language kits hold a few dozen.
+pub(crate) const HANDLES: usize = 4_096;
 /// A page of linear memory, in octets.
 const WASM_PAGE: usize = 64 << 10;
 /// Places for the instances of checks.

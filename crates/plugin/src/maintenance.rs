@@ -120,7 +120,7 @@ async fn maintain_pool(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) 
 /// Saves what the plugin has stored. What could not be saved is tried again with the next round.
 async fn save_state(plugin: &Arc<Plugin>) {
     let saving = Arc::clone(plugin);
-    let saved = tokio::task::spawn_blocking(move || saving.common().kv.save(Clocks::read())).await;
+    let saved = tokio::task::spawn_blocking(move || saving.state().kv.save(Clocks::read())).await;
     if let Ok(Err(error)) = saved {
         tracing::error!(
             target: "pintle::plugin",
@@ -130,7 +130,7 @@ async fn save_state(plugin: &Arc<Plugin>) {
 }
 
 fn tidy(plugin: &Plugin) {
-    plugin.common().kv.sweep(Instant::now());
+    plugin.state().kv.sweep(Instant::now());
     if let Some(generation) = plugin.current() {
         generation.shrink(Instant::now());
     }

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -14,16 +13,13 @@ use pintle_policy::Judge;
 use crate::artifact::Cache;
 use crate::engine::Host;
 use crate::generation::Loader;
-use crate::guest_log::LogQuota;
-use crate::habits::Habits;
 use crate::kv::saved::Clocks;
 use crate::maintenance::Maintenance;
-use crate::plugin_metrics::PluginMetrics;
 use crate::prepare::{self, AppliedPlugins, PreparedPlugin, PreparedPlugins};
-use crate::store_data::PluginShared;
+use crate::state::{GenerationState, HostServices};
 use crate::turns::Turns;
 use crate::{
-    Config, Gateway, Grants, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, ReloadError, Status, kv,
+    Config, Grants, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, ReloadError, Status, kv,
 };
 
 /// The plugins of a running gateway. Whoever opens them closes them.
@@ -38,14 +34,11 @@ pub struct Plugins {
 /// What every plugin is made with.
 struct HostShared {
     loader: Arc<Loader>,
-    dns: Arc<dyn Resolver>,
-    gateway: Arc<ArcSwap<Gateway>>,
     state: Option<PathBuf>,
     state_is_anothers: bool,
     /// Until what plugins have stored is saved for the last time.
     claim: Mutex<Option<kv::folder::Claim>>,
     kv_octets: usize,
-    max_message: u64,
 }
 
 impl Plugins {
@@ -129,7 +122,7 @@ impl Plugins {
         let mut applied = AppliedPlugins::default();
         let prepared_plugins = prepared.plugins.into_iter();
         let plugins: Vec<_> = prepared_plugins.map(|plugin| plugin.apply(&mut applied)).collect();
-        self.shared.gateway.store(Arc::new(prepared.gateway));
+        self.shared.loader.services.gateway.store(Arc::new(prepared.gateway));
         self.maintenance.take_over(&plugins);
         let before = self.plugins.swap(Arc::new(plugins));
         let names = before.iter().map(|plugin| Arc::clone(plugin.name()));
@@ -170,7 +163,7 @@ pub async fn check(config: Config) -> Result<Vec<PluginCheck>, OpenError> {
     let gateway = config.gateway;
     for config in config.plugins.into_iter().map(Arc::new) {
         let turns = Arc::new(Turns::new(1));
-        let loaded = shared.loader.load(&shared.common(&config), &config, turns, &gateway).await;
+        let loaded = shared.loader.load(&shared.state_of(&config.name), &config, turns, &gateway).await;
         reports.push(PluginCheck {
             name: config.name.clone(),
             ungranted: ungranted(loaded.manifest.as_ref(), &config.grants),
@@ -199,38 +192,32 @@ impl HostShared {
         });
         let claim = Mutex::new(claim.transpose()?);
         let host = Arc::new(Host::start(config).map_err(OpenError::Engine)?);
-        Ok(Self {
-            loader: Arc::new(Loader { host, cache }),
+        let services = Arc::new(HostServices {
             dns,
-            gateway: Arc::new(ArcSwap::from_pointee(config.gateway.clone())),
+            gateway: ArcSwap::from_pointee(config.gateway.clone()),
+            max_message: config.max_message,
+        });
+        Ok(Self {
+            loader: Arc::new(Loader { host, services, cache }),
             state: config.state.clone(),
             state_is_anothers: config.state_is_anothers,
             claim,
             kv_octets: config.kv_octets,
-            max_message: config.max_message,
         })
     }
 
     fn plugin(&self, config: PluginConfig) -> Plugin {
-        Plugin::new(self.common(&config), Arc::new(config))
+        Plugin::new(self.state_of(&config.name), Arc::new(config))
     }
 
-    fn common(&self, config: &PluginConfig) -> Arc<PluginShared> {
-        let file = self.state.as_deref().map(|folder| kv::saved::path(folder, &config.name));
-        Arc::new(PluginShared {
-            name: config.name.as_str().into(),
-            dns: Arc::clone(&self.dns),
-            gateway: Arc::clone(&self.gateway),
-            kv: if self.state_is_anothers {
-                kv::Store::copy(self.kv_octets, file.as_deref(), Clocks::read())
-            } else {
-                kv::Store::open(self.kv_octets, file, Clocks::read())
-            },
-            gauges: PluginMetrics::new(&config.name),
-            habits: Habits::default(),
-            quota: Arc::new(LogQuota::new(Instant::now())),
-            max_message: self.max_message,
-        })
+    fn state_of(&self, plugin: &str) -> Arc<GenerationState> {
+        let file = self.state.as_deref().map(|folder| kv::saved::path(folder, plugin));
+        let kv = if self.state_is_anothers {
+            kv::Store::copy(self.kv_octets, file.as_deref(), Clocks::read())
+        } else {
+            kv::Store::open(self.kv_octets, file, Clocks::read())
+        };
+        Arc::new(GenerationState::new(plugin, kv))
     }
 }
 

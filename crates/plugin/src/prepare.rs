@@ -117,7 +117,7 @@ impl PreparedPlugin {
         let name = Arc::clone(self.plugin.name());
         match (self.step, &self.loaded) {
             (PreparedStep::Add, _) => {
-                self.plugin.common().kv.put_damaged_aside();
+                self.plugin.state().kv.put_damaged_aside();
                 applied.added.push(name);
             }
             (PreparedStep::Reconfigure, _) => applied.reconfigured.push(name),

@@ -63,7 +63,7 @@ impl GuestQuestion for StageQuestion {
             Call::Mail => exported(exports.on_mail.as_ref())?.call_handle(store).await,
             Call::Rcpt(id) => {
                 let no_such = || wasmtime::Error::msg(format!("the view has no recipient {id}"));
-                let (_, transaction) = store.data().live.mail().map_err(|_| no_such())?;
+                let (_, transaction) = store.data().call.mail().map_err(|_| no_such())?;
                 let recipient = convert::recipient(transaction.recipient(*id).ok_or_else(no_such)?);
                 exported(exports.on_rcpt.as_ref())?.call_handle(store, &recipient).await
             }

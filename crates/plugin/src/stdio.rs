@@ -14,20 +14,20 @@ use crate::guest_log::{GuestLog, MAX_TEXT};
 /// Standard output and standard error: takes everything at once, keeps at most a line.
 #[derive(Clone)]
 pub(crate) struct Printed {
-    scribe: Arc<GuestLog>,
+    log: Arc<GuestLog>,
     line: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Printed {
-    pub(crate) fn new(scribe: Arc<GuestLog>) -> Self {
-        Self { scribe, line: Arc::default() }
+    pub(crate) fn new(log: Arc<GuestLog>) -> Self {
+        Self { log, line: Arc::default() }
     }
 
     fn take(&self, bytes: &[u8]) {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         for &byte in bytes {
             if byte == b'\n' || line.len() == MAX_TEXT {
-                self.scribe.print(&String::from_utf8_lossy(&line));
+                self.log.print(&String::from_utf8_lossy(&line));
                 line.clear();
             }
             if byte != b'\n' {
