@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pintle_policy::{Hook, JudgeFault};
 
 use crate::schema::SchemaFault;
-use crate::{FileLine, GrantKind};
+use crate::{ConfigMistake, GrantKind};
 
 /// Why one component does not serve. The operator or the plugin's author owns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,41 +123,6 @@ impl fmt::Display for LoadError {
 }
 
 impl std::error::Error for LoadError {}
-
-/// A mistake that a plugin, or its schema, found in its configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigMistake {
-    /// A JSON Pointer (RFC 6901) into the plugin's settings; "" for the whole.
-    pub at: String,
-    /// What is wrong.
-    pub text: String,
-    /// What to do, where that is known.
-    pub remedy: Option<String>,
-    /// Where it stands, when the settings came from a file.
-    pub place: Option<FileLine>,
-}
-
-impl ConfigMistake {
-    pub(crate) fn new(at: String, text: String) -> Self {
-        Self { at, text, remedy: None, place: None }
-    }
-}
-
-impl fmt::Display for ConfigMistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
-        }
-        if !self.at.is_empty() {
-            write!(f, "{}: ", self.at)?;
-        }
-        f.write_str(&self.text)?;
-        match &self.remedy {
-            Some(remedy) => write!(f, " ({remedy})"),
-            None => Ok(()),
-        }
-    }
-}
 
 /// What is wrong with one plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,11 +4,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 use pintle_policy::Judge;
 use tokio::sync::watch;
@@ -18,6 +16,7 @@ use tokio::time::interval;
 use crate::Plugin;
 use crate::generation::Loader;
 use crate::kv::saved::Clocks;
+use crate::revive::revived;
 use crate::watch::Watch;
 
 /// How often spare instances and stored values are looked through.
@@ -78,16 +77,6 @@ impl Maintenance {
         self.plugins.lock().clear();
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         while tasks.join_next().await.is_some() {}
-    }
-}
-
-/// Runs a task that goes on until it is told to stop. One that panics is begun anew: it holds nothing but its place, and
-/// without it instances are not replaced, state is not saved, or files are not looked at.
-pub(crate) async fn revived<F: Future<Output = ()>>(task: &'static str, begin: impl Fn() -> F) {
-    while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
-        metrics::counter!("pintle_task_restarts_total", "task" => task).increment(1);
-        tracing::error!(target: "pintle::plugin", task, "a task of the plugin host panicked and is begun anew");
-        tokio::time::sleep(REST).await;
     }
 }
 
@@ -163,22 +152,5 @@ async fn call_timer(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
             _ = stopped.changed() => return,
             () = tokio::time::sleep(rest) => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_task_that_panics_is_begun_anew() {
-        let begun = AtomicU32::new(0);
-        revived("test", || async {
-            assert!(begun.fetch_add(1, Ordering::Relaxed) == 2, "as the test wants it");
-        })
-        .await;
-        assert_eq!(begun.load(Ordering::Relaxed), 3);
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::generation::Loader;
-use crate::maintenance::revived;
+use crate::revive::revived;
 use crate::{Plugin, Source};
 
 /// The watch over all component files.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Still};
-use super::{Entry, PARTS, Part, Shelf, Store, Value, cost};
+use super::shelf::{Entry, OVERHEAD, PARTS, Part, Shelf, StoredValue, cost};
 
 /// The first octets: what this is, and in which form.
 const MAGIC: &[u8] = b"pintle-kv 1\n";
@@ -60,14 +60,14 @@ impl Clocks {
 
 /// What a file begins with.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct SavedHead {
     /// When it was saved, in milliseconds since 1970.
     saved: u64,
 }
 
 /// A part of what was stored; a file has any number of them.
 #[derive(Serialize, Deserialize)]
-struct Piece<'a> {
+struct SavedPiece<'a> {
     entries: Vec<SavedEntry<'a>>,
     buckets: Vec<SavedBucket<'a>>,
 }
@@ -97,25 +97,23 @@ struct SavedBucket<'a> {
     full: u64,
 }
 
-impl Store {
-    /// All that still counts, for [`Shelf::read`]. Plugins are kept waiting by one part at a time, since mail waits for
-    /// them; what changes meanwhile may be in it or not.
-    pub(super) fn written(&self, clocks: Clocks) -> Vec<u8> {
-        let saved = clocks.wall.duration_since(UNIX_EPOCH).map_or(0, millis);
-        let mut body = postcard::to_allocvec(&Head { saved }).unwrap_or_default();
-        for part in 0..PARTS {
-            self.shelf.lock().parts[part].write(clocks.now, &mut body);
-        }
-        let sum = crc32fast::hash(&body).to_be_bytes();
-        [MAGIC, &sum, &body].concat()
+/// All that still counts, for [`Shelf::read`]. Plugins are kept waiting by one part at a time, since mail waits for them;
+/// what changes meanwhile may be in it or not.
+pub(super) fn written(shelf: &Mutex<Shelf>, clocks: Clocks) -> Vec<u8> {
+    let saved = clocks.wall.duration_since(UNIX_EPOCH).map_or(0, millis);
+    let mut body = postcard::to_allocvec(&SavedHead { saved }).unwrap_or_default();
+    for part in 0..PARTS {
+        shelf.lock().parts[part].write(clocks.now, &mut body);
     }
+    let sum = crc32fast::hash(&body).to_be_bytes();
+    [MAGIC, &sum, &body].concat()
 }
 
 impl Part {
     fn write(&self, now: Instant, body: &mut Vec<u8>) {
         let entries = self.entries.iter().filter(|(_, entry)| entry.lives(now));
         let buckets = self.buckets.iter().filter(|(_, bucket)| !bucket.is_idle(now));
-        let piece = Piece {
+        let piece = SavedPiece {
             entries: entries.map(|(key, entry)| saved_entry(key, entry, now)).collect(),
             buckets: buckets.map(|(key, bucket)| saved_bucket(key, bucket, now)).collect(),
         };
@@ -129,16 +127,16 @@ impl Part {
 }
 
 impl Shelf {
-    /// What [`Store::written`] gave; none when it is something else, or damaged.
+    /// What [`written`] gave; none when it is something else, or damaged.
     pub(super) fn read(file: &[u8], clocks: Clocks) -> Option<Self> {
         let (sum, body) = file.strip_prefix(MAGIC)?.split_first_chunk()?;
         if u32::from_be_bytes(*sum) != crc32fast::hash(body) {
             return None;
         }
-        let (head, mut rest) = postcard::take_from_bytes::<Head>(body).ok()?;
+        let (head, mut rest) = postcard::take_from_bytes::<SavedHead>(body).ok()?;
         let (mut shelf, gone) = (Self::default(), clocks.since(head.saved));
         while !rest.is_empty() {
-            let (piece, after) = postcard::take_from_bytes::<Piece<'_>>(rest).ok()?;
+            let (piece, after) = postcard::take_from_bytes::<SavedPiece<'_>>(rest).ok()?;
             rest = after;
             for entry in piece.entries {
                 shelf.take_back(entry, gone, clocks.now);
@@ -160,8 +158,8 @@ impl Shelf {
             Some(_) => return,
         };
         let value = match saved.value {
-            SavedValue::Octets(octets) => Value::Octets(octets.into_owned()),
-            SavedValue::Counter(count) => Value::Counter(count),
+            SavedValue::Octets(octets) => StoredValue::Octets(octets.into_owned()),
+            SavedValue::Counter(count) => StoredValue::Counter(count),
         };
         self.octets += cost(&saved.key, &value);
         let entry = Entry { value, version: saved.version, expires };
@@ -175,7 +173,7 @@ impl Shelf {
         let (Some(seen), Some(full)) = (seen, full.filter(|full| *full > now)) else {
             return;
         };
-        self.octets += saved.key.len() + super::OVERHEAD;
+        self.octets += saved.key.len() + OVERHEAD;
         let bucket = Bucket::of(Still { tokens: saved.tokens, seen, full });
         self.part_mut(&saved.key).buckets.insert(saved.key.into_owned(), bucket);
     }
@@ -185,8 +183,8 @@ fn saved_entry<'a>(key: &'a str, entry: &'a Entry, now: Instant) -> SavedEntry<'
     SavedEntry {
         key: key.into(),
         value: match &entry.value {
-            Value::Octets(octets) => SavedValue::Octets(octets.into()),
-            Value::Counter(count) => SavedValue::Counter(*count),
+            StoredValue::Octets(octets) => SavedValue::Octets(octets.into()),
+            StoredValue::Counter(count) => SavedValue::Counter(*count),
         },
         version: entry.version,
         lives: entry.expires.map(|at| millis(at.saturating_duration_since(now))),
@@ -288,6 +286,7 @@ mod octets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::Store;
 
     fn values(store: &Store, keys: &[String], now: Instant) -> Vec<Option<(Vec<u8>, u64)>> {
         store.get_many(keys, usize::MAX, now).unwrap()

@@ -9,27 +9,17 @@
 pub(crate) mod bucket;
 pub(crate) mod folder;
 pub(crate) mod saved;
+mod shelf;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bucket::{Bucket, Refused};
 use parking_lot::Mutex;
 use saved::Clocks;
-
-/// The longest key, in octets.
-pub(crate) const MAX_KEY: usize = 512;
-/// The largest value, in octets.
-pub(crate) const MAX_VALUE: usize = 256 << 10;
-/// What an entry costs beyond its key and value.
-const OVERHEAD: usize = 96;
-/// Parts of a store that are walked through one at a time: whoever waits meanwhile waits for a part.
-const PARTS: usize = 256;
-/// A full store in which nothing had expired is not looked through again at once.
-const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) use shelf::KvError;
+use shelf::{OVERHEAD, PARTS, Shelf, StoredValue, check_key, check_value, expiry};
 
 /// One plugin's store.
 pub(crate) struct Store {
@@ -40,67 +30,8 @@ pub(crate) struct Store {
     damaged: Mutex<Option<String>>,
 }
 
-struct Shelf {
-    parts: Box<[Part]>,
-    hasher: RandomState,
-    octets: usize,
-    writes: u64,
-    /// Something has changed since it was saved.
-    unsaved: bool,
-    /// When it was last looked through for want of room.
-    swept: Option<Instant>,
-}
-
-#[derive(Default)]
-struct Part {
-    entries: HashMap<String, Entry>,
-    buckets: HashMap<String, Bucket>,
-}
-
-#[derive(Clone)]
-struct Entry {
-    value: Value,
-    version: u64,
-    expires: Option<Instant>,
-}
-
 /// A value and its version.
-type Found = (Vec<u8>, u64);
-
-#[derive(Clone)]
-enum Value {
-    Octets(Vec<u8>),
-    Counter(i64),
-}
-
-/// Why a write was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KvError {
-    /// The key is empty or too long.
-    Key,
-    /// The value is too long.
-    Value,
-    /// The plugin's share is full.
-    Full,
-    /// All values asked for at once hold more than this.
-    Answer(usize),
-    /// The key holds a value that is no counter.
-    NotACounter,
-}
-
-impl KvError {
-    pub(crate) fn text(self) -> String {
-        match self {
-            Self::Key => format!("a key has 1 to {MAX_KEY} octets"),
-            Self::Value => format!("a value has at most {MAX_VALUE} octets"),
-            Self::Answer(most) => {
-                format!("the values of one answer hold at most {most} octets: ask for fewer keys at once")
-            }
-            Self::Full => "the plugin's store is full".into(),
-            Self::NotACounter => "the key holds a value that is no counter".into(),
-        }
-    }
-}
+type StoredVersion = (Vec<u8>, u64);
 
 impl Store {
     /// A store of at most so many octets, with what the file holds if there is one and it can be read. Nothing on disk
@@ -152,7 +83,7 @@ impl Store {
         if !std::mem::take(&mut self.shelf.lock().unsaved) {
             return Ok(false);
         }
-        let replaced = saved::replace(file, &self.written(clocks));
+        let replaced = saved::replace(file, &saved::written(&self.shelf, clocks));
         if replaced.is_err() {
             self.shelf.lock().unsaved = true;
         }
@@ -166,7 +97,7 @@ impl Store {
         keys: &[String],
         most: usize,
         now: Instant,
-    ) -> Result<Vec<Option<Found>>, KvError> {
+    ) -> Result<Vec<Option<StoredVersion>>, KvError> {
         let shelf = self.shelf.lock();
         let mut room = most;
         let mut read = |key: &String| {
@@ -188,7 +119,7 @@ impl Store {
     ) -> Result<(), KvError> {
         check_value(&value)?;
         let mut shelf = self.shelf.lock();
-        shelf.put(self.limit, key, Value::Octets(value), expiry(ttl, now), now)
+        shelf.put(self.limit, key, StoredValue::Octets(value), expiry(ttl, now), now)
     }
 
     /// Writes a value where the version is `expected`, 0 meaning absent; tells whether it was.
@@ -206,7 +137,7 @@ impl Store {
         if found.map_or(0, |entry| entry.version) != expected {
             return Ok(false);
         }
-        shelf.put(self.limit, key, Value::Octets(value), expiry(ttl, now), now)?;
+        shelf.put(self.limit, key, StoredValue::Octets(value), expiry(ttl, now), now)?;
         Ok(true)
     }
 
@@ -233,7 +164,7 @@ impl Store {
             None => (by, expiry(ttl, now)),
             Some(entry) => (entry.value.counter()?.saturating_add(by), entry.expires),
         };
-        shelf.put(self.limit, key, Value::Counter(value), expires, now)?;
+        shelf.put(self.limit, key, StoredValue::Counter(value), expires, now)?;
         Ok(value)
     }
 
@@ -268,143 +199,6 @@ impl Store {
     }
 }
 
-impl Default for Shelf {
-    fn default() -> Self {
-        Self {
-            parts: (0..PARTS).map(|_| Part::default()).collect(),
-            hasher: RandomState::new(),
-            octets: 0,
-            writes: 0,
-            unsaved: false,
-            swept: None,
-        }
-    }
-}
-
-impl Shelf {
-    fn part(&self, key: &str) -> &Part {
-        &self.parts[self.part_of(key)]
-    }
-
-    fn part_mut(&mut self, key: &str) -> &mut Part {
-        let part = self.part_of(key);
-        &mut self.parts[part]
-    }
-
-    fn part_of(&self, key: &str) -> usize {
-        // The upper octet: the maps within take others of the hash as their own.
-        usize::from(self.hasher.hash_one(key).to_be_bytes()[0])
-    }
-
-    fn put(
-        &mut self,
-        limit: usize,
-        key: String,
-        value: Value,
-        expires: Option<Instant>,
-        now: Instant,
-    ) -> Result<(), KvError> {
-        check_key(&key)?;
-        let old = self.part(&key).entries.get(&key).map_or(0, |entry| cost(&key, &entry.value));
-        let new = cost(&key, &value);
-        self.make_room(limit, new.saturating_sub(old), now)?;
-        self.remove(&key);
-        self.octets += new;
-        self.writes += 1;
-        self.unsaved = true;
-        let version = self.writes;
-        self.part_mut(&key).entries.insert(key, Entry { value, version, expires });
-        Ok(())
-    }
-
-    fn make_room(&mut self, limit: usize, octets: usize, now: Instant) -> Result<(), KvError> {
-        let swept_just_now = self.swept.is_some_and(|swept| now < swept + SWEEP_AGAIN);
-        if self.octets + octets > limit && !swept_just_now {
-            self.octets -= self.parts.iter_mut().map(|part| part.sweep(now)).sum::<usize>();
-            self.swept = Some(now);
-        }
-        if self.octets + octets > limit {
-            return Err(KvError::Full);
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, key: &str) {
-        if let Some(entry) = self.part_mut(key).entries.remove(key) {
-            self.octets -= cost(key, &entry.value);
-        }
-    }
-}
-
-impl Part {
-    /// Forgets what has expired; gives its cost.
-    fn sweep(&mut self, now: Instant) -> usize {
-        let mut freed = 0;
-        self.entries.retain(|key, entry| {
-            let keep = entry.lives(now);
-            freed += if keep { 0 } else { cost(key, &entry.value) };
-            keep
-        });
-        self.buckets.retain(|key, bucket| {
-            let keep = !bucket.is_idle(now);
-            freed += if keep { 0 } else { key.len() + OVERHEAD };
-            keep
-        });
-        freed
-    }
-}
-
-impl Entry {
-    fn lives(&self, now: Instant) -> bool {
-        self.expires.is_none_or(|expires| now < expires)
-    }
-}
-
-impl Value {
-    fn size(&self) -> usize {
-        match self {
-            Self::Octets(octets) => octets.len(),
-            Self::Counter(_) => 0,
-        }
-    }
-
-    fn octets(&self) -> Vec<u8> {
-        match self {
-            Self::Octets(octets) => octets.clone(),
-            Self::Counter(value) => value.to_string().into_bytes(),
-        }
-    }
-
-    fn counter(&self) -> Result<i64, KvError> {
-        match self {
-            Self::Octets(_) => Err(KvError::NotACounter),
-            Self::Counter(value) => Ok(*value),
-        }
-    }
-}
-
-fn cost(key: &str, value: &Value) -> usize {
-    key.len() + value.size() + OVERHEAD
-}
-
-fn check_key(key: &str) -> Result<(), KvError> {
-    if key.is_empty() || key.len() > MAX_KEY {
-        return Err(KvError::Key);
-    }
-    Ok(())
-}
-
-fn check_value(value: &[u8]) -> Result<(), KvError> {
-    if value.len() > MAX_VALUE {
-        return Err(KvError::Value);
-    }
-    Ok(())
-}
-
-fn expiry(ttl: Option<u32>, now: Instant) -> Option<Instant> {
-    ttl.map(|seconds| now + Duration::from_secs(seconds.into()))
-}
-
 #[cfg(test)]
 impl Store {
     fn new(limit: usize) -> Self {
@@ -414,6 +208,9 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::shelf::{MAX_VALUE, SWEEP_AGAIN};
     use super::*;
 
     fn get(store: &Store, key: &str, now: Instant) -> Option<(Vec<u8>, u64)> {
