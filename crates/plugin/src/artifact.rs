@@ -57,6 +57,16 @@ fn read_file(path: &Path) -> Result<Bytes, String> {
     read.map(|_| Bytes::from(octets)).map_err(|error| error.to_string())
 }
 
+/// The SHA-256 of a component, which tells one version from another.
+pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// A digest as text, in lower case.
+pub(crate) fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
 fn build(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
     // Text and core modules are refused as well; the engine says so in its own words.
     Component::from_binary(engine, bytes).map_err(|error| LoadError::NotAComponent(format!("{error:#}")))
@@ -93,8 +103,7 @@ impl Cache {
         let mut digest = Sha256::new();
         digest.update(engine_hash.finish().to_le_bytes());
         digest.update(bytes);
-        let name: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.folder.join(name + ".cwasm")
+        self.folder.join(hexadecimal(&digest.finalize()) + ".cwasm")
     }
 
     #[allow(unsafe_code, reason = "the one way to use code that was compiled before")]

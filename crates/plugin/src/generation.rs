@@ -6,11 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::future::join;
 use parking_lot::Mutex;
 use pintle_policy::{FaultKind, Hooks, JudgeFault, View};
-use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use wasmtime::component::Component;
 
@@ -106,7 +104,7 @@ impl Loader {
         let work = tokio::task::spawn_blocking(move || {
             let bytes = artifact::read(&config.component)?;
             let component = artifact::compile(&host.engine, cache.as_deref(), &bytes)?;
-            Ok((digest(&bytes), component))
+            Ok((artifact::digest(&bytes), component))
         });
         work.await
             .unwrap_or_else(|error| Err(LoadError::NotAComponent(format!("the compiler failed: {error}"))))
@@ -131,11 +129,6 @@ impl Loader {
             linked,
         })
     }
-}
-
-/// What tells one version of a component from another.
-pub(crate) fn digest(bytes: &Bytes) -> [u8; 32] {
-    Sha256::digest(bytes).into()
 }
 
 fn refuse(errors: Vec<LoadError>) -> Result<(), Vec<LoadError>> {

@@ -65,7 +65,7 @@ pub(crate) struct Kind {
 
 impl Kind {
     pub(crate) fn of(hook: Hook, session: &Session) -> Self {
-        Self { hook, known: session.trusted || session.identity.is_some() }
+        Self { hook, known: !session.is_stranger() }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::bindings::exports::pintle::plugin::on_auth;
 use crate::bindings::pintle::plugin::types;
-use crate::generation::{Generation, Loaded, Loader, digest};
+use crate::generation::{Generation, Loaded, Loader};
 use crate::instance::GuestReply;
 use crate::log_quota::LogQuota;
 use crate::question::{
@@ -122,7 +122,7 @@ impl Plugin {
             return false;
         }
         let read = tokio::task::spawn_blocking(move || artifact::read(&config.component)).await;
-        !matches!(read, Ok(Ok(bytes)) if digest(&bytes) == serving)
+        !matches!(read, Ok(Ok(bytes)) if artifact::digest(&bytes) == serving)
     }
 
     /// Loads the component again and lets it serve; gives the new generation's number.
@@ -143,7 +143,7 @@ impl Plugin {
         // A file that cannot be read just now (it may be about to be renamed into place) is no version.
         let Ok(Ok(bytes)) = read else { return };
         let serving = self.current().map(|generation| generation.digest);
-        if serving != Some(digest(&bytes)) {
+        if serving != Some(artifact::digest(&bytes)) {
             let _ = self.reload(loader).await;
         }
     }
@@ -191,6 +191,7 @@ impl Plugin {
             name: self.state.plugin.to_string(),
             component: self.config.load().component.to_string(),
             manifest: serving.and_then(|generation| generation.manifest.clone()),
+            digest: serving.map(|generation| artifact::hexadecimal(&generation.digest)),
             generation: self.generations.load(Ordering::Relaxed),
             hooks: serving.map_or_else(Vec::new, |generation| generation.hooks.iter().collect()),
             idle: serving.map_or(0, Generation::idle),

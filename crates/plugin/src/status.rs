@@ -31,6 +31,8 @@ pub struct Status {
     pub component: String,
     /// What it says of itself; none while no version of it is loaded.
     pub manifest: Option<Manifest>,
+    /// The SHA-256 of the component that serves, in lower-case hexadecimal; none while nothing serves.
+    pub digest: Option<String>,
     /// How many versions have gone live since the start; 0 while none has.
     pub generation: u64,
     /// Where it is called.

@@ -30,11 +30,7 @@ impl Party {
             return Self::Gateway;
         };
         let network = network(session.client.ip());
-        if session.trusted || session.identity.is_some() {
-            Self::Known(network)
-        } else {
-            Self::Stranger(network)
-        }
+        if session.is_stranger() { Self::Stranger(network) } else { Self::Known(network) }
     }
 
     /// The most turns of `all` that it may have: a quarter for strangers of one network, half for those we know. One turn

@@ -70,7 +70,8 @@ impl Host for MessageView<'_> {
             header_size: message.header.as_bytes().len() as u64,
             body_size: message.body.as_ref().map_or(0, |body| body.size()),
             header_count: index(message.header.len()),
-            has_nul: message.has_nul,
+            // No body has one: reception refuses it, and so does writing a new body.
+            has_nul: memchr::memchr(0, message.header.as_bytes()).is_some(),
             has_8bit: message.has_8bit,
         })
     }

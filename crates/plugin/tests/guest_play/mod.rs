@@ -9,7 +9,6 @@
 
 pub mod component;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -21,8 +20,7 @@ use pintle_mail::{
 };
 use pintle_plugin::{Config, Gateway, GrantKind, Limits, PluginConfig, Plugins, SigningKey, Source};
 use pintle_policy::{
-    Call, Delivery, Edit, FaultKind, Judge, Message, Notes, Piece, Ruling, Session, Transaction, Verdict,
-    View,
+    Call, Delivery, Edit, FaultKind, Judge, Message, Piece, Ruling, Session, Transaction, Verdict, View,
 };
 use tokio::runtime::Runtime;
 
@@ -152,19 +150,15 @@ fn recipient(id: u32) -> Recipient {
 
 fn session() -> Session {
     Session {
-        id: SessionId::new(UnixTime::from_millis(0), 1),
-        listener: "mx".into(),
-        client: ([192, 0, 2, 1], 1234).into(),
-        local: ([192, 0, 2, 2], 25).into(),
-        started: UnixTime::from_millis(0),
         hello: Some("client.example".into()),
         esmtp: true,
-        tls: None,
-        identity: None,
-        trusted: false,
-        extensions: Vec::new(),
-        notes: Notes::default(),
-        facts: BTreeMap::new(),
+        ..Session::new(
+            SessionId::new(UnixTime::from_millis(0), 1),
+            "mx".into(),
+            ([192, 0, 2, 1], 1234).into(),
+            ([192, 0, 2, 2], 25).into(),
+            UnixTime::from_millis(0),
+        )
     }
 }
 

@@ -1,6 +1,5 @@
 //! Views, plugins and a resolver for the tests.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use pintle_mail::{
     ReversePath, SessionId, TlsPolicy, UnixTime,
 };
 use pintle_plugin::{Config, GrantKind, Limits, PluginConfig, Plugins, Source};
-use pintle_policy::{Delivery, Judge, Message, Notes, Session, Transaction, View};
+use pintle_policy::{Delivery, Judge, Message, Session, Transaction, View};
 use serde_json::Value;
 
 /// Lists 192.0.2.66 and nobody else; 192.0.2.1 is called client.example.
@@ -92,19 +91,15 @@ pub(crate) async fn one(plugin: PluginConfig) -> (Plugins, Arc<dyn Judge>) {
 
 pub(crate) fn session(client: [u8; 4]) -> View {
     View::of(Session {
-        id: SessionId::new(UnixTime::from_millis(0), 1),
-        listener: "mx".into(),
-        client: (client, 1234).into(),
-        local: ([192, 0, 2, 2], 25).into(),
-        started: UnixTime::from_millis(0),
         hello: Some("client.example".into()),
         esmtp: true,
-        tls: None,
-        identity: None,
-        trusted: false,
-        extensions: Vec::new(),
-        notes: Notes::default(),
-        facts: BTreeMap::new(),
+        ..Session::new(
+            SessionId::new(UnixTime::from_millis(0), 1),
+            "mx".into(),
+            (client, 1234).into(),
+            ([192, 0, 2, 2], 25).into(),
+            UnixTime::from_millis(0),
+        )
     })
 }
 
