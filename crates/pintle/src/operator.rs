@@ -190,7 +190,7 @@ fn dns(ailment: Option<String>) -> Component {
     Component { name: "dns".to_owned(), ok: ailment.is_none(), detail: ailment }
 }
 
-fn plugin_state(status: pintle_plugin::Status) -> PluginState {
+fn plugin_state(status: pintle_plugin::PluginStatus) -> PluginState {
     PluginState {
         name: status.name,
         version: status.manifest.map(|manifest| manifest.version),

@@ -13,7 +13,7 @@ use pintle_dns::{DnsAnswer, DnsError, RecordKind, Resolver};
 use pintle_mail::{
     Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
 };
-use pintle_plugin::{Config, GrantKind, PluginConfig, Plugins, Source};
+use pintle_plugin::{ComponentSource, Config, GrantKind, PluginConfig, Plugins};
 use pintle_policy::{Call, Judge, Session, Transaction, View};
 
 const ROUNDS: usize = 20_000;
@@ -30,7 +30,7 @@ impl Resolver for NoDns {
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let component = arguments.next().unwrap_or_else(|| "target/plugins/example.wasm".into());
-    let mut plugin = PluginConfig::new("measured", Source::File(component.into()));
+    let mut plugin = PluginConfig::new("measured", ComponentSource::File(component.into()));
     plugin.grants = GrantKind::ALL.iter().copied().collect();
     if let Some(settings) = arguments.next() {
         plugin.settings = serde_json::from_str(&settings).unwrap();

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::{LoadError, OpenError, Source};
+use crate::{ComponentSource, LoadError, OpenError};
 
 /// The largest component that is read at all.
 const MAX_COMPONENT: u64 = 256 << 20;
@@ -36,10 +36,12 @@ pub(crate) fn compile(engine: &Engine, cache: Option<&Cache>, bytes: &[u8]) -> R
 }
 
 /// The component's bytes.
-pub(crate) fn read(source: &Source) -> Result<Bytes, LoadError> {
+pub(crate) fn read(source: &ComponentSource) -> Result<Bytes, LoadError> {
     match source {
-        Source::Bytes { bytes, .. } => Ok(bytes.clone()),
-        Source::File(path) => read_file(path).map_err(|why| LoadError::Unreadable(path.clone(), why)),
+        ComponentSource::Bytes { bytes, .. } => Ok(bytes.clone()),
+        ComponentSource::File(path) => {
+            read_file(path).map_err(|why| LoadError::Unreadable(path.clone(), why))
+        }
     }
 }
 

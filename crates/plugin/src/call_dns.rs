@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use pintle_dns::{RecordKind, Resolver};
 
-use crate::meter::Meter;
+use crate::meter::CallMeter;
 use crate::store_data::HostParts;
 
 /// How many names of a client's address are looked at.
@@ -14,18 +14,18 @@ pub(crate) const MAX_REVERSE_NAMES: usize = 10;
 
 /// A resolver that gives up on each question after a while, so that one dead name server costs its own answers, and not
 /// the call that asked it and the answers of all the others.
-pub(crate) struct InTime {
+pub(crate) struct TimeLimitedResolver {
     resolver: Arc<dyn Resolver>,
     limit: Duration,
 }
 
-impl InTime {
+impl TimeLimitedResolver {
     pub(crate) fn new(resolver: Arc<dyn Resolver>, limit: Duration) -> Self {
         Self { resolver, limit }
     }
 }
 
-impl Resolver for InTime {
+impl Resolver for TimeLimitedResolver {
     fn lookup(
         &self,
         name: &str,
@@ -42,7 +42,7 @@ impl Resolver for InTime {
 /// The resolver of a call that has begun.
 pub(crate) struct CallDns<'a> {
     pub(crate) resolver: &'a Arc<dyn Resolver>,
-    pub(crate) meter: &'a Meter,
+    pub(crate) meter: &'a CallMeter,
 }
 
 impl<'a> CallDns<'a> {
@@ -51,7 +51,7 @@ impl<'a> CallDns<'a> {
     }
 
     /// With half of what is left of the call: a plugin that asks again, about what it has learnt, still has time for that.
-    pub(crate) fn in_time(&self) -> InTime {
-        InTime::new(Arc::clone(self.resolver), self.meter.left(Instant::now()) / 2)
+    pub(crate) fn in_time(&self) -> TimeLimitedResolver {
+        TimeLimitedResolver::new(Arc::clone(self.resolver), self.meter.left(Instant::now()) / 2)
     }
 }

@@ -80,7 +80,7 @@ impl Default for Config {
             state: None,
             state_is_anothers: false,
             address_space: None,
-            usual_instances: Limits::default().max_instances,
+            usual_instances: PluginLimits::default().max_instances,
             watch: true,
             settle: Duration::from_millis(250),
             kv_octets: 64 << 20,
@@ -97,7 +97,7 @@ pub struct PluginConfig {
     /// be the same component under two names, and share nothing.
     pub name: String,
     /// Where the component comes from.
-    pub component: Source,
+    pub component: ComponentSource,
     /// What `configure` gets, as JSON.
     pub settings: serde_json::Value,
     /// Where the operator wrote them.
@@ -112,7 +112,7 @@ pub struct PluginConfig {
     /// What its faults mean for the mail.
     pub failure: FailurePolicies,
     /// What it may use.
-    pub limits: Limits,
+    pub limits: PluginLimits,
     /// How often `on-timer` is called, when it has one.
     pub timer: Duration,
 }
@@ -120,7 +120,7 @@ pub struct PluginConfig {
 impl PluginConfig {
     /// A plugin with the defaults: no settings, no grants, start refused without it, faults defer.
     #[must_use]
-    pub fn new(name: impl Into<String>, component: Source) -> Self {
+    pub fn new(name: impl Into<String>, component: ComponentSource) -> Self {
         Self {
             name: name.into(),
             component,
@@ -130,7 +130,7 @@ impl PluginConfig {
             mandatory: false,
             required: true,
             failure: FailurePolicies::default(),
-            limits: Limits::default(),
+            limits: PluginLimits::default(),
             timer: Duration::from_secs(60),
         }
     }
@@ -138,7 +138,7 @@ impl PluginConfig {
 
 /// Where a component comes from.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ComponentSource {
     /// A file, read now and again whenever it changes.
     File(PathBuf),
     /// A component that is part of the program; the name (`stock:footer`) is for messages.
@@ -150,7 +150,7 @@ pub enum Source {
     },
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ComponentSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
@@ -159,7 +159,7 @@ impl fmt::Display for Source {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for ComponentSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -167,7 +167,7 @@ impl fmt::Debug for Source {
 
 /// What one plugin may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct PluginLimits {
     /// The longest that one call may take, waiting for DNS and its like included.
     pub wall: Duration,
     /// The longest that one call may compute.
@@ -186,7 +186,7 @@ pub struct Limits {
     pub recycle_after: Option<u64>,
 }
 
-impl Default for Limits {
+impl Default for PluginLimits {
     fn default() -> Self {
         Self {
             wall: Duration::from_secs(10),
@@ -201,7 +201,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl PluginLimits {
     /// How many calls at once go with so many sessions, where the operator has not said: one for each hundred, since a
     /// session that is asked about is one of many that wait for their clients.
     #[must_use]

@@ -249,18 +249,18 @@ pub(crate) fn auth_after_fault(policy: FailurePolicy) -> AuthVerdict {
 
 /// What a verdict's reply may be, and what it becomes otherwise.
 #[derive(Clone, Copy)]
-struct Frame {
+struct ReplyFrame {
     codes: (u16, u16),
     code: u16,
     text: &'static str,
 }
 
-const REJECT: Frame = Frame { codes: (500, 599), code: 550, text: "refused" };
-const DEFER: Frame = Frame { codes: (400, 499), code: 451, text: "not now, try again later" };
-const CLOSE: Frame = Frame { codes: (400, 599), code: 421, text: "closing the session" };
+const REJECT: ReplyFrame = ReplyFrame { codes: (500, 599), code: 550, text: "refused" };
+const DEFER: ReplyFrame = ReplyFrame { codes: (400, 499), code: 451, text: "not now, try again later" };
+const CLOSE: ReplyFrame = ReplyFrame { codes: (400, 599), code: 421, text: "closing the session" };
 
 /// A guest's reply as ours. A code that contradicts the verdict becomes the verdict's own.
-fn reply(words: &types::Reply, frame: Frame) -> Reply {
+fn reply(words: &types::Reply, frame: ReplyFrame) -> Reply {
     let fits = (frame.codes.0..=frame.codes.1).contains(&words.code);
     if !fits {
         tracing::warn!(

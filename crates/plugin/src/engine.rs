@@ -11,7 +11,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, Strategy};
 
 use crate::interfaces;
-use crate::layout::{self, Layout, MEMORIES, TABLE_ELEMENTS, TABLES};
+use crate::layout::{self, MEMORIES, PoolLayout, TABLE_ELEMENTS, TABLES};
 use crate::store_data::StoreData;
 use crate::{LoadError, PluginConfig};
 
@@ -22,21 +22,21 @@ const TICK: Duration = Duration::from_millis(4);
 const WASM_PAGE: u64 = 64 << 10;
 
 /// The engine, what guests can import, and the thread that ticks.
-pub(crate) struct Host {
+pub(crate) struct GuestEngine {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<StoreData>,
-    layout: Layout,
-    _ticker: Ticker,
+    layout: PoolLayout,
+    _ticker: EpochTicker,
 }
 
-impl Host {
+impl GuestEngine {
     /// An engine with room for these plugins and some more, in so much address space where somebody has said how much.
     pub(crate) fn start(config: &crate::Config) -> Result<Self, String> {
         let space = layout::space(config.address_space);
-        let (engine, layout) = engine(&Layout::within(&config.plugins, config.usual_instances, space))?;
+        let (engine, layout) = engine(&PoolLayout::within(&config.plugins, config.usual_instances, space))?;
         tracing::info!(target: "pintle::plugin", "plugins have {layout}");
         let linker = interfaces::linker(&engine).map_err(|error| format!("{error:#}"))?;
-        let ticker = Ticker::start(engine.clone()).map_err(|error| error.to_string())?;
+        let ticker = EpochTicker::start(engine.clone()).map_err(|error| error.to_string())?;
         Ok(Self { engine, linker, layout, _ticker: ticker })
     }
 
@@ -78,7 +78,7 @@ fn too_big(what: &'static str, needs: impl Into<u64>, limit: impl Into<u64>) -> 
 }
 
 /// The engine of the first of these forms that this machine gives.
-fn engine(layouts: &[Layout]) -> Result<(Engine, Layout), String> {
+fn engine(layouts: &[PoolLayout]) -> Result<(Engine, PoolLayout), String> {
     let mut last = None;
     for layout in layouts {
         match Engine::new(&settings(layout)) {
@@ -97,7 +97,7 @@ fn engine(layouts: &[Layout]) -> Result<(Engine, Layout), String> {
     ))
 }
 
-fn settings(layout: &Layout) -> Config {
+fn settings(layout: &PoolLayout) -> Config {
     let mut config = Config::new();
     config.strategy(Strategy::Cranelift);
     config.epoch_interruption(true);
@@ -112,12 +112,12 @@ fn settings(layout: &Layout) -> Config {
 
 /// The thread that advances the engine's epoch. A thread of the operating system and no task: tasks starve when guests
 /// compute, and guests are what it is there to interrupt.
-struct Ticker {
+struct EpochTicker {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Ticker {
+impl EpochTicker {
     fn start(engine: Engine) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -131,7 +131,7 @@ impl Ticker {
     }
 }
 
-impl Drop for Ticker {
+impl Drop for EpochTicker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

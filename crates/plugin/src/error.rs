@@ -126,14 +126,14 @@ impl std::error::Error for LoadError {}
 
 /// What is wrong with one plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct PluginProblem {
     /// Its name in the configuration.
     pub plugin: Arc<str>,
     /// What it is.
     pub error: LoadError,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for PluginProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "plugin {:?}: {}", self.plugin, self.error)
     }
@@ -167,7 +167,7 @@ pub enum OpenError {
     /// The host is shutting down.
     Closing,
     /// Required plugins cannot be loaded: all of them are listed.
-    Plugins(Vec<Problem>),
+    Plugins(Vec<PluginProblem>),
 }
 
 impl fmt::Display for OpenError {

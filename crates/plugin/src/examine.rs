@@ -21,7 +21,7 @@ const WASI: &[&str] =
 /// The hooks of a component, and everything that keeps it from being used.
 pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -> (Hooks, Vec<LoadError>) {
     let mut errors = Vec::new();
-    let mut exports = Exports::default();
+    let mut exports = FoundExports::default();
     for (name, _) in component.exports(engine) {
         if let Err(error) = exports.take(name) {
             errors.push(error);
@@ -38,15 +38,15 @@ pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -
 }
 
 /// Functions by the grant that is missing for them.
-pub(crate) type Missing = BTreeMap<GrantKind, Vec<String>>;
+pub(crate) type MissingGrants = BTreeMap<GrantKind, Vec<String>>;
 
 /// The grants that functions need which the component imports, and that it does not have. It is loaded all the same: some
 /// language kits import whole interfaces, whatever of them is called.
-pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -> Missing {
-    let mut missing = Missing::new();
+pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -> MissingGrants {
+    let mut missing = MissingGrants::new();
     for (name, item) in component.imports(engine) {
         let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
-        let full = Name::split(name);
+        let full = InterfaceName::split(name);
         for (function, _) in instance.exports(engine) {
             let needed = needed(&full, function);
             if !needed.is_empty() && !needed.iter().any(|grant| grants.contains(*grant)) {
@@ -57,7 +57,7 @@ pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -
     missing
 }
 
-fn needed(import: &Name<'_>, function: &str) -> &'static [GrantKind] {
+fn needed(import: &InterfaceName<'_>, function: &str) -> &'static [GrantKind] {
     let interface = interfaces::find(import.interface).filter(|_| import.package == OURS);
     let functions = interface.map_or(&[][..], |interface| interface.functions);
     let found = functions.iter().find(|(name, _)| *name == function);
@@ -65,14 +65,14 @@ fn needed(import: &Name<'_>, function: &str) -> &'static [GrantKind] {
 }
 
 #[derive(Default)]
-struct Exports {
+struct FoundExports {
     plugin: bool,
     hooks: Hooks,
 }
 
-impl Exports {
+impl FoundExports {
     fn take(&mut self, name: &str) -> Result<(), LoadError> {
-        let full = Name::split(name);
+        let full = InterfaceName::split(name);
         if full.package != OURS {
             // Some language kits add exports of their own; they are nobody's business.
             return Ok(());
@@ -115,7 +115,7 @@ fn check_hooks(hooks: Hooks, grants: &Grants) -> Option<LoadError> {
 }
 
 fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
-    let full = Name::split(name);
+    let full = InterfaceName::split(name);
     if WASI.contains(&full.package) && full.version.starts_with("0.2.") {
         return Ok(());
     }
@@ -137,13 +137,13 @@ fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
 }
 
 /// `package/interface@version`.
-struct Name<'a> {
+struct InterfaceName<'a> {
     package: &'a str,
     interface: &'a str,
     version: &'a str,
 }
 
-impl<'a> Name<'a> {
+impl<'a> InterfaceName<'a> {
     fn split(name: &'a str) -> Self {
         let (path, version) = name.split_once('@').unwrap_or((name, ""));
         let (package, interface) = path.split_once('/').unwrap_or((path, ""));
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn hooks_are_read_off_the_exports() {
-        let mut exports = Exports::default();
+        let mut exports = FoundExports::default();
         for name in ["pintle:plugin/plugin@0.1.0", "pintle:plugin/on-rcpt@0.1.0", "exports"] {
             exports.take(name).unwrap();
         }
@@ -214,6 +214,6 @@ mod tests {
         assert_eq!(exports.hooks, Hooks::NONE.with(Hook::Rcpt));
         let error = exports.take("pintle:plugin/on-lunch@0.1.0").unwrap_err();
         assert!(error.to_string().contains("on-lunch"));
-        assert_eq!(Exports::default().verdict(), [LoadError::NoPluginExport, LoadError::NoHook]);
+        assert_eq!(FoundExports::default().verdict(), [LoadError::NoPluginExport, LoadError::NoHook]);
     }
 }

@@ -51,13 +51,15 @@ mod store_data;
 mod turns;
 mod watch;
 
-pub use config::{Config, FailurePolicies, FailurePolicy, Gateway, Limits, PluginConfig, SigningKey, Source};
+pub use config::{
+    ComponentSource, Config, FailurePolicies, FailurePolicy, Gateway, PluginConfig, PluginLimits, SigningKey,
+};
 pub use config_mistake::ConfigMistake;
-pub use error::{LoadError, OpenError, Problem, ReloadError};
+pub use error::{LoadError, OpenError, PluginProblem, ReloadError};
 pub use grants::{Grant, GrantKind, GrantMistake, Grants};
 pub use places::{FileLine, Places};
 pub use plugin::Plugin;
 pub use plugins::{Plugins, check};
 pub use prepare::{AppliedPlugins, PreparedPlugins};
 pub use schema::SchemaFault;
-pub use status::{Manifest, PluginCheck, Status};
+pub use status::{Manifest, PluginCheck, PluginStatus};

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::kv::bucket::Bucket;
+use crate::kv::bucket::TokenBucket;
 
 /// Lines a second, and lines at once.
 const RATE: f64 = 100.0;
@@ -13,13 +13,13 @@ const BURST: u32 = 500;
 pub(crate) struct LogQuota(Mutex<QuotaState>);
 
 struct QuotaState {
-    bucket: Bucket,
+    bucket: TokenBucket,
     suppressed: u64,
 }
 
 impl LogQuota {
     pub(crate) fn new(now: Instant) -> Self {
-        Self(Mutex::new(QuotaState { bucket: Bucket::full(BURST, now), suppressed: 0 }))
+        Self(Mutex::new(QuotaState { bucket: TokenBucket::full(BURST, now), suppressed: 0 }))
     }
 
     /// Whether one more line may be written, and how many were not since the last.

@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::interval;
 
 use crate::Plugin;
-use crate::generation::Loader;
+use crate::generation::ComponentLoader;
 use crate::kv::saved::Clocks;
 use crate::revive::revived;
-use crate::watch::Watch;
+use crate::watch::FileWatch;
 
 /// How often spare instances and stored values are looked through.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -32,15 +32,16 @@ pub(crate) struct Maintenance {
     tasks: Mutex<JoinSet<()>>,
     /// By plugin: what ends its tasks.
     plugins: Mutex<HashMap<Arc<str>, watch::Sender<bool>>>,
-    watch: Option<Watch>,
+    watch: Option<FileWatch>,
 }
 
 impl Maintenance {
     /// Maintenance without a plugin so far. Component files are watched when there is a time for them to settle.
-    pub(crate) fn start(loader: &Arc<Loader>, settle: Option<Duration>) -> Self {
+    pub(crate) fn start(loader: &Arc<ComponentLoader>, settle: Option<Duration>) -> Self {
         let mut tasks = JoinSet::new();
         let (closing, closed) = watch::channel(false);
-        let watch = settle.and_then(|settle| Watch::start(&mut tasks, Arc::clone(loader), settle, closed));
+        let watch =
+            settle.and_then(|settle| FileWatch::start(&mut tasks, Arc::clone(loader), settle, closed));
         Self { closing, tasks: Mutex::new(tasks), plugins: Mutex::default(), watch }
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::bindings::exports::pintle::plugin::on_auth;
 use crate::bindings::pintle::plugin::types;
-use crate::generation::{Generation, Loaded, Loader};
+use crate::generation::{ComponentLoader, Generation, LoadedComponent};
 use crate::instance::GuestReply;
 use crate::log_quota::LogQuota;
 use crate::question::{
@@ -24,7 +24,7 @@ use crate::question::{
 };
 use crate::state::GenerationState;
 use crate::turns::Turns;
-use crate::{Gateway, GrantKind, LoadError, PluginConfig, Source, Status, artifact, convert};
+use crate::{ComponentSource, Gateway, GrantKind, LoadError, PluginConfig, PluginStatus, artifact, convert};
 
 /// Where a plugin of which nothing is known is asked: from MAIL on, so that no mail passes without it, and not before,
 /// so that clients are told in the place where they understand it.
@@ -107,10 +107,10 @@ impl Plugin {
     /// Loads what this configuration names, beside what serves, for a gateway of which this is known.
     pub(crate) async fn load(
         &self,
-        loader: &Loader,
+        loader: &ComponentLoader,
         config: &Arc<PluginConfig>,
         gateway: &Gateway,
-    ) -> Loaded {
+    ) -> LoadedComponent {
         loader.load(&self.state, config, self.turns(config), gateway).await
     }
 
@@ -118,7 +118,7 @@ impl Plugin {
     pub(crate) async fn is_outdated(&self) -> bool {
         let config = self.config();
         let Some(serving) = self.current().map(|generation| generation.digest) else { return true };
-        if matches!(config.component, Source::Bytes { .. }) {
+        if matches!(config.component, ComponentSource::Bytes { .. }) {
             return false;
         }
         let read = tokio::task::spawn_blocking(move || artifact::read(&config.component)).await;
@@ -126,7 +126,7 @@ impl Plugin {
     }
 
     /// Loads the component again and lets it serve; gives the new generation's number.
-    pub(crate) async fn reload(&self, loader: &Loader) -> Result<u64, Vec<LoadError>> {
+    pub(crate) async fn reload(&self, loader: &ComponentLoader) -> Result<u64, Vec<LoadError>> {
         let _changing = self.hold().await;
         let gateway = loader.services.gateway.load_full();
         let loaded = self.load(loader, &self.config(), &gateway).await.result;
@@ -134,9 +134,9 @@ impl Plugin {
     }
 
     /// Loads the component again if its file holds another than the one that serves.
-    pub(crate) async fn reload_if_changed(&self, loader: &Loader) {
+    pub(crate) async fn reload_if_changed(&self, loader: &ComponentLoader) {
         let config = self.config();
-        if matches!(config.component, Source::Bytes { .. }) {
+        if matches!(config.component, ComponentSource::Bytes { .. }) {
             return;
         }
         let read = tokio::task::spawn_blocking(move || artifact::read(&config.component)).await;
@@ -184,10 +184,10 @@ impl Plugin {
     }
 
     /// How it fares.
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> PluginStatus {
         let current = self.current();
         let serving = current.as_deref();
-        Status {
+        PluginStatus {
             name: self.state.plugin.to_string(),
             component: self.config.load().component.to_string(),
             manifest: serving.and_then(|generation| generation.manifest.clone()),

@@ -11,15 +11,15 @@ use pintle_dns::Resolver;
 use pintle_policy::Judge;
 
 use crate::artifact::Cache;
-use crate::engine::Host;
-use crate::generation::Loader;
+use crate::engine::GuestEngine;
+use crate::generation::ComponentLoader;
 use crate::kv::saved::Clocks;
 use crate::maintenance::Maintenance;
 use crate::prepare::{self, AppliedPlugins, PreparedPlugin, PreparedPlugins};
 use crate::state::{GenerationState, HostServices};
 use crate::turns::Turns;
 use crate::{
-    Config, Grants, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, ReloadError, Status, kv,
+    Config, Grants, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, PluginStatus, ReloadError, kv,
 };
 
 /// The plugins of a running gateway. Whoever opens them closes them.
@@ -33,11 +33,11 @@ pub struct Plugins {
 
 /// What every plugin is made with.
 struct HostShared {
-    loader: Arc<Loader>,
+    loader: Arc<ComponentLoader>,
     state: Option<PathBuf>,
     state_is_anothers: bool,
     /// Until what plugins have stored is saved for the last time.
-    claim: Mutex<Option<kv::folder::Claim>>,
+    claim: Mutex<Option<kv::folder::FolderClaim>>,
     kv_octets: usize,
 }
 
@@ -70,7 +70,7 @@ impl Plugins {
 
     /// How every plugin fares, in the order of the configuration.
     #[must_use]
-    pub fn status(&self) -> Vec<Status> {
+    pub fn status(&self) -> Vec<PluginStatus> {
         self.plugins.load().iter().map(|plugin| plugin.status()).collect()
     }
 
@@ -191,14 +191,14 @@ impl HostShared {
             kv::folder::claim(folder).map_err(|why| OpenError::State { folder: folder.clone(), why })
         });
         let claim = Mutex::new(claim.transpose()?);
-        let host = Arc::new(Host::start(config).map_err(OpenError::Engine)?);
+        let host = Arc::new(GuestEngine::start(config).map_err(OpenError::Engine)?);
         let services = Arc::new(HostServices {
             dns,
             gateway: ArcSwap::from_pointee(config.gateway.clone()),
             max_message: config.max_message,
         });
         Ok(Self {
-            loader: Arc::new(Loader { host, services, cache }),
+            loader: Arc::new(ComponentLoader { host, services, cache }),
             state: config.state.clone(),
             state_is_anothers: config.state_is_anothers,
             claim,
@@ -213,9 +213,9 @@ impl HostShared {
     fn state_of(&self, plugin: &str) -> Arc<GenerationState> {
         let file = self.state.as_deref().map(|folder| kv::saved::path(folder, plugin));
         let kv = if self.state_is_anothers {
-            kv::Store::copy(self.kv_octets, file.as_deref(), Clocks::read())
+            kv::KvStore::copy(self.kv_octets, file.as_deref(), Clocks::read())
         } else {
-            kv::Store::open(self.kv_octets, file, Clocks::read())
+            kv::KvStore::open(self.kv_octets, file, Clocks::read())
         };
         Arc::new(GenerationState::new(plugin, kv))
     }

@@ -31,7 +31,7 @@ pub(crate) struct HostServices {
 pub(crate) struct GenerationState {
     /// The plugin's name in the configuration: its notes, facts, log lines and metrics bear it.
     pub(crate) plugin: Arc<str>,
-    pub(crate) kv: kv::Store,
+    pub(crate) kv: kv::KvStore,
     pub(crate) metrics: PluginMetrics,
     /// What its calls ask the host for.
     pub(crate) habits: Habits,
@@ -41,7 +41,7 @@ pub(crate) struct GenerationState {
 
 impl GenerationState {
     /// State of a plugin of which nothing is known but what it has stored.
-    pub(crate) fn new(plugin: &str, kv: kv::Store) -> Self {
+    pub(crate) fn new(plugin: &str, kv: kv::KvStore) -> Self {
         Self {
             plugin: plugin.into(),
             kv,

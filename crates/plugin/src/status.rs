@@ -24,7 +24,7 @@ pub struct Manifest {
 
 /// How one plugin fares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Status {
+pub struct PluginStatus {
     /// Its name in the configuration.
     pub name: String,
     /// Where the component comes from.

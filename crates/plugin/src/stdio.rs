@@ -13,12 +13,12 @@ use crate::guest_log::{GuestLog, MAX_TEXT};
 
 /// Standard output and standard error: takes everything at once, keeps at most a line.
 #[derive(Clone)]
-pub(crate) struct Printed {
+pub(crate) struct GuestOutput {
     log: Arc<GuestLog>,
     line: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Printed {
+impl GuestOutput {
     pub(crate) fn new(log: Arc<GuestLog>) -> Self {
         Self { log, line: Arc::default() }
     }
@@ -37,13 +37,13 @@ impl Printed {
     }
 }
 
-impl IsTerminal for Printed {
+impl IsTerminal for GuestOutput {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Printed {
+impl StdoutStream for GuestOutput {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(self.clone())
     }
@@ -53,7 +53,7 @@ impl StdoutStream for Printed {
     }
 }
 
-impl OutputStream for Printed {
+impl OutputStream for GuestOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.take(&bytes);
         Ok(())
@@ -69,11 +69,11 @@ impl OutputStream for Printed {
 }
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for Printed {
+impl Pollable for GuestOutput {
     async fn ready(&mut self) {}
 }
 
-impl AsyncWrite for Printed {
+impl AsyncWrite for GuestOutput {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         self.take(bytes);
         Poll::Ready(Ok(bytes.len()))

@@ -8,10 +8,10 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::call::CallState;
 use crate::guest_log::GuestLog;
 use crate::guest_memory::GuestMemory;
-use crate::habits::Ahead;
-use crate::meter::Meter;
+use crate::habits::Prefetched;
+use crate::meter::CallMeter;
 use crate::state::{GenerationState, HostServices};
-use crate::stdio::Printed;
+use crate::stdio::GuestOutput;
 use crate::{Grants, layout};
 
 /// The data of a store.
@@ -20,9 +20,9 @@ pub(crate) struct StoreData {
     state: Arc<GenerationState>,
     grants: Arc<Grants>,
     pub(crate) call: CallState,
-    pub(crate) ahead: Ahead,
+    pub(crate) ahead: Prefetched,
     pub(crate) memory: GuestMemory,
-    pub(crate) meter: Arc<Meter>,
+    pub(crate) meter: Arc<CallMeter>,
     pub(crate) log: Arc<GuestLog>,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -34,8 +34,8 @@ pub(crate) struct HostParts<'a> {
     pub(crate) state: &'a GenerationState,
     pub(crate) grants: &'a Grants,
     pub(crate) call: &'a mut CallState,
-    pub(crate) ahead: &'a mut Ahead,
-    pub(crate) meter: &'a Meter,
+    pub(crate) ahead: &'a mut Prefetched,
+    pub(crate) meter: &'a CallMeter,
     pub(crate) log: &'a GuestLog,
 }
 
@@ -45,14 +45,14 @@ impl StoreData {
         state: Arc<GenerationState>,
         grants: Arc<Grants>,
         memory: usize,
-        meter: Arc<Meter>,
+        meter: Arc<CallMeter>,
     ) -> Self {
         let log = Arc::new(GuestLog::new(Arc::clone(&state)));
         Self {
             call: CallState::idle(Arc::clone(&state.plugin), services.max_message),
             services,
             state,
-            ahead: Ahead::default(),
+            ahead: Prefetched::default(),
             grants,
             memory: GuestMemory::new(memory),
             meter,
@@ -88,8 +88,8 @@ fn table() -> ResourceTable {
 /// goes to its log.
 fn nothing(log: &Arc<GuestLog>) -> WasiCtx {
     WasiCtx::builder()
-        .stdout(Printed::new(Arc::clone(log)))
-        .stderr(Printed::new(Arc::clone(log)))
+        .stdout(GuestOutput::new(Arc::clone(log)))
+        .stderr(GuestOutput::new(Arc::clone(log)))
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)

@@ -8,7 +8,7 @@ use super::checks::need;
 use crate::bindings::pintle::plugin::kv::{self, Bucket, Entry, Host, Scope, Taken};
 use crate::bindings::pintle::plugin::types::HostError;
 use crate::call::CallState;
-use crate::kv::{KvError, Store};
+use crate::kv::{KvError, KvStore};
 use crate::store_data::{HostParts, StoreData};
 use crate::{GrantKind, Grants};
 
@@ -30,7 +30,7 @@ impl HasData for KvInterface {
 
 /// What the interface reaches: what the generation has stored, and the call.
 pub(crate) struct KvView<'a> {
-    stored: &'a Store,
+    stored: &'a KvStore,
     grants: &'a Grants,
     call: &'a mut CallState,
 }
@@ -117,7 +117,7 @@ impl Host for KvView<'_> {
 }
 
 impl KvView<'_> {
-    fn store(&self, scope: Scope) -> Result<&Store, HostError> {
+    fn store(&self, scope: Scope) -> Result<&KvStore, HostError> {
         need(self.grants, GrantKind::Kv)?;
         if self.call.hook.is_none() {
             return Err(HostError::Unavailable("stored values are not available in `configure`".into()));

@@ -19,7 +19,7 @@ use crate::bindings::pintle::plugin::types::HostError;
 use crate::call::CallState;
 use crate::call::unavailable;
 use crate::call_dns::CallDns;
-use crate::habits::{Ahead, Habits, Need};
+use crate::habits::{Habits, Lookup, Prefetched};
 use crate::sender_auth_checks::{self, SenderAuthChecks};
 use crate::store_data::{HostParts, StoreData};
 use crate::{Gateway, GrantKind, Grants};
@@ -43,7 +43,7 @@ pub(crate) struct SenderAuthView<'a> {
     call: &'a mut CallState,
     grants: &'a Grants,
     gateway: &'a ArcSwap<Gateway>,
-    ahead: &'a mut Ahead,
+    ahead: &'a mut Prefetched,
     habits: &'a Habits,
     dns: CallDns<'a>,
 }
@@ -64,14 +64,14 @@ impl<'a> SenderAuthView<'a> {
 impl Host for SenderAuthView<'_> {
     async fn spf(&mut self) -> Result<Vec<SpfResult>, HostError> {
         let received = self.received(Hook::Mail)?;
-        self.ahead.asks(self.habits, Need::Spf);
+        self.ahead.asks(self.habits, Lookup::Spf);
         let results = received.spf().await;
         Ok(results.iter().map(spf).collect())
     }
 
     async fn dkim(&mut self) -> Result<Vec<DkimResult>, HostError> {
         let (received, message) = self.received_message()?;
-        self.ahead.asks(self.habits, Need::Signatures);
+        self.ahead.asks(self.habits, Lookup::Signatures);
         let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
         self.call.budget.charge(RESULT_COST * results.dkim.len() as u64)?;
         Ok(results.dkim.iter().map(dkim).collect())
@@ -79,14 +79,14 @@ impl Host for SenderAuthView<'_> {
 
     async fn dmarc(&mut self) -> Result<DmarcResult, HostError> {
         let (received, message) = self.received_message()?;
-        self.ahead.asks(self.habits, Need::Dmarc);
+        self.ahead.asks(self.habits, Lookup::Dmarc);
         let result = received.dmarc(&message).await.map_err(|error| unreadable(&error))?;
         Ok(dmarc(&result))
     }
 
     async fn arc(&mut self) -> Result<ArcResult, HostError> {
         let (received, message) = self.received_message()?;
-        self.ahead.asks(self.habits, Need::Signatures);
+        self.ahead.asks(self.habits, Lookup::Signatures);
         let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
         let reported: usize = results.arc.reported.iter().map(Vec::len).sum();
         self.call.budget.charge(RESULT_COST * (reported + results.arc.sealers.len()) as u64)?;

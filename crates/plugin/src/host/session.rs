@@ -13,7 +13,7 @@ use crate::bindings::pintle::plugin::types::{self, HostError};
 use crate::call::CallState;
 use crate::call::unavailable;
 use crate::call_dns::{CallDns, MAX_REVERSE_NAMES};
-use crate::habits::{Ahead, Habits, Need};
+use crate::habits::{Habits, Lookup, Prefetched};
 use crate::store_data::{HostParts, StoreData};
 use crate::{GrantKind, Grants, convert};
 
@@ -36,7 +36,7 @@ impl HasData for SessionInterface {
 pub(crate) struct SessionView<'a> {
     call: &'a mut CallState,
     grants: &'a Grants,
-    ahead: &'a mut Ahead,
+    ahead: &'a mut Prefetched,
     habits: &'a Habits,
     dns: CallDns<'a>,
 }
@@ -89,7 +89,7 @@ impl Host for SessionView<'_> {
     async fn reverse_names(&mut self) -> Result<Vec<String>, HostError> {
         need_any(self.grants, &[GrantKind::ReverseDns, GrantKind::Dns])?;
         let address = self.call.session()?.client.ip();
-        self.ahead.asks(self.habits, Need::Names);
+        self.ahead.asks(self.habits, Lookup::Names);
         let names = match self.ahead.names.clone() {
             Some(names) => names,
             None => pintle_dns::reverse_names(&self.dns.in_time(), address, MAX_REVERSE_NAMES).await,

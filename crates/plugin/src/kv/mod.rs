@@ -15,14 +15,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use bucket::{Bucket, Refused};
+use bucket::{TokenBucket, TokensRefused};
 use parking_lot::Mutex;
 use saved::Clocks;
 pub(crate) use shelf::KvError;
 use shelf::{OVERHEAD, PARTS, Shelf, StoredValue, check_key, check_value, expiry};
 
 /// One plugin's store.
-pub(crate) struct Store {
+pub(crate) struct KvStore {
     limit: usize,
     shelf: Mutex<Shelf>,
     file: Option<PathBuf>,
@@ -33,7 +33,7 @@ pub(crate) struct Store {
 /// A value and its version.
 type StoredVersion = (Vec<u8>, u64);
 
-impl Store {
+impl KvStore {
     /// A store of at most so many octets, with what the file holds if there is one and it can be read. Nothing on disk
     /// changes.
     pub(crate) fn open(limit: usize, file: Option<PathBuf>, clocks: Clocks) -> Self {
@@ -176,7 +176,7 @@ impl Store {
         capacity: u32,
         per_second: f64,
         now: Instant,
-    ) -> Result<Result<f64, Refused>, KvError> {
+    ) -> Result<Result<f64, TokensRefused>, KvError> {
         check_key(&key)?;
         let mut shelf = self.shelf.lock();
         if !shelf.part(&key).buckets.contains_key(&key) {
@@ -185,7 +185,7 @@ impl Store {
         }
         shelf.unsaved = true;
         let buckets = &mut shelf.part_mut(&key).buckets;
-        let bucket = buckets.entry(key).or_insert_with(|| Bucket::full(capacity, now));
+        let bucket = buckets.entry(key).or_insert_with(|| TokenBucket::full(capacity, now));
         Ok(bucket.take(tokens, capacity, per_second, now))
     }
 
@@ -200,7 +200,7 @@ impl Store {
 }
 
 #[cfg(test)]
-impl Store {
+impl KvStore {
     fn new(limit: usize) -> Self {
         Self::open(limit, None, Clocks::read())
     }
@@ -213,14 +213,14 @@ mod tests {
     use super::shelf::{MAX_VALUE, SWEEP_AGAIN};
     use super::*;
 
-    fn get(store: &Store, key: &str, now: Instant) -> Option<(Vec<u8>, u64)> {
+    fn get(store: &KvStore, key: &str, now: Instant) -> Option<(Vec<u8>, u64)> {
         store.get_many(&[key.to_owned()], MAX_VALUE, now).unwrap().pop().unwrap()
     }
 
     /// One value, asked for a thousand times at once, would be a quarter of a GiB.
     #[test]
     fn an_answer_is_bounded_however_often_a_key_is_named() {
-        let (store, now) = (Store::new(1 << 20), Instant::now());
+        let (store, now) = (KvStore::new(1 << 20), Instant::now());
         store.set("a".into(), vec![0; MAX_VALUE], None, now).unwrap();
         let keys = vec!["a".to_owned(); 1_000];
         assert_eq!(store.get_many(&keys, 4 << 20, now).unwrap_err(), KvError::Answer(4 << 20));
@@ -231,23 +231,23 @@ mod tests {
     fn a_copy_knows_what_was_stored_and_leaves_the_file_alone() {
         let folder = tempfile::tempdir().unwrap();
         let (path, clocks) = (folder.path().join("grey.kv"), Clocks::read());
-        let store = Store::open(10_000, Some(path.clone()), clocks);
+        let store = KvStore::open(10_000, Some(path.clone()), clocks);
         store.set("a".into(), b"1".to_vec(), None, clocks.now).unwrap();
         assert!(store.save(clocks).unwrap());
         let before = std::fs::read(&path).unwrap();
-        let copy = Store::copy(10_000, Some(&path), clocks);
+        let copy = KvStore::copy(10_000, Some(&path), clocks);
         assert_eq!(get(&copy, "a", clocks.now).unwrap().0, b"1");
         copy.set("a".into(), b"2".to_vec(), None, clocks.now).unwrap();
         assert!(!copy.save(clocks).unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), before);
         std::fs::write(&path, b"damaged").unwrap();
-        assert_eq!(get(&Store::copy(10_000, Some(&path), clocks), "a", clocks.now), None);
+        assert_eq!(get(&KvStore::copy(10_000, Some(&path), clocks), "a", clocks.now), None);
         assert!(path.exists(), "nothing is put aside that is another one's");
     }
 
     #[test]
     fn values_expire_and_versions_decide_races() {
-        let (store, now) = (Store::new(10_000), Instant::now());
+        let (store, now) = (KvStore::new(10_000), Instant::now());
         store.set("a".into(), b"1".to_vec(), Some(10), now).unwrap();
         let (value, version) = get(&store, "a", now).unwrap();
         assert_eq!(value, b"1");
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn counters_keep_the_lifetime_they_began_with() {
-        let (store, now) = (Store::new(10_000), Instant::now());
+        let (store, now) = (KvStore::new(10_000), Instant::now());
         assert_eq!(store.increment("n".into(), 2, Some(10), now), Ok(2));
         let soon = now + Duration::from_secs(9);
         assert_eq!(store.increment("n".into(), 3, Some(10), soon), Ok(5));
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_full_store_refuses_and_sweeps_what_has_expired() {
-        let (store, now) = (Store::new(400), Instant::now());
+        let (store, now) = (KvStore::new(400), Instant::now());
         store.set("a".into(), vec![0; 150], Some(1), now).unwrap();
         assert_eq!(store.set("b".into(), vec![0; 150], None, now), Err(KvError::Full));
         let later = now + Duration::from_secs(2);
@@ -289,7 +289,7 @@ mod tests {
     /// Else every call of a plugin whose store is full would look through all of it.
     #[test]
     fn a_full_store_is_not_looked_through_at_every_write() {
-        let (store, now) = (Store::new(400), Instant::now());
+        let (store, now) = (KvStore::new(400), Instant::now());
         store.set("a".into(), vec![0; 150], Some(10), now).unwrap();
         assert_eq!(store.set("b".into(), vec![0; 150], None, now), Err(KvError::Full));
         let soon = now + SWEEP_AGAIN / 2;
@@ -300,10 +300,10 @@ mod tests {
 
     #[test]
     fn buckets_refill_and_are_forgotten_when_full() {
-        let (store, now) = (Store::new(10_000), Instant::now());
+        let (store, now) = (KvStore::new(10_000), Instant::now());
         let take = |tokens, now| store.take("k".into(), tokens, 2, 1.0, now).unwrap();
         assert_eq!(take(2, now), Ok(0.0));
-        assert_eq!(take(1, now), Err(Refused { left: 0.0, wait: Some(Duration::from_secs(1)) }));
+        assert_eq!(take(1, now), Err(TokensRefused { left: 0.0, wait: Some(Duration::from_secs(1)) }));
         assert_eq!(take(1, now + Duration::from_secs(1)), Ok(0.0));
         assert_eq!(take(3, now).unwrap_err().wait, None, "more than it ever holds");
         store.sweep(now + Duration::from_secs(60));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-use super::bucket::Bucket;
+use super::bucket::TokenBucket;
 
 /// The longest key, in octets.
 pub(crate) const MAX_KEY: usize = 512;
@@ -19,7 +19,7 @@ pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
 /// Everything of one store.
 pub(super) struct Shelf {
-    pub(super) parts: Box<[Part]>,
+    pub(super) parts: Box<[ShelfPart]>,
     hasher: RandomState,
     pub(super) octets: usize,
     pub(super) writes: u64,
@@ -31,14 +31,14 @@ pub(super) struct Shelf {
 
 /// The keys of one hash value.
 #[derive(Default)]
-pub(super) struct Part {
-    pub(super) entries: HashMap<String, Entry>,
-    pub(super) buckets: HashMap<String, Bucket>,
+pub(super) struct ShelfPart {
+    pub(super) entries: HashMap<String, StoredEntry>,
+    pub(super) buckets: HashMap<String, TokenBucket>,
 }
 
 /// A stored value.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(super) struct StoredEntry {
     pub(super) value: StoredValue,
     pub(super) version: u64,
     pub(super) expires: Option<Instant>,
@@ -82,7 +82,7 @@ impl KvError {
 impl Default for Shelf {
     fn default() -> Self {
         Self {
-            parts: (0..PARTS).map(|_| Part::default()).collect(),
+            parts: (0..PARTS).map(|_| ShelfPart::default()).collect(),
             hasher: RandomState::new(),
             octets: 0,
             writes: 0,
@@ -93,11 +93,11 @@ impl Default for Shelf {
 }
 
 impl Shelf {
-    pub(super) fn part(&self, key: &str) -> &Part {
+    pub(super) fn part(&self, key: &str) -> &ShelfPart {
         &self.parts[self.part_of(key)]
     }
 
-    pub(super) fn part_mut(&mut self, key: &str) -> &mut Part {
+    pub(super) fn part_mut(&mut self, key: &str) -> &mut ShelfPart {
         let part = self.part_of(key);
         &mut self.parts[part]
     }
@@ -124,7 +124,7 @@ impl Shelf {
         self.writes += 1;
         self.unsaved = true;
         let version = self.writes;
-        self.part_mut(&key).entries.insert(key, Entry { value, version, expires });
+        self.part_mut(&key).entries.insert(key, StoredEntry { value, version, expires });
         Ok(())
     }
 
@@ -147,7 +147,7 @@ impl Shelf {
     }
 }
 
-impl Part {
+impl ShelfPart {
     /// Forgets what has expired; gives its cost.
     pub(super) fn sweep(&mut self, now: Instant) -> usize {
         let mut freed = 0;
@@ -165,7 +165,7 @@ impl Part {
     }
 }
 
-impl Entry {
+impl StoredEntry {
     pub(super) fn lives(&self, now: Instant) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }

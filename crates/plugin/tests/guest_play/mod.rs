@@ -18,7 +18,9 @@ use pintle_mail::{
     Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
     Reply, ReversePath, SessionId, TlsPolicy, UnixTime,
 };
-use pintle_plugin::{Config, Gateway, GrantKind, Limits, PluginConfig, Plugins, SigningKey, Source};
+use pintle_plugin::{
+    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SigningKey,
+};
 use pintle_policy::{
     Call, Delivery, Edit, FaultKind, Judge, Message, Piece, Ruling, Session, Transaction, Verdict, View,
 };
@@ -85,15 +87,15 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
 
 fn plugin(name: &str, without: &[&str]) -> PluginConfig {
     let bytes = component::component(without).into();
-    let mut config = PluginConfig::new(name, Source::Bytes { name: name.into(), bytes });
-    config.limits = Limits {
+    let mut config = PluginConfig::new(name, ComponentSource::Bytes { name: name.into(), bytes });
+    config.limits = PluginLimits {
         // A machine that is busy must not look like a guest that is slow.
         wall: Duration::from_secs(20),
         cpu: Duration::from_secs(10),
         memory: 8 << 20,
         max_instances: 2,
         min_idle: 0,
-        ..Limits::default()
+        ..PluginLimits::default()
     };
     config
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pintle_mail::{Bytes, HeaderBlock, Param};
-use pintle_plugin::{Config, Gateway, GrantKind, PluginConfig, Plugins, Source, check};
+use pintle_plugin::{ComponentSource, Config, Gateway, GrantKind, PluginConfig, Plugins, check};
 use pintle_policy::{Call, Chain, FaultKind, Ruling, Verdict, View};
 use serde_json::json;
 
@@ -139,7 +139,7 @@ async fn reverse_lookups_need_their_own_grant_or_that_for_all_dns() {
         (Some(GrantKind::SenderAuth), false),
         (None, false),
     ] {
-        let source = Source::Bytes { name: "asker".into(), bytes: component("asker") };
+        let source = ComponentSource::Bytes { name: "asker".into(), bytes: component("asker") };
         let mut config = PluginConfig::new("asker", source);
         config.grants = grant.into_iter().collect();
         let (plugins, judge) = one(config).await;

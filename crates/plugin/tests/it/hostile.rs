@@ -11,7 +11,9 @@ use pintle_mail::{
     Address, Bytes, Charset, EnhancedCode, HeaderBlock, NextHop, RcptParams, Recipient, Reply, ReversePath,
     TlsPolicy,
 };
-use pintle_plugin::{Config, Gateway, GrantKind, Limits, PluginConfig, Plugins, SigningKey, Source};
+use pintle_plugin::{
+    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SigningKey,
+};
 use pintle_policy::{Call, Chain, Decision, Delivery, DeliveryOutcome, Hook, Message, View};
 use serde_json::{Value, json};
 
@@ -323,7 +325,7 @@ fn settings() -> Vec<(&'static str, &'static [GrantKind], Value)> {
 
 async fn stock() -> Plugins {
     let plugin = |(name, grants, settings): (&str, &[GrantKind], Value)| {
-        let source = Source::Bytes { name: format!("stock:{name}"), bytes: component(name) };
+        let source = ComponentSource::Bytes { name: format!("stock:{name}"), bytes: component(name) };
         let mut config = PluginConfig::new(name, source);
         config.grants = grants.iter().copied().collect();
         if name != "header-rewrite" {
@@ -334,7 +336,7 @@ async fn stock() -> Plugins {
         // Memory and work are as in the product. Time is not: the machine that tests may be slow and its host is not optimised.
         // Headers are as large as listeners take them, so that what grows faster than they do takes longer than this.
         let (wall, cpu) = (Duration::from_secs(120), Duration::from_secs(20));
-        config.limits = Limits { wall, cpu, max_instances: 2, ..Limits::default() };
+        config.limits = PluginLimits { wall, cpu, max_instances: 2, ..PluginLimits::default() };
         config
     };
     let key = SigningKey { name: "key".into(), selector: "s".into() };

@@ -9,7 +9,7 @@ use pintle_mail::{
     Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
     ReversePath, SessionId, TlsPolicy, UnixTime,
 };
-use pintle_plugin::{Config, GrantKind, Limits, PluginConfig, Plugins, Source};
+use pintle_plugin::{ComponentSource, Config, GrantKind, PluginConfig, PluginLimits, Plugins};
 use pintle_policy::{Delivery, Judge, Message, Session, Transaction, View};
 use serde_json::Value;
 
@@ -46,7 +46,7 @@ pub(crate) fn component(name: &str) -> Bytes {
 
 /// The unruly plugin with these settings, what its imports and hooks need, and limits that let tests end soon.
 pub(crate) fn unruly(settings: Value) -> PluginConfig {
-    let source = Source::Bytes { name: "unruly".into(), bytes: component("unruly") };
+    let source = ComponentSource::Bytes { name: "unruly".into(), bytes: component("unruly") };
     let mut config = PluginConfig::new("unruly", source);
     config.settings = settings;
     config.grants = [
@@ -63,13 +63,13 @@ pub(crate) fn unruly(settings: Value) -> PluginConfig {
 }
 
 /// Roomy enough for a loaded machine, tight enough for a test.
-pub(crate) fn limits() -> Limits {
-    Limits {
+pub(crate) fn limits() -> PluginLimits {
+    PluginLimits {
         wall: Duration::from_secs(20),
         cpu: Duration::from_secs(1),
         memory: 8 << 20,
         max_instances: 4,
-        ..Limits::default()
+        ..PluginLimits::default()
     }
 }
 
