@@ -258,7 +258,7 @@ pub struct PluginState {
     pub version: Option<String>,
     /// The file, or `stock:NAME`.
     pub component: String,
-    /// The digest of the component that serves, in hexadecimal.
+    /// The SHA-256 of the component that serves, in lower-case hexadecimal; none while nothing serves.
     pub digest: Option<String>,
     /// Counts the versions loaded since the start; none while nothing serves.
     pub generation: Option<u64>,

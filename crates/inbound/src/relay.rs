@@ -13,7 +13,7 @@ use pintle_policy::Session;
 /// The refusal.
 pub(crate) fn check(session: &Session, recipient: &Recipient, domains: &Domains) -> Result<(), Reply> {
     // RFC 5321 section 4.5.1: <postmaster> is always for us.
-    let known = session.identity.is_some() || session.trusted || recipient.relay;
+    let known = !session.is_stranger() || recipient.relay;
     if known || recipient.address.is_bare_postmaster() {
         return Ok(());
     }
@@ -72,23 +72,19 @@ fn holds_capsule(local: &str) -> bool {
 mod tests {
     use super::*;
     use pintle_mail::{Address, Charset, RcptParams, SessionId, UnixTime};
-    use pintle_policy::Notes;
 
     fn session(identity: Option<&str>, trusted: bool) -> Session {
         Session {
-            id: SessionId::new(UnixTime::from_millis(0), 1),
-            listener: "mx".into(),
-            client: ([192, 0, 2, 1], 1).into(),
-            local: ([192, 0, 2, 2], 25).into(),
-            started: UnixTime::from_millis(0),
-            hello: None,
             esmtp: true,
-            tls: None,
             identity: identity.map(str::to_owned),
             trusted,
-            extensions: Vec::new(),
-            notes: Notes::default(),
-            facts: std::collections::BTreeMap::new(),
+            ..Session::new(
+                SessionId::new(UnixTime::from_millis(0), 1),
+                "mx".into(),
+                ([192, 0, 2, 1], 1).into(),
+                ([192, 0, 2, 2], 25).into(),
+                UnixTime::from_millis(0),
+            )
         }
     }
 

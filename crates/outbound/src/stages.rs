@@ -3,7 +3,6 @@
 //! A judge sees session and transaction as they were frozen at the commit, the message as it lies in the spool, and the
 //! attempt. Its edits hold for this attempt alone: the spool's copy never changes, and the next attempt begins afresh.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use pintle_mail::{
     TlsPolicy, UnixTime,
 };
 use pintle_policy::{
-    Call, Chain, Decision, Delivery, DeliveryOutcome, Frozen, Hook, JudgeStep, Message, Notes, Session,
-    Verdict, View,
+    Call, Chain, Decision, Delivery, DeliveryOutcome, Frozen, Hook, JudgeStep, Message, Session, Verdict,
+    View,
 };
 use pintle_queue::Attempt;
 use pintle_record::{PluginStep, RecordSink};
@@ -261,19 +260,15 @@ fn known(stored: &Stored) -> Result<View, Reply> {
 fn own_session(stored: &Stored) -> Session {
     let nowhere = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
     Session {
-        id: SessionId::from_bytes(stored.id.to_bytes()),
-        listener: "local".to_owned(),
-        client: nowhere,
-        local: nowhere,
-        started: stored.entry.received,
-        hello: None,
         esmtp: true,
-        tls: None,
-        identity: None,
         trusted: true,
-        extensions: Vec::new(),
-        notes: Notes::default(),
-        facts: BTreeMap::new(),
+        ..Session::new(
+            SessionId::from_bytes(stored.id.to_bytes()),
+            "local".to_owned(),
+            nowhere,
+            nowhere,
+            stored.entry.received,
+        )
     }
 }
 

@@ -195,12 +195,12 @@ fn dns(ailment: Option<String>) -> Component {
     Component { name: "dns".to_owned(), ok: ailment.is_none(), detail: ailment }
 }
 
-fn plugin_state(status: pintle_plugin::Status) -> PluginState {
+fn plugin_state(status: pintle_plugin::PluginStatus) -> PluginState {
     PluginState {
         name: status.name,
         version: status.manifest.map(|manifest| manifest.version),
         component: status.component,
-        digest: None,
+        digest: status.digest,
         generation: (status.generation > 0).then_some(status.generation),
         hooks: status.hooks.iter().map(|hook| hook.name().to_owned()).collect(),
         last_error: status.last_error,

@@ -10,6 +10,15 @@ pub use crate::bindings::services::pintle::plugin::session::{
 };
 use crate::notes;
 
+impl Snapshot {
+    /// Whether the client is in no trusted network and has not authenticated. Everybody else is known to the operator,
+    /// who answers for what they send.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        !self.trusted && self.identity.is_none()
+    }
+}
+
 /// This plugin's note under `key` as a value, `None` where there is none.
 ///
 /// # Errors

@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a tool for the command line")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +13,8 @@ use pintle_dns::{DnsAnswer, DnsError, RecordKind, Resolver};
 use pintle_mail::{
     Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
 };
-use pintle_plugin::{Config, Grant, PluginConfig, Plugins, Source};
-use pintle_policy::{Call, Judge, Notes, Session, Transaction, View};
+use pintle_plugin::{ComponentSource, Config, GrantKind, PluginConfig, Plugins};
+use pintle_policy::{Call, Judge, Session, Transaction, View};
 
 const ROUNDS: usize = 20_000;
 
@@ -31,8 +30,8 @@ impl Resolver for NoDns {
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let component = arguments.next().unwrap_or_else(|| "target/plugins/example.wasm".into());
-    let mut plugin = PluginConfig::new("measured", Source::File(component.into()));
-    plugin.grants = Grant::ALL.iter().copied().collect();
+    let mut plugin = PluginConfig::new("measured", ComponentSource::File(component.into()));
+    plugin.grants = GrantKind::ALL.iter().copied().collect();
     if let Some(settings) = arguments.next() {
         plugin.settings = serde_json::from_str(&settings).unwrap();
     }
@@ -64,19 +63,15 @@ async fn measure(judge: &dyn Judge, call: &Call) {
 
 fn view() -> View {
     let mut view = View::of(Session {
-        id: SessionId::new(UnixTime::from_millis(0), 1),
-        listener: "mx".into(),
-        client: ([192, 0, 2, 1], 1234).into(),
-        local: ([192, 0, 2, 2], 25).into(),
-        started: UnixTime::default().plus(Duration::from_secs(1)),
         hello: Some("client.example".into()),
         esmtp: true,
-        tls: None,
-        identity: None,
-        trusted: false,
-        extensions: Vec::new(),
-        notes: Notes::default(),
-        facts: BTreeMap::new(),
+        ..Session::new(
+            SessionId::new(UnixTime::from_millis(0), 1),
+            "mx".into(),
+            ([192, 0, 2, 1], 1234).into(),
+            ([192, 0, 2, 2], 25).into(),
+            UnixTime::default().plus(Duration::from_secs(1)),
+        )
     });
     let envelope = Envelope {
         sender: ReversePath::parse("ann@example.com", Charset::Ascii).unwrap(),

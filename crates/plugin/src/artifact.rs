@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::{LoadError, OpenError, Source};
+use crate::{ComponentSource, LoadError, OpenError};
 
 /// The largest component that is read at all.
 const MAX_COMPONENT: u64 = 256 << 20;
@@ -36,10 +36,12 @@ pub(crate) fn compile(engine: &Engine, cache: Option<&Cache>, bytes: &[u8]) -> R
 }
 
 /// The component's bytes.
-pub(crate) fn read(source: &Source) -> Result<Bytes, LoadError> {
+pub(crate) fn read(source: &ComponentSource) -> Result<Bytes, LoadError> {
     match source {
-        Source::Bytes { bytes, .. } => Ok(bytes.clone()),
-        Source::File(path) => read_file(path).map_err(|why| LoadError::Unreadable(path.clone(), why)),
+        ComponentSource::Bytes { bytes, .. } => Ok(bytes.clone()),
+        ComponentSource::File(path) => {
+            read_file(path).map_err(|why| LoadError::Unreadable(path.clone(), why))
+        }
     }
 }
 
@@ -55,6 +57,16 @@ fn read_file(path: &Path) -> Result<Bytes, String> {
     let mut octets = Vec::new();
     let read = fs::File::open(path).and_then(|file| file.take(MAX_COMPONENT).read_to_end(&mut octets));
     read.map(|_| Bytes::from(octets)).map_err(|error| error.to_string())
+}
+
+/// The SHA-256 of a component, which tells one version from another.
+pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// A digest as text, in lower case.
+pub(crate) fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn build(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
@@ -93,8 +105,7 @@ impl Cache {
         let mut digest = Sha256::new();
         digest.update(engine_hash.finish().to_le_bytes());
         digest.update(bytes);
-        let name: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.folder.join(name + ".cwasm")
+        self.folder.join(hexadecimal(&digest.finalize()) + ".cwasm")
     }
 
     #[allow(unsafe_code, reason = "the one way to use code that was compiled before")]

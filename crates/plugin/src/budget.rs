@@ -25,14 +25,14 @@ const MAIL_BY_RECIPIENT: u64 = 1 << 20;
 
 /// What all calls for one mail have spent.
 #[derive(Debug, Default)]
-struct Spent(AtomicU64);
+struct MailSpending(AtomicU64);
 
 /// The budget of one call, and that of the mail which it is for.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     spent: u64,
     limit: u64,
-    mail: Option<(Arc<Spent>, u64)>,
+    mail: Option<(Arc<MailSpending>, u64)>,
     over: Option<Overspent>,
 }
 
@@ -70,7 +70,7 @@ impl Budget {
             let recipients = transaction.envelope.recipients.len() as u64;
             let limit = MAIL.saturating_add(MAIL_BY_SIZE.saturating_mul(size));
             let limit = limit.saturating_add(MAIL_BY_RECIPIENT.saturating_mul(recipients));
-            (transaction.computed.slot::<Spent>(), limit)
+            (transaction.computed.slot::<MailSpending>(), limit)
         });
         let limit = CALL.saturating_add(CALL_BY_SIZE.saturating_mul(size));
         Self { spent: 0, limit, mail, over: None }
@@ -85,6 +85,18 @@ impl Budget {
     pub(crate) fn charge(&mut self, octets: u64) -> Result<(), HostError> {
         self.spend(octets);
         self.check().map_err(|over| HostError::Limit(over.to_string()))
+    }
+
+    /// A value of so many octets that is handed over, as long as the budget lasts.
+    pub(crate) fn charged<T>(&mut self, value: Option<T>, octets: impl Fn(&T) -> usize) -> Option<T> {
+        let octets = value.as_ref().map_or(0, octets);
+        value.filter(|_| self.charge(octets as u64).is_ok())
+    }
+
+    /// Whether the budget lasts for a text with its pairs of name and value.
+    pub(crate) fn pays_for(&mut self, text: &str, pairs: &[(String, String)]) -> bool {
+        let octets: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.charge((text.len() + octets) as u64).is_ok()
     }
 
     /// Which budget is spent, if one is.
@@ -121,7 +133,7 @@ mod tests {
 
     #[test]
     fn calls_for_one_mail_share_a_budget() {
-        let shared = Arc::new(Spent::default());
+        let shared = Arc::new(MailSpending::default());
         let call =
             || Budget { limit: CALL, mail: Some((Arc::clone(&shared), 2 * CALL)), ..Budget::default() };
         assert!(call().charge(CALL).is_ok());

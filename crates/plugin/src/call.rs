@@ -28,7 +28,7 @@ const MAX_PIECES: usize = 65_536;
 const ADDED: u32 = 1 << 31;
 
 /// The ids of the recipients as the edits so far leave them, so that none has to be searched for.
-struct Recipients {
+struct RecipientIds {
     ids: HashSet<u32>,
     /// The highest that was ever given.
     last: u32,
@@ -46,7 +46,7 @@ pub(crate) struct CallState {
     /// How many of `edits` are made in `now`.
     made: usize,
     spent: usize,
-    recipients: Option<Recipients>,
+    recipients: Option<RecipientIds>,
     headers: Vec<HeaderEdit>,
     body: Option<NewBody>,
     delay: Duration,
@@ -197,13 +197,13 @@ impl CallState {
         Ok(self.recipients()?.ids.len())
     }
 
-    fn recipients(&mut self) -> Result<&Recipients, HostError> {
+    fn recipients(&mut self) -> Result<&RecipientIds, HostError> {
         if self.recipients.is_none() {
             let (_, transaction) = self.mail()?;
             let ids: HashSet<u32> =
                 transaction.envelope.recipients.iter().map(|recipient| recipient.id).collect();
             self.budget.charge(RECIPIENT_COST * ids.len() as u64)?;
-            let mut recipients = Recipients { last: ids.iter().copied().max().unwrap_or(0), ids };
+            let mut recipients = RecipientIds { last: ids.iter().copied().max().unwrap_or(0), ids };
             self.edits.iter().for_each(|edit| recipients.note(edit));
             self.recipients = Some(recipients);
         }
@@ -217,12 +217,12 @@ impl CallState {
     }
 
     /// How far the new body is, if one was begun.
-    pub(crate) fn mark_body(&self) -> Option<Mark> {
+    pub(crate) fn mark_body(&self) -> Option<BodyMark> {
         self.body.as_ref().map(NewBody::mark)
     }
 
     /// Takes back what was written since.
-    pub(crate) fn undo_body(&mut self, mark: Option<Mark>) {
+    pub(crate) fn undo_body(&mut self, mark: Option<BodyMark>) {
         match (&mut self.body, mark) {
             (Some(body), Some(mark)) => body.undo(mark),
             (body, _) => *body = None,
@@ -261,7 +261,7 @@ impl CallState {
     }
 }
 
-impl Recipients {
+impl RecipientIds {
     fn note(&mut self, edit: &Edit) {
         match edit {
             Edit::AddRecipient(id, _) => {
@@ -305,7 +305,7 @@ enum BodyEnd {
 
 /// How far a body is.
 #[derive(Clone, Copy)]
-pub(crate) struct Mark {
+pub(crate) struct BodyMark {
     pieces: usize,
     /// Octets of the last piece, if it is a copy, which may have grown.
     copied: u64,
@@ -315,16 +315,22 @@ pub(crate) struct Mark {
 }
 
 impl NewBody {
-    fn mark(&self) -> Mark {
+    fn mark(&self) -> BodyMark {
         let copied = match self.pieces.last() {
             Some(Piece::Copy { len, .. }) => *len,
             _ => 0,
         };
-        Mark { pieces: self.pieces.len(), copied, fresh: self.fresh.len(), size: self.size, end: self.end }
+        BodyMark {
+            pieces: self.pieces.len(),
+            copied,
+            fresh: self.fresh.len(),
+            size: self.size,
+            end: self.end,
+        }
     }
 
-    fn undo(&mut self, mark: Mark) {
-        let Mark { pieces, copied, fresh, size, end } = mark;
+    fn undo(&mut self, mark: BodyMark) {
+        let BodyMark { pieces, copied, fresh, size, end } = mark;
         if let Some(Piece::Bytes(flushed)) = self.pieces.get(pieces).filter(|_| fresh > 0) {
             self.fresh = flushed.to_vec();
         }
@@ -480,10 +486,10 @@ mod tests {
 
     #[test]
     fn what_is_undone_was_never_written() {
-        type Step = fn(&mut NewBody);
-        let text: Step = |body| body.append(b"text").unwrap();
-        let copy: Step = |body| body.copy(0, 5, b'a', b'b').unwrap();
-        let next: Step = |body| body.copy(5, 5, b'a', b'b').unwrap();
+        type BodyStep = fn(&mut NewBody);
+        let text: BodyStep = |body| body.append(b"text").unwrap();
+        let copy: BodyStep = |body| body.copy(0, 5, b'a', b'b').unwrap();
+        let next: BodyStep = |body| body.copy(5, 5, b'a', b'b').unwrap();
         for before in [vec![], vec![text], vec![copy], vec![text, copy], vec![copy, text]] {
             for undone in [vec![text], vec![copy, text], vec![next], vec![text, next, copy, text]] {
                 let (mut body, mut expected) = (NewBody::new(1_000), NewBody::new(1_000));

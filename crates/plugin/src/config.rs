@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use pintle_mail::Domains;
 use pintle_policy::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::Places;
+use crate::{Grants, Places};
 
 /// The whole plugin host.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +80,7 @@ impl Default for Config {
             state: None,
             state_is_anothers: false,
             address_space: None,
-            usual_instances: Limits::default().max_instances,
+            usual_instances: PluginLimits::default().max_instances,
             watch: true,
             settle: Duration::from_millis(250),
             kv_octets: 64 << 20,
@@ -98,7 +97,7 @@ pub struct PluginConfig {
     /// be the same component under two names, and share nothing.
     pub name: String,
     /// Where the component comes from.
-    pub component: Source,
+    pub component: ComponentSource,
     /// What `configure` gets, as JSON.
     pub settings: serde_json::Value,
     /// Where the operator wrote them.
@@ -113,7 +112,7 @@ pub struct PluginConfig {
     /// What its faults mean for the mail.
     pub failure: FailurePolicies,
     /// What it may use.
-    pub limits: Limits,
+    pub limits: PluginLimits,
     /// How often `on-timer` is called, when it has one.
     pub timer: Duration,
 }
@@ -121,7 +120,7 @@ pub struct PluginConfig {
 impl PluginConfig {
     /// A plugin with the defaults: no settings, no grants, start refused without it, faults defer.
     #[must_use]
-    pub fn new(name: impl Into<String>, component: Source) -> Self {
+    pub fn new(name: impl Into<String>, component: ComponentSource) -> Self {
         Self {
             name: name.into(),
             component,
@@ -131,7 +130,7 @@ impl PluginConfig {
             mandatory: false,
             required: true,
             failure: FailurePolicies::default(),
-            limits: Limits::default(),
+            limits: PluginLimits::default(),
             timer: Duration::from_secs(60),
         }
     }
@@ -139,7 +138,7 @@ impl PluginConfig {
 
 /// Where a component comes from.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ComponentSource {
     /// A file, read now and again whenever it changes.
     File(PathBuf),
     /// A component that is part of the program; the name (`stock:footer`) is for messages.
@@ -151,7 +150,7 @@ pub enum Source {
     },
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ComponentSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
@@ -160,7 +159,7 @@ impl fmt::Display for Source {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for ComponentSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -168,7 +167,7 @@ impl fmt::Debug for Source {
 
 /// What one plugin may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct PluginLimits {
     /// The longest that one call may take, waiting for DNS and its like included.
     pub wall: Duration,
     /// The longest that one call may compute.
@@ -187,7 +186,7 @@ pub struct Limits {
     pub recycle_after: Option<u64>,
 }
 
-impl Default for Limits {
+impl Default for PluginLimits {
     fn default() -> Self {
         Self {
             wall: Duration::from_secs(10),
@@ -202,7 +201,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl PluginLimits {
     /// How many calls at once go with so many sessions, where the operator has not said: one for each hundred, since a
     /// session that is asked about is one of many that wait for their clients.
     #[must_use]
@@ -246,102 +245,5 @@ impl FailurePolicies {
 impl From<FailurePolicy> for FailurePolicies {
     fn from(default: FailurePolicy) -> Self {
         Self { default, hooks: BTreeMap::new() }
-    }
-}
-
-/// What a plugin may do.
-pub type Grants = BTreeSet<Grant>;
-
-macro_rules! grants {
-    ($($(#[$doc:meta])* $grant:ident = $name:literal),+ $(,)?) => {
-        /// A permission that the operator gives a plugin, by its name in the contract.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        pub enum Grant {
-            $($(#[$doc])* $grant),+
-        }
-
-        impl Grant {
-            /// All grants.
-            pub const ALL: &'static [Self] = &[$(Self::$grant),+];
-
-            /// The name in the configuration and in messages.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$grant => $name),+ }
-            }
-        }
-    };
-}
-
-grants! {
-    /// Add, replace and remove header fields.
-    EditHeaders = "edit-headers",
-    /// Write a new body.
-    EditBody = "edit-body",
-    /// Add and rewrite recipients and the sender, and replace recipients.
-    EditEnvelope = "edit-envelope",
-    /// Let a recipient's mail leave for a domain that is not ours.
-    Relay = "relay",
-    /// Choose next hop among relays and exchangers, more TLS, source address and credentials of a delivery.
-    Route = "route",
-    /// With `route`: choose a next hop that no configuration lists, local sockets included.
-    RouteAnywhere = "route-anywhere",
-    /// Give up mail that was accepted, or is believed to be: discard it, take recipients away, reject it at a delivery, or keep
-    /// its sender from hearing of a failure.
-    DropMail = "drop-mail",
-    /// Judge credentials: it sees passwords, and whom it lets in may relay.
-    Auth = "auth",
-    /// Ask DNS.
-    Dns = "dns",
-    /// Call HTTP services; not served by this release.
-    Http = "http",
-    /// Keep state in the host.
-    Kv = "kv",
-    /// Look up the operator's tables; not served by this release.
-    Tables = "tables",
-    /// See the results of SPF, DKIM, DMARC and ARC.
-    SenderAuth = "sender-auth",
-    /// Sign with configured keys.
-    Sign = "sign",
-    /// Speak in the gateway's name of who sent a mail: results in its Authentication-Results field, and the facts that its
-    /// own records and trace fields tell.
-    AuthResults = "auth-results",
-    /// Spare a client, or a mail, the plugins that come after, by the verdict `accept`.
-    Accept = "accept",
-    /// Choose which SMTP extensions are offered; STARTTLS is one.
-    EditExtensions = "edit-extensions",
-    /// Ask DNS for the names of the client's address, and for nothing else.
-    ReverseDns = "reverse-dns",
-}
-
-impl fmt::Display for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// There is no grant of this name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownGrant(pub String);
-
-impl fmt::Display for UnknownGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known: Vec<_> = Grant::ALL.iter().map(|grant| grant.name()).collect();
-        write!(f, "there is no grant {:?}; there are {}", self.0, known.join(", "))
-    }
-}
-
-impl std::error::Error for UnknownGrant {}
-
-impl FromStr for Grant {
-    type Err = UnknownGrant;
-
-    fn from_str(name: &str) -> Result<Self, UnknownGrant> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|grant| grant.name() == name)
-            .ok_or_else(|| UnknownGrant(name.to_owned()))
     }
 }

@@ -1,6 +1,7 @@
 //! The words of mail and of policy in the contract's types, and back.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use pintle_mail::{
     Address, BodyType, EnhancedCode, MailParams, Notify, Param, RcptParams, Recipient, Reply, ReversePath,
@@ -10,7 +11,7 @@ use pintle_policy::{AuthVerdict, DeliveryOutcome, Edit, FaultKind, Hook, Verdict
 use crate::bindings::exports::pintle::plugin::on_auth::AuthVerdict as GuestAuthVerdict;
 use crate::bindings::exports::pintle::plugin::on_delivery_result::Outcome as GuestOutcome;
 use crate::bindings::pintle::plugin::types;
-use crate::{FailurePolicy, Grant, Grants};
+use crate::{FailurePolicy, GrantKind, Grants};
 
 /// The longest text of a reply that a plugin may give, in octets.
 const MAX_REPLY: usize = 2_000;
@@ -23,6 +24,30 @@ pub(crate) fn address(address: &Address) -> types::Address {
         domain: address.domain().to_lowercase(),
         domain_ascii: address.domain_ascii(),
     }
+}
+
+/// An address in the contract's words.
+pub(crate) fn ip(address: IpAddr) -> types::IpAddress {
+    match address {
+        IpAddr::V4(v4) => types::IpAddress { text: dotted(v4.octets()), octets: v4.octets().to_vec() },
+        IpAddr::V6(v6) => types::IpAddress { text: v6.to_string(), octets: v6.octets().to_vec() },
+    }
+}
+
+/// An IPv4 address as text. Nearly every call of a plugin asks for two, and `Display` takes ten times as long.
+fn dotted(octets: [u8; 4]) -> String {
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (at, octet) in octets.into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        for (unit, shown) in [(100, octet >= 100), (10, octet >= 10), (1, true)] {
+            if shown {
+                text.push(char::from(b'0' + octet / unit % 10));
+            }
+        }
+    }
+    text
 }
 
 pub(crate) fn reverse_path(path: &ReversePath) -> types::Address {
@@ -156,13 +181,13 @@ pub(crate) fn check_drop(verdict: &Verdict, hook: Hook, grants: &Grants) -> Resu
         Verdict::Reject(_) | Verdict::Discard if hook == Hook::Deliver => "gives up mail that was accepted",
         _ => return Ok(()),
     };
-    if grants.contains(&Grant::DropMail) {
+    if grants.contains(GrantKind::DropMail) {
         return Ok(());
     }
     Err(format!(
         "it answered `{}` in on-{hook}, which {what} and needs the grant `{}`",
         verdict.name(),
-        Grant::DropMail
+        GrantKind::DropMail
     ))
 }
 
@@ -171,13 +196,13 @@ pub(crate) fn check_removals(edits: &[Edit], grants: &Grants) -> Result<(), Stri
     let count = |what: fn(&Edit) -> bool| edits.iter().filter(|edit| what(edit)).count();
     let removed = count(|edit| matches!(edit, Edit::RemoveRecipient(_)));
     let added = count(|edit| matches!(edit, Edit::AddRecipient(..)));
-    if removed <= added || grants.contains(&Grant::DropMail) {
+    if removed <= added || grants.contains(GrantKind::DropMail) {
         return Ok(());
     }
     Err(format!(
         "it took {removed} recipients away and added {added}: whom the client believes to get the mail would not, which needs \
          the grant `{}`",
-        Grant::DropMail
+        GrantKind::DropMail
     ))
 }
 
@@ -224,18 +249,18 @@ pub(crate) fn auth_after_fault(policy: FailurePolicy) -> AuthVerdict {
 
 /// What a verdict's reply may be, and what it becomes otherwise.
 #[derive(Clone, Copy)]
-struct Frame {
+struct ReplyFrame {
     codes: (u16, u16),
     code: u16,
     text: &'static str,
 }
 
-const REJECT: Frame = Frame { codes: (500, 599), code: 550, text: "refused" };
-const DEFER: Frame = Frame { codes: (400, 499), code: 451, text: "not now, try again later" };
-const CLOSE: Frame = Frame { codes: (400, 599), code: 421, text: "closing the session" };
+const REJECT: ReplyFrame = ReplyFrame { codes: (500, 599), code: 550, text: "refused" };
+const DEFER: ReplyFrame = ReplyFrame { codes: (400, 499), code: 451, text: "not now, try again later" };
+const CLOSE: ReplyFrame = ReplyFrame { codes: (400, 599), code: 421, text: "closing the session" };
 
 /// A guest's reply as ours. A code that contradicts the verdict becomes the verdict's own.
-fn reply(words: &types::Reply, frame: Frame) -> Reply {
+fn reply(words: &types::Reply, frame: ReplyFrame) -> Reply {
     let fits = (frame.codes.0..=frame.codes.1).contains(&words.code);
     if !fits {
         tracing::warn!(
@@ -295,7 +320,7 @@ mod tests {
 
     #[test]
     fn no_plugin_gives_up_accepted_mail_without_the_grant() {
-        let (none, granted) = (Grants::new(), Grants::from([Grant::DropMail]));
+        let (none, granted) = (Grants::default(), Grants::from([GrantKind::DropMail]));
         for verdict in [Verdict::Discard, Verdict::Reject(None)] {
             let error = check_drop(&verdict, Hook::Deliver, &none).unwrap_err();
             assert!(error.contains("drop-mail"), "{error}");
@@ -317,7 +342,7 @@ mod tests {
 
     #[test]
     fn no_plugin_takes_recipients_away_without_the_grant() {
-        let (none, granted) = (Grants::new(), Grants::from([Grant::DropMail]));
+        let (none, granted) = (Grants::default(), Grants::from([GrantKind::DropMail]));
         let another = Address::parse("b@example.org", pintle_mail::Charset::Ascii).unwrap();
         let (away, added) = (Edit::RemoveRecipient(0), Edit::AddRecipient(1 << 31, another));
         assert!(check_removals(std::slice::from_ref(&away), &none).unwrap_err().contains("drop-mail"));
@@ -360,5 +385,14 @@ mod tests {
         {
             assert!(!matches!(auth_after_fault(policy), AuthVerdict::Granted(_)));
         }
+    }
+
+    #[test]
+    fn addresses_read_as_the_library_writes_them() {
+        for n in 0..=255 {
+            let address = std::net::Ipv4Addr::new(n, 255 - n, n / 2, n / 7);
+            assert_eq!(ip(address.into()).text, address.to_string());
+        }
+        assert_eq!(ip("2001:db8::1".parse().unwrap()).text, "2001:db8::1");
     }
 }

@@ -7,44 +7,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, Strategy};
 
-use crate::bindings::pintle::plugin as contract;
-use crate::layout::{self, Layout};
+use crate::interfaces;
+use crate::layout::{self, MEMORIES, PoolLayout, TABLE_ELEMENTS, TABLES};
 use crate::store_data::StoreData;
 use crate::{LoadError, PluginConfig};
 
 /// How often a computing guest is interrupted to look at the clock and to let other tasks run.
 const TICK: Duration = Duration::from_millis(4);
 
-/// What any one component may consist of; Python's, the largest known, has 38 core instances and 3 memories.
-pub(crate) const CORE_INSTANCES: u32 = 96;
-pub(crate) const MEMORIES: u32 = 4;
-pub(crate) const TABLES: u32 = 64;
-pub(crate) const TABLE_ELEMENTS: usize = 100_000;
-/// Things that an instance may hold at once by a handle, its own and the host's: they are kept in the host's memory, which
-/// its limit does not count. Language kits hold a few dozen.
-pub(crate) const HANDLES: usize = 4_096;
 /// A page of linear memory, in octets.
 const WASM_PAGE: u64 = 64 << 10;
 
 /// The engine, what guests can import, and the thread that ticks.
-pub(crate) struct Host {
+pub(crate) struct GuestEngine {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<StoreData>,
-    layout: Layout,
-    _ticker: Ticker,
+    layout: PoolLayout,
+    _ticker: EpochTicker,
 }
 
-impl Host {
+impl GuestEngine {
     /// An engine with room for these plugins and some more, in so much address space where somebody has said how much.
     pub(crate) fn start(config: &crate::Config) -> Result<Self, String> {
         let space = layout::space(config.address_space);
-        let (engine, layout) = engine(&Layout::within(&config.plugins, config.usual_instances, space))?;
+        let (engine, layout) = engine(&PoolLayout::within(&config.plugins, config.usual_instances, space))?;
         tracing::info!(target: "pintle::plugin", "plugins have {layout}");
-        let linker = imports(&engine).map_err(|error| format!("{error:#}"))?;
-        let ticker = Ticker::start(engine.clone()).map_err(|error| error.to_string())?;
+        let linker = interfaces::linker(&engine).map_err(|error| format!("{error:#}"))?;
+        let ticker = EpochTicker::start(engine.clone()).map_err(|error| error.to_string())?;
         Ok(Self { engine, linker, layout, _ticker: ticker })
     }
 
@@ -86,7 +78,7 @@ fn too_big(what: &'static str, needs: impl Into<u64>, limit: impl Into<u64>) -> 
 }
 
 /// The engine of the first of these forms that this machine gives.
-fn engine(layouts: &[Layout]) -> Result<(Engine, Layout), String> {
+fn engine(layouts: &[PoolLayout]) -> Result<(Engine, PoolLayout), String> {
     let mut last = None;
     for layout in layouts {
         match Engine::new(&settings(layout)) {
@@ -105,7 +97,7 @@ fn engine(layouts: &[Layout]) -> Result<(Engine, Layout), String> {
     ))
 }
 
-fn settings(layout: &Layout) -> Config {
+fn settings(layout: &PoolLayout) -> Config {
     let mut config = Config::new();
     config.strategy(Strategy::Cranelift);
     config.epoch_interruption(true);
@@ -118,39 +110,14 @@ fn settings(layout: &Layout) -> Config {
     config
 }
 
-/// All that any guest can import. Whether this guest may is found out before it gets here.
-fn imports(engine: &Engine) -> wasmtime::Result<Linker<StoreData>> {
-    let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    type Own = HasSelf<StoreData>;
-    contract::types::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    contract::gateway::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    contract::session::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    contract::transaction::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    contract::message::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    contract::delivery::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    contract::log::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    contract::metrics::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    contract::dns::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    contract::kv::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    contract::sender_auth::add_to_linker::<_, Own>(&mut linker, stepped)?;
-    Ok(linker)
-}
-
-/// The way to every host function, which counts its calls.
-fn stepped(guest: &mut StoreData) -> &mut StoreData {
-    guest.live.budget.step();
-    guest
-}
-
 /// The thread that advances the engine's epoch. A thread of the operating system and no task: tasks starve when guests
 /// compute, and guests are what it is there to interrupt.
-struct Ticker {
+struct EpochTicker {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Ticker {
+impl EpochTicker {
     fn start(engine: Engine) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -164,7 +131,7 @@ impl Ticker {
     }
 }
 
-impl Drop for Ticker {
+impl Drop for EpochTicker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pintle_policy::{Hook, JudgeFault};
 
 use crate::schema::SchemaFault;
-use crate::{FileLine, Grant};
+use crate::{ConfigMistake, GrantKind};
 
 /// Why one component does not serve. The operator or the plugin's author owns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +39,14 @@ pub enum LoadError {
         /// The interface as the component names it.
         interface: String,
         /// What would have to be granted.
-        grant: Grant,
+        grant: GrantKind,
     },
     /// It exports a hook without the grant.
     UngrantedHook {
         /// Which.
         hook: Hook,
         /// What would have to be granted.
-        grant: Grant,
+        grant: GrantKind,
     },
     /// It needs more of something than any plugin gets.
     TooBig {
@@ -124,51 +124,16 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// A mistake that a plugin, or its schema, found in its configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigMistake {
-    /// A JSON Pointer (RFC 6901) into the plugin's settings; "" for the whole.
-    pub at: String,
-    /// What is wrong.
-    pub text: String,
-    /// What to do, where that is known.
-    pub remedy: Option<String>,
-    /// Where it stands, when the settings came from a file.
-    pub place: Option<FileLine>,
-}
-
-impl ConfigMistake {
-    pub(crate) fn new(at: String, text: String) -> Self {
-        Self { at, text, remedy: None, place: None }
-    }
-}
-
-impl fmt::Display for ConfigMistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
-        }
-        if !self.at.is_empty() {
-            write!(f, "{}: ", self.at)?;
-        }
-        f.write_str(&self.text)?;
-        match &self.remedy {
-            Some(remedy) => write!(f, " ({remedy})"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// What is wrong with one plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct PluginProblem {
     /// Its name in the configuration.
     pub plugin: Arc<str>,
     /// What it is.
     pub error: LoadError,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for PluginProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "plugin {:?}: {}", self.plugin, self.error)
     }
@@ -202,7 +167,7 @@ pub enum OpenError {
     /// The host is shutting down.
     Closing,
     /// Required plugins cannot be loaded: all of them are listed.
-    Plugins(Vec<Problem>),
+    Plugins(Vec<PluginProblem>),
 }
 
 impl fmt::Display for OpenError {

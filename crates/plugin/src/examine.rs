@@ -8,7 +8,7 @@ use pintle_policy::{Hook, Hooks};
 use wasmtime::Engine;
 use wasmtime::component::types::{Component, ComponentItem};
 
-use crate::{Grant, Grants, LoadError};
+use crate::{GrantKind, Grants, LoadError, interfaces};
 
 /// The version of the contract that this release offers.
 pub(crate) const OFFERED: &str = "0.1.0";
@@ -21,7 +21,7 @@ const WASI: &[&str] =
 /// The hooks of a component, and everything that keeps it from being used.
 pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -> (Hooks, Vec<LoadError>) {
     let mut errors = Vec::new();
-    let mut exports = Exports::default();
+    let mut exports = FoundExports::default();
     for (name, _) in component.exports(engine) {
         if let Err(error) = exports.take(name) {
             errors.push(error);
@@ -37,42 +37,19 @@ pub(crate) fn examine(component: &Component, engine: &Engine, grants: &Grants) -
     (exports.hooks, errors)
 }
 
-/// Functions of interfaces that everybody may import, by the grants of which each needs one; the first allows the least.
-const GRANTED: &[(&str, &str, &[Grant])] = &[
-    ("session", "reverse-names", &[Grant::ReverseDns, Grant::Dns]),
-    ("session", "offer-extension", &[Grant::EditExtensions]),
-    ("session", "withhold-extension", &[Grant::EditExtensions]),
-    ("transaction", "add-recipient", &[Grant::EditEnvelope]),
-    ("transaction", "remove-recipient", &[Grant::EditEnvelope]),
-    ("transaction", "rewrite-recipient", &[Grant::EditEnvelope]),
-    ("transaction", "rewrite-sender", &[Grant::EditEnvelope]),
-    ("transaction", "grant-relay", &[Grant::Relay]),
-    ("transaction", "add-auth-result", &[Grant::AuthResults]),
-    ("message", "edit-headers", &[Grant::EditHeaders]),
-    ("message", "write-body", &[Grant::EditBody]),
-    ("delivery", "set-next-hop", &[Grant::Route]),
-    ("delivery", "set-tls", &[Grant::Route]),
-    ("delivery", "set-source", &[Grant::Route]),
-    ("delivery", "set-credentials", &[Grant::Route]),
-    ("delivery", "suppress-bounce", &[Grant::DropMail]),
-    ("sender-auth", "signing-keys", &[Grant::Sign]),
-    ("sender-auth", "dkim-sign", &[Grant::Sign]),
-    ("sender-auth", "arc-seal", &[Grant::Sign]),
-];
-
 /// Functions by the grant that is missing for them.
-pub(crate) type Missing = BTreeMap<Grant, Vec<String>>;
+pub(crate) type MissingGrants = BTreeMap<GrantKind, Vec<String>>;
 
 /// The grants that functions need which the component imports, and that it does not have. It is loaded all the same: some
 /// language kits import whole interfaces, whatever of them is called.
-pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -> Missing {
-    let mut missing = Missing::new();
+pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -> MissingGrants {
+    let mut missing = MissingGrants::new();
     for (name, item) in component.imports(engine) {
         let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
-        let full = Name::split(name);
+        let full = InterfaceName::split(name);
         for (function, _) in instance.exports(engine) {
             let needed = needed(&full, function);
-            if !needed.is_empty() && !needed.iter().any(|grant| grants.contains(grant)) {
+            if !needed.is_empty() && !needed.iter().any(|grant| grants.contains(*grant)) {
                 missing.entry(needed[0]).or_default().push(format!("{}.{function}", full.interface));
             }
         }
@@ -80,21 +57,22 @@ pub(crate) fn missing(component: &Component, engine: &Engine, grants: &Grants) -
     missing
 }
 
-fn needed(import: &Name<'_>, function: &str) -> &'static [Grant] {
-    let mut ours = GRANTED.iter().filter(|_| import.package == OURS);
-    let found = ours.find(|(interface, name, _)| *interface == import.interface && *name == function);
-    found.map_or(&[], |(.., grants)| grants)
+fn needed(import: &InterfaceName<'_>, function: &str) -> &'static [GrantKind] {
+    let interface = interfaces::find(import.interface).filter(|_| import.package == OURS);
+    let functions = interface.map_or(&[][..], |interface| interface.functions);
+    let found = functions.iter().find(|(name, _)| *name == function);
+    found.map_or(&[], |(_, kinds)| kinds)
 }
 
 #[derive(Default)]
-struct Exports {
+struct FoundExports {
     plugin: bool,
     hooks: Hooks,
 }
 
-impl Exports {
+impl FoundExports {
     fn take(&mut self, name: &str) -> Result<(), LoadError> {
-        let full = Name::split(name);
+        let full = InterfaceName::split(name);
         if full.package != OURS {
             // Some language kits add exports of their own; they are nobody's business.
             return Ok(());
@@ -132,12 +110,12 @@ fn hook_named(name: &str) -> Option<Hook> {
 
 /// Whom this hook lets in is no stranger any more, and may send mail elsewhere (law 7); and it hears every password.
 fn check_hooks(hooks: Hooks, grants: &Grants) -> Option<LoadError> {
-    let (hook, grant) = (Hook::Auth, Grant::Auth);
-    (hooks.has(hook) && !grants.contains(&grant)).then_some(LoadError::UngrantedHook { hook, grant })
+    let (hook, grant) = (Hook::Auth, GrantKind::Auth);
+    (hooks.has(hook) && !grants.contains(grant)).then_some(LoadError::UngrantedHook { hook, grant })
 }
 
 fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
-    let full = Name::split(name);
+    let full = InterfaceName::split(name);
     if WASI.contains(&full.package) && full.version.starts_with("0.2.") {
         return Ok(());
     }
@@ -145,33 +123,27 @@ fn check_import(name: &str, grants: &Grants) -> Result<(), LoadError> {
         return Err(LoadError::UnknownImport(name.to_owned()));
     }
     full.check_version(name)?;
-    match full.interface {
-        "types" | "gateway" | "session" | "transaction" | "message" | "delivery" | "log" | "metrics" => {
-            Ok(())
+    let interface = interfaces::find(full.interface);
+    let interface = interface.ok_or_else(|| LoadError::UnknownImport(name.to_owned()))?;
+    if interface.link.is_none() {
+        return Err(LoadError::NotServed(name.to_owned()));
+    }
+    match interface.grant {
+        Some(grant) if !grants.contains(grant) => {
+            Err(LoadError::MissingGrant { interface: name.to_owned(), grant })
         }
-        "dns" => granted(name, Grant::Dns, grants),
-        "kv" => granted(name, Grant::Kv, grants),
-        "sender-auth" => granted(name, Grant::SenderAuth, grants),
-        "http" | "tables" => Err(LoadError::NotServed(name.to_owned())),
-        _ => Err(LoadError::UnknownImport(name.to_owned())),
+        _ => Ok(()),
     }
-}
-
-fn granted(interface: &str, grant: Grant, grants: &Grants) -> Result<(), LoadError> {
-    if grants.contains(&grant) {
-        return Ok(());
-    }
-    Err(LoadError::MissingGrant { interface: interface.to_owned(), grant })
 }
 
 /// `package/interface@version`.
-struct Name<'a> {
+struct InterfaceName<'a> {
     package: &'a str,
     interface: &'a str,
     version: &'a str,
 }
 
-impl<'a> Name<'a> {
+impl<'a> InterfaceName<'a> {
     fn split(name: &'a str) -> Self {
         let (path, version) = name.split_once('@').unwrap_or((name, ""));
         let (package, interface) = path.split_once('/').unwrap_or((path, ""));
@@ -204,7 +176,7 @@ mod tests {
     #[test]
     fn imports_are_known_granted_and_of_our_version() {
         let none = Grants::default();
-        let kv = Grants::from([Grant::Kv]);
+        let kv = Grants::from([GrantKind::Kv]);
         assert_eq!(check_import("pintle:plugin/session@0.1.0", &none), Ok(()));
         assert_eq!(check_import("wasi:io/streams@0.2.12", &none), Ok(()));
         assert_eq!(check_import("pintle:plugin/kv@0.1.0", &kv), Ok(()));
@@ -234,7 +206,7 @@ mod tests {
 
     #[test]
     fn hooks_are_read_off_the_exports() {
-        let mut exports = Exports::default();
+        let mut exports = FoundExports::default();
         for name in ["pintle:plugin/plugin@0.1.0", "pintle:plugin/on-rcpt@0.1.0", "exports"] {
             exports.take(name).unwrap();
         }
@@ -242,6 +214,6 @@ mod tests {
         assert_eq!(exports.hooks, Hooks::NONE.with(Hook::Rcpt));
         let error = exports.take("pintle:plugin/on-lunch@0.1.0").unwrap_err();
         assert!(error.to_string().contains("on-lunch"));
-        assert_eq!(Exports::default().verdict(), [LoadError::NoPluginExport, LoadError::NoHook]);
+        assert_eq!(FoundExports::default().verdict(), [LoadError::NoPluginExport, LoadError::NoHook]);
     }
 }

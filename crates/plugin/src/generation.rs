@@ -6,58 +6,60 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::future::join;
 use parking_lot::Mutex;
 use pintle_policy::{FaultKind, Hooks, JudgeFault, View};
-use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use wasmtime::component::Component;
 
 use crate::artifact::{self, Cache};
-use crate::engine::Host;
-use crate::examine::{Missing, examine, missing};
-use crate::habits::{Ahead, Kind, Need, Needs};
-use crate::host::dns::InTime;
-use crate::host::session::MAX_NAMES;
-use crate::instance::{GuestReply, Instance, Template};
-use crate::question::{GuestQuestion, Indices};
+use crate::call_dns::{MAX_REVERSE_NAMES, TimeLimitedResolver};
+use crate::engine::GuestEngine;
+use crate::examine::{MissingGrants, examine, missing};
+use crate::habits::{CallKind, Lookup, Lookups, Prefetched};
+use crate::instance::{GuestReply, Instance, InstanceTemplate};
+use crate::question::{ExportIndices, GuestQuestion};
 use crate::schema::{self, SchemaFault};
 use crate::sender_auth_checks::{self, SenderAuthChecks};
-use crate::store_data::PluginShared;
-use crate::turns::{Crowded, Party, Turn, Turns};
+use crate::state::{GenerationState, HostServices};
+use crate::turns::{CallParty, Crowded, Turn, Turns};
 use crate::{Gateway, LoadError, Manifest, PluginConfig, names};
 
 /// An instance that has not been used for so long is let go, beyond those that are always kept.
 const SPARE_LIFE: Duration = Duration::from_secs(60);
 
 /// What a component was loaded with and into.
-pub(crate) struct Loader {
-    pub(crate) host: Arc<Host>,
+pub(crate) struct ComponentLoader {
+    pub(crate) host: Arc<GuestEngine>,
+    pub(crate) services: Arc<HostServices>,
     pub(crate) cache: Option<Arc<Cache>>,
 }
 
 /// How far a component came.
-pub(crate) struct Loaded {
+pub(crate) struct LoadedComponent {
     pub(crate) manifest: Option<Manifest>,
     pub(crate) hooks: Hooks,
-    pub(crate) missing: Missing,
+    pub(crate) missing: MissingGrants,
     pub(crate) result: Result<Generation, Vec<LoadError>>,
 }
 
-impl Loader {
+impl ComponentLoader {
     /// Reads, compiles, examines, starts and configures a component, and holds what its settings name against a gateway.
     /// Nothing that serves is touched.
     pub(crate) async fn load(
         &self,
-        common: &Arc<PluginShared>,
+        state: &Arc<GenerationState>,
         config: &Arc<PluginConfig>,
         turns: Arc<Turns>,
         gateway: &Gateway,
-    ) -> Loaded {
-        let mut loaded =
-            Loaded { manifest: None, hooks: Hooks::NONE, missing: Missing::new(), result: Err(Vec::new()) };
-        loaded.result = self.load_generation(common, config, turns, &mut loaded).await;
+    ) -> LoadedComponent {
+        let mut loaded = LoadedComponent {
+            manifest: None,
+            hooks: Hooks::NONE,
+            missing: MissingGrants::new(),
+            result: Err(Vec::new()),
+        };
+        loaded.result = self.load_generation(state, config, turns, &mut loaded).await;
         if let (Ok(_), Some(manifest)) = (&loaded.result, &loaded.manifest)
             && let Err(error) = check_names(manifest, config, gateway)
         {
@@ -68,10 +70,10 @@ impl Loader {
 
     async fn load_generation(
         &self,
-        common: &Arc<PluginShared>,
+        state: &Arc<GenerationState>,
         config: &Arc<PluginConfig>,
         turns: Arc<Turns>,
-        found: &mut Loaded,
+        found: &mut LoadedComponent,
     ) -> Result<Generation, Vec<LoadError>> {
         let (digest, component) = self.compile(config).await.map_err(|error| vec![error])?;
         let kind = component.component_type();
@@ -81,7 +83,7 @@ impl Loader {
         refuse(errors)?;
         refuse(self.host.fits(&component, config.limits.memory))?;
         let template = self
-            .template(common, config, &component, hooks)
+            .template(state, config, &component, hooks)
             .map_err(|error| vec![LoadError::NotAComponent(format!("{error:#}"))])?;
         let mut instance = Instance::start(&template).await.map_err(start_fault)?;
         let manifest = instance.describe(&config.limits).await.map_err(start_fault)?;
@@ -95,7 +97,7 @@ impl Loader {
             template,
             manifest: found.manifest.clone(),
             turns,
-            spare: Mutex::new(Spare { instances: vec![instance], retired: false }),
+            spare: Mutex::new(SpareInstances { instances: vec![instance], retired: false }),
             wanting: Notify::new(),
         })
     }
@@ -106,7 +108,7 @@ impl Loader {
         let work = tokio::task::spawn_blocking(move || {
             let bytes = artifact::read(&config.component)?;
             let component = artifact::compile(&host.engine, cache.as_deref(), &bytes)?;
-            Ok((digest(&bytes), component))
+            Ok((artifact::digest(&bytes), component))
         });
         work.await
             .unwrap_or_else(|error| Err(LoadError::NotAComponent(format!("the compiler failed: {error}"))))
@@ -114,27 +116,23 @@ impl Loader {
 
     fn template(
         &self,
-        common: &Arc<PluginShared>,
+        state: &Arc<GenerationState>,
         config: &PluginConfig,
         component: &Component,
         hooks: Hooks,
-    ) -> wasmtime::Result<Template> {
+    ) -> wasmtime::Result<InstanceTemplate> {
         let linked = self.host.linker.instantiate_pre(component)?;
-        Ok(Template {
+        Ok(InstanceTemplate {
             host: Arc::clone(&self.host),
-            common: Arc::clone(common),
+            services: Arc::clone(&self.services),
+            state: Arc::clone(state),
             grants: Arc::new(config.grants.clone()),
             limits: config.limits.clone(),
             settings: config.settings.to_string(),
-            exports: Indices::find(&linked, hooks)?,
+            exports: ExportIndices::find(&linked, hooks)?,
             linked,
         })
     }
-}
-
-/// What tells one version of a component from another.
-pub(crate) fn digest(bytes: &Bytes) -> [u8; 32] {
-    Sha256::digest(bytes).into()
 }
 
 fn refuse(errors: Vec<LoadError>) -> Result<(), Vec<LoadError>> {
@@ -170,7 +168,7 @@ pub(crate) fn check_names(
     if mistakes.is_empty() { Ok(()) } else { Err(placed(LoadError::Config(mistakes), config)) }
 }
 
-async fn configure(instance: &mut Instance, template: &Template) -> Result<(), LoadError> {
+async fn configure(instance: &mut Instance, template: &InstanceTemplate) -> Result<(), LoadError> {
     let configured = instance.configure(&template.settings, &template.limits).await;
     configured.map_err(LoadError::Start)?.map_err(LoadError::Config)
 }
@@ -194,16 +192,16 @@ pub(crate) struct Generation {
     pub(crate) manifest: Option<Manifest>,
     /// Of the component.
     pub(crate) digest: [u8; 32],
-    template: Template,
+    template: InstanceTemplate,
     /// One for each call at once; shared by generations that allow equally many.
     pub(crate) turns: Arc<Turns>,
-    spare: Mutex<Spare>,
+    spare: Mutex<SpareInstances>,
     /// An instance was lost.
     pub(crate) wanting: Notify,
 }
 
 /// The instances that wait for a call; the last one used is the next one used.
-struct Spare {
+struct SpareInstances {
     instances: Vec<Instance>,
     retired: bool,
 }
@@ -215,9 +213,9 @@ impl Generation {
         question: &Q,
         view: Option<View>,
     ) -> Result<GuestReply<Q::Answer>, JudgeFault> {
-        let kind = view.as_ref().map(|view| Kind::of(question.hook(), &view.session));
-        let needs = kind.map_or(Needs::default(), |kind| self.template.common.habits.of(kind));
-        let mut ahead = Ahead { kind, ..Ahead::default() };
+        let kind = view.as_ref().map(|view| CallKind::of(question.hook(), &view.session));
+        let needs = kind.map_or(Lookups::default(), |kind| self.template.state.habits.of(kind));
+        let mut ahead = Prefetched { kind, ..Prefetched::default() };
         if let Some(view) = view.as_ref().filter(|_| !needs.is_empty()) {
             // On the heap, so that the many calls without have a small future.
             Box::pin(self.find_out(needs, view, &mut ahead)).await;
@@ -227,35 +225,35 @@ impl Generation {
             Some(instance) => instance,
             None => self.new_instance().await?,
         };
-        let mut lease = Lease { generation: self, instance: Some(instance) };
+        let mut lease = InstanceLease { generation: self, instance: Some(instance) };
         let Some(instance) = lease.instance.as_mut() else {
             return Err(no_instance());
         };
         let reply = instance.ask(question, view, ahead, &self.config.limits).await;
         if let (Some(kind), false) = (kind, needs.is_empty()) {
-            self.template.common.habits.ended(kind, instance.asked());
+            self.template.state.habits.ended(kind, instance.asked());
         }
         reply
     }
 
     /// What the call will ask for, found out before it takes a turn: nobody else waits for a stranger's name servers. It
     /// is part of the call's time.
-    async fn find_out(&self, needs: Needs, view: &View, ahead: &mut Ahead) {
-        let common = &self.template.common;
+    async fn find_out(&self, needs: Lookups, view: &View, ahead: &mut Prefetched) {
+        let services = &self.template.services;
         let began = Instant::now();
         let patience = sender_auth_checks::patience(self.config.limits.wall);
         let names = async {
-            if needs.has(Need::Names) {
-                let dns = InTime::new(Arc::clone(&common.dns), patience / 2);
+            if needs.has(Lookup::Names) {
+                let dns = TimeLimitedResolver::new(Arc::clone(&services.dns), patience / 2);
                 let client = view.session.client.ip();
-                ahead.names = Some(pintle_dns::reverse_names(&dns, client, MAX_NAMES).await);
+                ahead.names = Some(pintle_dns::reverse_names(&dns, client, MAX_REVERSE_NAMES).await);
             }
         };
         let results = async {
             if let Some(transaction) = &view.transaction {
-                let hostname = common.gateway.load().hostname.clone();
+                let hostname = services.gateway.load().hostname.clone();
                 let (session, transaction) = (Arc::clone(&view.session), Arc::clone(transaction));
-                let dns = Arc::clone(&common.dns);
+                let dns = Arc::clone(&services.dns);
                 let received = SenderAuthChecks::new(session, transaction, dns, hostname, patience);
                 received.find_out(needs, view.message.as_deref()).await;
             }
@@ -304,11 +302,11 @@ impl Generation {
     }
 
     async fn turn(&self, view: Option<&View>) -> Result<Turn<'_>, JudgeFault> {
-        let party = Party::of(view);
+        let party = CallParty::of(view);
         if let Some(turn) = self.turns.try_take(party) {
             return Ok(turn);
         }
-        let name = self.template.common.name.to_string();
+        let name = self.template.state.plugin.to_string();
         metrics::counter!("pintle_plugin_waits_total", "plugin" => name).increment(1);
         let wait = self.config.limits.wait;
         self.turns.take(party, wait).await.map_err(|crowded| busy(wait, crowded))
@@ -368,12 +366,12 @@ fn no_instance() -> JudgeFault {
 
 /// An instance that serves a call. However the call ends, dropped half way included, the instance goes back to the pool
 /// or is replaced.
-struct Lease<'a> {
+struct InstanceLease<'a> {
     generation: &'a Generation,
     instance: Option<Instance>,
 }
 
-impl Drop for Lease<'_> {
+impl Drop for InstanceLease<'_> {
     fn drop(&mut self) {
         if let Some(instance) = self.instance.take() {
             self.generation.put_back(instance);

@@ -10,45 +10,17 @@ use pintle_mail::{QueueId, SessionId};
 use pintle_policy::{Hook, View};
 use tracing::Level;
 
-use crate::kv::bucket::Bucket;
+use crate::state::GenerationState;
 
-/// Lines a second, and at once, of one plugin.
-const RATE: f64 = 100.0;
-const BURST: u32 = 500;
 /// The longest text of a line, in octets.
 pub(crate) const MAX_TEXT: usize = 4096;
 /// The most fields of a line.
 const MAX_FIELDS: usize = 16;
 
-/// What all instances of a plugin share: how much it may still say.
-pub(crate) struct LogQuota(Mutex<QuotaState>);
-
-struct QuotaState {
-    bucket: Bucket,
-    suppressed: u64,
-}
-
-impl LogQuota {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self(Mutex::new(QuotaState { bucket: Bucket::full(BURST, now), suppressed: 0 }))
-    }
-
-    /// Whether one more line may be written, and how many were not since the last.
-    pub(crate) fn take(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock();
-        if state.bucket.take(1, BURST, RATE, now).is_ok() {
-            return Some(std::mem::take(&mut state.suppressed));
-        }
-        state.suppressed += 1;
-        None
-    }
-}
-
-/// The pen of one instance.
+/// The log of one instance.
 pub(crate) struct GuestLog {
-    plugin: Arc<str>,
-    quota: Arc<LogQuota>,
-    scope: Mutex<Scope>,
+    state: Arc<GenerationState>,
+    scope: Mutex<LogScope>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -59,15 +31,15 @@ struct LogOrigin {
 }
 
 #[derive(Default)]
-struct Scope {
+struct LogScope {
     place: LogOrigin,
     /// The last lines that it printed: a panic's message is told with the fault.
     printed: VecDeque<String>,
 }
 
 impl GuestLog {
-    pub(crate) fn new(plugin: Arc<str>, quota: Arc<LogQuota>) -> Self {
-        Self { plugin, quota, scope: Mutex::default() }
+    pub(crate) fn new(state: Arc<GenerationState>) -> Self {
+        Self { state, scope: Mutex::default() }
     }
 
     /// Another call begins.
@@ -83,14 +55,14 @@ impl GuestLog {
 
     /// A log line.
     pub(crate) fn write(&self, level: Level, text: &str, fields: &[(String, String)]) {
-        let Some(suppressed) = self.quota.take(Instant::now()) else {
+        let Some(suppressed) = self.state.log_quota.take(Instant::now()) else {
             return;
         };
         let place = self.scope.lock().place;
         if suppressed > 0 {
-            tracing::warn!(target: "pintle::plugin", plugin = %self.plugin, suppressed, "the plugin says too much");
+            tracing::warn!(target: "pintle::plugin", plugin = %self.state.plugin, suppressed, "the plugin says too much");
         }
-        emit(&self.plugin, place, level, &clean(text), object(fields).as_deref());
+        emit(&self.state.plugin, place, level, &clean(text), object(fields).as_deref());
     }
 
     /// A line that the guest printed.
@@ -171,18 +143,7 @@ fn object(fields: &[(String, String)]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn a_flood_is_cut_and_the_cut_is_counted() {
-        let now = Instant::now();
-        let quota = LogQuota::new(now);
-        let written = (0..BURST + 50).filter(|_| quota.take(now).is_some()).count();
-        assert_eq!(written, BURST as usize);
-        assert_eq!(quota.take(now + Duration::from_secs(1)), Some(50));
-    }
 
     #[test]
     fn fields_are_one_bounded_object() {

@@ -16,13 +16,14 @@ use wasmtime_wasi::I32Exit;
 
 use crate::bindings::exports::pintle::plugin::plugin;
 use crate::budget::Overspent;
-use crate::engine::Host;
+use crate::engine::GuestEngine;
 use crate::guest_log::clean;
-use crate::habits::{Ahead, Needs};
-use crate::meter::{Expired, Meter, Metered};
-use crate::question::{Exports, GuestQuestion, Indices};
-use crate::store_data::{PluginShared, StoreData};
-use crate::{ConfigMistake, Grants, Limits, Manifest};
+use crate::habits::{Lookups, Prefetched};
+use crate::meter::{CallMeter, CallTimeout, Metered};
+use crate::question::{ExportIndices, GuestExports, GuestQuestion};
+use crate::state::{GenerationState, HostServices};
+use crate::store_data::StoreData;
+use crate::{ConfigMistake, Grants, Manifest, PluginLimits};
 
 /// What a guest may hand to the host in one call of a host function, in octets; and what its answer may hold.
 const HOSTCALL_FUEL: usize = 2 << 20;
@@ -34,20 +35,21 @@ pub(crate) struct GuestReply<A> {
 }
 
 /// All that an instance is made from.
-pub(crate) struct Template {
-    pub(crate) host: Arc<Host>,
-    pub(crate) common: Arc<PluginShared>,
+pub(crate) struct InstanceTemplate {
+    pub(crate) host: Arc<GuestEngine>,
+    pub(crate) services: Arc<HostServices>,
+    pub(crate) state: Arc<GenerationState>,
     pub(crate) grants: Arc<Grants>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: PluginLimits,
     pub(crate) settings: String,
     pub(crate) linked: InstancePre<StoreData>,
-    pub(crate) exports: Indices,
+    pub(crate) exports: ExportIndices,
 }
 
 /// A guest that can be called.
 pub(crate) struct Instance {
     store: Store<StoreData>,
-    exports: Exports,
+    exports: GuestExports,
     /// The last call has ended as it should.
     sound: bool,
     calls: u64,
@@ -56,11 +58,12 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// A new instance, not yet configured.
-    pub(crate) async fn start(template: &Template) -> Result<Self, JudgeFault> {
+    pub(crate) async fn start(template: &InstanceTemplate) -> Result<Self, JudgeFault> {
         let limits = &template.limits;
-        let meter = Arc::new(Meter::new(Instant::now()));
+        let meter = Arc::new(CallMeter::new(Instant::now()));
         let guest = StoreData::new(
-            Arc::clone(&template.common),
+            Arc::clone(&template.services),
+            Arc::clone(&template.state),
             Arc::clone(&template.grants),
             limits.memory,
             Arc::clone(&meter),
@@ -76,7 +79,7 @@ impl Instance {
     }
 
     /// What the plugin says of itself.
-    pub(crate) async fn describe(&mut self, limits: &Limits) -> Result<Manifest, JudgeFault> {
+    pub(crate) async fn describe(&mut self, limits: &PluginLimits) -> Result<Manifest, JudgeFault> {
         let meter = self.begin(None, None, limits.start, limits.start);
         let called = self.exports.plugin.call_describe(&mut self.store);
         let called = bounded(&meter, limits.start, called).await;
@@ -94,7 +97,7 @@ impl Instance {
     pub(crate) async fn configure(
         &mut self,
         settings: &str,
-        limits: &Limits,
+        limits: &PluginLimits,
     ) -> Result<Result<(), Vec<ConfigMistake>>, JudgeFault> {
         let meter = self.begin(None, None, limits.start, limits.start);
         let called = self.exports.plugin.call_configure(&mut self.store, settings);
@@ -112,8 +115,8 @@ impl Instance {
         &mut self,
         question: &Q,
         view: Option<View>,
-        ahead: Ahead,
-        limits: &Limits,
+        ahead: Prefetched,
+        limits: &PluginLimits,
     ) -> Result<GuestReply<Q::Answer>, JudgeFault> {
         // What has been found out beforehand leaves a fifth of the time at least.
         let wall = limits.wall.saturating_sub(ahead.spent).max(limits.wall / 5);
@@ -126,14 +129,14 @@ impl Instance {
         if limits.recycle_after.is_some_and(|most| self.calls >= most) {
             self.sound = false;
         }
-        match self.store.data_mut().live.end() {
+        match self.store.data_mut().call.end() {
             Ok(edits) => Ok(GuestReply { answer, edits }),
             Err(text) => Err(JudgeFault { kind: FaultKind::BadAnswer, text }),
         }
     }
 
     /// What the last call has asked the host for.
-    pub(crate) fn asked(&self) -> Needs {
+    pub(crate) fn asked(&self) -> Lookups {
         self.store.data().ahead.asked
     }
 
@@ -142,20 +145,26 @@ impl Instance {
         self.sound
     }
 
-    fn begin(&mut self, hook: Option<Hook>, view: Option<View>, wall: Duration, cpu: Duration) -> Arc<Meter> {
+    fn begin(
+        &mut self,
+        hook: Option<Hook>,
+        view: Option<View>,
+        wall: Duration,
+        cpu: Duration,
+    ) -> Arc<CallMeter> {
         self.sound = false;
         self.store.set_epoch_deadline(1);
         let guest = self.store.data_mut();
         guest.memory.refused = false;
-        guest.scribe.begin(hook, view.as_ref());
-        guest.live.begin(hook, view);
+        guest.log.begin(hook, view.as_ref());
+        guest.call.begin(hook, view);
         guest.meter.begin(Instant::now(), wall, cpu);
         Arc::clone(&guest.meter)
     }
 
-    fn ended<T>(&mut self, called: Result<T, Failure>) -> Result<T, JudgeFault> {
-        let in_budget = self.store.data().live.budget.check();
-        match called.and_then(|value| in_budget.map(|()| value).map_err(Failure::Overspent)) {
+    fn ended<T>(&mut self, called: Result<T, CallFailure>) -> Result<T, JudgeFault> {
+        let in_budget = self.store.data().call.budget.check();
+        match called.and_then(|value| in_budget.map(|()| value).map_err(CallFailure::Overspent)) {
             Ok(value) => {
                 self.sound = true;
                 Ok(value)
@@ -165,11 +174,11 @@ impl Instance {
     }
 }
 
-fn store(host: &Host, guest: StoreData) -> Store<StoreData> {
+fn store(host: &GuestEngine, guest: StoreData) -> Store<StoreData> {
     let mut store = Store::new(&host.engine, guest);
     store.limiter(|guest| &mut guest.memory);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
-    store.set_max_component_handles(crate::engine::HANDLES);
+    store.set_max_component_handles(crate::layout::HANDLES);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(tick);
     store
@@ -179,18 +188,18 @@ fn store(host: &Host, guest: StoreData) -> Store<StoreData> {
 #[allow(clippy::needless_pass_by_value, reason = "the engine wants it so")]
 fn tick(guest: StoreContextMut<'_, StoreData>) -> wasmtime::Result<UpdateDeadline> {
     guest.data().meter.check(Instant::now())?;
-    guest.data().live.budget.check()?;
+    guest.data().call.budget.check()?;
     Ok(UpdateDeadline::Yield(1))
 }
 
 /// Why a call did not end well.
-enum Failure {
+enum CallFailure {
     Engine(wasmtime::Error),
-    Waited(Expired),
+    Waited(CallTimeout),
     Overspent(Overspent),
 }
 
-impl From<wasmtime::Error> for Failure {
+impl From<wasmtime::Error> for CallFailure {
     fn from(error: wasmtime::Error) -> Self {
         Self::Engine(error)
     }
@@ -198,38 +207,38 @@ impl From<wasmtime::Error> for Failure {
 
 /// Runs a call that may also wait. The tick cannot end a guest that sleeps; the timer here can.
 async fn bounded<T>(
-    meter: &Arc<Meter>,
+    meter: &Arc<CallMeter>,
     wall: Duration,
     call: impl Future<Output = wasmtime::Result<T>>,
-) -> Result<T, Failure> {
+) -> Result<T, CallFailure> {
     let call = pin!(call);
     let mut call = Metered::new(Arc::clone(meter), call);
     let mut timer = pin!(None);
     poll_fn(|cx| {
         if let Poll::Ready(ended) = Pin::new(&mut call).poll(cx) {
-            return Poll::Ready(ended.map_err(Failure::Engine));
+            return Poll::Ready(ended.map_err(CallFailure::Engine));
         }
         // Most calls never wait, and need no timer.
         if timer.is_none() {
             timer.set(Some(tokio::time::sleep(meter.left(Instant::now()))));
         }
         let waited = timer.as_mut().as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx));
-        waited.map(|()| Err(Failure::Waited(Expired::Wall(wall))))
+        waited.map(|()| Err(CallFailure::Waited(CallTimeout::Wall(wall))))
     })
     .await
 }
 
-fn fault(failure: Failure, guest: &StoreData) -> JudgeFault {
+fn fault(failure: CallFailure, guest: &StoreData) -> JudgeFault {
     let error = match failure {
-        Failure::Waited(expired) => return timeout(expired),
-        Failure::Overspent(over) => return overspent(over),
-        Failure::Engine(error) => error,
+        CallFailure::Waited(expired) => return timeout(expired),
+        CallFailure::Overspent(over) => return overspent(over),
+        CallFailure::Engine(error) => error,
     };
     // A guest that was refused its budget is free to give up as it likes.
-    if let Err(over) = guest.live.budget.check() {
+    if let Err(over) = guest.call.budget.check() {
         return overspent(over);
     }
-    if let Some(expired) = error.downcast_ref::<Expired>() {
+    if let Some(expired) = error.downcast_ref::<CallTimeout>() {
         return timeout(*expired);
     }
     if guest.memory.refused {
@@ -245,14 +254,14 @@ fn fault(failure: Failure, guest: &StoreData) -> JudgeFault {
     } else {
         clean(&format!("{error:#}"))
     };
-    let text = match guest.scribe.last_words() {
+    let text = match guest.log.last_words() {
         Some(words) => format!("{what}; it printed: {words}"),
         None => what,
     };
     JudgeFault { kind: FaultKind::Trap, text }
 }
 
-fn timeout(expired: Expired) -> JudgeFault {
+fn timeout(expired: CallTimeout) -> JudgeFault {
     JudgeFault { kind: FaultKind::Timeout, text: expired.to_string() }
 }
 

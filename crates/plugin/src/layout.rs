@@ -8,8 +8,15 @@ use std::fmt;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::PluginConfig;
-use crate::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
 
+/// What any one component may consist of; Python's, the largest known, has 38 core instances and 3 memories.
+pub(crate) const CORE_INSTANCES: u32 = 96;
+pub(crate) const MEMORIES: u32 = 4;
+pub(crate) const TABLES: u32 = 64;
+pub(crate) const TABLE_ELEMENTS: usize = 100_000;
+/// Things that an instance may hold at once by a handle, its own and the host's: they are kept in the host's memory, which
+/// its limit does not count. Language kits hold a few dozen.
+pub(crate) const HANDLES: usize = 4_096;
 /// A page of linear memory, in octets.
 const WASM_PAGE: usize = 64 << 10;
 /// Places for the instances of checks.
@@ -31,7 +38,7 @@ const MOST: u64 = 64 << 40;
 
 /// A form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum PoolForm {
     /// A place for each instance, each memory with all that its addresses can name.
     Whole,
     /// A place for each instance, memories as large as plugins may have them; the code checks bounds.
@@ -42,15 +49,15 @@ pub(crate) enum Form {
 
 /// What the pool of instances is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(crate) form: Form,
+pub(crate) struct PoolLayout {
+    pub(crate) form: PoolForm,
     /// How many instances there can be at once.
     pub(crate) places: u32,
     /// The largest memory, in octets.
     pub(crate) memory: usize,
 }
 
-impl Layout {
+impl PoolLayout {
     /// The forms that serve these plugins with so much address space, the best one first. While a plugin is replaced both
     /// versions have instances, so there are twice as many places as calls at once. Each form has room for plugins that are
     /// added later, with this many calls at once or as many as the busiest has now, before it does without.
@@ -60,20 +67,21 @@ impl Layout {
         let least = places(plugins).saturating_add(SPARE_PLACES);
         let memory = plugins.iter().map(|plugin| plugin.limits.memory).max().unwrap_or(0);
         // Memories grow by pages, and places are made of them.
-        let memory = memory.max(crate::Limits::default().memory).next_multiple_of(WASM_PAGE);
+        let memory = memory.max(crate::PluginLimits::default().memory).next_multiple_of(WASM_PAGE);
         let with_room = |form| Self { form, places: least.saturating_add(later), memory };
         let without = |form| Self { form, places: least, memory };
-        let forms = [Form::Whole, Form::Exact].into_iter().flat_map(|form| [with_room(form), without(form)]);
-        let forms = forms.chain([without(Form::None)]);
+        let forms =
+            [PoolForm::Whole, PoolForm::Exact].into_iter().flat_map(|form| [with_room(form), without(form)]);
+        let forms = forms.chain([without(PoolForm::None)]);
         forms.filter(|layout| layout.reserves() <= space.min(MOST)).collect()
     }
 
     /// How much address space it takes from the start, in octets.
     pub(crate) fn reserves(&self) -> u64 {
         let memory = match self.form {
-            Form::Whole => WHOLE + WHOLE_GUARD,
-            Form::Exact => self.memory as u64 + GUARD,
-            Form::None => return 0,
+            PoolForm::Whole => WHOLE + WHOLE_GUARD,
+            PoolForm::Exact => self.memory as u64 + GUARD,
+            PoolForm::None => return 0,
         };
         let tables = u64::from(TABLES) * (TABLE_ELEMENTS * size_of::<usize>()) as u64;
         u64::from(self.places).saturating_mul(u64::from(MEMORIES) * memory + tables + STACK)
@@ -82,30 +90,30 @@ impl Layout {
     /// Whether these plugins can be served, too; the places that they need, and those that there are, where not.
     pub(crate) fn has_places_for(&self, plugins: &[PluginConfig]) -> Result<(), (u32, u32)> {
         let needs = places(plugins);
-        if self.form == Form::None || needs <= self.places { Ok(()) } else { Err((needs, self.places)) }
+        if self.form == PoolForm::None || needs <= self.places { Ok(()) } else { Err((needs, self.places)) }
     }
 
     /// Whether an instance with this much memory has room.
     pub(crate) fn has_room_for(&self, memory: usize) -> bool {
-        self.form == Form::None || memory <= self.memory
+        self.form == PoolForm::None || memory <= self.memory
     }
 
     /// Tells the engine.
     pub(crate) fn apply(&self, config: &mut Config) {
         match self.form {
-            Form::Whole => {}
-            Form::Exact => {
+            PoolForm::Whole => {}
+            PoolForm::Exact => {
                 config.memory_reservation(self.memory as u64).memory_guard_size(GUARD);
                 config.guard_before_linear_memory(false);
             }
-            Form::None => {
+            PoolForm::None => {
                 config.memory_reservation(0).memory_reservation_for_growth(GROWTH);
                 config.memory_guard_size(GUARD).guard_before_linear_memory(false);
             }
         }
         config.allocation_strategy(match self.form {
-            Form::None => InstanceAllocationStrategy::OnDemand,
-            Form::Whole | Form::Exact => InstanceAllocationStrategy::Pooling(self.pool()),
+            PoolForm::None => InstanceAllocationStrategy::OnDemand,
+            PoolForm::Whole | PoolForm::Exact => InstanceAllocationStrategy::Pooling(self.pool()),
         });
     }
 
@@ -128,17 +136,17 @@ impl Layout {
     }
 }
 
-impl fmt::Display for Layout {
+impl fmt::Display for PoolLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reserved = octets(self.reserves());
         match self.form {
-            Form::Whole => {
+            PoolForm::Whole => {
                 write!(f, "{reserved} of address space for {} instances, no bounds checks", self.places)
             }
-            Form::Exact => {
+            PoolForm::Exact => {
                 write!(f, "{reserved} of address space for {} instances, with bounds checks", self.places)
             }
-            Form::None => {
+            PoolForm::None => {
                 f.write_str("no address space reserved: each instance takes its own, with bounds checks")
             }
         }
@@ -184,29 +192,32 @@ pub(crate) fn free() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Source;
+    use crate::ComponentSource;
 
     fn plugins(count: usize) -> Vec<PluginConfig> {
-        let source = Source::Bytes { name: "x".into(), bytes: bytes::Bytes::new() };
+        let source = ComponentSource::Bytes { name: "x".into(), bytes: bytes::Bytes::new() };
         (0..count).map(|number| PluginConfig::new(number.to_string(), source.clone())).collect()
     }
 
-    fn forms(plugins: &[PluginConfig], space: u64) -> Vec<Form> {
-        Layout::within(plugins, 16, space).iter().map(|layout| layout.form).collect()
+    fn forms(plugins: &[PluginConfig], space: u64) -> Vec<PoolForm> {
+        PoolLayout::within(plugins, 16, space).iter().map(|layout| layout.form).collect()
     }
 
     #[test]
     fn what_is_reserved_fits_what_there_is() {
         let ten = plugins(10);
-        assert_eq!(forms(&ten, u64::MAX), [Form::Whole, Form::Whole, Form::Exact, Form::Exact, Form::None]);
-        assert_eq!(forms(&ten, 1 << 40), [Form::Exact, Form::Exact, Form::None]);
-        assert_eq!(forms(&ten, 1 << 30), [Form::None]);
-        assert_eq!(forms(&ten, 0), [Form::None], "there is always a way to serve them");
-        for layout in Layout::within(&ten, 16, u64::MAX) {
+        assert_eq!(
+            forms(&ten, u64::MAX),
+            [PoolForm::Whole, PoolForm::Whole, PoolForm::Exact, PoolForm::Exact, PoolForm::None]
+        );
+        assert_eq!(forms(&ten, 1 << 40), [PoolForm::Exact, PoolForm::Exact, PoolForm::None]);
+        assert_eq!(forms(&ten, 1 << 30), [PoolForm::None]);
+        assert_eq!(forms(&ten, 0), [PoolForm::None], "there is always a way to serve them");
+        for layout in PoolLayout::within(&ten, 16, u64::MAX) {
             assert!(layout.reserves() <= MOST);
             assert!(layout.to_string().contains("bounds checks"), "{layout}");
         }
-        let whole = Layout::within(&ten, 16, u64::MAX)[0].to_string();
+        let whole = PoolLayout::within(&ten, 16, u64::MAX)[0].to_string();
         assert!(whole.contains(" of address space for 472 instances"), "{whole}");
     }
 
@@ -219,15 +230,15 @@ mod tests {
             plugins
         };
         for before in [0, 1, 10] {
-            let layout = Layout::within(&busy(before), 128, u64::MAX)[0];
-            assert_eq!((layout.form, layout.has_places_for(&busy(before + 2))), (Form::Whole, Ok(())));
+            let layout = PoolLayout::within(&busy(before), 128, u64::MAX)[0];
+            assert_eq!((layout.form, layout.has_places_for(&busy(before + 2))), (PoolForm::Whole, Ok(())));
         }
-        assert_eq!(Layout::within(&busy(15), 128, u64::MAX)[0].form, Form::Whole, "without room");
+        assert_eq!(PoolLayout::within(&busy(15), 128, u64::MAX)[0].form, PoolForm::Whole, "without room");
     }
 
     #[test]
     fn the_engine_takes_every_form() {
-        for layout in Layout::within(&plugins(1), 16, u64::MAX) {
+        for layout in PoolLayout::within(&plugins(1), 16, u64::MAX) {
             let mut config = Config::new();
             layout.apply(&mut config);
             wasmtime::Engine::new(&config).unwrap_or_else(|error| panic!("{layout}: {error:#}"));

@@ -4,11 +4,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 use pintle_policy::Judge;
 use tokio::sync::watch;
@@ -16,9 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::interval;
 
 use crate::Plugin;
-use crate::generation::Loader;
+use crate::generation::ComponentLoader;
 use crate::kv::saved::Clocks;
-use crate::watch::Watch;
+use crate::revive::revived;
+use crate::watch::FileWatch;
 
 /// How often spare instances and stored values are looked through.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -33,15 +32,16 @@ pub(crate) struct Maintenance {
     tasks: Mutex<JoinSet<()>>,
     /// By plugin: what ends its tasks.
     plugins: Mutex<HashMap<Arc<str>, watch::Sender<bool>>>,
-    watch: Option<Watch>,
+    watch: Option<FileWatch>,
 }
 
 impl Maintenance {
     /// Maintenance without a plugin so far. Component files are watched when there is a time for them to settle.
-    pub(crate) fn start(loader: &Arc<Loader>, settle: Option<Duration>) -> Self {
+    pub(crate) fn start(loader: &Arc<ComponentLoader>, settle: Option<Duration>) -> Self {
         let mut tasks = JoinSet::new();
         let (closing, closed) = watch::channel(false);
-        let watch = settle.and_then(|settle| Watch::start(&mut tasks, Arc::clone(loader), settle, closed));
+        let watch =
+            settle.and_then(|settle| FileWatch::start(&mut tasks, Arc::clone(loader), settle, closed));
         Self { closing, tasks: Mutex::new(tasks), plugins: Mutex::default(), watch }
     }
 
@@ -81,16 +81,6 @@ impl Maintenance {
     }
 }
 
-/// Runs a task that goes on until it is told to stop. One that panics is begun anew: it holds nothing but its place, and
-/// without it instances are not replaced, state is not saved, or files are not looked at.
-pub(crate) async fn revived<F: Future<Output = ()>>(task: &'static str, begin: impl Fn() -> F) {
-    while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
-        metrics::counter!("pintle_task_restarts_total", "task" => task).increment(1);
-        tracing::error!(target: "pintle::plugin", task, "a task of the plugin host panicked and is begun anew");
-        tokio::time::sleep(REST).await;
-    }
-}
-
 /// Keeps a plugin's pool as it should be. Ends when its sender is dropped.
 async fn maintain_pool(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
     let (mut sweep, mut save) = (interval(SWEEP), interval(SAVE));
@@ -120,7 +110,7 @@ async fn maintain_pool(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) 
 /// Saves what the plugin has stored. What could not be saved is tried again with the next round.
 async fn save_state(plugin: &Arc<Plugin>) {
     let saving = Arc::clone(plugin);
-    let saved = tokio::task::spawn_blocking(move || saving.common().kv.save(Clocks::read())).await;
+    let saved = tokio::task::spawn_blocking(move || saving.state().kv.save(Clocks::read())).await;
     if let Ok(Err(error)) = saved {
         tracing::error!(
             target: "pintle::plugin",
@@ -130,7 +120,7 @@ async fn save_state(plugin: &Arc<Plugin>) {
 }
 
 fn tidy(plugin: &Plugin) {
-    plugin.common().kv.sweep(Instant::now());
+    plugin.state().kv.sweep(Instant::now());
     if let Some(generation) = plugin.current() {
         generation.shrink(Instant::now());
     }
@@ -163,22 +153,5 @@ async fn call_timer(plugin: Arc<Plugin>, mut stopped: watch::Receiver<bool>) {
             _ = stopped.changed() => return,
             () = tokio::time::sleep(rest) => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_task_that_panics_is_begun_anew() {
-        let begun = AtomicU32::new(0);
-        revived("test", || async {
-            assert!(begun.fetch_add(1, Ordering::Relaxed) == 2, "as the test wants it");
-        })
-        .await;
-        assert_eq!(begun.load(Ordering::Relaxed), 3);
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// What a call has used. Shared between the future that runs it and the guest's store, which the future has borrowed.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub(crate) struct CallMeter {
     base: Instant,
     /// All in nanoseconds; times count from `base`.
     began: AtomicU64,
@@ -26,14 +26,14 @@ pub(crate) struct Meter {
 
 /// Which limit was passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expired {
+pub(crate) enum CallTimeout {
     /// The whole call took this long.
     Wall(Duration),
     /// The guest computed this long.
     Cpu(Duration),
 }
 
-impl fmt::Display for Expired {
+impl fmt::Display for CallTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wall(limit) => write!(f, "it took longer than its {limit:?}"),
@@ -42,9 +42,9 @@ impl fmt::Display for Expired {
     }
 }
 
-impl std::error::Error for Expired {}
+impl std::error::Error for CallTimeout {}
 
-impl Meter {
+impl CallMeter {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             base: now,
@@ -66,16 +66,16 @@ impl Meter {
     }
 
     /// Whether a limit is passed, asked within a slice.
-    pub(crate) fn check(&self, now: Instant) -> Result<(), Expired> {
+    pub(crate) fn check(&self, now: Instant) -> Result<(), CallTimeout> {
         let now = self.at(now);
         let computed =
             self.used.load(Ordering::Relaxed) + now.saturating_sub(self.slice.load(Ordering::Relaxed));
         let (cpu, wall) = (self.cpu.load(Ordering::Relaxed), self.wall.load(Ordering::Relaxed));
         if computed > cpu {
-            return Err(Expired::Cpu(Duration::from_nanos(cpu)));
+            return Err(CallTimeout::Cpu(Duration::from_nanos(cpu)));
         }
         if now.saturating_sub(self.began.load(Ordering::Relaxed)) > wall {
-            return Err(Expired::Wall(Duration::from_nanos(wall)));
+            return Err(CallTimeout::Wall(Duration::from_nanos(wall)));
         }
         Ok(())
     }
@@ -106,13 +106,13 @@ fn nanos(duration: Duration) -> u64 {
 
 /// A future whose polls are metered. Its first slice is the one that [`Meter::begin`] has opened.
 pub(crate) struct Metered<F> {
-    meter: Arc<Meter>,
+    meter: Arc<CallMeter>,
     waits: bool,
     inner: F,
 }
 
 impl<F> Metered<F> {
-    pub(crate) fn new(meter: Arc<Meter>, inner: F) -> Self {
+    pub(crate) fn new(meter: Arc<CallMeter>, inner: F) -> Self {
         Self { meter, waits: false, inner }
     }
 }
@@ -141,16 +141,16 @@ mod tests {
     fn waiting_counts_for_the_wall_alone() {
         let start = Instant::now();
         let ms = |n| start + Duration::from_millis(n);
-        let meter = Meter::new(start);
+        let meter = CallMeter::new(start);
         meter.begin(ms(0), Duration::from_millis(100), Duration::from_millis(10));
         assert_eq!(meter.check(ms(9)), Ok(()));
         meter.leave(ms(6));
         meter.enter(ms(60));
         assert_eq!(meter.check(ms(63)), Ok(()), "6 and 3 computed, 54 waited");
-        assert_eq!(meter.check(ms(65)), Err(Expired::Cpu(Duration::from_millis(10))));
+        assert_eq!(meter.check(ms(65)), Err(CallTimeout::Cpu(Duration::from_millis(10))));
         meter.leave(ms(61));
         meter.enter(ms(101));
-        assert_eq!(meter.check(ms(101)), Err(Expired::Wall(Duration::from_millis(100))));
+        assert_eq!(meter.check(ms(101)), Err(CallTimeout::Wall(Duration::from_millis(100))));
         assert_eq!(meter.left(ms(101)), Duration::ZERO);
         meter.begin(ms(200), Duration::from_millis(100), Duration::from_millis(10));
         assert_eq!(meter.left(ms(230)), Duration::from_millis(70));

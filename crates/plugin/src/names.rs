@@ -20,19 +20,19 @@ const MOST: usize = 100_000;
 
 /// All names in the settings that name nothing.
 pub(crate) fn check(schema: &Value, settings: &Value, gateway: &Gateway) -> Vec<ConfigMistake> {
-    let mut walk = Walk { root: schema, gateway, steps: 0, mistakes: Vec::new() };
+    let mut walk = NameWalk { root: schema, gateway, steps: 0, mistakes: Vec::new() };
     walk.value("", schema, settings, DEEPEST);
     walk.mistakes
 }
 
-struct Walk<'a> {
+struct NameWalk<'a> {
     root: &'a Value,
     gateway: &'a Gateway,
     steps: usize,
     mistakes: Vec<ConfigMistake>,
 }
 
-impl Walk<'_> {
+impl NameWalk<'_> {
     fn value(&mut self, at: &str, schema: &Value, value: &Value, left: usize) {
         self.steps += 1;
         let Some(left) = left.checked_sub(1).filter(|_| self.steps < MOST) else { return };

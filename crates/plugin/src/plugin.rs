@@ -16,15 +16,15 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::bindings::exports::pintle::plugin::on_auth;
 use crate::bindings::pintle::plugin::types;
-use crate::generation::{Generation, Loaded, Loader, digest};
-use crate::guest_log::LogQuota;
+use crate::generation::{ComponentLoader, Generation, LoadedComponent};
 use crate::instance::GuestReply;
+use crate::log_quota::LogQuota;
 use crate::question::{
     AuthQuestion, DeliveryResultNotice, DisconnectNotice, GuestQuestion, StageQuestion, TimerNotice,
 };
-use crate::store_data::PluginShared;
+use crate::state::GenerationState;
 use crate::turns::Turns;
-use crate::{Gateway, Grant, LoadError, PluginConfig, Source, Status, artifact, convert};
+use crate::{ComponentSource, Gateway, GrantKind, LoadError, PluginConfig, PluginStatus, artifact, convert};
 
 /// Where a plugin of which nothing is known is asked: from MAIL on, so that no mail passes without it, and not before,
 /// so that clients are told in the place where they understand it.
@@ -38,7 +38,8 @@ const UNKNOWN_HOOKS: Hooks = Hooks::NONE
 
 /// One plugin, whichever generation of it serves: the judge that the chains ask.
 pub struct Plugin {
-    common: Arc<PluginShared>,
+    /// Handed to each generation that is to serve.
+    state: Arc<GenerationState>,
     /// What the operator wants; the generation that serves may still be of another mind.
     config: ArcSwap<PluginConfig>,
     current: ArcSwapOption<Generation>,
@@ -62,10 +63,10 @@ pub struct Plugin {
 
 impl Plugin {
     /// A plugin of which nothing is loaded yet.
-    pub(crate) fn new(common: Arc<PluginShared>, config: Arc<PluginConfig>) -> Self {
+    pub(crate) fn new(state: Arc<GenerationState>, config: Arc<PluginConfig>) -> Self {
         Self {
             durations: Hook::ALL.iter().map(|_| OnceLock::new()).collect(),
-            common,
+            state,
             config: ArcSwap::new(config),
             current: ArcSwapOption::empty(),
             generations: AtomicU64::new(0),
@@ -99,50 +100,50 @@ impl Plugin {
         self.current.load_full()
     }
 
-    pub(crate) fn common(&self) -> &Arc<PluginShared> {
-        &self.common
+    pub(crate) fn state(&self) -> &Arc<GenerationState> {
+        &self.state
     }
 
     /// Loads what this configuration names, beside what serves, for a gateway of which this is known.
     pub(crate) async fn load(
         &self,
-        loader: &Loader,
+        loader: &ComponentLoader,
         config: &Arc<PluginConfig>,
         gateway: &Gateway,
-    ) -> Loaded {
-        loader.load(&self.common, config, self.turns(config), gateway).await
+    ) -> LoadedComponent {
+        loader.load(&self.state, config, self.turns(config), gateway).await
     }
 
     /// Whether the component is another than the one that serves, or cannot be read.
     pub(crate) async fn is_outdated(&self) -> bool {
         let config = self.config();
         let Some(serving) = self.current().map(|generation| generation.digest) else { return true };
-        if matches!(config.component, Source::Bytes { .. }) {
+        if matches!(config.component, ComponentSource::Bytes { .. }) {
             return false;
         }
         let read = tokio::task::spawn_blocking(move || artifact::read(&config.component)).await;
-        !matches!(read, Ok(Ok(bytes)) if digest(&bytes) == serving)
+        !matches!(read, Ok(Ok(bytes)) if artifact::digest(&bytes) == serving)
     }
 
     /// Loads the component again and lets it serve; gives the new generation's number.
-    pub(crate) async fn reload(&self, loader: &Loader) -> Result<u64, Vec<LoadError>> {
+    pub(crate) async fn reload(&self, loader: &ComponentLoader) -> Result<u64, Vec<LoadError>> {
         let _changing = self.hold().await;
-        let gateway = self.common.gateway.load_full();
+        let gateway = loader.services.gateway.load_full();
         let loaded = self.load(loader, &self.config(), &gateway).await.result;
         loaded.map(|generation| self.go_live(generation)).inspect_err(|errors| self.not_live(errors))
     }
 
     /// Loads the component again if its file holds another than the one that serves.
-    pub(crate) async fn reload_if_changed(&self, loader: &Loader) {
+    pub(crate) async fn reload_if_changed(&self, loader: &ComponentLoader) {
         let config = self.config();
-        if matches!(config.component, Source::Bytes { .. }) {
+        if matches!(config.component, ComponentSource::Bytes { .. }) {
             return;
         }
         let read = tokio::task::spawn_blocking(move || artifact::read(&config.component)).await;
         // A file that cannot be read just now (it may be about to be renamed into place) is no version.
         let Ok(Ok(bytes)) = read else { return };
         let serving = self.current().map(|generation| generation.digest);
-        if serving != Some(digest(&bytes)) {
+        if serving != Some(artifact::digest(&bytes)) {
             let _ = self.reload(loader).await;
         }
     }
@@ -161,7 +162,7 @@ impl Plugin {
         self.changed.notify_one();
         self.told_of_accept.store(false, Ordering::Relaxed);
         *self.last_error.lock() = None;
-        tracing::info!(target: "pintle::plugin", plugin = %self.common.name, generation = number, version, "live");
+        tracing::info!(target: "pintle::plugin", plugin = %self.state.plugin, generation = number, version, "live");
         number
     }
 
@@ -171,7 +172,7 @@ impl Plugin {
         let text = text.join("; ");
         let serving =
             if self.current.load().is_some() { "the version before serves on" } else { "none serves" };
-        tracing::error!(target: "pintle::plugin", plugin = %self.common.name, serving, "not loaded: {text}");
+        tracing::error!(target: "pintle::plugin", plugin = %self.state.plugin, serving, "not loaded: {text}");
         *self.last_error.lock() = Some(text);
     }
 
@@ -183,13 +184,14 @@ impl Plugin {
     }
 
     /// How it fares.
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> PluginStatus {
         let current = self.current();
         let serving = current.as_deref();
-        Status {
-            name: self.common.name.to_string(),
+        PluginStatus {
+            name: self.state.plugin.to_string(),
             component: self.config.load().component.to_string(),
             manifest: serving.and_then(|generation| generation.manifest.clone()),
+            digest: serving.map(|generation| artifact::hexadecimal(&generation.digest)),
             generation: self.generations.load(Ordering::Relaxed),
             hooks: serving.map_or_else(Vec::new, |generation| generation.hooks.iter().collect()),
             idle: serving.map_or(0, Generation::idle),
@@ -241,7 +243,7 @@ impl Plugin {
     }
 
     fn duration(&self, hook: Hook) -> &Histogram {
-        let name = &self.common.name;
+        let name = &self.state.plugin;
         self.durations[hook as usize].get_or_init(|| {
             let labels = [("plugin", name.to_string()), ("hook", hook.name().to_owned())];
             metrics::histogram!("pintle_plugin_call_seconds", &labels)
@@ -256,7 +258,7 @@ impl Plugin {
         let kind = fault.kind.name();
         metrics::counter!(
             "pintle_plugin_faults_total",
-            "plugin" => self.common.name.to_string(), "hook" => hook.name(), "kind" => kind
+            "plugin" => self.state.plugin.to_string(), "hook" => hook.name(), "kind" => kind
         )
         .increment(1);
         self.tell(hook, &fault);
@@ -268,7 +270,7 @@ impl Plugin {
 
     /// A line for faults at hooks of which there is no record; what is at stake at the others has one.
     fn tell(&self, hook: Hook, fault: &JudgeFault) {
-        let (plugin, kind) = (&*self.common.name, fault.kind.name());
+        let (plugin, kind) = (&*self.state.plugin, fault.kind.name());
         let unrecorded = matches!(hook, Hook::Auth | Hook::Disconnect | Hook::Timer);
         let hook = hook.name();
         if !unrecorded {
@@ -321,11 +323,11 @@ impl Plugin {
     /// The verdict, but that a plugin spares nobody the rest without leave. That is no fault: it would have let the mail
     /// pass, and so it does.
     fn with_leave(&self, hook: Hook, verdict: Verdict) -> Verdict {
-        if verdict != Verdict::Accept || self.config.load().grants.contains(&Grant::Accept) {
+        if verdict != Verdict::Accept || self.config.load().grants.contains(GrantKind::Accept) {
             return verdict;
         }
         if !self.told_of_accept.swap(true, Ordering::Relaxed) {
-            let plugin = &*self.common.name;
+            let plugin = &*self.state.plugin;
             let text = "it answers `accept` without the grant `accept`, which is taken for `next`: add \"accept\" to the \
                         plugin's `grants` if it may spare mail the plugins after it";
             tracing::warn!(target: "pintle::plugin", plugin, hook = hook.name(), "{text}");
@@ -360,7 +362,7 @@ fn not_loaded() -> JudgeFault {
 
 impl Judge for Plugin {
     fn name(&self) -> &Arc<str> {
-        &self.common.name
+        &self.state.plugin
     }
 
     fn hooks(&self) -> Hooks {

@@ -17,12 +17,12 @@ const MAX_LENGTH: usize = 64;
 /// All series of one plugin.
 pub(crate) struct PluginMetrics {
     plugin: String,
-    series: Mutex<HashMap<Key, Series>>,
+    series: Mutex<HashMap<SeriesKey, MetricSeries>>,
 }
 
-type Key = (String, Vec<(String, String)>);
+type SeriesKey = (String, Vec<(String, String)>);
 
-enum Series {
+enum MetricSeries {
     Counter(Counter),
     Histogram(Histogram),
 }
@@ -37,9 +37,9 @@ impl PluginMetrics {
         self.with(
             name,
             labels,
-            |name, labels| Series::Counter(metrics::counter!(name, labels)),
+            |name, labels| MetricSeries::Counter(metrics::counter!(name, labels)),
             |series| {
-                if let Series::Counter(counter) = series {
+                if let MetricSeries::Counter(counter) = series {
                     counter.increment(by);
                 }
             },
@@ -48,9 +48,9 @@ impl PluginMetrics {
 
     /// Records a value.
     pub(crate) fn observe(&self, name: &str, value: f64, labels: &[(String, String)]) {
-        let make = |name, labels| Series::Histogram(metrics::histogram!(name, labels));
+        let make = |name, labels| MetricSeries::Histogram(metrics::histogram!(name, labels));
         self.with(name, labels, make, |series| {
-            if let Series::Histogram(histogram) = series {
+            if let MetricSeries::Histogram(histogram) = series {
                 histogram.record(value);
             }
         });
@@ -60,13 +60,13 @@ impl PluginMetrics {
         &self,
         name: &str,
         labels: &[(String, String)],
-        make: impl FnOnce(String, Vec<Label>) -> Series,
-        act: impl FnOnce(&Series),
+        make: impl FnOnce(String, Vec<Label>) -> MetricSeries,
+        act: impl FnOnce(&MetricSeries),
     ) {
         if labels.len() > MAX_LABELS {
             return;
         }
-        let mut key: Key = (word(name), labels.iter().map(short).collect());
+        let mut key: SeriesKey = (word(name), labels.iter().map(short).collect());
         let mut all = self.series.lock();
         let of_the_name = || all.keys().filter(|(name, _)| *name == key.0).count();
         if !all.contains_key(&key) && of_the_name() >= MAX_SERIES_OF_A_NAME {

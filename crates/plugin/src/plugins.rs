@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -12,18 +11,15 @@ use pintle_dns::Resolver;
 use pintle_policy::Judge;
 
 use crate::artifact::Cache;
-use crate::engine::Host;
-use crate::generation::Loader;
-use crate::guest_log::LogQuota;
-use crate::habits::Habits;
+use crate::engine::GuestEngine;
+use crate::generation::ComponentLoader;
 use crate::kv::saved::Clocks;
 use crate::maintenance::Maintenance;
-use crate::plugin_metrics::PluginMetrics;
 use crate::prepare::{self, AppliedPlugins, PreparedPlugin, PreparedPlugins};
-use crate::store_data::PluginShared;
+use crate::state::{GenerationState, HostServices};
 use crate::turns::Turns;
 use crate::{
-    Config, Gateway, Grants, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, ReloadError, Status, kv,
+    Config, Grants, Manifest, OpenError, Plugin, PluginCheck, PluginConfig, PluginStatus, ReloadError, kv,
 };
 
 /// The plugins of a running gateway. Whoever opens them closes them.
@@ -37,15 +33,12 @@ pub struct Plugins {
 
 /// What every plugin is made with.
 struct HostShared {
-    loader: Arc<Loader>,
-    dns: Arc<dyn Resolver>,
-    gateway: Arc<ArcSwap<Gateway>>,
+    loader: Arc<ComponentLoader>,
     state: Option<PathBuf>,
     state_is_anothers: bool,
     /// Until what plugins have stored is saved for the last time.
-    claim: Mutex<Option<kv::folder::Claim>>,
+    claim: Mutex<Option<kv::folder::FolderClaim>>,
     kv_octets: usize,
-    max_message: u64,
 }
 
 impl Plugins {
@@ -77,7 +70,7 @@ impl Plugins {
 
     /// How every plugin fares, in the order of the configuration.
     #[must_use]
-    pub fn status(&self) -> Vec<Status> {
+    pub fn status(&self) -> Vec<PluginStatus> {
         self.plugins.load().iter().map(|plugin| plugin.status()).collect()
     }
 
@@ -129,7 +122,7 @@ impl Plugins {
         let mut applied = AppliedPlugins::default();
         let prepared_plugins = prepared.plugins.into_iter();
         let plugins: Vec<_> = prepared_plugins.map(|plugin| plugin.apply(&mut applied)).collect();
-        self.shared.gateway.store(Arc::new(prepared.gateway));
+        self.shared.loader.services.gateway.store(Arc::new(prepared.gateway));
         self.maintenance.take_over(&plugins);
         let before = self.plugins.swap(Arc::new(plugins));
         let names = before.iter().map(|plugin| Arc::clone(plugin.name()));
@@ -170,7 +163,7 @@ pub async fn check(config: Config) -> Result<Vec<PluginCheck>, OpenError> {
     let gateway = config.gateway;
     for config in config.plugins.into_iter().map(Arc::new) {
         let turns = Arc::new(Turns::new(1));
-        let loaded = shared.loader.load(&shared.common(&config), &config, turns, &gateway).await;
+        let loaded = shared.loader.load(&shared.state_of(&config.name), &config, turns, &gateway).await;
         reports.push(PluginCheck {
             name: config.name.clone(),
             ungranted: ungranted(loaded.manifest.as_ref(), &config.grants),
@@ -184,7 +177,7 @@ pub async fn check(config: Config) -> Result<Vec<PluginCheck>, OpenError> {
 }
 
 fn ungranted(manifest: Option<&Manifest>, grants: &Grants) -> Vec<String> {
-    let has = |name: &String| grants.iter().any(|grant| grant.name() == name);
+    let has = |name: &String| name.parse().is_ok_and(|kind| grants.contains(kind));
     manifest
         .map_or_else(Vec::new, |manifest| manifest.wants.iter().filter(|name| !has(name)).cloned().collect())
 }
@@ -198,39 +191,33 @@ impl HostShared {
             kv::folder::claim(folder).map_err(|why| OpenError::State { folder: folder.clone(), why })
         });
         let claim = Mutex::new(claim.transpose()?);
-        let host = Arc::new(Host::start(config).map_err(OpenError::Engine)?);
-        Ok(Self {
-            loader: Arc::new(Loader { host, cache }),
+        let host = Arc::new(GuestEngine::start(config).map_err(OpenError::Engine)?);
+        let services = Arc::new(HostServices {
             dns,
-            gateway: Arc::new(ArcSwap::from_pointee(config.gateway.clone())),
+            gateway: ArcSwap::from_pointee(config.gateway.clone()),
+            max_message: config.max_message,
+        });
+        Ok(Self {
+            loader: Arc::new(ComponentLoader { host, services, cache }),
             state: config.state.clone(),
             state_is_anothers: config.state_is_anothers,
             claim,
             kv_octets: config.kv_octets,
-            max_message: config.max_message,
         })
     }
 
     fn plugin(&self, config: PluginConfig) -> Plugin {
-        Plugin::new(self.common(&config), Arc::new(config))
+        Plugin::new(self.state_of(&config.name), Arc::new(config))
     }
 
-    fn common(&self, config: &PluginConfig) -> Arc<PluginShared> {
-        let file = self.state.as_deref().map(|folder| kv::saved::path(folder, &config.name));
-        Arc::new(PluginShared {
-            name: config.name.as_str().into(),
-            dns: Arc::clone(&self.dns),
-            gateway: Arc::clone(&self.gateway),
-            kv: if self.state_is_anothers {
-                kv::Store::copy(self.kv_octets, file.as_deref(), Clocks::read())
-            } else {
-                kv::Store::open(self.kv_octets, file, Clocks::read())
-            },
-            gauges: PluginMetrics::new(&config.name),
-            habits: Habits::default(),
-            quota: Arc::new(LogQuota::new(Instant::now())),
-            max_message: self.max_message,
-        })
+    fn state_of(&self, plugin: &str) -> Arc<GenerationState> {
+        let file = self.state.as_deref().map(|folder| kv::saved::path(folder, plugin));
+        let kv = if self.state_is_anothers {
+            kv::KvStore::copy(self.kv_octets, file.as_deref(), Clocks::read())
+        } else {
+            kv::KvStore::open(self.kv_octets, file, Clocks::read())
+        };
+        Arc::new(GenerationState::new(plugin, kv))
     }
 }
 

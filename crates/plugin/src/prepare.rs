@@ -9,8 +9,8 @@ use std::sync::Arc;
 use pintle_policy::Judge;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::generation::{self, Generation, Loader};
-use crate::{Gateway, LoadError, OpenError, Plugin, PluginConfig, Problem};
+use crate::generation::{self, ComponentLoader, Generation};
+use crate::{Gateway, LoadError, OpenError, Plugin, PluginConfig, PluginProblem};
 
 /// A configuration that is loaded and waits to be applied. Dropped, it leaves everything as it was.
 ///
@@ -26,7 +26,7 @@ pub struct PreparedPlugins {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AppliedPlugins {
     /// What is wrong with plugins that may be missing (`required = false`) and are. They answer by their failure policy.
-    pub missing: Vec<Problem>,
+    pub missing: Vec<PluginProblem>,
     /// Plugins that were not configured before.
     pub added: Vec<Arc<str>>,
     /// Plugins that the configuration no longer names. Each ends once no chain holds it.
@@ -67,7 +67,7 @@ enum PreparedLoad {
 
 impl PreparedPlugin {
     /// A plugin that was not configured before.
-    pub(crate) async fn new(plugin: Plugin, loader: &Loader, gateway: &Gateway) -> Self {
+    pub(crate) async fn new(plugin: Plugin, loader: &ComponentLoader, gateway: &Gateway) -> Self {
         let plugin = Arc::new(plugin);
         let changing = plugin.hold().await;
         let config = plugin.config();
@@ -80,7 +80,7 @@ impl PreparedPlugin {
     pub(crate) async fn known(
         plugin: Arc<Plugin>,
         config: Arc<PluginConfig>,
-        loader: &Loader,
+        loader: &ComponentLoader,
         gateway: &Gateway,
     ) -> Self {
         let changing = plugin.hold().await;
@@ -98,7 +98,7 @@ impl PreparedPlugin {
 
     /// What keeps the whole configuration from being applied: a plugin that is required fails, or one that serves already
     /// in another version. The operator would not learn otherwise that a change broke it.
-    fn fatal(&self) -> Vec<Problem> {
+    fn fatal(&self) -> Vec<PluginProblem> {
         let must_load = self.config.required || self.plugin.current().is_some();
         match &self.loaded {
             PreparedLoad::Failed(errors) if must_load => self.problems(errors),
@@ -106,9 +106,11 @@ impl PreparedPlugin {
         }
     }
 
-    fn problems(&self, errors: &[LoadError]) -> Vec<Problem> {
-        let problem =
-            |error: &LoadError| Problem { plugin: Arc::clone(self.plugin.name()), error: error.clone() };
+    fn problems(&self, errors: &[LoadError]) -> Vec<PluginProblem> {
+        let problem = |error: &LoadError| PluginProblem {
+            plugin: Arc::clone(self.plugin.name()),
+            error: error.clone(),
+        };
         errors.iter().map(problem).collect()
     }
 
@@ -117,7 +119,7 @@ impl PreparedPlugin {
         let name = Arc::clone(self.plugin.name());
         match (self.step, &self.loaded) {
             (PreparedStep::Add, _) => {
-                self.plugin.common().kv.put_damaged_aside();
+                self.plugin.state().kv.put_damaged_aside();
                 applied.added.push(name);
             }
             (PreparedStep::Reconfigure, _) => applied.reconfigured.push(name),
@@ -148,7 +150,7 @@ pub(crate) fn check_required(plugins: &[PreparedPlugin]) -> Result<(), OpenError
 async fn load(
     plugin: &Plugin,
     config: &Arc<PluginConfig>,
-    loader: &Loader,
+    loader: &ComponentLoader,
     gateway: &Gateway,
 ) -> PreparedLoad {
     match plugin.load(loader, config, gateway).await.result {

@@ -29,7 +29,7 @@ pub(crate) trait GuestQuestion: Send + Sync {
     /// Calls the exported function.
     fn ask(
         &self,
-        exports: &Exports,
+        exports: &GuestExports,
         store: &mut Store<StoreData>,
     ) -> impl Future<Output = wasmtime::Result<Self::Answer>> + Send;
 }
@@ -56,14 +56,14 @@ impl GuestQuestion for StageQuestion {
         self.0.hook()
     }
 
-    async fn ask(&self, exports: &Exports, store: &mut Store<StoreData>) -> wasmtime::Result<Verdict> {
+    async fn ask(&self, exports: &GuestExports, store: &mut Store<StoreData>) -> wasmtime::Result<Verdict> {
         match &self.0 {
             Call::Connect => exported(exports.on_connect.as_ref())?.call_handle(store).await,
             Call::Hello(name) => exported(exports.on_hello.as_ref())?.call_handle(store, name).await,
             Call::Mail => exported(exports.on_mail.as_ref())?.call_handle(store).await,
             Call::Rcpt(id) => {
                 let no_such = || wasmtime::Error::msg(format!("the view has no recipient {id}"));
-                let (_, transaction) = store.data().live.mail().map_err(|_| no_such())?;
+                let (_, transaction) = store.data().call.mail().map_err(|_| no_such())?;
                 let recipient = convert::recipient(transaction.recipient(*id).ok_or_else(no_such)?);
                 exported(exports.on_rcpt.as_ref())?.call_handle(store, &recipient).await
             }
@@ -81,7 +81,11 @@ impl GuestQuestion for AuthQuestion {
         Hook::Auth
     }
 
-    async fn ask(&self, exports: &Exports, store: &mut Store<StoreData>) -> wasmtime::Result<AuthVerdict> {
+    async fn ask(
+        &self,
+        exports: &GuestExports,
+        store: &mut Store<StoreData>,
+    ) -> wasmtime::Result<AuthVerdict> {
         let given = &self.0;
         let credentials = GuestCredentials::Password(Password {
             authorization_id: given.authorization_id.clone(),
@@ -99,7 +103,7 @@ impl GuestQuestion for DeliveryResultNotice {
         Hook::DeliveryResult
     }
 
-    async fn ask(&self, exports: &Exports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
+    async fn ask(&self, exports: &GuestExports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
         let outcomes: Vec<_> = self.0.iter().map(convert::outcome).collect();
         exported(exports.on_delivery_result.as_ref())?.call_handle(store, &outcomes).await
     }
@@ -112,7 +116,7 @@ impl GuestQuestion for DisconnectNotice {
         Hook::Disconnect
     }
 
-    async fn ask(&self, exports: &Exports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
+    async fn ask(&self, exports: &GuestExports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
         exported(exports.on_disconnect.as_ref())?.call_handle(store).await
     }
 }
@@ -124,7 +128,7 @@ impl GuestQuestion for TimerNotice {
         Hook::Timer
     }
 
-    async fn ask(&self, exports: &Exports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
+    async fn ask(&self, exports: &GuestExports, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
         exported(exports.on_timer.as_ref())?.call_handle(store).await
     }
 }
@@ -137,12 +141,12 @@ fn exported<T>(hook: Option<&T>) -> wasmtime::Result<&T> {
 macro_rules! exports {
     ($($field:ident: $hook:ident),+ $(,)?) => {
         /// Where a component's exports are found: looked up once for a component.
-        pub(crate) struct Indices {
+        pub(crate) struct ExportIndices {
             plugin: plugin::GuestIndices,
             $($field: Option<$field::GuestIndices>),+
         }
 
-        impl Indices {
+        impl ExportIndices {
             pub(crate) fn find(linked: &InstancePre<StoreData>, hooks: Hooks) -> wasmtime::Result<Self> {
                 Ok(Self {
                     plugin: plugin::GuestIndices::new(linked)?,
@@ -153,8 +157,8 @@ macro_rules! exports {
                 })
             }
 
-            pub(crate) fn load(&self, store: &mut Store<StoreData>, linked: &Instance) -> wasmtime::Result<Exports> {
-                Ok(Exports {
+            pub(crate) fn load(&self, store: &mut Store<StoreData>, linked: &Instance) -> wasmtime::Result<GuestExports> {
+                Ok(GuestExports {
                     plugin: self.plugin.load(&mut *store, linked)?,
                     $($field: match &self.$field {
                         Some(indices) => Some(indices.load(&mut *store, linked)?),
@@ -165,7 +169,7 @@ macro_rules! exports {
         }
 
         /// The functions of one instance.
-        pub(crate) struct Exports {
+        pub(crate) struct GuestExports {
             pub(crate) plugin: plugin::Guest,
             $($field: Option<$field::Guest>),+
         }

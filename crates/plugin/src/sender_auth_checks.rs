@@ -13,7 +13,7 @@ use pintle_policy::{Message, Session, Transaction};
 use pintle_sender_auth::{Ask, Client, DmarcResult, Findings, Signatures, SpfResult, dmarc, signatures, spf};
 use tokio::sync::Semaphore;
 
-use crate::habits::{Need, Needs};
+use crate::habits::{Lookup, Lookups};
 use crate::mime::CHUNK;
 
 /// Within this time every check has a result, `temperror` if need be.
@@ -99,18 +99,18 @@ impl SenderAuthChecks {
     }
 
     /// Finds out what a call will ask for. What cannot be found out the call will hear when it asks.
-    pub(crate) async fn find_out(&self, needs: Needs, message: Option<&Message>) {
+    pub(crate) async fn find_out(&self, needs: Lookups, message: Option<&Message>) {
         let spf = async {
-            if needs.has(Need::Spf) {
+            if needs.has(Lookup::Spf) {
                 self.spf().await;
             }
         };
         let about_message = async {
             let Some(message) = message else { return };
-            if needs.has(Need::Signatures) {
+            if needs.has(Lookup::Signatures) {
                 let _ = self.signatures(message).await;
             }
-            if needs.has(Need::Dmarc) {
+            if needs.has(Lookup::Dmarc) {
                 let _ = self.dmarc(message).await;
             }
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pintle_policy::Hook;
 use serde::Serialize;
 
-use crate::{Grant, LoadError};
+use crate::{GrantKind, LoadError};
 
 /// What a plugin says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,13 +24,15 @@ pub struct Manifest {
 
 /// How one plugin fares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Status {
+pub struct PluginStatus {
     /// Its name in the configuration.
     pub name: String,
     /// Where the component comes from.
     pub component: String,
     /// What it says of itself; none while no version of it is loaded.
     pub manifest: Option<Manifest>,
+    /// The SHA-256 of the component that serves, in lower-case hexadecimal; none while nothing serves.
+    pub digest: Option<String>,
     /// How many versions have gone live since the start; 0 while none has.
     pub generation: u64,
     /// Where it is called.
@@ -65,7 +67,7 @@ pub struct PluginCheck {
     /// Grants that it would like and does not have.
     pub ungranted: Vec<String>,
     /// Functions that it imports and would be denied, by the grant that is missing for them.
-    pub denied: BTreeMap<Grant, Vec<String>>,
+    pub denied: BTreeMap<GrantKind, Vec<String>>,
     /// What is wrong; empty when it would go live.
     pub errors: Vec<LoadError>,
 }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 /// On whose behalf a call is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Party {
+pub(crate) enum CallParty {
     /// The gateway itself: its timer.
     Gateway,
     /// Clients that the operator trusts, or that have authenticated, in this network.
@@ -24,17 +24,13 @@ pub(crate) enum Party {
     Stranger(u64),
 }
 
-impl Party {
+impl CallParty {
     pub(crate) fn of(view: Option<&View>) -> Self {
         let Some(session) = view.map(|view| &view.session) else {
             return Self::Gateway;
         };
         let network = network(session.client.ip());
-        if session.trusted || session.identity.is_some() {
-            Self::Known(network)
-        } else {
-            Self::Stranger(network)
-        }
+        if session.is_stranger() { Self::Stranger(network) } else { Self::Known(network) }
     }
 
     /// The most turns of `all` that it may have: a quarter for strangers of one network, half for those we know. One turn
@@ -74,7 +70,7 @@ pub(crate) struct Turns {
 
 /// What a party holds and who of it waits.
 #[derive(Default)]
-struct Line {
+struct NetworkLine {
     held: usize,
     /// By ticket, so that the first came first.
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
@@ -85,9 +81,9 @@ struct Line {
 struct TurnsState {
     all: usize,
     free: usize,
-    lines: HashMap<Party, Line>,
+    lines: HashMap<CallParty, NetworkLine>,
     /// Parties of which somebody waits and whose share allows one more. While a turn is free, it is none that they may have.
-    round: VecDeque<Party>,
+    round: VecDeque<CallParty>,
     /// How many of them are no strangers.
     known: usize,
     tickets: u64,
@@ -96,7 +92,7 @@ struct TurnsState {
 /// A turn, given back by dropping it.
 pub(crate) struct Turn<'a> {
     turns: &'a Turns,
-    party: Party,
+    party: CallParty,
 }
 
 /// Why there is none.
@@ -137,14 +133,14 @@ impl Turns {
     }
 
     /// A turn at once, if there is one for this party: the common case, which takes no timer.
-    pub(crate) fn try_take(&self, party: Party) -> Option<Turn<'_>> {
+    pub(crate) fn try_take(&self, party: CallParty) -> Option<Turn<'_>> {
         // Lazily: a turn that nobody has taken must not be given back.
         let taken = self.state.lock().take(party);
         taken.then(|| Turn { turns: self, party })
     }
 
     /// A turn, waited for in line.
-    pub(crate) async fn take(&self, party: Party, wait: Duration) -> Result<Turn<'_>, Crowded> {
+    pub(crate) async fn take(&self, party: CallParty, wait: Duration) -> Result<Turn<'_>, Crowded> {
         let (ticket, told) = {
             let mut state = self.state.lock();
             if state.take(party) {
@@ -160,7 +156,7 @@ impl Turns {
         Err(self.crowded(party))
     }
 
-    fn crowded(&self, party: Party) -> Crowded {
+    fn crowded(&self, party: CallParty) -> Crowded {
         let (all, share) = (self.all - party.leaves(self.all), party.share(self.all));
         let held = self.state.lock().lines.get(&party).map_or(0, |line| line.held);
         Crowded { all, share: (held >= share).then_some(share) }
@@ -168,7 +164,7 @@ impl Turns {
 }
 
 impl TurnsState {
-    fn take(&mut self, party: Party) -> bool {
+    fn take(&mut self, party: CallParty) -> bool {
         if !self.has_one_for(party) {
             return false;
         }
@@ -181,11 +177,11 @@ impl TurnsState {
         true
     }
 
-    fn has_one_for(&self, party: Party) -> bool {
+    fn has_one_for(&self, party: CallParty) -> bool {
         self.free > party.leaves(self.all)
     }
 
-    fn stand_in_line(&mut self, party: Party) -> (u64, oneshot::Receiver<()>) {
+    fn stand_in_line(&mut self, party: CallParty) -> (u64, oneshot::Receiver<()>) {
         let (tell, told) = oneshot::channel();
         self.tickets += 1;
         self.lines.entry(party).or_default().waiting.insert(self.tickets, tell);
@@ -193,7 +189,7 @@ impl TurnsState {
         (self.tickets, told)
     }
 
-    fn join_round(&mut self, party: Party) {
+    fn join_round(&mut self, party: CallParty) {
         let share = party.share(self.all);
         if let Some(line) = self.lines.get_mut(&party)
             && !line.in_round
@@ -207,7 +203,7 @@ impl TurnsState {
     }
 
     /// Gives a turn back, and on to whoever is next.
-    fn give_back(&mut self, party: Party) {
+    fn give_back(&mut self, party: CallParty) {
         self.free += 1;
         if let Some(line) = self.lines.get_mut(&party) {
             line.held -= 1;
@@ -222,7 +218,7 @@ impl TurnsState {
     }
 
     /// The first in the round who may have what is free. Thousands of strangers are passed over only for somebody.
-    fn next(&mut self) -> Option<Party> {
+    fn next(&mut self) -> Option<CallParty> {
         let first = self.round.front().filter(|_| self.free > 0)?;
         let at = match self.has_one_for(*first) {
             true => 0,
@@ -235,7 +231,7 @@ impl TurnsState {
     }
 
     /// One turn for the first of this line. Who is about to leave, and hears of it no more, gives it back as he goes.
-    fn serve(&mut self, party: Party) {
+    fn serve(&mut self, party: CallParty) {
         let Some(line) = self.lines.get_mut(&party) else { return };
         line.in_round = false;
         if let Some((_, tell)) = line.waiting.pop_first() {
@@ -245,15 +241,15 @@ impl TurnsState {
         }
     }
 
-    fn forget(&mut self, party: Party) {
-        let is_idle = |line: &Line| line.held == 0 && line.waiting.is_empty() && !line.in_round;
+    fn forget(&mut self, party: CallParty) {
+        let is_idle = |line: &NetworkLine| line.held == 0 && line.waiting.is_empty() && !line.in_round;
         if self.lines.get(&party).is_some_and(is_idle) {
             self.lines.remove(&party);
         }
     }
 
     /// Somebody waits no more. One who has just been given a turn, and has not heard of it, gives it back.
-    fn leave(&mut self, party: Party, ticket: u64) {
+    fn leave(&mut self, party: CallParty, ticket: u64) {
         match self.lines.get_mut(&party).and_then(|line| line.waiting.remove(&ticket)) {
             Some(_) => self.forget(party),
             None => self.give_back(party),
@@ -270,7 +266,7 @@ impl Drop for Turn<'_> {
 /// A place in a line; dropped before the turn has come, it is left.
 struct PlaceInLine<'a> {
     turns: &'a Turns,
-    party: Party,
+    party: CallParty,
     ticket: Option<u64>,
 }
 
@@ -292,14 +288,14 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3_600);
 
-    fn stranger(address: &str) -> Party {
-        Party::Stranger(network(address.parse().unwrap()))
+    fn stranger(address: &str) -> CallParty {
+        CallParty::Stranger(network(address.parse().unwrap()))
     }
 
     type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Turn<'a>, Crowded>> + 'a>>;
 
     /// A call that waits; polled once, so that it stands in line.
-    fn waiting<'a>(turns: &'a Turns, party: Party) -> Waiting<'a> {
+    fn waiting<'a>(turns: &'a Turns, party: CallParty) -> Waiting<'a> {
         let mut waiting: Waiting<'a> = Box::pin(turns.take(party, LONG));
         assert!(waiting.as_mut().now_or_never().is_none());
         waiting
@@ -317,7 +313,9 @@ mod tests {
 
     #[test]
     fn shares_leave_something_to_others() {
-        let of = |all| [Party::Stranger(0).share(all), Party::Known(0).share(all), Party::Gateway.share(all)];
+        let of = |all| {
+            [CallParty::Stranger(0).share(all), CallParty::Known(0).share(all), CallParty::Gateway.share(all)]
+        };
         assert_eq!(of(1), [1, 1, 1]);
         assert_eq!(of(2), [1, 1, 2]);
         assert_eq!(of(4), [2, 2, 4]);
@@ -333,20 +331,20 @@ mod tests {
         let _more: Vec<_> = (0..100).map(|_| waiting(&turns, greedy)).collect();
         assert_eq!(turns.waiting(), 100);
         assert!(turns.try_take(stranger("198.51.100.1")).is_some());
-        assert!(turns.try_take(Party::Known(network("192.0.2.1".parse().unwrap()))).is_some());
+        assert!(turns.try_take(CallParty::Known(network("192.0.2.1".parse().unwrap()))).is_some());
     }
 
     #[tokio::test]
     async fn many_networks_of_strangers_leave_turns_to_those_we_know() {
         let turns = Turns::new(16);
-        let strangers = (0..16).map(|n| Party::Stranger(n / 4));
+        let strangers = (0..16).map(|n| CallParty::Stranger(n / 4));
         let mut held: Vec<_> = strangers.filter_map(|party| turns.try_take(party)).collect();
         assert_eq!((held.len(), turns.taken()), (14, 14));
-        let crowded = turns.take(Party::Stranger(9), Duration::ZERO).await.err();
+        let crowded = turns.take(CallParty::Stranger(9), Duration::ZERO).await.err();
         assert_eq!(crowded, Some(Crowded { all: 14, share: None }));
-        let mut stranger = waiting(&turns, Party::Stranger(9));
-        let known = [0, 1].map(|n| turns.try_take(Party::Known(n)).unwrap());
-        let mut third = waiting(&turns, Party::Known(0));
+        let mut stranger = waiting(&turns, CallParty::Stranger(9));
+        let known = [0, 1].map(|n| turns.try_take(CallParty::Known(n)).unwrap());
+        let mut third = waiting(&turns, CallParty::Known(0));
         held.pop();
         assert!(stranger.as_mut().now_or_never().is_none(), "who is known goes first where no more is left");
         let third = third.as_mut().now_or_never().unwrap();

@@ -17,32 +17,32 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use crate::generation::Loader;
-use crate::maintenance::revived;
-use crate::{Plugin, Source};
+use crate::generation::ComponentLoader;
+use crate::revive::revived;
+use crate::{ComponentSource, Plugin};
 
 /// The watch over all component files.
-pub(crate) struct Watch {
+pub(crate) struct FileWatch {
     debouncer: Mutex<Debouncer<notify::RecommendedWatcher, RecommendedCache>>,
     folders: Mutex<HashSet<PathBuf>>,
-    followed: Arc<Followed>,
+    followed: Arc<WatchedPlugins>,
 }
 
 #[derive(Default)]
-struct Followed {
+struct WatchedPlugins {
     plugins: Mutex<Vec<Arc<Plugin>>>,
     changed: Notify,
 }
 
-impl Watch {
+impl FileWatch {
     /// Starts to watch, with a task that loads what has changed. A system that cannot watch is told of, and served.
     pub(crate) fn start(
         tasks: &mut JoinSet<()>,
-        loader: Arc<Loader>,
+        loader: Arc<ComponentLoader>,
         settle: Duration,
         closed: watch::Receiver<bool>,
     ) -> Option<Self> {
-        let followed = Arc::new(Followed::default());
+        let followed = Arc::new(WatchedPlugins::default());
         let told = Arc::clone(&followed);
         let debouncer = new_debouncer(settle, None, move |events: DebounceEventResult| {
             if matters(&events) {
@@ -90,15 +90,19 @@ fn matters(events: &DebounceEventResult) -> bool {
 
 fn folder_of(plugin: &Plugin) -> Option<PathBuf> {
     match &plugin.config().component {
-        Source::Bytes { .. } => None,
-        Source::File(path) => match path.parent() {
+        ComponentSource::Bytes { .. } => None,
+        ComponentSource::File(path) => match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => Some(folder.to_owned()),
             _ => Some(Path::new(".").to_owned()),
         },
     }
 }
 
-async fn load_changed(followed: Arc<Followed>, loader: Arc<Loader>, mut closed: watch::Receiver<bool>) {
+async fn load_changed(
+    followed: Arc<WatchedPlugins>,
+    loader: Arc<ComponentLoader>,
+    mut closed: watch::Receiver<bool>,
+) {
     loop {
         tokio::select! {
             _ = closed.changed() => return,

@@ -214,21 +214,13 @@ mod tests {
     }
 
     fn view() -> View {
-        View::of(Session {
-            id: SessionId::new(UnixTime::from_millis(0), 1),
-            listener: "mx".into(),
-            client: ([192, 0, 2, 1], 1).into(),
-            local: ([192, 0, 2, 2], 25).into(),
-            started: UnixTime::from_millis(0),
-            hello: None,
-            esmtp: false,
-            tls: None,
-            identity: None,
-            trusted: false,
-            extensions: Vec::new(),
-            notes: crate::Notes::default(),
-            facts: std::collections::BTreeMap::new(),
-        })
+        View::of(Session::new(
+            SessionId::new(UnixTime::from_millis(0), 1),
+            "mx".into(),
+            ([192, 0, 2, 1], 1).into(),
+            ([192, 0, 2, 2], 25).into(),
+            UnixTime::from_millis(0),
+        ))
     }
 
     fn run(judges: &[Arc<Fixed>], view: &mut View) -> Decision {

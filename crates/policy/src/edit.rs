@@ -332,7 +332,7 @@ fn edit_delivery(delivery: &mut Delivery, edit: Edit) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Notes, Transaction};
+    use crate::Transaction;
     use pintle_mail::{Charset, Envelope, MailParams, QueueId, SessionId, UnixTime};
 
     fn view(sender: ReversePath) -> View {
@@ -341,19 +341,14 @@ mod tests {
         View {
             transaction: Some(Arc::new(transaction)),
             ..View::of(Session {
-                id: SessionId::new(UnixTime::from_millis(0), 1),
-                listener: "mx".into(),
-                client: ([192, 0, 2, 1], 1).into(),
-                local: ([192, 0, 2, 2], 25).into(),
-                started: UnixTime::from_millis(0),
-                hello: None,
                 esmtp: true,
-                tls: None,
-                identity: None,
-                trusted: false,
-                extensions: Vec::new(),
-                notes: Notes::default(),
-                facts: std::collections::BTreeMap::new(),
+                ..Session::new(
+                    SessionId::new(UnixTime::from_millis(0), 1),
+                    "mx".into(),
+                    ([192, 0, 2, 1], 1).into(),
+                    ([192, 0, 2, 2], 25).into(),
+                    UnixTime::from_millis(0),
+                )
             })
         }
     }

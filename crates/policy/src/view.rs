@@ -72,6 +72,40 @@ pub struct Session {
     pub facts: BTreeMap<String, String>,
 }
 
+impl Session {
+    /// A session that has just begun: of a stranger who has said nothing yet.
+    #[must_use]
+    pub fn new(
+        id: SessionId,
+        listener: String,
+        client: SocketAddr,
+        local: SocketAddr,
+        started: UnixTime,
+    ) -> Self {
+        Self {
+            id,
+            listener,
+            client,
+            local,
+            started,
+            hello: None,
+            esmtp: false,
+            tls: None,
+            identity: None,
+            trusted: false,
+            extensions: Vec::new(),
+            notes: Notes::default(),
+            facts: BTreeMap::new(),
+        }
+    }
+
+    /// The client is in no trusted network and has not authenticated.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        !self.trusted && self.identity.is_none()
+    }
+}
+
 /// What is known of a session's TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsFacts {
@@ -222,8 +256,6 @@ pub struct Message {
     pub original_header: Option<HeaderBlock>,
     /// The body as received, once an edit has replaced it.
     pub original_body: Option<Arc<dyn Body>>,
-    /// There is a NUL in it.
-    pub has_nul: bool,
     /// There are octets above 127 in it.
     pub has_8bit: bool,
     /// The names of the keys to sign it with, once the stage is done.
@@ -244,7 +276,6 @@ impl Message {
             body_edited: false,
             original_header: None,
             original_body: None,
-            has_nul: false,
             has_8bit: false,
             sign: Vec::new(),
             seal: None,

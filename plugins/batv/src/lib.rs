@@ -117,7 +117,7 @@ impl Plugin for Batv {
 impl Batv {
     fn on_deliver(&self) -> Result<Verdict, HostError> {
         let sender = transaction::info()?.sender;
-        if !is_known(&session::info()) || !self.is_signed(&sender) {
+        if session::info().is_stranger() || !self.is_signed(&sender) {
             return Ok(Verdict::Next);
         }
         let recipients = delivery::info()?.recipients;
@@ -142,7 +142,7 @@ impl Batv {
     fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
         let session = session::info();
         let is_bounce = transaction::info()?.sender.is_null();
-        let judged = is_bounce && !is_known(&session) && !self.is_exempt(&session);
+        let judged = is_bounce && session.is_stranger() && !self.is_exempt(&session);
         let ours = self.is_ours(&rcpt.address);
         match self.target(&rcpt.address, ours, today()) {
             Target::Elsewhere => {}
@@ -303,11 +303,6 @@ fn strip(rcpt: &Recipient, plain: Option<&Address>) -> Result<(), HostError> {
     metrics::count("stripped", 1, &[]);
     debug!(rcpt = rcpt.address; "the tag is taken off: {plain}");
     transaction::rewrite_recipient(rcpt.id, &plain.to_string())
-}
-
-/// Those whose mail is ours to sign.
-fn is_known(session: &session::Snapshot) -> bool {
-    session.trusted || session.identity.is_some()
 }
 
 fn today() -> Day {

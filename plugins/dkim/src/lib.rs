@@ -161,8 +161,7 @@ impl Dkim {
 
 /// Whether the gateway knows who sends this.
 fn is_ours() -> bool {
-    let session = session::info();
-    session.trusted || session.identity.is_some()
+    !session::info().is_stranger()
 }
 
 /// The domains in From, of all fields and addresses, in A-labels: as keys, signatures and the operator name them.

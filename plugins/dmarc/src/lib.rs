@@ -52,7 +52,7 @@ impl Plugin for Dmarc {
 impl Dmarc {
     fn on_message(&self) -> Result<Verdict, HostError> {
         let session = session::info();
-        if session.trusted || session.identity.is_some() {
+        if !session.is_stranger() {
             return Ok(Verdict::Next);
         }
         let (result, arc) = (sender_auth::dmarc()?, sender_auth::arc()?);

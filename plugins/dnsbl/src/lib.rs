@@ -157,9 +157,7 @@ impl Dnsbl {
 
     /// Relay clients and users are judged by who they are, not by their address.
     fn is_exempt(&self, session: &session::Snapshot) -> bool {
-        session.trusted
-            || session.identity.is_some()
-            || self.exempt_networks.iter().any(|network| network.contains(&session.client))
+        !session.is_stranger() || self.exempt_networks.iter().any(|network| network.contains(&session.client))
     }
 
     fn takes_anything(&self, address: &Address) -> bool {

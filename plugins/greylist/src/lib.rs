@@ -81,7 +81,7 @@ impl Greylist {
     fn on_rcpt(&self, rcpt: &Recipient) -> Result<Verdict, HostError> {
         let session = session::info();
         let sender = transaction::info()?.sender;
-        if session.trusted || session.identity.is_some() || self.leaves_alone(&session, &sender, rcpt) {
+        if !session.is_stranger() || self.leaves_alone(&session, &sender, rcpt) {
             return Ok(Verdict::Next);
         }
         let network = network_of(&session.client, self.ipv4_prefix, self.ipv6_prefix);

@@ -67,7 +67,7 @@ impl Mail {
         let leaves = recipients.iter().any(|recipient| !is_ours(&recipient.address));
         Ok(Self {
             stage,
-            way: Way::of(stage, session.trusted || session.identity.is_some(), leaves),
+            way: Way::of(stage, !session.is_stranger(), leaves),
             listener: session.listener,
             hostname: gateway::info().hostname,
             sender: transaction::info()?.sender,

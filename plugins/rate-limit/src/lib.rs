@@ -223,11 +223,10 @@ impl By {
 
 impl Clients {
     fn include(self, session: &session::Snapshot) -> bool {
-        let ours = session.trusted || session.identity.is_some();
         match self {
             Self::Any => true,
-            Self::Strangers => !ours,
-            Self::Ours => ours,
+            Self::Strangers => session.is_stranger(),
+            Self::Ours => !session.is_stranger(),
         }
     }
 }

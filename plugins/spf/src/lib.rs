@@ -62,7 +62,7 @@ impl Plugin for Spf {
 impl Spf {
     fn on_mail(&self) -> Result<Verdict, HostError> {
         let session = session::info();
-        if is_ours(&session) || self.is_exempt(&session) {
+        if !session.is_stranger() || self.is_exempt(&session) {
             return Ok(Verdict::Next);
         }
         let results = sender_auth::spf()?;
@@ -84,7 +84,7 @@ impl Spf {
 
     fn on_headers(&self) -> Result<Verdict, HostError> {
         let session = session::info();
-        if is_ours(&session) {
+        if !session.is_stranger() {
             return Ok(Verdict::Next);
         }
         if self.received_spf {
@@ -149,11 +149,6 @@ impl Spf {
             Outcome::Pass | Outcome::Policy => Action::PassOn,
         }
     }
-}
-
-/// Whether those who sent this may send as others.
-fn is_ours(session: &session::Snapshot) -> bool {
-    session.trusted || session.identity.is_some()
 }
 
 /// For the Authentication-Results field (RFC 8601 section 2.7.2).

@@ -153,7 +153,7 @@ impl SpoofGuard {
     fn on_message(&self) -> Result<Verdict, HostError> {
         let session = session::info();
         let allowed = self.allow_networks.iter().any(|network| network.contains(&session.client));
-        if allowed || is_ours(&session) {
+        if allowed || !session.is_stranger() {
             return Ok(Verdict::Next);
         }
         let (known, header) = (self.known(), header()?);
@@ -177,7 +177,7 @@ impl SpoofGuard {
     }
 
     fn is_exempt(&self, session: &session::Snapshot) -> bool {
-        self.clients == Clients::Strangers && is_ours(session)
+        self.clients == Clients::Strangers && !session.is_stranger()
     }
 
     fn known(&self) -> Rc<Known> {
@@ -283,11 +283,6 @@ impl Place {
 
 fn header() -> Result<Vec<Field>, HostError> {
     message::headers_named(&READ.map(str::to_owned))
-}
-
-/// Trusted and authenticated clients send in our name by right.
-fn is_ours(session: &session::Snapshot) -> bool {
-    session.trusted || session.identity.is_some()
 }
 
 fn domains_in(header: &[Field], name: &str) -> Vec<Name> {

@@ -311,7 +311,8 @@ mod tests {
         let stock = [("footer", Bytes::from_static(b"wasm"))];
         let text = "hostname = \"gw.example\"\n[[plugin]]\nname = \"a\"\ncomponent = \"stock:footer\"";
         let report = crate::read(text.to_owned(), Path::new("x.toml"), &stock);
-        let source = pintle_plugin::Source::Bytes { name: "stock:footer".into(), bytes: stock[0].1.clone() };
+        let source =
+            pintle_plugin::ComponentSource::Bytes { name: "stock:footer".into(), bytes: stock[0].1.clone() };
         assert_eq!(
             report.into_settings().map(|settings| settings.plugins.plugins).unwrap(),
             [PluginConfig::new("a", source)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use pintle_inbound::ListenerConfig;
-use pintle_plugin::{Config, Grant, Limits, PluginConfig, Source};
+use pintle_plugin::{ComponentSource, Config, Grant, PluginConfig, PluginLimits};
 use toml::de::{DeTable, DeValue};
 
 use super::{Names, Stock, surroundings, unique};
@@ -29,7 +29,7 @@ pub(super) fn follow_sessions<'a>(
 /// As many as go with all sessions that there may be.
 pub(super) fn usual_instances(listeners: &[ListenerConfig]) -> usize {
     let sessions = listeners.iter().map(|listener| listener.limits.total);
-    Limits::instances_for(sessions.fold(0, usize::saturating_add))
+    PluginLimits::instances_for(sessions.fold(0, usize::saturating_add))
 }
 
 pub(super) fn plugins(root: &Section<'_>, stock: &Stock) -> Config {
@@ -80,7 +80,7 @@ fn plugin(section: &Section<'_>, plugin: PluginConfig) -> PluginConfig {
     }
 }
 
-fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
+fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> ComponentSource {
     let given: String = section.get("component");
     if let Some(name) = given.strip_prefix("stock:") {
         let found = stock.iter().find(|(other, _)| *other == name);
@@ -90,7 +90,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
                 .complain("component", Cause::Undefined { what: "stock plugin", name: name.into(), known });
         }
         let bytes = found.map_or_else(Bytes::new, |(_, bytes)| bytes.clone());
-        return Source::Bytes { name: given, bytes };
+        return ComponentSource::Bytes { name: given, bytes };
     }
     let path = folder.join(&given);
     if section.has("component") && !given.is_empty() {
@@ -107,7 +107,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> Source {
         }
         section.spot("component").guard(&path, exposed::FileKind::Trusted);
     }
-    Source::File(path)
+    ComponentSource::File(path)
 }
 
 /// What `configure` gets.
@@ -137,9 +137,9 @@ fn settings_file(path: &Path) -> Result<JsonTable, String> {
     Ok(JsonTable(settings, places::in_json(path, &text)))
 }
 
-fn limits(section: &Section<'_>) -> Limits {
+fn limits(section: &Section<'_>) -> PluginLimits {
     let recycle_after: u64 = section.get("recycle_after");
-    Limits {
+    PluginLimits {
         wall: section.get("wall"),
         cpu: section.get("cpu"),
         start: section.get("start"),

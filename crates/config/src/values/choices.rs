@@ -3,7 +3,7 @@
 use pintle_inbound::{AuthOffer, TlsMode};
 use pintle_mail::TlsPolicy;
 use pintle_outbound::{EightBit, Protocol, Transfer, WhenFull};
-use pintle_plugin::{FailurePolicy, Grant};
+use pintle_plugin::{FailurePolicy, GrantKind};
 use pintle_sender_auth::sign::Canonicalization;
 use pintle_smtp::Extension;
 use pintle_smtp::server::SaslMechanism;
@@ -159,7 +159,7 @@ impl Choice for FailurePolicy {
         &[("defer", Self::Defer), ("accept", Self::Accept), ("reject", Self::Reject), ("skip", Self::Skip)];
 }
 
-impl Choice for Grant {
+impl Choice for GrantKind {
     const WORDS: &'static [(&'static str, Self)] = &{
         let mut words = [("", Self::EditHeaders); Self::ALL.len()];
         let mut at = 0;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pintle_plugin::{FailurePolicies, FailurePolicy, Places};
+use pintle_plugin::{FailurePolicies, FailurePolicy, Grant, GrantKind, GrantMistake, Places};
 use pintle_policy::Hook;
 use toml::de::{DeTable, DeValue};
 
-use crate::reader::{ReadValue, Spot, Value, nearest, wrong_type};
+use crate::reader::{ReadValue, Spot, Value, nearest, parsed, wrong_type};
 use crate::value_kind::ValueKind;
 use crate::{Cause, ConfigRule, places};
 
@@ -132,4 +132,19 @@ fn by_hook(table: &DeTable<'_>, spot: &Spot<'_>) -> FailurePolicies {
         }
     }
     policies
+}
+
+impl ReadValue for Grant {
+    fn kind() -> ValueKind {
+        GrantKind::kind()
+    }
+
+    fn read(value: &Value<'_>, spot: &Spot<'_>) -> Option<Self> {
+        match value.get_ref().as_str() {
+            Some(text) if text.contains(':') => parsed::<Self, _, _>(value, spot, |text| {
+                text.parse().map_err(|error: GrantMistake| error.to_string())
+            }),
+            _ => GrantKind::read(value, spot).map(Self::from),
+        }
+    }
 }

@@ -15,13 +15,12 @@ mod fate;
 mod mail;
 mod rcpt;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::{Bytes, EnhancedCode, QueueId, Recipient, Reply, SessionId};
-use pintle_policy::{Call, Decision, Hook, Notes, Session, TlsFacts, View};
+use pintle_policy::{Call, Decision, Hook, Session, TlsFacts, View};
 use pintle_smtp::server::Question;
 use pintle_spool::SpoolError;
 
@@ -64,19 +63,8 @@ impl Pipeline {
         local: SocketAddr,
     ) -> Self {
         let session = Session {
-            id: ids::session_id(),
-            listener: listener.name.clone(),
-            client,
-            local,
-            started: ids::now(),
-            hello: None,
-            esmtp: false,
-            tls: None,
-            identity: None,
             trusted: listener.trusts(client.ip()),
-            extensions: Vec::new(),
-            notes: Notes::default(),
-            facts: BTreeMap::new(),
+            ..Session::new(ids::session_id(), listener.name.clone(), client, local, ids::now())
         };
         Self {
             services,
@@ -100,7 +88,7 @@ impl Pipeline {
 
     /// Whether nobody vouches for this client: it is not trusted, and has not authenticated.
     pub(crate) fn is_stranger(&self) -> bool {
-        !self.view.session.trusted && self.view.session.identity.is_none()
+        self.view.session.is_stranger()
     }
 
     /// The session as it is now.

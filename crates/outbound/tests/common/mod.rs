@@ -17,7 +17,7 @@ use pintle_mail::{
     Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
 };
 use pintle_outbound::{Clock, Config, Endpoint, Handle, Outbound, Parts, Relay, Route, RouteTable};
-use pintle_policy::{Frozen, Notes, Session, Transaction};
+use pintle_policy::{Frozen, Session, Transaction};
 use pintle_record::{Record, RecordSink as Records};
 use pintle_spool::{Content, Entry, Memory, NewMessage, Spool};
 use pintle_testkit::{StaticResolver, TestCa, within};
@@ -274,19 +274,15 @@ impl Letter {
 /// What the receiving side knew of the stranger who sent it.
 pub fn context(id: QueueId) -> bytes::Bytes {
     let session = Session {
-        id: SessionId::new(START, 4),
-        listener: "mx".into(),
-        client: ([192, 0, 2, 1], 1).into(),
-        local: ([192, 0, 2, 2], 25).into(),
-        started: START,
         hello: Some("client.example".into()),
         esmtp: true,
-        tls: None,
-        identity: None,
-        trusted: false,
-        extensions: Vec::new(),
-        notes: Notes::default(),
-        facts: std::collections::BTreeMap::new(),
+        ..Session::new(
+            SessionId::new(START, 4),
+            "mx".into(),
+            ([192, 0, 2, 1], 1).into(),
+            ([192, 0, 2, 2], 25).into(),
+            START,
+        )
     };
     let envelope =
         Envelope { sender: ReversePath::Null, params: MailParams::default(), recipients: Vec::new() };

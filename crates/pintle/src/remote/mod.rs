@@ -235,6 +235,9 @@ fn print_plugin(plugin: &PluginState) {
         plugin.generation.map_or_else(|| "not loaded".to_owned(), |number| format!("generation {number}"));
     let version = escape_untrusted(plugin.version.as_deref().unwrap_or("?"));
     say!("{}  {}  version {version}, {generation}", plugin.name, plugin.component);
+    if let Some(digest) = &plugin.digest {
+        say!("  sha256  {}", escape_untrusted(digest));
+    }
     say!("  hooks  {}", plugin.hooks.join(", "));
     let PluginCounts { calls, faults, instances, max_instances, waiting, crowded_out } = plugin.counts;
     say!("  calls  {calls}, faults {faults}, instances {instances} of {max_instances}");

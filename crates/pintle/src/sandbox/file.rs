@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use pintle_plugin::Grant;
+use pintle_plugin::GrantKind;
 
 use super::{PASSWORD, SandboxAddresses, USER};
 use crate::cli::Sandbox;
@@ -179,7 +179,7 @@ config = { refuse = ["spammer@example.net"], header = "X-Pintle-Example" }
 
 /// All that there are.
 fn grants() -> String {
-    let names: Vec<_> = Grant::ALL.iter().map(|grant| toml_text(grant.name())).collect();
+    let names: Vec<_> = GrantKind::ALL.iter().map(|grant| toml_text(grant.name())).collect();
     format!("grants = [{}]\n", names.join(", "))
 }
 

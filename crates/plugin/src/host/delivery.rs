@@ -3,14 +3,19 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use pintle_mail::{NextHop, TlsPolicy};
 use pintle_policy::Edit;
+use wasmtime::component::{HasData, Linker};
 
-use crate::Grant;
-use crate::bindings::pintle::plugin::delivery::{Host, NextHop as GuestHop, Snapshot, TlsPolicy as GuestTls};
+use super::checks::{self, need};
+use crate::bindings::pintle::plugin::delivery::{
+    self, Host, NextHop as GuestHop, Snapshot, TlsPolicy as GuestTls,
+};
 use crate::bindings::pintle::plugin::types::HostError;
-use crate::convert;
-use crate::store_data::StoreData;
+use crate::call::CallState;
+use crate::store_data::{HostParts, StoreData};
+use crate::{Gateway, GrantKind, Grants, convert};
 
 /// The longest wait that a plugin may ask for before the next attempt.
 const MAX_RETRY: u32 = 7 * 86_400;
@@ -18,10 +23,34 @@ const MAX_HOP: usize = 255;
 /// What looking at a recipient costs.
 const RECIPIENT_COST: u64 = 64;
 
-impl Host for StoreData {
+/// Lets guests import the interface.
+pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
+    delivery::add_to_linker::<_, DeliveryInterface>(linker, |data| DeliveryView::of(data.parts()))
+}
+
+struct DeliveryInterface;
+
+impl HasData for DeliveryInterface {
+    type Data<'a> = DeliveryView<'a>;
+}
+
+/// What the interface reaches: the call, and which relays are configured.
+pub(crate) struct DeliveryView<'a> {
+    call: &'a mut CallState,
+    grants: &'a Grants,
+    gateway: &'a ArcSwap<Gateway>,
+}
+
+impl<'a> DeliveryView<'a> {
+    fn of(parts: HostParts<'a>) -> Self {
+        Self { call: parts.call, grants: parts.grants, gateway: &parts.services.gateway }
+    }
+}
+
+impl Host for DeliveryView<'_> {
     fn info(&mut self) -> Result<Snapshot, HostError> {
         self.charge_recipients()?;
-        let delivery = self.live.delivery()?;
+        let delivery = self.call.delivery()?;
         Ok(Snapshot {
             attempt: delivery.attempt,
             age_s: delivery.age.as_secs(),
@@ -33,13 +62,13 @@ impl Host for StoreData {
     }
 
     fn set_next_hop(&mut self, hop: GuestHop) -> Result<(), HostError> {
-        self.need(Grant::Route)?;
+        need(self.grants, GrantKind::Route)?;
         let hop = match hop {
             GuestHop::Mx => NextHop::Mx(self.domain()?),
             GuestHop::Relay(name) => NextHop::Relay(hop_name(name)?),
             GuestHop::Lmtp(name) => NextHop::Lmtp(hop_name(name)?),
             GuestHop::Discard => {
-                self.need(Grant::DropMail)?;
+                need(self.grants, GrantKind::DropMail)?;
                 NextHop::Discard
             }
         };
@@ -47,7 +76,7 @@ impl Host for StoreData {
     }
 
     fn set_tls(&mut self, policy: GuestTls) -> Result<(), HostError> {
-        self.need(Grant::Route)?;
+        need(self.grants, GrantKind::Route)?;
         let policy = match policy {
             GuestTls::None => TlsPolicy::None,
             GuestTls::Opportunistic => TlsPolicy::Opportunistic,
@@ -63,15 +92,15 @@ impl Host for StoreData {
     }
 
     fn set_source(&mut self, address: String) -> Result<(), HostError> {
-        self.need(Grant::Route)?;
+        need(self.grants, GrantKind::Route)?;
         let address: IpAddr =
             address.parse().map_err(|_| HostError::Invalid(format!("{address:?} is no IP address")))?;
         self.record_delivery(Edit::Source(address))
     }
 
     fn set_credentials(&mut self, name: String) -> Result<(), HostError> {
-        self.need(Grant::Route)?;
-        super::name("the credentials' name", &name)?;
+        need(self.grants, GrantKind::Route)?;
+        checks::name("the credentials' name", &name)?;
         self.record_delivery(Edit::Credentials(name))
     }
 
@@ -81,9 +110,9 @@ impl Host for StoreData {
     }
 
     fn suppress_bounce(&mut self, recipient: u32) -> Result<(), HostError> {
-        self.need(Grant::DropMail)?;
+        need(self.grants, GrantKind::DropMail)?;
         self.charge_recipients()?;
-        let known = self.live.delivery()?.recipients.iter().any(|known| known.id == recipient);
+        let known = self.call.delivery()?.recipients.iter().any(|known| known.id == recipient);
         if !known {
             return Err(HostError::Invalid(format!("there is no recipient {recipient} in this delivery")));
         }
@@ -91,34 +120,34 @@ impl Host for StoreData {
     }
 }
 
-impl StoreData {
+impl DeliveryView<'_> {
     /// What the configuration does not list may be anything that this machine reaches: a metadata service, a database, a
     /// socket of another program.
     fn record_hop(&mut self, hop: NextHop) -> Result<(), HostError> {
         let listed = match &hop {
-            NextHop::Relay(name) | NextHop::Lmtp(name) => self.common.gateway.load().relays.contains(name),
+            NextHop::Relay(name) | NextHop::Lmtp(name) => self.gateway.load().relays.contains(name),
             NextHop::Mx(_) | NextHop::Discard => true,
         };
         if listed {
             return self.record_delivery(Edit::NextHop(hop));
         }
-        self.need(Grant::RouteAnywhere)?;
+        need(self.grants, GrantKind::RouteAnywhere)?;
         self.record_delivery(Edit::UnlistedHop(hop))
     }
 
     fn charge_recipients(&mut self) -> Result<(), HostError> {
-        let count = self.live.delivery()?.recipients.len() as u64;
-        self.live.budget.charge(RECIPIENT_COST * count)
+        let count = self.call.delivery()?.recipients.len() as u64;
+        self.call.budget.charge(RECIPIENT_COST * count)
     }
 
     fn record_delivery(&mut self, edit: Edit) -> Result<(), HostError> {
-        self.live.delivery()?;
-        self.live.record(edit, MAX_HOP)
+        self.call.delivery()?;
+        self.call.record(edit, MAX_HOP)
     }
 
     /// The domain whose exchangers `mx` means: all recipients of a delivery share one.
     fn domain(&mut self) -> Result<String, HostError> {
-        let first = self.live.delivery()?.recipients.first();
+        let first = self.call.delivery()?.recipients.first();
         first
             .map(|recipient| recipient.address.domain_ascii())
             .ok_or_else(|| HostError::Invalid("the delivery has no recipient".into()))
@@ -126,7 +155,7 @@ impl StoreData {
 }
 
 fn hop_name(name: String) -> Result<String, HostError> {
-    super::name("the next hop", &name)?;
+    checks::name("the next hop", &name)?;
     Ok(name)
 }
 

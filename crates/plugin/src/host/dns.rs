@@ -1,30 +1,55 @@
 //! `dns`: questions to the resolver, many at once. Needs the grant of this name.
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
-use pintle_dns::{RecordKind, Resolver, lookup_many};
+use pintle_dns::{RecordKind, lookup_many};
+use wasmtime::component::{HasData, Linker};
 
-use crate::Grant;
-use crate::bindings::pintle::plugin::dns::{Answer, DnsError, Host, Query, RecordType};
+use super::checks::need;
+use crate::bindings::pintle::plugin::dns::{self, Answer, DnsError, Host, Query, RecordType};
 use crate::bindings::pintle::plugin::types::{HostError, IpAddress};
-use crate::store_data::StoreData;
+use crate::call::CallState;
+use crate::call_dns::CallDns;
+use crate::store_data::{HostParts, StoreData};
+use crate::{GrantKind, Grants};
 
 /// The most questions of one call of a hook, over all of its calls of `dns`.
 const MAX_QUESTIONS: usize = 256;
 /// What a question with its answer costs.
 const QUESTION_COST: u64 = 1_024;
 
-impl Host for StoreData {
+/// Lets guests import the interface.
+pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
+    dns::add_to_linker::<_, DnsInterface>(linker, |data| DnsView::of(data.parts()))
+}
+
+struct DnsInterface;
+
+impl HasData for DnsInterface {
+    type Data<'a> = DnsView<'a>;
+}
+
+/// What the interface reaches: a resolver, and the call.
+pub(crate) struct DnsView<'a> {
+    dns: CallDns<'a>,
+    grants: &'a Grants,
+    call: &'a mut CallState,
+}
+
+impl<'a> DnsView<'a> {
+    fn of(parts: HostParts<'a>) -> Self {
+        Self { dns: CallDns::of(&parts), grants: parts.grants, call: parts.call }
+    }
+}
+
+impl Host for DnsView<'_> {
     async fn query_many(&mut self, queries: Vec<Query>) -> Vec<Result<Answer, DnsError>> {
         if let Err(error) = self.may_ask(queries.len()) {
             return refused_all(queries.len(), &error);
         }
         let questions: Vec<_> =
             queries.into_iter().map(|query| (query.name, record_kind(query.kind))).collect();
-        let answers = lookup_many(&self.dns_in_time(), &questions).await;
+        let answers = lookup_many(&self.dns.in_time(), &questions).await;
         answers.into_iter().map(answer).collect()
     }
 
@@ -33,54 +58,22 @@ impl Host for StoreData {
         match address {
             Err(error) => refused_all(zones.len(), &error),
             Ok(address) => {
-                let answers = pintle_dns::query_lists(&self.dns_in_time(), address, &zones).await;
+                let answers = pintle_dns::query_lists(&self.dns.in_time(), address, &zones).await;
                 answers.into_iter().map(answer).collect()
             }
         }
     }
 }
 
-/// A resolver that gives up on each question after a while, so that one dead name server costs its own answers, and not
-/// the call that asked it and the answers of all the others.
-pub(crate) struct InTime {
-    resolver: Arc<dyn Resolver>,
-    limit: Duration,
-}
-
-impl InTime {
-    pub(crate) fn new(resolver: Arc<dyn Resolver>, limit: Duration) -> Self {
-        Self { resolver, limit }
-    }
-}
-
-impl Resolver for InTime {
-    fn lookup(
-        &self,
-        name: &str,
-        kind: RecordKind,
-    ) -> BoxFuture<'_, Result<pintle_dns::DnsAnswer, pintle_dns::DnsError>> {
-        let lookup = self.resolver.lookup(name, kind);
-        Box::pin(async move {
-            let answer = tokio::time::timeout(self.limit, lookup).await;
-            answer.unwrap_or(Err(pintle_dns::DnsError::Timeout))
-        })
-    }
-}
-
-impl StoreData {
-    /// Half of what is left of the call: a plugin that asks again, about what it has learnt, still has time for that.
-    pub(super) fn dns_in_time(&self) -> InTime {
-        InTime::new(Arc::clone(&self.common.dns), self.meter.left(Instant::now()) / 2)
-    }
-
+impl DnsView<'_> {
     fn may_ask(&mut self, questions: usize) -> Result<(), HostError> {
-        self.need(Grant::Dns)?;
-        if self.live.hook.is_none() {
+        need(self.grants, GrantKind::Dns)?;
+        if self.call.hook.is_none() {
             return Err(HostError::Unavailable("DNS is not available in `configure`".into()));
         }
-        self.live.budget.charge(QUESTION_COST * questions as u64)?;
-        self.live.questions = self.live.questions.saturating_add(questions);
-        if self.live.questions > MAX_QUESTIONS {
+        self.call.budget.charge(QUESTION_COST * questions as u64)?;
+        self.call.questions = self.call.questions.saturating_add(questions);
+        if self.call.questions > MAX_QUESTIONS {
             return Err(HostError::Limit(format!("a call asks at most {MAX_QUESTIONS} questions")));
         }
         Ok(())

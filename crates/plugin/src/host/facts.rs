@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use pintle_policy::facts::is_read_by_the_core;
 
-use crate::Grant;
+use super::checks::{self, need};
 use crate::bindings::pintle::plugin::types::HostError;
-use crate::store_data::StoreData;
+use crate::{GrantKind, Grants};
 
 /// Of one plugin, on a session or on a transaction.
 const MAX_FACTS: usize = 256;
@@ -18,16 +18,14 @@ const MAX_FACT: usize = 4 << 10;
 
 type Facts = BTreeMap<String, String>;
 
-impl StoreData {
-    /// The name under which this plugin's fact is kept.
-    pub(super) fn fact_name(&self, key: String) -> Result<String, HostError> {
-        super::name("a fact's key", &key)?;
-        let name = if is_read_by_the_core(&key) { key } else { owned(self.live.judge(), key) };
-        if is_read_by_the_core(&name) {
-            self.need(Grant::AuthResults)?;
-        }
-        Ok(name)
+/// The name under which this plugin's fact is kept.
+pub(super) fn name(judge: &str, key: String, grants: &Grants) -> Result<String, HostError> {
+    checks::name("a fact's key", &key)?;
+    let name = if is_read_by_the_core(&key) { key } else { owned(judge, key) };
+    if is_read_by_the_core(&name) {
+        need(grants, GrantKind::AuthResults)?;
     }
+    Ok(name)
 }
 
 /// The fact of this name: the plugin's own, or else anybody's.
@@ -38,7 +36,7 @@ pub(super) fn find(facts: &Facts, judge: &str, key: &str) -> Option<String> {
 
 /// Whether the plugin may keep one more fact of this name and value.
 pub(super) fn check(facts: &Facts, judge: &str, name: &str, value: &str) -> Result<(), HostError> {
-    super::bounded("a fact", value.len(), MAX_FACT)?;
+    checks::bounded("a fact", value.len(), MAX_FACT)?;
     let from_name = facts.range(judge.to_owned()..).map(|(name, _)| name);
     let own = from_name.take_while(|name| name.starts_with(judge)).filter(|name| is_own(judge, name));
     if !facts.contains_key(name) && own.count() >= MAX_FACTS {

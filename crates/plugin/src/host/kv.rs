@@ -2,28 +2,56 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Grant;
-use crate::bindings::pintle::plugin::kv::{Bucket, Entry, Host, Scope, Taken};
+use wasmtime::component::{HasData, Linker};
+
+use super::checks::need;
+use crate::bindings::pintle::plugin::kv::{self, Bucket, Entry, Host, Scope, Taken};
 use crate::bindings::pintle::plugin::types::HostError;
-use crate::kv::{KvError, Store};
-use crate::store_data::StoreData;
+use crate::call::CallState;
+use crate::kv::{KvError, KvStore};
+use crate::store_data::{HostParts, StoreData};
+use crate::{GrantKind, Grants};
 
 const MAX_KEYS: usize = 1_000;
 /// What all values of one answer may hold.
 const MAX_ANSWER: usize = 4 << 20;
 const KEY_COST: u64 = 512;
 
-impl Host for StoreData {
+/// Lets guests import the interface.
+pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
+    kv::add_to_linker::<_, KvInterface>(linker, |data| KvView::of(data.parts()))
+}
+
+struct KvInterface;
+
+impl HasData for KvInterface {
+    type Data<'a> = KvView<'a>;
+}
+
+/// What the interface reaches: what the generation has stored, and the call.
+pub(crate) struct KvView<'a> {
+    stored: &'a KvStore,
+    grants: &'a Grants,
+    call: &'a mut CallState,
+}
+
+impl<'a> KvView<'a> {
+    fn of(parts: HostParts<'a>) -> Self {
+        Self { stored: &parts.state.kv, grants: parts.grants, call: parts.call }
+    }
+}
+
+impl Host for KvView<'_> {
     fn get_many(&mut self, scope: Scope, keys: Vec<String>) -> Result<Vec<Option<Entry>>, HostError> {
         if keys.len() > MAX_KEYS {
             return Err(HostError::Limit(format!("one call reads at most {MAX_KEYS} keys")));
         }
         self.store(scope)?;
         // No key is longer than this and found.
-        self.live.budget.charge(keys.len() as u64 * KEY_COST)?;
+        self.call.budget.charge(keys.len() as u64 * KEY_COST)?;
         let found = self.store(scope)?.get_many(&keys, MAX_ANSWER, Instant::now()).map_err(refused)?;
         let octets: usize = found.iter().flatten().map(|(value, _)| value.len()).sum();
-        self.live.budget.charge(octets as u64)?;
+        self.call.budget.charge(octets as u64)?;
         let entry = |(value, version)| Entry { value, version };
         Ok(found.into_iter().map(|found| found.map(entry)).collect())
     }
@@ -36,7 +64,7 @@ impl Host for StoreData {
         ttl_s: Option<u32>,
     ) -> Result<(), HostError> {
         self.store(scope)?;
-        self.live.budget.charge(KEY_COST + value.len() as u64)?;
+        self.call.budget.charge(KEY_COST + value.len() as u64)?;
         let store = self.store(scope)?;
         store.set(key, value, ttl_s, Instant::now()).map_err(refused)
     }
@@ -50,7 +78,7 @@ impl Host for StoreData {
         expected: u64,
     ) -> Result<bool, HostError> {
         self.store(scope)?;
-        self.live.budget.charge(KEY_COST + value.len() as u64)?;
+        self.call.budget.charge(KEY_COST + value.len() as u64)?;
         let store = self.store(scope)?;
         store.swap(key, value, ttl_s, expected, Instant::now()).map_err(refused)
     }
@@ -88,14 +116,14 @@ impl Host for StoreData {
     }
 }
 
-impl StoreData {
-    fn store(&self, scope: Scope) -> Result<&Store, HostError> {
-        self.need(Grant::Kv)?;
-        if self.live.hook.is_none() {
+impl KvView<'_> {
+    fn store(&self, scope: Scope) -> Result<&KvStore, HostError> {
+        need(self.grants, GrantKind::Kv)?;
+        if self.call.hook.is_none() {
             return Err(HostError::Unavailable("stored values are not available in `configure`".into()));
         }
         match scope {
-            Scope::Local => Ok(&self.common.kv),
+            Scope::Local => Ok(self.stored),
             Scope::Cluster => Err(HostError::Unavailable(
                 "this release has no store that gateways share: use the scope `local`".into(),
             )),

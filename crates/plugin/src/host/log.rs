@@ -1,19 +1,45 @@
 //! `log`: a plugin's own lines in the gateway's log.
 
 use tracing::Level as TraceLevel;
+use wasmtime::component::{HasData, Linker};
 
-use crate::bindings::pintle::plugin::log::{Host, Level};
+use crate::bindings::pintle::plugin::log::{self, Host, Level};
+use crate::budget::Budget;
 use crate::guest_log;
-use crate::store_data::StoreData;
+use crate::guest_log::GuestLog;
+use crate::store_data::{HostParts, StoreData};
 
-impl Host for StoreData {
+/// Lets guests import the interface.
+pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
+    log::add_to_linker::<_, LogInterface>(linker, |data| LogView::of(data.parts()))
+}
+
+struct LogInterface;
+
+impl HasData for LogInterface {
+    type Data<'a> = LogView<'a>;
+}
+
+/// What the interface reaches: the log of the instance, and the budget of the call.
+pub(crate) struct LogView<'a> {
+    log: &'a GuestLog,
+    budget: &'a mut Budget,
+}
+
+impl<'a> LogView<'a> {
+    fn of(parts: HostParts<'a>) -> Self {
+        Self { log: parts.log, budget: &mut parts.call.budget }
+    }
+}
+
+impl Host for LogView<'_> {
     fn enabled(&mut self, level: Level) -> bool {
         guest_log::enabled(trace_level(level))
     }
 
     fn write(&mut self, level: Level, text: String, fields: Vec<(String, String)>) {
-        if self.pays_for(&text, &fields) {
-            self.scribe.write(trace_level(level), &text, &fields);
+        if self.budget.pays_for(&text, &fields) {
+            self.log.write(trace_level(level), &text, &fields);
         }
     }
 }

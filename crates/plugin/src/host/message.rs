@@ -3,23 +3,27 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use memchr::memmem;
 use pintle_mail::auth_results::bears_the_name_of;
 use pintle_mail::mime::{self as tree, Tree, transfer};
 use pintle_mail::{Body, Bytes, HeaderBlock, HeaderEdit, Position};
 use pintle_policy::{Edit, Hook};
 use sha2::Digest;
+use wasmtime::component::{HasData, Linker};
 
-use crate::Grant;
+use super::checks::{self, need};
 use crate::bindings::pintle::plugin::message::{
-    DigestAlgorithm, Field, Flaws, HeaderEdit as GuestEdit, Host, Part, Piece, Position as GuestPosition,
-    Snapshot,
+    self, DigestAlgorithm, Field, Flaws, HeaderEdit as GuestEdit, Host, Part, Piece,
+    Position as GuestPosition, Snapshot,
 };
 use crate::bindings::pintle::plugin::types::{Header, HostError};
 use crate::budget::Budget;
+use crate::call::CallState;
 use crate::call::unavailable;
 use crate::mime::{self, CHUNK, unreadable};
-use crate::store_data::StoreData;
+use crate::store_data::{HostParts, StoreData};
+use crate::{Gateway, GrantKind, Grants};
 
 /// The most that one read gives.
 const MAX_READ: u32 = 1 << 20;
@@ -35,21 +39,46 @@ const MAX_FOUND: usize = 10_000;
 const MAX_HEADER_EDITS: usize = 10_000;
 const MAX_HEADER_VALUE: usize = 64 << 10;
 
-impl Host for StoreData {
+/// Lets guests import the interface.
+pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
+    message::add_to_linker::<_, MessageInterface>(linker, |data| MessageView::of(data.parts()))
+}
+
+struct MessageInterface;
+
+impl HasData for MessageInterface {
+    type Data<'a> = MessageView<'a>;
+}
+
+/// What the interface reaches: the call, and the name of the gateway.
+pub(crate) struct MessageView<'a> {
+    call: &'a mut CallState,
+    grants: &'a Grants,
+    gateway: &'a ArcSwap<Gateway>,
+}
+
+impl<'a> MessageView<'a> {
+    fn of(parts: HostParts<'a>) -> Self {
+        Self { call: parts.call, grants: parts.grants, gateway: &parts.services.gateway }
+    }
+}
+
+impl Host for MessageView<'_> {
     fn info(&mut self) -> Result<Snapshot, HostError> {
-        let message = self.live.message()?;
+        let message = self.call.message()?;
         Ok(Snapshot {
             header_size: message.header.as_bytes().len() as u64,
             body_size: message.body.as_ref().map_or(0, |body| body.size()),
             header_count: index(message.header.len()),
-            has_nul: message.has_nul,
+            // No body has one: reception refuses it, and so does writing a new body.
+            has_nul: memchr::memchr(0, message.header.as_bytes()).is_some(),
             has_8bit: message.has_8bit,
         })
     }
 
     fn headers(&mut self) -> Result<Vec<Field>, HostError> {
         self.charge_header()?;
-        Ok(self.live.message()?.header.iter().map(field).collect())
+        Ok(self.call.message()?.header.iter().map(field).collect())
     }
 
     fn headers_named(&mut self, names: Vec<String>) -> Result<Vec<Field>, HostError> {
@@ -57,28 +86,28 @@ impl Host for StoreData {
         let names: HashSet<Vec<u8>> =
             names.into_iter().map(|name| name.to_ascii_lowercase().into()).collect();
         let wanted = |found: &pintle_mail::Field<'_>| names.contains(&found.name().to_ascii_lowercase());
-        Ok(self.live.message()?.header.iter().filter(wanted).map(field).collect())
+        Ok(self.call.message()?.header.iter().filter(wanted).map(field).collect())
     }
 
     fn raw_header(&mut self, index: u32) -> Result<Vec<u8>, HostError> {
-        let message = Arc::clone(self.live.message()?);
+        let message = Arc::clone(self.call.message()?);
         let field = message.header.get(index as usize);
         let field = field.ok_or_else(|| HostError::Invalid(format!("there is no header field {index}")))?;
-        self.live.budget.charge(field.raw().len() as u64)?;
+        self.call.budget.charge(field.raw().len() as u64)?;
         Ok(field.raw().to_vec())
     }
 
     fn edit_headers(&mut self, edits: Vec<GuestEdit>) -> Result<(), HostError> {
-        self.edits_message(Grant::EditHeaders)?;
+        self.edits_message(GrantKind::EditHeaders)?;
         if edits.len() > MAX_HEADER_EDITS {
             return Err(HostError::Limit(format!("one call takes at most {MAX_HEADER_EDITS} header edits")));
         }
         let edits: Vec<HeaderEdit> = edits.into_iter().map(header_edit).collect();
-        let header = &self.live.message()?.header;
+        let header = &self.call.message()?.header;
         edits.iter().try_for_each(|edit| check_edit(header, edit))?;
         edits.iter().try_for_each(|edit| self.may_say(edit))?;
         let octets = edits.iter().map(size_of).sum();
-        self.live.record_headers(edits, octets)
+        self.call.record_headers(edits, octets)
     }
 
     async fn read_body(&mut self, offset: u64, len: u32) -> Result<Vec<u8>, HostError> {
@@ -97,7 +126,7 @@ impl Host for StoreData {
         }
         let body = self.body()?;
         let max = (max as usize).min(MAX_FOUND);
-        find(&*body, needle, ignore_ascii_case, max, &mut self.live.budget).await
+        find(&*body, needle, ignore_ascii_case, max, &mut self.call.budget).await
     }
 
     async fn parts(&mut self) -> Result<Vec<Part>, HostError> {
@@ -105,7 +134,7 @@ impl Host for StoreData {
         let names =
             |part: &tree::Part| part.content_type.len() + part.filename.as_ref().map_or(0, String::len);
         let octets: usize = tree.parts.iter().map(|part| PART_COST + names(part)).sum();
-        self.live.budget.charge(octets as u64)?;
+        self.call.budget.charge(octets as u64)?;
         Ok(tree.parts.iter().enumerate().map(part).collect())
     }
 
@@ -117,12 +146,12 @@ impl Host for StoreData {
 
     async fn part_headers(&mut self, index: u32) -> Result<Vec<Header>, HostError> {
         let (tree, body) = self.tree().await?;
-        let header = mime::header(find_part(&tree, index)?, &*body, &mut self.live.budget).await?;
+        let header = mime::header(find_part(&tree, index)?, &*body, &mut self.call.budget).await?;
         let block = match header {
             Some(raw) => HeaderBlock::parse(without_end(&raw)),
             None => {
                 self.charge_header()?;
-                self.live.message()?.header.clone()
+                self.call.message()?.header.clone()
             }
         };
         let header = |field: pintle_mail::Field<'_>| Header {
@@ -144,7 +173,7 @@ impl Host for StoreData {
         let max = max.min(MAX_READ) as usize;
         // No charset needs more than four octets for a character of one.
         let start = &content[..content.len().min(max.saturating_mul(4))];
-        self.live.budget.charge(start.len() as u64)?;
+        self.call.budget.charge(start.len() as u64)?;
         let mut text = transfer::text(part, start);
         text.truncate(text.floor_char_boundary(max));
         Ok(text)
@@ -160,24 +189,24 @@ impl Host for StoreData {
     }
 
     async fn write_body(&mut self, pieces: Vec<Piece>) -> Result<(), HostError> {
-        self.edits_message(Grant::EditBody)?;
+        self.edits_message(GrantKind::EditBody)?;
         let old = self.body()?;
         // A call that is refused has written nothing, whatever came before the piece that cannot be: a plugin that goes on
         // without its footer must not leave a message without a body.
-        let mark = self.live.mark_body();
+        let mark = self.call.mark_body();
         let written = self.write_pieces(&*old, pieces).await;
         if written.is_err() {
-            self.live.undo_body(mark);
+            self.call.undo_body(mark);
         }
         written
     }
 }
 
-impl StoreData {
+impl MessageView<'_> {
     /// A message changes before it is committed, and for a delivery; never after one.
-    fn edits_message(&self, grant: Grant) -> Result<(), HostError> {
-        self.need(grant)?;
-        match self.live.hook {
+    fn edits_message(&self, grant: GrantKind) -> Result<(), HostError> {
+        need(self.grants, grant)?;
+        match self.call.hook {
             Some(Hook::Headers | Hook::Message | Hook::Deliver) => Ok(()),
             _ => Err(unavailable("changing the message")),
         }
@@ -189,28 +218,28 @@ impl StoreData {
         let (is_result, value) = match edit {
             HeaderEdit::Add { name, value, .. } => (is_of_results(name), value),
             HeaderEdit::Replace { index, value } => {
-                let field = self.live.message()?.header.get(*index);
+                let field = self.call.message()?.header.get(*index);
                 (field.is_some_and(|field| is_of_results(&field.name_text())), value)
             }
             HeaderEdit::Rename { index, name } => {
-                let field = self.live.message()?.header.get(*index);
+                let field = self.call.message()?.header.get(*index);
                 (is_of_results(name), &field.map(|field| field.value()).unwrap_or_default())
             }
             HeaderEdit::Remove(_) | HeaderEdit::RemoveAll(_) => return Ok(()),
         };
-        let is_ours = is_result && bears_the_name_of(value, &self.common.gateway.load().hostname);
-        if is_ours { self.need(Grant::AuthResults) } else { Ok(()) }
+        let is_ours = is_result && bears_the_name_of(value, &self.gateway.load().hostname);
+        if is_ours { need(self.grants, GrantKind::AuthResults) } else { Ok(()) }
     }
 
     fn body(&self) -> Result<Arc<dyn Body>, HostError> {
-        let body = self.live.message()?.body.as_ref();
+        let body = self.call.message()?.body.as_ref();
         body.map(Arc::clone).ok_or_else(|| unavailable("the body"))
     }
 
     async fn tree(&mut self) -> Result<(Arc<Tree>, Arc<dyn Body>), HostError> {
         let body = self.body()?;
-        let message = Arc::clone(self.live.message()?);
-        let tree = mime::tree(&message, &body, &mut self.live.budget).await?;
+        let message = Arc::clone(self.call.message()?);
+        let tree = mime::tree(&message, &body, &mut self.call.budget).await?;
         self.tell_flaws(&tree)?;
         Ok((tree, body))
     }
@@ -219,31 +248,31 @@ impl StoreData {
     fn tell_flaws(&mut self, tree: &Tree) -> Result<(), HostError> {
         let found = [(MALFORMED, tree.malformed.names()), (TRUNCATED, tree.truncated.names())];
         for (key, names) in found.into_iter().filter(|(_, names)| !names.is_empty()) {
-            let Ok(transaction) = self.live.transaction() else { break };
+            let Ok(transaction) = self.call.transaction() else { break };
             let told = names.join(" ");
             if transaction.facts.get(key) != Some(&told) {
-                self.live.record(Edit::Fact(key.to_owned(), told), 0)?;
+                self.call.record(Edit::Fact(key.to_owned(), told), 0)?;
             }
         }
         Ok(())
     }
 
     fn charge_header(&mut self) -> Result<(), HostError> {
-        let header = &self.live.message()?.header;
+        let header = &self.call.message()?.header;
         let octets = header.as_bytes().len() + header.len() * FIELD_COST;
-        self.live.budget.charge(octets as u64)
+        self.call.budget.charge(octets as u64)
     }
 
     async fn read(&mut self, from: &dyn Body, offset: u64, len: u32) -> Result<Vec<u8>, HostError> {
         let len = u64::from(len.min(MAX_READ)).min(from.size().saturating_sub(offset));
-        self.live.budget.charge(READ_COST + len)?;
+        self.call.budget.charge(READ_COST + len)?;
         let read = from.read(offset, usize::try_from(len).unwrap_or(0)).await;
         read.map(|bytes| bytes.to_vec()).map_err(unreadable)
     }
 
     async fn digest<D: Digest>(&mut self, content: &Bytes) -> Result<Vec<u8>, HostError> {
         let mut digest = D::new();
-        let budget = &mut self.live.budget;
+        let budget = &mut self.call.budget;
         mime::for_each_chunk(content, 0..content.size(), |chunk| {
             digest.update(chunk);
             budget.charge(chunk.len() as u64)
@@ -254,25 +283,25 @@ impl StoreData {
 
     /// A part's decoded content, kept until the call ends or asks for another part.
     async fn part_content(&mut self, index: u32) -> Result<Bytes, HostError> {
-        if let Some((at, content)) = &self.live.decoded
+        if let Some((at, content)) = &self.call.decoded
             && *at == index
         {
             return Ok(content.clone());
         }
         let (tree, body) = self.tree().await?;
-        let content = mime::content(find_part(&tree, index)?, &*body, &mut self.live.budget).await?;
-        self.live.decoded = Some((index, content.clone()));
+        let content = mime::content(find_part(&tree, index)?, &*body, &mut self.call.budget).await?;
+        self.call.decoded = Some((index, content.clone()));
         Ok(content)
     }
 
     async fn write_pieces(&mut self, old: &dyn Body, pieces: Vec<Piece>) -> Result<(), HostError> {
         // A call without pieces still begins a new body, which is how a plugin empties one.
-        self.live.new_body();
+        self.call.new_body();
         for piece in pieces {
             match piece {
                 Piece::Bytes(octets) => {
-                    self.live.budget.charge(octets.len() as u64)?;
-                    self.live.new_body().append(&octets)?;
+                    self.call.budget.charge(octets.len() as u64)?;
+                    self.call.new_body().append(&octets)?;
                 }
                 Piece::Copy((offset, len)) => self.copy(old, offset, len).await?,
             }
@@ -288,10 +317,10 @@ impl StoreData {
         if len == 0 {
             return Ok(());
         }
-        self.live.budget.charge(2 * READ_COST)?;
+        self.call.budget.charge(2 * READ_COST)?;
         let first = octet(old, offset).await?;
         let last = octet(old, offset + len - 1).await?;
-        self.live.new_body().copy(offset, len, first, last)
+        self.call.new_body().copy(offset, len, first, last)
     }
 }
 
@@ -380,7 +409,7 @@ fn header_edit(edit: GuestEdit) -> HeaderEdit {
 /// Checks an edit now, where the plugin can still hear of it, and without writing the whole block anew.
 fn check_edit(header: &HeaderBlock, edit: &HeaderEdit) -> Result<(), HostError> {
     if let HeaderEdit::Add { value, .. } | HeaderEdit::Replace { value, .. } = edit {
-        super::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;
+        checks::bounded("a header field's value", value.len(), MAX_HEADER_VALUE)?;
     }
     header.check(edit).map_err(|error| HostError::Invalid(error.to_string()))
 }

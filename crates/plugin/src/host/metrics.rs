@@ -1,25 +1,48 @@
 //! `metrics`: a plugin's own numbers.
 
-use crate::bindings::pintle::plugin::metrics::Host;
-use crate::store_data::StoreData;
+use wasmtime::component::{HasData, Linker};
 
-impl Host for StoreData {
+use crate::bindings::pintle::plugin::metrics::{self, Host};
+use crate::budget::Budget;
+use crate::plugin_metrics::PluginMetrics;
+use crate::store_data::{HostParts, StoreData};
+
+/// Lets guests import the interface.
+pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
+    metrics::add_to_linker::<_, MetricsInterface>(linker, |data| MetricsView::of(data.parts()))
+}
+
+struct MetricsInterface;
+
+impl HasData for MetricsInterface {
+    type Data<'a> = MetricsView<'a>;
+}
+
+/// What the interface reaches: the metrics of the generation, and the budget of the call. In `describe` and `configure` there
+/// are no metrics: instances are made whenever the host likes, for checks too, and what is prepared may never serve.
+pub(crate) struct MetricsView<'a> {
+    metrics: Option<&'a PluginMetrics>,
+    budget: &'a mut Budget,
+}
+
+impl<'a> MetricsView<'a> {
+    fn of(parts: HostParts<'a>) -> Self {
+        Self { metrics: parts.call.hook.map(|_| &parts.state.metrics), budget: &mut parts.call.budget }
+    }
+}
+
+impl Host for MetricsView<'_> {
     fn count(&mut self, name: String, by: u64, labels: Vec<(String, String)>) {
-        if self.pays_for(&name, &labels) {
-            self.common.gauges.count(&name, by, &labels);
+        let paid = self.budget.pays_for(&name, &labels);
+        if let Some(metrics) = self.metrics.filter(|_| paid) {
+            metrics.count(&name, by, &labels);
         }
     }
 
     fn observe(&mut self, name: String, value: f64, labels: Vec<(String, String)>) {
-        if self.pays_for(&name, &labels) {
-            self.common.gauges.observe(&name, value, &labels);
+        let paid = self.budget.pays_for(&name, &labels);
+        if let Some(metrics) = self.metrics.filter(|_| paid) {
+            metrics.observe(&name, value, &labels);
         }
-    }
-}
-
-impl StoreData {
-    pub(super) fn pays_for(&mut self, text: &str, pairs: &[(String, String)]) -> bool {
-        let octets: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.live.budget.charge((text.len() + octets) as u64).is_ok()
     }
 }

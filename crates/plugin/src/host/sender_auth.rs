@@ -3,61 +3,100 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use pintle_mail::address::domain_to_ascii;
 use pintle_mail::auth_results::ReportedResult;
 use pintle_policy::{Edit, Hook, Message};
 use pintle_sender_auth as checked;
+use wasmtime::component::{HasData, Linker};
 
-use crate::Grant;
+use super::checks::need;
 use crate::bindings::pintle::plugin::sender_auth::{
-    ArcResult, DkimResult, DmarcPolicy, DmarcResult, Host, Outcome, SigningKey, SpfResult,
+    self, ArcResult, DkimResult, DmarcPolicy, DmarcResult, Host, Outcome, SigningKey, SpfResult,
 };
 use crate::bindings::pintle::plugin::transaction::AuthResult;
 use crate::bindings::pintle::plugin::types::HostError;
+use crate::call::CallState;
 use crate::call::unavailable;
-use crate::habits::Need;
+use crate::call_dns::CallDns;
+use crate::habits::{Habits, Lookup, Prefetched};
 use crate::sender_auth_checks::{self, SenderAuthChecks};
-use crate::store_data::StoreData;
+use crate::store_data::{HostParts, StoreData};
+use crate::{Gateway, GrantKind, Grants};
 
 /// What handing over one result costs.
 const RESULT_COST: u64 = 1_024;
 
-impl Host for StoreData {
+/// Lets guests import the interface.
+pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
+    sender_auth::add_to_linker::<_, SenderAuthInterface>(linker, |data| SenderAuthView::of(data.parts()))
+}
+
+struct SenderAuthInterface;
+
+impl HasData for SenderAuthInterface {
+    type Data<'a> = SenderAuthView<'a>;
+}
+
+/// What the interface reaches: the call, what was found out before it, the gateway with its keys, and a resolver.
+pub(crate) struct SenderAuthView<'a> {
+    call: &'a mut CallState,
+    grants: &'a Grants,
+    gateway: &'a ArcSwap<Gateway>,
+    ahead: &'a mut Prefetched,
+    habits: &'a Habits,
+    dns: CallDns<'a>,
+}
+
+impl<'a> SenderAuthView<'a> {
+    fn of(parts: HostParts<'a>) -> Self {
+        Self {
+            dns: CallDns::of(&parts),
+            call: parts.call,
+            grants: parts.grants,
+            gateway: &parts.services.gateway,
+            ahead: parts.ahead,
+            habits: &parts.state.habits,
+        }
+    }
+}
+
+impl Host for SenderAuthView<'_> {
     async fn spf(&mut self) -> Result<Vec<SpfResult>, HostError> {
         let received = self.received(Hook::Mail)?;
-        self.asks(Need::Spf);
+        self.ahead.asks(self.habits, Lookup::Spf);
         let results = received.spf().await;
         Ok(results.iter().map(spf).collect())
     }
 
     async fn dkim(&mut self) -> Result<Vec<DkimResult>, HostError> {
         let (received, message) = self.received_message()?;
-        self.asks(Need::Signatures);
+        self.ahead.asks(self.habits, Lookup::Signatures);
         let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
-        self.live.budget.charge(RESULT_COST * results.dkim.len() as u64)?;
+        self.call.budget.charge(RESULT_COST * results.dkim.len() as u64)?;
         Ok(results.dkim.iter().map(dkim).collect())
     }
 
     async fn dmarc(&mut self) -> Result<DmarcResult, HostError> {
         let (received, message) = self.received_message()?;
-        self.asks(Need::Dmarc);
+        self.ahead.asks(self.habits, Lookup::Dmarc);
         let result = received.dmarc(&message).await.map_err(|error| unreadable(&error))?;
         Ok(dmarc(&result))
     }
 
     async fn arc(&mut self) -> Result<ArcResult, HostError> {
         let (received, message) = self.received_message()?;
-        self.asks(Need::Signatures);
+        self.ahead.asks(self.habits, Lookup::Signatures);
         let results = received.signatures(&message).await.map_err(|error| unreadable(&error))?;
         let reported: usize = results.arc.reported.iter().map(Vec::len).sum();
-        self.live.budget.charge(RESULT_COST * (reported + results.arc.sealers.len()) as u64)?;
+        self.call.budget.charge(RESULT_COST * (reported + results.arc.sealers.len()) as u64)?;
         Ok(arc(&results.arc))
     }
 
     fn signing_keys(&mut self, domain: String) -> Result<Vec<SigningKey>, HostError> {
-        self.need(Grant::Sign)?;
+        need(self.grants, GrantKind::Sign)?;
         let domain = domain_to_ascii(&domain);
-        let gateway = self.common.gateway.load();
+        let gateway = self.gateway.load();
         let key = |key: &crate::SigningKey| SigningKey {
             name: key.name.clone(),
             domain: domain.clone(),
@@ -68,43 +107,43 @@ impl Host for StoreData {
 
     fn dkim_sign(&mut self, key: String) -> Result<(), HostError> {
         self.may_sign(&key, &[Hook::Message, Hook::Deliver])?;
-        self.live.record(Edit::Sign(key), 0)
+        self.call.record(Edit::Sign(key), 0)
     }
 
     async fn arc_seal(&mut self, key: String) -> Result<(), HostError> {
         self.may_sign(&key, &[Hook::Message])?;
         // What becomes of the chain is part of the seal, so it must have been found out by the time it is made.
         self.arc().await?;
-        self.live.record(Edit::Seal(key), 0)
+        self.call.record(Edit::Seal(key), 0)
     }
 }
 
-impl StoreData {
+impl SenderAuthView<'_> {
     /// The mail, from this hook to the end of its reception. Deliveries have what was found in notes and facts.
     fn received(&mut self, from: Hook) -> Result<SenderAuthChecks, HostError> {
-        self.need(Grant::SenderAuth)?;
+        need(self.grants, GrantKind::SenderAuth)?;
         let hooks: &[Hook] = match from {
             Hook::Message => &[Hook::Message],
             _ => &[Hook::Mail, Hook::Rcpt, Hook::Headers, Hook::Message],
         };
-        let hook = self.live.hook.filter(|hook| hooks.contains(hook));
+        let hook = self.call.hook.filter(|hook| hooks.contains(hook));
         hook.ok_or_else(|| unavailable("this check of the sender"))?;
-        let (session, transaction) = self.live.mail()?;
-        let hostname = self.common.gateway.load().hostname.clone();
-        let patience = sender_auth_checks::patience(self.meter.left(Instant::now()));
-        Ok(SenderAuthChecks::new(session, transaction, Arc::clone(&self.common.dns), hostname, patience))
+        let (session, transaction) = self.call.mail()?;
+        let hostname = self.gateway.load().hostname.clone();
+        let patience = sender_auth_checks::patience(self.dns.meter.left(Instant::now()));
+        Ok(SenderAuthChecks::new(session, transaction, Arc::clone(self.dns.resolver), hostname, patience))
     }
 
     fn received_message(&mut self) -> Result<(SenderAuthChecks, Arc<Message>), HostError> {
         let received = self.received(Hook::Message)?;
-        let message = Arc::clone(self.live.message()?);
+        let message = Arc::clone(self.call.message()?);
         Ok((received, message))
     }
 
     fn may_sign(&self, key: &str, hooks: &[Hook]) -> Result<(), HostError> {
-        self.need(Grant::Sign)?;
-        self.live.hook.filter(|hook| hooks.contains(hook)).ok_or_else(|| unavailable("signing so"))?;
-        if self.common.gateway.load().has_key(key) {
+        need(self.grants, GrantKind::Sign)?;
+        self.call.hook.filter(|hook| hooks.contains(hook)).ok_or_else(|| unavailable("signing so"))?;
+        if self.gateway.load().has_key(key) {
             return Ok(());
         }
         Err(HostError::Invalid(format!("there is no key {key:?} in the configuration ([dkim_keys.NAME])")))

@@ -4,34 +4,66 @@ use std::time::{Duration, SystemTime};
 
 use pintle_mail::{Param, UnixTime};
 use pintle_policy::{Edit, Hook};
+use wasmtime::component::{HasData, Linker};
 
+use super::checks::{self, need, need_any};
 use super::facts;
-use crate::Grant;
-use crate::bindings::pintle::plugin::session::{Host, Snapshot, TlsState};
+use crate::bindings::pintle::plugin::session::{self, Host, Snapshot, TlsState};
 use crate::bindings::pintle::plugin::types::{self, HostError};
+use crate::call::CallState;
 use crate::call::unavailable;
-use crate::convert;
-use crate::habits::Need;
-use crate::store_data::{StoreData, ip};
+use crate::call_dns::{CallDns, MAX_REVERSE_NAMES};
+use crate::habits::{Habits, Lookup, Prefetched};
+use crate::store_data::{HostParts, StoreData};
+use crate::{GrantKind, Grants, convert};
 
 /// The longest wait before a reply: clients give up after five minutes (RFC 5321 section 4.5.3.2).
 const MAX_DELAY: Duration = Duration::from_secs(60);
 /// The most extensions that are offered.
 const MAX_EXTENSIONS: usize = 64;
-/// How many names of an address are looked at.
-pub(crate) const MAX_NAMES: usize = 10;
+/// Lets guests import the interface.
+pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
+    session::add_to_linker::<_, SessionInterface>(linker, |data| SessionView::of(data.parts()))
+}
 
-impl Host for StoreData {
+struct SessionInterface;
+
+impl HasData for SessionInterface {
+    type Data<'a> = SessionView<'a>;
+}
+
+/// What the interface reaches: the call, what was found out before it, and a resolver for the names of the client.
+pub(crate) struct SessionView<'a> {
+    call: &'a mut CallState,
+    grants: &'a Grants,
+    ahead: &'a mut Prefetched,
+    habits: &'a Habits,
+    dns: CallDns<'a>,
+}
+
+impl<'a> SessionView<'a> {
+    fn of(parts: HostParts<'a>) -> Self {
+        Self {
+            dns: CallDns::of(&parts),
+            call: parts.call,
+            grants: parts.grants,
+            ahead: parts.ahead,
+            habits: &parts.state.habits,
+        }
+    }
+}
+
+impl Host for SessionView<'_> {
     fn info(&mut self) -> wasmtime::Result<Snapshot> {
-        let Ok(session) = self.live.session() else {
+        let Ok(session) = self.call.session() else {
             return Err(wasmtime::Error::msg("it asked for the session in a call that belongs to none"));
         };
         Ok(Snapshot {
             id: session.id.to_string(),
             listener: session.listener.clone(),
-            client: ip(session.client.ip()),
+            client: convert::ip(session.client.ip()),
             client_port: session.client.port(),
-            local: ip(session.local.ip()),
+            local: convert::ip(session.local.ip()),
             local_port: session.local.port(),
             hello: session.hello.clone(),
             esmtp: session.esmtp,
@@ -43,7 +75,7 @@ impl Host for StoreData {
     }
 
     fn tls(&mut self) -> Option<TlsState> {
-        let facts = self.live.session().ok()?.tls.as_ref()?;
+        let facts = self.call.session().ok()?.tls.as_ref()?;
         Some(TlsState {
             version: facts.version.clone(),
             cipher: facts.cipher.clone(),
@@ -55,18 +87,18 @@ impl Host for StoreData {
     }
 
     async fn reverse_names(&mut self) -> Result<Vec<String>, HostError> {
-        self.need_any(&[Grant::ReverseDns, Grant::Dns])?;
-        let address = self.live.session()?.client.ip();
-        self.asks(Need::Names);
+        need_any(self.grants, &[GrantKind::ReverseDns, GrantKind::Dns])?;
+        let address = self.call.session()?.client.ip();
+        self.ahead.asks(self.habits, Lookup::Names);
         let names = match self.ahead.names.clone() {
             Some(names) => names,
-            None => pintle_dns::reverse_names(&self.dns_in_time(), address, MAX_NAMES).await,
+            None => pintle_dns::reverse_names(&self.dns.in_time(), address, MAX_REVERSE_NAMES).await,
         };
         names.map(|names| names.names().to_vec()).map_err(|error| HostError::Temporary(error.to_string()))
     }
 
     fn extensions(&mut self) -> Vec<types::Param> {
-        let session = self.live.session().ok();
+        let session = self.call.session().ok();
         session.map_or_else(Vec::new, |session| session.extensions.iter().map(convert::param).collect())
     }
 
@@ -76,57 +108,57 @@ impl Host for StoreData {
         if value.as_ref().is_some_and(|value| value.len() > 200 || !value.bytes().all(is_text)) {
             return Err(HostError::Invalid("the value is not printable ASCII of at most 200 octets".into()));
         }
-        if self.live.session()?.extensions.len() >= MAX_EXTENSIONS {
+        if self.call.session()?.extensions.len() >= MAX_EXTENSIONS {
             return Err(HostError::Limit(format!("there are at most {MAX_EXTENSIONS} extensions")));
         }
         let octets = keyword.len();
         let name = keyword.to_ascii_uppercase();
-        self.live.record(Edit::Offer(Param { name, value }), octets)
+        self.call.record(Edit::Offer(Param { name, value }), octets)
     }
 
     fn withhold_extension(&mut self, keyword: String) -> Result<(), HostError> {
         self.edits_extensions()?;
         check_keyword(&keyword)?;
         let octets = keyword.len();
-        self.live.record(Edit::Withhold(keyword.to_ascii_uppercase()), octets)
+        self.call.record(Edit::Withhold(keyword.to_ascii_uppercase()), octets)
     }
 
     fn note(&mut self, key: String) -> Option<Vec<u8>> {
-        let judge = self.live.judge().to_owned();
-        let note = self.live.session().ok()?.notes.get(&judge, &key).map(<[u8]>::to_vec);
-        self.charged(note, Vec::len)
+        let judge = self.call.judge().to_owned();
+        let note = self.call.session().ok()?.notes.get(&judge, &key).map(<[u8]>::to_vec);
+        self.call.budget.charged(note, Vec::len)
     }
 
     fn set_note(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), HostError> {
-        let judge = self.live.judge().to_owned();
-        super::check_note(&self.live.session()?.notes, &judge, &key, value.as_ref())?;
+        let judge = self.call.judge().to_owned();
+        checks::check_note(&self.call.session()?.notes, &judge, &key, value.as_ref())?;
         let octets = key.len() + value.as_ref().map_or(0, Vec::len);
-        self.live.record(Edit::SessionNote(key, value), octets)
+        self.call.record(Edit::SessionNote(key, value), octets)
     }
 
     fn fact(&mut self, key: String) -> Option<String> {
-        let judge = self.live.judge().to_owned();
-        let fact = facts::find(&self.live.session().ok()?.facts, &judge, &key);
-        self.charged(fact, String::len)
+        let judge = self.call.judge().to_owned();
+        let fact = facts::find(&self.call.session().ok()?.facts, &judge, &key);
+        self.call.budget.charged(fact, String::len)
     }
 
     fn set_fact(&mut self, key: String, value: String) -> Result<(), HostError> {
-        let name = self.fact_name(key)?;
-        let judge = self.live.judge().to_owned();
-        facts::check(&self.live.session()?.facts, &judge, &name, &value)?;
+        let name = facts::name(self.call.judge(), key, self.grants)?;
+        let judge = self.call.judge().to_owned();
+        facts::check(&self.call.session()?.facts, &judge, &name, &value)?;
         let octets = name.len() + value.len();
-        self.live.record(Edit::SessionFact(name, value), octets)
+        self.call.record(Edit::SessionFact(name, value), octets)
     }
 
     fn delay_reply(&mut self, ms: u32) {
-        self.live.delay(Duration::from_millis(ms.into()), MAX_DELAY);
+        self.call.delay(Duration::from_millis(ms.into()), MAX_DELAY);
     }
 }
 
-impl StoreData {
+impl SessionView<'_> {
     fn edits_extensions(&self) -> Result<(), HostError> {
-        self.need(Grant::EditExtensions)?;
-        if self.live.hook == Some(Hook::Hello) {
+        need(self.grants, GrantKind::EditExtensions)?;
+        if self.call.hook == Some(Hook::Hello) {
             return Ok(());
         }
         Err(unavailable("the list of extensions"))

@@ -2,14 +2,16 @@
 
 use pintle_mail::{Address, BodyType, Charset, ReversePath};
 use pintle_policy::{AuthResult, Edit, EditError, Hook};
+use wasmtime::component::{HasData, Linker};
 
+use super::checks::{self, need};
 use super::facts;
-use crate::Grant;
-use crate::bindings::pintle::plugin::transaction::{self as contract, Host, Snapshot};
+use crate::bindings::pintle::plugin::transaction::{self, Host, Snapshot};
 use crate::bindings::pintle::plugin::types::{HostError, Recipient};
+use crate::call::CallState;
 use crate::call::unavailable;
-use crate::convert;
-use crate::store_data::StoreData;
+use crate::store_data::{HostParts, StoreData};
+use crate::{GrantKind, Grants, convert};
 
 /// The most recipients that a plugin may bring a transaction to.
 const MAX_RECIPIENTS: usize = 10_000;
@@ -22,9 +24,32 @@ const MAX_SCORES: usize = 1_000;
 /// What handing over a recipient, or an entry of a list, costs.
 const ENTRY_COST: u64 = 256;
 
-impl Host for StoreData {
+/// Lets guests import the interface.
+pub(crate) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
+    transaction::add_to_linker::<_, TransactionInterface>(linker, |data| TransactionView::of(data.parts()))
+}
+
+struct TransactionInterface;
+
+impl HasData for TransactionInterface {
+    type Data<'a> = TransactionView<'a>;
+}
+
+/// What the interface reaches: the call.
+pub(crate) struct TransactionView<'a> {
+    call: &'a mut CallState,
+    grants: &'a Grants,
+}
+
+impl<'a> TransactionView<'a> {
+    fn of(parts: HostParts<'a>) -> Self {
+        Self { call: parts.call, grants: parts.grants }
+    }
+}
+
+impl Host for TransactionView<'_> {
     fn info(&mut self) -> Result<Snapshot, HostError> {
-        let transaction = self.live.transaction()?;
+        let transaction = self.call.transaction()?;
         let envelope = &transaction.envelope;
         Ok(Snapshot {
             id: transaction.id.to_string(),
@@ -39,11 +64,11 @@ impl Host for StoreData {
     }
 
     fn recipients(&mut self) -> Vec<Recipient> {
-        let count = self.live.recipient_count().unwrap_or(0);
-        if self.live.budget.charge(ENTRY_COST * count as u64).is_err() {
+        let count = self.call.recipient_count().unwrap_or(0);
+        if self.call.budget.charge(ENTRY_COST * count as u64).is_err() {
             return Vec::new();
         }
-        let transaction = self.live.transaction();
+        let transaction = self.call.transaction();
         transaction.map_or_else(
             |_| Vec::new(),
             |transaction| transaction.envelope.recipients.iter().map(convert::recipient).collect(),
@@ -52,82 +77,82 @@ impl Host for StoreData {
 
     fn add_recipient(&mut self, address: String) -> Result<u32, HostError> {
         let address = self.envelope_address(&address)?;
-        if self.live.recipient_count()? >= MAX_RECIPIENTS {
+        if self.call.recipient_count()? >= MAX_RECIPIENTS {
             return Err(HostError::Limit(format!("a transaction has at most {MAX_RECIPIENTS} recipients")));
         }
-        let id = self.live.new_recipient_id()?;
+        let id = self.call.new_recipient_id()?;
         let octets = address.as_str().len();
-        self.live.record(Edit::AddRecipient(id, address), octets)?;
+        self.call.record(Edit::AddRecipient(id, address), octets)?;
         Ok(id)
     }
 
     fn remove_recipient(&mut self, id: u32) -> Result<(), HostError> {
-        self.edits_envelope(Grant::EditEnvelope)?;
+        self.edits_envelope(GrantKind::EditEnvelope)?;
         self.recipient(id)?;
-        self.live.record(Edit::RemoveRecipient(id), 0)
+        self.call.record(Edit::RemoveRecipient(id), 0)
     }
 
     fn rewrite_recipient(&mut self, id: u32, address: String) -> Result<(), HostError> {
         let address = self.envelope_address(&address)?;
         self.recipient(id)?;
         let octets = address.as_str().len();
-        self.live.record(Edit::RewriteRecipient(id, address), octets)
+        self.call.record(Edit::RewriteRecipient(id, address), octets)
     }
 
     fn rewrite_sender(&mut self, address: String) -> Result<(), HostError> {
         // Delivered from elsewhere than stored: for this attempt, so that our own reports still go to who sent it.
-        if self.live.hook == Some(Hook::Deliver) {
-            self.need(Grant::EditEnvelope)?;
+        if self.call.hook == Some(Hook::Deliver) {
+            need(self.grants, GrantKind::EditEnvelope)?;
         } else {
-            self.edits_envelope(Grant::EditEnvelope)?;
+            self.edits_envelope(GrantKind::EditEnvelope)?;
         }
         let charset = self.charset()?;
         let path =
             ReversePath::parse(&address, charset).map_err(|error| HostError::Invalid(error.to_string()))?;
         // The core would refuse the edit, and the verdict with it; here the plugin can still go on without.
-        if !path.is_null() && self.live.transaction()?.envelope.sender.is_null() {
+        if !path.is_null() && self.call.transaction()?.envelope.sender.is_null() {
             return Err(HostError::Invalid(EditError::NullSender.to_string()));
         }
-        self.live.record(Edit::RewriteSender(path), address.len())
+        self.call.record(Edit::RewriteSender(path), address.len())
     }
 
     fn grant_relay(&mut self, recipient: u32) -> Result<(), HostError> {
-        self.edits_envelope(Grant::Relay)?;
+        self.edits_envelope(GrantKind::Relay)?;
         self.recipient(recipient)?;
-        self.live.record(Edit::GrantRelay(recipient), 0)
+        self.call.record(Edit::GrantRelay(recipient), 0)
     }
 
     fn note(&mut self, key: String) -> Option<Vec<u8>> {
-        let judge = self.live.judge().to_owned();
-        let note = self.live.transaction().ok()?.notes.get(&judge, &key).map(<[u8]>::to_vec);
-        self.charged(note, Vec::len)
+        let judge = self.call.judge().to_owned();
+        let note = self.call.transaction().ok()?.notes.get(&judge, &key).map(<[u8]>::to_vec);
+        self.call.budget.charged(note, Vec::len)
     }
 
     fn set_note(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), HostError> {
-        let judge = self.live.judge().to_owned();
-        super::check_note(&self.live.transaction()?.notes, &judge, &key, value.as_ref())?;
+        let judge = self.call.judge().to_owned();
+        checks::check_note(&self.call.transaction()?.notes, &judge, &key, value.as_ref())?;
         let octets = key.len() + value.as_ref().map_or(0, Vec::len);
-        self.live.record(Edit::Note(key, value), octets)
+        self.call.record(Edit::Note(key, value), octets)
     }
 
     fn fact(&mut self, key: String) -> Option<String> {
-        let judge = self.live.judge().to_owned();
-        let fact = facts::find(&self.live.transaction().ok()?.facts, &judge, &key);
-        self.charged(fact, String::len)
+        let judge = self.call.judge().to_owned();
+        let fact = facts::find(&self.call.transaction().ok()?.facts, &judge, &key);
+        self.call.budget.charged(fact, String::len)
     }
 
     fn set_fact(&mut self, key: String, value: String) -> Result<(), HostError> {
-        let name = self.fact_name(key)?;
-        let judge = self.live.judge().to_owned();
-        facts::check(&self.live.transaction()?.facts, &judge, &name, &value)?;
+        let name = facts::name(self.call.judge(), key, self.grants)?;
+        let judge = self.call.judge().to_owned();
+        facts::check(&self.call.transaction()?.facts, &judge, &name, &value)?;
         let octets = name.len() + value.len();
-        self.live.record(Edit::Fact(name, value), octets)
+        self.call.record(Edit::Fact(name, value), octets)
     }
 
     fn add_score(&mut self, rule: String, points: f64) -> Result<(), HostError> {
-        self.live.transaction()?;
-        super::name("a rule's name", &rule)?;
-        if self.live.transaction()?.scores.len() >= MAX_SCORES {
+        self.call.transaction()?;
+        checks::name("a rule's name", &rule)?;
+        if self.call.transaction()?.scores.len() >= MAX_SCORES {
             return Err(HostError::Limit(format!(
                 "a transaction has at most {MAX_SCORES} entries of points"
             )));
@@ -136,15 +161,15 @@ impl Host for StoreData {
             return Err(HostError::Invalid("points are a finite number".into()));
         }
         let octets = rule.len();
-        self.live.record(Edit::Score(rule, points), octets)
+        self.call.record(Edit::Score(rule, points), octets)
     }
 
     fn score(&mut self) -> f64 {
         let score =
-            self.live.transaction().map(|transaction| (transaction.score(), transaction.scores.len()));
+            self.call.transaction().map(|transaction| (transaction.score(), transaction.scores.len()));
         let (score, count) = score.unwrap_or((0.0, 0));
         // What this call costs is known behind it; the next is refused.
-        let _ = self.live.budget.charge(8 * count as u64);
+        let _ = self.call.budget.charge(8 * count as u64);
         score
     }
 
@@ -155,12 +180,12 @@ impl Host for StoreData {
         reason: Option<String>,
         properties: Vec<(String, String)>,
     ) -> Result<(), HostError> {
-        self.need(Grant::AuthResults)?;
-        self.live.transaction()?;
+        need(self.grants, GrantKind::AuthResults)?;
+        self.call.transaction()?;
         let result = AuthResult { method, outcome, reason, properties };
         check_auth_result(&result)?;
         let octets = octets_of(&result);
-        let there = &self.live.transaction()?.auth_results;
+        let there = &self.call.transaction()?.auth_results;
         if there.len() >= MAX_RESULTS
             || there.iter().map(octets_of).sum::<usize>() + octets > MAX_RESULT_OCTETS
         {
@@ -169,14 +194,14 @@ impl Host for StoreData {
                  together"
             )));
         }
-        self.live.record(Edit::AuthResult(result), octets)
+        self.call.record(Edit::AuthResult(result), octets)
     }
 
-    fn auth_results(&mut self) -> Vec<contract::AuthResult> {
-        if self.live.budget.charge(MAX_RESULT_OCTETS as u64).is_err() {
+    fn auth_results(&mut self) -> Vec<transaction::AuthResult> {
+        if self.call.budget.charge(MAX_RESULT_OCTETS as u64).is_err() {
             return Vec::new();
         }
-        let transaction = self.live.transaction();
+        let transaction = self.call.transaction();
         transaction.map_or_else(
             |_| Vec::new(),
             |transaction| transaction.auth_results.iter().cloned().map(auth_result).collect(),
@@ -184,40 +209,34 @@ impl Host for StoreData {
     }
 }
 
-fn auth_result(result: AuthResult) -> contract::AuthResult {
+fn auth_result(result: AuthResult) -> transaction::AuthResult {
     let AuthResult { method, outcome, reason, properties } = result;
-    contract::AuthResult { method, outcome, reason, properties }
+    transaction::AuthResult { method, outcome, reason, properties }
 }
 
-impl StoreData {
+impl TransactionView<'_> {
     /// The envelope changes while it is received, and stands afterwards but for the sender.
-    fn edits_envelope(&self, grant: Grant) -> Result<(), HostError> {
-        self.need(grant)?;
-        match self.live.hook {
+    fn edits_envelope(&self, grant: GrantKind) -> Result<(), HostError> {
+        need(self.grants, grant)?;
+        match self.call.hook {
             Some(Hook::Mail | Hook::Rcpt | Hook::Headers | Hook::Message) => Ok(()),
             _ => Err(unavailable("changing the envelope")),
         }
     }
 
-    /// A value that is handed over, as long as the budget lasts.
-    pub(super) fn charged<T>(&mut self, value: Option<T>, len: impl Fn(&T) -> usize) -> Option<T> {
-        let octets = value.as_ref().map_or(0, len);
-        value.filter(|_| self.live.budget.charge(octets as u64).is_ok())
-    }
-
     fn envelope_address(&mut self, text: &str) -> Result<Address, HostError> {
-        self.edits_envelope(Grant::EditEnvelope)?;
+        self.edits_envelope(GrantKind::EditEnvelope)?;
         Address::parse(text, self.charset()?).map_err(|error| HostError::Invalid(error.to_string()))
     }
 
     /// RFC 6531 section 3.4: without SMTPUTF8 no address of the transaction may be other than ASCII.
     fn charset(&mut self) -> Result<Charset, HostError> {
-        let smtputf8 = self.live.mail()?.1.envelope.params.smtputf8;
+        let smtputf8 = self.call.mail()?.1.envelope.params.smtputf8;
         Ok(if smtputf8 { Charset::Utf8 } else { Charset::Ascii })
     }
 
     fn recipient(&mut self, id: u32) -> Result<(), HostError> {
-        let found = self.live.has_recipient(id)?;
+        let found = self.call.has_recipient(id)?;
         found.then_some(()).ok_or_else(|| HostError::Invalid(format!("there is no recipient {id}")))
     }
 }
@@ -226,7 +245,7 @@ impl StoreData {
 fn check_auth_result(result: &AuthResult) -> Result<(), HostError> {
     let token = |text: &str| {
         let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
-        !text.is_empty() && text.len() <= super::MAX_NAME && text.bytes().all(fits)
+        !text.is_empty() && text.len() <= checks::MAX_NAME && text.bytes().all(fits)
     };
     let free = |text: &str| text.len() <= 512 && !text.chars().any(char::is_control);
     let fits = token(&result.method)

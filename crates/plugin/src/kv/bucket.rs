@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// A bucket's state. Capacity and rate come with every take, since they are configuration and may change.
-pub(crate) struct Bucket {
+pub(crate) struct TokenBucket {
     tokens: f64,
     seen: Instant,
     /// When it will be full again.
@@ -12,7 +12,7 @@ pub(crate) struct Bucket {
 
 /// A bucket at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Still {
+pub(crate) struct BucketSnapshot {
     pub(crate) tokens: f64,
     pub(crate) seen: Instant,
     pub(crate) full: Instant,
@@ -20,7 +20,7 @@ pub(crate) struct Still {
 
 /// Not enough tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Refused {
+pub(crate) struct TokensRefused {
     /// How many there are.
     pub(crate) left: f64,
     /// When there will be enough; none when never.
@@ -30,18 +30,18 @@ pub(crate) struct Refused {
 /// Longer waits are as good as never.
 const NEVER: f64 = 365.0 * 86_400.0;
 
-impl Bucket {
+impl TokenBucket {
     pub(crate) fn full(capacity: u32, now: Instant) -> Self {
         Self { tokens: capacity.into(), seen: now, full: now }
     }
 
-    pub(crate) fn of(still: Still) -> Self {
-        let Still { tokens, seen, full } = still;
+    pub(crate) fn of(still: BucketSnapshot) -> Self {
+        let BucketSnapshot { tokens, seen, full } = still;
         Self { tokens, seen, full }
     }
 
-    pub(crate) fn still(&self) -> Still {
-        Still { tokens: self.tokens, seen: self.seen, full: self.full }
+    pub(crate) fn still(&self) -> BucketSnapshot {
+        BucketSnapshot { tokens: self.tokens, seen: self.seen, full: self.full }
     }
 
     /// Takes tokens, all or none; gives what is left.
@@ -51,7 +51,7 @@ impl Bucket {
         capacity: u32,
         per_second: f64,
         now: Instant,
-    ) -> Result<f64, Refused> {
+    ) -> Result<f64, TokensRefused> {
         let (wanted, capacity) = (f64::from(tokens), f64::from(capacity));
         let rate = if per_second.is_finite() { per_second.max(0.0) } else { 0.0 };
         let elapsed = now.saturating_duration_since(self.seen).as_secs_f64();
@@ -66,7 +66,10 @@ impl Bucket {
             return Ok(self.tokens);
         }
         let possible = wanted <= capacity;
-        Err(Refused { left: self.tokens, wait: possible.then(|| wait(wanted - self.tokens, rate)).flatten() })
+        Err(TokensRefused {
+            left: self.tokens,
+            wait: possible.then(|| wait(wanted - self.tokens, rate)).flatten(),
+        })
     }
 
     /// A full bucket says no more than none.

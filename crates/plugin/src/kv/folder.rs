@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// Ours until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub(crate) struct FolderClaim {
     _lock: File,
 }
 
@@ -17,14 +17,14 @@ pub(crate) struct Claim {
 ///
 /// # Errors
 /// Why it cannot be used, and what to do about it.
-pub(crate) fn claim(folder: &Path) -> Result<Claim, String> {
+pub(crate) fn claim(folder: &Path) -> Result<FolderClaim, String> {
     make(folder).map_err(|error| error.to_string())?;
     check(&fs::metadata(folder).map_err(|error| error.to_string())?)?;
     let path = folder.join("lock");
     let lock = File::options().create(true).truncate(false).write(true).open(&path);
     let lock = lock.map_err(|error| format!("{}: {error}", path.display()))?;
     match lock.try_lock() {
-        Ok(()) => Ok(Claim { _lock: lock }),
+        Ok(()) => Ok(FolderClaim { _lock: lock }),
         Err(TryLockError::WouldBlock) => {
             Err("another gateway keeps its own there: give each a folder of its own".to_owned())
         }

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::bucket::{Bucket, Still};
-use super::{Entry, PARTS, Part, Shelf, Store, Value, cost};
+use super::bucket::{BucketSnapshot, TokenBucket};
+use super::shelf::{OVERHEAD, PARTS, Shelf, ShelfPart, StoredEntry, StoredValue, cost};
 
 /// The first octets: what this is, and in which form.
 const MAGIC: &[u8] = b"pintle-kv 1\n";
@@ -60,14 +60,14 @@ impl Clocks {
 
 /// What a file begins with.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct SavedHead {
     /// When it was saved, in milliseconds since 1970.
     saved: u64,
 }
 
 /// A part of what was stored; a file has any number of them.
 #[derive(Serialize, Deserialize)]
-struct Piece<'a> {
+struct SavedPiece<'a> {
     entries: Vec<SavedEntry<'a>>,
     buckets: Vec<SavedBucket<'a>>,
 }
@@ -97,25 +97,23 @@ struct SavedBucket<'a> {
     full: u64,
 }
 
-impl Store {
-    /// All that still counts, for [`Shelf::read`]. Plugins are kept waiting by one part at a time, since mail waits for
-    /// them; what changes meanwhile may be in it or not.
-    pub(super) fn written(&self, clocks: Clocks) -> Vec<u8> {
-        let saved = clocks.wall.duration_since(UNIX_EPOCH).map_or(0, millis);
-        let mut body = postcard::to_allocvec(&Head { saved }).unwrap_or_default();
-        for part in 0..PARTS {
-            self.shelf.lock().parts[part].write(clocks.now, &mut body);
-        }
-        let sum = crc32fast::hash(&body).to_be_bytes();
-        [MAGIC, &sum, &body].concat()
+/// All that still counts, for [`Shelf::read`]. Plugins are kept waiting by one part at a time, since mail waits for them;
+/// what changes meanwhile may be in it or not.
+pub(super) fn written(shelf: &Mutex<Shelf>, clocks: Clocks) -> Vec<u8> {
+    let saved = clocks.wall.duration_since(UNIX_EPOCH).map_or(0, millis);
+    let mut body = postcard::to_allocvec(&SavedHead { saved }).unwrap_or_default();
+    for part in 0..PARTS {
+        shelf.lock().parts[part].write(clocks.now, &mut body);
     }
+    let sum = crc32fast::hash(&body).to_be_bytes();
+    [MAGIC, &sum, &body].concat()
 }
 
-impl Part {
+impl ShelfPart {
     fn write(&self, now: Instant, body: &mut Vec<u8>) {
         let entries = self.entries.iter().filter(|(_, entry)| entry.lives(now));
         let buckets = self.buckets.iter().filter(|(_, bucket)| !bucket.is_idle(now));
-        let piece = Piece {
+        let piece = SavedPiece {
             entries: entries.map(|(key, entry)| saved_entry(key, entry, now)).collect(),
             buckets: buckets.map(|(key, bucket)| saved_bucket(key, bucket, now)).collect(),
         };
@@ -129,16 +127,16 @@ impl Part {
 }
 
 impl Shelf {
-    /// What [`Store::written`] gave; none when it is something else, or damaged.
+    /// What [`written`] gave; none when it is something else, or damaged.
     pub(super) fn read(file: &[u8], clocks: Clocks) -> Option<Self> {
         let (sum, body) = file.strip_prefix(MAGIC)?.split_first_chunk()?;
         if u32::from_be_bytes(*sum) != crc32fast::hash(body) {
             return None;
         }
-        let (head, mut rest) = postcard::take_from_bytes::<Head>(body).ok()?;
+        let (head, mut rest) = postcard::take_from_bytes::<SavedHead>(body).ok()?;
         let (mut shelf, gone) = (Self::default(), clocks.since(head.saved));
         while !rest.is_empty() {
-            let (piece, after) = postcard::take_from_bytes::<Piece<'_>>(rest).ok()?;
+            let (piece, after) = postcard::take_from_bytes::<SavedPiece<'_>>(rest).ok()?;
             rest = after;
             for entry in piece.entries {
                 shelf.take_back(entry, gone, clocks.now);
@@ -160,11 +158,11 @@ impl Shelf {
             Some(_) => return,
         };
         let value = match saved.value {
-            SavedValue::Octets(octets) => Value::Octets(octets.into_owned()),
-            SavedValue::Counter(count) => Value::Counter(count),
+            SavedValue::Octets(octets) => StoredValue::Octets(octets.into_owned()),
+            SavedValue::Counter(count) => StoredValue::Counter(count),
         };
         self.octets += cost(&saved.key, &value);
-        let entry = Entry { value, version: saved.version, expires };
+        let entry = StoredEntry { value, version: saved.version, expires };
         self.part_mut(&saved.key).entries.insert(saved.key.into_owned(), entry);
     }
 
@@ -175,26 +173,26 @@ impl Shelf {
         let (Some(seen), Some(full)) = (seen, full.filter(|full| *full > now)) else {
             return;
         };
-        self.octets += saved.key.len() + super::OVERHEAD;
-        let bucket = Bucket::of(Still { tokens: saved.tokens, seen, full });
+        self.octets += saved.key.len() + OVERHEAD;
+        let bucket = TokenBucket::of(BucketSnapshot { tokens: saved.tokens, seen, full });
         self.part_mut(&saved.key).buckets.insert(saved.key.into_owned(), bucket);
     }
 }
 
-fn saved_entry<'a>(key: &'a str, entry: &'a Entry, now: Instant) -> SavedEntry<'a> {
+fn saved_entry<'a>(key: &'a str, entry: &'a StoredEntry, now: Instant) -> SavedEntry<'a> {
     SavedEntry {
         key: key.into(),
         value: match &entry.value {
-            Value::Octets(octets) => SavedValue::Octets(octets.into()),
-            Value::Counter(count) => SavedValue::Counter(*count),
+            StoredValue::Octets(octets) => SavedValue::Octets(octets.into()),
+            StoredValue::Counter(count) => SavedValue::Counter(*count),
         },
         version: entry.version,
         lives: entry.expires.map(|at| millis(at.saturating_duration_since(now))),
     }
 }
 
-fn saved_bucket<'a>(key: &'a str, bucket: &Bucket, now: Instant) -> SavedBucket<'a> {
-    let Still { tokens, seen, full } = bucket.still();
+fn saved_bucket<'a>(key: &'a str, bucket: &TokenBucket, now: Instant) -> SavedBucket<'a> {
+    let BucketSnapshot { tokens, seen, full } = bucket.still();
     SavedBucket {
         key: key.into(),
         tokens,
@@ -288,8 +286,9 @@ mod octets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::KvStore;
 
-    fn values(store: &Store, keys: &[String], now: Instant) -> Vec<Option<(Vec<u8>, u64)>> {
+    fn values(store: &KvStore, keys: &[String], now: Instant) -> Vec<Option<(Vec<u8>, u64)>> {
         store.get_many(keys, usize::MAX, now).unwrap()
     }
 
@@ -299,7 +298,7 @@ mod tests {
         let file = path(folder.path(), "grey list/1");
         assert_eq!(file.file_name().unwrap(), "grey%20list%2f1.kv");
         let start = Clocks::read();
-        let store = Store::open(10_000, Some(file.clone()), start);
+        let store = KvStore::open(10_000, Some(file.clone()), start);
         store.set("short".into(), b"1".to_vec(), Some(10), start.now).unwrap();
         store.set("long".into(), b"2".to_vec(), None, start.now).unwrap();
         store.increment("count".into(), 7, Some(1_000), start.now).unwrap();
@@ -310,7 +309,7 @@ mod tests {
 
         // Another process: its clock that only goes forward began anew, the wall clock went on.
         let later = Clocks { now: start.now, wall: start.wall + Duration::from_secs(11) };
-        let store = Store::open(10_000, Some(file), later);
+        let store = KvStore::open(10_000, Some(file), later);
         let keys = ["short", "long", "count"].map(str::to_owned);
         let found = values(&store, &keys, later.now);
         assert_eq!(found[0], None, "its time ran out while nobody was there");
@@ -327,7 +326,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = path(folder.path(), "a");
         let clocks = Clocks::read();
-        let store = Store::open(10_000, Some(file.clone()), clocks);
+        let store = KvStore::open(10_000, Some(file.clone()), clocks);
         store.set("k".into(), b"v".to_vec(), None, clocks.now).unwrap();
         store.save(clocks).unwrap();
         let mut octets = fs::read(&file).unwrap();
@@ -336,7 +335,7 @@ mod tests {
         }
         *octets.last_mut().unwrap() ^= 1;
         fs::write(&file, octets).unwrap();
-        let store = Store::open(10_000, Some(file.clone()), clocks);
+        let store = KvStore::open(10_000, Some(file.clone()), clocks);
         assert_eq!(values(&store, &["k".into()], clocks.now), [None]);
         assert!(file.exists(), "to open it changes nothing");
         store.put_damaged_aside();
@@ -348,13 +347,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = path(folder.path(), "a");
         let wrong = Clocks::read();
-        let store = Store::open(10_000, Some(file.clone()), wrong);
+        let store = KvStore::open(10_000, Some(file.clone()), wrong);
         store.set("k".into(), b"v".to_vec(), Some(10), wrong.now).unwrap();
         let _ = store.take("b".into(), 10, 10, 1.0, wrong.now).unwrap();
         store.save(wrong).unwrap();
 
         let right = Clocks { now: wrong.now, wall: wrong.wall - Duration::from_secs(365 * 86_400) };
-        let store = Store::open(10_000, Some(file), right);
+        let store = KvStore::open(10_000, Some(file), right);
         assert!(values(&store, &["k".into()], right.now)[0].is_some());
         let later = right.now + Duration::from_secs(10);
         assert_eq!(values(&store, &["k".into()], later), [None], "it lives no longer than it was to");
@@ -366,11 +365,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = path(folder.path(), "a");
         let right = Clocks::read();
-        let store = Store::open(10_000, Some(file.clone()), right);
+        let store = KvStore::open(10_000, Some(file.clone()), right);
         store.set("k".into(), b"v".to_vec(), Some(36 * 86_400), right.now).unwrap();
         store.save(right).unwrap();
         let wrong = Clocks { now: right.now, wall: right.wall + Duration::from_secs(365 * 86_400) };
-        let store = Store::open(10_000, Some(file), wrong);
+        let store = KvStore::open(10_000, Some(file), wrong);
         assert!(values(&store, &["k".into()], wrong.now)[0].is_some());
     }
 
@@ -403,12 +402,12 @@ mod tests {
     fn large_stores_come_back_whole() {
         let folder = tempfile::tempdir().unwrap();
         let (file, clocks) = (path(folder.path(), "a"), Clocks::read());
-        let store = Store::open(64 << 20, Some(file.clone()), clocks);
+        let store = KvStore::open(64 << 20, Some(file.clone()), clocks);
         for n in 0_u32..5_000 {
             store.set(format!("key {n}"), n.to_be_bytes().repeat(10), Some(1_000), clocks.now).unwrap();
         }
         store.save(clocks).unwrap();
-        let again = Store::open(64 << 20, Some(file), clocks);
+        let again = KvStore::open(64 << 20, Some(file), clocks);
         assert_eq!(again.shelf.lock().octets, store.shelf.lock().octets);
         let keys: Vec<_> = (0..5_000).map(|n| format!("key {n}")).collect();
         assert_eq!(values(&again, &keys, clocks.now), values(&store, &keys, clocks.now));

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use regex::RegexBuilder;
 use serde_json::{Map, Value};
 
-use super::SchemaFault;
+use super::fault::SchemaFault;
 
 /// The most steps of a check: a second or two.
 const MAX_STEPS: u64 = 1_000_000;

@@ -24,7 +24,7 @@ pub(super) fn mistakes(
     schema: &Value,
     settings: &Value,
 ) -> Vec<ConfigMistake> {
-    let mut teller = Teller { schema, settings, told: Vec::new() };
+    let mut teller = MistakeCollector { schema, settings, told: Vec::new() };
     teller.tell(error);
     let mut told = teller.told;
     told.sort_by(|a, b| a.at.cmp(&b.at));
@@ -32,13 +32,13 @@ pub(super) fn mistakes(
     told
 }
 
-struct Teller<'a> {
+struct MistakeCollector<'a> {
     schema: &'a Value,
     settings: &'a Value,
     told: Vec<ConfigMistake>,
 }
 
-impl Teller<'_> {
+impl MistakeCollector<'_> {
     fn tell(&mut self, error: &ValidationError<'_, '_>) {
         let at = at(error);
         match &error.kind {

@@ -9,7 +9,6 @@
 
 pub mod component;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -19,10 +18,11 @@ use pintle_mail::{
     Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
     Reply, ReversePath, SessionId, TlsPolicy, UnixTime,
 };
-use pintle_plugin::{Config, Gateway, Grant, Limits, PluginConfig, Plugins, SigningKey, Source};
+use pintle_plugin::{
+    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SigningKey,
+};
 use pintle_policy::{
-    Call, Delivery, Edit, FaultKind, Judge, Message, Notes, Piece, Ruling, Session, Transaction, Verdict,
-    View,
+    Call, Delivery, Edit, FaultKind, Judge, Message, Piece, Ruling, Session, Transaction, Verdict, View,
 };
 use tokio::runtime::Runtime;
 
@@ -63,7 +63,7 @@ struct Bench {
 
 static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let grants = Grant::ALL.iter().copied().collect();
+    let grants = GrantKind::ALL.iter().copied().collect();
     let granted = PluginConfig { grants, ..plugin("granted", &["http", "tables"]) };
     let bare = plugin("bare", &["http", "tables", "dns", "kv", "sender-auth"]);
     let key = SigningKey { name: "key".into(), selector: "s".into() };
@@ -87,15 +87,15 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
 
 fn plugin(name: &str, without: &[&str]) -> PluginConfig {
     let bytes = component::component(without).into();
-    let mut config = PluginConfig::new(name, Source::Bytes { name: name.into(), bytes });
-    config.limits = Limits {
+    let mut config = PluginConfig::new(name, ComponentSource::Bytes { name: name.into(), bytes });
+    config.limits = PluginLimits {
         // A machine that is busy must not look like a guest that is slow.
         wall: Duration::from_secs(20),
         cpu: Duration::from_secs(10),
         memory: 8 << 20,
         max_instances: 2,
         min_idle: 0,
-        ..Limits::default()
+        ..PluginLimits::default()
     };
     config
 }
@@ -152,19 +152,15 @@ fn recipient(id: u32) -> Recipient {
 
 fn session() -> Session {
     Session {
-        id: SessionId::new(UnixTime::from_millis(0), 1),
-        listener: "mx".into(),
-        client: ([192, 0, 2, 1], 1234).into(),
-        local: ([192, 0, 2, 2], 25).into(),
-        started: UnixTime::from_millis(0),
         hello: Some("client.example".into()),
         esmtp: true,
-        tls: None,
-        identity: None,
-        trusted: false,
-        extensions: Vec::new(),
-        notes: Notes::default(),
-        facts: BTreeMap::new(),
+        ..Session::new(
+            SessionId::new(UnixTime::from_millis(0), 1),
+            "mx".into(),
+            ([192, 0, 2, 1], 1234).into(),
+            ([192, 0, 2, 2], 25).into(),
+            UnixTime::from_millis(0),
+        )
     }
 }
 

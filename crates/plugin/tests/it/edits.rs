@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::{Bytes, HeaderBlock, NextHop, TlsPolicy};
-use pintle_plugin::{Config, FailurePolicy, Gateway, Grant, PluginConfig, Plugins};
+use pintle_plugin::{Config, FailurePolicy, Gateway, GrantKind, PluginConfig, Plugins};
 use pintle_policy::{Call, Chain, DeliveryOutcome, Edit, FaultKind, Judge, Verdict};
 use serde_json::json;
 
@@ -13,7 +13,12 @@ use crate::support::{Zone, delivery, message, one, session, transaction, unruly}
 #[tokio::test]
 async fn everything_that_is_granted_is_changed_together() {
     let mut config = unruly(json!({"message": "edit-all"}));
-    config.grants.extend([Grant::EditHeaders, Grant::EditBody, Grant::EditEnvelope, Grant::Relay]);
+    config.grants.extend([
+        GrantKind::EditHeaders,
+        GrantKind::EditBody,
+        GrantKind::EditEnvelope,
+        GrantKind::Relay,
+    ]);
     let (plugins, judge) = one(config).await;
     let mut view = message();
     let decision = Chain::new(vec![judge]).judge(&Call::Message, &mut view).await;
@@ -79,7 +84,7 @@ async fn a_message_is_seen_whole() {
 async fn no_body_can_smuggle() {
     for (act, text) in [("nul", "NUL"), ("bare-cr-at-end", "bare CR")] {
         let mut config = unruly(json!({"message": act}));
-        config.grants.insert(Grant::EditBody);
+        config.grants.insert(GrantKind::EditBody);
         let (plugins, judge) = one(config).await;
         let ruling = judge.judge(Call::Message, message()).await;
         assert!(ruling.fault.unwrap().text.contains(text));
@@ -114,7 +119,7 @@ fn odd_fields() -> String {
 #[tokio::test]
 async fn what_the_kit_says_can_be_written_the_host_writes() {
     let mut config = unruly(json!({"message": "write"}));
-    config.grants.insert(Grant::EditHeaders);
+    config.grants.insert(GrantKind::EditHeaders);
     let (plugins, judge) = one(config).await;
     let mut view = message();
     Arc::make_mut(view.message.as_mut().unwrap()).header = HeaderBlock::parse(Bytes::from(odd_fields()));
@@ -183,7 +188,7 @@ async fn names_of_the_client_are_confirmed() {
 #[tokio::test]
 async fn a_delivery_is_routed_and_its_bounce_suppressed() {
     let mut config = unruly(json!({"deliver": "route"}));
-    config.grants.extend([Grant::Route, Grant::DropMail]);
+    config.grants.extend([GrantKind::Route, GrantKind::DropMail]);
     let (plugins, judge) = with_relay(config).await;
     let chain = Chain::new(vec![judge]);
     let mut view = delivery();
@@ -216,12 +221,12 @@ async fn with_relay(plugin: PluginConfig) -> (Plugins, Arc<dyn Judge>) {
 #[tokio::test]
 async fn a_delivery_goes_nowhere_with_both_grants_alone() {
     for (grants, missing) in [
-        (&[Grant::Route][..], "drop-mail"),
-        (&[Grant::DropMail], "\"route\""),
-        (&[Grant::Route, Grant::RouteAnywhere], "drop-mail"),
+        (&[GrantKind::Route][..], "drop-mail"),
+        (&[GrantKind::DropMail], "\"route\""),
+        (&[GrantKind::Route, GrantKind::RouteAnywhere], "drop-mail"),
     ] {
         let mut config = unruly(json!({"deliver": "to nowhere"}));
-        config.grants.extend(grants);
+        config.grants.extend(grants.iter().copied());
         let (plugins, judge) = one(config).await;
         let ruling = judge.judge(Call::Deliver, delivery()).await;
         let fault = ruling.fault.unwrap().text;
@@ -229,7 +234,7 @@ async fn a_delivery_goes_nowhere_with_both_grants_alone() {
         plugins.shutdown().await;
     }
     let mut config = unruly(json!({"deliver": "to nowhere"}));
-    config.grants.extend([Grant::Route, Grant::DropMail]);
+    config.grants.extend([GrantKind::Route, GrantKind::DropMail]);
     let (plugins, judge) = one(config).await;
     let ruling = judge.judge(Call::Deliver, delivery()).await;
     assert_eq!((ruling.fault, ruling.edits), (None, vec![Edit::NextHop(NextHop::Discard)]));
@@ -238,22 +243,22 @@ async fn a_delivery_goes_nowhere_with_both_grants_alone() {
 
 #[tokio::test]
 async fn a_host_that_no_configuration_lists_needs_a_grant_of_its_own() {
-    let told = async |hop: &str, grants: &[Grant]| {
+    let told = async |hop: &str, grants: &[GrantKind]| {
         let mut config = unruly(json!({"deliver": format!("to {hop}")}));
-        config.grants.extend(grants);
+        config.grants.extend(grants.iter().copied());
         let (plugins, judge) = with_relay(config).await;
         let ruling = judge.judge(Call::Deliver, delivery()).await;
         plugins.shutdown().await;
         (ruling.edits, ruling.fault.map(|fault| fault.text).unwrap_or_default())
     };
     let relay = |name: &str| NextHop::Relay(name.to_owned());
-    assert_eq!(told("inner", &[Grant::Route]).await.0, [Edit::NextHop(relay("inner"))]);
+    assert_eq!(told("inner", &[GrantKind::Route]).await.0, [Edit::NextHop(relay("inner"))]);
     for hop in ["169.254.169.254:80", "localhost", "unix:/run/mysqld/mysqld.sock", "inner:25"] {
-        let (edits, fault) = told(hop, &[Grant::Route]).await;
+        let (edits, fault) = told(hop, &[GrantKind::Route]).await;
         assert!(edits.is_empty() && fault.contains("route-anywhere"), "{hop}: {edits:?} {fault}");
-        let (edits, fault) = told(hop, &[Grant::RouteAnywhere]).await;
+        let (edits, fault) = told(hop, &[GrantKind::RouteAnywhere]).await;
         assert!(edits.is_empty() && fault.contains("\"route\""), "{hop}: {edits:?} {fault}");
-        let both = [Grant::Route, Grant::RouteAnywhere];
+        let both = [GrantKind::Route, GrantKind::RouteAnywhere];
         assert_eq!(told(hop, &both).await.0, [Edit::UnlistedHop(relay(hop))]);
     }
 }
@@ -273,7 +278,7 @@ async fn accepted_mail_is_given_up_with_the_grant_alone() {
         let fault = ruling.fault.unwrap();
         assert!(fault.text.contains("drop-mail"), "{}", fault.text);
         plugins.shutdown().await;
-        config.grants.insert(Grant::DropMail);
+        config.grants.insert(GrantKind::DropMail);
         let (plugins, judge) = one(config).await;
         assert_eq!(judge.judge(Call::Deliver, delivery()).await.verdict.name(), act);
         plugins.shutdown().await;
@@ -292,7 +297,7 @@ async fn mail_is_dropped_before_its_250_with_the_grant_alone() {
     ] {
         for (call, view) in calls {
             let mut config = unruly(json!({"rcpt": act, "headers": act, "message": act}));
-            config.grants.insert(Grant::EditEnvelope);
+            config.grants.insert(GrantKind::EditEnvelope);
             let (plugins, judge) = one(config.clone()).await;
             let ruling = judge.judge(call.clone(), view.clone()).await;
             plugins.shutdown().await;
@@ -300,7 +305,7 @@ async fn mail_is_dropped_before_its_250_with_the_grant_alone() {
             assert_eq!(fault.contains("drop-mail"), dropped, "{act} at {call:?}: {fault}");
             assert_eq!(ruling.verdict == Verdict::Defer(None), dropped, "{act} at {call:?}");
             assert_eq!(ruling.edits.is_empty(), dropped, "{act} at {call:?}");
-            config.grants.insert(Grant::DropMail);
+            config.grants.insert(GrantKind::DropMail);
             let (plugins, judge) = one(config).await;
             let ruling = judge.judge(call, view).await;
             assert_eq!((ruling.fault, ruling.verdict == Verdict::Defer(None)), (None, false), "{act}");
@@ -328,7 +333,7 @@ async fn a_bounce_is_suppressed_with_the_grant_alone() {
 #[tokio::test]
 async fn a_delivery_may_come_from_another_sender_and_goes_to_the_same_recipients() {
     let mut config = unruly(json!({"deliver": "sender"}));
-    config.grants.insert(Grant::EditEnvelope);
+    config.grants.insert(GrantKind::EditEnvelope);
     let (plugins, judge) = one(config).await;
     let mut view = delivery();
     let decision = Chain::new(vec![judge]).judge(&Call::Deliver, &mut view).await;

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use pintle_mail::{Bytes, HeaderBlock, Param};
-use pintle_plugin::{Config, Gateway, Grant, PluginConfig, Plugins, Source, check};
+use pintle_plugin::{ComponentSource, Config, Gateway, GrantKind, PluginConfig, Plugins, check};
 use pintle_policy::{Call, Chain, FaultKind, Ruling, Verdict, View};
 use serde_json::json;
 
 use crate::support::{Zone, component, delivery, message, one, open, session, transaction, unruly};
 
 /// What `act` at EHLO or MAIL comes to with these grants alone.
-async fn act(act: &str, grants: &[Grant]) -> (Ruling, View) {
+async fn act(act: &str, grants: &[GrantKind]) -> (Ruling, View) {
     let mut config = unruly(json!({"hello": act, "mail": act}));
-    config.grants = [Grant::Kv, Grant::Dns, Grant::Auth, Grant::SenderAuth].into();
-    config.grants.extend(grants);
+    config.grants = [GrantKind::Kv, GrantKind::Dns, GrantKind::Auth, GrantKind::SenderAuth].into();
+    config.grants.extend(grants.iter().copied());
     let (plugins, judge) = one(config).await;
     let mut view = transaction(&["bob"]);
     let call = if !matches!(act, "withhold" | "offer") {
@@ -34,11 +34,11 @@ async fn act(act: &str, grants: &[Grant]) -> (Ruling, View) {
 #[tokio::test]
 async fn what_is_said_in_the_gateways_name_and_what_changes_its_offers_needs_a_grant() {
     for (what, grant) in [
-        ("results", Grant::AuthResults),
-        ("forge", Grant::AuthResults),
-        ("forge-name", Grant::AuthResults),
-        ("withhold", Grant::EditExtensions),
-        ("offer", Grant::EditExtensions),
+        ("results", GrantKind::AuthResults),
+        ("forge", GrantKind::AuthResults),
+        ("forge-name", GrantKind::AuthResults),
+        ("withhold", GrantKind::EditExtensions),
+        ("offer", GrantKind::EditExtensions),
     ] {
         let (ruling, _) = act(what, &[]).await;
         let fault = ruling.fault.unwrap();
@@ -71,9 +71,9 @@ async fn who_edits_headers_speaks_in_the_gateways_name_by_leave_alone() {
         ("rename", true, true),
     ] {
         let mut plugin = unruly(json!({"deliver": act}));
-        plugin.grants.insert(Grant::EditHeaders);
+        plugin.grants.insert(GrantKind::EditHeaders);
         if !may {
-            plugin.grants.remove(&Grant::AuthResults);
+            plugin.grants.remove(GrantKind::AuthResults);
         }
         let gateway = Gateway { hostname: "gate.example".to_owned(), ..Gateway::default() };
         let config = Config { plugins: vec![plugin], gateway, ..Config::default() };
@@ -91,14 +91,14 @@ async fn who_edits_headers_speaks_in_the_gateways_name_by_leave_alone() {
 
 #[tokio::test]
 async fn no_plugin_writes_facts_in_the_name_of_another() {
-    let (ruling, view) = act("forge-spf", &[Grant::AuthResults]).await;
+    let (ruling, view) = act("forge-spf", &[GrantKind::AuthResults]).await;
     assert_eq!(ruling.fault, None);
     let facts = &view.transaction.unwrap().facts;
     assert_eq!(facts.iter().collect::<Vec<_>>(), [(&"unruly.spf".to_owned(), &"pass".to_owned())]);
     // Not even one whose name the operator has chosen so.
     let mut dmarc = unruly(json!({"mail": "forge"}));
     dmarc.name = "dmarc".to_owned();
-    dmarc.grants.remove(&Grant::AuthResults);
+    dmarc.grants.remove(GrantKind::AuthResults);
     let (plugins, judge) = one(dmarc).await;
     let ruling = judge.judge(Call::Mail, transaction(&["bob"])).await;
     assert!(ruling.fault.unwrap().text.contains("auth-results"));
@@ -119,7 +119,7 @@ async fn who_may_not_accept_spares_nobody_the_rest() {
     for (may, verdict) in [(true, "accept"), (false, "reject")] {
         let mut first = unruly(json!({"rcpt": "accept"}));
         if !may {
-            first.grants.remove(&Grant::Accept);
+            first.grants.remove(GrantKind::Accept);
         }
         let plugins = open(vec![first.clone(), second(first)]).await;
         let decision = Chain::new(plugins.judges()).judge(&Call::Rcpt(0), &mut transaction(&["bob"])).await;
@@ -134,12 +134,12 @@ async fn who_may_not_accept_spares_nobody_the_rest() {
 #[tokio::test]
 async fn reverse_lookups_need_their_own_grant_or_that_for_all_dns() {
     for (grant, may) in [
-        (Some(Grant::Dns), true),
-        (Some(Grant::ReverseDns), true),
-        (Some(Grant::SenderAuth), false),
+        (Some(GrantKind::Dns), true),
+        (Some(GrantKind::ReverseDns), true),
+        (Some(GrantKind::SenderAuth), false),
         (None, false),
     ] {
-        let source = Source::Bytes { name: "asker".into(), bytes: component("asker") };
+        let source = ComponentSource::Bytes { name: "asker".into(), bytes: component("asker") };
         let mut config = PluginConfig::new("asker", source);
         config.grants = grant.into_iter().collect();
         let (plugins, judge) = one(config).await;
@@ -164,18 +164,18 @@ async fn reverse_lookups_need_their_own_grant_or_that_for_all_dns() {
 #[tokio::test]
 async fn a_check_names_the_functions_that_would_be_denied() {
     let mut config = unruly(json!({}));
-    config.grants.remove(&Grant::AuthResults);
+    config.grants.remove(GrantKind::AuthResults);
     let config = Config { plugins: vec![config], ..Config::default() };
     let report = check(config).await.unwrap().remove(0);
     assert!(report.errors.is_empty(), "{:?}", report.errors);
     let denied = |grant| report.denied.get(&grant).cloned().unwrap_or_default();
-    assert_eq!(denied(Grant::AuthResults), ["transaction.add-auth-result"]);
-    assert!(denied(Grant::EditExtensions).contains(&"session.withhold-extension".to_owned()));
-    assert!(denied(Grant::ReverseDns).is_empty(), "it has the grant `dns`: {:?}", report.denied);
+    assert_eq!(denied(GrantKind::AuthResults), ["transaction.add-auth-result"]);
+    assert!(denied(GrantKind::EditExtensions).contains(&"session.withhold-extension".to_owned()));
+    assert!(denied(GrantKind::ReverseDns).is_empty(), "it has the grant `dns`: {:?}", report.denied);
     let mut config = unruly(json!({}));
-    config.grants.remove(&Grant::Dns);
+    config.grants.remove(GrantKind::Dns);
     let report = check(Config { plugins: vec![config], ..Config::default() }).await.unwrap().remove(0);
-    assert_eq!(report.denied[&Grant::ReverseDns], ["session.reverse-names"]);
+    assert_eq!(report.denied[&GrantKind::ReverseDns], ["session.reverse-names"]);
 }
 
 #[tokio::test]
@@ -183,7 +183,12 @@ async fn what_one_plugin_holds_the_next_still_edits() {
     let holder = unruly(json!({"message": "quarantine"}));
     let mut editor = unruly(json!({"message": "edit-all"}));
     editor.name = "editor".to_owned();
-    editor.grants.extend([Grant::EditHeaders, Grant::EditBody, Grant::EditEnvelope, Grant::Relay]);
+    editor.grants.extend([
+        GrantKind::EditHeaders,
+        GrantKind::EditBody,
+        GrantKind::EditEnvelope,
+        GrantKind::Relay,
+    ]);
     let plugins = open(vec![holder, editor]).await;
     let mut view = message();
     let decision = Chain::new(plugins.judges()).judge(&Call::Message, &mut view).await;

@@ -11,7 +11,9 @@ use pintle_mail::{
     Address, Bytes, Charset, EnhancedCode, HeaderBlock, NextHop, RcptParams, Recipient, Reply, ReversePath,
     TlsPolicy,
 };
-use pintle_plugin::{Config, Gateway, Grant, Limits, PluginConfig, Plugins, SigningKey, Source};
+use pintle_plugin::{
+    ComponentSource, Config, Gateway, GrantKind, PluginConfig, PluginLimits, Plugins, SigningKey,
+};
 use pintle_policy::{Call, Chain, Decision, Delivery, DeliveryOutcome, Hook, Message, View};
 use serde_json::{Value, json};
 
@@ -247,8 +249,8 @@ fn hostile_envelopes() -> Vec<Mail> {
 }
 
 /// The answer of a plugin's author: everything on.
-fn settings() -> Vec<(&'static str, &'static [Grant], Value)> {
-    use Grant::{Dns, EditEnvelope, EditHeaders, Kv, Relay, SenderAuth, Sign};
+fn settings() -> Vec<(&'static str, &'static [GrantKind], Value)> {
+    use GrantKind::{Dns, EditEnvelope, EditHeaders, Kv, Relay, SenderAuth, Sign};
     let limit = |count: &str, by: &str| json!({"name": format!("{count} by {by}"), "count": count, "by": by, "max": 1_000_000, "per": "1h", "action": "defer"});
     let rule = |action: &str, value: Value| json!({action: value});
     vec![
@@ -322,19 +324,19 @@ fn settings() -> Vec<(&'static str, &'static [Grant], Value)> {
 }
 
 async fn stock() -> Plugins {
-    let plugin = |(name, grants, settings): (&str, &[Grant], Value)| {
-        let source = Source::Bytes { name: format!("stock:{name}"), bytes: component(name) };
+    let plugin = |(name, grants, settings): (&str, &[GrantKind], Value)| {
+        let source = ComponentSource::Bytes { name: format!("stock:{name}"), bytes: component(name) };
         let mut config = PluginConfig::new(name, source);
         config.grants = grants.iter().copied().collect();
         if name != "header-rewrite" {
             // What it renames or replaces must not speak in the gateway's name, and is not to fail for that.
-            config.grants.extend([Grant::AuthResults, Grant::Accept, Grant::ReverseDns]);
+            config.grants.extend([GrantKind::AuthResults, GrantKind::Accept, GrantKind::ReverseDns]);
         }
         config.settings = settings;
         // Memory and work are as in the product. Time is not: the machine that tests may be slow and its host is not optimised.
         // Headers are as large as listeners take them, so that what grows faster than they do takes longer than this.
         let (wall, cpu) = (Duration::from_secs(120), Duration::from_secs(20));
-        config.limits = Limits { wall, cpu, max_instances: 2, ..Limits::default() };
+        config.limits = PluginLimits { wall, cpu, max_instances: 2, ..PluginLimits::default() };
         config
     };
     let key = SigningKey { name: "key".into(), selector: "s".into() };

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_plugin::{
-    Config, FailurePolicy, LoadError, OpenError, Places, PluginCheck, PluginConfig, Plugins, Source, check,
+    ComponentSource, Config, FailurePolicy, Grants, LoadError, OpenError, Places, PluginCheck, PluginConfig,
+    Plugins, check,
 };
 use pintle_policy::{AuthVerdict, Call, Credentials, FaultKind, Hook, Judge, Verdict};
 use serde_json::json;
@@ -14,7 +15,7 @@ use crate::support::{Zone, component, limits, one, open, session, transaction, u
 
 fn of_bytes(bytes: Vec<u8>) -> PluginConfig {
     let name = "test".into();
-    PluginConfig::new("p", Source::Bytes { name, bytes: bytes.into() })
+    PluginConfig::new("p", ComponentSource::Bytes { name, bytes: bytes.into() })
 }
 
 async fn report(plugin: PluginConfig) -> PluginCheck {
@@ -50,7 +51,7 @@ async fn a_sound_plugin_is_reported_with_its_manifest_and_hooks() {
 #[tokio::test]
 async fn missing_grants_are_named_all_of_them() {
     let mut plugin = unruly(json!({}));
-    plugin.grants.clear();
+    plugin.grants = Grants::default();
     assert_eq!(
         errors(plugin).await,
         [
@@ -93,7 +94,7 @@ async fn what_is_no_plugin_is_refused() {
         let said = errors(of_bytes(junk)).await;
         assert!(said[0].starts_with("not a WASI 0.2 component"), "{said:#?}");
     }
-    let absent = PluginConfig::new("p", Source::File("/nowhere/at/all.wasm".into()));
+    let absent = PluginConfig::new("p", ComponentSource::File("/nowhere/at/all.wasm".into()));
     assert!(errors(absent).await[0].starts_with("cannot read /nowhere/at/all.wasm"));
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use pintle_mail::Bytes;
 use pintle_plugin::{
-    AppliedPlugins, Config, FailurePolicy, OpenError, PluginConfig, Plugins, ReloadError, Source, Status,
+    AppliedPlugins, ComponentSource, Config, FailurePolicy, OpenError, PluginConfig, PluginStatus, Plugins,
+    ReloadError,
 };
 use pintle_policy::{Call, Judge, Verdict};
 use serde_json::json;
@@ -22,7 +23,7 @@ fn another(bytes: &Bytes) -> Vec<u8> {
 
 fn of_file(path: &Path) -> PluginConfig {
     let mut config = unruly(json!({"rcpt": "by-recipient", "connect": "note"}));
-    config.component = Source::File(path.to_owned());
+    config.component = ComponentSource::File(path.to_owned());
     config
 }
 
@@ -176,7 +177,7 @@ async fn a_prepared_configuration_that_is_dropped_leaves_everything_as_it_was() 
     let state = folder.path().join("state");
     let mut gone = named("gone", "accept");
     gone.required = false;
-    gone.component = Source::File(folder.path().join("gone.wasm"));
+    gone.component = ComponentSource::File(folder.path().join("gone.wasm"));
     let with_state = |plugins| Config { state: Some(state.clone()), ..config(plugins) };
     let first = with_state(vec![named("a", "accept"), gone.clone()]);
     let plugins = Plugins::open(first, Arc::new(Zone)).await.unwrap();
@@ -184,10 +185,10 @@ async fn a_prepared_configuration_that_is_dropped_leaves_everything_as_it_was() 
     std::fs::write(state.join("new.kv"), "damaged").unwrap();
     // Timers count as calls.
     let status =
-        || plugins.status().into_iter().map(|status| Status { calls: 0, ..status }).collect::<Vec<_>>();
+        || plugins.status().into_iter().map(|status| PluginStatus { calls: 0, ..status }).collect::<Vec<_>>();
     let before = status();
     gone.settings = json!({"connect": "reject"});
-    gone.component = Source::File(folder.path().join("elsewhere.wasm"));
+    gone.component = ComponentSource::File(folder.path().join("elsewhere.wasm"));
     let other = with_state(vec![named("new", "note"), gone, named("a", "reject")]);
     drop(plugins.prepare(other.clone()).await.unwrap());
     assert_eq!(status(), before);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pintle_dns::{Record, RecordKind};
 use pintle_mail::{Bytes, Charset, Domains, HeaderBlock, ReversePath};
-use pintle_plugin::{Config, Gateway, Grant, PluginConfig, Plugins, SigningKey};
+use pintle_plugin::{Config, Gateway, GrantKind, PluginConfig, Plugins, SigningKey};
 use pintle_policy::{Call, Chain, Edit, Judge, Message, Transaction, Verdict, View};
 use pintle_testkit::StaticResolver;
 use serde_json::json;
@@ -51,7 +51,12 @@ fn named(name: &str, mut config: PluginConfig) -> PluginConfig {
 #[tokio::test]
 async fn plugins_share_results_about_the_mail_as_received() {
     let mut editor = named("editor", unruly(json!({"message": "edit-all"})));
-    editor.grants.extend([Grant::EditHeaders, Grant::EditBody, Grant::EditEnvelope, Grant::Relay]);
+    editor.grants.extend([
+        GrantKind::EditHeaders,
+        GrantKind::EditBody,
+        GrantKind::EditEnvelope,
+        GrantKind::Relay,
+    ]);
     let first = named("first", unruly(json!({"rcpt": "spf", "message": "sender"})));
     let second = named("second", unruly(json!({"rcpt": "spf", "message": "sender"})));
     let resolver = zone();
@@ -127,7 +132,7 @@ async fn signing_needs_the_grant_a_key_and_a_message() {
     let signs = |hook: &str, how: &str, granted: bool| {
         let mut config = unruly(json!({hook: how}));
         if granted {
-            config.grants.insert(Grant::Sign);
+            config.grants.insert(GrantKind::Sign);
         }
         config
     };
@@ -157,7 +162,7 @@ async fn signing_needs_the_grant_a_key_and_a_message() {
 #[tokio::test]
 async fn the_gateway_tells_of_itself_and_of_what_others_found() {
     let mut config = unruly(json!({"mail": "gateway", "rcpt": "results"}));
-    config.grants.insert(Grant::Sign);
+    config.grants.insert(GrantKind::Sign);
     let (plugins, judge) = with_key(config.clone()).await;
     let told = judge.judge(Call::Mail, signed()).await;
     let key = r#"SigningKey { name: "key", domain: "ours.example", selector: "s1" }"#;
@@ -179,7 +184,7 @@ async fn the_gateway_tells_of_itself_and_of_what_others_found() {
 #[tokio::test]
 async fn without_the_grant_the_plugin_does_not_load() {
     let mut config = unruly(json!({}));
-    config.grants.remove(&Grant::SenderAuth);
+    config.grants.remove(GrantKind::SenderAuth);
     config.required = true;
     let config = Config { plugins: vec![config], ..Config::default() };
     let error = Plugins::open(config, Arc::new(zone())).await.err().unwrap().to_string();

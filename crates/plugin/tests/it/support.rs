@@ -1,6 +1,5 @@
 //! Views, plugins and a resolver for the tests.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use pintle_mail::{
     Address, Bytes, Charset, Envelope, HeaderBlock, MailParams, NextHop, QueueId, RcptParams, Recipient,
     ReversePath, SessionId, TlsPolicy, UnixTime,
 };
-use pintle_plugin::{Config, Grant, Limits, PluginConfig, Plugins, Source};
-use pintle_policy::{Delivery, Judge, Message, Notes, Session, Transaction, View};
+use pintle_plugin::{ComponentSource, Config, GrantKind, PluginConfig, PluginLimits, Plugins};
+use pintle_policy::{Delivery, Judge, Message, Session, Transaction, View};
 use serde_json::Value;
 
 /// Lists 192.0.2.66 and nobody else; 192.0.2.1 is called client.example.
@@ -47,23 +46,30 @@ pub(crate) fn component(name: &str) -> Bytes {
 
 /// The unruly plugin with these settings, what its imports and hooks need, and limits that let tests end soon.
 pub(crate) fn unruly(settings: Value) -> PluginConfig {
-    let source = Source::Bytes { name: "unruly".into(), bytes: component("unruly") };
+    let source = ComponentSource::Bytes { name: "unruly".into(), bytes: component("unruly") };
     let mut config = PluginConfig::new("unruly", source);
     config.settings = settings;
-    config.grants =
-        [Grant::Kv, Grant::Dns, Grant::Auth, Grant::SenderAuth, Grant::AuthResults, Grant::Accept].into();
+    config.grants = [
+        GrantKind::Kv,
+        GrantKind::Dns,
+        GrantKind::Auth,
+        GrantKind::SenderAuth,
+        GrantKind::AuthResults,
+        GrantKind::Accept,
+    ]
+    .into();
     config.limits = limits();
     config
 }
 
 /// Roomy enough for a loaded machine, tight enough for a test.
-pub(crate) fn limits() -> Limits {
-    Limits {
+pub(crate) fn limits() -> PluginLimits {
+    PluginLimits {
         wall: Duration::from_secs(20),
         cpu: Duration::from_secs(1),
         memory: 8 << 20,
         max_instances: 4,
-        ..Limits::default()
+        ..PluginLimits::default()
     }
 }
 
@@ -85,19 +91,15 @@ pub(crate) async fn one(plugin: PluginConfig) -> (Plugins, Arc<dyn Judge>) {
 
 pub(crate) fn session(client: [u8; 4]) -> View {
     View::of(Session {
-        id: SessionId::new(UnixTime::from_millis(0), 1),
-        listener: "mx".into(),
-        client: (client, 1234).into(),
-        local: ([192, 0, 2, 2], 25).into(),
-        started: UnixTime::from_millis(0),
         hello: Some("client.example".into()),
         esmtp: true,
-        tls: None,
-        identity: None,
-        trusted: false,
-        extensions: Vec::new(),
-        notes: Notes::default(),
-        facts: BTreeMap::new(),
+        ..Session::new(
+            SessionId::new(UnixTime::from_millis(0), 1),
+            "mx".into(),
+            (client, 1234).into(),
+            ([192, 0, 2, 2], 25).into(),
+            UnixTime::from_millis(0),
+        )
     })
 }
 

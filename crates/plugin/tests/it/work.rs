@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pintle_mail::{Bytes, HeaderBlock};
-use pintle_plugin::{FailurePolicy, Grant};
+use pintle_plugin::{FailurePolicy, GrantKind};
 use pintle_policy::{Call, Chain, Decision, FaultKind, Message, Verdict, View};
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::support::{message, one, unruly};
 /// What came of a message with the plugin told so, and the view behind it.
 async fn told(act: &str, policy: FailurePolicy, mut view: View) -> (Decision, View) {
     let mut config = unruly(json!({"message": act}));
-    config.grants.extend([Grant::EditBody, Grant::EditHeaders]);
+    config.grants.extend([GrantKind::EditBody, GrantKind::EditHeaders]);
     config.failure = policy.into();
     config.limits.cpu = std::time::Duration::from_secs(60);
     config.limits.wall = std::time::Duration::from_secs(60);

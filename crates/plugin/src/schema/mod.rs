@@ -1,71 +1,26 @@
 //! A plugin's JSON Schema (2020-12), held against its settings before the plugin itself sees them.
 //!
 //! The schema is the plugin's, and so it is believed nothing: its size is bounded, it can refer to nothing outside of
-//! itself, its patterns are matched in linear time by automata of bounded size, and `toil` counts the work that it
+//! itself, its patterns are matched in linear time by automata of bounded size, and `cost` counts the work that it
 //! would make before any of it is done. A schema that exceeds a bound, or is none, is its author's fault
-//! ([`SchemaFault`]); what it refuses is the operator's ([`ConfigMistake`]), and `words` says it in plain words.
+//! ([`SchemaFault`]); what it refuses is the operator's ([`ConfigMistake`]), and `explain` says it in plain words.
 //!
 //! Everything here computes and may take a while: it belongs onto a blocking thread.
 
 mod cost;
 mod explain;
-
-use std::fmt;
+mod fault;
 
 use boon::{Compiler, Draft, Schemas, UrlLoader};
 use serde_json::Value;
 
+pub use fault::SchemaFault;
+use fault::{DIALECT, MAX_SCHEMA};
+
 use crate::ConfigMistake;
 
-/// The largest schema, in octets.
-const MAX_SCHEMA: usize = 256 << 10;
-/// The identifier of the only dialect that is read.
-const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 /// What the schema is called among schemas. It is never fetched.
 const NAME: &str = "plugin:///schema";
-
-/// Why a schema cannot be used. The plugin's author owns it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SchemaFault {
-    /// It has so many octets.
-    TooLarge(usize),
-    /// It is no JSON.
-    NotJson(String),
-    /// It is written in another dialect than 2020-12.
-    Dialect(String),
-    /// It uses what is not served here: a keyword, or a reference to elsewhere.
-    Unserved(String),
-    /// A reference to nothing.
-    Dangling(String),
-    /// Its references lead round in a circle without going deeper into the settings.
-    Circle,
-    /// Checking these settings by it takes more steps than any check may, or goes too deep.
-    Costly,
-    /// A pattern that needs too large an automaton.
-    Pattern(String),
-    /// It is JSON, and no schema.
-    Invalid(String),
-}
-
-impl fmt::Display for SchemaFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLarge(size) => write!(f, "it has {size} octets, and {MAX_SCHEMA} are the most"),
-            Self::NotJson(why) => write!(f, "it is no JSON: {why}"),
-            Self::Dialect(found) => write!(f, "its `$schema` is {found:?}, and only {DIALECT} is served"),
-            Self::Unserved(what) => {
-                write!(f, "{what} is not served: refer within the schema, by `#/$defs/NAME`")
-            }
-            Self::Dangling(reference) => write!(f, "{reference:?} refers to nothing"),
-            Self::Circle => f.write_str("its references lead round in a circle"),
-            Self::Costly => f.write_str("checking by it would take too long: make it simpler"),
-            Self::Pattern(pattern) => write!(f, "the pattern {pattern:?} is too large"),
-            Self::Invalid(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for SchemaFault {}
 
 /// All mistakes that the schema finds in these settings, in the order of the settings.
 ///

@@ -13,21 +13,21 @@ use crate::guest_log::{GuestLog, MAX_TEXT};
 
 /// Standard output and standard error: takes everything at once, keeps at most a line.
 #[derive(Clone)]
-pub(crate) struct Printed {
-    scribe: Arc<GuestLog>,
+pub(crate) struct GuestOutput {
+    log: Arc<GuestLog>,
     line: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Printed {
-    pub(crate) fn new(scribe: Arc<GuestLog>) -> Self {
-        Self { scribe, line: Arc::default() }
+impl GuestOutput {
+    pub(crate) fn new(log: Arc<GuestLog>) -> Self {
+        Self { log, line: Arc::default() }
     }
 
     fn take(&self, bytes: &[u8]) {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         for &byte in bytes {
             if byte == b'\n' || line.len() == MAX_TEXT {
-                self.scribe.print(&String::from_utf8_lossy(&line));
+                self.log.print(&String::from_utf8_lossy(&line));
                 line.clear();
             }
             if byte != b'\n' {
@@ -37,13 +37,13 @@ impl Printed {
     }
 }
 
-impl IsTerminal for Printed {
+impl IsTerminal for GuestOutput {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Printed {
+impl StdoutStream for GuestOutput {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(self.clone())
     }
@@ -53,7 +53,7 @@ impl StdoutStream for Printed {
     }
 }
 
-impl OutputStream for Printed {
+impl OutputStream for GuestOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.take(&bytes);
         Ok(())
@@ -69,11 +69,11 @@ impl OutputStream for Printed {
 }
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for Printed {
+impl Pollable for GuestOutput {
     async fn ready(&mut self) {}
 }
 
-impl AsyncWrite for Printed {
+impl AsyncWrite for GuestOutput {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         self.take(bytes);
         Poll::Ready(Ok(bytes.len()))

@@ -9,30 +9,20 @@
 pub(crate) mod bucket;
 pub(crate) mod folder;
 pub(crate) mod saved;
+mod shelf;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bucket::{Bucket, Refused};
+use bucket::{TokenBucket, TokensRefused};
 use parking_lot::Mutex;
 use saved::Clocks;
-
-/// The longest key, in octets.
-pub(crate) const MAX_KEY: usize = 512;
-/// The largest value, in octets.
-pub(crate) const MAX_VALUE: usize = 256 << 10;
-/// What an entry costs beyond its key and value.
-const OVERHEAD: usize = 96;
-/// Parts of a store that are walked through one at a time: whoever waits meanwhile waits for a part.
-const PARTS: usize = 256;
-/// A full store in which nothing had expired is not looked through again at once.
-const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) use shelf::KvError;
+use shelf::{OVERHEAD, PARTS, Shelf, StoredValue, check_key, check_value, expiry};
 
 /// One plugin's store.
-pub(crate) struct Store {
+pub(crate) struct KvStore {
     limit: usize,
     shelf: Mutex<Shelf>,
     file: Option<PathBuf>,
@@ -40,69 +30,10 @@ pub(crate) struct Store {
     damaged: Mutex<Option<String>>,
 }
 
-struct Shelf {
-    parts: Box<[Part]>,
-    hasher: RandomState,
-    octets: usize,
-    writes: u64,
-    /// Something has changed since it was saved.
-    unsaved: bool,
-    /// When it was last looked through for want of room.
-    swept: Option<Instant>,
-}
-
-#[derive(Default)]
-struct Part {
-    entries: HashMap<String, Entry>,
-    buckets: HashMap<String, Bucket>,
-}
-
-#[derive(Clone)]
-struct Entry {
-    value: Value,
-    version: u64,
-    expires: Option<Instant>,
-}
-
 /// A value and its version.
-type Found = (Vec<u8>, u64);
+type StoredVersion = (Vec<u8>, u64);
 
-#[derive(Clone)]
-enum Value {
-    Octets(Vec<u8>),
-    Counter(i64),
-}
-
-/// Why a write was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KvError {
-    /// The key is empty or too long.
-    Key,
-    /// The value is too long.
-    Value,
-    /// The plugin's share is full.
-    Full,
-    /// All values asked for at once hold more than this.
-    Answer(usize),
-    /// The key holds a value that is no counter.
-    NotACounter,
-}
-
-impl KvError {
-    pub(crate) fn text(self) -> String {
-        match self {
-            Self::Key => format!("a key has 1 to {MAX_KEY} octets"),
-            Self::Value => format!("a value has at most {MAX_VALUE} octets"),
-            Self::Answer(most) => {
-                format!("the values of one answer hold at most {most} octets: ask for fewer keys at once")
-            }
-            Self::Full => "the plugin's store is full".into(),
-            Self::NotACounter => "the key holds a value that is no counter".into(),
-        }
-    }
-}
-
-impl Store {
+impl KvStore {
     /// A store of at most so many octets, with what the file holds if there is one and it can be read. Nothing on disk
     /// changes.
     pub(crate) fn open(limit: usize, file: Option<PathBuf>, clocks: Clocks) -> Self {
@@ -152,7 +83,7 @@ impl Store {
         if !std::mem::take(&mut self.shelf.lock().unsaved) {
             return Ok(false);
         }
-        let replaced = saved::replace(file, &self.written(clocks));
+        let replaced = saved::replace(file, &saved::written(&self.shelf, clocks));
         if replaced.is_err() {
             self.shelf.lock().unsaved = true;
         }
@@ -166,7 +97,7 @@ impl Store {
         keys: &[String],
         most: usize,
         now: Instant,
-    ) -> Result<Vec<Option<Found>>, KvError> {
+    ) -> Result<Vec<Option<StoredVersion>>, KvError> {
         let shelf = self.shelf.lock();
         let mut room = most;
         let mut read = |key: &String| {
@@ -188,7 +119,7 @@ impl Store {
     ) -> Result<(), KvError> {
         check_value(&value)?;
         let mut shelf = self.shelf.lock();
-        shelf.put(self.limit, key, Value::Octets(value), expiry(ttl, now), now)
+        shelf.put(self.limit, key, StoredValue::Octets(value), expiry(ttl, now), now)
     }
 
     /// Writes a value where the version is `expected`, 0 meaning absent; tells whether it was.
@@ -206,7 +137,7 @@ impl Store {
         if found.map_or(0, |entry| entry.version) != expected {
             return Ok(false);
         }
-        shelf.put(self.limit, key, Value::Octets(value), expiry(ttl, now), now)?;
+        shelf.put(self.limit, key, StoredValue::Octets(value), expiry(ttl, now), now)?;
         Ok(true)
     }
 
@@ -233,7 +164,7 @@ impl Store {
             None => (by, expiry(ttl, now)),
             Some(entry) => (entry.value.counter()?.saturating_add(by), entry.expires),
         };
-        shelf.put(self.limit, key, Value::Counter(value), expires, now)?;
+        shelf.put(self.limit, key, StoredValue::Counter(value), expires, now)?;
         Ok(value)
     }
 
@@ -245,7 +176,7 @@ impl Store {
         capacity: u32,
         per_second: f64,
         now: Instant,
-    ) -> Result<Result<f64, Refused>, KvError> {
+    ) -> Result<Result<f64, TokensRefused>, KvError> {
         check_key(&key)?;
         let mut shelf = self.shelf.lock();
         if !shelf.part(&key).buckets.contains_key(&key) {
@@ -254,7 +185,7 @@ impl Store {
         }
         shelf.unsaved = true;
         let buckets = &mut shelf.part_mut(&key).buckets;
-        let bucket = buckets.entry(key).or_insert_with(|| Bucket::full(capacity, now));
+        let bucket = buckets.entry(key).or_insert_with(|| TokenBucket::full(capacity, now));
         Ok(bucket.take(tokens, capacity, per_second, now))
     }
 
@@ -268,145 +199,8 @@ impl Store {
     }
 }
 
-impl Default for Shelf {
-    fn default() -> Self {
-        Self {
-            parts: (0..PARTS).map(|_| Part::default()).collect(),
-            hasher: RandomState::new(),
-            octets: 0,
-            writes: 0,
-            unsaved: false,
-            swept: None,
-        }
-    }
-}
-
-impl Shelf {
-    fn part(&self, key: &str) -> &Part {
-        &self.parts[self.part_of(key)]
-    }
-
-    fn part_mut(&mut self, key: &str) -> &mut Part {
-        let part = self.part_of(key);
-        &mut self.parts[part]
-    }
-
-    fn part_of(&self, key: &str) -> usize {
-        // The upper octet: the maps within take others of the hash as their own.
-        usize::from(self.hasher.hash_one(key).to_be_bytes()[0])
-    }
-
-    fn put(
-        &mut self,
-        limit: usize,
-        key: String,
-        value: Value,
-        expires: Option<Instant>,
-        now: Instant,
-    ) -> Result<(), KvError> {
-        check_key(&key)?;
-        let old = self.part(&key).entries.get(&key).map_or(0, |entry| cost(&key, &entry.value));
-        let new = cost(&key, &value);
-        self.make_room(limit, new.saturating_sub(old), now)?;
-        self.remove(&key);
-        self.octets += new;
-        self.writes += 1;
-        self.unsaved = true;
-        let version = self.writes;
-        self.part_mut(&key).entries.insert(key, Entry { value, version, expires });
-        Ok(())
-    }
-
-    fn make_room(&mut self, limit: usize, octets: usize, now: Instant) -> Result<(), KvError> {
-        let swept_just_now = self.swept.is_some_and(|swept| now < swept + SWEEP_AGAIN);
-        if self.octets + octets > limit && !swept_just_now {
-            self.octets -= self.parts.iter_mut().map(|part| part.sweep(now)).sum::<usize>();
-            self.swept = Some(now);
-        }
-        if self.octets + octets > limit {
-            return Err(KvError::Full);
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, key: &str) {
-        if let Some(entry) = self.part_mut(key).entries.remove(key) {
-            self.octets -= cost(key, &entry.value);
-        }
-    }
-}
-
-impl Part {
-    /// Forgets what has expired; gives its cost.
-    fn sweep(&mut self, now: Instant) -> usize {
-        let mut freed = 0;
-        self.entries.retain(|key, entry| {
-            let keep = entry.lives(now);
-            freed += if keep { 0 } else { cost(key, &entry.value) };
-            keep
-        });
-        self.buckets.retain(|key, bucket| {
-            let keep = !bucket.is_idle(now);
-            freed += if keep { 0 } else { key.len() + OVERHEAD };
-            keep
-        });
-        freed
-    }
-}
-
-impl Entry {
-    fn lives(&self, now: Instant) -> bool {
-        self.expires.is_none_or(|expires| now < expires)
-    }
-}
-
-impl Value {
-    fn size(&self) -> usize {
-        match self {
-            Self::Octets(octets) => octets.len(),
-            Self::Counter(_) => 0,
-        }
-    }
-
-    fn octets(&self) -> Vec<u8> {
-        match self {
-            Self::Octets(octets) => octets.clone(),
-            Self::Counter(value) => value.to_string().into_bytes(),
-        }
-    }
-
-    fn counter(&self) -> Result<i64, KvError> {
-        match self {
-            Self::Octets(_) => Err(KvError::NotACounter),
-            Self::Counter(value) => Ok(*value),
-        }
-    }
-}
-
-fn cost(key: &str, value: &Value) -> usize {
-    key.len() + value.size() + OVERHEAD
-}
-
-fn check_key(key: &str) -> Result<(), KvError> {
-    if key.is_empty() || key.len() > MAX_KEY {
-        return Err(KvError::Key);
-    }
-    Ok(())
-}
-
-fn check_value(value: &[u8]) -> Result<(), KvError> {
-    if value.len() > MAX_VALUE {
-        return Err(KvError::Value);
-    }
-    Ok(())
-}
-
-fn expiry(ttl: Option<u32>, now: Instant) -> Option<Instant> {
-    ttl.map(|seconds| now + Duration::from_secs(seconds.into()))
-}
-
 #[cfg(test)]
-impl Store {
+impl KvStore {
     fn new(limit: usize) -> Self {
         Self::open(limit, None, Clocks::read())
     }
@@ -414,16 +208,19 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::shelf::{MAX_VALUE, SWEEP_AGAIN};
     use super::*;
 
-    fn get(store: &Store, key: &str, now: Instant) -> Option<(Vec<u8>, u64)> {
+    fn get(store: &KvStore, key: &str, now: Instant) -> Option<(Vec<u8>, u64)> {
         store.get_many(&[key.to_owned()], MAX_VALUE, now).unwrap().pop().unwrap()
     }
 
     /// One value, asked for a thousand times at once, would be a quarter of a GiB.
     #[test]
     fn an_answer_is_bounded_however_often_a_key_is_named() {
-        let (store, now) = (Store::new(1 << 20), Instant::now());
+        let (store, now) = (KvStore::new(1 << 20), Instant::now());
         store.set("a".into(), vec![0; MAX_VALUE], None, now).unwrap();
         let keys = vec!["a".to_owned(); 1_000];
         assert_eq!(store.get_many(&keys, 4 << 20, now).unwrap_err(), KvError::Answer(4 << 20));
@@ -434,23 +231,23 @@ mod tests {
     fn a_copy_knows_what_was_stored_and_leaves_the_file_alone() {
         let folder = tempfile::tempdir().unwrap();
         let (path, clocks) = (folder.path().join("grey.kv"), Clocks::read());
-        let store = Store::open(10_000, Some(path.clone()), clocks);
+        let store = KvStore::open(10_000, Some(path.clone()), clocks);
         store.set("a".into(), b"1".to_vec(), None, clocks.now).unwrap();
         assert!(store.save(clocks).unwrap());
         let before = std::fs::read(&path).unwrap();
-        let copy = Store::copy(10_000, Some(&path), clocks);
+        let copy = KvStore::copy(10_000, Some(&path), clocks);
         assert_eq!(get(&copy, "a", clocks.now).unwrap().0, b"1");
         copy.set("a".into(), b"2".to_vec(), None, clocks.now).unwrap();
         assert!(!copy.save(clocks).unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), before);
         std::fs::write(&path, b"damaged").unwrap();
-        assert_eq!(get(&Store::copy(10_000, Some(&path), clocks), "a", clocks.now), None);
+        assert_eq!(get(&KvStore::copy(10_000, Some(&path), clocks), "a", clocks.now), None);
         assert!(path.exists(), "nothing is put aside that is another one's");
     }
 
     #[test]
     fn values_expire_and_versions_decide_races() {
-        let (store, now) = (Store::new(10_000), Instant::now());
+        let (store, now) = (KvStore::new(10_000), Instant::now());
         store.set("a".into(), b"1".to_vec(), Some(10), now).unwrap();
         let (value, version) = get(&store, "a", now).unwrap();
         assert_eq!(value, b"1");
@@ -465,7 +262,7 @@ mod tests {
 
     #[test]
     fn counters_keep_the_lifetime_they_began_with() {
-        let (store, now) = (Store::new(10_000), Instant::now());
+        let (store, now) = (KvStore::new(10_000), Instant::now());
         assert_eq!(store.increment("n".into(), 2, Some(10), now), Ok(2));
         let soon = now + Duration::from_secs(9);
         assert_eq!(store.increment("n".into(), 3, Some(10), soon), Ok(5));
@@ -478,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_full_store_refuses_and_sweeps_what_has_expired() {
-        let (store, now) = (Store::new(400), Instant::now());
+        let (store, now) = (KvStore::new(400), Instant::now());
         store.set("a".into(), vec![0; 150], Some(1), now).unwrap();
         assert_eq!(store.set("b".into(), vec![0; 150], None, now), Err(KvError::Full));
         let later = now + Duration::from_secs(2);
@@ -492,7 +289,7 @@ mod tests {
     /// Else every call of a plugin whose store is full would look through all of it.
     #[test]
     fn a_full_store_is_not_looked_through_at_every_write() {
-        let (store, now) = (Store::new(400), Instant::now());
+        let (store, now) = (KvStore::new(400), Instant::now());
         store.set("a".into(), vec![0; 150], Some(10), now).unwrap();
         assert_eq!(store.set("b".into(), vec![0; 150], None, now), Err(KvError::Full));
         let soon = now + SWEEP_AGAIN / 2;
@@ -503,10 +300,10 @@ mod tests {
 
     #[test]
     fn buckets_refill_and_are_forgotten_when_full() {
-        let (store, now) = (Store::new(10_000), Instant::now());
+        let (store, now) = (KvStore::new(10_000), Instant::now());
         let take = |tokens, now| store.take("k".into(), tokens, 2, 1.0, now).unwrap();
         assert_eq!(take(2, now), Ok(0.0));
-        assert_eq!(take(1, now), Err(Refused { left: 0.0, wait: Some(Duration::from_secs(1)) }));
+        assert_eq!(take(1, now), Err(TokensRefused { left: 0.0, wait: Some(Duration::from_secs(1)) }));
         assert_eq!(take(1, now + Duration::from_secs(1)), Ok(0.0));
         assert_eq!(take(3, now).unwrap_err().wait, None, "more than it ever holds");
         store.sweep(now + Duration::from_secs(60));

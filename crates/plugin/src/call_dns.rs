@@ -1,0 +1,57 @@
+//! The resolver that a call asks, with a limit on the time of each question.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use pintle_dns::{RecordKind, Resolver};
+
+use crate::meter::CallMeter;
+use crate::store_data::HostParts;
+
+/// How many names of a client's address are looked at.
+pub(crate) const MAX_REVERSE_NAMES: usize = 10;
+
+/// A resolver that gives up on each question after a while, so that one dead name server costs its own answers, and not
+/// the call that asked it and the answers of all the others.
+pub(crate) struct TimeLimitedResolver {
+    resolver: Arc<dyn Resolver>,
+    limit: Duration,
+}
+
+impl TimeLimitedResolver {
+    pub(crate) fn new(resolver: Arc<dyn Resolver>, limit: Duration) -> Self {
+        Self { resolver, limit }
+    }
+}
+
+impl Resolver for TimeLimitedResolver {
+    fn lookup(
+        &self,
+        name: &str,
+        kind: RecordKind,
+    ) -> BoxFuture<'_, Result<pintle_dns::DnsAnswer, pintle_dns::DnsError>> {
+        let lookup = self.resolver.lookup(name, kind);
+        Box::pin(async move {
+            let answer = tokio::time::timeout(self.limit, lookup).await;
+            answer.unwrap_or(Err(pintle_dns::DnsError::Timeout))
+        })
+    }
+}
+
+/// The resolver of a call that has begun.
+pub(crate) struct CallDns<'a> {
+    pub(crate) resolver: &'a Arc<dyn Resolver>,
+    pub(crate) meter: &'a CallMeter,
+}
+
+impl<'a> CallDns<'a> {
+    pub(crate) fn of(parts: &HostParts<'a>) -> Self {
+        Self { resolver: &parts.services.dns, meter: parts.meter }
+    }
+
+    /// With half of what is left of the call: a plugin that asks again, about what it has learnt, still has time for that.
+    pub(crate) fn in_time(&self) -> TimeLimitedResolver {
+        TimeLimitedResolver::new(Arc::clone(self.resolver), self.meter.left(Instant::now()) / 2)
+    }
+}

@@ -1,0 +1,55 @@
+//! What several interfaces check: grants, names, sizes and notes.
+
+use pintle_policy::Notes;
+
+use crate::bindings::pintle::plugin::types::HostError;
+use crate::{GrantKind, Grants};
+
+/// What all notes of one plugin on one session, or one transaction, may take.
+const MAX_NOTES: usize = 64 << 10;
+const MAX_NOTE_COUNT: usize = 256;
+pub(super) const MAX_NAME: usize = 128;
+
+/// A value between these bounds, or what is wrong with it.
+pub(super) fn bounded(what: &str, len: usize, most: usize) -> Result<(), HostError> {
+    if len > most {
+        return Err(HostError::Limit(format!("{what} has at most {most} octets")));
+    }
+    Ok(())
+}
+
+pub(super) fn name(what: &str, name: &str) -> Result<(), HostError> {
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err(HostError::Invalid(format!("{what} is empty or holds a control character")));
+    }
+    bounded(what, name.len(), MAX_NAME)
+}
+
+pub(super) fn check_note(
+    notes: &Notes,
+    judge: &str,
+    key: &str,
+    value: Option<&Vec<u8>>,
+) -> Result<(), HostError> {
+    name("a note's key", key)?;
+    let Some(value) = value else { return Ok(()) };
+    if notes.get(judge, key).is_none() && notes.count(judge) >= MAX_NOTE_COUNT {
+        return Err(HostError::Limit(format!("a plugin has at most {MAX_NOTE_COUNT} notes in one place")));
+    }
+    let before = notes.get(judge, key).map_or(0, |old| old.len() + key.len());
+    let after = notes.size(judge) - before + key.len() + value.len();
+    bounded("all notes of a plugin together: it", after, MAX_NOTES)
+}
+
+/// Refuses what the operator did not grant.
+pub(super) fn need(grants: &Grants, kind: GrantKind) -> Result<(), HostError> {
+    need_any(grants, &[kind])
+}
+
+/// The same where one grant of several will do: named is the first, which allows the least.
+pub(super) fn need_any(grants: &Grants, kinds: &[GrantKind]) -> Result<(), HostError> {
+    if kinds.iter().any(|kind| grants.contains(*kind)) {
+        return Ok(());
+    }
+    Err(HostError::Denied(kinds.first().map_or("", |kind| kind.name()).to_owned()))
+}

@@ -1,0 +1,217 @@
+//! What a store holds: entries and buckets, with their cost and the writes that keep it within a limit.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use super::bucket::TokenBucket;
+
+/// The longest key, in octets.
+pub(crate) const MAX_KEY: usize = 512;
+/// The largest value, in octets.
+pub(crate) const MAX_VALUE: usize = 256 << 10;
+/// What an entry costs beyond its key and value.
+pub(super) const OVERHEAD: usize = 96;
+/// Parts of a store that are walked through one at a time: whoever waits meanwhile waits for a part.
+pub(super) const PARTS: usize = 256;
+/// A full store in which nothing had expired is not looked through again at once.
+pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+
+/// Everything of one store.
+pub(super) struct Shelf {
+    pub(super) parts: Box<[ShelfPart]>,
+    hasher: RandomState,
+    pub(super) octets: usize,
+    pub(super) writes: u64,
+    /// Something has changed since it was saved.
+    pub(super) unsaved: bool,
+    /// When it was last looked through for want of room.
+    swept: Option<Instant>,
+}
+
+/// The keys of one hash value.
+#[derive(Default)]
+pub(super) struct ShelfPart {
+    pub(super) entries: HashMap<String, StoredEntry>,
+    pub(super) buckets: HashMap<String, TokenBucket>,
+}
+
+/// A stored value.
+#[derive(Clone)]
+pub(super) struct StoredEntry {
+    pub(super) value: StoredValue,
+    pub(super) version: u64,
+    pub(super) expires: Option<Instant>,
+}
+
+#[derive(Clone)]
+pub(super) enum StoredValue {
+    Octets(Vec<u8>),
+    Counter(i64),
+}
+
+/// Why a write was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KvError {
+    /// The key is empty or too long.
+    Key,
+    /// The value is too long.
+    Value,
+    /// The plugin's share is full.
+    Full,
+    /// All values asked for at once hold more than this.
+    Answer(usize),
+    /// The key holds a value that is no counter.
+    NotACounter,
+}
+
+impl KvError {
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::Key => format!("a key has 1 to {MAX_KEY} octets"),
+            Self::Value => format!("a value has at most {MAX_VALUE} octets"),
+            Self::Answer(most) => {
+                format!("the values of one answer hold at most {most} octets: ask for fewer keys at once")
+            }
+            Self::Full => "the plugin's store is full".into(),
+            Self::NotACounter => "the key holds a value that is no counter".into(),
+        }
+    }
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self {
+            parts: (0..PARTS).map(|_| ShelfPart::default()).collect(),
+            hasher: RandomState::new(),
+            octets: 0,
+            writes: 0,
+            unsaved: false,
+            swept: None,
+        }
+    }
+}
+
+impl Shelf {
+    pub(super) fn part(&self, key: &str) -> &ShelfPart {
+        &self.parts[self.part_of(key)]
+    }
+
+    pub(super) fn part_mut(&mut self, key: &str) -> &mut ShelfPart {
+        let part = self.part_of(key);
+        &mut self.parts[part]
+    }
+
+    fn part_of(&self, key: &str) -> usize {
+        // The upper octet: the maps within take others of the hash as their own.
+        usize::from(self.hasher.hash_one(key).to_be_bytes()[0])
+    }
+
+    pub(super) fn put(
+        &mut self,
+        limit: usize,
+        key: String,
+        value: StoredValue,
+        expires: Option<Instant>,
+        now: Instant,
+    ) -> Result<(), KvError> {
+        check_key(&key)?;
+        let old = self.part(&key).entries.get(&key).map_or(0, |entry| cost(&key, &entry.value));
+        let new = cost(&key, &value);
+        self.make_room(limit, new.saturating_sub(old), now)?;
+        self.remove(&key);
+        self.octets += new;
+        self.writes += 1;
+        self.unsaved = true;
+        let version = self.writes;
+        self.part_mut(&key).entries.insert(key, StoredEntry { value, version, expires });
+        Ok(())
+    }
+
+    pub(super) fn make_room(&mut self, limit: usize, octets: usize, now: Instant) -> Result<(), KvError> {
+        let swept_just_now = self.swept.is_some_and(|swept| now < swept + SWEEP_AGAIN);
+        if self.octets + octets > limit && !swept_just_now {
+            self.octets -= self.parts.iter_mut().map(|part| part.sweep(now)).sum::<usize>();
+            self.swept = Some(now);
+        }
+        if self.octets + octets > limit {
+            return Err(KvError::Full);
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, key: &str) {
+        if let Some(entry) = self.part_mut(key).entries.remove(key) {
+            self.octets -= cost(key, &entry.value);
+        }
+    }
+}
+
+impl ShelfPart {
+    /// Forgets what has expired; gives its cost.
+    pub(super) fn sweep(&mut self, now: Instant) -> usize {
+        let mut freed = 0;
+        self.entries.retain(|key, entry| {
+            let keep = entry.lives(now);
+            freed += if keep { 0 } else { cost(key, &entry.value) };
+            keep
+        });
+        self.buckets.retain(|key, bucket| {
+            let keep = !bucket.is_idle(now);
+            freed += if keep { 0 } else { key.len() + OVERHEAD };
+            keep
+        });
+        freed
+    }
+}
+
+impl StoredEntry {
+    pub(super) fn lives(&self, now: Instant) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+impl StoredValue {
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Octets(octets) => octets.len(),
+            Self::Counter(_) => 0,
+        }
+    }
+
+    pub(super) fn octets(&self) -> Vec<u8> {
+        match self {
+            Self::Octets(octets) => octets.clone(),
+            Self::Counter(value) => value.to_string().into_bytes(),
+        }
+    }
+
+    pub(super) fn counter(&self) -> Result<i64, KvError> {
+        match self {
+            Self::Octets(_) => Err(KvError::NotACounter),
+            Self::Counter(value) => Ok(*value),
+        }
+    }
+}
+
+pub(super) fn cost(key: &str, value: &StoredValue) -> usize {
+    key.len() + value.size() + OVERHEAD
+}
+
+pub(super) fn check_key(key: &str) -> Result<(), KvError> {
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(KvError::Key);
+    }
+    Ok(())
+}
+
+pub(super) fn check_value(value: &[u8]) -> Result<(), KvError> {
+    if value.len() > MAX_VALUE {
+        return Err(KvError::Value);
+    }
+    Ok(())
+}
+
+pub(super) fn expiry(ttl: Option<u32>, now: Instant) -> Option<Instant> {
+    ttl.map(|seconds| now + Duration::from_secs(seconds.into()))
+}

@@ -1,0 +1,36 @@
+//! Tasks that are started again after a panic.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+/// How long after a panic a task is started again.
+const REST: Duration = Duration::from_secs(1);
+
+/// Runs a task that goes on until it is told to stop. One that panics is begun anew: it holds nothing but its place, and
+/// without it instances are not replaced, state is not saved, or files are not looked at.
+pub(crate) async fn revived<F: Future<Output = ()>>(task: &'static str, begin: impl Fn() -> F) {
+    while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
+        metrics::counter!("pintle_task_restarts_total", "task" => task).increment(1);
+        tracing::error!(target: "pintle::plugin", task, "a task of the plugin host panicked and is begun anew");
+        tokio::time::sleep(REST).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_begun_anew() {
+        let begun = AtomicU32::new(0);
+        revived("test", || async {
+            assert!(begun.fetch_add(1, Ordering::Relaxed) == 2, "as the test wants it");
+        })
+        .await;
+        assert_eq!(begun.load(Ordering::Relaxed), 3);
+    }
+}

@@ -1,0 +1,50 @@
+//! Why a plugin's JSON Schema cannot be used.
+
+use std::fmt;
+
+/// The largest schema, in octets.
+pub(super) const MAX_SCHEMA: usize = 256 << 10;
+/// The identifier of the only dialect that is read.
+pub(super) const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+/// Why a schema cannot be used. The plugin's author owns it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaFault {
+    /// It has so many octets.
+    TooLarge(usize),
+    /// It is no JSON.
+    NotJson(String),
+    /// It is written in another dialect than 2020-12.
+    Dialect(String),
+    /// It uses what is not served here: a keyword, or a reference to elsewhere.
+    Unserved(String),
+    /// A reference to nothing.
+    Dangling(String),
+    /// Its references lead round in a circle without going deeper into the settings.
+    Circle,
+    /// Checking these settings by it takes more steps than any check may, or goes too deep.
+    Costly,
+    /// A pattern that needs too large an automaton.
+    Pattern(String),
+    /// It is JSON, and no schema.
+    Invalid(String),
+}
+
+impl fmt::Display for SchemaFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge(size) => write!(f, "it has {size} octets, and {MAX_SCHEMA} are the most"),
+            Self::NotJson(why) => write!(f, "it is no JSON: {why}"),
+            Self::Dialect(found) => write!(f, "its `$schema` is {found:?}, and only {DIALECT} is served"),
+            Self::Unserved(what) => {
+                write!(f, "{what} is not served: refer within the schema, by `#/$defs/NAME`")
+            }
+            Self::Dangling(reference) => write!(f, "{reference:?} refers to nothing"),
+            Self::Circle => f.write_str("its references lead round in a circle"),
+            Self::Costly => f.write_str("checking by it would take too long: make it simpler"),
+            Self::Pattern(pattern) => write!(f, "the pattern {pattern:?} is too large"),
+            Self::Invalid(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for SchemaFault {}
