@@ -45,7 +45,7 @@ pub struct HickoryResolver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Whom to ask.
-    pub servers: Servers,
+    pub servers: NameServers,
     /// How long one server may take over one try.
     pub timeout: Duration,
     /// How often each question is tried before it is given up; at least once.
@@ -66,7 +66,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            servers: Servers::System,
+            servers: NameServers::System,
             timeout: Duration::from_secs(3),
             attempts: 3,
             deadline: Duration::from_secs(20),
@@ -80,7 +80,7 @@ impl Default for Config {
 
 /// Where the name servers come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Servers {
+pub enum NameServers {
     /// Those of the machine (`/etc/resolv.conf`). Its search list is ignored: a mail domain is complete.
     System,
     /// These, in this order of preference at the start.
@@ -213,10 +213,10 @@ fn no_tls() -> Result<ClientConfig, ConfigError> {
     Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-fn name_servers(servers: &Servers) -> Result<Vec<NameServerConfig>, ConfigError> {
+fn name_servers(servers: &NameServers) -> Result<Vec<NameServerConfig>, ConfigError> {
     let list = match servers {
-        Servers::List(addresses) => addresses.iter().copied().map(name_server).collect(),
-        Servers::System => {
+        NameServers::List(addresses) => addresses.iter().copied().map(name_server).collect(),
+        NameServers::System => {
             let (config, _) =
                 system_conf::read_system_conf().map_err(|error| ConfigError::System(error.to_string()))?;
             config.name_servers
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_resolver_without_servers_cannot_be_made() {
-        let config = Config { servers: Servers::List(vec![]), ..Config::default() };
+        let config = Config { servers: NameServers::List(vec![]), ..Config::default() };
         assert_eq!(HickoryResolver::new(&config).err(), Some(ConfigError::NoServers));
     }
 }

@@ -4,7 +4,7 @@
 //! built on it: where a domain takes its mail ([`mail_exchangers`]), which addresses a host has
 //! ([`addresses`]), what an address calls itself ([`reverse_names`]) and which lists it is on
 //! ([`query_lists`]). [`HickoryResolver`] is the one implementation outside of tests, and this crate the
-//! only one that knows the library behind it. [`Watched`] is what a gateway asks through: it notices servers that answer
+//! only one that knows the library behind it. [`WatchedResolver`] is what a gateway asks through: it notices servers that answer
 //! nothing at all.
 //!
 //! Promised: names are asked as they are given and never completed by a search list; each lookup ends
@@ -12,7 +12,7 @@
 //! failure says whether trying later may help and who has to act.
 //!
 //! Left to others: whether to connect to an address that was found, when to ask again, and what to tell
-//! the peer. DNSSEC is not validated yet, so [`Answer::secure`] is never set by [`HickoryResolver`].
+//! the peer. DNSSEC is not validated yet, so [`DnsAnswer::secure`] is never set by [`HickoryResolver`].
 
 mod address;
 mod hickory;
@@ -25,8 +25,8 @@ mod watch;
 pub use address::{
     ReverseNames, address_literal, addresses, query_lists, reverse_names, reverse_zone_name, reversed,
 };
-pub use hickory::{Config, ConfigError, HickoryResolver, Servers};
+pub use hickory::{Config, ConfigError, HickoryResolver, NameServers};
 pub use record::{Record, RecordKind};
-pub use resolver::{DnsAnswer, DnsError, Owner, Resolver, lookup_many};
+pub use resolver::{DnsAnswer, DnsError, Resolver, lookup_many};
 pub use route::{Exchanger, MailRoute, before_ours, mail_exchangers, random_seed};
-pub use watch::Watched;
+pub use watch::WatchedResolver;

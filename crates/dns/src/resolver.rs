@@ -1,4 +1,4 @@
-//! The trait that all of Pintle asks, its answer, and its failures with their owners.
+//! The trait that all of Pintle asks, its answer and its errors.
 
 use std::fmt;
 use std::sync::Arc;
@@ -91,15 +91,6 @@ impl DnsError {
             Self::ServFail | Self::Bogus | Self::Timeout | Self::Refused | Self::Unreachable => true,
         }
     }
-
-    /// Who can put it right.
-    pub fn owner(self) -> Owner {
-        match self {
-            Self::NxDomain | Self::NoData | Self::ServFail | Self::Bogus | Self::Timeout => Owner::Domain,
-            Self::Refused | Self::Unreachable => Owner::Operator,
-            Self::InvalidName => Owner::Asker,
-        }
-    }
 }
 
 impl fmt::Display for DnsError {
@@ -118,14 +109,3 @@ impl fmt::Display for DnsError {
 }
 
 impl std::error::Error for DnsError {}
-
-/// Who has to act on a [`DnsError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Owner {
-    /// Whoever runs the domain that was asked for.
-    Domain,
-    /// Our operator: the configured name servers do not serve us.
-    Operator,
-    /// Whoever supplied the name.
-    Asker,
-}

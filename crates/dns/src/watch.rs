@@ -29,7 +29,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 const REFUSALS: u32 = 10;
 
 /// A resolver whose servers are watched.
-pub struct Watched {
+pub struct WatchedResolver {
     inner: Arc<dyn Resolver>,
     /// Asks the same servers without a cache, and with little patience.
     probe: Arc<dyn Resolver>,
@@ -56,7 +56,7 @@ struct WatchState {
     told: Option<Instant>,
 }
 
-impl Watched {
+impl WatchedResolver {
     /// As [`HickoryResolver::new`]. Somebody has to run [`Watched::watch`].
     ///
     /// # Errors
@@ -219,14 +219,14 @@ const REFUSING: &str = "the name servers refuse our questions";
 const ACCESS: &str = "checks by DNS come to no result and mail by MX waits; have them serve this machine, or name \
                       others in `servers` of [dns]";
 
-impl Resolver for Watched {
+impl Resolver for WatchedResolver {
     fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let name = name.to_owned();
         async move { self.ask(&name, kind).await }.boxed()
     }
 }
 
-impl fmt::Debug for Watched {
+impl fmt::Debug for WatchedResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watched").field("servers", &self.servers).finish_non_exhaustive()
     }
@@ -245,7 +245,7 @@ mod tests {
 
     /// Servers that answer or not; `slow.example` is a domain whose own servers are dead, and the cache knows one name.
     #[derive(Default)]
-    struct Servers {
+    struct FakeServers {
         silent: AtomicBool,
         refuse: AtomicBool,
         /// Questions about the root are dropped.
@@ -254,9 +254,9 @@ mod tests {
     }
 
     /// The way to the servers with a cache, or past it.
-    struct Via(Arc<Servers>, bool);
+    struct FakeResolver(Arc<FakeServers>, bool);
 
-    impl Resolver for Via {
+    impl Resolver for FakeResolver {
         fn lookup(&self, name: &str, _: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
             let (name, cached) = (name.to_owned(), self.1 && name == "cached.example");
             async move {
@@ -277,16 +277,16 @@ mod tests {
         }
     }
 
-    fn watched() -> (Arc<Servers>, Arc<Watched>) {
-        let servers = Arc::new(Servers::default());
-        let way = |cached| Arc::new(Via(Arc::clone(&servers), cached));
-        let watched = Watched::over(way(true), way(false), "192.0.2.53:53", Duration::from_secs(3));
+    fn watched() -> (Arc<FakeServers>, Arc<WatchedResolver>) {
+        let servers = Arc::new(FakeServers::default());
+        let way = |cached| Arc::new(FakeResolver(Arc::clone(&servers), cached));
+        let watched = WatchedResolver::over(way(true), way(false), "192.0.2.53:53", Duration::from_secs(3));
         let watched = Arc::new(watched);
         tokio::spawn(Arc::clone(&watched).watch());
         (servers, watched)
     }
 
-    async fn asked(watched: &Watched, name: &str) -> (Result<DnsAnswer, DnsError>, Duration) {
+    async fn asked(watched: &WatchedResolver, name: &str) -> (Result<DnsAnswer, DnsError>, Duration) {
         let start = Instant::now();
         let result = watched.lookup(name, RecordKind::A).await;
         (result, start.elapsed())

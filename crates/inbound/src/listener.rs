@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pintle_policy::Chain;
-use pintle_record::Sink;
+use pintle_record::RecordSink;
 use pintle_spool::Spool;
 use pintle_tls::ServerTls;
 use tokio::net::{TcpListener, TcpStream};
@@ -51,7 +51,7 @@ pub struct Parts {
     /// Who is asked; a reload puts another chain here.
     pub chain: Arc<ArcSwap<Chain>>,
     /// Who keeps the event log.
-    pub records: Arc<dyn Sink>,
+    pub records: Arc<dyn RecordSink>,
     /// Who says whether a quarantine takes more.
     pub quarantines: Arc<dyn Quarantines>,
     /// Certificates, where some listener offers TLS.

@@ -3,16 +3,16 @@
 use pintle_mail::{Recipient, Reply};
 use pintle_policy::{Decision, Hook, Session, Transaction, View, facts};
 use pintle_record::{
-    Client, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, MAX_SHOWN, PluginStep, Reception,
-    Record, Rejection, Sink, SpfCheck, Tls,
+    ClientMembers, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, MAX_SHOWN, PluginStep,
+    Reception, Record, RecordSink, Rejection, SpfCheck, Tls,
 };
-use pintle_sender_auth::{DkimResult, Findings, Identity, Published, SpfResult};
+use pintle_sender_auth::{DkimResult, Findings, PublishedPolicy, SpfIdentity, SpfResult};
 
 use crate::ids;
 
 /// A message was committed, and perhaps put into a quarantine.
 pub(crate) fn reception(
-    sink: &dyn Sink,
+    sink: &dyn RecordSink,
     view: &View,
     transaction: &Transaction,
     size: u64,
@@ -55,7 +55,7 @@ fn field(view: &View, name: &str) -> Option<String> {
 
 /// A client was told no.
 pub(crate) fn rejection(
-    sink: &dyn Sink,
+    sink: &dyn RecordSink,
     view: &View,
     stage: Hook,
     recipient: Option<&Recipient>,
@@ -81,7 +81,7 @@ pub(crate) fn rejection(
 
 /// Recipients were accepted and dropped.
 pub(crate) fn discard(
-    sink: &dyn Sink,
+    sink: &dyn RecordSink,
     transaction: &Transaction,
     stage: Hook,
     recipients: &[Recipient],
@@ -101,7 +101,7 @@ pub(crate) fn discard(
 }
 
 /// What each judge said at a stage.
-pub(crate) fn verdicts(sink: &dyn Sink, view: &View, hook: Hook, decision: &Decision) {
+pub(crate) fn verdicts(sink: &dyn RecordSink, view: &View, hook: Hook, decision: &Decision) {
     for step in &decision.steps {
         let told = PluginStep {
             plugin: &step.judge,
@@ -117,7 +117,7 @@ pub(crate) fn verdicts(sink: &dyn Sink, view: &View, hook: Hook, decision: &Deci
 
 /// A stranger's message was held against the policy of its author's domain. What was made of that a plugin has said by
 /// facts which not every plugin may write; where none has, nothing was done.
-pub(crate) fn dmarc(sink: &dyn Sink, view: &View) {
+pub(crate) fn dmarc(sink: &dyn RecordSink, view: &View) {
     let Some(transaction) = view.transaction.as_deref().filter(|_| sink.wanted()) else {
         return;
     };
@@ -151,7 +151,7 @@ pub(crate) fn dmarc(sink: &dyn Sink, view: &View) {
     }));
 }
 
-fn as_published(published: &Published) -> DmarcPublished {
+fn as_published(published: &PublishedPolicy) -> DmarcPublished {
     DmarcPublished {
         domain: published.domain.clone(),
         policy: published.policy.name().to_owned(),
@@ -165,7 +165,7 @@ fn as_published(published: &Published) -> DmarcPublished {
 }
 
 fn spf_check(result: &SpfResult) -> SpfCheck {
-    let scope = if result.identity == Identity::MailFrom { "mfrom" } else { "helo" };
+    let scope = if result.identity == SpfIdentity::MailFrom { "mfrom" } else { "helo" };
     SpfCheck { domain: result.domain.clone(), scope: scope.to_owned(), result: result.outcome.to_string() }
 }
 
@@ -177,8 +177,8 @@ fn dkim_check(result: &DkimResult) -> DkimCheck {
     }
 }
 
-fn client(session: &Session) -> Client {
-    Client {
+fn client(session: &Session) -> ClientMembers {
+    ClientMembers {
         session: session.id,
         listener: session.listener.clone(),
         client: session.client,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use pintle_policy::Chain;
-use pintle_record::Sink;
+use pintle_record::RecordSink;
 use pintle_spool::{Health, Spool, SpoolError};
 
 use crate::config::Rules;
@@ -19,7 +19,7 @@ pub struct Services {
     pub(crate) rules: ArcSwap<Rules>,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) chain: Arc<ArcSwap<Chain>>,
-    pub(crate) records: Arc<dyn Sink>,
+    pub(crate) records: Arc<dyn RecordSink>,
     pub(crate) quarantines: Arc<dyn Quarantines>,
     pub(crate) guesses: Guesses,
     pub(crate) hashing: Hashing,
@@ -36,7 +36,7 @@ impl Services {
         rules: Rules,
         spool: Arc<dyn Spool>,
         chain: Arc<ArcSwap<Chain>>,
-        records: Arc<dyn Sink>,
+        records: Arc<dyn RecordSink>,
         quarantines: Arc<dyn Quarantines>,
     ) -> Self {
         Self {

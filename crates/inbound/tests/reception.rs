@@ -15,9 +15,9 @@ use pintle_inbound::{
     AuthOffer, Config, Inbound, ListenerConfig, LoginLimits, Parts, Quarantines, Rules, Secret,
     SessionLimits, StrangerLimits, TlsMode, Users,
 };
-use pintle_mail::{Address, Charset, HeaderEdit, Position, Reply};
+use pintle_mail::{Address, Charset, FieldPosition, HeaderEdit, Reply};
 use pintle_policy::{AuthResult, Call, Chain, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
-use pintle_record::{Record, Sink};
+use pintle_record::{Record, RecordSink};
 use pintle_smtp::server::config::Auth;
 use pintle_smtp::server::{self, Extension};
 use pintle_spool::{Health, Memory, Spool, Stored};
@@ -38,7 +38,7 @@ struct Gate {
 #[derive(Default)]
 struct Kept(Mutex<Vec<Record>>);
 
-impl Sink for Kept {
+impl RecordSink for Kept {
     fn record(&self, record: Record) {
         self.0.lock().unwrap().push(record);
     }
@@ -131,7 +131,7 @@ fn gate_with(
         sockets: None,
         spool: Arc::clone(&spool) as Arc<dyn Spool>,
         chain: Arc::new(ArcSwap::from_pointee(Chain::new(judges))),
-        records: Arc::clone(&records) as Arc<dyn Sink>,
+        records: Arc::clone(&records) as Arc<dyn RecordSink>,
         quarantines,
         tls: Some(Arc::new(tls)),
     };
@@ -387,7 +387,8 @@ async fn implicit_tls_begins_with_the_first_octet() {
 
 #[tokio::test]
 async fn edits_change_what_is_stored_and_nothing_else() {
-    let header = HeaderEdit::Add { at: Position::Bottom, name: "X-New".to_owned(), value: "yes".to_owned() };
+    let header =
+        HeaderEdit::Add { at: FieldPosition::Bottom, name: "X-New".to_owned(), value: "yes".to_owned() };
     let body = vec![Piece::Copy { offset: 0, len: 7 }, Piece::Bytes("footer\r\n".into())];
     let judge = edits(Hook::Message, vec![Edit::Headers(vec![header]), Edit::Body(body)]);
     let gate = gate(listener(TlsMode::None), vec![judge]);

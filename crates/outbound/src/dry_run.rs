@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pintle_mail::{Bytes, NextHop, Reply, UnixTime};
 use pintle_policy::{Chain, Decision};
-use pintle_record::Sink;
+use pintle_record::RecordSink;
 use pintle_spool::{Stored, Waiting};
 
 use crate::stages::{Leg, Ruled, Ruling, Staged, Surroundings};
@@ -29,7 +29,7 @@ pub struct Delivery {
 pub async fn deliveries(
     config: &Config,
     chain: &Chain,
-    records: &dyn Sink,
+    records: &dyn RecordSink,
     message: (&Waiting, &Stored),
     now: UnixTime,
 ) -> Vec<Delivery> {

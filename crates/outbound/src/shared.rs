@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use pintle_dns::Resolver;
 use pintle_mail::QueueId;
 use pintle_policy::Chain;
-use pintle_record::{NoRecords, Record, Sink};
+use pintle_record::{NoRecords, Record, RecordSink};
 use pintle_spool::{Hold, Spool};
 use pintle_tls::ClientTls;
 use tokio::sync::mpsc::WeakUnboundedSender;
@@ -28,7 +28,7 @@ pub struct Parts {
     /// Who is asked before and after each attempt; a new chain counts from the next attempt.
     pub chain: Arc<ArcSwap<Chain>>,
     /// Who keeps the event log.
-    pub records: Arc<dyn Sink>,
+    pub records: Arc<dyn RecordSink>,
     /// Who gets the messages in place of next hops.
     pub capture: Option<Arc<dyn Capture>>,
     /// Who connects to next hops.
@@ -64,7 +64,7 @@ pub(crate) struct OutboundShared {
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) chain: Arc<ArcSwap<Chain>>,
-    pub(crate) records: Arc<dyn Sink>,
+    pub(crate) records: Arc<dyn RecordSink>,
     pub(crate) capture: Option<Arc<dyn Capture>>,
     pub(crate) network: Arc<dyn Network>,
     /// The time of day, for what others read.

@@ -16,7 +16,7 @@ use pintle_policy::{
     Verdict, View,
 };
 use pintle_queue::Attempt;
-use pintle_record::{PluginStep, Sink};
+use pintle_record::{PluginStep, RecordSink};
 use pintle_sender_auth::sign::{self, SignError};
 use pintle_spool::Stored;
 
@@ -57,7 +57,7 @@ pub(crate) enum Ruling {
 pub(crate) struct Surroundings<'a> {
     pub(crate) chain: &'a Chain,
     pub(crate) config: &'a Config,
-    pub(crate) records: &'a dyn Sink,
+    pub(crate) records: &'a dyn RecordSink,
     pub(crate) now: UnixTime,
     /// How old the message is.
     pub(crate) age: Duration,
@@ -354,7 +354,7 @@ fn ruled(decision: Decision, plan: Box<Plan>) -> Staged {
     Staged::Decided(Ruled { ruling, by: decision.by.map(|by| by.to_string()), plan })
 }
 
-fn tell_steps(records: &dyn Sink, now: UnixTime, stored: &Stored, hook: Hook, steps: &[JudgeStep]) {
+fn tell_steps(records: &dyn RecordSink, now: UnixTime, stored: &Stored, hook: Hook, steps: &[JudgeStep]) {
     for step in steps {
         let told = PluginStep {
             plugin: &step.judge,

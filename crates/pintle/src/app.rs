@@ -9,12 +9,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use pintle_config::Settings;
-use pintle_dns::{Resolver, Watched};
+use pintle_dns::{Resolver, WatchedResolver};
 use pintle_inbound::{Inbound, Sockets};
 use pintle_outbound::{Capture, Clock, Outbound};
 use pintle_plugin::Plugins;
 use pintle_policy::Chain;
-use pintle_record::Sink;
+use pintle_record::RecordSink;
 use pintle_spool::{Embedded, Spool};
 use pintle_tls::{ClientTls, ServerTls};
 use tokio::sync::{oneshot, watch};
@@ -41,7 +41,7 @@ pub(crate) struct Extras {
     /// The file that the settings came from, to be read again on a reload.
     pub(crate) config: PathBuf,
     /// Who keeps the event log.
-    pub(crate) records: Arc<dyn Sink>,
+    pub(crate) records: Arc<dyn RecordSink>,
     /// The listeners' sockets, where they had to be bound before.
     pub(crate) sockets: Option<Sockets>,
     /// Who gets messages in place of next hops.
@@ -80,7 +80,7 @@ pub(crate) struct GatewayParts {
     pub(crate) outbound: pintle_outbound::Handle,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) metrics: PrometheusHandle,
-    pub(crate) resolver: Arc<Watched>,
+    pub(crate) resolver: Arc<WatchedResolver>,
     pub(crate) fallen: Fallen,
 }
 
@@ -97,7 +97,7 @@ impl App {
         let mut inbound = settings.inbound.clone();
         open_files::allow(&mut inbound.listeners, &settings.spool.drafts);
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
-        let resolver = Arc::new(Watched::new(&settings.dns)?);
+        let resolver = Arc::new(WatchedResolver::new(&settings.dns)?);
         let asked = Arc::clone(&resolver) as Arc<dyn Resolver>;
         let plugins = Plugins::open(settings.plugins.clone(), Arc::clone(&asked)).await?;
         let chain = Arc::new(ArcSwap::from_pointee(Chain::new(plugins.judges())));

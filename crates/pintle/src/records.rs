@@ -4,7 +4,7 @@
 //! whoever collects them needs one parser, and lines of text as `name=value`; and with the ids beside it, so that
 //! `grep ID` tells a message's whole life.
 
-use pintle_record::{Record, Sink};
+use pintle_record::{Record, RecordSink};
 use tracing::{Level, enabled};
 
 /// The target of all records, for filters.
@@ -14,7 +14,7 @@ pub(crate) const TARGET: &str = "pintle::record";
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Log;
 
-impl Sink for Log {
+impl RecordSink for Log {
     fn record(&self, record: Record) {
         metrics::counter!("pintle_records_total", "event" => record.event()).increment(1);
         if let Record::PluginVerdict(_) = record {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use pintle_admin::Reloaded;
 use pintle_policy::Chain;
-use pintle_tls::{ClientTls, Reload, ServerTls};
+use pintle_tls::{CertificateReload, ClientTls, ServerTls};
 use tokio::task::JoinHandle;
 
 use crate::app::GatewayParts;
@@ -126,8 +126,8 @@ async fn take_over(live: &GatewayParts) -> Result<Reloaded, ReloadError> {
 pub(crate) fn certificates_if_changed(live: &GatewayParts) {
     let Some(tls) = &live.server_tls else { return };
     match tls.reload_if_changed() {
-        Ok(Reload::Unchanged) => {}
-        Ok(Reload::Reloaded) => tracing::info!("certificates reloaded"),
+        Ok(CertificateReload::Unchanged) => {}
+        Ok(CertificateReload::Reloaded) => tracing::info!("certificates reloaded"),
         Err(error) => tracing::error!(%error, "the old certificates stay in force"),
     }
 }

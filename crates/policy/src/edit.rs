@@ -87,7 +87,7 @@ impl fmt::Display for EditError {
             Self::Unavailable(part) => write!(f, "there is no {part} at this stage"),
             Self::Recipient(id) => write!(f, "recipient {id} does not exist, or exists already"),
             Self::NullSender => {
-                f.write_str("a null reverse-path stays null, or a report would beget reports")
+                f.write_str("a null reverse-path must stay null, so that no report is sent about a report")
             }
             Self::Header(error) => error.fmt(f),
         }

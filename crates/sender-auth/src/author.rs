@@ -34,11 +34,11 @@ fn joined(name: &str) -> String {
 /// The texts that may be addresses.
 fn addresses(value: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(value);
-    let mut items = Items::default();
-    for piece in (Plain { text: &text, quotes: true, comments: true }) {
+    let mut items = AddressItems::default();
+    for piece in (UncommentedPieces { text: &text, quotes: true, comments: true }) {
         match piece {
-            Piece::Quoted => items.text.push('"'),
-            Piece::Sign(sign) => items.sign(sign),
+            FieldPiece::Quoted => items.text.push('"'),
+            FieldPiece::Sign(sign) => items.sign(sign),
         }
     }
     items.end_item();
@@ -46,13 +46,13 @@ fn addresses(value: &[u8]) -> Vec<String> {
 }
 
 /// What the field's text consists of once comments are left out.
-enum Piece {
+enum FieldPiece {
     /// A quoted string, whatever is in it.
     Quoted,
     Sign(char),
 }
 
-struct Plain<'t> {
+struct UncommentedPieces<'t> {
     text: &'t str,
     /// Quoted strings still end. One that does not is no quoted string, and neither is any after it.
     quotes: bool,
@@ -60,10 +60,10 @@ struct Plain<'t> {
     comments: bool,
 }
 
-impl Iterator for Plain<'_> {
-    type Item = Piece;
+impl Iterator for UncommentedPieces<'_> {
+    type Item = FieldPiece;
 
-    fn next(&mut self) -> Option<Piece> {
+    fn next(&mut self) -> Option<FieldPiece> {
         loop {
             let sign = self.text.chars().next()?;
             let end = match sign {
@@ -74,14 +74,14 @@ impl Iterator for Plain<'_> {
             match (sign, end) {
                 ('"', Some(end)) => {
                     self.text = &self.text[end..];
-                    return Some(Piece::Quoted);
+                    return Some(FieldPiece::Quoted);
                 }
                 (_, Some(end)) => self.text = &self.text[end..],
                 (_, None) => {
                     self.quotes &= sign != '"';
                     self.comments &= sign != '(';
                     self.text = &self.text[sign.len_utf8()..];
-                    return Some(Piece::Sign(sign));
+                    return Some(FieldPiece::Sign(sign));
                 }
             }
         }
@@ -117,14 +117,14 @@ fn end_of_comment(text: &str) -> Option<usize> {
 
 /// Items between commas: each with what stands in brackets, or bare.
 #[derive(Default)]
-struct Items {
+struct AddressItems {
     found: Vec<String>,
     text: String,
     /// A bracket has been seen in this item: what stands before it is a name.
     has_brackets: bool,
 }
 
-impl Items {
+impl AddressItems {
     fn sign(&mut self, sign: char) {
         match sign {
             ',' | ';' => self.end_item(),

@@ -7,9 +7,9 @@
 use pintle_dns::{DnsError, RecordKind};
 use pintle_mail::HeaderBlock;
 
-use crate::spf::{Identity, SpfResult};
-use crate::tags::Tags;
-use crate::{Ask, AuthOutcome, DkimResult, author, domain};
+use crate::spf::{SpfIdentity, SpfResult};
+use crate::tags::TagList;
+use crate::{AuthOutcome, DeadlineResolver, DkimResult, author, domain};
 
 /// Section 4.10: names of more labels are walked from the seventh label on.
 const MAX_LABELS: usize = 7;
@@ -30,14 +30,14 @@ pub struct DmarcResult {
     /// So did a DKIM signature.
     pub dkim_aligned: bool,
     /// The record that applied, as published; none where there is none.
-    pub published: Option<Published>,
+    pub published: Option<PublishedPolicy>,
     /// What was wrong.
     pub reason: Option<String>,
 }
 
 /// A policy record, for reports to its owner (RFC 9990).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
+pub struct PublishedPolicy {
     /// Where it stands, without `_dmarc.`.
     pub domain: String,
     /// `p=`
@@ -84,7 +84,7 @@ pub enum DmarcPolicy {
 /// A message without an author's domain, with several From fields or with authors of several domains is a `permerror`:
 /// there is no telling which of them a reader would be shown.
 pub async fn check(
-    ask: Ask<'_>,
+    dns: DeadlineResolver<'_>,
     header: &HeaderBlock,
     spf: &[SpfResult],
     dkim: &[DkimResult],
@@ -93,26 +93,26 @@ pub async fn check(
         Ok(author) => author,
         Err(reason) => return DmarcResult::of("", AuthOutcome::PermError, Some(reason.to_owned())),
     };
-    let checked = judge(ask, &author, spf, dkim).await;
+    let checked = judge(dns, &author, spf, dkim).await;
     checked.unwrap_or_else(|error| {
         DmarcResult::of(&author, AuthOutcome::TempError, Some(format!("DNS: {error}")))
     })
 }
 
 async fn judge(
-    ask: Ask<'_>,
+    dns: DeadlineResolver<'_>,
     author: &str,
     spf: &[SpfResult],
     dkim: &[DkimResult],
 ) -> Result<DmarcResult, DnsError> {
-    let walk = Walk::up(ask, author).await?;
+    let walk = TreeWalk::up(dns, author).await?;
     let Some(found) = walk.policy_record() else {
         return Ok(DmarcResult::of(author, AuthOutcome::None, None));
     };
     let mut result = DmarcResult::of(author, AuthOutcome::Fail, None);
-    result.policy = policy(ask, &found, author).await?;
+    result.policy = policy(dns, &found, author).await?;
     result.published = Some(found.record.published(found.name));
-    let aligned = Aligned { ask, author, organization: walk.organization() };
+    let aligned = Alignment { dns, author, organization: walk.organization() };
     let sender = spf_identity(spf).map(|spf| (spf.domain.as_str(), spf.outcome));
     let signers: Vec<_> = dkim.iter().map(|dkim| (dkim.domain.as_str(), dkim.outcome)).collect();
     let by_spf = aligned.best(sender.as_slice(), found.record.strict_spf).await;
@@ -131,7 +131,7 @@ async fn judge(
 
 /// Section 4.4.2: the MAIL FROM identity, or HELO where the reverse-path is null.
 fn spf_identity(spf: &[SpfResult]) -> Option<&SpfResult> {
-    let sender = spf.iter().find(|result| result.identity == Identity::MailFrom);
+    let sender = spf.iter().find(|result| result.identity == SpfIdentity::MailFrom);
     sender.or_else(|| spf.first())
 }
 
@@ -154,11 +154,15 @@ fn author_domain(header: &HeaderBlock) -> Result<String, &'static str> {
 }
 
 /// The policy for the author's domain (sections 4.7 and 4.10.1).
-async fn policy(ask: Ask<'_>, found: &FoundRecord<'_>, author: &str) -> Result<DmarcPolicy, DnsError> {
+async fn policy(
+    dns: DeadlineResolver<'_>,
+    found: &FoundRecord<'_>,
+    author: &str,
+) -> Result<DmarcPolicy, DnsError> {
     let record = found.record;
     let policy = if found.name == author {
         record.policy
-    } else if record.missing != record.subdomains && !exists(ask, author).await? {
+    } else if record.missing != record.subdomains && !exists(dns, author).await? {
         record.missing
     } else {
         record.subdomains
@@ -171,8 +175,8 @@ async fn policy(ask: Ask<'_>, found: &FoundRecord<'_>, author: &str) -> Result<D
     })
 }
 
-async fn exists(ask: Ask<'_>, name: &str) -> Result<bool, DnsError> {
-    match ask.records(name, RecordKind::A).await {
+async fn exists(dns: DeadlineResolver<'_>, name: &str) -> Result<bool, DnsError> {
+    match dns.records(name, RecordKind::A).await {
         Err(DnsError::NxDomain) => Ok(false),
         Err(error) if error.is_temporary() => Err(error),
         _ => Ok(true),
@@ -181,7 +185,7 @@ async fn exists(ask: Ask<'_>, name: &str) -> Result<bool, DnsError> {
 
 /// A policy record (section 4.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Record {
+struct DmarcRecord {
     report_to: Vec<String>,
     policy: DmarcPolicy,
     subdomains: DmarcPolicy,
@@ -194,10 +198,10 @@ struct Record {
     suffix: Option<bool>,
 }
 
-impl Record {
+impl DmarcRecord {
     /// None for what is no DMARC record, or applies to nothing.
     fn parse(text: &[u8]) -> Option<Self> {
-        let tags = Tags::readable(std::str::from_utf8(text).ok()?)?;
+        let tags = TagList::readable(std::str::from_utf8(text).ok()?)?;
         if tags.first() != Some(("v", "DMARC1")) {
             return None;
         }
@@ -228,8 +232,8 @@ impl Record {
         })
     }
 
-    fn published(&self, domain: &str) -> Published {
-        Published {
+    fn published(&self, domain: &str) -> PublishedPolicy {
+        PublishedPolicy {
             domain: domain.to_owned(),
             policy: self.policy,
             subdomains: self.subdomains,
@@ -253,23 +257,23 @@ fn policy_named(name: &str) -> Option<DmarcPolicy> {
 }
 
 /// The records from a name up to the top (section 4.10).
-struct Walk<'a> {
+struct TreeWalk<'a> {
     start: &'a str,
-    found: Vec<(&'a str, Record)>,
+    found: Vec<(&'a str, DmarcRecord)>,
 }
 
 /// The record that applies, and where it stands.
 struct FoundRecord<'w> {
     name: &'w str,
-    record: &'w Record,
+    record: &'w DmarcRecord,
 }
 
-impl<'a> Walk<'a> {
-    async fn up(ask: Ask<'_>, start: &'a str) -> Result<Self, DnsError> {
+impl<'a> TreeWalk<'a> {
+    async fn up(dns: DeadlineResolver<'_>, start: &'a str) -> Result<Self, DnsError> {
         let mut walk = Self { start, found: Vec::new() };
         let mut next = Some(start);
         while let Some(name) = next {
-            if let Some(record) = record_at(ask, name).await? {
+            if let Some(record) = record_at(dns, name).await? {
                 let suffix = record.suffix;
                 walk.found.push((name, record));
                 if suffix.is_some() {
@@ -301,9 +305,9 @@ impl<'a> Walk<'a> {
 }
 
 /// The one record at a name; several cancel each other.
-async fn record_at(ask: Ask<'_>, name: &str) -> Result<Option<Record>, DnsError> {
-    let texts = ask.texts(&format!("_dmarc.{name}")).await?;
-    let mut records = texts.iter().filter_map(|text| Record::parse(text));
+async fn record_at(dns: DeadlineResolver<'_>, name: &str) -> Result<Option<DmarcRecord>, DnsError> {
+    let texts = dns.texts(&format!("_dmarc.{name}")).await?;
+    let mut records = texts.iter().filter_map(|text| DmarcRecord::parse(text));
     Ok(records.next().filter(|_| records.next().is_none()))
 }
 
@@ -331,13 +335,13 @@ fn below<'a>(name: &'a str, suffix: &str) -> &'a str {
 }
 
 /// Which domains are aligned with the author's (section 4.10.2).
-struct Aligned<'a> {
-    ask: Ask<'a>,
+struct Alignment<'a> {
+    dns: DeadlineResolver<'a>,
     author: &'a str,
     organization: &'a str,
 }
 
-impl Aligned<'_> {
+impl Alignment<'_> {
     /// `pass` when a check passed for an aligned domain, `temperror` when one might have, else `fail`.
     async fn best(&self, checks: &[(&str, AuthOutcome)], strict: bool) -> AuthOutcome {
         let mut best = AuthOutcome::Fail;
@@ -362,7 +366,7 @@ impl Aligned<'_> {
             return Ok(false);
         }
         let name = domain::bare(name).to_ascii_lowercase();
-        let walk = Walk::up(self.ask, &name).await?;
+        let walk = TreeWalk::up(self.dns, &name).await?;
         Ok(walk.organization() == self.organization)
     }
 }
@@ -417,19 +421,19 @@ mod tests {
 
     #[test]
     fn records_are_read_as_published() {
-        let record = Record::parse(b"v=DMARC1; p=reject; sp=quarantine; aspf=s; pct=50").unwrap();
+        let record = DmarcRecord::parse(b"v=DMARC1; p=reject; sp=quarantine; aspf=s; pct=50").unwrap();
         assert_eq!((record.policy, record.subdomains), (DmarcPolicy::Reject, DmarcPolicy::Quarantine));
         assert_eq!((record.strict_spf, record.strict_dkim, record.testing), (true, false, false));
         assert_eq!(record.missing, DmarcPolicy::Quarantine);
-        assert!(Record::parse(b"v=DMARC1; p=reject; pct=0").unwrap().testing);
-        let slip = Record::parse(b"v=DMARC1; p=reject; rua").unwrap();
+        assert!(DmarcRecord::parse(b"v=DMARC1; p=reject; pct=0").unwrap().testing);
+        let slip = DmarcRecord::parse(b"v=DMARC1; p=reject; rua").unwrap();
         assert_eq!(slip.policy, DmarcPolicy::Reject);
-        let reporting = Record::parse(b"v=DMARC1; p=maybe; rua=mailto:a@a.example").unwrap();
+        let reporting = DmarcRecord::parse(b"v=DMARC1; p=maybe; rua=mailto:a@a.example").unwrap();
         assert_eq!(reporting.policy, DmarcPolicy::None);
         for bad in
             [&b"v=DMARC1"[..], b"p=reject; v=DMARC1", b"v=dmarc1; p=none", b"v=DMARC1; p=oops", b"\xff"]
         {
-            assert_eq!(Record::parse(bad), None);
+            assert_eq!(DmarcRecord::parse(bad), None);
         }
     }
 

@@ -11,8 +11,8 @@
 //! Left to others: what a result means for the mail, which is the policy of plugins; and the header fields that report
 //! it (RFC 8601).
 
-mod ask;
 mod author;
+mod deadline_resolver;
 mod domain;
 mod findings;
 mod outcome;
@@ -23,9 +23,9 @@ pub mod sign;
 pub mod signatures;
 pub mod spf;
 
-pub use ask::Ask;
-pub use dmarc::{DmarcPolicy, DmarcResult, Published};
+pub use deadline_resolver::DeadlineResolver;
+pub use dmarc::{DmarcPolicy, DmarcResult, PublishedPolicy};
 pub use findings::Findings;
 pub use outcome::AuthOutcome;
 pub use signatures::{ArcResult, DkimResult, Signatures};
-pub use spf::{Client, Identity, SpfResult};
+pub use spf::{SpfClient, SpfIdentity, SpfResult};

@@ -2,9 +2,9 @@
 
 /// The tags of a list, in their order.
 #[derive(Debug, Default)]
-pub(crate) struct Tags<'a>(Vec<(&'a str, &'a str)>);
+pub(crate) struct TagList<'a>(Vec<(&'a str, &'a str)>);
 
-impl<'a> Tags<'a> {
+impl<'a> TagList<'a> {
     /// Reads a list; none when it is not one, or names a tag twice, which makes it invalid as a whole.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         Self::of(text.split(';').map(str::trim).filter(|part| !part.is_empty()))
@@ -52,16 +52,16 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_broken_ones_refused() {
-        let tags = Tags::parse(" v = DKIM1; h=sha1 : sha256 ;p=ab=;; ").unwrap();
+        let tags = TagList::parse(" v = DKIM1; h=sha1 : sha256 ;p=ab=;; ").unwrap();
         assert_eq!(tags.first(), Some(("v", "DKIM1")));
         assert_eq!(tags.get("p"), Some("ab="));
         assert!(tags.lists("h", "SHA256", false));
         assert!(!tags.lists("h", "sha512", true));
         assert!(tags.lists("s", "email", true));
-        assert!(Tags::parse("v=1; v=2").is_none());
-        assert!(Tags::parse("words").is_none());
-        let slips = Tags::readable("v=DMARC1; p=reject; ruf; =;").unwrap();
+        assert!(TagList::parse("v=1; v=2").is_none());
+        assert!(TagList::parse("words").is_none());
+        let slips = TagList::readable("v=DMARC1; p=reject; ruf; =;").unwrap();
         assert_eq!(slips.get("p"), Some("reject"));
-        assert!(Tags::readable("p=none; p=reject").is_none());
+        assert!(TagList::readable("p=none; p=reject").is_none());
     }
 }

@@ -89,9 +89,9 @@ impl CertificateSource {
     }
 
     /// What tells a file from its successor without reading it.
-    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+    pub(crate) fn stamps(&self) -> Vec<FileStamp> {
         match self {
-            Self::Files { chain, key } => vec![Stamp::of(chain), Stamp::of(key)],
+            Self::Files { chain, key } => vec![FileStamp::of(chain), FileStamp::of(key)],
             Self::Pem { .. } => vec![],
         }
     }
@@ -148,13 +148,13 @@ fn bounds(der: &CertificateDer<'_>, algorithms: &[&dyn SignatureVerificationAlgo
 /// Modification time, length and identity of a file; all absent while it cannot be looked at. Time alone
 /// is too coarse on some file systems, and a renamed file may carry an old one.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct FileStamp {
     modified: Option<SystemTime>,
     length: Option<u64>,
     identity: Option<u64>,
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(path: &Path) -> Self {
         let metadata = std::fs::metadata(path).ok();
         Self {

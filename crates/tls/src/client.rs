@@ -57,13 +57,7 @@ pub enum ClientPolicy {
 }
 
 impl ClientPolicy {
-    /// Whether mail may go in plain text when there is no STARTTLS or its handshake fails.
-    pub fn allows_plain_text(self) -> bool {
-        matches!(self, Self::Opportunistic)
-    }
-
-    /// Whether the certificate has to satisfy us.
-    pub fn verifies(self) -> bool {
+    fn verifies(self) -> bool {
         matches!(self, Self::Verified)
     }
 }
@@ -102,9 +96,8 @@ impl ClientTls {
         Ok((stream, facts))
     }
 
-    /// For callers that drive the handshake themselves. An error means that there are no roots to verify
-    /// against.
-    pub fn connector(&self, policy: ClientPolicy) -> Result<TlsConnector, TlsError> {
+    /// Fails when the policy is to verify and there are no roots to verify against.
+    fn connector(&self, policy: ClientPolicy) -> Result<TlsConnector, TlsError> {
         let config = match (policy, &self.verified) {
             (ClientPolicy::Verified, Ok(config)) => config,
             (ClientPolicy::Verified, Err(place)) => return Err(TlsError::NoRoots { place: place.clone() }),

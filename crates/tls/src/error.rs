@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
 
-use crate::hello::Hello;
+use crate::hello::HelloPrefix;
 
 /// A certificate, key or root store that cannot be used. The operator has to act; the text says where.
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl HandshakeError {
 
     /// The same, once it is known which version the peer's first message names. The library looks for extensions first,
     /// which peers of old versions do not send, and takes their absence for the fault.
-    pub(crate) fn knowing(self, hello: Hello) -> Self {
+    pub(crate) fn knowing(self, hello: HelloPrefix) -> Self {
         match self {
             Self::Protocol(rustls::Error::PeerIncompatible(_)) | Self::NoCommonVersion { .. }
                 if hello.is_old() =>

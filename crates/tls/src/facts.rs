@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
+use rustls::CommonState;
 use rustls::pki_types::CertificateDer;
-use rustls::{CommonState, HandshakeKind};
 use sha2::{Digest, Sha256};
 use tokio_rustls::{client, server};
 
@@ -23,13 +23,10 @@ pub struct TlsFacts {
     /// Whether the client's certificate was verified against roots. Always false as long as certificates
     /// are only recorded.
     pub client_certificate_verified: bool,
-    /// The handshake continued an earlier session.
-    pub resumed: bool,
 }
 
 impl TlsFacts {
-    /// The facts of an accepted stream.
-    pub fn of_server<S>(stream: &server::TlsStream<S>) -> Self {
+    pub(crate) fn of_server<S>(stream: &server::TlsStream<S>) -> Self {
         let connection = stream.get_ref().1;
         Self {
             version: version(connection),
@@ -37,7 +34,6 @@ impl TlsFacts {
             server_name: connection.server_name().map(str::to_ascii_lowercase),
             client_certificate_sha256: certificate_sha256(connection),
             client_certificate_verified: false,
-            resumed: resumed(connection),
         }
     }
 }
@@ -49,24 +45,14 @@ pub struct PeerFacts {
     pub version: String,
     /// The IANA name.
     pub cipher: String,
-    /// SHA-256 of the server's certificate in DER, 64 lower-case hexadecimal digits.
-    pub certificate_sha256: Option<String>,
     /// Whether the certificate was verified, name included.
     pub verified: bool,
-    /// The handshake continued an earlier session.
-    pub resumed: bool,
 }
 
 impl PeerFacts {
     pub(crate) fn of_client<S>(stream: &client::TlsStream<S>, verified: bool) -> Self {
         let connection = stream.get_ref().1;
-        Self {
-            version: version(connection),
-            cipher: cipher(connection),
-            certificate_sha256: certificate_sha256(connection),
-            verified,
-            resumed: resumed(connection),
-        }
+        Self { version: version(connection), cipher: cipher(connection), verified }
     }
 }
 
@@ -83,10 +69,6 @@ fn cipher(connection: &CommonState) -> String {
     };
     let name = format!("{:?}", suite.suite());
     name.strip_prefix("TLS13_").map(|rest| format!("TLS_{rest}")).unwrap_or(name)
-}
-
-fn resumed(connection: &CommonState) -> bool {
-    connection.handshake_kind() == Some(HandshakeKind::Resumed)
 }
 
 fn certificate_sha256(connection: &CommonState) -> Option<String> {

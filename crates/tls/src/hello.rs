@@ -14,12 +14,12 @@ const CLIENT_HELLO: u8 = 1;
 
 /// What came first.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Hello {
+pub(crate) struct HelloPrefix {
     octets: [u8; LENGTH],
     length: usize,
 }
 
-impl Hello {
+impl HelloPrefix {
     /// Reads what is needed to know the version, and no more than that. It ends early where the peer does, or where what
     /// comes is no TLS and may be shorter.
     pub(crate) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Self> {

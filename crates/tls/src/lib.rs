@@ -25,7 +25,7 @@ pub use certificates::{CertificateSource, Validity};
 pub use client::{ClientConfig, ClientPolicy, ClientTls, Roots};
 pub use error::{HandshakeError, TlsError};
 pub use facts::{PeerFacts, TlsFacts};
-pub use server::{ClientCertificates, Reload, Renewed, ServerConfig, ServerTls};
+pub use server::{CertificateReload, ClientCertificates, RenewedCertificates, ServerConfig, ServerTls};
 
 /// Makes aws-lc-rs the default of the process. Calling it again does nothing.
 pub fn install_provider() {

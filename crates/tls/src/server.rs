@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::certificates::{CertificateSet, CertificateSource, Stamp};
-use crate::hello::Hello;
+use crate::certificates::{CertificateSet, CertificateSource, FileStamp};
+use crate::hello::HelloPrefix;
 use crate::{HandshakeError, TlsError, TlsFacts, provider};
 
 /// Accepts TLS for one listener or for several that share certificates.
@@ -27,10 +27,10 @@ use crate::{HandshakeError, TlsError, TlsFacts, provider};
 pub struct ServerTls {
     sources: Vec<CertificateSource>,
     provider: Arc<CryptoProvider>,
-    current: Arc<Current>,
+    current: Arc<CurrentCertificates>,
     config: Arc<rustls::ServerConfig>,
     /// The files as they were when they were last read, well or badly.
-    stamps: Mutex<Vec<Stamp>>,
+    stamps: Mutex<Vec<FileStamp>>,
 }
 
 /// What the operator decides about the server side.
@@ -57,14 +57,14 @@ pub enum ClientCertificates {
 
 /// Certificates that were read again and do not serve yet.
 #[derive(Debug)]
-pub struct Renewed {
+pub struct RenewedCertificates {
     set: CertificateSet,
-    stamps: Vec<Stamp>,
+    stamps: Vec<FileStamp>,
 }
 
 /// What [`ServerTls::reload_if_changed`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reload {
+pub enum CertificateReload {
     /// No file has changed since it was last read.
     Unchanged,
     /// New handshakes use the new certificates.
@@ -77,7 +77,7 @@ impl ServerTls {
         let provider = provider();
         let stamps = stamps(&config.certificates);
         let set = CertificateSet::load(&config.certificates, &provider)?;
-        let current = Arc::new(Current(ArcSwap::from_pointee(set)));
+        let current = Arc::new(CurrentCertificates(ArcSwap::from_pointee(set)));
         let tls = rustls_config(&provider, config.client_certificates, Arc::clone(&current))?;
         Ok(Self {
             sources: config.certificates.clone(),
@@ -94,20 +94,15 @@ impl ServerTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let hello = Hello::read(&mut stream).await?;
+        let hello = HelloPrefix::read(&mut stream).await?;
         hello.check()?;
-        let accepted = self.acceptor().accept_with(stream, |session| {
+        let accepted = TlsAcceptor::from(Arc::clone(&self.config)).accept_with(stream, |session| {
             // A few octets always fit, and reading from memory does not fail.
             let _ = session.read_tls(&mut hello.octets());
         });
         let stream = accepted.await.map_err(|error| HandshakeError::from(error).knowing(hello))?;
         let facts = TlsFacts::of_server(&stream);
         Ok((stream, facts))
-    }
-
-    /// For callers that drive the handshake themselves; cheap, and valid across reloads.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.config))
     }
 
     /// Whether some certificate is valid for `host`. Exchange demands it of its smart host's name.
@@ -117,14 +112,14 @@ impl ServerTls {
 
     /// Reads all certificates again, for whoever has more to find out before they serve. Until then everything stays as it
     /// was.
-    pub fn read_again(&self) -> Result<Renewed, TlsError> {
+    pub fn read_again(&self) -> Result<RenewedCertificates, TlsError> {
         // Taken before reading: a file that changes meanwhile is then read once more, not missed.
         let stamps = stamps(&self.sources);
-        Ok(Renewed { set: CertificateSet::load(&self.sources, &self.provider)?, stamps })
+        Ok(RenewedCertificates { set: CertificateSet::load(&self.sources, &self.provider)?, stamps })
     }
 
     /// Lets certificates serve that were read again.
-    pub fn serve(&self, renewed: Renewed) {
+    pub fn serve(&self, renewed: RenewedCertificates) {
         *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = renewed.stamps;
         self.current.0.store(Arc::new(renewed.set));
     }
@@ -137,15 +132,15 @@ impl ServerTls {
     /// Reads all certificates again if a file has changed since it was last read; else it costs one look
     /// at each file. A failed state of the files is reported once, not at every poll; renewing chain and
     /// key one after the other therefore heals itself with the second.
-    pub fn reload_if_changed(&self) -> Result<Reload, TlsError> {
+    pub fn reload_if_changed(&self) -> Result<CertificateReload, TlsError> {
         let stamps = stamps(&self.sources);
         if *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) == stamps {
-            return Ok(Reload::Unchanged);
+            return Ok(CertificateReload::Unchanged);
         }
-        self.reload_as(stamps).map(|()| Reload::Reloaded)
+        self.reload_as(stamps).map(|()| CertificateReload::Reloaded)
     }
 
-    fn reload_as(&self, stamps: Vec<Stamp>) -> Result<(), TlsError> {
+    fn reload_as(&self, stamps: Vec<FileStamp>) -> Result<(), TlsError> {
         *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
         let set = CertificateSet::load(&self.sources, &self.provider)?;
         self.current.0.store(Arc::new(set));
@@ -153,7 +148,7 @@ impl ServerTls {
     }
 }
 
-fn stamps(sources: &[CertificateSource]) -> Vec<Stamp> {
+fn stamps(sources: &[CertificateSource]) -> Vec<FileStamp> {
     sources.iter().flat_map(CertificateSource::stamps).collect()
 }
 
@@ -162,7 +157,7 @@ fn stamps(sources: &[CertificateSource]) -> Vec<Stamp> {
 fn rustls_config(
     provider: &Arc<CryptoProvider>,
     client_certificates: ClientCertificates,
-    current: Arc<Current>,
+    current: Arc<CurrentCertificates>,
 ) -> Result<rustls::ServerConfig, TlsError> {
     let verifier: Arc<dyn ClientCertVerifier> = match client_certificates {
         ClientCertificates::Ignore => Arc::new(NoClientAuth),
@@ -181,9 +176,9 @@ fn rustls_config(
 
 /// The certificates of the moment.
 #[derive(Debug)]
-struct Current(ArcSwap<CertificateSet>);
+struct CurrentCertificates(ArcSwap<CertificateSet>);
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CurrentCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load().choose(&hello))
     }

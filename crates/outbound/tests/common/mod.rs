@@ -18,7 +18,7 @@ use pintle_mail::{
 };
 use pintle_outbound::{Clock, Config, Endpoint, Handle, Outbound, Parts, Relay, Route, RouteTable};
 use pintle_policy::{Frozen, Notes, Session, Transaction};
-use pintle_record::{Record, Sink as Records};
+use pintle_record::{Record, RecordSink as Records};
 use pintle_spool::{Content, Entry, Memory, NewMessage, Spool};
 use pintle_testkit::{StaticResolver, TestCa, within};
 use pintle_tls::{ClientConfig, ClientTls, Roots};

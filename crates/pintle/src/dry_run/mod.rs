@@ -20,13 +20,13 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use pintle_config::Settings;
-use pintle_dns::{HickoryResolver, Resolver, Servers};
+use pintle_dns::{HickoryResolver, NameServers, Resolver};
 use pintle_inbound::dry_run::Client;
 use pintle_inbound::quarantines::Boundless;
 use pintle_inbound::{ListenerConfig, Services, dry_run};
 use pintle_plugin::Plugins;
 use pintle_policy::{Chain, Judge};
-use pintle_record::{Record, Sink};
+use pintle_record::{Record, RecordSink};
 use pintle_spool::{Memory, Spool};
 
 use self::build_report::Played;
@@ -107,7 +107,7 @@ async fn play(
         settings.inbound.rules.clone(),
         Arc::clone(&spool) as Arc<dyn Spool>,
         Arc::new(ArcSwap::from_pointee(chain.clone())),
-        Arc::clone(&records) as Arc<dyn Sink>,
+        Arc::clone(&records) as Arc<dyn RecordSink>,
         Arc::new(Boundless),
     );
     let client = client(options);
@@ -165,7 +165,7 @@ impl Records {
     }
 }
 
-impl Sink for Records {
+impl RecordSink for Records {
     fn record(&self, record: Record) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record);
     }
@@ -192,7 +192,7 @@ fn adapted(mut settings: Settings, options: &Try) -> Result<Settings, Trouble> {
             && !options.skip.contains(&plugin.name)
     });
     if !options.dns.is_empty() {
-        settings.dns.servers = Servers::List(options.dns.clone());
+        settings.dns.servers = NameServers::List(options.dns.clone());
     }
     Ok(settings)
 }

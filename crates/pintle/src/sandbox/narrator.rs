@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pintle_admin::Captured;
 use pintle_mail::QueueId;
-use pintle_record::{Bounce, Deferral, PluginFault, Reception, Record, Sink};
+use pintle_record::{Bounce, Deferral, PluginFault, Reception, Record, RecordSink};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
@@ -44,7 +44,7 @@ const GOES_WELL: [&str; 3] = ["listening", "login", "mail is taken again"];
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PluginLines;
 
-impl Sink for Narrator {
+impl RecordSink for Narrator {
     fn record(&self, record: Record) {
         if is_news(&record)
             && let Some((colour, word, text)) = tell(&record)

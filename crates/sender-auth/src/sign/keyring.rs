@@ -167,12 +167,12 @@ impl fmt::Display for KeyFault {
 /// A key that signs.
 pub struct SigningKey {
     pub(super) private: PrivateKey,
-    pub(super) config: Settings,
+    pub(super) config: SigningSettings,
 }
 
 /// What a checked key knows beside the key.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct SigningSettings {
     name: String,
     pub(super) domain: String,
     pub(super) selector: String,
@@ -235,7 +235,7 @@ impl SigningKey {
             report(KeyFault::Field(field.clone()));
         }
         let private = PrivateKey::from_pem(&config.pem).map_err(|error| report(KeyFault::Key(error))).ok()?;
-        let settings = Settings {
+        let settings = SigningSettings {
             name: config.name,
             domain,
             selector,

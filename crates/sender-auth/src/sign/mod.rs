@@ -27,7 +27,7 @@ pub use self::key::{Algorithm, GenerateError, KeyPair, Pem, PemError, PrivateKey
 pub use self::keyring::{
     EXPIRES, KeyConfig, KeyError, KeyFault, Keyring, OVERSIGNED_FIELDS, SIGNED_FIELDS, SigningKey,
 };
-pub use self::published::{Finding, Published, examine, key_name, zone_line};
+pub use self::published::{KeyFinding, PublishedKey, examine, key_name, zone_line};
 pub use self::seal::{Assessment, SealError, seal};
 
 /// How much of a body is read and hashed at once where others wait for it.

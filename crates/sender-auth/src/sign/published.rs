@@ -10,7 +10,7 @@ use mail_auth::common::verify::DomainKey;
 use pintle_mail::address::domain_to_ascii;
 
 use super::key::{Algorithm, MIN_BITS, PrivateKey};
-use crate::tags::Tags;
+use crate::tags::TagList;
 
 /// The DNS name at which the public half of a key is published (section 3.6.2.1), in A-labels (RFC 8616 section 5).
 #[must_use]
@@ -29,7 +29,7 @@ pub fn zone_line(selector: &str, domain: &str, record: &str) -> String {
 
 /// Something about a published key that keeps signatures by it from being believed everywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
+pub enum KeyFinding {
     /// There is no record.
     Missing,
     /// There are so many records, and which one verifiers take is not said (section 3.6.2.2).
@@ -50,7 +50,7 @@ pub enum Finding {
     Differs,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for KeyFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => f.write_str("nothing is published; publish the record"),
@@ -75,31 +75,31 @@ impl fmt::Display for Finding {
 
 /// What is published for a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
+pub struct PublishedKey {
     /// Of which kind it is, where it can be read.
     pub algorithm: Option<Algorithm>,
     /// What is wrong with it. Nothing means that signatures by it will be believed.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<KeyFinding>,
 }
 
 /// Looks at the TXT records at [`key_name`], each with its strings joined, beside the private key if it is known.
 #[must_use]
-pub fn examine(texts: &[Vec<u8>], own: Option<&PrivateKey>) -> Published {
+pub fn examine(texts: &[Vec<u8>], own: Option<&PrivateKey>) -> PublishedKey {
     let Some(first) = texts.first() else {
-        return Published { algorithm: None, findings: vec![Finding::Missing] };
+        return PublishedKey { algorithm: None, findings: vec![KeyFinding::Missing] };
     };
     let mut findings = Vec::new();
     if texts.len() > 1 {
-        findings.push(Finding::Several(texts.len()));
+        findings.push(KeyFinding::Several(texts.len()));
     }
     match read(first) {
         Ok((tags, key)) => {
             findings.extend(judge(&tags, &key, own));
-            Published { algorithm: Some(key.algorithm), findings }
+            PublishedKey { algorithm: Some(key.algorithm), findings }
         }
         Err(finding) => {
             findings.push(finding);
-            Published { algorithm: None, findings }
+            PublishedKey { algorithm: None, findings }
         }
     }
 }
@@ -110,16 +110,16 @@ struct PublicKey {
     bare: Vec<u8>,
 }
 
-fn read(text: &[u8]) -> Result<(Tags<'_>, PublicKey), Finding> {
-    let unreadable = |why: &str| Finding::Unreadable(why.to_owned());
-    let tags = std::str::from_utf8(text).ok().and_then(Tags::parse);
+fn read(text: &[u8]) -> Result<(TagList<'_>, PublicKey), KeyFinding> {
+    let unreadable = |why: &str| KeyFinding::Unreadable(why.to_owned());
+    let tags = std::str::from_utf8(text).ok().and_then(TagList::parse);
     let tags = tags.ok_or_else(|| unreadable("it is no list of tags"))?;
     if tags.get("v").is_some() && tags.first() != Some(("v", "DKIM1")) {
         return Err(unreadable("v=DKIM1 does not stand first"));
     }
     let public = tags.get("p").ok_or_else(|| unreadable("it has no p="))?;
     if public.is_empty() {
-        return Err(Finding::Revoked);
+        return Err(KeyFinding::Revoked);
     }
     let public: String = public.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     let public = STANDARD.decode(public).map_err(|_| unreadable("p= is not Base64"))?;
@@ -132,9 +132,9 @@ fn read(text: &[u8]) -> Result<(Tags<'_>, PublicKey), Finding> {
     Ok((tags, PublicKey { algorithm, bare }))
 }
 
-fn judge(tags: &Tags<'_>, key: &PublicKey, own: Option<&PrivateKey>) -> Vec<Finding> {
+fn judge(tags: &TagList<'_>, key: &PublicKey, own: Option<&PrivateKey>) -> Vec<KeyFinding> {
     let weak = match key.algorithm {
-        Algorithm::Rsa { bits } if bits < MIN_BITS => Some(Finding::Weak(bits)),
+        Algorithm::Rsa { bits } if bits < MIN_BITS => Some(KeyFinding::Weak(bits)),
         Algorithm::Rsa { .. } | Algorithm::Ed25519 => None,
     };
     let for_mail = tags.lists("s", "email", true) || tags.lists("s", "*", true);
@@ -145,10 +145,10 @@ fn judge(tags: &Tags<'_>, key: &PublicKey, own: Option<&PrivateKey>) -> Vec<Find
             || bare(&own.public(), is_ed25519).as_ref() != Some(&key.bare)
     });
     let mut findings = Vec::from_iter(weak);
-    findings.extend((!for_mail).then_some(Finding::NotForMail));
-    findings.extend((!for_sha256).then_some(Finding::NotForSha256));
-    findings.extend(tags.lists("t", "y", false).then_some(Finding::Testing));
-    findings.extend(differs.then_some(Finding::Differs));
+    findings.extend((!for_mail).then_some(KeyFinding::NotForMail));
+    findings.extend((!for_sha256).then_some(KeyFinding::NotForSha256));
+    findings.extend(tags.lists("t", "y", false).then_some(KeyFinding::Testing));
+    findings.extend(differs.then_some(KeyFinding::Differs));
     findings
 }
 

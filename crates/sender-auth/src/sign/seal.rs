@@ -9,7 +9,7 @@ use pintle_mail::{Body, HeaderBlock, UnixTime};
 use super::canonical::Canonicalization;
 use super::field::{FieldText, Unsigned, seconds};
 use super::{BodyHashes, SignError, SigningKey, complete};
-use crate::tags::Tags;
+use crate::tags::TagList;
 use crate::{ArcResult, AuthOutcome};
 
 /// Section 4.2.1.
@@ -78,7 +78,7 @@ pub async fn seal(
     body: &dyn Body,
     now: UnixTime,
 ) -> Result<Vec<u8>, SealError> {
-    let chain = Chain::of(header, found.chain)?;
+    let chain = SealedChain::of(header, found.chain)?;
     if header.named("From").next().is_none() {
         return Err(SignError::NoFrom.into());
     }
@@ -92,7 +92,7 @@ pub async fn seal(
 }
 
 /// The chain as the new seal sees it.
-struct Chain<'a> {
+struct SealedChain<'a> {
     /// The number of the new set.
     instance: u32,
     /// The value of `cv=`.
@@ -101,7 +101,7 @@ struct Chain<'a> {
     covered: Vec<&'a [u8]>,
 }
 
-impl<'a> Chain<'a> {
+impl<'a> SealedChain<'a> {
     fn of(header: &'a HeaderBlock, verified: &ArcResult) -> Result<Self, SealError> {
         let highest =
             SET.iter().flat_map(|name| header.named(name)).filter_map(|f| instance(&f.value())).max();
@@ -167,7 +167,7 @@ fn covered(header: &HeaderBlock, highest: u32) -> Result<Vec<&[u8]>, SealError> 
 fn ends_failed(header: &HeaderBlock, highest: u32) -> bool {
     header.named("ARC-Seal").any(|field| {
         let value = field.value();
-        let validation = Tags::parse(&value).and_then(|tags| tags.get("cv"));
+        let validation = TagList::parse(&value).and_then(|tags| tags.get("cv"));
         instance(&value) == Some(highest)
             && validation.is_some_and(|cv| cv.trim().eq_ignore_ascii_case("fail"))
     })

@@ -6,8 +6,8 @@ use mail_auth::common::headers::Header;
 use mail_auth::dkim::Canonicalization;
 use pintle_mail::auth_results::{self, ReportedResult};
 
-use super::keys::{Keys, key_name};
-use super::signed::{self, Verdict};
+use super::keys::{PublicKeys, key_name};
+use super::signed::{self, SignatureVerdict};
 use crate::AuthOutcome;
 
 /// Section 4.2.1.
@@ -46,7 +46,7 @@ pub(super) fn key_names(header: &AuthenticatedMessage<'_>) -> impl Iterator<Item
     seals.chain(last.map(|field| key_name(&field.header.s, &field.header.d)))
 }
 
-pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> ArcResult {
+pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &PublicKeys, now: u64) -> ArcResult {
     let count = message.as_headers.len();
     let is_empty = count == 0 && message.ams_headers.is_empty() && message.aar_headers.is_empty();
     if is_empty && !message.has_arc_errors {
@@ -86,11 +86,11 @@ fn shown(result: &ReportedResult) -> ReportedResult {
     }
 }
 
-fn broken(reason: &str) -> Verdict {
+fn broken(reason: &str) -> SignatureVerdict {
     (AuthOutcome::Fail, reason.to_owned())
 }
 
-fn verify(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> Result<(), Verdict> {
+fn verify(message: &AuthenticatedMessage<'_>, keys: &PublicKeys, now: u64) -> Result<(), SignatureVerdict> {
     check_form(message)?;
     let last = message.ams_headers.last();
     verify_message(message, last.ok_or_else(|| broken("there is no set"))?, keys, now)?;
@@ -99,7 +99,7 @@ fn verify(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> Result<(
 }
 
 /// Steps 1 to 3: whole sets, numbered from 1 without a gap, the first without a chain before it.
-fn check_form(message: &AuthenticatedMessage<'_>) -> Result<(), Verdict> {
+fn check_form(message: &AuthenticatedMessage<'_>) -> Result<(), SignatureVerdict> {
     let count = message.as_headers.len();
     if message.has_arc_errors {
         return Err(broken("a field of the chain cannot be read"));
@@ -126,9 +126,9 @@ fn check_form(message: &AuthenticatedMessage<'_>) -> Result<(), Verdict> {
 fn verify_message(
     message: &AuthenticatedMessage<'_>,
     field: &Header<'_, Signature>,
-    keys: &Keys,
+    keys: &PublicKeys,
     now: u64,
-) -> Result<(), Verdict> {
+) -> Result<(), SignatureVerdict> {
     let signature = &field.header;
     signed::check_algorithm(signature.a)?;
     if signed::tags(field.value).is_none() {
@@ -151,7 +151,11 @@ fn verify_message(
 }
 
 /// Section 5.1.1: a seal covers all fields of the sets up to its own, in this order, itself without its signature.
-fn verify_seal(message: &AuthenticatedMessage<'_>, at: usize, keys: &Keys) -> Result<(), Verdict> {
+fn verify_seal(
+    message: &AuthenticatedMessage<'_>,
+    at: usize,
+    keys: &PublicKeys,
+) -> Result<(), SignatureVerdict> {
     let field = &message.as_headers[at];
     let seal = &field.header;
     signed::check_algorithm(seal.a)?;

@@ -6,8 +6,8 @@ use mail_auth::common::headers::Header;
 use mail_auth::dkim::Signature;
 use pintle_mail::address::domain_to_ascii;
 
-use super::keys::{Key, Keys, key_name};
-use super::signed::{self, Verdict};
+use super::keys::{PublicKeys, SignerKey, key_name};
+use super::signed::{self, SignatureVerdict};
 use crate::{AuthOutcome, author, domain};
 
 /// More signatures than this are not looked at: each costs a question and a public-key operation. RFC 6376 section 8.4
@@ -82,7 +82,7 @@ fn may_be_aligned(authors: &[String], signer: &str) -> bool {
 }
 
 /// All signatures: those that could be read, in their order, and then those that could not.
-pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> Vec<DkimResult> {
+pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &PublicKeys, now: u64) -> Vec<DkimResult> {
     let mut results: Vec<_> =
         looked_at(message).map(|signed| result(&signed.header, verify(message, signed, keys, now))).collect();
     let unread = message.errors.iter().filter(|field| field.name.eq_ignore_ascii_case(b"DKIM-Signature"));
@@ -95,7 +95,7 @@ pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -
     results
 }
 
-fn result(signature: &Signature, verdict: Result<(), Verdict>) -> DkimResult {
+fn result(signature: &Signature, verdict: Result<(), SignatureVerdict>) -> DkimResult {
     let (outcome, reason) = match verdict {
         Ok(()) => (AuthOutcome::Pass, None),
         Err((outcome, reason)) => (outcome, Some(reason)),
@@ -120,9 +120,9 @@ fn beginning(signature: &[u8]) -> String {
 fn verify(
     message: &AuthenticatedMessage<'_>,
     field: &Header<'_, Signature>,
-    keys: &Keys,
+    keys: &PublicKeys,
     now: u64,
-) -> Result<(), Verdict> {
+) -> Result<(), SignatureVerdict> {
     let signature = &field.header;
     check_form(field, now)?;
     signed::check_body(message, signature.cb, signature.a, &signature.bh)?;
@@ -136,7 +136,7 @@ fn verify(
 }
 
 /// Section 6.1.1, beyond what the parser demands.
-fn check_form(field: &Header<'_, Signature>, now: u64) -> Result<(), Verdict> {
+fn check_form(field: &Header<'_, Signature>, now: u64) -> Result<(), SignatureVerdict> {
     let signature = &field.header;
     signed::check_algorithm(signature.a)?;
     let permanent = |reason: &str| Err((AuthOutcome::PermError, reason.to_owned()));
@@ -161,7 +161,7 @@ fn check_form(field: &Header<'_, Signature>, now: u64) -> Result<(), Verdict> {
 }
 
 /// Section 3.5: the identity lies within the signing domain; section 3.6.1: is of it, where the key says so.
-fn check_identity(signature: &Signature, key: &Key) -> Result<(), Verdict> {
+fn check_identity(signature: &Signature, key: &SignerKey) -> Result<(), SignatureVerdict> {
     if signature.i.is_empty() {
         return Ok(());
     }

@@ -15,10 +15,10 @@ use pintle_mail::{Bytes, HeaderBlock, UnixTime};
 
 pub use self::arc::ArcResult;
 pub use self::dkim::DkimResult;
-pub use self::keys::Keys;
+pub use self::keys::PublicKeys;
 use crate::sign::Canonicalization;
 use crate::sign::canonical::BodyHasher;
-use crate::{Ask, AuthOutcome};
+use crate::{AuthOutcome, DeadlineResolver};
 
 /// Messages beyond this many octets are hashed where blocking is allowed.
 const LARGE: usize = 128 << 10;
@@ -54,21 +54,21 @@ pub fn is_signed(header: &HeaderBlock) -> bool {
 /// Verifies every signature of `message`: the whole of it as received, header, empty line and body.
 ///
 /// `now` decides which signatures have expired.
-pub async fn verify(ask: Ask<'_>, message: Bytes, now: UnixTime) -> Signatures {
-    let keys = keys(ask, &message[..header_end(&message)]).await;
+pub async fn verify(dns: DeadlineResolver<'_>, message: Bytes, now: UnixTime) -> Signatures {
+    let keys = keys(dns, &message[..header_end(&message)]).await;
     verify_with(keys, message, now).await
 }
 
 /// The keys that the signatures in this header want, in whatever time their owners' name servers take. What they verify
 /// need not be in memory meanwhile.
-pub async fn keys(ask: Ask<'_>, header: &[u8]) -> Keys {
+pub async fn keys(dns: DeadlineResolver<'_>, header: &[u8]) -> PublicKeys {
     let wanted =
         parsed(header).map(|header| dkim::key_names(&header).chain(arc::key_names(&header)).collect());
-    Keys::fetch(ask, wanted.unwrap_or_default()).await
+    PublicKeys::fetch(dns, wanted.unwrap_or_default()).await
 }
 
 /// The same as [`verify`] with the keys of the message's header, and without waiting for anybody.
-pub async fn verify_with(keys: Keys, message: Bytes, now: UnixTime) -> Signatures {
+pub async fn verify_with(keys: PublicKeys, message: Bytes, now: UnixTime) -> Signatures {
     if message.len() < LARGE {
         return judge(&message, &keys, now);
     }
@@ -82,7 +82,7 @@ pub async fn verify_with(keys: Keys, message: Bytes, now: UnixTime) -> Signature
     })
 }
 
-fn judge(message: &[u8], keys: &Keys, now: UnixTime) -> Signatures {
+fn judge(message: &[u8], keys: &PublicKeys, now: UnixTime) -> Signatures {
     let Some(mut parsed) = parsed(message) else {
         return Signatures::none();
     };

@@ -6,9 +6,9 @@ use mail_auth::common::crypto::{Algorithm, HashAlgorithm};
 use mail_auth::dkim::Canonicalization;
 use mail_auth::{AuthenticatedMessage, Error};
 
-use super::keys::KeyFault;
+use super::keys::PublicKeyFault;
 use crate::AuthOutcome;
-use crate::tags::Tags;
+use crate::tags::TagList;
 
 /// As long as a domain, or a local part, may be (RFC 5321 section 4.5.3.1), in characters of which four octets each fit
 /// where results are written.
@@ -18,7 +18,7 @@ const MAX_SHOWN: usize = 128;
 type NameAndValue<'m> = (&'m [u8], &'m [u8]);
 
 /// A result and its reason.
-pub(super) type Verdict = (AuthOutcome, String);
+pub(super) type SignatureVerdict = (AuthOutcome, String);
 
 /// The field's value with the signature itself taken out, and without its line end (RFC 6376 section 3.7).
 pub(super) fn unsigned(value: &[u8]) -> Vec<u8> {
@@ -62,8 +62,8 @@ pub(super) fn covered<'m>(
 }
 
 /// What the library does not demand of a list of tags: that it is one, and has none twice (RFC 6376 section 3.2).
-pub(super) fn tags(value: &[u8]) -> Option<Tags<'_>> {
-    std::str::from_utf8(value).ok().and_then(Tags::parse)
+pub(super) fn tags(value: &[u8]) -> Option<TagList<'_>> {
+    std::str::from_utf8(value).ok().and_then(TagList::parse)
 }
 
 /// Words of a stranger's, as far as anybody wants to read them: they go into header fields and logs.
@@ -78,7 +78,7 @@ pub(super) fn check_body(
     canonicalization: Canonicalization,
     algorithm: Algorithm,
     expected: &[u8],
-) -> Result<(), Verdict> {
+) -> Result<(), SignatureVerdict> {
     let hash = HashAlgorithm::from(algorithm);
     let computed = message
         .body_hashes
@@ -91,7 +91,7 @@ pub(super) fn check_body(
 }
 
 /// RFC 8301 section 3.1: a signature by rsa-sha1 has failed for good.
-pub(super) fn check_algorithm(algorithm: Algorithm) -> Result<(), Verdict> {
+pub(super) fn check_algorithm(algorithm: Algorithm) -> Result<(), SignatureVerdict> {
     match algorithm {
         Algorithm::RsaSha1 => Err((AuthOutcome::PermError, "signatures by SHA-1 are not accepted".into())),
         Algorithm::RsaSha256 | Algorithm::Ed25519Sha256 => Ok(()),
@@ -108,20 +108,22 @@ pub(super) fn algorithm_name(algorithm: Algorithm) -> &'static str {
 }
 
 /// What a missing key means for the signature.
-pub(super) fn without_key(fault: &KeyFault) -> Verdict {
+pub(super) fn without_key(fault: &PublicKeyFault) -> SignatureVerdict {
     match fault {
-        KeyFault::Dns(error) => (AuthOutcome::TempError, format!("the key, from DNS: {error}")),
-        KeyFault::Missing => (AuthOutcome::PermError, "there is no such key".into()),
-        KeyFault::Unusable(why) => (AuthOutcome::PermError, format!("the key cannot be used: {why}")),
-        KeyFault::NotForThis => {
+        PublicKeyFault::Dns(error) => (AuthOutcome::TempError, format!("the key, from DNS: {error}")),
+        PublicKeyFault::Missing => (AuthOutcome::PermError, "there is no such key".into()),
+        PublicKeyFault::Unusable(why) => (AuthOutcome::PermError, format!("the key cannot be used: {why}")),
+        PublicKeyFault::NotForThis => {
             (AuthOutcome::PermError, "the key is not for signatures of mail like this".into())
         }
-        KeyFault::Weak => (AuthOutcome::Policy, "RSA keys of less than 1,024 bits are not accepted".into()),
+        PublicKeyFault::Weak => {
+            (AuthOutcome::Policy, "RSA keys of less than 1,024 bits are not accepted".into())
+        }
     }
 }
 
 /// What the library says of a signature that does not verify.
-pub(super) fn unverified(error: &Error) -> Verdict {
+pub(super) fn unverified(error: &Error) -> SignatureVerdict {
     match error {
         Error::Crypto(mail_auth::common::crypto::CryptoError::IncompatibleAlgorithms) => {
             (AuthOutcome::PermError, "the key is of another algorithm than the signature".into())

@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pintle_dns::{DnsError, Record as DnsRecord, RecordKind};
 
-use super::Client;
-use super::macros::{Macros, Spec};
-use super::record::{BadTerm, Mechanism, Prefixes, Record, is_spf};
-use crate::{Ask, AuthOutcome, domain};
+use super::SpfClient;
+use super::macros::{MacroLetters, MacroString};
+use super::record::{BadTerm, Mechanism, Prefixes, SpfRecord, is_spf};
+use crate::{AuthOutcome, DeadlineResolver, domain};
 
 /// Section 4.6.4: terms that ask DNS, over all records of a check.
 const MAX_TERMS: u32 = 10;
@@ -28,8 +28,8 @@ const NO_MECHANISM: &str = "default";
 
 /// One check, under way.
 pub(super) struct Evaluation<'a> {
-    ask: Ask<'a>,
-    client: &'a Client<'a>,
+    dns: DeadlineResolver<'a>,
+    client: &'a SpfClient<'a>,
     address: IpAddr,
     local: &'a str,
     sender_domain: &'a str,
@@ -48,28 +48,33 @@ pub(super) struct Matched {
     /// Where the record stood that decided.
     pub(super) domain: String,
     /// Its `exp=`.
-    pub(super) explanation: Option<Spec>,
+    pub(super) explanation: Option<MacroString>,
 }
 
 /// Why a check ends at once.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(super) enum SpfError {
     Temporary(DnsError),
     Permanent(String),
 }
 
-impl From<BadTerm> for Stop {
+impl From<BadTerm> for SpfError {
     fn from(BadTerm(term): BadTerm) -> Self {
         Self::Permanent(format!("the record has a term that cannot be read: {term:.80}"))
     }
 }
 
-type Checking<'e> = Pin<Box<dyn Future<Output = Result<Matched, Stop>> + Send + 'e>>;
+type CheckFuture<'e> = Pin<Box<dyn Future<Output = Result<Matched, SpfError>> + Send + 'e>>;
 
 impl<'a> Evaluation<'a> {
-    pub(super) fn new(ask: Ask<'a>, client: &'a Client<'a>, local: &'a str, sender_domain: &'a str) -> Self {
+    pub(super) fn new(
+        dns: DeadlineResolver<'a>,
+        client: &'a SpfClient<'a>,
+        local: &'a str,
+        sender_domain: &'a str,
+    ) -> Self {
         Self {
-            ask,
+            dns,
             client,
             address: client.address.to_canonical(),
             // Section 4.3: a sender without a local part is its postmaster.
@@ -82,13 +87,13 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Looks up and evaluates the record of a domain.
-    pub(super) fn check<'e>(&'e mut self, name: &'e str, depth: u32) -> Checking<'e> {
+    pub(super) fn check<'e>(&'e mut self, name: &'e str, depth: u32) -> CheckFuture<'e> {
         Box::pin(async move {
             let Some(record) = self.record(name).await? else {
                 return Ok(Matched::none(name));
             };
             if depth > MAX_DEPTH {
-                return Err(Stop::Permanent("records stand too deep in each other".into()));
+                return Err(SpfError::Permanent("records stand too deep in each other".into()));
             }
             for directive in &record.directives {
                 if self.matches(&directive.mechanism, name, depth).await? {
@@ -113,18 +118,18 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Section 4.5: the one record that begins with the version; several are an error.
-    async fn record(&self, name: &str) -> Result<Option<Record>, Stop> {
-        let texts = self.ask.texts(name).await.map_err(Stop::Temporary)?;
+    async fn record(&self, name: &str) -> Result<Option<SpfRecord>, SpfError> {
+        let texts = self.dns.texts(name).await.map_err(SpfError::Temporary)?;
         let mut records = texts.iter().filter(|text| is_spf(text));
         match (records.next(), records.next()) {
             (None, _) => Ok(None),
-            (Some(record), None) => Ok(Some(Record::parse(record)?)),
-            (Some(_), Some(_)) => Err(Stop::Permanent(format!("{name} has several SPF records"))),
+            (Some(record), None) => Ok(Some(SpfRecord::parse(record)?)),
+            (Some(_), Some(_)) => Err(SpfError::Permanent(format!("{name} has several SPF records"))),
         }
     }
 
     /// Section 6.1.
-    async fn redirect(&mut self, target: &Spec, name: &str, depth: u32) -> Result<Matched, Stop> {
+    async fn redirect(&mut self, target: &MacroString, name: &str, depth: u32) -> Result<Matched, SpfError> {
         self.count_term()?;
         let target = self.name(target, name).await;
         let matched = if domain::is_qualified(&target) {
@@ -133,19 +138,21 @@ impl<'a> Evaluation<'a> {
             Matched::none(&target)
         };
         match matched.outcome {
-            AuthOutcome::None => Err(Stop::Permanent(format!("redirect to {target}, which has no record"))),
+            AuthOutcome::None => {
+                Err(SpfError::Permanent(format!("redirect to {target}, which has no record")))
+            }
             _ => Ok(matched),
         }
     }
 
-    async fn matches(&mut self, mechanism: &Mechanism, name: &str, depth: u32) -> Result<bool, Stop> {
+    async fn matches(&mut self, mechanism: &Mechanism, name: &str, depth: u32) -> Result<bool, SpfError> {
         match mechanism {
             Mechanism::All => Ok(true),
             Mechanism::Ip(network, prefix) => Ok(within(self.address, *network, *prefix)),
             Mechanism::Include(spec) => self.include(spec, name, depth).await,
             Mechanism::A(spec, prefixes) => {
                 let host = self.target(spec.as_ref(), name).await?;
-                let addresses = self.ask_term(self.ask.addresses(&host, self.address).await)?;
+                let addresses = self.ask_term(self.dns.addresses(&host, self.address).await)?;
                 Ok(self.is_among(&addresses, *prefixes))
             }
             Mechanism::Mx(spec, prefixes) => {
@@ -160,14 +167,14 @@ impl<'a> Evaluation<'a> {
             Mechanism::Exists(spec) => {
                 let host = self.target(Some(spec), name).await?;
                 // Section 5.7: an A record, whatever the family of the client's address.
-                let found = self.ask.records(&host, RecordKind::A).await;
+                let found = self.dns.records(&host, RecordKind::A).await;
                 Ok(!self.ask_term(found)?.is_empty())
             }
         }
     }
 
     /// Section 5.2: what another record's result means for this one.
-    async fn include(&mut self, spec: &Spec, name: &str, depth: u32) -> Result<bool, Stop> {
+    async fn include(&mut self, spec: &MacroString, name: &str, depth: u32) -> Result<bool, SpfError> {
         let target = self.target(Some(spec), name).await?;
         let outcome = if domain::is_qualified(&target) {
             self.check(&target, depth + 1).await?.outcome
@@ -176,25 +183,27 @@ impl<'a> Evaluation<'a> {
         };
         match outcome {
             AuthOutcome::Pass => Ok(true),
-            AuthOutcome::None => Err(Stop::Permanent(format!("it includes {target}, which has no record"))),
+            AuthOutcome::None => {
+                Err(SpfError::Permanent(format!("it includes {target}, which has no record")))
+            }
             _ => Ok(false),
         }
     }
 
     /// Section 5.4.
-    async fn matches_mx(&mut self, host: &str, prefixes: Prefixes) -> Result<bool, Stop> {
-        let records = self.ask_term(self.ask.records(host, RecordKind::Mx).await)?;
+    async fn matches_mx(&mut self, host: &str, prefixes: Prefixes) -> Result<bool, SpfError> {
+        let records = self.ask_term(self.dns.records(host, RecordKind::Mx).await)?;
         if records.len() > MAX_HOSTS {
-            return Err(Stop::Permanent(format!("{host} has more than {MAX_HOSTS} MX records")));
+            return Err(SpfError::Permanent(format!("{host} has more than {MAX_HOSTS} MX records")));
         }
         for record in &records {
             let DnsRecord::Mx { exchange, .. } = record else {
                 continue;
             };
             // That a host has no address of the client's family says nothing against the sender: it is no void lookup.
-            match self.ask.addresses(exchange, self.address).await {
+            match self.dns.addresses(exchange, self.address).await {
                 Ok(addresses) if self.is_among(&addresses, prefixes) => return Ok(true),
-                Err(error) if error.is_temporary() => return Err(Stop::Temporary(error)),
+                Err(error) if error.is_temporary() => return Err(SpfError::Temporary(error)),
                 _ => {}
             }
         }
@@ -204,11 +213,11 @@ impl<'a> Evaluation<'a> {
     /// The client's names that lead back to its address (section 5.5). Whatever fails on the way confirms nothing.
     async fn confirmed_names(&mut self) -> Vec<String> {
         if self.names.is_none() {
-            let mut names = self.ask.pointers(self.address).await.unwrap_or_default();
+            let mut names = self.dns.pointers(self.address).await.unwrap_or_default();
             names.truncate(MAX_HOSTS);
             let mut confirmed = Vec::new();
             for name in names {
-                let back = self.ask.addresses(&name, self.address).await.unwrap_or_default();
+                let back = self.dns.addresses(&name, self.address).await.unwrap_or_default();
                 if back.contains(&self.address) {
                     confirmed.push(name);
                 }
@@ -219,7 +228,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Counts a term that asks DNS, and gives the name it asks for.
-    async fn target(&mut self, spec: Option<&Spec>, name: &str) -> Result<String, Stop> {
+    async fn target(&mut self, spec: Option<&MacroString>, name: &str) -> Result<String, SpfError> {
         self.count_term()?;
         Ok(match spec {
             Some(spec) => self.name(spec, name).await,
@@ -227,23 +236,23 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    fn count_term(&mut self) -> Result<(), Stop> {
+    fn count_term(&mut self) -> Result<(), SpfError> {
         self.terms += 1;
         if self.terms > MAX_TERMS {
-            return Err(Stop::Permanent(format!("more than {MAX_TERMS} terms ask DNS")));
+            return Err(SpfError::Permanent(format!("more than {MAX_TERMS} terms ask DNS")));
         }
         Ok(())
     }
 
     /// What a term's question came to: nothing is an empty list, and counts as a void lookup.
-    fn ask_term<T>(&mut self, found: Result<Vec<T>, DnsError>) -> Result<Vec<T>, Stop> {
+    fn ask_term<T>(&mut self, found: Result<Vec<T>, DnsError>) -> Result<Vec<T>, SpfError> {
         match found {
             Ok(found) => Ok(found),
-            Err(error) if error.is_temporary() => Err(Stop::Temporary(error)),
+            Err(error) if error.is_temporary() => Err(SpfError::Temporary(error)),
             Err(_) => {
                 self.voids += 1;
                 if self.voids > MAX_VOIDS {
-                    return Err(Stop::Permanent(format!("more than {MAX_VOIDS} void lookups")));
+                    return Err(SpfError::Permanent(format!("more than {MAX_VOIDS} void lookups")));
                 }
                 Ok(Vec::new())
             }
@@ -255,13 +264,13 @@ impl<'a> Evaluation<'a> {
         addresses.iter().any(|address| within(self.address, *address, prefix))
     }
 
-    async fn name(&mut self, spec: &Spec, name: &str) -> String {
+    async fn name(&mut self, spec: &MacroString, name: &str) -> String {
         let client_name = self.client_name(spec, name).await;
         spec.expand_domain(|letter| self.value(letter, name, &client_name))
     }
 
     /// The macro `p`: a confirmed name, best that of the domain, next one below it (section 7.3).
-    async fn client_name(&mut self, spec: &Spec, name: &str) -> String {
+    async fn client_name(&mut self, spec: &MacroString, name: &str) -> String {
         if !spec.wants_name() {
             return String::new();
         }
@@ -294,12 +303,12 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Section 6.2: the explanation of a fail. None when it cannot be had, which is no error.
-    pub(super) async fn explain(&mut self, spec: &Spec, name: &str) -> Option<String> {
+    pub(super) async fn explain(&mut self, spec: &MacroString, name: &str) -> Option<String> {
         let target = self.name(spec, name).await;
-        let texts = self.ask.texts(&target).await.ok()?;
+        let texts = self.dns.texts(&target).await.ok()?;
         let [text] = texts.as_slice() else { return None };
         let text = std::str::from_utf8(text).ok()?;
-        let spec = Spec::parse(text, Macros::Any)?;
+        let spec = MacroString::parse(text, MacroLetters::Any)?;
         let client_name = self.client_name(&spec, name).await;
         let mut text = spec.expand(|letter| self.value(letter, name, &client_name));
         // It goes into a reply and into logs, and comes from a stranger.

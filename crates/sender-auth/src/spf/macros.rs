@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 /// A text with macros in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Spec(Vec<Token>);
+pub(super) struct MacroString(Vec<MacroToken>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+enum MacroToken {
     Text(String),
     Macro {
         letter: char,
@@ -22,7 +22,7 @@ enum Token {
 
 /// Which macro letters there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Macros {
+pub(super) enum MacroLetters {
     /// Those of domains.
     Domain,
     /// Those of explanations as well: `c`, `r` and `t`.
@@ -32,9 +32,9 @@ pub(super) enum Macros {
 /// The longest name that DNS can be asked for, without the last dot.
 const MAX_NAME: usize = 253;
 
-impl Spec {
+impl MacroString {
     /// Reads a text with macros; none when it breaks the grammar. Space is for explanations.
-    pub(super) fn parse(text: &str, macros: Macros) -> Option<Self> {
+    pub(super) fn parse(text: &str, macros: MacroLetters) -> Option<Self> {
         let mut tokens = Vec::new();
         let mut rest = text;
         while let Some(at) = rest.find('%') {
@@ -67,13 +67,13 @@ impl Spec {
 
     /// Reads a `domain-spec`: visible characters, and at its end a macro or a label that can be the top one.
     pub(super) fn domain(text: &str) -> Option<Self> {
-        let spec = Self::parse(text, Macros::Domain)?;
+        let spec = Self::parse(text, MacroLetters::Domain)?;
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
             return None;
         }
         let ends_well = match spec.0.last()? {
-            Token::Macro { .. } => true,
-            Token::Text(text) => {
+            MacroToken::Macro { .. } => true,
+            MacroToken::Text(text) => {
                 let text = text.strip_suffix('.').unwrap_or(text);
                 text.rsplit_once('.').is_some_and(|(_, label)| is_top_label(label))
             }
@@ -83,7 +83,7 @@ impl Spec {
 
     /// Whether the client's confirmed name is wanted, which costs lookups.
     pub(super) fn wants_name(&self) -> bool {
-        let wants = |token: &Token| matches!(token, Token::Macro { letter: 'p', .. });
+        let wants = |token: &MacroToken| matches!(token, MacroToken::Macro { letter: 'p', .. });
         self.0.iter().any(wants)
     }
 
@@ -92,8 +92,8 @@ impl Spec {
         let mut out = String::new();
         for token in &self.0 {
             match token {
-                Token::Text(text) => out.push_str(text),
-                Token::Macro { letter, escape, keep, reverse, delimiters } => {
+                MacroToken::Text(text) => out.push_str(text),
+                MacroToken::Macro { letter, escape, keep, reverse, delimiters } => {
                     let value = transform(&value(*letter), *keep, *reverse, delimiters);
                     if *escape {
                         url_escape(&mut out, &value);
@@ -117,21 +117,21 @@ impl Spec {
     }
 }
 
-fn push_text(tokens: &mut Vec<Token>, text: &str) {
+fn push_text(tokens: &mut Vec<MacroToken>, text: &str) {
     match tokens.last_mut() {
         _ if text.is_empty() => {}
-        Some(Token::Text(before)) => before.push_str(text),
-        _ => tokens.push(Token::Text(text.to_owned())),
+        Some(MacroToken::Text(before)) => before.push_str(text),
+        _ => tokens.push(MacroToken::Text(text.to_owned())),
     }
 }
 
 /// What stands between the braces: `letter [digits] ["r"] [delimiters]`.
-fn parse_macro(inner: &str, macros: Macros) -> Option<Token> {
+fn parse_macro(inner: &str, macros: MacroLetters) -> Option<MacroToken> {
     let first = inner.chars().next()?;
     let letter = first.to_ascii_lowercase();
     let known = match macros {
-        Macros::Domain => "slodiphv",
-        Macros::Any => "slodiphvcrt",
+        MacroLetters::Domain => "slodiphv",
+        MacroLetters::Any => "slodiphvcrt",
     };
     if !known.contains(letter) {
         return None;
@@ -148,7 +148,7 @@ fn parse_macro(inner: &str, macros: Macros) -> Option<Token> {
         None => (false, rest),
     };
     let fits = keep != Some(0) && delimiters.chars().all(|c| ".-+,/_=".contains(c));
-    fits.then(|| Token::Macro {
+    fits.then(|| MacroToken::Macro {
         letter,
         escape: first.is_ascii_uppercase(),
         keep,
@@ -226,17 +226,17 @@ mod tests {
             ("%{d2}.trusted-domains.example.net", "example.com.trusted-domains.example.net"),
             ("%{S}%%%_%-", "strong-bad%40email.example.com% %20"),
         ] {
-            let spec = Spec::parse(text, Macros::Domain).unwrap();
+            let spec = MacroString::parse(text, MacroLetters::Domain).unwrap();
             assert_eq!(spec.expand(value), expanded, "{text}");
         }
     }
 
     #[test]
     fn long_names_lose_labels_from_the_left() {
-        let spec = Spec::domain("%{l}.example.com").unwrap();
+        let spec = MacroString::domain("%{l}.example.com").unwrap();
         let long = vec!["x".repeat(60); 5].join(".");
         let name = spec.expand_domain(|_| long.clone());
         assert!(name.len() <= MAX_NAME && name.ends_with(".example.com"), "{name}");
-        assert_eq!(Spec::domain("%{l}").unwrap().expand_domain(|_| "y".repeat(300)), "");
+        assert_eq!(MacroString::domain("%{l}").unwrap().expand_domain(|_| "y".repeat(300)), "");
     }
 }

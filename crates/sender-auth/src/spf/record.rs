@@ -4,15 +4,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::macros::{Macros, Spec};
+use super::macros::{MacroLetters, MacroString};
 use crate::AuthOutcome;
 
 /// A record, in terms.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct SpfRecord {
     pub(super) directives: Vec<Directive>,
-    pub(super) redirect: Option<Spec>,
-    pub(super) explanation: Option<Spec>,
+    pub(super) redirect: Option<MacroString>,
+    pub(super) explanation: Option<MacroString>,
 }
 
 /// A mechanism, and what it means when it matches.
@@ -27,12 +27,12 @@ pub(super) struct Directive {
 #[derive(Debug)]
 pub(super) enum Mechanism {
     All,
-    Include(Spec),
-    A(Option<Spec>, Prefixes),
-    Mx(Option<Spec>, Prefixes),
-    Ptr(Option<Spec>),
+    Include(MacroString),
+    A(Option<MacroString>, Prefixes),
+    Mx(Option<MacroString>, Prefixes),
+    Ptr(Option<MacroString>),
     Ip(IpAddr, u8),
-    Exists(Spec),
+    Exists(MacroString),
 }
 
 /// How many bits of an address must agree.
@@ -54,7 +54,7 @@ pub(super) fn is_spf(text: &[u8]) -> bool {
     version.eq_ignore_ascii_case(b"v=spf1") && (rest.is_empty() || rest[0] == b' ')
 }
 
-impl Record {
+impl SpfRecord {
     /// Reads a record for which [`is_spf`] holds.
     pub(super) fn parse(text: &[u8]) -> Result<Self, BadTerm> {
         let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii());
@@ -86,9 +86,9 @@ impl Record {
         let slot = match name.to_ascii_lowercase().as_str() {
             "redirect" => &mut self.redirect,
             "exp" => &mut self.explanation,
-            _ => return Spec::parse(value, Macros::Any).map(drop),
+            _ => return MacroString::parse(value, MacroLetters::Any).map(drop),
         };
-        let spec = Spec::domain(value)?;
+        let spec = MacroString::domain(value)?;
         slot.replace(spec).is_none().then_some(())
     }
 }
@@ -104,8 +104,8 @@ fn directive(name: &str, rest: &str) -> Option<(AuthOutcome, Mechanism)> {
     let argument = rest.strip_prefix(':');
     let mechanism = match name.to_ascii_lowercase().as_str() {
         "all" if rest.is_empty() => Mechanism::All,
-        "include" => Mechanism::Include(Spec::domain(argument?)?),
-        "exists" => Mechanism::Exists(Spec::domain(argument?)?),
+        "include" => Mechanism::Include(MacroString::domain(argument?)?),
+        "exists" => Mechanism::Exists(MacroString::domain(argument?)?),
         "ptr" => Mechanism::Ptr(optional(rest)?),
         "a" => {
             let (rest, prefixes) = prefixes(rest)?;
@@ -124,11 +124,11 @@ fn directive(name: &str, rest: &str) -> Option<(AuthOutcome, Mechanism)> {
 }
 
 /// `[ ":" domain-spec ]`.
-fn optional(rest: &str) -> Option<Option<Spec>> {
+fn optional(rest: &str) -> Option<Option<MacroString>> {
     if rest.is_empty() {
         return Some(None);
     }
-    Spec::domain(rest.strip_prefix(':')?).map(Some)
+    MacroString::domain(rest.strip_prefix(':')?).map(Some)
 }
 
 fn network(text: &str, widest: u8, parse: impl Fn(&str) -> Option<IpAddr>) -> Option<Mechanism> {
@@ -190,7 +190,7 @@ mod tests {
             "a:example.com. ip6:::ffff:192.0.2.1/96",
             "exists:%{l1r+-}.%{d} a:%{h}",
         ] {
-            assert!(Record::parse(format!("v=spf1 {good}").as_bytes()).is_ok(), "{good}");
+            assert!(SpfRecord::parse(format!("v=spf1 {good}").as_bytes()).is_ok(), "{good}");
         }
         for bad in [
             "all:x",
@@ -224,7 +224,7 @@ mod tests {
             "mx:a.example/x",
             "a\u{e9}",
         ] {
-            assert!(Record::parse(format!("v=spf1 {bad}").as_bytes()).is_err(), "{bad}");
+            assert!(SpfRecord::parse(format!("v=spf1 {bad}").as_bytes()).is_err(), "{bad}");
         }
     }
 

@@ -7,12 +7,12 @@ use pintle_dns::{DnsError, Record, RecordKind, Resolver, reverse_zone_name};
 
 /// A resolver, and when it is too late to ask it.
 #[derive(Clone, Copy)]
-pub struct Ask<'a> {
+pub struct DeadlineResolver<'a> {
     resolver: &'a dyn Resolver,
     deadline: Instant,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> DeadlineResolver<'a> {
     /// Whom to ask, and until when: every answer that comes later counts as [`DnsError::Timeout`], so that what is built
     /// on it ends soon after, however many questions it still has.
     #[must_use]
