@@ -1,4 +1,4 @@
-//! What a finished handshake was, as plain data for policy, logs and trace fields.
+//! The facts of a finished handshake as plain data, for policy, logs and trace fields.
 
 use std::fmt::Write as _;
 
@@ -7,21 +7,21 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use tokio_rustls::{client, server};
 
-/// A session that we accepted.
+/// The facts of a session that we accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFacts {
-    /// "TLSv1.2" or "TLSv1.3".
+    /// The protocol version: "TLSv1.2" or "TLSv1.3".
     pub version: String,
-    /// The IANA name: "TLS_AES_256_GCM_SHA384".
+    /// The IANA name of the cipher suite: "TLS_AES_256_GCM_SHA384".
     pub cipher: String,
-    /// The name that the client asked for (SNI), lower case.
+    /// The name that the client asked for (SNI), in lower case; none when it asked for none.
     pub server_name: Option<String>,
-    /// SHA-256 of the client's certificate in DER, 64 lower-case hexadecimal digits. The client has proved
-    /// that it holds the key; nothing is said about who issued the certificate. The subject is left out on
-    /// purpose: anybody can write any name into a certificate that nobody verifies.
+    /// SHA-256 of the client's certificate in DER, 64 lower-case hexadecimal digits; none without a certificate. The
+    /// client has proved that it holds the key, but the issuer is not checked. The subject is left out on purpose:
+    /// anyone can write any name into a certificate that is not verified.
     pub client_certificate_sha256: Option<String>,
-    /// Whether the client's certificate was verified against roots. Always false as long as certificates
-    /// are only recorded.
+    /// Whether the client's certificate was verified against roots. Always false as long as certificates are only
+    /// recorded.
     pub client_certificate_verified: bool,
 }
 
@@ -38,12 +38,12 @@ impl TlsFacts {
     }
 }
 
-/// A session that we opened.
+/// The facts of a session that we opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerFacts {
-    /// "TLSv1.2" or "TLSv1.3".
+    /// The protocol version: "TLSv1.2" or "TLSv1.3".
     pub version: String,
-    /// The IANA name.
+    /// The IANA name of the cipher suite.
     pub cipher: String,
     /// Whether the certificate was verified, name included.
     pub verified: bool,
@@ -56,13 +56,13 @@ impl PeerFacts {
     }
 }
 
-/// rustls writes `TLSv1_3`, the world "TLSv1.3".
+/// rustls writes `TLSv1_3`; the usual form is "TLSv1.3".
 fn version(connection: &CommonState) -> String {
     let version = connection.protocol_version();
     version.map(|version| format!("{version:?}").replace('_', ".")).unwrap_or_default()
 }
 
-/// rustls marks the suites of TLS 1.3 with a prefix of its own; the IANA name has none.
+/// rustls gives the suites of TLS 1.3 its own prefix, which the IANA name does not have.
 fn cipher(connection: &CommonState) -> String {
     let Some(suite) = connection.negotiated_cipher_suite() else {
         return String::new();
