@@ -1,8 +1,8 @@
-//! DMARC: does the author's domain stand behind this message, and what does it want done if not (RFC 9989)?
+//! DMARC: does the author's domain authenticate this message, and what does it ask for if not (RFC 9989)?
 //!
-//! Records are found by the walk up the tree of section 4.10; there is no list of public suffixes. What RFC 7489 had and
-//! its successor has not is read as far as it can be: `pct=0` was the way to ask for a test and means `t=y` now; other
-//! percentages mean nothing.
+//! Records are found by the DNS tree walk of section 4.10, without a list of public suffixes. Tags of RFC 7489 that its
+//! successor no longer has are supported as far as possible: `pct=0` was the way to ask for a test and is read as
+//! `t=y`; other percentages are ignored.
 
 use pintle_dns::{DnsError, RecordKind};
 use pintle_mail::HeaderBlock;
@@ -11,53 +11,53 @@ use crate::spf::{SpfIdentity, SpfResult};
 use crate::tags::TagList;
 use crate::{AuthOutcome, DeadlineResolver, DkimResult, author, domain};
 
-/// Section 4.10: names of more labels are walked from the seventh label on.
+/// Section 4.10: longer names are walked from their seventh label on.
 const MAX_LABELS: usize = 7;
-/// So many addresses of `rua=` are kept: nobody needs more (section 4.7 lets receivers limit them).
+/// The most addresses of `rua=` that are kept (section 4.7 lets receivers limit them).
 const MAX_URIS: usize = 10;
 
-/// What DMARC says of a message.
+/// The DMARC result of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DmarcResult {
-    /// `none`, `pass`, `fail`, `temperror` or `permerror`.
+    /// The result: `none`, `pass`, `fail`, `temperror` or `permerror`.
     pub outcome: AuthOutcome,
-    /// The author's domain, in A-labels; empty when there is not one.
+    /// The author's domain, in A-labels; empty when there is no single one.
     pub from_domain: String,
-    /// What the domain's owner wants done with messages that fail. `none` as well where nobody has said.
+    /// The domain owner's policy for messages that fail. It is also `none` when there is no policy.
     pub policy: DmarcPolicy,
-    /// SPF passed for a domain that is aligned with the author's.
+    /// Whether SPF passed for a domain that is aligned with the author's.
     pub spf_aligned: bool,
-    /// So did a DKIM signature.
+    /// Whether a DKIM signature passed for a domain that is aligned with the author's.
     pub dkim_aligned: bool,
-    /// The record that applied, as published; none where there is none.
+    /// The policy record that applied, as published; none when there is none.
     pub published: Option<PublishedPolicy>,
-    /// What was wrong.
+    /// What was wrong, as text for people; none with `pass`.
     pub reason: Option<String>,
 }
 
-/// A policy record, for reports to its owner (RFC 9990).
+/// A published policy record, for reports to its owner (RFC 9990).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedPolicy {
-    /// Where it stands, without `_dmarc.`.
+    /// The domain at which it was found, without `_dmarc.`.
     pub domain: String,
-    /// `p=`
+    /// `p=`: the policy for the domain.
     pub policy: DmarcPolicy,
-    /// `sp=`, or what stands in for it.
+    /// `sp=`, or its default: the policy for subdomains.
     pub subdomains: DmarcPolicy,
-    /// `np=`, or what stands in for it: for subdomains that do not exist.
+    /// `np=`, or its default: the policy for subdomains that do not exist.
     pub missing: DmarcPolicy,
-    /// `aspf=s`
+    /// `aspf=s`: SPF must pass for exactly the author's domain.
     pub strict_spf: bool,
-    /// `adkim=s`
+    /// `adkim=s`: DKIM must pass for exactly the author's domain.
     pub strict_dkim: bool,
-    /// `t=y`
+    /// `t=y`: the owner is only testing the policy.
     pub testing: bool,
-    /// `rua=`: the addresses that want aggregate reports, as URIs.
+    /// `rua=`: the addresses to which aggregate reports are to be sent, as URIs.
     pub report_to: Vec<String>,
 }
 
 impl DmarcPolicy {
-    /// The word in records and reports.
+    /// The policy's name in records and reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -68,10 +68,10 @@ impl DmarcPolicy {
     }
 }
 
-/// The owner's wish.
+/// What a domain's owner asks receivers to do with messages that fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DmarcPolicy {
-    /// Nothing in particular.
+    /// Nothing special.
     None,
     /// Treat it as suspicious.
     Quarantine,
@@ -79,10 +79,10 @@ pub enum DmarcPolicy {
     Reject,
 }
 
-/// Checks the author's domain against the results of SPF and DKIM.
+/// Evaluates the policy of the author's domain with the results of SPF and DKIM.
 ///
-/// A message without an author's domain, with several From fields or with authors of several domains is a `permerror`:
-/// there is no telling which of them a reader would be shown.
+/// A message without an author's domain, with several From fields, or with authors of several domains is a `permerror`:
+/// it is not known which of them a reader would see.
 pub async fn check(
     dns: DeadlineResolver<'_>,
     header: &HeaderBlock,
@@ -122,9 +122,9 @@ async fn judge(
     if result.spf_aligned || result.dkim_aligned {
         result.outcome = AuthOutcome::Pass;
     } else if by_spf == AuthOutcome::TempError || by_dkim == AuthOutcome::TempError {
-        // Section 5.3.6: what might have been aligned may yet be.
+        // Section 5.3.6: a check that could not be finished may still turn out to be aligned.
         result.outcome = AuthOutcome::TempError;
-        result.reason = Some("an aligned check could not be finished".into());
+        result.reason = Some("a check that may be aligned could not be finished".into());
     }
     Ok(result)
 }
@@ -135,7 +135,7 @@ fn spf_identity(spf: &[SpfResult]) -> Option<&SpfResult> {
     sender.or_else(|| spf.first())
 }
 
-/// The one domain of the one From field (section 5.3.1).
+/// The domain of the only From field, if there is exactly one (section 5.3.1).
 fn author_domain(header: &HeaderBlock) -> Result<String, &'static str> {
     let mut fields = header.named("From");
     let field = match (fields.next(), fields.next()) {
@@ -168,7 +168,7 @@ async fn policy(
         record.subdomains
     };
     Ok(match policy {
-        // Section 4.7: a test asks for one step less than the policy says.
+        // Section 4.7: in test mode the policy is one step weaker than published.
         DmarcPolicy::Reject if record.testing => DmarcPolicy::Quarantine,
         DmarcPolicy::Quarantine if record.testing => DmarcPolicy::None,
         policy => policy,
@@ -189,17 +189,17 @@ struct DmarcRecord {
     report_to: Vec<String>,
     policy: DmarcPolicy,
     subdomains: DmarcPolicy,
-    /// For subdomains that do not exist.
+    /// The policy for subdomains that do not exist.
     missing: DmarcPolicy,
     strict_spf: bool,
     strict_dkim: bool,
     testing: bool,
-    /// `psd=`: the name is a public suffix, or is not.
+    /// `psd=`: whether the name is a public suffix; none when the record does not say.
     suffix: Option<bool>,
 }
 
 impl DmarcRecord {
-    /// None for what is no DMARC record, or applies to nothing.
+    /// Parses a record. None when it is not a DMARC record, or has no effect.
     fn parse(text: &[u8]) -> Option<Self> {
         let tags = TagList::readable(std::str::from_utf8(text).ok()?)?;
         if tags.first() != Some(("v", "DMARC1")) {
@@ -207,7 +207,7 @@ impl DmarcRecord {
         }
         let policy = match tags.get("p").and_then(policy_named) {
             Some(policy) => policy,
-            // Section 4.10.1: without a policy that can be read, but with somebody to report to, it is `none`.
+            // Section 4.10.1: without a valid policy, but with an address for reports, the policy is `none`.
             None if tags.get("rua").is_some_and(|rua| rua.contains(':')) => DmarcPolicy::None,
             None => return None,
         };
@@ -256,13 +256,13 @@ fn policy_named(name: &str) -> Option<DmarcPolicy> {
     found.map(|(_, policy)| *policy)
 }
 
-/// The records from a name up to the top (section 4.10).
+/// The records found on the tree walk from a name up to the top (section 4.10).
 struct TreeWalk<'a> {
     start: &'a str,
     found: Vec<(&'a str, DmarcRecord)>,
 }
 
-/// The record that applies, and where it stands.
+/// The record that applies, and the domain at which it was found.
 struct FoundRecord<'w> {
     name: &'w str,
     record: &'w DmarcRecord,
@@ -285,7 +285,8 @@ impl<'a> TreeWalk<'a> {
         Ok(walk)
     }
 
-    /// Section 4.10.2: the name that says it is no suffix; the one below a suffix; or the shortest that has a record.
+    /// The organizational domain (section 4.10.2): the name whose record says that it is not a suffix; else the name
+    /// below a suffix; else the shortest name that has a record.
     fn organization(&self) -> &'a str {
         let Some((name, record)) = self.found.last() else {
             return self.start;
@@ -296,7 +297,8 @@ impl<'a> TreeWalk<'a> {
         name
     }
 
-    /// Section 4.10.1: the author's own record, else the organisation's, else the suffix's.
+    /// The policy record (section 4.10.1): the author's own record, else that of the organizational domain, else that
+    /// of the suffix.
     fn policy_record(&self) -> Option<FoundRecord<'_>> {
         let at = |name: &str| self.found.iter().find(|(known, _)| *known == name);
         let found = at(self.start).or_else(|| at(self.organization())).or_else(|| self.found.last());
@@ -304,14 +306,14 @@ impl<'a> TreeWalk<'a> {
     }
 }
 
-/// The one record at a name; several cancel each other.
+/// The record at a name. Several cancel each other.
 async fn record_at(dns: DeadlineResolver<'_>, name: &str) -> Result<Option<DmarcRecord>, DnsError> {
     let texts = dns.texts(&format!("_dmarc.{name}")).await?;
     let mut records = texts.iter().filter_map(|text| DmarcRecord::parse(text));
     Ok(records.next().filter(|_| records.next().is_none()))
 }
 
-/// The next name of the walk: one label less, at most seven.
+/// The next name of the walk: one label less, and at most seven labels.
 fn above(name: &str) -> Option<&str> {
     let labels = name.split('.').count();
     let skip = if labels > MAX_LABELS { labels - MAX_LABELS } else { 1 };
@@ -334,7 +336,7 @@ fn below<'a>(name: &'a str, suffix: &str) -> &'a str {
     rest
 }
 
-/// Which domains are aligned with the author's (section 4.10.2).
+/// Decides which domains are aligned with the author's (section 4.10.2).
 struct Alignment<'a> {
     dns: DeadlineResolver<'a>,
     author: &'a str,
@@ -342,7 +344,7 @@ struct Alignment<'a> {
 }
 
 impl Alignment<'_> {
-    /// `pass` when a check passed for an aligned domain, `temperror` when one might have, else `fail`.
+    /// `pass` when a check passed for an aligned domain, `temperror` when one may have, otherwise `fail`.
     async fn best(&self, checks: &[(&str, AuthOutcome)], strict: bool) -> AuthOutcome {
         let mut best = AuthOutcome::Fail;
         for &(name, outcome) in checks {

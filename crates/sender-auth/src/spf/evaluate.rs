@@ -1,4 +1,4 @@
-//! The evaluation of records, with the limits that hold over all of them (RFC 7208 sections 4.6 to 6).
+//! Evaluation of SPF records, with the limits that apply to a whole check (RFC 7208 sections 4.6 to 6).
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -12,21 +12,21 @@ use super::macros::{MacroLetters, MacroString};
 use super::record::{BadTerm, Mechanism, Prefixes, SpfRecord, is_spf};
 use crate::{AuthOutcome, DeadlineResolver, domain};
 
-/// Section 4.6.4: terms that ask DNS, over all records of a check.
+/// Section 4.6.4: the most terms that cause DNS queries, over all records of a check.
 const MAX_TERMS: u32 = 10;
-/// Section 4.6.4: terms whose question had no answer. More of them look like an attack on somebody's name servers.
+/// Section 4.6.4: the most void lookups. More of them look like an attack on somebody's name servers.
 const MAX_VOIDS: u32 = 2;
-/// Sections 4.6.4 and 5.5: MX records of one name, and PTR records of an address.
+/// Sections 4.6.4 and 5.5: the most MX records of one name, and PTR records of an address.
 const MAX_HOSTS: usize = 10;
-/// How many records may stand one in another; the ten terms end it sooner.
+/// How deep records may include each other; the limit of ten terms is reached earlier.
 const MAX_DEPTH: u32 = 12;
-/// The most octets of an explanation that are passed on.
+/// The most octets of an explanation that are used.
 const MAX_EXPLANATION: usize = 400;
 
-/// Section 9.1's word for a record of which nothing matched.
+/// Section 9.1: the mechanism's name when nothing in a record matched.
 const NO_MECHANISM: &str = "default";
 
-/// One check, under way.
+/// The state of one check.
 pub(super) struct Evaluation<'a> {
     dns: DeadlineResolver<'a>,
     client: &'a SpfClient<'a>,
@@ -35,23 +35,23 @@ pub(super) struct Evaluation<'a> {
     sender_domain: &'a str,
     terms: u32,
     voids: u32,
-    /// The client's confirmed names, once somebody wants them.
+    /// The client's confirmed names; none until they are needed.
     names: Option<Vec<String>>,
 }
 
-/// What a record came to.
+/// The result of evaluating a record.
 #[derive(Debug)]
 pub(super) struct Matched {
     pub(super) outcome: AuthOutcome,
-    /// What matched, as it is written; none where there is no record.
+    /// The mechanism that matched, as written; none when there is no record.
     pub(super) mechanism: Option<String>,
-    /// Where the record stood that decided.
+    /// The domain of the record that decided.
     pub(super) domain: String,
-    /// Its `exp=`.
+    /// The `exp=` of that record.
     pub(super) explanation: Option<MacroString>,
 }
 
-/// Why a check ends at once.
+/// Why a check ends without a regular result.
 #[derive(Debug)]
 pub(super) enum SpfError {
     Temporary(DnsError),
@@ -77,7 +77,7 @@ impl<'a> Evaluation<'a> {
             dns,
             client,
             address: client.address.to_canonical(),
-            // Section 4.3: a sender without a local part is its postmaster.
+            // Section 4.3: a sender without a local part is treated as postmaster.
             local: if local.is_empty() { "postmaster" } else { local },
             sender_domain: domain::bare(sender_domain),
             terms: 0,
@@ -93,7 +93,7 @@ impl<'a> Evaluation<'a> {
                 return Ok(Matched::none(name));
             };
             if depth > MAX_DEPTH {
-                return Err(SpfError::Permanent("records stand too deep in each other".into()));
+                return Err(SpfError::Permanent("records include each other too deeply".into()));
             }
             for directive in &record.directives {
                 if self.matches(&directive.mechanism, name, depth).await? {
@@ -107,7 +107,7 @@ impl<'a> Evaluation<'a> {
             }
             match &record.redirect {
                 Some(target) => self.redirect(target, name, depth).await,
-                // Section 4.7: nothing matches and nothing else is said.
+                // Section 4.7: nothing matched, and there is no other default.
                 None => Ok(Matched {
                     outcome: AuthOutcome::Neutral,
                     mechanism: Some(NO_MECHANISM.to_owned()),
@@ -117,7 +117,7 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// Section 4.5: the one record that begins with the version; several are an error.
+    /// Section 4.5: the only record that begins with the version; several are an error.
     async fn record(&self, name: &str) -> Result<Option<SpfRecord>, SpfError> {
         let texts = self.dns.texts(name).await.map_err(SpfError::Temporary)?;
         let mut records = texts.iter().filter(|text| is_spf(text));
@@ -128,7 +128,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Section 6.1.
+    /// Follows `redirect=` (section 6.1).
     async fn redirect(&mut self, target: &MacroString, name: &str, depth: u32) -> Result<Matched, SpfError> {
         self.count_term()?;
         let target = self.name(target, name).await;
@@ -173,7 +173,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Section 5.2: what another record's result means for this one.
+    /// Section 5.2: what the result of the included record means for this one.
     async fn include(&mut self, spec: &MacroString, name: &str, depth: u32) -> Result<bool, SpfError> {
         let target = self.target(Some(spec), name).await?;
         let outcome = if domain::is_qualified(&target) {
@@ -190,7 +190,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Section 5.4.
+    /// The mechanism `mx` (section 5.4).
     async fn matches_mx(&mut self, host: &str, prefixes: Prefixes) -> Result<bool, SpfError> {
         let records = self.ask_term(self.dns.records(host, RecordKind::Mx).await)?;
         if records.len() > MAX_HOSTS {
@@ -200,7 +200,8 @@ impl<'a> Evaluation<'a> {
             let DnsRecord::Mx { exchange, .. } = record else {
                 continue;
             };
-            // That a host has no address of the client's family says nothing against the sender: it is no void lookup.
+            // A host without an address of the client's family says nothing against the sender, so this is not a void
+            // lookup.
             match self.dns.addresses(exchange, self.address).await {
                 Ok(addresses) if self.is_among(&addresses, prefixes) => return Ok(true),
                 Err(error) if error.is_temporary() => return Err(SpfError::Temporary(error)),
@@ -210,7 +211,8 @@ impl<'a> Evaluation<'a> {
         Ok(false)
     }
 
-    /// The client's names that lead back to its address (section 5.5). Whatever fails on the way confirms nothing.
+    /// The client's names that resolve back to its address (section 5.5). A name for which a lookup fails is not
+    /// confirmed.
     async fn confirmed_names(&mut self) -> Vec<String> {
         if self.names.is_none() {
             let mut names = self.dns.pointers(self.address).await.unwrap_or_default();
@@ -227,7 +229,7 @@ impl<'a> Evaluation<'a> {
         self.names.clone().unwrap_or_default()
     }
 
-    /// Counts a term that asks DNS, and gives the name it asks for.
+    /// Counts a term that causes a DNS query, and returns the name to query.
     async fn target(&mut self, spec: Option<&MacroString>, name: &str) -> Result<String, SpfError> {
         self.count_term()?;
         Ok(match spec {
@@ -244,7 +246,7 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
-    /// What a term's question came to: nothing is an empty list, and counts as a void lookup.
+    /// The result of a term's query: an empty list when there are no records, which counts as a void lookup.
     fn ask_term<T>(&mut self, found: Result<Vec<T>, DnsError>) -> Result<Vec<T>, SpfError> {
         match found {
             Ok(found) => Ok(found),
@@ -269,7 +271,7 @@ impl<'a> Evaluation<'a> {
         spec.expand_domain(|letter| self.value(letter, name, &client_name))
     }
 
-    /// The macro `p`: a confirmed name, best that of the domain, next one below it (section 7.3).
+    /// The macro `p`: a confirmed name, preferably the domain itself, next a subdomain of it (section 7.3).
     async fn client_name(&mut self, spec: &MacroString, name: &str) -> String {
         if !spec.wants_name() {
             return String::new();
@@ -283,7 +285,7 @@ impl<'a> Evaluation<'a> {
         best.map_or_else(|| "unknown".to_owned(), Clone::clone)
     }
 
-    /// Section 7.2.
+    /// The value of a macro letter (section 7.2).
     fn value(&self, letter: char, name: &str, client_name: &str) -> String {
         match letter {
             's' => format!("{}@{}", self.local, self.sender_domain),
@@ -302,7 +304,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Section 6.2: the explanation of a fail. None when it cannot be had, which is no error.
+    /// The explanation of a fail (section 6.2). None when it cannot be fetched, which is not an error.
     pub(super) async fn explain(&mut self, spec: &MacroString, name: &str) -> Option<String> {
         let target = self.name(spec, name).await;
         let texts = self.dns.texts(&target).await.ok()?;
@@ -311,7 +313,7 @@ impl<'a> Evaluation<'a> {
         let spec = MacroString::parse(text, MacroLetters::Any)?;
         let client_name = self.client_name(&spec, name).await;
         let mut text = spec.expand(|letter| self.value(letter, name, &client_name));
-        // It goes into a reply and into logs, and comes from a stranger.
+        // It is put into a reply and into logs, and comes from an untrusted source.
         let printable = text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
         if !printable {
             return None;
@@ -322,13 +324,13 @@ impl<'a> Evaluation<'a> {
 }
 
 impl Matched {
-    /// There is no record.
+    /// The result when there is no record.
     fn none(name: &str) -> Self {
         Self { outcome: AuthOutcome::None, mechanism: None, domain: name.to_owned(), explanation: None }
     }
 }
 
-/// Whether two addresses of one family agree in their first bits.
+/// Whether two addresses of one family have the same first bits.
 fn within(address: IpAddr, network: IpAddr, prefix: u8) -> bool {
     let (a, b, width) = match (address, network) {
         (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
@@ -339,7 +341,7 @@ fn within(address: IpAddr, network: IpAddr, prefix: u8) -> bool {
     (a ^ b).checked_shr(ignored).unwrap_or(0) == 0
 }
 
-/// The macro `i`: dotted digits, for IPv6 one a nibble.
+/// The macro `i`: dotted numbers, for IPv6 one for each nibble.
 fn dotted(address: IpAddr) -> String {
     match address {
         IpAddr::V4(v4) => v4.to_string(),
@@ -351,7 +353,7 @@ fn dotted(address: IpAddr) -> String {
     }
 }
 
-/// The macro `t`, which stands in explanations alone and decides nothing.
+/// The macro `t`, which is allowed in explanations only and does not affect the result.
 fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

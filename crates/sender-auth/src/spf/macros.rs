@@ -1,8 +1,8 @@
-//! Macros in domains and explanations (RFC 7208 section 7).
+//! Macros in domain specs and explanations (RFC 7208 section 7).
 
 use std::fmt::Write as _;
 
-/// A text with macros in it.
+/// A macro-string: text with macros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MacroString(Vec<MacroToken>);
 
@@ -11,29 +11,29 @@ enum MacroToken {
     Text(String),
     Macro {
         letter: char,
-        /// Written as a capital: the value is escaped as in a URL.
+        /// Whether the macro letter is a capital: the value is escaped as in a URL.
         escape: bool,
-        /// How many parts from the right are kept; all where none.
+        /// How many parts are kept, from the right; none means all.
         keep: Option<usize>,
         reverse: bool,
         delimiters: String,
     },
 }
 
-/// Which macro letters there are.
+/// The macro letters that are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MacroLetters {
-    /// Those of domains.
+    /// The letters for domains.
     Domain,
-    /// Those of explanations as well: `c`, `r` and `t`.
+    /// Also those for explanations: `c`, `r` and `t`.
     Any,
 }
 
-/// The longest name that DNS can be asked for, without the last dot.
+/// The longest name that can be queried, without the final dot.
 const MAX_NAME: usize = 253;
 
 impl MacroString {
-    /// Reads a text with macros; none when it breaks the grammar. Space is for explanations.
+    /// Parses a macro-string. None when it breaks the grammar. Spaces are allowed in explanations only.
     pub(super) fn parse(text: &str, macros: MacroLetters) -> Option<Self> {
         let mut tokens = Vec::new();
         let mut rest = text;
@@ -65,7 +65,7 @@ impl MacroString {
         Some(Self(tokens))
     }
 
-    /// Reads a `domain-spec`: visible characters, and at its end a macro or a label that can be the top one.
+    /// Parses a `domain-spec`: visible characters, ending in a macro or in a label that can be a top-level one.
     pub(super) fn domain(text: &str) -> Option<Self> {
         let spec = Self::parse(text, MacroLetters::Domain)?;
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -81,13 +81,13 @@ impl MacroString {
         ends_well.then_some(spec)
     }
 
-    /// Whether the client's confirmed name is wanted, which costs lookups.
+    /// Whether the client's confirmed name is needed, which costs lookups.
     pub(super) fn wants_name(&self) -> bool {
         let wants = |token: &MacroToken| matches!(token, MacroToken::Macro { letter: 'p', .. });
         self.0.iter().any(wants)
     }
 
-    /// The text with its macros replaced by what `value` says for each letter.
+    /// Expands the macros; `value` returns the value of each letter.
     pub(super) fn expand(&self, value: impl Fn(char) -> String) -> String {
         let mut out = String::new();
         for token in &self.0 {
@@ -106,7 +106,8 @@ impl MacroString {
         out
     }
 
-    /// As [`Spec::expand`], cut from the left, label by label, to what DNS can be asked for (section 7.3).
+    /// As [`MacroString::expand`], shortened from the left, label by label, to a name that can be queried (section
+    /// 7.3).
     pub(super) fn expand_domain(&self, value: impl Fn(char) -> String) -> String {
         let whole = self.expand(value);
         let mut name = whole.strip_suffix('.').unwrap_or(&whole);
@@ -125,7 +126,7 @@ fn push_text(tokens: &mut Vec<MacroToken>, text: &str) {
     }
 }
 
-/// What stands between the braces: `letter [digits] ["r"] [delimiters]`.
+/// Parses the text between the braces: `letter [digits] ["r"] [delimiters]`.
 fn parse_macro(inner: &str, macros: MacroLetters) -> Option<MacroToken> {
     let first = inner.chars().next()?;
     let letter = first.to_ascii_lowercase();
@@ -166,7 +167,7 @@ fn transform(value: &str, keep: Option<usize>, reverse: bool, delimiters: &str) 
     parts[skip..].join(".")
 }
 
-/// Section 7.3: all but the "unreserved" characters of RFC 3986.
+/// Section 7.3: escapes all but the "unreserved" characters of RFC 3986.
 fn url_escape(out: &mut String, value: &str) {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -178,7 +179,7 @@ fn url_escape(out: &mut String, value: &str) {
     }
 }
 
-/// Section 7.1: letters, digits and hyphens, no hyphen at either end, and not digits alone.
+/// Section 7.1: letters, digits and hyphens, no hyphen at either end, and not only digits.
 fn is_top_label(label: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     !label.is_empty()

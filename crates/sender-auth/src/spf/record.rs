@@ -1,13 +1,13 @@
-//! The text of an SPF record as terms (RFC 7208 sections 4.5, 4.6.1, 5 and 6).
+//! Parsing an SPF record into terms (RFC 7208 sections 4.5, 4.6.1, 5 and 6).
 //!
-//! The whole record is read before any of it is evaluated, since a syntax error anywhere makes it useless.
+//! The whole record is parsed before any of it is evaluated, since a syntax error anywhere makes it invalid.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::macros::{MacroLetters, MacroString};
 use crate::AuthOutcome;
 
-/// A record, in terms.
+/// A parsed SPF record.
 #[derive(Debug)]
 pub(super) struct SpfRecord {
     pub(super) directives: Vec<Directive>,
@@ -15,10 +15,10 @@ pub(super) struct SpfRecord {
     pub(super) explanation: Option<MacroString>,
 }
 
-/// A mechanism, and what it means when it matches.
+/// A mechanism, and the result when it matches.
 #[derive(Debug)]
 pub(super) struct Directive {
-    /// As it is written.
+    /// The mechanism as written in the record.
     pub(super) text: String,
     pub(super) outcome: AuthOutcome,
     pub(super) mechanism: Mechanism,
@@ -35,7 +35,7 @@ pub(super) enum Mechanism {
     Exists(MacroString),
 }
 
-/// How many bits of an address must agree.
+/// How many leading bits of an address must match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Prefixes {
     pub(super) v4: u8,
@@ -46,7 +46,7 @@ pub(super) struct Prefixes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BadTerm(pub(super) String);
 
-/// Whether a TXT record is an SPF record at all (section 4.5): the version, then a space or the end.
+/// Whether a TXT record is an SPF record (section 4.5): the version, then a space or the end.
 pub(super) fn is_spf(text: &[u8]) -> bool {
     let Some((version, rest)) = text.split_at_checked(6) else {
         return false;
@@ -55,7 +55,7 @@ pub(super) fn is_spf(text: &[u8]) -> bool {
 }
 
 impl SpfRecord {
-    /// Reads a record for which [`is_spf`] holds.
+    /// Parses a record for which [`is_spf`] holds.
     pub(super) fn parse(text: &[u8]) -> Result<Self, BadTerm> {
         let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii());
         let text = text.ok_or_else(|| BadTerm("characters outside ASCII".into()))?;
@@ -77,7 +77,7 @@ impl SpfRecord {
         Some(())
     }
 
-    /// Section 6: each of the two that are known at most once, others are ignored.
+    /// Section 6: each of the two known modifiers may occur at most once; others are ignored.
     fn modifier(&mut self, name: &str, value: &str) -> Option<()> {
         let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(word) {
@@ -139,7 +139,7 @@ fn network(text: &str, widest: u8, parse: impl Fn(&str) -> Option<IpAddr>) -> Op
     Some(Mechanism::Ip(parse(address)?, prefix))
 }
 
-/// Takes `[ "/" n ] [ "//" n ]` off the end (section 5.6's `dual-cidr-length`).
+/// Splits `[ "/" n ] [ "//" n ]` off the end (`dual-cidr-length` of section 5.6).
 fn prefixes(rest: &str) -> Option<(&str, Prefixes)> {
     let mut prefixes = Prefixes { v4: 32, v6: 128 };
     let mut rest = rest;
@@ -162,7 +162,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Without leading zeros and within the width.
+/// A number without leading zeros, within the width.
 fn prefix_length(digits: &str, widest: u8) -> Option<u8> {
     let plain = is_number(digits) && (digits == "0" || !digits.starts_with('0'));
     let length = digits.parse().ok().filter(|length| *length <= widest);
