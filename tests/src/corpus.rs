@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// How a message comes.
 #[derive(Clone, Copy, Debug)]
-pub struct Envelope<'a> {
+pub struct CorpusEnvelope<'a> {
     /// The client is 127.0.0.n.
     pub client: u8,
     /// Empty for the null reverse-path.
@@ -34,7 +34,7 @@ pub fn list() -> String {
 /// # Panics
 /// A line is no envelope, or a message in the folder is not listed and would not be sent.
 #[must_use]
-pub fn envelopes(list: &str) -> BTreeMap<&str, Envelope<'_>> {
+pub fn envelopes(list: &str) -> BTreeMap<&str, CorpusEnvelope<'_>> {
     let lines = list.lines().filter(|line| !line.starts_with('#'));
     let envelopes: BTreeMap<_, _> = lines.map(envelope).collect();
     let listed: BTreeSet<&str> = envelopes.keys().copied().collect();
@@ -42,11 +42,11 @@ pub fn envelopes(list: &str) -> BTreeMap<&str, Envelope<'_>> {
     envelopes
 }
 
-fn envelope(line: &str) -> (&str, Envelope<'_>) {
+fn envelope(line: &str) -> (&str, CorpusEnvelope<'_>) {
     let parts: Vec<&str> = line.split(' ').collect();
     let [name, client, sender] = parts[..] else { panic!("{line} is no envelope") };
     let client = client.parse().expect("the last octet of an address");
-    (name, Envelope { client, sender: sender.trim_matches(['<', '>']) })
+    (name, CorpusEnvelope { client, sender: sender.trim_matches(['<', '>']) })
 }
 
 fn files() -> Vec<String> {
@@ -67,7 +67,7 @@ pub fn message(name: &str) -> Vec<u8> {
 /// An SPF record for the domain of every sender outside: 127.0.0.80 may send for it; `others` is what holds for the
 /// rest, such as `?all`.
 #[must_use]
-pub fn honest_zones(envelopes: &BTreeMap<&str, Envelope<'_>>, others: &str) -> String {
+pub fn honest_zones(envelopes: &BTreeMap<&str, CorpusEnvelope<'_>>, others: &str) -> String {
     let senders = envelopes.values().filter_map(|envelope| envelope.sender.split_once('@'));
     let domains: BTreeSet<&str> = senders.map(|(_, domain)| domain).collect();
     let outside = domains.into_iter().filter(|domain| !domain.ends_with("ours.example"));

@@ -52,7 +52,7 @@ pub fn built(name: &str, variable: &str) -> PathBuf {
 /// A running gateway.
 pub struct Gateway {
     child: Child,
-    log: Arc<Log>,
+    log: Arc<GatewayLog>,
     /// Where each listener listens.
     addresses: BTreeMap<String, SocketAddr>,
 }
@@ -62,13 +62,13 @@ const KEPT_LINES: usize = 100_000;
 
 /// What the gateway has written to its log.
 #[derive(Default)]
-struct Log {
-    lines: Mutex<Lines>,
+struct GatewayLog {
+    lines: Mutex<LogLines>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Lines {
+struct LogLines {
     all: VecDeque<String>,
     closed: bool,
 }
@@ -111,7 +111,7 @@ impl Gateway {
     pub fn spawn(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary can be started");
-        let log = Arc::new(Log::default());
+        let log = Arc::new(GatewayLog::default());
         let stderr = child.stderr.take().expect("the log is piped");
         let follower = Arc::clone(&log);
         std::thread::spawn(move || follower.follow(stderr));
@@ -216,7 +216,7 @@ impl Drop for Gateway {
     }
 }
 
-impl Log {
+impl GatewayLog {
     fn follow(&self, stderr: impl std::io::Read) {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             self.lines.lock().expect("the log").push(line);
@@ -250,7 +250,7 @@ impl Log {
     }
 }
 
-impl Lines {
+impl LogLines {
     fn push(&mut self, line: String) {
         if self.all.len() == KEPT_LINES {
             self.all.pop_front();

@@ -5,7 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Act, Client, Reply, Script, Sink, SinkStep, TempDir, Transaction};
+use pintle_testkit::{Act, Client, Reply, Script, Sink, SinkStep, SinkTransaction, TempDir};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <ann@ours.example>\r\n\r\nhello\r\n";
 
@@ -55,14 +55,14 @@ impl Stage {
     }
 
     /// What arrives of a message from inside.
-    async fn out(&self, sender: &str, recipients: &[&str]) -> Transaction {
+    async fn out(&self, sender: &str, recipients: &[&str]) -> SinkTransaction {
         let before = self.sink.log().accepted().count();
         self.colleague().await.deliver(sender, recipients, MESSAGE).await;
         self.sink.wait_for(before + 1).await.remove(before)
     }
 
     /// What arrives of a stranger's message.
-    async fn back(&self, sender: &str, recipient: &str) -> Transaction {
+    async fn back(&self, sender: &str, recipient: &str) -> SinkTransaction {
         let before = self.sink.log().accepted().count();
         self.stranger().await.deliver(sender, &[recipient], MESSAGE).await;
         self.sink.wait_for(before + 1).await.remove(before)

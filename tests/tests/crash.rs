@@ -40,7 +40,7 @@ async fn no_promised_message_is_lost_to_a_kill() {
     }
     let gateway = Gateway::start(&config);
     let promised = book.promised.lock().clone();
-    let all = |log: &pintle_testkit::Log| {
+    let all = |log: &pintle_testkit::SinkLog| {
         let arrived: BTreeSet<u64> =
             log.accepted().filter_map(|transaction| number(&transaction.message)).collect();
         promised.is_subset(&arrived)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use e2e::{Gateway, binary, configuration};
 use pintle_testkit::{
-    Client, ELSEWHERE, RecordKind, Script, Sink, TempDir, Transaction, ZoneFault, ZoneServer, within,
+    Client, ELSEWHERE, RecordKind, Script, Sink, SinkTransaction, TempDir, ZoneFault, ZoneServer, within,
 };
 use tokio::net::{TcpListener, TcpStream};
 
@@ -215,7 +215,7 @@ impl Stage {
     }
 
     /// The fields of the message from this domain, unfolded.
-    fn results(arrived: &[Transaction], trouble: &Trouble) -> String {
+    fn results(arrived: &[SinkTransaction], trouble: &Trouble) -> String {
         let sender = format!("x@{}", trouble.domain);
         let found = arrived.iter().find(|transaction| transaction.sender.address == sender).unwrap();
         let text = String::from_utf8_lossy(&found.message).replace("\r\n ", " ").replace("\r\n\t", " ");

@@ -10,7 +10,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use e2e::{Gateway, binary, corpus, run};
-use pintle_testkit::{Client, Script, Sink, TempDir, TestCa, Transaction, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, SinkTransaction, TempDir, TestCa, ZoneServer};
 
 /// Our servers inside, and everybody outside.
 const INSIDE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
@@ -314,7 +314,7 @@ async fn ordinary_mail_passes_the_edge_and_arrives_as_it_was() {
     let above = ["Received: ", "Authentication-Results: mx.ours.example", "Received-SPF: ", "ARC-"];
     for name in envelopes.keys() {
         let message = corpus::message(name);
-        let is_it = |arrived: &Transaction| corpus::is_intact(&message, &arrived.message, &above);
+        let is_it = |arrived: &SinkTransaction| corpus::is_intact(&message, &arrived.message, &above);
         assert!(arrived.iter().any(is_it), "{name} does not arrive as it was sent");
     }
 }

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use e2e::faults::{self, Options};
+use e2e::faults::{self, MatrixOptions};
 
 /// Plays one row briefly, and fails with what the row does not allow.
 async fn holds(name: &str, rounds: u32) {
     let row = faults::row(name).unwrap();
-    let options = Options { rounds: Some(rounds), seed: 1, unruly: None };
+    let options = MatrixOptions { rounds: Some(rounds), seed: 1, unruly: None };
     let outcome = faults::play(row, &options).await;
     assert!(outcome.problems.is_empty(), "{outcome:#?}");
 }

@@ -101,7 +101,7 @@ async fn what_fails_is_told_and_subjects_are_shown_as_readers_see_them() {
     let mut tls = TcpStream::connect(sandbox.address("submission, TLS")).await.unwrap();
     tls.write_all(b"EHLO in.plain.text\r\n").await.unwrap();
     let line = sandbox.line("TLS handshake failed");
-    assert!(line.contains("client=127.0.0.1") && line.contains("what came is no TLS"), "{line}");
+    assert!(line.contains("client=127.0.0.1") && line.contains("plain text instead of TLS"), "{line}");
     let mut client = Client::connect(sandbox.address("SMTP")).await;
     client.hello("client.example").await;
     client.ask("MAIL FROM:<a@x.example> SIZE=99999999999", 552).await;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use e2e::{Gateway, binary, configuration, corpus, run};
-use pintle_testkit::{Client, Reply, Script, Sink, TempDir, Transaction, ZoneFault, ZoneServer};
+use pintle_testkit::{Client, Reply, Script, Sink, SinkTransaction, TempDir, ZoneFault, ZoneServer};
 use serde_json::Value;
 
 /// What the operator of the matrix has configured; the corpus passes with it and without.
@@ -255,7 +255,7 @@ async fn all_pass(config: &str) {
     let ours = ["Received: ", "Authentication-Results: gate.example", "Received-SPF: "];
     for name in envelopes.keys() {
         let message = corpus::message(name);
-        let is_it = |arrived: &Transaction| corpus::is_intact(&message, &arrived.message, &ours);
+        let is_it = |arrived: &SinkTransaction| corpus::is_intact(&message, &arrived.message, &ours);
         assert!(arrived.iter().any(is_it), "{name} does not arrive as it was sent");
     }
 }

@@ -146,7 +146,7 @@ async fn whoever_is_not_served_is_named_by_address_and_told_apart() {
     for (client, listener, what) in [
         ("127.0.0.1", "tls", "the peer offers TLS 1.0 at best"),
         ("127.0.0.21", "mx", "the peer offers TLS 1.0 at best"),
-        ("127.0.0.22", "mx", "what came is no TLS"),
+        ("127.0.0.22", "mx", "plain text instead of TLS"),
         ("127.0.0.23", "mx", "\"fault\":\"unknown_parameter\""),
     ] {
         let is_it = |line: &&str| line.contains(&format!("\"client\":\"{client}\"")) && line.contains(what);

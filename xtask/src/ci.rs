@@ -8,9 +8,9 @@ use pintle_guest_build::{guests, target_dir};
 use crate::run::{ChoreError, cargo, run, step};
 use crate::{deny, setup, test, tidy};
 
-type Check = (&'static str, fn() -> Result<(), ChoreError>);
+type CiCheck = (&'static str, fn() -> Result<(), ChoreError>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [CiCheck; 7] = [
     ("format", format),
     ("tidy", tidy::tidy),
     ("set-up", set_up),

@@ -8,21 +8,21 @@ use crate::apt;
 use crate::run::{command, step, succeeds};
 
 /// A program, and how its presence shows.
-struct Program {
+struct ComparedProgram {
     /// Debian's package.
     package: &'static str,
     /// A command that succeeds where it is installed.
     probe: &'static [&'static str],
 }
 
-const PROGRAMS: [Program; 6] = [
-    Program { package: "swaks", probe: &["swaks", "--version"] },
-    Program { package: "msmtp", probe: &["msmtp", "--version"] },
-    Program { package: "curl", probe: &["curl", "--version"] },
-    Program { package: "python3", probe: &["python3", "--version"] },
+const PROGRAMS: [ComparedProgram; 6] = [
+    ComparedProgram { package: "swaks", probe: &["swaks", "--version"] },
+    ComparedProgram { package: "msmtp", probe: &["msmtp", "--version"] },
+    ComparedProgram { package: "curl", probe: &["curl", "--version"] },
+    ComparedProgram { package: "python3", probe: &["python3", "--version"] },
     // Debian's module is for Debian's Python, which need not be the first on the PATH.
-    Program { package: "python3-dkim", probe: &["/usr/bin/python3", "-c", "import dkim, nacl"] },
-    Program { package: "opendkim", probe: &["opendkim", "-V"] },
+    ComparedProgram { package: "python3-dkim", probe: &["/usr/bin/python3", "-c", "import dkim, nacl"] },
+    ComparedProgram { package: "opendkim", probe: &["opendkim", "-V"] },
 ];
 
 /// Installs what is missing where CI runs, and says what is missing elsewhere.

@@ -16,7 +16,7 @@ const PAGE: &str = "docs/reliability.md";
 
 /// Which rows.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct FaultsOptions {
     /// Rows, or beginnings of rows' names; all when none is named
     rows: Vec<String>,
     /// Name the rows and end
@@ -48,7 +48,7 @@ pub(crate) struct SoakOptions {
 }
 
 /// Builds, plays the rows and, when all were played in full, writes the page.
-pub(crate) fn faults(options: &Options) -> Result<(), ChoreError> {
+pub(crate) fn faults(options: &FaultsOptions) -> Result<(), ChoreError> {
     let mut command = program("pintle-faults", options.release)?;
     command.args(&options.rows);
     if options.list {

@@ -15,7 +15,7 @@ use crate::run::{ChoreError, command, run, step, succeeds};
 
 /// Which, and for how long.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct FuzzOptions {
     /// Names of targets; all when none is named
     targets: Vec<String>,
     /// How long each runs
@@ -31,14 +31,14 @@ pub(crate) struct Options {
 
 /// A fuzz target.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Target {
+struct FuzzTarget {
     name: String,
     /// The workspace that it is built in, from the repository's root: `crates/mail/fuzz`.
     folder: PathBuf,
 }
 
 /// Runs the targets that are named, and then says which of them found something.
-pub(crate) fn fuzz(options: &Options) -> Result<(), ChoreError> {
+pub(crate) fn fuzz(options: &FuzzOptions) -> Result<(), ChoreError> {
     let targets = chosen(all(repository())?, &options.targets)?;
     if options.list {
         targets.iter().for_each(|target| println!("{:<14} {}", target.name, target.folder.display()));
@@ -55,7 +55,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<(), ChoreError> {
         }
     }
     let artifacts =
-        |target: &&Target| target.folder.join("artifacts").join(&target.name).display().to_string();
+        |target: &&FuzzTarget| target.folder.join("artifacts").join(&target.name).display().to_string();
     match found.is_empty() {
         true => Ok(()),
         false => Err(ChoreError::BadRun(format!(
@@ -68,7 +68,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<(), ChoreError> {
 }
 
 /// All targets, by name.
-fn all(root: &Path) -> Result<Vec<Target>, ChoreError> {
+fn all(root: &Path) -> Result<Vec<FuzzTarget>, ChoreError> {
     let mut targets = Vec::new();
     for package in names(&root.join("crates"))? {
         let folder = Path::new("crates").join(package).join("fuzz");
@@ -76,7 +76,7 @@ fn all(root: &Path) -> Result<Vec<Target>, ChoreError> {
         if sources.is_dir() {
             let files = names(&sources)?.into_iter();
             let names = files.filter_map(|file| file.strip_suffix(".rs").map(str::to_owned));
-            targets.extend(names.map(|name| Target { name, folder: folder.clone() }));
+            targets.extend(names.map(|name| FuzzTarget { name, folder: folder.clone() }));
         }
     }
     targets.sort();
@@ -91,7 +91,7 @@ fn names(folder: &Path) -> Result<Vec<String>, ChoreError> {
 }
 
 /// Those that are named, in the order of their names; all when none is.
-fn chosen(all: Vec<Target>, named: &[String]) -> Result<Vec<Target>, ChoreError> {
+fn chosen(all: Vec<FuzzTarget>, named: &[String]) -> Result<Vec<FuzzTarget>, ChoreError> {
     let known: Vec<&str> = all.iter().map(|target| target.name.as_str()).collect();
     if let Some(other) = named.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(ChoreError::BadRun(format!(
@@ -121,7 +121,7 @@ fn nightly(arguments: &[&str]) -> std::process::Command {
 }
 
 /// Builds it and lets it run.
-fn one(target: &Target, options: &Options) -> Result<(), ChoreError> {
+fn one(target: &FuzzTarget, options: &FuzzOptions) -> Result<(), ChoreError> {
     let root = repository();
     let folder = root.join(&target.folder);
     let unreadable = |cause| ChoreError::Unreadable { path: folder.display().to_string(), cause };
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn targets_are_found_and_chosen_by_name() {
         let found = all(repository()).unwrap();
-        let server = Target { name: "server".into(), folder: "crates/smtp/fuzz".into() };
+        let server = FuzzTarget { name: "server".into(), folder: "crates/smtp/fuzz".into() };
         assert!(found.contains(&server), "{found:?}");
         assert_eq!(chosen(found.clone(), &["server".into()]).unwrap(), [server]);
         assert_eq!(chosen(found.clone(), &[]).unwrap(), found);
@@ -157,7 +157,7 @@ mod tests {
     /// So that a finding has a place to be kept in, and a build of the tests stays small.
     #[test]
     fn every_target_is_built_and_has_a_few_small_seeds() {
-        for Target { name, folder } in all(repository()).unwrap() {
+        for FuzzTarget { name, folder } in all(repository()).unwrap() {
             let folder = repository().join(folder);
             let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
             assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");

@@ -48,15 +48,15 @@ enum Chore {
         arguments: Vec<String>,
     },
     /// Measure the release binary under load, beside Postfix where it is installed
-    Bench(bench::Options),
+    Bench(bench::BenchOptions),
     /// Play the fault matrix on the real binary, and write docs/reliability.md when all of it was played
-    Faults(faults::Options),
+    Faults(faults::FaultsOptions),
     /// Half an hour of mixed mail and faults: nothing may be lost, and nothing may grow
     Soak(faults::SoakOptions),
     /// Run the simulation of spool, queue and delivery with many seeds
-    Simulate(simulate::Options),
+    Simulate(simulate::SimulateOptions),
     /// Run the fuzz targets, ten minutes each unless told otherwise
-    Fuzz(fuzz::Options),
+    Fuzz(fuzz::FuzzOptions),
     /// Check what the compiler cannot: fences between crates, sizes, first lines, copies
     Tidy,
     /// Check licences, duplicate and forbidden crates, sources and advisories

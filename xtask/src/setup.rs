@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use pintle_guest_build::{Lack, Missing, Toolchain, WASM_TARGET};
+use pintle_guest_build::{MissingPart, MissingToolchain, Toolchain, WASM_TARGET};
 
 use crate::apt;
 use crate::run::{ChoreError, command, run_at_most, step};
@@ -49,24 +49,24 @@ fn add_target() -> Result<(), ChoreError> {
 }
 
 /// False where apt-get cannot or need not help.
-fn install_packages(missing: &Missing) -> bool {
+fn install_packages(missing: &MissingToolchain) -> bool {
     let packages = packages(missing);
-    if packages.is_empty() || missing.0.contains(&Lack::Linkers) {
+    if packages.is_empty() || missing.0.contains(&MissingPart::Linkers) {
         return false;
     }
     step("Installing Debian's Rust for WebAssembly, which brings the standard library as source");
     apt::install(&packages)
 }
 
-fn packages(missing: &Missing) -> Vec<&'static str> {
-    let package = |lack: &Lack| match lack {
-        Lack::Package { package, .. } => Some(*package),
-        Lack::Target | Lack::Linkers => None,
+fn packages(missing: &MissingToolchain) -> Vec<&'static str> {
+    let package = |lack: &MissingPart| match lack {
+        MissingPart::Package { package, .. } => Some(*package),
+        MissingPart::Target | MissingPart::Linkers => None,
     };
     missing.0.iter().filter_map(package).collect()
 }
 
-fn instruction(missing: &Missing) -> String {
+fn instruction(missing: &MissingToolchain) -> String {
     let mut text = format!("{missing}\n\nOne of these makes it complete:\n");
     text.push_str(&format!(
         "  - with rustup (https://rustup.rs) and a network: rustup target add {WASM_TARGET}\n"
@@ -86,9 +86,9 @@ fn instruction(missing: &Missing) -> String {
 mod tests {
     use super::*;
 
-    fn missing() -> Missing {
-        let package = Lack::Package { path: "/usr/lib/wasm32-wasi/libc.a", package: "wasi-libc" };
-        Missing(vec![Lack::Target, package])
+    fn missing() -> MissingToolchain {
+        let package = MissingPart::Package { path: "/usr/lib/wasm32-wasi/libc.a", package: "wasi-libc" };
+        MissingToolchain(vec![MissingPart::Target, package])
     }
 
     #[test]
@@ -104,8 +104,8 @@ mod tests {
     #[test]
     fn packages_are_not_installed_when_they_would_not_be_enough() {
         let mut missing = missing();
-        missing.0.push(Lack::Linkers);
+        missing.0.push(MissingPart::Linkers);
         assert!(!install_packages(&missing));
-        assert!(!install_packages(&Missing(vec![Lack::Target])));
+        assert!(!install_packages(&MissingToolchain(vec![MissingPart::Target])));
     }
 }

@@ -6,7 +6,7 @@ use crate::run::{ChoreError, cargo, run, step};
 
 /// Which seeds.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct SimulateOptions {
     /// How many
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
@@ -16,7 +16,7 @@ pub(crate) struct Options {
 }
 
 /// Runs them, each core its share; fails when one of them breaks a law, and says how to repeat it.
-pub(crate) fn simulate(options: &Options) -> Result<(), ChoreError> {
+pub(crate) fn simulate(options: &SimulateOptions) -> Result<(), ChoreError> {
     step(format!("Running {} seeds from {}; each hundredth of a share is told", options.seeds, options.from));
     let mut cargo = cargo(&["test", "--quiet", "--workspace", "--test", "simulation", "--"]);
     run(cargo

@@ -1,4 +1,4 @@
-//! Between hosts and addresses, both ways: a host's addresses, an address's confirmed names, lists.
+//! Lookups between hosts and addresses: a host's addresses, an address's confirmed names, DNS lists.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,14 +7,14 @@ use futures_util::future::{join, join_all};
 
 use crate::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
 
-/// All addresses of `host`, IPv6 and IPv4 in turn, beginning with IPv6; never empty.
+/// All addresses of `host`, IPv6 and IPv4 alternating, beginning with IPv6; never empty.
 ///
-/// Taking turns means that a caller who tries only the first few has tried both families, so that a host
-/// with five unreachable IPv6 addresses still gets its mail. Within a family the server's order stands
-/// (RFC 5321 section 5.1 has the client keep it). An address in text form is its own answer.
+/// Since they alternate, a caller that tries only the first few has tried both families, so a host with five
+/// unreachable IPv6 addresses still gets its mail. Within a family the server's order is kept (RFC 5321 section 5.1
+/// requires that). For an address in text form, the result is that address.
 ///
-/// One family is enough: an error comes back only when neither had an address, and it is the temporary
-/// one of the two if there is one, for then the host may well have addresses.
+/// One family is enough: there is an error only when neither has an address. It is then the temporary one of the two
+/// errors, if there is one, since the host may have addresses after all.
 pub async fn addresses(resolver: &dyn Resolver, host: &str) -> Result<Vec<IpAddr>, DnsError> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
@@ -26,19 +26,19 @@ pub async fn addresses(resolver: &dyn Resolver, host: &str) -> Result<Vec<IpAddr
     }
 }
 
-/// What an address calls itself, and whether the names agree (RFC 8601 section 2.7.3, "iprev").
+/// The host names of an address, and whether they are confirmed (RFC 8601 section 2.7.3, "iprev").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReverseNames {
-    /// These names lead back to the address; never empty.
+    /// These names resolve back to the address; never empty.
     Confirmed(Vec<String>),
-    /// The address has names, but none of them leads back to it.
+    /// The address has names, but none of them resolves back to it.
     Unconfirmed,
     /// The address has no name.
     Unnamed,
 }
 
 impl ReverseNames {
-    /// The names that may be believed: none unless they are confirmed.
+    /// The names that can be trusted: none unless they are confirmed.
     pub fn names(&self) -> &[String] {
         match self {
             Self::Confirmed(names) => names,
@@ -47,10 +47,10 @@ impl ReverseNames {
     }
 }
 
-/// The forward-confirmed names of `address`; only the first `limit` of its PTR records are looked at.
+/// The forward-confirmed names of `address`. Only the first `limit` of its PTR records are used.
 ///
-/// Errors are temporary ones only ("temperror" in RFC 8601): that an address has no name is an answer. One
-/// name that cannot be checked now does not hide another that is confirmed.
+/// All errors are temporary ("temperror" in RFC 8601): an address without a name is not an error. A name that cannot be
+/// checked now does not hide another one that is confirmed.
 pub async fn reverse_names(
     resolver: &dyn Resolver,
     address: IpAddr,
@@ -66,10 +66,10 @@ pub async fn reverse_names(
     confirmed(names, &checks)
 }
 
-/// The answer of each list in `zones` for `address`, in their order (RFC 5782 section 2).
+/// Queries each DNS list in `zones` for `address`; the results are in the same order (RFC 5782 section 2).
 ///
-/// [`DnsError::NxDomain`] means not listed; any answer is one of the list's 127.0.0.x codes, whose meaning
-/// is the list's own.
+/// [`DnsError::NxDomain`] means not listed. Any answer is one of the list's 127.0.0.x codes, whose meaning the list
+/// defines.
 pub async fn query_lists(
     resolver: &dyn Resolver,
     address: IpAddr,
@@ -80,7 +80,7 @@ pub async fn query_lists(
     join_all(names.iter().map(|name| resolver.lookup(name, RecordKind::A))).await
 }
 
-/// The address turned round as lists want it: "2.0.0.192" for 192.0.2.0 (RFC 5782 section 2.1), single
+/// The address in reverse order, as lists expect it: "2.0.0.192" for 192.0.2.0 (RFC 5782 section 2.1), single
 /// hexadecimal digits for IPv6 (section 2.4). IPv4 mapped into IPv6 counts as IPv4.
 pub fn reversed(address: IpAddr) -> String {
     match address.to_canonical() {
@@ -92,15 +92,15 @@ pub fn reversed(address: IpAddr) -> String {
     }
 }
 
-/// The name under which an address has its PTR records (RFC 1035 section 3.5, RFC 3596 section 2.5).
+/// The name at which an address has its PTR records (RFC 1035 section 3.5, RFC 3596 section 2.5).
 pub fn reverse_zone_name(address: IpAddr) -> String {
     let zone = if address.to_canonical().is_ipv4() { "in-addr.arpa" } else { "ip6.arpa" };
     format!("{}.{zone}", reversed(address))
 }
 
-/// The address in a domain's place, as in `user@[192.0.2.1]` or `user@[IPv6:2001:db8::1]` (RFC 5321
-/// section 4.1.3). None for anything else, other tags included. Mail to such a domain goes to the address
-/// itself and asks no DNS.
+/// Parses an address literal as it is used in place of a domain, as in `user@[192.0.2.1]` or `user@[IPv6:2001:db8::1]`
+/// (RFC 5321 section 4.1.3). None for anything else, including other tags. Mail to such a domain goes to the address
+/// itself without DNS.
 pub fn address_literal(domain: &str) -> Option<IpAddr> {
     let inner = domain.strip_prefix('[')?.strip_suffix(']')?;
     match inner.split_at_checked(5) {
@@ -135,7 +135,7 @@ fn pointers(answer: DnsAnswer, limit: usize) -> Vec<String> {
     answer.records.into_iter().filter_map(name).take(limit).collect()
 }
 
-/// Whether `name` has `address` among its own; only the address's family is asked.
+/// Whether `name` resolves to `address`; only the address's family is queried.
 async fn leads_to(resolver: &dyn Resolver, name: &str, address: IpAddr) -> Result<bool, DnsError> {
     let kind = if address.is_ipv4() { RecordKind::A } else { RecordKind::Aaaa };
     match resolver.lookup(name, kind).await {

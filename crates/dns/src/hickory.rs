@@ -1,7 +1,7 @@
-//! The real resolver: a caching stub on hickory that asks the configured name servers.
+//! The real resolver: a caching stub resolver on hickory that queries the configured name servers.
 //!
-//! Everything that hickory names stays in this file. It is a stub and not a recursor: the machine's own
-//! resolver, or the one the operator names, does the walking.
+//! Hickory's types do not leave this crate. This is a stub and not a recursive resolver: the machine's own resolver, or
+//! the one that the operator configures, does the recursion.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,40 +24,40 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::{DnsAnswer, DnsError, Record, RecordKind, Resolver, second_look};
 
-/// Asks name servers over UDP, and over TCP when an answer does not fit; keeps what they say.
+/// Queries name servers over UDP, and over TCP when an answer does not fit, and caches the answers.
 ///
-/// Clones share the cache. Identical questions in flight are asked once.
+/// Clones share the cache. Identical queries in progress are sent only once.
 #[derive(Clone)]
 pub struct HickoryResolver {
-    /// All servers, the quickest first. It believes the first that answers, whatever the answer is.
+    /// All servers, the fastest first. It accepts the first answer, whatever it is.
     all: TokioResolver,
-    /// Each server alone, where there are several: another one may know what the first does not.
+    /// Each server alone, if there are several: another one may have an answer when the first has none.
     each: Arc<[TokioResolver]>,
-    /// All servers, asked without EDNS.
+    /// All servers, queried without EDNS.
     plain: TokioResolver,
-    /// How long one server may take over one try.
+    /// How long one server may take for one try.
     timeout: Duration,
     deadline: Duration,
     servers: Arc<[SocketAddr]>,
 }
 
-/// How to ask.
+/// The settings of the resolver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Whom to ask.
-    pub servers: Servers,
-    /// How long one server may take over one try.
+    /// The name servers to query.
+    pub servers: NameServers,
+    /// How long one server may take for one try.
     pub timeout: Duration,
-    /// How often each question is tried before it is given up; at least once.
+    /// How often each query is tried before it fails; at least once.
     pub attempts: usize,
-    /// The limit of a whole lookup, all tries and aliases together.
+    /// The time limit of a whole lookup, with all tries and aliases.
     pub deadline: Duration,
-    /// How many answers are kept; 0 keeps none.
+    /// The most answers in the cache; 0 disables it.
     pub cache_entries: u64,
-    /// Answers are kept no longer than this, whatever their TTL.
+    /// The longest time that answers are cached, whatever their TTL.
     pub max_ttl: Duration,
-    /// "No such name" and "no such record" are kept no longer than this (RFC 2308 section 5 suggests one
-    /// to three hours; a mail domain under repair wants less).
+    /// The longest time that "no such name" and "no such record" are cached (RFC 2308 section 5 suggests one to three
+    /// hours; a mail domain under repair needs less).
     pub max_negative_ttl: Duration,
     /// Whether the machine's hosts file is consulted first, for addresses.
     pub hosts_file: bool,
@@ -66,7 +66,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            servers: Servers::System,
+            servers: NameServers::System,
             timeout: Duration::from_secs(3),
             attempts: 3,
             deadline: Duration::from_secs(20),
@@ -78,21 +78,21 @@ impl Default for Config {
     }
 }
 
-/// Where the name servers come from.
+/// Which name servers to query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Servers {
+pub enum NameServers {
     /// Those of the machine (`/etc/resolv.conf`). Its search list is ignored: a mail domain is complete.
     System,
-    /// These, in this order of preference at the start.
+    /// These servers, initially in this order of preference.
     List(Vec<SocketAddr>),
 }
 
-/// Why no resolver can be made; the operator's to mend.
+/// Why no resolver can be made. The operator has to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigError {
-    /// The machine's resolver configuration cannot be read; the text is its reader's complaint.
+    /// The machine's resolver configuration cannot be read; the text is the parser's error.
     System(String),
-    /// There is no name server to ask.
+    /// There is no name server to query.
     NoServers,
 }
 
@@ -114,7 +114,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl HickoryResolver {
-    /// A resolver with an empty cache. No server is contacted before the first question.
+    /// A resolver with an empty cache. No server is contacted before the first query.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let servers = name_servers(&config.servers)?;
         let addresses = servers.iter().map(address).collect();
@@ -133,7 +133,7 @@ impl HickoryResolver {
         })
     }
 
-    /// Whom it asks, for people.
+    /// The name servers that it queries, for display.
     #[must_use]
     pub fn servers(&self) -> Vec<String> {
         self.servers.iter().map(ToString::to_string).collect()
@@ -148,7 +148,7 @@ impl HickoryResolver {
         result
     }
 
-    /// The answer of the first server that gives one; else what the first one said.
+    /// Returns the first answer that a server gives; if there is none, the error of the first server.
     async fn ask_until_told(&self, name: &Name, kind: RecordKind) -> Result<DnsAnswer, DnsError> {
         let error = match self.all.lookup(name.clone(), record_type(kind)).await {
             Ok(found) => return answer(name, kind, &found),
@@ -165,13 +165,13 @@ impl HickoryResolver {
         Err(classify(&error))
     }
 
-    /// What an answer without records, and without a word of who denies them, was.
+    /// Classifies an answer that has no records and no SOA record to deny them.
     async fn look_again(&self, name: &Name, kind: RecordKind) -> DnsError {
         let denied = second_look::is_denied(&self.servers, name, record_type(kind), self.timeout).await;
         if denied { DnsError::NoData } else { DnsError::ServFail }
     }
 
-    /// Who may know more than the server that failed so.
+    /// The resolvers that may have an answer when a server failed with this error.
     fn others(&self, error: &NetError) -> &[TokioResolver] {
         match error {
             NetError::Dns(WireError::ResponseCode(
@@ -203,8 +203,9 @@ impl fmt::Debug for HickoryResolver {
     }
 }
 
-/// Trusts nobody, since nothing is asked over TLS. Where any crate of the graph switches the library's TLS on, its default
-/// wants the machine's certificate authorities, and a machine without them (a bare container) could not resolve at all.
+/// An empty set of trusted authorities, since nothing is queried over TLS. If any crate of the dependency graph enables
+/// the library's TLS, its default loads the machine's certificate authorities, and a machine without them (a bare
+/// container) could not resolve at all.
 fn no_tls() -> Result<ClientConfig, ConfigError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -213,10 +214,10 @@ fn no_tls() -> Result<ClientConfig, ConfigError> {
     Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-fn name_servers(servers: &Servers) -> Result<Vec<NameServerConfig>, ConfigError> {
+fn name_servers(servers: &NameServers) -> Result<Vec<NameServerConfig>, ConfigError> {
     let list = match servers {
-        Servers::List(addresses) => addresses.iter().copied().map(name_server).collect(),
-        Servers::System => {
+        NameServers::List(addresses) => addresses.iter().copied().map(name_server).collect(),
+        NameServers::System => {
             let (config, _) =
                 system_conf::read_system_conf().map_err(|error| ConfigError::System(error.to_string()))?;
             config.name_servers
@@ -245,12 +246,13 @@ fn options(config: &Config) -> ResolverOpts {
     options.positive_max_ttl = Some(config.max_ttl);
     options.negative_max_ttl = Some(config.max_negative_ttl);
     options.use_hosts_file = if config.hosts_file { ResolveHosts::Always } else { ResolveHosts::Never };
-    // A busy gateway asks hundreds of questions at once; the default of 32 a connection answers "busy".
+    // A busy gateway has hundreds of queries in progress; with the default of 32 per connection it would get "busy"
+    // errors.
     options.max_active_requests = 1_024;
     options
 }
 
-/// The name as a complete one, so that no search list is ever tried.
+/// The name as a fully qualified one, so that no search list is used.
 fn qualified(name: &str) -> Result<Name, DnsError> {
     if name.is_empty() {
         return Err(DnsError::InvalidName);
@@ -261,8 +263,8 @@ fn qualified(name: &str) -> Result<Name, DnsError> {
     Ok(name)
 }
 
-/// Labels may hold any octet (RFC 2181 section 11), and names out of SPF macros do; a backslash is one, too, and escapes
-/// nothing.
+/// Labels may contain any octet (RFC 2181 section 11), and names from SPF macros do. A backslash is an ordinary octet,
+/// too, and escapes nothing.
 fn from_octets(name: &str) -> Result<Name, ProtoError> {
     match name.strip_suffix('.').unwrap_or(name) {
         "" => Ok(Name::root()),
@@ -284,18 +286,18 @@ fn record_type(kind: RecordKind) -> RecordType {
     }
 }
 
-/// The longest chain of aliases that is followed, the same as in common resolvers.
+/// The longest chain of aliases that is followed, as in common resolvers.
 const MAX_ALIASES: usize = 16;
 
-/// Takes from the answer section what belongs to `name` or to the end of its aliases. Records of other
-/// names that a server adds are not believed.
+/// Takes from the answer section the records that belong to `name` or to the end of its aliases. Records of other names
+/// that a server adds are ignored.
 fn answer(name: &Name, kind: RecordKind, lookup: &Lookup) -> Result<DnsAnswer, DnsError> {
     let owner = if kind == RecordKind::Cname { name } else { end_of_aliases(name, lookup.answers()) };
     let matching = lookup.answers().iter().filter(|record| &record.name == owner);
     let records: Vec<Record> =
         matching.filter_map(|record| convert(&record.data)).filter(|record| record.kind() == kind).collect();
     if records.is_empty() {
-        // Nobody has said that there is nothing: there are more aliases than are followed.
+        // No server has said that there is nothing: there are just more aliases than are followed.
         return Err(DnsError::ServFail);
     }
     let ttl = lookup.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
@@ -342,8 +344,9 @@ fn convert(data: &RData) -> Option<Record> {
     })
 }
 
-/// Without the last dot, as mail writes names; the root keeps its dot, or it would be empty. As [`from_octets`] reads it,
-/// but for labels that would not come back the same: those are escaped, and so name nothing that exists.
+/// The name without its final dot, as mail writes names; the root keeps its dot, since it would be empty otherwise. It
+/// is the reverse of [`from_octets`], except for labels that would not convert back: those are escaped, and so name
+/// nothing that exists.
 fn text(name: &Name) -> String {
     let plain = |label: &[u8]| label.iter().all(|b| b.is_ascii_graphic() && !b".\\".contains(b));
     if !name.is_root() && name.iter().all(plain) {
@@ -357,7 +360,7 @@ fn text(name: &Name) -> String {
     text
 }
 
-/// Whether this may be a denial, or an answer with records that nobody asked for.
+/// Whether this may be a denial, or an answer with records that were not asked for.
 fn is_bare_denial(error: &NetError) -> bool {
     matches!(error, NetError::Dns(WireError::NoRecordsFound(none))
         if none.response_code == ResponseCode::NoError && none.soa.is_none() && none.ns.is_none())
@@ -368,15 +371,15 @@ fn classify(error: &NetError) -> DnsError {
         NetError::Timeout => DnsError::Timeout,
         NetError::Dns(WireError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NXDomain => DnsError::NxDomain,
-            // RFC 2308 section 2.2.1: servers named without an SOA record are a referral, by a server that does not
-            // know and will not ask for us. It has not said that there is nothing.
+            // RFC 2308 section 2.2.1: name servers without an SOA record are a referral, by a server that does not know
+            // and will not resolve for us. It has not said that there is nothing.
             _ if none.soa.is_none() && none.ns.is_some() => DnsError::Refused,
             _ => DnsError::NoData,
         },
         NetError::Dns(WireError::ResponseCode(ResponseCode::Refused)) => DnsError::Refused,
         NetError::Io(cause) if cause.kind() == std::io::ErrorKind::TimedOut => DnsError::Timeout,
         NetError::Io(_) | NetError::NoConnections | NetError::Busy => DnsError::Unreachable,
-        // Other response codes, answers that cannot be read, endless aliases: the servers failed us.
+        // Other response codes, malformed answers, endless aliases: the servers failed.
         _ => DnsError::ServFail,
     }
 }
@@ -422,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_resolver_without_servers_cannot_be_made() {
-        let config = Config { servers: Servers::List(vec![]), ..Config::default() };
+        let config = Config { servers: NameServers::List(vec![]), ..Config::default() };
         assert_eq!(HickoryResolver::new(&config).err(), Some(ConfigError::NoServers));
     }
 }

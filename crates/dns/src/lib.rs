@@ -1,18 +1,17 @@
-//! Names into addresses, and addresses into names, for everything in the gateway that has to ask.
+//! DNS for the whole gateway: names to addresses, addresses to names, mail routes and lists.
 //!
-//! The rest of Pintle sees [`Resolver`], one trait with one method, and the questions of mail that are
-//! built on it: where a domain takes its mail ([`mail_exchangers`]), which addresses a host has
-//! ([`addresses`]), what an address calls itself ([`reverse_names`]) and which lists it is on
-//! ([`query_lists`]). [`HickoryResolver`] is the one implementation outside of tests, and this crate the
-//! only one that knows the library behind it. [`Watched`] is what a gateway asks through: it notices servers that answer
-//! nothing at all.
+//! The rest of Pintle uses [`Resolver`], a trait with one method, and the lookups of mail that are built on it: where a
+//! domain receives its mail ([`mail_exchangers`]), the addresses of a host ([`addresses`]), the names of an address
+//! ([`reverse_names`]) and the lists that it is on ([`query_lists`]). [`HickoryResolver`] is the only implementation
+//! outside tests, and this crate the only one that knows the library behind it. The gateway uses [`WatchedResolver`],
+//! which detects servers that answer nothing at all.
 //!
-//! Promised: names are asked as they are given and never completed by a search list; each lookup ends
-//! within its configured limit; positive and negative answers are kept as long as their TTL allows; a
-//! failure says whether trying later may help and who has to act.
+//! Guarantees: names are queried as they are given and never completed by a search list; each lookup ends within its
+//! configured time limit; positive and negative answers are cached as long as their TTL allows; an error says whether a
+//! later try may succeed.
 //!
-//! Left to others: whether to connect to an address that was found, when to ask again, and what to tell
-//! the peer. DNSSEC is not validated yet, so [`Answer::secure`] is never set by [`HickoryResolver`].
+//! Not done here: deciding whether to connect to an address, when to query again, and what to tell the peer. DNSSEC is
+//! not validated yet, so [`HickoryResolver`] never sets [`DnsAnswer::secure`].
 
 mod address;
 mod hickory;
@@ -25,8 +24,8 @@ mod watch;
 pub use address::{
     ReverseNames, address_literal, addresses, query_lists, reverse_names, reverse_zone_name, reversed,
 };
-pub use hickory::{Config, ConfigError, HickoryResolver, Servers};
+pub use hickory::{Config, ConfigError, HickoryResolver, NameServers};
 pub use record::{Record, RecordKind};
-pub use resolver::{DnsAnswer, DnsError, Owner, Resolver, lookup_many};
+pub use resolver::{DnsAnswer, DnsError, Resolver, lookup_many};
 pub use route::{Exchanger, MailRoute, before_ours, mail_exchangers, random_seed};
-pub use watch::Watched;
+pub use watch::WatchedResolver;

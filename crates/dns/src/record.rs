@@ -1,24 +1,24 @@
-//! One resource record as mail needs it, and the kinds that can be asked for.
+//! Resource records, as far as mail needs them, and the kinds that can be queried.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The kinds of record that Pintle and its plugins ask for.
+/// The kinds of record that Pintle and its plugins query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RecordKind {
-    /// An IPv4 address.
+    /// An IPv4 address (RFC 1035 section 3.4.1).
     A,
-    /// An IPv6 address.
+    /// An IPv6 address (RFC 3596 section 2.1).
     Aaaa,
-    /// A mail exchanger.
+    /// A mail exchanger (RFC 1035 section 3.3.9).
     Mx,
-    /// Text.
+    /// Text strings (RFC 1035 section 3.3.14).
     Txt,
-    /// The name of an address.
+    /// The name of an address (RFC 1035 section 3.3.12).
     Ptr,
-    /// A name server.
+    /// A name server (RFC 1035 section 3.3.11).
     Ns,
-    /// The alias itself, not what it leads to.
+    /// The alias itself, without following it (RFC 1035 section 3.3.1).
     Cname,
     /// A service's host and port (RFC 2782).
     Srv,
@@ -42,10 +42,10 @@ impl fmt::Display for RecordKind {
     }
 }
 
-/// The content of a record. Names are A-labels without the last dot; the root alone is ".".
+/// The data of a record. Names are A-labels without the final dot; the root is ".".
 ///
-/// Its `Display` is the presentation form that the plugin contract promises: "10 mail.example" for MX, the
-/// joined strings for TXT (bytes that are not UTF-8 show as U+FFFD).
+/// `Display` writes the presentation form that the plugin contract defines: "10 mail.example" for MX, the joined
+/// strings for TXT (bytes that are not UTF-8 become U+FFFD).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Record {
     /// An IPv4 address.
@@ -71,20 +71,20 @@ pub enum Record {
     Srv {
         /// Lower is preferred.
         priority: u16,
-        /// Share among records of one priority.
+        /// The weight among records of one priority.
         weight: u16,
-        /// Where it listens.
+        /// The port that the service listens on.
         port: u16,
         /// The host, or "." where the service is not offered.
         target: String,
     },
     /// A DANE association (RFC 6698 section 2.1).
     Tlsa {
-        /// Certificate usage, 0 to 3 and 255.
+        /// The certificate usage, 0 to 3 and 255.
         usage: u8,
-        /// The whole certificate (0) or its public key (1).
+        /// What is matched: the whole certificate (0) or its public key (1).
         selector: u8,
-        /// Exact (0), SHA-256 (1) or SHA-512 (2).
+        /// How it is matched: exactly (0), by SHA-256 (1) or by SHA-512 (2).
         matching: u8,
         /// The certificate association data.
         data: Vec<u8>,
@@ -92,7 +92,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// The kind that this record answers.
+    /// The kind of this record.
     pub fn kind(&self) -> RecordKind {
         match self {
             Self::A(_) => RecordKind::A,

@@ -1,4 +1,4 @@
-//! The trait that all of Pintle asks, its answer, and its failures with their owners.
+//! The resolver trait that all of Pintle uses, its answer and its errors.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use futures_util::future::{BoxFuture, join_all};
 
 use crate::{Record, RecordKind};
 
-/// Something that answers DNS questions: the real resolver, or a map in a test.
+/// Answers DNS queries: the real resolver, or a map in a test.
 ///
-/// The trait has one method on purpose. What mail wants to know stands on top of it as free functions, so
-/// that a test double has one thing to imitate and cannot get the rules of RFC 5321 wrong.
+/// The trait has only one method, so that a test double has one thing to imitate and cannot get the rules of RFC 5321
+/// wrong. The lookups of mail are free functions on top of it.
 pub trait Resolver: Send + Sync + 'static {
     /// All records of one kind at `name`, aliases (CNAME) already followed.
     ///
-    /// `name` is taken as fully qualified, with or without its last dot; U-labels are converted. An answer
-    /// has at least one record: a name without any of this kind is [`DnsError::NoData`].
+    /// `name` is fully qualified, with or without its final dot; U-labels are converted. An answer has at least one
+    /// record: a name without a record of this kind gives [`DnsError::NoData`].
     fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>>;
 }
 
@@ -26,9 +26,9 @@ impl<R: Resolver + ?Sized> Resolver for Arc<R> {
     }
 }
 
-/// Asks all questions at once; the answers come in the order of the questions.
+/// Sends all queries at once; the results are in the order of the queries.
 ///
-/// The caller bounds how many it asks: each one is a query on the wire unless the cache knows it.
+/// The caller limits their number: each one is a query on the wire unless the answer is cached.
 pub async fn lookup_many(
     resolver: &dyn Resolver,
     questions: &[(String, RecordKind)],
@@ -36,14 +36,14 @@ pub async fn lookup_many(
     join_all(questions.iter().map(|(name, kind)| resolver.lookup(name, *kind))).await
 }
 
-/// What a name had.
+/// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsAnswer {
-    /// The records of the kind that was asked for, in the order of the server; never empty.
+    /// The records of the requested kind, in the order of the server; never empty.
     pub records: Vec<Record>,
-    /// How long the answer may be kept: the shortest of its records' times to live.
+    /// How long the answer may be cached: the shortest TTL of its records.
     pub ttl: Duration,
-    /// Validated by DNSSEC, by ourselves, along the whole chain of names.
+    /// Whether we have validated the answer by DNSSEC, along the whole chain of names.
     pub secure: bool,
 }
 
@@ -54,22 +54,22 @@ pub enum DnsError {
     NxDomain,
     /// The name exists, or something below it does, but it has no record of this kind (RFC 2308 section 2.2).
     NoData,
-    /// The server could not find out: usually the domain's own servers fail or give unusable answers.
+    /// The server could not resolve the name: usually the domain's own servers fail or give unusable answers.
     ServFail,
     /// The answer contradicts DNSSEC. Only a resolver that validates reports it.
     Bogus,
-    /// Nobody answered in time.
+    /// No server answered in time.
     Timeout,
     /// The server refuses to answer us.
     Refused,
-    /// No server could be reached at all.
+    /// No server could be reached.
     Unreachable,
-    /// The question is not a domain name: a label over 63 bytes, a name over 255, an empty label.
+    /// The name is not a domain name: a label over 63 bytes, a name over 255, an empty label.
     InvalidName,
 }
 
 impl DnsError {
-    /// Its name in metrics.
+    /// The error's name in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -84,20 +84,11 @@ impl DnsError {
         }
     }
 
-    /// Whether the same question may be answered later. A permanent failure is an answer by itself.
+    /// Whether the same query may succeed later. A permanent error is an answer by itself.
     pub fn is_temporary(self) -> bool {
         match self {
             Self::NxDomain | Self::NoData | Self::InvalidName => false,
             Self::ServFail | Self::Bogus | Self::Timeout | Self::Refused | Self::Unreachable => true,
-        }
-    }
-
-    /// Who can put it right.
-    pub fn owner(self) -> Owner {
-        match self {
-            Self::NxDomain | Self::NoData | Self::ServFail | Self::Bogus | Self::Timeout => Owner::Domain,
-            Self::Refused | Self::Unreachable => Owner::Operator,
-            Self::InvalidName => Owner::Asker,
         }
     }
 }
@@ -118,14 +109,3 @@ impl fmt::Display for DnsError {
 }
 
 impl std::error::Error for DnsError {}
-
-/// Who has to act on a [`DnsError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Owner {
-    /// Whoever runs the domain that was asked for.
-    Domain,
-    /// Our operator: the configured name servers do not serve us.
-    Operator,
-    /// Whoever supplied the name.
-    Asker,
-}

@@ -1,39 +1,38 @@
-//! Where a domain takes its mail: RFC 5321 section 5.1, with the null MX of RFC 7505.
+//! Mail routing by MX records: RFC 5321 section 5.1, with the null MX of RFC 7505.
 //!
-//! Only names are decided here, in the order in which they are to be tried. Their addresses are looked up
-//! by [`crate::addresses`] when their turn comes, since most deliveries never get past the first.
+//! This gives only host names, in the order in which to try them. Their addresses are looked up by [`crate::addresses`]
+//! when their turn comes, since most deliveries never get past the first.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::{DnsError, Record, RecordKind, Resolver};
 
-/// How mail for a domain leaves.
+/// Where a domain receives its mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MailRoute {
     /// Hosts in the order in which to try them; never empty.
     Exchangers(Vec<Exchanger>),
-    /// The domain says that it takes no mail at all (RFC 7505): fail at once, with 556 and 5.1.10.
+    /// The domain declares that it accepts no mail (RFC 7505): fail at once, with 556 and 5.1.10.
     NullMx,
 }
 
-/// One host that takes mail for a domain.
+/// One host that receives mail for a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchanger {
-    /// Lower is tried first.
+    /// The preference; lower ones are tried first.
     pub preference: u16,
-    /// A host name without its last dot.
+    /// The host name without its final dot.
     pub host: String,
-    /// The domain has no MX record and is taken as its own exchanger. If it has no address either
-    /// ([`DnsError::NoData`] from [`crate::addresses`]), the domain takes no mail.
+    /// Whether the domain has no MX record and is its own exchanger. If it has no address either ([`DnsError::NoData`]
+    /// from [`crate::addresses`]), the domain receives no mail.
     pub implicit: bool,
 }
 
-/// The exchangers of `domain`, by preference, equal ones in an order drawn from `seed`.
+/// The exchangers of `domain`, by preference; those of equal preference are shuffled by `seed`.
 ///
-/// `domain` is a domain name, not an address literal. Errors are those of the lookup: a temporary one
-/// defers the mail and must not lead to the implicit MX, [`DnsError::NxDomain`] and
-/// [`DnsError::InvalidName`] fail it.
+/// `domain` is a domain name, not an address literal. Errors are those of the lookup: a temporary one must defer the
+/// mail and must not lead to the implicit MX; [`DnsError::NxDomain`] and [`DnsError::InvalidName`] must fail it.
 pub async fn mail_exchangers(
     resolver: &dyn Resolver,
     domain: &str,
@@ -47,11 +46,11 @@ pub async fn mail_exchangers(
     }
 }
 
-/// The exchangers that come before ourselves, or nothing when we are the best one.
+/// The exchangers that are preferred to ourselves; empty when we are the best one.
 ///
-/// RFC 5321 section 5.1: a relay that finds itself in the list drops every exchanger that is not strictly
-/// preferred to itself, or mail would travel in a circle. An empty result means that the domain's mail
-/// ends here by its MX, although our configuration does not know the domain: fail it with 5.4.6.
+/// RFC 5321 section 5.1: a relay that finds itself in the list drops every exchanger that is not strictly preferred to
+/// itself; otherwise mail could loop. An empty result means that the domain's MX points to us although our
+/// configuration does not know the domain: fail the mail with 5.4.6.
 pub fn before_ours(exchangers: Vec<Exchanger>, is_ours: impl Fn(&str) -> bool) -> Vec<Exchanger> {
     let ours = exchangers.iter().filter(|e| is_ours(&e.host)).map(|e| e.preference).min();
     match ours {
@@ -60,8 +59,8 @@ pub fn before_ours(exchangers: Vec<Exchanger>, is_ours: impl Fn(&str) -> bool) -
     }
 }
 
-/// A seed for [`mail_exchangers`]: different in each call. It spreads load and keeps no secret, so the
-/// standard library's randomly keyed hasher is enough.
+/// A seed for [`mail_exchangers`], different in each call. It distributes load and is not a secret, so the standard
+/// library's randomly keyed hasher is good enough.
 pub fn random_seed() -> u64 {
     RandomState::new().hash_one(0u8)
 }
@@ -77,14 +76,14 @@ fn route_by_records(records: Vec<Record>, seed: u64) -> MailRoute {
         return MailRoute::NullMx;
     }
     order(&mut exchangers, seed);
-    // A host listed twice would be tried twice; its better preference counts.
+    // A host that is listed twice must not be tried twice; its better preference counts.
     let mut seen = HashSet::new();
     exchangers.retain(|e| seen.insert(e.host.clone()));
     MailRoute::Exchangers(exchangers)
 }
 
-/// None for a null MX. RFC 7505 section 3 lets it stand alone only; beside real exchangers it is a mistake
-/// of the domain and the real ones win, since mail that can be delivered should be.
+/// None for a null MX. RFC 7505 section 3 allows it only as the single record; next to real exchangers it is a mistake
+/// of the domain and the real ones are used, since mail that can be delivered should be.
 fn exchanger(record: Record) -> Option<Exchanger> {
     match record {
         Record::Mx { preference, exchange } if exchange != "." => {
@@ -95,8 +94,8 @@ fn exchanger(record: Record) -> Option<Exchanger> {
     }
 }
 
-/// RFC 5321 section 5.1: among equal preferences the order is random, so that the domain's load spreads. The
-/// sort is stable, hence keeps the shuffle among equals.
+/// RFC 5321 section 5.1: among equal preferences the order is random, which distributes the load. The sort is stable,
+/// so the shuffle among equals is kept.
 fn order(exchangers: &mut [Exchanger], seed: u64) {
     let mut state = seed;
     for last in (1..exchangers.len()).rev() {
@@ -106,7 +105,7 @@ fn order(exchangers: &mut [Exchanger], seed: u64) {
     exchangers.sort_by_key(|e| e.preference);
 }
 
-/// The splitmix64 generator: a shuffle of a handful of names needs no crate.
+/// The splitmix64 generator: shuffling a few names needs no crate.
 fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;

@@ -1,9 +1,9 @@
-//! A second look at an answer that the library takes for "no such record" though nobody has said so.
+//! Checks an answer that the library reports as "no such record" although no server has said so.
 //!
-//! Records of other names or kinds, and aliases in a circle, count as a denial there, and the answer itself is not to be had any
-//! more. A denial that DNS has meant comes, as a rule, with the zone's SOA record (RFC 2308 section 2.2). Where that is missing the
-//! servers are asked once more, and the answer section is read: a sender must not hear that a domain takes no mail since a
-//! server talks nonsense.
+//! The library treats records of other names or kinds, and alias loops, as a denial, and the answer itself is no longer
+//! available. A real denial usually has the zone's SOA record (RFC 2308 section 2.2). If that is missing, the servers
+//! are queried once more and the answer section is examined: a sender must not be told that a domain accepts no mail
+//! because a server gave a nonsensical answer.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// The longest chain of aliases that counts.
+/// The longest chain of aliases that is accepted.
 const MAX_ALIASES: usize = 16;
-/// The largest answer over UDP.
+/// The largest answer over UDP that is read, in octets.
 const DATAGRAM: usize = 4096;
 
-/// Whether the first of these servers that answers denies that there are such records. Where none answers, nothing speaks
-/// against it.
+/// Whether the first of these servers that answers denies that there are such records. If none answers, the denial
+/// stands.
 pub(crate) async fn is_denied(
     servers: &[SocketAddr],
     name: &Name,
@@ -35,9 +35,9 @@ pub(crate) async fn is_denied(
     true
 }
 
-/// Whether an answer section holds nothing but aliases that come to an end.
+/// Whether an answer section contains only aliases that come to an end.
 fn denies(name: &Name, answers: &[Record]) -> bool {
-    // RFC 6672: the alias that a DNAME record stands for comes beside it.
+    // RFC 6672: the CNAME record for a DNAME record comes next to it.
     let records = || answers.iter().filter(|record| record.record_type() != RecordType::DNAME);
     let (mut owner, mut followed) = (name, 0);
     while let Some(target) = records().find_map(|record| match &record.data {
@@ -46,7 +46,7 @@ fn denies(name: &Name, answers: &[Record]) -> bool {
     }) {
         owner = target;
         followed += 1;
-        // A circle, or more than is followed anywhere; each step looks through all that a server made up.
+        // A loop, or more than any resolver follows; each step searches all records that the server sent.
         if followed > MAX_ALIASES {
             return false;
         }
@@ -68,7 +68,7 @@ async fn ask(server: SocketAddr, name: &Name, kind: RecordType, patience: Durati
     }
 }
 
-/// The first datagram that is an answer to this question.
+/// Returns the first datagram that answers this query.
 async fn over_udp(server: SocketAddr, query: &[u8], belongs: impl Fn(&Message) -> bool) -> Option<Message> {
     let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).await.ok()?;

@@ -1,9 +1,9 @@
-//! Notices that no name server answers at all, says so, and spares everybody the wait until one does.
+//! Detects that no name server answers at all, reports it, and fails lookups at once until one answers again.
 //!
-//! That a question has no answer says nothing about the servers asked: a domain's own may be dead. So whenever one goes
-//! unanswered the servers are asked what each can tell from memory, past the cache. If that goes unanswered too
-//! they are *silent*: questions that wait are let go, later ones get what the cache has and otherwise fail at once, for
-//! now and never for good, and [`Watched::watch`] asks on until there is an answer.
+//! A query without an answer says nothing about the queried servers: a domain's own servers may be down. So when one
+//! gets no answer, the servers are probed for names that each can answer from memory, bypassing the cache. If the probe
+//! gets no answer either, the servers are *silent*: waiting queries are released, later ones are answered from the
+//! cache or fail at once with a temporary error, and [`WatchedResolver::watch`] probes on until there is an answer.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -17,50 +17,50 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{Config, ConfigError, DnsAnswer, DnsError, HickoryResolver, RecordKind, Resolver};
 
-/// Between two looks at servers that are silent; and one look is good for as long.
+/// The interval between probes of silent servers; a result is valid for as long.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How long a look may take. Servers that know the answer by heart have had their time then, twice.
+/// The time limit of a probe: twice what servers need for an answer from memory.
 const LOOK: Duration = Duration::from_secs(1);
-/// While servers are silent, what the cache knows is there within this time.
+/// While servers are silent: the time within which a cached answer is available.
 const PROMPT: Duration = Duration::from_millis(100);
-/// The log tells of it no oftener than this.
+/// The shortest time between two log lines about it.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
-/// So many refusals in a row are no domain's affair.
+/// This many refusals in a row are not caused by single domains.
 const REFUSALS: u32 = 10;
 
-/// A resolver whose servers are watched.
-pub struct Watched {
+/// A resolver that watches whether its servers answer.
+pub struct WatchedResolver {
     inner: Arc<dyn Resolver>,
-    /// Asks the same servers without a cache, and with little patience.
+    /// Queries the same servers without a cache, and with a short timeout.
     probe: Arc<dyn Resolver>,
     servers: String,
-    /// How long a question may go unanswered until the servers are doubted.
+    /// How long a query may wait before the servers are probed.
     patience: Duration,
     silent: watch::Sender<bool>,
     state: Mutex<WatchState>,
-    /// A question goes unanswered. Whoever asked has no time to look, and may give up any moment.
+    /// Notified when a query is waiting too long. Its caller has no time to probe, and may give up at any moment.
     doubted: Notify,
 }
 
 #[derive(Debug, Default)]
 struct WatchState {
-    /// When the servers were last looked at.
+    /// When the servers were last probed.
     looked: Option<Instant>,
-    /// Since when they have been silent.
+    /// Since when the servers have been silent; none while they answer.
     since: Option<Instant>,
-    /// Questions that were failed at once since then.
+    /// Queries that failed at once since then.
     spared: u64,
-    /// Refusals without another answer between them.
+    /// Consecutive refusals.
     refusals: u32,
-    /// When the log was last told that something is wrong.
+    /// When the last warning was logged.
     told: Option<Instant>,
 }
 
-impl Watched {
-    /// As [`HickoryResolver::new`]. Somebody has to run [`Watched::watch`].
+impl WatchedResolver {
+    /// As [`HickoryResolver::new`]. The caller must run [`WatchedResolver::watch`].
     ///
     /// # Errors
-    /// There is no server to ask.
+    /// There is no server to query.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let inner = HickoryResolver::new(config)?;
         let servers = inner.servers().join(", ");
@@ -70,7 +70,7 @@ impl Watched {
         Ok(Self::over(Arc::new(inner), Arc::new(probe), servers, config.timeout))
     }
 
-    /// Watches `inner`; `probe` asks the same servers past its cache.
+    /// Watches `inner`; `probe` must query the same servers without a cache.
     pub fn over(
         inner: Arc<dyn Resolver>,
         probe: Arc<dyn Resolver>,
@@ -89,7 +89,8 @@ impl Watched {
         }
     }
 
-    /// Looks at servers that are doubted, and at silent ones until they answer, for ever. Without it nothing is noticed.
+    /// Probes the servers when queries are waiting too long, and silent ones until they answer; never returns. Without
+    /// it, silent servers are not detected.
     pub async fn watch(self: Arc<Self>) {
         loop {
             if *self.silent.borrow() {
@@ -103,7 +104,7 @@ impl Watched {
         }
     }
 
-    /// What ails the servers, and what to do, in words; none where nothing is known.
+    /// What is wrong with the servers, and the remedy, as text; none when no problem is known.
     #[must_use]
     pub fn ailment(&self) -> Option<String> {
         let state = self.state();
@@ -134,7 +135,7 @@ impl Watched {
         result
     }
 
-    /// Has the servers looked at when a question has been waiting for long.
+    /// Requests a probe when a query has been waiting too long.
     async fn doubt(&self) -> Infallible {
         loop {
             sleep(self.patience.max(PROMPT)).await;
@@ -142,13 +143,14 @@ impl Watched {
         }
     }
 
-    /// Whether another look would tell the same.
+    /// Whether the last probe is recent enough to count.
     fn looked_lately(&self) -> bool {
         self.state().looked.is_some_and(|looked| looked.elapsed() < AGAIN)
     }
 
-    /// Asks the servers who has the root zone and the largest one below it, which every resolver knows; any answer to
-    /// either will do, a refusal too. Filters that hold floods back drop questions about the root, of whoever asks.
+    /// Queries the servers for the NS records of the root zone and of the largest zone below it, which every resolver
+    /// knows. Any answer to either of them counts, even a refusal. Filters against floods drop all queries about the
+    /// root.
     async fn look(&self) {
         let answers = [".", "com"].map(|zone| {
             let asked = timeout(LOOK * 2, self.probe.lookup(zone, RecordKind::Ns));
@@ -176,7 +178,7 @@ impl Watched {
         self.silent.send_if_modified(|silent| std::mem::replace(silent, is_silent) != is_silent);
     }
 
-    /// Counts what came of a question, and tells what is wrong.
+    /// Counts the result of a query, and logs what is wrong.
     fn note(&self, result: &Result<DnsAnswer, DnsError>) {
         let name = result.as_ref().map_or_else(|error| error.name(), |_| "answered");
         metrics::counter!("pintle_dns_lookups_total", "result" => name).increment(1);
@@ -213,26 +215,26 @@ impl Watched {
 }
 
 const SILENT: &str = "no name server answers";
-const REMEDY: &str = "checks by DNS come to no result and mail by MX waits; look at `servers` of [dns], the network \
+const REMEDY: &str = "DNS checks give no result and mail by MX waits; check `servers` of [dns], the network \
                       and the firewall";
-const REFUSING: &str = "the name servers refuse our questions";
-const ACCESS: &str = "checks by DNS come to no result and mail by MX waits; have them serve this machine, or name \
+const REFUSING: &str = "the name servers refuse our queries";
+const ACCESS: &str = "DNS checks give no result and mail by MX waits; let them serve this machine, or set \
                       others in `servers` of [dns]";
 
-impl Resolver for Watched {
+impl Resolver for WatchedResolver {
     fn lookup(&self, name: &str, kind: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
         let name = name.to_owned();
         async move { self.ask(&name, kind).await }.boxed()
     }
 }
 
-impl fmt::Debug for Watched {
+impl fmt::Debug for WatchedResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watched").field("servers", &self.servers).finish_non_exhaustive()
     }
 }
 
-/// Whether nobody has answered. That the servers could not find out is an answer.
+/// Whether no server has answered. SERVFAIL is an answer.
 fn is_unanswered(result: &Result<DnsAnswer, DnsError>) -> bool {
     matches!(result, Err(DnsError::Timeout | DnsError::Unreachable))
 }
@@ -243,20 +245,21 @@ mod tests {
 
     use super::*;
 
-    /// Servers that answer or not; `slow.example` is a domain whose own servers are dead, and the cache knows one name.
+    /// Fake servers that answer or not; `slow.example` is a domain whose own servers are down, and the cache knows one
+    /// name.
     #[derive(Default)]
-    struct Servers {
+    struct FakeServers {
         silent: AtomicBool,
         refuse: AtomicBool,
-        /// Questions about the root are dropped.
+        /// Queries about the root are dropped.
         rootless: AtomicBool,
         looks: AtomicU32,
     }
 
-    /// The way to the servers with a cache, or past it.
-    struct Via(Arc<Servers>, bool);
+    /// Access to the fake servers, with the cache or without it.
+    struct FakeResolver(Arc<FakeServers>, bool);
 
-    impl Resolver for Via {
+    impl Resolver for FakeResolver {
         fn lookup(&self, name: &str, _: RecordKind) -> BoxFuture<'_, Result<DnsAnswer, DnsError>> {
             let (name, cached) = (name.to_owned(), self.1 && name == "cached.example");
             async move {
@@ -277,16 +280,16 @@ mod tests {
         }
     }
 
-    fn watched() -> (Arc<Servers>, Arc<Watched>) {
-        let servers = Arc::new(Servers::default());
-        let way = |cached| Arc::new(Via(Arc::clone(&servers), cached));
-        let watched = Watched::over(way(true), way(false), "192.0.2.53:53", Duration::from_secs(3));
+    fn watched() -> (Arc<FakeServers>, Arc<WatchedResolver>) {
+        let servers = Arc::new(FakeServers::default());
+        let way = |cached| Arc::new(FakeResolver(Arc::clone(&servers), cached));
+        let watched = WatchedResolver::over(way(true), way(false), "192.0.2.53:53", Duration::from_secs(3));
         let watched = Arc::new(watched);
         tokio::spawn(Arc::clone(&watched).watch());
         (servers, watched)
     }
 
-    async fn asked(watched: &Watched, name: &str) -> (Result<DnsAnswer, DnsError>, Duration) {
+    async fn asked(watched: &WatchedResolver, name: &str) -> (Result<DnsAnswer, DnsError>, Duration) {
         let start = Instant::now();
         let result = watched.lookup(name, RecordKind::A).await;
         (result, start.elapsed())
@@ -314,7 +317,7 @@ mod tests {
     async fn servers_that_answer_again_are_asked_again() {
         let (servers, watched) = watched();
         servers.silent.store(true, Ordering::Relaxed);
-        // Two at once: one look serves both.
+        // Two at once: one probe serves both.
         let both = tokio::join!(asked(&watched, "a.example"), asked(&watched, "b.example"));
         assert_eq!((both.0.0, both.1.0), (Err(DnsError::Unreachable), Err(DnsError::Unreachable)));
         assert_eq!(servers.looks.load(Ordering::Relaxed), 1);
@@ -325,7 +328,7 @@ mod tests {
         assert_eq!(watched.ailment(), None);
     }
 
-    /// As plugins do, whose calls have a limit.
+    /// As plugins query, whose calls have a time limit.
     #[tokio::test(start_paused = true)]
     async fn silent_servers_are_noticed_though_nobody_waits_for_an_answer() {
         let (servers, watched) = watched();
@@ -349,7 +352,7 @@ mod tests {
         assert_eq!(asked(&watched, "a.example").await.0, Err(DnsError::NoData));
     }
 
-    /// Or else whoever has such a domain could have all others fail, for as long as the process lives.
+    /// Otherwise the owner of such a domain could make all other lookups fail, for as long as the process runs.
     #[tokio::test(start_paused = true)]
     async fn servers_that_answer_nothing_about_the_root_are_not_silent() {
         let (servers, watched) = watched();

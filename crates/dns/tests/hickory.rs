@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pintle_dns::{
-    Config, DnsAnswer, DnsError, Exchanger, HickoryResolver, MailRoute, Record, RecordKind, Resolver,
-    ReverseNames, Servers, addresses, lookup_many, mail_exchangers, query_lists, reverse_names,
+    Config, DnsAnswer, DnsError, Exchanger, HickoryResolver, MailRoute, NameServers, Record, RecordKind,
+    Resolver, ReverseNames, addresses, lookup_many, mail_exchangers, query_lists, reverse_names,
 };
 use pintle_testkit::{ELSEWHERE, FLOOD, HUGE, ZoneFault, ZoneServer};
 
@@ -263,7 +263,7 @@ async fn a_second_server_helps_when_the_first_is_silent() {
     let silent = ZoneServer::start(ZONE).await;
     silent.fail("plain.example", ZoneFault::Silent);
     let (server, _) = start().await;
-    let servers = Servers::List(vec![silent.address(), server.address()]);
+    let servers = NameServers::List(vec![silent.address(), server.address()]);
     let config = Config { servers, timeout: Duration::from_secs(2), ..silent.config() };
     let resolver = HickoryResolver::new(&config).expect("a resolver");
     assert_eq!(texts(&resolver, "plain.example", RecordKind::A).await, Ok(vec!["192.0.2.4".into()]));
@@ -278,7 +278,7 @@ async fn a_second_server_helps_when_the_first_fails() {
             bad.fail(name, fault);
         }
         let (server, _) = start().await;
-        let servers = Servers::List(vec![bad.address(), server.address()]);
+        let servers = NameServers::List(vec![bad.address(), server.address()]);
         let resolver = HickoryResolver::new(&Config { servers, ..bad.config() }).expect("a resolver");
         let found = texts(&resolver, "plain.example", RecordKind::A).await;
         assert_eq!(found, Ok(vec!["192.0.2.4".into()]), "{fault:?}");

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::{Guest, Missing, Toolchain, WASM_TARGET, guests, plugins_dir, target_dir};
+use crate::{Guest, MissingToolchain, Toolchain, WASM_TARGET, guests, plugins_dir, target_dir};
 
 /// Why there is no component.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub enum BuildError {
     /// This manifest has no package name.
     Nameless(PathBuf),
     /// No toolchain on this machine can build guests.
-    NoToolchain(Missing),
+    NoToolchain(MissingToolchain),
     /// The guest does not compile.
     DoesNotBuild {
         /// Its name.
@@ -107,8 +107,8 @@ impl BuildError {
     }
 }
 
-impl From<Missing> for BuildError {
-    fn from(missing: Missing) -> Self {
+impl From<MissingToolchain> for BuildError {
+    fn from(missing: MissingToolchain) -> Self {
         Self::NoToolchain(missing)
     }
 }

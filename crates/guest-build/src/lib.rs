@@ -21,7 +21,7 @@ mod toolchain;
 pub use compile::{BuildError, build, build_all};
 pub use embed::embed;
 pub use guests::{Guest, guests, plugins_dir, repository, sources, target_dir};
-pub use toolchain::{Debian, Lack, Missing, Toolchain, WASM_TARGET};
+pub use toolchain::{DebianToolchain, MissingPart, MissingToolchain, Toolchain, WASM_TARGET};
 
 use std::path::PathBuf;
 

@@ -22,23 +22,23 @@ pub enum Toolchain {
     /// The active toolchain, which has the target.
     Active,
     /// Debian's `rustc-web`, which builds the standard library from `rust-web-src`.
-    Debian(Debian),
+    Debian(DebianToolchain),
 }
 
 /// Where the pieces of Debian's way are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Debian {
+pub struct DebianToolchain {
     /// Holds `rust-lld` and `wasm-component-ld`, which Debian does not package.
     pub linkers: PathBuf,
 }
 
 /// Neither kind is complete; says what each one lacks, in the order of looking.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing(pub Vec<Lack>);
+pub struct MissingToolchain(pub Vec<MissingPart>);
 
 /// A piece of a toolchain that is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lack {
+pub enum MissingPart {
     /// The target's standard library in the active toolchain.
     Target,
     /// A file of one of Debian's packages, or a recent enough one.
@@ -58,13 +58,13 @@ impl Toolchain {
     /// # Errors
     ///
     /// None is complete.
-    pub fn find() -> Result<Self, Missing> {
+    pub fn find() -> Result<Self, MissingToolchain> {
         let sysroot = active_sysroot();
         if sysroot.as_deref().is_some_and(has_target) {
             return Ok(Self::Active);
         }
-        let found = Debian::find(Path::new("/"), &sysroots(sysroot), minor_version);
-        found.map(Self::Debian).map_err(|lacks| Missing([vec![Lack::Target], lacks].concat()))
+        let found = DebianToolchain::find(Path::new("/"), &sysroots(sysroot), minor_version);
+        found.map(Self::Debian).map_err(|lacks| MissingToolchain([vec![MissingPart::Target], lacks].concat()))
     }
 
     /// A cargo command of this toolchain, rid of whatever an outer cargo has put into the environment for itself.
@@ -98,22 +98,23 @@ const PACKAGES: [(&str, &str); 4] = [
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
-impl Debian {
+impl DebianToolchain {
     /// `version` gives a compiler's minor version: Debian's plain `rustc` lies at the same path and is years older.
     fn find(
         root: &Path,
         sysroots: &[PathBuf],
         version: impl Fn(&Path) -> Option<u32>,
-    ) -> Result<Self, Vec<Lack>> {
+    ) -> Result<Self, Vec<MissingPart>> {
         let there = |path: &str| {
             let path = root.join(path.trim_start_matches('/'));
             path.exists() && (!path.ends_with("bin/rustc") || version(&path) >= Some(MINIMUM_MINOR))
         };
         let missing = PACKAGES.iter().filter(|(path, _)| !there(path));
-        let mut lacks: Vec<_> = missing.map(|&(path, package)| Lack::Package { path, package }).collect();
+        let mut lacks: Vec<_> =
+            missing.map(|&(path, package)| MissingPart::Package { path, package }).collect();
         let linkers = sysroots.iter().find_map(|sysroot| linkers_of(sysroot));
         if linkers.is_none() {
-            lacks.push(Lack::Linkers);
+            lacks.push(MissingPart::Linkers);
         }
         match linkers {
             Some(linkers) if lacks.is_empty() => Ok(Self { linkers }),
@@ -137,7 +138,7 @@ impl Debian {
     }
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for MissingToolchain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "nothing on this machine builds {WASM_TARGET} components; what is lacking:")?;
         for lack in &self.0 {
@@ -147,9 +148,9 @@ impl fmt::Display for Missing {
     }
 }
 
-impl std::error::Error for Missing {}
+impl std::error::Error for MissingToolchain {}
 
-impl fmt::Display for Lack {
+impl fmt::Display for MissingPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Target => write!(f, "the target {WASM_TARGET} in the active toolchain"),
@@ -237,10 +238,10 @@ mod tests {
         folder
     }
 
-    fn packages(lacks: &[Lack]) -> Vec<&str> {
-        let package = |lack: &Lack| match lack {
-            Lack::Package { package, .. } => Some(*package),
-            Lack::Target | Lack::Linkers => None,
+    fn packages(lacks: &[MissingPart]) -> Vec<&str> {
+        let package = |lack: &MissingPart| match lack {
+            MissingPart::Package { package, .. } => Some(*package),
+            MissingPart::Target | MissingPart::Linkers => None,
         };
         lacks.iter().filter_map(package).collect()
     }
@@ -257,25 +258,28 @@ mod tests {
     fn debian_is_complete_with_four_packages_and_borrowed_linkers() {
         let root = scratch("debian");
         let recent = |_: &Path| Some(96);
-        let lacks = Debian::find(&root, &[], recent).unwrap_err();
+        let lacks = DebianToolchain::find(&root, &[], recent).unwrap_err();
         assert_eq!(packages(&lacks), ["rustc-web", "cargo-web", "rust-web-src", "wasi-libc"]);
         for (path, _) in PACKAGES {
             touch(&root, path.trim_start_matches('/'));
         }
-        assert_eq!(Debian::find(&root, &[], recent), Err(vec![Lack::Linkers]));
+        assert_eq!(DebianToolchain::find(&root, &[], recent), Err(vec![MissingPart::Linkers]));
         let sysroot = root.join("sysroot");
         touch(&sysroot, "lib/rustlib/host/bin/rust-lld");
-        assert!(Debian::find(&root, std::slice::from_ref(&sysroot), recent).is_err(), "one linker of two");
+        assert!(
+            DebianToolchain::find(&root, std::slice::from_ref(&sysroot), recent).is_err(),
+            "one linker of two"
+        );
         touch(&sysroot, "lib/rustlib/host/bin/wasm-component-ld");
-        let debian = Debian::find(&root, std::slice::from_ref(&sysroot), recent).unwrap();
+        let debian = DebianToolchain::find(&root, std::slice::from_ref(&sysroot), recent).unwrap();
         assert_eq!(debian.linkers, sysroot.join("lib/rustlib/host/bin"));
-        let lacks = Debian::find(&root, &[sysroot], |_| Some(63)).unwrap_err();
+        let lacks = DebianToolchain::find(&root, &[sysroot], |_| Some(63)).unwrap_err();
         assert_eq!(packages(&lacks), ["rustc-web"], "Debian's plain rustc is too old");
     }
 
     #[test]
     fn what_is_lacking_is_listed_with_the_remedy() {
-        let text = Missing(vec![Lack::Target, Lack::Linkers]).to_string();
+        let text = MissingToolchain(vec![MissingPart::Target, MissingPart::Linkers]).to_string();
         assert!(text.contains("  - the target") && text.contains("  - rust-lld and"), "{text}");
         assert!(text.ends_with("or says how to"), "{text}");
     }

@@ -3,10 +3,10 @@
 use pintle_mail::{Recipient, Reply};
 use pintle_policy::{Decision, Hook, Session, Transaction, View, facts};
 use pintle_record::{
-    Client, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, MAX_SHOWN, PluginStep, Reception,
-    Record, RecordSink, Rejection, SpfCheck, Tls,
+    ClientMembers, Discard, DkimCheck, DmarcEvaluation, DmarcPublished, Hold, MAX_SHOWN, PluginStep,
+    Reception, Record, RecordSink, Rejection, SpfCheck, Tls,
 };
-use pintle_sender_auth::{DkimResult, Findings, Identity, Published, SpfResult};
+use pintle_sender_auth::{DkimResult, Findings, PublishedPolicy, SpfIdentity, SpfResult};
 
 use crate::ids;
 
@@ -151,7 +151,7 @@ pub(crate) fn dmarc(sink: &dyn RecordSink, view: &View) {
     }));
 }
 
-fn as_published(published: &Published) -> DmarcPublished {
+fn as_published(published: &PublishedPolicy) -> DmarcPublished {
     DmarcPublished {
         domain: published.domain.clone(),
         policy: published.policy.name().to_owned(),
@@ -165,7 +165,7 @@ fn as_published(published: &Published) -> DmarcPublished {
 }
 
 fn spf_check(result: &SpfResult) -> SpfCheck {
-    let scope = if result.identity == Identity::MailFrom { "mfrom" } else { "helo" };
+    let scope = if result.identity == SpfIdentity::MailFrom { "mfrom" } else { "helo" };
     SpfCheck { domain: result.domain.clone(), scope: scope.to_owned(), result: result.outcome.to_string() }
 }
 
@@ -177,8 +177,8 @@ fn dkim_check(result: &DkimResult) -> DkimCheck {
     }
 }
 
-fn client(session: &Session) -> Client {
-    Client {
+fn client(session: &Session) -> ClientMembers {
+    ClientMembers {
         session: session.id,
         listener: session.listener.clone(),
         client: session.client,

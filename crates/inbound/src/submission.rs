@@ -1,7 +1,7 @@
 //! What a message gets that enters the mail system here (RFC 6409 section 8): the fields that every message must have, and
 //! none of those that no recipient may see.
 
-use pintle_mail::{HeaderBlock, HeaderEdit, Position, QueueId, UnixTime};
+use pintle_mail::{FieldPosition, HeaderBlock, HeaderEdit, QueueId, UnixTime};
 
 /// Fields that are its author's alone (RFC 5322 section 3.6.3), and one that only the last server writes (RFC 5321 section
 /// 4.4).
@@ -18,7 +18,7 @@ pub(crate) fn completed(header: HeaderBlock, id: QueueId, hostname: &str, now: U
         .collect();
     for (name, value) in [("Date", now.rfc5322()), ("Message-ID", format!("<{id}@{hostname}>"))] {
         if !is_there(&name) {
-            edits.push(HeaderEdit::Add { at: Position::Bottom, name: name.to_owned(), value });
+            edits.push(HeaderEdit::Add { at: FieldPosition::Bottom, name: name.to_owned(), value });
         }
     }
     // None of these edits can be refused.

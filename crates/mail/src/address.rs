@@ -1,8 +1,8 @@
 //! Mailbox addresses (RFC 5321 section 4.1.2, RFC 6531 section 3.3), kept exactly as received.
 //!
-//! An [`Address`] remembers the very text that the client sent, quotes and all, since a relay must hand on the local
-//! part untouched (RFC 5321 section 2.3.11); the meaning (unquoted local part, A-label domain, address literal) is worked
-//! out when asked for. What an address is good for (ours, relayed, refused) is decided elsewhere.
+//! An [`Address`] keeps the text that the client sent, quotes included, since a relay must pass on the local part
+//! unchanged (RFC 5321 section 2.3.11). Its meaning (unquoted local part, A-label domain, address literal) is computed
+//! on request. Whether an address is local, relayed or refused is decided elsewhere.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const MAX_DOMAIN: usize = 255;
 /// The longest path with its angle brackets, in octets (RFC 5321 section 4.5.3.1.3).
 ///
-/// It is the only limit of a local part: the 64 octets of section 4.5.3.1.1 are what everybody must take at least, and
-/// variable envelope return paths, rewritten senders and list software write longer ones.
+/// It is the only limit of a local part. The 64 octets of section 4.5.3.1.1 are the minimum that every server must
+/// accept, and variable envelope return paths, rewritten senders and mailing-list software write longer ones.
 pub const MAX_PATH: usize = 256;
 
 /// A mailbox: `local@domain`, or the bare `postmaster` of RFC 5321 section 4.1.1.3.
@@ -24,7 +24,7 @@ pub const MAX_PATH: usize = 256;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     text: Box<str>,
-    /// Where the `@` stands that parts local part and domain; the text's length when there is no domain.
+    /// The offset of the `@` between local part and domain; the length of the text when there is no domain.
     at: usize,
 }
 
@@ -37,7 +37,7 @@ pub enum Charset {
     Utf8,
 }
 
-/// Why a text is no mailbox. The peer owns every one of these faults.
+/// Why a text is not a mailbox. These are all errors of the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressError {
     /// The path lacks its `<` or its `>`.
@@ -59,7 +59,7 @@ pub enum AddressError {
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Brackets => "the address must stand in angle brackets",
+            Self::Brackets => "the address must be in angle brackets",
             Self::Local => "the local part of the address is malformed",
             Self::NoDomain => "the address has no domain; write user@domain",
             Self::Domain => "the domain of the address is malformed",
@@ -73,32 +73,33 @@ impl fmt::Display for AddressError {
 impl std::error::Error for AddressError {}
 
 impl Address {
-    /// Reads `local@domain` without brackets. The bare word `postmaster`, in any case, is taken as well.
+    /// Parses `local@domain`, without angle brackets. The bare word `postmaster` is accepted too, in any case.
     ///
     /// # Errors
-    /// Says which part of the text breaks the grammar.
+    /// The part of the text that breaks the grammar.
     pub fn parse(text: &str, charset: Charset) -> Result<Self, AddressError> {
         if charset == Charset::Ascii && !text.is_ascii() {
             return Err(AddressError::NotAscii);
         }
         let address = Self::read(text)?;
-        // RFC 6531 section 3.3: a domain is made of U-labels. One that becomes no domain, like `evil.example\u{ff20}ours`
-        // with its full-width sign, is two addresses to whoever normalises it.
+        // RFC 6531 section 3.3: a domain is made of U-labels. A text that does not convert to a domain, like
+        // `evil.example\u{ff20}ours` with its full-width sign, is a different address to software that normalises it.
         if !address.domain().is_ascii() && !address.domain_ascii().is_ascii() {
             return Err(AddressError::Domain);
         }
         Ok(address)
     }
 
-    /// By the grammar alone: what an earlier version took must be readable where it is stored.
+    /// Checks the grammar alone: an address that an earlier version accepted must stay readable where it is stored.
     fn read(text: &str) -> Result<Self, AddressError> {
-        // RFC 5321 section 4.5.1: <postmaster> without a domain must be taken, in any case.
+        // RFC 5321 section 4.5.1: <postmaster> without a domain must be accepted, in any case.
         if text.eq_ignore_ascii_case("postmaster") {
             return Ok(Self { text: text.into(), at: text.len() });
         }
         let at = local_end(text)?;
         let domain = text[at..].strip_prefix('@').ok_or(AddressError::NoDomain)?;
-        // The last dot of a name that DNS writes is none of the address, and next hops differ about it: it goes.
+        // The final dot of a name as DNS writes it is not part of the address, and next hops treat it differently, so
+        // it is removed.
         let domain = domain.strip_suffix('.').unwrap_or(domain);
         let text = &text[..=at + domain.len()];
         check_domain(domain)?;
@@ -120,7 +121,7 @@ impl Address {
         &self.text[..self.at]
     }
 
-    /// The local part that is meant: without the quotes and backslashes of a quoted string.
+    /// The local part without the quotes and backslashes of a quoted string.
     #[must_use]
     pub fn local(&self) -> Cow<'_, str> {
         let raw = self.local_as_received();
@@ -139,26 +140,26 @@ impl Address {
 
     /// The domain in A-labels and lower case, as DNS and routing tables want it.
     ///
-    /// A domain that has no valid A-label form comes back lower-cased; DNS will not find it.
+    /// A domain without a valid A-label form is only lower-cased; DNS will not find it.
     #[must_use]
     pub fn domain_ascii(&self) -> String {
         domain_to_ascii(self.domain())
     }
 
-    /// The IP address, when the domain is an address literal.
+    /// The IP address, when the domain is an address literal; otherwise none.
     #[must_use]
     pub fn literal(&self) -> Option<IpAddr> {
         parse_literal(self.domain())
     }
 
-    /// Whether this is the `postmaster` that needs no domain.
+    /// Whether this is `postmaster` without a domain.
     #[must_use]
     pub fn is_bare_postmaster(&self) -> bool {
         self.at == self.text.len()
     }
 
-    /// The address as it travels without SMTPUTF8: as received, or with its domain in A-labels. None where the local part
-    /// is not US-ASCII, which has no other form (RFC 6531 section 3.2).
+    /// The address as it is sent without SMTPUTF8: as received, or with its domain in A-labels. None when the local
+    /// part is not US-ASCII, since a local part has no other form (RFC 6531 section 3.2).
     #[must_use]
     pub fn ascii(&self) -> Option<Cow<'_, str>> {
         if self.text.is_ascii() {
@@ -169,13 +170,14 @@ impl Address {
         has_form.then(|| Cow::Owned(format!("{}@{domain}", self.local_as_received())))
     }
 
-    /// Whether the address has no form that travels without SMTPUTF8.
+    /// Whether the address cannot be sent without SMTPUTF8.
     #[must_use]
     pub fn needs_smtputf8(&self) -> bool {
         self.ascii().is_none()
     }
 
-    /// What two spellings of one mailbox share: the meant local part, in its own case, and the A-label domain.
+    /// What all spellings of one mailbox have in common: the unquoted local part, in its own case, and the A-label
+    /// domain.
     #[must_use]
     pub fn key(&self) -> (String, String) {
         (self.local().into_owned(), self.domain_ascii())
@@ -207,12 +209,12 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-/// Where bounces go: an address, or nowhere (RFC 5321 section 4.5.5).
+/// Where bounces are sent: an address, or nowhere (RFC 5321 section 4.5.5).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum ReversePath {
-    /// `<>`: nothing may ever be sent back.
+    /// `<>`: no report may be sent.
     Null,
-    /// `<local@domain>`.
+    /// `<local@domain>`: reports are sent to this address.
     Address(Address),
 }
 
@@ -238,7 +240,7 @@ impl ReversePath {
         self.address().map_or("", Address::as_str)
     }
 
-    /// Reads the text between the brackets; the empty text is the null path.
+    /// Parses the text between the brackets; the empty text is the null path.
     ///
     /// # Errors
     /// As [`Address::parse`]; a reverse-path without a domain is refused.
@@ -283,23 +285,22 @@ impl<'de> Deserialize<'de> for ReversePath {
     }
 }
 
-/// Splits `<path>` off the front of a command's argument: gives the mailbox text between the brackets, with a source
-/// route taken away (RFC 5321 appendix C: accepted and ignored), and what follows the `>`.
+/// Splits `<path>` off the front of a command's argument. Returns the mailbox text between the brackets, without a
+/// source route (RFC 5321 appendix C: accepted and ignored), and the text after the `>`.
 ///
 /// # Errors
-/// [`AddressError::Brackets`] when a bracket is missing; the mailbox itself is not judged.
+/// [`AddressError::Brackets`] when a bracket is missing. The mailbox itself is not checked.
 pub fn split_path(argument: &str) -> Result<(&str, &str), AddressError> {
     let inner = argument.strip_prefix('<').ok_or(AddressError::Brackets)?;
     let end = closing_bracket(inner).ok_or(AddressError::Brackets)?;
     let (path, rest) = (&inner[..end], &inner[end + 1..]);
-    // Blanks within the brackets are a common mistake and belong to nothing.
+    // Blanks inside the brackets are a common mistake and are ignored.
     let path = path.trim_matches([' ', '\t']);
     Ok((without_source_route(path)?, rest))
 }
 
 /// The IP address that an address literal names: `[192.0.2.1]`, `[IPv6:2001:db8::1]` (RFC 5321 section 4.1.3).
-#[must_use]
-pub fn parse_literal(domain: &str) -> Option<IpAddr> {
+fn parse_literal(domain: &str) -> Option<IpAddr> {
     let inner = domain.strip_prefix('[')?.strip_suffix(']')?;
     match inner.get(..5) {
         Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => inner[5..].parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -307,8 +308,9 @@ pub fn parse_literal(domain: &str) -> Option<IpAddr> {
     }
 }
 
-/// A domain in A-labels and lower case; a literal only lower-cased. What has no A-labels stays in its other letters, also
-/// where mapping (UTS 46) would give signs that no domain holds: `evil.example\u{ff20}ours` is not `evil.example@ours`.
+/// Converts a domain to A-labels and lower case; a literal is only lower-cased. A name without A-labels is only
+/// lower-cased too, also where UTS 46 mapping would produce characters that no domain has: `evil.example\u{ff20}ours`
+/// is not `evil.example@ours`.
 #[must_use]
 pub fn domain_to_ascii(domain: &str) -> String {
     if domain.is_ascii() {
@@ -320,16 +322,16 @@ pub fn domain_to_ascii(domain: &str) -> String {
     ascii.unwrap_or_else(|| domain.to_lowercase())
 }
 
-/// Whether the text is a domain or an address literal as EHLO and addresses want it.
+/// Checks that the text is a domain or an address literal, as EHLO and addresses require.
 ///
 /// # Errors
-/// Says whether the domain or the literal is malformed.
+/// Whether the domain or the literal is malformed.
 pub fn check_domain(domain: &str) -> Result<(), AddressError> {
     if domain.starts_with('[') {
         return parse_literal(domain).map(|_| ()).ok_or(AddressError::Literal);
     }
-    // Underscores are outside the grammar of RFC 5321 section 4.1.2 but common in internal host names; refusing them
-    // refuses real mail, and no next hop is harmed by them.
+    // RFC 5321 section 4.1.2 does not allow underscores, but they are common in internal host names. Refusing them
+    // would refuse real mail, and they harm no next hop.
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
@@ -340,7 +342,7 @@ pub fn check_domain(domain: &str) -> Result<(), AddressError> {
     if domain.split('.').all(label) { Ok(()) } else { Err(AddressError::Domain) }
 }
 
-/// The offset of the `>` that ends the path: one inside a quoted string is text.
+/// The offset of the `>` that ends the path; a `>` inside a quoted string is text.
 fn closing_bracket(inner: &str) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     for (at, byte) in inner.bytes().enumerate() {
@@ -372,8 +374,8 @@ fn local_end(text: &str) -> Result<usize, AddressError> {
 
 fn dot_string_end(text: &str) -> Result<usize, AddressError> {
     let end = text.find('@').ok_or(AddressError::NoDomain)?;
-    // RFC 5321 section 4.1.2 has no dots side by side or at an end. Carriers have given such addresses to people, and their
-    // mail servers, like everybody's, take them.
+    // RFC 5321 section 4.1.2 forbids adjacent dots and dots at the ends. Mobile carriers have issued such addresses,
+    // and their mail servers, like most others, accept them.
     let is_known = |c: char| is_atext(c) || c == '.';
     if end > 0 && text[..end].chars().all(is_known) { Ok(end) } else { Err(AddressError::Local) }
 }
@@ -395,7 +397,7 @@ fn quoted_end(text: &str) -> Result<usize, AddressError> {
     Err(AddressError::Local)
 }
 
-/// RFC 5322 section 3.2.3, widened by RFC 6531 section 3.3.
+/// The characters of an atom: RFC 5322 section 3.2.3, extended by RFC 6531 section 3.3.
 fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_utf8_text(c)
 }

@@ -1,39 +1,39 @@
-//! The Authentication-Results field (RFC 8601): the one that we write, and those that others wrote in our name.
+//! The Authentication-Results field (RFC 8601): writing ours, and finding those that others wrote in our name.
 
 use std::fmt::Write as _;
 
 use crate::HeaderBlock;
 use crate::header::folded;
 
-/// What one method found.
+/// The result of one authentication method, to be written into a field.
 #[derive(Debug, Clone, Copy)]
 pub struct MethodResult<'a> {
-    /// `spf`, `dkim`, … A token.
+    /// The method: `spf`, `dkim`, … A token.
     pub method: &'a str,
-    /// `pass`, `fail`, … A token.
+    /// The result: `pass`, `fail`, … A token.
     pub outcome: &'a str,
-    /// In words.
+    /// The reason for the result, as text for people; written as a quoted string.
     pub reason: Option<&'a str>,
-    /// `smtp.mailfrom` and its like, tokens, with their values.
+    /// Property names such as `smtp.mailfrom`, which are tokens, with their values.
     pub properties: &'a [(String, String)],
 }
 
-/// A result that somebody else reports.
+/// A result that another system reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportedResult {
-    /// In lower case, without a version.
+    /// The method, in lower case, without a version.
     pub method: String,
-    /// In lower case.
+    /// The result, in lower case.
     pub outcome: String,
-    /// In words, where there are any.
+    /// The reason, as text for people; none when the field has none.
     pub reason: Option<String>,
-    /// Names in lower case, with their values unquoted.
+    /// Property names in lower case, with their values unquoted.
     pub properties: Vec<(String, String)>,
 }
 
-/// What an ARC-Authentication-Results field reports (RFC 8617 section 4.1.1): `i=`, an authserv-id, results. Comments say
-/// nothing. Nothing is reported by a value in which a comment or a quoted string does not end, or with more than
-/// [`MAX_REPORTED`] results: who could tell what its writer meant?
+/// Reads an ARC-Authentication-Results field (RFC 8617 section 4.1.1): `i=`, an authserv-id, results. Comments are
+/// ignored. The list is empty when a comment or a quoted string does not end, or when there are more than
+/// [`MAX_REPORTED`] results, since the intended meaning of such a value cannot be known.
 #[must_use]
 pub fn reported_in_arc(value: &str) -> Vec<ReportedResult> {
     let items = items(value).unwrap_or_default();
@@ -42,7 +42,7 @@ pub fn reported_in_arc(value: &str) -> Vec<ReportedResult> {
     if results.len() > MAX_REPORTED { Vec::new() } else { results }
 }
 
-/// More results than this nobody reports of one message: ten signatures and a handful of methods.
+/// The most results that are read from one field. Ten signatures and a few other methods make fewer.
 pub const MAX_REPORTED: usize = 32;
 
 fn reported(pairs: Vec<(String, String)>) -> Option<ReportedResult> {
@@ -66,8 +66,8 @@ fn reported(pairs: Vec<(String, String)>) -> Option<ReportedResult> {
     Some(result)
 }
 
-/// The pairs `name=value` between semicolons; words that are no pair are left out. None where a comment or a quoted string
-/// does not end.
+/// The pairs `name=value` between semicolons; words that are not pairs are left out. None when a comment or a quoted
+/// string does not end.
 fn items(value: &str) -> Option<Vec<Vec<(String, String)>>> {
     let mut items = vec![Vec::new()];
     let mut rest = blank(value)?;
@@ -88,7 +88,7 @@ fn items(value: &str) -> Option<Vec<Vec<(String, String)>>> {
     Some(items)
 }
 
-/// Behind white space and comments.
+/// The text after white space and comments.
 fn blank(text: &str) -> Option<&str> {
     let mut rest = text.trim_start();
     while rest.starts_with('(') {
@@ -101,7 +101,8 @@ fn blank(text: &str) -> Option<&str> {
     Some(rest)
 }
 
-/// A word to the next white space, comment, semicolon or one of these, its quoted parts without quotes; and what follows.
+/// A word up to the next white space, comment, semicolon or character of `ends`, with its quoted parts unquoted; and
+/// the text after it.
 fn word<'t>(text: &'t str, ends: &str) -> Option<(String, &'t str)> {
     let (mut out, mut quoted) = (String::new(), false);
     let mut chars = text.char_indices();
@@ -119,7 +120,7 @@ fn word<'t>(text: &'t str, ends: &str) -> Option<(String, &'t str)> {
     (!quoted).then_some((out, ""))
 }
 
-/// The whole field, folded, with its CRLF; `by` is our name, the authserv-id of section 2.5.
+/// Writes the whole field, folded, with its CRLF. `by` is our name, the authserv-id of section 2.5.
 #[must_use]
 pub fn to_field<'a>(by: &str, results: impl IntoIterator<Item = MethodResult<'a>>) -> Vec<u8> {
     let mut value = by.to_owned();
@@ -136,7 +137,7 @@ pub fn to_field<'a>(by: &str, results: impl IntoIterator<Item = MethodResult<'a>
     folded("Authentication-Results", &value)
 }
 
-/// Which fields bear our name: whoever wrote them, it was not us (section 5).
+/// The indices of the fields with our authserv-id. Whoever wrote them, it was not this gateway (section 5).
 #[must_use]
 pub fn in_the_name_of(header: &HeaderBlock, by: &str) -> Vec<usize> {
     let fields = header.named("Authentication-Results");
@@ -144,14 +145,14 @@ pub fn in_the_name_of(header: &HeaderBlock, by: &str) -> Vec<usize> {
     ours.map(|field| field.index).collect()
 }
 
-/// Whether an Authentication-Results field of this value would bear our name; with its last dot, it is the same name.
+/// Whether an Authentication-Results field with this value has our authserv-id. A final dot makes no difference.
 #[must_use]
 pub fn bears_the_name_of(value: &str, by: &str) -> bool {
     let bare = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     bare(&server(value)) == bare(by)
 }
 
-/// The authserv-id of a value: a token or a quoted string behind white space and comments (section 2.2).
+/// The authserv-id of a value: a token or a quoted string, after white space and comments (section 2.2).
 fn server(value: &str) -> String {
     let mut rest = value.trim_start();
     while rest.starts_with('(') {
@@ -164,7 +165,7 @@ fn server(value: &str) -> String {
     rest[..end.unwrap_or(rest.len())].to_owned()
 }
 
-/// How long the comment is that begins here. Comments nest, and one that never ends takes the rest.
+/// The length of the comment that begins here. Comments nest, and an unterminated one extends to the end.
 fn comment(text: &str) -> usize {
     let (mut depth, mut escaped) = (0, false);
     for (at, c) in text.char_indices() {
@@ -204,10 +205,10 @@ fn unquoted(inner: &str) -> String {
     out
 }
 
-/// The most octets of a quoted text, which may be one word and must fit a line.
+/// The most octets of a quoted string, which may be a single word and must fit a line.
 const MAX_QUOTED: usize = 900;
 
-/// A value as it is where it is a token or an address of plain words, else quoted.
+/// Returns a value as it is when it is a token or an address of plain words, otherwise quoted.
 fn pvalue(value: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.+@!#$%&'*/=?^`{|}~".contains(&b);
     // `/`, `=` and `?` would end a token (RFC 2045 section 5.1).
@@ -218,7 +219,8 @@ fn pvalue(value: &str) -> String {
     quoted(value)
 }
 
-/// Characters that a header without SMTPUTF8 cannot hold become question marks; what no line can hold is cut off.
+/// Replaces characters that a header without SMTPUTF8 cannot hold by question marks, and cuts the text where no line
+/// can hold it.
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
@@ -291,9 +293,9 @@ mod tests {
         }
     }
 
-    type Read = (String, String, Vec<(String, String)>);
+    type ReadResult = (String, String, Vec<(String, String)>);
 
-    fn of(value: &str) -> Vec<Read> {
+    fn of(value: &str) -> Vec<ReadResult> {
         let all = reported_in_arc(value).into_iter();
         all.map(|result| (result.method, result.outcome, result.properties)).collect()
     }
@@ -334,7 +336,7 @@ mod tests {
         assert_eq!(of(&format!("i=1; gate{}", "; dkim=pass".repeat(33))), []);
     }
 
-    /// A word cannot be folded, and RFC 5322 section 2.1.1 ends a line at 998 octets.
+    /// A word cannot be folded, and RFC 5322 section 2.1.1 limits a line to 998 octets.
     #[test]
     fn a_word_that_no_line_can_hold_is_cut_off() {
         let property = [("x".to_owned(), "\\".repeat(600))];

@@ -1,7 +1,7 @@
-//! A message's body as those see it who did not store it: a length, and pieces to be read on demand.
+//! A message's body for code that does not store it: a length, and octets read on demand.
 //!
-//! The trait stands here so that the spool can offer bodies and plugins can read them without knowing each other. It
-//! does no I/O itself; whoever implements it decides whether bytes lie in memory or on disk.
+//! The trait is in this crate so that the spool can offer bodies and plugins can read them without depending on each
+//! other. It does no I/O itself: the implementation decides whether the octets are in memory or on disk.
 
 use std::fmt;
 use std::future::Future;
@@ -10,22 +10,22 @@ use std::sync::Arc;
 
 pub use bytes::Bytes;
 
-/// What [`Body::read`] gives back.
+/// The future that [`Body::read`] returns.
 pub type BodyFuture<'a> = Pin<Box<dyn Future<Output = Result<Bytes, BodyError>> + Send + 'a>>;
 
 /// A body that can be read from any offset: everything after the empty line that ends the header, with CRLF line ends.
 pub trait Body: Send + Sync + 'static {
-    /// Its length in octets.
+    /// The length in octets.
     fn size(&self) -> u64;
 
-    /// At most `len` octets from `offset`; fewer, or none, only at the end of the body.
+    /// Reads at most `len` octets from `offset`. It returns fewer, or none, only at the end of the body.
     ///
     /// # Errors
     /// The store could not be read, or a checksum is wrong.
     fn read(&self, offset: u64, len: usize) -> BodyFuture<'_>;
 }
 
-/// A stored body could not be read. We own this fault.
+/// A stored body could not be read. The gateway is at fault, not the peer; the text says why.
 #[derive(Debug, Clone)]
 pub struct BodyError(pub Arc<str>);
 

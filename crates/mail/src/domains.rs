@@ -1,10 +1,10 @@
-//! The domains whose mail we take from anybody.
+//! The domains that we accept mail for from anybody.
 
 use std::collections::BTreeSet;
 
 use crate::address::domain_to_ascii;
 
-/// Domains, and parents of which every subdomain is among them.
+/// A set of domains. A pattern with a leading dot covers all subdomains of a domain, but not the domain itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Domains {
     exact: BTreeSet<String>,
@@ -13,7 +13,7 @@ pub struct Domains {
 }
 
 impl Domains {
-    /// Reads `example.org` (the domain alone) and `.example.org` (every domain below it), in A-labels or U-labels.
+    /// Parses `example.org` (the domain alone) and `.example.org` (every domain below it), in A-labels or U-labels.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
         let mut domains = Self::default();
         for pattern in patterns {
@@ -26,10 +26,11 @@ impl Domains {
         domains
     }
 
-    /// Whether this domain (A-labels, lower case) is one of them.
+    /// Whether this domain (A-labels, lower case) is in the set.
     #[must_use]
     pub fn contains(&self, domain: &str) -> bool {
-        // What is no name in A-labels may end like one of ours and yet be another address to whoever normalises it.
+        // A text that is not a name in A-labels may end like one of ours and yet be another address to software that
+        // normalises it.
         if !domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
             return false;
         }
@@ -46,7 +47,7 @@ impl Domains {
         false
     }
 
-    /// What they were made of, in A-labels.
+    /// The patterns that the set was made from, in A-labels.
     pub fn patterns(&self) -> impl Iterator<Item = String> {
         self.exact.iter().cloned().chain(self.parents.iter().map(|parent| format!(".{parent}")))
     }

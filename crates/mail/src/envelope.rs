@@ -1,36 +1,36 @@
 //! The envelope: reverse-path, recipients and their parameters (RFC 5321 section 2.3.1), as negotiated with the client.
 //!
-//! DSN parameters (RFC 3461) are parsed and kept so that they can be handed on or obeyed; parameters that we do not know
-//! were refused by the server machine and never get here, those that a plugin offered stand in `other`.
+//! DSN parameters (RFC 3461) are parsed and kept, to be passed on or obeyed. Parameters that we do not know are refused
+//! by the server machine and never get here; those that a plugin offered are in `other`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Address, ReversePath};
 
-/// Who a message comes from and who gets it.
+/// The sender and the recipients of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Where bounces go.
+    /// The reverse-path: where bounces are sent.
     pub sender: ReversePath,
     /// The parameters of MAIL.
     pub params: MailParams,
-    /// In the order of the RCPT commands.
+    /// The recipients in the order of the RCPT commands.
     pub recipients: Vec<Recipient>,
 }
 
 /// One accepted RCPT.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {
-    /// Stable within the transaction and in the spool.
+    /// The recipient's number, which does not change within the transaction and in the spool.
     pub id: u32,
-    /// Where the message goes; written back exactly as received.
+    /// The forward-path; written back exactly as received.
     pub address: Address,
     /// The parameters of RCPT.
     pub params: RcptParams,
-    /// As the client sent it, when a plugin has rewritten it.
+    /// The address as the client sent it, when a plugin has rewritten it; otherwise none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<Address>,
-    /// A plugin or the operator's rules let this recipient's mail leave for a domain that is not ours.
+    /// A plugin or the operator's rules allow this recipient's mail to be relayed to a domain that is not ours.
     #[serde(default)]
     pub relay: bool,
 }
@@ -57,10 +57,10 @@ pub struct MailParams {
     pub other: Vec<Param>,
 }
 
-/// `BODY=`.
+/// The values of `BODY=`: the encoding of the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum BodyType {
-    /// `7BIT`, or nothing said.
+    /// `7BIT`, also when the parameter is absent.
     #[default]
     SevenBit,
     /// `8BITMIME` (RFC 6152).
@@ -82,7 +82,7 @@ pub enum Return {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RcptParams {
-    /// `NOTIFY=` (RFC 3461 section 4.1); none when the client did not say.
+    /// `NOTIFY=` (RFC 3461 section 4.1); none when the client did not give it.
     pub notify: Option<Notify>,
     /// `ORCPT=`, address type included, still in xtext (RFC 3461 section 4.2).
     pub orcpt: Option<String>,
@@ -90,7 +90,7 @@ pub struct RcptParams {
     pub other: Vec<Param>,
 }
 
-/// `NOTIFY=`: when the sender wants to hear. All false is `NEVER`.
+/// `NOTIFY=`: the events that the sender wants to be told about. All false is `NEVER`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Notify {
     /// `SUCCESS`: on delivery.
@@ -104,10 +104,10 @@ pub struct Notify {
 impl Notify {
     /// `NOTIFY=NEVER`: no report of any kind.
     pub const NEVER: Self = Self { success: false, failure: false, delay: false };
-    /// What RFC 3461 section 4.1 leaves to us where the client says nothing: failures and delays.
+    /// The default that RFC 3461 section 4.1 leaves to us when the client gives no `NOTIFY`: failures and delays.
     pub const DEFAULT: Self = Self { success: false, failure: true, delay: true };
 
-    /// All that either of them asks for.
+    /// The union: the events that either of the two asks for.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -119,7 +119,8 @@ impl Notify {
 }
 
 impl RcptParams {
-    /// What the sender wants to hear about this recipient.
+    /// The events that the sender wants to be told about for this recipient; [`Notify::DEFAULT`] when the client did
+    /// not say.
     #[must_use]
     pub fn notify(&self) -> Notify {
         self.notify.unwrap_or(Notify::DEFAULT)
@@ -131,6 +132,6 @@ impl RcptParams {
 pub struct Param {
     /// The keyword, in upper case.
     pub name: String,
-    /// What follows the `=`.
+    /// The text after the `=`; none when there is no `=`.
     pub value: Option<String>,
 }

@@ -1,7 +1,7 @@
-//! Names for sessions and messages that appear in every log line.
+//! Session and queue ids, one of which is in every log line.
 //!
 //! Both are ULIDs: they sort by time, need no coordination between gateways, and hold no character that needs quoting.
-//! This crate has neither clock nor dice, so whoever makes an id brings both.
+//! This crate has no clock and no source of random numbers, so the caller supplies both.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,19 +18,19 @@ macro_rules! id {
         pub struct $name(Ulid);
 
         impl $name {
-            /// An id of this moment; `random` makes it unique (80 bits of it are used).
+            /// An id made at this moment; `random` makes it unique (80 bits of it are used).
             #[must_use]
             pub fn new(now: UnixTime, random: u128) -> Self {
                 Self(Ulid::from_parts(u64::try_from(now.millis()).unwrap_or(0), random))
             }
 
-            /// The 16 octets, for stores that want a compact key.
+            /// The 16 octets of the id, for stores that want a compact key.
             #[must_use]
             pub fn to_bytes(self) -> [u8; 16] {
                 self.0.to_bytes()
             }
 
-            /// The id with these octets.
+            /// The id that these octets encode, as [`Self::to_bytes`] gave them.
             #[must_use]
             pub fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Ulid::from_bytes(bytes))
@@ -72,16 +72,16 @@ macro_rules! id {
 }
 
 id! {
-    /// A message, from MAIL to its last disposition.
+    /// Names a message, from MAIL to its last disposition.
     QueueId
 }
 
 id! {
-    /// One SMTP session.
+    /// Names one SMTP session.
     SessionId
 }
 
-/// The text is no id: 26 characters of Crockford's base 32.
+/// The text is not an id, which has 26 characters of Crockford's base 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdError;
 

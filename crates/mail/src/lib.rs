@@ -1,8 +1,8 @@
-//! The words of mail: addresses, envelopes, replies, header blocks, MIME trees, trace fields and ids.
+//! Mail's data types: addresses, envelopes, replies, header blocks, MIME trees, trace fields and ids.
 //!
-//! Everything above this crate speaks in these types. It promises that what was received can be written back exactly as
-//! it came, and that nothing here does I/O, reads a clock or waits. What the words mean for a session, a queue or a
-//! plugin is the affair of those who use them.
+//! The other crates use these types. What was received can be written back exactly as it came. Nothing in this crate
+//! does I/O, reads a clock or waits. What a value means for a session, a queue or a plugin is decided by the crate that
+//! uses it.
 
 pub mod address;
 pub mod auth_results;
@@ -25,7 +25,7 @@ pub use address::{Address, AddressError, Charset, ReversePath};
 pub use body::{Body, BodyError, BodyFuture, Bytes};
 pub use domains::Domains;
 pub use envelope::{BodyType, Envelope, MailParams, Notify, Param, RcptParams, Recipient, Return};
-pub use header::{Field, HeaderBlock, HeaderEdit, HeaderError, Position};
+pub use header::{Field, FieldPosition, HeaderBlock, HeaderEdit, HeaderError};
 pub use id::{QueueId, SessionId};
 pub use next_hop::{NextHop, NoNextHop, TlsPolicy};
 pub use reply::{EnhancedCode, Reply, Severity};

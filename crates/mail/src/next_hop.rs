@@ -1,11 +1,11 @@
-//! Where a message goes next, as routes, plugins and the queue name it.
+//! Where a message is sent next, as routes, plugins and the queue name it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where some recipients of a message go next. Two recipients with equal next hops travel together.
+/// Where some recipients of a message are sent next. Recipients with equal next hops share a delivery attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NextHop {
@@ -13,9 +13,9 @@ pub enum NextHop {
     Mx(String),
     /// A relay of this name in the configuration, or `host`, `host:port`, `[192.0.2.1]:25`.
     Relay(String),
-    /// The same, spoken to in LMTP (RFC 2033).
+    /// As [`NextHop::Relay`], but over LMTP (RFC 2033).
     Lmtp(String),
-    /// Log and drop.
+    /// Log the message and drop it.
     Discard,
 }
 
@@ -30,13 +30,13 @@ impl fmt::Display for NextHop {
     }
 }
 
-/// The text names no next hop.
+/// The text does not name a next hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoNextHop(String);
 
 impl fmt::Display for NoNextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is no next hop: write mx:DOMAIN, relay:NAME, lmtp:NAME or discard", self.0)
+        write!(f, "{:?} is not a next hop: write mx:DOMAIN, relay:NAME, lmtp:NAME or discard", self.0)
     }
 }
 
@@ -45,7 +45,7 @@ impl std::error::Error for NoNextHop {}
 impl FromStr for NextHop {
     type Err = NoNextHop;
 
-    /// Reads what `Display` writes; a domain may be written in any form.
+    /// Parses what `Display` writes; a domain may be in any form.
     fn from_str(text: &str) -> Result<Self, NoNextHop> {
         match text.split_once(':').filter(|(_, name)| !name.is_empty()) {
             Some(("mx", domain)) => Ok(Self::Mx(crate::address::domain_to_ascii(domain))),
@@ -57,18 +57,18 @@ impl FromStr for NextHop {
     }
 }
 
-/// How much TLS a delivery demands.
+/// How much TLS a delivery requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsPolicy {
-    /// Never.
+    /// Never use TLS.
     None,
-    /// Where the next hop offers it, with any certificate; plain otherwise.
+    /// Use TLS where the next hop offers it, with any certificate; otherwise plain text.
     #[default]
     Opportunistic,
-    /// Always, with any certificate.
+    /// Always use TLS, with any certificate.
     Required,
-    /// Always, with a certificate that a trusted authority signed for the next hop's name.
+    /// Always use TLS, with a certificate that a trusted authority signed for the next hop's name.
     Verified,
 }
 

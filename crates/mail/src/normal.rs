@@ -1,9 +1,9 @@
-//! What a text becomes where somebody normalises it: an address that we judge as it stands may be another one to the
-//! next hop.
+//! The normalised form of a text: an address that we check as received may become another one at a next hop that
+//! normalises it.
 //!
-//! RFC 6531 servers may normalise, directories fold full-width letters, and programs convert to code pages that have only
-//! the sign that looks alike. [`normal`] gives the text after all of that at once: rather one change too many, since what
-//! it is compared with is the text as received, and only what is equal in both forms is beyond doubt.
+//! RFC 6531 servers may normalise, directories fold full-width letters, and programs convert to code pages that have
+//! only a similar character. [`normal`] applies all of these at once. One change too many does no harm: the result is
+//! compared with the text as received, and only a text that is the same in both forms is beyond doubt.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,8 @@ use icu_normalizer::ComposingNormalizerBorrowed as Normalizer;
 use icu_properties::CodePointSetData;
 use icu_properties::props::DefaultIgnorableCodePoint;
 
-/// In compatibility form (NFKC), without characters that are not shown, without blanks around it, and with the signs of
-/// routing in place of what code pages convert to them.
+/// Returns the text in compatibility form (NFKC), without invisible characters and surrounding blanks, and with the
+/// routing characters (`!`, `%`, `:`, `.`) in place of those that code pages convert to them.
 #[must_use]
 pub fn normal(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
@@ -20,13 +20,13 @@ pub fn normal(text: &str) -> Cow<'_, str> {
     }
     let shown: String = text.chars().filter(|c| !is_unseen(*c)).map(plain_sign).collect();
     let normal = Normalizer::new_nfkc().normalize(&shown);
-    // Letters can come out of a decomposition that were not there to be filtered before.
+    // Decomposition can produce letters that were not there to be filtered before.
     let shown: String = normal.chars().filter(|c| !is_unseen(*c)).map(plain_sign).collect();
     Cow::Owned(shown.trim().to_owned())
 }
 
-/// Whether normalising makes another text of it. A text that is only composed otherwise (`e` and an accent for `é`) is
-/// the same one: Unicode calls both canonically equivalent, and keyboards differ.
+/// Whether normalising leaves the text as it is. A text that differs only in composition (`e` and an accent for `é`)
+/// counts as the same: Unicode calls both canonically equivalent, and keyboards differ.
 #[must_use]
 pub fn is_normal(text: &str) -> bool {
     *normal(text) == *Normalizer::new_nfc().normalize(text)
@@ -37,7 +37,7 @@ fn is_unseen(c: char) -> bool {
     c.is_control() || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
 
-/// The signs of routing for what is none under NFKC and is converted to one by code pages, or looks like one.
+/// The routing character for one that NFKC leaves alone, but that code pages convert to it or that looks like it.
 fn plain_sign(c: char) -> char {
     match c {
         '\u{1c3}' => '!',

@@ -1,7 +1,7 @@
 //! SMTP replies: a code, an enhanced status code and a text (RFC 5321 section 4.2, RFC 3463).
 //!
-//! A [`Reply`] is the same whether we send it or a next hop sent it to us. Making one checks nothing but the ranges;
-//! writing one to the wire makes it safe: control characters and 8-bit bytes never reach a client.
+//! A [`Reply`] is the same whether we send it or receive it from a next hop. Creating one checks nothing but the
+//! ranges. Writing one to the wire makes it safe: control characters and 8-bit bytes never reach a client.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,31 +10,32 @@ use std::str::FromStr;
 use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The longest text that goes onto one line, so that the line keeps within 512 octets (RFC 5321 section 4.5.3.1.5).
+/// The longest text on one line, so that the line stays within 512 octets (RFC 5321 section 4.5.3.1.5).
 const MAX_TEXT: usize = 490;
 
-/// A reply.
+/// An SMTP reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
-    /// 200 to 599.
+    /// The reply code, 200 to 599.
     pub code: u16,
-    /// What went into or came out of the text's front; none for replies that never bear one (RFC 2034 section 4).
+    /// The enhanced status code at the start of the text; none for replies that never have one (RFC 2034 section 4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enhanced: Option<EnhancedCode>,
-    /// One line, or several separated by `\n`.
+    /// The text: one line, or several separated by `
+    /// `.
     pub text: Cow<'static, str>,
 }
 
-/// What a reply means for what was asked.
+/// What the first digit of a reply code says about the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// 2xx: done.
+    /// 2xx: the command was carried out.
     Positive,
-    /// 3xx: go on.
+    /// 3xx: the client has to send more.
     Intermediate,
-    /// 4xx: not now.
+    /// 4xx: the command failed for now and may be tried again.
     Transient,
-    /// 5xx, and anything that is no reply code: never in this form.
+    /// 5xx, and any number that is not a reply code: the command failed and must not be repeated in this form.
     Permanent,
 }
 
@@ -45,13 +46,14 @@ impl Reply {
         Self { code, enhanced: Some(enhanced), text: text.into() }
     }
 
-    /// A reply without one: the greeting, the replies to EHLO and HELO, 354 and 334 (RFC 2034 section 4).
+    /// A reply without an enhanced status code: the greeting, the replies to EHLO and HELO, 354 and 334 (RFC 2034
+    /// section 4).
     #[must_use]
     pub fn plain(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
         Self { code, enhanced: None, text: text.into() }
     }
 
-    /// What the code's first digit says.
+    /// The severity that the code's first digit expresses.
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self.code / 100 {
@@ -68,9 +70,10 @@ impl Reply {
         self.severity() == Severity::Positive
     }
 
-    /// Appends the reply as it stands on the wire: every line with code, separator, enhanced code and CRLF.
+    /// Appends the reply in its wire form: every line with code, separator, enhanced code and CRLF.
     pub fn write_to(&self, out: &mut BytesMut) {
-        // Nearly every reply is one safe line, written without a copy of its text; a server writes several a message.
+        // Nearly every reply is one safe line and is written without copying its text; a server writes several per
+        // message.
         if is_wire_line(&self.text) {
             return self.write_line(out, b' ', &self.text);
         }
@@ -98,7 +101,7 @@ impl Reply {
     }
 }
 
-/// Whether a text can go onto the wire as one line, just as it is.
+/// Whether a text can be written to the wire as one line without changes.
 fn is_wire_line(text: &str) -> bool {
     text.len() <= MAX_TEXT && text.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
 }
@@ -125,7 +128,7 @@ impl fmt::Display for Reply {
     }
 }
 
-/// A line's text made safe for the wire, cut where it would be too long.
+/// Makes a text safe for the wire, one entry for each line, cut where a line would be too long.
 fn wire_lines(text: &str) -> Vec<String> {
     // RFC 5321 section 4.2: the text of a reply is printable US-ASCII, HT and SP.
     let safe = |c: char| {
@@ -148,7 +151,7 @@ impl fmt::Display for EnhancedCode {
     }
 }
 
-/// The text is no enhanced status code: class 2, 4 or 5, and two numbers of at most three digits.
+/// The text is not an enhanced status code: class 2, 4 or 5, and two numbers of at most three digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnhancedCodeError;
 

@@ -1,12 +1,13 @@
-//! What strangers wrote, as a line shows it: decoded, bounded, and without signs that a terminal or a log would obey.
+//! Untrusted text for display in one line: decoded, bounded, and without characters that a terminal or a log would act
+//! on.
 
 use crate::mime;
 
-/// So many octets of a field are read for each character that is shown; an encoded word takes up to 12 for one.
+/// The octets of a field that are read for each character shown; an encoded word takes up to 12 for one.
 const OCTETS_EACH: usize = 32;
 
-/// The value of a field as its readers see it (RFC 2047), in one line of at most `most` characters. What is cut ends in
-/// an ellipsis; controls, line ends and what turns the direction of text show as U+FFFD.
+/// The value of a field as its readers see it (RFC 2047), in one line of at most `most` characters. A text that is cut
+/// ends in an ellipsis. Controls, line ends and characters that change the direction of text become U+FFFD.
 #[must_use]
 pub fn shown(value: &str, most: usize) -> String {
     let end = value.floor_char_boundary(most.saturating_mul(OCTETS_EACH));
@@ -20,8 +21,8 @@ pub fn shown(value: &str, most: usize) -> String {
     text
 }
 
-/// Whether a terminal, or whoever reads lines, takes this for more than a letter: controls, ends of lines, and what turns
-/// the direction of text (Unicode TR 36, section 2.7).
+/// Whether a terminal or a line-based reader takes this character for more than a letter: controls, line ends, and
+/// characters that change the direction of text (Unicode TR 36, section 2.7).
 #[must_use]
 pub fn speaks(c: char) -> bool {
     let turns =

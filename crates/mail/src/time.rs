@@ -1,4 +1,4 @@
-//! Wall-clock time as a value: what is stored, sorted and shown. Reading the clock is the business of those above.
+//! Wall-clock time as a value to store, sort and show. Reading the clock is left to the callers.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct UnixTime(i64);
 
 impl UnixTime {
-    /// The time at so many milliseconds after the epoch.
+    /// The time this many milliseconds after the epoch.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
@@ -23,13 +23,13 @@ impl UnixTime {
         self.0
     }
 
-    /// How long ago `earlier` was; zero when it lies ahead.
+    /// The time from `earlier` to this time; zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// This time and `duration` more, as far as the type goes.
+    /// This time plus `duration`, limited to the range of the type.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
@@ -41,13 +41,14 @@ impl UnixTime {
         self.zoned("%a, %d %b %Y %H:%M:%S +0000")
     }
 
-    /// RFC 3339 in UTC, to the millisecond.
+    /// The date and time in RFC 3339 form, in UTC, to the millisecond: `2026-11-22T03:10:28.123Z`.
     #[must_use]
     pub fn rfc3339(self) -> String {
         self.zoned("%Y-%m-%dT%H:%M:%S%.3fZ")
     }
 
-    /// The time that an RFC 3339 text names, in any zone; what is finer than a millisecond is cut off.
+    /// Parses an RFC 3339 time in any zone; digits below a millisecond are dropped. None when the text is not such a
+    /// time.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let timestamp: jiff::Timestamp = text.parse().ok()?;

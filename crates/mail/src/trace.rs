@@ -1,4 +1,4 @@
-//! Trace fields: the Received field that we write (RFC 5321 section 4.4) and the hops that others have left.
+//! Trace fields: the Received field that we add (RFC 5321 section 4.4), and counting those of earlier hops.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -7,31 +7,32 @@ use std::net::IpAddr;
 use crate::header::folded;
 use crate::{Address, HeaderBlock, QueueId, UnixTime};
 
-/// What one Received field says.
+/// The contents of one Received field.
 #[derive(Debug, Clone)]
 pub struct Received<'a> {
-    /// The EHLO or HELO argument as the client gave it; safe characters alone are shown.
+    /// The EHLO or HELO argument as the client gave it; unsafe characters are replaced when it is written.
     pub hello: &'a str,
-    /// The client's forward-confirmed name, where it is known.
+    /// The client's forward-confirmed host name; none when it is not known.
     pub client_name: Option<&'a str>,
-    /// The client's address.
+    /// The client's IP address.
     pub client: IpAddr,
-    /// Our name.
+    /// Our host name.
     pub by: &'a str,
     /// `ESMTP`, `ESMTPSA` and their like (RFC 3848, RFC 6531 section 4.3).
     pub with: &'a str,
-    /// The TLS version and cipher, where there is TLS.
+    /// The TLS version and cipher; none without TLS.
     pub tls: Option<(&'a str, &'a str)>,
-    /// The queue id.
+    /// The message's queue id.
     pub id: QueueId,
-    /// The one recipient; none where there are several, which must not learn of each other (RFC 5321 section 7.2).
+    /// The recipient, when there is only one. With several it is none, since they must not learn of each other (RFC
+    /// 5321 section 7.2).
     pub recipient: Option<&'a Address>,
-    /// When the message came.
+    /// When the message was received.
     pub at: UnixTime,
 }
 
 impl Received<'_> {
-    /// The whole field, folded, with its CRLF.
+    /// Writes the whole field, folded, with its CRLF.
     #[must_use]
     pub fn to_field(&self) -> Vec<u8> {
         let client = match self.client {
@@ -45,7 +46,8 @@ impl Received<'_> {
             let _ = write!(value, " ({} {})", harmless(version), harmless(cipher));
         }
         let _ = write!(value, " id {}", self.id);
-        // Without SMTPUTF8 where the address has such a form: this field must not be what makes the message need it.
+        // The form without SMTPUTF8, where the address has one: this field must not be the one that makes the message
+        // need SMTPUTF8.
         let recipient =
             self.recipient.map(|address| address.ascii().unwrap_or(Cow::Borrowed(address.as_str())));
         if let Some(recipient) = recipient.filter(|recipient| recipient.len() < 250) {
@@ -56,23 +58,24 @@ impl Received<'_> {
     }
 }
 
-/// How many hops a message has made: its Received fields (RFC 5321 section 6.3).
+/// The number of hops that a message has made: its Received fields (RFC 5321 section 6.3).
 #[must_use]
 pub fn hops(header: &HeaderBlock) -> usize {
     header.named("Received").count()
 }
 
-/// Text from a client that cannot leave its place in a trace field: no spaces, brackets, comments or control characters.
+/// Makes text from a client safe in a trace field: no spaces, brackets, comments or control characters.
 fn harmless(text: &str) -> String {
     let safe = |c: char| match c {
         '!'..='~' if !matches!(c, '(' | ')' | '<' | '>' | '\\' | '"' | ';' | ',') => c,
-        // Nothing beyond US-ASCII either: a client's hello must not turn its message into one that needs SMTPUTF8.
+        // No characters outside US-ASCII either: a client's hello must not make its message need SMTPUTF8.
         _ => '?',
     };
     if text.is_empty() { "unknown".to_owned() } else { text.chars().map(safe).take(255).collect() }
 }
 
-/// An address was parsed before, so only a quoted local part's spaces could fold badly; they stay as they are.
+/// The address was parsed before, so only the spaces in a quoted local part could be folded badly; they stay as they
+/// are.
 fn harmless_address(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }

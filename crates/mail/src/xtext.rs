@@ -1,10 +1,10 @@
-//! xtext (RFC 3461 section 4): how ENVID, ORCPT and AUTH write characters that a command line cannot hold; and how an
-//! address in Unicode is written where only US-ASCII travels (RFC 6533 section 3).
+//! xtext (RFC 3461 section 4): how ENVID, ORCPT and AUTH encode characters that a command line cannot hold; and how an
+//! address in Unicode is written where only US-ASCII is allowed (RFC 6533 section 3).
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// The text that the xtext stands for; a `+` that no two upper-case hexadecimal digits follow stands for itself.
+/// Decodes xtext. A `+` that is not followed by two upper-case hexadecimal digits stands for itself.
 #[must_use]
 pub fn decode(xtext: &str) -> String {
     let bytes = xtext.as_bytes();
@@ -18,15 +18,15 @@ pub fn decode(xtext: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The octets that the xtext stands for are no control characters: whoever decodes it may show it.
+/// Whether the decoded text has no control characters, so that it may be shown.
 #[must_use]
 pub fn is_shown(xtext: &str) -> bool {
-    // Decoding replaces what is no UTF-8, which is none.
+    // Decoding replaces octets that are not UTF-8 by U+FFFD, which is not a control character.
     !decode(xtext).chars().any(|c| c.is_ascii_control())
 }
 
-/// An address in Unicode as RFC 6533 section 3 writes it in US-ASCII (`utf-8-addr-xtext`): each other character as
-/// `\x{HEX}`.
+/// Writes an address in Unicode as RFC 6533 section 3 does in US-ASCII (`utf-8-addr-xtext`): each other character
+/// becomes `\x{HEX}`.
 #[must_use]
 pub fn unicode_in_ascii(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {

@@ -1,4 +1,4 @@
-//! The seeds of the fuzz targets, and random octets, through the plays: what was found once stays found.
+//! Runs the plays on the seeds of the fuzz targets and on random octets, so that a fault found once stays fixed.
 
 #![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
 

@@ -1,4 +1,4 @@
-//! MIME trees: what benign and hostile messages come out as, and what holds of any.
+//! MIME trees: the results for benign and hostile messages, and what must hold for any message.
 
 #![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
 
@@ -6,15 +6,15 @@ mod mime_play;
 
 use mail_parser::{Message, MessageParser, MimeHeaders, PartType};
 use mime_play::{LINES, parted, play, scanned};
-use pintle_mail::mime::transfer::{self, Decoder};
-use pintle_mail::mime::{Defect, Limit, Limits, Scanner, Tree};
+use pintle_mail::mime::transfer::{self, TransferDecoder};
+use pintle_mail::mime::{Defect, MimeLimit, MimeLimits, Scanner, Tree};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn tree(message: &[u8]) -> Tree {
     let (header, body) = parted(message);
-    let tree = scanned(&header, [body], Limits::default());
-    mime_play::check(&tree, &header, body, Limits::default());
+    let tree = scanned(&header, [body], MimeLimits::default());
+    mime_play::check(&tree, &header, body, MimeLimits::default());
     tree
 }
 
@@ -22,14 +22,14 @@ fn tree(message: &[u8]) -> Tree {
 fn parts(message: &str) -> Vec<(String, Option<u32>, String)> {
     let (_, body) = parted(message.as_bytes());
     let text = |at: u64| usize::try_from(at).unwrap();
-    let part = |part: &pintle_mail::mime::Part| {
+    let part = |part: &pintle_mail::mime::MimePart| {
         let content = &body[text(part.content.start)..text(part.content.end)];
         (part.content_type.clone(), part.parent, String::from_utf8_lossy(content).into_owned())
     };
     tree(message.as_bytes()).parts.iter().map(part).collect()
 }
 
-/// The contents of all parts that hold none.
+/// The contents of all parts that contain no other parts.
 fn leaves(message: &str) -> Vec<String> {
     let all = parts(message);
     let is_leaf = |at: usize| !all.iter().any(|(_, parent, _)| *parent == u32::try_from(at).ok());
@@ -88,7 +88,11 @@ fn enclosed_messages_are_looked_into() {
     let encoded = format!(
         "{MIXED}--b\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nU3ViamVjdDogeA==\r\n--b--\r\n"
     );
-    assert_eq!(leaves(&encoded), ["U3ViamVjdDogeA=="], "what is encoded is no place in the message");
+    assert_eq!(
+        leaves(&encoded),
+        ["U3ViamVjdDogeA=="],
+        "a place inside encoded content is not a place in the message"
+    );
     assert!(tree(encoded.as_bytes()).malformed.has(Defect::Encoded));
 }
 
@@ -104,25 +108,25 @@ fn what_breaks_the_rules_is_marked() {
         ("Content-Type: nonsense\r\n\r\n", Defect::Type),
     ] {
         let found = tree(message.as_bytes());
-        assert_eq!(found.malformed.names(), [pintle_mail::mime::Mark::name(defect)], "{message:?}");
+        assert_eq!(found.malformed.names(), [pintle_mail::mime::Flag::name(defect)], "{message:?}");
         assert!(found.truncated.is_empty());
     }
     let well_formed = format!("{MIXED}--b\r\n\r\ntext\r\n--b--\r\n");
     assert!(tree(well_formed.as_bytes()).malformed.is_empty());
 }
 
-/// A message within a message, as deep as one likes: the depth of the tree is the limit's, and so is the stack's.
+/// Messages nested as deep as the input likes: the depth of the tree, and of the stack, is that of the limit.
 #[test]
 fn depth_is_bounded() {
     let message = "Content-Type: message/rfc822\r\n\r\n".repeat(60_000);
     let found = tree(message.as_bytes());
-    assert_eq!(found.parts.len(), Limits::default().depth + 1);
-    assert!(found.truncated.has(Limit::Depth));
+    assert_eq!(found.parts.len(), MimeLimits::default().depth + 1);
+    assert!(found.truncated.has(MimeLimit::Depth));
     let multiparts: String = (0..60_000)
         .map(|at| format!("Content-Type: multipart/mixed; boundary={at}\r\n\r\n--{at}\r\n"))
         .collect();
     let found = tree(multiparts.as_bytes());
-    assert!(found.truncated.has(Limit::Depth) && found.parts.len() == Limits::default().depth + 1);
+    assert!(found.truncated.has(MimeLimit::Depth) && found.parts.len() == MimeLimits::default().depth + 1);
 }
 
 #[test]
@@ -143,7 +147,7 @@ fn parts_headers_and_names_are_bounded() {
     assert!((900_000..=1 << 20).contains(&kept), "{kept}");
 }
 
-/// Steps are counted, not seconds: twice the octets must not cost more than twice the work.
+/// Steps are counted, not seconds: twice the octets must cost at most twice the work.
 #[test]
 fn work_is_linear_in_the_octets() {
     let shapes: [fn(usize) -> String; 6] = [
@@ -171,7 +175,7 @@ fn work_is_linear_in_the_octets() {
     }
 }
 
-/// The fields of one part, each of a quarter MiB, made to be searched again and again or to nest without end.
+/// The fields of one part, a quarter MiB each, made to be searched again and again or to nest endlessly.
 #[test]
 fn no_field_is_read_twice() {
     let size = 256 << 10;
@@ -198,12 +202,12 @@ fn no_field_is_read_twice() {
         {
             let message = format!("{field}{hostile}\r\n\r\n");
             assert_eq!(tree(message.as_bytes()).parts.len(), 1);
-            assert!(tree(message.as_bytes()).truncated.has(Limit::Header));
+            assert!(tree(message.as_bytes()).truncated.has(MimeLimit::Header));
         }
     }
 }
 
-/// What other programs make of ordinary mail, we make of it too.
+/// Ordinary mail is read as other programs read it.
 #[test]
 fn benign_mail_reads_as_a_library_reads_it() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/corpus");
@@ -224,16 +228,17 @@ fn eml_files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     all.filter(|path| path.extension().is_some_and(|end| end == "eml")).collect()
 }
 
-/// Parent, type, charset, file name, whether it is attached, and the decoded content of a part that holds none.
+/// Parent, type, charset, file name, whether it is attached, and the decoded content of a part without parts of its
+/// own.
 type Seen = (Option<u32>, String, Option<String>, Option<String>, bool, Option<String>);
 
 fn described(octets: &[u8]) -> Vec<Seen> {
     let (_, body) = parted(octets);
     let tree = tree(octets);
     let place = |at: u64| usize::try_from(at).unwrap();
-    let seen = |(at, part): (usize, &pintle_mail::mime::Part)| {
+    let seen = |(at, part): (usize, &pintle_mail::mime::MimePart)| {
         let holds = tree.parts.iter().any(|other| other.parent == u32::try_from(at).ok());
-        let mut decoder = Decoder::new(part.encoding);
+        let mut decoder = TransferDecoder::new(part.encoding);
         decoder.push(&body[place(part.content.start)..place(part.content.end)]);
         let content = (!holds && part.content_type.starts_with("text/"))
             .then(|| transfer::text(part, &decoder.finish()).trim_end().to_owned());
@@ -249,7 +254,7 @@ fn described(octets: &[u8]) -> Vec<Seen> {
     tree.parts.iter().enumerate().map(seen).collect()
 }
 
-/// The library gives enclosed messages trees of their own, and lists parts in the order in which they begin.
+/// The library gives enclosed messages their own trees, and lists parts in the order in which they begin.
 fn flatten(message: &Message<'_>, parent: Option<u32>, out: &mut Vec<Seen>) {
     let base = u32::try_from(out.len()).unwrap();
     let mut places = vec![base; message.parts.len()];
@@ -292,7 +297,7 @@ fn the_seeds_of_the_fuzz_target_hold() {
 #[test]
 fn steps_can_be_asked_for_on_the_way() {
     let (header, body) = parted(b"\r\nhello\r\nworld\r\n");
-    let mut scanner = Scanner::new(&header, Limits::default());
+    let mut scanner = Scanner::new(&header, MimeLimits::default());
     scanner.push(body);
     assert_eq!(scanner.steps(), body.len() as u64);
 }

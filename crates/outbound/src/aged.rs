@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pintle_mail::dsn::{self, Action};
+use pintle_mail::dsn::{self, DsnAction};
 use pintle_mail::{NextHop, QueueId, Recipient, ReversePath, UnixTime};
 use pintle_queue::{Aged, AttemptReport, Custody, JobId};
-use pintle_record::{Peer, ReportKind};
+use pintle_record::{PeerMembers, ReportKind};
 use pintle_smtp::client::Speaker;
 use pintle_spool::{Change, Guard, Hold, Quarantine, Settlement, SpoolError, Status, Stored};
 
@@ -118,7 +118,7 @@ fn expired(stored: &Stored, recipient: u32) -> Option<RecipientResult> {
         end: Resolution::Expired(ReportPolicy::Due),
         reply: pending.last.clone(),
         speaker: if pending.unheard { Speaker::Us } else { Speaker::NextHop },
-        peer: Arc::new(Peer { host: pending.host.clone(), ..Peer::default() }),
+        peer: Arc::new(PeerMembers { host: pending.host.clone(), ..PeerMembers::default() }),
         last_attempt: pending.last_attempt,
         ..RecipientResult::nothing(recipient)
     })
@@ -176,20 +176,20 @@ async fn warning(
         return Vec::new();
     }
     let until = shared.ages.timeline().wall(job.accepted.plus(shared.config.load().retry.max_age));
-    let statuses: Vec<dsn::Status<'_>> =
+    let statuses: Vec<dsn::RecipientStatus<'_>> =
         late.iter().map(|recipient| delayed(stored, recipient, until)).collect();
     let letter = DsnBuilder { shared, stored, sender };
     let about = late.iter().map(|recipient| recipient.id).collect();
     vec![letter.write(ReportKind::Delay, &statuses, about).await]
 }
 
-fn delayed<'a>(stored: &'a Stored, recipient: &'a Recipient, until: UnixTime) -> dsn::Status<'a> {
+fn delayed<'a>(stored: &'a Stored, recipient: &'a Recipient, until: UnixTime) -> dsn::RecipientStatus<'a> {
     let pending = settle::pending(stored, recipient.id);
     let last = pending.and_then(|pending| pending.last.as_ref());
     let unheard = pending.is_some_and(|pending| pending.unheard);
-    dsn::Status {
+    dsn::RecipientStatus {
         recipient,
-        action: Action::Delayed,
+        action: DsnAction::Delayed,
         status: last.and_then(|reply| reply.enhanced),
         remote_mta: pending.and_then(|pending| pending.host.as_deref()),
         diagnostic: last.filter(|_| !unheard),

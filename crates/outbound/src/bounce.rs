@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use pintle_mail::dsn::{self, Action, Notification, Returned};
+use pintle_mail::dsn::{self, DsnAction, Notification, ReturnedContent};
 use pintle_mail::{
     Address, BodyType, Bytes, Charset, EnhancedCode, Envelope, MailParams, Notify, QueueId, RcptParams,
     Recipient, Return, ReversePath, UnixTime,
@@ -51,7 +51,7 @@ pub(crate) async fn children(
 /// A recipient of whom the sender is told.
 struct DsnRecipient<'a> {
     recipient: &'a Recipient,
-    action: Action,
+    action: DsnAction,
     result: &'a RecipientResult,
     cause: Option<Cow<'static, str>>,
 }
@@ -66,16 +66,16 @@ fn dsn_recipient<'a>(
     let notify = recipient.params.notify();
     let (action, cause) = match (kind, result.end) {
         (ReportKind::Failure, Resolution::Failed(ReportPolicy::Due)) if notify.failure => {
-            (Action::Failed, None)
+            (DsnAction::Failed, None)
         }
         (ReportKind::Failure, Resolution::Expired(ReportPolicy::Due)) if notify.failure => {
-            (Action::Failed, Some(too_late(result)))
+            (DsnAction::Failed, Some(too_late(result)))
         }
         (ReportKind::Success, Resolution::Delivered(SuccessReporter::Delivered)) if notify.success => {
-            (Action::Delivered, None)
+            (DsnAction::Delivered, None)
         }
         (ReportKind::Success, Resolution::Delivered(SuccessReporter::Relayed)) if notify.success => {
-            (Action::Relayed, None)
+            (DsnAction::Relayed, None)
         }
         _ => return None,
     };
@@ -102,14 +102,14 @@ pub(crate) struct DsnBuilder<'a> {
 
 impl DsnBuilder<'_> {
     async fn child(&self, kind: ReportKind, told: &[DsnRecipient<'_>]) -> BornReport {
-        let statuses: Vec<dsn::Status<'_>> = told.iter().map(status).collect();
+        let statuses: Vec<dsn::RecipientStatus<'_>> = told.iter().map(status).collect();
         self.write(kind, &statuses, told.iter().map(|told| told.recipient.id).collect()).await
     }
 
     pub(crate) async fn write(
         &self,
         kind: ReportKind,
-        statuses: &[dsn::Status<'_>],
+        statuses: &[dsn::RecipientStatus<'_>],
         about: Vec<u32>,
     ) -> BornReport {
         let config = self.shared.config.load_full();
@@ -146,10 +146,10 @@ impl DsnBuilder<'_> {
     }
 }
 
-fn status<'a>(told: &'a DsnRecipient<'a>) -> dsn::Status<'a> {
+fn status<'a>(told: &'a DsnRecipient<'a>) -> dsn::RecipientStatus<'a> {
     let reply = told.result.reply.as_ref();
     let theirs = told.result.speaker == Speaker::NextHop;
-    dsn::Status {
+    dsn::RecipientStatus {
         recipient: told.recipient,
         action: told.action,
         status: reply.and_then(|reply| reply.enhanced).or_else(|| default_status(told.result.end)),
@@ -177,7 +177,7 @@ fn from_address(config: &Config) -> Address {
 
 /// RFC 3461 section 4.3: `RET` decides for failures alone; everything else brings back the header. What is asked for in
 /// whole and too large comes back as its header as well, and what is silent about it as a whole if it is small.
-async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> Returned {
+async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> ReturnedContent {
     let head = stored.head.clone();
     let size = head.len() as u64 + stored.body.size();
     let params = &stored.entry.envelope.params;
@@ -187,16 +187,16 @@ async fn returned(stored: &Stored, kind: ReportKind, limit: u64) -> Returned {
         && !params.require_tls
         && size <= limit;
     if !whole {
-        return Returned::Header(cut(&head, limit));
+        return ReturnedContent::Header(cut(&head, limit));
     }
     match read(stored).await {
         Ok(body) if long_line(&head).or_else(|| long_line(&body)).is_some() => {
-            Returned::Header(cut(&head, limit))
+            ReturnedContent::Header(cut(&head, limit))
         }
-        Ok(body) => Returned::Whole(head, body),
+        Ok(body) => ReturnedContent::Whole(head, body),
         Err(error) => {
             tracing::error!(queue_id = %stored.id, %error, "a report goes without the message");
-            Returned::Header(cut(&head, limit))
+            ReturnedContent::Header(cut(&head, limit))
         }
     }
 }
@@ -242,7 +242,7 @@ fn entry_of(
     parent: QueueId,
     to: &Address,
     at: UnixTime,
-    written: &dsn::Written,
+    written: &dsn::DsnMessage,
     needs_smtputf8: bool,
 ) -> Entry {
     let params = RcptParams {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pintle_mail::{EnhancedCode, QueueId, Reply, TlsPolicy};
-use pintle_record::{Peer, Tls};
+use pintle_record::{PeerMembers, Tls};
 use pintle_smtp::client::{
     Channel, Closed, Config as Speech, Credentials, DialogueStep, Limits, Owner, Session, Speaker,
 };
@@ -35,7 +35,7 @@ pub(crate) struct ConnectFailure {
     /// Whose words the reply holds.
     pub(crate) speaker: Speaker,
     /// Who was asked last.
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) peer: Arc<PeerMembers>,
     /// The next hop as a whole is in trouble.
     pub(crate) hop: bool,
 }
@@ -56,7 +56,7 @@ impl ConnectFailure {
     }
 
     /// The session is over.
-    fn closed(why: &Closed, peer: Peer) -> Self {
+    fn closed(why: &Closed, peer: PeerMembers) -> Self {
         Self { speaker: why.speaker(), peer: Arc::new(peer), ..Self::defer(why.reply()) }
     }
 }
@@ -304,7 +304,7 @@ impl Connector<'_> {
         };
         let speech = self.speech(tls, channel(facts.as_ref()));
         let machine = Session::new(speech, monotonic());
-        let mut link = ClientConnection::new(stream, machine, Peer { tls: facts, ..peer });
+        let mut link = ClientConnection::new(stream, machine, PeerMembers { tls: facts, ..peer });
         loop {
             link = match link.set_up().await {
                 SetUp::Ready(link) => return Ok(link),
@@ -464,14 +464,14 @@ fn not_public(host: &Host, place: &HostAddress, what: &str) -> ConnectFailure {
     }
 }
 
-fn peer(host: &Host, place: &HostAddress) -> Peer {
-    Peer {
+fn peer(host: &Host, place: &HostAddress) -> PeerMembers {
+    PeerMembers {
         host: Some(host.name().to_owned()),
         address: match place {
             HostAddress::Tcp(address) => Some(*address),
             HostAddress::Unix(_) => None,
         },
-        ..Peer::default()
+        ..PeerMembers::default()
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use pintle_mail::Body;
-use pintle_record::Peer;
+use pintle_record::PeerMembers;
 use pintle_smtp::Extension;
 use pintle_smtp::client::{Closed, Delivery, DialogueStep, Event, Session, Transfer};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -41,7 +41,7 @@ pub(crate) struct ClientConnection {
     /// Rings no later than the machine's deadline; set anew only when it would ring too late, or has rung.
     timer: Pin<Box<Sleep>>,
     input: BytesMut,
-    peer: Peer,
+    peer: PeerMembers,
     /// Messages carried so far.
     used: u32,
     /// A better exchanger could not be reached when it was opened.
@@ -69,7 +69,7 @@ pub(crate) enum Sent {
 }
 
 impl ClientConnection {
-    pub(crate) fn new(io: Box<dyn Stream>, machine: Session, peer: Peer) -> Box<Self> {
+    pub(crate) fn new(io: Box<dyn Stream>, machine: Session, peer: PeerMembers) -> Box<Self> {
         Box::new(Self {
             io,
             machine,
@@ -84,8 +84,8 @@ impl ClientConnection {
     }
 
     /// Who is at the other end, with the number of messages carried before this one.
-    pub(crate) fn peer(&self) -> Peer {
-        Peer { session_use: self.used.saturating_sub(1), ..self.peer.clone() }
+    pub(crate) fn peer(&self) -> PeerMembers {
+        PeerMembers { session_use: self.used.saturating_sub(1), ..self.peer.clone() }
     }
 
     pub(crate) fn used(&self) -> u32 {
@@ -443,7 +443,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_no_end_keeps_no_session() {
         let machine = Session::new(Config::new("gate.example"), monotonic());
-        let link = ClientConnection::new(Box::new(Stuck), machine, Peer::default());
+        let link = ClientConnection::new(Box::new(Stuck), machine, PeerMembers::default());
         assert!(tokio::time::timeout(Duration::from_secs(3_600), link.quit()).await.is_ok());
     }
 
@@ -451,7 +451,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_session_that_is_over_says_so_as_often_as_it_is_asked() {
         let machine = Session::new(Config::new("gate.example"), monotonic());
-        let mut link = ClientConnection::new(Box::new(Stuck), machine, Peer::default());
+        let mut link = ClientConnection::new(Box::new(Stuck), machine, PeerMembers::default());
         let first = link.become_ready().await;
         assert!(first.is_err());
         assert_eq!(link.become_ready().await, first);

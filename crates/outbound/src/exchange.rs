@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use pintle_mail::Severity;
-use pintle_record::Peer;
+use pintle_record::PeerMembers;
 use pintle_smtp::client::{DialogueStep, RecipientOutcome, ReplyOutcome, Speaker, is_hop_trouble};
 
 use crate::connect::ConnectFailure;
@@ -42,7 +42,7 @@ pub(crate) struct ExchangeReplies {
 #[derive(Debug, Clone)]
 pub(crate) struct Word {
     pub(crate) outcome: RecipientOutcome,
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) peer: Arc<PeerMembers>,
     /// Who reports a success.
     pub(crate) success: SuccessReporter,
 }
@@ -61,7 +61,7 @@ impl Word {
         Self::of(id, outcome, trouble.speaker, Arc::clone(&trouble.peer))
     }
 
-    fn of(id: u32, outcome: ReplyOutcome, speaker: Speaker, peer: Arc<Peer>) -> Self {
+    fn of(id: u32, outcome: ReplyOutcome, speaker: Speaker, peer: Arc<PeerMembers>) -> Self {
         let outcome = RecipientOutcome { id, outcome, speaker, step: DialogueStep::Idle, cut: false };
         Self { outcome, peer, success: SuccessReporter::NextHop }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pintle_mail::{NextHop, Recipient, Reply, UnixTime};
 use pintle_record::{
-    Bounce, Deferral, Delivery, Discard, DsnReport, Expiration, Job, Peer, Record, Unreported,
+    Bounce, Deferral, Delivery, Discard, DsnReport, Expiration, JobMembers, PeerMembers, Record, Unreported,
 };
 use pintle_smtp::client::Speaker;
 use pintle_spool::{
@@ -32,7 +32,7 @@ pub(crate) struct RecipientResult {
     pub(crate) reply: Option<Reply>,
     pub(crate) speaker: Speaker,
     /// Who was asked.
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) peer: Arc<PeerMembers>,
     /// When the last attempt was made; nothing where none was.
     pub(crate) last_attempt: Option<UnixTime>,
 }
@@ -330,7 +330,7 @@ fn record(
     children: &[BornReport],
 ) -> Record {
     let time = shared.clock.now();
-    let job = Job {
+    let job = JobMembers {
         time,
         id: stored.id,
         sender: stored.entry.envelope.sender.clone(),
@@ -348,7 +348,7 @@ fn record(
         Some(_) => None,
         None => Some(why_unreported(stored, telling)),
     };
-    let peer = Peer::clone(&result.peer);
+    let peer = PeerMembers::clone(&result.peer);
     match result.end {
         Resolution::Delivered(_) => {
             Record::Delivery(Delivery { job, peer, reply: words(reply), took_ms: millis(context.took) })

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_mail::{EnhancedCode, Reply};
-use pintle_record::Peer;
+use pintle_record::PeerMembers;
 use pintle_smtp::client::{
     Closed, Delivery, DialogueStep, DsnRelay, Protocol, ProtocolFault, RecipientOutcome, ReplyOutcome,
     Speaker, Transfer, demands_tls,
@@ -62,7 +62,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    fn of(peer: &Peer) -> Self {
+    fn of(peer: &PeerMembers) -> Self {
         let host = peer.host.clone().unwrap_or_default();
         Self { host, port: peer.address.map(|address| address.port()) }
     }
@@ -164,7 +164,7 @@ impl<'a> Talks<'a> {
     }
 
     /// Takes down what was said, and who is still to be asked about.
-    fn hear(&mut self, delivery: Delivery, peer: &Arc<Peer>, again: bool) {
+    fn hear(&mut self, delivery: Delivery, peer: &Arc<PeerMembers>, again: bool) {
         // Whoever is only waiting for the next transaction is not put off.
         let overflow = delivery.has_overflow();
         self.overflow |= overflow;

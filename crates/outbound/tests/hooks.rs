@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use common::{HOUR, World, letter, relay, to_relay};
 use futures_util::future::BoxFuture;
-use pintle_mail::{Address, Charset, HeaderEdit, NextHop, Position, Reply, TlsPolicy};
+use pintle_mail::{Address, Charset, FieldPosition, HeaderEdit, NextHop, Reply, TlsPolicy};
 use pintle_outbound::{Channel, Config, Credentials, NamedCredentials, Parts, Route};
 use pintle_policy::{Call, Chain, DeliveryOutcome, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
 use pintle_record::{Record, Unreported};
@@ -175,7 +175,11 @@ async fn a_quarantine_holds_until_released() {
 #[tokio::test]
 async fn header_and_body_are_changed_for_the_attempt_alone() {
     let edits = vec![
-        Edit::Headers(vec![HeaderEdit::Add { at: Position::Top, name: "X-Way".into(), value: "out".into() }]),
+        Edit::Headers(vec![HeaderEdit::Add {
+            at: FieldPosition::Top,
+            name: "X-Way".into(),
+            value: "out".into(),
+        }]),
         Edit::Body(vec![Piece::Copy { offset: 0, len: u64::MAX }, Piece::Bytes("footer\r\n".into())]),
     ];
     let (sink, world, _) = ruled(Verdict::Next, edits).await;

@@ -9,7 +9,7 @@ use mail_parser::{MessageParser, MimeHeaders};
 use pintle_mail::{Charset, Notify, Return, ReversePath};
 use pintle_outbound::{Config, Endpoint, Protocol, Relay, Route, Select};
 use pintle_record::{Record, ReportKind, Unreported};
-use pintle_testkit::{Script, Sink, SinkStep, StaticResolver, Transaction};
+use pintle_testkit::{Script, Sink, SinkStep, SinkTransaction, StaticResolver};
 
 /// Mail goes to one sink, reports to the other.
 async fn two_ways(script: Script) -> (Sink, Sink, Config) {
@@ -32,7 +32,7 @@ struct Parsed {
     returned: String,
 }
 
-fn parse(transaction: &Transaction) -> Parsed {
+fn parse(transaction: &SinkTransaction) -> Parsed {
     let message = MessageParser::default().parse(&transaction.message).expect("a message");
     let root = message.content_type().expect("a type");
     assert_eq!((root.ctype(), root.subtype()), ("multipart", Some("report")));

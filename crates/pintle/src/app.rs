@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use pintle_config::Settings;
-use pintle_dns::{Resolver, Watched};
+use pintle_dns::{Resolver, WatchedResolver};
 use pintle_inbound::{Inbound, Sockets};
 use pintle_outbound::{Capture, Clock, Outbound};
 use pintle_plugin::Plugins;
@@ -76,7 +76,7 @@ impl App {
         let mut inbound = settings.inbound.clone();
         open_files::allow(&mut inbound.listeners, &settings.spool.drafts);
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
-        let resolver = Arc::new(Watched::new(&settings.dns)?);
+        let resolver = Arc::new(WatchedResolver::new(&settings.dns)?);
         let asked = Arc::clone(&resolver) as Arc<dyn Resolver>;
         let plugins = Plugins::open(settings.plugins.clone(), Arc::clone(&asked)).await?;
         let chain = Arc::new(ArcSwap::from_pointee(Chain::new(plugins.judges())));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use pintle_config::Settings;
-use pintle_dns::Watched;
+use pintle_dns::WatchedResolver;
 use pintle_plugin::Plugins;
 use pintle_policy::Chain;
 use pintle_spool::Spool;
@@ -35,6 +35,6 @@ pub(crate) struct GatewayParts {
     pub(crate) outbound: pintle_outbound::Handle,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) metrics: PrometheusHandle,
-    pub(crate) resolver: Arc<Watched>,
+    pub(crate) resolver: Arc<WatchedResolver>,
     pub(crate) fallen: Fallen,
 }

@@ -7,7 +7,7 @@ use pintle_admin::Reloaded;
 use pintle_config::Settings;
 use pintle_plugin::{AppliedPlugins, PreparedPlugins};
 use pintle_policy::Chain;
-use pintle_tls::{ClientTls, Reload, Renewed, ServerTls};
+use pintle_tls::{CertificateReload, ClientTls, RenewedCertificates, ServerTls};
 use tokio::task::JoinHandle;
 
 use crate::last_reload::ReloadError;
@@ -62,7 +62,7 @@ struct PreparedReload {
     needs_restart: Vec<String>,
     warnings: Vec<String>,
     client_tls: ClientTls,
-    certificates: Option<Renewed>,
+    certificates: Option<RenewedCertificates>,
     plugins: PreparedPlugins,
 }
 
@@ -91,7 +91,7 @@ impl PreparedReload {
         let before = parts.settings.load_full();
         let mut applied = Vec::new();
         if let Some((tls, certificates)) = parts.server_tls.as_deref().zip(certificates)
-            && tls.serve(certificates) == Reload::Reloaded
+            && tls.serve(certificates) == CertificateReload::Reloaded
         {
             applied.push("certificates".to_owned());
         }
@@ -144,8 +144,8 @@ fn plugin_changes(plugins: &AppliedPlugins) -> impl Iterator<Item = String> {
 pub(crate) fn certificates_if_changed(parts: &GatewayParts) {
     let Some(tls) = &parts.server_tls else { return };
     match tls.reload_if_changed() {
-        Ok(Reload::Unchanged) => {}
-        Ok(Reload::Reloaded) => tracing::info!("certificates reloaded"),
+        Ok(CertificateReload::Unchanged) => {}
+        Ok(CertificateReload::Reloaded) => tracing::info!("certificates reloaded"),
         Err(error) => tracing::error!(%error, "the old certificates stay in force"),
     }
 }

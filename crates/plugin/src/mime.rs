@@ -9,8 +9,8 @@ use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
-use pintle_mail::mime::transfer::Decoder;
-use pintle_mail::mime::{Limits, Part, Scanner, Tree};
+use pintle_mail::mime::transfer::TransferDecoder;
+use pintle_mail::mime::{MimeLimits, MimePart, Scanner, Tree};
 use pintle_mail::{Body, BodyError, Bytes};
 use pintle_policy::Message;
 
@@ -30,7 +30,7 @@ pub(crate) async fn tree(
         return Ok(tree);
     }
     budget.charge(message.header.as_bytes().len() as u64)?;
-    let mut scanner = Scanner::new(&message.header, Limits::default());
+    let mut scanner = Scanner::new(&message.header, MimeLimits::default());
     let mut charged = 0;
     for_each_chunk(&**body, 0..body.size(), |chunk| {
         scanner.push(chunk);
@@ -47,7 +47,7 @@ pub(crate) async fn tree(
 
 /// A part's header block; none for the root, whose header is the message's.
 pub(crate) async fn header(
-    part: &Part,
+    part: &MimePart,
     body: &dyn Body,
     budget: &mut Budget,
 ) -> Result<Option<Bytes>, HostError> {
@@ -62,8 +62,12 @@ pub(crate) async fn header(
 }
 
 /// A part's content, transfer-decoded.
-pub(crate) async fn content(part: &Part, body: &dyn Body, budget: &mut Budget) -> Result<Bytes, HostError> {
-    let mut decoder = Decoder::new(part.encoding);
+pub(crate) async fn content(
+    part: &MimePart,
+    body: &dyn Body,
+    budget: &mut Budget,
+) -> Result<Bytes, HostError> {
+    let mut decoder = TransferDecoder::new(part.encoding);
     for_each_chunk(body, part.content.clone(), |chunk| {
         budget.charge(chunk.len() as u64)?;
         decoder.push(chunk);

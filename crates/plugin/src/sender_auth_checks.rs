@@ -10,7 +10,9 @@ use futures_util::future::join;
 use pintle_dns::Resolver;
 use pintle_mail::{BodyError, Bytes, UnixTime};
 use pintle_policy::{Message, Session, Transaction};
-use pintle_sender_auth::{Ask, Client, DmarcResult, Findings, Signatures, SpfResult, dmarc, signatures, spf};
+use pintle_sender_auth::{
+    DeadlineResolver, DmarcResult, Findings, Signatures, SpfClient, SpfResult, dmarc, signatures, spf,
+};
 use tokio::sync::Semaphore;
 
 use crate::habits::{Lookup, Lookups};
@@ -62,7 +64,7 @@ impl SenderAuthChecks {
             let sender = self.transaction.received_sender().address();
             let domain = sender.map(pintle_mail::Address::domain_ascii).unwrap_or_default();
             let local = sender.map(pintle_mail::Address::local).unwrap_or_default();
-            let client = Client {
+            let client = SpfClient {
                 address: self.session.client.ip(),
                 hello: self.session.hello.as_deref().unwrap_or(""),
                 sender: sender.map(|_| (&*local, &*domain)),
@@ -117,8 +119,8 @@ impl SenderAuthChecks {
         join(spf, about_message).await;
     }
 
-    fn ask(&self) -> Ask<'_> {
-        Ask::new(&*self.resolver, self.deadline)
+    fn ask(&self) -> DeadlineResolver<'_> {
+        DeadlineResolver::new(&*self.resolver, self.deadline)
     }
 }
 

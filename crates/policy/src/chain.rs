@@ -1,12 +1,14 @@
-//! Many judges, one decision.
+//! The chain of judges: asks them in order and makes one decision of their verdicts.
 //!
-//! Judges are asked in their order. Each sees the view as the edits of those before it have left it, and the strictest
-//! verdict decides: a refusal before a discard, that before a quarantine, that before an acceptance; of equals the first.
+//! Judges are asked in their order. Each sees the view with the edits of those before it, and the strictest verdict
+//! decides: a refusal before a discard, a discard before a quarantine, a quarantine before an acceptance; among equals
+//! the first one.
 //!
-//! Only two verdicts end the asking. A refusal ends it for all, since nothing is left to decide. An acceptance ends it for
-//! all but the mandatory, whose objection still counts: an allow-list may spare a sender the scoring, never the virus
-//! scan. Holding and dropping end nothing: what is held may be released one day, and must then bear the edits of all
-//! (a firewall of header fields above all); and whoever would refuse it has the stronger word.
+//! Only two verdicts end the chain. A refusal ends it for all judges, since nothing is left to decide. An acceptance
+//! ends it for all but the mandatory judges, whose objection still counts: an allow-list may spare a sender the
+//! scoring, but never the virus scan. Holding and dropping end nothing: a held message may be released later and must
+//! then have the edits of all judges (above all those of a firewall of header fields), and a later refusal is the
+//! stronger verdict.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,44 +24,44 @@ pub struct Chain {
     judges: Vec<Arc<dyn Judge>>,
 }
 
-/// What came of a stage.
+/// The result of a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// What is to happen; [`Verdict::Next`] when nobody had an opinion.
+    /// The verdict; [`Verdict::Next`] when no judge had an opinion.
     pub verdict: Verdict,
-    /// Who decided it.
+    /// The judge that decided; none for [`Verdict::Next`].
     pub by: Option<Arc<str>>,
     /// How long to wait before the reply.
     pub delay: Duration,
-    /// What each judge said that was asked, in order.
+    /// Each judge that was asked, in order, with its verdict.
     pub steps: Vec<JudgeStep>,
 }
 
 /// One judge's part in a decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JudgeStep {
-    /// Who.
+    /// The judge's name.
     pub judge: Arc<str>,
-    /// The name of the verdict.
+    /// The name of its verdict.
     pub verdict: &'static str,
-    /// What went wrong inside.
+    /// The judge's fault, if it had one.
     pub fault: Option<JudgeFault>,
 }
 
 impl Chain {
-    /// A chain of these judges.
+    /// A chain that asks these judges in this order.
     #[must_use]
     pub fn new(judges: Vec<Arc<dyn Judge>>) -> Self {
         Self { judges }
     }
 
-    /// Whether any judge wants this hook: where none does, a caller can spare itself the view.
+    /// Whether any judge wants this hook. If none does, the caller need not make a view.
     #[must_use]
     pub fn wants(&self, hook: Hook) -> bool {
         self.judges.iter().any(|judge| judge.hooks().has(hook))
     }
 
-    /// Asks the judges at a stage and leaves their edits in the view.
+    /// Asks the judges at a stage. Their edits are made in the view.
     pub async fn judge(&self, call: &Call, view: &mut View) -> Decision {
         let mut decision = Decision::none();
         let mut accepted = false;
@@ -76,7 +78,7 @@ impl Chain {
         decision
     }
 
-    /// Asks the judges about credentials; the first that has an opinion decides.
+    /// Asks the judges about credentials; the first with an opinion decides.
     pub async fn authenticate(&self, credentials: &Arc<Credentials>, view: &mut View) -> AuthRuling {
         for judge in self.wanting(Hook::Auth) {
             let mut ruling = judge.authenticate(Arc::clone(credentials), view.clone()).await;
@@ -91,7 +93,7 @@ impl Chain {
         AuthVerdict::Next.into()
     }
 
-    /// Tells the judges how an attempt went; their edits are left in the view.
+    /// Informs the judges of the result of a delivery attempt. Their edits are made in the view.
     pub async fn delivery_result(
         &self,
         outcomes: &Arc<[DeliveryOutcome]>,
@@ -105,7 +107,7 @@ impl Chain {
         decision.steps
     }
 
-    /// Tells the judges that the session has ended.
+    /// Informs the judges that the session has ended.
     pub async fn disconnect(&self, view: &View) {
         for judge in self.wanting(Hook::Disconnect) {
             judge.disconnect(view.clone()).await;
@@ -118,19 +120,20 @@ impl Chain {
 }
 
 impl Decision {
-    /// Nobody had an opinion.
+    /// The decision when no judge has an opinion.
     #[must_use]
     pub fn none() -> Self {
         Self { verdict: Verdict::Next, by: None, delay: Duration::ZERO, steps: Vec::new() }
     }
 
-    /// Takes one judge's ruling in; gives what came of it once its edits are made or dropped.
+    /// Adds one judge's ruling. Returns the strictness of the result, once its edits are made or dropped.
     fn take(&mut self, judge: &Arc<str>, ruling: Ruling, view: &mut View) -> Strictness {
         let Ruling { mut verdict, edits, mut fault } = ruling;
         match view.apply(judge, edits) {
             Ok(delay) => self.delay += delay,
             Err(error) => {
-                // Edits and verdict stand or fall together (law 5), and what falls must not be taken for consent.
+                // Edits and verdict apply together or not at all (law 5), and a dropped ruling must not count as
+                // consent.
                 verdict = Verdict::Defer(None);
                 fault = Some(bad_answer(&error));
             }
@@ -145,7 +148,7 @@ impl Decision {
     }
 }
 
-/// How much a verdict demands, the least first.
+/// The strictness of a verdict, the least strict first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Strictness {
     Nothing,

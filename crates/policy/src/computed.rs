@@ -1,24 +1,24 @@
-//! What was computed of a mail once and is used by all who judge it.
+//! Results computed once from a mail and shared by all judges.
 //!
-//! A slot for each type of result. The first who asks makes it empty, everybody gets the same one, and how they wait for
-//! each other while one of them fills it is the affair of that type.
+//! There is one slot for each type of result. The first caller creates it empty, and all callers get the same one. How
+//! they wait for each other while one of them fills it is up to that type.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Slots that all copies share.
+/// A set of slots that all clones share.
 #[derive(Clone, Default)]
 pub struct Computed(Arc<Mutex<Slots>>);
 
 type Slots = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
 impl Computed {
-    /// The slot of this type.
+    /// Returns the slot of this type, creating it with its default value if necessary.
     #[must_use]
     pub fn slot<T: Any + Send + Sync + Default>(&self) -> Arc<T> {
-        // Nothing is run under the lock that could leave it half changed.
+        // No code that could panic halfway runs under the lock.
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
         Arc::clone(slot).downcast().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The changes that a judge asks for, and how they are made: all of one ruling, or none.
+//! The changes that a judge requests, and applying them: all of one ruling, or none.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -13,71 +13,71 @@ use pintle_mail::{
 use crate::pieced::Pieced;
 use crate::{AuthResult, Delivery, Message, Piece, Score, Session, Transaction, View};
 
-/// One change. Whether the judge may make it was checked before it got here.
+/// One change. Whether the judge may make it has been checked before.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Edit {
-    /// A note of the judge on the session; none takes it away.
+    /// Sets a note of the judge on the session; none removes it.
     SessionNote(String, Option<Vec<u8>>),
-    /// A fact on the session.
+    /// Sets a fact on the session.
     SessionFact(String, String),
-    /// Offer an ESMTP keyword, in place of one of the same name.
+    /// Offers an ESMTP keyword, in place of one of the same name.
     Offer(Param),
-    /// Do not offer the ESMTP keyword of this name.
+    /// Does not offer the ESMTP keyword of this name.
     Withhold(String),
-    /// Wait before the reply of this stage.
+    /// Waits before the reply of this stage.
     Delay(Duration),
-    /// A note of the judge on the transaction; none takes it away.
+    /// Sets a note of the judge on the transaction; none removes it.
     Note(String, Option<Vec<u8>>),
-    /// A fact on the transaction.
+    /// Sets a fact on the transaction.
     Fact(String, String),
-    /// Points for or against the message, by rule.
+    /// Adds a score for a rule; positive points count against the message.
     Score(String, f64),
-    /// A result for the Authentication-Results field.
+    /// Adds a result for the Authentication-Results field.
     AuthResult(AuthResult),
-    /// A new recipient under an id that is not in use.
+    /// Adds a recipient under an id that is not in use.
     AddRecipient(u32, Address),
-    /// Without this recipient.
+    /// Removes this recipient.
     RemoveRecipient(u32),
-    /// Another address for this recipient.
+    /// Gives this recipient another address.
     RewriteRecipient(u32, Address),
-    /// Another reverse-path; the null one can only stay what it is.
+    /// Changes the reverse-path. A null reverse-path must stay null.
     RewriteSender(ReversePath),
-    /// This recipient's mail may leave for a domain that is not ours.
+    /// Allows this recipient's mail to be relayed to a domain that is not ours.
     GrantRelay(u32),
-    /// Changes of the header block, whose indices number the fields as the judge saw them.
+    /// Edits the header block. Indices number the fields as the judge saw them.
     Headers(Vec<HeaderEdit>),
-    /// A new body.
+    /// Replaces the body by these pieces.
     Body(Vec<Piece>),
-    /// A DKIM signature by the configured key of this name, once the stage is done.
+    /// Adds a DKIM signature by the configured key of this name, once the stage is done.
     Sign(String),
-    /// An ARC set by the configured key of this name, once the stage is done.
+    /// Adds an ARC set by the configured key of this name, once the stage is done.
     Seal(String),
-    /// Another next hop for this delivery: a relay that the configuration lists, or exchangers.
+    /// Chooses another next hop for this delivery: a relay of the configuration, or exchangers.
     NextHop(NextHop),
-    /// A host or socket, spelt out, that no configuration lists.
+    /// Chooses a host or socket given by the judge, which the configuration does not list.
     UnlistedHop(NextHop),
-    /// At least this much TLS for this delivery.
+    /// Requires at least this much TLS for this delivery.
     Tls(TlsPolicy),
-    /// Bind this source address.
+    /// Binds this source address.
     Source(IpAddr),
-    /// Use the configured credentials of this name.
+    /// Uses the configured credentials of this name.
     Credentials(String),
-    /// When to try again if this attempt defers.
+    /// Sets when to try again if this attempt defers.
     RetryAfter(Duration),
-    /// Do not report this recipient's failure.
+    /// Does not report this recipient's failure to the sender.
     NoBounce(u32),
 }
 
-/// Why edits cannot be made. The judge that asked for them owns the fault.
+/// Why edits cannot be made. The judge that requested them is at fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EditError {
-    /// The part of the view that it would change does not exist at this stage.
+    /// The part of the view that the edit would change does not exist at this stage.
     Unavailable(&'static str),
     /// There is no recipient of this id, or there is one already.
     Recipient(u32),
-    /// The reverse-path is null and stays so.
+    /// The reverse-path is null and must stay null.
     NullSender,
-    /// The header block cannot be edited so.
+    /// The header block cannot be edited in this way.
     Header(HeaderError),
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for EditError {
             Self::Unavailable(part) => write!(f, "there is no {part} at this stage"),
             Self::Recipient(id) => write!(f, "recipient {id} does not exist, or exists already"),
             Self::NullSender => {
-                f.write_str("a null reverse-path stays null, or a report would beget reports")
+                f.write_str("a null reverse-path must stay null, so that no report is sent about a report")
             }
             Self::Header(error) => error.fmt(f),
         }
@@ -97,13 +97,13 @@ impl fmt::Display for EditError {
 impl std::error::Error for EditError {}
 
 impl View {
-    /// Makes all edits of one ruling, or none; gives the delay that they ask for.
+    /// Makes all edits of one ruling, or none. Returns the delay that they ask for.
     ///
     /// # Errors
     /// The first edit that cannot be made; the view is as it was.
     pub fn apply(&mut self, judge: &Arc<str>, edits: Vec<Edit>) -> Result<Duration, EditError> {
-        // A draft shares its parts with this view, so that the first edit of a part copies it. What cannot fail, and
-        // that is nearly all that judges ask for, is made where it is.
+        // A draft shares its parts with this view, so that the first edit of a part copies it. Edits that cannot fail,
+        // which are nearly all, are made in place.
         if edits.iter().all(|edit| self.always_takes(edit)) {
             return self.make_all(judge, edits);
         }
@@ -113,8 +113,8 @@ impl View {
         Ok(delay)
     }
 
-    /// The same where it does not matter what is left behind when an edit cannot be made: on a copy that is shown to the
-    /// judge itself. It costs no copy of what it changes, beyond the first.
+    /// As [`View::apply`], but a failure may leave some edits behind: for the copy that is shown to the judge itself.
+    /// It copies no part more than once.
     ///
     /// # Errors
     /// The first edit that cannot be made; those before it stay.
@@ -122,7 +122,7 @@ impl View {
         self.make_all(judge, edits).map(drop)
     }
 
-    /// Whether this edit can be made whatever other such edits come before it.
+    /// Whether this edit can always be made, whatever other such edits come before it.
     fn always_takes(&self, edit: &Edit) -> bool {
         match edit {
             Edit::Delay(_)
@@ -179,7 +179,7 @@ impl View {
 }
 
 impl Edit {
-    /// Whether it changes who gets the mail.
+    /// Whether the edit changes the recipients.
     #[must_use]
     pub fn is_of_recipients(&self) -> bool {
         matches!(
@@ -223,8 +223,8 @@ fn edit_transaction(transaction: &mut Transaction, judge: &Arc<str>, edit: Edit)
             transaction.scores.push(Score { judge: judge.to_string(), rule, points })
         }
         Edit::AuthResult(result) => transaction.auth_results.push(result),
-        // RFC 5321 section 4.5.5: what came with a null reverse-path is never answered, and an address put there would
-        // be answered by whichever system fails to deliver it, ourselves included.
+        // RFC 5321 section 4.5.5: a message with a null reverse-path is never answered, and an address put there would
+        // get a report from whichever system fails to deliver it, ourselves included.
         Edit::RewriteSender(path) if transaction.envelope.sender.is_null() && !path.is_null() => {
             return Err(EditError::NullSender);
         }
@@ -237,8 +237,8 @@ fn edit_transaction(transaction: &mut Transaction, judge: &Arc<str>, edit: Edit)
     Ok(())
 }
 
-/// Makes edits that follow each other in one pass: ten thousand edits of ten thousand recipients must not be a search
-/// each, and a removal must not move all behind it.
+/// Makes consecutive edits in one pass: ten thousand edits of ten thousand recipients must not take a search each, and
+/// a removal must not move all recipients after it.
 fn edit_recipients(
     recipients: &mut Vec<Recipient>,
     edits: impl Iterator<Item = Edit>,
@@ -278,7 +278,7 @@ fn edit_recipients(
 fn rewrite(recipient: &mut Recipient, address: Address) {
     let before = std::mem::replace(&mut recipient.address, address);
     recipient.original.get_or_insert(before);
-    // Leave to relay was given for the address that stood here before.
+    // The permission to relay was given for the previous address.
     recipient.relay = false;
 }
 
@@ -296,7 +296,7 @@ fn edit_message(message: &mut Message, edit: Edit) -> Result<(), EditError> {
             message.body = Some(Arc::new(Pieced::new(base, pieces)));
             message.body_edited = true;
         }
-        // The message itself stays as it is, and so does what was computed of it.
+        // The message itself is not changed, so what was computed of it stays valid.
         Edit::Sign(key) if message.sign.contains(&key) => return Ok(()),
         Edit::Sign(key) => {
             message.sign.push(key);
@@ -316,7 +316,7 @@ fn edit_delivery(delivery: &mut Delivery, edit: Edit) {
     match edit {
         Edit::NextHop(hop) => (delivery.next_hop, delivery.unlisted) = (hop, false),
         Edit::UnlistedHop(hop) => (delivery.next_hop, delivery.unlisted) = (hop, true),
-        // What one judge demands, the next cannot take back.
+        // A later judge cannot lower what an earlier one requires.
         Edit::Tls(policy) => {
             delivery.tls = delivery.tls.max(policy);
             delivery.tls_asked = delivery.tls_asked.max(Some(policy));
@@ -393,7 +393,10 @@ mod tests {
         let recipients = &many.transaction.as_ref().unwrap().envelope.recipients;
         let ids: Vec<u32> = recipients.iter().take(3).map(|recipient| recipient.id).collect();
         assert_eq!((recipients.len(), ids), (15_000, vec![1, 3, 5]));
-        assert!(!recipients[0].relay && recipients[0].original.is_some(), "leave was for the other address");
+        assert!(
+            !recipients[0].relay && recipients[0].original.is_some(),
+            "the permission was for the other address"
+        );
         assert!(recipients[1].relay && recipients.last().unwrap().id == count - 2, "added again at the end");
         for bad in [Edit::RemoveRecipient(0), Edit::AddRecipient(1, address(1)), Edit::GrantRelay(count)] {
             assert!(matches!(many.apply(&"judge".into(), vec![bad]), Err(EditError::Recipient(_))));

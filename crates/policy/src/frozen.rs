@@ -1,7 +1,7 @@
-//! What was known when a message was accepted, kept with it for the hooks of its deliveries.
+//! The facts known when a message was accepted, stored with it for the hooks of its deliveries.
 //!
-//! The spool stores these octets without reading them. The envelope is not among them, since the spool keeps it itself
-//! and a delivery may see it changed.
+//! The spool stores them as opaque octets. The envelope is not among them, since the spool keeps it itself and it may
+//! change before a delivery.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AuthResult, Notes, Score, Session, Transaction, View};
 
-/// A session and what was found out about a transaction.
+/// A session and the facts found about a transaction.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Frozen {
     session: Session,
@@ -26,7 +26,7 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// What this session and transaction leave behind.
+    /// The facts of this session and transaction.
     #[must_use]
     pub fn of(session: &Session, transaction: &Transaction) -> Self {
         Self {
@@ -41,19 +41,19 @@ impl Frozen {
     /// The octets to store.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        // Strings, numbers and maps with string keys: there is nothing in it that JSON could not hold.
+        // Only strings, numbers and maps with string keys: JSON can represent all of it.
         serde_json::to_vec(self).unwrap_or_default().into()
     }
 
-    /// Reads what [`Frozen::to_bytes`] wrote.
+    /// Parses the octets that [`Frozen::to_bytes`] wrote.
     ///
     /// # Errors
-    /// The octets are not ours.
+    /// The octets were not written by [`Frozen::to_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }
 
-    /// The view that it was, over the envelope of now; without message and delivery.
+    /// Restores the view, with the current envelope; without message and delivery.
     #[must_use]
     pub fn thaw(self, id: QueueId, envelope: Envelope) -> View {
         let mut transaction = Transaction::new(id, envelope);
@@ -69,7 +69,7 @@ impl Frozen {
 mod tests {
     use super::*;
 
-    /// Whoever goes back a version meets what the later one wrote.
+    /// After a downgrade, a gateway reads octets that the later version wrote.
     #[test]
     fn what_a_later_version_has_added_does_not_make_it_unreadable() {
         let text = r#"{"session": {"id": "01M80Q0EBJ31F39JDN6QFYC006", "listener": "mx", "client": "192.0.2.1:5",

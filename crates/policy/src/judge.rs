@@ -1,4 +1,4 @@
-//! Whoever can be asked at a stage.
+//! The trait of everything that is asked at a stage: plugins and built-in checks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use pintle_mail::Reply;
 
 use crate::{AuthVerdict, Edit, Hook, Hooks, Verdict, View};
 
-/// A plugin or a built-in check. It has one answer for every call, whatever happens inside: faults become the verdict
-/// that the operator chose for them, and are told in [`Ruling::fault`].
+/// A plugin or a built-in check. It answers every call, whatever happens inside: a fault becomes the verdict that the
+/// operator chose for it, and is reported in [`Ruling::fault`].
 pub trait Judge: Send + Sync + 'static {
-    /// The name in the configuration; the key of notes and scores.
+    /// The judge's name in the configuration, which is also the key of its notes and scores.
     fn name(&self) -> &Arc<str>;
 
-    /// The hooks that it wants now; asked before every call, since a plugin may reload.
+    /// The hooks that the judge wants now; asked before every call, since a plugin may be reloaded.
     fn hooks(&self) -> Hooks;
 
-    /// It is asked even after another judge has accepted.
+    /// Whether the judge is asked even after another judge has accepted.
     fn mandatory(&self) -> bool {
         false
     }
@@ -31,20 +31,20 @@ pub trait Judge: Send + Sync + 'static {
         Box::pin(std::future::ready(AuthRuling::from(AuthVerdict::Next)))
     }
 
-    /// Hears how an attempt went; its edits say what follows.
+    /// Receives the result of a delivery attempt. The edits say what to do next.
     fn delivery_result(&self, outcomes: Arc<[DeliveryOutcome]>, view: View) -> BoxFuture<'_, Ruling> {
         let _ = (outcomes, view);
         Box::pin(std::future::ready(Ruling::from(Verdict::Next)))
     }
 
-    /// Hears that the session has ended.
+    /// Is called when the session has ended.
     fn disconnect(&self, view: View) -> BoxFuture<'_, ()> {
         let _ = view;
         Box::pin(std::future::ready(()))
     }
 }
 
-/// What is asked.
+/// A call at a stage, except those with a method of their own in [`Judge`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// A new connection.
@@ -64,7 +64,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// The hook that is called.
+    /// The hook of this call.
     #[must_use]
     pub fn hook(&self) -> Hook {
         match self {
@@ -79,14 +79,14 @@ impl Call {
     }
 }
 
-/// What a judge says: verdict and edits apply together or not at all.
+/// A judge's answer: verdict and edits, which apply together or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ruling {
-    /// What it decides.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What it changes.
+    /// The edits.
     pub edits: Vec<Edit>,
-    /// What went wrong inside, when the verdict is the operator's answer to a fault.
+    /// The judge's fault, when the verdict is the one configured for faults.
     pub fault: Option<JudgeFault>,
 }
 
@@ -96,14 +96,14 @@ impl From<Verdict> for Ruling {
     }
 }
 
-/// What a judge says about credentials.
+/// A judge's answer about credentials.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuthRuling {
-    /// What it decides.
+    /// The verdict.
     pub verdict: AuthVerdict,
-    /// What it changes.
+    /// The edits.
     pub edits: Vec<Edit>,
-    /// What went wrong inside.
+    /// The judge's fault, if it had one.
     pub fault: Option<JudgeFault>,
 }
 
@@ -113,12 +113,12 @@ impl From<AuthVerdict> for AuthRuling {
     }
 }
 
-/// What went wrong inside a judge.
+/// A fault of a judge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JudgeFault {
-    /// Of which kind.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// In words for the log.
+    /// The error as text for the log.
     pub text: String,
 }
 
@@ -127,22 +127,22 @@ pub struct JudgeFault {
 pub enum FaultKind {
     /// The guest trapped.
     Trap,
-    /// It took longer than its deadline.
+    /// The call took longer than its deadline.
     Timeout,
-    /// It wanted more memory than its limit.
+    /// The guest wanted more memory than its limit.
     Memory,
-    /// It wanted more of its host than one call, or all calls for one mail, may have.
+    /// The guest wanted more of its host than one call, or all calls for one mail, may have.
     Limit,
     /// No instance became free in time.
     Busy,
-    /// It answered what cannot be done.
+    /// It returned something that cannot be done.
     BadAnswer,
-    /// No working version of it is loaded.
+    /// No working version of the plugin is loaded.
     NotLoaded,
 }
 
 impl FaultKind {
-    /// The name in logs and metrics.
+    /// The kind's name in logs and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -156,7 +156,7 @@ impl FaultKind {
         }
     }
 
-    /// Whether what the judge was given can have brought it about. A judge that is busy or not there would have been so
+    /// Whether the input of the call can have caused the fault. A judge that is busy or not loaded would have failed
     /// for any mail.
     #[must_use]
     pub const fn may_be_provoked(self) -> bool {
@@ -164,37 +164,37 @@ impl FaultKind {
     }
 }
 
-/// What a client gave to prove who it is.
+/// The credentials that a client sent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The SASL mechanism, in upper case.
     pub mechanism: String,
-    /// Who it wants to act as, when it said so.
+    /// The authorization identity, when the client gave one.
     pub authorization_id: Option<String>,
-    /// Who it says it is.
+    /// The user name.
     pub username: String,
-    /// The secret.
+    /// The password.
     pub password: String,
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A secret that can be printed ends up in a log.
+        // The password is left out: a secret that can be printed ends up in a log.
         write!(f, "Credentials({} {:?})", self.mechanism, self.username)
     }
 }
 
-/// How a delivery attempt ended for one recipient.
+/// The result of a delivery attempt for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryOutcome {
     /// The recipient's id.
     pub recipient: u32,
-    /// The host that answered.
+    /// The name of the host that replied, if one did.
     pub next_hop: Option<String>,
-    /// What it answered.
+    /// The reply, if there was one.
     pub reply: Option<Reply>,
-    /// The next hop has taken the message.
+    /// Whether the next hop has accepted the message.
     pub delivered: bool,
-    /// There will be another attempt.
+    /// Whether there will be another attempt.
     pub retry: bool,
 }

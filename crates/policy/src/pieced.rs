@@ -1,4 +1,4 @@
-//! A body made of pieces of another one: how a footer on a 25 MB message costs a few hundred bytes.
+//! A body made of pieces of another one, so that a footer on a 25 MB message costs only a few hundred bytes.
 
 use std::sync::Arc;
 
@@ -7,22 +7,22 @@ use pintle_mail::{Body, BodyFuture, Bytes};
 /// A piece of a new body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Octets of the old body.
+    /// A range of the old body.
     Copy {
-        /// Where they begin.
+        /// The offset of the range in the old body.
         offset: u64,
-        /// How many; the end of the old body cuts them short.
+        /// The length in octets; the range is cut at the end of the old body.
         len: u64,
     },
-    /// New octets.
+    /// New octets to insert.
     Bytes(Bytes),
 }
 
-/// A body that reads its pieces where they lie.
+/// A body that reads its pieces from where they are stored.
 pub(crate) struct Pieced {
     base: Arc<dyn Body>,
     pieces: Vec<Piece>,
-    /// Where each piece ends in the new body: a read finds its first piece by halving.
+    /// The end of each piece in the new body, for a binary search of the first piece of a read.
     ends: Vec<u64>,
 }
 
@@ -41,7 +41,7 @@ impl Pieced {
         Self { base, ends: ends.collect(), pieces }
     }
 
-    /// The piece in which this offset lies, or how many there are.
+    /// The index of the piece that contains this offset, or the number of pieces.
     fn locate(&self, offset: u64) -> usize {
         self.ends.partition_point(|end| *end <= offset)
     }
@@ -84,7 +84,7 @@ impl Body for Pieced {
                     break;
                 }
                 out.extend_from_slice(&bytes);
-                // A base may give less than was asked for.
+                // The old body may return less than was asked for.
                 at = self.locate(offset + out.len() as u64).max(at);
             }
             Ok(out.into())

@@ -1,26 +1,26 @@
-//! Where decisions are made, and what they can be.
+//! Hooks, the points at which judges are asked, and the verdicts that they can give.
 
 use std::fmt;
 
 use pintle_mail::Reply;
 use serde::{Deserialize, Serialize};
 
-/// What a judge decides at a stage. A reply of none leaves the words to the host.
+/// What a judge decides at a stage. Without a reply of its own, the host chooses the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// No opinion: the next judge is asked.
+    /// No opinion; the next judge is asked.
     Next,
-    /// Accept at this stage; later judges are skipped, mandatory ones excepted.
+    /// Accepts at this stage; later judges are skipped, except mandatory ones.
     Accept,
-    /// Refuse for good (5xx).
+    /// Refuses permanently (5xx).
     Reject(Option<Reply>),
-    /// Refuse for now (4xx).
+    /// Refuses temporarily (4xx).
     Defer(Option<Reply>),
-    /// Answer 2xx and drop: one recipient at [`Hook::Rcpt`], the whole message later; later judges are asked as well.
+    /// Replies 2xx and drops: one recipient at [`Hook::Rcpt`], the whole message later. Later judges are asked as well.
     Discard,
-    /// Take the message and hold it in the quarantine of this name; later judges are asked as well.
+    /// Accepts the message and holds it in the quarantine of this name. Later judges are asked as well.
     Quarantine(String),
-    /// Reply (421 by default) and close the session.
+    /// Replies (421 by default) and closes the session.
     Close(Option<Reply>),
 }
 
@@ -39,7 +39,7 @@ impl Verdict {
         }
     }
 
-    /// Whether the client is told no: nothing a later judge says can change that.
+    /// Whether the verdict refuses the command, which no later judge can change.
     #[must_use]
     pub fn refuses(&self) -> bool {
         matches!(self, Self::Reject(_) | Self::Defer(_) | Self::Close(_))
@@ -49,13 +49,13 @@ impl Verdict {
 /// What a judge decides about credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthVerdict {
-    /// Not mine: the next judge is asked.
+    /// No opinion; the next judge is asked.
     Next,
-    /// The client is this identity.
+    /// The credentials are right; the client has this identity.
     Granted(String),
     /// The credentials are wrong.
     Denied(Option<Reply>),
-    /// It cannot be said now.
+    /// The credentials cannot be checked now.
     Unavailable(Option<Reply>),
 }
 
@@ -74,7 +74,7 @@ impl AuthVerdict {
 
 macro_rules! hooks {
     ($($(#[$doc:meta])* $hook:ident = $name:literal),+ $(,)?) => {
-        /// A point at which judges can be called. Its name is the one of the contract's `on-*` interface without `on-`.
+        /// A point at which judges can be called. Its name is that of the contract's `on-*` interface without `on-`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
         pub enum Hook {
@@ -85,7 +85,7 @@ macro_rules! hooks {
             /// All hooks, in the order in which a message meets them.
             pub const ALL: &'static [Self] = &[$(Self::$hook),+];
 
-            /// The name in configuration, logs and metrics.
+            /// The hook's name in configuration, logs and metrics.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$hook => $name),+ }
@@ -99,15 +99,15 @@ hooks! {
     Connect = "connect",
     /// EHLO, HELO or LHLO, before its reply.
     Hello = "hello",
-    /// Credentials have been given.
+    /// AUTH, once the client has sent its credentials.
     Auth = "auth",
     /// MAIL FROM.
     Mail = "mail",
-    /// RCPT TO, once a recipient.
+    /// RCPT TO, once for each recipient.
     Rcpt = "rcpt",
-    /// The header is here, the body is not.
+    /// The header has been received, the body has not.
     Headers = "headers",
-    /// The whole message is here; the final reply waits.
+    /// The whole message has been received; the final reply waits.
     Message = "message",
     /// Before each delivery attempt.
     Deliver = "deliver",
@@ -133,7 +133,7 @@ impl Hooks {
     /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// This set and one more.
+    /// This set with one more hook.
     #[must_use]
     pub const fn with(self, hook: Hook) -> Self {
         Self(self.0 | 1 << hook as u16)

@@ -1,7 +1,8 @@
-//! What a judge gets to see: the session, the transaction, the message and the delivery of one call.
+//! What a judge sees: the session, the transaction, the message and the delivery of one call.
 //!
-//! All parts are shared (`Arc`) and change by copy on write, so that handing a view to ten judges costs a few counters,
-//! and a judge that is still running on an old view can harm nobody. A part is there only at the stages where it exists.
+//! All parts are shared (`Arc`) and changed by copy on write, so that passing a view to ten judges costs a few
+//! reference counts, and a judge that still runs on an old view does no harm. A part exists only at the stages where it
+//! makes sense.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -17,16 +18,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::Computed;
 
-/// Everything that belongs to one call.
+/// The data of one call.
 #[derive(Clone)]
 pub struct View {
-    /// Always there; in deliveries a frozen copy of what it was.
+    /// The session; in delivery hooks a frozen copy from when the message was accepted.
     pub session: Arc<Session>,
-    /// From MAIL on.
+    /// The transaction, from MAIL on.
     pub transaction: Option<Arc<Transaction>>,
-    /// From the headers on.
+    /// The message, from the header on.
     pub message: Option<Arc<Message>>,
-    /// In the hooks of a delivery.
+    /// The delivery attempt, in the hooks of a delivery.
     pub delivery: Option<Arc<Delivery>>,
 }
 
@@ -38,36 +39,36 @@ impl View {
     }
 }
 
-/// The SMTP session: what is known of the client.
+/// The SMTP session: the facts about the client.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Session {
-    /// In every log line of the session.
+    /// The session id, as in every log line of the session.
     pub id: SessionId,
     /// The listener's name in the configuration.
     pub listener: String,
-    /// The client's end of the connection.
+    /// The client's address and port.
     pub client: SocketAddr,
-    /// Our end.
+    /// Our own address and port.
     pub local: SocketAddr,
     /// When the connection was accepted.
     pub started: UnixTime,
-    /// The EHLO or HELO argument, once given.
+    /// The EHLO or HELO argument; none before it was given.
     pub hello: Option<String>,
-    /// The client said EHLO.
+    /// Whether the client said EHLO (and not HELO).
     pub esmtp: bool,
-    /// There once the session is encrypted.
+    /// The session's TLS; none in plain text.
     pub tls: Option<TlsFacts>,
-    /// Who authenticated, if anybody did.
+    /// The identity that authenticated, if any.
     pub identity: Option<String>,
-    /// The client is in one of the listener's trusted networks.
+    /// Whether the client is in one of the listener's trusted networks.
     pub trusted: bool,
-    /// The ESMTP keywords about to be offered; filled at [`crate::Hook::Hello`] alone.
+    /// The ESMTP keywords to be offered; set only at [`crate::Hook::Hello`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<Param>,
     /// Private notes of the judges.
     #[serde(default)]
     pub notes: Notes,
-    /// Facts for later judges, conditions and the log.
+    /// Facts for later judges, conditions and the log, by name.
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
 }
@@ -106,52 +107,52 @@ impl Session {
     }
 }
 
-/// What is known of a session's TLS.
+/// The facts about a session's TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsFacts {
-    /// `TLSv1.3`.
+    /// The protocol version, such as `TLSv1.3`.
     pub version: String,
-    /// The cipher suite's name.
+    /// The cipher suite's IANA name.
     pub cipher: String,
-    /// The server name that the client asked for (SNI).
+    /// The server name that the client asked for (SNI), if any.
     pub server_name: Option<String>,
-    /// The client certificate's SHA-256, in lower-case hexadecimal.
+    /// The client certificate's SHA-256, in lower-case hexadecimal; none without a certificate.
     pub client_certificate_sha256: Option<String>,
     /// The client certificate's subject.
     pub client_certificate_subject: Option<String>,
-    /// A trusted authority signed the client certificate.
+    /// Whether a trusted authority signed the client certificate.
     pub client_certificate_verified: bool,
 }
 
-/// The mail transaction: the envelope and what was found out about it. It is stored with the message.
+/// The mail transaction: the envelope and the facts found about it. It is stored with the message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Transaction {
-    /// Becomes the queue id.
+    /// The id that becomes the queue id.
     pub id: QueueId,
-    /// Reverse-path, recipients, parameters.
+    /// The envelope: reverse-path, recipients, parameters.
     pub envelope: Envelope,
     /// Private notes of the judges.
     #[serde(default)]
     pub notes: Notes,
-    /// Facts for later judges, conditions and the log.
+    /// Facts for later judges, conditions and the log, by name.
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
-    /// Points for and against.
+    /// The scores that judges gave.
     #[serde(default)]
     pub scores: Vec<Score>,
     /// Results for the Authentication-Results field (RFC 8601).
     #[serde(default)]
     pub auth_results: Vec<AuthResult>,
-    /// The reverse-path as the client sent it, when a judge has rewritten it.
+    /// The reverse-path as the client sent it, when a judge has rewritten it; otherwise none.
     #[serde(skip)]
     pub original_sender: Option<ReversePath>,
-    /// What one judge found out about the mail as received and all may use. No edit changes it.
+    /// Results that one judge computed from the mail as received and all may use. No edit changes them.
     #[serde(skip)]
     pub computed: Computed,
 }
 
 impl Transaction {
-    /// A transaction that has just begun.
+    /// A new transaction.
     #[must_use]
     pub fn new(id: QueueId, envelope: Envelope) -> Self {
         Self {
@@ -166,46 +167,46 @@ impl Transaction {
         }
     }
 
-    /// The reverse-path as the client sent it.
+    /// The reverse-path as the client sent it, whether a judge has rewritten it or not.
     #[must_use]
     pub fn received_sender(&self) -> &ReversePath {
         self.original_sender.as_ref().unwrap_or(&self.envelope.sender)
     }
 
-    /// The sum of all points.
+    /// The sum of all scores.
     #[must_use]
     pub fn score(&self) -> f64 {
         self.scores.iter().map(|score| score.points).sum()
     }
 
-    /// The recipient of this id.
+    /// The recipient of this id, if there is one.
     #[must_use]
     pub fn recipient(&self, id: u32) -> Option<&Recipient> {
         self.envelope.recipients.iter().find(|recipient| recipient.id == id)
     }
 }
 
-/// Points that a judge gave.
+/// A score that a judge gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// Who gave them.
+    /// The name of the judge.
     pub judge: String,
-    /// For what.
+    /// The rule that the score is for.
     pub rule: String,
-    /// How many; above zero speaks against the message.
+    /// The points; positive ones count against the message.
     pub points: f64,
 }
 
 /// One method's result (RFC 8601 section 2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthResult {
-    /// `spf`, `dkim`, …
+    /// The method: `spf`, `dkim`, …
     pub method: String,
-    /// `pass`, `fail`, …
+    /// The result: `pass`, `fail`, …
     pub outcome: String,
-    /// In words.
+    /// The reason as text for people, if there is one.
     pub reason: Option<String>,
-    /// `smtp.mailfrom` and its like, with their values.
+    /// Property names such as `smtp.mailfrom`, with their values.
     pub properties: Vec<(String, String)>,
 }
 
@@ -230,13 +231,13 @@ impl Notes {
         };
     }
 
-    /// How many notes this judge has.
+    /// The number of notes of this judge.
     #[must_use]
     pub fn count(&self, judge: &str) -> usize {
         self.0.get(judge).map_or(0, BTreeMap::len)
     }
 
-    /// The octets that the notes of this judge take, keys included.
+    /// The size of this judge's notes in octets, keys included.
     #[must_use]
     pub fn size(&self, judge: &str) -> usize {
         self.0.get(judge).map_or(0, |notes| notes.iter().map(|(key, value)| key.len() + value.len()).sum())
@@ -246,23 +247,23 @@ impl Notes {
 /// The message: its header block, and from [`crate::Hook::Message`] on its body.
 #[derive(Clone)]
 pub struct Message {
-    /// As the edits so far have left it.
+    /// The header block with the edits so far.
     pub header: HeaderBlock,
-    /// As the edits so far have left it.
+    /// The body with the edits so far.
     pub body: Option<Arc<dyn Body>>,
-    /// Some edit has replaced the body.
+    /// Whether an edit has replaced the body.
     pub body_edited: bool,
-    /// The header as received, once an edit has changed it.
+    /// The header as received, when an edit has changed it; otherwise none.
     pub original_header: Option<HeaderBlock>,
-    /// The body as received, once an edit has replaced it.
+    /// The body as received, when an edit has replaced it; otherwise none.
     pub original_body: Option<Arc<dyn Body>>,
-    /// There are octets above 127 in it.
+    /// Whether the message contains octets above 127.
     pub has_8bit: bool,
-    /// The names of the keys to sign it with, once the stage is done.
+    /// The names of the keys to sign the message with, once the stage is done.
     pub sign: Vec<String>,
-    /// The name of the key to seal its ARC chain with, once the stage is done.
+    /// The name of the key to seal the ARC chain with, once the stage is done.
     pub seal: Option<String>,
-    /// What one judge computed of the message and all may use, such as its MIME tree; emptied by every edit.
+    /// A result that one judge computed from the message and all may use, such as its MIME tree; every edit clears it.
     pub shared: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -283,13 +284,13 @@ impl Message {
         }
     }
 
-    /// The header as received, whatever edits have made of it: what signatures are about.
+    /// The header as received, without edits: signatures are verified over it.
     #[must_use]
     pub fn received_header(&self) -> &HeaderBlock {
         self.original_header.as_ref().unwrap_or(&self.header)
     }
 
-    /// The body as received.
+    /// The body as received, without edits.
     #[must_use]
     pub fn received_body(&self) -> Option<&Arc<dyn Body>> {
         self.original_body.as_ref().or(self.body.as_ref())
@@ -299,23 +300,24 @@ impl Message {
 /// One delivery attempt: some recipients of a message for one next hop.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// 1 for the first.
+    /// The number of the attempt, 1 for the first.
     pub attempt: u32,
     /// How long ago the message was committed.
     pub age: Duration,
-    /// Whom this attempt is for.
+    /// The recipients of this attempt.
     pub recipients: Vec<Recipient>,
-    /// Where it goes.
+    /// The next hop.
     pub next_hop: NextHop,
-    /// The next hop is a host or socket that a judge has spelt out, and no relay of the configuration.
+    /// Whether the next hop is a host or socket given by a judge, and not a relay of the configuration.
     pub unlisted: bool,
-    /// How much TLS it demands.
+    /// How much TLS the delivery requires.
     pub tls: TlsPolicy,
-    /// The most that judges have asked for. It can raise what the configuration demands for the next hop, never lower it.
+    /// The most TLS that judges have required. It can raise what the configuration requires for the next hop, never
+    /// lower it.
     pub tls_asked: Option<TlsPolicy>,
-    /// The source address to bind, when one was chosen.
+    /// The source address to bind, if one was chosen.
     pub source: Option<IpAddr>,
-    /// The name of configured credentials to use.
+    /// The name of the configured credentials to use, if any.
     pub credentials: Option<String>,
     /// When to try again if this attempt defers, in place of the retry policy's answer.
     pub retry_after: Option<Duration>,

@@ -1,4 +1,4 @@
-//! What happens while a client speaks to us.
+//! Events of sessions with clients.
 
 use std::net::SocketAddr;
 
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::stamp;
 
-/// So many characters of a field that a stranger has written stand in a record.
+/// The most characters of an untrusted field that a record contains.
 pub const MAX_SHOWN: usize = 200;
 
-/// Who spoke to us. Its members stand directly in the records that bear it.
+/// The client. Its members are flattened into the records that contain it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Client {
-    /// The session; its log lines bear the same id.
+pub struct ClientMembers {
+    /// The session id, as in its log lines.
     pub session: SessionId,
     /// The listener's name in the configuration.
     pub listener: String,
-    /// Address and port.
+    /// The client's address and port.
     pub client: SocketAddr,
     /// The EHLO or HELO argument.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hello: Option<String>,
-    /// Who authenticated.
+    /// The identity that authenticated, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// There when the session was encrypted.
+    /// The session's TLS; none in plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
 }
@@ -35,7 +35,7 @@ pub struct Client {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Tls {
-    /// `TLSv1.3`.
+    /// The protocol version, such as `TLSv1.3`.
     pub version: String,
     /// The cipher suite's IANA name.
     pub cipher: String,
@@ -48,20 +48,21 @@ pub struct Tls {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Reception {
-    /// When.
+    /// When it happened.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id.
     #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
-    /// Who brought it.
+    /// The client that sent it.
     #[serde(flatten)]
-    pub from: Client,
+    pub from: ClientMembers,
     /// The reverse-path; empty for the null one.
     pub sender: ReversePath,
-    /// Everybody it was accepted for.
+    /// The recipients that it was accepted for.
     pub recipients: Vec<Address>,
-    /// Header block and body as received, in octets: without our Received field and what plugins changed.
+    /// The size of header block and body as received, in octets: without our Received field and without plugins'
+    /// changes.
     pub size: u64,
     /// The Message-ID field, cut to [`MAX_SHOWN`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,20 +72,20 @@ pub struct Reception {
     pub subject: Option<String>,
 }
 
-/// A client was told no, 4xx or 5xx.
+/// A command of a client was refused, with 4xx or 5xx.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Rejection {
-    /// When.
+    /// When it happened.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The id that the message would have had, from MAIL on.
     #[serde(default, rename = "queue-id", alias = "id", skip_serializing_if = "Option::is_none")]
     pub id: Option<QueueId>,
-    /// Who was refused.
+    /// The client that was refused.
     #[serde(flatten)]
-    pub from: Client,
-    /// At which stage: `connect`, `hello`, `auth`, `mail`, `rcpt`, `headers`, `message`.
+    pub from: ClientMembers,
+    /// The stage: `connect`, `hello`, `auth`, `mail`, `rcpt`, `headers`, `message`.
     pub stage: String,
     /// The reverse-path, from MAIL on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,7 +93,7 @@ pub struct Rejection {
     /// The recipient, when one was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<Address>,
-    /// What the client was told.
+    /// The reply that the client got.
     pub reply: Reply,
     /// The plugin or built-in check that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,26 +104,26 @@ pub struct Rejection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Discard {
-    /// When.
+    /// When it happened.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id.
     #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
-    /// At which stage: `rcpt`, `headers`, `message`, `deliver`, `route` for a route that says so, `quarantine` for what an
-    /// operator deletes there.
+    /// The stage: `rcpt`, `headers`, `message`, `deliver`, `route` for a route to `discard`, `quarantine` for a message
+    /// that an operator deletes from one.
     pub stage: String,
     /// The reverse-path.
     pub sender: ReversePath,
-    /// Whose copies were dropped.
+    /// The recipients whose copies were dropped.
     pub recipients: Vec<Address>,
     /// The plugin, built-in check or operator that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// The quarantine that it lay in.
+    /// The quarantine that the message was in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<String>,
-    /// The name under which the operator asked, as the command line tells it.
+    /// The user name of the operator who asked, as the command line reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
 }

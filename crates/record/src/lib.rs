@@ -1,12 +1,12 @@
-//! The vocabulary of the event log: what happened to mail, one [`Record`] an event.
+//! The event log: what happened to mail, one [`Record`] per event.
 //!
-//! **The serialised form is a public contract.** A record is one JSON object. `event` names its kind, `time` is RFC 3339 in
-//! UTC to the millisecond, ids are 26 characters (a message's is `queue-id` in all of them), durations are whole
-//! milliseconds in members that end in `-ms`, sizes are octets, and a member that has nothing to say is left out. Members
-//! and kinds may be added in any release; none changes its meaning or goes away without a new major version. Readers skip
-//! what they do not know.
+//! **The serialised form is a public contract.** A record is one JSON object. `event` names its kind, `time` is RFC
+//! 3339 in UTC to the millisecond, ids are 26 characters (a message's is `queue-id` in all records), durations are
+//! whole milliseconds in members that end in `-ms`, sizes are octets, and empty members are left out. Members and kinds
+//! may be added in any release; none changes its meaning or is removed without a new major version. Readers ignore what
+//! they do not know.
 //!
-//! Nothing here writes anything: who keeps records implements [`Sink`], who makes them is handed one.
+//! Nothing here writes records: code that keeps them implements [`RecordSink`], and code that makes them is given one.
 
 mod dmarc;
 mod inbound;
@@ -20,9 +20,10 @@ use pintle_mail::{QueueId, UnixTime};
 use serde::{Deserialize, Serialize};
 
 pub use dmarc::{DkimCheck, DmarcEvaluation, DmarcPublished, SpfCheck};
-pub use inbound::{Client, Discard, MAX_SHOWN, Reception, Rejection, Tls};
+pub use inbound::{ClientMembers, Discard, MAX_SHOWN, Reception, Rejection, Tls};
 pub use outbound::{
-    Bounce, Deferral, Delivery, DsnReport, Expiration, Hold, Job, Peer, Release, ReportKind, Unreported,
+    Bounce, Deferral, Delivery, DsnReport, Expiration, Hold, JobMembers, PeerMembers, Release, ReportKind,
+    Unreported,
 };
 pub use plugin::{PluginFault, PluginStep, PluginVerdict};
 
@@ -31,29 +32,29 @@ pub use plugin::{PluginFault, PluginStep, PluginVerdict};
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Record {
-    /// A message was committed; its client has been or will be told 250.
+    /// A message was committed; its client has received or will receive a 250.
     Reception(Reception),
-    /// A client was told no.
+    /// A command of a client was refused.
     Rejection(Rejection),
-    /// A message or a recipient was accepted and dropped, because a rule or an operator said so.
+    /// A message or a recipient was accepted and dropped, because a rule or an operator demanded it.
     Discard(Discard),
-    /// A stranger's message was held against the policy of its author's domain.
+    /// A message from an untrusted client was checked against the policy of its author's domain.
     DmarcEvaluation(DmarcEvaluation),
-    /// A plugin had an opinion.
+    /// A plugin gave a verdict.
     PluginVerdict(PluginVerdict),
-    /// A plugin failed; what the client saw is the operator's choice for such a case.
+    /// A plugin failed; the configuration decides what the client saw.
     PluginFault(PluginFault),
     /// A next hop took the message for one recipient.
     Delivery(Delivery),
     /// An attempt for one recipient failed for now.
     Deferral(Deferral),
-    /// A recipient failed for good.
+    /// Delivery to a recipient failed permanently.
     Bounce(Bounce),
-    /// A recipient's time ran out.
+    /// A recipient's time in the queue ran out.
     Expiration(Expiration),
-    /// A message is kept from delivery.
+    /// A message is held.
     Hold(Hold),
-    /// A held message may go again.
+    /// A held message was released for delivery.
     Release(Release),
     /// A delivery status notification was committed.
     Report(DsnReport),
@@ -80,7 +81,7 @@ impl Record {
         }
     }
 
-    /// The message that it happened to, where there was one.
+    /// The queue id of the message concerned, if there is one.
     #[must_use]
     pub fn id(&self) -> Option<QueueId> {
         match self {
@@ -164,7 +165,7 @@ impl RecordSink for RecordReaders {
     }
 }
 
-/// Keeps nothing.
+/// A sink that drops all records.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoRecords;
 

@@ -1,4 +1,4 @@
-//! What happens on the way to the next hop, recipient by recipient.
+//! Events of delivery to the next hop, recipient by recipient.
 
 use std::net::SocketAddr;
 
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Tls, stamp};
 
-/// What every delivery event says. Its members stand directly in the records that bear it.
+/// The members that all delivery events have. They are flattened into the records that contain them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Job {
-    /// When.
+pub struct JobMembers {
+    /// When it happened.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id.
@@ -19,29 +19,29 @@ pub struct Job {
     pub id: QueueId,
     /// The reverse-path; empty for the null one.
     pub sender: ReversePath,
-    /// Whom it is about.
+    /// The recipient that the event is about.
     pub recipient: Address,
-    /// Where it was to go.
+    /// The next hop of the attempt.
     pub next_hop: NextHop,
-    /// Which attempt for this recipient it was, 1 for the first; 0 when there was none.
+    /// The number of the attempt for this recipient, 1 for the first; 0 when there was none.
     pub attempt: u32,
-    /// Since the message was committed.
+    /// Milliseconds since the message was committed.
     pub age_ms: u64,
-    /// Header block and body, in octets.
+    /// The size of header block and body, in octets.
     pub size: u64,
 }
 
-/// Who answered.
+/// The host that we talked to. The members are flattened into the records that contain them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Peer {
-    /// The host's name, where it has one.
+pub struct PeerMembers {
+    /// The host's name; none when it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Its address and port.
+    /// The host's address and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
-    /// There when the session was encrypted.
+    /// The session's TLS; none in plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     /// How many messages the session had carried before; 0 when it was opened for this one.
@@ -53,75 +53,75 @@ pub struct Peer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Delivery {
-    /// Which message, for whom.
+    /// The message and the recipient.
     #[serde(flatten)]
-    pub job: Job,
-    /// Who took it.
+    pub job: JobMembers,
+    /// The host that took the message.
     #[serde(flatten)]
-    pub peer: Peer,
-    /// In which words.
+    pub peer: PeerMembers,
+    /// The host's reply.
     pub reply: Reply,
-    /// How long this attempt took, connection included.
+    /// The milliseconds that this attempt took, connection included.
     pub took_ms: u64,
 }
 
-/// Not this time.
+/// An attempt failed for now; there will be another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Deferral {
-    /// Which message, for whom.
+    /// The message and the recipient.
     #[serde(flatten)]
-    pub job: Job,
-    /// Who said so, when somebody was reached.
+    pub job: JobMembers,
+    /// The host that was reached; empty when none was.
     #[serde(flatten)]
-    pub peer: Peer,
-    /// In which words; ours when nobody was reached.
+    pub peer: PeerMembers,
+    /// The host's reply, or our own when no host was reached.
     pub reply: Reply,
-    /// When the next attempt is planned.
+    /// The time for which the next attempt is planned.
     #[serde(with = "stamp")]
     pub next_attempt: UnixTime,
 }
 
-/// Never.
+/// Delivery failed permanently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Bounce {
-    /// Which message, for whom.
+    /// The message and the recipient.
     #[serde(flatten)]
-    pub job: Job,
-    /// Who said so, when somebody was reached.
+    pub job: JobMembers,
+    /// The host that was reached; empty when none was.
     #[serde(flatten)]
-    pub peer: Peer,
-    /// In which words; ours when nobody was reached.
+    pub peer: PeerMembers,
+    /// The host's reply, or our own when no host was reached.
     pub reply: Reply,
-    /// The queue id of the report to the sender.
+    /// The queue id of the report to the sender, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<QueueId>,
-    /// Why there is none.
+    /// Why there is no report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreported: Option<Unreported>,
-    /// The plugin that decided, or `operator`; none where the next hop did.
+    /// The plugin that decided, or `operator`; none when the next hop did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
-/// Too late.
+/// The recipient's time in the queue ran out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Expiration {
-    /// Which message, for whom.
+    /// The message and the recipient.
     #[serde(flatten)]
-    pub job: Job,
-    /// What the last attempt came to, if there was one.
+    pub job: JobMembers,
+    /// The reply to the last attempt, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,
-    /// The queue id of the report to the sender.
+    /// The queue id of the report to the sender, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<QueueId>,
-    /// Why there is none.
+    /// Why there is no report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreported: Option<Unreported>,
-    /// The quarantine in which it lay to the end of its time.
+    /// The quarantine that the message was in when its time ran out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<String>,
 }
@@ -132,26 +132,26 @@ pub struct Expiration {
 pub enum Unreported {
     /// The reverse-path is null: nothing may ever be sent back (RFC 5321 section 4.5.5).
     NullSender,
-    /// The sender asked not to hear of it (`NOTIFY`, RFC 3461 section 4.1).
+    /// The sender asked for no report (`NOTIFY`, RFC 3461 section 4.1).
     NotWanted,
-    /// A plugin or the operator said so, or it lay in a quarantine.
+    /// A plugin or the operator suppressed the report, or the message was in a quarantine.
     Suppressed,
 }
 
-/// A message stays where it is.
+/// A message is held: it is not delivered until it is released.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Hold {
-    /// When.
+    /// When it happened.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id.
     #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
-    /// The quarantine's name, when a verdict put it there.
+    /// The quarantine's name, when a verdict put the message there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<String>,
-    /// The operator's words, when an operator holds it.
+    /// The operator's reason, when an operator holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The plugin or built-in check that decided.
@@ -159,23 +159,23 @@ pub struct Hold {
     pub by: Option<String>,
 }
 
-/// A held message may go again.
+/// A held message was released for delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Release {
-    /// When.
+    /// When it happened.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The queue id.
     #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
-    /// The quarantine that it lay in.
+    /// The quarantine that the message was in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<String>,
-    /// Who let it go: `operator`.
+    /// Who released it: `operator`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// The name under which the operator asked, as the command line tells it.
+    /// The user name of the operator who asked, as the command line reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
 }
@@ -184,30 +184,30 @@ pub struct Release {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DsnReport {
-    /// When.
+    /// When it happened.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The report's own queue id.
     #[serde(rename = "queue-id", alias = "id")]
     pub id: QueueId,
-    /// The message that it is about.
+    /// The queue id of the message that it is about.
     pub about: QueueId,
-    /// What it tells.
+    /// What the report is about.
     pub kind: ReportKind,
-    /// Who gets it.
+    /// The address that the report is sent to.
     pub to: Address,
-    /// About whom.
+    /// The recipients that the report is about.
     pub recipients: Vec<Address>,
 }
 
-/// What a report tells.
+/// What a report is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReportKind {
-    /// It will not be delivered.
+    /// The message will not be delivered.
     Failure,
-    /// It takes long.
+    /// Delivery is delayed.
     Delay,
-    /// It was delivered, or handed to a host that reports no further.
+    /// The message was delivered, or passed to a host that does not report further.
     Success,
 }

@@ -1,4 +1,4 @@
-//! What plugins say, and how they fail.
+//! Events of plugins: verdicts and faults.
 
 use pintle_mail::{QueueId, SessionId, UnixTime};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::{Record, RecordSink, stamp};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PluginVerdict {
-    /// When.
+    /// When it happened.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The plugin's name in the configuration.
@@ -30,18 +30,18 @@ pub struct PluginVerdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PluginFault {
-    /// When.
+    /// When it happened.
     #[serde(with = "stamp")]
     pub time: UnixTime,
     /// The plugin's name in the configuration.
     pub plugin: String,
     /// The hook: `rcpt`, `message`, …
     pub hook: String,
-    /// `trap`, `timeout`, `memory`, `limit`, `busy`, `bad-answer`, `not-loaded`.
+    /// The kind of fault: `trap`, `timeout`, `memory`, `limit`, `busy`, `bad-answer`, `not-loaded`.
     pub kind: String,
-    /// In words.
+    /// The error as text for the operator.
     pub text: String,
-    /// The verdict that took its place.
+    /// The verdict that was used instead, as `on_fault` says.
     pub verdict: String,
     /// The session, in the hooks that have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,16 +51,16 @@ pub struct PluginFault {
     pub id: Option<QueueId>,
 }
 
-/// What one plugin said at a stage: a fault, which is always of interest, or a verdict, which few read.
+/// One plugin's part in a stage: a fault, which is always recorded, or a verdict, which is recorded only on request.
 #[derive(Debug, Clone, Copy)]
 pub struct PluginStep<'a> {
     /// The plugin's name.
     pub plugin: &'a str,
     /// The hook's name.
     pub hook: &'a str,
-    /// The name of its verdict, or of the one that its fault came to.
+    /// The name of its verdict, or of the one that took the place of a fault.
     pub verdict: &'a str,
-    /// The fault's kind and text.
+    /// The kind and the text of the fault, if there was one.
     pub fault: Option<(&'a str, &'a str)>,
     /// The session, while there is one.
     pub session: Option<SessionId>,
@@ -69,7 +69,7 @@ pub struct PluginStep<'a> {
 }
 
 impl PluginStep<'_> {
-    /// Records it, where somebody reads such records.
+    /// Records it, if the sink wants such records.
     pub fn record(self, sink: &dyn RecordSink, time: UnixTime) {
         let (plugin, hook) = (self.plugin.to_owned(), self.hook.to_owned());
         let (verdict, session, id) = (self.verdict.to_owned(), self.session, self.id);

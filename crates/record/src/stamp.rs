@@ -1,4 +1,4 @@
-//! How a time stands in a record: text that a person can read and that sorts.
+//! The serialised form of a time in a record: text that a person can read and that sorts.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! The serialised form, pinned: whoever breaks one of these texts breaks every reader of somebody's log.
+//! Pins the serialised form: a change to one of these texts breaks every reader of event logs.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -6,8 +6,8 @@ use pintle_mail::{
     Address, Charset, EnhancedCode, NextHop, QueueId, Reply, ReversePath, SessionId, UnixTime,
 };
 use pintle_record::{
-    Bounce, Client, Deferral, Delivery, Discard, DsnReport, Expiration, Hold, Job, Peer, PluginFault,
-    PluginVerdict, Reception, Record, Rejection, Release, ReportKind, Tls, Unreported,
+    Bounce, ClientMembers, Deferral, Delivery, Discard, DsnReport, Expiration, Hold, JobMembers, PeerMembers,
+    PluginFault, PluginVerdict, Reception, Record, Rejection, Release, ReportKind, Tls, Unreported,
 };
 
 const AT: UnixTime = UnixTime::from_millis(1_795_317_028_123);
@@ -24,8 +24,8 @@ fn sender() -> ReversePath {
     ReversePath::Address(address("a@example.org"))
 }
 
-fn client() -> Client {
-    Client {
+fn client() -> ClientMembers {
+    ClientMembers {
         session: SessionId::new(UnixTime::from_millis(0), 2),
         listener: "mx".into(),
         client: ([192, 0, 2, 1], 4242).into(),
@@ -39,8 +39,8 @@ fn tls() -> Tls {
     Tls { version: "TLSv1.3".into(), cipher: "TLS_AES_256_GCM_SHA384".into(), verified: false }
 }
 
-fn job() -> Job {
-    Job {
+fn job() -> JobMembers {
+    JobMembers {
         time: AT,
         id: id(),
         sender: sender(),
@@ -52,8 +52,8 @@ fn job() -> Job {
     }
 }
 
-fn peer() -> Peer {
-    Peer {
+fn peer() -> PeerMembers {
+    PeerMembers {
         host: Some("mx.example.net".into()),
         address: Some(([192, 0, 2, 25], 25).into()),
         tls: None,
@@ -65,7 +65,7 @@ fn no() -> Reply {
     Reply::new(550, EnhancedCode(5, 1, 1), "no such user")
 }
 
-/// The text is the contract; that it reads back as what it was makes it one for Rust readers too.
+/// The text is the contract. It must also read back as the same record, for readers written in Rust.
 fn pin(record: &Record, text: &str) {
     let written = serde_json::to_string(record).unwrap();
     assert_eq!(written, text);
@@ -102,7 +102,7 @@ fn rejection() {
     let record = Record::Rejection(Rejection {
         time: AT,
         id: None,
-        from: Client { hello: None, tls: None, identity: Some("anna".into()), ..client() },
+        from: ClientMembers { hello: None, tls: None, identity: Some("anna".into()), ..client() },
         stage: "rcpt".into(),
         sender: Some(sender()),
         recipient: Some(address("b@example.net")),
@@ -177,7 +177,7 @@ fn plugins() {
     );
 }
 
-/// What stands in the middle of every delivery event.
+/// The members that all delivery events have.
 const JOB: &str = concat!(
     r#""time":"2026-11-22T03:10:28.123Z","queue-id":"00000000000000000000000001","sender":"a@example.org","#,
     r#""recipient":"b@example.net","next-hop":{"mx":"example.net"},"attempt":2,"age-ms":61000,"size":1234"#
@@ -200,7 +200,7 @@ fn delivery_and_deferral() {
     );
     let deferral = Record::Deferral(Deferral {
         job: job(),
-        peer: Peer { tls: Some(tls()), ..Peer::default() },
+        peer: PeerMembers { tls: Some(tls()), ..PeerMembers::default() },
         reply: Reply::new(450, EnhancedCode(4, 2, 0), "later"),
         next_attempt: AT,
     });
@@ -300,7 +300,7 @@ fn hold_release_and_report() {
     );
 }
 
-/// What earlier versions wrote.
+/// Records of earlier versions.
 #[test]
 fn a_queue_id_by_its_old_name_is_read() {
     let text = r#"{"event":"release","time":"2026-11-22T03:10:28.123Z","id":"00000000000000000000000001"}"#;

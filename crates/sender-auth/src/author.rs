@@ -1,13 +1,15 @@
-//! Whom a From field names: every address that some reader may show as the author's, wherever the field breaks the rules.
+//! The authors that a From field names: every address that a mail program may show as the author's, however the field
+//! breaks the rules.
 //!
-//! A parser of addresses gives one reading of a field. Readers disagree about fields that are none, and a forger needs only
-//! one of them: `"a" <x@strict.example> <y@other.example>` is from x to some and from y to others. So all brackets of an
-//! item count, and what stands bare where there are none. Comments and quoted strings may stand anywhere (RFC 5322
-//! section 3.2.2) and hold no address.
+//! An address parser has one reading of a field. Programs disagree about malformed fields, and a forger needs only one
+//! of them: `"a" <x@strict.example> <y@other.example>` is from x for some and from y for others. So all brackets of an
+//! item count, and the bare text where there are none. Comments and quoted strings may be anywhere (RFC 5322 section
+//! 3.2.2) and contain no address.
 
 use crate::domain;
 
-/// The domains of all these addresses, in A-labels, each once. The field's value may be folded. One pass over the octets.
+/// The domains of all these addresses, in A-labels, each once. The field's value may be folded. It takes one pass over
+/// the octets.
 pub(crate) fn domains(value: &[u8]) -> Vec<String> {
     let mut domains: Vec<String> = Vec::new();
     for address in addresses(value) {
@@ -18,15 +20,15 @@ pub(crate) fn domains(value: &[u8]) -> Vec<String> {
             domains.push(name.to_owned());
         }
         if domains.len() > 1 {
-            // That there are several is all that anybody asks.
+            // Callers only need to know that there are several.
             break;
         }
     }
     domains
 }
 
-/// As readers see it: RFC 5322 section 4.4 allowed blanks around the dots once. Each would else be the name of nobody, who
-/// has no policy.
+/// Removes blanks around dots, as programs do: RFC 5322 section 4.4 once allowed them. Otherwise such a domain would be
+/// unknown and have no policy.
 fn joined(name: &str) -> String {
     name.split('.').map(str::trim).collect::<Vec<_>>().join(".")
 }
@@ -34,36 +36,36 @@ fn joined(name: &str) -> String {
 /// The texts that may be addresses.
 fn addresses(value: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(value);
-    let mut items = Items::default();
-    for piece in (Plain { text: &text, quotes: true, comments: true }) {
+    let mut items = AddressItems::default();
+    for piece in (UncommentedPieces { text: &text, quotes: true, comments: true }) {
         match piece {
-            Piece::Quoted => items.text.push('"'),
-            Piece::Sign(sign) => items.sign(sign),
+            FieldPiece::Quoted => items.text.push('"'),
+            FieldPiece::Sign(sign) => items.sign(sign),
         }
     }
     items.end_item();
     items.found
 }
 
-/// What the field's text consists of once comments are left out.
-enum Piece {
-    /// A quoted string, whatever is in it.
+/// A piece of the field's text, without comments.
+enum FieldPiece {
+    /// A quoted string, whatever it contains.
     Quoted,
     Sign(char),
 }
 
-struct Plain<'t> {
+struct UncommentedPieces<'t> {
     text: &'t str,
-    /// Quoted strings still end. One that does not is no quoted string, and neither is any after it.
+    /// Whether quoted strings are recognised. After one that does not end, neither it nor any later one is.
     quotes: bool,
-    /// The same of comments.
+    /// The same for comments.
     comments: bool,
 }
 
-impl Iterator for Plain<'_> {
-    type Item = Piece;
+impl Iterator for UncommentedPieces<'_> {
+    type Item = FieldPiece;
 
-    fn next(&mut self) -> Option<Piece> {
+    fn next(&mut self) -> Option<FieldPiece> {
         loop {
             let sign = self.text.chars().next()?;
             let end = match sign {
@@ -74,14 +76,14 @@ impl Iterator for Plain<'_> {
             match (sign, end) {
                 ('"', Some(end)) => {
                     self.text = &self.text[end..];
-                    return Some(Piece::Quoted);
+                    return Some(FieldPiece::Quoted);
                 }
                 (_, Some(end)) => self.text = &self.text[end..],
                 (_, None) => {
                     self.quotes &= sign != '"';
                     self.comments &= sign != '(';
                     self.text = &self.text[sign.len_utf8()..];
-                    return Some(Piece::Sign(sign));
+                    return Some(FieldPiece::Sign(sign));
                 }
             }
         }
@@ -115,20 +117,20 @@ fn end_of_comment(text: &str) -> Option<usize> {
     None
 }
 
-/// Items between commas: each with what stands in brackets, or bare.
+/// Splits the text into items between commas: each has the text in brackets, or bare text.
 #[derive(Default)]
-struct Items {
+struct AddressItems {
     found: Vec<String>,
     text: String,
-    /// A bracket has been seen in this item: what stands before it is a name.
+    /// Whether a bracket has been seen in this item: the text before it is a display name.
     has_brackets: bool,
 }
 
-impl Items {
+impl AddressItems {
     fn sign(&mut self, sign: char) {
         match sign {
             ',' | ';' => self.end_item(),
-            // What stands before is the name of a group.
+            // The text before the colon is the name of a group.
             ':' if !self.has_brackets => self.text.clear(),
             '<' => {
                 if self.has_brackets {
@@ -211,7 +213,7 @@ mod tests {
         }
     }
 
-    /// By a search from each sign, these would be thousands of millions of steps.
+    /// Searching from each character anew would take billions of steps.
     #[test]
     fn what_never_ends_is_looked_for_once() {
         for piece in ["\\\"", "\"\\", "(", "((\\)", "<", ","] {

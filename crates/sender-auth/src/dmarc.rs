@@ -1,63 +1,63 @@
-//! DMARC: does the author's domain stand behind this message, and what does it want done if not (RFC 9989)?
+//! DMARC: does the author's domain authenticate this message, and what does it ask for if not (RFC 9989)?
 //!
-//! Records are found by the walk up the tree of section 4.10; there is no list of public suffixes. What RFC 7489 had and
-//! its successor has not is read as far as it can be: `pct=0` was the way to ask for a test and means `t=y` now; other
-//! percentages mean nothing.
+//! Records are found by the DNS tree walk of section 4.10, without a list of public suffixes. Tags of RFC 7489 that its
+//! successor no longer has are supported as far as possible: `pct=0` was the way to ask for a test and is read as
+//! `t=y`; other percentages are ignored.
 
 use pintle_dns::{DnsError, RecordKind};
 use pintle_mail::HeaderBlock;
 
-use crate::spf::{Identity, SpfResult};
-use crate::tags::Tags;
-use crate::{Ask, AuthOutcome, DkimResult, author, domain};
+use crate::spf::{SpfIdentity, SpfResult};
+use crate::tags::TagList;
+use crate::{AuthOutcome, DeadlineResolver, DkimResult, author, domain};
 
-/// Section 4.10: names of more labels are walked from the seventh label on.
+/// Section 4.10: longer names are walked from their seventh label on.
 const MAX_LABELS: usize = 7;
-/// So many addresses of `rua=` are kept: nobody needs more (section 4.7 lets receivers limit them).
+/// The most addresses of `rua=` that are kept (section 4.7 lets receivers limit them).
 const MAX_URIS: usize = 10;
 
-/// What DMARC says of a message.
+/// The DMARC result of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DmarcResult {
-    /// `none`, `pass`, `fail`, `temperror` or `permerror`.
+    /// The result: `none`, `pass`, `fail`, `temperror` or `permerror`.
     pub outcome: AuthOutcome,
-    /// The author's domain, in A-labels; empty when there is not one.
+    /// The author's domain, in A-labels; empty when there is no single one.
     pub from_domain: String,
-    /// What the domain's owner wants done with messages that fail. `none` as well where nobody has said.
+    /// The domain owner's policy for messages that fail. It is also `none` when there is no policy.
     pub policy: DmarcPolicy,
-    /// SPF passed for a domain that is aligned with the author's.
+    /// Whether SPF passed for a domain that is aligned with the author's.
     pub spf_aligned: bool,
-    /// So did a DKIM signature.
+    /// Whether a DKIM signature passed for a domain that is aligned with the author's.
     pub dkim_aligned: bool,
-    /// The record that applied, as published; none where there is none.
-    pub published: Option<Published>,
-    /// What was wrong.
+    /// The policy record that applied, as published; none when there is none.
+    pub published: Option<PublishedPolicy>,
+    /// What was wrong, as text for people; none with `pass`.
     pub reason: Option<String>,
 }
 
-/// A policy record, for reports to its owner (RFC 9990).
+/// A published policy record, for reports to its owner (RFC 9990).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    /// Where it stands, without `_dmarc.`.
+pub struct PublishedPolicy {
+    /// The domain at which it was found, without `_dmarc.`.
     pub domain: String,
-    /// `p=`
+    /// `p=`: the policy for the domain.
     pub policy: DmarcPolicy,
-    /// `sp=`, or what stands in for it.
+    /// `sp=`, or its default: the policy for subdomains.
     pub subdomains: DmarcPolicy,
-    /// `np=`, or what stands in for it: for subdomains that do not exist.
+    /// `np=`, or its default: the policy for subdomains that do not exist.
     pub missing: DmarcPolicy,
-    /// `aspf=s`
+    /// `aspf=s`: SPF must pass for exactly the author's domain.
     pub strict_spf: bool,
-    /// `adkim=s`
+    /// `adkim=s`: DKIM must pass for exactly the author's domain.
     pub strict_dkim: bool,
-    /// `t=y`
+    /// `t=y`: the owner is only testing the policy.
     pub testing: bool,
-    /// `rua=`: the addresses that want aggregate reports, as URIs.
+    /// `rua=`: the addresses to which aggregate reports are to be sent, as URIs.
     pub report_to: Vec<String>,
 }
 
 impl DmarcPolicy {
-    /// The word in records and reports.
+    /// The policy's name in records and reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -68,10 +68,10 @@ impl DmarcPolicy {
     }
 }
 
-/// The owner's wish.
+/// What a domain's owner asks receivers to do with messages that fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DmarcPolicy {
-    /// Nothing in particular.
+    /// Nothing special.
     None,
     /// Treat it as suspicious.
     Quarantine,
@@ -79,12 +79,12 @@ pub enum DmarcPolicy {
     Reject,
 }
 
-/// Checks the author's domain against the results of SPF and DKIM.
+/// Evaluates the policy of the author's domain with the results of SPF and DKIM.
 ///
-/// A message without an author's domain, with several From fields or with authors of several domains is a `permerror`:
-/// there is no telling which of them a reader would be shown.
+/// A message without an author's domain, with several From fields, or with authors of several domains is a `permerror`:
+/// it is not known which of them a reader would see.
 pub async fn check(
-    ask: Ask<'_>,
+    dns: DeadlineResolver<'_>,
     header: &HeaderBlock,
     spf: &[SpfResult],
     dkim: &[DkimResult],
@@ -93,26 +93,26 @@ pub async fn check(
         Ok(author) => author,
         Err(reason) => return DmarcResult::of("", AuthOutcome::PermError, Some(reason.to_owned())),
     };
-    let checked = judge(ask, &author, spf, dkim).await;
+    let checked = judge(dns, &author, spf, dkim).await;
     checked.unwrap_or_else(|error| {
         DmarcResult::of(&author, AuthOutcome::TempError, Some(format!("DNS: {error}")))
     })
 }
 
 async fn judge(
-    ask: Ask<'_>,
+    dns: DeadlineResolver<'_>,
     author: &str,
     spf: &[SpfResult],
     dkim: &[DkimResult],
 ) -> Result<DmarcResult, DnsError> {
-    let walk = Walk::up(ask, author).await?;
+    let walk = TreeWalk::up(dns, author).await?;
     let Some(found) = walk.policy_record() else {
         return Ok(DmarcResult::of(author, AuthOutcome::None, None));
     };
     let mut result = DmarcResult::of(author, AuthOutcome::Fail, None);
-    result.policy = policy(ask, &found, author).await?;
+    result.policy = policy(dns, &found, author).await?;
     result.published = Some(found.record.published(found.name));
-    let aligned = Aligned { ask, author, organization: walk.organization() };
+    let aligned = Alignment { dns, author, organization: walk.organization() };
     let sender = spf_identity(spf).map(|spf| (spf.domain.as_str(), spf.outcome));
     let signers: Vec<_> = dkim.iter().map(|dkim| (dkim.domain.as_str(), dkim.outcome)).collect();
     let by_spf = aligned.best(sender.as_slice(), found.record.strict_spf).await;
@@ -122,20 +122,20 @@ async fn judge(
     if result.spf_aligned || result.dkim_aligned {
         result.outcome = AuthOutcome::Pass;
     } else if by_spf == AuthOutcome::TempError || by_dkim == AuthOutcome::TempError {
-        // Section 5.3.6: what might have been aligned may yet be.
+        // Section 5.3.6: a check that could not be finished may still turn out to be aligned.
         result.outcome = AuthOutcome::TempError;
-        result.reason = Some("an aligned check could not be finished".into());
+        result.reason = Some("a check that may be aligned could not be finished".into());
     }
     Ok(result)
 }
 
 /// Section 4.4.2: the MAIL FROM identity, or HELO where the reverse-path is null.
 fn spf_identity(spf: &[SpfResult]) -> Option<&SpfResult> {
-    let sender = spf.iter().find(|result| result.identity == Identity::MailFrom);
+    let sender = spf.iter().find(|result| result.identity == SpfIdentity::MailFrom);
     sender.or_else(|| spf.first())
 }
 
-/// The one domain of the one From field (section 5.3.1).
+/// The domain of the only From field, if there is exactly one (section 5.3.1).
 fn author_domain(header: &HeaderBlock) -> Result<String, &'static str> {
     let mut fields = header.named("From");
     let field = match (fields.next(), fields.next()) {
@@ -154,25 +154,29 @@ fn author_domain(header: &HeaderBlock) -> Result<String, &'static str> {
 }
 
 /// The policy for the author's domain (sections 4.7 and 4.10.1).
-async fn policy(ask: Ask<'_>, found: &FoundRecord<'_>, author: &str) -> Result<DmarcPolicy, DnsError> {
+async fn policy(
+    dns: DeadlineResolver<'_>,
+    found: &FoundRecord<'_>,
+    author: &str,
+) -> Result<DmarcPolicy, DnsError> {
     let record = found.record;
     let policy = if found.name == author {
         record.policy
-    } else if record.missing != record.subdomains && !exists(ask, author).await? {
+    } else if record.missing != record.subdomains && !exists(dns, author).await? {
         record.missing
     } else {
         record.subdomains
     };
     Ok(match policy {
-        // Section 4.7: a test asks for one step less than the policy says.
+        // Section 4.7: in test mode the policy is one step weaker than published.
         DmarcPolicy::Reject if record.testing => DmarcPolicy::Quarantine,
         DmarcPolicy::Quarantine if record.testing => DmarcPolicy::None,
         policy => policy,
     })
 }
 
-async fn exists(ask: Ask<'_>, name: &str) -> Result<bool, DnsError> {
-    match ask.records(name, RecordKind::A).await {
+async fn exists(dns: DeadlineResolver<'_>, name: &str) -> Result<bool, DnsError> {
+    match dns.records(name, RecordKind::A).await {
         Err(DnsError::NxDomain) => Ok(false),
         Err(error) if error.is_temporary() => Err(error),
         _ => Ok(true),
@@ -181,29 +185,29 @@ async fn exists(ask: Ask<'_>, name: &str) -> Result<bool, DnsError> {
 
 /// A policy record (section 4.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Record {
+struct DmarcRecord {
     report_to: Vec<String>,
     policy: DmarcPolicy,
     subdomains: DmarcPolicy,
-    /// For subdomains that do not exist.
+    /// The policy for subdomains that do not exist.
     missing: DmarcPolicy,
     strict_spf: bool,
     strict_dkim: bool,
     testing: bool,
-    /// `psd=`: the name is a public suffix, or is not.
+    /// `psd=`: whether the name is a public suffix; none when the record does not say.
     suffix: Option<bool>,
 }
 
-impl Record {
-    /// None for what is no DMARC record, or applies to nothing.
+impl DmarcRecord {
+    /// Parses a record. None when it is not a DMARC record, or has no effect.
     fn parse(text: &[u8]) -> Option<Self> {
-        let tags = Tags::readable(std::str::from_utf8(text).ok()?)?;
+        let tags = TagList::readable(std::str::from_utf8(text).ok()?)?;
         if tags.first() != Some(("v", "DMARC1")) {
             return None;
         }
         let policy = match tags.get("p").and_then(policy_named) {
             Some(policy) => policy,
-            // Section 4.10.1: without a policy that can be read, but with somebody to report to, it is `none`.
+            // Section 4.10.1: without a valid policy, but with an address for reports, the policy is `none`.
             None if tags.get("rua").is_some_and(|rua| rua.contains(':')) => DmarcPolicy::None,
             None => return None,
         };
@@ -228,8 +232,8 @@ impl Record {
         })
     }
 
-    fn published(&self, domain: &str) -> Published {
-        Published {
+    fn published(&self, domain: &str) -> PublishedPolicy {
+        PublishedPolicy {
             domain: domain.to_owned(),
             policy: self.policy,
             subdomains: self.subdomains,
@@ -252,24 +256,24 @@ fn policy_named(name: &str) -> Option<DmarcPolicy> {
     found.map(|(_, policy)| *policy)
 }
 
-/// The records from a name up to the top (section 4.10).
-struct Walk<'a> {
+/// The records found on the tree walk from a name up to the top (section 4.10).
+struct TreeWalk<'a> {
     start: &'a str,
-    found: Vec<(&'a str, Record)>,
+    found: Vec<(&'a str, DmarcRecord)>,
 }
 
-/// The record that applies, and where it stands.
+/// The record that applies, and the domain at which it was found.
 struct FoundRecord<'w> {
     name: &'w str,
-    record: &'w Record,
+    record: &'w DmarcRecord,
 }
 
-impl<'a> Walk<'a> {
-    async fn up(ask: Ask<'_>, start: &'a str) -> Result<Self, DnsError> {
+impl<'a> TreeWalk<'a> {
+    async fn up(dns: DeadlineResolver<'_>, start: &'a str) -> Result<Self, DnsError> {
         let mut walk = Self { start, found: Vec::new() };
         let mut next = Some(start);
         while let Some(name) = next {
-            if let Some(record) = record_at(ask, name).await? {
+            if let Some(record) = record_at(dns, name).await? {
                 let suffix = record.suffix;
                 walk.found.push((name, record));
                 if suffix.is_some() {
@@ -281,7 +285,8 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    /// Section 4.10.2: the name that says it is no suffix; the one below a suffix; or the shortest that has a record.
+    /// The organizational domain (section 4.10.2): the name whose record says that it is not a suffix; else the name
+    /// below a suffix; else the shortest name that has a record.
     fn organization(&self) -> &'a str {
         let Some((name, record)) = self.found.last() else {
             return self.start;
@@ -292,7 +297,8 @@ impl<'a> Walk<'a> {
         name
     }
 
-    /// Section 4.10.1: the author's own record, else the organisation's, else the suffix's.
+    /// The policy record (section 4.10.1): the author's own record, else that of the organizational domain, else that
+    /// of the suffix.
     fn policy_record(&self) -> Option<FoundRecord<'_>> {
         let at = |name: &str| self.found.iter().find(|(known, _)| *known == name);
         let found = at(self.start).or_else(|| at(self.organization())).or_else(|| self.found.last());
@@ -300,14 +306,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The one record at a name; several cancel each other.
-async fn record_at(ask: Ask<'_>, name: &str) -> Result<Option<Record>, DnsError> {
-    let texts = ask.texts(&format!("_dmarc.{name}")).await?;
-    let mut records = texts.iter().filter_map(|text| Record::parse(text));
+/// The record at a name. Several cancel each other.
+async fn record_at(dns: DeadlineResolver<'_>, name: &str) -> Result<Option<DmarcRecord>, DnsError> {
+    let texts = dns.texts(&format!("_dmarc.{name}")).await?;
+    let mut records = texts.iter().filter_map(|text| DmarcRecord::parse(text));
     Ok(records.next().filter(|_| records.next().is_none()))
 }
 
-/// The next name of the walk: one label less, at most seven.
+/// The next name of the walk: one label less, and at most seven labels.
 fn above(name: &str) -> Option<&str> {
     let labels = name.split('.').count();
     let skip = if labels > MAX_LABELS { labels - MAX_LABELS } else { 1 };
@@ -330,15 +336,15 @@ fn below<'a>(name: &'a str, suffix: &str) -> &'a str {
     rest
 }
 
-/// Which domains are aligned with the author's (section 4.10.2).
-struct Aligned<'a> {
-    ask: Ask<'a>,
+/// Decides which domains are aligned with the author's (section 4.10.2).
+struct Alignment<'a> {
+    dns: DeadlineResolver<'a>,
     author: &'a str,
     organization: &'a str,
 }
 
-impl Aligned<'_> {
-    /// `pass` when a check passed for an aligned domain, `temperror` when one might have, else `fail`.
+impl Alignment<'_> {
+    /// `pass` when a check passed for an aligned domain, `temperror` when one may have, otherwise `fail`.
     async fn best(&self, checks: &[(&str, AuthOutcome)], strict: bool) -> AuthOutcome {
         let mut best = AuthOutcome::Fail;
         for &(name, outcome) in checks {
@@ -362,7 +368,7 @@ impl Aligned<'_> {
             return Ok(false);
         }
         let name = domain::bare(name).to_ascii_lowercase();
-        let walk = Walk::up(self.ask, &name).await?;
+        let walk = TreeWalk::up(self.dns, &name).await?;
         Ok(walk.organization() == self.organization)
     }
 }
@@ -417,19 +423,19 @@ mod tests {
 
     #[test]
     fn records_are_read_as_published() {
-        let record = Record::parse(b"v=DMARC1; p=reject; sp=quarantine; aspf=s; pct=50").unwrap();
+        let record = DmarcRecord::parse(b"v=DMARC1; p=reject; sp=quarantine; aspf=s; pct=50").unwrap();
         assert_eq!((record.policy, record.subdomains), (DmarcPolicy::Reject, DmarcPolicy::Quarantine));
         assert_eq!((record.strict_spf, record.strict_dkim, record.testing), (true, false, false));
         assert_eq!(record.missing, DmarcPolicy::Quarantine);
-        assert!(Record::parse(b"v=DMARC1; p=reject; pct=0").unwrap().testing);
-        let slip = Record::parse(b"v=DMARC1; p=reject; rua").unwrap();
+        assert!(DmarcRecord::parse(b"v=DMARC1; p=reject; pct=0").unwrap().testing);
+        let slip = DmarcRecord::parse(b"v=DMARC1; p=reject; rua").unwrap();
         assert_eq!(slip.policy, DmarcPolicy::Reject);
-        let reporting = Record::parse(b"v=DMARC1; p=maybe; rua=mailto:a@a.example").unwrap();
+        let reporting = DmarcRecord::parse(b"v=DMARC1; p=maybe; rua=mailto:a@a.example").unwrap();
         assert_eq!(reporting.policy, DmarcPolicy::None);
         for bad in
             [&b"v=DMARC1"[..], b"p=reject; v=DMARC1", b"v=dmarc1; p=none", b"v=DMARC1; p=oops", b"\xff"]
         {
-            assert_eq!(Record::parse(bad), None);
+            assert_eq!(DmarcRecord::parse(bad), None);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Relations between domain names, in A-labels and lower case.
 
-/// Whether `name` is `parent` or lies below it, label by label.
+/// Whether `name` is `parent` or a subdomain of it, compared label by label.
 pub(crate) fn is_within(name: &str, parent: &str) -> bool {
     let (name, parent) = (bare(name), bare(parent));
     let Some(at) = name.len().checked_sub(parent.len()) else {
@@ -14,25 +14,25 @@ pub(crate) fn is_within(name: &str, parent: &str) -> bool {
     }
 }
 
-/// Whether two spellings mean one name.
+/// Whether two spellings are the same name.
 pub(crate) fn same(a: &str, b: &str) -> bool {
     bare(a).eq_ignore_ascii_case(bare(b))
 }
 
-/// Without the last dot.
+/// The name without its final dot.
 pub(crate) fn bare(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Whether this can be asked for: labels of 1 to 63 octets, 253 in all, and more than one of them.
+/// Whether this can be queried in DNS: labels of 1 to 63 octets, 253 octets in all, and more than one label.
 pub(crate) fn is_qualified(name: &str) -> bool {
     let name = bare(name);
     name.len() <= 253 && name.contains('.') && name.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
-/// Whether this is a domain's name as mail has it (RFC 5321 section 4.1.2): [`is_qualified`], of letters, digits, hyphens
-/// and the underscores of some, and no address. What else DNS could be asked for is a stranger's to write into replies,
-/// logs and header fields, and nobody's domain.
+/// Whether this is a domain name as mail allows it (RFC 5321 section 4.1.2): [`is_qualified`], made of letters, digits,
+/// hyphens and the underscores that some use, and not an IP address. Other names that DNS would accept could be used to
+/// inject text into replies, logs and header fields, and no real domain has them.
 pub(crate) fn is_name(name: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let top = bare(name).rsplit('.').next().unwrap_or_default();

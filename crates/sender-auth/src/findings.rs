@@ -1,4 +1,4 @@
-//! What was found out about one mail, each result computed when first asked for, and once.
+//! The authentication results of one mail, each computed once, when it is first needed.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use tokio::sync::OnceCell;
 
 use crate::{DmarcResult, Signatures, SpfResult};
 
-/// The results so far. Who asks while another's question is under way waits for its answer; when that other is cut off,
-/// the next in line goes on in its place.
+/// The results so far. A caller that needs a result while another one computes it waits for it; when that computation
+/// is cancelled, the next caller continues it.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// Of the HELO and MAIL FROM identities.
+    /// The SPF results of the HELO and MAIL FROM identities.
     pub spf: OnceCell<Arc<[SpfResult]>>,
-    /// Of DKIM and ARC.
+    /// The results of DKIM and ARC.
     pub signatures: OnceCell<Arc<Signatures>>,
-    /// Of DMARC, over both.
+    /// The result of DMARC, based on both.
     pub dmarc: OnceCell<Arc<DmarcResult>>,
 }

@@ -1,30 +1,30 @@
-//! The words for results that all methods share.
+//! The result values that all methods share.
 
 use std::fmt;
 
-/// What a method found (RFC 8601 section 2.7). Not every method knows every outcome.
+/// The result of a method (RFC 8601 section 2.7). Not every method has every result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AuthOutcome {
-    /// There is nothing to judge: no record, no signature.
+    /// There is nothing to check: no record, no signature.
     None,
-    /// The domain's owner says nothing about this client.
+    /// The domain's owner makes no statement about this client.
     Neutral,
-    /// It is as claimed.
+    /// The claim is verified.
     Pass,
-    /// It is not as claimed.
+    /// The claim is false.
     Fail,
-    /// The domain's owner believes that it is not as claimed.
+    /// The domain's owner believes that the claim is false.
     SoftFail,
-    /// It may be in order, but we do not accept such a thing: a key that is too weak, one signature too many.
+    /// The check may have passed, but our policy does not accept it: a key that is too weak, one signature too many.
     Policy,
-    /// DNS did not answer; later it may.
+    /// DNS did not answer; a later check may succeed.
     TempError,
-    /// What was published or sent is broken; trying again will not help.
+    /// The published record or the message is broken; trying again will not help.
     PermError,
 }
 
 impl AuthOutcome {
-    /// The word in header fields.
+    /// The result's name in header fields.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

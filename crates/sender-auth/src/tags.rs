@@ -1,17 +1,17 @@
-//! Tag lists, `v=DKIM1; p=…`, as keys and DMARC records have them (RFC 6376 section 3.2).
+//! Tag lists, `v=DKIM1; p=…`, as in keys and DMARC records (RFC 6376 section 3.2).
 
 /// The tags of a list, in their order.
 #[derive(Debug, Default)]
-pub(crate) struct Tags<'a>(Vec<(&'a str, &'a str)>);
+pub(crate) struct TagList<'a>(Vec<(&'a str, &'a str)>);
 
-impl<'a> Tags<'a> {
-    /// Reads a list; none when it is not one, or names a tag twice, which makes it invalid as a whole.
+impl<'a> TagList<'a> {
+    /// Parses a list. None when it is not one, or has a tag twice, which makes the whole list invalid.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         Self::of(text.split(';').map(str::trim).filter(|part| !part.is_empty()))
     }
 
-    /// Reads what can be read: parts that are no tag are left out (RFC 9989 section 4.7 wants a policy honoured for all the
-    /// slips behind it).
+    /// Parses as much as possible: parts that are not tags are left out (RFC 9989 section 4.7 wants a policy to be
+    /// honoured despite errors after it).
     pub(crate) fn readable(text: &'a str) -> Option<Self> {
         Self::of(text.split(';').map(str::trim).filter(|part| part.contains('=')))
     }
@@ -34,12 +34,12 @@ impl<'a> Tags<'a> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
-    /// The first tag, which some lists want to be the version.
+    /// The first tag, which must be the version in some lists.
     pub(crate) fn first(&self) -> Option<(&'a str, &'a str)> {
         self.0.first().copied()
     }
 
-    /// Whether a tag that lists words by colons has this one; `absent` when there is no such tag.
+    /// Whether a tag with a list of words separated by colons has this word; `absent` when there is no such tag.
     pub(crate) fn lists(&self, name: &str, word: &str, absent: bool) -> bool {
         self.get(name)
             .map_or(absent, |words| words.split(':').any(|known| known.trim().eq_ignore_ascii_case(word)))
@@ -52,16 +52,16 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_broken_ones_refused() {
-        let tags = Tags::parse(" v = DKIM1; h=sha1 : sha256 ;p=ab=;; ").unwrap();
+        let tags = TagList::parse(" v = DKIM1; h=sha1 : sha256 ;p=ab=;; ").unwrap();
         assert_eq!(tags.first(), Some(("v", "DKIM1")));
         assert_eq!(tags.get("p"), Some("ab="));
         assert!(tags.lists("h", "SHA256", false));
         assert!(!tags.lists("h", "sha512", true));
         assert!(tags.lists("s", "email", true));
-        assert!(Tags::parse("v=1; v=2").is_none());
-        assert!(Tags::parse("words").is_none());
-        let slips = Tags::readable("v=DMARC1; p=reject; ruf; =;").unwrap();
+        assert!(TagList::parse("v=1; v=2").is_none());
+        assert!(TagList::parse("words").is_none());
+        let slips = TagList::readable("v=DMARC1; p=reject; ruf; =;").unwrap();
         assert_eq!(slips.get("p"), Some("reject"));
-        assert!(Tags::readable("p=none; p=reject").is_none());
+        assert!(TagList::readable("p=none; p=reject").is_none());
     }
 }

@@ -24,11 +24,11 @@ pub use client::{Client, Reply};
 /// What zones hold, for tests that know of no resolver.
 pub use pintle_dns::{Record, RecordKind};
 pub use resolver::StaticResolver;
-pub use sink::{Act, Command, Log, Path, Script, Sink, SinkStep, Transaction};
+pub use sink::{Act, Script, Sink, SinkCommand, SinkLog, SinkPath, SinkStep, SinkTransaction};
 pub use spf_suite::{SpfCase, SpfScenario};
 pub use tempfile::TempDir;
 pub use zone_fault::{ELSEWHERE, FLOOD, HUGE, LIE, ZoneFault};
-pub use zone_server::{Asked, ZoneServer};
+pub use zone_server::{DnsQuestion, ZoneServer};
 
 /// How long anything here waits before it declares the test failed: long enough for a starved machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

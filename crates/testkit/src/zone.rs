@@ -9,7 +9,7 @@ use pintle_dns::Record as Plain;
 
 /// Records by name and type, over as many domains as the text has.
 #[derive(Debug)]
-pub(crate) struct Zone {
+pub(crate) struct ZoneData {
     records: BTreeMap<(Name, RecordType), Vec<Record>>,
     /// Every name that exists, those above a record included (RFC 8020).
     names: BTreeSet<Name>,
@@ -26,7 +26,7 @@ pub(crate) enum ZoneLookup {
     NxDomain(Vec<Record>),
 }
 
-impl Zone {
+impl ZoneData {
     /// Reads master-file lines; names are complete with or without their last dot, lines may be indented.
     ///
     /// # Panics
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_name_above_a_record_exists_and_others_do_not() {
-        let zone = Zone::parse("mail.deep.example. A 192.0.2.1");
+        let zone = ZoneData::parse("mail.deep.example. A 192.0.2.1");
         assert!(
             matches!(zone.find(&name("MAIL.deep.example"), RecordType::A), ZoneLookup::Records(r) if r.len() == 1)
         );
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn aliases_lead_the_answer() {
-        let zone = Zone::parse("a.example. CNAME b.example.\nb.example. A 192.0.2.1");
+        let zone = ZoneData::parse("a.example. CNAME b.example.\nb.example. A 192.0.2.1");
         assert!(
             matches!(zone.find(&name("a.example"), RecordType::A), ZoneLookup::Records(r) if r.len() == 2)
         );

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::zone::{Zone, ZoneLookup};
+use crate::zone::{ZoneData, ZoneLookup};
 use crate::zone_fault::{ZoneFault, blank, negative};
 
 /// Serves zones on 127.0.0.1 until it is dropped, and remembers what it was asked.
@@ -23,7 +23,7 @@ pub struct ZoneServer {
 
 /// A question that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct DnsQuestion {
     /// Lower case, without the last dot.
     pub name: String,
     /// "MX", "AAAA", …
@@ -34,9 +34,9 @@ pub struct Asked {
 
 #[derive(Debug)]
 struct ZoneServerShared {
-    zone: Mutex<Zone>,
+    zone: Mutex<ZoneData>,
     faults: Mutex<HashMap<(String, Option<String>), ZoneFault>>,
-    asked: Mutex<Vec<Asked>>,
+    asked: Mutex<Vec<DnsQuestion>>,
     /// Questions over UDP that wait for their release, with who asked.
     held: Mutex<Vec<(Vec<u8>, SocketAddr)>>,
     udp: UdpSocket,
@@ -51,7 +51,7 @@ impl ZoneServer {
         let (tcp, udp) = bind().await;
         let address = tcp.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(ZoneServerShared {
-            zone: Mutex::new(Zone::parse(text)),
+            zone: Mutex::new(ZoneData::parse(text)),
             faults: Mutex::default(),
             asked: Mutex::default(),
             held: Mutex::default(),
@@ -70,7 +70,7 @@ impl ZoneServer {
     /// A resolver configuration that asks this server alone, with little patience and no hosts file.
     pub fn config(&self) -> pintle_dns::Config {
         pintle_dns::Config {
-            servers: pintle_dns::Servers::List(vec![self.address]),
+            servers: pintle_dns::NameServers::List(vec![self.address]),
             hosts_file: false,
             ..pintle_dns::Config::default()
         }
@@ -78,12 +78,12 @@ impl ZoneServer {
 
     /// Replaces the zones.
     pub fn serve(&self, text: &str) {
-        *lock(&self.shared.zone) = Zone::parse(text);
+        *lock(&self.shared.zone) = ZoneData::parse(text);
     }
 
     /// Replaces the zones by records whose names may be stranger than master files allow.
     pub fn serve_records(&self, records: &[(String, pintle_dns::Record)]) {
-        *lock(&self.shared.zone) = Zone::of(records);
+        *lock(&self.shared.zone) = ZoneData::of(records);
     }
 
     /// Refuses connections over TCP from now on, until the server is dropped.
@@ -127,7 +127,7 @@ impl ZoneServer {
     }
 
     /// Every question so far, in order of arrival; a question repeated is there repeatedly.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<DnsQuestion> {
         lock(&self.shared.asked).clone()
     }
 
@@ -230,7 +230,7 @@ impl ZoneServerShared {
         }
     }
 
-    fn fault(&self, asked: &Asked) -> Option<ZoneFault> {
+    fn fault(&self, asked: &DnsQuestion) -> Option<ZoneFault> {
         let faults = lock(&self.faults);
         let exact = faults.get(&(asked.name.clone(), Some(asked.kind.clone())));
         exact.or_else(|| faults.get(&(asked.name.clone(), None))).copied()
@@ -252,11 +252,11 @@ impl ZoneServerShared {
 }
 
 /// A question, if it is one.
-fn question(bytes: &[u8]) -> Option<(Message, Asked)> {
+fn question(bytes: &[u8]) -> Option<(Message, DnsQuestion)> {
     let request = Message::from_vec(bytes).ok()?;
     let query = request.queries.first()?;
     let asked =
-        Asked { name: key(&query.name().to_ascii()), kind: query.query_type().to_string(), tcp: false };
+        DnsQuestion { name: key(&query.name().to_ascii()), kind: query.query_type().to_string(), tcp: false };
     Some((request, asked))
 }
 

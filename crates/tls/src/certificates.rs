@@ -20,29 +20,29 @@ use crate::TlsError;
 /// Later than the end of any certificate (RFC 5280 section 4.1.2.5), in seconds since 1970: the year 10000.
 const END_OF_TIME: Duration = Duration::from_secs(253_402_300_800);
 
-/// The most octets that are read of a file: all authorities of the world take a fraction of it.
+/// The most octets that are read from a file; all certificate authorities in the world take a fraction of it.
 const MOST: u64 = 16 << 20;
 
 /// Where a certificate chain and its key come from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum CertificateSource {
-    /// PEM files, read again when they change.
+    /// PEM files, reloaded when they change.
     Files {
         /// The server's own certificate first, then its intermediates.
         chain: PathBuf,
-        /// The key, unencrypted: PKCS#8, PKCS#1 or SEC1. May be the same file.
+        /// The unencrypted key: PKCS#8, PKCS#1 or SEC1. May be the same file.
         key: PathBuf,
     },
-    /// PEM text, such as a certificate made on the spot.
+    /// PEM texts, such as a certificate made at run time.
     Pem {
-        /// As in a chain file.
+        /// The text of a chain file.
         chain: String,
-        /// As in a key file.
+        /// The text of a key file.
         key: String,
     },
 }
 
-/// A key never appears in a log, so this is written by hand.
+/// Written by hand, so that a key never appears in a log.
 impl fmt::Debug for CertificateSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -72,7 +72,7 @@ impl CertificateSource {
         Ok(Arc::new(pair))
     }
 
-    /// When the chain begins and ends to be good: the latest beginning and the earliest end of its certificates.
+    /// The validity of the chain: the latest beginning and the earliest end of its certificates.
     ///
     /// # Errors
     /// The chain cannot be read.
@@ -88,10 +88,10 @@ impl CertificateSource {
         Ok(bounds.fold(Validity::default(), Validity::within))
     }
 
-    /// What tells a file from its successor without reading it.
-    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+    /// Identifies the current version of each file without reading it.
+    pub(crate) fn stamps(&self) -> Vec<FileStamp> {
         match self {
-            Self::Files { chain, key } => vec![Stamp::of(chain), Stamp::of(key)],
+            Self::Files { chain, key } => vec![FileStamp::of(chain), FileStamp::of(key)],
             Self::Pem { .. } => vec![],
         }
     }
@@ -104,12 +104,12 @@ impl CertificateSource {
     }
 }
 
-/// From when until when something is good; an open end where that is not known.
+/// A validity period; an end is open when it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Validity {
-    /// Not before.
+    /// The start, from the field notBefore.
     pub begins: Option<SystemTime>,
-    /// Not after.
+    /// The end, from the field notAfter.
     pub ends: Option<SystemTime>,
 }
 
@@ -120,8 +120,8 @@ impl Validity {
     }
 }
 
-/// Asks the verifier about a time before and one after all others: it looks at the time first, and its refusal names the
-/// bound. So no second parser of certificates is needed. No root is trusted, so that nothing is ever verified here.
+/// Asks the verifier about a time before and one after all others: it checks the time first, and its error names the
+/// bound. So no second parser of certificates is needed. No root is trusted, so nothing is ever verified here.
 fn bounds(der: &CertificateDer<'_>, algorithms: &[&dyn SignatureVerificationAlgorithm]) -> Validity {
     let refusal = |now: Duration| {
         let parsed = ParsedCertificate::try_from(der).ok()?;
@@ -145,16 +145,16 @@ fn bounds(der: &CertificateDer<'_>, algorithms: &[&dyn SignatureVerificationAlgo
     }
 }
 
-/// Modification time, length and identity of a file; all absent while it cannot be looked at. Time alone
-/// is too coarse on some file systems, and a renamed file may carry an old one.
+/// Modification time, length and inode of a file; all absent when it cannot be examined. The time alone is too coarse
+/// on some file systems, and a renamed file may have an old one.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct FileStamp {
     modified: Option<SystemTime>,
     length: Option<u64>,
     identity: Option<u64>,
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(path: &Path) -> Self {
         let metadata = std::fs::metadata(path).ok();
         Self {
@@ -191,8 +191,8 @@ impl CertificateSet {
         Ok(Self { default, others: pairs.collect() })
     }
 
-    /// The best for this client: a certificate with the name it asks for and a kind of key it can check,
-    /// else one it can check, else the default (and then the handshake fails with a proper alert).
+    /// Chooses the best certificate for this client: one with the requested name and a kind of key that the client can
+    /// verify, else one that it can verify, else the default (then the handshake fails with a proper alert).
     pub(crate) fn choose(&self, hello: &ClientHello<'_>) -> Arc<CertifiedKey> {
         let schemes = hello.signature_schemes();
         let named = hello.server_name().and_then(|name| {
@@ -217,8 +217,8 @@ fn can_check(pair: &CertifiedKey, schemes: &[SignatureScheme]) -> bool {
     pair.key.choose_scheme(schemes).is_some()
 }
 
-/// Parses the certificate anew each time: it takes about a microsecond, and a parsed one borrows from its
-/// bytes and cannot be kept beside them.
+/// Parses the certificate each time: that takes about a microsecond, and a parsed certificate borrows from its bytes
+/// and cannot be stored next to them.
 fn covers(pair: &CertifiedKey, host: &str) -> bool {
     let Ok(name) = ServerName::try_from(host) else {
         return false;
@@ -229,7 +229,7 @@ fn covers(pair: &CertifiedKey, host: &str) -> bool {
     ParsedCertificate::try_from(own).is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
 }
 
-/// The octets of a file. A pipe is not waited for, nor is a device read that has no end: a reload would never come to one.
+/// Reads a file. Pipes and devices are refused: reading them may never end, and a reload would hang.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     read_file(path).map_err(|cause| TlsError::Unreadable { path: path.to_owned(), cause })
 }

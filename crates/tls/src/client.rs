@@ -1,4 +1,4 @@
-//! The client side: towards next hops, with a policy per connection.
+//! The client side: TLS to next hops, with a policy per connection.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -15,40 +15,40 @@ use tokio_rustls::client::TlsStream;
 use crate::certificates::{certificates, read};
 use crate::{HandshakeError, PeerFacts, TlsError, provider};
 
-/// Opens TLS towards next hops.
+/// Opens TLS connections to next hops.
 ///
-/// Verified and unverified connections have configurations of their own and so caches of their own: a
-/// session that began unverified can never be resumed as a verified one.
+/// Verified and unverified connections have separate configurations and so separate caches: a session that began
+/// unverified can never be resumed as a verified one.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     unverified: Arc<rustls::ClientConfig>,
-    /// Or why there is none. Known from the start, reported when somebody wants to verify: a host without
-    /// root certificates can still relay opportunistically.
+    /// The configuration, or the error why there is none. The error is reported only when verification is needed: a
+    /// host without root certificates can still relay opportunistically.
     verified: Result<Arc<rustls::ClientConfig>, String>,
 }
 
-/// What the operator decides about the client side.
+/// The operator's settings for the client side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientConfig {
-    /// Whom to trust where the policy is to verify.
+    /// The certificate authorities to trust where the policy is to verify.
     pub roots: Roots,
 }
 
-/// Root certificates.
+/// The source of root certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Roots {
-    /// The system's store.
+    /// The system's certificate store.
     #[default]
     System,
     /// Only those in this PEM file.
     File(PathBuf),
 }
 
-/// How much TLS a delivery asks for.
+/// How much TLS a delivery requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientPolicy {
-    /// Encrypt where the next hop offers it, verify nothing (RFC 7435): any certificate is better than
-    /// plain text, and plain text is what a failure leads back to.
+    /// Encrypt where the next hop offers it, and verify nothing (RFC 7435): any certificate is better than plain text,
+    /// which is the fallback when TLS fails.
     Opportunistic,
     /// Encrypt or do not deliver; verify nothing.
     Required,
@@ -57,20 +57,14 @@ pub enum ClientPolicy {
 }
 
 impl ClientPolicy {
-    /// Whether mail may go in plain text when there is no STARTTLS or its handshake fails.
-    pub fn allows_plain_text(self) -> bool {
-        matches!(self, Self::Opportunistic)
-    }
-
-    /// Whether the certificate has to satisfy us.
-    pub fn verifies(self) -> bool {
+    fn verifies(self) -> bool {
         matches!(self, Self::Verified)
     }
 }
 
 impl ClientTls {
-    /// Reads the roots. A file of roots that cannot be used is an error; an empty system store is one only
-    /// when somebody asks for [`ClientPolicy::Verified`].
+    /// Reads the roots. A root file that cannot be used is an error; an empty system store is an error only when
+    /// [`ClientPolicy::Verified`] is used.
     pub fn load(config: &ClientConfig) -> Result<Self, TlsError> {
         let provider = provider();
         let verified = match &config.roots {
@@ -84,8 +78,8 @@ impl ClientTls {
         Ok(Self { unverified: Arc::new(unverifying(&provider)?), verified })
     }
 
-    /// Shakes hands with `host`, whose name goes out as SNI and, under [`ClientPolicy::Verified`], must be
-    /// in the certificate. The caller sets the time limit by dropping the future.
+    /// Performs a handshake with `host`. Its name is sent as SNI and, under [`ClientPolicy::Verified`], must be in the
+    /// certificate. The caller sets the time limit by dropping the future.
     pub async fn connect<S>(
         &self,
         policy: ClientPolicy,
@@ -102,9 +96,8 @@ impl ClientTls {
         Ok((stream, facts))
     }
 
-    /// For callers that drive the handshake themselves. An error means that there are no roots to verify
-    /// against.
-    pub fn connector(&self, policy: ClientPolicy) -> Result<TlsConnector, TlsError> {
+    /// Fails when the policy is to verify and there are no roots to verify against.
+    fn connector(&self, policy: ClientPolicy) -> Result<TlsConnector, TlsError> {
         let config = match (policy, &self.verified) {
             (ClientPolicy::Verified, Ok(config)) => config,
             (ClientPolicy::Verified, Err(place)) => return Err(TlsError::NoRoots { place: place.clone() }),
@@ -114,8 +107,8 @@ impl ClientTls {
     }
 }
 
-/// A host whose name no certificate can have (an odd character) still gets its mail encrypted where nothing
-/// is verified: an address never goes out as SNI (RFC 6066 section 3), so a neutral one stands in.
+/// A host whose name cannot be in a certificate (for example because of an odd character) still gets its mail encrypted
+/// when nothing is verified: an address is never sent as SNI (RFC 6066 section 3), so a neutral one is used instead.
 fn server_name(policy: ClientPolicy, host: &str) -> Result<ServerName<'static>, HandshakeError> {
     let host = host.strip_suffix('.').unwrap_or(host);
     match ServerName::try_from(host.to_owned()) {
@@ -135,8 +128,7 @@ fn file_roots(path: &std::path::Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// Single bad certificates in a system's store are common and none of our business; a store without any
-/// good one is.
+/// Single bad certificates in a system's store are common and harmless; a store without any good one is an error.
 fn system_roots() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
@@ -169,12 +161,12 @@ fn builder(
         .map_err(TlsError::Provider)
 }
 
-/// Accepts what the server shows without looking at it.
+/// Accepts any server certificate without examining it.
 ///
-/// Not even the handshake's signature is checked. It would prove that the server holds the key of its
-/// certificate; but whoever stands in between would show a certificate and key of his own, so the proof adds
-/// nothing, while checking it fails with appliances whose certificates are of version 1 or otherwise odd,
-/// and their mail would then go in plain text.
+/// Not even the handshake's signature is checked. It would prove that the server has the key of its certificate; but an
+/// attacker in between would present his own certificate and key, so the proof adds nothing. Checking it would fail
+/// with appliances whose certificates are of version 1 or otherwise unusual, and their mail would then be sent in plain
+/// text.
 #[derive(Debug)]
 struct AnyCertificate(Vec<SignatureScheme>);
 

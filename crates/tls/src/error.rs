@@ -1,63 +1,63 @@
-//! What can go wrong, by owner: [`TlsError`] is the operator's, [`HandshakeError`] mostly the peer's.
+//! Errors: [`TlsError`] is for the operator to fix, [`HandshakeError`] is mostly caused by the peer.
 
 use std::path::PathBuf;
 use std::{fmt, io};
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
 
-use crate::hello::Hello;
+use crate::hello::HelloPrefix;
 
-/// A certificate, key or root store that cannot be used. The operator has to act; the text says where.
+/// A certificate, key or root store that cannot be used. The operator has to fix it; the text says where.
 #[derive(Debug)]
 pub enum TlsError {
     /// A file cannot be read.
     Unreadable {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the system.
         cause: io::Error,
     },
     /// The text is not PEM.
     NotPem {
-        /// Where it comes from.
+        /// The file, or where else the text comes from.
         place: String,
-        /// What the parser found.
+        /// The error of the parser.
         cause: String,
     },
     /// There is no certificate in the text.
     NoCertificate {
-        /// Where it comes from.
+        /// The file, or where else the text comes from.
         place: String,
     },
     /// There is no private key in the text.
     NoKey {
-        /// Where it comes from.
+        /// The file, or where else the text comes from.
         place: String,
     },
     /// The certificate or key is damaged or of an unknown kind.
     Unusable {
-        /// The certificate's place.
+        /// The certificate's file, or where else it comes from.
         chain: String,
-        /// The key's place.
+        /// The key's file, or where else it comes from.
         key: String,
-        /// What rustls says.
+        /// The error of rustls.
         cause: rustls::Error,
     },
     /// The key belongs to another certificate.
     Mismatch {
-        /// The certificate's place.
+        /// The certificate's file, or where else it comes from.
         chain: String,
-        /// The key's place.
+        /// The key's file, or where else it comes from.
         key: String,
     },
     /// A server needs at least one certificate.
     NoPairs,
-    /// Nothing to verify against: the root store is empty.
+    /// There is nothing to verify against: the root store is empty.
     NoRoots {
-        /// Where the roots were looked for, and what went wrong there.
+        /// Where the roots were searched for, and what went wrong there.
         place: String,
     },
-    /// The system gives no random numbers or no cipher; our own trouble.
+    /// The system gives no random numbers or no cipher; not the operator's fault.
     Provider(rustls::Error),
 }
 
@@ -89,30 +89,30 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// Why a handshake did not finish.
+/// Why a handshake failed.
 #[derive(Debug)]
 pub enum HandshakeError {
-    /// The peer's certificate does not satisfy [`crate::ClientPolicy::Verified`]. The next hop's fault;
-    /// trying without verification is the operator's choice alone.
+    /// The peer's certificate does not satisfy [`crate::ClientPolicy::Verified`]. The next hop is at fault; only the
+    /// operator may decide to try without verification.
     Untrusted(CertificateError),
-    /// The peer broke off with an alert.
+    /// The peer aborted the handshake with an alert.
     Alert(AlertDescription),
-    /// There is no version of TLS that both sides speak. The peer's operator has to act.
+    /// There is no version of TLS that both sides support. The peer's operator has to act.
     NoCommonVersion {
-        /// The newest that the peer offers, such as `TLS 1.0`, where it has said so.
+        /// The newest version that the peer offers, such as `TLS 1.0`, if it has said so.
         offered: Option<&'static str>,
     },
-    /// There is no cipher, key exchange or signature that both sides know.
+    /// There is no cipher, key exchange or signature that both sides support.
     NoCommonCipher(rustls::Error),
-    /// What came first is no TLS: the peer speaks plain text.
+    /// The first octets are not TLS: the peer sends plain text.
     NotTls,
     /// The peer does not speak TLS correctly.
     Protocol(rustls::Error),
     /// The connection ended or failed.
     Io(io::Error),
-    /// We cannot try: see there. The operator's.
+    /// Our own TLS setup does not allow a handshake. The operator has to fix it.
     Setup(TlsError),
-    /// The host's name can stand in no certificate, so that it cannot be verified.
+    /// The host's name cannot be in a certificate, so it cannot be verified.
     UnverifiableName(String),
 }
 
@@ -121,25 +121,24 @@ impl fmt::Display for HandshakeError {
         match self {
             Self::Untrusted(cause) => write!(f, "the certificate is not trusted: {cause}"),
             Self::Alert(AlertDescription::ProtocolVersion) => f.write_str(
-                "the peer broke off the TLS handshake: it speaks no version of TLS that is offered here (1.2 and 1.3)",
+                "the peer aborted the TLS handshake: it supports no version of TLS that is offered here (1.2 and 1.3)",
             ),
-            Self::Alert(alert) => write!(f, "the peer broke off the TLS handshake: {alert:?}"),
+            Self::Alert(alert) => write!(f, "the peer aborted the TLS handshake: {alert:?}"),
             Self::NoCommonVersion { offered } => {
                 f.write_str("no version of TLS in common: the peer offers ")?;
                 match offered {
                     Some(version) => write!(f, "{version} at best")?,
-                    None => f.write_str("only what is older")?,
+                    None => f.write_str("only older versions")?,
                 }
-                f.write_str(", and TLS 1.2 is the oldest that is spoken here: update the peer, or switch TLS 1.2 on there")
+                f.write_str(", and TLS 1.2 is the oldest that is supported here: update the peer, or enable TLS 1.2 there")
             }
             Self::NoCommonCipher(cause) => write!(
                 f,
-                "no way to encrypt in common ({cause}): the peer has to offer ECDHE with AES-GCM or ChaCha20, and to know \
-                 the kind of key that the certificate has"
+                "no cipher in common ({cause}): the peer must offer ECDHE with AES-GCM or ChaCha20, and support the kind of \
+                 key that the certificate has"
             ),
             Self::NotTls => f.write_str(
-                "what came is no TLS: the peer speaks plain text, perhaps since it is set up for STARTTLS where TLS comes \
-                 with the first octet",
+                "the peer sends plain text instead of TLS; it may be set up for STARTTLS on a port with implicit TLS",
             ),
             Self::Protocol(cause) => write!(f, "the TLS handshake failed: {cause}"),
             Self::Io(cause) => write!(f, "the connection failed in the TLS handshake: {cause}"),
@@ -163,7 +162,7 @@ impl From<io::Error> for HandshakeError {
 }
 
 impl HandshakeError {
-    /// Sorts what the library calls incompatible by what an operator can do about it.
+    /// Sorts the library's incompatibility errors by what an operator can do about them.
     fn of_protocol(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::PeerIncompatible(
@@ -184,9 +183,9 @@ impl HandshakeError {
         }
     }
 
-    /// The same, once it is known which version the peer's first message names. The library looks for extensions first,
-    /// which peers of old versions do not send, and takes their absence for the fault.
-    pub(crate) fn knowing(self, hello: Hello) -> Self {
+    /// Refines the error with the version that the peer's first message names. The library checks extensions first,
+    /// which old peers do not send, and reports their absence instead.
+    pub(crate) fn knowing(self, hello: HelloPrefix) -> Self {
         match self {
             Self::Protocol(rustls::Error::PeerIncompatible(_)) | Self::NoCommonVersion { .. }
                 if hello.is_old() =>

@@ -1,4 +1,4 @@
-//! The first octets of a client's first message: which version of TLS it names.
+//! Reads the first octets of a client's first message, to learn which version of TLS it names.
 
 use std::io;
 
@@ -6,22 +6,22 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::HandshakeError;
 
-/// A record's header, a message's header, and a version.
+/// The length of a record header, a message header, and a version.
 const LENGTH: usize = 11;
 /// The content type of a handshake, and the message that begins one (RFC 8446 sections 5.1 and 4).
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
-/// What came first.
+/// The first octets from the client.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Hello {
+pub(crate) struct HelloPrefix {
     octets: [u8; LENGTH],
     length: usize,
 }
 
-impl Hello {
-    /// Reads what is needed to know the version, and no more than that. It ends early where the peer does, or where what
-    /// comes is no TLS and may be shorter.
+impl HelloPrefix {
+    /// Reads as many octets as are needed to know the version, and no more. It stops early when the peer does, or when
+    /// the octets are not TLS and may be fewer.
     pub(crate) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Self> {
         let mut hello = Self::default();
         while hello.length < LENGTH && (hello.length == 0 || hello.octets[0] == HANDSHAKE) {
@@ -33,8 +33,8 @@ impl Hello {
         Ok(hello)
     }
 
-    /// Whether it may be TLS. The library would find out as well, but only with more octets, for which a peer in plain text
-    /// never has a reason.
+    /// Checks that it may be TLS. The library would notice too, but only after more octets, which a peer in plain text
+    /// never sends.
     pub(crate) fn check(&self) -> Result<(), HandshakeError> {
         match self.octets() {
             [] => Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into())),
@@ -47,18 +47,18 @@ impl Hello {
         }
     }
 
-    /// What was read, for whoever reads on.
+    /// The octets that were read, to be passed on to the library.
     pub(crate) fn octets(&self) -> &[u8] {
         &self.octets[..self.length]
     }
 
-    /// Whether it is a client's hello of a version before TLS 1.2. Later ones name 1.2 here, for the sake of what stands in
-    /// between (RFC 8446 section 4.1.2).
+    /// Whether it is a client hello of a version before TLS 1.2. Later versions name 1.2 here, for compatibility with
+    /// middleboxes (RFC 8446 section 4.1.2).
     pub(crate) fn is_old(&self) -> bool {
         self.named().is_some_and(|version| version < 0x0303)
     }
 
-    /// The version in words.
+    /// The name of the version, if it is a known old one.
     pub(crate) fn version(&self) -> Option<&'static str> {
         Some(match self.named()? {
             0x0300 => "SSL 3.0",

@@ -1,14 +1,14 @@
-//! TLS as mail uses it: certificates that reload, a server side, a client side with three policies.
+//! TLS for mail: certificates that can be reloaded, a server side, and a client side with three policies.
 //!
-//! This crate alone knows how rustls is set up. It hands out acceptors, connectors and finished streams;
-//! the choice of when to use them (STARTTLS, implicit TLS, falling back to plain text) is made elsewhere.
+//! Only this crate knows how rustls is configured. It provides finished streams; when to use TLS (STARTTLS, implicit
+//! TLS, fallback to plain text) is decided elsewhere.
 //!
-//! Promised: TLS 1.2 and 1.3 only, with forward secrecy; a reload swaps all certificates at once or keeps
-//! the old ones and says why; an unverified connection is never taken for a verified one, nor resumed as
-//! one. Not here yet: DANE and MTA-STS.
+//! Guarantees: only TLS 1.2 and 1.3, with forward secrecy; a reload replaces all certificates at once or keeps the old
+//! ones and says why; an unverified connection is never treated as a verified one, nor resumed as one. Not implemented
+//! yet: DANE and MTA-STS.
 //!
-//! The one crypto provider is aws-lc-rs. [`install_provider`] makes it the process's default, first thing
-//! in `main` and in tests that use rustls on their own; our own configurations name it explicitly.
+//! The only crypto provider is aws-lc-rs. [`install_provider`] makes it the default of the process, to be called first
+//! in `main` and in tests that use rustls directly; our own configurations name it explicitly.
 
 mod certificates;
 mod client;
@@ -25,11 +25,11 @@ pub use certificates::{CertificateSource, Validity};
 pub use client::{ClientConfig, ClientPolicy, ClientTls, Roots};
 pub use error::{HandshakeError, TlsError};
 pub use facts::{PeerFacts, TlsFacts};
-pub use server::{ClientCertificates, Reload, Renewed, ServerConfig, ServerTls};
+pub use server::{CertificateReload, ClientCertificates, RenewedCertificates, ServerConfig, ServerTls};
 
-/// Makes aws-lc-rs the default of the process. Calling it again does nothing.
+/// Makes aws-lc-rs the default crypto provider of the process. Calling it again does nothing.
 pub fn install_provider() {
-    // The only error is that there is a default already, and then it stays.
+    // The only error is that there already is a default, which is then kept.
     let _ = aws_lc_rs::default_provider().install_default();
 }
 

@@ -1,7 +1,7 @@
-//! The server side: one configuration for the life of the process, certificates that change beneath it.
+//! The server side: one configuration for the life of the process, with certificates that can change.
 //!
-//! Certificates are swapped inside the certificate resolver and not by a new configuration, so session
-//! tickets stay valid across a reload and handshakes in progress are not disturbed.
+//! Certificates are replaced inside the certificate resolver and not by a new configuration, so session tickets stay
+//! valid across a reload and handshakes in progress are not disturbed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,53 +18,53 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::certificates::{CertificateSet, CertificateSource, Stamp};
-use crate::hello::Hello;
+use crate::certificates::{CertificateSet, CertificateSource, FileStamp};
+use crate::hello::HelloPrefix;
 use crate::{HandshakeError, TlsError, TlsFacts, provider};
 
-/// Accepts TLS for one listener or for several that share certificates.
+/// Accepts TLS for one listener, or for several that share certificates.
 #[derive(Debug)]
 pub struct ServerTls {
     sources: Vec<CertificateSource>,
     provider: Arc<CryptoProvider>,
-    current: Arc<Current>,
+    current: Arc<CurrentCertificates>,
     config: Arc<rustls::ServerConfig>,
-    /// The files as they were when they were last read, well or badly.
-    stamps: Mutex<Vec<Stamp>>,
+    /// The state of the files when they were last read, successfully or not.
+    stamps: Mutex<Vec<FileStamp>>,
 }
 
-/// What the operator decides about the server side.
+/// The operator's settings for the server side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Certificates with their keys. A client gets the first that has the name it asks for and a kind of
-    /// key it can check; the first of all is the default.
+    /// Certificates with their keys. A client gets the first one that has the requested name and a kind of key that the
+    /// client can verify; the first of all is the default.
     pub certificates: Vec<CertificateSource>,
-    /// What to do about the client's certificate.
+    /// What to do about client certificates.
     pub client_certificates: ClientCertificates,
 }
 
-/// What to do about a client's certificate.
+/// What to do about client certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientCertificates {
     /// Do not ask for one.
     #[default]
     Ignore,
-    /// Ask, check that the client holds the key, and report the fingerprint. Never refuse: many servers
-    /// offer whatever certificate they have, and mail without one is as welcome as before.
+    /// Ask, check that the client holds the key, and report the fingerprint. Never refuse: many servers offer whatever
+    /// certificate they have, and mail without one is equally welcome.
     Record,
 }
 
-/// Certificates that were read again and do not serve yet.
+/// Certificates that have been reloaded and are not in use yet.
 #[derive(Debug)]
-pub struct Renewed {
+pub struct RenewedCertificates {
     set: CertificateSet,
-    stamps: Vec<Stamp>,
+    stamps: Vec<FileStamp>,
 }
 
-/// What [`ServerTls::reload_if_changed`] did.
+/// The result of [`ServerTls::reload_if_changed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reload {
+pub enum CertificateReload {
     /// No file has changed since it was last read.
     Unchanged,
     /// New handshakes use the new certificates.
@@ -77,7 +77,7 @@ impl ServerTls {
         let provider = provider();
         let stamps = stamps(&config.certificates);
         let set = CertificateSet::load(&config.certificates, &provider)?;
-        let current = Arc::new(Current(ArcSwap::from_pointee(set)));
+        let current = Arc::new(CurrentCertificates(ArcSwap::from_pointee(set)));
         let tls = rustls_config(&provider, config.client_certificates, Arc::clone(&current))?;
         Ok(Self {
             sources: config.certificates.clone(),
@@ -88,15 +88,15 @@ impl ServerTls {
         })
     }
 
-    /// Shakes hands. The caller sets the time limit (by dropping the future) and, for STARTTLS, has thrown
-    /// away whatever it had read beyond the command (RFC 3207 section 4.2).
+    /// Performs a handshake. The caller sets the time limit (by dropping the future) and, for STARTTLS, must have
+    /// discarded everything that it had read after the command (RFC 3207 section 4.2).
     pub async fn accept<S>(&self, mut stream: S) -> Result<(TlsStream<S>, TlsFacts), HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let hello = Hello::read(&mut stream).await?;
+        let hello = HelloPrefix::read(&mut stream).await?;
         hello.check()?;
-        let accepted = self.acceptor().accept_with(stream, |session| {
+        let accepted = TlsAcceptor::from(Arc::clone(&self.config)).accept_with(stream, |session| {
             // A few octets always fit, and reading from memory does not fail.
             let _ = session.read_tls(&mut hello.octets());
         });
@@ -105,49 +105,44 @@ impl ServerTls {
         Ok((stream, facts))
     }
 
-    /// For callers that drive the handshake themselves; cheap, and valid across reloads.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.config))
-    }
-
-    /// Whether some certificate is valid for `host`. Exchange demands it of its smart host's name.
+    /// Whether one of the certificates is valid for `host`. Exchange requires that for its smart host's name.
     pub fn covers(&self, host: &str) -> bool {
         self.current.0.load().covers(host)
     }
 
-    /// Reads all certificates again, for whoever has more to find out before they serve. Until then everything stays as it
-    /// was.
-    pub fn read_again(&self) -> Result<Renewed, TlsError> {
+    /// Reads all certificates again without using them yet, for a caller that has more to check first. Everything stays
+    /// as it was until [`ServerTls::serve`].
+    pub fn read_again(&self) -> Result<RenewedCertificates, TlsError> {
         // Taken before reading: a file that changes meanwhile is then read once more, not missed.
         let stamps = stamps(&self.sources);
-        Ok(Renewed { set: CertificateSet::load(&self.sources, &self.provider)?, stamps })
+        Ok(RenewedCertificates { set: CertificateSet::load(&self.sources, &self.provider)?, stamps })
     }
 
-    /// Lets certificates serve that were read again; says whether a file had changed since the last reading.
-    pub fn serve(&self, renewed: Renewed) -> Reload {
+    /// Uses certificates that [`ServerTls::read_again`] has read. Says whether a file had changed since the last reading.
+    pub fn serve(&self, renewed: RenewedCertificates) -> CertificateReload {
         let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *stamps, renewed.stamps);
         self.current.0.store(Arc::new(renewed.set));
-        if before == *stamps { Reload::Unchanged } else { Reload::Reloaded }
+        if before == *stamps { CertificateReload::Unchanged } else { CertificateReload::Reloaded }
     }
 
-    /// Reads all certificates again. On an error everything stays as it was.
+    /// Reads all certificates again and uses them. On an error everything stays as it was.
     pub fn reload(&self) -> Result<(), TlsError> {
         self.reload_as(stamps(&self.sources))
     }
 
-    /// Reads all certificates again if a file has changed since it was last read; else it costs one look
-    /// at each file. A failed state of the files is reported once, not at every poll; renewing chain and
-    /// key one after the other therefore heals itself with the second.
-    pub fn reload_if_changed(&self) -> Result<Reload, TlsError> {
+    /// Reads all certificates again if a file has changed since it was last read; otherwise it costs one `stat` per
+    /// file. A bad state of the files is reported once, not at every poll, so when chain and key are renewed one after
+    /// the other, the second change corrects the error.
+    pub fn reload_if_changed(&self) -> Result<CertificateReload, TlsError> {
         let stamps = stamps(&self.sources);
         if *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) == stamps {
-            return Ok(Reload::Unchanged);
+            return Ok(CertificateReload::Unchanged);
         }
-        self.reload_as(stamps).map(|()| Reload::Reloaded)
+        self.reload_as(stamps).map(|()| CertificateReload::Reloaded)
     }
 
-    fn reload_as(&self, stamps: Vec<Stamp>) -> Result<(), TlsError> {
+    fn reload_as(&self, stamps: Vec<FileStamp>) -> Result<(), TlsError> {
         *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
         let set = CertificateSet::load(&self.sources, &self.provider)?;
         self.current.0.store(Arc::new(set));
@@ -155,16 +150,16 @@ impl ServerTls {
     }
 }
 
-fn stamps(sources: &[CertificateSource]) -> Vec<Stamp> {
+fn stamps(sources: &[CertificateSource]) -> Vec<FileStamp> {
     sources.iter().flat_map(CertificateSource::stamps).collect()
 }
 
-/// The provider's suites are all ECDHE with an AEAD (RFC 9325 section 4.2), among them those of TLS 1.2 by
-/// which Exchange comes, since Windows has no TLS 1.3 for SMTP.
+/// The provider's suites are all ECDHE with an AEAD (RFC 9325 section 4.2), including those of TLS 1.2 that Exchange
+/// uses, since Windows has no TLS 1.3 for SMTP.
 fn rustls_config(
     provider: &Arc<CryptoProvider>,
     client_certificates: ClientCertificates,
-    current: Arc<Current>,
+    current: Arc<CurrentCertificates>,
 ) -> Result<rustls::ServerConfig, TlsError> {
     let verifier: Arc<dyn ClientCertVerifier> = match client_certificates {
         ClientCertificates::Ignore => Arc::new(NoClientAuth),
@@ -176,23 +171,23 @@ fn rustls_config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(current);
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Provider)?;
-    // Sending hosts come back one connection at a time: a second ticket is never used.
+    // Sending hosts open one connection at a time: a second ticket would never be used.
     config.send_tls13_tickets = 1;
     Ok(config)
 }
 
-/// The certificates of the moment.
+/// The certificates in use.
 #[derive(Debug)]
-struct Current(ArcSwap<CertificateSet>);
+struct CurrentCertificates(ArcSwap<CertificateSet>);
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CurrentCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load().choose(&hello))
     }
 }
 
-/// Takes any certificate but checks the signature made with it: the fingerprint that is reported would be
-/// worth nothing if it could be claimed without the key.
+/// Accepts any certificate but checks the signature made with it: the reported fingerprint would be worthless if it
+/// could be claimed without the key.
 #[derive(Debug)]
 struct RecordOnly(WebPkiSupportedAlgorithms);
 

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use e2e::faults::{self, Options, Outcome, ROWS, Row};
+use e2e::faults::{self, MatrixOptions, MatrixRow, ROWS, RowOutcome};
 
 const USAGE: &str = "usage: pintle-faults [ROW...] [--list] [--rounds N] [--seed N] [--unruly FILE] [--json FILE] [--page FILE]
 
@@ -18,12 +18,12 @@ const USAGE: &str = "usage: pintle-faults [ROW...] [--list] [--rounds N] [--seed
   --page FILE    write the table into this page, between its marks, when all rows were played in full";
 
 #[derive(Default)]
-struct Wanted {
+struct FaultsArguments {
     names: Vec<String>,
     list: bool,
     json: Option<PathBuf>,
     page: Option<PathBuf>,
-    options: Options,
+    options: MatrixOptions,
 }
 
 #[tokio::main]
@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let rows: Vec<&Row> = ROWS.iter().filter(|row| wanted.wants(row)).collect();
+    let rows: Vec<&MatrixRow> = ROWS.iter().filter(|row| wanted.wants(row)).collect();
     if wanted.list {
         rows.iter().for_each(|row| println!("{:20} {} ({} rounds)", row.name, row.about, row.rounds));
         return ExitCode::SUCCESS;
@@ -51,8 +51,8 @@ async fn main() -> ExitCode {
     play(&rows, &wanted).await
 }
 
-fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
-    let mut wanted = Wanted::default();
+fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<FaultsArguments, String> {
+    let mut wanted = FaultsArguments::default();
     wanted.options.seed = 1;
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
@@ -74,8 +74,8 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is no number"))
 }
 
-impl Wanted {
-    fn wants(&self, row: &Row) -> bool {
+impl FaultsArguments {
+    fn wants(&self, row: &MatrixRow) -> bool {
         let names = |name: &String| match faults::row(name) {
             Some(named) => named.name == row.name,
             None => row.name.starts_with(name.as_str()),
@@ -84,7 +84,7 @@ impl Wanted {
     }
 }
 
-async fn play(rows: &[&Row], wanted: &Wanted) -> ExitCode {
+async fn play(rows: &[&MatrixRow], wanted: &FaultsArguments) -> ExitCode {
     let mut outcomes = Vec::new();
     for row in rows {
         println!("==> {}: {}", row.name, row.about);
@@ -102,7 +102,7 @@ async fn play(rows: &[&Row], wanted: &Wanted) -> ExitCode {
     if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn say(outcome: &Outcome) {
+fn say(outcome: &RowOutcome) {
     let account = &outcome.account;
     println!(
         "    {} acknowledged, {} accounted for, {} twice, {} lost, {} set aside, {} restarts, {:.1} s",
@@ -117,7 +117,7 @@ fn say(outcome: &Outcome) {
     outcome.problems.iter().for_each(|problem| println!("    BAD: {problem}"));
 }
 
-fn write(outcomes: &[Outcome], wanted: &Wanted) -> Result<(), String> {
+fn write(outcomes: &[RowOutcome], wanted: &FaultsArguments) -> Result<(), String> {
     if let Some(path) = &wanted.json {
         let text = format!("{:#}\n", faults::json(outcomes));
         std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -131,7 +131,7 @@ fn write(outcomes: &[Outcome], wanted: &Wanted) -> Result<(), String> {
 }
 
 /// When, with what, and how much in all.
-fn heading(outcomes: &[Outcome], seed: u64) -> String {
+fn heading(outcomes: &[RowOutcome], seed: u64) -> String {
     let promised: u64 = outcomes.iter().map(|outcome| outcome.account.promised).sum();
     let lost: u64 = outcomes.iter().map(|outcome| outcome.lost).sum();
     let version = said(Command::new(e2e::binary()).arg("--version"));

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 /// What to send.
 #[derive(Debug, Clone)]
-struct Plan {
+struct LoadOptions {
     target: SocketAddr,
     sessions: u64,
     messages: u64,
@@ -34,7 +34,7 @@ struct Plan {
 
 /// What came of it.
 #[derive(Debug, Default)]
-struct Tally {
+struct LoadTally {
     accepted: u64,
     refused: u64,
     broken: u64,
@@ -67,7 +67,7 @@ async fn main() {
     for _ in 0..plan.sessions {
         tasks.spawn(client(Arc::clone(&plan), Arc::clone(&message), Arc::clone(&left)));
     }
-    let mut tally = Tally::default();
+    let mut tally = LoadTally::default();
     while let Some(done) = tasks.join_next().await {
         tally.add(done.unwrap_or_default());
     }
@@ -78,8 +78,8 @@ const USAGE: &str =
     "usage: pintle-load --target ADDR [--sessions N] [--messages N] [--per-session N] [--size OCTETS]
                    [--pipeline] [--from ADDRESS] [--to ADDRESS] [--message FILE] | --print [--size OCTETS]";
 
-fn plan(mut args: impl Iterator<Item = String>) -> Result<Plan, String> {
-    let mut plan = Plan {
+fn plan(mut args: impl Iterator<Item = String>) -> Result<LoadOptions, String> {
+    let mut plan = LoadOptions {
         target: ([127, 0, 0, 1], 0).into(),
         sessions: 20,
         messages: 1_000,
@@ -133,8 +133,8 @@ fn message(size: usize) -> Vec<u8> {
 }
 
 /// One client: connects again and again until no message is left.
-async fn client(plan: Arc<Plan>, message: Arc<[u8]>, left: Arc<AtomicU64>) -> Tally {
-    let mut tally = Tally::default();
+async fn client(plan: Arc<LoadOptions>, message: Arc<[u8]>, left: Arc<AtomicU64>) -> LoadTally {
+    let mut tally = LoadTally::default();
     while left.load(Ordering::Relaxed) > 0 {
         if session(&plan, &message, &left, &mut tally).await.is_err() {
             tally.broken += 1;
@@ -146,8 +146,14 @@ async fn client(plan: Arc<Plan>, message: Arc<[u8]>, left: Arc<AtomicU64>) -> Ta
     tally
 }
 
-async fn session(plan: &Plan, message: &[u8], left: &AtomicU64, tally: &mut Tally) -> io::Result<()> {
-    let mut wire = Wire { stream: TcpStream::connect(plan.target).await?, buffer: Vec::with_capacity(1024) };
+async fn session(
+    plan: &LoadOptions,
+    message: &[u8],
+    left: &AtomicU64,
+    tally: &mut LoadTally,
+) -> io::Result<()> {
+    let mut wire =
+        LoadConnection { stream: TcpStream::connect(plan.target).await?, buffer: Vec::with_capacity(1024) };
     wire.stream.set_nodelay(true)?;
     wire.expect(220).await?;
     wire.ask(b"EHLO load.example\r\n", 250).await?;
@@ -168,14 +174,14 @@ async fn session(plan: &Plan, message: &[u8], left: &AtomicU64, tally: &mut Tall
     wire.ask(b"QUIT\r\n", 221).await
 }
 
-struct Wire {
+struct LoadConnection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
-impl Wire {
+impl LoadConnection {
     /// One message; gives the final reply's code.
-    async fn send(&mut self, plan: &Plan, message: &[u8]) -> io::Result<u16> {
+    async fn send(&mut self, plan: &LoadOptions, message: &[u8]) -> io::Result<u16> {
         let mail = format!("MAIL FROM:<{}>\r\n", plan.from);
         let rcpt = format!("RCPT TO:<{}>\r\n", plan.to);
         if plan.pipeline {
@@ -232,7 +238,7 @@ fn last_line(buffer: &[u8]) -> Option<(u16, usize)> {
     }
 }
 
-impl Tally {
+impl LoadTally {
     fn add(&mut self, other: Self) {
         self.accepted += other.accepted;
         self.refused += other.refused;
@@ -248,7 +254,7 @@ impl Tally {
     }
 }
 
-fn report(plan: &Plan, tally: &mut Tally, elapsed: Duration) {
+fn report(plan: &LoadOptions, tally: &mut LoadTally, elapsed: Duration) {
     tally.latencies.sort_unstable();
     #[allow(clippy::cast_precision_loss)]
     let rate = tally.accepted as f64 / elapsed.as_secs_f64();

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// What all sessions share.
 #[derive(Default)]
-struct Shared {
+struct SinkCounters {
     taken: AtomicU64,
     ids: Option<Mutex<std::fs::File>>,
 }
@@ -25,7 +25,7 @@ struct Shared {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
     let mut listen: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let mut shared = Shared::default();
+    let mut shared = SinkCounters::default();
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
         let value = args.next().unwrap_or_default();
@@ -50,7 +50,7 @@ async fn main() -> io::Result<()> {
     serve(listener, Arc::new(shared)).await
 }
 
-async fn serve(listener: TcpListener, shared: Arc<Shared>) -> io::Result<()> {
+async fn serve(listener: TcpListener, shared: Arc<SinkCounters>) -> io::Result<()> {
     let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
     let mut sessions = tokio::task::JoinSet::new();
     loop {
@@ -68,10 +68,10 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) -> io::Result<()> {
     }
 }
 
-async fn session(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
+async fn session(mut stream: TcpStream, shared: Arc<SinkCounters>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(b"220 sink.example ESMTP\r\n").await?;
-    let mut dialogue = Dialogue::default();
+    let mut dialogue = SinkDialogue::default();
     let mut replies = Vec::with_capacity(256);
     let mut buffer = vec![0_u8; 65_536];
     while !dialogue.quit {
@@ -90,7 +90,7 @@ async fn session(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
 
 /// The dialogue's state between two reads.
 #[derive(Default)]
-struct Dialogue {
+struct SinkDialogue {
     in_data: bool,
     quit: bool,
     /// What is left of a line, or the beginning of the data while it is still needed for the id.
@@ -99,8 +99,8 @@ struct Dialogue {
     tail: [u8; 5],
 }
 
-impl Dialogue {
-    fn take(&mut self, mut bytes: &[u8], replies: &mut Vec<u8>, shared: &Shared) {
+impl SinkDialogue {
+    fn take(&mut self, mut bytes: &[u8], replies: &mut Vec<u8>, shared: &SinkCounters) {
         while !bytes.is_empty() {
             bytes =
                 if self.in_data { self.data(bytes, replies, shared) } else { self.command(bytes, replies) };
@@ -128,7 +128,7 @@ impl Dialogue {
         &bytes[end + 1..]
     }
 
-    fn data<'a>(&mut self, bytes: &'a [u8], replies: &mut Vec<u8>, shared: &Shared) -> &'a [u8] {
+    fn data<'a>(&mut self, bytes: &'a [u8], replies: &mut Vec<u8>, shared: &SinkCounters) -> &'a [u8] {
         let Some(end) = self.end_of_data(bytes) else {
             self.remember(bytes, shared);
             return &[];
@@ -152,7 +152,7 @@ impl Dialogue {
         across.map(|at| at + 1).or_else(|| memchr::memmem::find(bytes, b"\r\n.\r\n").map(|at| at + 5))
     }
 
-    fn remember(&mut self, bytes: &[u8], shared: &Shared) {
+    fn remember(&mut self, bytes: &[u8], shared: &SinkCounters) {
         if shared.ids.is_some() && self.pending.len() < 8_192 {
             self.pending.extend_from_slice(&bytes[..bytes.len().min(8_192)]);
         }
@@ -163,7 +163,7 @@ impl Dialogue {
     }
 }
 
-impl Shared {
+impl SinkCounters {
     fn record(&self, data: &[u8]) {
         let Some(ids) = &self.ids else { return };
         let Some(at) = memchr::memmem::find(data, b"X-Load-Id: ") else {

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use e2e::faults::{self, Report};
+use e2e::faults::{self, SoakReport};
 
 const USAGE: &str = "usage: pintle-soak [--minutes N] [--seed N]";
 
@@ -38,7 +38,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Option<(u64, u64)> {
     Some((minutes, seed))
 }
 
-fn say(report: &Report) -> ExitCode {
+fn say(report: &SoakReport) -> ExitCode {
     let account = &report.account;
     println!(
         "\n{} copies acknowledged, {} accounted for ({} bounced), {} twice, {} messages lost; {} refused, {} sessions \

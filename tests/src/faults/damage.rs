@@ -5,16 +5,16 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::powercut::Chance;
-use super::rows::Damage;
+use super::powercut::SeededRandom;
+use super::rows::FileDamage;
 
 /// The database, and what SQLite keeps beside it.
 const DATABASE: [&str; 3] = ["envelopes.db", "envelopes.db-wal", "envelopes.db-shm"];
 const COPY: &str = "copy-of-database";
 
 /// Whether it is the pages of the database itself that are damaged.
-pub(super) fn is_in_the_database(damage: Damage) -> bool {
-    use Damage::{Flipped, Halved, Overwritten};
+pub(super) fn is_in_the_database(damage: FileDamage) -> bool {
+    use FileDamage::{Flipped, Halved, Overwritten};
     matches!(damage, Overwritten("envelopes.db") | Flipped("envelopes.db") | Halved("envelopes.db"))
 }
 
@@ -32,27 +32,27 @@ pub(super) fn keep_copy(spool: &Path) -> Result<(), String> {
 }
 
 /// Does it.
-pub(super) fn apply(damage: Damage, spool: &Path, chance: &mut Chance) -> Result<(), String> {
+pub(super) fn apply(damage: FileDamage, spool: &Path, chance: &mut SeededRandom) -> Result<(), String> {
     made(damage, spool, chance).map_err(|error| format!("{damage:?} cannot be done: {error}"))
 }
 
-fn made(damage: Damage, spool: &Path, chance: &mut Chance) -> io::Result<()> {
+fn made(damage: FileDamage, spool: &Path, chance: &mut SeededRandom) -> io::Result<()> {
     match damage {
-        Damage::Missing("envelopes.db") => DATABASE.iter().try_for_each(|name| unlink(&spool.join(name))),
-        Damage::Missing(what) => fs::remove_file(victim(spool, what)?),
-        Damage::Empty(what) => {
+        FileDamage::Missing("envelopes.db") => DATABASE.iter().try_for_each(|name| unlink(&spool.join(name))),
+        FileDamage::Missing(what) => fs::remove_file(victim(spool, what)?),
+        FileDamage::Empty(what) => {
             DATABASE.iter().skip(1).try_for_each(|name| unlink(&spool.join(name)))?;
             File::create(victim(spool, what)?).map(drop)
         }
-        Damage::OldDatabase => {
+        FileDamage::OldDatabase => {
             let copy = spool.with_file_name(COPY);
             DATABASE.iter().try_for_each(|name| unlink(&spool.join(name)))?;
             let had = DATABASE.iter().filter(|name| copy.join(name).exists());
             had.into_iter().try_for_each(|name| fs::copy(copy.join(name), spool.join(name)).map(drop))
         }
-        Damage::Overwritten(what) => overwrite(&victim(spool, what)?),
-        Damage::Flipped(what) => flip(&victim(spool, what)?, chance),
-        Damage::Halved(what) => {
+        FileDamage::Overwritten(what) => overwrite(&victim(spool, what)?),
+        FileDamage::Flipped(what) => flip(&victim(spool, what)?, chance),
+        FileDamage::Halved(what) => {
             let file = File::options().write(true).open(victim(spool, what)?)?;
             file.set_len(used(&file)? / 2)
         }
@@ -92,7 +92,7 @@ fn overwrite(path: &Path) -> io::Result<()> {
     file.write_all_at(&[0xa5; 200], used(&file)? / 2)
 }
 
-fn flip(path: &Path, chance: &mut Chance) -> io::Result<()> {
+fn flip(path: &Path, chance: &mut SeededRandom) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     let used = used(&file)?;
     for _ in 0..20 {

@@ -10,11 +10,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::book::{Book, Wish, wish};
+use super::ledger::{HopAnswer, MailLedger, wish};
 
 /// How the next hop behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum HopMode {
     /// It takes everything.
     Well,
     /// It closes each connection at once.
@@ -33,28 +33,28 @@ pub enum Mode {
 
 /// The next hop at work; it ends with this value.
 #[derive(Debug)]
-pub(super) struct Hop {
+pub(super) struct FaultyHop {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<HopShared>,
     task: tokio::task::JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    book: Arc<Book>,
-    mode: watch::Sender<Mode>,
+struct HopShared {
+    book: Arc<MailLedger>,
+    mode: watch::Sender<HopMode>,
     /// After how many octets the next session dies.
     octets: AtomicU64,
     deferred: parking_lot::Mutex<std::collections::HashSet<String>>,
 }
 
-impl Hop {
-    pub(super) async fn start(book: Arc<Book>) -> std::io::Result<Self> {
+impl FaultyHop {
+    pub(super) async fn start(book: Arc<MailLedger>) -> std::io::Result<Self> {
         // Not where the gateway listens, or mail by MX would loop (RFC 5321 section 5.1).
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 9), 0)).await?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(HopShared {
             book,
-            mode: watch::Sender::new(Mode::Well),
+            mode: watch::Sender::new(HopMode::Well),
             octets: AtomicU64::new(0),
             deferred: parking_lot::Mutex::default(),
         });
@@ -67,7 +67,7 @@ impl Hop {
     }
 
     /// Behaves so from now on; sessions that behaved otherwise end.
-    pub(super) fn become_(&self, mode: Mode) {
+    pub(super) fn become_(&self, mode: HopMode) {
         self.shared.mode.send_replace(mode);
     }
 
@@ -77,14 +77,14 @@ impl Hop {
     }
 }
 
-impl Drop for Hop {
+impl Drop for FaultyHop {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 /// Owns the sessions: they end with it.
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<HopShared>) {
     let mut sessions = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
@@ -104,16 +104,16 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// One session, which fails as `mode` says.
-async fn session(stream: TcpStream, shared: &Shared, mode: Mode) -> std::io::Result<()> {
+async fn session(stream: TcpStream, shared: &HopShared, mode: HopMode) -> std::io::Result<()> {
     let budget = match mode {
-        Mode::Away => return Err(std::io::ErrorKind::ConnectionAborted.into()),
-        Mode::Cut(step) => Some(shared.octets.fetch_add(step, Ordering::Relaxed)),
+        HopMode::Away => return Err(std::io::ErrorKind::ConnectionAborted.into()),
+        HopMode::Cut(step) => Some(shared.octets.fetch_add(step, Ordering::Relaxed)),
         _ => None,
     };
     stream.set_nodelay(true)?;
-    let mut wire = Wire { stream, buffer: Vec::new(), budget, mode };
+    let mut wire = HopWire { stream, buffer: Vec::new(), budget, mode };
     wire.say("220 hop.example ESMTP").await?;
-    let mut envelope = Envelope::default();
+    let mut envelope = HopEnvelope::default();
     loop {
         let Some(line) = wire.line().await? else { return Ok(()) };
         let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
@@ -132,13 +132,13 @@ async fn session(stream: TcpStream, shared: &Shared, mode: Mode) -> std::io::Res
 }
 
 #[derive(Default)]
-struct Envelope {
+struct HopEnvelope {
     sender: String,
     recipients: Vec<String>,
 }
 
-impl Envelope {
-    fn command(&mut self, verb: &str, line: &str, shared: &Shared) -> &'static str {
+impl HopEnvelope {
+    fn command(&mut self, verb: &str, line: &str, shared: &HopShared) -> &'static str {
         match verb {
             "EHLO" => "250-hop.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES",
             "MAIL" => {
@@ -150,10 +150,10 @@ impl Envelope {
         }
     }
 
-    fn recipient(&mut self, address: String, shared: &Shared) -> &'static str {
+    fn recipient(&mut self, address: String, shared: &HopShared) -> &'static str {
         match wish(&address) {
-            Wish::Late if shared.deferred.lock().insert(address.clone()) => "451 4.2.0 not yet",
-            Wish::Never => "550 5.1.1 nobody of that name",
+            HopAnswer::Late if shared.deferred.lock().insert(address.clone()) => "451 4.2.0 not yet",
+            HopAnswer::Never => "550 5.1.1 nobody of that name",
             _ => {
                 self.recipients.push(address);
                 "250 2.1.5 ok"
@@ -167,21 +167,21 @@ fn address(line: &str) -> String {
     inside.map_or(String::new(), |(address, _)| address.to_owned())
 }
 
-struct Wire {
+struct HopWire {
     stream: TcpStream,
     buffer: Vec<u8>,
     /// Octets until the end of the connection.
     budget: Option<u64>,
-    mode: Mode,
+    mode: HopMode,
 }
 
-impl Wire {
+impl HopWire {
     async fn say(&mut self, reply: &str) -> std::io::Result<()> {
         match self.mode {
-            Mode::Silent => return std::future::pending().await,
-            Mode::Deaf if reply.starts_with("250 2.0.0 taken") => return std::future::pending().await,
-            Mode::Slow => tokio::time::sleep(Duration::from_millis(300)).await,
-            Mode::Busy => {
+            HopMode::Silent => return std::future::pending().await,
+            HopMode::Deaf if reply.starts_with("250 2.0.0 taken") => return std::future::pending().await,
+            HopMode::Slow => tokio::time::sleep(Duration::from_millis(300)).await,
+            HopMode::Busy => {
                 self.stream.write_all(b"421 4.3.2 not now\r\n").await?;
                 return Err(std::io::ErrorKind::ConnectionAborted.into());
             }
@@ -216,7 +216,7 @@ impl Wire {
 
     /// Everything up to the final dot, dots undone.
     async fn content(&mut self) -> std::io::Result<Vec<u8>> {
-        if self.mode == Mode::Deaf {
+        if self.mode == HopMode::Deaf {
             return std::future::pending().await;
         }
         let mut from = 0;

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::book::Book;
+use super::ledger::MailLedger;
 
 /// How long a client waits for a reply.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,17 +18,22 @@ const BREATH: Duration = Duration::from_millis(20);
 
 /// Clients at work; they end with this value.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(super) struct LoadClients {
     permits: Arc<Semaphore>,
     _clients: JoinSet<()>,
 }
 
 /// Where the gateway is, while it is.
-pub(super) type Where = watch::Receiver<Option<SocketAddr>>;
+pub(super) type GatewayAddress = watch::Receiver<Option<SocketAddr>>;
 
-impl Load {
+impl LoadClients {
     /// Clients that find the gateway by `address`; with `logins` they authenticate in each session.
-    pub(super) fn start(clients: usize, book: &Arc<Book>, address: &Where, logins: bool) -> Self {
+    pub(super) fn start(
+        clients: usize,
+        book: &Arc<MailLedger>,
+        address: &GatewayAddress,
+        logins: bool,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(0));
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
@@ -43,11 +48,11 @@ impl Load {
     }
 }
 
-async fn client(book: Arc<Book>, mut address: Where, permits: Arc<Semaphore>, logins: bool) {
+async fn client(book: Arc<MailLedger>, mut address: GatewayAddress, permits: Arc<Semaphore>, logins: bool) {
     loop {
         let Ok(there) = address.wait_for(Option::is_some).await.map(|there| *there) else { return };
         let Some(there) = there else { continue };
-        let session = tokio::time::timeout(PATIENCE, Wire::open(there, logins)).await;
+        let session = tokio::time::timeout(PATIENCE, LoadWire::open(there, logins)).await;
         if let Ok(Ok(mut wire)) = session
             && messages(&book, &mut wire, &permits, &mut address).await.is_ok()
         {
@@ -60,10 +65,10 @@ async fn client(book: Arc<Book>, mut address: Where, permits: Arc<Semaphore>, lo
 
 /// Sends over one session until it breaks, or until the address is told anew.
 async fn messages(
-    book: &Book,
-    wire: &mut Wire,
+    book: &MailLedger,
+    wire: &mut LoadWire,
     permits: &Semaphore,
-    address: &mut Where,
+    address: &mut GatewayAddress,
 ) -> std::io::Result<()> {
     loop {
         // A session whose server has gone must not sit on its turn until there is something to send.
@@ -81,12 +86,12 @@ async fn messages(
     }
 }
 
-pub(super) struct Wire {
+pub(super) struct LoadWire {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
-impl Wire {
+impl LoadWire {
     async fn open(address: SocketAddr, logs_in: bool) -> std::io::Result<Self> {
         let mut wire = Self::connect(address).await?;
         if logs_in {
@@ -106,19 +111,19 @@ impl Wire {
     }
 
     /// One message; true when it was promised.
-    async fn send(&mut self, book: &Book) -> std::io::Result<bool> {
+    async fn send(&mut self, book: &MailLedger) -> std::io::Result<bool> {
         self.send_by(book, Duration::ZERO, usize::MAX).await
     }
 
     /// One message, with a pause after each so many octets of it.
     pub(super) async fn send_by(
         &mut self,
-        book: &Book,
+        book: &MailLedger,
         pause: Duration,
         piece: usize,
     ) -> std::io::Result<bool> {
         let number = book.open();
-        let mut commands = vec![format!("MAIL FROM:<{}>", Book::sender(number))];
+        let mut commands = vec![format!("MAIL FROM:<{}>", MailLedger::sender(number))];
         commands.extend(book.recipients(number).iter().map(|recipient| format!("RCPT TO:<{recipient}>")));
         for command in &commands {
             let (code, _) = self.command(command).await?;
@@ -146,16 +151,16 @@ impl Wire {
     }
 
     /// Begins a message and goes away in the middle of it.
-    pub(super) async fn abort(mut self, book: &Book) -> std::io::Result<()> {
+    pub(super) async fn abort(mut self, book: &MailLedger) -> std::io::Result<()> {
         let number = book.open();
-        self.ask(&format!("MAIL FROM:<{}>", Book::sender(number)), 250).await?;
+        self.ask(&format!("MAIL FROM:<{}>", MailLedger::sender(number)), 250).await?;
         self.ask(&format!("RCPT TO:<m{number}.0@to.example>"), 250).await?;
         self.ask("DATA", 354).await?;
         let content = book.content(number);
         self.stream.write_all(&content[..content.len() / 2]).await
     }
 
-    async fn refused(&mut self, book: &Book, number: u64, code: u16) -> std::io::Result<bool> {
+    async fn refused(&mut self, book: &MailLedger, number: u64, code: u16) -> std::io::Result<bool> {
         book.refuse(number, code);
         if code == 421 {
             return Err(std::io::ErrorKind::ConnectionAborted.into());

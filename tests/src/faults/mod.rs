@@ -4,31 +4,31 @@
 //! `tests/tests/faults.rs`. A [`book`] knows each message and each copy of it, so that what was acknowledged is compared with
 //! what arrived by identity and octet by octet.
 
-pub mod book;
 mod damage;
 mod hop;
+pub mod ledger;
 mod load;
-mod play;
 mod powercut;
 mod report;
+mod row_run;
 mod rows;
 mod shim;
 mod soak;
-mod stage;
+mod test_bed;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use report::{json, page, table};
-pub use rows::{Allow, ROWS, Row};
-pub use soak::{Report, soak};
+pub use rows::{MatrixRow, ROWS, RowAllowance};
+pub use soak::{SoakReport, soak};
 
-use book::Account;
-use stage::Stage;
+use ledger::CopyAccount;
+use test_bed::TestBed;
 
 /// How rows are played.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct MatrixOptions {
     /// So many rounds at most, and larger steps.
     pub rounds: Option<u32>,
     /// What chance begins with.
@@ -39,7 +39,7 @@ pub struct Options {
 
 /// What a row came to.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct RowOutcome {
     /// Which row.
     pub name: &'static str,
     /// What was done.
@@ -47,7 +47,7 @@ pub struct Outcome {
     /// How often.
     pub rounds: u32,
     /// The account of all copies.
-    pub account: Account,
+    pub account: CopyAccount,
     /// Messages that did not arrive and that the operator can see.
     pub set_aside: u64,
     /// Messages that did not arrive and that nobody can see.
@@ -62,25 +62,25 @@ pub struct Outcome {
 
 /// The row of this name.
 #[must_use]
-pub fn row(name: &str) -> Option<&'static Row> {
+pub fn row(name: &str) -> Option<&'static MatrixRow> {
     ROWS.iter().find(|row| row.name == name)
 }
 
 /// Plays one row.
-pub async fn play(row: &Row, options: &Options) -> Outcome {
-    match play::Play::new(row, options).play().await {
+pub async fn play(row: &MatrixRow, options: &MatrixOptions) -> RowOutcome {
+    match row_run::RowRun::new(row, options).play().await {
         Ok(outcome) => outcome,
-        Err(why) => Outcome {
+        Err(why) => RowOutcome {
             name: row.name,
             about: row.about,
             problems: vec![format!("it could not be played: {why}")],
-            ..Outcome::default()
+            ..RowOutcome::default()
         },
     }
 }
 
-impl Outcome {
-    fn of(row: &Row, rounds: u32, stage: &Stage, took: Duration) -> Self {
+impl RowOutcome {
+    fn of(row: &MatrixRow, rounds: u32, stage: &TestBed, took: Duration) -> Self {
         let missing = stage.book.missing();
         let visible = if missing.is_empty() { 0 } else { stage.visible(missing.iter()) as u64 };
         let mut outcome = Self {
@@ -102,7 +102,7 @@ impl Outcome {
     }
 
     /// Adds what the row does not allow.
-    fn judge(&mut self, allow: Allow) {
+    fn judge(&mut self, allow: RowAllowance) {
         let account = &self.account;
         let most = allow.twice * u64::from(self.rounds);
         let kept = self.set_aside.saturating_sub(allow.set_aside * u64::from(self.rounds));
@@ -128,12 +128,12 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    fn outcome(change: impl FnOnce(&mut Outcome)) -> Vec<String> {
-        let mut outcome = Outcome {
+    fn outcome(change: impl FnOnce(&mut RowOutcome)) -> Vec<String> {
+        let mut outcome = RowOutcome {
             name: "x",
             about: "x",
             rounds: 2,
-            account: Account { promised: 10, accounted: 10, ..Account::default() },
+            account: CopyAccount { promised: 10, accounted: 10, ..CopyAccount::default() },
             set_aside: 0,
             lost: 0,
             restarts: 0,
@@ -141,7 +141,7 @@ mod tests {
             problems: Vec::new(),
         };
         change(&mut outcome);
-        outcome.judge(Allow { twice: 3, restart: false, reports: false, set_aside: 0 });
+        outcome.judge(RowAllowance { twice: 3, restart: false, reports: false, set_aside: 0 });
         outcome.problems
     }
 
@@ -149,7 +149,7 @@ mod tests {
     fn each_thing_that_a_row_does_not_allow_is_a_problem() {
         assert_eq!(outcome(|_| ()), [""; 0]);
         assert_eq!(outcome(|outcome| outcome.account.twice = 6), [""; 0]);
-        let changes: [fn(&mut Outcome); 7] = [
+        let changes: [fn(&mut RowOutcome); 7] = [
             |outcome| outcome.lost = 1,
             |outcome| outcome.set_aside = 1,
             |outcome| outcome.account.changed = 1,

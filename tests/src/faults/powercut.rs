@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// What becomes of octets that were not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum UnsyncedFate {
     /// All are gone.
     Nothing,
     /// Each sector of 512 octets is there or not, as chance has it.
@@ -22,7 +22,7 @@ pub enum Keep {
 const SECTOR: usize = 512;
 
 #[derive(Debug)]
-struct Record {
+struct JournalRecord {
     kind: u32,
     path: PathBuf,
     inode: u64,
@@ -41,10 +41,10 @@ const UNLINKED: u32 = 6;
 const RENAMED: u32 = 7;
 
 /// Takes back what was not synced below `root`, and empties the journal in `side`; gives how many changes were lost.
-pub(super) fn cut(side: &Path, root: &Path, keep: Keep, seed: u64) -> io::Result<usize> {
+pub(super) fn cut(side: &Path, root: &Path, keep: UnsyncedFate, seed: u64) -> io::Result<usize> {
     let records = journal(&fs::read(side.join("journal"))?);
-    let durable = Durable::of(&records);
-    let lost: Vec<&Record> = records
+    let durable = DurableChanges::of(&records);
+    let lost: Vec<&JournalRecord> = records
         .iter()
         .enumerate()
         .filter(|(at, record)| !durable.holds(*at, record))
@@ -58,8 +58,8 @@ pub(super) fn cut(side: &Path, root: &Path, keep: Keep, seed: u64) -> io::Result
             take_back(record, place)?;
         }
     }
-    if keep == Keep::Some {
-        let mut chance = Chance(seed);
+    if keep == UnsyncedFate::Some {
+        let mut chance = SeededRandom(seed);
         for record in &lost {
             if let Some(place) = places.get(&record.inode) {
                 put_back(record, place, &mut chance)?;
@@ -87,14 +87,14 @@ pub(super) fn clear(side: &Path) -> io::Result<()> {
 }
 
 /// Which changes a sync has made durable.
-struct Durable {
+struct DurableChanges {
     /// Where in the journal the last completed sync of a file began, and of a folder.
     files: HashMap<u64, usize>,
     folders: HashMap<PathBuf, usize>,
 }
 
-impl Durable {
-    fn of(records: &[Record]) -> Self {
+impl DurableChanges {
+    fn of(records: &[JournalRecord]) -> Self {
         let mut begun = HashMap::new();
         let mut durable = Self { files: HashMap::new(), folders: HashMap::new() };
         for (at, record) in records.iter().enumerate() {
@@ -113,7 +113,7 @@ impl Durable {
         durable
     }
 
-    fn holds(&self, at: usize, record: &Record) -> bool {
+    fn holds(&self, at: usize, record: &JournalRecord) -> bool {
         let synced = match record.kind {
             OLD | LENGTH => self.files.get(&record.inode),
             CREATED | UNLINKED | RENAMED => record.path.parent().and_then(|folder| self.folders.get(folder)),
@@ -123,7 +123,7 @@ impl Durable {
     }
 }
 
-fn take_back(record: &Record, place: &Path) -> io::Result<()> {
+fn take_back(record: &JournalRecord, place: &Path) -> io::Result<()> {
     if !matches!(record.kind, OLD | LENGTH) {
         return Ok(());
     }
@@ -132,7 +132,7 @@ fn take_back(record: &Record, place: &Path) -> io::Result<()> {
     file.set_len(record.size)
 }
 
-fn put_back(record: &Record, place: &Path, chance: &mut Chance) -> io::Result<()> {
+fn put_back(record: &JournalRecord, place: &Path, chance: &mut SeededRandom) -> io::Result<()> {
     match record.kind {
         LENGTH if chance.heads() => File::options().write(true).open(place)?.set_len(record.offset),
         OLD => {
@@ -148,7 +148,7 @@ fn put_back(record: &Record, place: &Path, chance: &mut Chance) -> io::Result<()
     }
 }
 
-fn rename_back(record: &Record, side: &Path) -> io::Result<()> {
+fn rename_back(record: &JournalRecord, side: &Path) -> io::Result<()> {
     let grave = |inode: u64| side.join(inode.to_string());
     match record.kind {
         CREATED => remove(&record.path, record.inode),
@@ -186,7 +186,7 @@ fn find(folder: &Path, places: &mut HashMap<u64, PathBuf>) -> io::Result<()> {
 }
 
 /// The records; one that was cut off at the end was not followed by its change.
-fn journal(mut octets: &[u8]) -> Vec<Record> {
+fn journal(mut octets: &[u8]) -> Vec<JournalRecord> {
     let mut records = Vec::new();
     while let Some((record, rest)) = record(octets) {
         records.push(record);
@@ -195,7 +195,7 @@ fn journal(mut octets: &[u8]) -> Vec<Record> {
     records
 }
 
-fn record(octets: &[u8]) -> Option<(Record, &[u8])> {
+fn record(octets: &[u8]) -> Option<(JournalRecord, &[u8])> {
     let mut at = octets;
     let kind = u32::from_ne_bytes(*take(&mut at, 4)?.first_chunk()?);
     let path_length = u64::from(u32::from_ne_bytes(*take(&mut at, 4)?.first_chunk()?));
@@ -204,7 +204,7 @@ fn record(octets: &[u8]) -> Option<(Record, &[u8])> {
     let path = PathBuf::from(String::from_utf8_lossy(take(&mut at, path_length)?).into_owned());
     let old = take(&mut at, old)?.to_vec();
     let new = take(&mut at, new)?.to_vec();
-    Some((Record { kind, path, inode, offset, size, old, new }, at))
+    Some((JournalRecord { kind, path, inode, offset, size, old, new }, at))
 }
 
 fn take<'a>(octets: &mut &'a [u8], length: u64) -> Option<&'a [u8]> {
@@ -215,9 +215,9 @@ fn take<'a>(octets: &mut &'a [u8], length: u64) -> Option<&'a [u8]> {
 
 /// Chance that can be had again.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chance(pub(super) u64);
+pub(super) struct SeededRandom(pub(super) u64);
 
-impl Chance {
+impl SeededRandom {
     /// Splitmix64.
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -239,7 +239,7 @@ impl Chance {
 mod tests {
     use super::*;
 
-    fn bytes(record: &Record) -> Vec<u8> {
+    fn bytes(record: &JournalRecord) -> Vec<u8> {
         let path = record.path.to_str().unwrap().as_bytes();
         let mut octets = record.kind.to_ne_bytes().to_vec();
         octets.extend(u32::try_from(path.len()).unwrap().to_ne_bytes());
@@ -250,9 +250,9 @@ mod tests {
         [&octets[..], path, &record.old, &record.new].concat()
     }
 
-    fn change(kind: u32, path: &Path, inode: u64, offset: u64, octets: (&[u8], &[u8])) -> Record {
+    fn change(kind: u32, path: &Path, inode: u64, offset: u64, octets: (&[u8], &[u8])) -> JournalRecord {
         let (old, new) = (octets.0.to_vec(), octets.1.to_vec());
-        Record { kind, path: path.to_owned(), inode, offset, size: 4, old, new }
+        JournalRecord { kind, path: path.to_owned(), inode, offset, size: 4, old, new }
     }
 
     /// A file of "aaaa" of which the second half was overwritten and synced, and then the first half, and not synced.
@@ -281,7 +281,7 @@ mod tests {
         let folder = pintle_testkit::TempDir::new().unwrap();
         let file = scene(folder.path());
         let (root, side) = (folder.path().join("root"), folder.path().join("side"));
-        assert_eq!(cut(&side, &root, Keep::Nothing, 1).unwrap(), 2);
+        assert_eq!(cut(&side, &root, UnsyncedFate::Nothing, 1).unwrap(), 2);
         assert_eq!(fs::read_to_string(&file).unwrap(), "aabb");
         assert_eq!(fs::metadata(side.join("journal")).unwrap().len(), 0);
     }
@@ -293,7 +293,7 @@ mod tests {
             let folder = pintle_testkit::TempDir::new().unwrap();
             let file = scene(folder.path());
             let (root, side) = (folder.path().join("root"), folder.path().join("side"));
-            cut(&side, &root, Keep::Some, seed).unwrap();
+            cut(&side, &root, UnsyncedFate::Some, seed).unwrap();
             seen.insert(fs::read_to_string(&file).unwrap());
         }
         let all = ["aabb", "aabbdd", "ccbb", "ccbbdd"].map(str::to_owned);
@@ -317,7 +317,7 @@ mod tests {
         ];
         let octets: Vec<u8> = records.iter().flat_map(bytes).collect();
         fs::write(side.join("journal"), octets).unwrap();
-        cut(&side, &root, Keep::Nothing, 1).unwrap();
+        cut(&side, &root, UnsyncedFate::Nothing, 1).unwrap();
         assert!(!root.join("new").exists());
         assert_eq!(fs::read_to_string(root.join("gone")).unwrap(), "y");
     }

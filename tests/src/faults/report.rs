@@ -2,20 +2,20 @@
 
 use serde_json::{Value, json};
 
-use super::Outcome;
+use super::RowOutcome;
 
 const BEGIN: &str = "<!-- faults: begin -->";
 const END: &str = "<!-- faults: end -->";
 
 /// The table in Markdown.
 #[must_use]
-pub fn table(outcomes: &[Outcome]) -> String {
+pub fn table(outcomes: &[RowOutcome]) -> String {
     let head = "| row | what is done | rounds | acknowledged | arrived | twice | bounced | set aside | lost | refused | broken | restarts | |\n\
                 |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n";
     outcomes.iter().fold(head.to_owned(), |text, outcome| text + &line(outcome))
 }
 
-fn line(outcome: &Outcome) -> String {
+fn line(outcome: &RowOutcome) -> String {
     let account = &outcome.account;
     let numbers = [
         u64::from(outcome.rounds),
@@ -43,7 +43,7 @@ fn line(outcome: &Outcome) -> String {
 ///
 /// # Errors
 /// The page has no marks.
-pub fn page(page: &str, outcomes: &[Outcome], heading: &str) -> Result<String, String> {
+pub fn page(page: &str, outcomes: &[RowOutcome], heading: &str) -> Result<String, String> {
     let (before, rest) = page.split_once(BEGIN).ok_or("the page has no mark at which the table begins")?;
     let (_, after) = rest.split_once(END).ok_or("the page has no mark at which the table ends")?;
     Ok(format!("{before}{BEGIN}\n\n{heading}\n\n{}\n{END}{after}", table(outcomes)))
@@ -51,11 +51,11 @@ pub fn page(page: &str, outcomes: &[Outcome], heading: &str) -> Result<String, S
 
 /// All figures.
 #[must_use]
-pub fn json(outcomes: &[Outcome]) -> Value {
+pub fn json(outcomes: &[RowOutcome]) -> Value {
     outcomes.iter().map(figures).collect()
 }
 
-fn figures(outcome: &Outcome) -> Value {
+fn figures(outcome: &RowOutcome) -> Value {
     let account = &outcome.account;
     json!({
         "row": outcome.name,

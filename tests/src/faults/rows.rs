@@ -6,31 +6,31 @@
 
 use pintle_testkit::ZoneFault as Dns;
 
-use super::book::Mix;
-use super::hop::Mode;
-use super::powercut::Keep;
-use super::shim::{Act, Errno, Ops, Rule};
+use super::hop::HopMode;
+use super::ledger::MailMix;
+use super::powercut::UnsyncedFate;
+use super::shim::{Errno, FileOps, ShimAction, ShimRule};
 
 /// A row.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct MatrixRow {
     /// What it is called on the command line.
     pub name: &'static str,
     /// What is done.
     pub about: &'static str,
     /// How it is done.
-    pub fault: Fault,
+    pub fault: RowFault,
     /// What the mail is like.
-    pub mix: Mix,
+    pub mix: MailMix,
     /// How often, in a full run.
     pub rounds: u32,
     /// What it may cost.
-    pub allow: Allow,
+    pub allow: RowAllowance,
 }
 
 /// What a row may cost.
 #[derive(Clone, Copy, Debug)]
-pub struct Allow {
+pub struct RowAllowance {
     /// Arrivals beyond the first, in each round.
     pub twice: u64,
     /// The gateway may need a restart, by whoever watches over processes.
@@ -43,15 +43,15 @@ pub struct Allow {
 
 /// What is done.
 #[derive(Clone, Copy, Debug)]
-pub enum Fault {
+pub enum RowFault {
     /// The process is killed after some messages.
     Kill,
     /// The process dies at one of these calls, before and after it in turns.
-    KillAt(Ops, &'static str),
+    KillAt(FileOps, &'static str),
     /// As [`Fault::KillAt`], and what was not synced is gone.
-    PowerCut(Ops, &'static str, Keep),
+    PowerCut(FileOps, &'static str, UnsyncedFate),
     /// So many calls fail.
-    Disk(Rule, u64),
+    Disk(ShimRule, u64),
     /// The clock jumps by so many seconds while mail waits, and comes back or does not.
     Clock { seconds: i64, returns: bool, restart: bool },
     /// The clock runs fast or slow, by parts in a million.
@@ -61,13 +61,13 @@ pub enum Fault {
     /// The process may take so many KiB of memory more than it had, in each round as many again; clients send large messages.
     Memory(u64),
     /// The spool is damaged while the gateway is down.
-    Damage(Damage),
+    Damage(FileDamage),
     /// A folder of the spool is away at a start, and there again at the next.
     Away(&'static str),
     /// A file of the spool is deleted while mail comes in.
     Deleted(&'static str),
     /// The next hop fails.
-    Hop(Mode),
+    Hop(HopMode),
     /// DNS fails in this way, for mail that goes by MX.
     Dns(Dns),
     /// A plugin traps, spins, eats memory and sleeps at this hook, each in a round.
@@ -78,7 +78,7 @@ pub enum Fault {
 
 /// What is done to files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damage {
+pub enum FileDamage {
     /// The file is not there.
     Missing(&'static str),
     /// The file is empty.
@@ -93,28 +93,32 @@ pub enum Damage {
     Halved(&'static str),
 }
 
-const NOTHING: Allow = Allow { twice: 0, restart: false, reports: false, set_aside: 0 };
+const NOTHING: RowAllowance = RowAllowance { twice: 0, restart: false, reports: false, set_aside: 0 };
 /// Of mail that has been handed over when the process dies, the mark may be lost: so many messages are under way at most.
-const DIES: Allow = Allow { twice: 60, restart: true, ..NOTHING };
+const DIES: RowAllowance = RowAllowance { twice: 60, restart: true, ..NOTHING };
 /// A failed write or sync of data needs a restart; a mark that was not written costs a duplicate.
-const BREAKS: Allow = DIES;
-const fn destroys(set_aside: u64) -> Allow {
-    Allow { set_aside, ..DIES }
+const BREAKS: RowAllowance = DIES;
+const fn destroys(set_aside: u64) -> RowAllowance {
+    RowAllowance { set_aside, ..DIES }
 }
 /// A session that ends when the next hop changes its mind may have handed its message over.
-const CUTS: Allow = Allow { twice: 60, ..NOTHING };
-const REPORTS: Allow = Allow { reports: true, ..NOTHING };
+const CUTS: RowAllowance = RowAllowance { twice: 60, ..NOTHING };
+const REPORTS: RowAllowance = RowAllowance { reports: true, ..NOTHING };
 
-const SMALL: Mix = Mix { medium: 0, large: 0, many: 7, late: 0, never: 0 };
-const MIXED: Mix = Mix { medium: 5, large: 11, many: 7, late: 13, never: 0 };
-const LARGE: Mix = Mix { medium: 0, large: 2, many: 7, late: 0, never: 0 };
+const SMALL: MailMix = MailMix { medium: 0, large: 0, many: 7, late: 0, never: 0 };
+const MIXED: MailMix = MailMix { medium: 5, large: 11, many: 7, late: 13, never: 0 };
+const LARGE: MailMix = MailMix { medium: 0, large: 2, many: 7, late: 0, never: 0 };
 /// Fills segments, so that new ones are needed.
-const FULL: Mix = Mix { medium: 1, large: 0, many: 0, late: 0, never: 0 };
+const FULL: MailMix = MailMix { medium: 1, large: 0, many: 0, late: 0, never: 0 };
 
 /// Calls that change the spool.
-const CHANGES: Ops =
-    Ops::WRITE.or(Ops::SYNC).or(Ops::CREATE).or(Ops::TRUNCATE).or(Ops::UNLINK).or(Ops::FOLDER_SYNC);
-const SYNCS: Ops = Ops::SYNC.or(Ops::FOLDER_SYNC);
+const CHANGES: FileOps = FileOps::WRITE
+    .or(FileOps::SYNC)
+    .or(FileOps::CREATE)
+    .or(FileOps::TRUNCATE)
+    .or(FileOps::UNLINK)
+    .or(FileOps::FOLDER_SYNC);
+const SYNCS: FileOps = FileOps::SYNC.or(FileOps::FOLDER_SYNC);
 
 const DAY: i64 = 86_400;
 const YEAR: i64 = 365 * DAY;
@@ -122,66 +126,66 @@ const LOG: &str = "segments/";
 const DATABASE: &str = "envelopes.db";
 const BODIES: &str = "bodies/";
 
-const fn fails(ops: Ops, path: &'static str, error: Errno) -> Rule {
-    Rule { ops, path, act: Act::Fail(error) }
+const fn fails(ops: FileOps, path: &'static str, error: Errno) -> ShimRule {
+    ShimRule { ops, path, act: ShimAction::Fail(error) }
 }
 
 macro_rules! rows {
     ($($name:literal, $about:literal, $fault:expr, $mix:expr, $rounds:literal, $allow:expr;)*) => {
-        &[$(Row { name: $name, about: $about, fault: $fault, mix: $mix, rounds: $rounds, allow: $allow }),*]
+        &[$(MatrixRow { name: $name, about: $about, fault: $fault, mix: $mix, rounds: $rounds, allow: $allow }),*]
     };
 }
 
-use Damage::{Empty, Flipped, Halved, Missing, OldDatabase, Overwritten};
-use Fault::{
+use FileDamage::{Empty, Flipped, Halved, Missing, OldDatabase, Overwritten};
+use RowFault::{
     Away, Clock, Damage as Spoil, Deleted, Descriptors, Disk, Dns as Names, Drift, Hop, Kill, KillAt, Memory,
     Plugin, PowerCut, Two,
 };
 
 /// The matrix.
 #[rustfmt::skip]
-pub const ROWS: &[Row] = rows! {
+pub const ROWS: &[MatrixRow] = rows! {
     "kill", "kill -9 at any moment under load", Kill, MIXED, 100, DIES;
     "kill-at-call", "kill -9 right before or after a write, sync, creation or removal in the spool",
         KillAt(CHANGES, ""), MIXED, 40, DIES;
     "power-cut", "power cut at such a call; nothing that was not synced is left",
-        PowerCut(CHANGES, "", Keep::Nothing), MIXED, 40, DIES;
+        PowerCut(CHANGES, "", UnsyncedFate::Nothing), MIXED, 40, DIES;
     "power-cut-torn", "power cut at such a call; any sectors of what was not synced are left, others are not",
-        PowerCut(CHANGES, "", Keep::Some), MIXED, 40, DIES;
-    "power-cut-sync", "power cut right before or after a sync", PowerCut(SYNCS, "", Keep::Nothing), MIXED, 30, DIES;
+        PowerCut(CHANGES, "", UnsyncedFate::Some), MIXED, 40, DIES;
+    "power-cut-sync", "power cut right before or after a sync", PowerCut(SYNCS, "", UnsyncedFate::Nothing), MIXED, 30, DIES;
 
-    "log-write-eio", "I/O error when a segment is written", Disk(fails(Ops::WRITE, LOG, Errno::Io), 3), SMALL, 4, BREAKS;
-    "log-write-full", "disk full when a segment is written", Disk(fails(Ops::WRITE, LOG, Errno::Full), 20), SMALL, 4, NOTHING;
-    "log-write-short", "segments are written by halves", Disk(Rule { ops: Ops::WRITE, path: LOG, act: Act::Short }, 20),
+    "log-write-eio", "I/O error when a segment is written", Disk(fails(FileOps::WRITE, LOG, Errno::Io), 3), SMALL, 4, BREAKS;
+    "log-write-full", "disk full when a segment is written", Disk(fails(FileOps::WRITE, LOG, Errno::Full), 20), SMALL, 4, NOTHING;
+    "log-write-short", "segments are written by halves", Disk(ShimRule { ops: FileOps::WRITE, path: LOG, act: ShimAction::Short }, 20),
         SMALL, 4, NOTHING;
-    "log-sync-eio", "I/O error when a segment is synced", Disk(fails(Ops::SYNC, LOG, Errno::Io), 1), SMALL, 4, BREAKS;
-    "log-create-eio", "I/O error when a segment is made", Disk(fails(Ops::CREATE, LOG, Errno::Io), 5), FULL, 3, NOTHING;
-    "log-create-full", "disk full when a segment is made", Disk(fails(Ops::CREATE, LOG, Errno::Full), 5), FULL, 3, NOTHING;
+    "log-sync-eio", "I/O error when a segment is synced", Disk(fails(FileOps::SYNC, LOG, Errno::Io), 1), SMALL, 4, BREAKS;
+    "log-create-eio", "I/O error when a segment is made", Disk(fails(FileOps::CREATE, LOG, Errno::Io), 5), FULL, 3, NOTHING;
+    "log-create-full", "disk full when a segment is made", Disk(fails(FileOps::CREATE, LOG, Errno::Full), 5), FULL, 3, NOTHING;
     "log-create-emfile", "no descriptor free when a segment is made",
-        Disk(fails(Ops::CREATE, LOG, Errno::Descriptors), 5), FULL, 3, NOTHING;
+        Disk(fails(FileOps::CREATE, LOG, Errno::Descriptors), 5), FULL, 3, NOTHING;
     "log-allocate-full", "disk full when a segment's room is allocated",
-        Disk(fails(Ops::ALLOCATE, LOG, Errno::Full), 5), FULL, 3, NOTHING;
+        Disk(fails(FileOps::ALLOCATE, LOG, Errno::Full), 5), FULL, 3, NOTHING;
     "database-write-eio", "I/O error when the database is written",
-        Disk(fails(Ops::WRITE, DATABASE, Errno::Io), 3), SMALL, 4, NOTHING;
+        Disk(fails(FileOps::WRITE, DATABASE, Errno::Io), 3), SMALL, 4, NOTHING;
     "database-write-full", "disk full when the database is written",
-        Disk(fails(Ops::WRITE, DATABASE, Errno::Full), 20), SMALL, 4, NOTHING;
+        Disk(fails(FileOps::WRITE, DATABASE, Errno::Full), 20), SMALL, 4, NOTHING;
     "database-sync-eio", "I/O error when the database is synced",
-        Disk(fails(Ops::SYNC, DATABASE, Errno::Io), 1), SMALL, 4, NOTHING;
+        Disk(fails(FileOps::SYNC, DATABASE, Errno::Io), 1), SMALL, 4, NOTHING;
     "body-create-emfile", "no descriptor free when a large body gets a file",
-        Disk(fails(Ops::CREATE, BODIES, Errno::Descriptors), 5), LARGE, 3, NOTHING;
+        Disk(fails(FileOps::CREATE, BODIES, Errno::Descriptors), 5), LARGE, 3, NOTHING;
     "body-write-eio", "I/O error when a large body is written",
-        Disk(fails(Ops::WRITE, BODIES, Errno::Io), 5), LARGE, 3, NOTHING;
+        Disk(fails(FileOps::WRITE, BODIES, Errno::Io), 5), LARGE, 3, NOTHING;
     "body-write-full", "disk full when a large body is written",
-        Disk(fails(Ops::WRITE, BODIES, Errno::Full), 5), LARGE, 3, NOTHING;
+        Disk(fails(FileOps::WRITE, BODIES, Errno::Full), 5), LARGE, 3, NOTHING;
     "body-sync-eio", "I/O error when a large body is synced",
-        Disk(fails(Ops::SYNC, BODIES, Errno::Io), 5), LARGE, 3, BREAKS;
+        Disk(fails(FileOps::SYNC, BODIES, Errno::Io), 5), LARGE, 3, BREAKS;
     "folder-sync-eio", "I/O error when a folder is synced",
-        Disk(fails(Ops::FOLDER_SYNC, "", Errno::Io), 2), LARGE, 3, BREAKS;
-    "remove-eio", "I/O error when a file is removed", Disk(fails(Ops::UNLINK, "", Errno::Io), 20), LARGE, 3, NOTHING;
+        Disk(fails(FileOps::FOLDER_SYNC, "", Errno::Io), 2), LARGE, 3, BREAKS;
+    "remove-eio", "I/O error when a file is removed", Disk(fails(FileOps::UNLINK, "", Errno::Io), 20), LARGE, 3, NOTHING;
     "all-full", "nothing can be written, made or allocated for want of room, while mail waits to be settled",
-        Disk(fails(Ops::WRITE.or(Ops::CREATE).or(Ops::ALLOCATE), "", Errno::Full), 500), MIXED, 3, BREAKS;
+        Disk(fails(FileOps::WRITE.or(FileOps::CREATE).or(FileOps::ALLOCATE), "", Errno::Full), 500), MIXED, 3, BREAKS;
     "all-read-only", "the file system becomes read-only",
-        Disk(fails(CHANGES.or(Ops::ALLOCATE).or(Ops::RENAME), "", Errno::ReadOnly), 100), MIXED, 3, BREAKS;
+        Disk(fails(CHANGES.or(FileOps::ALLOCATE).or(FileOps::RENAME), "", Errno::ReadOnly), 100), MIXED, 3, BREAKS;
 
     "descriptors", "80 descriptors, and clients that take all of them", Descriptors(80), LARGE, 3, NOTHING;
     "memory", "no more than two MiB (four, six) can be had beyond what is in use, and large messages come over many sessions",
@@ -225,12 +229,12 @@ pub const ROWS: &[Row] = rows! {
     "body-halved", "the file of a large body is cut in half", Spoil(Halved(BODIES)), LARGE, 1, destroys(1);
     "two", "another process on the same spool, also after the lock's file was deleted", Two, SMALL, 1, NOTHING;
 
-    "hop-cut", "the next hop dies at each octet of a dialogue", Hop(Mode::Cut(1)), SMALL, 1, CUTS;
-    "hop-away", "the next hop closes each connection", Hop(Mode::Away), SMALL, 1, NOTHING;
-    "hop-busy", "the next hop says 421", Hop(Mode::Busy), SMALL, 1, NOTHING;
-    "hop-silent", "the next hop never says a word", Hop(Mode::Silent), SMALL, 1, NOTHING;
-    "hop-deaf", "the next hop reads no message", Hop(Mode::Deaf), SMALL, 1, NOTHING;
-    "hop-slow", "the next hop takes 300 ms for each reply", Hop(Mode::Slow), SMALL, 1, CUTS;
+    "hop-cut", "the next hop dies at each octet of a dialogue", Hop(HopMode::Cut(1)), SMALL, 1, CUTS;
+    "hop-away", "the next hop closes each connection", Hop(HopMode::Away), SMALL, 1, NOTHING;
+    "hop-busy", "the next hop says 421", Hop(HopMode::Busy), SMALL, 1, NOTHING;
+    "hop-silent", "the next hop never says a word", Hop(HopMode::Silent), SMALL, 1, NOTHING;
+    "hop-deaf", "the next hop reads no message", Hop(HopMode::Deaf), SMALL, 1, NOTHING;
+    "hop-slow", "the next hop takes 300 ms for each reply", Hop(HopMode::Slow), SMALL, 1, CUTS;
 
     "dns-silent", "DNS does not answer", Names(Dns::Silent), SMALL, 1, NOTHING;
     "dns-servfail", "DNS answers SERVFAIL", Names(Dns::ServFail), SMALL, 1, NOTHING;

@@ -25,9 +25,9 @@ const SIZE: u64 = RULES + RULE * RULE_COUNT;
 
 /// What a call does to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ops(u32);
+pub struct FileOps(u32);
 
-impl Ops {
+impl FileOps {
     /// Octets are written.
     pub const WRITE: Self = Self(1);
     /// A file is synced.
@@ -56,7 +56,7 @@ impl Ops {
 
 /// What happens to a call that is hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum ShimAction {
     /// It fails with this error.
     Fail(Errno),
     /// Only the first half of it is written.
@@ -82,13 +82,13 @@ pub enum Errno {
 
 /// Which calls are hit.
 #[derive(Clone, Copy, Debug)]
-pub struct Rule {
+pub struct ShimRule {
     /// What they do.
-    pub ops: Ops,
+    pub ops: FileOps,
     /// A part of the path below the spool's folder.
     pub path: &'static str,
     /// What happens to them.
-    pub act: Act,
+    pub act: ShimAction,
 }
 
 /// The shim of one gateway.
@@ -133,12 +133,12 @@ impl Shim {
     }
 
     /// Hits `times` calls after `skip` others.
-    pub(super) fn arm(&self, rule: Rule, skip: u64, times: u64) {
+    pub(super) fn arm(&self, rule: ShimRule, skip: u64, times: u64) {
         let (act, error) = match rule.act {
-            Act::Fail(error) => (0_u32, error.number()),
-            Act::Short => (1, 0),
-            Act::DieBefore => (2, 0),
-            Act::DieAfter => (3, 0),
+            ShimAction::Fail(error) => (0_u32, error.number()),
+            ShimAction::Short => (1, 0),
+            ShimAction::DieBefore => (2, 0),
+            ShimAction::DieAfter => (3, 0),
         };
         let mut octets = Vec::with_capacity(128);
         octets.extend_from_slice(&0_u32.to_ne_bytes());

@@ -13,23 +13,23 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::book::{Account, Book, Mix};
-use super::hop::Mode;
-use super::load::{Where, Wire};
-use super::powercut::Chance;
-use super::stage::{Setting, Stage};
+use super::hop::HopMode;
+use super::ledger::{CopyAccount, MailLedger, MailMix};
+use super::load::{GatewayAddress, LoadWire};
+use super::powercut::SeededRandom;
+use super::test_bed::{BedConfig, TestBed};
 
 /// Messages a second from clients that are quick.
 const RATE: u64 = 40;
 /// Clients that take their time, and as many that go away in the middle of a message.
 const SLOW: usize = 6;
-const MIX: Mix = Mix { medium: 9, large: 60, many: 7, late: 13, never: 31 };
+const MIX: MailMix = MailMix { medium: 9, large: 60, many: 7, late: 13, never: 31 };
 const PLUGINS: &str = "[[plugin]]\nname = \"example\"\ncomponent = \"stock:example\"\ngrants = [\"edit-headers\"]\n\
                        config = { header = \"X-Seen\" }\n";
 
 /// What a process uses.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sample {
+pub struct ResourceSample {
     /// Resident memory in KiB.
     pub memory: u64,
     /// Open descriptors.
@@ -42,15 +42,15 @@ pub struct Sample {
 
 /// What the soak came to.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct SoakReport {
     /// The account of all copies.
-    pub account: Account,
+    pub account: CopyAccount,
     /// Messages that were acknowledged and did not arrive.
     pub lost: u64,
     /// How often the gateway was killed.
     pub kills: u64,
     /// Medians of the two halves after the warm-up.
-    pub halves: [Sample; 2],
+    pub halves: [ResourceSample; 2],
     /// What should not be; nothing when all is well.
     pub problems: Vec<String>,
 }
@@ -59,10 +59,14 @@ pub struct Report {
 ///
 /// # Errors
 /// The stage could not be set up.
-pub async fn soak(length: Duration, seed: u64, tell: impl Fn(String)) -> Result<Report, String> {
-    let setting = Setting { mix: MIX, more: PLUGINS.to_owned(), ..Setting::default() };
-    let mut soak =
-        Soak { stage: Stage::start(setting).await?, chance: Chance(seed), kills: 0, samples: Vec::new() };
+pub async fn soak(length: Duration, seed: u64, tell: impl Fn(String)) -> Result<SoakReport, String> {
+    let setting = BedConfig { mix: MIX, more: PLUGINS.to_owned(), ..BedConfig::default() };
+    let mut soak = SoakRun {
+        stage: TestBed::start(setting).await?,
+        chance: SeededRandom(seed),
+        kills: 0,
+        samples: Vec::new(),
+    };
     let start = Instant::now();
     let _others = others(&soak.stage.book, &soak.stage.address());
     let mut second = 0;
@@ -77,15 +81,15 @@ pub async fn soak(length: Duration, seed: u64, tell: impl Fn(String)) -> Result<
     Ok(soak.end().await)
 }
 
-struct Soak {
-    stage: Stage,
-    chance: Chance,
+struct SoakRun {
+    stage: TestBed,
+    chance: SeededRandom,
     kills: u64,
     /// One a second at the end of each minute, after the warm-up.
-    samples: Vec<Sample>,
+    samples: Vec<ResourceSample>,
 }
 
-impl Soak {
+impl SoakRun {
     async fn second(&mut self, second: u64, warm: bool) {
         self.stage.load.send(usize::try_from(RATE).unwrap_or_default());
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -111,25 +115,25 @@ impl Soak {
         }
     }
 
-    fn mode(&mut self, second: u64) -> Mode {
+    fn mode(&mut self, second: u64) -> HopMode {
         match self.chance.below(5) {
-            _ if second >= 30 => Mode::Well,
-            0 => Mode::Away,
-            1 => Mode::Slow,
-            2 => Mode::Busy,
-            3 => Mode::Silent,
-            _ => Mode::Deaf,
+            _ if second >= 30 => HopMode::Well,
+            0 => HopMode::Away,
+            1 => HopMode::Slow,
+            2 => HopMode::Busy,
+            3 => HopMode::Silent,
+            _ => HopMode::Deaf,
         }
     }
 
-    fn sample(&self) -> Option<Sample> {
+    fn sample(&self) -> Option<ResourceSample> {
         let pid = self.stage.gateway.as_ref()?.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let number = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key))?;
             line.split_whitespace().next()?.parse().ok()
         };
-        Some(Sample {
+        Some(ResourceSample {
             memory: number("VmRSS:")?,
             threads: number("Threads:")?,
             descriptors: fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64,
@@ -155,8 +159,8 @@ impl Soak {
     }
 
     /// No more mail comes; what is there is delivered, also by a process that had nothing to do with it before.
-    async fn end(mut self) -> Report {
-        self.stage.hop.become_(Mode::Well);
+    async fn end(mut self) -> SoakReport {
+        self.stage.hop.become_(HopMode::Well);
         self.kills += 1;
         self.stage.kill();
         self.stage.again();
@@ -177,12 +181,12 @@ impl Soak {
         problems.extend(
             bad.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")),
         );
-        Report { account, lost, kills: self.kills, halves, problems }
+        SoakReport { account, lost, kills: self.kills, halves, problems }
     }
 }
 
 /// What the second half uses more than the first, beyond what chance explains.
-fn growth(halves: &[Sample; 2]) -> Vec<String> {
+fn growth(halves: &[ResourceSample; 2]) -> Vec<String> {
     let [first, second] = halves;
     let compared = [
         ("KiB of memory", first.memory, second.memory, first.memory / 8 + 8_192),
@@ -194,13 +198,13 @@ fn growth(halves: &[Sample; 2]) -> Vec<String> {
     grown.map(|(what, before, after, _)| format!("it grows: {before} {what}, later {after}")).collect()
 }
 
-fn median(samples: &[Sample]) -> Sample {
-    let middle = |of: fn(&Sample) -> u64| {
+fn median(samples: &[ResourceSample]) -> ResourceSample {
+    let middle = |of: fn(&ResourceSample) -> u64| {
         let mut all: Vec<u64> = samples.iter().map(of).collect();
         all.sort_unstable();
         all.get(all.len() / 2).copied().unwrap_or_default()
     };
-    Sample {
+    ResourceSample {
         memory: middle(|sample| sample.memory),
         descriptors: middle(|sample| sample.descriptors),
         threads: middle(|sample| sample.threads),
@@ -220,7 +224,7 @@ fn room(folder: &Path) -> u64 {
 }
 
 /// Clients that dribble their messages, and clients that go away in the middle of one.
-fn others(book: &Arc<Book>, address: &Where) -> JoinSet<()> {
+fn others(book: &Arc<MailLedger>, address: &GatewayAddress) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for at in 0..SLOW * 2 {
         clients.spawn(other(Arc::clone(book), address.clone(), at % 2 == 0));
@@ -228,11 +232,11 @@ fn others(book: &Arc<Book>, address: &Where) -> JoinSet<()> {
     clients
 }
 
-async fn other(book: Arc<Book>, mut address: Where, slow: bool) {
+async fn other(book: Arc<MailLedger>, mut address: GatewayAddress, slow: bool) {
     while let Ok(there) = address.wait_for(Option::is_some).await.map(|there| *there) {
         let Some(there) = there else { continue };
         let session = async {
-            let mut wire = Wire::connect(there).await?;
+            let mut wire = LoadWire::connect(there).await?;
             if slow {
                 wire.send_by(&book, Duration::from_millis(50), 40).await.map(drop)
             } else {
@@ -253,9 +257,9 @@ mod tests {
 
     #[test]
     fn what_grows_is_named_and_what_wavers_is_not() {
-        let sample = Sample { memory: 100_000, descriptors: 60, threads: 12, spool: 20_000 };
-        assert_eq!(growth(&[sample, Sample { memory: 105_000, threads: 13, ..sample }]), [""; 0]);
-        let leaks = Sample { memory: 130_000, descriptors: 300, threads: 40, spool: 90_000 };
+        let sample = ResourceSample { memory: 100_000, descriptors: 60, threads: 12, spool: 20_000 };
+        assert_eq!(growth(&[sample, ResourceSample { memory: 105_000, threads: 13, ..sample }]), [""; 0]);
+        let leaks = ResourceSample { memory: 130_000, descriptors: 300, threads: 40, spool: 90_000 };
         assert_eq!(growth(&[sample, leaks]).len(), 4);
         assert_eq!(median(&[leaks, sample, sample]).threads, 12);
     }

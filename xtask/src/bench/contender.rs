@@ -8,39 +8,39 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
 use crate::bench::postfix::Postfix;
-use crate::bench::process::{self, Usage};
+use crate::bench::process::{self, ProcessUsage};
 use crate::bench::release;
-use crate::bench::stock::Stock;
+use crate::bench::stock::StockSetup;
 use crate::run::ChoreError;
 
 /// Who.
 #[derive(Debug, Clone)]
 pub(crate) enum Contender {
     /// Ours, with plugins or without.
-    Pintle(Plugins),
+    Pintle(ContenderPlugins),
     /// Debian's Postfix.
     Postfix,
 }
 
 /// Which plugins.
 #[derive(Debug, Clone)]
-pub(crate) enum Plugins {
+pub(crate) enum ContenderPlugins {
     None,
     /// A component that is called at every stage.
     Example(PathBuf),
     /// All stock plugins, and mail without a signature.
-    Stock(Stock),
+    Stock(StockSetup),
     /// All stock plugins, and mail with one.
-    StockSigned(Stock),
+    StockSigned(StockSetup),
 }
 
 impl Contender {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Pintle(Plugins::None) => "pintle",
-            Self::Pintle(Plugins::Example(_)) => "pintle + plugin",
-            Self::Pintle(Plugins::Stock(_)) => "pintle + stock",
-            Self::Pintle(Plugins::StockSigned(_)) => "pintle + stock, signed",
+            Self::Pintle(ContenderPlugins::None) => "pintle",
+            Self::Pintle(ContenderPlugins::Example(_)) => "pintle + plugin",
+            Self::Pintle(ContenderPlugins::Stock(_)) => "pintle + stock",
+            Self::Pintle(ContenderPlugins::StockSigned(_)) => "pintle + stock, signed",
             Self::Postfix => "postfix",
         }
     }
@@ -48,25 +48,25 @@ impl Contender {
     /// What it is sent, where that is not the load generator's own message.
     pub(crate) fn message(&self) -> Option<&Path> {
         match self {
-            Self::Pintle(Plugins::StockSigned(stock)) => stock.message.as_deref(),
+            Self::Pintle(ContenderPlugins::StockSigned(stock)) => stock.message.as_deref(),
             _ => None,
         }
     }
 }
 
 /// A contender at work.
-pub(crate) struct Running {
+pub(crate) struct RunningContender {
     pub(crate) address: SocketAddr,
-    kind: Kind,
+    kind: ContenderProcess,
     folder: PathBuf,
 }
 
-enum Kind {
+enum ContenderProcess {
     Pintle { child: Child, log: Option<JoinHandle<()>> },
     Postfix(Postfix),
 }
 
-impl Running {
+impl RunningContender {
     /// Starts a contender that relays everything to `sink`.
     pub(crate) fn start(contender: &Contender, sink: SocketAddr) -> Result<Self, ChoreError> {
         let folder = scratch()?;
@@ -74,35 +74,39 @@ impl Running {
             Contender::Pintle(plugins) => pintle(folder, sink, plugins),
             Contender::Postfix => {
                 let postfix = Postfix::start(&folder, sink)?;
-                Ok(Self { address: postfix.address, kind: Kind::Postfix(postfix), folder })
+                Ok(Self { address: postfix.address, kind: ContenderProcess::Postfix(postfix), folder })
             }
         }
     }
 
     /// CPU and memory of all its processes so far.
-    pub(crate) fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> ProcessUsage {
         match &self.kind {
-            Kind::Pintle { child, .. } => process::usage(&[child.id()]),
-            Kind::Postfix(postfix) => process::usage(&postfix.processes()),
+            ContenderProcess::Pintle { child, .. } => process::usage(&[child.id()]),
+            ContenderProcess::Postfix(postfix) => process::usage(&postfix.processes()),
         }
     }
 
     pub(crate) fn stop(mut self) {
         match &mut self.kind {
-            Kind::Pintle { child, log } => {
+            ContenderProcess::Pintle { child, log } => {
                 let _ = child.kill();
                 let _ = child.wait();
                 if let Some(log) = log.take() {
                     let _ = log.join();
                 }
             }
-            Kind::Postfix(postfix) => postfix.stop(),
+            ContenderProcess::Postfix(postfix) => postfix.stop(),
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-fn pintle(folder: PathBuf, sink: SocketAddr, plugins: &Plugins) -> Result<Running, ChoreError> {
+fn pintle(
+    folder: PathBuf,
+    sink: SocketAddr,
+    plugins: &ContenderPlugins,
+) -> Result<RunningContender, ChoreError> {
     let config = folder.join("pintle.toml");
     let unreadable = |cause| ChoreError::Unreadable { path: config.display().to_string(), cause };
     fs::write(&config, configuration(&folder, sink, plugins)).map_err(unreadable)?;
@@ -129,17 +133,17 @@ fn pintle(folder: PathBuf, sink: SocketAddr, plugins: &Plugins) -> Result<Runnin
     let address = address.ok_or_else(|| ChoreError::BadRun("the gateway told no address".to_owned()))?;
     // Its log must be read, or it would wait for us.
     let log = log.map(|log| std::thread::spawn(move || log.lines().for_each(drop)));
-    Ok(Running { address, kind: Kind::Pintle { child, log }, folder })
+    Ok(RunningContender { address, kind: ContenderProcess::Pintle { child, log }, folder })
 }
 
-fn configuration(folder: &Path, sink: SocketAddr, plugins: &Plugins) -> String {
+fn configuration(folder: &Path, sink: SocketAddr, plugins: &ContenderPlugins) -> String {
     let folder = folder.display();
     // With the stock plugins the load is a stranger's, or they would have nothing to do.
     let clients = match plugins {
-        Plugins::None | Plugins::Example(_) => {
+        ContenderPlugins::None | ContenderPlugins::Example(_) => {
             "kind = \"relay\"\nmax_per_trusted_address = 10000\ntrusted = [\"127.0.0.0/8\"]"
         }
-        Plugins::Stock(_) | Plugins::StockSigned(_) => {
+        ContenderPlugins::Stock(_) | ContenderPlugins::StockSigned(_) => {
             "max_per_address = 10000\nmax_per_network = 10000\nmax_stranger_time = \"1d\"\n\
              max_stranger_transactions = 1000000000\nmax_stranger_size = \"1000GiB\""
         }
@@ -176,14 +180,14 @@ via = "sink"
 "#
     );
     match plugins {
-        Plugins::None => {}
-        Plugins::Example(component) => {
+        ContenderPlugins::None => {}
+        ContenderPlugins::Example(component) => {
             let component = component.display();
             text.push_str(&format!(
                 "\n[[plugin]]\nname = \"example\"\ncomponent = \"{component}\"\ngrants = [\"edit-headers\"]\n"
             ));
         }
-        Plugins::Stock(stock) | Plugins::StockSigned(stock) => {
+        ContenderPlugins::Stock(stock) | ContenderPlugins::StockSigned(stock) => {
             text.push('\n');
             text.push_str(&stock.sections);
         }

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The form of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct LoadShape {
     /// Sessions at once.
     pub(crate) sessions: u64,
     /// Messages in each.
@@ -24,7 +24,7 @@ pub(crate) struct Shape {
 
 /// What the load generator reports.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Figures {
+pub(crate) struct LoadFigures {
     pub(crate) accepted: u64,
     pub(crate) refused: u64,
     pub(crate) broken: u64,
@@ -37,14 +37,14 @@ pub(crate) struct Figures {
 
 /// What is sent.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sent<'a> {
+pub(crate) struct LoadMessage<'a> {
     /// Octets of each message.
     pub(crate) size: usize,
     /// A file to send in place of the load generator's own message.
     pub(crate) message: Option<&'a Path>,
 }
 
-impl Figures {
+impl LoadFigures {
     /// Refusals and broken sessions fail the benchmark, since they would flatter it.
     pub(crate) fn must_be_whole(&self) -> Result<(), ChoreError> {
         if self.refused + self.broken > 0 {
@@ -58,10 +58,10 @@ impl Figures {
 pub(crate) fn run(
     program: &Path,
     target: SocketAddr,
-    shape: Shape,
+    shape: LoadShape,
     messages: u64,
-    sent: Sent<'_>,
-) -> Result<Figures, ChoreError> {
+    sent: LoadMessage<'_>,
+) -> Result<LoadFigures, ChoreError> {
     let pairs = [
         ("--target", target.to_string()),
         ("--sessions", shape.sessions.to_string()),
@@ -82,13 +82,13 @@ pub(crate) fn run(
 }
 
 /// A sink at work; it ends with this value.
-pub(crate) struct Sink {
+pub(crate) struct SinkProcess {
     pub(crate) address: SocketAddr,
     child: Child,
     pipes: std::cell::RefCell<(ChildStdin, BufReader<ChildStdout>)>,
 }
 
-impl Sink {
+impl SinkProcess {
     pub(crate) fn start(program: &Path) -> Result<Self, ChoreError> {
         let started = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child =
@@ -125,7 +125,7 @@ impl Sink {
     }
 }
 
-impl Drop for Sink {
+impl Drop for SinkProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -17,14 +17,14 @@ use clap::Args;
 use pintle_guest_build::{component, target_dir};
 
 use crate::run::{ChoreError, cargo, run, step};
-use contender::{Contender, Plugins, Running};
-use load::{Sent, Shape, Sink};
-use stock::Zone;
-use table::Row;
+use contender::{Contender, ContenderPlugins, RunningContender};
+use load::{LoadMessage, LoadShape, SinkProcess};
+use stock::ZoneProcess;
+use table::Measurement;
 
 /// What to measure.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct BenchOptions {
     /// Rounds of each contender and load; the medians are told
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -43,19 +43,19 @@ pub(crate) struct Options {
 }
 
 /// The loads: sessions at once, and messages in each session.
-const SHAPES: [Shape; 4] = [
-    Shape { sessions: 1, per_session: 1 },
-    Shape { sessions: 20, per_session: 1 },
-    Shape { sessions: 20, per_session: 50 },
-    Shape { sessions: 100, per_session: 1 },
+const SHAPES: [LoadShape; 4] = [
+    LoadShape { sessions: 1, per_session: 1 },
+    LoadShape { sessions: 20, per_session: 1 },
+    LoadShape { sessions: 20, per_session: 50 },
+    LoadShape { sessions: 100, per_session: 1 },
 ];
 
 /// Builds, measures, and prints the table.
-pub(crate) fn bench(options: &Options) -> Result<(), ChoreError> {
+pub(crate) fn bench(options: &BenchOptions) -> Result<(), ChoreError> {
     step("Building in release: the gateway, the load generator, the sink, the example plugin");
     run(&mut cargo(&["build", "--release", "--quiet", "--package", "pintle", "--package", "e2e", "--bins"]))?;
     let plugin = component("example")?;
-    let zone = Zone::start(contender::scratch()?)?;
+    let zone = ZoneProcess::start(contender::scratch()?)?;
     let contenders = contenders(options, &plugin, &zone)?;
     let mut rows = Vec::new();
     for round in 1..=options.rounds {
@@ -76,12 +76,16 @@ pub(crate) fn bench(options: &Options) -> Result<(), ChoreError> {
     Ok(())
 }
 
-fn contenders(options: &Options, plugin: &Path, zone: &Zone) -> Result<Vec<Contender>, ChoreError> {
+fn contenders(
+    options: &BenchOptions,
+    plugin: &Path,
+    zone: &ZoneProcess,
+) -> Result<Vec<Contender>, ChoreError> {
     let all = [
-        Plugins::None,
-        Plugins::Example(plugin.to_owned()),
-        Plugins::Stock(zone.unsigned()?),
-        Plugins::StockSigned(zone.signed(options.size)?),
+        ContenderPlugins::None,
+        ContenderPlugins::Example(plugin.to_owned()),
+        ContenderPlugins::Stock(zone.unsigned()?),
+        ContenderPlugins::StockSigned(zone.signed(options.size)?),
     ];
     let mut contenders: Vec<_> = all.into_iter().map(Contender::Pintle).collect();
     if !options.no_postfix {
@@ -94,12 +98,16 @@ fn contenders(options: &Options, plugin: &Path, zone: &Zone) -> Result<Vec<Conte
 }
 
 /// One contender under one load.
-fn measure(contender: &Contender, shape: Shape, options: &Options) -> Result<Row, ChoreError> {
-    let sink = Sink::start(&release("pintle-sink"))?;
-    let running = Running::start(contender, sink.address)?;
+fn measure(
+    contender: &Contender,
+    shape: LoadShape,
+    options: &BenchOptions,
+) -> Result<Measurement, ChoreError> {
+    let sink = SinkProcess::start(&release("pintle-sink"))?;
+    let running = RunningContender::start(contender, sink.address)?;
     // The first messages pay for what is made once: sessions, caches, segments.
-    let warm = Shape { sessions: 4, per_session: 10 };
-    let what = Sent { size: options.size, message: contender.message() };
+    let warm = LoadShape { sessions: 4, per_session: 10 };
+    let what = LoadMessage { size: options.size, message: contender.message() };
     // A greylist says no to the first.
     let warm = load::run(&release("pintle-load"), running.address, warm, 200, what)?;
     sink.wait_for(warm.accepted)?;
@@ -111,20 +119,24 @@ fn measure(contender: &Contender, shape: Shape, options: &Options) -> Result<Row
     let through = start.elapsed();
     let used = running.usage().since(&before);
     running.stop();
-    Ok(Row::new(contender.name(), shape, &figures, through, &used))
+    Ok(Measurement::new(contender.name(), shape, &figures, through, &used))
 }
 
 /// What 2,000 sessions cost that have said EHLO and wait.
-fn idle_memory(contenders: &[Contender], rows: &mut Vec<Row>, options: &Options) -> Result<(), ChoreError> {
+fn idle_memory(
+    contenders: &[Contender],
+    rows: &mut Vec<Measurement>,
+    options: &BenchOptions,
+) -> Result<(), ChoreError> {
     const SESSIONS: u64 = 2_000;
     let Some(contender) = contenders.first() else {
         return Ok(());
     };
     step(format!("Memory of {SESSIONS} idle sessions"));
-    let sink = Sink::start(&release("pintle-sink"))?;
-    let running = Running::start(contender, sink.address)?;
-    let warm = Shape { sessions: 100, per_session: 10 };
-    let what = Sent { size: options.size, message: None };
+    let sink = SinkProcess::start(&release("pintle-sink"))?;
+    let running = RunningContender::start(contender, sink.address)?;
+    let warm = LoadShape { sessions: 100, per_session: 10 };
+    let what = LoadMessage { size: options.size, message: None };
     load::run(&release("pintle-load"), running.address, warm, 1_000, what)?.must_be_whole()?;
     sink.wait_for(1_000)?;
     let before = running.usage().resident_kb;
@@ -135,7 +147,7 @@ fn idle_memory(contenders: &[Contender], rows: &mut Vec<Row>, options: &Options)
     #[expect(clippy::cast_precision_loss, reason = "kilobytes of one process")]
     let each = after.saturating_sub(before) as f64 / SESSIONS as f64;
     println!("    {each:.1} KB a session ({before} KB before, {after} KB with them)");
-    rows.push(Row::idle(contender.name(), SESSIONS, each));
+    rows.push(Measurement::idle(contender.name(), SESSIONS, each));
     Ok(())
 }
 

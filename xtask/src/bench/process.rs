@@ -7,7 +7,7 @@ const TICKS: f64 = 100.0;
 
 /// CPU and memory of some processes.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Usage {
+pub(crate) struct ProcessUsage {
     /// Seconds of CPU, user and system, children that have ended included.
     pub(crate) cpu_seconds: f64,
     /// Resident memory now.
@@ -16,7 +16,7 @@ pub(crate) struct Usage {
     pub(crate) peak_kb: u64,
 }
 
-impl Usage {
+impl ProcessUsage {
     /// CPU since `before`; memory as it is now.
     pub(crate) fn since(&self, before: &Self) -> Self {
         Self { cpu_seconds: self.cpu_seconds - before.cpu_seconds, ..*self }
@@ -24,8 +24,8 @@ impl Usage {
 }
 
 /// What these processes use together.
-pub(crate) fn usage(pids: &[u32]) -> Usage {
-    pids.iter().fold(Usage::default(), |sum, pid| Usage {
+pub(crate) fn usage(pids: &[u32]) -> ProcessUsage {
+    pids.iter().fold(ProcessUsage::default(), |sum, pid| ProcessUsage {
         cpu_seconds: sum.cpu_seconds + cpu_seconds(*pid),
         resident_kb: sum.resident_kb + memory(*pid, "VmRSS:"),
         peak_kb: sum.peak_kb + memory(*pid, "VmHWM:"),

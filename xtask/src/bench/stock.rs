@@ -19,7 +19,7 @@ const ZONE: &str = "load.example TXT \"v=spf1 ip4:127.0.0.0/8 -all\"\n_dmarc.loa
 
 /// What a run with the stock plugins needs, in a folder of its own.
 #[derive(Debug, Clone)]
-pub(crate) struct Stock {
+pub(crate) struct StockSetup {
     /// Their sections, for the end of a configuration.
     pub(crate) sections: String,
     /// The message to send, when it is not the load generator's own.
@@ -27,14 +27,14 @@ pub(crate) struct Stock {
 }
 
 /// A DNS server; it ends with this value.
-pub(crate) struct Zone {
+pub(crate) struct ZoneProcess {
     child: Child,
     folder: PathBuf,
     key: PathBuf,
     address: SocketAddr,
 }
 
-impl Zone {
+impl ZoneProcess {
     /// Makes a key, publishes it, and serves.
     pub(crate) fn start(folder: PathBuf) -> Result<Self, ChoreError> {
         let key = folder.join("load.pem");
@@ -58,15 +58,15 @@ impl Zone {
     }
 
     /// The plugins over a message of this size without a signature.
-    pub(crate) fn unsigned(&self) -> Result<Stock, ChoreError> {
+    pub(crate) fn unsigned(&self) -> Result<StockSetup, ChoreError> {
         let seal =
             "seal = \"example-rsa\"               # ARC, for those whom the inner server forwards to\n";
         let sections = exchanged(&self.sections()?, &[(seal, "")])?;
-        Ok(Stock { sections, message: None })
+        Ok(StockSetup { sections, message: None })
     }
 
     /// The plugins over the same message, signed.
-    pub(crate) fn signed(&self, size: usize) -> Result<Stock, ChoreError> {
+    pub(crate) fn signed(&self, size: usize) -> Result<StockSetup, ChoreError> {
         let plain = self.folder.join("plain.eml");
         let mut load = Command::new(release("pintle-load"));
         write(
@@ -78,7 +78,7 @@ impl Zone {
         sign.args(["--", "dkim", "load.example"]).arg(&plain).arg(format!("s1={}", self.key.display()));
         let message = self.folder.join("signed.eml");
         fs::write(&message, output(&mut sign)?).map_err(|cause| unreadable(&message, cause))?;
-        Ok(Stock { sections: self.sections()?, message: Some(message) })
+        Ok(StockSetup { sections: self.sections()?, message: Some(message) })
     }
 
     fn sections(&self) -> Result<String, ChoreError> {
@@ -102,7 +102,7 @@ impl Zone {
     }
 }
 
-impl Drop for Zone {
+impl Drop for ZoneProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

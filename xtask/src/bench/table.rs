@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::bench::load::{Figures, Shape};
-use crate::bench::process::Usage;
+use crate::bench::load::{LoadFigures, LoadShape};
+use crate::bench::process::ProcessUsage;
 use crate::run::ChoreError;
 
 /// One run's figures.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Row {
+pub(crate) struct Measurement {
     contender: &'static str,
     sessions: u64,
     per_session: u64,
@@ -27,14 +27,14 @@ pub(crate) struct Row {
     idle_kb_per_session: Option<f64>,
 }
 
-impl Row {
+impl Measurement {
     #[expect(clippy::cast_precision_loss, reason = "counts of one run")]
     pub(crate) fn new(
         contender: &'static str,
-        shape: Shape,
-        figures: &Figures,
+        shape: LoadShape,
+        figures: &LoadFigures,
         through: Duration,
-        used: &Usage,
+        used: &ProcessUsage,
     ) -> Self {
         let messages = figures.accepted as f64;
         Self {
@@ -72,7 +72,7 @@ impl Row {
     }
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for Measurement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -93,7 +93,7 @@ impl fmt::Display for Row {
 }
 
 /// A table with one line for each contender and load.
-pub(crate) fn medians(rows: &[Row]) -> String {
+pub(crate) fn medians(rows: &[Measurement]) -> String {
     let mut groups: Vec<(&'static str, u64, u64)> = Vec::new();
     for row in rows.iter().filter(|row| row.idle_kb_per_session.is_none()) {
         let group = (row.contender, row.sessions, row.per_session);
@@ -102,17 +102,17 @@ pub(crate) fn medians(rows: &[Row]) -> String {
         }
     }
     let line = |group: &(&'static str, u64, u64)| {
-        let of_group = |row: &&Row| (row.contender, row.sessions, row.per_session) == *group;
-        let members: Vec<&Row> = rows.iter().filter(of_group).collect();
+        let of_group = |row: &&Measurement| (row.contender, row.sessions, row.per_session) == *group;
+        let members: Vec<&Measurement> = rows.iter().filter(of_group).collect();
         median_row(&members).map(|row| row.to_string()).unwrap_or_default()
     };
     groups.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn median_row(rows: &[&Row]) -> Option<Row> {
-    let of = |figure: fn(&Row) -> f64| median(rows.iter().map(|row| figure(row)).collect());
+fn median_row(rows: &[&Measurement]) -> Option<Measurement> {
+    let of = |figure: fn(&Measurement) -> f64| median(rows.iter().map(|row| figure(row)).collect());
     let first = *rows.first()?;
-    Some(Row {
+    Some(Measurement {
         accepted_per_second: of(|row| row.accepted_per_second),
         through_per_second: of(|row| row.through_per_second),
         cpu_s_per_1000: of(|row| row.cpu_s_per_1000),
@@ -133,7 +133,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Writes all rows as a JSON list.
-pub(crate) fn write_json(path: &Path, rows: &[Row]) -> Result<(), ChoreError> {
+pub(crate) fn write_json(path: &Path, rows: &[Measurement]) -> Result<(), ChoreError> {
     let unreadable = |cause| ChoreError::Unreadable { path: path.display().to_string(), cause };
     let text = serde_json::to_string_pretty(rows).map_err(|error| unreadable(error.into()))?;
     std::fs::write(path, text).map_err(unreadable)

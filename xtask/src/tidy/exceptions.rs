@@ -1,9 +1,9 @@
 //! What breaks a rule and stays, each with its reason.
 
-use super::{Rule, Violation};
+use super::{TidyRule, Violation};
 
 pub(super) struct Exception {
-    rule: Rule,
+    rule: TidyRule,
     path: &'static str,
     /// For the reader of this list; nobody else asks.
     #[allow(dead_code, reason = "written for people")]
@@ -30,29 +30,30 @@ fn filter(found: Vec<Violation>, exceptions: &[Exception]) -> Vec<Violation> {
 
 fn idle_violation(exception: &Exception) -> Violation {
     let text = format!("is excepted from the rule {:?}, which it does not break", exception.rule);
-    Violation { path: exception.path.to_owned(), line: 0, rule: Rule::Exception, text }
+    Violation { path: exception.path.to_owned(), line: 0, rule: TidyRule::Exception, text }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn violation(rule: Rule, path: &str) -> Violation {
+    fn violation(rule: TidyRule, path: &str) -> Violation {
         Violation { path: path.to_owned(), line: 1, rule, text: "x".to_owned() }
     }
 
     #[test]
     fn an_exception_covers_one_rule_in_one_file() {
-        let exceptions = [Exception { rule: Rule::FileLength, path: "a.rs", reason: "a table" }];
-        let found = [(Rule::FileLength, "a.rs"), (Rule::FirstLine, "a.rs"), (Rule::FileLength, "b.rs")];
+        let exceptions = [Exception { rule: TidyRule::FileLength, path: "a.rs", reason: "a table" }];
+        let found =
+            [(TidyRule::FileLength, "a.rs"), (TidyRule::FirstLine, "a.rs"), (TidyRule::FileLength, "b.rs")];
         let found = found.map(|(rule, path)| violation(rule, path)).to_vec();
         assert_eq!(filter(found.clone(), &exceptions), found[1..]);
     }
 
     #[test]
     fn an_exception_that_excepts_nothing_is_reported() {
-        let exceptions = [Exception { rule: Rule::FileLength, path: "a.rs", reason: "a table" }];
+        let exceptions = [Exception { rule: TidyRule::FileLength, path: "a.rs", reason: "a table" }];
         let left = filter(Vec::new(), &exceptions);
-        assert_eq!((left.len(), left[0].rule), (1, Rule::Exception));
+        assert_eq!((left.len(), left[0].rule), (1, TidyRule::Exception));
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::source::Source;
-use super::{Rule, Violation};
+use super::source::SourceFile;
+use super::{TidyRule, Violation};
 use crate::run::{ChoreError, cargo, output};
 
 /// What a package of ours may depend on among our packages, without the prefix `pintle-`. A package that is not here
@@ -104,7 +104,7 @@ pub(super) fn violations(metadata: &Metadata) -> Vec<Violation> {
         crossing(package).into_iter().map(|text| Violation {
             path: manifest(package),
             line: 0,
-            rule: Rule::Fence,
+            rule: TidyRule::Fence,
             text,
         })
     });
@@ -135,7 +135,7 @@ fn judge(name: &str, dependency: &Dependency, allowed: &[&str], ours: &[&str]) -
 }
 
 /// Calls in a pure crate to what it must not know.
-pub(super) fn knowledge(source: &Source) -> Vec<Violation> {
+pub(super) fn knowledge(source: &SourceFile) -> Vec<Violation> {
     let is_pure = PURE.iter().any(|name| source.path.starts_with(&format!("crates/{name}/src/")));
     if !is_pure || source.is_test() {
         return Vec::new();
@@ -143,7 +143,7 @@ pub(super) fn knowledge(source: &Source) -> Vec<Violation> {
     let broken = source.code().filter_map(|(line, code)| {
         let call = IMPURE_CALLS.iter().find(|call| code.contains(**call))?;
         let text = format!("`{call}` in a crate without I/O and clock: take it as a parameter");
-        Some(Violation { path: source.path.clone(), line, rule: Rule::Knowledge, text })
+        Some(Violation { path: source.path.clone(), line, rule: TidyRule::Knowledge, text })
     });
     broken.collect()
 }
@@ -249,8 +249,8 @@ mod tests {
     fn a_clock_in_a_pure_crate_is_found() {
         let text = "//! x\nlet now = Instant::now();\n#[cfg(test)]\nlet now = Instant::now();\n".to_owned();
         let path = "crates/queue/src/lib.rs".to_owned();
-        let found = knowledge(&Source { path, text: text.clone() });
+        let found = knowledge(&SourceFile { path, text: text.clone() });
         assert_eq!(found.iter().map(|violation| violation.line).collect::<Vec<_>>(), [2]);
-        assert_eq!(knowledge(&Source { path: "crates/spool/src/lib.rs".to_owned(), text }), []);
+        assert_eq!(knowledge(&SourceFile { path: "crates/spool/src/lib.rs".to_owned(), text }), []);
     }
 }

@@ -13,7 +13,7 @@ mod texts;
 use std::fmt;
 
 use crate::run::{ChoreError, step};
-use source::Source;
+use source::SourceFile;
 
 /// A rule broken at a place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,12 +22,12 @@ struct Violation {
     path: String,
     /// From 1; 0 for the whole file.
     line: usize,
-    rule: Rule,
+    rule: TidyRule,
     text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rule {
+enum TidyRule {
     /// Who may depend on whom.
     Fence,
     /// What a crate must not call, such as a clock.
@@ -49,7 +49,7 @@ pub(crate) fn tidy() -> Result<(), ChoreError> {
     let sources = source::tracked()?;
     let mut found = fences::violations(&fences::metadata()?);
     found.extend(texts::copies()?);
-    let rust: Vec<&Source> = sources.iter().filter(|source| source.is_rust()).collect();
+    let rust: Vec<&SourceFile> = sources.iter().filter(|source| source.is_rust()).collect();
     for source in &rust {
         found.extend(numbers::violations(source));
         found.extend(texts::first_line(source));
@@ -62,7 +62,7 @@ pub(crate) fn tidy() -> Result<(), ChoreError> {
     found.extend(sources.iter().flat_map(texts::merge_marks));
     let mut left = exceptions::apply(found);
     left.sort();
-    println!("    {} files; functions: {}", sources.len(), numbers::Spread::of(&rust));
+    println!("    {} files; functions: {}", sources.len(), numbers::LengthSpread::of(&rust));
     let lines: Vec<_> = left.iter().map(ToString::to_string).collect();
     if lines.is_empty() { Ok(()) } else { Err(ChoreError::Untidy(lines)) }
 }

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use super::source::Source;
-use super::{Rule, Violation};
+use super::source::SourceFile;
+use super::{TidyRule, Violation};
 
 const LONGEST_FUNCTION: usize = 100;
 const MEDIAN_FUNCTION: usize = 8;
@@ -16,32 +16,32 @@ const LONGEST_FILE: usize = 600;
 const LONGEST_TEST_FILE: usize = 1_000;
 
 /// The functions of this file that are too long, and the file if it is.
-pub(super) fn violations(source: &Source) -> Vec<Violation> {
+pub(super) fn violations(source: &SourceFile) -> Vec<Violation> {
     let limit = if source.is_test() { LONGEST_TEST_FILE } else { LONGEST_FILE };
     let lines = source.text.lines().count();
     let file = (lines > limit).then(|| Violation {
         path: source.path.clone(),
         line: 0,
-        rule: Rule::FileLength,
+        rule: TidyRule::FileLength,
         text: format!("has {lines} lines; the limit is {limit}"),
     });
     let functions = functions(&source.text).into_iter().filter(|function| function.length > LONGEST_FUNCTION);
     let functions = functions.filter(|_| !source.is_test()).map(|function| Violation {
         path: source.path.clone(),
         line: function.line,
-        rule: Rule::FunctionLength,
+        rule: TidyRule::FunctionLength,
         text: format!("`{}` has {} lines; the limit is {LONGEST_FUNCTION}", function.name, function.length),
     });
     functions.chain(file).collect()
 }
 
 /// Limits that hold for the tree as a whole.
-pub(super) fn spread_violations(sources: &[&Source]) -> Vec<Violation> {
-    let spread = Spread::of(sources);
+pub(super) fn spread_violations(sources: &[&SourceFile]) -> Vec<Violation> {
+    let spread = LengthSpread::of(sources);
     let violation = |what: &str, length: usize, limit: usize| Violation {
         path: "crates".to_owned(),
         line: 0,
-        rule: Rule::FunctionLength,
+        rule: TidyRule::FunctionLength,
         text: format!("the {what} of all functions' lengths is {length}; the limit is {limit}"),
     };
     let limits = [
@@ -54,15 +54,15 @@ pub(super) fn spread_violations(sources: &[&Source]) -> Vec<Violation> {
 
 /// How the lengths of functions are distributed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Spread {
+pub(super) struct LengthSpread {
     count: usize,
     median: usize,
     ninth_decile: usize,
     longest: usize,
 }
 
-impl Spread {
-    pub(super) fn of(sources: &[&Source]) -> Self {
+impl LengthSpread {
+    pub(super) fn of(sources: &[&SourceFile]) -> Self {
         let all = sources.iter().flat_map(|source| functions(&source.text));
         let mut lengths: Vec<_> = all.map(|function| function.length).collect();
         lengths.sort_unstable();
@@ -72,7 +72,7 @@ impl Spread {
     }
 }
 
-impl fmt::Display for Spread {
+impl fmt::Display for LengthSpread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { count, median, ninth_decile, longest } = self;
         write!(f, "{count}, median {median} lines, 90 % at most {ninth_decile}, longest {longest}")
@@ -80,20 +80,20 @@ impl fmt::Display for Spread {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Function<'t> {
+struct MeasuredFunction<'t> {
     name: &'t str,
     line: usize,
     length: usize,
 }
 
-fn functions(text: &str) -> Vec<Function<'_>> {
+fn functions(text: &str) -> Vec<MeasuredFunction<'_>> {
     let lines: Vec<_> = text.lines().collect();
     let starts = lines.iter().enumerate();
     starts
         .filter_map(|(at, line)| {
             let name = function_name(line)?;
             let length = body_length(&lines[at..])?;
-            Some(Function { name, line: at + 1, length })
+            Some(MeasuredFunction { name, line: at + 1, length })
         })
         .collect()
 }
@@ -136,8 +136,8 @@ fn body_length(lines: &[&str]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn source(path: &str, text: &str) -> Source {
-        Source { path: path.to_owned(), text: text.to_owned() }
+    fn source(path: &str, text: &str) -> SourceFile {
+        SourceFile { path: path.to_owned(), text: text.to_owned() }
     }
 
     fn long(lines: usize) -> String {
@@ -174,7 +174,7 @@ let x = fn_like();
     fn a_function_of_a_hundred_lines_passes_and_one_more_does_not() {
         assert_eq!(violations(&source("crates/a/src/lib.rs", &long(100))), []);
         let found = violations(&source("crates/a/src/lib.rs", &long(101)));
-        assert_eq!((found.len(), found[0].rule, found[0].line), (1, Rule::FunctionLength, 1));
+        assert_eq!((found.len(), found[0].rule, found[0].line), (1, TidyRule::FunctionLength, 1));
         assert_eq!(violations(&source("crates/a/tests/a.rs", &long(101))), []);
     }
 
@@ -190,7 +190,7 @@ let x = fn_like();
         let short = source("a.rs", &long(9).repeat(10));
         let found = spread_violations(&[&short]);
         assert_eq!(found.len(), 1, "a median of nine lines is one too many: {found:?}");
-        let spread = Spread::of(&[&short]);
-        assert_eq!(spread, Spread { count: 10, median: 9, ninth_decile: 9, longest: 9 });
+        let spread = LengthSpread::of(&[&short]);
+        assert_eq!(spread, LengthSpread { count: 10, median: 9, ninth_decile: 9, longest: 9 });
     }
 }

@@ -6,26 +6,26 @@ use crate::run::{ChoreError, command, output};
 
 /// A text file that git tracks, or would track.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct SourceFile {
     /// From the repository's root, with forward slashes.
     pub(super) path: String,
     pub(super) text: String,
 }
 
 /// All text files, new ones included; what is not UTF-8 is no text.
-pub(super) fn tracked() -> Result<Vec<Source>, ChoreError> {
+pub(super) fn tracked() -> Result<Vec<SourceFile>, ChoreError> {
     let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
     let listed = output(&mut command("git", &list))?;
     let paths = listed.split(|&byte| byte == 0).filter(|path| !path.is_empty());
     let read = |path: &[u8]| {
         let path = String::from_utf8(path.to_vec()).ok()?;
         let text = fs::read_to_string(pintle_guest_build::repository().join(&path)).ok()?;
-        Some(Source { path, text })
+        Some(SourceFile { path, text })
     };
     Ok(paths.filter_map(read).collect())
 }
 
-impl Source {
+impl SourceFile {
     pub(super) fn is_rust(&self) -> bool {
         self.path.ends_with(".rs")
     }
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn code_is_neither_comment_nor_test() {
         let text = "//! Text.\nfn a() {}\n    // why\nfn b() {}\n#[cfg(test)]\nmod tests {}\n".to_owned();
-        let source = Source { path: "crates/x/src/lib.rs".to_owned(), text };
+        let source = SourceFile { path: "crates/x/src/lib.rs".to_owned(), text };
         assert_eq!(source.code().collect::<Vec<_>>(), [(2, "fn a() {}"), (4, "fn b() {}")]);
     }
 

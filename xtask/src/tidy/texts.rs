@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use super::source::Source;
-use super::{Rule, Violation};
+use super::source::SourceFile;
+use super::{TidyRule, Violation};
 use crate::run::ChoreError;
 
 /// Every Rust file opens by saying what it is for.
-pub(super) fn first_line(source: &Source) -> Option<Violation> {
+pub(super) fn first_line(source: &SourceFile) -> Option<Violation> {
     let missing = !source.text.starts_with("//! ");
     let text = "opens without `//!` text that says what it is for".to_owned();
-    missing.then(|| Violation { path: source.path.clone(), line: 1, rule: Rule::FirstLine, text })
+    missing.then(|| Violation { path: source.path.clone(), line: 1, rule: TidyRule::FirstLine, text })
 }
 
 /// The compiler denies `unsafe`; only the plugin host may lift that, and only by saying so.
-pub(super) fn unsafe_outside(source: &Source) -> Vec<Violation> {
+pub(super) fn unsafe_outside(source: &SourceFile) -> Vec<Violation> {
     let lifts = ["allow(", "expect("].map(|lift| format!("{lift}unsafe_code"));
     let may = source.path.starts_with("crates/plugin/");
     let lines = source.code().filter(|(_, line)| !may && lifts.iter().any(|lift| line.contains(lift)));
@@ -25,14 +25,14 @@ pub(super) fn unsafe_outside(source: &Source) -> Vec<Violation> {
         .map(|(line, _)| Violation {
             path: source.path.clone(),
             line,
-            rule: Rule::Unsafe,
+            rule: TidyRule::Unsafe,
             text: text.to_owned(),
         })
         .collect()
 }
 
 /// The queue id has one name in lines of the log, or nobody finds all lines about a message.
-pub(super) fn log_fields(source: &Source) -> Vec<Violation> {
+pub(super) fn log_fields(source: &SourceFile) -> Vec<Violation> {
     let field = |part: &str| {
         part.split('=').next().unwrap_or_default().trim().trim_start_matches(['%', '?']).to_owned()
     };
@@ -51,7 +51,7 @@ pub(super) fn log_fields(source: &Source) -> Vec<Violation> {
     let violation = |(line, _)| Violation {
         path: source.path.clone(),
         line,
-        rule: Rule::LogField,
+        rule: TidyRule::LogField,
         text: "calls the queue id otherwise than `queue_id` in a line of the log".to_owned(),
     };
     lines.map(violation).collect()
@@ -61,20 +61,20 @@ pub(super) fn log_fields(source: &Source) -> Vec<Violation> {
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "event"];
 
 /// What git leaves where two changes met and nobody looked.
-pub(super) fn merge_marks(source: &Source) -> Vec<Violation> {
+pub(super) fn merge_marks(source: &SourceFile) -> Vec<Violation> {
     let mark = |line: &str| ["<", ">"].iter().any(|sign| line.starts_with(&format!("{} ", sign.repeat(7))));
     let lines = source.text.lines().enumerate().filter(|(_, line)| mark(line));
     let violation = |(at, _)| Violation {
         path: source.path.clone(),
         line: at + 1,
-        rule: Rule::MergeMark,
+        rule: TidyRule::MergeMark,
         text: "is the mark of a merge that was not finished".to_owned(),
     };
     lines.map(violation).collect()
 }
 
 /// Paths that exist on one machine only.
-pub(super) fn machine_paths(source: &Source) -> Vec<Violation> {
+pub(super) fn machine_paths(source: &SourceFile) -> Vec<Violation> {
     // In pieces, so that this file does not name what it looks for.
     let roots = ["root", "work", "Users", "home"].map(|folder| format!("/{folder}/"));
     let lines = source.text.lines().enumerate();
@@ -83,7 +83,7 @@ pub(super) fn machine_paths(source: &Source) -> Vec<Violation> {
         .map(|(line, root)| Violation {
             path: source.path.clone(),
             line,
-            rule: Rule::MachinePath,
+            rule: TidyRule::MachinePath,
             text: format!("names a path below {root}, which other machines do not have"),
         })
         .collect()
@@ -110,7 +110,7 @@ pub(super) fn copies() -> Result<Vec<Violation>, ChoreError> {
 fn copy_violation(name: &str) -> Violation {
     let path = format!("crates/plugin-sdk/wit/deps/plugin/{name}");
     let text = format!("differs from wit/{name}, the original; copy that one over it");
-    Violation { path, line: 0, rule: Rule::Copy, text }
+    Violation { path, line: 0, rule: TidyRule::Copy, text }
 }
 
 /// The WIT files directly in a folder, by name.
@@ -132,8 +132,8 @@ fn wit_files(folder: &str) -> Result<BTreeMap<String, String>, ChoreError> {
 mod tests {
     use super::*;
 
-    fn source(path: &str, text: &str) -> Source {
-        Source { path: path.to_owned(), text: text.to_owned() }
+    fn source(path: &str, text: &str) -> SourceFile {
+        SourceFile { path: path.to_owned(), text: text.to_owned() }
     }
 
     #[test]

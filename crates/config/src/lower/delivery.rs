@@ -131,9 +131,9 @@ pub(crate) fn dns(section: &Section<'_>) -> pintle_dns::Config {
         section.get::<Vec<NameServer>>("servers").into_iter().map(|server| server.0).collect();
     pintle_dns::Config {
         servers: if servers.is_empty() {
-            pintle_dns::Servers::System
+            pintle_dns::NameServers::System
         } else {
-            pintle_dns::Servers::List(servers)
+            pintle_dns::NameServers::List(servers)
         },
         timeout: section.get("timeout"),
         attempts: section.get::<Positive<_>>("attempts").0,

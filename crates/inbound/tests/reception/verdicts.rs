@@ -1,14 +1,15 @@
 //! What verdicts and edits of judges mean for the client and for what is stored.
 
 use pintle_inbound::TlsMode;
-use pintle_mail::{HeaderEdit, Position, Reply};
+use pintle_mail::{FieldPosition, HeaderEdit, Reply};
 use pintle_policy::{AuthResult, Edit, Hook, Piece, Verdict};
 
 use crate::gate::*;
 
 #[tokio::test]
 async fn edits_change_what_is_stored_and_nothing_else() {
-    let header = HeaderEdit::Add { at: Position::Bottom, name: "X-New".to_owned(), value: "yes".to_owned() };
+    let header =
+        HeaderEdit::Add { at: FieldPosition::Bottom, name: "X-New".to_owned(), value: "yes".to_owned() };
     let body = vec![Piece::Copy { offset: 0, len: 7 }, Piece::Bytes("footer\r\n".into())];
     let judge = edits(Hook::Message, vec![Edit::Headers(vec![header]), Edit::Body(body)]);
     let gate = gate(listener(TlsMode::None), vec![judge]);

@@ -1,4 +1,4 @@
-//! Arbitrary texts as addresses, paths and domains; what must hold is watched by the play that the tests use too.
+//! Fuzzes addresses, paths and domains with arbitrary texts; the play that the tests use too checks the properties.
 
 #![no_main]
 

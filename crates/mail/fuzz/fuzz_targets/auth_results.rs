@@ -1,4 +1,4 @@
-//! Arbitrary results that we write, and arbitrary fields in our name; what must hold is watched by the play that the tests use too.
+//! Fuzzes results that we write and fields in our name; the play that the tests use too checks the properties.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Arbitrary fates of arbitrary messages, as delivery status notifications; what must hold is watched by the play that the tests use too.
+//! Fuzzes delivery status notifications about arbitrary messages; the play that the tests use too checks the
+//! properties.
 
 #![no_main]
 

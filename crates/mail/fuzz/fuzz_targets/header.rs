@@ -1,4 +1,4 @@
-//! Arbitrary header blocks and edits of them; what must hold is watched by the play that the tests use too.
+//! Fuzzes header blocks and edits of them; the play that the tests use too checks the properties.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Arbitrary messages against the MIME scanner; what must hold is watched by the play that the property tests use too.
+//! Fuzzes the MIME scanner with arbitrary messages; the play that the property tests use too checks the properties.
 
 #![no_main]
 

@@ -1,46 +1,46 @@
-//! What a header says of its part: its type, its name, its encoding.
+//! The header fields that describe a MIME part: its type, its file name, its encoding.
 
-use super::params::Structured;
-use super::{Defect, Encoding, Marks};
+use super::params::StructuredField;
+use super::{Defect, Encoding, FlagSet};
 use crate::HeaderBlock;
 
-/// So much of one field is read.
+/// The most octets of one field that are read.
 const MAX_FIELD: usize = 64 << 10;
 /// The longest type and the longest charset that are kept.
 const MAX_TYPE: usize = 128;
 const MAX_CHARSET: usize = 64;
-/// The longest boundary: it must fit into a line. RFC 2046 section 5.1.1 allows 70 octets, and who sends more is read
-/// all the same by most.
+/// The longest boundary: it must fit into a line. RFC 2046 section 5.1.1 allows 70 octets, but most programs read
+/// longer ones.
 const MAX_BOUNDARY: usize = 990;
 
-/// The fields of one part that matter to the tree.
-pub(super) struct Described {
-    /// None where there is no field, or none that says a type.
+/// The fields of one part that matter to the MIME tree.
+pub(super) struct PartFields {
+    /// The type in lower case; none when there is no field, or none with a type.
     pub(super) content_type: Option<String>,
     pub(super) charset: Option<String>,
     pub(super) filename: Option<String>,
     pub(super) attachment: bool,
     pub(super) encoding: Encoding,
     pub(super) boundary: Option<Vec<u8>>,
-    pub(super) malformed: Marks<Defect>,
-    /// A field was longer than what is read of one.
+    pub(super) malformed: FlagSet<Defect>,
+    /// A field was longer than [`MAX_FIELD`].
     pub(super) cut: bool,
 }
 
-/// What is found out on the way.
+/// What reading the fields found to report.
 #[derive(Default)]
 struct FieldFindings {
-    malformed: Marks<Defect>,
+    malformed: FlagSet<Defect>,
     cut: bool,
 }
 
-impl Described {
+impl PartFields {
     pub(super) fn by(header: &HeaderBlock) -> Self {
         let mut found = FieldFindings::default();
         let kind = first(header, "content-type", &["boundary", "charset", "name"], &mut found);
         let disposition = first(header, "content-disposition", &["filename"], &mut found);
         let encoding = first(header, "content-transfer-encoding", &[], &mut found);
-        let named = |field: &Option<Structured>, name| field.as_ref().and_then(|field| field.text(name));
+        let named = |field: &Option<StructuredField>, name| field.as_ref().and_then(|field| field.text(name));
         let (kind, content_type) = typed(kind, &mut found.malformed);
         Self {
             content_type,
@@ -64,25 +64,28 @@ impl Described {
     }
 }
 
-/// The first field of this name: what follows it is an attempt to make two programs see two things.
+/// Reads the first field of this name: further ones are an attempt to make two programs see different things.
 fn first(
     header: &HeaderBlock,
     name: &str,
     wanted: &[&'static str],
     found: &mut FieldFindings,
-) -> Option<Structured> {
+) -> Option<StructuredField> {
     let mut fields = header.named(name);
     let octets = fields.next()?.value_octets();
     found.cut |= octets.len() > MAX_FIELD;
-    let read = Structured::parse(&octets[..octets.len().min(MAX_FIELD)], wanted);
+    let read = StructuredField::parse(&octets[..octets.len().min(MAX_FIELD)], wanted);
     if read.repeated || fields.next().is_some() {
         found.malformed.mark(Defect::Repeated);
     }
     Some(read)
 }
 
-/// A field that says no type is read as if it were not there (RFC 2045 section 5.2).
-fn typed(kind: Option<Structured>, malformed: &mut Marks<Defect>) -> (Option<Structured>, Option<String>) {
+/// A field without a type is ignored (RFC 2045 section 5.2).
+fn typed(
+    kind: Option<StructuredField>,
+    malformed: &mut FlagSet<Defect>,
+) -> (Option<StructuredField>, Option<String>) {
     let Some(kind) = kind else { return (None, None) };
     let whole = kind.value.split_once('/').is_some_and(|(kind, sub)| !kind.is_empty() && !sub.is_empty());
     if !whole {

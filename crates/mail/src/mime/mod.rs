@@ -1,9 +1,9 @@
-//! The MIME tree of a message (RFC 2045 to 2047, 2231): which parts it has, and where they lie.
+//! The MIME tree of a message (RFC 2045 to 2047, 2231): its parts, and where they are in the body.
 //!
-//! Strangers write what is read here, so the tree is built by one scan over the octets, in order and without recursion:
-//! its work grows with the octets alone, and what it keeps is bounded by [`Limits`]. What is beyond them is not looked
-//! into any further, and what breaks the rules is read as most programs read it; [`Tree::malformed`] and
-//! [`Tree::truncated`] tell of both. The content of a part is decoded apart, by [`transfer`].
+//! The input is untrusted, so the tree is built by one scan over the octets, in order and without recursion. The work
+//! grows linearly with the number of octets, and what is kept is bounded by [`MimeLimits`]. Structure beyond the limits
+//! is not examined, and input that breaks the rules is read as most programs read it; [`Tree::malformed`] and
+//! [`Tree::truncated`] report both. The content of a part is decoded separately, by [`transfer`].
 
 mod fields;
 mod params;
@@ -17,20 +17,20 @@ use std::ops::Range;
 pub use scanner::Scanner;
 pub(crate) use words::decode as decode_words;
 
-/// How much of a message's structure is looked at.
+/// Limits on how much of a message's structure is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// How many multiparts and enclosed messages may be open at once.
+pub struct MimeLimits {
+    /// The most multiparts and enclosed messages that may be nested.
     pub depth: usize,
-    /// How many parts there may be.
+    /// The most parts.
     pub parts: usize,
-    /// The octets of one part's header that are read; the rest is passed over.
+    /// The most octets of one part's header that are read; the rest is skipped.
     pub header: usize,
-    /// The octets of all types, charsets and file names together.
+    /// The most octets of all types, charsets and file names together.
     pub names: usize,
 }
 
-impl Default for Limits {
+impl Default for MimeLimits {
     fn default() -> Self {
         Self { depth: 100, parts: 10_000, header: 64 << 10, names: 1 << 20 }
     }
@@ -39,103 +39,104 @@ impl Default for Limits {
 /// All parts of a message in the order in which they begin; the first is the message itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
-    /// There is at least one.
-    pub parts: Vec<Part>,
-    /// How it breaks the rules, each kind once.
-    pub malformed: Marks<Defect>,
-    /// Which limits cut it, each once.
-    pub truncated: Marks<Limit>,
-    /// What the scan has cost: octets looked at, and boundaries compared.
+    /// The parts; there is at least one.
+    pub parts: Vec<MimePart>,
+    /// The ways in which the message breaks the rules.
+    pub malformed: FlagSet<Defect>,
+    /// The limits that the scan met.
+    pub truncated: FlagSet<MimeLimit>,
+    /// The cost of the scan: octets examined plus boundaries compared.
     pub steps: u64,
 }
 
-/// One part. Places count from the start of the message's body.
+/// One MIME part. Ranges are octet offsets from the start of the message's body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// The multipart or enclosed message that it stands in; none for the message itself.
+pub struct MimePart {
+    /// The index of the multipart or enclosed message that contains this part; none for the message itself.
     pub parent: Option<u32>,
-    /// Lower case: `text/html`.
+    /// The media type in lower case: `text/html`.
     pub content_type: String,
-    /// Lower case.
+    /// The charset in lower case; none when the part names none.
     pub charset: Option<String>,
-    /// Decoded, whichever way it was written.
+    /// The file name, decoded from whichever encoding it has; none when the part names none.
     pub filename: Option<String>,
-    /// Its Content-Disposition says so.
+    /// Whether its Content-Disposition is `attachment`.
     pub attachment: bool,
     /// How its content is encoded.
     pub encoding: Encoding,
-    /// Its header block and the empty line behind; none for the message itself, whose header is not in the body.
+    /// The range of its header block and the empty line after it; none for the message itself, whose header is not in
+    /// the body.
     pub header: Option<Range<u64>>,
-    /// Its content, as it stands in the message.
+    /// The range of its content, still encoded.
     pub content: Range<u64>,
 }
 
 /// The transfer encodings that change octets (RFC 2045 section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
-    /// 7bit, 8bit, binary, or one that nobody knows.
+    /// 7bit, 8bit, binary, or an unknown encoding.
     #[default]
     Identity,
-    /// Section 6.8.
+    /// Base64 (section 6.8).
     Base64,
-    /// Section 6.7.
+    /// Quoted-printable (section 6.7).
     QuotedPrintable,
 }
 
 /// A way in which a message breaks the rules of MIME.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
-    /// A multipart without the parameter `boundary`: it is read as one piece.
+    /// A multipart without the parameter `boundary`; it is read as a single part.
     NoBoundary,
-    /// A multipart whose boundary never comes.
+    /// A multipart whose boundary never occurs.
     NoParts,
-    /// A multipart that was not closed before the one around it went on, or before the message ended.
+    /// A multipart that was not closed before the enclosing one continued, or before the message ended.
     NotClosed,
-    /// Two fields of a kind, or two parameters of a name, of which programs may take either. Here the first counts.
+    /// A repeated field or parameter, of which programs may use either. The first one is used here.
     Repeated,
-    /// A line in a part's header that belongs to no field.
+    /// A line in a part's header that does not belong to any field.
     Header,
-    /// A multipart or a message that says it is encoded, which RFC 2045 section 6.4 forbids. A multipart is looked into
+    /// A multipart or a message with a transfer encoding, which RFC 2045 section 6.4 forbids. A multipart is examined
     /// all the same, a message is not.
     Encoded,
     /// A Content-Type without type or subtype.
     Type,
 }
 
-/// A limit that was met.
+/// A limit of [`MimeLimits`] that the scan met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// [`Limits::depth`]: what is deeper is content of the part at the limit.
+pub enum MimeLimit {
+    /// [`MimeLimits::depth`]: deeper structure is treated as content of the part at the limit.
     Depth,
-    /// [`Limits::parts`]: the scan ended at the part that would have been one too many.
+    /// [`MimeLimits::parts`]: the scan ended before the first part above the limit.
     Parts,
-    /// [`Limits::header`]: fields behind it were not read.
+    /// [`MimeLimits::header`]: fields after this point were not read.
     Header,
-    /// [`Limits::names`]: later parts lack charset and file name, and have the type `application/octet-stream` unless
-    /// they are multiparts or messages.
+    /// [`MimeLimits::names`]: later parts have no charset and file name, and have the type `application/octet-stream`
+    /// unless they are multiparts or messages.
     Names,
 }
 
-/// A set of one of the two kinds.
+/// A set of flags: of [`Defect`] or of [`MimeLimit`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Marks<T> {
+pub struct FlagSet<T> {
     bits: u8,
     kind: std::marker::PhantomData<T>,
 }
 
-/// What can be marked.
-pub trait Mark: Copy + 'static {
-    /// All there are.
+/// An enum whose values can be in a [`FlagSet`].
+pub trait Flag: Copy + 'static {
+    /// All values of the enum.
     const ALL: &'static [Self];
-    /// The bit of this one.
+    /// The bit that stands for this value.
     fn bit(self) -> u8;
-    /// The word for it, in logs and for plugins.
+    /// The name of this value in logs and in the plugin interface.
     fn name(self) -> &'static str;
 }
 
 macro_rules! marks {
     ($kind:ident: $($mark:ident = $name:literal),+ $(,)?) => {
-        impl Mark for $kind {
+        impl Flag for $kind {
             const ALL: &'static [Self] = &[$(Self::$mark),+];
 
             fn bit(self) -> u8 {
@@ -153,22 +154,22 @@ marks! {
     Defect: NoBoundary = "no-boundary", NoParts = "no-parts", NotClosed = "not-closed", Repeated = "repeated",
     Header = "header", Encoded = "encoded", Type = "type",
 }
-marks! { Limit: Depth = "depth", Parts = "parts", Header = "header", Names = "names" }
+marks! { MimeLimit: Depth = "depth", Parts = "parts", Header = "header", Names = "names" }
 
-impl<T: Mark> Marks<T> {
-    /// Whether this one is marked.
+impl<T: Flag> FlagSet<T> {
+    /// Whether the set has this value.
     #[must_use]
     pub fn has(self, mark: T) -> bool {
         self.bits & mark.bit() != 0
     }
 
-    /// Whether none is marked.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.bits == 0
     }
 
-    /// The words for all that are marked.
+    /// The names of all values in the set.
     #[must_use]
     pub fn names(self) -> Vec<&'static str> {
         T::ALL.iter().filter(|mark| self.has(**mark)).map(|mark| mark.name()).collect()
@@ -183,20 +184,20 @@ impl<T: Mark> Marks<T> {
     }
 }
 
-impl<T> Default for Marks<T> {
+impl<T> Default for FlagSet<T> {
     fn default() -> Self {
         Self { bits: 0, kind: std::marker::PhantomData }
     }
 }
 
-impl<T: Mark> fmt::Debug for Marks<T> {
+impl<T: Flag> fmt::Debug for FlagSet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.names()).finish()
     }
 }
 
-impl Part {
-    /// Its size as it stands in the message.
+impl MimePart {
+    /// The size of the content in octets, still encoded.
     #[must_use]
     pub fn encoded_size(&self) -> u64 {
         self.content.end - self.content.start

@@ -1,35 +1,35 @@
 //! One structured field of MIME: a value and its parameters (RFC 2045 section 5.1, RFC 2231), read in one pass.
 //!
-//! Comments nest by a counter, and only parameters that somebody asked for are kept, so that neither a hundred thousand
-//! parentheses nor a hundred thousand parameters cost more than their octets.
+//! Nested comments are tracked by a counter, and only requested parameters are kept, so that even a hundred thousand
+//! parentheses or parameters cost no more than their octets.
 
 use super::words;
 
-/// The most pieces of one parameter (RFC 2231 section 3) that are put together.
+/// The most pieces of one parameter (RFC 2231 section 3) that are joined.
 const MAX_PIECES: usize = 1_000;
 
-/// A field's value, and those of its parameters that were asked for.
-pub(super) struct Structured {
-    /// What stands before the first semicolon, without comments and white space, in lower case.
+/// A field's value, and its requested parameters.
+pub(super) struct StructuredField {
+    /// The text before the first semicolon, without comments and white space, in lower case.
     pub(super) value: String,
-    /// Some parameter was given twice.
+    /// Whether a requested parameter was given twice.
     pub(super) repeated: bool,
-    params: Vec<(&'static str, Pieces)>,
+    params: Vec<(&'static str, ParamPieces)>,
 }
 
 #[derive(Default)]
-struct Pieces {
+struct ParamPieces {
     plain: Option<Vec<u8>>,
-    /// Number, whether it is percent-encoded, octets.
+    /// For each piece: its number, whether it is percent-encoded, its octets.
     pieces: Vec<(u32, bool, Vec<u8>)>,
 }
 
-impl Structured {
-    /// Reads a field's value as received, folding and all.
+impl StructuredField {
+    /// Parses a field's value as received, folding included. Only the parameters in `wanted` are kept.
     pub(super) fn parse(octets: &[u8], wanted: &[&'static str]) -> Self {
-        let mut reader = Reader { octets, at: 0 };
+        let mut reader = ParamReader { octets, at: 0 };
         let value = reader.main();
-        let mut params: Vec<_> = wanted.iter().map(|name| (*name, Pieces::default())).collect();
+        let mut params: Vec<_> = wanted.iter().map(|name| (*name, ParamPieces::default())).collect();
         let mut repeated = false;
         while reader.next_param() {
             let name = reader.name();
@@ -42,7 +42,7 @@ impl Structured {
         Self { value, repeated, params }
     }
 
-    /// A parameter's octets, put together.
+    /// A parameter's octets, joined from its pieces.
     pub(super) fn octets(&self, name: &str) -> Option<Vec<u8>> {
         let pieces = self.pieces(name)?;
         if pieces.pieces.is_empty() {
@@ -51,8 +51,8 @@ impl Structured {
         Some(pieces.joined().1)
     }
 
-    /// A parameter as text: by the charset that it names (RFC 2231 section 4), or with encoded words read as most
-    /// programs read them, although RFC 2047 section 5 has none in parameters.
+    /// A parameter as text, decoded by the charset that it names (RFC 2231 section 4). Encoded words in it are decoded
+    /// as most programs do, although RFC 2047 section 5 does not allow them in parameters.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         let pieces = self.pieces(name)?;
         if pieces.pieces.is_empty() {
@@ -63,13 +63,13 @@ impl Structured {
         Some(words::text(&octets, charset.as_deref()))
     }
 
-    fn pieces(&self, name: &str) -> Option<&Pieces> {
+    fn pieces(&self, name: &str) -> Option<&ParamPieces> {
         self.params.iter().find(|(known, _)| *known == name).map(|(_, pieces)| pieces)
     }
 }
 
-impl Pieces {
-    /// Whether there was room, and it is the first of its kind.
+impl ParamPieces {
+    /// Adds a piece. False when there was no room, or when it is a repetition.
     fn add(&mut self, number: Option<u32>, encoded: bool, value: Vec<u8>) -> bool {
         match number {
             None if self.plain.is_some() => false,
@@ -88,7 +88,7 @@ impl Pieces {
     /// The charset that the first piece names, and all octets in the order of their numbers.
     fn joined(&self) -> (Option<String>, Vec<u8>) {
         let mut order: Vec<_> = self.pieces.iter().collect();
-        // Stable: of two pieces of one number, the first counts.
+        // The sort is stable: of two pieces with one number, the first counts.
         order.sort_by_key(|(number, ..)| *number);
         order.dedup_by_key(|(number, ..)| *number);
         let (mut charset, mut out) = (None, Vec::new());
@@ -124,7 +124,7 @@ fn percent_decode(octets: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// `filename*1*` is the piece 1 of `filename`, encoded. `filename*` is the only piece.
+/// Splits a parameter's name: `filename*1*` is piece 1 of `filename`, percent-encoded; `filename*` is its only piece.
 fn split_name(name: &str) -> (&str, Option<u32>, bool) {
     let Some((base, rest)) = name.split_once('*') else { return (name, None, false) };
     let (number, encoded) = rest.strip_suffix('*').map_or((rest, rest.is_empty()), |number| (number, true));
@@ -134,17 +134,17 @@ fn split_name(name: &str) -> (&str, Option<u32>, bool) {
     }
 }
 
-struct Reader<'a> {
+struct ParamReader<'a> {
     octets: &'a [u8],
     at: usize,
 }
 
-impl Reader<'_> {
+impl ParamReader<'_> {
     fn peek(&self) -> Option<u8> {
         self.octets.get(self.at).copied()
     }
 
-    /// The value before the parameters: its tokens, as far as white space that follows something other than a slash.
+    /// Reads the value before the parameters: its tokens, up to white space that follows something other than a slash.
     fn main(&mut self) -> String {
         let mut out = Vec::new();
         loop {
@@ -159,7 +159,7 @@ impl Reader<'_> {
         String::from_utf8_lossy(&out).into_owned()
     }
 
-    /// Goes behind the next semicolon, if there is one.
+    /// Moves past the next semicolon, if there is one.
     fn next_param(&mut self) -> bool {
         loop {
             self.skip_blank();
@@ -186,7 +186,7 @@ impl Reader<'_> {
         String::from_utf8_lossy(&out).into_owned()
     }
 
-    /// What stands behind the equals sign. Without quotes it goes on to the semicolon, as in `name=a b.pdf`.
+    /// Reads the text after the equals sign. An unquoted value extends to the semicolon, as in `name=a b.pdf`.
     fn value(&mut self) -> Option<Vec<u8>> {
         if self.peek() != Some(b'=') {
             return None;
@@ -199,7 +199,7 @@ impl Reader<'_> {
         }
         let mut out = Vec::new();
         while let Some(octet) = self.peek().filter(|octet| *octet != b';') {
-            // A parenthesis begins a comment after white space alone: `name=a(1).pdf` is a name.
+            // A parenthesis begins a comment only after white space: `name=a(1).pdf` is a name.
             if octet == b'(' && out.last().is_none_or(u8::is_ascii_whitespace) {
                 self.comment();
                 continue;
@@ -213,7 +213,7 @@ impl Reader<'_> {
         Some(out)
     }
 
-    /// The rest of a quoted string, whose opening quote has been read (RFC 2822 section 3.2.5).
+    /// Reads the rest of a quoted string, whose opening quote has been read (RFC 2822 section 3.2.5).
     fn quoted(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         while let Some(octet) = self.peek() {
@@ -231,7 +231,7 @@ impl Reader<'_> {
         out
     }
 
-    /// Passes over white space and comments; tells whether there were any.
+    /// Skips white space and comments; true if there were any.
     fn skip_blank(&mut self) -> bool {
         let start = self.at;
         while let Some(octet) = self.peek() {
@@ -244,7 +244,7 @@ impl Reader<'_> {
         self.at > start
     }
 
-    /// Passes over a comment, whatever is nested in it. One that does not end takes all the rest.
+    /// Skips a comment, nested ones included. An unterminated one extends to the end.
     fn comment(&mut self) {
         let mut open = 0_usize;
         while let Some(octet) = self.peek() {
@@ -303,11 +303,11 @@ mod tests {
             ("a/b; name=\"x\\", "a/b", "name", Some("x")),
             ("a/b; name=é", "a/b", "name", Some("é")),
         ] {
-            let read = Structured::parse(field.as_bytes(), WANTED);
+            let read = StructuredField::parse(field.as_bytes(), WANTED);
             assert_eq!(read.value, value, "{field}");
             assert_eq!(read.text(name).as_deref(), text, "{field}");
         }
-        assert!(Structured::parse(b"a/b; name=x; name=y", WANTED).repeated);
-        assert!(!Structured::parse(b"a/b; name=x; name*=y; other=1; other=2", WANTED).repeated);
+        assert!(StructuredField::parse(b"a/b; name=x; name=y", WANTED).repeated);
+        assert!(!StructuredField::parse(b"a/b; name=x; name*=y; other=1; other=2", WANTED).repeated);
     }
 }

@@ -1,44 +1,44 @@
-//! The scan: octets of a body go in, in order and in pieces of any size; the tree comes out.
+//! The MIME scanner: it takes the octets of a body, in order and in pieces of any size, and builds the tree.
 //!
-//! It goes by lines and keeps the beginning of one line, the header of one part, and the boundaries that are open. A
-//! boundary counts where RFC 2046 section 5.1 has it: at the beginning of a line, alone but for white space behind it.
-//! Lines may end in LF alone. The boundary of an outer multipart ends all that is open within it.
+//! It works by lines and keeps the beginning of one line, the header of one part, and the boundaries that are open. A
+//! boundary counts where RFC 2046 section 5.1 has it: at the beginning of a line, followed only by white space. Lines
+//! may end in LF alone. The boundary of an outer multipart ends everything that is open inside it.
 
 use std::ops::Range;
 
 use memchr::memchr;
 
-use super::fields::Described;
-use super::{Defect, Encoding, Limit, Limits, Marks, Part, Tree};
+use super::fields::PartFields;
+use super::{Defect, Encoding, FlagSet, MimeLimit, MimeLimits, MimePart, Tree};
 use crate::header::{is_continuation, is_field_line};
 use crate::{Bytes, HeaderBlock};
 
-/// The beginning of a line that is kept, in octets, where no header is read: longer than any boundary with its dashes.
+/// How many octets of a line are kept outside headers: more than any boundary with its dashes.
 const MAX_LINE: usize = 1_024;
 
-/// Builds a tree. Nothing that it is given makes it fail.
+/// Builds the MIME tree. No input makes it fail.
 #[derive(Debug)]
 pub struct Scanner {
-    limits: Limits,
-    parts: Vec<Part>,
-    malformed: Marks<Defect>,
-    truncated: Marks<Limit>,
+    limits: MimeLimits,
+    parts: Vec<MimePart>,
+    malformed: FlagSet<Defect>,
+    truncated: FlagSet<MimeLimit>,
     steps: u64,
     names: usize,
-    /// The multiparts and enclosed messages around the place that was reached, the outermost first.
-    open: Vec<Open>,
+    /// The multiparts and enclosed messages that are open at the current offset, the outermost first.
+    open: Vec<OpenContainer>,
     state: ScanState,
-    /// How many octets were seen.
+    /// The number of octets seen.
     at: u64,
-    line: Line,
-    /// Where the line before ended, without its line end.
+    line: ScannedLine,
+    /// Where the previous line ended, without its line end.
     before: u64,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenContainer {
     part: usize,
-    /// None for a message, and for a multipart that was closed.
+    /// None for a message, and for a multipart that has been closed.
     boundary: Option<Vec<u8>>,
     kind: Container,
 }
@@ -51,44 +51,44 @@ enum Container {
 
 #[derive(Debug)]
 enum ScanState {
-    /// In a part's header, of which so much is kept; whether some is not.
+    /// In a part's header: the part, the octets kept so far, and whether some were left out.
     Header { part: usize, kept: Vec<u8>, cut: bool },
     /// In a part's content.
     Content(usize),
-    /// Before the first part of a multipart, or behind its last.
+    /// Before the first part of a multipart, or after its last one.
     Between,
-    /// There are too many parts, and no more is looked at.
+    /// There are too many parts; the rest of the body is skipped.
     Over,
 }
 
-/// The line that is being read.
+/// The line being read.
 #[derive(Debug)]
-struct Line {
+struct ScannedLine {
     start: u64,
-    /// Its beginning.
+    /// The beginning of the line, as far as it is kept.
     kept: Vec<u8>,
     len: u64,
-    /// What is not kept is white space.
+    /// Whether the octets that are not kept are all white space.
     blank: bool,
-    /// Its last two octets so far.
+    /// The last two octets so far.
     last: [u8; 2],
 }
 
 impl Scanner {
-    /// A scan of the body that belongs to this header.
+    /// Starts a scan of the body that belongs to this header.
     #[must_use]
-    pub fn new(header: &HeaderBlock, limits: Limits) -> Self {
+    pub fn new(header: &HeaderBlock, limits: MimeLimits) -> Self {
         let mut scanner = Self {
             limits,
             parts: Vec::new(),
-            malformed: Marks::default(),
-            truncated: Marks::default(),
+            malformed: FlagSet::default(),
+            truncated: FlagSet::default(),
             steps: 0,
             names: 0,
             open: Vec::new(),
             state: ScanState::Between,
             at: 0,
-            line: Line::default(),
+            line: ScannedLine::default(),
             before: 0,
         };
         scanner.parts.push(empty(None, None));
@@ -96,7 +96,7 @@ impl Scanner {
         scanner
     }
 
-    /// Takes the next octets.
+    /// Scans the next octets of the body.
     pub fn push(&mut self, piece: &[u8]) {
         let mut rest = piece;
         while !rest.is_empty() {
@@ -117,7 +117,7 @@ impl Scanner {
         }
     }
 
-    /// There are no more octets.
+    /// Ends the scan and returns the tree.
     #[must_use]
     pub fn finish(mut self) -> Tree {
         if self.line.start < self.at && !matches!(self.state, ScanState::Over) {
@@ -131,7 +131,7 @@ impl Scanner {
         Tree { parts, malformed, truncated, steps }
     }
 
-    /// What the scan has cost so far.
+    /// The cost of the scan so far, as in [`Tree::steps`].
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps
@@ -148,8 +148,9 @@ impl Scanner {
         self.line = line;
     }
 
-    /// Which open multipart this line delimits, and whether it closes it. The innermost has the first say.
-    fn delimiter(&mut self, line: &Line) -> Option<(usize, bool)> {
+    /// The open multipart that this line delimits, if any, and whether the line closes it. Inner multiparts are tried
+    /// first.
+    fn delimiter(&mut self, line: &ScannedLine) -> Option<(usize, bool)> {
         let dashed = line.text().strip_prefix(b"--").filter(|_| line.blank)?.trim_ascii_end();
         let closing = dashed.strip_suffix(b"--");
         for (at, open) in self.open.iter().enumerate().rev() {
@@ -170,8 +171,8 @@ impl Scanner {
         None
     }
 
-    /// A line that is no delimiter matters in a header alone.
-    fn header_line(&mut self, line: &Line) {
+    /// A line that is not a delimiter matters only inside a header.
+    fn header_line(&mut self, line: &ScannedLine) {
         let ScanState::Header { part, kept, cut } = &mut self.state else { return };
         let text = line.text();
         if text.is_empty() {
@@ -181,16 +182,16 @@ impl Scanner {
         if !is_field_line(text) && (!is_continuation(text) || kept.is_empty()) {
             self.malformed.mark(Defect::Header);
         }
-        // Lines behind one that has no room would continue another field than theirs.
+        // After a line that does not fit, further lines could appear to continue the wrong field.
         *cut |= !line.whole() || kept.len() + text.len() + 2 > self.limits.header;
         if *cut {
-            return self.truncated.mark(Limit::Header);
+            return self.truncated.mark(MimeLimit::Header);
         }
         kept.extend_from_slice(text);
         kept.extend_from_slice(b"\r\n");
     }
 
-    /// A header ends, by its empty line or by something else; content begins here.
+    /// Ends a header, at its empty line or elsewhere; the content begins at `at`.
     fn end_header(&mut self, part: usize, kept: Vec<u8>, at: u64, descend: bool) {
         self.steps += 4 * kept.len() as u64;
         let header = HeaderBlock::parse(Bytes::from(kept));
@@ -200,12 +201,12 @@ impl Scanner {
         self.begin_content(part, &header, descend);
     }
 
-    /// Content begins where the part's range does; what is known of it is in its header.
+    /// Begins the content of a part, at the start of its range. `header` describes it.
     fn begin_content(&mut self, part: usize, header: &HeaderBlock, descend: bool) {
-        let described = Described::by(header);
+        let described = PartFields::by(header);
         self.malformed.add(described.malformed);
         if described.cut {
-            self.truncated.mark(Limit::Header);
+            self.truncated.mark(MimeLimit::Header);
         }
         let default = if self.in_digest(part) { "message/rfc822" } else { "text/plain" };
         let kind = described.content_type.as_deref().unwrap_or(default);
@@ -215,9 +216,9 @@ impl Scanner {
         self.state = ScanState::Content(part);
         match container.filter(|_| descend) {
             None => {}
-            Some(_) if self.open.len() >= self.limits.depth => self.truncated.mark(Limit::Depth),
+            Some(_) if self.open.len() >= self.limits.depth => self.truncated.mark(MimeLimit::Depth),
             Some((boundary, kind)) => {
-                self.open.push(Open { part, boundary, kind });
+                self.open.push(OpenContainer { part, boundary, kind });
                 self.state = ScanState::Between;
                 if kind == Container::Message {
                     self.begin_part(part, self.parts[part].content.start);
@@ -226,7 +227,7 @@ impl Scanner {
         }
     }
 
-    fn container(&mut self, kind: &str, described: &Described) -> Option<(Option<Vec<u8>>, Container)> {
+    fn container(&mut self, kind: &str, described: &PartFields) -> Option<(Option<Vec<u8>>, Container)> {
         let encoded = described.encoding != Encoding::Identity;
         match kind.split_once('/').map_or(kind, |(kind, _)| kind) {
             "multipart" => {
@@ -241,7 +242,7 @@ impl Scanner {
                 Some((Some(boundary), Container::Multipart { digest, parts: false, closed: false }))
             }
             "message" if matches!(kind, "message/rfc822" | "message/global") => {
-                // RFC 6532 section 3.7 allows it for the newer of the two.
+                // RFC 6532 section 3.7 allows it for message/global.
                 if encoded && kind == "message/rfc822" {
                     self.malformed.mark(Defect::Encoded);
                 }
@@ -251,9 +252,9 @@ impl Scanner {
         }
     }
 
-    /// Writes down what the header says, as far as there is room for names.
-    fn describe(&mut self, part: usize, kind: String, described: Described, is_container: bool) {
-        let Described { charset, filename, attachment, encoding, .. } = described;
+    /// Records what the header says, as far as there is room for names.
+    fn describe(&mut self, part: usize, kind: String, described: PartFields, is_container: bool) {
+        let PartFields { charset, filename, attachment, encoding, .. } = described;
         let names = [Some(&kind), charset.as_ref(), filename.as_ref()];
         let octets: usize = names.into_iter().flatten().map(String::len).sum();
         let part = &mut self.parts[part];
@@ -264,7 +265,7 @@ impl Scanner {
             (part.content_type, part.charset, part.filename) = (kind, charset, filename);
             return;
         }
-        self.truncated.mark(Limit::Names);
+        self.truncated.mark(MimeLimit::Names);
         part.content_type = if is_container { kind } else { "application/octet-stream".into() };
     }
 
@@ -275,7 +276,7 @@ impl Scanner {
 
     fn begin_part(&mut self, parent: usize, at: u64) {
         if self.parts.len() >= self.limits.parts {
-            self.truncated.mark(Limit::Parts);
+            self.truncated.mark(MimeLimit::Parts);
             self.state = ScanState::Over;
             return;
         }
@@ -284,7 +285,7 @@ impl Scanner {
         self.state = ScanState::Header { part, kept: Vec::new(), cut: false };
     }
 
-    /// A delimiter line has been read. The line end before it belongs to it.
+    /// Handles a delimiter line that has been read. The line end before the line belongs to it.
     fn delimit(&mut self, at: usize, closes: bool) {
         self.end_leaf(self.before);
         while self.open.len() > at + 1 {
@@ -317,7 +318,7 @@ impl Scanner {
         }
     }
 
-    fn end_container(&mut self, open: &Open, end: u64) {
+    fn end_container(&mut self, open: &OpenContainer, end: u64) {
         let over = matches!(self.state, ScanState::Over);
         if let Container::Multipart { parts, closed: false, .. } = open.kind
             && !over
@@ -327,7 +328,7 @@ impl Scanner {
         self.end_content(open.part, end);
     }
 
-    /// Where a delimiter follows at once, the line end of the part's own empty line belongs to it.
+    /// When a delimiter follows at once, the line end of the part's own empty line belongs to the delimiter.
     fn end_content(&mut self, part: usize, end: u64) {
         let part = &mut self.parts[part];
         part.content = part.content.start.min(end)..end;
@@ -338,20 +339,21 @@ impl Scanner {
     }
 }
 
-impl Default for Line {
+impl Default for ScannedLine {
     fn default() -> Self {
         Self { start: 0, kept: Vec::new(), len: 0, blank: true, last: [0; 2] }
     }
 }
 
-impl Line {
+impl ScannedLine {
     fn begin(&mut self, start: u64) {
         let mut kept = std::mem::take(&mut self.kept);
         kept.clear();
         *self = Self { start, kept, ..Self::default() };
     }
 
-    /// Takes more of the line. In a header so many octets of it are kept; elsewhere only a delimiter is.
+    /// Takes more of the line. Inside a header, at most `header` octets of it are kept; elsewhere only enough for a
+    /// delimiter.
     fn take(&mut self, octets: &[u8], header: Option<usize>) {
         let mut first = self.kept.iter().chain(octets).take(2);
         let room = match header {
@@ -370,12 +372,12 @@ impl Line {
         };
     }
 
-    /// Whether all of it is kept.
+    /// Whether the whole line is kept.
     fn whole(&self) -> bool {
         self.kept.len() as u64 == self.len
     }
 
-    /// How many octets its line end has.
+    /// The length of the line end in octets.
     fn end_len(&self) -> u64 {
         match self.last {
             [b'\r', b'\n'] => 2,
@@ -384,15 +386,15 @@ impl Line {
         }
     }
 
-    /// What is kept of it, without its line end.
+    /// The kept part of the line, without its line end.
     fn text(&self) -> &[u8] {
         let len = usize::try_from(self.len - self.end_len()).unwrap_or(usize::MAX);
         &self.kept[..len.min(self.kept.len())]
     }
 }
 
-fn empty(parent: Option<u32>, header: Option<Range<u64>>) -> Part {
-    Part {
+fn empty(parent: Option<u32>, header: Option<Range<u64>>) -> MimePart {
+    MimePart {
         parent,
         content_type: String::new(),
         charset: None,

@@ -1,25 +1,25 @@
 //! Transfer encodings (RFC 2045 section 6), decoded piece by piece; and text by its charset.
 //!
-//! What does not belong into an encoding is passed over (base64, section 6.8) or stays as it is (quoted-printable, section
-//! 6.7), as the programs do that show it to people: content that one stray octet could hide from a plugin would be hidden
-//! from nobody else.
+//! Characters that an encoding does not allow are skipped (base64, section 6.8) or left as they are (quoted-printable,
+//! section 6.7), as programs that display mail do. Otherwise one stray octet could hide content from a plugin, but not
+//! from the reader.
 
-use super::{Encoding, Part, words};
+use super::{Encoding, MimePart, words};
 
-/// Decodes what is pushed into it.
-pub struct Decoder {
+/// Decodes content piece by piece.
+pub struct TransferDecoder {
     encoding: Encoding,
     out: Vec<u8>,
-    /// Base64: the bits of a group that is not yet whole, and how many digits it has.
+    /// Base64: the bits of an incomplete group, and its number of digits.
     group: (u32, u8),
-    /// Quoted-printable: what follows the last `=`.
+    /// Quoted-printable: the octets after the last `=`.
     escape: Vec<u8>,
-    /// Quoted-printable: how many octets of white space stand at the end, which go if the line ends there.
+    /// Quoted-printable: the number of white-space octets at the end, which are dropped if the line ends there.
     blanks: usize,
 }
 
-impl Decoder {
-    /// For content in this encoding.
+impl TransferDecoder {
+    /// A decoder for content in this encoding.
     #[must_use]
     pub fn new(encoding: Encoding) -> Self {
         Self { encoding, out: Vec::new(), group: (0, 0), escape: Vec::new(), blanks: 0 }
@@ -34,7 +34,7 @@ impl Decoder {
         }
     }
 
-    /// The content.
+    /// Ends the content and returns all of it, decoded.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.end_group();
@@ -51,7 +51,7 @@ impl Decoder {
             b'0'..=b'9' => octet - b'0' + 52,
             b'+' => 62,
             b'/' => 63,
-            // Two encodings one behind the other: the second begins with a group of its own.
+            // Two encoded texts in a row: the second begins with a new group.
             b'=' => return self.end_group(),
             _ => return,
         };
@@ -94,7 +94,7 @@ impl Decoder {
         }
     }
 
-    /// `=41` is an octet, `=` at the end of a line is nothing, and all else is what it says.
+    /// `=41` is an octet, `=` at the end of a line is removed, and everything else stays as it is.
     fn escaped(&mut self, octet: u8) {
         self.escape.push(octet);
         match self.escape[1..] {
@@ -110,7 +110,7 @@ impl Decoder {
         }
     }
 
-    /// The `=` was none: what follows it is read anew, which is at most as long as an escape.
+    /// The `=` did not begin an escape: the octets after it are read again, at most as many as an escape has.
     fn literal(&mut self) {
         let escape = std::mem::take(&mut self.escape);
         self.out.push(b'=');
@@ -119,9 +119,9 @@ impl Decoder {
     }
 }
 
-/// Decoded octets of this part as text, by its charset.
+/// Converts a part's decoded octets to text, by its charset.
 #[must_use]
-pub fn text(part: &Part, octets: &[u8]) -> String {
+pub fn text(part: &MimePart, octets: &[u8]) -> String {
     words::text(octets, part.charset.as_deref())
 }
 
@@ -130,10 +130,10 @@ mod tests {
     use super::*;
 
     fn decoded(encoding: Encoding, octets: &[u8]) -> Vec<u8> {
-        let mut whole = Decoder::new(encoding);
+        let mut whole = TransferDecoder::new(encoding);
         whole.push(octets);
         let whole = whole.finish();
-        let mut cut = Decoder::new(encoding);
+        let mut cut = TransferDecoder::new(encoding);
         octets.iter().for_each(|octet| cut.push(&[*octet]));
         assert_eq!(cut.finish(), whole, "the same however it is cut");
         whole
@@ -170,7 +170,8 @@ mod tests {
         }
     }
 
-    /// An escape that turns out to be none is read again; a chain of them must not be read again and again.
+    /// Octets after an `=` that is not an escape are read again; a chain of such signs must not be read again and
+    /// again.
     #[test]
     fn work_is_linear_in_what_is_no_escape() {
         let hostile = "=   ".repeat(100_000) + &"=".repeat(100_000) + "=a=a=a ";

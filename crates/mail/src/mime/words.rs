@@ -1,22 +1,22 @@
-//! Encoded words (RFC 2047) and charsets, as they stand in file names and in text.
+//! Encoded words (RFC 2047) and charsets, in file names and in text.
 
 use std::borrow::Cow;
 
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::parsers::MessageStream;
 
-/// The longest encoded word that is read, in octets; RFC 2047 section 2 allows 75. Without an end, text that promises
-/// a word at every third octet would be searched to its end each time.
+/// The longest encoded word that is read, in octets; RFC 2047 section 2 allows 75. Without a limit, a text in which a
+/// word may begin at every third octet would be searched to its end each time.
 const MAX_WORD: usize = 1_000;
 
-/// The text as readers see it. A word that cannot be read stays as it is.
+/// Decodes encoded words. A word that cannot be decoded stays as it is.
 pub(crate) fn decode(text: &str) -> String {
     let mut shown = String::new();
     let (mut rest, mut follows_word) = (text, false);
     while let Some(at) = rest.find("=?") {
         let (before, word) = rest.split_at(at);
         let decoded = word_at(word);
-        // RFC 2047 section 6.2: white space between two encoded words is none of the text.
+        // RFC 2047 section 6.2: white space between two encoded words is not part of the text.
         if !(follows_word && decoded.is_some() && before.trim().is_empty()) {
             shown.push_str(before);
         }
@@ -28,7 +28,7 @@ pub(crate) fn decode(text: &str) -> String {
     shown + rest
 }
 
-/// The decoded word that the text begins with, and how many octets it takes.
+/// Decodes the word that the text begins with; returns it and its length in octets.
 fn word_at(text: &str) -> Option<(String, usize)> {
     let text = &text[..text.floor_char_boundary(MAX_WORD)];
     let charset = 2 + text[2..].find('?')?;
@@ -38,7 +38,8 @@ fn word_at(text: &str) -> Option<(String, usize)> {
     Some((decoded, len))
 }
 
-/// Octets as text, by a charset; UTF-8 where there is none or nobody knows it, with U+FFFD for what is none.
+/// Converts octets to text by a charset. UTF-8 is used when there is no charset or it is not known, with U+FFFD for
+/// invalid octets.
 pub(super) fn text(octets: &[u8], charset: Option<&str>) -> String {
     let decoder = charset.and_then(|charset| match charset {
         "utf-8" | "utf8" | "us-ascii" => None,
@@ -47,12 +48,12 @@ pub(super) fn text(octets: &[u8], charset: Option<&str>) -> String {
     decoder.map_or_else(|| unicode(octets), |decode| decode(octets))
 }
 
-/// Most text is whole, and that is checked by the word, not by the octet.
+/// Most text is valid UTF-8, and checking that first is faster than decoding each octet.
 fn unicode(octets: &[u8]) -> String {
     std::str::from_utf8(octets).map_or_else(|_| String::from_utf8_lossy(octets), Cow::Borrowed).into_owned()
 }
 
-/// Two hexadecimal digits.
+/// The octet that two hexadecimal digits encode.
 pub(super) fn hex(digits: &[u8]) -> Option<u8> {
     let digit = |octet: u8| char::from(octet).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     match digits {

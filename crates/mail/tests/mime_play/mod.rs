@@ -1,21 +1,21 @@
-//! A message put together from a plan, scanned and watched: shared by the property tests and the fuzz target.
+//! A message made from a plan, scanned and checked: shared by the property tests and the fuzz target.
 //!
-//! [`play`] panics as soon as the scanner breaks a promise: a tree that depends on how the input was cut, a place outside
-//! of the message or of the part around it, more parts or depth than the limits allow, work beyond a fixed number of
-//! steps an octet.
+//! [`play`] panics when the scanner breaks a promise: a tree that depends on how the input was cut, a range outside the
+//! message or the enclosing part, more parts or depth than the limits allow, or more than a fixed number of steps per
+//! octet.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 #![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]
 #![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
 
-use pintle_mail::mime::transfer::{self, Decoder};
-use pintle_mail::mime::{Limits, Part, Scanner, Tree};
+use pintle_mail::mime::transfer::{self, TransferDecoder};
+use pintle_mail::mime::{MimeLimits, MimePart, Scanner, Tree};
 use pintle_mail::{Bytes, HeaderBlock};
 
 /// Limits small enough to be met by chance.
-pub const TIGHT: Limits = Limits { depth: 4, parts: 12, header: 120, names: 200 };
+pub const TIGHT: MimeLimits = MimeLimits { depth: 4, parts: 12, header: 120, names: 200 };
 
-/// What a message may consist of, so that chance builds trees.
+/// Lines that a message may consist of, so that random choices build trees.
 pub const LINES: [&str; 40] = [
     "--a\r\n",
     "--a\r\n",
@@ -59,7 +59,7 @@ pub const LINES: [&str; 40] = [
     "--aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n",
 ];
 
-/// The message of a plan. The first octet says how it is written: by lines of [`LINES`], or as it is.
+/// The message of a plan. The first octet decides how the rest is read: as indices of [`LINES`], or as octets.
 pub fn message(plan: &[u8]) -> Vec<u8> {
     let Some((how, rest)) = plan.split_first() else { return Vec::new() };
     if how % 2 == 0 {
@@ -68,7 +68,7 @@ pub fn message(plan: &[u8]) -> Vec<u8> {
     rest.iter().flat_map(|at| LINES[usize::from(*at) % LINES.len()].bytes()).collect()
 }
 
-/// Header and body, parted at the first empty line.
+/// Header and body, split at the first empty line.
 pub fn parted(message: &[u8]) -> (HeaderBlock, &[u8]) {
     let mut at = 0;
     for line in message.split_inclusive(|octet| *octet == b'\n') {
@@ -82,17 +82,21 @@ pub fn parted(message: &[u8]) -> (HeaderBlock, &[u8]) {
 }
 
 /// Scans pieces.
-pub fn scanned<'a>(header: &HeaderBlock, pieces: impl IntoIterator<Item = &'a [u8]>, limits: Limits) -> Tree {
+pub fn scanned<'a>(
+    header: &HeaderBlock,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limits: MimeLimits,
+) -> Tree {
     let mut scanner = Scanner::new(header, limits);
     pieces.into_iter().for_each(|piece| scanner.push(piece));
     scanner.finish()
 }
 
-/// Scans what the plan makes and watches.
+/// Scans the message that the plan makes, and checks the tree.
 pub fn play(plan: &[u8]) {
     let whole = message(plan);
     let (header, body) = parted(&whole);
-    for limits in [Limits::default(), TIGHT] {
+    for limits in [MimeLimits::default(), TIGHT] {
         let tree = scanned(&header, [body], limits);
         let size = plan.first().map_or(1, |how| usize::from(how / 2) % 7 + 1);
         assert_eq!(scanned(&header, body.chunks(size), limits), tree, "cut into pieces of {size}");
@@ -101,8 +105,8 @@ pub fn play(plan: &[u8]) {
     }
 }
 
-/// What holds of every tree.
-pub fn check(tree: &Tree, header: &HeaderBlock, body: &[u8], limits: Limits) {
+/// What must hold for every tree.
+pub fn check(tree: &Tree, header: &HeaderBlock, body: &[u8], limits: MimeLimits) {
     assert!((1..=limits.parts.max(1)).contains(&tree.parts.len()));
     let octets = (header.as_bytes().len() + body.len()) as u64;
     assert!(tree.steps <= (6 + limits.depth as u64) * octets, "{} steps for {octets} octets", tree.steps);
@@ -128,10 +132,10 @@ pub fn check(tree: &Tree, header: &HeaderBlock, body: &[u8], limits: Limits) {
     }
 }
 
-fn decode(part: &Part, body: &[u8]) {
+fn decode(part: &MimePart, body: &[u8]) {
     let place = |offset: u64| usize::try_from(offset).unwrap();
     let content = &body[place(part.content.start)..place(part.content.end)];
-    let mut decoder = Decoder::new(part.encoding);
+    let mut decoder = TransferDecoder::new(part.encoding);
     decoder.push(content);
     let decoded = decoder.finish();
     assert!(decoded.len() <= content.len());

@@ -1,9 +1,10 @@
-//! Addresses: what is read is kept as it is, holds nothing that could leave its place, and is read again alike.
+//! Addresses: a parsed address is kept as it is, holds nothing that could break out of its place, and parses to the
+//! same again.
 
 use pintle_mail::address::{MAX_DOMAIN, MAX_PATH, check_domain, domain_to_ascii, split_path};
 use pintle_mail::{Address, Charset, ReversePath, xtext};
 
-/// Reads the octets as a mailbox, as a path with what follows it, as a domain, and as xtext.
+/// Parses the octets as a mailbox, as a path with text after it, as a domain, and as xtext.
 pub fn play(octets: &[u8]) {
     let text = String::from_utf8_lossy(octets);
     mailbox(&text);
@@ -31,7 +32,7 @@ fn mailbox(text: &str) {
     }
 }
 
-/// What holds of every address.
+/// What must hold for every address.
 pub fn sound(address: &Address) {
     let text = address.as_str();
     assert!(!text.chars().any(char::is_control), "{text:?}");
@@ -57,7 +58,7 @@ pub fn sound(address: &Address) {
     assert_eq!(address.key(), (address.local().into_owned(), address.domain_ascii()));
 }
 
-/// The form that DNS and tables want is one form: asking for it again changes nothing, and capitals make no other.
+/// The form for DNS and tables is unique: converting it again changes nothing, and capitals make no other form.
 fn one_form(domain: &str) -> String {
     let ascii = domain_to_ascii(domain);
     assert_eq!(domain_to_ascii(&ascii), ascii, "{domain:?}");
@@ -65,11 +66,13 @@ fn one_form(domain: &str) -> String {
     ascii
 }
 
-/// What is split off a command's argument is a part of it, in order, and nothing between is lost but brackets, route and blanks.
+/// The path split off a command's argument is a part of it, in order, and nothing in between is lost but brackets,
+/// route and blanks.
 fn path(argument: &str) {
     let Ok((mailbox, rest)) = split_path(argument) else { return };
     let path = argument.strip_suffix(rest).and_then(|path| path.strip_suffix('>')).unwrap();
     let blanks = [' ', '\t'];
     let before = path.trim_end_matches(blanks).strip_suffix(mailbox).unwrap().trim_end_matches(blanks);
-    assert!(before == "<" || before.starts_with("<@") && before.ends_with(':'), "{argument:?}");
+    let route = before.strip_prefix('<').unwrap().trim_start_matches(blanks);
+    assert!(route.is_empty() || route.starts_with('@') && route.ends_with(':'), "{argument:?}");
 }

@@ -1,4 +1,5 @@
-//! Authentication-Results: what we write is read as it was meant, and no field of a stranger passes for ours.
+//! Authentication-Results: what we write is read back with the same meaning, and no field that others wrote passes for
+//! ours.
 
 use pintle_mail::auth_results::{MAX_REPORTED, MethodResult, in_the_name_of, reported_in_arc, to_field};
 use pintle_mail::{Bytes, HeaderBlock};
@@ -7,7 +8,7 @@ use super::plan::Plan;
 
 const BY: &str = "gate.example";
 
-/// Results to be written, and behind them the value of a field that a stranger wrote.
+/// Reads results to write, followed by the value of a field from an untrusted sender.
 pub fn play(octets: &[u8]) {
     let mut plan = Plan::new(octets);
     let results: Vec<Owned> = (0..plan.octet() % 5).map(|_| Owned::of(&mut plan)).collect();
@@ -33,13 +34,13 @@ impl Owned {
     }
 }
 
-/// Names come from a plugin, which is held to tokens.
+/// Names come from a plugin, which may give tokens only.
 fn token(plan: &mut Plan<'_>) -> String {
     let token: String = plan.octets().iter().map(|octet| char::from(b'a' + octet % 26)).take(40).collect();
     if token.is_empty() || token == "reason" { "x".to_owned() } else { token }
 }
 
-/// Whether this is what a header without SMTPUTF8 can hold of a text: all of it, but for a piece that no line can hold.
+/// Whether this is all that a header without SMTPUTF8 can hold of a text, up to a part that no line can hold.
 fn shows(read: &str, meant: &str) -> bool {
     let shown: String = meant.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
     read == shown || read.len() >= 440 && shown.starts_with(read)
@@ -88,8 +89,8 @@ fn theirs(value: &[u8]) {
     }
 }
 
-/// Whether our name stands first, read by a reader that shares nothing with the one of the crate: comments and quotes fall
-/// away, and what is left begins with our name and goes on with what cannot be a part of it.
+/// Whether our name comes first, by a reader that shares no code with the crate's: comments and quotes are removed, and
+/// the rest must begin with our name, followed by a character that cannot belong to it.
 fn names_us(value: &str) -> bool {
     let (mut depth, mut escaped) = (0_u32, false);
     let mut left = value.trim_start().chars().skip_while(move |c| {

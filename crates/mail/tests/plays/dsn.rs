@@ -1,10 +1,10 @@
-//! Delivery status notifications: whatever a next hop, a sender or the message says, the report has its three parts, its
-//! fields say what was meant and no more, and it can travel.
+//! Delivery status notifications: whatever a next hop, a sender or the message says, the report has its three parts,
+//! its fields say what was meant and no more, and it can be sent.
 
 use std::sync::LazyLock;
 
-use pintle_mail::dsn::{Action, Notification, Returned, Status, Written};
-use pintle_mail::mime::{Limits, Scanner, Tree};
+use pintle_mail::dsn::{DsnAction, DsnMessage, Notification, RecipientStatus, ReturnedContent};
+use pintle_mail::mime::{MimeLimits, Scanner, Tree};
 use pintle_mail::{
     Address, Bytes, Charset, EnhancedCode, HeaderBlock, QueueId, RcptParams, Recipient, Reply, UnixTime,
     xtext,
@@ -20,15 +20,16 @@ fn address(text: &str) -> Address {
     Address::parse(text, Charset::Utf8).unwrap()
 }
 
-/// Who failed and why, and behind it the message that comes back.
+/// Reads the recipients that failed and the reasons, followed by the message to return.
 pub fn play(octets: &[u8]) {
     let mut plan = Plan::new(octets);
     let (utf8, whole) = (plan.flag(), plan.flag());
-    let action = [Action::Failed, Action::Delayed, Action::Delivered, Action::Relayed];
+    let action = [DsnAction::Failed, DsnAction::Delayed, DsnAction::Delivered, DsnAction::Relayed];
     let action = action[usize::from(plan.octet() % 4)];
     let envid = plan.maybe_text();
     let failures: Vec<Failure> = (0..=plan.octet() % 3).map(|_| Failure::of(&mut plan, utf8)).collect();
-    let recipients: Vec<Status<'_>> = failures.iter().map(|failure| failure.status(action)).collect();
+    let recipients: Vec<RecipientStatus<'_>> =
+        failures.iter().map(|failure| failure.status(action)).collect();
     let message = Bytes::copy_from_slice(plan.rest());
     let notification = Notification {
         id: QueueId::new(UnixTime::from_millis(0), 1),
@@ -48,11 +49,11 @@ pub fn play(octets: &[u8]) {
     check(&notification, &notification.write());
 }
 
-/// As sessions part messages: at the first empty line.
-fn returned(whole: bool, message: &Bytes) -> Returned {
+/// Splits a message as a session does: at the first empty line.
+fn returned(whole: bool, message: &Bytes) -> ReturnedContent {
     let end = message.windows(4).position(|four| four == b"\r\n\r\n").map_or(message.len(), |at| at + 4);
     let head = message.slice(..end);
-    if whole { Returned::Whole(head, message.slice(end..)) } else { Returned::Header(head) }
+    if whole { ReturnedContent::Whole(head, message.slice(end..)) } else { ReturnedContent::Header(head) }
 }
 
 struct Failure {
@@ -90,8 +91,8 @@ impl Failure {
         }
     }
 
-    fn status(&self, action: Action) -> Status<'_> {
-        Status {
+    fn status(&self, action: DsnAction) -> RecipientStatus<'_> {
+        RecipientStatus {
             recipient: &self.recipient,
             action,
             status: self.status,
@@ -104,21 +105,21 @@ impl Failure {
     }
 }
 
-fn check(asked: &Notification<'_>, written: &Written) {
+fn check(asked: &Notification<'_>, written: &DsnMessage) {
     head(&written.head);
     let all_ascii = written.head.is_ascii() && written.body.is_ascii();
     assert_eq!(written.has_8bit, !all_ascii);
     let header = HeaderBlock::parse(written.head.slice(..written.head.len() - 2));
-    let mut scanner = Scanner::new(&header, Limits::default());
+    let mut scanner = Scanner::new(&header, MimeLimits::default());
     scanner.push(&written.body);
     let tree = scanner.finish();
     let parts = parts(&tree, &written.body);
     let status = if asked.utf8 { "message/global-delivery-status" } else { "message/delivery-status" };
     let returned = match &asked.returned {
-        Returned::Whole(head, _) if head.is_ascii() => "message/rfc822",
-        Returned::Whole(..) => "message/global",
-        Returned::Header(head) if head.is_ascii() => "text/rfc822-headers",
-        Returned::Header(_) => "message/global-headers",
+        ReturnedContent::Whole(head, _) if head.is_ascii() => "message/rfc822",
+        ReturnedContent::Whole(..) => "message/global",
+        ReturnedContent::Header(head) if head.is_ascii() => "text/rfc822-headers",
+        ReturnedContent::Header(_) => "message/global-headers",
     };
     let forms = ["text/plain", status, returned];
     assert_eq!(parts.iter().map(|(form, _)| form.as_str()).collect::<Vec<_>>(), forms);
@@ -126,10 +127,10 @@ fn check(asked: &Notification<'_>, written: &Written) {
         plain(content, asked.utf8);
     }
     let returned = match &asked.returned {
-        Returned::Whole(head, body) => [head.as_ref(), body.as_ref()].concat(),
-        Returned::Header(head) => head.to_vec(),
+        ReturnedContent::Whole(head, body) => [head.as_ref(), body.as_ref()].concat(),
+        ReturnedContent::Header(head) => head.to_vec(),
     };
-    assert_eq!(parts[2].1, returned, "what comes back is as it was");
+    assert_eq!(parts[2].1, returned, "the returned content is unchanged");
     fields(asked, parts[1].1);
 }
 
@@ -161,7 +162,7 @@ fn parts<'b>(tree: &Tree, body: &'b [u8]) -> Vec<(String, &'b [u8])> {
         .collect()
 }
 
-/// Lines that any next hop takes, without control characters.
+/// Checks that any next hop accepts these lines, and that they have no control characters.
 fn plain(content: &[u8], utf8: bool) {
     let text = std::str::from_utf8(content).unwrap();
     assert!(utf8 || text.is_ascii());
@@ -189,7 +190,7 @@ fn fields(asked: &Notification<'_>, content: &[u8]) {
     }
 }
 
-fn recipient(group: &HeaderBlock, status: &Status<'_>, utf8: bool) {
+fn recipient(group: &HeaderBlock, status: &RecipientStatus<'_>, utf8: bool) {
     let there = [
         ("Original-Recipient", status.recipient.params.orcpt.is_some()),
         ("Final-Recipient", true),
@@ -203,10 +204,10 @@ fn recipient(group: &HeaderBlock, status: &Status<'_>, utf8: bool) {
     assert_eq!(names(group), expected);
     let value = |name: &str| group.named(name).next().unwrap().value();
     let (action, class) = match status.action {
-        Action::Failed => ("failed", "5."),
-        Action::Delayed => ("delayed", "4."),
-        Action::Delivered => ("delivered", "2."),
-        Action::Relayed => ("relayed", "2."),
+        DsnAction::Failed => ("failed", "5."),
+        DsnAction::Delayed => ("delayed", "4."),
+        DsnAction::Delivered => ("delivered", "2."),
+        DsnAction::Relayed => ("relayed", "2."),
     };
     assert_eq!(value("Action"), action);
     assert!(value("Status").starts_with(class), "{}", value("Status"));

@@ -1,17 +1,18 @@
-//! Header blocks: all octets are some field's, edits change what they name and nothing else, and no value writes a line.
+//! Header blocks: every octet belongs to a field, edits change what they name and nothing else, and no value starts a
+//! line of its own.
 
 use pintle_mail::header::{folded, is_field_line};
-use pintle_mail::{Bytes, HeaderBlock, HeaderEdit, Position};
+use pintle_mail::{Bytes, FieldPosition, HeaderBlock, HeaderEdit};
 
 use super::plan::Plan;
 
-/// A list of edits, and behind it the block that they are for.
+/// Reads a list of edits, followed by the block to edit.
 pub fn play(octets: &[u8]) {
     let mut plan = Plan::new(octets);
     let edits: Vec<HeaderEdit> = (0..plan.octet() % 8).map(|_| edit(&mut plan)).collect();
     let block = HeaderBlock::parse(Bytes::copy_from_slice(plan.rest()));
     fields(&block);
-    // A session's header begins with a field: the first line that is none belongs to the body.
+    // A session's header begins with a field: the first line that is not one belongs to the body.
     let first = block.as_bytes().split_inclusive(|octet| *octet == b'\n').next().unwrap_or_default();
     if is_field_line(first) || block.is_empty() {
         edited(&block, &edits);
@@ -22,9 +23,9 @@ fn edit(plan: &mut Plan<'_>) -> HeaderEdit {
     let kind = plan.octet();
     let index = usize::from(plan.octet() % 8);
     let at = match kind / 4 % 3 {
-        0 => Position::Top,
-        1 => Position::Bottom,
-        _ => Position::Before(index),
+        0 => FieldPosition::Top,
+        1 => FieldPosition::Bottom,
+        _ => FieldPosition::Before(index),
     };
     match kind % 4 {
         0 => HeaderEdit::Add { at, name: plan.text(), value: plan.text() },
@@ -72,10 +73,10 @@ fn edited(block: &HeaderBlock, edits: &[HeaderEdit]) {
     }
 }
 
-/// What each field should be, made by the plainest reading of the edits; and whether the octets are ours.
+/// What each field should be after the edits, computed in the simplest way; and whether we wrote its octets.
 fn expected(block: &HeaderBlock, edits: &[HeaderEdit]) -> Vec<(Vec<u8>, bool)> {
     let mut out = Vec::new();
-    let add = |out: &mut Vec<_>, place: Position| {
+    let add = |out: &mut Vec<_>, place: FieldPosition| {
         for edit in edits {
             if let HeaderEdit::Add { at, name, value } = edit
                 && *at == place
@@ -84,9 +85,9 @@ fn expected(block: &HeaderBlock, edits: &[HeaderEdit]) -> Vec<(Vec<u8>, bool)> {
             }
         }
     };
-    add(&mut out, Position::Top);
+    add(&mut out, FieldPosition::Top);
     for field in block.iter() {
-        add(&mut out, Position::Before(field.index));
+        add(&mut out, FieldPosition::Before(field.index));
         let name = field.name_text();
         let last = edits.iter().rev().find(|edit| match edit {
             HeaderEdit::Replace { index, .. }
@@ -104,12 +105,12 @@ fn expected(block: &HeaderBlock, edits: &[HeaderEdit]) -> Vec<(Vec<u8>, bool)> {
             Some(_) => {}
         }
     }
-    add(&mut out, Position::Bottom);
+    add(&mut out, FieldPosition::Bottom);
     out
 }
 
-/// RFC 5322 sections 2.1.1 and 2.2.3: no line of ours is too long, and none of them is blank, which some readers take for the
-/// end of the header.
+/// RFC 5322 sections 2.1.1 and 2.2.3: no line that we write is too long, and none is blank, which some readers take for
+/// the end of the header.
 pub fn lines(field: &[u8]) {
     let text = field.strip_suffix(b"\r\n").unwrap();
     for (at, line) in text.split(|octet| *octet == b'\n').enumerate() {

@@ -1,5 +1,5 @@
-//! What must hold of this crate for any input: one play for each fuzz target, shared with the tests that replay the seeds
-//! and feed random octets. A play panics as soon as a promise is broken. The MIME scanner has a module of its own.
+//! What must hold of this crate for any input: one play for each fuzz target, shared with the tests that replay the
+//! seeds and feed random octets. A play panics when a property does not hold. The MIME scanner has a module of its own.
 
 #![allow(dead_code, reason = "each binary uses its own part of this module")]
 #![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]

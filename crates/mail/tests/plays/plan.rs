@@ -1,6 +1,6 @@
-//! Reads values off a plan of arbitrary octets. A plan that has run out goes on with zeros and empty texts.
+//! Reads values from a plan of arbitrary octets. A plan that has run out yields zeros and empty texts.
 
-/// What is left of a plan.
+/// The unread rest of a plan.
 pub struct Plan<'a>(&'a [u8]);
 
 impl<'a> Plan<'a> {
@@ -22,7 +22,7 @@ impl<'a> Plan<'a> {
         u16::from_be_bytes([self.octet(), self.octet()])
     }
 
-    /// Octets of a length that stands before them.
+    /// Octets, preceded by their length.
     pub fn octets(&mut self) -> &'a [u8] {
         let length = usize::from(self.octet()).min(self.0.len());
         let (taken, rest) = self.0.split_at(length);
@@ -30,7 +30,7 @@ impl<'a> Plan<'a> {
         taken
     }
 
-    /// The same as text, repeated now and then so that it gets longer than any line.
+    /// A text, repeated now and then so that it becomes longer than any line.
     pub fn text(&mut self) -> String {
         let times = match self.octet() {
             times @ 0xF8.. => usize::from(times - 0xF0) * 4,
@@ -44,7 +44,7 @@ impl<'a> Plan<'a> {
         self.flag().then(|| self.text())
     }
 
-    /// All that is left.
+    /// All octets that are left.
     pub fn rest(self) -> &'a [u8] {
         self.0
     }

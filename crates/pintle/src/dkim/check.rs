@@ -4,8 +4,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use pintle_dns::{Config, DnsError, HickoryResolver, Record, RecordKind, Resolver, Servers};
-use pintle_sender_auth::sign::{Finding, PrivateKey, Published, SigningKey, examine, key_name, zone_line};
+use pintle_dns::{Config, DnsError, HickoryResolver, NameServers, Record, RecordKind, Resolver};
+use pintle_sender_auth::sign::{
+    KeyFinding, PrivateKey, PublishedKey, SigningKey, examine, key_name, zone_line,
+};
 
 use super::read_key;
 use crate::cli::DkimCheckOptions;
@@ -39,7 +41,7 @@ pub(super) fn check(options: &DkimCheckOptions) -> CommandResult {
     let name = key_name(&options.selector, &domain);
     let mut own = own(options, &domain)?;
     if let Some(address) = options.dns {
-        own.dns.servers = Servers::List(vec![address]);
+        own.dns.servers = NameServers::List(vec![address]);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let texts = runtime.block_on(texts(&own.dns, &name)).map_err(|error| format!("{name}: DNS: {error}"))?;
@@ -86,7 +88,7 @@ fn configured(file: &Path, domain: &str, selector: &str) -> Result<Own, Box<dyn 
     Ok(Own { key: Some(Key::Configured(Arc::clone(key))), from, dns })
 }
 
-fn print_good(name: &str, published: &Published, own: &Own) {
+fn print_good(name: &str, published: &PublishedKey, own: &Own) {
     let kind = published.algorithm.map(|algorithm| algorithm.to_string()).unwrap_or_default();
     if own.key.is_some() {
         say!("{name}: good, {kind}, the key of {}", own.from);
@@ -96,8 +98,8 @@ fn print_good(name: &str, published: &Published, own: &Own) {
 }
 
 /// Whether publishing the record anew would mend it.
-fn wants_record(finding: &Finding) -> bool {
-    !matches!(finding, Finding::Weak(_))
+fn wants_record(finding: &KeyFinding) -> bool {
+    !matches!(finding, KeyFinding::Weak(_))
 }
 
 async fn texts(dns: &Config, name: &str) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {

@@ -20,7 +20,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use pintle_config::Settings;
-use pintle_dns::{HickoryResolver, Resolver, Servers};
+use pintle_dns::{HickoryResolver, NameServers, Resolver};
 use pintle_inbound::Boundless;
 use pintle_inbound::dry_run::DryRunClient;
 use pintle_inbound::{ListenerConfig, Services, dry_run};
@@ -191,7 +191,7 @@ fn adapted(mut settings: Settings, options: &Try) -> Result<Settings, CommandErr
             && !options.skip.contains(&plugin.name)
     });
     if !options.dns.is_empty() {
-        settings.dns.servers = Servers::List(options.dns.clone());
+        settings.dns.servers = NameServers::List(options.dns.clone());
     }
     Ok(settings)
 }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use memchr::memmem;
 use pintle_mail::auth_results::bears_the_name_of;
 use pintle_mail::mime::{self as tree, Tree, transfer};
-use pintle_mail::{Body, Bytes, HeaderBlock, HeaderEdit, Position};
+use pintle_mail::{Body, Bytes, FieldPosition, HeaderBlock, HeaderEdit};
 use pintle_policy::{Edit, Hook};
 use sha2::Digest;
 use wasmtime::component::{HasData, Linker};
@@ -132,7 +132,7 @@ impl Host for MessageView<'_> {
     async fn parts(&mut self) -> Result<Vec<Part>, HostError> {
         let (tree, _) = self.tree().await?;
         let names =
-            |part: &tree::Part| part.content_type.len() + part.filename.as_ref().map_or(0, String::len);
+            |part: &tree::MimePart| part.content_type.len() + part.filename.as_ref().map_or(0, String::len);
         let octets: usize = tree.parts.iter().map(|part| PART_COST + names(part)).sum();
         self.call.budget.charge(octets as u64)?;
         Ok(tree.parts.iter().enumerate().map(part).collect())
@@ -361,7 +361,7 @@ fn field(field: pintle_mail::Field<'_>) -> Field {
     Field { index: index(field.index), name: field.name_text().into_owned(), value: field.value() }
 }
 
-fn part((at, part): (usize, &tree::Part)) -> Part {
+fn part((at, part): (usize, &tree::MimePart)) -> Part {
     Part {
         index: index(at),
         parent: part.parent,
@@ -373,7 +373,7 @@ fn part((at, part): (usize, &tree::Part)) -> Part {
     }
 }
 
-fn find_part(tree: &Tree, index: u32) -> Result<&tree::Part, HostError> {
+fn find_part(tree: &Tree, index: u32) -> Result<&tree::MimePart, HostError> {
     let part = tree.parts.get(index as usize);
     part.ok_or_else(|| HostError::Invalid(format!("there is no part {index}")))
 }
@@ -392,9 +392,9 @@ fn header_edit(edit: GuestEdit) -> HeaderEdit {
     match edit {
         GuestEdit::Add((at, header)) => HeaderEdit::Add {
             at: match at {
-                GuestPosition::Top => Position::Top,
-                GuestPosition::Bottom => Position::Bottom,
-                GuestPosition::Before(index) => Position::Before(index as usize),
+                GuestPosition::Top => FieldPosition::Top,
+                GuestPosition::Bottom => FieldPosition::Bottom,
+                GuestPosition::Before(index) => FieldPosition::Before(index as usize),
             },
             name: header.name,
             value: header.value,
@@ -452,9 +452,9 @@ mod tests {
     fn edits_are_checked_one_by_one() {
         let header = HeaderBlock::parse(Bytes::from_static(b"Subject: x\r\n"));
         let add = |at, value: &str| HeaderEdit::Add { at, name: "X-A".into(), value: value.into() };
-        assert!(check_edit(&header, &add(Position::Before(0), "fine")).is_ok());
-        assert!(check_edit(&header, &add(Position::Before(1), "fine")).is_err());
-        assert!(check_edit(&header, &add(Position::Top, "two\r\nlines")).is_err());
+        assert!(check_edit(&header, &add(FieldPosition::Before(0), "fine")).is_ok());
+        assert!(check_edit(&header, &add(FieldPosition::Before(1), "fine")).is_err());
+        assert!(check_edit(&header, &add(FieldPosition::Top, "two\r\nlines")).is_err());
         assert!(check_edit(&header, &HeaderEdit::Remove(1)).is_err());
     }
 }

@@ -158,7 +158,7 @@ fn spf(result: &checked::SpfResult) -> SpfResult {
     SpfResult {
         outcome: outcome(result.outcome),
         domain: result.domain.clone(),
-        mail_from: result.identity == checked::Identity::MailFrom,
+        mail_from: result.identity == checked::SpfIdentity::MailFrom,
         explanation: result.explanation.clone(),
         mechanism: result.mechanism.clone(),
         problem: result.reason.clone(),

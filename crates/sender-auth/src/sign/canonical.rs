@@ -1,22 +1,22 @@
 //! The two forms in which DKIM and ARC sign header fields and bodies (RFC 6376 section 3.4).
 //!
-//! Bodies are hashed piece by piece, cut anywhere, so that none has to be in memory as a whole.
+//! Bodies are hashed in pieces of any size, so that none has to be in memory as a whole.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use memchr::{memchr, memchr2_iter};
 
-/// How a part of the message is brought into the form that is signed.
+/// The canonicalization of a part of the message: the form that is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Canonicalization {
-    /// Changes of white space, of folding and of the case of field names do no harm.
+    /// Changes of white space, of folding and of the case of field names do not break the signature.
     #[default]
     Relaxed,
-    /// Hardly anything may change.
+    /// Almost any change breaks the signature.
     Simple,
 }
 
 impl Canonicalization {
-    /// The word in the tag `c=`.
+    /// The form's name in the tag `c=`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -25,7 +25,7 @@ impl Canonicalization {
         }
     }
 
-    /// Appends one header field, as it stands in the message, ended by CRLF whether it was or not.
+    /// Appends one header field in canonical form, ended by CRLF even if the field was not.
     pub(super) fn write_field(self, raw: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::Simple => out.extend_from_slice(without_line_end(raw)),
@@ -62,7 +62,7 @@ fn write_relaxed(raw: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Many line ends, to be hashed at a stroke.
+/// Many line ends, to be hashed in one call.
 const LINE_ENDS: &[u8; 64] = &{
     let mut ends = [b'\r'; 64];
     let mut at = 1;
@@ -75,17 +75,17 @@ const LINE_ENDS: &[u8; 64] = &{
 
 /// The SHA-256 of a body in canonical form (sections 3.4.3 and 3.4.4), fed in pieces.
 ///
-/// A lone LF counts as a line end, which is what every relay would make of it; a lone CR is text.
+/// A bare LF counts as a line end, as every relay would convert it to one; a bare CR is text.
 pub(crate) struct BodyHasher {
     canonicalization: Canonicalization,
     digest: Context,
-    /// Canonical octets on their way into the digest, which likes them in bulk.
+    /// Canonical octets not yet hashed; the digest is faster with larger pieces.
     out: Vec<u8>,
-    /// Line ends that count only if text follows.
+    /// Pending line ends, which count only if text follows.
     line_ends: usize,
-    /// White space that counts only if text follows in its line.
+    /// Pending white space, which counts only if text follows on its line.
     space: bool,
-    /// The last piece ended in a CR, whose LF may follow.
+    /// Whether the last piece ended in a CR, whose LF may follow.
     carriage_return: bool,
     has_text: bool,
 }
@@ -103,7 +103,7 @@ impl BodyHasher {
         }
     }
 
-    /// The hash of a body that is there as a whole.
+    /// The hash of a whole body.
     pub(crate) fn hash(canonicalization: Canonicalization, body: &[u8]) -> Vec<u8> {
         let mut hasher = Self::new(canonicalization);
         body.chunks(64 << 10).for_each(|piece| hasher.update(piece));
@@ -135,7 +135,7 @@ impl BodyHasher {
         self.digest.finish().as_ref().to_vec()
     }
 
-    /// What is left of a line, its end included.
+    /// Handles the rest of a line, including its end.
     fn end_line(&mut self, text: &[u8]) {
         if !text.is_empty() {
             self.resolve_carriage_return();
@@ -146,7 +146,7 @@ impl BodyHasher {
         self.line_ends += 1;
     }
 
-    /// The CR before this was no part of a line end.
+    /// Handles a pending CR that was not part of a line end.
     fn resolve_carriage_return(&mut self) {
         if std::mem::take(&mut self.carriage_return) {
             self.text(b"\r");
@@ -159,7 +159,7 @@ impl BodyHasher {
             Canonicalization::Relaxed => {
                 let mut start = 0;
                 for at in memchr2_iter(b' ', b'\t', text) {
-                    // A single space between words stays as it is, and most are like that.
+                    // A single space between words stays as it is; most white space is like that.
                     let follows = text.get(at + 1).is_some_and(|next| !matches!(next, b' ' | b'\t'));
                     if text[at] == b' ' && at > start && follows {
                         continue;
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(canonical(Relaxed, "Subject: \t\r\n"), "subject:\r\n");
     }
 
-    /// What each body is hashed as, relaxed and simple. The second half is where dkimpy 1.1.8 was asked.
+    /// For each body: its relaxed and its simple form. The second half was compared with dkimpy 1.1.8.
     const BODIES: &[(&str, &str, &str)] = &[
         (" C \r\nD \t E\r\n\r\n\r\n", " C\r\nD E\r\n", " C \r\nD \t E\r\n"),
         ("", "", "\r\n"),

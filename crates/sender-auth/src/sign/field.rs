@@ -1,4 +1,4 @@
-//! Signature fields as text, and what they sign (RFC 6376 sections 3.5, 3.7 and 5.4).
+//! Signature fields as text, and the octets that they sign (RFC 6376 sections 3.5, 3.7 and 5.4).
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use super::keyring::SigningKey;
 const DKIM: &str = "DKIM-Signature";
 /// Lines are folded within this many octets (RFC 5322 section 2.1.1).
 const FOLD_AT: usize = 78;
-/// So many characters of a signature stand in a line.
+/// The characters of a signature on one line.
 const BASE64_LINE: usize = 72;
 
-/// Which kind of signature covers the message.
+/// The kind of signature over a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Dkim,
     Arc,
 }
 
-/// A signature field that lacks its signature alone.
+/// A signature field without its signature.
 pub(super) struct Unsigned {
     key: Arc<SigningKey>,
     text: String,
-    /// What is signed.
+    /// The octets to sign.
     input: Vec<u8>,
 }
 
 impl Unsigned {
-    /// A DKIM-Signature.
+    /// A DKIM-Signature field.
     pub(super) fn dkim(key: &Arc<SigningKey>, header: &HeaderBlock, body_hash: &[u8], now: UnixTime) -> Self {
         let mut field = FieldText::new(DKIM);
         field.tag("v", "1");
@@ -43,8 +43,8 @@ impl Unsigned {
         Self::over_message(key, field, header, &names, body_hash, key.config.header)
     }
 
-    /// An ARC-Message-Signature (RFC 8617 section 4.1.2): like a DKIM-Signature with an instance in place of the version,
-    /// in the relaxed form, and over the signatures that the message came with.
+    /// An ARC-Message-Signature field (RFC 8617 section 4.1.2): like a DKIM-Signature with an instance in place of the
+    /// version, in the relaxed form, and also over the signatures that the message arrived with.
     pub(super) fn arc(
         key: &Arc<SigningKey>,
         instance: u32,
@@ -86,14 +86,14 @@ impl Unsigned {
         Self { key: Arc::clone(key), text, input }
     }
 
-    /// Whether signing takes so long that others would wait. RSA of 2,048 bits takes a quarter of a millisecond on new
-    /// processors and a whole one on old ones, of 4,096 bits six times that; Ed25519 takes 25 µs, little more than
-    /// another thread costs.
+    /// Whether signing would block others for too long. RSA with 2,048 bits takes a quarter of a millisecond on new
+    /// processors and a whole one on old ones, with 4,096 bits six times that; Ed25519 takes 25 µs, little more than
+    /// switching threads costs.
     pub(super) fn is_slow(&self) -> bool {
         matches!(self.key.algorithm(), super::Algorithm::Rsa { .. })
     }
 
-    /// The whole field, or the name of the key that failed.
+    /// Signs and returns the whole field, or the name of the key that failed.
     pub(super) fn complete(self) -> Result<Vec<u8>, String> {
         let signature = self.key.private.sign(&self.input).ok_or_else(|| self.key.name().to_owned())?;
         let mut text = self.text;
@@ -111,7 +111,7 @@ impl Unsigned {
     }
 }
 
-/// The tags that both kinds of message signature have; gives the names for `h=`.
+/// Writes the tags that both kinds of message signature have; returns the names for `h=`.
 fn message_tags<'a>(
     field: &mut FieldText,
     key: &'a SigningKey,
@@ -137,8 +137,8 @@ pub(super) fn seconds(time: UnixTime) -> u64 {
     u64::try_from(time.millis() / 1_000).unwrap_or(0)
 }
 
-/// Each name as often as its field is there, and once more where none may be added: a field that is signed and absent
-/// counts as empty, and one put in its place breaks the signature (section 5.4.2).
+/// Each name as often as its field occurs, and once more where none may be added: a field that is signed but absent
+/// counts as empty, and adding one breaks the signature (section 5.4.2).
 fn signed_names<'a>(header: &HeaderBlock, fields: &'a [(String, bool)], purpose: Purpose) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
     let mut add = |name: &'a str, over: bool| {
@@ -147,7 +147,7 @@ fn signed_names<'a>(header: &HeaderBlock, fields: &'a [(String, bool)], purpose:
     };
     let is = |known: &str, name: &str| known.eq_ignore_ascii_case(name);
     for (name, over) in fields {
-        // RFC 8617 section 4.1.2 keeps the fields of chains out; whoever seals next adds some.
+        // RFC 8617 section 4.1.2 excludes the fields of ARC sets; the next sealer adds some.
         let is_arc = name.get(..4).is_some_and(|start| is(start, "ARC-"));
         if purpose == Purpose::Dkim || !is_arc {
             add(name, *over);
@@ -167,10 +167,10 @@ fn write_signed(header: &HeaderBlock, names: &[&str], canonicalization: Canonica
     }
 }
 
-/// A field of tags on its way.
+/// A field of tags being written.
 pub(super) struct FieldText {
     text: String,
-    /// Where the last line begins.
+    /// The offset at which the last line begins.
     line: usize,
 }
 
@@ -179,12 +179,12 @@ impl FieldText {
         Self { text: format!("{name}:"), line: 0 }
     }
 
-    /// A tag that is not folded.
+    /// Writes a tag that is not folded.
     pub(super) fn tag(&mut self, name: &str, value: &str) {
         self.put(&format!("{name}={value};"), " ");
     }
 
-    /// A tag with colons between its words, where it may be folded.
+    /// Writes a tag of words separated by colons, at which it may be folded.
     fn list(&mut self, name: &str, words: &[&str]) {
         let mut separator = " ";
         for (at, word) in words.iter().enumerate() {
@@ -195,14 +195,14 @@ impl FieldText {
         }
     }
 
-    /// A tag on a line of its own.
+    /// Writes a tag on a new line.
     fn line(&mut self, name: &str, value: &str) {
         self.fold();
         // Writing into a string cannot fail.
         let _ = write!(self.text, "{name}={value};");
     }
 
-    /// The field up to where its signature goes.
+    /// The field up to the position of its signature.
     fn open(mut self) -> String {
         self.fold();
         self.text.push_str("b=");

@@ -1,4 +1,4 @@
-//! Private keys: read from PEM, made anew, and used (RFC 6376 section 3.3, RFC 8301, RFC 8463).
+//! Private keys: reading them from PEM, generating them, and signing (RFC 6376 section 3.3, RFC 8301, RFC 8463).
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKe
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// Longer keys need not be understood by verifiers (RFC 8301 section 3.2).
+/// The longest RSA key: verifiers need not support longer ones (RFC 8301 section 3.2).
 const MAX_BITS: usize = 4_096;
-/// What signers should at least use (RFC 8301 section 3.2); the library signs with nothing shorter.
+/// The shortest RSA key that signers should use (RFC 8301 section 3.2); the library signs with nothing shorter.
 pub(super) const MIN_BITS: usize = 2_048;
 
-/// With what kind of key a signature is made. The hash is SHA-256 with both.
+/// The signature algorithm. The hash is SHA-256 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// `rsa-sha256`, which every verifier knows.
+    /// `rsa-sha256`, which every verifier supports.
     Rsa {
-        /// The length of the modulus.
+        /// The length of the modulus in bits.
         bits: usize,
     },
-    /// `ed25519-sha256` (RFC 8463), which many do not know yet: sign by an RSA key beside it.
+    /// `ed25519-sha256` (RFC 8463), which many verifiers do not support yet: sign with an RSA key as well.
     Ed25519,
 }
 
@@ -56,18 +56,18 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// The text of a private key in PEM. Its `Debug` shows nothing of it.
+/// The PEM text of a private key. Its `Debug` output does not contain it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pem(String);
 
 impl Pem {
-    /// Takes the text as it is; what is wrong with it shows when the key is read.
+    /// Takes the text as it is; errors in it show when the key is read.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The text, to be written where nobody else can read it.
+    /// The text, to be written only where nobody else can read it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -80,20 +80,20 @@ impl fmt::Debug for Pem {
     }
 }
 
-/// Why a text is no private key that signs. The operator's to mend.
+/// Why a text cannot be used as a private key. The operator has to fix it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PemError {
     /// There is no `-----BEGIN …-----` with its end.
     NotPem,
     /// It is a public key or a certificate; the text is its label.
     NotPrivate(String),
-    /// It is encrypted.
+    /// The key is encrypted.
     Encrypted,
-    /// It is a private key of a form that is not known; the text is its label.
+    /// It is a private key in an unsupported form; the text is its label.
     Form(String),
-    /// What stands between the lines is not Base64.
+    /// The text between the first and the last line is not Base64.
     Base64,
-    /// It is no key of RSA or Ed25519, or a broken one; the text is what the library says.
+    /// It is not an RSA or Ed25519 key, or a damaged one; the text is the library's error.
     Rejected(String),
     /// An RSA key of less than 2,048 bits.
     Short,
@@ -105,16 +105,16 @@ impl fmt::Display for PemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotPem => f.write_str("it is not in PEM form: -----BEGIN PRIVATE KEY----- and its end"),
-            Self::NotPrivate(label) => write!(f, "it is a {label}; the private key is wanted"),
+            Self::NotPrivate(label) => write!(f, "it is a {label}; the private key is needed"),
             Self::Encrypted => f.write_str(
-                "it is encrypted; take the password off with `openssl pkey -in FILE -out NEW` and protect the file",
+                "it is encrypted; remove the password with `openssl pkey -in FILE -out NEW` and protect the file",
             ),
             Self::Form(label) => write!(
                 f,
                 "its form {label:?} is not known; make it PKCS#8 with `openssl pkey -in FILE -out NEW`"
             ),
-            Self::Base64 => f.write_str("what stands between its first and last line is not Base64"),
-            Self::Rejected(why) => write!(f, "it is no usable RSA or Ed25519 key ({why})"),
+            Self::Base64 => f.write_str("the text between its first and last line is not Base64"),
+            Self::Rejected(why) => write!(f, "it is not a usable RSA or Ed25519 key ({why})"),
             Self::Short => write!(
                 f,
                 "it is an RSA key of less than {MIN_BITS} bits, which verifiers distrust; make a new one"
@@ -139,10 +139,10 @@ enum Material {
 }
 
 impl PrivateKey {
-    /// Reads a key: PKCS#8 of either kind, or PKCS#1 for RSA. Text around it is skipped.
+    /// Reads a key: PKCS#8 for either algorithm, or PKCS#1 for RSA. Text around it is skipped.
     ///
     /// # Errors
-    /// It is no such key, or one that nobody should sign with.
+    /// The text is not such a key, or one that should not be used for signatures.
     pub fn from_pem(pem: &Pem) -> Result<Self, PemError> {
         let (label, der) = decode(&pem.0)?;
         match label {
@@ -154,7 +154,7 @@ impl PrivateKey {
         }
     }
 
-    /// Of which kind it is.
+    /// The key's algorithm.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match &self.0 {
@@ -163,28 +163,29 @@ impl PrivateKey {
         }
     }
 
-    /// The public half, as RFC 6376 section 3.6.1 (a SubjectPublicKeyInfo, as all others publish it) and RFC 8463
-    /// section 4 (the bare key) have it in the tag `p=`, before Base64.
+    /// The public key for the tag `p=`, before Base64: for RSA a SubjectPublicKeyInfo (RFC 6376 section 3.6.1, in the
+    /// form that others publish), for Ed25519 the bare key (RFC 8463 section 4).
     #[must_use]
     pub fn public(&self) -> Vec<u8> {
         match &self.0 {
             Material::Rsa(pair) => {
                 let der: Result<PublicKeyX509Der<'_>, _> = pair.public_key().as_der();
-                // The library encodes a key that it has just decoded; the bare form is valid as well.
+                // The library encodes a key that it has just decoded; the bare form would be valid as well.
                 der.map_or_else(|_| pair.public_key().as_ref().to_vec(), |der| der.as_ref().to_vec())
             }
             Material::Ed25519(pair) => pair.public_key().as_ref().to_vec(),
         }
     }
 
-    /// The TXT record that publishes the public half (RFC 6376 section 3.6.1).
+    /// The TXT record that publishes the public key (RFC 6376 section 3.6.1).
     #[must_use]
     pub fn record(&self) -> String {
         let key_type = self.algorithm().key_type();
         format!("v=DKIM1; k={key_type}; p={}", STANDARD.encode(self.public()))
     }
 
-    /// Signs the canonical form of a header. None when the library fails, of which no cause but want of memory is known.
+    /// Signs the canonical form of a header. None when the library fails, which is known to happen only for lack of
+    /// memory.
     pub(super) fn sign(&self, input: &[u8]) -> Option<Vec<u8>> {
         match &self.0 {
             Material::Rsa(pair) => {
@@ -209,7 +210,7 @@ impl fmt::Debug for PrivateKey {
 }
 
 fn from_pkcs8(der: &[u8]) -> Result<PrivateKey, PemError> {
-    // Whether the form has the public key too, as that of RFC 5958 may, is all the same.
+    // The form may or may not contain the public key, as that of RFC 5958 allows.
     if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
         return Ok(PrivateKey(Material::Ed25519(pair)));
     }
@@ -245,21 +246,21 @@ fn decode(text: &str) -> Result<(&str, Vec<u8>), PemError> {
     Ok((label, der))
 }
 
-/// A new key.
+/// A new key pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPair {
-    /// PKCS#8, as OpenSSL and others read it.
+    /// The private key in PKCS#8 form, as OpenSSL and others read it.
     pub private_pem: Pem,
     /// The text of the TXT record at `SELECTOR._domainkey.DOMAIN`.
     pub record: String,
 }
 
-/// Why there is no new key.
+/// Why no key could be generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GenerateError {
-    /// RSA keys are made with 2,048, 3,072 or 4,096 bits.
+    /// The requested length of an RSA key is not 2,048, 3,072 or 4,096 bits.
     Bits(usize),
-    /// The library failed: no memory, or no randomness.
+    /// The library failed: no memory, or no random numbers.
     Library,
 }
 
@@ -267,17 +268,17 @@ impl fmt::Display for GenerateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bits(bits) => write!(f, "RSA keys have 2048, 3072 or 4096 bits here, not {bits}"),
-            Self::Library => f.write_str("the machine gave no memory or no randomness for a key"),
+            Self::Library => f.write_str("there is not enough memory or randomness for a key"),
         }
     }
 }
 
 impl std::error::Error for GenerateError {}
 
-/// Makes a key pair. RSA takes a good part of a second and more; call it where blocking is allowed.
+/// Generates a key pair. RSA takes a good part of a second or more; call it where blocking is allowed.
 ///
 /// # Errors
-/// A length that is not offered, or a failure of the library.
+/// The length is not supported, or the library failed.
 pub fn generate(algorithm: Algorithm) -> Result<KeyPair, GenerateError> {
     let (key, der) = match algorithm {
         Algorithm::Rsa { bits } => generate_rsa(bits)?,
@@ -328,7 +329,7 @@ MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
 -----END PRIVATE KEY-----
 ";
 
-    /// Made for this test, and good for nothing else.
+    /// A key made for this test only.
     const SHORT: &str = "\
 -----BEGIN RSA PRIVATE KEY-----
 MIICWwIBAAKBgQCcs034hCtCkJoBjNTAMGcHlc7Ok1MveqVxw+rGLvy7J5kzlCiK

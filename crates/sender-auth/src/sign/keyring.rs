@@ -1,4 +1,4 @@
-//! The keys that the operator gave us, checked once and then looked up by domain or name.
+//! The operator's signing keys, checked once and then looked up by domain or name.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,8 +9,8 @@ use super::canonical::Canonicalization;
 use super::key::{Algorithm, Pem, PemError, PrivateKey};
 use crate::domain;
 
-/// The fields that are signed wherever they stand in a header: those of RFC 6376 section 5.4.1, which make up what the
-/// reader sees and what his program acts on, the MIME fields, and the one of RFC 8058 section 4.
+/// The default list of fields that are signed when they occur: those of RFC 6376 section 5.4.1, which determine what
+/// the reader sees and what the mail program acts on, the MIME fields, and the one of RFC 8058 section 4.
 pub const SIGNED_FIELDS: &[&str] = &[
     "From",
     "Sender",
@@ -45,8 +45,8 @@ pub const SIGNED_FIELDS: &[&str] = &[
     "Auto-Submitted",
 ];
 
-/// The fields that nobody may add afterwards, be it beside one that is there or where there was none: those of which a
-/// second one would be shown to the reader, or would change how the body is shown (RFC 6376 section 8.15).
+/// The default list of fields that must not be added afterwards, neither next to an existing one nor alone: a second
+/// one would be shown to the reader, or would change how the body is shown (RFC 6376 section 8.15).
 pub const OVERSIGNED_FIELDS: &[&str] = &[
     "From",
     "Reply-To",
@@ -60,37 +60,37 @@ pub const OVERSIGNED_FIELDS: &[&str] = &[
     "Content-Transfer-Encoding",
 ];
 
-/// How long a signature is good: longer than mail waits in queues, ours or those of who forwards it, and short enough
-/// that a good message is not sent again to the whole world a year later.
+/// The default lifetime of a signature: longer than mail waits in queues, ours or those of forwarders, and short enough
+/// that a valid message cannot be replayed a year later.
 pub const EXPIRES: Duration = Duration::from_secs(14 * 86_400);
 
-/// One key as the operator configures it.
+/// The configuration of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyConfig {
-    /// What it is called in the configuration and by plugins.
+    /// The key's name, in the configuration and for plugins.
     pub name: String,
     /// The signing domain (`d=`), in A-labels.
     pub domain: String,
-    /// Under which name below `_domainkey.DOMAIN` its public half is published (`s=`).
+    /// The selector (`s=`): the name below `_domainkey.DOMAIN` at which the public key is published.
     pub selector: String,
-    /// The private key.
+    /// The private key in PEM.
     pub pem: Pem,
-    /// Names of fields that are signed, each as often as it is there. From is, whether named or not (RFC 6376 section
-    /// 5.4).
+    /// The names of the fields that are signed, each as often as it occurs. From is always signed, whether it is listed
+    /// or not (RFC 6376 section 5.4).
     pub headers: Vec<String>,
-    /// Names of fields that are signed once more than they are there, so that none can be added.
+    /// The names of fields that are signed once more than they occur, so that none can be added.
     pub oversign: Vec<String>,
-    /// How long a signature is good (`x=`); for ever when there is none. ARC sets do not expire.
+    /// The lifetime of a signature (`x=`); unlimited when none. ARC sets do not expire.
     pub expires: Option<Duration>,
-    /// The form in which header fields are signed. ARC knows the relaxed form alone.
+    /// The form in which header fields are signed. ARC supports only the relaxed form.
     pub header_canonicalization: Canonicalization,
     /// The form in which the body is signed.
     pub body_canonicalization: Canonicalization,
 }
 
 impl KeyConfig {
-    /// A key with the defaults: [`SIGNED_FIELDS`], [`OVERSIGNED_FIELDS`], [`EXPIRES`], and the relaxed form for both
-    /// header and body.
+    /// A key with the defaults: [`SIGNED_FIELDS`], [`OVERSIGNED_FIELDS`], [`EXPIRES`], and the relaxed form for header
+    /// and body.
     #[must_use]
     pub fn new(name: &str, domain: &str, selector: &str, pem: Pem) -> Self {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -108,31 +108,31 @@ impl KeyConfig {
     }
 }
 
-/// What is wrong with a key of the configuration. The operator's to mend.
+/// A mistake in a configured key. The operator has to fix it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyError {
-    /// Which key.
+    /// The name of the key.
     pub name: String,
-    /// What is wrong.
+    /// What is wrong with it.
     pub fault: KeyFault,
 }
 
-/// Kinds of [`KeyError`].
+/// The kinds of [`KeyError`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyFault {
-    /// The signing domain is no domain name in A-labels.
+    /// The signing domain is not a domain name in A-labels.
     Domain(String),
-    /// The selector is none.
+    /// The selector is not a valid one.
     Selector(String),
     /// The private key cannot be used.
     Key(PemError),
     /// No header field can have this name.
     Field(String),
-    /// Signatures would expire within the second.
+    /// Signatures would expire within the second in which they are made.
     Expires,
     /// Another key has the same name.
     SameName,
-    /// Another key, of this name, has the same domain and selector, and one DNS name holds one key.
+    /// Another key, with this name, has the same domain and selector, but one DNS name holds only one key.
     SamePlace(String),
 }
 
@@ -148,26 +148,26 @@ impl fmt::Display for KeyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Domain(domain) => {
-                write!(f, "{domain:?} is no domain that can sign; write it as example.org, IDNs as xn--…")
+                write!(f, "{domain:?} is not a domain that can sign; write it as example.org, IDNs as xn--…")
             }
             Self::Selector(selector) => {
-                write!(f, "{selector:?} is no selector; take letters, digits and hyphens, as in s2026")
+                write!(f, "{selector:?} is not a selector; use letters, digits and hyphens, as in s2026")
             }
             Self::Key(error) => write!(f, "its private key cannot be used: {error}"),
-            Self::Field(name) => write!(f, "{name:?} is no header field name"),
-            Self::Expires => f.write_str("its signatures would expire at once; give them days"),
-            Self::SameName => f.write_str("there are two keys of this name; rename one"),
+            Self::Field(name) => write!(f, "{name:?} is not a header field name"),
+            Self::Expires => f.write_str("its signatures would expire at once; set a time of some days"),
+            Self::SameName => f.write_str("there are two keys with this name; rename one"),
             Self::SamePlace(other) => {
-                write!(f, "{other} has the same domain and selector; give one another selector")
+                write!(f, "{other} has the same domain and selector; give one of them another selector")
             }
         }
     }
 }
 
-/// A key that signs.
+/// A checked key, ready to sign.
 pub struct SigningKey {
     pub(super) private: PrivateKey,
-    pub(super) config: Settings,
+    pub(super) config: SigningSettings,
 }
 
 /// Two are the same when they sign the same: the private key is compared by the public one.
@@ -177,13 +177,13 @@ impl PartialEq for SigningKey {
     }
 }
 
-/// What a checked key knows beside the key.
+/// The settings of a checked key.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Settings {
+pub(super) struct SigningSettings {
     name: String,
     pub(super) domain: String,
     pub(super) selector: String,
-    /// In this order, and whether once more than there are.
+    /// The fields to sign, in this order, and whether each is signed once more than it occurs.
     pub(super) fields: Vec<(String, bool)>,
     pub(super) expires: Option<Duration>,
     pub(super) header: Canonicalization,
@@ -191,19 +191,19 @@ pub(super) struct Settings {
 }
 
 impl SigningKey {
-    /// What it is called in the configuration.
+    /// The key's name in the configuration.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.config.name
     }
 
-    /// The domain it signs for, in A-labels and lower case.
+    /// The signing domain, in A-labels and lower case.
     #[must_use]
     pub fn domain(&self) -> &str {
         &self.config.domain
     }
 
-    /// Where below the domain its public half is.
+    /// The selector of the public key.
     #[must_use]
     pub fn selector(&self) -> &str {
         &self.config.selector
@@ -215,13 +215,13 @@ impl SigningKey {
         self.private.algorithm()
     }
 
-    /// The key itself: its public half and the record for it.
+    /// The private key, which also gives the public key and its record.
     #[must_use]
     pub fn private(&self) -> &PrivateKey {
         &self.private
     }
 
-    /// Checks one key by itself; all mistakes are reported, the key is there if there were none.
+    /// Checks one key on its own. All mistakes are added to `errors`; the key is returned if there were none.
     fn new(config: KeyConfig, errors: &mut Vec<KeyError>) -> Option<Self> {
         let before = errors.len();
         let name = config.name.clone();
@@ -234,7 +234,7 @@ impl SigningKey {
         if !is_host_name(&selector) || selector.len() + domain.len() > MAX_NAMES {
             report(KeyFault::Selector(config.selector));
         }
-        // A signature that ends in the second it was made in is invalid (RFC 6376 section 3.5, tag x=).
+        // A signature that expires in the second in which it was made is invalid (RFC 6376 section 3.5, tag x=).
         if config.expires.is_some_and(|expires| expires.as_secs() == 0) {
             report(KeyFault::Expires);
         }
@@ -242,7 +242,7 @@ impl SigningKey {
             report(KeyFault::Field(field.clone()));
         }
         let private = PrivateKey::from_pem(&config.pem).map_err(|error| report(KeyFault::Key(error))).ok()?;
-        let settings = Settings {
+        let settings = SigningSettings {
             name: config.name,
             domain,
             selector,
@@ -275,7 +275,7 @@ fn is_host_name(name: &str) -> bool {
     })
 }
 
-/// Names as RFC 5322 section 2.2 has them, without `;`, which would end the tag `h=`.
+/// Header field names as in RFC 5322 section 2.2, but without `;`, which would end the tag `h=`.
 fn is_field_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| (33..=126).contains(&b) && !matches!(b, b':' | b';'))
 }
@@ -292,7 +292,7 @@ fn fields(headers: Vec<String>, oversign: &[String]) -> Vec<(String, bool)> {
     fields
 }
 
-/// All keys.
+/// All signing keys of the configuration.
 #[derive(Debug, Default, PartialEq)]
 pub struct Keyring {
     by_name: HashMap<String, Arc<SigningKey>>,
@@ -303,7 +303,7 @@ impl Keyring {
     /// Reads and checks all keys.
     ///
     /// # Errors
-    /// Everything that is wrong with any of them.
+    /// All mistakes of all keys.
     pub fn new(configs: Vec<KeyConfig>) -> Result<Self, Vec<KeyError>> {
         let (mut ring, mut errors) = (Self::default(), Vec::new());
         let mut places: HashMap<(String, String), String> = HashMap::new();
@@ -339,17 +339,17 @@ impl Keyring {
     /// The keys of these names, in their order.
     ///
     /// # Errors
-    /// The first name that no key has.
+    /// The first name without a key.
     pub fn named(&self, names: &[String]) -> Result<Vec<Arc<SigningKey>>, String> {
         names.iter().map(|name| self.get(name).cloned().ok_or_else(|| name.clone())).collect()
     }
 
-    /// The keys of exactly this domain (A-labels, in any case), in the order of the configuration: all of them sign.
+    /// The keys of exactly this domain (A-labels, in any case), in the order of the configuration; all of them sign.
     pub fn for_domain(&self, domain: &str) -> impl Iterator<Item = &Arc<SigningKey>> {
         self.by_domain.get(&domain::bare(domain).to_ascii_lowercase()).into_iter().flatten()
     }
 
-    /// All keys, in no order.
+    /// All keys, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<SigningKey>> {
         self.by_name.values()
     }

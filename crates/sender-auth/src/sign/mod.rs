@@ -1,12 +1,12 @@
-//! Signing: DKIM signatures for mail that leaves us, ARC sets for mail that we hand on (RFC 6376, RFC 8463, RFC 8617).
+//! Signing: DKIM signatures for outgoing mail, ARC sets for forwarded mail (RFC 6376, RFC 8463, RFC 8617).
 //!
-//! A [`Keyring`] checks the operator's keys once. [`sign`] gives the DKIM-Signature fields of a message, one for each
-//! key, and [`seal()`] an ARC set; the caller puts them above the header that he gave. The body is read once, in pieces,
-//! and never held as a whole; long ones are hashed, and RSA keys used, where blocking is allowed. Signatures are made here
-//! and not by the library that verifies them: its signer signs no field more often than it is there, takes the time from
-//! the clock, and canonicalises some bodies as nobody else does.
+//! A [`Keyring`] checks the operator's keys once. [`sign`] returns the DKIM-Signature fields of a message, one for each
+//! key, and [`seal()`] an ARC set; the caller puts them above the header. The body is read once, in pieces, and never
+//! held in memory as a whole; long bodies are hashed, and RSA keys used, where blocking is allowed. Signatures are not
+//! made by the library that verifies them, because its signer signs no field more often than it occurs, takes the time
+//! from the clock, and canonicalises some bodies differently from all other software.
 //!
-//! Left to others: which key signs which message, where keys come from, and putting the fields on top.
+//! Not done here: choosing the keys for a message, finding keys, and adding the fields to the message.
 
 pub(crate) mod canonical;
 mod field;
@@ -27,46 +27,46 @@ pub use self::key::{Algorithm, GenerateError, KeyPair, Pem, PemError, PrivateKey
 pub use self::keyring::{
     EXPIRES, KeyConfig, KeyError, KeyFault, Keyring, OVERSIGNED_FIELDS, SIGNED_FIELDS, SigningKey,
 };
-pub use self::published::{Finding, Published, examine, key_name, zone_line};
+pub use self::published::{KeyFinding, PublishedKey, examine, key_name, zone_line};
 pub use self::seal::{Assessment, SealError, seal};
 
-/// How much of a body is read and hashed at once where others wait for it.
+/// How much of a body is read and hashed at once on a thread that others share.
 const PIECE: usize = 64 << 10;
 /// Bodies beyond this many octets are hashed where blocking is allowed, in larger pieces.
 const LARGE: u64 = 128 << 10;
 const LARGE_PIECE: usize = 512 << 10;
 
-/// Why a message was not signed. None of its fields is lost or changed by that.
+/// Why a message was not signed. The message stays unchanged.
 #[derive(Debug, Clone)]
 pub enum SignError {
-    /// It has no From field, which every signature must cover (RFC 6376 section 5.4). The author's fault.
+    /// The message has no From field, which every signature must cover (RFC 6376 section 5.4). The author is at fault.
     NoFrom,
-    /// The body cannot be read. Our fault.
+    /// The body cannot be read. The gateway is at fault.
     Body(BodyError),
-    /// The key of this name failed, for want of memory as far as is known. Our fault.
+    /// The key of this name failed, as far as is known for lack of memory. The gateway is at fault.
     Key(String),
-    /// Work was broken off: the gateway is stopping, or a fault of ours.
+    /// The work was interrupted: the gateway is stopping, or has a bug.
     Interrupted,
 }
 
 impl fmt::Display for SignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoFrom => f.write_str("the message has no From field, without which nothing can be signed"),
+            Self::NoFrom => f.write_str("the message has no From field, without which it cannot be signed"),
             Self::Body(error) => error.fmt(f),
-            Self::Key(name) => write!(f, "signing by the key {name} failed inside the gateway"),
-            Self::Interrupted => f.write_str("signing was broken off"),
+            Self::Key(name) => write!(f, "signing with the key {name} failed inside the gateway"),
+            Self::Interrupted => f.write_str("signing was interrupted"),
         }
     }
 }
 
 impl std::error::Error for SignError {}
 
-/// The DKIM-Signature fields of a message, one for each key in their order, folded and ended by CRLF, to stand above
-/// `header`.
+/// Makes the DKIM-Signature fields of a message, one for each key in their order, folded and ended by CRLF, to be put
+/// above `header`.
 ///
 /// # Errors
-/// There is no From field, the body cannot be read, or a fault of ours. Then there is no signature at all.
+/// There is no From field, the body cannot be read, or signing failed. Then there are no signatures at all.
 pub async fn sign(
     keys: &[Arc<SigningKey>],
     header: &HeaderBlock,
@@ -81,7 +81,7 @@ pub async fn sign(
     complete(unsigned).await
 }
 
-/// The hashes of one body in the forms that were asked for.
+/// The hashes of one body in the requested canonical forms.
 struct BodyHashes(Vec<(Canonicalization, Vec<u8>)>);
 
 impl BodyHashes {
@@ -116,7 +116,7 @@ impl BodyHashes {
     }
 }
 
-/// Makes the signatures; the fields come in their order.
+/// Makes the signatures and returns the fields in their order.
 async fn complete(fields: Vec<Unsigned>) -> Result<Vec<u8>, SignError> {
     let is_slow = fields.iter().any(Unsigned::is_slow);
     let work = move || -> Result<Vec<u8>, SignError> {

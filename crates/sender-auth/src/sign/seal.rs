@@ -1,4 +1,4 @@
-//! ARC sets: what we found of a message, signed, for those to whom it is handed on (RFC 8617 section 5.1).
+//! ARC sets: our authentication results of a message, signed, for those it is forwarded to (RFC 8617 section 5.1).
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,38 +9,38 @@ use pintle_mail::{Body, HeaderBlock, UnixTime};
 use super::canonical::Canonicalization;
 use super::field::{FieldText, Unsigned, seconds};
 use super::{BodyHashes, SignError, SigningKey, complete};
-use crate::tags::Tags;
+use crate::tags::TagList;
 use crate::{ArcResult, AuthOutcome};
 
-/// Section 4.2.1.
+/// The most sets of a chain (section 4.2.1).
 const MAX_SETS: u32 = 50;
 
 /// The fields of a set in the order in which a seal covers them (section 5.1.1).
 const SET: [&str; 3] = ["ARC-Authentication-Results", "ARC-Message-Signature", "ARC-Seal"];
 
-/// What we found of a message and vouch for.
+/// Our authentication results of a message, which the seal vouches for.
 #[derive(Debug, Clone, Copy)]
 pub struct Assessment<'a> {
-    /// Our name, as in Authentication-Results (RFC 8601 section 2.5).
+    /// Our authserv-id, as in Authentication-Results (RFC 8601 section 2.5).
     pub authserv_id: &'a str,
-    /// What SPF, DKIM, DMARC and ARC gave when the message came.
+    /// The results of SPF, DKIM, DMARC and ARC when the message arrived.
     pub results: &'a [MethodResult<'a>],
-    /// What its chain was worth when it came.
+    /// The result for its ARC chain when the message arrived.
     pub chain: &'a ArcResult,
 }
 
-/// Why there is no set. The message may go on without one.
+/// Why no set was made. The message may be sent without one.
 #[derive(Debug, Clone)]
 pub enum SealError {
-    /// Whoever sealed last has already marked the chain as broken, and there is nothing to add (section 5.1, step 2).
+    /// The last sealer has already marked the chain as broken, and there is nothing to add (section 5.1, step 2).
     AlreadyFailed,
-    /// There are 50 sets (section 4.2.1), or one that claims a number beyond.
+    /// There are 50 sets (section 4.2.1), or one with a higher number.
     TooLong,
-    /// DNS did not say whether the chain is good, so neither can we.
+    /// The chain could not be verified because of DNS, so we cannot state its result.
     Undecided,
-    /// The sets are not those that passed: the header has been edited since.
+    /// The sets are not those that were verified: the header has been edited since.
     Changed,
-    /// It cannot be signed.
+    /// The message cannot be signed.
     Sign(SignError),
 }
 
@@ -64,13 +64,13 @@ impl From<SignError> for SealError {
     }
 }
 
-/// The three fields of a new set, to stand above `header`, which is the message as it leaves us: sealing comes after all
-/// other changes (section 5.1, step 1).
+/// Makes the three fields of a new set, to be put above `header`, which must be the message as it leaves us: sealing
+/// comes after all other changes (section 5.1, step 1).
 ///
 /// A chain that failed is sealed as failed, once (section 5.1.2).
 ///
 /// # Errors
-/// The chain is not to be sealed, or the message cannot be signed.
+/// The chain must not be sealed, or the message cannot be signed.
 pub async fn seal(
     key: &Arc<SigningKey>,
     found: &Assessment<'_>,
@@ -78,7 +78,7 @@ pub async fn seal(
     body: &dyn Body,
     now: UnixTime,
 ) -> Result<Vec<u8>, SealError> {
-    let chain = Chain::of(header, found.chain)?;
+    let chain = SealedChain::of(header, found.chain)?;
     if header.named("From").next().is_none() {
         return Err(SignError::NoFrom.into());
     }
@@ -91,8 +91,8 @@ pub async fn seal(
     Ok([seal, signature, results].concat())
 }
 
-/// The chain as the new seal sees it.
-struct Chain<'a> {
+/// The chain as the new seal covers it.
+struct SealedChain<'a> {
     /// The number of the new set.
     instance: u32,
     /// The value of `cv=`.
@@ -101,7 +101,7 @@ struct Chain<'a> {
     covered: Vec<&'a [u8]>,
 }
 
-impl<'a> Chain<'a> {
+impl<'a> SealedChain<'a> {
     fn of(header: &'a HeaderBlock, verified: &ArcResult) -> Result<Self, SealError> {
         let highest =
             SET.iter().flat_map(|name| header.named(name)).filter_map(|f| instance(&f.value())).max();
@@ -117,14 +117,14 @@ impl<'a> Chain<'a> {
                 return Err(SealError::Changed);
             }
             AuthOutcome::Pass => ("pass", covered(header, highest)?),
-            // Section 5.1.2: where the chain is broken, nobody knows which of its fields to cover.
+            // Section 5.1.2: in a broken chain it is not known which of its fields to cover.
             _ if ends_failed(header, highest) => return Err(SealError::AlreadyFailed),
             _ => ("fail", Vec::new()),
         };
         Ok(Self { instance: highest + 1, validation, covered })
     }
 
-    /// Section 4.1.3.
+    /// Makes the ARC-Seal field (section 4.1.3), without its signature.
     fn seal(&self, key: &Arc<SigningKey>, own: [&[u8]; 2], now: UnixTime) -> Unsigned {
         let mut field = FieldText::new("ARC-Seal");
         field.tag("i", &self.instance.to_string());
@@ -141,7 +141,7 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// The number of a set that a field belongs to.
+/// The number of the set that a field belongs to.
 fn instance(value: &str) -> Option<u32> {
     let mut tags = value.split(';').filter_map(|tag| tag.split_once('='));
     let (_, number) = tags.find(|(name, _)| name.trim() == "i")?;
@@ -163,24 +163,25 @@ fn covered(header: &HeaderBlock, highest: u32) -> Result<Vec<&[u8]>, SealError> 
     Ok(covered.into_iter().filter_map(|index| header.get(index)).map(|field| field.raw()).collect())
 }
 
-/// Whether the newest seal says that the chain is broken.
+/// Whether the newest seal marks the chain as broken.
 fn ends_failed(header: &HeaderBlock, highest: u32) -> bool {
     header.named("ARC-Seal").any(|field| {
         let value = field.value();
-        let validation = Tags::parse(&value).and_then(|tags| tags.get("cv"));
+        let validation = TagList::parse(&value).and_then(|tags| tags.get("cv"));
         instance(&value) == Some(highest)
             && validation.is_some_and(|cv| cv.trim().eq_ignore_ascii_case("fail"))
     })
 }
 
-/// Section 4.1.1: what Authentication-Results would say, behind the number of the set.
+/// Makes the ARC-Authentication-Results field (section 4.1.1): the number of the set, then what Authentication-Results
+/// would say.
 fn results_field(instance: u32, found: &Assessment<'_>) -> Vec<u8> {
     let plain = auth_results::to_field(found.authserv_id, found.results.iter().copied());
     let colon = plain.iter().position(|b| *b == b':').map_or(0, |at| at + 1);
     let payload = plain[colon..].strip_suffix(b"\r\n").unwrap_or(&plain[colon..]);
     let mut field = format!("{}: i={instance};\r\n", SET[0]).into_bytes();
     field.extend_from_slice(payload);
-    // RFC 8601 section 2.2: that there is no result is said.
+    // RFC 8601 section 2.2: an empty list of results is written as `none`.
     if found.results.is_empty() {
         field.extend_from_slice(b"; none");
     }

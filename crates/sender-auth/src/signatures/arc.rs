@@ -1,4 +1,4 @@
-//! The chain of those who handled the message and vouch for what they saw (RFC 8617 section 5.2).
+//! The ARC chain: the servers that handled the message and vouch for their results (RFC 8617 section 5.2).
 
 use mail_auth::AuthenticatedMessage;
 use mail_auth::arc::{ChainValidation, Seal, Signature};
@@ -6,28 +6,29 @@ use mail_auth::common::headers::Header;
 use mail_auth::dkim::Canonicalization;
 use pintle_mail::auth_results::{self, ReportedResult};
 
-use super::keys::{Keys, key_name};
-use super::signed::{self, Verdict};
+use super::keys::{PublicKeys, key_name};
+use super::signed::{self, SignatureVerdict};
 use crate::AuthOutcome;
 
-/// Section 4.2.1.
+/// The most sets of a chain (section 4.2.1).
 const MAX_SETS: usize = 50;
 
-/// What the chain is worth.
+/// The result of an ARC chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArcResult {
-    /// `none`, `pass`, `fail` or `temperror`.
+    /// The result: `none`, `pass`, `fail` or `temperror`.
     pub outcome: AuthOutcome,
-    /// Who sealed, the oldest first. Empty unless the chain passes, for nobody else can be believed to have.
+    /// The domains that sealed, the oldest first. Empty unless the chain passes, since otherwise none of them is
+    /// proven.
     pub sealers: Vec<String>,
-    /// What each of them says it found of the message when that came to it, in the same order.
+    /// The results that each of them reports of the message as it received it, in the same order.
     pub reported: Vec<Vec<ReportedResult>>,
-    /// What was wrong.
+    /// What was wrong, as text for people; none with `pass`.
     pub reason: Option<String>,
 }
 
 impl ArcResult {
-    /// There is no chain.
+    /// The result of a message without a chain.
     #[must_use]
     pub fn none() -> Self {
         Self { outcome: AuthOutcome::None, sealers: Vec::new(), reported: Vec::new(), reason: None }
@@ -38,7 +39,7 @@ impl ArcResult {
     }
 }
 
-/// The keys that the chain wants: of every seal, and of the last message signature.
+/// The names of the keys that the chain needs: of every seal, and of the newest message signature.
 pub(super) fn key_names(header: &AuthenticatedMessage<'_>) -> impl Iterator<Item = String> {
     let seals = header.as_headers.iter().take(MAX_SETS);
     let seals = seals.map(|seal| key_name(&seal.header.s, &seal.header.d));
@@ -46,7 +47,7 @@ pub(super) fn key_names(header: &AuthenticatedMessage<'_>) -> impl Iterator<Item
     seals.chain(last.map(|field| key_name(&field.header.s, &field.header.d)))
 }
 
-pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> ArcResult {
+pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &PublicKeys, now: u64) -> ArcResult {
     let count = message.as_headers.len();
     let is_empty = count == 0 && message.ams_headers.is_empty() && message.aar_headers.is_empty();
     if is_empty && !message.has_arc_errors {
@@ -59,7 +60,7 @@ pub(super) fn judge(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -
             reported: message.aar_headers.iter().map(|field| reported(field.value)).collect(),
             reason: None,
         },
-        // Of a chain there is pass or fail alone (section 5.2); what DNS may yet mend is told apart.
+        // A chain has only the results pass or fail (section 5.2); temporary DNS errors are reported separately.
         Err((AuthOutcome::TempError, reason)) => ArcResult::of(AuthOutcome::TempError, &reason),
         Err((_, reason)) => ArcResult::of(AuthOutcome::Fail, &reason),
     }
@@ -69,7 +70,7 @@ fn sealer(seal: &Header<'_, Seal>) -> String {
     pintle_mail::address::domain_to_ascii(&seal.header.d)
 }
 
-/// Section 4.1.1.
+/// The results of an ARC-Authentication-Results field (section 4.1.1).
 fn reported(value: &[u8]) -> Vec<ReportedResult> {
     let unfolded: Vec<u8> = value.iter().copied().filter(|octet| !matches!(octet, b'\r' | b'\n')).collect();
     let results = auth_results::reported_in_arc(&String::from_utf8_lossy(&unfolded)).into_iter();
@@ -86,20 +87,20 @@ fn shown(result: &ReportedResult) -> ReportedResult {
     }
 }
 
-fn broken(reason: &str) -> Verdict {
+fn broken(reason: &str) -> SignatureVerdict {
     (AuthOutcome::Fail, reason.to_owned())
 }
 
-fn verify(message: &AuthenticatedMessage<'_>, keys: &Keys, now: u64) -> Result<(), Verdict> {
+fn verify(message: &AuthenticatedMessage<'_>, keys: &PublicKeys, now: u64) -> Result<(), SignatureVerdict> {
     check_form(message)?;
     let last = message.ams_headers.last();
     verify_message(message, last.ok_or_else(|| broken("there is no set"))?, keys, now)?;
-    // Step 6: seals are checked from the newest to the oldest.
+    // Step 6: seals are verified from the newest to the oldest.
     (0..message.as_headers.len()).rev().try_for_each(|at| verify_seal(message, at, keys))
 }
 
-/// Steps 1 to 3: whole sets, numbered from 1 without a gap, the first without a chain before it.
-fn check_form(message: &AuthenticatedMessage<'_>) -> Result<(), Verdict> {
+/// Steps 1 to 3: complete sets, numbered from 1 without a gap, the first one without a chain before it.
+fn check_form(message: &AuthenticatedMessage<'_>) -> Result<(), SignatureVerdict> {
     let count = message.as_headers.len();
     if message.has_arc_errors {
         return Err(broken("a field of the chain cannot be read"));
@@ -126,18 +127,18 @@ fn check_form(message: &AuthenticatedMessage<'_>) -> Result<(), Verdict> {
 fn verify_message(
     message: &AuthenticatedMessage<'_>,
     field: &Header<'_, Signature>,
-    keys: &Keys,
+    keys: &PublicKeys,
     now: u64,
-) -> Result<(), Verdict> {
+) -> Result<(), SignatureVerdict> {
     let signature = &field.header;
     signed::check_algorithm(signature.a)?;
     if signed::tags(field.value).is_none() {
-        return Err(broken("the tags of the newest message signature cannot be read, or one stands twice"));
+        return Err(broken("the tags of the newest message signature cannot be read, or one occurs twice"));
     }
     if signature.x != 0 && signature.x < signature.t.max(now) {
         return Err(broken("the newest message signature has expired"));
     }
-    // Section 4.1.2: seals are no part of what it covers.
+    // Section 4.1.2: seals must not be covered.
     if signature.h.iter().any(|name| name.eq_ignore_ascii_case("arc-seal")) {
         return Err(broken("the newest message signature covers a seal"));
     }
@@ -151,12 +152,16 @@ fn verify_message(
 }
 
 /// Section 5.1.1: a seal covers all fields of the sets up to its own, in this order, itself without its signature.
-fn verify_seal(message: &AuthenticatedMessage<'_>, at: usize, keys: &Keys) -> Result<(), Verdict> {
+fn verify_seal(
+    message: &AuthenticatedMessage<'_>,
+    at: usize,
+    keys: &PublicKeys,
+) -> Result<(), SignatureVerdict> {
     let field = &message.as_headers[at];
     let seal = &field.header;
     signed::check_algorithm(seal.a)?;
     if signed::tags(field.value).is_none() {
-        return Err(broken("the tags of a seal cannot be read, or one stands twice"));
+        return Err(broken("the tags of a seal cannot be read, or one occurs twice"));
     }
     let key = keys.get(&seal.s, &seal.d).map_err(signed::without_key)?;
     let own = signed::unsigned(field.value);

@@ -9,51 +9,51 @@ use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::common::verify::DomainKey;
 use pintle_dns::DnsError;
 
-use crate::Ask;
+use crate::DeadlineResolver;
 pub(super) use crate::sign::key_name;
-use crate::tags::Tags;
+use crate::tags::TagList;
 
-/// RFC 8301 section 3.2: signatures by shorter RSA keys are not valid.
+/// RFC 8301 section 3.2: signatures with shorter RSA keys are invalid.
 const MIN_BITS: usize = 1_024;
 
-/// The keys of a message, by the names at which they are published.
-pub struct Keys(HashMap<String, Result<Key, KeyFault>>);
+/// The public keys that a message's signatures need, by the names at which they are published.
+pub struct PublicKeys(HashMap<String, Result<SignerKey, PublicKeyFault>>);
 
-/// A key that may be used.
-pub(super) struct Key {
+/// A usable key.
+pub(super) struct SignerKey {
     pub(super) verifier: Box<dyn VerifyingKey + Send + Sync>,
-    /// `t=s`: the identity's domain is the signing domain itself.
+    /// `t=s`: the identity's domain must be the signing domain itself.
     pub(super) same_domain: bool,
 }
 
-/// Why there is none.
+/// Why there is no usable key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum KeyFault {
+pub(super) enum PublicKeyFault {
     Dns(DnsError),
     Missing,
     Unusable(String),
-    /// Its owner says that the key is not for mail, or not for SHA-256.
+    /// The key's record says that it is not for mail, or not for SHA-256.
     NotForThis,
     Weak,
 }
 
-impl Keys {
-    /// Asks for all at once.
-    pub(super) async fn fetch(ask: Ask<'_>, names: BTreeSet<String>) -> Self {
-        let found = join_all(names.iter().map(|name| fetch(ask, name))).await;
+impl PublicKeys {
+    /// Fetches all keys in parallel.
+    pub(super) async fn fetch(dns: DeadlineResolver<'_>, names: BTreeSet<String>) -> Self {
+        let found = join_all(names.iter().map(|name| fetch(dns, name))).await;
         Self(names.into_iter().zip(found).collect())
     }
 
-    pub(super) fn get(&self, selector: &str, domain: &str) -> Result<&Key, &KeyFault> {
+    pub(super) fn get(&self, selector: &str, domain: &str) -> Result<&SignerKey, &PublicKeyFault> {
         let found = self.0.get(&key_name(selector, domain));
-        found.map_or(Err(&KeyFault::Missing), Result::as_ref)
+        found.map_or(Err(&PublicKeyFault::Missing), Result::as_ref)
     }
 }
 
-async fn fetch(ask: Ask<'_>, name: &str) -> Result<Key, KeyFault> {
-    let texts = ask.texts(name).await.map_err(KeyFault::Dns)?;
-    let mut fault = KeyFault::Missing;
-    // Section 3.6.2.2 leaves open what several records mean; one that works is enough.
+async fn fetch(dns: DeadlineResolver<'_>, name: &str) -> Result<SignerKey, PublicKeyFault> {
+    let texts = dns.texts(name).await.map_err(PublicKeyFault::Dns)?;
+    let mut fault = PublicKeyFault::Missing;
+    // Section 3.6.2.2 leaves the meaning of several records open; one that works is enough.
     for text in &texts {
         match key(text) {
             Ok(key) => return Ok(key),
@@ -63,23 +63,23 @@ async fn fetch(ask: Ask<'_>, name: &str) -> Result<Key, KeyFault> {
     Err(fault)
 }
 
-fn key(text: &[u8]) -> Result<Key, KeyFault> {
-    let tags = std::str::from_utf8(text).ok().and_then(Tags::parse);
-    let tags = tags.ok_or_else(|| KeyFault::Unusable("it is no list of tags".into()))?;
-    // Section 3.6.1: the version, where there is one, comes first.
+fn key(text: &[u8]) -> Result<SignerKey, PublicKeyFault> {
+    let tags = std::str::from_utf8(text).ok().and_then(TagList::parse);
+    let tags = tags.ok_or_else(|| PublicKeyFault::Unusable("it is not a list of tags".into()))?;
+    // Section 3.6.1: the version, if present, comes first.
     if tags.get("v").is_some() && tags.first() != Some(("v", "DKIM1")) {
-        return Err(KeyFault::Unusable("it is of another version".into()));
+        return Err(PublicKeyFault::Unusable("it has another version".into()));
     }
     let for_mail = tags.lists("s", "email", true) || tags.lists("s", "*", true);
     if !for_mail || !tags.lists("h", "sha256", true) {
-        return Err(KeyFault::NotForThis);
+        return Err(PublicKeyFault::NotForThis);
     }
     if tags.get("p") == Some("") {
-        return Err(KeyFault::Unusable("the key was revoked".into()));
+        return Err(PublicKeyFault::Unusable("the key was revoked".into()));
     }
-    let key = DomainKey::parse(text).map_err(|error| KeyFault::Unusable(error.to_string()))?;
+    let key = DomainKey::parse(text).map_err(|error| PublicKeyFault::Unusable(error.to_string()))?;
     if key.p.public_key_bits() < MIN_BITS {
-        return Err(KeyFault::Weak);
+        return Err(PublicKeyFault::Weak);
     }
-    Ok(Key { verifier: key.p, same_domain: tags.lists("t", "s", false) })
+    Ok(SignerKey { verifier: key.p, same_domain: tags.lists("t", "s", false) })
 }

@@ -1,7 +1,7 @@
-//! DKIM and ARC: what the signatures on a message are worth (RFC 6376, RFC 8301, RFC 8463, RFC 8617).
+//! Verification of DKIM and ARC signatures (RFC 6376, RFC 8301, RFC 8463, RFC 8617).
 //!
-//! The header is read once to learn which keys are needed, these are asked for all at once, and then everything is
-//! computed without waiting. A large message is hashed on a thread of its own kind, so that it holds up nobody else.
+//! The header is read once to find out which keys are needed, these are fetched in parallel, and then everything is
+//! computed without waiting. A large message is hashed on a blocking thread, so that it does not delay others.
 
 mod arc;
 mod dkim;
@@ -15,21 +15,21 @@ use pintle_mail::{Bytes, HeaderBlock, UnixTime};
 
 pub use self::arc::ArcResult;
 pub use self::dkim::DkimResult;
-pub use self::keys::Keys;
+pub use self::keys::PublicKeys;
 use crate::sign::Canonicalization;
 use crate::sign::canonical::BodyHasher;
-use crate::{Ask, AuthOutcome};
+use crate::{AuthOutcome, DeadlineResolver};
 
-/// Messages beyond this many octets are hashed where blocking is allowed.
+/// Messages with more octets than this are hashed where blocking is allowed.
 const LARGE: usize = 128 << 10;
 
-/// What all signatures of a message came to.
+/// The results of all signatures of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signatures {
-    /// One for each DKIM-Signature field, from the top. Of more than ten, those of the author's domain are looked at first,
-    /// and those that are not looked at share one result.
+    /// One result for each DKIM-Signature field, from the top. If there are more than ten, those of the author's domain
+    /// are verified first, and the unverified ones share one result.
     pub dkim: Vec<DkimResult>,
-    /// The chain of ARC sets.
+    /// The result of the ARC chain.
     pub arc: ArcResult,
 }
 
@@ -41,7 +41,7 @@ impl Signatures {
     }
 }
 
-/// Whether a message has anything to verify: where it has not, its body need not be read.
+/// Whether a message has any signature. If it has none, its body need not be read.
 #[must_use]
 pub fn is_signed(header: &HeaderBlock) -> bool {
     header.iter().any(|field| {
@@ -51,24 +51,24 @@ pub fn is_signed(header: &HeaderBlock) -> bool {
     })
 }
 
-/// Verifies every signature of `message`: the whole of it as received, header, empty line and body.
+/// Verifies every signature of `message`, which is the whole message as received: header, empty line and body.
 ///
 /// `now` decides which signatures have expired.
-pub async fn verify(ask: Ask<'_>, message: Bytes, now: UnixTime) -> Signatures {
-    let keys = keys(ask, &message[..header_end(&message)]).await;
+pub async fn verify(dns: DeadlineResolver<'_>, message: Bytes, now: UnixTime) -> Signatures {
+    let keys = keys(dns, &message[..header_end(&message)]).await;
     verify_with(keys, message, now).await
 }
 
-/// The keys that the signatures in this header want, in whatever time their owners' name servers take. What they verify
-/// need not be in memory meanwhile.
-pub async fn keys(ask: Ask<'_>, header: &[u8]) -> Keys {
+/// Fetches the keys that the signatures in this header need, in whatever time the owners' name servers take. The
+/// message need not be in memory meanwhile.
+pub async fn keys(dns: DeadlineResolver<'_>, header: &[u8]) -> PublicKeys {
     let wanted =
         parsed(header).map(|header| dkim::key_names(&header).chain(arc::key_names(&header)).collect());
-    Keys::fetch(ask, wanted.unwrap_or_default()).await
+    PublicKeys::fetch(dns, wanted.unwrap_or_default()).await
 }
 
-/// The same as [`verify`] with the keys of the message's header, and without waiting for anybody.
-pub async fn verify_with(keys: Keys, message: Bytes, now: UnixTime) -> Signatures {
+/// As [`verify`], with keys that have been fetched, and without waiting for DNS.
+pub async fn verify_with(keys: PublicKeys, message: Bytes, now: UnixTime) -> Signatures {
     if message.len() < LARGE {
         return judge(&message, &keys, now);
     }
@@ -82,7 +82,7 @@ pub async fn verify_with(keys: Keys, message: Bytes, now: UnixTime) -> Signature
     })
 }
 
-fn judge(message: &[u8], keys: &Keys, now: UnixTime) -> Signatures {
+fn judge(message: &[u8], keys: &PublicKeys, now: UnixTime) -> Signatures {
     let Some(mut parsed) = parsed(message) else {
         return Signatures::none();
     };
@@ -91,20 +91,20 @@ fn judge(message: &[u8], keys: &Keys, now: UnixTime) -> Signatures {
     Signatures { dkim: dkim::judge(&parsed, keys, now), arc: arc::judge(&parsed, keys, now) }
 }
 
-/// Signatures over the first octets of a body alone (`l=`) are refused by the library in this mode: whoever has the
-/// message could append what he likes (RFC 6376 section 8.2).
+/// In this mode the library refuses signatures that cover only the first octets of a body (`l=`): anyone could append
+/// anything to the message (RFC 6376 section 8.2).
 fn parsed(message: &[u8]) -> Option<AuthenticatedMessage<'_>> {
     AuthenticatedMessage::parse_with_opts(message, None, true)
 }
 
-/// Corrects what the library takes otherwise than RFC 6376 and all other verifiers.
+/// Corrects what the library reads differently from RFC 6376 and all other verifiers.
 fn mend(message: &mut AuthenticatedMessage<'_>) {
-    // Section 3.4.2: white space before the colon is no part of the name.
+    // Section 3.4.2: white space before the colon is not part of the name.
     for (name, _) in &mut message.headers {
         *name = name.trim_ascii_end();
     }
-    // Section 3.4.4: lines of white space alone are empty, and at the end of a body empty lines do not count. The library
-    // counts them. Hashing once more is for the few bodies that end so.
+    // Section 3.4.4: lines of white space only are empty, and empty lines at the end of a body do not count. The
+    // library counts them. Hashing again is needed only for the few bodies that end like that.
     let body = message.raw_body();
     if !ends_in_blank_line(body) {
         return;
@@ -118,11 +118,11 @@ fn mend(message: &mut AuthenticatedMessage<'_>) {
     }
 }
 
-/// Whether there is a line of white space, and not just an empty one, behind all text.
+/// Whether there is a line of white space, and not just an empty one, after all text.
 fn ends_in_blank_line(body: &[u8]) -> bool {
     let text = body.trim_ascii_end().len();
     let mut blank = body[text..].split(|octet| *octet == b'\n');
-    // What stands in the line of the last text is no line.
+    // White space on the last line of text is not a line of its own.
     if text > 0 {
         blank.next();
     }

@@ -1,4 +1,4 @@
-//! What DKIM signatures, ARC message signatures and seals have in common.
+//! The parts common to DKIM signatures, ARC message signatures and ARC seals.
 
 use std::collections::HashMap;
 
@@ -6,21 +6,21 @@ use mail_auth::common::crypto::{Algorithm, HashAlgorithm};
 use mail_auth::dkim::Canonicalization;
 use mail_auth::{AuthenticatedMessage, Error};
 
-use super::keys::KeyFault;
+use super::keys::PublicKeyFault;
 use crate::AuthOutcome;
-use crate::tags::Tags;
+use crate::tags::TagList;
 
-/// As long as a domain, or a local part, may be (RFC 5321 section 4.5.3.1), in characters of which four octets each fit
-/// where results are written.
+/// The most characters that are shown of a domain or a local part (RFC 5321 section 4.5.3.1), so that even with four
+/// octets each they fit where results are written.
 const MAX_SHOWN: usize = 128;
 
-/// A header field in two parts, as it stands in the message.
+/// A header field as name and value, as in the message.
 type NameAndValue<'m> = (&'m [u8], &'m [u8]);
 
-/// A result and its reason.
-pub(super) type Verdict = (AuthOutcome, String);
+/// A result that is not `pass`, and its reason.
+pub(super) type SignatureVerdict = (AuthOutcome, String);
 
-/// The field's value with the signature itself taken out, and without its line end (RFC 6376 section 3.7).
+/// The field's value without the signature itself, and without its line end (RFC 6376 section 3.7).
 pub(super) fn unsigned(value: &[u8]) -> Vec<u8> {
     let value = value.strip_suffix(b"\n").unwrap_or(value);
     let value = value.strip_suffix(b"\r").unwrap_or(value);
@@ -39,10 +39,11 @@ pub(super) fn unsigned(value: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The fields that a message signature covers, in the order of its `h=`, the field itself last (RFC 6376 section 5.4.2): of
-/// fields of one name each is taken once, from the bottom up, and a name beyond them stands for nothing.
+/// The fields that a message signature covers, in the order of its `h=`, the signature field itself last (RFC 6376
+/// section 5.4.2). Of several fields with one name each is taken once, from the bottom up; a name without a further
+/// field stands for nothing.
 ///
-/// Both the list and the header are as long as a stranger likes, so neither is searched for each item of the other.
+/// Both the list and the header are as long as the sender likes, so neither is searched for each item of the other.
 pub(super) fn covered<'m>(
     message: &AuthenticatedMessage<'m>,
     names: &[String],
@@ -61,24 +62,24 @@ pub(super) fn covered<'m>(
     covered
 }
 
-/// What the library does not demand of a list of tags: that it is one, and has none twice (RFC 6376 section 3.2).
-pub(super) fn tags(value: &[u8]) -> Option<Tags<'_>> {
-    std::str::from_utf8(value).ok().and_then(Tags::parse)
+/// Checks of a tag list that the library does not make: that it is one, and has no tag twice (RFC 6376 section 3.2).
+pub(super) fn tags(value: &[u8]) -> Option<TagList<'_>> {
+    std::str::from_utf8(value).ok().and_then(TagList::parse)
 }
 
-/// Words of a stranger's, as far as anybody wants to read them: they go into header fields and logs.
+/// Cuts text from the sender to a reasonable length, since it is written into header fields and logs.
 pub(super) fn shown(text: &str) -> String {
     let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     text.chars().take(MAX_SHOWN).map(visible).collect()
 }
 
-/// Whether the body is the one that was signed.
+/// Checks that the body is the one that was signed.
 pub(super) fn check_body(
     message: &AuthenticatedMessage<'_>,
     canonicalization: Canonicalization,
     algorithm: Algorithm,
     expected: &[u8],
-) -> Result<(), Verdict> {
+) -> Result<(), SignatureVerdict> {
     let hash = HashAlgorithm::from(algorithm);
     let computed = message
         .body_hashes
@@ -90,15 +91,15 @@ pub(super) fn check_body(
     }
 }
 
-/// RFC 8301 section 3.1: a signature by rsa-sha1 has failed for good.
-pub(super) fn check_algorithm(algorithm: Algorithm) -> Result<(), Verdict> {
+/// RFC 8301 section 3.1: a signature with rsa-sha1 fails permanently.
+pub(super) fn check_algorithm(algorithm: Algorithm) -> Result<(), SignatureVerdict> {
     match algorithm {
         Algorithm::RsaSha1 => Err((AuthOutcome::PermError, "signatures by SHA-1 are not accepted".into())),
         Algorithm::RsaSha256 | Algorithm::Ed25519Sha256 => Ok(()),
     }
 }
 
-/// The name in the field.
+/// The algorithm's name in the field.
 pub(super) fn algorithm_name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::RsaSha1 => "rsa-sha1",
@@ -107,21 +108,23 @@ pub(super) fn algorithm_name(algorithm: Algorithm) -> &'static str {
     }
 }
 
-/// What a missing key means for the signature.
-pub(super) fn without_key(fault: &KeyFault) -> Verdict {
+/// The result of a signature whose key is missing.
+pub(super) fn without_key(fault: &PublicKeyFault) -> SignatureVerdict {
     match fault {
-        KeyFault::Dns(error) => (AuthOutcome::TempError, format!("the key, from DNS: {error}")),
-        KeyFault::Missing => (AuthOutcome::PermError, "there is no such key".into()),
-        KeyFault::Unusable(why) => (AuthOutcome::PermError, format!("the key cannot be used: {why}")),
-        KeyFault::NotForThis => {
+        PublicKeyFault::Dns(error) => (AuthOutcome::TempError, format!("the key, from DNS: {error}")),
+        PublicKeyFault::Missing => (AuthOutcome::PermError, "there is no such key".into()),
+        PublicKeyFault::Unusable(why) => (AuthOutcome::PermError, format!("the key cannot be used: {why}")),
+        PublicKeyFault::NotForThis => {
             (AuthOutcome::PermError, "the key is not for signatures of mail like this".into())
         }
-        KeyFault::Weak => (AuthOutcome::Policy, "RSA keys of less than 1,024 bits are not accepted".into()),
+        PublicKeyFault::Weak => {
+            (AuthOutcome::Policy, "RSA keys of less than 1,024 bits are not accepted".into())
+        }
     }
 }
 
-/// What the library says of a signature that does not verify.
-pub(super) fn unverified(error: &Error) -> Verdict {
+/// The result of a signature that the library does not verify.
+pub(super) fn unverified(error: &Error) -> SignatureVerdict {
     match error {
         Error::Crypto(mail_auth::common::crypto::CryptoError::IncompatibleAlgorithms) => {
             (AuthOutcome::PermError, "the key is of another algorithm than the signature".into())

@@ -1,40 +1,40 @@
-//! Macros in domains and explanations (RFC 7208 section 7).
+//! Macros in domain specs and explanations (RFC 7208 section 7).
 
 use std::fmt::Write as _;
 
-/// A text with macros in it.
+/// A macro-string: text with macros.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Spec(Vec<Token>);
+pub(super) struct MacroString(Vec<MacroToken>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+enum MacroToken {
     Text(String),
     Macro {
         letter: char,
-        /// Written as a capital: the value is escaped as in a URL.
+        /// Whether the macro letter is a capital: the value is escaped as in a URL.
         escape: bool,
-        /// How many parts from the right are kept; all where none.
+        /// How many parts are kept, from the right; none means all.
         keep: Option<usize>,
         reverse: bool,
         delimiters: String,
     },
 }
 
-/// Which macro letters there are.
+/// The macro letters that are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Macros {
-    /// Those of domains.
+pub(super) enum MacroLetters {
+    /// The letters for domains.
     Domain,
-    /// Those of explanations as well: `c`, `r` and `t`.
+    /// Also those for explanations: `c`, `r` and `t`.
     Any,
 }
 
-/// The longest name that DNS can be asked for, without the last dot.
+/// The longest name that can be queried, without the final dot.
 const MAX_NAME: usize = 253;
 
-impl Spec {
-    /// Reads a text with macros; none when it breaks the grammar. Space is for explanations.
-    pub(super) fn parse(text: &str, macros: Macros) -> Option<Self> {
+impl MacroString {
+    /// Parses a macro-string. None when it breaks the grammar. Spaces are allowed in explanations only.
+    pub(super) fn parse(text: &str, macros: MacroLetters) -> Option<Self> {
         let mut tokens = Vec::new();
         let mut rest = text;
         while let Some(at) = rest.find('%') {
@@ -65,15 +65,15 @@ impl Spec {
         Some(Self(tokens))
     }
 
-    /// Reads a `domain-spec`: visible characters, and at its end a macro or a label that can be the top one.
+    /// Parses a `domain-spec`: visible characters, ending in a macro or in a label that can be a top-level one.
     pub(super) fn domain(text: &str) -> Option<Self> {
-        let spec = Self::parse(text, Macros::Domain)?;
+        let spec = Self::parse(text, MacroLetters::Domain)?;
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
             return None;
         }
         let ends_well = match spec.0.last()? {
-            Token::Macro { .. } => true,
-            Token::Text(text) => {
+            MacroToken::Macro { .. } => true,
+            MacroToken::Text(text) => {
                 let text = text.strip_suffix('.').unwrap_or(text);
                 text.rsplit_once('.').is_some_and(|(_, label)| is_top_label(label))
             }
@@ -81,19 +81,19 @@ impl Spec {
         ends_well.then_some(spec)
     }
 
-    /// Whether the client's confirmed name is wanted, which costs lookups.
+    /// Whether the client's confirmed name is needed, which costs lookups.
     pub(super) fn wants_name(&self) -> bool {
-        let wants = |token: &Token| matches!(token, Token::Macro { letter: 'p', .. });
+        let wants = |token: &MacroToken| matches!(token, MacroToken::Macro { letter: 'p', .. });
         self.0.iter().any(wants)
     }
 
-    /// The text with its macros replaced by what `value` says for each letter.
+    /// Expands the macros; `value` returns the value of each letter.
     pub(super) fn expand(&self, value: impl Fn(char) -> String) -> String {
         let mut out = String::new();
         for token in &self.0 {
             match token {
-                Token::Text(text) => out.push_str(text),
-                Token::Macro { letter, escape, keep, reverse, delimiters } => {
+                MacroToken::Text(text) => out.push_str(text),
+                MacroToken::Macro { letter, escape, keep, reverse, delimiters } => {
                     let value = transform(&value(*letter), *keep, *reverse, delimiters);
                     if *escape {
                         url_escape(&mut out, &value);
@@ -106,7 +106,8 @@ impl Spec {
         out
     }
 
-    /// As [`Spec::expand`], cut from the left, label by label, to what DNS can be asked for (section 7.3).
+    /// As [`MacroString::expand`], shortened from the left, label by label, to a name that can be queried (section
+    /// 7.3).
     pub(super) fn expand_domain(&self, value: impl Fn(char) -> String) -> String {
         let whole = self.expand(value);
         let mut name = whole.strip_suffix('.').unwrap_or(&whole);
@@ -117,21 +118,21 @@ impl Spec {
     }
 }
 
-fn push_text(tokens: &mut Vec<Token>, text: &str) {
+fn push_text(tokens: &mut Vec<MacroToken>, text: &str) {
     match tokens.last_mut() {
         _ if text.is_empty() => {}
-        Some(Token::Text(before)) => before.push_str(text),
-        _ => tokens.push(Token::Text(text.to_owned())),
+        Some(MacroToken::Text(before)) => before.push_str(text),
+        _ => tokens.push(MacroToken::Text(text.to_owned())),
     }
 }
 
-/// What stands between the braces: `letter [digits] ["r"] [delimiters]`.
-fn parse_macro(inner: &str, macros: Macros) -> Option<Token> {
+/// Parses the text between the braces: `letter [digits] ["r"] [delimiters]`.
+fn parse_macro(inner: &str, macros: MacroLetters) -> Option<MacroToken> {
     let first = inner.chars().next()?;
     let letter = first.to_ascii_lowercase();
     let known = match macros {
-        Macros::Domain => "slodiphv",
-        Macros::Any => "slodiphvcrt",
+        MacroLetters::Domain => "slodiphv",
+        MacroLetters::Any => "slodiphvcrt",
     };
     if !known.contains(letter) {
         return None;
@@ -148,7 +149,7 @@ fn parse_macro(inner: &str, macros: Macros) -> Option<Token> {
         None => (false, rest),
     };
     let fits = keep != Some(0) && delimiters.chars().all(|c| ".-+,/_=".contains(c));
-    fits.then(|| Token::Macro {
+    fits.then(|| MacroToken::Macro {
         letter,
         escape: first.is_ascii_uppercase(),
         keep,
@@ -166,7 +167,7 @@ fn transform(value: &str, keep: Option<usize>, reverse: bool, delimiters: &str) 
     parts[skip..].join(".")
 }
 
-/// Section 7.3: all but the "unreserved" characters of RFC 3986.
+/// Section 7.3: escapes all but the "unreserved" characters of RFC 3986.
 fn url_escape(out: &mut String, value: &str) {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -178,7 +179,7 @@ fn url_escape(out: &mut String, value: &str) {
     }
 }
 
-/// Section 7.1: letters, digits and hyphens, no hyphen at either end, and not digits alone.
+/// Section 7.1: letters, digits and hyphens, no hyphen at either end, and not only digits.
 fn is_top_label(label: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     !label.is_empty()
@@ -226,17 +227,17 @@ mod tests {
             ("%{d2}.trusted-domains.example.net", "example.com.trusted-domains.example.net"),
             ("%{S}%%%_%-", "strong-bad%40email.example.com% %20"),
         ] {
-            let spec = Spec::parse(text, Macros::Domain).unwrap();
+            let spec = MacroString::parse(text, MacroLetters::Domain).unwrap();
             assert_eq!(spec.expand(value), expanded, "{text}");
         }
     }
 
     #[test]
     fn long_names_lose_labels_from_the_left() {
-        let spec = Spec::domain("%{l}.example.com").unwrap();
+        let spec = MacroString::domain("%{l}.example.com").unwrap();
         let long = vec!["x".repeat(60); 5].join(".");
         let name = spec.expand_domain(|_| long.clone());
         assert!(name.len() <= MAX_NAME && name.ends_with(".example.com"), "{name}");
-        assert_eq!(Spec::domain("%{l}").unwrap().expand_domain(|_| "y".repeat(300)), "");
+        assert_eq!(MacroString::domain("%{l}").unwrap().expand_domain(|_| "y".repeat(300)), "");
     }
 }

@@ -1,7 +1,7 @@
-//! SPF: may this client send mail in this domain's name (RFC 7208)?
+//! SPF: may this client send mail for this domain (RFC 7208)?
 //!
-//! Both identities are checked, HELO and MAIL FROM. The limits of section 4.6.4 hold over a whole check: ten terms that
-//! ask DNS, two void lookups, ten MX or PTR records.
+//! Both identities are checked, HELO and MAIL FROM. The limits of section 4.6.4 apply to a whole check: ten terms that
+//! cause DNS queries, two void lookups, ten MX or PTR records.
 
 mod evaluate;
 mod macros;
@@ -11,59 +11,59 @@ use std::net::IpAddr;
 
 use pintle_dns::DnsError;
 
-use self::evaluate::{Evaluation, Stop};
-use crate::{Ask, AuthOutcome, domain};
+use self::evaluate::{Evaluation, SpfError};
+use crate::{AuthOutcome, DeadlineResolver, domain};
 
 /// Checks the HELO identity, and the MAIL FROM identity unless the reverse-path is null, in this order.
 ///
-/// A HELO argument that is no domain name is not checked (RFC 7208 section 2.3). A null reverse-path stands for
-/// `postmaster` at the HELO name (section 2.4), which is what the first check asked; so it is then there in any case, as
-/// `none` where the name cannot be asked for (section 4.3).
-pub async fn check(ask: Ask<'_>, client: &Client<'_>) -> Vec<SpfResult> {
+/// A HELO argument that is not a domain name is not checked (RFC 7208 section 2.3). A null reverse-path stands for
+/// `postmaster` at the HELO name (section 2.4), which the first check covers; its result is then always present, as
+/// `none` when the name cannot be queried (section 4.3).
+pub async fn check(dns: DeadlineResolver<'_>, client: &SpfClient<'_>) -> Vec<SpfResult> {
     let mut results = Vec::with_capacity(2);
     if domain::is_name(client.hello) || client.sender.is_none() {
-        results.push(check_host(ask, client, Identity::Hello, "postmaster", client.hello).await);
+        results.push(check_host(dns, client, SpfIdentity::Hello, "postmaster", client.hello).await);
     }
     if let Some((local, domain)) = client.sender {
-        results.push(check_host(ask, client, Identity::MailFrom, local, domain).await);
+        results.push(check_host(dns, client, SpfIdentity::MailFrom, local, domain).await);
     }
     results
 }
 
-/// Who sends, as the session and the envelope have it.
+/// The client and the sender, from the session and the envelope.
 #[derive(Debug, Clone, Copy)]
-pub struct Client<'a> {
+pub struct SpfClient<'a> {
     /// The client's address.
     pub address: IpAddr,
-    /// The HELO or EHLO argument, or nothing.
+    /// The HELO or EHLO argument; empty when there is none.
     pub hello: &'a str,
     /// Local part and domain (A-labels) of the reverse-path; none when it is null.
     pub sender: Option<(&'a str, &'a str)>,
-    /// Our own name, for the macro `r`; "unknown" will do.
+    /// Our own host name, for the macro `r`; it may be "unknown".
     pub receiver: &'a str,
 }
 
-/// What SPF says of one identity.
+/// The SPF result of one identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpfResult {
-    /// `none`, `neutral`, `pass`, `fail`, `softfail`, `temperror` or `permerror`.
+    /// The result: `none`, `neutral`, `pass`, `fail`, `softfail`, `temperror` or `permerror`.
     pub outcome: AuthOutcome,
-    /// The domain that was asked.
+    /// The domain whose record was evaluated.
     pub domain: String,
-    /// Which identity it is.
-    pub identity: Identity,
-    /// With `fail`: what the domain's owner says about it, to be shown as theirs (section 6.2).
+    /// The identity that was checked.
+    pub identity: SpfIdentity,
+    /// With `fail`: the explanation of the domain's owner, which must be shown as theirs (section 6.2).
     pub explanation: Option<String>,
-    /// What matched, as it stands in the record, or "default" where nothing in it did (section 9.1). None without a record,
-    /// and with an error.
+    /// The mechanism that matched, as written in the record, or "default" when none did (section 9.1). None without a
+    /// record, and with an error.
     pub mechanism: Option<String>,
-    /// With an error: what was wrong.
+    /// With an error: what was wrong, as text for people.
     pub reason: Option<String>,
 }
 
 /// The identities that SPF protects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Identity {
+pub enum SpfIdentity {
     /// The HELO or EHLO argument (section 2.3).
     Hello,
     /// The reverse-path (section 2.4).
@@ -72,17 +72,17 @@ pub enum Identity {
 
 /// The function `check_host()` of section 4.
 async fn check_host(
-    ask: Ask<'_>,
-    client: &Client<'_>,
-    identity: Identity,
+    dns: DeadlineResolver<'_>,
+    client: &SpfClient<'_>,
+    identity: SpfIdentity,
     local: &str,
     name: &str,
 ) -> SpfResult {
-    // Section 4.3: a name that cannot be looked up has no record.
+    // Section 4.3: a name that cannot be queried has no record.
     if !domain::is_name(name) {
         return SpfResult::of(identity, name, AuthOutcome::None);
     }
-    let mut evaluation = Evaluation::new(ask, client, local, name);
+    let mut evaluation = Evaluation::new(dns, client, local, name);
     let found = evaluation.check(name, 0).await;
     let mut result = SpfResult::of(identity, name, AuthOutcome::None);
     match found {
@@ -93,11 +93,11 @@ async fn check_host(
                 result.explanation = evaluation.explain(spec, &matched.domain).await;
             }
         }
-        Err(Stop::Temporary(error)) => {
+        Err(SpfError::Temporary(error)) => {
             result.outcome = AuthOutcome::TempError;
             result.reason = Some(temporary(error));
         }
-        Err(Stop::Permanent(reason)) => {
+        Err(SpfError::Permanent(reason)) => {
             result.outcome = AuthOutcome::PermError;
             result.reason = Some(reason);
         }
@@ -110,7 +110,7 @@ fn temporary(error: DnsError) -> String {
 }
 
 impl SpfResult {
-    fn of(identity: Identity, name: &str, outcome: AuthOutcome) -> Self {
+    fn of(identity: SpfIdentity, name: &str, outcome: AuthOutcome) -> Self {
         Self {
             outcome,
             domain: domain::bare(name).to_ascii_lowercase(),

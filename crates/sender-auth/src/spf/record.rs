@@ -1,24 +1,24 @@
-//! The text of an SPF record as terms (RFC 7208 sections 4.5, 4.6.1, 5 and 6).
+//! Parsing an SPF record into terms (RFC 7208 sections 4.5, 4.6.1, 5 and 6).
 //!
-//! The whole record is read before any of it is evaluated, since a syntax error anywhere makes it useless.
+//! The whole record is parsed before any of it is evaluated, since a syntax error anywhere makes it invalid.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::macros::{Macros, Spec};
+use super::macros::{MacroLetters, MacroString};
 use crate::AuthOutcome;
 
-/// A record, in terms.
+/// A parsed SPF record.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct SpfRecord {
     pub(super) directives: Vec<Directive>,
-    pub(super) redirect: Option<Spec>,
-    pub(super) explanation: Option<Spec>,
+    pub(super) redirect: Option<MacroString>,
+    pub(super) explanation: Option<MacroString>,
 }
 
-/// A mechanism, and what it means when it matches.
+/// A mechanism, and the result when it matches.
 #[derive(Debug)]
 pub(super) struct Directive {
-    /// As it is written.
+    /// The mechanism as written in the record.
     pub(super) text: String,
     pub(super) outcome: AuthOutcome,
     pub(super) mechanism: Mechanism,
@@ -27,15 +27,15 @@ pub(super) struct Directive {
 #[derive(Debug)]
 pub(super) enum Mechanism {
     All,
-    Include(Spec),
-    A(Option<Spec>, Prefixes),
-    Mx(Option<Spec>, Prefixes),
-    Ptr(Option<Spec>),
+    Include(MacroString),
+    A(Option<MacroString>, Prefixes),
+    Mx(Option<MacroString>, Prefixes),
+    Ptr(Option<MacroString>),
     Ip(IpAddr, u8),
-    Exists(Spec),
+    Exists(MacroString),
 }
 
-/// How many bits of an address must agree.
+/// How many leading bits of an address must match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Prefixes {
     pub(super) v4: u8,
@@ -46,7 +46,7 @@ pub(super) struct Prefixes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BadTerm(pub(super) String);
 
-/// Whether a TXT record is an SPF record at all (section 4.5): the version, then a space or the end.
+/// Whether a TXT record is an SPF record (section 4.5): the version, then a space or the end.
 pub(super) fn is_spf(text: &[u8]) -> bool {
     let Some((version, rest)) = text.split_at_checked(6) else {
         return false;
@@ -54,8 +54,8 @@ pub(super) fn is_spf(text: &[u8]) -> bool {
     version.eq_ignore_ascii_case(b"v=spf1") && (rest.is_empty() || rest[0] == b' ')
 }
 
-impl Record {
-    /// Reads a record for which [`is_spf`] holds.
+impl SpfRecord {
+    /// Parses a record for which [`is_spf`] holds.
     pub(super) fn parse(text: &[u8]) -> Result<Self, BadTerm> {
         let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii());
         let text = text.ok_or_else(|| BadTerm("characters outside ASCII".into()))?;
@@ -77,7 +77,7 @@ impl Record {
         Some(())
     }
 
-    /// Section 6: each of the two that are known at most once, others are ignored.
+    /// Section 6: each of the two known modifiers may occur at most once; others are ignored.
     fn modifier(&mut self, name: &str, value: &str) -> Option<()> {
         let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(word) {
@@ -86,9 +86,9 @@ impl Record {
         let slot = match name.to_ascii_lowercase().as_str() {
             "redirect" => &mut self.redirect,
             "exp" => &mut self.explanation,
-            _ => return Spec::parse(value, Macros::Any).map(drop),
+            _ => return MacroString::parse(value, MacroLetters::Any).map(drop),
         };
-        let spec = Spec::domain(value)?;
+        let spec = MacroString::domain(value)?;
         slot.replace(spec).is_none().then_some(())
     }
 }
@@ -104,8 +104,8 @@ fn directive(name: &str, rest: &str) -> Option<(AuthOutcome, Mechanism)> {
     let argument = rest.strip_prefix(':');
     let mechanism = match name.to_ascii_lowercase().as_str() {
         "all" if rest.is_empty() => Mechanism::All,
-        "include" => Mechanism::Include(Spec::domain(argument?)?),
-        "exists" => Mechanism::Exists(Spec::domain(argument?)?),
+        "include" => Mechanism::Include(MacroString::domain(argument?)?),
+        "exists" => Mechanism::Exists(MacroString::domain(argument?)?),
         "ptr" => Mechanism::Ptr(optional(rest)?),
         "a" => {
             let (rest, prefixes) = prefixes(rest)?;
@@ -124,11 +124,11 @@ fn directive(name: &str, rest: &str) -> Option<(AuthOutcome, Mechanism)> {
 }
 
 /// `[ ":" domain-spec ]`.
-fn optional(rest: &str) -> Option<Option<Spec>> {
+fn optional(rest: &str) -> Option<Option<MacroString>> {
     if rest.is_empty() {
         return Some(None);
     }
-    Spec::domain(rest.strip_prefix(':')?).map(Some)
+    MacroString::domain(rest.strip_prefix(':')?).map(Some)
 }
 
 fn network(text: &str, widest: u8, parse: impl Fn(&str) -> Option<IpAddr>) -> Option<Mechanism> {
@@ -139,7 +139,7 @@ fn network(text: &str, widest: u8, parse: impl Fn(&str) -> Option<IpAddr>) -> Op
     Some(Mechanism::Ip(parse(address)?, prefix))
 }
 
-/// Takes `[ "/" n ] [ "//" n ]` off the end (section 5.6's `dual-cidr-length`).
+/// Splits `[ "/" n ] [ "//" n ]` off the end (`dual-cidr-length` of section 5.6).
 fn prefixes(rest: &str) -> Option<(&str, Prefixes)> {
     let mut prefixes = Prefixes { v4: 32, v6: 128 };
     let mut rest = rest;
@@ -162,7 +162,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Without leading zeros and within the width.
+/// A number without leading zeros, within the width.
 fn prefix_length(digits: &str, widest: u8) -> Option<u8> {
     let plain = is_number(digits) && (digits == "0" || !digits.starts_with('0'));
     let length = digits.parse().ok().filter(|length| *length <= widest);
@@ -190,7 +190,7 @@ mod tests {
             "a:example.com. ip6:::ffff:192.0.2.1/96",
             "exists:%{l1r+-}.%{d} a:%{h}",
         ] {
-            assert!(Record::parse(format!("v=spf1 {good}").as_bytes()).is_ok(), "{good}");
+            assert!(SpfRecord::parse(format!("v=spf1 {good}").as_bytes()).is_ok(), "{good}");
         }
         for bad in [
             "all:x",
@@ -224,7 +224,7 @@ mod tests {
             "mx:a.example/x",
             "a\u{e9}",
         ] {
-            assert!(Record::parse(format!("v=spf1 {bad}").as_bytes()).is_err(), "{bad}");
+            assert!(SpfRecord::parse(format!("v=spf1 {bad}").as_bytes()).is_err(), "{bad}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use pintle_dns::RecordKind;
 use pintle_mail::{Bytes, HeaderBlock};
-use pintle_sender_auth::{AuthOutcome, DkimResult, DmarcPolicy, DmarcResult, Identity, SpfResult, dmarc};
+use pintle_sender_auth::{AuthOutcome, DkimResult, DmarcPolicy, DmarcResult, SpfIdentity, SpfResult, dmarc};
 use pintle_testkit::StaticResolver;
 
 use crate::support::{ask, fails, zone};
@@ -11,7 +11,7 @@ fn spf(domain: &str, outcome: AuthOutcome) -> SpfResult {
     SpfResult {
         outcome,
         domain: domain.to_owned(),
-        identity: Identity::MailFrom,
+        identity: SpfIdentity::MailFrom,
         explanation: None,
         mechanism: None,
         reason: None,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pintle_dns::HickoryResolver;
 use pintle_mail::{Bytes, HeaderBlock, UnixTime};
-use pintle_sender_auth::{Ask, AuthOutcome, Client, dmarc, signatures, spf};
+use pintle_sender_auth::{AuthOutcome, DeadlineResolver, SpfClient, dmarc, signatures, spf};
 use pintle_testkit::{ZoneFault, ZoneServer, within};
 
 const ZONE: &str = "a.example. TXT \"v=spf1 a:h.example mx exists:e.example -all\"
@@ -27,8 +27,8 @@ struct Outcomes {
 async fn outcomes(server: &ZoneServer, patience: Duration) -> Outcomes {
     let resolver = HickoryResolver::new(&server.config()).unwrap();
     let begun = Instant::now();
-    let ask = Ask::new(&resolver, begun + patience);
-    let client = Client {
+    let ask = DeadlineResolver::new(&resolver, begun + patience);
+    let client = SpfClient {
         address: "192.0.2.1".parse().unwrap(),
         hello: "",
         sender: Some(("x", "a.example")),

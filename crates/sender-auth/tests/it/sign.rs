@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pintle_mail::{Body, BodyError, BodyFuture, Bytes, HeaderBlock, UnixTime};
 use pintle_sender_auth::sign::{
-    Algorithm, Canonicalization, Finding, KeyConfig, KeyPair, Keyring, SignError, SigningKey, examine,
+    Algorithm, Canonicalization, KeyConfig, KeyFinding, KeyPair, Keyring, SignError, SigningKey, examine,
     generate, key_name, sign,
 };
 use pintle_sender_auth::{AuthOutcome, signatures};
@@ -248,22 +248,22 @@ fn what_is_published_is_compared_with_the_key() {
     let judge = |text: &str| examine(&[text.as_bytes().to_vec()], Some(keys[0].private())).findings;
     assert_eq!(examine(&[RSA.record.clone().into()], None).algorithm, Some(Algorithm::Rsa { bits: 2_048 }));
     assert_eq!(judge(&RSA.record), []);
-    assert_eq!(examine(&[], None).findings, [Finding::Missing]);
-    assert_eq!(judge(&ED25519.record), [Finding::Differs]);
-    assert_eq!(judge("v=DKIM1; p="), [Finding::Revoked]);
+    assert_eq!(examine(&[], None).findings, [KeyFinding::Missing]);
+    assert_eq!(judge(&ED25519.record), [KeyFinding::Differs]);
+    assert_eq!(judge("v=DKIM1; p="), [KeyFinding::Revoked]);
     assert_eq!(
         judge(&RSA.record.replace("k=rsa", "t=y:s; h=sha1; s=web; k=rsa")),
-        [Finding::NotForMail, Finding::NotForSha256, Finding::Testing]
+        [KeyFinding::NotForMail, KeyFinding::NotForSha256, KeyFinding::Testing]
     );
     for broken in
         ["words", "v=DKIM1; k=rsa", "k=rsa; v=DKIM1; p=AAAA", "v=DKIM1; k=rsa; p=AAAA", "v=DKIM1; p=?"]
     {
-        assert!(matches!(judge(broken)[..], [Finding::Unreadable(_)]), "{broken}");
+        assert!(matches!(judge(broken)[..], [KeyFinding::Unreadable(_)]), "{broken}");
     }
     let weak = "v=DKIM1; p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDwIRP/UC3SBsEmGqZ9ZJW3/DkMoGeLnQg1fWn7/zYtIxN2SnFC\
         jxOCKG9v3b4jYfcTNh5ijSsq631uBItLa7od+v/RtdC2UzJ1lWT947qR+Rcac2gbto/NMqJ0fzfVjH4OuKhitdY9tf6mcwGjaNBcWToIM\
         mPSPDdQPNUYckcQ2QIDAQAB";
-    assert_eq!(judge(weak), [Finding::Weak(1_024), Finding::Differs]);
+    assert_eq!(judge(weak), [KeyFinding::Weak(1_024), KeyFinding::Differs]);
     let both = examine(&[RSA.record.clone().into_bytes(), b"other".to_vec()], None);
-    assert_eq!(both.findings, [Finding::Several(2)]);
+    assert_eq!(both.findings, [KeyFinding::Several(2)]);
 }

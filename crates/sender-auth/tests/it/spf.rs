@@ -1,7 +1,7 @@
 //! SPF by the rules of RFC 7208, section by section.
 
 use pintle_dns::RecordKind;
-use pintle_sender_auth::{AuthOutcome, Identity};
+use pintle_sender_auth::{AuthOutcome, SpfIdentity};
 
 use crate::support::{fails, mail_from, spf_of, zone};
 
@@ -105,13 +105,13 @@ async fn both_identities_are_checked() {
     assert_eq!(
         seen,
         [
-            (Identity::Hello, AuthOutcome::Fail, "mx.hello.example"),
-            (Identity::MailFrom, AuthOutcome::Pass, "a.example"),
+            (SpfIdentity::Hello, AuthOutcome::Fail, "mx.hello.example"),
+            (SpfIdentity::MailFrom, AuthOutcome::Pass, "a.example"),
         ]
     );
     let null = spf_of(&resolver, "192.0.2.1", "").await;
     assert_eq!(null.len(), 1);
-    assert_eq!(null[0].identity, Identity::Hello);
+    assert_eq!(null[0].identity, SpfIdentity::Hello);
 }
 
 #[tokio::test]

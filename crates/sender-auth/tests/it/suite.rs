@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pintle_dns::DnsError;
-use pintle_sender_auth::{Ask, Client, Identity, SpfResult, spf};
+use pintle_sender_auth::{DeadlineResolver, SpfClient, SpfIdentity, SpfResult, spf};
 use pintle_testkit::{SpfCase, SpfScenario, StaticResolver};
 
 #[tokio::test]
@@ -44,15 +44,15 @@ async fn run(file: &str) -> usize {
 
 /// The result for the sender, or for the HELO name where the reverse-path is null.
 async fn check(resolver: &StaticResolver, case: &SpfCase) -> SpfResult {
-    let client = Client {
+    let client = SpfClient {
         address: case.host,
         hello: &case.helo,
         sender: case.sender.rsplit_once('@'),
         receiver: "gate.example",
     };
-    let ask = Ask::new(resolver, Instant::now() + Duration::from_secs(600));
+    let ask = DeadlineResolver::new(resolver, Instant::now() + Duration::from_secs(600));
     let results = spf::check(ask, &client).await;
-    let identity = if case.sender.is_empty() { Identity::Hello } else { Identity::MailFrom };
+    let identity = if case.sender.is_empty() { SpfIdentity::Hello } else { SpfIdentity::MailFrom };
     let result = results.into_iter().find(|result| result.identity == identity);
     result.unwrap_or_else(|| panic!("{}: no result for {identity:?}", case.name))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pintle_dns::{DnsError, Record, RecordKind};
 use pintle_mail::{Bytes, UnixTime};
-use pintle_sender_auth::{Ask, Client, Signatures, SpfResult, spf};
+use pintle_sender_auth::{DeadlineResolver, Signatures, SpfClient, SpfResult, spf};
 use pintle_testkit::StaticResolver;
 
 /// A zone out of lines such as `example TXT v=spf1 -all`.
@@ -32,13 +32,13 @@ fn record(kind: &str, value: &str) -> Record {
 }
 
 /// Long enough for every test.
-pub(crate) fn ask(resolver: &StaticResolver) -> Ask<'_> {
-    Ask::new(resolver, Instant::now() + Duration::from_secs(600))
+pub(crate) fn ask(resolver: &StaticResolver) -> DeadlineResolver<'_> {
+    DeadlineResolver::new(resolver, Instant::now() + Duration::from_secs(600))
 }
 
 /// The results for a client with the HELO name `mx.hello.example`.
 pub(crate) async fn spf_of(resolver: &StaticResolver, client: &str, sender: &str) -> Vec<SpfResult> {
-    let client = Client {
+    let client = SpfClient {
         address: client.parse::<IpAddr>().unwrap(),
         hello: "mx.hello.example",
         sender: sender.rsplit_once('@'),

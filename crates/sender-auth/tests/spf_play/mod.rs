@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use pintle_dns::{DnsAnswer, DnsError, Record, RecordKind, Resolver};
-use pintle_sender_auth::{Ask, AuthOutcome, Client, Identity, SpfResult, spf};
+use pintle_sender_auth::{AuthOutcome, DeadlineResolver, SpfClient, SpfIdentity, SpfResult, spf};
 
 /// Ten terms of one question and of ten for the hosts of each; the client's names and their addresses; the records that are
 /// asked for, one for each term; the explanation. For each of two identities.
@@ -29,14 +29,16 @@ pub fn play(plan: &[u8]) {
     let (local, hello) = text.split_once('@').unwrap_or((&text, "mx.hello.example"));
     let address: IpAddr =
         if setting & 1 == 0 { [192, 0, 2, 3].into() } else { "2001:db8::3".parse().unwrap() };
-    let client = Client {
+    let client = SpfClient {
         address,
         hello,
         sender: (setting & 2 == 0).then_some((local, "a0.example")),
         receiver: "gate.example",
     };
-    let results =
-        runtime().block_on(spf::check(Ask::new(&zone, Instant::now() + Duration::from_secs(600)), &client));
+    let results = runtime().block_on(spf::check(
+        DeadlineResolver::new(&zone, Instant::now() + Duration::from_secs(600)),
+        &client,
+    ));
     let asked = zone.asked.load(Ordering::Relaxed);
     assert!(asked <= MOST_QUESTIONS, "{asked} questions");
     assert!((1..=2).contains(&results.len()));
@@ -64,7 +66,7 @@ fn check(result: &SpfResult, zone: &Zone) {
         assert_eq!(result.outcome, AuthOutcome::Fail);
         assert!(text.len() <= 400 && text.bytes().all(|b| (b' '..=b'~').contains(&b)), "{text:?}");
     }
-    if result.identity == Identity::MailFrom && zone.record("a0.example").is_some_and(is_broken) {
+    if result.identity == SpfIdentity::MailFrom && zone.record("a0.example").is_some_and(is_broken) {
         assert!(failed, "a record with octets outside ASCII is none: {result:?}");
     }
 }

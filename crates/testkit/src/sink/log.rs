@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 /// Everything that happened at a sink since it started.
 #[derive(Clone, Debug, Default)]
-pub struct Log {
+pub struct SinkLog {
     /// How many sessions began.
     pub sessions: usize,
     /// How many are open now.
@@ -14,16 +14,16 @@ pub struct Log {
     /// How many sessions wait in an `Act::Hold` now.
     pub held: usize,
     /// Every command line, in order of arrival.
-    pub commands: Vec<Command>,
+    pub commands: Vec<SinkCommand>,
     /// Every message that came to its end, accepted or not.
-    pub transactions: Vec<Transaction>,
+    pub transactions: Vec<SinkTransaction>,
     /// What clients did against the protocol, in words.
     pub violations: Vec<String>,
 }
 
-impl Log {
+impl SinkLog {
     /// The messages that got a positive final reply, or would have but for [`super::Act::AcceptThenClose`].
-    pub fn accepted(&self) -> impl Iterator<Item = &Transaction> {
+    pub fn accepted(&self) -> impl Iterator<Item = &SinkTransaction> {
         self.transactions.iter().filter(|transaction| transaction.accepted)
     }
 
@@ -35,14 +35,14 @@ impl Log {
     /// How many command lines begin with `verb`, in any case.
     pub fn count(&self, verb: &str) -> usize {
         let begins =
-            |c: &&Command| c.line.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb));
+            |c: &&SinkCommand| c.line.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb));
         self.commands.iter().filter(begins).count()
     }
 }
 
 /// A line that a client sent, without its end. The secret lines of AUTH are here as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Command {
+pub struct SinkCommand {
     /// Numbered from 1.
     pub session: usize,
     /// As sent; bytes that are not UTF-8 show as U+FFFD.
@@ -51,7 +51,7 @@ pub struct Command {
 
 /// A message with its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transaction {
+pub struct SinkTransaction {
     /// The session that it came in, numbered from 1.
     pub session: usize,
     /// Where the client was.
@@ -65,9 +65,9 @@ pub struct Transaction {
     /// Who authenticated.
     pub user: Option<String>,
     /// MAIL FROM.
-    pub sender: Path,
+    pub sender: SinkPath,
     /// RCPT TO, those that were accepted, in order.
-    pub recipients: Vec<Path>,
+    pub recipients: Vec<SinkPath>,
     /// The content as the client meant it: without dot-stuffing and the final dot, line ends as they came.
     pub message: Vec<u8>,
     /// By BDAT, not DATA.
@@ -78,7 +78,7 @@ pub struct Transaction {
     pub accepted: bool,
 }
 
-impl Transaction {
+impl SinkTransaction {
     /// The content as text.
     ///
     /// # Panics
@@ -95,14 +95,14 @@ impl Transaction {
 
 /// The argument of MAIL or RCPT.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
+pub struct SinkPath {
     /// Between the angle brackets, exactly as sent; empty for the null reverse-path.
     pub address: String,
     /// The parameters after it, exactly as sent.
     pub params: Vec<String>,
 }
 
-impl Path {
+impl SinkPath {
     /// The value of a parameter, its keyword in any case; an empty one if it has none.
     pub fn param(&self, keyword: &str) -> Option<&str> {
         self.params.iter().find_map(|param| {

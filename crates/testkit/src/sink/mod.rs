@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use self::log::{Command, Log, Path, Transaction};
+pub use self::log::{SinkCommand, SinkLog, SinkPath, SinkTransaction};
 pub use self::script::{Act, Script, SinkStep};
 
 use crate::within;
@@ -31,7 +31,7 @@ pub struct Sink {
 #[derive(Debug)]
 struct SinkShared {
     script: Mutex<Script>,
-    log: watch::Sender<Log>,
+    log: watch::Sender<SinkLog>,
     released: watch::Sender<bool>,
 }
 
@@ -53,7 +53,7 @@ impl Sink {
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(SinkShared {
             script: Mutex::new(script),
-            log: watch::Sender::new(Log::default()),
+            log: watch::Sender::new(SinkLog::default()),
             released: watch::Sender::new(false),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -76,7 +76,7 @@ impl Sink {
     }
 
     /// What has happened so far.
-    pub fn log(&self) -> Log {
+    pub fn log(&self) -> SinkLog {
         self.shared.log.borrow().clone()
     }
 
@@ -84,7 +84,7 @@ impl Sink {
     ///
     /// # Panics
     /// After [`crate::PATIENCE`], with what has happened instead.
-    pub async fn wait_for(&self, n: usize) -> Vec<Transaction> {
+    pub async fn wait_for(&self, n: usize) -> Vec<SinkTransaction> {
         let log = self.wait_until("enough messages", |log| log.accepted().count() >= n).await;
         log.accepted().cloned().collect()
     }
@@ -93,7 +93,7 @@ impl Sink {
     ///
     /// # Panics
     /// After [`crate::PATIENCE`], with what has happened instead.
-    pub async fn wait_until(&self, what: &str, enough: impl Fn(&Log) -> bool) -> Log {
+    pub async fn wait_until(&self, what: &str, enough: impl Fn(&SinkLog) -> bool) -> SinkLog {
         let mut changes = self.shared.log.subscribe();
         let waiting = tokio::time::timeout(crate::PATIENCE, changes.wait_for(|log| enough(log)));
         match waiting.await {
@@ -103,7 +103,7 @@ impl Sink {
     }
 
     /// Waits until all sessions have ended.
-    pub async fn wait_idle(&self) -> Log {
+    pub async fn wait_idle(&self) -> SinkLog {
         self.wait_until("the end of all sessions", |log| log.open == 0).await
     }
 

@@ -11,7 +11,7 @@ use crate::Leaf;
 #[derive(Clone, Debug)]
 pub struct Script {
     pub(super) extensions: Vec<String>,
-    pub(super) rules: Vec<Rule>,
+    pub(super) rules: Vec<ScriptRule>,
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) implicit_tls: bool,
     pub(super) logins: Vec<(String, String)>,
@@ -75,7 +75,7 @@ pub enum Act {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Rule {
+pub(super) struct ScriptRule {
     step: SinkStep,
     containing: Option<String>,
     nth: Option<usize>,
@@ -172,13 +172,13 @@ impl Script {
     }
 
     fn rule(mut self, step: SinkStep, containing: Option<String>, nth: Option<usize>, act: Act) -> Self {
-        self.rules.push(Rule { step, containing, nth, act, seen: 0 });
+        self.rules.push(ScriptRule { step, containing, nth, act, seen: 0 });
         self
     }
 
     /// What to do now. Every rule that fits counts the occasion, whichever is followed.
     pub(super) fn act(&mut self, step: SinkStep, line: &str) -> Option<Act> {
-        let due: Vec<&Rule> = self.rules.iter_mut().filter_map(|rule| rule.due(step, line)).collect();
+        let due: Vec<&ScriptRule> = self.rules.iter_mut().filter_map(|rule| rule.due(step, line)).collect();
         due.first().map(|rule| rule.act.clone())
     }
 
@@ -187,7 +187,7 @@ impl Script {
     }
 }
 
-impl Rule {
+impl ScriptRule {
     fn due(&mut self, step: SinkStep, line: &str) -> Option<&Self> {
         let fits =
             self.step == step && self.containing.as_ref().is_none_or(|part| line.contains(part.as_str()));

@@ -9,44 +9,44 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::transaction::Mail;
-use super::{Act, Command, Log, Script, SinkShared, SinkStep};
+use super::transaction::MailInProgress;
+use super::{Act, Script, SinkCommand, SinkLog, SinkShared, SinkStep};
 use crate::wire::Wire;
 
 /// Serves one connection to its end. I/O errors end it: that is what a client that breaks off looks like.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<SinkShared>) {
     let number = shared.begin();
-    let _open = Open(Arc::clone(&shared));
+    let _open = OpenSession(Arc::clone(&shared));
     let wire = Wire::new(stream);
-    let session = Session { shared, wire, number, peer, hello: None, tls: None, user: None, mail: None };
+    let session = SinkSession { shared, wire, number, peer, hello: None, tls: None, user: None, mail: None };
     let _ = session.run().await;
 }
 
-pub(super) struct Session {
+pub(super) struct SinkSession {
     pub(super) shared: Arc<SinkShared>,
     pub(super) wire: Wire,
     pub(super) number: usize,
     pub(super) peer: SocketAddr,
-    pub(super) hello: Option<Hello>,
+    pub(super) hello: Option<SinkHello>,
     pub(super) tls: Option<String>,
     pub(super) user: Option<String>,
-    pub(super) mail: Option<Mail>,
+    pub(super) mail: Option<MailInProgress>,
 }
 
-pub(super) struct Hello {
+pub(super) struct SinkHello {
     pub(super) name: String,
     pub(super) extended: bool,
 }
 
 /// What a step came to.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Went {
+pub(super) enum StepResult {
     Ahead,
     Refused,
 }
 
 /// The next thing to say, after the script has been asked.
-pub(super) enum Say {
+pub(super) enum SinkReply {
     Reply(String),
     ReplyThenClose(String),
     Raw(Vec<u8>),
@@ -54,7 +54,7 @@ pub(super) enum Say {
     AcceptThenClose,
 }
 
-impl Session {
+impl SinkSession {
     async fn run(mut self) -> io::Result<()> {
         if self.script(|script| script.implicit_tls) {
             self = self.handshake().await?;
@@ -107,7 +107,7 @@ impl Session {
         }
         let line = String::from_utf8_lossy(&raw).trim_end_matches(['\r', '\n']).to_owned();
         let known = line.clone();
-        self.note(|log, session| log.commands.push(Command { session, line: known }));
+        self.note(|log, session| log.commands.push(SinkCommand { session, line: known }));
         self.check_pipelining(&line);
         Ok(line)
     }
@@ -139,8 +139,8 @@ impl Session {
         } else {
             (SinkStep::Helo, "250 sink.example".to_owned())
         };
-        if self.step(step, line, &reply).await? == Went::Ahead {
-            self.hello = Some(Hello { name: name.to_owned(), extended });
+        if self.step(step, line, &reply).await? == StepResult::Ahead {
+            self.hello = Some(SinkHello { name: name.to_owned(), extended });
             self.mail = None;
         }
         Ok(())
@@ -168,7 +168,7 @@ impl Session {
             self.refuse("503 5.5.1 No TLS now").await?;
             return Ok(self);
         }
-        if self.step(SinkStep::StartTls, line, "220 2.0.0 Go ahead").await? == Went::Refused {
+        if self.step(SinkStep::StartTls, line, "220 2.0.0 Go ahead").await? == StepResult::Refused {
             return Ok(self);
         }
         self.handshake().await
@@ -196,7 +196,7 @@ impl Session {
         let Some(user) = found else {
             return self.refuse("535 5.7.8 No").await;
         };
-        if self.step(SinkStep::Auth, line, "235 2.7.0 Welcome").await? == Went::Ahead {
+        if self.step(SinkStep::Auth, line, "235 2.7.0 Welcome").await? == StepResult::Ahead {
             self.user = Some(user);
         }
         Ok(())
@@ -231,24 +231,24 @@ impl Session {
     }
 
     /// Says the usual, unless the script has something else at this point.
-    pub(super) async fn step(&mut self, step: SinkStep, line: &str, usual: &str) -> io::Result<Went> {
+    pub(super) async fn step(&mut self, step: SinkStep, line: &str, usual: &str) -> io::Result<StepResult> {
         let say = self.ask_script(step, line, usual).await;
         self.say(say).await
     }
 
-    pub(super) async fn ask_script(&mut self, step: SinkStep, line: &str, usual: &str) -> Say {
+    pub(super) async fn ask_script(&mut self, step: SinkStep, line: &str, usual: &str) -> SinkReply {
         let act = self.shared.script.lock().unwrap_or_else(PoisonError::into_inner).act(step, line);
         match act {
-            Some(Act::Reply(text)) => return Say::Reply(text),
-            Some(Act::ReplyThenClose(text)) => return Say::ReplyThenClose(text),
-            Some(Act::Raw(bytes)) => return Say::Raw(bytes),
-            Some(Act::Close) => return Say::Close,
-            Some(Act::AcceptThenClose) => return Say::AcceptThenClose,
+            Some(Act::Reply(text)) => return SinkReply::Reply(text),
+            Some(Act::ReplyThenClose(text)) => return SinkReply::ReplyThenClose(text),
+            Some(Act::Raw(bytes)) => return SinkReply::Raw(bytes),
+            Some(Act::Close) => return SinkReply::Close,
+            Some(Act::AcceptThenClose) => return SinkReply::AcceptThenClose,
             Some(Act::Hold) => self.hold().await,
             Some(Act::Delay(time)) => tokio::time::sleep(time).await,
             None => {}
         }
-        Say::Reply(usual.to_owned())
+        SinkReply::Reply(usual.to_owned())
     }
 
     async fn hold(&mut self) {
@@ -258,23 +258,25 @@ impl Session {
         self.note(|log, _| log.held -= 1);
     }
 
-    pub(super) async fn say(&mut self, say: Say) -> io::Result<Went> {
+    pub(super) async fn say(&mut self, say: SinkReply) -> io::Result<StepResult> {
         let accepts = say.accepts();
         match say {
-            Say::Reply(text) => self.wire.write(&lines(&text)).await?,
-            Say::Raw(bytes) => self.wire.write(&bytes).await?,
-            Say::ReplyThenClose(text) => {
+            SinkReply::Reply(text) => self.wire.write(&lines(&text)).await?,
+            SinkReply::Raw(bytes) => self.wire.write(&bytes).await?,
+            SinkReply::ReplyThenClose(text) => {
                 self.wire.write(&lines(&text)).await?;
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            Say::Close | Say::AcceptThenClose => return Err(io::ErrorKind::ConnectionAborted.into()),
+            SinkReply::Close | SinkReply::AcceptThenClose => {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
         }
-        Ok(if accepts { Went::Ahead } else { Went::Refused })
+        Ok(if accepts { StepResult::Ahead } else { StepResult::Refused })
     }
 
     /// A refusal of the sink's own, which no script can change: the client was wrong.
     pub(super) async fn refuse(&mut self, text: &str) -> io::Result<()> {
-        self.say(Say::Reply(text.to_owned())).await.map(drop)
+        self.say(SinkReply::Reply(text.to_owned())).await.map(drop)
     }
 
     pub(super) fn violation(&self, what: &str, bytes: &[u8]) {
@@ -282,7 +284,7 @@ impl Session {
         self.note(|log, _| log.violations.push(text));
     }
 
-    pub(super) fn note(&self, write: impl FnOnce(&mut Log, usize)) {
+    pub(super) fn note(&self, write: impl FnOnce(&mut SinkLog, usize)) {
         self.shared.log.send_modify(|log| write(log, self.number));
     }
 
@@ -291,7 +293,7 @@ impl Session {
     }
 }
 
-impl Say {
+impl SinkReply {
     pub(super) fn accepts(&self) -> bool {
         match self {
             Self::Reply(text) | Self::ReplyThenClose(text) => text.starts_with(['2', '3']),
@@ -322,9 +324,9 @@ impl SinkShared {
 }
 
 /// Counts a session as open for as long as it lives, however it ends.
-struct Open(Arc<SinkShared>);
+struct OpenSession(Arc<SinkShared>);
 
-impl Drop for Open {
+impl Drop for OpenSession {
     fn drop(&mut self) {
         self.0.log.send_modify(|log| log.open -= 1);
     }

@@ -2,18 +2,18 @@
 
 use std::io;
 
-use super::session::{Say, Session, Went};
-use super::{Path, SinkStep, Transaction};
+use super::session::{SinkReply, SinkSession, StepResult};
+use super::{SinkPath, SinkStep, SinkTransaction};
 
 /// A transaction in progress.
-pub(super) struct Mail {
-    sender: Path,
-    recipients: Vec<Path>,
+pub(super) struct MailInProgress {
+    sender: SinkPath,
+    recipients: Vec<SinkPath>,
     message: Vec<u8>,
     chunked: bool,
 }
 
-impl Session {
+impl SinkSession {
     pub(super) async fn mail(&mut self, rest: &str, line: &str) -> io::Result<()> {
         if self.hello.is_none() || self.mail.is_some() {
             return self.refuse("503 5.5.1 Not now").await;
@@ -27,8 +27,8 @@ impl Session {
         if let Some(unknown) = self.unknown_param(&sender, &MAIL_PARAMS) {
             return self.refuse(&format!("555 5.5.4 {unknown} was not offered")).await;
         }
-        if self.step(SinkStep::Mail, line, "250 2.1.0 Sender taken").await? == Went::Ahead {
-            self.mail = Some(Mail { sender, recipients: vec![], message: vec![], chunked: false });
+        if self.step(SinkStep::Mail, line, "250 2.1.0 Sender taken").await? == StepResult::Ahead {
+            self.mail = Some(MailInProgress { sender, recipients: vec![], message: vec![], chunked: false });
         }
         Ok(())
     }
@@ -43,7 +43,7 @@ impl Session {
         if let Some(unknown) = self.unknown_param(&recipient, &RCPT_PARAMS) {
             return self.refuse(&format!("555 5.5.4 {unknown} was not offered")).await;
         }
-        if self.step(SinkStep::Rcpt, line, "250 2.1.5 Recipient taken").await? == Went::Ahead
+        if self.step(SinkStep::Rcpt, line, "250 2.1.5 Recipient taken").await? == StepResult::Ahead
             && let Some(mail) = &mut self.mail
         {
             mail.recipients.push(recipient);
@@ -52,7 +52,7 @@ impl Session {
     }
 
     /// `FROM:<address> PARAM PARAM=value`; no space is allowed before the bracket (RFC 5321 section 3.3).
-    fn path(&mut self, rest: &str, keyword: &str) -> Option<Path> {
+    fn path(&mut self, rest: &str, keyword: &str) -> Option<SinkPath> {
         let after = rest.get(..keyword.len()).filter(|start| start.eq_ignore_ascii_case(keyword))?;
         let rest = rest.strip_prefix(after)?.strip_prefix('<')?;
         let end = closing_bracket(rest)?;
@@ -65,17 +65,17 @@ impl Session {
             self.violation("an address beyond ASCII without SMTPUTF8", address.as_bytes());
         }
         let params = params.split(' ').filter(|param| !param.is_empty()).map(str::to_owned).collect();
-        Some(Path { address: address.to_owned(), params })
+        Some(SinkPath { address: address.to_owned(), params })
     }
 
     fn mail_is_utf8(&self, params: &str) -> bool {
-        let declared = |path: &Path| path.param("SMTPUTF8").is_some();
+        let declared = |path: &SinkPath| path.param("SMTPUTF8").is_some();
         params.to_ascii_uppercase().contains("SMTPUTF8")
             || self.mail.as_ref().is_some_and(|m| declared(&m.sender))
     }
 
     /// RFC 5321 section 4.1.1.11: a parameter is allowed only if its extension was offered.
-    fn unknown_param(&self, path: &Path, known: &[(&str, &str)]) -> Option<String> {
+    fn unknown_param(&self, path: &SinkPath, known: &[(&str, &str)]) -> Option<String> {
         let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
         let allowed = |param: &String| {
             let key = param.split('=').next().unwrap_or_default().to_ascii_uppercase();
@@ -96,7 +96,7 @@ impl Session {
         if mail.recipients.is_empty() || mail.chunked {
             return self.refuse("554 5.5.1 No valid recipients").await;
         }
-        if self.step(SinkStep::Data, line, "354 End with a dot").await? == Went::Refused {
+        if self.step(SinkStep::Data, line, "354 End with a dot").await? == StepResult::Refused {
             return Ok(());
         }
         let message = self.content().await?;
@@ -148,7 +148,7 @@ impl Session {
         if last.eq_ignore_ascii_case("LAST") {
             return self.finish().await;
         }
-        if self.step(SinkStep::Chunk, line, "250 2.0.0 Chunk taken").await? == Went::Refused {
+        if self.step(SinkStep::Chunk, line, "250 2.0.0 Chunk taken").await? == StepResult::Refused {
             self.mail = None;
         }
         Ok(())
@@ -178,10 +178,10 @@ impl Session {
     }
 
     /// Written down before the reply is sent: a test that has seen the reply must find the message here.
-    fn record(&self, mail: Mail, says: &[Say]) {
+    fn record(&self, mail: MailInProgress, says: &[SinkReply]) {
         let hello = self.hello.as_ref();
-        let replies: Vec<&str> = says.iter().map(Say::text).collect();
-        let transaction = Transaction {
+        let replies: Vec<&str> = says.iter().map(SinkReply::text).collect();
+        let transaction = SinkTransaction {
             session: self.number,
             peer: self.peer,
             hello: hello.map(|hello| hello.name.clone()).unwrap_or_default(),
@@ -193,12 +193,12 @@ impl Session {
             message: mail.message,
             chunked: mail.chunked,
             reply: replies.join("\n"),
-            accepted: says.iter().any(Say::accepts),
+            accepted: says.iter().any(SinkReply::accepts),
         };
         self.note(|log, _| log.transactions.push(transaction));
     }
 
-    fn check_content(&mut self, mail: &Mail) {
+    fn check_content(&mut self, mail: &MailInProgress) {
         let declared = mail.sender.param("BODY").is_some_and(|body| !body.eq_ignore_ascii_case("7BIT"));
         let utf8 = mail.sender.param("SMTPUTF8").is_some();
         if !mail.message.is_ascii() && !declared && !utf8 {

@@ -1,142 +1,64 @@
-//! Delivery status notifications: what a sender is told about the fate of a message (RFC 3464, in the form of RFC 6522).
+//! Delivery status notifications: reports to a sender about the fate of a message (RFC 3464, in the form of RFC 6522).
 //!
-//! A [`Notification`] is written from plain values; clock and dice are the caller's. Its three parts are a text for people,
-//! the fields for programs, and the message it is about, whole or its header alone. Where an address needs it, the
-//! international forms of RFC 6533 take the place of the usual ones. Who deserves a notification, and that nobody ever
-//! gets one for a notification, is decided elsewhere.
+//! A [`Notification`] is written from plain values; the caller supplies the time and the random number. It has three
+//! parts: a text for people, the fields for programs, and the message that it is about, in full or only its header.
+//! Where an address requires it, the international forms of RFC 6533 are used in place of the usual ones. Who is sent a
+//! notification, and that a notification never causes another one, is decided elsewhere.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::header::folded;
-use crate::{Address, EnhancedCode, QueueId, Recipient, Reply, UnixTime, xtext};
+use crate::{Address, QueueId, UnixTime, xtext};
+
+mod recipient_status;
+
+use self::recipient_status::mta_name;
+pub use self::recipient_status::{DsnAction, RecipientStatus};
 
 /// One notification, about some recipients of one message.
 #[derive(Debug, Clone)]
 pub struct Notification<'a> {
-    /// Its own queue id; names it in Message-ID.
+    /// The notification's own queue id, which its Message-ID is made from.
     pub id: QueueId,
-    /// When it is written.
+    /// When the notification is written; its Date field.
     pub at: UnixTime,
-    /// Makes the boundary; any number.
+    /// A random number to make the MIME boundary from.
     pub random: u128,
-    /// Our name.
+    /// Our host name, for Reporting-MTA.
     pub reporting_mta: &'a str,
-    /// The name in From.
+    /// The display name in From.
     pub from_name: &'a str,
     /// The address in From.
     pub from: &'a Address,
-    /// The sender of the message that it is about.
+    /// The reverse-path of the message that it is about, to which the notification is sent.
     pub to: &'a Address,
     /// The queue id of that message.
     pub about: QueueId,
-    /// When that message came.
+    /// When that message was received.
     pub arrival: UnixTime,
     /// `ENVID` of that message, in xtext (RFC 3461 section 4.4).
     pub envid: Option<&'a str>,
-    /// About whom; at least one, all with the same kind of action.
-    pub recipients: &'a [Status<'a>],
-    /// What comes back of that message.
-    pub returned: Returned,
-    /// That message needed SMTPUTF8, so its sender can read the forms of RFC 6533.
+    /// The recipients that it is about: at least one, all with the same action.
+    pub recipients: &'a [RecipientStatus<'a>],
+    /// What is returned of that message.
+    pub returned: ReturnedContent,
+    /// Whether that message needed SMTPUTF8, so that its sender can read the forms of RFC 6533.
     pub utf8: bool,
 }
 
-/// What is said of one recipient.
+/// What a notification returns of the message.
 #[derive(Debug, Clone)]
-pub struct Status<'a> {
-    /// Whom, with the parameters that came with the address.
-    pub recipient: &'a Recipient,
-    /// What became of the message.
-    pub action: Action,
-    /// The status code; its class is made to fit the action.
-    pub status: Option<EnhancedCode>,
-    /// The host that replied: a name, or an IP address without brackets.
-    pub remote_mta: Option<&'a str>,
-    /// What the next hop said.
-    pub diagnostic: Option<&'a Reply>,
-    /// The cause, where it is ours and not the next hop's: one plain sentence.
-    pub cause: Option<&'a str>,
-    /// When the last attempt was made.
-    pub last_attempt: Option<UnixTime>,
-    /// When we give up, for delays.
-    pub will_retry_until: Option<UnixTime>,
-}
-
-/// RFC 3464 section 2.3.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// It will not be delivered.
-    Failed,
-    /// It is still being tried.
-    Delayed,
-    /// It has reached its mailbox or the store behind us.
-    Delivered,
-    /// It was handed to a host that may not report further.
-    Relayed,
-}
-
-impl Action {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::Delayed => "delayed",
-            Self::Delivered => "delivered",
-            Self::Relayed => "relayed",
-        }
-    }
-
-    /// RFC 3464 section 2.3.4: the class of the status agrees with the action.
-    fn class(self) -> u8 {
-        match self {
-            Self::Failed => 5,
-            Self::Delayed => 4,
-            Self::Delivered | Self::Relayed => 2,
-        }
-    }
-
-    fn subject(self) -> &'static str {
-        match self {
-            Self::Failed => "Your message could not be delivered",
-            Self::Delayed => "Your message is delayed",
-            Self::Delivered => "Your message was delivered",
-            Self::Relayed => "Your message was handed on",
-        }
-    }
-
-    fn opening(self) -> &'static str {
-        match self {
-            Self::Failed => "Your message could not be delivered to:",
-            Self::Delayed => "Your message has not been delivered yet to:",
-            Self::Delivered => "Your message was delivered to:",
-            Self::Relayed => {
-                "Your message was handed to a system that may not report\r\nwhether it was delivered, for:"
-            }
-        }
-    }
-
-    fn outlook(self) -> &'static str {
-        match self {
-            Self::Failed => "It will not be tried again for them. Its copy or its header is attached.",
-            Self::Delayed => "You need not send it again: it will be tried further.",
-            Self::Delivered | Self::Relayed => "You asked for this notice; nothing more need be done.",
-        }
-    }
-}
-
-/// What comes back of the message.
-#[derive(Debug, Clone)]
-pub enum Returned {
-    /// Header block, with the empty line that ends it, and body.
+pub enum ReturnedContent {
+    /// The whole message: the header block with the empty line that ends it, and the body.
     Whole(Bytes, Bytes),
-    /// The header block, with or without that line.
+    /// Only the header block, with or without that line.
     Header(Bytes),
 }
 
-impl Returned {
+impl ReturnedContent {
     fn pieces(&self) -> [&Bytes; 2] {
         static NOTHING: Bytes = Bytes::new();
         match self {
@@ -152,19 +74,19 @@ impl Returned {
 
 /// A notification as it is stored and sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct DsnMessage {
     /// The header block, with the empty line that ends it.
     pub head: Bytes,
     /// Everything after that line.
     pub body: Bytes,
-    /// There are octets above 127 in it.
+    /// Whether it has octets above 127.
     pub has_8bit: bool,
 }
 
 impl Notification<'_> {
-    /// Writes it.
+    /// Renders the notification as a message.
     #[must_use]
-    pub fn write(&self) -> Written {
+    pub fn write(&self) -> DsnMessage {
         let boundary = self.boundary();
         let mut body = BytesMut::with_capacity(4096);
         self.part(&mut body, &boundary, self.text_type(), self.text().as_bytes());
@@ -172,11 +94,11 @@ impl Notification<'_> {
         self.write_returned(&mut body, &boundary);
         body.put_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
         let head = self.head(&boundary, body.is_ascii());
-        Written { has_8bit: !(head.is_ascii() && body.is_ascii()), head, body: body.freeze() }
+        DsnMessage { has_8bit: !(head.is_ascii() && body.is_ascii()), head, body: body.freeze() }
     }
 
-    fn action(&self) -> Action {
-        self.recipients.first().map_or(Action::Failed, |status| status.action)
+    fn action(&self) -> DsnAction {
+        self.recipients.first().map_or(DsnAction::Failed, |status| status.action)
     }
 
     /// RFC 2046 section 5.1.1: the boundary must not occur in any part.
@@ -187,7 +109,7 @@ impl Notification<'_> {
             !pieces.iter().any(occurs)
         };
         let numbers = (0..).map(|more| self.random.wrapping_add(more));
-        // Each number makes another boundary, and a message holds only so many of them.
+        // Each number makes another boundary, and a message can contain only finitely many of them.
         let mut boundaries = numbers.map(|number| format!("=_report_{number:032x}"));
         boundaries.find(free).unwrap_or_default()
     }
@@ -200,7 +122,7 @@ impl Notification<'_> {
         field("Subject", self.action().subject());
         field("Date", &self.at.rfc5322());
         field("Message-ID", &format!("<{}@{}>", self.id, self.reporting_mta));
-        // RFC 3834 section 5: a reply to this would be a loop.
+        // RFC 3834 section 5: an automatic reply to this would make a loop.
         field("Auto-Submitted", "auto-replied");
         field("MIME-Version", "1.0");
         field(
@@ -242,10 +164,11 @@ impl Notification<'_> {
             }
         }
         let until = self.recipients.iter().find_map(|status| status.will_retry_until);
-        let until = until.map_or(String::new(), |until| format!("\r\nWe give up on {}.", until.rfc5322()));
+        let until =
+            until.map_or(String::new(), |until| format!("\r\nWe will give up on {}.", until.rfc5322()));
         let _ = write!(
             text,
-            "\r\n{}{until}\r\n\r\nThe message came to us on {}.\r\nIts queue id is {}; please name it when you ask for help.\r\n",
+            "\r\n{}{until}\r\n\r\nWe received the message on {}.\r\nIts queue id is {}; please name it when you ask for help.\r\n",
             action.outlook(),
             self.arrival.rfc5322(),
             self.about,
@@ -269,7 +192,7 @@ impl Notification<'_> {
         text
     }
 
-    fn recipient_fields(&self, text: &mut String, status: &Status<'_>) {
+    fn recipient_fields(&self, text: &mut String, status: &RecipientStatus<'_>) {
         if let Some(orcpt) = &status.recipient.params.orcpt {
             // RFC 3464 section 2.3.1: type and address of ORCPT, decoded.
             let (kind, address) = orcpt.split_once(';').unwrap_or(("rfc822", orcpt));
@@ -297,7 +220,7 @@ impl Notification<'_> {
         }
     }
 
-    /// An address in a form that the report can hold (RFC 6533 section 3).
+    /// An address in a form that the report can contain (RFC 6533 section 3).
     fn address<'t>(&self, address: &'t Address) -> Cow<'t, str> {
         address.ascii().unwrap_or_else(|| match self.utf8 {
             true => Cow::Borrowed(address.as_str()),
@@ -310,8 +233,8 @@ impl Notification<'_> {
         text.push_str(&String::from_utf8_lossy(&folded(name, &value)));
     }
 
-    /// Foreign text made harmless: no control character can write a line of its own, and without SMTPUTF8 nothing
-    /// outside US-ASCII is shown.
+    /// Makes text from others safe: no control character can start a line of its own, and without SMTPUTF8 only
+    /// US-ASCII is shown.
     fn shown(&self, text: &str) -> String {
         let safe = |c: char| match c {
             ' '..='~' => c,
@@ -319,7 +242,7 @@ impl Notification<'_> {
             '\n' | '\t' => ' ',
             _ => '?',
         };
-        // A single word longer than a line may be would make the report itself undeliverable.
+        // A single word longer than the limit of a line would make the report itself undeliverable.
         let mut octets = 0;
         let fits = |c: &char| {
             octets += c.len_utf8();
@@ -329,14 +252,14 @@ impl Notification<'_> {
     }
 
     fn write_returned(&self, out: &mut BytesMut, boundary: &str) {
-        // The returned header says which type it is, wherever the report itself can go.
+        // The type follows from the returned header alone, whichever hosts the report itself can be sent to.
         let utf8 = !self.returned.pieces()[0].is_ascii();
         let content_type = match (&self.returned, utf8) {
-            (Returned::Whole(..), false) => "message/rfc822",
-            (Returned::Header(_), false) => "text/rfc822-headers",
+            (ReturnedContent::Whole(..), false) => "message/rfc822",
+            (ReturnedContent::Header(_), false) => "text/rfc822-headers",
             // RFC 6533 section 3.
-            (Returned::Whole(..), true) => "message/global",
-            (Returned::Header(_), true) => "message/global-headers",
+            (ReturnedContent::Whole(..), true) => "message/global",
+            (ReturnedContent::Header(_), true) => "message/global-headers",
         };
         out.put_slice(format!("--{boundary}\r\nContent-Type: {content_type}\r\n").as_bytes());
         if !self.returned.is_ascii() {
@@ -349,43 +272,7 @@ impl Notification<'_> {
     }
 }
 
-impl Status<'_> {
-    fn code(&self) -> EnhancedCode {
-        let class = self.action.class();
-        match self.status {
-            Some(EnhancedCode(found, subject, detail)) if found == class => {
-                EnhancedCode(class, subject, detail)
-            }
-            // A deferral's code that ended in failure keeps its subject: 4.4.1 becomes 5.4.1.
-            Some(EnhancedCode(_, subject, detail)) if class != 2 => EnhancedCode(class, subject, detail),
-            _ => EnhancedCode(class, 0, 0),
-        }
-    }
-
-    fn reason(&self) -> String {
-        match (self.cause, self.remote_mta, self.diagnostic) {
-            (Some(cause), _, None) => cause.to_owned(),
-            (Some(cause), host, Some(reply)) => {
-                format!("{cause} {} said: {reply}", host.map_or("The last one asked".into(), mta_name))
-            }
-            (None, host, Some(reply)) => {
-                format!("{} said: {reply}", host.map_or("The next system".into(), mta_name))
-            }
-            (None, _, None) => String::new(),
-        }
-    }
-}
-
-/// RFC 3464 section 2.1.2, RFC 1123 section 5.2.17: a host without a name is written as an address literal.
-fn mta_name(host: &str) -> Cow<'_, str> {
-    match host.parse() {
-        Ok(IpAddr::V4(address)) => format!("[{address}]").into(),
-        Ok(IpAddr::V6(address)) => format!("[IPv6:{address}]").into(),
-        Err(_) => host.into(),
-    }
-}
-
-/// RFC 5322 section 3.2.4: a display name that is no plain sequence of words stands in quotes.
+/// RFC 5322 section 3.2.4: a display name that is not a plain sequence of words is quoted.
 fn quoted(name: &str) -> String {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || " !#$%&'*+-/=?^_`{|}~".contains(c));
     if plain {
@@ -416,7 +303,7 @@ fn wrapped(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Charset, RcptParams};
+    use crate::{Charset, EnhancedCode, RcptParams, Recipient, Reply};
 
     fn address(text: &str) -> Address {
         Address::parse(text, Charset::Utf8).unwrap()
@@ -432,10 +319,10 @@ mod tests {
         }
     }
 
-    fn failed<'a>(recipient: &'a Recipient, reply: &'a Reply) -> Status<'a> {
-        Status {
+    fn failed<'a>(recipient: &'a Recipient, reply: &'a Reply) -> RecipientStatus<'a> {
+        RecipientStatus {
             recipient,
-            action: Action::Failed,
+            action: DsnAction::Failed,
             status: reply.enhanced,
             remote_mta: Some("mx.example.net"),
             diagnostic: Some(reply),
@@ -445,7 +332,11 @@ mod tests {
         }
     }
 
-    fn write(recipients: &[Status<'_>], returned: Returned, utf8: bool) -> (String, String, Written) {
+    fn write(
+        recipients: &[RecipientStatus<'_>],
+        returned: ReturnedContent,
+        utf8: bool,
+    ) -> (String, String, DsnMessage) {
         let (from, to) = (address("postmaster@gate.example.org"), address("anna@example.org"));
         let notification = Notification {
             id: QueueId::new(UnixTime::from_millis(0), 1),
@@ -467,8 +358,8 @@ mod tests {
         (text(&written.head), text(&written.body), written)
     }
 
-    fn header(text: &'static str) -> Returned {
-        Returned::Header(Bytes::from_static(text.as_bytes()))
+    fn header(text: &'static str) -> ReturnedContent {
+        ReturnedContent::Header(Bytes::from_static(text.as_bytes()))
     }
 
     #[test]
@@ -503,7 +394,7 @@ mod tests {
             ("2001:db8::1", "[IPv6:2001:db8::1]"),
             ("mx.example", "mx.example"),
         ] {
-            let status = Status { remote_mta: Some(host), ..failed(&recipient, &reply) };
+            let status = RecipientStatus { remote_mta: Some(host), ..failed(&recipient, &reply) };
             let (_, body, _) = write(&[status], header("Subject: hi\r\n"), false);
             assert!(body.contains(&format!("Remote-MTA: dns; {shown}\r\n")), "{body}");
             assert!(body.contains(&format!("{shown} said: 550")), "{body}");
@@ -513,7 +404,7 @@ mod tests {
     #[test]
     fn a_boundary_never_occurs_in_what_is_returned() {
         let taken = format!("--=_report_{:032x}\r\n", 7);
-        let whole = Returned::Whole(Bytes::from_static(b"\r\n"), Bytes::from(taken));
+        let whole = ReturnedContent::Whole(Bytes::from_static(b"\r\n"), Bytes::from(taken));
         let recipient = recipient("bob@example.net", None);
         let reply = Reply::plain(550, "no");
         let (head, body, _) = write(&[failed(&recipient, &reply)], whole, false);
@@ -537,9 +428,9 @@ mod tests {
         let reply = Reply::new(451, EnhancedCode(4, 4, 1), "no answer");
         let mut status = failed(&recipient, &reply);
         assert_eq!(status.code(), EnhancedCode(5, 4, 1));
-        status.action = Action::Relayed;
+        status.action = DsnAction::Relayed;
         assert_eq!(status.code(), EnhancedCode(2, 0, 0));
-        status.action = Action::Delayed;
+        status.action = DsnAction::Delayed;
         assert_eq!(status.code(), EnhancedCode(4, 4, 1));
     }
 
@@ -547,7 +438,7 @@ mod tests {
     fn international_mail_gets_international_reports() {
         let recipient = recipient("jürgen@bücher.example", None);
         let reply = Reply::plain(550, "no");
-        let whole = Returned::Whole(Bytes::from("Subject: ä\r\n\r\n".as_bytes()), Bytes::new());
+        let whole = ReturnedContent::Whole(Bytes::from("Subject: ä\r\n\r\n".as_bytes()), Bytes::new());
         let (head, body, written) = write(&[failed(&recipient, &reply)], whole, true);
         assert!(written.has_8bit && head.contains("Content-Transfer-Encoding: 8bit"));
         assert!(body.contains("Content-Type: message/global-delivery-status\r\n"));

@@ -10,9 +10,9 @@ use std::time::Duration;
 use pintle_testkit::TempDir;
 use tokio::sync::watch;
 
-use super::book::{Book, Mix, Progress};
-use super::hop::Hop;
-use super::load::Load;
+use super::hop::FaultyHop;
+use super::ledger::{LoadProgress, MailLedger, MailMix};
+use super::load::LoadClients;
 use super::powercut;
 use super::shim::Shim;
 use crate::{Gateway, binary};
@@ -24,8 +24,8 @@ const CLIENTS: usize = 8;
 
 /// How a stage is set up.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Setting {
-    pub(super) mix: Mix,
+pub(super) struct BedConfig {
+    pub(super) mix: MailMix,
     /// A journal is kept, for power cuts.
     pub(super) journal: bool,
     /// Sections at the end of the configuration.
@@ -39,11 +39,11 @@ pub(super) struct Setting {
 }
 
 /// The stage.
-pub(super) struct Stage {
-    pub(super) book: Arc<Book>,
-    pub(super) hop: Hop,
+pub(super) struct TestBed {
+    pub(super) book: Arc<MailLedger>,
+    pub(super) hop: FaultyHop,
     pub(super) shim: Shim,
-    pub(super) load: Load,
+    pub(super) load: LoadClients,
     pub(super) gateway: Option<Gateway>,
     /// How often the gateway had to be started anew although nobody had ended it.
     pub(super) restarts: u64,
@@ -51,20 +51,20 @@ pub(super) struct Stage {
     pub(super) problems: Vec<String>,
     /// The logs of gateways that have ended.
     logs: Vec<String>,
-    setting: Setting,
+    setting: BedConfig,
     address: watch::Sender<Option<SocketAddr>>,
     folder: TempDir,
 }
 
-impl Stage {
+impl TestBed {
     /// Sets up and starts the gateway.
-    pub(super) async fn start(setting: Setting) -> Result<Self, String> {
+    pub(super) async fn start(setting: BedConfig) -> Result<Self, String> {
         let folder = TempDir::new().map_err(|error| error.to_string())?;
-        let book = Arc::new(Book::new(setting.mix));
-        let hop = Hop::start(Arc::clone(&book)).await.map_err(|error| error.to_string())?;
+        let book = Arc::new(MailLedger::new(setting.mix));
+        let hop = FaultyHop::start(Arc::clone(&book)).await.map_err(|error| error.to_string())?;
         let shim = Shim::new(folder.path(), &folder.path().join("spool"), setting.journal)?;
         let (address, there) = watch::channel(None);
-        let load = Load::start(CLIENTS, &book, &there, setting.logins);
+        let load = LoadClients::start(CLIENTS, &book, &there, setting.logins);
         let mut stage = Self {
             book,
             hop,
@@ -167,7 +167,7 @@ impl Stage {
     }
 
     /// Ends the gateway with kill -9 and takes back what it had not synced.
-    pub(super) fn cut_power(&mut self, keep: powercut::Keep, seed: u64) -> Result<usize, String> {
+    pub(super) fn cut_power(&mut self, keep: powercut::UnsyncedFate, seed: u64) -> Result<usize, String> {
         self.kill();
         powercut::cut(self.shim.side(), &self.spool(), keep, seed)
             .map_err(|error| format!("power cut: {error}"))
@@ -210,7 +210,7 @@ impl Stage {
     }
 
     /// Waits until `more` outcomes have come since `from`; false when they do not.
-    pub(super) async fn outcomes(&self, from: Progress, more: u64) -> bool {
+    pub(super) async fn outcomes(&self, from: LoadProgress, more: u64) -> bool {
         self.book.wait(PATIENCE, |now| now.outcomes() >= from.outcomes() + more).await
     }
 
@@ -306,7 +306,7 @@ impl Stage {
     }
 
     /// Where the gateway is, while it is.
-    pub(super) fn address(&self) -> super::load::Where {
+    pub(super) fn address(&self) -> super::load::GatewayAddress {
         self.address.subscribe()
     }
 

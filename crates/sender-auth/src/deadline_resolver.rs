@@ -1,20 +1,20 @@
-//! DNS within a deadline: one value that all checks of a message ask.
+//! A resolver with a deadline, shared by all checks of a message.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
 use pintle_dns::{DnsError, Record, RecordKind, Resolver, reverse_zone_name};
 
-/// A resolver, and when it is too late to ask it.
+/// A resolver, and the time after which it is no longer queried.
 #[derive(Clone, Copy)]
-pub struct Ask<'a> {
+pub struct DeadlineResolver<'a> {
     resolver: &'a dyn Resolver,
     deadline: Instant,
 }
 
-impl<'a> Ask<'a> {
-    /// Whom to ask, and until when: every answer that comes later counts as [`DnsError::Timeout`], so that what is built
-    /// on it ends soon after, however many questions it still has.
+impl<'a> DeadlineResolver<'a> {
+    /// Uses `resolver` until `deadline`. Every later answer counts as [`DnsError::Timeout`], so a check ends soon after
+    /// it, however many queries it still needs.
     #[must_use]
     pub fn new(resolver: &'a dyn Resolver, deadline: Instant) -> Self {
         Self { resolver, deadline }
@@ -28,7 +28,7 @@ impl<'a> Ask<'a> {
         }
     }
 
-    /// The strings of each TXT record, joined. That there is none is an empty list.
+    /// The strings of each TXT record, joined. The list is empty when there are no such records.
     pub(crate) async fn texts(self, name: &str) -> Result<Vec<Vec<u8>>, DnsError> {
         let text = |record| match record {
             Record::Txt(text) => Some(text),
@@ -53,7 +53,7 @@ impl<'a> Ask<'a> {
         Ok(records.iter().filter_map(address).collect())
     }
 
-    /// What an address calls itself, confirmed or not.
+    /// The PTR names of an address, confirmed or not.
     pub(crate) async fn pointers(self, address: IpAddr) -> Result<Vec<String>, DnsError> {
         let name = |record| match record {
             Record::Ptr(name) => Some(name),

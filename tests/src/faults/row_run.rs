@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use pintle_testkit::ZoneServer;
 
-use super::book::Progress;
 use super::damage;
-use super::hop::Mode;
-use super::powercut::{Chance, Keep};
-use super::rows::{Damage, Fault, Row};
-use super::shim::{Act, Ops, Rule};
-use super::stage::{PATIENCE, Setting, Stage};
-use super::{Options, Outcome};
+use super::hop::HopMode;
+use super::ledger::LoadProgress;
+use super::powercut::{SeededRandom, UnsyncedFate};
+use super::rows::{FileDamage, MatrixRow, RowFault};
+use super::shim::{FileOps, ShimAction, ShimRule};
+use super::test_bed::{BedConfig, PATIENCE, TestBed};
+use super::{MatrixOptions, RowOutcome};
 
 /// How long a clock stays wrong, and other things last that have no end of their own.
 const WHILE: Duration = Duration::from_secs(4);
@@ -22,49 +22,49 @@ const ZONES: &str = "to.example MX 10 mx.to.example\nmx.to.example A 127.0.0.9\n
                      from.example MX 10 mx.from.example\nmx.from.example A 127.0.0.9\n";
 
 /// A row at play.
-pub(super) struct Play<'a> {
-    row: &'a Row,
+pub(super) struct RowRun<'a> {
+    row: &'a MatrixRow,
     rounds: u32,
-    options: &'a Options,
-    chance: Chance,
+    options: &'a MatrixOptions,
+    chance: SeededRandom,
     /// Calls that the shim hit.
     hits: u64,
 }
 
-impl<'a> Play<'a> {
-    pub(super) fn new(row: &'a Row, options: &'a Options) -> Self {
+impl<'a> RowRun<'a> {
+    pub(super) fn new(row: &'a MatrixRow, options: &'a MatrixOptions) -> Self {
         let rounds = options.rounds.map_or(row.rounds, |most| row.rounds.min(most)).max(1);
-        Self { row, rounds, options, chance: Chance(options.seed), hits: 0 }
+        Self { row, rounds, options, chance: SeededRandom(options.seed), hits: 0 }
     }
 
     /// Plays it to its end.
-    pub(super) async fn play(mut self) -> Result<Outcome, String> {
+    pub(super) async fn play(mut self) -> Result<RowOutcome, String> {
         let start = std::time::Instant::now();
         let zone = ZoneServer::start(ZONES).await;
-        let mut stage = Stage::start(self.setting(&zone)?).await?;
+        let mut stage = TestBed::start(self.setting(&zone)?).await?;
         for round in 0..self.rounds {
             self.round(&mut stage, &zone, round).await;
         }
         stage.shim.disarm();
-        stage.hop.become_(Mode::Well);
+        stage.hop.become_(HopMode::Well);
         zone.heal_all();
         if stage.has_ended() {
             stage.recover().await;
         }
         stage.drain().await;
-        if matches!(self.row.fault, Fault::Disk(..)) && self.hits == 0 {
+        if matches!(self.row.fault, RowFault::Disk(..)) && self.hits == 0 {
             stage.problems.push("no call of this kind was made, so none failed".to_owned());
         }
-        let outcome = Outcome::of(self.row, self.rounds, &stage, start.elapsed());
+        let outcome = RowOutcome::of(self.row, self.rounds, &stage, start.elapsed());
         Ok(outcome)
     }
 
-    fn setting(&self, zone: &ZoneServer) -> Result<Setting, String> {
-        let mut setting = Setting { mix: self.row.mix, ..Setting::default() };
+    fn setting(&self, zone: &ZoneServer) -> Result<BedConfig, String> {
+        let mut setting = BedConfig { mix: self.row.mix, ..BedConfig::default() };
         match self.row.fault {
-            Fault::PowerCut(..) => setting.journal = true,
-            Fault::Descriptors(most) => setting.limits = vec![('n', most)],
-            Fault::Dns(_) => {
+            RowFault::PowerCut(..) => setting.journal = true,
+            RowFault::Descriptors(most) => setting.limits = vec![('n', most)],
+            RowFault::Dns(_) => {
                 setting.by_mx = true;
                 setting.more = format!(
                     "[dns]\nservers = [\"{}\"]\nhosts_file = false\nmax_negative_ttl = \"0s\"\n\
@@ -72,7 +72,7 @@ impl<'a> Play<'a> {
                     zone.address()
                 );
             }
-            Fault::Plugin(hook) => {
+            RowFault::Plugin(hook) => {
                 setting.logins = hook == "auth";
                 setting.more = self.plugin("", "")?;
             }
@@ -92,27 +92,27 @@ impl<'a> Play<'a> {
         ))
     }
 
-    async fn round(&mut self, stage: &mut Stage, zone: &ZoneServer, round: u32) {
+    async fn round(&mut self, stage: &mut TestBed, zone: &ZoneServer, round: u32) {
         match self.row.fault {
-            Fault::Kill => self.kill(stage).await,
-            Fault::KillAt(ops, path) => self.die_at(stage, ops, path, None, round).await,
-            Fault::PowerCut(ops, path, keep) => self.die_at(stage, ops, path, Some(keep), round).await,
-            Fault::Disk(rule, times) => self.disk(stage, rule, times).await,
-            Fault::Clock { seconds, returns, restart } => clock(stage, seconds, returns, restart).await,
-            Fault::Drift(parts) => drift(stage, parts).await,
-            Fault::Descriptors(_) => descriptors(stage).await,
-            Fault::Memory(more) => memory(stage, more * (u64::from(round) + 1)).await,
-            Fault::Damage(damage) => self.damage(stage, damage).await,
-            Fault::Away(folder) => away(stage, folder).await,
-            Fault::Deleted(file) => self.deleted(stage, file).await,
-            Fault::Hop(mode) => self.hop(stage, mode).await,
-            Fault::Dns(fault) => dns(stage, zone, fault).await,
-            Fault::Plugin(hook) => self.plugin_faults(stage, hook, round).await,
-            Fault::Two => two(stage).await,
+            RowFault::Kill => self.kill(stage).await,
+            RowFault::KillAt(ops, path) => self.die_at(stage, ops, path, None, round).await,
+            RowFault::PowerCut(ops, path, keep) => self.die_at(stage, ops, path, Some(keep), round).await,
+            RowFault::Disk(rule, times) => self.disk(stage, rule, times).await,
+            RowFault::Clock { seconds, returns, restart } => clock(stage, seconds, returns, restart).await,
+            RowFault::Drift(parts) => drift(stage, parts).await,
+            RowFault::Descriptors(_) => descriptors(stage).await,
+            RowFault::Memory(more) => memory(stage, more * (u64::from(round) + 1)).await,
+            RowFault::Damage(damage) => self.damage(stage, damage).await,
+            RowFault::Away(folder) => away(stage, folder).await,
+            RowFault::Deleted(file) => self.deleted(stage, file).await,
+            RowFault::Hop(mode) => self.hop(stage, mode).await,
+            RowFault::Dns(fault) => dns(stage, zone, fault).await,
+            RowFault::Plugin(hook) => self.plugin_faults(stage, hook, round).await,
+            RowFault::Two => two(stage).await,
         }
     }
 
-    async fn kill(&mut self, stage: &mut Stage) {
+    async fn kill(&mut self, stage: &mut TestBed) {
         let from = stage.book.progress();
         stage.send(60);
         stage.outcomes(from, self.chance.below(60)).await;
@@ -123,17 +123,17 @@ impl<'a> Play<'a> {
     /// The process dies at one call, or else is killed when it has made too few.
     async fn die_at(
         &mut self,
-        stage: &mut Stage,
-        ops: Ops,
+        stage: &mut TestBed,
+        ops: FileOps,
         path: &'static str,
-        cut: Option<Keep>,
+        cut: Option<UnsyncedFate>,
         round: u32,
     ) {
-        let act = if round.is_multiple_of(2) { Act::DieBefore } else { Act::DieAfter };
+        let act = if round.is_multiple_of(2) { ShimAction::DieBefore } else { ShimAction::DieAfter };
         let from = stage.book.progress();
         stage.send(10);
         stage.outcomes(from, 10).await;
-        stage.shim.arm(Rule { ops, path, act }, self.chance.below(90), 1);
+        stage.shim.arm(ShimRule { ops, path, act }, self.chance.below(90), 1);
         if !stage.send_until_ended().await {
             stage.problems.push("the process did not come to the call at which it was to die".to_owned());
         }
@@ -149,7 +149,7 @@ impl<'a> Play<'a> {
     }
 
     /// Calls fail while mail comes in and goes out; then they succeed again.
-    async fn disk(&mut self, stage: &mut Stage, rule: Rule, times: u64) {
+    async fn disk(&mut self, stage: &mut TestBed, rule: ShimRule, times: u64) {
         let from = stage.book.progress();
         stage.send(40);
         stage.outcomes(from, 20 + self.chance.below(20)).await;
@@ -173,10 +173,10 @@ impl<'a> Play<'a> {
     }
 
     /// Mail waits, the gateway goes down, files are damaged, and it starts again.
-    async fn damage(&mut self, stage: &mut Stage, damage: Damage) {
-        stage.hop.become_(Mode::Away);
+    async fn damage(&mut self, stage: &mut TestBed, damage: FileDamage) {
+        stage.hop.become_(HopMode::Away);
         wait_in_queue(stage, 50).await;
-        if damage == Damage::OldDatabase {
+        if damage == FileDamage::OldDatabase {
             stage.kill();
             stage.problems.extend(damage::keep_copy(&stage.spool()).err());
             stage.again();
@@ -189,11 +189,11 @@ impl<'a> Play<'a> {
         stage.kill();
         stage.problems.extend(damage::apply(damage, &stage.spool(), &mut self.chance).err());
         stage.again();
-        stage.hop.become_(Mode::Well);
+        stage.hop.become_(HopMode::Well);
     }
 
-    async fn deleted(&mut self, stage: &mut Stage, file: &str) {
-        stage.hop.become_(Mode::Away);
+    async fn deleted(&mut self, stage: &mut TestBed, file: &str) {
+        stage.hop.become_(HopMode::Away);
         let from = stage.book.progress();
         stage.send(100);
         stage.outcomes(from, 30 + self.chance.below(40)).await;
@@ -203,14 +203,14 @@ impl<'a> Play<'a> {
         stage.outcomes(from, 100).await;
         stage.kill();
         stage.again();
-        stage.hop.become_(Mode::Well);
+        stage.hop.become_(HopMode::Well);
         stage.drain().await;
     }
 
-    async fn hop(&mut self, stage: &mut Stage, mode: Mode) {
+    async fn hop(&mut self, stage: &mut TestBed, mode: HopMode) {
         let mode = match (mode, self.options.rounds) {
             // A short run takes larger steps.
-            (Mode::Cut(_), Some(_)) => Mode::Cut(23),
+            (HopMode::Cut(_), Some(_)) => HopMode::Cut(23),
             (mode, _) => mode,
         };
         let from = stage.book.progress();
@@ -218,15 +218,15 @@ impl<'a> Play<'a> {
         stage.send(60);
         stage.outcomes(from, 60).await;
         match mode {
-            Mode::Cut(_) => self.cut_each(stage).await,
-            Mode::Slow => drop(stage.book.wait(PATIENCE, |now| now.arrived >= from.arrived + 5).await),
+            HopMode::Cut(_) => self.cut_each(stage).await,
+            HopMode::Slow => drop(stage.book.wait(PATIENCE, |now| now.arrived >= from.arrived + 5).await),
             _ => drop(stage.book.wait(PATIENCE, |now| now.failed >= from.failed + 4).await),
         }
-        stage.hop.become_(Mode::Well);
+        stage.hop.become_(HopMode::Well);
     }
 
     /// Mail keeps coming until a session has died at each octet of a dialogue.
-    async fn cut_each(&mut self, stage: &mut Stage) {
+    async fn cut_each(&mut self, stage: &mut TestBed) {
         while stage.hop.octets() < DIALOGUE {
             let from = stage.book.progress();
             stage.load.send(2);
@@ -237,7 +237,7 @@ impl<'a> Play<'a> {
     }
 
     /// The plugin is good, then bad, then good again.
-    async fn plugin_faults(&mut self, stage: &mut Stage, hook: &str, round: u32) {
+    async fn plugin_faults(&mut self, stage: &mut TestBed, hook: &str, round: u32) {
         let act = ["trap", "spin", "eat", "sleep"][round as usize % 4];
         let from = stage.book.progress();
         stage.send(20);
@@ -266,20 +266,20 @@ impl<'a> Play<'a> {
 }
 
 /// Mail is taken that cannot be delivered yet.
-async fn wait_in_queue(stage: &mut Stage, messages: u64) {
+async fn wait_in_queue(stage: &mut TestBed, messages: u64) {
     let from = stage.book.progress();
     stage.send(usize::try_from(messages).unwrap_or(usize::MAX));
     stage.outcomes(from, messages).await;
 }
 
 /// Waits until so many attempts at delivery have failed; a queue that makes none is given up after a while.
-async fn attempts(stage: &Stage, more: u64) {
+async fn attempts(stage: &TestBed, more: u64) {
     let from = stage.book.progress();
     stage.book.wait(WHILE, |now| now.failed >= from.failed + more).await;
 }
 
-async fn clock(stage: &mut Stage, seconds: i64, returns: bool, restart: bool) {
-    stage.hop.become_(Mode::Away);
+async fn clock(stage: &mut TestBed, seconds: i64, returns: bool, restart: bool) {
+    stage.hop.become_(HopMode::Away);
     wait_in_queue(stage, 30).await;
     stage.shim.step(seconds);
     wait_in_queue(stage, 30).await;
@@ -297,22 +297,22 @@ async fn clock(stage: &mut Stage, seconds: i64, returns: bool, restart: bool) {
     wait_in_queue(stage, 10).await;
     // What waits is tried with the clock as it is now, which may give it up.
     attempts(stage, 12).await;
-    stage.hop.become_(Mode::Well);
+    stage.hop.become_(HopMode::Well);
     stage.drain().await;
 }
 
-async fn drift(stage: &mut Stage, parts: i64) {
+async fn drift(stage: &mut TestBed, parts: i64) {
     stage.shim.drift(parts);
-    stage.hop.become_(Mode::Away);
+    stage.hop.become_(HopMode::Away);
     wait_in_queue(stage, 60).await;
     attempts(stage, 30).await;
-    stage.hop.become_(Mode::Well);
+    stage.hop.become_(HopMode::Well);
     wait_in_queue(stage, 60).await;
     stage.drain().await;
 }
 
 /// Connections that say nothing.
-async fn idle(stage: &Stage, count: usize) -> Vec<tokio::net::TcpStream> {
+async fn idle(stage: &TestBed, count: usize) -> Vec<tokio::net::TcpStream> {
     let mut idle = Vec::new();
     if let Some(gateway) = &stage.gateway {
         for _ in 0..count {
@@ -323,7 +323,7 @@ async fn idle(stage: &Stage, count: usize) -> Vec<tokio::net::TcpStream> {
 }
 
 /// Connections that say nothing take all descriptors while others send.
-async fn descriptors(stage: &mut Stage) {
+async fn descriptors(stage: &mut TestBed) {
     let from = stage.book.progress();
     stage.send(60);
     let idle = idle(stage, 100).await;
@@ -334,7 +334,7 @@ async fn descriptors(stage: &mut Stage) {
     stage.recover().await;
 }
 
-async fn memory(stage: &mut Stage, more: u64) {
+async fn memory(stage: &mut TestBed, more: u64) {
     stage.problems.extend(stage.limit_memory(more).err());
     let from = stage.book.progress();
     let idle = idle(stage, 300).await;
@@ -344,7 +344,7 @@ async fn memory(stage: &mut Stage, more: u64) {
     drop(idle);
 }
 
-async fn dns(stage: &mut Stage, zone: &ZoneServer, fault: pintle_testkit::ZoneFault) {
+async fn dns(stage: &mut TestBed, zone: &ZoneServer, fault: pintle_testkit::ZoneFault) {
     for name in ["to.example", "mx.to.example"] {
         zone.fail(name, fault);
     }
@@ -360,8 +360,8 @@ async fn dns(stage: &mut Stage, zone: &ZoneServer, fault: pintle_testkit::ZoneFa
 }
 
 /// A folder of the spool is not there at the start, as when a disk is not mounted yet: the gateway must not begin without it.
-async fn away(stage: &mut Stage, folder: &str) {
-    stage.hop.become_(Mode::Away);
+async fn away(stage: &mut TestBed, folder: &str) {
+    stage.hop.become_(HopMode::Away);
     wait_in_queue(stage, 50).await;
     stage.kill();
     let (there, kept) = (stage.spool().join(folder), stage.spool().with_extension(folder));
@@ -370,18 +370,18 @@ async fn away(stage: &mut Stage, folder: &str) {
     let _ = std::fs::remove_dir(&there);
     stage.problems.extend(std::fs::rename(&kept, &there).err().map(|error| error.to_string()));
     stage.again();
-    stage.hop.become_(Mode::Well);
+    stage.hop.become_(HopMode::Well);
 }
 
 /// A second process is refused: as it is, and when the lock's file has been deleted by hand.
-async fn two(stage: &mut Stage) {
+async fn two(stage: &mut TestBed) {
     wait_in_queue(stage, 30).await;
     stage.second_is_refused("is in use by another process");
     for name in ["lock", "spool.lock", "pintle.lock"] {
         let _ = std::fs::remove_file(stage.spool().join(name));
     }
     stage.second_is_refused("is in use by another process");
-    let before: Progress = stage.book.progress();
+    let before: LoadProgress = stage.book.progress();
     stage.send(30);
     stage.outcomes(before, 30).await;
 }

@@ -17,7 +17,7 @@ const RECIPIENTS: &str = "to.example";
 
 /// What messages are like; each number stands for "every so many messages", and 0 for none.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Mix {
+pub struct MailMix {
     /// With a body of some 45 KiB.
     pub medium: u64,
     /// With a body of more than 64 KiB, which lies in a file of its own.
@@ -32,7 +32,7 @@ pub struct Mix {
 
 /// What the next hop does with a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum HopAnswer {
     Plain,
     Late,
     Never,
@@ -40,7 +40,7 @@ pub(super) enum Wish {
 
 /// What a client heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Fate {
+enum ClientReply {
     /// No reply, or none yet: it may arrive or not.
     Open,
     /// 250, with the queue id.
@@ -50,20 +50,20 @@ enum Fate {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Copy {
+struct LedgerCopy {
     arrived: u32,
     reported: bool,
 }
 
 #[derive(Debug)]
-struct Message {
-    fate: Fate,
-    copies: Vec<Copy>,
+struct LedgerMessage {
+    fate: ClientReply,
+    copies: Vec<LedgerCopy>,
 }
 
 /// Sums that change while a row is played.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct LoadProgress {
     /// Messages that got their 250.
     pub promised: u64,
     /// Messages that got another reply.
@@ -76,7 +76,7 @@ pub struct Progress {
     pub failed: u64,
 }
 
-impl Progress {
+impl LoadProgress {
     /// Messages and sessions whose outcome a client knows.
     #[must_use]
     pub fn outcomes(&self) -> u64 {
@@ -86,7 +86,7 @@ impl Progress {
 
 /// The account at the end of a row, in copies.
 #[derive(Clone, Debug, Default)]
-pub struct Account {
+pub struct CopyAccount {
     /// Copies of messages that got their 250.
     pub promised: u64,
     /// Those that arrived, or whose sender was told of their failure.
@@ -107,40 +107,40 @@ pub struct Account {
 
 /// The book.
 #[derive(Debug)]
-pub struct Book {
-    mix: Mix,
+pub struct MailLedger {
+    mix: MailMix,
     next: AtomicU64,
-    messages: Mutex<BTreeMap<u64, Message>>,
+    messages: Mutex<BTreeMap<u64, LedgerMessage>>,
     changed: AtomicU64,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<LoadProgress>,
 }
 
-impl Book {
-    pub(super) fn new(mix: Mix) -> Self {
+impl MailLedger {
+    pub(super) fn new(mix: MailMix) -> Self {
         Self {
             mix,
             next: AtomicU64::new(1),
             messages: Mutex::default(),
             changed: AtomicU64::new(0),
-            progress: watch::Sender::new(Progress::default()),
+            progress: watch::Sender::new(LoadProgress::default()),
         }
     }
 
     /// Opens the next message.
     pub(super) fn open(&self) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let copies = vec![Copy::default(); self.recipients(number).len()];
-        self.messages.lock().insert(number, Message { fate: Fate::Open, copies });
+        let copies = vec![LedgerCopy::default(); self.recipients(number).len()];
+        self.messages.lock().insert(number, LedgerMessage { fate: ClientReply::Open, copies });
         number
     }
 
     pub(super) fn promise(&self, number: u64, id: &str) {
-        self.decide(number, Fate::Promised(id.to_owned()));
+        self.decide(number, ClientReply::Promised(id.to_owned()));
         self.progress.send_modify(|progress| progress.promised += 1);
     }
 
     pub(super) fn refuse(&self, number: u64, code: u16) {
-        self.decide(number, Fate::Refused(code));
+        self.decide(number, ClientReply::Refused(code));
         self.progress.send_modify(|progress| progress.refused += 1);
     }
 
@@ -152,7 +152,7 @@ impl Book {
         self.progress.send_modify(|progress| progress.failed += 1);
     }
 
-    fn decide(&self, number: u64, fate: Fate) {
+    fn decide(&self, number: u64, fate: ClientReply) {
         if let Some(message) = self.messages.lock().get_mut(&number) {
             message.fate = fate;
         }
@@ -206,12 +206,12 @@ impl Book {
     }
 
     /// The sums so far.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> LoadProgress {
         *self.progress.borrow()
     }
 
     /// Waits until the sums satisfy `enough`; false when `patience` has passed without.
-    pub(super) async fn wait(&self, patience: Duration, enough: impl FnMut(&Progress) -> bool) -> bool {
+    pub(super) async fn wait(&self, patience: Duration, enough: impl FnMut(&LoadProgress) -> bool) -> bool {
         let mut changes = self.progress.subscribe();
         tokio::time::timeout(patience, changes.wait_for(enough)).await.is_ok()
     }
@@ -219,21 +219,23 @@ impl Book {
     /// Queue ids of promised messages of which a copy has neither arrived nor been reported.
     pub fn missing(&self) -> BTreeSet<String> {
         let messages = self.messages.lock();
-        let missing = |message: &Message| match &message.fate {
-            Fate::Promised(id) if message.copies.iter().any(Copy::is_missing) => Some(id.clone()),
+        let missing = |message: &LedgerMessage| match &message.fate {
+            ClientReply::Promised(id) if message.copies.iter().any(LedgerCopy::is_missing) => {
+                Some(id.clone())
+            }
             _ => None,
         };
         messages.values().filter_map(missing).collect()
     }
 
     /// The account of now.
-    pub fn account(&self) -> Account {
+    pub fn account(&self) -> CopyAccount {
         let progress = self.progress();
-        let mut account = Account {
+        let mut account = CopyAccount {
             changed: self.changed.load(Ordering::Relaxed),
             refused: progress.refused,
             broken: progress.broken,
-            ..Account::default()
+            ..CopyAccount::default()
         };
         for message in self.messages.lock().values() {
             account.add(message);
@@ -268,15 +270,15 @@ impl Book {
     }
 }
 
-impl Copy {
+impl LedgerCopy {
     fn is_missing(&self) -> bool {
         self.arrived == 0 && !self.reported
     }
 }
 
-impl Account {
-    fn add(&mut self, message: &Message) {
-        let promised = matches!(message.fate, Fate::Promised(_));
+impl CopyAccount {
+    fn add(&mut self, message: &LedgerMessage) {
+        let promised = matches!(message.fate, ClientReply::Promised(_));
         for copy in &message.copies {
             self.twice += u64::from(copy.arrived.saturating_sub(1));
             if promised {
@@ -321,14 +323,14 @@ fn identity(address: &str) -> Option<(u64, usize)> {
 }
 
 /// What is to become of a copy for this address.
-pub(super) fn wish(address: &str) -> Wish {
+pub(super) fn wish(address: &str) -> HopAnswer {
     let local = address.split('@').next().unwrap_or_default();
     if local.ends_with(".late") {
-        Wish::Late
+        HopAnswer::Late
     } else if local.ends_with(".never") {
-        Wish::Never
+        HopAnswer::Never
     } else {
-        Wish::Plain
+        HopAnswer::Plain
     }
 }
 
@@ -336,8 +338,8 @@ pub(super) fn wish(address: &str) -> Wish {
 mod tests {
     use super::*;
 
-    fn book() -> Book {
-        Book::new(Mix { many: 2, never: 3, ..Mix::default() })
+    fn book() -> MailLedger {
+        MailLedger::new(MailMix { many: 2, never: 3, ..MailMix::default() })
     }
 
     #[test]
@@ -377,9 +379,12 @@ mod tests {
             book.promise(number, &number.to_string());
         }
         let text = "Final-Recipient: rfc822;m3.0.never@to.example\r\nAction: failed\r\n";
-        book.arrive("", &[Book::sender(3)], text.as_bytes());
+        book.arrive("", &[MailLedger::sender(3)], text.as_bytes());
         assert!(!book.missing().contains("3"));
         assert_eq!(book.account().reported, 1);
-        assert_eq!((wish("m3.0.never@to.example"), wish("m3.1@to.example")), (Wish::Never, Wish::Plain));
+        assert_eq!(
+            (wish("m3.0.never@to.example"), wish("m3.1@to.example")),
+            (HopAnswer::Never, HopAnswer::Plain)
+        );
     }
 }
