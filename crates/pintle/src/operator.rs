@@ -62,12 +62,7 @@ impl Operator for AdminOperator {
 
     fn health(&self) -> BoxFuture<'_, Health> {
         Box::pin(async {
-            let spool = match self.live.spool.health() {
-                pintle_spool::Health::Accepting => None,
-                pintle_spool::Health::Full => Some(SpoolError::Full.to_string()),
-                pintle_spool::Health::Behind(why) => Some(SpoolError::Store(why).to_string()),
-                pintle_spool::Health::Broken(why) => Some(SpoolError::Broken(why).to_string()),
-            };
+            let spool = self.live.spool.health().accepting().err().map(|error| error.to_string());
             let mut components =
                 vec![Component { name: "spool".to_owned(), ok: spool.is_none(), detail: spool }];
             components.extend(self.live.plugins.status().into_iter().map(|plugin| Component {

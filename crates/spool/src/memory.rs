@@ -5,22 +5,19 @@ use std::future::ready;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use pintle_mail::{Body, NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::draft::DraftBudget;
-use crate::fault::Faults;
+use crate::draft::DraftWriter;
 use crate::{
-    Content, Draft, DraftLimits, Entry, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt,
-    RecipientState, Settled, Settlement, Spool, SpoolError, SpoolFuture, Status, Stored, Summary, Totals,
-    Waiting,
+    Content, Draft, Entry, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt, RecipientState,
+    Settled, Settlement, Spool, SpoolError, SpoolFuture, Status, Stored, Summary, Totals, Waiting,
 };
 
 /// The engine that keeps everything in memory.
 pub struct Memory {
-    desk: Arc<DraftBudget>,
     state: Mutex<MemoryState>,
 }
 
@@ -43,10 +40,7 @@ impl Memory {
     /// An empty spool.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            desk: Arc::new(DraftBudget::new(None, DraftLimits::default(), 0, Faults::none())),
-            state: Mutex::default(),
-        }
+        Self { state: Mutex::default() }
     }
 
     /// Makes the spool say, from now on, that it is full or broken; drafts and commits fail accordingly.
@@ -76,7 +70,7 @@ fn now<'a, T: Send + 'a>(result: Result<T, SpoolError>) -> SpoolFuture<'a, T> {
 impl Spool for Memory {
     fn begin(&self) -> Result<Draft, SpoolError> {
         self.with(|state| state.accepting())?;
-        Ok(Draft::new(self.desk.clone()))
+        Ok(Draft::new(MemoryDraft::default()))
     }
 
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
@@ -181,14 +175,32 @@ impl Spool for Memory {
     }
 }
 
+/// A draft that stays in memory, whatever its size.
+#[derive(Default)]
+struct MemoryDraft(BytesMut);
+
+impl DraftWriter for MemoryDraft {
+    fn try_append(&mut self, piece: &[u8]) -> Result<bool, SpoolError> {
+        self.0.extend_from_slice(piece);
+        Ok(true)
+    }
+
+    fn append(&mut self, piece: Bytes) -> SpoolFuture<'_, ()> {
+        now(self.try_append(&piece).map(drop))
+    }
+
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn finish(self: Box<Self>) -> SpoolFuture<'static, Content> {
+        now(Ok(Content::from(self.0.freeze())))
+    }
+}
+
 impl MemoryState {
     fn accepting(&self) -> Result<(), SpoolError> {
-        match &self.health {
-            Some(Health::Full) => Err(SpoolError::Full),
-            Some(Health::Behind(why)) => Err(SpoolError::Store(why.clone())),
-            Some(Health::Broken(why)) => Err(SpoolError::Broken(why.clone())),
-            Some(Health::Accepting) | None => Ok(()),
-        }
+        self.health.clone().map_or(Ok(()), Health::accepting)
     }
 
     fn kept(&mut self, id: QueueId) -> Result<&mut Kept, SpoolError> {
@@ -302,6 +314,7 @@ impl Kept {
 mod tests {
     use super::*;
     use crate::conformance::{self, Store, Subject};
+    use crate::fault::Faults;
 
     struct Forgetful;
 

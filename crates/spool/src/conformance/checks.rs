@@ -6,7 +6,7 @@ use pintle_mail::{Body, Bytes, NextHop, QueueId};
 
 use super::Subject;
 use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine, read_all};
-use crate::content::BLOCK;
+use crate::embedded::BLOCK;
 use crate::{
     Amount, Disposition, Filter, Guard, Hold, Page, Quarantine, Settled, Settlement, Spool, SpoolError,
     Status, Waiting,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use crate::draft::free;
+use super::draft::free;
 use crate::fault::Faults;
 
 /// A file that holds nothing.

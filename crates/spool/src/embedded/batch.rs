@@ -5,6 +5,7 @@
 use pintle_mail::{Body, Bytes, QueueId};
 
 use super::aside::{Aside, Evidence};
+use super::body::{StagedMessage, StagedSettlement};
 use super::index::{Effect, Index};
 use super::meta::{
     Amendment, Graves, Marks, MessageState, Reason, Written, WrittenRef, from_json, text, to_json,
@@ -14,9 +15,8 @@ use super::record::{Front, Header, Kind, Parts, Record, clamp};
 use super::row::MessageRow;
 use super::segments::{Extent, Segments, is_absent, read_at};
 use super::whole::flaw;
-use crate::content::Source;
 use crate::fault::CrashPoint;
-use crate::{Guard, NewMessage, Settlement, SpoolError};
+use crate::{Guard, SpoolError};
 
 /// The id in records that are about no message.
 fn nobody() -> QueueId {
@@ -92,13 +92,13 @@ impl Batch<'_> {
     }
 
     /// New messages; so many records of the same operation come after them.
-    fn bring(&mut self, messages: &[NewMessage], more: usize) -> Result<Vec<Extent>, SpoolError> {
+    fn bring(&mut self, messages: &[StagedMessage], more: usize) -> Result<Vec<Extent>, SpoolError> {
         let mut places = Vec::with_capacity(messages.len());
         for (at, message) in messages.iter().enumerate() {
             let (sheet, mut record) = message_record(message)?;
             record.followed_by(messages.len() - at - 1 + more);
             let place = self.place(&record, true)?;
-            let size = message.head.len() as u64 + message.content.size();
+            let size = message.size();
             let row = MessageRow::new(&message.entry, file_of(message), sheet, place, size)?;
             self.index.admit(message.id, &row)?;
             self.written.push((record, place));
@@ -107,7 +107,7 @@ impl Batch<'_> {
         Ok(places)
     }
 
-    fn settle(&mut self, settlement: &Settlement) -> Result<Done, SpoolError> {
+    fn settle(&mut self, settlement: &StagedSettlement) -> Result<Done, SpoolError> {
         let id = settlement.id;
         if !settlement.children.is_empty() {
             self.index.check_pending(id, &settlement.changes)?;
@@ -239,7 +239,7 @@ impl Batch<'_> {
 }
 
 /// The record of a message that is being committed, and what it says.
-pub(crate) fn message_record(message: &NewMessage) -> Result<(String, Record), SpoolError> {
+pub(crate) fn message_record(message: &StagedMessage) -> Result<(String, Record), SpoolError> {
     let written = WrittenRef {
         id: message.id,
         entry: &message.entry,
@@ -251,16 +251,12 @@ pub(crate) fn message_record(message: &NewMessage) -> Result<(String, Record), S
     let meta = to_json(&written)?;
     let sheet =
         String::from_utf8(meta.clone()).map_err(|error| SpoolError::Store(error.to_string().into()))?;
-    let inline = match message.content.source() {
-        Source::Memory(bytes) => bytes.clone(),
-        Source::File(..) => Bytes::new(),
-    };
     let parts = Parts {
         context: message.entry.context.clone(),
         head: message.head.clone(),
-        checksums: message.content.checksums(),
-        body: message.content.size(),
-        inline,
+        checksums: message.body.checksums(),
+        body: message.body.size(),
+        inline: message.body.bytes().cloned().unwrap_or_default(),
     };
     Ok((sheet, Record::with(Kind::Message, message.id, meta, parts)))
 }
@@ -297,11 +293,8 @@ pub(crate) fn copy_record(
     Ok((Record::with(Kind::Copy, header.id, meta, parts), written, sheet))
 }
 
-fn file_of(message: &NewMessage) -> Option<&str> {
-    match message.content.source() {
-        Source::File(_, own) => own.name(),
-        Source::Memory(_) => None,
-    }
+fn file_of(message: &StagedMessage) -> Option<&str> {
+    message.body.file()?.name()
 }
 
 /// Whether others of the batch are carried out all the same. What nobody waits for must not cost what somebody does; an

@@ -93,7 +93,7 @@ impl Committer {
     fn stand_still(&mut self, error: SpoolError, took: Duration) -> SpoolError {
         let trouble = match error {
             SpoolError::Full => SpoolError::Full,
-            SpoolError::Store(what) | SpoolError::Index(what) => unwritable(&what),
+            SpoolError::Store(what) | SpoolError::Unavailable(what) => unwritable(&what),
             error => unwritable(&error.to_string()),
         };
         if let Some(behind) = &mut self.behind {
@@ -166,7 +166,7 @@ impl Committer {
     /// An index was made anew, or could not be, and takes nothing all the same.
     pub(crate) fn give_up_index(&mut self, what: &str, took: Duration) -> SpoolError {
         self.behind.get_or_insert_with(|| Behind::new(None)).anew = Some(what.to_owned());
-        self.stand_still(SpoolError::Index(what.into()), took)
+        self.stand_still(SpoolError::Unavailable(what.into()), took)
     }
 
     /// Puts the index away and makes it anew from the log. Readers wait meanwhile. From the first try on no other index will

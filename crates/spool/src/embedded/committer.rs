@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::ballast::Ballast;
 use super::batch::{Batch, Done};
 use super::behind::Behind;
+use super::body::StagedMessage;
 use super::compactor::Compactor;
 use super::database::{Database, Reached};
 use super::index::{Gone, Index};
@@ -22,9 +23,8 @@ use super::record::Record;
 use super::recovery::Folders;
 use super::segments::{Extent, Segments};
 use super::shared::EngineShared;
-use crate::content::Source;
 use crate::fault::CrashPoint;
-use crate::{NewMessage, Receipt, Settled, SpoolError};
+use crate::{Receipt, Settled, SpoolError};
 
 /// How often files are looked at that nothing refers to.
 const SWEEP: Duration = Duration::from_secs(3600);
@@ -148,15 +148,15 @@ impl Committer {
     fn write_somehow(&mut self, batch: &[Operation]) -> Written {
         let (begun, generation) = (Instant::now(), self.shared.generation());
         let mut written = self.write(batch);
-        if matches!(written, Err(SpoolError::Index(_))) {
+        if matches!(written, Err(SpoolError::Unavailable(_))) {
             written = self.write(batch);
         }
-        if let Err(SpoolError::Index(what)) = &written {
+        if let Err(SpoolError::Unavailable(what)) = &written {
             self.rebuild_if(generation, &what.clone());
             written = self.write(batch);
         }
         written.map_err(|error| match error {
-            SpoolError::Index(what) => self.give_up_index(&what, begun.elapsed()),
+            SpoolError::Unavailable(what) => self.give_up_index(&what, begun.elapsed()),
             error => error,
         })
     }
@@ -364,7 +364,7 @@ impl Committer {
         }
     }
 
-    fn admit(&mut self, messages: Vec<NewMessage>, places: Vec<Extent>) -> Vec<Receipt> {
+    fn admit(&mut self, messages: Vec<StagedMessage>, places: Vec<Extent>) -> Vec<Receipt> {
         let admitted = messages.into_iter().zip(places).map(|(message, place)| {
             let id = message.id;
             self.segments.revive(place);
@@ -409,8 +409,8 @@ impl Drop for Abandon {
 /// Says whether the files of large bodies belong to committed messages.
 fn keep_files(batch: &[Operation], kept: bool) {
     for message in batch.iter().flat_map(Operation::messages) {
-        if let Source::File(_, own) = message.content.source() {
-            own.keep(kept);
+        if let Some(file) = message.body.file() {
+            file.keep(kept);
         }
     }
 }

@@ -9,6 +9,7 @@
 //! recipients that a first attempt did not settle get rows of their own.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -476,6 +477,16 @@ impl Unusable {
     }
 }
 
+impl SpoolError {
+    /// The error for a failed write of the index, which is rebuilt when it fails again.
+    pub(crate) fn from_index(error: &io::Error) -> Self {
+        match Self::from_io(error) {
+            Self::Store(what) => Self::Unavailable(what),
+            error => error,
+        }
+    }
+}
+
 impl From<rusqlite::Error> for SpoolError {
     fn from(error: rusqlite::Error) -> Self {
         let what = error.to_string().into();
@@ -489,7 +500,7 @@ impl From<rusqlite::Error> for SpoolError {
                 | ErrorCode::FileLockingProtocolFailed
                 | ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseLocked,
-            ) => Self::Index(what),
+            ) => Self::Unavailable(what),
             _ => Self::Store(what),
         }
     }

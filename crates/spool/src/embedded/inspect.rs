@@ -7,6 +7,7 @@ use std::path::Path;
 
 use pintle_mail::{Body, QueueId};
 
+use super::body::BLOCK;
 use super::database::{Database, Unusable};
 use super::identity::Identity;
 use super::recovery::{Folders, at, missing, remake_index, require_spool};
@@ -16,7 +17,6 @@ use super::scan::{self, Log, Scan};
 use super::segments::{FORMAT, Folder};
 use super::whole::flaw;
 use super::{Embedded, EmbeddedConfig};
-use crate::content::BLOCK;
 use crate::{OpenError, Spool, SpoolError};
 
 /// What a look through a spool folder found.

@@ -13,14 +13,17 @@ mod aside;
 mod ballast;
 mod batch;
 mod behind;
+mod body;
 mod committer;
 mod compactor;
 mod database;
+mod draft;
 mod identity;
 mod index;
 mod inspect;
 mod legacy;
 mod meta;
+mod open_error;
 mod operation;
 #[cfg(any(test, feature = "crash-points"))]
 mod play;
@@ -49,9 +52,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
 use self::ballast::Ballast;
+use self::body::{BodyFile, StagedMessage, StagedSettlement};
 use self::committer::Committer;
 use self::compactor::Compactor;
 use self::database::Database;
+use self::draft::{Disk, DraftBudget, EmbeddedDraft};
 use self::identity::Identity;
 use self::meta::Amendment;
 use self::operation::{Inbox, Operation, ReplyTo};
@@ -59,15 +64,17 @@ use self::reader::Reader;
 use self::recovery::{Folders, Recovered, at, make_folders, next_body, recover};
 use self::shared::EngineShared;
 use self::shelf::Shelf;
-use crate::content::{OwnFile, Source};
-use crate::draft::{Disk, DraftBudget};
 use crate::fault::{CrashPoint, Faults};
 use crate::{
-    Draft, DraftLimits, Filter, Guard, Health, Hold, Listing, NewMessage, OpenError, Page, Receipt, Settled,
-    Settlement, Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
+    Draft, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt, Settled, Settlement, Spool,
+    SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
 
+#[cfg(any(test, feature = "crash-points"))]
+pub(crate) use body::BLOCK;
+pub use draft::DraftLimits;
 pub use inspect::{Inspection, Problem, Repair, inspect, repair};
+pub use open_error::OpenError;
 #[cfg(any(test, feature = "crash-points"))]
 pub use play::play_segments;
 
@@ -103,7 +110,7 @@ impl EmbeddedConfig {
 /// The engine. Its futures need a tokio runtime.
 pub struct Embedded {
     disk: Disk,
-    desk: Arc<DraftBudget>,
+    drafts: Arc<DraftBudget>,
     inbox: Arc<Inbox>,
     shared: Arc<EngineShared>,
     reader: Arc<Reader>,
@@ -218,9 +225,9 @@ impl Embedded {
         let bodies_folder = File::open(&folders.bodies).map_err(at(&folders.bodies))?;
         let (folder, faults) = (folders.bodies.clone(), shared.faults.clone());
         let disk = Disk { folder, reserve: config.reserve, faults };
-        let desk = DraftBudget::new(Some(disk.clone()), config.drafts, next_body, shared.faults.clone());
+        let drafts = DraftBudget::new(disk.clone(), config.drafts, next_body, shared.faults.clone());
         Ok(Self {
-            desk: Arc::new(desk),
+            drafts: Arc::new(drafts),
             disk,
             inbox: reader.inbox.clone(),
             shared,
@@ -244,7 +251,7 @@ impl Embedded {
     /// them, so that a large body never holds up a batch.
     fn bring<'a, T: Send + 'a>(
         &'a self,
-        files: Vec<Arc<OwnFile>>,
+        files: Vec<Arc<BodyFile>>,
         operation: impl FnOnce(ReplyTo<T>) -> Operation + Send + 'a,
     ) -> SpoolFuture<'a, T> {
         if files.is_empty() {
@@ -256,7 +263,7 @@ impl Embedded {
         })
     }
 
-    async fn sync_files(&self, files: Vec<Arc<OwnFile>>) -> Result<(), SpoolError> {
+    async fn sync_files(&self, files: Vec<Arc<BodyFile>>) -> Result<(), SpoolError> {
         let (folder, faults) = (self.bodies_folder.clone(), self.shared.faults.clone());
         let synced = tokio::task::spawn_blocking(move || sync_files(&files, &folder, &faults)).await;
         synced.map_err(|_| SpoolError::Closed)?.map_err(|error| {
@@ -280,13 +287,11 @@ impl Embedded {
 
 impl Spool for Embedded {
     fn begin(&self) -> Result<Draft, SpoolError> {
-        match self.health() {
-            _ if self.inbox.is_closed() => Err(SpoolError::Closed),
-            Health::Accepting => Ok(Draft::new(self.desk.clone())),
-            Health::Full => Err(SpoolError::Full),
-            Health::Behind(why) => Err(SpoolError::Store(why)),
-            Health::Broken(why) => Err(SpoolError::Broken(why)),
+        if self.inbox.is_closed() {
+            return Err(SpoolError::Closed);
         }
+        self.health().accepting()?;
+        Ok(Draft::new(EmbeddedDraft::new(self.drafts.clone())))
     }
 
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
@@ -295,13 +300,23 @@ impl Spool for Embedded {
     }
 
     fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
-        let files = own_files(&messages);
-        self.bring(files, |answer| Operation::Commit(messages, answer))
+        match messages.into_iter().map(StagedMessage::new).collect::<Result<Vec<_>, _>>() {
+            Ok(messages) => {
+                let files = body_files(&messages);
+                self.bring(files, |answer| Operation::Commit(messages, answer))
+            }
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
     fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
-        let files = own_files(&settlement.children);
-        self.bring(files, |answer| Operation::Settle(settlement, answer))
+        match StagedSettlement::new(settlement) {
+            Ok(settlement) => {
+                let files = body_files(&settlement.children);
+                self.bring(files, |answer| Operation::Settle(settlement, answer))
+            }
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored> {
@@ -353,8 +368,8 @@ impl Spool for Embedded {
         match (condition.broken(), condition.behind()) {
             (Some(why), _) => Health::Broken(why),
             (None, Some(SpoolError::Full)) => Health::Full,
-            (None, Some(SpoolError::Store(why))) => Health::Behind(why),
-            (None, Some(trouble)) => Health::Behind(trouble.to_string().into()),
+            (None, Some(SpoolError::Store(why))) => Health::Unavailable(why),
+            (None, Some(trouble)) => Health::Unavailable(trouble.to_string().into()),
             (None, None) if self.disk.has_room() => Health::Accepting,
             (None, None) => Health::Full,
         }
@@ -404,19 +419,15 @@ fn lock(folders: &Folders) -> Result<File, OpenError> {
     }
 }
 
-fn own_files(messages: &[NewMessage]) -> Vec<Arc<OwnFile>> {
-    let files = messages.iter().filter_map(|message| match message.content.source() {
-        Source::File(_, own) => Some(own.clone()),
-        Source::Memory(_) => None,
-    });
-    files.collect()
+fn body_files(messages: &[StagedMessage]) -> Vec<Arc<BodyFile>> {
+    messages.iter().filter_map(|message| message.body.file().cloned()).collect()
 }
 
-fn sync_files(files: &[Arc<OwnFile>], folder: &File, faults: &Faults) -> io::Result<()> {
+fn sync_files(files: &[Arc<BodyFile>], folder: &File, faults: &Faults) -> io::Result<()> {
     faults.check(CrashPoint::BodyFileSync)?;
-    for own in files {
-        own.file.sync_all()?;
-        faults.synced(&own.path);
+    for body in files {
+        body.file.sync_all()?;
+        faults.synced(&body.path);
     }
     folder.sync_all()?;
     faults.check(CrashPoint::BodyFileSynced)

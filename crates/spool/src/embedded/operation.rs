@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use pintle_mail::{Body, Bytes, QueueId};
+use pintle_mail::{Bytes, QueueId};
 use tokio::sync::oneshot;
 
+use super::body::{StagedMessage, StagedSettlement};
 use super::meta::{Amendment, Graves};
 use super::segments::Extent;
-use crate::{Guard, Hold, NewMessage, Receipt, Settled, Settlement, SpoolError};
+use crate::{Guard, Hold, Receipt, Settled, SpoolError};
 
 /// The most operations in one batch: beyond it the wait of the first grows and the cost of each no longer falls.
 const BATCH: usize = 256;
@@ -24,8 +25,8 @@ pub(crate) type ReplyTo<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 /// One piece of work; it is done whole or not at all.
 pub(crate) enum Operation {
-    Commit(Vec<NewMessage>, ReplyTo<Vec<Receipt>>),
-    Settle(Settlement, ReplyTo<Settled>),
+    Commit(Vec<StagedMessage>, ReplyTo<Vec<Receipt>>),
+    Settle(StagedSettlement, ReplyTo<Settled>),
     /// For messages that the guard means. Answered with what held the message before.
     Amend(QueueId, Amendment, Guard, ReplyTo<Option<Hold>>),
     /// A message turned out to be damaged.
@@ -44,7 +45,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// The messages that it brings.
-    pub(crate) fn messages(&self) -> &[NewMessage] {
+    pub(crate) fn messages(&self) -> &[StagedMessage] {
         match self {
             Self::Commit(messages, _) => messages,
             Self::Settle(settlement, _) => &settlement.children,
@@ -70,8 +71,7 @@ impl Operation {
 
     /// Roughly how many octets it writes.
     fn weight(&self) -> u64 {
-        let messages = self.messages().iter();
-        messages.map(|message| message.head.len() as u64 + message.content.size()).sum()
+        self.messages().iter().map(StagedMessage::size).sum()
     }
 
     /// Tells whoever waits that nothing was done.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pintle_mail::{Body, Bytes, QueueId};
 
+use super::body::{BLOCK, Blocks, OnDamage};
 use super::database::Database;
 use super::meta::{Written, from_json};
 use super::operation::{Inbox, Operation};
@@ -16,7 +17,6 @@ use super::row::MessageRow;
 use super::segments::{Extent, is_absent, read_at};
 use super::shared::EngineShared;
 use super::shelf::Shelf;
-use crate::content::{BLOCK, Blocks, OnDamage};
 use crate::{Filter, Listing, Page, SpoolError, Stored, Summary, Waiting};
 
 /// How many rows are read at a time, so that one long list does not keep others waiting.
@@ -164,10 +164,13 @@ impl Reader {
             return Err(trouble);
         }
         let generation = self.shared.generation();
-        act(reading.as_ref().ok_or(SpoolError::Closed)?).inspect_err(|error| {
-            if let SpoolError::Index(what) = error {
+        act(reading.as_ref().ok_or(SpoolError::Closed)?).map_err(|error| match error {
+            SpoolError::Unavailable(what) => {
                 self.inbox.submit(Operation::Rebuild(generation, what.to_string()));
+                let why = format!("its database cannot be read and is rebuilt from the log: {what}");
+                SpoolError::Unavailable(why.into())
             }
+            error => error,
         })
     }
 }

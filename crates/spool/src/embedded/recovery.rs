@@ -78,7 +78,7 @@ pub(crate) fn recover(
     }
     let (database, mut census) = match Census::take(&database, &log, folders) {
         // Whatever a database says that does not answer: the log has all of it.
-        Err(SpoolError::Index(what) | SpoolError::Store(what)) => {
+        Err(SpoolError::Unavailable(what) | SpoolError::Store(what)) => {
             let database = replace_index(database, folders, &identity, &log, &what)?;
             let census = Census::take(&database, &log, folders).map_err(refused(folders))?;
             (database, census)
@@ -314,7 +314,7 @@ impl Census {
             }
         }
         if database.has_stray_marks()? {
-            return Err(SpoolError::Index("it has marks of messages that it does not have".into()));
+            return Err(SpoolError::Unavailable("it has marks of messages that it does not have".into()));
         }
         let mut marks = database.connection.prepare("SELECT segment, count(*) FROM mark GROUP BY segment")?;
         let mut rows = marks.query([])?;
@@ -483,7 +483,7 @@ pub(crate) fn next_body() -> io::Result<u64> {
 /// what this version understands of it.
 fn not_understood(error: SpoolError) -> SpoolError {
     match error {
-        SpoolError::Damaged(_, what) => SpoolError::Index(what),
+        SpoolError::Damaged(_, what) => SpoolError::Unavailable(what),
         error => error,
     }
 }

@@ -159,7 +159,7 @@ fn sum_text(crc: &mut crc32fast::Hasher, text: Option<&str>) {
 
 /// A row is not as it was written. The log knows better.
 pub(crate) fn flipped(id: QueueId) -> SpoolError {
-    SpoolError::Index(format!("the checksum of the row of {id} is wrong").into())
+    SpoolError::Unavailable(format!("the checksum of the row of {id} is wrong").into())
 }
 
 pub(crate) fn damaged(id: QueueId, what: &serde_json::Error) -> SpoolError {

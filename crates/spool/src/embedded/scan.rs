@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::body::BLOCK;
 use super::record::{ALIGN, Front, HEADER, Header, clamp, find_mark};
 use super::segments::{Extent, Folder, PREFACE, Preface, is_blank, read_at};
-use crate::content::BLOCK;
 
 /// Octets searched at a time for the next record.
 const WINDOW: u64 = 1024 * 1024;

@@ -16,10 +16,10 @@ use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
+use super::draft::free;
 use super::identity::Identity;
 use super::record::{Record, clamp, padded, u32_at, u64_at};
 use super::shelf::Shelf;
-use crate::draft::free;
 use crate::fault::{CrashPoint, Faults};
 
 /// Octets of a segment's header; records begin behind it.

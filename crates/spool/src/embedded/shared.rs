@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use pintle_mail::{Body, Bytes, QueueId};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::body::{StagedBody, StagedMessage};
 use super::database::{Database, fresh};
 use super::index::{Gone, Reheld};
-use crate::content::Source;
 use crate::fault::Faults;
-use crate::{Content, Entry, NewMessage, SpoolError, Stored, Totals, Waiting};
+use crate::{Entry, SpoolError, Stored, Totals, Waiting};
 
 /// Written by the committer, read by all.
 pub(crate) struct EngineShared {
@@ -52,8 +52,8 @@ impl EngineShared {
     }
 
     /// A message has been committed.
-    pub(crate) fn admit(&self, message: NewMessage) {
-        let size = message.head.len() as u64 + message.content.size();
+    pub(crate) fn admit(&self, message: StagedMessage) {
+        let size = message.size();
         self.totals.lock().count_in(size, message.entry.hold.as_ref());
         let waiting = Waiting::new(message.id, &message.entry, size, &fresh(&message.entry));
         // Warm first: whoever hears of it comes at once.
@@ -142,7 +142,7 @@ pub(crate) struct RecentCache {
 
 #[derive(Default)]
 struct Kept {
-    messages: HashMap<QueueId, (Entry, Bytes, Content)>,
+    messages: HashMap<QueueId, (Entry, Bytes, Arc<StagedBody>)>,
     order: VecDeque<QueueId>,
     octets: usize,
 }
@@ -154,13 +154,13 @@ impl RecentCache {
 
     pub(crate) fn get(&self, id: QueueId) -> Option<Stored> {
         let state = self.state.lock();
-        let (entry, head, content) = state.messages.get(&id)?;
+        let (entry, head, body) = state.messages.get(&id)?;
         Some(Stored {
             id,
             recipients: fresh(entry),
             entry: entry.clone(),
             head: head.clone(),
-            body: Arc::new(content.clone()),
+            body: body.clone(),
         })
     }
 
@@ -168,19 +168,19 @@ impl RecentCache {
         self.state.lock().remove(id);
     }
 
-    fn insert(&self, message: NewMessage) {
+    fn insert(&self, message: StagedMessage) {
         // A large body would keep its file open: thousands of them, more than a process may have.
-        let Source::Memory(_) = message.content.source() else {
+        if message.body.file().is_some() {
             return;
-        };
-        let weight = weight(&message.head, &message.content);
+        }
+        let weight = weight(&message.head, &message.body);
         if weight > self.limit {
             return;
         }
         let mut state = self.state.lock();
         state.octets += weight;
         state.order.push_back(message.id);
-        let kept = (message.entry, message.head, message.content);
+        let kept = (message.entry, message.head, message.body);
         state.messages.insert(message.id, kept);
         state.shrink(self.limit);
     }
@@ -188,8 +188,8 @@ impl RecentCache {
 
 impl Kept {
     fn remove(&mut self, id: QueueId) {
-        if let Some((_, head, content)) = self.messages.remove(&id) {
-            self.octets -= weight(&head, &content);
+        if let Some((_, head, body)) = self.messages.remove(&id) {
+            self.octets -= weight(&head, &body);
         }
         // Most leave in the order in which they came; those that do not are swept out when their turn comes.
         while self.order.front().is_some_and(|id| !self.messages.contains_key(id)) {
@@ -208,8 +208,8 @@ impl Kept {
 }
 
 /// What a message takes in memory, roughly.
-fn weight(head: &Bytes, content: &Content) -> usize {
+fn weight(head: &Bytes, body: &StagedBody) -> usize {
     const REST: usize = 1024;
-    let body = usize::try_from(content.size()).unwrap_or(usize::MAX);
+    let body = usize::try_from(body.size()).unwrap_or(usize::MAX);
     body.saturating_add(REST + head.len())
 }

@@ -7,12 +7,12 @@ use std::path::Path;
 use bytes::Bytes;
 use pintle_mail::QueueId;
 
+use super::body::BLOCK;
 use super::meta::{Written, from_json};
 use super::record::{Front, Header};
 use super::row::MessageRow;
 use super::scan::is_sound;
 use super::segments::{is_absent, read_at};
-use crate::content::BLOCK;
 
 /// What is wrong with the octets of a message, whose segment is this file.
 ///

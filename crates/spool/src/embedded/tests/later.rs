@@ -221,7 +221,7 @@ async fn what_holds_a_message_in_quarantine_is_not_replaced() {
 async fn a_record_that_is_moved_keeps_what_is_not_known_of_it() {
     let store = filled(&[]).await;
     let spool = Embedded::open(&store.config()).unwrap();
-    let message = Sample::small(1).message(&spool).await.unwrap();
+    let message = StagedMessage::new(Sample::small(1).message(&spool).await.unwrap()).unwrap();
     let (sheet, _) = message_record(&message).unwrap();
     let mut said: serde_json::Value = serde_json::from_str(&sheet).unwrap();
     said["entry"]["urgent"] = 7.into();

@@ -170,7 +170,7 @@ async fn a_flipped_octet_in_a_row_sends_mail_nowhere_else() {
     let spool = store.engine();
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
     database.execute(flips[0], []).unwrap();
-    assert!(matches!(spool.load(mixed.deferred.id()).await, Err(SpoolError::Index(_))));
+    assert!(matches!(spool.load(mixed.deferred.id()).await, Err(SpoolError::Unavailable(_))));
     // Whatever is asked of the committer comes behind what mends it.
     assert!(spool.release(mixed.gone.id(), LATER, Guard::Any).await.is_err());
     mixed.assert_all(&spool).await;
