@@ -158,12 +158,6 @@ impl AttemptReport {
     pub fn unchanged(remaining: impl Into<Box<[u32]>>) -> Self {
         Self { hop: HopSign::Silent, again: Again::AsBefore, ..Self::deferred(remaining) }
     }
-
-    /// The next hop as a whole failed: refused the connection, greeted with 4xx, ran out of resources.
-    #[must_use]
-    pub fn hop_failed(remaining: impl Into<Box<[u32]>>) -> Self {
-        Self { hop: HopSign::Trouble, ..Self::deferred(remaining) }
-    }
 }
 
 /// What an attempt tells about a next hop as a whole.

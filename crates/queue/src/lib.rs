@@ -18,7 +18,6 @@ mod view;
 
 pub use config::{Config, RetryPolicy};
 pub use job::{Again, Aged, Attempt, AttemptReport, Custody, Due, HopSign, Job, JobId, Next};
-pub use operate::Selector;
 pub use queue::Queue;
 pub use reroute::Rerouted;
 pub use timeline::{ClockStep, Reading, Timeline, hold};

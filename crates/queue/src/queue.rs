@@ -168,29 +168,6 @@ impl Queue {
         None
     }
 
-    /// Another due job for a next hop to which a session is open; ask after having recorded the last one. None when
-    /// free places are scarce and it is another next hop's turn (an open session is cheap to use, but it must not jump
-    /// the round), or when [`Self::poll_due`] has an aged job to hand out first.
-    pub fn next_for(&mut self, next_hop: &NextHop, now: UnixTime) -> Option<Attempt> {
-        let hop = *self.by_name.get(next_hop)?;
-        self.wake(now);
-        let aged = self.alarms.first().is_some_and(|(at, _)| *at <= now);
-        let free = self.config.total.saturating_sub(self.trying);
-        let others = self.round.len() - usize::from(self.hop(hop)?.place == HopState::Ready);
-        let scarce = free <= others;
-        if aged || free == 0 || (scarce && self.round.front() != Some(&hop)) {
-            return None;
-        }
-        let attempt = self.begin_next(hop, now)?;
-        if scarce {
-            self.round.pop_front();
-            self.seat_after_turn(hop, now);
-        } else {
-            self.seat(hop);
-        }
-        Some(attempt)
-    }
-
     /// Takes an attempt (or a warning, or an expiry) back from the host. `dice` is any random number; it spreads the next attempts.
     ///
     /// Make durable first what the report says, then record it.

@@ -1,10 +1,9 @@
 //! What can be seen of the queue, for operators and metrics.
 
-use pintle_mail::{NextHop, QueueId, UnixTime};
+use pintle_mail::{NextHop, UnixTime};
 
 use crate::hop::Hop;
 use crate::job::JobId;
-use crate::operate::Selector;
 use crate::queue::{Entry, Phase, Queue};
 
 /// The queue in numbers.
@@ -42,19 +41,11 @@ pub struct HopView {
 /// One job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView<'a> {
-    /// Which.
-    pub id: JobId,
-    /// Of which message.
-    pub message: QueueId,
     /// Where it goes.
     pub next_hop: &'a NextHop,
-    /// Those not settled yet.
+    /// The ids of the recipients that are not settled yet.
     pub recipients: &'a [u32],
-    /// When it was accepted.
-    pub accepted: UnixTime,
-    /// Deferrals so far.
-    pub attempts: u32,
-    /// What it does now.
+    /// Its current phase.
     pub phase: JobPhase,
 }
 
@@ -88,38 +79,17 @@ impl Queue {
         }
     }
 
-    /// Jobs, in the order in which they came.
-    pub fn list<'a>(&'a self, which: &'a Selector) -> impl Iterator<Item = JobView<'a>> {
-        self.jobs
-            .iter()
-            .filter(|(id, entry)| self.matches(which, **id, entry))
-            .filter_map(|(id, entry)| self.view(*id, entry))
-    }
-
     /// One job.
     #[must_use]
     pub fn job(&self, id: JobId) -> Option<JobView<'_>> {
-        self.view(id, self.jobs.get(&id)?)
+        self.view(self.jobs.get(&id)?)
     }
 
-    pub(crate) fn matches(&self, which: &Selector, id: JobId, entry: &Entry) -> bool {
-        match which {
-            Selector::Everything => true,
-            Selector::Message(message) => entry.message == *message,
-            Selector::NextHop(next_hop) => self.by_name.get(next_hop) == Some(&entry.hop),
-            Selector::Job(job) => *job == id,
-        }
-    }
-
-    fn view<'a>(&'a self, id: JobId, entry: &'a Entry) -> Option<JobView<'a>> {
+    fn view<'a>(&'a self, entry: &'a Entry) -> Option<JobView<'a>> {
         let hop = self.hop(entry.hop)?;
         Some(JobView {
-            id,
-            message: entry.message,
             next_hop: &hop.name,
             recipients: &entry.recipients,
-            accepted: entry.accepted,
-            attempts: entry.attempts,
             phase: match entry.phase {
                 Phase::Waiting | Phase::Warning(_) => {
                     JobPhase::Waiting(hop.trouble.map_or(entry.due, |trouble| trouble.until.max(entry.due)))

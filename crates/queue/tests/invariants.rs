@@ -7,7 +7,7 @@ use std::time::Duration;
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
     Again, AttemptReport, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Rerouted,
-    RetryPolicy, Selector, hold,
+    RetryPolicy, hold,
 };
 use proptest::prelude::*;
 
@@ -22,7 +22,6 @@ const WARN_AFTER: Duration = Duration::from_secs(900);
 enum Act {
     Insert { hop: u8, held: bool },
     Poll,
-    Reuse { hop: u8 },
     Record { pick: usize, sign: HopSign, again: Again, left: bool, dice: u64 },
     Operate { pick: u8, hop: u8 },
     Reroute { from: u8, to: u8 },
@@ -44,7 +43,6 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (0..HOPS, prop::bool::weighted(0.1)).prop_map(|(hop, held)| Act::Insert { hop, held }),
         6 => Just(Act::Poll),
-        1 => (0..HOPS).prop_map(|hop| Act::Reuse { hop }),
         5 => (any::<usize>(), sign, again, any::<bool>(), any::<u64>())
             .prop_map(|(pick, sign, again, left, dice)| Act::Record { pick, sign, again, left, dice }),
         1 => (0..6_u8, 0..HOPS).prop_map(|(pick, hop)| Act::Operate { pick, hop }),
@@ -110,12 +108,6 @@ impl Model {
         match *act {
             Act::Insert { hop, held } => self.insert(hop, held),
             Act::Poll => self.poll(),
-            Act::Reuse { hop: n } => {
-                if let Some(attempt) = self.queue.next_for(&hop(n), self.now) {
-                    assert_eq!(attempt.next_hop, hop(n));
-                    self.begin(attempt.id);
-                }
-            }
             Act::Record { pick, sign, again, left, dice } => self.record(pick, sign, again, left, dice),
             Act::Operate { pick, hop: n } => self.operate(pick, n),
             Act::Reroute { from, to } => self.reroute(from, to),
@@ -168,24 +160,21 @@ impl Model {
     }
 
     /// What has grown old was tried, or its next hop is down, or it is kept back.
-    fn check_aged(&self, id: JobId, age: Duration, kept_back: &[JobId]) {
+    fn check_aged(&self, id: JobId, age: Duration, held: &[JobId]) {
         let known = &self.alive[&id];
         let at = self.reaches(known, age);
         assert!(known.kept.map_or(at, |kept| kept.min(at)) <= self.now, "too early");
         let hops = self.queue.snapshot().hops;
         let down = hops.iter().any(|view| view.next_hop == hop(known.hop) && view.failures > 0);
-        assert!(known.tried || down || kept_back.contains(&id), "it was never tried");
+        assert!(known.tried || down || held.contains(&id), "it was never tried");
         assert!(![&self.trying, &self.expiring, &self.warning].iter().any(|hand| hand.contains(&id)));
     }
 
     fn poll(&mut self) {
         let promised = self.queue.poll_timeout();
-        let kept_back: Vec<JobId> = self
-            .queue
-            .list(&Selector::Everything)
-            .filter(|view| matches!(view.phase, JobPhase::Held | JobPhase::Quarantined(_)))
-            .map(|view| view.id)
-            .collect();
+        let phase = |id: JobId| self.queue.job(id).map(|view| view.phase);
+        let is_held = |id: &JobId| matches!(phase(*id), Some(JobPhase::Held | JobPhase::Quarantined(_)));
+        let held: Vec<JobId> = self.alive.keys().copied().filter(is_held).collect();
         match self.queue.poll_due(self.now) {
             None => assert!(self.queue.poll_timeout().is_none_or(|at| at > self.now), "would spin"),
             Some(due) => {
@@ -197,7 +186,7 @@ impl Model {
                         self.warning.push(aged.id);
                     }
                     Due::Expire(aged) => {
-                        self.check_aged(aged.id, MAX_AGE, &kept_back);
+                        self.check_aged(aged.id, MAX_AGE, &held);
                         self.expiring.push(aged.id);
                     }
                 }
@@ -298,19 +287,17 @@ impl Model {
     }
 
     fn operate(&mut self, pick: u8, n: u8) {
-        let which = Selector::NextHop(hop(n));
         let mine: Vec<JobId> =
             self.alive.iter().filter(|(_, known)| known.hop == n).map(|(id, _)| *id).collect();
-        let touched = match pick {
-            0 => self.queue.hold(&which),
-            1 => self.queue.release(&which, None, self.now),
-            2 => self.queue.retry_now(&which, self.now),
-            3 => self.queue.remove(&which),
-            4 => self.queue.quarantine(&which, self.now.plus(KEEP)),
-            _ => self.queue.release(&which, Some(self.now), self.now),
-        };
-        assert_eq!(touched, mine.len());
         for id in mine {
+            match pick {
+                0 => self.queue.hold(id),
+                1 => self.queue.release(id, None, self.now),
+                2 => self.queue.retry_now(id, self.now),
+                3 => self.queue.remove(id),
+                4 => self.queue.quarantine(id, self.now.plus(KEEP)),
+                _ => self.queue.release(id, Some(self.now), self.now),
+            }
             let aged = self.expiring.contains(&id) || self.warning.contains(&id);
             let in_hand = self.trying.contains(&id) || aged;
             if pick == 3 && !in_hand {
