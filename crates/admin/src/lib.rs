@@ -27,9 +27,8 @@ pub use quarantine::{
 pub use server::Server;
 pub use socket::BindError;
 pub use wire::{
-    Affected, Captured, CapturedPage, Component, Disposition, Filter, Health, Page, PluginCounts,
-    PluginState, Query, QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal, Reloaded, Reroute,
-    Spared, Version,
+    Affected, Captured, CapturedPage, Component, Filter, Health, Page, PluginCounts, PluginState, Query,
+    QueueAction, QueueEntry, QueuePage, QueueRecipient, Refusal, Reloaded, Reroute, Spared, Version,
 };
 
 /// Where the gateway listens for its operator.

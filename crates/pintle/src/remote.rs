@@ -6,7 +6,7 @@ mod socket;
 use std::process::ExitCode;
 
 use pintle_admin::{
-    Affected, Client, Disposition, Filter, Page, PluginCounts, PluginState, Query, QueueAction, QueueEntry,
+    Affected, Client, Filter, Page, PluginCounts, PluginState, Query, QueueAction, QueueEntry,
     QueueRecipient, Reroute,
 };
 use pintle_mail::NextHop;
@@ -204,7 +204,7 @@ fn print_recipient(recipient: &QueueRecipient) {
     let hop = printable(recipient.next_hop.as_deref().unwrap_or("no next hop yet"));
     match recipient.disposition {
         // Which way it went, and how often it was tried, its delivery record has.
-        Some(disposition) => say!("  {}", word(disposition)),
+        Some(disposition) => say!("  {disposition}"),
         None => say!("  pending after {} attempts, by {hop}", recipient.attempts),
     }
     match recipient.next_attempt_ms {
@@ -214,15 +214,6 @@ fn print_recipient(recipient: &QueueRecipient) {
     }
     if let Some(reply) = &recipient.last_reply {
         say!("  last reply   {}", printable(reply));
-    }
-}
-
-fn word(disposition: Disposition) -> &'static str {
-    match disposition {
-        Disposition::Delivered => "delivered",
-        Disposition::Failed => "failed",
-        Disposition::Expired => "expired",
-        Disposition::Discarded => "discarded",
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is kept about a message besides its bytes: the entry written at the commit, and each recipient's status since.
 
 use bytes::Bytes;
-use pintle_mail::{Body, Envelope, NextHop, QueueId, Reply, UnixTime};
+use pintle_mail::{Body, Disposition, Envelope, NextHop, QueueId, Reply, UnixTime};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -153,35 +153,16 @@ pub struct Pending {
     pub warned: bool,
 }
 
-/// The final fate of a recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Disposition {
-    /// A next hop took the message.
-    Delivered,
-    /// Refused for good, or undeliverable; where a bounce was due it was committed first.
-    Failed,
-    /// Its time ran out; where a bounce was due it was committed first.
-    Expired,
-    /// Dropped on purpose, by a rule or by the operator.
-    Discarded,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Disposition {
-    /// The word for logs and lists.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Failed => "failed",
-            Self::Expired => "expired",
-            Self::Discarded => "discarded",
+    #[test]
+    fn a_disposition_is_written_as_its_word() {
+        use Disposition::{Delivered, Discarded, Expired, Failed};
+        for disposition in [Delivered, Failed, Expired, Discarded] {
+            let text = serde_json::to_string(&Status::Done(disposition)).unwrap();
+            assert_eq!(text, format!("{{\"done\":\"{disposition}\"}}"));
         }
-    }
-}
-
-impl fmt::Display for Disposition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
