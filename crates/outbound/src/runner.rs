@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_mail::{QueueId, UnixTime};
-use pintle_queue::{Again, AttemptReport, Custody, Due, HopSign, JobId, Next, Queue};
+use pintle_queue::{Again, AttemptReport, Due, HoldState, HopSign, JobId, Next, Queue};
 use pintle_spool::Waiting;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -232,9 +232,9 @@ impl Runner {
             // release must not hold it again, so a hold says no more here than until when.
             let released = waiting.released.map(|at| timeline.place(at));
             self.for_jobs(&[waiting.id], |queue, job| match custody {
-                Custody::Free => queue.release(job, released, timeline.now()),
-                Custody::Quarantined(until) => queue.keep_until(job, until),
-                Custody::Held => {}
+                HoldState::Free => queue.release(job, released, timeline.now()),
+                HoldState::Quarantined(until) => queue.keep_until(job, until),
+                HoldState::Held => {}
             });
             self.reroute(waiting);
             return;
@@ -310,7 +310,7 @@ impl Runner {
     }
 
     fn record(&mut self, message: QueueId, job: JobId, report: AttemptReport) {
-        let custody = report.custody;
+        let custody = report.hold;
         let now = self.shared.ages.now();
         match self.queue.record(job, report, self.shared.roll(), now) {
             Next::Settled | Next::Removed | Next::Unknown => self.forget(job, message),
@@ -320,11 +320,11 @@ impl Runner {
         }
     }
 
-    fn hold_jobs(&mut self, message: QueueId, custody: Custody) {
+    fn hold_jobs(&mut self, message: QueueId, custody: HoldState) {
         self.for_jobs(&[message], |queue, job| match custody {
-            Custody::Free => {}
-            Custody::Held => queue.hold(job),
-            Custody::Quarantined(until) => queue.quarantine(job, until),
+            HoldState::Free => {}
+            HoldState::Held => queue.hold(job),
+            HoldState::Quarantined(until) => queue.quarantine(job, until),
         });
     }
 
@@ -510,12 +510,7 @@ async fn closed_session(farewells: &mut JoinSet<()>) -> Option<()> {
 
 /// What the queue is told when an attempt came to nothing for no fault of the next hop.
 pub(crate) fn interrupted(recipients: Box<[u32]>) -> AttemptReport {
-    AttemptReport {
-        remaining: recipients,
-        hop: HopSign::Silent,
-        again: Again::AtOnce,
-        custody: Custody::Free,
-    }
+    AttemptReport { remaining: recipients, hop: HopSign::Silent, again: Again::AtOnce, hold: HoldState::Free }
 }
 
 #[cfg(test)]

@@ -27,13 +27,13 @@ pub(crate) struct Hop {
     /// Those held.
     pub(crate) held: usize,
     /// It failed as a whole, and has not worked since.
-    pub(crate) trouble: Option<Trouble>,
-    pub(crate) place: HopState,
+    pub(crate) back_off: Option<HopBackOff>,
+    pub(crate) state: HopState,
 }
 
 /// A next hop's failures in a row.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Trouble {
+pub(crate) struct HopBackOff {
     pub(crate) failures: u32,
     /// No attempt before.
     pub(crate) until: UnixTime,
@@ -61,19 +61,19 @@ impl Hop {
             trying: 0,
             jobs: 0,
             held: 0,
-            trouble: None,
-            place: HopState::Idle,
+            back_off: None,
+            state: HopState::Idle,
         }
     }
 
     /// When the next attempt may begin; none when that does not depend on time.
     pub(crate) fn wakes(&self) -> Option<UnixTime> {
         // One probe at a time while in trouble: a next hop that cannot serve one message needs no fifteen.
-        let limit = if self.trouble.is_some() { 1 } else { self.window }.min(self.limit);
+        let limit = if self.back_off.is_some() { 1 } else { self.window }.min(self.limit);
         if self.trying >= limit {
             return None;
         }
         let (due, _) = self.waiting.first()?;
-        Some(self.trouble.map_or(*due, |trouble| trouble.until.max(*due)))
+        Some(self.back_off.map_or(*due, |back_off| back_off.until.max(*due)))
     }
 }

@@ -23,12 +23,12 @@ pub struct Job {
     /// The sender has been warned of the delay, or need not be.
     pub warned: bool,
     /// Whether it may be tried.
-    pub custody: Custody,
+    pub hold: HoldState,
 }
 
 /// Whether a job may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Custody {
+pub enum HoldState {
     /// It may.
     #[default]
     Free,
@@ -55,7 +55,7 @@ impl Job {
             attempts: 0,
             due: accepted,
             warned: false,
-            custody: Custody::Free,
+            hold: HoldState::Free,
         }
     }
 }
@@ -132,7 +132,7 @@ pub struct AttemptReport {
     pub again: Again,
     /// Whether the message was found held, or was put on hold. A release in the meantime is the later word: the job is
     /// then tried again, and looked at anew.
-    pub custody: Custody,
+    pub hold: HoldState,
 }
 
 impl AttemptReport {
@@ -143,7 +143,7 @@ impl AttemptReport {
             remaining: Box::default(),
             hop: HopSign::Working,
             again: Again::BackOff,
-            custody: Custody::Free,
+            hold: HoldState::Free,
         }
     }
 

@@ -6,7 +6,7 @@
 //! not for a clock that was set, and not before it was tried. It knows no clock, no dice, no store and no network: the host brings the time and the dice, and makes every change
 //! durable before it tells the queue. What is here can be rebuilt from the spool by inserting it again.
 
-mod alarm;
+mod age;
 mod config;
 mod hop;
 mod job;
@@ -17,7 +17,7 @@ mod timeline;
 mod view;
 
 pub use config::{Config, RetryPolicy};
-pub use job::{Again, Aged, Attempt, AttemptReport, Custody, Due, HopSign, Job, JobId, Next};
+pub use job::{Again, Aged, Attempt, AttemptReport, Due, HoldState, HopSign, Job, JobId, Next};
 pub use queue::Queue;
 pub use reroute::Rerouted;
 pub use timeline::{ClockStep, Reading, Timeline, hold};

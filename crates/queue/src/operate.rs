@@ -5,16 +5,16 @@ use pintle_mail::UnixTime;
 
 use crate::config::Config;
 use crate::job::JobId;
-use crate::queue::{Phase, Queue, Wish};
+use crate::queue::{PendingRequest, Phase, Queue};
 
 impl Queue {
     /// Holds a job until it is released or expires. A quarantine takes precedence over a hold.
     pub fn hold(&mut self, id: JobId) {
         match self.phase(id) {
             Some(Phase::Waiting) => self.park(id, Phase::Held),
-            Some(Phase::Trying(Wish::Remove | Wish::Quarantine))
-            | Some(Phase::Warning(Wish::Remove | Wish::Quarantine)) => {}
-            Some(Phase::Trying(_) | Phase::Warning(_)) => self.wish(id, Wish::Hold),
+            Some(Phase::Trying(PendingRequest::Remove | PendingRequest::Quarantine))
+            | Some(Phase::Warning(PendingRequest::Remove | PendingRequest::Quarantine)) => {}
+            Some(Phase::Trying(_) | Phase::Warning(_)) => self.request(id, PendingRequest::Hold),
             Some(Phase::Expiring(_) | Phase::Held | Phase::Quarantined) | None => {}
         }
     }
@@ -30,9 +30,14 @@ impl Queue {
                 self.set_phase(id, Phase::Quarantined);
                 self.redate(id, until);
             }
-            Some(Phase::Trying(Wish::Remove) | Phase::Warning(Wish::Remove) | Phase::Expiring(_)) | None => {}
+            Some(
+                Phase::Trying(PendingRequest::Remove)
+                | Phase::Warning(PendingRequest::Remove)
+                | Phase::Expiring(_),
+            )
+            | None => {}
             Some(Phase::Trying(_) | Phase::Warning(_)) => {
-                self.wish(id, Wish::Quarantine);
+                self.request(id, PendingRequest::Quarantine);
                 if let Some(entry) = self.jobs.get_mut(&id) {
                     entry.due = until;
                 }
@@ -52,20 +57,27 @@ impl Queue {
     pub fn release(&mut self, id: JobId, since: Option<UnixTime>, now: UnixTime) {
         match self.phase(id) {
             Some(Phase::Held | Phase::Quarantined) => self.unpark(id, now),
-            Some(Phase::Trying(Wish::GoOn | Wish::Hold | Wish::Quarantine))
-            | Some(Phase::Warning(Wish::GoOn | Wish::Hold | Wish::Quarantine))
-            | Some(Phase::Expiring(Wish::GoOn)) => self.wish(id, Wish::Release),
+            Some(Phase::Trying(
+                PendingRequest::Nothing | PendingRequest::Hold | PendingRequest::Quarantine,
+            ))
+            | Some(Phase::Warning(
+                PendingRequest::Nothing | PendingRequest::Hold | PendingRequest::Quarantine,
+            ))
+            | Some(Phase::Expiring(PendingRequest::Nothing)) => self.request(id, PendingRequest::Release),
             Some(Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) | Phase::Waiting) | None => {}
         }
-        self.rejuvenate(id, since);
+        self.reset_age(id, since);
     }
 
     /// Makes a waiting job due at once, and ends the back-off of its next hop. A held job stays held.
     pub fn retry_now(&mut self, id: JobId, now: UnixTime) {
         match self.phase(id) {
-            Some(Phase::Waiting) => self.hasten(id, now),
-            Some(Phase::Trying(Wish::GoOn | Wish::Release) | Phase::Warning(Wish::GoOn | Wish::Release)) => {
-                self.wish(id, Wish::Retry);
+            Some(Phase::Waiting) => self.make_due(id, now),
+            Some(
+                Phase::Trying(PendingRequest::Nothing | PendingRequest::Release)
+                | Phase::Warning(PendingRequest::Nothing | PendingRequest::Release),
+            ) => {
+                self.request(id, PendingRequest::Retry);
             }
             Some(
                 Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) | Phase::Held | Phase::Quarantined,
@@ -78,7 +90,9 @@ impl Queue {
     pub fn remove(&mut self, id: JobId) {
         match self.phase(id) {
             Some(phase @ (Phase::Waiting | Phase::Held | Phase::Quarantined)) => self.drop_job(id, phase),
-            Some(Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_)) => self.wish(id, Wish::Remove),
+            Some(Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_)) => {
+                self.request(id, PendingRequest::Remove)
+            }
             None => {}
         }
     }
@@ -91,7 +105,7 @@ impl Queue {
                 continue;
             };
             self.hop_mut(id, |hop| hop.limit = limit);
-            self.seat(id);
+            self.schedule_hop(id);
         }
         self.rearm_all();
     }
@@ -100,9 +114,9 @@ impl Queue {
         self.jobs.get(&id).map(|entry| entry.phase)
     }
 
-    fn wish(&mut self, id: JobId, wish: Wish) {
+    fn request(&mut self, id: JobId, request: PendingRequest) {
         if let Some(entry) = self.jobs.get_mut(&id) {
-            entry.phase = entry.phase.wishing(wish);
+            entry.phase = entry.phase.with_request(request);
         }
     }
 
@@ -123,7 +137,7 @@ impl Queue {
             hop.waiting.remove(&key);
             hop.held += 1;
         });
-        self.seat(hop);
+        self.schedule_hop(hop);
     }
 
     fn unpark(&mut self, id: JobId, now: UnixTime) {
@@ -138,7 +152,7 @@ impl Queue {
             hop.held -= 1;
         });
         self.rearm(id);
-        self.seat(hop);
+        self.schedule_hop(hop);
     }
 
     /// Says when a job in quarantine expires.
@@ -151,7 +165,7 @@ impl Queue {
     }
 
     /// Lets a job's age count from another time.
-    fn rejuvenate(&mut self, id: JobId, since: Option<UnixTime>) {
+    fn reset_age(&mut self, id: JobId, since: Option<UnixTime>) {
         let Some((entry, since)) = self.jobs.get_mut(&id).zip(since) else {
             return;
         };
@@ -166,7 +180,7 @@ impl Queue {
         self.arm(id, UnixTime::default());
     }
 
-    pub(crate) fn hasten(&mut self, id: JobId, now: UnixTime) {
+    pub(crate) fn make_due(&mut self, id: JobId, now: UnixTime) {
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -176,11 +190,11 @@ impl Queue {
         self.hop_mut(hop, |hop| {
             hop.waiting.remove(&key);
             hop.waiting.insert((due, id));
-            if let Some(trouble) = &mut hop.trouble {
-                trouble.until = trouble.until.min(now);
+            if let Some(back_off) = &mut hop.back_off {
+                back_off.until = back_off.until.min(now);
             }
         });
-        self.seat(hop);
+        self.schedule_hop(hop);
     }
 
     pub(crate) fn drop_job(&mut self, id: JobId, phase: Phase) {
@@ -193,6 +207,6 @@ impl Queue {
             }
         });
         self.forget(id);
-        self.seat(hop);
+        self.schedule_hop(hop);
     }
 }

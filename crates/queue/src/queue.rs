@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use pintle_mail::{NextHop, QueueId, UnixTime};
 
 use crate::config::Config;
-use crate::hop::{Hop, HopId, HopState, Trouble};
-use crate::job::{Again, Attempt, AttemptReport, Custody, Due, HopSign, Job, JobId, Next};
+use crate::hop::{Hop, HopBackOff, HopId, HopState};
+use crate::job::{Again, Attempt, AttemptReport, Due, HoldState, HopSign, Job, JobId, Next};
 
 /// What is due, for which next hop, and when again.
 #[derive(Debug)]
 pub struct Queue {
     pub(crate) config: Config,
-    pub(crate) jobs: BTreeMap<JobId, Entry>,
+    pub(crate) jobs: BTreeMap<JobId, QueuedJob>,
     /// Free slots are kept for the next new hop.
     pub(crate) hops: Vec<Option<Hop>>,
     free: Vec<HopId>,
@@ -32,7 +32,7 @@ pub struct Queue {
 
 /// A job as the queue keeps it.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct QueuedJob {
     pub(crate) message: QueueId,
     pub(crate) hop: HopId,
     pub(crate) recipients: Box<[u32]>,
@@ -50,7 +50,7 @@ pub(crate) struct Entry {
 
 // A hundred thousand jobs wait in memory on a bad day: with its places in three orders a job costs about 200 octets, and a
 // field more is a decision.
-const _: () = assert!(size_of::<Entry>() <= 80);
+const _: () = assert!(size_of::<QueuedJob>() <= 80);
 
 /// In whose hands a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,20 +62,20 @@ pub(crate) enum Phase {
     /// The same, and its due time is the one at which it expires.
     Quarantined,
     /// The host's, as an attempt.
-    Trying(Wish),
+    Trying(PendingRequest),
     /// The host's, while the sender is told of the delay.
-    Warning(Wish),
+    Warning(PendingRequest),
     /// The host's, to be settled as expired.
-    Expiring(Wish),
+    Expiring(PendingRequest),
 }
 
 impl Phase {
     /// The same work, and another wish for what comes after it.
-    pub(crate) fn wishing(self, wish: Wish) -> Self {
+    pub(crate) fn with_request(self, request: PendingRequest) -> Self {
         match self {
-            Self::Trying(_) => Self::Trying(wish),
-            Self::Warning(_) => Self::Warning(wish),
-            Self::Expiring(_) => Self::Expiring(wish),
+            Self::Trying(_) => Self::Trying(request),
+            Self::Warning(_) => Self::Warning(request),
+            Self::Expiring(_) => Self::Expiring(request),
             Self::Waiting | Self::Held | Self::Quarantined => self,
         }
     }
@@ -83,8 +83,8 @@ impl Phase {
 
 /// What an operator wished for a job while it was in the host's hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
-    GoOn,
+pub(crate) enum PendingRequest {
+    Nothing,
     Hold,
     /// The entry's due time says until when.
     Quarantine,
@@ -121,14 +121,14 @@ impl Queue {
         let hop = self.hop_named(&job.next_hop);
         self.hop_mut(hop, |hop| {
             hop.jobs += 1;
-            hop.held += usize::from(job.custody != Custody::Free);
+            hop.held += usize::from(job.hold != HoldState::Free);
         });
-        let (phase, due) = match job.custody {
-            Custody::Free => (Phase::Waiting, job.due),
-            Custody::Held => (Phase::Held, job.due),
-            Custody::Quarantined(until) => (Phase::Quarantined, until),
+        let (phase, due) = match job.hold {
+            HoldState::Free => (Phase::Waiting, job.due),
+            HoldState::Held => (Phase::Held, job.due),
+            HoldState::Quarantined(until) => (Phase::Quarantined, until),
         };
-        let entry = Entry {
+        let entry = QueuedJob {
             message: job.message,
             hop,
             recipients: job.recipients,
@@ -145,7 +145,7 @@ impl Queue {
         }
         self.jobs.insert(id, entry);
         self.arm(id, UnixTime::default());
-        self.seat(hop);
+        self.schedule_hop(hop);
         id
     }
 
@@ -160,7 +160,7 @@ impl Queue {
         self.wake(now);
         while let Some(hop) = self.round.pop_front() {
             let attempt = self.begin_next(hop, now);
-            self.seat_after_turn(hop, now);
+            self.schedule_after_turn(hop, now);
             if let Some(attempt) = attempt {
                 return Some(Due::Attempt(attempt));
             }
@@ -176,18 +176,18 @@ impl Queue {
             return Next::Unknown;
         };
         let hop = entry.hop;
-        let wish = match entry.phase {
-            Phase::Trying(wish) => {
+        let request = match entry.phase {
+            Phase::Trying(request) => {
                 self.trying -= 1;
                 self.hop_mut(hop, |hop| hop.trying -= 1);
-                self.judge_hop(hop, report.hop, dice, now);
-                wish
+                self.apply_hop_sign(hop, report.hop, dice, now);
+                request
             }
-            Phase::Expiring(wish) | Phase::Warning(wish) => wish,
+            Phase::Expiring(request) | Phase::Warning(request) => request,
             Phase::Waiting | Phase::Held | Phase::Quarantined => return Next::Unknown,
         };
-        let next = self.put_back(id, report, wish, dice, now);
-        self.seat(hop);
+        let next = self.put_back(id, report, request, dice, now);
+        self.schedule_hop(hop);
         next
     }
 
@@ -217,21 +217,35 @@ impl Queue {
     }
 
     /// Puts a job that the host gave back where it belongs.
-    fn put_back(&mut self, id: JobId, report: AttemptReport, wish: Wish, dice: u64, now: UnixTime) -> Next {
-        if report.remaining.is_empty() || wish == Wish::Remove {
+    fn put_back(
+        &mut self,
+        id: JobId,
+        report: AttemptReport,
+        request: PendingRequest,
+        dice: u64,
+        now: UnixTime,
+    ) -> Next {
+        if report.remaining.is_empty() || request == PendingRequest::Remove {
             let done = report.remaining.is_empty();
             self.forget(id);
             return if done { Next::Settled } else { Next::Removed };
         }
         let expiring = self.jobs.get(&id).is_some_and(|entry| matches!(entry.phase, Phase::Expiring(_)));
-        let next = self.reschedule(id, report, wish, dice, now);
+        let next = self.reschedule(id, report, request, dice, now);
         let due = self.jobs.get(&id).map(|entry| entry.due).filter(|_| expiring);
         // An expiry that could not be carried out is asked for again, but not in a tight circle.
         self.arm(id, due.unwrap_or_default());
         next
     }
 
-    fn reschedule(&mut self, id: JobId, report: AttemptReport, wish: Wish, dice: u64, now: UnixTime) -> Next {
+    fn reschedule(
+        &mut self,
+        id: JobId,
+        report: AttemptReport,
+        request: PendingRequest,
+        dice: u64,
+        now: UnixTime,
+    ) -> Next {
         let retry = &self.config.retry;
         let Some(entry) = self.jobs.get_mut(&id) else {
             return Next::Unknown;
@@ -242,19 +256,19 @@ impl Queue {
             (matches!(entry.phase, Phase::Expiring(_)), matches!(entry.phase, Phase::Trying(_)));
         // One that was only looked at, or cut off, says nothing yet.
         entry.tried |= trying && (report.again != Again::AtOnce || report.hop != HopSign::Silent);
-        let custody = custody(wish, report.custody, entry.due);
-        let released = wish == Wish::Release && (!trying || report.custody != Custody::Free);
+        let hold = hold_after(request, report.hold, entry.due);
+        let released = request == PendingRequest::Release && (!trying || report.hold != HoldState::Free);
         entry.due = match report.again {
-            _ if wish == Wish::Retry || released => now,
+            _ if request == PendingRequest::Retry || released => now,
             Again::AsBefore => entry.due,
             Again::AtOnce if !expiring => now,
             Again::AtOnce | Again::BackOff => now.plus(retry.wait(entry.attempts, dice)),
             Again::After(wait) => now.plus(wait),
         };
         let (due, hop) = (entry.due, entry.hop);
-        if custody != Custody::Free {
+        if hold != HoldState::Free {
             entry.phase = Phase::Held;
-            if let Custody::Quarantined(until) = custody {
+            if let HoldState::Quarantined(until) = hold {
                 entry.phase = Phase::Quarantined;
                 // The end of its time that could not be carried out is asked for again, but not in a tight circle.
                 entry.due = if expiring { until.max(due) } else { until };
@@ -269,11 +283,11 @@ impl Queue {
     }
 
     fn not_before(&self, hop: HopId, due: UnixTime) -> UnixTime {
-        let trouble = self.hop(hop).and_then(|hop| hop.trouble);
-        trouble.map_or(due, |trouble| trouble.until.max(due))
+        let back_off = self.hop(hop).and_then(|hop| hop.back_off);
+        back_off.map_or(due, |back_off| back_off.until.max(due))
     }
 
-    fn judge_hop(&mut self, id: HopId, sign: HopSign, dice: u64, now: UnixTime) {
+    fn apply_hop_sign(&mut self, id: HopId, sign: HopSign, dice: u64, now: UnixTime) {
         let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -282,15 +296,15 @@ impl Queue {
             HopSign::Trouble => hop.window = self.config.initial_of(&hop.name),
             HopSign::Silent => {}
         }
-        hop.trouble = match (sign, hop.trouble) {
+        hop.back_off = match (sign, hop.back_off) {
             (HopSign::Working, _) => None,
-            (HopSign::Silent, trouble) => trouble,
+            (HopSign::Silent, back_off) => back_off,
             // Attempts that were under way when the first one failed tell nothing new.
-            (HopSign::Trouble, Some(trouble)) if now < trouble.until => Some(trouble),
-            (HopSign::Trouble, trouble) => {
-                let failures = trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
+            (HopSign::Trouble, Some(back_off)) if now < back_off.until => Some(back_off),
+            (HopSign::Trouble, back_off) => {
+                let failures = back_off.map_or(0, |back_off| back_off.failures).saturating_add(1);
                 let until = now.plus(self.config.retry.hop_wait(failures, dice));
-                Some(Trouble { failures, until })
+                Some(HopBackOff { failures, until })
             }
         };
     }
@@ -309,7 +323,7 @@ impl Queue {
             hop.name.clone()
         })?;
         let entry = self.jobs.get_mut(&id)?;
-        entry.phase = Phase::Trying(Wish::GoOn);
+        entry.phase = Phase::Trying(PendingRequest::Nothing);
         Some(Attempt {
             id,
             message: entry.message,
@@ -327,34 +341,34 @@ impl Queue {
             }
             self.sleepers.pop_first();
             self.round.push_back(hop);
-            self.hop_mut(hop, |hop| hop.place = HopState::Ready);
+            self.hop_mut(hop, |hop| hop.state = HopState::Ready);
         }
     }
 
     /// After its turn a hop goes to the round's end when more is due, or to sleep.
-    fn seat_after_turn(&mut self, id: HopId, now: UnixTime) {
+    fn schedule_after_turn(&mut self, id: HopId, now: UnixTime) {
         let more = self.hop(id).and_then(Hop::wakes).is_some_and(|at| at <= now);
         if more {
             self.round.push_back(id);
         } else {
-            self.hop_mut(id, |hop| hop.place = HopState::Idle);
-            self.seat(id);
+            self.hop_mut(id, |hop| hop.state = HopState::Idle);
+            self.schedule_hop(id);
         }
     }
 
     /// Lets a hop sleep until its next due time, and forgets it when it has no jobs left.
-    pub(crate) fn seat(&mut self, id: HopId) {
+    pub(crate) fn schedule_hop(&mut self, id: HopId) {
         let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        if hop.place == HopState::Ready {
+        if hop.state == HopState::Ready {
             return;
         }
-        if let HopState::Asleep(at) = hop.place {
+        if let HopState::Asleep(at) = hop.state {
             self.sleepers.remove(&(at, id));
         }
-        hop.place = hop.wakes().map_or(HopState::Idle, HopState::Asleep);
-        if let HopState::Asleep(at) = hop.place {
+        hop.state = hop.wakes().map_or(HopState::Idle, HopState::Asleep);
+        if let HopState::Asleep(at) = hop.state {
             self.sleepers.insert((at, id));
         }
         if hop.jobs == 0 {
@@ -402,13 +416,13 @@ impl Queue {
 
 /// Who has the last word about a job that comes back: a release that came while it was under way, or else whoever
 /// holds it. A release in error costs one more look, a hold in error would last.
-fn custody(wish: Wish, found: Custody, due: UnixTime) -> Custody {
-    match (wish, found) {
-        (Wish::Release | Wish::Retry, _) => Custody::Free,
-        (_, Custody::Quarantined(until)) => Custody::Quarantined(until),
-        (Wish::Quarantine, _) => Custody::Quarantined(due),
-        (Wish::Hold, _) => Custody::Held,
-        (Wish::GoOn | Wish::Remove, found) => found,
+fn hold_after(request: PendingRequest, found: HoldState, due: UnixTime) -> HoldState {
+    match (request, found) {
+        (PendingRequest::Release | PendingRequest::Retry, _) => HoldState::Free,
+        (_, HoldState::Quarantined(until)) => HoldState::Quarantined(until),
+        (PendingRequest::Quarantine, _) => HoldState::Quarantined(due),
+        (PendingRequest::Hold, _) => HoldState::Held,
+        (PendingRequest::Nothing | PendingRequest::Remove, found) => found,
     }
 }
 

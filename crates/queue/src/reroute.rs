@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use pintle_mail::{NextHop, UnixTime};
 
-use crate::job::{Custody, Job, JobId};
-use crate::queue::{Entry, Phase, Queue};
+use crate::job::{HoldState, Job, JobId};
+use crate::queue::{Phase, Queue, QueuedJob};
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,12 +40,12 @@ impl Queue {
         let mut all = jobs.to_vec();
         for id in jobs {
             let Some(entry) = self.jobs.get(id) else { continue };
-            let Some(custody) = custody(entry) else {
+            let Some(hold) = hold_of(entry) else {
                 done.busy |= self.strays(entry, &way).is_some();
                 continue;
             };
             let Some((stay, leave)) = self.strays(entry, &way) else { continue };
-            let (template, phase) = (template(entry, custody, now), entry.phase);
+            let (template, phase) = (template(entry, hold, now), entry.phase);
             if stay.is_empty() {
                 self.drop_job(*id, phase);
                 done.gone.push(*id);
@@ -66,7 +66,11 @@ impl Queue {
     }
 
     /// Who stays, and who leaves for which next hop; nothing when all stay.
-    fn strays(&self, entry: &Entry, way: &impl Fn(u32) -> Option<NextHop>) -> Option<(Vec<u32>, Leaving)> {
+    fn strays(
+        &self,
+        entry: &QueuedJob,
+        way: &impl Fn(u32) -> Option<NextHop>,
+    ) -> Option<(Vec<u32>, Leaving)> {
         let here = &self.hop(entry.hop)?.name;
         let (mut stay, mut leave) = (Vec::new(), Leaving::new());
         for recipient in &entry.recipients {
@@ -82,7 +86,7 @@ impl Queue {
     /// the job, and gives its name.
     fn join(&mut self, jobs: &[JobId], job: Job) -> Option<JobId> {
         let hop = self.by_name.get(&job.next_hop).copied();
-        let fits = |entry: &Entry| Some(entry.hop) == hop && custody(entry) == Some(job.custody);
+        let fits = |entry: &QueuedJob| Some(entry.hop) == hop && hold_of(entry) == Some(job.hold);
         let found = jobs.iter().find(|id| self.jobs.get(id).is_some_and(fits)).copied();
         match found.and_then(|id| self.jobs.get_mut(&id)) {
             Some(entry) => {
@@ -95,17 +99,17 @@ impl Queue {
 }
 
 /// How a job is kept that is in our hands.
-fn custody(entry: &Entry) -> Option<Custody> {
+fn hold_of(entry: &QueuedJob) -> Option<HoldState> {
     match entry.phase {
-        Phase::Waiting => Some(Custody::Free),
-        Phase::Held => Some(Custody::Held),
-        Phase::Quarantined => Some(Custody::Quarantined(entry.due)),
+        Phase::Waiting => Some(HoldState::Free),
+        Phase::Held => Some(HoldState::Held),
+        Phase::Quarantined => Some(HoldState::Quarantined(entry.due)),
         Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) => None,
     }
 }
 
 /// A job like this one, for nobody and nowhere yet.
-fn template(entry: &Entry, custody: Custody, now: UnixTime) -> Job {
+fn template(entry: &QueuedJob, hold: HoldState, now: UnixTime) -> Job {
     Job {
         message: entry.message,
         next_hop: NextHop::Discard,
@@ -114,6 +118,6 @@ fn template(entry: &Entry, custody: Custody, now: UnixTime) -> Job {
         attempts: entry.attempts,
         due: now,
         warned: entry.warned,
-        custody,
+        hold,
     }
 }

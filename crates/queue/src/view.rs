@@ -4,7 +4,7 @@ use pintle_mail::{NextHop, UnixTime};
 
 use crate::hop::Hop;
 use crate::job::JobId;
-use crate::queue::{Entry, Phase, Queue};
+use crate::queue::{Phase, Queue, QueuedJob};
 
 /// The queue in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,15 +85,15 @@ impl Queue {
         self.view(self.jobs.get(&id)?)
     }
 
-    fn view<'a>(&'a self, entry: &'a Entry) -> Option<JobView<'a>> {
+    fn view<'a>(&'a self, entry: &'a QueuedJob) -> Option<JobView<'a>> {
         let hop = self.hop(entry.hop)?;
         Some(JobView {
             next_hop: &hop.name,
             recipients: &entry.recipients,
             phase: match entry.phase {
-                Phase::Waiting | Phase::Warning(_) => {
-                    JobPhase::Waiting(hop.trouble.map_or(entry.due, |trouble| trouble.until.max(entry.due)))
-                }
+                Phase::Waiting | Phase::Warning(_) => JobPhase::Waiting(
+                    hop.back_off.map_or(entry.due, |back_off| back_off.until.max(entry.due)),
+                ),
                 Phase::Held => JobPhase::Held,
                 Phase::Quarantined => JobPhase::Quarantined(entry.due),
                 Phase::Trying(_) => JobPhase::Trying,
@@ -110,8 +110,8 @@ impl HopView {
             jobs: hop.jobs,
             trying: hop.trying,
             held: hop.held,
-            failures: hop.trouble.map_or(0, |trouble| trouble.failures),
-            put_off: hop.trouble.map(|trouble| trouble.until),
+            failures: hop.back_off.map_or(0, |back_off| back_off.failures),
+            put_off: hop.back_off.map(|back_off| back_off.until),
             next: hop.wakes(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
-    Again, AttemptReport, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Rerouted,
+    Again, AttemptReport, Config, Due, HoldState, HopSign, Job, JobId, JobPhase, Next, Queue, Rerouted,
     RetryPolicy, hold,
 };
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ const MAX_AGE: Duration = Duration::from_secs(3_600);
 const WARN_AFTER: Duration = Duration::from_secs(900);
 
 #[derive(Debug, Clone)]
-enum Act {
+enum ModelAction {
     Insert { hop: u8, held: bool },
     Poll,
     Record { pick: usize, sign: HopSign, again: Again, left: bool, dice: u64 },
@@ -29,7 +29,7 @@ enum Act {
     Step { younger: u64 },
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn action() -> impl Strategy<Value = ModelAction> {
     let sign = prop_oneof![
         3 => Just(HopSign::Working),
         1 => Just(HopSign::Silent),
@@ -41,19 +41,19 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..300_u64).prop_map(|s| Again::After(Duration::from_secs(s))),
     ];
     prop_oneof![
-        4 => (0..HOPS, prop::bool::weighted(0.1)).prop_map(|(hop, held)| Act::Insert { hop, held }),
-        6 => Just(Act::Poll),
+        4 => (0..HOPS, prop::bool::weighted(0.1)).prop_map(|(hop, held)| ModelAction::Insert { hop, held }),
+        6 => Just(ModelAction::Poll),
         5 => (any::<usize>(), sign, again, any::<bool>(), any::<u64>())
-            .prop_map(|(pick, sign, again, left, dice)| Act::Record { pick, sign, again, left, dice }),
-        1 => (0..6_u8, 0..HOPS).prop_map(|(pick, hop)| Act::Operate { pick, hop }),
-        1 => (0..HOPS, 0..HOPS).prop_map(|(from, to)| Act::Reroute { from, to }),
-        3 => (0..400_u64).prop_map(|seconds| Act::Pass { seconds }),
-        1 => prop_oneof![Just(0), 0..7_200_u64].prop_map(|younger| Act::Step { younger }),
+            .prop_map(|(pick, sign, again, left, dice)| ModelAction::Record { pick, sign, again, left, dice }),
+        1 => (0..6_u8, 0..HOPS).prop_map(|(pick, hop)| ModelAction::Operate { pick, hop }),
+        1 => (0..HOPS, 0..HOPS).prop_map(|(from, to)| ModelAction::Reroute { from, to }),
+        3 => (0..400_u64).prop_map(|seconds| ModelAction::Pass { seconds }),
+        1 => prop_oneof![Just(0), 0..7_200_u64].prop_map(|younger| ModelAction::Step { younger }),
     ]
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct KnownJob {
     hop: u8,
     /// Its age counts from here.
     accepted: UnixTime,
@@ -69,7 +69,7 @@ struct Model {
     queue: Queue,
     now: UnixTime,
     serial: u128,
-    alive: BTreeMap<JobId, Known>,
+    alive: BTreeMap<JobId, KnownJob>,
     trying: Vec<JobId>,
     expiring: Vec<JobId>,
     warning: Vec<JobId>,
@@ -104,15 +104,17 @@ impl Model {
         }
     }
 
-    fn apply(&mut self, act: &Act) {
-        match *act {
-            Act::Insert { hop, held } => self.insert(hop, held),
-            Act::Poll => self.poll(),
-            Act::Record { pick, sign, again, left, dice } => self.record(pick, sign, again, left, dice),
-            Act::Operate { pick, hop: n } => self.operate(pick, n),
-            Act::Reroute { from, to } => self.reroute(from, to),
-            Act::Pass { seconds } => self.now = self.now.plus(Duration::from_secs(seconds)),
-            Act::Step { younger } => self.step(Duration::from_secs(younger)),
+    fn apply(&mut self, action: &ModelAction) {
+        match *action {
+            ModelAction::Insert { hop, held } => self.insert(hop, held),
+            ModelAction::Poll => self.poll(),
+            ModelAction::Record { pick, sign, again, left, dice } => {
+                self.record(pick, sign, again, left, dice)
+            }
+            ModelAction::Operate { pick, hop: n } => self.operate(pick, n),
+            ModelAction::Reroute { from, to } => self.reroute(from, to),
+            ModelAction::Pass { seconds } => self.now = self.now.plus(Duration::from_secs(seconds)),
+            ModelAction::Step { younger } => self.step(Duration::from_secs(younger)),
         }
         assert_eq!(self.queue.len(), self.alive.len(), "a job was lost or came back");
         assert_eq!(self.queue.snapshot().trying, self.trying.len());
@@ -121,9 +123,9 @@ impl Model {
     fn insert(&mut self, n: u8, held: bool) {
         self.serial += 1;
         let id = QueueId::new(self.now, self.serial);
-        let custody = if held { Custody::Held } else { Custody::Free };
-        let job = Job { custody, ..Job::new(id, hop(n), vec![1], self.now) };
-        let known = Known {
+        let hold = if held { HoldState::Held } else { HoldState::Free };
+        let job = Job { hold, ..Job::new(id, hop(n), vec![1], self.now) };
+        let known = KnownJob {
             hop: n,
             accepted: self.now,
             kept: None,
@@ -150,12 +152,12 @@ impl Model {
     }
 
     /// Nothing may be said of it before this age counts.
-    fn reaches(&self, known: &Known, age: Duration) -> UnixTime {
+    fn reaches(&self, known: &KnownJob, age: Duration) -> UnixTime {
         known.accepted.plus(age).max(self.steady_since.plus(hold(age)))
     }
 
     /// It has an age at which something is said of it, and nothing may be said before it was tried.
-    fn must_be_tried(&self, known: &Known) -> bool {
+    fn must_be_tried(&self, known: &KnownJob) -> bool {
         !known.tried && self.reaches(known, WARN_AFTER) <= self.now
     }
 
@@ -223,7 +225,7 @@ impl Model {
         let remaining: Box<[u32]> = if left { Box::new([1]) } else { Box::default() };
         let next = self.queue.record(
             id,
-            AttemptReport { remaining, hop: sign, again, custody: Custody::Free },
+            AttemptReport { remaining, hop: sign, again, hold: HoldState::Free },
             dice,
             self.now,
         );
@@ -336,7 +338,7 @@ impl Model {
             }
             assert_eq!((&done.gone[..], done.new.len(), done.moved), (&[id][..], 1, 1));
             let known = self.alive.remove(&id).expect("it was there");
-            let known = Known { hop: to, tried: false, not_before: self.now, hastened: false, ..known };
+            let known = KnownJob { hop: to, tried: false, not_before: self.now, hastened: false, ..known };
             self.alive.insert(done.new[0], known);
         }
         self.forget_empty(from);
@@ -374,10 +376,10 @@ impl Model {
 
 proptest! {
     #[test]
-    fn the_books_agree(acts in prop::collection::vec(act(), 1..300)) {
+    fn the_books_agree(actions in prop::collection::vec(action(), 1..300)) {
         let mut model = Model::new();
-        for act in acts {
-            model.apply(&act);
+        for action in actions {
+            model.apply(&action);
         }
         model.drain();
     }

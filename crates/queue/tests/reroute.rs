@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
-    Again, AttemptReport, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Queue, Rerouted,
+    Again, AttemptReport, Config, Due, HoldState, HopSign, Job, JobId, JobPhase, Queue, Rerouted,
 };
 
 const START: UnixTime = UnixTime::from_millis(1_800_000_000_000);
@@ -71,8 +71,8 @@ fn each_recipient_goes_the_new_way_at_once_in_as_few_jobs_as_can_be() {
 #[test]
 fn what_is_held_stays_held_on_its_new_way() {
     let mut queue = Queue::new(Config::default());
-    let held = Job { custody: Custody::Held, ..job("old", &[0]) };
-    let aside = Job { custody: Custody::Quarantined(at(500)), ..job("old", &[2]) };
+    let held = Job { hold: HoldState::Held, ..job("old", &[0]) };
+    let aside = Job { hold: HoldState::Quarantined(at(500)), ..job("old", &[2]) };
     let jobs = [queue.insert(held), queue.insert(aside)];
     let done = queue.reroute(&jobs, by_parity, at(1));
     assert_eq!(done.new.len(), 2, "each kind of hold for itself");

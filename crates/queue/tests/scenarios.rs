@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
-    Again, Aged, Attempt, AttemptReport, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue,
+    Again, Aged, Attempt, AttemptReport, Config, Due, HoldState, HopSign, Job, JobId, JobPhase, Next, Queue,
     RetryPolicy,
 };
 
@@ -234,13 +234,13 @@ fn warning(queue: &mut Queue, now: UnixTime) -> JobId {
 
 #[test]
 fn wishes_for_a_job_whose_sender_is_being_told_are_kept() {
-    let told = |wish: fn(&mut Queue, JobId)| {
+    let told = |request: fn(&mut Queue, JobId)| {
         let mut queue = Queue::new(config());
         let id = queue.insert(job(1, "a.example"));
         attempt(&mut queue, at(1));
         queue.record(id, later(20_000), 0, at(1));
         assert_eq!(warning(&mut queue, at(4 * 3600)), id);
-        wish(&mut queue, id);
+        request(&mut queue, id);
         let next = queue.record(id, AttemptReport::unchanged([0, 1]), 0, at(4 * 3600));
         (queue, next)
     };
@@ -281,7 +281,7 @@ fn warned(n: u128, name: &str) -> Job {
 #[test]
 fn age_ends_a_job_in_every_phase() {
     let mut queue = Queue::new(config());
-    let held = queue.insert(Job { custody: Custody::Held, ..warned(1, "a.example") });
+    let held = queue.insert(Job { hold: HoldState::Held, ..warned(1, "a.example") });
     let waiting = tried(&mut queue, warned(2, "b.example"), FIVE_DAYS + 99);
     let trying = queue.insert(warned(3, "c.example"));
     assert_eq!(attempt(&mut queue, at(1)).id, trying);
@@ -395,8 +395,8 @@ fn held_jobs_wait_for_their_release() {
 }
 
 /// The host comes back with a job that it has found, or put, on hold.
-fn held(queue: &mut Queue, id: JobId, custody: Custody, now: UnixTime) -> Next {
-    let report = AttemptReport { again: Again::AtOnce, custody, ..AttemptReport::deferred(vec![1]) };
+fn held(queue: &mut Queue, id: JobId, hold: HoldState, now: UnixTime) -> Next {
+    let report = AttemptReport { again: Again::AtOnce, hold, ..AttemptReport::deferred(vec![1]) };
     queue.record(id, report, 0, now)
 }
 
@@ -404,13 +404,13 @@ fn held(queue: &mut Queue, id: JobId, custody: Custody, now: UnixTime) -> Next {
 fn a_release_that_meets_a_job_under_way_outlives_the_hold_it_comes_back_with() {
     let mut queue = Queue::new(config());
     let id = queue.insert(warned(1, "a.example"));
-    for (start, custody) in [(0, Custody::Held), (10, Custody::Quarantined(at(900)))] {
+    for (start, hold) in [(0, HoldState::Held), (10, HoldState::Quarantined(at(900)))] {
         attempt(&mut queue, at(start));
         queue.release(id, None, at(start + 1));
-        assert_eq!(held(&mut queue, id, custody, at(start + 2)), Next::Again(at(start + 2)));
+        assert_eq!(held(&mut queue, id, hold, at(start + 2)), Next::Again(at(start + 2)));
         // The next look finds what is so now; without a release it is believed.
         attempt(&mut queue, at(start + 2));
-        assert_eq!(held(&mut queue, id, custody, at(start + 3)), Next::Held);
+        assert_eq!(held(&mut queue, id, hold, at(start + 3)), Next::Held);
         assert_eq!(queue.poll_due(at(start + 4)), None);
         queue.release(id, None, at(start + 5));
     }
@@ -434,8 +434,8 @@ fn a_release_of_a_job_that_nobody_holds_changes_nothing() {
 fn a_quarantine_ends_at_its_own_time_and_warns_nobody() {
     let keep = 30 * 24 * 3600;
     let mut queue = Queue::new(config());
-    let custody = Custody::Quarantined(at(keep));
-    let id = queue.insert(Job { custody, ..job(1, "a.example") });
+    let hold = HoldState::Quarantined(at(keep));
+    let id = queue.insert(Job { hold, ..job(1, "a.example") });
     let short = queue.insert(job(2, "b.example"));
     queue.quarantine(short, at(600));
     assert_eq!(queue.snapshot().held, 2);
@@ -447,20 +447,20 @@ fn a_quarantine_ends_at_its_own_time_and_warns_nobody() {
     assert_eq!(expiry(&mut queue, at(keep)).id, id);
     // Not yet, says the host: the operator has lengthened the time.
     let until = at(keep + 500);
-    assert_eq!(held(&mut queue, id, Custody::Quarantined(until), at(keep)), Next::Held);
+    assert_eq!(held(&mut queue, id, HoldState::Quarantined(until), at(keep)), Next::Held);
     assert_eq!(queue.poll_timeout(), Some(until));
     queue.keep_until(id, at(keep + 200));
     assert_eq!(expiry(&mut queue, at(keep + 200)).id, id);
     // It could not be done: it is asked for again, not at once.
-    assert_eq!(held(&mut queue, id, Custody::Quarantined(at(keep + 200)), at(keep + 200)), Next::Held);
+    assert_eq!(held(&mut queue, id, HoldState::Quarantined(at(keep + 200)), at(keep + 200)), Next::Held);
     assert!(queue.poll_timeout() > Some(at(keep + 200)));
 }
 
 #[test]
 fn the_age_of_what_leaves_a_quarantine_counts_from_its_release() {
     let mut queue = Queue::new(config());
-    let custody = Custody::Quarantined(at(20 * FIVE_DAYS));
-    let id = queue.insert(Job { custody, ..warned(1, "a.example") });
+    let hold = HoldState::Quarantined(at(20 * FIVE_DAYS));
+    let id = queue.insert(Job { hold, ..warned(1, "a.example") });
     let released = at(2 * FIVE_DAYS);
     queue.keep_until(id, at(30 * FIVE_DAYS));
     queue.release(id, Some(released), released);
@@ -475,7 +475,7 @@ fn the_age_of_what_leaves_a_quarantine_counts_from_its_release() {
 #[test]
 fn a_release_during_an_expiry_that_came_to_nothing_is_obeyed() {
     let mut queue = Queue::new(config());
-    let id = queue.insert(Job { custody: Custody::Quarantined(at(600)), ..warned(1, "a.example") });
+    let id = queue.insert(Job { hold: HoldState::Quarantined(at(600)), ..warned(1, "a.example") });
     expiry(&mut queue, at(600));
     queue.release(id, Some(at(601)), at(601));
     assert_eq!(defer(&mut queue, id, at(602)), Next::Again(at(602)));

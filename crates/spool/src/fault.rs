@@ -144,11 +144,11 @@ mod seam {
 
     /// What is to happen at which point, shared with the engine under test.
     #[derive(Clone, Default)]
-    pub struct Faults(Arc<Mutex<Plan>>);
+    pub struct Faults(Arc<Mutex<FaultPlan>>);
 
     #[derive(Default)]
-    struct Plan {
-        armed: Vec<Armed>,
+    struct FaultPlan {
+        armed: Vec<ArmedFault>,
         quota: Option<(PathBuf, u64)>,
         syncs: u64,
         crashed: Option<InjectedFault>,
@@ -160,7 +160,7 @@ mod seam {
 
     /// A fault that is still to happen so many times.
     #[derive(Debug)]
-    struct Armed {
+    struct ArmedFault {
         point: CrashPoint,
         fault: InjectedFault,
         times: u32,
@@ -189,7 +189,7 @@ mod seam {
 
         /// Lets `fault` happen the next so many times that `point` is passed, beside what was armed before.
         pub fn arm_times(&self, point: CrashPoint, fault: InjectedFault, times: u32) {
-            self.0.lock().armed.push(Armed { point, fault, times });
+            self.0.lock().armed.push(ArmedFault { point, fault, times });
         }
 
         /// Lets nothing happen that has not happened yet.
@@ -284,7 +284,7 @@ mod seam {
         octets.sum()
     }
 
-    impl Plan {
+    impl FaultPlan {
         fn strike(&mut self, fault: InjectedFault) -> io::Result<()> {
             match fault {
                 InjectedFault::Io => return Err(io::Error::other("an I/O error, made for a test")),

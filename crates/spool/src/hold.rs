@@ -24,7 +24,7 @@ pub enum Hold {
 
 /// The verdict that a message is to be looked at before it goes anywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[serde(from = "StoredQuarantine")]
 pub struct Quarantine {
     /// The quarantine's name, which the verdict chose.
     pub name: String,
@@ -41,7 +41,7 @@ pub struct Quarantine {
 /// What may stand on disk: earlier versions wrote the name alone.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum StoredQuarantine {
     Name(String),
     Whole {
         name: String,
@@ -85,11 +85,11 @@ impl Quarantine {
     }
 }
 
-impl From<Written> for Quarantine {
-    fn from(written: Written) -> Self {
+impl From<StoredQuarantine> for Quarantine {
+    fn from(written: StoredQuarantine) -> Self {
         match written {
-            Written::Name(name) => Self::new(name, UnixTime::default()),
-            Written::Whole { name, since, by, stage } => Self { name, since, by, stage },
+            StoredQuarantine::Name(name) => Self::new(name, UnixTime::default()),
+            StoredQuarantine::Whole { name, since, by, stage } => Self { name, since, by, stage },
         }
     }
 }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub use content::Content;
 pub use draft::Draft;
 #[cfg(any(test, feature = "crash-points"))]
-pub use embedded::play_segments;
+pub use embedded::fuzz_segments;
 pub use embedded::{
     DraftLimits, Embedded, EmbeddedConfig, Inspection, OpenError, Problem, Repair, inspect, repair,
 };

@@ -23,13 +23,13 @@ pub struct Memory {
 
 #[derive(Default)]
 struct MemoryState {
-    messages: BTreeMap<QueueId, Kept>,
+    messages: BTreeMap<QueueId, MemoryMessage>,
     health: Option<Health>,
     closed: bool,
     arrivals: Option<UnboundedSender<Waiting>>,
 }
 
-struct Kept {
+struct MemoryMessage {
     entry: Entry,
     head: Bytes,
     content: Content,
@@ -203,11 +203,11 @@ impl MemoryState {
         self.health.clone().map_or(Ok(()), Health::accepting)
     }
 
-    fn kept(&mut self, id: QueueId) -> Result<&mut Kept, SpoolError> {
+    fn kept(&mut self, id: QueueId) -> Result<&mut MemoryMessage, SpoolError> {
         self.messages.get_mut(&id).ok_or(SpoolError::Unknown(id))
     }
 
-    fn after(&self, after: Option<QueueId>) -> impl Iterator<Item = (&QueueId, &Kept)> {
+    fn after(&self, after: Option<QueueId>) -> impl Iterator<Item = (&QueueId, &MemoryMessage)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.messages.range((start, Bound::Unbounded))
     }
@@ -232,7 +232,7 @@ impl MemoryState {
 
     fn insert(&mut self, message: NewMessage) -> Receipt {
         let id = message.id;
-        let kept = Kept::new(message);
+        let kept = MemoryMessage::new(message);
         self.announce(kept.waiting(id));
         self.messages.insert(id, kept);
         Receipt::mint(id)
@@ -265,7 +265,7 @@ impl MemoryState {
     }
 }
 
-impl Kept {
+impl MemoryMessage {
     fn new(message: NewMessage) -> Self {
         let received = message.entry.received;
         let recipients = message.entry.envelope.recipients.iter();
@@ -316,15 +316,15 @@ mod tests {
     use crate::conformance::{self, Store, Subject};
     use crate::fault::Faults;
 
-    struct Forgetful;
+    struct MemorySubject;
 
-    impl Subject for Forgetful {
+    impl Subject for MemorySubject {
         fn store(&self) -> Box<dyn Store> {
             Box::new(Self)
         }
     }
 
-    impl Store for Forgetful {
+    impl Store for MemorySubject {
         fn open(&mut self) -> Arc<dyn Spool> {
             Arc::new(Memory::new())
         }
@@ -336,6 +336,6 @@ mod tests {
 
     #[tokio::test]
     async fn it_conforms() {
-        conformance::run(&Forgetful).await;
+        conformance::run(&MemorySubject).await;
     }
 }

@@ -41,10 +41,10 @@ impl Ballast {
         self.there = removed.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
         match &removed {
             Ok(()) => tracing::warn!(
-                "the spool's disk is full: its last reserve is given up for outcomes of deliveries"
+                "the spool's disk is full: the reserve file `ballast` is deleted so that outcomes of deliveries can be written"
             ),
             Err(error) => {
-                tracing::warn!(%error, "the last reserve of the spool's disk could not be given up");
+                tracing::warn!(%error, "the spool's reserve file `ballast` could not be deleted");
             }
         }
         removed.is_ok()
@@ -64,7 +64,7 @@ impl Ballast {
             Err(error) => {
                 // What it has got of the room would be nobody's.
                 let _ = fs::remove_file(&self.path);
-                tracing::debug!(%error, "no room could be set apart for outcomes of deliveries");
+                tracing::debug!(%error, "the spool's reserve file `ballast` could not be made");
             }
         }
     }

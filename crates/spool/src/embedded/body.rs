@@ -78,7 +78,7 @@ pub(crate) struct StagedBody {
 
 enum BodySource {
     Memory(Bytes),
-    File(Blocks, Arc<BodyFile>),
+    File(FileBody, Arc<BodyFile>),
 }
 
 impl StagedBody {
@@ -88,7 +88,7 @@ impl StagedBody {
     }
 
     pub(crate) fn in_file(file: Arc<BodyFile>, size: u64, checksums: Vec<u32>) -> Self {
-        let blocks = Blocks::new(file.file.clone(), 0, size, checksums.as_slice().into(), None);
+        let blocks = FileBody::new(file.file.clone(), 0, size, checksums.as_slice().into(), None);
         Self { source: BodySource::File(blocks, file), checksums, _charge: MemoryCharge::default() }
     }
 
@@ -167,18 +167,18 @@ impl Drop for BodyFile {
         }
         // Left behind, it would be found and unlinked at the next start: nothing to do but say so.
         if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "a dropped draft's file stays until the next start");
+            tracing::debug!(path = %self.path.display(), %error, "the file of a dropped draft could not be deleted; the next start moves it to unreferenced/");
         }
     }
 }
 
 /// A body inside a file, from `start`, with a checksum per block.
-pub(crate) struct Blocks(Arc<Placed>);
+pub(crate) struct FileBody(Arc<FileBodyInner>);
 
 /// Told when the bytes are not those that were written.
 pub(crate) type OnDamage = Box<dyn Fn(&str) + Send + Sync>;
 
-struct Placed {
+struct FileBodyInner {
     file: Arc<File>,
     start: u64,
     size: u64,
@@ -188,7 +188,7 @@ struct Placed {
     on_damage: Option<OnDamage>,
 }
 
-impl Blocks {
+impl FileBody {
     pub(crate) fn new(
         file: Arc<File>,
         start: u64,
@@ -196,11 +196,11 @@ impl Blocks {
         checksums: Arc<[u32]>,
         on_damage: Option<OnDamage>,
     ) -> Self {
-        Self(Arc::new(Placed { file, start, size, checksums, last: Mutex::new(None), on_damage }))
+        Self(Arc::new(FileBodyInner { file, start, size, checksums, last: Mutex::new(None), on_damage }))
     }
 }
 
-impl Body for Blocks {
+impl Body for FileBody {
     fn size(&self) -> u64 {
         self.0.size
     }
@@ -215,7 +215,7 @@ impl Body for Blocks {
     }
 }
 
-impl Placed {
+impl FileBodyInner {
     fn read(&self, offset: u64, len: usize) -> Result<Bytes, BodyError> {
         let end = offset.saturating_add(len as u64).min(self.size);
         if offset >= end {
@@ -257,7 +257,7 @@ impl Placed {
     }
 }
 
-impl Placed {
+impl FileBodyInner {
     fn damaged(&self, what: String) -> BodyError {
         if let Some(tell) = &self.on_damage {
             tell(&what);

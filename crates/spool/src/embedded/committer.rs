@@ -12,16 +12,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ballast::Ballast;
-use super::batch::{Batch, Done};
-use super::behind::Behind;
+use super::batch::{Batch, OperationResult};
 use super::body::StagedMessage;
 use super::compactor::Compactor;
-use super::database::{Database, Reached};
-use super::index::{Gone, Index};
+use super::database::{Database, LogPosition};
+use super::folders::Folders;
+use super::index::{Index, RemovedMessage};
+use super::index_recovery::IndexLag;
 use super::operation::{Inbox, Operation};
 use super::record::Record;
-use super::recovery::Folders;
-use super::segments::{Extent, Segments};
+use super::segment_file::Extent;
+use super::segments::Segments;
 use super::shared::EngineShared;
 use crate::fault::CrashPoint;
 use crate::{Receipt, Settled, SpoolError};
@@ -30,19 +31,19 @@ use crate::{Receipt, Settled, SpoolError};
 const SWEEP: Duration = Duration::from_secs(3600);
 
 /// What came of a batch, operation by operation.
-type Written = Result<Vec<Result<Done, SpoolError>>, SpoolError>;
+type BatchResult = Result<Vec<Result<OperationResult, SpoolError>>, SpoolError>;
 
 /// What the committer's thread owns.
 pub(crate) struct Committer {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) database: Database,
     pub(crate) segments: Segments,
-    pub(crate) mover: Compactor,
+    pub(crate) compactor: Compactor,
     pub(crate) ballast: Ballast,
     pub(crate) shared: Arc<EngineShared>,
     pub(crate) folders: Folders,
     /// The database did not take what the log has.
-    pub(crate) behind: Option<Behind>,
+    pub(crate) index_lag: Option<IndexLag>,
     /// The index was made anew, and what it says of each segment has not been counted yet.
     pub(crate) uncounted: bool,
     /// Edges of these segments stand in the database and mean nothing any more.
@@ -55,7 +56,7 @@ pub(crate) struct Committer {
 impl Committer {
     /// Serves until the inbox is closed and empty.
     pub(crate) fn run(mut self) {
-        let _guard = Abandon(self.inbox.clone(), self.shared.clone());
+        let _guard = CloseInboxOnExit(self.inbox.clone(), self.shared.clone());
         while !self.shared.faults.crashed() {
             let until = if self.has_work() { Some(Instant::now()) } else { self.tries_again() };
             let Some(batch) = self.inbox.take(until) else {
@@ -67,11 +68,11 @@ impl Committer {
 
     /// Serves a batch, and does a little of what can wait.
     pub(crate) fn turn(&mut self, mut batch: Vec<Operation>) {
-        if self.behind.is_some() && self.keep_up().is_ok() {
+        if self.index_lag.is_some() && self.keep_up().is_ok() {
             self.tidy_up();
         }
         if self.has_work() {
-            batch.extend(self.mover.step(&self.segments, &self.database));
+            batch.extend(self.compactor.step(&self.segments, &self.database));
         }
         if !batch.is_empty() {
             self.serve(batch);
@@ -91,8 +92,8 @@ impl Committer {
 
     /// Whether there is something to do although nobody asks for anything. A broken spool moves nothing.
     pub(crate) fn has_work(&self) -> bool {
-        let sound = self.shared.condition.broken().is_none() && self.behind.is_none() && !self.uncounted;
-        sound && self.mover.has_work(&self.segments)
+        let usable = self.shared.condition.broken().is_none() && self.index_lag.is_none() && !self.uncounted;
+        usable && self.compactor.has_work(&self.segments)
     }
 
     /// Carries out operations that nobody waits for, before anybody else is served.
@@ -145,7 +146,7 @@ impl Committer {
     }
 
     /// Makes a batch durable, with an index that was made anew if the one that is there cannot be used.
-    fn write_somehow(&mut self, batch: &[Operation]) -> Written {
+    fn write_somehow(&mut self, batch: &[Operation]) -> BatchResult {
         let (begun, generation) = (Instant::now(), self.shared.generation());
         let mut written = self.write(batch);
         if matches!(written, Err(SpoolError::Unavailable(_))) {
@@ -162,7 +163,7 @@ impl Committer {
     }
 
     /// Makes a batch durable. An error means that nothing of it is known to be.
-    fn write(&mut self, batch: &[Operation]) -> Written {
+    fn write(&mut self, batch: &[Operation]) -> BatchResult {
         if let Some(why) = self.shared.condition.broken() {
             return Err(SpoolError::Broken(why));
         }
@@ -192,21 +193,26 @@ impl Committer {
     }
 
     /// Carries out the operations on the index and gathers their records.
-    fn put_together(&mut self, batch: &[Operation], written: &mut Vec<(Record, Extent)>) -> Written {
+    fn put_together(&mut self, batch: &[Operation], written: &mut Vec<(Record, Extent)>) -> BatchResult {
         for segment in &self.forgotten {
             self.database.forget_segment(*segment)?;
         }
         let index = Index { database: &self.database, faults: &self.shared.faults };
-        let (aside, bodies) = (&self.folders.aside, self.folders.bodies.as_path());
-        let mut batch_of =
-            Batch { index, segments: &mut self.segments, aside, bodies, written: std::mem::take(written) };
+        let (lost_found, bodies) = (&self.folders.lost_found, self.folders.bodies.as_path());
+        let mut batch_of = Batch {
+            index,
+            segments: &mut self.segments,
+            lost_found,
+            bodies,
+            written: std::mem::take(written),
+        };
         let done = batch.iter().map(|operation| batch_of.execute(operation));
         let done = done.collect::<Result<Vec<_>, _>>()?;
         *written = batch_of.written;
         if !written.is_empty() {
             let (segment, position) = self.segments.end();
             let sequence = self.segments.sequence() + written.len() as u64;
-            self.database.set_reached(Reached { segment, position, sequence })?;
+            self.database.set_reached(LogPosition { segment, position, sequence })?;
         }
         Ok(done)
     }
@@ -232,14 +238,14 @@ impl Committer {
         self.shared.faults.check(CrashPoint::Committed).map_err(|error| sync_error(&error))
     }
 
-    fn answer(&mut self, batch: Vec<Operation>, done: Vec<Result<Done, SpoolError>>) {
+    fn answer(&mut self, batch: Vec<Operation>, done: Vec<Result<OperationResult, SpoolError>>) {
         for (operation, done) in batch.into_iter().zip(done) {
             self.answer_one(operation, done);
         }
         self.tidy_up();
     }
 
-    fn answer_one(&mut self, operation: Operation, done: Result<Done, SpoolError>) {
+    fn answer_one(&mut self, operation: Operation, done: Result<OperationResult, SpoolError>) {
         match done {
             Ok(mut done) => {
                 let answer = Answered {
@@ -254,7 +260,7 @@ impl Committer {
                 keep_files(std::slice::from_ref(&operation), false);
                 if operation.is_housekeeping() {
                     // It would be asked for again and again.
-                    self.mover.give_up(&self.segments);
+                    self.compactor.give_up(&self.segments);
                 }
                 if let (SpoolError::Damaged(id, what), false) =
                     (&error, matches!(operation, Operation::SetAside(..)))
@@ -267,14 +273,14 @@ impl Committer {
     }
 
     /// Follows up in memory, and in the folder, what has become true.
-    fn apply(&mut self, done: Done) {
+    fn apply(&mut self, done: OperationResult) {
         let effect = done.effect;
         if let Some(id) = effect.changed {
             self.shared.warm.evict(id);
         }
         if let Some((from, to)) = effect.moved {
-            self.segments.bury(from);
-            self.segments.revive(to);
+            self.segments.subtract_live(from);
+            self.segments.add_live(to);
         }
         for segment in effect.unmarked {
             self.segments.mark(segment, false);
@@ -289,9 +295,9 @@ impl Committer {
         if let Some(gone) = effect.removed {
             self.shared.count_out(&gone);
             self.unlink_body(&gone);
-            self.segments.bury(gone.place);
+            self.segments.subtract_live(gone.place);
         }
-        if let Some(change) = &effect.reheld {
+        if let Some(change) = &effect.hold_change {
             self.shared.count_held(change);
         }
         if let Some(waiting) = effect.announced {
@@ -300,30 +306,30 @@ impl Committer {
     }
 
     /// What there is of a damaged message has been kept elsewhere; all others' bodies are of no more use.
-    fn unlink_body(&self, gone: &Gone) {
+    fn unlink_body(&self, gone: &RemovedMessage) {
         let Some(file) = &gone.file else { return };
         let unlinked = self.shared.faults.check(CrashPoint::Unlink);
         let unlinked = unlinked.and_then(|()| std::fs::remove_file(self.folders.bodies.join(file)));
         if let Err(error) = unlinked {
-            tracing::warn!(file, %error, "the file of a body that is done with could not be unlinked; the next start puts it away");
+            tracing::warn!(file, %error, "the body file of a finished message could not be deleted; the next start moves it to unreferenced/");
         }
     }
 
     /// What can be done once everybody has an answer.
     fn tidy_up(&mut self) {
-        if self.behind.is_some() {
+        if self.index_lag.is_some() {
             return;
         }
         if self.uncounted
             && let Err(error) = self.take_stock()
         {
-            tracing::warn!(%error, "what lives in the spool's segments could not be counted; none is given back before");
+            tracing::warn!(%error, "the live messages in the spool's segments could not be counted; no segment is deleted until they are");
         }
         if !self.uncounted {
             self.reclaim();
         }
         if let Err(error) = self.segments.prepare() {
-            tracing::debug!(%error, "no segment could be made in advance");
+            tracing::debug!(%error, "the next segment could not be made in advance");
         }
         self.ballast.restore();
         self.sweep();
@@ -333,7 +339,7 @@ impl Committer {
         match self.segments.reclaim() {
             Ok(gone) => self.forgotten.extend(gone),
             Err(error) => {
-                tracing::warn!(%error, "an empty segment of the spool could not be unlinked; it is tried again");
+                tracing::warn!(%error, "a segment that is no longer needed could not be deleted; trying again later");
             }
         }
     }
@@ -344,10 +350,10 @@ impl Committer {
             return;
         }
         self.swept = Instant::now();
-        match self.folders.aside.expire(SWEEP) {
+        match self.folders.lost_found.expire(SWEEP) {
             Ok(0) => {}
-            Ok(files) => tracing::info!(files, "files that nothing has referred to for seven days are gone"),
-            Err(error) => tracing::warn!(%error, "files that nothing refers to could not be removed"),
+            Ok(files) => tracing::info!(files, "files in unreferenced/ were deleted after seven days"),
+            Err(error) => tracing::warn!(%error, "files in unreferenced/ could not be deleted"),
         }
     }
 
@@ -367,7 +373,7 @@ impl Committer {
     fn admit(&mut self, messages: Vec<StagedMessage>, places: Vec<Extent>) -> Vec<Receipt> {
         let admitted = messages.into_iter().zip(places).map(|(message, place)| {
             let id = message.id;
-            self.segments.revive(place);
+            self.segments.add_live(place);
             self.shared.admit(message);
             Receipt::mint(id)
         });
@@ -376,7 +382,7 @@ impl Committer {
 
     fn refuse(&mut self, batch: Vec<Operation>, error: &SpoolError) {
         if batch.iter().any(Operation::is_housekeeping) {
-            self.mover.give_up(&self.segments);
+            self.compactor.give_up(&self.segments);
         }
         if let SpoolError::Broken(why) = error {
             self.shared.condition.break_down(why);
@@ -395,12 +401,12 @@ struct Answered {
 }
 
 /// Closes the inbox however the thread ends, a panic included, so that nobody waits for ever.
-struct Abandon(Arc<Inbox>, Arc<EngineShared>);
+struct CloseInboxOnExit(Arc<Inbox>, Arc<EngineShared>);
 
-impl Drop for Abandon {
+impl Drop for CloseInboxOnExit {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.1.condition.break_down(&"the committer panicked".into());
+            self.1.condition.break_down(&"its committer thread panicked".into());
         }
         self.0.abandon();
     }
@@ -424,5 +430,5 @@ fn write_error(error: &io::Error) -> SpoolError {
 }
 
 fn sync_error(error: &io::Error) -> SpoolError {
-    SpoolError::Broken(format!("a sync failed: {error}").into())
+    SpoolError::Broken(format!("a sync of the log failed: {error}").into())
 }

@@ -17,7 +17,7 @@ use pintle_mail::{NextHop, QueueId};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
 use super::identity::Identity;
-use super::meta::Touched;
+use super::meta::ChangedRecipient;
 use super::row::{Checked, MessageRow, damaged, flipped, from_text, recipient_sum, to_text};
 use super::segments::Edge;
 use crate::{Entry, RecipientState, SpoolError, Status};
@@ -93,7 +93,7 @@ const PASSED_OVER: i64 = 1;
 
 /// How far the log has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Reached {
+pub(crate) struct LogPosition {
     pub(crate) segment: u64,
     /// Where the next record begins.
     pub(crate) position: u64,
@@ -103,7 +103,7 @@ pub(crate) struct Reached {
 
 /// Why a database cannot be used.
 #[derive(Debug)]
-pub(crate) enum Unusable {
+pub(crate) enum UnusableDatabase {
     /// A newer version wrote it.
     Newer(i64),
     /// An older version wrote it, and it was the truth then.
@@ -116,16 +116,16 @@ pub(crate) enum Unusable {
 
 impl Database {
     /// Opens the database that lies there.
-    pub(crate) fn open(path: &Path) -> Result<Self, Unusable> {
-        let database =
-            Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| Unusable::of(&error))?;
-        match database.schema().map_err(|error| Unusable::of(&error))? {
+    pub(crate) fn open(path: &Path) -> Result<Self, UnusableDatabase> {
+        let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .map_err(|error| UnusableDatabase::of(&error))?;
+        match database.schema().map_err(|error| UnusableDatabase::of(&error))? {
             SCHEMA => {}
-            0 => return Err(Unusable::Empty),
-            found if found > SCHEMA => return Err(Unusable::Newer(found)),
-            found => return Err(Unusable::Older(found)),
+            0 => return Err(UnusableDatabase::Empty),
+            found if found > SCHEMA => return Err(UnusableDatabase::Newer(found)),
+            found => return Err(UnusableDatabase::Older(found)),
         }
-        database.connection.execute_batch(PRAGMAS).map_err(|error| Unusable::of(&error))?;
+        database.connection.execute_batch(PRAGMAS).map_err(|error| UnusableDatabase::of(&error))?;
         Ok(database)
     }
 
@@ -143,14 +143,14 @@ impl Database {
     }
 
     /// Opens it to be looked at and not to be changed, whoever works with it.
-    pub(crate) fn read_only(path: &Path) -> Result<Self, Unusable> {
-        let database =
-            Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| Unusable::of(&error))?;
-        match database.schema().map_err(|error| Unusable::of(&error))? {
+    pub(crate) fn read_only(path: &Path) -> Result<Self, UnusableDatabase> {
+        let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(|error| UnusableDatabase::of(&error))?;
+        match database.schema().map_err(|error| UnusableDatabase::of(&error))? {
             SCHEMA => Ok(database),
-            0 => Err(Unusable::Empty),
-            found if found > SCHEMA => Err(Unusable::Newer(found)),
-            found => Err(Unusable::Older(found)),
+            0 => Err(UnusableDatabase::Empty),
+            found if found > SCHEMA => Err(UnusableDatabase::Newer(found)),
+            found => Err(UnusableDatabase::Older(found)),
         }
     }
 
@@ -202,10 +202,10 @@ impl Database {
         self.connection.query_row("SELECT identity FROM log", [], |row| Ok(Identity::new(row.get(0)?)))
     }
 
-    pub(crate) fn reached(&self) -> Result<Reached, SpoolError> {
+    pub(crate) fn reached(&self) -> Result<LogPosition, SpoolError> {
         let mut select = self.connection.prepare_cached("SELECT segment, position, sequence FROM log")?;
         let reached = select.query_row([], |row| {
-            Ok(Reached {
+            Ok(LogPosition {
                 segment: unsigned(row, 0)?,
                 position: unsigned(row, 1)?,
                 sequence: unsigned(row, 2)?,
@@ -214,10 +214,10 @@ impl Database {
         Ok(reached)
     }
 
-    pub(crate) fn set_reached(&self, reached: Reached) -> Result<(), SpoolError> {
+    pub(crate) fn set_reached(&self, reached: LogPosition) -> Result<(), SpoolError> {
         let mut update =
             self.connection.prepare_cached("UPDATE log SET segment = ?, position = ?, sequence = ?")?;
-        let Reached { segment, position, sequence } = reached;
+        let LogPosition { segment, position, sequence } = reached;
         update.execute(params![signed(segment), signed(position), signed(sequence)])?;
         Ok(())
     }
@@ -250,7 +250,7 @@ impl Database {
             row.received,
             row.hold,
             row.touched,
-            row.sheet,
+            row.meta,
             row.released,
             row.sum(id),
             id.to_bytes(),
@@ -340,7 +340,7 @@ impl Database {
     }
 
     /// The rows of recipients that are no longer as they were at the commit.
-    pub(crate) fn touched(&self, id: QueueId) -> Result<Vec<Touched>, SpoolError> {
+    pub(crate) fn touched(&self, id: QueueId) -> Result<Vec<ChangedRecipient>, SpoolError> {
         let mut select = self
             .connection
             .prepare_cached("SELECT number, status, route, sum FROM recipient WHERE message = ?")?;
@@ -352,7 +352,7 @@ impl Database {
             if row.get::<_, i64>(3)? != recipient_sum(id, number, status.as_deref(), route.as_deref()) {
                 return Err(flipped(id));
             }
-            touched.push(Touched {
+            touched.push(ChangedRecipient {
                 number,
                 status: status.as_deref().map(from_text).transpose().map_err(|what| damaged(id, &what))?,
                 route: route.as_deref().map(from_text).transpose().map_err(|what| damaged(id, &what))?,
@@ -362,7 +362,7 @@ impl Database {
     }
 
     /// Writes what is so of a recipient from now on.
-    pub(crate) fn set_touched(&self, id: QueueId, touched: &Touched) -> Result<(), SpoolError> {
+    pub(crate) fn set_touched(&self, id: QueueId, touched: &ChangedRecipient) -> Result<(), SpoolError> {
         let status = touched.status.as_ref().map(to_text).transpose()?;
         let route = touched.route.as_ref().map(to_text).transpose()?;
         let sum = recipient_sum(id, touched.number, status.as_deref(), route.as_deref());
@@ -466,7 +466,7 @@ pub(crate) fn fresh(entry: &Entry) -> Vec<RecipientState> {
     states.collect()
 }
 
-impl Unusable {
+impl UnusableDatabase {
     pub(crate) fn of(error: &rusqlite::Error) -> Self {
         Self::Damaged(error.to_string())
     }

@@ -226,6 +226,14 @@ impl DraftBudget {
     }
 }
 
+/// The number from which files of large bodies are named: no record, however old, may name a file that somebody else has
+/// now.
+pub(crate) fn next_body() -> io::Result<u64> {
+    let mut octets = [0; 8];
+    getrandom::fill(&mut octets).map_err(io::Error::other)?;
+    Ok(u64::from_le_bytes(octets) >> 1)
+}
+
 /// Where bodies go that leave memory, and how much room must stay on that disk.
 #[derive(Clone)]
 pub(crate) struct Disk {

@@ -7,9 +7,10 @@
 use pintle_mail::{Bytes, QueueId, UnixTime};
 
 use super::database::Database;
-use super::meta::{Amendment, Graves, MessageState, Touched, Written};
+use super::meta::{Amendment, ChangedRecipient, MessageMeta, MessageState, Tombstones};
 use super::row::MessageRow;
-use super::segments::{Edge, Extent};
+use super::segment_file::Extent;
+use super::segments::Edge;
 use crate::fault::{CrashPoint, Faults};
 use crate::{Change, Guard, Hold, SpoolError, Status, Waiting};
 
@@ -19,11 +20,11 @@ pub(crate) struct Effect {
     /// A message that is no longer as it was committed.
     pub(crate) changed: Option<QueueId>,
     /// A message that is gone.
-    pub(crate) removed: Option<Gone>,
+    pub(crate) removed: Option<RemovedMessage>,
     /// A record that lies elsewhere now.
     pub(crate) moved: Option<(Extent, Extent)>,
     /// A message that was asked to be held or released.
-    pub(crate) reheld: Option<Reheld>,
+    pub(crate) hold_change: Option<HoldChange>,
     /// A message that became pending.
     pub(crate) announced: Option<Waiting>,
     /// A segment that has got a first record of changes to the message.
@@ -37,7 +38,7 @@ pub(crate) struct Effect {
 }
 
 /// How a message is held, before and from now on.
-pub(crate) struct Reheld {
+pub(crate) struct HoldChange {
     pub(crate) size: u64,
     pub(crate) before: Option<Hold>,
     pub(crate) now: Option<Hold>,
@@ -46,12 +47,12 @@ pub(crate) struct Reheld {
 impl Effect {
     /// What held the message before, for whoever asked.
     pub(crate) fn before(&self) -> Option<Hold> {
-        self.reheld.as_ref().and_then(|change| change.before.clone())
+        self.hold_change.as_ref().and_then(|change| change.before.clone())
     }
 }
 
 /// A message whose row is gone.
-pub(crate) struct Gone {
+pub(crate) struct RemovedMessage {
     pub(crate) place: Extent,
     pub(crate) file: Option<String>,
     pub(crate) size: u64,
@@ -91,10 +92,10 @@ impl Index<'_> {
         let numbers = row.numbers(id)?;
         let touched = self.touched(id, &row)?;
         check_numbers(id, changes.iter().map(|change| change.recipient), &numbers)?;
-        let tally = Settling::new(&numbers, &touched, changes);
-        let effect = match tally.open {
+        let plan = EffectiveChanges::new(&numbers, &touched, changes);
+        let effect = match plan.open {
             0 => self.remove(id, row, at)?,
-            _ => self.put_statuses(id, row, (&tally.effective, &touched), at)?,
+            _ => self.put_statuses(id, row, (&plan.changes, &touched), at)?,
         };
         self.pass(CrashPoint::Settled)?;
         Ok(effect)
@@ -114,14 +115,14 @@ impl Index<'_> {
         let mut row = self.database.message(id)?;
         let mut effect = Effect { changed: Some(id), ..Effect::default() };
         match amendment {
-            Amendment::Hold(hold) => effect.reheld = Some(hold_row(id, &mut row, hold)?),
+            Amendment::Hold(hold) => effect.hold_change = Some(hold_row(id, &mut row, hold)?),
             Amendment::Release(at) => {
                 let before = row.hold(id)?;
                 if before.as_ref().and_then(Hold::quarantine).is_some() {
                     row.released = Some(at.millis());
                 }
                 row.hold = None;
-                effect.reheld = Some(Reheld { size: row.size, before, now: None });
+                effect.hold_change = Some(HoldChange { size: row.size, before, now: None });
             }
             Amendment::Reroute(recipients, next_hop) => {
                 let numbers = row.numbers(id)?;
@@ -130,7 +131,7 @@ impl Index<'_> {
                 let chosen = if recipients.is_empty() { &numbers } else { recipients };
                 for number in chosen {
                     let before = known(&touched, *number);
-                    self.database.set_touched(id, &Touched { route: next_hop.clone(), ..before })?;
+                    self.database.set_touched(id, &ChangedRecipient { route: next_hop.clone(), ..before })?;
                 }
             }
         }
@@ -155,7 +156,7 @@ impl Index<'_> {
     pub(crate) fn copy(
         &self,
         id: QueueId,
-        (written, sheet): (Written, String),
+        (written, json): (MessageMeta, String),
         to: Extent,
         size: u64,
     ) -> Result<Effect, SpoolError> {
@@ -165,7 +166,7 @@ impl Index<'_> {
             states: written.states.clone(),
         };
         let Some(mut row) = self.database.find(id)? else {
-            let mut row = MessageRow::of(&written, sheet, to, size)?;
+            let mut row = MessageRow::of(&written, json, to, size)?;
             self.put_state(id, &mut row, &state)?;
             self.database.insert(id, &row)?;
             return Ok(Effect::default());
@@ -194,14 +195,14 @@ impl Index<'_> {
     }
 
     /// Messages ended, as records said that are about to be given back; those of the messages still lie somewhere.
-    pub(crate) fn bury(&self, graves: &Graves, at: u64) -> Result<Effect, SpoolError> {
+    pub(crate) fn keep_tombstones(&self, tombstones: &Tombstones, at: u64) -> Result<Effect, SpoolError> {
         let mut effect = Effect::default();
-        for (_, older) in &graves.ended {
+        for (_, older) in &tombstones.ended {
             effect.edges.extend(self.edge(Edge { older: *older, newer: at, copies: false })?);
         }
-        if graves.complete {
-            self.database.clear_ends(graves.from)?;
-            effect.cleared = Some(graves.from);
+        if tombstones.complete {
+            self.database.clear_ends(tombstones.from)?;
+            effect.cleared = Some(tombstones.from);
         }
         Ok(effect)
     }
@@ -233,7 +234,7 @@ impl Index<'_> {
     fn remove(&self, id: QueueId, row: MessageRow, at: u64) -> Result<Effect, SpoolError> {
         let unmarked = self.database.remove(id, row.touched)?;
         let edges = self.edge(Edge { older: row.place.segment, newer: at, copies: false })?;
-        let removed = Some(Gone::new(id, row));
+        let removed = Some(RemovedMessage::new(id, row));
         Ok(Effect { changed: Some(id), removed, unmarked, edges, ..Effect::default() })
     }
 
@@ -249,12 +250,13 @@ impl Index<'_> {
         &self,
         id: QueueId,
         row: MessageRow,
-        (changes, touched): (&[&Change], &[Touched]),
+        (changes, touched): (&[&Change], &[ChangedRecipient]),
         at: u64,
     ) -> Result<Effect, SpoolError> {
         for change in changes {
             let status = Some(change.status.clone());
-            self.database.set_touched(id, &Touched { status, ..known(touched, change.recipient) })?;
+            self.database
+                .set_touched(id, &ChangedRecipient { status, ..known(touched, change.recipient) })?;
         }
         Ok(Effect { changed: Some(id), marked: self.touch(id, row, at)?, ..Effect::default() })
     }
@@ -266,7 +268,7 @@ impl Index<'_> {
         Ok(self.database.mark(id, at)?.then_some(at))
     }
 
-    fn touched(&self, id: QueueId, row: &MessageRow) -> Result<Vec<Touched>, SpoolError> {
+    fn touched(&self, id: QueueId, row: &MessageRow) -> Result<Vec<ChangedRecipient>, SpoolError> {
         if row.touched { self.database.touched(id) } else { Ok(Vec::new()) }
     }
 
@@ -283,7 +285,7 @@ impl Index<'_> {
     }
 }
 
-impl Gone {
+impl RemovedMessage {
     fn new(id: QueueId, row: MessageRow) -> Self {
         // A hold that cannot be read has been counted as none, if the message was counted at all.
         let hold = row.hold(id).unwrap_or_default();
@@ -291,26 +293,26 @@ impl Gone {
     }
 }
 
-fn hold_row(id: QueueId, row: &mut MessageRow, hold: &Hold) -> Result<Reheld, SpoolError> {
+fn hold_row(id: QueueId, row: &mut MessageRow, hold: &Hold) -> Result<HoldChange, SpoolError> {
     let before = row.hold(id)?;
     let now = if hold.replaces(before.as_ref()) { Some(hold.clone()) } else { before.clone() };
     row.set_hold(now.as_ref())?;
-    Ok(Reheld { size: row.size, before, now })
+    Ok(HoldChange { size: row.size, before, now })
 }
 
-fn known(touched: &[Touched], number: u32) -> Touched {
+fn known(touched: &[ChangedRecipient], number: u32) -> ChangedRecipient {
     let known = touched.iter().find(|touched| touched.number == number);
-    known.cloned().unwrap_or(Touched { number, status: None, route: None })
+    known.cloned().unwrap_or(ChangedRecipient { number, status: None, route: None })
 }
 
 /// A settlement weighed against what is known: which changes count, and how many recipients stay open.
-struct Settling<'a> {
-    effective: Vec<&'a Change>,
+struct EffectiveChanges<'a> {
+    changes: Vec<&'a Change>,
     open: usize,
 }
 
-impl<'a> Settling<'a> {
-    fn new(numbers: &[u32], touched: &[Touched], changes: &'a [Change]) -> Self {
+impl<'a> EffectiveChanges<'a> {
+    fn new(numbers: &[u32], touched: &[ChangedRecipient], changes: &'a [Change]) -> Self {
         let done = touched.iter().filter(|touched| matches!(touched.status, Some(Status::Done(_))));
         let mut done: std::collections::HashSet<u32> = done.map(|touched| touched.number).collect();
         let mut effective = Vec::with_capacity(changes.len());
@@ -324,7 +326,7 @@ impl<'a> Settling<'a> {
             }
         }
         let open = numbers.iter().filter(|number| !done.contains(number)).count();
-        Self { effective, open }
+        Self { changes: effective, open }
     }
 }
 

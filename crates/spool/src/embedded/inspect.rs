@@ -8,14 +8,16 @@ use std::path::Path;
 use pintle_mail::{Body, QueueId};
 
 use super::body::BLOCK;
-use super::database::{Database, Unusable};
+use super::census::missing;
+use super::database::{Database, UnusableDatabase};
+use super::folders::{Folders, at, require_spool};
 use super::identity::Identity;
-use super::recovery::{Folders, at, missing, remake_index, require_spool};
+use super::recovery::remake_index;
 use super::replay::{ReplayOutcome, bring_up};
 use super::row::MessageRow;
 use super::scan::{self, Log, Scan};
-use super::segments::{FORMAT, Folder};
-use super::whole::flaw;
+use super::segment_file::{FORMAT, SegmentFolder};
+use super::verify::verify_message;
 use super::{Embedded, EmbeddedConfig};
 use crate::{OpenError, Spool, SpoolError};
 
@@ -68,32 +70,32 @@ pub fn inspect(folder: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Insp
     let folders = Folders::of(folder);
     require_spool(&folders)?;
     let segments = scan::find(&folders.segments).map_err(at(&folders.segments))?;
-    let mut look = Look { folders, found: Inspection::default() };
-    let Some(identity) = look.identify(&segments)? else {
-        return Ok(look.found);
+    let mut inspector = Inspector { folders, found: Inspection::default() };
+    let Some(identity) = inspector.identify(&segments)? else {
+        return Ok(inspector.found);
     };
     let log = Log::new(identity.seed(), segments);
-    if let Ok(database) = Database::read_only(&look.folders.database)
+    if let Ok(database) = Database::read_only(&inspector.folders.database)
         && database.identity().ok() == Some(identity)
         && let Ok(reached) = database.reached()
     {
         log.promise(reached.sequence);
     }
-    let scans = log.scan(0).map_err(at(&look.folders.segments))?;
-    look.log(&scans);
-    let truth = look.replay(&identity, &log)?;
-    look.index(&identity, &truth);
-    look.messages(&truth, &log, progress)?;
-    look.rest()?;
-    Ok(look.found)
+    let scans = log.scan(0).map_err(at(&inspector.folders.segments))?;
+    inspector.log(&scans);
+    let truth = inspector.replay(&identity, &log)?;
+    inspector.index(&identity, &truth);
+    inspector.messages(&truth, &log, progress)?;
+    inspector.rest()?;
+    Ok(inspector.found)
 }
 
-struct Look {
+struct Inspector {
     folders: Folders,
     found: Inspection,
 }
 
-impl Look {
+impl Inspector {
     fn problem(&mut self, place: impl fmt::Display, what: impl Into<String>, costs_mail: bool) {
         self.found.problems.push(Problem { place: place.to_string(), what: what.into(), costs_mail });
     }
@@ -108,17 +110,21 @@ impl Look {
         });
         let mut identity = written;
         for (number, found) in segments {
-            let path = self.folders.segments.join(Folder::name(*number));
-            let Some(preface) = found.preface else {
-                self.problem(path.display(), "its beginning is not that of a segment", false);
+            let path = self.folders.segments.join(SegmentFolder::name(*number));
+            let Some(header) = found.header else {
+                self.problem(path.display(), "its header is not that of a segment", false);
                 continue;
             };
-            if preface.format > FORMAT {
-                let (found, known) = (preface.format.into(), FORMAT.into());
+            if header.format > FORMAT {
+                let (found, known) = (header.format.into(), FORMAT.into());
                 return Err(OpenError::Newer { path, found, known });
             }
-            if *identity.get_or_insert(preface.identity) != preface.identity {
-                self.problem(path.display(), format!("it is of another spool, {}", preface.identity), true);
+            if *identity.get_or_insert(header.identity) != header.identity {
+                self.problem(
+                    path.display(),
+                    format!("it belongs to another spool, {}", header.identity),
+                    true,
+                );
             }
         }
         self.found.segments = segments.len() as u64;
@@ -135,9 +141,8 @@ impl Look {
         for scan in scans.values() {
             self.found.records += scan.records.len() as u64;
             for gap in &scan.gaps {
-                let place = self.folders.segments.join(Folder::name(gap.segment));
-                let what =
-                    format!("octets {} to {} are no records although they should be", gap.from, gap.to);
+                let place = self.folders.segments.join(SegmentFolder::name(gap.segment));
+                let what = format!("octets {} to {} should be records and are not", gap.from, gap.to);
                 self.problem(place.display(), what, true);
             }
         }
@@ -173,19 +178,20 @@ impl Look {
             Err(error) => return self.problem(place, unusable(&error), false),
         };
         if database.identity().ok() != Some(*identity) {
-            return self.problem(place, "it is of another spool: the next start makes it anew", false);
+            return self.problem(place, "it belongs to another spool: the next start rebuilds it", false);
         }
         for line in database.faults().unwrap_or_else(|error| vec![error.to_string()]) {
-            self.problem(&place, format!("{line}: the next start makes it anew"), false);
+            self.problem(&place, format!("{line}: the next start rebuilds it"), false);
         }
         match differs(&database, truth) {
             Ok(0) => {}
             Ok(count) => {
-                let what =
-                    format!("it differs from the log in {count} messages: the next start brings it up");
+                let what = format!(
+                    "it differs from the log in {count} messages: the next start brings it up to date"
+                );
                 self.problem(place, what, false);
             }
-            Err(error) => self.problem(place, format!("{error}: the next start makes it anew"), false),
+            Err(error) => self.problem(place, format!("{error}: the next start rebuilds it"), false),
         }
     }
 
@@ -213,21 +219,22 @@ impl Look {
     }
 
     fn rest(&mut self) -> Result<(), OpenError> {
-        let aside = &self.folders.aside;
-        self.found.set_aside = aside.count().unwrap_or(0);
-        self.found.unreferenced = fs::read_dir(&aside.unreferenced).map_or(0, |files| files.count() as u64);
+        let lost_found = &self.folders.lost_found;
+        self.found.set_aside = lost_found.count().unwrap_or(0);
+        self.found.unreferenced =
+            fs::read_dir(&lost_found.unreferenced).map_or(0, |files| files.count() as u64);
         Ok(())
     }
 }
 
-fn unusable(error: &Unusable) -> String {
+fn unusable(error: &UnusableDatabase) -> String {
     match error {
-        Unusable::Newer(found) => format!("it has schema {found}, of a later version"),
-        Unusable::Older(found) => {
-            format!("it has schema {found}: the next start brings the spool up to date")
+        UnusableDatabase::Newer(found) => format!("it has schema {found}, of a later version"),
+        UnusableDatabase::Older(found) => {
+            format!("it has schema {found}: the next start converts the spool")
         }
-        Unusable::Empty => "it is empty: the next start makes it anew".to_owned(),
-        Unusable::Damaged(what) => format!("{what}: the next start makes it anew"),
+        UnusableDatabase::Empty => "it is empty: the next start rebuilds it".to_owned(),
+        UnusableDatabase::Damaged(what) => format!("{what}: the next start rebuilds it"),
     }
 }
 
@@ -264,7 +271,9 @@ fn differs(index: &Database, truth: &Database) -> Result<u64, SpoolError> {
 fn unreadable(id: QueueId, row: &MessageRow, log: &Log, bodies: &Path) -> Option<String> {
     let found = match missing(row, log, bodies) {
         Ok(Some(what)) => return Some(what.to_owned()),
-        Ok(None) => log.file(row.place.segment).and_then(|file| flaw((id, row), &file, log.seed(), bodies)),
+        Ok(None) => {
+            log.file(row.place.segment).and_then(|file| verify_message((id, row), &file, log.seed(), bodies))
+        }
         Err(error) => Err(error),
     };
     found.unwrap_or_else(|error| Some(format!("it cannot be read: {error}")))
@@ -290,7 +299,7 @@ pub async fn repair(
 ) -> Result<Repair, OpenError> {
     let folders = Folders::of(&config.folder);
     require_spool(&folders)?;
-    let before = folders.aside.count().unwrap_or(0);
+    let before = folders.lost_found.count().unwrap_or(0);
     {
         let _lock = super::lock(&folders)?;
         remake_index(&folders, config.segment_size)?;

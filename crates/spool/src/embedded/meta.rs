@@ -9,7 +9,7 @@ use crate::{Change, Entry, Hold, SpoolError, Status};
 
 /// A message: what is known of it besides its bytes. The row in the database has the same text.
 #[derive(Serialize)]
-pub(crate) struct WrittenRef<'a> {
+pub(crate) struct MessageMetaRef<'a> {
     pub(crate) id: QueueId,
     pub(crate) entry: &'a Entry,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,12 +21,12 @@ pub(crate) struct WrittenRef<'a> {
     pub(crate) file: Option<&'a str>,
     /// Of recipients that are no longer as they were at the commit.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub(crate) states: &'a [Touched],
+    pub(crate) states: &'a [ChangedRecipient],
 }
 
 /// The same, read.
 #[derive(Deserialize)]
-pub(crate) struct Written {
+pub(crate) struct MessageMeta {
     pub(crate) entry: Entry,
     #[serde(default)]
     pub(crate) hold: Option<Hold>,
@@ -35,12 +35,12 @@ pub(crate) struct Written {
     #[serde(default)]
     pub(crate) file: Option<String>,
     #[serde(default, deserialize_with = "known")]
-    pub(crate) states: Vec<Touched>,
+    pub(crate) states: Vec<ChangedRecipient>,
 }
 
 /// A recipient that is no longer as it was at the commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Touched {
+pub(crate) struct ChangedRecipient {
     pub(crate) number: u32,
     /// None while it is as it was at the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,25 +52,25 @@ pub(crate) struct Touched {
 
 /// A settlement's marks.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Marks {
-    pub(crate) changes: Vec<Mark>,
+pub(crate) struct SettleMeta {
+    pub(crate) changes: Vec<StatusChange>,
 }
 
 /// One recipient's new status.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Mark {
+pub(crate) struct StatusChange {
     pub(crate) number: u32,
     pub(crate) status: Status,
 }
 
-impl Marks {
+impl SettleMeta {
     pub(crate) fn of(changes: &[Change]) -> Self {
-        let mark = |change: &Change| Mark { number: change.recipient, status: change.status.clone() };
+        let mark = |change: &Change| StatusChange { number: change.recipient, status: change.status.clone() };
         Self { changes: changes.iter().map(mark).collect() }
     }
 
     pub(crate) fn changes(self) -> Vec<Change> {
-        let change = |mark: Mark| Change { recipient: mark.number, status: mark.status };
+        let change = |mark: StatusChange| Change { recipient: mark.number, status: mark.status };
         self.changes.into_iter().map(change).collect()
     }
 }
@@ -95,17 +95,17 @@ pub(crate) struct MessageState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) released: Option<UnixTime>,
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known")]
-    pub(crate) states: Vec<Touched>,
+    pub(crate) states: Vec<ChangedRecipient>,
 }
 
 /// Those that this version understands: one that it does not must not cost the message.
-fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Touched>, D::Error> {
+fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ChangedRecipient>, D::Error> {
     let said = Vec::<serde_json::Value>::deserialize(from)?;
     Ok(said.into_iter().filter_map(|state| serde_json::from_value(state).ok()).collect())
 }
 
 /// Whether a record says more of recipients than was understood.
-pub(crate) fn says_more(meta: &[u8], states: &[Touched]) -> bool {
+pub(crate) fn says_more(meta: &[u8], states: &[ChangedRecipient]) -> bool {
     #[derive(Deserialize)]
     struct Said {
         #[serde(default)]
@@ -116,7 +116,7 @@ pub(crate) fn says_more(meta: &[u8], states: &[Touched]) -> bool {
 
 /// Messages that ended, each with the segment in which its bytes still lie.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Graves {
+pub(crate) struct Tombstones {
     /// The segment whose own records of these ends are needed no longer.
     pub(crate) from: u64,
     pub(crate) ended: Vec<(QueueId, u64)>,
@@ -126,7 +126,7 @@ pub(crate) struct Graves {
 
 /// Why a message was set aside.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Reason {
+pub(crate) struct SetAsideReason {
     pub(crate) what: String,
 }
 

@@ -9,34 +9,38 @@
 //! its `-wal` and `-shm`), `ballast` (room for when there is none), `damaged/` (what was set aside), `unreferenced/` (what
 //! nothing in the log names; it goes after a week).
 
-mod aside;
 mod ballast;
 mod batch;
-mod behind;
 mod body;
+mod census;
 mod committer;
 mod compactor;
 mod database;
 mod draft;
+mod file_cache;
+mod folders;
+#[cfg(any(test, feature = "crash-points"))]
+mod fuzz;
 mod identity;
 mod index;
+mod index_rebuild;
+mod index_recovery;
 mod inspect;
 mod legacy;
+mod lost_found;
 mod meta;
 mod open_error;
 mod operation;
-#[cfg(any(test, feature = "crash-points"))]
-mod play;
 mod reader;
 mod record;
 mod recovery;
 mod replay;
 mod row;
 mod scan;
+mod segment_file;
 mod segments;
 mod shared;
-mod shelf;
-mod whole;
+mod verify;
 
 use std::fs::File;
 use std::io;
@@ -47,7 +51,6 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -56,14 +59,15 @@ use self::body::{BodyFile, StagedMessage, StagedSettlement};
 use self::committer::Committer;
 use self::compactor::Compactor;
 use self::database::Database;
-use self::draft::{Disk, DraftBudget, EmbeddedDraft};
+use self::draft::{Disk, DraftBudget, EmbeddedDraft, next_body};
+use self::file_cache::FileCache;
+use self::folders::{Folders, at, lock};
 use self::identity::Identity;
 use self::meta::Amendment;
 use self::operation::{Inbox, Operation, ReplyTo};
 use self::reader::Reader;
-use self::recovery::{Folders, Recovered, at, make_folders, next_body, recover};
+use self::recovery::{Recovered, recover};
 use self::shared::EngineShared;
-use self::shelf::Shelf;
 use crate::fault::{CrashPoint, Faults};
 use crate::{
     Draft, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt, Settled, Settlement, Spool,
@@ -73,10 +77,10 @@ use crate::{
 #[cfg(any(test, feature = "crash-points"))]
 pub(crate) use body::BLOCK;
 pub use draft::DraftLimits;
+#[cfg(any(test, feature = "crash-points"))]
+pub use fuzz::fuzz_segments;
 pub use inspect::{Inspection, Problem, Repair, inspect, repair};
 pub use open_error::OpenError;
-#[cfg(any(test, feature = "crash-points"))]
-pub use play::play_segments;
 
 /// Where the spool lies, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,9 +182,9 @@ impl Embedded {
     fn prepare(config: &EmbeddedConfig, faults: &Faults) -> Result<(Self, Committer), OpenError> {
         let folders = Folders::of(&config.folder);
         let lock = lock(&folders)?;
-        let shelf = Arc::new(Shelf::new(folders.segments.clone()));
+        let files = Arc::new(FileCache::new(folders.segments.clone()));
         let Recovered { database, segments, totals, broken } =
-            recover(&folders, config.segment_size, &shelf, faults)?;
+            recover(&folders, config.segment_size, &files, faults)?;
         let reading = Database::open(&folders.database).map_err(|error| OpenError::Database {
             path: folders.database.clone(),
             what: format!("{error:?}"),
@@ -192,11 +196,11 @@ impl Embedded {
             inbox: inbox.clone(),
             database,
             segments,
-            mover: Compactor::default(),
+            compactor: Compactor::default(),
             ballast: Ballast::new(&folders.root, config.reserve, faults.clone()),
             shared: shared.clone(),
             folders: folders.clone(),
-            behind: None,
+            index_lag: None,
             uncounted: false,
             forgotten: Vec::new(),
             swept: Instant::now(),
@@ -211,7 +215,7 @@ impl Embedded {
             identity.write(&folders.root).map_err(at(&folders.root))?;
         }
         let seed = identity.seed();
-        let reader = Reader { shared: shared.clone(), shelf, seed, bodies: folders.bodies.clone(), inbox };
+        let reader = Reader { shared: shared.clone(), files, seed, bodies: folders.bodies.clone(), inbox };
         Ok((Self::idle(config, &folders, shared, Arc::new(reader))?, committer))
     }
 
@@ -267,7 +271,7 @@ impl Embedded {
         let (folder, faults) = (self.bodies_folder.clone(), self.shared.faults.clone());
         let synced = tokio::task::spawn_blocking(move || sync_files(&files, &folder, &faults)).await;
         synced.map_err(|_| SpoolError::Closed)?.map_err(|error| {
-            let why: Arc<str> = format!("a sync of a body's file failed: {error}").into();
+            let why: Arc<str> = format!("a sync of a body file failed: {error}").into();
             self.shared.condition.break_down(&why);
             SpoolError::Broken(why)
         })
@@ -392,7 +396,7 @@ impl Spool for Embedded {
             });
             match stopped.await {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(SpoolError::Store("the committer ended in a panic".into())),
+                Ok(false) => Err(SpoolError::Store("the committer thread panicked".into())),
                 Err(_) => Err(SpoolError::Closed),
             }
         })
@@ -404,18 +408,8 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         self.inbox.close();
         if !self.worker.get_mut().finish() {
-            tracing::error!("the spool's committer ended in a panic");
+            tracing::error!("the spool's committer thread panicked");
         }
-    }
-}
-
-/// Locks the folder itself: a file in it could be deleted by hand, and then locked once more.
-fn lock(folders: &Folders) -> Result<File, OpenError> {
-    let folder = make_folders(folders)?;
-    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(folder),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(folders.root.clone())),
-        Err(error) => Err(at(&folders.root)(error.into())),
     }
 }
 

@@ -30,7 +30,7 @@ pub enum OpenError {
     /// The folder is no spool: it has none of its parts.
     NoSpool(PathBuf),
     /// A part belongs to another spool, or to another place in this one.
-    Mixed {
+    ForeignPart {
         /// The part.
         path: PathBuf,
         /// What is wrong with it.
@@ -69,7 +69,7 @@ impl fmt::Display for OpenError {
             ),
             Self::Newer { path, found, known } => write!(
                 f,
-                "{} has schema {found}, and this version reads up to {known}: run the newer version",
+                "{} has format {found}, and this version reads up to {known}: run a newer version",
                 path.display()
             ),
             Self::LogMissing { path, messages } => {
@@ -78,31 +78,31 @@ impl fmt::Display for OpenError {
                     write!(f, " and its database knows {messages} messages")?;
                 }
                 f.write_str(
-                    ": mount or restore the folder; to begin with an empty spool, move the whole spool folder aside",
+                    ": mount or restore the folder; to start with an empty spool, move the whole spool folder away",
                 )
             }
             Self::BodiesMissing(path) => write!(
                 f,
-                "{} is not there, though this spool has been in use: mount or restore the folder; to go on without the \
+                "{} is not there, though this spool has been in use: mount or restore the folder; to continue without the \
                  large bodies that it held, make an empty one",
                 path.display()
             ),
             Self::NoSpool(path) => write!(
                 f,
-                "{} is no spool: it has no `segments/`, no `identity` and no `envelopes.db`; name the folder that the \
-                 gateway keeps its mail in",
+                "{} is not a spool: it has no `segments/`, no `identity` and no `envelopes.db`; name the folder in which the \
+                 gateway keeps its mail",
                 path.display()
             ),
-            Self::Mixed { path, what } => write!(
+            Self::ForeignPart { path, what } => write!(
                 f,
-                "{} does not belong here: {what}; restore all parts of the spool from one copy, or move this one aside",
+                "{} does not belong here: {what}; restore all parts of the spool from one copy, or move this one out of the folder",
                 path.display()
             ),
             Self::Io { path, source } => write!(f, "cannot use {}: {source}", path.display()),
             Self::Log { path, what } => write!(f, "cannot write to the log in {}: {what}", path.display()),
             Self::Database { path, what } => write!(
                 f,
-                "cannot use {}: {what}; move it aside, and it is made anew from the log",
+                "cannot use {}: {what}; move it out of the folder, and it is rebuilt from the log",
                 path.display()
             ),
         }

@@ -8,8 +8,8 @@ use pintle_mail::{Bytes, QueueId};
 use tokio::sync::oneshot;
 
 use super::body::{StagedMessage, StagedSettlement};
-use super::meta::{Amendment, Graves};
-use super::segments::Extent;
+use super::meta::{Amendment, Tombstones};
+use super::segment_file::Extent;
 use crate::{Guard, Hold, Receipt, Settled, SpoolError};
 
 /// The most operations in one batch: beyond it the wait of the first grows and the cost of each no longer falls.
@@ -36,7 +36,7 @@ pub(crate) enum Operation {
     /// The records of changes to this message are to be given back: its state is written once more.
     Restate(QueueId),
     /// Ends of messages are to be written once more.
-    Bury(Graves),
+    KeepTombstones(Tombstones),
     /// The first of each run: the log goes on from here.
     Start,
     /// Somebody found this wrong with the index, which was this one of all that there have been.
@@ -53,7 +53,7 @@ impl Operation {
             | Self::SetAside(..)
             | Self::Move(..)
             | Self::Restate(_)
-            | Self::Bury(_)
+            | Self::KeepTombstones(_)
             | Self::Start
             | Self::Rebuild(..) => &[],
         }
@@ -66,7 +66,7 @@ impl Operation {
 
     /// Whether it writes once more what is there already, so that a segment can be given back: nobody waits for it.
     pub(crate) fn is_housekeeping(&self) -> bool {
-        matches!(self, Self::Move(..) | Self::Restate(_) | Self::Bury(_))
+        matches!(self, Self::Move(..) | Self::Restate(_) | Self::KeepTombstones(_))
     }
 
     /// Roughly how many octets it writes.
@@ -83,7 +83,7 @@ impl Operation {
             Self::SetAside(..)
             | Self::Move(..)
             | Self::Restate(_)
-            | Self::Bury(_)
+            | Self::KeepTombstones(_)
             | Self::Start
             | Self::Rebuild(..) => {}
         }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use pintle_mail::{Body, Bytes, QueueId};
 
-use super::body::{BLOCK, Blocks, OnDamage};
+use super::body::{BLOCK, FileBody, OnDamage};
 use super::database::Database;
-use super::meta::{Written, from_json};
+use super::file_cache::FileCache;
+use super::meta::{MessageMeta, from_json};
 use super::operation::{Inbox, Operation};
-use super::record::{Front, Header, clamp};
+use super::record::{Front, RecordHeader, clamp};
 use super::row::MessageRow;
-use super::segments::{Extent, is_absent, read_at};
+use super::segment_file::{Extent, is_absent, read_at};
 use super::shared::EngineShared;
-use super::shelf::Shelf;
 use crate::{Filter, Listing, Page, SpoolError, Stored, Summary, Waiting};
 
 /// How many rows are read at a time, so that one long list does not keep others waiting.
@@ -27,7 +27,7 @@ const WHOLE: u64 = 2 * BLOCK as u64;
 /// The reading side.
 pub(crate) struct Reader {
     pub(crate) shared: Arc<EngineShared>,
-    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) files: Arc<FileCache>,
     /// Where checksums of headers begin.
     pub(crate) seed: u32,
     pub(crate) bodies: PathBuf,
@@ -98,9 +98,9 @@ impl Reader {
             let states = database.states(id, row.touched, &entry)?;
             Ok((row, states))
         })?;
-        let record = Opened::read(id, row.place, self)?;
+        let record = OpenRecord::read(id, row.place, self)?;
         // Where mail goes is taken from the log; the index only says where to look.
-        let written: Written =
+        let written: MessageMeta =
             from_json(&record.front.meta).map_err(|what| SpoolError::Damaged(id, what.into()))?;
         Ok(Stored {
             id,
@@ -111,7 +111,7 @@ impl Reader {
         })
     }
 
-    fn body(&self, id: QueueId, row: &MessageRow, record: Opened) -> Result<Arc<dyn Body>, SpoolError> {
+    fn body(&self, id: QueueId, row: &MessageRow, record: OpenRecord) -> Result<Arc<dyn Body>, SpoolError> {
         if let Some(whole) = record.whole_body(id, row)? {
             return Ok(Arc::new(whole));
         }
@@ -124,7 +124,7 @@ impl Reader {
         };
         let checksums = record.front.checksums.into();
         let size = record.header.body;
-        let body = Blocks::new(file, start, size, checksums, Some(self.on_damage(id)));
+        let body = FileBody::new(file, start, size, checksums, Some(self.on_damage(id)));
         Ok(Arc::new(body))
     }
 
@@ -139,7 +139,7 @@ impl Reader {
         limit: usize,
         only_held: bool,
         view: impl Fn(QueueId, &MessageRow, &Database) -> Result<T, SpoolError>,
-    ) -> Result<Rows<T>, SpoolError> {
+    ) -> Result<RowPage<T>, SpoolError> {
         self.with(|database| {
             let rows = database.messages_after(after, limit.min(ROWS), only_held)?;
             let last = rows.last().map(|(id, _)| *id);
@@ -153,7 +153,7 @@ impl Reader {
                     Err(error) => return Err(error),
                 }
             }
-            Ok(Rows { views, last })
+            Ok(RowPage { views, last })
         })
     }
 
@@ -176,28 +176,28 @@ impl Reader {
 }
 
 /// Some rows, and the last id among them.
-struct Rows<T> {
+struct RowPage<T> {
     views: Vec<T>,
     last: Option<QueueId>,
 }
 
 /// A record whose front has been read and checked.
-struct Opened {
+struct OpenRecord {
     file: Arc<File>,
-    header: Header,
+    header: RecordHeader,
     front: Front,
     raw: Bytes,
 }
 
-impl Opened {
+impl OpenRecord {
     fn read(id: QueueId, place: Extent, reader: &Reader) -> Result<Self, SpoolError> {
         let Extent { segment, position, length } = place;
         let damaged = |what: &str| SpoolError::Damaged(id, what.into());
-        let file = reader.shelf.get(segment).map_err(|error| unreadable(id, &error))?;
+        let file = reader.files.get(segment).map_err(|error| unreadable(id, &error))?;
         let mut raw = read_at(&file, position, length.min(WHOLE)).map_err(|error| unreadable(id, &error))?;
-        let header = Header::decode(&raw, reader.seed, segment, position)
+        let header = RecordHeader::decode(&raw, reader.seed, segment, position)
             .filter(|header| header.id == id && header.length() == length);
-        let header = header.ok_or_else(|| damaged("there is no record of it in its place"))?;
+        let header = header.ok_or_else(|| damaged("its record is not at its place in the log"))?;
         if header.front() > raw.len() as u64 {
             raw = read_at(&file, position, header.front()).map_err(|error| unreadable(id, &error))?;
         }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use pintle_mail::QueueId;
 
 /// Octets of the fixed part.
-pub(crate) const HEADER: usize = 104;
+pub(crate) const RECORD_HEADER: usize = 104;
 const MAGIC: u32 = u32::from_le_bytes(*b"PNT3");
 /// Records begin at multiples of this.
 pub(crate) const ALIGN: u64 = PADDING.len() as u64;
@@ -28,7 +28,7 @@ const ENDS: u8 = 1;
 
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum RecordKind {
     /// A message came into our care.
     Message,
     /// Recipients have new statuses.
@@ -42,12 +42,12 @@ pub(crate) enum Kind {
     /// The state of a message once more, without its bytes.
     State,
     /// Messages that ended in segments which are to be given back, while their records still lie in others.
-    Graves,
+    Tombstones,
     /// A gateway began to write here.
     Start,
 }
 
-impl Kind {
+impl RecordKind {
     const ALL: [Self; 8] = [
         Self::Message,
         Self::Settle,
@@ -55,7 +55,7 @@ impl Kind {
         Self::SetAside,
         Self::Copy,
         Self::State,
-        Self::Graves,
+        Self::Tombstones,
         Self::Start,
     ];
 
@@ -76,13 +76,13 @@ impl Kind {
 /// A record on its way to the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
-    header: Header,
+    header: RecordHeader,
     front: Vec<u8>,
     parts: [Bytes; 3],
 }
 
 /// The bytes of a message, as they go into a record.
-pub(crate) struct Parts<'a> {
+pub(crate) struct MessageParts<'a> {
     pub(crate) context: Bytes,
     pub(crate) head: Bytes,
     pub(crate) checksums: &'a [u32],
@@ -94,8 +94,8 @@ pub(crate) struct Parts<'a> {
 
 impl Record {
     /// A record that is all meta.
-    pub(crate) fn of(kind: Kind, id: QueueId, meta: Vec<u8>) -> Self {
-        let nothing = Parts {
+    pub(crate) fn of(kind: RecordKind, id: QueueId, meta: Vec<u8>) -> Self {
+        let nothing = MessageParts {
             context: Bytes::new(),
             head: Bytes::new(),
             checksums: &[],
@@ -106,9 +106,9 @@ impl Record {
     }
 
     /// A record of a message.
-    pub(crate) fn with(kind: Kind, id: QueueId, meta: Vec<u8>, parts: Parts<'_>) -> Self {
-        let Parts { context, head, checksums, body, inline } = parts;
-        let mut header = Header {
+    pub(crate) fn with(kind: RecordKind, id: QueueId, meta: Vec<u8>, parts: MessageParts<'_>) -> Self {
+        let MessageParts { context, head, checksums, body, inline } = parts;
+        let mut header = RecordHeader {
             segment: 0,
             position: 0,
             sequence: 0,
@@ -176,7 +176,7 @@ impl Record {
 
 /// The fixed part of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
+pub(crate) struct RecordHeader {
     pub(crate) segment: u64,
     pub(crate) position: u64,
     pub(crate) sequence: u64,
@@ -196,10 +196,10 @@ pub(crate) struct Header {
     pub(crate) refers: u64,
 }
 
-impl Header {
+impl RecordHeader {
     /// What the record says; none when a later version wrote it.
-    pub(crate) fn kind(&self) -> Option<Kind> {
-        Kind::from_number(self.kind)
+    pub(crate) fn kind(&self) -> Option<RecordKind> {
+        RecordKind::from_number(self.kind)
     }
 
     /// Whether the message is gone once this record counts.
@@ -209,7 +209,7 @@ impl Header {
 
     /// Octets before the body.
     pub(crate) fn front(&self) -> u64 {
-        HEADER as u64 + self.meta + 4 * self.blocks + self.context + self.head
+        RECORD_HEADER as u64 + self.meta + 4 * self.blocks + self.context + self.head
     }
 
     /// Octets of the record.
@@ -224,7 +224,7 @@ impl Header {
 
     /// Reads a header; none when these octets are not one that was written to this place.
     pub(crate) fn decode(raw: &[u8], seed: u32, segment: u64, position: u64) -> Option<Self> {
-        let raw = raw.get(..HEADER)?;
+        let raw = raw.get(..RECORD_HEADER)?;
         let here = u32_at(raw, 0) == MAGIC && u64_at(raw, 8) == segment && u64_at(raw, 16) == position;
         if !here || u32_at(raw, 4) != seeded(seed, &raw[8..]) {
             return None;
@@ -249,8 +249,8 @@ impl Header {
         })
     }
 
-    fn encode(&self, seed: u32) -> [u8; HEADER] {
-        let mut out = [0; HEADER];
+    fn encode(&self, seed: u32) -> [u8; RECORD_HEADER] {
+        let mut out = [0; RECORD_HEADER];
         let mut put = |at: usize, octets: &[u8]| out[at..at + octets.len()].copy_from_slice(octets);
         put(0, &MAGIC.to_le_bytes());
         put(8, &self.segment.to_le_bytes());
@@ -300,17 +300,17 @@ pub(crate) struct Front {
 
 impl Front {
     /// Takes the front apart; none when its checksum is wrong.
-    pub(crate) fn decode(raw: &Bytes, header: &Header) -> Option<Self> {
+    pub(crate) fn decode(raw: &Bytes, header: &RecordHeader) -> Option<Self> {
         let raw = raw.get(..clamp(header.front())).map(|front| raw.slice_ref(front))?;
-        if crc32fast::hash(&raw[HEADER..]) != header.front_crc {
+        if crc32fast::hash(&raw[RECORD_HEADER..]) != header.front_crc {
             return None;
         }
-        let sums_at = HEADER + clamp(header.meta);
+        let sums_at = RECORD_HEADER + clamp(header.meta);
         let context_at = sums_at + 4 * clamp(header.blocks);
         let head_at = context_at + clamp(header.context);
         let checksums = raw[sums_at..context_at].chunks_exact(4);
         Some(Self {
-            meta: raw.slice(HEADER..sums_at),
+            meta: raw.slice(RECORD_HEADER..sums_at),
             checksums: checksums.map(|chunk| u32_at(chunk, 0)).collect(),
             context: raw.slice(context_at..head_at),
             head: raw.slice(head_at..),
@@ -354,14 +354,14 @@ mod tests {
 
     fn record() -> Record {
         let id = QueueId::new(UnixTime::from_millis(7), 9);
-        let parts = Parts {
+        let parts = MessageParts {
             context: Bytes::from_static(b"context"),
             head: Bytes::from_static(b"Subject: x\r\n\r\n"),
             checksums: &[1, 2],
             body: 5,
             inline: Bytes::from_static(b"hello"),
         };
-        let mut record = Record::with(Kind::Message, id, b"{}".to_vec(), parts);
+        let mut record = Record::with(RecordKind::Message, id, b"{}".to_vec(), parts);
         record.ends(3);
         record.followed_by(2);
         record.seal(4, 64, 17, 15);
@@ -375,9 +375,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let raw = octets(&record());
-        let header = Header::decode(&raw, 5, 4, 64).unwrap();
+        let header = RecordHeader::decode(&raw, 5, 4, 64).unwrap();
         assert_eq!((header.sequence, header.durable, header.rest, header.refers), (17, 15, 2, 3));
-        assert_eq!((header.kind(), header.ends()), (Some(Kind::Message), true));
+        assert_eq!((header.kind(), header.ends()), (Some(RecordKind::Message), true));
         assert_eq!(padded(header.length()), raw.len() as u64);
         let front = Front::decode(&raw, &header).unwrap();
         assert_eq!((&front.meta[..], &front.context[..]), (&b"{}"[..], &b"context"[..]));
@@ -389,17 +389,17 @@ mod tests {
     fn it_counts_only_where_it_was_written_and_as_it_was_written() {
         let raw = octets(&record());
         assert!(
-            Header::decode(&raw, 5, 5, 64).is_none()
-                && Header::decode(&raw, 5, 4, 72).is_none()
-                && Header::decode(&raw, 6, 4, 64).is_none()
+            RecordHeader::decode(&raw, 5, 5, 64).is_none()
+                && RecordHeader::decode(&raw, 5, 4, 72).is_none()
+                && RecordHeader::decode(&raw, 6, 4, 64).is_none()
         );
-        for at in 0..HEADER {
+        for at in 0..RECORD_HEADER {
             let mut flipped = raw.to_vec();
             flipped[at] ^= 0x10;
-            assert!(Header::decode(&flipped, 5, 4, 64).is_none(), "octet {at}");
+            assert!(RecordHeader::decode(&flipped, 5, 4, 64).is_none(), "octet {at}");
         }
-        let header = Header::decode(&raw, 5, 4, 64).unwrap();
-        for at in HEADER..clamp(header.front()) {
+        let header = RecordHeader::decode(&raw, 5, 4, 64).unwrap();
+        for at in RECORD_HEADER..clamp(header.front()) {
             let mut flipped = raw.to_vec();
             flipped[at] ^= 0x10;
             assert!(Front::decode(&flipped.into(), &header).is_none(), "octet {at}");

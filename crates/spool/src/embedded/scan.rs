@@ -15,8 +15,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::body::BLOCK;
-use super::record::{ALIGN, Front, HEADER, Header, clamp, find_mark};
-use super::segments::{Extent, Folder, PREFACE, Preface, is_blank, read_at};
+use super::record::{ALIGN, Front, RECORD_HEADER, RecordHeader, clamp, find_mark};
+use super::segment_file::{Extent, SEGMENT_HEADER, SegmentFolder, SegmentHeader, is_blank, read_at};
 
 /// Octets searched at a time for the next record.
 const WINDOW: u64 = 1024 * 1024;
@@ -26,7 +26,7 @@ pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     pub(crate) length: u64,
     /// None where the first octets are no segment's, or not whole.
-    pub(crate) preface: Option<Preface>,
+    pub(crate) header: Option<SegmentHeader>,
 }
 
 impl SegmentFile {
@@ -54,7 +54,7 @@ pub(crate) struct Gap {
 /// What a segment holds.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    pub(crate) records: Vec<Header>,
+    pub(crate) records: Vec<RecordHeader>,
     pub(crate) gaps: Vec<Gap>,
     /// Behind the last record.
     pub(crate) end: u64,
@@ -76,11 +76,12 @@ pub(crate) fn find(folder: &Path) -> io::Result<BTreeMap<u64, SegmentFile>> {
     for file in fs::read_dir(folder)? {
         let path = file?.path();
         // One under another spelling of the same number would stand for it.
-        let number = Folder::number(&path).filter(|number| path.ends_with(Folder::name(*number)));
+        let number =
+            SegmentFolder::number(&path).filter(|number| path.ends_with(SegmentFolder::name(*number)));
         let Some(number) = number else { continue };
         let file = File::open(&path)?;
-        let (length, preface) = (file.metadata()?.len(), Preface::read(&file)?);
-        segments.insert(number, SegmentFile { path, length, preface });
+        let (length, header) = (file.metadata()?.len(), SegmentHeader::read(&file)?);
+        segments.insert(number, SegmentFile { path, length, header });
     }
     Ok(segments)
 }
@@ -89,13 +90,13 @@ impl Scan {
     /// Behind the last record up to this number.
     pub(crate) fn end_of(&self, sequence: u64) -> u64 {
         let counted = self.records.iter().rev().find(|record| record.sequence <= sequence);
-        counted.map_or(PREFACE, Header::end)
+        counted.map_or(SEGMENT_HEADER, RecordHeader::end)
     }
 
     /// Leaves out the records that do not count, and with those at the end the gaps before them.
-    fn keep(&mut self, counts: impl FnMut(&Header) -> bool) {
+    fn keep(&mut self, counts: impl FnMut(&RecordHeader) -> bool) {
         self.records.retain(counts);
-        let end = self.records.last().map_or(PREFACE, Header::end);
+        let end = self.records.last().map_or(SEGMENT_HEADER, RecordHeader::end);
         self.end = end;
         self.gaps.retain(|gap| gap.from < end);
     }
@@ -161,25 +162,25 @@ impl Log {
     }
 
     /// The front of a record and, where its body lies beside it, whether that is whole.
-    pub(crate) fn front(&self, header: &Header) -> io::Result<Option<Front>> {
+    pub(crate) fn front(&self, header: &RecordHeader) -> io::Result<Option<Front>> {
         let raw = read_at(&*self.file(header.segment)?, header.position, header.front())?;
         Ok(Front::decode(&raw, header))
     }
 
     /// All octets of a record.
-    pub(crate) fn octets(&self, header: &Header) -> io::Result<Bytes> {
+    pub(crate) fn octets(&self, header: &RecordHeader) -> io::Result<Bytes> {
         read_at(&*self.file(header.segment)?, header.position, header.length())
     }
 
     /// Whether all of a record is as it was written.
-    pub(crate) fn is_whole(&self, header: &Header) -> io::Result<bool> {
+    pub(crate) fn is_whole(&self, header: &RecordHeader) -> io::Result<bool> {
         Ok(is_sound(&self.octets(header)?, header))
     }
 
     fn scan_one(&self, number: u64, found: &SegmentFile) -> io::Result<Scan> {
-        let mut scan = Scan { end: PREFACE, ..Scan::default() };
-        let mut position = PREFACE;
-        while position + HEADER as u64 <= found.length {
+        let mut scan = Scan { end: SEGMENT_HEADER, ..Scan::default() };
+        let mut position = SEGMENT_HEADER;
+        while position + RECORD_HEADER as u64 <= found.length {
             let header = self.header_at(number, found, position)?;
             let next = match header {
                 Some(header) => {
@@ -200,23 +201,26 @@ impl Log {
         Ok(scan)
     }
 
-    fn header_at(&self, number: u64, found: &SegmentFile, position: u64) -> io::Result<Option<Header>> {
-        let raw = read_at(&*self.file(number)?, position, HEADER as u64)?;
-        let header = Header::decode(&raw, self.seed, number, position);
+    fn header_at(&self, number: u64, found: &SegmentFile, position: u64) -> io::Result<Option<RecordHeader>> {
+        let raw = read_at(&*self.file(number)?, position, RECORD_HEADER as u64)?;
+        let header = RecordHeader::decode(&raw, self.seed, number, position);
         Ok(header.filter(|header| header.length() <= found.length - position))
     }
 
     /// The next place from here on at which a record begins.
     fn search(&self, number: u64, found: &SegmentFile, from: u64) -> io::Result<Option<u64>> {
         let mut base = from;
-        while base + HEADER as u64 <= found.length {
+        while base + RECORD_HEADER as u64 <= found.length {
             // Windows overlap, so that a mark on their border is seen.
-            let window =
-                read_at(&*self.file(number)?, base, (found.length - base).min(WINDOW + HEADER as u64))?;
+            let window = read_at(
+                &*self.file(number)?,
+                base,
+                (found.length - base).min(WINDOW + RECORD_HEADER as u64),
+            )?;
             let mut at = 0;
             while let Some(mark) = find_mark(&window, base, at) {
                 let position = base + mark as u64;
-                if position + HEADER as u64 <= found.length
+                if position + RECORD_HEADER as u64 <= found.length
                     && self.header_at(number, found, position)?.is_some()
                 {
                     return Ok(Some(position));
@@ -284,7 +288,7 @@ impl Log {
         let mut found = Vec::new();
         for number in open.iter().filter(|number| barren.contains(number)) {
             let length = self.segments.get(number).map_or(0, |found| found.length);
-            if !is_blank(&*self.file(*number)?, PREFACE, length)? {
+            if !is_blank(&*self.file(*number)?, SEGMENT_HEADER, length)? {
                 found.push(*number);
             }
         }
@@ -293,7 +297,7 @@ impl Log {
 }
 
 /// Whether a record's octets are as they were written, its body included.
-pub(crate) fn is_sound(raw: &Bytes, header: &Header) -> bool {
+pub(crate) fn is_sound(raw: &Bytes, header: &RecordHeader) -> bool {
     let Some(front) = Front::decode(raw, header) else {
         return false;
     };

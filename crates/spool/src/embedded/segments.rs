@@ -6,39 +6,24 @@
 //! set of segments is there tells the truth when it is read from the oldest to the newest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, fallocate};
-use serde::{Deserialize, Serialize};
 
 use super::draft::free;
+use super::file_cache::FileCache;
 use super::identity::Identity;
-use super::record::{Record, clamp, padded, u32_at, u64_at};
-use super::shelf::Shelf;
+use super::record::{Record, clamp, padded};
+use super::segment_file::{Extent, SEGMENT_HEADER, SegmentFolder};
 use crate::fault::{CrashPoint, Faults};
 
-/// Octets of a segment's header; records begin behind it.
-pub(crate) const PREFACE: u64 = 64;
-const MAGIC: &[u8; 4] = b"PNTS";
-/// The version of the log's format; a later one is refused.
-pub(crate) const FORMAT: u32 = 3;
 /// Pieces up to this length are gathered into one write.
 const GATHER: usize = 64 * 1024;
 /// What a write that was refused is overwritten with.
 static ZEROS: [u8; GATHER] = [0; GATHER];
-
-/// Where a record lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Extent {
-    pub(crate) segment: u64,
-    pub(crate) position: u64,
-    pub(crate) length: u64,
-}
 
 /// The newer segment must stay as long as the older one is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,16 +36,16 @@ pub(crate) struct Edge {
 
 /// The log as its one writer sees it.
 pub(crate) struct Segments {
-    folder: Folder,
+    folder: SegmentFolder,
     identity: Identity,
     size: u64,
-    shelf: Arc<Shelf>,
+    files: Arc<FileCache>,
     /// Segments made and not yet written to.
     ready: BTreeSet<u64>,
     /// Where the next record goes.
     cursor: Cursor,
     next: u64,
-    tallies: BTreeMap<u64, Tally>,
+    usage: BTreeMap<u64, SegmentUsage>,
     edges: BTreeSet<Edge>,
     /// The number of the last record written, and of the last one synced.
     sequence: u64,
@@ -81,7 +66,7 @@ pub(crate) struct Cursor {
 
 /// What is known of one segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct SegmentUsage {
     /// Octets written.
     pub(crate) used: u64,
     /// Octets of records of messages that the index points to.
@@ -92,7 +77,7 @@ pub(crate) struct Tally {
     pub(crate) marks: u64,
 }
 
-impl Tally {
+impl SegmentUsage {
     fn is_empty(&self) -> bool {
         self.records == 0 && self.marks == 0
     }
@@ -100,21 +85,21 @@ impl Tally {
 
 impl Segments {
     pub(crate) fn new(
-        folder: Folder,
+        folder: SegmentFolder,
         identity: Identity,
         size: u64,
-        shelf: Arc<Shelf>,
+        files: Arc<FileCache>,
         faults: Faults,
     ) -> Self {
         Self {
             folder,
             identity,
             size,
-            shelf,
+            files,
             ready: BTreeSet::new(),
             cursor: Cursor { segment: None, position: 0 },
             next: 1,
-            tallies: BTreeMap::new(),
+            usage: BTreeMap::new(),
             edges: BTreeSet::new(),
             sequence: 0,
             durable: 0,
@@ -129,8 +114,8 @@ impl Segments {
     }
 
     /// Takes up a segment of an earlier run, to be read and emptied but not continued.
-    pub(crate) fn adopt(&mut self, number: u64, tally: Tally) {
-        self.tallies.insert(number, tally);
+    pub(crate) fn adopt(&mut self, number: u64, usage: SegmentUsage) {
+        self.usage.insert(number, usage);
         self.skip(number);
     }
 
@@ -138,15 +123,15 @@ impl Segments {
     pub(crate) fn adopt_edges(&mut self, edges: impl IntoIterator<Item = Edge>) {
         self.edges.clear();
         self.edges.extend(edges);
-        let tallies = &self.tallies;
-        self.edges.retain(|edge| tallies.contains_key(&edge.older));
+        let usage = &self.usage;
+        self.edges.retain(|edge| usage.contains_key(&edge.older));
     }
 
     /// Replaces what is known of who needs a segment.
-    pub(crate) fn recount(&mut self, mut tallies: BTreeMap<u64, Tally>) {
-        for (number, tally) in &mut self.tallies {
-            let used = tally.used;
-            *tally = Tally { used, ..tallies.remove(number).unwrap_or_default() };
+    pub(crate) fn recount(&mut self, mut counted: BTreeMap<u64, SegmentUsage>) {
+        for (number, usage) in &mut self.usage {
+            let used = usage.used;
+            *usage = SegmentUsage { used, ..counted.remove(number).unwrap_or_default() };
         }
     }
 
@@ -186,10 +171,10 @@ impl Segments {
     /// segment where the disk has no room for the one after it: that one is for the outcomes which make room.
     pub(crate) fn place(&mut self, length: u64, mail: bool) -> io::Result<Extent> {
         let Cursor { segment, position } = self.cursor;
-        let fits = position == PREFACE || position + padded(length) <= self.size;
+        let fits = position == SEGMENT_HEADER || position + padded(length) <= self.size;
         let (segment, position) = match segment {
             Some(segment) if fits => (segment, position),
-            current => (self.segment_after(current, mail)?, PREFACE),
+            current => (self.segment_after(current, mail)?, SEGMENT_HEADER),
         };
         self.cursor = Cursor { segment: Some(segment), position: position + padded(length) };
         Ok(Extent { segment, position, length })
@@ -226,8 +211,8 @@ impl Segments {
         };
         self.faults.check(CrashPoint::SegmentMade)?;
         self.skip(number);
-        self.shelf.put(number, Arc::new(file));
-        self.tallies.insert(number, Tally { used: PREFACE, ..Tally::default() });
+        self.files.put(number, Arc::new(file));
+        self.usage.insert(number, SegmentUsage { used: SEGMENT_HEADER, ..SegmentUsage::default() });
         self.ready.insert(number);
         Ok(number)
     }
@@ -242,7 +227,7 @@ impl Segments {
         let written = self.wipe().and_then(|()| self.try_write(records));
         if written.is_err() {
             self.sequence = sequence;
-            let last = self.tallies.keys().next_back().copied();
+            let last = self.usage.keys().next_back().copied();
             self.cursor = Cursor { segment: last, position: u64::MAX / 2 };
             self.ready.clear();
             if let Some(start) = start {
@@ -300,7 +285,7 @@ impl Segments {
         let pieces = run.iter().flat_map(|(record, _)| record.pieces(seed));
         write_all(&file, pieces, first.position)?;
         let used = end.position + padded(last.length());
-        self.tallies.entry(number).or_default().used = used;
+        self.usage.entry(number).or_default().used = used;
         Ok(())
     }
 
@@ -320,30 +305,30 @@ impl Segments {
     }
 
     /// The index points to this message's record now.
-    pub(crate) fn revive(&mut self, place: Extent) {
-        let tally = self.tallies.entry(place.segment).or_default();
-        tally.live += place.length;
-        tally.records += 1;
+    pub(crate) fn add_live(&mut self, place: Extent) {
+        let usage = self.usage.entry(place.segment).or_default();
+        usage.live += place.length;
+        usage.records += 1;
     }
 
     /// The index does not point to this message's record any more.
-    pub(crate) fn bury(&mut self, place: Extent) {
-        if let Some(tally) = self.tallies.get_mut(&place.segment) {
-            tally.live = tally.live.saturating_sub(place.length);
-            tally.records = tally.records.saturating_sub(1);
+    pub(crate) fn subtract_live(&mut self, place: Extent) {
+        if let Some(usage) = self.usage.get_mut(&place.segment) {
+            usage.live = usage.live.saturating_sub(place.length);
+            usage.records = usage.records.saturating_sub(1);
         }
     }
 
     /// A message has records of changes in this segment, or no longer.
     pub(crate) fn mark(&mut self, segment: u64, more: bool) {
-        if let Some(tally) = self.tallies.get_mut(&segment) {
-            tally.marks = if more { tally.marks + 1 } else { tally.marks.saturating_sub(1) };
+        if let Some(usage) = self.usage.get_mut(&segment) {
+            usage.marks = if more { usage.marks + 1 } else { usage.marks.saturating_sub(1) };
         }
     }
 
     /// Whether there is such a segment.
     pub(crate) fn contains(&self, number: u64) -> bool {
-        self.tallies.contains_key(&number)
+        self.usage.contains_key(&number)
     }
 
     pub(crate) fn add_edge(&mut self, edge: Edge) {
@@ -360,7 +345,7 @@ impl Segments {
     /// Unlinks full segments that nobody needs; gives those that are gone for good.
     pub(crate) fn reclaim(&mut self) -> io::Result<Vec<u64>> {
         let free = |number: &u64| !self.edges.iter().any(|edge| edge.newer == *number);
-        let empty = self.sealed().filter(|(_, tally)| tally.is_empty()).map(|(number, _)| number);
+        let empty = self.sealed().filter(|(_, usage)| usage.is_empty()).map(|(number, _)| number);
         let candidates: Vec<u64> = empty.filter(free).collect();
         let mut gone = Vec::new();
         let mut failed = None;
@@ -385,36 +370,37 @@ impl Segments {
             _ => {}
         }
         // Readers hold the file open and finish in peace.
-        self.shelf.take(number);
-        self.tallies.remove(&number);
+        self.files.take(number);
+        self.usage.remove(&number);
         Ok(())
     }
 
     /// The oldest full segment, not among these, of which more than three quarters are garbage and which is there all the
     /// same.
     pub(crate) fn sparse(&self, except: &BTreeSet<u64>) -> Option<u64> {
-        let sparse = |(number, tally): &(u64, Tally)| tally.live < tally.used / 4 && !except.contains(number);
+        let sparse =
+            |(number, usage): &(u64, SegmentUsage)| usage.live < usage.used / 4 && !except.contains(number);
         self.sealed().find(sparse).map(|(number, _)| number)
     }
 
     /// Octets written to a segment.
     pub(crate) fn used(&self, number: u64) -> u64 {
-        self.tallies.get(&number).map_or(0, |tally| tally.used)
+        self.usage.get(&number).map_or(0, |usage| usage.used)
     }
 
     /// All that is known of a segment.
-    pub(crate) fn tally(&self, number: u64) -> Tally {
-        self.tallies.get(&number).copied().unwrap_or_default()
+    pub(crate) fn usage(&self, number: u64) -> SegmentUsage {
+        self.usage.get(&number).copied().unwrap_or_default()
     }
 
     pub(crate) fn file(&self, number: u64) -> io::Result<Arc<File>> {
-        self.shelf.get(number)
+        self.files.get(number)
     }
 
-    fn sealed(&self) -> impl Iterator<Item = (u64, Tally)> {
-        let tallies = self.tallies.iter().map(|(number, tally)| (*number, *tally));
+    fn sealed(&self) -> impl Iterator<Item = (u64, SegmentUsage)> {
+        let usage = self.usage.iter().map(|(number, usage)| (*number, *usage));
         let current = self.cursor.segment;
-        tallies.filter(move |(number, _)| Some(*number) != current && !self.ready.contains(number))
+        usage.filter(move |(number, _)| Some(*number) != current && !self.ready.contains(number))
     }
 }
 
@@ -459,125 +445,4 @@ fn wipe(file: &File, run: Extent) -> io::Result<()> {
         from += piece;
     }
     file.sync_data()
-}
-
-/// What stands at the beginning of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Preface {
-    pub(crate) format: u32,
-    pub(crate) identity: Identity,
-    pub(crate) number: u64,
-}
-
-impl Preface {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.extend([0; 4]);
-        out.extend(self.format.to_le_bytes());
-        out.extend([0; 4]);
-        out.extend(self.identity.octets());
-        out.extend(self.number.to_le_bytes());
-        out.resize(clamp(PREFACE), 0);
-        let crc = crc32fast::hash(&out[8..]);
-        out[4..8].copy_from_slice(&crc.to_le_bytes());
-        out
-    }
-
-    /// Reads a segment's; none when there is no whole one.
-    pub(crate) fn read(file: &File) -> io::Result<Option<Self>> {
-        let raw = match read_at(file, 0, PREFACE) {
-            Ok(raw) => raw,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if &raw[..4] != MAGIC || u32_at(&raw, 4) != crc32fast::hash(&raw[8..]) {
-            return Ok(None);
-        }
-        let identity: [u8; 16] = raw[16..32].try_into().unwrap_or_default();
-        Ok(Some(Self {
-            format: u32_at(&raw, 8),
-            identity: Identity::new(identity),
-            number: u64_at(&raw, 32),
-        }))
-    }
-}
-
-/// The folder in which segments lie, and their names.
-pub(crate) struct Folder {
-    path: PathBuf,
-    handle: File,
-}
-
-impl Folder {
-    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
-        let handle = File::open(&path)?;
-        Ok(Self { path, handle })
-    }
-
-    pub(crate) fn file(&self, number: u64) -> PathBuf {
-        self.path.join(Self::name(number))
-    }
-
-    /// A segment's file name.
-    pub(crate) fn name(number: u64) -> String {
-        format!("{number:016x}.log")
-    }
-
-    /// The number in a segment's file name.
-    pub(crate) fn number(path: &Path) -> Option<u64> {
-        let name = path.file_name()?.to_str()?.strip_suffix(".log")?;
-        u64::from_str_radix(name, 16).ok()
-    }
-
-    /// A new segment, durable as a name and as space, so that later syncs have no length to write and a full disk shows
-    /// here and not in the middle of a record.
-    fn make(&self, number: u64, size: u64, identity: &Identity) -> io::Result<File> {
-        let path = self.file(number);
-        let made = self.try_make(&path, number, size, identity);
-        if made.is_err() {
-            // Nothing is in it yet; left behind it would only be in the way.
-            let _ = std::fs::remove_file(&path);
-        }
-        made
-    }
-
-    fn try_make(&self, path: &Path, number: u64, size: u64, identity: &Identity) -> io::Result<File> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        if size > 0 {
-            match fallocate(&file, FallocateFlags::empty(), 0, size) {
-                // A file system without preallocation still works, only slower.
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let preface = Preface { format: FORMAT, identity: *identity, number };
-        file.write_all_at(&preface.encode(), 0)?;
-        file.sync_all()?;
-        self.handle.sync_all()?;
-        Ok(file)
-    }
-}
-
-/// Whether nothing stands between these two places.
-pub(crate) fn is_blank(file: &File, mut from: u64, to: u64) -> io::Result<bool> {
-    while from < to {
-        let piece = read_at(file, from, (to - from).min(1 << 20))?;
-        if piece.iter().any(|octet| *octet != 0) {
-            return Ok(false);
-        }
-        from += piece.len() as u64;
-    }
-    Ok(true)
-}
-
-/// Whether octets are not there, which is damage; a disk that cannot be read now may be readable later.
-pub(crate) fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
-}
-
-/// Reads `length` octets at `position`.
-pub(crate) fn read_at(file: &File, position: u64, length: u64) -> io::Result<Bytes> {
-    let mut buffer = vec![0; clamp(length)];
-    file.read_exact_at(&mut buffer, position)?;
-    Ok(buffer.into())
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::body::{StagedBody, StagedMessage};
 use super::database::{Database, fresh};
-use super::index::{Gone, Reheld};
+use super::index::{HoldChange, RemovedMessage};
 use crate::fault::Faults;
 use crate::{Entry, SpoolError, Stored, Totals, Waiting};
 
@@ -62,14 +62,14 @@ impl EngineShared {
     }
 
     /// A message has gone.
-    pub(crate) fn count_out(&self, gone: &Gone) {
+    pub(crate) fn count_out(&self, gone: &RemovedMessage) {
         let mut totals = self.totals.lock();
         totals.count_out(gone.size, gone.hold.as_ref());
         totals.damaged += u64::from(gone.damaged);
     }
 
     /// A message is held in another way than before, or no longer.
-    pub(crate) fn count_held(&self, change: &Reheld) {
+    pub(crate) fn count_held(&self, change: &HoldChange) {
         let mut totals = self.totals.lock();
         totals.let_go(change.size, change.before.as_ref());
         totals.hold(change.size, change.now.as_ref());
@@ -101,7 +101,7 @@ impl StoreHealth {
         if self.broken.set(why.clone()).is_ok() {
             tracing::error!(
                 %why,
-                "THE SPOOL ACCEPTS NO MORE MAIL: the disk did not keep what it was told to. Check the disk, then restart"
+                "THE SPOOL ACCEPTS NO MORE MAIL: data may not have reached the disk. Check the disk, then restart the gateway"
             );
         }
     }
@@ -117,8 +117,8 @@ impl StoreHealth {
         if behind.is_none() {
             tracing::error!(
                 %trouble,
-                "THE SPOOL TAKES NO MAIL FOR NOW: its database cannot be written. What was taken lies in the log; the \
-                 database is tried again until it can be"
+                "THE SPOOL TAKES NO MAIL FOR NOW: its database cannot be written. Accepted mail is safe in the log; the \
+                 database is tried again until it works"
             );
         }
         *behind = Some(trouble);
@@ -127,7 +127,7 @@ impl StoreHealth {
     /// It has taken it.
     pub(crate) fn catch_up(&self) {
         if self.behind.lock().take().is_some() {
-            tracing::warn!("the spool's database says what the log says again: mail is taken");
+            tracing::warn!("the spool's database is up to date with the log again: mail is accepted");
         }
     }
 }
@@ -137,11 +137,11 @@ impl StoreHealth {
 /// Most mail is delivered the moment it has come in; its delivery then reads neither the database nor the log.
 pub(crate) struct RecentCache {
     limit: usize,
-    state: Mutex<Kept>,
+    state: Mutex<RecentMessages>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct RecentMessages {
     messages: HashMap<QueueId, (Entry, Bytes, Arc<StagedBody>)>,
     order: VecDeque<QueueId>,
     octets: usize,
@@ -186,7 +186,7 @@ impl RecentCache {
     }
 }
 
-impl Kept {
+impl RecentMessages {
     fn remove(&mut self, id: QueueId) {
         if let Some((_, head, body)) = self.messages.remove(&id) {
             self.octets -= weight(&head, &body);

@@ -10,7 +10,7 @@ use pintle_mail::{Body, BodyFuture, Bytes};
 use tempfile::TempDir;
 
 mod adverse;
-mod behind;
+mod index_recovery;
 mod later;
 mod looked;
 mod lost;
@@ -25,7 +25,7 @@ use crate::fault::InjectedFault;
 /// Small enough that tests fill several.
 const SEGMENT: u64 = 256 * 1024;
 
-struct Folderly;
+struct EmbeddedSubject;
 
 struct FolderStore {
     folder: PathBuf,
@@ -34,7 +34,7 @@ struct FolderStore {
     _keep: TempDir,
 }
 
-impl Subject for Folderly {
+impl Subject for EmbeddedSubject {
     fn store(&self) -> Box<dyn Store> {
         Box::new(FolderStore::new())
     }
@@ -150,22 +150,22 @@ fn copy(from: &Path, to: &Path, unsynced: &HashMap<PathBuf, u64>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_conforms() {
-    conformance::run(&Folderly).await;
+    conformance::run(&EmbeddedSubject).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_a_kill_at_every_point() {
-    conformance::crash::run(&Folderly, InjectedFault::Crash).await;
+    conformance::crash::run(&EmbeddedSubject, InjectedFault::Crash).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_a_power_cut_at_every_point() {
-    conformance::crash::run(&Folderly, InjectedFault::PowerLoss).await;
+    conformance::crash::run(&EmbeddedSubject, InjectedFault::PowerLoss).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_bears_a_failing_disk() {
-    conformance::crash::failing_disks(&Folderly).await;
+    conformance::crash::failing_disks(&EmbeddedSubject).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pintle_mail::UnixTime;
 
 use crate::job::{Aged, Due, JobId};
-use crate::queue::{Entry, Phase, Queue, Wish};
+use crate::queue::{PendingRequest, Phase, Queue, QueuedJob};
 use crate::timeline::hold;
 
 /// When to look again after a job that has reached an age and must be tried first.
@@ -65,7 +65,7 @@ impl Queue {
             }
             self.alarms.pop_first();
             if !self.may_end(id) {
-                self.hasten(id, now);
+                self.make_due(id, now);
                 self.arm(id, now.plus(LOOK_AGAIN));
                 continue;
             }
@@ -88,13 +88,13 @@ impl Queue {
         self.jobs.get(&id).map(|entry| self.reaches(entry, self.config.retry.max_age))
     }
 
-    fn warns(&self, entry: &Entry) -> Option<UnixTime> {
+    fn warns(&self, entry: &QueuedJob) -> Option<UnixTime> {
         let after = self.config.retry.warn_after.filter(|_| !entry.warned)?;
         Some(self.reaches(entry, after))
     }
 
     /// When the job has this age and it may count.
-    fn reaches(&self, entry: &Entry, age: Duration) -> UnixTime {
+    fn reaches(&self, entry: &QueuedJob, age: Duration) -> UnixTime {
         entry.accepted.plus(age).max(self.steady_since.plus(hold(age)))
     }
 
@@ -106,16 +106,16 @@ impl Queue {
         };
         entry.tried
             || entry.phase != Phase::Waiting
-            || self.hop(entry.hop).is_some_and(|hop| hop.trouble.is_some())
+            || self.hop(entry.hop).is_some_and(|hop| hop.back_off.is_some())
     }
 
     fn warn(&mut self, id: JobId) -> Option<Due> {
         self.jobs.get_mut(&id)?.warned = true;
-        self.hand_out(id, Phase::Warning(Wish::GoOn)).map(Due::Warn)
+        self.hand_out(id, Phase::Warning(PendingRequest::Nothing)).map(Due::Warn)
     }
 
     fn expire(&mut self, id: JobId) -> Option<Due> {
-        self.hand_out(id, Phase::Expiring(Wish::GoOn)).map(Due::Expire)
+        self.hand_out(id, Phase::Expiring(PendingRequest::Nothing)).map(Due::Expire)
     }
 
     /// Puts a job into the host's hands.
@@ -129,12 +129,12 @@ impl Queue {
                 hop.waiting.remove(&key);
             }
         });
-        self.seat(hop);
+        self.schedule_hop(hop);
         self.aged(id, was == Phase::Quarantined)
     }
 
     fn aged(&self, id: JobId, quarantined: bool) -> Option<Aged> {
-        let Entry { message, hop, recipients, accepted, .. } = self.jobs.get(&id)?;
+        let QueuedJob { message, hop, recipients, accepted, .. } = self.jobs.get(&id)?;
         Some(Aged {
             id,
             message: *message,

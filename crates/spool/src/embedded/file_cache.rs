@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::segments::Folder;
+use super::segment_file::SegmentFolder;
 
 /// The segments' files, shared with readers: opened when they are needed, and only so many at a time, however long the
 /// log is.
-pub(crate) struct Shelf {
+pub(crate) struct FileCache {
     folder: PathBuf,
     open: Mutex<BTreeMap<u64, Arc<File>>>,
 }
 
-impl Shelf {
+impl FileCache {
     /// The most files that are kept open.
     const OPEN: usize = 256;
 
@@ -30,7 +30,7 @@ impl Shelf {
         if let Some(file) = self.open.lock().get(&number) {
             return Ok(file.clone());
         }
-        let path = self.folder.join(Folder::name(number));
+        let path = self.folder.join(SegmentFolder::name(number));
         let file = Arc::new(File::options().read(true).write(true).open(path)?);
         self.put(number, file.clone());
         Ok(file)

@@ -8,10 +8,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::census::Census;
 use super::committer::Committer;
-use super::database::{Database, Unusable};
+use super::database::{Database, UnusableDatabase};
+use super::index_rebuild::fill_index;
 use super::operation::Operation;
-use super::recovery::{Census, fill_index};
 use super::replay::{ReplayError, ReplayOutcome, bring_up};
 use super::scan::{self, Log};
 use crate::SpoolError;
@@ -31,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_AT_MOST: Duration = Duration::from_secs(1);
 
 /// The database did not take what the log has.
-pub(crate) struct Behind {
+pub(crate) struct IndexLag {
     /// It is to be made anew, for this reason: the one that is open is not, or no longer, the one that counts.
     anew: Option<String>,
     /// When it is tried again; none before the spool stands still.
@@ -39,7 +40,7 @@ pub(crate) struct Behind {
     pause: Duration,
 }
 
-impl Behind {
+impl IndexLag {
     fn new(anew: Option<String>) -> Self {
         Self { anew, again: None, pause: PAUSE }
     }
@@ -48,14 +49,14 @@ impl Behind {
 impl Committer {
     /// When an index that does not take what the log has is tried again.
     pub(crate) fn tries_again(&self) -> Option<Instant> {
-        self.behind.as_ref()?.again
+        self.index_lag.as_ref()?.again
     }
 
     /// The log has what the index did not take.
     pub(crate) fn fall_behind(&mut self, error: &SpoolError) {
-        tracing::warn!(%error, "the spool's database did not take a batch; it is read from the log");
+        tracing::warn!(%error, "the spool's database could not store a batch; it is brought up from the log");
         self.roll_back();
-        self.behind.get_or_insert_with(|| Behind::new(None));
+        self.index_lag.get_or_insert_with(|| IndexLag::new(None));
         let begun = Instant::now();
         let mut failed = self.catch_up();
         for pause in SOON {
@@ -76,9 +77,9 @@ impl Committer {
     /// # Errors
     /// It is not, or cannot be brought up now.
     pub(crate) fn keep_up(&mut self) -> Result<(), SpoolError> {
-        let Some(behind) = &self.behind else { return Ok(()) };
+        let Some(lag) = &self.index_lag else { return Ok(()) };
         let (now, trouble) = (Instant::now(), self.shared.condition.behind());
-        if let (Some(trouble), Some(again)) = (trouble, behind.again)
+        if let (Some(trouble), Some(again)) = (trouble, lag.again)
             && now < again
         {
             return Err(trouble);
@@ -96,10 +97,10 @@ impl Committer {
             SpoolError::Store(what) | SpoolError::Unavailable(what) => unwritable(&what),
             error => unwritable(&error.to_string()),
         };
-        if let Some(behind) = &mut self.behind {
-            let pause = behind.pause.max(took);
-            behind.again = Some(Instant::now() + pause);
-            behind.pause = (behind.pause * 2).min(PAUSE_AT_MOST);
+        if let Some(lag) = &mut self.index_lag {
+            let pause = lag.pause.max(took);
+            lag.again = Some(Instant::now() + pause);
+            lag.pause = (lag.pause * 2).min(PAUSE_AT_MOST);
         }
         self.shared.condition.fall_behind(trouble.clone());
         trouble
@@ -114,7 +115,7 @@ impl Committer {
     }
 
     fn try_to_catch_up(&mut self) -> Result<(), SpoolError> {
-        if let Some(why) = self.behind.as_ref().and_then(|behind| behind.anew.clone()) {
+        if let Some(why) = self.index_lag.as_ref().and_then(|lag| lag.anew.clone()) {
             return self.rebuild(&why);
         }
         let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
@@ -122,7 +123,7 @@ impl Committer {
         let brought_up = faults
             .check(CrashPoint::CatchUp)
             .map_err(|error| ReplayError::Store(SpoolError::from_index(&error)))
-            .and_then(|()| bring_up(&self.database, &log, Some(&self.folders.aside)));
+            .and_then(|()| bring_up(&self.database, &log, Some(&self.folders.lost_found)));
         match brought_up {
             Ok(ReplayOutcome::Current { unread, .. }) => {
                 self.database.unread.extend(unread);
@@ -131,7 +132,7 @@ impl Committer {
             }
             _ if self.shared.faults.crashed() => Err(SpoolError::Closed),
             Ok(ReplayOutcome::Apart(why)) => self.rebuild(why),
-            Ok(ReplayOutcome::Ahead) => self.rebuild("the log has lost what it has heard"),
+            Ok(ReplayOutcome::Ahead) => self.rebuild("the log has lost records that it knows"),
             Err(ReplayError::Store(SpoolError::Full)) => {
                 self.roll_back();
                 Err(SpoolError::Full)
@@ -149,7 +150,7 @@ impl Committer {
     }
 
     fn caught_up(&mut self) {
-        self.behind = None;
+        self.index_lag = None;
         self.shared.condition.catch_up();
     }
 
@@ -165,14 +166,14 @@ impl Committer {
 
     /// An index was made anew, or could not be, and takes nothing all the same.
     pub(crate) fn give_up_index(&mut self, what: &str, took: Duration) -> SpoolError {
-        self.behind.get_or_insert_with(|| Behind::new(None)).anew = Some(what.to_owned());
+        self.index_lag.get_or_insert_with(|| IndexLag::new(None)).anew = Some(what.to_owned());
         self.stand_still(SpoolError::Unavailable(what.into()), took)
     }
 
     /// Puts the index away and makes it anew from the log. Readers wait meanwhile. From the first try on no other index will
     /// do: the one that is open may lie where it has been put away.
     fn rebuild(&mut self, what: &str) -> Result<(), SpoolError> {
-        self.behind.get_or_insert_with(|| Behind::new(None)).anew = Some(what.to_owned());
+        self.index_lag.get_or_insert_with(|| IndexLag::new(None)).anew = Some(what.to_owned());
         let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
         let shared = self.shared.clone();
         let mut reading = shared.reading.lock();
@@ -182,7 +183,7 @@ impl Committer {
         let why = self.tries_again().is_none().then_some(what);
         let database = fill_index(&self.folders, &identity, &log, why).map_err(ReplayError::into_spool)?;
         check(CrashPoint::Reopen)?;
-        *reading = Some(Database::open(&self.folders.database).map_err(Unusable::into_spool)?);
+        *reading = Some(Database::open(&self.folders.database).map_err(UnusableDatabase::into_spool)?);
         self.database = database;
         shared.next_generation();
         self.uncounted = true;
@@ -196,7 +197,7 @@ impl Committer {
         let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
         let census = Census::take(&self.database, &log, &self.folders)?;
         let edges = self.database.edges()?;
-        self.segments.recount(census.tallies);
+        self.segments.recount(census.usage);
         self.segments.adopt_edges(edges);
         *self.shared.totals.lock() = census.totals;
         for (id, what) in census.broken {
@@ -218,5 +219,5 @@ impl Committer {
 }
 
 fn unwritable(what: &str) -> SpoolError {
-    SpoolError::Store(format!("its database takes nothing: {what}; it is tried again").into())
+    SpoolError::Store(format!("its database cannot be written: {what}; trying again").into())
 }
