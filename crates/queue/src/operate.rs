@@ -1,5 +1,5 @@
-//! What an operator does to queued jobs: hold, release, retry, remove. A job in the host's hands is not snatched away;
-//! the wish is kept and obeyed when it comes back.
+//! Operators' commands on queued jobs: hold, release, retry, remove. A job in the host's hands stays there, and the
+//! request is carried out when it comes back.
 
 use pintle_mail::UnixTime;
 
@@ -45,14 +45,14 @@ impl Queue {
         }
     }
 
-    /// Changes the time at which a job in quarantine expires. Other jobs stay as they are.
+    /// Changes the time at which a job in a quarantine expires. Other jobs stay as they are.
     pub fn keep_until(&mut self, id: JobId, until: UnixTime) {
         if self.phase(id) == Some(Phase::Quarantined) {
             self.redate(id, until);
         }
     }
 
-    /// Releases a held job, which is then due at once. Where `since` is given, as it is out of a quarantine, its age counts
+    /// Releases a held job, which is then due at once. With `since`, as for a job out of a quarantine, its age counts
     /// from there.
     pub fn release(&mut self, id: JobId, since: Option<UnixTime>, now: UnixTime) {
         match self.phase(id) {
@@ -86,7 +86,8 @@ impl Queue {
         }
     }
 
-    /// Forgets a job, such as one whose message an operator had bounced. One in the host's hands goes when it is recorded.
+    /// Removes a job, for example after an operator has bounced its message. One in the host's hands is removed when it
+    /// is recorded.
     pub fn remove(&mut self, id: JobId) {
         match self.phase(id) {
             Some(phase @ (Phase::Waiting | Phase::Held | Phase::Quarantined)) => self.drop_job(id, phase),
@@ -97,7 +98,7 @@ impl Queue {
         }
     }
 
-    /// Takes a new configuration; what is under way above a lowered limit is let finish.
+    /// Replaces the configuration. Attempts under way above a lowered limit may finish.
     pub fn configure(&mut self, config: Config) {
         self.config = config;
         for id in (0..).zip(&mut self.hops).map(|(id, _)| crate::hop::HopId(id)).collect::<Vec<_>>() {
@@ -126,7 +127,7 @@ impl Queue {
         }
     }
 
-    /// Takes a waiting job out of the order of due times.
+    /// Removes a waiting job from the order of due times.
     fn park(&mut self, id: JobId, phase: Phase) {
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
@@ -155,7 +156,7 @@ impl Queue {
         self.schedule_hop(hop);
     }
 
-    /// Says when a job in quarantine expires.
+    /// Sets the time at which a job in a quarantine expires.
     fn redate(&mut self, id: JobId, until: UnixTime) {
         self.disarm(id);
         if let Some(entry) = self.jobs.get_mut(&id) {
@@ -164,7 +165,7 @@ impl Queue {
         self.arm(id, UnixTime::default());
     }
 
-    /// Lets a job's age count from another time.
+    /// Lets a job's age count from this time.
     fn reset_age(&mut self, id: JobId, since: Option<UnixTime>) {
         let Some((entry, since)) = self.jobs.get_mut(&id).zip(since) else {
             return;

@@ -1,8 +1,8 @@
 //! The queue itself: jobs in, attempts out in turn, reports back.
 //!
-//! Every job stands in one map; those that wait stand also in their hop's order of due times, and every job that is not
-//! in the host's hands stands in the order of alarms (see `alarm`). Hops with something due stand in a round, the
-//! others sleep in the order of their next due time. So each step costs the logarithm of what is queued.
+//! All jobs are in one map. Those that wait are also in their hop's order of due times, and those that are not in the
+//! host's hands in the order of alarms (`age.rs`). Hops with a due job are in a round-robin queue, the others sleep in
+//! the order of their next due time. So each step costs the logarithm of the number of jobs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -12,12 +12,12 @@ use crate::config::Config;
 use crate::hop::{Hop, HopBackOff, HopId, HopState};
 use crate::job::{Again, Attempt, AttemptReport, Due, HoldState, HopSign, Job, JobId, Next};
 
-/// What is due, for which next hop, and when again.
+/// The scheduler: which job is due, for which next hop, and when to retry.
 #[derive(Debug)]
 pub struct Queue {
     pub(crate) config: Config,
     pub(crate) jobs: BTreeMap<JobId, QueuedJob>,
-    /// Free slots are kept for the next new hop.
+    /// Free slots are reused for the next new hop.
     pub(crate) hops: Vec<Option<Hop>>,
     free: Vec<HopId>,
     pub(crate) by_name: HashMap<NextHop, HopId>,
@@ -25,52 +25,52 @@ pub struct Queue {
     round: VecDeque<HopId>,
     pub(crate) alarms: BTreeSet<(UnixTime, JobId)>,
     pub(crate) trying: usize,
-    /// When the host began, or the clock was last set: for a while after it nothing ends.
+    /// When the host began, or the clock was last set. For a while after it nothing expires.
     pub(crate) steady_since: UnixTime,
     next_id: u64,
 }
 
-/// A job as the queue keeps it.
+/// A job in the queue.
 #[derive(Debug)]
 pub(crate) struct QueuedJob {
     pub(crate) message: QueueId,
     pub(crate) hop: HopId,
     pub(crate) recipients: Box<[u32]>,
     pub(crate) accepted: UnixTime,
-    /// When it comes next: not to be tried before, or in quarantine no longer than.
+    /// The earliest time of the next attempt; in a quarantine, the time at which it expires.
     pub(crate) due: UnixTime,
-    /// Where it stands in the order of alarms, while it stands there.
+    /// Its time in the order of alarms, while it is in it.
     pub(crate) alarm: UnixTime,
     pub(crate) attempts: u32,
     pub(crate) warned: bool,
-    /// It was tried since it is here.
+    /// Whether it was tried since it was inserted.
     pub(crate) tried: bool,
     pub(crate) phase: Phase,
 }
 
-// A hundred thousand jobs wait in memory on a bad day: with its places in three orders a job costs about 200 octets, and a
-// field more is a decision.
+// On a bad day a hundred thousand jobs wait in memory. With its places in three orders a job takes about 200 octets,
+// and one more field is a decision.
 const _: () = assert!(size_of::<QueuedJob>() <= 80);
 
-/// In whose hands a job is.
+/// The phase of a job, and who has it: the queue or the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Ours: in its hop's order of due times.
+    /// In the queue: in its hop's order of due times.
     Waiting,
-    /// Ours, until an operator releases it.
+    /// In the queue, until an operator releases it.
     Held,
-    /// The same, and its due time is the one at which it expires.
+    /// In the queue, until it is released, or expires at its due time.
     Quarantined,
-    /// The host's, as an attempt.
+    /// With the host, as an attempt.
     Trying(PendingRequest),
-    /// The host's, while the sender is told of the delay.
+    /// With the host, while the sender is warned of the delay.
     Warning(PendingRequest),
-    /// The host's, to be settled as expired.
+    /// With the host, to be settled as expired.
     Expiring(PendingRequest),
 }
 
 impl Phase {
-    /// The same work, and another wish for what comes after it.
+    /// The same phase, with another request for what follows it.
     pub(crate) fn with_request(self, request: PendingRequest) -> Self {
         match self {
             Self::Trying(_) => Self::Trying(request),
@@ -81,17 +81,17 @@ impl Phase {
     }
 }
 
-/// What an operator wished for a job while it was in the host's hands.
+/// An operator's request for a job in the host's hands. It is carried out when the job comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PendingRequest {
     Nothing,
     Hold,
-    /// The entry's due time says until when.
+    /// The job's due time is the time at which it expires.
     Quarantine,
-    /// Whatever hold the host comes back with is older than this.
+    /// A hold that the host reports is older than this.
     Release,
     Remove,
-    /// Try again without waiting.
+    /// Retry without waiting.
     Retry,
 }
 
@@ -114,7 +114,7 @@ impl Queue {
         }
     }
 
-    /// Takes a job. Several jobs of one message for one next hop are allowed and live apart.
+    /// Inserts a job. Several jobs of one message for one next hop are allowed, and stay separate.
     pub fn insert(&mut self, job: Job) -> JobId {
         let id = JobId(self.next_id);
         self.next_id += 1;
@@ -149,7 +149,8 @@ impl Queue {
         id
     }
 
-    /// The next thing to do now, if any; call it until it gives none. What has grown old comes before attempts.
+    /// The next thing to do now, if any. Call it until it gives none. Jobs that have reached an age come before
+    /// attempts.
     pub fn poll_due(&mut self, now: UnixTime) -> Option<Due> {
         if let Some(due) = self.poll_alarm(now) {
             return Some(due);
@@ -168,9 +169,10 @@ impl Queue {
         None
     }
 
-    /// Takes an attempt (or a warning, or an expiry) back from the host. `dice` is any random number; it spreads the next attempts.
+    /// Takes an attempt, a warning or an expiry back from the host. `dice` is any random number; it spreads the
+    /// retries.
     ///
-    /// Make durable first what the report says, then record it.
+    /// Make the changes that the report tells of durable first, then record it.
     pub fn record(&mut self, id: JobId, report: AttemptReport, dice: u64, now: UnixTime) -> Next {
         let Some(entry) = self.jobs.get(&id) else {
             return Next::Unknown;
@@ -191,13 +193,14 @@ impl Queue {
         next
     }
 
-    /// When [`Self::poll_due`] should be called next, unless something else happens before.
+    /// When to call [`Self::poll_due`] next, unless something else happens before. None when there is nothing to wait
+    /// for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<UnixTime> {
         let alarm = self.alarms.first().map(|(at, _)| *at);
         let attempt = match self.round.front() {
             _ if self.trying >= self.config.total => None,
-            // Something is due already; any time that has passed says so.
+            // Something is due already, which any time in the past expresses.
             Some(_) => Some(UnixTime::default()),
             None => self.sleepers.first().map(|(at, _)| *at),
         };
@@ -210,13 +213,13 @@ impl Queue {
         self.jobs.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no jobs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty()
     }
 
-    /// Puts a job that the host gave back where it belongs.
+    /// Puts a job back that the host has returned.
     fn put_back(
         &mut self,
         id: JobId,
@@ -233,7 +236,7 @@ impl Queue {
         let expiring = self.jobs.get(&id).is_some_and(|entry| matches!(entry.phase, Phase::Expiring(_)));
         let next = self.reschedule(id, report, request, dice, now);
         let due = self.jobs.get(&id).map(|entry| entry.due).filter(|_| expiring);
-        // An expiry that could not be carried out is asked for again, but not in a tight circle.
+        // An expiry that could not be carried out is handed out again, but not in a tight loop.
         self.arm(id, due.unwrap_or_default());
         next
     }
@@ -254,7 +257,7 @@ impl Queue {
         entry.attempts += u32::from(matches!(report.again, Again::BackOff | Again::After(_)));
         let (expiring, trying) =
             (matches!(entry.phase, Phase::Expiring(_)), matches!(entry.phase, Phase::Trying(_)));
-        // One that was only looked at, or cut off, says nothing yet.
+        // An attempt that was cut off, or never made, proves nothing yet.
         entry.tried |= trying && (report.again != Again::AtOnce || report.hop != HopSign::Silent);
         let hold = hold_after(request, report.hold, entry.due);
         let released = request == PendingRequest::Release && (!trying || report.hold != HoldState::Free);
@@ -270,7 +273,7 @@ impl Queue {
             entry.phase = Phase::Held;
             if let HoldState::Quarantined(until) = hold {
                 entry.phase = Phase::Quarantined;
-                // The end of its time that could not be carried out is asked for again, but not in a tight circle.
+                // The same for the end of its time in quarantine.
                 entry.due = if expiring { until.max(due) } else { until };
             }
             self.hop_mut(hop, |hop| hop.held += 1);
@@ -309,7 +312,7 @@ impl Queue {
         };
     }
 
-    /// Begins the first due job of a hop that may be tried.
+    /// Begins the first due job of a hop, if the hop may be tried.
     fn begin_next(&mut self, hop: HopId, now: UnixTime) -> Option<Attempt> {
         let ready = self.hop(hop)?.wakes().is_some_and(|at| at <= now);
         if !ready {
@@ -333,7 +336,7 @@ impl Queue {
         })
     }
 
-    /// Moves the sleepers whose time has come into the round.
+    /// Moves the hops that are due from the sleepers to the round-robin queue.
     fn wake(&mut self, now: UnixTime) {
         while let Some(&(at, hop)) = self.sleepers.first() {
             if at > now {
@@ -345,7 +348,7 @@ impl Queue {
         }
     }
 
-    /// After its turn a hop goes to the round's end when more is due, or to sleep.
+    /// After its turn, puts a hop at the end of the round-robin queue if it has more due jobs, or lets it sleep.
     fn schedule_after_turn(&mut self, id: HopId, now: UnixTime) {
         let more = self.hop(id).and_then(Hop::wakes).is_some_and(|at| at <= now);
         if more {
@@ -356,7 +359,7 @@ impl Queue {
         }
     }
 
-    /// Lets a hop sleep until its next due time, and forgets it when it has no jobs left.
+    /// Lets a hop sleep until its next due time, or removes it when it has no jobs left.
     pub(crate) fn schedule_hop(&mut self, id: HopId) {
         let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
@@ -378,7 +381,7 @@ impl Queue {
         }
     }
 
-    /// Drops a job that stands in no order of due times any more.
+    /// Removes a job that is in no order of due times.
     pub(crate) fn forget(&mut self, id: JobId) {
         self.disarm(id);
         if let Some(entry) = self.jobs.remove(&id) {
@@ -414,8 +417,8 @@ impl Queue {
     }
 }
 
-/// Who has the last word about a job that comes back: a release that came while it was under way, or else whoever
-/// holds it. A release in error costs one more look, a hold in error would last.
+/// Whether a job that comes back is held. A release during the attempt takes precedence over the hold that the host
+/// reports: a release in error costs one more look at the message, a hold in error would last.
 fn hold_after(request: PendingRequest, found: HoldState, due: UnixTime) -> HoldState {
     match (request, found) {
         (PendingRequest::Release | PendingRequest::Retry, _) => HoldState::Free,

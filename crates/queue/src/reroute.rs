@@ -1,7 +1,7 @@
-//! Another way for jobs that have one already: routes have changed since they came.
+//! Reroute: jobs get another next hop, because routes have changed since they were inserted.
 //!
-//! A job in the host's hands keeps its next hop, since its mail may be on the wire. What remains of it is moved when the
-//! host asks again.
+//! A job in the host's hands keeps its next hop, since its mail may be on the wire. Its remaining recipients are moved
+//! when the host calls again.
 
 use std::collections::BTreeMap;
 
@@ -10,26 +10,26 @@ use pintle_mail::{NextHop, UnixTime};
 use crate::job::{HoldState, Job, JobId};
 use crate::queue::{Phase, Queue, QueuedJob};
 
-/// What came of it.
+/// The result of a reroute.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rerouted {
-    /// Jobs that were made for recipients on a new way.
+    /// Jobs that were made for recipients with a new next hop.
     pub new: Vec<JobId>,
-    /// Jobs that have lost their last recipient to others, and are gone.
+    /// Jobs that have lost their last recipient to others, and were removed.
     pub gone: Vec<JobId>,
-    /// Recipients that go another way than before.
+    /// Number of recipients with a new next hop.
     pub moved: usize,
-    /// A job is in the host's hands: ask again when it has come back.
+    /// Whether a job is in the host's hands: call again when it has come back.
     pub busy: bool,
 }
 
-/// Recipients by the next hop that they leave for.
+/// Recipients by their new next hop.
 type Leaving = BTreeMap<NextHop, Vec<u32>>;
 
 impl Queue {
-    /// Sends the recipients of these jobs, all of one message, where `way` says; one for whom it says nothing stays. On its new
-    /// way a free job is due at once, since what it waited for was said by the next hop that it leaves, and it is tried
-    /// there before its age ends it. Held ones stay held.
+    /// Sends the recipients of these jobs, all of one message, to the next hop that `way` gives. Recipients for which
+    /// it gives none stay. A job with a new next hop is due at once, since its wait was for the old one, and it is
+    /// tried there before it can expire by age. Held jobs stay held.
     pub fn reroute(
         &mut self,
         jobs: &[JobId],
@@ -65,7 +65,7 @@ impl Queue {
         done
     }
 
-    /// Who stays, and who leaves for which next hop; nothing when all stay.
+    /// Splits recipients into those who stay and those who leave. None when all stay.
     fn strays(
         &self,
         entry: &QueuedJob,
@@ -82,8 +82,8 @@ impl Queue {
         (!leave.is_empty()).then_some((stay, leave))
     }
 
-    /// Puts the recipients of a job into one of these that goes the same way, so that the next hop gets one copy; or inserts
-    /// the job, and gives its name.
+    /// Adds the recipients of a job to one of these jobs with the same next hop, so that the next hop gets one copy.
+    /// Where there is none, inserts the job and gives its id.
     fn join(&mut self, jobs: &[JobId], job: Job) -> Option<JobId> {
         let hop = self.by_name.get(&job.next_hop).copied();
         let fits = |entry: &QueuedJob| Some(entry.hop) == hop && hold_of(entry) == Some(job.hold);
@@ -98,7 +98,7 @@ impl Queue {
     }
 }
 
-/// How a job is kept that is in our hands.
+/// The hold state of a job. None while it is in the host's hands.
 fn hold_of(entry: &QueuedJob) -> Option<HoldState> {
     match entry.phase {
         Phase::Waiting => Some(HoldState::Free),
@@ -108,7 +108,7 @@ fn hold_of(entry: &QueuedJob) -> Option<HoldState> {
     }
 }
 
-/// A job like this one, for nobody and nowhere yet.
+/// A job like this one, without recipients and next hop.
 fn template(entry: &QueuedJob, hold: HoldState, now: UnixTime) -> Job {
     Job {
         message: entry.message,

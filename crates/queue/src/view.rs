@@ -1,4 +1,4 @@
-//! What can be seen of the queue, for operators and metrics.
+//! Views of the queue, for operators and metrics.
 
 use pintle_mail::{NextHop, UnixTime};
 
@@ -9,39 +9,39 @@ use crate::queue::{Phase, Queue, QueuedJob};
 /// The queue in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// All jobs.
+    /// Number of jobs.
     pub jobs: usize,
-    /// Attempts under way.
+    /// Number of attempts under way.
     pub trying: usize,
-    /// Jobs held.
+    /// Number of jobs that are held, in quarantines included.
     pub held: usize,
-    /// By next hop, the one with the most jobs first.
+    /// The next hops, the one with the most jobs first.
     pub hops: Vec<HopView>,
 }
 
 /// One next hop in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HopView {
-    /// Which.
+    /// The next hop.
     pub next_hop: NextHop,
-    /// All its jobs.
+    /// Number of its jobs.
     pub jobs: usize,
-    /// Attempts under way.
+    /// Number of attempts under way.
     pub trying: usize,
-    /// Jobs held.
+    /// Number of its jobs that are held, in quarantines included.
     pub held: usize,
     /// Failures of the next hop as a whole since it last worked.
     pub failures: u32,
-    /// Put off until then, when in trouble.
+    /// The end of its back-off. None without one.
     pub put_off: Option<UnixTime>,
-    /// When its next attempt may begin; none when nothing waits or the limit is reached.
+    /// When its next attempt may begin. None when no job waits or its concurrency limit is reached.
     pub next: Option<UnixTime>,
 }
 
-/// One job.
+/// The view of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView<'a> {
-    /// Where it goes.
+    /// Its next hop.
     pub next_hop: &'a NextHop,
     /// The ids of the recipients that are not settled yet.
     pub recipients: &'a [u32],
@@ -49,23 +49,23 @@ pub struct JobView<'a> {
     pub phase: JobPhase,
 }
 
-/// What a job does now.
+/// The current phase of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobPhase {
-    /// Waits, at least until then.
+    /// It waits, at least until this time.
     Waiting(UnixTime),
-    /// Held by an operator.
+    /// It is held by an operator.
     Held,
-    /// In a quarantine, until then at most.
+    /// It is in a quarantine, and expires at this time.
     Quarantined(UnixTime),
-    /// Is being tried.
+    /// It is being tried.
     Trying,
-    /// Is being bounced for its age.
+    /// It is being settled as expired.
     Expiring,
 }
 
 impl Queue {
-    /// The queue in numbers. Costs a walk over the next hops, not over the jobs.
+    /// The queue in numbers. The cost grows with the number of next hops, not of jobs.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut hops: Vec<HopView> =
@@ -79,7 +79,7 @@ impl Queue {
         }
     }
 
-    /// One job.
+    /// The view of one job. None when there is no such job.
     #[must_use]
     pub fn job(&self, id: JobId) -> Option<JobView<'_>> {
         self.view(self.jobs.get(&id)?)

@@ -1,5 +1,5 @@
-//! Whatever happens in whatever order: no job is lost, no limit is passed, nothing starts before its time, and every job
-//! ends. A plain model keeps book beside the queue.
+//! Random operations in any order: no job is lost, no limit is exceeded, no attempt begins before its time, and every
+//! job ends. A simple model runs beside the queue.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -57,11 +57,11 @@ struct KnownJob {
     hop: u8,
     /// Its age counts from here.
     accepted: UnixTime,
-    /// The end of its time in a quarantine, while it may lie in one.
+    /// The end of its time in a quarantine, if it may be in one.
     kept: Option<UnixTime>,
     tried: bool,
     not_before: UnixTime,
-    /// An operator hastened it while it was being tried.
+    /// An operator made it due at once while it was being tried.
     hastened: bool,
 }
 
@@ -74,7 +74,7 @@ struct Model {
     expiring: Vec<JobId>,
     warning: Vec<JobId>,
     steady_since: UnixTime,
-    /// Hops in trouble, and until when nothing may be tried.
+    /// Hops in a back-off, and its end.
     trouble: HashMap<u8, UnixTime>,
 }
 
@@ -137,7 +137,7 @@ impl Model {
     }
 
     fn step(&mut self, younger: Duration) {
-        // What was hastened since its age counted stays due, though it is younger from now on.
+        // A job that was due because of its age stays due, though it becomes younger.
         let aged: Vec<JobId> =
             self.alive.iter().filter(|(_, known)| self.must_be_tried(known)).map(|(id, _)| *id).collect();
         for id in aged {
@@ -151,17 +151,17 @@ impl Model {
         }
     }
 
-    /// Nothing may be said of it before this age counts.
+    /// It neither expires nor is warned of before this time.
     fn reaches(&self, known: &KnownJob, age: Duration) -> UnixTime {
         known.accepted.plus(age).max(self.steady_since.plus(hold(age)))
     }
 
-    /// It has an age at which something is said of it, and nothing may be said before it was tried.
+    /// Whether it has an age that matters and must be tried first.
     fn must_be_tried(&self, known: &KnownJob) -> bool {
         !known.tried && self.reaches(known, WARN_AFTER) <= self.now
     }
 
-    /// What has grown old was tried, or its next hop is down, or it is kept back.
+    /// A job that has reached an age was tried, or its next hop is down, or it is held.
     fn check_aged(&self, id: JobId, age: Duration, held: &[JobId]) {
         let known = &self.alive[&id];
         let at = self.reaches(known, age);
@@ -233,7 +233,7 @@ impl Model {
         match next {
             Next::Settled | Next::Removed => drop(self.alive.remove(&id)),
             Next::Again(at) => {
-                // The answer may name the time until which the whole hop is put off; the job's own wait is shorter.
+                // The answer may name the end of the hop's back-off, and the job's own wait is shorter.
                 let own = self.now.plus(match again {
                     Again::After(wait) => wait,
                     Again::AtOnce | Again::AsBefore => Duration::ZERO,
@@ -324,7 +324,8 @@ impl Model {
         self.forget_empty(n);
     }
 
-    /// Each job that nobody has in hand is another job for another next hop, of the same age, and not tried yet.
+    /// Each job that is not in the host's hands becomes another job for another next hop, of the same age, not tried
+    /// yet.
     fn reroute(&mut self, from: u8, to: u8) {
         let mine: Vec<JobId> =
             self.alive.iter().filter(|(_, known)| known.hop == from).map(|(id, _)| *id).collect();
@@ -344,7 +345,7 @@ impl Model {
         self.forget_empty(from);
     }
 
-    /// A next hop without jobs is forgotten, and its trouble with it.
+    /// A next hop without jobs is removed, and its back-off with it.
     fn forget_empty(&mut self, n: u8) {
         if !self.alive.values().any(|known| known.hop == n) {
             self.trouble.remove(&n);

@@ -1,4 +1,4 @@
-//! Routes that change while jobs wait: each recipient goes the new way once, and nothing is lost on the way.
+//! Routes that change while jobs wait: each recipient is moved once, and none is lost.
 
 use std::time::Duration;
 

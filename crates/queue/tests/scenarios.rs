@@ -1,4 +1,4 @@
-//! The queue's stories, told with a clock that stands until it is moved.
+//! Scenarios of the queue, with a clock that stands still until it is moved.
 
 use std::time::Duration;
 
@@ -147,7 +147,7 @@ fn a_next_hop_begins_with_few_attempts_and_earns_more() {
     let begun = attempts(&mut queue, START);
     let (sent, dropped): (Vec<_>, Vec<_>) = begun.iter().partition(|a| a.next_hop == hop("silent.example"));
     assert_eq!((sent.len(), dropped.len()), (5, 8), "where nothing is sent nothing is proven");
-    // A broken session or a plugin's word prove nothing.
+    // An attempt that was cut off, or stopped by a plugin, proves nothing.
     queue.record(sent[0].id, AttemptReport { hop: HopSign::Silent, ..AttemptReport::settled() }, 0, at(1));
     assert_eq!(attempts(&mut queue, at(1)).len(), 1);
     for attempt in &sent[1..] {
@@ -259,7 +259,7 @@ fn wishes_for_a_job_whose_sender_is_being_told_are_kept() {
     assert_eq!(told(quarantined_and_released).1, at_once);
 }
 
-/// Deferred by a next hop that works, for so long.
+/// Deferred for this long by a next hop that works.
 fn later(seconds: u64) -> AttemptReport {
     AttemptReport { again: Again::After(Duration::from_secs(seconds)), ..AttemptReport::deferred([0, 1]) }
 }
@@ -375,7 +375,7 @@ fn after_the_start_and_after_a_step_of_the_clock_no_age_counts_for_a_while() {
 fn a_clock_that_was_ahead_at_the_start_and_is_set_right_makes_everything_younger() {
     let mut queue = Queue::new(config());
     let day = 24 * 3600;
-    // It says six days more than it should.
+    // The clock is six days ahead.
     let id = tried(&mut queue, warned(1, "a.example"), 3 * FIVE_DAYS);
     queue.clock_stepped(Duration::from_secs(6 * day), at(7 * day));
     assert_eq!(queue.poll_due(at(6 * day + FIVE_DAYS - 1)), None, "accepted on the sixth day");
@@ -408,13 +408,13 @@ fn a_release_that_meets_a_job_under_way_outlives_the_hold_it_comes_back_with() {
         attempt(&mut queue, at(start));
         queue.release(id, None, at(start + 1));
         assert_eq!(held(&mut queue, id, hold, at(start + 2)), Next::Again(at(start + 2)));
-        // The next look finds what is so now; without a release it is believed.
+        // The host finds it held again; without a release in between that counts.
         attempt(&mut queue, at(start + 2));
         assert_eq!(held(&mut queue, id, hold, at(start + 3)), Next::Held);
         assert_eq!(queue.poll_due(at(start + 4)), None);
         queue.release(id, None, at(start + 5));
     }
-    // The other way round the hold is the later word.
+    // The other way round the hold is later and takes precedence.
     attempt(&mut queue, at(20));
     queue.release(id, None, at(21));
     queue.hold(id);
@@ -445,13 +445,13 @@ fn a_quarantine_ends_at_its_own_time_and_warns_nobody() {
     assert_eq!(queue.poll_due(at(2 * FIVE_DAYS)), None);
     assert_eq!(queue.poll_timeout(), Some(at(keep)));
     assert_eq!(expiry(&mut queue, at(keep)).id, id);
-    // Not yet, says the host: the operator has lengthened the time.
+    // The operator has lengthened the time, so the host does not expire it yet.
     let until = at(keep + 500);
     assert_eq!(held(&mut queue, id, HoldState::Quarantined(until), at(keep)), Next::Held);
     assert_eq!(queue.poll_timeout(), Some(until));
     queue.keep_until(id, at(keep + 200));
     assert_eq!(expiry(&mut queue, at(keep + 200)).id, id);
-    // It could not be done: it is asked for again, not at once.
+    // It could not be done: it is handed out again, but not at once.
     assert_eq!(held(&mut queue, id, HoldState::Quarantined(at(keep + 200)), at(keep + 200)), Next::Held);
     assert!(queue.poll_timeout() > Some(at(keep + 200)));
 }

@@ -1,4 +1,4 @@
-//! A spool without a disk: the same promises but one, that anything outlives the process. For tests.
+//! The in-memory engine, for tests and dry runs: it keeps all promises but one, that messages outlive the process.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -16,7 +16,7 @@ use crate::{
     Settled, Settlement, Spool, SpoolError, SpoolFuture, Status, Stored, Summary, Totals, Waiting,
 };
 
-/// The engine that keeps everything in memory.
+/// The in-memory engine.
 pub struct Memory {
     state: Mutex<MemoryState>,
 }
@@ -43,7 +43,7 @@ impl Memory {
         Self { state: Mutex::default() }
     }
 
-    /// Makes the spool say, from now on, that it is full or broken; drafts and commits fail accordingly.
+    /// Sets the health of the spool from now on. Drafts and commits fail accordingly.
     pub fn set_health(&self, health: Health) {
         self.state.lock().health = Some(health);
     }
@@ -214,7 +214,7 @@ impl MemoryState {
 
     fn announce(&self, waiting: Waiting) {
         if let Some(arrivals) = &self.arrivals {
-            // A queue that has gone away hears of the message when it claims again.
+            // The queue has ended. It learns of the message by the next claim.
             let _ = arrivals.send(waiting);
         }
     }

@@ -1,9 +1,9 @@
 //! Crashes: each row of `docs/message-states.md` is cut at its point, once by a kill and once by a power cut, and the
 //! store is opened again on what was left.
 //!
-//! Before the records are written the message is as it was, once they are synced it is as it was to be, and in between a
-//! kill leaves the latter and a power cut the former: never anything in between, whether or not somebody got the answer. Bystanders are untouched, nothing is left lying around, and life
-//! goes on.
+//! A crash before the records are written leaves the message as it was, and one after their sync leaves it changed. In
+//! between, a kill leaves it changed and a power cut as it was. There is no third state, whether or not the caller got
+//! the answer. Other messages are not affected, no garbage is left, and the spool works on.
 
 use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine};
 use super::{Store, Subject};
@@ -17,19 +17,19 @@ enum Scenario {
     Receive,
     /// A small message is committed.
     Commit,
-    /// One is, and the index does not take it.
+    /// A small message is committed, and the index fails to store it.
     CatchUp,
-    /// One is, and the index neither takes it nor can be brought up.
+    /// A small message is committed, and the index can neither store it nor be brought up.
     Rebuild,
-    /// A large one is.
+    /// A large message is committed.
     CommitLarge,
-    /// Small ones are, until the log needs a new segment.
+    /// Small messages are committed, until the log needs a new segment.
     Fill,
     /// A recipient is deferred.
     Defer,
     /// A message is held.
     Hold,
-    /// A message is let out of its quarantine.
+    /// A message is released from its quarantine.
     Release,
     /// A message in quarantine is dropped.
     Drop,
@@ -37,22 +37,22 @@ enum Scenario {
     SettlePart,
     /// The last recipient is done.
     Finish,
-    /// The same for a message with a large body.
+    /// The last recipient of a message with a large body is done.
     FinishLarge,
-    /// The last recipient fails, and a bounce is born.
+    /// The last recipient fails, and a bounce is committed.
     Bounce,
-    /// Most messages of a segment go, a few stay.
+    /// Most messages of a segment are removed, a few stay.
     Thin,
 }
 
-/// What recovery must find.
+/// The state that recovery must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
-    /// As if the act had not begun.
+    /// As if the operation had not begun.
     Unchanged,
-    /// As if it had ended.
+    /// As if the operation had completed.
     Completed,
-    /// What was written and not synced: a kill leaves it, a power cut does not.
+    /// Completed after a kill, which keeps what was written. Unchanged after a power cut, which keeps what was synced.
     IfWritten,
 }
 
@@ -120,9 +120,9 @@ const ROWS: [(&str, Scenario, CrashPoint, Expected); 50] = [
     ("17 empty segment about to be unlinked", Thin, Reclaim, Completed),
 ];
 
-/// The message that the act is about.
+/// The message that the scenario is about.
 const SUBJECT: Sample = Sample { number: 50, size: 10_000, recipients: 1 };
-/// A bounce.
+/// Its bounce.
 const CHILD: Sample = Sample { number: 60, size: 3_000, recipients: 1 };
 
 /// Cuts every row in this way. Panics where a promise is broken.
@@ -169,12 +169,12 @@ async fn cut(
     let faults = store.faults().expect("an engine that outlives the process has the seam");
     let unaffected = unaffected(&*spool).await;
     prepare(&*spool, scenario).await;
-    // Row 1: whatever is cut, a draft in memory goes without a trace.
+    // Row 1: a draft in memory vanishes, whatever is cut.
     let draft = Sample::small(70).content(&*spool).await.unwrap();
     faults.arm(point, fault);
     let acknowledged = perform(&*spool, scenario, &faults).await;
     assert!(faults.crashed(), "{scenario:?} never came to {point:?}");
-    // The answers of what was cut off are lost; here only the threads are put away.
+    // The answers to what was cut off are lost. This only ends the threads.
     let _ = spool.close().await;
     drop((spool, draft));
 
@@ -187,14 +187,14 @@ async fn cut(
     assert_outcome(&*spool, scenario, after).await;
     spool.close().await.unwrap();
     drop(spool);
-    // Looked at while nobody works there: a running engine may be tidying up.
+    // Checked while the engine is closed: a running one may be compacting.
     assert_eq!(store.litter(), Vec::<String>::new(), "{scenario:?} cut at {point:?}");
     let spool = store.open();
     life_goes_on(&*spool).await;
     spool.close().await.unwrap();
 }
 
-/// Messages that have nothing to do with what happens.
+/// Messages that must not be affected.
 struct UnaffectedMessages {
     deferred: Sample,
     large: Sample,
@@ -219,7 +219,7 @@ impl UnaffectedMessages {
     }
 }
 
-/// Brings about the state in which the act begins.
+/// Prepares the state in which the scenario begins.
 async fn prepare(spool: &dyn Spool, scenario: Scenario) {
     match scenario {
         Receive | Commit | CatchUp | Rebuild | CommitLarge | Fill => {}
@@ -251,7 +251,7 @@ fn target(scenario: Scenario) -> Sample {
 const THINNED: u32 = 180;
 const KEEP: u32 = 30;
 
-/// Acts until the crash; gives back further messages that must have survived it.
+/// Runs the scenario until the crash. Gives further messages that must have survived it.
 async fn perform(spool: &dyn Spool, scenario: Scenario, faults: &Faults) -> Vec<Sample> {
     let target = target(scenario);
     if matches!(scenario, CatchUp | Rebuild) {
@@ -272,7 +272,7 @@ async fn perform(spool: &dyn Spool, scenario: Scenario, faults: &Faults) -> Vec<
         SettlePart | Finish | FinishLarge => spool.settle(target.settlement(1, delivered())).await.map(drop),
         Bounce => bounce(spool, &target).await,
     };
-    // What comes after the commit may be cut off with the answer given; before it an answer would be a lie.
+    // Only what comes after the commit may be cut off with the answer given.
     assert!(result.is_err() || scenario == FinishLarge, "{scenario:?} was acknowledged");
     Vec::new()
 }
@@ -290,7 +290,7 @@ async fn bounce(spool: &dyn Spool, parent: &Sample) -> Result<(), SpoolError> {
     spool.settle(settlement).await.map(drop)
 }
 
-/// Commits until the crash; whatever was acknowledged must be there afterwards.
+/// Commits until the crash. What was acknowledged must be there afterwards.
 async fn fill(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
     let mut acknowledged = Vec::new();
     for number in 100..2_000 {
@@ -304,7 +304,7 @@ async fn fill(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
     acknowledged
 }
 
-/// Delivers most of what lies there, then keeps the committer turning until it has come to the crash.
+/// Delivers most of the messages, then keeps the committer busy until it reaches the crash point.
 async fn thin(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
     let (stay, go): (Vec<u32>, Vec<u32>) = (100..THINNED).partition(|number| number.is_multiple_of(KEEP));
     // All at once, so that they share their syncs.
@@ -349,7 +349,7 @@ async fn assert_outcome(spool: &dyn Spool, scenario: Scenario, after: Expected) 
             assert_eq!(stored.recipients[0].status, expected, "{scenario:?}");
         }
     }
-    // The parent is marked if and only if its bounce is there.
+    // The parent is settled if and only if its bounce exists.
     let child = spool.load(CHILD.id()).await;
     assert_eq!(child.is_ok(), (scenario, after) == (Bounce, Completed));
     if let Ok(child) = child {
@@ -357,7 +357,7 @@ async fn assert_outcome(spool: &dyn Spool, scenario: Scenario, after: Expected) 
     }
 }
 
-/// New mail is taken, the pages show everything, and what is settled goes.
+/// New mail is accepted, the pages show all messages, and settled ones are removed.
 async fn life_goes_on(spool: &dyn Spool) {
     let later = Sample::small(9_000);
     later.commit(spool).await.unwrap();
@@ -426,7 +426,8 @@ async fn a_full_disk_passes(subject: &dyn Subject, point: CrashPoint) {
     spool.close().await.unwrap();
 }
 
-/// Its client was told 452 and sends it again: it must not be there already, whole as its record may have been written.
+/// The client was told 452 and sends the message again: it must not be there already, although its record may have been
+/// written completely.
 async fn what_was_refused_is_not_there_after_a_restart(subject: &dyn Subject, point: CrashPoint) {
     let mut store = subject.store();
     let spool = store.open();
@@ -452,7 +453,7 @@ async fn an_index_that_fails_is_brought_up_from_the_log(subject: &dyn Subject, f
     kept.commit(&*spool).await.unwrap();
     arm(&*store, CrashPoint::Commit, fault);
     struck.commit(&*spool).await.unwrap();
-    // What comes after sees it, and it is there after a restart.
+    // Later operations see it, and it is there after a restart.
     spool.settle(kept.settlement(2, delivered())).await.unwrap();
     struck.assert_same(&spool.load(struck.id()).await.unwrap()).await;
     arm(&*store, CrashPoint::Commit, fault);

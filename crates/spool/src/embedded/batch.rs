@@ -1,6 +1,6 @@
-//! One batch: each operation becomes records with their places in the log, and changes of the index inside the
-//! transaction that the committer opened. Nothing is written here: the committer writes what was gathered, syncs it, and
-//! only then lets the transaction stand.
+//! One batch of the group commit: each operation becomes records with places in the log, and changes of the index
+//! inside the transaction that the committer opened. Nothing is written here. The committer writes the records, syncs
+//! them, and only then commits the transaction.
 
 use pintle_mail::{Body, Bytes, QueueId};
 
@@ -20,38 +20,38 @@ use super::verify::verify_message;
 use crate::fault::CrashPoint;
 use crate::{Guard, SpoolError};
 
-/// The id in records that are about no message.
+/// The id in records that are not about one message.
 fn nobody() -> QueueId {
     QueueId::from_bytes([0; 16])
 }
 
-/// The batch that is being put together.
+/// The batch that is being built.
 pub(crate) struct Batch<'a> {
     pub(crate) index: Index<'a>,
     pub(crate) segments: &'a mut Segments,
     pub(crate) lost_found: &'a LostAndFound,
     pub(crate) bodies: &'a std::path::Path,
-    /// What is to be written.
+    /// The records to write, and where.
     pub(crate) written: Vec<(Record, Extent)>,
 }
 
-/// What an operation comes to.
+/// What one operation does, once it is durable.
 #[derive(Default)]
 pub(crate) struct OperationResult {
     pub(crate) effect: Effect,
-    /// Where the messages lie that it brought.
+    /// Where the records of its new messages are.
     pub(crate) places: Vec<Extent>,
 }
 
 impl Batch<'_> {
-    /// Carries out one operation. The outer error ends the batch; the inner one concerns this operation alone, of which
-    /// nothing has then been done.
+    /// Carries out one operation. The outer error ends the batch. The inner one concerns this operation alone, and then
+    /// nothing of it has been done.
     pub(crate) fn execute(
         &mut self,
         operation: &Operation,
     ) -> Result<Result<OperationResult, SpoolError>, SpoolError> {
         let (cursor, written) = (self.segments.cursor(), self.written.len());
-        // An operation of several statements that may be refused half way needs a way back of its own.
+        // An operation of several statements that may be refused half way needs a savepoint.
         let guarded = operation.messages().len() > 1
             || operation.is_housekeeping()
             || matches!(operation, Operation::Settle(s, _) if !s.children.is_empty());
@@ -61,7 +61,8 @@ impl Batch<'_> {
         }
         let result = self.carry_out(operation);
         if guarded && let Err(error) = &result {
-            // Where the whole transaction has been rolled back, that is why; a refusal is no reason for all.
+            // Where the whole transaction has been rolled back, the rollback's error is the cause, unless the operation
+            // was just refused.
             let whole = |failed| if is_refusal(error) { failed } else { error.clone() };
             database.execute("ROLLBACK TO operation").map_err(whole)?;
         }
@@ -96,7 +97,7 @@ impl Batch<'_> {
         }
     }
 
-    /// New messages; so many records of the same operation come after them.
+    /// New messages. `more` records of the same operation come after theirs.
     fn bring(&mut self, messages: &[StagedMessage], more: usize) -> Result<Vec<Extent>, SpoolError> {
         let mut places = Vec::with_capacity(messages.len());
         for (at, message) in messages.iter().enumerate() {
@@ -117,7 +118,7 @@ impl Batch<'_> {
         if !settlement.children.is_empty() {
             self.index.check_pending(id, &settlement.changes)?;
         }
-        // Children first: in whatever order a reader goes through this, a mark never stands without them.
+        // Children first: a reader that stops anywhere in between never sees the status without its report.
         let places = self.bring(&settlement.children, 1)?;
         let meta = to_json(&SettleMeta::of(&settlement.changes))?;
         let mut record = Record::of(RecordKind::Settle, id, meta);
@@ -149,7 +150,7 @@ impl Batch<'_> {
         self.mark(record, |index, at| index.amend(id, amendment, at))
     }
 
-    /// What there is of the message is kept first, durably: once the record counts, its octets may go.
+    /// The remains of the message are kept first, durably: once the record counts, its octets may be deleted.
     fn set_aside(&mut self, id: QueueId, what: &str) -> Result<OperationResult, SpoolError> {
         let row = self.index.database.message(id)?;
         if self.is_served(id, &row) {
@@ -175,7 +176,7 @@ impl Batch<'_> {
         Ok(done)
     }
 
-    /// Whether all of it reads well, now that it is asked for once more.
+    /// Whether all of the message can be read now.
     fn is_served(&self, id: QueueId, row: &MessageRow) -> bool {
         let seed = self.segments.identity().seed();
         let file = self.segments.file(row.place.segment);
@@ -183,7 +184,7 @@ impl Batch<'_> {
         matches!(damage, Ok(None)) && self.index.state(id).is_ok() && row.entry(id, Bytes::new()).is_ok()
     }
 
-    /// A record that cannot be read now is no reason to go on without it: its segment may be given back next.
+    /// A read error that may pass fails the operation: after it the segment may be deleted.
     fn preserve(&self, id: QueueId, row: &MessageRow, what: &str) -> std::io::Result<()> {
         let Extent { segment, position, length } = row.place;
         let octets = match self.segments.file(segment).and_then(|file| read_at(&file, position, length)) {
@@ -196,7 +197,7 @@ impl Batch<'_> {
     }
 
     fn relocate(&mut self, id: QueueId, from: Extent, raw: &Bytes) -> Result<OperationResult, SpoolError> {
-        // It may have moved or gone since the mover looked.
+        // It may have been moved or removed since the compactor read it.
         if !self.index.database.is_at(id, from.segment, from.position)? {
             return Ok(OperationResult::default());
         }
@@ -219,7 +220,7 @@ impl Batch<'_> {
         self.mark(record, |index, at| index.restate(id, &state, at))
     }
 
-    /// What is written once more is what this version understands; the rest would be gone with the segment.
+    /// A rewritten record says only what this version understands. The rest would be lost with the segment.
     fn check_understood(&self, id: QueueId) -> Result<(), SpoolError> {
         match self.index.database.unread.contains(&id) {
             true => Err(SpoolError::Store(
@@ -237,7 +238,7 @@ impl Batch<'_> {
         self.mark(record, |index, at| index.keep_tombstones(&tombstones, at))
     }
 
-    /// A record without a message's bytes, and what it does to the index.
+    /// A record without a message's bytes, and its effect on the index.
     fn mark(
         &mut self,
         record: Record,
@@ -257,7 +258,7 @@ impl Batch<'_> {
     }
 }
 
-/// The record of a message that is being committed, and what it says.
+/// The record of a message that is being committed, and the text of its metadata.
 pub(crate) fn message_record(message: &StagedMessage) -> Result<(String, Record), SpoolError> {
     let written = MessageMetaRef {
         id: message.id,
@@ -280,7 +281,7 @@ pub(crate) fn message_record(message: &StagedMessage) -> Result<(String, Record)
     Ok((json, Record::with(RecordKind::Message, message.id, meta, parts)))
 }
 
-/// A message's record once more, with its state of now. What else a later version said of it stays as it is.
+/// A copy of a message's record with its current state. Metadata that a later version added stays.
 pub(crate) fn copy_record(
     raw: &Bytes,
     from: Extent,
@@ -316,14 +317,14 @@ fn file_of(message: &StagedMessage) -> Option<&str> {
     message.body.file()?.name()
 }
 
-/// Whether others of the batch are carried out all the same. What nobody waits for must not cost what somebody does; an
-/// index that cannot be used is no business of one operation.
+/// Whether the other operations of the batch are carried out all the same. Compaction, for which no caller waits, must
+/// not fail the operations of callers. An index that cannot be used concerns all of them.
 fn concerns_it_alone(operation: &Operation, error: &SpoolError) -> bool {
     let no_more = operation.is_housekeeping() && matches!(error, SpoolError::Full | SpoolError::Store(_));
     no_more || is_refusal(error)
 }
 
-/// The caller's business, or one message's; everything else is the store's and ends the batch.
+/// Whether the error concerns the caller or one message. Any other error is the store's and ends the batch.
 pub(crate) fn is_refusal(error: &SpoolError) -> bool {
     matches!(
         error,

@@ -136,7 +136,7 @@ impl Body for StagedBody {
     }
 }
 
-/// The file of a large body, unlinked on drop unless it has been kept.
+/// The file of a large body. It is deleted on drop unless a committed message has it.
 pub(crate) struct BodyFile {
     pub(crate) file: Arc<File>,
     pub(crate) path: PathBuf,
@@ -149,12 +149,12 @@ impl BodyFile {
         Self { file: Arc::new(file), path, kept: AtomicBool::new(false), _descriptor: descriptor }
     }
 
-    /// Says whether the file belongs to a committed message now.
+    /// Says whether a committed message has the file.
     pub(crate) fn keep(&self, kept: bool) {
         self.kept.store(kept, Ordering::Release);
     }
 
-    /// Its name within the folder.
+    /// Its name in the folder of bodies.
     pub(crate) fn name(&self) -> Option<&str> {
         self.path.file_name()?.to_str()
     }
@@ -165,17 +165,17 @@ impl Drop for BodyFile {
         if self.kept.load(Ordering::Acquire) {
             return;
         }
-        // Left behind, it would be found and unlinked at the next start: nothing to do but say so.
+        // The next start finds a file that was left behind and puts it away.
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!(path = %self.path.display(), %error, "the file of a dropped draft could not be deleted; the next start moves it to unreferenced/");
         }
     }
 }
 
-/// A body inside a file, from `start`, with a checksum per block.
+/// A body in a file, from `start`, with a checksum per block.
 pub(crate) struct FileBody(Arc<FileBodyInner>);
 
-/// Told when the bytes are not those that were written.
+/// Called with the reason when octets are not those that were written.
 pub(crate) type OnDamage = Box<dyn Fn(&str) + Send + Sync>;
 
 struct FileBodyInner {
@@ -266,7 +266,7 @@ impl FileBodyInner {
     }
 }
 
-/// The part of a block that lies between two offsets into the body.
+/// The part of a block between two offsets into the body.
 fn piece(block: &Bytes, index: u64, offset: u64, end: u64) -> Bytes {
     let base = index * BLOCK as u64;
     block.slice(clamp(offset.saturating_sub(base))..clamp(end - base).min(block.len()))
@@ -276,7 +276,7 @@ fn clamp(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }
 
-/// Memory counted against the budget that all drafts share, given back on drop.
+/// Memory, or open files, counted against a budget that all drafts share. Dropping it gives back what it counted.
 #[derive(Default)]
 pub(crate) struct MemoryCharge {
     used: Option<Arc<AtomicUsize>>,

@@ -19,7 +19,7 @@ use super::segment_file::{SEGMENT_HEADER, is_blank};
 use super::segments::{SegmentUsage, Segments};
 use crate::{OpenError, SpoolError, Totals};
 
-/// What the pass over the rows found.
+/// What the pass found.
 #[derive(Default)]
 pub(crate) struct Census {
     pub(crate) usage: BTreeMap<u64, SegmentUsage>,
@@ -29,7 +29,7 @@ pub(crate) struct Census {
 }
 
 impl Census {
-    /// Goes through all rows. Each is checked against its checksum.
+    /// Reads all rows and checks the checksum of each.
     pub(crate) fn take(database: &Database, log: &Log, folders: &Folders) -> Result<Self, SpoolError> {
         let mut census = Self::default();
         let mut after = None;
@@ -81,7 +81,7 @@ impl Census {
         Ok(())
     }
 
-    /// Puts away what nobody needs, and takes up the segments.
+    /// Puts away files that no message needs, and hands the segments over to their writer.
     pub(crate) fn settle_in(
         mut self,
         database: &Database,
@@ -93,7 +93,7 @@ impl Census {
         self.sweep_bodies(folders).map_err(at(&folders.bodies))?;
         let edges = database.edges().map_err(refused(folders))?;
         let reached = database.reached().map_err(refused(folders))?;
-        // Older ones were cut at their ends when they were the last, or are full.
+        // Older segments are full, or were cut at their end when they were the last.
         let scans = log.scan(reached.segment).map_err(at(&folders.segments))?;
         for (number, found) in log.segments {
             segments.skip(number);
@@ -106,7 +106,8 @@ impl Census {
                 clear_away(&found, &folders.lost_found).map_err(at(&path))?;
                 continue;
             }
-            // What comes behind the last record that counts is nothing, now and when numbers have gone beyond it.
+            // Octets behind the last record that counts do not count now, and must not count when later records have
+            // higher numbers.
             let used = scan.map_or(found.length, |scan| scan.end_of(reached.sequence));
             if scan.is_some_and(|scan| found.length > used && scan.gaps.iter().all(|gap| gap.to <= used)) {
                 found.cut(used).map_err(at(&path))?;
@@ -118,7 +119,7 @@ impl Census {
         Ok(self.totals)
     }
 
-    /// A body's file without a row was never committed, or its message is done.
+    /// A body file without a row was never committed, or its message is done.
     fn sweep_bodies(&self, folders: &Folders) -> io::Result<()> {
         let (mut put_away, mut wanted) = (0_u64, None);
         for file in fs::read_dir(&folders.bodies)? {
@@ -156,7 +157,7 @@ fn clear_away(found: &SegmentFile, lost_found: &LostAndFound) -> io::Result<()> 
     if blank { fs::remove_file(path) } else { lost_found.put_away(path) }
 }
 
-/// What of a message's octets is not there, as far as names and lengths tell.
+/// What is missing of a message, by names and lengths of files alone.
 pub(crate) fn missing(row: &MessageRow, log: &Log, bodies: &Path) -> io::Result<Option<&'static str>> {
     let place = row.place;
     Ok(match (log.segments.get(&place.segment), &row.file) {
@@ -164,13 +165,13 @@ pub(crate) fn missing(row: &MessageRow, log: &Log, bodies: &Path) -> io::Result<
         (Some(found), _) if found.length < place.position + place.length => {
             Some("its segment ends before it")
         }
-        // A folder that cannot be read now tells nothing.
+        // A folder that cannot be read now proves nothing.
         (Some(_), Some(file)) if !bodies.join(file).try_exists()? => Some("its body's file is missing"),
         (Some(_), _) => None,
     })
 }
 
-/// A row that is as it was written and cannot be read was written by a version that knows more. The log says the same, and
+/// A row with a good checksum that cannot be parsed comes from a version that knows more. A rebuild from the log yields
 /// what this version understands of it.
 fn not_understood(error: SpoolError) -> SpoolError {
     match error {

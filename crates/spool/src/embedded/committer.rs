@@ -1,10 +1,11 @@
-//! The one thread that writes: it takes whatever waits, makes it durable with one sync, then answers all.
+//! The committer: the one thread that writes, with group commit. It takes all operations that wait, makes them durable
+//! with one sync, then answers all.
 //!
-//! A batch goes in four steps: put together its records and what they do to the index, in one transaction; append the
-//! records to the log and sync it; let the transaction stand; answer. From the sync on the batch is true, whatever
-//! becomes of the database, which is brought up from the log again when it cannot follow (`behind.rs`). Operations take effect in the order
-//! in which they came, so one message's never overtake each other. Everything that changes on disk changes here, which is
-//! why nothing below this needs a lock.
+//! A batch goes in four steps: build its records and its changes of the index, in one transaction; append the records
+//! to the log and sync (fsync) it; commit the transaction; answer. From the sync on the batch counts, whatever happens
+//! to the database, which is brought up from the log when it falls behind (`index_recovery.rs`). Operations take effect
+//! in the order in which they came, so those on one message keep their order. All changes on disk are made by this
+//! thread, so the modules below need no locks.
 
 use std::fs::File;
 use std::io;
@@ -27,13 +28,13 @@ use super::shared::EngineShared;
 use crate::fault::CrashPoint;
 use crate::{Receipt, Settled, SpoolError};
 
-/// How often files are looked at that nothing refers to.
+/// How often `unreferenced/` is checked for old files.
 const SWEEP: Duration = Duration::from_secs(3600);
 
-/// What came of a batch, operation by operation.
+/// The result of a batch, per operation.
 type BatchResult = Result<Vec<Result<OperationResult, SpoolError>>, SpoolError>;
 
-/// What the committer's thread owns.
+/// The state that the committer's thread owns.
 pub(crate) struct Committer {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) database: Database,
@@ -42,19 +43,19 @@ pub(crate) struct Committer {
     pub(crate) ballast: Ballast,
     pub(crate) shared: Arc<EngineShared>,
     pub(crate) folders: Folders,
-    /// The database did not take what the log has.
+    /// Set while the index lacks what the log has.
     pub(crate) index_lag: Option<IndexLag>,
-    /// The index was made anew, and what it says of each segment has not been counted yet.
+    /// The index was rebuilt, and the messages in each segment have not been counted by it yet.
     pub(crate) uncounted: bool,
-    /// Edges of these segments stand in the database and mean nothing any more.
+    /// Deleted segments whose edges are still in the database.
     pub(crate) forgotten: Vec<u64>,
     pub(crate) swept: Instant,
-    /// Held as long as we may write.
+    /// The lock of the folder.
     pub(crate) _lock: File,
 }
 
 impl Committer {
-    /// Serves until the inbox is closed and empty.
+    /// Serves operations until the inbox is closed and empty.
     pub(crate) fn run(mut self) {
         let _guard = CloseInboxOnExit(self.inbox.clone(), self.shared.clone());
         while !self.shared.faults.crashed() {
@@ -66,7 +67,7 @@ impl Committer {
         }
     }
 
-    /// Serves a batch, and does a little of what can wait.
+    /// Serves a batch, together with one step of compaction.
     pub(crate) fn turn(&mut self, mut batch: Vec<Operation>) {
         if self.index_lag.is_some() && self.keep_up().is_ok() {
             self.tidy_up();
@@ -79,7 +80,7 @@ impl Committer {
         }
     }
 
-    /// Serves what waits, now, and does all of what can wait.
+    /// Serves all operations that wait now, and finishes the compaction.
     pub(crate) fn turn_all(&mut self) {
         while !self.shared.faults.crashed() {
             let batch = self.inbox.take_now();
@@ -90,13 +91,13 @@ impl Committer {
         }
     }
 
-    /// Whether there is something to do although nobody asks for anything. A broken spool moves nothing.
+    /// Whether the compactor has work. A broken spool is not compacted.
     pub(crate) fn has_work(&self) -> bool {
         let usable = self.shared.condition.broken().is_none() && self.index_lag.is_none() && !self.uncounted;
         usable && self.compactor.has_work(&self.segments)
     }
 
-    /// Carries out operations that nobody waits for, before anybody else is served.
+    /// Carries out the first operations of a run, before those of callers.
     ///
     /// # Errors
     /// They could not be made durable.
@@ -135,7 +136,7 @@ impl Committer {
         }
     }
 
-    /// New mail has to wait for room, and so has what nobody waits for; what makes room must not.
+    /// On a full disk new mail and compaction have to wait. Operations that make room do not.
     fn serve_on_full_disk(&mut self, batch: Vec<Operation>) {
         let (urgent, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(Operation::makes_room);
         self.refuse(rest, &SpoolError::Full);
@@ -145,7 +146,7 @@ impl Committer {
         }
     }
 
-    /// Makes a batch durable, with an index that was made anew if the one that is there cannot be used.
+    /// Makes a batch durable. Where the index cannot be used, it is rebuilt first.
     fn write_somehow(&mut self, batch: &[Operation]) -> BatchResult {
         let (begun, generation) = (Instant::now(), self.shared.generation());
         let mut written = self.write(batch);
@@ -162,7 +163,7 @@ impl Committer {
         })
     }
 
-    /// Makes a batch durable. An error means that nothing of it is known to be.
+    /// Makes a batch durable. After an error it is unknown whether any of it is.
     fn write(&mut self, batch: &[Operation]) -> BatchResult {
         if let Some(why) = self.shared.condition.broken() {
             return Err(SpoolError::Broken(why));
@@ -182,7 +183,7 @@ impl Committer {
         if !written.is_empty() {
             self.append(&mut written).inspect_err(|error| {
                 self.roll_back();
-                // When it is unknown whether the records are there, their files must stay; the next start sorts them out.
+                // Where the records may be on disk, their body files must stay. The next start decides.
                 if !matches!(error, SpoolError::Broken(_)) {
                     keep_files(batch, false);
                 }
@@ -192,7 +193,7 @@ impl Committer {
         Ok(done)
     }
 
-    /// Carries out the operations on the index and gathers their records.
+    /// Carries out the operations on the index and collects their records.
     fn put_together(&mut self, batch: &[Operation], written: &mut Vec<(Record, Extent)>) -> BatchResult {
         for segment in &self.forgotten {
             self.database.forget_segment(*segment)?;
@@ -222,7 +223,7 @@ impl Committer {
         self.segments.sync().map_err(|error| sync_error(&error))
     }
 
-    /// The records are durable, so the batch is true. A database that cannot say so is brought up from the log.
+    /// The records are durable, so the batch counts. A database that fails to commit it is brought up from the log.
     fn let_stand(&mut self) -> Result<(), SpoolError> {
         let committed = self
             .shared
@@ -259,7 +260,7 @@ impl Committer {
             Err(error) => {
                 keep_files(std::slice::from_ref(&operation), false);
                 if operation.is_housekeeping() {
-                    // It would be asked for again and again.
+                    // The compactor would ask for it again and again.
                     self.compactor.give_up(&self.segments);
                 }
                 if let (SpoolError::Damaged(id, what), false) =
@@ -272,7 +273,7 @@ impl Committer {
         }
     }
 
-    /// Follows up in memory, and in the folder, what has become true.
+    /// Applies what has become durable to the state in memory and to the folder.
     fn apply(&mut self, done: OperationResult) {
         let effect = done.effect;
         if let Some(id) = effect.changed {
@@ -305,7 +306,7 @@ impl Committer {
         }
     }
 
-    /// What there is of a damaged message has been kept elsewhere; all others' bodies are of no more use.
+    /// The remains of a damaged message are in `damaged/`; other removed messages no longer need their body files.
     fn unlink_body(&self, gone: &RemovedMessage) {
         let Some(file) = &gone.file else { return };
         let unlinked = self.shared.faults.check(CrashPoint::Unlink);
@@ -315,7 +316,7 @@ impl Committer {
         }
     }
 
-    /// What can be done once everybody has an answer.
+    /// Housekeeping, after all callers have their answers.
     fn tidy_up(&mut self) {
         if self.index_lag.is_some() {
             return;
@@ -344,7 +345,7 @@ impl Committer {
         }
     }
 
-    /// The process has run for an hour when this first does something.
+    /// Does nothing until the process has run for an hour.
     fn sweep(&mut self) {
         if self.swept.elapsed() < SWEEP {
             return;
@@ -358,7 +359,7 @@ impl Committer {
     }
 
     fn tell(&mut self, operation: Operation, done: Answered) {
-        // Answers that nobody waits for any more are dropped: the work is done and will be found.
+        // A caller that has gone away does not get its answer. The work is done all the same.
         match operation {
             Operation::Commit(messages, answer) => drop(answer.send(Ok(self.admit(messages, done.places)))),
             Operation::Settle(settlement, answer) => {
@@ -393,14 +394,14 @@ impl Committer {
     }
 }
 
-/// What of an operation's effect goes into its answer.
+/// The part of an operation's effect that its answer needs.
 struct Answered {
     removed: bool,
     before: Option<crate::Hold>,
     places: Vec<Extent>,
 }
 
-/// Closes the inbox however the thread ends, a panic included, so that nobody waits for ever.
+/// Closes the inbox when the thread ends, even in a panic, so that no caller waits forever.
 struct CloseInboxOnExit(Arc<Inbox>, Arc<EngineShared>);
 
 impl Drop for CloseInboxOnExit {
@@ -412,7 +413,7 @@ impl Drop for CloseInboxOnExit {
     }
 }
 
-/// Says whether the files of large bodies belong to committed messages.
+/// Says whether committed messages have the body files of a batch.
 fn keep_files(batch: &[Operation], kept: bool) {
     for message in batch.iter().flat_map(Operation::messages) {
         if let Some(file) = message.body.file() {
@@ -421,7 +422,7 @@ fn keep_files(batch: &[Operation], kept: bool) {
     }
 }
 
-/// A full disk shows when space is asked for, and passes; any other failed write leaves a disk not to be trusted.
+/// A full disk fails the allocation of space, and passes. After any other failed write the disk cannot be trusted.
 fn write_error(error: &io::Error) -> SpoolError {
     match SpoolError::from_io(error) {
         SpoolError::Full => SpoolError::Full,

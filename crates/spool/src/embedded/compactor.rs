@@ -1,9 +1,9 @@
-//! Empties segments in which little is needed, so that one slow message does not keep 64 MiB of disk.
+//! Compaction: empties segments of which little is needed, so that one slow message does not keep 64 MiB of disk.
 //!
-//! A segment is needed for three things, and each of them is written once more at the end of the log: the state of
-//! messages of which it records changes, messages whose bytes lie in it, and the ends of messages whose bytes still lie in
-//! older segments. It goes a little at a time, as operations of ordinary batches. A crash at any moment leaves both, and
-//! the later word counts.
+//! A segment is needed for three things, and each of them is written again at the end of the log: the state of messages
+//! whose changes it records, messages whose bytes are in it, and tombstones, the ends of messages whose bytes are still
+//! in older segments. Compaction goes a few records at a time, as operations of ordinary batches. A crash at any moment
+//! leaves both copies, and the later one counts.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,18 +19,18 @@ use super::segment_file::{Extent, SEGMENT_HEADER, is_blank, read_at};
 use super::segments::Segments;
 use crate::SpoolError;
 
-/// Records looked at in one step.
+/// Records examined in one step.
 const RECORDS_PER_STEP: usize = 64;
 /// Octets copied in one step.
 const OCTETS_PER_STEP: u64 = 4 * 1024 * 1024;
 
-/// Where the walk has come to.
+/// How far compaction has come.
 #[derive(Default)]
 pub(crate) struct Compactor {
-    /// The segment that the last step was about.
+    /// The segment of the last step.
     on: Option<u64>,
     at: Option<(u64, u64)>,
-    /// Segments walked through to the end.
+    /// Segments that have been examined to the end.
     walked: BTreeSet<u64>,
 }
 
@@ -40,7 +40,7 @@ impl Compactor {
         segments.sparse(&self.walked).is_some()
     }
 
-    /// The next few things to be written once more; often none.
+    /// The next operations, a few at a time. Often none.
     pub(crate) fn step(&mut self, segments: &Segments, database: &Database) -> Vec<Operation> {
         let Some(segment) = segments.sparse(&self.walked) else {
             return Vec::new();
@@ -57,7 +57,7 @@ impl Compactor {
         })
     }
 
-    /// Something that was to be written once more was not: the segment stays as it is until the next start.
+    /// An operation of the last step failed: its segment stays as it is until the next start.
     pub(crate) fn give_up(&mut self, segments: &Segments) {
         if let Some(segment) = self.on {
             self.leave(segment, segments);
@@ -70,7 +70,7 @@ impl Compactor {
         (self.on, self.at) = (None, None);
     }
 
-    /// Looks at the next records of a segment.
+    /// Examines the next records of a segment.
     fn walk(&mut self, segment: u64, segments: &Segments, database: &Database) -> io::Result<Vec<Operation>> {
         let (file, used) = (segments.file(segment)?, segments.used(segment));
         let (seed, mut ended) = (segments.identity().seed(), Vec::new());
@@ -84,7 +84,7 @@ impl Compactor {
             }
             let raw = read_at(&file, position, RECORD_HEADER as u64)?;
             let Some(header) = RecordHeader::decode(&raw, seed, segment, position) else {
-                // Room at its end in which no record had place, or that a refused write left wiped.
+                // Space at the end that was too small for a record, or that a refused write left wiped.
                 complete = is_blank(&file, position, used)?;
                 if complete {
                     break;
@@ -115,7 +115,7 @@ impl Compactor {
     }
 }
 
-/// Messages of whose changes the segment has records.
+/// Rewrites the state of messages whose changes the segment records.
 fn states(segment: u64, database: &Database) -> io::Result<Vec<Operation>> {
     let marked = database.marked(segment, RECORDS_PER_STEP).map_err(|error| unusable(&error))?;
     if marked.is_empty() {
@@ -124,7 +124,7 @@ fn states(segment: u64, database: &Database) -> io::Result<Vec<Operation>> {
     Ok(marked.into_iter().map(Operation::Restate).collect())
 }
 
-/// The messages that ended by this record, each with the segment in which its bytes lie.
+/// The messages that ended by this record, each with the segment that has its bytes.
 fn ends(file: &std::fs::File, header: &RecordHeader) -> io::Result<Vec<(QueueId, u64)>> {
     if header.ends() {
         return Ok(vec![(header.id, header.refers)]);
@@ -137,7 +137,7 @@ fn ends(file: &std::fs::File, header: &RecordHeader) -> io::Result<Vec<(QueueId,
     from_json(&front.meta).map(|tombstones: Tombstones| tombstones.ended).map_err(io::Error::other)
 }
 
-/// What comes behind it may be needed and cannot be found.
+/// What follows it may be needed and cannot be found.
 fn damaged() -> io::Error {
     io::Error::other("it is damaged")
 }
@@ -152,7 +152,7 @@ fn unusable(error: &SpoolError) -> io::Error {
 
 fn copy(file: &std::fs::File, header: &RecordHeader, place: Extent) -> io::Result<Operation> {
     let raw = read_at(file, place.position, place.length)?;
-    // A copy of a damaged record would carry fresh trust.
+    // A copy of a damaged record would get a good checksum.
     Ok(match is_sound(&raw, header) {
         true => Operation::Move(header.id, place, raw),
         false => Operation::SetAside(header.id, "its record's checksum is wrong".to_owned()),

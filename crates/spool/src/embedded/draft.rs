@@ -18,20 +18,21 @@ use crate::draft::DraftWriter;
 use crate::fault::{CrashPoint, Faults};
 use crate::{Content, SpoolError, SpoolFuture};
 
-/// What is gathered before it is written to a spilled draft's file; whole blocks, so that checksums fall into place.
+/// How much is gathered before it is written to a draft's file, in octets: whole blocks, so that each write has whole
+/// checksums.
 const WRITE: usize = 4 * BLOCK;
 
-/// Free inodes below which nothing is accepted, where the file system counts them.
+/// Free inodes below which no mail is accepted, on file systems that count them.
 const INODES: u64 = 1024;
 
-/// How much memory drafts may take.
+/// How much memory and how many files bodies that come in may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DraftLimits {
-    /// The largest body that stays in memory, in octets; anything larger gets a file of its own.
+    /// The largest body that stays in memory, in octets. A larger one gets a file.
     pub in_memory: usize,
-    /// What all bodies in memory may hold together, in octets; beyond it new ones spill early.
+    /// What all bodies in memory may take together, in octets. Beyond it new ones go to files early.
     pub budget: usize,
-    /// How many bodies may lie in files at a time while they come in: each keeps a descriptor open.
+    /// How many bodies may be in files at a time while they come in. Each keeps a descriptor open.
     pub files: usize,
 }
 
@@ -166,8 +167,8 @@ impl EmbeddedDraft {
         Err(failed_earlier())
     }
 
-    /// Writes the next octets of the file. The state is out of place meanwhile, so that a future dropped here leaves a
-    /// spoilt draft and never a body with a hole.
+    /// Writes the next octets of the file. Meanwhile the state is `Failed`, so that a future that is dropped here
+    /// leaves a failed draft and not a body with a hole.
     async fn write(&mut self, bytes: Bytes) -> Result<(), SpoolError> {
         let DraftState::Spilled(mut spilled) = std::mem::replace(&mut self.state, DraftState::Failed) else {
             return Ok(());
@@ -177,7 +178,7 @@ impl EmbeddedDraft {
         spilled.written += bytes.len() as u64;
         let disk = self.budget.disk.clone();
         blocking(move || {
-            // A large body that outgrows the room left must not take the reserve from bounces and state.
+            // A large body that outgrows the free space must not take the reserve from bounces and state.
             if !disk.has_room() {
                 return Err(io::ErrorKind::StorageFull.into());
             }
@@ -196,7 +197,7 @@ pub(crate) struct DraftBudget {
     disk: Disk,
     limits: DraftLimits,
     used: Arc<AtomicUsize>,
-    /// Files of bodies that are open.
+    /// Body files that are open.
     files: Arc<AtomicUsize>,
     next_file: AtomicU64,
     faults: Faults,
@@ -226,7 +227,7 @@ impl DraftBudget {
     }
 }
 
-/// The number from which files of large bodies are named: no record, however old, may name a file that somebody else has
+/// A random number from which body files are numbered: an old record must never name a file that another message has
 /// now.
 pub(crate) fn next_body() -> io::Result<u64> {
     let mut octets = [0; 8];
@@ -234,7 +235,7 @@ pub(crate) fn next_body() -> io::Result<u64> {
     Ok(u64::from_le_bytes(octets) >> 1)
 }
 
-/// Where bodies go that leave memory, and how much room must stay on that disk.
+/// The folder of bodies, and how much room must stay on its disk.
 #[derive(Clone)]
 pub(crate) struct Disk {
     pub(crate) folder: PathBuf,
@@ -243,13 +244,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Octets that we may still write there. None where the disk does not tell.
+    /// Free octets on the disk. None where it does not tell.
     pub(crate) fn free(&self) -> Option<u64> {
         free(&self.folder, &self.faults)
     }
 
-    /// Whether there is room beyond the reserve. One system call, cheap enough to make for each message; a figure kept
-    /// from a moment ago would be wrong just when it matters.
+    /// Whether there is room beyond the reserve. This is one system call, cheap enough for each message. A cached
+    /// figure would be wrong just when it matters.
     pub(crate) fn has_room(&self) -> bool {
         let Ok(disk) = statvfs(&self.folder) else {
             return false;
@@ -259,7 +260,7 @@ impl Disk {
     }
 }
 
-/// Octets that we may still write to the disk of this folder. None where it does not tell.
+/// Free octets on the disk of this folder. None where it does not tell.
 pub(crate) fn free(folder: &Path, faults: &Faults) -> Option<u64> {
     let disk = statvfs(folder).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize).min(faults.room().unwrap_or(u64::MAX)))

@@ -1,4 +1,4 @@
-//! The open files of the log, for whoever reads them.
+//! A cache of open segment files, shared by the writer and the readers of the log.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,8 +10,7 @@ use parking_lot::Mutex;
 
 use super::segment_file::SegmentFolder;
 
-/// The segments' files, shared with readers: opened when they are needed, and only so many at a time, however long the
-/// log is.
+/// The open files of segments. They are opened when needed, and their number is bounded, however long the log is.
 pub(crate) struct FileCache {
     folder: PathBuf,
     open: Mutex<BTreeMap<u64, Arc<File>>>,
@@ -40,7 +39,7 @@ impl FileCache {
         let mut open = self.open.lock();
         open.insert(number, file);
         if open.len() > Self::OPEN {
-            // The newest are asked for most.
+            // The newest are asked for most often.
             open.pop_first();
         }
     }

@@ -37,7 +37,7 @@ impl Folders {
     }
 }
 
-/// Refuses a folder that is no spool, before anything is made in it.
+/// Refuses a folder that is not a spool, before anything is made in it.
 pub(crate) fn require_spool(folders: &Folders) -> Result<(), OpenError> {
     fs::read_dir(&folders.root).map_err(at(&folders.root))?;
     for part in [&folders.segments, &folders.root.join(identity::FILE), &folders.database] {
@@ -48,21 +48,21 @@ pub(crate) fn require_spool(folders: &Folders) -> Result<(), OpenError> {
     Err(OpenError::NoSpool(folders.root.clone()))
 }
 
-/// Makes the folders, durably.
+/// Makes the folders, durably. Gives the open spool folder.
 pub(crate) fn make_folders(folders: &Folders) -> Result<File, OpenError> {
     let Folders { root, segments, bodies, lost_found, .. } = folders;
     let is_there = |path: &Path| path.try_exists().map_err(at(path));
-    // A spool whose identity is gone is known by its segments.
+    // A spool that has lost its identity is recognised by its segments.
     let used = is_there(&root.join(identity::FILE))? || has_segments(segments)?;
     if used && !is_there(bodies)? {
         return Err(OpenError::BodiesMissing(bodies.clone()));
     }
     for path in [segments, bodies, &lost_found.damaged, &lost_found.unreferenced] {
-        // Others' mail is nobody's business, whatever the umask says.
+        // Mail is private, whatever the umask says.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(at(path))?;
     }
-    // The names of these folders must outlive a power cut no less than what they hold.
+    // The names of these folders must survive a power cut just as their content does.
     let handle = File::open(root).map_err(at(root))?;
     handle.sync_all().map_err(at(root))?;
     Ok(handle)
@@ -88,7 +88,7 @@ pub(crate) fn refused(folders: &Folders) -> impl FnOnce(SpoolError) -> OpenError
     move |error| OpenError::Database { path, what: error.to_string() }
 }
 
-/// Locks the folder itself: a file in it could be deleted by hand, and then locked once more.
+/// Locks the folder itself. A lock file in it could be deleted by hand and then be locked a second time.
 pub(crate) fn lock(folders: &Folders) -> Result<File, OpenError> {
     let folder = make_folders(folders)?;
     match flock(&folder, FlockOperation::NonBlockingLockExclusive) {

@@ -1,8 +1,8 @@
-//! Segments of a log, made up or damaged, through scan and replay: for the fuzz target and the tests that replay its seeds.
-//! In test builds alone.
+//! The harness of the fuzz target `segment`: it scans and replays segments that were made up or damaged, and checks the
+//! result. Tests run it on the seeds. It exists in test builds only.
 //!
-//! Whatever the octets are, reading them ends in work that their number bounds. And damage costs what was damaged: no
-//! message becomes another, gets a status that nobody gave it, or is missing without a word.
+//! Whatever the octets are, the work of reading them is bounded by their number. And damage costs only what was
+//! damaged: no message turns into another, gets a status that it never had, or is missing without a report.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise is a failed test")]
 
@@ -27,7 +27,7 @@ use super::scan::{Log, Scan, SegmentFile, is_sound};
 use super::segment_file::SEGMENT_HEADER;
 use crate::{Disposition, Entry, Hold, Status};
 
-/// Reads what the plan makes of two segments, in files of this folder, and watches.
+/// Reads what the plan makes of two segments, in files of this folder, and checks the result.
 pub fn fuzz_segments(folder: &Path, plan: &[u8]) {
     let (how, plan) = plan.split_first().unwrap_or((&0, &[]));
     let files = match how % 3 {
@@ -48,7 +48,7 @@ fn made_up(plan: &[u8]) -> Vec<Vec<u8>> {
     vec![plan[..middle].to_vec(), plan[middle..].to_vec()]
 }
 
-/// The sound ones, with octets changed, cut off, moved or lost.
+/// The intact segments, with octets changed, cut off, moved or lost.
 fn damaged(plan: &[u8]) -> Vec<Vec<u8>> {
     let mut files = INTACT.files.clone();
     for step in plan.chunks_exact(6) {
@@ -74,7 +74,7 @@ fn damaged(plan: &[u8]) -> Vec<Vec<u8>> {
     files
 }
 
-/// The sound ones, with the numbers in their headers changed as if somebody had meant it: every checksum is good.
+/// The intact segments, with numbers in their headers changed and all checksums good.
 fn rewritten(plan: &[u8]) -> Vec<Vec<u8>> {
     let mut files = INTACT.files.clone();
     let mut changed = Vec::new();
@@ -94,7 +94,7 @@ fn rewritten(plan: &[u8]) -> Vec<Vec<u8>> {
     files
 }
 
-/// Makes the checksums of a record fit what it says, as far as it lies in the file.
+/// Sets the checksums of a record right, as far as it is in the file.
 fn seal(file: &mut [u8], header: &RecordHeader) {
     let at = usize::try_from(header.position).expect("small");
     let raw = &mut file[at..];
@@ -113,16 +113,16 @@ fn seal(file: &mut [u8], header: &RecordHeader) {
 static IDENTITY: LazyLock<Identity> = LazyLock::new(|| Identity::new([7; 16]));
 static INTACT: LazyLock<IntactLog> = LazyLock::new(IntactLog::new);
 
-/// Two segments as they should be, and what they say.
+/// Two intact segments, and what they say.
 struct IntactLog {
     files: Vec<Vec<u8>>,
-    /// All records, each with the place of its file.
+    /// All records, each with the index of its file.
     headers: Vec<(usize, RecordHeader)>,
     known: BTreeMap<QueueId, ExpectedMessage>,
     sequence: u64,
 }
 
-/// What may be said of a message, now or earlier.
+/// What a replay may find of a message, now or in an earlier state.
 #[derive(Default)]
 struct ExpectedMessage {
     sequence: u64,
@@ -165,7 +165,8 @@ fn entry(number: u64, recipients: u32) -> Entry {
 }
 
 impl IntactLog {
-    /// Two messages of which one ends by a report, and one is copied; states, graves, and a message that came and went.
+    /// Two messages, one of which ends with a report while the other is copied; states, tombstones, and a message that
+    /// came and went.
     fn new() -> Self {
         let empty = vec![0; usize::try_from(SEGMENT_HEADER).expect("small")];
         let files = vec![empty.clone(), empty];
@@ -251,7 +252,7 @@ impl IntactLog {
     }
 }
 
-/// What came of reading.
+/// The result of scan and replay.
 struct ReplayedLog {
     log: Log,
     scans: BTreeMap<u64, Scan>,
@@ -276,7 +277,7 @@ impl ReplayedLog {
         Self { log, scans, octets, database, outcome }
     }
 
-    /// No more records than the octets have room for, in order, one behind the other.
+    /// There are no more records than the octets have room for, in order and without overlap.
     fn bounded(&self) {
         let mut sequence = 0;
         let mut count = 0;
@@ -303,7 +304,7 @@ impl ReplayedLog {
         }
     }
 
-    /// Damage takes away and never adds, and what it took away is known.
+    /// Damage removes and never adds, and what it removed is reported.
     fn true_to(&self, intact: &IntactLog) {
         let Ok(ReplayOutcome::Current { damaged, .. }) = self.outcome else { panic!("{:?}", self.outcome) };
         let ids = self.database.ids_after(None, usize::MAX >> 1).expect("an index");
@@ -363,7 +364,7 @@ mod tests {
         }
     }
 
-    /// It has no record any more, so nothing in it says that there were some. What comes after it does.
+    /// A segment without records does not show that it had some. The records after it do.
     #[test]
     fn a_segment_that_lost_all_its_records_is_told() {
         let folder = tempfile::tempdir().unwrap();
@@ -378,7 +379,7 @@ mod tests {
         assert!(read.scans.values().all(|scan| scan.gaps.is_empty()), "made and not yet used");
     }
 
-    /// One octet flipped at places all over the log, and the log cut there.
+    /// One octet is flipped at places all over the log, and the log is cut there.
     #[test]
     fn no_flipped_octet_and_no_cut_makes_other_mail() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
-//! Index rebuild: the index is opened and brought up to the log, or made again from the whole log.
+//! Index rebuild: opens the index and brings it up to the log, or makes it again from the whole log.
 //!
-//! The old one is put away in `unreferenced/` first. What a current index knew and the log no longer says, since a part of
-//! it is lost, is kept in `damaged/`.
+//! The old one is put away in `unreferenced/` first. Envelopes that a current index had and a damaged log has lost are
+//! kept in `damaged/`.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,7 +22,7 @@ use crate::{OpenError, SpoolError};
 /// Copies of the index that are kept in `unreferenced/`; beyond them the old index is deleted.
 const INDEX_COPIES: usize = 3;
 
-/// The index, brought up to the log or made anew.
+/// Opens the index and brings it up to the log, or rebuilds it.
 pub(crate) fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> Result<Database, OpenError> {
     let path = &folders.database;
     let mut database = match Database::open(path) {
@@ -47,7 +47,7 @@ pub(crate) fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> R
         Err(error) => return make_index(folders, identity, log, &error.to_string()),
     }
     if database.has_passed_over().unwrap_or(true) {
-        // Whether this version understands it is seen by reading it.
+        // Only a rebuild tells whether this version understands them.
         let what = "it lacks records that an earlier version did not understand";
         return make_index(folders, identity, log, what);
     }
@@ -57,7 +57,7 @@ pub(crate) fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> R
             tracing::debug!(records, "the spool's database has been brought up to the log");
             match database.faults() {
                 Ok(faults) if faults.is_empty() => Ok(database),
-                // Rows may be hidden of messages whose segments would then seem to be empty.
+                // Rows may be hidden, and the segments of their messages would then seem to be empty.
                 Ok(faults) => replace_index(database, folders, identity, log, &faults[0]),
                 Err(error) => replace_index(database, folders, identity, log, &error.to_string()),
             }
@@ -72,7 +72,7 @@ pub(crate) fn open_index(folders: &Folders, identity: &Identity, log: &Log) -> R
     }
 }
 
-/// Makes the index anew in place of one that was current: what only that one knows is kept.
+/// Rebuilds an index that is current. What only that index knows is kept.
 pub(crate) fn replace_index(
     database: Database,
     folders: &Folders,
@@ -87,12 +87,12 @@ pub(crate) fn replace_index(
     Ok(database)
 }
 
-/// Makes the index anew from the whole log. What was there before is put away.
+/// Rebuilds the index from the whole log. The old one is put away.
 fn make_index(folders: &Folders, identity: &Identity, log: &Log, why: &str) -> Result<Database, OpenError> {
     fill_index(folders, identity, log, Some(why)).map_err(|error| unread(folders, error))
 }
 
-/// The same, for whoever goes on when it cannot be done. Why it is done is told unless it has been.
+/// The same, for callers that go on when it fails. `why` is logged if it is given.
 pub(crate) fn fill_index(
     folders: &Folders,
     identity: &Identity,
@@ -121,14 +121,14 @@ pub(crate) fn fill_index(
         }
         Ok((_, database)) => Ok(database),
         Err(error) => {
-            // Half an index is of no use to anybody, and may be what fills the disk.
+            // An incomplete index is of no use, and may be what fills the disk.
             index_files(folders).for_each(|path| drop(fs::remove_file(path)));
             Err(error)
         }
     }
 }
 
-/// The database first: without it what is beside it is nothing, while it alone might be taken for whole.
+/// The database comes first: the other files mean nothing without it, while it alone might seem to be complete.
 fn index_files(folders: &Folders) -> impl Iterator<Item = PathBuf> {
     ["", "-wal", "-shm"].into_iter().map(|suffix| {
         let mut path = folders.database.clone().into_os_string();
@@ -137,8 +137,8 @@ fn index_files(folders: &Folders) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Puts the index away, durably. Beyond some copies it is let go: the log says all of it, and a disk that damages one after
-/// the other must not be filled with them.
+/// Puts the index away, durably. Beyond a few copies it is deleted: the log has all of it, and a disk that damages one
+/// index after the other must not be filled with them.
 pub(crate) fn put_away_index(folders: &Folders) -> io::Result<()> {
     let many = folders.lost_found.copies(&folders.database)? >= INDEX_COPIES;
     for path in index_files(folders) {
@@ -159,7 +159,7 @@ pub(crate) fn put_away_index(folders: &Folders) -> io::Result<()> {
 fn legible(database: &Database) -> Vec<(QueueId, MessageRow)> {
     let mut known = Vec::new();
     let mut after = None;
-    // One at a time: what cannot be read costs itself and what is reached only through it.
+    // One at a time, so that an unreadable row costs no others than it must.
     while let Ok(ids) = database.ids_after(after, 4_096) {
         let Some(last) = ids.last() else { break };
         after = Some(*last);
@@ -169,7 +169,7 @@ fn legible(database: &Database) -> Vec<(QueueId, MessageRow)> {
     known
 }
 
-/// What a current index knew and the log does not say any more, since part of it is lost: the envelopes are kept.
+/// Keeps the envelopes that a current index knew and the log has lost.
 fn salvage(
     database: &Database,
     known: Vec<(QueueId, MessageRow)>,

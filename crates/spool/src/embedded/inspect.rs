@@ -1,4 +1,4 @@
-//! Looks a spool folder through, changing nothing; and puts one in order that does not start.
+//! `pintle spool check` inspects a spool folder without changing it; `pintle spool repair` repairs one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,35 +21,35 @@ use super::verify::verify_message;
 use super::{Embedded, EmbeddedConfig};
 use crate::{OpenError, Spool, SpoolError};
 
-/// What a look through a spool folder found.
+/// What an inspection of a spool folder found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// The spool's identity, when it has one.
+    /// The spool's identity, in hexadecimal digits. None when it has none yet.
     pub identity: Option<String>,
-    /// Files of the log.
+    /// Number of files of the log.
     pub segments: u64,
-    /// Whole records in them.
+    /// Number of whole records in them.
     pub records: u64,
-    /// Messages that the log says are in the spool.
+    /// Number of messages in the spool, by the log.
     pub messages: u64,
-    /// Octets of their header blocks and bodies.
+    /// Size of their header blocks and bodies, in octets.
     pub octets: u64,
-    /// Messages set aside earlier, in `damaged/`.
+    /// Number of messages that were set aside earlier, in `damaged/`.
     pub set_aside: u64,
-    /// Files that nothing refers to, in `unreferenced/`.
+    /// Number of files in `unreferenced/`.
     pub unreferenced: u64,
-    /// What is wrong; empty when all is well.
+    /// The problems found. Empty when all is well.
     pub problems: Vec<Problem>,
 }
 
-/// Something that is wrong with a spool.
+/// A problem of a spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, or the message.
+    /// The path of the file, or the id of the message.
     pub place: String,
-    /// What it is.
+    /// The problem, in words for an operator.
     pub what: String,
-    /// Mail is lost or cannot be served. Otherwise the next start mends it by itself.
+    /// Whether mail is lost or cannot be served. Otherwise the next start repairs it.
     pub costs_mail: bool,
 }
 
@@ -59,10 +59,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Looks a spool folder through: each record of the log, the index beside it, each body against its checksums. A gateway may
-/// be running on it; what it writes meanwhile may look unfinished.
+/// Inspects a spool folder: each record of the log, the index, and each body against its checksums. A gateway may be
+/// running on it; what it writes meanwhile may look incomplete.
 ///
-/// `progress` hears how many of how many messages have been read.
+/// `progress` is called with the number of messages read so far, and of all.
 ///
 /// # Errors
 /// The folder cannot be read, or is of a later version.
@@ -148,7 +148,7 @@ impl Inspector {
         }
     }
 
-    /// What the log says, as an index in memory.
+    /// Reads the whole log into an index in memory.
     fn replay(&mut self, identity: &Identity, log: &Log) -> Result<Database, OpenError> {
         let path = self.folders.segments.clone();
         let failed = |what: String| OpenError::Database { path, what };
@@ -170,7 +170,7 @@ impl Inspector {
         }
     }
 
-    /// Whether the index says what the log says.
+    /// Compares the index with the log.
     fn index(&mut self, identity: &Identity, truth: &Database) {
         let place = self.folders.database.display().to_string();
         let database = match Database::read_only(&self.folders.database) {
@@ -238,7 +238,7 @@ fn unusable(error: &UnusableDatabase) -> String {
     }
 }
 
-/// Goes through all rows, a few thousand at a time.
+/// Calls `act` for all rows, a few thousand at a time.
 fn each(
     database: &Database,
     mut act: impl FnMut(QueueId, MessageRow) -> Result<(), SpoolError>,
@@ -252,7 +252,7 @@ fn each(
     }
 }
 
-/// In how many messages an index differs from the truth.
+/// The number of messages in which an index differs from the truth.
 fn differs(index: &Database, truth: &Database) -> Result<u64, SpoolError> {
     let (mut known, mut other) = (0, 0);
     each(index, |id, row| {
@@ -279,20 +279,20 @@ fn unreadable(id: QueueId, row: &MessageRow, log: &Log, bodies: &Path) -> Option
     found.unwrap_or_else(|error| Some(format!("it cannot be read: {error}")))
 }
 
-/// What a repair did.
+/// The result of a repair.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repair {
-    /// Messages that are served again.
+    /// Messages that are served.
     pub served: u64,
-    /// Messages that were set aside by this repair.
+    /// Messages that this repair has set aside.
     pub set_aside: u64,
 }
 
-/// Makes the index anew from the log, reads each message to its end, and sets aside what cannot be served. No gateway may
-/// run on the folder.
+/// Rebuilds the index from the log, reads each message to its end, and sets aside what cannot be served. No gateway may
+/// run on the folder. `progress` is as for [`inspect`].
 ///
 /// # Errors
-/// The folder is in use, of a later version, not whole, or cannot be written to.
+/// The folder is in use, of a later version, incomplete, or cannot be written to.
 pub async fn repair(
     config: &EmbeddedConfig,
     progress: &mut dyn FnMut(u64, u64),
@@ -314,7 +314,7 @@ pub async fn repair(
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         for message in &page {
-            // One that cannot be read is set aside by the reading.
+            // The read itself sets a message aside that cannot be read.
             if let Ok(stored) = spool.load(message.id).await {
                 read_to_end(&*stored.body).await;
             }

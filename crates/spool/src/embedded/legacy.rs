@@ -1,7 +1,7 @@
-//! Spools of the versions in which the database was the truth and the log held bytes alone: read once, and written anew.
+//! Converts spools of earlier versions, in which the database was the truth and the log held bytes alone.
 //!
-//! All messages go to new segments, which are synced before the old database is put away; only then do the old segments
-//! go. Cut off half way it begins anew, since until then the old folder is whole.
+//! All messages are written to new segments, which are synced before the old database is put away. Only then are the
+//! old segments deleted. An interrupted conversion starts again, since until then the old folder is complete.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,13 +26,13 @@ use super::segments::Segments;
 use crate::fault::Faults;
 use crate::{Hold, OpenError};
 
-/// Octets of a record's fixed part, as it was.
+/// Octets of the fixed part of an old record.
 const HEADER: usize = 64;
 const MAGIC: &[u8; 4] = b"PNT1";
 /// Octets written before the next sync.
 const BATCH: u64 = 16 * 1024 * 1024;
 
-/// A row of the database, as it was.
+/// A row of the old database.
 struct OldRow {
     id: QueueId,
     place: Extent,
@@ -42,7 +42,7 @@ struct OldRow {
     released: Option<i64>,
 }
 
-/// Brings a spool of an earlier version up to date, if it is one; gives back the segments that there are then.
+/// Converts a spool of an earlier version, if it is one. Gives the segments that there are afterwards.
 pub(crate) fn upgrade(
     folders: &Folders,
     found: BTreeMap<u64, SegmentFile>,
@@ -53,7 +53,7 @@ pub(crate) fn upgrade(
     };
     let old_log = old_log(&found)?;
     if matches!(Identity::read(&folders.root), Ok(Some(_))) {
-        // It was brought up to date long ago, and the database is a copy from before.
+        // It was converted long ago, and the database is a copy from before.
         return match old_log {
             None => Ok(found),
             Some(path) => {
@@ -69,13 +69,13 @@ pub(crate) fn upgrade(
         return Err(OpenError::LogMissing { path, messages: Some(messages) });
     }
     if old_log.is_none() && found.values().any(|found| found.header.is_some()) {
-        // All but the database has been brought up to date: the old segments go last.
+        // All but the database has been converted: the old segments are deleted last.
         return Ok(found);
     }
     tracing::warn!("the spool was written by an earlier version; converting it to the current format");
     let next = found.keys().next_back().map_or(1, |last| last + 1);
     for (number, _) in found.iter().filter(|(_, found)| found.header.is_some()) {
-        // An upgrade that was cut off: what it wrote is still where it came from.
+        // An interrupted conversion. What it wrote is still in the old segments.
         let path = folders.segments.join(SegmentFolder::name(*number));
         fs::remove_file(&path).map_err(at(&path))?;
     }
@@ -154,7 +154,7 @@ impl<'a> Upgrade<'a> {
         written.map_err(|error| error.to_string())
     }
 
-    /// The inner error is damage; the outer one may pass, and nothing may be given up for it.
+    /// The inner error is damage. The outer one may pass, and must not cost the message.
     fn record(&self, row: &OldRow, database: &Connection) -> Result<Result<Record, String>, String> {
         match self.octets(row) {
             Ok(raw) => Ok(self.record_of(row, &raw, database)),
@@ -231,7 +231,7 @@ fn touched(database: &Connection, id: QueueId) -> Result<Vec<ChangedRecipient>, 
     Ok(touched)
 }
 
-/// A record, as it was: 64 octets of header, checksums of the body's blocks, context, head, body.
+/// An old record: 64 octets of header, checksums of the body's blocks, context, head, body.
 struct OldRecord {
     context: Bytes,
     head: Bytes,
@@ -427,7 +427,7 @@ mod tests {
             assert_eq!(spool.claim(None, 9).await.unwrap().len(), 1);
             spool.close().await.unwrap();
         }
-        // With its log as well nobody can tell which of the two is meant.
+        // With the old log as well, it is unknown which of the two is meant.
         fs::copy(old.join("envelopes.db"), new.join("envelopes.db")).unwrap();
         let name = "segments/00000000000000ff.log";
         fs::copy(old.join("segments/0000000000000001.log"), new.join(name)).unwrap();

@@ -1,9 +1,9 @@
-//! Where things go that must not be in the way and must not be lost.
+//! The spool's lost and found: files that are not in use and must not be lost.
 //!
-//! `damaged/` has what can no longer be served, for somebody to look at; it stays. `unreferenced/` has files that nothing
-//! in the log names: bodies that were never committed, a database that was made anew. They go after some days, and days are
-//! counted while a gateway runs: how long a file has lain here is its time of modification, from 1970 on. No clock that is
-//! wrong makes it older.
+//! `damaged/` has messages that cannot be served, for an operator; they stay. `unreferenced/` has files that the log
+//! does not name: bodies that were never committed, an index that was rebuilt. They are deleted after a week, and time
+//! counts only while a gateway runs: the modification time of a file there is its age, from 1970 on. So a wrong clock
+//! makes no file older.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -19,9 +19,9 @@ use super::record::RecordHeader;
 use super::scan::{Log, is_sound};
 use super::segment_file::{Extent, read_at};
 
-/// How long files that nothing refers to are kept.
+/// How long files in `unreferenced/` are kept.
 const UNREFERENCED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// A time of modification beyond this one is no age: somebody else has written it.
+/// A modification time beyond this one is not an age that we wrote.
 const NO_AGE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The two folders.
@@ -35,18 +35,18 @@ pub(crate) struct LostAndFound {
 pub(crate) struct Evidence<'a> {
     pub(crate) id: QueueId,
     pub(crate) what: &'a str,
-    /// What the index says of it: its envelope.
+    /// Its metadata, with the envelope, as the index has it. May be empty.
     pub(crate) meta: &'a str,
-    /// Where its record should be, as far as that is known.
+    /// Where its record should be, if that is known.
     pub(crate) place: Option<Extent>,
-    /// Its record, as far as it can be read.
+    /// Its record, if it can be read.
     pub(crate) octets: Option<Bytes>,
-    /// The file of its body.
+    /// The file of its body, if it has one.
     pub(crate) body: Option<PathBuf>,
 }
 
 impl LostAndFound {
-    /// Keeps what there is of a damaged message, durably.
+    /// Writes the remains of a damaged message to `damaged/`, durably.
     pub(crate) fn preserve(&self, evidence: &Evidence<'_>) -> io::Result<()> {
         let Evidence { id, what, meta, place, octets, body } = evidence;
         if let Some(octets) = octets {
@@ -57,7 +57,7 @@ impl LostAndFound {
             match fs::hard_link(body, kept) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                // It may be what is missing.
+                // The file may be what is missing.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -69,7 +69,7 @@ impl LostAndFound {
         File::open(&self.damaged)?.sync_all()
     }
 
-    /// Keeps octets of the log that are no record although they should be.
+    /// Keeps octets of the log that should be records and are not.
     pub(crate) fn preserve_gap(&self, name: &str, octets: &[u8]) -> io::Result<()> {
         let path = self.damaged.join(name);
         if path.exists() {
@@ -84,7 +84,7 @@ impl LostAndFound {
         self.damaged.join(format!("{id}.txt")).exists()
     }
 
-    /// How many messages have been set aside and are still here.
+    /// How many messages that were set aside are still here.
     pub(crate) fn count(&self) -> io::Result<u64> {
         let mut count = 0;
         for file in fs::read_dir(&self.damaged)? {
@@ -93,8 +93,8 @@ impl LostAndFound {
         Ok(count)
     }
 
-    /// What was missing of messages when they were set aside, and is there again: their records are kept like those of
-    /// others, since nobody else needs them any more.
+    /// Completes messages that were set aside with octets that were missing then and are readable now, since the log
+    /// may delete them.
     pub(crate) fn complete(&self, log: &Log) -> io::Result<()> {
         for note in self.set_aside()? {
             let Some(place) = note.place.filter(|place| log.has(*place)) else { continue };
@@ -114,7 +114,8 @@ impl LostAndFound {
         File::open(&self.damaged)?.sync_all()
     }
 
-    /// The files of bodies that were missing of messages when they were set aside, and what they are to be called.
+    /// The names of body files that were missing when their messages were set aside, and where they belong in
+    /// `damaged/`.
     pub(crate) fn wanted_bodies(&self) -> io::Result<HashMap<String, PathBuf>> {
         let path = |note: &DamagedMessage| self.damaged.join(format!("{}.body", note.id));
         let wanted = self.set_aside()?.into_iter().filter(|note| !path(note).exists());
@@ -132,7 +133,7 @@ impl LostAndFound {
         Ok(notes)
     }
 
-    /// Moves a file to those that nothing refers to.
+    /// Moves a file to `unreferenced/`.
     pub(crate) fn put_away(&self, path: &Path) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut target = self.unreferenced.join(&name);
@@ -147,18 +148,18 @@ impl LostAndFound {
         fs::rename(path, target)
     }
 
-    /// How many files of this name have been put away and are still here.
+    /// How many files of this name are in `unreferenced/`.
     pub(crate) fn copies(&self, path: &Path) -> io::Result<usize> {
         let mut count = 0;
         for file in fs::read_dir(&self.unreferenced)? {
             let found = file?.path();
-            // A number follows the name from the second one on.
+            // From the second one on, a number follows the name.
             count += usize::from([found.file_name(), found.file_stem()].contains(&path.file_name()));
         }
         Ok(count)
     }
 
-    /// Takes a file back that was put away, if it was.
+    /// Moves a file back from `unreferenced/`. False when it is not there.
     pub(crate) fn take_back(&self, path: &Path) -> io::Result<bool> {
         match fs::rename(self.unreferenced.join(path.file_name().unwrap_or_default()), path) {
             Ok(()) => Ok(true),
@@ -167,8 +168,8 @@ impl LostAndFound {
         }
     }
 
-    /// Says that so much time has passed by a clock that nobody can set, and lets go what nothing has referred to for
-    /// days; gives how many files went.
+    /// Adds time that has passed, by the monotonic clock, to the age of the files in `unreferenced/`, and deletes those
+    /// that are too old. Gives how many were deleted.
     pub(crate) fn expire(&self, passed: Duration) -> io::Result<u64> {
         let mut gone = 0;
         for file in fs::read_dir(&self.unreferenced)? {
@@ -190,7 +191,7 @@ impl LostAndFound {
     }
 }
 
-/// What is known of a message that was set aside.
+/// What `damaged/ID.txt` says of a message that was set aside.
 struct DamagedMessage {
     id: QueueId,
     place: Option<Extent>,
@@ -198,7 +199,7 @@ struct DamagedMessage {
 }
 
 impl DamagedMessage {
-    /// None where it is not what we write.
+    /// Reads the file. None where it is not one of ours.
     fn read(path: &Path) -> io::Result<Option<Self>> {
         let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
         let id = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
@@ -209,19 +210,19 @@ impl DamagedMessage {
     }
 }
 
-/// Of a message's sheet the file of its body.
+/// The part of a message's metadata that names the file of its body.
 #[derive(Deserialize)]
 struct BodyFileName {
     #[serde(default)]
     file: Option<String>,
 }
 
-/// Notes how long a file has lain here.
+/// Sets the age of a file in `unreferenced/`.
 fn set_age(path: &Path, age: Duration) -> io::Result<()> {
     File::options().write(true).open(path)?.set_modified(SystemTime::UNIX_EPOCH + age)
 }
 
-/// Whole or not at all: what is there is never looked at again.
+/// Writes a file completely or not at all: it is not checked later.
 fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -270,7 +271,7 @@ mod tests {
         fs::write(&path, "x").unwrap();
         let now = SystemTime::now();
         let week = Duration::from_secs(8 * 24 * 3600);
-        // As an earlier version wrote it, by a clock that was wrong either way; and by one that nobody had set yet.
+        // Written by an earlier version, with a clock that was wrong either way, or one that was never set.
         for wrong in [now - week, now + week, now - 300 * week, SystemTime::UNIX_EPOCH - week] {
             File::options().write(true).open(&path).unwrap().set_modified(wrong).unwrap();
             for _ in 0..7 * 24 {

@@ -1,13 +1,13 @@
-//! The engine of a gateway that stands alone: an append-only log that says everything, an index of it in SQLite, one
-//! committer thread.
+//! The embedded engine, for a gateway that stands alone: an append-only log (the write-ahead log and the truth), an
+//! index of it in SQLite, and one committer thread that does group commit.
 //!
-//! It promises that a commit or a settlement that was answered survives a power cut, at the price of one sync per batch.
-//! One process at a time works in a folder. Why a log and a database, and not one of the two, stands in
-//! `docs/decisions/001-body-log-and-sqlite.md`; why the log is the truth, in `docs/decisions/006-log-is-the-truth.md`.
+//! It promises that an answered commit or settlement survives a power cut, for one sync (fsync) per batch. One process
+//! at a time works in a folder. `docs/decisions/001-body-log-and-sqlite.md` says why there is both a log and a
+//! database, and `docs/decisions/006-log-is-the-truth.md` why the log is the truth.
 //!
-//! The folder: `identity`, `segments/` (the log), `bodies/` (large bodies, one file each), `envelopes.db` (the index, with
-//! its `-wal` and `-shm`), `ballast` (room for when there is none), `damaged/` (what was set aside), `unreferenced/` (what
-//! nothing in the log names; it goes after a week).
+//! The folder has `identity`, `segments/` (the log), `bodies/` (large bodies, one file each), `envelopes.db` (the
+//! index, with its `-wal` and `-shm`), `ballast` (a reserve file, deleted on a full disk), `damaged/` (messages that
+//! cannot be served) and `unreferenced/` (files that the log does not name; they are deleted after a week).
 
 mod ballast;
 mod batch;
@@ -82,23 +82,25 @@ pub use fuzz::fuzz_segments;
 pub use inspect::{Inspection, Problem, Repair, inspect, repair};
 pub use open_error::OpenError;
 
-/// Where the spool lies, and its limits.
+/// Where the spool is, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddedConfig {
-    /// The spool folder; made when missing.
+    /// The spool folder. It is made when it is missing.
     pub folder: PathBuf,
-    /// Memory for bodies.
+    /// Limits of memory and files for bodies that come in.
     pub drafts: DraftLimits,
-    /// Octets of one segment of the log.
+    /// The size of one segment of the log, in octets.
     pub segment_size: u64,
-    /// Free octets on the disk below which no new mail is accepted. Bounces and state still have this room.
+    /// Free space on the disk below which no new mail is accepted, in octets. Bounces and changes of state may still
+    /// use it.
     pub reserve: u64,
-    /// Memory for messages just committed, so that their delivery need not read them back, in octets.
+    /// Memory for messages that were just committed, in octets, so that their first delivery need not read them from
+    /// disk.
     pub warm: usize,
 }
 
 impl EmbeddedConfig {
-    /// The defaults, in this folder.
+    /// The default limits, in this folder.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
@@ -111,7 +113,7 @@ impl EmbeddedConfig {
     }
 }
 
-/// The engine. Its futures need a tokio runtime.
+/// The embedded engine. Its futures need a tokio runtime.
 pub struct Embedded {
     disk: Disk,
     drafts: Arc<DraftBudget>,
@@ -122,18 +124,18 @@ pub struct Embedded {
     worker: Mutex<Worker>,
 }
 
-/// Who carries operations out.
+/// Which thread carries operations out.
 enum Worker {
     Thread(JoinHandle<()>),
-    /// Whoever asks for them.
+    /// The thread of the caller, within the call.
     #[cfg_attr(not(any(test, feature = "crash-points")), allow(dead_code))]
     Inline(Box<Committer>),
-    /// Nobody any more.
+    /// None any more: the engine is closed.
     Gone,
 }
 
 impl Worker {
-    /// Waits for what was submitted, and ends. False when it had ended in a panic.
+    /// Waits until the submitted operations are done and the committer has ended. False when it ended in a panic.
     fn finish(&mut self) -> bool {
         match std::mem::replace(self, Self::Gone) {
             Self::Thread(thread) => thread.join().is_ok(),
@@ -147,7 +149,7 @@ impl Worker {
 }
 
 impl Embedded {
-    /// Opens a spool folder, brings it into order, and starts the committer.
+    /// Opens a spool folder, recovers what is in it, and starts the committer.
     ///
     /// # Errors
     /// The folder is in use, was written by a newer version, or cannot be read or written.
@@ -155,7 +157,7 @@ impl Embedded {
         Self::open_with(config, &Faults::none())
     }
 
-    /// The same with a disk that fails where a test wants it to.
+    /// As [`open`](Self::open), with a disk that fails where a test wants it to.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -167,8 +169,8 @@ impl Embedded {
         Ok(engine)
     }
 
-    /// The same without a thread of its own: each operation is carried out by the one who asks for it, before the call
-    /// returns. For simulations, in which nothing may happen by itself.
+    /// As [`open`](Self::open), without a thread: the caller of each operation carries it out, before the call returns.
+    /// For simulations, in which nothing may happen by itself.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -247,12 +249,12 @@ impl Embedded {
         if let Worker::Inline(committer) = &mut *self.worker.lock() {
             committer.turn_all();
         }
-        // The committer drops the answer only when it ends.
+        // The committer drops this sender unanswered only when it ends.
         Box::pin(async move { waiting.await.unwrap_or(Err(SpoolError::Closed)) })
     }
 
-    /// Like [`ask`](Self::ask), for messages whose bodies may lie in files: those are synced first, by the one who brings
-    /// them, so that a large body never holds up a batch.
+    /// Like [`ask`](Self::ask), for messages whose bodies may be in files. Those are synced first, in the caller's
+    /// task, so that a large body does not delay a batch.
     fn bring<'a, T: Send + 'a>(
         &'a self,
         files: Vec<Arc<BodyFile>>,
@@ -403,7 +405,7 @@ impl Spool for Embedded {
     }
 }
 
-/// The last resort for an owner that forgot to close: what was submitted is still written, on the caller's time.
+/// For an owner that did not close the engine: submitted operations are still written, and the caller waits for them.
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.inbox.close();

@@ -4,57 +4,57 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// A spool folder could not be opened. The operator must act.
+/// Why a spool folder could not be opened. The operator must act.
 #[derive(Debug)]
 pub enum OpenError {
     /// Another process works in this folder.
     Locked(PathBuf),
-    /// The folder was written by a newer version of us, with this schema number.
+    /// A newer version of the program wrote the folder.
     Newer {
-        /// The database, or a part of the log.
+        /// The path of the database, or of a part of the log.
         path: PathBuf,
-        /// Its schema.
+        /// The number of its format.
         found: i64,
-        /// The highest schema that we read.
+        /// The highest number that this version reads.
         known: i64,
     },
-    /// The folder was in use, and its log is not there.
+    /// The folder has been in use, and its log is missing.
     LogMissing {
-        /// Where the log should be.
+        /// The folder where the log should be.
         path: PathBuf,
-        /// How many messages the database knows, if there is one.
+        /// How many messages the database has. None without a database.
         messages: Option<u64>,
     },
-    /// The folder was in use, and its folder of large bodies is not there.
+    /// The folder has been in use, and this folder of large bodies is missing.
     BodiesMissing(PathBuf),
-    /// The folder is no spool: it has none of its parts.
+    /// The folder is not a spool: it has none of its parts.
     NoSpool(PathBuf),
     /// A part belongs to another spool, or to another place in this one.
     ForeignPart {
-        /// The part.
+        /// The path of the part.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it, for an operator.
         what: String,
     },
     /// A file or folder could not be opened, read or made.
     Io {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
     /// The log could not be written to.
     Log {
-        /// Its folder.
+        /// The folder of the log.
         path: PathBuf,
-        /// Why.
+        /// The cause, for an operator.
         what: String,
     },
     /// The database could not be opened or read.
     Database {
-        /// Which.
+        /// The path of the database.
         path: PathBuf,
-        /// Why, in its own words.
+        /// The cause, in the words of SQLite or of the spool.
         what: String,
     },
 }

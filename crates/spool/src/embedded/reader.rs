@@ -1,5 +1,6 @@
-//! Reads beside the committer: single messages, and pages of many. Rows come from a connection of its own, which sees
-//! what was last committed; envelopes and octets come from segments and files, checked against their checksums.
+//! Reads in parallel to the committer: single messages, and pages of many. Rows come from a connection of its own,
+//! which sees the last commit. Envelopes and octets come from segments and files, and are checked against their
+//! checksums.
 
 use std::fs::File;
 use std::io;
@@ -19,26 +20,26 @@ use super::segment_file::{Extent, is_absent, read_at};
 use super::shared::EngineShared;
 use crate::{Filter, Listing, Page, SpoolError, Stored, Summary, Waiting};
 
-/// How many rows are read at a time, so that one long list does not keep others waiting.
+/// How many rows are read at a time, so that a long list does not delay other readers.
 const ROWS: usize = 512;
-/// A record up to this length is read whole, in one go.
+/// A record up to this length is read with one call.
 const WHOLE: u64 = 2 * BLOCK as u64;
 
-/// The reading side.
+/// The readers' part of the engine.
 pub(crate) struct Reader {
     pub(crate) shared: Arc<EngineShared>,
     pub(crate) files: Arc<FileCache>,
-    /// Where checksums of headers begin.
+    /// The initial value of the checksums of record headers.
     pub(crate) seed: u32,
     pub(crate) bodies: PathBuf,
     pub(crate) inbox: Arc<Inbox>,
 }
 
 impl Reader {
-    /// A message as it stands.
+    /// Loads a message in its current state.
     pub(crate) fn load(&self, id: QueueId) -> Result<Stored, SpoolError> {
-        // The mover may take a record away between the look at its row and the look at its segment. It does so once in a
-        // message's life at most, so a few tries are plenty.
+        // The compactor may move a record between the read of its row and the read of its segment. That happens once in
+        // a message's life at most, so a few tries suffice.
         let mut result = self.try_load(id);
         for _ in 0..3 {
             let Err(SpoolError::Damaged(..)) = result else {
@@ -52,7 +53,7 @@ impl Reader {
         result
     }
 
-    /// A page of messages with pending recipients. One whose row cannot be read is set aside, and the rest is served.
+    /// A page of messages with pending recipients. A message whose row cannot be read is set aside.
     pub(crate) fn claim(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<Waiting>, SpoolError> {
         let mut page = Vec::new();
         let mut after = after;
@@ -69,7 +70,7 @@ impl Reader {
         Ok(page)
     }
 
-    /// A page of what an operator asks for.
+    /// A page of messages that pass the filter.
     pub(crate) fn list(&self, filter: &Filter, page: Page) -> Result<Listing, SpoolError> {
         let mut messages: Vec<Summary> = Vec::new();
         let mut after = page.after;
@@ -99,7 +100,7 @@ impl Reader {
             Ok((row, states))
         })?;
         let record = OpenRecord::read(id, row.place, self)?;
-        // Where mail goes is taken from the log; the index only says where to look.
+        // The envelope comes from the log. The index only tells its place.
         let written: MessageMeta =
             from_json(&record.front.meta).map_err(|what| SpoolError::Damaged(id, what.into()))?;
         Ok(Stored {
@@ -159,7 +160,7 @@ impl Reader {
 
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
         let reading = self.shared.reading.lock();
-        // Somebody may have been told of what it does not know.
+        // The index may lack messages whose callers have been answered.
         if let Some(trouble) = self.shared.condition.behind() {
             return Err(trouble);
         }
@@ -175,7 +176,7 @@ impl Reader {
     }
 }
 
-/// Some rows, and the last id among them.
+/// The views of some rows, and the id of the last row.
 struct RowPage<T> {
     views: Vec<T>,
     last: Option<QueueId>,
@@ -205,7 +206,7 @@ impl OpenRecord {
         Ok(Self { file, header, front, raw })
     }
 
-    /// The body, when it came along with the front.
+    /// The body, when it was read together with the front.
     fn whole_body(&self, id: QueueId, row: &MessageRow) -> Result<Option<Bytes>, SpoolError> {
         if row.file.is_some() || self.header.length() > self.raw.len() as u64 {
             return Ok(None);

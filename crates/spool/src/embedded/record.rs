@@ -8,42 +8,43 @@
 //! 104 meta, checksums of the body's blocks, context, head, body; zeros up to a multiple of eight
 //! ```
 //!
-//! Numbers are little-endian. Segment and position stand in the header so that what an earlier use of the same disk space
-//! left behind is never taken for a record, and the header's checksum begins with the spool's identity, which nobody outside
-//! knows: no message can be written so that a part of it passes for a record. Sequence numbers grow by one from record to record, over all segments; with
-//! the number up to which all was synced when the record was written they tell a torn write, which nobody was promised,
-//! from damage. A large body lies in a file of its own; its checksums still stand here.
+//! Numbers are little-endian. The header has segment and position so that octets of an earlier use of the same disk
+//! space are never taken for a record. Its checksum starts with the spool's identity, which is secret, so that no part
+//! of a message can pass for a record. Sequence numbers grow by one from record to record, over all segments. Together
+//! with the number up to which the log was synced when the record was written, they distinguish a torn write, which was
+//! never promised, from damage. A large body is in a file of its own; its checksums are here all the same.
 
 use bytes::Bytes;
 use pintle_mail::QueueId;
 
-/// Octets of the fixed part.
+/// Octets of the fixed header.
 pub(crate) const RECORD_HEADER: usize = 104;
 const MAGIC: u32 = u32::from_le_bytes(*b"PNT3");
-/// Records begin at multiples of this.
+/// Records begin at multiples of this many octets.
 pub(crate) const ALIGN: u64 = PADDING.len() as u64;
 const PADDING: [u8; 8] = [0; 8];
-/// The message is gone once this record counts.
+/// The flag of a record that ends its message.
 const ENDS: u8 = 1;
 
-/// What a record says.
+/// The kind of a record. Numbers on disk count from 1, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RecordKind {
-    /// A message came into our care.
+    /// A new message.
     Message,
-    /// Recipients have new statuses.
+    /// New statuses of recipients.
     Settle,
-    /// An operator held, released or rerouted a message.
+    /// A change by an operator: held, released or rerouted.
     Amend,
     /// A damaged message was set aside.
     SetAside,
-    /// A message once more, with its state of now; what stood before counts no longer.
+    /// A copy of a message with its current state. Earlier records of it no longer count.
     Copy,
-    /// The state of a message once more, without its bytes.
+    /// The current state of a message, without its bytes. Earlier changes of it no longer count.
     State,
-    /// Messages that ended in segments which are to be given back, while their records still lie in others.
+    /// Tombstones: ends of messages, from segments that are to be deleted while others still have the messages'
+    /// records.
     Tombstones,
-    /// A gateway began to write here.
+    /// The start of a run.
     Start,
 }
 
@@ -73,7 +74,7 @@ impl RecordKind {
     }
 }
 
-/// A record on its way to the log.
+/// A record that is to be written.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     header: RecordHeader,
@@ -81,19 +82,19 @@ pub(crate) struct Record {
     parts: [Bytes; 3],
 }
 
-/// The bytes of a message, as they go into a record.
+/// The parts of a message, as they go into a record.
 pub(crate) struct MessageParts<'a> {
     pub(crate) context: Bytes,
     pub(crate) head: Bytes,
     pub(crate) checksums: &'a [u32],
-    /// Of the whole body, wherever it lies.
+    /// Octets of the whole body, in the record or in a file.
     pub(crate) body: u64,
-    /// The body, where it lies in the record.
+    /// The body, when it goes into the record.
     pub(crate) inline: Bytes,
 }
 
 impl Record {
-    /// A record that is all meta.
+    /// A record that has only metadata.
     pub(crate) fn of(kind: RecordKind, id: QueueId, meta: Vec<u8>) -> Self {
         let nothing = MessageParts {
             context: Bytes::new(),
@@ -136,30 +137,30 @@ impl Record {
         Self { header, front, parts: [context, head, inline] }
     }
 
-    /// Its octets, without what fills it up to the next multiple.
+    /// Its length in octets, without padding.
     pub(crate) fn length(&self) -> u64 {
         self.header.length()
     }
 
-    /// Says that the message, whose bytes lie in this segment, is gone once this record counts.
+    /// Marks the message, whose bytes are in this segment, as ended by this record.
     pub(crate) fn ends(&mut self, segment: u64) {
         self.header.flags |= ENDS;
         self.header.refers = segment;
     }
 
-    /// How many records of the same operation come after it.
+    /// Sets how many records of the same operation follow.
     pub(crate) fn followed_by(&mut self, rest: usize) {
         self.header.rest = u16::try_from(rest).unwrap_or(u16::MAX);
     }
 
-    /// Says where it goes; last thing before it is written.
+    /// Sets the place and the sequence numbers, right before the write.
     pub(crate) fn seal(&mut self, segment: u64, position: u64, sequence: u64, durable: u64) {
         let header = &mut self.header;
         (header.segment, header.position) = (segment, position);
         (header.sequence, header.durable) = (sequence, durable);
     }
 
-    /// The header's octets and its other pieces in order, padding included.
+    /// The octets of the record, in pieces, with padding.
     pub(crate) fn pieces(&self, seed: u32) -> Vec<Bytes> {
         let mut pieces = Vec::with_capacity(5);
         let mut front = self.header.encode(seed).to_vec();
@@ -174,7 +175,7 @@ impl Record {
     }
 }
 
-/// The fixed part of a record.
+/// The fixed header of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
     pub(crate) segment: u64,
@@ -192,37 +193,37 @@ pub(crate) struct RecordHeader {
     pub(crate) front_crc: u32,
     pub(crate) inline: u64,
     pub(crate) body: u64,
-    /// Of a record that ends a message: the segment with its bytes.
+    /// In a record that ends a message: the segment with the message's bytes.
     pub(crate) refers: u64,
 }
 
 impl RecordHeader {
-    /// What the record says; none when a later version wrote it.
+    /// The kind of the record. None when a later version wrote it.
     pub(crate) fn kind(&self) -> Option<RecordKind> {
         RecordKind::from_number(self.kind)
     }
 
-    /// Whether the message is gone once this record counts.
+    /// Whether the message ends by this record.
     pub(crate) fn ends(&self) -> bool {
         self.flags & ENDS != 0
     }
 
-    /// Octets before the body.
+    /// Octets before the body, with the header.
     pub(crate) fn front(&self) -> u64 {
         RECORD_HEADER as u64 + self.meta + 4 * self.blocks + self.context + self.head
     }
 
-    /// Octets of the record.
+    /// Octets of the record, without padding.
     pub(crate) fn length(&self) -> u64 {
         self.front().saturating_add(self.inline)
     }
 
-    /// Where the next record begins.
+    /// Where the next record begins, in octets from the start of the segment.
     pub(crate) fn end(&self) -> u64 {
         self.position.saturating_add(padded(self.length()))
     }
 
-    /// Reads a header; none when these octets are not one that was written to this place.
+    /// Reads a header. None when the octets are not a header that was written to this place.
     pub(crate) fn decode(raw: &[u8], seed: u32, segment: u64, position: u64) -> Option<Self> {
         let raw = raw.get(..RECORD_HEADER)?;
         let here = u32_at(raw, 0) == MAGIC && u64_at(raw, 8) == segment && u64_at(raw, 16) == position;
@@ -274,8 +275,8 @@ impl RecordHeader {
     }
 }
 
-/// Where a header may begin within these octets, which begin at `base` in their segment: the next place, from `from` on,
-/// that has the mark and the alignment of one.
+/// Finds the next place, from `from` on, where a header may begin: one with the magic number, at a multiple of
+/// [`ALIGN`]. `raw` begins at `base` in its segment.
 pub(crate) fn find_mark(raw: &[u8], base: u64, from: usize) -> Option<usize> {
     let mark = MAGIC.to_le_bytes();
     let mut at = from;
@@ -299,7 +300,7 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// Takes the front apart; none when its checksum is wrong.
+    /// Splits the front into its parts. None when its checksum is wrong.
     pub(crate) fn decode(raw: &Bytes, header: &RecordHeader) -> Option<Self> {
         let raw = raw.get(..clamp(header.front())).map(|front| raw.slice_ref(front))?;
         if crc32fast::hash(&raw[RECORD_HEADER..]) != header.front_crc {
@@ -318,19 +319,19 @@ impl Front {
     }
 }
 
-/// A checksum that begins where the checksum of the spool's identity ended.
+/// A CRC-32 that continues from the checksum of the spool's identity.
 pub(crate) fn seeded(seed: u32, octets: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new_with_initial(seed);
     crc.update(octets);
     crc.finalize()
 }
 
-/// Where the next record begins after one of this length.
+/// The length with padding.
 pub(crate) fn padded(length: u64) -> u64 {
     length.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX)
 }
 
-/// Head, context and meta are far below 4 GiB: they were gathered in memory, with limits.
+/// Head, context and metadata are far below 4 GiB: they were gathered in memory, with limits.
 fn short(number: u64) -> [u8; 4] {
     u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes()
 }

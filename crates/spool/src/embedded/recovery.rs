@@ -25,16 +25,16 @@ use super::segments::Segments;
 use crate::fault::Faults;
 use crate::{OpenError, SpoolError, Totals};
 
-/// What a folder holds, in order.
+/// The content of a folder after recovery.
 pub(crate) struct Recovered {
     pub(crate) database: Database,
     pub(crate) segments: Segments,
     pub(crate) totals: Totals,
-    /// Messages that cannot be served, and why. They are counted, and are to be set aside.
+    /// Messages that cannot be served, and why. They are counted in `totals` until they are set aside.
     pub(crate) broken: Vec<(QueueId, String)>,
 }
 
-/// Brings a folder into order.
+/// Recovers a folder.
 pub(crate) fn recover(
     folders: &Folders,
     size: u64,
@@ -46,12 +46,12 @@ pub(crate) fn recover(
     let identity = identify(folders, &found)?;
     let log = Log::new(identity.seed(), found);
     let database = open_index(folders, &identity, &log)?;
-    // What the last process wrote and did not live to sync counts, so it must stay.
+    // Octets that the last process wrote without a sync count, so they must stay.
     for found in log.segments.values() {
         found.open().and_then(|file| file.sync_data()).map_err(at(&found.path))?;
     }
     let (database, mut census) = match Census::take(&database, &log, folders) {
-        // Whatever a database says that does not answer: the log has all of it.
+        // Any failure of the database is answered by a rebuild: the log has all of it.
         Err(SpoolError::Unavailable(what) | SpoolError::Store(what)) => {
             let database = replace_index(database, folders, &identity, &log, &what)?;
             let census = Census::take(&database, &log, folders).map_err(refused(folders))?;
@@ -66,10 +66,10 @@ pub(crate) fn recover(
     Ok(Recovered { database, segments, totals, broken })
 }
 
-/// Which spool it is; one that has never been used becomes one.
+/// Finds the identity of the spool. One that was never used gets a new one.
 fn identify(folders: &Folders, found: &BTreeMap<u64, SegmentFile>) -> Result<Identity, OpenError> {
     let written = match Identity::read(&folders.root) {
-        // The segments know as well.
+        // The segments have it as well.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
         read => read.map_err(at(&folders.root))?,
     };
@@ -102,7 +102,7 @@ fn identify(folders: &Folders, found: &BTreeMap<u64, SegmentFile>) -> Result<Ide
     }
 }
 
-/// The identity of a spool that has never been used. What was cut off before its first record is all that may be there.
+/// A new identity, for a spool that was never used. It may have segments that were cut off before their first record.
 fn first_identity(folders: &Folders, found: &BTreeMap<u64, SegmentFile>) -> Result<Identity, OpenError> {
     for found in found.values() {
         let blank = found.open().and_then(|file| is_blank(&file, 0, found.length));
@@ -114,12 +114,12 @@ fn first_identity(folders: &Folders, found: &BTreeMap<u64, SegmentFile>) -> Resu
     Identity::random().map_err(at(&folders.root))
 }
 
-/// How many messages the database knows, as far as it can be read.
+/// How many messages the database has, if it can be read.
 fn known_messages(database: &Path) -> Option<u64> {
     Database::read_only(database).ok()?.messages().ok()
 }
 
-/// Makes the index of a folder that nobody works in anew, whatever is to be thought of the one that is there.
+/// Rebuilds the index of a folder that no process works in, whatever state it is in.
 pub(crate) fn remake_index(folders: &Folders, size: u64) -> Result<(), OpenError> {
     let found = scan::find(&folders.segments).map_err(at(&folders.segments))?;
     let found = legacy::upgrade(folders, found, size)?;

@@ -1,7 +1,7 @@
-//! Brings the index up to the log: from where it stopped, or from nothing.
+//! Replay: brings the index up to the log, from where it stopped or from the start.
 //!
-//! Records of one operation count together or not at all, unless all of them were once synced and some are damaged now:
-//! then those that are whole count. Octets that should be a record and are none are kept in `damaged/`.
+//! Records of one operation count together or not at all. The exception is an operation that was synced completely and
+//! is partly damaged now: its whole records count. Octets that should be records and are not are kept in `damaged/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,42 +22,43 @@ use super::segment_file::{Extent, SEGMENT_HEADER, read_at};
 use crate::fault::Faults;
 use crate::{Guard, Hold, SpoolError};
 
-/// Records in one transaction.
+/// Records in one transaction of the index.
 const CHUNK: usize = 4_096;
 
-/// What came of it.
+/// The result of a replay.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReplayOutcome {
-    /// The index says what the log says.
+    /// The index is up to date with the log.
     Current {
-        /// How far the log goes.
+        /// The end of the log.
         reached: LogPosition,
-        /// Records that have been read.
+        /// Number of records that were read.
         records: u64,
-        /// Messages that came to light damaged.
+        /// Number of messages that were found damaged.
         damaged: u64,
-        /// Messages of which something was said that this version does not understand.
+        /// Messages with records that this version does not understand.
         unread: BTreeSet<QueueId>,
     },
-    /// The index and the log do not belong to the same history: the index must be made anew.
+    /// The log no longer has the records that the index needs next, for this reason: the index must be rebuilt.
     Apart(&'static str),
-    /// The log has lost what the index has heard: the index must be made anew, and may know messages that nothing else does.
+    /// The log has lost records that the index has: the index must be rebuilt, and may know messages that the log has
+    /// lost.
     Ahead,
 }
 
-/// Why it could not be done.
+/// Why a replay failed.
 #[derive(Debug)]
 pub(crate) enum ReplayError {
     /// The log could not be read.
     Io(io::Error),
     /// The index could not be written.
     Store(SpoolError),
-    /// A later version wrote to this segment.
+    /// A later version wrote records to this segment.
     Newer(u64),
 }
 
 impl ReplayError {
-    /// The same as an error of the spool; want of room stays one.
+    /// As an error of the spool. A full disk stays one.
     pub(crate) fn into_spool(self) -> SpoolError {
         match self {
             Self::Io(error) => SpoolError::from_io(&error),
@@ -81,16 +82,16 @@ impl From<SpoolError> for ReplayError {
     }
 }
 
-/// Reads what the log has beyond the index into it.
+/// Reads the records that the index lacks into it.
 ///
-/// What is damaged is kept in the folders of `aside`; without them it is only counted.
+/// Damaged octets are kept in `lost_found`; without it they are only counted.
 pub(crate) fn bring_up(
     database: &Database,
     log: &Log,
     lost_found: Option<&LostAndFound>,
 ) -> Result<ReplayOutcome, ReplayError> {
     let reached = database.reached()?;
-    // The index hears of a record only when it is durable.
+    // The index gets a record only when it is durable.
     log.promise(reached.sequence);
     let scans = log.scan(reached.segment)?;
     if bounds(&scans).unwrap_or_default().1 < reached.sequence {
@@ -108,8 +109,8 @@ pub(crate) fn bring_up(
     Ok(ReplayOutcome::Current { reached, records, damaged, unread })
 }
 
-/// Whether an index that came so far can be brought up to this log. What has been given back of the log since may have
-/// said what the index still needs to hear; only the whole of what is left tells the truth then.
+/// Whether an index that has come so far can be brought up to this log. Records that were deleted since may have been
+/// needed by it, and then only a rebuild from all that is left gives the right state.
 fn follows(reached: LogPosition, scans: &BTreeMap<u64, Scan>) -> bool {
     let records = scans.values().flat_map(|scan| &scan.records);
     let new = records.filter(|record| record.sequence > reached.sequence);
@@ -148,7 +149,7 @@ impl Replay<'_> {
             self.index.database.pass_over(passed_over)?;
             self.index.database.execute("COMMIT")?;
         }
-        // Messages that ended since need no second reading.
+        // Messages that have ended since need not be held.
         let (unread, database) = (std::mem::take(&mut self.unread), self.index.database);
         for id in unread {
             if database.find(id)?.is_some() {
@@ -170,7 +171,7 @@ impl Replay<'_> {
         };
         match applied {
             Ok(()) => Ok(()),
-            // The message ended in what has been given back since, or the record came twice.
+            // The message ended in a segment that was deleted since, or the record is a copy.
             Err(
                 SpoolError::Unknown(_)
                 | SpoolError::UnknownRecipient(..)
@@ -191,7 +192,7 @@ impl Replay<'_> {
         match kind {
             RecordKind::Start => Ok(()),
             RecordKind::Message | RecordKind::Copy => self.apply_message(kind, header, front),
-            // That it is gone stands in the header, whatever the rest says.
+            // The header says that the message ended, whatever the rest says.
             RecordKind::Settle if header.ends() => self.settle_blindly(header),
             RecordKind::Settle => match from_json::<SettleMeta>(&front.meta) {
                 Ok(marks) => self.index.settle(id, (&marks.changes(), Guard::Any), at, false).map(drop),
@@ -216,7 +217,7 @@ impl Replay<'_> {
         }
     }
 
-    /// The records that first said so may have been given back.
+    /// The records that said so first may have been deleted.
     fn keep_tombstones(&self, tombstones: &Tombstones, at: u64) -> Result<(), SpoolError> {
         for (id, _) in &tombstones.ended {
             match self.index.settle(*id, (&[], Guard::Any), at, true) {
@@ -250,11 +251,11 @@ impl Replay<'_> {
         }
     }
 
-    /// A record that was once synced and is not what was written.
+    /// Applies a record that was synced and is damaged now.
     fn apply_damaged(&mut self, kind: RecordKind, header: &RecordHeader) -> Result<(), SpoolError> {
         match kind {
             RecordKind::Message => self.keep(header, "its record in the log is damaged"),
-            // The one that it was copied from may still be there.
+            // The record that it was copied from may still exist.
             RecordKind::Copy if self.index.database.find(header.id)?.is_some() => Ok(()),
             RecordKind::Copy => self.keep(header, "its record in the log is damaged"),
             _ if header.ends() => self.settle_blindly(header),
@@ -266,12 +267,13 @@ impl Replay<'_> {
         }
     }
 
-    /// The header alone says that the message ended.
+    /// Ends a message by the header of a record alone.
     fn settle_blindly(&self, header: &RecordHeader) -> Result<(), SpoolError> {
         self.index.settle(header.id, (&[], Guard::Any), header.segment, true).map(drop)
     }
 
-    /// The state of a message was said once more: what was said before counts no longer.
+    /// The state replaces what earlier records said, understood or not. Holds the message if this one is not understood
+    /// either.
     fn hold_what_says_more(
         &mut self,
         header: &RecordHeader,
@@ -285,8 +287,8 @@ impl Replay<'_> {
         }
     }
 
-    /// A later version said something of this message that we do not understand: it waits for one that does. The hold
-    /// stands in the index alone, which is made anew at each start, so that whoever understands it finds no hold.
+    /// Holds a message that a later version changed in a way that this one does not understand. The hold is in the
+    /// index alone, and the index is rebuilt at each start, so a version that understands the change finds no hold.
     fn hold_unread(&mut self, id: QueueId, what: &str, at: u64) -> Result<(), SpoolError> {
         let reason = format!("a later version changed it in a way that this one cannot read: {what}");
         self.index.amend(id, &Amendment::Hold(Hold::Operator(reason)), at)?;
@@ -307,7 +309,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Keeps what lies between records.
+    /// Keeps the damaged octets between records.
     fn gaps(&self, scans: &BTreeMap<u64, Scan>) -> Result<(), ReplayError> {
         let Some(lost_found) = self.lost_found else { return Ok(()) };
         let new = |gap: &&Gap| (gap.segment, gap.to) > (self.reached.segment, self.reached.position);
@@ -330,13 +332,13 @@ impl Replay<'_> {
     }
 }
 
-/// The records of each operation together. At the end of the log an operation may be incomplete: it never was.
+/// Groups the records by operation. An operation that is incomplete at the end of the log does not count.
 fn groups(records: impl Iterator<Item = RecordHeader>, durable: u64) -> Vec<Vec<RecordHeader>> {
     let mut groups: Vec<Vec<RecordHeader>> = Vec::new();
     let mut open: Vec<RecordHeader> = Vec::new();
     for record in records {
         if open.last().is_some_and(|last| last.sequence.saturating_add(1) != record.sequence) {
-            // Part of it is damaged; what is left of it counts, since all of it once did.
+            // Part of it is damaged. The rest counts, since the whole was durable.
             groups.extend(open.drain(..).map(|record| vec![record]));
         }
         open.push(record);

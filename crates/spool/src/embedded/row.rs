@@ -1,4 +1,4 @@
-//! The rows of the index as types, and their checksums.
+//! The rows of the index as types, with their checksums.
 
 use bytes::Bytes;
 use pintle_mail::{QueueId, UnixTime};
@@ -24,7 +24,7 @@ pub(crate) struct MessageRow {
 }
 
 impl MessageRow {
-    /// The row of a message whose record, which says this, lies there.
+    /// The row of a message whose record at this place has this metadata.
     pub(crate) fn of(
         written: &MessageMeta,
         meta: String,
@@ -82,13 +82,13 @@ impl MessageRow {
         crc.finalize().into()
     }
 
-    /// The entry, with the hold of now and the context that stands in the log.
+    /// The entry, with the current hold and with the context, which only the log has.
     pub(crate) fn entry(&self, id: QueueId, context: Bytes) -> Result<Entry, SpoolError> {
         let written: MessageMeta = from_text(&self.meta).map_err(|what| damaged(id, &what))?;
         self.amended(id, written.entry, context)
     }
 
-    /// The entry as the log has it, with the hold of now.
+    /// The entry from the log, with the current hold.
     pub(crate) fn amended(&self, id: QueueId, entry: Entry, context: Bytes) -> Result<Entry, SpoolError> {
         let mut hold = self.hold(id)?;
         if let Some(Hold::Quarantine(quarantine)) = &mut hold {
@@ -97,7 +97,7 @@ impl MessageRow {
         Ok(Entry { hold, released: self.released.map(UnixTime::from_millis), context, ..entry })
     }
 
-    /// What holds it.
+    /// Its current hold.
     pub(crate) fn hold(&self, id: QueueId) -> Result<Option<Hold>, SpoolError> {
         self.hold.as_deref().map(from_text).transpose().map_err(|what| damaged(id, &what))
     }
@@ -107,7 +107,7 @@ impl MessageRow {
         Ok(())
     }
 
-    /// The recipients' numbers, in the envelope's order.
+    /// The recipients' ids, in the envelope's order.
     pub(crate) fn numbers(&self, id: QueueId) -> Result<Vec<u32>, SpoolError> {
         let numbers: Numbers = from_text(&self.meta).map_err(|what| damaged(id, &what))?;
         let recipients = numbers.entry.envelope.recipients.into_iter();
@@ -115,7 +115,7 @@ impl MessageRow {
     }
 }
 
-/// A row as it was read, with the checksum that stands beside it.
+/// A row as it was read, with the checksum stored beside it.
 pub(crate) trait Checked {
     fn checked(self, id: QueueId) -> Result<MessageRow, SpoolError>;
 }
@@ -127,7 +127,7 @@ impl Checked for (MessageRow, i64) {
     }
 }
 
-/// The numbers of the recipients alone: a settlement needs no more of the sheet.
+/// The part of a message's metadata that has the recipients' ids: a settlement needs no more.
 #[derive(Deserialize)]
 struct Numbers {
     entry: NumbersEntry,
@@ -162,7 +162,7 @@ fn sum_text(crc: &mut crc32fast::Hasher, text: Option<&str>) {
     crc.update(text.unwrap_or_default().as_bytes());
 }
 
-/// A row is not as it was written. The log knows better.
+/// The row is not as it was written. The log has the truth.
 pub(crate) fn flipped(id: QueueId) -> SpoolError {
     SpoolError::Unavailable(format!("the checksum of the row of {id} is wrong").into())
 }

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::identity::Identity;
 use super::record::{clamp, u32_at, u64_at};
 
-/// Octets of a segment's header; records begin behind it.
+/// Octets of a segment's header. Records begin behind it.
 pub(crate) const SEGMENT_HEADER: u64 = 64;
 const MAGIC: &[u8; 4] = b"PNTS";
-/// The version of the log's format; a later one is refused.
+/// The version of the log's format. A later one is refused.
 pub(crate) const FORMAT: u32 = 3;
-/// Where a record lies.
+/// The place of a record in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extent {
     pub(crate) segment: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Extent {
     pub(crate) length: u64,
 }
 
-/// What stands at the beginning of a segment.
+/// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) format: u32,
@@ -47,7 +47,7 @@ impl SegmentHeader {
         out
     }
 
-    /// Reads a segment's; none when there is no whole one.
+    /// Reads a segment's header. None when there is no whole one.
     pub(crate) fn read(file: &File) -> io::Result<Option<Self>> {
         let raw = match read_at(file, 0, SEGMENT_HEADER) {
             Ok(raw) => raw,
@@ -66,7 +66,7 @@ impl SegmentHeader {
     }
 }
 
-/// The folder in which segments lie, and their names.
+/// The folder of segments.
 pub(crate) struct SegmentFolder {
     pub(crate) path: PathBuf,
     pub(crate) handle: File,
@@ -87,19 +87,19 @@ impl SegmentFolder {
         format!("{number:016x}.log")
     }
 
-    /// The number in a segment's file name.
+    /// The segment number in a file name. None for other names.
     pub(crate) fn number(path: &Path) -> Option<u64> {
         let name = path.file_name()?.to_str()?.strip_suffix(".log")?;
         u64::from_str_radix(name, 16).ok()
     }
 
-    /// A new segment, durable as a name and as space, so that later syncs have no length to write and a full disk shows
-    /// here and not in the middle of a record.
+    /// Makes a new segment. Its name and its space are durable, so that later syncs have no length to write, and a full
+    /// disk shows here and not in the middle of a record.
     pub(crate) fn make(&self, number: u64, size: u64, identity: &Identity) -> io::Result<File> {
         let path = self.file(number);
         let made = self.try_make(&path, number, size, identity);
         if made.is_err() {
-            // Nothing is in it yet; left behind it would only be in the way.
+            // Nothing is in it yet, and it would be in the way of the next try.
             let _ = std::fs::remove_file(&path);
         }
         made
@@ -109,7 +109,7 @@ impl SegmentFolder {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         if size > 0 {
             match fallocate(&file, FallocateFlags::empty(), 0, size) {
-                // A file system without preallocation still works, only slower.
+                // A file system without preallocation works too, only more slowly.
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -122,7 +122,7 @@ impl SegmentFolder {
     }
 }
 
-/// Whether nothing stands between these two places.
+/// Whether there are only zeros between these two places.
 pub(crate) fn is_blank(file: &File, mut from: u64, to: u64) -> io::Result<bool> {
     while from < to {
         let piece = read_at(file, from, (to - from).min(1 << 20))?;
@@ -134,7 +134,7 @@ pub(crate) fn is_blank(file: &File, mut from: u64, to: u64) -> io::Result<bool> 
     Ok(true)
 }
 
-/// Whether octets are not there, which is damage; a disk that cannot be read now may be readable later.
+/// Whether the error means missing octets, which is damage. Other errors of reading may pass.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
 }

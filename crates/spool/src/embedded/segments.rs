@@ -1,9 +1,10 @@
-//! The log: append-only files of a fixed size, written by the committer alone and read by anyone.
+//! The log as its writer has it: append-only segments of a fixed size, written by the committer alone and read by
+//! anyone.
 //!
 //! A segment begins with a header that names the spool and the segment; records follow. It is preallocated, filled, and
-//! never continued after a restart. It may go once nobody needs it: no message has its bytes there, no message has a
-//! change recorded there, and no older segment is left for which it says that a message ended ([`Edge`]). So whatever
-//! set of segments is there tells the truth when it is read from the oldest to the newest.
+//! never continued after a restart. It may be deleted when no message has its bytes there, no message has a change
+//! recorded there, and no older segment exists for which it has a tombstone or a copy ([`Edge`]). So any set of
+//! segments that exists tells the truth when it is read from the oldest to the newest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -22,36 +23,36 @@ use crate::fault::{CrashPoint, Faults};
 
 /// Pieces up to this length are gathered into one write.
 const GATHER: usize = 64 * 1024;
-/// What a write that was refused is overwritten with.
+/// What a refused write is overwritten with.
 static ZEROS: [u8; GATHER] = [0; GATHER];
 
-/// The newer segment must stay as long as the older one is there.
+/// The newer segment must stay as long as the older one exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Edge {
     pub(crate) older: u64,
     pub(crate) newer: u64,
-    /// The newer one has a message whose bytes lie in the older one as well; otherwise it says that such a message ended.
+    /// Whether the newer one has a copy of a message in the older one. Otherwise it has the end of such a message.
     pub(crate) copies: bool,
 }
 
-/// The log as its one writer sees it.
+/// The segments of the log, with what each is needed for.
 pub(crate) struct Segments {
     folder: SegmentFolder,
     identity: Identity,
     size: u64,
     files: Arc<FileCache>,
-    /// Segments made and not yet written to.
+    /// Segments that were made and have no records yet.
     ready: BTreeSet<u64>,
     /// Where the next record goes.
     cursor: Cursor,
     next: u64,
     usage: BTreeMap<u64, SegmentUsage>,
     edges: BTreeSet<Edge>,
-    /// The number of the last record written, and of the last one synced.
+    /// The sequence number of the last record written. `durable` is that of the last one synced.
     sequence: u64,
     durable: u64,
     dirty: BTreeSet<u64>,
-    /// Where writes that were refused may have left something.
+    /// Places where refused writes may have left octets.
     refused: Vec<Extent>,
     faults: Faults,
 }
@@ -64,16 +65,16 @@ pub(crate) struct Cursor {
     position: u64,
 }
 
-/// What is known of one segment.
+/// How much of a segment is used, and needed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SegmentUsage {
-    /// Octets written.
+    /// Octets written, with the header.
     pub(crate) used: u64,
-    /// Octets of records of messages that the index points to.
+    /// Octets of the message records to which the index points.
     pub(crate) live: u64,
-    /// Their number.
+    /// The number of these records.
     pub(crate) records: u64,
-    /// Messages that have records of changes here.
+    /// The number of messages with records of changes here.
     pub(crate) marks: u64,
 }
 
@@ -113,13 +114,13 @@ impl Segments {
         &self.identity
     }
 
-    /// Takes up a segment of an earlier run, to be read and emptied but not continued.
+    /// Adds a segment of an earlier run, which is read and emptied but not continued.
     pub(crate) fn adopt(&mut self, number: u64, usage: SegmentUsage) {
         self.usage.insert(number, usage);
         self.skip(number);
     }
 
-    /// Takes up what must stay for the sake of what.
+    /// Replaces the edges.
     pub(crate) fn adopt_edges(&mut self, edges: impl IntoIterator<Item = Edge>) {
         self.edges.clear();
         self.edges.extend(edges);
@@ -127,7 +128,7 @@ impl Segments {
         self.edges.retain(|edge| usage.contains_key(&edge.older));
     }
 
-    /// Replaces what is known of who needs a segment.
+    /// Replaces what each segment is needed for.
     pub(crate) fn recount(&mut self, mut counted: BTreeMap<u64, SegmentUsage>) {
         for (number, usage) in &mut self.usage {
             let used = usage.used;
@@ -135,40 +136,41 @@ impl Segments {
         }
     }
 
-    /// Never uses this number, or a lower one, for a new segment.
+    /// Uses only higher numbers for new segments.
     pub(crate) fn skip(&mut self, number: u64) {
         self.next = self.next.max(number + 1);
     }
 
-    /// Goes on behind the record of this number.
+    /// Continues after the record of this sequence number.
     pub(crate) fn go_on(&mut self, sequence: u64) {
         (self.sequence, self.durable) = (sequence, sequence);
     }
 
-    /// The number of the last record.
+    /// The sequence number of the last record written.
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Where the next record would go, to come back to with [`rewind`](Self::rewind).
+    /// Where the next record goes, for [`rewind`](Self::rewind).
     pub(crate) fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// Gives back the places that were taken since.
+    /// Gives back the places that were reserved since this cursor.
     pub(crate) fn rewind(&mut self, cursor: Cursor) {
         self.cursor = cursor;
     }
 
-    /// Where the cursor stands, as a place in the log.
+    /// The place of the cursor: segment, and octets from its start.
     pub(crate) fn end(&self) -> (u64, u64) {
         (self.cursor.segment.unwrap_or(0), self.cursor.position)
     }
 
-    /// Takes the place for a record of this length. One longer than a whole segment gets a new one and overhangs it.
+    /// Reserves the place for a record of this length. A record longer than a segment gets a segment of its own, which
+    /// becomes larger.
     ///
-    /// An error comes before anything is written: a new segment was needed and could not be made. New mail does not take a
-    /// segment where the disk has no room for the one after it: that one is for the outcomes which make room.
+    /// An error means that a new segment was needed and could not be made; nothing has been written. New mail gets no
+    /// segment where the disk has no room for one more after it: that one is for the outcomes that make room.
     pub(crate) fn place(&mut self, length: u64, mail: bool) -> io::Result<Extent> {
         let Cursor { segment, position } = self.cursor;
         let fits = position == SEGMENT_HEADER || position + padded(length) <= self.size;
@@ -200,7 +202,7 @@ impl Segments {
         }
     }
 
-    /// One that is not for mail is made as well as it can be where the disk has no room for a whole one.
+    /// Makes a segment. One that is not for mail is made without preallocation where the disk is full.
     fn make(&mut self, mail: bool) -> io::Result<u64> {
         let number = self.next;
         let file = match self.folder.make(number, self.size, &self.identity) {
@@ -217,11 +219,11 @@ impl Segments {
         Ok(number)
     }
 
-    /// Writes records to the places that were taken for them. They are not durable before [`sync`](Self::sync).
+    /// Writes records to their reserved places. They are not durable before [`sync`](Self::sync).
     ///
-    /// After an error nothing of them counts: what a write left behind is wiped, lest the next start take whole records of
-    /// it for true, and the log goes on in a new segment. For want of room that is done before the next write; where it
-    /// cannot be done at all, the error says so in place of the first.
+    /// After an error none of them counts: what the write left behind is wiped, so that the next start does not find
+    /// whole records there, and the log continues in a new segment. On a full disk it is wiped before the next write
+    /// instead. Where it cannot be wiped, that error is returned in place of the first.
     pub(crate) fn write(&mut self, records: &mut [(Record, Extent)]) -> io::Result<()> {
         let (sequence, start) = (self.sequence, records.first().map(|(_, place)| *place));
         let written = self.wipe().and_then(|()| self.try_write(records));
@@ -235,7 +237,7 @@ impl Segments {
             }
             self.refused.extend(runs(records));
             match self.wipe() {
-                // There may be room for it later; nothing else is written before.
+                // There may be room for it later. Nothing else is written before.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
                 wiped => wiped?,
             }
@@ -243,7 +245,7 @@ impl Segments {
         written
     }
 
-    /// Overwrites what refused writes may have left, durably. It makes no file longer.
+    /// Overwrites what refused writes may have left, durably. No file becomes longer.
     fn wipe(&mut self) -> io::Result<()> {
         while let Some(run) = self.refused.last().copied() {
             if self.faults.crashed() {
@@ -271,7 +273,7 @@ impl Segments {
         self.faults.check(CrashPoint::Appended)
     }
 
-    /// Writes neighbours within one segment.
+    /// Writes adjacent records of one segment.
     fn write_run(&mut self, run: &[(Record, Extent)]) -> io::Result<()> {
         let (Some((_, first)), Some((last, end))) = (run.first(), run.last()) else {
             return Ok(());
@@ -289,8 +291,8 @@ impl Segments {
         Ok(())
     }
 
-    /// Makes what was appended durable. After an error nothing is known of what the disk holds, so there is no second
-    /// try: the kernel may have dropped the pages and would then report success.
+    /// Makes the written records durable (fdatasync). After an error it is unknown what the disk holds, and there is no
+    /// second try: the kernel may have dropped the pages and would then report success.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         if self.dirty.is_empty() {
             return Ok(());
@@ -304,14 +306,14 @@ impl Segments {
         self.faults.check(CrashPoint::Synced)
     }
 
-    /// The index points to this message's record now.
+    /// The index points to this record now.
     pub(crate) fn add_live(&mut self, place: Extent) {
         let usage = self.usage.entry(place.segment).or_default();
         usage.live += place.length;
         usage.records += 1;
     }
 
-    /// The index does not point to this message's record any more.
+    /// The index no longer points to this record.
     pub(crate) fn subtract_live(&mut self, place: Extent) {
         if let Some(usage) = self.usage.get_mut(&place.segment) {
             usage.live = usage.live.saturating_sub(place.length);
@@ -319,7 +321,7 @@ impl Segments {
         }
     }
 
-    /// A message has records of changes in this segment, or no longer.
+    /// A message has its first record of a change in this segment, or needs none of them any more.
     pub(crate) fn mark(&mut self, segment: u64, more: bool) {
         if let Some(usage) = self.usage.get_mut(&segment) {
             usage.marks = if more { usage.marks + 1 } else { usage.marks.saturating_sub(1) };
@@ -337,12 +339,12 @@ impl Segments {
         }
     }
 
-    /// This segment's ends of messages have all been written once more.
+    /// The tombstones of this segment have all been written again.
     pub(crate) fn clear_ends(&mut self, newer: u64) {
         self.edges.retain(|edge| edge.newer != newer || edge.copies);
     }
 
-    /// Unlinks full segments that nobody needs; gives those that are gone for good.
+    /// Deletes full segments that are no longer needed. Gives their numbers.
     pub(crate) fn reclaim(&mut self) -> io::Result<Vec<u64>> {
         let free = |number: &u64| !self.edges.iter().any(|edge| edge.newer == *number);
         let empty = self.sealed().filter(|(_, usage)| usage.is_empty()).map(|(number, _)| number);
@@ -356,7 +358,7 @@ impl Segments {
             }
         }
         if !gone.is_empty() {
-            // What was kept for the sake of these goes next time, when their names are gone for sure.
+            // Segments that were kept because of these are deleted next time, when these names are durably gone.
             self.folder.handle.sync_all()?;
             self.edges.retain(|edge| !gone.contains(&edge.older));
         }
@@ -369,14 +371,14 @@ impl Segments {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // Readers hold the file open and finish in peace.
+        // Readers that have the file open can finish.
         self.files.take(number);
         self.usage.remove(&number);
         Ok(())
     }
 
-    /// The oldest full segment, not among these, of which more than three quarters are garbage and which is there all the
-    /// same.
+    /// The oldest full segment, not in `except`, that is still needed and of which more than three quarters are
+    /// garbage.
     pub(crate) fn sparse(&self, except: &BTreeSet<u64>) -> Option<u64> {
         let sparse =
             |(number, usage): &(u64, SegmentUsage)| usage.live < usage.used / 4 && !except.contains(number);
@@ -388,7 +390,7 @@ impl Segments {
         self.usage.get(&number).map_or(0, |usage| usage.used)
     }
 
-    /// All that is known of a segment.
+    /// The usage of a segment.
     pub(crate) fn usage(&self, number: u64) -> SegmentUsage {
         self.usage.get(&number).copied().unwrap_or_default()
     }
@@ -404,7 +406,7 @@ impl Segments {
     }
 }
 
-/// Writes pieces one after the other; small ones go together.
+/// Writes pieces one after the other. Small ones are gathered.
 fn write_all(file: &File, pieces: impl Iterator<Item = Bytes>, mut at: u64) -> io::Result<()> {
     let mut gathered: Vec<u8> = Vec::new();
     for piece in pieces {
@@ -425,7 +427,7 @@ fn write_all(file: &File, pieces: impl Iterator<Item = Bytes>, mut at: u64) -> i
     file.write_all_at(&gathered, at)
 }
 
-/// The places of these records, neighbours as one.
+/// The places of these records, one per segment.
 fn runs(records: &[(Record, Extent)]) -> Vec<Extent> {
     let runs = records.chunk_by(|(_, one), (_, two)| one.segment == two.segment);
     let run = |run: &[(Record, Extent)]| {

@@ -1,4 +1,4 @@
-//! Whether all of a message is there and as it was written: its record, and the file of its body.
+//! Verifies that a message is complete and as it was written: its record, and the file of its body.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,9 +14,10 @@ use super::row::MessageRow;
 use super::scan::is_sound;
 use super::segment_file::{is_absent, read_at};
 
-/// What is wrong with the octets of a message, whose segment is this file.
+/// What is wrong with a message's octets, if anything. `segment` is the file of its segment.
 ///
-/// An error is no damage: the disk may tell later.
+/// # Errors
+/// A read failed in a way that may pass, which is not damage.
 pub(crate) fn verify_message(
     (id, row): (QueueId, &MessageRow),
     segment: &File,
