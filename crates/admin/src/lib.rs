@@ -27,9 +27,9 @@ pub use quarantine::{
 pub use server::Server;
 pub use socket::BindError;
 pub use wire::{
-    Affected, CapturedMessage, CapturedPage, Component, Disposition, HealthReport, OperatorRefusal,
-    PageQuery, PluginCounts, PluginState, Query, QueueAction, QueueEntry, QueueFilter, QueuePage,
-    QueueRecipient, Reloaded, Reroute, Spared, Version,
+    Affected, CapturedMessage, CapturedPage, Component, HealthReport, OperatorRefusal, PageQuery,
+    PluginCounts, PluginState, Query, QueueAction, QueueEntry, QueueFilter, QueuePage, QueueRecipient,
+    Reloaded, Reroute, Spared, Version,
 };
 
 /// Where the gateway listens for its operator.

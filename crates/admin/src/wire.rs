@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use pintle_mail::{Address, QueueId, ReversePath, UnixTime};
+use pintle_mail::{Address, Disposition, QueueId, ReversePath, UnixTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How many entries a page has when nobody says.
@@ -191,20 +191,6 @@ pub struct QueueRecipient {
     pub under_way: bool,
     /// The reply of the last attempt, as one text.
     pub last_reply: Option<String>,
-}
-
-/// The final fate of a recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Disposition {
-    /// The next hop has taken it.
-    Delivered,
-    /// It was refused for good.
-    Failed,
-    /// Its time ran out.
-    Expired,
-    /// It was dropped on purpose.
-    Discarded,
 }
 
 /// The messages that a command changed.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use pintle_policy::Chain;
 use pintle_record::RecordSink;
-use pintle_spool::{Health, Spool, SpoolError};
+use pintle_spool::{Spool, SpoolError};
 
 use crate::config::Rules;
 use crate::guesses::Guesses;
@@ -57,12 +57,7 @@ impl Services {
     /// # Errors
     /// Why it takes none.
     pub(crate) fn spool_accepts(&self) -> Result<(), SpoolError> {
-        let accepts = match self.spool.health() {
-            Health::Accepting => Ok(()),
-            Health::Full => Err(SpoolError::Full),
-            Health::Behind(why) => Err(SpoolError::Store(why)),
-            Health::Broken(why) => Err(SpoolError::Broken(why)),
-        };
+        let accepts = self.spool.health().accepting();
         // Looking comes first, since writing would make every core fetch it anew with each message.
         if self.closed.load(Ordering::Relaxed) != accepts.is_err()
             && self.closed.swap(accepts.is_err(), Ordering::Relaxed) != accepts.is_err()

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod auth_results;
 pub mod body;
+pub mod disposition;
 pub mod domains;
 pub mod dsn;
 pub mod envelope;
@@ -23,6 +24,7 @@ pub mod xtext;
 
 pub use address::{Address, AddressError, Charset, ReversePath};
 pub use body::{Body, BodyError, BodyFuture, Bytes};
+pub use disposition::Disposition;
 pub use domains::Domains;
 pub use envelope::{BodyType, Envelope, MailParams, Notify, Param, RcptParams, Recipient, Return};
 pub use header::{Field, FieldPosition, HeaderBlock, HeaderEdit, HeaderError};

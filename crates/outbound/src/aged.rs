@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pintle_mail::dsn::{self, DsnAction};
 use pintle_mail::{NextHop, QueueId, Recipient, ReversePath, UnixTime};
-use pintle_queue::{Aged, AttemptReport, Custody, JobId};
+use pintle_queue::{Aged, AttemptReport, HoldState, JobId};
 use pintle_record::{PeerMembers, ReportKind};
 use pintle_smtp::client::Speaker;
 use pintle_spool::{Change, Guard, Hold, Quarantine, Settlement, SpoolError, Status, Stored};
@@ -82,8 +82,8 @@ pub(crate) async fn expire(shared: Arc<OutboundShared>, group: Group) -> Option<
     let quarantined = group.jobs.iter().any(|job| job.quarantined);
     if quarantined || !shared.ages.is_steady(config.retry.max_age) {
         // It was released, or the clock was set, while this waited for its turn.
-        let custody = if held { Custody::Held } else { Custody::Free };
-        return Some(group.back(|left| AttemptReport { custody, ..AttemptReport::unchanged(left) }));
+        let custody = if held { HoldState::Held } else { HoldState::Free };
+        return Some(group.back(|left| AttemptReport { hold: custody, ..AttemptReport::unchanged(left) }));
     }
     // A report about what was taken for harmful would go to whoever was named as its sender.
     let context = SettleContext { guard: Guard::Free, ..group.context() };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pintle_mail::{NextHop, UnixTime};
-use pintle_queue::{Again, Attempt, AttemptReport, Custody, HopSign};
+use pintle_queue::{Again, Attempt, AttemptReport, HoldState, HopSign};
 use pintle_smtp::client::ReplyOutcome;
 use pintle_spool::{Hold, Quarantine, SpoolError, Stored};
 
@@ -43,7 +43,7 @@ fn unreadable(attempt: &Attempt, error: &SpoolError) -> Finished {
         remaining: if gone { Box::default() } else { attempt.recipients.clone() },
         hop: HopSign::Silent,
         again: Again::BackOff,
-        custody: Custody::Free,
+        hold: HoldState::Free,
     };
     Finished::new(attempt.id, attempt.message, report)
 }
@@ -173,7 +173,7 @@ impl Trying<'_> {
             remaining: remaining.into(),
             hop: heard.hop,
             again: if heard.overflow { Again::AtOnce } else { Again::After(wait) },
-            custody: Custody::Free,
+            hold: HoldState::Free,
         };
         let context = self.context(plan, heard.by, "deliver");
         let mut finished = self.durably(&context, &results, report).await;
@@ -218,7 +218,7 @@ impl Trying<'_> {
     /// What the attempt has found. An operator may have let go of it since: the queue knows which came later.
     fn held(&self, hold: Option<&Hold>) -> Finished {
         let custody = self.config.quarantine.custody(hold, &self.shared.ages.timeline());
-        self.finished(AttemptReport { custody, ..interrupted(self.attempt.recipients.clone()) })
+        self.finished(AttemptReport { hold: custody, ..interrupted(self.attempt.recipients.clone()) })
     }
 
     async fn durably(

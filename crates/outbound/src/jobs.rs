@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pintle_mail::NextHop;
-use pintle_queue::{Custody, Job, Timeline};
+use pintle_queue::{HoldState, Job, Timeline};
 use pintle_spool::{Waiting, WaitingRecipient};
 
 use crate::Config;
@@ -32,9 +32,14 @@ pub(crate) fn queue_config(config: &Config) -> pintle_queue::Config {
 }
 
 /// One job for each next hop of a message's pending recipients.
-pub(crate) fn jobs_of(waiting: &Waiting, custody: Custody, config: &Config, timeline: &Timeline) -> Vec<Job> {
+pub(crate) fn jobs_of(
+    waiting: &Waiting,
+    custody: HoldState,
+    config: &Config,
+    timeline: &Timeline,
+) -> Vec<Job> {
     let job = |(next_hop, recipients): (NextHop, Vec<&WaitingRecipient>)| Job {
-        custody,
+        hold: custody,
         ..job_of(waiting, next_hop, &recipients, config.retry.longest_wait(), timeline)
     };
     by_next_hop(waiting, config).into_iter().map(job).collect()

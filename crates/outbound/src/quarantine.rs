@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pintle_mail::{QueueId, Reply, UnixTime};
-use pintle_queue::{Again, Aged, AttemptReport, Custody, HopSign, Timeline};
+use pintle_queue::{Again, Aged, AttemptReport, HoldState, HopSign, Timeline};
 use pintle_spool::{Amount, Disposition, Guard, Hold, Quarantine, SpoolError, Stored};
 
 use crate::select::CommandOutcome;
@@ -47,11 +47,11 @@ impl Retention {
     }
 
     /// What a hold means for the queue.
-    pub(crate) fn custody(&self, hold: Option<&Hold>, timeline: &Timeline) -> Custody {
+    pub(crate) fn custody(&self, hold: Option<&Hold>, timeline: &Timeline) -> HoldState {
         match hold {
-            None => Custody::Free,
-            Some(Hold::Operator(_) | Hold::Other(_)) => Custody::Held,
-            Some(Hold::Quarantine(quarantine)) => Custody::Quarantined(self.until(quarantine, timeline)),
+            None => HoldState::Free,
+            Some(Hold::Operator(_) | Hold::Other(_)) => HoldState::Held,
+            Some(Hold::Quarantine(quarantine)) => HoldState::Quarantined(self.until(quarantine, timeline)),
         }
     }
 }
@@ -70,13 +70,13 @@ pub(crate) async fn expire(
         remaining: aged.recipients.clone(),
         hop: HopSign::Silent,
         again: Again::BackOff,
-        custody,
+        hold: custody,
     };
     // A time from a wrong clock is placed at now, whenever it is looked at: the queue has counted since it knew the message.
     let untold = timeline.place(quarantine.since) == timeline.now();
     if until > timeline.now() && !(untold && aged.quarantined && shared.ages.is_steady(keep)) {
         // The operator has lengthened the time since, or the clock was set.
-        return stays(Custody::Quarantined(until));
+        return stays(HoldState::Quarantined(until));
     }
     let context = SettleContext {
         quarantine: Some(quarantine.name.clone()),
@@ -96,8 +96,8 @@ pub(crate) async fn expire(
         }
         Err(SpoolError::Unknown(_) | SpoolError::Damaged(..)) => AttemptReport::settled(),
         // It was released in the last moment.
-        Err(SpoolError::HoldChanged(_)) => stays(Custody::Free),
-        Err(_) => stays(Custody::Quarantined(until)),
+        Err(SpoolError::HoldChanged(_)) => stays(HoldState::Free),
+        Err(_) => stays(HoldState::Quarantined(until)),
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
         let until = |name: &str| keep.until(&Quarantine::new(name, since), &timeline);
         assert_eq!(until("score"), since.plus(Duration::from_secs(60)));
         assert_eq!(until("dmarc"), since.plus(Duration::from_secs(2_592_000)));
-        assert_eq!(keep.custody(Some(&Hold::Operator("x".into())), &timeline), Custody::Held);
+        assert_eq!(keep.custody(Some(&Hold::Operator("x".into())), &timeline), HoldState::Held);
     }
 
     #[test]

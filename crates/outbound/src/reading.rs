@@ -34,8 +34,8 @@ pub(crate) async fn recover(
                 pages.send(page).await.ok()?;
             }
             Err(SpoolError::Closed) => return None,
-            Err(SpoolError::Index(what)) => {
-                tracing::warn!(%what, "the spool's index is being made anew; what is pending is asked for again");
+            Err(SpoolError::Unavailable(what)) => {
+                tracing::warn!(%what, "the spool is unavailable for now; pending messages are read again");
                 shared.clock.sleep(soon).await;
                 // It may not be in order the next time either.
                 soon = (soon * 2).min(RECOVER_AGAIN);

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pintle_mail::{QueueId, UnixTime};
-use pintle_queue::{Again, AttemptReport, Custody, Due, HopSign, JobId, Next, Queue, Selector};
+use pintle_queue::{Again, AttemptReport, Due, HoldState, HopSign, JobId, Next, Queue};
 use pintle_spool::Waiting;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -231,10 +231,10 @@ impl Runner {
             // Known already: it was read at the start as well, or it has been released. What is older than the last
             // release must not hold it again, so a hold says no more here than until when.
             let released = waiting.released.map(|at| timeline.place(at));
-            self.for_jobs(&[waiting.id], |queue, which| match custody {
-                Custody::Free => queue.release(which, released, timeline.now()),
-                Custody::Quarantined(until) => queue.keep_until(which, until),
-                Custody::Held => 0,
+            self.for_jobs(&[waiting.id], |queue, job| match custody {
+                HoldState::Free => queue.release(job, released, timeline.now()),
+                HoldState::Quarantined(until) => queue.keep_until(job, until),
+                HoldState::Held => {}
             });
             self.reroute(waiting);
             return;
@@ -310,7 +310,7 @@ impl Runner {
     }
 
     fn record(&mut self, message: QueueId, job: JobId, report: AttemptReport) {
-        let custody = report.custody;
+        let custody = report.hold;
         let now = self.shared.ages.now();
         match self.queue.record(job, report, self.shared.roll(), now) {
             Next::Settled | Next::Removed | Next::Unknown => self.forget(job, message),
@@ -320,11 +320,11 @@ impl Runner {
         }
     }
 
-    fn hold_jobs(&mut self, message: QueueId, custody: Custody) {
-        self.for_jobs(&[message], |queue, which| match custody {
-            Custody::Free => 0,
-            Custody::Held => queue.hold(which),
-            Custody::Quarantined(until) => queue.quarantine(which, until),
+    fn hold_jobs(&mut self, message: QueueId, custody: HoldState) {
+        self.for_jobs(&[message], |queue, job| match custody {
+            HoldState::Free => {}
+            HoldState::Held => queue.hold(job),
+            HoldState::Quarantined(until) => queue.quarantine(job, until),
         });
     }
 
@@ -360,7 +360,7 @@ impl Runner {
             Command::Release(released, answer) => {
                 for (id, since) in released {
                     let since = since.map(|at| self.shared.ages.timeline().place(at));
-                    self.for_jobs(&[id], |queue, which| queue.release(which, since, now));
+                    self.for_jobs(&[id], |queue, job| queue.release(job, since, now));
                 }
                 let _ = answer.send(());
             }
@@ -384,7 +384,7 @@ impl Runner {
         let jobs = self.jobs.get(&id).map(Vec::as_slice).unwrap_or_default();
         let found = whereabouts::custody(&self.queue, jobs);
         if found == QueuePresence::Free {
-            self.for_jobs(&[id], |queue, which| queue.retry_now(which, now));
+            self.for_jobs(&[id], |queue, job| queue.retry_now(job, now));
         }
         found
     }
@@ -409,16 +409,12 @@ impl Runner {
     }
 
     /// Does something with all jobs of these messages; gives how many of the messages have any.
-    fn for_jobs(
-        &mut self,
-        messages: &[QueueId],
-        mut act: impl FnMut(&mut Queue, &Selector) -> usize,
-    ) -> usize {
+    fn for_jobs(&mut self, messages: &[QueueId], mut act: impl FnMut(&mut Queue, JobId)) -> usize {
         let mut touched = 0;
         for jobs in messages.iter().filter_map(|id| self.jobs.get(id)) {
             touched += 1;
             for job in jobs {
-                act(&mut self.queue, &Selector::Job(*job));
+                act(&mut self.queue, *job);
             }
         }
         touched
@@ -514,12 +510,7 @@ async fn closed_session(farewells: &mut JoinSet<()>) -> Option<()> {
 
 /// What the queue is told when an attempt came to nothing for no fault of the next hop.
 pub(crate) fn interrupted(recipients: Box<[u32]>) -> AttemptReport {
-    AttemptReport {
-        remaining: recipients,
-        hop: HopSign::Silent,
-        again: Again::AtOnce,
-        custody: Custody::Free,
-    }
+    AttemptReport { remaining: recipients, hop: HopSign::Silent, again: Again::AtOnce, hold: HoldState::Free }
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ pub(crate) async fn durably(
                 results.to_mut().retain(|result| pending(&stored, result.recipient).is_some());
                 children = bounce::children(shared, &stored, &results).await;
             }
-            SpoolError::Full | SpoolError::Broken(_) | SpoolError::Store(_) | SpoolError::Index(_) => {
+            SpoolError::Full | SpoolError::Broken(_) | SpoolError::Store(_) | SpoolError::Unavailable(_) => {
                 tracing::error!(queue_id = %stored.id, %error, "an attempt's outcome cannot be stored; trying again");
                 shared.clock.sleep(AGAIN).await;
             }

@@ -15,7 +15,7 @@ use pintle_outbound::{Capture, Clock, Outbound};
 use pintle_plugin::Plugins;
 use pintle_policy::Chain;
 use pintle_record::RecordSink;
-use pintle_spool::{Embedded, Spool};
+use pintle_spool::Spool;
 use pintle_tls::{ClientTls, ServerTls};
 use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
@@ -56,7 +56,7 @@ pub(crate) struct App {
     pub(crate) inbound: Inbound,
     pub(crate) parts: Arc<GatewayParts>,
     outbound: Outbound,
-    spool: Arc<Embedded>,
+    spool: Arc<dyn Spool>,
     /// Dropped to tell the admin socket to end.
     stop_admin: oneshot::Sender<()>,
     supervisor: Supervisor,
@@ -81,7 +81,7 @@ impl App {
         let plugins = Plugins::open(settings.plugins.clone(), Arc::clone(&asked)).await?;
         let chain = Arc::new(ArcSwap::from_pointee(Chain::new(plugins.judges())));
         let server_tls = settings.server_tls.as_ref().map(ServerTls::load).transpose()?.map(Arc::new);
-        let spool = Arc::new(Embedded::open(&settings.spool)?);
+        let spool = pintle_spool::open(&settings.spool)?;
         let outbound = Outbound::start(
             settings.outbound.clone(),
             pintle_outbound::Parts {
@@ -90,7 +90,7 @@ impl App {
                 capture: extras.capture,
                 clock: extras.clock,
                 ..pintle_outbound::Parts::new(
-                    Arc::clone(&spool) as Arc<dyn Spool>,
+                    Arc::clone(&spool),
                     asked,
                     ClientTls::load(&settings.client_tls)?,
                 )
@@ -113,7 +113,7 @@ impl App {
             server_tls,
             rules: inbound.reload(),
             outbound: outbound.handle(),
-            spool: Arc::clone(&spool) as Arc<dyn Spool>,
+            spool: Arc::clone(&spool),
             metrics,
             resolver: Arc::clone(&resolver),
             fallen: supervisor.fallen(),

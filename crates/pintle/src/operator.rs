@@ -12,7 +12,6 @@ use pintle_admin::{
 };
 use pintle_mail::{QueueId, UnixTime};
 use pintle_plugin::ReloadError;
-use pintle_spool::SpoolError;
 
 use crate::parts::GatewayParts;
 use crate::{capture, quarantine, queue, reload};
@@ -63,12 +62,7 @@ impl Operator for AdminOperator {
 
     fn health(&self) -> BoxFuture<'_, HealthReport> {
         Box::pin(async {
-            let spool = match self.parts.spool.health() {
-                pintle_spool::Health::Accepting => None,
-                pintle_spool::Health::Full => Some(SpoolError::Full.to_string()),
-                pintle_spool::Health::Behind(why) => Some(SpoolError::Store(why).to_string()),
-                pintle_spool::Health::Broken(why) => Some(SpoolError::Broken(why).to_string()),
-            };
+            let spool = self.parts.spool.health().accepting().err().map(|error| error.to_string());
             let mut components =
                 vec![Component { name: "spool".to_owned(), ok: spool.is_none(), detail: spool }];
             components.extend(self.parts.plugins.status().into_iter().map(|plugin| Component {

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use pintle_admin::{
-    Affected, Disposition, OperatorRefusal, PageQuery, Query, QueueAction, QueueEntry, QueueFilter,
-    QueuePage, QueueRecipient, Reroute, Spared,
+    Affected, OperatorRefusal, PageQuery, Query, QueueAction, QueueEntry, QueueFilter, QueuePage,
+    QueueRecipient, Reroute, Spared,
 };
 use pintle_mail::{Address, NextHop, QueueId};
 use pintle_outbound::{Act, Acts, CommandOutcome, Leg, Next, Select};
@@ -214,10 +214,7 @@ fn recipient(
         next_hop: pending.map(|_| leg.map_or_else(by_route, |leg| leg.next_hop.to_string())),
         disposition: match status {
             Status::Pending(_) => None,
-            Status::Done(pintle_spool::Disposition::Delivered) => Some(Disposition::Delivered),
-            Status::Done(pintle_spool::Disposition::Failed) => Some(Disposition::Failed),
-            Status::Done(pintle_spool::Disposition::Expired) => Some(Disposition::Expired),
-            Status::Done(pintle_spool::Disposition::Discarded) => Some(Disposition::Discarded),
+            Status::Done(disposition) => Some(*disposition),
         },
         attempts: pending.map_or(0, |pending| pending.attempts),
         next_attempt_ms: pending.and_then(|pending| match leg.map(|leg| leg.next) {

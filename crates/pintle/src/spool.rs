@@ -50,7 +50,7 @@ fn repair(which: &WhichSpool) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut progress = ProgressLine::default().teller();
     let done = runtime.block_on(pintle_spool::repair(&config, &mut progress))?;
-    say!("the database has been made anew from the log; {} messages are served", done.served);
+    say!("the database has been rebuilt from the log; {} messages are served", done.served);
     if done.set_aside == 0 {
         return Ok(ExitCode::SUCCESS);
     }

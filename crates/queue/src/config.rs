@@ -1,25 +1,25 @@
-//! Limits and intervals, with their defaults.
+//! Concurrency limits and retry intervals, with their defaults.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use pintle_mail::NextHop;
 
-/// How many at once, and how patient.
+/// Concurrency limits of attempts, and the retry policy.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Attempts under way for one next hop. The default is 15, below the 20 connections that Exchange takes from one
+    /// The concurrency limit per next hop. The default is 15, below the 20 connections that Exchange accepts from one
     /// source.
     pub per_hop: usize,
     /// Other limits for some next hops.
     pub overrides: HashMap<NextHop, usize>,
-    /// Attempts with which a next hop begins that has not worked yet; each that works allows one more, up to its limit,
-    /// and trouble begins anew. So one that swallows sessions and says nothing holds few of the places in total. The
-    /// default is 5.
+    /// The limit with which a next hop begins that has not worked yet. Each attempt that works allows one more, up to
+    /// the limit, and a failure of the next hop starts again from here. So a next hop that accepts sessions and never
+    /// answers occupies few of the places in total. The default is 5.
     pub initial: usize,
-    /// Attempts under way in total. The default is 500.
+    /// The concurrency limit in total. The default is 500.
     pub total: usize,
-    /// When to try again, to warn and to give up.
+    /// When to retry, to warn and to give up.
     pub retry: RetryPolicy,
 }
 
@@ -30,7 +30,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Nobody is asked where nothing is sent, so nothing has to be proven.
+    /// Discarding needs no next hop that works, so it has no initial limit.
     pub(crate) fn initial_of(&self, next_hop: &NextHop) -> usize {
         if *next_hop == NextHop::Discard { usize::MAX } else { self.initial.max(1) }
     }
@@ -40,23 +40,24 @@ impl Config {
     }
 }
 
-/// When to try again, to warn and to give up.
+/// When to retry, to warn and to give up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
-    /// The wait after the first, second, … deferral of a job; the last one repeats. An empty list means the default.
+    /// The back-off of a job: the wait after its first, second, … deferral. The last one repeats. An empty list means
+    /// the default.
     ///
     /// RFC 5321 section 4.5.4.1 wants at least 30 minutes between attempts as a rule, and allows better strategies:
-    /// three early tries catch greylisting and short outages, after them the rule holds.
+    /// three early retries catch greylisting and short outages, after them the rule holds.
     pub intervals: Vec<Duration>,
-    /// The wait after a next hop has failed as a whole once, twice, …; the last one repeats. An empty list means the
-    /// default.
+    /// The back-off of a next hop: the wait after it has failed as a whole once, twice, … The last one repeats. An
+    /// empty list means the default.
     pub hop_intervals: Vec<Duration>,
-    /// By how many percent, at most, chance lengthens a wait, so that jobs which failed together do not return together.
-    /// It never shortens one: the intervals are promises to the next hop.
+    /// The jitter: by how many percent, at most, a wait is lengthened at random, so that jobs that failed together do
+    /// not return together. It never shortens a wait: the intervals are promises to the next hop.
     pub jitter: u8,
-    /// The age at which a job expires. RFC 5321 section 4.5.4.1 says 4 to 5 days; the default is 5.
+    /// The age at which a job expires. RFC 5321 section 4.5.4.1 says 4 to 5 days. The default is 5.
     pub max_age: Duration,
-    /// The age at which the sender is warned once; never when none. The default is 4 hours.
+    /// The age at which the sender is warned once. None means never. The default is 4 hours.
     pub warn_after: Option<Duration>,
 }
 
@@ -84,14 +85,14 @@ impl RetryPolicy {
         self.lengthen(step(&self.intervals, &INTERVALS, count), dice)
     }
 
-    /// The longest that [`wait`](Self::wait) can give.
+    /// The longest wait that [`wait`](Self::wait) gives.
     #[must_use]
     pub fn longest_wait(&self) -> Duration {
         let default = || Duration::from_secs(INTERVALS[INTERVALS.len() - 1]);
         self.lengthen(self.intervals.iter().max().copied().unwrap_or_else(default), u64::MAX)
     }
 
-    /// The wait after failure number `count` (from 1) of a next hop, lengthened by `dice`.
+    /// The back-off after failure number `count` (from 1) of a next hop, lengthened by `dice`.
     pub(crate) fn hop_wait(&self, count: u32, dice: u64) -> Duration {
         self.lengthen(step(&self.hop_intervals, &HOP_INTERVALS, count), dice)
     }

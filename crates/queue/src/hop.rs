@@ -1,4 +1,4 @@
-//! One next hop: the jobs that wait for it, and whether it may be tried.
+//! One next hop: the jobs that wait for it, its concurrency limit, and its back-off.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use pintle_mail::{NextHop, UnixTime};
 
 use crate::job::JobId;
 
-/// Where a hop stands in the queue's slab.
+/// The index of a hop in the queue's slab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HopId(pub(crate) u32);
 
@@ -14,40 +14,40 @@ pub(crate) struct HopId(pub(crate) u32);
 #[derive(Debug)]
 pub(crate) struct Hop {
     pub(crate) name: NextHop,
-    /// Attempts allowed at once.
+    /// Its concurrency limit.
     pub(crate) limit: usize,
-    /// Attempts that it has earned by working.
+    /// Attempts that are allowed at once for now. It grows with each attempt that works.
     pub(crate) window: usize,
-    /// Those neither held nor under way, by due time.
+    /// Jobs that are neither held nor under way, by due time.
     pub(crate) waiting: BTreeSet<(UnixTime, JobId)>,
     /// Attempts under way.
     pub(crate) trying: usize,
-    /// All its jobs, in any phase.
+    /// Number of its jobs, in any phase.
     pub(crate) jobs: usize,
-    /// Those held.
+    /// Number of its jobs that are held.
     pub(crate) held: usize,
-    /// It failed as a whole, and has not worked since.
-    pub(crate) trouble: Option<Trouble>,
-    pub(crate) place: HopState,
+    /// Set when it has failed as a whole and has not worked since.
+    pub(crate) back_off: Option<HopBackOff>,
+    pub(crate) state: HopState,
 }
 
-/// A next hop's failures in a row.
+/// The back-off of a next hop that fails.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Trouble {
+pub(crate) struct HopBackOff {
     pub(crate) failures: u32,
-    /// No attempt before.
+    /// No attempt is made before this time.
     pub(crate) until: UnixTime,
 }
 
-/// Where the queue looks for a hop.
+/// Where a hop is in the queue's orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HopState {
-    /// Nowhere: nothing waits, or no attempt more is allowed.
+    /// In none: no job waits, or its limit is reached.
     Idle,
     /// Among the sleepers, until this time.
     Asleep(UnixTime),
-    /// In the round. It stays there until its turn, even when there is nothing left to do by then: taking it out of the
-    /// middle would cost more than looking at it once.
+    /// In the round-robin queue. It stays there until its turn even when it has no due job any more, since removing it
+    /// from the middle would cost more than its turn.
     Ready,
 }
 
@@ -61,19 +61,19 @@ impl Hop {
             trying: 0,
             jobs: 0,
             held: 0,
-            trouble: None,
-            place: HopState::Idle,
+            back_off: None,
+            state: HopState::Idle,
         }
     }
 
-    /// When the next attempt may begin; none when that does not depend on time.
+    /// When the next attempt may begin. None when that does not depend on time.
     pub(crate) fn wakes(&self) -> Option<UnixTime> {
-        // One probe at a time while in trouble: a next hop that cannot serve one message needs no fifteen.
-        let limit = if self.trouble.is_some() { 1 } else { self.window }.min(self.limit);
+        // One probe at a time after a failure: a next hop that cannot serve one message does not need fifteen.
+        let limit = if self.back_off.is_some() { 1 } else { self.window }.min(self.limit);
         if self.trying >= limit {
             return None;
         }
         let (due, _) = self.waiting.first()?;
-        Some(self.trouble.map_or(*due, |trouble| trouble.until.max(*due)))
+        Some(self.back_off.map_or(*due, |back_off| back_off.until.max(*due)))
     }
 }

@@ -1,4 +1,4 @@
-//! What goes in and comes out: jobs, attempts, reports.
+//! The queue's input and output: jobs, attempts, reports.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,38 +8,38 @@ use pintle_mail::{NextHop, QueueId, UnixTime};
 /// One message for one next hop. A message whose recipients have several next hops is several jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// Which message.
+    /// The message.
     pub message: QueueId,
-    /// Where it goes.
+    /// Its next hop.
     pub next_hop: NextHop,
     /// The ids of the recipients that are not settled yet.
     pub recipients: Box<[u32]>,
-    /// When the message was accepted, or released from a quarantine; its age counts from here.
+    /// When the message was accepted, or released from a quarantine. Its age counts from here.
     pub accepted: UnixTime,
-    /// Deferrals so far.
+    /// Number of deferrals so far.
     pub attempts: u32,
-    /// Not to be tried before.
+    /// The earliest time of the next attempt.
     pub due: UnixTime,
     /// The sender has been warned of the delay, or need not be.
     pub warned: bool,
-    /// Whether it may be tried.
-    pub custody: Custody,
+    /// Whether it is held.
+    pub hold: HoldState,
 }
 
-/// Whether a job may be tried.
+/// Whether a job is held, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Custody {
-    /// It may.
+pub enum HoldState {
+    /// It is not held, and may be tried.
     #[default]
     Free,
-    /// Not before it is released; its age counts on.
+    /// It is not tried before it is released. It expires by its age.
     Held,
-    /// Not before it is released, and at this time it expires, whatever its age.
+    /// It is not tried before it is released, and expires at this time, whatever its age.
     Quarantined(UnixTime),
 }
 
 impl Job {
-    /// A job of a message just accepted: due at once.
+    /// A job of a message that was just accepted: due at once.
     #[must_use]
     pub fn new(
         message: QueueId,
@@ -55,12 +55,12 @@ impl Job {
             attempts: 0,
             due: accepted,
             warned: false,
-            custody: Custody::Free,
+            hold: HoldState::Free,
         }
     }
 }
 
-/// Names a job in this queue, for the life of the process.
+/// The name of a job in this queue, for the life of the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub(crate) u64);
 
@@ -81,127 +81,122 @@ impl fmt::Debug for JobId {
 pub enum Due {
     /// Try to deliver, then [`record`](crate::Queue::record).
     Attempt(Attempt),
-    /// Tell the sender about the delay, then [`record`](crate::Queue::record) [`Report::unchanged`]. Asked once. The job
-    /// is not tried meanwhile, lest the two write over each other's marks.
+    /// Warn the sender of the delay, then [`record`](crate::Queue::record) [`AttemptReport::unchanged`]. This comes
+    /// once per job. The job is not tried meanwhile, so that the two do not overwrite each other's changes.
     Warn(Aged),
     /// Settle the recipients as expired (bounce them, durably), then [`record`](crate::Queue::record) a report without
-    /// remaining recipients. If that cannot be done now, record them as remaining: the queue will ask again.
+    /// remaining recipients. If that cannot be done now, report them as remaining: the job expires again later.
     Expire(Aged),
 }
 
-/// One try of one job. It occupies a place until it is recorded.
+/// One attempt of one job. It counts against the concurrency limits until it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// Name it in [`record`](crate::Queue::record).
+    /// The job, for [`record`](crate::Queue::record).
     pub id: JobId,
-    /// Which message.
+    /// The message.
     pub message: QueueId,
-    /// Where it goes.
+    /// The next hop.
     pub next_hop: NextHop,
-    /// For whom.
+    /// The ids of the recipients to deliver to.
     pub recipients: Box<[u32]>,
-    /// Deferrals before this try.
+    /// Number of deferrals before this attempt.
     pub attempts: u32,
 }
 
 /// A job that has reached an age.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aged {
-    /// Which job.
+    /// The job, for [`record`](crate::Queue::record).
     pub id: JobId,
-    /// Which message.
+    /// The message.
     pub message: QueueId,
-    /// Where it was to go.
+    /// Its next hop.
     pub next_hop: NextHop,
-    /// Those not settled yet.
+    /// The ids of the recipients that are not settled yet.
     pub recipients: Box<[u32]>,
-    /// When it was accepted.
+    /// When the message was accepted, or released from a quarantine.
     pub accepted: UnixTime,
-    /// It is its time in quarantine that is over.
+    /// Whether its time in a quarantine is over.
     pub quarantined: bool,
 }
 
-/// What became of an attempt.
+/// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptReport {
-    /// The recipients that are not settled; none when the job is done.
+    /// The ids of the recipients that are not settled. Empty when the job is done.
     pub remaining: Box<[u32]>,
-    /// What it tells about the next hop as a whole.
+    /// What the attempt tells about the next hop as a whole.
     pub hop: HopSign,
-    /// When the remaining are to be tried again.
+    /// When to retry the remaining recipients.
     pub again: Again,
-    /// Whether the message was found held, or was put on hold. A release in the meantime is the later word: the job is
-    /// then tried again, and looked at anew.
-    pub custody: Custody,
+    /// Whether the host found the message held, or put it on hold. A release in the meantime takes precedence: the job
+    /// is then tried again, and the host looks at the message again.
+    pub hold: HoldState,
 }
 
 impl AttemptReport {
-    /// All recipients are settled, over a next hop that works.
+    /// All recipients are settled, and the next hop works.
     #[must_use]
     pub fn settled() -> Self {
         Self {
             remaining: Box::default(),
             hop: HopSign::Working,
             again: Again::BackOff,
-            custody: Custody::Free,
+            hold: HoldState::Free,
         }
     }
 
-    /// These recipients were deferred; the next hop as such works.
+    /// These recipients were deferred, and the next hop as such works.
     #[must_use]
     pub fn deferred(remaining: impl Into<Box<[u32]>>) -> Self {
         Self { remaining: remaining.into(), ..Self::settled() }
     }
 
-    /// Nothing was tried, and nothing has changed.
+    /// No attempt was made, and nothing has changed.
     #[must_use]
     pub fn unchanged(remaining: impl Into<Box<[u32]>>) -> Self {
         Self { hop: HopSign::Silent, again: Again::AsBefore, ..Self::deferred(remaining) }
-    }
-
-    /// The next hop as a whole failed: refused the connection, greeted with 4xx, ran out of resources.
-    #[must_use]
-    pub fn hop_failed(remaining: impl Into<Box<[u32]>>) -> Self {
-        Self { hop: HopSign::Trouble, ..Self::deferred(remaining) }
     }
 }
 
 /// What an attempt tells about a next hop as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HopSign {
-    /// It answered and works; what put it off is lifted.
+    /// It answered and works. Its back-off ends.
     Working,
-    /// Nothing, say because a plugin deferred the job before a connection was made.
+    /// Nothing, for example because a plugin deferred the job before a connection was made.
     Silent,
-    /// It fails as a whole: it is put off, then asked by one attempt at a time.
+    /// It failed as a whole: back-off, then one probe at a time.
     Trouble,
 }
 
-/// When the remaining recipients are to be tried again.
+/// When to retry the remaining recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Again {
-    /// As the retry policy has it.
+    /// After the back-off of the retry policy.
     BackOff,
-    /// Now, and it does not count: the next hop took only so many recipients at once, or we were interrupted.
+    /// Now, without counting a deferral: the next hop limits the recipients of a transaction, or the attempt was
+    /// interrupted.
     AtOnce,
-    /// After this long.
+    /// After this wait.
     After(Duration),
-    /// When they were due anyhow, and it does not count.
+    /// At the time when they were due before, without counting a deferral.
     AsBefore,
 }
 
 /// What follows a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// The job is done and gone.
+    /// The job is done and was removed.
     Settled,
-    /// It will be tried again, not before this time unless its next hop recovers or an operator hastens it.
+    /// It is retried, not before this time unless its next hop recovers or an operator retries it.
     Again(UnixTime),
-    /// It was held in the meantime.
+    /// It is held.
     Held,
-    /// It is too old: [`Due::Expire`] comes next.
+    /// It has reached the maximum age: [`Due::Expire`] comes next.
     Expiring,
-    /// It was removed in the meantime and is gone now, whatever remained.
+    /// An operator removed it in the meantime, with all remaining recipients.
     Removed,
     /// There is no such job, or it was not under way.
     Unknown,

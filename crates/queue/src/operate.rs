@@ -1,107 +1,104 @@
-//! What an operator does to queued jobs: hold, release, retry, remove. A job in the host's hands is not snatched away;
-//! the wish is kept and obeyed when it comes back.
+//! Operators' commands on queued jobs: hold, release, retry, remove. A job in the host's hands stays there, and the
+//! request is carried out when it comes back.
 
-use pintle_mail::{NextHop, QueueId, UnixTime};
+use pintle_mail::UnixTime;
 
 use crate::config::Config;
 use crate::job::JobId;
-use crate::queue::{Phase, Queue, Wish};
-
-/// Which jobs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selector {
-    /// All of them.
-    Everything,
-    /// All of one message.
-    Message(QueueId),
-    /// All for one next hop.
-    NextHop(NextHop),
-    /// This one.
-    Job(JobId),
-}
+use crate::queue::{PendingRequest, Phase, Queue};
 
 impl Queue {
-    /// Keeps jobs back until they are released or expire. Gives how many it touched. A quarantine is the stronger word.
-    pub fn hold(&mut self, which: &Selector) -> usize {
-        self.for_each(which, |queue, id, phase| match phase {
-            Phase::Waiting => queue.park(id, Phase::Held),
-            Phase::Trying(Wish::Remove | Wish::Quarantine)
-            | Phase::Warning(Wish::Remove | Wish::Quarantine) => {}
-            Phase::Trying(_) | Phase::Warning(_) => queue.set_phase(id, phase.wishing(Wish::Hold)),
-            Phase::Expiring(_) | Phase::Held | Phase::Quarantined => {}
-        })
+    /// Holds a job until it is released or expires. A quarantine takes precedence over a hold.
+    pub fn hold(&mut self, id: JobId) {
+        match self.phase(id) {
+            Some(Phase::Waiting) => self.park(id, Phase::Held),
+            Some(Phase::Trying(PendingRequest::Remove | PendingRequest::Quarantine))
+            | Some(Phase::Warning(PendingRequest::Remove | PendingRequest::Quarantine)) => {}
+            Some(Phase::Trying(_) | Phase::Warning(_)) => self.request(id, PendingRequest::Hold),
+            Some(Phase::Expiring(_) | Phase::Held | Phase::Quarantined) | None => {}
+        }
     }
 
-    /// Keeps jobs back until they are released, and lets them expire at this time, whatever their age. Gives how many it
-    /// touched.
-    pub fn quarantine(&mut self, which: &Selector, until: UnixTime) -> usize {
-        self.for_each(which, |queue, id, phase| match phase {
-            Phase::Waiting => {
-                queue.park(id, Phase::Quarantined);
-                queue.redate(id, until);
+    /// Holds a job until it is released, and lets it expire at this time, whatever its age.
+    pub fn quarantine(&mut self, id: JobId, until: UnixTime) {
+        match self.phase(id) {
+            Some(Phase::Waiting) => {
+                self.park(id, Phase::Quarantined);
+                self.redate(id, until);
             }
-            Phase::Held | Phase::Quarantined => {
-                queue.set_phase(id, Phase::Quarantined);
-                queue.redate(id, until);
+            Some(Phase::Held | Phase::Quarantined) => {
+                self.set_phase(id, Phase::Quarantined);
+                self.redate(id, until);
             }
-            Phase::Trying(Wish::Remove) | Phase::Warning(Wish::Remove) | Phase::Expiring(_) => {}
-            Phase::Trying(_) | Phase::Warning(_) => {
-                queue.set_phase(id, phase.wishing(Wish::Quarantine));
-                if let Some(entry) = queue.jobs.get_mut(&id) {
+            Some(
+                Phase::Trying(PendingRequest::Remove)
+                | Phase::Warning(PendingRequest::Remove)
+                | Phase::Expiring(_),
+            )
+            | None => {}
+            Some(Phase::Trying(_) | Phase::Warning(_)) => {
+                self.request(id, PendingRequest::Quarantine);
+                if let Some(entry) = self.jobs.get_mut(&id) {
                     entry.due = until;
                 }
             }
-        })
+        }
     }
 
-    /// Gives those jobs that are in quarantine another end of their time; no others. Gives how many it looked at.
-    pub fn keep_until(&mut self, which: &Selector, until: UnixTime) -> usize {
-        self.for_each(which, |queue, id, phase| {
-            if phase == Phase::Quarantined {
-                queue.redate(id, until);
+    /// Changes the time at which a job in a quarantine expires. Other jobs stay as they are.
+    pub fn keep_until(&mut self, id: JobId, until: UnixTime) {
+        if self.phase(id) == Some(Phase::Quarantined) {
+            self.redate(id, until);
+        }
+    }
+
+    /// Releases a held job, which is then due at once. With `since`, as for a job out of a quarantine, its age counts
+    /// from there.
+    pub fn release(&mut self, id: JobId, since: Option<UnixTime>, now: UnixTime) {
+        match self.phase(id) {
+            Some(Phase::Held | Phase::Quarantined) => self.unpark(id, now),
+            Some(Phase::Trying(
+                PendingRequest::Nothing | PendingRequest::Hold | PendingRequest::Quarantine,
+            ))
+            | Some(Phase::Warning(
+                PendingRequest::Nothing | PendingRequest::Hold | PendingRequest::Quarantine,
+            ))
+            | Some(Phase::Expiring(PendingRequest::Nothing)) => self.request(id, PendingRequest::Release),
+            Some(Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) | Phase::Waiting) | None => {}
+        }
+        self.reset_age(id, since);
+    }
+
+    /// Makes a waiting job due at once, and ends the back-off of its next hop. A held job stays held.
+    pub fn retry_now(&mut self, id: JobId, now: UnixTime) {
+        match self.phase(id) {
+            Some(Phase::Waiting) => self.make_due(id, now),
+            Some(
+                Phase::Trying(PendingRequest::Nothing | PendingRequest::Release)
+                | Phase::Warning(PendingRequest::Nothing | PendingRequest::Release),
+            ) => {
+                self.request(id, PendingRequest::Retry);
             }
-        })
+            Some(
+                Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) | Phase::Held | Phase::Quarantined,
+            )
+            | None => {}
+        }
     }
 
-    /// Lets held jobs go on; they are due at once. Their age counts from `since`, where that is given: out of a
-    /// quarantine. Gives how many it touched.
-    pub fn release(&mut self, which: &Selector, since: Option<UnixTime>, now: UnixTime) -> usize {
-        self.for_each(which, |queue, id, phase| {
-            match phase {
-                Phase::Held | Phase::Quarantined => queue.unpark(id, now),
-                Phase::Trying(Wish::GoOn | Wish::Hold | Wish::Quarantine)
-                | Phase::Warning(Wish::GoOn | Wish::Hold | Wish::Quarantine)
-                | Phase::Expiring(Wish::GoOn) => queue.set_phase(id, phase.wishing(Wish::Release)),
-                Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) | Phase::Waiting => {}
+    /// Removes a job, for example after an operator has bounced its message. One in the host's hands is removed when it
+    /// is recorded.
+    pub fn remove(&mut self, id: JobId) {
+        match self.phase(id) {
+            Some(phase @ (Phase::Waiting | Phase::Held | Phase::Quarantined)) => self.drop_job(id, phase),
+            Some(Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_)) => {
+                self.request(id, PendingRequest::Remove)
             }
-            queue.rejuvenate(id, since);
-        })
+            None => {}
+        }
     }
 
-    /// Makes waiting jobs due at once and lifts what puts off their next hops. Held jobs stay held. Gives how many it
-    /// touched.
-    pub fn retry_now(&mut self, which: &Selector, now: UnixTime) -> usize {
-        self.for_each(which, |queue, id, phase| match phase {
-            Phase::Waiting => queue.hasten(id, now),
-            Phase::Trying(Wish::GoOn | Wish::Release) | Phase::Warning(Wish::GoOn | Wish::Release) => {
-                queue.set_phase(id, phase.wishing(Wish::Retry));
-            }
-            Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) | Phase::Held | Phase::Quarantined => {}
-        })
-    }
-
-    /// Forgets jobs, say after the operator had them bounced. Those under way go when they are recorded. Gives how many
-    /// it touched.
-    pub fn remove(&mut self, which: &Selector) -> usize {
-        self.for_each(which, |queue, id, phase| match phase {
-            Phase::Waiting | Phase::Held | Phase::Quarantined => queue.drop_job(id, phase),
-            Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) => {
-                queue.set_phase(id, phase.wishing(Wish::Remove));
-            }
-        })
-    }
-
-    /// Takes a new configuration; what is under way above a lowered limit is let finish.
+    /// Replaces the configuration. Attempts under way above a lowered limit may finish.
     pub fn configure(&mut self, config: Config) {
         self.config = config;
         for id in (0..).zip(&mut self.hops).map(|(id, _)| crate::hop::HopId(id)).collect::<Vec<_>>() {
@@ -109,30 +106,19 @@ impl Queue {
                 continue;
             };
             self.hop_mut(id, |hop| hop.limit = limit);
-            self.seat(id);
+            self.schedule_hop(id);
         }
         self.rearm_all();
     }
 
-    fn for_each(&mut self, which: &Selector, mut act: impl FnMut(&mut Self, JobId, Phase)) -> usize {
-        let chosen = self.select(which);
-        for &(id, phase) in &chosen {
-            act(self, id, phase);
-        }
-        chosen.len()
+    fn phase(&self, id: JobId) -> Option<Phase> {
+        self.jobs.get(&id).map(|entry| entry.phase)
     }
 
-    /// A walk over all jobs serves: an operator's command may take a millisecond, and an index by message would cost
-    /// every job its memory.
-    fn select(&self, which: &Selector) -> Vec<(JobId, Phase)> {
-        if let Selector::Job(id) = which {
-            return self.jobs.get(id).map(|entry| (*id, entry.phase)).into_iter().collect();
+    fn request(&mut self, id: JobId, request: PendingRequest) {
+        if let Some(entry) = self.jobs.get_mut(&id) {
+            entry.phase = entry.phase.with_request(request);
         }
-        self.jobs
-            .iter()
-            .filter(|(id, entry)| self.matches(which, **id, entry))
-            .map(|(id, entry)| (*id, entry.phase))
-            .collect()
     }
 
     fn set_phase(&mut self, id: JobId, phase: Phase) {
@@ -141,7 +127,7 @@ impl Queue {
         }
     }
 
-    /// Takes a waiting job out of the order of due times.
+    /// Removes a waiting job from the order of due times.
     fn park(&mut self, id: JobId, phase: Phase) {
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
@@ -152,7 +138,7 @@ impl Queue {
             hop.waiting.remove(&key);
             hop.held += 1;
         });
-        self.seat(hop);
+        self.schedule_hop(hop);
     }
 
     fn unpark(&mut self, id: JobId, now: UnixTime) {
@@ -167,10 +153,10 @@ impl Queue {
             hop.held -= 1;
         });
         self.rearm(id);
-        self.seat(hop);
+        self.schedule_hop(hop);
     }
 
-    /// Says when a job in quarantine expires.
+    /// Sets the time at which a job in a quarantine expires.
     fn redate(&mut self, id: JobId, until: UnixTime) {
         self.disarm(id);
         if let Some(entry) = self.jobs.get_mut(&id) {
@@ -179,8 +165,8 @@ impl Queue {
         self.arm(id, UnixTime::default());
     }
 
-    /// Lets a job's age count from another time.
-    fn rejuvenate(&mut self, id: JobId, since: Option<UnixTime>) {
+    /// Lets a job's age count from this time.
+    fn reset_age(&mut self, id: JobId, since: Option<UnixTime>) {
         let Some((entry, since)) = self.jobs.get_mut(&id).zip(since) else {
             return;
         };
@@ -195,7 +181,7 @@ impl Queue {
         self.arm(id, UnixTime::default());
     }
 
-    pub(crate) fn hasten(&mut self, id: JobId, now: UnixTime) {
+    pub(crate) fn make_due(&mut self, id: JobId, now: UnixTime) {
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -205,11 +191,11 @@ impl Queue {
         self.hop_mut(hop, |hop| {
             hop.waiting.remove(&key);
             hop.waiting.insert((due, id));
-            if let Some(trouble) = &mut hop.trouble {
-                trouble.until = trouble.until.min(now);
+            if let Some(back_off) = &mut hop.back_off {
+                back_off.until = back_off.until.min(now);
             }
         });
-        self.seat(hop);
+        self.schedule_hop(hop);
     }
 
     pub(crate) fn drop_job(&mut self, id: JobId, phase: Phase) {
@@ -222,6 +208,6 @@ impl Queue {
             }
         });
         self.forget(id);
-        self.seat(hop);
+        self.schedule_hop(hop);
     }
 }

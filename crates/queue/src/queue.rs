@@ -1,23 +1,23 @@
 //! The queue itself: jobs in, attempts out in turn, reports back.
 //!
-//! Every job stands in one map; those that wait stand also in their hop's order of due times, and every job that is not
-//! in the host's hands stands in the order of alarms (see `alarm`). Hops with something due stand in a round, the
-//! others sleep in the order of their next due time. So each step costs the logarithm of what is queued.
+//! All jobs are in one map. Those that wait are also in their hop's order of due times, and those that are not in the
+//! host's hands in the order of alarms (`age.rs`). Hops with a due job are in a round-robin queue, the others sleep in
+//! the order of their next due time. So each step costs the logarithm of the number of jobs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 
 use crate::config::Config;
-use crate::hop::{Hop, HopId, HopState, Trouble};
-use crate::job::{Again, Attempt, AttemptReport, Custody, Due, HopSign, Job, JobId, Next};
+use crate::hop::{Hop, HopBackOff, HopId, HopState};
+use crate::job::{Again, Attempt, AttemptReport, Due, HoldState, HopSign, Job, JobId, Next};
 
-/// What is due, for which next hop, and when again.
+/// The scheduler: which job is due, for which next hop, and when to retry.
 #[derive(Debug)]
 pub struct Queue {
     pub(crate) config: Config,
-    pub(crate) jobs: BTreeMap<JobId, Entry>,
-    /// Free slots are kept for the next new hop.
+    pub(crate) jobs: BTreeMap<JobId, QueuedJob>,
+    /// Free slots are reused for the next new hop.
     pub(crate) hops: Vec<Option<Hop>>,
     free: Vec<HopId>,
     pub(crate) by_name: HashMap<NextHop, HopId>,
@@ -25,73 +25,73 @@ pub struct Queue {
     round: VecDeque<HopId>,
     pub(crate) alarms: BTreeSet<(UnixTime, JobId)>,
     pub(crate) trying: usize,
-    /// When the host began, or the clock was last set: for a while after it nothing ends.
+    /// When the host began, or the clock was last set. For a while after it nothing expires.
     pub(crate) steady_since: UnixTime,
     next_id: u64,
 }
 
-/// A job as the queue keeps it.
+/// A job in the queue.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct QueuedJob {
     pub(crate) message: QueueId,
     pub(crate) hop: HopId,
     pub(crate) recipients: Box<[u32]>,
     pub(crate) accepted: UnixTime,
-    /// When it comes next: not to be tried before, or in quarantine no longer than.
+    /// The earliest time of the next attempt; in a quarantine, the time at which it expires.
     pub(crate) due: UnixTime,
-    /// Where it stands in the order of alarms, while it stands there.
+    /// Its time in the order of alarms, while it is in it.
     pub(crate) alarm: UnixTime,
     pub(crate) attempts: u32,
     pub(crate) warned: bool,
-    /// It was tried since it is here.
+    /// Whether it was tried since it was inserted.
     pub(crate) tried: bool,
     pub(crate) phase: Phase,
 }
 
-// A hundred thousand jobs wait in memory on a bad day: with its places in three orders a job costs about 200 octets, and a
-// field more is a decision.
-const _: () = assert!(size_of::<Entry>() <= 80);
+// On a bad day a hundred thousand jobs wait in memory. With its places in three orders a job takes about 200 octets,
+// and one more field is a decision.
+const _: () = assert!(size_of::<QueuedJob>() <= 80);
 
-/// In whose hands a job is.
+/// The phase of a job, and who has it: the queue or the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Ours: in its hop's order of due times.
+    /// In the queue: in its hop's order of due times.
     Waiting,
-    /// Ours, until an operator releases it.
+    /// In the queue, until an operator releases it.
     Held,
-    /// The same, and its due time is the one at which it expires.
+    /// In the queue, until it is released, or expires at its due time.
     Quarantined,
-    /// The host's, as an attempt.
-    Trying(Wish),
-    /// The host's, while the sender is told of the delay.
-    Warning(Wish),
-    /// The host's, to be settled as expired.
-    Expiring(Wish),
+    /// With the host, as an attempt.
+    Trying(PendingRequest),
+    /// With the host, while the sender is warned of the delay.
+    Warning(PendingRequest),
+    /// With the host, to be settled as expired.
+    Expiring(PendingRequest),
 }
 
 impl Phase {
-    /// The same work, and another wish for what comes after it.
-    pub(crate) fn wishing(self, wish: Wish) -> Self {
+    /// The same phase, with another request for what follows it.
+    pub(crate) fn with_request(self, request: PendingRequest) -> Self {
         match self {
-            Self::Trying(_) => Self::Trying(wish),
-            Self::Warning(_) => Self::Warning(wish),
-            Self::Expiring(_) => Self::Expiring(wish),
+            Self::Trying(_) => Self::Trying(request),
+            Self::Warning(_) => Self::Warning(request),
+            Self::Expiring(_) => Self::Expiring(request),
             Self::Waiting | Self::Held | Self::Quarantined => self,
         }
     }
 }
 
-/// What an operator wished for a job while it was in the host's hands.
+/// An operator's request for a job in the host's hands. It is carried out when the job comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
-    GoOn,
+pub(crate) enum PendingRequest {
+    Nothing,
     Hold,
-    /// The entry's due time says until when.
+    /// The job's due time is the time at which it expires.
     Quarantine,
-    /// Whatever hold the host comes back with is older than this.
+    /// A hold that the host reports is older than this.
     Release,
     Remove,
-    /// Try again without waiting.
+    /// Retry without waiting.
     Retry,
 }
 
@@ -114,21 +114,21 @@ impl Queue {
         }
     }
 
-    /// Takes a job. Several jobs of one message for one next hop are allowed and live apart.
+    /// Inserts a job. Several jobs of one message for one next hop are allowed, and stay separate.
     pub fn insert(&mut self, job: Job) -> JobId {
         let id = JobId(self.next_id);
         self.next_id += 1;
         let hop = self.hop_named(&job.next_hop);
         self.hop_mut(hop, |hop| {
             hop.jobs += 1;
-            hop.held += usize::from(job.custody != Custody::Free);
+            hop.held += usize::from(job.hold != HoldState::Free);
         });
-        let (phase, due) = match job.custody {
-            Custody::Free => (Phase::Waiting, job.due),
-            Custody::Held => (Phase::Held, job.due),
-            Custody::Quarantined(until) => (Phase::Quarantined, until),
+        let (phase, due) = match job.hold {
+            HoldState::Free => (Phase::Waiting, job.due),
+            HoldState::Held => (Phase::Held, job.due),
+            HoldState::Quarantined(until) => (Phase::Quarantined, until),
         };
-        let entry = Entry {
+        let entry = QueuedJob {
             message: job.message,
             hop,
             recipients: job.recipients,
@@ -145,11 +145,12 @@ impl Queue {
         }
         self.jobs.insert(id, entry);
         self.arm(id, UnixTime::default());
-        self.seat(hop);
+        self.schedule_hop(hop);
         id
     }
 
-    /// The next thing to do now, if any; call it until it gives none. What has grown old comes before attempts.
+    /// The next thing to do now, if any. Call it until it gives none. Jobs that have reached an age come before
+    /// attempts.
     pub fn poll_due(&mut self, now: UnixTime) -> Option<Due> {
         if let Some(due) = self.poll_alarm(now) {
             return Some(due);
@@ -160,7 +161,7 @@ impl Queue {
         self.wake(now);
         while let Some(hop) = self.round.pop_front() {
             let attempt = self.begin_next(hop, now);
-            self.seat_after_turn(hop, now);
+            self.schedule_after_turn(hop, now);
             if let Some(attempt) = attempt {
                 return Some(Due::Attempt(attempt));
             }
@@ -168,59 +169,38 @@ impl Queue {
         None
     }
 
-    /// Another due job for a next hop to which a session is open; ask after having recorded the last one. None when
-    /// free places are scarce and it is another next hop's turn (an open session is cheap to use, but it must not jump
-    /// the round), or when [`Self::poll_due`] has an aged job to hand out first.
-    pub fn next_for(&mut self, next_hop: &NextHop, now: UnixTime) -> Option<Attempt> {
-        let hop = *self.by_name.get(next_hop)?;
-        self.wake(now);
-        let aged = self.alarms.first().is_some_and(|(at, _)| *at <= now);
-        let free = self.config.total.saturating_sub(self.trying);
-        let others = self.round.len() - usize::from(self.hop(hop)?.place == HopState::Ready);
-        let scarce = free <= others;
-        if aged || free == 0 || (scarce && self.round.front() != Some(&hop)) {
-            return None;
-        }
-        let attempt = self.begin_next(hop, now)?;
-        if scarce {
-            self.round.pop_front();
-            self.seat_after_turn(hop, now);
-        } else {
-            self.seat(hop);
-        }
-        Some(attempt)
-    }
-
-    /// Takes an attempt (or a warning, or an expiry) back from the host. `dice` is any random number; it spreads the next attempts.
+    /// Takes an attempt, a warning or an expiry back from the host. `dice` is any random number; it spreads the
+    /// retries.
     ///
-    /// Make durable first what the report says, then record it.
+    /// Make the changes that the report tells of durable first, then record it.
     pub fn record(&mut self, id: JobId, report: AttemptReport, dice: u64, now: UnixTime) -> Next {
         let Some(entry) = self.jobs.get(&id) else {
             return Next::Unknown;
         };
         let hop = entry.hop;
-        let wish = match entry.phase {
-            Phase::Trying(wish) => {
+        let request = match entry.phase {
+            Phase::Trying(request) => {
                 self.trying -= 1;
                 self.hop_mut(hop, |hop| hop.trying -= 1);
-                self.judge_hop(hop, report.hop, dice, now);
-                wish
+                self.apply_hop_sign(hop, report.hop, dice, now);
+                request
             }
-            Phase::Expiring(wish) | Phase::Warning(wish) => wish,
+            Phase::Expiring(request) | Phase::Warning(request) => request,
             Phase::Waiting | Phase::Held | Phase::Quarantined => return Next::Unknown,
         };
-        let next = self.put_back(id, report, wish, dice, now);
-        self.seat(hop);
+        let next = self.put_back(id, report, request, dice, now);
+        self.schedule_hop(hop);
         next
     }
 
-    /// When [`Self::poll_due`] should be called next, unless something else happens before.
+    /// When to call [`Self::poll_due`] next, unless something else happens before. None when there is nothing to wait
+    /// for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<UnixTime> {
         let alarm = self.alarms.first().map(|(at, _)| *at);
         let attempt = match self.round.front() {
             _ if self.trying >= self.config.total => None,
-            // Something is due already; any time that has passed says so.
+            // Something is due already, which any time in the past expresses.
             Some(_) => Some(UnixTime::default()),
             None => self.sleepers.first().map(|(at, _)| *at),
         };
@@ -233,28 +213,42 @@ impl Queue {
         self.jobs.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no jobs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty()
     }
 
-    /// Puts a job that the host gave back where it belongs.
-    fn put_back(&mut self, id: JobId, report: AttemptReport, wish: Wish, dice: u64, now: UnixTime) -> Next {
-        if report.remaining.is_empty() || wish == Wish::Remove {
+    /// Puts a job back that the host has returned.
+    fn put_back(
+        &mut self,
+        id: JobId,
+        report: AttemptReport,
+        request: PendingRequest,
+        dice: u64,
+        now: UnixTime,
+    ) -> Next {
+        if report.remaining.is_empty() || request == PendingRequest::Remove {
             let done = report.remaining.is_empty();
             self.forget(id);
             return if done { Next::Settled } else { Next::Removed };
         }
         let expiring = self.jobs.get(&id).is_some_and(|entry| matches!(entry.phase, Phase::Expiring(_)));
-        let next = self.reschedule(id, report, wish, dice, now);
+        let next = self.reschedule(id, report, request, dice, now);
         let due = self.jobs.get(&id).map(|entry| entry.due).filter(|_| expiring);
-        // An expiry that could not be carried out is asked for again, but not in a tight circle.
+        // An expiry that could not be carried out is handed out again, but not in a tight loop.
         self.arm(id, due.unwrap_or_default());
         next
     }
 
-    fn reschedule(&mut self, id: JobId, report: AttemptReport, wish: Wish, dice: u64, now: UnixTime) -> Next {
+    fn reschedule(
+        &mut self,
+        id: JobId,
+        report: AttemptReport,
+        request: PendingRequest,
+        dice: u64,
+        now: UnixTime,
+    ) -> Next {
         let retry = &self.config.retry;
         let Some(entry) = self.jobs.get_mut(&id) else {
             return Next::Unknown;
@@ -263,23 +257,23 @@ impl Queue {
         entry.attempts += u32::from(matches!(report.again, Again::BackOff | Again::After(_)));
         let (expiring, trying) =
             (matches!(entry.phase, Phase::Expiring(_)), matches!(entry.phase, Phase::Trying(_)));
-        // One that was only looked at, or cut off, says nothing yet.
+        // An attempt that was cut off, or never made, proves nothing yet.
         entry.tried |= trying && (report.again != Again::AtOnce || report.hop != HopSign::Silent);
-        let custody = custody(wish, report.custody, entry.due);
-        let released = wish == Wish::Release && (!trying || report.custody != Custody::Free);
+        let hold = hold_after(request, report.hold, entry.due);
+        let released = request == PendingRequest::Release && (!trying || report.hold != HoldState::Free);
         entry.due = match report.again {
-            _ if wish == Wish::Retry || released => now,
+            _ if request == PendingRequest::Retry || released => now,
             Again::AsBefore => entry.due,
             Again::AtOnce if !expiring => now,
             Again::AtOnce | Again::BackOff => now.plus(retry.wait(entry.attempts, dice)),
             Again::After(wait) => now.plus(wait),
         };
         let (due, hop) = (entry.due, entry.hop);
-        if custody != Custody::Free {
+        if hold != HoldState::Free {
             entry.phase = Phase::Held;
-            if let Custody::Quarantined(until) = custody {
+            if let HoldState::Quarantined(until) = hold {
                 entry.phase = Phase::Quarantined;
-                // The end of its time that could not be carried out is asked for again, but not in a tight circle.
+                // The same for the end of its time in quarantine.
                 entry.due = if expiring { until.max(due) } else { until };
             }
             self.hop_mut(hop, |hop| hop.held += 1);
@@ -292,11 +286,11 @@ impl Queue {
     }
 
     fn not_before(&self, hop: HopId, due: UnixTime) -> UnixTime {
-        let trouble = self.hop(hop).and_then(|hop| hop.trouble);
-        trouble.map_or(due, |trouble| trouble.until.max(due))
+        let back_off = self.hop(hop).and_then(|hop| hop.back_off);
+        back_off.map_or(due, |back_off| back_off.until.max(due))
     }
 
-    fn judge_hop(&mut self, id: HopId, sign: HopSign, dice: u64, now: UnixTime) {
+    fn apply_hop_sign(&mut self, id: HopId, sign: HopSign, dice: u64, now: UnixTime) {
         let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -305,20 +299,20 @@ impl Queue {
             HopSign::Trouble => hop.window = self.config.initial_of(&hop.name),
             HopSign::Silent => {}
         }
-        hop.trouble = match (sign, hop.trouble) {
+        hop.back_off = match (sign, hop.back_off) {
             (HopSign::Working, _) => None,
-            (HopSign::Silent, trouble) => trouble,
+            (HopSign::Silent, back_off) => back_off,
             // Attempts that were under way when the first one failed tell nothing new.
-            (HopSign::Trouble, Some(trouble)) if now < trouble.until => Some(trouble),
-            (HopSign::Trouble, trouble) => {
-                let failures = trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
+            (HopSign::Trouble, Some(back_off)) if now < back_off.until => Some(back_off),
+            (HopSign::Trouble, back_off) => {
+                let failures = back_off.map_or(0, |back_off| back_off.failures).saturating_add(1);
                 let until = now.plus(self.config.retry.hop_wait(failures, dice));
-                Some(Trouble { failures, until })
+                Some(HopBackOff { failures, until })
             }
         };
     }
 
-    /// Begins the first due job of a hop that may be tried.
+    /// Begins the first due job of a hop, if the hop may be tried.
     fn begin_next(&mut self, hop: HopId, now: UnixTime) -> Option<Attempt> {
         let ready = self.hop(hop)?.wakes().is_some_and(|at| at <= now);
         if !ready {
@@ -332,7 +326,7 @@ impl Queue {
             hop.name.clone()
         })?;
         let entry = self.jobs.get_mut(&id)?;
-        entry.phase = Phase::Trying(Wish::GoOn);
+        entry.phase = Phase::Trying(PendingRequest::Nothing);
         Some(Attempt {
             id,
             message: entry.message,
@@ -342,7 +336,7 @@ impl Queue {
         })
     }
 
-    /// Moves the sleepers whose time has come into the round.
+    /// Moves the hops that are due from the sleepers to the round-robin queue.
     fn wake(&mut self, now: UnixTime) {
         while let Some(&(at, hop)) = self.sleepers.first() {
             if at > now {
@@ -350,34 +344,34 @@ impl Queue {
             }
             self.sleepers.pop_first();
             self.round.push_back(hop);
-            self.hop_mut(hop, |hop| hop.place = HopState::Ready);
+            self.hop_mut(hop, |hop| hop.state = HopState::Ready);
         }
     }
 
-    /// After its turn a hop goes to the round's end when more is due, or to sleep.
-    fn seat_after_turn(&mut self, id: HopId, now: UnixTime) {
+    /// After its turn, puts a hop at the end of the round-robin queue if it has more due jobs, or lets it sleep.
+    fn schedule_after_turn(&mut self, id: HopId, now: UnixTime) {
         let more = self.hop(id).and_then(Hop::wakes).is_some_and(|at| at <= now);
         if more {
             self.round.push_back(id);
         } else {
-            self.hop_mut(id, |hop| hop.place = HopState::Idle);
-            self.seat(id);
+            self.hop_mut(id, |hop| hop.state = HopState::Idle);
+            self.schedule_hop(id);
         }
     }
 
-    /// Lets a hop sleep until its next due time, and forgets it when it has no jobs left.
-    pub(crate) fn seat(&mut self, id: HopId) {
+    /// Lets a hop sleep until its next due time, or removes it when it has no jobs left.
+    pub(crate) fn schedule_hop(&mut self, id: HopId) {
         let Some(hop) = self.hops.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        if hop.place == HopState::Ready {
+        if hop.state == HopState::Ready {
             return;
         }
-        if let HopState::Asleep(at) = hop.place {
+        if let HopState::Asleep(at) = hop.state {
             self.sleepers.remove(&(at, id));
         }
-        hop.place = hop.wakes().map_or(HopState::Idle, HopState::Asleep);
-        if let HopState::Asleep(at) = hop.place {
+        hop.state = hop.wakes().map_or(HopState::Idle, HopState::Asleep);
+        if let HopState::Asleep(at) = hop.state {
             self.sleepers.insert((at, id));
         }
         if hop.jobs == 0 {
@@ -387,7 +381,7 @@ impl Queue {
         }
     }
 
-    /// Drops a job that stands in no order of due times any more.
+    /// Removes a job that is in no order of due times.
     pub(crate) fn forget(&mut self, id: JobId) {
         self.disarm(id);
         if let Some(entry) = self.jobs.remove(&id) {
@@ -423,15 +417,15 @@ impl Queue {
     }
 }
 
-/// Who has the last word about a job that comes back: a release that came while it was under way, or else whoever
-/// holds it. A release in error costs one more look, a hold in error would last.
-fn custody(wish: Wish, found: Custody, due: UnixTime) -> Custody {
-    match (wish, found) {
-        (Wish::Release | Wish::Retry, _) => Custody::Free,
-        (_, Custody::Quarantined(until)) => Custody::Quarantined(until),
-        (Wish::Quarantine, _) => Custody::Quarantined(due),
-        (Wish::Hold, _) => Custody::Held,
-        (Wish::GoOn | Wish::Remove, found) => found,
+/// Whether a job that comes back is held. A release during the attempt takes precedence over the hold that the host
+/// reports: a release in error costs one more look at the message, a hold in error would last.
+fn hold_after(request: PendingRequest, found: HoldState, due: UnixTime) -> HoldState {
+    match (request, found) {
+        (PendingRequest::Release | PendingRequest::Retry, _) => HoldState::Free,
+        (_, HoldState::Quarantined(until)) => HoldState::Quarantined(until),
+        (PendingRequest::Quarantine, _) => HoldState::Quarantined(due),
+        (PendingRequest::Hold, _) => HoldState::Held,
+        (PendingRequest::Nothing | PendingRequest::Remove, found) => found,
     }
 }
 

@@ -1,35 +1,35 @@
-//! Another way for jobs that have one already: routes have changed since they came.
+//! Reroute: jobs get another next hop, because routes have changed since they were inserted.
 //!
-//! A job in the host's hands keeps its next hop, since its mail may be on the wire. What remains of it is moved when the
-//! host asks again.
+//! A job in the host's hands keeps its next hop, since its mail may be on the wire. Its remaining recipients are moved
+//! when the host calls again.
 
 use std::collections::BTreeMap;
 
 use pintle_mail::{NextHop, UnixTime};
 
-use crate::job::{Custody, Job, JobId};
-use crate::queue::{Entry, Phase, Queue};
+use crate::job::{HoldState, Job, JobId};
+use crate::queue::{Phase, Queue, QueuedJob};
 
-/// What came of it.
+/// The result of a reroute.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rerouted {
-    /// Jobs that were made for recipients on a new way.
+    /// Jobs that were made for recipients with a new next hop.
     pub new: Vec<JobId>,
-    /// Jobs that have lost their last recipient to others, and are gone.
+    /// Jobs that have lost their last recipient to others, and were removed.
     pub gone: Vec<JobId>,
-    /// Recipients that go another way than before.
+    /// Number of recipients with a new next hop.
     pub moved: usize,
-    /// A job is in the host's hands: ask again when it has come back.
+    /// Whether a job is in the host's hands: call again when it has come back.
     pub busy: bool,
 }
 
-/// Recipients by the next hop that they leave for.
+/// Recipients by their new next hop.
 type Leaving = BTreeMap<NextHop, Vec<u32>>;
 
 impl Queue {
-    /// Sends the recipients of these jobs, all of one message, where `way` says; one for whom it says nothing stays. On its new
-    /// way a free job is due at once, since what it waited for was said by the next hop that it leaves, and it is tried
-    /// there before its age ends it. Held ones stay held.
+    /// Sends the recipients of these jobs, all of one message, to the next hop that `way` gives. Recipients for which
+    /// it gives none stay. A job with a new next hop is due at once, since its wait was for the old one, and it is
+    /// tried there before it can expire by age. Held jobs stay held.
     pub fn reroute(
         &mut self,
         jobs: &[JobId],
@@ -40,12 +40,12 @@ impl Queue {
         let mut all = jobs.to_vec();
         for id in jobs {
             let Some(entry) = self.jobs.get(id) else { continue };
-            let Some(custody) = custody(entry) else {
+            let Some(hold) = hold_of(entry) else {
                 done.busy |= self.strays(entry, &way).is_some();
                 continue;
             };
             let Some((stay, leave)) = self.strays(entry, &way) else { continue };
-            let (template, phase) = (template(entry, custody, now), entry.phase);
+            let (template, phase) = (template(entry, hold, now), entry.phase);
             if stay.is_empty() {
                 self.drop_job(*id, phase);
                 done.gone.push(*id);
@@ -65,8 +65,12 @@ impl Queue {
         done
     }
 
-    /// Who stays, and who leaves for which next hop; nothing when all stay.
-    fn strays(&self, entry: &Entry, way: &impl Fn(u32) -> Option<NextHop>) -> Option<(Vec<u32>, Leaving)> {
+    /// Splits recipients into those who stay and those who leave. None when all stay.
+    fn strays(
+        &self,
+        entry: &QueuedJob,
+        way: &impl Fn(u32) -> Option<NextHop>,
+    ) -> Option<(Vec<u32>, Leaving)> {
         let here = &self.hop(entry.hop)?.name;
         let (mut stay, mut leave) = (Vec::new(), Leaving::new());
         for recipient in &entry.recipients {
@@ -78,11 +82,11 @@ impl Queue {
         (!leave.is_empty()).then_some((stay, leave))
     }
 
-    /// Puts the recipients of a job into one of these that goes the same way, so that the next hop gets one copy; or inserts
-    /// the job, and gives its name.
+    /// Adds the recipients of a job to one of these jobs with the same next hop, so that the next hop gets one copy.
+    /// Where there is none, inserts the job and gives its id.
     fn join(&mut self, jobs: &[JobId], job: Job) -> Option<JobId> {
         let hop = self.by_name.get(&job.next_hop).copied();
-        let fits = |entry: &Entry| Some(entry.hop) == hop && custody(entry) == Some(job.custody);
+        let fits = |entry: &QueuedJob| Some(entry.hop) == hop && hold_of(entry) == Some(job.hold);
         let found = jobs.iter().find(|id| self.jobs.get(id).is_some_and(fits)).copied();
         match found.and_then(|id| self.jobs.get_mut(&id)) {
             Some(entry) => {
@@ -94,18 +98,18 @@ impl Queue {
     }
 }
 
-/// How a job is kept that is in our hands.
-fn custody(entry: &Entry) -> Option<Custody> {
+/// The hold state of a job. None while it is in the host's hands.
+fn hold_of(entry: &QueuedJob) -> Option<HoldState> {
     match entry.phase {
-        Phase::Waiting => Some(Custody::Free),
-        Phase::Held => Some(Custody::Held),
-        Phase::Quarantined => Some(Custody::Quarantined(entry.due)),
+        Phase::Waiting => Some(HoldState::Free),
+        Phase::Held => Some(HoldState::Held),
+        Phase::Quarantined => Some(HoldState::Quarantined(entry.due)),
         Phase::Trying(_) | Phase::Warning(_) | Phase::Expiring(_) => None,
     }
 }
 
-/// A job like this one, for nobody and nowhere yet.
-fn template(entry: &Entry, custody: Custody, now: UnixTime) -> Job {
+/// A job like this one, without recipients and next hop.
+fn template(entry: &QueuedJob, hold: HoldState, now: UnixTime) -> Job {
     Job {
         message: entry.message,
         next_hop: NextHop::Discard,
@@ -114,6 +118,6 @@ fn template(entry: &Entry, custody: Custody, now: UnixTime) -> Job {
         attempts: entry.attempts,
         due: now,
         warned: entry.warned,
-        custody,
+        hold,
     }
 }

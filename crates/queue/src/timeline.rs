@@ -1,72 +1,73 @@
-//! The time that ages are counted in: it begins as the wall clock's and goes on with the monotonic one.
+//! The time in which ages are counted. It begins as the wall clock's and continues by the monotonic clock.
 //!
-//! The wall clock may be set to anything at any moment; mail must not expire for it. So nothing here asks the wall clock
-//! how much time has passed. It is compared with the monotonic clock at each reading, and a sudden difference is a step:
-//! from then on nothing may expire for a while, so that whoever set the clock can set it right. Times that were stored by
-//! the wall clock, perhaps a wrong one, are placed so that they make nothing older than either clock can tell.
+//! The wall clock may be set to anything at any moment, and mail must not expire for that. So the wall clock is never
+//! asked how much time has passed. It is compared with the monotonic clock at each reading, and a sudden difference is
+//! a step: after it nothing may expire for a while, so that an operator can set the clock right. Times that were stored
+//! by the wall clock, perhaps a wrong one, are placed so that they make nothing older than either clock allows.
 
 use std::time::Duration;
 
 use pintle_mail::UnixTime;
 
-/// A difference between the clocks from which on one was set; below, it is drift, a leap second or a slow reading.
+/// A difference between the clocks from which on the wall clock was set. Below it is drift, a leap second or a slow
+/// reading.
 const TOLERANCE_MS: u64 = 10_000;
-/// The longest that anything is held after a start or a step.
+/// The longest time that expiries are held back after a start or a step.
 const LONGEST_HOLD: Duration = Duration::from_secs(6 * 3_600);
-/// A stored time before this program existed was written with a clock that nobody had set yet: 2026-01-01.
+/// 2026-01-01: a stored time before this program existed comes from a clock that was not set yet.
 const UNSET: UnixTime = UnixTime::from_millis(1_767_225_600_000);
 
-/// How long after a start, or a step of the clock, nothing ends that would have this long to live: a twentieth of it, six
+/// How long after a start, or a step of the clock, nothing expires that has this lifetime: a twentieth of it, and six
 /// hours at most. So a message of five days waits six hours, and a warning after four hours waits twelve minutes.
 #[must_use]
 pub fn hold(limit: Duration) -> Duration {
     (limit / 20).min(LONGEST_HOLD)
 }
 
-/// What both clocks say at one moment.
+/// A reading of both clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// The time of day, which anybody may set.
+    /// The time of day, which may be set.
     pub wall: UnixTime,
-    /// Since some moment in the past, which nobody can change.
+    /// The time since some moment in the past, which cannot be set.
     pub monotonic: Duration,
 }
 
-/// The wall clock was set.
+/// A step: the wall clock was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockStep {
-    /// By how many milliseconds; below zero when it was set back.
+    /// The size of the step in milliseconds. Below zero when the clock was set back.
     pub millis: i64,
-    /// What it says since.
+    /// The wall clock's time after the step.
     pub wall: UnixTime,
-    /// By so much all that has an age is to be taken for younger: the clock was ahead when the age was reckoned.
+    /// How much younger everything becomes that has an age: the clock was ahead when the age was computed.
     pub younger: Duration,
 }
 
 impl ClockStep {
-    /// Whether it was set ahead, and by how much.
+    /// Whether the clock was set ahead.
     #[must_use]
     pub fn is_ahead(&self) -> bool {
         self.millis > 0
     }
 
-    /// By how much, either way.
+    /// The size of the step, in either direction.
     #[must_use]
     pub fn size(&self) -> Duration {
         Duration::from_millis(self.millis.unsigned_abs())
     }
 }
 
-/// One time for everything that grows old. It never goes back and never jumps.
+/// One time for all ages. It never goes back and never jumps.
 #[derive(Debug, Clone)]
 pub struct Timeline {
     start: Reading,
     now: UnixTime,
-    /// The wall clock's lead over this time, in milliseconds.
+    /// How far the wall clock is ahead of this time, in milliseconds.
     lead: i64,
-    /// The least lead so far, and none above zero: by it stored times are corrected.
+    /// The least lead so far, and zero at most. Stored times are corrected by it.
     least: i64,
-    /// The start, or the last step.
+    /// The time of the start, or of the last step.
     steady_since: UnixTime,
     step: Option<ClockStep>,
 }
@@ -79,7 +80,7 @@ impl Timeline {
         Self { start: reading, now, lead: 0, least: 0, steady_since: now, step: None }
     }
 
-    /// Takes a reading; tells of a step since the last one.
+    /// Takes a reading. Gives the step since the last one, if there was one.
     pub fn read(&mut self, reading: Reading) -> Option<ClockStep> {
         let passed = reading.monotonic.saturating_sub(self.start.monotonic);
         self.now = self.now.max(self.start.wall.plus(passed));
@@ -104,7 +105,7 @@ impl Timeline {
         self.now
     }
 
-    /// Where a time that was stored by the wall clock lies: never ahead, and no earlier than either clock allows.
+    /// The place of a time that the wall clock stored: not in the future, and no earlier than either clock allows.
     #[must_use]
     pub fn place(&self, stored: UnixTime) -> UnixTime {
         if stored < UNSET {
@@ -113,32 +114,32 @@ impl Timeline {
         UnixTime::from_millis(stored.millis().saturating_sub(self.least)).min(self.now)
     }
 
-    /// What was stored by the wall clock before this time is older than `age` by either clock.
+    /// What the wall clock stored before this time is older than `age` by either clock.
     #[must_use]
     pub fn stored_before(&self, age: Duration) -> UnixTime {
         let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         UnixTime::from_millis(self.now.millis().saturating_add(self.least).saturating_sub(age))
     }
 
-    /// Where a stored time lies that was chosen to be no farther ahead than `longest`.
+    /// The place of a stored time in the future that was chosen to be at most `longest` ahead.
     #[must_use]
     pub fn place_ahead(&self, stored: UnixTime, longest: Duration) -> UnixTime {
         self.now.plus(stored.since(self.wall(self.now)).min(longest))
     }
 
-    /// What the wall clock would say at this time, as it goes now.
+    /// The wall clock's time at this time, by its current lead.
     #[must_use]
     pub fn wall(&self, at: UnixTime) -> UnixTime {
         UnixTime::from_millis(at.millis().saturating_add(self.lead))
     }
 
-    /// From when on what would have `limit` to live may end.
+    /// The time from which things with this lifetime may expire.
     #[must_use]
     pub fn steady_at(&self, limit: Duration) -> UnixTime {
         self.steady_since.plus(hold(limit))
     }
 
-    /// The last step, while it still holds something.
+    /// The last step, while it still holds expiries back.
     #[must_use]
     pub fn unsteady(&self) -> Option<ClockStep> {
         self.step.filter(|_| self.now < self.steady_since.plus(LONGEST_HOLD))

@@ -1,80 +1,71 @@
-//! What can be seen of the queue, for operators and metrics.
+//! Views of the queue, for operators and metrics.
 
-use pintle_mail::{NextHop, QueueId, UnixTime};
+use pintle_mail::{NextHop, UnixTime};
 
 use crate::hop::Hop;
 use crate::job::JobId;
-use crate::operate::Selector;
-use crate::queue::{Entry, Phase, Queue};
+use crate::queue::{Phase, Queue, QueuedJob};
 
 /// The queue in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// All jobs.
+    /// Number of jobs.
     pub jobs: usize,
-    /// Attempts under way.
+    /// Number of attempts under way.
     pub trying: usize,
-    /// Jobs held.
+    /// Number of jobs that are held, in quarantines included.
     pub held: usize,
-    /// By next hop, the one with the most jobs first.
+    /// The next hops, the one with the most jobs first.
     pub hops: Vec<HopView>,
 }
 
 /// One next hop in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HopView {
-    /// Which.
+    /// The next hop.
     pub next_hop: NextHop,
-    /// All its jobs.
+    /// Number of its jobs.
     pub jobs: usize,
-    /// Attempts under way.
+    /// Number of attempts under way.
     pub trying: usize,
-    /// Jobs held.
+    /// Number of its jobs that are held, in quarantines included.
     pub held: usize,
     /// Failures of the next hop as a whole since it last worked.
     pub failures: u32,
-    /// Put off until then, when in trouble.
+    /// The end of its back-off. None without one.
     pub put_off: Option<UnixTime>,
-    /// When its next attempt may begin; none when nothing waits or the limit is reached.
+    /// When its next attempt may begin. None when no job waits or its concurrency limit is reached.
     pub next: Option<UnixTime>,
 }
 
-/// One job.
+/// The view of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView<'a> {
-    /// Which.
-    pub id: JobId,
-    /// Of which message.
-    pub message: QueueId,
-    /// Where it goes.
+    /// Its next hop.
     pub next_hop: &'a NextHop,
-    /// Those not settled yet.
+    /// The ids of the recipients that are not settled yet.
     pub recipients: &'a [u32],
-    /// When it was accepted.
-    pub accepted: UnixTime,
-    /// Deferrals so far.
-    pub attempts: u32,
-    /// What it does now.
+    /// Its current phase.
     pub phase: JobPhase,
 }
 
-/// What a job does now.
+/// The current phase of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobPhase {
-    /// Waits, at least until then.
+    /// It waits, at least until this time.
     Waiting(UnixTime),
-    /// Held by an operator.
+    /// It is held by an operator.
     Held,
-    /// In a quarantine, until then at most.
+    /// It is in a quarantine, and expires at this time.
     Quarantined(UnixTime),
-    /// Is being tried.
+    /// It is being tried.
     Trying,
-    /// Is being bounced for its age.
+    /// It is being settled as expired.
     Expiring,
 }
 
 impl Queue {
-    /// The queue in numbers. Costs a walk over the next hops, not over the jobs.
+    /// The queue in numbers. The cost grows with the number of next hops, not of jobs.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut hops: Vec<HopView> =
@@ -88,42 +79,21 @@ impl Queue {
         }
     }
 
-    /// Jobs, in the order in which they came.
-    pub fn list<'a>(&'a self, which: &'a Selector) -> impl Iterator<Item = JobView<'a>> {
-        self.jobs
-            .iter()
-            .filter(|(id, entry)| self.matches(which, **id, entry))
-            .filter_map(|(id, entry)| self.view(*id, entry))
-    }
-
-    /// One job.
+    /// The view of one job. None when there is no such job.
     #[must_use]
     pub fn job(&self, id: JobId) -> Option<JobView<'_>> {
-        self.view(id, self.jobs.get(&id)?)
+        self.view(self.jobs.get(&id)?)
     }
 
-    pub(crate) fn matches(&self, which: &Selector, id: JobId, entry: &Entry) -> bool {
-        match which {
-            Selector::Everything => true,
-            Selector::Message(message) => entry.message == *message,
-            Selector::NextHop(next_hop) => self.by_name.get(next_hop) == Some(&entry.hop),
-            Selector::Job(job) => *job == id,
-        }
-    }
-
-    fn view<'a>(&'a self, id: JobId, entry: &'a Entry) -> Option<JobView<'a>> {
+    fn view<'a>(&'a self, entry: &'a QueuedJob) -> Option<JobView<'a>> {
         let hop = self.hop(entry.hop)?;
         Some(JobView {
-            id,
-            message: entry.message,
             next_hop: &hop.name,
             recipients: &entry.recipients,
-            accepted: entry.accepted,
-            attempts: entry.attempts,
             phase: match entry.phase {
-                Phase::Waiting | Phase::Warning(_) => {
-                    JobPhase::Waiting(hop.trouble.map_or(entry.due, |trouble| trouble.until.max(entry.due)))
-                }
+                Phase::Waiting | Phase::Warning(_) => JobPhase::Waiting(
+                    hop.back_off.map_or(entry.due, |back_off| back_off.until.max(entry.due)),
+                ),
                 Phase::Held => JobPhase::Held,
                 Phase::Quarantined => JobPhase::Quarantined(entry.due),
                 Phase::Trying(_) => JobPhase::Trying,
@@ -140,8 +110,8 @@ impl HopView {
             jobs: hop.jobs,
             trying: hop.trying,
             held: hop.held,
-            failures: hop.trouble.map_or(0, |trouble| trouble.failures),
-            put_off: hop.trouble.map(|trouble| trouble.until),
+            failures: hop.back_off.map_or(0, |back_off| back_off.failures),
+            put_off: hop.back_off.map(|back_off| back_off.until),
             next: hop.wakes(),
         }
     }

@@ -1,13 +1,13 @@
-//! Whatever happens in whatever order: no job is lost, no limit is passed, nothing starts before its time, and every job
-//! ends. A plain model keeps book beside the queue.
+//! Random operations in any order: no job is lost, no limit is exceeded, no attempt begins before its time, and every
+//! job ends. A simple model runs beside the queue.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
-    Again, AttemptReport, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue, Rerouted,
-    RetryPolicy, Selector, hold,
+    Again, AttemptReport, Config, Due, HoldState, HopSign, Job, JobId, JobPhase, Next, Queue, Rerouted,
+    RetryPolicy, hold,
 };
 use proptest::prelude::*;
 
@@ -19,10 +19,9 @@ const MAX_AGE: Duration = Duration::from_secs(3_600);
 const WARN_AFTER: Duration = Duration::from_secs(900);
 
 #[derive(Debug, Clone)]
-enum Act {
+enum ModelAction {
     Insert { hop: u8, held: bool },
     Poll,
-    Reuse { hop: u8 },
     Record { pick: usize, sign: HopSign, again: Again, left: bool, dice: u64 },
     Operate { pick: u8, hop: u8 },
     Reroute { from: u8, to: u8 },
@@ -30,7 +29,7 @@ enum Act {
     Step { younger: u64 },
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn action() -> impl Strategy<Value = ModelAction> {
     let sign = prop_oneof![
         3 => Just(HopSign::Working),
         1 => Just(HopSign::Silent),
@@ -42,28 +41,27 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..300_u64).prop_map(|s| Again::After(Duration::from_secs(s))),
     ];
     prop_oneof![
-        4 => (0..HOPS, prop::bool::weighted(0.1)).prop_map(|(hop, held)| Act::Insert { hop, held }),
-        6 => Just(Act::Poll),
-        1 => (0..HOPS).prop_map(|hop| Act::Reuse { hop }),
+        4 => (0..HOPS, prop::bool::weighted(0.1)).prop_map(|(hop, held)| ModelAction::Insert { hop, held }),
+        6 => Just(ModelAction::Poll),
         5 => (any::<usize>(), sign, again, any::<bool>(), any::<u64>())
-            .prop_map(|(pick, sign, again, left, dice)| Act::Record { pick, sign, again, left, dice }),
-        1 => (0..6_u8, 0..HOPS).prop_map(|(pick, hop)| Act::Operate { pick, hop }),
-        1 => (0..HOPS, 0..HOPS).prop_map(|(from, to)| Act::Reroute { from, to }),
-        3 => (0..400_u64).prop_map(|seconds| Act::Pass { seconds }),
-        1 => prop_oneof![Just(0), 0..7_200_u64].prop_map(|younger| Act::Step { younger }),
+            .prop_map(|(pick, sign, again, left, dice)| ModelAction::Record { pick, sign, again, left, dice }),
+        1 => (0..6_u8, 0..HOPS).prop_map(|(pick, hop)| ModelAction::Operate { pick, hop }),
+        1 => (0..HOPS, 0..HOPS).prop_map(|(from, to)| ModelAction::Reroute { from, to }),
+        3 => (0..400_u64).prop_map(|seconds| ModelAction::Pass { seconds }),
+        1 => prop_oneof![Just(0), 0..7_200_u64].prop_map(|younger| ModelAction::Step { younger }),
     ]
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct KnownJob {
     hop: u8,
     /// Its age counts from here.
     accepted: UnixTime,
-    /// The end of its time in a quarantine, while it may lie in one.
+    /// The end of its time in a quarantine, if it may be in one.
     kept: Option<UnixTime>,
     tried: bool,
     not_before: UnixTime,
-    /// An operator hastened it while it was being tried.
+    /// An operator made it due at once while it was being tried.
     hastened: bool,
 }
 
@@ -71,12 +69,12 @@ struct Model {
     queue: Queue,
     now: UnixTime,
     serial: u128,
-    alive: BTreeMap<JobId, Known>,
+    alive: BTreeMap<JobId, KnownJob>,
     trying: Vec<JobId>,
     expiring: Vec<JobId>,
     warning: Vec<JobId>,
     steady_since: UnixTime,
-    /// Hops in trouble, and until when nothing may be tried.
+    /// Hops in a back-off, and its end.
     trouble: HashMap<u8, UnixTime>,
 }
 
@@ -106,21 +104,17 @@ impl Model {
         }
     }
 
-    fn apply(&mut self, act: &Act) {
-        match *act {
-            Act::Insert { hop, held } => self.insert(hop, held),
-            Act::Poll => self.poll(),
-            Act::Reuse { hop: n } => {
-                if let Some(attempt) = self.queue.next_for(&hop(n), self.now) {
-                    assert_eq!(attempt.next_hop, hop(n));
-                    self.begin(attempt.id);
-                }
+    fn apply(&mut self, action: &ModelAction) {
+        match *action {
+            ModelAction::Insert { hop, held } => self.insert(hop, held),
+            ModelAction::Poll => self.poll(),
+            ModelAction::Record { pick, sign, again, left, dice } => {
+                self.record(pick, sign, again, left, dice)
             }
-            Act::Record { pick, sign, again, left, dice } => self.record(pick, sign, again, left, dice),
-            Act::Operate { pick, hop: n } => self.operate(pick, n),
-            Act::Reroute { from, to } => self.reroute(from, to),
-            Act::Pass { seconds } => self.now = self.now.plus(Duration::from_secs(seconds)),
-            Act::Step { younger } => self.step(Duration::from_secs(younger)),
+            ModelAction::Operate { pick, hop: n } => self.operate(pick, n),
+            ModelAction::Reroute { from, to } => self.reroute(from, to),
+            ModelAction::Pass { seconds } => self.now = self.now.plus(Duration::from_secs(seconds)),
+            ModelAction::Step { younger } => self.step(Duration::from_secs(younger)),
         }
         assert_eq!(self.queue.len(), self.alive.len(), "a job was lost or came back");
         assert_eq!(self.queue.snapshot().trying, self.trying.len());
@@ -129,9 +123,9 @@ impl Model {
     fn insert(&mut self, n: u8, held: bool) {
         self.serial += 1;
         let id = QueueId::new(self.now, self.serial);
-        let custody = if held { Custody::Held } else { Custody::Free };
-        let job = Job { custody, ..Job::new(id, hop(n), vec![1], self.now) };
-        let known = Known {
+        let hold = if held { HoldState::Held } else { HoldState::Free };
+        let job = Job { hold, ..Job::new(id, hop(n), vec![1], self.now) };
+        let known = KnownJob {
             hop: n,
             accepted: self.now,
             kept: None,
@@ -143,7 +137,7 @@ impl Model {
     }
 
     fn step(&mut self, younger: Duration) {
-        // What was hastened since its age counted stays due, though it is younger from now on.
+        // A job that was due because of its age stays due, though it becomes younger.
         let aged: Vec<JobId> =
             self.alive.iter().filter(|(_, known)| self.must_be_tried(known)).map(|(id, _)| *id).collect();
         for id in aged {
@@ -157,35 +151,32 @@ impl Model {
         }
     }
 
-    /// Nothing may be said of it before this age counts.
-    fn reaches(&self, known: &Known, age: Duration) -> UnixTime {
+    /// It neither expires nor is warned of before this time.
+    fn reaches(&self, known: &KnownJob, age: Duration) -> UnixTime {
         known.accepted.plus(age).max(self.steady_since.plus(hold(age)))
     }
 
-    /// It has an age at which something is said of it, and nothing may be said before it was tried.
-    fn must_be_tried(&self, known: &Known) -> bool {
+    /// Whether it has an age that matters and must be tried first.
+    fn must_be_tried(&self, known: &KnownJob) -> bool {
         !known.tried && self.reaches(known, WARN_AFTER) <= self.now
     }
 
-    /// What has grown old was tried, or its next hop is down, or it is kept back.
-    fn check_aged(&self, id: JobId, age: Duration, kept_back: &[JobId]) {
+    /// A job that has reached an age was tried, or its next hop is down, or it is held.
+    fn check_aged(&self, id: JobId, age: Duration, held: &[JobId]) {
         let known = &self.alive[&id];
         let at = self.reaches(known, age);
         assert!(known.kept.map_or(at, |kept| kept.min(at)) <= self.now, "too early");
         let hops = self.queue.snapshot().hops;
         let down = hops.iter().any(|view| view.next_hop == hop(known.hop) && view.failures > 0);
-        assert!(known.tried || down || kept_back.contains(&id), "it was never tried");
+        assert!(known.tried || down || held.contains(&id), "it was never tried");
         assert!(![&self.trying, &self.expiring, &self.warning].iter().any(|hand| hand.contains(&id)));
     }
 
     fn poll(&mut self) {
         let promised = self.queue.poll_timeout();
-        let kept_back: Vec<JobId> = self
-            .queue
-            .list(&Selector::Everything)
-            .filter(|view| matches!(view.phase, JobPhase::Held | JobPhase::Quarantined(_)))
-            .map(|view| view.id)
-            .collect();
+        let phase = |id: JobId| self.queue.job(id).map(|view| view.phase);
+        let is_held = |id: &JobId| matches!(phase(*id), Some(JobPhase::Held | JobPhase::Quarantined(_)));
+        let held: Vec<JobId> = self.alive.keys().copied().filter(is_held).collect();
         match self.queue.poll_due(self.now) {
             None => assert!(self.queue.poll_timeout().is_none_or(|at| at > self.now), "would spin"),
             Some(due) => {
@@ -197,7 +188,7 @@ impl Model {
                         self.warning.push(aged.id);
                     }
                     Due::Expire(aged) => {
-                        self.check_aged(aged.id, MAX_AGE, &kept_back);
+                        self.check_aged(aged.id, MAX_AGE, &held);
                         self.expiring.push(aged.id);
                     }
                 }
@@ -234,7 +225,7 @@ impl Model {
         let remaining: Box<[u32]> = if left { Box::new([1]) } else { Box::default() };
         let next = self.queue.record(
             id,
-            AttemptReport { remaining, hop: sign, again, custody: Custody::Free },
+            AttemptReport { remaining, hop: sign, again, hold: HoldState::Free },
             dice,
             self.now,
         );
@@ -242,7 +233,7 @@ impl Model {
         match next {
             Next::Settled | Next::Removed => drop(self.alive.remove(&id)),
             Next::Again(at) => {
-                // The answer may name the time until which the whole hop is put off; the job's own wait is shorter.
+                // The answer may name the end of the hop's back-off, and the job's own wait is shorter.
                 let own = self.now.plus(match again {
                     Again::After(wait) => wait,
                     Again::AtOnce | Again::AsBefore => Duration::ZERO,
@@ -298,19 +289,17 @@ impl Model {
     }
 
     fn operate(&mut self, pick: u8, n: u8) {
-        let which = Selector::NextHop(hop(n));
         let mine: Vec<JobId> =
             self.alive.iter().filter(|(_, known)| known.hop == n).map(|(id, _)| *id).collect();
-        let touched = match pick {
-            0 => self.queue.hold(&which),
-            1 => self.queue.release(&which, None, self.now),
-            2 => self.queue.retry_now(&which, self.now),
-            3 => self.queue.remove(&which),
-            4 => self.queue.quarantine(&which, self.now.plus(KEEP)),
-            _ => self.queue.release(&which, Some(self.now), self.now),
-        };
-        assert_eq!(touched, mine.len());
         for id in mine {
+            match pick {
+                0 => self.queue.hold(id),
+                1 => self.queue.release(id, None, self.now),
+                2 => self.queue.retry_now(id, self.now),
+                3 => self.queue.remove(id),
+                4 => self.queue.quarantine(id, self.now.plus(KEEP)),
+                _ => self.queue.release(id, Some(self.now), self.now),
+            }
             let aged = self.expiring.contains(&id) || self.warning.contains(&id);
             let in_hand = self.trying.contains(&id) || aged;
             if pick == 3 && !in_hand {
@@ -335,7 +324,8 @@ impl Model {
         self.forget_empty(n);
     }
 
-    /// Each job that nobody has in hand is another job for another next hop, of the same age, and not tried yet.
+    /// Each job that is not in the host's hands becomes another job for another next hop, of the same age, not tried
+    /// yet.
     fn reroute(&mut self, from: u8, to: u8) {
         let mine: Vec<JobId> =
             self.alive.iter().filter(|(_, known)| known.hop == from).map(|(id, _)| *id).collect();
@@ -349,13 +339,13 @@ impl Model {
             }
             assert_eq!((&done.gone[..], done.new.len(), done.moved), (&[id][..], 1, 1));
             let known = self.alive.remove(&id).expect("it was there");
-            let known = Known { hop: to, tried: false, not_before: self.now, hastened: false, ..known };
+            let known = KnownJob { hop: to, tried: false, not_before: self.now, hastened: false, ..known };
             self.alive.insert(done.new[0], known);
         }
         self.forget_empty(from);
     }
 
-    /// A next hop without jobs is forgotten, and its trouble with it.
+    /// A next hop without jobs is removed, and its back-off with it.
     fn forget_empty(&mut self, n: u8) {
         if !self.alive.values().any(|known| known.hop == n) {
             self.trouble.remove(&n);
@@ -387,10 +377,10 @@ impl Model {
 
 proptest! {
     #[test]
-    fn the_books_agree(acts in prop::collection::vec(act(), 1..300)) {
+    fn the_books_agree(actions in prop::collection::vec(action(), 1..300)) {
         let mut model = Model::new();
-        for act in acts {
-            model.apply(&act);
+        for action in actions {
+            model.apply(&action);
         }
         model.drain();
     }

@@ -1,9 +1,11 @@
-//! Routes that change while jobs wait: each recipient goes the new way once, and nothing is lost on the way.
+//! Routes that change while jobs wait: each recipient is moved once, and none is lost.
 
 use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_queue::{AttemptReport, Config, Custody, Due, Job, JobId, JobPhase, Queue, Rerouted, Selector};
+use pintle_queue::{
+    Again, AttemptReport, Config, Due, HoldState, HopSign, Job, JobId, JobPhase, Queue, Rerouted,
+};
 
 const START: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
@@ -25,11 +27,10 @@ fn by_parity(recipient: u32) -> Option<NextHop> {
 }
 
 /// Next hop and recipients of each job.
-fn all(queue: &Queue) -> Vec<(String, Vec<u32>)> {
-    let mut all: Vec<_> = queue
-        .list(&Selector::Everything)
-        .map(|view| (view.next_hop.to_string(), view.recipients.to_vec()))
-        .collect();
+fn all(queue: &Queue, jobs: &[JobId]) -> Vec<(String, Vec<u32>)> {
+    assert_eq!(queue.len(), jobs.len());
+    let views = jobs.iter().filter_map(|id| queue.job(*id));
+    let mut all: Vec<_> = views.map(|view| (view.next_hop.to_string(), view.recipients.to_vec())).collect();
     all.sort();
     all
 }
@@ -48,12 +49,9 @@ fn each_recipient_goes_the_new_way_at_once_in_as_few_jobs_as_can_be() {
     let jobs = [queue.insert(job("old", &[0, 1, 9])), queue.insert(job("older", &[2, 3]))];
     for _ in &jobs {
         let id = attempt(&mut queue, START).expect("it was due");
-        queue.record(
-            id,
-            AttemptReport::hop_failed(if id == jobs[0] { vec![0, 1, 9] } else { vec![2, 3] }),
-            0,
-            START,
-        );
+        let remaining = if id == jobs[0] { vec![0, 1, 9] } else { vec![2, 3] };
+        let failed = AttemptReport { hop: HopSign::Trouble, ..AttemptReport::deferred(remaining) };
+        queue.record(id, failed, 0, START);
     }
     assert_eq!(attempt(&mut queue, at(1)), None, "both wait");
     let done = queue.reroute(&jobs, by_parity, at(1));
@@ -63,21 +61,22 @@ fn each_recipient_goes_the_new_way_at_once_in_as_few_jobs_as_can_be() {
         ("relay:odd".to_owned(), vec![1, 3]),
         ("relay:old".to_owned(), vec![9]),
     ];
-    assert_eq!(all(&queue), expected);
+    let now: Vec<JobId> = [jobs[0], done.new[0], done.new[1]].into();
+    assert_eq!(all(&queue, &now), expected);
     let tried = [attempt(&mut queue, at(1)), attempt(&mut queue, at(1)), attempt(&mut queue, at(1))];
     assert_eq!(tried.iter().flatten().count(), 2, "the new ways are tried, the old one still waits");
-    let now: Vec<JobId> = [jobs[0], done.new[0], done.new[1]].into();
     assert_eq!(queue.reroute(&now, by_parity, at(2)), Rerouted::default(), "nothing is left to move");
 }
 
 #[test]
 fn what_is_held_stays_held_on_its_new_way() {
     let mut queue = Queue::new(Config::default());
-    let held = Job { custody: Custody::Held, ..job("old", &[0]) };
-    let aside = Job { custody: Custody::Quarantined(at(500)), ..job("old", &[2]) };
+    let held = Job { hold: HoldState::Held, ..job("old", &[0]) };
+    let aside = Job { hold: HoldState::Quarantined(at(500)), ..job("old", &[2]) };
     let jobs = [queue.insert(held), queue.insert(aside)];
-    assert_eq!(queue.reroute(&jobs, by_parity, at(1)).new.len(), 2, "each kind of custody for itself");
-    let phases: Vec<_> = queue.list(&Selector::Everything).map(|view| view.phase).collect();
+    let done = queue.reroute(&jobs, by_parity, at(1));
+    assert_eq!(done.new.len(), 2, "each kind of hold for itself");
+    let phases: Vec<_> = done.new.iter().filter_map(|id| queue.job(*id)).map(|view| view.phase).collect();
     assert_eq!(phases, [JobPhase::Held, JobPhase::Quarantined(at(500))]);
     assert_eq!(
         (attempt(&mut queue, at(2)), queue.snapshot().held, queue.snapshot().hops.len()),
@@ -91,10 +90,11 @@ fn a_job_under_way_is_moved_when_it_has_come_back() {
     let id = queue.insert(job("old", &[0, 1]));
     assert_eq!(attempt(&mut queue, START), Some(id));
     assert_eq!(queue.reroute(&[id], by_parity, at(1)), Rerouted { busy: true, ..Rerouted::default() });
-    assert_eq!(all(&queue), [("relay:old".to_owned(), vec![0, 1])]);
+    assert_eq!(all(&queue, &[id]), [("relay:old".to_owned(), vec![0, 1])]);
     queue.record(id, AttemptReport::deferred(vec![1]), 0, at(2));
-    assert_eq!(queue.reroute(&[id], by_parity, at(2)).moved, 1);
-    assert_eq!(all(&queue), [("relay:odd".to_owned(), vec![1])]);
+    let done = queue.reroute(&[id], by_parity, at(2));
+    assert_eq!(done.moved, 1);
+    assert_eq!(all(&queue, &done.new), [("relay:odd".to_owned(), vec![1])]);
 }
 
 #[test]
@@ -102,6 +102,15 @@ fn who_moves_keeps_the_age_and_the_attempts_of_before() {
     let mut queue = Queue::new(Config::default());
     let id = queue.insert(Job { attempts: 4, warned: true, ..job("old", &[1]) });
     let moved = queue.reroute(&[id], by_parity, at(60)).new[0];
-    let view = queue.job(moved).expect("it is there");
-    assert_eq!((view.attempts, view.accepted, view.phase), (4, START, JobPhase::Waiting(at(60))));
+    assert_eq!(queue.job(moved).map(|view| view.phase), Some(JobPhase::Waiting(at(60))));
+    let Some(Due::Attempt(attempt)) = queue.poll_due(at(60)) else { panic!("it was due") };
+    assert_eq!((attempt.id, attempt.attempts), (moved, 4));
+    let five_days = 5 * 24 * 3600;
+    let again = Again::After(Duration::from_secs(five_days));
+    queue.record(moved, AttemptReport { again, ..AttemptReport::deferred(vec![1]) }, 0, at(60));
+    assert_eq!(queue.poll_due(at(five_days - 1)), None);
+    match queue.poll_due(at(five_days)) {
+        Some(Due::Expire(aged)) => assert_eq!((aged.id, aged.accepted), (moved, START)),
+        other => panic!("expected an expiry, got {other:?}"),
+    }
 }

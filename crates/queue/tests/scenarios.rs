@@ -1,11 +1,11 @@
-//! The queue's stories, told with a clock that stands until it is moved.
+//! Scenarios of the queue, with a clock that stands still until it is moved.
 
 use std::time::Duration;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use pintle_queue::{
-    Again, Aged, Attempt, AttemptReport, Config, Custody, Due, HopSign, Job, JobId, JobPhase, Next, Queue,
-    RetryPolicy, Selector,
+    Again, Aged, Attempt, AttemptReport, Config, Due, HoldState, HopSign, Job, JobId, JobPhase, Next, Queue,
+    RetryPolicy,
 };
 
 const START: UnixTime = UnixTime::from_millis(1_800_000_000_000);
@@ -60,7 +60,8 @@ fn defer(queue: &mut Queue, id: JobId, now: UnixTime) -> Next {
 }
 
 fn fail_hop(queue: &mut Queue, id: JobId, now: UnixTime) -> Next {
-    queue.record(id, AttemptReport::hop_failed(vec![0, 1]), 0, now)
+    let report = AttemptReport { hop: HopSign::Trouble, ..AttemptReport::deferred(vec![0, 1]) };
+    queue.record(id, report, 0, now)
 }
 
 #[test]
@@ -146,31 +147,13 @@ fn a_next_hop_begins_with_few_attempts_and_earns_more() {
     let begun = attempts(&mut queue, START);
     let (sent, dropped): (Vec<_>, Vec<_>) = begun.iter().partition(|a| a.next_hop == hop("silent.example"));
     assert_eq!((sent.len(), dropped.len()), (5, 8), "where nothing is sent nothing is proven");
-    // A broken session or a plugin's word prove nothing.
+    // An attempt that was cut off, or stopped by a plugin, proves nothing.
     queue.record(sent[0].id, AttemptReport { hop: HopSign::Silent, ..AttemptReport::settled() }, 0, at(1));
     assert_eq!(attempts(&mut queue, at(1)).len(), 1);
     for attempt in &sent[1..] {
         queue.record(attempt.id, AttemptReport::settled(), 0, at(1));
     }
     assert_eq!(attempts(&mut queue, at(1)).len(), 7, "its limit is 8");
-}
-
-#[test]
-fn an_open_session_takes_the_next_job_but_never_jumps_the_round() {
-    let mut queue = Queue::new(Config { total: 2, ..config() });
-    for n in 0..5 {
-        queue.insert(job(n, "a.example"));
-    }
-    let under_way = attempts(&mut queue, START);
-    queue.record(under_way[0].id, AttemptReport::settled(), 0, at(1));
-    let reused = queue.next_for(&hop("a.example"), at(1)).unwrap();
-    queue.insert(job(9, "b.example"));
-    queue.record(reused.id, AttemptReport::settled(), 0, at(2));
-    let turn = queue.next_for(&hop("a.example"), at(2)).unwrap();
-    queue.record(turn.id, AttemptReport::settled(), 0, at(3));
-    assert_eq!(queue.next_for(&hop("a.example"), at(3)), None, "it is the turn of b");
-    assert_eq!(attempt(&mut queue, at(3)).next_hop, hop("b.example"));
-    assert_eq!(queue.next_for(&hop("nobody.example"), at(2)), None);
 }
 
 #[test]
@@ -251,32 +234,32 @@ fn warning(queue: &mut Queue, now: UnixTime) -> JobId {
 
 #[test]
 fn wishes_for_a_job_whose_sender_is_being_told_are_kept() {
-    let told = |wish: fn(&mut Queue, &Selector) -> usize| {
+    let told = |request: fn(&mut Queue, JobId)| {
         let mut queue = Queue::new(config());
         let id = queue.insert(job(1, "a.example"));
         attempt(&mut queue, at(1));
         queue.record(id, later(20_000), 0, at(1));
         assert_eq!(warning(&mut queue, at(4 * 3600)), id);
-        wish(&mut queue, &one(id));
+        request(&mut queue, id);
         let next = queue.record(id, AttemptReport::unchanged([0, 1]), 0, at(4 * 3600));
         (queue, next)
     };
     let at_once = Next::Again(at(4 * 3600));
-    assert_eq!(told(|queue, which| queue.retry_now(which, at(4 * 3600))).1, at_once);
-    assert_eq!(told(|queue, which| queue.remove(which)).1, Next::Removed);
-    let (mut queue, next) = told(|queue, which| queue.hold(which));
+    assert_eq!(told(|queue, job| queue.retry_now(job, at(4 * 3600))).1, at_once);
+    assert_eq!(told(|queue, job| queue.remove(job)).1, Next::Removed);
+    let (mut queue, next) = told(|queue, job| queue.hold(job));
     assert_eq!((next, queue.poll_due(at(30_000))), (Next::Held, None));
-    let (mut queue, next) = told(|queue, which| queue.quarantine(which, at(40_000)));
+    let (mut queue, next) = told(|queue, job| queue.quarantine(job, at(40_000)));
     assert_eq!((next, queue.poll_due(at(30_000))), (Next::Held, None));
     expiry(&mut queue, at(40_000));
-    let quarantined_and_released = |queue: &mut Queue, which: &Selector| {
-        queue.quarantine(which, at(40_000));
-        queue.release(which, None, at(4 * 3600))
+    let quarantined_and_released = |queue: &mut Queue, job: JobId| {
+        queue.quarantine(job, at(40_000));
+        queue.release(job, None, at(4 * 3600));
     };
     assert_eq!(told(quarantined_and_released).1, at_once);
 }
 
-/// Deferred by a next hop that works, for so long.
+/// Deferred for this long by a next hop that works.
 fn later(seconds: u64) -> AttemptReport {
     AttemptReport { again: Again::After(Duration::from_secs(seconds)), ..AttemptReport::deferred([0, 1]) }
 }
@@ -298,7 +281,7 @@ fn warned(n: u128, name: &str) -> Job {
 #[test]
 fn age_ends_a_job_in_every_phase() {
     let mut queue = Queue::new(config());
-    let held = queue.insert(Job { custody: Custody::Held, ..warned(1, "a.example") });
+    let held = queue.insert(Job { hold: HoldState::Held, ..warned(1, "a.example") });
     let waiting = tried(&mut queue, warned(2, "b.example"), FIVE_DAYS + 99);
     let trying = queue.insert(warned(3, "c.example"));
     assert_eq!(attempt(&mut queue, at(1)).id, trying);
@@ -308,20 +291,11 @@ fn age_ends_a_job_in_every_phase() {
     assert_eq!(expiry(&mut queue, now).id, waiting);
     assert_eq!(queue.poll_due(now), None, "an attempt under way is let finish");
     assert_eq!(defer(&mut queue, trying, now), Next::Expiring);
-    assert_eq!(queue.next_for(&hop("c.example"), now), None);
     assert_eq!(expiry(&mut queue, now).id, trying);
     for id in [held, waiting, trying] {
         assert_eq!(queue.record(id, AttemptReport::settled(), 0, now), Next::Settled);
     }
     assert!(queue.is_empty());
-}
-
-#[test]
-fn an_open_session_does_not_get_an_expired_job() {
-    let mut queue = Queue::new(config());
-    let id = tried(&mut queue, warned(1, "a.example"), 60);
-    assert_eq!(queue.next_for(&hop("a.example"), at(FIVE_DAYS)), None);
-    assert_eq!(expiry(&mut queue, at(FIVE_DAYS)).id, id);
 }
 
 #[test]
@@ -401,7 +375,7 @@ fn after_the_start_and_after_a_step_of_the_clock_no_age_counts_for_a_while() {
 fn a_clock_that_was_ahead_at_the_start_and_is_set_right_makes_everything_younger() {
     let mut queue = Queue::new(config());
     let day = 24 * 3600;
-    // It says six days more than it should.
+    // The clock is six days ahead.
     let id = tried(&mut queue, warned(1, "a.example"), 3 * FIVE_DAYS);
     queue.clock_stepped(Duration::from_secs(6 * day), at(7 * day));
     assert_eq!(queue.poll_due(at(6 * day + FIVE_DAYS - 1)), None, "accepted on the sixth day");
@@ -413,20 +387,16 @@ fn held_jobs_wait_for_their_release() {
     let mut queue = Queue::new(config());
     let id = queue.insert(job(1, "a.example"));
     queue.insert(job(2, "b.example"));
-    assert_eq!(queue.hold(&Selector::NextHop(hop("a.example"))), 1);
+    queue.hold(id);
     assert_eq!(attempts(&mut queue, at(1)).len(), 1);
     assert_eq!(queue.snapshot().held, 1);
-    assert_eq!(queue.release(&Selector::Message(message(1)), None, at(2)), 1);
+    queue.release(id, None, at(2));
     assert_eq!(attempt(&mut queue, at(2)).id, id);
 }
 
-fn one(id: JobId) -> Selector {
-    Selector::Job(id)
-}
-
 /// The host comes back with a job that it has found, or put, on hold.
-fn held(queue: &mut Queue, id: JobId, custody: Custody, now: UnixTime) -> Next {
-    let report = AttemptReport { again: Again::AtOnce, custody, ..AttemptReport::deferred(vec![1]) };
+fn held(queue: &mut Queue, id: JobId, hold: HoldState, now: UnixTime) -> Next {
+    let report = AttemptReport { again: Again::AtOnce, hold, ..AttemptReport::deferred(vec![1]) };
     queue.record(id, report, 0, now)
 }
 
@@ -434,20 +404,20 @@ fn held(queue: &mut Queue, id: JobId, custody: Custody, now: UnixTime) -> Next {
 fn a_release_that_meets_a_job_under_way_outlives_the_hold_it_comes_back_with() {
     let mut queue = Queue::new(config());
     let id = queue.insert(warned(1, "a.example"));
-    for (start, custody) in [(0, Custody::Held), (10, Custody::Quarantined(at(900)))] {
+    for (start, hold) in [(0, HoldState::Held), (10, HoldState::Quarantined(at(900)))] {
         attempt(&mut queue, at(start));
-        queue.release(&one(id), None, at(start + 1));
-        assert_eq!(held(&mut queue, id, custody, at(start + 2)), Next::Again(at(start + 2)));
-        // The next look finds what is so now; without a release it is believed.
+        queue.release(id, None, at(start + 1));
+        assert_eq!(held(&mut queue, id, hold, at(start + 2)), Next::Again(at(start + 2)));
+        // The host finds it held again; without a release in between that counts.
         attempt(&mut queue, at(start + 2));
-        assert_eq!(held(&mut queue, id, custody, at(start + 3)), Next::Held);
+        assert_eq!(held(&mut queue, id, hold, at(start + 3)), Next::Held);
         assert_eq!(queue.poll_due(at(start + 4)), None);
-        queue.release(&one(id), None, at(start + 5));
+        queue.release(id, None, at(start + 5));
     }
-    // The other way round the hold is the later word.
+    // The other way round the hold is later and takes precedence.
     attempt(&mut queue, at(20));
-    queue.release(&one(id), None, at(21));
-    queue.hold(&one(id));
+    queue.release(id, None, at(21));
+    queue.hold(id);
     assert_eq!(defer(&mut queue, id, at(22)), Next::Held);
 }
 
@@ -456,7 +426,7 @@ fn a_release_of_a_job_that_nobody_holds_changes_nothing() {
     let mut queue = Queue::new(config());
     let id = queue.insert(warned(1, "a.example"));
     attempt(&mut queue, at(1));
-    queue.release(&one(id), None, at(2));
+    queue.release(id, None, at(2));
     assert_eq!(defer(&mut queue, id, at(2)), Next::Again(at(62)));
 }
 
@@ -464,40 +434,40 @@ fn a_release_of_a_job_that_nobody_holds_changes_nothing() {
 fn a_quarantine_ends_at_its_own_time_and_warns_nobody() {
     let keep = 30 * 24 * 3600;
     let mut queue = Queue::new(config());
-    let custody = Custody::Quarantined(at(keep));
-    let id = queue.insert(Job { custody, ..job(1, "a.example") });
+    let hold = HoldState::Quarantined(at(keep));
+    let id = queue.insert(Job { hold, ..job(1, "a.example") });
     let short = queue.insert(job(2, "b.example"));
-    queue.quarantine(&one(short), at(600));
+    queue.quarantine(short, at(600));
     assert_eq!(queue.snapshot().held, 2);
-    queue.hold(&one(short));
+    queue.hold(short);
     assert_eq!(expiry(&mut queue, at(600)).id, short);
     assert_eq!(queue.record(short, AttemptReport::settled(), 0, at(600)), Next::Settled);
     assert_eq!(queue.poll_due(at(2 * FIVE_DAYS)), None);
     assert_eq!(queue.poll_timeout(), Some(at(keep)));
     assert_eq!(expiry(&mut queue, at(keep)).id, id);
-    // Not yet, says the host: the operator has lengthened the time.
+    // The operator has lengthened the time, so the host does not expire it yet.
     let until = at(keep + 500);
-    assert_eq!(held(&mut queue, id, Custody::Quarantined(until), at(keep)), Next::Held);
+    assert_eq!(held(&mut queue, id, HoldState::Quarantined(until), at(keep)), Next::Held);
     assert_eq!(queue.poll_timeout(), Some(until));
-    queue.keep_until(&one(id), at(keep + 200));
+    queue.keep_until(id, at(keep + 200));
     assert_eq!(expiry(&mut queue, at(keep + 200)).id, id);
-    // It could not be done: it is asked for again, not at once.
-    assert_eq!(held(&mut queue, id, Custody::Quarantined(at(keep + 200)), at(keep + 200)), Next::Held);
+    // It could not be done: it is handed out again, but not at once.
+    assert_eq!(held(&mut queue, id, HoldState::Quarantined(at(keep + 200)), at(keep + 200)), Next::Held);
     assert!(queue.poll_timeout() > Some(at(keep + 200)));
 }
 
 #[test]
 fn the_age_of_what_leaves_a_quarantine_counts_from_its_release() {
     let mut queue = Queue::new(config());
-    let custody = Custody::Quarantined(at(20 * FIVE_DAYS));
-    let id = queue.insert(Job { custody, ..warned(1, "a.example") });
+    let hold = HoldState::Quarantined(at(20 * FIVE_DAYS));
+    let id = queue.insert(Job { hold, ..warned(1, "a.example") });
     let released = at(2 * FIVE_DAYS);
-    queue.keep_until(&one(id), at(30 * FIVE_DAYS));
-    queue.release(&one(id), Some(released), released);
+    queue.keep_until(id, at(30 * FIVE_DAYS));
+    queue.release(id, Some(released), released);
     assert_eq!(attempt(&mut queue, released).id, id);
     defer(&mut queue, id, released);
     let end = at(3 * FIVE_DAYS);
-    queue.hold(&one(id));
+    queue.hold(id);
     assert_eq!(queue.poll_due(at(3 * FIVE_DAYS - 1)), None);
     assert_eq!(expiry(&mut queue, end).id, id);
 }
@@ -505,9 +475,9 @@ fn the_age_of_what_leaves_a_quarantine_counts_from_its_release() {
 #[test]
 fn a_release_during_an_expiry_that_came_to_nothing_is_obeyed() {
     let mut queue = Queue::new(config());
-    let id = queue.insert(Job { custody: Custody::Quarantined(at(600)), ..warned(1, "a.example") });
+    let id = queue.insert(Job { hold: HoldState::Quarantined(at(600)), ..warned(1, "a.example") });
     expiry(&mut queue, at(600));
-    queue.release(&one(id), Some(at(601)), at(601));
+    queue.release(id, Some(at(601)), at(601));
     assert_eq!(defer(&mut queue, id, at(602)), Next::Again(at(602)));
     assert_eq!(attempt(&mut queue, at(602)).id, id);
 }
@@ -517,8 +487,8 @@ fn a_hold_of_any_job_of_a_message_that_is_under_way_is_a_wish() {
     let mut queue = Queue::new(config());
     let id = queue.insert(warned(1, "a.example"));
     attempt(&mut queue, at(1));
-    queue.quarantine(&one(id), at(700));
-    queue.hold(&one(id));
+    queue.quarantine(id, at(700));
+    queue.hold(id);
     assert_eq!(defer(&mut queue, id, at(2)), Next::Held);
     assert_eq!(expiry(&mut queue, at(700)).id, id);
 }
@@ -528,15 +498,15 @@ fn wishes_for_a_job_under_way_are_kept() {
     let mut queue = Queue::new(config());
     let ids: Vec<JobId> = (0..3).map(|n| queue.insert(job(n, "a.example"))).collect();
     attempts(&mut queue, START);
-    queue.hold(&Selector::Job(ids[0]));
-    queue.remove(&Selector::Job(ids[1]));
-    queue.retry_now(&Selector::Job(ids[2]), at(1));
+    queue.hold(ids[0]);
+    queue.remove(ids[1]);
+    queue.retry_now(ids[2], at(1));
     assert_eq!(defer(&mut queue, ids[0], at(2)), Next::Held);
     assert_eq!(defer(&mut queue, ids[1], at(2)), Next::Removed);
     assert_eq!(defer(&mut queue, ids[2], at(2)), Next::Again(at(2)));
     assert_eq!(queue.len(), 2);
-    let phases: Vec<JobPhase> = queue.list(&Selector::Everything).map(|view| view.phase).collect();
-    assert_eq!(phases, [JobPhase::Held, JobPhase::Waiting(at(2))]);
+    let phases = ids.iter().map(|id| queue.job(*id).map(|view| view.phase));
+    assert!(phases.eq([Some(JobPhase::Held), None, Some(JobPhase::Waiting(at(2)))]));
 }
 
 #[test]
@@ -546,16 +516,14 @@ fn retry_now_lifts_what_puts_off_the_hop() {
     let first = attempt(&mut queue, START);
     fail_hop(&mut queue, first.id, START);
     assert_eq!(queue.poll_due(at(1)), None);
-    assert_eq!(queue.retry_now(&Selector::Everything, at(1)), 1);
+    queue.retry_now(first.id, at(1));
     assert_eq!(attempt(&mut queue, at(1)).id, first.id);
 }
 
 #[test]
 fn a_new_configuration_moves_limits_and_ages() {
     let mut queue = Queue::new(config());
-    for n in 0..20 {
-        queue.insert(warned(n, "a.example"));
-    }
+    let ids: Vec<JobId> = (0..20).map(|n| queue.insert(warned(n, "a.example"))).collect();
     assert_eq!(attempts(&mut queue, START).len(), 15);
     queue.configure(Config {
         per_hop: 18,
@@ -563,7 +531,7 @@ fn a_new_configuration_moves_limits_and_ages() {
         ..config()
     });
     assert_eq!(attempts(&mut queue, START).len(), 3);
-    queue.hold(&Selector::Everything);
+    ids.into_iter().for_each(|id| queue.hold(id));
     expiry(&mut queue, at(10));
     expiry(&mut queue, at(10));
     assert_eq!(queue.poll_due(at(10)), None);

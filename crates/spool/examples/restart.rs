@@ -1,8 +1,8 @@
 //! Times the start of a spool that holds many messages: with its index, and without it.
 //!
-//! `cargo run --release -p pintle-spool --example restart -- [FOLDER] [MESSAGES] [OCTETS]`; the folder should be on the
-//! disk that is meant. It is filled, opened with the index in place, opened once more without it, looked through, and left
-//! behind for whoever wants to look at it. Peaks of memory are those of the whole process so far.
+//! `cargo run --release -p pintle-spool --example restart -- [FOLDER] [MESSAGES] [OCTETS]`. The folder should be on the
+//! disk to be measured. It is filled, opened with its index, opened again without it, inspected, and left in place.
+//! Peaks of memory are those of the whole process so far.
 
 #![allow(clippy::print_stdout)]
 
@@ -14,7 +14,7 @@ use pintle_mail::{
 };
 use pintle_spool::{Content, Embedded, EmbeddedConfig, Entry, NewMessage, Spool, inspect};
 
-/// Messages of one commit while the spool is filled.
+/// Messages per commit while the spool is filled.
 const GROUP: u32 = 500;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

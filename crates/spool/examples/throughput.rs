@@ -1,6 +1,6 @@
-//! How many messages a second the embedded engine takes, and what each costs: `throughput [producers] [messages] [octets]
-//! [folder]`. Each message is committed, then settled as delivered, as a gateway does with mail that leaves at once; the
-//! second figure leaves the settlements out. Not a test: figures depend on the machine.
+//! Measures how many messages per second the embedded engine accepts, and what each costs: `throughput [producers]
+//! [messages] [octets] [folder]`. Each message is committed, then settled as delivered, as in a gateway whose mail
+//! leaves at once. The second figure is without settlements. This is no test: figures depend on the machine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

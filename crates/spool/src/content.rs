@@ -1,261 +1,61 @@
-//! A body that has come in whole: in memory, or in a file of its own when it is large or memory is scarce.
-//!
-//! It is checked in blocks of 64 KiB rather than as one piece, so that a reader who wants a part of a large body need not
-//! read all of it to know that the part is what was written.
+//! A body that has come in whole, in the form in which an engine stages it until the commit.
 
+use std::any::Any;
 use std::fmt;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
-use pintle_mail::{Body, BodyError, BodyFuture};
-
-/// How much of a body one checksum covers.
-pub(crate) const BLOCK: usize = 64 * 1024;
+use bytes::Bytes;
+use pintle_mail::{Body, BodyFuture};
 
 /// A finished body: cheap to clone, readable before and after the commit.
 ///
-/// A file behind it goes away with the last clone, unless a commit has taken it over.
+/// Each engine stages bodies in its own way (in memory, in a file, in a table) and finds its own type here again at the
+/// commit. Whatever an engine has staged outside memory is removed with the last clone, unless a commit has taken it over.
 #[derive(Clone)]
-pub struct Content(Arc<Inner>);
+pub struct Content(Arc<dyn StagedContent>);
 
-struct Inner {
-    source: Source,
-    checksums: Vec<u32>,
-    _charge: MemoryCharge,
+/// A body as one engine stages it. Every [`Body`] is one.
+trait StagedContent: Body {
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-pub(crate) enum Source {
-    Memory(Bytes),
-    File(Blocks, Arc<OwnFile>),
+impl<T: Body + 'static> StagedContent for T {
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
 }
 
 impl Content {
-    pub(crate) fn in_memory(bytes: Bytes, charge: MemoryCharge) -> Self {
-        let checksums = bytes.chunks(BLOCK).map(crc32fast::hash).collect();
-        Self(Arc::new(Inner { source: Source::Memory(bytes), checksums, _charge: charge }))
+    /// A body that an engine has staged as a `T`.
+    pub(crate) fn staged<T: Body + 'static>(body: T) -> Self {
+        Self(Arc::new(body))
     }
 
-    pub(crate) fn in_file(own: Arc<OwnFile>, size: u64, checksums: Vec<u32>) -> Self {
-        let blocks = Blocks::new(own.file.clone(), 0, size, checksums.as_slice().into(), None);
-        Self(Arc::new(Inner {
-            source: Source::File(blocks, own),
-            checksums,
-            _charge: MemoryCharge::default(),
-        }))
-    }
-
-    pub(crate) fn source(&self) -> &Source {
-        &self.0.source
-    }
-
-    pub(crate) fn checksums(&self) -> &[u32] {
-        &self.0.checksums
+    /// The body as a `T`; none when it was staged as another type.
+    pub(crate) fn downcast<T: Body + 'static>(&self) -> Option<Arc<T>> {
+        self.0.clone().into_any().downcast().ok()
     }
 }
 
-/// For bodies that we write ourselves, such as those of bounces.
+/// For bodies that the gateway writes itself, such as those of bounces. Every engine takes them.
 impl From<Bytes> for Content {
     fn from(bytes: Bytes) -> Self {
-        Self::in_memory(bytes, MemoryCharge::default())
+        Self::staged(bytes)
     }
 }
 
 impl Body for Content {
     fn size(&self) -> u64 {
-        match &self.0.source {
-            Source::Memory(bytes) => bytes.size(),
-            Source::File(blocks, _) => blocks.size(),
-        }
+        self.0.size()
     }
 
     fn read(&self, offset: u64, len: usize) -> BodyFuture<'_> {
-        match &self.0.source {
-            Source::Memory(bytes) => bytes.read(offset, len),
-            Source::File(blocks, _) => blocks.read(offset, len),
-        }
+        self.0.read(offset, len)
     }
 }
 
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Content({} octets)", self.size())
-    }
-}
-
-/// A body's file in the spool folder, unlinked on drop unless it has been kept.
-pub(crate) struct OwnFile {
-    pub(crate) file: Arc<File>,
-    pub(crate) path: PathBuf,
-    kept: AtomicBool,
-    _descriptor: MemoryCharge,
-}
-
-impl OwnFile {
-    pub(crate) fn new(file: File, path: PathBuf, descriptor: MemoryCharge) -> Self {
-        Self { file: Arc::new(file), path, kept: AtomicBool::new(false), _descriptor: descriptor }
-    }
-
-    /// Says whether the file belongs to a committed message now.
-    pub(crate) fn keep(&self, kept: bool) {
-        self.kept.store(kept, Ordering::Release);
-    }
-
-    /// Its name within the folder.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.path.file_name()?.to_str()
-    }
-}
-
-impl Drop for OwnFile {
-    fn drop(&mut self) {
-        if self.kept.load(Ordering::Acquire) {
-            return;
-        }
-        // Left behind, it would be found and unlinked at the next start: nothing to do but say so.
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "a dropped draft's file stays until the next start");
-        }
-    }
-}
-
-/// A body inside a file, from `start`, with a checksum per block.
-pub(crate) struct Blocks(Arc<Placed>);
-
-/// Told when the bytes are not those that were written.
-pub(crate) type OnDamage = Box<dyn Fn(&str) + Send + Sync>;
-
-struct Placed {
-    file: Arc<File>,
-    start: u64,
-    size: u64,
-    checksums: Arc<[u32]>,
-    // A reader that takes less than a block at a time would otherwise read and check each block several times.
-    last: Mutex<Option<(u64, Bytes)>>,
-    on_damage: Option<OnDamage>,
-}
-
-impl Blocks {
-    pub(crate) fn new(
-        file: Arc<File>,
-        start: u64,
-        size: u64,
-        checksums: Arc<[u32]>,
-        on_damage: Option<OnDamage>,
-    ) -> Self {
-        Self(Arc::new(Placed { file, start, size, checksums, last: Mutex::new(None), on_damage }))
-    }
-}
-
-impl Body for Blocks {
-    fn size(&self) -> u64 {
-        self.0.size
-    }
-
-    fn read(&self, offset: u64, len: usize) -> BodyFuture<'_> {
-        let placed = self.0.clone();
-        Box::pin(async move {
-            tokio::task::spawn_blocking(move || placed.read(offset, len))
-                .await
-                .map_err(|error| BodyError(error.to_string().into()))?
-        })
-    }
-}
-
-impl Placed {
-    fn read(&self, offset: u64, len: usize) -> Result<Bytes, BodyError> {
-        let end = offset.saturating_add(len as u64).min(self.size);
-        if offset >= end {
-            return Ok(Bytes::new());
-        }
-        let (first, last) = (offset / BLOCK as u64, (end - 1) / BLOCK as u64);
-        if first == last {
-            return Ok(piece(&self.block(first)?, first, offset, end));
-        }
-        let mut out = BytesMut::with_capacity(clamp(end - offset));
-        for index in first..=last {
-            out.extend_from_slice(&piece(&self.block(index)?, index, offset, end));
-        }
-        Ok(out.freeze())
-    }
-
-    fn block(&self, index: u64) -> Result<Bytes, BodyError> {
-        if let Some((at, bytes)) = &*self.last.lock()
-            && *at == index
-        {
-            return Ok(bytes.clone());
-        }
-        let from = index * BLOCK as u64;
-        let mut buffer = vec![0; clamp((self.size - from).min(BLOCK as u64))];
-        match self.file.read_exact_at(&mut buffer, self.start + from) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(self.damaged(format!("the body ends before {}", from + buffer.len() as u64)));
-            }
-            Err(error) => return Err(BodyError(error.to_string().into())),
-        }
-        let expected = usize::try_from(index).ok().and_then(|at| self.checksums.get(at));
-        if expected != Some(&crc32fast::hash(&buffer)) {
-            return Err(self.damaged(format!("the checksum of the body's block at {from} is wrong")));
-        }
-        let bytes = Bytes::from(buffer);
-        *self.last.lock() = Some((index, bytes.clone()));
-        Ok(bytes)
-    }
-}
-
-impl Placed {
-    fn damaged(&self, what: String) -> BodyError {
-        if let Some(tell) = &self.on_damage {
-            tell(&what);
-        }
-        BodyError(what.into())
-    }
-}
-
-/// The part of a block that lies between two offsets into the body.
-fn piece(block: &Bytes, index: u64, offset: u64, end: u64) -> Bytes {
-    let base = index * BLOCK as u64;
-    block.slice(clamp(offset.saturating_sub(base))..clamp(end - base).min(block.len()))
-}
-
-fn clamp(len: u64) -> usize {
-    usize::try_from(len).unwrap_or(usize::MAX)
-}
-
-/// Memory counted against the budget that all drafts share, given back on drop.
-#[derive(Default)]
-pub(crate) struct MemoryCharge {
-    used: Option<Arc<AtomicUsize>>,
-    amount: usize,
-}
-
-impl MemoryCharge {
-    pub(crate) fn new(used: Arc<AtomicUsize>) -> Self {
-        Self { used: Some(used), amount: 0 }
-    }
-
-    /// Counts `more` if the budget allows it.
-    pub(crate) fn grow(&mut self, more: usize, budget: usize) -> bool {
-        let Some(used) = &self.used else { return true };
-        if used.fetch_add(more, Ordering::Relaxed) + more > budget {
-            used.fetch_sub(more, Ordering::Relaxed);
-            return false;
-        }
-        self.amount += more;
-        true
-    }
-}
-
-impl Drop for MemoryCharge {
-    fn drop(&mut self) {
-        if let Some(used) = &self.used {
-            used.fetch_sub(self.amount, Ordering::Relaxed);
-        }
     }
 }

@@ -1,7 +1,7 @@
-//! What is kept about a message besides its bytes: the entry written at the commit, and each recipient's status since.
+//! A message besides its bytes: the entry written at the commit, and the status of each recipient since.
 
 use bytes::Bytes;
-use pintle_mail::{Body, Envelope, NextHop, QueueId, Reply, UnixTime};
+use pintle_mail::{Body, Disposition, Envelope, NextHop, QueueId, Reply, UnixTime};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use crate::{Content, Hold};
 /// A message that is ready to be committed.
 #[derive(Debug)]
 pub struct NewMessage {
-    /// Its id, unique for ever.
+    /// Its queue id, unique forever.
     pub id: QueueId,
-    /// The final header block with our trace fields, the empty line that ends it included.
+    /// The final header block with our trace fields, up to and including the empty line that ends it.
     pub head: Bytes,
-    /// Everything after that line.
+    /// The body: everything after that line.
     pub content: Content,
-    /// All else.
+    /// Envelope, time and other facts.
     pub entry: Entry,
 }
 
-/// What is known of a message at its commit. Only `hold` and `released` change later.
+/// The facts about a message at its commit. Only `hold` and `released` change later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Who it comes from and who gets it.
+    /// Sender and recipients, with their parameters.
     pub envelope: Envelope,
-    /// When we took it.
+    /// When the gateway accepted it.
     pub received: UnixTime,
-    /// The message whose fate this one reports.
+    /// The message that this one reports on, if it is a bounce or another DSN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<QueueId>,
-    /// Why it is not to be delivered for now.
+    /// The current hold. A held message is not delivered.
     #[serde(skip)]
     pub hold: Option<Hold>,
-    /// When an operator let it out of a quarantine, if one did.
+    /// When an operator released it from a quarantine, if one did.
     #[serde(skip)]
     pub released: Option<UnixTime>,
     /// Its header or body has octets above 127, so a next hop needs 8BITMIME (RFC 6152).
@@ -43,31 +43,32 @@ pub struct Entry {
     /// An address or a header field needs SMTPUTF8 at the next hop (RFC 6531).
     #[serde(default)]
     pub needs_smtputf8: bool,
-    /// What the receiving side wants to find again, in a form of its own: session, notes, facts.
+    /// Data of the receiving side for later stages, opaque to the spool: session, notes, facts.
     #[serde(skip)]
     pub context: Bytes,
 }
 
 impl Entry {
-    /// From when its age counts, which `max_age` ends: what lay in a quarantine has had no time to be delivered in.
+    /// The time from which its age counts, up to `max_age`. Time in a quarantine does not count, since the message
+    /// could not be delivered.
     #[must_use]
     pub fn age_from(&self) -> UnixTime {
         self.released.unwrap_or(self.received)
     }
 }
 
-/// A message as the spool has it.
+/// A message loaded from the spool.
 #[derive(Clone)]
 pub struct Stored {
-    /// Its id.
+    /// Its queue id.
     pub id: QueueId,
-    /// As committed, with the hold of now.
+    /// The entry as committed, with the current hold.
     pub entry: Entry,
-    /// As committed.
+    /// The header block as committed.
     pub head: Bytes,
-    /// As committed; pieces are read on demand and checked against their checksums.
+    /// The body as committed. Pieces are read on demand and checked against their checksums.
     pub body: Arc<dyn Body>,
-    /// One per recipient of the envelope, in the same order.
+    /// The state of each recipient, in the envelope's order.
     pub recipients: Vec<RecipientState>,
 }
 
@@ -83,24 +84,24 @@ impl fmt::Debug for Stored {
     }
 }
 
-/// How one recipient stands.
+/// The state of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecipientState {
     /// [`Recipient::id`](pintle_mail::Recipient::id).
     pub id: u32,
-    /// Pending or done.
+    /// Its delivery status.
     pub status: Status,
-    /// The operator's choice of next hop, over any route.
+    /// The operator's choice of next hop, which overrides the routes.
     pub route: Option<NextHop>,
 }
 
-/// Pending or done.
+/// The delivery status of a recipient: pending or done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// Still to be delivered.
     Pending(Pending),
-    /// Never touched again.
+    /// Done. It never changes again.
     Done(Disposition),
 }
 
@@ -119,7 +120,7 @@ impl Status {
         })
     }
 
-    /// What is still pending, if it is.
+    /// The schedule of a pending recipient. None for one that is done.
     #[must_use]
     pub fn pending(&self) -> Option<&Pending> {
         match self {
@@ -129,20 +130,20 @@ impl Status {
     }
 }
 
-/// A recipient whose delivery is still ahead.
+/// The schedule and the last attempt of a pending recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
     /// Delivery attempts made.
     pub attempts: u32,
-    /// Not before this time.
+    /// The earliest time of the next attempt.
     pub next_attempt: UnixTime,
-    /// What the last attempt came to.
+    /// The reply to the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Reply>,
-    /// The next hop said nothing: `last` is our own word for what went wrong.
+    /// The next hop sent no reply: `last` is the gateway's own description of the failure.
     #[serde(default)]
     pub unheard: bool,
-    /// The host that said `last`: a name, or an IP address without brackets.
+    /// The host that sent `last`: a name, or an IP address without brackets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// When the last attempt was made.
@@ -153,35 +154,16 @@ pub struct Pending {
     pub warned: bool,
 }
 
-/// The final fate of a recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Disposition {
-    /// A next hop took the message.
-    Delivered,
-    /// Refused for good, or undeliverable; where a bounce was due it was committed first.
-    Failed,
-    /// Its time ran out; where a bounce was due it was committed first.
-    Expired,
-    /// Dropped on purpose, by a rule or by the operator.
-    Discarded,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Disposition {
-    /// The word for logs and lists.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Failed => "failed",
-            Self::Expired => "expired",
-            Self::Discarded => "discarded",
+    #[test]
+    fn a_disposition_is_written_as_its_word() {
+        use Disposition::{Delivered, Discarded, Expired, Failed};
+        for disposition in [Delivered, Failed, Expired, Discarded] {
+            let text = serde_json::to_string(&Status::Done(disposition)).unwrap();
+            assert_eq!(text, format!("{{\"done\":\"{disposition}\"}}"));
         }
-    }
-}
-
-impl fmt::Display for Disposition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

@@ -1,12 +1,12 @@
-//! The seam at which tests break the disk: named points, and what happens there.
+//! Fault injection: the named points at which tests break the disk, and what happens there.
 //!
-//! In a build without the feature `crash-points` a [`Faults`] is empty and each of its checks compiles to nothing, so the
-//! seam costs the product nothing and the points can stand in the very lines that they are about.
+//! In a build without the feature `crash-points` a [`Faults`] is empty and each of its checks compiles to nothing. So
+//! it costs the product nothing, and the points can stand in the very lines that they are about.
 
 use std::io;
 use std::path::Path;
 
-/// A line that a crash may hit, in the order in which a message passes them.
+/// A point that a crash may hit, in the order in which a message passes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CrashPoint {
     /// A piece of a large body has been written to the draft's file.
@@ -15,9 +15,9 @@ pub enum CrashPoint {
     BodyFileSync,
     /// A large body's file and its folder are durable.
     BodyFileSynced,
-    /// The transaction is about to begin.
+    /// The transaction of the index is about to begin.
     Begin,
-    /// A row has been put in; the transaction is open, and nothing is in the log yet.
+    /// A row has been inserted. The transaction is open, and nothing is in the log yet.
     Inserted,
     /// A settlement has been carried out in the open transaction.
     Settled,
@@ -33,24 +33,24 @@ pub enum CrashPoint {
     Synced,
     /// The transaction is about to be committed.
     Commit,
-    /// An index that did not take a batch is about to be brought up to the log.
+    /// An index that failed to store a batch is about to be brought up to the log.
     CatchUp,
-    /// The index is about to be made anew.
+    /// The index is about to be rebuilt.
     Rebuild,
-    /// It has been made anew, and is about to be opened for readers.
+    /// It has been rebuilt, and is about to be opened for readers.
     Reopen,
-    /// The index has it; nobody has been told.
+    /// The index has it. No caller has been answered.
     Committed,
     /// A removed message's own file is about to be unlinked.
     Unlink,
-    /// A straggler has been copied to the newest segment; its row still points to the old one.
+    /// A record has been copied to the newest segment. Its row still points to the old one.
     Moved,
-    /// An empty segment is about to be unlinked or reused.
+    /// A segment that is no longer needed is about to be unlinked.
     Reclaim,
 }
 
 impl CrashPoint {
-    /// All of them.
+    /// All points.
     pub const ALL: [Self; 19] = [
         Self::DraftSpilled,
         Self::BodyFileSync,
@@ -73,7 +73,7 @@ impl CrashPoint {
         Self::Reclaim,
     ];
 
-    /// Whether what comes next needs room on the disk that was not set apart before: records go where there is room already.
+    /// Whether the next step needs disk space that was not allocated before. Records go to preallocated segments.
     #[cfg(any(test, feature = "crash-points"))]
     fn needs_room(self) -> bool {
         matches!(self, Self::DraftSpilled | Self::SegmentMade | Self::Commit | Self::CatchUp | Self::Rebuild)
@@ -97,13 +97,13 @@ pub enum InjectedFault {
 mod seam {
     use super::{CrashPoint, Path, io};
 
-    /// Nothing ever fails on purpose in this build.
+    /// In this build no fault is injected.
     #[derive(Debug, Clone, Default)]
     pub struct Faults;
 
     #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
     impl Faults {
-        /// A disk that does what it is told.
+        /// A disk without faults.
         #[must_use]
         pub fn none() -> Self {
             Self
@@ -142,25 +142,25 @@ mod seam {
 
     use super::{CrashPoint, InjectedFault, Path, io};
 
-    /// What is to happen at which point, shared with the engine under test.
+    /// The faults to inject at each point, shared with the engine under test.
     #[derive(Clone, Default)]
-    pub struct Faults(Arc<Mutex<Plan>>);
+    pub struct Faults(Arc<Mutex<FaultPlan>>);
 
     #[derive(Default)]
-    struct Plan {
-        armed: Vec<Armed>,
+    struct FaultPlan {
+        armed: Vec<ArmedFault>,
         quota: Option<(PathBuf, u64)>,
         syncs: u64,
         crashed: Option<InjectedFault>,
         seen: Vec<CrashPoint>,
-        /// Per file, from which offset on its bytes are not known to be durable.
+        /// Per file, the offset from which on its octets are not known to be durable.
         unsynced: HashMap<PathBuf, u64>,
         at_crash: Option<AtCrash>,
     }
 
-    /// A fault that is still to happen so many times.
+    /// A fault that is still to happen this many times.
     #[derive(Debug)]
-    struct Armed {
+    struct ArmedFault {
         point: CrashPoint,
         fault: InjectedFault,
         times: u32,
@@ -175,54 +175,54 @@ mod seam {
     }
 
     impl Faults {
-        /// A disk that does what it is told, until a fault is armed.
+        /// A disk without faults, until one is armed.
         #[must_use]
         pub fn none() -> Self {
             Self::default()
         }
 
-        /// Lets `fault` happen the next time that `point` is passed, and nothing that was armed before.
+        /// Makes `fault` happen the next time that `point` is passed. Faults that were armed before are dropped.
         pub fn arm(&self, point: CrashPoint, fault: InjectedFault) {
             self.disarm();
             self.arm_times(point, fault, 1);
         }
 
-        /// Lets `fault` happen the next so many times that `point` is passed, beside what was armed before.
+        /// Makes `fault` happen the next `times` times that `point` is passed, besides faults that were armed before.
         pub fn arm_times(&self, point: CrashPoint, fault: InjectedFault, times: u32) {
-            self.0.lock().armed.push(Armed { point, fault, times });
+            self.0.lock().armed.push(ArmedFault { point, fault, times });
         }
 
-        /// Lets nothing happen that has not happened yet.
+        /// Drops all armed faults.
         pub fn disarm(&self) {
             self.0.lock().armed.clear();
         }
 
-        /// How often what is armed is still to happen, all in all.
+        /// How many faults are still to happen.
         #[must_use]
         pub fn left(&self) -> u32 {
             self.0.lock().armed.iter().map(|armed| armed.times).sum()
         }
 
-        /// Lets the files of this folder have so many octets and no more: while they have more, whatever needs room finds
-        /// none. Unlinking gives it back.
+        /// Limits the files of this folder to this many octets. While they have more, what needs room finds none.
+        /// Unlinking files makes room.
         pub fn quota(&self, folder: PathBuf, octets: u64) {
             self.0.lock().quota = Some((folder, octets));
         }
 
-        /// How many files have been synced, once for each time.
+        /// How many times files have been synced.
         #[must_use]
         pub fn syncs(&self) -> u64 {
             self.0.lock().syncs
         }
 
-        /// The octets that are left of the quota, if there is one.
+        /// Octets left of the quota, if there is one.
         pub(crate) fn room(&self) -> Option<u64> {
             let (folder, octets) = self.0.lock().quota.clone()?;
             Some(octets.saturating_sub(taken(&folder)))
         }
 
-        /// What to do at the moment of a crash, with the engine standing still: it gets, per file, the offset from
-        /// which its bytes are not durable (none for a kill, which loses nothing that was written).
+        /// Sets what to do at the moment of a crash, while the engine stands still. The argument is, per file, the
+        /// offset from which its octets are not durable; it is empty for a kill, which loses nothing that was written.
         pub fn at_crash(&self, act: impl FnOnce(&HashMap<PathBuf, u64>) + Send + 'static) {
             self.0.lock().at_crash = Some(Box::new(act));
         }
@@ -274,7 +274,7 @@ mod seam {
         }
     }
 
-    /// Octets of the files in a folder and below it. What goes meanwhile counts for nothing.
+    /// Octets of the files in a folder and below it. Files that vanish meanwhile do not count.
     fn taken(folder: &Path) -> u64 {
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let octets = files.map(|file| match file.metadata() {
@@ -284,7 +284,7 @@ mod seam {
         octets.sum()
     }
 
-    impl Plan {
+    impl FaultPlan {
         fn strike(&mut self, fault: InjectedFault) -> io::Result<()> {
             match fault {
                 InjectedFault::Io => return Err(io::Error::other("an I/O error, made for a test")),

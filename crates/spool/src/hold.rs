@@ -1,34 +1,34 @@
-//! Why a message stays where it is, and who has put it there.
+//! Holds: why a message is not delivered, and who decided that.
 //!
-//! A quarantine is a verdict about a message, a hold the wish of an operator. The stronger word is the verdict's: an
-//! operator who holds a message that lies in a quarantine changes nothing, so that it never becomes one that may be
-//! reported to a forged sender by accident. The same goes for a hold that a later version wrote.
+//! A quarantine is a verdict about a message, an operator's hold is a request. The verdict takes precedence: an
+//! operator who holds a message in quarantine changes nothing, so that it does not become one that may be reported to a
+//! forged sender by accident. The same applies to a hold that a later version wrote.
 
 use std::fmt;
 
 use pintle_mail::UnixTime;
 use serde::{Deserialize, Serialize};
 
-/// Why a message stays where it is.
+/// Why a message is not delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hold {
-    /// A verdict put it into a quarantine.
+    /// A verdict put it into this quarantine.
     Quarantine(Quarantine),
     /// The operator holds it, for this reason.
     Operator(String),
-    /// Something that this version does not know, in the words of the one that wrote it. It is a hold all the same.
+    /// A hold that this version does not know, as the later version wrote it. It is a hold all the same.
     #[serde(untagged)]
     Other(serde_json::Value),
 }
 
-/// The verdict that a message is to be looked at before it goes anywhere.
+/// The verdict that a person must look at a message before it goes anywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[serde(from = "StoredQuarantine")]
 pub struct Quarantine {
-    /// The quarantine's name, which the verdict chose.
+    /// The quarantine's name, chosen by the verdict.
     pub name: String,
-    /// Since when; how long it is kept counts from here.
+    /// When it was quarantined. The time for which it is kept counts from here.
     pub since: UnixTime,
     /// The plugin or built-in check that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,10 +38,10 @@ pub struct Quarantine {
     pub stage: Option<String>,
 }
 
-/// What may stand on disk: earlier versions wrote the name alone.
+/// The forms on disk: earlier versions wrote the name alone.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum StoredQuarantine {
     Name(String),
     Whole {
         name: String,
@@ -55,7 +55,7 @@ enum Written {
 }
 
 impl Hold {
-    /// The quarantine that it is, if it is one.
+    /// The quarantine. None for other holds.
     #[must_use]
     pub fn quarantine(&self) -> Option<&Quarantine> {
         match self {
@@ -64,20 +64,20 @@ impl Hold {
         }
     }
 
-    /// Whether this hold is put on a message that another one holds already: an operator's never replaces a verdict.
+    /// Whether this hold replaces the one that the message has: an operator's never replaces a verdict.
     pub(crate) fn replaces(&self, before: Option<&Self>) -> bool {
         matches!(self, Self::Quarantine(_)) || matches!(before, None | Some(Self::Operator(_)))
     }
 }
 
 impl Quarantine {
-    /// The quarantine of this name, since this time.
+    /// A quarantine of this name, since this time.
     #[must_use]
     pub fn new(name: impl Into<String>, since: UnixTime) -> Self {
         Self { name: name.into(), since, by: None, stage: None }
     }
 
-    /// Fills in what earlier versions did not write: it was quarantined when it was received.
+    /// Fills in the time that earlier versions did not write: the one at which the message was received.
     pub(crate) fn dated(&mut self, received: UnixTime) {
         if self.since == UnixTime::default() {
             self.since = received;
@@ -85,11 +85,11 @@ impl Quarantine {
     }
 }
 
-impl From<Written> for Quarantine {
-    fn from(written: Written) -> Self {
+impl From<StoredQuarantine> for Quarantine {
+    fn from(written: StoredQuarantine) -> Self {
         match written {
-            Written::Name(name) => Self::new(name, UnixTime::default()),
-            Written::Whole { name, since, by, stage } => Self { name, since, by, stage },
+            StoredQuarantine::Name(name) => Self::new(name, UnixTime::default()),
+            StoredQuarantine::Whole { name, since, by, stage } => Self { name, since, by, stage },
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Short views of many messages: what a queue needs to schedule them, and what an operator wants to see.
+//! Short views of many messages: what a queue needs to schedule them, and what operators see in lists.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use pintle_mail::{Address, NextHop, QueueId, ReversePath, UnixTime};
 
 use crate::{Entry, Hold, Pending, Quarantine, RecipientState, Status};
 
-/// A message with recipients still pending: all that a scheduler wants to know, without the bytes.
+/// A message with pending recipients, as a scheduler needs it, without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// The message.
+    /// Its queue id.
     pub id: QueueId,
-    /// When it was taken.
+    /// When the gateway accepted it.
     pub received: UnixTime,
-    /// Header block and body, in octets.
+    /// Octets of header block and body.
     pub size: u64,
-    /// Why it must not be delivered for now.
+    /// Its hold. A held message must not be delivered.
     pub hold: Option<Hold>,
-    /// When it was let out of a quarantine.
+    /// When it was released from a quarantine, if it was.
     pub released: Option<UnixTime>,
-    /// Those recipients that are not done.
+    /// The recipients that are still pending.
     pub recipients: Vec<WaitingRecipient>,
 }
 
@@ -28,11 +28,11 @@ pub struct Waiting {
 pub struct WaitingRecipient {
     /// [`Recipient::id`](pintle_mail::Recipient::id).
     pub id: u32,
-    /// In A-labels and lower case; empty for a bare `postmaster`.
+    /// The recipient's domain, in A-labels and lower case. Empty for a bare `postmaster`.
     pub domain: String,
     /// Delivery attempts made.
     pub attempts: u32,
-    /// Not before this time.
+    /// The earliest time of the next attempt.
     pub next_attempt: UnixTime,
     /// The sender has been told of the delay.
     pub warned: bool,
@@ -41,7 +41,7 @@ pub struct WaitingRecipient {
 }
 
 impl Waiting {
-    /// The view of a message whose recipients stand as `states` says, in the envelope's order.
+    /// The view of a message with these states of its recipients, in the envelope's order.
     #[must_use]
     pub fn new(id: QueueId, entry: &Entry, size: u64, states: &[RecipientState]) -> Self {
         let pairs = entry.envelope.recipients.iter().zip(states);
@@ -59,7 +59,7 @@ impl Waiting {
         }
     }
 
-    /// As [`Entry::age_from`].
+    /// The time from which its age counts, as [`Entry::age_from`].
     #[must_use]
     pub fn age_from(&self) -> UnixTime {
         self.released.unwrap_or(self.received)
@@ -79,27 +79,27 @@ impl WaitingRecipient {
     }
 }
 
-/// Which messages to list. An absent condition lets everything through.
+/// Conditions on the messages of a list, all of which must hold. An absent condition is met by all messages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    /// The reverse-path contains this, in any case; the empty text means the null reverse-path.
+    /// The reverse-path contains this, ignoring case. The empty text means the null reverse-path.
     pub sender: Option<String>,
-    /// The address of a recipient, pending or done, contains this, in any case.
+    /// The address of a recipient, pending or done, contains this, ignoring case.
     pub recipient: Option<String>,
     /// Only held messages, or only those not held.
     pub held: Option<bool>,
-    /// Taken before this time.
+    /// Accepted before this time.
     pub received_before: Option<UnixTime>,
-    /// Only what lies in a quarantine, or only what does not.
+    /// Only messages in a quarantine, or only those in none.
     pub quarantined: Option<bool>,
     /// In the quarantine of this name.
     pub quarantine: Option<String>,
-    /// In a quarantine, and since before this time.
+    /// In a quarantine since before this time.
     pub quarantined_before: Option<UnixTime>,
 }
 
 impl Filter {
-    /// Whether a message passes.
+    /// Whether a message meets all conditions.
     #[must_use]
     pub fn admits(&self, summary: &Summary) -> bool {
         let recipient = |part: &String| {
@@ -123,7 +123,7 @@ impl Filter {
             && self.quarantined_before.is_none_or(|limit| found.is_some_and(|found| found.since < limit))
     }
 
-    /// Whether only held messages can pass, so that a store need not look at the others.
+    /// Whether only held messages can pass, so that an engine can skip the others.
     pub(crate) fn wants_held_only(&self) -> bool {
         self.held == Some(true)
             || self.quarantined == Some(true)
@@ -136,7 +136,7 @@ fn contains(text: &str, part: &str) -> bool {
     text.to_lowercase().contains(&part.to_lowercase())
 }
 
-/// Where in the list, and how much of it.
+/// A position in a list, and the size of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     /// Only ids greater than this one.
@@ -145,38 +145,38 @@ pub struct Page {
     pub limit: usize,
 }
 
-/// A page of the list, oldest first.
+/// A page of a list, oldest message first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// The messages.
+    /// The messages of the page.
     pub messages: Vec<Summary>,
-    /// Where the next page begins; none at the end.
+    /// The id after which the next page begins. None on the last page.
     pub next: Option<QueueId>,
 }
 
-/// One message in a list.
+/// One message of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// The message.
+    /// Its queue id.
     pub id: QueueId,
-    /// When it was taken.
+    /// When the gateway accepted it.
     pub received: UnixTime,
-    /// Header block and body, in octets.
+    /// Octets of header block and body.
     pub size: u64,
-    /// Who it comes from.
+    /// The sender: its reverse-path.
     pub sender: ReversePath,
-    /// Why it is not being delivered.
+    /// Its hold, if it is not being delivered.
     pub hold: Option<Hold>,
-    /// When it was let out of a quarantine.
+    /// When it was released from a quarantine, if it was.
     pub released: Option<UnixTime>,
-    /// Who gets it, and how each stands.
+    /// The recipients with their statuses, in the envelope's order.
     pub recipients: Vec<(Address, Status)>,
-    /// Their [ids](pintle_mail::Recipient::id), in the same order.
+    /// The recipients' [ids](pintle_mail::Recipient::id), in the same order.
     pub ids: Vec<u32>,
 }
 
 impl Summary {
-    /// The summary of a message whose recipients stand as `states` says, in the envelope's order.
+    /// The summary of a message with these states of its recipients, in the envelope's order.
     #[must_use]
     pub fn new(id: QueueId, entry: &Entry, size: u64, states: &[RecipientState]) -> Self {
         let pairs = entry.envelope.recipients.iter().zip(states);
@@ -196,7 +196,7 @@ impl Summary {
 }
 
 impl Summary {
-    /// What a scheduler that knows the message's recipients wants to hear of it again.
+    /// The view for a scheduler that knows the message's recipients already; it names none.
     #[must_use]
     pub fn waiting(&self) -> Waiting {
         Waiting {
@@ -209,55 +209,55 @@ impl Summary {
         }
     }
 
-    /// As [`Entry::age_from`].
+    /// The time from which its age counts, as [`Entry::age_from`].
     #[must_use]
     pub fn age_from(&self) -> UnixTime {
         self.released.unwrap_or(self.received)
     }
 }
 
-/// Numbers for health checks and metrics.
+/// How much is in the spool, for health checks and metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Messages in the spool, held ones included.
     pub messages: u64,
-    /// Of these, how many are held.
+    /// Messages that are held.
     pub held: u64,
-    /// Octets of the header blocks and bodies of those that are held.
+    /// Octets of header blocks and bodies of held messages.
     pub held_bytes: u64,
-    /// Octets of all header blocks and bodies.
+    /// Octets of header blocks and bodies of all messages.
     pub bytes: u64,
-    /// Messages set aside because what lies on disk is damaged.
+    /// Messages that were set aside because they are damaged.
     pub damaged: u64,
-    /// What lies in each quarantine, by its name; empty ones are not named.
+    /// How much is in each quarantine, by its name. Empty ones are left out.
     pub quarantines: BTreeMap<String, Amount>,
 }
 
-/// How much it is.
+/// Messages and their size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Amount {
-    /// Messages.
+    /// Number of messages.
     pub messages: u64,
     /// Octets of their header blocks and bodies.
     pub bytes: u64,
 }
 
 impl Totals {
-    /// A message of this size came in, held so.
+    /// Adds a new message.
     pub(crate) fn count_in(&mut self, size: u64, hold: Option<&Hold>) {
         self.messages += 1;
         self.bytes += size;
         self.hold(size, hold);
     }
 
-    /// A message went, which was held so.
+    /// Subtracts a message that was removed.
     pub(crate) fn count_out(&mut self, size: u64, hold: Option<&Hold>) {
         self.messages = self.messages.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(size);
         self.let_go(size, hold);
     }
 
-    /// A message is held so from now on.
+    /// Adds a message to those that are held, if it is.
     pub(crate) fn hold(&mut self, size: u64, hold: Option<&Hold>) {
         self.held += u64::from(hold.is_some());
         self.held_bytes += if hold.is_some() { size } else { 0 };
@@ -268,7 +268,7 @@ impl Totals {
         }
     }
 
-    /// A message is held so no longer.
+    /// Subtracts a message from those that are held, if it was.
     pub(crate) fn let_go(&mut self, size: u64, hold: Option<&Hold>) {
         self.held = self.held.saturating_sub(u64::from(hold.is_some()));
         self.held_bytes = self.held_bytes.saturating_sub(if hold.is_some() { size } else { 0 });

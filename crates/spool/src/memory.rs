@@ -1,38 +1,35 @@
-//! A spool without a disk: the same promises but one, that anything outlives the process. For tests.
+//! The in-memory engine, for tests and dry runs: it keeps all promises but one, that messages outlive the process.
 
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use pintle_mail::{Body, NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::draft::DraftBudget;
-use crate::fault::Faults;
+use crate::draft::DraftWriter;
 use crate::{
-    Content, Draft, DraftLimits, Entry, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt,
-    RecipientState, Settled, Settlement, Spool, SpoolError, SpoolFuture, Status, Stored, Summary, Totals,
-    Waiting,
+    Content, Draft, Entry, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt, RecipientState,
+    Settled, Settlement, Spool, SpoolError, SpoolFuture, Status, Stored, Summary, Totals, Waiting,
 };
 
-/// The engine that keeps everything in memory.
+/// The in-memory engine.
 pub struct Memory {
-    desk: Arc<DraftBudget>,
     state: Mutex<MemoryState>,
 }
 
 #[derive(Default)]
 struct MemoryState {
-    messages: BTreeMap<QueueId, Kept>,
+    messages: BTreeMap<QueueId, MemoryMessage>,
     health: Option<Health>,
     closed: bool,
     arrivals: Option<UnboundedSender<Waiting>>,
 }
 
-struct Kept {
+struct MemoryMessage {
     entry: Entry,
     head: Bytes,
     content: Content,
@@ -43,13 +40,10 @@ impl Memory {
     /// An empty spool.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            desk: Arc::new(DraftBudget::new(None, DraftLimits::default(), 0, Faults::none())),
-            state: Mutex::default(),
-        }
+        Self { state: Mutex::default() }
     }
 
-    /// Makes the spool say, from now on, that it is full or broken; drafts and commits fail accordingly.
+    /// Sets the health of the spool from now on. Drafts and commits fail accordingly.
     pub fn set_health(&self, health: Health) {
         self.state.lock().health = Some(health);
     }
@@ -76,7 +70,7 @@ fn now<'a, T: Send + 'a>(result: Result<T, SpoolError>) -> SpoolFuture<'a, T> {
 impl Spool for Memory {
     fn begin(&self) -> Result<Draft, SpoolError> {
         self.with(|state| state.accepting())?;
-        Ok(Draft::new(self.desk.clone()))
+        Ok(Draft::new(MemoryDraft::default()))
     }
 
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
@@ -181,28 +175,46 @@ impl Spool for Memory {
     }
 }
 
-impl MemoryState {
-    fn accepting(&self) -> Result<(), SpoolError> {
-        match &self.health {
-            Some(Health::Full) => Err(SpoolError::Full),
-            Some(Health::Behind(why)) => Err(SpoolError::Store(why.clone())),
-            Some(Health::Broken(why)) => Err(SpoolError::Broken(why.clone())),
-            Some(Health::Accepting) | None => Ok(()),
-        }
+/// A draft that stays in memory, whatever its size.
+#[derive(Default)]
+struct MemoryDraft(BytesMut);
+
+impl DraftWriter for MemoryDraft {
+    fn try_append(&mut self, piece: &[u8]) -> Result<bool, SpoolError> {
+        self.0.extend_from_slice(piece);
+        Ok(true)
     }
 
-    fn kept(&mut self, id: QueueId) -> Result<&mut Kept, SpoolError> {
+    fn append(&mut self, piece: Bytes) -> SpoolFuture<'_, ()> {
+        now(self.try_append(&piece).map(drop))
+    }
+
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn finish(self: Box<Self>) -> SpoolFuture<'static, Content> {
+        now(Ok(Content::from(self.0.freeze())))
+    }
+}
+
+impl MemoryState {
+    fn accepting(&self) -> Result<(), SpoolError> {
+        self.health.clone().map_or(Ok(()), Health::accepting)
+    }
+
+    fn kept(&mut self, id: QueueId) -> Result<&mut MemoryMessage, SpoolError> {
         self.messages.get_mut(&id).ok_or(SpoolError::Unknown(id))
     }
 
-    fn after(&self, after: Option<QueueId>) -> impl Iterator<Item = (&QueueId, &Kept)> {
+    fn after(&self, after: Option<QueueId>) -> impl Iterator<Item = (&QueueId, &MemoryMessage)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.messages.range((start, Bound::Unbounded))
     }
 
     fn announce(&self, waiting: Waiting) {
         if let Some(arrivals) = &self.arrivals {
-            // A queue that has gone away hears of the message when it claims again.
+            // The queue has ended. It learns of the message by the next claim.
             let _ = arrivals.send(waiting);
         }
     }
@@ -220,7 +232,7 @@ impl MemoryState {
 
     fn insert(&mut self, message: NewMessage) -> Receipt {
         let id = message.id;
-        let kept = Kept::new(message);
+        let kept = MemoryMessage::new(message);
         self.announce(kept.waiting(id));
         self.messages.insert(id, kept);
         Receipt::mint(id)
@@ -253,7 +265,7 @@ impl MemoryState {
     }
 }
 
-impl Kept {
+impl MemoryMessage {
     fn new(message: NewMessage) -> Self {
         let received = message.entry.received;
         let recipients = message.entry.envelope.recipients.iter();
@@ -302,16 +314,17 @@ impl Kept {
 mod tests {
     use super::*;
     use crate::conformance::{self, Store, Subject};
+    use crate::fault::Faults;
 
-    struct Forgetful;
+    struct MemorySubject;
 
-    impl Subject for Forgetful {
+    impl Subject for MemorySubject {
         fn store(&self) -> Box<dyn Store> {
             Box::new(Self)
         }
     }
 
-    impl Store for Forgetful {
+    impl Store for MemorySubject {
         fn open(&mut self) -> Arc<dyn Spool> {
             Arc::new(Memory::new())
         }
@@ -323,6 +336,6 @@ mod tests {
 
     #[tokio::test]
     async fn it_conforms() {
-        conformance::run(&Forgetful).await;
+        conformance::run(&MemorySubject).await;
     }
 }

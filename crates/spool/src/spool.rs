@@ -1,98 +1,111 @@
-//! The trait that every engine serves, and the receipt that only a durable commit can mint.
+//! The trait that every storage engine implements, and the receipt that only a durable commit can make.
 //!
-//! The verbs are those of a message's life: begin, commit, claim, load, settle; the rest is what an operator asks for.
-//! Each future resolves when the change is as durable as the engine promises, and not before.
+//! The verbs are those of a message's life: begin, commit, claim, load, settle; the rest is for operators. Each future
+//! resolves when the change is as durable as the engine promises, and not before.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{Draft, Filter, Hold, Listing, NewMessage, Page, SpoolError, Status, Stored, Totals, Waiting};
 
-/// What the verbs of [`Spool`] give back.
+/// The future of one operation of a [`Spool`].
 pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send + 'a>>;
 
-/// A store of messages.
+/// A store of messages, as seen by the gateway that owns them: those that it has accepted.
 ///
-/// An operation goes on even when its future is dropped half way; a caller that goes away before the answer knows neither
-/// outcome, exactly as after a crash, and at-least-once covers both. Operations on one message take effect in the order
-/// in which they were asked for, each after the answer to the one before.
+/// An operation goes on even when its future is dropped half way. A caller that drops it does not know the outcome,
+/// exactly as after a crash; delivery at least once covers both outcomes. Operations on one message take effect in the
+/// order in which they were submitted, each after the answer to the one before.
 pub trait Spool: Send + Sync + 'static {
     /// Opens a draft for one message's body.
     ///
     /// # Errors
-    /// [`SpoolError::Full`] or [`SpoolError::Broken`], so that a client is turned away before it sends its data.
+    /// As [`Health::accepting`], so that a client is refused before it sends its data.
     fn begin(&self) -> Result<Draft, SpoolError>;
 
     /// Makes a message durable: THE commit point.
+    ///
+    /// # Errors
+    /// [`SpoolError::Duplicate`] for an id that is there already, [`SpoolError::Full`], or another fault of the store.
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt>;
 
-    /// Makes several messages durable, all or none, with one wait; receipts come in the order of the messages.
+    /// Makes several messages durable, all or none, with one wait. Receipts come in the order of the messages.
+    ///
+    /// # Errors
+    /// As for [`commit`](Self::commit).
     fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>>;
 
-    /// Marks recipients and commits children, all or nothing; removes the message once every recipient is done.
+    /// Stores new statuses of recipients and commits children, all or nothing. Removes the message once every recipient
+    /// is done.
+    ///
+    /// # Errors
+    /// [`SpoolError::Unknown`], [`SpoolError::UnknownRecipient`], [`SpoolError::HoldChanged`] as the guard says,
+    /// [`SpoolError::RecipientsChanged`] for children that tell of a recipient that is done already, or a fault of the
+    /// store.
     fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled>;
 
-    /// A message as it stands: entry, header block, body, and the status of each recipient.
+    /// Reads a message in its current state: entry, header block, body, and the status of each recipient.
+    ///
+    /// # Errors
+    /// [`SpoolError::Unknown`], [`SpoolError::Damaged`], or a fault of the store.
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored>;
 
-    /// The next messages, in order of id, with recipients still pending, held ones included. At start, call it with the
-    /// last id of the page before until a page comes back empty.
+    /// The next messages of this gateway that have recipients still pending, in order of id, held ones included. At
+    /// start, call it with the last id of the page before until a page comes back empty.
     ///
-    /// A shared engine hands a message to one gateway only, for as long as that one renews its claim; an engine that
-    /// belongs to one gateway claimed everything when it was opened.
+    /// # Errors
+    /// [`SpoolError::Unavailable`] passes: ask again. Else a fault of the store.
     fn claim(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<Waiting>>;
 
-    /// Keeps claimed messages ours for another term.
-    fn renew(&self, ids: Vec<QueueId>) -> SpoolFuture<'_, ()> {
-        drop(ids);
-        Box::pin(std::future::ready(Ok(())))
-    }
-
     /// Each message that becomes pending from now on: committed, a child included, or released. The first caller gets
-    /// the receiver, later ones nothing. It is how a queue hears of mail without knowing who brought it.
+    /// the receiver, later ones nothing. This is how a queue learns of new mail without knowing who received it.
     ///
-    /// Ask for it before the first [`claim`](Self::claim), so that nothing falls between the two; a message that is
-    /// committed meanwhile then comes twice, and the second is to be ignored.
+    /// Ask for it before the first [`claim`](Self::claim), so that no message is missed between the two. A message that
+    /// is committed meanwhile then comes twice, and the second is to be ignored.
     fn arrivals(&self) -> Option<UnboundedReceiver<Waiting>>;
 
-    /// Keeps a message from delivery until [`release`](Self::release); gives what held it before. An operator's hold
-    /// leaves a message in its quarantine.
+    /// Keeps a message from delivery until [`release`](Self::release). Gives the hold that it had before. An operator's
+    /// hold leaves a message in its quarantine.
     fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>>;
 
-    /// Lets a held message go; it is announced as an arrival. From a quarantine it is `released` at this time. Gives what
-    /// held it; a message that was not held is left alone, and so is one that the guard does not mean
-    /// ([`SpoolError::HoldChanged`]).
+    /// Releases a held message, which is announced as an arrival. Out of a quarantine, `at` becomes its time of release.
+    /// Gives the hold that it had. A message without a hold stays as it is, and so does one that the guard does not
+    /// mean ([`SpoolError::HoldChanged`]).
     fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>>;
 
-    /// Sends the recipients with these ids (all, when none are given) by another next hop, whatever routes say; `None`
-    /// takes that back.
+    /// Sends the recipients with these ids (all, when none are given) by another next hop, whatever routes say. `None`
+    /// removes such a choice.
     fn reroute(&self, id: QueueId, recipients: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()>;
 
-    /// What lies in the spool, for operators.
+    /// A page of the messages in the spool that pass a filter, for operators.
     fn list(&self, filter: Filter, page: Page) -> SpoolFuture<'_, Listing>;
 
-    /// Numbers for health checks and metrics.
+    /// How much is in the spool, for health checks and metrics.
     fn totals(&self) -> SpoolFuture<'_, Totals>;
 
     /// Whether new mail can be taken now.
     fn health(&self) -> Health;
 
-    /// Octets that are free on the disk, where there is one.
+    /// Octets of free space in the store; none where it does not tell.
     fn free(&self) -> Option<u64> {
         None
     }
 
-    /// Finishes what was submitted, stops every thread and task of the engine, and waits for them. Later calls fail with
-    /// [`SpoolError::Closed`].
+    /// Finishes the operations that were submitted, stops every thread and task of the engine, and waits for them. Later
+    /// calls fail with [`SpoolError::Closed`].
+    ///
+    /// # Errors
+    /// The engine ended in a panic.
     fn close(&self) -> SpoolFuture<'_, ()>;
 }
 
-/// Proof that a message is durable. There is no way to make one but a commit: the server machine asks for it before it
-/// says 250, so the compiler keeps the promise.
+/// Proof that a message is durable. Only a commit makes one, and the SMTP server needs one before it says 250, so the
+/// compiler enforces the order of the two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     id: QueueId,
@@ -116,29 +129,31 @@ impl fmt::Display for Receipt {
     }
 }
 
-/// What becomes of a message, in one transaction.
+/// New statuses of a message's recipients and the reports about them, in one transaction.
 #[derive(Debug)]
 pub struct Settlement {
-    /// The message.
+    /// The message that is settled.
     pub id: QueueId,
     /// New statuses of some of its recipients. A recipient that is done stays as it is.
     pub changes: Vec<Change>,
-    /// Messages that this one begets, such as bounces; durable no later than the marks. With them, a recipient that is done
-    /// refuses the whole with [`SpoolError::RecipientsChanged`]: they tell what became of each that is named.
+    /// Messages that report on this one, such as bounces; durable no later than the statuses. With them, a changed recipient
+    /// that is done already makes the whole settlement fail with [`SpoolError::RecipientsChanged`], since the report says
+    /// what became of each.
     pub children: Vec<NewMessage>,
-    /// For which messages it is meant; another one is left alone with [`SpoolError::HoldChanged`].
+    /// The condition on the message's hold; where it is not met, nothing is done ([`SpoolError::HoldChanged`]).
     pub guard: Guard,
 }
 
-/// What must still be so when a settlement or a release takes effect: somebody may have acted since it was decided.
+/// A condition on the message's hold, checked when a settlement or a release takes effect: the hold may have changed since
+/// the caller read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Guard {
-    /// Nothing.
+    /// No condition.
     #[default]
     Any,
-    /// It lies in a quarantine: what is dropped there unseen must not have been released.
+    /// The message is in a quarantine: one that is dropped there unseen must not have been released.
     Quarantined,
-    /// It does not: what is reported to a sender, or let go with many others, must not be in quarantine.
+    /// The message is not in a quarantine: nothing in quarantine may be reported to a sender, or released along with others.
     Free,
 }
 
@@ -153,33 +168,49 @@ impl Guard {
     }
 }
 
-/// One recipient's new status; it replaces the old one whole, so that applying it twice does no harm.
+/// One recipient's new status. It replaces the old one completely, so applying it twice does no harm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// [`Recipient::id`](pintle_mail::Recipient::id).
     pub recipient: u32,
-    /// The new status.
+    /// Its status from now on.
     pub status: Status,
 }
 
-/// What a settlement did.
+/// The result of a settlement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
-    /// Every recipient was done, so the message is gone.
+    /// Every recipient was done, so the message was removed.
     pub removed: bool,
-    /// One per child, in their order.
+    /// One receipt per child, in their order.
     pub children: Vec<Receipt>,
 }
 
-/// Whether new mail can be taken.
+/// Whether new mail can be accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// Yes.
+    /// It can.
     Accepting,
-    /// Not until there is room on the disk again.
+    /// Not until the store has room again.
     Full,
-    /// Not until the index follows what has been written: it is tried again, and nobody need act but to mend the disk.
-    Behind(std::sync::Arc<str>),
-    /// Not until the operator has acted and restarted us: the disk did not keep what it was told to.
-    Broken(std::sync::Arc<str>),
+    /// Not now, for this reason. The engine tries again by itself.
+    Unavailable(Arc<str>),
+    /// Not until an operator has looked at the store and restarted the gateway: the store may have lost what it was told
+    /// to keep.
+    Broken(Arc<str>),
+}
+
+impl Health {
+    /// Whether new mail can be accepted, as a result.
+    ///
+    /// # Errors
+    /// [`SpoolError::Full`], [`SpoolError::Unavailable`] or [`SpoolError::Broken`]: the reason why not.
+    pub fn accepting(self) -> Result<(), SpoolError> {
+        match self {
+            Self::Accepting => Ok(()),
+            Self::Full => Err(SpoolError::Full),
+            Self::Unavailable(why) => Err(SpoolError::Unavailable(why)),
+            Self::Broken(why) => Err(SpoolError::Broken(why)),
+        }
+    }
 }

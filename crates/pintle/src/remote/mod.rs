@@ -6,8 +6,8 @@ mod socket;
 use std::process::ExitCode;
 
 use pintle_admin::{
-    AdminClient, Affected, Disposition, PageQuery, PluginCounts, PluginState, Query, QueueAction, QueueEntry,
-    QueueFilter, QueueRecipient, Reroute,
+    AdminClient, Affected, PageQuery, PluginCounts, PluginState, Query, QueueAction, QueueEntry, QueueFilter,
+    QueueRecipient, Reroute,
 };
 use pintle_mail::NextHop;
 use serde::Serialize;
@@ -208,7 +208,7 @@ fn print_recipient(recipient: &QueueRecipient) {
     let hop = escape_untrusted(recipient.next_hop.as_deref().unwrap_or("no next hop yet"));
     match recipient.disposition {
         // Which way it went, and how often it was tried, its delivery record has.
-        Some(disposition) => say!("  {}", word(disposition)),
+        Some(disposition) => say!("  {disposition}"),
         None => say!("  pending after {} attempts, by {hop}", recipient.attempts),
     }
     match recipient.next_attempt_ms {
@@ -218,15 +218,6 @@ fn print_recipient(recipient: &QueueRecipient) {
     }
     if let Some(reply) = &recipient.last_reply {
         say!("  last reply   {}", escape_untrusted(reply));
-    }
-}
-
-fn word(disposition: Disposition) -> &'static str {
-    match disposition {
-        Disposition::Delivered => "delivered",
-        Disposition::Failed => "failed",
-        Disposition::Expired => "expired",
-        Disposition::Discarded => "discarded",
     }
 }
 

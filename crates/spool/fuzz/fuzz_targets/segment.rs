@@ -1,4 +1,4 @@
-//! Arbitrary and damaged segments of the spool's log; what must hold is watched by the play that a test uses too.
+//! Arbitrary and damaged segments of the spool's log; what must hold is checked by `embedded/fuzz.rs`, which a unit test runs on the seeds too.
 
 #![no_main]
 
@@ -8,4 +8,4 @@ use tempfile::TempDir;
 
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder for the segments"));
 
-libfuzzer_sys::fuzz_target!(|plan: &[u8]| pintle_spool::play_segments(FOLDER.path(), plan));
+libfuzzer_sys::fuzz_target!(|plan: &[u8]| pintle_spool::fuzz_segments(FOLDER.path(), plan));

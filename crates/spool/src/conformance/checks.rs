@@ -6,7 +6,7 @@ use pintle_mail::{Body, Bytes, NextHop, QueueId};
 
 use super::Subject;
 use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine, read_all};
-use crate::content::BLOCK;
+use crate::embedded::BLOCK;
 use crate::{
     Amount, Disposition, Filter, Guard, Hold, Page, Quarantine, Settled, Settlement, Spool, SpoolError,
     Status, Waiting,
@@ -67,7 +67,7 @@ pub(super) async fn many_are_committed_together_or_not_at_all(subject: &dyn Subj
     let pair = vec![three.message(&*spool).await.unwrap(), one.message(&*spool).await.unwrap()];
     assert_eq!(spool.commit_many(pair).await, Err(SpoolError::Duplicate(one.id())));
     assert_eq!(spool.load(three.id()).await.unwrap_err(), SpoolError::Unknown(three.id()));
-    // What follows a refused operation finds its own octets and not those of the refused.
+    // The operation after a refused one must not get the octets of the refused one.
     let four = Sample::small(4);
     four.commit(&*spool).await.unwrap();
     four.assert_same(&spool.load(four.id()).await.unwrap()).await;
@@ -117,7 +117,7 @@ pub(super) async fn children_come_with_the_marks_or_not_at_all(subject: &dyn Sub
     assert_eq!((settled.removed, settled.children[0].id()), (false, child.id()));
     child.assert_same(&spool.load(child.id()).await.unwrap()).await;
 
-    // What became of a recipient is told once, and not otherwise than it was.
+    // A recipient's fate is reported once, and as it was.
     let late = Settlement {
         children: vec![stray.message(&*spool).await.unwrap()],
         ..parent.settlement(1, failed.clone())
@@ -178,7 +178,7 @@ pub(super) async fn a_quarantine_is_left_by_release_alone(subject: &dyn Subject)
     let arrival = arrivals.recv().await.unwrap();
     assert_eq!((arrival.id, &arrival.hold), (sample.id(), &Some(in_quarantine("viruses"))));
     assert_eq!(claimed(&*spool).await, [arrival]);
-    // An operator's hold is the weaker word.
+    // A quarantine takes precedence over an operator's hold.
     let operator = Hold::Operator("look".to_owned());
     assert_eq!(spool.hold(sample.id(), operator).await.unwrap(), Some(in_quarantine("viruses")));
     assert_eq!(spool.load(sample.id()).await.unwrap().entry.hold, Some(in_quarantine("viruses")));
@@ -229,7 +229,7 @@ pub(super) async fn a_settlement_meant_for_quarantine_spares_what_was_released(s
     };
     let refused = spool.settle(dropped(let_go, Guard::Quarantined)).await;
     assert_eq!(refused, Err(SpoolError::HoldChanged(let_go.id())));
-    // Nor is a report born of what is in quarantine.
+    // No report is made about a message in quarantine either.
     let report =
         Settlement { children: vec![child.message(&*spool).await.unwrap()], ..dropped(kept, Guard::Free) };
     assert_eq!(spool.settle(report).await, Err(SpoolError::HoldChanged(kept.id())));
@@ -249,7 +249,7 @@ pub(super) async fn routes_of_the_operator_are_kept(subject: &dyn Subject) {
     let relay = Some(NextHop::Relay("backup".to_owned()));
     spool.reroute(sample.id(), vec![2], relay.clone()).await.unwrap();
     assert_eq!(routes(&*spool, sample.id()).await, [None, relay.clone(), None]);
-    // A settlement changes the status alone.
+    // A settlement changes the status and not the route.
     spool.settle(sample.settlement(2, deferred(1))).await.unwrap();
     assert_eq!(routes(&*spool, sample.id()).await, [None, relay.clone(), None]);
     assert_eq!(claimed(&*spool).await[0].recipients[1].route, relay);

@@ -1,9 +1,9 @@
 //! Crashes: each row of `docs/message-states.md` is cut at its point, once by a kill and once by a power cut, and the
 //! store is opened again on what was left.
 //!
-//! Before the records are written the message is as it was, once they are synced it is as it was to be, and in between a
-//! kill leaves the latter and a power cut the former: never anything in between, whether or not somebody got the answer. Bystanders are untouched, nothing is left lying around, and life
-//! goes on.
+//! A crash before the records are written leaves the message as it was, and one after their sync leaves it changed. In
+//! between, a kill leaves it changed and a power cut as it was. There is no third state, whether or not the caller got
+//! the answer. Other messages are not affected, no garbage is left, and the spool works on.
 
 use super::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine};
 use super::{Store, Subject};
@@ -12,24 +12,24 @@ use crate::{Disposition, Guard, Health, Hold, Settlement, Spool, SpoolError, Sta
 
 /// What is going on when the crash comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
+enum Scenario {
     /// A large body comes in.
     Receive,
     /// A small message is committed.
     Commit,
-    /// One is, and the index does not take it.
+    /// A small message is committed, and the index fails to store it.
     CatchUp,
-    /// One is, and the index neither takes it nor can be brought up.
+    /// A small message is committed, and the index can neither store it nor be brought up.
     Rebuild,
-    /// A large one is.
+    /// A large message is committed.
     CommitLarge,
-    /// Small ones are, until the log needs a new segment.
+    /// Small messages are committed, until the log needs a new segment.
     Fill,
     /// A recipient is deferred.
     Defer,
     /// A message is held.
     Hold,
-    /// A message is let out of its quarantine.
+    /// A message is released from its quarantine.
     Release,
     /// A message in quarantine is dropped.
     Drop,
@@ -37,92 +37,92 @@ enum Act {
     SettlePart,
     /// The last recipient is done.
     Finish,
-    /// The same for a message with a large body.
+    /// The last recipient of a message with a large body is done.
     FinishLarge,
-    /// The last recipient fails, and a bounce is born.
+    /// The last recipient fails, and a bounce is committed.
     Bounce,
-    /// Most messages of a segment go, a few stay.
+    /// Most messages of a segment are removed, a few stay.
     Thin,
 }
 
-/// What recovery must find.
+/// The state that recovery must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
-    /// As if the act had not begun.
-    Old,
-    /// As if it had ended.
-    New,
-    /// What was written and not synced: a kill leaves it, a power cut does not.
-    Written,
+enum Expected {
+    /// As if the operation had not begun.
+    Unchanged,
+    /// As if the operation had completed.
+    Completed,
+    /// Completed after a kill, which keeps what was written. Unchanged after a power cut, which keeps what was synced.
+    IfWritten,
 }
 
-use Act::{
-    Bounce, CatchUp, Commit, CommitLarge, Defer, Fill, Finish, FinishLarge, Rebuild, Receive, Release,
-    SettlePart, Thin,
-};
-use After::{New, Old, Written};
 use CrashPoint::{
     Append, Appended, Begin, BodyFileSync, BodyFileSynced, Committed, DraftSpilled, Inserted, Moved, Reclaim,
     Reopen, SegmentMade, Settled, Sync, Synced, Unlink,
 };
+use Expected::{Completed, IfWritten, Unchanged};
+use Scenario::{
+    Bounce, CatchUp, Commit, CommitLarge, Defer, Fill, Finish, FinishLarge, Rebuild, Receive, Release,
+    SettlePart, Thin,
+};
 
 /// The rows of `docs/message-states.md` that have something on disk, by their numbers there.
-const ROWS: [(&str, Act, CrashPoint, After); 50] = [
-    ("2 spilled draft", Receive, DraftSpilled, Old),
-    ("3 body file written", CommitLarge, BodyFileSync, Old),
-    ("3 body file durable", CommitLarge, BodyFileSynced, Old),
-    ("4 transaction about to begin", Commit, Begin, Old),
-    ("4 row in an open transaction", Commit, Inserted, Old),
-    ("4 row of a large body", CommitLarge, Inserted, Old),
-    ("4 segment made", Fill, SegmentMade, Old),
-    ("4 record about to be written", Commit, Append, Old),
-    ("5 record written", Commit, Appended, Written),
-    ("5 record of a large body written", CommitLarge, Appended, Written),
-    ("5 record about to be synced", Commit, Sync, Written),
-    ("6 record durable", Commit, Synced, New),
-    ("6 record of a large body durable", CommitLarge, Synced, New),
-    ("6 index about to be committed", Commit, CrashPoint::Commit, New),
-    ("6 the same, large body", CommitLarge, CrashPoint::Commit, New),
-    ("6 index about to be brought up", CatchUp, CrashPoint::CatchUp, New),
-    ("6 index about to be made anew", Rebuild, CrashPoint::Rebuild, New),
-    ("6 index made anew, about to be opened", Rebuild, Reopen, New),
-    ("7 in the index, not answered", Commit, Committed, New),
-    ("7 the same, large body", CommitLarge, Committed, New),
-    ("8 deferral in an open transaction", Defer, Settled, Old),
-    ("8 deferral written", Defer, Appended, Written),
-    ("9 deferral durable", Defer, Synced, New),
-    ("9 deferred", Defer, Committed, New),
-    ("10 hold written", Act::Hold, Appended, Written),
-    ("10 hold durable", Act::Hold, Synced, New),
-    ("10 held", Act::Hold, Committed, New),
-    ("11 release about to be written", Release, Append, Old),
-    ("11 release durable", Release, Synced, New),
-    ("11 released", Release, Committed, New),
-    ("11 drop in an open transaction", Act::Drop, Settled, Old),
-    ("11 drop written", Act::Drop, Appended, Written),
-    ("11 dropped", Act::Drop, Committed, New),
-    ("12 mark in an open transaction", SettlePart, Settled, Old),
-    ("12 mark durable", SettlePart, Synced, New),
-    ("12 partly settled", SettlePart, Committed, New),
-    ("13 row of a bounce", Bounce, Inserted, Old),
-    ("13 bounce and mark in an open transaction", Bounce, Settled, Old),
-    ("13 bounce and mark written", Bounce, Appended, Written),
-    ("13 bounce and mark durable", Bounce, Synced, New),
-    ("13 bounce committed", Bounce, Committed, New),
-    ("14 removal in an open transaction", Finish, Settled, Old),
-    ("14 removal written", Finish, Appended, Written),
-    ("15 removed", Finish, Committed, New),
-    ("15 removed, large body", FinishLarge, Committed, New),
-    ("15 large body about to be unlinked", FinishLarge, Unlink, New),
-    ("16 straggler placed", Thin, Moved, New),
-    ("16 straggler's copy written", Thin, Appended, New),
-    ("16 straggler's copy about to be synced", Thin, Sync, New),
-    ("17 empty segment about to be unlinked", Thin, Reclaim, New),
+const ROWS: [(&str, Scenario, CrashPoint, Expected); 50] = [
+    ("2 spilled draft", Receive, DraftSpilled, Unchanged),
+    ("3 body file written", CommitLarge, BodyFileSync, Unchanged),
+    ("3 body file durable", CommitLarge, BodyFileSynced, Unchanged),
+    ("4 transaction about to begin", Commit, Begin, Unchanged),
+    ("4 row in an open transaction", Commit, Inserted, Unchanged),
+    ("4 row of a large body", CommitLarge, Inserted, Unchanged),
+    ("4 segment made", Fill, SegmentMade, Unchanged),
+    ("4 record about to be written", Commit, Append, Unchanged),
+    ("5 record written", Commit, Appended, IfWritten),
+    ("5 record of a large body written", CommitLarge, Appended, IfWritten),
+    ("5 record about to be synced", Commit, Sync, IfWritten),
+    ("6 record durable", Commit, Synced, Completed),
+    ("6 record of a large body durable", CommitLarge, Synced, Completed),
+    ("6 index about to be committed", Commit, CrashPoint::Commit, Completed),
+    ("6 the same, large body", CommitLarge, CrashPoint::Commit, Completed),
+    ("6 index about to be brought up", CatchUp, CrashPoint::CatchUp, Completed),
+    ("6 index about to be made anew", Rebuild, CrashPoint::Rebuild, Completed),
+    ("6 index made anew, about to be opened", Rebuild, Reopen, Completed),
+    ("7 in the index, not answered", Commit, Committed, Completed),
+    ("7 the same, large body", CommitLarge, Committed, Completed),
+    ("8 deferral in an open transaction", Defer, Settled, Unchanged),
+    ("8 deferral written", Defer, Appended, IfWritten),
+    ("9 deferral durable", Defer, Synced, Completed),
+    ("9 deferred", Defer, Committed, Completed),
+    ("10 hold written", Scenario::Hold, Appended, IfWritten),
+    ("10 hold durable", Scenario::Hold, Synced, Completed),
+    ("10 held", Scenario::Hold, Committed, Completed),
+    ("11 release about to be written", Release, Append, Unchanged),
+    ("11 release durable", Release, Synced, Completed),
+    ("11 released", Release, Committed, Completed),
+    ("11 drop in an open transaction", Scenario::Drop, Settled, Unchanged),
+    ("11 drop written", Scenario::Drop, Appended, IfWritten),
+    ("11 dropped", Scenario::Drop, Committed, Completed),
+    ("12 mark in an open transaction", SettlePart, Settled, Unchanged),
+    ("12 mark durable", SettlePart, Synced, Completed),
+    ("12 partly settled", SettlePart, Committed, Completed),
+    ("13 row of a bounce", Bounce, Inserted, Unchanged),
+    ("13 bounce and mark in an open transaction", Bounce, Settled, Unchanged),
+    ("13 bounce and mark written", Bounce, Appended, IfWritten),
+    ("13 bounce and mark durable", Bounce, Synced, Completed),
+    ("13 bounce committed", Bounce, Committed, Completed),
+    ("14 removal in an open transaction", Finish, Settled, Unchanged),
+    ("14 removal written", Finish, Appended, IfWritten),
+    ("15 removed", Finish, Committed, Completed),
+    ("15 removed, large body", FinishLarge, Committed, Completed),
+    ("15 large body about to be unlinked", FinishLarge, Unlink, Completed),
+    ("16 straggler placed", Thin, Moved, Completed),
+    ("16 straggler's copy written", Thin, Appended, Completed),
+    ("16 straggler's copy about to be synced", Thin, Sync, Completed),
+    ("17 empty segment about to be unlinked", Thin, Reclaim, Completed),
 ];
 
-/// The message that the act is about.
+/// The message that the scenario is about.
 const SUBJECT: Sample = Sample { number: 50, size: 10_000, recipients: 1 };
-/// A bounce.
+/// Its bounce.
 const CHILD: Sample = Sample { number: 60, size: 3_000, recipients: 1 };
 
 /// Cuts every row in this way. Panics where a promise is broken.
@@ -130,9 +130,9 @@ pub async fn run(subject: &dyn Subject, fault: InjectedFault) {
     for point in CrashPoint::ALL {
         assert!(ROWS.iter().any(|(_, _, cut, _)| *cut == point), "no row cuts {point:?}");
     }
-    for (row, act, point, after) in ROWS {
+    for (row, scenario, point, after) in ROWS {
         tracing::info!(row, ?fault, "cut");
-        cut(subject, act, (point, fault), after).await;
+        cut(subject, scenario, (point, fault), after).await;
     }
 }
 
@@ -153,58 +153,63 @@ pub async fn failing_disks(subject: &dyn Subject) {
     }
 }
 
-async fn cut(subject: &dyn Subject, act: Act, (point, fault): (CrashPoint, InjectedFault), after: After) {
+async fn cut(
+    subject: &dyn Subject,
+    scenario: Scenario,
+    (point, fault): (CrashPoint, InjectedFault),
+    after: Expected,
+) {
     let after = match (after, fault) {
-        (Written, InjectedFault::PowerLoss) => Old,
-        (Written, _) => New,
+        (IfWritten, InjectedFault::PowerLoss) => Unchanged,
+        (IfWritten, _) => Completed,
         (after, _) => after,
     };
     let mut store = subject.store();
     let spool = store.open();
     let faults = store.faults().expect("an engine that outlives the process has the seam");
-    let bystanders = bystanders(&*spool).await;
-    prepare(&*spool, act).await;
-    // Row 1: whatever is cut, a draft in memory goes without a trace.
+    let unaffected = unaffected(&*spool).await;
+    prepare(&*spool, scenario).await;
+    // Row 1: a draft in memory vanishes, whatever is cut.
     let draft = Sample::small(70).content(&*spool).await.unwrap();
     faults.arm(point, fault);
-    let acknowledged = perform(&*spool, act, &faults).await;
-    assert!(faults.crashed(), "{act:?} never came to {point:?}");
-    // The answers of what was cut off are lost; here only the threads are put away.
+    let acknowledged = perform(&*spool, scenario, &faults).await;
+    assert!(faults.crashed(), "{scenario:?} never came to {point:?}");
+    // The answers to what was cut off are lost. This only ends the threads.
     let _ = spool.close().await;
     drop((spool, draft));
 
     let spool = store.open();
     assert!(spool.load(Sample::small(70).id()).await.is_err());
-    bystanders.assert_untouched(&*spool).await;
+    unaffected.assert_untouched(&*spool).await;
     for sample in &acknowledged {
         sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
     }
-    assert_outcome(&*spool, act, after).await;
+    assert_outcome(&*spool, scenario, after).await;
     spool.close().await.unwrap();
     drop(spool);
-    // Looked at while nobody works there: a running engine may be tidying up.
-    assert_eq!(store.litter(), Vec::<String>::new(), "{act:?} cut at {point:?}");
+    // Checked while the engine is closed: a running one may be compacting.
+    assert_eq!(store.litter(), Vec::<String>::new(), "{scenario:?} cut at {point:?}");
     let spool = store.open();
     life_goes_on(&*spool).await;
     spool.close().await.unwrap();
 }
 
-/// Messages that have nothing to do with what happens.
-struct Bystanders {
+/// Messages that must not be affected.
+struct UnaffectedMessages {
     deferred: Sample,
     large: Sample,
 }
 
-async fn bystanders(spool: &dyn Spool) -> Bystanders {
-    let bystanders = Bystanders { deferred: Sample::small(1).to(3), large: Sample::large(2) };
-    bystanders.deferred.commit(spool).await.unwrap();
-    bystanders.large.commit(spool).await.unwrap();
-    spool.settle(bystanders.deferred.settlement(2, deferred(1))).await.unwrap();
-    spool.settle(bystanders.deferred.settlement(3, delivered())).await.unwrap();
-    bystanders
+async fn unaffected(spool: &dyn Spool) -> UnaffectedMessages {
+    let unaffected = UnaffectedMessages { deferred: Sample::small(1).to(3), large: Sample::large(2) };
+    unaffected.deferred.commit(spool).await.unwrap();
+    unaffected.large.commit(spool).await.unwrap();
+    spool.settle(unaffected.deferred.settlement(2, deferred(1))).await.unwrap();
+    spool.settle(unaffected.deferred.settlement(3, delivered())).await.unwrap();
+    unaffected
 }
 
-impl Bystanders {
+impl UnaffectedMessages {
     async fn assert_untouched(&self, spool: &dyn Spool) {
         let stored = spool.load(self.deferred.id()).await.unwrap();
         self.deferred.assert_same(&stored).await;
@@ -214,9 +219,9 @@ impl Bystanders {
     }
 }
 
-/// Brings about the state in which the act begins.
-async fn prepare(spool: &dyn Spool, act: Act) {
-    match act {
+/// Prepares the state in which the scenario begins.
+async fn prepare(spool: &dyn Spool, scenario: Scenario) {
+    match scenario {
         Receive | Commit | CatchUp | Rebuild | CommitLarge | Fill => {}
         Thin => {
             let mut messages = Vec::new();
@@ -225,17 +230,17 @@ async fn prepare(spool: &dyn Spool, act: Act) {
             }
             spool.commit_many(messages).await.unwrap();
         }
-        Release | Act::Drop => {
-            let mut message = target(act).message(spool).await.unwrap();
+        Release | Scenario::Drop => {
+            let mut message = target(scenario).message(spool).await.unwrap();
             message.entry.hold = Some(in_quarantine("spam"));
             spool.commit(message).await.unwrap();
         }
-        _ => drop(target(act).commit(spool).await.unwrap()),
+        _ => drop(target(scenario).commit(spool).await.unwrap()),
     }
 }
 
-fn target(act: Act) -> Sample {
-    match act {
+fn target(scenario: Scenario) -> Sample {
+    match scenario {
         Receive | CommitLarge | FinishLarge => Sample { size: 1_500_000, ..SUBJECT },
         SettlePart => SUBJECT.to(2),
         _ => SUBJECT,
@@ -246,29 +251,29 @@ fn target(act: Act) -> Sample {
 const THINNED: u32 = 180;
 const KEEP: u32 = 30;
 
-/// Acts until the crash; gives back further messages that must have survived it.
-async fn perform(spool: &dyn Spool, act: Act, faults: &Faults) -> Vec<Sample> {
-    let target = target(act);
-    if matches!(act, CatchUp | Rebuild) {
+/// Runs the scenario until the crash. Gives further messages that must have survived it.
+async fn perform(spool: &dyn Spool, scenario: Scenario, faults: &Faults) -> Vec<Sample> {
+    let target = target(scenario);
+    if matches!(scenario, CatchUp | Rebuild) {
         faults.arm_times(CrashPoint::Commit, InjectedFault::Io, 1);
     }
-    if act == Rebuild {
+    if scenario == Rebuild {
         faults.arm_times(CrashPoint::CatchUp, InjectedFault::Io, 1);
     }
-    let result = match act {
+    let result = match scenario {
         Receive => target.content(spool).await.map(drop),
         Commit | CatchUp | Rebuild | CommitLarge => target.commit(spool).await.map(drop),
         Fill => return fill(spool, faults).await,
         Thin => return thin(spool, faults).await,
         Defer => spool.settle(target.settlement(1, deferred(1))).await.map(drop),
-        Act::Hold => spool.hold(target.id(), Hold::Operator("look".to_owned())).await.map(drop),
+        Scenario::Hold => spool.hold(target.id(), Hold::Operator("look".to_owned())).await.map(drop),
         Release => spool.release(target.id(), LATER, Guard::Any).await.map(drop),
-        Act::Drop => spool.settle(dropped(&target)).await.map(drop),
+        Scenario::Drop => spool.settle(dropped(&target)).await.map(drop),
         SettlePart | Finish | FinishLarge => spool.settle(target.settlement(1, delivered())).await.map(drop),
         Bounce => bounce(spool, &target).await,
     };
-    // What comes after the commit may be cut off with the answer given; before it an answer would be a lie.
-    assert!(result.is_err() || act == FinishLarge, "{act:?} was acknowledged");
+    // Only what comes after the commit may be cut off with the answer given.
+    assert!(result.is_err() || scenario == FinishLarge, "{scenario:?} was acknowledged");
     Vec::new()
 }
 
@@ -285,7 +290,7 @@ async fn bounce(spool: &dyn Spool, parent: &Sample) -> Result<(), SpoolError> {
     spool.settle(settlement).await.map(drop)
 }
 
-/// Commits until the crash; whatever was acknowledged must be there afterwards.
+/// Commits until the crash. What was acknowledged must be there afterwards.
 async fn fill(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
     let mut acknowledged = Vec::new();
     for number in 100..2_000 {
@@ -299,7 +304,7 @@ async fn fill(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
     acknowledged
 }
 
-/// Delivers most of what lies there, then keeps the committer turning until it has come to the crash.
+/// Delivers most of the messages, then keeps the committer busy until it reaches the crash point.
 async fn thin(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
     let (stay, go): (Vec<u32>, Vec<u32>) = (100..THINNED).partition(|number| number.is_multiple_of(KEEP));
     // All at once, so that they share their syncs.
@@ -315,43 +320,44 @@ async fn thin(spool: &dyn Spool, faults: &Faults) -> Vec<Sample> {
     stay.into_iter().map(Sample::small).collect()
 }
 
-async fn assert_outcome(spool: &dyn Spool, act: Act, after: After) {
-    let target = target(act);
+async fn assert_outcome(spool: &dyn Spool, scenario: Scenario, after: Expected) {
+    let target = target(scenario);
     let loaded = spool.load(target.id()).await;
     let gone = SpoolError::Unknown(target.id());
-    match (act, after) {
+    match (scenario, after) {
         (Thin | Fill, _) => {}
-        (Receive | Commit | CommitLarge, Old) | (Finish | FinishLarge | Bounce | Act::Drop, New) => {
-            assert_eq!(loaded.unwrap_err(), gone, "{act:?}");
+        (Receive | Commit | CommitLarge, Unchanged)
+        | (Finish | FinishLarge | Bounce | Scenario::Drop, Completed) => {
+            assert_eq!(loaded.unwrap_err(), gone, "{scenario:?}");
         }
         _ => {
             let stored = loaded.unwrap();
             target.assert_same(&stored).await;
-            let expected = match (act, after) {
-                (Act::Hold, New) => Some(Hold::Operator("look".to_owned())),
-                (Release | Act::Drop, Old) => Some(in_quarantine("spam")),
+            let expected = match (scenario, after) {
+                (Scenario::Hold, Completed) => Some(Hold::Operator("look".to_owned())),
+                (Release | Scenario::Drop, Unchanged) => Some(in_quarantine("spam")),
                 _ => None,
             };
             assert_eq!(stored.entry.hold, expected);
-            let released = ((act, after) == (Release, New)).then_some(LATER);
+            let released = ((scenario, after) == (Release, Completed)).then_some(LATER);
             assert_eq!(stored.entry.released, released);
-            let expected = match (act, after) {
-                (Defer, New) => deferred(1),
-                (SettlePart, New) => delivered(),
+            let expected = match (scenario, after) {
+                (Defer, Completed) => deferred(1),
+                (SettlePart, Completed) => delivered(),
                 _ => Status::fresh(NOW),
             };
-            assert_eq!(stored.recipients[0].status, expected, "{act:?}");
+            assert_eq!(stored.recipients[0].status, expected, "{scenario:?}");
         }
     }
-    // The parent is marked if and only if its bounce is there.
+    // The parent is settled if and only if its bounce exists.
     let child = spool.load(CHILD.id()).await;
-    assert_eq!(child.is_ok(), (act, after) == (Bounce, New));
+    assert_eq!(child.is_ok(), (scenario, after) == (Bounce, Completed));
     if let Ok(child) = child {
         CHILD.assert_same(&child).await;
     }
 }
 
-/// New mail is taken, the pages show everything, and what is settled goes.
+/// New mail is accepted, the pages show all messages, and settled ones are removed.
 async fn life_goes_on(spool: &dyn Spool) {
     let later = Sample::small(9_000);
     later.commit(spool).await.unwrap();
@@ -420,7 +426,8 @@ async fn a_full_disk_passes(subject: &dyn Subject, point: CrashPoint) {
     spool.close().await.unwrap();
 }
 
-/// Its client was told 452 and sends it again: it must not be there already, whole as its record may have been written.
+/// The client was told 452 and sends the message again: it must not be there already, although its record may have been
+/// written completely.
 async fn what_was_refused_is_not_there_after_a_restart(subject: &dyn Subject, point: CrashPoint) {
     let mut store = subject.store();
     let spool = store.open();
@@ -446,7 +453,7 @@ async fn an_index_that_fails_is_brought_up_from_the_log(subject: &dyn Subject, f
     kept.commit(&*spool).await.unwrap();
     arm(&*store, CrashPoint::Commit, fault);
     struck.commit(&*spool).await.unwrap();
-    // What comes after sees it, and it is there after a restart.
+    // Later operations see it, and it is there after a restart.
     spool.settle(kept.settlement(2, delivered())).await.unwrap();
     struck.assert_same(&spool.load(struck.id()).await.unwrap()).await;
     arm(&*store, CrashPoint::Commit, fault);

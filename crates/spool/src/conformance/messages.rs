@@ -1,4 +1,4 @@
-//! Messages for tests: any number of them, each a little different, and each to be recognised when it comes back.
+//! Messages for tests: any number of them, each a little different and recognisable when it is read again.
 
 use bytes::Bytes;
 use pintle_mail::{
@@ -11,16 +11,16 @@ use crate::{
     Spool, SpoolError, Status, Stored,
 };
 
-/// When the messages of tests are received.
+/// When test messages are received.
 pub const NOW: UnixTime = UnixTime::from_millis(1_795_317_028_000);
 
-/// Some time after that.
+/// An hour after that.
 pub const LATER: UnixTime = UnixTime::from_millis(NOW.millis() + 3_600_000);
 
-/// A message of which everything follows from three numbers.
+/// A message that is generated from three numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Distinguishes it from others.
+    /// Distinguishes it from other messages.
     pub number: u32,
     /// Octets of its body.
     pub size: usize,
@@ -35,19 +35,19 @@ impl Sample {
         Self { number, size: 10_000, recipients: 1 }
     }
 
-    /// A message too large for memory, for one recipient.
+    /// A message too large to stay in memory, for one recipient.
     #[must_use]
     pub fn large(number: u32) -> Self {
         Self { size: 1_500_000, ..Self::small(number) }
     }
 
-    /// The same for more recipients.
+    /// The same message for this many recipients.
     #[must_use]
     pub fn to(self, recipients: u32) -> Self {
         Self { recipients, ..self }
     }
 
-    /// Its id; greater numbers give greater ids.
+    /// Its queue id. Greater numbers give greater ids.
     #[must_use]
     pub fn id(&self) -> QueueId {
         QueueId::new(NOW, u128::from(self.number) << 32)
@@ -59,7 +59,7 @@ impl Sample {
         format!("Received: by test with number {}\r\nSubject: {self:?}\r\n\r\n", self.number).into()
     }
 
-    /// Its body: octets without a pattern that a block could hide.
+    /// Its body, in which no two blocks are alike.
     #[must_use]
     pub fn body(&self) -> Bytes {
         let mut state = u64::from(self.number) + 1;
@@ -96,7 +96,7 @@ impl Sample {
         }
     }
 
-    /// Its body, through a draft of this spool, in pieces of a size that divides nothing.
+    /// Sends its body through a draft of this spool, in pieces that divide no block.
     ///
     /// # Errors
     /// Those of the draft.
@@ -121,7 +121,7 @@ impl Sample {
         })
     }
 
-    /// Commits it.
+    /// Commits it to this spool, with a body that came in through a draft.
     ///
     /// # Errors
     /// Those of the draft and of the commit.
@@ -143,7 +143,7 @@ impl Sample {
         Settlement { id: self.id(), changes: changes.collect(), children: Vec::new(), guard: Guard::Any }
     }
 
-    /// Asserts that what came back is this message, octet by octet.
+    /// Asserts that the stored message is this one, octet by octet.
     pub async fn assert_same(&self, stored: &Stored) {
         assert_eq!(stored.id, self.id());
         assert_eq!(stored.head, self.head(), "{self:?}");
@@ -156,7 +156,7 @@ impl Sample {
     }
 }
 
-/// Reads a body to its end, in pieces that fit no block.
+/// Reads a body to its end, in pieces that divide no block.
 pub async fn read_all(body: &dyn Body) -> Bytes {
     let mut all = Vec::new();
     loop {
@@ -168,20 +168,20 @@ pub async fn read_all(body: &dyn Body) -> Bytes {
     }
 }
 
-/// In the quarantine of this name since it was received.
+/// A hold in the quarantine of this name, since the message was received.
 #[must_use]
 pub fn in_quarantine(name: &str) -> Hold {
     let by = Some("judge".to_owned());
     Hold::Quarantine(Quarantine { by, ..Quarantine::new(name, NOW) })
 }
 
-/// Delivered.
+/// The status of a delivered recipient.
 #[must_use]
 pub fn delivered() -> Status {
     Status::Done(Disposition::Delivered)
 }
 
-/// Deferred after so many attempts.
+/// The status of a recipient after this many deferrals.
 #[must_use]
 pub fn deferred(attempts: u32) -> Status {
     Status::Pending(Pending {

@@ -1,7 +1,7 @@
-//! The suite that every engine passes: what [`Spool`] promises, as checks against the trait alone.
+//! The conformance suite that every engine passes: the promises of [`Spool`] as checks that use the trait alone.
 //!
-//! [`run`] is for all engines; [`crash::run`] for those that outlive the process. An engine's own tests call them with a
-//! [`Subject`], and check besides that the crash points it passes are those that the suite expects.
+//! [`run`] is for all engines, [`crash::run`] for those that outlive the process. An engine's own tests call them with
+//! a [`Subject`].
 
 #![allow(clippy::unwrap_used, reason = "a check fails by a panic; the crate's own tests may do the same")]
 
@@ -16,19 +16,19 @@ use crate::fault::Faults;
 
 /// An engine under test.
 pub trait Subject {
-    /// A new, empty store.
+    /// Makes a new, empty store.
     fn store(&self) -> Box<dyn Store>;
 }
 
-/// One store of an engine, to be opened more than once.
+/// A store of an engine that can be opened more than once.
 pub trait Store {
     /// Opens it. After a crash it opens what the crash left.
     fn open(&mut self) -> Arc<dyn Spool>;
 
-    /// The seam; none for an engine that keeps nothing.
+    /// The fault injection of its engine. None for an engine that keeps nothing.
     fn faults(&self) -> Option<Faults>;
 
-    /// What lies around that no message needs, to be shown when it should not: names of files, for example.
+    /// What is left in the store that no message needs, such as names of files.
     fn litter(&self) -> Vec<String> {
         Vec::new()
     }

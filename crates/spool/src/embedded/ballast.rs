@@ -1,5 +1,5 @@
-//! Room on the disk that is given up when there is none left: the outcomes of deliveries must be written down even then,
-//! for they are what makes room.
+//! The reserve file `ballast`: disk space that is freed when the disk is full, because the outcomes of deliveries must
+//! be written even then. They are what makes room.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use crate::draft::free;
+use super::draft::free;
 use crate::fault::Faults;
 
-/// A file that holds nothing.
+/// The reserve file. Its content is never read.
 pub(crate) struct Ballast {
     path: PathBuf,
     size: u64,
-    /// Free octets that must be left when it is made again.
+    /// Free space that must be left after it has been made again, in octets.
     reserve: u64,
     there: bool,
     faults: Faults,
 }
 
 impl Ballast {
-    /// A quarter of the reserve, and at most 32 MiB.
+    /// Makes the file, with a quarter of the reserve and at most 32 MiB.
     pub(crate) fn new(folder: &Path, reserve: u64, faults: Faults) -> Self {
         let size = (reserve / 4).min(32 * 1024 * 1024);
         let path = folder.join("ballast");
@@ -31,26 +31,26 @@ impl Ballast {
         ballast
     }
 
-    /// Gives the room away; true when there is more of it than before.
+    /// Deletes the file. True when that has freed space.
     pub(crate) fn drop_it(&mut self) -> bool {
         if !self.there {
             return false;
         }
         let removed = fs::remove_file(&self.path);
-        // What could not be removed still takes the room, and is asked for it again.
+        // A file that could not be deleted still has the space, and is tried again.
         self.there = removed.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
         match &removed {
             Ok(()) => tracing::warn!(
-                "the spool's disk is full: its last reserve is given up for outcomes of deliveries"
+                "the spool's disk is full: the reserve file `ballast` is deleted so that outcomes of deliveries can be written"
             ),
             Err(error) => {
-                tracing::warn!(%error, "the last reserve of the spool's disk could not be given up");
+                tracing::warn!(%error, "the spool's reserve file `ballast` could not be deleted");
             }
         }
         removed.is_ok()
     }
 
-    /// Takes the room again once there is enough.
+    /// Makes the file again once there is enough space.
     pub(crate) fn restore(&mut self) {
         if self.there || self.size == 0 {
             return;
@@ -62,9 +62,9 @@ impl Ballast {
         match self.make() {
             Ok(()) => self.there = true,
             Err(error) => {
-                // What it has got of the room would be nobody's.
+                // Space that a partial file has taken would be lost.
                 let _ = fs::remove_file(&self.path);
-                tracing::debug!(%error, "no room could be set apart for outcomes of deliveries");
+                tracing::debug!(%error, "the spool's reserve file `ballast` could not be made");
             }
         }
     }

@@ -1,52 +1,57 @@
-//! One batch: each operation becomes records with their places in the log, and changes of the index inside the
-//! transaction that the committer opened. Nothing is written here: the committer writes what was gathered, syncs it, and
-//! only then lets the transaction stand.
+//! One batch of the group commit: each operation becomes records with places in the log, and changes of the index
+//! inside the transaction that the committer opened. Nothing is written here. The committer writes the records, syncs
+//! them, and only then commits the transaction.
 
 use pintle_mail::{Body, Bytes, QueueId};
 
-use super::aside::{Aside, Evidence};
+use super::body::{StagedMessage, StagedSettlement};
 use super::index::{Effect, Index};
+use super::lost_found::{Evidence, LostAndFound};
 use super::meta::{
-    Amendment, Graves, Marks, MessageState, Reason, Written, WrittenRef, from_json, text, to_json,
+    Amendment, MessageMeta, MessageMetaRef, MessageState, SetAsideReason, SettleMeta, Tombstones, from_json,
+    text, to_json,
 };
 use super::operation::Operation;
-use super::record::{Front, Header, Kind, Parts, Record, clamp};
+use super::record::{Front, MessageParts, Record, RecordHeader, RecordKind, clamp};
 use super::row::MessageRow;
-use super::segments::{Extent, Segments, is_absent, read_at};
-use super::whole::flaw;
-use crate::content::Source;
+use super::segment_file::{Extent, is_absent, read_at};
+use super::segments::Segments;
+use super::verify::verify_message;
 use crate::fault::CrashPoint;
-use crate::{Guard, NewMessage, Settlement, SpoolError};
+use crate::{Guard, SpoolError};
 
-/// The id in records that are about no message.
+/// The id in records that are not about one message.
 fn nobody() -> QueueId {
     QueueId::from_bytes([0; 16])
 }
 
-/// The batch that is being put together.
+/// The batch that is being built.
 pub(crate) struct Batch<'a> {
     pub(crate) index: Index<'a>,
     pub(crate) segments: &'a mut Segments,
-    pub(crate) aside: &'a Aside,
+    pub(crate) lost_found: &'a LostAndFound,
     pub(crate) bodies: &'a std::path::Path,
-    /// What is to be written.
+    /// The records to write, and where.
     pub(crate) written: Vec<(Record, Extent)>,
 }
 
-/// What an operation comes to.
+/// What one operation does, once it is durable.
 #[derive(Default)]
-pub(crate) struct Done {
+pub(crate) struct OperationResult {
     pub(crate) effect: Effect,
-    /// Where the messages lie that it brought.
+    /// Where the records of its new messages are.
     pub(crate) places: Vec<Extent>,
 }
 
 impl Batch<'_> {
-    /// Carries out one operation. The outer error ends the batch; the inner one concerns this operation alone, of which
-    /// nothing has then been done.
-    pub(crate) fn execute(&mut self, operation: &Operation) -> Result<Result<Done, SpoolError>, SpoolError> {
+    /// Carries out one operation. The outer error ends the batch. The inner one concerns this operation alone, and then
+    /// nothing of it has been done.
+    pub(crate) fn execute(
+        &mut self,
+        operation: &Operation,
+    ) -> Result<Result<OperationResult, SpoolError>, SpoolError> {
         let (cursor, written) = (self.segments.cursor(), self.written.len());
-        // An operation of several statements that may be refused half way needs a way back of its own.
+        // An operation of several statements that may be refused half way needs a savepoint.
         let guarded = operation.messages().len() > 1
             || operation.is_housekeeping()
             || matches!(operation, Operation::Settle(s, _) if !s.children.is_empty());
@@ -56,7 +61,8 @@ impl Batch<'_> {
         }
         let result = self.carry_out(operation);
         if guarded && let Err(error) = &result {
-            // Where the whole transaction has been rolled back, that is why; a refusal is no reason for all.
+            // Where the whole transaction has been rolled back, the rollback's error is the cause, unless the operation
+            // was just refused.
             let whole = |failed| if is_refusal(error) { failed } else { error.clone() };
             database.execute("ROLLBACK TO operation").map_err(whole)?;
         }
@@ -73,33 +79,33 @@ impl Batch<'_> {
         }
     }
 
-    fn carry_out(&mut self, operation: &Operation) -> Result<Done, SpoolError> {
+    fn carry_out(&mut self, operation: &Operation) -> Result<OperationResult, SpoolError> {
         match operation {
             Operation::Commit(messages, _) => {
-                Ok(Done { places: self.bring(messages, 0)?, ..Done::default() })
+                Ok(OperationResult { places: self.bring(messages, 0)?, ..OperationResult::default() })
             }
             Operation::Settle(settlement, _) => self.settle(settlement),
             Operation::Amend(id, amendment, guard, _) => self.amend(*id, amendment, *guard),
             Operation::SetAside(id, what) => self.set_aside(*id, what),
             Operation::Move(id, from, raw) => self.relocate(*id, *from, raw),
             Operation::Restate(id) => self.restate(*id),
-            Operation::Bury(graves) => self.bury(graves),
+            Operation::KeepTombstones(tombstones) => self.keep_tombstones(tombstones),
             Operation::Start => {
-                self.mark(Record::of(Kind::Start, nobody(), Vec::new()), |_, _| Ok(Effect::default()))
+                self.mark(Record::of(RecordKind::Start, nobody(), Vec::new()), |_, _| Ok(Effect::default()))
             }
-            Operation::Rebuild(..) => Ok(Done::default()),
+            Operation::Rebuild(..) => Ok(OperationResult::default()),
         }
     }
 
-    /// New messages; so many records of the same operation come after them.
-    fn bring(&mut self, messages: &[NewMessage], more: usize) -> Result<Vec<Extent>, SpoolError> {
+    /// New messages. `more` records of the same operation come after theirs.
+    fn bring(&mut self, messages: &[StagedMessage], more: usize) -> Result<Vec<Extent>, SpoolError> {
         let mut places = Vec::with_capacity(messages.len());
         for (at, message) in messages.iter().enumerate() {
-            let (sheet, mut record) = message_record(message)?;
+            let (json, mut record) = message_record(message)?;
             record.followed_by(messages.len() - at - 1 + more);
             let place = self.place(&record, true)?;
-            let size = message.head.len() as u64 + message.content.size();
-            let row = MessageRow::new(&message.entry, file_of(message), sheet, place, size)?;
+            let size = message.size();
+            let row = MessageRow::new(&message.entry, file_of(message), json, place, size)?;
             self.index.admit(message.id, &row)?;
             self.written.push((record, place));
             places.push(place);
@@ -107,15 +113,15 @@ impl Batch<'_> {
         Ok(places)
     }
 
-    fn settle(&mut self, settlement: &Settlement) -> Result<Done, SpoolError> {
+    fn settle(&mut self, settlement: &StagedSettlement) -> Result<OperationResult, SpoolError> {
         let id = settlement.id;
         if !settlement.children.is_empty() {
             self.index.check_pending(id, &settlement.changes)?;
         }
-        // Children first: in whatever order a reader goes through this, a mark never stands without them.
+        // Children first: a reader that stops anywhere in between never sees the status without its report.
         let places = self.bring(&settlement.children, 1)?;
-        let meta = to_json(&Marks::of(&settlement.changes))?;
-        let mut record = Record::of(Kind::Settle, id, meta);
+        let meta = to_json(&SettleMeta::of(&settlement.changes))?;
+        let mut record = Record::of(RecordKind::Settle, id, meta);
         let place = self.place(&record, false)?;
         let changes = (settlement.changes.as_slice(), settlement.guard);
         let effect = self.index.settle(id, changes, place.segment, false)?;
@@ -123,50 +129,62 @@ impl Batch<'_> {
             record.ends(gone.place.segment);
         }
         self.written.push((record, place));
-        Ok(Done { effect, places })
+        Ok(OperationResult { effect, places })
     }
 
-    fn amend(&mut self, id: QueueId, amendment: &Amendment, guard: Guard) -> Result<Done, SpoolError> {
+    fn amend(
+        &mut self,
+        id: QueueId,
+        amendment: &Amendment,
+        guard: Guard,
+    ) -> Result<OperationResult, SpoolError> {
         let held = self.index.database.message(id)?.hold(id)?;
         guard.check(id, held.as_ref())?;
         if matches!(amendment, Amendment::Release(_)) && held.is_none() {
-            return Ok(Done { effect: Effect { changed: Some(id), ..Effect::default() }, ..Done::default() });
+            return Ok(OperationResult {
+                effect: Effect { changed: Some(id), ..Effect::default() },
+                ..OperationResult::default()
+            });
         }
-        let record = Record::of(Kind::Amend, id, to_json(amendment)?);
+        let record = Record::of(RecordKind::Amend, id, to_json(amendment)?);
         self.mark(record, |index, at| index.amend(id, amendment, at))
     }
 
-    /// What there is of the message is kept first, durably: once the record counts, its octets may go.
-    fn set_aside(&mut self, id: QueueId, what: &str) -> Result<Done, SpoolError> {
+    /// The remains of the message are kept first, durably: once the record counts, its octets may be deleted.
+    fn set_aside(&mut self, id: QueueId, what: &str) -> Result<OperationResult, SpoolError> {
         let row = self.index.database.message(id)?;
         if self.is_served(id, &row) {
-            tracing::warn!(queue_id = %id, what, "a message seemed to be damaged, is whole now, and stays");
-            return Ok(Done::default());
+            tracing::warn!(queue_id = %id, what, "a message looked damaged, reads well now, and stays in the spool");
+            return Ok(OperationResult::default());
         }
         self.preserve(id, &row, what).map_err(|error| {
             tracing::error!(queue_id = %id, what, %error, "a damaged message could not be set aside");
-            SpoolError::Damaged(id, format!("{what}; what there is of it could not be kept: {error}").into())
+            SpoolError::Damaged(
+                id,
+                format!("{what}; its remains could not be written to damaged/: {error}").into(),
+            )
         })?;
-        let mut record = Record::of(Kind::SetAside, id, to_json(&Reason { what: what.to_owned() })?);
+        let mut record =
+            Record::of(RecordKind::SetAside, id, to_json(&SetAsideReason { what: what.to_owned() })?);
         record.ends(row.place.segment);
         let done = self.mark(record, |index, at| index.set_aside(id, at))?;
-        let kept = self.aside.damaged.display();
+        let kept = self.lost_found.damaged.display();
         tracing::error!(
             queue_id = %id, what,
-            "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside: what there is of it lies in {kept}"
+            "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside: what is left of it is in {kept}"
         );
         Ok(done)
     }
 
-    /// Whether all of it reads well, now that it is asked for once more.
+    /// Whether all of the message can be read now.
     fn is_served(&self, id: QueueId, row: &MessageRow) -> bool {
         let seed = self.segments.identity().seed();
         let file = self.segments.file(row.place.segment);
-        let flaw = file.and_then(|file| flaw((id, row), &file, seed, self.bodies));
-        matches!(flaw, Ok(None)) && self.index.state(id).is_ok() && row.entry(id, Bytes::new()).is_ok()
+        let damage = file.and_then(|file| verify_message((id, row), &file, seed, self.bodies));
+        matches!(damage, Ok(None)) && self.index.state(id).is_ok() && row.entry(id, Bytes::new()).is_ok()
     }
 
-    /// A record that cannot be read now is no reason to go on without it: its segment may be given back next.
+    /// A read error that may pass fails the operation: after it the segment may be deleted.
     fn preserve(&self, id: QueueId, row: &MessageRow, what: &str) -> std::io::Result<()> {
         let Extent { segment, position, length } = row.place;
         let octets = match self.segments.file(segment).and_then(|file| read_at(&file, position, length)) {
@@ -175,59 +193,61 @@ impl Batch<'_> {
         };
         let body = row.file.as_ref().map(|file| self.bodies.join(file));
         let place = Some(row.place);
-        self.aside.preserve(&Evidence { id, what, sheet: &row.sheet, place, octets, body })
+        self.lost_found.preserve(&Evidence { id, what, meta: &row.meta, place, octets, body })
     }
 
-    fn relocate(&mut self, id: QueueId, from: Extent, raw: &Bytes) -> Result<Done, SpoolError> {
-        // It may have moved or gone since the mover looked.
+    fn relocate(&mut self, id: QueueId, from: Extent, raw: &Bytes) -> Result<OperationResult, SpoolError> {
+        // It may have been moved or removed since the compactor read it.
         if !self.index.database.is_at(id, from.segment, from.position)? {
-            return Ok(Done::default());
+            return Ok(OperationResult::default());
         }
         self.check_understood(id)?;
         let (row, state) = self.index.state(id)?;
         let damaged = |what: String| SpoolError::Damaged(id, what.into());
-        let (record, written, sheet) =
+        let (record, written, json) =
             copy_record(raw, from, &state, self.segments.identity().seed()).map_err(damaged)?;
         let place = self.place(&record, false)?;
         self.index.faults.check(CrashPoint::Moved).map_err(|error| SpoolError::from_io(&error))?;
-        let effect = self.index.copy(id, (written, sheet), place, row.size)?;
+        let effect = self.index.copy(id, (written, json), place, row.size)?;
         self.written.push((record, place));
-        Ok(Done { effect, places: Vec::new() })
+        Ok(OperationResult { effect, places: Vec::new() })
     }
 
-    fn restate(&mut self, id: QueueId) -> Result<Done, SpoolError> {
+    fn restate(&mut self, id: QueueId) -> Result<OperationResult, SpoolError> {
         self.check_understood(id)?;
         let (_, state) = self.index.state(id)?;
-        let record = Record::of(Kind::State, id, to_json(&state)?);
+        let record = Record::of(RecordKind::State, id, to_json(&state)?);
         self.mark(record, |index, at| index.restate(id, &state, at))
     }
 
-    /// What is written once more is what this version understands; the rest would be gone with the segment.
+    /// A rewritten record says only what this version understands. The rest would be lost with the segment.
     fn check_understood(&self, id: QueueId) -> Result<(), SpoolError> {
         match self.index.database.unread.contains(&id) {
-            true => Err(SpoolError::Store(format!("not all that is said of {id} is understood").into())),
+            true => Err(SpoolError::Store(
+                format!("the log has changes of {id} that this version does not understand").into(),
+            )),
             false => Ok(()),
         }
     }
 
-    fn bury(&mut self, graves: &Graves) -> Result<Done, SpoolError> {
-        let (segments, from) = (&self.segments, graves.from);
-        let kept = graves.ended.iter().filter(|(_, older)| *older != from && segments.contains(*older));
-        let graves = Graves { from, ended: kept.copied().collect(), complete: graves.complete };
-        let record = Record::of(Kind::Graves, nobody(), to_json(&graves)?);
-        self.mark(record, |index, at| index.bury(&graves, at))
+    fn keep_tombstones(&mut self, tombstones: &Tombstones) -> Result<OperationResult, SpoolError> {
+        let (segments, from) = (&self.segments, tombstones.from);
+        let kept = tombstones.ended.iter().filter(|(_, older)| *older != from && segments.contains(*older));
+        let tombstones = Tombstones { from, ended: kept.copied().collect(), complete: tombstones.complete };
+        let record = Record::of(RecordKind::Tombstones, nobody(), to_json(&tombstones)?);
+        self.mark(record, |index, at| index.keep_tombstones(&tombstones, at))
     }
 
-    /// A record without a message's bytes, and what it does to the index.
+    /// A record without a message's bytes, and its effect on the index.
     fn mark(
         &mut self,
         record: Record,
         act: impl FnOnce(&Index<'_>, u64) -> Result<Effect, SpoolError>,
-    ) -> Result<Done, SpoolError> {
+    ) -> Result<OperationResult, SpoolError> {
         let place = self.place(&record, false)?;
         let effect = act(&self.index, place.segment)?;
         self.written.push((record, place));
-        Ok(Done { effect, places: Vec::new() })
+        Ok(OperationResult { effect, places: Vec::new() })
     }
 
     fn place(&mut self, record: &Record, mail: bool) -> Result<Extent, SpoolError> {
@@ -238,9 +258,9 @@ impl Batch<'_> {
     }
 }
 
-/// The record of a message that is being committed, and what it says.
-pub(crate) fn message_record(message: &NewMessage) -> Result<(String, Record), SpoolError> {
-    let written = WrittenRef {
+/// The record of a message that is being committed, and the text of its metadata.
+pub(crate) fn message_record(message: &StagedMessage) -> Result<(String, Record), SpoolError> {
+    let written = MessageMetaRef {
         id: message.id,
         entry: &message.entry,
         hold: message.entry.hold.as_ref(),
@@ -249,33 +269,29 @@ pub(crate) fn message_record(message: &NewMessage) -> Result<(String, Record), S
         states: &[],
     };
     let meta = to_json(&written)?;
-    let sheet =
+    let json =
         String::from_utf8(meta.clone()).map_err(|error| SpoolError::Store(error.to_string().into()))?;
-    let inline = match message.content.source() {
-        Source::Memory(bytes) => bytes.clone(),
-        Source::File(..) => Bytes::new(),
-    };
-    let parts = Parts {
+    let parts = MessageParts {
         context: message.entry.context.clone(),
         head: message.head.clone(),
-        checksums: message.content.checksums(),
-        body: message.content.size(),
-        inline,
+        checksums: message.body.checksums(),
+        body: message.body.size(),
+        inline: message.body.bytes().cloned().unwrap_or_default(),
     };
-    Ok((sheet, Record::with(Kind::Message, message.id, meta, parts)))
+    Ok((json, Record::with(RecordKind::Message, message.id, meta, parts)))
 }
 
-/// A message's record once more, with its state of now. What else a later version said of it stays as it is.
+/// A copy of a message's record with its current state. Metadata that a later version added stays.
 pub(crate) fn copy_record(
     raw: &Bytes,
     from: Extent,
     state: &MessageState,
     seed: u32,
-) -> Result<(Record, Written, String), String> {
-    let lost = || "its record changed while it was being moved".to_owned();
-    let header = Header::decode(raw, seed, from.segment, from.position).ok_or_else(lost)?;
+) -> Result<(Record, MessageMeta, String), String> {
+    let lost = || "its record changed while it was being copied".to_owned();
+    let header = RecordHeader::decode(raw, seed, from.segment, from.position).ok_or_else(lost)?;
     let front = Front::decode(raw, &header).ok_or_else(lost)?;
-    let written: Written = from_json(&front.meta)?;
+    let written: MessageMeta = from_json(&front.meta)?;
     let mut said: serde_json::Map<String, serde_json::Value> = from_json(&front.meta)?;
     said.retain(|key, _| !["hold", "released", "states"].contains(&key.as_str()));
     let serde_json::Value::Object(now) = serde_json::to_value(state).map_err(|error| error.to_string())?
@@ -285,33 +301,30 @@ pub(crate) fn copy_record(
     said.extend(now);
     let meta = to_json(&said).map_err(|error| error.to_string())?;
     let MessageState { hold, released, states } = state.clone();
-    let written = Written { hold, released, states, ..written };
-    let sheet = text(&meta.clone().into())?;
-    let parts = Parts {
+    let written = MessageMeta { hold, released, states, ..written };
+    let json = text(&meta.clone().into())?;
+    let parts = MessageParts {
         context: front.context,
         head: front.head,
         checksums: &front.checksums,
         body: header.body,
         inline: raw.slice(clamp(header.front())..clamp(header.length())),
     };
-    Ok((Record::with(Kind::Copy, header.id, meta, parts), written, sheet))
+    Ok((Record::with(RecordKind::Copy, header.id, meta, parts), written, json))
 }
 
-fn file_of(message: &NewMessage) -> Option<&str> {
-    match message.content.source() {
-        Source::File(_, own) => own.name(),
-        Source::Memory(_) => None,
-    }
+fn file_of(message: &StagedMessage) -> Option<&str> {
+    message.body.file()?.name()
 }
 
-/// Whether others of the batch are carried out all the same. What nobody waits for must not cost what somebody does; an
-/// index that cannot be used is no business of one operation.
+/// Whether the other operations of the batch are carried out all the same. Compaction, for which no caller waits, must
+/// not fail the operations of callers. An index that cannot be used concerns all of them.
 fn concerns_it_alone(operation: &Operation, error: &SpoolError) -> bool {
     let no_more = operation.is_housekeeping() && matches!(error, SpoolError::Full | SpoolError::Store(_));
     no_more || is_refusal(error)
 }
 
-/// The caller's business, or one message's; everything else is the store's and ends the batch.
+/// Whether the error concerns the caller or one message. Any other error is the store's and ends the batch.
 pub(crate) fn is_refusal(error: &SpoolError) -> bool {
     matches!(
         error,

@@ -1,10 +1,11 @@
-//! The one thread that writes: it takes whatever waits, makes it durable with one sync, then answers all.
+//! The committer: the one thread that writes, with group commit. It takes all operations that wait, makes them durable
+//! with one sync, then answers all.
 //!
-//! A batch goes in four steps: put together its records and what they do to the index, in one transaction; append the
-//! records to the log and sync it; let the transaction stand; answer. From the sync on the batch is true, whatever
-//! becomes of the database, which is brought up from the log again when it cannot follow (`behind.rs`). Operations take effect in the order
-//! in which they came, so one message's never overtake each other. Everything that changes on disk changes here, which is
-//! why nothing below this needs a lock.
+//! A batch goes in four steps: build its records and its changes of the index, in one transaction; append the records
+//! to the log and sync (fsync) it; commit the transaction; answer. From the sync on the batch counts, whatever happens
+//! to the database, which is brought up from the log when it falls behind (`index_recovery.rs`). Operations take effect
+//! in the order in which they came, so those on one message keep their order. All changes on disk are made by this
+//! thread, so the modules below need no locks.
 
 use std::fs::File;
 use std::io;
@@ -12,50 +13,51 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ballast::Ballast;
-use super::batch::{Batch, Done};
-use super::behind::Behind;
+use super::batch::{Batch, OperationResult};
+use super::body::StagedMessage;
 use super::compactor::Compactor;
-use super::database::{Database, Reached};
-use super::index::{Gone, Index};
+use super::database::{Database, LogPosition};
+use super::folders::Folders;
+use super::index::{Index, RemovedMessage};
+use super::index_recovery::IndexLag;
 use super::operation::{Inbox, Operation};
 use super::record::Record;
-use super::recovery::Folders;
-use super::segments::{Extent, Segments};
+use super::segment_file::Extent;
+use super::segments::Segments;
 use super::shared::EngineShared;
-use crate::content::Source;
 use crate::fault::CrashPoint;
-use crate::{NewMessage, Receipt, Settled, SpoolError};
+use crate::{Receipt, Settled, SpoolError};
 
-/// How often files are looked at that nothing refers to.
+/// How often `unreferenced/` is checked for old files.
 const SWEEP: Duration = Duration::from_secs(3600);
 
-/// What came of a batch, operation by operation.
-type Written = Result<Vec<Result<Done, SpoolError>>, SpoolError>;
+/// The result of a batch, per operation.
+type BatchResult = Result<Vec<Result<OperationResult, SpoolError>>, SpoolError>;
 
-/// What the committer's thread owns.
+/// The state that the committer's thread owns.
 pub(crate) struct Committer {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) database: Database,
     pub(crate) segments: Segments,
-    pub(crate) mover: Compactor,
+    pub(crate) compactor: Compactor,
     pub(crate) ballast: Ballast,
     pub(crate) shared: Arc<EngineShared>,
     pub(crate) folders: Folders,
-    /// The database did not take what the log has.
-    pub(crate) behind: Option<Behind>,
-    /// The index was made anew, and what it says of each segment has not been counted yet.
+    /// Set while the index lacks what the log has.
+    pub(crate) index_lag: Option<IndexLag>,
+    /// The index was rebuilt, and the messages in each segment have not been counted by it yet.
     pub(crate) uncounted: bool,
-    /// Edges of these segments stand in the database and mean nothing any more.
+    /// Deleted segments whose edges are still in the database.
     pub(crate) forgotten: Vec<u64>,
     pub(crate) swept: Instant,
-    /// Held as long as we may write.
+    /// The lock of the folder.
     pub(crate) _lock: File,
 }
 
 impl Committer {
-    /// Serves until the inbox is closed and empty.
+    /// Serves operations until the inbox is closed and empty.
     pub(crate) fn run(mut self) {
-        let _guard = Abandon(self.inbox.clone(), self.shared.clone());
+        let _guard = CloseInboxOnExit(self.inbox.clone(), self.shared.clone());
         while !self.shared.faults.crashed() {
             let until = if self.has_work() { Some(Instant::now()) } else { self.tries_again() };
             let Some(batch) = self.inbox.take(until) else {
@@ -65,20 +67,20 @@ impl Committer {
         }
     }
 
-    /// Serves a batch, and does a little of what can wait.
+    /// Serves a batch, together with one step of compaction.
     pub(crate) fn turn(&mut self, mut batch: Vec<Operation>) {
-        if self.behind.is_some() && self.keep_up().is_ok() {
+        if self.index_lag.is_some() && self.keep_up().is_ok() {
             self.tidy_up();
         }
         if self.has_work() {
-            batch.extend(self.mover.step(&self.segments, &self.database));
+            batch.extend(self.compactor.step(&self.segments, &self.database));
         }
         if !batch.is_empty() {
             self.serve(batch);
         }
     }
 
-    /// Serves what waits, now, and does all of what can wait.
+    /// Serves all operations that wait now, and finishes the compaction.
     pub(crate) fn turn_all(&mut self) {
         while !self.shared.faults.crashed() {
             let batch = self.inbox.take_now();
@@ -89,13 +91,13 @@ impl Committer {
         }
     }
 
-    /// Whether there is something to do although nobody asks for anything. A broken spool moves nothing.
+    /// Whether the compactor has work. A broken spool is not compacted.
     pub(crate) fn has_work(&self) -> bool {
-        let sound = self.shared.condition.broken().is_none() && self.behind.is_none() && !self.uncounted;
-        sound && self.mover.has_work(&self.segments)
+        let usable = self.shared.condition.broken().is_none() && self.index_lag.is_none() && !self.uncounted;
+        usable && self.compactor.has_work(&self.segments)
     }
 
-    /// Carries out operations that nobody waits for, before anybody else is served.
+    /// Carries out the first operations of a run, before those of callers.
     ///
     /// # Errors
     /// They could not be made durable.
@@ -134,7 +136,7 @@ impl Committer {
         }
     }
 
-    /// New mail has to wait for room, and so has what nobody waits for; what makes room must not.
+    /// On a full disk new mail and compaction have to wait. Operations that make room do not.
     fn serve_on_full_disk(&mut self, batch: Vec<Operation>) {
         let (urgent, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(Operation::makes_room);
         self.refuse(rest, &SpoolError::Full);
@@ -144,25 +146,25 @@ impl Committer {
         }
     }
 
-    /// Makes a batch durable, with an index that was made anew if the one that is there cannot be used.
-    fn write_somehow(&mut self, batch: &[Operation]) -> Written {
+    /// Makes a batch durable. Where the index cannot be used, it is rebuilt first.
+    fn write_somehow(&mut self, batch: &[Operation]) -> BatchResult {
         let (begun, generation) = (Instant::now(), self.shared.generation());
         let mut written = self.write(batch);
-        if matches!(written, Err(SpoolError::Index(_))) {
+        if matches!(written, Err(SpoolError::Unavailable(_))) {
             written = self.write(batch);
         }
-        if let Err(SpoolError::Index(what)) = &written {
+        if let Err(SpoolError::Unavailable(what)) = &written {
             self.rebuild_if(generation, &what.clone());
             written = self.write(batch);
         }
         written.map_err(|error| match error {
-            SpoolError::Index(what) => self.give_up_index(&what, begun.elapsed()),
+            SpoolError::Unavailable(what) => self.give_up_index(&what, begun.elapsed()),
             error => error,
         })
     }
 
-    /// Makes a batch durable. An error means that nothing of it is known to be.
-    fn write(&mut self, batch: &[Operation]) -> Written {
+    /// Makes a batch durable. After an error it is unknown whether any of it is.
+    fn write(&mut self, batch: &[Operation]) -> BatchResult {
         if let Some(why) = self.shared.condition.broken() {
             return Err(SpoolError::Broken(why));
         }
@@ -181,7 +183,7 @@ impl Committer {
         if !written.is_empty() {
             self.append(&mut written).inspect_err(|error| {
                 self.roll_back();
-                // When it is unknown whether the records are there, their files must stay; the next start sorts them out.
+                // Where the records may be on disk, their body files must stay. The next start decides.
                 if !matches!(error, SpoolError::Broken(_)) {
                     keep_files(batch, false);
                 }
@@ -191,22 +193,27 @@ impl Committer {
         Ok(done)
     }
 
-    /// Carries out the operations on the index and gathers their records.
-    fn put_together(&mut self, batch: &[Operation], written: &mut Vec<(Record, Extent)>) -> Written {
+    /// Carries out the operations on the index and collects their records.
+    fn put_together(&mut self, batch: &[Operation], written: &mut Vec<(Record, Extent)>) -> BatchResult {
         for segment in &self.forgotten {
             self.database.forget_segment(*segment)?;
         }
         let index = Index { database: &self.database, faults: &self.shared.faults };
-        let (aside, bodies) = (&self.folders.aside, self.folders.bodies.as_path());
-        let mut batch_of =
-            Batch { index, segments: &mut self.segments, aside, bodies, written: std::mem::take(written) };
+        let (lost_found, bodies) = (&self.folders.lost_found, self.folders.bodies.as_path());
+        let mut batch_of = Batch {
+            index,
+            segments: &mut self.segments,
+            lost_found,
+            bodies,
+            written: std::mem::take(written),
+        };
         let done = batch.iter().map(|operation| batch_of.execute(operation));
         let done = done.collect::<Result<Vec<_>, _>>()?;
         *written = batch_of.written;
         if !written.is_empty() {
             let (segment, position) = self.segments.end();
             let sequence = self.segments.sequence() + written.len() as u64;
-            self.database.set_reached(Reached { segment, position, sequence })?;
+            self.database.set_reached(LogPosition { segment, position, sequence })?;
         }
         Ok(done)
     }
@@ -216,7 +223,7 @@ impl Committer {
         self.segments.sync().map_err(|error| sync_error(&error))
     }
 
-    /// The records are durable, so the batch is true. A database that cannot say so is brought up from the log.
+    /// The records are durable, so the batch counts. A database that fails to commit it is brought up from the log.
     fn let_stand(&mut self) -> Result<(), SpoolError> {
         let committed = self
             .shared
@@ -232,14 +239,14 @@ impl Committer {
         self.shared.faults.check(CrashPoint::Committed).map_err(|error| sync_error(&error))
     }
 
-    fn answer(&mut self, batch: Vec<Operation>, done: Vec<Result<Done, SpoolError>>) {
+    fn answer(&mut self, batch: Vec<Operation>, done: Vec<Result<OperationResult, SpoolError>>) {
         for (operation, done) in batch.into_iter().zip(done) {
             self.answer_one(operation, done);
         }
         self.tidy_up();
     }
 
-    fn answer_one(&mut self, operation: Operation, done: Result<Done, SpoolError>) {
+    fn answer_one(&mut self, operation: Operation, done: Result<OperationResult, SpoolError>) {
         match done {
             Ok(mut done) => {
                 let answer = Answered {
@@ -253,8 +260,8 @@ impl Committer {
             Err(error) => {
                 keep_files(std::slice::from_ref(&operation), false);
                 if operation.is_housekeeping() {
-                    // It would be asked for again and again.
-                    self.mover.give_up(&self.segments);
+                    // The compactor would ask for it again and again.
+                    self.compactor.give_up(&self.segments);
                 }
                 if let (SpoolError::Damaged(id, what), false) =
                     (&error, matches!(operation, Operation::SetAside(..)))
@@ -266,15 +273,15 @@ impl Committer {
         }
     }
 
-    /// Follows up in memory, and in the folder, what has become true.
-    fn apply(&mut self, done: Done) {
+    /// Applies what has become durable to the state in memory and to the folder.
+    fn apply(&mut self, done: OperationResult) {
         let effect = done.effect;
         if let Some(id) = effect.changed {
             self.shared.warm.evict(id);
         }
         if let Some((from, to)) = effect.moved {
-            self.segments.bury(from);
-            self.segments.revive(to);
+            self.segments.subtract_live(from);
+            self.segments.add_live(to);
         }
         for segment in effect.unmarked {
             self.segments.mark(segment, false);
@@ -289,9 +296,9 @@ impl Committer {
         if let Some(gone) = effect.removed {
             self.shared.count_out(&gone);
             self.unlink_body(&gone);
-            self.segments.bury(gone.place);
+            self.segments.subtract_live(gone.place);
         }
-        if let Some(change) = &effect.reheld {
+        if let Some(change) = &effect.hold_change {
             self.shared.count_held(change);
         }
         if let Some(waiting) = effect.announced {
@@ -299,31 +306,31 @@ impl Committer {
         }
     }
 
-    /// What there is of a damaged message has been kept elsewhere; all others' bodies are of no more use.
-    fn unlink_body(&self, gone: &Gone) {
+    /// The remains of a damaged message are in `damaged/`; other removed messages no longer need their body files.
+    fn unlink_body(&self, gone: &RemovedMessage) {
         let Some(file) = &gone.file else { return };
         let unlinked = self.shared.faults.check(CrashPoint::Unlink);
         let unlinked = unlinked.and_then(|()| std::fs::remove_file(self.folders.bodies.join(file)));
         if let Err(error) = unlinked {
-            tracing::warn!(file, %error, "the file of a body that is done with could not be unlinked; the next start puts it away");
+            tracing::warn!(file, %error, "the body file of a finished message could not be deleted; the next start moves it to unreferenced/");
         }
     }
 
-    /// What can be done once everybody has an answer.
+    /// Housekeeping, after all callers have their answers.
     fn tidy_up(&mut self) {
-        if self.behind.is_some() {
+        if self.index_lag.is_some() {
             return;
         }
         if self.uncounted
             && let Err(error) = self.take_stock()
         {
-            tracing::warn!(%error, "what lives in the spool's segments could not be counted; none is given back before");
+            tracing::warn!(%error, "the live messages in the spool's segments could not be counted; no segment is deleted until they are");
         }
         if !self.uncounted {
             self.reclaim();
         }
         if let Err(error) = self.segments.prepare() {
-            tracing::debug!(%error, "no segment could be made in advance");
+            tracing::debug!(%error, "the next segment could not be made in advance");
         }
         self.ballast.restore();
         self.sweep();
@@ -333,26 +340,26 @@ impl Committer {
         match self.segments.reclaim() {
             Ok(gone) => self.forgotten.extend(gone),
             Err(error) => {
-                tracing::warn!(%error, "an empty segment of the spool could not be unlinked; it is tried again");
+                tracing::warn!(%error, "a segment that is no longer needed could not be deleted; trying again later");
             }
         }
     }
 
-    /// The process has run for an hour when this first does something.
+    /// Does nothing until the process has run for an hour.
     fn sweep(&mut self) {
         if self.swept.elapsed() < SWEEP {
             return;
         }
         self.swept = Instant::now();
-        match self.folders.aside.expire(SWEEP) {
+        match self.folders.lost_found.expire(SWEEP) {
             Ok(0) => {}
-            Ok(files) => tracing::info!(files, "files that nothing has referred to for seven days are gone"),
-            Err(error) => tracing::warn!(%error, "files that nothing refers to could not be removed"),
+            Ok(files) => tracing::info!(files, "files in unreferenced/ were deleted after seven days"),
+            Err(error) => tracing::warn!(%error, "files in unreferenced/ could not be deleted"),
         }
     }
 
     fn tell(&mut self, operation: Operation, done: Answered) {
-        // Answers that nobody waits for any more are dropped: the work is done and will be found.
+        // A caller that has gone away does not get its answer. The work is done all the same.
         match operation {
             Operation::Commit(messages, answer) => drop(answer.send(Ok(self.admit(messages, done.places)))),
             Operation::Settle(settlement, answer) => {
@@ -364,10 +371,10 @@ impl Committer {
         }
     }
 
-    fn admit(&mut self, messages: Vec<NewMessage>, places: Vec<Extent>) -> Vec<Receipt> {
+    fn admit(&mut self, messages: Vec<StagedMessage>, places: Vec<Extent>) -> Vec<Receipt> {
         let admitted = messages.into_iter().zip(places).map(|(message, place)| {
             let id = message.id;
-            self.segments.revive(place);
+            self.segments.add_live(place);
             self.shared.admit(message);
             Receipt::mint(id)
         });
@@ -376,7 +383,7 @@ impl Committer {
 
     fn refuse(&mut self, batch: Vec<Operation>, error: &SpoolError) {
         if batch.iter().any(Operation::is_housekeeping) {
-            self.mover.give_up(&self.segments);
+            self.compactor.give_up(&self.segments);
         }
         if let SpoolError::Broken(why) = error {
             self.shared.condition.break_down(why);
@@ -387,35 +394,35 @@ impl Committer {
     }
 }
 
-/// What of an operation's effect goes into its answer.
+/// The part of an operation's effect that its answer needs.
 struct Answered {
     removed: bool,
     before: Option<crate::Hold>,
     places: Vec<Extent>,
 }
 
-/// Closes the inbox however the thread ends, a panic included, so that nobody waits for ever.
-struct Abandon(Arc<Inbox>, Arc<EngineShared>);
+/// Closes the inbox when the thread ends, even in a panic, so that no caller waits forever.
+struct CloseInboxOnExit(Arc<Inbox>, Arc<EngineShared>);
 
-impl Drop for Abandon {
+impl Drop for CloseInboxOnExit {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.1.condition.break_down(&"the committer panicked".into());
+            self.1.condition.break_down(&"its committer thread panicked".into());
         }
         self.0.abandon();
     }
 }
 
-/// Says whether the files of large bodies belong to committed messages.
+/// Says whether committed messages have the body files of a batch.
 fn keep_files(batch: &[Operation], kept: bool) {
     for message in batch.iter().flat_map(Operation::messages) {
-        if let Source::File(_, own) = message.content.source() {
-            own.keep(kept);
+        if let Some(file) = message.body.file() {
+            file.keep(kept);
         }
     }
 }
 
-/// A full disk shows when space is asked for, and passes; any other failed write leaves a disk not to be trusted.
+/// A full disk fails the allocation of space, and passes. After any other failed write the disk cannot be trusted.
 fn write_error(error: &io::Error) -> SpoolError {
     match SpoolError::from_io(error) {
         SpoolError::Full => SpoolError::Full,
@@ -424,5 +431,5 @@ fn write_error(error: &io::Error) -> SpoolError {
 }
 
 fn sync_error(error: &io::Error) -> SpoolError {
-    SpoolError::Broken(format!("a sync failed: {error}").into())
+    SpoolError::Broken(format!("a sync of the log failed: {error}").into())
 }

@@ -1,14 +1,15 @@
-//! The index of the log in SQLite: schema, statements, and the rows as types.
+//! The index of the log in SQLite: schema and statements.
 //!
-//! Nothing stands here that the log does not say; a missing or damaged database is made anew from it. It is brought up
-//! behind the log and not synced with each batch: the table `log` says how far it has come. Each row carries a checksum,
-//! so that a flipped octet is found before mail goes to another address.
+//! It has nothing that the log does not have, and is rebuilt from the log when it is missing or damaged. It follows the
+//! log without a sync per batch: the table `log` says how far. Each row has a checksum, so that a flipped bit is found
+//! before mail goes to another address.
 //!
-//! A message is one row, with its envelope as JSON text: an operator can query it with `sqlite3` (the view `queue` shows
-//! one line per recipient), and a message that is delivered at the first try costs one insert and one delete. Only
-//! recipients that a first attempt did not settle get rows of their own.
+//! A message is one row, with its envelope as JSON text: an operator can query it with `sqlite3` (the view `queue`
+//! shows one line per recipient), and a message that is delivered at the first attempt costs one insert and one delete.
+//! Only recipients that the first attempt did not settle get rows of their own.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use pintle_mail::{NextHop, QueueId};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
 use super::identity::Identity;
-use super::meta::Touched;
+use super::meta::ChangedRecipient;
 use super::row::{Checked, MessageRow, damaged, flipped, from_text, recipient_sum, to_text};
 use super::segments::Edge;
 use crate::{Entry, RecipientState, SpoolError, Status};
 
-/// The schema's number; a folder with a higher one is refused, one with a lower one is brought up to date.
+/// The schema's number. A database with a higher one is refused, one with a lower one is converted or rebuilt.
 pub(crate) const SCHEMA: i64 = 3;
 
 const CREATE: &str = "
@@ -64,9 +65,9 @@ const CREATE: &str = "
     PRAGMA user_version = 3;
 ";
 
-// NORMAL: only a checkpoint syncs, which keeps the file whole; rows that a power cut takes are read from the log again.
-// The write-ahead log may grow to 16 MiB before its pages go home, so that rows of messages that live for a second are
-// seldom written twice.
+// NORMAL: only a checkpoint syncs, which keeps the file consistent. Rows that a power cut takes are read from the log
+// again. SQLite's write-ahead log may grow to 16 MiB before a checkpoint, so that rows of messages that live for a
+// second are rarely written twice.
 const PRAGMAS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = NORMAL;
@@ -79,56 +80,56 @@ const PRAGMAS: &str = "
 const COLUMNS: &str =
     "segment, position, length, file, size, received, hold, touched, sheet, released, sum, id";
 
-/// One connection.
+/// One connection to the index.
 pub(crate) struct Database {
     pub(crate) connection: Connection,
-    /// Messages of which the log says what this version does not understand, as far as it has been read through this
-    /// connection: what it says of them must stay as it is.
+    /// Messages with records that this version does not understand, as far as the log has been read through this
+    /// connection. Those records must stay as they are.
     pub(crate) unread: BTreeSet<QueueId>,
 }
 
-/// The mark of an index that has passed over what its version did not understand.
+/// `application_id` of an index that lacks records which this version did not understand.
 const PASSED_OVER: i64 = 1;
 
 /// How far the log has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Reached {
+pub(crate) struct LogPosition {
     pub(crate) segment: u64,
-    /// Where the next record begins.
+    /// Where the next record begins, in octets from the start of the segment.
     pub(crate) position: u64,
-    /// The number of the last record that counted.
+    /// The sequence number of the last record that counted.
     pub(crate) sequence: u64,
 }
 
 /// Why a database cannot be used.
 #[derive(Debug)]
-pub(crate) enum Unusable {
-    /// A newer version wrote it.
+pub(crate) enum UnusableDatabase {
+    /// A newer version wrote it, with this schema.
     Newer(i64),
-    /// An older version wrote it, and it was the truth then.
+    /// An older version wrote it, with this schema, when the database was the truth.
     Older(i64),
     /// It has no tables.
     Empty,
-    /// It is not what we wrote, or cannot be read.
+    /// It is not what was written, or cannot be read.
     Damaged(String),
 }
 
 impl Database {
-    /// Opens the database that lies there.
-    pub(crate) fn open(path: &Path) -> Result<Self, Unusable> {
-        let database =
-            Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| Unusable::of(&error))?;
-        match database.schema().map_err(|error| Unusable::of(&error))? {
+    /// Opens an existing database.
+    pub(crate) fn open(path: &Path) -> Result<Self, UnusableDatabase> {
+        let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .map_err(|error| UnusableDatabase::of(&error))?;
+        match database.schema().map_err(|error| UnusableDatabase::of(&error))? {
             SCHEMA => {}
-            0 => return Err(Unusable::Empty),
-            found if found > SCHEMA => return Err(Unusable::Newer(found)),
-            found => return Err(Unusable::Older(found)),
+            0 => return Err(UnusableDatabase::Empty),
+            found if found > SCHEMA => return Err(UnusableDatabase::Newer(found)),
+            found => return Err(UnusableDatabase::Older(found)),
         }
-        database.connection.execute_batch(PRAGMAS).map_err(|error| Unusable::of(&error))?;
+        database.connection.execute_batch(PRAGMAS).map_err(|error| UnusableDatabase::of(&error))?;
         Ok(database)
     }
 
-    /// Makes a new one, for the log of this identity.
+    /// Makes a new database, for the log of this identity.
     pub(crate) fn create(path: &Path, identity: &Identity) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let database = Self::connect(path, flags)?;
@@ -141,26 +142,26 @@ impl Database {
         Ok(database)
     }
 
-    /// Opens it to be looked at and not to be changed, whoever works with it.
-    pub(crate) fn read_only(path: &Path) -> Result<Self, Unusable> {
-        let database =
-            Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| Unusable::of(&error))?;
-        match database.schema().map_err(|error| Unusable::of(&error))? {
+    /// Opens it read-only, even while another process works with it.
+    pub(crate) fn read_only(path: &Path) -> Result<Self, UnusableDatabase> {
+        let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(|error| UnusableDatabase::of(&error))?;
+        match database.schema().map_err(|error| UnusableDatabase::of(&error))? {
             SCHEMA => Ok(database),
-            0 => Err(Unusable::Empty),
-            found if found > SCHEMA => Err(Unusable::Newer(found)),
-            found => Err(Unusable::Older(found)),
+            0 => Err(UnusableDatabase::Empty),
+            found if found > SCHEMA => Err(UnusableDatabase::Newer(found)),
+            found => Err(UnusableDatabase::Older(found)),
         }
     }
 
-    /// What SQLite itself finds wrong with the file.
+    /// What SQLite's own check finds wrong with the file.
     pub(crate) fn faults(&self) -> rusqlite::Result<Vec<String>> {
         let mut check = self.connection.prepare("PRAGMA quick_check(20)")?;
         let lines = check.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
         Ok(lines.into_iter().filter(|line| line != "ok").collect())
     }
 
-    /// One that lies in memory and goes with the process.
+    /// Makes one in memory.
     pub(crate) fn in_memory(identity: &Identity) -> rusqlite::Result<Self> {
         Self::create(Path::new(":memory:"), identity)
     }
@@ -176,7 +177,8 @@ impl Database {
         self.connection.query_row("PRAGMA user_version", [], |row| row.get(0))
     }
 
-    /// Notes whether it has passed over what this version does not understand: whoever opens it then reads the log anew.
+    /// Notes whether it lacks records that this version did not understand. The next process that opens it rebuilds it
+    /// then.
     pub(crate) fn pass_over(&self, passed_over: bool) -> Result<(), SpoolError> {
         if self.has_passed_over()? != passed_over {
             let mark = if passed_over { PASSED_OVER } else { 0 };
@@ -185,7 +187,7 @@ impl Database {
         Ok(())
     }
 
-    /// Whether that was noted.
+    /// Whether that has been noted.
     pub(crate) fn has_passed_over(&self) -> rusqlite::Result<bool> {
         let mark: i64 = self.connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
         Ok(mark == PASSED_OVER)
@@ -196,15 +198,15 @@ impl Database {
         Ok(())
     }
 
-    /// The identity of the log that this is the index of.
+    /// The identity of the log that it is an index of.
     pub(crate) fn identity(&self) -> rusqlite::Result<Identity> {
         self.connection.query_row("SELECT identity FROM log", [], |row| Ok(Identity::new(row.get(0)?)))
     }
 
-    pub(crate) fn reached(&self) -> Result<Reached, SpoolError> {
+    pub(crate) fn reached(&self) -> Result<LogPosition, SpoolError> {
         let mut select = self.connection.prepare_cached("SELECT segment, position, sequence FROM log")?;
         let reached = select.query_row([], |row| {
-            Ok(Reached {
+            Ok(LogPosition {
                 segment: unsigned(row, 0)?,
                 position: unsigned(row, 1)?,
                 sequence: unsigned(row, 2)?,
@@ -213,15 +215,15 @@ impl Database {
         Ok(reached)
     }
 
-    pub(crate) fn set_reached(&self, reached: Reached) -> Result<(), SpoolError> {
+    pub(crate) fn set_reached(&self, reached: LogPosition) -> Result<(), SpoolError> {
         let mut update =
             self.connection.prepare_cached("UPDATE log SET segment = ?, position = ?, sequence = ?")?;
-        let Reached { segment, position, sequence } = reached;
+        let LogPosition { segment, position, sequence } = reached;
         update.execute(params![signed(segment), signed(position), signed(sequence)])?;
         Ok(())
     }
 
-    /// Puts in a message that is not there yet.
+    /// Inserts the row of a new message.
     pub(crate) fn insert(&self, id: QueueId, row: &MessageRow) -> Result<(), SpoolError> {
         let put = self.put("INSERT", id, row);
         match put {
@@ -232,7 +234,7 @@ impl Database {
         }
     }
 
-    /// Writes a message's row anew.
+    /// Replaces a message's row.
     pub(crate) fn replace(&self, id: QueueId, row: &MessageRow) -> Result<(), SpoolError> {
         Ok(self.put("REPLACE", id, row)?)
     }
@@ -249,7 +251,7 @@ impl Database {
             row.received,
             row.hold,
             row.touched,
-            row.sheet,
+            row.meta,
             row.released,
             row.sum(id),
             id.to_bytes(),
@@ -269,14 +271,14 @@ impl Database {
         row.map(|row| row.checked(id)).transpose()
     }
 
-    /// Messages after an id, in order, those that are held or all.
+    /// The rows after an id, in order of id: all of them, or those that are held.
     pub(crate) fn messages_after(
         &self,
         after: Option<QueueId>,
         limit: usize,
         only_held: bool,
     ) -> Result<Vec<(QueueId, MessageRow)>, SpoolError> {
-        // Every id is greater than the empty blob.
+        // The empty blob sorts before every id.
         let after = after.map_or(Vec::new(), |id| id.to_bytes().to_vec());
         let mut select = self.connection.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM message
@@ -307,7 +309,7 @@ impl Database {
         Ok(ids.collect::<Result<_, _>>()?)
     }
 
-    /// Whether the message's record is the one at this place.
+    /// Whether the message's record is at this place.
     pub(crate) fn is_at(&self, id: QueueId, segment: u64, position: u64) -> Result<bool, SpoolError> {
         let mut select = self
             .connection
@@ -338,8 +340,8 @@ impl Database {
         Ok(states)
     }
 
-    /// The rows of recipients that are no longer as they were at the commit.
-    pub(crate) fn touched(&self, id: QueueId) -> Result<Vec<Touched>, SpoolError> {
+    /// The recipients that have changed since the commit.
+    pub(crate) fn touched(&self, id: QueueId) -> Result<Vec<ChangedRecipient>, SpoolError> {
         let mut select = self
             .connection
             .prepare_cached("SELECT number, status, route, sum FROM recipient WHERE message = ?")?;
@@ -351,7 +353,7 @@ impl Database {
             if row.get::<_, i64>(3)? != recipient_sum(id, number, status.as_deref(), route.as_deref()) {
                 return Err(flipped(id));
             }
-            touched.push(Touched {
+            touched.push(ChangedRecipient {
                 number,
                 status: status.as_deref().map(from_text).transpose().map_err(|what| damaged(id, &what))?,
                 route: route.as_deref().map(from_text).transpose().map_err(|what| damaged(id, &what))?,
@@ -360,8 +362,8 @@ impl Database {
         Ok(touched)
     }
 
-    /// Writes what is so of a recipient from now on.
-    pub(crate) fn set_touched(&self, id: QueueId, touched: &Touched) -> Result<(), SpoolError> {
+    /// Stores the current state of a recipient.
+    pub(crate) fn set_touched(&self, id: QueueId, touched: &ChangedRecipient) -> Result<(), SpoolError> {
         let status = touched.status.as_ref().map(to_text).transpose()?;
         let route = touched.route.as_ref().map(to_text).transpose()?;
         let sum = recipient_sum(id, touched.number, status.as_deref(), route.as_deref());
@@ -372,14 +374,14 @@ impl Database {
         Ok(())
     }
 
-    /// A segment has a record of a change to this message; false when that was known.
+    /// Notes that a segment has a record of a change to this message. False when that was noted already.
     pub(crate) fn mark(&self, id: QueueId, segment: u64) -> Result<bool, SpoolError> {
         let mut insert =
             self.connection.prepare_cached("INSERT OR IGNORE INTO mark (segment, message) VALUES (?, ?)")?;
         Ok(insert.execute(params![signed(segment), id.to_bytes()])? == 1)
     }
 
-    /// What its records of changes said is no longer needed; gives the segments that have them.
+    /// Removes the change marks of a message. Gives the segments that had them.
     pub(crate) fn unmark(&self, id: QueueId) -> Result<Vec<u64>, SpoolError> {
         let mut delete =
             self.connection.prepare_cached("DELETE FROM mark WHERE message = ? RETURNING segment")?;
@@ -387,7 +389,7 @@ impl Database {
         Ok(segments.collect::<Result<_, _>>()?)
     }
 
-    /// Whether there are marks of messages that are not there.
+    /// Whether there are change marks of unknown messages.
     pub(crate) fn has_stray_marks(&self) -> Result<bool, SpoolError> {
         let mut select = self
             .connection
@@ -395,7 +397,7 @@ impl Database {
         Ok(select.exists([])?)
     }
 
-    /// Some messages of whose changes this segment has records.
+    /// Some of the messages whose changes this segment records.
     pub(crate) fn marked(&self, segment: u64, limit: usize) -> Result<Vec<QueueId>, SpoolError> {
         let mut select =
             self.connection.prepare_cached("SELECT message FROM mark WHERE segment = ? LIMIT ?")?;
@@ -405,14 +407,14 @@ impl Database {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The rows of its recipients go.
+    /// Deletes the rows of a message's recipients.
     pub(crate) fn forget_recipients(&self, id: QueueId) -> Result<(), SpoolError> {
         let mut delete = self.connection.prepare_cached("DELETE FROM recipient WHERE message = ?")?;
         delete.execute([id.to_bytes()])?;
         Ok(())
     }
 
-    /// A message goes; gives the segments with records of changes to it.
+    /// Deletes a message. Gives the segments with records of changes to it.
     pub(crate) fn remove(&self, id: QueueId, touched: bool) -> Result<Vec<u64>, SpoolError> {
         let mut delete = self.connection.prepare_cached("DELETE FROM message WHERE id = ?")?;
         delete.execute([id.to_bytes()])?;
@@ -431,14 +433,14 @@ impl Database {
         Ok(())
     }
 
-    /// All edges that come from these segments, which are gone.
+    /// Deletes the edges from and to a segment that is gone.
     pub(crate) fn forget_segment(&self, segment: u64) -> Result<(), SpoolError> {
         let mut delete = self.connection.prepare_cached("DELETE FROM edge WHERE older = ?1 OR newer = ?1")?;
         delete.execute([signed(segment)])?;
         Ok(())
     }
 
-    /// A segment's ends of messages have all been written once more.
+    /// Deletes the edges of a segment whose tombstones have all been written again.
     pub(crate) fn clear_ends(&self, newer: u64) -> Result<(), SpoolError> {
         let mut delete = self.connection.prepare_cached("DELETE FROM edge WHERE newer = ? AND copies = 0")?;
         delete.execute([signed(newer)])?;
@@ -454,7 +456,7 @@ impl Database {
     }
 }
 
-/// The states right after the commit.
+/// The recipients' states right after the commit.
 pub(crate) fn fresh(entry: &Entry) -> Vec<RecipientState> {
     let recipients = entry.envelope.recipients.iter();
     let states = recipients.map(|recipient| RecipientState {
@@ -465,14 +467,24 @@ pub(crate) fn fresh(entry: &Entry) -> Vec<RecipientState> {
     states.collect()
 }
 
-impl Unusable {
+impl UnusableDatabase {
     pub(crate) fn of(error: &rusqlite::Error) -> Self {
         Self::Damaged(error.to_string())
     }
 
-    /// The same as an error of the spool.
+    /// As an error of the spool.
     pub(crate) fn into_spool(self) -> SpoolError {
         SpoolError::Store(format!("{self:?}").into())
+    }
+}
+
+impl SpoolError {
+    /// The error for a failed write of the index, which is rebuilt when it fails again.
+    pub(crate) fn from_index(error: &io::Error) -> Self {
+        match Self::from_io(error) {
+            Self::Store(what) => Self::Unavailable(what),
+            error => error,
+        }
     }
 }
 
@@ -489,13 +501,13 @@ impl From<rusqlite::Error> for SpoolError {
                 | ErrorCode::FileLockingProtocolFailed
                 | ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseLocked,
-            ) => Self::Index(what),
+            ) => Self::Unavailable(what),
             _ => Self::Store(what),
         }
     }
 }
 
-/// SQLite's integers are signed; what we count never gets near the difference.
+/// SQLite's integers are signed. Our counts never get near the difference.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

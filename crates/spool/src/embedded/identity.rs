@@ -1,15 +1,15 @@
-//! Which spool this is: a random number that the folder, each segment and the database carry, so that parts of two spools
-//! are never taken for one.
+//! The identity of a spool: a random number in the folder, in each segment and in the database, so that parts of two
+//! spools are not mixed up.
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The file in the spool folder.
+/// The name of its file in the spool folder.
 pub(crate) const FILE: &str = "identity";
 
-/// A spool's identity.
+/// The random number of a spool, 128 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Identity([u8; 16]);
 
@@ -18,7 +18,7 @@ impl Identity {
         Self(octets)
     }
 
-    /// One that no other spool has.
+    /// A new identity.
     pub(crate) fn random() -> io::Result<Self> {
         let mut octets = [0; 16];
         getrandom::fill(&mut octets).map_err(io::Error::other)?;
@@ -29,12 +29,12 @@ impl Identity {
         self.0
     }
 
-    /// Where checksums of headers begin.
+    /// The initial value of the checksums of record headers.
     pub(crate) fn seed(&self) -> u32 {
         crc32fast::hash(&self.0)
     }
 
-    /// Reads the folder's; none where there is no such file.
+    /// Reads the identity of a folder. None where it has no such file.
     pub(crate) fn read(folder: &Path) -> io::Result<Option<Self>> {
         match fs::read_to_string(folder.join(FILE)) {
             Ok(text) => Self::parse(text.trim())
@@ -45,7 +45,7 @@ impl Identity {
         }
     }
 
-    /// Makes it the folder's, durably.
+    /// Stores it in the folder, durably.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         let (path, new) = (folder.join(FILE), folder.join("identity.new"));
         let mut file = File::create(&new)?;

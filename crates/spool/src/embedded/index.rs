@@ -1,62 +1,62 @@
-//! What each record of the log does to the index: the one place where a message's state changes.
+//! The effect of each record of the log on the index: the one place where a message's state changes.
 //!
-//! The committer calls it for what is about to be written, inside the transaction that it opened; recovery calls it for
-//! what it reads. Both come to the same rows, since everything that the outcome depends on stands in the record or in the
-//! index.
+//! The committer calls it for records that it is about to write, inside the transaction that it opened. Recovery calls
+//! it for records that it reads. Both come to the same rows, since the result depends only on the record and the index.
 
 use pintle_mail::{Bytes, QueueId, UnixTime};
 
 use super::database::Database;
-use super::meta::{Amendment, Graves, MessageState, Touched, Written};
+use super::meta::{Amendment, ChangedRecipient, MessageMeta, MessageState, Tombstones};
 use super::row::MessageRow;
-use super::segments::{Edge, Extent};
+use super::segment_file::Extent;
+use super::segments::Edge;
 use crate::fault::{CrashPoint, Faults};
 use crate::{Change, Guard, Hold, SpoolError, Status, Waiting};
 
-/// What an operation has made true once it is durable, besides the messages that it brought.
+/// What an operation changes once it is durable, besides the messages that it adds.
 #[derive(Default)]
 pub(crate) struct Effect {
-    /// A message that is no longer as it was committed.
+    /// A message that differs from what was committed.
     pub(crate) changed: Option<QueueId>,
-    /// A message that is gone.
-    pub(crate) removed: Option<Gone>,
-    /// A record that lies elsewhere now.
+    /// A message that was removed.
+    pub(crate) removed: Option<RemovedMessage>,
+    /// A record that was copied: from where, and to where.
     pub(crate) moved: Option<(Extent, Extent)>,
-    /// A message that was asked to be held or released.
-    pub(crate) reheld: Option<Reheld>,
+    /// A message that was held or released.
+    pub(crate) hold_change: Option<HoldChange>,
     /// A message that became pending.
     pub(crate) announced: Option<Waiting>,
-    /// A segment that has got a first record of changes to the message.
+    /// The segment, if it has its first record of a change to the message now.
     pub(crate) marked: Option<u64>,
-    /// Segments whose records of changes to the message are needed no longer.
+    /// Segments whose records of changes to the message are no longer needed.
     pub(crate) unmarked: Vec<u64>,
-    /// Segments that must stay for the sake of others.
+    /// New reasons to keep segments.
     pub(crate) edges: Vec<Edge>,
-    /// A segment whose ends of messages have all been written once more.
+    /// A segment whose tombstones have all been written again.
     pub(crate) cleared: Option<u64>,
 }
 
-/// How a message is held, before and from now on.
-pub(crate) struct Reheld {
+/// A message's hold, before and after.
+pub(crate) struct HoldChange {
     pub(crate) size: u64,
     pub(crate) before: Option<Hold>,
     pub(crate) now: Option<Hold>,
 }
 
 impl Effect {
-    /// What held the message before, for whoever asked.
+    /// The hold that the message had before, for the caller.
     pub(crate) fn before(&self) -> Option<Hold> {
-        self.reheld.as_ref().and_then(|change| change.before.clone())
+        self.hold_change.as_ref().and_then(|change| change.before.clone())
     }
 }
 
-/// A message whose row is gone.
-pub(crate) struct Gone {
+/// A message whose row was deleted.
+pub(crate) struct RemovedMessage {
     pub(crate) place: Extent,
     pub(crate) file: Option<String>,
     pub(crate) size: u64,
     pub(crate) hold: Option<Hold>,
-    /// Set aside, so its file is kept.
+    /// It was set aside, and its body file is kept in `damaged/`.
     pub(crate) damaged: bool,
 }
 
@@ -68,14 +68,14 @@ pub(crate) struct Index<'a> {
 }
 
 impl Index<'_> {
-    /// A message came in.
+    /// Adds a new message.
     pub(crate) fn admit(&self, id: QueueId, row: &MessageRow) -> Result<(), SpoolError> {
         self.database.insert(id, row)?;
         self.pass(CrashPoint::Inserted)
     }
 
-    /// Recipients have new statuses; the record that says so lies in the segment `at`. The message is gone when none is
-    /// left, or when the record says so.
+    /// Stores new statuses of recipients. The record with them is in the segment `at`. The message is removed when no
+    /// recipient is pending any more, or when the record `ends` it.
     pub(crate) fn settle(
         &self,
         id: QueueId,
@@ -91,16 +91,16 @@ impl Index<'_> {
         let numbers = row.numbers(id)?;
         let touched = self.touched(id, &row)?;
         check_numbers(id, changes.iter().map(|change| change.recipient), &numbers)?;
-        let tally = Settling::new(&numbers, &touched, changes);
-        let effect = match tally.open {
+        let plan = EffectiveChanges::new(&numbers, &touched, changes);
+        let effect = match plan.open {
             0 => self.remove(id, row, at)?,
-            _ => self.put_statuses(id, row, (&tally.effective, &touched), at)?,
+            _ => self.put_statuses(id, row, (&plan.changes, &touched), at)?,
         };
         self.pass(CrashPoint::Settled)?;
         Ok(effect)
     }
 
-    /// That none of these recipients has come to its end, which a report could then contradict.
+    /// Checks that none of these recipients is done, which would contradict a report about them.
     pub(crate) fn check_pending(&self, id: QueueId, changes: &[Change]) -> Result<(), SpoolError> {
         let touched = self.touched(id, &self.database.message(id)?)?;
         let done = touched.iter().filter(|touched| matches!(touched.status, Some(Status::Done(_))));
@@ -109,19 +109,19 @@ impl Index<'_> {
         if is_done { Err(SpoolError::RecipientsChanged(id)) } else { Ok(()) }
     }
 
-    /// A message is held, released or rerouted.
+    /// Holds, releases or reroutes a message.
     pub(crate) fn amend(&self, id: QueueId, amendment: &Amendment, at: u64) -> Result<Effect, SpoolError> {
         let mut row = self.database.message(id)?;
         let mut effect = Effect { changed: Some(id), ..Effect::default() };
         match amendment {
-            Amendment::Hold(hold) => effect.reheld = Some(hold_row(id, &mut row, hold)?),
+            Amendment::Hold(hold) => effect.hold_change = Some(hold_row(id, &mut row, hold)?),
             Amendment::Release(at) => {
                 let before = row.hold(id)?;
                 if before.as_ref().and_then(Hold::quarantine).is_some() {
                     row.released = Some(at.millis());
                 }
                 row.hold = None;
-                effect.reheld = Some(Reheld { size: row.size, before, now: None });
+                effect.hold_change = Some(HoldChange { size: row.size, before, now: None });
             }
             Amendment::Reroute(recipients, next_hop) => {
                 let numbers = row.numbers(id)?;
@@ -130,7 +130,7 @@ impl Index<'_> {
                 let chosen = if recipients.is_empty() { &numbers } else { recipients };
                 for number in chosen {
                     let before = known(&touched, *number);
-                    self.database.set_touched(id, &Touched { route: next_hop.clone(), ..before })?;
+                    self.database.set_touched(id, &ChangedRecipient { route: next_hop.clone(), ..before })?;
                 }
             }
         }
@@ -141,7 +141,7 @@ impl Index<'_> {
         Ok(effect)
     }
 
-    /// A message cannot be served and is no longer among those that are.
+    /// Removes a message that cannot be served.
     pub(crate) fn set_aside(&self, id: QueueId, at: u64) -> Result<Effect, SpoolError> {
         let row = self.database.message(id)?;
         let mut effect = self.remove(id, row, at)?;
@@ -151,11 +151,11 @@ impl Index<'_> {
         Ok(effect)
     }
 
-    /// A message's record lies there as well now, with its state of now.
+    /// A message's record has been copied to this place, with its current state.
     pub(crate) fn copy(
         &self,
         id: QueueId,
-        (written, sheet): (Written, String),
+        (written, json): (MessageMeta, String),
         to: Extent,
         size: u64,
     ) -> Result<Effect, SpoolError> {
@@ -165,7 +165,7 @@ impl Index<'_> {
             states: written.states.clone(),
         };
         let Some(mut row) = self.database.find(id)? else {
-            let mut row = MessageRow::of(&written, sheet, to, size)?;
+            let mut row = MessageRow::of(&written, json, to, size)?;
             self.put_state(id, &mut row, &state)?;
             self.database.insert(id, &row)?;
             return Ok(Effect::default());
@@ -184,7 +184,7 @@ impl Index<'_> {
         })
     }
 
-    /// A message's state once more: what earlier records said of it counts no longer.
+    /// Replaces a message's state. What earlier records say of it no longer counts.
     pub(crate) fn restate(&self, id: QueueId, state: &MessageState, at: u64) -> Result<Effect, SpoolError> {
         let mut row = self.database.message(id)?;
         self.put_state(id, &mut row, state)?;
@@ -193,20 +193,21 @@ impl Index<'_> {
         Ok(Effect { changed: Some(id), marked, unmarked, ..Effect::default() })
     }
 
-    /// Messages ended, as records said that are about to be given back; those of the messages still lie somewhere.
-    pub(crate) fn bury(&self, graves: &Graves, at: u64) -> Result<Effect, SpoolError> {
+    /// Stores tombstones: messages that ended by records which are about to be deleted, while the messages' own records
+    /// still exist.
+    pub(crate) fn keep_tombstones(&self, tombstones: &Tombstones, at: u64) -> Result<Effect, SpoolError> {
         let mut effect = Effect::default();
-        for (_, older) in &graves.ended {
+        for (_, older) in &tombstones.ended {
             effect.edges.extend(self.edge(Edge { older: *older, newer: at, copies: false })?);
         }
-        if graves.complete {
-            self.database.clear_ends(graves.from)?;
-            effect.cleared = Some(graves.from);
+        if tombstones.complete {
+            self.database.clear_ends(tombstones.from)?;
+            effect.cleared = Some(tombstones.from);
         }
         Ok(effect)
     }
 
-    /// All that can change about a message, as it is now.
+    /// The row and the current state of a message.
     pub(crate) fn state(&self, id: QueueId) -> Result<(MessageRow, MessageState), SpoolError> {
         let row = self.database.message(id)?;
         let state = MessageState {
@@ -233,7 +234,7 @@ impl Index<'_> {
     fn remove(&self, id: QueueId, row: MessageRow, at: u64) -> Result<Effect, SpoolError> {
         let unmarked = self.database.remove(id, row.touched)?;
         let edges = self.edge(Edge { older: row.place.segment, newer: at, copies: false })?;
-        let removed = Some(Gone::new(id, row));
+        let removed = Some(RemovedMessage::new(id, row));
         Ok(Effect { changed: Some(id), removed, unmarked, edges, ..Effect::default() })
     }
 
@@ -249,28 +250,30 @@ impl Index<'_> {
         &self,
         id: QueueId,
         row: MessageRow,
-        (changes, touched): (&[&Change], &[Touched]),
+        (changes, touched): (&[&Change], &[ChangedRecipient]),
         at: u64,
     ) -> Result<Effect, SpoolError> {
         for change in changes {
             let status = Some(change.status.clone());
-            self.database.set_touched(id, &Touched { status, ..known(touched, change.recipient) })?;
+            self.database
+                .set_touched(id, &ChangedRecipient { status, ..known(touched, change.recipient) })?;
         }
         Ok(Effect { changed: Some(id), marked: self.touch(id, row, at)?, ..Effect::default() })
     }
 
-    /// Writes the row of a message that has changed; the record that says how lies in the segment `at`.
+    /// Writes the row of a changed message. The record of the change is in the segment `at`, which is returned if it is
+    /// the first there.
     fn touch(&self, id: QueueId, mut row: MessageRow, at: u64) -> Result<Option<u64>, SpoolError> {
         row.touched = true;
         self.database.replace(id, &row)?;
         Ok(self.database.mark(id, at)?.then_some(at))
     }
 
-    fn touched(&self, id: QueueId, row: &MessageRow) -> Result<Vec<Touched>, SpoolError> {
+    fn touched(&self, id: QueueId, row: &MessageRow) -> Result<Vec<ChangedRecipient>, SpoolError> {
         if row.touched { self.database.touched(id) } else { Ok(Vec::new()) }
     }
 
-    /// The message as it stands within this transaction.
+    /// The message as this transaction sees it.
     fn waiting(&self, id: QueueId) -> Result<Waiting, SpoolError> {
         let row = self.database.message(id)?;
         let entry = row.entry(id, Bytes::new())?;
@@ -283,34 +286,34 @@ impl Index<'_> {
     }
 }
 
-impl Gone {
+impl RemovedMessage {
     fn new(id: QueueId, row: MessageRow) -> Self {
-        // A hold that cannot be read has been counted as none, if the message was counted at all.
+        // A hold that cannot be read has been counted as none.
         let hold = row.hold(id).unwrap_or_default();
         Self { place: row.place, file: row.file, size: row.size, hold, damaged: false }
     }
 }
 
-fn hold_row(id: QueueId, row: &mut MessageRow, hold: &Hold) -> Result<Reheld, SpoolError> {
+fn hold_row(id: QueueId, row: &mut MessageRow, hold: &Hold) -> Result<HoldChange, SpoolError> {
     let before = row.hold(id)?;
     let now = if hold.replaces(before.as_ref()) { Some(hold.clone()) } else { before.clone() };
     row.set_hold(now.as_ref())?;
-    Ok(Reheld { size: row.size, before, now })
+    Ok(HoldChange { size: row.size, before, now })
 }
 
-fn known(touched: &[Touched], number: u32) -> Touched {
+fn known(touched: &[ChangedRecipient], number: u32) -> ChangedRecipient {
     let known = touched.iter().find(|touched| touched.number == number);
-    known.cloned().unwrap_or(Touched { number, status: None, route: None })
+    known.cloned().unwrap_or(ChangedRecipient { number, status: None, route: None })
 }
 
-/// A settlement weighed against what is known: which changes count, and how many recipients stay open.
-struct Settling<'a> {
-    effective: Vec<&'a Change>,
+/// A settlement compared with what is known: which of its changes count, and how many recipients stay pending.
+struct EffectiveChanges<'a> {
+    changes: Vec<&'a Change>,
     open: usize,
 }
 
-impl<'a> Settling<'a> {
-    fn new(numbers: &[u32], touched: &[Touched], changes: &'a [Change]) -> Self {
+impl<'a> EffectiveChanges<'a> {
+    fn new(numbers: &[u32], touched: &[ChangedRecipient], changes: &'a [Change]) -> Self {
         let done = touched.iter().filter(|touched| matches!(touched.status, Some(Status::Done(_))));
         let mut done: std::collections::HashSet<u32> = done.map(|touched| touched.number).collect();
         let mut effective = Vec::with_capacity(changes.len());
@@ -324,7 +327,7 @@ impl<'a> Settling<'a> {
             }
         }
         let open = numbers.iter().filter(|number| !done.contains(number)).count();
-        Self { effective, open }
+        Self { changes: effective, open }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Looks a spool folder through, changing nothing; and puts one in order that does not start.
+//! `pintle spool check` inspects a spool folder without changing it; `pintle spool repair` repairs one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,47 +7,49 @@ use std::path::Path;
 
 use pintle_mail::{Body, QueueId};
 
-use super::database::{Database, Unusable};
+use super::body::BLOCK;
+use super::census::missing;
+use super::database::{Database, UnusableDatabase};
+use super::folders::{Folders, at, require_spool};
 use super::identity::Identity;
-use super::recovery::{Folders, at, missing, remake_index, require_spool};
+use super::recovery::remake_index;
 use super::replay::{ReplayOutcome, bring_up};
 use super::row::MessageRow;
 use super::scan::{self, Log, Scan};
-use super::segments::{FORMAT, Folder};
-use super::whole::flaw;
+use super::segment_file::{FORMAT, SegmentFolder};
+use super::verify::verify_message;
 use super::{Embedded, EmbeddedConfig};
-use crate::content::BLOCK;
 use crate::{OpenError, Spool, SpoolError};
 
-/// What a look through a spool folder found.
+/// What an inspection of a spool folder found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// The spool's identity, when it has one.
+    /// The spool's identity, in hexadecimal digits. None when it has none yet.
     pub identity: Option<String>,
-    /// Files of the log.
+    /// Number of files of the log.
     pub segments: u64,
-    /// Whole records in them.
+    /// Number of whole records in them.
     pub records: u64,
-    /// Messages that the log says are in the spool.
+    /// Number of messages in the spool, by the log.
     pub messages: u64,
-    /// Octets of their header blocks and bodies.
+    /// Size of their header blocks and bodies, in octets.
     pub octets: u64,
-    /// Messages set aside earlier, in `damaged/`.
+    /// Number of messages that were set aside earlier, in `damaged/`.
     pub set_aside: u64,
-    /// Files that nothing refers to, in `unreferenced/`.
+    /// Number of files in `unreferenced/`.
     pub unreferenced: u64,
-    /// What is wrong; empty when all is well.
+    /// The problems found. Empty when all is well.
     pub problems: Vec<Problem>,
 }
 
-/// Something that is wrong with a spool.
+/// A problem of a spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, or the message.
+    /// The path of the file, or the id of the message.
     pub place: String,
-    /// What it is.
+    /// The problem, in words for an operator.
     pub what: String,
-    /// Mail is lost or cannot be served. Otherwise the next start mends it by itself.
+    /// Whether mail is lost or cannot be served. Otherwise the next start repairs it.
     pub costs_mail: bool,
 }
 
@@ -57,10 +59,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Looks a spool folder through: each record of the log, the index beside it, each body against its checksums. A gateway may
-/// be running on it; what it writes meanwhile may look unfinished.
+/// Inspects a spool folder: each record of the log, the index, and each body against its checksums. A gateway may be
+/// running on it; what it writes meanwhile may look incomplete.
 ///
-/// `progress` hears how many of how many messages have been read.
+/// `progress` is called with the number of messages read so far, and of all.
 ///
 /// # Errors
 /// The folder cannot be read, or is of a later version.
@@ -68,32 +70,32 @@ pub fn inspect(folder: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Insp
     let folders = Folders::of(folder);
     require_spool(&folders)?;
     let segments = scan::find(&folders.segments).map_err(at(&folders.segments))?;
-    let mut look = Look { folders, found: Inspection::default() };
-    let Some(identity) = look.identify(&segments)? else {
-        return Ok(look.found);
+    let mut inspector = Inspector { folders, found: Inspection::default() };
+    let Some(identity) = inspector.identify(&segments)? else {
+        return Ok(inspector.found);
     };
     let log = Log::new(identity.seed(), segments);
-    if let Ok(database) = Database::read_only(&look.folders.database)
+    if let Ok(database) = Database::read_only(&inspector.folders.database)
         && database.identity().ok() == Some(identity)
         && let Ok(reached) = database.reached()
     {
         log.promise(reached.sequence);
     }
-    let scans = log.scan(0).map_err(at(&look.folders.segments))?;
-    look.log(&scans);
-    let truth = look.replay(&identity, &log)?;
-    look.index(&identity, &truth);
-    look.messages(&truth, &log, progress)?;
-    look.rest()?;
-    Ok(look.found)
+    let scans = log.scan(0).map_err(at(&inspector.folders.segments))?;
+    inspector.log(&scans);
+    let truth = inspector.replay(&identity, &log)?;
+    inspector.index(&identity, &truth);
+    inspector.messages(&truth, &log, progress)?;
+    inspector.rest()?;
+    Ok(inspector.found)
 }
 
-struct Look {
+struct Inspector {
     folders: Folders,
     found: Inspection,
 }
 
-impl Look {
+impl Inspector {
     fn problem(&mut self, place: impl fmt::Display, what: impl Into<String>, costs_mail: bool) {
         self.found.problems.push(Problem { place: place.to_string(), what: what.into(), costs_mail });
     }
@@ -108,17 +110,21 @@ impl Look {
         });
         let mut identity = written;
         for (number, found) in segments {
-            let path = self.folders.segments.join(Folder::name(*number));
-            let Some(preface) = found.preface else {
-                self.problem(path.display(), "its beginning is not that of a segment", false);
+            let path = self.folders.segments.join(SegmentFolder::name(*number));
+            let Some(header) = found.header else {
+                self.problem(path.display(), "its header is not that of a segment", false);
                 continue;
             };
-            if preface.format > FORMAT {
-                let (found, known) = (preface.format.into(), FORMAT.into());
+            if header.format > FORMAT {
+                let (found, known) = (header.format.into(), FORMAT.into());
                 return Err(OpenError::Newer { path, found, known });
             }
-            if *identity.get_or_insert(preface.identity) != preface.identity {
-                self.problem(path.display(), format!("it is of another spool, {}", preface.identity), true);
+            if *identity.get_or_insert(header.identity) != header.identity {
+                self.problem(
+                    path.display(),
+                    format!("it belongs to another spool, {}", header.identity),
+                    true,
+                );
             }
         }
         self.found.segments = segments.len() as u64;
@@ -135,15 +141,14 @@ impl Look {
         for scan in scans.values() {
             self.found.records += scan.records.len() as u64;
             for gap in &scan.gaps {
-                let place = self.folders.segments.join(Folder::name(gap.segment));
-                let what =
-                    format!("octets {} to {} are no records although they should be", gap.from, gap.to);
+                let place = self.folders.segments.join(SegmentFolder::name(gap.segment));
+                let what = format!("octets {} to {} should be records and are not", gap.from, gap.to);
                 self.problem(place.display(), what, true);
             }
         }
     }
 
-    /// What the log says, as an index in memory.
+    /// Reads the whole log into an index in memory.
     fn replay(&mut self, identity: &Identity, log: &Log) -> Result<Database, OpenError> {
         let path = self.folders.segments.clone();
         let failed = |what: String| OpenError::Database { path, what };
@@ -165,7 +170,7 @@ impl Look {
         }
     }
 
-    /// Whether the index says what the log says.
+    /// Compares the index with the log.
     fn index(&mut self, identity: &Identity, truth: &Database) {
         let place = self.folders.database.display().to_string();
         let database = match Database::read_only(&self.folders.database) {
@@ -173,19 +178,20 @@ impl Look {
             Err(error) => return self.problem(place, unusable(&error), false),
         };
         if database.identity().ok() != Some(*identity) {
-            return self.problem(place, "it is of another spool: the next start makes it anew", false);
+            return self.problem(place, "it belongs to another spool: the next start rebuilds it", false);
         }
         for line in database.faults().unwrap_or_else(|error| vec![error.to_string()]) {
-            self.problem(&place, format!("{line}: the next start makes it anew"), false);
+            self.problem(&place, format!("{line}: the next start rebuilds it"), false);
         }
         match differs(&database, truth) {
             Ok(0) => {}
             Ok(count) => {
-                let what =
-                    format!("it differs from the log in {count} messages: the next start brings it up");
+                let what = format!(
+                    "it differs from the log in {count} messages: the next start brings it up to date"
+                );
                 self.problem(place, what, false);
             }
-            Err(error) => self.problem(place, format!("{error}: the next start makes it anew"), false),
+            Err(error) => self.problem(place, format!("{error}: the next start rebuilds it"), false),
         }
     }
 
@@ -213,25 +219,26 @@ impl Look {
     }
 
     fn rest(&mut self) -> Result<(), OpenError> {
-        let aside = &self.folders.aside;
-        self.found.set_aside = aside.count().unwrap_or(0);
-        self.found.unreferenced = fs::read_dir(&aside.unreferenced).map_or(0, |files| files.count() as u64);
+        let lost_found = &self.folders.lost_found;
+        self.found.set_aside = lost_found.count().unwrap_or(0);
+        self.found.unreferenced =
+            fs::read_dir(&lost_found.unreferenced).map_or(0, |files| files.count() as u64);
         Ok(())
     }
 }
 
-fn unusable(error: &Unusable) -> String {
+fn unusable(error: &UnusableDatabase) -> String {
     match error {
-        Unusable::Newer(found) => format!("it has schema {found}, of a later version"),
-        Unusable::Older(found) => {
-            format!("it has schema {found}: the next start brings the spool up to date")
+        UnusableDatabase::Newer(found) => format!("it has schema {found}, of a later version"),
+        UnusableDatabase::Older(found) => {
+            format!("it has schema {found}: the next start converts the spool")
         }
-        Unusable::Empty => "it is empty: the next start makes it anew".to_owned(),
-        Unusable::Damaged(what) => format!("{what}: the next start makes it anew"),
+        UnusableDatabase::Empty => "it is empty: the next start rebuilds it".to_owned(),
+        UnusableDatabase::Damaged(what) => format!("{what}: the next start rebuilds it"),
     }
 }
 
-/// Goes through all rows, a few thousand at a time.
+/// Calls `act` for all rows, a few thousand at a time.
 fn each(
     database: &Database,
     mut act: impl FnMut(QueueId, MessageRow) -> Result<(), SpoolError>,
@@ -245,7 +252,7 @@ fn each(
     }
 }
 
-/// In how many messages an index differs from the truth.
+/// The number of messages in which an index differs from the truth.
 fn differs(index: &Database, truth: &Database) -> Result<u64, SpoolError> {
     let (mut known, mut other) = (0, 0);
     each(index, |id, row| {
@@ -264,33 +271,35 @@ fn differs(index: &Database, truth: &Database) -> Result<u64, SpoolError> {
 fn unreadable(id: QueueId, row: &MessageRow, log: &Log, bodies: &Path) -> Option<String> {
     let found = match missing(row, log, bodies) {
         Ok(Some(what)) => return Some(what.to_owned()),
-        Ok(None) => log.file(row.place.segment).and_then(|file| flaw((id, row), &file, log.seed(), bodies)),
+        Ok(None) => {
+            log.file(row.place.segment).and_then(|file| verify_message((id, row), &file, log.seed(), bodies))
+        }
         Err(error) => Err(error),
     };
     found.unwrap_or_else(|error| Some(format!("it cannot be read: {error}")))
 }
 
-/// What a repair did.
+/// The result of a repair.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repair {
-    /// Messages that are served again.
+    /// Messages that are served.
     pub served: u64,
-    /// Messages that were set aside by this repair.
+    /// Messages that this repair has set aside.
     pub set_aside: u64,
 }
 
-/// Makes the index anew from the log, reads each message to its end, and sets aside what cannot be served. No gateway may
-/// run on the folder.
+/// Rebuilds the index from the log, reads each message to its end, and sets aside what cannot be served. No gateway may
+/// run on the folder. `progress` is as for [`inspect`].
 ///
 /// # Errors
-/// The folder is in use, of a later version, not whole, or cannot be written to.
+/// The folder is in use, of a later version, incomplete, or cannot be written to.
 pub async fn repair(
     config: &EmbeddedConfig,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Repair, OpenError> {
     let folders = Folders::of(&config.folder);
     require_spool(&folders)?;
-    let before = folders.aside.count().unwrap_or(0);
+    let before = folders.lost_found.count().unwrap_or(0);
     {
         let _lock = super::lock(&folders)?;
         remake_index(&folders, config.segment_size)?;
@@ -305,7 +314,7 @@ pub async fn repair(
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         for message in &page {
-            // One that cannot be read is set aside by the reading.
+            // The read itself sets a message aside that cannot be read.
             if let Ok(stored) = spool.load(message.id).await {
                 read_to_end(&*stored.body).await;
             }

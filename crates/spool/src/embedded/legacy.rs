@@ -1,7 +1,7 @@
-//! Spools of the versions in which the database was the truth and the log held bytes alone: read once, and written anew.
+//! Converts spools of earlier versions, in which the database was the truth and the log held bytes alone.
 //!
-//! All messages go to new segments, which are synced before the old database is put away; only then do the old segments
-//! go. Cut off half way it begins anew, since until then the old folder is whole.
+//! All messages are written to new segments, which are synced before the old database is put away. Only then are the
+//! old segments deleted. An interrupted conversion starts again, since until then the old folder is complete.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,34 +13,36 @@ use bytes::Bytes;
 use pintle_mail::{QueueId, UnixTime};
 use rusqlite::{Connection, OpenFlags};
 
-use super::aside::Evidence;
+use super::file_cache::FileCache;
+use super::folders::{Folders, at};
 use super::identity::Identity;
-use super::meta::{Touched, Written, WrittenRef, from_json, to_json};
-use super::record::{Kind, Parts, Record, clamp, u32_at, u64_at};
-use super::recovery::{Folders, at, put_away_index};
+use super::index_rebuild::put_away_index;
+use super::lost_found::Evidence;
+use super::meta::{ChangedRecipient, MessageMeta, MessageMetaRef, from_json, to_json};
+use super::record::{MessageParts, Record, RecordKind, clamp, u32_at, u64_at};
 use super::scan::{self, Log, SegmentFile};
-use super::segments::{Extent, Folder, Segments, is_absent, read_at};
-use super::shelf::Shelf;
+use super::segment_file::{Extent, SegmentFolder, is_absent, read_at};
+use super::segments::Segments;
 use crate::fault::Faults;
 use crate::{Hold, OpenError};
 
-/// Octets of a record's fixed part, as it was.
+/// Octets of the fixed part of an old record.
 const HEADER: usize = 64;
 const MAGIC: &[u8; 4] = b"PNT1";
 /// Octets written before the next sync.
 const BATCH: u64 = 16 * 1024 * 1024;
 
-/// A row of the database, as it was.
-struct Row {
+/// A row of the old database.
+struct OldRow {
     id: QueueId,
     place: Extent,
     file: Option<String>,
     hold: Option<String>,
-    sheet: String,
+    meta: String,
     released: Option<i64>,
 }
 
-/// Brings a spool of an earlier version up to date, if it is one; gives back the segments that there are then.
+/// Converts a spool of an earlier version, if it is one. Gives the segments that there are afterwards.
 pub(crate) fn upgrade(
     folders: &Folders,
     found: BTreeMap<u64, SegmentFile>,
@@ -51,10 +53,12 @@ pub(crate) fn upgrade(
     };
     let old_log = old_log(&found)?;
     if matches!(Identity::read(&folders.root), Ok(Some(_))) {
-        // It was brought up to date long ago, and the database is a copy from before.
+        // It was converted long ago, and the database is a copy from before.
         return match old_log {
             None => Ok(found),
-            Some(path) => Err(OpenError::Mixed { path, what: "it is of an earlier version".to_owned() }),
+            Some(path) => {
+                Err(OpenError::ForeignPart { path, what: "it is of an earlier version".to_owned() })
+            }
         };
     }
     let messages: u64 = database
@@ -64,15 +68,15 @@ pub(crate) fn upgrade(
         let path = folders.segments.clone();
         return Err(OpenError::LogMissing { path, messages: Some(messages) });
     }
-    if old_log.is_none() && found.values().any(|found| found.preface.is_some()) {
-        // All but the database has been brought up to date: the old segments go last.
+    if old_log.is_none() && found.values().any(|found| found.header.is_some()) {
+        // All but the database has been converted: the old segments are deleted last.
         return Ok(found);
     }
-    tracing::warn!("the spool was written by an earlier version; it is brought up to date");
+    tracing::warn!("the spool was written by an earlier version; converting it to the current format");
     let next = found.keys().next_back().map_or(1, |last| last + 1);
-    for (number, _) in found.iter().filter(|(_, found)| found.preface.is_some()) {
-        // An upgrade that was cut off: what it wrote is still where it came from.
-        let path = folders.segments.join(Folder::name(*number));
+    for (number, _) in found.iter().filter(|(_, found)| found.header.is_some()) {
+        // An interrupted conversion. What it wrote is still in the old segments.
+        let path = folders.segments.join(SegmentFolder::name(*number));
         fs::remove_file(&path).map_err(at(&path))?;
     }
     let refused = |what: String| OpenError::Database { path: folders.database.clone(), what };
@@ -80,17 +84,17 @@ pub(crate) fn upgrade(
     let count = Upgrade::new(folders, &old, (size, next))?.run(&database).map_err(refused)?;
     drop(database);
     put_away_index(folders).map_err(at(&folders.database))?;
-    for (number, _) in old.segments.iter().filter(|(_, found)| found.preface.is_none()) {
-        let path = folders.segments.join(Folder::name(*number));
+    for (number, _) in old.segments.iter().filter(|(_, found)| found.header.is_none()) {
+        let path = folders.segments.join(SegmentFolder::name(*number));
         fs::remove_file(&path).map_err(at(&path))?;
     }
-    tracing::warn!(messages = count, "the spool has been brought up to date");
+    tracing::warn!(messages = count, "the spool has been converted to the current format");
     scan::find(&folders.segments).map_err(at(&folders.segments))
 }
 
 /// A segment of an earlier version, if there is one.
 fn old_log(found: &BTreeMap<u64, SegmentFile>) -> Result<Option<PathBuf>, OpenError> {
-    for found in found.values().filter(|found| found.preface.is_none() && found.length >= HEADER as u64) {
+    for found in found.values().filter(|found| found.header.is_none() && found.length >= HEADER as u64) {
         let mark = found.open().and_then(|file| read_at(&file, 0, MAGIC.len() as u64));
         if mark.map_err(at(&found.path))? == MAGIC[..] {
             return Ok(Some(found.path.clone()));
@@ -115,10 +119,10 @@ struct Upgrade<'a> {
 
 impl<'a> Upgrade<'a> {
     fn new(folders: &'a Folders, old: &'a Log, (size, next): (u64, u64)) -> Result<Self, OpenError> {
-        let folder = Folder::open(folders.segments.clone()).map_err(at(&folders.segments))?;
+        let folder = SegmentFolder::open(folders.segments.clone()).map_err(at(&folders.segments))?;
         let identity = Identity::random().map_err(at(&folders.root))?;
-        let shelf = Arc::new(Shelf::new(folders.segments.clone()));
-        let mut new = Segments::new(folder, identity, size, shelf, Faults::none());
+        let files = Arc::new(FileCache::new(folders.segments.clone()));
+        let mut new = Segments::new(folder, identity, size, files, Faults::none());
         new.skip(next - 1);
         Ok(Self { folders, old, new, written: Vec::new(), octets: 0 })
     }
@@ -150,8 +154,8 @@ impl<'a> Upgrade<'a> {
         written.map_err(|error| error.to_string())
     }
 
-    /// The inner error is damage; the outer one may pass, and nothing may be given up for it.
-    fn record(&self, row: &Row, database: &Connection) -> Result<Result<Record, String>, String> {
+    /// The inner error is damage. The outer one may pass, and must not cost the message.
+    fn record(&self, row: &OldRow, database: &Connection) -> Result<Result<Record, String>, String> {
         match self.octets(row) {
             Ok(raw) => Ok(self.record_of(row, &raw, database)),
             Err(error) if is_absent(&error) => Ok(Err(format!("part of it is missing: {error}"))),
@@ -159,12 +163,12 @@ impl<'a> Upgrade<'a> {
         }
     }
 
-    fn record_of(&self, row: &Row, raw: &Bytes, database: &Connection) -> Result<Record, String> {
-        let parts = Old::decode(raw, row).ok_or("there is no whole record of it in its place")?;
-        let written: Written = from_json(row.sheet.as_bytes())?;
+    fn record_of(&self, row: &OldRow, raw: &Bytes, database: &Connection) -> Result<Record, String> {
+        let parts = OldRecord::decode(raw, row).ok_or("there is no whole record of it in its place")?;
+        let written: MessageMeta = from_json(row.meta.as_bytes())?;
         let hold: Option<Hold> = row.hold.as_deref().map(|hold| from_json(hold.as_bytes())).transpose()?;
         let states = touched(database, row.id).map_err(|error| error.to_string())?;
-        let meta = to_json(&WrittenRef {
+        let meta = to_json(&MessageMetaRef {
             id: row.id,
             entry: &written.entry,
             hold: hold.as_ref(),
@@ -173,25 +177,25 @@ impl<'a> Upgrade<'a> {
             states: &states,
         })
         .map_err(|error| error.to_string())?;
-        let Old { context, head, checksums, body, inline } = parts;
-        let parts = Parts { context, head, checksums: &checksums, body, inline };
-        Ok(Record::with(Kind::Copy, row.id, meta, parts))
+        let OldRecord { context, head, checksums, body, inline } = parts;
+        let parts = MessageParts { context, head, checksums: &checksums, body, inline };
+        Ok(Record::with(RecordKind::Copy, row.id, meta, parts))
     }
 
-    fn octets(&self, row: &Row) -> io::Result<Bytes> {
+    fn octets(&self, row: &OldRow) -> io::Result<Bytes> {
         read_at(&*self.old.file(row.place.segment)?, row.place.position, row.place.length)
     }
 
-    fn keep(&self, row: &Row, what: &str) -> Result<(), String> {
+    fn keep(&self, row: &OldRow, what: &str) -> Result<(), String> {
         tracing::error!(queue_id = %row.id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
         let octets = self.octets(row).ok();
         let body = row.file.as_ref().map(|file| self.folders.bodies.join(file));
-        let evidence = Evidence { id: row.id, what, sheet: &row.sheet, place: None, octets, body };
-        self.folders.aside.preserve(&evidence).map_err(|error| error.to_string())
+        let evidence = Evidence { id: row.id, what, meta: &row.meta, place: None, octets, body };
+        self.folders.lost_found.preserve(&evidence).map_err(|error| error.to_string())
     }
 }
 
-fn rows(database: &Connection) -> rusqlite::Result<Vec<Row>> {
+fn rows(database: &Connection) -> rusqlite::Result<Vec<OldRow>> {
     let has_releases = database.prepare("SELECT released FROM message").is_ok();
     let released = if has_releases { "released" } else { "NULL" };
     let mut select = database.prepare(&format!(
@@ -199,26 +203,26 @@ fn rows(database: &Connection) -> rusqlite::Result<Vec<Row>> {
     ))?;
     let rows = select.query_map([], |row| {
         let number = |column: usize| row.get::<_, i64>(column).map(i64::unsigned_abs);
-        Ok(Row {
+        Ok(OldRow {
             id: QueueId::from_bytes(row.get(0)?),
             place: Extent { segment: number(1)?, position: number(2)?, length: number(3)? },
             file: row.get(4)?,
             hold: row.get(5)?,
-            sheet: row.get(6)?,
+            meta: row.get(6)?,
             released: row.get(7)?,
         })
     })?;
     rows.collect()
 }
 
-fn touched(database: &Connection, id: QueueId) -> Result<Vec<Touched>, Box<dyn std::error::Error>> {
+fn touched(database: &Connection, id: QueueId) -> Result<Vec<ChangedRecipient>, Box<dyn std::error::Error>> {
     let mut select =
         database.prepare_cached("SELECT number, status, route FROM recipient WHERE message = ?")?;
     let mut rows = select.query([id.to_bytes()])?;
     let mut touched = Vec::new();
     while let Some(row) = rows.next()? {
         let (status, route): (Option<String>, Option<String>) = (row.get(1)?, row.get(2)?);
-        touched.push(Touched {
+        touched.push(ChangedRecipient {
             number: row.get(0)?,
             status: status.as_deref().map(serde_json::from_str).transpose()?,
             route: route.as_deref().map(serde_json::from_str).transpose()?,
@@ -227,8 +231,8 @@ fn touched(database: &Connection, id: QueueId) -> Result<Vec<Touched>, Box<dyn s
     Ok(touched)
 }
 
-/// A record, as it was: 64 octets of header, checksums of the body's blocks, context, head, body.
-struct Old {
+/// An old record: 64 octets of header, checksums of the body's blocks, context, head, body.
+struct OldRecord {
     context: Bytes,
     head: Bytes,
     checksums: Vec<u32>,
@@ -236,8 +240,8 @@ struct Old {
     inline: Bytes,
 }
 
-impl Old {
-    fn decode(raw: &Bytes, row: &Row) -> Option<Self> {
+impl OldRecord {
+    fn decode(raw: &Bytes, row: &OldRow) -> Option<Self> {
         let header = raw.get(..HEADER)?;
         let sound = &header[..4] == MAGIC
             && u32_at(header, 4) == crc32fast::hash(&header[8..])
@@ -423,11 +427,11 @@ mod tests {
             assert_eq!(spool.claim(None, 9).await.unwrap().len(), 1);
             spool.close().await.unwrap();
         }
-        // With its log as well nobody can tell which of the two is meant.
+        // With the old log as well, it is unknown which of the two is meant.
         fs::copy(old.join("envelopes.db"), new.join("envelopes.db")).unwrap();
         let name = "segments/00000000000000ff.log";
         fs::copy(old.join("segments/0000000000000001.log"), new.join(name)).unwrap();
         let refused = Embedded::open(&config);
-        assert!(matches!(refused, Err(OpenError::Mixed { path, .. }) if path == new.join(name)));
+        assert!(matches!(refused, Err(OpenError::ForeignPart { path, .. }) if path == new.join(name)));
     }
 }

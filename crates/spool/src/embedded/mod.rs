@@ -1,39 +1,46 @@
-//! The engine of a gateway that stands alone: an append-only log that says everything, an index of it in SQLite, one
-//! committer thread.
+//! The embedded engine, for a gateway that stands alone: an append-only log (the write-ahead log and the truth), an
+//! index of it in SQLite, and one committer thread that does group commit.
 //!
-//! It promises that a commit or a settlement that was answered survives a power cut, at the price of one sync per batch.
-//! One process at a time works in a folder. Why a log and a database, and not one of the two, stands in
-//! `docs/decisions/001-body-log-and-sqlite.md`; why the log is the truth, in `docs/decisions/006-log-is-the-truth.md`.
+//! It promises that an answered commit or settlement survives a power cut, for one sync (fsync) per batch. One process
+//! at a time works in a folder. `docs/decisions/001-body-log-and-sqlite.md` says why there is both a log and a
+//! database, and `docs/decisions/006-log-is-the-truth.md` why the log is the truth.
 //!
-//! The folder: `identity`, `segments/` (the log), `bodies/` (large bodies, one file each), `envelopes.db` (the index, with
-//! its `-wal` and `-shm`), `ballast` (room for when there is none), `damaged/` (what was set aside), `unreferenced/` (what
-//! nothing in the log names; it goes after a week).
+//! The folder has `identity`, `segments/` (the log), `bodies/` (large bodies, one file each), `envelopes.db` (the
+//! index, with its `-wal` and `-shm`), `ballast` (a reserve file, deleted on a full disk), `damaged/` (messages that
+//! cannot be served) and `unreferenced/` (files that the log does not name; they are deleted after a week).
 
-mod aside;
 mod ballast;
 mod batch;
-mod behind;
+mod body;
+mod census;
 mod committer;
 mod compactor;
 mod database;
+mod draft;
+mod file_cache;
+mod folders;
+#[cfg(any(test, feature = "crash-points"))]
+mod fuzz;
 mod identity;
 mod index;
+mod index_rebuild;
+mod index_recovery;
 mod inspect;
 mod legacy;
+mod lost_found;
 mod meta;
+mod open_error;
 mod operation;
-#[cfg(any(test, feature = "crash-points"))]
-mod play;
 mod reader;
 mod record;
 mod recovery;
 mod replay;
 mod row;
 mod scan;
+mod segment_file;
 mod segments;
 mod shared;
-mod shelf;
-mod whole;
+mod verify;
 
 use std::fs::File;
 use std::io;
@@ -44,50 +51,56 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
 use self::ballast::Ballast;
+use self::body::{BodyFile, StagedMessage, StagedSettlement};
 use self::committer::Committer;
 use self::compactor::Compactor;
 use self::database::Database;
+use self::draft::{Disk, DraftBudget, EmbeddedDraft, next_body};
+use self::file_cache::FileCache;
+use self::folders::{Folders, at, lock};
 use self::identity::Identity;
 use self::meta::Amendment;
 use self::operation::{Inbox, Operation, ReplyTo};
 use self::reader::Reader;
-use self::recovery::{Folders, Recovered, at, make_folders, next_body, recover};
+use self::recovery::{Recovered, recover};
 use self::shared::EngineShared;
-use self::shelf::Shelf;
-use crate::content::{OwnFile, Source};
-use crate::draft::{Disk, DraftBudget};
 use crate::fault::{CrashPoint, Faults};
 use crate::{
-    Draft, DraftLimits, Filter, Guard, Health, Hold, Listing, NewMessage, OpenError, Page, Receipt, Settled,
-    Settlement, Spool, SpoolError, SpoolFuture, Stored, Totals, Waiting,
+    Draft, Filter, Guard, Health, Hold, Listing, NewMessage, Page, Receipt, Settled, Settlement, Spool,
+    SpoolError, SpoolFuture, Stored, Totals, Waiting,
 };
 
-pub use inspect::{Inspection, Problem, Repair, inspect, repair};
 #[cfg(any(test, feature = "crash-points"))]
-pub use play::play_segments;
+pub(crate) use body::BLOCK;
+pub use draft::DraftLimits;
+#[cfg(any(test, feature = "crash-points"))]
+pub use fuzz::fuzz_segments;
+pub use inspect::{Inspection, Problem, Repair, inspect, repair};
+pub use open_error::OpenError;
 
-/// Where the spool lies, and its limits.
+/// Where the spool is, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddedConfig {
-    /// The spool folder; made when missing.
+    /// The spool folder. It is made when it is missing.
     pub folder: PathBuf,
-    /// Memory for bodies.
+    /// Limits of memory and files for bodies that come in.
     pub drafts: DraftLimits,
-    /// Octets of one segment of the log.
+    /// The size of one segment of the log, in octets.
     pub segment_size: u64,
-    /// Free octets on the disk below which no new mail is accepted. Bounces and state still have this room.
+    /// Free space on the disk below which no new mail is accepted, in octets. Bounces and changes of state may still
+    /// use it.
     pub reserve: u64,
-    /// Memory for messages just committed, so that their delivery need not read them back, in octets.
+    /// Memory for messages that were just committed, in octets, so that their first delivery need not read them from
+    /// disk.
     pub warm: usize,
 }
 
 impl EmbeddedConfig {
-    /// The defaults, in this folder.
+    /// The default limits, in this folder.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
@@ -100,10 +113,10 @@ impl EmbeddedConfig {
     }
 }
 
-/// The engine. Its futures need a tokio runtime.
+/// The embedded engine. Its futures need a tokio runtime.
 pub struct Embedded {
     disk: Disk,
-    desk: Arc<DraftBudget>,
+    drafts: Arc<DraftBudget>,
     inbox: Arc<Inbox>,
     shared: Arc<EngineShared>,
     reader: Arc<Reader>,
@@ -111,18 +124,18 @@ pub struct Embedded {
     worker: Mutex<Worker>,
 }
 
-/// Who carries operations out.
+/// Which thread carries operations out.
 enum Worker {
     Thread(JoinHandle<()>),
-    /// Whoever asks for them.
+    /// The thread of the caller, within the call.
     #[cfg_attr(not(any(test, feature = "crash-points")), allow(dead_code))]
     Inline(Box<Committer>),
-    /// Nobody any more.
+    /// None any more: the engine is closed.
     Gone,
 }
 
 impl Worker {
-    /// Waits for what was submitted, and ends. False when it had ended in a panic.
+    /// Waits until the submitted operations are done and the committer has ended. False when it ended in a panic.
     fn finish(&mut self) -> bool {
         match std::mem::replace(self, Self::Gone) {
             Self::Thread(thread) => thread.join().is_ok(),
@@ -136,7 +149,7 @@ impl Worker {
 }
 
 impl Embedded {
-    /// Opens a spool folder, brings it into order, and starts the committer.
+    /// Opens a spool folder, recovers what is in it, and starts the committer.
     ///
     /// # Errors
     /// The folder is in use, was written by a newer version, or cannot be read or written.
@@ -144,7 +157,7 @@ impl Embedded {
         Self::open_with(config, &Faults::none())
     }
 
-    /// The same with a disk that fails where a test wants it to.
+    /// As [`open`](Self::open), with a disk that fails where a test wants it to.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -156,8 +169,8 @@ impl Embedded {
         Ok(engine)
     }
 
-    /// The same without a thread of its own: each operation is carried out by the one who asks for it, before the call
-    /// returns. For simulations, in which nothing may happen by itself.
+    /// As [`open`](Self::open), without a thread: the caller of each operation carries it out, before the call returns.
+    /// For simulations, in which nothing may happen by itself.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -171,9 +184,9 @@ impl Embedded {
     fn prepare(config: &EmbeddedConfig, faults: &Faults) -> Result<(Self, Committer), OpenError> {
         let folders = Folders::of(&config.folder);
         let lock = lock(&folders)?;
-        let shelf = Arc::new(Shelf::new(folders.segments.clone()));
+        let files = Arc::new(FileCache::new(folders.segments.clone()));
         let Recovered { database, segments, totals, broken } =
-            recover(&folders, config.segment_size, &shelf, faults)?;
+            recover(&folders, config.segment_size, &files, faults)?;
         let reading = Database::open(&folders.database).map_err(|error| OpenError::Database {
             path: folders.database.clone(),
             what: format!("{error:?}"),
@@ -185,11 +198,11 @@ impl Embedded {
             inbox: inbox.clone(),
             database,
             segments,
-            mover: Compactor::default(),
+            compactor: Compactor::default(),
             ballast: Ballast::new(&folders.root, config.reserve, faults.clone()),
             shared: shared.clone(),
             folders: folders.clone(),
-            behind: None,
+            index_lag: None,
             uncounted: false,
             forgotten: Vec::new(),
             swept: Instant::now(),
@@ -204,7 +217,7 @@ impl Embedded {
             identity.write(&folders.root).map_err(at(&folders.root))?;
         }
         let seed = identity.seed();
-        let reader = Reader { shared: shared.clone(), shelf, seed, bodies: folders.bodies.clone(), inbox };
+        let reader = Reader { shared: shared.clone(), files, seed, bodies: folders.bodies.clone(), inbox };
         Ok((Self::idle(config, &folders, shared, Arc::new(reader))?, committer))
     }
 
@@ -218,9 +231,9 @@ impl Embedded {
         let bodies_folder = File::open(&folders.bodies).map_err(at(&folders.bodies))?;
         let (folder, faults) = (folders.bodies.clone(), shared.faults.clone());
         let disk = Disk { folder, reserve: config.reserve, faults };
-        let desk = DraftBudget::new(Some(disk.clone()), config.drafts, next_body, shared.faults.clone());
+        let drafts = DraftBudget::new(disk.clone(), config.drafts, next_body, shared.faults.clone());
         Ok(Self {
-            desk: Arc::new(desk),
+            drafts: Arc::new(drafts),
             disk,
             inbox: reader.inbox.clone(),
             shared,
@@ -236,15 +249,15 @@ impl Embedded {
         if let Worker::Inline(committer) = &mut *self.worker.lock() {
             committer.turn_all();
         }
-        // The committer drops the answer only when it ends.
+        // The committer drops this sender unanswered only when it ends.
         Box::pin(async move { waiting.await.unwrap_or(Err(SpoolError::Closed)) })
     }
 
-    /// Like [`ask`](Self::ask), for messages whose bodies may lie in files: those are synced first, by the one who brings
-    /// them, so that a large body never holds up a batch.
+    /// Like [`ask`](Self::ask), for messages whose bodies may be in files. Those are synced first, in the caller's
+    /// task, so that a large body does not delay a batch.
     fn bring<'a, T: Send + 'a>(
         &'a self,
-        files: Vec<Arc<OwnFile>>,
+        files: Vec<Arc<BodyFile>>,
         operation: impl FnOnce(ReplyTo<T>) -> Operation + Send + 'a,
     ) -> SpoolFuture<'a, T> {
         if files.is_empty() {
@@ -256,11 +269,11 @@ impl Embedded {
         })
     }
 
-    async fn sync_files(&self, files: Vec<Arc<OwnFile>>) -> Result<(), SpoolError> {
+    async fn sync_files(&self, files: Vec<Arc<BodyFile>>) -> Result<(), SpoolError> {
         let (folder, faults) = (self.bodies_folder.clone(), self.shared.faults.clone());
         let synced = tokio::task::spawn_blocking(move || sync_files(&files, &folder, &faults)).await;
         synced.map_err(|_| SpoolError::Closed)?.map_err(|error| {
-            let why: Arc<str> = format!("a sync of a body's file failed: {error}").into();
+            let why: Arc<str> = format!("a sync of a body file failed: {error}").into();
             self.shared.condition.break_down(&why);
             SpoolError::Broken(why)
         })
@@ -280,13 +293,11 @@ impl Embedded {
 
 impl Spool for Embedded {
     fn begin(&self) -> Result<Draft, SpoolError> {
-        match self.health() {
-            _ if self.inbox.is_closed() => Err(SpoolError::Closed),
-            Health::Accepting => Ok(Draft::new(self.desk.clone())),
-            Health::Full => Err(SpoolError::Full),
-            Health::Behind(why) => Err(SpoolError::Store(why)),
-            Health::Broken(why) => Err(SpoolError::Broken(why)),
+        if self.inbox.is_closed() {
+            return Err(SpoolError::Closed);
         }
+        self.health().accepting()?;
+        Ok(Draft::new(EmbeddedDraft::new(self.drafts.clone())))
     }
 
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
@@ -295,13 +306,23 @@ impl Spool for Embedded {
     }
 
     fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
-        let files = own_files(&messages);
-        self.bring(files, |answer| Operation::Commit(messages, answer))
+        match messages.into_iter().map(StagedMessage::new).collect::<Result<Vec<_>, _>>() {
+            Ok(messages) => {
+                let files = body_files(&messages);
+                self.bring(files, |answer| Operation::Commit(messages, answer))
+            }
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
     fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
-        let files = own_files(&settlement.children);
-        self.bring(files, |answer| Operation::Settle(settlement, answer))
+        match StagedSettlement::new(settlement) {
+            Ok(settlement) => {
+                let files = body_files(&settlement.children);
+                self.bring(files, |answer| Operation::Settle(settlement, answer))
+            }
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored> {
@@ -353,8 +374,8 @@ impl Spool for Embedded {
         match (condition.broken(), condition.behind()) {
             (Some(why), _) => Health::Broken(why),
             (None, Some(SpoolError::Full)) => Health::Full,
-            (None, Some(SpoolError::Store(why))) => Health::Behind(why),
-            (None, Some(trouble)) => Health::Behind(trouble.to_string().into()),
+            (None, Some(SpoolError::Store(why))) => Health::Unavailable(why),
+            (None, Some(trouble)) => Health::Unavailable(trouble.to_string().into()),
             (None, None) if self.disk.has_room() => Health::Accepting,
             (None, None) => Health::Full,
         }
@@ -377,46 +398,32 @@ impl Spool for Embedded {
             });
             match stopped.await {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(SpoolError::Store("the committer ended in a panic".into())),
+                Ok(false) => Err(SpoolError::Store("the committer thread panicked".into())),
                 Err(_) => Err(SpoolError::Closed),
             }
         })
     }
 }
 
-/// The last resort for an owner that forgot to close: what was submitted is still written, on the caller's time.
+/// For an owner that did not close the engine: submitted operations are still written, and the caller waits for them.
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.inbox.close();
         if !self.worker.get_mut().finish() {
-            tracing::error!("the spool's committer ended in a panic");
+            tracing::error!("the spool's committer thread panicked");
         }
     }
 }
 
-/// Locks the folder itself: a file in it could be deleted by hand, and then locked once more.
-fn lock(folders: &Folders) -> Result<File, OpenError> {
-    let folder = make_folders(folders)?;
-    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(folder),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(folders.root.clone())),
-        Err(error) => Err(at(&folders.root)(error.into())),
-    }
+fn body_files(messages: &[StagedMessage]) -> Vec<Arc<BodyFile>> {
+    messages.iter().filter_map(|message| message.body.file().cloned()).collect()
 }
 
-fn own_files(messages: &[NewMessage]) -> Vec<Arc<OwnFile>> {
-    let files = messages.iter().filter_map(|message| match message.content.source() {
-        Source::File(_, own) => Some(own.clone()),
-        Source::Memory(_) => None,
-    });
-    files.collect()
-}
-
-fn sync_files(files: &[Arc<OwnFile>], folder: &File, faults: &Faults) -> io::Result<()> {
+fn sync_files(files: &[Arc<BodyFile>], folder: &File, faults: &Faults) -> io::Result<()> {
     faults.check(CrashPoint::BodyFileSync)?;
-    for own in files {
-        own.file.sync_all()?;
-        faults.synced(&own.path);
+    for body in files {
+        body.file.sync_all()?;
+        faults.synced(&body.path);
     }
     folder.sync_all()?;
     faults.check(CrashPoint::BodyFileSynced)

@@ -1,50 +1,51 @@
-//! What can be asked of the committer, and the queue in which it waits.
+//! The operations of the committer, and the inbox in which they wait for the next batch of the group commit.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use pintle_mail::{Body, Bytes, QueueId};
+use pintle_mail::{Bytes, QueueId};
 use tokio::sync::oneshot;
 
-use super::meta::{Amendment, Graves};
-use super::segments::Extent;
-use crate::{Guard, Hold, NewMessage, Receipt, Settled, Settlement, SpoolError};
+use super::body::{StagedMessage, StagedSettlement};
+use super::meta::{Amendment, Tombstones};
+use super::segment_file::Extent;
+use crate::{Guard, Hold, Receipt, Settled, SpoolError};
 
-/// The most operations in one batch: beyond it the wait of the first grows and the cost of each no longer falls.
+/// The most operations in one batch. Beyond it the first one waits longer, and the cost of each no longer falls.
 const BATCH: usize = 256;
 /// The most octets in one batch.
 const BATCH_OCTETS: u64 = 16 * 1024 * 1024;
-/// How long outcomes wait for a commit to share its sync. A client that sends one message after the other is back with
-/// the next within this time, and would otherwise wait for the sync of the last one's outcome before its own.
+/// How long outcomes wait for a commit to share its sync with. A client that sends one message after the other sends
+/// the next within this time, and would otherwise wait for the sync of the last outcome before its own.
 const LINGER: Duration = Duration::from_millis(5);
 
-/// Where the answer goes. Nobody may be waiting any more; the work is done all the same.
+/// Where the answer goes. The caller may be gone; the work is done all the same.
 pub(crate) type ReplyTo<T> = oneshot::Sender<Result<T, SpoolError>>;
 
-/// One piece of work; it is done whole or not at all.
+/// One operation. It is done completely or not at all.
 pub(crate) enum Operation {
-    Commit(Vec<NewMessage>, ReplyTo<Vec<Receipt>>),
-    Settle(Settlement, ReplyTo<Settled>),
-    /// For messages that the guard means. Answered with what held the message before.
+    Commit(Vec<StagedMessage>, ReplyTo<Vec<Receipt>>),
+    Settle(StagedSettlement, ReplyTo<Settled>),
+    /// A change by an operator, under the condition of the guard. The answer is the hold that the message had before.
     Amend(QueueId, Amendment, Guard, ReplyTo<Option<Hold>>),
-    /// A message turned out to be damaged.
+    /// The message is damaged, in this way.
     SetAside(QueueId, String),
-    /// A straggler is to be copied from this place; these are its record's octets.
+    /// Compaction: copy a message's record from this place. These are its octets.
     Move(QueueId, Extent, Bytes),
-    /// The records of changes to this message are to be given back: its state is written once more.
+    /// Compaction: write the state of this message again, so that the records of its changes can be deleted.
     Restate(QueueId),
-    /// Ends of messages are to be written once more.
-    Bury(Graves),
-    /// The first of each run: the log goes on from here.
+    /// Compaction: write these tombstones again.
+    KeepTombstones(Tombstones),
+    /// The first operation of each run: the log continues here.
     Start,
-    /// Somebody found this wrong with the index, which was this one of all that there have been.
+    /// The index of this generation cannot be used, for this reason.
     Rebuild(u64, String),
 }
 
 impl Operation {
-    /// The messages that it brings.
-    pub(crate) fn messages(&self) -> &[NewMessage] {
+    /// The new messages of the operation.
+    pub(crate) fn messages(&self) -> &[StagedMessage] {
         match self {
             Self::Commit(messages, _) => messages,
             Self::Settle(settlement, _) => &settlement.children,
@@ -52,29 +53,28 @@ impl Operation {
             | Self::SetAside(..)
             | Self::Move(..)
             | Self::Restate(_)
-            | Self::Bury(_)
+            | Self::KeepTombstones(_)
             | Self::Start
             | Self::Rebuild(..) => &[],
         }
     }
 
-    /// Whether it may use the last room on a disk: it says what became of messages, and so lets them go.
+    /// Whether it may use the last room on a disk: it records outcomes, which make room.
     pub(crate) fn makes_room(&self) -> bool {
         matches!(self, Self::Settle(..) | Self::Amend(..) | Self::SetAside(..) | Self::Start)
     }
 
-    /// Whether it writes once more what is there already, so that a segment can be given back: nobody waits for it.
+    /// Whether it is part of the compaction, for which no caller waits.
     pub(crate) fn is_housekeeping(&self) -> bool {
-        matches!(self, Self::Move(..) | Self::Restate(_) | Self::Bury(_))
+        matches!(self, Self::Move(..) | Self::Restate(_) | Self::KeepTombstones(_))
     }
 
     /// Roughly how many octets it writes.
     fn weight(&self) -> u64 {
-        let messages = self.messages().iter();
-        messages.map(|message| message.head.len() as u64 + message.content.size()).sum()
+        self.messages().iter().map(StagedMessage::size).sum()
     }
 
-    /// Tells whoever waits that nothing was done.
+    /// Answers that nothing was done, for this reason.
     pub(crate) fn fail(self, error: SpoolError) {
         match self {
             Self::Commit(_, answer) => drop(answer.send(Err(error))),
@@ -83,14 +83,14 @@ impl Operation {
             Self::SetAside(..)
             | Self::Move(..)
             | Self::Restate(_)
-            | Self::Bury(_)
+            | Self::KeepTombstones(_)
             | Self::Start
             | Self::Rebuild(..) => {}
         }
     }
 }
 
-/// First come, first served, by one committer.
+/// Operations that wait for the committer, first in, first out.
 #[derive(Default)]
 pub(crate) struct Inbox {
     state: Mutex<InboxState>,
@@ -104,7 +104,7 @@ struct InboxState {
 }
 
 impl Inbox {
-    /// Takes an operation in, or gives it back when the spool is closed.
+    /// Adds an operation. After the spool was closed, it fails.
     pub(crate) fn submit(&self, operation: Operation) {
         let mut state = self.state.lock();
         if state.closed {
@@ -116,8 +116,8 @@ impl Inbox {
         self.wake.notify_one();
     }
 
-    /// The next operations, as many as one batch may hold: waits for one, until this time if there is one. None once closed
-    /// and empty.
+    /// Takes the operations of the next batch. Waits for the first one, at most until this time if one is given. None
+    /// once the inbox is closed and empty.
     pub(crate) fn take(&self, until: Option<Instant>) -> Option<Vec<Operation>> {
         let mut state = self.state.lock();
         while state.waiting.is_empty() {
@@ -136,26 +136,26 @@ impl Inbox {
         Some(state.waiting.drain(..count).collect())
     }
 
-    /// The next operations that wait already.
+    /// Takes the operations of the next batch without waiting.
     pub(crate) fn take_now(&self) -> Vec<Operation> {
         let mut state = self.state.lock();
         let count = state.batch().min(state.waiting.len());
         state.waiting.drain(..count).collect()
     }
 
-    /// Whether nothing is taken any more.
+    /// Whether the inbox is closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
 
-    /// The committer is gone: whoever waits, or comes later, hears that the spool is closed.
+    /// The committer has ended: operations that wait, and later ones, fail with [`SpoolError::Closed`].
     pub(crate) fn abandon(&self) {
         let mut state = self.state.lock();
         state.closed = true;
         state.waiting.clear();
     }
 
-    /// Takes nothing more; what waits is still served.
+    /// Closes the inbox. Operations that wait are still served.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.wake.notify_all();
@@ -163,14 +163,14 @@ impl Inbox {
 }
 
 impl InboxState {
-    /// Whether nobody who waits would rather have his own sync at once: a client is told 250 after it, an outcome only
-    /// leaves the queue.
+    /// Whether all that wait can wait a little longer for others to share the sync: an outcome only leaves the queue,
+    /// while a client waits for its 250.
     fn is_patient(&self) -> bool {
         let patient = |operation: &Operation| matches!(operation, Operation::Settle(settlement, _) if settlement.children.is_empty());
         !self.closed && self.waiting.len() < BATCH && self.waiting.iter().all(patient)
     }
 
-    /// How many of the waiting operations make one batch: at least one, and bounded both in number and in octets.
+    /// How many of the waiting operations make the next batch: at least one, and bounded in number and in octets.
     fn batch(&self) -> usize {
         let mut octets = 0;
         let within = self.waiting.iter().take(BATCH).take_while(|operation| {

@@ -1,5 +1,6 @@
-//! Reads beside the committer: single messages, and pages of many. Rows come from a connection of its own, which sees
-//! what was last committed; envelopes and octets come from segments and files, checked against their checksums.
+//! Reads in parallel to the committer: single messages, and pages of many. Rows come from a connection of its own,
+//! which sees the last commit. Envelopes and octets come from segments and files, and are checked against their
+//! checksums.
 
 use std::fs::File;
 use std::io;
@@ -8,37 +9,37 @@ use std::sync::Arc;
 
 use pintle_mail::{Body, Bytes, QueueId};
 
+use super::body::{BLOCK, FileBody, OnDamage};
 use super::database::Database;
-use super::meta::{Written, from_json};
+use super::file_cache::FileCache;
+use super::meta::{MessageMeta, from_json};
 use super::operation::{Inbox, Operation};
-use super::record::{Front, Header, clamp};
+use super::record::{Front, RecordHeader, clamp};
 use super::row::MessageRow;
-use super::segments::{Extent, is_absent, read_at};
+use super::segment_file::{Extent, is_absent, read_at};
 use super::shared::EngineShared;
-use super::shelf::Shelf;
-use crate::content::{BLOCK, Blocks, OnDamage};
 use crate::{Filter, Listing, Page, SpoolError, Stored, Summary, Waiting};
 
-/// How many rows are read at a time, so that one long list does not keep others waiting.
+/// How many rows are read at a time, so that a long list does not delay other readers.
 const ROWS: usize = 512;
-/// A record up to this length is read whole, in one go.
+/// A record up to this length is read with one call.
 const WHOLE: u64 = 2 * BLOCK as u64;
 
-/// The reading side.
+/// The readers' part of the engine.
 pub(crate) struct Reader {
     pub(crate) shared: Arc<EngineShared>,
-    pub(crate) shelf: Arc<Shelf>,
-    /// Where checksums of headers begin.
+    pub(crate) files: Arc<FileCache>,
+    /// The initial value of the checksums of record headers.
     pub(crate) seed: u32,
     pub(crate) bodies: PathBuf,
     pub(crate) inbox: Arc<Inbox>,
 }
 
 impl Reader {
-    /// A message as it stands.
+    /// Loads a message in its current state.
     pub(crate) fn load(&self, id: QueueId) -> Result<Stored, SpoolError> {
-        // The mover may take a record away between the look at its row and the look at its segment. It does so once in a
-        // message's life at most, so a few tries are plenty.
+        // The compactor may move a record between the read of its row and the read of its segment. That happens once in
+        // a message's life at most, so a few tries suffice.
         let mut result = self.try_load(id);
         for _ in 0..3 {
             let Err(SpoolError::Damaged(..)) = result else {
@@ -52,7 +53,7 @@ impl Reader {
         result
     }
 
-    /// A page of messages with pending recipients. One whose row cannot be read is set aside, and the rest is served.
+    /// A page of messages with pending recipients. A message whose row cannot be read is set aside.
     pub(crate) fn claim(&self, after: Option<QueueId>, limit: usize) -> Result<Vec<Waiting>, SpoolError> {
         let mut page = Vec::new();
         let mut after = after;
@@ -69,7 +70,7 @@ impl Reader {
         Ok(page)
     }
 
-    /// A page of what an operator asks for.
+    /// A page of messages that pass the filter.
     pub(crate) fn list(&self, filter: &Filter, page: Page) -> Result<Listing, SpoolError> {
         let mut messages: Vec<Summary> = Vec::new();
         let mut after = page.after;
@@ -98,9 +99,9 @@ impl Reader {
             let states = database.states(id, row.touched, &entry)?;
             Ok((row, states))
         })?;
-        let record = Opened::read(id, row.place, self)?;
-        // Where mail goes is taken from the log; the index only says where to look.
-        let written: Written =
+        let record = OpenRecord::read(id, row.place, self)?;
+        // The envelope comes from the log. The index only tells its place.
+        let written: MessageMeta =
             from_json(&record.front.meta).map_err(|what| SpoolError::Damaged(id, what.into()))?;
         Ok(Stored {
             id,
@@ -111,7 +112,7 @@ impl Reader {
         })
     }
 
-    fn body(&self, id: QueueId, row: &MessageRow, record: Opened) -> Result<Arc<dyn Body>, SpoolError> {
+    fn body(&self, id: QueueId, row: &MessageRow, record: OpenRecord) -> Result<Arc<dyn Body>, SpoolError> {
         if let Some(whole) = record.whole_body(id, row)? {
             return Ok(Arc::new(whole));
         }
@@ -124,7 +125,7 @@ impl Reader {
         };
         let checksums = record.front.checksums.into();
         let size = record.header.body;
-        let body = Blocks::new(file, start, size, checksums, Some(self.on_damage(id)));
+        let body = FileBody::new(file, start, size, checksums, Some(self.on_damage(id)));
         Ok(Arc::new(body))
     }
 
@@ -139,7 +140,7 @@ impl Reader {
         limit: usize,
         only_held: bool,
         view: impl Fn(QueueId, &MessageRow, &Database) -> Result<T, SpoolError>,
-    ) -> Result<Rows<T>, SpoolError> {
+    ) -> Result<RowPage<T>, SpoolError> {
         self.with(|database| {
             let rows = database.messages_after(after, limit.min(ROWS), only_held)?;
             let last = rows.last().map(|(id, _)| *id);
@@ -153,48 +154,51 @@ impl Reader {
                     Err(error) => return Err(error),
                 }
             }
-            Ok(Rows { views, last })
+            Ok(RowPage { views, last })
         })
     }
 
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
         let reading = self.shared.reading.lock();
-        // Somebody may have been told of what it does not know.
+        // The index may lack messages whose callers have been answered.
         if let Some(trouble) = self.shared.condition.behind() {
             return Err(trouble);
         }
         let generation = self.shared.generation();
-        act(reading.as_ref().ok_or(SpoolError::Closed)?).inspect_err(|error| {
-            if let SpoolError::Index(what) = error {
+        act(reading.as_ref().ok_or(SpoolError::Closed)?).map_err(|error| match error {
+            SpoolError::Unavailable(what) => {
                 self.inbox.submit(Operation::Rebuild(generation, what.to_string()));
+                let why = format!("its database cannot be read and is rebuilt from the log: {what}");
+                SpoolError::Unavailable(why.into())
             }
+            error => error,
         })
     }
 }
 
-/// Some rows, and the last id among them.
-struct Rows<T> {
+/// The views of some rows, and the id of the last row.
+struct RowPage<T> {
     views: Vec<T>,
     last: Option<QueueId>,
 }
 
 /// A record whose front has been read and checked.
-struct Opened {
+struct OpenRecord {
     file: Arc<File>,
-    header: Header,
+    header: RecordHeader,
     front: Front,
     raw: Bytes,
 }
 
-impl Opened {
+impl OpenRecord {
     fn read(id: QueueId, place: Extent, reader: &Reader) -> Result<Self, SpoolError> {
         let Extent { segment, position, length } = place;
         let damaged = |what: &str| SpoolError::Damaged(id, what.into());
-        let file = reader.shelf.get(segment).map_err(|error| unreadable(id, &error))?;
+        let file = reader.files.get(segment).map_err(|error| unreadable(id, &error))?;
         let mut raw = read_at(&file, position, length.min(WHOLE)).map_err(|error| unreadable(id, &error))?;
-        let header = Header::decode(&raw, reader.seed, segment, position)
+        let header = RecordHeader::decode(&raw, reader.seed, segment, position)
             .filter(|header| header.id == id && header.length() == length);
-        let header = header.ok_or_else(|| damaged("there is no record of it in its place"))?;
+        let header = header.ok_or_else(|| damaged("its record is not at its place in the log"))?;
         if header.front() > raw.len() as u64 {
             raw = read_at(&file, position, header.front()).map_err(|error| unreadable(id, &error))?;
         }
@@ -202,7 +206,7 @@ impl Opened {
         Ok(Self { file, header, front, raw })
     }
 
-    /// The body, when it came along with the front.
+    /// The body, when it was read together with the front.
     fn whole_body(&self, id: QueueId, row: &MessageRow) -> Result<Option<Bytes>, SpoolError> {
         if row.file.is_some() || self.header.length() > self.raw.len() as u64 {
             return Ok(None);

@@ -8,46 +8,47 @@
 //! 104 meta, checksums of the body's blocks, context, head, body; zeros up to a multiple of eight
 //! ```
 //!
-//! Numbers are little-endian. Segment and position stand in the header so that what an earlier use of the same disk space
-//! left behind is never taken for a record, and the header's checksum begins with the spool's identity, which nobody outside
-//! knows: no message can be written so that a part of it passes for a record. Sequence numbers grow by one from record to record, over all segments; with
-//! the number up to which all was synced when the record was written they tell a torn write, which nobody was promised,
-//! from damage. A large body lies in a file of its own; its checksums still stand here.
+//! Numbers are little-endian. The header has segment and position so that octets of an earlier use of the same disk
+//! space are never taken for a record. Its checksum starts with the spool's identity, which is secret, so that no part
+//! of a message can pass for a record. Sequence numbers grow by one from record to record, over all segments. Together
+//! with the number up to which the log was synced when the record was written, they distinguish a torn write, which was
+//! never promised, from damage. A large body is in a file of its own; its checksums are here all the same.
 
 use bytes::Bytes;
 use pintle_mail::QueueId;
 
-/// Octets of the fixed part.
-pub(crate) const HEADER: usize = 104;
+/// Octets of the fixed header.
+pub(crate) const RECORD_HEADER: usize = 104;
 const MAGIC: u32 = u32::from_le_bytes(*b"PNT3");
-/// Records begin at multiples of this.
+/// Records begin at multiples of this many octets.
 pub(crate) const ALIGN: u64 = PADDING.len() as u64;
 const PADDING: [u8; 8] = [0; 8];
-/// The message is gone once this record counts.
+/// The flag of a record that ends its message.
 const ENDS: u8 = 1;
 
-/// What a record says.
+/// The kind of a record. Numbers on disk count from 1, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A message came into our care.
+pub(crate) enum RecordKind {
+    /// A new message.
     Message,
-    /// Recipients have new statuses.
+    /// New statuses of recipients.
     Settle,
-    /// An operator held, released or rerouted a message.
+    /// A change by an operator: held, released or rerouted.
     Amend,
     /// A damaged message was set aside.
     SetAside,
-    /// A message once more, with its state of now; what stood before counts no longer.
+    /// A copy of a message with its current state. Earlier records of it no longer count.
     Copy,
-    /// The state of a message once more, without its bytes.
+    /// The current state of a message, without its bytes. Earlier changes of it no longer count.
     State,
-    /// Messages that ended in segments which are to be given back, while their records still lie in others.
-    Graves,
-    /// A gateway began to write here.
+    /// Tombstones: ends of messages, from segments that are to be deleted while others still have the messages'
+    /// records.
+    Tombstones,
+    /// The start of a run.
     Start,
 }
 
-impl Kind {
+impl RecordKind {
     const ALL: [Self; 8] = [
         Self::Message,
         Self::Settle,
@@ -55,7 +56,7 @@ impl Kind {
         Self::SetAside,
         Self::Copy,
         Self::State,
-        Self::Graves,
+        Self::Tombstones,
         Self::Start,
     ];
 
@@ -73,29 +74,29 @@ impl Kind {
     }
 }
 
-/// A record on its way to the log.
+/// A record that is to be written.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
-    header: Header,
+    header: RecordHeader,
     front: Vec<u8>,
     parts: [Bytes; 3],
 }
 
-/// The bytes of a message, as they go into a record.
-pub(crate) struct Parts<'a> {
+/// The parts of a message, as they go into a record.
+pub(crate) struct MessageParts<'a> {
     pub(crate) context: Bytes,
     pub(crate) head: Bytes,
     pub(crate) checksums: &'a [u32],
-    /// Of the whole body, wherever it lies.
+    /// Octets of the whole body, in the record or in a file.
     pub(crate) body: u64,
-    /// The body, where it lies in the record.
+    /// The body, when it goes into the record.
     pub(crate) inline: Bytes,
 }
 
 impl Record {
-    /// A record that is all meta.
-    pub(crate) fn of(kind: Kind, id: QueueId, meta: Vec<u8>) -> Self {
-        let nothing = Parts {
+    /// A record that has only metadata.
+    pub(crate) fn of(kind: RecordKind, id: QueueId, meta: Vec<u8>) -> Self {
+        let nothing = MessageParts {
             context: Bytes::new(),
             head: Bytes::new(),
             checksums: &[],
@@ -106,9 +107,9 @@ impl Record {
     }
 
     /// A record of a message.
-    pub(crate) fn with(kind: Kind, id: QueueId, meta: Vec<u8>, parts: Parts<'_>) -> Self {
-        let Parts { context, head, checksums, body, inline } = parts;
-        let mut header = Header {
+    pub(crate) fn with(kind: RecordKind, id: QueueId, meta: Vec<u8>, parts: MessageParts<'_>) -> Self {
+        let MessageParts { context, head, checksums, body, inline } = parts;
+        let mut header = RecordHeader {
             segment: 0,
             position: 0,
             sequence: 0,
@@ -136,30 +137,30 @@ impl Record {
         Self { header, front, parts: [context, head, inline] }
     }
 
-    /// Its octets, without what fills it up to the next multiple.
+    /// Its length in octets, without padding.
     pub(crate) fn length(&self) -> u64 {
         self.header.length()
     }
 
-    /// Says that the message, whose bytes lie in this segment, is gone once this record counts.
+    /// Marks the message, whose bytes are in this segment, as ended by this record.
     pub(crate) fn ends(&mut self, segment: u64) {
         self.header.flags |= ENDS;
         self.header.refers = segment;
     }
 
-    /// How many records of the same operation come after it.
+    /// Sets how many records of the same operation follow.
     pub(crate) fn followed_by(&mut self, rest: usize) {
         self.header.rest = u16::try_from(rest).unwrap_or(u16::MAX);
     }
 
-    /// Says where it goes; last thing before it is written.
+    /// Sets the place and the sequence numbers, right before the write.
     pub(crate) fn seal(&mut self, segment: u64, position: u64, sequence: u64, durable: u64) {
         let header = &mut self.header;
         (header.segment, header.position) = (segment, position);
         (header.sequence, header.durable) = (sequence, durable);
     }
 
-    /// The header's octets and its other pieces in order, padding included.
+    /// The octets of the record, in pieces, with padding.
     pub(crate) fn pieces(&self, seed: u32) -> Vec<Bytes> {
         let mut pieces = Vec::with_capacity(5);
         let mut front = self.header.encode(seed).to_vec();
@@ -174,9 +175,9 @@ impl Record {
     }
 }
 
-/// The fixed part of a record.
+/// The fixed header of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
+pub(crate) struct RecordHeader {
     pub(crate) segment: u64,
     pub(crate) position: u64,
     pub(crate) sequence: u64,
@@ -192,39 +193,39 @@ pub(crate) struct Header {
     pub(crate) front_crc: u32,
     pub(crate) inline: u64,
     pub(crate) body: u64,
-    /// Of a record that ends a message: the segment with its bytes.
+    /// In a record that ends a message: the segment with the message's bytes.
     pub(crate) refers: u64,
 }
 
-impl Header {
-    /// What the record says; none when a later version wrote it.
-    pub(crate) fn kind(&self) -> Option<Kind> {
-        Kind::from_number(self.kind)
+impl RecordHeader {
+    /// The kind of the record. None when a later version wrote it.
+    pub(crate) fn kind(&self) -> Option<RecordKind> {
+        RecordKind::from_number(self.kind)
     }
 
-    /// Whether the message is gone once this record counts.
+    /// Whether the message ends by this record.
     pub(crate) fn ends(&self) -> bool {
         self.flags & ENDS != 0
     }
 
-    /// Octets before the body.
+    /// Octets before the body, with the header.
     pub(crate) fn front(&self) -> u64 {
-        HEADER as u64 + self.meta + 4 * self.blocks + self.context + self.head
+        RECORD_HEADER as u64 + self.meta + 4 * self.blocks + self.context + self.head
     }
 
-    /// Octets of the record.
+    /// Octets of the record, without padding.
     pub(crate) fn length(&self) -> u64 {
         self.front().saturating_add(self.inline)
     }
 
-    /// Where the next record begins.
+    /// Where the next record begins, in octets from the start of the segment.
     pub(crate) fn end(&self) -> u64 {
         self.position.saturating_add(padded(self.length()))
     }
 
-    /// Reads a header; none when these octets are not one that was written to this place.
+    /// Reads a header. None when the octets are not a header that was written to this place.
     pub(crate) fn decode(raw: &[u8], seed: u32, segment: u64, position: u64) -> Option<Self> {
-        let raw = raw.get(..HEADER)?;
+        let raw = raw.get(..RECORD_HEADER)?;
         let here = u32_at(raw, 0) == MAGIC && u64_at(raw, 8) == segment && u64_at(raw, 16) == position;
         if !here || u32_at(raw, 4) != seeded(seed, &raw[8..]) {
             return None;
@@ -249,8 +250,8 @@ impl Header {
         })
     }
 
-    fn encode(&self, seed: u32) -> [u8; HEADER] {
-        let mut out = [0; HEADER];
+    fn encode(&self, seed: u32) -> [u8; RECORD_HEADER] {
+        let mut out = [0; RECORD_HEADER];
         let mut put = |at: usize, octets: &[u8]| out[at..at + octets.len()].copy_from_slice(octets);
         put(0, &MAGIC.to_le_bytes());
         put(8, &self.segment.to_le_bytes());
@@ -274,8 +275,8 @@ impl Header {
     }
 }
 
-/// Where a header may begin within these octets, which begin at `base` in their segment: the next place, from `from` on,
-/// that has the mark and the alignment of one.
+/// Finds the next place, from `from` on, where a header may begin: one with the magic number, at a multiple of
+/// [`ALIGN`]. `raw` begins at `base` in its segment.
 pub(crate) fn find_mark(raw: &[u8], base: u64, from: usize) -> Option<usize> {
     let mark = MAGIC.to_le_bytes();
     let mut at = from;
@@ -299,18 +300,18 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// Takes the front apart; none when its checksum is wrong.
-    pub(crate) fn decode(raw: &Bytes, header: &Header) -> Option<Self> {
+    /// Splits the front into its parts. None when its checksum is wrong.
+    pub(crate) fn decode(raw: &Bytes, header: &RecordHeader) -> Option<Self> {
         let raw = raw.get(..clamp(header.front())).map(|front| raw.slice_ref(front))?;
-        if crc32fast::hash(&raw[HEADER..]) != header.front_crc {
+        if crc32fast::hash(&raw[RECORD_HEADER..]) != header.front_crc {
             return None;
         }
-        let sums_at = HEADER + clamp(header.meta);
+        let sums_at = RECORD_HEADER + clamp(header.meta);
         let context_at = sums_at + 4 * clamp(header.blocks);
         let head_at = context_at + clamp(header.context);
         let checksums = raw[sums_at..context_at].chunks_exact(4);
         Some(Self {
-            meta: raw.slice(HEADER..sums_at),
+            meta: raw.slice(RECORD_HEADER..sums_at),
             checksums: checksums.map(|chunk| u32_at(chunk, 0)).collect(),
             context: raw.slice(context_at..head_at),
             head: raw.slice(head_at..),
@@ -318,19 +319,19 @@ impl Front {
     }
 }
 
-/// A checksum that begins where the checksum of the spool's identity ended.
+/// A CRC-32 that continues from the checksum of the spool's identity.
 pub(crate) fn seeded(seed: u32, octets: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new_with_initial(seed);
     crc.update(octets);
     crc.finalize()
 }
 
-/// Where the next record begins after one of this length.
+/// The length with padding.
 pub(crate) fn padded(length: u64) -> u64 {
     length.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX)
 }
 
-/// Head, context and meta are far below 4 GiB: they were gathered in memory, with limits.
+/// Head, context and metadata are far below 4 GiB: they were gathered in memory, with limits.
 fn short(number: u64) -> [u8; 4] {
     u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes()
 }
@@ -354,14 +355,14 @@ mod tests {
 
     fn record() -> Record {
         let id = QueueId::new(UnixTime::from_millis(7), 9);
-        let parts = Parts {
+        let parts = MessageParts {
             context: Bytes::from_static(b"context"),
             head: Bytes::from_static(b"Subject: x\r\n\r\n"),
             checksums: &[1, 2],
             body: 5,
             inline: Bytes::from_static(b"hello"),
         };
-        let mut record = Record::with(Kind::Message, id, b"{}".to_vec(), parts);
+        let mut record = Record::with(RecordKind::Message, id, b"{}".to_vec(), parts);
         record.ends(3);
         record.followed_by(2);
         record.seal(4, 64, 17, 15);
@@ -375,9 +376,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let raw = octets(&record());
-        let header = Header::decode(&raw, 5, 4, 64).unwrap();
+        let header = RecordHeader::decode(&raw, 5, 4, 64).unwrap();
         assert_eq!((header.sequence, header.durable, header.rest, header.refers), (17, 15, 2, 3));
-        assert_eq!((header.kind(), header.ends()), (Some(Kind::Message), true));
+        assert_eq!((header.kind(), header.ends()), (Some(RecordKind::Message), true));
         assert_eq!(padded(header.length()), raw.len() as u64);
         let front = Front::decode(&raw, &header).unwrap();
         assert_eq!((&front.meta[..], &front.context[..]), (&b"{}"[..], &b"context"[..]));
@@ -389,17 +390,17 @@ mod tests {
     fn it_counts_only_where_it_was_written_and_as_it_was_written() {
         let raw = octets(&record());
         assert!(
-            Header::decode(&raw, 5, 5, 64).is_none()
-                && Header::decode(&raw, 5, 4, 72).is_none()
-                && Header::decode(&raw, 6, 4, 64).is_none()
+            RecordHeader::decode(&raw, 5, 5, 64).is_none()
+                && RecordHeader::decode(&raw, 5, 4, 72).is_none()
+                && RecordHeader::decode(&raw, 6, 4, 64).is_none()
         );
-        for at in 0..HEADER {
+        for at in 0..RECORD_HEADER {
             let mut flipped = raw.to_vec();
             flipped[at] ^= 0x10;
-            assert!(Header::decode(&flipped, 5, 4, 64).is_none(), "octet {at}");
+            assert!(RecordHeader::decode(&flipped, 5, 4, 64).is_none(), "octet {at}");
         }
-        let header = Header::decode(&raw, 5, 4, 64).unwrap();
-        for at in HEADER..clamp(header.front()) {
+        let header = RecordHeader::decode(&raw, 5, 4, 64).unwrap();
+        for at in RECORD_HEADER..clamp(header.front()) {
             let mut flipped = raw.to_vec();
             flipped[at] ^= 0x10;
             assert!(Front::decode(&flipped.into(), &header).is_none(), "octet {at}");

@@ -1,60 +1,64 @@
-//! Brings the index up to the log: from where it stopped, or from nothing.
+//! Replay: brings the index up to the log, from where it stopped or from the start.
 //!
-//! Records of one operation count together or not at all, unless all of them were once synced and some are damaged now:
-//! then those that are whole count. Octets that should be a record and are none are kept in `damaged/`.
+//! Records of one operation count together or not at all. The exception is an operation that was synced completely and
+//! is partly damaged now: its whole records count. Octets that should be records and are not are kept in `damaged/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use pintle_mail::QueueId;
 
-use super::aside::{Aside, Evidence};
-use super::database::{Database, Reached};
+use super::database::{Database, LogPosition};
 use super::index::Index;
-use super::meta::{Amendment, Graves, Marks, MessageState, Touched, Written, from_json, says_more, text};
-use super::record::{Front, Header, Kind};
+use super::lost_found::{Evidence, LostAndFound};
+use super::meta::{
+    Amendment, ChangedRecipient, MessageMeta, MessageState, SettleMeta, Tombstones, from_json, says_more,
+    text,
+};
+use super::record::{Front, RecordHeader, RecordKind};
 use super::row::MessageRow;
 use super::scan::{Gap, Log, Scan, bounds};
-use super::segments::{Extent, PREFACE, read_at};
+use super::segment_file::{Extent, SEGMENT_HEADER, read_at};
 use crate::fault::Faults;
 use crate::{Guard, Hold, SpoolError};
 
-/// Records in one transaction.
+/// Records in one transaction of the index.
 const CHUNK: usize = 4_096;
 
-/// What came of it.
+/// The result of a replay.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReplayOutcome {
-    /// The index says what the log says.
+    /// The index is up to date with the log.
     Current {
-        /// How far the log goes.
-        reached: Reached,
-        /// Records that have been read.
+        /// The end of the log.
+        reached: LogPosition,
+        /// Number of records that were read.
         records: u64,
-        /// Messages that came to light damaged.
+        /// Number of messages that were found damaged.
         damaged: u64,
-        /// Messages of which something was said that this version does not understand.
+        /// Messages with records that this version does not understand.
         unread: BTreeSet<QueueId>,
     },
-    /// The index and the log do not belong to the same history: the index must be made anew.
+    /// The log no longer has the records that the index needs next, for this reason: the index must be rebuilt.
     Apart(&'static str),
-    /// The log has lost what the index has heard: the index must be made anew, and may know messages that nothing else does.
+    /// The log has lost records that the index has: the index must be rebuilt, and may know messages that the log has
+    /// lost.
     Ahead,
 }
 
-/// Why it could not be done.
+/// Why a replay failed.
 #[derive(Debug)]
 pub(crate) enum ReplayError {
     /// The log could not be read.
     Io(io::Error),
     /// The index could not be written.
     Store(SpoolError),
-    /// A later version wrote to this segment.
+    /// A later version wrote records to this segment.
     Newer(u64),
 }
 
 impl ReplayError {
-    /// The same as an error of the spool; want of room stays one.
+    /// As an error of the spool. A full disk stays one.
     pub(crate) fn into_spool(self) -> SpoolError {
         match self {
             Self::Io(error) => SpoolError::from_io(&error),
@@ -78,36 +82,36 @@ impl From<SpoolError> for ReplayError {
     }
 }
 
-/// Reads what the log has beyond the index into it.
+/// Reads the records that the index lacks into it.
 ///
-/// What is damaged is kept in the folders of `aside`; without them it is only counted.
+/// Damaged octets are kept in `lost_found`; without it they are only counted.
 pub(crate) fn bring_up(
     database: &Database,
     log: &Log,
-    aside: Option<&Aside>,
+    lost_found: Option<&LostAndFound>,
 ) -> Result<ReplayOutcome, ReplayError> {
     let reached = database.reached()?;
-    // The index hears of a record only when it is durable.
+    // The index gets a record only when it is durable.
     log.promise(reached.sequence);
     let scans = log.scan(reached.segment)?;
     if bounds(&scans).unwrap_or_default().1 < reached.sequence {
         return Ok(ReplayOutcome::Ahead);
     }
     if reached.sequence > 0 && !follows(reached, &scans) {
-        return Ok(ReplayOutcome::Apart("the log has gone on without it for long"));
+        return Ok(ReplayOutcome::Apart("the log no longer has the records that come next"));
     }
     let durable = log.durable(&scans);
     let (index, unread) = (Index { database, faults: &Faults::none() }, BTreeSet::new());
-    let mut replay = Replay { index, log, aside, reached, durable, records: 0, damaged: 0, unread };
+    let mut replay = Replay { index, log, lost_found, reached, durable, records: 0, damaged: 0, unread };
     replay.gaps(&scans)?;
     replay.run(&scans)?;
     let Replay { reached, records, damaged, unread, .. } = replay;
     Ok(ReplayOutcome::Current { reached, records, damaged, unread })
 }
 
-/// Whether an index that came so far can be brought up to this log. What has been given back of the log since may have
-/// said what the index still needs to hear; only the whole of what is left tells the truth then.
-fn follows(reached: Reached, scans: &BTreeMap<u64, Scan>) -> bool {
+/// Whether an index that has come so far can be brought up to this log. Records that were deleted since may have been
+/// needed by it, and then only a rebuild from all that is left gives the right state.
+fn follows(reached: LogPosition, scans: &BTreeMap<u64, Scan>) -> bool {
     let records = scans.values().flat_map(|scan| &scan.records);
     let new = records.filter(|record| record.sequence > reached.sequence);
     (reached.sequence + 1..).zip(new).all(|(expected, record)| record.sequence == expected)
@@ -116,8 +120,8 @@ fn follows(reached: Reached, scans: &BTreeMap<u64, Scan>) -> bool {
 struct Replay<'a> {
     index: Index<'a>,
     log: &'a Log,
-    aside: Option<&'a Aside>,
-    reached: Reached,
+    lost_found: Option<&'a LostAndFound>,
+    reached: LogPosition,
     durable: u64,
     records: u64,
     damaged: u64,
@@ -138,14 +142,14 @@ impl Replay<'_> {
             }
             if let Some(last) = chunk.last().and_then(|group| group.last()) {
                 self.reached =
-                    Reached { segment: last.segment, position: last.end(), sequence: last.sequence };
+                    LogPosition { segment: last.segment, position: last.end(), sequence: last.sequence };
             }
             self.index.database.set_reached(self.reached)?;
             passed_over |= !self.unread.is_empty();
             self.index.database.pass_over(passed_over)?;
             self.index.database.execute("COMMIT")?;
         }
-        // Messages that ended since need no second reading.
+        // Messages that have ended since need not be held.
         let (unread, database) = (std::mem::take(&mut self.unread), self.index.database);
         for id in unread {
             if database.find(id)?.is_some() {
@@ -158,7 +162,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn apply(&mut self, header: &Header) -> Result<(), ReplayError> {
+    fn apply(&mut self, header: &RecordHeader) -> Result<(), ReplayError> {
         let kind = header.kind().ok_or(ReplayError::Newer(header.segment))?;
         self.records += 1;
         let applied = match self.log.front(header)? {
@@ -167,7 +171,7 @@ impl Replay<'_> {
         };
         match applied {
             Ok(()) => Ok(()),
-            // The message ended in what has been given back since, or the record came twice.
+            // The message ended in a segment that was deleted since, or the record is a copy.
             Err(
                 SpoolError::Unknown(_)
                 | SpoolError::UnknownRecipient(..)
@@ -178,91 +182,103 @@ impl Replay<'_> {
         }
     }
 
-    fn apply_sound(&mut self, kind: Kind, header: &Header, front: &Front) -> Result<(), SpoolError> {
+    fn apply_sound(
+        &mut self,
+        kind: RecordKind,
+        header: &RecordHeader,
+        front: &Front,
+    ) -> Result<(), SpoolError> {
         let (id, at) = (header.id, header.segment);
         match kind {
-            Kind::Start => Ok(()),
-            Kind::Message | Kind::Copy => self.apply_message(kind, header, front),
-            // That it is gone stands in the header, whatever the rest says.
-            Kind::Settle if header.ends() => self.settle_blindly(header),
-            Kind::Settle => match from_json::<Marks>(&front.meta) {
+            RecordKind::Start => Ok(()),
+            RecordKind::Message | RecordKind::Copy => self.apply_message(kind, header, front),
+            // The header says that the message ended, whatever the rest says.
+            RecordKind::Settle if header.ends() => self.settle_blindly(header),
+            RecordKind::Settle => match from_json::<SettleMeta>(&front.meta) {
                 Ok(marks) => self.index.settle(id, (&marks.changes(), Guard::Any), at, false).map(drop),
                 Err(what) => self.hold_unread(id, &what, at),
             },
-            Kind::SetAside => self.index.set_aside(id, at).map(drop),
-            Kind::Amend => match from_json::<Amendment>(&front.meta) {
+            RecordKind::SetAside => self.index.set_aside(id, at).map(drop),
+            RecordKind::Amend => match from_json::<Amendment>(&front.meta) {
                 Ok(amendment) => self.index.amend(id, &amendment, at).map(drop),
                 Err(what) => self.hold_unread(id, &what, at),
             },
-            Kind::State => match from_json::<MessageState>(&front.meta) {
+            RecordKind::State => match from_json::<MessageState>(&front.meta) {
                 Ok(state) => {
                     self.index.restate(id, &state, at)?;
                     self.hold_what_says_more(header, front, &state.states)
                 }
                 Err(what) => self.hold_unread(id, &what, at),
             },
-            Kind::Graves => match from_json::<Graves>(&front.meta) {
-                Ok(graves) => self.bury(&graves, at),
+            RecordKind::Tombstones => match from_json::<Tombstones>(&front.meta) {
+                Ok(tombstones) => self.keep_tombstones(&tombstones, at),
                 Err(what) => Err(SpoolError::Store(what.into())),
             },
         }
     }
 
-    /// The records that first said so may have been given back.
-    fn bury(&self, graves: &Graves, at: u64) -> Result<(), SpoolError> {
-        for (id, _) in &graves.ended {
+    /// The records that said so first may have been deleted.
+    fn keep_tombstones(&self, tombstones: &Tombstones, at: u64) -> Result<(), SpoolError> {
+        for (id, _) in &tombstones.ended {
             match self.index.settle(*id, (&[], Guard::Any), at, true) {
                 Ok(_) | Err(SpoolError::Unknown(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        self.index.bury(graves, at).map(drop)
+        self.index.keep_tombstones(tombstones, at).map(drop)
     }
 
-    fn apply_message(&mut self, kind: Kind, header: &Header, front: &Front) -> Result<(), SpoolError> {
+    fn apply_message(
+        &mut self,
+        kind: RecordKind,
+        header: &RecordHeader,
+        front: &Front,
+    ) -> Result<(), SpoolError> {
         let place = Extent { segment: header.segment, position: header.position, length: header.length() };
         let size = header.body.saturating_add(front.head.len() as u64);
-        let read = from_json::<Written>(&front.meta).and_then(|written| Ok((written, text(&front.meta)?)));
+        let read =
+            from_json::<MessageMeta>(&front.meta).and_then(|written| Ok((written, text(&front.meta)?)));
         match read {
-            Ok((written, sheet)) if kind == Kind::Message => {
-                self.index.admit(header.id, &MessageRow::of(&written, sheet, place, size)?)
+            Ok((written, json)) if kind == RecordKind::Message => {
+                self.index.admit(header.id, &MessageRow::of(&written, json, place, size)?)
             }
             Ok(read) => {
                 let states = read.0.states.clone();
                 self.index.copy(header.id, read, place, size)?;
                 self.hold_what_says_more(header, front, &states)
             }
-            Err(what) => self.keep(header, &format!("what is said of it cannot be read: {what}")),
+            Err(what) => self.keep(header, &format!("its metadata cannot be read: {what}")),
         }
     }
 
-    /// A record that was once synced and is not what was written.
-    fn apply_damaged(&mut self, kind: Kind, header: &Header) -> Result<(), SpoolError> {
+    /// Applies a record that was synced and is damaged now.
+    fn apply_damaged(&mut self, kind: RecordKind, header: &RecordHeader) -> Result<(), SpoolError> {
         match kind {
-            Kind::Message => self.keep(header, "its record in the log is damaged"),
-            // The one that it was copied from may still be there.
-            Kind::Copy if self.index.database.find(header.id)?.is_some() => Ok(()),
-            Kind::Copy => self.keep(header, "its record in the log is damaged"),
+            RecordKind::Message => self.keep(header, "its record in the log is damaged"),
+            // The record that it was copied from may still exist.
+            RecordKind::Copy if self.index.database.find(header.id)?.is_some() => Ok(()),
+            RecordKind::Copy => self.keep(header, "its record in the log is damaged"),
             _ if header.ends() => self.settle_blindly(header),
             _ => {
                 let id = header.id;
-                tracing::error!(queue_id = %id, segment = header.segment, "a record of a change in the spool's log is damaged");
+                tracing::error!(queue_id = %id, segment = header.segment, "a change of a message is lost: its record in the spool's log is damaged");
                 Ok(())
             }
         }
     }
 
-    /// The header alone says that the message ended.
-    fn settle_blindly(&self, header: &Header) -> Result<(), SpoolError> {
+    /// Ends a message by the header of a record alone.
+    fn settle_blindly(&self, header: &RecordHeader) -> Result<(), SpoolError> {
         self.index.settle(header.id, (&[], Guard::Any), header.segment, true).map(drop)
     }
 
-    /// The state of a message was said once more: what was said before counts no longer.
+    /// The state replaces what earlier records said, understood or not. Holds the message if this one is not understood
+    /// either.
     fn hold_what_says_more(
         &mut self,
-        header: &Header,
+        header: &RecordHeader,
         front: &Front,
-        states: &[Touched],
+        states: &[ChangedRecipient],
     ) -> Result<(), SpoolError> {
         self.unread.remove(&header.id);
         match says_more(&front.meta, states) {
@@ -271,31 +287,31 @@ impl Replay<'_> {
         }
     }
 
-    /// A later version said something of this message that we do not understand: it waits for one that does. The hold
-    /// stands in the index alone, which is made anew at each start, so that whoever understands it finds no hold.
+    /// Holds a message that a later version changed in a way that this one does not understand. The hold is in the
+    /// index alone, and the index is rebuilt at each start, so a version that understands the change finds no hold.
     fn hold_unread(&mut self, id: QueueId, what: &str, at: u64) -> Result<(), SpoolError> {
-        let reason = format!("a later version wrote what this one cannot read: {what}");
+        let reason = format!("a later version changed it in a way that this one cannot read: {what}");
         self.index.amend(id, &Amendment::Hold(Hold::Operator(reason)), at)?;
         self.unread.insert(id);
-        tracing::warn!(queue_id = %id, what, "a later version wrote of a message what this one cannot read: it is held");
+        tracing::warn!(queue_id = %id, what, "a message is held: a later version changed it in a way that this one cannot read");
         Ok(())
     }
 
-    fn keep(&mut self, header: &Header, what: &str) -> Result<(), SpoolError> {
+    fn keep(&mut self, header: &RecordHeader, what: &str) -> Result<(), SpoolError> {
         let id = header.id;
         self.damaged += 1;
-        let Some(aside) = self.aside else { return Ok(()) };
+        let Some(lost_found) = self.lost_found else { return Ok(()) };
         let octets = self.log.octets(header).ok();
-        let evidence = Evidence { id, what, sheet: "", place: None, octets, body: None };
-        let kept = aside.preserve(&evidence);
+        let evidence = Evidence { id, what, meta: "", place: None, octets, body: None };
+        let kept = lost_found.preserve(&evidence);
         kept.map_err(|error| SpoolError::Store(format!("damaged message {id}: {error}").into()))?;
         tracing::error!(queue_id = %id, what, "A MESSAGE IN THE SPOOL IS DAMAGED and was set aside");
         Ok(())
     }
 
-    /// Keeps what lies between records.
+    /// Keeps the damaged octets between records.
     fn gaps(&self, scans: &BTreeMap<u64, Scan>) -> Result<(), ReplayError> {
-        let Some(aside) = self.aside else { return Ok(()) };
+        let Some(lost_found) = self.lost_found else { return Ok(()) };
         let new = |gap: &&Gap| (gap.segment, gap.to) > (self.reached.segment, self.reached.position);
         for gap in scans.values().flat_map(|scan| &scan.gaps).filter(new) {
             let Some(found) = self.log.segments.get(&gap.segment) else { continue };
@@ -304,25 +320,25 @@ impl Replay<'_> {
                 segment = gap.segment,
                 from = gap.from,
                 to = gap.to,
-                "THE SPOOL'S LOG IS DAMAGED: these octets are no records; they are kept in damaged/"
+                "THE SPOOL'S LOG IS DAMAGED: these octets are not records; they are kept in damaged/"
             );
-            if gap.from < to && gap.from >= PREFACE {
+            if gap.from < to && gap.from >= SEGMENT_HEADER {
                 let octets = read_at(&*self.log.file(gap.segment)?, gap.from, to - gap.from)?;
                 let name = format!("segment-{:016x}-at-{}", gap.segment, gap.from);
-                aside.preserve_gap(&name, &octets)?;
+                lost_found.preserve_gap(&name, &octets)?;
             }
         }
         Ok(())
     }
 }
 
-/// The records of each operation together. At the end of the log an operation may be incomplete: it never was.
-fn groups(records: impl Iterator<Item = Header>, durable: u64) -> Vec<Vec<Header>> {
-    let mut groups: Vec<Vec<Header>> = Vec::new();
-    let mut open: Vec<Header> = Vec::new();
+/// Groups the records by operation. An operation that is incomplete at the end of the log does not count.
+fn groups(records: impl Iterator<Item = RecordHeader>, durable: u64) -> Vec<Vec<RecordHeader>> {
+    let mut groups: Vec<Vec<RecordHeader>> = Vec::new();
+    let mut open: Vec<RecordHeader> = Vec::new();
     for record in records {
         if open.last().is_some_and(|last| last.sequence.saturating_add(1) != record.sequence) {
-            // Part of it is damaged; what is left of it counts, since all of it once did.
+            // Part of it is damaged. The rest counts, since the whole was durable.
             groups.extend(open.drain(..).map(|record| vec![record]));
         }
         open.push(record);

@@ -1,4 +1,4 @@
-//! The rows of the index as types, and their checksums.
+//! The rows of the index as types, with their checksums.
 
 use bytes::Bytes;
 use pintle_mail::{QueueId, UnixTime};
@@ -6,8 +6,8 @@ use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
 use super::database::unsigned;
-use super::meta::Written;
-use super::segments::Extent;
+use super::meta::MessageMeta;
+use super::segment_file::Extent;
 use crate::{Entry, Hold, SpoolError};
 
 /// A message's row.
@@ -19,29 +19,34 @@ pub(crate) struct MessageRow {
     pub(crate) received: i64,
     pub(crate) hold: Option<String>,
     pub(crate) touched: bool,
-    pub(crate) sheet: String,
+    pub(crate) meta: String,
     pub(crate) released: Option<i64>,
 }
 
 impl MessageRow {
-    /// The row of a message whose record, which says this, lies there.
-    pub(crate) fn of(written: &Written, sheet: String, place: Extent, size: u64) -> Result<Self, SpoolError> {
+    /// The row of a message whose record at this place has this metadata.
+    pub(crate) fn of(
+        written: &MessageMeta,
+        meta: String,
+        place: Extent,
+        size: u64,
+    ) -> Result<Self, SpoolError> {
         let (file, hold) = (written.file.clone(), written.hold.as_ref().map(to_text).transpose()?);
         let (received, released) = (written.entry.received.millis(), written.released.map(UnixTime::millis));
-        Ok(Self { place, file, size, received, hold, touched: false, sheet, released })
+        Ok(Self { place, file, size, received, hold, touched: false, meta, released })
     }
 
     /// The row of a message that is being committed.
     pub(crate) fn new(
         entry: &Entry,
         file: Option<&str>,
-        sheet: String,
+        meta: String,
         place: Extent,
         size: u64,
     ) -> Result<Self, SpoolError> {
         let (file, hold) = (file.map(str::to_owned), entry.hold.as_ref().map(to_text).transpose()?);
         let (received, released) = (entry.received.millis(), entry.released.map(UnixTime::millis));
-        Ok(Self { place, file, size, received, hold, touched: false, sheet, released })
+        Ok(Self { place, file, size, received, hold, touched: false, meta, released })
     }
 
     pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<(Self, i64)> {
@@ -56,7 +61,7 @@ impl MessageRow {
             received: row.get(5)?,
             hold: row.get(6)?,
             touched: row.get(7)?,
-            sheet: row.get(8)?,
+            meta: row.get(8)?,
             released: row.get(9)?,
         };
         Ok((read, row.get(10)?))
@@ -71,19 +76,19 @@ impl MessageRow {
         }
         crc.update(&self.received.to_le_bytes());
         crc.update(&self.released.map_or([0xff; 8], i64::to_le_bytes));
-        for text in [self.file.as_deref(), self.hold.as_deref(), Some(&self.sheet)] {
+        for text in [self.file.as_deref(), self.hold.as_deref(), Some(&self.meta)] {
             sum_text(&mut crc, text);
         }
         crc.finalize().into()
     }
 
-    /// The entry, with the hold of now and the context that stands in the log.
+    /// The entry, with the current hold and with the context, which only the log has.
     pub(crate) fn entry(&self, id: QueueId, context: Bytes) -> Result<Entry, SpoolError> {
-        let written: Written = from_text(&self.sheet).map_err(|what| damaged(id, &what))?;
+        let written: MessageMeta = from_text(&self.meta).map_err(|what| damaged(id, &what))?;
         self.amended(id, written.entry, context)
     }
 
-    /// The entry as the log has it, with the hold of now.
+    /// The entry from the log, with the current hold.
     pub(crate) fn amended(&self, id: QueueId, entry: Entry, context: Bytes) -> Result<Entry, SpoolError> {
         let mut hold = self.hold(id)?;
         if let Some(Hold::Quarantine(quarantine)) = &mut hold {
@@ -92,7 +97,7 @@ impl MessageRow {
         Ok(Entry { hold, released: self.released.map(UnixTime::from_millis), context, ..entry })
     }
 
-    /// What holds it.
+    /// Its current hold.
     pub(crate) fn hold(&self, id: QueueId) -> Result<Option<Hold>, SpoolError> {
         self.hold.as_deref().map(from_text).transpose().map_err(|what| damaged(id, &what))
     }
@@ -102,15 +107,15 @@ impl MessageRow {
         Ok(())
     }
 
-    /// The recipients' numbers, in the envelope's order.
+    /// The recipients' ids, in the envelope's order.
     pub(crate) fn numbers(&self, id: QueueId) -> Result<Vec<u32>, SpoolError> {
-        let numbers: Numbers = from_text(&self.sheet).map_err(|what| damaged(id, &what))?;
+        let numbers: Numbers = from_text(&self.meta).map_err(|what| damaged(id, &what))?;
         let recipients = numbers.entry.envelope.recipients.into_iter();
         Ok(recipients.map(|recipient| recipient.id).collect())
     }
 }
 
-/// A row as it was read, with the checksum that stands beside it.
+/// A row as it was read, with the checksum stored beside it.
 pub(crate) trait Checked {
     fn checked(self, id: QueueId) -> Result<MessageRow, SpoolError>;
 }
@@ -122,7 +127,7 @@ impl Checked for (MessageRow, i64) {
     }
 }
 
-/// The numbers of the recipients alone: a settlement needs no more of the sheet.
+/// The part of a message's metadata that has the recipients' ids: a settlement needs no more.
 #[derive(Deserialize)]
 struct Numbers {
     entry: NumbersEntry,
@@ -157,9 +162,9 @@ fn sum_text(crc: &mut crc32fast::Hasher, text: Option<&str>) {
     crc.update(text.unwrap_or_default().as_bytes());
 }
 
-/// A row is not as it was written. The log knows better.
+/// The row is not as it was written. The log has the truth.
 pub(crate) fn flipped(id: QueueId) -> SpoolError {
-    SpoolError::Index(format!("the checksum of the row of {id} is wrong").into())
+    SpoolError::Unavailable(format!("the checksum of the row of {id} is wrong").into())
 }
 
 pub(crate) fn damaged(id: QueueId, what: &serde_json::Error) -> SpoolError {

@@ -1,72 +1,58 @@
-//! The log: append-only files of a fixed size, written by the committer alone and read by anyone.
+//! The log as its writer has it: append-only segments of a fixed size, written by the committer alone and read by
+//! anyone.
 //!
 //! A segment begins with a header that names the spool and the segment; records follow. It is preallocated, filled, and
-//! never continued after a restart. It may go once nobody needs it: no message has its bytes there, no message has a
-//! change recorded there, and no older segment is left for which it says that a message ended ([`Edge`]). So whatever
-//! set of segments is there tells the truth when it is read from the oldest to the newest.
+//! never continued after a restart. It may be deleted when no message has its bytes there, no message has a change
+//! recorded there, and no older segment exists for which it has a tombstone or a copy ([`Edge`]). So any set of
+//! segments that exists tells the truth when it is read from the oldest to the newest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, fallocate};
-use serde::{Deserialize, Serialize};
 
+use super::draft::free;
+use super::file_cache::FileCache;
 use super::identity::Identity;
-use super::record::{Record, clamp, padded, u32_at, u64_at};
-use super::shelf::Shelf;
-use crate::draft::free;
+use super::record::{Record, clamp, padded};
+use super::segment_file::{Extent, SEGMENT_HEADER, SegmentFolder};
 use crate::fault::{CrashPoint, Faults};
 
-/// Octets of a segment's header; records begin behind it.
-pub(crate) const PREFACE: u64 = 64;
-const MAGIC: &[u8; 4] = b"PNTS";
-/// The version of the log's format; a later one is refused.
-pub(crate) const FORMAT: u32 = 3;
 /// Pieces up to this length are gathered into one write.
 const GATHER: usize = 64 * 1024;
-/// What a write that was refused is overwritten with.
+/// What a refused write is overwritten with.
 static ZEROS: [u8; GATHER] = [0; GATHER];
 
-/// Where a record lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Extent {
-    pub(crate) segment: u64,
-    pub(crate) position: u64,
-    pub(crate) length: u64,
-}
-
-/// The newer segment must stay as long as the older one is there.
+/// The newer segment must stay as long as the older one exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Edge {
     pub(crate) older: u64,
     pub(crate) newer: u64,
-    /// The newer one has a message whose bytes lie in the older one as well; otherwise it says that such a message ended.
+    /// Whether the newer one has a copy of a message in the older one. Otherwise it has the end of such a message.
     pub(crate) copies: bool,
 }
 
-/// The log as its one writer sees it.
+/// The segments of the log, with what each is needed for.
 pub(crate) struct Segments {
-    folder: Folder,
+    folder: SegmentFolder,
     identity: Identity,
     size: u64,
-    shelf: Arc<Shelf>,
-    /// Segments made and not yet written to.
+    files: Arc<FileCache>,
+    /// Segments that were made and have no records yet.
     ready: BTreeSet<u64>,
     /// Where the next record goes.
     cursor: Cursor,
     next: u64,
-    tallies: BTreeMap<u64, Tally>,
+    usage: BTreeMap<u64, SegmentUsage>,
     edges: BTreeSet<Edge>,
-    /// The number of the last record written, and of the last one synced.
+    /// The sequence number of the last record written. `durable` is that of the last one synced.
     sequence: u64,
     durable: u64,
     dirty: BTreeSet<u64>,
-    /// Where writes that were refused may have left something.
+    /// Places where refused writes may have left octets.
     refused: Vec<Extent>,
     faults: Faults,
 }
@@ -79,20 +65,20 @@ pub(crate) struct Cursor {
     position: u64,
 }
 
-/// What is known of one segment.
+/// How much of a segment is used, and needed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    /// Octets written.
+pub(crate) struct SegmentUsage {
+    /// Octets written, with the header.
     pub(crate) used: u64,
-    /// Octets of records of messages that the index points to.
+    /// Octets of the message records to which the index points.
     pub(crate) live: u64,
-    /// Their number.
+    /// The number of these records.
     pub(crate) records: u64,
-    /// Messages that have records of changes here.
+    /// The number of messages with records of changes here.
     pub(crate) marks: u64,
 }
 
-impl Tally {
+impl SegmentUsage {
     fn is_empty(&self) -> bool {
         self.records == 0 && self.marks == 0
     }
@@ -100,21 +86,21 @@ impl Tally {
 
 impl Segments {
     pub(crate) fn new(
-        folder: Folder,
+        folder: SegmentFolder,
         identity: Identity,
         size: u64,
-        shelf: Arc<Shelf>,
+        files: Arc<FileCache>,
         faults: Faults,
     ) -> Self {
         Self {
             folder,
             identity,
             size,
-            shelf,
+            files,
             ready: BTreeSet::new(),
             cursor: Cursor { segment: None, position: 0 },
             next: 1,
-            tallies: BTreeMap::new(),
+            usage: BTreeMap::new(),
             edges: BTreeSet::new(),
             sequence: 0,
             durable: 0,
@@ -128,68 +114,69 @@ impl Segments {
         &self.identity
     }
 
-    /// Takes up a segment of an earlier run, to be read and emptied but not continued.
-    pub(crate) fn adopt(&mut self, number: u64, tally: Tally) {
-        self.tallies.insert(number, tally);
+    /// Adds a segment of an earlier run, which is read and emptied but not continued.
+    pub(crate) fn adopt(&mut self, number: u64, usage: SegmentUsage) {
+        self.usage.insert(number, usage);
         self.skip(number);
     }
 
-    /// Takes up what must stay for the sake of what.
+    /// Replaces the edges.
     pub(crate) fn adopt_edges(&mut self, edges: impl IntoIterator<Item = Edge>) {
         self.edges.clear();
         self.edges.extend(edges);
-        let tallies = &self.tallies;
-        self.edges.retain(|edge| tallies.contains_key(&edge.older));
+        let usage = &self.usage;
+        self.edges.retain(|edge| usage.contains_key(&edge.older));
     }
 
-    /// Replaces what is known of who needs a segment.
-    pub(crate) fn recount(&mut self, mut tallies: BTreeMap<u64, Tally>) {
-        for (number, tally) in &mut self.tallies {
-            let used = tally.used;
-            *tally = Tally { used, ..tallies.remove(number).unwrap_or_default() };
+    /// Replaces what each segment is needed for.
+    pub(crate) fn recount(&mut self, mut counted: BTreeMap<u64, SegmentUsage>) {
+        for (number, usage) in &mut self.usage {
+            let used = usage.used;
+            *usage = SegmentUsage { used, ..counted.remove(number).unwrap_or_default() };
         }
     }
 
-    /// Never uses this number, or a lower one, for a new segment.
+    /// Uses only higher numbers for new segments.
     pub(crate) fn skip(&mut self, number: u64) {
         self.next = self.next.max(number + 1);
     }
 
-    /// Goes on behind the record of this number.
+    /// Continues after the record of this sequence number.
     pub(crate) fn go_on(&mut self, sequence: u64) {
         (self.sequence, self.durable) = (sequence, sequence);
     }
 
-    /// The number of the last record.
+    /// The sequence number of the last record written.
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Where the next record would go, to come back to with [`rewind`](Self::rewind).
+    /// Where the next record goes, for [`rewind`](Self::rewind).
     pub(crate) fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// Gives back the places that were taken since.
+    /// Gives back the places that were reserved since this cursor.
     pub(crate) fn rewind(&mut self, cursor: Cursor) {
         self.cursor = cursor;
     }
 
-    /// Where the cursor stands, as a place in the log.
+    /// The place of the cursor: segment, and octets from its start.
     pub(crate) fn end(&self) -> (u64, u64) {
         (self.cursor.segment.unwrap_or(0), self.cursor.position)
     }
 
-    /// Takes the place for a record of this length. One longer than a whole segment gets a new one and overhangs it.
+    /// Reserves the place for a record of this length. A record longer than a segment gets a segment of its own, which
+    /// becomes larger.
     ///
-    /// An error comes before anything is written: a new segment was needed and could not be made. New mail does not take a
-    /// segment where the disk has no room for the one after it: that one is for the outcomes which make room.
+    /// An error means that a new segment was needed and could not be made; nothing has been written. New mail gets no
+    /// segment where the disk has no room for one more after it: that one is for the outcomes that make room.
     pub(crate) fn place(&mut self, length: u64, mail: bool) -> io::Result<Extent> {
         let Cursor { segment, position } = self.cursor;
-        let fits = position == PREFACE || position + padded(length) <= self.size;
+        let fits = position == SEGMENT_HEADER || position + padded(length) <= self.size;
         let (segment, position) = match segment {
             Some(segment) if fits => (segment, position),
-            current => (self.segment_after(current, mail)?, PREFACE),
+            current => (self.segment_after(current, mail)?, SEGMENT_HEADER),
         };
         self.cursor = Cursor { segment: Some(segment), position: position + padded(length) };
         Ok(Extent { segment, position, length })
@@ -215,7 +202,7 @@ impl Segments {
         }
     }
 
-    /// One that is not for mail is made as well as it can be where the disk has no room for a whole one.
+    /// Makes a segment. One that is not for mail is made without preallocation where the disk is full.
     fn make(&mut self, mail: bool) -> io::Result<u64> {
         let number = self.next;
         let file = match self.folder.make(number, self.size, &self.identity) {
@@ -226,23 +213,23 @@ impl Segments {
         };
         self.faults.check(CrashPoint::SegmentMade)?;
         self.skip(number);
-        self.shelf.put(number, Arc::new(file));
-        self.tallies.insert(number, Tally { used: PREFACE, ..Tally::default() });
+        self.files.put(number, Arc::new(file));
+        self.usage.insert(number, SegmentUsage { used: SEGMENT_HEADER, ..SegmentUsage::default() });
         self.ready.insert(number);
         Ok(number)
     }
 
-    /// Writes records to the places that were taken for them. They are not durable before [`sync`](Self::sync).
+    /// Writes records to their reserved places. They are not durable before [`sync`](Self::sync).
     ///
-    /// After an error nothing of them counts: what a write left behind is wiped, lest the next start take whole records of
-    /// it for true, and the log goes on in a new segment. For want of room that is done before the next write; where it
-    /// cannot be done at all, the error says so in place of the first.
+    /// After an error none of them counts: what the write left behind is wiped, so that the next start does not find
+    /// whole records there, and the log continues in a new segment. On a full disk it is wiped before the next write
+    /// instead. Where it cannot be wiped, that error is returned in place of the first.
     pub(crate) fn write(&mut self, records: &mut [(Record, Extent)]) -> io::Result<()> {
         let (sequence, start) = (self.sequence, records.first().map(|(_, place)| *place));
         let written = self.wipe().and_then(|()| self.try_write(records));
         if written.is_err() {
             self.sequence = sequence;
-            let last = self.tallies.keys().next_back().copied();
+            let last = self.usage.keys().next_back().copied();
             self.cursor = Cursor { segment: last, position: u64::MAX / 2 };
             self.ready.clear();
             if let Some(start) = start {
@@ -250,7 +237,7 @@ impl Segments {
             }
             self.refused.extend(runs(records));
             match self.wipe() {
-                // There may be room for it later; nothing else is written before.
+                // There may be room for it later. Nothing else is written before.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
                 wiped => wiped?,
             }
@@ -258,7 +245,7 @@ impl Segments {
         written
     }
 
-    /// Overwrites what refused writes may have left, durably. It makes no file longer.
+    /// Overwrites what refused writes may have left, durably. No file becomes longer.
     fn wipe(&mut self) -> io::Result<()> {
         while let Some(run) = self.refused.last().copied() {
             if self.faults.crashed() {
@@ -286,7 +273,7 @@ impl Segments {
         self.faults.check(CrashPoint::Appended)
     }
 
-    /// Writes neighbours within one segment.
+    /// Writes adjacent records of one segment.
     fn write_run(&mut self, run: &[(Record, Extent)]) -> io::Result<()> {
         let (Some((_, first)), Some((last, end))) = (run.first(), run.last()) else {
             return Ok(());
@@ -300,12 +287,12 @@ impl Segments {
         let pieces = run.iter().flat_map(|(record, _)| record.pieces(seed));
         write_all(&file, pieces, first.position)?;
         let used = end.position + padded(last.length());
-        self.tallies.entry(number).or_default().used = used;
+        self.usage.entry(number).or_default().used = used;
         Ok(())
     }
 
-    /// Makes what was appended durable. After an error nothing is known of what the disk holds, so there is no second
-    /// try: the kernel may have dropped the pages and would then report success.
+    /// Makes the written records durable (fdatasync). After an error it is unknown what the disk holds, and there is no
+    /// second try: the kernel may have dropped the pages and would then report success.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         if self.dirty.is_empty() {
             return Ok(());
@@ -319,31 +306,31 @@ impl Segments {
         self.faults.check(CrashPoint::Synced)
     }
 
-    /// The index points to this message's record now.
-    pub(crate) fn revive(&mut self, place: Extent) {
-        let tally = self.tallies.entry(place.segment).or_default();
-        tally.live += place.length;
-        tally.records += 1;
+    /// The index points to this record now.
+    pub(crate) fn add_live(&mut self, place: Extent) {
+        let usage = self.usage.entry(place.segment).or_default();
+        usage.live += place.length;
+        usage.records += 1;
     }
 
-    /// The index does not point to this message's record any more.
-    pub(crate) fn bury(&mut self, place: Extent) {
-        if let Some(tally) = self.tallies.get_mut(&place.segment) {
-            tally.live = tally.live.saturating_sub(place.length);
-            tally.records = tally.records.saturating_sub(1);
+    /// The index no longer points to this record.
+    pub(crate) fn subtract_live(&mut self, place: Extent) {
+        if let Some(usage) = self.usage.get_mut(&place.segment) {
+            usage.live = usage.live.saturating_sub(place.length);
+            usage.records = usage.records.saturating_sub(1);
         }
     }
 
-    /// A message has records of changes in this segment, or no longer.
+    /// A message has its first record of a change in this segment, or needs none of them any more.
     pub(crate) fn mark(&mut self, segment: u64, more: bool) {
-        if let Some(tally) = self.tallies.get_mut(&segment) {
-            tally.marks = if more { tally.marks + 1 } else { tally.marks.saturating_sub(1) };
+        if let Some(usage) = self.usage.get_mut(&segment) {
+            usage.marks = if more { usage.marks + 1 } else { usage.marks.saturating_sub(1) };
         }
     }
 
     /// Whether there is such a segment.
     pub(crate) fn contains(&self, number: u64) -> bool {
-        self.tallies.contains_key(&number)
+        self.usage.contains_key(&number)
     }
 
     pub(crate) fn add_edge(&mut self, edge: Edge) {
@@ -352,15 +339,15 @@ impl Segments {
         }
     }
 
-    /// This segment's ends of messages have all been written once more.
+    /// The tombstones of this segment have all been written again.
     pub(crate) fn clear_ends(&mut self, newer: u64) {
         self.edges.retain(|edge| edge.newer != newer || edge.copies);
     }
 
-    /// Unlinks full segments that nobody needs; gives those that are gone for good.
+    /// Deletes full segments that are no longer needed. Gives their numbers.
     pub(crate) fn reclaim(&mut self) -> io::Result<Vec<u64>> {
         let free = |number: &u64| !self.edges.iter().any(|edge| edge.newer == *number);
-        let empty = self.sealed().filter(|(_, tally)| tally.is_empty()).map(|(number, _)| number);
+        let empty = self.sealed().filter(|(_, usage)| usage.is_empty()).map(|(number, _)| number);
         let candidates: Vec<u64> = empty.filter(free).collect();
         let mut gone = Vec::new();
         let mut failed = None;
@@ -371,7 +358,7 @@ impl Segments {
             }
         }
         if !gone.is_empty() {
-            // What was kept for the sake of these goes next time, when their names are gone for sure.
+            // Segments that were kept because of these are deleted next time, when these names are durably gone.
             self.folder.handle.sync_all()?;
             self.edges.retain(|edge| !gone.contains(&edge.older));
         }
@@ -384,41 +371,42 @@ impl Segments {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // Readers hold the file open and finish in peace.
-        self.shelf.take(number);
-        self.tallies.remove(&number);
+        // Readers that have the file open can finish.
+        self.files.take(number);
+        self.usage.remove(&number);
         Ok(())
     }
 
-    /// The oldest full segment, not among these, of which more than three quarters are garbage and which is there all the
-    /// same.
+    /// The oldest full segment, not in `except`, that is still needed and of which more than three quarters are
+    /// garbage.
     pub(crate) fn sparse(&self, except: &BTreeSet<u64>) -> Option<u64> {
-        let sparse = |(number, tally): &(u64, Tally)| tally.live < tally.used / 4 && !except.contains(number);
+        let sparse =
+            |(number, usage): &(u64, SegmentUsage)| usage.live < usage.used / 4 && !except.contains(number);
         self.sealed().find(sparse).map(|(number, _)| number)
     }
 
     /// Octets written to a segment.
     pub(crate) fn used(&self, number: u64) -> u64 {
-        self.tallies.get(&number).map_or(0, |tally| tally.used)
+        self.usage.get(&number).map_or(0, |usage| usage.used)
     }
 
-    /// All that is known of a segment.
-    pub(crate) fn tally(&self, number: u64) -> Tally {
-        self.tallies.get(&number).copied().unwrap_or_default()
+    /// The usage of a segment.
+    pub(crate) fn usage(&self, number: u64) -> SegmentUsage {
+        self.usage.get(&number).copied().unwrap_or_default()
     }
 
     pub(crate) fn file(&self, number: u64) -> io::Result<Arc<File>> {
-        self.shelf.get(number)
+        self.files.get(number)
     }
 
-    fn sealed(&self) -> impl Iterator<Item = (u64, Tally)> {
-        let tallies = self.tallies.iter().map(|(number, tally)| (*number, *tally));
+    fn sealed(&self) -> impl Iterator<Item = (u64, SegmentUsage)> {
+        let usage = self.usage.iter().map(|(number, usage)| (*number, *usage));
         let current = self.cursor.segment;
-        tallies.filter(move |(number, _)| Some(*number) != current && !self.ready.contains(number))
+        usage.filter(move |(number, _)| Some(*number) != current && !self.ready.contains(number))
     }
 }
 
-/// Writes pieces one after the other; small ones go together.
+/// Writes pieces one after the other. Small ones are gathered.
 fn write_all(file: &File, pieces: impl Iterator<Item = Bytes>, mut at: u64) -> io::Result<()> {
     let mut gathered: Vec<u8> = Vec::new();
     for piece in pieces {
@@ -439,7 +427,7 @@ fn write_all(file: &File, pieces: impl Iterator<Item = Bytes>, mut at: u64) -> i
     file.write_all_at(&gathered, at)
 }
 
-/// The places of these records, neighbours as one.
+/// The places of these records, one per segment.
 fn runs(records: &[(Record, Extent)]) -> Vec<Extent> {
     let runs = records.chunk_by(|(_, one), (_, two)| one.segment == two.segment);
     let run = |run: &[(Record, Extent)]| {
@@ -459,125 +447,4 @@ fn wipe(file: &File, run: Extent) -> io::Result<()> {
         from += piece;
     }
     file.sync_data()
-}
-
-/// What stands at the beginning of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Preface {
-    pub(crate) format: u32,
-    pub(crate) identity: Identity,
-    pub(crate) number: u64,
-}
-
-impl Preface {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.extend([0; 4]);
-        out.extend(self.format.to_le_bytes());
-        out.extend([0; 4]);
-        out.extend(self.identity.octets());
-        out.extend(self.number.to_le_bytes());
-        out.resize(clamp(PREFACE), 0);
-        let crc = crc32fast::hash(&out[8..]);
-        out[4..8].copy_from_slice(&crc.to_le_bytes());
-        out
-    }
-
-    /// Reads a segment's; none when there is no whole one.
-    pub(crate) fn read(file: &File) -> io::Result<Option<Self>> {
-        let raw = match read_at(file, 0, PREFACE) {
-            Ok(raw) => raw,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if &raw[..4] != MAGIC || u32_at(&raw, 4) != crc32fast::hash(&raw[8..]) {
-            return Ok(None);
-        }
-        let identity: [u8; 16] = raw[16..32].try_into().unwrap_or_default();
-        Ok(Some(Self {
-            format: u32_at(&raw, 8),
-            identity: Identity::new(identity),
-            number: u64_at(&raw, 32),
-        }))
-    }
-}
-
-/// The folder in which segments lie, and their names.
-pub(crate) struct Folder {
-    path: PathBuf,
-    handle: File,
-}
-
-impl Folder {
-    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
-        let handle = File::open(&path)?;
-        Ok(Self { path, handle })
-    }
-
-    pub(crate) fn file(&self, number: u64) -> PathBuf {
-        self.path.join(Self::name(number))
-    }
-
-    /// A segment's file name.
-    pub(crate) fn name(number: u64) -> String {
-        format!("{number:016x}.log")
-    }
-
-    /// The number in a segment's file name.
-    pub(crate) fn number(path: &Path) -> Option<u64> {
-        let name = path.file_name()?.to_str()?.strip_suffix(".log")?;
-        u64::from_str_radix(name, 16).ok()
-    }
-
-    /// A new segment, durable as a name and as space, so that later syncs have no length to write and a full disk shows
-    /// here and not in the middle of a record.
-    fn make(&self, number: u64, size: u64, identity: &Identity) -> io::Result<File> {
-        let path = self.file(number);
-        let made = self.try_make(&path, number, size, identity);
-        if made.is_err() {
-            // Nothing is in it yet; left behind it would only be in the way.
-            let _ = std::fs::remove_file(&path);
-        }
-        made
-    }
-
-    fn try_make(&self, path: &Path, number: u64, size: u64, identity: &Identity) -> io::Result<File> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        if size > 0 {
-            match fallocate(&file, FallocateFlags::empty(), 0, size) {
-                // A file system without preallocation still works, only slower.
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let preface = Preface { format: FORMAT, identity: *identity, number };
-        file.write_all_at(&preface.encode(), 0)?;
-        file.sync_all()?;
-        self.handle.sync_all()?;
-        Ok(file)
-    }
-}
-
-/// Whether nothing stands between these two places.
-pub(crate) fn is_blank(file: &File, mut from: u64, to: u64) -> io::Result<bool> {
-    while from < to {
-        let piece = read_at(file, from, (to - from).min(1 << 20))?;
-        if piece.iter().any(|octet| *octet != 0) {
-            return Ok(false);
-        }
-        from += piece.len() as u64;
-    }
-    Ok(true)
-}
-
-/// Whether octets are not there, which is damage; a disk that cannot be read now may be readable later.
-pub(crate) fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
-}
-
-/// Reads `length` octets at `position`.
-pub(crate) fn read_at(file: &File, position: u64, length: u64) -> io::Result<Bytes> {
-    let mut buffer = vec![0; clamp(length)];
-    file.read_exact_at(&mut buffer, position)?;
-    Ok(buffer.into())
 }

@@ -1,5 +1,5 @@
-//! What the committer tells everyone else: whether the disk can be trusted, what lies in the spool, who arrived, and
-//! the messages that were committed a moment ago.
+//! What the committer shares with the callers of the engine: the health of the store, totals, arrivals, and a cache of
+//! recent messages.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use pintle_mail::{Body, Bytes, QueueId};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::body::{StagedBody, StagedMessage};
 use super::database::{Database, fresh};
-use super::index::{Gone, Reheld};
-use crate::content::Source;
+use super::index::{HoldChange, RemovedMessage};
 use crate::fault::Faults;
-use crate::{Content, Entry, NewMessage, SpoolError, Stored, Totals, Waiting};
+use crate::{Entry, SpoolError, Stored, Totals, Waiting};
 
 /// Written by the committer, read by all.
 pub(crate) struct EngineShared {
@@ -21,9 +21,9 @@ pub(crate) struct EngineShared {
     pub(crate) warm: RecentCache,
     pub(crate) totals: Mutex<Totals>,
     pub(crate) arrivals: Mutex<Option<UnboundedSender<Waiting>>>,
-    /// The readers' connection to the index; none once the spool is closed.
+    /// The readers' connection to the index. None once the spool is closed.
     pub(crate) reading: Mutex<Option<Database>>,
-    /// How often the index has been made anew.
+    /// How often the index has been rebuilt.
     generation: AtomicU64,
     pub(crate) faults: Faults,
 }
@@ -41,51 +41,51 @@ impl EngineShared {
         }
     }
 
-    /// Which of the indexes that there have been it is.
+    /// The generation of the index: how often it has been rebuilt.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The index is another one now.
+    /// Counts a rebuild of the index.
     pub(crate) fn next_generation(&self) {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// A message has been committed.
-    pub(crate) fn admit(&self, message: NewMessage) {
-        let size = message.head.len() as u64 + message.content.size();
+    /// Adds a message that was committed.
+    pub(crate) fn admit(&self, message: StagedMessage) {
+        let size = message.size();
         self.totals.lock().count_in(size, message.entry.hold.as_ref());
         let waiting = Waiting::new(message.id, &message.entry, size, &fresh(&message.entry));
-        // Warm first: whoever hears of it comes at once.
+        // First the cache: the delivery loads the message at once.
         self.warm.insert(message);
         self.announce(|| waiting);
     }
 
-    /// A message has gone.
-    pub(crate) fn count_out(&self, gone: &Gone) {
+    /// Subtracts a message that was removed.
+    pub(crate) fn count_out(&self, gone: &RemovedMessage) {
         let mut totals = self.totals.lock();
         totals.count_out(gone.size, gone.hold.as_ref());
         totals.damaged += u64::from(gone.damaged);
     }
 
-    /// A message is held in another way than before, or no longer.
-    pub(crate) fn count_held(&self, change: &Reheld) {
+    /// Counts a changed hold.
+    pub(crate) fn count_held(&self, change: &HoldChange) {
         let mut totals = self.totals.lock();
         totals.let_go(change.size, change.before.as_ref());
         totals.hold(change.size, change.now.as_ref());
     }
 
-    /// Tells the queue, if there is one, of a message that became pending.
+    /// Sends a message that became pending to the queue, if there is one.
     pub(crate) fn announce(&self, waiting: impl FnOnce() -> Waiting) {
         if let Some(arrivals) = &*self.arrivals.lock() {
-            // A queue that has gone away hears of the message when it claims again.
+            // The queue has ended. It learns of the message by the next claim.
             let _ = arrivals.send(waiting());
         }
     }
 }
 
-/// Whether what we write stays written. Once broken, always broken, until a restart has read the disk anew. An index that
-/// does not follow passes.
+/// Whether the store keeps what is written. Once broken it stays broken, until a restart has read the disk again. An
+/// index that is behind the log passes.
 #[derive(Default)]
 pub(crate) struct StoreHealth {
     broken: OnceLock<Arc<str>>,
@@ -101,48 +101,48 @@ impl StoreHealth {
         if self.broken.set(why.clone()).is_ok() {
             tracing::error!(
                 %why,
-                "THE SPOOL ACCEPTS NO MORE MAIL: the disk did not keep what it was told to. Check the disk, then restart"
+                "THE SPOOL ACCEPTS NO MORE MAIL: data may not have reached the disk. Check the disk, then restart the gateway"
             );
         }
     }
 
-    /// What keeps the index from taking what the log has, while it does not.
+    /// Why the index lacks what the log has, while it does.
     pub(crate) fn behind(&self) -> Option<SpoolError> {
         self.behind.lock().clone()
     }
 
-    /// The index does not take what the log has.
+    /// The index lacks what the log has.
     pub(crate) fn fall_behind(&self, trouble: SpoolError) {
         let mut behind = self.behind.lock();
         if behind.is_none() {
             tracing::error!(
                 %trouble,
-                "THE SPOOL TAKES NO MAIL FOR NOW: its database cannot be written. What was taken lies in the log; the \
-                 database is tried again until it can be"
+                "THE SPOOL TAKES NO MAIL FOR NOW: its database cannot be written. Accepted mail is safe in the log; the \
+                 database is tried again until it works"
             );
         }
         *behind = Some(trouble);
     }
 
-    /// It has taken it.
+    /// The index is up to date with the log again.
     pub(crate) fn catch_up(&self) {
         if self.behind.lock().take().is_some() {
-            tracing::warn!("the spool's database says what the log says again: mail is taken");
+            tracing::warn!("the spool's database is up to date with the log again: mail is accepted");
         }
     }
 }
 
-/// Messages that nobody has changed since they were committed, for as long as memory allows.
+/// A cache of messages that have not changed since their commit, as far as memory allows.
 ///
-/// Most mail is delivered the moment it has come in; its delivery then reads neither the database nor the log.
+/// Most mail is delivered as soon as it has come in. Its delivery then reads neither the database nor the log.
 pub(crate) struct RecentCache {
     limit: usize,
-    state: Mutex<Kept>,
+    state: Mutex<RecentMessages>,
 }
 
 #[derive(Default)]
-struct Kept {
-    messages: HashMap<QueueId, (Entry, Bytes, Content)>,
+struct RecentMessages {
+    messages: HashMap<QueueId, (Entry, Bytes, Arc<StagedBody>)>,
     order: VecDeque<QueueId>,
     octets: usize,
 }
@@ -154,13 +154,13 @@ impl RecentCache {
 
     pub(crate) fn get(&self, id: QueueId) -> Option<Stored> {
         let state = self.state.lock();
-        let (entry, head, content) = state.messages.get(&id)?;
+        let (entry, head, body) = state.messages.get(&id)?;
         Some(Stored {
             id,
             recipients: fresh(entry),
             entry: entry.clone(),
             head: head.clone(),
-            body: Arc::new(content.clone()),
+            body: body.clone(),
         })
     }
 
@@ -168,30 +168,30 @@ impl RecentCache {
         self.state.lock().remove(id);
     }
 
-    fn insert(&self, message: NewMessage) {
-        // A large body would keep its file open: thousands of them, more than a process may have.
-        let Source::Memory(_) = message.content.source() else {
+    fn insert(&self, message: StagedMessage) {
+        // A large body would keep its file open, and there may be more of them than a process may have open.
+        if message.body.file().is_some() {
             return;
-        };
-        let weight = weight(&message.head, &message.content);
+        }
+        let weight = weight(&message.head, &message.body);
         if weight > self.limit {
             return;
         }
         let mut state = self.state.lock();
         state.octets += weight;
         state.order.push_back(message.id);
-        let kept = (message.entry, message.head, message.content);
+        let kept = (message.entry, message.head, message.body);
         state.messages.insert(message.id, kept);
         state.shrink(self.limit);
     }
 }
 
-impl Kept {
+impl RecentMessages {
     fn remove(&mut self, id: QueueId) {
-        if let Some((_, head, content)) = self.messages.remove(&id) {
-            self.octets -= weight(&head, &content);
+        if let Some((_, head, body)) = self.messages.remove(&id) {
+            self.octets -= weight(&head, &body);
         }
-        // Most leave in the order in which they came; those that do not are swept out when their turn comes.
+        // Most messages leave in the order in which they came. The ids of the others are removed when their turn comes.
         while self.order.front().is_some_and(|id| !self.messages.contains_key(id)) {
             self.order.pop_front();
         }
@@ -207,9 +207,9 @@ impl Kept {
     }
 }
 
-/// What a message takes in memory, roughly.
-fn weight(head: &Bytes, content: &Content) -> usize {
+/// Roughly what a message takes in memory, in octets.
+fn weight(head: &Bytes, body: &StagedBody) -> usize {
     const REST: usize = 1024;
-    let body = usize::try_from(content.size()).unwrap_or(usize::MAX);
+    let body = usize::try_from(body.size()).unwrap_or(usize::MAX);
     body.saturating_add(REST + head.len())
 }

@@ -317,7 +317,7 @@ async fn a_log_that_nothing_knows_is_not_taken_for_a_new_one() {
         }
         let before = names(&store.folder.join("segments"));
         remove_index(&store);
-        assert!(matches!(Embedded::open(&store.config()), Err(OpenError::Mixed { .. })));
+        assert!(matches!(Embedded::open(&store.config()), Err(OpenError::ForeignPart { .. })));
         assert_eq!(names(&store.folder.join("segments")), before);
     }
 }

@@ -8,10 +8,10 @@ use super::*;
 use crate::embedded::batch::{copy_record, message_record};
 use crate::embedded::identity::Identity;
 use crate::embedded::meta::MessageState;
-use crate::embedded::record::{Kind, Record, clamp, padded, seeded};
+use crate::embedded::record::{Record, RecordKind, clamp, padded, seeded};
 use crate::embedded::row::recipient_sum;
 use crate::embedded::scan::{self, Log};
-use crate::embedded::segments::{Extent, FORMAT, Folder};
+use crate::embedded::segment_file::{Extent, FORMAT, SegmentFolder};
 use crate::{Disposition, Status};
 
 /// Octets of what a forged record says, so that it can be replaced by something else.
@@ -28,7 +28,7 @@ struct Forged {
 
 impl Forged {
     /// Puts a record behind the last one of a spool that nobody works in.
-    fn append(store: &FolderStore, kind: Kind, id: QueueId, meta: &str) -> Self {
+    fn append(store: &FolderStore, kind: RecordKind, id: QueueId, meta: &str) -> Self {
         let found = scan::find(&store.folder.join("segments")).unwrap();
         let seed = Identity::read(&store.folder).unwrap().unwrap().seed();
         let log = Log::new(seed, found);
@@ -36,7 +36,7 @@ impl Forged {
         let last = *scans.values().rev().find_map(|scan| scan.records.last()).unwrap();
         let mut record = Record::of(kind, id, padded_meta(meta));
         record.seal(last.segment, last.end(), last.sequence + 1, last.sequence);
-        let path = store.folder.join("segments").join(Folder::name(last.segment));
+        let path = store.folder.join("segments").join(SegmentFolder::name(last.segment));
         let forged = Self { path, at: clamp(last.end()), record, seed };
         forged.write(|_| ());
         forged
@@ -52,7 +52,7 @@ impl Forged {
     }
 
     /// As if a version ran that understands it: it says this to that one.
-    fn understood(&self, kind: Kind, id: QueueId, meta: &str) {
+    fn understood(&self, kind: RecordKind, id: QueueId, meta: &str) {
         let octets = fs::read(&self.path).unwrap();
         let said = &octets[self.at..];
         let (sequence, durable) = (said[24..32].try_into().unwrap(), said[32..40].try_into().unwrap());
@@ -99,23 +99,28 @@ async fn thin_out(spool: &Embedded, store: &FolderStore, first: u32) {
 }
 
 /// What is said of one message that this version does not understand, and the same as one says that does.
-fn changes() -> [(Kind, String, Kind, String); 4] {
+fn changes() -> [(RecordKind, String, RecordKind, String); 4] {
     let understood = r#"{"reroute":[[1],{"relay":"inside"}]}"#.to_owned();
     let delivered = r#"{"number":2,"status":{"done":"delivered"}}"#;
     let route = r#""route":{"relay":"inside"}"#;
     [
-        (Kind::Amend, r#"{"embargo":{"until":7}}"#.to_owned(), Kind::Amend, understood.clone()),
-        (Kind::Amend, r#"{"release":{"at":7,"by":"x"}}"#.to_owned(), Kind::Amend, understood.clone()),
+        (RecordKind::Amend, r#"{"embargo":{"until":7}}"#.to_owned(), RecordKind::Amend, understood.clone()),
         (
-            Kind::Settle,
+            RecordKind::Amend,
+            r#"{"release":{"at":7,"by":"x"}}"#.to_owned(),
+            RecordKind::Amend,
+            understood.clone(),
+        ),
+        (
+            RecordKind::Settle,
             format!(r#"{{"changes":[{{"number":1,"status":{UNKNOWN_STATUS}}}]}}"#),
-            Kind::Amend,
+            RecordKind::Amend,
             understood,
         ),
         (
-            Kind::State,
+            RecordKind::State,
             format!(r#"{{"states":[{delivered},{{"number":1,"status":{UNKNOWN_STATUS},{route}}}]}}"#),
-            Kind::State,
+            RecordKind::State,
             format!(r#"{{"states":[{delivered},{{"number":1,{route}}}]}}"#),
         ),
     ]
@@ -148,7 +153,7 @@ async fn a_change_of_a_later_version_holds_its_message_until_one_runs_that_under
             let stored = spool.load(sample.id()).await.unwrap();
             assert_eq!(stored.entry.hold, None, "{unknown}");
             assert_eq!(stored.recipients[0].route, Some(NextHop::Relay("inside".into())));
-            let second = if kind == Kind::State { delivered() } else { Status::fresh(NOW) };
+            let second = if kind == RecordKind::State { delivered() } else { Status::fresh(NOW) };
             assert_eq!(stored.recipients[1].status, second);
             spool.close().await.unwrap();
         }
@@ -169,7 +174,7 @@ async fn a_status_that_a_later_version_put_into_the_index_holds_its_message() {
     spool.close().await.unwrap();
     drop(spool);
     let marks = format!(r#"{{"changes":[{{"number":1,"status":{UNKNOWN_STATUS}}}]}}"#);
-    Forged::append(&store, Kind::Settle, sample.id(), &marks);
+    Forged::append(&store, RecordKind::Settle, sample.id(), &marks);
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
     let sum = recipient_sum(sample.id(), 1, Some(UNKNOWN_STATUS), None);
     let changed =
@@ -202,14 +207,14 @@ async fn what_holds_a_message_in_quarantine_is_not_replaced() {
     spool.commit(message).await.unwrap();
     spool.close().await.unwrap();
     drop(spool);
-    let forged = Forged::append(&store, Kind::Amend, sample.id(), r#"{"let-go":7}"#);
+    let forged = Forged::append(&store, RecordKind::Amend, sample.id(), r#"{"let-go":7}"#);
     for _ in 0..2 {
         let spool = store.engine();
         assert_eq!(spool.load(sample.id()).await.unwrap().entry.hold, Some(in_quarantine("spam")));
         thin_out(&spool, &store, 1_000).await;
         spool.close().await.unwrap();
     }
-    forged.understood(Kind::Amend, sample.id(), r#"{"release":7}"#);
+    forged.understood(RecordKind::Amend, sample.id(), r#"{"release":7}"#);
     let spool = store.engine();
     let entry = spool.load(sample.id()).await.unwrap().entry;
     assert_eq!((entry.hold, entry.released), (None, Some(UnixTime::from_millis(7))));
@@ -221,19 +226,19 @@ async fn what_holds_a_message_in_quarantine_is_not_replaced() {
 async fn a_record_that_is_moved_keeps_what_is_not_known_of_it() {
     let store = filled(&[]).await;
     let spool = Embedded::open(&store.config()).unwrap();
-    let message = Sample::small(1).message(&spool).await.unwrap();
-    let (sheet, _) = message_record(&message).unwrap();
-    let mut said: serde_json::Value = serde_json::from_str(&sheet).unwrap();
+    let message = StagedMessage::new(Sample::small(1).message(&spool).await.unwrap()).unwrap();
+    let (json, _) = message_record(&message).unwrap();
+    let mut said: serde_json::Value = serde_json::from_str(&json).unwrap();
     said["entry"]["urgent"] = 7.into();
     said["colour"] = "blue".into();
     said["hold"] = serde_json::json!({ "operator": "look" });
-    let mut record = Record::of(Kind::Message, message.id, said.to_string().into_bytes());
+    let mut record = Record::of(RecordKind::Message, message.id, said.to_string().into_bytes());
     let from = Extent { segment: 1, position: 64, length: record.length() };
     record.seal(1, 64, 9, 8);
     let raw = Bytes::from(record.pieces(5).concat());
     let state = MessageState { hold: None, released: Some(LATER), states: Vec::new() };
-    let (_, written, sheet) = copy_record(&raw, from, &state, 5).unwrap();
-    let moved: serde_json::Value = serde_json::from_str(&sheet).unwrap();
+    let (_, written, json) = copy_record(&raw, from, &state, 5).unwrap();
+    let moved: serde_json::Value = serde_json::from_str(&json).unwrap();
     let expected = serde_json::to_value(LATER).unwrap();
     assert_eq!(
         (&moved["entry"], &moved["colour"], &moved["released"]),
@@ -251,7 +256,7 @@ async fn a_kind_of_record_or_a_format_of_a_later_version_is_refused_and_left_alo
         let path = store.folder.join("segments/0000000000000001.log");
         let before = fs::read(&path).unwrap();
         let mut octets = if what == "kind" {
-            let forged = Forged::append(&store, Kind::Start, samples[0].id(), "{}");
+            let forged = Forged::append(&store, RecordKind::Start, samples[0].id(), "{}");
             let seed = forged.seed;
             forged.write(|raw| {
                 raw[56] = 99;

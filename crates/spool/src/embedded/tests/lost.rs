@@ -4,7 +4,7 @@ use super::*;
 use crate::{Change, Disposition, Guard, Pending, Settlement, Status};
 
 /// The states that a message can be in, for which more than its record is needed.
-struct Mixed {
+struct SampleMix {
     fresh: Sample,
     deferred: Sample,
     partly: Sample,
@@ -15,7 +15,7 @@ struct Mixed {
     gone: Sample,
 }
 
-impl Mixed {
+impl SampleMix {
     /// A spool that has them, and is closed.
     async fn filled() -> (FolderStore, Self) {
         let mut store = FolderStore::new();
@@ -86,7 +86,7 @@ async fn a_missing_empty_or_foreign_database_is_made_anew_from_the_log() {
     other.engine().close().await.unwrap();
     let foreign = fs::read(other.folder.join("envelopes.db")).unwrap();
     for what in ["missing", "empty", "foreign", "no database"] {
-        let (mut store, mixed) = Mixed::filled().await;
+        let (mut store, mixed) = SampleMix::filled().await;
         remove_index(&store);
         let path = store.folder.join("envelopes.db");
         match what {
@@ -109,7 +109,7 @@ async fn a_missing_empty_or_foreign_database_is_made_anew_from_the_log() {
 async fn a_restore_without_the_write_ahead_log_loses_nothing() {
     let mut store = FolderStore::new();
     let spool = store.engine();
-    let mixed = Mixed::bring(&spool).await;
+    let mixed = SampleMix::bring(&spool).await;
     let restored = store.folder.with_extension("restored");
     copy(&store.folder, &restored, &HashMap::new());
     fs::remove_file(restored.join("envelopes.db-wal")).unwrap();
@@ -123,7 +123,7 @@ async fn a_restore_without_the_write_ahead_log_loses_nothing() {
 
 #[tokio::test]
 async fn no_damaged_page_of_the_database_costs_anything() {
-    let (mut store, mixed) = Mixed::filled().await;
+    let (mut store, mixed) = SampleMix::filled().await;
     let whole = fs::read(store.folder.join("envelopes.db")).unwrap();
     let (mut overwritten, mut shortened) = (0, 0);
     for page in 0..whole.len() / 4096 {
@@ -149,7 +149,7 @@ async fn no_damaged_page_of_the_database_costs_anything() {
 
 #[tokio::test]
 async fn a_flipped_octet_in_a_row_sends_mail_nowhere_else() {
-    let (mut store, mixed) = Mixed::filled().await;
+    let (mut store, mixed) = SampleMix::filled().await;
     let flips = [
         "UPDATE message SET sheet = replace(sheet, 'example1.org', 'example9.org')",
         "UPDATE message SET hold = NULL WHERE hold IS NOT NULL",
@@ -170,7 +170,7 @@ async fn a_flipped_octet_in_a_row_sends_mail_nowhere_else() {
     let spool = store.engine();
     let database = rusqlite::Connection::open(store.folder.join("envelopes.db")).unwrap();
     database.execute(flips[0], []).unwrap();
-    assert!(matches!(spool.load(mixed.deferred.id()).await, Err(SpoolError::Index(_))));
+    assert!(matches!(spool.load(mixed.deferred.id()).await, Err(SpoolError::Unavailable(_))));
     // Whatever is asked of the committer comes behind what mends it.
     assert!(spool.release(mixed.gone.id(), LATER, Guard::Any).await.is_err());
     mixed.assert_all(&spool).await;
@@ -242,7 +242,7 @@ async fn an_old_copy_of_the_database_brings_nothing_back_that_is_done() {
 
 #[tokio::test]
 async fn a_log_that_is_not_there_is_an_error_that_destroys_nothing() {
-    let (mut store, mixed) = Mixed::filled().await;
+    let (mut store, mixed) = SampleMix::filled().await;
     let (segments, away) = (store.folder.join("segments"), store.folder.join("away"));
     fs::rename(&segments, &away).unwrap();
     for with_database in [true, false] {
@@ -269,11 +269,15 @@ async fn segments_of_two_spools_are_not_taken_for_one() {
     let name = "segments/0000000000000001.log";
     let foreign = one.folder.join("segments/0000000000000009.log");
     fs::copy(two.folder.join(name), &foreign).unwrap();
-    assert!(matches!(Embedded::open(&one.config()), Err(OpenError::Mixed { path, .. }) if path == foreign));
+    assert!(
+        matches!(Embedded::open(&one.config()), Err(OpenError::ForeignPart { path, .. }) if path == foreign)
+    );
     fs::remove_file(&foreign).unwrap();
     let renamed = one.folder.join("segments/0000000000000007.log");
     fs::copy(one.folder.join(name), &renamed).unwrap();
-    assert!(matches!(Embedded::open(&one.config()), Err(OpenError::Mixed { path, .. }) if path == renamed));
+    assert!(
+        matches!(Embedded::open(&one.config()), Err(OpenError::ForeignPart { path, .. }) if path == renamed)
+    );
     fs::remove_file(&renamed).unwrap();
     let spool = one.engine();
     assert_eq!(spool.claim(None, 9).await.unwrap().len(), 1);

@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use pintle_mail::{Body, BodyFuture, Bytes};
 use tempfile::TempDir;
 
 mod adverse;
-mod behind;
+mod index_recovery;
 mod later;
 mod looked;
 mod lost;
 mod model;
 
 use super::*;
+use crate::Content;
 use crate::conformance::messages::{LATER, NOW, Sample, deferred, delivered, in_quarantine, read_all};
 use crate::conformance::{self, Store, Subject};
 use crate::fault::InjectedFault;
@@ -23,7 +25,7 @@ use crate::fault::InjectedFault;
 /// Small enough that tests fill several.
 const SEGMENT: u64 = 256 * 1024;
 
-struct Folderly;
+struct EmbeddedSubject;
 
 struct FolderStore {
     folder: PathBuf,
@@ -32,7 +34,7 @@ struct FolderStore {
     _keep: TempDir,
 }
 
-impl Subject for Folderly {
+impl Subject for EmbeddedSubject {
     fn store(&self) -> Box<dyn Store> {
         Box::new(FolderStore::new())
     }
@@ -148,22 +150,22 @@ fn copy(from: &Path, to: &Path, unsynced: &HashMap<PathBuf, u64>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_conforms() {
-    conformance::run(&Folderly).await;
+    conformance::run(&EmbeddedSubject).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_a_kill_at_every_point() {
-    conformance::crash::run(&Folderly, InjectedFault::Crash).await;
+    conformance::crash::run(&EmbeddedSubject, InjectedFault::Crash).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_a_power_cut_at_every_point() {
-    conformance::crash::run(&Folderly, InjectedFault::PowerLoss).await;
+    conformance::crash::run(&EmbeddedSubject, InjectedFault::PowerLoss).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_bears_a_failing_disk() {
-    conformance::crash::failing_disks(&Folderly).await;
+    conformance::crash::failing_disks(&EmbeddedSubject).await;
 }
 
 #[tokio::test]
@@ -204,6 +206,41 @@ async fn a_disk_below_its_reserve_is_full_before_the_data() {
     spool.close().await.unwrap();
 }
 
+/// Taken all the same, it would be a message without its body.
+#[tokio::test]
+async fn a_body_that_another_engine_has_staged_is_refused() {
+    struct Elsewhere;
+    impl Body for Elsewhere {
+        fn size(&self) -> u64 {
+            7
+        }
+
+        fn read(&self, _: u64, _: usize) -> BodyFuture<'_> {
+            Box::pin(std::future::ready(Ok(Bytes::new())))
+        }
+    }
+
+    let store = FolderStore::new();
+    let spool = Embedded::open(&store.config()).unwrap();
+    let (parent, sample) = (Sample::small(1), Sample::small(2));
+    parent.commit(&spool).await.unwrap();
+    let child = || NewMessage {
+        id: sample.id(),
+        head: sample.head(),
+        content: Content::staged(Elsewhere),
+        entry: sample.entry(),
+    };
+    assert!(matches!(spool.commit(child()).await, Err(SpoolError::Store(_))));
+    let settlement = Settlement { children: vec![child()], ..parent.all_done() };
+    assert!(matches!(spool.settle(settlement).await, Err(SpoolError::Store(_))));
+    parent.assert_same(&spool.load(parent.id()).await.unwrap()).await;
+    // What an engine without files has taken in is in memory, and fits every engine.
+    let message = sample.message(&crate::Memory::new()).await.unwrap();
+    spool.commit(message).await.unwrap();
+    sample.assert_same(&spool.load(sample.id()).await.unwrap()).await;
+    spool.close().await.unwrap();
+}
+
 /// What makes room must not need room: the last of it is given up.
 #[tokio::test]
 async fn outcomes_are_written_down_on_a_full_disk() {
@@ -234,7 +271,10 @@ async fn a_broken_spool_stands_still() {
     spool.close().await.unwrap();
     drop(spool);
     let (engine, mut committer) = Embedded::prepare(&store.config(), &store.faults).unwrap();
-    let settle = |sample: &Sample| Operation::Settle(sample.all_done(), oneshot::channel().0);
+    let settle = |sample: &Sample| {
+        let settlement = StagedSettlement::new(sample.all_done()).unwrap();
+        Operation::Settle(settlement, oneshot::channel().0)
+    };
     let most = samples.iter().filter(|sample| sample.number % 10 != 0 && sample.number != 119);
     committer.turn(most.map(settle).collect());
     assert!(committer.has_work());

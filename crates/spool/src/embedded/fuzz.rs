@@ -1,8 +1,8 @@
-//! Segments of a log, made up or damaged, through scan and replay: for the fuzz target and the tests that replay its seeds.
-//! In test builds alone.
+//! The harness of the fuzz target `segment`: it scans and replays segments that were made up or damaged, and checks the
+//! result. Tests run it on the seeds. It exists in test builds only.
 //!
-//! Whatever the octets are, reading them ends in work that their number bounds. And damage costs what was damaged: no
-//! message becomes another, gets a status that nobody gave it, or is missing without a word.
+//! Whatever the octets are, the work of reading them is bounded by their number. And damage costs only what was
+//! damaged: no message turns into another, gets a status that it never had, or is missing without a report.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise is a failed test")]
 
@@ -18,25 +18,27 @@ use pintle_mail::{
 
 use super::database::Database;
 use super::identity::Identity;
-use super::meta::{Amendment, Graves, Mark, Marks, MessageState, Touched, WrittenRef, to_json};
-use super::record::{HEADER, Header, Kind, Parts, Record, seeded};
+use super::meta::{
+    Amendment, ChangedRecipient, MessageMetaRef, MessageState, SettleMeta, StatusChange, Tombstones, to_json,
+};
+use super::record::{MessageParts, RECORD_HEADER, Record, RecordHeader, RecordKind, seeded};
 use super::replay::{ReplayError, ReplayOutcome, bring_up};
 use super::scan::{Log, Scan, SegmentFile, is_sound};
-use super::segments::PREFACE;
+use super::segment_file::SEGMENT_HEADER;
 use crate::{Disposition, Entry, Hold, Status};
 
-/// Reads what the plan makes of two segments, in files of this folder, and watches.
-pub fn play_segments(folder: &Path, plan: &[u8]) {
+/// Reads what the plan makes of two segments, in files of this folder, and checks the result.
+pub fn fuzz_segments(folder: &Path, plan: &[u8]) {
     let (how, plan) = plan.split_first().unwrap_or((&0, &[]));
     let files = match how % 3 {
         0 => made_up(plan),
         1 => damaged(plan),
         _ => rewritten(plan),
     };
-    let read = Read::of(folder, &files);
+    let read = ReplayedLog::of(folder, &files);
     read.bounded();
     if how % 3 == 1 {
-        read.true_to(&SOUND);
+        read.true_to(&INTACT);
     }
 }
 
@@ -46,11 +48,11 @@ fn made_up(plan: &[u8]) -> Vec<Vec<u8>> {
     vec![plan[..middle].to_vec(), plan[middle..].to_vec()]
 }
 
-/// The sound ones, with octets changed, cut off, moved or lost.
+/// The intact segments, with octets changed, cut off, moved or lost.
 fn damaged(plan: &[u8]) -> Vec<Vec<u8>> {
-    let mut files = SOUND.files.clone();
-    for act in plan.chunks_exact(6) {
-        let [kind, which, high, low, length, value] = act else { continue };
+    let mut files = INTACT.files.clone();
+    for step in plan.chunks_exact(6) {
+        let [kind, which, high, low, length, value] = step else { continue };
         let file = &mut files[usize::from(which % 2)];
         let at = usize::from(u16::from_be_bytes([*high, *low]));
         let at = at % (file.len() + 1);
@@ -72,14 +74,16 @@ fn damaged(plan: &[u8]) -> Vec<Vec<u8>> {
     files
 }
 
-/// The sound ones, with the numbers in their headers changed as if somebody had meant it: every checksum is good.
+/// The intact segments, with numbers in their headers changed and all checksums good.
 fn rewritten(plan: &[u8]) -> Vec<Vec<u8>> {
-    let mut files = SOUND.files.clone();
+    let mut files = INTACT.files.clone();
     let mut changed = Vec::new();
-    for act in plan.chunks_exact(4) {
-        let [which, field, value, times] = act else { continue };
-        let (segment, header) = SOUND.headers[usize::from(*which) % SOUND.headers.len()];
-        let at = usize::try_from(header.position).expect("small") + 24 + usize::from(*field) % (HEADER - 24);
+    for step in plan.chunks_exact(4) {
+        let [which, field, value, times] = step else { continue };
+        let (segment, header) = INTACT.headers[usize::from(*which) % INTACT.headers.len()];
+        let at = usize::try_from(header.position).expect("small")
+            + 24
+            + usize::from(*field) % (RECORD_HEADER - 24);
         let end = (at + usize::from(times % 9)).min(files[segment].len());
         files[segment][at..end].fill(*value);
         changed.push((segment, header));
@@ -90,43 +94,43 @@ fn rewritten(plan: &[u8]) -> Vec<Vec<u8>> {
     files
 }
 
-/// Makes the checksums of a record fit what it says, as far as it lies in the file.
-fn seal(file: &mut [u8], header: &Header) {
+/// Sets the checksums of a record right, as far as it is in the file.
+fn seal(file: &mut [u8], header: &RecordHeader) {
     let at = usize::try_from(header.position).expect("small");
     let raw = &mut file[at..];
     let number = |at: usize| u32::from_le_bytes(raw[at..at + 4].try_into().expect("four"));
     let front =
         u64::from(number(60)) + u64::from(number(64)) + u64::from(number(68)) + 4 * u64::from(number(72));
-    let front = HEADER + usize::try_from(front).expect("64 bits");
-    if let Some(octets) = raw.get(HEADER..front) {
+    let front = RECORD_HEADER + usize::try_from(front).expect("64 bits");
+    if let Some(octets) = raw.get(RECORD_HEADER..front) {
         let sum = crc32fast::hash(octets);
         raw[76..80].copy_from_slice(&sum.to_le_bytes());
     }
-    let sum = seeded(IDENTITY.seed(), &raw[8..HEADER]);
+    let sum = seeded(IDENTITY.seed(), &raw[8..RECORD_HEADER]);
     raw[4..8].copy_from_slice(&sum.to_le_bytes());
 }
 
 static IDENTITY: LazyLock<Identity> = LazyLock::new(|| Identity::new([7; 16]));
-static SOUND: LazyLock<Sound> = LazyLock::new(Sound::new);
+static INTACT: LazyLock<IntactLog> = LazyLock::new(IntactLog::new);
 
-/// Two segments as they should be, and what they say.
-struct Sound {
+/// Two intact segments, and what they say.
+struct IntactLog {
     files: Vec<Vec<u8>>,
-    /// All records, each with the place of its file.
-    headers: Vec<(usize, Header)>,
-    known: BTreeMap<QueueId, Known>,
+    /// All records, each with the index of its file.
+    headers: Vec<(usize, RecordHeader)>,
+    known: BTreeMap<QueueId, ExpectedMessage>,
     sequence: u64,
 }
 
-/// What may be said of a message, now or earlier.
+/// What a replay may find of a message, now or in an earlier state.
 #[derive(Default)]
-struct Known {
+struct ExpectedMessage {
     sequence: u64,
-    sheets: Vec<String>,
+    metas: Vec<String>,
     places: Vec<(u64, u64)>,
     head: Bytes,
     body: Bytes,
-    touched: Vec<Touched>,
+    touched: Vec<ChangedRecipient>,
     held: bool,
     ended: bool,
 }
@@ -160,31 +164,32 @@ fn entry(number: u64, recipients: u32) -> Entry {
     }
 }
 
-impl Sound {
-    /// Two messages of which one ends by a report, and one is copied; states, graves, and a message that came and went.
+impl IntactLog {
+    /// Two messages, one of which ends with a report while the other is copied; states, tombstones, and a message that
+    /// came and went.
     fn new() -> Self {
-        let empty = vec![0; usize::try_from(PREFACE).expect("small")];
+        let empty = vec![0; usize::try_from(SEGMENT_HEADER).expect("small")];
         let files = vec![empty.clone(), empty];
-        let mut sound = Self { files, headers: Vec::new(), known: BTreeMap::new(), sequence: 0 };
+        let mut intact = Self { files, headers: Vec::new(), known: BTreeMap::new(), sequence: 0 };
         let held = Hold::Operator("to be looked at".into());
-        sound.put(0, Record::of(Kind::Start, id(0), Vec::new()));
-        sound.message(0, Kind::Message, 1, None, 0);
-        sound.message(0, Kind::Message, 2, None, 0);
-        sound.settle(0, 1, 0, Disposition::Delivered, false);
-        sound.amend(0, 2, &Amendment::Hold(held.clone()));
-        sound.message(0, Kind::Message, 3, None, 1);
-        sound.settle(0, 1, 1, Disposition::Failed, true);
-        sound.put(1, Record::of(Kind::Start, id(0), Vec::new()));
-        sound.message(1, Kind::Message, 4, None, 0);
-        sound.message(1, Kind::Copy, 2, Some(&held), 0);
+        intact.put(0, Record::of(RecordKind::Start, id(0), Vec::new()));
+        intact.message(0, RecordKind::Message, 1, None, 0);
+        intact.message(0, RecordKind::Message, 2, None, 0);
+        intact.settle(0, 1, 0, Disposition::Delivered, false);
+        intact.amend(0, 2, &Amendment::Hold(held.clone()));
+        intact.message(0, RecordKind::Message, 3, None, 1);
+        intact.settle(0, 1, 1, Disposition::Failed, true);
+        intact.put(1, Record::of(RecordKind::Start, id(0), Vec::new()));
+        intact.message(1, RecordKind::Message, 4, None, 0);
+        intact.message(1, RecordKind::Copy, 2, Some(&held), 0);
         let state = MessageState { hold: None, released: None, states: Vec::new() };
-        sound.put(1, Record::of(Kind::State, id(4), to_json(&state).expect("JSON")));
-        let graves = Graves { from: 1, ended: vec![(id(1), 1)], complete: true };
-        sound.put(1, Record::of(Kind::Graves, id(0), to_json(&graves).expect("JSON")));
-        sound.message(1, Kind::Message, 5, None, 0);
-        sound.settle(1, 5, 0, Disposition::Expired, true);
-        sound.put(1, Record::of(Kind::Start, id(0), Vec::new()));
-        sound
+        intact.put(1, Record::of(RecordKind::State, id(4), to_json(&state).expect("JSON")));
+        let tombstones = Tombstones { from: 1, ended: vec![(id(1), 1)], complete: true };
+        intact.put(1, Record::of(RecordKind::Tombstones, id(0), to_json(&tombstones).expect("JSON")));
+        intact.message(1, RecordKind::Message, 5, None, 0);
+        intact.settle(1, 5, 0, Disposition::Expired, true);
+        intact.put(1, Record::of(RecordKind::Start, id(0), Vec::new()));
+        intact
     }
 
     fn put(&mut self, file: usize, mut record: Record) -> (u64, u64) {
@@ -194,20 +199,20 @@ impl Sound {
         record.seal(segment, position, self.sequence, self.sequence - 1);
         octets.extend(record.pieces(IDENTITY.seed()).concat());
         let raw = &octets[usize::try_from(position).expect("small")..];
-        let header = Header::decode(raw, IDENTITY.seed(), segment, position).expect("as written");
+        let header = RecordHeader::decode(raw, IDENTITY.seed(), segment, position).expect("as written");
         self.headers.push((file, header));
         (segment, position)
     }
 
-    fn message(&mut self, file: usize, kind: Kind, number: u64, hold: Option<&Hold>, rest: usize) {
+    fn message(&mut self, file: usize, kind: RecordKind, number: u64, hold: Option<&Hold>, rest: usize) {
         let entry = entry(number, 2);
         let written =
-            WrittenRef { id: id(number), entry: &entry, hold, released: None, file: None, states: &[] };
+            MessageMetaRef { id: id(number), entry: &entry, hold, released: None, file: None, states: &[] };
         let meta = to_json(&written).expect("JSON");
-        let sheet = String::from_utf8(meta.clone()).expect("text");
+        let json = String::from_utf8(meta.clone()).expect("text");
         let head = Bytes::from(format!("Subject: message {number}\r\n\r\n"));
         let body = Bytes::from(format!("This is message {number}.\r\n").repeat(3));
-        let parts = Parts {
+        let parts = MessageParts {
             context: Bytes::from(format!("context {number}")),
             head: head.clone(),
             checksums: &[crc32fast::hash(&body)],
@@ -218,17 +223,20 @@ impl Sound {
         record.followed_by(rest);
         let place = self.put(file, record);
         let sequence = self.sequence;
-        let known = self.known.entry(id(number)).or_insert_with(|| Known { sequence, ..Known::default() });
-        known.sheets.push(sheet);
+        let known = self
+            .known
+            .entry(id(number))
+            .or_insert_with(|| ExpectedMessage { sequence, ..ExpectedMessage::default() });
+        known.metas.push(json);
         known.places.push(place);
         (known.head, known.body) = (head, body);
     }
 
     fn settle(&mut self, file: usize, number: u64, recipient: u32, fate: Disposition, ends: bool) {
-        let mark = Mark { number: recipient, status: Status::Done(fate) };
-        let touched = Touched { number: recipient, status: Some(mark.status.clone()), route: None };
-        let meta = to_json(&Marks { changes: vec![mark] }).expect("JSON");
-        let mut record = Record::of(Kind::Settle, id(number), meta);
+        let mark = StatusChange { number: recipient, status: Status::Done(fate) };
+        let touched = ChangedRecipient { number: recipient, status: Some(mark.status.clone()), route: None };
+        let meta = to_json(&SettleMeta { changes: vec![mark] }).expect("JSON");
+        let mut record = Record::of(RecordKind::Settle, id(number), meta);
         let known = self.known.get_mut(&id(number)).expect("a message");
         known.touched.push(touched);
         known.ended |= ends;
@@ -240,12 +248,12 @@ impl Sound {
 
     fn amend(&mut self, file: usize, number: u64, amendment: &Amendment) {
         self.known.get_mut(&id(number)).expect("a message").held = true;
-        self.put(file, Record::of(Kind::Amend, id(number), to_json(amendment).expect("JSON")));
+        self.put(file, Record::of(RecordKind::Amend, id(number), to_json(amendment).expect("JSON")));
     }
 }
 
-/// What came of reading.
-struct Read {
+/// The result of scan and replay.
+struct ReplayedLog {
     log: Log,
     scans: BTreeMap<u64, Scan>,
     octets: u64,
@@ -253,13 +261,13 @@ struct Read {
     outcome: Result<ReplayOutcome, ReplayError>,
 }
 
-impl Read {
+impl ReplayedLog {
     fn of(folder: &Path, files: &[Vec<u8>]) -> Self {
         let mut segments = BTreeMap::new();
         for (octets, number) in files.iter().zip(1_u64..) {
             let path = folder.join(number.to_string());
             fs::write(&path, octets).expect("the folder can be written");
-            segments.insert(number, SegmentFile { path, length: octets.len() as u64, preface: None });
+            segments.insert(number, SegmentFile { path, length: octets.len() as u64, header: None });
         }
         let octets = files.iter().map(|file| file.len() as u64).sum();
         let log = Log::new(IDENTITY.seed(), segments);
@@ -269,13 +277,13 @@ impl Read {
         Self { log, scans, octets, database, outcome }
     }
 
-    /// No more records than the octets have room for, in order, one behind the other.
+    /// There are no more records than the octets have room for, in order and without overlap.
     fn bounded(&self) {
         let mut sequence = 0;
         let mut count = 0;
         for (number, scan) in &self.scans {
             let length = self.log.segments[number].length;
-            let mut end = PREFACE;
+            let mut end = SEGMENT_HEADER;
             for record in &scan.records {
                 assert!(record.position >= end && record.length() <= length - record.position);
                 assert!(record.sequence > sequence);
@@ -284,7 +292,7 @@ impl Read {
             }
             assert!(scan.gaps.iter().all(|gap| gap.from <= gap.to && gap.to <= length.max(scan.end)));
         }
-        assert!(count * HEADER as u64 <= self.octets);
+        assert!(count * RECORD_HEADER as u64 <= self.octets);
         match &self.outcome {
             Ok(ReplayOutcome::Current { records, .. }) => assert!(*records <= count),
             Ok(ReplayOutcome::Apart(_) | ReplayOutcome::Ahead) => {
@@ -296,25 +304,25 @@ impl Read {
         }
     }
 
-    /// Damage takes away and never adds, and what it took away is known.
-    fn true_to(&self, sound: &Sound) {
+    /// Damage removes and never adds, and what it removed is reported.
+    fn true_to(&self, intact: &IntactLog) {
         let Ok(ReplayOutcome::Current { damaged, .. }) = self.outcome else { panic!("{:?}", self.outcome) };
         let ids = self.database.ids_after(None, usize::MAX >> 1).expect("an index");
         for id in &ids {
-            self.same(*id, sound.known.get(id).expect("no message comes out of nothing"));
+            self.same(*id, intact.known.get(id).expect("no message comes out of nothing"));
         }
         let records = || self.scans.values().flat_map(|scan| &scan.records);
         let durable = records().map(|record| record.durable).max().unwrap_or(0);
         let told = damaged > 0 || self.scans.values().any(|scan| !scan.gaps.is_empty());
-        for (id, known) in &sound.known {
+        for (id, known) in &intact.known {
             let missing = !known.ended && !ids.contains(id) && known.sequence <= durable;
             assert!(!missing || told, "{id} is missing without a word");
         }
     }
 
-    fn same(&self, id: QueueId, known: &Known) {
+    fn same(&self, id: QueueId, known: &ExpectedMessage) {
         let row = self.database.message(id).expect("a row");
-        assert!(known.sheets.contains(&row.sheet), "{}", row.sheet);
+        assert!(known.metas.contains(&row.meta), "{}", row.meta);
         assert!(known.places.contains(&(row.place.segment, row.place.position)));
         assert!(row.hold.is_none() || known.held);
         for touched in self.database.touched(id).expect("rows") {
@@ -337,12 +345,12 @@ mod tests {
     #[test]
     fn sound_segments_are_read_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let read = Read::of(folder.path(), &SOUND.files);
-        read.true_to(&SOUND);
+        let read = ReplayedLog::of(folder.path(), &INTACT.files);
+        read.true_to(&INTACT);
         let ids = read.database.ids_after(None, 10).unwrap();
         assert_eq!(ids, [id(2), id(3), id(4)]);
         let records: usize = read.scans.values().map(|scan| scan.records.len()).sum();
-        assert_eq!(records, SOUND.headers.len());
+        assert_eq!(records, INTACT.headers.len());
     }
 
     #[test]
@@ -352,34 +360,34 @@ mod tests {
         assert!(seeds.len() >= 8, "{}", seeds.len());
         let folder = tempfile::tempdir().unwrap();
         for seed in seeds {
-            play_segments(folder.path(), &fs::read(seed).unwrap());
+            fuzz_segments(folder.path(), &fs::read(seed).unwrap());
         }
     }
 
-    /// It has no record any more, so nothing in it says that there were some. What comes after it does.
+    /// A segment without records does not show that it had some. The records after it do.
     #[test]
     fn a_segment_that_lost_all_its_records_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let (first, second) = (&SOUND.files[0], &SOUND.files[1]);
-        let head = usize::try_from(PREFACE).unwrap();
+        let (first, second) = (&INTACT.files[0], &INTACT.files[1]);
+        let head = usize::try_from(SEGMENT_HEADER).unwrap();
         for left in [Vec::new(), first[..head].to_vec(), vec![0; first.len()], vec![0x55; first.len()]] {
-            let length = (left.len() as u64).max(PREFACE);
-            let read = Read::of(folder.path(), &[left, second.clone()]);
-            assert_eq!(read.scans[&1].gaps, [Gap { segment: 1, from: PREFACE, to: length }]);
+            let length = (left.len() as u64).max(SEGMENT_HEADER);
+            let read = ReplayedLog::of(folder.path(), &[left, second.clone()]);
+            assert_eq!(read.scans[&1].gaps, [Gap { segment: 1, from: SEGMENT_HEADER, to: length }]);
         }
-        let read = Read::of(folder.path(), &[vec![0; head], vec![0; head]]);
+        let read = ReplayedLog::of(folder.path(), &[vec![0; head], vec![0; head]]);
         assert!(read.scans.values().all(|scan| scan.gaps.is_empty()), "made and not yet used");
     }
 
-    /// One octet flipped at places all over the log, and the log cut there.
+    /// One octet is flipped at places all over the log, and the log is cut there.
     #[test]
     fn no_flipped_octet_and_no_cut_makes_other_mail() {
         let folder = tempfile::tempdir().unwrap();
         for segment in 0..2_u8 {
-            for at in (0..SOUND.files[usize::from(segment)].len()).step_by(23) {
+            for at in (0..INTACT.files[usize::from(segment)].len()).step_by(23) {
                 let [high, low] = u16::try_from(at).unwrap().to_be_bytes();
-                play_segments(folder.path(), &[1, 0, segment, high, low, 1, 0x40]);
-                play_segments(folder.path(), &[1, 2, segment, high, low, 0, 0]);
+                fuzz_segments(folder.path(), &[1, 0, segment, high, low, 1, 0x40]);
+                fuzz_segments(folder.path(), &[1, 2, segment, high, low, 0, 0]);
             }
         }
     }

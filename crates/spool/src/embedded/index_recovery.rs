@@ -1,61 +1,63 @@
-//! An index that does not take what the log has: it is brought up to the log, or made anew, until it does.
+//! Recovery of the index at run time: an index that fails to store what the log has is brought up from the log, or
+//! rebuilt, until it works again.
 //!
-//! Nothing is lost meanwhile, since the log is the truth; but nobody may look for a batch in an index that has not heard of
-//! it. So the committer tries again for a moment before it answers. Where that does not help the spool stands still: what is
-//! durable is answered, nothing more is written, so that the log grows no further, and nothing is read that the index may
-//! not know. It is tried again with pauses that grow, for as long as it takes.
+//! Nothing is lost meanwhile, since the log is the truth. But a caller that was answered must find its message, so the
+//! committer retries for a moment before it answers. Where that does not help, the spool stands still: durable
+//! operations are answered, nothing more is written, so that the log does not grow, and nothing is read that the index
+//! may lack. Retries go on with a back-off, for as long as it takes.
 
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::census::Census;
 use super::committer::Committer;
-use super::database::{Database, Unusable};
+use super::database::{Database, UnusableDatabase};
+use super::index_rebuild::fill_index;
 use super::operation::Operation;
-use super::recovery::{Census, fill_index};
 use super::replay::{ReplayError, ReplayOutcome, bring_up};
 use super::scan::{self, Log};
 use crate::SpoolError;
 use crate::fault::CrashPoint;
 
-/// How long to wait before each try that whoever waits for an answer waits for as well.
+/// The waits before the retries for which callers of the batch wait as well.
 const SOON: [Duration; 4] = [
     Duration::from_millis(25),
     Duration::from_millis(50),
     Duration::from_millis(100),
     Duration::from_millis(200),
 ];
-/// How long these may take all in all: each reads the end of the log.
+/// How long these may take together. Each reads the end of the log.
 const LONG: Duration = Duration::from_secs(1);
-/// How long to wait before the tries after these, at first and at most.
+/// The back-off of later retries: the first wait, and the longest.
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_AT_MOST: Duration = Duration::from_secs(1);
 
-/// The database did not take what the log has.
-pub(crate) struct Behind {
-    /// It is to be made anew, for this reason: the one that is open is not, or no longer, the one that counts.
+/// The index lacks what the log has.
+pub(crate) struct IndexLag {
+    /// It is to be rebuilt, for this reason: the open one is not, or no longer, the one in the folder.
     anew: Option<String>,
-    /// When it is tried again; none before the spool stands still.
+    /// The time of the next retry. None before the spool stands still.
     again: Option<Instant>,
     pause: Duration,
 }
 
-impl Behind {
+impl IndexLag {
     fn new(anew: Option<String>) -> Self {
         Self { anew, again: None, pause: PAUSE }
     }
 }
 
 impl Committer {
-    /// When an index that does not take what the log has is tried again.
+    /// The time of the next retry, where the spool stands still.
     pub(crate) fn tries_again(&self) -> Option<Instant> {
-        self.behind.as_ref()?.again
+        self.index_lag.as_ref()?.again
     }
 
-    /// The log has what the index did not take.
+    /// The log has a batch that the index failed to store.
     pub(crate) fn fall_behind(&mut self, error: &SpoolError) {
-        tracing::warn!(%error, "the spool's database did not take a batch; it is read from the log");
+        tracing::warn!(%error, "the spool's database could not store a batch; it is brought up from the log");
         self.roll_back();
-        self.behind.get_or_insert_with(|| Behind::new(None));
+        self.index_lag.get_or_insert_with(|| IndexLag::new(None));
         let begun = Instant::now();
         let mut failed = self.catch_up();
         for pause in SOON {
@@ -71,14 +73,14 @@ impl Committer {
         }
     }
 
-    /// Brings an index up that is behind, if it is time to.
+    /// Brings the index up to the log, if it lacks something and the back-off is over.
     ///
     /// # Errors
-    /// It is not, or cannot be brought up now.
+    /// It still lacks something.
     pub(crate) fn keep_up(&mut self) -> Result<(), SpoolError> {
-        let Some(behind) = &self.behind else { return Ok(()) };
+        let Some(lag) = &self.index_lag else { return Ok(()) };
         let (now, trouble) = (Instant::now(), self.shared.condition.behind());
-        if let (Some(trouble), Some(again)) = (trouble, behind.again)
+        if let (Some(trouble), Some(again)) = (trouble, lag.again)
             && now < again
         {
             return Err(trouble);
@@ -89,17 +91,17 @@ impl Committer {
         })
     }
 
-    /// Nothing is written or read until the index has been brought up. A try that takes long is not made more often for it.
+    /// Stops reads and writes until the index has been brought up. The back-off is at least as long as the retry took.
     fn stand_still(&mut self, error: SpoolError, took: Duration) -> SpoolError {
         let trouble = match error {
             SpoolError::Full => SpoolError::Full,
-            SpoolError::Store(what) | SpoolError::Index(what) => unwritable(&what),
+            SpoolError::Store(what) | SpoolError::Unavailable(what) => unwritable(&what),
             error => unwritable(&error.to_string()),
         };
-        if let Some(behind) = &mut self.behind {
-            let pause = behind.pause.max(took);
-            behind.again = Some(Instant::now() + pause);
-            behind.pause = (behind.pause * 2).min(PAUSE_AT_MOST);
+        if let Some(lag) = &mut self.index_lag {
+            let pause = lag.pause.max(took);
+            lag.again = Some(Instant::now() + pause);
+            lag.pause = (lag.pause * 2).min(PAUSE_AT_MOST);
         }
         self.shared.condition.fall_behind(trouble.clone());
         trouble
@@ -114,7 +116,7 @@ impl Committer {
     }
 
     fn try_to_catch_up(&mut self) -> Result<(), SpoolError> {
-        if let Some(why) = self.behind.as_ref().and_then(|behind| behind.anew.clone()) {
+        if let Some(why) = self.index_lag.as_ref().and_then(|lag| lag.anew.clone()) {
             return self.rebuild(&why);
         }
         let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
@@ -122,7 +124,7 @@ impl Committer {
         let brought_up = faults
             .check(CrashPoint::CatchUp)
             .map_err(|error| ReplayError::Store(SpoolError::from_index(&error)))
-            .and_then(|()| bring_up(&self.database, &log, Some(&self.folders.aside)));
+            .and_then(|()| bring_up(&self.database, &log, Some(&self.folders.lost_found)));
         match brought_up {
             Ok(ReplayOutcome::Current { unread, .. }) => {
                 self.database.unread.extend(unread);
@@ -131,12 +133,12 @@ impl Committer {
             }
             _ if self.shared.faults.crashed() => Err(SpoolError::Closed),
             Ok(ReplayOutcome::Apart(why)) => self.rebuild(why),
-            Ok(ReplayOutcome::Ahead) => self.rebuild("the log has lost what it has heard"),
+            Ok(ReplayOutcome::Ahead) => self.rebuild("the log has lost records that it knows"),
             Err(ReplayError::Store(SpoolError::Full)) => {
                 self.roll_back();
                 Err(SpoolError::Full)
             }
-            // The log is not there to be read: that says nothing of the index.
+            // The log cannot be read, which says nothing about the index.
             Err(ReplayError::Io(error)) => {
                 self.roll_back();
                 Err(SpoolError::from_io(&error))
@@ -149,11 +151,11 @@ impl Committer {
     }
 
     fn caught_up(&mut self) {
-        self.behind = None;
+        self.index_lag = None;
         self.shared.condition.catch_up();
     }
 
-    /// Makes an index anew of which somebody found that it cannot be used.
+    /// Rebuilds the index of this generation, which a reader or the committer could not use.
     pub(crate) fn rebuild_if(&mut self, generation: u64, what: &str) {
         if generation != self.shared.generation() || self.tries_again().is_some() {
             return;
@@ -163,16 +165,16 @@ impl Committer {
         }
     }
 
-    /// An index was made anew, or could not be, and takes nothing all the same.
+    /// The index fails although it was rebuilt, or it could not be rebuilt.
     pub(crate) fn give_up_index(&mut self, what: &str, took: Duration) -> SpoolError {
-        self.behind.get_or_insert_with(|| Behind::new(None)).anew = Some(what.to_owned());
-        self.stand_still(SpoolError::Index(what.into()), took)
+        self.index_lag.get_or_insert_with(|| IndexLag::new(None)).anew = Some(what.to_owned());
+        self.stand_still(SpoolError::Unavailable(what.into()), took)
     }
 
-    /// Puts the index away and makes it anew from the log. Readers wait meanwhile. From the first try on no other index will
-    /// do: the one that is open may lie where it has been put away.
+    /// Puts the index away and rebuilds it from the log, while readers wait. Once that has begun, it goes on until it
+    /// succeeds: the open index may be the one that was put away.
     fn rebuild(&mut self, what: &str) -> Result<(), SpoolError> {
-        self.behind.get_or_insert_with(|| Behind::new(None)).anew = Some(what.to_owned());
+        self.index_lag.get_or_insert_with(|| IndexLag::new(None)).anew = Some(what.to_owned());
         let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
         let shared = self.shared.clone();
         let mut reading = shared.reading.lock();
@@ -182,7 +184,7 @@ impl Committer {
         let why = self.tries_again().is_none().then_some(what);
         let database = fill_index(&self.folders, &identity, &log, why).map_err(ReplayError::into_spool)?;
         check(CrashPoint::Reopen)?;
-        *reading = Some(Database::open(&self.folders.database).map_err(Unusable::into_spool)?);
+        *reading = Some(Database::open(&self.folders.database).map_err(UnusableDatabase::into_spool)?);
         self.database = database;
         shared.next_generation();
         self.uncounted = true;
@@ -190,13 +192,13 @@ impl Committer {
         Ok(())
     }
 
-    /// Counts what lives in each segment by an index that was made anew. A batch that stood in the log by then stands in
-    /// that index as well, so it is followed up first: counted twice it would free a segment that is needed.
+    /// Counts the live messages of each segment by a rebuilt index. That index has all batches that were in the log by
+    /// then, so their effects must be applied before: counted twice, they would free a segment that is needed.
     pub(crate) fn take_stock(&mut self) -> Result<(), SpoolError> {
         let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
         let census = Census::take(&self.database, &log, &self.folders)?;
         let edges = self.database.edges()?;
-        self.segments.recount(census.tallies);
+        self.segments.recount(census.usage);
         self.segments.adopt_edges(edges);
         *self.shared.totals.lock() = census.totals;
         for (id, what) in census.broken {
@@ -207,7 +209,7 @@ impl Committer {
     }
 
     pub(crate) fn roll_back(&self) {
-        // A transaction that failed for want of room or of a disk may have been rolled back already.
+        // SQLite may have rolled back a failed transaction already.
         let _ = self.database.execute("ROLLBACK");
     }
 
@@ -218,5 +220,5 @@ impl Committer {
 }
 
 fn unwritable(what: &str) -> SpoolError {
-    SpoolError::Store(format!("its database takes nothing: {what}; it is tried again").into())
+    SpoolError::Store(format!("its database cannot be written: {what}; trying again").into())
 }

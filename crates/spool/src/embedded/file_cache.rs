@@ -1,4 +1,4 @@
-//! The open files of the log, for whoever reads them.
+//! A cache of open segment files, shared by the writer and the readers of the log.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,16 +8,15 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::segments::Folder;
+use super::segment_file::SegmentFolder;
 
-/// The segments' files, shared with readers: opened when they are needed, and only so many at a time, however long the
-/// log is.
-pub(crate) struct Shelf {
+/// The open files of segments. They are opened when needed, and their number is bounded, however long the log is.
+pub(crate) struct FileCache {
     folder: PathBuf,
     open: Mutex<BTreeMap<u64, Arc<File>>>,
 }
 
-impl Shelf {
+impl FileCache {
     /// The most files that are kept open.
     const OPEN: usize = 256;
 
@@ -30,7 +29,7 @@ impl Shelf {
         if let Some(file) = self.open.lock().get(&number) {
             return Ok(file.clone());
         }
-        let path = self.folder.join(Folder::name(number));
+        let path = self.folder.join(SegmentFolder::name(number));
         let file = Arc::new(File::options().read(true).write(true).open(path)?);
         self.put(number, file.clone());
         Ok(file)
@@ -40,7 +39,7 @@ impl Shelf {
         let mut open = self.open.lock();
         open.insert(number, file);
         if open.len() > Self::OPEN {
-            // The newest are asked for most.
+            // The newest are asked for most often.
             open.pop_first();
         }
     }

@@ -1,4 +1,4 @@
-//! Whether all of a message is there and as it was written: its record, and the file of its body.
+//! Verifies that a message is complete and as it was written: its record, and the file of its body.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,17 +7,18 @@ use std::path::Path;
 use bytes::Bytes;
 use pintle_mail::QueueId;
 
-use super::meta::{Written, from_json};
-use super::record::{Front, Header};
+use super::body::BLOCK;
+use super::meta::{MessageMeta, from_json};
+use super::record::{Front, RecordHeader};
 use super::row::MessageRow;
 use super::scan::is_sound;
-use super::segments::{is_absent, read_at};
-use crate::content::BLOCK;
+use super::segment_file::{is_absent, read_at};
 
-/// What is wrong with the octets of a message, whose segment is this file.
+/// What is wrong with a message's octets, if anything. `segment` is the file of its segment.
 ///
-/// An error is no damage: the disk may tell later.
-pub(crate) fn flaw(
+/// # Errors
+/// A read failed in a way that may pass, which is not damage.
+pub(crate) fn verify_message(
     (id, row): (QueueId, &MessageRow),
     segment: &File,
     seed: u32,
@@ -28,15 +29,15 @@ pub(crate) fn flaw(
         Err(error) if is_absent(&error) => return Ok(Some(format!("part of it is missing: {error}"))),
         raw => raw?,
     };
-    let header = Header::decode(&raw, seed, place.segment, place.position)
+    let header = RecordHeader::decode(&raw, seed, place.segment, place.position)
         .filter(|header| header.id == id && header.length() == place.length);
     let Some(header) = header else {
-        return Ok(Some("there is no record of it in its place".to_owned()));
+        return Ok(Some("its record is not at its place in the log".to_owned()));
     };
     let Some(front) = front(&raw, &header) else {
         return Ok(Some("its checksum is wrong".to_owned()));
     };
-    if let Err(what) = from_json::<Written>(&front.meta) {
+    if let Err(what) = from_json::<MessageMeta>(&front.meta) {
         return Ok(Some(what));
     }
     let Some(name) = &row.file else { return Ok(None) };
@@ -48,7 +49,7 @@ pub(crate) fn flaw(
     }
 }
 
-fn front(raw: &Bytes, header: &Header) -> Option<Front> {
+fn front(raw: &Bytes, header: &RecordHeader) -> Option<Front> {
     Front::decode(raw, header).filter(|_| is_sound(raw, header))
 }
 

@@ -1,23 +1,23 @@
-//! Age: when a job's sender is to be warned, and when the job expires. It holds for waiting and held jobs alike; a job in
-//! the host's hands is looked at when it comes back.
+//! Age: when a job's sender is warned of the delay, and when the job expires. Both apply to waiting and held jobs
+//! alike. A job in the host's hands is checked when it comes back.
 //!
-//! Neither can be taken back, so neither hangs on one reading of a clock: for a while after the host began, or the clock
-//! was set, no age counts; and what was never tried here is tried first.
+//! Neither can be undone, so neither depends on one reading of a clock: for a while after the host began, or the clock
+//! was set, no age counts. And a job that was never tried here is tried first.
 
 use std::time::Duration;
 
 use pintle_mail::UnixTime;
 
 use crate::job::{Aged, Due, JobId};
-use crate::queue::{Entry, Phase, Queue, Wish};
+use crate::queue::{PendingRequest, Phase, Queue, QueuedJob};
 use crate::timeline::hold;
 
-/// When to look again after a job that has reached an age and must be tried first.
+/// When to check a job again that has reached an age and must be tried first.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 impl Queue {
-    /// To be told when the host begins and whenever the clock was set: for a while nothing ends. All jobs are taken for
-    /// `younger` by so much ([`Step::younger`](crate::Step::younger)).
+    /// Called when the host begins, and whenever the clock was set: for a while nothing expires. All jobs become
+    /// younger by this time ([`ClockStep::younger`](crate::ClockStep::younger)).
     pub fn clock_stepped(&mut self, younger: Duration, now: UnixTime) {
         self.steady_since = now;
         for entry in self.jobs.values_mut() {
@@ -31,16 +31,16 @@ impl Queue {
         armed.into_iter().for_each(|id| self.rearm(id));
     }
 
-    /// Enters a job into the order of alarms, at its next age that matters, but not before the given time.
+    /// Sets a job's alarm to its next age that matters, but not before the given time.
     pub(crate) fn arm(&mut self, id: JobId, not_before: UnixTime) {
         let Some(entry) = self.jobs.get(&id) else {
             return;
         };
         let expires = self.reaches(entry, self.config.retry.max_age);
         let age = match entry.phase {
-            // Nobody is told that it takes long, and it has a time of its own.
+            // Its sender is not warned, and it expires at a time of its own.
             Phase::Quarantined => entry.due,
-            // Whoever holds it decides whether its sender hears of it.
+            // Whether its sender hears of it is the operator's decision.
             Phase::Held => expires,
             _ => self.warns(entry).map_or(expires, |warns| warns.min(expires)),
         };
@@ -57,7 +57,7 @@ impl Queue {
         }
     }
 
-    /// The first job that has reached an age.
+    /// Takes the first job that has reached an age.
     pub(crate) fn poll_alarm(&mut self, now: UnixTime) -> Option<Due> {
         while let Some(&(at, id)) = self.alarms.first() {
             if at > now {
@@ -65,7 +65,7 @@ impl Queue {
             }
             self.alarms.pop_first();
             if !self.may_end(id) {
-                self.hasten(id, now);
+                self.make_due(id, now);
                 self.arm(id, now.plus(LOOK_AGAIN));
                 continue;
             }
@@ -77,7 +77,7 @@ impl Queue {
             if entry.phase == Phase::Waiting && has_come(self.warns(entry)) {
                 return self.warn(id);
             }
-            // It was to be warned of, and is held since.
+            // Its sender was to be warned, but it has been held since.
             self.arm(id, UnixTime::default());
         }
         None
@@ -88,37 +88,37 @@ impl Queue {
         self.jobs.get(&id).map(|entry| self.reaches(entry, self.config.retry.max_age))
     }
 
-    fn warns(&self, entry: &Entry) -> Option<UnixTime> {
+    fn warns(&self, entry: &QueuedJob) -> Option<UnixTime> {
         let after = self.config.retry.warn_after.filter(|_| !entry.warned)?;
         Some(self.reaches(entry, after))
     }
 
-    /// When the job has this age and it may count.
-    fn reaches(&self, entry: &Entry, age: Duration) -> UnixTime {
+    /// The time from which the job has this age, and the age counts.
+    fn reaches(&self, entry: &QueuedJob, age: Duration) -> UnixTime {
         entry.accepted.plus(age).max(self.steady_since.plus(hold(age)))
     }
 
-    /// Whether what is to be said of the job can be: it was tried here, or its next hop was, and failed as a whole; or
-    /// it is held, and cannot be tried.
+    /// Whether the job may expire, or its sender be warned: the job was tried here, or its next hop failed as a whole,
+    /// or the job is held and cannot be tried.
     pub(crate) fn may_end(&self, id: JobId) -> bool {
         let Some(entry) = self.jobs.get(&id) else {
             return true;
         };
         entry.tried
             || entry.phase != Phase::Waiting
-            || self.hop(entry.hop).is_some_and(|hop| hop.trouble.is_some())
+            || self.hop(entry.hop).is_some_and(|hop| hop.back_off.is_some())
     }
 
     fn warn(&mut self, id: JobId) -> Option<Due> {
         self.jobs.get_mut(&id)?.warned = true;
-        self.hand_out(id, Phase::Warning(Wish::GoOn)).map(Due::Warn)
+        self.hand_out(id, Phase::Warning(PendingRequest::Nothing)).map(Due::Warn)
     }
 
     fn expire(&mut self, id: JobId) -> Option<Due> {
-        self.hand_out(id, Phase::Expiring(Wish::GoOn)).map(Due::Expire)
+        self.hand_out(id, Phase::Expiring(PendingRequest::Nothing)).map(Due::Expire)
     }
 
-    /// Puts a job into the host's hands.
+    /// Hands a job out to the host.
     fn hand_out(&mut self, id: JobId, phase: Phase) -> Option<Aged> {
         let entry = self.jobs.get_mut(&id)?;
         let (was, key, hop) = (entry.phase, (entry.due, id), entry.hop);
@@ -129,12 +129,12 @@ impl Queue {
                 hop.waiting.remove(&key);
             }
         });
-        self.seat(hop);
+        self.schedule_hop(hop);
         self.aged(id, was == Phase::Quarantined)
     }
 
     fn aged(&self, id: JobId, quarantined: bool) -> Option<Aged> {
-        let Entry { message, hop, recipients, accepted, .. } = self.jobs.get(&id)?;
+        let QueuedJob { message, hop, recipients, accepted, .. } = self.jobs.get(&id)?;
         Some(Aged {
             id,
             message: *message,
