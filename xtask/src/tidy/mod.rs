@@ -9,6 +9,7 @@ mod fences;
 mod numbers;
 mod source;
 mod texts;
+mod vocabulary;
 
 use std::fmt;
 
@@ -40,6 +41,7 @@ enum TidyRule {
     MergeMark,
     LogField,
     Copy,
+    Vocabulary,
     Exception,
 }
 
@@ -58,6 +60,7 @@ pub(crate) fn tidy() -> Result<(), ChoreError> {
         found.extend(fences::knowledge(source));
     }
     found.extend(numbers::spread_violations(&rust));
+    found.extend(vocabulary::violations(&sources));
     found.extend(sources.iter().flat_map(texts::machine_paths));
     found.extend(sources.iter().flat_map(texts::merge_marks));
     let mut left = exceptions::apply(found);

@@ -8,25 +8,23 @@ use std::fmt;
 use super::source::SourceFile;
 use super::{TidyRule, Violation};
 
-const LONGEST_FUNCTION: usize = 100;
+const LONGEST_FUNCTION: usize = 60;
 const MEDIAN_FUNCTION: usize = 8;
 /// Nine functions in ten are at most this long.
-const NINTH_DECILE_FUNCTION: usize = 40;
-const LONGEST_FILE: usize = 600;
-const LONGEST_TEST_FILE: usize = 1_000;
+const NINTH_DECILE_FUNCTION: usize = 20;
+const LONGEST_FILE: usize = 549;
 
 /// The functions of this file that are too long, and the file if it is.
 pub(super) fn violations(source: &SourceFile) -> Vec<Violation> {
-    let limit = if source.is_test() { LONGEST_TEST_FILE } else { LONGEST_FILE };
     let lines = source.text.lines().count();
-    let file = (lines > limit).then(|| Violation {
+    let file = (lines > LONGEST_FILE).then(|| Violation {
         path: source.path.clone(),
         line: 0,
         rule: TidyRule::FileLength,
-        text: format!("has {lines} lines; the limit is {limit}"),
+        text: format!("has {lines} lines; the limit is {LONGEST_FILE}"),
     });
     let functions = functions(&source.text).into_iter().filter(|function| function.length > LONGEST_FUNCTION);
-    let functions = functions.filter(|_| !source.is_test()).map(|function| Violation {
+    let functions = functions.map(|function| Violation {
         path: source.path.clone(),
         line: function.line,
         rule: TidyRule::FunctionLength,
@@ -171,18 +169,16 @@ let x = fn_like();
     }
 
     #[test]
-    fn a_function_of_a_hundred_lines_passes_and_one_more_does_not() {
-        assert_eq!(violations(&source("crates/a/src/lib.rs", &long(100))), []);
-        let found = violations(&source("crates/a/src/lib.rs", &long(101)));
+    fn a_function_of_sixty_lines_passes_and_one_more_does_not() {
+        assert_eq!(violations(&source("crates/a/src/lib.rs", &long(60))), []);
+        let found = violations(&source("crates/a/src/lib.rs", &long(61)));
         assert_eq!((found.len(), found[0].rule, found[0].line), (1, TidyRule::FunctionLength, 1));
-        assert_eq!(violations(&source("crates/a/tests/a.rs", &long(101))), []);
     }
 
     #[test]
-    fn files_have_a_limit_and_tests_a_higher_one() {
-        let text = "// x\n".repeat(601);
+    fn files_have_a_limit() {
+        let text = "// x\n".repeat(550);
         assert_eq!(violations(&source("crates/a/src/lib.rs", &text)).len(), 1);
-        assert_eq!(violations(&source("crates/a/tests/a.rs", &text)), []);
     }
 
     #[test]
