@@ -12,7 +12,7 @@ use super::{Names, Stock, surroundings, unique};
 use crate::places;
 use crate::reader::Section;
 use crate::values::{JsonTable, OnFault, OrZero, Positive, Size, json};
-use crate::{Cause, ConfigRule, exposed};
+use crate::{Cause, DeliveryRule, exposed};
 
 /// No number that an operator can write.
 pub(super) const UNSAID: usize = 0;
@@ -113,7 +113,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> ComponentSo
 /// What `configure` gets.
 fn settings(section: &Section<'_>) -> Option<JsonTable> {
     if section.has("config") && section.has("config_file") {
-        section.rule("config_file", ConfigRule::TwoSettings);
+        section.rule("config_file", DeliveryRule::TwoSettings);
     }
     let inline = section.optional::<JsonTable>("config");
     let path = section.optional::<PathBuf>("config_file");
