@@ -1,4 +1,4 @@
-//! What an operator can have got wrong: place, cause and remedy of each mistake.
+//! Mistakes in a configuration: place, cause and remedy of each.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,19 +12,19 @@ use crate::rules::ConfigRule;
 pub struct Mistake {
     /// The key, from the top: `listener[2].tls`. List items count from 1. Empty where the file's form is wrong.
     pub key: String,
-    /// The octets of the file that it is about.
+    /// The octets of the file that the mistake is about.
     pub span: Range<usize>,
     /// What is wrong.
     pub cause: Cause,
 }
 
-/// What is wrong. The operator owns every one of these.
+/// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
     /// The configuration file itself cannot be read.
     NoFile(String),
-    /// It is not TOML; the text is the parser's.
+    /// The line is not TOML; the text is the parser's.
     Syntax(String),
     /// There is no such key here.
     UnknownKey {
@@ -33,68 +33,68 @@ pub enum Cause {
         /// The names that there are.
         known: Vec<&'static str>,
     },
-    /// A key without which nothing works.
+    /// A required key is missing.
     Missing {
-        /// What it must hold.
+        /// The type and form of a good value.
         expected: String,
     },
     /// A value of another type.
     WrongType {
-        /// What it must hold.
+        /// The type and form of a good value.
         expected: String,
-        /// What stands there.
+        /// The type of the value.
         found: &'static str,
     },
     /// The value has the right type but cannot be read.
     Malformed {
-        /// What it must hold.
+        /// The type and form of a good value.
         expected: String,
-        /// What is wrong with it.
+        /// What is wrong with the value.
         why: String,
     },
-    /// The word is none of those allowed.
+    /// The word is not one of those allowed.
     NoSuchWord {
-        /// What stands there.
+        /// The word.
         given: String,
-        /// Probably meant.
+        /// The word that was probably meant.
         nearest: Option<&'static str>,
-        /// Those allowed.
+        /// The words that are allowed.
         known: Vec<&'static str>,
     },
-    /// It names something that the file does not define.
+    /// The value names something that the file does not define.
     Undefined {
-        /// Of which kind: `relay`.
+        /// The kind of thing: `relay`.
         what: &'static str,
         /// The name.
         name: String,
-        /// Those that are defined.
+        /// The names that are defined.
         known: Vec<String>,
     },
-    /// It was already said.
+    /// The name or address was used before.
     Duplicate {
-        /// Of which kind: `listener name`.
+        /// The kind of thing: `listener name`.
         what: &'static str,
         /// The name or address.
         name: String,
-        /// The line of the first one.
+        /// The line of the first use.
         line: usize,
     },
     /// A file that the configuration names cannot be used.
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be used.
         why: String,
     },
-    /// A certificate, a key or a file of roots cannot be used; the text says which and why.
+    /// A certificate, a key or a file of root certificates cannot be used; the text says which and why.
     Certificate(String),
-    /// A key for signatures cannot be used; the text says why.
+    /// A signing key cannot be used; the text says why.
     SigningKey(String),
-    /// Others can read or change what only the gateway may.
+    /// Other users can read or change a file that only the gateway should.
     Exposed(Exposed),
-    /// The environment lacks this variable.
+    /// This environment variable is not set.
     Environment(String),
-    /// Keys that contradict each other.
+    /// A rule between keys, or between the file and the machine.
     Rule(ConfigRule),
 }
 
@@ -130,7 +130,7 @@ impl fmt::Display for Cause {
 }
 
 impl Cause {
-    /// Whether a line that could not be read may be what is missed here.
+    /// Whether the mistake may be that a line could not be read.
     pub(crate) fn is_an_absence(&self) -> bool {
         match self {
             Self::Missing { .. } | Self::Undefined { .. } => true,
@@ -141,8 +141,8 @@ impl Cause {
 
     fn remedy(&self) -> String {
         match self {
-            Self::NoFile(_) => "name an existing, readable file with -c".into(),
-            Self::Syntax(_) => "mend the line; strings stand in quotes, tables in [brackets]".into(),
+            Self::NoFile(_) => "give an existing, readable file with -c".into(),
+            Self::Syntax(_) => "correct the line; strings are in quotes, tables in [brackets]".into(),
             Self::UnknownKey { nearest, known } => suggestion(*nearest, known),
             Self::Missing { expected } => format!("add it: {expected}"),
             Self::WrongType { expected, .. } | Self::Malformed { expected, .. } => {
@@ -150,17 +150,17 @@ impl Cause {
             }
             Self::NoSuchWord { nearest, known, .. } => suggestion(*nearest, known),
             Self::Undefined { what, known, .. } if known.is_empty() => {
-                format!("there is no {what} at all here")
+                format!("the file defines no {what}")
             }
             Self::Undefined { what, known, .. } => {
-                format!("define the {what}, or name one of: {}", known.join(", "))
+                format!("define the {what}, or use one of: {}", known.join(", "))
             }
-            Self::Duplicate { .. } => "remove one of them, or rename it".into(),
+            Self::Duplicate { .. } => "remove or rename one of them".into(),
             Self::File { .. } | Self::Certificate(_) => {
-                "check path, content and permissions; relative paths start at the configuration file's folder"
+                "check path, content and permissions; relative paths start from the configuration file's folder"
                     .into()
             }
-            Self::SigningKey(_) => "mend it, or make a new key with `pintle dkim keygen`".into(),
+            Self::SigningKey(_) => "correct it, or make a new key with `pintle dkim keygen`".into(),
             Self::Exposed(exposed) => exposed.remedy(),
             Self::Environment(name) => {
                 format!("set {name} for the gateway's process, or use {{ file = \"...\" }}")
@@ -173,6 +173,6 @@ impl Cause {
 fn suggestion(nearest: Option<&str>, known: &[&str]) -> String {
     match nearest {
         Some(name) => format!("did you mean `{name}`?"),
-        None => format!("possible here: {}", known.join(", ")),
+        None => format!("allowed here: {}", known.join(", ")),
     }
 }

@@ -231,7 +231,7 @@ fn an_unverified_login_is_told_with_place_and_remedy() {
     );
     let shown = report(&text).to_string();
     for part in [
-        "error: relays.a.tls: the password for relay \"a\" would go to whoever answers",
+        "error: relays.a.tls: the password for relay \"a\" could be sent to any host that answers",
         "pintle.toml:16:7",
         "help: set tls = \"verified\" for the relay",
         "credentials_without_verified_tls = true",
@@ -319,7 +319,7 @@ fn secrets_are_never_shown() {
     );
     let report = report(&text);
     let shown = report.to_string();
-    assert_eq!(shown.matches("a secret stands in the configuration file").count(), 3, "{shown}");
+    assert_eq!(shown.matches("a secret is written in the configuration file").count(), 3, "{shown}");
     assert!(!shown.contains("sesame"), "{shown}");
     let settings = format!("{:?}", report.into_settings().unwrap());
     assert!(!settings.contains("sesame"), "{settings}");

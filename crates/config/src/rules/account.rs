@@ -1,8 +1,8 @@
-//! The user that the gateway becomes.
+//! Rules for the user that the gateway runs as.
 
 use std::fmt;
 
-/// The user that the gateway becomes.
+/// A rule for the user that the gateway runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccountRule {
@@ -10,11 +10,11 @@ pub enum AccountRule {
     NoSuchUser(String),
     /// There is no such group on this system.
     NoSuchGroup(String),
-    /// A user by number, whose group the system does not know.
+    /// A user given by number, and the system does not know its group.
     NumberWithoutGroup,
-    /// A group, and no user.
+    /// A group without a user.
     GroupWithoutUser,
-    /// The user to become is root.
+    /// The user is root.
     UserIsRoot,
 }
 
@@ -24,10 +24,10 @@ impl fmt::Display for AccountRule {
             Self::NoSuchUser(name) => write!(f, "this system has no user {name:?}"),
             Self::NoSuchGroup(name) => write!(f, "this system has no group {name:?}"),
             Self::NumberWithoutGroup => {
-                f.write_str("this user has no entry in /etc/passwd, and so no group of its own")
+                f.write_str("this user has no entry in /etc/passwd, so its group is not known")
             }
-            Self::GroupWithoutUser => f.write_str("a group is given, and no user"),
-            Self::UserIsRoot => f.write_str("who becomes root gives nothing up"),
+            Self::GroupWithoutUser => f.write_str("a group is given without a user"),
+            Self::UserIsRoot => f.write_str("the user is root, so no privileges would be dropped"),
         }
     }
 }
@@ -36,11 +36,11 @@ impl AccountRule {
     pub(super) fn remedy(&self) -> String {
         match self {
             Self::NoSuchUser(_) | Self::NoSuchGroup(_) => {
-                "make it (`useradd --system pintle`), or give its number; only /etc/passwd and /etc/group are looked at"
+                "create it (`useradd --system pintle`), or give its number; only /etc/passwd and /etc/group are read"
             }
-            Self::NumberWithoutGroup => "give a group too",
-            Self::GroupWithoutUser => "give a user too, or neither",
-            Self::UserIsRoot => "name a user without privileges, or leave it out",
+            Self::NumberWithoutGroup => "add group",
+            Self::GroupWithoutUser => "add user, or remove group",
+            Self::UserIsRoot => "choose a user without privileges, or remove the key",
         }
         .into()
     }

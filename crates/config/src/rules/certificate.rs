@@ -1,23 +1,23 @@
-//! The time in which a certificate is valid.
+//! Rules for the validity of certificates.
 
 use std::fmt;
 
-/// The time in which a certificate is valid.
+/// A rule for the validity of certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CertificateRule {
-    /// A certificate's time is over, since this day (a warning).
+    /// The certificate expired on this day (a warning).
     Expired(String),
-    /// A certificate's time is over soon, on this day (a warning).
+    /// The certificate expires soon, on this day (a warning).
     ExpiresSoon(String),
-    /// A certificate's time has not begun (a warning).
+    /// The certificate is not valid before this day (a warning).
     NotYetValid(String),
 }
 
 impl fmt::Display for CertificateRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Expired(at) => write!(f, "this certificate has expired on {at}"),
+            Self::Expired(at) => write!(f, "this certificate expired on {at}"),
             Self::ExpiresSoon(at) => write!(f, "this certificate expires on {at}"),
             Self::NotYetValid(at) => write!(f, "this certificate is not valid before {at}"),
         }
@@ -27,8 +27,8 @@ impl fmt::Display for CertificateRule {
 impl CertificateRule {
     pub(super) fn remedy(&self) -> String {
         match self {
-            Self::Expired(_) | Self::ExpiresSoon(_) => "renew it; the gateway serves the new one by itself",
-            Self::NotYetValid(_) => "look at this machine's clock, or wait",
+            Self::Expired(_) | Self::ExpiresSoon(_) => "renew it; the gateway loads the new one by itself",
+            Self::NotYetValid(_) => "check this machine's clock, or wait",
         }
         .into()
     }

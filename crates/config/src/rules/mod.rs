@@ -1,4 +1,4 @@
-//! Rules between keys, and between the file and the machine, by subject: what breaks each, and how to mend it.
+//! Rules between keys, and between the file and the machine, by subject: what is wrong and what to do.
 
 mod account;
 mod certificate;
@@ -20,17 +20,17 @@ pub use secret::SecretRule;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigRule {
-    /// Listeners: TLS, AUTH, addresses, and who may come.
+    /// A rule for listeners.
     Listener(ListenerRule),
-    /// Passwords and other secrets.
+    /// A rule for passwords and other secrets.
     Secret(SecretRule),
-    /// The user that the gateway becomes.
+    /// A rule for the user that the gateway runs as.
     Account(AccountRule),
-    /// Files and folders that the configuration names.
+    /// A rule for files and folders.
     File(FileRule),
-    /// Routes, relays, the queue, and plugins before a delivery.
+    /// A rule for routes, relays, the queue, scores and plugins.
     Delivery(DeliveryRule),
-    /// The time in which a certificate is valid.
+    /// A rule for the validity of certificates.
     Certificate(CertificateRule),
 }
 
@@ -47,7 +47,7 @@ impl ConfigRule {
         }
     }
 
-    /// Whether a line that could not be read may be what is missed here.
+    /// Whether the rule misses something that may be on a line that could not be read.
     pub(crate) fn is_an_absence(&self) -> bool {
         let listener = |rule: &ListenerRule| {
             matches!(

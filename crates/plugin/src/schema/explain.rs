@@ -76,7 +76,7 @@ impl MistakeCollector<'_> {
         let remedy = match nearest(key, &known) {
             Some(near) => format!("did you mean `{near}`?"),
             None if known.is_empty() => "remove it".to_owned(),
-            None => format!("possible here: {}", known.join(", ")),
+            None => format!("allowed here: {}", known.join(", ")),
         };
         self.note(pointer(at, key), &format!("there is no key {key:?} here"), Some(&remedy));
     }
