@@ -1,4 +1,4 @@
-//! The seeds of the fuzz target, through its play: what was found once stays found.
+//! Runs the play of the fuzz target on its seeds, so that a fault found once stays fixed.
 
 #![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
 
