@@ -3,7 +3,7 @@
 //! A task does its own set-up, prints each step before it runs it, and ends with one line that gives the result.
 //! Commands are printed as they would be typed, so that each step can be repeated by hand.
 
-#![allow(clippy::print_stdout, reason = "chores talk to whoever ran them")]
+#![allow(clippy::print_stdout, reason = "tasks print to the terminal")]
 
 mod apt;
 mod bench;

@@ -4,7 +4,7 @@
 //! something that is not a name, reasons that do not fit the result, untrusted text with invisible characters.
 
 #![allow(unreachable_pub, reason = "public to the binaries that include it, which the lint cannot see")]
-#![allow(clippy::unwrap_used, reason = "a broken promise is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a violated property is a failed test")]
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
