@@ -5,7 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Act, Client, Reply, Script, Sink, SinkStep, SinkTransaction, TempDir};
+use pintle_testkit::{Act, Client, Script, Sink, SinkStep, SinkTransaction, SmtpReply, TempDir};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <ann@ours.example>\r\n\r\nhello\r\n";
 
@@ -69,7 +69,7 @@ impl Stage {
     }
 
     /// The reply to a recipient when an untrusted client sends a bounce.
-    async fn bounce(&self, recipient: &str) -> Reply {
+    async fn bounce(&self, recipient: &str) -> SmtpReply {
         let mut client = self.stranger().await;
         client.ask("MAIL FROM:<>", 250).await;
         client.send(&format!("RCPT TO:<{recipient}>")).await;
@@ -77,7 +77,7 @@ impl Stage {
     }
 }
 
-fn refused(reply: &Reply, why: &str) {
+fn refused(reply: &SmtpReply, why: &str) {
     assert!(
         reply.code == 550 && reply.text().starts_with("5.7.1 ") && reply.text().contains(why),
         "{reply:?}"

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use e2e::{Gateway, PATIENCE, binary, configuration};
-use pintle_testkit::{Client, Reply, Script, Sink, TempDir, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, SmtpReply, TempDir, ZoneServer};
 use serde_json::Value;
 
 /// A domain whose policy is to quarantine forgeries.
@@ -66,7 +66,7 @@ impl Stage {
     }
 
     /// Sends the message and returns the final reply.
-    async fn try_to_forge(&self, subject: &str) -> Reply {
+    async fn try_to_forge(&self, subject: &str) -> SmtpReply {
         let from = [127, 0, 0, 66].into();
         let mut client = Client::connect_from(from, self.gateway().address("mx")).await;
         client.hello("client.example").await;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use base64::Engine;
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Client, Leaf, Reply, Script, Sink, TempDir, TestCa};
+use pintle_testkit::{Client, Leaf, Script, Sink, SmtpReply, TempDir, TestCa};
 use sha2::{Digest, Sha256};
 
 struct Stage {
@@ -56,7 +56,7 @@ impl Stage {
 }
 
 /// The text of the reply, without the session id that the core adds.
-fn says(reply: &Reply, text: &str) {
+fn says(reply: &SmtpReply, text: &str) {
     assert!(reply.text().starts_with(text), "{reply:?}");
 }
 

@@ -9,7 +9,7 @@ mod moved;
 use std::net::{IpAddr, SocketAddr};
 
 use e2e::{Gateway, binary, configuration};
-use pintle_testkit::{Client, Reply, Script, Sink, SpfCase, SpfScenario, TempDir, ZoneFault, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, SmtpReply, SpfCase, SpfScenario, TempDir, ZoneFault, ZoneServer};
 
 use moved::Moved;
 
@@ -137,7 +137,7 @@ enum Said {
     /// HELO or MAIL is refused for its syntax.
     Unspeakable,
     /// The reply to MAIL.
-    Reply(Reply),
+    Reply(SmtpReply),
 }
 
 async fn said(stage: &Stage, moved: &Moved, case: &SpfCase) -> Said {
@@ -159,7 +159,7 @@ fn path(sender: &str) -> String {
     }
 }
 
-fn complaint(case: &SpfCase, moved: &Moved, reply: &Reply) -> Option<String> {
+fn complaint(case: &SpfCase, moved: &Moved, reply: &SmtpReply) -> Option<String> {
     let text = reply.text();
     let (result, explanation) = told(reply);
     let code = match result.as_str() {
@@ -180,7 +180,7 @@ fn complaint(case: &SpfCase, moved: &Moved, reply: &Reply) -> Option<String> {
 }
 
 /// Result and explanation in a reply: `5.7.23 SPF of DOMAIN: RESULT; DOMAIN explains: TEXT (session …)`.
-fn told(reply: &Reply) -> (String, Option<String>) {
+fn told(reply: &SmtpReply) -> (String, Option<String>) {
     // Each line begins with the enhanced code.
     let text: String = reply.lines.iter().map(|line| line.get(7..).unwrap_or_default()).collect();
     let text = text.rfind(" (").map_or(text.as_str(), |at| &text[..at]);

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use e2e::{Gateway, binary, configuration, corpus, run};
-use pintle_testkit::{Client, Reply, Script, Sink, SinkTransaction, TempDir, ZoneFault, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, SinkTransaction, SmtpReply, TempDir, ZoneFault, ZoneServer};
 use serde_json::Value;
 
 /// The configuration of the spoofing matrix; the corpus passes with and without it.
@@ -67,7 +67,7 @@ impl Stage {
         Self { gateway, sink, zone, _folder: folder }
     }
 
-    async fn send(&self, sent: &Sent<'_>) -> Reply {
+    async fn send(&self, sent: &Sent<'_>) -> SmtpReply {
         let from = [127, 0, 0, sent.client].into();
         let mut client = Client::connect_from(from, self.gateway.address("mx")).await;
         client.hello("client.example").await;
@@ -79,7 +79,7 @@ impl Stage {
     }
 
     /// The fate of a message, and its findings. The log has both under the id that is in the reply.
-    fn fate(&self, reply: &Reply) -> (&'static str, BTreeSet<String>) {
+    fn fate(&self, reply: &SmtpReply) -> (&'static str, BTreeSet<String>) {
         let text = reply.text();
         let last = text.trim_end_matches(')').rsplit(' ').next().unwrap().to_owned();
         if reply.code != 250 {

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use e2e::{Gateway, binary, configuration, run};
-use pintle_testkit::{Client, Reply, Script, Sink, TempDir, ZoneFault, ZoneServer};
+use pintle_testkit::{Client, Script, Sink, SmtpReply, TempDir, ZoneFault, ZoneServer};
 use serde_json::{Map, Value};
 
 const MESSAGE: &[u8] = b"Subject: one\r\nFrom: <a@x.example>\r\n\r\nhello\r\n";
@@ -67,7 +67,7 @@ fn section(name: &str, plugin: &str) -> String {
 }
 
 /// The text of the reply, without the session id that the core adds.
-fn says(reply: &Reply, text: &str) {
+fn says(reply: &SmtpReply, text: &str) {
     assert!(reply.text().starts_with(text), "{reply:?}");
 }
 

@@ -59,7 +59,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// When it happened.
+    /// When the event happened, by the wall clock.
     #[must_use]
     pub fn time(&self) -> UnixTime {
         match self {
@@ -123,7 +123,7 @@ impl Record {
 /// The destination of records. It is called on the mail path, so it must not wait: it queues what it cannot write at
 /// once.
 pub trait RecordSink: Send + Sync + 'static {
-    /// Takes one record.
+    /// Writes or queues one record. It must not block.
     fn record(&self, record: Record);
 
     /// Whether records are kept at all. When they are not, callers need not make them.

@@ -8,7 +8,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use crate::wire::{Stream, Wire};
+use crate::wire::{Wire, WireStream};
 use crate::within;
 
 /// One SMTP session. Every method waits at most [`crate::PATIENCE`] and panics, showing the dialogue so far, when
@@ -20,14 +20,14 @@ pub struct Client {
 
 /// An SMTP reply with all its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct SmtpReply {
     /// The reply code, which is the same on every line.
     pub code: u16,
     /// The text of each line, after code and separator.
     pub lines: Vec<String>,
 }
 
-impl Reply {
+impl SmtpReply {
     /// The lines, joined by "\n".
     pub fn text(&self) -> String {
         self.lines.join("\n")
@@ -66,7 +66,7 @@ impl Client {
     }
 
     /// Uses a connected stream.
-    fn over(stream: impl Stream + 'static) -> Self {
+    fn over(stream: impl WireStream + 'static) -> Self {
         Self { wire: Wire::new(stream), dialogue: String::new() }
     }
 
@@ -83,7 +83,7 @@ impl Client {
     }
 
     /// Reads the next reply.
-    pub async fn reply(&mut self) -> Reply {
+    pub async fn reply(&mut self) -> SmtpReply {
         match self.try_reply().await {
             Some(reply) => reply,
             None => panic!("the peer closed the session\n{}", self.dialogue),
@@ -91,7 +91,7 @@ impl Client {
     }
 
     /// Reads the next reply; none when the peer closes the session instead.
-    pub async fn try_reply(&mut self) -> Option<Reply> {
+    pub async fn try_reply(&mut self) -> Option<SmtpReply> {
         let mut lines = Vec::new();
         loop {
             let line = within("a reply", self.wire.line()).await.unwrap_or_default();
@@ -103,20 +103,20 @@ impl Client {
             let (code, last, text) = self.parse(&line);
             lines.push(text);
             if last {
-                return Some(Reply { code, lines });
+                return Some(SmtpReply { code, lines });
             }
         }
     }
 
     /// Reads the next reply, which must have this code.
-    pub async fn expect(&mut self, code: u16) -> Reply {
+    pub async fn expect(&mut self, code: u16) -> SmtpReply {
         let reply = self.reply().await;
         assert_eq!(reply.code, code, "an unexpected reply\n{}", self.dialogue);
         reply
     }
 
     /// Sends a line and expects a code.
-    pub async fn ask(&mut self, line: &str, code: u16) -> Reply {
+    pub async fn ask(&mut self, line: &str, code: u16) -> SmtpReply {
         self.send(line).await;
         self.expect(code).await
     }
@@ -129,7 +129,7 @@ impl Client {
     }
 
     /// Reads the greeting and sends EHLO; returns the reply to it.
-    pub async fn hello(&mut self, name: &str) -> Reply {
+    pub async fn hello(&mut self, name: &str) -> SmtpReply {
         self.expect(220).await;
         self.ask(&format!("EHLO {name}"), 250).await
     }
@@ -146,7 +146,7 @@ impl Client {
 
     /// Performs a whole transaction in which every step must succeed; returns the final reply. `message` has CRLF line
     /// ends and is dot-stuffed here.
-    pub async fn deliver(&mut self, sender: &str, recipients: &[&str], message: &[u8]) -> Reply {
+    pub async fn deliver(&mut self, sender: &str, recipients: &[&str], message: &[u8]) -> SmtpReply {
         self.envelope(sender, recipients).await;
         self.send_data(message).await;
         self.expect(250).await
@@ -197,10 +197,10 @@ async fn connect(address: SocketAddr) -> TcpStream {
 }
 
 async fn handshake(
-    stream: impl Stream + 'static,
+    stream: impl WireStream + 'static,
     config: Arc<ClientConfig>,
     name: &str,
-) -> tokio_rustls::client::TlsStream<impl Stream + 'static> {
+) -> tokio_rustls::client::TlsStream<impl WireStream + 'static> {
     let name = ServerName::try_from(name.to_owned()).expect("a server name");
     let connecting = TlsConnector::from(config).connect(name, stream);
     within("a TLS handshake", connecting).await.unwrap_or_else(|error| panic!("no TLS: {error}"))

@@ -20,7 +20,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use ca::{Leaf, LeafFiles, TestCa};
-pub use client::{Client, Reply};
+pub use client::{Client, SmtpReply};
 /// The records of zones, for tests that do not use the crate `dns`.
 pub use pintle_dns::{Record, RecordKind};
 pub use resolver::StaticResolver;

@@ -4,16 +4,16 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+pub(crate) trait WireStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> WireStream for T {}
 
 pub(crate) struct Wire {
-    stream: Box<dyn Stream>,
+    stream: Box<dyn WireStream>,
     buffer: Vec<u8>,
 }
 
 impl Wire {
-    pub(crate) fn new(stream: impl Stream + 'static) -> Self {
+    pub(crate) fn new(stream: impl WireStream + 'static) -> Self {
         Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
@@ -52,7 +52,7 @@ impl Wire {
     }
 
     /// Returns the stream, for a handshake, and the bytes that were read too early.
-    pub(crate) fn into_parts(self) -> (Box<dyn Stream>, Vec<u8>) {
+    pub(crate) fn into_parts(self) -> (Box<dyn WireStream>, Vec<u8>) {
         (self.stream, self.buffer)
     }
 

@@ -76,7 +76,7 @@ impl ZoneServer {
         }
     }
 
-    /// Replaces the zones.
+    /// Replaces the zones by those in `text`, written as in [`ZoneServer::start`].
     pub fn serve(&self, text: &str) {
         *lock(&self.shared.zone) = ZoneData::parse(text);
     }
