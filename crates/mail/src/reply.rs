@@ -21,8 +21,7 @@ pub struct Reply {
     /// The enhanced status code at the start of the text; none for replies that never have one (RFC 2034 section 4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enhanced: Option<EnhancedCode>,
-    /// The text: one line, or several separated by `
-    /// `.
+    /// The text: one line, or several separated by `\n`.
     pub text: Cow<'static, str>,
 }
 

@@ -57,8 +57,8 @@ pub enum SinkStep {
 /// What to do instead of the usual.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Replies with this text; "
-    /// " separates lines, which are sent with CRLF. A 2xx or 3xx lets the command take effect, other codes do not.
+    /// Replies with this text; "\n" separates lines, which are sent with CRLF. A 2xx or 3xx lets the command take effect,
+    /// other codes do not.
     Reply(String),
     /// Replies with this text, then closes.
     ReplyThenClose(String),

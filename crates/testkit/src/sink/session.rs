@@ -146,8 +146,7 @@ impl SinkSession {
         Ok(())
     }
 
-    /// The reply to EHLO. Its lines are separated by "
-    /// " and not yet numbered: `say` does that.
+    /// The reply to EHLO. Its lines are separated by "\n" and not yet numbered: `say` does that.
     fn greeting(&self) -> String {
         let mut lines = vec!["sink.example".to_owned()];
         self.script(|script| {
