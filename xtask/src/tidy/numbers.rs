@@ -1,7 +1,7 @@
-//! House numbers: how long functions and files may be.
+//! Limits on the length of functions and files.
 //!
-//! The scanner relies on rustfmt, which the chore `ci` checks before: a function ends at the closing brace that stands
-//! as deep as its `fn`. That is all a length needs, and a parser would know no better.
+//! The scanner relies on rustfmt, which the task `ci` checks before: a function ends at the closing brace with the
+//! indentation of its `fn`. That is enough to measure lengths, and a parser would do no better.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use super::{TidyRule, Violation};
 
 const LONGEST_FUNCTION: usize = 60;
 const MEDIAN_FUNCTION: usize = 8;
-/// Nine functions in ten are at most this long.
+/// Nine of ten functions have at most this many lines.
 const NINTH_DECILE_FUNCTION: usize = 20;
 const LONGEST_FILE: usize = 549;
 
-/// The functions of this file that are too long, and the file if it is.
+/// The functions of this file that are too long, and the file itself if it is.
 pub(super) fn violations(source: &SourceFile) -> Vec<Violation> {
     let lines = source.text.lines().count();
     let file = (lines > LONGEST_FILE).then(|| Violation {
@@ -33,7 +33,7 @@ pub(super) fn violations(source: &SourceFile) -> Vec<Violation> {
     functions.chain(file).collect()
 }
 
-/// Limits that hold for the tree as a whole.
+/// Violations of the limits for the tree as a whole.
 pub(super) fn spread_violations(sources: &[&SourceFile]) -> Vec<Violation> {
     let spread = LengthSpread::of(sources);
     let violation = |what: &str, length: usize, limit: usize| Violation {
@@ -50,7 +50,7 @@ pub(super) fn spread_violations(sources: &[&SourceFile]) -> Vec<Violation> {
     broken.map(|(what, length, limit)| violation(what, length, limit)).collect()
 }
 
-/// How the lengths of functions are distributed.
+/// The distribution of the lengths of functions.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LengthSpread {
     count: usize,
@@ -96,7 +96,7 @@ fn functions(text: &str) -> Vec<MeasuredFunction<'_>> {
         .collect()
 }
 
-/// The name, if this line begins a function: nothing but qualifiers may stand before its `fn`.
+/// The function's name, if this line begins a function: only qualifiers may come before its `fn`.
 fn function_name(line: &str) -> Option<&str> {
     const QUALIFIERS: [&str; 7] = ["default", "const", "async", "unsafe", "extern", "\"C\"", "pub"];
     let (before, after) = line.trim_start().split_once("fn ")?;
@@ -108,7 +108,7 @@ fn function_name(line: &str) -> Option<&str> {
     (end > 0).then(|| &after[..end])
 }
 
-/// Lines from the `fn` to its closing brace; `None` for a declaration without a body.
+/// The number of lines from the `fn` to its closing brace; `None` for a declaration without a body.
 fn body_length(lines: &[&str]) -> Option<usize> {
     let first = lines.first()?;
     let indent = &first[..first.len() - first.trim_start().len()];
@@ -122,7 +122,7 @@ fn body_length(lines: &[&str]) -> Option<usize> {
         let rest = line.strip_prefix(indent).filter(|rest| !rest.starts_with(' '));
         match rest {
             Some("}") => return Some(at + 1),
-            // The end of a signature over several lines, as a trait declares it.
+            // The end of a multi-line signature, as a trait declares it.
             Some(rest) if rest.starts_with(')') && rest.ends_with(';') => return None,
             _ => {}
         }
