@@ -6,7 +6,7 @@ use crate::{HostError, Verdict, defer, reject, transaction};
 
 /// What a finding means.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Written")]
+#[serde(try_from = "WrittenAction")]
 pub enum Action {
     /// Nothing: it is counted and reported.
     PassOn,
@@ -21,7 +21,7 @@ pub enum Action {
 }
 
 /// What is found, in the words that somebody hears.
-pub struct Finding<'a> {
+pub struct ActionReason<'a> {
     /// The rule of the points.
     pub rule: &'a str,
     /// The name of the quarantine.
@@ -52,7 +52,7 @@ impl Action {
     /// # Errors
     ///
     /// There is no transaction to give points to.
-    pub fn take(self, finding: &Finding<'_>) -> Result<Verdict, HostError> {
+    pub fn take(self, finding: &ActionReason<'_>) -> Result<Verdict, HostError> {
         Ok(match self {
             Self::PassOn => Verdict::Next,
             Self::Score(points) => {
@@ -72,18 +72,18 @@ impl Action {
     untagged,
     expecting = "expected \"pass-on\", \"defer\", \"quarantine\", \"reject\" or a number of points"
 )]
-enum Written {
+enum WrittenAction {
     Points(f64),
     Word(String),
 }
 
-impl TryFrom<Written> for Action {
+impl TryFrom<WrittenAction> for Action {
     type Error = String;
 
-    fn try_from(written: Written) -> Result<Self, String> {
+    fn try_from(written: WrittenAction) -> Result<Self, String> {
         let word = match written {
-            Written::Points(points) => return Ok(Self::Score(points)),
-            Written::Word(word) => word,
+            WrittenAction::Points(points) => return Ok(Self::Score(points)),
+            WrittenAction::Word(word) => word,
         };
         let known = Self::WORDS.iter().find(|(known, _)| *known == word);
         known.map(|(_, action)| *action).ok_or_else(|| {

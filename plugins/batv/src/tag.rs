@@ -17,7 +17,7 @@ pub(crate) type Day = u64;
 /// A key and its number, which stands in each tag that it made.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Key {
+pub(crate) struct TagKey {
     pub(crate) number: u8,
     pub(crate) secret: String,
 }
@@ -56,7 +56,7 @@ const MAX_ADDRESS: usize = 254;
 const LEEWAY: u64 = 1;
 
 /// The address with a tag that expires on this day; none where it would become too long to be sent.
-pub(crate) fn sign(key: &Key, address: &Address, expires: Day) -> Option<Address> {
+pub(crate) fn sign(key: &TagKey, address: &Address, expires: Day) -> Option<Address> {
     let day = u16::try_from(expires % ROUND).unwrap_or(0);
     let code = hmac(key, day, &address.local, &address.domain_ascii).finalize().into_bytes();
     let hex: String = code.iter().take(HASH).map(|octet| format!("{octet:02x}")).collect();
@@ -98,7 +98,7 @@ pub(crate) fn read(local: &str) -> Option<Tagged<'_>> {
 
 impl Tagged<'_> {
     /// What it is worth today before an address of this domain, where tags are made for so many days.
-    pub(crate) fn worth(&self, keys: &[Key], domain: &str, today: Day, days: u16) -> Worth {
+    pub(crate) fn worth(&self, keys: &[TagKey], domain: &str, today: Day, days: u16) -> Worth {
         let Some(key) = keys.iter().find(|key| key.number == self.number) else {
             return Worth::UnknownKey;
         };
@@ -112,7 +112,7 @@ impl Tagged<'_> {
     }
 }
 
-fn hmac(key: &Key, day: u16, local: &str, domain: &str) -> Hmac<Sha1> {
+fn hmac(key: &TagKey, day: u16, local: &str, domain: &str) -> Hmac<Sha1> {
     // A key of any length will do for HMAC (RFC 2104 section 2), so that this cannot fail.
     let mut hmac = Hmac::<Sha1>::new_from_slice(key.secret.as_bytes()).unwrap_or_else(|_| unreachable!());
     hmac.update(format!("{}{day:03}{}@{domain}", key.number, local.to_lowercase()).as_bytes());
@@ -143,8 +143,8 @@ pub(crate) fn day(text: &str) -> Option<Day> {
 mod tests {
     use super::*;
 
-    fn key(number: u8, secret: &str) -> Key {
-        Key { number, secret: secret.to_owned() }
+    fn key(number: u8, secret: &str) -> TagKey {
+        TagKey { number, secret: secret.to_owned() }
     }
 
     fn address(local: &str) -> Address {

@@ -6,7 +6,7 @@
 //! serves all deliveries; what the gateway writes itself (its reports to senders) is received from nobody, and signed
 //! when it is delivered.
 
-use pintle_plugin_sdk::action::{Action, Finding};
+use pintle_plugin_sdk::action::{Action, ActionReason};
 use pintle_plugin_sdk::sender_auth::{self, DkimResult, Outcome};
 use pintle_plugin_sdk::settings::Domain;
 use pintle_plugin_sdk::{fields, metrics, prelude::*};
@@ -105,7 +105,7 @@ impl Dkim {
         }
         // RFC 7372 section 3.1: no signature passes, or none of the author's.
         let code = if is_missing { "7.22" } else { "7.20" };
-        action.take(&Finding { rule: "dkim", quarantine: "dkim", code, text: &text })
+        action.take(&ActionReason { rule: "dkim", quarantine: "dkim", code, text: &text })
     }
 
     /// Whether the author's domain signs all its mail, and this not.

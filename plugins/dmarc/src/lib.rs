@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use pintle_plugin_sdk::action::{Action, Finding};
+use pintle_plugin_sdk::action::{Action, ActionReason};
 use pintle_plugin_sdk::sender_auth::{self, ArcResult, DmarcPolicy, DmarcResult, Outcome};
 use pintle_plugin_sdk::settings::Domain;
 use pintle_plugin_sdk::{metrics, prelude::*};
@@ -60,7 +60,7 @@ impl Dmarc {
         let name = result.outcome.name();
         transaction::set_fact("dmarc", name)?;
         metrics::count("results", 1, &[("result", name)]);
-        let Judged { action, overridden } = self.judge(&result, &arc);
+        let DmarcJudgement { action, overridden } = self.judge(&result, &arc);
         sender_auth::report_disposition(disposition(action), overridden)?;
         if action.stops() {
             let (domain, policy) = (&result.from_domain, result.policy.name());
@@ -69,14 +69,14 @@ impl Dmarc {
         // RFC 7372 section 3.3: no check vouches for the author.
         let authors = if result.outcome == Outcome::Permerror { from_fields()? } else { 1 };
         let text = explain(&result, authors);
-        action.take(&Finding { rule: name, quarantine: "dmarc", code: "7.26", text: &text })
+        action.take(&ActionReason { rule: name, quarantine: "dmarc", code: "7.26", text: &text })
     }
 
-    fn judge(&self, result: &DmarcResult, arc: &ArcResult) -> Judged {
-        let wish = |action| Judged { action, overridden: None };
+    fn judge(&self, result: &DmarcResult, arc: &ArcResult) -> DmarcJudgement {
+        let wish = |action| DmarcJudgement { action, overridden: None };
         match result.outcome {
             Outcome::Fail if self.rescues(&result.from_domain, arc) => {
-                Judged::instead(Action::PassOn, "trusted_forwarder")
+                DmarcJudgement::instead(Action::PassOn, "trusted_forwarder")
             }
             Outcome::Fail => {
                 let action = match result.policy {
@@ -87,7 +87,7 @@ impl Dmarc {
                 let other = self.overrides.get(&result.from_domain).copied().unwrap_or(action);
                 // Asked to refuse, and doing less, is told to the owner as our own policy.
                 let less = disposition(other) != result.policy.name();
-                if less { Judged::instead(other, "local_policy") } else { wish(other) }
+                if less { DmarcJudgement::instead(other, "local_policy") } else { wish(other) }
             }
             Outcome::Permerror => wish(self.permerror),
             Outcome::Temperror => wish(self.temperror),
@@ -103,12 +103,12 @@ impl Dmarc {
 
 /// What is done, and why not what the owner wants (the reasons of RFC 9990).
 #[derive(Debug, PartialEq)]
-struct Judged {
+struct DmarcJudgement {
     action: Action,
     overridden: Option<&'static str>,
 }
 
-impl Judged {
+impl DmarcJudgement {
     fn instead(action: Action, why: &'static str) -> Self {
         Self { action, overridden: Some(why) }
     }
@@ -203,14 +203,17 @@ mod tests {
             (Outcome::Temperror, DmarcPolicy::Reject, Action::PassOn),
         ] {
             let judged = dmarc.judge(&result(outcome, policy), &none);
-            assert_eq!(judged, Judged { action, overridden: None }, "{outcome:?} {policy:?}");
+            assert_eq!(judged, DmarcJudgement { action, overridden: None }, "{outcome:?} {policy:?}");
         }
         dmarc.overrides.insert("a.example".to_owned(), Action::Score(2.0));
         let failed = result(Outcome::Fail, DmarcPolicy::Reject);
-        assert_eq!(dmarc.judge(&failed, &none), Judged::instead(Action::Score(2.0), "local_policy"));
+        assert_eq!(dmarc.judge(&failed, &none), DmarcJudgement::instead(Action::Score(2.0), "local_policy"));
         dmarc.trusted_sealers = serde_json_domains();
         let sealed = arc(Outcome::Pass, &["list.example"]);
-        assert_eq!(dmarc.judge(&failed, &sealed), Judged::instead(Action::PassOn, "trusted_forwarder"));
+        assert_eq!(
+            dmarc.judge(&failed, &sealed),
+            DmarcJudgement::instead(Action::PassOn, "trusted_forwarder")
+        );
     }
 
     #[test]

@@ -40,9 +40,9 @@ struct RelayControl {
     /// Identities may send with the null reverse-path, as read receipts do.
     null_sender: bool,
     /// For each identity, in an hour.
-    limits: Limits,
+    limits: RelayLimits,
     /// In place of `limits`, by identity.
-    identity_limits: BTreeMap<String, Limits>,
+    identity_limits: BTreeMap<String, RelayLimits>,
 }
 
 /// What the core's law, or this plugin, says to relaying that no rule speaks of.
@@ -57,7 +57,7 @@ enum Otherwise {
 
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limits {
+struct RelayLimits {
     messages_per_hour: Option<u32>,
     recipients_per_hour: Option<u32>,
 }
@@ -72,7 +72,7 @@ impl Default for RelayControl {
             other_senders: Others::Any,
             check_from: true,
             null_sender: true,
-            limits: Limits::default(),
+            limits: RelayLimits::default(),
             identity_limits: BTreeMap::new(),
         }
     }
@@ -183,7 +183,7 @@ impl RelayControl {
         &self,
         identity: &str,
         what: &str,
-        limit: impl Fn(&Limits) -> Option<u32>,
+        limit: impl Fn(&RelayLimits) -> Option<u32>,
     ) -> Result<Verdict, HostError> {
         let limits = self.identity_limits.get(identity).unwrap_or(&self.limits);
         let Some(limit) = limit(limits) else {

@@ -83,7 +83,7 @@ impl Check {
 
 /// Something that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
+pub(crate) struct SpoofFinding {
     pub(crate) check: Check,
     /// For the log and for whoever sent the message: what is wrong, and what would not be.
     pub(crate) text: String,
@@ -91,15 +91,15 @@ pub(crate) struct Finding {
     pub(crate) undecided: bool,
 }
 
-impl Finding {
+impl SpoofFinding {
     pub(crate) fn new(check: Check, text: impl Into<String>) -> Self {
         Self { check, text: text.into(), undecided: false }
     }
 
     /// In the words that whoever sent the message hears.
-    pub(crate) fn told(&self) -> action::Finding<'_> {
+    pub(crate) fn told(&self) -> action::ActionReason<'_> {
         let code = if is_unauthenticated(self.check) { "7.26" } else { "7.1" };
-        action::Finding { rule: self.check.name(), quarantine: "spoof-guard", code, text: &self.text }
+        action::ActionReason { rule: self.check.name(), quarantine: "spoof-guard", code, text: &self.text }
     }
 }
 
@@ -110,7 +110,7 @@ pub(crate) struct Actions(BTreeMap<Check, Action>);
 
 impl Actions {
     /// What a finding means. What cannot be decided now is not held or refused for good.
-    pub(crate) fn of(&self, finding: &Finding) -> Action {
+    pub(crate) fn of(&self, finding: &SpoofFinding) -> Action {
         let action = self.0.get(&finding.check).copied().unwrap_or_else(|| finding.check.default_action());
         match action {
             Action::Quarantine | Action::Reject if finding.undecided => Action::Defer,
@@ -120,7 +120,7 @@ impl Actions {
     }
 
     /// The finding whose action stops the mail, and stops it hardest; of several, the first.
-    pub(crate) fn decisive<'f>(&self, findings: &'f [Finding]) -> Option<&'f Finding> {
+    pub(crate) fn decisive<'f>(&self, findings: &'f [SpoofFinding]) -> Option<&'f SpoofFinding> {
         let stops = findings.iter().rev().filter(|finding| self.of(finding).stops());
         stops.max_by_key(|finding| strength(self.of(finding)))
     }
@@ -154,8 +154,8 @@ pub(crate) fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn finding(check: Check) -> Finding {
-        Finding::new(check, "text")
+    fn finding(check: Check) -> SpoofFinding {
+        SpoofFinding::new(check, "text")
     }
 
     #[test]
