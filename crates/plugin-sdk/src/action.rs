@@ -10,17 +10,17 @@ use crate::{HostError, Verdict, defer, reject, transaction};
 pub enum Action {
     /// Nothing: it is counted and reported.
     PassOn,
-    /// So many points for the operator's thresholds; below zero they speak for the message.
+    /// This many points for the operator's thresholds; negative points count in favour of the message.
     Score(f64),
     /// The mail is refused for now.
     Defer,
     /// The message is taken and held.
     Quarantine,
-    /// The mail is refused for good.
+    /// The mail is refused permanently (550).
     Reject,
 }
 
-/// What is found, in the words that somebody hears.
+/// Why an action is taken, with the texts for the log and the sender.
 pub struct ActionReason<'a> {
     /// The rule of the points.
     pub rule: &'a str,
@@ -28,7 +28,7 @@ pub struct ActionReason<'a> {
     pub quarantine: &'a str,
     /// An enhanced status code without its class: `7.26`.
     pub code: &'a str,
-    /// Why, for whoever sent the message.
+    /// The reason, as text for the sender of the message.
     pub text: &'a str,
 }
 

@@ -23,7 +23,7 @@ pub struct FieldEntry {
     /// What stands beside the addresses: phrases and quoted strings without their quotes, comments, the name of a
     /// group. Encoded words are as they are.
     pub name: String,
-    /// One where the field keeps to the grammar. None for what names nobody, such as an empty group.
+    /// One where the field keeps to the grammar. Empty for an entry without an address, such as an empty group.
     pub addresses: Vec<FieldAddress>,
 }
 

@@ -43,7 +43,7 @@ pub fn mistake(at: impl Into<String>, text: impl Into<String>) -> ConfigError {
     ConfigError { at: at.into(), text: text.into() }
 }
 
-/// How the value that a hook returns becomes what the host is told.
+/// Conversion of a hook's return value into the answer to the host.
 ///
 /// A plain value is taken as it is. An `Err` is a fault of the plugin: it is logged, the call ends in a trap, its
 /// edits are dropped, and the failure policy that the operator chose for this plugin decides about the mail. A plugin

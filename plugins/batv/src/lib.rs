@@ -4,7 +4,7 @@
 //! The sender is signed in `on-deliver`, for that attempt alone. So the stored message keeps the address that its author
 //! used, and our own reports go there without a detour. On the way in a tag is taken off whenever there is one, whatever it
 //! is worth, but for bounces, that is mail with the null reverse-path: they are refused unless the tag is good. Servers
-//! inside never see a tag. Nobody who is trusted or has authenticated is refused anything here, and neither postmaster nor
+//! inside never see a tag. Trusted and authenticated clients are never refused here, and neither postmaster nor
 //! abuse ever loses a bounce.
 
 mod tag;
@@ -53,7 +53,7 @@ struct Batv {
 enum RefuseAt {
     #[default]
     Rcpt,
-    /// After the header: whoever only asks whether an address exists, as callouts do, hears that it does.
+    /// After the header: clients that only check whether an address exists (callouts) get 250.
     Data,
 }
 
@@ -66,7 +66,9 @@ impl TryFrom<String> for ConfigDate {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        tag::day(&text).map(Self).ok_or_else(|| format!("{text:?} is no day: write it like \"2026-12-31\""))
+        tag::day(&text)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is not a day: write it like \"2026-12-31\""))
     }
 }
 
@@ -89,7 +91,7 @@ impl Plugin for Batv {
     fn check(&mut self) -> Result<(), Vec<ConfigError>> {
         let mut mistakes = Vec::new();
         if self.keys.is_empty() {
-            mistakes.push(mistake("/keys", "empty, so nothing can be signed"));
+            mistakes.push(mistake("/keys", "no keys, so nothing can be signed"));
         }
         for (at, key) in self.keys.iter().enumerate() {
             if key.number > 9 {
@@ -99,7 +101,7 @@ impl Plugin for Batv {
                 mistakes.push(mistake(format!("/keys/{at}/number"), "another key has this number"));
             }
             if key.secret.len() < MIN_SECRET {
-                let text = format!("shorter than {MIN_SECRET} characters, which can be guessed");
+                let text = format!("shorter than {MIN_SECRET} characters, so it could be guessed");
                 mistakes.push(mistake(format!("/keys/{at}/secret"), text));
             }
         }
@@ -133,7 +135,7 @@ impl Batv {
             }
             None => {
                 metrics::count("too_long", 1, &[]);
-                debug!(sender = sender; "too long for a tag: it leaves as it is");
+                debug!(sender = sender; "too long for a tag: sent unsigned");
             }
         }
         Ok(Verdict::Next)
@@ -178,13 +180,16 @@ impl Batv {
             why == UNTAGGED && self.accept_untagged_until.is_some_and(|ConfigDate(day)| today() < day);
         if learning {
             metrics::count("would_refuse", 1, &[]);
-            info!(rcpt = rcpt.address; "a bounce without a tag would be refused from another day on");
+            info!(rcpt = rcpt.address; "a bounce without a tag would be refused after accept_untagged_until");
             return Ok(Verdict::Next);
         }
         metrics::count("refused", 1, &[("why", why)]);
-        info!(rcpt = rcpt.address; "a bounce of no mail of ours: {why}");
-        let text =
-            format!("This is no answer to mail of ours: the return address <{}> {}", rcpt.address, said(why));
+        info!(rcpt = rcpt.address; "a bounce of mail that we did not send: {why}");
+        let text = format!(
+            "This bounce answers no mail that we sent: the return address <{}> {}",
+            rcpt.address,
+            said(why)
+        );
         // Callouts ask about one recipient. With several, a refusal after the header would hit those as well whose bounce
         // this is; so each but the first is told at once, and after a bad first one nobody else is let in.
         if self.refuse_at == RefuseAt::Rcpt || transaction::recipients().len() > 1 {
@@ -268,10 +273,10 @@ const FORGED: &str = "forged";
 /// The same for those who wonder why their bounce was refused.
 fn said(why: &str) -> &'static str {
     match why {
-        UNTAGGED => "bears no tag (BATV), and all that we send does",
-        EXPIRED => "bears a tag (BATV) that has expired",
-        UNKNOWN_KEY => "bears a tag (BATV) of no key of ours",
-        _ => "bears a tag (BATV) that we did not make",
+        UNTAGGED => "has no BATV tag, and all our mail has one",
+        EXPIRED => "has a BATV tag that has expired",
+        UNKNOWN_KEY => "has a BATV tag of a key that we do not have",
+        _ => "has a BATV tag that we did not make",
     }
 }
 
@@ -306,7 +311,7 @@ fn names_receipt(content_type: &str) -> bool {
 fn strip(rcpt: &Recipient, plain: Option<&Address>) -> Result<(), HostError> {
     let Some(plain) = plain else { return Ok(()) };
     metrics::count("stripped", 1, &[]);
-    debug!(rcpt = rcpt.address; "the tag is taken off: {plain}");
+    debug!(rcpt = rcpt.address; "tag removed: {plain}");
     transaction::rewrite_recipient(rcpt.id, &plain.to_string())
 }
 

@@ -3,7 +3,7 @@
 //! HMAC-SHA1 over K, DDD and the address.
 //!
 //! The address is hashed in lower case, its domain in A-labels, and the hexadecimal digits and the word `prvs` are read in
-//! any case: some servers change the case of what they send back, and nobody is to lose a bounce for that. Whoever forges
+//! any case: some servers change the case of what they send back, and no bounce should be lost for that. Someone who forges
 //! gains nothing by it. There is no clock here: the day is a parameter.
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -97,7 +97,7 @@ pub(crate) fn read(local: &str) -> Option<Tagged<'_>> {
 }
 
 impl Tagged<'_> {
-    /// What it is worth today before an address of this domain, where tags are made for so many days.
+    /// Whether the tag is valid today for an address of this domain, where tags are valid for `days` days.
     pub(crate) fn worth(&self, keys: &[TagKey], domain: &str, today: Day, days: u16) -> Worth {
         let Some(key) = keys.iter().find(|key| key.number == self.number) else {
             return Worth::UnknownKey;

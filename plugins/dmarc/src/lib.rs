@@ -20,7 +20,7 @@ struct Dmarc {
     reject: Action,
     quarantine: Action,
     none: Action,
-    /// What it means that nobody can tell the author.
+    /// The action when From names no author domain, or several.
     permerror: Action,
     temperror: Action,
     /// By author's domain, in place of the owner's wish.
@@ -64,7 +64,7 @@ impl Dmarc {
         sender_auth::report_disposition(disposition(action), overridden)?;
         if action.stops() {
             let (domain, policy) = (&result.from_domain, result.policy.name());
-            info!(client = session.client, domain = domain, policy = policy; "not let through: {name}");
+            info!(client = session.client, domain = domain, policy = policy; "not passed on: {name}");
         }
         // RFC 7372 section 3.3: no check vouches for the author.
         let authors = if result.outcome == Outcome::Permerror { from_fields()? } else { 1 };
@@ -85,7 +85,7 @@ impl Dmarc {
                     DmarcPolicy::None => self.none,
                 };
                 let other = self.overrides.get(&result.from_domain).copied().unwrap_or(action);
-                // Asked to refuse, and doing less, is told to the owner as our own policy.
+                // The policy is reject and the action is weaker: reported to the owner as local policy.
                 let less = disposition(other) != result.policy.name();
                 if less { DmarcJudgement::instead(other, "local_policy") } else { wish(other) }
             }
@@ -142,9 +142,9 @@ fn from_fields() -> Result<usize, HostError> {
 fn explain(result: &DmarcResult, from_fields: usize) -> String {
     match (result.outcome, from_fields) {
         (Outcome::Permerror, 0) => "the message has no From field (RFC 5322 section 3.6)".to_owned(),
-        (Outcome::Permerror, 1) => "the From field must name authors of one domain, and does not".to_owned(),
+        (Outcome::Permerror, 1) => "the From field must name authors of one domain".to_owned(),
         (Outcome::Permerror, _) => "the message has several From fields (RFC 5322 section 3.6)".to_owned(),
-        (Outcome::Temperror, _) => format!("DMARC of {}: DNS does not answer now", result.from_domain),
+        (Outcome::Temperror, _) => format!("DMARC of {}: DNS does not answer at present", result.from_domain),
         _ => format!("DMARC of {}: neither SPF nor DKIM vouches for this message", result.from_domain),
     }
 }

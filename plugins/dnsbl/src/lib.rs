@@ -28,7 +28,7 @@ struct Dnsbl {
     /// Local parts that anybody can write to.
     #[serde(default = "role_addresses")]
     exempt_recipients: Vec<String>,
-    /// So many different hosts in a message's links are looked up.
+    /// The most hosts in a message's links that are looked up.
     #[serde(default = "twenty")]
     max_links: usize,
 }

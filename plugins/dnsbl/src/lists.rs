@@ -25,7 +25,7 @@ pub(crate) struct List {
     ipv4: bool,
     #[serde(default = "yes")]
     ipv6: bool,
-    /// What the sender is told, in place of the list's own explanation.
+    /// Text for the sender, instead of the list's own explanation.
     #[serde(default)]
     text: Option<String>,
     /// `codes`, read.
@@ -105,10 +105,10 @@ impl List {
             !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
         };
         if self.zone.len() > MAX_ZONE || !self.zone.split('.').all(is_label) {
-            mistakes.push(("zone".to_owned(), format!("{:?} is no domain", self.zone)));
+            mistakes.push(("zone".to_owned(), format!("{:?} is not a domain", self.zone)));
         }
         if self.of.is_empty() {
-            mistakes.push(("of".to_owned(), "it is asked about nothing".to_owned()));
+            mistakes.push(("of".to_owned(), "it is not asked about anything".to_owned()));
         }
         for (text, code) in &self.codes {
             match range(text) {
@@ -132,7 +132,7 @@ impl List {
         let is_answer = |reply: &&Ipv4Addr| match reply.octets() {
             // How lists tell a client that it may not ask (an open resolver, too many questions).
             [127, 255, 255, _] => false,
-            // The same by other lists; RFC 5782 section 5 has nobody listed so. Who counts it has named it.
+            // Other lists mean the same by 127.0.0.1, with which RFC 5782 section 5 allows no listing. It counts only if `codes` names it.
             [127, 0, 0, 1] => self.names(**reply),
             // All else is no list's answer at all: a parked domain, or a resolver that lies.
             [first, ..] => first == 127,
@@ -289,7 +289,7 @@ fn read<'q, 'l>(
 /// connection, and one that refuses us does so at every message and in every instance.
 fn report(list: &List, what: &'static str, detail: &str) {
     metrics::count("list_faults", 1, &[("list", &list.zone), ("fault", what)]);
-    debug!(list = list.zone; "{what}, and counts for nothing: {detail}");
+    debug!(list = list.zone; "{what}; the answer is ignored: {detail}");
 }
 
 /// The lists whose test entries are not as RFC 5782 section 5 demands, with what is wrong.
@@ -304,7 +304,7 @@ pub(crate) fn test(lists: &[List]) -> Vec<(String, String)> {
         let listed = listed.and_then(Result::ok).map(|answer| list.reading(&answer.records));
         let lists_all = matches!(unlisted, Some(Ok(_)));
         let text = failure(listed, lists_all, &always, &never);
-        wrong.extend(text.map(|text| (list.zone.clone(), format!("{text}: it counts for nothing"))));
+        wrong.extend(text.map(|text| (list.zone.clone(), format!("{text}: it is ignored"))));
     }
     wrong
 }
@@ -312,11 +312,13 @@ pub(crate) fn test(lists: &[List]) -> Vec<(String, String)> {
 /// What is wrong with a list, by what it says to what it must list, and by whether it lists what it must not.
 fn failure(listed: Option<ListAnswer>, lists_all: bool, always: &str, never: &str) -> Option<String> {
     match listed {
-        None => Some(format!("its test entry {always} is not listed, it is dead or does not serve us")),
+        None => Some(format!("its test entry {always} is not listed: it is dead or does not serve us")),
         Some(ListAnswer::Refused(reply)) => {
             Some(format!("it answers {reply} to its test entry {always} and does not serve us"))
         }
-        Some(_) if lists_all => Some(format!("it lists {never}, which nobody may list, and so everything")),
+        Some(_) if lists_all => {
+            Some(format!("it lists {never}, which no list may contain, so it probably lists everything"))
+        }
         Some(_) => None,
     }
 }

@@ -25,7 +25,7 @@ struct Greylist {
     /// How long a combination that came again is remembered after its last message.
     #[serde(deserialize_with = "settings::duration")]
     keep: Duration,
-    /// So many combinations of a network that came again let all of it through; 0 for never.
+    /// After this many retried combinations of a network, the network is no longer deferred; 0 for never.
     auto_allow: u32,
     /// How long the count for `auto_allow` runs.
     #[serde(deserialize_with = "settings::duration")]
@@ -65,7 +65,7 @@ impl Plugin for Greylist {
     fn check(&mut self) -> Result<(), Vec<ConfigError>> {
         let mut mistakes = Vec::new();
         if self.window <= self.delay {
-            mistakes.push(mistake("/window", "not longer than `delay`: nobody could come again in time"));
+            mistakes.push(mistake("/window", "not longer than `delay`: no retry could come in time"));
         }
         if self.ipv4_prefix > 32 {
             mistakes.push(mistake("/ipv4_prefix", "an IPv4 prefix has at most 32 bits"));
@@ -89,13 +89,13 @@ impl Greylist {
             Ok(GreylistAction::Wait(wait)) => {
                 metrics::count("deferred", 1, &[]);
                 let seconds = wait.as_secs().max(1);
-                info!(network = network, sender = sender, rcpt = rcpt.address; "to come again in {seconds} s");
+                info!(network = network, sender = sender, rcpt = rcpt.address; "asked to retry in {seconds} s");
                 defer("4.7.1", format!("Greylisted, not seen before: please try again in {seconds} seconds"))
             }
             Ok(GreylistAction::Pass) => Verdict::Next,
             Err(fault) => {
                 metrics::count("store_faults", 1, &[]);
-                warn!("the store fails, so mail passes without delay: {fault}");
+                warn!("the store failed, so mail passes without delay: {fault}");
                 Verdict::Next
             }
         })
@@ -161,7 +161,7 @@ impl Greylist {
 /// The stored value of a combination that came again.
 const KNOWN: &str = "known";
 
-/// What an attempt is.
+/// How an attempt relates to earlier ones of its combination.
 #[derive(Debug, PartialEq)]
 enum Attempt {
     First,
@@ -171,7 +171,7 @@ enum Attempt {
     Known,
 }
 
-/// What follows.
+/// What is done with an attempt.
 enum GreylistAction {
     Pass,
     Wait(Duration),

@@ -83,7 +83,7 @@ impl Mapping {
             return Some(("to", format!("{:?} is neither an address nor a domain", self.to)));
         }
         if self.places().is_empty() {
-            return Some(("in", "it rewrites nothing".to_owned()));
+            return Some(("in", "the list is empty, so nothing is rewritten".to_owned()));
         }
         let envelope = self.places().iter().any(|place| *place != AddressPlace::Header);
         (self.stage == RewriteStage::Deliver && envelope).then(|| {

@@ -29,7 +29,7 @@ struct HeaderRewrite {
     strip_outbound: Vec<Glob>,
     /// When that is done.
     strip_outbound_at: RewriteStage,
-    /// Our names in Authentication-Results beside the gateway's own: a field that bears one and comes from a stranger is
+    /// Our names in Authentication-Results beside the gateway's own: a field of a stranger with one of them is
     /// forged.
     authserv_ids: Vec<String>,
     /// In this order.
@@ -182,7 +182,7 @@ impl HeaderRewrite {
 fn tell_left(names: &[&str]) {
     if !names.is_empty() {
         metrics::count("fields_left", names.len() as u64, &[]);
-        warn!(fields = names.join(" "); "left as they are, since what they were to become fits no header");
+        warn!(fields = names.join(" "); "left unchanged, since the new value fits in no header");
     }
 }
 
@@ -191,7 +191,7 @@ fn tell_left(names: &[&str]) {
 fn rewritten(counter: &str, result: Result<(), HostError>) -> Result<(), HostError> {
     match result {
         Err(HostError::Invalid(why)) => {
-            warn!("an address stays as it is: {why}");
+            warn!("an address is left unchanged: {why}");
             metrics::count("rewrites_refused", 1, &[]);
             Ok(())
         }

@@ -103,7 +103,7 @@ impl Rule {
             replace.regex = regex("/replace/matches", &replace.matches);
         }
         for (key, name) in self.new_names().filter(|(_, name)| !is_name(name)) {
-            mistakes.push((key.to_owned(), format!("{name:?} is no name of a header field")));
+            mistakes.push((key.to_owned(), format!("{name:?} is not the name of a header field")));
         }
         let added = self.set.iter().map(|set| ("/set/value", &set.value));
         let added = added.chain(self.add.iter().map(|add| ("/add/value", &add.value)));
@@ -122,18 +122,19 @@ impl Rule {
             {
                 mistakes.push((
                     key.to_owned(),
-                    "it fits no header: a word of it is too long for any line".to_owned(),
+                    "it does not fit in a header: one of its words is too long for a line".to_owned(),
                 ));
             }
         }
         if self.remove.is_none() && self.replace.is_none() && self.new_names().next().is_none() {
             mistakes.push((
                 String::new(),
-                "it does nothing: add `remove`, `rename`, `replace`, `set` or `add`".to_owned(),
+                "this rule does nothing: add `remove`, `rename`, `replace`, `set` or `add`".to_owned(),
             ));
         }
         if self.if_matches.is_some() && self.if_header.is_none() {
-            mistakes.push(("/if_matches".to_owned(), "which field? `if_header` is missing".to_owned()));
+            mistakes
+                .push(("/if_matches".to_owned(), "`if_header` is missing: it names the field".to_owned()));
         }
         mistakes
     }

@@ -1,4 +1,4 @@
-//! Rate limits: token buckets for whatever mail can be counted by, and what happens to whoever empties one: the reply is
+//! Rate limits: token buckets by address, network, identity, sender or recipient. When a bucket is empty, the reply is
 //! slowed, or refused for now.
 //!
 //! The buckets are the host's (`kv.take`), so that all instances share them and no race empties one twice. A client in a
@@ -30,12 +30,12 @@ struct RateLimitRule {
     name: String,
     count: CountedUnit,
     by: BucketBy,
-    /// So many …
+    /// How many tokens come back in the time of `per`.
     max: u32,
     /// … in this time, evenly.
     #[serde(deserialize_with = "settings::duration")]
     per: Duration,
-    /// So many at once; `max` where it is left out.
+    /// How many are allowed at once; `max` when absent.
     burst: Option<u32>,
     #[serde(default)]
     action: LimitAction,
@@ -55,7 +55,7 @@ enum CountedUnit {
     Recipients,
 }
 
-/// What has a bucket of its own.
+/// What each bucket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum BucketBy {
@@ -79,7 +79,7 @@ enum LimitAction {
     Defer,
 }
 
-/// Whom a limit is for.
+/// The clients that a limit applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum LimitedClients {
@@ -105,16 +105,16 @@ impl Plugin for RateLimit {
                 wrong("name", "another limit has this name");
             }
             if limit.max == 0 || limit.burst == Some(0) {
-                wrong("max", "0 lets nobody send anything: take the limit out, or refuse elsewhere");
+                wrong("max", "0 would block all mail: remove the limit, or refuse elsewhere");
             }
             if limit.per.is_zero() || limit.per > Duration::from_secs(86_400) {
                 wrong("per", "not between 1ms and 1d");
             }
             if limit.max_delay > MAX_DELAY {
-                wrong("max_delay", "longer than 1m, after which clients begin to give up");
+                wrong("max_delay", "longer than 1m, and clients may give up");
             }
             if !limit.by.is_known_at(limit.count) {
-                wrong("by", "not known yet when this is counted");
+                wrong("by", "not known when this is counted");
             }
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
@@ -154,7 +154,7 @@ impl RateLimit {
                 Ok(None) => {}
                 Ok(Some(wait)) if limit.slows(&keys.session) => slow(limit, &key, wait),
                 Ok(Some(wait)) => refusal = Some(refuse(limit, &key, wait)),
-                Err(fault) => warn!(limit = limit.name; "the store fails, so nothing is limited: {fault}"),
+                Err(fault) => warn!(limit = limit.name; "the store failed, so nothing is limited: {fault}"),
             }
         }
         refusal
@@ -193,7 +193,7 @@ fn slow(limit: &RateLimitRule, key: &str, wait: Duration) {
 fn refuse(limit: &RateLimitRule, key: &str, wait: Duration) -> String {
     let seconds = wait.as_secs() + 1;
     metrics::count("deferred", 1, &[("limit", &limit.name)]);
-    info!(limit = limit.name, key = key; "too fast: to come again in {seconds} s");
+    info!(limit = limit.name, key = key; "too fast: asked to retry in {seconds} s");
     format!("Too many {} (limit {}): please try again in {seconds} seconds", limit.count.name(), limit.name)
 }
 

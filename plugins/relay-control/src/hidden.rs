@@ -2,8 +2,8 @@
 //!
 //! Mail servers have read other addresses out of local parts for forty years: `user%host@here` and `host!user@here` were
 //! routes once, and `"user@host"@here` becomes one where a server forgets the quotes, `user%40host@here` where it decodes
-//! what it need not. Which of them the next hop does, nobody here can know; so every host that any reading gives is
-//! found, rather one too many, and what hides in a form that cannot be compared with a rule is told as such.
+//! what it need not. Which reading the next hop uses is unknown here; so every host that any reading gives is
+//! found, and a form that cannot be compared with a rule is reported as unreadable.
 
 use crate::normal::normal;
 
@@ -12,7 +12,7 @@ use crate::normal::normal;
 pub(crate) struct HiddenRoutes {
     /// Hosts to which a next hop might send it on, in lower case.
     pub(crate) hosts: Vec<String>,
-    /// Why there may be more that nobody here can read.
+    /// Why there may be more hosts, in a form that cannot be read here.
     pub(crate) unreadable: Option<&'static str>,
 }
 
@@ -106,7 +106,7 @@ impl HiddenRoutes {
     }
 }
 
-/// `%40` is `@` to whoever takes an address for a piece of a URL.
+/// `%40` is `@` to programs that decode addresses as parts of a URL.
 fn percent_decoded(text: &str) -> String {
     let mut decoded = String::new();
     let mut rest = text;

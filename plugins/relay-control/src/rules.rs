@@ -121,8 +121,10 @@ impl Rule {
             mistakes.push((String::new(), text.to_owned()));
         }
         if self.action == RuleAction::Allow && self.networks.iter().any(Network::is_everybody) {
-            mistakes
-                .push(("/networks".to_owned(), "everybody's network would make an open relay".to_owned()));
+            mistakes.push((
+                "/networks".to_owned(),
+                "a network of all addresses would make an open relay".to_owned(),
+            ));
         }
         mistakes
     }

@@ -191,7 +191,7 @@ fn fields(session: &session::Snapshot, hostname: &str) -> Result<Vec<message::He
 fn act(action: Action, result: &SpfResult, session: &session::Snapshot) -> Result<Verdict, HostError> {
     let name = result.outcome.name();
     if action.stops() {
-        info!(client = session.client, domain = result.domain; "not let through: {name}");
+        info!(client = session.client, domain = result.domain; "not passed on: {name}");
     }
     action.take(&ActionReason {
         rule: name,

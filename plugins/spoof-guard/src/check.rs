@@ -1,4 +1,4 @@
-//! What is looked for, what each finding means unless the operator says otherwise, and in what words it is told.
+//! The checks, the default action of each, and the texts of findings.
 
 use std::collections::BTreeMap;
 
@@ -85,7 +85,7 @@ impl Check {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SpoofFinding {
     pub(crate) check: Check,
-    /// For the log and for whoever sent the message: what is wrong, and what would not be.
+    /// Text for the log and for the sender: what is wrong, and how it should be.
     pub(crate) text: String,
     /// DNS could not say whether the message is genuine after all.
     pub(crate) undecided: bool,
@@ -96,7 +96,7 @@ impl SpoofFinding {
         Self { check, text: text.into(), undecided: false }
     }
 
-    /// In the words that whoever sent the message hears.
+    /// The text for the sender.
     pub(crate) fn told(&self) -> action::ActionReason<'_> {
         let code = if is_unauthenticated(self.check) { "7.26" } else { "7.1" };
         action::ActionReason { rule: self.check.name(), quarantine: "spoof-guard", code, text: &self.text }
@@ -109,7 +109,7 @@ impl SpoofFinding {
 pub(crate) struct Actions(BTreeMap<Check, Action>);
 
 impl Actions {
-    /// What a finding means. What cannot be decided now is not held or refused for good.
+    /// The action for a finding. While DNS cannot decide it, the mail is not held or refused permanently.
     pub(crate) fn of(&self, finding: &SpoofFinding) -> Action {
         let action = self.0.get(&finding.check).copied().unwrap_or_else(|| finding.check.default_action());
         match action {

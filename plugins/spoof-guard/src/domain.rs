@@ -76,7 +76,7 @@ impl ComparedDomain {
         self.0.split('.')
     }
 
-    /// The first label of several scripts that nobody writes together (UTS 39 section 5.2, above Highly Restrictive).
+    /// The first label that mixes scripts unusually (UTS 39 section 5.2, above Highly Restrictive).
     pub(crate) fn mixed_label(&self) -> Option<&str> {
         self.labels().find(|label| {
             // Digits, hyphens and emoji belong to no script.

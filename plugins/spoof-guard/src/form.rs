@@ -8,7 +8,7 @@ use crate::domain::ComparedDomain;
 use crate::known::{Known, People, posed_as};
 use crate::shown::{self, Shown};
 
-/// Nobody reads the names of more authors than this; that all are of one domain is seen to for all.
+/// The most authors whose names are checked. That all are of one domain is checked for all.
 const READ: usize = 32;
 
 /// The From fields of a message, read.
@@ -52,7 +52,7 @@ impl From {
         self.authors.iter().map(|author| &author.domain)
     }
 
-    /// What is wrong whoever vouches for it.
+    /// What is wrong with the form, whatever SPF and DKIM say.
     pub(crate) fn examine(&self, known: &Known) -> Vec<SpoofFinding> {
         let mut found = Vec::new();
         if self.values.len() > 1 {

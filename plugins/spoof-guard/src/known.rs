@@ -23,7 +23,7 @@ pub(crate) struct Known {
 pub(crate) struct Likeness {
     /// A known name as one word among others.
     pub(crate) cousins: bool,
-    /// One letter wrong, in names of so many at least.
+    /// Shortest name, in letters, for which one wrong letter counts as a typo.
     pub(crate) typos_from: Option<usize>,
 }
 
@@ -161,7 +161,7 @@ impl People {
         Self(people.iter().map(person).collect())
     }
 
-    /// Who of us is meant by this name. Read once for all addresses beside it, of which there may be thousands.
+    /// Which of our people this name means. Read once for all addresses beside it; there may be thousands.
     pub(crate) fn meant_by(&self, shown: &str) -> Vec<&Person> {
         // "Ann Lee (Ours Ltd)", "Ann Lee | Director", and what else is written beside a name.
         let parts = shown

@@ -1,7 +1,7 @@
 //! Catches senders that pose as somebody else: our own domains from outside, names that show one address and hide
 //! another, our people's names over foreign addresses, domains that look like ours or like others worth posing as.
 //!
-//! It looks twice. When the header is there, at the form of From, which is what it is whoever sent it ([`form`]). When
+//! It checks twice. In on-headers, the form of From, which does not depend on who sent the message ([`form`]). When
 //! the body is there, too, at claims to be one of us ([`vouched`]): a newsletter service or a mailing list may
 //! honestly send in our name, and only then do SPF, DKIM and ARC tell. What was found becomes a fact, a counter and a
 //! log line; what it means for the mail is the operator's choice, check by check ([`check`]). Clients in trusted
@@ -67,7 +67,7 @@ struct SpoofGuard {
     prepared: RefCell<Option<PreparedDomains>>,
 }
 
-/// So many findings of one kind are told and counted.
+/// The most findings of one kind that are logged and counted.
 const MOST_OF_A_KIND: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -165,7 +165,7 @@ impl SpoofGuard {
         }
         let vouched = Vouched::ask()?;
         if vouched.is_by(&self.allow_senders, &self.trusted_sealers, |name| known.is_own(name)) {
-            debug!("in our name by one who may");
+            debug!("own domain used by an allowed sender");
             return Ok(Verdict::Next);
         }
         let relayed = is_relayed(&header) && vouched.is_by_somebody();

@@ -11,7 +11,7 @@ use crate::domain::ComparedDomain;
 pub(crate) struct Vouched {
     /// Domains by SPF of the envelope's sender (or of HELO where that is null) and by DKIM, and whether they pass.
     by: Vec<(ComparedDomain, Outcome)>,
-    /// Whose ARC seals the message bears, and what they say they saw.
+    /// The ARC sealers of the message, and the results that they reported.
     chain: ArcResult,
 }
 
