@@ -130,7 +130,7 @@ async fn only_our_own_addresses_are_signed_and_only_for_the_outside() {
 async fn a_bounce_of_nothing_of_ours_is_refused_and_says_why() {
     let more = "exempt_addresses = [\"robot@ours.example\"]";
     let stage = Stage::start(more, Script::new()).await;
-    refused(&stage.bounce("ann@ours.example").await, "<ann@ours.example> bears no tag (BATV)");
+    refused(&stage.bounce("ann@ours.example").await, "<ann@ours.example> has no BATV tag");
     refused(&stage.bounce("prvs=4123abcdef=ann@ours.example").await, "that we did not make");
     refused(&stage.bounce("prvs=7123abcdef=ann@ours.example").await, "of no key of ours");
     refused(&stage.bounce(expired()).await, "that has expired");
@@ -189,10 +189,10 @@ async fn with_refusal_at_data_a_callout_hears_that_the_address_exists() {
     client.ask(&format!("RCPT TO:<{good}>"), 452).await;
     client.ask("DATA", 354).await;
     client.send_data(MESSAGE).await;
-    refused(&client.expect(550).await, "<ann@ours.example> bears no tag (BATV)");
+    refused(&client.expect(550).await, "<ann@ours.example> has no BATV tag");
     client.ask("MAIL FROM:<>", 250).await;
     client.ask(&format!("RCPT TO:<{good}>"), 250).await;
-    refused(&client.ask("RCPT TO:<ann@ours.example>", 550).await, "bears no tag");
+    refused(&client.ask("RCPT TO:<ann@ours.example>", 550).await, "has no BATV tag");
     client.ask("DATA", 354).await;
     client.send_data(MESSAGE).await;
     client.expect(250).await;
@@ -206,7 +206,7 @@ async fn with_refusal_at_data_a_callout_hears_that_the_address_exists() {
 async fn at_first_bounces_without_a_tag_are_taken_and_told() {
     let stage = Stage::start("accept_untagged_until = \"9999-12-31\"", Script::new()).await;
     assert_eq!(stage.back("", "ann@ours.example").await.recipients(), ["ann@ours.example"]);
-    stage.gateway.wait_for("a bounce without a tag would be refused from another day on");
+    stage.gateway.wait_for("a bounce without a tag would be refused after accept_untagged_until");
     refused(&stage.bounce("prvs=4123abcdef=ann@ours.example").await, "that we did not make");
 }
 
@@ -217,7 +217,7 @@ async fn domains_and_networks_are_the_operators_choice() {
     assert!(stage.out("a@relayed.example", &["b@other.example"]).await.sender.address.starts_with("prvs=4"));
     assert_eq!(stage.out("ann@ours.example", &["b@other.example"]).await.sender.address, "ann@ours.example");
     assert_eq!(stage.bounce("ann@ours.example").await.code, 250);
-    refused(&stage.bounce("a@relayed.example").await, "bears no tag");
+    refused(&stage.bounce("a@relayed.example").await, "has no BATV tag");
     let mut client = Client::connect_from([127, 0, 0, 67].into(), stage.gateway.address("mx")).await;
     client.hello("client.example").await;
     client.ask("MAIL FROM:<>", 250).await;

@@ -255,7 +255,7 @@ async fn points_add_up_and_a_forbidden_hello_counts() {
             client.expect(at_end).await;
         }
     }
-    stage.gateway.wait_for("not let through: neutral");
+    stage.gateway.wait_for("not passed on: neutral");
     let arrived = stage.sink.wait_for(2).await;
     assert!(arrived.iter().all(|transaction| transaction.sender.address != "x@neutral.example"));
 }

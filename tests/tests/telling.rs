@@ -55,7 +55,7 @@ async fn machines_get_objects_under_one_name_and_each_event_once() {
     let with = |name: &str, value: &str| -> Vec<&Value> {
         lines.iter().filter(|line| line.to_string().contains(value) && line[name].is_string()).collect()
     };
-    let said = with("plugin", "to come again in").remove(0);
+    let said = with("plugin", "asked to retry in").remove(0);
     assert_eq!(said["fields"]["network"], "127.0.0.0/24", "{said}");
     assert_eq!(said["fields"]["sender"], "a@x.example", "{said}");
     let id = said["queue_id"].as_str().unwrap();

@@ -100,7 +100,7 @@ fn check_tells_every_mistake_with_line_cause_and_remedy() {
     );
     // Mistakes that no schema can detect are reported by the plugin itself.
     told(
-        "error: plugin grey: /window: not longer than `delay`: nobody could come again in time",
+        "error: plugin grey: /window: not longer than `delay`: no retry could come in time",
         "config",
         "\n",
     );

@@ -97,7 +97,7 @@ fn component(section: &Section<'_>, folder: &Path, stock: &Stock) -> ComponentSo
         // Compiling it is the plugin host's; here it is enough to know that there is something to compile.
         let why = match std::fs::metadata(&path) {
             Ok(file) if file.is_file() => None,
-            Ok(_) => Some("it is no file".to_owned()),
+            Ok(_) => Some("it is not a regular file".to_owned()),
             // Without it the gateway starts as well, and takes it when it comes.
             Err(error) if error.kind() == ErrorKind::NotFound && !section.get::<bool>("required") => None,
             Err(error) => Some(error.to_string()),

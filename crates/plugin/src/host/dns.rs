@@ -37,8 +37,8 @@ pub(crate) struct DnsView<'a> {
 }
 
 impl<'a> DnsView<'a> {
-    fn of(parts: HostParts<'a>) -> Self {
-        Self { dns: CallDns::of(&parts), grants: parts.grants, call: parts.call }
+    fn of(HostParts { services, grants, call, meter, .. }: HostParts<'a>) -> Self {
+        Self { dns: CallDns::of(services, meter), grants, call }
     }
 }
 
