@@ -4,17 +4,14 @@
 //! resolves when the change is as durable as the engine promises, and not before.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use pintle_mail::{NextHop, QueueId, UnixTime};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::{Draft, Filter, Hold, Listing, NewMessage, Page, SpoolError, Status, Stored, Totals, Waiting};
-
-/// The future of one operation of a [`Spool`].
-pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send + 'a>>;
+use crate::{
+    Draft, Filter, Hold, Listing, NewMessage, Page, SpoolError, SpoolFuture, Status, Stored, Totals, Waiting,
+};
 
 /// A store of messages, as seen by the gateway that owns them: those that it has accepted.
 ///

@@ -19,7 +19,7 @@ use super::compactor::Compactor;
 use super::database::{Database, LogPosition};
 use super::folders::Folders;
 use super::index::{Index, RemovedMessage};
-use super::index_recovery::IndexLag;
+use super::index_lag::IndexLag;
 use super::operation::{Inbox, Operation};
 use super::record::Record;
 use super::segment_file::Extent;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::census::Census;
 use super::committer::Committer;
 use super::database::{Database, UnusableDatabase};
+use super::index_lag::IndexLag;
 use super::index_rebuild::fill_index;
 use super::operation::Operation;
 use super::replay::{ReplayError, ReplayOutcome, bring_up};
@@ -28,25 +29,6 @@ const FIRST_WAITS: [Duration; 4] = [
 ];
 /// How long these may take together. Each reads the end of the log.
 const FIRST_WAITS_TOTAL: Duration = Duration::from_secs(1);
-/// The back-off of later retries: the first wait, and the longest.
-const BACK_OFF: Duration = Duration::from_millis(250);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
-
-/// The index lacks what the log has.
-pub(crate) struct IndexLag {
-    /// It is to be rebuilt, for this reason: the open one is not, or no longer, the one in the folder.
-    rebuild: Option<String>,
-    /// The time of the next retry. None before the spool stands still.
-    retry_at: Option<Instant>,
-    back_off: Duration,
-}
-
-impl IndexLag {
-    fn new(rebuild: Option<String>) -> Self {
-        Self { rebuild, retry_at: None, back_off: BACK_OFF }
-    }
-}
-
 impl Committer {
     /// The time of the next retry, where the spool stands still.
     pub(crate) fn tries_again(&self) -> Option<Instant> {
@@ -102,7 +84,7 @@ impl Committer {
         if let Some(lag) = &mut self.index_lag {
             let wait = lag.back_off.max(took);
             lag.retry_at = Some(Instant::now() + wait);
-            lag.back_off = (lag.back_off * 2).min(LONGEST_BACK_OFF);
+            lag.back_off = (lag.back_off * 2).min(IndexLag::LONGEST_BACK_OFF);
         }
         self.shared.condition.fall_behind(trouble.clone());
         trouble

@@ -23,6 +23,7 @@ mod folders;
 mod fuzz;
 mod identity;
 mod index;
+mod index_lag;
 mod index_rebuild;
 mod index_recovery;
 mod inspect;
