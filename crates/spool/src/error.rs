@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pintle_mail::{EnhancedCode, QueueId, Reply};
 
-/// The future of one operation of a [`Spool`].
+/// The future of one operation of a [`Spool`](crate::Spool).
 pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send + 'a>>;
 
 /// Why a spool did not do what it was asked for.
