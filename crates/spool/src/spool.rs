@@ -22,7 +22,7 @@ pub trait Spool: Send + Sync + 'static {
     /// Opens a draft for one message's body.
     ///
     /// # Errors
-    /// As [`Health::accepting`], so that a client is refused before it sends its data.
+    /// As for [`Health::accepting`], so that a client is refused before it sends its data; or [`SpoolError::Closed`].
     fn begin(&self) -> Result<Draft, SpoolError>;
 
     /// Makes a message durable: THE commit point.
@@ -30,12 +30,6 @@ pub trait Spool: Send + Sync + 'static {
     /// # Errors
     /// [`SpoolError::Duplicate`] for an id that is there already, [`SpoolError::Full`], or another fault of the store.
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt>;
-
-    /// Makes several messages durable, all or none, with one wait. Receipts come in the order of the messages.
-    ///
-    /// # Errors
-    /// As for [`commit`](Self::commit).
-    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>>;
 
     /// Stores new statuses of recipients and commits children, all or nothing. Removes the message once every recipient
     /// is done.

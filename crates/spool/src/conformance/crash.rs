@@ -228,7 +228,11 @@ async fn prepare(spool: &dyn Spool, scenario: Scenario) {
             for number in 100..THINNED {
                 messages.push(Sample::small(number).message(spool).await.unwrap());
             }
-            spool.commit_many(messages).await.unwrap();
+            // All are submitted before the first is awaited, so that they share their syncs.
+            let commits: Vec<_> = messages.into_iter().map(|message| spool.commit(message)).collect();
+            for commit in commits {
+                commit.await.unwrap();
+            }
         }
         Release | Scenario::Drop => {
             let mut message = target(scenario).message(spool).await.unwrap();

@@ -31,12 +31,14 @@ async fn bring_all(store: &mut FolderStore, samples: &[Sample]) {
     spool.close().await.unwrap();
 }
 
-async fn commit_together(spool: &Embedded, samples: &[Sample]) {
-    let mut messages: Vec<NewMessage> = Vec::new();
+/// Commits a message, and then these children of it in one operation, whose last record defers the parent.
+async fn commit_with_children(spool: &Embedded, parent: Sample, samples: &[Sample]) {
+    parent.commit(spool).await.unwrap();
+    let mut children: Vec<NewMessage> = Vec::new();
     for sample in samples {
-        messages.push(sample.message(spool).await.unwrap());
+        children.push(sample.message(spool).await.unwrap());
     }
-    spool.commit_many(messages).await.unwrap();
+    spool.settle(Settlement { children, ..parent.settlement(1, deferred(1)) }).await.unwrap();
 }
 
 async fn assert_served(store: &mut FolderStore, samples: &[Sample]) {
@@ -87,7 +89,7 @@ async fn one_damaged_header_costs_no_others_of_the_last_batch() {
         let mut store = FolderStore::new();
         let samples: Vec<Sample> = (1..=4).map(Sample::small).collect();
         let spool = store.engine();
-        commit_together(&spool, &samples).await;
+        commit_with_children(&spool, samples[3], &samples[..3]).await;
         spool.close().await.unwrap();
         drop(spool);
         if !with_index {
@@ -97,7 +99,8 @@ async fn one_damaged_header_costs_no_others_of_the_last_batch() {
         }
         let path = store.folder.join(FIRST);
         let mut octets = fs::read(&path).unwrap();
-        let second = records(&octets)[2];
+        // After the start, the parent and the first child.
+        let second = records(&octets)[3];
         octets[second + 41] ^= 4;
         fs::write(&path, octets).unwrap();
         let found = inspect(&store.folder, &mut |_, _| ()).unwrap();
@@ -119,14 +122,13 @@ async fn what_was_never_whole_does_not_come_alive_later() {
     let mut store = FolderStore::new();
     let one = Sample::small(9);
     let spool = store.engine();
-    one.commit(&*spool).await.unwrap();
-    commit_together(&spool, &[1, 2, 3].map(Sample::small)).await;
+    commit_with_children(&spool, one, &[1, 2, 3].map(Sample::small)).await;
     spool.close().await.unwrap();
     drop(spool);
-    // The power failed while three records were being written: the last one never reached the disk.
+    // The power failed while the four records of the operation were being written: the last one never reached the disk.
     let path = store.folder.join(FIRST);
     let mut octets = fs::read(&path).unwrap();
-    let last = records(&octets)[4];
+    let last = records(&octets)[5];
     octets[last..].fill(0);
     fs::write(&path, octets).unwrap();
     remove_index(&store);
