@@ -36,9 +36,6 @@ impl Spool for Odd {
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
         self.engine.commit(message)
     }
-    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
-        self.engine.commit_many(messages)
-    }
     fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
         self.engine.settle(settlement)
     }

@@ -177,9 +177,6 @@ impl Spool for Unsettled {
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
         self.engine.commit(message)
     }
-    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
-        self.engine.commit_many(messages)
-    }
     fn settle(&self, settlement: Settlement) -> SpoolFuture<'_, Settled> {
         let take = |left: usize| left.checked_sub(1);
         if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_err() {

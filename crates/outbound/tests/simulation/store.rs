@@ -201,13 +201,8 @@ impl Spool for Store {
     }
 
     fn commit(&self, message: NewMessage) -> SpoolFuture<'_, Receipt> {
-        let receipts = self.commit_many(vec![message]);
-        Box::pin(async move { receipts.await?.pop().ok_or(SpoolError::Closed) })
-    }
-
-    fn commit_many(&self, messages: Vec<NewMessage>) -> SpoolFuture<'_, Vec<Receipt>> {
-        let op = Op::Commit(self.letters(&messages));
-        self.write(op, |spool| spool.commit_many(messages))
+        let op = Op::Commit(self.letters(std::slice::from_ref(&message)));
+        self.write(op, |spool| spool.commit(message))
     }
 
     fn settle(&self, mut settlement: Settlement) -> SpoolFuture<'_, Settled> {
