@@ -12,7 +12,7 @@
 //! failure says whether trying later may help and who has to act.
 //!
 //! Left to others: whether to connect to an address that was found, when to ask again, and what to tell
-//! the peer. DNSSEC is not validated yet, so [`Answer::secure`] is never set by [`HickoryResolver`].
+//! the peer. DNSSEC is not validated.
 
 mod address;
 mod hickory;

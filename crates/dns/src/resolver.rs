@@ -43,8 +43,6 @@ pub struct DnsAnswer {
     pub records: Vec<Record>,
     /// How long the answer may be kept: the shortest of its records' times to live.
     pub ttl: Duration,
-    /// Validated by DNSSEC, by ourselves, along the whole chain of names.
-    pub secure: bool,
 }
 
 /// Why there is no answer.

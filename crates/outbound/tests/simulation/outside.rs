@@ -63,7 +63,7 @@ impl Resolver for Names {
                 world.ledger(|ledger| ledger.no_mail.insert(name.clone()));
             }
             world.tell(|| format!("names: {name} {kind}: {answer:?}"));
-            answer.map(|records| DnsAnswer { records, ttl: Duration::from_secs(60), secure: false })
+            answer.map(|records| DnsAnswer { records, ttl: Duration::from_secs(60) })
         })
     }
 }
