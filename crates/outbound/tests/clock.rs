@@ -32,7 +32,7 @@ fn gone(world: &World) -> [usize; 4] {
 
 /// The runner has seen all that the clocks say, and has begun what follows from it.
 async fn seen(world: &World) {
-    world.handle.counts().await.unwrap();
+    world.settled().await;
     world.calm().await;
 }
 

@@ -25,7 +25,7 @@ fn world(spool: &Arc<dyn Spool>, config: Config) -> World {
 
 async fn empty(world: &World) {
     within("the spool to be empty", async {
-        while world.handle.counts().await.unwrap().spool.messages > 0 {
+        while world.outbound.spool().totals().await.unwrap().messages > 0 {
             tokio::task::yield_now().await;
         }
     })
@@ -88,7 +88,7 @@ async fn an_index_that_is_made_anew_holds_the_start_up_for_a_moment() {
     let sink = Sink::start(Script::new().on(SinkStep::Rcpt, Act::Reply("450 4.2.1 later".into()))).await;
     let spool = open(&folder);
     let before = world(&spool, to_relay(&[sink.address()]));
-    before.mail(&["bob@example.net"]).await;
+    let id = before.mail(&["bob@example.net"]).await;
     before.log.wait_for("deferral", 1).await;
     within("the drain", before.outbound.drain(MINUTE)).await;
     spool.close().await.unwrap();
@@ -102,7 +102,7 @@ async fn an_index_that_is_made_anew_holds_the_start_up_for_a_moment() {
     std::fs::write(&path, octets).unwrap();
     let after = world(&spool, to_relay(&[sink.address()]));
     let mut waited = Duration::ZERO;
-    while after.handle.counts().await.unwrap().queue.jobs == 0 {
+    while after.handle.jobs(vec![id]).await.unwrap().values().all(Vec::is_empty) {
         assert!(waited < Duration::from_secs(5), "nobody asks again");
         after.clock.advance(Duration::from_millis(100));
         waited += Duration::from_millis(100);

@@ -14,6 +14,7 @@ use pintle_mail::{Address, Charset, HeaderEdit, NextHop, Position, Reply, TlsPol
 use pintle_outbound::{Channel, Config, Credentials, NamedCredentials, Parts, Route};
 use pintle_policy::{Call, Chain, DeliveryOutcome, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
 use pintle_record::{Record, Unreported};
+use pintle_spool::Spool;
 use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver};
 
 /// Answers as it was told, and keeps what it saw.
@@ -80,7 +81,7 @@ async fn no_judge_takes_mail_whose_context_is_lost_for_ours() {
     }
     world.calm().await;
     assert_eq!((oracle.seen.lock().unwrap().len(), sink.log().transactions.len()), (0, 0));
-    assert_eq!(world.handle.counts().await.unwrap().spool.messages, 4, "nothing is given up");
+    assert_eq!(world.engine.totals().await.unwrap().messages, 4, "nothing is given up");
 }
 
 #[tokio::test]
@@ -140,15 +141,15 @@ async fn a_rejection_fails_and_a_deferral_waits() {
     assert_eq!(sink.log().sessions, 0);
 
     let wait = Duration::from_secs(77);
-    let (_sink, world, _) = ruled(Verdict::Defer(None), vec![Edit::RetryAfter(wait)]).await;
+    let (_sink, world, oracle) = ruled(Verdict::Defer(None), vec![Edit::RetryAfter(wait)]).await;
     world.mail(&["bob@example.net"]).await;
     let Record::Deferral(deferral) = world.log.wait_for("deferral", 1).await.remove(0) else {
         unreachable!()
     };
     assert_eq!(deferral.next_attempt, common::START.plus(wait));
-    world.calm().await;
-    let hops = world.handle.counts().await.unwrap().queue.hops;
-    assert_eq!(hops[0].put_off, None, "a plugin's doubts are not the next hop's trouble");
+    world.mail(&["carl@example.net"]).await;
+    world.log.wait_for("deferral", 2).await;
+    assert_eq!(oracle.seen.lock().unwrap().len(), 2, "a plugin's deferral does not throttle the next hop");
 }
 
 #[tokio::test]
@@ -167,7 +168,7 @@ async fn a_quarantine_holds_until_released() {
     let id = world.mail(&["bob@example.net"]).await;
     world.log.wait_for("hold", 1).await;
     world.calm().await;
-    assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
+    assert_eq!(world.jobs().await.held, 1);
     assert!(world.handle.show(id).await.unwrap().entry.hold.is_some());
     assert_eq!(sink.log().sessions, 0);
 }

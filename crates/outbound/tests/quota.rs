@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use common::{World, config, letter};
 use pintle_dns::{DnsError, RecordKind};
 use pintle_mail::{NextHop, QueueId, UnixTime};
-use pintle_outbound::{Config, Full, Route, RouteTable, Select, WhenFull};
+use pintle_outbound::{Config, QuarantineFull, Route, RouteTable, Select, WhenFull};
 use pintle_policy::{Call, Chain, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_record::Record;
 use pintle_spool::{
@@ -115,7 +115,7 @@ async fn held(world: &World, name: &str) -> Vec<QueueId> {
     listing.messages.iter().map(|message| message.id).collect()
 }
 
-fn full<T: std::fmt::Debug>(asked: Result<T, Full>) -> Full {
+fn full<T: std::fmt::Debug>(asked: Result<T, QuarantineFull>) -> QuarantineFull {
     let full = asked.unwrap_err();
     let reply = full.reply().to_string();
     assert!(reply.starts_with("452 4.3.1"), "{reply}");
@@ -135,7 +135,7 @@ async fn a_burst_gets_as_many_places_as_there_are() {
     assert_eq!((rooms.len(), refused.len()), (3, 47));
     let limit = Amount { messages: 5, bytes: 1 << 30 };
     for asked in refused {
-        assert_eq!(full(asked), Full::Quota("spam".into(), limit));
+        assert_eq!(full(asked), QuarantineFull::Quota("spam".into(), limit));
     }
     assert!(world.handle.quarantine_room("other", 10).await.is_ok(), "each has its own");
     // One of them comes to lie there, another to nothing.
@@ -178,7 +178,7 @@ async fn the_oldest_make_room_where_the_operator_wants_it() {
     drop(room);
     // The queue does not keep for a month what is gone.
     within("the queue to forget", async {
-        while world.handle.counts().await.unwrap().queue.held != 7 {
+        while world.jobs().await.held != 7 {
             tokio::task::yield_now().await;
         }
     })
@@ -246,7 +246,7 @@ async fn held_mail_leaves_a_share_of_the_disk_alone() {
     let size = world.engine.totals().await.unwrap().bytes;
     let most = (size + 10_000) / 2 - size;
     let room = world.handle.quarantine_room("spam", most).await.unwrap();
-    assert_eq!(full(world.handle.quarantine_room("other", 1_000).await), Full::Disk);
+    assert_eq!(full(world.handle.quarantine_room("other", 1_000).await), QuarantineFull::Disk);
     assert_eq!(held(&world, "spam").await, [id]);
     drop(room);
     assert!(world.handle.quarantine_room("other", most).await.is_ok());
@@ -254,7 +254,7 @@ async fn held_mail_leaves_a_share_of_the_disk_alone() {
     let mut kept = letter(&["bob@example.net"]).message(QueueId::new(common::START, 9), common::START);
     kept.entry.hold = Some(Hold::Operator("look".into()));
     world.outbound.spool().commit(kept).await.unwrap();
-    assert_eq!(full(world.handle.quarantine_room("other", most).await), Full::Disk);
+    assert_eq!(full(world.handle.quarantine_room("other", most).await), QuarantineFull::Disk);
     assert_eq!(world.log.count("discard"), 0);
 }
 
@@ -267,7 +267,7 @@ async fn there_are_not_more_quarantines_than_somebody_could_look_at() {
         rooms.push(world.handle.quarantine_room(&format!("q{number}"), 1).await.unwrap());
     }
     let refused = full(world.handle.quarantine_room("one more", 1).await);
-    assert_eq!(refused, Full::Names("one more".into()));
+    assert_eq!(refused, QuarantineFull::Names("one more".into()));
     assert!(world.handle.quarantine_room("q7", 1).await.is_ok());
 }
 

@@ -314,7 +314,7 @@ async fn no_words_are_put_into_the_mouth_of_a_next_hop_that_was_never_reached() 
     world.clock.advance(4 * HOUR);
     home.wait_for(1).await;
     world.clock.advance(5 * 24 * HOUR);
-    for (report, told) in home.wait_for(2).await.iter().zip(["", "The last trouble: "]) {
+    for (report, told) in home.wait_for(2).await.iter().zip(["", "The last failure: "]) {
         let report = parse(report);
         let text = report.text.replace("\r\n      ", " ");
         assert!(text.contains(told) && text.contains("cannot be reached"), "{text}");
@@ -387,7 +387,7 @@ async fn held(world: &World, hold: pintle_spool::Hold) -> pintle_mail::QueueId {
     message.entry.hold = Some(hold);
     world.outbound.spool().commit(message).await.unwrap();
     world.calm().await;
-    assert_eq!(world.handle.counts().await.unwrap().queue.held, 1);
+    assert_eq!(world.jobs().await.held, 1);
     id
 }
 
@@ -431,7 +431,7 @@ async fn a_quarantine_ends_at_its_own_time_and_tells_nobody() {
     world.calm().await;
     assert_eq!((world.log.count("report"), home.log().accepted().count()), (0, 0));
     assert_eq!(next.log().transactions.len(), 0);
-    assert_eq!(world.handle.counts().await.unwrap().queue.jobs, 0);
+    assert_eq!(world.jobs().await.all, 0);
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn no_more_sessions_than_allowed_are_open() {
     // Two messages are held at their end while all attempts have begun: a third session would be opened now.
     sink.wait_until("two messages in the sink's hands", |log| log.held == 2).await;
     // Those with which a next hop begins that has not worked yet.
-    assert_eq!(world.handle.counts().await.unwrap().queue.trying, 5);
+    assert_eq!(world.jobs().await.trying, 5);
     sink.release();
     sink.wait_for(10).await;
     assert_eq!((sink.log().sessions, sink.log().most_open), (2, 2));
@@ -162,6 +162,24 @@ enum Fault {
     Released(UnixTime),
     /// Whatever is to be released has gone into quarantine just before.
     Quarantined,
+    /// Holds and releases take a while, and the most at once are counted.
+    Slow(Arc<Peak>),
+}
+
+/// How many operations run now, and how many ran at once at most.
+#[derive(Default)]
+struct Peak {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Peak {
+    async fn count(&self) {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -188,7 +206,9 @@ impl Spool for Unsettled {
         match &self.fault {
             Fault::Hang => Box::pin(std::future::pending()),
             Fault::Full => Box::pin(std::future::ready(Err(SpoolError::Full))),
-            Fault::Late(_) | Fault::Released(_) | Fault::Quarantined => self.engine.settle(settlement),
+            Fault::Late(_) | Fault::Released(_) | Fault::Quarantined | Fault::Slow(_) => {
+                self.engine.settle(settlement)
+            }
         }
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored> {
@@ -208,6 +228,12 @@ impl Spool for Unsettled {
     }
     fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
         let held = self.engine.hold(id, hold);
+        if let Fault::Slow(peak) = &self.fault {
+            return Box::pin(async {
+                peak.count().await;
+                held.await
+            });
+        }
         let Fault::Late(gate) = &self.fault else {
             return held;
         };
@@ -220,8 +246,10 @@ impl Spool for Unsettled {
     }
     fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
         Box::pin(async move {
-            if matches!(self.fault, Fault::Quarantined) {
-                self.engine.hold(id, spam()).await?;
+            match &self.fault {
+                Fault::Quarantined => drop(self.engine.hold(id, spam()).await?),
+                Fault::Slow(peak) => peak.count().await,
+                _ => {}
             }
             self.engine.release(id, at, guard).await
         })
@@ -290,7 +318,7 @@ async fn a_mark_that_is_refused_is_tried_again_and_the_delivery_is_not() {
     within("the mark", async {
         while world.engine.totals().await.unwrap().messages > 0 {
             world.clock.advance(MINUTE);
-            world.handle.counts().await.unwrap();
+            world.settled().await;
             tokio::task::yield_now().await;
         }
     })
@@ -379,4 +407,25 @@ async fn a_release_of_many_spares_what_goes_into_quarantine_meanwhile() {
     world.calm().await;
     assert_eq!(world.engine.load(id).await.unwrap().entry.hold, Some(spam()));
     assert_eq!((world.log.count("release"), sink.log().sessions), (0, 0));
+}
+
+/// An operation on a whole spool must not ask the store for all messages at once.
+#[tokio::test]
+async fn a_hold_and_a_release_of_many_run_some_at_a_time() {
+    const MESSAGES: u128 = 1_000;
+    let (engine, peak) = (Arc::new(Memory::new()), Arc::new(Peak::default()));
+    let spool = unsettled(&engine, Fault::Slow(Arc::clone(&peak)), 0);
+    for number in 0..MESSAGES {
+        let id = QueueId::new(common::START, number);
+        engine.commit(letter(&["bob@example.net"]).message(id, common::START)).await.unwrap();
+    }
+    let mut config = common::config();
+    config.routes = pintle_outbound::RouteTable::new(pintle_outbound::Route::Relay("nobody".into()));
+    let world = World::over(engine, config, StaticResolver::new(), |parts| parts.spool = spool);
+    let all = || Select::Matching(Filter::default());
+    assert_eq!(world.handle.hold(all(), "look").await.unwrap().done(), 1_000);
+    let held = peak.most.swap(0, Ordering::SeqCst);
+    assert_eq!(world.handle.release(all(), None).await.unwrap().done(), 1_000);
+    let released = peak.most.load(Ordering::SeqCst);
+    assert!((2..=256).contains(&held) && (2..=256).contains(&released), "{held}, {released}");
 }

@@ -232,7 +232,7 @@ async fn a_session_of_the_old_configuration_is_not_used_under_the_new_one() {
     let mut changed = relay(&[new.address()]);
     changed.credentials = login(Channel::Plain);
     world.handle.reload(with_relay(changed), no_verification());
-    world.handle.counts().await.unwrap();
+    world.settled().await;
     go.notify_one();
     old.wait_for(1).await;
     world.empty().await;

@@ -7,7 +7,7 @@ use pintle_admin::{
     Reroute, Spared,
 };
 use pintle_mail::{Address, NextHop, QueueId};
-use pintle_outbound::{Act, Acts, CommandOutcome, Leg, Next, Select};
+use pintle_outbound::{Act, Acts, CommandOutcome, JobStatus, NextAttempt, Select};
 use pintle_spool::{Hold, Status, Summary};
 
 use crate::app::GatewayParts;
@@ -33,7 +33,7 @@ pub(crate) async fn list(live: &GatewayParts, query: &Query) -> Result<QueuePage
 pub(crate) async fn show(live: &GatewayParts, id: QueueId) -> Result<QueueEntry, Refusal> {
     let stored = live.outbound.show(id).await.map_err(refusal)?;
     let size = stored.head.len() as u64 + stored.body.size();
-    let mut legs = live.outbound.whereabouts(vec![id]).await.unwrap_or_default();
+    let mut legs = live.outbound.jobs(vec![id]).await.unwrap_or_default();
     let summary = Summary::new(id, &stored.entry, size, &stored.recipients);
     let mut entry = entry(live, &summary, legs.remove(&id).unwrap_or_default().as_slice());
     entry.parent = stored.entry.parent;
@@ -150,7 +150,7 @@ async fn matching(live: &GatewayParts, filter: &Filter, page: &Page) -> Result<Q
         let listing = live.outbound.list(spool, part).await.map_err(refusal)?;
         let ids = listing.messages.iter().map(|summary| summary.id).collect();
         // While it is stopped, the queue says nothing, and what the routes say is the best that is known.
-        let mut legs = live.outbound.whereabouts(ids).await.unwrap_or_default();
+        let mut legs = live.outbound.jobs(ids).await.unwrap_or_default();
         for summary in &listing.messages {
             let entry = entry(live, summary, legs.remove(&summary.id).unwrap_or_default().as_slice());
             if filter.admits(&entry) {
@@ -169,7 +169,7 @@ async fn matching(live: &GatewayParts, filter: &Filter, page: &Page) -> Result<Q
     }
 }
 
-fn entry(live: &GatewayParts, summary: &Summary, legs: &[Leg]) -> QueueEntry {
+fn entry(live: &GatewayParts, summary: &Summary, legs: &[JobStatus]) -> QueueEntry {
     let outbound = &live.outbound;
     let recipients = summary.recipients.iter().zip(&summary.ids);
     QueueEntry {
@@ -196,7 +196,7 @@ fn recipient(
     outbound: &pintle_outbound::Handle,
     address: &Address,
     status: &Status,
-    leg: Option<&Leg>,
+    leg: Option<&JobStatus>,
 ) -> QueueRecipient {
     let pending = status.pending();
     let by_route = || outbound.next_hop(&address.domain_ascii()).to_string();
@@ -211,12 +211,12 @@ fn recipient(
             Status::Done(pintle_spool::Disposition::Discarded) => Some(Disposition::Discarded),
         },
         attempts: pending.map_or(0, |pending| pending.attempts),
-        next_attempt_ms: pending.and_then(|pending| match leg.map(|leg| leg.next) {
-            Some(Next::At(at)) => Some(at),
-            Some(Next::Now | Next::Held | Next::Never) => None,
+        next_attempt_ms: pending.and_then(|pending| match leg.map(|leg| leg.next_attempt) {
+            Some(NextAttempt::At(at)) => Some(at),
+            Some(NextAttempt::Now | NextAttempt::Held | NextAttempt::Never) => None,
             None => Some(outbound.next_attempt(pending.next_attempt)),
         }),
-        under_way: pending.is_some() && leg.is_some_and(|leg| leg.next == Next::Now),
+        under_way: pending.is_some() && leg.is_some_and(|leg| leg.next_attempt == NextAttempt::Now),
         last_reply: pending.and_then(|pending| pending.last.as_ref()).map(ToString::to_string),
     }
 }

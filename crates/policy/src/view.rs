@@ -252,6 +252,12 @@ impl Message {
         }
     }
 
+    /// Whether an edit has changed the header.
+    #[must_use]
+    pub fn header_edited(&self) -> bool {
+        self.original_header.is_some()
+    }
+
     /// The header as received, whatever edits have made of it: what signatures are about.
     #[must_use]
     pub fn received_header(&self) -> &HeaderBlock {

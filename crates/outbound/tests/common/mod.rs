@@ -7,19 +7,22 @@
     reason = "each test file is a crate of its own and uses its part of the world"
 )]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use pintle_mail::{
     Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
 };
-use pintle_outbound::{Clock, Config, Endpoint, Handle, Outbound, Parts, Relay, Route, RouteTable};
+use pintle_outbound::{
+    Clock, Config, Endpoint, Handle, NextAttempt, Outbound, Parts, Relay, Route, RouteTable,
+};
 use pintle_policy::{Frozen, Notes, Session, Transaction};
 use pintle_record::{Record, Sink as Records};
-use pintle_spool::{Content, Entry, Memory, NewMessage, Spool};
+use pintle_spool::{Content, Entry, Filter, Memory, NewMessage, Page, Spool};
 use pintle_testkit::{StaticResolver, TestCa, within};
 use pintle_tls::{ClientConfig, ClientTls, Roots};
 use tokio::sync::watch;
@@ -135,6 +138,15 @@ pub struct World {
     pub clock: FakeClock,
     pub log: Log,
     numbers: AtomicU64,
+    committed: Mutex<Vec<QueueId>>,
+}
+
+/// How many jobs the queue has, and how many of them are held or being tried.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct QueueJobs {
+    pub all: usize,
+    pub held: usize,
+    pub trying: usize,
 }
 
 impl World {
@@ -171,7 +183,15 @@ impl World {
         parts.records = Arc::new(log.clone());
         change(&mut parts);
         let outbound = Outbound::start(config, parts);
-        Self { handle: outbound.handle(), outbound, engine, clock, log, numbers: AtomicU64::new(1) }
+        Self {
+            handle: outbound.handle(),
+            outbound,
+            engine,
+            clock,
+            log,
+            numbers: AtomicU64::new(1),
+            committed: Mutex::default(),
+        }
     }
 
     /// Commits a plain message from anna@sender.example.
@@ -184,6 +204,7 @@ impl World {
         let id = QueueId::new(self.clock.now(), u128::from(number));
         let message = letter.message(id, self.clock.now());
         self.outbound.spool().commit(message).await.unwrap();
+        self.committed.lock().unwrap().push(id);
         id
     }
 
@@ -192,10 +213,32 @@ impl World {
         self.clock.now()
     }
 
+    /// Waits until the runner has seen everything before this call.
+    pub async fn settled(&self) {
+        self.handle.jobs(Vec::new()).await.unwrap();
+    }
+
+    /// The jobs in the queue of every message that this world knows of.
+    pub async fn jobs(&self) -> QueueJobs {
+        let mut ids: BTreeSet<QueueId> = self.log.all().iter().filter_map(Record::id).collect();
+        ids.extend(self.committed.lock().unwrap().iter());
+        let page = Page { after: None, limit: 10_000 };
+        let listing = self.engine.list(Filter::default(), page).await.unwrap();
+        ids.extend(listing.messages.iter().map(|message| message.id));
+        let jobs = self.handle.jobs(ids.into_iter().collect()).await.unwrap();
+        let mut found = QueueJobs::default();
+        for job in jobs.into_values().flatten() {
+            found.all += 1;
+            found.held += usize::from(job.next_attempt == NextAttempt::Held);
+            found.trying += usize::from(job.next_attempt == NextAttempt::Now);
+        }
+        found
+    }
+
     /// Waits until no attempt is under way and everything before this call has been seen by the queue.
     pub async fn calm(&self) {
         within("the queue to be calm", async {
-            while self.handle.counts().await.unwrap().queue.trying > 0 {
+            while self.jobs().await.trying > 0 {
                 tokio::task::yield_now().await;
             }
         })
@@ -206,7 +249,7 @@ impl World {
     pub async fn empty(&self) {
         within("the spool to be empty", async {
             while self.engine.totals().await.unwrap().messages > 0 {
-                self.handle.counts().await.unwrap();
+                self.settled().await;
                 tokio::task::yield_now().await;
             }
         })

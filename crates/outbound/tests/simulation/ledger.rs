@@ -107,6 +107,15 @@ pub struct Counts {
     pub crashes: u32,
 }
 
+/// An operation that may be durable, and what was so when it was asked for: the laws go by that, whenever it is found.
+#[derive(Debug)]
+struct Unsure {
+    op: Op,
+    now: Duration,
+    clock: Watch,
+    deferred: BTreeSet<QueueId>,
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -119,7 +128,7 @@ pub struct Ledger {
     /// What must lie on disk.
     pub disk: Disk,
     /// What may lie there besides.
-    pub unsure: Vec<Op>,
+    unsure: Vec<Unsure>,
     pub known: BTreeMap<QueueId, Known>,
     texts: HashMap<Bytes, QueueId>,
     /// Addresses to which a next hop has said no for good, as recipient or sender.
@@ -180,7 +189,8 @@ impl Ledger {
                 for letter in op.letters() {
                     self.learn(letter, false);
                 }
-                self.unsure.push(op);
+                let (now, clock, deferred) = (self.now, self.clock, self.deferred.clone());
+                self.unsure.push(Unsure { op, now, clock, deferred });
             }
         }
     }
@@ -189,12 +199,13 @@ impl Ledger {
     pub fn compare(&mut self, found: &Disk) {
         let unsure = std::mem::take(&mut self.unsure);
         for choice in 0..1_u32 << unsure.len().min(10) {
-            let chosen =
-                || unsure.iter().enumerate().filter(|(at, _)| choice >> at & 1 == 1).map(|(_, op)| op);
+            let chosen = || {
+                unsure.iter().enumerate().filter(|(at, _)| choice >> at & 1 == 1).map(|(_, unsure)| unsure)
+            };
             let mut disk = self.disk.clone();
-            chosen().for_each(|op| apply(&mut disk, op));
+            chosen().for_each(|unsure| apply(&mut disk, &unsure.op));
             if disk == *found {
-                chosen().for_each(|op| self.done(op, false));
+                chosen().for_each(|unsure| self.found(unsure));
                 return;
             }
         }
@@ -208,6 +219,17 @@ impl Ledger {
             differ.join("; ")
         ));
         self.disk = found.clone();
+    }
+
+    /// An operation that was unsure turns out to be durable.
+    fn found(&mut self, unsure: &Unsure) {
+        let (now, clock) = (self.now, self.clock);
+        let deferred = std::mem::replace(&mut self.deferred, unsure.deferred.clone());
+        (self.now, self.clock) = (unsure.now, unsure.clock);
+        crate::laws::before(self, &unsure.op);
+        (self.now, self.clock, self.deferred) = (now, clock, deferred);
+        self.book(&unsure.op, false);
+        apply(&mut self.disk, &unsure.op);
     }
 
     fn done(&mut self, op: &Op, promised: bool) {

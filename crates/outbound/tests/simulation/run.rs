@@ -419,15 +419,14 @@ impl Run {
     /// An operator does something.
     fn operate(&mut self, life: &Life) {
         let (ids, handle, world) = (self.some(), life.handle.clone(), Arc::clone(&self.world));
-        let what = self.random.weighted(&[20, 20, 20, 10, 10, 8, 5, 7]);
-        let names =
-            ["retry", "hold", "release", "release quarantined", "delete", "bounce", "discard", "reroute"];
+        let what = self.random.weighted(&[20, 20, 20, 10, 15, 8, 7]);
+        let names = ["retry", "hold", "release", "release quarantined", "delete", "bounce", "reroute"];
         self.world.tell(|| format!("an operator wants to {} {ids:?}", names[what]));
         self.world.ledger(|ledger| {
             for id in &ids {
                 if let Some(known) = ledger.known.get_mut(id) {
                     known.may_bounce |= what == 5;
-                    known.may_vanish |= what == 4 || what == 6;
+                    known.may_vanish |= what == 4;
                 }
             }
         });
@@ -441,7 +440,6 @@ impl Run {
                 3 => format!("{:?}", handle.release_quarantined(these, None).await),
                 4 => format!("{:?}", handle.delete_quarantined(these, None).await),
                 5 => format!("{:?}", handle.bounce(these, "no longer wanted").await),
-                6 => format!("{:?}", handle.discard(these).await),
                 _ => format!("{:?}", reroute(&store, &ids).await),
             };
             world.tell(|| format!("the operator is told {said}"));

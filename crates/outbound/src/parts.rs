@@ -1,4 +1,5 @@
-//! What all deliveries share, and what is said about them to the log.
+//! What outbound is built from, and what all of its tasks share: configuration, spool, resolver, plugins, event log,
+//! clocks, the connection pool and the reservations in quarantines.
 
 use std::sync::Arc;
 
@@ -12,35 +13,36 @@ use pintle_tls::ClientTls;
 use tokio::sync::mpsc::WeakUnboundedSender;
 
 use crate::clock::{self, Ages};
-use crate::handle::Command;
-use crate::quota::Rooms;
+use crate::commands::Command;
+use crate::host_defects::HostDefects;
+use crate::quota::QuotaReservations;
 use crate::session_pool::Pool;
 use crate::{Capture, Clock, Config, Dice, Network, SystemClock, SystemNetwork};
 
-/// What outbound is built from. None of it is made here, so a test can replace each part.
+/// What outbound is built from. A test can replace each part.
 pub struct Parts {
     /// Where messages lie.
     pub spool: Arc<dyn Spool>,
-    /// Who finds next hops.
+    /// Finds the hosts of next hops and their addresses.
     pub resolver: Arc<dyn Resolver>,
-    /// How TLS is spoken to them.
+    /// The client side of TLS.
     pub tls: ClientTls,
-    /// Who is asked before and after each attempt; a new chain counts from the next attempt.
+    /// The plugins that are asked before and after each attempt. A new chain is used from the next attempt on.
     pub chain: Arc<ArcSwap<Chain>>,
-    /// Who keeps the event log.
+    /// The event log.
     pub records: Arc<dyn Sink>,
-    /// Who gets the messages in place of next hops.
+    /// Takes messages in place of the next hops, if there is one.
     pub capture: Option<Arc<dyn Capture>>,
-    /// Who connects to next hops.
+    /// Connects to next hops.
     pub network: Arc<dyn Network>,
-    /// Who knows the time.
+    /// The wall clock and the monotonic clock.
     pub clock: Arc<dyn Clock>,
-    /// Who throws the dice.
+    /// Random numbers.
     pub dice: Dice,
 }
 
 impl Parts {
-    /// These four; no plugins, no event log, no capture, the system's network and clock.
+    /// These three, and the defaults: no plugins, no event log, no capture, the system's network and clocks.
     #[must_use]
     pub fn new(spool: Arc<dyn Spool>, resolver: Arc<dyn Resolver>, tls: ClientTls) -> Self {
         Self {
@@ -57,7 +59,7 @@ impl Parts {
     }
 }
 
-/// What all deliveries share.
+/// What all tasks of outbound share.
 pub(crate) struct OutboundShared {
     pub(crate) config: ArcSwap<Config>,
     pub(crate) tls: ArcSwap<ClientTls>,
@@ -67,33 +69,57 @@ pub(crate) struct OutboundShared {
     pub(crate) records: Arc<dyn Sink>,
     pub(crate) capture: Option<Arc<dyn Capture>>,
     pub(crate) network: Arc<dyn Network>,
-    /// The time of day, for what others read.
+    /// The time of day, for what people and other hosts read.
     pub(crate) clock: Arc<dyn Clock>,
-    /// The time that messages grow old in.
+    /// The time by which messages age.
     pub(crate) ages: Ages,
     pub(crate) dice: Dice,
     pub(crate) pool: Pool,
-    /// Places in quarantines.
-    pub(crate) rooms: Rooms,
+    pub(crate) host_defects: HostDefects,
+    pub(crate) reservations: QuotaReservations,
     /// To the runner, while it lives.
     pub(crate) commands: WeakUnboundedSender<Command>,
-    /// Held while an operator holds or releases, until the runner has been told: it hears of acts in the order in which
-    /// they became durable.
+    /// Locked while an operator holds or releases messages, until the runner has obeyed: so it gets these commands in the
+    /// order in which the acts became durable.
     pub(crate) acting: tokio::sync::Mutex<()>,
 }
 
 impl OutboundShared {
+    /// Everything that is built once, with nothing in it yet.
+    pub(crate) fn new(config: Config, parts: Parts, commands: WeakUnboundedSender<Command>) -> Self {
+        let ages = Ages::start(Arc::clone(&parts.clock));
+        Self {
+            config: ArcSwap::from_pointee(config),
+            tls: ArcSwap::from_pointee(parts.tls),
+            spool: parts.spool,
+            resolver: parts.resolver,
+            chain: parts.chain,
+            records: parts.records,
+            capture: parts.capture,
+            network: parts.network,
+            clock: parts.clock,
+            ages,
+            dice: parts.dice,
+            pool: Pool::default(),
+            host_defects: HostDefects::default(),
+            reservations: QuotaReservations::default(),
+            commands,
+            acting: tokio::sync::Mutex::default(),
+        }
+    }
+
     pub(crate) fn new_id(&self) -> QueueId {
         QueueId::new(self.clock.now(), (self.dice)())
     }
 
     /// 64 random bits.
-    pub(crate) fn roll(&self) -> u64 {
+    pub(crate) fn random(&self) -> u64 {
         let low = (self.dice)() & u128::from(u64::MAX);
         u64::try_from(low).unwrap_or_default()
     }
 
-    pub(crate) fn tell_hold(&self, id: QueueId, hold: &Hold, by: Option<&str>) {
+    /// Writes the event record of a hold. `by` is the plugin that asked for it.
+    pub(crate) fn record_hold(&self, id: QueueId, hold: &Hold, by: Option<&str>) {
         let (quarantine, reason) = match hold.clone() {
             Hold::Quarantine(quarantine) => (Some(quarantine.name), None),
             Hold::Operator(reason) => (None, Some(reason)),
