@@ -1,4 +1,4 @@
-//! Deliveries over the engine that the product uses: what was accepted is delivered, across restarts too.
+//! Delivery from the spool engine that the product uses: accepted mail is delivered, across restarts too.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{MINUTE, World, letter, to_relay};
+use common::{MINUTE, World, message_to, to_relay};
 use pintle_outbound::Config;
 use pintle_spool::{Embedded, EmbeddedConfig, Memory, Spool};
 use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver, TempDir, within};
@@ -47,7 +47,7 @@ async fn every_message_arrives_once_and_whole() {
         }
         let got = sink.wait_for(50).await;
         empty(&world).await;
-        assert!(got.iter().all(|transaction| transaction.text() == letter(&[]).text()));
+        assert!(got.iter().all(|transaction| transaction.text() == message_to(&[]).text()));
         assert_eq!(sink.log().count("DATA"), 50);
         within("the drain", world.outbound.drain(MINUTE)).await;
         spool.close().await.unwrap();

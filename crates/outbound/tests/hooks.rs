@@ -1,4 +1,4 @@
-//! What judges before and after an attempt can do.
+//! What plugins can do before and after an attempt (on-deliver, on-delivery-result).
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use common::{HOUR, World, letter, relay, to_relay};
+use common::{HOUR, World, message_to, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{Address, Charset, HeaderEdit, NextHop, Position, Reply, TlsPolicy};
 use pintle_outbound::{Channel, Config, Credentials, NamedCredentials, Parts, Route};
@@ -17,7 +17,7 @@ use pintle_record::{Record, Unreported};
 use pintle_spool::Spool;
 use pintle_testkit::{Act, Script, Sink, SinkStep, StaticResolver};
 
-/// Answers as it was told, and keeps what it saw.
+/// A judge with a fixed ruling that keeps what it saw.
 struct Oracle {
     name: Arc<str>,
     before: Ruling,
@@ -71,7 +71,7 @@ async fn no_judge_takes_mail_whose_context_is_lost_for_ours() {
     let (sink, world, oracle) = ruled(Verdict::Next, vec![]).await;
     for (n, context) in [&b""[..], b"{}", b"\0\0\0", b"{\"session\": 5}"].into_iter().enumerate() {
         let id = pintle_mail::QueueId::new(common::START, n as u128);
-        let mut message = letter(&["bob@example.net"]).message(id, common::START);
+        let mut message = message_to(&["bob@example.net"]).message(id, common::START);
         message.entry.context = bytes::Bytes::from_static(context);
         world.outbound.spool().commit(message).await.unwrap();
     }
@@ -88,7 +88,7 @@ async fn no_judge_takes_mail_whose_context_is_lost_for_ours() {
 async fn what_we_wrote_ourselves_comes_in_a_session_of_our_own() {
     let (_sink, world, oracle) = ruled(Verdict::Next, vec![]).await;
     let id = pintle_mail::QueueId::new(common::START, 1);
-    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    let mut message = message_to(&["bob@example.net"]).message(id, common::START);
     message.entry.parent = Some(pintle_mail::QueueId::new(common::START, 2));
     message.entry.context = bytes::Bytes::new();
     world.outbound.spool().commit(message).await.unwrap();
@@ -181,7 +181,7 @@ async fn header_and_body_are_changed_for_the_attempt_alone() {
     ];
     let (sink, world, _) = ruled(Verdict::Next, edits).await;
     sink.follow(Script::new().on_nth(SinkStep::Message, 1, Act::Reply("451 4.2.0 again".into())));
-    let mail = letter(&["bob@example.net"]);
+    let mail = message_to(&["bob@example.net"]);
     let expected = format!("X-Way: out\r\n{}footer\r\n", mail.text());
     world.commit(mail).await;
     world.log.wait_for("deferral", 1).await;
@@ -194,7 +194,7 @@ async fn header_and_body_are_changed_for_the_attempt_alone() {
 #[tokio::test]
 async fn a_message_of_a_header_alone_is_sent_as_it_came() {
     let (sink, world, _) = ruled(Verdict::Next, vec![]).await;
-    let mut mail = letter(&["bob@example.net"]);
+    let mut mail = message_to(&["bob@example.net"]);
     (mail.head, mail.body) = ("Subject: all of it\r\n", String::new());
     world.commit(mail).await;
     assert_eq!(sink.wait_for(1).await[0].text(), "Subject: all of it\r\n");

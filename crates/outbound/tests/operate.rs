@@ -1,4 +1,4 @@
-//! What an operator can do while deliveries run, and capture in place of delivery.
+//! Operators' commands while deliveries run (retry, hold, release, bounce, reroute), and capture in place of delivery.
 
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, and the place is told")]
 
@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::{MINUTE, World, config, letter, relay, to_relay};
+use common::{MINUTE, World, config, message_to, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply};
 use pintle_outbound::{
@@ -96,7 +96,7 @@ async fn quarantined() -> (Sink, World, QueueId) {
     let sink = Sink::start(Script::new()).await;
     let world = World::start(to_relay(&[sink.address()]), StaticResolver::new());
     let id = QueueId::new(common::START, 7);
-    let mut message = letter(&["bob@example.net"]).message(id, common::START);
+    let mut message = message_to(&["bob@example.net"]).message(id, common::START);
     message.entry.hold = Some(Hold::Quarantine(Quarantine::new("spam", common::START)));
     world.outbound.spool().commit(message).await.unwrap();
     world.calm().await;
@@ -175,7 +175,7 @@ async fn a_new_configuration_counts_for_the_next_attempt() {
     world.empty().await;
 }
 
-/// Two next hops, of which this one gets all mail.
+/// Two next hops; this one gets all mail.
 fn one_of_two(sinks: [&Sink; 2], route: &str) -> Config {
     let mut config = config();
     for (name, sink) in ["old", "new"].iter().zip(sinks) {
@@ -288,6 +288,6 @@ async fn captured_mail_goes_nowhere_else() {
     world.log.wait_for("delivery", 2).await;
     world.empty().await;
     let captured = capture.0.lock().unwrap();
-    assert_eq!(captured[0], letter(&[]).text());
+    assert_eq!(captured[0], message_to(&[]).text());
     assert!(captured[2].contains("not captured"), "{}", captured[2]);
 }

@@ -1,5 +1,5 @@
-//! A world for outbound to deliver in: spool in memory, names from a map, a clock that stands still until a test moves it,
-//! and a log of everything that was recorded.
+//! The surroundings of outbound in a test: a spool in memory, DNS from a map, a clock that stands still until a test moves
+//! it, and a log of all event records.
 
 #![allow(
     dead_code,
@@ -36,12 +36,12 @@ pub const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub struct FakeClock(watch::Sender<Hands>);
 
-/// What they say.
+/// The state of both clocks.
 #[derive(Clone, Copy)]
 struct Hands {
     wall: UnixTime,
     passed: Duration,
-    /// Whoever reads them panics.
+    /// Reading them panics.
     broken: bool,
 }
 
@@ -58,12 +58,12 @@ impl FakeClock {
         });
     }
 
-    /// Somebody sets the wall clock, ahead or back; no time passes.
+    /// Sets the wall clock, ahead or back; no time passes.
     pub fn set(&self, by_millis: i64) {
         self.0.send_modify(|hands| hands.wall = UnixTime::from_millis(hands.wall.millis() + by_millis));
     }
 
-    /// From now on whoever reads it panics.
+    /// From now on reading it panics.
     pub fn break_down(&self) {
         self.0.send_modify(|hands| hands.broken = true);
     }
@@ -88,7 +88,7 @@ impl Clock for FakeClock {
         let mut time = self.0.subscribe();
         let at = time.borrow().passed + wait;
         Box::pin(async move {
-            // A clock that is gone never strikes.
+            // A clock that is gone wakes no task.
             if time.wait_for(|hands| hands.passed >= at).await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -196,19 +196,19 @@ impl World {
 
     /// Commits a plain message from anna@sender.example.
     pub async fn mail(&self, recipients: &[&str]) -> QueueId {
-        self.commit(letter(recipients)).await
+        self.commit(message_to(recipients)).await
     }
 
-    pub async fn commit(&self, letter: Letter) -> QueueId {
+    pub async fn commit(&self, message: TestMessage) -> QueueId {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let id = QueueId::new(self.clock.now(), u128::from(number));
-        let message = letter.message(id, self.clock.now());
+        let message = message.message(id, self.clock.now());
         self.outbound.spool().commit(message).await.unwrap();
         self.committed.lock().unwrap().push(id);
         id
     }
 
-    /// What the wall clock says.
+    /// The time by the wall clock.
     pub fn clock_now(&self) -> UnixTime {
         self.clock.now()
     }
@@ -259,7 +259,7 @@ impl World {
 
 /// A message to be committed.
 #[derive(Clone)]
-pub struct Letter {
+pub struct TestMessage {
     pub sender: ReversePath,
     pub params: MailParams,
     pub recipients: Vec<Recipient>,
@@ -268,9 +268,9 @@ pub struct Letter {
     pub smtputf8: bool,
 }
 
-pub fn letter(recipients: &[&str]) -> Letter {
+pub fn message_to(recipients: &[&str]) -> TestMessage {
     let recipients = (0..).zip(recipients).map(|(id, text)| recipient(id, text));
-    Letter {
+    TestMessage {
         sender: ReversePath::parse("anna@sender.example", Charset::Ascii).unwrap(),
         params: MailParams::default(),
         recipients: recipients.collect(),
@@ -290,7 +290,7 @@ pub fn recipient(id: u32, text: &str) -> Recipient {
     }
 }
 
-impl Letter {
+impl TestMessage {
     pub fn text(&self) -> String {
         format!("{}{}", self.head, self.body)
     }
@@ -383,7 +383,7 @@ pub fn trusting(ca: &TestCa) -> ClientTls {
     ClientTls::load(&ClientConfig { roots }).unwrap()
 }
 
-/// A port of 127.0.0.1 at which nobody listens.
+/// A port of 127.0.0.1 at which no process listens.
 pub async fn nobody() -> SocketAddr {
     let sink = pintle_testkit::Sink::start(pintle_testkit::Script::new()).await;
     let address = sink.address();

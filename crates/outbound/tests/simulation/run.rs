@@ -1,5 +1,5 @@
-//! One run: the gateway's lives one after the other, each with its mail, its operators and its accidents, and a last one in
-//! which nothing goes wrong any more and everything must come to its end.
+//! One run: the gateway's lives one after the other, each with mail, operators and faults, and a last one without faults, in
+//! which every message must be settled.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -23,10 +23,10 @@ use pintle_testkit::TempDir;
 use pintle_tls::ClientTls;
 use tokio::runtime::Builder;
 
-use crate::hop::Mood;
+use crate::hop::HopMood;
 use crate::laws::{self, AGES};
-use crate::ledger::{Counts, Letter};
-use crate::letters;
+use crate::ledger::{Counts, SimMessage};
+use crate::messages;
 use crate::outside::{Names, Wires};
 use crate::random::Random;
 use crate::store::{Store, block, copy};
@@ -233,7 +233,7 @@ impl Run {
         self.root.path().join(self.folders.to_string())
     }
 
-    /// Starts the gateway. None when the disk ends it at once, as it may where it is told to fail.
+    /// Starts the gateway. None if the disk ends it at once, as it may where it is set to fail.
     fn open(&mut self, faults: Faults, may_fail: bool) -> Option<Life> {
         let next = self.next_folder();
         let (from, to) = (self.spool.folder.clone(), next.clone());
@@ -290,7 +290,7 @@ impl Run {
         }
     }
 
-    /// A life with accidents.
+    /// A life with faults.
     async fn hard_life(&mut self) {
         let faults = Faults::none();
         let armed = self.random.chance(100);
@@ -397,7 +397,7 @@ impl Run {
         self.letters += 1;
         let now = self.world.time.now();
         let id = QueueId::new(now, u128::from(self.random.next()));
-        let letter = letters::drawn(&mut self.random, self.letters, id, now);
+        let letter = messages::drawn(&mut self.random, self.letters, id, now);
         self.world
             .tell(|| format!("a client sends {id}, number {}, hold {:?}", self.letters, letter.entry.hold));
         let (store, world, faults) = (Arc::clone(&life.store), Arc::clone(&self.world), life.faults.clone());
@@ -447,7 +447,15 @@ impl Run {
     }
 
     fn change_mood(&mut self) {
-        let moods = [Mood::Up, Mood::Up, Mood::Refuses, Mood::Silent, Mood::Busy, Mood::Hostile, Mood::Flaky];
+        let moods = [
+            HopMood::Up,
+            HopMood::Up,
+            HopMood::Refuses,
+            HopMood::Silent,
+            HopMood::Busy,
+            HopMood::Hostile,
+            HopMood::Flaky,
+        ];
         let hops: Vec<_> = self.world.hops.values().cloned().collect();
         let (hop, mood) = (self.random.pick(&hops), *self.random.pick(&moods));
         self.world.tell(|| format!("{} is {mood:?} from now on", hop.name));
@@ -477,7 +485,7 @@ impl Run {
         self.world.ledger(|ledger| ledger.clock.set(ahead, ledger.now));
     }
 
-    /// A life without accidents, to the end of all mail.
+    /// A life without faults, until all mail is settled.
     async fn last_life(&mut self) {
         let Some(life) = self.open(Faults::none(), false) else { return };
         let patience = AGES.quarantine + AGES.message;
@@ -524,9 +532,9 @@ impl Run {
 }
 
 /// What receiving does with a message.
-async fn bring(store: &Store, letter: Letter) -> Result<(), SpoolError> {
+async fn bring(store: &Store, letter: SimMessage) -> Result<(), SpoolError> {
     let mut draft = store.begin()?;
-    let head = letters::head_of(&letter.text);
+    let head = messages::head_of(&letter.text);
     for piece in letter.text[head..].chunks(7_000) {
         block(draft.append(bytes::Bytes::copy_from_slice(piece)))?;
         tokio::task::yield_now().await;
