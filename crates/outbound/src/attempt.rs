@@ -13,10 +13,10 @@ use pintle_spool::{Hold, Quarantine, SpoolError, Stored};
 use crate::clock::monotonic;
 use crate::connect_failure::ConnectFailure;
 use crate::connection::ClientConnection;
-use crate::exchange::{self, Exchange};
+use crate::exchange::{self, ExchangeResult};
 use crate::finished::{Finished, interrupted};
 use crate::parts::OutboundShared;
-use crate::plan::Plan;
+use crate::plan::DeliveryPlan;
 use crate::recipient_result::{self, DiscardStage, RecipientResult, ReportPolicy, Resolution};
 use crate::replies::{ExchangeReplies, RecipientReply};
 use crate::settle::{self, SettleCause};
@@ -77,7 +77,7 @@ struct AttemptReplies {
 
 impl AttemptReplies {
     /// The same reply for all recipients.
-    fn all(plan: &Plan, reply: impl Fn(u32) -> RecipientReply) -> Self {
+    fn all(plan: &DeliveryPlan, reply: impl Fn(u32) -> RecipientReply) -> Self {
         let recipients = plan.envelope.recipients.iter();
         Self {
             replies: recipients.map(|recipient| reply(recipient.id)).collect(),
@@ -107,7 +107,7 @@ impl AttemptReplies {
         }
     }
 
-    fn no_session(plan: &Plan, failure: &ConnectFailure) -> Self {
+    fn no_session(plan: &DeliveryPlan, failure: &ConnectFailure) -> Self {
         let hop = if failure.is_hop_trouble { HopSign::Trouble } else { HopSign::Silent };
         Self { hop, ..Self::all(plan, |id| RecipientReply::no_session(id, failure)) }
     }
@@ -146,11 +146,13 @@ impl RunningAttempt<'_> {
         self.settle(&plan, AttemptReplies { by, ..all }).await
     }
 
-    async fn send(&self, mut plan: Box<Plan>) -> Finished {
+    async fn send(&self, mut plan: Box<DeliveryPlan>) -> Finished {
         let replies = match exchange::deliver(self.shared, self.config, &plan).await {
-            Exchange::Answered(replies) => AttemptReplies::exchanged(replies),
-            Exchange::ConnectFailure(failure) => AttemptReplies::no_session(&plan, &failure),
-            Exchange::Interrupted => return self.finished(interrupted(self.attempt.recipients.clone())),
+            ExchangeResult::Answered(replies) => AttemptReplies::exchanged(replies),
+            ExchangeResult::ConnectFailure(failure) => AttemptReplies::no_session(&plan, &failure),
+            ExchangeResult::Interrupted => {
+                return self.finished(interrupted(self.attempt.recipients.clone()));
+            }
         };
         if plan.view.is_some() {
             stages::result(self.shared, self.stored, &mut plan, delivery_outcomes(&replies)).await;
@@ -160,7 +162,7 @@ impl RunningAttempt<'_> {
 
     /// Settles each recipient by its reply. A deferred one waits for the back-off of the retry policy, or as long as a
     /// plugin said.
-    async fn settle(&self, plan: &Plan, replies: AttemptReplies) -> Finished {
+    async fn settle(&self, plan: &DeliveryPlan, replies: AttemptReplies) -> Finished {
         let wait = plan.retry_after.unwrap_or_else(|| {
             let count = self.attempt.attempts.saturating_add(1);
             self.config.retry.wait(count, self.shared.random())
@@ -191,7 +193,7 @@ impl RunningAttempt<'_> {
     }
 
     /// Drops the copies of this attempt's recipients.
-    async fn discard(&self, plan: &Plan, stage: DiscardStage, by: Option<String>) -> Finished {
+    async fn discard(&self, plan: &DeliveryPlan, stage: DiscardStage, by: Option<String>) -> Finished {
         let kept = plan.envelope.recipients.iter().map(|recipient| recipient.id);
         let ids = self.removed(plan).chain(kept);
         let results: Vec<RecipientResult> = ids.map(|id| discarded(id, stage)).collect();
@@ -247,7 +249,7 @@ impl RunningAttempt<'_> {
         self.finished(report)
     }
 
-    fn cause(&self, plan: &Plan, by: Option<String>) -> SettleCause {
+    fn cause(&self, plan: &DeliveryPlan, by: Option<String>) -> SettleCause {
         SettleCause::Attempt {
             next_hop: plan.target.next_hop.clone(),
             number: self.attempt.attempts.saturating_add(1),
@@ -258,7 +260,7 @@ impl RunningAttempt<'_> {
 
     /// Pending recipients of this attempt that a plugin has removed from it. Their copies are dropped, since no later
     /// attempt would be made for them.
-    fn removed(&self, plan: &Plan) -> impl Iterator<Item = u32> {
+    fn removed(&self, plan: &DeliveryPlan) -> impl Iterator<Item = u32> {
         let kept = |id: u32| plan.envelope.recipients.iter().any(|recipient| recipient.id == id);
         let pending = |id: u32| recipient_result::pending(self.stored, id).is_some();
         self.attempt.recipients.iter().copied().filter(move |id| pending(*id) && !kept(*id))
@@ -273,7 +275,7 @@ fn discarded(recipient: u32, stage: DiscardStage) -> RecipientResult {
     RecipientResult::without_reply(recipient, Resolution::Discarded(stage))
 }
 
-fn result_of(reply: &RecipientReply, plan: &Plan, now: UnixTime, wait: Duration) -> RecipientResult {
+fn result_of(reply: &RecipientReply, plan: &DeliveryPlan, now: UnixTime, wait: Duration) -> RecipientResult {
     let outcome = &reply.outcome;
     let suppressed = plan.no_bounce.contains(&outcome.id);
     let policy = if suppressed { ReportPolicy::Suppressed } else { ReportPolicy::Due };

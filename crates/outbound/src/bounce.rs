@@ -123,7 +123,7 @@ impl DsnBuilder<'_> {
         let written = Notification {
             id,
             at,
-            random: (self.shared.dice)(),
+            random: (self.shared.random_source)(),
             reporting_mta: &config.hostname,
             from_name: &config.reports.from_name,
             from: &from,

@@ -10,12 +10,12 @@ pub trait Capture: Send + Sync + 'static {
     /// Takes one message for the recipients in its envelope.
     ///
     /// The reply counts for all of them, as a next hop's would: 2xx delivers, 4xx defers, 5xx fails.
-    fn capture(&self, captured: Captured) -> BoxFuture<'_, Reply>;
+    fn capture(&self, captured: CapturedMessage) -> BoxFuture<'_, Reply>;
 }
 
 /// A message as it would have been sent.
 #[derive(Clone)]
-pub struct Captured {
+pub struct CapturedMessage {
     /// The queue id of the message.
     pub id: QueueId,
     /// Reverse-path, parameters and recipients of this attempt.

@@ -23,7 +23,7 @@ pub trait Clock: Send + Sync + 'static {
     fn sleep(&self, wait: Duration) -> BoxFuture<'static, ()>;
 }
 
-/// The system's clocks.
+/// The wall clock of the operating system and the monotonic clock of the Tokio runtime.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -53,10 +53,10 @@ pub(crate) fn monotonic() -> Instant {
 /// The time by which messages age. Each call reads both clocks; a step of the wall clock is logged and counted here, once.
 pub(crate) struct Ages {
     clock: Arc<dyn Clock>,
-    watched: Mutex<Watched>,
+    watched: Mutex<WatchedTimeline>,
 }
 
-struct Watched {
+struct WatchedTimeline {
     timeline: Timeline,
     /// Steps that the runner has not taken yet.
     steps: Vec<ClockStep>,
@@ -65,7 +65,7 @@ struct Watched {
 impl Ages {
     pub(crate) fn start(clock: Arc<dyn Clock>) -> Self {
         let timeline = Timeline::start(read(&*clock));
-        Self { clock, watched: Mutex::new(Watched { timeline, steps: Vec::new() }) }
+        Self { clock, watched: Mutex::new(WatchedTimeline { timeline, steps: Vec::new() }) }
     }
 
     /// The present on the queue's timeline.
@@ -100,7 +100,7 @@ impl Ages {
         std::mem::take(&mut self.read().steps)
     }
 
-    fn read(&self) -> MutexGuard<'_, Watched> {
+    fn read(&self) -> MutexGuard<'_, WatchedTimeline> {
         // A panic with the lock held leaves the timeline whole: a reading is taken or not.
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let reading = read(&*self.clock);
@@ -127,11 +127,11 @@ fn log_step(step: &ClockStep) {
 }
 
 /// A source of random numbers. They make queue ids and spread retries (jitter); no secret depends on them.
-pub type Dice = Arc<dyn Fn() -> u128 + Send + Sync>;
+pub type RandomSource = Arc<dyn Fn() -> u128 + Send + Sync>;
 
 /// Random numbers from the system's generator.
 #[must_use]
-pub fn dice() -> Dice {
+pub fn system_random() -> RandomSource {
     Arc::new(|| {
         let half = || u128::from(pintle_dns::random_seed());
         half() << 64 | half()

@@ -13,7 +13,7 @@ use crate::job_status::{JobStatus, QueuePresence};
 pub type JobsByMessage = HashMap<QueueId, Vec<JobStatus>>;
 
 /// One command to the runner, which alone owns the queue. What a command makes durable is in the spool already.
-pub(crate) enum Command {
+pub(crate) enum RunnerCommand {
     /// Make these messages due now. The reply says for each, in order, how the queue had it.
     Retry(Vec<QueueId>, oneshot::Sender<Vec<QueuePresence>>),
     /// Send these messages by the present routes. The reply counts the recipients that moved.

@@ -119,11 +119,11 @@ impl Config {
 /// A configured next hop: one or more hosts that take the same mail.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    /// Tried in this order.
+    /// Its hosts, tried in this order; at least one.
     pub hosts: Vec<Endpoint>,
     /// SMTP, or LMTP (RFC 2033).
     pub protocol: Protocol,
-    /// The TLS policy.
+    /// How much TLS its hosts must take.
     pub tls: TlsPolicy,
     /// TLS from the first octet instead of STARTTLS (RFC 8314 section 3.3).
     pub implicit_tls: bool,
@@ -161,7 +161,7 @@ pub struct NamedCredentials {
 /// Delivery to the mail exchangers of a domain.
 #[derive(Debug, Clone)]
 pub struct Mx {
-    /// The TLS policy.
+    /// How much TLS exchangers must take.
     pub tls: TlsPolicy,
     /// The port of exchangers: 25 on the Internet.
     pub port: u16,

@@ -21,8 +21,8 @@ use crate::connection::{ClientConnection, SetUp, channel};
 use crate::host_defects::HostDefect;
 use crate::network::{HostAddress, Stream};
 use crate::parts::OutboundShared;
-use crate::plan::{Plan, Target};
-use crate::resolve::{self, HopPath, Host, HostId};
+use crate::plan::{DeliveryPlan, HopTarget};
+use crate::resolve::{self, HopHost, HopPath, HostId};
 use crate::{Config, Endpoint, exchanger};
 
 /// How long an address that did not answer comes after the others: longer than an attempt waits for the next one.
@@ -34,7 +34,7 @@ struct Connector<'a> {
     config: &'a Config,
     /// The message that it is opened for; others may use the session later.
     id: QueueId,
-    target: &'a Target,
+    target: &'a HopTarget,
     /// The credentials to authenticate with.
     login: Option<Credentials>,
     path: HopPath,
@@ -47,7 +47,7 @@ struct Connector<'a> {
     /// Addresses that gave no session.
     unreachable: Vec<String>,
     /// Addresses that come after the others, since they did not answer lately.
-    later: Vec<(Host, HostAddress)>,
+    later: Vec<(HopHost, HostAddress)>,
     /// There are more addresses than one attempt may try.
     has_more: bool,
     /// The last failure; a next hop's own reply is kept over ours.
@@ -61,7 +61,7 @@ struct Connector<'a> {
 pub(crate) async fn open(
     shared: &OutboundShared,
     config: &Config,
-    plan: &Plan,
+    plan: &DeliveryPlan,
     asked: &[HostId],
 ) -> Result<Box<ClientConnection>, ConnectFailure> {
     let target = &plan.target;
@@ -121,7 +121,7 @@ impl Connector<'_> {
     }
 
     /// Tries the addresses of a host.
-    async fn try_host(&mut self, host: &Host, places: Vec<HostAddress>) -> Option<Box<ClientConnection>> {
+    async fn try_host(&mut self, host: &HopHost, places: Vec<HostAddress>) -> Option<Box<ClientConnection>> {
         if self.asked.iter().any(|asked| host.is(asked)) {
             return None;
         }
@@ -137,7 +137,7 @@ impl Connector<'_> {
     }
 
     /// Tries an address, unless this attempt has tried as many as it may.
-    async fn try_address(&mut self, host: &Host, place: &HostAddress) -> Option<Box<ClientConnection>> {
+    async fn try_address(&mut self, host: &HopHost, place: &HostAddress) -> Option<Box<ClientConnection>> {
         let Some(left) = self.left.checked_sub(1) else {
             self.has_more = true;
             return None;
@@ -173,7 +173,7 @@ impl Connector<'_> {
     }
 
     /// The addresses of a host that DNS may send us to.
-    fn admitted(&self, host: &Host, places: Vec<HostAddress>) -> Result<Vec<HostAddress>, ConnectFailure> {
+    fn admitted(&self, host: &HopHost, places: Vec<HostAddress>) -> Result<Vec<HostAddress>, ConnectFailure> {
         let objection = |place: &HostAddress| match place {
             HostAddress::Tcp(address) if self.path.by_mx => exchanger::objection(address.ip(), self.config),
             _ => None,
@@ -187,7 +187,7 @@ impl Connector<'_> {
     }
 
     /// Logs why a host gave no session, and keeps the failure that says most about the next hop.
-    fn note_failure(&mut self, host: &Host, failure: ConnectFailure) {
+    fn note_failure(&mut self, host: &HopHost, failure: ConnectFailure) {
         if !failure.is_permanent {
             self.missed.get_or_insert(host.preference);
         }
@@ -203,7 +203,7 @@ impl Connector<'_> {
         }
     }
 
-    async fn addresses_of(&self, host: &Host) -> Result<Vec<HostAddress>, ConnectFailure> {
+    async fn addresses_of(&self, host: &HopHost) -> Result<Vec<HostAddress>, ConnectFailure> {
         match &host.endpoint {
             Endpoint::Unix(path) => Ok(vec![HostAddress::Unix(path.clone())]),
             Endpoint::Tcp { host, port } => {
@@ -228,7 +228,7 @@ impl Connector<'_> {
     /// Opens a session with one address; if opportunistic TLS fails, once more in plain text (RFC 7435 section 3).
     async fn open_session(
         &self,
-        host: &Host,
+        host: &HopHost,
         place: &HostAddress,
     ) -> Result<Box<ClientConnection>, ConnectFailure> {
         let opportunistic = host.tls == TlsPolicy::Opportunistic && !self.path.implicit_tls;
@@ -250,7 +250,7 @@ impl Connector<'_> {
 
     async fn open_session_with(
         &self,
-        host: &Host,
+        host: &HopHost,
         place: &HostAddress,
         tls: TlsPolicy,
     ) -> Result<Box<ClientConnection>, AddressFailure> {
@@ -304,7 +304,7 @@ impl Connector<'_> {
 
     async fn handshake(
         &self,
-        host: &Host,
+        host: &HopHost,
         stream: Box<dyn Stream>,
         limit: Duration,
     ) -> Result<(Box<dyn Stream>, Tls), AddressFailure> {
@@ -374,7 +374,7 @@ impl AddressFailure {
 
     /// Never permanent: a host that refuses us today may accept us tomorrow, and only a reply to a recipient or to the
     /// message itself speaks about the message.
-    fn into_connect_failure(self, id: QueueId, host: &Host, place: &HostAddress) -> ConnectFailure {
+    fn into_connect_failure(self, id: QueueId, host: &HopHost, place: &HostAddress) -> ConnectFailure {
         let name = host.name();
         let peer = peer(host, place);
         let reply = match self {
@@ -402,7 +402,7 @@ pub(crate) fn under_its_name(host: &str, place: &str) -> String {
 }
 
 /// An address as it is shown to senders, who have no use for paths of this machine.
-fn shown(host: &Host, place: &HostAddress) -> String {
+fn shown(host: &HopHost, place: &HostAddress) -> String {
     match place {
         HostAddress::Tcp(_) => format!("{} [{place}]", host.name()),
         HostAddress::Unix(_) => "the local mail system".to_owned(),
@@ -414,7 +414,7 @@ fn ours(code: EnhancedCode, text: String) -> Reply {
 }
 
 /// Permanent, since waiting does not change what the domain's DNS says. The next exchanger may still be usable.
-fn not_public(host: &Host, place: &HostAddress, what: &str) -> ConnectFailure {
+fn not_public(host: &HopHost, place: &HostAddress, what: &str) -> ConnectFailure {
     let name = host.name();
     let text = format!(
         "the mail exchanger {name} is at {place}, {what}: mail is sent by MX to public addresses, and to the networks that the \
@@ -427,7 +427,7 @@ fn not_public(host: &Host, place: &HostAddress, what: &str) -> ConnectFailure {
     }
 }
 
-fn peer(host: &Host, place: &HostAddress) -> Peer {
+fn peer(host: &HopHost, place: &HostAddress) -> Peer {
     Peer {
         host: Some(host.name().to_owned()),
         address: match place {
@@ -442,7 +442,7 @@ fn tls_of(facts: PeerFacts) -> Tls {
     Tls { version: facts.version, cipher: facts.cipher, verified: facts.verified }
 }
 
-fn domain_of(target: &Target) -> String {
+fn domain_of(target: &HopTarget) -> String {
     match &target.next_hop {
         pintle_mail::NextHop::Mx(domain) => domain.clone(),
         other => other.to_string(),

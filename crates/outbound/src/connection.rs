@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 
 use crate::clock::monotonic;
 use crate::network::Stream;
-use crate::plan::Plan;
+use crate::plan::DeliveryPlan;
 
 /// Octets of a body that are read from the store at once.
 const CHUNK: usize = 64 * 1024;
@@ -59,7 +59,7 @@ pub(crate) enum SetUp {
 }
 
 /// The result of sending a message.
-pub(crate) enum Sent {
+pub(crate) enum SendResult {
     /// Each recipient has its outcome.
     Done(Delivery),
     /// The session ended before the transaction began.
@@ -154,22 +154,22 @@ impl ClientConnection {
     }
 
     /// Sends one message to these recipients of the plan.
-    pub(crate) async fn send(&mut self, plan: &Plan, ids: &[u32], transfer: Transfer) -> Sent {
+    pub(crate) async fn send(&mut self, plan: &DeliveryPlan, ids: &[u32], transfer: Transfer) -> SendResult {
         if let Err(why) = self.become_ready().await {
-            return Sent::Closed(why);
+            return SendResult::Closed(why);
         }
         self.machine.set_transfer(transfer);
         if self.machine.send(plan.transaction(ids), monotonic()).is_err() {
-            return Sent::Closed(Closed::Lost(DialogueStep::Idle));
+            return SendResult::Closed(Closed::Lost(DialogueStep::Idle));
         }
         self.used += 1;
         let mut chunks = MessageChunks::new(&plan.head, &plan.body);
         loop {
             match self.event().await {
                 Event::NeedBody => self.send_chunk(plan, &mut chunks).await,
-                Event::Done(delivery) => return Sent::Done(delivery),
+                Event::Done(delivery) => return SendResult::Done(delivery),
                 // The machine promises Done before Closed. If it breaks the promise, nothing is lost.
-                Event::Closed(why) => return Sent::Closed(why),
+                Event::Closed(why) => return SendResult::Closed(why),
                 Event::Ready | Event::StartTls => {}
             }
         }
@@ -185,7 +185,7 @@ impl ClientConnection {
         Ok(())
     }
 
-    async fn send_chunk(&mut self, plan: &Plan, chunks: &mut MessageChunks<'_>) {
+    async fn send_chunk(&mut self, plan: &DeliveryPlan, chunks: &mut MessageChunks<'_>) {
         let piece = chunks.next().await;
         let now = monotonic();
         match piece {

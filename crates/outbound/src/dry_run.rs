@@ -12,12 +12,12 @@ use crate::{Config, jobs};
 
 /// One first attempt that would be made.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct PlannedDelivery {
     /// The next hop by the routes, which plugins are asked about.
     pub routed: NextHop,
     /// The next hop as plugins have left it.
     pub next_hop: NextHop,
-    /// What the chain decided.
+    /// The decision of the plugins at the Deliver stage.
     pub decision: Decision,
     /// The reply with which it would be deferred or fail, by a plugin or over a signature that cannot be made.
     pub refused: Option<Reply>,
@@ -32,7 +32,7 @@ pub async fn deliveries(
     records: &dyn Sink,
     message: (&Waiting, &Stored),
     now: UnixTime,
-) -> Vec<Delivery> {
+) -> Vec<PlannedDelivery> {
     let (waiting, stored) = message;
     let stage = DeliverStage { chain, config, records, now, age: Duration::ZERO };
     let mut deliveries = Vec::new();
@@ -48,7 +48,7 @@ pub async fn deliveries(
             },
         };
         let next_hop = plan.target.next_hop.clone();
-        deliveries.push(Delivery { routed, next_hop, decision, refused, head: plan.head });
+        deliveries.push(PlannedDelivery { routed, next_hop, decision, refused, head: plan.head });
     }
     deliveries
 }

@@ -9,14 +9,14 @@ use pintle_smtp::client::ReplyOutcome;
 use crate::connect_failure::ConnectFailure;
 use crate::failover::Failover;
 use crate::parts::OutboundShared;
-use crate::plan::Plan;
+use crate::plan::DeliveryPlan;
 use crate::recipient_result::SuccessReporter;
 use crate::replies::{ExchangeReplies, RecipientReply};
 use crate::session_pool::Acquired;
-use crate::{Capture, Captured, Config};
+use crate::{Capture, CapturedMessage, Config};
 
 /// The result of an exchange.
-pub(crate) enum Exchange {
+pub(crate) enum ExchangeResult {
     /// The next hop, or the capture, has replied for each recipient.
     Answered(ExchangeReplies),
     /// No session could be opened.
@@ -26,24 +26,28 @@ pub(crate) enum Exchange {
 }
 
 /// Delivers what the plan says.
-pub(crate) async fn deliver(shared: &OutboundShared, config: &Arc<Config>, plan: &Plan) -> Exchange {
+pub(crate) async fn deliver(
+    shared: &OutboundShared,
+    config: &Arc<Config>,
+    plan: &DeliveryPlan,
+) -> ExchangeResult {
     if let Some(capture) = &shared.capture {
-        return Exchange::Answered(deliver_to_capture(capture.as_ref(), plan).await);
+        return ExchangeResult::Answered(deliver_to_capture(capture.as_ref(), plan).await);
     }
     let (permit, idle) = match shared.pool.acquire(&plan.target, config).await {
         Acquired::Reuse(permit, connection) => (permit, Some(connection)),
         Acquired::Open(permit) => (permit, None),
-        Acquired::Failed(failure) => return Exchange::ConnectFailure(failure),
-        Acquired::Closed => return Exchange::Interrupted,
+        Acquired::Failed(failure) => return ExchangeResult::ConnectFailure(failure),
+        Acquired::Closed => return ExchangeResult::Interrupted,
     };
     match Failover::new(shared, config, plan).run(permit, idle).await {
-        Ok(replies) => Exchange::Answered(replies),
-        Err(failure) => Exchange::ConnectFailure(failure),
+        Ok(replies) => ExchangeResult::Answered(replies),
+        Err(failure) => ExchangeResult::ConnectFailure(failure),
     }
 }
 
-async fn deliver_to_capture(capture: &dyn Capture, plan: &Plan) -> ExchangeReplies {
-    let captured = Captured {
+async fn deliver_to_capture(capture: &dyn Capture, plan: &DeliveryPlan) -> ExchangeReplies {
+    let captured = CapturedMessage {
         id: plan.id,
         envelope: plan.envelope.clone(),
         next_hop: plan.target.next_hop.clone(),

@@ -12,7 +12,7 @@ use crate::network::Network;
 
 /// What an address means on the Internet (RFC 6890).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
+enum AddressScope {
     /// It can be reached from anywhere.
     Public,
     /// It means another host in each network; an operator may have exchangers there.
@@ -25,13 +25,13 @@ enum Scope {
 pub(crate) fn objection(address: IpAddr, config: &Config) -> Option<&'static str> {
     let (address, behind) = (address.to_canonical(), behind(address, &config.mx.nat64));
     match scope(behind) {
-        Scope::Public => None,
-        Scope::Local(what) => {
+        AddressScope::Public => None,
+        AddressScope::Local(what) => {
             let listed = config.mx.networks.iter();
             let mut listed = listed.filter(|network| network.contains(&address) || network.contains(&behind));
             listed.next().is_none().then_some(what)
         }
-        Scope::NoHost(what) => Some(what),
+        AddressScope::NoHost(what) => Some(what),
     }
 }
 
@@ -87,49 +87,51 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-fn scope(address: IpAddr) -> Scope {
+fn scope(address: IpAddr) -> AddressScope {
     match address {
         IpAddr::V4(v4) => scope_v4(v4),
         IpAddr::V6(v6) => scope_v6(v6),
     }
 }
 
-fn scope_v4(address: Ipv4Addr) -> Scope {
+fn scope_v4(address: Ipv4Addr) -> AddressScope {
     match address.octets() {
-        [0, 0, 0, 0] => Scope::NoHost("the unspecified address"),
-        [255, 255, 255, 255] => Scope::NoHost("the broadcast address"),
-        [224..=239, ..] => Scope::NoHost("a multicast address"),
-        [127, ..] => Scope::Local("a loopback address"),
-        [169, 254, ..] => Scope::Local("a link-local address"),
-        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Scope::Local("a private address (RFC 1918)"),
-        [100, 64..=127, ..] => Scope::Local("a shared address (RFC 6598)"),
+        [0, 0, 0, 0] => AddressScope::NoHost("the unspecified address"),
+        [255, 255, 255, 255] => AddressScope::NoHost("the broadcast address"),
+        [224..=239, ..] => AddressScope::NoHost("a multicast address"),
+        [127, ..] => AddressScope::Local("a loopback address"),
+        [169, 254, ..] => AddressScope::Local("a link-local address"),
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => AddressScope::Local("a private address (RFC 1918)"),
+        [100, 64..=127, ..] => AddressScope::Local("a shared address (RFC 6598)"),
         [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => {
-            Scope::Local("an address for documentation (RFC 5737)")
+            AddressScope::Local("an address for documentation (RFC 5737)")
         }
-        [198, 18 | 19, ..] => Scope::Local("an address for benchmarks (RFC 2544)"),
+        [198, 18 | 19, ..] => AddressScope::Local("an address for benchmarks (RFC 2544)"),
         // 192.88.99.1 was the anycast address of 6to4 relays (RFC 7526): any network may answer there.
-        [0, ..] | [192, 0, 0, _] | [192, 88, 99, _] | [240..=255, ..] => Scope::Local("a reserved address"),
-        _ => Scope::Public,
+        [0, ..] | [192, 0, 0, _] | [192, 88, 99, _] | [240..=255, ..] => {
+            AddressScope::Local("a reserved address")
+        }
+        _ => AddressScope::Public,
     }
 }
 
-fn scope_v6(address: Ipv6Addr) -> Scope {
+fn scope_v6(address: Ipv6Addr) -> AddressScope {
     match address.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0] => Scope::NoHost("the unspecified address"),
-        [0xff00..=0xffff, ..] => Scope::NoHost("a multicast address"),
-        [0, 0, 0, 0, 0, 0, 0, 1] => Scope::Local("a loopback address"),
-        [0xfe80..=0xfebf, ..] => Scope::Local("a link-local address"),
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Scope::Local("a private address (RFC 4193)"),
+        [0, 0, 0, 0, 0, 0, 0, 0] => AddressScope::NoHost("the unspecified address"),
+        [0xff00..=0xffff, ..] => AddressScope::NoHost("a multicast address"),
+        [0, 0, 0, 0, 0, 0, 0, 1] => AddressScope::Local("a loopback address"),
+        [0xfe80..=0xfebf, ..] => AddressScope::Local("a link-local address"),
+        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => AddressScope::Local("a private address (RFC 4193)"),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => {
-            Scope::Local("an address for documentation (RFC 3849)")
+            AddressScope::Local("an address for documentation (RFC 3849)")
         }
-        [0x2001, 2, 0, ..] => Scope::Local("an address for benchmarks (RFC 5180)"),
+        [0x2001, 2, 0, ..] => AddressScope::Local("an address for benchmarks (RFC 5180)"),
         // ORCHID (RFC 4843, RFC 7343) is no location, Teredo (RFC 4380) embeds another address, and 2001:1::/32 is anycast
         // (RFC 7723, RFC 8155).
-        [0x2001, 0 | 1 | 0x10..=0x2f, ..] => Scope::Local("a reserved address"),
+        [0x2001, 0 | 1 | 0x10..=0x2f, ..] => AddressScope::Local("a reserved address"),
         // What IANA has assigned as global unicast so far; the rest is reserved.
-        [0x2000..=0x3fff, ..] => Scope::Public,
-        _ => Scope::Local("a reserved address"),
+        [0x2000..=0x3fff, ..] => AddressScope::Public,
+        _ => AddressScope::Local("a reserved address"),
     }
 }
 

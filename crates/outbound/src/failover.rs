@@ -22,10 +22,10 @@ use pintle_smtp::client::{
 };
 
 use crate::connect_failure::ConnectFailure;
-use crate::connection::{ClientConnection, Sent};
+use crate::connection::{ClientConnection, SendResult};
 use crate::host_defects::HostDefect;
 use crate::parts::OutboundShared;
-use crate::plan::Plan;
+use crate::plan::DeliveryPlan;
 use crate::recipient_result::SuccessReporter;
 use crate::replies::{ExchangeReplies, RecipientReply};
 use crate::resolve::HostId;
@@ -41,7 +41,7 @@ const DEFECT_MEMORY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Failover<'a> {
     shared: &'a OutboundShared,
     config: &'a Arc<Config>,
-    plan: &'a Plan,
+    plan: &'a DeliveryPlan,
     /// The replies so far.
     replies: Vec<RecipientReply>,
     /// Recipients about which a host is still to be asked.
@@ -63,7 +63,7 @@ enum SessionAge {
 }
 
 impl<'a> Failover<'a> {
-    pub(crate) fn new(shared: &'a OutboundShared, config: &'a Arc<Config>, plan: &'a Plan) -> Self {
+    pub(crate) fn new(shared: &'a OutboundShared, config: &'a Arc<Config>, plan: &'a DeliveryPlan) -> Self {
         Self {
             shared,
             config,
@@ -126,8 +126,8 @@ impl<'a> Failover<'a> {
         let sent = connection.send(self.plan, &self.open, transfer).await;
         let peer = Arc::new(connection.peer());
         let mut delivery = match sent {
-            Sent::Done(delivery) => delivery,
-            Sent::Closed(why) => unsent(&self.open, why, transfer),
+            SendResult::Done(delivery) => delivery,
+            SendResult::Closed(why) => unsent(&self.open, why, transfer),
         };
         if connection.is_stand_in() {
             delivery.recipients.iter_mut().for_each(defer_for_the_better);

@@ -16,13 +16,13 @@ use pintle_spool::{Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, S
 use pintle_tls::ClientTls;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::commands::{Command, JobsByMessage};
+use crate::commands::{JobsByMessage, RunnerCommand};
 use crate::job_status::QueuePresence;
 use crate::parts::OutboundShared;
 use crate::quarantine::{self, Deletion};
 use crate::quota::{QuarantineFull, QuotaReservation};
 use crate::recipient_result::{self, ReportPolicy, Resolution};
-use crate::select::{Act, Acts, CommandOutcome, Select};
+use crate::select::{CommandOutcome, CommandResult, CommandResults, Select};
 use crate::settle::{self, SettleCause};
 use crate::spool_reader::waiting_of;
 use crate::{Config, quarantine_admission};
@@ -40,7 +40,7 @@ const MAX_HOLDING: usize = 256;
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<OutboundShared>,
-    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) commands: mpsc::UnboundedSender<RunnerCommand>,
 }
 
 /// Why an operation could not be done.
@@ -73,7 +73,7 @@ impl Handle {
     /// A page of what lies in the spool.
     ///
     /// # Errors
-    /// The spool's.
+    /// The spool cannot be read.
     pub async fn list(&self, filter: Filter, page: Page) -> Result<Listing, OperateError> {
         Ok(self.shared.spool.list(filter, page).await?)
     }
@@ -81,7 +81,7 @@ impl Handle {
     /// One message with its header, and the status of each recipient.
     ///
     /// # Errors
-    /// The spool's; [`SpoolError::Unknown`] when it is gone.
+    /// The spool cannot be read; [`SpoolError::Unknown`] if the message is gone.
     pub async fn show(&self, id: QueueId) -> Result<Stored, OperateError> {
         Ok(self.shared.spool.load(id).await?)
     }
@@ -91,7 +91,7 @@ impl Handle {
     /// # Errors
     /// Outbound has stopped.
     pub async fn jobs(&self, ids: Vec<QueueId>) -> Result<JobsByMessage, OperateError> {
-        self.ask(|reply| Command::FindJobs(ids, reply)).await
+        self.ask(|reply| RunnerCommand::FindJobs(ids, reply)).await
     }
 
     /// The next hop of mail for this recipient domain (A-labels, lower case) that arrives now.
@@ -103,11 +103,11 @@ impl Handle {
     /// Makes messages due now, whatever the back-off of them and their next hops. A held message stays held.
     ///
     /// # Errors
-    /// The spool's while it looks for messages, or that outbound has stopped.
-    pub async fn retry(&self, which: Select) -> Result<Acts, OperateError> {
+    /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
+    pub async fn retry(&self, which: Select) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
         let named = ids.clone();
-        let presences = self.ask(|reply| Command::Retry(named, reply)).await?;
+        let presences = self.ask(|reply| RunnerCommand::Retry(named, reply)).await?;
         let presences: HashMap<QueueId, QueuePresence> = ids.iter().copied().zip(presences).collect();
         let retried = |id: QueueId| {
             let presence = presences.get(&id).copied().unwrap_or(QueuePresence::Absent);
@@ -120,8 +120,12 @@ impl Handle {
     /// routes again. An attempt under way is moved when it has finished. A message that moves is due at once.
     ///
     /// # Errors
-    /// The spool's while it looks for messages, or that outbound has stopped.
-    pub async fn reroute(&self, which: Select, via: Option<&NextHop>) -> Result<Acts, OperateError> {
+    /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
+    pub async fn reroute(
+        &self,
+        which: Select,
+        via: Option<&NextHop>,
+    ) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
         let acts = self.each(ids, |id| self.choose(id, via)).await;
         // Each is read again, so that the queue gets its present state.
@@ -129,7 +133,7 @@ impl Handle {
             |id| async move { self.shared.spool.load(id).await.ok().map(|stored| waiting_of(&stored)) };
         let read = for_each(acts.ids_done(), MAX_ACTING, read).await;
         let messages: Vec<Waiting> = read.into_iter().flatten().collect();
-        self.ask(|reply| Command::Reroute(messages, reply)).await?;
+        self.ask(|reply| RunnerCommand::Reroute(messages, reply)).await?;
         Ok(acts)
     }
 
@@ -137,13 +141,13 @@ impl Handle {
     /// kept already, and stays in its quarantine.
     ///
     /// # Errors
-    /// The spool's while it looks for messages, or that outbound has stopped.
-    pub async fn hold(&self, which: Select, reason: &str) -> Result<Acts, OperateError> {
+    /// The spool cannot be listed, or outbound has stopped. Errors of single messages are in the result.
+    pub async fn hold(&self, which: Select, reason: &str) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
         let _in_order = self.shared.acting.lock().await;
         let hold = Hold::Operator(reason.to_owned());
         let held = for_each(ids.clone(), MAX_HOLDING, |id| self.shared.spool.hold(id, hold.clone())).await;
-        let acts = ids.iter().zip(held).map(|(id, before)| Act {
+        let acts = ids.iter().zip(held).map(|(id, before)| CommandResult {
             id: *id,
             outcome: match before {
                 Ok(Some(Hold::Quarantine(quarantine))) => CommandOutcome::Quarantined(quarantine.name),
@@ -154,9 +158,9 @@ impl Handle {
                 Err(error) => CommandOutcome::of(error),
             },
         });
-        let acts = Acts(acts.collect());
+        let acts = CommandResults(acts.collect());
         let ids = acts.ids_done();
-        self.ask(|reply| Command::Hold(ids, reply)).await?;
+        self.ask(|reply| RunnerCommand::Hold(ids, reply)).await?;
         Ok(acts)
     }
 
@@ -164,7 +168,7 @@ impl Handle {
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
-    pub async fn release(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
+    pub async fn release(&self, which: Select, user: Option<&str>) -> Result<CommandResults, OperateError> {
         self.release_guarded(which, user, Guard::Any).await
     }
 
@@ -172,7 +176,11 @@ impl Handle {
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
-    pub async fn release_held(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
+    pub async fn release_held(
+        &self,
+        which: Select,
+        user: Option<&str>,
+    ) -> Result<CommandResults, OperateError> {
         self.release_guarded(which, user, Guard::Free).await
     }
 
@@ -180,7 +188,11 @@ impl Handle {
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
-    pub async fn release_quarantined(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
+    pub async fn release_quarantined(
+        &self,
+        which: Select,
+        user: Option<&str>,
+    ) -> Result<CommandResults, OperateError> {
         self.release_guarded(which, user, Guard::Quarantined).await
     }
 
@@ -188,7 +200,11 @@ impl Handle {
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
-    pub async fn delete_quarantined(&self, which: Select, user: Option<&str>) -> Result<Acts, OperateError> {
+    pub async fn delete_quarantined(
+        &self,
+        which: Select,
+        user: Option<&str>,
+    ) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
         let deletion = Deletion::ByOperator { user };
         let acts = self.each(ids, |id| quarantine::delete(&self.shared, id, &deletion)).await;
@@ -208,7 +224,7 @@ impl Handle {
     ///
     /// # Errors
     /// As for [`hold`](Self::hold).
-    pub async fn bounce(&self, which: Select, reason: &str) -> Result<Acts, OperateError> {
+    pub async fn bounce(&self, which: Select, reason: &str) -> Result<CommandResults, OperateError> {
         // RFC 3463 section 3.8: X.7.1, delivery not authorised.
         let reply = Reply::new(554, EnhancedCode(5, 7, 1), reason.to_owned());
         let ids = self.ids(which).await?;
@@ -258,7 +274,7 @@ impl Handle {
         self.shared.tls.store(Arc::new(tls));
         self.shared.config.store(Arc::new(config));
         // A runner that has stopped needs no configuration.
-        let _ = self.send(Command::Configure);
+        let _ = self.send(RunnerCommand::Configure);
     }
 
     /// Does one operation for each message, some at a time, so that they share their syncs.
@@ -266,12 +282,12 @@ impl Handle {
         &self,
         ids: Vec<QueueId>,
         act: impl Fn(QueueId) -> W,
-    ) -> Acts {
+    ) -> CommandResults {
         let act = |id| {
             let acting = act(id);
-            async move { Act { id, outcome: acting.await.err().unwrap_or(CommandOutcome::Done) } }
+            async move { CommandResult { id, outcome: acting.await.err().unwrap_or(CommandOutcome::Done) } }
         };
-        Acts(for_each(ids, MAX_ACTING, act).await)
+        CommandResults(for_each(ids, MAX_ACTING, act).await)
     }
 
     /// Releases the messages that the guard means. The spool checks it, since a message may be quarantined at any moment.
@@ -280,7 +296,7 @@ impl Handle {
         which: Select,
         user: Option<&str>,
         guard: Guard,
-    ) -> Result<Acts, OperateError> {
+    ) -> Result<CommandResults, OperateError> {
         let ids = self.ids(which).await?;
         let _in_order = self.shared.acting.lock().await;
         let at = self.shared.clock.now();
@@ -301,11 +317,11 @@ impl Handle {
                 Err(SpoolError::HoldChanged(_)) => self.why_guarded(id).await,
                 Err(error) => CommandOutcome::of(error),
             };
-            acts.push(Act { id, outcome });
+            acts.push(CommandResult { id, outcome });
         }
         // The spool announces the messages as well, but the runner ignores that for one whose attempt is under way.
-        self.ask(|reply| Command::Release(since, reply)).await?;
-        Ok(Acts(acts))
+        self.ask(|reply| RunnerCommand::Release(since, reply)).await?;
+        Ok(CommandResults(acts))
     }
 
     /// Why the guard kept this message from being released.
@@ -376,9 +392,9 @@ impl Handle {
     }
 
     /// Has the runner drop the jobs of messages that are settled.
-    async fn forget(&self, acts: Acts) -> Result<Acts, OperateError> {
+    async fn forget(&self, acts: CommandResults) -> Result<CommandResults, OperateError> {
         let ids = acts.ids_done();
-        self.ask(|reply| Command::Forget(ids, reply)).await?;
+        self.ask(|reply| RunnerCommand::Forget(ids, reply)).await?;
         Ok(acts)
     }
 
@@ -400,13 +416,16 @@ impl Handle {
     }
 
     /// Sends a command and waits until the runner has obeyed, so that the caller can rely on it.
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, OperateError> {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> RunnerCommand,
+    ) -> Result<T, OperateError> {
         let (reply, given) = oneshot::channel();
         self.send(command(reply))?;
         given.await.map_err(|_| OperateError::Stopped)
     }
 
-    fn send(&self, command: Command) -> Result<(), OperateError> {
+    fn send(&self, command: RunnerCommand) -> Result<(), OperateError> {
         self.commands.send(command).map_err(|_| OperateError::Stopped)
     }
 }

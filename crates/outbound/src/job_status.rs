@@ -9,7 +9,7 @@ use pintle_queue::{JobId, JobPhase, Queue, Timeline};
 pub struct JobStatus {
     /// The ids of the recipients that are not settled.
     pub recipients: Box<[u32]>,
-    /// Where they go.
+    /// Where they go, as the queue has it.
     pub next_hop: NextHop,
     /// When they are tried again.
     pub next_attempt: NextAttempt,

@@ -61,8 +61,8 @@ use std::time::Duration;
 use pintle_spool::Spool;
 use tokio::task::JoinHandle;
 
-pub use capture::{Capture, Captured};
-pub use clock::{Clock, Dice, SystemClock, dice};
+pub use capture::{Capture, CapturedMessage};
+pub use clock::{Clock, RandomSource, SystemClock, system_random};
 pub use commands::JobsByMessage;
 pub use config::{
     Channel, Config, Credentials, EightBit, Mx, NamedCredentials, Protocol, Relay, Reports, RetryPolicy,
@@ -73,14 +73,14 @@ pub use exchanger::is_listener;
 pub use handle::{Handle, OperateError};
 pub use job_status::{JobStatus, NextAttempt};
 pub use network::{HostAddress, Network, Stream, SystemNetwork};
-pub use parts::Parts;
+pub use parts::OutboundParts;
 pub use pintle_queue::ClockStep;
 pub use quota::{QuarantineFull, Quota, QuotaReservation, WhenFull};
 pub use retention::Retention;
 pub use route::{Route, RouteTable};
-pub use select::{Act, Acts, CommandOutcome, Select};
+pub use select::{CommandOutcome, CommandResult, CommandResults, Select};
 
-use crate::commands::Command;
+use crate::commands::RunnerCommand;
 
 /// The delivering side, running.
 pub struct Outbound {
@@ -93,7 +93,7 @@ impl Outbound {
     /// Begins to deliver what is pending in the spool and what is committed from now on. Must be called in a Tokio
     /// runtime; nothing else may have taken the spool's arrivals.
     #[must_use]
-    pub fn start(config: Config, parts: Parts) -> Self {
+    pub fn start(config: Config, parts: OutboundParts) -> Self {
         let (handle, runner) = runner::prepare(config, parts);
         Self { handle, runner: Some(tokio::spawn(runner.run())) }
     }
@@ -128,7 +128,7 @@ impl Outbound {
     /// tasks. Attempts that were broken off are made again after the next start.
     pub async fn drain(mut self, grace: Duration) {
         // An error means that the runner has ended already.
-        let _ = self.handle.commands.send(Command::Drain(grace));
+        let _ = self.handle.commands.send(RunnerCommand::Drain(grace));
         if let Some(runner) = &mut self.runner
             && let Err(error) = runner.await
         {

@@ -38,7 +38,7 @@ impl fmt::Display for HostAddress {
     }
 }
 
-/// Connects to next hops.
+/// How outbound connects to next hops: [`SystemNetwork`], but for simulations.
 pub trait Network: Send + Sync + 'static {
     /// Connects to an address, from the source address if one is given. The caller limits how long it waits.
     ///

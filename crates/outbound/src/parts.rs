@@ -13,14 +13,14 @@ use pintle_tls::ClientTls;
 use tokio::sync::mpsc::WeakUnboundedSender;
 
 use crate::clock::{self, Ages};
-use crate::commands::Command;
+use crate::commands::RunnerCommand;
 use crate::host_defects::HostDefects;
 use crate::quota::QuotaReservations;
-use crate::session_pool::Pool;
-use crate::{Capture, Clock, Config, Dice, Network, SystemClock, SystemNetwork};
+use crate::session_pool::SessionPool;
+use crate::{Capture, Clock, Config, Network, RandomSource, SystemClock, SystemNetwork};
 
 /// What outbound is built from. A test can replace each part.
-pub struct Parts {
+pub struct OutboundParts {
     /// Where messages lie.
     pub spool: Arc<dyn Spool>,
     /// Finds the hosts of next hops and their addresses.
@@ -29,7 +29,7 @@ pub struct Parts {
     pub tls: ClientTls,
     /// The plugins that are asked before and after each attempt. A new chain is used from the next attempt on.
     pub chain: Arc<ArcSwap<Chain>>,
-    /// The event log.
+    /// The event log, which gets a record of what becomes of each recipient.
     pub records: Arc<dyn Sink>,
     /// Takes messages in place of the next hops, if there is one.
     pub capture: Option<Arc<dyn Capture>>,
@@ -37,11 +37,11 @@ pub struct Parts {
     pub network: Arc<dyn Network>,
     /// The wall clock and the monotonic clock.
     pub clock: Arc<dyn Clock>,
-    /// Random numbers.
-    pub dice: Dice,
+    /// Random numbers for queue ids and the jitter of retries.
+    pub random: RandomSource,
 }
 
-impl Parts {
+impl OutboundParts {
     /// These three, and the defaults: no plugins, no event log, no capture, the system's network and clocks.
     #[must_use]
     pub fn new(spool: Arc<dyn Spool>, resolver: Arc<dyn Resolver>, tls: ClientTls) -> Self {
@@ -54,7 +54,7 @@ impl Parts {
             capture: None,
             network: Arc::new(SystemNetwork),
             clock: Arc::new(SystemClock),
-            dice: clock::dice(),
+            random: clock::system_random(),
         }
     }
 }
@@ -73,12 +73,12 @@ pub(crate) struct OutboundShared {
     pub(crate) clock: Arc<dyn Clock>,
     /// The time by which messages age.
     pub(crate) ages: Ages,
-    pub(crate) dice: Dice,
-    pub(crate) pool: Pool,
+    pub(crate) random_source: RandomSource,
+    pub(crate) pool: SessionPool,
     pub(crate) host_defects: HostDefects,
     pub(crate) reservations: QuotaReservations,
     /// To the runner, while it lives.
-    pub(crate) commands: WeakUnboundedSender<Command>,
+    pub(crate) commands: WeakUnboundedSender<RunnerCommand>,
     /// Locked while an operator holds or releases messages, until the runner has obeyed: so it gets these commands in the
     /// order in which the acts became durable.
     pub(crate) acting: tokio::sync::Mutex<()>,
@@ -86,7 +86,11 @@ pub(crate) struct OutboundShared {
 
 impl OutboundShared {
     /// Everything that is built once, with nothing in it yet.
-    pub(crate) fn new(config: Config, parts: Parts, commands: WeakUnboundedSender<Command>) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        parts: OutboundParts,
+        commands: WeakUnboundedSender<RunnerCommand>,
+    ) -> Self {
         let ages = Ages::start(Arc::clone(&parts.clock));
         Self {
             config: ArcSwap::from_pointee(config),
@@ -99,8 +103,8 @@ impl OutboundShared {
             network: parts.network,
             clock: parts.clock,
             ages,
-            dice: parts.dice,
-            pool: Pool::default(),
+            random_source: parts.random,
+            pool: SessionPool::default(),
             host_defects: HostDefects::default(),
             reservations: QuotaReservations::default(),
             commands,
@@ -109,12 +113,12 @@ impl OutboundShared {
     }
 
     pub(crate) fn new_id(&self) -> QueueId {
-        QueueId::new(self.clock.now(), (self.dice)())
+        QueueId::new(self.clock.now(), (self.random_source)())
     }
 
     /// 64 random bits.
     pub(crate) fn random(&self) -> u64 {
-        let low = (self.dice)() & u128::from(u64::MAX);
+        let low = (self.random_source)() & u128::from(u64::MAX);
         u64::try_from(low).unwrap_or_default()
     }
 

@@ -11,7 +11,7 @@ use pintle_smtp::client::{Content, Credentials, Transaction};
 use crate::Config;
 
 /// What an attempt delivers, to whom, and how.
-pub(crate) struct Plan {
+pub(crate) struct DeliveryPlan {
     pub(crate) id: QueueId,
     /// The recipients of this attempt alone.
     pub(crate) envelope: Envelope,
@@ -19,7 +19,7 @@ pub(crate) struct Plan {
     pub(crate) head: Bytes,
     pub(crate) body: Arc<dyn Body>,
     pub(crate) has_8bit: bool,
-    pub(crate) target: Target,
+    pub(crate) target: HopTarget,
     /// How long a deferral waits, in place of the retry policy's back-off.
     pub(crate) retry_after: Option<Duration>,
     /// The ids of recipients whose failure is not reported to the sender.
@@ -30,7 +30,7 @@ pub(crate) struct Plan {
 
 /// A next hop with all that a session with it depends on. Deliveries with equal targets share a connection pool.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Target {
+pub(crate) struct HopTarget {
     pub(crate) next_hop: NextHop,
     /// The next hop is a host that a plugin with that grant has written out; otherwise it must be in the configuration.
     pub(crate) unlisted: bool,
@@ -40,7 +40,7 @@ pub(crate) struct Target {
     pub(crate) credentials: Option<String>,
 }
 
-impl Target {
+impl HopTarget {
     /// The target by the configuration alone.
     pub(crate) fn of(next_hop: &NextHop, config: &Config) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl Target {
     }
 }
 
-impl Plan {
+impl DeliveryPlan {
     /// The size of the message in octets.
     fn size(&self) -> u64 {
         self.head.len() as u64 + self.body.size()

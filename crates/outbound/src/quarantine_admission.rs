@@ -6,7 +6,7 @@ use pintle_mail::QueueId;
 use pintle_spool::{Amount, Filter, Page, SpoolError};
 use tokio::sync::oneshot;
 
-use crate::commands::Command;
+use crate::commands::RunnerCommand;
 use crate::parts::OutboundShared;
 use crate::quarantine::{self, Deletion};
 use crate::quota::{
@@ -137,7 +137,7 @@ async fn delete(shared: &OutboundShared, name: &str, oldest: Vec<(QueueId, u64)>
     let count = dropped.len();
     // A runner that has ended has no jobs to forget.
     if let Some(commands) = shared.commands.upgrade() {
-        let _ = commands.send(Command::Forget(dropped, oneshot::channel().0));
+        let _ = commands.send(RunnerCommand::Forget(dropped, oneshot::channel().0));
     }
     count
 }

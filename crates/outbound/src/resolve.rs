@@ -9,14 +9,14 @@ use pintle_record::Peer;
 
 use crate::config::{Config, Protocol};
 use crate::connect_failure::ConnectFailure;
-use crate::plan::Target;
+use crate::plan::HopTarget;
 use crate::{Endpoint, Relay};
 
 /// How a next hop is reached.
 #[derive(Debug)]
 pub(crate) struct HopPath {
     /// To be tried in this order; never empty.
-    pub(crate) hosts: Vec<Host>,
+    pub(crate) hosts: Vec<HopHost>,
     pub(crate) protocol: Protocol,
     pub(crate) implicit_tls: bool,
     /// How many addresses one attempt tries.
@@ -27,7 +27,7 @@ pub(crate) struct HopPath {
 
 /// One host of a next hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Host {
+pub(crate) struct HopHost {
     pub(crate) endpoint: Endpoint,
     /// Lower is tried first; all zero where the configuration gives the order.
     pub(crate) preference: u16,
@@ -50,7 +50,7 @@ impl HostId {
     }
 }
 
-impl Host {
+impl HopHost {
     /// The name to verify and to show.
     pub(crate) fn name(&self) -> &str {
         match &self.endpoint {
@@ -83,7 +83,7 @@ const MAX_EXCHANGERS: usize = 32;
 /// # Errors
 /// The next hop has no host that may be tried, or DNS does not say now.
 pub(crate) async fn path(
-    target: &Target,
+    target: &HopTarget,
     config: &Config,
     resolver: &dyn Resolver,
 ) -> Result<HopPath, ConnectFailure> {
@@ -105,7 +105,7 @@ pub(crate) async fn path(
 /// The TLS policy of one host, which sessions with it must keep. Today it is the next hop's: what the configuration,
 /// plugins and REQUIRETLS demand together. What is published for a single MX name (MTA-STS, DANE) belongs here, and may
 /// demand more, never less.
-fn host_tls(target: &Target) -> TlsPolicy {
+fn host_tls(target: &HopTarget) -> TlsPolicy {
     target.tls
 }
 
@@ -144,16 +144,16 @@ pub(crate) fn loops_back(domain: &str) -> ConnectFailure {
 }
 
 /// To a host or socket that a plugin has written out in place of a relay's name.
-fn unlisted_host(name: &str, protocol: Protocol, target: &Target) -> Result<HopPath, ConnectFailure> {
+fn unlisted_host(name: &str, protocol: Protocol, target: &HopTarget) -> Result<HopPath, ConnectFailure> {
     let port = if protocol == Protocol::Lmtp { LMTP_PORT } else { SMTP_PORT };
     let endpoint = Endpoint::parse(name, port).map_err(|_| unknown_relay(name))?;
     to_relay(name, &Relay { protocol, ..Relay::new(vec![endpoint]) }, target)
 }
 
-fn to_relay(name: &str, relay: &Relay, target: &Target) -> Result<HopPath, ConnectFailure> {
+fn to_relay(name: &str, relay: &Relay, target: &HopTarget) -> Result<HopPath, ConnectFailure> {
     let hosts = relay.hosts.iter().cloned();
-    let hosts: Vec<Host> =
-        hosts.map(|endpoint| Host { endpoint, preference: 0, tls: host_tls(target) }).collect();
+    let hosts: Vec<HopHost> =
+        hosts.map(|endpoint| HopHost { endpoint, preference: 0, tls: host_tls(target) }).collect();
     if hosts.is_empty() {
         return Err(unknown_relay(name));
     }
@@ -174,7 +174,7 @@ fn unknown_relay(name: &str) -> ConnectFailure {
 
 async fn mx(
     domain: &str,
-    target: &Target,
+    target: &HopTarget,
     config: &Config,
     resolver: &dyn Resolver,
 ) -> Result<HopPath, ConnectFailure> {
@@ -183,7 +183,7 @@ async fn mx(
         Some(address) => vec![Exchanger { preference: 0, host: address.to_string(), implicit: true }],
         None => exchangers(domain, config, resolver).await?,
     };
-    let as_host = |Exchanger { preference, host, .. }: Exchanger| Host {
+    let as_host = |Exchanger { preference, host, .. }: Exchanger| HopHost {
         endpoint: Endpoint::Tcp { host, port: config.mx.port },
         preference,
         tls: host_tls(target),
@@ -255,7 +255,7 @@ mod tests {
         config.relays.insert("next".to_owned(), Relay::new(hosts.into()));
         let hop = NextHop::Relay("next".to_owned());
         for tls in [TlsPolicy::Opportunistic, TlsPolicy::Verified] {
-            let target = Target { tls, ..Target::of(&hop, &config) };
+            let target = HopTarget { tls, ..HopTarget::of(&hop, &config) };
             let path = path(&target, &config, &StaticResolver::new()).await.unwrap();
             assert_eq!(path.hosts.iter().map(|host| host.tls).collect::<Vec<_>>(), [tls, tls]);
         }

@@ -17,13 +17,13 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
 
 use crate::clock::monotonic;
-use crate::commands::Command;
+use crate::commands::RunnerCommand;
 use crate::expiry::{self, AgedJobs};
 use crate::finished::Finished;
 use crate::handle::Handle;
 use crate::job_status::{self, QueuePresence};
 use crate::jobs::{jobs_of, next_hop_of, queue_config};
-use crate::parts::{OutboundShared, Parts};
+use crate::parts::{OutboundParts, OutboundShared};
 use crate::spool_reader::{read_again, read_pending, read_quarantined};
 use crate::{Config, Retention, RouteTable, attempt, quarantine};
 
@@ -47,7 +47,7 @@ pub(crate) struct Runner {
     /// Limits the expiries and warnings at work.
     report_permits: Arc<Semaphore>,
     closing_sessions: JoinSet<()>,
-    commands: UnboundedReceiver<Command>,
+    commands: UnboundedReceiver<RunnerCommand>,
     arrivals: UnboundedReceiver<Waiting>,
     /// Pages of messages that were read from the spool.
     pages: mpsc::Receiver<Vec<Waiting>>,
@@ -65,7 +65,7 @@ pub(crate) struct Runner {
 }
 
 /// Builds the runner and the handle to it.
-pub(crate) fn prepare(config: Config, parts: Parts) -> (Handle, Runner) {
+pub(crate) fn prepare(config: Config, parts: OutboundParts) -> (Handle, Runner) {
     let (commands, inbox) = mpsc::unbounded_channel();
     // Asked for before the spool is read, so that no message is missed; one that comes twice is recognised.
     let arrivals = parts.spool.arrivals().unwrap_or_else(|| {
@@ -112,7 +112,7 @@ impl Runner {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(Command::Drain(grace)) => return self.drain(grace).await,
+                    Some(RunnerCommand::Drain(grace)) => return self.drain(grace).await,
                     Some(command) => self.handle_command(command),
                     None => return self.drain(Duration::ZERO).await,
                 },
@@ -299,40 +299,40 @@ impl Runner {
         }
     }
 
-    fn handle_command(&mut self, command: Command) {
+    fn handle_command(&mut self, command: RunnerCommand) {
         self.catch_up();
         // The sender of a command may have gone away, so the replies may have no receiver.
         match command {
-            Command::Retry(ids, reply) => {
+            RunnerCommand::Retry(ids, reply) => {
                 let now = self.shared.ages.now();
                 let _ = reply.send(ids.iter().map(|id| self.retry(*id, now)).collect());
             }
-            Command::Reroute(messages, reply) => {
+            RunnerCommand::Reroute(messages, reply) => {
                 let _ = reply.send(messages.iter().map(|waiting| self.reroute(waiting)).sum());
             }
-            Command::FindJobs(ids, reply) => {
+            RunnerCommand::FindJobs(ids, reply) => {
                 let timeline = self.shared.ages.timeline();
                 let jobs = |id: &QueueId| self.jobs.get(id).map(Vec::as_slice).unwrap_or_default();
                 let status = |id| (id, job_status::statuses(&self.queue, jobs(&id), &timeline));
                 let _ = reply.send(ids.into_iter().map(status).collect());
             }
-            Command::Hold(ids, reply) => {
+            RunnerCommand::Hold(ids, reply) => {
                 let _ = reply.send(self.for_jobs(&ids, Queue::hold));
             }
-            Command::Release(released, reply) => {
+            RunnerCommand::Release(released, reply) => {
                 self.release(released);
                 let _ = reply.send(());
             }
-            Command::Forget(ids, reply) => {
+            RunnerCommand::Forget(ids, reply) => {
                 let _ = reply.send(self.for_jobs(&ids, Queue::remove));
                 // Those under way are known by their job alone from now on.
                 for id in ids {
                     self.jobs.remove(&id);
                 }
             }
-            Command::Configure => self.configure(),
+            RunnerCommand::Configure => self.configure(),
             // `run` has taken it.
-            Command::Drain(_) => {}
+            RunnerCommand::Drain(_) => {}
         }
     }
 

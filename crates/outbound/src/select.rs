@@ -16,7 +16,7 @@ pub enum Select {
 
 /// The outcome of a command for one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Act {
+pub struct CommandResult {
     /// The message.
     pub id: QueueId,
     /// Whether the command was carried out, or why not.
@@ -46,9 +46,9 @@ pub enum CommandOutcome {
 
 /// The outcomes of a command, one for each message, in the order of the messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acts(pub Vec<Act>);
+pub struct CommandResults(pub Vec<CommandResult>);
 
-impl Acts {
+impl CommandResults {
     /// For how many messages it was carried out.
     #[must_use]
     pub fn done(&self) -> usize {

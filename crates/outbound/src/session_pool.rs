@@ -23,11 +23,11 @@ use crate::Config;
 use crate::clock::monotonic;
 use crate::connect_failure::ConnectFailure;
 use crate::connection::ClientConnection;
-use crate::plan::Target;
+use crate::plan::HopTarget;
 
 /// The pools of all targets.
 #[derive(Default)]
-pub(crate) struct Pool {
+pub(crate) struct SessionPool {
     hop_pools: Mutex<HashMap<PoolKey, Arc<HopPool>>>,
     /// Pools made so far.
     made: AtomicU64,
@@ -39,7 +39,7 @@ pub(crate) struct Pool {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PoolKey {
     config: ConfigIdentity,
-    target: Target,
+    target: HopTarget,
 }
 
 /// A configuration, compared by its address, which no other gets while this one is held.
@@ -90,9 +90,9 @@ pub(crate) enum Acquired {
     Closed,
 }
 
-impl Pool {
+impl SessionPool {
     /// Waits for a permit, and takes an idle session that is still alive, if there is one.
-    pub(crate) async fn acquire(&self, target: &Target, config: &Arc<Config>) -> Acquired {
+    pub(crate) async fn acquire(&self, target: &HopTarget, config: &Arc<Config>) -> Acquired {
         let asked = monotonic();
         let hop_pool = self.hop_pool(target, config);
         let Ok(permit) = Arc::clone(&hop_pool.permits).acquire_owned().await else {
@@ -140,7 +140,7 @@ impl Pool {
         in_order(&old).iter().flat_map(|hop_pool| hop_pool.end()).collect()
     }
 
-    fn hop_pool(&self, target: &Target, config: &Arc<Config>) -> Arc<HopPool> {
+    fn hop_pool(&self, target: &HopTarget, config: &Arc<Config>) -> Arc<HopPool> {
         let key = PoolKey { config: ConfigIdentity(Arc::clone(config)), target: target.clone() };
         let mut hop_pools = self.hop_pools.lock();
         if let Some(hop_pool) = hop_pools.get(&key) {

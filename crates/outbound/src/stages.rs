@@ -23,12 +23,12 @@ use pintle_spool::Stored;
 
 use crate::Config;
 use crate::parts::OutboundShared;
-use crate::plan::{Plan, Target};
+use crate::plan::{DeliveryPlan, HopTarget};
 
 /// What was decided at the Deliver stage.
 pub(crate) enum DeliverDecision {
     /// To deliver, by this plan.
-    Send(Box<Plan>),
+    Send(Box<DeliveryPlan>),
     /// Not to deliver now.
     Stop(StoppedDelivery),
 }
@@ -39,12 +39,12 @@ pub(crate) struct StoppedDelivery {
     /// The plugin that decided; none after an error of ours.
     pub(crate) by: Option<String>,
     /// How the message would have been delivered.
-    pub(crate) plan: Box<Plan>,
+    pub(crate) plan: Box<DeliveryPlan>,
 }
 
 impl StoppedDelivery {
     /// Over an error of ours.
-    fn deferred(reply: Reply, plan: Box<Plan>) -> Self {
+    fn deferred(reply: Reply, plan: Box<DeliveryPlan>) -> Self {
         Self { action: StopAction::Defer(reply), by: None, plan }
     }
 }
@@ -133,7 +133,12 @@ impl DeliverStage<'_> {
         (decision, signed)
     }
 
-    fn view_of(&self, stored: &Stored, proposed: &ProposedAttempt<'_>, plan: &Plan) -> Result<View, Reply> {
+    fn view_of(
+        &self,
+        stored: &Stored,
+        proposed: &ProposedAttempt<'_>,
+        plan: &DeliveryPlan,
+    ) -> Result<View, Reply> {
         let mut view = frozen_view(stored)?;
         let mut message =
             Message::new(HeaderBlock::parse(without_empty_line(&plan.head)), Some(Arc::clone(&plan.body)));
@@ -160,7 +165,7 @@ impl DeliverStage<'_> {
 ///
 /// # Errors
 /// The reply that defers a message that cannot be signed now.
-async fn sign(plan: &mut Plan, config: &Config, now: UnixTime) -> Result<(), Reply> {
+async fn sign(plan: &mut DeliveryPlan, config: &Config, now: UnixTime) -> Result<(), Reply> {
     let wanted = plan.view.as_ref().and_then(|view| view.message.as_ref()).map(|message| &message.sign);
     let Some(names) = wanted.filter(|names| !names.is_empty()) else {
         return Ok(());
@@ -181,7 +186,7 @@ async fn sign(plan: &mut Plan, config: &Config, now: UnixTime) -> Result<(), Rep
 pub(crate) async fn result(
     shared: &OutboundShared,
     stored: &Stored,
-    plan: &mut Plan,
+    plan: &mut DeliveryPlan,
     outcomes: Vec<DeliveryOutcome>,
 ) {
     let chain = shared.chain.load_full();
@@ -200,14 +205,14 @@ pub(crate) async fn result(
     }
 }
 
-fn first_plan(config: &Config, stored: &Stored, proposed: &ProposedAttempt<'_>) -> Plan {
+fn first_plan(config: &Config, stored: &Stored, proposed: &ProposedAttempt<'_>) -> DeliveryPlan {
     let entry = &stored.entry;
-    let mut target = Target::of(proposed.next_hop, config);
+    let mut target = HopTarget::of(proposed.next_hop, config);
     if entry.envelope.params.require_tls {
         // RFC 8689 section 4.2.1: every hop is authenticated. The session itself asks for REQUIRETLS.
         target.tls = TlsPolicy::Verified;
     }
-    Plan {
+    DeliveryPlan {
         id: stored.id,
         envelope: envelope_for(stored, proposed.recipients),
         head: stored.head.clone(),
@@ -294,7 +299,7 @@ fn without_empty_line(head: &Bytes) -> Bytes {
 }
 
 /// The plan as the plugins' edits leave it.
-fn apply_edits(mut plan: Plan, view: View, config: &Config) -> Plan {
+fn apply_edits(mut plan: DeliveryPlan, view: View, config: &Config) -> DeliveryPlan {
     if let Some(transaction) = &view.transaction {
         plan.envelope.sender = transaction.envelope.sender.clone();
         let now = |recipient: Recipient| transaction.recipient(recipient.id).cloned();
@@ -314,7 +319,7 @@ fn apply_edits(mut plan: Plan, view: View, config: &Config) -> Plan {
         }
     }
     if let Some(delivery) = &view.delivery {
-        plan.target = Target {
+        plan.target = HopTarget {
             tls: tls_policy(delivery, config, plan.id),
             next_hop: delivery.next_hop.clone(),
             unlisted: delivery.unlisted,
@@ -343,7 +348,7 @@ fn tls_policy(delivery: &Delivery, config: &Config, id: QueueId) -> TlsPolicy {
     floor.max(asked)
 }
 
-fn decide(decision: Decision, plan: Box<Plan>) -> DeliverDecision {
+fn decide(decision: Decision, plan: Box<DeliveryPlan>) -> DeliverDecision {
     // RFC 3463 section 3.8: X.7.1, delivery not authorised.
     let refused =
         |code, class| Reply::new(code, EnhancedCode(class, 7, 1), "refused by the policy of this gateway");

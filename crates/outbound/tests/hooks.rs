@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use common::{HOUR, World, message_to, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{Address, Charset, HeaderEdit, NextHop, Position, Reply, TlsPolicy};
-use pintle_outbound::{Channel, Config, Credentials, NamedCredentials, Parts, Route};
+use pintle_outbound::{Channel, Config, Credentials, NamedCredentials, OutboundParts, Route};
 use pintle_policy::{Call, Chain, DeliveryOutcome, Edit, Hook, Hooks, Judge, Piece, Ruling, Verdict, View};
 use pintle_record::{Record, Unreported};
 use pintle_spool::Spool;
@@ -60,7 +60,7 @@ impl Judge for Oracle {
     }
 }
 
-fn with(oracle: &Arc<Oracle>) -> impl FnOnce(&mut Parts) + use<> {
+fn with(oracle: &Arc<Oracle>) -> impl FnOnce(&mut OutboundParts) + use<> {
     let chain = Chain::new(vec![Arc::clone(oracle) as Arc<dyn Judge>]);
     |parts| parts.chain = Arc::new(ArcSwap::from_pointee(chain))
 }

@@ -10,7 +10,7 @@ use common::{MINUTE, World, config, message_to, relay, to_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply};
 use pintle_outbound::{
-    Acts, Capture, Captured, CommandOutcome, Config, OperateError, Route, RouteTable, Select,
+    Capture, CapturedMessage, CommandOutcome, CommandResults, Config, OperateError, Route, RouteTable, Select,
 };
 use pintle_record::Record;
 use pintle_spool::{Filter, Hold, Page, Quarantine, SpoolError};
@@ -103,7 +103,7 @@ async fn quarantined() -> (Sink, World, QueueId) {
     (sink, world, id)
 }
 
-fn outcomes(acts: Acts) -> Vec<CommandOutcome> {
+fn outcomes(acts: CommandResults) -> Vec<CommandOutcome> {
     acts.0.into_iter().map(|act| act.outcome).collect()
 }
 
@@ -260,7 +260,7 @@ async fn nothing_can_be_asked_of_what_has_stopped() {
 struct Box_(Mutex<Vec<String>>);
 
 impl Capture for Box_ {
-    fn capture(&self, captured: Captured) -> BoxFuture<'_, Reply> {
+    fn capture(&self, captured: CapturedMessage) -> BoxFuture<'_, Reply> {
         Box::pin(async move {
             let body = captured.body.read(0, usize::MAX).await.unwrap();
             let text = [captured.head.as_ref(), body.as_ref()].concat();

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use common::{World, config, no_verification, relay, to_relay, trusting, with_relay};
 use futures_util::future::BoxFuture;
 use pintle_mail::{NextHop, TlsPolicy};
-use pintle_outbound::{Channel, Config, Credentials, Endpoint, NamedCredentials, Parts, Relay};
+use pintle_outbound::{Channel, Config, Credentials, Endpoint, NamedCredentials, OutboundParts, Relay};
 use pintle_policy::{Call, Chain, Edit, Hook, Hooks, Judge, Ruling, Verdict, View};
 use pintle_record::Record;
 use pintle_testkit::{Script, Sink, StaticResolver, TestCa, within};
@@ -36,11 +36,11 @@ impl Judge for Router {
     }
 }
 
-fn asked_by(judges: Vec<Arc<dyn Judge>>) -> impl FnOnce(&mut Parts) {
+fn asked_by(judges: Vec<Arc<dyn Judge>>) -> impl FnOnce(&mut OutboundParts) {
     move |parts| parts.chain = Arc::new(ArcSwap::from_pointee(Chain::new(judges)))
 }
 
-fn routed(edits: Vec<Edit>) -> impl FnOnce(&mut Parts) {
+fn routed(edits: Vec<Edit>) -> impl FnOnce(&mut OutboundParts) {
     asked_by(vec![Arc::new(Router("router".into(), edits))])
 }
 

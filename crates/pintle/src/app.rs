@@ -105,12 +105,12 @@ impl App {
         let spool = Arc::new(Embedded::open(&settings.spool)?);
         let outbound = Outbound::start(
             settings.outbound.clone(),
-            pintle_outbound::Parts {
+            pintle_outbound::OutboundParts {
                 chain: Arc::clone(&chain),
                 records: Arc::clone(&extras.records),
                 capture: extras.capture,
                 clock: extras.clock,
-                ..pintle_outbound::Parts::new(
+                ..pintle_outbound::OutboundParts::new(
                     Arc::clone(&spool) as Arc<dyn Spool>,
                     asked,
                     ClientTls::load(&settings.client_tls)?,

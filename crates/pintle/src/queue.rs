@@ -7,7 +7,7 @@ use pintle_admin::{
     Reroute, Spared,
 };
 use pintle_mail::{Address, NextHop, QueueId};
-use pintle_outbound::{Act, Acts, CommandOutcome, JobStatus, NextAttempt, Select};
+use pintle_outbound::{CommandOutcome, CommandResult, CommandResults, JobStatus, NextAttempt, Select};
 use pintle_spool::{Hold, Status, Summary};
 
 use crate::app::GatewayParts;
@@ -228,10 +228,10 @@ fn octets(entry: &QueueEntry) -> usize {
     300 + recipients.map(|each| each.address.as_str().len() + words(each) + 200).sum::<usize>()
 }
 
-fn affected(acts: Acts, unmet: Vec<Spared>) -> Affected {
-    let (done, spared): (Vec<Act>, Vec<Act>) =
+fn affected(acts: CommandResults, unmet: Vec<Spared>) -> Affected {
+    let (done, spared): (Vec<CommandResult>, Vec<CommandResult>) =
         acts.0.into_iter().partition(|act| act.outcome == CommandOutcome::Done);
-    let spare = |act: Act| Spared { id: act.id, why: act.outcome.to_string() };
+    let spare = |act: CommandResult| Spared { id: act.id, why: act.outcome.to_string() };
     Affected {
         ids: done.into_iter().map(|act| act.id).collect(),
         spared: spared.into_iter().map(spare).chain(unmet).collect(),

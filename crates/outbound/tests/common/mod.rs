@@ -18,7 +18,7 @@ use pintle_mail::{
     Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
 };
 use pintle_outbound::{
-    Clock, Config, Endpoint, Handle, NextAttempt, Outbound, Parts, Relay, Route, RouteTable,
+    Clock, Config, Endpoint, Handle, NextAttempt, Outbound, OutboundParts, Relay, Route, RouteTable,
 };
 use pintle_policy::{Frozen, Notes, Session, Transaction};
 use pintle_record::{Record, Sink as Records};
@@ -154,7 +154,11 @@ impl World {
         Self::start_with(config, resolver, |_| {})
     }
 
-    pub fn start_with(config: Config, resolver: StaticResolver, change: impl FnOnce(&mut Parts)) -> Self {
+    pub fn start_with(
+        config: Config,
+        resolver: StaticResolver,
+        change: impl FnOnce(&mut OutboundParts),
+    ) -> Self {
         Self::over(Arc::new(Memory::new()), config, resolver, change)
     }
 
@@ -163,7 +167,7 @@ impl World {
         engine: Arc<Memory>,
         config: Config,
         resolver: StaticResolver,
-        change: impl FnOnce(&mut Parts),
+        change: impl FnOnce(&mut OutboundParts),
     ) -> Self {
         Self::under(FakeClock::new(), engine, config, resolver, change)
     }
@@ -174,11 +178,11 @@ impl World {
         engine: Arc<Memory>,
         config: Config,
         resolver: StaticResolver,
-        change: impl FnOnce(&mut Parts),
+        change: impl FnOnce(&mut OutboundParts),
     ) -> Self {
         let log = Log(watch::Sender::new(Vec::new()));
         let spool = Arc::clone(&engine) as Arc<dyn Spool>;
-        let mut parts = Parts::new(spool, Arc::new(resolver), no_verification());
+        let mut parts = OutboundParts::new(spool, Arc::new(resolver), no_verification());
         parts.clock = Arc::new(clock.clone());
         parts.records = Arc::new(log.clone());
         change(&mut parts);

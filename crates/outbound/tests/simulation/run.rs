@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use pintle_mail::{NextHop, QueueId};
 use pintle_outbound::{Clock, Protocol};
 use pintle_outbound::{
-    Config, Endpoint, Handle, Outbound, Parts, Relay, Retention, RetryPolicy, Route, RouteTable, Select,
-    Timeouts,
+    Config, Endpoint, Handle, Outbound, OutboundParts, Relay, Retention, RetryPolicy, Route, RouteTable,
+    Select, Timeouts,
 };
 use pintle_policy::Chain;
 use pintle_record::NoRecords;
@@ -272,9 +272,9 @@ impl Run {
         Some(Life { handle: outbound.handle(), store, outbound, faults })
     }
 
-    fn parts(&self, store: &Arc<Store>) -> Parts {
+    fn parts(&self, store: &Arc<Store>) -> OutboundParts {
         let dice = parking_lot::Mutex::new(Random::of(self.random.clone().next(), "dice"));
-        Parts {
+        OutboundParts {
             spool: Arc::clone(store) as Arc<dyn Spool>,
             resolver: Arc::new(Names(Arc::clone(&self.world))),
             tls: self.tls.clone(),
@@ -283,7 +283,7 @@ impl Run {
             capture: None,
             network: Arc::new(Wires(Arc::clone(&self.world))),
             clock: Arc::new(self.world.time.clone()),
-            dice: Arc::new(move || {
+            random: Arc::new(move || {
                 let mut dice = dice.lock();
                 u128::from(dice.next()) << 64 | u128::from(dice.next())
             }),

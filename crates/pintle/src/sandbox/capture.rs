@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use pintle_admin::Captured as Entry;
 use pintle_mail::{EnhancedCode, HeaderBlock, Reply};
-use pintle_outbound::{Capture, Captured};
+use pintle_outbound::{Capture, CapturedMessage};
 
 use super::narrator::Narrator;
 
@@ -29,7 +29,7 @@ impl Folder {
         Ok(Self { path, narrator })
     }
 
-    async fn write(&self, captured: &Captured) -> io::Result<Entry> {
+    async fn write(&self, captured: &CapturedMessage) -> io::Result<Entry> {
         let file = self.path.join(format!("{}.eml", captured.id));
         let mut out = fs::File::create(&file)?;
         out.write_all(&captured.head)?;
@@ -56,7 +56,7 @@ impl Folder {
 }
 
 impl Capture for Folder {
-    fn capture(&self, captured: Captured) -> BoxFuture<'_, Reply> {
+    fn capture(&self, captured: CapturedMessage) -> BoxFuture<'_, Reply> {
         Box::pin(async move {
             match self.write(&captured).await {
                 Ok(entry) => {
@@ -83,7 +83,7 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Entry>> {
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-fn entry(captured: &Captured, file: PathBuf) -> Entry {
+fn entry(captured: &CapturedMessage, file: PathBuf) -> Entry {
     let header = HeaderBlock::parse(captured.head.clone());
     let subject = header.named("Subject").next().map(|field| field.value());
     Entry {
