@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use pintle_mail::{QueueId, UnixTime};
+use pintle_queue::Snapshot;
 use pintle_spool::Waiting;
 use tokio::sync::oneshot;
 
@@ -26,6 +27,8 @@ pub(crate) enum RunnerCommand {
     Release(Vec<(QueueId, Option<UnixTime>)>, oneshot::Sender<()>),
     /// Drop the jobs of these messages, which are settled. The reply counts those that the queue had.
     Forget(Vec<QueueId>, oneshot::Sender<usize>),
+    /// Count the jobs of the queue, by next hop as well.
+    Snapshot(oneshot::Sender<Snapshot>),
     /// Go by the new configuration.
     Configure,
     /// Begin nothing more, finish what is under way within this time, and end.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use pintle_mail::{EnhancedCode, NextHop, QueueId, Reply, UnixTime};
-use pintle_queue::ClockStep;
+use pintle_queue::{ClockStep, Snapshot};
 use pintle_record::{Record, Release};
 use pintle_spool::{Filter, Guard, Hold, Listing, Page, Quarantine, SpoolError, Stored, Waiting};
 use pintle_tls::ClientTls;
@@ -230,6 +230,14 @@ impl Handle {
         let ids = self.ids(which).await?;
         let acts = self.each(ids, |id| self.bounce_one(id, &reply)).await;
         self.forget(acts).await
+    }
+
+    /// The numbers of jobs in the queue, in all and by next hop.
+    ///
+    /// # Errors
+    /// Outbound has stopped.
+    pub async fn queue_snapshot(&self) -> Result<Snapshot, OperateError> {
+        self.ask(RunnerCommand::Snapshot).await
     }
 
     /// The last step of the wall clock, while expiries still wait because of it.

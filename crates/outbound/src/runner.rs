@@ -330,6 +330,9 @@ impl Runner {
                     self.jobs.remove(&id);
                 }
             }
+            RunnerCommand::Snapshot(reply) => {
+                let _ = reply.send(self.queue.snapshot());
+            }
             RunnerCommand::Configure => self.configure(),
             // `run` has taken it.
             RunnerCommand::Drain(_) => {}

@@ -177,10 +177,8 @@ impl HopPool {
     /// The oldest come first: a session is put back at the end, and taken from there.
     fn take_older(&self, now: Instant, limit: Duration) -> Vec<Box<ClientConnection>> {
         let mut idle = self.idle.lock();
-        let is_old = |connection: &Box<ClientConnection>| {
-            now.saturating_duration_since(connection.idle_since) >= limit
-        };
-        let old = idle.partition_point(is_old);
+        let age = |connection: &ClientConnection| now.saturating_duration_since(connection.idle_since);
+        let old = idle.partition_point(|connection| age(connection) >= limit);
         idle.drain(..old).collect()
     }
 }

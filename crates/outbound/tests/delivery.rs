@@ -46,7 +46,7 @@ async fn a_message_arrives_as_it_was_and_leaves_nothing_behind() {
     let delivered = world.log.wait_for("delivery", 2).await;
     assert!(delivered.iter().all(|record| record.id() == Some(id)));
     world.calm().await;
-    assert_eq!(world.jobs().await.all, 0);
+    assert_eq!(world.queue().await.jobs, 0);
     sink.assert_no_violations();
 }
 
@@ -273,7 +273,8 @@ async fn a_next_hop_without_resources_is_put_off_as_a_whole() {
     world.log.wait_for("deferral", 1).await;
     world.calm().await;
     assert_eq!(sink.log().count("MAIL"), 1, "the other four wait");
-    assert_eq!(world.jobs().await.all, 5);
+    let hop = world.queue().await.hops.remove(0);
+    assert!(hop.put_off.is_some() && hop.jobs == 5, "{hop:?}");
     sink.follow(Script::new());
     world.clock.advance(MINUTE);
     sink.wait_for(5).await;

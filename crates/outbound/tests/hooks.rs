@@ -168,7 +168,7 @@ async fn a_quarantine_holds_until_released() {
     let id = world.mail(&["bob@example.net"]).await;
     world.log.wait_for("hold", 1).await;
     world.calm().await;
-    assert_eq!(world.jobs().await.held, 1);
+    assert_eq!(world.queue().await.held, 1);
     assert!(world.handle.show(id).await.unwrap().entry.hold.is_some());
     assert_eq!(sink.log().sessions, 0);
 }

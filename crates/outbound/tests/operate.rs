@@ -68,7 +68,7 @@ async fn held_mail_waits_for_its_release() {
     let held = vec![CommandOutcome::Held("held: looking at it".into())];
     assert_eq!(outcomes(world.handle.retry(one(id)).await.unwrap()), held);
     world.calm().await;
-    assert_eq!(world.jobs().await.held, 1);
+    assert_eq!(world.queue().await.held, 1);
     assert_eq!(sink.log().accepted().count(), 0);
     world.handle.release(one(id), None).await.unwrap();
     sink.wait_for(1).await;
@@ -88,7 +88,7 @@ async fn a_bounce_by_hand_reports_and_removes() {
     assert_eq!(world.log.wait_for("report", 1).await.len(), 1);
     world.empty().await;
     world.calm().await;
-    assert_eq!(world.jobs().await.all, 0);
+    assert_eq!(world.queue().await.jobs, 0);
 }
 
 /// A world with one message in the quarantine `spam`, from a sender whose reports would be delivered.
@@ -132,7 +132,7 @@ async fn what_is_deleted_from_a_quarantine_never_arrives_and_begets_nothing() {
     assert_eq!((discard.quarantine.as_deref(), discard.user.as_deref()), (Some("spam"), Some("anna")));
     world.empty().await;
     world.calm().await;
-    assert_eq!(world.jobs().await.all, 0);
+    assert_eq!(world.queue().await.jobs, 0);
     assert_eq!((sink.log().sessions, world.log.count("report")), (0, 0));
 }
 

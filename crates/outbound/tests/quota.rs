@@ -178,7 +178,7 @@ async fn the_oldest_make_room_where_the_operator_wants_it() {
     drop(room);
     // The queue does not keep the jobs of deleted messages.
     within("the queue to forget", async {
-        while world.jobs().await.held != 7 {
+        while world.queue().await.held != 7 {
             tokio::task::yield_now().await;
         }
     })

@@ -387,7 +387,7 @@ async fn held(world: &World, hold: pintle_spool::Hold) -> pintle_mail::QueueId {
     message.entry.hold = Some(hold);
     world.outbound.spool().commit(message).await.unwrap();
     world.calm().await;
-    assert_eq!(world.jobs().await.held, 1);
+    assert_eq!(world.queue().await.held, 1);
     id
 }
 
@@ -431,7 +431,7 @@ async fn a_quarantine_ends_at_its_own_time_and_tells_nobody() {
     world.calm().await;
     assert_eq!((world.log.count("report"), home.log().accepted().count()), (0, 0));
     assert_eq!(next.log().transactions.len(), 0);
-    assert_eq!(world.jobs().await.all, 0);
+    assert_eq!(world.queue().await.jobs, 0);
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn no_more_sessions_than_allowed_are_open() {
     // Two messages are held at their end while all attempts have begun: a third session would be opened now.
     sink.wait_until("two messages in the sink's hands", |log| log.held == 2).await;
     // Those with which a next hop begins that has not worked yet.
-    assert_eq!(world.jobs().await.trying, 5);
+    assert_eq!(world.queue().await.trying, 5);
     sink.release();
     sink.wait_for(10).await;
     assert_eq!((sink.log().sessions, sink.log().most_open), (2, 2));

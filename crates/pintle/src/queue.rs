@@ -123,7 +123,7 @@ async fn meant(live: &GatewayParts, filter: &Filter) -> Result<(Vec<QueueId>, Ve
 async fn refuse_an_unknown_hop(live: &GatewayParts, filter: &Filter) -> Result<(), Refusal> {
     let Some(hop) = &filter.next_hop else { return Ok(()) };
     let hop = hop.parse::<NextHop>().map_err(|error| Refusal::Invalid(error.to_string()))?;
-    let hops = live.outbound.counts().await.map_err(refusal)?.queue.hops;
+    let hops = live.outbound.queue_snapshot().await.map_err(refusal)?.hops;
     if hops.iter().any(|view| view.next_hop == hop) {
         return Ok(());
     }

@@ -7,22 +7,20 @@
     reason = "each test file is a crate of its own and uses its part of the world"
 )]
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use pintle_mail::{
     Address, Charset, Envelope, MailParams, QueueId, RcptParams, Recipient, ReversePath, SessionId, UnixTime,
 };
-use pintle_outbound::{
-    Clock, Config, Endpoint, Handle, NextAttempt, Outbound, OutboundParts, Relay, Route, RouteTable,
-};
+use pintle_outbound::{Clock, Config, Endpoint, Handle, Outbound, OutboundParts, Relay, Route, RouteTable};
 use pintle_policy::{Frozen, Notes, Session, Transaction};
+use pintle_queue::Snapshot;
 use pintle_record::{Record, Sink as Records};
-use pintle_spool::{Content, Entry, Filter, Memory, NewMessage, Page, Spool};
+use pintle_spool::{Content, Entry, Memory, NewMessage, Spool};
 use pintle_testkit::{StaticResolver, TestCa, within};
 use pintle_tls::{ClientConfig, ClientTls, Roots};
 use tokio::sync::watch;
@@ -138,15 +136,6 @@ pub struct World {
     pub clock: FakeClock,
     pub log: Log,
     numbers: AtomicU64,
-    committed: Mutex<Vec<QueueId>>,
-}
-
-/// How many jobs the queue has, and how many of them are held or being tried.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct QueueJobs {
-    pub all: usize,
-    pub held: usize,
-    pub trying: usize,
 }
 
 impl World {
@@ -187,15 +176,7 @@ impl World {
         parts.records = Arc::new(log.clone());
         change(&mut parts);
         let outbound = Outbound::start(config, parts);
-        Self {
-            handle: outbound.handle(),
-            outbound,
-            engine,
-            clock,
-            log,
-            numbers: AtomicU64::new(1),
-            committed: Mutex::default(),
-        }
+        Self { handle: outbound.handle(), outbound, engine, clock, log, numbers: AtomicU64::new(1) }
     }
 
     /// Commits a plain message from anna@sender.example.
@@ -208,7 +189,6 @@ impl World {
         let id = QueueId::new(self.clock.now(), u128::from(number));
         let message = message.message(id, self.clock.now());
         self.outbound.spool().commit(message).await.unwrap();
-        self.committed.lock().unwrap().push(id);
         id
     }
 
@@ -219,30 +199,18 @@ impl World {
 
     /// Waits until the runner has seen everything before this call.
     pub async fn settled(&self) {
-        self.handle.jobs(Vec::new()).await.unwrap();
+        self.queue().await;
     }
 
-    /// The jobs in the queue of every message that this world knows of.
-    pub async fn jobs(&self) -> QueueJobs {
-        let mut ids: BTreeSet<QueueId> = self.log.all().iter().filter_map(Record::id).collect();
-        ids.extend(self.committed.lock().unwrap().iter());
-        let page = Page { after: None, limit: 10_000 };
-        let listing = self.engine.list(Filter::default(), page).await.unwrap();
-        ids.extend(listing.messages.iter().map(|message| message.id));
-        let jobs = self.handle.jobs(ids.into_iter().collect()).await.unwrap();
-        let mut found = QueueJobs::default();
-        for job in jobs.into_values().flatten() {
-            found.all += 1;
-            found.held += usize::from(job.next_attempt == NextAttempt::Held);
-            found.trying += usize::from(job.next_attempt == NextAttempt::Now);
-        }
-        found
+    /// The jobs in the queue, in numbers.
+    pub async fn queue(&self) -> Snapshot {
+        self.handle.queue_snapshot().await.unwrap()
     }
 
     /// Waits until no attempt is under way and everything before this call has been seen by the queue.
     pub async fn calm(&self) {
         within("the queue to be calm", async {
-            while self.jobs().await.trying > 0 {
+            while self.queue().await.trying > 0 {
                 tokio::task::yield_now().await;
             }
         })
