@@ -99,11 +99,7 @@ fn check_tells_every_mistake_with_line_cause_and_remedy() {
         "  help: did you mean `max_delay`?\n",
     );
     // Mistakes that no schema can detect are reported by the plugin itself.
-    told(
-        "error: plugin grey: /window: not longer than `delay`: no retry could come in time",
-        "config",
-        "\n",
-    );
+    told("error: plugin grey: /window: not longer than `delay`: no retry could come in time", "config", "\n");
 }
 
 #[test]

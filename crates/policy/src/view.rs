@@ -284,6 +284,12 @@ impl Message {
         }
     }
 
+    /// Whether an edit has changed the header.
+    #[must_use]
+    pub fn header_edited(&self) -> bool {
+        self.original_header.is_some()
+    }
+
     /// The header as received, without edits: signatures are verified over it.
     #[must_use]
     pub fn received_header(&self) -> &HeaderBlock {

@@ -104,7 +104,7 @@ impl StaticState {
             }
             match self.step(&owner, kind)? {
                 LookupStep::Found(records) => {
-                    return Ok(DnsAnswer { records, ttl: Duration::from_secs(300), secure: false });
+                    return Ok(DnsAnswer { records, ttl: Duration::from_secs(300) });
                 }
                 LookupStep::Alias(target) => owner = target,
             }

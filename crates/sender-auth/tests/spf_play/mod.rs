@@ -114,8 +114,7 @@ impl Resolver for Zone {
         assert!(name.len() <= 254, "{} octets of a name", name.len());
         self.asked.fetch_add(1, Ordering::Relaxed);
         let records = self.answer(name, kind);
-        let answer =
-            records.map(|records| DnsAnswer { records, ttl: Duration::from_secs(60), secure: false });
+        let answer = records.map(|records| DnsAnswer { records, ttl: Duration::from_secs(60) });
         Box::pin(std::future::ready(answer))
     }
 }
