@@ -6,6 +6,7 @@
 
 pub mod corpus;
 pub mod faults;
+pub mod spoofs;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader};

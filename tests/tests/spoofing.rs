@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{Gateway, binary, configuration, corpus, run};
+use e2e::{Gateway, binary, configuration, corpus, run, spoofs};
 use pintle_testkit::{Client, Script, Sink, SinkTransaction, SmtpReply, TempDir, ZoneFault, ZoneServer};
 use serde_json::Value;
 
@@ -118,7 +118,7 @@ impl Stage {
 #[tokio::test(flavor = "multi_thread")]
 async fn spoofs_are_caught_as_the_matrix_says() {
     let text = std::fs::read_to_string(corpus::folder().join("spoofs")).unwrap();
-    let cases = cases(&text);
+    let cases = spoofs::cases(&text);
     let spoofs = cases.iter().filter(|case| case.fate != "pass").count();
     assert!(spoofs >= 60, "{spoofs}");
     let zones = "evil.example TXT \"v=spf1 ip4:127.0.0.66 -all\"\n_dmarc.evil.example TXT \"v=DMARC1; p=reject\"\n\
@@ -257,82 +257,5 @@ async fn all_pass(config: &str) {
         let message = corpus::message(name);
         let is_it = |arrived: &SinkTransaction| corpus::is_intact(&message, &arrived.message, &ours);
         assert!(arrived.iter().any(is_it), "{name} does not arrive as it was sent");
-    }
-}
-
-/// A row of the matrix.
-struct Case<'a> {
-    name: &'a str,
-    fate: &'a str,
-    found: BTreeSet<String>,
-    client: u8,
-    sender: &'a str,
-    header: Vec<&'a str>,
-}
-
-impl Case<'_> {
-    fn message(&self) -> Vec<u8> {
-        let mut message = Vec::new();
-        for line in &self.header {
-            message.extend(unescaped(line));
-            message.extend(b"\r\n");
-        }
-        message.extend(format!("X-Case: {}\r\nTo: b@ours.example\r\n\r\nhello\r\n", self.name).bytes());
-        message
-    }
-}
-
-fn cases(text: &str) -> Vec<Case<'_>> {
-    let mut cases: Vec<Case<'_>> = Vec::new();
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-        let Some(head) = line.strip_prefix("= ") else {
-            cases.last_mut().unwrap().header.push(line);
-            continue;
-        };
-        let parts: Vec<&str> = head.split(" | ").collect();
-        let [name, fate, found, client, sender] = <[&str; 5]>::try_from(parts).unwrap();
-        let found = found.split(',').filter(|check| *check != "-").map(str::to_owned).collect();
-        let (client, sender) = (client.parse().unwrap(), sender.trim_matches(['<', '>']));
-        cases.push(Case { name, fate, found, client, sender, header: Vec::new() });
-    }
-    cases
-}
-
-/// `\u{…}`, `\xHH`, `\t`, `\\`, and `\*N` with the character to write N times.
-fn unescaped(line: &str) -> Vec<u8> {
-    let mut out = String::new();
-    let (mut rest, mut times) = (line, 1);
-    while let Some(c) = rest.chars().next() {
-        rest = &rest[c.len_utf8()..];
-        let (one, after) = if c == '\\' { escape(rest) } else { (Some(c), rest) };
-        rest = after;
-        match one {
-            Some(one) => {
-                out.extend(std::iter::repeat_n(one, times));
-                times = 1;
-            }
-            None => {
-                let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap();
-                times = rest[..digits].parse().unwrap();
-                rest = &rest[digits..];
-            }
-        }
-    }
-    out.into_bytes()
-}
-
-/// The character that an escape stands for (none for a repetition), and the text after it.
-fn escape(rest: &str) -> (Option<char>, &str) {
-    let number = |digits| char::from_u32(u32::from_str_radix(digits, 16).unwrap());
-    match rest.split_at(1) {
-        ("*", rest) => (None, rest),
-        ("t", rest) => (Some('\t'), rest),
-        ("\\", rest) => (Some('\\'), rest),
-        ("x", rest) => (number(&rest[..2]), &rest[2..]),
-        ("u", rest) => {
-            let (digits, rest) = rest[1..].split_once('}').unwrap();
-            (number(digits), rest)
-        }
-        (other, _) => panic!("\\{other} is no escape"),
     }
 }

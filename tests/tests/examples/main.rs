@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+mod dry_run;
+
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -103,6 +104,20 @@ impl Edge {
         let config = adapted("edge", folder.path(), &exchanges);
         let gateway = Gateway::start(&config);
         Self { gateway, exchange, world, folder, _zone: zone }
+    }
+
+    /// The edge of `ours.example`, which the corpus is for.
+    async fn of_ours(zones: &str, more: &[(&str, String)]) -> Self {
+        let zones = format!(
+            "{LISTS}\nthere.example MX 10 mx.there.example\nmx.there.example A 127.0.0.3\n\
+             ours.example TXT \"v=spf1 ip4:127.0.0.82 ~all\"\n_dmarc.ours.example TXT \"v=DMARC1; p=none\"\n\
+             bounce.ours.example TXT \"v=spf1 ip4:127.0.0.82 -all\"\n{zones}"
+        );
+        let ours = [
+            ("[\"example.org\", \"example.com\"]", "[\"ours.example\"]".to_owned()),
+            ("example.org", "ours.example".to_owned()),
+        ];
+        Self::of("ours.example", &zones, &[&ours[..], more].concat()).await
     }
 
     fn exchanges(exchange: &Sink, world: &Sink, zone: &ZoneServer) -> [(&'static str, String); 8] {
@@ -278,17 +293,7 @@ async fn what_leaves_the_edge_is_signed_and_its_bounces_come_back() {
 async fn ordinary_mail_passes_the_edge_and_arrives_as_it_was() {
     let list = corpus::list();
     let envelopes = corpus::envelopes(&list);
-    let zones = format!(
-        "{LISTS}\nthere.example MX 10 mx.there.example\nmx.there.example A 127.0.0.3\n\
-         ours.example TXT \"v=spf1 ip4:127.0.0.82 ~all\"\n_dmarc.ours.example TXT \"v=DMARC1; p=none\"\n\
-         bounce.ours.example TXT \"v=spf1 ip4:127.0.0.82 -all\"\n{}",
-        corpus::honest_zones(&envelopes, "-all")
-    );
-    let ours = [
-        ("[\"example.org\", \"example.com\"]", "[\"ours.example\"]".to_owned()),
-        ("example.org", "ours.example".to_owned()),
-    ];
-    let edge = Edge::of("ours.example", &zones, &ours).await;
+    let edge = Edge::of_ours(&corpus::honest_zones(&envelopes, "-all"), &[]).await;
     let question = "From: Ann Lee <ann.lee@ours.example>\nTo: sue@there.example\nSubject: q\n\n?\n";
     let asked = edge.send(INSIDE, "ann.lee@ours.example", "sue@there.example", question).await;
     assert_eq!(asked.0, 250, "{asked:?}");
@@ -318,105 +323,6 @@ async fn ordinary_mail_passes_the_edge_and_arrives_as_it_was() {
         let is_it = |arrived: &SinkTransaction| corpus::is_intact(&message, &arrived.message, &above);
         assert!(arrived.iter().any(is_it), "{name} does not arrive as it was sent");
     }
-}
-
-/// Mail for the dry run: one in six messages of the corpus, and one for each way in which the example treats mail. Client,
-/// sender, recipient, message.
-fn mail_to_try(
-    envelopes: &BTreeMap<&str, corpus::CorpusEnvelope<'_>>,
-) -> Vec<(IpAddr, String, &'static str, Vec<u8>)> {
-    let mut tried = Vec::new();
-    for (name, envelope) in envelopes.iter().filter(|(_, envelope)| !envelope.sender.is_empty()).step_by(6) {
-        let from = IpAddr::from([127, 0, 0, envelope.client]);
-        tried.push((from, envelope.sender.to_owned(), "erika@example.org", corpus::message(name)));
-    }
-    let looping = "Received: by a.example; Sun, 22 Nov 2026 10:00:00 +0000\n".repeat(31);
-    let forged = |author: &str| format!("From: {author}\nTo: erika@example.org\nSubject: x\n\nx\n");
-    let out = "Received: from pc7 by exchange\nFrom: Erika <erika@example.org>\nTo: sue@there.example\n\
-        Date: Sun, 22 Nov 2026 10:00:00 +0000\nMessage-ID: <1@example.org>\n\nout\n";
-    for (from, sender, recipient, message) in [
-        (STRANGER, "joe@good.example", "erika@example.org", ORDINARY.to_owned()),
-        (STRANGER, "joe@good.example", "PostMaster", ORDINARY.to_owned()),
-        (STRANGER, "joe@good.example", "somebody@there.example", ORDINARY.to_owned()),
-        (STRANGER, "joe@good.example", "erika@example.org", format!("{looping}{ORDINARY}")),
-        (STRANGER, "joe@good.example", "erika@example.org", format!("{ORDINARY}\0\n")),
-        (STRANGER, "", "erika@example.org", forged("<mailer@good.example>")),
-        (STRANGER, "joe@other.example", "erika@example.org", forged("boss@strict.example")),
-        (STRANGER, "joe@second.example", "erika@example.org", forged("ceo@example.org")),
-        (LISTED, "joe@good.example", "erika@example.org", ORDINARY.to_owned()),
-        (INSIDE, "erika@example.org", "sue@there.example", out.to_owned()),
-    ] {
-        let message = message.replace('\n', "\r\n").into_bytes();
-        tried.push((from, sender.to_owned(), recipient, message));
-    }
-    tried
-}
-
-/// `pintle try` uses the listener's own protocol machine and pipeline: its prediction for a message is what the gateway
-/// does with it, reply and header, octet by octet except for ids, times and the signatures over them.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_says_what_the_edge_does() {
-    let list = corpus::list();
-    let envelopes = corpus::envelopes(&list);
-    let zones = format!("{ZONES}\n{LISTS}\n{}", corpus::honest_zones(&envelopes, "-all"));
-    let edge = Edge::of("example.org", &zones, &[]).await;
-    let tried = mail_to_try(&envelopes);
-    let (mut arrived, mut refused, mut held) = (0, 0, 0);
-    for (from, sender, recipient, message) in &tried {
-        let first = edge.offer(*from, sender, recipient, message).await;
-        let waits = first.0 == 451 && first.1.contains("Greylisted");
-        let wire = if waits { edge.offer(*from, sender, recipient, message).await } else { first };
-        let report = edge.dry_run(*from, sender, recipient, message);
-        let about = || format!("<{sender}> to <{recipient}>: {wire:?}\n{report:#}");
-        let said = wire.1.split(" (session ").next().unwrap();
-        match report["fate"].as_str().unwrap() {
-            "accepted" => {
-                assert_eq!(wire.0, 250, "{}", about());
-                let sink = if *from == INSIDE { &edge.world } else { &edge.exchange };
-                let sent = if *from == INSIDE {
-                    1
-                } else {
-                    arrived += 1;
-                    arrived
-                };
-                let copy = sink.wait_for(sent).await.pop().unwrap();
-                let stages = report["stages"].as_array().unwrap();
-                let deliver = stages.iter().find(|stage| stage["stage"] == "deliver").unwrap();
-                let header = copy.text().split("\r\n\r\n").next().unwrap().to_owned() + "\r\n";
-                assert_eq!(stable(deliver["header"].as_str().unwrap()), stable(&header), "{}", about());
-            }
-            "quarantined" => {
-                assert_eq!(wire.0, 250, "{}", about());
-                held += 1;
-            }
-            _ => {
-                let reply = report["reply"].as_str().unwrap();
-                assert_eq!(reply, format!("{} {said}", wire.0), "{}", about());
-                refused += 1;
-            }
-        }
-    }
-    assert!(arrived > 10 && refused > 5, "{arrived} arrived, {refused} were refused");
-    let list: serde_json::Value = serde_json::from_str(&edge.quarantine(&["list", "--json"])).unwrap();
-    assert_eq!(list["messages"].as_array().unwrap().len(), held, "{list}");
-}
-
-/// A header without the parts that differ between sessions: ids, times, and the signatures over them.
-fn stable(header: &str) -> String {
-    let unfolded = header.replace("\r\n\t", " ").replace("\r\n ", " ");
-    let varies = |tag: &&str| !["b=", "t=", "x="].iter().any(|name| tag.trim_start().starts_with(name));
-    let field = |line: &str| match line.split_once(':') {
-        Some((name, value)) if name.starts_with("ARC-") || name == "DKIM-Signature" => {
-            format!("{name}:{}", value.split(';').filter(varies).collect::<Vec<_>>().join(";"))
-        }
-        Some(("Received", value)) => {
-            let (before, after) = value.split_once(" id ").unwrap_or((value, ""));
-            let after = after.split_once(' ').map_or(after, |(_, after)| after);
-            format!("Received:{before}{}", after.split(';').next().unwrap_or_default())
-        }
-        _ => line.to_owned(),
-    };
-    unfolded.lines().map(field).collect::<Vec<_>>().join("\n")
 }
 
 /// The smart host, its provider, and what they need.
