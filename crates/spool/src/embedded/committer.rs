@@ -363,7 +363,7 @@ impl Committer {
         match operation {
             Operation::Commit(message, answer) => {
                 if let Some(place) = done.places.first() {
-                    drop(answer.send(Ok(self.admit(message, *place))));
+                    drop(answer.send(Ok(self.admit(*message, *place))));
                 }
             }
             Operation::Settle(settlement, answer) => {

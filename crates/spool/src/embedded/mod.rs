@@ -305,7 +305,7 @@ impl Spool for Embedded {
         match StagedMessage::new(message) {
             Ok(message) => {
                 let files = message.body.file().cloned().into_iter().collect();
-                self.bring(files, |answer| Operation::Commit(message, answer))
+                self.bring(files, |answer| Operation::Commit(Box::new(message), answer))
             }
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
