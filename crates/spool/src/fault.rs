@@ -221,7 +221,7 @@ mod seam {
             Some(octets.saturating_sub(taken(&folder)))
         }
 
-        /// Sets what to do at the moment of a crash, while the engine stands still. The argument is, per file, the
+        /// Sets what to do at the moment of a crash, while the engine is stopped. The argument is, per file, the
         /// offset from which its octets are not durable; it is empty for a kill, which loses nothing that was written.
         pub fn at_crash(&self, act: impl FnOnce(&HashMap<PathBuf, u64>) + Send + 'static) {
             self.0.lock().at_crash = Some(Box::new(act));

@@ -32,7 +32,7 @@ impl Ballast {
     }
 
     /// Deletes the file. True when that has freed space.
-    pub(crate) fn drop_it(&mut self) -> bool {
+    pub(crate) fn release(&mut self) -> bool {
         if !self.there {
             return false;
         }
@@ -88,7 +88,7 @@ mod tests {
         let mut ballast = Ballast::new(folder.path(), 4096, Faults::none());
         let path = folder.path().join("ballast");
         assert_eq!(fs::metadata(&path).unwrap().len(), 1024);
-        assert!(ballast.drop_it() && !path.exists() && !ballast.drop_it());
+        assert!(ballast.release() && !path.exists() && !ballast.release());
         ballast.restore();
         assert!(path.exists());
         let hopeless = Ballast::new(&folder.path().join("none"), u64::MAX, Faults::none());

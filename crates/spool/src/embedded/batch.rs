@@ -82,7 +82,7 @@ impl Batch<'_> {
     fn carry_out(&mut self, operation: &Operation) -> Result<OperationResult, SpoolError> {
         match operation {
             Operation::Commit(message, _) => Ok(OperationResult {
-                places: self.bring(std::slice::from_ref(message), 0)?,
+                places: self.add_messages(std::slice::from_ref(message), 0)?,
                 ..OperationResult::default()
             }),
             Operation::Settle(settlement, _) => self.settle(settlement),
@@ -99,7 +99,7 @@ impl Batch<'_> {
     }
 
     /// New messages. `more` records of the same operation come after theirs.
-    fn bring(&mut self, messages: &[StagedMessage], more: usize) -> Result<Vec<Extent>, SpoolError> {
+    fn add_messages(&mut self, messages: &[StagedMessage], more: usize) -> Result<Vec<Extent>, SpoolError> {
         let mut places = Vec::with_capacity(messages.len());
         for (at, message) in messages.iter().enumerate() {
             let (json, mut record) = message_record(message)?;
@@ -120,7 +120,7 @@ impl Batch<'_> {
             self.index.check_pending(id, &settlement.changes)?;
         }
         // Children first: a reader that stops anywhere in between never sees the status without its report.
-        let places = self.bring(&settlement.children, 1)?;
+        let places = self.add_messages(&settlement.children, 1)?;
         let meta = to_json(&SettleMeta::of(&settlement.changes))?;
         let mut record = Record::of(RecordKind::Settle, id, meta);
         let place = self.place(&record, false)?;

@@ -82,7 +82,7 @@ impl Census {
     }
 
     /// Puts away files that no message needs, and hands the segments over to their writer.
-    pub(crate) fn settle_in(
+    pub(crate) fn take_over(
         mut self,
         database: &Database,
         log: Log,
@@ -115,7 +115,7 @@ impl Census {
             segments.adopt(number, SegmentUsage { used, ..usage });
         }
         segments.adopt_edges(edges);
-        segments.go_on(reached.sequence);
+        segments.continue_after(reached.sequence);
         Ok(self.totals)
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct Committer {
     /// The index was rebuilt, and the messages in each segment have not been counted by it yet.
     pub(crate) uncounted: bool,
     /// Deleted segments whose edges are still in the database.
-    pub(crate) forgotten: Vec<u64>,
+    pub(crate) deleted_segments: Vec<u64>,
     pub(crate) swept: Instant,
     /// The lock of the folder.
     pub(crate) _lock: File,
@@ -59,7 +59,7 @@ impl Committer {
     pub(crate) fn run(mut self) {
         let _guard = CloseInboxOnExit(self.inbox.clone(), self.shared.clone());
         while !self.shared.faults.crashed() {
-            let until = if self.has_work() { Some(Instant::now()) } else { self.tries_again() };
+            let until = if self.has_work() { Some(Instant::now()) } else { self.retry_at() };
             let Some(batch) = self.inbox.take(until) else {
                 break;
             };
@@ -69,8 +69,8 @@ impl Committer {
 
     /// Serves a batch, together with one step of compaction.
     pub(crate) fn turn(&mut self, mut batch: Vec<Operation>) {
-        if self.index_lag.is_some() && self.keep_up().is_ok() {
-            self.tidy_up();
+        if self.index_lag.is_some() && self.retry_if_due().is_ok() {
+            self.housekeep();
         }
         if self.has_work() {
             batch.extend(self.compactor.step(&self.segments, &self.database));
@@ -93,7 +93,7 @@ impl Committer {
 
     /// Whether the compactor has work. A broken spool is not compacted.
     pub(crate) fn has_work(&self) -> bool {
-        let usable = self.shared.condition.broken().is_none() && self.index_lag.is_none() && !self.uncounted;
+        let usable = self.shared.health.broken().is_none() && self.index_lag.is_none() && !self.uncounted;
         usable && self.compactor.has_work(&self.segments)
     }
 
@@ -101,12 +101,12 @@ impl Committer {
     ///
     /// # Errors
     /// They could not be made durable.
-    pub(crate) fn begin(&mut self, first: Vec<Operation>) -> Result<(), SpoolError> {
-        let done = match self.write_somehow(&first) {
+    pub(crate) fn run_first(&mut self, first: Vec<Operation>) -> Result<(), SpoolError> {
+        let done = match self.write_or_rebuild(&first) {
             Err(SpoolError::Full) => {
                 // A queue that fills the disk must still be delivered.
-                self.ballast.drop_it();
-                self.write_somehow(&first)?
+                self.ballast.release();
+                self.write_or_rebuild(&first)?
             }
             done => done?,
         };
@@ -120,7 +120,7 @@ impl Committer {
                 self.rebuild_if(*generation, what);
             }
         }
-        match self.write_somehow(&batch) {
+        match self.write_or_rebuild(&batch) {
             _ if self.shared.faults.crashed() => {}
             Ok(done) => self.answer(batch, done),
             Err(SpoolError::Full) => self.serve_on_full_disk(batch),
@@ -129,7 +129,7 @@ impl Committer {
     }
 
     fn serve_again(&mut self, batch: Vec<Operation>) {
-        match self.write_somehow(&batch) {
+        match self.write_or_rebuild(&batch) {
             _ if self.shared.faults.crashed() => {}
             Ok(done) => self.answer(batch, done),
             Err(error) => self.refuse(batch, &error),
@@ -141,13 +141,13 @@ impl Committer {
         let (urgent, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(Operation::makes_room);
         self.refuse(rest, &SpoolError::Full);
         if !urgent.is_empty() {
-            self.ballast.drop_it();
+            self.ballast.release();
             self.serve_again(urgent);
         }
     }
 
     /// Makes a batch durable. Where the index cannot be used, it is rebuilt first.
-    fn write_somehow(&mut self, batch: &[Operation]) -> BatchResult {
+    fn write_or_rebuild(&mut self, batch: &[Operation]) -> BatchResult {
         let (begun, generation) = (Instant::now(), self.shared.generation());
         let mut written = self.write(batch);
         if matches!(written, Err(SpoolError::Unavailable(_))) {
@@ -165,16 +165,16 @@ impl Committer {
 
     /// Makes a batch durable. After an error it is unknown whether any of it is.
     fn write(&mut self, batch: &[Operation]) -> BatchResult {
-        if let Some(why) = self.shared.condition.broken() {
+        if let Some(why) = self.shared.health.broken() {
             return Err(SpoolError::Broken(why));
         }
-        self.keep_up()?;
+        self.retry_if_due()?;
         let begins = self.shared.faults.check(CrashPoint::Begin);
         begins.map_err(|error| SpoolError::from_index(&error))?;
         self.database.execute("BEGIN IMMEDIATE")?;
         let cursor = self.segments.cursor();
         let mut written = Vec::new();
-        let put_together = self.put_together(batch, &mut written);
+        let put_together = self.build(batch, &mut written);
         let done = put_together.inspect_err(|_| {
             self.segments.rewind(cursor);
             self.roll_back();
@@ -189,13 +189,13 @@ impl Committer {
                 }
             })?;
         }
-        self.let_stand()?;
+        self.commit_index()?;
         Ok(done)
     }
 
     /// Carries out the operations on the index and collects their records.
-    fn put_together(&mut self, batch: &[Operation], written: &mut Vec<(Record, Extent)>) -> BatchResult {
-        for segment in &self.forgotten {
+    fn build(&mut self, batch: &[Operation], written: &mut Vec<(Record, Extent)>) -> BatchResult {
+        for segment in &self.deleted_segments {
             self.database.forget_segment(*segment)?;
         }
         let index = Index { database: &self.database, faults: &self.shared.faults };
@@ -224,7 +224,7 @@ impl Committer {
     }
 
     /// The records are durable, so the batch counts. A database that fails to commit it is brought up from the log.
-    fn let_stand(&mut self) -> Result<(), SpoolError> {
+    fn commit_index(&mut self) -> Result<(), SpoolError> {
         let committed = self
             .shared
             .faults
@@ -232,7 +232,7 @@ impl Committer {
             .map_err(|error| SpoolError::from_index(&error))
             .and_then(|()| self.database.execute("COMMIT"));
         match committed {
-            Ok(()) => self.forgotten.clear(),
+            Ok(()) => self.deleted_segments.clear(),
             Err(_) if self.shared.faults.crashed() => {}
             Err(error) => self.fall_behind(&error),
         }
@@ -243,7 +243,7 @@ impl Committer {
         for (operation, done) in batch.into_iter().zip(done) {
             self.answer_one(operation, done);
         }
-        self.tidy_up();
+        self.housekeep();
     }
 
     fn answer_one(&mut self, operation: Operation, done: Result<OperationResult, SpoolError>) {
@@ -255,7 +255,7 @@ impl Committer {
                     places: std::mem::take(&mut done.places),
                 };
                 self.apply(done);
-                self.tell(operation, answer);
+                self.send_answer(operation, answer);
             }
             Err(error) => {
                 keep_files(std::slice::from_ref(&operation), false);
@@ -277,7 +277,7 @@ impl Committer {
     fn apply(&mut self, done: OperationResult) {
         let effect = done.effect;
         if let Some(id) = effect.changed {
-            self.shared.warm.evict(id);
+            self.shared.recent.evict(id);
         }
         if let Some((from, to)) = effect.moved {
             self.segments.subtract_live(from);
@@ -317,12 +317,12 @@ impl Committer {
     }
 
     /// Housekeeping, after all callers have their answers.
-    fn tidy_up(&mut self) {
+    fn housekeep(&mut self) {
         if self.index_lag.is_some() {
             return;
         }
         if self.uncounted
-            && let Err(error) = self.take_stock()
+            && let Err(error) = self.recount_segments()
         {
             tracing::warn!(%error, "the live messages in the spool's segments could not be counted; no segment is deleted until they are");
         }
@@ -338,7 +338,7 @@ impl Committer {
 
     fn reclaim(&mut self) {
         match self.segments.reclaim() {
-            Ok(gone) => self.forgotten.extend(gone),
+            Ok(gone) => self.deleted_segments.extend(gone),
             Err(error) => {
                 tracing::warn!(%error, "a segment that is no longer needed could not be deleted; trying again later");
             }
@@ -358,12 +358,12 @@ impl Committer {
         }
     }
 
-    fn tell(&mut self, operation: Operation, done: Answered) {
+    fn send_answer(&mut self, operation: Operation, done: Answered) {
         // A caller that has gone away does not get its answer. The work is done all the same.
         match operation {
             Operation::Commit(message, answer) => {
                 if let Some(place) = done.places.first() {
-                    drop(answer.send(Ok(self.admit(message, *place))));
+                    drop(answer.send(Ok(self.admit(*message, *place))));
                 }
             }
             Operation::Settle(settlement, answer) => {
@@ -389,7 +389,7 @@ impl Committer {
             self.compactor.give_up(&self.segments);
         }
         if let SpoolError::Broken(why) = error {
-            self.shared.condition.break_down(why);
+            self.shared.health.break_down(why);
         }
         for operation in batch {
             operation.fail(error.clone());
@@ -410,7 +410,7 @@ struct CloseInboxOnExit(Arc<Inbox>, Arc<EngineShared>);
 impl Drop for CloseInboxOnExit {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.1.condition.break_down(&"its committer thread panicked".into());
+            self.1.health.break_down(&"its committer thread panicked".into());
         }
         self.0.abandon();
     }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 pub(crate) struct IndexLag {
     /// It is to be rebuilt, for this reason: the open one is not, or no longer, the one in the folder.
     pub(crate) rebuild: Option<String>,
-    /// The time of the next retry. None before the spool stands still.
+    /// The time of the next retry. None until the spool is suspended.
     pub(crate) retry_at: Option<Instant>,
     /// The wait before the next retry. It doubles with each one.
     pub(crate) back_off: Duration,
 }
 
 impl IndexLag {
-    /// The first back-off of retries while the spool stands still.
+    /// The first back-off of retries while the spool is suspended.
     const BACK_OFF: Duration = Duration::from_millis(250);
     /// The longest one.
     pub(crate) const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);

@@ -80,7 +80,7 @@ pub(crate) fn replace_index(
     log: &Log,
     why: &str,
 ) -> Result<Database, OpenError> {
-    let known = legible(&database);
+    let known = readable_rows(&database);
     drop(database);
     let database = make_index(folders, identity, log, why)?;
     salvage(&database, known, folders)?;
@@ -156,7 +156,7 @@ pub(crate) fn put_away_index(folders: &Folders) -> io::Result<()> {
 }
 
 /// The rows of a damaged index that can be read.
-fn legible(database: &Database) -> Vec<(QueueId, MessageRow)> {
+fn readable_rows(database: &Database) -> Vec<(QueueId, MessageRow)> {
     let mut known = Vec::new();
     let mut after = None;
     // One at a time, so that an unreadable row costs no others than it must.

@@ -2,7 +2,7 @@
 //! rebuilt, until it works again.
 //!
 //! Nothing is lost meanwhile, since the log is the truth. But a caller that was answered must find its message, so the
-//! committer retries for a moment before it answers. Where that does not help, the spool stands still: durable
+//! committer retries for a moment before it answers. Where that does not help, the spool is suspended: durable
 //! operations are answered, nothing more is written, so that the log does not grow, and nothing is read that the index
 //! may lack. Retries go on with a back-off, for as long as it takes.
 
@@ -30,8 +30,8 @@ const FIRST_WAITS: [Duration; 4] = [
 /// How long these may take together. Each reads the end of the log.
 const FIRST_WAITS_TOTAL: Duration = Duration::from_secs(1);
 impl Committer {
-    /// The time of the next retry, where the spool stands still.
-    pub(crate) fn tries_again(&self) -> Option<Instant> {
+    /// The time of the next retry, while the spool is suspended.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
         self.index_lag.as_ref()?.retry_at
     }
 
@@ -52,7 +52,7 @@ impl Committer {
             failed = self.catch_up();
         }
         if let Err(error) = failed {
-            self.stand_still(error, Duration::ZERO);
+            self.suspend(error, Duration::ZERO);
         }
     }
 
@@ -60,9 +60,9 @@ impl Committer {
     ///
     /// # Errors
     /// It still lacks something.
-    pub(crate) fn keep_up(&mut self) -> Result<(), SpoolError> {
+    pub(crate) fn retry_if_due(&mut self) -> Result<(), SpoolError> {
         let Some(lag) = &self.index_lag else { return Ok(()) };
-        let (now, trouble) = (Instant::now(), self.shared.condition.behind());
+        let (now, trouble) = (Instant::now(), self.shared.health.behind());
         if let (Some(trouble), Some(again)) = (trouble, lag.retry_at)
             && now < again
         {
@@ -70,12 +70,12 @@ impl Committer {
         }
         self.catch_up().map_err(|error| {
             let took = now.elapsed();
-            self.stand_still(error, took)
+            self.suspend(error, took)
         })
     }
 
     /// Stops reads and writes until the index has been brought up. The back-off is at least as long as the retry took.
-    fn stand_still(&mut self, error: SpoolError, took: Duration) -> SpoolError {
+    fn suspend(&mut self, error: SpoolError, took: Duration) -> SpoolError {
         let trouble = match error {
             SpoolError::Full => SpoolError::Full,
             SpoolError::Store(what) | SpoolError::Unavailable(what) => unwritable(&what),
@@ -86,14 +86,14 @@ impl Committer {
             lag.retry_at = Some(Instant::now() + wait);
             lag.back_off = (lag.back_off * 2).min(IndexLag::LONGEST_BACK_OFF);
         }
-        self.shared.condition.fall_behind(trouble.clone());
+        self.shared.health.fall_behind(trouble.clone());
         trouble
     }
 
     fn catch_up(&mut self) -> Result<(), SpoolError> {
         match self.try_to_catch_up() {
             // What makes room must not need room.
-            Err(SpoolError::Full) if self.ballast.drop_it() => self.try_to_catch_up(),
+            Err(SpoolError::Full) if self.ballast.release() => self.try_to_catch_up(),
             caught_up => caught_up,
         }
     }
@@ -135,23 +135,23 @@ impl Committer {
 
     fn caught_up(&mut self) {
         self.index_lag = None;
-        self.shared.condition.catch_up();
+        self.shared.health.catch_up();
     }
 
     /// Rebuilds the index of this generation, which a reader or the committer could not use.
     pub(crate) fn rebuild_if(&mut self, generation: u64, what: &str) {
-        if generation != self.shared.generation() || self.tries_again().is_some() {
+        if generation != self.shared.generation() || self.retry_at().is_some() {
             return;
         }
         if let Err(error) = self.rebuild(what) {
-            self.stand_still(error, Duration::ZERO);
+            self.suspend(error, Duration::ZERO);
         }
     }
 
     /// The index fails although it was rebuilt, or it could not be rebuilt.
     pub(crate) fn give_up_index(&mut self, what: &str, took: Duration) -> SpoolError {
         self.index_lag.get_or_insert_with(|| IndexLag::new(None)).rebuild = Some(what.to_owned());
-        self.stand_still(SpoolError::Unavailable(what.into()), took)
+        self.suspend(SpoolError::Unavailable(what.into()), took)
     }
 
     /// Puts the index away and rebuilds it from the log, while readers wait. Once that has begun, it goes on until it
@@ -164,7 +164,7 @@ impl Committer {
         let identity = *self.segments.identity();
         let check = |point| shared.faults.check(point).map_err(|error| SpoolError::from_index(&error));
         check(CrashPoint::Rebuild)?;
-        let why = self.tries_again().is_none().then_some(what);
+        let why = self.retry_at().is_none().then_some(what);
         let database = fill_index(&self.folders, &identity, &log, why).map_err(ReplayError::into_spool)?;
         check(CrashPoint::Reopen)?;
         *reading = Some(Database::open(&self.folders.database).map_err(UnusableDatabase::into_spool)?);
@@ -177,7 +177,7 @@ impl Committer {
 
     /// Counts the live messages of each segment by a rebuilt index. That index has all batches that were in the log by
     /// then, so their effects must be applied before: counted twice, they would free a segment that is needed.
-    pub(crate) fn take_stock(&mut self) -> Result<(), SpoolError> {
+    pub(crate) fn recount_segments(&mut self) -> Result<(), SpoolError> {
         let log = self.log().map_err(|error| SpoolError::from_io(&error))?;
         let census = Census::take(&self.database, &log, &self.folders)?;
         let edges = self.database.edges()?;

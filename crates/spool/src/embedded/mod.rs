@@ -205,14 +205,14 @@ impl Embedded {
             folders: folders.clone(),
             index_lag: None,
             uncounted: false,
-            forgotten: Vec::new(),
+            deleted_segments: Vec::new(),
             swept: Instant::now(),
             _lock: lock,
         };
         let mut first = vec![Operation::Start];
         first.extend(broken.into_iter().map(|(id, what)| Operation::SetAside(id, what)));
         committer
-            .begin(first)
+            .run_first(first)
             .map_err(|error| OpenError::Log { path: folders.segments.clone(), what: error.to_string() })?;
         if !matches!(Identity::read(&folders.root), Ok(Some(_))) {
             identity.write(&folders.root).map_err(at(&folders.root))?;
@@ -244,7 +244,10 @@ impl Embedded {
         })
     }
 
-    fn ask<'a, T: Send + 'a>(&self, operation: impl FnOnce(ReplyTo<T>) -> Operation) -> SpoolFuture<'a, T> {
+    fn submit<'a, T: Send + 'a>(
+        &self,
+        operation: impl FnOnce(ReplyTo<T>) -> Operation,
+    ) -> SpoolFuture<'a, T> {
         let (answer, waiting) = oneshot::channel();
         self.inbox.submit(operation(answer));
         if let Worker::Inline(committer) = &mut *self.worker.lock() {
@@ -254,19 +257,19 @@ impl Embedded {
         Box::pin(async move { waiting.await.unwrap_or(Err(SpoolError::Closed)) })
     }
 
-    /// Like [`ask`](Self::ask), for messages whose bodies may be in files. Those are synced first, in the caller's
+    /// Like [`submit`](Self::submit), for messages whose bodies may be in files. Those are synced first, in the caller's
     /// task, so that a large body does not delay a batch.
-    fn bring<'a, T: Send + 'a>(
+    fn submit_synced<'a, T: Send + 'a>(
         &'a self,
         files: Vec<Arc<BodyFile>>,
         operation: impl FnOnce(ReplyTo<T>) -> Operation + Send + 'a,
     ) -> SpoolFuture<'a, T> {
         if files.is_empty() {
-            return self.ask(operation);
+            return self.submit(operation);
         }
         Box::pin(async move {
             self.sync_files(files).await?;
-            self.ask(operation).await
+            self.submit(operation).await
         })
     }
 
@@ -275,7 +278,7 @@ impl Embedded {
         let synced = tokio::task::spawn_blocking(move || sync_files(&files, &folder, &faults)).await;
         synced.map_err(|_| SpoolError::Closed)?.map_err(|error| {
             let why: Arc<str> = format!("a sync of a body file failed: {error}").into();
-            self.shared.condition.break_down(&why);
+            self.shared.health.break_down(&why);
             SpoolError::Broken(why)
         })
     }
@@ -305,7 +308,7 @@ impl Spool for Embedded {
         match StagedMessage::new(message) {
             Ok(message) => {
                 let files = message.body.file().cloned().into_iter().collect();
-                self.bring(files, |answer| Operation::Commit(message, answer))
+                self.submit_synced(files, |answer| Operation::Commit(Box::new(message), answer))
             }
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
@@ -315,14 +318,14 @@ impl Spool for Embedded {
         match StagedSettlement::new(settlement) {
             Ok(settlement) => {
                 let files = body_files(&settlement.children);
-                self.bring(files, |answer| Operation::Settle(settlement, answer))
+                self.submit_synced(files, |answer| Operation::Settle(settlement, answer))
             }
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Stored> {
-        match self.shared.warm.get(id) {
+        match self.shared.recent.get(id) {
             Some(stored) => Box::pin(std::future::ready(Ok(stored))),
             None => self.read(move |reader| reader.load(id)),
         }
@@ -343,16 +346,16 @@ impl Spool for Embedded {
     }
 
     fn hold(&self, id: QueueId, hold: Hold) -> SpoolFuture<'_, Option<Hold>> {
-        self.ask(|answer| Operation::Amend(id, Amendment::Hold(hold), Guard::Any, answer))
+        self.submit(|answer| Operation::Amend(id, Amendment::Hold(hold), Guard::Any, answer))
     }
 
     fn release(&self, id: QueueId, at: UnixTime, guard: Guard) -> SpoolFuture<'_, Option<Hold>> {
-        self.ask(|answer| Operation::Amend(id, Amendment::Release(at), guard, answer))
+        self.submit(|answer| Operation::Amend(id, Amendment::Release(at), guard, answer))
     }
 
     fn reroute(&self, id: QueueId, recipients: Vec<u32>, next_hop: Option<NextHop>) -> SpoolFuture<'_, ()> {
         let amendment = Amendment::Reroute(recipients, next_hop);
-        let asked = self.ask(|answer| Operation::Amend(id, amendment, Guard::Any, answer));
+        let asked = self.submit(|answer| Operation::Amend(id, amendment, Guard::Any, answer));
         Box::pin(async move { asked.await.map(drop) })
     }
 
@@ -366,7 +369,7 @@ impl Spool for Embedded {
     }
 
     fn health(&self) -> Health {
-        let condition = &self.shared.condition;
+        let condition = &self.shared.health;
         match (condition.broken(), condition.behind()) {
             (Some(why), _) => Health::Broken(why),
             (None, Some(SpoolError::Full)) => Health::Full,

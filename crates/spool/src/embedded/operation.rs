@@ -25,7 +25,7 @@ pub(crate) type ReplyTo<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 /// One operation. It is done completely or not at all.
 pub(crate) enum Operation {
-    Commit(StagedMessage, ReplyTo<Receipt>),
+    Commit(Box<StagedMessage>, ReplyTo<Receipt>),
     Settle(StagedSettlement, ReplyTo<Settled>),
     /// A change by an operator, under the condition of the guard. The answer is the hold that the message had before.
     Amend(QueueId, Amendment, Guard, ReplyTo<Option<Hold>>),

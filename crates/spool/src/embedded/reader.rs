@@ -161,7 +161,7 @@ impl Reader {
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
         let reading = self.shared.reading.lock();
         // The index may lack messages whose callers have been answered.
-        if let Some(trouble) = self.shared.condition.behind() {
+        if let Some(trouble) = self.shared.health.behind() {
             return Err(trouble);
         }
         let generation = self.shared.generation();

@@ -62,7 +62,7 @@ pub(crate) fn recover(
     let log_folder = SegmentFolder::open(folders.segments.clone()).map_err(at(&folders.segments))?;
     let mut segments = Segments::new(log_folder, identity, size, files.clone(), faults.clone());
     let broken = std::mem::take(&mut census.broken);
-    let totals = census.settle_in(&database, log, folders, &mut segments)?;
+    let totals = census.take_over(&database, log, folders, &mut segments)?;
     Ok(Recovered { database, segments, totals, broken })
 }
 

@@ -193,7 +193,7 @@ impl Replay<'_> {
             RecordKind::Start => Ok(()),
             RecordKind::Message | RecordKind::Copy => self.apply_message(kind, header, front),
             // The header says that the message ended, whatever the rest says.
-            RecordKind::Settle if header.ends() => self.settle_blindly(header),
+            RecordKind::Settle if header.ends() => self.end_message(header),
             RecordKind::Settle => match from_json::<SettleMeta>(&front.meta) {
                 Ok(marks) => self.index.settle(id, (&marks.changes(), Guard::Any), at, false).map(drop),
                 Err(what) => self.hold_unread(id, &what, at),
@@ -258,7 +258,7 @@ impl Replay<'_> {
             // The record that it was copied from may still exist.
             RecordKind::Copy if self.index.database.find(header.id)?.is_some() => Ok(()),
             RecordKind::Copy => self.keep(header, "its record in the log is damaged"),
-            _ if header.ends() => self.settle_blindly(header),
+            _ if header.ends() => self.end_message(header),
             _ => {
                 let id = header.id;
                 tracing::error!(queue_id = %id, segment = header.segment, "a change of a message is lost: its record in the spool's log is damaged");
@@ -268,7 +268,7 @@ impl Replay<'_> {
     }
 
     /// Ends a message by the header of a record alone.
-    fn settle_blindly(&self, header: &RecordHeader) -> Result<(), SpoolError> {
+    fn end_message(&self, header: &RecordHeader) -> Result<(), SpoolError> {
         self.index.settle(header.id, (&[], Guard::Any), header.segment, true).map(drop)
     }
 

@@ -142,7 +142,7 @@ impl Segments {
     }
 
     /// Continues after the record of this sequence number.
-    pub(crate) fn go_on(&mut self, sequence: u64) {
+    pub(crate) fn continue_after(&mut self, sequence: u64) {
         (self.sequence, self.durable) = (sequence, sequence);
     }
 

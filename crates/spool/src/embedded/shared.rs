@@ -17,8 +17,8 @@ use crate::{Entry, SpoolError, Stored, Totals, Waiting};
 
 /// Written by the committer, read by all.
 pub(crate) struct EngineShared {
-    pub(crate) condition: StoreHealth,
-    pub(crate) warm: RecentCache,
+    pub(crate) health: StoreHealth,
+    pub(crate) recent: RecentCache,
     pub(crate) totals: Mutex<Totals>,
     pub(crate) arrivals: Mutex<Option<UnboundedSender<Waiting>>>,
     /// The readers' connection to the index. None once the spool is closed.
@@ -31,8 +31,8 @@ pub(crate) struct EngineShared {
 impl EngineShared {
     pub(crate) fn new(reading: Database, totals: Totals, warm: usize, faults: Faults) -> Self {
         Self {
-            condition: StoreHealth::default(),
-            warm: RecentCache::new(warm),
+            health: StoreHealth::default(),
+            recent: RecentCache::new(warm),
             totals: Mutex::new(totals),
             arrivals: Mutex::new(None),
             reading: Mutex::new(Some(reading)),
@@ -57,7 +57,7 @@ impl EngineShared {
         self.totals.lock().count_in(size, message.entry.hold.as_ref());
         let waiting = Waiting::new(message.id, &message.entry, size, &fresh(&message.entry));
         // First the cache: the delivery loads the message at once.
-        self.warm.insert(message);
+        self.recent.insert(message);
         self.announce(|| waiting);
     }
 

@@ -301,7 +301,7 @@ async fn a_message_that_compaction_cannot_move_costs_no_other() {
         let late = Sample::small(500);
         let (answer, committed) = oneshot::channel();
         let (other, settled) = oneshot::channel();
-        let mine = Operation::Commit(staged(late.message(&engine).await.unwrap()), answer);
+        let mine = Operation::Commit(Box::new(staged(late.message(&engine).await.unwrap())), answer);
         store.faults.arm(CrashPoint::Moved, fault);
         let last = StagedSettlement::new(samples[119].all_done()).unwrap();
         committer.turn(vec![mine, Operation::Settle(last, other)]);
@@ -339,7 +339,7 @@ async fn a_batch_costs_one_sync() {
         committer.turn(batch);
         store.faults.syncs() - before
     };
-    let commit = |message| Operation::Commit(staged(message), oneshot::channel().0);
+    let commit = |message| Operation::Commit(Box::new(staged(message)), oneshot::channel().0);
     let commits = messages.into_iter().map(commit);
     assert_eq!(syncs(&mut committer, commits.collect()), 1);
     let with_bounce = Settlement { children: vec![bounce], ..samples[0].all_done() };
