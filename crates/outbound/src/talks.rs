@@ -252,9 +252,7 @@ fn is_worth_a_new_session(delivery: &Delivery, age: Age) -> bool {
         _ if refuses_chunks(delivery) => true,
         _ if age == Age::New => false,
         // A session that a router has forgotten is silent from the first command on. Later silence is the next hop's.
-        (Closed::TimedOut(_), step) => {
-            matches!(step, DialogueStep::Idle | DialogueStep::Mail | DialogueStep::Probe)
-        }
+        (Closed::TimedOut(_), step) => matches!(step, DialogueStep::Idle | DialogueStep::Mail),
         _ => true,
     }
 }

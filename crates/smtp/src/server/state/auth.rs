@@ -1,4 +1,4 @@
-//! AUTH: the exchange of a SASL mechanism, then the host's judgement (RFC 4954).
+//! AUTH (RFC 4954): the exchange of a SASL mechanism, then the host's check of the credentials.
 
 use pintle_mail::Reply;
 
@@ -11,7 +11,7 @@ use crate::server::ruling::AnswerKind;
 use crate::server::sasl::{SaslExchange, SaslProgress};
 use crate::server::shared::{Core, LineInput};
 
-/// The client owes a response.
+/// The client must send a response.
 #[derive(Debug)]
 pub(crate) struct Responding {
     negotiated: Negotiated,
@@ -55,7 +55,7 @@ fn proceed(
 ) -> SessionState {
     match progress {
         Ok(SaslProgress::Challenge(exchange)) => {
-            // curl and others wait for the space of an empty challenge (RFC 4954 section 4).
+            // RFC 4954 section 4: an empty challenge has a space after 334; curl and others wait for it.
             core.reply(&Reply::plain(334, exchange.challenge()));
             Responding { negotiated, exchange }.into()
         }
@@ -67,7 +67,7 @@ fn proceed(
     }
 }
 
-/// The host judges the credentials.
+/// The host checks the credentials.
 #[derive(Debug)]
 pub(crate) struct LoginAsked {
     negotiated: Negotiated,
@@ -94,7 +94,8 @@ impl LoginAsked {
     }
 }
 
-/// Guessing must not be cheap: the connection ends with the last guess allowed.
+/// Refuses a login. After the last attempt that is allowed the connection is closed, which makes guessing passwords
+/// slow.
 fn deny(wish: Reply, ready: Ready, core: &mut Core) -> SessionState {
     if core.is_last_login() {
         core.fail(SessionFault::TooManyAuthFailures)
