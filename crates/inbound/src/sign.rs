@@ -1,8 +1,8 @@
-//! Signatures and seals that plugins have asked for, made when all of them have had their say.
+//! DKIM signatures and ARC seals that plugins have requested, made after all of them have run.
 //!
-//! Whoever asks for a signature must not see the message go without it, so a key that fails defers the message. What no
-//! signature can mend lets it go: a message without an author cannot be signed, and a chain that is broken for good
-//! cannot be sealed.
+//! A message whose signature was requested must not be sent without it, so a key that fails defers the message. If
+//! signing is impossible by nature, the message passes unsigned: without an author it cannot be signed, and with a
+//! broken ARC chain it cannot be sealed.
 
 use pintle_mail::auth_results::MethodResult;
 use pintle_mail::{Body, Bytes, EnhancedCode, HeaderBlock, Reply, UnixTime};
@@ -10,7 +10,7 @@ use pintle_policy::{Message, Transaction};
 use pintle_sender_auth::sign::{self, Assessment, Keyring, SealError, SignError};
 use pintle_sender_auth::{ArcResult, Findings};
 
-/// What is signed, and with what.
+/// The inputs of a signature.
 pub(crate) struct Signing<'a> {
     pub(crate) keys: &'a Keyring,
     pub(crate) hostname: &'a str,
@@ -20,10 +20,11 @@ pub(crate) struct Signing<'a> {
 }
 
 impl Signing<'_> {
-    /// The fields to put above `header`, which is the message's as it will be stored: none where no plugin asked.
+    /// Returns the fields to add above `header`, which is the header as it will be stored; empty if no plugin requested
+    /// any.
     ///
     /// # Errors
-    /// The reply to a message that cannot be signed now.
+    /// Returns the reply to a message that cannot be signed now.
     pub(crate) async fn fields(&self, header: &HeaderBlock) -> Result<Vec<u8>, Reply> {
         let nothing: &dyn Body = &Bytes::new();
         let body = self.message.body.as_deref().unwrap_or(nothing);
@@ -70,9 +71,9 @@ impl Signing<'_> {
         }
     }
 
-    /// A reload can take a key away between a plugin's asking for it and its use.
+    /// A reload can remove a key after a plugin has requested it and before it is used.
     fn missing(&self, name: &str) -> Reply {
-        tracing::error!(queue_id = %self.transaction.id, key = name, "there is no such key any more");
+        tracing::error!(queue_id = %self.transaction.id, key = name, "the signing key no longer exists");
         cannot_sign()
     }
 
@@ -83,7 +84,7 @@ impl Signing<'_> {
     }
 }
 
-/// How a plugin's result stands in a field.
+/// Converts a plugin's result to its form in an Authentication-Results field.
 pub(crate) fn method_result(result: &pintle_policy::AuthResult) -> MethodResult<'_> {
     MethodResult {
         method: &result.method,

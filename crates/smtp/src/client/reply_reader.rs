@@ -27,7 +27,7 @@ impl fmt::Display for ReplyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Code => "a line of the reply has no valid code",
-            Self::CodesDisagree => "the lines of the reply bear different codes",
+            Self::CodesDisagree => "the lines of the reply have contradictory codes",
             Self::TooLong => "the reply is too long",
         })
     }

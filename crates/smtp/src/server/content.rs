@@ -68,7 +68,7 @@ enum Dot {
 }
 
 /// Content while it is decoded: the input, the position in it, and a copy once something changes.
-struct Cooking<'a> {
+struct Decoding<'a> {
     raw: &'a [u8],
     pos: usize,
     /// Raw octets from here on are not in `copy` yet.
@@ -100,44 +100,44 @@ impl ContentDecoder {
     ///
     /// At most two octets stay behind (a CR, a dot, or both), because their meaning depends on the octet that follows.
     pub(crate) fn decode_data(&mut self, input: &mut BytesMut) -> (Bytes, bool) {
-        let mut cooking = Cooking::new(input);
+        let mut decoding = Decoding::new(input);
         let mut ended = false;
-        while cooking.pos < cooking.raw.len() {
-            if self.at != At::Within && cooking.raw[cooking.pos] == b'.' {
-                match dot(&cooking.raw[cooking.pos..], self.at) {
+        while decoding.pos < decoding.raw.len() {
+            if self.at != At::Within && decoding.raw[decoding.pos] == b'.' {
+                match dot(&decoding.raw[decoding.pos..], self.at) {
                     Dot::Unknown => break,
                     Dot::End => {
                         ended = true;
                         break;
                     }
-                    Dot::Stuffed => cooking.replace(cooking.pos, b"", cooking.pos + 1),
+                    Dot::Stuffed => decoding.replace(decoding.pos, b"", decoding.pos + 1),
                     Dot::Alone => {}
                 }
                 self.at = At::Within;
             }
-            if !self.line(&mut cooking) {
+            if !self.line(&mut decoding) {
                 break;
             }
         }
-        let end = if ended { cooking.pos + 3 } else { cooking.pos };
-        (self.serve(cooking.done(), input, end), ended)
+        let end = if ended { decoding.pos + 3 } else { decoding.pos };
+        (self.serve(decoding.done(), input, end), ended)
     }
 
     /// Takes octets of a chunk off the front of `input`; `left` counts those that have not been taken yet.
     pub(crate) fn decode_chunk(&mut self, input: &mut BytesMut, left: &mut u64) -> Bytes {
         let here = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
         let is_rest = *left == here as u64;
-        let mut cooking = Cooking::new(&input[..here]);
-        self.resolve_cr(&mut cooking);
-        while cooking.pos < here && self.line(&mut cooking) {}
-        let mut end = cooking.pos;
+        let mut decoding = Decoding::new(&input[..here]);
+        self.resolve_cr(&mut decoding);
+        while decoding.pos < here && self.line(&mut decoding) {}
+        let mut end = decoding.pos;
         if is_rest && end < here {
             // Only a CR can be left over; its LF can only come with the next chunk.
             self.pending_cr = true;
             end = here;
         }
         *left -= end as u64;
-        self.serve(cooking.done(), input, end)
+        self.serve(decoding.done(), input, end)
     }
 
     /// Ends the last chunk. A CR that still waits for its LF is bare; where bare CRs are tolerated it is dropped, as
@@ -165,11 +165,11 @@ impl ContentDecoder {
     }
 
     /// Decodes one line, or the part of it that has arrived. Returns false when no more can be done.
-    fn line(&mut self, cooking: &mut Cooking<'_>) -> bool {
-        let rest = &cooking.raw[cooking.pos..];
+    fn line(&mut self, decoding: &mut Decoding<'_>) -> bool {
+        let rest = &decoding.raw[decoding.pos..];
         match memchr(b'\n', rest) {
             Some(lf) => {
-                self.whole_line(cooking, lf);
+                self.whole_line(decoding, lf);
                 true
             }
             None => {
@@ -177,48 +177,48 @@ impl ContentDecoder {
                 if !text.is_empty() {
                     self.at = At::Within;
                 }
-                self.text(cooking, cooking.pos + text.len());
+                self.text(decoding, decoding.pos + text.len());
                 false
             }
         }
     }
 
-    fn whole_line(&mut self, cooking: &mut Cooking<'_>, lf: usize) {
-        let end = cooking.pos + lf;
+    fn whole_line(&mut self, decoding: &mut Decoding<'_>, lf: usize) {
+        let end = decoding.pos + lf;
         let behind = end + 1;
-        if lf > 0 && cooking.raw[end - 1] == b'\r' {
-            self.text(cooking, end - 1);
+        if lf > 0 && decoding.raw[end - 1] == b'\r' {
+            self.text(decoding, end - 1);
             self.at = At::AfterCrlf;
         } else {
-            self.text(cooking, end);
+            self.text(decoding, end);
             self.at = At::AfterLf;
             if self.bare_lf == BareLf::Refuse {
                 self.spoil(Flaw::BareLf);
             }
-            cooking.replace(behind - 1, b"\r\n", behind);
+            decoding.replace(behind - 1, b"\r\n", behind);
         }
-        cooking.pos = behind;
+        decoding.pos = behind;
     }
 
     /// Passes on the octets of a line up to `end`, which are neither its end nor a CR that may belong to it.
-    fn text(&mut self, cooking: &mut Cooking<'_>, end: usize) {
-        let text = &cooking.raw[cooking.pos..end];
+    fn text(&mut self, decoding: &mut Decoding<'_>, end: usize) {
+        let text = &decoding.raw[decoding.pos..end];
         if let Some(bad) = memchr2(b'\r', 0, text) {
-            self.odd_octets(cooking, end, bad);
+            self.odd_octets(decoding, end, bad);
         }
-        cooking.pos = end;
+        decoding.pos = end;
     }
 
     /// Handles text up to `end` that contains NUL or CR, the first of them at `first`.
-    fn odd_octets(&mut self, cooking: &mut Cooking<'_>, end: usize, first: usize) {
-        let text = &cooking.raw[cooking.pos..end];
+    fn odd_octets(&mut self, decoding: &mut Decoding<'_>, end: usize, first: usize) {
+        let text = &decoding.raw[decoding.pos..end];
         match self.bare_cr {
             BareCr::Refuse => self.spoil(if text[first] == 0 { Flaw::Nul } else { Flaw::BareCr }),
             BareCr::Normalise => {
                 if memchr(0, &text[first..]).is_some() {
                     self.spoil(Flaw::Nul);
                 }
-                blank_crs(cooking, end);
+                blank_crs(decoding, end);
             }
         }
     }
@@ -228,29 +228,29 @@ impl ContentDecoder {
     }
 
     /// Judges the CR at the end of the last chunk by the first octet of this one.
-    fn resolve_cr(&mut self, cooking: &mut Cooking<'_>) {
-        let Some(&first) = cooking.raw.first().filter(|_| self.pending_cr) else {
+    fn resolve_cr(&mut self, decoding: &mut Decoding<'_>) {
+        let Some(&first) = decoding.raw.first().filter(|_| self.pending_cr) else {
             return;
         };
         self.pending_cr = false;
         match (first, self.bare_cr) {
             (b'\n', _) => {
-                cooking.replace(0, b"\r\n", 1);
+                decoding.replace(0, b"\r\n", 1);
                 self.at = At::AfterCrlf;
             }
             (_, BareCr::Refuse) => self.spoil(Flaw::BareCr),
             (b'\r', BareCr::Normalise) => {}
-            (_, BareCr::Normalise) => cooking.replace(0, b" ", 0),
+            (_, BareCr::Normalise) => decoding.replace(0, b" ", 0),
         }
     }
 }
 
 /// Replaces each CR of the text up to `end` by a space, and removes those that another CR follows.
-fn blank_crs(cooking: &mut Cooking<'_>, end: usize) {
-    let (raw, start) = (cooking.raw, cooking.pos);
+fn blank_crs(decoding: &mut Decoding<'_>, end: usize) {
+    let (raw, start) = (decoding.raw, decoding.pos);
     for at in memchr_iter(b'\r', &raw[start..end]).map(|at| start + at) {
         let instead: &[u8] = if raw.get(at + 1) == Some(&b'\r') { b"" } else { b" " };
-        cooking.replace(at, instead, at + 1);
+        decoding.replace(at, instead, at + 1);
     }
 }
 
@@ -267,7 +267,7 @@ fn dot(rest: &[u8], at: At) -> Dot {
     }
 }
 
-impl<'a> Cooking<'a> {
+impl<'a> Decoding<'a> {
     fn new(raw: &'a [u8]) -> Self {
         Self { raw, pos: 0, kept: 0, copy: None }
     }

@@ -45,7 +45,7 @@ enum MessagePhase {
     Header(HeaderReader),
     Body,
     /// Nothing more: the message is refused for this reason.
-    Condemned(MessageRefusal),
+    Refused(MessageRefusal),
 }
 
 /// Why a message is refused before its end.
@@ -154,7 +154,7 @@ impl Receiving {
                 incoming.pass_on(content, core);
                 None
             }
-            MessagePhase::Condemned(_) => None,
+            MessagePhase::Refused(_) => None,
         };
         match found {
             Some(found) => self.ask_headers(found, end, core),
@@ -211,7 +211,7 @@ impl IncomingMessage {
         let held = match &self.phase {
             MessagePhase::Header(head) => head.len() as u64,
             MessagePhase::Body => self.header_size + self.body_size,
-            MessagePhase::Condemned(_) => return,
+            MessagePhase::Refused(_) => return,
         };
         if let Some(flaw) = self.decoder.flaw {
             self.condemn(flaw.into());
@@ -223,7 +223,7 @@ impl IncomingMessage {
     }
 
     fn condemn(&mut self, fault: SessionFault) {
-        self.phase = MessagePhase::Condemned(MessageRefusal::Fault(fault));
+        self.phase = MessagePhase::Refused(MessageRefusal::Fault(fault));
     }
 
     fn pass_on(&mut self, content: Bytes, core: &mut Core) {
@@ -237,7 +237,7 @@ impl IncomingMessage {
     /// 503.
     fn end_chunk(self, size: u64, core: &mut Core) -> SessionState {
         match self.phase {
-            MessagePhase::Condemned(refusal) => refusal.speak(self.negotiated, core),
+            MessagePhase::Refused(refusal) => refusal.speak(self.negotiated, core),
             _ => {
                 let text = format!("{size} octets received");
                 core.reply(&Reply::new(250, EnhancedCode(2, 0, 0), text));
@@ -248,7 +248,7 @@ impl IncomingMessage {
 
     fn end(self, core: &mut Core) -> SessionState {
         match self.phase {
-            MessagePhase::Condemned(refusal) => refusal.speak(self.negotiated, core),
+            MessagePhase::Refused(refusal) => refusal.speak(self.negotiated, core),
             _ => {
                 core.ask(Question::Message(MessageCounts {
                     header_size: self.header_size,
@@ -298,7 +298,7 @@ impl HeadersAsked {
                 incoming.pass_on(self.rest, core);
             }
             // RFC 5321 section 4.1.1.4: no reply before the end of data, so the refusal waits for it.
-            AnswerKind::Refuse(wish) => incoming.phase = MessagePhase::Condemned(MessageRefusal::Host(wish)),
+            AnswerKind::Refuse(wish) => incoming.phase = MessagePhase::Refused(MessageRefusal::Host(wish)),
             AnswerKind::Close(wish) => return core.close_as_told(wish),
             _ => incoming.condemn(SessionFault::HostMisuse(Misuse::WrongAnswer)),
         }
