@@ -1,7 +1,7 @@
 //! ESMTP extensions (RFC 5321 section 2.2): the EHLO keywords that Pintle knows, and their parameters.
 //!
 //! The server uses this for what it offers, the client for what a next hop offers. A new extension is a variant with a
-//! row in [`Extension::row`]; a new kind of parameter is a variant of [`Parameter`].
+//! row in `Extension::row`; a new kind of parameter is a variant of [`Parameter`].
 
 /// An ESMTP extension that the server offers or the client uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,8 +116,7 @@ impl Parameter {
     }
 
     /// Whether the keyword is meaningless with this parameter: AUTH without a mechanism.
-    #[must_use]
-    pub fn is_useless(&self) -> bool {
+    fn is_useless(&self) -> bool {
         matches!(self, Self::Words(words) if words.is_empty())
     }
 
@@ -288,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keywords_are_read_in_any_case_and_unknown_ones_passed_over() {
+    fn keywords_are_read_in_any_case_and_unknown_ones_ignored() {
         let offered = Offered::parse(
             "mx.example\nPipelining\nSIZE 1000\nX-ODD 1\nauth PLAIN login\nAUTH=LOGIN xoauth2",
         );

@@ -30,7 +30,7 @@ use pintle_smtp::client::{
 use transcript::{Cut, Kind, Script, unescape};
 
 #[test]
-fn transcripts_come_true_however_the_bytes_are_cut() {
+fn transcripts_hold_however_the_bytes_are_split() {
     for script in transcript::scripts("client") {
         for cut in Cut::all() {
             Player::new(&script, cut).play();

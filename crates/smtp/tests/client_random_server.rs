@@ -438,7 +438,7 @@ proptest! {
                     Event::NeedBody => asked += 1,
                     Event::Closed(_) => closed += 1,
                     Event::Done(delivery) => {
-                        let count: u32 = owed.pop_front().expect("a Done that nobody waits for");
+                        let count: u32 = owed.pop_front().expect("a Done without a send");
                         let ids: Vec<u32> = delivery.recipients.iter().map(|one| one.id).collect();
                         prop_assert_eq!(ids, (0..count).collect::<Vec<_>>());
                         asked = 0;

@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cr_alone_is_white_space_where_told() {
+    fn a_cr_alone_is_white_space_if_so_configured() {
         let lenient = Leniency { bare_cr: BareCr::Normalise, ..Leniency::default() };
         for (wire, content) in [
             ("a\rb\r\n.\r\n", "a b\r\n"),

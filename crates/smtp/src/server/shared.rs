@@ -153,7 +153,7 @@ impl Core {
     }
 
     /// Refuses with the host's reply; a 421 ends the session (RFC 5321 section 3.8).
-    pub(crate) fn refuse_as_told(
+    pub(crate) fn refuse_with(
         &mut self,
         wish: Reply,
         usual: &Reply,
@@ -167,7 +167,7 @@ impl Core {
         next.into()
     }
 
-    pub(crate) fn close_as_told(&mut self, wish: Reply) -> SessionState {
+    pub(crate) fn close_with(&mut self, wish: Reply) -> SessionState {
         let reply = replies::negative(wish, &replies::CLOSING);
         self.close(Some(reply), Closed::Host)
     }

@@ -111,7 +111,7 @@ impl Run {
                     self.asked = true;
                 }
                 Event::Done(delivery) => {
-                    let count = self.owed.pop_front().expect("a Done that nobody waits for");
+                    let count = self.owed.pop_front().expect("a Done without a send");
                     assert!(delivery.recipients.iter().map(|one| one.id).eq(0..count));
                     self.asked = false;
                 }

@@ -84,11 +84,11 @@ impl LoginAsked {
             }
             AnswerKind::Unavailable(wish) => {
                 let wish = wish.filter(|reply| (400..500).contains(&reply.code));
-                core.refuse_as_told(wish.unwrap_or(replies::UNAVAILABLE), &replies::UNAVAILABLE, ready)
+                core.refuse_with(wish.unwrap_or(replies::UNAVAILABLE), &replies::UNAVAILABLE, ready)
             }
             AnswerKind::Denied(wish) => deny(wish.unwrap_or(replies::DENIED), ready, core),
             AnswerKind::Refuse(wish) => deny(wish, ready, core),
-            AnswerKind::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Close(wish) => core.close_with(wish),
             _ => misuse(core, ready),
         }
     }
@@ -100,6 +100,6 @@ fn deny(wish: Reply, ready: Ready, core: &mut Core) -> SessionState {
     if core.is_last_login() {
         core.fail(SessionFault::TooManyAuthFailures)
     } else {
-        core.refuse_as_told(wish, &replies::DENIED, ready)
+        core.refuse_with(wish, &replies::DENIED, ready)
     }
 }

@@ -266,9 +266,7 @@ impl MessageRefusal {
         core.expect_consequences();
         let next = match self {
             Self::Fault(fault) => core.fault(fault, Ready::new(negotiated)),
-            Self::Host(reply) => {
-                core.refuse_as_told(reply, &replies::REFUSED_MESSAGE, Ready::new(negotiated))
-            }
+            Self::Host(reply) => core.refuse_with(reply, &replies::REFUSED_MESSAGE, Ready::new(negotiated)),
         };
         core.reset();
         next
@@ -299,7 +297,7 @@ impl HeadersAsked {
             }
             // RFC 5321 section 4.1.1.4: no reply before the end of data, so the refusal waits for it.
             AnswerKind::Refuse(wish) => incoming.phase = MessagePhase::Refused(MessageRefusal::Host(wish)),
-            AnswerKind::Close(wish) => return core.close_as_told(wish),
+            AnswerKind::Close(wish) => return core.close_with(wish),
             _ => incoming.condemn(SessionFault::HostMisuse(Misuse::WrongAnswer)),
         }
         receiving.go_on(self.end, core)
@@ -320,8 +318,8 @@ impl MessageAsked {
         match ruling {
             AnswerKind::Durable(durable) => core.reply(&durable.into_reply()),
             AnswerKind::Discard(wish) => core.reply(&replies::positive(wish, &[250], &replies::DISCARDED)),
-            AnswerKind::Refuse(wish) => return core.refuse_as_told(wish, &replies::REFUSED_MESSAGE, ready),
-            AnswerKind::Close(wish) => return core.close_as_told(wish),
+            AnswerKind::Refuse(wish) => return core.refuse_with(wish, &replies::REFUSED_MESSAGE, ready),
+            AnswerKind::Close(wish) => return core.close_with(wish),
             _ => return misuse(core, ready),
         }
         ready.into()

@@ -99,8 +99,8 @@ impl HelloAsked {
                 greet_back(self.verb, offers, None, core)
             }
             AnswerKind::Offer(_) => greet_back(self.verb, self.offers, None, core),
-            AnswerKind::Refuse(wish) => core.refuse_as_told(wish, &replies::REFUSED, self.before),
-            AnswerKind::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Refuse(wish) => core.refuse_with(wish, &replies::REFUSED, self.before),
+            AnswerKind::Close(wish) => core.close_with(wish),
             _ => misuse(core, self.before),
         }
     }

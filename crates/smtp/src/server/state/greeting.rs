@@ -38,7 +38,7 @@ impl Connecting {
             AnswerKind::Refuse(wish) => {
                 turn_away(replies::negative(wish, &replies::REFUSED_CONNECTION), core)
             }
-            AnswerKind::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Close(wish) => core.close_with(wish),
             _ => core.fail(SessionFault::HostMisuse(Misuse::WrongAnswer)),
         }
     }

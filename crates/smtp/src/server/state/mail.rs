@@ -30,9 +30,9 @@ impl SenderAsked {
             }
             AnswerKind::Refuse(wish) => {
                 core.expect_consequences();
-                core.refuse_as_told(wish, &replies::REFUSED, Ready::new(self.negotiated))
+                core.refuse_with(wish, &replies::REFUSED, Ready::new(self.negotiated))
             }
-            AnswerKind::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Close(wish) => core.close_with(wish),
             _ => misuse(core, Ready::new(self.negotiated)),
         }
     }

@@ -109,9 +109,9 @@ impl RecipientAsked {
             }
             AnswerKind::Refuse(wish) => {
                 core.expect_consequences();
-                core.refuse_as_told(wish, &replies::REFUSED, back(self.sender, self.accepted))
+                core.refuse_with(wish, &replies::REFUSED, back(self.sender, self.accepted))
             }
-            AnswerKind::Close(wish) => core.close_as_told(wish),
+            AnswerKind::Close(wish) => core.close_with(wish),
             _ => misuse(core, back(self.sender, self.accepted)),
         }
     }
