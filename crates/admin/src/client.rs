@@ -20,8 +20,8 @@ use tokio::net::UnixStream;
 use crate::quarantine::{Exit, Leave, Left, MessagePart, QuarantinePage, Quarantined, SiftPage};
 use crate::routes::ReloadPlugins;
 use crate::wire::{
-    Affected, CapturedPage, HealthReport, OperatorRefusal, PageQuery, PluginState, Query, QueueAction,
-    QueueEntry, QueueFilter, QueuePage, Reloaded, Reroute, Version,
+    Affected, HealthReport, OperatorRefusal, PluginState, Query, QueueAction, QueueEntry, QueueFilter,
+    QueuePage, Reloaded, Reroute, Version,
 };
 
 /// A connection, which must be polled while a request is in progress.
@@ -116,12 +116,6 @@ impl AdminClient {
     /// Returns the health of the gateway and its components.
     pub async fn health(&self) -> Result<HealthReport, ClientError> {
         self.get("/health").await
-    }
-
-    /// Returns the metrics in Prometheus's text format.
-    pub async fn metrics(&self) -> Result<String, ClientError> {
-        let body = self.exchange(Method::GET, "/metrics", Bytes::new()).await?;
-        String::from_utf8(body.to_vec()).map_err(|error| self.protocol(&error))
     }
 
     /// Returns a page of the queue, oldest messages first.
@@ -222,12 +216,6 @@ impl AdminClient {
     /// Reloads configuration and certificates.
     pub async fn reload(&self) -> Result<Reloaded, ClientError> {
         self.post("/v1/reload", &()).await
-    }
-
-    /// Returns a page of the messages that the sandbox has captured.
-    pub async fn captured(&self, page: &PageQuery) -> Result<CapturedPage, ClientError> {
-        let page = self.query_text(page)?;
-        self.get(&format!("/v1/messages?{page}")).await
     }
 
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
